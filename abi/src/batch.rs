@@ -1,0 +1,125 @@
+//! The batch page: up to 512 entries of eight bytes that a GIVE or TAKE carries.
+//!
+//! | bits   | field                                                       |
+//! |--------|-------------------------------------------------------------|
+//! | 0..8   | [`EntryStatus`]; the driver writes [`EntryStatus::Pending`]   |
+//! | 8..16  | order: the entry covers `2^order` frames, at most 1 GiB      |
+//! | 16..64 | number of the first frame, aligned to the order             |
+
+use crate::units::{FRAME_SIZE, FrameCount, FrameNumber};
+
+/// Entries that fit the page.
+pub const CAPACITY: usize = 512;
+
+const _: () = assert!(CAPACITY * size_of::<u64>() == FRAME_SIZE);
+
+/// What became of one entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EntryStatus {
+    /// Not looked at yet.
+    Pending,
+    /// Given, or taken.
+    Done,
+    /// Refused: part of the block lies outside guest memory.
+    OutOfRange,
+    /// Refused: the block does not begin at a multiple of its size.
+    Misaligned,
+    /// Refused: the order is above [`crate::units::MAX_ORDER`].
+    BadOrder,
+    /// Refused: the block holds frames that the guest can't run without (its image, boot information, the batch page).
+    Protected,
+    /// GIVE refused: part of the block was given before.
+    AlreadyGiven,
+    /// TAKE refused: part of the block was never given.
+    NotGiven,
+    /// TAKE refused: the guest would grow beyond its target.
+    NotGranted,
+    /// GIVE refused: the host could not release the memory.
+    ReleaseFailed,
+}
+
+impl EntryStatus {
+    /// Every status, in the order of their codes.
+    pub const ALL: [Self; 10] = [
+        Self::Pending,
+        Self::Done,
+        Self::OutOfRange,
+        Self::Misaligned,
+        Self::BadOrder,
+        Self::Protected,
+        Self::AlreadyGiven,
+        Self::NotGiven,
+        Self::NotGranted,
+        Self::ReleaseFailed,
+    ];
+
+    const fn code(self) -> u8 {
+        self as u8
+    }
+}
+
+/// One block of frames, and what became of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The block's first frame; 48 bits of it travel.
+    pub frame: FrameNumber,
+    /// `log2` of the block's frames.
+    pub order: u8,
+    /// Outcome.
+    pub status: EntryStatus,
+}
+
+impl Entry {
+    /// An entry as the driver writes it.
+    #[must_use]
+    pub const fn pending(frame: FrameNumber, order: u8) -> Self {
+        Self { frame, order, status: EntryStatus::Pending }
+    }
+
+    /// Frames in the block. The order must have been checked.
+    #[must_use]
+    pub const fn count(self) -> FrameCount {
+        FrameCount::of_order(self.order)
+    }
+
+    /// The entry's eight bytes.
+    #[must_use]
+    pub const fn encode(self) -> u64 {
+        self.frame.0 << 16 | (self.order as u64) << 8 | self.status.code() as u64
+    }
+
+    /// The entry in eight bytes. A status code that nobody defined reads as [`EntryStatus::Pending`]: no driver may take it for done.
+    #[must_use]
+    pub fn decode(word: u64) -> Self {
+        let [code, order, ..] = word.to_le_bytes();
+        let status = EntryStatus::ALL.get(usize::from(code)).copied().unwrap_or(EntryStatus::Pending);
+        Self { frame: FrameNumber(word >> 16), order, status }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Entry, EntryStatus};
+    use crate::units::FrameNumber;
+    use proptest::{prop_assert_eq, proptest};
+
+    #[test]
+    fn codes_are_the_places_in_the_list() {
+        for (place, status) in EntryStatus::ALL.into_iter().enumerate() {
+            assert_eq!(usize::from(status.code()), place);
+        }
+    }
+
+    #[test]
+    fn an_unknown_status_is_not_done() {
+        assert_eq!(Entry::decode(0xff).status, EntryStatus::Pending);
+    }
+
+    proptest! {
+        #[test]
+        fn entries_survive_a_round_trip(frame in 0_u64..1 << 48, order: u8, status in 0..EntryStatus::ALL.len()) {
+            let entry = Entry { frame: FrameNumber(frame), order, status: EntryStatus::ALL[status] };
+            prop_assert_eq!(Entry::decode(entry.encode()), entry);
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! What a guest and its monitor agree on while booting: progress marks and names in the device tree.
+
+/// The port that takes [`BootMark`]s, eight bits wide. Other machines ignore it.
+pub const MARK_PORT: u16 = 0xae58;
+
+/// `compatible` of the device tree node that announces the balloon port.
+pub const BALLOON_COMPATIBLE: &str = "aerostat,balloon-port";
+
+/// Property of `/cpus/cpu@0`: rate of the time stamp counter in Hz, 64 bits.
+pub const TSC_FREQUENCY: &str = "clock-frequency";
+
+/// Stages that a guest announces, so that start-up time can be measured from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BootMark {
+    /// The kernel's first Rust code runs.
+    Kernel,
+    /// The application's `main` is about to be called.
+    Main,
+}
+
+impl BootMark {
+    /// The byte written to [`MARK_PORT`].
+    #[must_use]
+    pub const fn encode(self) -> u8 {
+        match self {
+            Self::Kernel => 1,
+            Self::Main => 2,
+        }
+    }
+
+    /// The mark in a byte written to [`MARK_PORT`].
+    #[must_use]
+    pub const fn decode(byte: u8) -> Option<Self> {
+        match byte {
+            1 => Some(Self::Kernel),
+            2 => Some(Self::Main),
+            _ => None,
+        }
+    }
+}

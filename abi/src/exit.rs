@@ -1,0 +1,97 @@
+//! How a guest ends: a code written to the exit port.
+//!
+//! The port is the one of QEMU's `isa-debug-exit` device, whose process exit status is `code * 2 + 1`; so one image ends the same
+//! way under QEMU and under the monitor.
+
+use core::fmt;
+
+/// The exit port, 32 bits wide.
+pub const EXIT_PORT: u16 = 0xf4;
+
+/// Why a guest ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GuestExit {
+    /// The application's `main` returned success.
+    Success,
+    /// The application's `main` returned failure.
+    Failure,
+    /// The kernel or the application panicked.
+    Panic,
+    /// An exception that nothing in the guest resolves: a wild access, an undefined instruction, a division by zero.
+    Exception,
+    /// A thread ran into the guard page under its stack.
+    StackOverflow,
+    /// A fault inside the nub.
+    NubFault,
+    /// The machine or its boot information can't be used.
+    BadMachine,
+}
+
+impl GuestExit {
+    const ALL: [Self; 7] = [
+        Self::Success,
+        Self::Failure,
+        Self::Panic,
+        Self::Exception,
+        Self::StackOverflow,
+        Self::NubFault,
+        Self::BadMachine,
+    ];
+
+    /// The code written to [`EXIT_PORT`]: from 16 upwards, so that neither a stray zero nor a QEMU failure looks like one.
+    #[must_use]
+    pub const fn encode(self) -> u8 {
+        match self {
+            Self::Success => 0x10,
+            Self::Failure => 0x11,
+            Self::Panic => 0x12,
+            Self::Exception => 0x13,
+            Self::StackOverflow => 0x14,
+            Self::NubFault => 0x15,
+            Self::BadMachine => 0x16,
+        }
+    }
+
+    /// The reason behind a code.
+    #[must_use]
+    pub fn decode(code: u32) -> Option<Self> {
+        Self::ALL.into_iter().find(|exit| u32::from(exit.encode()) == code)
+    }
+
+    /// The reason behind the exit status of a QEMU process.
+    #[must_use]
+    pub fn from_qemu_status(status: i32) -> Option<Self> {
+        let status = u32::try_from(status).ok()?;
+        if status % 2 == 1 { Self::decode(status / 2) } else { None }
+    }
+}
+
+impl fmt::Display for GuestExit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Success => "success",
+            Self::Failure => "failure",
+            Self::Panic => "panic",
+            Self::Exception => "exception",
+            Self::StackOverflow => "stack overflow",
+            Self::NubFault => "nub fault",
+            Self::BadMachine => "unusable machine",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::GuestExit;
+
+    #[test]
+    fn codes_survive_both_ways_out() {
+        for exit in GuestExit::ALL {
+            let code = exit.encode();
+            assert_eq!(GuestExit::decode(u32::from(code)), Some(exit));
+            assert_eq!(GuestExit::from_qemu_status(i32::from(code) * 2 + 1), Some(exit));
+        }
+        assert_eq!(GuestExit::from_qemu_status(0), None);
+        assert_eq!(GuestExit::from_qemu_status(-1), None);
+    }
+}

@@ -1,0 +1,96 @@
+//! The frame allocator's word for one huge frame.
+//!
+//! | bits  | field                                                                              |
+//! |-------|------------------------------------------------------------------------------------|
+//! | 0..10 | frames in use, 0 to 512                                                            |
+//! | 10    | `WHOLE`: allocated as one huge frame (the count is then 512)                        |
+//! | 11    | `BACKED`: some frame was handed out since the host last had the memory              |
+//!
+//! All zero means: wholly free, and the host backs none of it. So a fresh machine's state needs no initialisation.
+
+/// The state of a huge frame, as a value; the allocator keeps it in an atomic of the same layout.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HugeFrameState(pub u32);
+
+impl HugeFrameState {
+    const USED_MASK: u32 = (1 << 10) - 1;
+    const WHOLE: u32 = 1 << 10;
+    const BACKED: u32 = 1 << 11;
+    const FULL: u32 = 512;
+
+    /// Frames in use, 0 to 512.
+    #[must_use]
+    pub const fn used(self) -> u32 {
+        self.0 & Self::USED_MASK
+    }
+
+    /// Whether no frame is in use.
+    #[must_use]
+    pub const fn is_free(self) -> bool {
+        self.used() == 0
+    }
+
+    /// Whether every frame is in use.
+    #[must_use]
+    pub const fn is_full(self) -> bool {
+        self.used() == Self::FULL
+    }
+
+    /// Whether it is allocated as one huge frame.
+    #[must_use]
+    pub const fn is_whole(self) -> bool {
+        self.0 & Self::WHOLE != 0
+    }
+
+    /// Whether the host may hold memory behind it.
+    #[must_use]
+    pub const fn is_backed(self) -> bool {
+        self.0 & Self::BACKED != 0
+    }
+
+    /// The same with `used` frames in use, not as one huge frame.
+    #[must_use]
+    pub const fn with_used(self, used: u32) -> Self {
+        debug_assert!(used <= Self::FULL);
+        Self(self.0 & Self::BACKED | used)
+    }
+
+    /// The same, allocated as one huge frame.
+    #[must_use]
+    pub const fn with_whole(self) -> Self {
+        Self(self.0 & Self::BACKED | Self::WHOLE | Self::FULL)
+    }
+
+    /// The same, backed by the host.
+    #[must_use]
+    pub const fn with_backing(self) -> Self {
+        Self(self.0 | Self::BACKED)
+    }
+
+    /// The same, not backed by the host.
+    #[must_use]
+    pub const fn without_backing(self) -> Self {
+        Self(self.0 & !Self::BACKED)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::HugeFrameState;
+
+    #[test]
+    fn zero_is_free_and_not_backed() {
+        let state = HugeFrameState::default();
+        assert!(state.is_free() && !state.is_backed() && !state.is_whole());
+    }
+
+    #[test]
+    fn fields_do_not_touch_each_other() {
+        let whole = HugeFrameState::default().with_backing().with_whole();
+        assert!(whole.is_full() && whole.is_whole() && whole.is_backed());
+        let partly = whole.with_used(3);
+        assert_eq!(partly.used(), 3);
+        assert!(!partly.is_whole() && partly.is_backed());
+        assert!(!partly.without_backing().is_backed());
+    }
+}

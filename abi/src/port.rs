@@ -1,0 +1,269 @@
+//! The balloon port: one I/O port that a guest writes 32 bits to, with everything else in registers.
+//!
+//! A *call* is `out dx, eax` with `DX` = [`PORT`]. The monitor reads the registers while the guest stands still, acts, writes the
+//! reply into the same registers and lets the guest go on behind the `out`.
+//!
+//! | register | call                  | reply                                   |
+//! |----------|-----------------------|-----------------------------------------|
+//! | `RAX`    | [`Command`]           | [`Status`]                              |
+//! | `RDI`    | first argument        | result                                  |
+//! | `RSI`    | second argument       | the current target, in frames           |
+//! | `R8`     | third argument        | second result                           |
+//!
+//! Commands carry a tag in their upper half, statuses never do: a machine without the port leaves `RAX` as it was, and the driver
+//! sees that nobody answered. The idea of a backdoor port is VMware's (Waldspurger, "Memory resource management in VMware ESX
+//! Server", OSDI 2002).
+
+use crate::units::{FrameCount, FrameNumber};
+
+/// The port's number.
+pub const PORT: u16 = 0xae50;
+/// The protocol version that this crate describes.
+pub const VERSION: u32 = 1;
+/// The tag in the upper half of every command.
+const TAG: u64 = 0xae50_0000;
+
+/// What a guest can ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Begin. `RDI`: version | [`Features`] << 32; `RSI`: the guest's own floor in frames; `R8`: interrupt vector for target changes,
+    /// 0 for none. Reply `RDI`: version | accepted features << 32; `R8`: the first frame of the *initial balloon*, which reaches
+    /// to the end of memory: those frames count as given from the start.
+    Hello,
+    /// Ask for the target (which every other reply carries too).
+    GetTarget,
+    /// Hand over the frames of a batch. `RDI`: guest-physical address of the batch page; `RSI`: entries. Reply `RDI`: frames given.
+    Give,
+    /// Ask for the frames of a batch back. Registers as for [`Command::Give`].
+    Take,
+    /// Leave statistics. `RDI`: guest-physical address of a [`crate::statistics::Statistics`] record, 8-byte aligned, within one page.
+    Report,
+}
+
+impl Command {
+    const ALL: [Self; 5] = [Self::Hello, Self::GetTarget, Self::Give, Self::Take, Self::Report];
+
+    /// The value of `RAX` that asks for this.
+    #[must_use]
+    pub const fn encode(self) -> u64 {
+        TAG | match self {
+            Self::Hello => 1,
+            Self::GetTarget => 2,
+            Self::Give => 3,
+            Self::Take => 4,
+            Self::Report => 5,
+        }
+    }
+
+    /// The command that a `RAX` asks for; only its low 32 bits count, as only they are written to the port.
+    #[must_use]
+    pub fn decode(rax: u64) -> Option<Self> {
+        Self::ALL.into_iter().find(|command| command.encode() == rax & 0xffff_ffff)
+    }
+}
+
+/// How a call as a whole ended; single entries of a batch have an [`crate::batch::EntryStatus`] of their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// The call was carried out; look at the entries of a batch for what became of each.
+    Ok,
+    /// The command is none that this monitor knows.
+    UnknownCommand,
+    /// HELLO named a version that this monitor does not speak.
+    UnsupportedVersion,
+    /// The guest has not said HELLO yet.
+    NotGreeted,
+    /// The page that the call names is not wholly in guest memory, is misaligned, or is a frame that was given away.
+    BadPage,
+    /// The batch has no entries, or more than fit a page.
+    BadCount,
+    /// HELLO came a second time.
+    AlreadyGreeted,
+    /// An argument is out of its range (an interrupt vector below 32, a floor above memory).
+    BadArgument,
+}
+
+impl Status {
+    const ALL: [Self; 8] = [
+        Self::Ok,
+        Self::UnknownCommand,
+        Self::UnsupportedVersion,
+        Self::NotGreeted,
+        Self::BadPage,
+        Self::BadCount,
+        Self::AlreadyGreeted,
+        Self::BadArgument,
+    ];
+
+    /// The value of `RAX` in a reply.
+    #[must_use]
+    pub const fn encode(self) -> u64 {
+        match self {
+            Self::Ok => 0,
+            Self::UnknownCommand => 1,
+            Self::UnsupportedVersion => 2,
+            Self::NotGreeted => 3,
+            Self::BadPage => 4,
+            Self::BadCount => 5,
+            Self::AlreadyGreeted => 6,
+            Self::BadArgument => 7,
+        }
+    }
+
+    /// The status in a reply's `RAX`, or `None` where nobody answered or the answer makes no sense.
+    #[must_use]
+    pub fn decode(rax: u64) -> Option<Self> {
+        Self::ALL.into_iter().find(|status| status.encode() == rax)
+    }
+}
+
+/// Optional parts of the protocol, a bit each. Version 1 has none; the field exists so that a later driver and an older monitor
+/// find out in HELLO what both can do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Features(pub u32);
+
+impl Features {
+    /// What this crate describes.
+    pub const SUPPORTED: Self = Self(0);
+
+    /// What both sides can do.
+    #[must_use]
+    pub const fn intersection(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+}
+
+/// The registers that a call and its reply use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Registers {
+    /// Command, then status.
+    pub rax: u64,
+    /// First argument, then result.
+    pub rdi: u64,
+    /// Second argument, then the current target in frames.
+    pub rsi: u64,
+    /// Third argument, then second result.
+    pub r8: u64,
+}
+
+/// The arguments of HELLO.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hello {
+    /// Protocol version that the driver speaks.
+    pub version: u32,
+    /// Optional parts that the driver can use.
+    pub features: Features,
+    /// The smallest size that the guest can work at.
+    pub floor: FrameCount,
+    /// Interrupt vector for target changes; 0 asks for none.
+    pub vector: u8,
+}
+
+impl Hello {
+    /// The call's registers.
+    #[must_use]
+    pub fn encode(self) -> Registers {
+        Registers {
+            rax: Command::Hello.encode(),
+            rdi: u64::from(self.version) | u64::from(self.features.0) << 32,
+            rsi: self.floor.0,
+            r8: u64::from(self.vector),
+        }
+    }
+
+    /// The arguments in a call's registers, or `None` where the vector is no vector.
+    #[must_use]
+    pub fn decode(registers: &Registers) -> Option<Self> {
+        let (version, features) = split(registers.rdi);
+        let vector = u8::try_from(registers.r8).ok()?;
+        Some(Self { version, features: Features(features), floor: FrameCount(registers.rsi), vector })
+    }
+}
+
+/// The reply to HELLO.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Welcome {
+    /// Protocol version that the monitor speaks.
+    pub version: u32,
+    /// Optional parts in force from now on.
+    pub features: Features,
+    /// The current target.
+    pub target: FrameCount,
+    /// First frame of the initial balloon, which reaches to the end of memory.
+    pub initial_balloon: FrameNumber,
+}
+
+impl Welcome {
+    /// The reply's registers.
+    #[must_use]
+    pub fn encode(self) -> Registers {
+        Registers {
+            rax: Status::Ok.encode(),
+            rdi: u64::from(self.version) | u64::from(self.features.0) << 32,
+            rsi: self.target.0,
+            r8: self.initial_balloon.0,
+        }
+    }
+
+    /// The reply in the registers; the caller has looked at the status.
+    #[must_use]
+    pub fn decode(registers: &Registers) -> Self {
+        let (version, features) = split(registers.rdi);
+        Self {
+            version,
+            features: Features(features),
+            target: FrameCount(registers.rsi),
+            initial_balloon: FrameNumber(registers.r8),
+        }
+    }
+}
+
+/// Low and high half of a register.
+fn split(register: u64) -> (u32, u32) {
+    let [a, b, c, d, e, f, g, h] = register.to_le_bytes();
+    (u32::from_le_bytes([a, b, c, d]), u32::from_le_bytes([e, f, g, h]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Command, Features, Hello, Status, VERSION, Welcome};
+    use crate::units::{FrameCount, FrameNumber};
+
+    #[test]
+    fn commands_and_statuses_survive_a_round_trip_and_never_meet() {
+        for command in Command::ALL {
+            assert_eq!(Command::decode(command.encode()), Some(command));
+            assert_eq!(Status::decode(command.encode()), None, "an unanswered call must not look like a status");
+        }
+        for status in Status::ALL {
+            assert_eq!(Status::decode(status.encode()), Some(status));
+            assert_eq!(Command::decode(status.encode()), None);
+        }
+    }
+
+    #[test]
+    fn only_the_low_half_of_rax_names_a_command() {
+        assert_eq!(Command::decode(Command::Give.encode() | 7 << 32), Some(Command::Give));
+        assert_eq!(Command::decode(3), None);
+    }
+
+    #[test]
+    fn hello_and_welcome_survive_a_round_trip() {
+        let hello = Hello { version: VERSION, features: Features(0x8000_0001), floor: FrameCount(4096), vector: 0x41 };
+        assert_eq!(Hello::decode(&hello.encode()), Some(hello));
+        let welcome = Welcome {
+            version: VERSION,
+            features: Features(2),
+            target: FrameCount(9),
+            initial_balloon: FrameNumber(1 << 20),
+        };
+        assert_eq!(Welcome::decode(&welcome.encode()), welcome);
+    }
+
+    #[test]
+    fn a_vector_beyond_a_byte_is_no_hello() {
+        let mut registers = Hello { version: 1, features: Features(0), floor: FrameCount(0), vector: 1 }.encode();
+        registers.r8 = 0x100;
+        assert_eq!(Hello::decode(&registers), None);
+    }
+}

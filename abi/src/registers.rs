@@ -1,0 +1,223 @@
+//! The register page: one page of shared memory between the supervisor and one VMM process.
+//!
+//! It holds the *balloon register* (the target) and what the VMM process knows about its guest. Each word has one writer; readers
+//! take each word for itself, so no lock is needed and a process that dies in the middle harms nobody. Whoever needs to know *at
+//! once* is told through a doorbell (the supervisor rings the guest's interrupt, the VMM process writes to its link).
+
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use crate::statistics::{self, Statistics};
+use crate::units::{FRAME_SIZE, FrameCount};
+
+/// Identifies the page and its layout.
+pub const MAGIC: u64 = 0x4145_524f_5245_4731;
+
+/// The page. All counts are 4 KiB frames; all times are nanoseconds of the host's monotonic clock, 0 for "not yet".
+#[derive(Debug)]
+#[repr(C, align(4096))]
+pub struct RegisterPage {
+    magic: AtomicU64,
+    /// Written by the supervisor: how large the guest should be.
+    target_frames: AtomicU64,
+    /// Written by the VMM process from here on: guest size, total less balloon.
+    size_frames: AtomicU64,
+    balloon_frames: AtomicU64,
+    resident_frames: AtomicU64,
+    /// Frames given so far, and taken so far.
+    given_frames: AtomicU64,
+    taken_frames: AtomicU64,
+    refused_entries: AtomicU64,
+    port_calls: AtomicU64,
+    /// When the guest last used the balloon port.
+    last_call_ns: AtomicU64,
+    boot: [AtomicU64; BootStage::ALL.len()],
+    statistics: [AtomicU64; statistics::WORDS],
+}
+
+const _: () = assert!(size_of::<RegisterPage>() == FRAME_SIZE);
+const _: () = assert!(align_of::<RegisterPage>() == FRAME_SIZE);
+
+/// Stages of a start, each with a time in the register page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BootStage {
+    /// The VMM process runs its first own instruction.
+    Process,
+    /// The virtual machine, its interrupt controller and its vCPU exist.
+    Machine,
+    /// The image is loaded, the boot information written.
+    Loaded,
+    /// The guest kernel runs.
+    Kernel,
+    /// The application's `main` is called.
+    Main,
+}
+
+impl BootStage {
+    /// In the order of time.
+    pub const ALL: [Self; 5] = [Self::Process, Self::Machine, Self::Loaded, Self::Kernel, Self::Main];
+}
+
+/// What a VMM process measures itself, in one piece.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// Guest size: total memory less balloon.
+    pub size: FrameCount,
+    /// Frames in the balloon.
+    pub balloon: FrameCount,
+    /// Host memory really behind the guest.
+    pub resident: FrameCount,
+    /// Frames given since the start.
+    pub given: FrameCount,
+    /// Frames taken since the start.
+    pub taken: FrameCount,
+    /// Batch entries refused since the start.
+    pub refused_entries: u64,
+    /// Calls through the balloon port since the start.
+    pub port_calls: u64,
+    /// When the guest last used the balloon port, in nanoseconds of the monotonic clock; 0 for never.
+    pub last_call_ns: u64,
+}
+
+impl Default for RegisterPage {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl RegisterPage {
+    /// A page in its initial state.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            magic: AtomicU64::new(MAGIC),
+            target_frames: AtomicU64::new(0),
+            size_frames: AtomicU64::new(0),
+            balloon_frames: AtomicU64::new(0),
+            resident_frames: AtomicU64::new(0),
+            given_frames: AtomicU64::new(0),
+            taken_frames: AtomicU64::new(0),
+            refused_entries: AtomicU64::new(0),
+            port_calls: AtomicU64::new(0),
+            last_call_ns: AtomicU64::new(0),
+            boot: [const { AtomicU64::new(0) }; BootStage::ALL.len()],
+            statistics: [const { AtomicU64::new(0) }; statistics::WORDS],
+        }
+    }
+
+    /// Makes zeroed shared memory a register page: the supervisor does so before it starts the VMM process.
+    pub fn initialise(&self, target: FrameCount) {
+        self.set_target(target);
+        self.magic.store(MAGIC, Ordering::Release);
+    }
+
+    /// Whether the page has this crate's layout.
+    #[must_use]
+    pub fn is_valid(&self) -> bool {
+        self.magic.load(Ordering::Acquire) == MAGIC
+    }
+
+    /// The balloon register: how large the guest should be.
+    #[must_use]
+    pub fn target(&self) -> FrameCount {
+        FrameCount(self.target_frames.load(Ordering::Acquire))
+    }
+
+    /// Sets the balloon register. The caller rings the doorbell.
+    pub fn set_target(&self, target: FrameCount) {
+        self.target_frames.store(target.0, Ordering::Release);
+    }
+
+    /// What the VMM process last wrote.
+    #[must_use]
+    pub fn facts(&self) -> Facts {
+        let read = |word: &AtomicU64| word.load(Ordering::Acquire);
+        Facts {
+            size: FrameCount(read(&self.size_frames)),
+            balloon: FrameCount(read(&self.balloon_frames)),
+            resident: FrameCount(read(&self.resident_frames)),
+            given: FrameCount(read(&self.given_frames)),
+            taken: FrameCount(read(&self.taken_frames)),
+            refused_entries: read(&self.refused_entries),
+            port_calls: read(&self.port_calls),
+            last_call_ns: read(&self.last_call_ns),
+        }
+    }
+
+    /// Publishes the balloon's figures, everything in [`Facts`] but `resident`, which has a writer of its own.
+    pub fn set_balloon_facts(&self, facts: &Facts) {
+        let write = |word: &AtomicU64, value| word.store(value, Ordering::Release);
+        write(&self.size_frames, facts.size.0);
+        write(&self.balloon_frames, facts.balloon.0);
+        write(&self.given_frames, facts.given.0);
+        write(&self.taken_frames, facts.taken.0);
+        write(&self.refused_entries, facts.refused_entries);
+        write(&self.port_calls, facts.port_calls);
+        write(&self.last_call_ns, facts.last_call_ns);
+    }
+
+    /// Publishes how much host memory is behind the guest.
+    pub fn set_resident(&self, resident: FrameCount) {
+        self.resident_frames.store(resident.0, Ordering::Release);
+    }
+
+    /// When `stage` was reached; 0 for not yet.
+    #[must_use]
+    pub fn boot_ns(&self, stage: BootStage) -> u64 {
+        self.boot[stage as usize].load(Ordering::Acquire)
+    }
+
+    /// Notes that `stage` was reached at `now_ns`; only the first time counts.
+    pub fn mark_boot(&self, stage: BootStage, now_ns: u64) {
+        let word = &self.boot[stage as usize];
+        if word.load(Ordering::Relaxed) == 0 {
+            word.store(now_ns, Ordering::Release);
+        }
+    }
+
+    /// The guest's latest report; words of two reports may mix.
+    #[must_use]
+    pub fn statistics(&self) -> Statistics {
+        let mut words = [0; statistics::WORDS];
+        for (word, shared) in words.iter_mut().zip(&self.statistics) {
+            *word = shared.load(Ordering::Acquire);
+        }
+        Statistics::decode(&words)
+    }
+
+    /// Publishes a guest's report.
+    pub fn set_statistics(&self, words: &[u64; statistics::WORDS]) {
+        for (shared, word) in self.statistics.iter().zip(words) {
+            shared.store(*word, Ordering::Release);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{BootStage, Facts, RegisterPage};
+    use crate::statistics::Statistics;
+    use crate::units::FrameCount;
+
+    #[test]
+    fn what_is_written_is_read() {
+        let page = RegisterPage::new();
+        page.initialise(FrameCount(7));
+        let facts = Facts { size: FrameCount(1), balloon: FrameCount(2), port_calls: 3, ..Facts::default() };
+        page.set_balloon_facts(&facts);
+        page.set_resident(FrameCount(9));
+        assert!(page.is_valid());
+        assert_eq!(page.target(), FrameCount(7));
+        assert_eq!(page.facts(), Facts { resident: FrameCount(9), ..facts });
+        let statistics = Statistics { wanted_frames: 5, ..Statistics::default() };
+        page.set_statistics(&statistics.encode());
+        assert_eq!(page.statistics(), statistics);
+    }
+
+    #[test]
+    fn a_boot_stage_is_noted_once() {
+        let page = RegisterPage::new();
+        page.mark_boot(BootStage::Main, 5);
+        page.mark_boot(BootStage::Main, 6);
+        assert_eq!(page.boot_ns(BootStage::Main), 5);
+    }
+}

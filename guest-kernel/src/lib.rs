@@ -1,0 +1,2 @@
+//! The guest kernel.
+#![cfg_attr(target_os = "none", no_std)]

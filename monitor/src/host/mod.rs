@@ -1,0 +1,77 @@
+//! Guests as the supervisor sees them, whatever runs them.
+//!
+//! A [`GuestHandle`] is a running guest: a register page to read facts from and to set the target in, a doorbell, a stream of
+//! events and a way to end it. The scheduler and the supervisor know nothing else about guests.
+
+use std::fmt;
+use std::os::fd::BorrowedFd;
+
+use aerostat_abi::exit::GuestExit;
+use aerostat_abi::registers::RegisterPage;
+use aerostat_abi::units::FrameCount;
+
+/// A running guest.
+pub trait GuestHandle {
+    /// The page shared with whatever runs the guest.
+    fn registers(&self) -> &RegisterPage;
+
+    /// Writes the balloon register and rings the guest's doorbell.
+    fn set_target(&self, target: FrameCount);
+
+    /// Readable when [`Self::next_event`] has something to say.
+    fn event_fd(&self) -> BorrowedFd<'_>;
+
+    /// The next event, if one is there; never blocks. [`GuestEvent::Ended`] comes exactly once, as the last one.
+    fn next_event(&mut self) -> Option<GuestEvent>;
+
+    /// Asks the guest's process to end cleanly; [`GuestEvent::Ended`] follows.
+    fn request_stop(&mut self);
+
+    /// Ends the guest's process now; [`GuestEvent::Ended`] follows.
+    fn kill(&mut self);
+}
+
+/// What a guest's process tells its supervisor.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum GuestEvent {
+    /// The guest reported that somebody in it waits for memory.
+    Pressure,
+    /// The guest is gone, and all its memory with it.
+    Ended(Ending),
+}
+
+/// How a guest ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ending {
+    /// The reason.
+    pub reason: EndReason,
+    /// What helps to understand it: registers, the last lines of the guest's log. Empty after a clean end.
+    pub details: Vec<String>,
+}
+
+/// Why a guest ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EndReason {
+    /// The guest wrote an exit code.
+    Exited(GuestExit),
+    /// The supervisor asked for it.
+    Stopped,
+    /// The guest did what no guest may: a triple fault, an unknown exit.
+    Fault(String),
+    /// The guest's process was ended by a signal.
+    Killed(i32),
+    /// The guest's process could not do its work.
+    Failed(String),
+}
+
+impl fmt::Display for EndReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exited(exit) => write!(f, "{exit}"),
+            Self::Stopped => f.write_str("stopped"),
+            Self::Fault(what) => write!(f, "guest fault: {what}"),
+            Self::Killed(signal) => write!(f, "process killed by signal {signal}"),
+            Self::Failed(why) => write!(f, "failed: {why}"),
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! The monitor: one VMM process per guest ([`host`] starts them), one supervisor that decides who gets how much memory.
+
+pub mod host;
