@@ -19,7 +19,7 @@ pub struct Statistics {
     pub total_frames: u64,
     /// Frames that nobody uses.
     pub free_frames: u64,
-    /// Frames promised to applications, touched or not.
+    /// Frames in use, and frames promised to applications that have not touched them yet.
     pub committed_frames: u64,
     /// Frames that somebody waits for now: what the guest asks its host for.
     pub wanted_frames: u64,

@@ -1,0 +1,149 @@
+//! The application's heap, and so the image's global allocator.
+//!
+//! Small objects live in one growing and shrinking region that `talc` manages; allocations from [`REGION_ALLOCATION_BYTES`] on get
+//! a region each, whose memory goes back to the frame allocator the moment they are freed. Both are demand-paged: promised when
+//! allocated, found when touched. When no promise can be made, an allocation returns null.
+#![allow(unsafe_code, reason = "implements the global allocator")]
+
+use core::alloc::{GlobalAlloc, Layout};
+use core::ptr::NonNull;
+
+use aerostat_abi::units::{FRAME_SIZE, HUGE_SIZE, to_usize};
+use talc::base::Talc;
+use talc::source::Manual;
+
+use crate::balloon;
+use crate::config::{HEAP_STEP_BYTES, REGION_ALLOCATION_BYTES};
+use crate::layout::{APP_HEAP, APP_REGIONS};
+use crate::mm;
+use crate::thread::Mutex;
+
+/// Changes of this size are worth telling the host at once.
+const NOTABLE_BYTES: usize = HUGE_SIZE;
+
+#[global_allocator]
+static ALLOCATOR: AppHeap = AppHeap;
+
+static SMALL: Mutex<SmallObjects> = Mutex::new(SmallObjects { talc: Talc::new(Manual), region: None });
+
+struct AppHeap;
+
+// SAFETY: regions are exclusive and mapped on touch until they are freed; `talc` vouches for what lies within its own region. The
+// layout passed to `dealloc` is the one of the allocation, so both sides choose the same way.
+unsafe impl GlobalAlloc for AppHeap {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        if has_own_region(&layout) { allocate_region(&layout) } else { SMALL.lock().allocate(layout) }
+    }
+
+    /// Fresh regions read as zero: large zeroed allocations cost nothing until they are touched.
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: the caller's layout.
+        let pointer = unsafe { self.alloc(layout) };
+        if !pointer.is_null() && !has_own_region(&layout) {
+            // SAFETY: just allocated with at least this size.
+            unsafe { pointer.write_bytes(0, layout.size()) };
+        }
+        pointer
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        if has_own_region(&layout) {
+            mm::unmap_region(pointer.expose_provenance() as u64);
+            if layout.size() >= NOTABLE_BYTES {
+                balloon::report_soon();
+            }
+        } else {
+            SMALL.lock().free(pointer, layout);
+        }
+    }
+}
+
+fn has_own_region(layout: &Layout) -> bool {
+    layout.size() >= REGION_ALLOCATION_BYTES && layout.align() <= FRAME_SIZE
+}
+
+fn allocate_region(layout: &Layout) -> *mut u8 {
+    let Ok(start) = mm::map_region(APP_REGIONS, layout.size() as u64) else { return core::ptr::null_mut() };
+    if layout.size() >= NOTABLE_BYTES {
+        balloon::report_soon();
+    }
+    core::ptr::with_exposed_provenance_mut(to_usize(start))
+}
+
+struct SmallObjects {
+    talc: Talc<Manual, talc::DefaultBinning>,
+    /// The heap's region, once there is one.
+    region: Option<HeapRegion>,
+}
+
+#[derive(Clone, Copy)]
+struct HeapRegion {
+    start: u64,
+    /// The end of what is mapped.
+    end: u64,
+    /// The end that `talc` knows.
+    claimed_end: NonNull<u8>,
+}
+
+// SAFETY: the pointer names the heap's end, nobody's thread-local data; all use is under the lock of `SMALL`.
+unsafe impl Send for SmallObjects {}
+
+impl SmallObjects {
+    fn allocate(&mut self, layout: Layout) -> *mut u8 {
+        loop {
+            // SAFETY: the global allocator is never asked for zero bytes.
+            if let Some(pointer) = unsafe { self.talc.try_allocate(layout) } {
+                return pointer.as_ptr();
+            }
+            if self.grow(layout.size() + layout.align()).is_none() {
+                return core::ptr::null_mut();
+            }
+        }
+    }
+
+    fn free(&mut self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: the caller of `dealloc` got the pointer from here with this layout.
+        unsafe { self.talc.deallocate(pointer, layout) };
+        self.shrink();
+    }
+
+    /// Adds room for at least `bytes`; `None` when memory is out.
+    fn grow(&mut self, bytes: usize) -> Option<()> {
+        // Twice the step leaves room for talc's own words beside the object.
+        let more = (bytes as u64).next_multiple_of(HEAP_STEP_BYTES).max(2 * HEAP_STEP_BYTES);
+        let pointer = |address: u64| core::ptr::with_exposed_provenance_mut::<u8>(to_usize(address));
+        let Some(region) = &mut self.region else {
+            let start = mm::map_region(APP_HEAP, more).ok()?;
+            // SAFETY: the region is mapped on touch and nobody else's.
+            let claimed_end = unsafe { self.talc.claim(pointer(start), to_usize(more)) }?;
+            self.region = Some(HeapRegion { start, end: start + more, claimed_end });
+            return Some(());
+        };
+        mm::resize_region(region.start, region.end + more).ok()?;
+        region.end += more;
+        // SAFETY: the heap's end is the one that talc last returned, and the new memory belongs to the region.
+        region.claimed_end = unsafe { self.talc.extend(region.claimed_end, pointer(region.end)) };
+        Some(())
+    }
+
+    /// Gives the free end of the heap back once it is several steps long.
+    fn shrink(&mut self) {
+        let Some(region) = &mut self.region else { return };
+        // SAFETY: the heap's end is the one that talc last returned.
+        let reserved = unsafe { self.talc.reserved(region.claimed_end) };
+        let used_end = reserved.up_to.as_ptr().expose_provenance() as u64;
+        let keep =
+            (used_end + HEAP_STEP_BYTES).next_multiple_of(HEAP_STEP_BYTES).max(region.start + 2 * HEAP_STEP_BYTES);
+        if keep + 2 * HEAP_STEP_BYTES > region.end {
+            return;
+        }
+        let new_end = core::ptr::with_exposed_provenance_mut::<u8>(to_usize(keep));
+        // SAFETY: as above; what lies behind the returned end is talc's no more.
+        if let Some(end) = unsafe { self.talc.truncate(region.claimed_end, new_end) } {
+            region.claimed_end = end;
+            if mm::resize_region(region.start, keep).is_ok() {
+                region.end = keep;
+            }
+        }
+    }
+}

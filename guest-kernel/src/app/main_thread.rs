@@ -1,0 +1,50 @@
+//! The application's first thread: from the end of the boot to the guest's exit code.
+#![allow(unsafe_code, reason = "calls a function that the application's crate defines")]
+
+use aerostat_abi::boot::BootMark;
+use aerostat_abi::exit::GuestExit;
+use spin::Once;
+
+use crate::boot::{CommandLine, Machine};
+use crate::drivers::machine_ports;
+use crate::report;
+use crate::thread::{self, Priority};
+
+unsafe extern "Rust" {
+    /// Defined by [`crate::app!`].
+    safe fn aerostat_app_main() -> Outcome;
+}
+
+static COMMAND_LINE: Once<CommandLine> = Once::new();
+
+/// How an application ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It did what it was asked to.
+    Success,
+    /// It did not.
+    Failure,
+}
+
+/// The guest's command line.
+#[must_use]
+pub fn arguments() -> &'static str {
+    COMMAND_LINE.get().map_or("", CommandLine::as_str)
+}
+
+/// Starts the application's first thread.
+pub(crate) fn start(machine: Machine) {
+    COMMAND_LINE.call_once(|| machine.command_line);
+    if let Err(error) = thread::spawn_entry("main", Priority::Application, run, 0) {
+        report::bad_machine(error);
+    }
+}
+
+extern "C" fn run(_: u64) {
+    machine_ports::mark(BootMark::Main);
+    let exit = match aerostat_app_main() {
+        Outcome::Success => GuestExit::Success,
+        Outcome::Failure => GuestExit::Failure,
+    };
+    machine_ports::exit(exit)
+}

@@ -1,0 +1,44 @@
+//! All that an application may use.
+//!
+//! An application is a crate with a `main`, linked with the kernel into one image:
+//!
+//! ```ignore
+//! #![no_std]
+//! #![no_main]
+//! aerostat_guest::app!(main);
+//!
+//! fn main() -> aerostat_guest::app::Outcome {
+//!     log::info!("called with {:?}", aerostat_guest::app::arguments());
+//!     aerostat_guest::app::Outcome::Success
+//! }
+//! ```
+//!
+//! `alloc` works: small objects come from a heap, large ones get a region each; either fails by returning null when memory is out.
+//! Threads, time and memory information are here; logging is the `log` crate.
+
+mod heap;
+mod main_thread;
+mod progress;
+mod threads;
+
+pub(crate) use main_thread::start;
+pub use main_thread::{Outcome, arguments};
+pub(crate) use progress::progress;
+pub use progress::{Progress, report};
+pub use threads::{JoinHandle, sleep, spawn};
+
+pub use crate::mm::{MemoryStatistics, statistics as memory};
+pub use crate::thread::{Event, Mutex, MutexGuard, SpawnError, yield_now};
+pub use crate::time::Instant;
+
+/// Names the application's `main`: a function that takes nothing and returns an [`Outcome`].
+#[macro_export]
+macro_rules! app {
+    ($main:path) => {
+        /// What the kernel calls once everything is up.
+        #[unsafe(no_mangle)]
+        extern "Rust" fn aerostat_app_main() -> $crate::app::Outcome {
+            $main()
+        }
+    };
+}

@@ -1,0 +1,193 @@
+//! The balloon driver: an ordinary kernel driver in a thread of its own.
+//!
+//! [`driver`] is the loop's logic, [`ledger`] the frames in the balloon, [`rate`] how fast it may move; `port` is the monitor at
+//! the other end, and this module the thread: woken by the balloon interrupt, by whoever needs memory, and once a second.
+
+mod driver;
+mod ledger;
+#[cfg(target_os = "none")]
+mod port;
+mod rate;
+
+#[cfg(target_os = "none")]
+pub(crate) use machine::{interrupt, report_soon, start, words};
+
+#[cfg(target_os = "none")]
+mod machine {
+    use core::ops::Range;
+    use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+    use aerostat_abi::statistics::Statistics;
+    use aerostat_abi::units::{FrameCount, FrameNumber, HUGE_FRAMES, to_usize};
+
+    use super::driver::{Driver, Memory, Next};
+    use super::ledger::Ledger;
+    use super::port::Port;
+    use super::rate::{Rate, RateLimits};
+    use crate::config::{BALLOON_PERIOD_NS, DEFLATE_WAIT_NS, GUEST_FLOOR, REPORT_SPACING_NS};
+    use crate::mm::carve::Carver;
+    use crate::mm::ladder::Deflator;
+    use crate::mm::{self, Block, BlockSize, FRAMES, Purpose};
+    use crate::sync::SpinLock;
+    use crate::thread::{self, Event, Priority};
+    use crate::time::Instant;
+
+    /// Wakes the driver: a new target, or something to report.
+    static WAKE: Event = Event::new();
+    /// Wakes who waits for memory.
+    static MEMORY_CAME: Event = Event::new();
+    /// Frames that somebody waits for.
+    static WANTED: AtomicU64 = AtomicU64::new(0);
+    /// Frames in the balloon, for whoever wonders if waiting makes sense.
+    static IN_BALLOON: AtomicU64 = AtomicU64::new(0);
+    /// The target may have changed; the statistics have.
+    static TARGET_CHANGED: AtomicBool = AtomicBool::new(false);
+    static REPORT_DUE: AtomicBool = AtomicBool::new(false);
+
+    /// The driver between [`start`] and its thread.
+    static STARTING: SpinLock<Option<(Driver, Port)>> = SpinLock::new(None);
+
+    /// Greets the monitor, takes the initial balloon over and starts the driver's thread. Without a port, the guest simply keeps
+    /// its memory.
+    pub(crate) fn start(has_port: bool, books: &mut Carver) {
+        if !has_port {
+            return;
+        }
+        let Some((port, welcome)) = Port::open(GUEST_FLOOR) else {
+            log::warn!("balloon: the monitor did not answer HELLO");
+            return;
+        };
+        let total = mm::total_frames();
+        let end = mm::memory_end();
+        let mut ledger = Ledger::new(huge_frames(end), books);
+        claim_initial_balloon(&mut ledger, welcome.initial_balloon..end);
+        IN_BALLOON.store(ledger.len().0, Ordering::Relaxed);
+        log::debug!("balloon: {} of {total} to begin with, target {}", ledger.len(), welcome.target);
+        let driver = Driver::new(ledger, Rate::new(RateLimits::DEFAULT, Instant::now()), total, GUEST_FLOOR);
+        *STARTING.lock() = Some((driver, port));
+        mm::ladder::set_deflator(&Balloon);
+        if let Err(error) = thread::spawn_entry("balloon", Priority::Kernel, run, 0) {
+            log::warn!("balloon: {error}");
+        }
+    }
+
+    /// Words of bookkeeping that the driver needs on a machine whose memory ends at `end`.
+    pub(crate) const fn words(end: FrameNumber) -> usize {
+        Ledger::words(huge_frames(end))
+    }
+
+    const fn huge_frames(end: FrameNumber) -> usize {
+        to_usize(end.0.div_ceil(HUGE_FRAMES))
+    }
+
+    /// Claims the frames that count as given from the start, holes aside.
+    fn claim_initial_balloon(ledger: &mut Ledger, range: Range<FrameNumber>) {
+        let first = huge_frames(range.start) as u64;
+        for huge in first..huge_frames(range.end) as u64 {
+            if let Some(block) = FRAMES.lock().claim_huge(FrameNumber(huge * HUGE_FRAMES)) {
+                ledger.put(block);
+            }
+        }
+    }
+
+    /// The balloon interrupt's upcall.
+    pub(crate) fn interrupt() {
+        TARGET_CHANGED.store(true, Ordering::Relaxed);
+        WAKE.signal();
+    }
+
+    /// The application allocated, freed or did something that the host would like to know.
+    pub(crate) fn report_soon() {
+        if !REPORT_DUE.swap(true, Ordering::Relaxed) {
+            WAKE.signal();
+        }
+    }
+
+    /// The driver's thread.
+    extern "C" fn run(_: u64) {
+        let Some((mut driver, mut port)) = STARTING.lock().take() else { return };
+        let mut reported = Instant::default();
+        driver.refresh(&mut port);
+        loop {
+            let mut next = driver.step(&mut port, &mut KernelMemory, Instant::now());
+            while next == Next::Continue {
+                next = driver.step(&mut port, &mut KernelMemory, Instant::now());
+            }
+            if IN_BALLOON.swap(driver.ledger.len().0, Ordering::Relaxed) > driver.ledger.len().0 {
+                MEMORY_CAME.signal();
+            }
+            let now = Instant::now();
+            let is_due = now >= reported.after(REPORT_SPACING_NS) || WANTED.load(Ordering::Relaxed) > 0;
+            if is_due && (REPORT_DUE.swap(false, Ordering::Relaxed) || now >= reported.after(BALLOON_PERIOD_NS)) {
+                reported = now;
+                port.report(&statistics(&driver));
+                driver.refresh(&mut port);
+                continue;
+            }
+            let report_at = if REPORT_DUE.load(Ordering::Relaxed) { REPORT_SPACING_NS } else { BALLOON_PERIOD_NS };
+            let until = reported.after(report_at);
+            let until = if let Next::Wait(moment) = next { until.min(moment) } else { until };
+            WAKE.wait(Some(until));
+            if TARGET_CHANGED.swap(false, Ordering::Relaxed) || Instant::now() >= until {
+                driver.refresh(&mut port);
+            }
+        }
+    }
+
+    fn statistics(driver: &Driver) -> Statistics {
+        debug_assert_eq!(driver.ledger.validate(), Ok(()));
+        debug_assert_eq!(mm::validate(), Ok(()));
+        let memory = mm::statistics();
+        let progress = crate::app::progress();
+        Statistics {
+            total_frames: memory.total.0,
+            free_frames: memory.frames.free.0,
+            committed_frames: driver.size().saturating_sub(memory.frames.free).saturating_add(memory.frames.promised).0,
+            wanted_frames: WANTED.load(Ordering::Relaxed),
+            balloon_frames: driver.ledger.len().0,
+            huge_faults: memory.faults.huge,
+            small_faults: memory.faults.small,
+            allocation_failures: memory.allocation_failures,
+            refused_entries: driver.refused_entries(),
+            rate_frames_per_s: driver.frames_per_s(),
+            verified_bytes: progress.verified_bytes,
+            app_errors: progress.errors,
+            activity: progress.activity,
+        }
+    }
+
+    /// The frame allocator as the driver sees it.
+    struct KernelMemory;
+
+    impl Memory for KernelMemory {
+        fn allocate(&mut self, size: BlockSize) -> Option<Block> {
+            FRAMES.lock().allocate(size, Purpose::Balloon)
+        }
+
+        fn free(&mut self, block: Block) {
+            FRAMES.lock().free(block);
+        }
+
+        fn free_unbacked(&mut self, block: Block) {
+            FRAMES.lock().free_unbacked(block);
+        }
+    }
+
+    /// The balloon as the ladder sees it.
+    struct Balloon;
+
+    impl Deflator for Balloon {
+        fn wait_for(&self, missing: FrameCount, patience: &mut Option<Instant>) -> bool {
+            let deadline = *patience.get_or_insert_with(|| Instant::now().after(DEFLATE_WAIT_NS));
+            if IN_BALLOON.load(Ordering::Relaxed) < missing.0 || Instant::now() >= deadline {
+                return false;
+            }
+            WANTED.fetch_add(missing.0, Ordering::Relaxed);
+            REPORT_DUE.store(true, Ordering::Relaxed);
+            WAKE.signal();
+            MEMORY_CAME.wait(Some(deadline));
+            WANTED.fetch_sub(missing.0, Ordering::Relaxed);
+            true
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! What the kernel knows about the machine it runs on: read once from whatever the loader left, validated, then trusted.
+
+use core::fmt;
+use core::ops::Range;
+
+use aerostat_abi::units::{FRAME_BYTES, FrameCount};
+use log::LevelFilter;
+
+use crate::layout;
+
+/// Ranges of memory at most.
+pub(crate) const MAX_RANGES: usize = 16;
+/// Bytes of command line at most.
+pub(crate) const MAX_COMMAND_LINE: usize = 2048;
+
+/// The smallest machine worth booting on.
+const MIN_MEMORY: FrameCount = FrameCount::from_mib(16);
+
+/// The machine.
+#[derive(Debug)]
+pub(crate) struct Machine {
+    /// Usable memory, sorted, whole frames, none of it in the device hole below 4 GiB.
+    pub(crate) memory: MemoryMap,
+    /// The command line.
+    pub(crate) command_line: CommandLine,
+    /// Rate of the time stamp counter, where the monitor tells it.
+    pub(crate) tsc_hz: Option<u64>,
+    /// I/O port of the serial device, where named.
+    pub(crate) serial_port: Option<u16>,
+    /// Whether the monitor announces the balloon port.
+    pub(crate) has_balloon_port: bool,
+}
+
+/// Why a machine can't be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum MachineError {
+    /// The boot information is not where it should be, or not what it should be.
+    BadBootInformation,
+    /// The memory map is empty, overlaps itself, or has too many ranges.
+    BadMemoryMap,
+    /// There is too little memory in one piece behind the image.
+    TooSmall,
+    /// The command line is too long or not UTF-8.
+    BadCommandLine,
+}
+
+impl fmt::Display for MachineError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::BadBootInformation => "the boot information is unreadable",
+            Self::BadMemoryMap => "the memory map is empty, overlaps itself, or has too many ranges",
+            Self::TooSmall => "there is too little memory behind the kernel image (at least 16 MiB are needed)",
+            Self::BadCommandLine => "the command line is longer than 2047 bytes or not UTF-8",
+        })
+    }
+}
+
+impl Machine {
+    /// A machine with this memory and command line.
+    ///
+    /// # Errors
+    /// When either can't be used.
+    pub(crate) fn new(ranges: impl Iterator<Item = Range<u64>>, command_line: &[u8]) -> Result<Self, MachineError> {
+        let memory = MemoryMap::new(ranges)?;
+        let command_line = CommandLine::new(command_line)?;
+        if memory.total() < MIN_MEMORY {
+            return Err(MachineError::TooSmall);
+        }
+        Ok(Self { memory, command_line, tsc_hz: None, serial_port: None, has_balloon_port: false })
+    }
+
+    /// All memory, in frames.
+    pub(crate) fn total_frames(&self) -> FrameCount {
+        self.memory.total()
+    }
+
+    /// The address behind the last byte of memory.
+    pub(crate) fn memory_end(&self) -> u64 {
+        self.memory.last().map_or(0, |range| range.end)
+    }
+
+    /// The level that `log=` on the command line asks for.
+    pub(crate) fn log_level(&self) -> LevelFilter {
+        let asked = self.command_line.as_str().split_whitespace().find_map(|word| word.strip_prefix("log="));
+        asked.and_then(|level| level.parse().ok()).unwrap_or(LevelFilter::Info)
+    }
+}
+
+/// Ranges of usable memory.
+#[derive(Debug)]
+pub(crate) struct MemoryMap {
+    ranges: [Range<u64>; MAX_RANGES],
+    count: usize,
+}
+
+impl MemoryMap {
+    fn new(ranges: impl Iterator<Item = Range<u64>>) -> Result<Self, MachineError> {
+        let mut map = Self { ranges: [const { 0..0 }; MAX_RANGES], count: 0 };
+        for range in ranges {
+            // Memory in the hole for devices below 4 GiB is left alone: the local APIC is there.
+            let hole = layout::LOCAL_APIC / layout::BOOT_IDENTITY_END * layout::BOOT_IDENTITY_END;
+            let end = if range.start < hole { range.end.min(hole) } else { range.end };
+            let start =
+                if range.start >= hole { range.start.max(hole + layout::BOOT_IDENTITY_END) } else { range.start };
+            let whole = start.next_multiple_of(FRAME_BYTES)..end - end % FRAME_BYTES;
+            if whole.is_empty() {
+                continue;
+            }
+            *map.ranges.get_mut(map.count).ok_or(MachineError::BadMemoryMap)? = whole;
+            map.count += 1;
+        }
+        let used = &mut map.ranges[..map.count];
+        used.sort_unstable_by_key(|range| range.start);
+        let overlaps = used.windows(2).any(|pair| pair[0].end > pair[1].start);
+        if used.is_empty() || overlaps { Err(MachineError::BadMemoryMap) } else { Ok(map) }
+    }
+
+    fn total(&self) -> FrameCount {
+        FrameCount(self.iter().map(|range| (range.end - range.start) / FRAME_BYTES).sum())
+    }
+}
+
+impl core::ops::Deref for MemoryMap {
+    type Target = [Range<u64>];
+
+    fn deref(&self) -> &[Range<u64>] {
+        &self.ranges[..self.count]
+    }
+}
+
+/// A copy of the command line: the loader's own lies in memory that is not ours to keep.
+#[derive(Debug)]
+pub(crate) struct CommandLine {
+    bytes: [u8; MAX_COMMAND_LINE],
+    length: usize,
+}
+
+impl CommandLine {
+    fn new(text: &[u8]) -> Result<Self, MachineError> {
+        let mut bytes = [0; MAX_COMMAND_LINE];
+        bytes.get_mut(..text.len()).ok_or(MachineError::BadCommandLine)?.copy_from_slice(text);
+        core::str::from_utf8(text).map_err(|_| MachineError::BadCommandLine)?;
+        Ok(Self { bytes, length: text.len() })
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        core::str::from_utf8(&self.bytes[..self.length]).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Machine, MachineError};
+    use aerostat_abi::units::FrameCount;
+    use log::LevelFilter;
+
+    const MIB: u64 = 1 << 20;
+
+    #[test]
+    fn ranges_are_sorted_and_cut_to_whole_frames() {
+        let machine = Machine::new([4096 * MIB..5120 * MIB, 5..64 * MIB + 7].into_iter(), b"").unwrap();
+        assert_eq!(&*machine.memory, &[4096..64 * MIB, 4096 * MIB..5120 * MIB]);
+        assert_eq!(machine.total_frames(), FrameCount(FrameCount::from_mib(1088).0 - 1));
+    }
+
+    #[test]
+    fn memory_in_the_device_hole_is_left_out() {
+        let machine = Machine::new([0..3584 * MIB, 3840 * MIB..4100 * MIB].into_iter(), b"").unwrap();
+        assert_eq!(&*machine.memory, &[0..3072 * MIB, 4096 * MIB..4100 * MIB]);
+    }
+
+    #[test]
+    fn useless_machines_are_refused() {
+        let error = |ranges: Vec<std::ops::Range<u64>>| Machine::new(ranges.into_iter(), b"").unwrap_err();
+        assert_eq!(error(vec![]), MachineError::BadMemoryMap);
+        assert_eq!(error(vec![0..64 * MIB, 32 * MIB..96 * MIB]), MachineError::BadMemoryMap);
+        assert_eq!(error(vec![0..8 * MIB]), MachineError::TooSmall);
+        assert_eq!(error((0..20).map(|n| n * MIB..n * MIB + 4096).collect()), MachineError::BadMemoryMap);
+    }
+
+    #[test]
+    fn the_command_line_chooses_the_log_level() {
+        let level = |text: &[u8]| Machine::new(core::iter::once(0..64 * MIB), text).map(|machine| machine.log_level());
+        assert_eq!(level(b"a log=debug b"), Ok(LevelFilter::Debug));
+        assert_eq!(level(b"log=loud"), Ok(LevelFilter::Info));
+        assert_eq!(level(b"\xff"), Err(MachineError::BadCommandLine));
+        assert_eq!(level(&[b'x'; 4096]), Err(MachineError::BadCommandLine));
+    }
+}

@@ -1,0 +1,73 @@
+//! From the first Rust instruction to the application's `main`: [`start`] is the kernel's architecture in one list.
+//!
+//! Two ways lead here ([`hermit`], [`pvh`]); both end in one validated [`Machine`].
+#![cfg_attr(
+    target_os = "none",
+    allow(unsafe_code, reason = "the first function, called by assembly; reads loader-provided memory")
+)]
+
+#[cfg(target_os = "none")]
+mod hermit;
+mod machine;
+#[cfg_attr(not(target_os = "none"), allow(dead_code, reason = "on the host only the parser's tests use it"))]
+mod pvh;
+
+pub(crate) use machine::{CommandLine, MAX_RANGES, Machine, MachineError};
+
+#[cfg(target_os = "none")]
+pub(crate) use entry::{image_range, start};
+
+#[cfg(target_os = "none")]
+mod entry {
+    use core::ops::Range;
+
+    use aerostat_abi::boot::BootMark;
+
+    use super::{Machine, MachineError, hermit, pvh};
+    use crate::drivers::{apic, machine_ports, serial};
+    use crate::{app, balloon, mm, nub, report, thread, time};
+
+    unsafe extern "C" {
+        static image_start: u8;
+        static image_end: u8;
+    }
+
+    /// Where the image lies, `.bss` included.
+    pub(crate) fn image_range() -> Range<u64> {
+        (&raw const image_start).expose_provenance() as u64..(&raw const image_end).expose_provenance() as u64
+    }
+
+    /// Called in ring 3 with upcalls masked, on the boot stack, with the loader's information and where it came from.
+    pub(crate) extern "C" fn start(information: u64, origin: u32) -> ! {
+        machine_ports::mark(BootMark::Kernel);
+        nub::install(); // from here on, exceptions are reported
+        let machine = match read_machine(information, origin) {
+            Ok(machine) => machine,
+            Err(error) => report::bad_machine(error),
+        };
+        if let Some(port) = machine.serial_port {
+            serial::use_port(port);
+        }
+        serial::start(machine.log_level());
+        machine_ports::mask_legacy_interrupts();
+        apic::start();
+        time::start(machine.tsc_hz);
+        let mut books = match mm::start::start(&machine, balloon::words) {
+            Ok(books) => books,
+            Err(error) => report::bad_machine(error),
+        };
+        log::debug!("memory: {} in {} ranges", machine.total_frames(), machine.memory.len());
+        thread::start(); // this becomes the idle thread
+        nub::enable_interrupts();
+        balloon::start(machine.has_balloon_port, &mut books);
+        app::start(machine);
+        thread::idle()
+    }
+
+    fn read_machine(information: u64, origin: u32) -> Result<Machine, MachineError> {
+        match origin {
+            0 => hermit::read(information),
+            _ => pvh::read(information, &pvh::IdentityMapped),
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! Ports of the machine itself: the exit port, boot marks, the interrupt controllers nobody uses, and the balloon port.
+#![allow(unsafe_code, reason = "port instructions")]
+
+use core::arch::asm;
+
+use aerostat_abi::boot::{BootMark, MARK_PORT};
+use aerostat_abi::exit::{EXIT_PORT, GuestExit};
+use aerostat_abi::port::{PORT, Registers};
+
+/// Data ports of the two 8259 interrupt controllers.
+const PIC_DATA: [u16; 2] = [0x21, 0xa1];
+
+/// Ends the machine.
+pub(crate) fn exit(reason: GuestExit) -> ! {
+    out_dword(EXIT_PORT, u32::from(reason.encode()));
+    // Where nothing listens on the exit port, the guest has nothing left to do.
+    loop {
+        crate::nub::halt();
+    }
+}
+
+/// Tells the monitor how far the boot has come.
+pub(crate) fn mark(mark: BootMark) {
+    out_byte(MARK_PORT, mark.encode());
+}
+
+/// Masks both 8259 controllers: interrupts come through the local APIC only.
+pub(crate) fn mask_legacy_interrupts() {
+    for port in PIC_DATA {
+        out_byte(port, 0xff);
+    }
+}
+
+/// A call through the balloon port: the monitor reads and writes the registers while the instruction is under way.
+pub(crate) fn balloon_call(call: Registers) -> Registers {
+    let mut reply = call;
+    // SAFETY: the monitor may change the four registers that are outputs, and the memory of the page that the call names, which
+    // the default clobber of memory covers.
+    unsafe {
+        asm!(
+            "out dx, eax",
+            in("dx") PORT,
+            inout("rax") reply.rax,
+            inout("rdi") reply.rdi,
+            inout("rsi") reply.rsi,
+            inout("r8") reply.r8,
+            options(nostack)
+        );
+    }
+    reply
+}
+
+/// Writes a byte to a port.
+pub(crate) fn out_byte(port: u16, value: u8) {
+    // SAFETY: the ports of this module and of the serial driver do nothing to the guest's memory.
+    unsafe { asm!("out dx, al", in("dx") port, in("al") value, options(nomem, nostack, preserves_flags)) };
+}
+
+/// Writes 32 bits to a port.
+pub(crate) fn out_dword(port: u16, value: u32) {
+    // SAFETY: as in `out_byte`.
+    unsafe { asm!("out dx, eax", in("dx") port, in("eax") value, options(nomem, nostack, preserves_flags)) };
+}
+
+/// Writes bytes to a port, all with one instruction: one exit for a whole line.
+pub(crate) fn out_bytes(port: u16, bytes: &[u8]) {
+    // SAFETY: reads exactly the slice; the port takes bytes.
+    unsafe {
+        asm!("rep outsb", in("dx") port, inout("rsi") bytes.as_ptr() => _, inout("rcx") bytes.len() => _, options(readonly, nostack, preserves_flags));
+    }
+}

@@ -1,0 +1,39 @@
+//! Every fixed address of a guest.
+//!
+//! ```text
+//! 0x0000_0000_0000   identity map of guest-physical memory, 2 MiB pages, up to 512 GiB
+//! 0x3000_0000_0000   thread stacks, a slot each, guard page below
+//! 0x4000_0000_0000   the application's small-object heap
+//! 0x4100_0000_0000   regions of the application, up to 0x5000_0000_0000
+//! ```
+//!
+//! Everything lies in the lower half: a KVM without hardware virtualization runs guest ring 3 natively there, and only there.
+
+use core::ops::Range;
+
+/// Where the image is linked and loaded; `link.ld` says the same.
+pub const IMAGE_BASE: u64 = 0x20_0000;
+
+/// What lies below belongs to loaders: boot information, command line, boot page tables.
+pub const LOW_MEMORY_END: u64 = 0x10_0000;
+
+/// The identity map ends here: memory beyond is not used.
+pub const IDENTITY_END: u64 = 1 << 39;
+
+/// What the page tables in the image map already.
+pub const BOOT_IDENTITY_END: u64 = 1 << 30;
+
+/// Registers of the local APIC (Intel SDM vol. 3, 10.4.1).
+pub const LOCAL_APIC: u64 = 0xfee0_0000;
+
+/// Thread stacks.
+pub const STACKS: Range<u64> = 0x3000_0000_0000..0x3000_0400_0000;
+
+/// Virtual space of one thread's stack, guard page included.
+pub const STACK_SLOT_BYTES: u64 = 1 << 20;
+
+/// The application's small-object heap.
+pub const APP_HEAP: Range<u64> = 0x4000_0000_0000..0x4100_0000_0000;
+
+/// Regions that applications map.
+pub const APP_REGIONS: Range<u64> = 0x4100_0000_0000..0x5000_0000_0000;

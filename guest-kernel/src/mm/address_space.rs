@@ -1,0 +1,179 @@
+//! Regions: which parts of the address space an application may touch, and what a page fault in them means.
+//!
+//! A *region* is a range of pages that was promised memory when it was made. Regions begin at multiples of 2 MiB, so that a slot
+//! of the page tables belongs to one region at most; the space between two regions is never mapped. [`resolve`] is the decision
+//! behind every page fault, and pure: the mechanism in [`super::fault`] carries it out.
+
+use allocator_api2::vec::Vec;
+use core::ops::Range;
+
+use aerostat_abi::units::{FRAME_BYTES, FrameCount, HUGE_BYTES};
+
+use super::kernel_heap::KernelHeap;
+use super::page_table::Slot;
+use crate::config::FAULT_AROUND_PAGES;
+
+/// A range of anonymous memory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Region {
+    /// First byte and the byte behind the last, whole pages.
+    pub(crate) range: Range<u64>,
+    /// Frames of the region's promise that no page has drawn yet.
+    pub(crate) promise: FrameCount,
+}
+
+impl Region {
+    /// Frames that a region of `bytes` needs at most: its pages and a page table for every slot it touches.
+    pub(crate) fn promise_for(bytes: u64) -> FrameCount {
+        FrameCount::from_bytes_ceil(bytes).saturating_add(FrameCount(bytes.div_ceil(HUGE_BYTES)))
+    }
+}
+
+/// What to do about a page fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Resolution {
+    /// Map a zeroed huge frame at this address; where no huge frame is free, map the pages instead.
+    MapHuge { at: u64, pages: PageWindow },
+    /// Map zeroed frames at those pages that are not mapped yet.
+    MapPages(PageWindow),
+    /// The page is mapped: somebody else was faster.
+    AlreadyMapped,
+    /// Nobody may touch this address.
+    Violation,
+}
+
+/// A run of 4 KiB pages within one slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PageWindow {
+    pub(crate) at: u64,
+    pub(crate) pages: u64,
+}
+
+/// Decides about a fault at `address` in `region`, where the page tables hold `slot` and the page `is_mapped`.
+pub(crate) fn resolve(region: Option<&Region>, address: u64, slot: Slot, is_mapped: bool) -> Resolution {
+    let Some(region) = region else { return Resolution::Violation };
+    if is_mapped {
+        return Resolution::AlreadyMapped;
+    }
+    let pages = window(region, address);
+    let huge = address - address % HUGE_BYTES;
+    let fits = region.range.start <= huge && huge + HUGE_BYTES <= region.range.end;
+    if slot == Slot::Empty && fits { Resolution::MapHuge { at: huge, pages } } else { Resolution::MapPages(pages) }
+}
+
+/// The aligned neighbourhood of `address`, cut to the region.
+fn window(region: &Region, address: u64) -> PageWindow {
+    let bytes = FAULT_AROUND_PAGES * FRAME_BYTES;
+    let at = (address - address % bytes).max(region.range.start);
+    let end = (address - address % bytes + bytes).min(region.range.end);
+    PageWindow { at, pages: (end - at) / FRAME_BYTES }
+}
+
+/// All regions, in the order of their addresses.
+#[derive(Debug)]
+pub(crate) struct Regions {
+    list: Vec<Region, KernelHeap>,
+}
+
+impl Regions {
+    pub(crate) const fn new() -> Self {
+        Self { list: Vec::new_in(KernelHeap) }
+    }
+
+    /// The region that holds `address`.
+    pub(crate) fn find(&self, address: u64) -> Option<&Region> {
+        let index = self.list.partition_point(|region| region.range.end <= address);
+        self.list.get(index).filter(|region| region.range.contains(&address))
+    }
+
+    /// The same, to change it.
+    pub(crate) fn find_mut(&mut self, address: u64) -> Option<&mut Region> {
+        let index = self.list.partition_point(|region| region.range.end <= address);
+        self.list.get_mut(index).filter(|region| region.range.contains(&address))
+    }
+
+    /// Puts a region of `bytes` into the first gap of `within`, an unmapped slot apart from its neighbours; `None` when there is
+    /// no such gap or the kernel heap is full.
+    pub(crate) fn insert(&mut self, within: Range<u64>, bytes: u64, promise: FrameCount) -> Option<u64> {
+        let mut start = within.start;
+        let mut index = self.list.partition_point(|region| region.range.end <= start);
+        while let Some(next) = self.list.get(index) {
+            if next.range.start >= start.checked_add(bytes)?.checked_add(HUGE_BYTES)? {
+                break;
+            }
+            start = next.range.end.next_multiple_of(HUGE_BYTES) + HUGE_BYTES;
+            index += 1;
+        }
+        let end = start.checked_add(bytes).filter(|&end| end <= within.end)?;
+        self.list.try_reserve(1).ok()?;
+        self.list.insert(index, Region { range: start..end, promise });
+        Some(start)
+    }
+
+    /// Takes out the region that begins at `start`.
+    pub(crate) fn remove(&mut self, start: u64) -> Option<Region> {
+        let index = self.list.iter().position(|region| region.range.start == start)?;
+        Some(self.list.remove(index))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{PageWindow, Region, Regions, Resolution, resolve};
+    use crate::mm::page_table::Slot;
+    use aerostat_abi::units::{FrameCount, HUGE_BYTES};
+    use proptest::collection::vec;
+    use proptest::{prop_assert, proptest};
+
+    const BASE: u64 = 0x4100_0000_0000;
+
+    fn region(bytes: u64) -> Region {
+        Region { range: BASE..BASE + bytes, promise: FrameCount(0) }
+    }
+
+    #[test]
+    fn an_empty_slot_is_filled_with_a_huge_page() {
+        let resolution = resolve(Some(&region(2 * HUGE_BYTES)), BASE + HUGE_BYTES + 5, Slot::Empty, false);
+        assert!(matches!(resolution, Resolution::MapHuge { at, .. } if at == BASE + HUGE_BYTES));
+    }
+
+    #[test]
+    fn a_slot_that_sticks_out_of_the_region_gets_pages() {
+        let resolution = resolve(Some(&region(0x5000)), BASE + 0x1234, Slot::Empty, false);
+        assert_eq!(resolution, Resolution::MapPages(PageWindow { at: BASE, pages: 5 }));
+    }
+
+    #[test]
+    fn a_slot_with_a_table_stays_one() {
+        let resolution = resolve(Some(&region(HUGE_BYTES)), BASE + 0x12345, Slot::Table, false);
+        assert_eq!(resolution, Resolution::MapPages(PageWindow { at: BASE + 0x10000, pages: 16 }));
+    }
+
+    #[test]
+    fn outside_every_region_is_a_violation_and_a_mapped_page_is_fine() {
+        assert_eq!(resolve(None, 0xdead_0000, Slot::Empty, false), Resolution::Violation);
+        assert_eq!(resolve(Some(&region(HUGE_BYTES)), BASE, Slot::Huge, true), Resolution::AlreadyMapped);
+    }
+
+    proptest! {
+        #[test]
+        fn regions_never_meet(steps in vec((0_u64..8, 1_u64..5_000_000), 1..60)) {
+            let mut regions = Regions::new();
+            let mut starts = Vec::new();
+            for (choice, bytes) in steps {
+                if choice == 0 && !starts.is_empty() {
+                    let start = starts.swap_remove(usize::try_from(bytes).unwrap() % starts.len());
+                    prop_assert!(regions.remove(start).is_some());
+                } else {
+                    starts.extend(regions.insert(BASE..BASE + (1 << 30), bytes.next_multiple_of(4096), FrameCount(0)));
+                }
+                for pair in regions.list.windows(2) {
+                    prop_assert!(pair[0].range.end.next_multiple_of(HUGE_BYTES) + HUGE_BYTES <= pair[1].range.start);
+                }
+                for &start in &starts {
+                    prop_assert!(regions.find(start).is_some_and(|region| region.range.start == start));
+                }
+            }
+        }
+    }
+}

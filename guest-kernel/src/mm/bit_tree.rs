@@ -1,0 +1,141 @@
+//! A set of small numbers that finds its first member in constant time: bits, with two levels of summaries above.
+//!
+//! Three levels of 64 cover 262,144 numbers, which as huge frames are 512 GiB. A summary bit is set while the word below holds any
+//! bit. The words come from outside (see [`super::carve`]): no heap is needed, and zeroed memory is the empty set.
+
+use super::carve::Carver;
+
+const WORD_BITS: usize = 64;
+const LEVELS: usize = 3;
+
+/// How many numbers a tree can hold at most.
+pub(crate) const MAX_LENGTH: usize = WORD_BITS * WORD_BITS * WORD_BITS;
+
+/// A set of numbers below a fixed length.
+#[derive(Debug)]
+pub(crate) struct BitTree {
+    /// From the bits themselves up to the single top word.
+    levels: [&'static mut [u64]; LEVELS],
+    length: usize,
+}
+
+impl BitTree {
+    /// Words that a tree for `length` numbers needs.
+    pub(crate) const fn words(length: usize) -> usize {
+        let leaves = length.div_ceil(WORD_BITS);
+        let middle = leaves.div_ceil(WORD_BITS);
+        leaves + middle + middle.div_ceil(WORD_BITS)
+    }
+
+    /// The empty set of numbers below `length`.
+    pub(crate) fn new(length: usize, carver: &mut Carver) -> Self {
+        assert!(length <= MAX_LENGTH, "more huge frames than the frame allocator is built for");
+        let leaves = length.div_ceil(WORD_BITS);
+        let middle = leaves.div_ceil(WORD_BITS);
+        let levels = [carver.take(leaves), carver.take(middle), carver.take(middle.div_ceil(WORD_BITS))];
+        Self { levels, length }
+    }
+
+    pub(crate) fn contains(&self, number: usize) -> bool {
+        self.levels[0].get(number / WORD_BITS).is_some_and(|word| word & bit(number) != 0)
+    }
+
+    pub(crate) fn insert(&mut self, number: usize) {
+        debug_assert!(number < self.length);
+        let mut position = number;
+        for level in &mut self.levels {
+            level[position / WORD_BITS] |= bit(position);
+            position /= WORD_BITS;
+        }
+    }
+
+    pub(crate) fn remove(&mut self, number: usize) {
+        let mut position = number;
+        for level in &mut self.levels {
+            let word = &mut level[position / WORD_BITS];
+            *word &= !bit(position);
+            if *word != 0 {
+                return;
+            }
+            position /= WORD_BITS;
+        }
+    }
+
+    /// The smallest member.
+    pub(crate) fn first(&self) -> Option<usize> {
+        let [leaves, middle, top] = &self.levels;
+        let top_word = *top.first()?;
+        if top_word == 0 {
+            return None;
+        }
+        let middle_index = lowest(top_word);
+        let leaf_index = middle_index * WORD_BITS + lowest(middle[middle_index]);
+        Some(leaf_index * WORD_BITS + lowest(leaves[leaf_index]))
+    }
+
+    /// Makes every number below the length a member, a word at a time.
+    pub(crate) fn fill(&mut self) {
+        let mut count = self.length;
+        for level in &mut self.levels {
+            for (index, word) in level.iter_mut().enumerate() {
+                let bits = (count - index * WORD_BITS).min(WORD_BITS);
+                *word = if bits == WORD_BITS { u64::MAX } else { (1 << bits) - 1 };
+            }
+            count = count.div_ceil(WORD_BITS);
+        }
+    }
+
+    /// Members, counted; for checks, not for hot paths.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = usize> + '_ {
+        (0..self.length).filter(|&number| self.contains(number))
+    }
+}
+
+const fn bit(position: usize) -> u64 {
+    1 << (position % WORD_BITS)
+}
+
+const fn lowest(word: u64) -> usize {
+    word.trailing_zeros() as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use super::BitTree;
+    use crate::mm::carve::Carver;
+    use proptest::collection::vec;
+    use proptest::{prop_assert_eq, proptest};
+    use std::collections::BTreeSet;
+
+    proptest! {
+        #[test]
+        fn behaves_like_a_set(length in 1_usize..10_000, steps in vec((proptest::bool::ANY, 0_usize..10_000), 0..200)) {
+            let mut tree = BitTree::new(length, &mut Carver::leaked(BitTree::words(length)));
+            let mut model = BTreeSet::new();
+            for (insert, number) in steps {
+                let number = number % length;
+                if insert {
+                    tree.insert(number);
+                    model.insert(number);
+                } else {
+                    tree.remove(number);
+                    model.remove(&number);
+                }
+                prop_assert_eq!(tree.first(), model.first().copied());
+                prop_assert_eq!(tree.contains(number), insert);
+            }
+            prop_assert_eq!(tree.iter().collect::<BTreeSet<_>>(), model);
+        }
+
+        #[test]
+        fn a_filled_tree_empties_in_order(length in 1_usize..9_000) {
+            let mut tree = BitTree::new(length, &mut Carver::leaked(BitTree::words(length)));
+            tree.fill();
+            for number in 0..length {
+                prop_assert_eq!(tree.first(), Some(number));
+                tree.remove(number);
+            }
+            prop_assert_eq!(tree.first(), None);
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! Owned memory: a [`Block`] is one frame or one huge frame, and whoever holds the value owns the memory.
+//!
+//! A block is in exactly one place: in the allocator (then there is no value), in somebody's hands, behind a page table entry, or
+//! in the balloon's ledger. Moving the value is the transition; [`Block::into_number`] and [`Block::from_number`] are the two
+//! doors through which ownership enters and leaves page tables and ledger.
+
+use aerostat_abi::units::{FRAME_BYTES, FrameNumber, HUGE_BYTES, HUGE_FRAMES, HUGE_ORDER};
+
+/// How large a block is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BlockSize {
+    /// 4 KiB.
+    Frame,
+    /// 2 MiB.
+    Huge,
+}
+
+impl BlockSize {
+    /// Frames in the block.
+    #[must_use]
+    pub const fn frames(self) -> u64 {
+        match self {
+            Self::Frame => 1,
+            Self::Huge => HUGE_FRAMES,
+        }
+    }
+
+    /// Bytes in the block.
+    #[must_use]
+    pub const fn bytes(self) -> u64 {
+        match self {
+            Self::Frame => FRAME_BYTES,
+            Self::Huge => HUGE_BYTES,
+        }
+    }
+
+    /// `log2` of the block's frames.
+    #[must_use]
+    pub const fn order(self) -> u8 {
+        match self {
+            Self::Frame => 0,
+            Self::Huge => HUGE_ORDER,
+        }
+    }
+}
+
+/// What is in a block's memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Contents {
+    /// All zero: the host has not backed it since it last had it.
+    Zero,
+    /// Whatever its last owner left.
+    Unknown,
+}
+
+/// An owned frame or huge frame. Must be freed, mapped or put into the ledger: dropping one loses memory.
+#[derive(Debug)]
+#[must_use = "a block that is dropped is lost memory"]
+pub struct Block {
+    first: FrameNumber,
+    size: BlockSize,
+    contents: Contents,
+}
+
+impl Block {
+    /// Takes ownership of the block that begins at `first`: the caller knows that nobody else owns it.
+    pub(crate) fn from_number(first: FrameNumber, size: BlockSize, contents: Contents) -> Self {
+        debug_assert!(first.is_aligned(size.order()));
+        Self { first, size, contents }
+    }
+
+    /// Gives up the value but not the memory: it now belongs to whatever structure remembers the number.
+    #[must_use]
+    pub(crate) fn into_number(self) -> FrameNumber {
+        let first = self.first;
+        core::mem::forget(self);
+        first
+    }
+
+    /// The first frame.
+    #[must_use]
+    pub fn first(&self) -> FrameNumber {
+        self.first
+    }
+
+    /// How large it is.
+    #[must_use]
+    pub fn size(&self) -> BlockSize {
+        self.size
+    }
+
+    /// What is in it.
+    #[must_use]
+    pub fn contents(&self) -> Contents {
+        self.contents
+    }
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        debug_assert!(false, "{:?} ({:?}) was dropped instead of freed", self.first, self.size);
+    }
+}

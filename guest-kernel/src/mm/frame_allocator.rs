@@ -1,0 +1,281 @@
+//! The frame allocator: hands out frames and huge frames in constant time, without a heap, and knows which of them the host backs.
+//!
+//! What is free is a [`FrameSet`]; each huge frame also has a [`HugeFrameState`] word. Single frames come out of broken huge
+//! frames first, lowest address first, so that huge frames stay whole; huge frames come from those that the host backs already
+//! before untouched ones, so that a guest does not grow on the host without need, and a balloon gives what frees memory there.
+//!
+//! *Promises.* Applications are promised memory when they allocate it, not when they touch it ([`FrameAllocator::promise`]): a
+//! page fault draws on a promise and can't fail. *Purposes* say who may take what: see [`Purpose`].
+//!
+//! Zeroed bookkeeping means "all free, nothing backed", so a start costs no time per frame.
+
+use core::ops::Range;
+
+use aerostat_abi::frame_state::HugeFrameState;
+use aerostat_abi::units::{FrameCount, FrameNumber, HUGE_FRAMES, to_usize};
+
+use super::bit_tree::BitTree;
+use super::block::{Block, BlockSize, Contents};
+use super::carve::Carver;
+use super::frame_set::FrameSet;
+
+/// Who asks for a block, and so which free frames are open to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// The kernel's own needs (page tables, stacks): everything that is not promised, the floor included.
+    Kernel,
+    /// Keeping a promise: the promise shrinks with the block.
+    Promised,
+    /// The balloon: what is neither promised nor the kernel's floor.
+    Balloon,
+}
+
+/// The allocator's figures, in frames.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FrameStatistics {
+    /// Frames that nobody owns.
+    pub free: FrameCount,
+    /// Of those, frames promised to applications.
+    pub promised: FrameCount,
+    /// Of those, frames that can still be promised or ballooned.
+    pub available: FrameCount,
+}
+
+/// The frame allocator of one machine.
+#[derive(Debug)]
+pub struct FrameAllocator {
+    free: FrameSet,
+    /// Wholly free huge frames that the host backs.
+    backed: BitTree,
+    states: &'static mut [u64],
+    promised: u64,
+    floor: u64,
+}
+
+impl FrameAllocator {
+    /// Zeroed 64-bit words that the bookkeeping of `frames` frames needs.
+    #[must_use]
+    pub fn words(frames: FrameCount) -> usize {
+        let huge = huge_frames(frames);
+        FrameSet::words(huge) + BitTree::words(huge) + state_words(huge)
+    }
+
+    /// An allocator that owns all frames below `frames` but those in `reserved`; `floor` frames are kept for the kernel.
+    pub(crate) fn new(
+        frames: FrameCount,
+        reserved: &[Range<FrameNumber>],
+        floor: FrameCount,
+        carver: &mut Carver,
+    ) -> Self {
+        let huge = huge_frames(frames);
+        let mut allocator = Self {
+            free: FrameSet::new(huge, carver),
+            backed: BitTree::new(huge, carver),
+            states: carver.take(state_words(huge)),
+            promised: 0,
+            floor: floor.0,
+        };
+        allocator.free.fill();
+        let end = FrameNumber(huge as u64 * HUGE_FRAMES);
+        allocator.exclude(FrameNumber(frames.0)..end);
+        for range in reserved {
+            allocator.exclude(range.start..range.end.min(end));
+        }
+        allocator
+    }
+
+    /// Marks frames as never to be handed out.
+    fn exclude(&mut self, range: Range<FrameNumber>) {
+        let mut frame = range.start;
+        while frame < range.end {
+            let huge = to_usize(frame.0 / HUGE_FRAMES);
+            let state = self.state(huge);
+            if frame.is_aligned(9) && range.end.0 - frame.0 >= HUGE_FRAMES && self.free.remove_whole(huge).is_some() {
+                self.set_state(huge, state.with_whole());
+                frame = FrameNumber(frame.0 + HUGE_FRAMES);
+                continue;
+            }
+            if self.free.remove_frame(frame) {
+                self.set_state(huge, state.with_used(state.used() + 1).with_backing());
+            }
+            frame = FrameNumber(frame.0 + 1);
+        }
+    }
+
+    /// Promises `frames` frames to an application.
+    ///
+    /// # Errors
+    /// How many frames are missing; nothing is promised then.
+    pub fn promise(&mut self, frames: FrameCount) -> Result<(), FrameCount> {
+        let missing = frames.saturating_sub(self.available());
+        if missing > FrameCount::ZERO {
+            return Err(missing);
+        }
+        self.promised += frames.0;
+        Ok(())
+    }
+
+    /// Takes back what is left of a promise.
+    pub fn end_promise(&mut self, frames: FrameCount) {
+        debug_assert!(frames.0 <= self.promised, "more promises ended than made");
+        self.promised = self.promised.saturating_sub(frames.0);
+    }
+
+    /// Hands out a block, or `None` when no block of that size is open to that purpose.
+    pub fn allocate(&mut self, size: BlockSize, purpose: Purpose) -> Option<Block> {
+        if self.open_to(purpose) < size.frames() {
+            return None;
+        }
+        let block = match size {
+            BlockSize::Huge => self.take_huge(),
+            BlockSize::Frame => self.take_frame(),
+        }?;
+        if purpose == Purpose::Promised {
+            self.promised -= size.frames();
+        }
+        Some(block)
+    }
+
+    /// Hands out one particular huge frame, if it is wholly free: how a driver claims memory that it was told about.
+    pub fn claim_huge(&mut self, first: FrameNumber) -> Option<Block> {
+        let huge = to_usize(first.0 / HUGE_FRAMES);
+        (first.is_aligned(9) && self.free.contains_whole(huge)).then(|| self.hand_out_whole(huge))
+    }
+
+    /// Takes a block back; the host still backs it.
+    pub fn free(&mut self, block: Block) {
+        self.put_back(block, Contents::Unknown);
+    }
+
+    /// Takes a block back that was drawn from a promise and not used: the promise is made again.
+    pub fn free_promised(&mut self, block: Block) {
+        self.promised += block.size().frames();
+        self.free(block);
+    }
+
+    /// Takes a block back that the host has had in between: its memory reads as zero and is not backed.
+    pub fn free_unbacked(&mut self, block: Block) {
+        self.put_back(block, Contents::Zero);
+    }
+
+    /// The figures.
+    #[must_use]
+    pub fn statistics(&self) -> FrameStatistics {
+        FrameStatistics {
+            free: FrameCount(self.free.len()),
+            promised: FrameCount(self.promised),
+            available: self.available(),
+        }
+    }
+
+    /// Recounts everything: the free set against its summaries, every state word against the free set, promises against free frames.
+    ///
+    /// # Errors
+    /// The first disagreement, as a sentence.
+    pub fn validate(&self) -> Result<(), &'static str> {
+        self.free.validate()?;
+        for huge in 0..self.states.len() * 2 {
+            let state = self.state(huge);
+            let Some(expected) = self.huge_exists(huge).then(|| HUGE_FRAMES - self.free.count_in(huge)) else { break };
+            if u64::from(state.used()) != expected {
+                return Err("a huge frame's state and the free frames disagree");
+            }
+            if self.backed.contains(huge) != (state.is_free() && state.is_backed()) {
+                return Err("the free backed huge frames and their states disagree");
+            }
+        }
+        if self.promised > self.free.len() {
+            return Err("more frames are promised than are free");
+        }
+        Ok(())
+    }
+
+    fn available(&self) -> FrameCount {
+        FrameCount(self.free.len().saturating_sub(self.promised).saturating_sub(self.floor))
+    }
+
+    fn open_to(&self, purpose: Purpose) -> u64 {
+        match purpose {
+            Purpose::Kernel => self.free.len().saturating_sub(self.promised),
+            Purpose::Promised => self.promised.min(self.free.len()),
+            Purpose::Balloon => self.available().0,
+        }
+    }
+
+    fn take_huge(&mut self) -> Option<Block> {
+        let huge = self.backed.first().or_else(|| self.free.first_whole())?;
+        Some(self.hand_out_whole(huge))
+    }
+
+    fn hand_out_whole(&mut self, huge: usize) -> Block {
+        let state = self.state(huge);
+        let first = self.free.remove_whole(huge).expect("the caller found it wholly free");
+        self.backed.remove(huge);
+        self.set_state(huge, state.with_whole().with_backing());
+        let contents = if state.is_backed() { Contents::Unknown } else { Contents::Zero };
+        Block::from_number(first, BlockSize::Huge, contents)
+    }
+
+    fn take_frame(&mut self) -> Option<Block> {
+        if let Some(frame) = self.free.take_from_partial() {
+            let huge = to_usize(frame.0 / HUGE_FRAMES);
+            let state = self.state(huge);
+            self.set_state(huge, state.with_used(state.used() + 1));
+            return Some(Block::from_number(frame, BlockSize::Frame, Contents::Unknown));
+        }
+        let huge = self.backed.first().or_else(|| self.free.first_whole())?;
+        let state = self.state(huge);
+        self.free.break_whole(huge);
+        self.backed.remove(huge);
+        self.set_state(huge, state.with_used(1).with_backing());
+        let frame = self.free.take_from_partial()?;
+        let contents = if state.is_backed() { Contents::Unknown } else { Contents::Zero };
+        Some(Block::from_number(frame, BlockSize::Frame, contents))
+    }
+
+    fn put_back(&mut self, block: Block, contents: Contents) {
+        let size = block.size();
+        let first = block.into_number();
+        let huge = to_usize(first.0 / HUGE_FRAMES);
+        let state = self.state(huge);
+        let is_whole = self.free.insert(first, size);
+        let mut state = match size {
+            BlockSize::Huge => state.with_used(0),
+            BlockSize::Frame => state.with_used(state.used() - 1),
+        };
+        if size == BlockSize::Huge && contents == Contents::Zero {
+            state = state.without_backing();
+        }
+        if is_whole && state.is_backed() {
+            self.backed.insert(huge);
+        }
+        self.set_state(huge, state);
+    }
+
+    fn huge_exists(&self, huge: usize) -> bool {
+        huge < self.free.huge_frames()
+    }
+
+    /// Two 32-bit words share one 64-bit word.
+    fn state(&self, huge: usize) -> HugeFrameState {
+        let [a, b, c, d, e, f, g, h] = self.states[huge / 2].to_le_bytes();
+        HugeFrameState(u32::from_le_bytes(if huge.is_multiple_of(2) { [a, b, c, d] } else { [e, f, g, h] }))
+    }
+
+    fn set_state(&mut self, huge: usize, state: HugeFrameState) {
+        let shift = 32 * (huge % 2);
+        let word = &mut self.states[huge / 2];
+        *word = *word & !(0xffff_ffff << shift) | u64::from(state.0) << shift;
+    }
+}
+
+fn huge_frames(frames: FrameCount) -> usize {
+    to_usize(frames.0.div_ceil(HUGE_FRAMES))
+}
+
+const fn state_words(huge_frames: usize) -> usize {
+    huge_frames.div_ceil(2)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,258 @@
+//! Memory management, from frames to the application's heap.
+//!
+//! * [`frame_allocator`]: who owns which frame; [`block`]: owned frames; [`frame_set`], [`bit_tree`], [`carve`]: what it is made of.
+//! * [`page_table`]: slots and pages; [`address_space`]: regions and the decision behind a fault; [`fault`]: carrying it out.
+//! * [`ladder`]: where memory comes from; [`kernel_heap`]: the kernel's own.
+//!
+//! Memory is promised when it is allocated and found when it is touched; [`map_region`] and [`unmap_region`] are the two ends.
+//! Lock order: [`SPACE`] before [`FRAMES`].
+#![allow(unsafe_code, reason = "zeroing frames and adopting the boot page tables need raw addresses")]
+
+pub(crate) mod address_space;
+mod bit_tree;
+pub(crate) mod block;
+pub(crate) mod carve;
+pub(crate) mod fault;
+pub(crate) mod frame_allocator;
+pub(crate) mod frame_set;
+mod kernel_heap;
+pub(crate) mod ladder;
+pub(crate) mod page_table;
+#[cfg(target_os = "none")]
+pub(crate) mod start;
+
+use core::fmt;
+use core::ops::Range;
+
+use aerostat_abi::units::{FRAME_BYTES, FrameCount, FrameNumber, HUGE_BYTES, to_usize};
+
+pub(crate) use block::{Block, BlockSize};
+pub use fault::FaultCounts;
+pub use frame_allocator::FrameStatistics;
+pub(crate) use frame_allocator::{FrameAllocator, Purpose};
+
+use self::address_space::{Region, Regions};
+use self::page_table::PageTables;
+use crate::sync::SpinLock;
+
+/// The frame allocator, once memory has been set up.
+pub(crate) static FRAMES: SpinLock<Frames> = SpinLock::new(Frames { allocator: None });
+
+/// The one address space.
+pub(crate) static SPACE: SpinLock<Space> = SpinLock::new(Space { regions: Regions::new(), tables: None });
+
+/// No memory could be had, from whomever.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OutOfMemory;
+
+impl fmt::Display for OutOfMemory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("out of memory")
+    }
+}
+
+/// The frame allocator behind its lock: empty, and so refusing everything, until [`start`] has filled it.
+#[derive(Debug)]
+pub(crate) struct Frames {
+    allocator: Option<FrameAllocator>,
+}
+
+impl Frames {
+    pub(crate) fn allocate(&mut self, size: BlockSize, purpose: Purpose) -> Option<Block> {
+        self.allocator.as_mut()?.allocate(size, purpose)
+    }
+
+    pub(crate) fn claim_huge(&mut self, first: FrameNumber) -> Option<Block> {
+        self.allocator.as_mut()?.claim_huge(first)
+    }
+
+    pub(crate) fn free(&mut self, block: Block) {
+        self.existing().free(block);
+    }
+
+    pub(crate) fn free_unbacked(&mut self, block: Block) {
+        self.existing().free_unbacked(block);
+    }
+
+    /// Takes back a block that was drawn from a promise and not used: the promise is made again.
+    pub(crate) fn free_promised(&mut self, block: Block) {
+        self.existing().free_promised(block);
+    }
+
+    pub(crate) fn promise(&mut self, frames: FrameCount) -> Result<(), FrameCount> {
+        self.allocator.as_mut().ok_or(frames)?.promise(frames)
+    }
+
+    pub(crate) fn end_promise(&mut self, frames: FrameCount) {
+        self.existing().end_promise(frames);
+    }
+
+    pub(crate) fn statistics(&self) -> FrameStatistics {
+        self.allocator.as_ref().map_or_else(FrameStatistics::default, FrameAllocator::statistics)
+    }
+
+    pub(crate) fn validate(&self) -> Result<(), &'static str> {
+        self.allocator.as_ref().map_or(Ok(()), FrameAllocator::validate)
+    }
+
+    fn existing(&mut self) -> &mut FrameAllocator {
+        self.allocator.as_mut().expect("a block or a promise can only have come from an existing allocator")
+    }
+}
+
+/// Regions and page tables.
+#[derive(Debug)]
+pub(crate) struct Space {
+    pub(crate) regions: Regions,
+    tables: Option<PageTables>,
+}
+
+impl Space {
+    pub(crate) fn tables(&self) -> Option<&PageTables> {
+        self.tables.as_ref()
+    }
+
+    pub(crate) fn tables_mut(&mut self) -> Option<&mut PageTables> {
+        self.tables.as_mut()
+    }
+}
+
+/// Makes a region of at least `bytes` bytes in `within`: promised now, found when touched. Returns its first address.
+///
+/// # Errors
+/// [`OutOfMemory`] when the promise can't be made.
+pub(crate) fn map_region(within: Range<u64>, bytes: u64) -> Result<u64, OutOfMemory> {
+    let bytes = bytes.max(1).checked_next_multiple_of(FRAME_BYTES).ok_or(OutOfMemory)?;
+    let promise = Region::promise_for(bytes);
+    ladder::promise(promise)?;
+    let start = SPACE.lock().regions.insert(within, bytes, promise);
+    if start.is_none() {
+        FRAMES.lock().end_promise(promise);
+    }
+    start.ok_or(OutOfMemory)
+}
+
+/// Ends the region that begins at `start`: its memory is free again, its promise void.
+pub(crate) fn unmap_region(start: u64) {
+    let Some(region) = SPACE.lock().regions.remove(start) else { return };
+    release(region.range);
+    FRAMES.lock().end_promise(region.promise);
+}
+
+/// Moves the end of the region at `start` to `end`: promised if it grows, given back if it shrinks.
+///
+/// # Errors
+/// [`OutOfMemory`] when the promise can't be made; the region is unchanged then.
+pub(crate) fn resize_region(start: u64, end: u64) -> Result<(), OutOfMemory> {
+    let Some(old) = SPACE.lock().regions.find(start).cloned() else { return Err(OutOfMemory) };
+    let (before, after) = (Region::promise_for(old.range.end - start), Region::promise_for(end - start));
+    if end >= old.range.end {
+        let more = after.saturating_sub(before);
+        ladder::promise(more)?;
+        if let Some(region) = SPACE.lock().regions.find_mut(start) {
+            region.range.end = end;
+            region.promise = region.promise.saturating_add(more);
+        }
+        return Ok(());
+    }
+    if let Some(region) = SPACE.lock().regions.find_mut(start) {
+        region.range.end = end;
+    }
+    let returned = release(end..old.range.end);
+    let surplus = before.saturating_sub(after).saturating_sub(returned);
+    let mut space = SPACE.lock();
+    if let Some(region) = space.regions.find_mut(start) {
+        region.promise = region.promise.saturating_sub(surplus);
+    }
+    FRAMES.lock().end_promise(surplus);
+    Ok(())
+}
+
+/// Unmaps `range`, which no region covers any more, and frees what was mapped there; says how many frames that were.
+fn release(range: Range<u64>) -> FrameCount {
+    for_each_slot(&range, |space, at, end| space.tables_mut().map_or((), |tables| tables.revoke(at, end)));
+    crate::cpu::flush_tlb();
+    let mut returned = 0;
+    for_each_slot(&range, |space, at, end| {
+        if let Some(tables) = space.tables_mut() {
+            tables.collect(at, end, &mut |block| {
+                returned += block.size().frames();
+                FRAMES.lock().free(block);
+            });
+        }
+    });
+    FrameCount(returned)
+}
+
+/// Visits the 2 MiB slots of `range`, the lock released between two of them.
+fn for_each_slot(range: &Range<u64>, mut visit: impl FnMut(&mut Space, u64, u64)) {
+    let mut at = range.start;
+    while at < range.end {
+        let end = (at + 1).next_multiple_of(HUGE_BYTES).min(range.end);
+        visit(&mut SPACE.lock(), at, end);
+        at = end;
+    }
+}
+
+/// Makes a block's memory zero, unless it is.
+pub(crate) fn zero(block: &Block) {
+    if fault::needs_zeroing(block) {
+        let pointer = core::ptr::with_exposed_provenance_mut::<u8>(to_usize(block.first().address()));
+        // SAFETY: the block is owned, so nobody else uses its memory, and the identity map reaches it at its own address.
+        unsafe { core::ptr::write_bytes(pointer, 0, to_usize(block.size().bytes())) };
+    }
+}
+
+/// What the kernel knows about its memory.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct MemoryStatistics {
+    /// Frames of the machine, ballooned ones included.
+    pub total: FrameCount,
+    /// The frame allocator's figures.
+    pub frames: FrameStatistics,
+    /// Page faults resolved.
+    pub faults: FaultCounts,
+    /// Allocations that failed.
+    pub allocation_failures: u64,
+    /// Bytes handed out from the kernel heap.
+    pub kernel_heap_bytes: usize,
+}
+
+/// The figures now.
+#[must_use]
+pub fn statistics() -> MemoryStatistics {
+    MemoryStatistics {
+        total: total_frames(),
+        frames: FRAMES.lock().statistics(),
+        faults: fault::counts(),
+        allocation_failures: ladder::failures(),
+        kernel_heap_bytes: kernel_heap::used_bytes(),
+    }
+}
+
+/// Recounts the frame allocator's books.
+///
+/// # Errors
+/// The first disagreement, as a sentence.
+pub fn validate() -> Result<(), &'static str> {
+    FRAMES.lock().validate()
+}
+
+/// How much memory there is, and where it ends.
+#[derive(Debug)]
+struct Extent {
+    total: FrameCount,
+    end: FrameNumber,
+}
+
+static EXTENT: spin::Once<Extent> = spin::Once::new();
+
+/// Frames of the machine; zero until memory has been set up.
+pub(crate) fn total_frames() -> FrameCount {
+    EXTENT.get().map_or(FrameCount::ZERO, |extent| extent.total)
+}
+
+/// The frame behind the last one; zero until memory has been set up.
+pub(crate) fn memory_end() -> FrameNumber {
+    EXTENT.get().map_or(FrameNumber(0), |extent| extent.end)
+}

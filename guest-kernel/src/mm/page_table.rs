@@ -1,0 +1,257 @@
+//! Four-level page tables (Intel SDM vol. 3, 4.5), seen as *slots* of 2 MiB: empty, one huge page, or a table of 512 pages.
+//!
+//! Tables are reached through the identity map, so a table's frame address is its virtual address; under `cargo test` the frames
+//! are ordinary memory of the test, and the same code runs. Mapping takes ownership of a [`Block`]; unmapping gives it back in two
+//! steps, [`PageTables::revoke`] and, after the TLB has been flushed, [`PageTables::collect`]: a frame must not reach its next
+//! owner while a stale translation can still write to it.
+
+use aerostat_abi::units::{FRAME_BYTES, FRAME_SIZE, FrameNumber, HUGE_BYTES, HUGE_FRAMES};
+use x86_64::PhysAddr;
+use x86_64::structures::paging::page_table::PageTableEntry;
+use x86_64::structures::paging::{PageTable, PageTableFlags};
+
+use super::block::{Block, BlockSize, Contents};
+
+/// Everything runs in ring 3 and may write; what must not be touched is not mapped.
+const MAPPED: PageTableFlags =
+    PageTableFlags::PRESENT.union(PageTableFlags::WRITABLE).union(PageTableFlags::USER_ACCESSIBLE);
+const DATA: PageTableFlags = MAPPED.union(PageTableFlags::NO_EXECUTE);
+
+/// What a 2 MiB slot of the address space holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Slot {
+    /// Nothing.
+    Empty,
+    /// A 2 MiB page.
+    Huge,
+    /// A table of 4 KiB pages.
+    Table,
+}
+
+/// Which table is missing, and so who pays for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TableLevel {
+    /// A table of pages: belongs to the region that its 2 MiB slot belongs to.
+    Pages,
+    /// A table of tables: the kernel's, kept for good.
+    Upper,
+}
+
+/// Hands out frames for page tables; `None` when there is none.
+pub(crate) type TableSource<'a> = &'a mut dyn FnMut(TableLevel) -> Option<Block>;
+
+/// The address space's tables.
+#[derive(Debug)]
+pub(crate) struct PageTables {
+    root: FrameNumber,
+}
+
+impl PageTables {
+    /// The tables under `root`.
+    ///
+    /// # Safety
+    /// `root` holds a top-level table that is reachable at its own address, as are all tables below it, and nobody else changes
+    /// what lies under the entries that the caller maps.
+    pub(crate) unsafe fn new(root: FrameNumber) -> Self {
+        Self { root }
+    }
+
+    /// What the slot that holds `address` contains.
+    pub(crate) fn slot(&self, address: u64) -> Slot {
+        let Some(entry) = self.slot_entry(address) else { return Slot::Empty };
+        if !entry.flags().contains(PageTableFlags::PRESENT) {
+            Slot::Empty
+        } else if entry.flags().contains(PageTableFlags::HUGE_PAGE) {
+            Slot::Huge
+        } else {
+            Slot::Table
+        }
+    }
+
+    /// Whether the 4 KiB page at `address` is mapped.
+    pub(crate) fn is_mapped(&self, address: u64) -> bool {
+        match self.slot(address) {
+            Slot::Empty => false,
+            Slot::Huge => true,
+            Slot::Table => {
+                self.page_entry(address).is_some_and(|entry| entry.flags().contains(PageTableFlags::PRESENT))
+            }
+        }
+    }
+
+    /// Maps a huge frame at `address`.
+    ///
+    /// # Errors
+    /// The block comes back when the slot is not empty or a table is missing.
+    pub(crate) fn map_huge(&mut self, address: u64, block: Block, tables: TableSource<'_>) -> Result<(), Block> {
+        debug_assert_eq!((block.size(), address % HUGE_BYTES), (BlockSize::Huge, 0));
+        let Some(entry) = self.slot_entry_mut(address, tables) else { return Err(block) };
+        if !entry.is_unused() {
+            return Err(block);
+        }
+        set(entry, block.into_number(), DATA | PageTableFlags::HUGE_PAGE);
+        Ok(())
+    }
+
+    /// Maps a frame at `address`.
+    ///
+    /// # Errors
+    /// The block comes back when the page is mapped already or a table is missing.
+    pub(crate) fn map_page(&mut self, address: u64, block: Block, tables: TableSource<'_>) -> Result<(), Block> {
+        debug_assert_eq!(block.size(), BlockSize::Frame);
+        let Some(slot) = self.slot_entry_mut(address, tables) else { return Err(block) };
+        let Some(table) = descend(slot, TableLevel::Pages, tables) else { return Err(block) };
+        let entry = &mut table[index(address, 0)];
+        if !entry.is_unused() {
+            return Err(block);
+        }
+        set(entry, block.into_number(), DATA);
+        Ok(())
+    }
+
+    /// Identity-maps the 1 GiB at `address`, with `table` as its table of slots: for memory that the image's own tables don't cover.
+    pub(crate) fn map_identity_gib(
+        &mut self,
+        address: u64,
+        table: Block,
+        tables: TableSource<'_>,
+    ) -> Result<(), Block> {
+        let root = table_at(self.root);
+        let Some(upper) = descend(&mut root[index(address, 3)], TableLevel::Upper, tables) else { return Err(table) };
+        let number = table.into_number();
+        for (slot, entry) in table_at(number).iter_mut().enumerate() {
+            let frame = FrameNumber((address / FRAME_BYTES) + slot as u64 * HUGE_FRAMES);
+            set(entry, frame, MAPPED | PageTableFlags::HUGE_PAGE);
+        }
+        set(&mut upper[index(address, 2)], number, MAPPED);
+        Ok(())
+    }
+
+    /// Takes the translations of the slot at `address`, up to `end`, out of force; the TLB must be flushed before [`Self::collect`].
+    pub(crate) fn revoke(&mut self, address: u64, end: u64) {
+        match self.slot(address) {
+            Slot::Empty => {}
+            Slot::Huge => {
+                if let Some(entry) = self.existing_slot_entry_mut(address) {
+                    entry.set_flags(entry.flags() - PageTableFlags::PRESENT);
+                }
+            }
+            Slot::Table => {
+                for page in (address..end).step_by(FRAME_SIZE) {
+                    if let Some(entry) = self.page_entry_mut(page).filter(|entry| !entry.is_unused()) {
+                        entry.set_flags(entry.flags() - PageTableFlags::PRESENT);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Gives back what [`Self::revoke`] took out of force in the slot at `address` up to `end`, with the slot's table once it is empty.
+    pub(crate) fn collect(&mut self, address: u64, end: u64, give_back: &mut dyn FnMut(Block)) {
+        let Some(entry) = self.existing_slot_entry_mut(address) else { return };
+        if entry.is_unused() {
+            return;
+        }
+        if entry.flags().contains(PageTableFlags::HUGE_PAGE) {
+            if !entry.flags().contains(PageTableFlags::PRESENT) {
+                give_back(take(entry, BlockSize::Huge));
+            }
+            return;
+        }
+        for page in (address..end).step_by(FRAME_SIZE) {
+            let revoked =
+                |entry: &&mut PageTableEntry| !entry.is_unused() && !entry.flags().contains(PageTableFlags::PRESENT);
+            if let Some(entry) = self.page_entry_mut(page).filter(revoked) {
+                give_back(take(entry, BlockSize::Frame));
+            }
+        }
+        let Some(entry) = self.existing_slot_entry_mut(address) else { return };
+        if table_at(frame_of(entry)).iter().all(PageTableEntry::is_unused) {
+            give_back(take(entry, BlockSize::Frame));
+        }
+    }
+
+    fn slot_entry(&self, address: u64) -> Option<&PageTableEntry> {
+        let mut table = table_at(self.root);
+        for level in [3, 2] {
+            table = existing_table(&table[index(address, level)])?;
+        }
+        Some(&table[index(address, 1)])
+    }
+
+    fn existing_slot_entry_mut(&mut self, address: u64) -> Option<&mut PageTableEntry> {
+        let mut table = table_at(self.root);
+        for level in [3, 2] {
+            table = existing_table(&table[index(address, level)])?;
+        }
+        Some(&mut table[index(address, 1)])
+    }
+
+    fn slot_entry_mut(&mut self, address: u64, tables: TableSource<'_>) -> Option<&mut PageTableEntry> {
+        let mut table = table_at(self.root);
+        for level in [3, 2] {
+            table = descend(&mut table[index(address, level)], TableLevel::Upper, tables)?;
+        }
+        Some(&mut table[index(address, 1)])
+    }
+
+    fn page_entry(&self, address: u64) -> Option<&PageTableEntry> {
+        existing_table(self.slot_entry(address)?).map(|table| &table[index(address, 0)])
+    }
+
+    fn page_entry_mut(&mut self, address: u64) -> Option<&mut PageTableEntry> {
+        existing_table(self.slot_entry(address)?).map(|table| &mut table[index(address, 0)])
+    }
+}
+
+/// The place of `address` in a table of the given level, 0 for pages to 3 for the root.
+fn index(address: u64, level: u32) -> usize {
+    usize::from(u16::try_from((address >> (12 + 9 * level)) & 511).unwrap_or(0))
+}
+
+/// The table below an entry, where there is one.
+fn existing_table(entry: &PageTableEntry) -> Option<&'static mut PageTable> {
+    let flags = entry.flags();
+    let is_table = flags.contains(PageTableFlags::PRESENT) && !flags.contains(PageTableFlags::HUGE_PAGE);
+    is_table.then(|| table_at(frame_of(entry)))
+}
+
+/// The table below an entry, made if the entry is empty.
+fn descend(entry: &mut PageTableEntry, level: TableLevel, tables: TableSource<'_>) -> Option<&'static mut PageTable> {
+    if entry.is_unused() {
+        let block = tables(level)?;
+        let is_zero = block.contents() == Contents::Zero;
+        let number = block.into_number();
+        if !is_zero {
+            table_at(number).zero();
+        }
+        set(entry, number, MAPPED);
+    }
+    existing_table(entry)
+}
+
+fn set(entry: &mut PageTableEntry, frame: FrameNumber, flags: PageTableFlags) {
+    entry.set_addr(PhysAddr::new(frame.address()), flags);
+}
+
+fn frame_of(entry: &PageTableEntry) -> FrameNumber {
+    FrameNumber::containing(entry.addr().as_u64())
+}
+
+/// Empties an entry; what it mapped is the caller's again.
+fn take(entry: &mut PageTableEntry, size: BlockSize) -> Block {
+    let frame = frame_of(entry);
+    entry.set_unused();
+    Block::from_number(frame, size, Contents::Unknown)
+}
+
+/// The table in a frame.
+fn table_at(frame: FrameNumber) -> &'static mut PageTable {
+    let pointer = core::ptr::with_exposed_provenance_mut::<PageTable>(aerostat_abi::units::to_usize(frame.address()));
+    // SAFETY: `frame` came out of a table entry or was just made a table, so by the contract of `PageTables::new` it is a table
+    // reachable at its own address; `PageTables` is only used under one lock, so no second reference is alive.
+    unsafe { &mut *pointer }
+}
+
+#[cfg(test)]
+mod tests;

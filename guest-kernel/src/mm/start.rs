@@ -1,0 +1,92 @@
+//! Sets memory up: from the memory map to a frame allocator and a full identity map. No step takes time per frame.
+
+use core::ops::Range;
+
+use aerostat_abi::units::{FRAME_BYTES, FrameCount, FrameNumber, HUGE_BYTES, to_usize};
+
+use super::block::{Block, BlockSize, Contents};
+use super::carve::Carver;
+use super::frame_allocator::FrameAllocator;
+use super::page_table::PageTables;
+use super::{EXTENT, Extent, FRAMES, SPACE};
+use crate::boot::{Machine, MachineError};
+use crate::config::KERNEL_FLOOR;
+use crate::layout;
+use crate::nub;
+
+/// Ranges that are not to be handed out: holes and what is in use already.
+const MAX_RESERVED: usize = crate::boot::MAX_RANGES + 3;
+
+/// Builds the frame allocator and maps all memory. `more_words` says what other parts of the kernel need for their own books on a
+/// machine of that size; what is returned serves them.
+///
+/// # Errors
+/// [`MachineError::TooSmall`] when the bookkeeping doesn't fit behind the image.
+pub(crate) fn start(machine: &Machine, more_words: fn(FrameNumber) -> usize) -> Result<Carver, MachineError> {
+    let image_end = crate::boot::image_range().end;
+    let end = FrameNumber::containing(machine.memory_end().min(layout::IDENTITY_END));
+    let words = FrameAllocator::words(FrameCount(end.0)) + more_words(end);
+    let books = image_end..image_end + (words as u64 * 8).next_multiple_of(FRAME_BYTES);
+    let tables_end = books.end + identity_tables(end) * FRAME_BYTES;
+    let first_range = machine.memory.iter().find(|range| range.contains(&books.start)).ok_or(MachineError::TooSmall)?;
+    if tables_end + 2 * HUGE_BYTES > first_range.end.min(layout::BOOT_IDENTITY_END) {
+        return Err(MachineError::TooSmall);
+    }
+    adopt_page_tables(end, books.end);
+    let mut reserved = [const { FrameNumber(0)..FrameNumber(0) }; MAX_RESERVED];
+    let count = reserved_ranges(machine, tables_end, end, &mut reserved);
+    let pointer = core::ptr::with_exposed_provenance_mut::<u64>(to_usize(books.start));
+    // SAFETY: the range lies in memory behind the image, where nothing else is, and memory that nobody used reads as zero.
+    let words = unsafe { core::slice::from_raw_parts_mut(pointer, words) };
+    let mut carver = Carver::new(words);
+    let allocator = FrameAllocator::new(FrameCount(end.0), &reserved[..count], KERNEL_FLOOR, &mut carver);
+    FRAMES.lock().allocator = Some(allocator);
+    EXTENT.call_once(|| Extent { total: machine.total_frames(), end });
+    Ok(carver)
+}
+
+/// Page tables needed to map what lies beyond the first gibibyte.
+fn identity_tables(end: FrameNumber) -> u64 {
+    end.address().div_ceil(layout::BOOT_IDENTITY_END) - 1
+}
+
+/// Takes the image's page tables over and maps the memory that they don't reach, with tables in the frames from `free` on.
+fn adopt_page_tables(end: FrameNumber, free: u64) {
+    // SAFETY: the boot tables are static, identity-mapped, and from here on changed under the lock of `SPACE` only.
+    let mut tables = unsafe { PageTables::new(FrameNumber::containing(nub::page_table_root())) };
+    let mut free = FrameNumber::containing(free);
+    for gib in 1..=identity_tables(end) {
+        if gib == layout::LOCAL_APIC / layout::BOOT_IDENTITY_END {
+            continue;
+        }
+        let table = Block::from_number(free, BlockSize::Frame, Contents::Zero);
+        free = FrameNumber(free.0 + 1);
+        if let Err(table) = tables.map_identity_gib(gib * layout::BOOT_IDENTITY_END, table, &mut |_| None) {
+            unreachable!("the root of the boot tables has no entry for {:?}", table.into_number());
+        }
+    }
+    SPACE.lock().tables = Some(tables);
+}
+
+/// Low memory, the image with its bookkeeping, and every hole between the ranges of the memory map.
+fn reserved_ranges(
+    machine: &Machine,
+    used_end: u64,
+    end: FrameNumber,
+    reserved: &mut [Range<FrameNumber>; MAX_RESERVED],
+) -> usize {
+    let frames =
+        |range: Range<u64>| FrameNumber(range.start / FRAME_BYTES)..FrameNumber(range.end.div_ceil(FRAME_BYTES));
+    reserved[0] = frames(0..layout::LOW_MEMORY_END);
+    reserved[1] = frames(layout::IMAGE_BASE..used_end);
+    let mut count = 2;
+    let mut at = 0;
+    for range in machine.memory.iter().chain(core::iter::once(&(end.address()..end.address()))) {
+        if range.start > at {
+            reserved[count] = frames(at..range.start);
+            count += 1;
+        }
+        at = range.end;
+    }
+    count
+}

@@ -1,0 +1,71 @@
+# Entries of ring 0. Each instruction may cost a microsecond here: nothing that ring 3 could do as well.
+
+.section .text.nub, "ax", @progbits
+.code64
+
+# int3 from ring 3: EAX = number. On CALL_IST.
+.balign 16
+.global nub_call
+nub_call:
+    test eax, eax
+    jz 0f
+    dec eax
+    jz 1f
+    dec eax
+    jz 2f
+    or dword ptr [rsp + 16], 0x200      # ENABLE_INTERRUPTS: in the flags that IRETQ restores
+    iretq
+0:  mov rax, cr2                        # READ_FAULT_ADDRESS
+    iretq
+1:  mov rax, cr3                        # FLUSH_ALL
+    mov cr3, rax
+    iretq
+2:  cmp qword ptr gs:[{pending}], 0     # HALT: interrupts are off, so none slips in between the check and the halt
+    jne 3f
+    sti
+    hlt
+    cli
+3:  iretq
+
+# An interrupt: acknowledge it, note it, and unless upcalls are masked go on in ring 3 at `upcall_entry`. On INTERRUPT_IST.
+.macro interrupt name, bit
+.balign 16
+.global \name
+\name:
+    push rax
+    or qword ptr gs:[{pending}], \bit
+    mov eax, {end_of_interrupt}
+    mov dword ptr [rax], 0
+    cmp qword ptr gs:[{mask}], 0
+    jne 1f
+    test byte ptr [rsp + 16], 3         # the nub itself was halted: it looks at what is pending
+    jz 1f
+    mov rax, [rsp + 8]
+    sub rax, offset exception_stubs     # an exception stub has not come to masking yet
+    cmp rax, offset exception_stubs_size
+    jb 1f
+    mov rax, [rsp + 8]
+    mov gs:[{upcall_rip}], rax
+    mov qword ptr gs:[{mask}], 1
+    mov qword ptr [rsp + 8], offset upcall_entry
+1:  pop rax
+    iretq
+.endm
+interrupt nub_timer, {timer}
+interrupt nub_balloon, {balloon}
+
+.balign 16
+.global nub_spurious
+nub_spurious:
+    iretq
+
+# A fault inside the nub, or something no guest causes: end the machine, saying so. On FATAL_IST.
+.balign 16
+.global nub_fatal
+nub_fatal:
+    mov eax, {nub_fault}
+    mov edx, {exit_port}
+    out dx, eax
+0:  cli
+    hlt
+    jmp 0b

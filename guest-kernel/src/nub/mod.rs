@@ -1,0 +1,195 @@
+//! The nub: everything that runs in ring 0, and the ring-3 side of its calls.
+//!
+//! Ring 0 is emulated instruction by instruction on a KVM without hardware virtualization, so the nub is as small as it can be:
+//! boot code that loads the tables and leaves for ring 3 (`boot.s`), and entries for calls, interrupts and fatal faults
+//! (`entries.s`). It has no loops, allocates nothing, takes no locks. Each entry has an IST stack of its own. Exceptions of ring 3
+//! don't come here: their gates lead straight to ring 3 (see [`crate::trap`]).
+//!
+//! A call is `int3` with its number in `EAX`: `int3` is the one software interrupt that every host delivers.
+#![allow(unsafe_code, reason = "descriptor tables and the calls into ring 0")]
+
+use core::arch::{asm, global_asm};
+use core::cell::UnsafeCell;
+use core::mem::offset_of;
+
+use x86_64::VirtAddr;
+use x86_64::structures::tss::TaskStateSegment;
+
+use crate::cpu::{CPUS, CpuBlock};
+use crate::layout::LOCAL_APIC;
+
+/// Ring-3 selectors. They are Linux's own on purpose: a KVM without hardware virtualization runs ring 3 on the host's descriptors,
+/// and only with equal values is a ring-3 `iretq` native.
+const USER_CODE: u16 = 0x33;
+const KERNEL_CODE: u16 = 0x08;
+
+/// Interrupt vectors that the nub turns into upcalls, and the bits they set in [`CpuBlock::pending`].
+pub(crate) const TIMER_VECTOR: u8 = 0x40;
+pub(crate) const BALLOON_VECTOR: u8 = 0x41;
+pub(crate) const SPURIOUS_VECTOR: u8 = 0xff;
+pub(crate) const TIMER_PENDING: u64 = 1 << 0;
+pub(crate) const BALLOON_PENDING: u64 = 1 << 1;
+
+/// Gates for the vectors 0 to 31 that lead to ring 3, 16 bytes of code apart.
+const EXCEPTION_STUB_BYTES: u64 = 32;
+const INT3_VECTOR: usize = 3;
+/// NMI, double fault, machine check: never the guest's doing, or past help.
+const FATAL_VECTORS: [usize; 3] = [2, 8, 18];
+
+/// IST slots (1 to 7): each kind of entry has its own, as one may interrupt the other.
+const CALL_IST: u8 = 1;
+const EXCEPTION_IST: u8 = 2;
+const INTERRUPT_IST: u8 = 3;
+const FATAL_IST: u8 = 4;
+const IST_STACK_BYTES: usize = 4096;
+
+global_asm!(
+    include_str!("boot.s"),
+    gdt_tss = const 0x18,
+    user_data = const 0x2b,
+    user_code = const USER_CODE,
+    iopl_3 = const 0x3002,
+    cpus = sym CPUS,
+    tss = sym TSS,
+    idt = sym IDT,
+    start = sym crate::boot::start,
+);
+global_asm!(
+    include_str!("entries.s"),
+    mask = const offset_of!(CpuBlock, mask),
+    pending = const offset_of!(CpuBlock, pending),
+    upcall_rip = const offset_of!(CpuBlock, upcall_rip),
+    end_of_interrupt = const LOCAL_APIC + 0xb0,
+    timer = const TIMER_PENDING,
+    balloon = const BALLOON_PENDING,
+    exit_port = const aerostat_abi::exit::EXIT_PORT,
+    nub_fault = const aerostat_abi::exit::GuestExit::NubFault.encode(),
+);
+
+unsafe extern "C" {
+    static boot_pml4: u8;
+    static exception_stubs: u8;
+    fn nub_call();
+    fn nub_timer();
+    fn nub_balloon();
+    fn nub_spurious();
+    fn nub_fatal();
+}
+
+/// A page-aligned static that assembly and the CPU use besides this module.
+#[repr(C, align(4096))]
+struct Shared<T>(UnsafeCell<T>);
+
+// SAFETY: written once by `install_gates` and `install_stacks` on the boot CPU before anything else can look, then only read.
+unsafe impl<T> Sync for Shared<T> {}
+
+static TSS: Shared<TaskStateSegment> = Shared(UnsafeCell::new(TaskStateSegment::new()));
+static IDT: Shared<[Gate; 256]> = Shared(UnsafeCell::new([Gate::ABSENT; 256]));
+static IST_STACKS: Shared<[[u8; IST_STACK_BYTES]; 4]> = Shared(UnsafeCell::new([[0; IST_STACK_BYTES]; 4]));
+
+/// An entry of the interrupt descriptor table (Intel SDM vol. 3, 6.14.1). The `x86_64` crate's type can't name a ring-3 selector.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Gate(u64, u64);
+
+/// How a gate is entered.
+#[derive(Clone, Copy)]
+enum GateKind {
+    /// Ring 0, interrupts off.
+    Interrupt,
+    /// Ring 0, interrupts off, open to `int3` in ring 3.
+    Call,
+    /// Stays in ring 3: same privilege, another stack, the interrupt flag untouched.
+    Exception,
+}
+
+impl Gate {
+    const ABSENT: Self = Self(0, 0);
+
+    fn new(handler: u64, kind: GateKind, ist: u8) -> Self {
+        let (selector, kind) = match kind {
+            GateKind::Interrupt => (KERNEL_CODE, 0x8e),
+            GateKind::Call => (KERNEL_CODE, 0xee),
+            GateKind::Exception => (USER_CODE, 0x8f),
+        };
+        let low = handler & 0xffff
+            | u64::from(selector) << 16
+            | u64::from(ist) << 32
+            | kind << 40
+            | (handler >> 16 & 0xffff) << 48;
+        Self(low, handler >> 32)
+    }
+}
+
+/// Fills the descriptor tables that the boot code has loaded empty. Runs once, in ring 3, before anything can trap.
+pub(crate) fn install() {
+    install_stacks();
+    install_gates();
+}
+
+fn install_stacks() {
+    let tss = TSS.0.get();
+    for ist in [CALL_IST, EXCEPTION_IST, INTERRUPT_IST, FATAL_IST] {
+        let slot = usize::from(ist - 1);
+        let top = IST_STACKS.0.get().expose_provenance() + (slot + 1) * IST_STACK_BYTES;
+        // SAFETY: nothing traps yet, so nobody else uses the TSS; the slot is below 7.
+        unsafe { (*tss).interrupt_stack_table[slot] = VirtAddr::new(top as u64) };
+    }
+}
+
+fn install_gates() {
+    let mut gates = [Gate::ABSENT; 256];
+    let stubs = (&raw const exception_stubs).expose_provenance() as u64;
+    for (vector, gate) in gates.iter_mut().enumerate().take(32) {
+        *gate = Gate::new(stubs + vector as u64 * EXCEPTION_STUB_BYTES, GateKind::Exception, EXCEPTION_IST);
+    }
+    let ring_0 = |entry: unsafe extern "C" fn()| entry as usize as u64;
+    gates[INT3_VECTOR] = Gate::new(ring_0(nub_call), GateKind::Call, CALL_IST);
+    for vector in FATAL_VECTORS {
+        gates[vector] = Gate::new(ring_0(nub_fatal), GateKind::Interrupt, FATAL_IST);
+    }
+    gates[usize::from(TIMER_VECTOR)] = Gate::new(ring_0(nub_timer), GateKind::Interrupt, INTERRUPT_IST);
+    gates[usize::from(BALLOON_VECTOR)] = Gate::new(ring_0(nub_balloon), GateKind::Interrupt, INTERRUPT_IST);
+    gates[usize::from(SPURIOUS_VECTOR)] = Gate::new(ring_0(nub_spurious), GateKind::Interrupt, INTERRUPT_IST);
+    // SAFETY: nothing traps yet, so nobody else looks at the table.
+    unsafe { *IDT.0.get() = gates };
+}
+
+/// The address of the top-level page table that the boot code has loaded.
+pub(crate) fn page_table_root() -> u64 {
+    (&raw const boot_pml4).expose_provenance() as u64
+}
+
+/// Numbers of the calls; `entries.s` tests for them in this order.
+const READ_FAULT_ADDRESS: u64 = 0;
+const FLUSH_ALL: u64 = 1;
+const HALT: u64 = 2;
+const ENABLE_INTERRUPTS: u64 = 3;
+
+/// The address of the last page fault (CR2).
+pub(crate) fn read_fault_address() -> u64 {
+    call(READ_FAULT_ADDRESS)
+}
+
+/// Forgets every cached translation of this CPU.
+pub(crate) fn flush_all() {
+    call(FLUSH_ALL);
+}
+
+/// Waits for an interrupt, unless one is pending already. Upcalls are masked, so it is noted, and delivered at unmask.
+pub(crate) fn halt() {
+    call(HALT);
+}
+
+/// Lets interrupts in, for good.
+pub(crate) fn enable_interrupts() {
+    call(ENABLE_INTERRUPTS);
+}
+
+fn call(number: u64) -> u64 {
+    let result;
+    // SAFETY: the entry changes RAX only, runs on a stack of its own and does what the number says; none of the calls can harm
+    // memory that Rust knows of.
+    unsafe { asm!("int3", inout("rax") number => result) };
+    result
+}

@@ -1,0 +1,133 @@
+//! Last words: what a guest writes to its log before it ends for a reason that it can't mend.
+//!
+//! Reports wait for no lock and allocate nothing. Each reason has an exit code of its own ([`GuestExit`]).
+#![allow(unsafe_code, reason = "walks stack frames")]
+
+use core::arch::asm;
+use core::panic::PanicInfo;
+
+use aerostat_abi::exit::GuestExit;
+use aerostat_abi::units::{HUGE_BYTES, to_usize};
+
+use crate::cpu;
+use crate::drivers::{machine_ports, serial};
+use crate::layout::STACKS;
+use crate::thread;
+use crate::trap::TrapFrame;
+
+const MAX_BACKTRACE: usize = 24;
+/// Intel SDM vol. 3, table 6-1.
+const NAMES: [&str; 22] = [
+    "division by zero",
+    "debug",
+    "non-maskable interrupt",
+    "breakpoint",
+    "overflow",
+    "bound range exceeded",
+    "invalid opcode",
+    "device not available",
+    "double fault",
+    "coprocessor segment overrun",
+    "invalid TSS",
+    "segment not present",
+    "stack segment fault",
+    "general protection fault",
+    "page fault",
+    "reserved",
+    "x87 floating point",
+    "alignment check",
+    "machine check",
+    "SIMD floating point",
+    "virtualization",
+    "control protection",
+];
+
+macro_rules! line {
+    ($($argument:tt)*) => { serial::write_line(format_args!($($argument)*)) };
+}
+
+/// Reports an exception that nothing resolves, and ends the guest.
+pub(crate) fn exception(frame: &TrapFrame, address: Option<u64>) -> ! {
+    let name = usize::try_from(frame.vector).ok().and_then(|vector| NAMES.get(vector)).unwrap_or(&"reserved");
+    match address {
+        Some(address) => line!("exception: {name} at {address:#x}, error code {:#x}", frame.error_code),
+        None => line!("exception: {name}, error code {:#x}", frame.error_code),
+    }
+    registers(frame);
+    backtrace(frame.rip, frame.rbp);
+    machine_ports::exit(GuestExit::Exception)
+}
+
+/// Reports a stack that is used up, and ends the guest.
+pub(crate) fn stack_overflow(frame: &TrapFrame) -> ! {
+    let bounds = cpu::stack_bounds();
+    line!("stack overflow: stack pointer {:#x}, stack {:#x} to {:#x}", frame.rsp, bounds.start, bounds.end);
+    registers(frame);
+    backtrace(frame.rip, frame.rbp);
+    machine_ports::exit(GuestExit::StackOverflow)
+}
+
+/// Ends the guest because its machine can't be used.
+pub(crate) fn bad_machine(reason: impl core::fmt::Display) -> ! {
+    line!("unusable machine: {reason}");
+    machine_ports::exit(GuestExit::BadMachine)
+}
+
+#[panic_handler]
+fn panic(info: &PanicInfo<'_>) -> ! {
+    // Nothing may run after the panic, a preempting thread least of all.
+    core::mem::forget(cpu::UpcallMask::new());
+    match info.location() {
+        Some(place) => line!("panicked at {}:{}: {}", place.file(), place.line(), info.message()),
+        None => line!("panicked: {}", info.message()),
+    }
+    let frame: u64;
+    // SAFETY: reads a register.
+    unsafe { asm!("mov {}, rbp", out(reg) frame, options(nomem, nostack, preserves_flags)) };
+    backtrace(0, frame);
+    machine_ports::exit(GuestExit::Panic)
+}
+
+fn registers(frame: &TrapFrame) {
+    line!("  thread {}", thread::current_name());
+    line!("  rip {:#018x} rsp {:#018x} rbp {:#018x} rflags {:#x}", frame.rip, frame.rsp, frame.rbp, frame.rflags);
+    line!("  rax {:#018x} rbx {:#018x} rcx {:#018x} rdx {:#018x}", frame.rax, frame.rbx, frame.rcx, frame.rdx);
+    line!("  rsi {:#018x} rdi {:#018x} r8  {:#018x} r9  {:#018x}", frame.rsi, frame.rdi, frame.r8, frame.r9);
+    line!("  r10 {:#018x} r11 {:#018x} r12 {:#018x} r13 {:#018x}", frame.r10, frame.r11, frame.r12, frame.r13);
+    line!("  r14 {:#018x} r15 {:#018x} cs {:#x} ss {:#x}", frame.r14, frame.r15, frame.cs, frame.ss);
+}
+
+/// Prints return addresses, innermost first, as far as the chain of frame pointers stays on one stack.
+fn backtrace(rip: u64, rbp: u64) {
+    line!("backtrace:");
+    if rip != 0 {
+        line!("  {rip:#x}");
+    }
+    let mut frame = rbp;
+    for _ in 0..MAX_BACKTRACE {
+        if !frame.is_multiple_of(8) || !is_on_a_stack(frame) {
+            return;
+        }
+        let pointer = core::ptr::with_exposed_provenance::<u64>(to_usize(frame));
+        // SAFETY: both words lie on the current stack, which is mapped as a whole, or in the image.
+        let next = unsafe { pointer.read() };
+        // SAFETY: as above.
+        let return_address = unsafe { pointer.add(1).read() };
+        if return_address == 0 {
+            return;
+        }
+        line!("  {return_address:#x}");
+        if next <= frame {
+            return;
+        }
+        frame = next;
+    }
+}
+
+/// Whether a frame of two words at `address` lies on the current thread's stack or on one in the image.
+fn is_on_a_stack(address: u64) -> bool {
+    let bounds = cpu::stack_bounds();
+    let image = crate::boot::image_range();
+    let within = |range: &core::ops::Range<u64>| range.start <= address && address.saturating_add(16) <= range.end;
+    (STACKS.contains(&address) && within(&bounds)) || (within(&image) && address >= image.start + HUGE_BYTES / 64)
+}

@@ -1,0 +1,78 @@
+//! The kernel's lock: a spin lock that masks upcalls while it is held.
+//!
+//! A thread that holds one is never interrupted on its own CPU, so an upcall can't wait for a lock that the code under it holds.
+//! Critical sections are short: no I/O, no allocation from the application heap, nothing that faults. The order in which locks
+//! are taken is in `docs/ARCHITECTURE.md`.
+
+use core::fmt;
+use core::ops::{Deref, DerefMut};
+
+use crate::cpu::UpcallMask;
+
+/// Data behind a spin lock.
+pub struct SpinLock<T> {
+    inner: spin::Mutex<T>,
+}
+
+/// Access to the data; the lock is released, then upcalls are unmasked, when it goes.
+#[must_use]
+pub struct SpinGuard<'a, T> {
+    // Order matters: fields are dropped from the top.
+    data: spin::MutexGuard<'a, T>,
+    _mask: UpcallMask,
+}
+
+impl<T> SpinLock<T> {
+    /// An open lock.
+    pub const fn new(data: T) -> Self {
+        Self { inner: spin::Mutex::new(data) }
+    }
+
+    /// Waits for the lock.
+    pub fn lock(&self) -> SpinGuard<'_, T> {
+        let mask = UpcallMask::new();
+        SpinGuard { data: self.inner.lock(), _mask: mask }
+    }
+
+    /// Takes the lock if it is open: for code that may run in the middle of anything, such as a panic report.
+    pub fn try_lock(&self) -> Option<SpinGuard<'_, T>> {
+        let mask = UpcallMask::new();
+        Some(SpinGuard { data: self.inner.try_lock()?, _mask: mask })
+    }
+
+    /// Releases the lock for a guard that was forgotten, because another thread goes on where its owner left off. The mask stays.
+    ///
+    /// # Safety
+    /// The lock is held, and the guard that held it is never used or dropped.
+    #[allow(unsafe_code, reason = "handing a held lock from one thread to the next is what a context switch is")]
+    pub(crate) unsafe fn release_forgotten(&self) {
+        // SAFETY: the caller vouches that the guard is gone.
+        unsafe { self.inner.force_unlock() };
+    }
+}
+
+impl<T> fmt::Debug for SpinLock<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SpinLock").field("is_locked", &self.inner.is_locked()).finish()
+    }
+}
+
+impl<T: fmt::Debug> fmt::Debug for SpinGuard<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (**self).fmt(f)
+    }
+}
+
+impl<T> Deref for SpinGuard<'_, T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.data
+    }
+}
+
+impl<T> DerefMut for SpinGuard<'_, T> {
+    fn deref_mut(&mut self) -> &mut T {
+        &mut self.data
+    }
+}

@@ -1,0 +1,329 @@
+//! Threads: created, switched, put to sleep and woken; preempted by the timer.
+//!
+//! The kernel's and the application's threads are of one kind, each with a stack of its own above a guard page. A switch happens
+//! with the lock of the thread table held and upcalls masked once; the thread switched to releases both. Decisions are in
+//! [`table`].
+
+#[cfg(target_os = "none")]
+mod mutex;
+mod table;
+
+pub use table::{Priority, ThreadId};
+
+#[cfg(target_os = "none")]
+pub use machine::{Event, SpawnError, current_name, exit, sleep_until, spawn_entry, yield_now};
+#[cfg(target_os = "none")]
+pub(crate) use machine::{idle, preempt, start, timer_interrupt};
+#[cfg(target_os = "none")]
+pub use mutex::{Mutex, MutexGuard};
+
+#[cfg(target_os = "none")]
+#[allow(unsafe_code, reason = "stacks and context switches")]
+mod machine {
+    use core::arch::naked_asm;
+    use core::fmt;
+    use core::ops::Range;
+    use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+    use aerostat_abi::units::{FRAME_BYTES, to_usize};
+
+    use super::table::{Priority, Table, ThreadId};
+    use crate::config::{APP_STACK_BYTES, KERNEL_STACK_BYTES, MAX_THREADS, TIME_SLICE_NS};
+    use crate::cpu;
+    use crate::drivers::apic;
+    use crate::layout::{STACK_SLOT_BYTES, STACKS};
+    use crate::mm::{BlockSize, FRAMES, Purpose, SPACE};
+    use crate::nub;
+    use crate::sync::{SpinGuard, SpinLock};
+    use crate::time::Instant;
+
+    static SCHEDULER: SpinLock<Scheduler> = SpinLock::new(Scheduler {
+        table: Table::new(),
+        contexts: [const { Context { rsp: 0, stack: 0..0 } }; MAX_THREADS],
+        armed: None,
+    });
+
+    struct Scheduler {
+        table: Table,
+        contexts: [Context; MAX_THREADS],
+        /// When the timer will interrupt, as far as it is armed.
+        armed: Option<Instant>,
+    }
+
+    /// What a thread that doesn't run consists of. The stack stays with its place in the table and serves the next thread there.
+    struct Context {
+        rsp: u64,
+        stack: Range<u64>,
+    }
+
+    /// Why a thread could not be made.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum SpawnError {
+        /// The thread table is full.
+        TooManyThreads,
+        /// There is no memory for a stack.
+        OutOfMemory,
+    }
+
+    impl fmt::Display for SpawnError {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str(match self {
+                Self::TooManyThreads => "the thread table is full",
+                Self::OutOfMemory => "no memory for a stack",
+            })
+        }
+    }
+
+    /// Makes the code that runs now the idle thread.
+    pub(crate) fn start() {
+        unsafe extern "C" {
+            static boot_stack_bottom: u8;
+            static boot_stack_top: u8;
+        }
+        let bounds = (&raw const boot_stack_bottom).expose_provenance() as u64
+            ..(&raw const boot_stack_top).expose_provenance() as u64;
+        cpu::set_stack_bounds(&bounds);
+        SCHEDULER.lock().contexts[ThreadId::IDLE.index()].stack = bounds;
+    }
+
+    /// The idle thread's life: halt until something happens. Entered with upcalls masked once, since boot.
+    pub(crate) fn idle() -> ! {
+        loop {
+            cpu::unmask(); // delivers what arrived, and switches to whoever became ready
+            core::mem::forget(cpu::UpcallMask::new());
+            if !switch_if_ready() {
+                nub::halt();
+            }
+        }
+    }
+
+    fn switch_if_ready() -> bool {
+        let mut scheduler = SCHEDULER.lock();
+        let is_ready = scheduler.table.is_runnable();
+        if is_ready {
+            switch(scheduler);
+        } else {
+            scheduler.arm_timer();
+        }
+        is_ready
+    }
+
+    /// Starts a thread at `entry(argument)`.
+    ///
+    /// # Errors
+    /// [`SpawnError`].
+    pub fn spawn_entry(
+        name: &'static str,
+        priority: Priority,
+        entry: extern "C" fn(u64),
+        argument: u64,
+    ) -> Result<ThreadId, SpawnError> {
+        let thread = SCHEDULER.lock().table.add(name, priority).ok_or(SpawnError::TooManyThreads)?;
+        let bytes = if priority == Priority::Kernel { KERNEL_STACK_BYTES } else { APP_STACK_BYTES };
+        let existing = SCHEDULER.lock().contexts[thread.index()].stack.clone();
+        // A stack that is too small for its next thread grows downwards, into its slot.
+        let top = STACKS.start + (u64::from(thread.0) + 1) * STACK_SLOT_BYTES;
+        let mapped_from = if existing.is_empty() { top } else { existing.start };
+        let stack = mapped_from.min(top - bytes)..top;
+        if map_stack(stack.start..mapped_from).is_err() {
+            let mut scheduler = SCHEDULER.lock();
+            scheduler.table.forget(thread);
+            return Err(SpawnError::OutOfMemory);
+        }
+        let mut scheduler = SCHEDULER.lock();
+        let rsp = prepare_stack(&stack, entry, argument);
+        scheduler.contexts[thread.index()] = Context { rsp, stack };
+        scheduler.table.wake(thread);
+        scheduler.arm_timer();
+        Ok(thread)
+    }
+
+    /// Maps memory for a stack, all of it: a fault could not be handled on the stack that is missing.
+    fn map_stack(range: Range<u64>) -> Result<(), SpawnError> {
+        for page in range.step_by(to_usize(FRAME_BYTES)) {
+            if SPACE.lock().tables().is_some_and(|tables| tables.is_mapped(page)) {
+                continue; // left by an attempt that ran out of memory half way
+            }
+            let frame = || FRAMES.lock().allocate(BlockSize::Frame, Purpose::Kernel);
+            let block = frame().ok_or(SpawnError::OutOfMemory)?;
+            let mut space = SPACE.lock();
+            let result = space.tables_mut().map(|tables| tables.map_page(page, block, &mut |_| frame()));
+            if let Some(Err(block)) = result {
+                FRAMES.lock().free(block);
+                return Err(SpawnError::OutOfMemory);
+            }
+        }
+        Ok(())
+    }
+
+    /// Lays out a stack so that the first switch to it arrives in `thread_start` with entry and argument in registers.
+    fn prepare_stack(stack: &Range<u64>, entry: extern "C" fn(u64), argument: u64) -> u64 {
+        // In the order in which `switch_stacks` pops: r15, r14, r13, r12, rbx, rbp, return address; then a zero return address.
+        let words = [0, 0, argument, entry as usize as u64, 0, 0, thread_start as *const () as usize as u64, 0, 0];
+        let rsp = stack.end - 8 * words.len() as u64;
+        let pointer = core::ptr::with_exposed_provenance_mut::<u64>(to_usize(rsp));
+        for (place, word) in words.into_iter().enumerate() {
+            // SAFETY: the words lie within the stack, which was mapped and which no thread uses yet.
+            unsafe { pointer.add(place).write(word) };
+        }
+        rsp
+    }
+
+    /// First code of a thread: entry in R12, argument in R13.
+    #[unsafe(naked)]
+    extern "C" fn thread_start() {
+        naked_asm!(
+            "call {finish_switch}",
+            "mov rdi, r13",
+            "call r12",
+            "call {exit}",
+            "ud2",
+            finish_switch = sym finish_switch,
+            exit = sym exit,
+        );
+    }
+
+    /// Saves this thread's state on its stack and goes on with another's.
+    #[unsafe(naked)]
+    unsafe extern "C" fn switch_stacks(save: *mut u64, load: u64) {
+        naked_asm!(
+            "push rbp",
+            "push rbx",
+            "push r12",
+            "push r13",
+            "push r14",
+            "push r15",
+            "mov [rdi], rsp",
+            "mov rsp, rsi",
+            "pop r15",
+            "pop r14",
+            "pop r13",
+            "pop r12",
+            "pop rbx",
+            "pop rbp",
+            "ret",
+        );
+    }
+
+    /// Goes on with the next thread; returns when this one is switched to again. The caller has said what becomes of it.
+    fn switch(mut scheduler: SpinGuard<'_, Scheduler>) {
+        debug_assert!(cpu::mask_depth() <= 2, "a switch inside a critical section");
+        let from = scheduler.table.current();
+        let to = scheduler.table.take_next(Instant::now().after(TIME_SLICE_NS));
+        scheduler.arm_timer();
+        if from == to {
+            return;
+        }
+        let load = scheduler.contexts[to.index()].rsp;
+        cpu::set_stack_bounds(&scheduler.contexts[to.index()].stack);
+        let save = &raw mut scheduler.contexts[from.index()].rsp;
+        core::mem::forget(scheduler);
+        // SAFETY: both contexts belong to the static table, whose lock is held across the switch; `load` was saved by this very
+        // function or laid out by `prepare_stack`.
+        unsafe { switch_stacks(save, load) };
+        finish_switch();
+    }
+
+    /// Releases the table's lock and the mask for the guard that the thread switched away from has forgotten.
+    extern "C" fn finish_switch() {
+        // SAFETY: whoever switched to this thread held the lock and forgot its guard.
+        unsafe { SCHEDULER.release_forgotten() };
+        cpu::unmask();
+    }
+
+    impl Scheduler {
+        /// Arms the timer for what comes next, unless it is armed early enough.
+        fn arm_timer(&mut self) {
+            let Some(next) = self.table.next_timer() else { return };
+            if self.armed.is_some_and(|armed| armed <= next) {
+                return;
+            }
+            self.armed = Some(next);
+            apic::arm_timer(next.since(Instant::now()));
+        }
+    }
+
+    /// The timer's upcall.
+    pub(crate) fn timer_interrupt() {
+        let mut scheduler = SCHEDULER.lock();
+        scheduler.armed = None;
+        scheduler.table.wake_due(Instant::now());
+        scheduler.arm_timer();
+    }
+
+    /// Makes room for another thread if it is time. Called at the end of upcalls, masked once.
+    pub(crate) fn preempt() {
+        let mut scheduler = SCHEDULER.lock();
+        let now = Instant::now();
+        if scheduler.table.should_switch(now) {
+            scheduler.table.preempt_current(now);
+            switch(scheduler);
+        }
+    }
+
+    /// Lets the other threads run first.
+    pub fn yield_now() {
+        let mut scheduler = SCHEDULER.lock();
+        if scheduler.table.is_runnable() {
+            scheduler.table.yield_current();
+            switch(scheduler);
+        }
+    }
+
+    /// Sleeps until `moment`.
+    pub fn sleep_until(moment: Instant) {
+        while Instant::now() < moment {
+            let mut scheduler = SCHEDULER.lock();
+            scheduler.table.block_current(Some(moment));
+            switch(scheduler);
+        }
+    }
+
+    /// Ends the current thread.
+    pub extern "C" fn exit() -> ! {
+        let mut scheduler = SCHEDULER.lock();
+        scheduler.table.end_current();
+        switch(scheduler);
+        unreachable!("an ended thread was switched to")
+    }
+
+    /// The current thread's name; for reports, so it never waits.
+    pub fn current_name() -> &'static str {
+        SCHEDULER.try_lock().map_or("unknown", |scheduler| scheduler.table.name(scheduler.table.current()))
+    }
+
+    /// Something that may happen, and that threads can wait for. A signal that finds nobody waiting is kept for the next.
+    #[derive(Debug, Default)]
+    pub struct Event {
+        is_signaled: AtomicBool,
+        waiters: AtomicU64,
+    }
+
+    impl Event {
+        /// An event that has not happened.
+        #[must_use]
+        pub const fn new() -> Self {
+            Self { is_signaled: AtomicBool::new(false), waiters: AtomicU64::new(0) }
+        }
+
+        /// Says that it has happened: whoever waits goes on and looks.
+        pub fn signal(&self) {
+            self.is_signaled.store(true, Ordering::Release);
+            let mut scheduler = SCHEDULER.lock();
+            scheduler.table.wake_all(self.waiters.swap(0, Ordering::AcqRel));
+            scheduler.arm_timer();
+        }
+
+        /// Waits until it happens, at most until the given moment. May return early: the caller looks at what it waits for.
+        pub fn wait(&self, until: Option<Instant>) {
+            let mut scheduler = SCHEDULER.lock();
+            if self.is_signaled.swap(false, Ordering::AcqRel) || until.is_some_and(|until| until <= Instant::now()) {
+                return;
+            }
+            self.waiters.fetch_or(scheduler.table.current().bit(), Ordering::AcqRel);
+            scheduler.table.block_current(until);
+            switch(scheduler);
+            self.is_signaled.store(false, Ordering::Release);
+        }
+    }
+}

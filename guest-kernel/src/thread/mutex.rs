@@ -1,0 +1,73 @@
+//! A lock to sleep on, for application code: what it protects may fault, and its holder may wait.
+#![allow(unsafe_code, reason = "a lock gives exclusive access to what is in its cell")]
+
+use core::cell::UnsafeCell;
+use core::ops::{Deref, DerefMut};
+use core::sync::atomic::{AtomicU32, Ordering};
+
+use super::Event;
+
+const OPEN: u32 = 0;
+const LOCKED: u32 = 1;
+/// Locked, and somebody may be waiting.
+const CONTENDED: u32 = 2;
+
+/// Data that one thread at a time may use.
+#[derive(Debug)]
+pub struct Mutex<T> {
+    state: AtomicU32,
+    opened: Event,
+    data: UnsafeCell<T>,
+}
+
+// SAFETY: the data is reached through a guard only, and there is one guard at a time.
+unsafe impl<T: Send> Sync for Mutex<T> {}
+
+/// Access to the data; the lock opens when it goes.
+#[derive(Debug)]
+#[must_use]
+pub struct MutexGuard<'a, T> {
+    mutex: &'a Mutex<T>,
+}
+
+impl<T> Mutex<T> {
+    /// An open lock.
+    pub const fn new(data: T) -> Self {
+        Self { state: AtomicU32::new(OPEN), opened: Event::new(), data: UnsafeCell::new(data) }
+    }
+
+    /// Waits for the lock.
+    pub fn lock(&self) -> MutexGuard<'_, T> {
+        if self.state.compare_exchange(OPEN, LOCKED, Ordering::Acquire, Ordering::Relaxed).is_err() {
+            // Whoever had to wait leaves the lock marked: others may wait too.
+            while self.state.swap(CONTENDED, Ordering::Acquire) != OPEN {
+                self.opened.wait(None);
+            }
+        }
+        MutexGuard { mutex: self }
+    }
+}
+
+impl<T> Deref for MutexGuard<'_, T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        // SAFETY: this guard is the only one.
+        unsafe { &*self.mutex.data.get() }
+    }
+}
+
+impl<T> DerefMut for MutexGuard<'_, T> {
+    fn deref_mut(&mut self) -> &mut T {
+        // SAFETY: this guard is the only one.
+        unsafe { &mut *self.mutex.data.get() }
+    }
+}
+
+impl<T> Drop for MutexGuard<'_, T> {
+    fn drop(&mut self) {
+        if self.mutex.state.swap(OPEN, Ordering::Release) == CONTENDED {
+            self.mutex.opened.signal();
+        }
+    }
+}

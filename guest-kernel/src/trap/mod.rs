@@ -1,0 +1,98 @@
+//! Exceptions and upcalls: how ring 3 takes what the CPU and the nub hand it.
+//!
+//! *Exceptions* of ring 3 come through gates that stay in ring 3, on a stack of their own (`entries.s`). The entry masks upcalls,
+//! checks that the thread's stack has room, moves there, and calls [`handle_exception`]; from then on the thread may be preempted
+//! in the middle of its own fault. *Upcalls* are interrupts that the nub passes on: they run on the interrupted thread's stack,
+//! masked, and call [`deliver_pending`].
+#![allow(unsafe_code, reason = "the entries are assembly that calls into this module")]
+
+use core::arch::global_asm;
+use core::mem::offset_of;
+
+use crate::cpu::{self, CpuBlock};
+use crate::{mm, nub, report, thread};
+
+const PAGE_FAULT: u64 = 14;
+/// Room that an exception needs below the interrupted stack pointer, the handler's own frames included.
+const STACK_ROOM: u64 = 4096;
+/// Error code bit of a page fault: the page is mapped, but not for this kind of access (Intel SDM vol. 3, 4.7).
+const PROTECTION: u64 = 1;
+
+/// A thread's state at an exception, in the order in which `entries.s` pushes it.
+#[derive(Clone, Debug)]
+#[repr(C)]
+pub(crate) struct TrapFrame {
+    pub(crate) r15: u64,
+    pub(crate) r14: u64,
+    pub(crate) r13: u64,
+    pub(crate) r12: u64,
+    pub(crate) r11: u64,
+    pub(crate) r10: u64,
+    pub(crate) r9: u64,
+    pub(crate) r8: u64,
+    pub(crate) rbp: u64,
+    pub(crate) rdi: u64,
+    pub(crate) rsi: u64,
+    pub(crate) rdx: u64,
+    pub(crate) rcx: u64,
+    pub(crate) rbx: u64,
+    pub(crate) rax: u64,
+    pub(crate) vector: u64,
+    pub(crate) error_code: u64,
+    pub(crate) rip: u64,
+    pub(crate) cs: u64,
+    pub(crate) rflags: u64,
+    pub(crate) rsp: u64,
+    pub(crate) ss: u64,
+}
+
+global_asm!(
+    include_str!("entries.s"),
+    mask = const offset_of!(CpuBlock, mask),
+    pending = const offset_of!(CpuBlock, pending),
+    upcall_rip = const offset_of!(CpuBlock, upcall_rip),
+    stack_low = const offset_of!(CpuBlock, stack_low),
+    stack_high = const offset_of!(CpuBlock, stack_high),
+    stack_room = const STACK_ROOM,
+    frame_words = const size_of::<TrapFrame>() / 8,
+    saved_rsp = const offset_of!(TrapFrame, rsp),
+    user_code = const 0x33,
+    user_data = const 0x2b,
+    handle_exception = sym handle_exception,
+    stack_overflow = sym stack_overflow,
+    deliver_pending = sym deliver_pending,
+);
+
+/// Handles an exception on the thread's own stack. Upcalls are masked once more than the interrupted code had them.
+extern "C" fn handle_exception(frame: &mut TrapFrame) {
+    if frame.vector != PAGE_FAULT {
+        report::exception(frame, None);
+    }
+    let address = nub::read_fault_address();
+    cpu::unmask();
+    if frame.error_code & PROTECTION != 0 || mm::fault::handle(address).is_err() {
+        report::exception(frame, Some(address));
+    }
+}
+
+/// An exception whose thread has no room left on its stack. Runs on the exception stack, upcalls masked.
+extern "C" fn stack_overflow(frame: &TrapFrame) -> ! {
+    report::stack_overflow(frame)
+}
+
+/// Runs the handlers of all pending interrupts. Upcalls are masked exactly once.
+pub(crate) extern "C" fn deliver_pending() {
+    loop {
+        let pending = cpu::take_pending();
+        if pending == 0 {
+            break;
+        }
+        if pending & nub::BALLOON_PENDING != 0 {
+            crate::balloon::interrupt();
+        }
+        if pending & nub::TIMER_PENDING != 0 {
+            thread::timer_interrupt();
+        }
+    }
+    thread::preempt();
+}
