@@ -27,6 +27,12 @@ impl Moment {
         Self(nanoseconds)
     }
 
+    /// The moment as a stamp in a register page.
+    #[must_use]
+    pub const fn ns(self) -> u64 {
+        self.0
+    }
+
     /// Time since `earlier`; zero where `earlier` is later.
     #[must_use]
     pub const fn since(self, earlier: Self) -> Duration {
