@@ -1,6 +1,7 @@
 //! The monitor: one VMM process per guest ([`host`] starts them), one [`supervisor`] that decides, by its [`scheduler`], who gets
 //! how much memory.
 
+pub mod cli;
 pub mod clock;
 pub mod display;
 pub mod fleet;

@@ -3,6 +3,7 @@
 //! The live table is redrawn in place with a handful of ANSI sequences (ECMA-48), each frame in one write. Text that comes from
 //! guests is foreign: control characters in it are replaced before they reach the terminal.
 
+mod event_log;
 mod summary;
 mod table;
 
@@ -11,6 +12,7 @@ use std::time::Duration;
 
 use rustix::termios::tcgetwinsize;
 
+pub use self::event_log::EventLog;
 pub use self::summary::write_summary;
 
 use self::table::{Width, plain_line, table};

@@ -50,7 +50,7 @@ fn write_guest(guest: &GuestOutcome, name_width: usize, output: &mut impl Write)
 /// Bytes in the unit that suits them, with one decimal.
 fn bytes(count: u64) -> String {
     let in_unit = |shift: u32, unit: &str| {
-        let tenths = u128::from(count) * 10 >> shift;
+        let tenths = (u128::from(count) * 10) >> shift;
         format!("{}.{} {unit}", tenths / 10, tenths % 10)
     };
     match count {

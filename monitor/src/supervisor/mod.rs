@@ -33,6 +33,10 @@ use crate::host::{EndReason, Ending, GuestHandle};
 use crate::report::Sample;
 use crate::scheduler::{AdmissionError, Decision, MovedAccount, Policy, Scheduler};
 
+/// What a VMM process's measure of its guest's resident memory may be too large by: memory of its own, and the inexactness of the
+/// host's counters.
+const OWN_MEMORY: FrameCount = FrameCount::from_mib(2);
+
 /// A fleet that runs.
 #[derive(Debug)]
 pub struct Supervisor<G> {
@@ -235,7 +239,8 @@ impl<G: GuestHandle> Supervisor<G> {
         let granted = self.sum(|guest| guest.target);
         let resident = self.sum(Guest::resident);
         self.peak_resident = self.peak_resident.max(resident);
-        if granted > self.pool || resident > self.pool {
+        let own = self.sum(|guest| if guest.handle.is_some() { OWN_MEMORY } else { FrameCount::ZERO });
+        if granted > self.pool || resident > self.pool.saturating_add(own) {
             self.violations += 1;
             let pool = self.pool;
             self.note(now, Happening::Violation { granted, resident, pool });

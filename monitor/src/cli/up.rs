@@ -1,0 +1,131 @@
+//! `aerostat up`: checks everything, runs the fleet, tells how it went.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use aerostat_abi::units::FrameCount;
+use clap::Args;
+
+use super::Failure;
+use super::kvm::check_kvm;
+use crate::display::{Display, EventLog, Mode, write_summary};
+use crate::fleet::{Fleet, GuestSpec};
+use crate::report;
+use crate::supervisor::{Event, FleetStatus, Observer, RunOptions, run};
+
+/// File in the log directory that lists what happened and why.
+const EVENT_LOG: &str = "events.log";
+
+#[derive(Args, Debug)]
+pub(super) struct UpArguments {
+    /// The fleet file.
+    fleet: PathBuf,
+    /// Stop the guests after so many seconds; without it they run until they end or Ctrl-C.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    seconds: Option<u32>,
+    /// Print plain lines instead of a live table.
+    #[arg(long)]
+    headless: bool,
+    /// Write a report of the run to this file, as JSON.
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
+    /// Keep every guest's log and the list of decisions in this directory.
+    #[arg(long, value_name = "DIR")]
+    log_dir: Option<PathBuf>,
+}
+
+pub(super) fn up(arguments: &UpArguments) -> Result<ExitCode, Failure> {
+    let fleet = Fleet::load(&arguments.fleet).map_err(Failure::refused)?;
+    check_images(&fleet, &arguments.fleet)?;
+    check_kvm().map_err(Failure::refused)?;
+    let events = arguments.log_dir.as_deref().map(open_logs).transpose()?;
+    let report = arguments.report.as_deref().map(|path| Ok((path, create(path)?))).transpose()?;
+
+    let mode = if arguments.headless { Mode::Plain } else { Mode::of_stdout() };
+    let limit = arguments.seconds.map(|seconds| Duration::from_secs(seconds.into()));
+    let options = RunOptions { limit, ..RunOptions::default() };
+    let mut watchers = Watchers { display: Display::new(io::stdout(), mode), events };
+    let start = |spec: &GuestSpec, target| start_guest(spec, target, arguments.log_dir.as_deref());
+    let outcome = run(&fleet, options, start, &mut watchers).map_err(Failure::broken)?;
+    // The table is complete and the cursor is back before the summary begins.
+    drop(watchers);
+
+    // Whoever closed standard output does not want the summary; the report and the exit code still count.
+    let _ = write_summary(&outcome, io::stdout());
+    if let Some((path, file)) = report {
+        report::write(&outcome, io::BufWriter::new(file)).map_err(|error| file_failure(path, &error))?;
+    }
+    Ok(if outcome.is_success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+// ---- Wiring: the one place that knows what runs the guests. ----
+
+fn check_images(_fleet: &Fleet, _file: &Path) -> Result<(), Failure> {
+    Ok(())
+}
+
+fn start_guest(_spec: &GuestSpec, _target: FrameCount, _log_dir: Option<&Path>) -> anyhow::Result<NoGuest> {
+    anyhow::bail!("this build has nothing to run guests with")
+}
+
+#[derive(Debug)]
+enum NoGuest {}
+
+impl crate::host::GuestHandle for NoGuest {
+    fn registers(&self) -> &aerostat_abi::registers::RegisterPage {
+        match *self {}
+    }
+    fn set_target(&self, _target: FrameCount) {
+        match *self {}
+    }
+    fn event_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        match *self {}
+    }
+    fn next_event(&mut self) -> Option<crate::host::GuestEvent> {
+        match *self {}
+    }
+    fn request_stop(&mut self) {
+        match *self {}
+    }
+    fn kill(&mut self) {
+        match *self {}
+    }
+}
+
+// ---- End of the wiring. ----
+
+/// All who watch a run.
+struct Watchers {
+    display: Display<io::Stdout>,
+    events: Option<EventLog<File>>,
+}
+
+impl Observer for Watchers {
+    fn happened(&mut self, event: &Event) {
+        self.display.happened(event);
+        if let Some(events) = &mut self.events {
+            events.happened(event);
+        }
+    }
+
+    fn looked(&mut self, status: &FleetStatus) {
+        self.display.looked(status);
+    }
+}
+
+/// Makes the log directory and the event log in it.
+fn open_logs(directory: &Path) -> Result<EventLog<File>, Failure> {
+    fs::create_dir_all(directory).map_err(|error| file_failure(directory, &error))?;
+    Ok(EventLog::new(create(&directory.join(EVENT_LOG))?))
+}
+
+fn create(path: &Path) -> Result<File, Failure> {
+    File::create(path).map_err(|error| file_failure(path, &error))
+}
+
+fn file_failure(path: &Path, error: &io::Error) -> Failure {
+    Failure::refused(format!("{}: can't be written: {error}; choose another place", path.display()))
+}
