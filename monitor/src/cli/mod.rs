@@ -3,14 +3,15 @@
 //! Exit codes: 0, all went well; 1, it ran and something went wrong (a guest failed, an application found errors, the pool was
 //! overdrawn); 2, refused, nothing was started.
 
-mod kvm;
 mod up;
 
+use std::env;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
 use self::up::UpArguments;
+use crate::vmm;
 
 /// Packs memory-elastic unikernel guests on one host.
 #[derive(Debug, Parser)]
@@ -24,9 +25,6 @@ struct Arguments {
 enum Verb {
     /// Boot the guests of a fleet file and move memory between them.
     Up(UpArguments),
-    /// Run one guest; the supervisor starts this, not a user.
-    #[command(hide = true)]
-    Vmm,
 }
 
 /// Why a command failed: the line to print and the exit code.
@@ -60,9 +58,12 @@ impl Failure {
 /// The whole of the `aerostat` command.
 #[must_use]
 pub fn main() -> ExitCode {
+    // Not a verb for users, and a guest's start is not to wait for the parser.
+    if env::args_os().nth(1).is_some_and(|verb| verb == vmm::SUBCOMMAND) {
+        return vmm::process_main();
+    }
     let result = match Arguments::parse().verb {
         Verb::Up(arguments) => up::up(&arguments),
-        Verb::Vmm => return vmm(),
     };
     match result {
         Ok(exit_code) => exit_code,
@@ -71,10 +72,6 @@ pub fn main() -> ExitCode {
             ExitCode::from(failure.exit_code())
         }
     }
-}
-
-fn vmm() -> ExitCode {
-    ExitCode::from(2)
 }
 
 #[cfg(test)]

@@ -10,11 +10,12 @@ use aerostat_abi::units::FrameCount;
 use clap::Args;
 
 use super::Failure;
-use super::kvm::check_kvm;
 use crate::display::{Display, EventLog, Mode, write_summary};
 use crate::fleet::{Fleet, GuestSpec};
+use crate::host::vmm_guest::{GuestConfig, VmmGuest};
 use crate::report;
 use crate::supervisor::{Event, FleetStatus, Observer, RunOptions, run};
+use crate::vmm::{self, KvmError};
 
 /// File in the log directory that lists what happened and why.
 const EVENT_LOG: &str = "events.log";
@@ -39,8 +40,8 @@ pub(super) struct UpArguments {
 
 pub(super) fn up(arguments: &UpArguments) -> Result<ExitCode, Failure> {
     let fleet = Fleet::load(&arguments.fleet).map_err(Failure::refused)?;
-    check_images(&fleet, &arguments.fleet)?;
-    check_kvm().map_err(Failure::refused)?;
+    check_guests(&fleet)?;
+    vmm::check_kvm().map_err(without_kvm)?;
     let events = arguments.log_dir.as_deref().map(open_logs).transpose()?;
     let report = arguments.report.as_deref().map(|path| Ok((path, create(path)?))).transpose()?;
 
@@ -56,46 +57,49 @@ pub(super) fn up(arguments: &UpArguments) -> Result<ExitCode, Failure> {
     // Whoever closed standard output does not want the summary; the report and the exit code still count.
     let _ = write_summary(&outcome, io::stdout());
     if let Some((path, file)) = report {
-        report::write(&outcome, io::BufWriter::new(file)).map_err(|error| file_failure(path, &error))?;
+        report::write(&outcome, io::BufWriter::new(file))
+            .map_err(|error| Failure::broken(format!("{}: the report can't be written: {error}", path.display())))?;
     }
     Ok(if outcome.is_success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 // ---- Wiring: the one place that knows what runs the guests. ----
 
-fn check_images(_fleet: &Fleet, _file: &Path) -> Result<(), Failure> {
+/// Checks what only the VMM knows: whether it can boot these images in machines of these sizes.
+fn check_guests(fleet: &Fleet) -> Result<(), Failure> {
+    for GuestSpec { name, image, contract, .. } in &fleet.guests {
+        let refused = |why: String| Failure::refused(format!("guest {name:?}: {why}"));
+        vmm::check_size(contract.max).map_err(|error| refused(error.to_string()))?;
+        let info = vmm::check_image(image, contract.max)
+            .map_err(|error| refused(format!("the image {} {error}", image.display())))?;
+        let needed = FrameCount::from_bytes_ceil(info.end);
+        if needed > contract.min {
+            let min = contract.min;
+            let image = image.display();
+            return Err(refused(format!("the image {image} ends at {needed}, above min {min}, with which it starts; raise min")));
+        }
+    }
     Ok(())
 }
 
-fn start_guest(_spec: &GuestSpec, _target: FrameCount, _log_dir: Option<&Path>) -> anyhow::Result<NoGuest> {
-    anyhow::bail!("this build has nothing to run guests with")
-}
-
-#[derive(Debug)]
-enum NoGuest {}
-
-impl crate::host::GuestHandle for NoGuest {
-    fn registers(&self) -> &aerostat_abi::registers::RegisterPage {
-        match *self {}
-    }
-    fn set_target(&self, _target: FrameCount) {
-        match *self {}
-    }
-    fn event_fd(&self) -> std::os::fd::BorrowedFd<'_> {
-        match *self {}
-    }
-    fn next_event(&mut self) -> Option<crate::host::GuestEvent> {
-        match *self {}
-    }
-    fn request_stop(&mut self) {
-        match *self {}
-    }
-    fn kill(&mut self) {
-        match *self {}
-    }
+fn start_guest(spec: &GuestSpec, target: FrameCount, log_dir: Option<&Path>) -> anyhow::Result<VmmGuest> {
+    let config = GuestConfig {
+        name: spec.name.clone(),
+        image: spec.image.clone(),
+        memory: spec.contract.max,
+        initial_grant: target,
+        command_line: spec.command_line.clone(),
+        log: log_dir.map(|directory| directory.join(format!("{}.log", spec.name))),
+        program: None,
+    };
+    Ok(VmmGuest::spawn(&config)?)
 }
 
 // ---- End of the wiring. ----
+
+fn without_kvm(error: KvmError) -> Failure {
+    Failure::refused(format!("{error}; without KVM, `cargo xtask test` still runs its tests under QEMU"))
+}
 
 /// All who watch a run.
 struct Watchers {

@@ -74,6 +74,8 @@ struct Account {
     contract: Contract,
     holding: Holding,
     hints: Hints,
+    /// Demand as last taken notice of: it follows the guest's use in steps, so that noise in one guest moves nobody's fair share.
+    demand: FrameCount,
     /// Set while the entitlement is below the target: since when, and the largest entitlement seen meanwhile.
     low: Option<(Moment, FrameCount)>,
 }
@@ -122,7 +124,7 @@ impl Scheduler {
         let id = GuestId(self.next_id);
         self.next_id += 1;
         let holding = Holding::new(contract.min);
-        self.guests.insert(id, Account { contract, holding, hints: Hints::None, low: None });
+        self.guests.insert(id, Account { contract, holding, hints: Hints::None, demand: contract.min, low: None });
         Ok((id, contract.min))
     }
 
@@ -172,12 +174,10 @@ impl Scheduler {
     }
 
     /// Demand and entitlement of every guest.
-    fn plan(&self) -> Vec<Plan> {
-        let demands: Vec<FrameCount> = self
-            .guests
-            .values()
-            .map(|account| self.policy.demand(account.contract, account.hints, account.holding.target()))
-            .collect();
+    fn plan(&mut self) -> Vec<Plan> {
+        let policy = self.policy;
+        let demands: Vec<FrameCount> =
+            self.guests.values_mut().map(|account| account.take_notice_of_demand(&policy)).collect();
         let minima = self.guests.values().map(|account| account.contract.min);
         let beyond: Vec<FrameCount> =
             demands.iter().zip(minima).map(|(demand, min)| demand.saturating_sub(min)).collect();
@@ -197,8 +197,7 @@ impl Scheduler {
 
     fn urgency(&self, account: &Account, entitlement: FrameCount) -> Urgency {
         let missing = entitlement.saturating_sub(account.holding.target());
-        let waits = matches!(account.hints, Hints::Report(usage) if usage.wanted > FrameCount::ZERO);
-        if waits && missing > FrameCount::ZERO {
+        if account.waits() && missing > FrameCount::ZERO {
             Urgency::Waiting
         } else if missing >= self.policy.dead_band {
             Urgency::Hungry
@@ -277,6 +276,20 @@ enum Scarcity {
 }
 
 impl Account {
+    /// Whether somebody in the guest waits for memory.
+    fn waits(&self) -> bool {
+        matches!(self.hints, Hints::Report(usage) if usage.wanted > FrameCount::ZERO)
+    }
+
+    fn take_notice_of_demand(&mut self, policy: &Policy) -> FrameCount {
+        let demand = policy.demand(self.contract, self.hints, self.holding.target());
+        let change = FrameCount(demand.0.abs_diff(self.demand.0));
+        if change >= policy.dead_band || (self.waits() && demand > self.demand) {
+            self.demand = demand;
+        }
+        self.demand
+    }
+
     /// The target that is due, at most the present one, and why.
     fn lower(&mut self, plan: &Plan, scarcity: Scarcity, policy: &Policy, now: Moment) -> (FrameCount, Reason) {
         if self.hints == Hints::None {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use aerostat_abi::units::{FrameCount, HUGE_FRAMES};
-use proptest::{collection::vec, prelude::Strategy, prop_assert, prop_assert_eq, prop_oneof, proptest};
+use proptest::{collection::vec, prelude::Strategy, prop_assert, prop_oneof, proptest};
 
 use super::{Contract, GuestId, GuestSample, Hints, Policy, Reason, Scheduler, Usage};
 use crate::clock::Moment;
@@ -237,28 +237,39 @@ proptest! {
     }
 
     #[test]
-    fn targets_come_to_rest(pool in 200_u64..2000, used in vec(0_u64..500, 1..6)) {
-        let pool = FrameCount::from_mib(pool / 2 * 2);
-        let mut now = Moment::from_ns(1);
-        let contracts: Vec<(u64, u64)> = used.iter().map(|_| (16, 240)).collect();
-        let (mut scheduler, mut guests) = fleet(&contracts, pool, now);
-        let mut changes = 0;
-        for round in 0..100 {
-            let before: Vec<FrameCount> = guests.iter().flatten().map(|guest| guest.target).collect();
-            for (guest, &used) in guests.iter_mut().flatten().zip(&used) {
-                guest.size = guest.target;
-                // A little noise on top of a steady use.
-                guest.usage.committed = FrameCount(FrameCount::from_mib(used).0 + (round * 97) % 400).min(guest.contract.max);
-                guest.resident = guest.usage.committed.min(guest.size);
-            }
-            now = now.after(TICK);
-            look(&mut scheduler, &mut guests, now);
-            let after: Vec<FrameCount> = guests.iter().flatten().map(|guest| guest.target).collect();
-            changes = if before == after { changes } else { round };
-        }
-        prop_assert!(changes < 60, "targets still changed in look {changes}");
-        let granted = guests.iter().flatten().fold(0, |sum, guest| sum + guest.target.0);
-        prop_assert!(granted <= pool.0);
-        prop_assert_eq!(guests.len(), used.len());
+    fn targets_come_to_rest(pool in 100_u64..1000, used in vec(0_u64..500, 1..6)) {
+        let last = last_change(pool * 2, &used);
+        prop_assert!(last < 60, "targets still changed in look {last}");
     }
+}
+
+/// The last of 100 looks that changed a target, for guests that use these MiB with a little noise on top.
+fn last_change(pool_mib: u64, used_mib: &[u64]) -> u64 {
+    let mut now = Moment::from_ns(1);
+    let contracts: Vec<(u64, u64)> = used_mib.iter().map(|_| (16, 240)).collect();
+    let (mut scheduler, mut guests) = fleet(&contracts, FrameCount::from_mib(pool_mib), now);
+    let mut last_change = 0;
+    for round in 0..100 {
+        let targets = |guests: &[Option<Guest>]| -> Vec<FrameCount> {
+            guests.iter().flatten().map(|guest| guest.target).collect()
+        };
+        let before = targets(&guests);
+        for (guest, &used) in guests.iter_mut().flatten().zip(used_mib) {
+            guest.size = guest.target;
+            guest.usage.committed = FrameCount(FrameCount::from_mib(used).0 + round * 97 % 400).min(guest.contract.max);
+            guest.resident = guest.usage.committed.min(guest.size);
+        }
+        now = now.after(TICK);
+        look(&mut scheduler, &mut guests, now);
+        if targets(&guests) != before {
+            last_change = round;
+        }
+    }
+    last_change
+}
+
+#[test]
+fn noise_in_a_scarce_pool_moves_nobodys_share() {
+    // Demand is a hair above the pool: without steps in demand, the largest guest would pay for everybody's noise.
+    assert!(last_change(1134, &[33, 186, 462, 95, 280]) < 60);
 }

@@ -226,7 +226,9 @@ impl<G: GuestHandle> Supervisor<G> {
         if !decision.is_change() {
             return;
         }
-        let Some(guest) = self.guests.iter_mut().find(|guest| guest.id == decision.guest) else { return };
+        // Guests are kept in the order of their admission, which is that of their numbers.
+        let Ok(place) = self.guests.binary_search_by_key(&decision.guest, |guest| guest.id) else { return };
+        let guest = &mut self.guests[place];
         guest.set_target(decision.target);
         self.moved.granted(decision.guest, decision.granted);
         let Decision { from, target: to, reason, .. } = *decision;
