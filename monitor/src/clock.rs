@@ -15,10 +15,7 @@ impl Moment {
     /// The present.
     #[must_use]
     pub fn now() -> Self {
-        let time = clock_gettime(ClockId::Monotonic);
-        let seconds = u64::try_from(time.tv_sec).unwrap_or_default();
-        let nanoseconds = u64::try_from(time.tv_nsec).unwrap_or_default();
-        Self(seconds.saturating_mul(1_000_000_000).saturating_add(nanoseconds))
+        Self(monotonic_ns())
     }
 
     /// The moment that a stamp in a register page names.
@@ -44,6 +41,14 @@ impl Moment {
     pub fn after(self, span: Duration) -> Self {
         Self(self.0.saturating_add(u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)))
     }
+}
+
+/// Nanoseconds of `CLOCK_MONOTONIC`: the same in every process of the host, never 0 on a running one.
+pub(crate) fn monotonic_ns() -> u64 {
+    let time = clock_gettime(ClockId::Monotonic);
+    let seconds = u64::try_from(time.tv_sec).unwrap_or_default();
+    let nanoseconds = u64::try_from(time.tv_nsec).unwrap_or_default();
+    seconds.saturating_mul(1_000_000_000).saturating_add(nanoseconds)
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The monitor: one VMM process per guest ([`host`] starts them), one [`supervisor`] that decides, by its [`scheduler`], who gets
+//! The monitor: one VMM process ([`vmm`]) per guest ([`host`] starts them), one [`supervisor`] that decides, by its [`scheduler`], who gets
 //! how much memory.
 
 pub mod cli;
@@ -10,3 +10,4 @@ pub mod report;
 pub mod scheduler;
 pub mod size;
 pub mod supervisor;
+pub mod vmm;

@@ -76,7 +76,9 @@ fn check_guests(fleet: &Fleet) -> Result<(), Failure> {
         if needed > contract.min {
             let min = contract.min;
             let image = image.display();
-            return Err(refused(format!("the image {image} ends at {needed}, above min {min}, with which it starts; raise min")));
+            return Err(refused(format!(
+                "the image {image} ends at {needed}, above min {min}, with which it starts; raise min"
+            )));
         }
     }
     Ok(())
