@@ -1,3 +1,7 @@
 //! The `aerostat` command.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    aerostat::cli::main()
+}

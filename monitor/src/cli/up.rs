@@ -1,0 +1,137 @@
+//! `aerostat up`: checks everything, runs the fleet, tells how it went.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use aerostat_abi::units::FrameCount;
+use clap::Args;
+
+use super::Failure;
+use crate::display::{Display, EventLog, Mode, write_summary};
+use crate::fleet::{Fleet, GuestSpec};
+use crate::host::vmm_guest::{GuestConfig, VmmGuest};
+use crate::report;
+use crate::supervisor::{Event, FleetStatus, Observer, RunOptions, run};
+use crate::vmm::{self, KvmError};
+
+/// File in the log directory that lists what happened and why.
+const EVENT_LOG: &str = "events.log";
+
+#[derive(Args, Debug)]
+pub(super) struct UpArguments {
+    /// The fleet file.
+    fleet: PathBuf,
+    /// Stop the guests after so many seconds; without it they run until they end or Ctrl-C.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    seconds: Option<u32>,
+    /// Print plain lines instead of a live table.
+    #[arg(long)]
+    headless: bool,
+    /// Write a report of the run to this file, as JSON.
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
+    /// Keep every guest's log and the list of decisions in this directory.
+    #[arg(long, value_name = "DIR")]
+    log_dir: Option<PathBuf>,
+}
+
+pub(super) fn up(arguments: &UpArguments) -> Result<ExitCode, Failure> {
+    let fleet = Fleet::load(&arguments.fleet).map_err(Failure::refused)?;
+    check_guests(&fleet)?;
+    vmm::check_kvm().map_err(without_kvm)?;
+    let events = arguments.log_dir.as_deref().map(open_logs).transpose()?;
+    let report = arguments.report.as_deref().map(|path| Ok((path, create(path)?))).transpose()?;
+
+    let mode = if arguments.headless { Mode::Plain } else { Mode::of_stdout() };
+    let limit = arguments.seconds.map(|seconds| Duration::from_secs(seconds.into()));
+    let options = RunOptions { limit, ..RunOptions::default() };
+    let mut watchers = Watchers { display: Display::new(io::stdout(), mode), events };
+    let start = |spec: &GuestSpec, target| start_guest(spec, target, arguments.log_dir.as_deref());
+    let outcome = run(&fleet, options, start, &mut watchers).map_err(Failure::broken)?;
+    // The table is complete and the cursor is back before the summary begins.
+    drop(watchers);
+
+    // Whoever closed standard output does not want the summary; the report and the exit code still count.
+    let _ = write_summary(&outcome, io::stdout());
+    if let Some((path, file)) = report {
+        report::write(&outcome, io::BufWriter::new(file))
+            .map_err(|error| Failure::broken(format!("{}: the report can't be written: {error}", path.display())))?;
+    }
+    Ok(if outcome.is_success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+// ---- Wiring: the one place that knows what runs the guests. ----
+
+/// Checks what only the VMM knows: whether it can boot these images in machines of these sizes.
+fn check_guests(fleet: &Fleet) -> Result<(), Failure> {
+    for GuestSpec { name, image, contract, .. } in &fleet.guests {
+        let refused = |why: String| Failure::refused(format!("guest {name:?}: {why}"));
+        vmm::check_size(contract.max).map_err(|error| refused(error.to_string()))?;
+        let info = vmm::check_image(image, contract.max)
+            .map_err(|error| refused(format!("the image {} {error}", image.display())))?;
+        let needed = FrameCount::from_bytes_ceil(info.end);
+        if needed > contract.min {
+            let min = contract.min;
+            let image = image.display();
+            return Err(refused(format!(
+                "the image {image} ends at {needed}, above min {min}, with which it starts; raise min"
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn start_guest(spec: &GuestSpec, target: FrameCount, log_dir: Option<&Path>) -> anyhow::Result<VmmGuest> {
+    let config = GuestConfig {
+        name: spec.name.clone(),
+        image: spec.image.clone(),
+        memory: spec.contract.max,
+        initial_grant: target,
+        command_line: spec.command_line.clone(),
+        log: log_dir.map(|directory| directory.join(format!("{}.log", spec.name))),
+        program: None,
+    };
+    Ok(VmmGuest::spawn(&config)?)
+}
+
+// ---- End of the wiring. ----
+
+fn without_kvm(error: KvmError) -> Failure {
+    Failure::refused(format!("{error}; without KVM, `cargo xtask test` still runs its tests under QEMU"))
+}
+
+/// All who watch a run.
+struct Watchers {
+    display: Display<io::Stdout>,
+    events: Option<EventLog<File>>,
+}
+
+impl Observer for Watchers {
+    fn happened(&mut self, event: &Event) {
+        self.display.happened(event);
+        if let Some(events) = &mut self.events {
+            events.happened(event);
+        }
+    }
+
+    fn looked(&mut self, status: &FleetStatus) {
+        self.display.looked(status);
+    }
+}
+
+/// Makes the log directory and the event log in it.
+fn open_logs(directory: &Path) -> Result<EventLog<File>, Failure> {
+    fs::create_dir_all(directory).map_err(|error| file_failure(directory, &error))?;
+    Ok(EventLog::new(create(&directory.join(EVENT_LOG))?))
+}
+
+fn create(path: &Path) -> Result<File, Failure> {
+    File::create(path).map_err(|error| file_failure(path, &error))
+}
+
+fn file_failure(path: &Path, error: &io::Error) -> Failure {
+    Failure::refused(format!("{}: can't be written: {error}; choose another place", path.display()))
+}

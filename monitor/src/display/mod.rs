@@ -1,0 +1,224 @@
+//! What a user sees of a run: a live table on a terminal, plain lines elsewhere, a summary at the end.
+//!
+//! The live table is redrawn in place with a handful of ANSI sequences (ECMA-48), each frame in one write. Text that comes from
+//! guests is foreign: control characters in it are replaced before they reach the terminal.
+
+mod event_log;
+mod summary;
+mod table;
+
+use std::io::{self, IsTerminal, Write};
+use std::time::Duration;
+
+use rustix::termios::tcgetwinsize;
+
+pub use self::event_log::EventLog;
+pub use self::summary::write_summary;
+
+use self::table::{Width, plain_line, table};
+use crate::supervisor::{Event, FleetStatus, Happening, Observer, seconds};
+
+/// Time between frames of the live table.
+const LIVE_PACE: Duration = Duration::from_millis(100);
+/// Time between plain lines.
+const PLAIN_PACE: Duration = Duration::from_secs(1);
+
+const HIDE_CURSOR: &str = "\x1b[?25l";
+const SHOW_CURSOR: &str = "\x1b[?25h";
+/// From the cursor to the end of the screen.
+const ERASE_BELOW: &str = "\x1b[J";
+
+/// How a run is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// A table that is redrawn in place.
+    Live,
+    /// Lines, no terminal control.
+    Plain,
+}
+
+impl Mode {
+    /// Live where standard output is a terminal that can do it.
+    #[must_use]
+    pub fn of_stdout() -> Self {
+        let is_dumb = std::env::var_os("TERM").is_none_or(|term| term.is_empty() || term == "dumb");
+        if io::stdout().is_terminal() && !is_dumb { Self::Live } else { Self::Plain }
+    }
+}
+
+/// Shows a run on `output`. A reader that goes away ends the showing, not the run.
+#[derive(Debug)]
+pub struct Display<W: Write> {
+    output: W,
+    mode: Mode,
+    /// When the next table or line is due.
+    due: Duration,
+    /// Lines of the table that stands on the screen.
+    standing: usize,
+    is_broken: bool,
+}
+
+impl<W: Write> Display<W> {
+    /// A display in `mode`.
+    pub fn new(output: W, mode: Mode) -> Self {
+        Self { output, mode, due: Duration::ZERO, standing: 0, is_broken: false }
+    }
+
+    fn put(&mut self, text: &str) {
+        if !self.is_broken {
+            self.is_broken = self.output.write_all(text.as_bytes()).and_then(|()| self.output.flush()).is_err();
+        }
+    }
+
+    fn draw(&mut self, status: &FleetStatus) {
+        let (columns, rows) = terminal_size();
+        let lines = table(status, Width(columns), rows.saturating_sub(1));
+        let mut frame = self.back_to_top();
+        frame.push_str(HIDE_CURSOR);
+        for line in &lines {
+            frame.push_str(line);
+            frame.push_str("\x1b[K\n");
+        }
+        frame.push_str(ERASE_BELOW);
+        self.standing = lines.len();
+        self.put(&frame);
+    }
+
+    /// Moves the cursor to the table's first line.
+    fn back_to_top(&self) -> String {
+        if self.standing == 0 { String::new() } else { format!("\x1b[{}A\r", self.standing) }
+    }
+}
+
+impl<W: Write> Observer for Display<W> {
+    fn happened(&mut self, event: &Event) {
+        // Targets change many times a second: the table shows them, and the decision log lists them.
+        if matches!(event.what, Happening::Target { .. }) {
+            return;
+        }
+        let line = printable(&format!("{}  {}", seconds(event.at), event.what));
+        // In live mode the line takes the place of the table, which is drawn anew below it.
+        let top = self.back_to_top();
+        let erase = if self.standing == 0 { "" } else { ERASE_BELOW };
+        self.put(&format!("{top}{erase}{line}\n"));
+        self.standing = 0;
+        if self.mode == Mode::Live {
+            self.due = Duration::ZERO;
+        }
+    }
+
+    fn looked(&mut self, status: &FleetStatus) {
+        if status.elapsed < self.due {
+            return;
+        }
+        match self.mode {
+            Mode::Live => {
+                self.draw(status);
+                self.due = status.elapsed.saturating_add(LIVE_PACE);
+            }
+            Mode::Plain => {
+                let lines: String =
+                    status.guests.iter().map(|guest| plain_line(status.elapsed, guest) + "\n").collect();
+                self.put(&lines);
+                self.due = status.elapsed.saturating_add(PLAIN_PACE);
+            }
+        }
+    }
+}
+
+impl<W: Write> Drop for Display<W> {
+    fn drop(&mut self) {
+        if self.mode == Mode::Live {
+            self.put(SHOW_CURSOR);
+        }
+    }
+}
+
+/// Columns and rows of the terminal, or what terminals have at least.
+fn terminal_size() -> (usize, usize) {
+    match tcgetwinsize(io::stdout()) {
+        Ok(size) if size.ws_col > 0 && size.ws_row > 0 => (size.ws_col.into(), size.ws_row.into()),
+        _ => (80, 24),
+    }
+}
+
+/// `text` without control characters.
+fn printable(text: &str) -> String {
+    text.chars().map(|character| if character.is_control() { '?' } else { character }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Display, Mode};
+    use crate::host::{EndReason, Ending};
+    use crate::supervisor::{Event, FleetStatus, GuestState, GuestStatus, Happening, Observer};
+    use aerostat_abi::units::FrameCount;
+    use std::time::Duration;
+
+    fn status(ms: u64) -> FleetStatus {
+        let mib = FrameCount::from_mib;
+        let guest = GuestStatus {
+            name: "alpha".into(),
+            state: GuestState::Growing,
+            max: mib(512),
+            size: mib(128),
+            balloon: mib(384),
+            target: mib(256),
+            resident: mib(100),
+            activity: "walk\x1b[2Jing".into(),
+        };
+        FleetStatus {
+            elapsed: Duration::from_millis(ms),
+            pool: mib(768),
+            granted: mib(256),
+            resident: mib(100),
+            moved: mib(12),
+            guests: vec![guest],
+        }
+    }
+
+    fn shown(mode: Mode, show: impl FnOnce(&mut Display<&mut Vec<u8>>)) -> String {
+        let mut output = Vec::new();
+        let mut display = Display::new(&mut output, mode);
+        show(&mut display);
+        drop(display);
+        String::from_utf8(output).unwrap()
+    }
+
+    fn ended() -> Event {
+        let ending = Ending { reason: EndReason::Fault("at\x07 0".into()), details: Vec::new() };
+        Event { at: Duration::from_secs(1), what: Happening::Ended { guest: "alpha".into(), ending } }
+    }
+
+    #[test]
+    fn plain_lines_have_units_and_no_control_characters() {
+        let text = shown(Mode::Plain, |display| {
+            display.looked(&status(0));
+            display.looked(&status(999));
+            display.happened(&ended());
+            display.looked(&status(1000));
+        });
+        let line = "growing    guest size 128 MiB, balloon size 384 MiB, target 256 MiB, resident 100 MiB; walk?[2Jing";
+        let lines = [
+            format!("   0.00 s  alpha  {line}"),
+            "   1.00 s  alpha ended: guest fault: at? 0".into(),
+            format!("   1.00 s  alpha  {line}"),
+        ];
+        assert_eq!(text.lines().collect::<Vec<_>>(), lines);
+    }
+
+    #[test]
+    fn the_table_stays_in_place() {
+        let text = shown(Mode::Live, |display| {
+            display.looked(&status(0));
+            display.looked(&status(50));
+            display.looked(&status(100));
+            display.happened(&ended());
+            display.looked(&status(110));
+        });
+        assert_eq!(text.matches("alpha ").count(), 4, "three tables and an event");
+        assert_eq!(text.matches("\x1b[4A\r").count(), 2, "back to the top for the second table and for the event");
+        assert!(!text.contains("\x1b[2J"), "foreign text moves nothing");
+        assert!(text.ends_with("\x1b[?25h"), "the cursor comes back");
+    }
+}

@@ -1,0 +1,321 @@
+//! Fleet files: which guests run together, and how much memory they share. The format in prose is `docs/fleet-file.md`.
+//!
+//! A [`Fleet`] in hand is valid: names are unique and fit for file names, sizes are whole huge frames in order, the minima fit the
+//! pool, every image is a file. Whatever is wrong with a file is said in one line before anything is started.
+
+use std::collections::HashSet;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use aerostat_abi::units::FrameCount;
+use serde::Deserialize;
+
+use crate::scheduler::Contract;
+use crate::size::Size;
+
+/// What a guest kernel needs to boot and to run an application that does nothing.
+const SMALLEST_MIN: FrameCount = FrameCount::from_mib(16);
+/// Bytes of the longest name; a name becomes a row's head and part of a file name.
+const LONGEST_NAME: usize = 32;
+/// Bytes of the longest command line.
+const LONGEST_COMMAND_LINE: usize = 1024;
+
+/// A fleet as a valid file describes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fleet {
+    /// The host memory that all guests share.
+    pub pool: FrameCount,
+    /// The guests, in the order of the file.
+    pub guests: Vec<GuestSpec>,
+}
+
+/// One guest of a fleet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GuestSpec {
+    /// Unique in its fleet; letters, digits, `-`, `_`, `.`.
+    pub name: String,
+    /// The image, found from the directory of the fleet file.
+    pub image: PathBuf,
+    /// How small and how large the guest may be.
+    pub contract: Contract,
+    /// The application's command line.
+    pub command_line: String,
+}
+
+/// Why a fleet file can't be used: one line that begins with the file's name.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {problem}", file.display())]
+pub struct FleetError {
+    file: PathBuf,
+    problem: Problem,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Problem {
+    #[error("can't read the fleet file: {0}")]
+    Unreadable(io::Error),
+    #[error("line {line}: {message}")]
+    Malformed { line: usize, message: String },
+    #[error("there is no [[guest]]; name at least one")]
+    NoGuests,
+    #[error("a guest has an empty name; give every guest a name")]
+    EmptyName,
+    #[error(
+        "the name {0:?} can't be used; take at most {LONGEST_NAME} letters, digits, '-', '_' and '.', a letter or digit first"
+    )]
+    BadName(String),
+    #[error("two guests are named {0:?}; give every guest a name of its own")]
+    DuplicateName(String),
+    #[error(
+        "{what} is {size}, not a multiple of 2M; guest memory is dealt in blocks of 2 MiB, take {below} or {above}"
+    )]
+    NotWhole { what: String, size: Size, below: String, above: String },
+    #[error("pool is 0; say how much host memory the guests share")]
+    EmptyPool,
+    #[error("guest {0:?}: max is 0; say how large the guest may become")]
+    ZeroMax(String),
+    #[error("guest {name:?}: min {min} is above max {max}; lower min or raise max")]
+    MinAboveMax { name: String, min: Size, max: Size },
+    #[error("guest {name:?}: min {min} is too little for a kernel to run; take at least 16M")]
+    MinTooSmall { name: String, min: Size },
+    #[error("the minima of the guests add up to {minima} and the pool has {pool}; raise pool or lower some min")]
+    MinimaExceedPool { minima: FrameCount, pool: FrameCount },
+    #[error("guest {name:?}: the command line has {length} bytes; take at most {LONGEST_COMMAND_LINE}")]
+    LongCommandLine { name: String, length: usize },
+    #[error("guest {0:?}: the command line has a control character; take printable text")]
+    ControlCharacter(String),
+    #[error("guest {name:?}: the image {} {why}; build it or correct the path", image.display())]
+    BadImage { name: String, image: PathBuf, why: String },
+}
+
+/// The file's own shape.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FleetFile {
+    pool: Size,
+    #[serde(default, rename = "guest")]
+    guests: Vec<GuestTable>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct GuestTable {
+    name: String,
+    image: PathBuf,
+    min: Size,
+    max: Size,
+    #[serde(default)]
+    command_line: String,
+}
+
+impl Fleet {
+    /// Reads and checks the fleet file at `path`.
+    ///
+    /// # Errors
+    ///
+    /// [`FleetError`] for the first thing that is wrong with it.
+    pub fn load(path: &Path) -> Result<Self, FleetError> {
+        let fail = |problem| FleetError { file: path.into(), problem };
+        let text = fs::read_to_string(path).map_err(|error| fail(Problem::Unreadable(error)))?;
+        let directory = path.parent().unwrap_or(Path::new(""));
+        Self::parse(&text, directory).map_err(fail)
+    }
+
+    fn parse(text: &str, directory: &Path) -> Result<Self, Problem> {
+        let file: FleetFile = toml::from_str(text).map_err(|error| malformed(text, &error))?;
+        let pool = whole("pool".into(), file.pool)?;
+        if pool == FrameCount::ZERO {
+            return Err(Problem::EmptyPool);
+        }
+        if file.guests.is_empty() {
+            return Err(Problem::NoGuests);
+        }
+        let mut names = HashSet::new();
+        let mut guests = Vec::with_capacity(file.guests.len());
+        for table in file.guests {
+            let guest = table.check(directory)?;
+            if !names.insert(guest.name.clone()) {
+                return Err(Problem::DuplicateName(guest.name));
+            }
+            guests.push(guest);
+        }
+        let minima =
+            guests.iter().fold(FrameCount::ZERO, |sum: FrameCount, guest| sum.saturating_add(guest.contract.min));
+        if minima > pool {
+            return Err(Problem::MinimaExceedPool { minima, pool });
+        }
+        // Last, because a file is usually wrong before an image is missing.
+        guests.iter().try_for_each(check_image_file)?;
+        Ok(Self { pool, guests })
+    }
+}
+
+impl GuestTable {
+    fn check(self, directory: &Path) -> Result<GuestSpec, Problem> {
+        let Self { name, image, min, max, command_line } = self;
+        check_name(&name)?;
+        if max.bytes() == 0 {
+            return Err(Problem::ZeroMax(name));
+        }
+        if min > max {
+            return Err(Problem::MinAboveMax { name, min, max });
+        }
+        let contract = Contract {
+            min: whole(format!("guest {name:?}: min"), min)?,
+            max: whole(format!("guest {name:?}: max"), max)?,
+        };
+        if contract.min < SMALLEST_MIN {
+            return Err(Problem::MinTooSmall { name, min });
+        }
+        if command_line.len() > LONGEST_COMMAND_LINE {
+            return Err(Problem::LongCommandLine { name, length: command_line.len() });
+        }
+        if command_line.chars().any(char::is_control) {
+            return Err(Problem::ControlCharacter(name));
+        }
+        Ok(GuestSpec { name, image: directory.join(image), contract, command_line })
+    }
+}
+
+fn check_name(name: &str) -> Result<(), Problem> {
+    let Some(first) = name.bytes().next() else {
+        return Err(Problem::EmptyName);
+    };
+    let is_fit = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    if !first.is_ascii_alphanumeric() || !name.bytes().all(is_fit) || name.len() > LONGEST_NAME {
+        return Err(Problem::BadName(name.into()));
+    }
+    Ok(())
+}
+
+fn check_image_file(guest: &GuestSpec) -> Result<(), Problem> {
+    let bad = |why: String| Problem::BadImage { name: guest.name.clone(), image: guest.image.clone(), why };
+    match fs::metadata(&guest.image) {
+        Ok(metadata) if metadata.is_file() => Ok(()),
+        Ok(_) => Err(bad("is not a file".into())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(bad("does not exist".into())),
+        Err(error) => Err(bad(format!("can't be used ({error})"))),
+    }
+}
+
+/// A size in frames, if it is a whole number of huge frames.
+fn whole(what: String, size: Size) -> Result<FrameCount, Problem> {
+    size.whole_huge_frames().ok_or_else(|| {
+        let below_mib = size.bytes() >> 21 << 1;
+        Problem::NotWhole { what, size, below: format!("{below_mib}M"), above: format!("{}M", below_mib + 2) }
+    })
+}
+
+/// The parser's message on one line, with the line of the file that it is about.
+fn malformed(text: &str, error: &toml::de::Error) -> Problem {
+    let start = error.span().map_or(0, |span| span.start);
+    let line = 1 + text.bytes().take(start).filter(|&byte| byte == b'\n').count();
+    Problem::Malformed { line, message: error.message().replace('\n', ", ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Fleet;
+    use aerostat_abi::units::FrameCount;
+    use proptest::proptest;
+    use std::fs;
+
+    const GOOD: &str = r#"
+pool = "768M"
+
+[[guest]]
+name = "alpha"
+image = "image"
+min = "64M"
+max = "512M"
+command_line = "phases=64M:3s repeat"
+
+[[guest]]
+name = "beta"
+image = "image"
+min = "64M"
+max = "1G"
+"#;
+
+    /// Loads a file of this text beside a file named `image`; an error without the directory.
+    fn load(text: &str) -> Result<Fleet, String> {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join("image"), "").unwrap();
+        let path = directory.path().join("fleet.toml");
+        fs::write(&path, text).unwrap();
+        Fleet::load(&path).map_err(|error| error.to_string().replace(&format!("{}/", directory.path().display()), ""))
+    }
+
+    #[test]
+    fn a_good_file_is_a_fleet() {
+        let fleet = load(GOOD).unwrap();
+        assert_eq!(fleet.pool, FrameCount::from_mib(768));
+        let [alpha, beta] = &fleet.guests[..] else { panic!("two guests") };
+        assert_eq!((alpha.name.as_str(), beta.name.as_str()), ("alpha", "beta"));
+        assert!(alpha.image.is_absolute() && alpha.image.ends_with("image"));
+        assert_eq!(alpha.command_line, "phases=64M:3s repeat");
+        assert_eq!(beta.contract.max, FrameCount::from_mib(1024));
+        assert_eq!(beta.command_line, "");
+    }
+
+    #[test]
+    fn every_mistake_is_named_in_one_line() {
+        let mistakes = [
+            ("768M", "768", "line 2: \"768\" is not a size"),
+            ("\"768M\"", "768", "line 2: invalid type: integer `768`, expected a size in quotes such as \"512M\""),
+            (
+                "768M",
+                "767M",
+                "pool is 767M, not a multiple of 2M; guest memory is dealt in blocks of 2 MiB, take 766M or 768M",
+            ),
+            ("768M", "0M", "pool is 0"),
+            ("768M", "96M", "the minima of the guests add up to 128.0 MiB and the pool has 96.0 MiB"),
+            ("768M", "99999999999G", "line 2: \"99999999999G\" is too large a size"),
+            ("pool =", "pools =", "line 2: unknown field `pools`"),
+            ("pool =", "pool", "line 2: "),
+            ("beta", "alpha", "two guests are named \"alpha\""),
+            ("beta", "", "a guest has an empty name"),
+            ("beta", "../beta", "the name \"../beta\" can't be used"),
+            ("beta", ".beta", "the name \".beta\" can't be used"),
+            ("max = \"512M\"", "max = \"0M\"", "guest \"alpha\": max is 0"),
+            ("max = \"512M\"", "max = \"62M\"", "guest \"alpha\": min 64M is above max 62M"),
+            ("max = \"512M\"", "max = \"513M\"", "guest \"alpha\": max is 513M, not a multiple of 2M"),
+            ("min = \"64M\"", "min = \"2M\"", "guest \"alpha\": min 2M is too little for a kernel"),
+            ("min = \"64M\"", "min = \"0M\"", "guest \"alpha\": min 0K is too little for a kernel"),
+            ("min = \"64M\"", "", "line 4: missing field `min`"),
+            ("\"image\"", "\"nowhere\"", "guest \"alpha\": the image nowhere does not exist"),
+            ("\"image\"", "\".\"", "guest \"alpha\": the image . is not a file"),
+            ("repeat", "\\u0000", "guest \"alpha\": the command line has a control character"),
+            ("command_line", "comand_line", "line 9: unknown field `comand_line`"),
+        ];
+        for (good, bad, expected) in mistakes {
+            let message = load(&GOOD.replacen(good, bad, 1)).unwrap_err();
+            assert!(message.starts_with(&format!("fleet.toml: {expected}")), "{good} -> {bad}: {message}");
+            assert!(!message.contains('\n'), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_fleet_needs_guests_and_a_file() {
+        assert!(load("pool = \"64M\"").unwrap_err().contains("there is no [[guest]]"));
+        let error = Fleet::load("nowhere.toml".as_ref()).unwrap_err().to_string();
+        assert!(error.starts_with("nowhere.toml: can't read the fleet file: No such file"), "{error}");
+    }
+
+    #[test]
+    fn the_example_is_valid_but_for_the_images() {
+        let text = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../fleets/demo.toml")).unwrap();
+        let text = text.replace("../target/x86_64-unknown-none/release/memwalk", "image");
+        let fleet = load(&text).unwrap();
+        let sum = fleet.guests.iter().map(|guest| guest.contract.max.mib()).sum::<u64>();
+        assert_eq!(sum, 2 * fleet.pool.mib(), "overcommitted twice");
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_panics(text: String) {
+            let _ = Fleet::parse(&text, "".as_ref());
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! The report of a run: JSON for whoever measures. Its schema in prose is `docs/report.md`.
+
+use std::io;
+use std::time::Duration;
+
+use aerostat_abi::units::{FRAMES_PER_MIB, FrameCount};
+use serde::Serialize;
+
+use crate::scheduler::Reading;
+use crate::supervisor::{GuestOutcome, Outcome};
+
+/// Time between samples at first.
+const PACE_MS: u64 = 100;
+/// Samples at which every second one is dropped and the pace halved: a report covers days as well as seconds.
+const LIMIT: usize = 36_000;
+
+/// One guest at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Sample {
+    ms: u64,
+    size_mib: u64,
+    balloon_mib: u64,
+    target_mib: u64,
+    resident_mib: u64,
+}
+
+impl Sample {
+    /// What was seen `elapsed` after the run began.
+    #[must_use]
+    pub fn new(elapsed: Duration, size: FrameCount, reading: &Reading) -> Self {
+        Self {
+            ms: u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
+            size_mib: size.mib(),
+            balloon_mib: reading.balloon.mib(),
+            target_mib: reading.target.mib(),
+            resident_mib: mib_ceil(reading.resident),
+        }
+    }
+}
+
+/// A guest's samples, a bounded number of them at an even pace.
+#[derive(Debug, Serialize)]
+#[serde(transparent)]
+pub struct Samples {
+    samples: Vec<Sample>,
+    #[serde(skip)]
+    pace_ms: u64,
+}
+
+impl Default for Samples {
+    fn default() -> Self {
+        Self { samples: Vec::new(), pace_ms: PACE_MS }
+    }
+}
+
+impl Samples {
+    /// Keeps `sample` if it is time for one.
+    pub fn record(&mut self, sample: Sample) {
+        if self.samples.last().is_some_and(|last| sample.ms < last.ms.saturating_add(self.pace_ms)) {
+            return;
+        }
+        if self.samples.len() == LIMIT {
+            let mut place = 0;
+            self.samples.retain(|_| {
+                place += 1;
+                place % 2 == 1
+            });
+            self.pace_ms *= 2;
+        }
+        self.samples.push(sample);
+    }
+}
+
+#[derive(Serialize)]
+struct Report<'a> {
+    pool_mib: u64,
+    moved_mib: u64,
+    peak_resident_mib: u64,
+    violations: u64,
+    guests: Vec<GuestReport<'a>>,
+}
+
+#[derive(Serialize)]
+struct GuestReport<'a> {
+    name: &'a str,
+    min_mib: u64,
+    max_mib: u64,
+    spawn_to_main_ms: Option<f64>,
+    samples: &'a Samples,
+    app: AppReport,
+    exit: String,
+}
+
+#[derive(Serialize)]
+struct AppReport {
+    verified_bytes: u64,
+    errors: u64,
+}
+
+/// Writes the report of a run.
+///
+/// # Errors
+///
+/// What writing to `output` failed with.
+pub fn write(outcome: &Outcome, mut output: impl io::Write) -> io::Result<()> {
+    let report = Report {
+        pool_mib: outcome.pool.mib(),
+        moved_mib: outcome.moved.mib(),
+        peak_resident_mib: mib_ceil(outcome.peak_resident),
+        violations: outcome.violations,
+        guests: outcome.guests.iter().map(GuestReport::new).collect(),
+    };
+    serde_json::to_writer_pretty(&mut output, &report)?;
+    writeln!(output)?;
+    output.flush()
+}
+
+impl<'a> GuestReport<'a> {
+    fn new(guest: &'a GuestOutcome) -> Self {
+        Self {
+            name: &guest.name,
+            min_mib: guest.contract.min.mib(),
+            max_mib: guest.contract.max.mib(),
+            spawn_to_main_ms: guest.spawn_to_main.map(|span| span.as_secs_f64() * 1e3),
+            samples: &guest.samples,
+            app: AppReport { verified_bytes: guest.verified_bytes, errors: guest.app_errors },
+            exit: guest.ending.reason.to_string(),
+        }
+    }
+}
+
+/// Mebibytes rounded up: what is compared with a limit must not look smaller than it is.
+fn mib_ceil(count: FrameCount) -> u64 {
+    count.0.div_ceil(FRAMES_PER_MIB)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{LIMIT, Sample, Samples, write};
+    use crate::host::{EndReason, Ending};
+    use crate::scheduler::{Contract, Reading};
+    use crate::supervisor::{GuestOutcome, Outcome};
+    use aerostat_abi::units::FrameCount;
+    use std::time::Duration;
+
+    fn sample(ms: u64) -> Sample {
+        let reading = Reading {
+            balloon: FrameCount::from_mib(448),
+            resident: FrameCount::from_mib(60),
+            target: FrameCount::from_mib(64),
+        };
+        Sample::new(Duration::from_millis(ms), FrameCount::from_mib(64), &reading)
+    }
+
+    #[test]
+    fn the_report_has_the_published_shape() {
+        let mut samples = Samples::default();
+        [20, 40, 119, 120].into_iter().for_each(|ms| samples.record(sample(ms)));
+        let guest = GuestOutcome {
+            name: "alpha".into(),
+            contract: Contract { min: FrameCount::from_mib(64), max: FrameCount::from_mib(512) },
+            spawn_to_main: Some(Duration::from_micros(4250)),
+            samples,
+            verified_bytes: 77,
+            app_errors: 0,
+            ending: Ending { reason: EndReason::Stopped, details: Vec::new() },
+        };
+        let outcome = Outcome {
+            elapsed: Duration::from_secs(20),
+            pool: FrameCount::from_mib(768),
+            moved: FrameCount(255),
+            peak_resident: FrameCount(257),
+            violations: 0,
+            guests: vec![guest],
+        };
+        let mut json = Vec::new();
+        write(&outcome, &mut json).unwrap();
+        let sample_at = |ms: u64| serde_json::json!({"ms": ms, "size_mib": 64, "balloon_mib": 448, "target_mib": 64, "resident_mib": 60});
+        assert_eq!(
+            serde_json::from_slice::<serde_json::Value>(&json).unwrap(),
+            serde_json::json!({
+                "pool_mib": 768, "moved_mib": 0, "peak_resident_mib": 2, "violations": 0,
+                "guests": [{
+                    "name": "alpha", "min_mib": 64, "max_mib": 512, "spawn_to_main_ms": 4.25,
+                    "samples": [sample_at(20), sample_at(120)],
+                    "app": {"verified_bytes": 77, "errors": 0}, "exit": "stopped",
+                }],
+            })
+        );
+        assert!(outcome.is_success());
+    }
+
+    #[test]
+    fn a_long_run_has_fewer_samples_not_more() {
+        let mut samples = Samples::default();
+        (0..3 * LIMIT as u64).for_each(|step| samples.record(sample(step * 100)));
+        assert!(samples.samples.len() <= LIMIT);
+        assert_eq!(samples.pace_ms, 400);
+        assert!(samples.samples.windows(2).all(|pair| pair[0].ms < pair[1].ms));
+    }
+}

@@ -1,0 +1,147 @@
+//! A guest without a machine: a balloon that follows its target some frames per step, with resident memory a step behind.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::rc::Rc;
+
+use aerostat_abi::registers::{BootStage, Facts, RegisterPage};
+use aerostat_abi::statistics::{Statistics, activity};
+use aerostat_abi::units::FrameCount;
+
+use crate::clock::Moment;
+use crate::host::{EndReason, Ending, GuestEvent, GuestHandle};
+
+/// Frames that the fake's balloon moves per step.
+const STEP: FrameCount = FrameCount::from_mib(40);
+
+/// How a fake takes being asked to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Manners {
+    /// It ends.
+    Obliging,
+    /// It ends only when killed.
+    Stubborn,
+    /// Nothing ends it.
+    Immortal,
+}
+
+/// What a test holds of a fake guest.
+#[derive(Debug)]
+pub(super) struct Machine {
+    page: RegisterPage,
+    total: FrameCount,
+    manners: Manners,
+    /// What the application uses when it can get it.
+    need: Cell<FrameCount>,
+    resident: Cell<FrameCount>,
+    events: RefCell<VecDeque<GuestEvent>>,
+    bell: RefCell<UnixStream>,
+    pub(super) doorbells: Cell<u32>,
+}
+
+/// What the supervisor holds of it.
+#[derive(Debug)]
+pub(super) struct FakeGuest {
+    machine: Rc<Machine>,
+    link: UnixStream,
+}
+
+impl Machine {
+    /// A machine of `total` frames whose guest has reached `main`, and its handle.
+    pub(super) fn boot(total: FrameCount, target: FrameCount, manners: Manners) -> (Rc<Self>, FakeGuest) {
+        let (link, bell) = UnixStream::pair().unwrap();
+        link.set_nonblocking(true).unwrap();
+        let machine = Rc::new(Self {
+            page: RegisterPage::new(),
+            total,
+            manners,
+            need: Cell::new(FrameCount::ZERO),
+            resident: Cell::new(FrameCount::ZERO),
+            events: RefCell::default(),
+            bell: RefCell::new(bell),
+            doorbells: Cell::new(0),
+        });
+        machine.page.initialise(target);
+        machine.page.mark_boot(BootStage::Main, Moment::default().after(std::time::Duration::from_millis(5)).ns());
+        machine.publish(target, Moment::default());
+        (Rc::clone(&machine), FakeGuest { machine, link })
+    }
+
+    pub(super) fn need(&self, need: FrameCount) {
+        self.need.set(need);
+    }
+
+    /// One step of the guest: its balloon moves, resident memory follows what was free to move a step ago.
+    pub(super) fn step(&self, now: Moment) {
+        let size = self.page.facts().size;
+        let target = self.page.target();
+        let next = if target > size {
+            size.saturating_add(STEP).min(target)
+        } else {
+            size.saturating_sub(STEP).max(target).max(self.need.get().min(size))
+        };
+        self.resident.set(self.need.get().min(size).min(next));
+        self.publish(next, now);
+    }
+
+    fn publish(&self, size: FrameCount, now: Moment) {
+        let balloon = self.total.saturating_sub(size);
+        let used = self.need.get().min(size);
+        self.page.set_balloon_facts(&Facts { size, balloon, last_call_ns: now.ns(), ..Facts::default() });
+        self.page.set_resident(self.resident.get());
+        let statistics = Statistics {
+            total_frames: self.total.0,
+            free_frames: size.saturating_sub(used).0,
+            wanted_frames: self.need.get().saturating_sub(used).0,
+            balloon_frames: balloon.0,
+            verified_bytes: 4096,
+            activity: activity("walking"),
+            ..Statistics::default()
+        };
+        self.page.set_statistics(&statistics.encode());
+    }
+
+    pub(super) fn say(&self, event: GuestEvent) {
+        self.events.borrow_mut().push_back(event);
+        self.bell.borrow_mut().write_all(&[1]).unwrap();
+    }
+
+    pub(super) fn end(&self, reason: EndReason) {
+        self.say(GuestEvent::Ended(Ending { reason, details: Vec::new() }));
+    }
+}
+
+impl GuestHandle for FakeGuest {
+    fn registers(&self) -> &RegisterPage {
+        &self.machine.page
+    }
+
+    fn set_target(&self, target: FrameCount) {
+        self.machine.page.set_target(target);
+        self.machine.doorbells.set(self.machine.doorbells.get() + 1);
+    }
+
+    fn event_fd(&self) -> BorrowedFd<'_> {
+        self.link.as_fd()
+    }
+
+    fn next_event(&mut self) -> Option<GuestEvent> {
+        let _ = self.link.read(&mut [0]);
+        self.machine.events.borrow_mut().pop_front()
+    }
+
+    fn request_stop(&mut self) {
+        if self.machine.manners == Manners::Obliging {
+            self.machine.end(EndReason::Stopped);
+        }
+    }
+
+    fn kill(&mut self) {
+        if self.machine.manners != Manners::Immortal {
+            self.machine.end(EndReason::Killed(9));
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! The supervisor's record of one guest, from before its start until after its end.
+
+use std::time::Duration;
+
+use aerostat_abi::registers::{BootStage, Facts};
+use aerostat_abi::statistics::Statistics;
+use aerostat_abi::units::FrameCount;
+
+use super::status::{GuestState, GuestStatus};
+use crate::clock::Moment;
+use crate::fleet::GuestSpec;
+use crate::host::{Ending, GuestEvent, GuestHandle};
+use crate::report::Samples;
+use crate::scheduler::{Contract, GuestId, GuestSample, Hints, Reading, Usage};
+
+/// How long a guest may stay away from its balloon before it counts as silent; its driver comes once a second.
+const SILENCE: Duration = Duration::from_secs(5);
+/// Events that one guest may have handled per round, so that a noisy guest does not keep the supervisor from the others.
+const EVENTS_PER_ROUND: usize = 64;
+
+/// One guest's record.
+#[derive(Debug)]
+pub(super) struct Guest<G> {
+    pub(super) id: GuestId,
+    pub(super) name: String,
+    pub(super) contract: Contract,
+    /// The process, until it ended.
+    pub(super) handle: Option<G>,
+    pub(super) ending: Option<Ending>,
+    pub(super) target: FrameCount,
+    pub(super) samples: Samples,
+    spawned: Moment,
+    facts: Facts,
+    statistics: Statistics,
+    state: GuestState,
+    spawn_to_main: Option<Duration>,
+}
+
+/// What a guest's events ask for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum News {
+    /// Nothing new.
+    Nothing,
+    /// Somebody in the guest waits for memory.
+    Pressure,
+    /// The guest ended.
+    Ended(Ending),
+}
+
+impl<G: GuestHandle> Guest<G> {
+    /// The record of a guest whose process was started; `spawned` is the moment before.
+    pub(super) fn new(id: GuestId, spec: &GuestSpec, handle: G, spawned: Moment) -> Self {
+        let target = handle.registers().target();
+        Self {
+            id,
+            name: spec.name.clone(),
+            contract: spec.contract,
+            handle: Some(handle),
+            ending: None,
+            target,
+            samples: Samples::default(),
+            spawned,
+            facts: Facts::default(),
+            statistics: Statistics::default(),
+            state: GuestState::Starting,
+            spawn_to_main: None,
+        }
+    }
+
+    /// Reads the register page; a guest that ended keeps what was read last.
+    pub(super) fn look(&mut self, now: Moment) {
+        let Some(handle) = &self.handle else { return };
+        let page = handle.registers();
+        self.facts = page.facts();
+        self.statistics = page.statistics();
+        let main = page.boot_ns(BootStage::Main);
+        if main != 0 {
+            self.spawn_to_main.get_or_insert_with(|| Moment::from_ns(main).since(self.spawned));
+        }
+        let last_heard = self.spawned.max(Moment::from_ns(self.facts.last_call_ns));
+        self.state = if now.since(last_heard) > SILENCE {
+            GuestState::Silent
+        } else if main == 0 {
+            GuestState::Starting
+        } else {
+            GuestState::of_sizes(self.facts.size, self.target)
+        };
+    }
+
+    /// What the handle has to say, in one piece.
+    pub(super) fn news(&mut self) -> News {
+        let mut news = News::Nothing;
+        let Some(handle) = &mut self.handle else { return news };
+        for _ in 0..EVENTS_PER_ROUND {
+            match handle.next_event() {
+                Some(GuestEvent::Ended(ending)) => return News::Ended(ending),
+                Some(GuestEvent::Pressure) => news = News::Pressure,
+                None => break,
+            }
+        }
+        news
+    }
+
+    /// Closes the record of a living guest: its last facts are read, its process is let go, its memory is gone.
+    pub(super) fn end(&mut self, ending: Ending, now: Moment) {
+        self.look(now);
+        self.handle = None;
+        self.ending = Some(ending);
+        self.state = GuestState::Ended;
+        self.target = FrameCount::ZERO;
+        self.facts = Facts::default();
+    }
+
+    /// Tells the guest its new target.
+    pub(super) fn set_target(&mut self, target: FrameCount) {
+        self.target = target;
+        if let Some(handle) = &self.handle {
+            handle.set_target(target);
+        }
+    }
+
+    pub(super) fn resident(&self) -> FrameCount {
+        self.facts.resident
+    }
+
+    pub(super) fn sample(&self) -> GuestSample {
+        let hints = match Usage::from_statistics(&self.statistics, self.contract) {
+            None => Hints::None,
+            Some(usage) if self.state == GuestState::Silent => Hints::Stale(usage),
+            Some(usage) => Hints::Report(usage),
+        };
+        GuestSample { size: self.facts.size, resident: self.facts.resident, hints }
+    }
+
+    pub(super) fn reading(&self) -> Reading {
+        Reading { balloon: self.facts.balloon, resident: self.facts.resident, target: self.target }
+    }
+
+    pub(super) fn status(&self) -> GuestStatus {
+        GuestStatus {
+            name: self.name.clone(),
+            state: self.state,
+            max: self.contract.max,
+            size: self.facts.size,
+            balloon: self.facts.balloon,
+            target: self.target,
+            resident: self.facts.resident,
+            activity: self.statistics.activity_text().to_owned(),
+        }
+    }
+
+    pub(super) fn spawn_to_main(&self) -> Option<Duration> {
+        self.spawn_to_main
+    }
+
+    pub(super) fn statistics(&self) -> &Statistics {
+        &self.statistics
+    }
+}

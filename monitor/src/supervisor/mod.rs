@@ -1,0 +1,273 @@
+//! The supervisor: starts guests, looks at them, carries the scheduler's decisions out, and keeps the books of a run.
+//!
+//! One thread, no locks. [`Supervisor`] is the machine: it is told the moment and knows guests only by [`GuestHandle`], so it runs
+//! against fake guests and a fake clock in tests. [`run`] is the loop around it: it waits for events, signals and the next look.
+//!
+//! A *look* reads every register page, checks that the pool is not overdrawn, and decides. Looks happen at a steady pace, sooner
+//! while somebody is short of memory, and at once when a guest reports pressure or ends.
+
+#[cfg(test)]
+mod fake;
+mod guest;
+mod outcome;
+mod run_loop;
+mod signals;
+mod status;
+#[cfg(test)]
+mod tests;
+
+use std::os::fd::BorrowedFd;
+use std::time::Duration;
+
+use aerostat_abi::units::FrameCount;
+
+pub use self::outcome::{GuestOutcome, Outcome};
+pub use self::run_loop::{Observer, RunError, RunOptions, run};
+pub use self::signals::StopSignals;
+pub use self::status::{Event, FleetStatus, GuestState, GuestStatus, Happening};
+
+use self::guest::{Guest, News};
+use crate::clock::Moment;
+use crate::fleet::GuestSpec;
+use crate::host::{EndReason, Ending, GuestHandle};
+use crate::report::Sample;
+use crate::scheduler::{AdmissionError, Decision, MovedAccount, Policy, Scheduler};
+
+/// What a VMM process's measure of its guest's resident memory may be too large by: memory of its own, and the inexactness of the
+/// host's counters.
+const OWN_MEMORY: FrameCount = FrameCount::from_mib(2);
+
+/// A fleet that runs.
+#[derive(Debug)]
+pub struct Supervisor<G> {
+    pool: FrameCount,
+    began: Moment,
+    scheduler: Scheduler,
+    moved: MovedAccount,
+    guests: Vec<Guest<G>>,
+    events: Vec<Event>,
+    violations: u64,
+    peak_resident: FrameCount,
+}
+
+/// Why a guest was not started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The pool can't honour its contract.
+    #[error("guest {name:?} is not admitted: {source}")]
+    NotAdmitted {
+        /// The guest.
+        name: String,
+        /// Why.
+        source: AdmissionError,
+    },
+    /// Its process could not be started.
+    #[error("guest {name:?} can't be started: {source:#}")]
+    NotStarted {
+        /// The guest.
+        name: String,
+        /// Why.
+        source: anyhow::Error,
+    },
+}
+
+/// Whether what was heard is worth a look at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attention {
+    /// It can wait for the next look.
+    None,
+    /// A guest waits for memory, or one ended and left its memory.
+    Needed,
+}
+
+impl<G: GuestHandle> Supervisor<G> {
+    /// A supervisor of `pool`, without guests; the run begins `now`.
+    #[must_use]
+    pub fn new(pool: FrameCount, policy: Policy, now: Moment) -> Self {
+        Self {
+            pool,
+            began: now,
+            scheduler: Scheduler::new(pool, policy),
+            moved: MovedAccount::default(),
+            guests: Vec::new(),
+            events: Vec::new(),
+            violations: 0,
+            peak_resident: FrameCount::ZERO,
+        }
+    }
+
+    /// Admits a guest and has its process started by `start`, which is handed the guest's first target.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`]; the other guests are as before.
+    pub fn start(
+        &mut self,
+        spec: &GuestSpec,
+        now: Moment,
+        start: impl FnOnce(&GuestSpec, FrameCount) -> anyhow::Result<G>,
+    ) -> Result<(), StartError> {
+        let (id, target) = self
+            .scheduler
+            .admit(spec.contract, now)
+            .map_err(|source| StartError::NotAdmitted { name: spec.name.clone(), source })?;
+        let handle = start(spec, target).map_err(|source| {
+            self.scheduler.remove(id);
+            StartError::NotStarted { name: spec.name.clone(), source }
+        })?;
+        self.moved.granted(id, target);
+        self.guests.push(Guest::new(id, spec, handle, now));
+        self.note(now, Happening::Started { guest: spec.name.clone(), target });
+        Ok(())
+    }
+
+    /// Takes in what guests have to say.
+    pub fn hear(&mut self, now: Moment) -> Attention {
+        let mut attention = Attention::None;
+        for place in 0..self.guests.len() {
+            match self.guests[place].news() {
+                News::Nothing => continue,
+                News::Pressure => {}
+                News::Ended(ending) => self.end(place, ending, now),
+            }
+            attention = Attention::Needed;
+        }
+        attention
+    }
+
+    /// Looks at every guest, keeps the books, and decides.
+    pub fn look(&mut self, now: Moment) {
+        for guest in self.guests.iter_mut().filter(|guest| guest.handle.is_some()) {
+            guest.look(now);
+            self.scheduler.observe(guest.id, &guest.sample());
+            self.moved.observe(guest.id, guest.reading(), now);
+        }
+        self.check_pool(now);
+        for decision in self.scheduler.decide(now) {
+            self.carry_out(&decision, now);
+        }
+        let elapsed = now.since(self.began);
+        for guest in self.guests.iter_mut().filter(|guest| guest.handle.is_some()) {
+            let reading = guest.reading();
+            let size = guest.sample().size;
+            guest.samples.record(Sample::new(elapsed, size, &reading));
+        }
+    }
+
+    /// Whether a guest lacks memory that others are about to let go of: the next look should come soon.
+    #[must_use]
+    pub fn is_somebody_short(&self) -> bool {
+        self.scheduler.is_somebody_short()
+    }
+
+    /// Whether no guest runs.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.guests.iter().all(|guest| guest.handle.is_none())
+    }
+
+    /// What to wait on for [`Self::hear`].
+    pub fn event_fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.guests.iter().filter_map(|guest| Some(guest.handle.as_ref()?.event_fd()))
+    }
+
+    /// Asks every guest to end.
+    pub fn request_stop(&mut self) {
+        self.guests.iter_mut().filter_map(|guest| guest.handle.as_mut()).for_each(GuestHandle::request_stop);
+    }
+
+    /// Ends every guest that still runs.
+    pub fn kill(&mut self) {
+        self.guests.iter_mut().filter_map(|guest| guest.handle.as_mut()).for_each(GuestHandle::kill);
+    }
+
+    /// Gives up on guests that did not even end when they were killed.
+    pub fn abandon(&mut self, now: Moment) {
+        for place in 0..self.guests.len() {
+            if self.guests[place].handle.is_some() {
+                let reason = EndReason::Failed("its process can't be ended".into());
+                self.end(place, Ending { reason, details: Vec::new() }, now);
+            }
+        }
+    }
+
+    /// What happened since the last call.
+    pub fn take_events(&mut self) -> Vec<Event> {
+        std::mem::take(&mut self.events)
+    }
+
+    /// What is known as of the last look.
+    #[must_use]
+    pub fn status(&self, now: Moment) -> FleetStatus {
+        FleetStatus {
+            elapsed: now.since(self.began),
+            pool: self.pool,
+            granted: self.sum(|guest| guest.target),
+            resident: self.sum(Guest::resident),
+            moved: self.moved.moved(),
+            guests: self.guests.iter().map(Guest::status).collect(),
+        }
+    }
+
+    /// The run as a whole; guests that still run are counted as stopped.
+    #[must_use]
+    pub fn into_outcome(self, now: Moment) -> Outcome {
+        Outcome {
+            elapsed: now.since(self.began),
+            pool: self.pool,
+            moved: self.moved.moved(),
+            peak_resident: self.peak_resident,
+            violations: self.violations,
+            guests: self.guests.into_iter().map(GuestOutcome::new).collect(),
+        }
+    }
+
+    fn carry_out(&mut self, decision: &Decision, now: Moment) {
+        if !decision.is_change() {
+            return;
+        }
+        // Guests are kept in the order of their admission, which is that of their numbers.
+        let Ok(place) = self.guests.binary_search_by_key(&decision.guest, |guest| guest.id) else { return };
+        let guest = &mut self.guests[place];
+        guest.set_target(decision.target);
+        self.moved.granted(decision.guest, decision.granted);
+        let Decision { from, target: to, reason, .. } = *decision;
+        let guest = guest.name.clone();
+        self.note(now, Happening::Target { guest, from, to, reason });
+    }
+
+    /// Counts a look at which more was granted or resident than there is.
+    fn check_pool(&mut self, now: Moment) {
+        let granted = self.sum(|guest| guest.target);
+        let resident = self.sum(Guest::resident);
+        self.peak_resident = self.peak_resident.max(resident);
+        let own = self.sum(|guest| if guest.handle.is_some() { OWN_MEMORY } else { FrameCount::ZERO });
+        if granted > self.pool || resident > self.pool.saturating_add(own) {
+            self.violations += 1;
+            let pool = self.pool;
+            self.note(now, Happening::Violation { granted, resident, pool });
+        }
+    }
+
+    fn end(&mut self, place: usize, ending: Ending, now: Moment) {
+        let guest = &mut self.guests[place];
+        guest.end(ending.clone(), now);
+        self.scheduler.remove(guest.id);
+        self.moved.remove(guest.id);
+        let guest = guest.name.clone();
+        self.note(now, Happening::Ended { guest, ending });
+    }
+
+    fn note(&mut self, now: Moment, what: Happening) {
+        self.events.push(Event { at: now.since(self.began), what });
+    }
+
+    fn sum(&self, count: impl Fn(&Guest<G>) -> FrameCount) -> FrameCount {
+        self.guests.iter().map(count).fold(FrameCount::ZERO, FrameCount::saturating_add)
+    }
+}
+
+/// Time since the run began, as events and displays print it.
+pub(crate) fn seconds(elapsed: Duration) -> String {
+    format!("{:7.2} s", elapsed.as_secs_f64())
+}

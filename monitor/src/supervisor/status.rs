@@ -1,0 +1,153 @@
+//! What the supervisor knows at one moment, in a form to show.
+
+use std::fmt;
+use std::time::Duration;
+
+use aerostat_abi::units::{FrameCount, HUGE_FRAMES};
+
+use crate::host::Ending;
+use crate::scheduler::Reason;
+
+/// The whole fleet.
+#[derive(Clone, Debug)]
+pub struct FleetStatus {
+    /// Time since the run began.
+    pub elapsed: Duration,
+    /// Host memory that the guests share.
+    pub pool: FrameCount,
+    /// Σ of the targets of living guests.
+    pub granted: FrameCount,
+    /// Σ of the resident memory of living guests.
+    pub resident: FrameCount,
+    /// Memory moved between guests so far.
+    pub moved: FrameCount,
+    /// Every guest of the fleet file, in its order.
+    pub guests: Vec<GuestStatus>,
+}
+
+/// One guest.
+#[derive(Clone, Debug)]
+pub struct GuestStatus {
+    /// Its name in the fleet file.
+    pub name: String,
+    /// What it is about.
+    pub state: GuestState,
+    /// How large it may become.
+    pub max: FrameCount,
+    /// Guest size: total memory less balloon.
+    pub size: FrameCount,
+    /// Frames in the balloon.
+    pub balloon: FrameCount,
+    /// How large it should be.
+    pub target: FrameCount,
+    /// Host memory behind it.
+    pub resident: FrameCount,
+    /// What its application says it does. Foreign text: whoever shows it takes care of control characters.
+    pub activity: String,
+}
+
+/// What a guest is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GuestState {
+    /// Its application has not begun.
+    Starting,
+    /// Its size is its target.
+    Running,
+    /// Its size is above its target.
+    Shrinking,
+    /// Its size is below its target.
+    Growing,
+    /// It has not come to its balloon for a while.
+    Silent,
+    /// It is gone.
+    Ended,
+}
+
+impl GuestState {
+    /// The state of a running guest that talks: differences below a huge frame are none.
+    pub(super) fn of_sizes(size: FrameCount, target: FrameCount) -> Self {
+        if size.saturating_sub(target).0 >= HUGE_FRAMES {
+            Self::Shrinking
+        } else if target.saturating_sub(size).0 >= HUGE_FRAMES {
+            Self::Growing
+        } else {
+            Self::Running
+        }
+    }
+}
+
+impl fmt::Display for GuestState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Starting => "starting",
+            Self::Running => "running",
+            Self::Shrinking => "shrinking",
+            Self::Growing => "growing",
+            Self::Silent => "silent",
+            Self::Ended => "ended",
+        })
+    }
+}
+
+/// Something that happened, and when.
+#[derive(Clone, Debug)]
+pub struct Event {
+    /// Time since the run began.
+    pub at: Duration,
+    /// What.
+    pub what: Happening,
+}
+
+/// What can happen in a run.
+#[derive(Clone, Debug)]
+pub enum Happening {
+    /// A guest's process was started.
+    Started {
+        /// Whose.
+        guest: String,
+        /// Its first target.
+        target: FrameCount,
+    },
+    /// The scheduler changed a target.
+    Target {
+        /// Whose.
+        guest: String,
+        /// The target before.
+        from: FrameCount,
+        /// The target now.
+        to: FrameCount,
+        /// Why.
+        reason: Reason,
+    },
+    /// A guest ended.
+    Ended {
+        /// Which.
+        guest: String,
+        /// How.
+        ending: Ending,
+    },
+    /// More than the pool was granted or resident: a bug in the monitor.
+    Violation {
+        /// Σ of the targets.
+        granted: FrameCount,
+        /// Σ of the resident memory.
+        resident: FrameCount,
+        /// The pool.
+        pool: FrameCount,
+    },
+}
+
+impl fmt::Display for Happening {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Started { guest, target } => write!(f, "{guest} started with a target of {target}"),
+            Self::Target { guest, from, to, reason } => {
+                write!(f, "{guest} target from {from} to {to}, because {reason}")
+            }
+            Self::Ended { guest, ending } => write!(f, "{guest} ended: {}", ending.reason),
+            Self::Violation { granted, resident, pool } => {
+                write!(f, "violation: {granted} granted and {resident} resident of a pool of {pool}")
+            }
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! The supervisor with fake guests and a fake clock; the loop with fake guests and the real one.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use aerostat_abi::exit::GuestExit;
+use aerostat_abi::units::FrameCount;
+
+use super::fake::{FakeGuest, Machine, Manners};
+use super::{
+    Attention, Event, FleetStatus, GuestState, Happening, Observer, Outcome, RunError, RunOptions, Supervisor, run,
+};
+use crate::clock::Moment;
+use crate::fleet::{Fleet, GuestSpec};
+use crate::host::{EndReason, GuestEvent};
+use crate::scheduler::{Contract, Policy};
+
+const TICK: Duration = Duration::from_millis(20);
+const POOL: FrameCount = FrameCount::from_mib(512);
+
+fn spec(name: &str) -> GuestSpec {
+    let contract = Contract { min: FrameCount::from_mib(64), max: FrameCount::from_mib(512) };
+    GuestSpec { name: name.into(), image: "image".into(), contract, command_line: String::new() }
+}
+
+/// A supervisor with two fakes, and time.
+struct Bench {
+    supervisor: Supervisor<FakeGuest>,
+    machines: Vec<Rc<Machine>>,
+    now: Moment,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let now = Moment::from_ns(1_000_000);
+        let mut bench = Self { supervisor: Supervisor::new(POOL, Policy::default(), now), machines: Vec::new(), now };
+        for name in ["alpha", "beta"] {
+            let machines = &mut bench.machines;
+            bench
+                .supervisor
+                .start(&spec(name), now, |spec, target| {
+                    let (machine, handle) = Machine::boot(spec.contract.max, target, Manners::Obliging);
+                    machines.push(machine);
+                    Ok(handle)
+                })
+                .unwrap();
+        }
+        bench
+    }
+
+    fn pass(&mut self, looks: usize) {
+        for _ in 0..looks {
+            self.now = self.now.after(TICK);
+            self.machines.iter().for_each(|machine| machine.step(self.now));
+            self.supervisor.hear(self.now);
+            self.supervisor.look(self.now);
+        }
+    }
+
+    fn status(&self) -> FleetStatus {
+        self.supervisor.status(self.now)
+    }
+
+    fn needs(&self, mib: [u64; 2]) {
+        self.machines.iter().zip(mib).for_each(|(machine, mib)| machine.need(FrameCount::from_mib(mib)));
+    }
+}
+
+#[test]
+fn memory_follows_need_from_guest_to_guest() {
+    let mut bench = Bench::new();
+    bench.needs([400, 20]);
+    bench.pass(50);
+    assert!(bench.status().guests[0].size >= FrameCount::from_mib(400));
+    assert_eq!(bench.status().moved, FrameCount::ZERO);
+
+    bench.needs([20, 400]);
+    bench.pass(50);
+    let status = bench.status();
+    assert!(status.guests[1].size >= FrameCount::from_mib(400));
+    assert_eq!(status.guests[0].size, FrameCount::from_mib(64));
+    let moved = status.moved.mib();
+    assert!((300..=400).contains(&moved), "{moved} MiB moved");
+
+    let outcome = bench.supervisor.into_outcome(bench.now);
+    assert_eq!(outcome.violations, 0);
+    assert!(outcome.peak_resident <= POOL && outcome.peak_resident >= FrameCount::from_mib(420));
+    assert_eq!(outcome.guests[0].spawn_to_main, Some(Duration::from_millis(4)));
+    assert_eq!(outcome.guests[0].verified_bytes, 4096);
+}
+
+#[test]
+fn targets_that_fit_are_left_alone() {
+    let mut bench = Bench::new();
+    bench.needs([200, 100]);
+    bench.pass(50);
+    let doorbells = bench.machines[0].doorbells.get();
+    bench.pass(50);
+    assert_eq!(bench.machines[0].doorbells.get(), doorbells);
+}
+
+#[test]
+fn states_tell_what_a_guest_is_about() {
+    let mut bench = Bench::new();
+    bench.needs([400, 20]);
+    bench.pass(2);
+    assert_eq!(bench.status().guests[0].state, GuestState::Growing);
+    bench.pass(30);
+    assert_eq!(bench.status().guests[0].state, GuestState::Running);
+    bench.needs([20, 20]);
+    bench.pass(18);
+    assert_eq!(bench.status().guests[0].state, GuestState::Shrinking);
+    bench.now = bench.now.after(Duration::from_secs(6));
+    bench.supervisor.look(bench.now);
+    assert_eq!(bench.status().guests[0].state, GuestState::Silent);
+}
+
+#[test]
+fn pressure_and_endings_ask_for_attention() {
+    let mut bench = Bench::new();
+    assert_eq!(bench.supervisor.hear(bench.now), Attention::None);
+    bench.machines[1].say(GuestEvent::Pressure);
+    assert_eq!(bench.supervisor.hear(bench.now), Attention::Needed);
+    assert_eq!(bench.supervisor.hear(bench.now), Attention::None);
+    bench.machines[1].end(EndReason::Exited(GuestExit::Success));
+    assert_eq!(bench.supervisor.hear(bench.now), Attention::Needed);
+}
+
+#[test]
+fn a_guest_that_is_killed_leaves_all_its_memory_to_the_others() {
+    let mut bench = Bench::new();
+    bench.needs([400, 400]);
+    bench.pass(50);
+    assert!(bench.status().guests[1].size <= FrameCount::from_mib(300));
+    bench.machines[0].end(EndReason::Killed(9));
+    bench.pass(50);
+    let status = bench.status();
+    assert!(status.guests[1].size >= FrameCount::from_mib(400));
+    assert_eq!((status.guests[0].state, status.guests[0].target), (GuestState::Ended, FrameCount::ZERO));
+    assert!(!bench.supervisor.is_over());
+    let outcome = bench.supervisor.into_outcome(bench.now);
+    assert!(!outcome.is_success() && outcome.guests[1].is_success());
+    assert_eq!(outcome.guests[0].verified_bytes, 4096, "what it did before counts");
+}
+
+/// Notes what happened.
+#[derive(Default)]
+struct Notes(Vec<String>);
+
+impl Observer for Notes {
+    fn happened(&mut self, event: &Event) {
+        if !matches!(event.what, Happening::Target { .. }) {
+            self.0.push(event.what.to_string());
+        }
+    }
+
+    fn looked(&mut self, _: &FleetStatus) {}
+}
+
+/// Runs two fakes with these manners for 50 ms.
+fn run_fakes(manners: [Manners; 2]) -> (Outcome, Vec<String>) {
+    let fleet = Fleet { pool: POOL, guests: vec![spec("alpha"), spec("beta")] };
+    let options = RunOptions { limit: Some(Duration::from_millis(50)), ..RunOptions::default() };
+    let mut notes = Notes::default();
+    let mut manners = manners.into_iter();
+    let start = |spec: &GuestSpec, target| Ok(Machine::boot(spec.contract.max, target, manners.next().unwrap()).1);
+    let outcome = run(&fleet, options, start, &mut notes).unwrap();
+    (outcome, notes.0)
+}
+
+#[test]
+fn guests_that_run_at_the_end_are_stopped() {
+    let (outcome, notes) = run_fakes([Manners::Obliging; 2]);
+    assert!(outcome.is_success());
+    assert!(outcome.elapsed >= Duration::from_millis(50) && outcome.elapsed < Duration::from_secs(1));
+    assert_eq!(
+        notes,
+        [
+            "alpha started with a target of 64.0 MiB",
+            "beta started with a target of 64.0 MiB",
+            "alpha ended: stopped",
+            "beta ended: stopped"
+        ]
+    );
+}
+
+#[test]
+fn guests_that_do_not_stop_are_killed_and_then_given_up() {
+    let (outcome, _) = run_fakes([Manners::Stubborn, Manners::Immortal]);
+    let reasons: Vec<String> = outcome.guests.iter().map(|guest| guest.ending.reason.to_string()).collect();
+    assert_eq!(reasons, ["process killed by signal 9", "failed: its process can't be ended"]);
+    assert!(outcome.elapsed < Duration::from_secs(5));
+}
+
+#[test]
+fn a_guest_that_can_not_start_ends_the_others() {
+    let fleet = Fleet { pool: POOL, guests: vec![spec("alpha"), spec("beta")] };
+    let mut notes = Notes::default();
+    let start = |spec: &GuestSpec, target| match spec.name.as_str() {
+        "alpha" => Ok(Machine::boot(spec.contract.max, target, Manners::Obliging).1),
+        _ => Err(anyhow::anyhow!("no luck")),
+    };
+    let error = run(&fleet, RunOptions::default(), start, &mut notes).unwrap_err();
+    assert!(matches!(error, RunError::Start(_)));
+    assert_eq!(error.to_string(), "guest \"beta\" can't be started: no luck");
+    assert_eq!(notes.0.last().unwrap(), "alpha ended: stopped");
+}
