@@ -75,7 +75,7 @@ leave_ring_0:
     mov rax, rsp
     push {user_data}
     push rax
-    push {iopl_3}                       # port access from ring 3; interrupts stay off
+    push {flags}                        # interrupts stay off
     push {user_code}
     mov rax, offset ring_3_start
     push rax
@@ -112,7 +112,7 @@ boot_gdt:
     .quad 0
     .quad 0x00af9b000000ffff            # 0x08 ring-0 code
     .quad 0x00cf93000000ffff            # 0x10 ring-0 data
-    .quad 0x0000890000000067, 0         # 0x18 task state, base filled in above
+    .quad 0x0000890000000000 + {tss_limit}, 0   # 0x18 task state, base filled in above
     .quad 0x00cff3000000ffff            # 0x2b ring-3 data
     .quad 0x00affb000000ffff            # 0x33 ring-3 code
 boot_gdt_end:

@@ -48,7 +48,8 @@ global_asm!(
     gdt_tss = const 0x18,
     user_data = const 0x2b,
     user_code = const USER_CODE,
-    iopl_3 = const 0x3002,
+    flags = const 0x0002,
+    tss_limit = const size_of::<TaskState>() - 1,
     cpus = sym CPUS,
     tss = sym TSS,
     idt = sym IDT,
@@ -83,7 +84,21 @@ struct Shared<T>(UnsafeCell<T>);
 // SAFETY: written once by `install_gates` and `install_stacks` on the boot CPU before anything else can look, then only read.
 unsafe impl<T> Sync for Shared<T> {}
 
-static TSS: Shared<TaskStateSegment> = Shared(UnsafeCell::new(TaskStateSegment::new()));
+/// The task state segment with its I/O permission bitmap (Intel SDM vol. 1, 19.5.2), all zero: ring 3 may use every port. Raising
+/// IOPL would do the same on hardware, but an emulated `iretq` or `popfq` doesn't change it.
+#[repr(C, packed)]
+struct TaskState {
+    segment: TaskStateSegment,
+    port_permissions: [u8; 65536 / 8],
+    /// The CPU reads two bytes at once, and wants the one behind the bitmap to be all ones.
+    end: u8,
+}
+
+static TSS: Shared<TaskState> = Shared(UnsafeCell::new(TaskState {
+    segment: TaskStateSegment::new(),
+    port_permissions: [0; 65536 / 8],
+    end: 0xff,
+}));
 static IDT: Shared<[Gate; 256]> = Shared(UnsafeCell::new([Gate::ABSENT; 256]));
 static IST_STACKS: Shared<[[u8; IST_STACK_BYTES]; 4]> = Shared(UnsafeCell::new([[0; IST_STACK_BYTES]; 4]));
 
@@ -133,7 +148,7 @@ fn install_stacks() {
         let slot = usize::from(ist - 1);
         let top = IST_STACKS.0.get().expose_provenance() + (slot + 1) * IST_STACK_BYTES;
         // SAFETY: nothing traps yet, so nobody else uses the TSS; the slot is below 7.
-        unsafe { (*tss).interrupt_stack_table[slot] = VirtAddr::new(top as u64) };
+        unsafe { (*tss).segment.interrupt_stack_table[slot] = VirtAddr::new(top as u64) };
     }
 }
 
