@@ -107,17 +107,16 @@ fn run_guest(
 ) -> Result<Ending, ProcessError> {
     let registers = Arc::new(SharedPage::map(&descriptors.registers)?);
     registers.mark_boot(BootStage::Process, began_ns);
-    let machine = Machine::new()?;
-    registers.mark_boot(BootStage::Machine, monotonic_ns());
-
     let layout = MemoryLayout::new(FrameCount(start.memory_frames))?;
     let initial = FrameCount(start.initial_frames);
     let mut memory = GuestMemory::new(layout).map_err(ProcessError::Memory)?;
+    let machine = Machine::new(&memory)?;
+    registers.mark_boot(BootStage::Machine, monotonic_ns());
+
     let meter = Arc::new(ResidentMeter::new()?);
     let description = Description { memory: &layout, command_line: &start.command_line, tsc_hz: machine.tsc_hz() };
     let image = boot::prepare(&mut memory, &File::from(descriptors.image), initial, &description)?;
     let memory = Arc::new(memory);
-    machine.attach(&memory)?;
     registers.mark_boot(BootStage::Loaded, monotonic_ns());
 
     let neighbours = Neighbours {
