@@ -2,6 +2,8 @@
 //!
 //! Tests wait for what the other side reports, never for a while to pass.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
 #[path = "support/elf.rs"]
 mod elf;
 #[path = "support/guests.rs"]
@@ -201,6 +203,14 @@ fn the_doorbell_reaches_the_guest() {
 }
 
 #[test]
+fn all_that_is_written_arrives_while_the_guest_computes() {
+    let bench = Bench::new(guests::talks());
+    let mut guest = bench.spawn();
+    until(&mut guest, |_| bench.log().len() == 10_000);
+    assert_eq!(bench.log(), "ten bytes\n".repeat(1000));
+}
+
+#[test]
 fn resident_memory_is_what_smaps_says() {
     let mut guest = Bench::new(guests::touches()).spawn();
     until(&mut guest, |guest| guest.registers().boot_ns(BootStage::Kernel) > 0);
@@ -258,4 +268,12 @@ fn figures() {
             (main - kernel) / 10
         );
     }
+    let mut guest = Bench::new(guests::talks()).spawn();
+    until(&mut guest, |guest| guest.registers().boot_ns(BootStage::Main) > 0);
+    let [kernel, main] = [BootStage::Kernel, BootStage::Main].map(|stage| guest.registers().boot_ns(stage));
+    println!("a byte on the serial line {} ns", (main - kernel) / 10_000);
+    let status = std::fs::read_to_string(format!("/proc/{}/status", guest.pid())).unwrap();
+    let memory = status.lines().filter(|line| line.starts_with("Rss") || line.starts_with("VmRSS"));
+    println!("resident memory of the process, its guest's {} included:", guest.registers().facts().resident);
+    memory.for_each(|line| println!("  {line}"));
 }

@@ -174,6 +174,17 @@ guests! {
         "MARK 2"
         "EXIT 0x10";
 
+    /// Writes 1,000 lines of ten bytes from ring 3, between its two boot marks, then computes for ever.
+    talks:
+        "RING3"
+        "MARK 1"
+        "mov ebx, 1000" "mov edx, 0x3f8"
+        "3: lea rsi, [rip + 2f]" "mov ecx, 10" "4: lodsb" "out dx, al" "dec ecx" "jnz 4b"
+        "dec ebx" "jnz 3b"
+        "MARK 2"
+        "6: pause" "jmp 6b"
+        "2: .ascii \"ten bytes\\n\"";
+
     /// Writes to the 64 MiB from 16 MiB on, one word a frame, in ring 3; marks; then halts in `jmp`.
     touches:
         "HELLO 0" "RING3"
