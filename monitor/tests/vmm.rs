@@ -9,7 +9,9 @@ mod elf;
 #[path = "support/guests.rs"]
 mod guests;
 
+use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use aerostat::host::vmm_guest::{GuestConfig, SpawnError, VmmGuest};
@@ -251,6 +253,35 @@ fn a_process_that_says_nothing_has_failed() {
     bench.config.program = Some("/bin/true".into());
     let ending = end(&mut bench.spawn());
     assert!(matches!(ending.reason, EndReason::Failed(_)), "{ending:?}");
+}
+
+/// What [`guests_die_with_their_supervisor`] kills: starts a guest, says its process's number and waits for the end.
+#[test]
+#[ignore = "a part of another test"]
+fn a_supervisor() {
+    let guest = Bench::new(guests::spins()).spawn();
+    println!("guest {}", guest.pid());
+    std::io::stdin().read_line(&mut String::new()).unwrap();
+}
+
+#[test]
+fn guests_die_with_their_supervisor() {
+    let mut supervisor = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "a_supervisor", "--ignored", "--nocapture"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(supervisor.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let process = lines.find_map(|line| line.split_once("guest ").map(|(_, pid)| pid.to_owned())).unwrap();
+    supervisor.kill().unwrap();
+    supervisor.wait().unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    // Its new parent may take its time to reap it: a zombie is dead enough.
+    while std::fs::read_to_string(format!("/proc/{process}/stat")).is_ok_and(|stat| !stat.contains(") Z ")) {
+        assert!(Instant::now() < deadline, "the guest's process outlives its supervisor");
+        std::thread::yield_now();
+    }
 }
 
 /// Prints what a start and a port call cost; run with `--ignored --nocapture`, best in a release build.

@@ -24,6 +24,7 @@ use super::balloon::{Balloon, BalloonHost};
 use super::boot::{self, BootError};
 use super::console::{self, Console};
 use super::device_tree::Description;
+use super::frame_map::FrameMap;
 use super::layout::{LayoutError, MemoryLayout};
 use super::machine::{Doorbell, KvmError, Machine};
 use super::memory::GuestMemory;
@@ -130,7 +131,12 @@ fn run_guest(
     let console = Arc::new(Mutex::new(Console::new(descriptors.log.map(File::from), ring)));
     let devices = Devices {
         console: Arc::clone(&console),
-        balloon: Balloon::new(memory, Arc::clone(&registers), neighbours, (initial, image.frames())),
+        balloon: Balloon::new(
+            memory,
+            Arc::clone(&registers),
+            neighbours,
+            FrameMap::new(layout, initial, image.frames()),
+        ),
         registers: Arc::clone(&registers),
         ignored: Ignored::default(),
     };
