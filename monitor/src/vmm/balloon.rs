@@ -36,7 +36,6 @@ pub(super) trait BalloonHost {
 #[derive(Debug)]
 pub(super) struct Balloon<H> {
     map: FrameMap,
-    initial_balloon: FrameNumber,
     memory: Arc<GuestMemory>,
     releaser: Releaser,
     registers: Arc<SharedPage>,
@@ -65,17 +64,10 @@ impl From<Status> for Outcome {
 }
 
 impl<H: BalloonHost> Balloon<H> {
-    /// The device of a guest that starts with `initial` frames and has its image in `image`.
-    pub(super) fn new(
-        memory: Arc<GuestMemory>,
-        registers: Arc<SharedPage>,
-        host: H,
-        (initial, image): (FrameCount, Range<FrameNumber>),
-    ) -> Self {
-        let layout = *memory.layout();
+    /// The device of a guest whose frames are as `map` says.
+    pub(super) fn new(memory: Arc<GuestMemory>, registers: Arc<SharedPage>, host: H, map: FrameMap) -> Self {
         let mut balloon = Self {
-            map: FrameMap::new(layout, initial, image),
-            initial_balloon: layout.frame_after(initial),
+            map,
             memory,
             releaser: Releaser::new(),
             registers,
@@ -132,7 +124,7 @@ impl<H: BalloonHost> Balloon<H> {
             version: VERSION,
             features: hello.features.intersection(Features::SUPPORTED),
             target: self.registers.target(),
-            initial_balloon: self.initial_balloon,
+            initial_balloon: self.map.initial_balloon(),
         }
         .encode()
     }

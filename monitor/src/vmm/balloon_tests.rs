@@ -9,6 +9,7 @@ use aerostat_abi::units::{FrameCount, FrameNumber};
 
 use super::{Balloon, BalloonHost, merged};
 use crate::host::shared_page::SharedPage;
+use crate::vmm::frame_map::FrameMap;
 use crate::vmm::layout::{GuestAddress, MemoryLayout};
 use crate::vmm::memory::GuestMemory;
 
@@ -42,7 +43,8 @@ fn device(initial: FrameCount) -> Balloon<Heard> {
     let memory = Arc::new(GuestMemory::new(MemoryLayout::new(TOTAL).unwrap()).unwrap());
     let (registers, _) = SharedPage::create(initial).unwrap();
     let image = FrameNumber(512)..FrameNumber(520);
-    Balloon::new(memory, Arc::new(registers), Heard::default(), (initial, image))
+    let map = FrameMap::new(*memory.layout(), initial, image);
+    Balloon::new(memory, Arc::new(registers), Heard::default(), map)
 }
 
 /// One that was greeted.

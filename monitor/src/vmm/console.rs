@@ -1,7 +1,8 @@
 //! The guest's serial line: a 16550 as the guest sees it, lines of text as we keep them.
 //!
 //! The last lines stay in memory to explain a fault; all of them go to the log, if there is one. A line ends at a line feed or at
-//! [`LINE_BYTES`], so a guest that never ends one costs nothing.
+//! [`LINE_BYTES`], so a guest that never ends one costs nothing. Most bytes come through the [`SerialRing`]: whoever has the
+//! console drains it from time to time.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -11,6 +12,8 @@ use std::io::{self, Write};
 use std::ops::RangeInclusive;
 
 use vm_superio::{Serial, Trigger, serial::NoEvents};
+
+use super::serial_ring::SerialRing;
 
 /// The ports of the first serial line (COM1).
 pub(super) const PORTS: RangeInclusive<u16> = 0x3f8..=0x3ff;
@@ -22,6 +25,7 @@ const LINE_BYTES: usize = 512;
 /// The device.
 pub(super) struct Console {
     serial: Serial<NoInterrupt, NoEvents, Lines>,
+    ring: Option<SerialRing>,
 }
 
 impl fmt::Debug for Console {
@@ -31,16 +35,25 @@ impl fmt::Debug for Console {
 }
 
 impl Console {
-    /// A console that appends whole lines to `log`.
-    pub(super) fn new(log: Option<File>) -> Self {
-        Self { serial: Serial::new(NoInterrupt, Lines { log, ..Lines::default() }) }
+    /// A console that appends whole lines to `log`, and whose data port may be written through `ring`.
+    pub(super) fn new(log: Option<File>, ring: Option<SerialRing>) -> Self {
+        Self { serial: Serial::new(NoInterrupt, Lines { log, ..Lines::default() }), ring }
+    }
+
+    /// Takes what the guest has written without an exit.
+    pub(super) fn drain(&mut self) {
+        if let Some(ring) = &mut self.ring {
+            // A full or failing log is no fault of the guest's: `Lines` never fails.
+            ring.drain(|byte| drop(self.serial.write(register(*PORTS.start()), byte)));
+        }
     }
 
     /// The guest wrote bytes to one of [`PORTS`], in one access or in a row.
     pub(super) fn write(&mut self, port: u16, bytes: &[u8]) {
+        self.drain();
         let register = register(port);
         for byte in bytes {
-            // A full or failing log is no fault of the guest's: `Lines` never fails.
+            // As above.
             let _ = self.serial.write(register, *byte);
         }
     }
@@ -55,6 +68,7 @@ impl Console {
 
     /// The last lines, the unfinished one included, which goes to the log now.
     pub(super) fn finish(&mut self) -> Vec<String> {
+        self.drain();
         let lines = self.serial.writer_mut();
         if !lines.current.is_empty() {
             lines.end_line();
@@ -137,7 +151,7 @@ mod tests {
     #[test]
     fn lines_are_kept_and_logged() {
         let mut log = tempfile::tempfile().unwrap();
-        let mut console = Console::new(Some(log.try_clone().unwrap()));
+        let mut console = Console::new(Some(log.try_clone().unwrap()), None);
         console.write(0x3f8, b"first\r\nsec");
         console.write(0x3f8, b"ond\n\xffthird");
         assert_eq!(console.finish(), ["first", "second", "\u{fffd}third"]);
@@ -149,7 +163,7 @@ mod tests {
 
     #[test]
     fn memory_is_bounded() {
-        let mut console = Console::new(None);
+        let mut console = Console::new(None, None);
         console.write(0x3f8, &vec![b'x'; LINE_BYTES * 100]);
         let lines = console.finish();
         assert_eq!(lines.len(), LINES);
@@ -159,7 +173,7 @@ mod tests {
     #[test]
     fn the_transmitter_is_always_ready() {
         let mut status = [0];
-        Console::new(None).read(0x3fd, &mut status);
+        Console::new(None, None).read(0x3fd, &mut status);
         assert_eq!(status[0] & 0x20, 0x20);
     }
 }

@@ -20,6 +20,7 @@ pub(super) struct FrameMap {
     kept: Vec<u64>,
     given: FrameCount,
     image: Range<FrameNumber>,
+    initial_balloon: FrameNumber,
 }
 
 impl FrameMap {
@@ -32,6 +33,7 @@ impl FrameMap {
             kept: vec![0; to_usize(total.0.div_ceil(u64::from(u64::BITS)))],
             given: total.saturating_sub(initial),
             image,
+            initial_balloon: layout.frame_after(initial),
         };
         if initial > FrameCount::ZERO {
             map.set(&(0..to_usize(initial.0)), Frames::Kept);
@@ -47,6 +49,11 @@ impl FrameMap {
     /// Frames that the guest keeps.
     pub(super) const fn size(&self) -> FrameCount {
         self.layout.total().saturating_sub(self.given)
+    }
+
+    /// The first frame that was in the balloon from the start.
+    pub(super) const fn initial_balloon(&self) -> FrameNumber {
+        self.initial_balloon
     }
 
     /// Whether `frame` is memory that the guest keeps.

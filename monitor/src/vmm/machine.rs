@@ -1,12 +1,13 @@
 //! The virtual machine: KVM's objects, the memory slots, and the doorbell.
 //!
-//! The interrupt controller is the kernel's. With it a port access takes 2.7 us on a KVM without hardware virtualization, without it ten
-//! times that; and a doorbell rung by the supervisor reaches the guest without waking our process.
+//! The interrupt controller is the kernel's: its registers and the guest's timer cost no exit to us, and a doorbell rung by the
+//! supervisor reaches the guest without waking our process.
 
 use std::io;
-use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::sync::Arc;
 
+use aerostat_abi::units::to_usize;
 use kvm_bindings::{
     CpuId, KVM_API_VERSION, KVM_IRQ_ROUTING_MSI, KVM_MAX_CPUID_ENTRIES, KvmIrqRouting, kvm_irq_routing_entry,
     kvm_irq_routing_msi, kvm_userspace_memory_region,
@@ -18,6 +19,7 @@ use vmm_sys_util::eventfd::EventFd;
 
 use super::cpu;
 use super::memory::GuestMemory;
+use super::serial_ring::SerialRing;
 
 /// Three pages in the device hole that Intel's virtualization needs for itself.
 const TSS_ADDRESS: usize = 0xfffb_d000;
@@ -70,10 +72,14 @@ pub(super) struct Machine {
 }
 
 impl Machine {
-    /// A machine without memory.
-    pub(super) fn new() -> Result<Self, KvmError> {
+    /// A machine with this memory, which stays mapped as long as the machine runs: the caller drops it later.
+    ///
+    /// Memory comes first: behind the interrupt controller, whose creation starts a grace period in the kernel, attaching it takes 6 ms
+    /// instead of 0.05.
+    pub(super) fn new(memory: &GuestMemory) -> Result<Self, KvmError> {
         let kvm = open()?;
         let vm = kvm.create_vm().map_err(failed("create a virtual machine"))?;
+        attach(&vm, memory)?;
         vm.set_tss_address(TSS_ADDRESS).map_err(failed("place the task state segment"))?;
         vm.create_irq_chip().map_err(failed("create the interrupt controller"))?;
         let mut vcpu = vm.create_vcpu(0).map_err(failed("create a processor"))?;
@@ -82,26 +88,19 @@ impl Machine {
         Ok(Self { vm: Arc::new(vm), vcpu, cpuid: cpu::guest_features(host) })
     }
 
-    /// Puts `memory` into the machine. It stays mapped as long as the machine runs: the caller drops it later.
-    pub(super) fn attach(&self, memory: &GuestMemory) -> Result<(), KvmError> {
-        for (slot, region) in (0..).zip(memory.layout().regions()) {
-            let offset = aerostat_abi::units::to_usize(region.offset);
-            let region = kvm_userspace_memory_region {
-                slot,
-                flags: 0,
-                guest_phys_addr: region.start.0,
-                memory_size: region.bytes,
-                userspace_addr: memory.host_address(offset).addr() as u64,
-            };
-            // SAFETY: the region lies in the guest's mapping and overlaps no other; the caller keeps the mapping.
-            unsafe { self.vm.set_user_memory_region(region) }.map_err(failed("attach the guest's memory"))?;
-        }
-        Ok(())
-    }
-
     /// Rate of the guest's time stamp counter, where KVM tells.
     pub(super) fn tsc_hz(&self) -> Option<u64> {
         self.vcpu.get_tsc_khz().ok().map(|khz| u64::from(khz) * 1000)
+    }
+
+    /// A way for bytes from `port` that does without exits, where KVM has one.
+    pub(super) fn serial_ring(&self, port: u16) -> Option<SerialRing> {
+        if !self.vm.check_extension(Cap::CoalescedPio) {
+            return None;
+        }
+        // SAFETY: the vCPU's descriptor is open as long as `self`.
+        let vcpu = unsafe { BorrowedFd::borrow_raw(self.vcpu.as_raw_fd()) };
+        SerialRing::new(&self.vm, vcpu, port).ok()
     }
 
     /// The doorbell that rings whenever `bell`, an eventfd, is written.
@@ -136,6 +135,21 @@ impl Doorbell {
         self.vm.set_gsi_routing(&table).map_err(failed("route the balloon interrupt"))?;
         self.vm.register_irqfd(&self.bell, DOORBELL_LINE).map_err(failed("connect the doorbell"))
     }
+}
+
+fn attach(vm: &VmFd, memory: &GuestMemory) -> Result<(), KvmError> {
+    for (slot, region) in (0..).zip(memory.layout().regions()) {
+        let region = kvm_userspace_memory_region {
+            slot,
+            flags: 0,
+            guest_phys_addr: region.start.0,
+            memory_size: region.bytes,
+            userspace_addr: memory.host_address(to_usize(region.offset)).addr() as u64,
+        };
+        // SAFETY: the region lies in the guest's mapping and overlaps no other; the caller keeps the mapping.
+        unsafe { vm.set_user_memory_region(region) }.map_err(failed("attach the guest's memory"))?;
+    }
+    Ok(())
 }
 
 fn open() -> Result<Kvm, KvmError> {

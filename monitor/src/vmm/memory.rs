@@ -51,9 +51,14 @@ impl GuestMemory {
         unsafe { unmap(whole, head)? };
         // SAFETY: the same for the slack behind `base + bytes`.
         unsafe { unmap(tail.cast(), HUGE_SIZE - head)? };
-        // A host without transparent huge pages refuses; the guest then runs on small ones.
-        // SAFETY: the advice changes no contents.
-        let _ = unsafe { madvise(base.cast(), bytes, Advice::LinuxHugepage) };
+        // The first huge frame holds a few pages of boot information: small pages there save the clearing of 2 MiB at every start, and
+        // most of the memory. A host without transparent huge pages refuses the advice; the guest then runs on small ones.
+        if bytes > HUGE_SIZE {
+            // SAFETY: the second huge frame is within the mapping.
+            let second = unsafe { base.add(HUGE_SIZE) };
+            // SAFETY: the advice changes no contents.
+            let _ = unsafe { madvise(second.cast(), bytes - HUGE_SIZE, Advice::LinuxHugepage) };
+        }
         let base = NonNull::new(base).ok_or(io::ErrorKind::OutOfMemory)?;
         Ok(Self { layout, base, bytes })
     }

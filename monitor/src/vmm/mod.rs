@@ -3,7 +3,7 @@
 //! | layer    | modules                                                                                                     |
 //! |----------|-------------------------------------------------------------------------------------------------------------|
 //! | process  | `process` (start, link, sampling, end)                                                                        |
-//! | devices  | `vcpu` (the loop and its exits), `balloon`, `console`, `fault` (what a bad end looks like)                       |
+//! | devices  | `vcpu` (the loop and its exits), `balloon`, `console`, `serial_ring`, `fault` (what a bad end looks like)                       |
 //! | machine  | `machine` (KVM's objects, the doorbell), `cpu` (first registers), `boot` (image, boot information), `device_tree` |
 //! | memory   | `layout` (addresses), `memory` (the mapping), `release` (giving back), `resident` (measuring)                    |
 //! | decision | `frame_map` (who has which frame), `image` and `image_notes` (is this a guest image): pure or nearly so            |
@@ -25,6 +25,7 @@ mod memory;
 mod process;
 mod release;
 mod resident;
+mod serial_ring;
 mod vcpu;
 
 pub use image::{ImageError, ImageInfo, check_image};

@@ -1,6 +1,6 @@
 //! The life of a VMM process.
 //!
-//! Two threads: the vCPU's, and this one, which listens to the supervisor and measures resident memory. Whatever ends the supervisor
+//! Two threads: the vCPU's, and this one, which listens to the supervisor, measures resident memory and drains the serial ring. Whatever ends the supervisor
 //! ends this process: the link closes, and the kernel sends a signal besides. Standard input is the link (see `host::link`).
 
 use std::fs::File;
@@ -8,8 +8,8 @@ use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::thread::JoinHandleExt;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -22,8 +22,9 @@ use thiserror::Error;
 
 use super::balloon::{Balloon, BalloonHost};
 use super::boot::{self, BootError};
-use super::console::Console;
+use super::console::{self, Console};
 use super::device_tree::Description;
+use super::frame_map::FrameMap;
 use super::layout::{LayoutError, MemoryLayout};
 use super::machine::{Doorbell, KvmError, Machine};
 use super::memory::GuestMemory;
@@ -34,7 +35,7 @@ use crate::host::link::{FromVmm, Link, LinkError, Patience, Start, StartDescript
 use crate::host::shared_page::SharedPage;
 use crate::host::{EndReason, Ending};
 
-/// How often resident memory is measured: while it changes, and while it does not.
+/// How often resident memory is measured and the serial ring drained: while memory changes, and while it does not.
 const LIVELY: Duration = Duration::from_millis(20);
 const CALM: Duration = Duration::from_millis(50);
 /// How often a stop is repeated until the vCPU's thread has seen it.
@@ -107,17 +108,16 @@ fn run_guest(
 ) -> Result<Ending, ProcessError> {
     let registers = Arc::new(SharedPage::map(&descriptors.registers)?);
     registers.mark_boot(BootStage::Process, began_ns);
-    let machine = Machine::new()?;
-    registers.mark_boot(BootStage::Machine, monotonic_ns());
-
     let layout = MemoryLayout::new(FrameCount(start.memory_frames))?;
     let initial = FrameCount(start.initial_frames);
     let mut memory = GuestMemory::new(layout).map_err(ProcessError::Memory)?;
+    let machine = Machine::new(&memory)?;
+    registers.mark_boot(BootStage::Machine, monotonic_ns());
+
     let meter = Arc::new(ResidentMeter::new()?);
     let description = Description { memory: &layout, command_line: &start.command_line, tsc_hz: machine.tsc_hz() };
     let image = boot::prepare(&mut memory, &File::from(descriptors.image), initial, &description)?;
     let memory = Arc::new(memory);
-    machine.attach(&memory)?;
     registers.mark_boot(BootStage::Loaded, monotonic_ns());
 
     let neighbours = Neighbours {
@@ -127,13 +127,25 @@ fn run_guest(
         meter: Arc::clone(&meter),
         registers: Arc::clone(&registers),
     };
+    let ring = machine.serial_ring(*console::PORTS.start());
+    let console = Arc::new(Mutex::new(Console::new(descriptors.log.map(File::from), ring)));
     let devices = Devices {
-        console: Console::new(descriptors.log.map(File::from)),
-        balloon: Balloon::new(memory, Arc::clone(&registers), neighbours, (initial, image.frames())),
+        console: Arc::clone(&console),
+        balloon: Balloon::new(
+            memory,
+            Arc::clone(&registers),
+            neighbours,
+            FrameMap::new(layout, initial, image.frames()),
+        ),
         registers: Arc::clone(&registers),
         ignored: Ignored::default(),
     };
-    VcpuThread::spawn(machine, image.entry, devices)?.see_through(link, &registers, &meter)
+    VcpuThread::spawn(machine, image.entry, devices)?.see_through(link, || {
+        console.lock().unwrap_or_else(PoisonError::into_inner).drain();
+        let resident = meter.measure()?;
+        registers.set_resident(resident);
+        Ok(resident)
+    })
 }
 
 /// The vCPU's thread, seen from the main one.
@@ -158,12 +170,15 @@ impl VcpuThread {
         Ok(Self { handle, ended })
     }
 
-    /// Serves the link and measures, until the guest ends or is to end.
-    fn see_through(self, link: &Link, registers: &SharedPage, meter: &ResidentMeter) -> Result<Ending, ProcessError> {
+    /// Serves the link until the guest ends or is to end, and does `chores` at intervals that follow whether their result changes.
+    fn see_through(
+        self,
+        link: &Link,
+        mut chores: impl FnMut() -> io::Result<FrameCount>,
+    ) -> Result<Ending, ProcessError> {
         let mut last = FrameCount::ZERO;
         loop {
-            let now = meter.measure()?;
-            registers.set_resident(now);
+            let now = chores()?;
             let patience = if now == last { CALM } else { LIVELY };
             last = now;
             let mut sources =

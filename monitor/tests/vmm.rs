@@ -1,0 +1,310 @@
+//! VMM processes with real, tiny guests. Needs `/dev/kvm`.
+//!
+//! Tests wait for what the other side reports, never for a while to pass.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
+#[path = "support/elf.rs"]
+mod elf;
+#[path = "support/guests.rs"]
+mod guests;
+
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use aerostat::host::vmm_guest::{GuestConfig, SpawnError, VmmGuest};
+use aerostat::host::{EndReason, Ending, GuestEvent, GuestHandle};
+use aerostat_abi::exit::GuestExit;
+use aerostat_abi::registers::BootStage;
+use aerostat_abi::units::FrameCount;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A directory with one image in it, and how to run it.
+struct Bench {
+    directory: tempfile::TempDir,
+    config: GuestConfig,
+}
+
+impl Bench {
+    fn new(code: &[u8]) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let image = directory.path().join("guest");
+        std::fs::write(&image, elf::image(code, 0x1_0000)).unwrap();
+        let config = GuestConfig {
+            name: "tiny".to_owned(),
+            image,
+            memory: FrameCount::from_mib(128),
+            initial_grant: FrameCount::from_mib(128),
+            command_line: "verbose=1".to_owned(),
+            log: Some(directory.path().join("log")),
+            program: Some(PathBuf::from(env!("CARGO_BIN_EXE_aerostat"))),
+        };
+        Self { directory, config }
+    }
+
+    fn spawn(&self) -> VmmGuest {
+        VmmGuest::spawn(&self.config).unwrap()
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.directory.path().join("log")).unwrap()
+    }
+}
+
+/// The next event, waited for as a supervisor would.
+fn next(guest: &mut VmmGuest) -> GuestEvent {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(event) = guest.next_event() {
+            return event;
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        assert!(!left.is_zero(), "no event came");
+        let mut source = [PollFd::from_borrowed_fd(guest.event_fd(), PollFlags::IN)];
+        poll(&mut source, Some(&Timespec::try_from(left).unwrap())).unwrap();
+    }
+}
+
+fn end(guest: &mut VmmGuest) -> Ending {
+    loop {
+        if let GuestEvent::Ended(ending) = next(guest) {
+            assert_eq!(guest.next_event(), None, "the end comes once");
+            assert!(!PathBuf::from(format!("/proc/{}", guest.pid())).exists(), "no zombie is left");
+            return ending;
+        }
+    }
+}
+
+/// Waits until `condition` holds for what the guest's page says.
+fn until(guest: &mut VmmGuest, condition: impl Fn(&VmmGuest) -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !condition(guest) {
+        assert_eq!(guest.next_event(), None);
+        assert!(Instant::now() < deadline, "it never came: {:?}", guest.registers().facts());
+        std::thread::yield_now();
+    }
+}
+
+fn greeted(guest: &VmmGuest) -> bool {
+    guest.registers().facts().port_calls > 0
+}
+
+const SUCCESS: Ending = Ending { reason: EndReason::Exited(GuestExit::Success), details: Vec::new() };
+
+#[test]
+fn a_guest_boots_speaks_and_ends() {
+    let bench = Bench::new(guests::boots());
+    let mut guest = bench.spawn();
+    assert_eq!(end(&mut guest), SUCCESS);
+    assert_eq!(bench.log(), "hello\n");
+    let mut last = guest.spawned_at_ns();
+    for stage in BootStage::ALL {
+        let time = guest.registers().boot_ns(stage);
+        assert!(time > last, "{stage:?} comes in its turn");
+        last = time;
+    }
+}
+
+#[test]
+fn guests_of_all_sizes_boot() {
+    for mib in [4, 6, 3 << 10, (3 << 10) + 1, 9 << 10, 64 << 10] {
+        let mut bench = Bench::new(guests::boots());
+        bench.config.memory = FrameCount::from_mib(mib);
+        bench.config.initial_grant = FrameCount::from_mib(4);
+        let mut guest = bench.spawn();
+        assert_eq!(end(&mut guest), SUCCESS, "{mib} MiB");
+        assert_eq!(guest.registers().facts().balloon, FrameCount::from_mib(mib - 4));
+    }
+}
+
+#[test]
+fn a_panic_comes_with_the_last_lines() {
+    let ending = end(&mut Bench::new(guests::panics()).spawn());
+    assert_eq!(ending, Ending { reason: EndReason::Exited(GuestExit::Panic), details: vec!["| alas".to_owned()] });
+}
+
+#[test]
+fn memory_is_given_and_taken() {
+    let mut guest = Bench::new(guests::gives_and_takes()).spawn();
+    assert_eq!(end(&mut guest), SUCCESS);
+    let facts = guest.registers().facts();
+    assert_eq!((facts.given.0, facts.taken.0, facts.refused_entries), (513, 512, 1));
+    assert_eq!((facts.balloon.0, facts.port_calls), (1, 3));
+}
+
+#[test]
+fn a_triple_fault_is_explained() {
+    let ending = end(&mut Bench::new(guests::falls()).spawn());
+    assert_eq!(ending.reason, EndReason::Fault("triple fault".to_owned()));
+    let text = ending.details.join("\n");
+    assert!(text.contains("RIP ") && text.contains("CR2 ") && text.contains("| about to fall"), "{text}");
+}
+
+#[test]
+fn poking_about_does_no_harm_and_is_counted() {
+    let mut bench = Bench::new(guests::pokes_about());
+    bench.config.memory = FrameCount::from_mib(16);
+    bench.config.initial_grant = FrameCount::from_mib(16);
+    let mut guest = bench.spawn();
+    let ending = end(&mut guest);
+    assert!(matches!(ending.reason, EndReason::Fault(_)), "{ending:?}");
+    let counts = ending.details.iter().find(|line| line.starts_with("ignored")).unwrap();
+    assert_eq!(counts, "ignored: 8 port and 2 memory accesses");
+    assert_eq!(guest.registers().facts().port_calls, 0);
+}
+
+#[test]
+fn a_guest_stops_when_asked() {
+    for code in [guests::spins(), guests::halts()] {
+        let mut guest = Bench::new(code).spawn();
+        until(&mut guest, |guest| guest.registers().boot_ns(BootStage::Loaded) > 0);
+        guest.request_stop();
+        assert_eq!(end(&mut guest), Ending { reason: EndReason::Stopped, details: Vec::new() });
+    }
+}
+
+#[test]
+fn a_killed_process_is_noticed() {
+    let mut guest = Bench::new(guests::spins()).spawn();
+    until(&mut guest, greeted);
+    guest.kill();
+    assert_eq!(end(&mut guest).reason, EndReason::Killed(9));
+    guest.kill();
+    guest.request_stop();
+    guest.set_target(FrameCount(1));
+}
+
+#[test]
+fn a_dropped_guest_is_gone() {
+    let mut guest = Bench::new(guests::spins()).spawn();
+    until(&mut guest, greeted);
+    let process = PathBuf::from(format!("/proc/{}", guest.pid()));
+    assert!(process.exists());
+    drop(guest);
+    assert!(!process.exists());
+}
+
+#[test]
+fn pressure_is_passed_on_and_statistics_are_copied() {
+    let mut guest = Bench::new(guests::presses()).spawn();
+    assert_eq!(next(&mut guest), GuestEvent::Pressure);
+    let statistics = guest.registers().statistics();
+    assert_eq!((statistics.wanted_frames, statistics.activity_text()), (77, "x"));
+}
+
+#[test]
+fn the_doorbell_reaches_the_guest() {
+    let mut guest = Bench::new(guests::listens()).spawn();
+    until(&mut guest, |guest| guest.registers().boot_ns(BootStage::Kernel) > 0);
+    guest.set_target(FrameCount(1000));
+    assert_eq!(end(&mut guest), SUCCESS);
+}
+
+#[test]
+fn all_that_is_written_arrives_while_the_guest_computes() {
+    let bench = Bench::new(guests::talks());
+    let mut guest = bench.spawn();
+    until(&mut guest, |_| bench.log().len() == 10_000);
+    assert_eq!(bench.log(), "ten bytes\n".repeat(1000));
+}
+
+#[test]
+fn resident_memory_is_what_smaps_says() {
+    let mut guest = Bench::new(guests::touches()).spawn();
+    until(&mut guest, |guest| guest.registers().boot_ns(BootStage::Kernel) > 0);
+    let smaps = std::fs::read_to_string(format!("/proc/{}/smaps", guest.pid())).unwrap();
+    let largest = smaps
+        .lines()
+        .filter_map(|line| line.strip_prefix("Rss:"))
+        .filter_map(|field| field.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    let behind_guest = FrameCount::from_bytes_floor(largest.max().unwrap() << 10);
+    assert!(behind_guest >= FrameCount::from_mib(64), "{behind_guest}");
+    // The latest sample may be from before the guest was ready; the next one is not.
+    until(&mut guest, |guest| guest.registers().facts().resident.0.abs_diff(behind_guest.0) < 64);
+}
+
+#[test]
+fn what_can_be_known_is_refused_before_a_start() {
+    let refused = |change: fn(&mut GuestConfig)| {
+        let mut bench = Bench::new(guests::success());
+        change(&mut bench.config);
+        VmmGuest::spawn(&bench.config).unwrap_err()
+    };
+    assert!(matches!(refused(|config| config.image = "/nowhere".into()), SpawnError::Image { .. }));
+    assert!(matches!(refused(|config| config.memory = FrameCount(1)), SpawnError::Layout(_)));
+    assert!(matches!(refused(|config| config.memory = FrameCount(2048)), SpawnError::GrantTooLarge { .. }));
+    assert!(matches!(refused(|config| config.initial_grant = FrameCount(512)), SpawnError::GrantTooSmall { .. }));
+    assert!(matches!(refused(|config| config.command_line.push('\0')), SpawnError::CommandLine));
+    assert!(matches!(refused(|config| config.log = Some("/nowhere/log".into())), SpawnError::Log { .. }));
+    let error = refused(|config| config.program = Some("/nowhere/aerostat".into()));
+    assert_eq!(
+        error.to_string(),
+        "the guest's process can't be started from /nowhere/aerostat: No such file or directory (os error 2)"
+    );
+}
+
+#[test]
+fn a_process_that_says_nothing_has_failed() {
+    let mut bench = Bench::new(guests::success());
+    bench.config.program = Some("/bin/true".into());
+    let ending = end(&mut bench.spawn());
+    assert!(matches!(ending.reason, EndReason::Failed(_)), "{ending:?}");
+}
+
+/// What [`guests_die_with_their_supervisor`] kills: starts a guest, says its process's number and waits for the end.
+#[test]
+#[ignore = "a part of another test"]
+fn a_supervisor() {
+    let guest = Bench::new(guests::spins()).spawn();
+    println!("guest {}", guest.pid());
+    std::io::stdin().read_line(&mut String::new()).unwrap();
+}
+
+#[test]
+fn guests_die_with_their_supervisor() {
+    let mut supervisor = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "a_supervisor", "--ignored", "--nocapture"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(supervisor.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let process = lines.find_map(|line| line.split_once("guest ").map(|(_, pid)| pid.to_owned())).unwrap();
+    supervisor.kill().unwrap();
+    supervisor.wait().unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    // Its new parent may take its time to reap it: a zombie is dead enough.
+    while std::fs::read_to_string(format!("/proc/{process}/stat")).is_ok_and(|stat| !stat.contains(") Z ")) {
+        assert!(Instant::now() < deadline, "the guest's process outlives its supervisor");
+        std::thread::yield_now();
+    }
+}
+
+/// Prints what a start and a port call cost; run with `--ignored --nocapture`, best in a release build.
+#[test]
+#[ignore = "a measurement"]
+fn figures() {
+    for round in 0..5 {
+        let mut guest = Bench::new(guests::asks()).spawn();
+        assert_eq!(end(&mut guest), SUCCESS);
+        let at = |stage| guest.registers().boot_ns(stage) - guest.spawned_at_ns();
+        let [process, machine, loaded, kernel, main] = BootStage::ALL.map(at).map(|ns| ns / 1000);
+        println!(
+            "round {round}: process {process} us, machine {machine} us, loaded {loaded} us, kernel {kernel} us; \
+             a call {} ns",
+            (main - kernel) / 10
+        );
+    }
+    let mut guest = Bench::new(guests::talks()).spawn();
+    until(&mut guest, |guest| guest.registers().boot_ns(BootStage::Main) > 0);
+    let [kernel, main] = [BootStage::Kernel, BootStage::Main].map(|stage| guest.registers().boot_ns(stage));
+    println!("a byte on the serial line {} ns", (main - kernel) / 10_000);
+    let status = std::fs::read_to_string(format!("/proc/{}/status", guest.pid())).unwrap();
+    let memory = status.lines().filter(|line| line.starts_with("Rss") || line.starts_with("VmRSS"));
+    println!("resident memory of the process, its guest's {} included:", guest.registers().facts().resident);
+    memory.for_each(|line| println!("  {line}"));
+}
