@@ -15,7 +15,7 @@ use rustix::termios::tcgetwinsize;
 pub use self::event_log::EventLog;
 pub use self::summary::write_summary;
 
-use self::table::{Width, plain_line, table};
+use self::table::{Width, plain_lines, table};
 use crate::supervisor::{Event, FleetStatus, Happening, Observer, seconds};
 
 /// Time between frames of the live table.
@@ -117,9 +117,7 @@ impl<W: Write> Observer for Display<W> {
                 self.due = status.elapsed.saturating_add(LIVE_PACE);
             }
             Mode::Plain => {
-                let lines: String =
-                    status.guests.iter().map(|guest| plain_line(status.elapsed, guest) + "\n").collect();
-                self.put(&lines);
+                self.put(&plain_lines(status));
                 self.due = status.elapsed.saturating_add(PLAIN_PACE);
             }
         }

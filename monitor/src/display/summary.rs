@@ -42,7 +42,7 @@ fn write_guest(guest: &GuestOutcome, name_width: usize, output: &mut impl Write)
         printable(&guest.ending.reason.to_string())
     )?;
     for line in &guest.ending.details {
-        writeln!(output, "{:name_width$}  | {}", "", printable(line))?;
+        writeln!(output, "{:name_width$}  {}", "", printable(line))?;
     }
     Ok(())
 }
@@ -109,7 +109,7 @@ pool violations        0
 
 guest  spawn to main  data verified  errors  ending
 alpha          never            0 B       2  guest fault: triple fault
-       | RIP ?[1m 0
+       RIP ?[1m 0
 ";
         assert_eq!(String::from_utf8(text).unwrap(), expected);
         assert!(!outcome.is_success());

@@ -1,12 +1,11 @@
 //! The live table and the plain line: text from a status, no I/O.
 
 use std::fmt::Write;
-use std::time::Duration;
 
 use aerostat_abi::units::FrameCount;
 
 use super::printable;
-use crate::supervisor::{FleetStatus, GuestStatus, seconds};
+use crate::supervisor::{FleetStatus, GuestState, GuestStatus, seconds};
 
 /// Columns of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,22 +41,28 @@ pub(super) fn table(status: &FleetStatus, width: Width, rows: usize) -> Vec<Stri
     lines.iter().map(|line| line.chars().take(width.0).collect()).collect()
 }
 
-/// One guest in one line, for logs.
-pub(super) fn plain_line(elapsed: Duration, guest: &GuestStatus) -> String {
-    let GuestStatus { name, state, .. } = guest;
-    let mut line = format!(
-        "{}  {name}  {state:<9}  guest size {} MiB, balloon size {} MiB, target {} MiB, resident {} MiB",
-        seconds(elapsed),
-        guest.size.mib(),
-        guest.balloon.mib(),
-        guest.target.mib(),
-        guest.resident.mib()
-    );
-    if !guest.activity.is_empty() {
-        line.push_str("; ");
-        line.push_str(&printable(&guest.activity));
+/// A line for every guest that has not ended.
+pub(super) fn plain_lines(status: &FleetStatus) -> String {
+    let name_width = name_width(status);
+    let mut lines = String::new();
+    for guest in status.guests.iter().filter(|guest| guest.state != GuestState::Ended) {
+        let _ = write!(
+            lines,
+            "{}  {:<name_width$}  {:<9}  guest size {} MiB, balloon size {} MiB, target {} MiB, resident {} MiB",
+            seconds(status.elapsed),
+            guest.name,
+            guest.state,
+            guest.size.mib(),
+            guest.balloon.mib(),
+            guest.target.mib(),
+            guest.resident.mib()
+        );
+        if !guest.activity.is_empty() {
+            let _ = write!(lines, "; {}", printable(&guest.activity));
+        }
+        lines.push('\n');
     }
-    line
+    lines
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -113,7 +113,7 @@ impl Scheduler {
     ///
     /// [`AdmissionError`] where the pool can't honour the contract, or not yet.
     pub fn admit(&mut self, contract: Contract, now: Moment) -> Result<(GuestId, FrameCount), AdmissionError> {
-        let minima = self.guests.values().fold(contract.min, |sum, account| sum.saturating_add(account.contract.min));
+        let minima = self.minima().saturating_add(contract.min);
         if minima > self.pool {
             return Err(AdmissionError::MinimaExceedPool { minima, pool: self.pool });
         }
@@ -178,12 +178,13 @@ impl Scheduler {
         let policy = self.policy;
         let demands: Vec<FrameCount> =
             self.guests.values_mut().map(|account| account.take_notice_of_demand(&policy)).collect();
-        let minima = self.guests.values().map(|account| account.contract.min);
-        let beyond: Vec<FrameCount> =
-            demands.iter().zip(minima).map(|(demand, min)| demand.saturating_sub(min)).collect();
-        let minima =
-            self.guests.values().fold(FrameCount::ZERO, |sum, account| sum.saturating_add(account.contract.min));
-        let shares = share_out(self.pool.saturating_sub(minima), &beyond);
+        let beyond: Vec<FrameCount> = self
+            .guests
+            .values()
+            .zip(&demands)
+            .map(|(account, demand)| demand.saturating_sub(account.contract.min))
+            .collect();
+        let shares = share_out(self.pool.saturating_sub(self.minima()), &beyond);
         let of_guests = self.guests.iter().zip(demands).zip(shares);
         of_guests
             .map(|(((&guest, account), demand), share)| {
@@ -193,6 +194,11 @@ impl Scheduler {
                 Plan { guest, from, demand, entitlement, urgency }
             })
             .collect()
+    }
+
+    /// What is promised to the guests for good.
+    fn minima(&self) -> FrameCount {
+        self.guests.values().fold(FrameCount::ZERO, |sum, account| sum.saturating_add(account.contract.min))
     }
 
     fn urgency(&self, account: &Account, entitlement: FrameCount) -> Urgency {

@@ -10,7 +10,7 @@ use super::status::{GuestState, GuestStatus};
 use crate::clock::Moment;
 use crate::fleet::GuestSpec;
 use crate::host::{Ending, GuestEvent, GuestHandle};
-use crate::report::Samples;
+use crate::report::{Sample, Samples};
 use crate::scheduler::{Contract, GuestId, GuestSample, Hints, Reading, Usage};
 
 /// How long a guest may stay away from its balloon before it counts as silent; its driver comes once a second.
@@ -28,12 +28,12 @@ pub(super) struct Guest<G> {
     pub(super) handle: Option<G>,
     pub(super) ending: Option<Ending>,
     pub(super) target: FrameCount,
-    pub(super) samples: Samples,
     spawned: Moment,
     facts: Facts,
     statistics: Statistics,
     state: GuestState,
     spawn_to_main: Option<Duration>,
+    samples: Samples,
 }
 
 /// What a guest's events ask for.
@@ -119,6 +119,13 @@ impl<G: GuestHandle> Guest<G> {
         }
     }
 
+    /// Keeps a sample for the report, from when the VMM process has published its first facts until the guest ended.
+    pub(super) fn record(&mut self, elapsed: Duration) {
+        if self.facts.size > FrameCount::ZERO {
+            self.samples.record(Sample::new(elapsed, self.facts.size, &self.reading()));
+        }
+    }
+
     pub(super) fn resident(&self) -> FrameCount {
         self.facts.resident
     }
@@ -151,6 +158,10 @@ impl<G: GuestHandle> Guest<G> {
 
     pub(super) fn spawn_to_main(&self) -> Option<Duration> {
         self.spawn_to_main
+    }
+
+    pub(super) fn into_samples(self) -> Samples {
+        self.samples
     }
 
     pub(super) fn statistics(&self) -> &Statistics {

@@ -30,7 +30,6 @@ use self::guest::{Guest, News};
 use crate::clock::Moment;
 use crate::fleet::GuestSpec;
 use crate::host::{EndReason, Ending, GuestHandle};
-use crate::report::Sample;
 use crate::scheduler::{AdmissionError, Decision, MovedAccount, Policy, Scheduler};
 
 /// What a VMM process's measure of its guest's resident memory may be too large by: memory of its own, and the inexactness of the
@@ -147,11 +146,7 @@ impl<G: GuestHandle> Supervisor<G> {
             self.carry_out(&decision, now);
         }
         let elapsed = now.since(self.began);
-        for guest in self.guests.iter_mut().filter(|guest| guest.handle.is_some()) {
-            let reading = guest.reading();
-            let size = guest.sample().size;
-            guest.samples.record(Sample::new(elapsed, size, &reading));
-        }
+        self.guests.iter_mut().for_each(|guest| guest.record(elapsed));
     }
 
     /// Whether a guest lacks memory that others are about to let go of: the next look should come soon.

@@ -56,15 +56,15 @@ impl Outcome {
 
 impl GuestOutcome {
     pub(super) fn new<G: GuestHandle>(guest: Guest<G>) -> Self {
-        let ended_without_a_word = || Ending { reason: EndReason::Stopped, details: Vec::new() };
+        let still_running = || Ending { reason: EndReason::Stopped, details: Vec::new() };
         Self {
+            name: guest.name.clone(),
             contract: guest.contract,
             spawn_to_main: guest.spawn_to_main(),
             verified_bytes: guest.statistics().verified_bytes,
             app_errors: guest.statistics().app_errors,
-            ending: guest.ending.unwrap_or_else(ended_without_a_word),
-            name: guest.name,
-            samples: guest.samples,
+            ending: guest.ending.clone().unwrap_or_else(still_running),
+            samples: guest.into_samples(),
         }
     }
 

@@ -98,13 +98,16 @@ fn watch<G: GuestHandle>(
         if supervisor.hear(now) == Attention::Needed {
             next_look = next_look.min(last_look.after(PACE_LIMIT));
         }
-        if now >= next_look {
+        let is_time = now >= next_look;
+        if is_time {
             supervisor.look(now);
-            observer.looked(&supervisor.status(now));
             last_look = now;
             next_look = now.after(if supervisor.is_somebody_short() { PACE_WHEN_SHORT } else { PACE });
         }
         supervisor.take_events().iter().for_each(|event| observer.happened(event));
+        if is_time {
+            observer.looked(&supervisor.status(now));
+        }
         if supervisor.is_over() || signals.take() || end.is_some_and(|end| now >= end) {
             return Ok(());
         }
