@@ -2,10 +2,11 @@
 //!
 //! Guests can't be part of a plain `cargo build`: they are for another target and are linked by the kernel's script. Applications
 //! (`apps/*`) are built with the profile `release`; test guests (`tests/guests`) with `checked`, which keeps every assertion.
+//! All images go below `target/` of this repository, whatever cargo's target directory is: fleet files name them by path.
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result};
 
@@ -32,22 +33,22 @@ pub(crate) fn host() -> Result<PathBuf> {
 /// Builds the images of all applications; returns the folder that holds them.
 pub(crate) fn apps() -> Result<PathBuf> {
     tools::bare_metal_target()?;
-    let mut command = cargo(["build", "--release", "--target", BARE_METAL]);
+    let mut command = guest_build("release");
     select(&mut command, &app_packages()?);
     expect_success(&mut command)?;
-    images("release")
+    Ok(images("release"))
 }
 
 /// Builds the images of all test guests; returns the folder that holds them.
 pub(crate) fn test_guests() -> Result<PathBuf> {
     tools::bare_metal_target()?;
-    expect_success(&mut cargo(["build", "--profile", "checked", "--target", BARE_METAL, "-p", TEST_GUESTS]))?;
-    images("checked")
+    expect_success(guest_build("checked").args(["-p", TEST_GUESTS]))?;
+    Ok(images("checked"))
 }
 
 /// Builds one test guest as applications are built, for measuring; it then lies among the applications.
 pub(crate) fn measured_guest(name: &str) -> Result<()> {
-    expect_success(&mut cargo(["build", "--release", "--target", BARE_METAL, "-p", TEST_GUESTS, "--bin", name]))
+    expect_success(guest_build("release").args(["-p", TEST_GUESTS, "--bin", name]))
 }
 
 /// The applications' packages: named like their folders.
@@ -64,7 +65,18 @@ pub(crate) fn app_packages() -> Result<Vec<String>> {
     Ok(names)
 }
 
+/// The command that builds images with a profile; the caller adds the packages.
+fn guest_build(profile: &str) -> Command {
+    let mut command = cargo(["build", "--profile", profile, "--target", BARE_METAL, "--target-dir"]);
+    command.arg(images_root());
+    command
+}
+
 /// Where cargo leaves the images of a profile.
-fn images(profile: &str) -> Result<PathBuf> {
-    Ok(target_dir()?.join(BARE_METAL).join(profile))
+fn images(profile: &str) -> PathBuf {
+    images_root().join(BARE_METAL).join(profile)
+}
+
+fn images_root() -> PathBuf {
+    root().join("target")
 }

@@ -33,10 +33,10 @@ pub(crate) struct Options {
 pub(crate) fn perform(options: &Options) -> Result<ExitCode> {
     tools::kvm()?;
     let aerostat = build::host()?;
-    let images = build::apps()?;
+    build::apps()?;
     let mut command = Command::new(&aerostat);
     command.arg("up").arg(options.fleet.clone().unwrap_or_else(|| root().join("fleets/demo.toml")));
-    command.args(["--seconds", &options.seconds.to_string()]).env("AEROSTAT_IMAGES", images);
+    command.args(["--seconds", &options.seconds.to_string()]);
     if options.headless {
         command.arg("--headless");
     }
