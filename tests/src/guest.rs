@@ -209,8 +209,8 @@ impl Guest {
     /// # Panics
     /// For a guest that is not under KVM.
     #[must_use]
-    pub fn process_id(&self) -> u32 {
-        self.kvm().handle().process_id()
+    pub fn pid(&self) -> u32 {
+        self.kvm().handle().pid()
     }
 
     /// Sets how large the guest should be.

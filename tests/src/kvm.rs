@@ -3,7 +3,8 @@
 use std::path::Path;
 use std::time::Duration;
 
-use aerostat::host::{Ending, GuestConfig, GuestEvent, GuestHandle, VmmGuest};
+use aerostat::host::vmm_guest::{GuestConfig, VmmGuest};
+use aerostat::host::{Ending, GuestEvent, GuestHandle};
 use aerostat_abi::registers::BootStage;
 
 use crate::clock::monotonic_ns;
@@ -21,12 +22,13 @@ impl KvmGuest {
     /// Starts `plan`; the serial port is written to `log`.
     pub(crate) fn start(plan: &Plan, log: &Path) -> Self {
         let config = GuestConfig {
-            program: aerostat(),
+            name: plan.image.file_name().unwrap_or_default().to_string_lossy().into_owned(),
             image: plan.image.clone(),
             memory: plan.memory,
-            target: plan.grant,
+            initial_grant: plan.grant,
             command_line: plan.command_line.clone(),
             log: Some(log.to_path_buf()),
+            program: Some(aerostat()),
         };
         let spawned_ns = monotonic_ns();
         let handle = VmmGuest::spawn(&config).unwrap_or_else(|error| panic!("starting {config:?}: {error}"));

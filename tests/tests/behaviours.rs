@@ -40,7 +40,8 @@ fn boot(machine: Machine) {
     const MIB: u64 = 96;
     let mut guest = Plan::test_guest("boot").memory_mib(MIB).boot(machine);
     let line = guest.wait_for_line("machine: ");
-    let size = line.split("machine: ").nth(1).and_then(|rest| rest.strip_suffix(" MiB")).and_then(|n| n.parse().ok());
+    let size = line.split("machine: ").nth(1).and_then(|rest| rest.strip_suffix(" MiB"));
+    let size = size.and_then(|size| size.parse::<u64>().ok());
     // A PC's firmware area takes its part of the first mebibyte.
     guest.check(
         size.is_some_and(|size| (MIB - 1..=MIB).contains(&size)),

@@ -45,7 +45,7 @@ fn memory_moves_and_stays_right() {
     let guests = report["guests"].as_array().unwrap_or_else(|| panic!("no guests: {text}"));
     assert_eq!(guests.len(), 2, "{text}");
     for guest in 0..guests.len() {
-        assert_eq!(number(&format!("/guests/{guest}/errors")), 0, "{text}");
-        assert!(number(&format!("/guests/{guest}/verified_bytes")) > 0, "{text}");
+        assert_eq!(number(&format!("/guests/{guest}/app/errors")), 0, "{text}");
+        assert!(number(&format!("/guests/{guest}/app/verified_bytes")) > 0, "{text}");
     }
 }

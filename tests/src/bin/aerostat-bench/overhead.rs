@@ -23,7 +23,7 @@ const ANONYMOUS_GOAL_MIB: f64 = 0.5;
 pub(crate) fn measure() -> Result<Vec<Row>> {
     let mut guest = Plan::test_guest("inflate").memory_mib(MEMORY_MIB).boot(Machine::Kvm);
     guest.wait_for_line("inflate: freed");
-    let file = format!("/proc/{}/smaps", guest.process_id());
+    let file = format!("/proc/{}/smaps", guest.pid());
     let smaps = fs::read_to_string(&file).with_context(|| format!("reading {file}"))?;
     let mappings: Vec<Mapping> = mappings(&smaps).collect();
     let touched: u64 =
