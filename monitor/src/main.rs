@@ -1,3 +1,12 @@
 //! The `aerostat` command.
 
-fn main() {}
+use std::process::ExitCode;
+
+use aerostat::vmm;
+
+fn main() -> ExitCode {
+    match std::env::args().nth(1).as_deref() {
+        Some(vmm::SUBCOMMAND) => vmm::process_main(),
+        _ => ExitCode::FAILURE,
+    }
+}

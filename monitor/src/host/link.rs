@@ -1,0 +1,311 @@
+//! The link between the supervisor and one VMM process: a `SOCK_SEQPACKET` pair, one JSON message a packet.
+//!
+//! The supervisor's first message is [`ToVmm::Start`] and carries descriptors; whatever closes the link ends the VMM process. A VMM process is not
+//! trusted: its messages are bounded and parsed strictly, and the supervisor never waits for one.
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use aerostat_abi::exit::GuestExit;
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags, SocketFlags, SocketType, recv, recvmsg, sendmsg, socketpair,
+};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use super::{EndReason, Ending};
+
+/// The longest message that either side takes.
+const MOST_BYTES: usize = 64 << 10;
+/// Descriptors that a message may carry.
+const MOST_DESCRIPTORS: usize = 4;
+
+/// What the supervisor says.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) enum ToVmm {
+    /// Build the machine and run it. With the descriptors of [`StartDescriptors`].
+    Start(Start),
+    /// End the guest and yourself.
+    Stop,
+}
+
+/// What to run.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Start {
+    /// Memory that the machine has, balloon included.
+    pub(crate) memory_frames: u64,
+    /// Memory that the guest starts with; the rest is the initial balloon.
+    pub(crate) initial_frames: u64,
+    /// What the guest reads as its boot arguments.
+    pub(crate) command_line: String,
+}
+
+/// The descriptors that come with [`ToVmm::Start`], in this order.
+#[derive(Debug)]
+pub(crate) struct StartDescriptors {
+    /// The register page.
+    pub(crate) registers: OwnedFd,
+    /// An eventfd that raises the guest's balloon interrupt.
+    pub(crate) doorbell: OwnedFd,
+    /// The image, open for reading.
+    pub(crate) image: OwnedFd,
+    /// Where the guest's console goes, if anywhere.
+    pub(crate) log: Option<OwnedFd>,
+}
+
+impl StartDescriptors {
+    pub(crate) fn borrowed(&self) -> Vec<BorrowedFd<'_>> {
+        let always = [&self.registers, &self.doorbell, &self.image];
+        always.into_iter().chain(&self.log).map(AsFd::as_fd).collect()
+    }
+
+    pub(crate) fn from_received(descriptors: Vec<OwnedFd>) -> Option<Self> {
+        let mut descriptors = descriptors.into_iter();
+        Some(Self {
+            registers: descriptors.next()?,
+            doorbell: descriptors.next()?,
+            image: descriptors.next()?,
+            log: descriptors.next(),
+        })
+    }
+}
+
+/// What a VMM process says.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) enum FromVmm {
+    /// Somebody in the guest waits for memory.
+    Pressure,
+    /// The guest ended; the process follows.
+    Ended {
+        /// Why.
+        reason: Reason,
+        /// Registers and log lines.
+        details: Vec<String>,
+    },
+}
+
+/// The reasons that a VMM process knows. That it was killed, only the supervisor can tell.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Reason {
+    /// A code of [`GuestExit`].
+    Exited(u8),
+    /// As asked.
+    Stopped,
+    /// The guest did what no guest may.
+    Fault(String),
+    /// The process can't do its work.
+    Failed(String),
+}
+
+impl From<Ending> for FromVmm {
+    fn from(ending: Ending) -> Self {
+        let reason = match ending.reason {
+            EndReason::Exited(exit) => Reason::Exited(exit.encode()),
+            EndReason::Stopped => Reason::Stopped,
+            EndReason::Fault(what) => Reason::Fault(what),
+            EndReason::Killed(signal) => Reason::Failed(format!("killed by signal {signal}")),
+            EndReason::Failed(why) => Reason::Failed(why),
+        };
+        Self::Ended { reason, details: ending.details }
+    }
+}
+
+impl From<Reason> for EndReason {
+    fn from(reason: Reason) -> Self {
+        match reason {
+            Reason::Exited(code) => match GuestExit::decode(code.into()) {
+                Some(exit) => Self::Exited(exit),
+                None => Self::Failed(format!("its process reported the unknown exit code {code}")),
+            },
+            Reason::Stopped => Self::Stopped,
+            Reason::Fault(what) => Self::Fault(what),
+            Reason::Failed(why) => Self::Failed(why),
+        }
+    }
+}
+
+/// Why a message did not get through.
+#[derive(Debug, Error)]
+pub(crate) enum LinkError {
+    /// The other side is gone.
+    #[error("the other side of the link is gone")]
+    Closed,
+    /// Nothing to receive, or no room to send, right now.
+    #[error("the link would block")]
+    WouldBlock,
+    /// The packet is too long or no message of ours.
+    #[error("the link carried a message that makes no sense")]
+    Garbled,
+    /// Anything else.
+    #[error("the link failed: {0}")]
+    Io(io::Error),
+}
+
+impl From<rustix::io::Errno> for LinkError {
+    fn from(error: rustix::io::Errno) -> Self {
+        use rustix::io::Errno;
+        match error {
+            Errno::AGAIN => Self::WouldBlock,
+            // A peer that closed with messages unread resets the connection.
+            Errno::PIPE | Errno::CONNRESET => Self::Closed,
+            error => Self::Io(error.into()),
+        }
+    }
+}
+
+/// One end of a link.
+#[derive(Debug)]
+pub(crate) struct Link(OwnedFd);
+
+/// What a call may wait for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Patience {
+    /// Until the message is through.
+    Wait,
+    /// Not at all: [`LinkError::WouldBlock`].
+    DoNotWait,
+}
+
+impl Link {
+    /// Both ends of a new link.
+    pub(crate) fn pair() -> io::Result<(Self, OwnedFd)> {
+        let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+        Ok((Self(ours), theirs))
+    }
+
+    /// The end that this descriptor is.
+    pub(crate) const fn new(socket: OwnedFd) -> Self {
+        Self(socket)
+    }
+
+    /// Sends a message, with descriptors that the other side gets copies of.
+    pub(crate) fn send(
+        &self,
+        message: &impl Serialize,
+        descriptors: &[BorrowedFd<'_>],
+        patience: Patience,
+    ) -> Result<(), LinkError> {
+        let bytes = serde_json::to_vec(message).map_err(|_| LinkError::Garbled)?;
+        if bytes.len() > MOST_BYTES {
+            return Err(LinkError::Garbled);
+        }
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_DESCRIPTORS))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        if !descriptors.is_empty() && !control.push(SendAncillaryMessage::ScmRights(descriptors)) {
+            return Err(LinkError::Garbled);
+        }
+        let mut flags = SendFlags::NOSIGNAL;
+        flags.set(SendFlags::DONTWAIT, patience == Patience::DoNotWait);
+        rustix::io::retry_on_intr(|| sendmsg(&self.0, &[IoSlice::new(&bytes)], &mut control, flags))?;
+        Ok(())
+    }
+
+    /// Receives a message and the descriptors that came with it.
+    pub(crate) fn receive<M: DeserializeOwned>(&self, patience: Patience) -> Result<(M, Vec<OwnedFd>), LinkError> {
+        let mut flags = RecvFlags::CMSG_CLOEXEC;
+        flags.set(RecvFlags::DONTWAIT, patience == Patience::DoNotWait);
+        // Packets have any length up to the limit and most are short: look how long the next one is.
+        let peek = flags | RecvFlags::PEEK | RecvFlags::TRUNC;
+        let (_, length) = rustix::io::retry_on_intr(|| recv(&self.0, &mut [0_u8; 1][..], peek))?;
+        let mut bytes = vec![0; length.min(MOST_BYTES)];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_DESCRIPTORS))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let received =
+            rustix::io::retry_on_intr(|| recvmsg(&self.0, &mut [IoSliceMut::new(&mut bytes)], &mut control, flags))?;
+        let descriptors = control
+            .drain()
+            .filter_map(|message| match message {
+                RecvAncillaryMessage::ScmRights(descriptors) => Some(descriptors),
+                _ => None,
+            })
+            .flatten()
+            .collect();
+        if received.bytes == 0 {
+            return Err(LinkError::Closed);
+        }
+        // A packet beyond the limit was cut, and what is left of it is no JSON.
+        let message = serde_json::from_slice(&bytes[..received.bytes]).map_err(|_| LinkError::Garbled)?;
+        Ok((message, descriptors))
+    }
+}
+
+impl AsFd for Link {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{FromVmm, Link, LinkError, Patience, Reason, StartDescriptors, ToVmm};
+    use crate::host::{EndReason, Ending};
+    use aerostat_abi::exit::GuestExit;
+    use std::os::fd::{AsFd, OwnedFd};
+
+    fn pair() -> (Link, Link) {
+        let (ours, theirs) = Link::pair().unwrap();
+        (ours, Link::new(theirs))
+    }
+
+    fn fd() -> OwnedFd {
+        tempfile::tempfile().unwrap().into()
+    }
+
+    #[test]
+    fn messages_carry_descriptors() {
+        let (ours, theirs) = pair();
+        let sent = StartDescriptors { registers: fd(), doorbell: fd(), image: fd(), log: None };
+        ours.send(&ToVmm::Stop, &sent.borrowed(), Patience::Wait).unwrap();
+        let (message, descriptors) = theirs.receive::<ToVmm>(Patience::Wait).unwrap();
+        assert!(matches!(message, ToVmm::Stop));
+        assert!(StartDescriptors::from_received(descriptors).is_some_and(|received| received.log.is_none()));
+    }
+
+    #[test]
+    fn an_empty_link_would_block_and_a_closed_one_is_closed() {
+        let (ours, theirs) = pair();
+        assert!(matches!(ours.receive::<FromVmm>(Patience::DoNotWait), Err(LinkError::WouldBlock)));
+        theirs.send(&FromVmm::Pressure, &[], Patience::DoNotWait).unwrap();
+        drop(theirs);
+        assert!(matches!(ours.receive::<FromVmm>(Patience::DoNotWait), Ok((FromVmm::Pressure, _))));
+        assert!(matches!(ours.receive::<FromVmm>(Patience::DoNotWait), Err(LinkError::Closed)));
+        assert!(matches!(ours.send(&ToVmm::Stop, &[], Patience::Wait), Err(LinkError::Closed)));
+    }
+
+    #[test]
+    fn a_full_link_would_block() {
+        let (ours, _theirs) = pair();
+        let error = (0..1_000_000).find_map(|_| ours.send(&FromVmm::Pressure, &[], Patience::DoNotWait).err());
+        assert!(matches!(error, Some(LinkError::WouldBlock)));
+    }
+
+    #[test]
+    fn garbage_is_garbled() {
+        let (ours, theirs) = pair();
+        rustix::net::send(theirs.as_fd(), b"{\"Ended\":", rustix::net::SendFlags::empty()).unwrap();
+        assert!(matches!(ours.receive::<FromVmm>(Patience::Wait), Err(LinkError::Garbled)));
+        rustix::net::send(theirs.as_fd(), &[b' '; 100_000], rustix::net::SendFlags::empty()).unwrap();
+        assert!(matches!(ours.receive::<FromVmm>(Patience::Wait), Err(LinkError::Garbled)));
+    }
+
+    #[test]
+    fn endings_survive_the_way() {
+        for reason in [
+            EndReason::Exited(GuestExit::Panic),
+            EndReason::Stopped,
+            EndReason::Fault("triple fault".into()),
+            EndReason::Failed("no KVM".into()),
+        ] {
+            let ending = Ending { reason, details: vec!["line".into()] };
+            let FromVmm::Ended { reason, details } = FromVmm::from(ending.clone()) else { unreachable!() };
+            assert_eq!(Ending { reason: reason.into(), details }, ending);
+        }
+        assert!(matches!(EndReason::from(Reason::Exited(0)), EndReason::Failed(_)));
+    }
+}

@@ -1,0 +1,346 @@
+//! A guest in a VMM process of its own.
+//!
+//! The handle owns the process: dropping it ends the process and waits for it, so there are no zombies. What the process says over its link and
+//! how it ended become one stream of events, the last of which is [`GuestEvent::Ended`], sent once the process is gone
+//! and its memory with it.
+
+use std::ffi::OsString;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+
+use aerostat_abi::registers::RegisterPage;
+use aerostat_abi::units::FrameCount;
+use rustix::event::epoll::{self, EventData, EventFlags};
+use rustix::event::{EventfdFlags, eventfd};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use thiserror::Error;
+
+use super::link::{FromVmm, Link, LinkError, Patience, Start, StartDescriptors, ToVmm};
+use super::shared_page::SharedPage;
+use super::{EndReason, Ending, GuestEvent, GuestHandle};
+use crate::clock::monotonic_ns;
+use crate::vmm::{self, ImageError, KvmError, LayoutError, check_kvm};
+
+/// The longest command line: what certainly fits the device tree.
+const COMMAND_LINE_BYTES: usize = 32 << 10;
+
+/// What to start.
+#[derive(Clone, Debug)]
+pub struct GuestConfig {
+    /// The guest's name, to be seen in the list of processes.
+    pub name: String,
+    /// The guest's image.
+    pub image: PathBuf,
+    /// All memory that the machine has.
+    pub memory: FrameCount,
+    /// Memory that the guest starts with; it is its first target too. The rest is the initial balloon.
+    pub initial_grant: FrameCount,
+    /// What the guest reads as its boot arguments.
+    pub command_line: String,
+    /// The file that the guest's console is appended to.
+    pub log: Option<PathBuf>,
+    /// The executable that has the VMM process in it; the running one where this is `None`.
+    pub program: Option<PathBuf>,
+}
+
+/// Why a guest was not started. Nothing is left behind.
+#[derive(Debug, Error)]
+pub enum SpawnError {
+    /// The host can't run guests.
+    #[error(transparent)]
+    Kvm(#[from] KvmError),
+    /// The image is no good.
+    #[error("image {} {source}", path.display())]
+    Image {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: ImageError,
+    },
+    /// Memory has an impossible size.
+    #[error(transparent)]
+    Layout(#[from] LayoutError),
+    /// The grant is beyond the guest's memory.
+    #[error("the initial grant {grant} exceeds the guest's memory {memory}")]
+    GrantTooLarge {
+        /// The grant.
+        grant: FrameCount,
+        /// Memory.
+        memory: FrameCount,
+    },
+    /// The grant does not even hold the image.
+    #[error("the initial grant {grant} does not hold the image, which ends at {needed}")]
+    GrantTooSmall {
+        /// The grant.
+        grant: FrameCount,
+        /// Where the image ends.
+        needed: FrameCount,
+    },
+    /// The command line can't be passed on.
+    #[error("the command line has a zero byte or more than {COMMAND_LINE_BYTES} bytes")]
+    CommandLine,
+    /// The log can't be opened.
+    #[error("log {} can't be opened: {source}", path.display())]
+    Log {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The process can't be started.
+    #[error("the guest's process can't be started from {}: {source}", program.display())]
+    Process {
+        /// The executable.
+        program: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Something that the two processes share can't be made.
+    #[error("the guest's process can't be set up: {0}")]
+    SetUp(#[from] io::Error),
+}
+
+/// A guest in a VMM process.
+#[derive(Debug)]
+pub struct VmmGuest {
+    child: Child,
+    process: OwnedFd,
+    link: Option<Link>,
+    doorbell: OwnedFd,
+    registers: SharedPage,
+    /// Watches the link and the process.
+    events: OwnedFd,
+    spawned_at_ns: u64,
+    progress: Progress,
+}
+
+/// How far the guest is towards its end.
+#[derive(Debug)]
+enum Progress {
+    Running,
+    /// The process, or what it did, has said how the guest ended.
+    Ending(Ending),
+    /// The last event is out.
+    Ended,
+}
+
+impl VmmGuest {
+    /// Starts a guest. It runs when this returns, or soon.
+    ///
+    /// The process ends with the *thread* that calls this, as the kernel sends it a signal then: call it from one that lives as long as
+    /// the supervisor does.
+    ///
+    /// # Errors
+    /// What the caller can mend is found before anything is started.
+    pub fn spawn(config: &GuestConfig) -> Result<Self, SpawnError> {
+        check_kvm()?;
+        let image = check(config)?;
+        let log = config.log.as_deref().map(open_log).transpose()?;
+        let (registers, register_file) = SharedPage::create(config.initial_grant)?;
+        let doorbell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(io::Error::from)?;
+        let (link, their_link) = Link::pair()?;
+        let descriptors =
+            StartDescriptors { registers: register_file, doorbell: doorbell.try_clone()?, image: image.into(), log };
+        let start = Start {
+            memory_frames: config.memory.0,
+            initial_frames: config.initial_grant.0,
+            command_line: config.command_line.clone(),
+        };
+        // The start waits in the link for the process to come.
+        link.send(&ToVmm::Start(start), &descriptors.borrowed(), Patience::DoNotWait)
+            .map_err(|error| SpawnError::SetUp(io::Error::other(error.to_string())))?;
+
+        let program = config.program.clone().unwrap_or_else(|| PathBuf::from("/proc/self/exe"));
+        let spawned_at_ns = monotonic_ns();
+        let child = Command::new(&program)
+            .arg0("aerostat")
+            .args([OsString::from(vmm::SUBCOMMAND), OsString::from(&config.name)])
+            .stdin(Stdio::from(their_link))
+            .stdout(Stdio::null())
+            .process_group(0)
+            .spawn()
+            .map_err(|source| SpawnError::Process { program, source })?;
+        let mut child = Orphan(Some(child));
+        let (process, events) = watch(child.get(), &link)?;
+        Ok(Self {
+            child: child.adopt(),
+            process,
+            link: Some(link),
+            doorbell,
+            registers,
+            events,
+            spawned_at_ns,
+            progress: Progress::Running,
+        })
+    }
+
+    /// The process's number.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The monotonic clock just before the process was started, to compare with the boot stages of the register page.
+    #[must_use]
+    pub const fn spawned_at_ns(&self) -> u64 {
+        self.spawned_at_ns
+    }
+
+    /// Takes what the process has said. Stops at the first event for the caller.
+    fn receive(&mut self) -> Option<GuestEvent> {
+        loop {
+            match self.link.as_ref()?.receive::<FromVmm>(Patience::DoNotWait) {
+                Ok((FromVmm::Pressure, _)) => return Some(GuestEvent::Pressure),
+                Ok((FromVmm::Ended { reason, details }, _)) => self.note(Ending { reason: reason.into(), details }),
+                Err(LinkError::WouldBlock) => return None,
+                Err(LinkError::Closed) => self.close_link(),
+                Err(error @ (LinkError::Garbled | LinkError::Io(_))) => {
+                    self.note(Ending { reason: EndReason::Failed(error.to_string()), details: Vec::new() });
+                    self.close_link();
+                    self.kill();
+                }
+            }
+        }
+    }
+
+    /// Keeps the first ending that is known.
+    fn note(&mut self, ending: Ending) {
+        if matches!(self.progress, Progress::Running) {
+            self.progress = Progress::Ending(ending);
+        }
+    }
+
+    /// A closed link would stay readable: from now on only the process is watched.
+    fn close_link(&mut self) {
+        if let Some(link) = self.link.take() {
+            let _ = epoll::delete(&self.events, &link);
+        }
+    }
+
+    /// The last event, once.
+    fn end(&mut self, status: ExitStatus) -> Option<GuestEvent> {
+        self.close_link();
+        let _ = epoll::delete(&self.events, &self.process);
+        self.registers.set_resident(FrameCount::ZERO);
+        match std::mem::replace(&mut self.progress, Progress::Ended) {
+            Progress::Running => Some(GuestEvent::Ended(Ending { reason: silent_end(status), details: Vec::new() })),
+            Progress::Ending(ending) => Some(GuestEvent::Ended(ending)),
+            Progress::Ended => None,
+        }
+    }
+}
+
+impl GuestHandle for VmmGuest {
+    fn registers(&self) -> &RegisterPage {
+        &self.registers
+    }
+
+    fn set_target(&self, target: FrameCount) {
+        self.registers.set_target(target);
+        // The counter fills only where the machine is gone and nobody listens.
+        let _ = rustix::io::write(&self.doorbell, &1_u64.to_ne_bytes());
+    }
+
+    fn event_fd(&self) -> BorrowedFd<'_> {
+        self.events.as_fd()
+    }
+
+    fn next_event(&mut self) -> Option<GuestEvent> {
+        if matches!(self.progress, Progress::Ended) {
+            return None;
+        }
+        // Asked first, so that all that an ended process said is in the link by now.
+        let status = self.child.try_wait().ok().flatten();
+        if let Some(event) = self.receive() {
+            return Some(event);
+        }
+        self.end(status?)
+    }
+
+    fn request_stop(&mut self) {
+        if let Some(link) = &self.link {
+            // A process that is gone or never reads ends otherwise.
+            let _ = link.send(&ToVmm::Stop, &[], Patience::DoNotWait);
+        }
+    }
+
+    fn kill(&mut self) {
+        // A process that is gone already has what it was to get.
+        let _ = pidfd_send_signal(&self.process, Signal::KILL);
+    }
+}
+
+impl Drop for VmmGuest {
+    fn drop(&mut self) {
+        self.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A process that nobody watches yet: ended and reaped when dropped.
+struct Orphan(Option<Child>);
+
+impl Orphan {
+    fn get(&self) -> &Child {
+        self.0.as_ref().expect("adopted last")
+    }
+
+    fn adopt(&mut self) -> Child {
+        self.0.take().expect("adopted once")
+    }
+}
+
+impl Drop for Orphan {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.0.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// Checks all that can be checked without a process; the image, open.
+fn check(config: &GuestConfig) -> Result<File, SpawnError> {
+    let GuestConfig { memory, initial_grant: grant, .. } = *config;
+    vmm::check_size(memory)?;
+    if grant > memory {
+        return Err(SpawnError::GrantTooLarge { grant, memory });
+    }
+    if config.command_line.contains('\0') || config.command_line.len() > COMMAND_LINE_BYTES {
+        return Err(SpawnError::CommandLine);
+    }
+    let bad_image = |source| SpawnError::Image { path: config.image.clone(), source };
+    let image = File::open(&config.image).map_err(|error| bad_image(error.into()))?;
+    let info = vmm::check_file(&image, memory).map_err(bad_image)?;
+    let needed = FrameCount::from_bytes_ceil(info.end);
+    if grant < needed {
+        return Err(SpawnError::GrantTooSmall { grant, needed });
+    }
+    Ok(image)
+}
+
+fn open_log(path: &Path) -> Result<OwnedFd, SpawnError> {
+    let opened = OpenOptions::new().create(true).append(true).open(path);
+    opened.map(OwnedFd::from).map_err(|source| SpawnError::Log { path: path.to_owned(), source })
+}
+
+/// A descriptor of the process, and one that becomes readable when the process speaks or ends.
+fn watch(child: &Child, link: &Link) -> io::Result<(OwnedFd, OwnedFd)> {
+    let process = pidfd_open(Pid::from_child(child), PidfdFlags::empty())?;
+    let events = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+    epoll::add(&events, link, EventData::new_u64(0), EventFlags::IN)?;
+    epoll::add(&events, &process, EventData::new_u64(1), EventFlags::IN)?;
+    Ok((process, events))
+}
+
+/// What became of a process that did not say.
+fn silent_end(status: ExitStatus) -> EndReason {
+    match status.signal() {
+        Some(signal) => EndReason::Killed(signal),
+        None => EndReason::Failed(format!("its process ended without a word ({status})")),
+    }
+}

@@ -1,0 +1,262 @@
+//! The balloon device: what happens when the guest accesses the balloon port.
+//!
+//! The guest stands still during a call, so a call is one function: registers in, registers out. Nothing in it trusts the guest: every address
+//! and every entry is checked, a bad entry costs that entry and a bad call costs that call. Memory is released before the reply, so a frame that
+//! counts as given is already the host's.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use aerostat_abi::batch::{self, Entry, EntryStatus};
+use aerostat_abi::port::{Command, Features, Hello, Registers, Status, VERSION, Welcome};
+use aerostat_abi::registers::Facts;
+use aerostat_abi::statistics::{self, Statistics};
+use aerostat_abi::units::{FRAME_BYTES, FrameCount, FrameNumber, to_usize};
+
+use super::frame_map::FrameMap;
+use super::layout::GuestAddress;
+use super::memory::GuestMemory;
+use super::release::Releaser;
+use crate::host::shared_page::SharedPage;
+
+/// The lowest interrupt vector that is no exception's.
+const FIRST_VECTOR: u8 = 32;
+
+/// What the device needs of the process around it.
+pub(super) trait BalloonHost {
+    /// The guest wants interrupt `vector` when the doorbell rings.
+    fn connect_doorbell(&mut self, vector: u8);
+    /// The guest reported at `now_ns` that somebody in it waits for memory. Must not block.
+    fn pressure(&mut self, now_ns: u64);
+    /// Memory went back to the host.
+    fn memory_released(&mut self);
+}
+
+/// The device.
+#[derive(Debug)]
+pub(super) struct Balloon<H> {
+    map: FrameMap,
+    initial_balloon: FrameNumber,
+    memory: Arc<GuestMemory>,
+    releaser: Releaser,
+    registers: Arc<SharedPage>,
+    host: H,
+    greeting: Greeting,
+    facts: Facts,
+}
+
+/// Whether the guest has said HELLO.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Greeting {
+    Awaited,
+    Done,
+}
+
+/// How a call ended: a status, and what goes into `RDI`.
+struct Outcome {
+    status: Status,
+    result: u64,
+}
+
+impl From<Status> for Outcome {
+    fn from(status: Status) -> Self {
+        Self { status, result: 0 }
+    }
+}
+
+impl<H: BalloonHost> Balloon<H> {
+    /// The device of a guest that starts with `initial` frames and has its image in `image`.
+    pub(super) fn new(
+        memory: Arc<GuestMemory>,
+        registers: Arc<SharedPage>,
+        host: H,
+        (initial, image): (FrameCount, Range<FrameNumber>),
+    ) -> Self {
+        let layout = *memory.layout();
+        let mut balloon = Self {
+            map: FrameMap::new(layout, initial, image),
+            initial_balloon: layout.frame_after(initial),
+            memory,
+            releaser: Releaser::new(),
+            registers,
+            host,
+            greeting: Greeting::Awaited,
+            facts: Facts::default(),
+        };
+        balloon.publish();
+        balloon
+    }
+
+    /// Carries out the call in `registers` and returns the reply's.
+    pub(super) fn call(&mut self, registers: Registers, now_ns: u64) -> Registers {
+        self.facts.port_calls += 1;
+        self.facts.last_call_ns = now_ns;
+        let reply = match (Command::decode(registers.rax), self.greeting) {
+            (None, _) => self.reply(Status::UnknownCommand.into()),
+            (Some(Command::Hello), Greeting::Awaited) => self.hello(&registers),
+            (Some(Command::Hello), Greeting::Done) => self.reply(Status::AlreadyGreeted.into()),
+            (Some(_), Greeting::Awaited) => self.reply(Status::NotGreeted.into()),
+            (Some(Command::GetTarget), _) => self.reply(Status::Ok.into()),
+            (Some(Command::Give), _) => {
+                let outcome = self.batch(&registers, Self::give);
+                self.host.memory_released();
+                self.reply(outcome)
+            }
+            (Some(Command::Take), _) => {
+                let outcome = self.batch(&registers, Self::take);
+                self.reply(outcome)
+            }
+            (Some(Command::Report), _) => {
+                let outcome = self.report(&registers, now_ns);
+                self.reply(outcome)
+            }
+        };
+        self.publish();
+        reply
+    }
+
+    fn hello(&mut self, registers: &Registers) -> Registers {
+        let Some(hello) = Hello::decode(registers) else { return self.reply(Status::BadArgument.into()) };
+        if hello.version != VERSION {
+            return self.reply(Outcome { status: Status::UnsupportedVersion, result: VERSION.into() });
+        }
+        let vector_is_good = hello.vector == 0 || hello.vector >= FIRST_VECTOR;
+        if !vector_is_good || hello.floor > self.memory.layout().total() {
+            return self.reply(Status::BadArgument.into());
+        }
+        if hello.vector != 0 {
+            self.host.connect_doorbell(hello.vector);
+        }
+        self.greeting = Greeting::Done;
+        Welcome {
+            version: VERSION,
+            features: hello.features.intersection(Features::SUPPORTED),
+            target: self.registers.target(),
+            initial_balloon: self.initial_balloon,
+        }
+        .encode()
+    }
+
+    /// Runs `carry_out` over the batch that the registers name and writes the entries back. The result is the number of frames done.
+    fn batch(
+        &mut self,
+        registers: &Registers,
+        carry_out: fn(&mut Self, &mut [Entry], FrameNumber) -> FrameCount,
+    ) -> Outcome {
+        let page = FrameNumber::containing(registers.rdi);
+        if !registers.rdi.is_multiple_of(FRAME_BYTES) || !self.map.is_kept(page) {
+            return Status::BadPage.into();
+        }
+        if registers.rsi == 0 || registers.rsi > batch::CAPACITY as u64 {
+            return Status::BadCount.into();
+        }
+        let address = GuestAddress(registers.rdi);
+        let mut words = [0; batch::CAPACITY];
+        let words = &mut words[..to_usize(registers.rsi)];
+        if self.memory.read_words(address, words).is_err() {
+            return Status::BadPage.into();
+        }
+        let mut entries: Vec<_> = words.iter().map(|word| Entry::decode(*word)).collect();
+        let frames = carry_out(self, &mut entries, page);
+        for (word, entry) in words.iter_mut().zip(&entries) {
+            *word = entry.encode();
+        }
+        let refused = entries.iter().filter(|entry| entry.status != EntryStatus::Done).count();
+        self.facts.refused_entries += refused as u64;
+        // The page was readable a moment ago and is protected from being given in its own batch.
+        match self.memory.write_words(address, words) {
+            Ok(()) => Outcome { status: Status::Ok, result: frames.0 },
+            Err(_) => Status::BadPage.into(),
+        }
+    }
+
+    fn give(&mut self, entries: &mut [Entry], page: FrameNumber) -> FrameCount {
+        let mut blocks = Vec::with_capacity(entries.len());
+        for (index, entry) in entries.iter_mut().enumerate() {
+            entry.status = match self.map.give(*entry, page) {
+                Ok(block) => {
+                    blocks.push((block, index));
+                    EntryStatus::Done
+                }
+                Err(refusal) => refusal,
+            };
+        }
+        // An allocator that runs down hands blocks out in descending order: sorted, they merge all the same.
+        blocks.sort_unstable_by_key(|(block, _)| block.start);
+        let ranges = merged(blocks.iter().map(|(block, _)| block));
+        let released = self.releaser.release(&self.memory, &ranges);
+        let failed_from = ranges.get(released).map_or(usize::MAX, |range| range.start);
+
+        let mut frames = 0;
+        for (block, index) in blocks {
+            if block.start < failed_from {
+                frames += block.len() as u64;
+            } else {
+                self.map.take_back(&block);
+                entries[index].status = EntryStatus::ReleaseFailed;
+            }
+        }
+        self.facts.given = self.facts.given.saturating_add(FrameCount(frames));
+        FrameCount(frames)
+    }
+
+    fn take(&mut self, entries: &mut [Entry], _page: FrameNumber) -> FrameCount {
+        let target = self.registers.target();
+        let mut frames = FrameCount::ZERO;
+        for entry in entries {
+            entry.status = match self.map.take(*entry, target) {
+                Ok(()) => {
+                    frames = frames.saturating_add(entry.count());
+                    EntryStatus::Done
+                }
+                Err(refusal) => refusal,
+            };
+        }
+        self.facts.taken = self.facts.taken.saturating_add(frames);
+        frames
+    }
+
+    fn report(&mut self, registers: &Registers, now_ns: u64) -> Outcome {
+        let address = registers.rdi;
+        let in_one_page = address % FRAME_BYTES + statistics::BYTES as u64 <= FRAME_BYTES;
+        if !in_one_page || !self.map.is_kept(FrameNumber::containing(address)) {
+            return Status::BadPage.into();
+        }
+        let mut words = [0; statistics::WORDS];
+        if self.memory.read_words(GuestAddress(address), &mut words).is_err() {
+            return Status::BadPage.into();
+        }
+        self.registers.set_statistics(&words);
+        if Statistics::decode(&words).wanted_frames > 0 {
+            self.host.pressure(now_ns);
+        }
+        Status::Ok.into()
+    }
+
+    fn reply(&self, outcome: Outcome) -> Registers {
+        let Outcome { status, result } = outcome;
+        Registers { rax: status.encode(), rdi: result, rsi: self.registers.target().0, r8: 0 }
+    }
+
+    fn publish(&mut self) {
+        self.facts.size = self.map.size();
+        self.facts.balloon = self.map.balloon();
+        self.registers.set_balloon_facts(&self.facts);
+    }
+}
+
+/// Sorted blocks as the fewest ranges.
+fn merged<'a>(blocks: impl Iterator<Item = &'a Range<usize>>) -> Vec<Range<usize>> {
+    let mut ranges: Vec<Range<usize>> = Vec::new();
+    for block in blocks {
+        match ranges.last_mut() {
+            Some(last) if last.end == block.start => last.end = block.end,
+            _ => ranges.push(block.clone()),
+        }
+    }
+    ranges
+}
+
+#[cfg(test)]
+#[path = "balloon_tests.rs"]
+mod tests;

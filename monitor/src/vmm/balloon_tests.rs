@@ -1,0 +1,192 @@
+//! The device without a guest: calls made by hand on memory that nobody runs in.
+
+use std::sync::Arc;
+
+use aerostat_abi::batch::{Entry, EntryStatus};
+use aerostat_abi::port::{Command, Features, Hello, Registers, Status, VERSION, Welcome};
+use aerostat_abi::statistics::Statistics;
+use aerostat_abi::units::{FrameCount, FrameNumber};
+
+use super::{Balloon, BalloonHost, merged};
+use crate::host::shared_page::SharedPage;
+use crate::vmm::layout::{GuestAddress, MemoryLayout};
+use crate::vmm::memory::GuestMemory;
+
+/// Where batches and records lie: frame 768, 3 MiB.
+const PAGE: GuestAddress = GuestAddress(3 << 20);
+const TOTAL: FrameCount = FrameCount::from_mib(16);
+
+#[derive(Debug, Default)]
+struct Heard {
+    vector: Option<u8>,
+    pressure: u32,
+    released: u32,
+}
+
+impl BalloonHost for Heard {
+    fn connect_doorbell(&mut self, vector: u8) {
+        self.vector = Some(vector);
+    }
+
+    fn pressure(&mut self, _now_ns: u64) {
+        self.pressure += 1;
+    }
+
+    fn memory_released(&mut self) {
+        self.released += 1;
+    }
+}
+
+/// A device whose guest has `initial` frames.
+fn device(initial: FrameCount) -> Balloon<Heard> {
+    let memory = Arc::new(GuestMemory::new(MemoryLayout::new(TOTAL).unwrap()).unwrap());
+    let (registers, _) = SharedPage::create(initial).unwrap();
+    let image = FrameNumber(512)..FrameNumber(520);
+    Balloon::new(memory, Arc::new(registers), Heard::default(), (initial, image))
+}
+
+/// One that was greeted.
+fn greeted(initial: FrameCount) -> Balloon<Heard> {
+    let mut device = device(initial);
+    let reply = device.call(hello(0x40).encode(), 1);
+    assert_eq!(Status::decode(reply.rax), Some(Status::Ok));
+    device
+}
+
+const fn hello(vector: u8) -> Hello {
+    Hello { version: VERSION, features: Features(6), floor: FrameCount(1024), vector }
+}
+
+fn status(device: &mut Balloon<Heard>, command: Command, rdi: u64, rsi: u64) -> Option<Status> {
+    Status::decode(device.call(Registers { rax: command.encode(), rdi, rsi, r8: 0 }, 2).rax)
+}
+
+/// Makes a batch call; the reply's first result and what became of each entry.
+fn batch(device: &mut Balloon<Heard>, command: Command, blocks: &[(u64, u8)]) -> (u64, Vec<EntryStatus>) {
+    let mut words: Vec<_> =
+        blocks.iter().map(|&(frame, order)| Entry::pending(FrameNumber(frame), order).encode()).collect();
+    device.memory.write_words(PAGE, &words).unwrap();
+    let call = Registers { rax: command.encode(), rdi: PAGE.0, rsi: blocks.len() as u64, r8: 0 };
+    let reply = device.call(call, 3);
+    assert_eq!(Status::decode(reply.rax), Some(Status::Ok));
+    assert_eq!(reply.rsi, device.registers.target().0, "every reply carries the target");
+    device.memory.read_words(PAGE, &mut words).unwrap();
+    (reply.rdi, words.into_iter().map(|word| Entry::decode(word).status).collect())
+}
+
+#[test]
+fn hello_comes_first_and_once() {
+    let mut device = device(FrameCount(2048));
+    assert_eq!(status(&mut device, Command::GetTarget, 0, 0), Some(Status::NotGreeted));
+    let welcome = Welcome::decode(&device.call(hello(0x40).encode(), 1));
+    assert_eq!(
+        welcome,
+        Welcome {
+            version: VERSION,
+            features: Features(0),
+            target: FrameCount(2048),
+            initial_balloon: FrameNumber(2048)
+        }
+    );
+    assert_eq!(device.host.vector, Some(0x40));
+    let again = device.call(hello(0x41).encode(), 1);
+    assert_eq!(Status::decode(again.rax), Some(Status::AlreadyGreeted));
+    assert_eq!(device.host.vector, Some(0x40));
+}
+
+#[test]
+fn bad_greetings_are_refused_and_may_be_mended() {
+    let mut device = device(TOTAL);
+    let mut greet = |hello: Hello| Status::decode(device.call(hello.encode(), 1).rax);
+    assert_eq!(greet(Hello { version: 2, ..hello(0) }), Some(Status::UnsupportedVersion));
+    assert_eq!(greet(hello(31)), Some(Status::BadArgument));
+    assert_eq!(greet(Hello { floor: FrameCount(TOTAL.0 + 1), ..hello(0) }), Some(Status::BadArgument));
+    assert_eq!(greet(hello(0)), Some(Status::Ok));
+    assert_eq!(device.host.vector, None, "vector 0 asks for no interrupt");
+}
+
+#[test]
+fn unknown_commands_are_named_so() {
+    let mut device = greeted(TOTAL);
+    let reply = device.call(Registers { rax: 0xae50_00ff, ..Registers::default() }, 1);
+    assert_eq!(Status::decode(reply.rax), Some(Status::UnknownCommand));
+    assert_eq!(reply.rsi, TOTAL.0);
+}
+
+#[test]
+fn given_memory_is_gone_and_counted() {
+    let mut device = greeted(TOTAL);
+    let kept = GuestAddress(1024 * 4096);
+    let lost = GuestAddress(1536 * 4096);
+    device.memory.write_words(kept, &[7]).unwrap();
+    device.memory.write_words(lost, &[7]).unwrap();
+
+    let (frames, statuses) = batch(&mut device, Command::Give, &[(2050, 0), (2049, 0), (1536, 9), (1536, 0), (100, 0)]);
+    assert_eq!(frames, 514);
+    let (done, given, protected) = (EntryStatus::Done, EntryStatus::AlreadyGiven, EntryStatus::Protected);
+    assert_eq!(statuses, [done, done, done, given, protected]);
+
+    let mut word = [0];
+    device.memory.read_words(lost, &mut word).unwrap();
+    assert_eq!(word[0], 0);
+    device.memory.read_words(kept, &mut word).unwrap();
+    assert_eq!(word[0], 7);
+    let facts = device.registers.facts();
+    assert_eq!((facts.size.0, facts.balloon.0), (TOTAL.0 - 514, 514));
+    assert_eq!((facts.given.0, facts.taken.0, facts.refused_entries), (514, 0, 2));
+    assert_eq!((facts.port_calls, facts.last_call_ns), (2, 3));
+    assert_eq!(device.host.released, 1);
+}
+
+#[test]
+fn frames_come_back_up_to_the_target() {
+    let mut device = greeted(FrameCount(2048));
+    assert_eq!(batch(&mut device, Command::Take, &[(2048, 0)]), (0, vec![EntryStatus::NotGranted]));
+    device.registers.set_target(FrameCount(2048 + 513));
+    let (frames, statuses) = batch(&mut device, Command::Take, &[(2048, 9), (2048, 0), (2560, 0), (2561, 0)]);
+    assert_eq!(frames, 513);
+    let (done, kept, late) = (EntryStatus::Done, EntryStatus::NotGiven, EntryStatus::NotGranted);
+    assert_eq!(statuses, [done, kept, done, late]);
+    assert_eq!(device.registers.facts().size, FrameCount(2048 + 513));
+}
+
+#[test]
+fn bad_batches_cost_only_the_call() {
+    let mut device = greeted(FrameCount(2048));
+    for page in [PAGE.0 + 8, 2048 * 4096, 1 << 40, !0xfff, 3 << 30] {
+        assert_eq!(status(&mut device, Command::Give, page, 1), Some(Status::BadPage), "{page:#x}");
+    }
+    for count in [0, 513, u64::MAX] {
+        assert_eq!(status(&mut device, Command::Take, PAGE.0, count), Some(Status::BadCount));
+    }
+    assert_eq!(device.registers.facts().size, FrameCount(2048));
+}
+
+#[test]
+fn the_batch_page_itself_is_protected() {
+    let mut device = greeted(TOTAL);
+    assert_eq!(batch(&mut device, Command::Give, &[(768, 0)]).1, [EntryStatus::Protected]);
+    assert_eq!(batch(&mut device, Command::Give, &[(768, 3)]).1, [EntryStatus::Protected]);
+}
+
+#[test]
+fn reports_are_copied_out_and_pressure_is_passed_on() {
+    let mut device = greeted(TOTAL);
+    let calm = Statistics { free_frames: 5, ..Statistics::default() };
+    device.memory.write_words(PAGE, &calm.encode()).unwrap();
+    assert_eq!(status(&mut device, Command::Report, PAGE.0, 0), Some(Status::Ok));
+    assert_eq!((device.registers.statistics(), device.host.pressure), (calm, 0));
+    let pressed = Statistics { wanted_frames: 5, ..calm };
+    device.memory.write_words(PAGE, &pressed.encode()).unwrap();
+    assert_eq!(status(&mut device, Command::Report, PAGE.0, 0), Some(Status::Ok));
+    assert_eq!((device.registers.statistics(), device.host.pressure), (pressed, 1));
+    for address in [PAGE.0 + 4, PAGE.0 + 4096 - 8, 1 << 40, u64::MAX, 15 << 28] {
+        assert_eq!(status(&mut device, Command::Report, address, 0), Some(Status::BadPage), "{address:#x}");
+    }
+}
+
+#[test]
+fn neighbours_merge() {
+    let blocks = [0..4, 4..5, 6..8, 8..16];
+    assert_eq!(merged(blocks.iter()), [0..5, 6..16]);
+}

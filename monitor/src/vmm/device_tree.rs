@@ -1,0 +1,55 @@
+//! The device tree that tells a guest what its machine has: memory, boot arguments, the processor's clock, the balloon port.
+
+use aerostat_abi::boot::{BALLOON_COMPATIBLE, TSC_FREQUENCY};
+use vm_fdt::{FdtWriter, FdtWriterResult};
+
+use super::layout::MemoryLayout;
+
+/// What goes into the tree.
+#[derive(Debug)]
+pub(super) struct Description<'a> {
+    /// Where memory lies.
+    pub(super) memory: &'a MemoryLayout,
+    /// What the guest reads as its boot arguments.
+    pub(super) command_line: &'a str,
+    /// Rate of the time stamp counter, where the host knows it.
+    pub(super) tsc_hz: Option<u64>,
+}
+
+/// The tree as a flat blob.
+pub(super) fn build(description: &Description<'_>) -> FdtWriterResult<Vec<u8>> {
+    let mut tree = FdtWriter::new()?;
+    let root = tree.begin_node("")?;
+    tree.property_string("compatible", "aerostat")?;
+    tree.property_u32("#address-cells", 2)?;
+    tree.property_u32("#size-cells", 2)?;
+
+    let memory = tree.begin_node("memory@0")?;
+    tree.property_string("device_type", "memory")?;
+    let ranges: Vec<u64> = description.memory.regions().flat_map(|region| [region.start.0, region.bytes]).collect();
+    tree.property_array_u64("reg", &ranges)?;
+    tree.end_node(memory)?;
+
+    let chosen = tree.begin_node("chosen")?;
+    tree.property_string("bootargs", description.command_line)?;
+    tree.end_node(chosen)?;
+
+    let cpus = tree.begin_node("cpus")?;
+    tree.property_u32("#address-cells", 1)?;
+    tree.property_u32("#size-cells", 0)?;
+    let cpu = tree.begin_node("cpu@0")?;
+    tree.property_string("device_type", "cpu")?;
+    tree.property_u32("reg", 0)?;
+    if let Some(hz) = description.tsc_hz {
+        tree.property_u64(TSC_FREQUENCY, hz)?;
+    }
+    tree.end_node(cpu)?;
+    tree.end_node(cpus)?;
+
+    let balloon = tree.begin_node("balloon-port")?;
+    tree.property_string("compatible", BALLOON_COMPATIBLE)?;
+    tree.end_node(balloon)?;
+
+    tree.end_node(root)?;
+    tree.finish()
+}

@@ -1,0 +1,183 @@
+//! Guest-physical addresses: where memory lies, where boot information lies, and what is left for devices.
+//!
+//! Memory fills `[0, 3 GiB)`, then skips a *hole* for devices and goes on at 4 GiB. The monitor holds all of it in one mapping
+//! without the hole; a frame's place in that mapping is its *index*. The hole is exactly 1 GiB and aligned, the largest block an entry may
+//! name is 1 GiB and aligned: so a block lies wholly below, in or above the hole, and its frames have consecutive indexes.
+
+use std::ops::Range;
+
+use aerostat_abi::units::{FrameCount, FrameNumber, MAX_ORDER, to_usize};
+use thiserror::Error;
+
+/// Where the device hole begins, in bytes.
+pub(super) const HOLE_START: u64 = 3 << 30;
+/// Where memory goes on behind the hole.
+const HOLE_END: u64 = 4 << 30;
+/// Boot information, the first page tables and the first stack live below this address: no image may begin there.
+pub(super) const LOW_END: u64 = 1 << 20;
+/// The first page tables map this much; an image has to fit.
+pub(super) const IDENTITY_END: u64 = 1 << 30;
+
+/// The first descriptor table.
+pub(super) const GDT: GuestAddress = GuestAddress(0x1000);
+/// hermit-entry's `RawBootInfo`.
+pub(super) const BOOT_INFO: GuestAddress = GuestAddress(0x2000);
+/// The first page tables: one page each of levels 4, 3 and 2.
+pub(super) const PAGE_TABLES: [GuestAddress; 3] = [GuestAddress(0x3000), GuestAddress(0x4000), GuestAddress(0x5000)];
+/// The device tree.
+pub(super) const DEVICE_TREE: GuestAddress = GuestAddress(0x1_0000);
+/// Room for the device tree.
+pub(super) const DEVICE_TREE_BYTES: usize = 0x1_0000;
+/// Where the first stack begins, growing down. It ends, at the latest, behind the device tree.
+pub(super) const STACK_TOP: GuestAddress = GuestAddress(0x8_0000);
+
+/// The smallest and the largest memory a guest may have.
+const SMALLEST: FrameCount = FrameCount::from_mib(4);
+const LARGEST: FrameCount = FrameCount::from_mib(1 << 20);
+
+const _: () = assert!(
+    (HOLE_END - HOLE_START).is_power_of_two()
+        && HOLE_END - HOLE_START == FrameCount::of_order(MAX_ORDER).bytes()
+        && HOLE_START.is_multiple_of(HOLE_END - HOLE_START),
+    "a block of the largest order must not cross the hole's borders"
+);
+
+/// A guest-physical address. A claim until [`MemoryLayout`] has placed it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct GuestAddress(pub(super) u64);
+
+/// A size that no guest can have.
+#[derive(Debug, Error)]
+pub enum LayoutError {
+    /// Too small or too large.
+    #[error("a guest's memory has to be between {SMALLEST} and {LARGEST}, not {0}")]
+    BadSize(FrameCount),
+}
+
+/// Whether a guest may have `total` frames.
+pub(crate) fn check_size(total: FrameCount) -> Result<(), LayoutError> {
+    MemoryLayout::new(total).map(drop)
+}
+
+/// Where a guest's memory lies.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct MemoryLayout {
+    total: FrameCount,
+}
+
+/// A part of guest memory without holes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Region {
+    /// The first guest-physical address.
+    pub(super) start: GuestAddress,
+    /// The place of the first byte in the monitor's mapping.
+    pub(super) offset: u64,
+    /// Bytes.
+    pub(super) bytes: u64,
+}
+
+impl MemoryLayout {
+    /// The layout of `total` frames.
+    pub(super) fn new(total: FrameCount) -> Result<Self, LayoutError> {
+        if total < SMALLEST || total > LARGEST {
+            return Err(LayoutError::BadSize(total));
+        }
+        Ok(Self { total })
+    }
+
+    /// All frames.
+    pub(super) const fn total(&self) -> FrameCount {
+        self.total
+    }
+
+    /// The one or two regions, in the order of their addresses.
+    pub(super) fn regions(&self) -> impl Iterator<Item = Region> {
+        let low = self.total.bytes().min(HOLE_START);
+        let high = self.total.bytes() - low;
+        [
+            Region { start: GuestAddress(0), offset: 0, bytes: low },
+            Region { start: GuestAddress(HOLE_END), offset: HOLE_START, bytes: high },
+        ]
+        .into_iter()
+        .filter(|region| region.bytes > 0)
+    }
+
+    /// The first address behind all memory.
+    pub(super) fn end(&self) -> GuestAddress {
+        self.regions().last().map_or(GuestAddress(0), |region| GuestAddress(region.start.0 + region.bytes))
+    }
+
+    /// The place of `bytes` bytes from `start` in the monitor's mapping, or `None` where some of them are not memory.
+    pub(super) fn place(&self, start: GuestAddress, bytes: u64) -> Option<Range<usize>> {
+        let region = self.regions().find(|region| start >= region.start && start.0 - region.start.0 < region.bytes)?;
+        let inside = start.0 - region.start.0;
+        if bytes > region.bytes - inside {
+            return None;
+        }
+        let place = to_usize(region.offset + inside);
+        Some(place..place + to_usize(bytes))
+    }
+
+    /// The indexes of `count` frames from `start`, or `None` where some of them are not memory.
+    pub(super) fn indexes(&self, start: FrameNumber, count: FrameCount) -> Option<Range<usize>> {
+        let place = self.place(GuestAddress(start.address()), count.bytes())?;
+        let frame = aerostat_abi::units::FRAME_SIZE;
+        Some(place.start / frame..place.end / frame)
+    }
+
+    /// The frame behind the first `count` frames: where the initial balloon begins when the guest starts with `count`.
+    pub(super) fn frame_after(&self, count: FrameCount) -> FrameNumber {
+        let below_hole = FrameNumber::containing(HOLE_START);
+        if count.0 < below_hole.0 || count >= self.total && self.total.0 == below_hole.0 {
+            FrameNumber(count.0)
+        } else {
+            FrameNumber(count.0 + FrameNumber::containing(HOLE_END - HOLE_START).0)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{GuestAddress, MemoryLayout};
+    use aerostat_abi::units::{FrameCount, FrameNumber};
+
+    const GIB: u64 = 1 << 30;
+
+    #[test]
+    fn small_memory_is_one_region() {
+        let layout = MemoryLayout::new(FrameCount::from_mib(64)).unwrap();
+        assert_eq!(layout.regions().count(), 1);
+        assert_eq!(layout.end(), GuestAddress(64 << 20));
+        assert_eq!(layout.place(GuestAddress((64 << 20) - 8), 8), Some((64 << 20) - 8..64 << 20));
+        assert_eq!(layout.place(GuestAddress((64 << 20) - 8), 16), None);
+        assert_eq!(layout.place(GuestAddress(u64::MAX - 7), 16), None);
+    }
+
+    #[test]
+    fn large_memory_leaves_the_hole_out() {
+        let layout = MemoryLayout::new(FrameCount::from_mib(8 << 10)).unwrap();
+        assert_eq!(layout.end(), GuestAddress(9 * GIB));
+        assert_eq!(layout.place(GuestAddress(3 * GIB), 8), None);
+        assert_eq!(layout.place(GuestAddress(3 * GIB - 8), 16), None, "no access may span the hole");
+        assert_eq!(layout.place(GuestAddress(4 * GIB), 8).map(|place| place.start as u64), Some(3 * GIB));
+        let block = layout.indexes(FrameNumber((4 * GIB) >> 12), FrameCount::of_order(18)).unwrap();
+        assert_eq!(block, 3 << 18..4 << 18);
+    }
+
+    #[test]
+    fn the_initial_balloon_begins_at_a_frame_of_memory_or_at_its_end() {
+        let frames_of = |gib: u64| FrameCount::from_mib(gib << 10);
+        let large = MemoryLayout::new(frames_of(8)).unwrap();
+        assert_eq!(large.frame_after(frames_of(1)).address(), GIB);
+        assert_eq!(large.frame_after(frames_of(3)).address(), 4 * GIB);
+        assert_eq!(large.frame_after(frames_of(8)).address(), 9 * GIB);
+        let even = MemoryLayout::new(frames_of(3)).unwrap();
+        assert_eq!(even.frame_after(frames_of(3)).address(), 3 * GIB);
+    }
+
+    #[test]
+    fn impossible_sizes_are_refused() {
+        assert!(MemoryLayout::new(FrameCount(0)).is_err());
+        assert!(MemoryLayout::new(FrameCount(u64::MAX)).is_err());
+    }
+}

@@ -1,0 +1,40 @@
+//! The VMM process: one virtual machine, started by the supervisor and obeying it.
+//!
+//! | layer    | modules                                                                                                     |
+//! |----------|-------------------------------------------------------------------------------------------------------------|
+//! | process  | `process` (start, link, sampling, end)                                                                        |
+//! | devices  | `vcpu` (the loop and its exits), `balloon`, `console`, `fault` (what a bad end looks like)                       |
+//! | machine  | `machine` (KVM's objects, the doorbell), `cpu` (first registers), `boot` (image, boot information), `device_tree` |
+//! | memory   | `layout` (addresses), `memory` (the mapping), `release` (giving back), `resident` (measuring)                    |
+//! | decision | `frame_map` (who has which frame), `image` and `image_notes` (is this a guest image): pure or nearly so            |
+//!
+//! The process holds no policy: it sets no targets and knows of no other guest. It trusts the supervisor and nothing that the guest writes.
+
+mod balloon;
+mod boot;
+mod console;
+mod cpu;
+mod device_tree;
+mod fault;
+mod frame_map;
+mod image;
+mod image_notes;
+mod layout;
+mod machine;
+mod memory;
+mod process;
+mod release;
+mod resident;
+mod vcpu;
+
+pub use image::{ImageError, ImageInfo, check_image};
+pub use image_notes::NoteError;
+pub use layout::LayoutError;
+pub use machine::{KvmError, check_kvm};
+pub use process::process_main;
+
+pub(crate) use image::check_file;
+pub(crate) use layout::check_size;
+
+/// The hidden subcommand that makes a process a VMM process.
+pub const SUBCOMMAND: &str = "vmm";

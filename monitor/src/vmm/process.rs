@@ -1,0 +1,253 @@
+//! The life of a VMM process.
+//!
+//! Two threads: the vCPU's, and this one, which listens to the supervisor and measures resident memory. Whatever ends the supervisor
+//! ends this process: the link closes, and the kernel sends a signal besides. Standard input is the link (see `host::link`).
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::thread::JoinHandleExt;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use aerostat_abi::registers::BootStage;
+use aerostat_abi::units::FrameCount;
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::io::Errno;
+use rustix::process::{Signal, set_parent_process_death_signal};
+use thiserror::Error;
+
+use super::balloon::{Balloon, BalloonHost};
+use super::boot::{self, BootError};
+use super::console::Console;
+use super::device_tree::Description;
+use super::layout::{LayoutError, MemoryLayout};
+use super::machine::{Doorbell, KvmError, Machine};
+use super::memory::GuestMemory;
+use super::resident::ResidentMeter;
+use super::vcpu::{self, Devices, Ignored};
+use crate::clock::monotonic_ns;
+use crate::host::link::{FromVmm, Link, LinkError, Patience, Start, StartDescriptors, ToVmm};
+use crate::host::shared_page::SharedPage;
+use crate::host::{EndReason, Ending};
+
+/// How often resident memory is measured: while it changes, and while it does not.
+const LIVELY: Duration = Duration::from_millis(20);
+const CALM: Duration = Duration::from_millis(50);
+/// How often a stop is repeated until the vCPU's thread has seen it.
+const STOP_AGAIN: Duration = Duration::from_millis(1);
+/// Reports of pressure that follow faster are dropped: the supervisor knows already, and a guest must not keep it busy.
+const PRESSURE_INTERVAL_NS: u64 = 5_000_000;
+/// The vCPU's thread needs little: its largest frame holds a batch.
+const VCPU_STACK_BYTES: usize = 128 << 10;
+
+/// Why a VMM process can't do its work.
+#[derive(Debug, Error)]
+enum ProcessError {
+    #[error("this command is for the supervisor only: {0}")]
+    NoSupervisor(LinkError),
+    #[error("the supervisor's first message is not a start")]
+    NoStart,
+    #[error(transparent)]
+    Layout(#[from] LayoutError),
+    #[error("the guest's memory can't be mapped: {0}")]
+    Memory(io::Error),
+    #[error(transparent)]
+    Kvm(#[from] KvmError),
+    #[error(transparent)]
+    Boot(#[from] BootError),
+    #[error("the process can't be set up: {0}")]
+    Io(#[from] io::Error),
+    #[error("the process can't be set up: {0}")]
+    System(#[from] Errno),
+    #[error("the supervisor is gone")]
+    SupervisorGone,
+}
+
+/// Runs one guest, as the supervisor says, to its end. The whole of a VMM process.
+#[must_use]
+pub fn process_main() -> ExitCode {
+    let began_ns = monotonic_ns();
+    match serve(began_ns) {
+        Ok(()) => ExitCode::SUCCESS,
+        // Nobody is left to tell.
+        Err(ProcessError::SupervisorGone) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("aerostat vmm: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve(began_ns: u64) -> Result<(), ProcessError> {
+    set_parent_process_death_signal(Some(Signal::KILL))?;
+    let link = Link::new(io::stdin().as_fd().try_clone_to_owned()?);
+    let (message, descriptors) = link.receive(Patience::Wait).map_err(ProcessError::NoSupervisor)?;
+    let (ToVmm::Start(start), Some(descriptors)) = (message, StartDescriptors::from_received(descriptors)) else {
+        return Err(ProcessError::NoStart);
+    };
+    let link = Arc::new(link);
+    let ending = match run_guest(&link, &start, descriptors, began_ns) {
+        Err(ProcessError::SupervisorGone) => return Err(ProcessError::SupervisorGone),
+        Err(error) => Ending { reason: EndReason::Failed(error.to_string()), details: Vec::new() },
+        Ok(ending) => ending,
+    };
+    link.send(&FromVmm::from(ending), &[], Patience::Wait).map_err(|_| ProcessError::SupervisorGone)
+}
+
+/// Builds the machine, starts it and sees it through.
+fn run_guest(
+    link: &Arc<Link>,
+    start: &Start,
+    descriptors: StartDescriptors,
+    began_ns: u64,
+) -> Result<Ending, ProcessError> {
+    let registers = Arc::new(SharedPage::map(&descriptors.registers)?);
+    registers.mark_boot(BootStage::Process, began_ns);
+    let machine = Machine::new()?;
+    registers.mark_boot(BootStage::Machine, monotonic_ns());
+
+    let layout = MemoryLayout::new(FrameCount(start.memory_frames))?;
+    let initial = FrameCount(start.initial_frames);
+    let mut memory = GuestMemory::new(layout).map_err(ProcessError::Memory)?;
+    let meter = Arc::new(ResidentMeter::new()?);
+    let description = Description { memory: &layout, command_line: &start.command_line, tsc_hz: machine.tsc_hz() };
+    let image = boot::prepare(&mut memory, &File::from(descriptors.image), initial, &description)?;
+    let memory = Arc::new(memory);
+    machine.attach(&memory)?;
+    registers.mark_boot(BootStage::Loaded, monotonic_ns());
+
+    let neighbours = Neighbours {
+        doorbell: machine.doorbell(descriptors.doorbell),
+        link: Arc::clone(link),
+        last_pressure_ns: 0,
+        meter: Arc::clone(&meter),
+        registers: Arc::clone(&registers),
+    };
+    let devices = Devices {
+        console: Console::new(descriptors.log.map(File::from)),
+        balloon: Balloon::new(memory, Arc::clone(&registers), neighbours, (initial, image.frames())),
+        registers: Arc::clone(&registers),
+        ignored: Ignored::default(),
+    };
+    VcpuThread::spawn(machine, image.entry, devices)?.see_through(link, &registers, &meter)
+}
+
+/// The vCPU's thread, seen from the main one.
+struct VcpuThread {
+    handle: JoinHandle<Result<Ending, KvmError>>,
+    /// Becomes readable when the thread ends, however it does.
+    ended: Arc<rustix::fd::OwnedFd>,
+}
+
+impl VcpuThread {
+    fn spawn(machine: Machine, entry: u64, mut devices: Devices<Neighbours>) -> Result<Self, ProcessError> {
+        let ended = Arc::new(eventfd(0, EventfdFlags::CLOEXEC)?);
+        let notice = EndNotice(Arc::clone(&ended));
+        // The signal that stops the loop sets this flag.
+        let stop = Arc::new(AtomicBool::new(false));
+        signal_hook::flag::register(signal_hook::consts::SIGUSR1, Arc::clone(&stop))?;
+        let handle = thread::Builder::new().name("vcpu".to_owned()).stack_size(VCPU_STACK_BYTES).spawn(move || {
+            let _notice = notice;
+            let mut vcpu = machine.into_vcpu(entry)?;
+            Ok(vcpu::run(&mut vcpu, &mut devices, &stop))
+        })?;
+        Ok(Self { handle, ended })
+    }
+
+    /// Serves the link and measures, until the guest ends or is to end.
+    fn see_through(self, link: &Link, registers: &SharedPage, meter: &ResidentMeter) -> Result<Ending, ProcessError> {
+        let mut last = FrameCount::ZERO;
+        loop {
+            let now = meter.measure()?;
+            registers.set_resident(now);
+            let patience = if now == last { CALM } else { LIVELY };
+            last = now;
+            let mut sources =
+                [PollFd::new(&self.ended, PollFlags::IN), PollFd::from_borrowed_fd(link.as_fd(), PollFlags::IN)];
+            match poll(&mut sources, Some(&timespec(patience))) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+            if !sources[0].revents().is_empty() {
+                return self.join();
+            }
+            if !sources[1].revents().is_empty() {
+                match link.receive(Patience::DoNotWait) {
+                    Ok((ToVmm::Stop, _)) => return self.stop(),
+                    Ok((ToVmm::Start(_), _)) | Err(LinkError::WouldBlock) => {}
+                    Err(_) => return Err(ProcessError::SupervisorGone),
+                }
+            }
+        }
+    }
+
+    /// Gets the vCPU out of the guest and its thread to its end. A signal that comes just before the processor enters the guest would be
+    /// lost on it, so it is repeated.
+    fn stop(self) -> Result<Ending, ProcessError> {
+        while !self.handle.is_finished() {
+            // SAFETY: the thread is not joined yet, so its handle is valid even where it has ended.
+            unsafe { libc::pthread_kill(self.handle.as_pthread_t(), libc::SIGUSR1) };
+            let mut ended = [PollFd::new(&self.ended, PollFlags::IN)];
+            let _ = poll(&mut ended, Some(&timespec(STOP_AGAIN)));
+        }
+        self.join()
+    }
+
+    fn join(self) -> Result<Ending, ProcessError> {
+        match self.handle.join() {
+            Ok(ending) => Ok(ending?),
+            Err(_) => Err(io::Error::other("the processor's thread panicked").into()),
+        }
+    }
+}
+
+/// Tells the main thread that the vCPU's thread ends, even by a panic.
+struct EndNotice(Arc<rustix::fd::OwnedFd>);
+
+impl Drop for EndNotice {
+    fn drop(&mut self) {
+        // The counter can't be full: this is its only write.
+        let _ = rustix::io::write(&self.0, &1_u64.to_ne_bytes());
+    }
+}
+
+/// What the balloon device reaches in this process.
+#[derive(Debug)]
+struct Neighbours {
+    doorbell: Doorbell,
+    link: Arc<Link>,
+    last_pressure_ns: u64,
+    meter: Arc<ResidentMeter>,
+    registers: Arc<SharedPage>,
+}
+
+impl BalloonHost for Neighbours {
+    fn connect_doorbell(&mut self, vector: u8) {
+        // Without it the guest still looks at its target once a second.
+        if let Err(error) = self.doorbell.connect(vector) {
+            eprintln!("aerostat vmm: the guest gets no balloon interrupt: {error}");
+        }
+    }
+
+    fn pressure(&mut self, now_ns: u64) {
+        if now_ns.saturating_sub(self.last_pressure_ns) >= PRESSURE_INTERVAL_NS {
+            self.last_pressure_ns = now_ns;
+            // A full link means that the supervisor has not read the last ones yet.
+            let _ = self.link.send(&FromVmm::Pressure, &[], Patience::DoNotWait);
+        }
+    }
+
+    fn memory_released(&mut self) {
+        if let Ok(resident) = self.meter.measure() {
+            self.registers.set_resident(resident);
+        }
+    }
+}
+
+fn timespec(duration: Duration) -> Timespec {
+    Timespec::try_from(duration).expect("milliseconds fit any clock")
+}

@@ -1,0 +1,183 @@
+//! The virtual processor's loop: run the guest, look why it stopped, act, go on.
+//!
+//! The balloon port passes its arguments in registers. KVM shares them in the vCPU's `kvm_run` page (`KVM_CAP_SYNC_REGS`), which saves
+//! the two system calls that reading and writing them would take. HLT never gets here: the in-kernel interrupt controller handles it.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use aerostat_abi::boot::{BootMark, MARK_PORT};
+use aerostat_abi::exit::{EXIT_PORT, GuestExit};
+use aerostat_abi::port::{self, Registers};
+use aerostat_abi::registers::BootStage;
+use kvm_ioctls::{SyncReg, VcpuExit, VcpuFd};
+use rustix::io::Errno;
+
+use super::balloon::{Balloon, BalloonHost};
+use super::console::{self, Console};
+use super::fault;
+use crate::clock::monotonic_ns;
+use crate::host::shared_page::SharedPage;
+use crate::host::{EndReason, Ending};
+
+/// All that the guest can reach besides memory and the interrupt controller.
+#[derive(Debug)]
+pub(super) struct Devices<H> {
+    /// The serial line.
+    pub(super) console: Console,
+    /// The balloon port.
+    pub(super) balloon: Balloon<H>,
+    /// Takes the boot marks.
+    pub(super) registers: Arc<SharedPage>,
+    /// What the guest did in vain.
+    pub(super) ignored: Ignored,
+}
+
+/// Accesses that nothing answers, or that are not made as they should be. Reads see all ones.
+#[derive(Debug, Default)]
+pub(super) struct Ignored {
+    /// Port accesses.
+    pub(super) ports: u64,
+    /// Accesses to guest-physical addresses without memory.
+    pub(super) addresses: u64,
+}
+
+/// What the loop does after an exit.
+enum Next {
+    Run,
+    End(EndReason),
+}
+
+/// Runs the guest until it ends or `stop` is set. A signal has to follow the setting of `stop`, to get the processor out of the guest.
+pub(super) fn run<H: BalloonHost + Debug>(vcpu: &mut VcpuFd, devices: &mut Devices<H>, stop: &AtomicBool) -> Ending {
+    let reason = loop {
+        if stop.load(Ordering::Acquire) {
+            break EndReason::Stopped;
+        }
+        if let Next::End(reason) = step(vcpu, devices) {
+            break reason;
+        }
+    };
+    let lines = devices.console.finish();
+    let details = match &reason {
+        EndReason::Stopped | EndReason::Exited(GuestExit::Success) => Vec::new(),
+        EndReason::Exited(_) => fault::log_lines(lines),
+        _ => fault::describe(vcpu, &devices.ignored).into_iter().chain(fault::log_lines(lines)).collect(),
+    };
+    Ending { reason, details }
+}
+
+/// Lets the guest run up to its next exit, and handles that.
+fn step<H: BalloonHost>(vcpu: &mut VcpuFd, devices: &mut Devices<H>) -> Next {
+    let exit = match vcpu.run() {
+        Ok(exit) => exit,
+        Err(error) => {
+            return match Errno::from_raw_os_error(error.errno()) {
+                Errno::INTR | Errno::AGAIN => Next::Run,
+                _ => Next::End(EndReason::Failed(format!("KVM can't run the guest: {error}"))),
+            };
+        }
+    };
+    match exit {
+        VcpuExit::IoOut(port::PORT, _) => {
+            balloon_call(vcpu, devices);
+            Next::Run
+        }
+        VcpuExit::IoOut(port, bytes) if console::PORTS.contains(&port) => {
+            devices.console.write(port, bytes);
+            Next::Run
+        }
+        VcpuExit::IoIn(port, bytes) if console::PORTS.contains(&port) => {
+            devices.console.read(port, bytes);
+            Next::Run
+        }
+        VcpuExit::IoOut(MARK_PORT, &[byte]) => {
+            devices.mark(byte);
+            Next::Run
+        }
+        VcpuExit::IoOut(EXIT_PORT, bytes) => Next::End(exit_reason(bytes)),
+        VcpuExit::IoOut(..) => {
+            devices.ignored.ports += 1;
+            Next::Run
+        }
+        VcpuExit::IoIn(_, bytes) => {
+            bytes.fill(0xff);
+            devices.ignored.ports += 1;
+            Next::Run
+        }
+        VcpuExit::MmioRead(_, bytes) => {
+            bytes.fill(0xff);
+            devices.ignored.addresses += 1;
+            Next::Run
+        }
+        VcpuExit::MmioWrite(..) => {
+            devices.ignored.addresses += 1;
+            Next::Run
+        }
+        VcpuExit::Intr => Next::Run,
+        VcpuExit::Shutdown => Next::End(EndReason::Fault("triple fault".to_owned())),
+        VcpuExit::FailEntry(reason, _) => {
+            Next::End(EndReason::Fault(format!("the processor refused its state (reason {reason:#x})")))
+        }
+        VcpuExit::InternalError => Next::End(EndReason::Fault(fault::internal_error(vcpu))),
+        other => Next::End(EndReason::Fault(format!("unexpected exit {other:?}"))),
+    }
+}
+
+/// A call is one 32-bit write; anything else to the port is not.
+fn balloon_call<H: BalloonHost>(vcpu: &mut VcpuFd, devices: &mut Devices<H>) {
+    // SAFETY: the exit was an I/O exit, so `io` is what the kernel filled in.
+    let access = unsafe { vcpu.get_kvm_run().__bindgen_anon_1.io };
+    if (access.size, access.count) != (4, 1) {
+        devices.ignored.ports += 1;
+        return;
+    }
+    let shared = &mut vcpu.sync_regs_mut().regs;
+    let call = Registers { rax: shared.rax, rdi: shared.rdi, rsi: shared.rsi, r8: shared.r8 };
+    let reply = devices.balloon.call(call, monotonic_ns());
+    (shared.rax, shared.rdi, shared.rsi, shared.r8) = (reply.rax, reply.rdi, reply.rsi, reply.r8);
+    vcpu.set_sync_dirty_reg(SyncReg::Register);
+}
+
+impl<H> Devices<H> {
+    fn mark(&mut self, byte: u8) {
+        let stage = match BootMark::decode(byte) {
+            Some(BootMark::Kernel) => BootStage::Kernel,
+            Some(BootMark::Main) => BootStage::Main,
+            None => {
+                self.ignored.ports += 1;
+                return;
+            }
+        };
+        self.registers.mark_boot(stage, monotonic_ns());
+    }
+}
+
+/// What a write to the exit port means.
+fn exit_reason(bytes: &[u8]) -> EndReason {
+    let mut code = [0; 4];
+    for (place, byte) in code.iter_mut().zip(bytes) {
+        *place = *byte;
+    }
+    let code = u32::from_le_bytes(code);
+    match GuestExit::decode(code) {
+        Some(exit) => EndReason::Exited(exit),
+        None => EndReason::Fault(format!("it left with the unknown exit code {code:#x}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::exit_reason;
+    use crate::host::EndReason;
+    use aerostat_abi::exit::GuestExit;
+
+    #[test]
+    fn exit_codes_of_any_width_are_understood() {
+        assert_eq!(exit_reason(&[0x10]), EndReason::Exited(GuestExit::Success));
+        assert_eq!(exit_reason(&[0x12, 0, 0, 0]), EndReason::Exited(GuestExit::Panic));
+        assert!(matches!(exit_reason(&[0x10, 1]), EndReason::Fault(_)));
+        assert!(matches!(exit_reason(&[]), EndReason::Fault(_)));
+    }
+}
