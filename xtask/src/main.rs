@@ -1,1 +1,53 @@
-fn main() {}
+//! `cargo xtask VERB`: everything one does with this repository, one file per verb.
+//!
+//! Each verb first asks [`tools`] for what it needs and only for that, so a fresh machine with `rustup` alone gets as far as the
+//! verb can take it.
+
+mod bench;
+mod build;
+mod cargo;
+mod check;
+mod run;
+mod test;
+mod tools;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Parser;
+
+/// Builds, runs, tests, checks and measures Aerostat.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+enum Verb {
+    /// Build the `aerostat` command and all guest images.
+    Build,
+    /// Build everything and run a fleet of guests.
+    Run(run::Options),
+    /// Run the host tests, then boot the test guests under KVM and under QEMU.
+    Test(test::Options),
+    /// Run every static check and the host tests, then list all that failed.
+    Check,
+    /// Measure, against limits measured in the same run.
+    Bench(bench::Options),
+}
+
+fn main() -> ExitCode {
+    match perform(Verb::parse()) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn perform(verb: Verb) -> Result<ExitCode> {
+    match verb {
+        Verb::Build => build::perform(),
+        Verb::Run(options) => run::perform(&options),
+        Verb::Test(options) => test::perform(&options),
+        Verb::Check => check::perform(),
+        Verb::Bench(options) => bench::perform(&options),
+    }
+}

@@ -1,0 +1,74 @@
+//! From spawn to the application's `main`, stage by stage, and for guests of very different sizes: nothing may cost time per frame.
+//!
+//! The limit is [`floor`]: an empty VMM measured in turn with the guests.
+
+use aerostat_abi::exit::GuestExit;
+use aerostat_abi::registers::BootStage;
+use aerostat_tests::{Machine, Plan};
+use anyhow::{Context, Result};
+
+use crate::floor;
+use crate::row::Row;
+use crate::sample::median;
+
+/// Starts per size.
+const STARTS: usize = 15;
+/// The size whose start-up is the headline, and whose stages are shown.
+const USUAL_MIB: u64 = 512;
+/// Sizes that show whether start-up depends on size.
+const OTHER_MIB: [u64; 2] = [64, 8192];
+
+/// Milliseconds since the spawn at which each of [`BootStage::ALL`] was reached.
+type Stages = [f64; BootStage::ALL.len()];
+
+pub(crate) fn measure() -> Result<Vec<Row>> {
+    let mut floors = Vec::new();
+    let mut usual = Vec::new();
+    let mut others = OTHER_MIB.map(|_| Vec::new());
+    for _ in 0..STARTS {
+        floors.push(floor::spawn_to_first_exit_ms()?);
+        usual.push(start(USUAL_MIB)?);
+        for (mib, starts) in OTHER_MIB.into_iter().zip(&mut others) {
+            starts.push(start(mib)?);
+        }
+    }
+    let floor = median(floors);
+    let mut rows = vec![Row::cost("spawn_to_main_ms", to_main(&usual), "ms", floor)];
+    let mut before = 0.0;
+    for stage in BootStage::ALL {
+        let reached = median(usual.iter().map(|stages| stages[stage as usize]).collect());
+        rows.push(Row::plain(format!("boot_{}_ms", name(stage)), reached - before, "ms"));
+        before = reached;
+    }
+    for (mib, starts) in OTHER_MIB.into_iter().zip(&others) {
+        rows.push(Row::cost(format!("spawn_to_main_{mib}_mib_ms"), to_main(starts), "ms", floor));
+    }
+    Ok(rows)
+}
+
+/// Starts `hello` once in a guest of `mib` MiB.
+fn start(mib: u64) -> Result<Stages> {
+    let mut guest = Plan::app("hello").memory_mib(mib).boot(Machine::Kvm);
+    guest.expect_exit(GuestExit::Success);
+    let mut stages = Stages::default();
+    for (stage, reached) in BootStage::ALL.into_iter().zip(&mut stages) {
+        let time = guest.since_spawn(stage).with_context(|| format!("the stage {stage:?} was not marked"))?;
+        *reached = time.as_secs_f64() * 1e3;
+    }
+    Ok(stages)
+}
+
+fn to_main(starts: &[Stages]) -> f64 {
+    median(starts.iter().map(|stages| stages[BootStage::Main as usize]).collect())
+}
+
+/// What the time before a stage goes into.
+fn name(stage: BootStage) -> &'static str {
+    match stage {
+        BootStage::Process => "process",
+        BootStage::Machine => "machine",
+        BootStage::Loaded => "loaded",
+        BootStage::Kernel => "kernel",
+        BootStage::Main => "main",
+    }
+}

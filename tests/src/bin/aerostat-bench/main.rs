@@ -1,0 +1,73 @@
+//! What `cargo xtask bench` runs: each bench measures Aerostat and, in turn with it, the host's own limit for the same work, and
+//! yields rows. Absolute figures drift from machine to machine and from hour to hour; ratios to a limit of the same run do not.
+
+mod boot;
+mod floor;
+mod native_compute;
+mod overhead;
+mod row;
+mod sample;
+
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+use clap::Parser;
+
+use crate::row::Row;
+
+/// Measures Aerostat against limits that the same run measures.
+#[derive(Debug, Parser)]
+struct Options {
+    /// Run only this bench; `list` names them all
+    name: Option<String>,
+    /// Write the rows as a JSON array
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Be the empty VMM that the boot bench compares with
+    #[arg(long, hide = true)]
+    empty_vmm: bool,
+}
+
+/// One bench.
+struct Bench {
+    name: &'static str,
+    measure: fn() -> Result<Vec<Row>>,
+}
+
+const BENCHES: [Bench; 3] = [
+    Bench { name: "boot", measure: boot::measure },
+    Bench { name: "native_compute", measure: native_compute::measure },
+    Bench { name: "vmm_overhead", measure: overhead::measure },
+];
+
+fn main() -> Result<()> {
+    let options = Options::parse();
+    if options.empty_vmm {
+        return floor::be_an_empty_vmm();
+    }
+    let mut rows = Vec::new();
+    for bench in chosen(options.name.as_deref())? {
+        eprintln!("bench: {}", bench.name);
+        rows.extend((bench.measure)().with_context(|| format!("bench {}", bench.name))?);
+    }
+    print!("{}", row::table(&rows));
+    if let Some(file) = &options.json {
+        fs::write(file, serde_json::to_string_pretty(&rows)?).with_context(|| format!("writing {}", file.display()))?;
+    }
+    Ok(())
+}
+
+/// The benches that `name` asks for.
+fn chosen(name: Option<&str>) -> Result<&'static [Bench]> {
+    let Some(name) = name else { return Ok(&BENCHES) };
+    if let Some(place) = BENCHES.iter().position(|bench| bench.name == name) {
+        return Ok(&BENCHES[place..=place]);
+    }
+    let known = BENCHES.map(|bench| bench.name).join(", ");
+    if name == "list" {
+        println!("{known}");
+        return Ok(&[]);
+    }
+    bail!("there is no bench {name:?}; there are: {known}")
+}

@@ -1,0 +1,114 @@
+//! What a VMM process costs besides its guest's memory: resident memory in total, and the anonymous part that no other VMM process
+//! shares (the rest is mostly the program itself, which all of them map from one file).
+//!
+//! Guest memory is told from the rest by `MADV_HUGEPAGE`, which the VMM asks for there and nowhere else; `/proc/PID/smaps` shows it
+//! as the flag `hg` (Linux, Documentation/filesystems/proc.rst). The limits are goals: a host has no floor to measure here.
+
+use std::fs;
+use std::iter::Sum;
+use std::ops::Add;
+
+use aerostat_tests::{Machine, Plan};
+use anyhow::{Context, Result, ensure};
+
+use crate::row::Row;
+
+/// Guest memory.
+const MEMORY_MIB: u64 = 512;
+/// Resident memory of a VMM process that can be had (Firecracker needs 4.2 MiB).
+const RESIDENT_GOAL_MIB: f64 = 5.0;
+/// The same for anonymous memory (Firecracker needs 0.4 MiB).
+const ANONYMOUS_GOAL_MIB: f64 = 0.5;
+
+pub(crate) fn measure() -> Result<Vec<Row>> {
+    let mut guest = Plan::test_guest("inflate").memory_mib(MEMORY_MIB).boot(Machine::Kvm);
+    guest.wait_for_line("inflate: freed");
+    let file = format!("/proc/{}/smaps", guest.pid());
+    let smaps = fs::read_to_string(&file).with_context(|| format!("reading {file}"))?;
+    let mappings: Vec<Mapping> = mappings(&smaps).collect();
+    let touched: u64 =
+        mappings.iter().filter(|mapping| mapping.is_guest_memory).map(|mapping| mapping.use_kib.resident).sum();
+    ensure!(touched >= 256 << 10, "only {touched} KiB of the VMM process look like its guest's memory");
+    let own: Use = mappings.iter().filter(|mapping| !mapping.is_guest_memory).map(|mapping| mapping.use_kib).sum();
+    Ok(vec![
+        Row::cost("vmm_overhead_mib", mib(own.resident), "MiB", RESIDENT_GOAL_MIB),
+        Row::cost("vmm_overhead_anonymous_mib", mib(own.anonymous), "MiB", ANONYMOUS_GOAL_MIB),
+    ])
+}
+
+/// What one mapping of a process uses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Mapping {
+    use_kib: Use,
+    is_guest_memory: bool,
+}
+
+/// Memory in KiB.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Use {
+    resident: u64,
+    anonymous: u64,
+}
+
+impl Add for Use {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self { resident: self.resident + other.resident, anonymous: self.anonymous + other.anonymous }
+    }
+}
+
+impl Sum for Use {
+    fn sum<I: Iterator<Item = Self>>(uses: I) -> Self {
+        uses.fold(Self::default(), Self::add)
+    }
+}
+
+/// The mappings in the text of an smaps file, where the flags are each mapping's last line.
+fn mappings(smaps: &str) -> impl Iterator<Item = Mapping> {
+    let mut current = Mapping::default();
+    smaps.lines().filter_map(move |line| {
+        let (field, value) = line.split_once(':')?;
+        match field {
+            "Rss" => current.use_kib.resident = kib(value),
+            "Anonymous" => current.use_kib.anonymous = kib(value),
+            "VmFlags" => {
+                current.is_guest_memory = value.split_whitespace().any(|flag| flag == "hg");
+                return Some(std::mem::take(&mut current));
+            }
+            _ => {}
+        }
+        None
+    })
+}
+
+fn kib(value: &str) -> u64 {
+    value.trim().trim_end_matches(" kB").parse().unwrap_or(0)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a process has far less than 2^53 KiB")]
+fn mib(kib: u64) -> f64 {
+    kib as f64 / 1024.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Mapping, Use, mappings};
+
+    #[test]
+    fn a_mapping_ends_with_its_flags() {
+        let smaps = "\
+7f00-7f01 rw-p 00000000 00:00 0
+Rss:                 300 kB
+Anonymous:           200 kB
+VmFlags: rd wr mr mw me hg
+55aa-55ab r-xp 00000000 00:00 0 /bin/aerostat
+Rss:                  40 kB
+Anonymous:             0 kB
+VmFlags: rd ex mr mw me
+";
+        let guest = Mapping { use_kib: Use { resident: 300, anonymous: 200 }, is_guest_memory: true };
+        let program = Mapping { use_kib: Use { resident: 40, anonymous: 0 }, is_guest_memory: false };
+        assert_eq!(mappings(smaps).collect::<Vec<_>>(), [guest, program]);
+    }
+}

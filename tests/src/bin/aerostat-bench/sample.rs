@@ -1,0 +1,23 @@
+//! Repeated measurements of one figure.
+
+/// The median: what a measurement on a machine shared with others is worth.
+pub(crate) fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    match values.len() {
+        0 => f64::NAN,
+        odd if odd % 2 == 1 => values[middle],
+        _ => f64::midpoint(values[middle - 1], values[middle]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::median;
+
+    #[test]
+    fn the_middle_of_an_even_count_lies_between_two() {
+        assert_eq!(median(vec![9.0, 1.0, 3.0]).to_bits(), 3.0_f64.to_bits());
+        assert_eq!(median(vec![9.0, 1.0, 3.0, 4.0]).to_bits(), 3.5_f64.to_bits());
+    }
+}

@@ -1,0 +1,43 @@
+//! Where things lie: `cargo xtask test` and `cargo xtask bench` build them and tell through the environment.
+
+use std::env;
+use std::path::PathBuf;
+
+/// The `aerostat` command.
+///
+/// # Panics
+/// Outside `cargo xtask`.
+#[must_use]
+pub fn aerostat() -> PathBuf {
+    variable("AEROSTAT_BIN")
+}
+
+/// The image of the test guest `name`.
+///
+/// # Panics
+/// Outside `cargo xtask`, and where there is no such image.
+#[must_use]
+pub fn guest_image(name: &str) -> PathBuf {
+    existing(variable("AEROSTAT_GUESTS").join(name))
+}
+
+/// The image of the application `name`.
+///
+/// # Panics
+/// Outside `cargo xtask`, and where there is no such image.
+#[must_use]
+pub fn app_image(name: &str) -> PathBuf {
+    existing(variable("AEROSTAT_APPS").join(name))
+}
+
+fn variable(name: &str) -> PathBuf {
+    let Some(value) = env::var_os(name) else {
+        panic!("{name} is not set: run this through `cargo xtask test` or `cargo xtask bench`");
+    };
+    value.into()
+}
+
+fn existing(path: PathBuf) -> PathBuf {
+    assert!(path.is_file(), "there is no image {}", path.display());
+    path
+}

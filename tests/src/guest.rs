@@ -1,0 +1,298 @@
+//! One running guest, whatever runs it, and the waits of a test.
+
+use std::fmt::Display;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use aerostat::host::{EndReason, Ending, GuestHandle};
+use aerostat_abi::exit::GuestExit;
+use aerostat_abi::registers::{BootStage, Facts, RegisterPage};
+use aerostat_abi::units::FrameCount;
+use tempfile::TempDir;
+
+use crate::environment::{app_image, guest_image};
+use crate::kvm::KvmGuest;
+use crate::log_file::LogFile;
+use crate::qemu::QemuGuest;
+
+/// How long a wait may take. Far beyond what anything needs, as a loaded machine that emulates may be slow.
+pub const DEADLINE: Duration = Duration::from_secs(60);
+/// How often a wait looks.
+const POLL: Duration = Duration::from_millis(2);
+
+/// What a guest runs on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Machine {
+    /// Aerostat's own VMM.
+    Kvm,
+    /// QEMU's `microvm` with its software emulation: the referee, as it follows the architecture manual closely.
+    Qemu,
+}
+
+/// What to boot.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub(crate) image: PathBuf,
+    pub(crate) memory: FrameCount,
+    pub(crate) grant: FrameCount,
+    pub(crate) command_line: String,
+}
+
+impl Plan {
+    /// The test guest `name` with 64 MiB, all granted.
+    #[must_use]
+    pub fn test_guest(name: &str) -> Self {
+        Self::image(guest_image(name))
+    }
+
+    /// The application `name` with 64 MiB, all granted.
+    #[must_use]
+    pub fn app(name: &str) -> Self {
+        Self::image(app_image(name))
+    }
+
+    fn image(image: PathBuf) -> Self {
+        let memory = FrameCount::from_mib(64);
+        Self { image, memory, grant: memory, command_line: String::new() }
+    }
+
+    /// The same with another size, all granted.
+    #[must_use]
+    pub fn memory_mib(self, mib: u64) -> Self {
+        let memory = FrameCount::from_mib(mib);
+        Self { memory, grant: memory, ..self }
+    }
+
+    /// The same with a first target below its memory.
+    #[must_use]
+    pub fn grant_mib(self, mib: u64) -> Self {
+        Self { grant: FrameCount::from_mib(mib), ..self }
+    }
+
+    /// The same with a command line.
+    #[must_use]
+    pub fn command_line(self, command_line: &str) -> Self {
+        Self { command_line: command_line.to_owned(), ..self }
+    }
+
+    /// Boots it.
+    ///
+    /// # Panics
+    /// When the machine does not start.
+    #[must_use]
+    pub fn boot(&self, machine: Machine) -> Guest {
+        let folder = tempfile::tempdir().expect("a temporary folder can be made");
+        let log = LogFile::new(folder.path().join("serial.log"));
+        let runner = match machine {
+            Machine::Kvm => Runner::Kvm(KvmGuest::start(self, log.path())),
+            Machine::Qemu => Runner::Qemu(QemuGuest::start(self, folder.path(), log.path())),
+        };
+        Guest { runner, log, ending: None, image: self.image.clone(), _folder: folder }
+    }
+}
+
+/// A running guest, or one that has ended.
+#[derive(Debug)]
+pub struct Guest {
+    runner: Runner,
+    log: LogFile,
+    ending: Option<Ending>,
+    image: PathBuf,
+    _folder: TempDir,
+}
+
+#[derive(Debug)]
+enum Runner {
+    Kvm(KvmGuest),
+    Qemu(QemuGuest),
+}
+
+impl Guest {
+    /// What the guest has logged so far.
+    #[must_use]
+    pub fn log(&self) -> String {
+        self.log.text()
+    }
+
+    /// Waits for a line that contains `text`; returns it.
+    ///
+    /// # Panics
+    /// When the deadline passes, or the guest ends without it.
+    #[track_caller]
+    pub fn wait_for_line(&mut self, text: &str) -> String {
+        self.wait_for(&format!("the line {text:?}"), |guest| guest.log.line_with(text))
+    }
+
+    /// Waits until the register page's facts are as `wanted`; returns them.
+    ///
+    /// # Panics
+    /// When the deadline passes or the guest ends before, and for a guest that is not under KVM.
+    #[track_caller]
+    pub fn wait_for_facts(&mut self, what: &str, wanted: impl Fn(&Facts) -> bool) -> Facts {
+        self.wait_for(what, |guest| Some(guest.facts()).filter(&wanted))
+    }
+
+    /// Waits until the guest has ended; returns why.
+    ///
+    /// # Panics
+    /// When the deadline passes.
+    #[track_caller]
+    pub fn wait_for_end(&mut self) -> EndReason {
+        let start = Instant::now();
+        while !self.look_for_end() {
+            self.check(start.elapsed() < DEADLINE, "it did not end in time");
+            thread::sleep(POLL);
+        }
+        self.ending.as_ref().expect("the loop ended because there is an ending").reason.clone()
+    }
+
+    /// Waits for the end and expects the guest to exit with `wanted`.
+    ///
+    /// # Panics
+    /// When the deadline passes, or the guest ends otherwise.
+    #[track_caller]
+    pub fn expect_exit(&mut self, wanted: GuestExit) {
+        let reason = self.wait_for_end();
+        self.check(reason == EndReason::Exited(wanted), &format!("it ended with {reason:?}, not with {wanted:?}"));
+    }
+
+    /// Expects a line that contains `text` in what the guest has logged so far.
+    ///
+    /// # Panics
+    /// When there is none.
+    #[track_caller]
+    pub fn expect_logged(&self, text: &str) {
+        self.check(self.log.line_with(text).is_some(), &format!("no line contains {text:?}"));
+    }
+
+    /// Panics with `complaint` and all that is known about the guest, unless `holds`.
+    ///
+    /// # Panics
+    /// Unless `holds`.
+    #[track_caller]
+    pub fn check(&self, holds: bool, complaint: &str) {
+        if !holds {
+            self.fail(complaint);
+        }
+    }
+
+    /// The register page.
+    ///
+    /// # Panics
+    /// For a guest that is not under KVM.
+    #[must_use]
+    pub fn registers(&self) -> &RegisterPage {
+        self.kvm().handle().registers()
+    }
+
+    /// What the register page says now.
+    ///
+    /// # Panics
+    /// For a guest that is not under KVM.
+    #[must_use]
+    pub fn facts(&self) -> Facts {
+        self.registers().facts()
+    }
+
+    /// Time from before the spawn to `stage`, if the guest has come so far.
+    ///
+    /// # Panics
+    /// For a guest that is not under KVM.
+    #[must_use]
+    pub fn since_spawn(&self, stage: BootStage) -> Option<Duration> {
+        self.kvm().since_spawn(stage)
+    }
+
+    /// The VMM process.
+    ///
+    /// # Panics
+    /// For a guest that is not under KVM.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.kvm().handle().pid()
+    }
+
+    /// Sets how large the guest should be.
+    ///
+    /// # Panics
+    /// For a guest that is not under KVM.
+    pub fn set_target_mib(&self, mib: u64) {
+        self.kvm().handle().set_target(FrameCount::from_mib(mib));
+    }
+
+    /// Asks the guest's process to end.
+    ///
+    /// # Panics
+    /// For a guest that is not under KVM.
+    pub fn request_stop(&mut self) {
+        self.kvm_mut().handle_mut().request_stop();
+    }
+
+    /// Ends the guest's process at once.
+    ///
+    /// # Panics
+    /// For a guest that is not under KVM.
+    pub fn kill(&mut self) {
+        self.kvm_mut().handle_mut().kill();
+    }
+
+    /// Looks until `probe` finds something.
+    #[track_caller]
+    fn wait_for<T>(&mut self, what: &str, probe: impl Fn(&Self) -> Option<T>) -> T {
+        let start = Instant::now();
+        loop {
+            // The end is looked for first, so that what a guest did before it ended is seen in the same round.
+            let ended = self.look_for_end();
+            if let Some(found) = probe(self) {
+                return found;
+            }
+            self.check(!ended, &format!("it ended without {what}"));
+            self.check(start.elapsed() < DEADLINE, &format!("it did not come to {what} in time"));
+            thread::sleep(POLL);
+        }
+    }
+
+    /// Whether the guest has ended.
+    fn look_for_end(&mut self) -> bool {
+        if self.ending.is_none() {
+            self.ending = match &mut self.runner {
+                Runner::Kvm(guest) => guest.ending(),
+                Runner::Qemu(guest) => guest.ending(),
+            };
+        }
+        self.ending.is_some()
+    }
+
+    fn kvm(&self) -> &KvmGuest {
+        match &self.runner {
+            Runner::Kvm(guest) => guest,
+            Runner::Qemu(_) => panic!("only a guest under KVM has a register page"),
+        }
+    }
+
+    fn kvm_mut(&mut self) -> &mut KvmGuest {
+        match &mut self.runner {
+            Runner::Kvm(guest) => guest,
+            Runner::Qemu(_) => panic!("only a guest under KVM has a register page"),
+        }
+    }
+
+    #[track_caller]
+    fn fail(&self, complaint: &str) -> ! {
+        let image = self.image.file_name().map_or(self.image.as_path(), Path::new).display();
+        let ending = match &self.ending {
+            Some(ending) => indented([ending.reason.to_string()].iter().chain(&ending.details)),
+            None => indented(["still running"]),
+        };
+        let facts = match &self.runner {
+            Runner::Kvm(_) => format!("register page: {:?}\n", self.facts()),
+            Runner::Qemu(_) => String::new(),
+        };
+        panic!("guest {image}: {complaint}\nstate:\n{ending}{facts}log:\n{}", indented(self.log().lines()));
+    }
+}
+
+fn indented<T: Display>(lines: impl IntoIterator<Item = T>) -> String {
+    lines.into_iter().map(|line| format!("    {line}\n")).collect()
+}

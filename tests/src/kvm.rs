@@ -1,0 +1,61 @@
+//! A guest under Aerostat's own VMM.
+
+use std::path::Path;
+use std::time::Duration;
+
+use aerostat::host::vmm_guest::{GuestConfig, VmmGuest};
+use aerostat::host::{Ending, GuestEvent, GuestHandle};
+use aerostat_abi::registers::BootStage;
+
+use crate::clock::monotonic_ns;
+use crate::environment::aerostat;
+use crate::guest::Plan;
+
+/// A VMM process.
+#[derive(Debug)]
+pub(crate) struct KvmGuest {
+    handle: VmmGuest,
+    spawned_ns: u64,
+}
+
+impl KvmGuest {
+    /// Starts `plan`; the serial port is written to `log`.
+    pub(crate) fn start(plan: &Plan, log: &Path) -> Self {
+        let config = GuestConfig {
+            name: plan.image.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+            image: plan.image.clone(),
+            memory: plan.memory,
+            initial_grant: plan.grant,
+            command_line: plan.command_line.clone(),
+            log: Some(log.to_path_buf()),
+            program: Some(aerostat()),
+        };
+        let spawned_ns = monotonic_ns();
+        let handle = VmmGuest::spawn(&config).unwrap_or_else(|error| panic!("starting {config:?}: {error}"));
+        Self { handle, spawned_ns }
+    }
+
+    pub(crate) fn handle(&self) -> &VmmGuest {
+        &self.handle
+    }
+
+    pub(crate) fn handle_mut(&mut self) -> &mut VmmGuest {
+        &mut self.handle
+    }
+
+    /// Time from before the spawn to `stage`, if it was reached.
+    pub(crate) fn since_spawn(&self, stage: BootStage) -> Option<Duration> {
+        let reached = self.handle.registers().boot_ns(stage);
+        (reached != 0).then(|| Duration::from_nanos(reached.saturating_sub(self.spawned_ns)))
+    }
+
+    /// How the guest ended, if it has.
+    pub(crate) fn ending(&mut self) -> Option<Ending> {
+        while let Some(event) = self.handle.next_event() {
+            if let GuestEvent::Ended(ending) = event {
+                return Some(ending);
+            }
+        }
+        None
+    }
+}

@@ -1,0 +1,72 @@
+//! A guest in QEMU's software emulation: a `microvm` without ACPI, booted through PVH.
+
+use std::fs::{self, File};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+
+use aerostat::host::{EndReason, Ending};
+use aerostat_abi::exit::{EXIT_PORT, GuestExit};
+
+use crate::guest::Plan;
+
+const QEMU: &str = "qemu-system-x86_64";
+
+/// A QEMU process.
+#[derive(Debug)]
+pub(crate) struct QemuGuest {
+    process: Child,
+    complaints: PathBuf,
+}
+
+impl QemuGuest {
+    /// Starts `plan`; the serial port is written to `log`.
+    pub(crate) fn start(plan: &Plan, folder: &Path, log: &Path) -> Self {
+        let complaints = folder.join("qemu.log");
+        let stderr = File::create(&complaints).expect("a file can be made in a fresh temporary folder");
+        let mut command = command(plan, log);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr);
+        let process = command.spawn().unwrap_or_else(|error| panic!("starting {QEMU}: {error}"));
+        Self { process, complaints }
+    }
+
+    /// How the guest ended, if it has.
+    pub(crate) fn ending(&mut self) -> Option<Ending> {
+        let status = self.process.try_wait().expect("a child that was not reaped can be waited for")?;
+        let complaints = fs::read_to_string(&self.complaints).unwrap_or_default();
+        Some(Ending { reason: end_reason(status), details: complaints.lines().map(str::to_owned).collect() })
+    }
+}
+
+impl Drop for QemuGuest {
+    fn drop(&mut self) {
+        // Both fail only for a process that has ended and was reaped.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn command(plan: &Plan, log: &Path) -> Command {
+    let mut command = Command::new(QEMU);
+    command.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
+    command.args(["-M", "microvm,acpi=off", "-accel", "tcg", "-cpu", "max"]);
+    command.args(["-global", "virtio-mmio.force-legacy=false"]);
+    command.args(["-m", &format!("{}M", plan.memory.mib())]);
+    command.arg("-kernel").arg(&plan.image).args(["-append", &plan.command_line]);
+    command.args(["-serial", &format!("file:{}", log.display())]);
+    command.args(["-device", &format!("isa-debug-exit,iobase={EXIT_PORT:#x},iosize=4")]);
+    command
+}
+
+fn end_reason(status: ExitStatus) -> EndReason {
+    if let Some(signal) = status.signal() {
+        return EndReason::Killed(signal);
+    }
+    match status.code() {
+        // With -no-reboot a reset, which is what a triple fault leads to, ends QEMU cleanly.
+        Some(0) => EndReason::Fault("the machine was reset".to_owned()),
+        Some(code) => GuestExit::from_qemu_status(code)
+            .map_or_else(|| EndReason::Failed(format!("QEMU ended with status {code}")), EndReason::Exited),
+        None => EndReason::Failed("QEMU ended without a status".to_owned()),
+    }
+}

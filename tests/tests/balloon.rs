@@ -1,0 +1,68 @@
+//! Memory that a guest gives back really reaches the host, comes back when the target rises, and no batch harms anybody.
+
+use aerostat_abi::exit::GuestExit;
+use aerostat_abi::units::FrameCount;
+use aerostat_tests::{Guest, Machine, Plan};
+
+/// What the guests `inflate` and `deflate` touch and free.
+const TOUCHED_MIB: u64 = 256;
+/// Where the target is lowered to.
+const SMALL_MIB: u64 = 64;
+/// Just enough for both, so that the balloon can be filled only with memory that was touched: frames that the host never backed
+/// would free nothing.
+const MEMORY_MIB: u64 = SMALL_MIB + TOUCHED_MIB;
+
+#[test]
+fn inflate() {
+    let mut guest = Plan::test_guest("inflate").memory_mib(MEMORY_MIB).boot(Machine::Kvm);
+    guest.wait_for_line("inflate: freed");
+    let before = guest
+        .wait_for_facts("all touched memory resident", |facts| facts.resident >= FrameCount::from_mib(TOUCHED_MIB));
+    shrink(&mut guest);
+    guest.wait_for_facts("98 % of what was given released", |facts| {
+        let given = facts.given.saturating_sub(before.given).0;
+        before.resident.saturating_sub(facts.resident).0 * 100 >= given * 98
+    });
+    let facts = guest.facts();
+    guest.check(facts.refused_entries == 0, "the monitor refused entries of a well-behaved driver");
+    guest.check(
+        facts.size.saturating_add(facts.balloon) == FrameCount::from_mib(MEMORY_MIB),
+        "size + balloon is not the memory",
+    );
+}
+
+#[test]
+fn deflate() {
+    let mut guest = Plan::test_guest("deflate").memory_mib(MEMORY_MIB).boot(Machine::Kvm);
+    guest.wait_for_line("deflate: freed");
+    shrink(&mut guest);
+    guest.wait_for_line("deflate: shrunk");
+    guest.set_target_mib(MEMORY_MIB);
+    guest.wait_for_line("deflate: ok");
+    guest.expect_exit(GuestExit::Success);
+}
+
+/// A guest that starts with a part of its memory finds the rest in its balloon, and gets it without having given it.
+#[test]
+fn initial_balloon() {
+    let mut guest = Plan::test_guest("inflate").memory_mib(4 * MEMORY_MIB).grant_mib(SMALL_MIB).boot(Machine::Kvm);
+    let small = guest.wait_for_facts("a size within the first grant", |facts| {
+        facts.size > FrameCount::ZERO && facts.size <= FrameCount::from_mib(SMALL_MIB)
+    });
+    guest.check(small.resident <= FrameCount::from_mib(SMALL_MIB), "more memory is resident than was granted");
+    guest.set_target_mib(4 * MEMORY_MIB);
+    guest.wait_for_line("inflate: freed");
+}
+
+#[test]
+fn malformed_batches() {
+    let mut guest = Plan::test_guest("malformed_batches").memory_mib(SMALL_MIB).boot(Machine::Kvm);
+    guest.expect_exit(GuestExit::Success);
+    guest.expect_logged("malformed batches: ok");
+}
+
+/// Lowers the target and waits until the guest is as small.
+fn shrink(guest: &mut Guest) {
+    guest.set_target_mib(SMALL_MIB);
+    guest.wait_for_facts(&format!("a size of {SMALL_MIB} MiB"), |facts| facts.size == FrameCount::from_mib(SMALL_MIB));
+}

@@ -1,0 +1,41 @@
+//! `bench`: builds what is measured as it is used, then runs the `aerostat-bench` program of the tests, which links the monitor's
+//! library and boots guests through it. Doing so in a program of its own keeps xtask small and quick to build.
+
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+
+use anyhow::{Result, ensure};
+use clap::Args;
+
+use crate::cargo::{cargo, expect_success, target_dir};
+use crate::{build, tools};
+
+/// Test guests that benches boot.
+const GUESTS: [&str; 1] = ["native_compute"];
+
+#[derive(Args, Debug)]
+pub(crate) struct Options {
+    /// Run only this bench; `list` names them all
+    name: Option<String>,
+    /// Write the rows as a JSON array
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+pub(crate) fn perform(options: &Options) -> Result<ExitCode> {
+    tools::kvm()?;
+    let aerostat = build::host()?;
+    let apps = build::apps()?;
+    for guest in GUESTS {
+        build::measured_guest(guest)?;
+    }
+    expect_success(&mut cargo(["build", "--release", "-p", "aerostat-tests", "--bin", "aerostat-bench"]))?;
+    let mut bench = Command::new(target_dir()?.join("release/aerostat-bench"));
+    bench.args(&options.name).env("AEROSTAT_BIN", aerostat).env("AEROSTAT_APPS", &apps).env("AEROSTAT_GUESTS", &apps);
+    if let Some(file) = &options.json {
+        bench.arg("--json").arg(file);
+    }
+    let status = bench.status()?;
+    ensure!(status.success(), "the bench failed ({status})");
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,82 @@
+//! `build`: the `aerostat` command for this host and the guest images for the bare-metal target.
+//!
+//! Guests can't be part of a plain `cargo build`: they are for another target and are linked by the kernel's script. Applications
+//! (`apps/*`) are built with the profile `release`; test guests (`tests/guests`) with `checked`, which keeps every assertion.
+//! All images go below `target/` of this repository, whatever cargo's target directory is: fleet files name them by path.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context, Result};
+
+use crate::cargo::{BARE_METAL, cargo, expect_success, root, select, target_dir};
+use crate::tools;
+
+/// The package that holds the test guests.
+pub(crate) const TEST_GUESTS: &str = "aerostat-test-guests";
+
+pub(crate) fn perform() -> Result<ExitCode> {
+    let built = [host()?, apps()?, test_guests()?];
+    for path in built {
+        println!("{}", path.display());
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Builds the `aerostat` command; returns its path.
+pub(crate) fn host() -> Result<PathBuf> {
+    expect_success(&mut cargo(["build", "--release", "-p", "aerostat"]))?;
+    Ok(target_dir()?.join("release/aerostat"))
+}
+
+/// Builds the images of all applications; returns the folder that holds them.
+pub(crate) fn apps() -> Result<PathBuf> {
+    tools::bare_metal_target()?;
+    let mut command = guest_build("release");
+    select(&mut command, &app_packages()?);
+    expect_success(&mut command)?;
+    Ok(images("release"))
+}
+
+/// Builds the images of all test guests; returns the folder that holds them.
+pub(crate) fn test_guests() -> Result<PathBuf> {
+    tools::bare_metal_target()?;
+    expect_success(guest_build("checked").args(["-p", TEST_GUESTS]))?;
+    Ok(images("checked"))
+}
+
+/// Builds one test guest as applications are built, for measuring; it then lies among the applications.
+pub(crate) fn measured_guest(name: &str) -> Result<()> {
+    expect_success(guest_build("release").args(["-p", TEST_GUESTS, "--bin", name]))
+}
+
+/// The applications' packages: named like their folders.
+pub(crate) fn app_packages() -> Result<Vec<String>> {
+    let folder = root().join("apps");
+    let mut names = Vec::new();
+    for entry in fs::read_dir(&folder).with_context(|| format!("reading {}", folder.display()))? {
+        let entry = entry?;
+        if entry.path().join("Cargo.toml").is_file() {
+            names.push(entry.file_name().to_string_lossy().into_owned());
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// The command that builds images with a profile; the caller adds the packages.
+fn guest_build(profile: &str) -> Command {
+    let mut command = cargo(["build", "--profile", profile, "--target", BARE_METAL, "--target-dir"]);
+    command.arg(images_root());
+    command
+}
+
+/// Where cargo leaves the images of a profile.
+fn images(profile: &str) -> PathBuf {
+    images_root().join(BARE_METAL).join(profile)
+}
+
+fn images_root() -> PathBuf {
+    root().join("target")
+}

@@ -1,0 +1,83 @@
+//! What a verb needs from the machine: found, or installed where that is possible without asking, or named in the error.
+
+use std::env;
+use std::fs::OpenOptions;
+use std::io::ErrorKind;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::cargo::{BARE_METAL, expect_success, root};
+
+const QEMU: &str = "qemu-system-x86_64";
+const QEMU_PACKAGE: &str = "qemu-system-x86";
+
+/// Makes sure that the standard library for guests is installed.
+pub(crate) fn bare_metal_target() -> Result<()> {
+    let rustc = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    let asked = Command::new(rustc).args(["--print", "sysroot"]).current_dir(root()).output();
+    let answer = asked.context("asking rustc for its sysroot")?;
+    ensure!(answer.status.success(), "`rustc --print sysroot` failed: {}", String::from_utf8_lossy(&answer.stderr));
+    let sysroot = String::from_utf8(answer.stdout).context("rustc names its sysroot in UTF-8")?;
+    if Path::new(sysroot.trim()).join("lib/rustlib").join(BARE_METAL).join("lib").is_dir() {
+        return Ok(());
+    }
+    eprintln!("xtask: installing the Rust target {BARE_METAL}");
+    expect_success(Command::new("rustup").args(["target", "add", BARE_METAL]).current_dir(root()))
+        .with_context(|| format!("guests need the Rust target {BARE_METAL}: `rustup target add {BARE_METAL}`"))
+}
+
+/// Makes sure that QEMU is installed.
+pub(crate) fn qemu() -> Result<()> {
+    if find_program(QEMU).is_some() {
+        return Ok(());
+    }
+    if find_program("apt-get").is_none() {
+        bail!("{QEMU} is not installed: install it with your package manager, then try again");
+    }
+    if !is_root() {
+        bail!("{QEMU} is not installed: `sudo apt-get install {QEMU_PACKAGE}`, then try again");
+    }
+    eprintln!("xtask: installing {QEMU_PACKAGE}");
+    let apt = |arguments: &[&str]| {
+        expect_success(Command::new("apt-get").arg("-q").args(arguments).env("DEBIAN_FRONTEND", "noninteractive"))
+    };
+    apt(&["update"])?;
+    apt(&["install", "--yes", "--no-install-recommends", QEMU_PACKAGE])?;
+    ensure!(find_program(QEMU).is_some(), "{QEMU_PACKAGE} was installed, yet {QEMU} is not in PATH");
+    Ok(())
+}
+
+/// Makes sure that KVM can be used.
+pub(crate) fn kvm() -> Result<()> {
+    let Err(error) = OpenOptions::new().read(true).write(true).open("/dev/kvm") else { return Ok(()) };
+    match error.kind() {
+        ErrorKind::NotFound => bail!("this machine has no /dev/kvm: Aerostat's guests need a Linux host with KVM"),
+        ErrorKind::PermissionDenied => {
+            bail!("you may not open /dev/kvm: `sudo usermod -aG kvm $USER`, log in again, then try again")
+        }
+        _ => Err(error).context("opening /dev/kvm"),
+    }
+}
+
+/// Whether cargo knows the subcommand `name`.
+pub(crate) fn has_cargo_subcommand(name: &str) -> bool {
+    find_program(&format!("cargo-{name}")).is_some()
+}
+
+/// The executable `name` in `PATH`.
+fn find_program(name: &str) -> Option<PathBuf> {
+    let folders = env::var_os("PATH")?;
+    env::split_paths(&folders).map(|folder| folder.join(name)).find(|path| is_executable(path))
+}
+
+fn is_executable(path: &Path) -> bool {
+    path.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
+}
+
+fn is_root() -> bool {
+    let asked = Command::new("id").arg("-u").output();
+    asked.is_ok_and(|answer| answer.stdout.trim_ascii() == b"0")
+}
