@@ -3,43 +3,43 @@
 use aerostat_abi::units::FrameCount;
 
 /// Threads at most, the idle thread included. Sets of threads are bits of one word.
-pub const MAX_THREADS: usize = 64;
+pub(crate) const MAX_THREADS: usize = 64;
 
 /// CPUs at most.
-pub const MAX_CPUS: usize = 8;
+pub(crate) const MAX_CPUS: usize = 8;
 
 /// Stack of a kernel thread.
-pub const KERNEL_STACK_BYTES: u64 = 64 << 10;
+pub(crate) const KERNEL_STACK_BYTES: u64 = 64 << 10;
 
 /// Stack of an application thread.
-pub const APP_STACK_BYTES: u64 = 256 << 10;
+pub(crate) const APP_STACK_BYTES: u64 = 256 << 10;
 
 /// How long a thread may run while others wait.
-pub const TIME_SLICE_NS: u64 = 5_000_000;
+pub(crate) const TIME_SLICE_NS: u64 = 5_000_000;
 
 /// The kernel heap: thread and region bookkeeping.
-pub const KERNEL_HEAP_BYTES: usize = 1 << 20;
+pub(crate) const KERNEL_HEAP_BYTES: usize = 1 << 20;
 
 /// Free frames that neither applications nor the balloon may take: page tables, stacks.
-pub const KERNEL_FLOOR: FrameCount = FrameCount::from_mib(2);
+pub(crate) const KERNEL_FLOOR: FrameCount = FrameCount::from_mib(2);
 
 /// What the guest names in HELLO as the smallest size it can work at: image, bookkeeping, floor, a little for the application.
-pub const GUEST_FLOOR: FrameCount = FrameCount::from_mib(16);
+pub(crate) const GUEST_FLOOR: FrameCount = FrameCount::from_mib(16);
 
 /// Pages brought in around a lone 4 KiB fault, aligned.
-pub const FAULT_AROUND_PAGES: u64 = 16;
+pub(crate) const FAULT_AROUND_PAGES: u64 = 16;
 
 /// Allocations from this size on get a region of their own.
-pub const REGION_ALLOCATION_BYTES: usize = 512 << 10;
+pub(crate) const REGION_ALLOCATION_BYTES: usize = 512 << 10;
 
 /// The application heap grows and shrinks in steps of this size.
-pub const HEAP_STEP_BYTES: u64 = 2 << 20;
+pub(crate) const HEAP_STEP_BYTES: u64 = 2 << 20;
 
 /// How long an allocation waits for the host to deflate the balloon before it fails.
-pub const DEFLATE_WAIT_NS: u64 = 2_000_000_000;
+pub(crate) const DEFLATE_WAIT_NS: u64 = 2_000_000_000;
 
 /// The driver looks after its balloon at least this often.
-pub const BALLOON_PERIOD_NS: u64 = 1_000_000_000;
+pub(crate) const BALLOON_PERIOD_NS: u64 = 1_000_000_000;
 
 /// Changed statistics are reported at most this often, unless somebody waits for memory.
-pub const REPORT_SPACING_NS: u64 = 50_000_000;
+pub(crate) const REPORT_SPACING_NS: u64 = 50_000_000;

@@ -12,28 +12,29 @@
 use core::ops::Range;
 
 /// Where the image is linked and loaded; `link.ld` says the same.
-pub const IMAGE_BASE: u64 = 0x20_0000;
+pub(crate) const IMAGE_BASE: u64 = 0x20_0000;
 
-/// What lies below belongs to loaders: boot information, command line, boot page tables.
-pub const LOW_MEMORY_END: u64 = 0x10_0000;
+/// What lies below belongs to loaders: boot information, command line, boot page tables. The kernel copies what it needs and then
+/// unmaps it all, so that a null pointer is an error.
+pub(crate) const LOW_MEMORY_END: u64 = IMAGE_BASE;
 
 /// The identity map ends here: memory beyond is not used.
-pub const IDENTITY_END: u64 = 1 << 39;
+pub(crate) const IDENTITY_END: u64 = 1 << 39;
 
 /// What the page tables in the image map already.
-pub const BOOT_IDENTITY_END: u64 = 1 << 30;
+pub(crate) const BOOT_IDENTITY_END: u64 = 1 << 30;
 
 /// Registers of the local APIC (Intel SDM vol. 3, 10.4.1).
-pub const LOCAL_APIC: u64 = 0xfee0_0000;
+pub(crate) const LOCAL_APIC: u64 = 0xfee0_0000;
 
 /// Thread stacks.
-pub const STACKS: Range<u64> = 0x3000_0000_0000..0x3000_0400_0000;
+pub(crate) const STACKS: Range<u64> = 0x3000_0000_0000..0x3000_0400_0000;
 
 /// Virtual space of one thread's stack, guard page included.
-pub const STACK_SLOT_BYTES: u64 = 1 << 20;
+pub(crate) const STACK_SLOT_BYTES: u64 = 1 << 20;
 
 /// The application's small-object heap.
-pub const APP_HEAP: Range<u64> = 0x4000_0000_0000..0x4100_0000_0000;
+pub(crate) const APP_HEAP: Range<u64> = 0x4000_0000_0000..0x4100_0000_0000;
 
 /// Regions that applications map.
-pub const APP_REGIONS: Range<u64> = 0x4100_0000_0000..0x5000_0000_0000;
+pub(crate) const APP_REGIONS: Range<u64> = 0x4100_0000_0000..0x5000_0000_0000;

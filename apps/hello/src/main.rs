@@ -8,7 +8,7 @@ aerostat_guest::app!(main);
 
 fn main() -> Outcome {
     let memory = app::memory();
-    log::info!("hello from a guest of {}, {} of it free", memory.total, memory.frames.free);
+    log::info!("hello from a guest of {}, {} of it free", memory.total, memory.free);
     if !app::arguments().is_empty() {
         log::info!("called with: {}", app::arguments());
     }

@@ -18,16 +18,17 @@
 
 mod heap;
 mod main_thread;
+mod memory;
 mod progress;
 mod threads;
 
 pub(crate) use main_thread::start;
 pub use main_thread::{Outcome, arguments};
+pub use memory::{MemoryInfo, memory, validate};
 pub(crate) use progress::progress;
 pub use progress::{Progress, report};
 pub use threads::{JoinHandle, sleep, spawn};
 
-pub use crate::mm::{MemoryStatistics, statistics as memory};
 pub use crate::thread::{Event, Mutex, MutexGuard, SpawnError, yield_now};
 pub use crate::time::Instant;
 

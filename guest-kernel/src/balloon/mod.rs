@@ -10,7 +10,7 @@ mod port;
 mod rate;
 
 #[cfg(target_os = "none")]
-pub(crate) use machine::{interrupt, report_soon, start, words};
+pub(crate) use machine::{interrupt, report_soon, size, start, words};
 
 #[cfg(target_os = "none")]
 mod machine {
@@ -88,6 +88,11 @@ mod machine {
                 ledger.put(block);
             }
         }
+    }
+
+    /// Balloon size.
+    pub(crate) fn size() -> FrameCount {
+        FrameCount(IN_BALLOON.load(Ordering::Relaxed))
     }
 
     /// The balloon interrupt's upcall.

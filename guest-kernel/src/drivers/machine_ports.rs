@@ -61,11 +61,3 @@ pub(crate) fn out_dword(port: u16, value: u32) {
     // SAFETY: as in `out_byte`.
     unsafe { asm!("out dx, eax", in("dx") port, in("eax") value, options(nomem, nostack, preserves_flags)) };
 }
-
-/// Writes bytes to a port, all with one instruction: one exit for a whole line.
-pub(crate) fn out_bytes(port: u16, bytes: &[u8]) {
-    // SAFETY: reads exactly the slice; the port takes bytes.
-    unsafe {
-        asm!("rep outsb", in("dx") port, inout("rsi") bytes.as_ptr() => _, inout("rcx") bytes.len() => _, options(readonly, nostack, preserves_flags));
-    }
-}

@@ -1,6 +1,7 @@
 //! The log: whole lines to the serial port, through the `log` crate, with levels.
 //!
-//! A line is put together in a buffer of its own and sent with one instruction. `log=LEVEL` on the command line chooses the level
+//! A line is put together in a buffer of its own and sent byte by byte: monitors collect single bytes without leaving the kernel,
+//! while a string instruction costs them an exit for each. `log=LEVEL` on the command line chooses the level
 //! (`error`, `warn`, `info`, `debug`, `trace`); `info` is the default.
 
 use core::fmt::{self, Write};
@@ -8,7 +9,7 @@ use core::fmt::{self, Write};
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use spin::Once;
 
-use super::machine_ports::out_bytes;
+use super::machine_ports::out_byte;
 use crate::sync::SpinLock;
 use crate::time::Instant;
 
@@ -82,7 +83,10 @@ impl Line {
     fn send(&mut self) {
         let end = self.length.min(LINE_BYTES - 1);
         self.bytes[end] = b'\n';
-        out_bytes(PORT.get().copied().unwrap_or(DEFAULT_PORT), &self.bytes[..=end]);
+        let port = PORT.get().copied().unwrap_or(DEFAULT_PORT);
+        for byte in &self.bytes[..=end] {
+            out_byte(port, *byte);
+        }
     }
 }
 

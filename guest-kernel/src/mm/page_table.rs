@@ -127,6 +127,13 @@ impl PageTables {
         Ok(())
     }
 
+    /// Takes the slot at `address` out of the identity map; the TLB must be flushed.
+    pub(crate) fn unmap_identity(&mut self, address: u64) {
+        if let Some(entry) = self.existing_slot_entry_mut(address) {
+            entry.set_unused();
+        }
+    }
+
     /// Takes the translations of the slot at `address`, up to `end`, out of force; the TLB must be flushed before [`Self::collect`].
     pub(crate) fn revoke(&mut self, address: u64, end: u64) {
         match self.slot(address) {

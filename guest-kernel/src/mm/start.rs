@@ -2,7 +2,7 @@
 
 use core::ops::Range;
 
-use aerostat_abi::units::{FRAME_BYTES, FrameCount, FrameNumber, HUGE_BYTES, to_usize};
+use aerostat_abi::units::{FRAME_BYTES, FrameCount, FrameNumber, HUGE_BYTES, HUGE_SIZE, to_usize};
 
 use super::block::{Block, BlockSize, Contents};
 use super::carve::Carver;
@@ -15,7 +15,7 @@ use crate::layout;
 use crate::nub;
 
 /// Ranges that are not to be handed out: holes and what is in use already.
-const MAX_RESERVED: usize = crate::boot::MAX_RANGES + 3;
+const MAX_RESERVED: usize = crate::boot::MAX_RANGES + 2;
 
 /// Builds the frame allocator and maps all memory. `more_words` says what other parts of the kernel need for their own books on a
 /// machine of that size; what is returned serves them.
@@ -50,7 +50,8 @@ fn identity_tables(end: FrameNumber) -> u64 {
     end.address().div_ceil(layout::BOOT_IDENTITY_END) - 1
 }
 
-/// Takes the image's page tables over and maps the memory that they don't reach, with tables in the frames from `free` on.
+/// Takes the image's page tables over: maps the memory that they don't reach, with tables in the frames from `free` on, and
+/// unmaps what is not memory, and low memory.
 fn adopt_page_tables(end: FrameNumber, free: u64) {
     // SAFETY: the boot tables are static, identity-mapped, and from here on changed under the lock of `SPACE` only.
     let mut tables = unsafe { PageTables::new(FrameNumber::containing(nub::page_table_root())) };
@@ -65,6 +66,11 @@ fn adopt_page_tables(end: FrameNumber, free: u64) {
             unreachable!("the root of the boot tables has no entry for {:?}", table.into_number());
         }
     }
+    let beyond = end.address().next_multiple_of(HUGE_BYTES)..layout::BOOT_IDENTITY_END;
+    for slot in (0..layout::LOW_MEMORY_END).chain(beyond).step_by(HUGE_SIZE) {
+        tables.unmap_identity(slot);
+    }
+    crate::cpu::flush_tlb();
     SPACE.lock().tables = Some(tables);
 }
 
@@ -77,9 +83,8 @@ fn reserved_ranges(
 ) -> usize {
     let frames =
         |range: Range<u64>| FrameNumber(range.start / FRAME_BYTES)..FrameNumber(range.end.div_ceil(FRAME_BYTES));
-    reserved[0] = frames(0..layout::LOW_MEMORY_END);
-    reserved[1] = frames(layout::IMAGE_BASE..used_end);
-    let mut count = 2;
+    reserved[0] = frames(0..used_end); // low memory, the image behind it, the books behind that
+    let mut count = 1;
     let mut at = 0;
     for range in machine.memory.iter().chain(core::iter::once(&(end.address()..end.address()))) {
         if range.start > at {

@@ -1,0 +1,102 @@
+//! Memory in pieces, each with a pattern of its own: whoever else writes to it is found out.
+
+use alloc::vec::Vec;
+
+use aerostat_guest::app::Instant;
+
+/// Pieces get regions of their own, so what is dropped is free for the balloon at once.
+const PIECE_BYTES: usize = 4 << 20;
+
+/// A piece of the working set, filled with the pattern of `seed`.
+#[derive(Debug)]
+struct Piece {
+    words: Vec<u64>,
+    seed: u64,
+}
+
+/// The working set.
+#[derive(Debug, Default)]
+pub(crate) struct WorkingSet {
+    pieces: Vec<Piece>,
+    next_seed: u64,
+    /// Where the last walk stopped.
+    position: usize,
+    verified_bytes: u64,
+    errors: u64,
+}
+
+impl WorkingSet {
+    /// Grows or shrinks to `bytes`, rounded up to whole pieces; `false` when memory ran out before.
+    pub(crate) fn resize(&mut self, bytes: usize) -> bool {
+        let count = bytes.div_ceil(PIECE_BYTES);
+        while self.pieces.len() > count {
+            if let Some(piece) = self.pieces.pop() {
+                self.verify(&piece);
+            }
+        }
+        while self.pieces.len() < count {
+            let mut words = Vec::new();
+            if self.pieces.try_reserve(1).is_err() || words.try_reserve_exact(PIECE_BYTES / 8).is_err() {
+                return false;
+            }
+            let seed = self.new_seed();
+            words.extend((0..PIECE_BYTES / 8).map(|index| pattern(seed, index)));
+            self.pieces.push(Piece { words, seed });
+        }
+        true
+    }
+
+    /// Verifies and rewrites the pieces in turn, at most all of them once, and not past `end`.
+    pub(crate) fn walk(&mut self, end: Instant) {
+        for _ in 0..self.pieces.len() {
+            if Instant::now() >= end {
+                return;
+            }
+            self.position = (self.position + 1) % self.pieces.len();
+            let mut piece = self.pieces.swap_remove(self.position);
+            self.verify(&piece);
+            piece.seed = self.new_seed();
+            for (index, word) in piece.words.iter_mut().enumerate() {
+                *word = pattern(piece.seed, index);
+            }
+            self.pieces.push(piece);
+        }
+    }
+
+    /// Size in bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        self.pieces.len() * PIECE_BYTES
+    }
+
+    /// Bytes read back and found right.
+    pub(crate) fn verified_bytes(&self) -> u64 {
+        self.verified_bytes
+    }
+
+    /// Words found wrong.
+    pub(crate) fn errors(&self) -> u64 {
+        self.errors
+    }
+
+    fn verify(&mut self, piece: &Piece) {
+        let mut wrong = 0;
+        for (index, &word) in piece.words.iter().enumerate() {
+            wrong += u64::from(word != pattern(piece.seed, index));
+        }
+        if wrong != 0 {
+            log::error!("{wrong} of {} words at {:p} have changed", piece.words.len(), piece.words.as_ptr());
+        }
+        self.errors += wrong;
+        self.verified_bytes += (piece.words.len() as u64 - wrong) * 8;
+    }
+
+    fn new_seed(&mut self) -> u64 {
+        self.next_seed += 1;
+        self.next_seed
+    }
+}
+
+/// Different for every word of every piece, and cheap.
+fn pattern(seed: u64, index: usize) -> u64 {
+    (seed << 32 | index as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}

@@ -1,0 +1,14 @@
+//! Executes an undefined instruction.
+
+#![no_std]
+#![no_main]
+
+use aerostat_guest::app::Outcome;
+
+aerostat_guest::app!(main);
+
+fn main() -> Outcome {
+    // SAFETY: never goes on: the exception ends the guest.
+    unsafe { core::arch::asm!("ud2") };
+    Outcome::Success
+}

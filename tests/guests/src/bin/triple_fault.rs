@@ -1,0 +1,20 @@
+//! Takes its own page tables away.
+
+#![no_std]
+#![no_main]
+
+use aerostat_guest::app::Outcome;
+
+aerostat_guest::app!(main);
+
+unsafe extern "C" {
+    static mut boot_pml4: [u64; 512];
+}
+
+fn main() -> Outcome {
+    // SAFETY: none; this is the end of the machine, which is what this guest is for.
+    unsafe { (&raw mut boot_pml4).cast::<u64>().write_volatile(0) };
+    // SAFETY: as above. Number 1 asks the nub to flush all translations.
+    unsafe { core::arch::asm!("int3", inout("rax") 1_u64 => _) };
+    Outcome::Success
+}
