@@ -2,7 +2,7 @@
 //!
 //! Ring 3 can't reliably change the interrupt flag (a KVM without hardware virtualization never sees it try), so the flag stays
 //! set and the kernel masks *upcalls* instead: while the mask is not zero, the nub only notes an interrupt, and whoever unmasks
-//! delivers it. The mask is a depth; a context switch happens at depth one.
+//! delivers it. The mask is a depth and goes with the thread: a context switch saves and restores it.
 #![allow(unsafe_code, reason = "reads and writes the CPU block through GS")]
 
 /// Keeps upcalls masked on this CPU while it lives.
@@ -27,7 +27,9 @@ impl Drop for UpcallMask {
 
 pub(crate) use machine::flush_tlb;
 #[cfg(target_os = "none")]
-pub(crate) use machine::{CPUS, CpuBlock, mask_depth, set_stack_bounds, stack_bounds, take_pending, unmask};
+pub(crate) use machine::{
+    CPUS, CpuBlock, mask_depth, set_mask_depth, set_stack_bounds, stack_bounds, take_pending, unmask,
+};
 
 /// On the host there is nothing to mask and nothing to flush.
 #[cfg(not(target_os = "none"))]
@@ -103,6 +105,15 @@ mod machine {
             asm!("mov {depth}, gs:[{mask}]", depth = out(reg) depth, mask = const offset_of!(CpuBlock, mask), options(nostack, preserves_flags))
         };
         depth
+    }
+
+    /// Gives the thread that was just switched to its own depth back; at least one, so no upcall comes between.
+    pub(crate) fn set_mask_depth(depth: u64) {
+        debug_assert!(depth > 0);
+        // SAFETY: as in `mask`.
+        unsafe {
+            asm!("mov gs:[{mask}], {depth}", depth = in(reg) depth, mask = const offset_of!(CpuBlock, mask), options(nostack, preserves_flags))
+        };
     }
 
     fn lower_mask() {

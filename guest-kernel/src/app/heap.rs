@@ -8,7 +8,7 @@
 use core::alloc::{GlobalAlloc, Layout};
 use core::ptr::NonNull;
 
-use aerostat_abi::units::{FRAME_SIZE, HUGE_SIZE, to_usize};
+use aerostat_abi::units::{FRAME_BYTES, FRAME_SIZE, HUGE_SIZE, to_usize};
 use talc::base::Talc;
 use talc::source::Manual;
 
@@ -109,8 +109,8 @@ impl SmallObjects {
 
     /// Adds room for at least `bytes`; `None` when memory is out.
     fn grow(&mut self, bytes: usize) -> Option<()> {
-        // Twice the step leaves room for talc's own words beside the object.
-        let more = (bytes as u64).next_multiple_of(HEAP_STEP_BYTES).max(2 * HEAP_STEP_BYTES);
+        // A page more than asked for leaves room for talc's own words beside the object.
+        let more = (bytes as u64 + FRAME_BYTES).next_multiple_of(HEAP_STEP_BYTES);
         let pointer = |address: u64| core::ptr::with_exposed_provenance_mut::<u8>(to_usize(address));
         let Some(region) = &mut self.region else {
             let start = mm::map_region(APP_HEAP, more).ok()?;
@@ -132,8 +132,7 @@ impl SmallObjects {
         // SAFETY: the heap's end is the one that talc last returned.
         let reserved = unsafe { self.talc.reserved(region.claimed_end) };
         let used_end = reserved.up_to.as_ptr().expose_provenance() as u64;
-        let keep =
-            (used_end + HEAP_STEP_BYTES).next_multiple_of(HEAP_STEP_BYTES).max(region.start + 2 * HEAP_STEP_BYTES);
+        let keep = (used_end + HEAP_STEP_BYTES).next_multiple_of(HEAP_STEP_BYTES).max(region.start + HEAP_STEP_BYTES);
         if keep + 2 * HEAP_STEP_BYTES > region.end {
             return;
         }

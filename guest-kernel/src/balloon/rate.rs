@@ -53,10 +53,10 @@ impl Rate {
         self.frames_per_s
     }
 
-    /// Frames that may move now. What is not used within a tenth of a second is forgotten: a long rest is no licence for a burst.
+    /// Frames that may move now. At most a tenth of a second's worth (a huge frame at least) is
+    /// kept: a long rest is no licence for a burst.
     pub(crate) fn allowance(&mut self, now: Instant) -> FrameCount {
-        let elapsed = now.since(self.since).min(NANOS_PER_SECOND / 10);
-        let earned = u128::from(self.frames_per_s) * u128::from(elapsed) / u128::from(NANOS_PER_SECOND);
+        let earned = u128::from(self.frames_per_s) * u128::from(now.since(self.since)) / u128::from(NANOS_PER_SECOND);
         let most = (self.frames_per_s / 10).max(HUGE_FRAMES);
         self.credit = self.credit.saturating_add(u64::try_from(earned).unwrap_or(u64::MAX)).min(most);
         self.since = now;

@@ -1,8 +1,8 @@
 //! Threads: created, switched, put to sleep and woken; preempted by the timer.
 //!
 //! The kernel's and the application's threads are of one kind, each with a stack of its own above a guard page. A switch happens
-//! with the lock of the thread table held and upcalls masked once; the thread switched to releases both. Decisions are in
-//! [`table`].
+//! with the lock of the thread table held; the thread switched to releases it, and finds the upcall mask as deep as it left it.
+//! Decisions are in [`table`].
 
 #[cfg(target_os = "none")]
 mod mutex;
@@ -173,6 +173,7 @@ mod machine {
     #[unsafe(naked)]
     extern "C" fn thread_start() {
         naked_asm!(
+            "mov edi, 1",
             "call {finish_switch}",
             "mov rdi, r13",
             "call r12",
@@ -207,7 +208,7 @@ mod machine {
 
     /// Goes on with the next thread; returns when this one is switched to again. The caller has said what becomes of it.
     fn switch(mut scheduler: SpinGuard<'_, Scheduler>) {
-        debug_assert!(cpu::mask_depth() <= 2, "a switch inside a critical section");
+        let depth = cpu::mask_depth();
         let from = scheduler.table.current();
         let to = scheduler.table.take_next(Instant::now().after(TIME_SLICE_NS));
         scheduler.arm_timer();
@@ -221,11 +222,13 @@ mod machine {
         // SAFETY: both contexts belong to the static table, whose lock is held across the switch; `load` was saved by this very
         // function or laid out by `prepare_stack`.
         unsafe { switch_stacks(save, load) };
-        finish_switch();
+        finish_switch(depth);
     }
 
-    /// Releases the table's lock and the mask for the guard that the thread switched away from has forgotten.
-    extern "C" fn finish_switch() {
+    /// Releases the table's lock, which the thread switched away from has left held, and gives this thread its own mask again,
+    /// less what the lock's guard had added.
+    extern "C" fn finish_switch(mask_depth: u64) {
+        cpu::set_mask_depth(mask_depth);
         // SAFETY: whoever switched to this thread held the lock and forgot its guard.
         unsafe { SCHEDULER.release_forgotten() };
         cpu::unmask();
@@ -243,12 +246,11 @@ mod machine {
         }
     }
 
-    /// The timer's upcall.
+    /// The timer's upcall. Arming it again is left to [`preempt`]: before that decision, the next moment may already be past.
     pub(crate) fn timer_interrupt() {
         let mut scheduler = SCHEDULER.lock();
         scheduler.armed = None;
         scheduler.table.wake_due(Instant::now());
-        scheduler.arm_timer();
     }
 
     /// Makes room for another thread if it is time. Called at the end of upcalls, masked once.
@@ -258,6 +260,8 @@ mod machine {
         if scheduler.table.should_switch(now) {
             scheduler.table.preempt_current(now);
             switch(scheduler);
+        } else {
+            scheduler.arm_timer();
         }
     }
 

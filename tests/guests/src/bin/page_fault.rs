@@ -23,7 +23,7 @@ fn main() -> Outcome {
     log::info!("{} faults with huge pages, {} with small ones", after.huge_faults, after.small_faults);
     // What stays is one step of the small-object heap and what the page tables above it need.
     let lost = before.free.saturating_sub(after.free);
-    if after.huge_faults == 0 || after.small_faults == 0 || lost > FrameCount::from_mib(4) {
+    if after.huge_faults == 0 || after.small_faults == 0 || lost > FrameCount::from_mib(3) {
         log::error!("page fault: {lost} of memory did not come back");
         return Outcome::Failure;
     }
