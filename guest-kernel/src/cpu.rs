@@ -14,28 +14,27 @@ pub(crate) struct UpcallMask {
 
 impl UpcallMask {
     pub(crate) fn new() -> Self {
-        machine::mask();
+        mask();
         Self { _here: core::marker::PhantomData }
     }
 }
 
 impl Drop for UpcallMask {
     fn drop(&mut self) {
-        machine::unmask();
+        unmask();
     }
 }
 
-pub(crate) use machine::flush_tlb;
+use machine::mask;
 #[cfg(target_os = "none")]
-pub(crate) use machine::{
-    CPUS, CpuBlock, mask_depth, set_mask_depth, set_stack_bounds, stack_bounds, take_pending, unmask,
-};
+pub(crate) use machine::{CPUS, CpuBlock, mask_depth, set_mask_depth, set_stack_bounds, stack_bounds, take_pending};
+pub(crate) use machine::{flush_tlb, unmask};
 
 /// On the host there is nothing to mask and nothing to flush.
 #[cfg(not(target_os = "none"))]
 mod machine {
-    pub(super) fn mask() {}
-    pub(super) fn unmask() {}
+    pub(crate) fn mask() {}
+    pub(crate) fn unmask() {}
     pub(crate) fn flush_tlb() {}
 }
 
@@ -63,7 +62,8 @@ mod machine {
         pub(crate) stack_high: u64,
     }
 
-    /// All CPUs' blocks; GS of CPU n points to block n.
+    /// All CPUs' blocks; GS of CPU n points to block n. Rust never looks inside: all access is through GS.
+    #[expect(dead_code, reason = "the field is reached through GS")]
     pub(crate) struct CpuBlocks(UnsafeCell<[CpuBlock; MAX_CPUS]>);
 
     // SAFETY: each block is used by its own CPU alone, through GS, and outside the nub only with single instructions.
@@ -74,9 +74,14 @@ mod machine {
         [const { CpuBlock { mask: 1, pending: 0, upcall_rip: 0, stack_low: 0, stack_high: u64::MAX } }; MAX_CPUS],
     ));
 
-    pub(super) fn mask() {
+    const MASK: usize = offset_of!(CpuBlock, mask);
+    const PENDING: usize = offset_of!(CpuBlock, pending);
+    const STACK_LOW: usize = offset_of!(CpuBlock, stack_low);
+    const STACK_HIGH: usize = offset_of!(CpuBlock, stack_high);
+
+    pub(crate) fn mask() {
         // SAFETY: GS points to this CPU's block since the boot code set it; one instruction, so no interrupt comes between.
-        unsafe { asm!("inc qword ptr gs:[{mask}]", mask = const offset_of!(CpuBlock, mask), options(nostack)) };
+        unsafe { asm!("inc qword ptr gs:[{mask}]", mask = const MASK, options(nostack)) };
     }
 
     /// Takes one level off the mask; at the last one, delivers what arrived meanwhile.
@@ -86,12 +91,12 @@ mod machine {
             return;
         }
         loop {
-            if pending() != 0 {
+            if read::<PENDING>() != 0 {
                 crate::trap::deliver_pending();
             }
             lower_mask();
             // An interrupt between the check and the lowering was only noted: look again.
-            if pending() == 0 {
+            if read::<PENDING>() == 0 {
                 return;
             }
             mask();
@@ -99,35 +104,18 @@ mod machine {
     }
 
     pub(crate) fn mask_depth() -> u64 {
-        let depth;
-        // SAFETY: as in `mask`.
-        unsafe {
-            asm!("mov {depth}, gs:[{mask}]", depth = out(reg) depth, mask = const offset_of!(CpuBlock, mask), options(nostack, preserves_flags))
-        };
-        depth
+        read::<MASK>()
     }
 
     /// Gives the thread that was just switched to its own depth back; at least one, so no upcall comes between.
     pub(crate) fn set_mask_depth(depth: u64) {
         debug_assert!(depth > 0);
-        // SAFETY: as in `mask`.
-        unsafe {
-            asm!("mov gs:[{mask}], {depth}", depth = in(reg) depth, mask = const offset_of!(CpuBlock, mask), options(nostack, preserves_flags))
-        };
+        write::<MASK>(depth);
     }
 
     fn lower_mask() {
         // SAFETY: as in `mask`.
-        unsafe { asm!("dec qword ptr gs:[{mask}]", mask = const offset_of!(CpuBlock, mask), options(nostack)) };
-    }
-
-    fn pending() -> u64 {
-        let pending;
-        // SAFETY: as in `mask`.
-        unsafe {
-            asm!("mov {pending}, gs:[{offset}]", pending = out(reg) pending, offset = const offset_of!(CpuBlock, pending), options(nostack, preserves_flags));
-        }
-        pending
+        unsafe { asm!("dec qword ptr gs:[{mask}]", mask = const MASK, options(nostack)) };
     }
 
     /// The interrupts that wait, and forgets them.
@@ -135,43 +123,38 @@ mod machine {
         let mut pending = 0_u64;
         // SAFETY: as in `mask`; the exchange is one instruction.
         unsafe {
-            asm!("xchg {pending}, gs:[{offset}]", pending = inout(reg) pending, offset = const offset_of!(CpuBlock, pending), options(nostack, preserves_flags));
+            asm!("xchg {pending}, gs:[{offset}]", pending = inout(reg) pending, offset = const PENDING, options(nostack, preserves_flags));
         }
         pending
     }
 
-    /// Tells the trap entries which stack is in use. Upcalls are masked.
+    /// Tells the trap entries which stack is in use. Upcalls are masked, so nobody reads a half-written pair.
     pub(crate) fn set_stack_bounds(bounds: &Range<u64>) {
-        // SAFETY: as in `mask`; the caller switches stacks with upcalls masked, so nobody reads a half-written pair.
-        unsafe {
-            asm!(
-                "mov gs:[{low_offset}], {low}",
-                "mov gs:[{high_offset}], {high}",
-                low = in(reg) bounds.start,
-                high = in(reg) bounds.end,
-                low_offset = const offset_of!(CpuBlock, stack_low),
-                high_offset = const offset_of!(CpuBlock, stack_high),
-                options(nostack, preserves_flags)
-            );
-        }
+        write::<STACK_LOW>(bounds.start);
+        write::<STACK_HIGH>(bounds.end);
     }
 
     /// The stack in use.
     pub(crate) fn stack_bounds() -> Range<u64> {
-        let (low, high);
+        read::<STACK_LOW>()..read::<STACK_HIGH>()
+    }
+
+    /// Reads a word of this CPU's block.
+    fn read<const OFFSET: usize>() -> u64 {
+        let value;
         // SAFETY: as in `mask`.
         unsafe {
-            asm!(
-                "mov {low}, gs:[{low_offset}]",
-                "mov {high}, gs:[{high_offset}]",
-                low = out(reg) low,
-                high = out(reg) high,
-                low_offset = const offset_of!(CpuBlock, stack_low),
-                high_offset = const offset_of!(CpuBlock, stack_high),
-                options(nostack, preserves_flags)
-            );
+            asm!("mov {value}, gs:[{offset}]", value = out(reg) value, offset = const OFFSET, options(nostack, preserves_flags));
         }
-        low..high
+        value
+    }
+
+    /// Writes a word of this CPU's block.
+    fn write<const OFFSET: usize>(value: u64) {
+        // SAFETY: as in `mask`.
+        unsafe {
+            asm!("mov gs:[{offset}], {value}", value = in(reg) value, offset = const OFFSET, options(nostack, preserves_flags));
+        }
     }
 
     /// Forgets every translation that this CPU remembers.

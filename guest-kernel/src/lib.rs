@@ -1,36 +1,37 @@
 //! Aerostat's guest kernel: a unikernel that runs in ring 3, hosts one application, and lives with the memory its host leaves it.
 //!
-//! 1. Ring 0 holds a *nub* of a few instructions ([`nub`]); the kernel is ordinary ring-3 code in the application's address space.
-//! 2. Every frame has one owner, and values say who ([`mm`]). Memory is promised when it is allocated, so a page fault can't fail.
-//! 3. The balloon driver ([`balloon`]) is a thread like any other, with no rights in the allocator beyond asking for a block.
+//! 1. Ring 0 holds a *nub* of a few instructions (`nub`); the kernel is ordinary ring-3 code in the application's address space.
+//! 2. Every frame has one owner, and values say who (`mm`). Memory is promised when it is allocated, so a page fault can't fail.
+//! 3. The balloon driver (`balloon`) is a thread like any other, with no rights in the allocator beyond asking for a block.
 //! 4. Decisions are pure and tested on the host; mechanism is thin. Everything that doesn't touch the machine compiles there.
 //!
-//! From the bottom: [`cpu`] (this CPU, upcalls masked or not), [`nub`], [`trap`] (faults and interrupts), [`sync`], [`mm`],
-//! [`time`], [`thread`], [`drivers`], [`balloon`], and on top [`app`], which is all that an application sees. [`boot`] starts them
+//! From the bottom: `cpu` (this CPU, upcalls masked or not), `nub`, `trap` (faults and interrupts), `sync`, `mm`,
+//! `time`, `thread`, `drivers`, `balloon`, and on top `app`, which is all that an application sees. `boot` starts them
 //! in that order.
 #![cfg_attr(target_os = "none", no_std)]
 #![deny(unsafe_code)]
+// On the host the logic is compiled for its tests, without the machine and the applications that use it.
 #![cfg_attr(
     not(target_os = "none"),
-    expect(dead_code, reason = "on the host, the logic is compiled without the machine that uses it")
+    expect(dead_code, unreachable_pub, reason = "the users are compiled for the guest only")
 )]
 
 #[cfg(target_os = "none")]
 pub mod app;
-pub mod balloon;
+mod balloon;
 mod boot;
 mod config;
 mod cpu;
 #[cfg(target_os = "none")]
 mod drivers;
 mod layout;
-pub mod mm;
+mod mm;
 #[cfg(target_os = "none")]
 mod nub;
 #[cfg(target_os = "none")]
 mod report;
 mod sync;
-pub mod thread;
-pub mod time;
+mod thread;
+mod time;
 #[cfg(target_os = "none")]
 mod trap;

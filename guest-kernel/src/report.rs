@@ -108,11 +108,9 @@ fn backtrace(rip: u64, rbp: u64) {
         if !frame.is_multiple_of(8) || !is_on_a_stack(frame) {
             return;
         }
-        let pointer = core::ptr::with_exposed_provenance::<u64>(to_usize(frame));
+        let pointer = core::ptr::with_exposed_provenance::<[u64; 2]>(to_usize(frame));
         // SAFETY: both words lie on the current stack, which is mapped as a whole, or in the image.
-        let next = unsafe { pointer.read() };
-        // SAFETY: as above.
-        let return_address = unsafe { pointer.add(1).read() };
+        let [next, return_address] = unsafe { pointer.read() };
         if return_address == 0 {
             return;
         }

@@ -10,13 +10,13 @@ use core::ops::{Deref, DerefMut};
 use crate::cpu::UpcallMask;
 
 /// Data behind a spin lock.
-pub struct SpinLock<T> {
+pub(crate) struct SpinLock<T> {
     inner: spin::Mutex<T>,
 }
 
 /// Access to the data; the lock is released, then upcalls are unmasked, when it goes.
 #[must_use]
-pub struct SpinGuard<'a, T> {
+pub(crate) struct SpinGuard<'a, T> {
     // Order matters: fields are dropped from the top.
     data: spin::MutexGuard<'a, T>,
     _mask: UpcallMask,
@@ -24,18 +24,18 @@ pub struct SpinGuard<'a, T> {
 
 impl<T> SpinLock<T> {
     /// An open lock.
-    pub const fn new(data: T) -> Self {
+    pub(crate) const fn new(data: T) -> Self {
         Self { inner: spin::Mutex::new(data) }
     }
 
     /// Waits for the lock.
-    pub fn lock(&self) -> SpinGuard<'_, T> {
+    pub(crate) fn lock(&self) -> SpinGuard<'_, T> {
         let mask = UpcallMask::new();
         SpinGuard { data: self.inner.lock(), _mask: mask }
     }
 
     /// Takes the lock if it is open: for code that may run in the middle of anything, such as a panic report.
-    pub fn try_lock(&self) -> Option<SpinGuard<'_, T>> {
+    pub(crate) fn try_lock(&self) -> Option<SpinGuard<'_, T>> {
         let mask = UpcallMask::new();
         Some(SpinGuard { data: self.inner.try_lock()?, _mask: mask })
     }

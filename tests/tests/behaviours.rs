@@ -28,6 +28,7 @@ on_both_machines! {
     boot,
     exception,
     heap_exhaustion,
+    null_access,
     page_fault,
     panic,
     preemption,
@@ -58,6 +59,10 @@ fn exception(machine: Machine) {
 
 fn heap_exhaustion(machine: Machine) {
     ended("heap_exhaustion", machine, GuestExit::Success).expect_logged("heap exhaustion: ok");
+}
+
+fn null_access(machine: Machine) {
+    ended("null_access", machine, GuestExit::Exception).expect_logged("page fault at 0x18");
 }
 
 fn page_fault(machine: Machine) {

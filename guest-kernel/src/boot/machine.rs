@@ -174,7 +174,7 @@ mod tests {
         let error = |ranges: Vec<std::ops::Range<u64>>| Machine::new(ranges.into_iter(), b"").unwrap_err();
         assert_eq!(error(vec![]), MachineError::BadMemoryMap);
         assert_eq!(error(vec![0..64 * MIB, 32 * MIB..96 * MIB]), MachineError::BadMemoryMap);
-        assert_eq!(error(vec![0..8 * MIB]), MachineError::TooSmall);
+        assert_eq!(error(vec![0..MIB, 2 * MIB..8 * MIB]), MachineError::TooSmall);
         assert_eq!(error((0..20).map(|n| n * MIB..n * MIB + 4096).collect()), MachineError::BadMemoryMap);
     }
 

@@ -12,10 +12,10 @@ mod machine;
 #[cfg_attr(not(target_os = "none"), allow(dead_code, reason = "on the host only the parser's tests use it"))]
 mod pvh;
 
-pub(crate) use machine::{CommandLine, MAX_RANGES, Machine, MachineError};
-
 #[cfg(target_os = "none")]
 pub(crate) use entry::{image_range, start};
+#[cfg(target_os = "none")]
+pub(crate) use machine::{CommandLine, MAX_RANGES, Machine, MachineError};
 
 #[cfg(target_os = "none")]
 mod entry {

@@ -31,7 +31,7 @@ pub(crate) fn arm_timer(nanoseconds: u64) {
     write(TIMER_INITIAL, u32::try_from(nanoseconds.max(1)).unwrap_or(u32::MAX));
 }
 
-/// Counts down from the top without an interrupt, for [`timer_elapsed`]: to measure another clock against this one.
+/// Counts down from the top without an interrupt, for [`stopwatch`]: to measure another clock against this one.
 pub(crate) fn start_stopwatch() {
     write(TIMER_LVT, MASKED | u32::from(TIMER_VECTOR));
     write(TIMER_INITIAL, u32::MAX);

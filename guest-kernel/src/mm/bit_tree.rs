@@ -85,7 +85,8 @@ impl BitTree {
         }
     }
 
-    /// Members, counted; for checks, not for hot paths.
+    /// Members in order, for tests.
+    #[cfg(test)]
     pub(crate) fn iter(&self) -> impl Iterator<Item = usize> + '_ {
         (0..self.length).filter(|&number| self.contains(number))
     }

@@ -8,7 +8,7 @@ use aerostat_abi::units::{FRAME_BYTES, FrameNumber, HUGE_BYTES, HUGE_FRAMES, HUG
 
 /// How large a block is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BlockSize {
+pub(crate) enum BlockSize {
     /// 4 KiB.
     Frame,
     /// 2 MiB.
@@ -18,7 +18,7 @@ pub enum BlockSize {
 impl BlockSize {
     /// Frames in the block.
     #[must_use]
-    pub const fn frames(self) -> u64 {
+    pub(crate) const fn frames(self) -> u64 {
         match self {
             Self::Frame => 1,
             Self::Huge => HUGE_FRAMES,
@@ -27,7 +27,7 @@ impl BlockSize {
 
     /// Bytes in the block.
     #[must_use]
-    pub const fn bytes(self) -> u64 {
+    pub(crate) const fn bytes(self) -> u64 {
         match self {
             Self::Frame => FRAME_BYTES,
             Self::Huge => HUGE_BYTES,
@@ -36,7 +36,7 @@ impl BlockSize {
 
     /// `log2` of the block's frames.
     #[must_use]
-    pub const fn order(self) -> u8 {
+    pub(crate) const fn order(self) -> u8 {
         match self {
             Self::Frame => 0,
             Self::Huge => HUGE_ORDER,
@@ -46,7 +46,7 @@ impl BlockSize {
 
 /// What is in a block's memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Contents {
+pub(crate) enum Contents {
     /// All zero: the host has not backed it since it last had it.
     Zero,
     /// Whatever its last owner left.
@@ -56,7 +56,7 @@ pub enum Contents {
 /// An owned frame or huge frame. Must be freed, mapped or put into the ledger: dropping one loses memory.
 #[derive(Debug)]
 #[must_use = "a block that is dropped is lost memory"]
-pub struct Block {
+pub(crate) struct Block {
     first: FrameNumber,
     size: BlockSize,
     contents: Contents,
@@ -79,19 +79,19 @@ impl Block {
 
     /// The first frame.
     #[must_use]
-    pub fn first(&self) -> FrameNumber {
+    pub(crate) fn first(&self) -> FrameNumber {
         self.first
     }
 
     /// How large it is.
     #[must_use]
-    pub fn size(&self) -> BlockSize {
+    pub(crate) fn size(&self) -> BlockSize {
         self.size
     }
 
     /// What is in it.
     #[must_use]
-    pub fn contents(&self) -> Contents {
+    pub(crate) fn contents(&self) -> Contents {
         self.contents
     }
 }

@@ -18,11 +18,11 @@ static SMALL_FAULTS: AtomicU64 = AtomicU64::new(0);
 
 /// A touch of an address that no region covers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Violation;
+pub(crate) struct Violation;
 
 /// Faults resolved since boot.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct FaultCounts {
+pub(crate) struct FaultCounts {
     /// With a 2 MiB mapping.
     pub huge: u64,
     /// With 4 KiB mappings.
@@ -31,7 +31,7 @@ pub struct FaultCounts {
 
 /// Faults resolved since boot.
 #[must_use]
-pub fn counts() -> FaultCounts {
+pub(crate) fn counts() -> FaultCounts {
     FaultCounts { huge: HUGE_FAULTS.load(Ordering::Relaxed), small: SMALL_FAULTS.load(Ordering::Relaxed) }
 }
 

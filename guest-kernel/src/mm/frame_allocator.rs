@@ -21,7 +21,7 @@ use super::frame_set::FrameSet;
 
 /// Who asks for a block, and so which free frames are open to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Purpose {
+pub(crate) enum Purpose {
     /// The kernel's own needs (page tables, stacks): everything that is not promised, the floor included.
     Kernel,
     /// Keeping a promise: the promise shrinks with the block.
@@ -32,7 +32,7 @@ pub enum Purpose {
 
 /// The allocator's figures, in frames.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct FrameStatistics {
+pub(crate) struct FrameStatistics {
     /// Frames that nobody owns.
     pub free: FrameCount,
     /// Of those, frames promised to applications.
@@ -43,7 +43,7 @@ pub struct FrameStatistics {
 
 /// The frame allocator of one machine.
 #[derive(Debug)]
-pub struct FrameAllocator {
+pub(crate) struct FrameAllocator {
     free: FrameSet,
     /// Wholly free huge frames that the host backs.
     backed: BitTree,
@@ -55,7 +55,7 @@ pub struct FrameAllocator {
 impl FrameAllocator {
     /// Zeroed 64-bit words that the bookkeeping of `frames` frames needs.
     #[must_use]
-    pub fn words(frames: FrameCount) -> usize {
+    pub(crate) fn words(frames: FrameCount) -> usize {
         let huge = huge_frames(frames);
         FrameSet::words(huge) + BitTree::words(huge) + state_words(huge)
     }
@@ -106,7 +106,7 @@ impl FrameAllocator {
     ///
     /// # Errors
     /// How many frames are missing; nothing is promised then.
-    pub fn promise(&mut self, frames: FrameCount) -> Result<(), FrameCount> {
+    pub(crate) fn promise(&mut self, frames: FrameCount) -> Result<(), FrameCount> {
         let missing = frames.saturating_sub(self.available());
         if missing > FrameCount::ZERO {
             return Err(missing);
@@ -116,13 +116,13 @@ impl FrameAllocator {
     }
 
     /// Takes back what is left of a promise.
-    pub fn end_promise(&mut self, frames: FrameCount) {
+    pub(crate) fn end_promise(&mut self, frames: FrameCount) {
         debug_assert!(frames.0 <= self.promised, "more promises ended than made");
         self.promised = self.promised.saturating_sub(frames.0);
     }
 
     /// Hands out a block, or `None` when no block of that size is open to that purpose.
-    pub fn allocate(&mut self, size: BlockSize, purpose: Purpose) -> Option<Block> {
+    pub(crate) fn allocate(&mut self, size: BlockSize, purpose: Purpose) -> Option<Block> {
         if self.open_to(purpose) < size.frames() {
             return None;
         }
@@ -137,30 +137,30 @@ impl FrameAllocator {
     }
 
     /// Hands out one particular huge frame, if it is wholly free: how a driver claims memory that it was told about.
-    pub fn claim_huge(&mut self, first: FrameNumber) -> Option<Block> {
+    pub(crate) fn claim_huge(&mut self, first: FrameNumber) -> Option<Block> {
         let huge = to_usize(first.0 / HUGE_FRAMES);
         (first.is_aligned(9) && self.free.contains_whole(huge)).then(|| self.hand_out_whole(huge))
     }
 
     /// Takes a block back; the host still backs it.
-    pub fn free(&mut self, block: Block) {
+    pub(crate) fn free(&mut self, block: Block) {
         self.put_back(block, Contents::Unknown);
     }
 
     /// Takes a block back that was drawn from a promise and not used: the promise is made again.
-    pub fn free_promised(&mut self, block: Block) {
+    pub(crate) fn free_promised(&mut self, block: Block) {
         self.promised += block.size().frames();
         self.free(block);
     }
 
     /// Takes a block back that the host has had in between: its memory reads as zero and is not backed.
-    pub fn free_unbacked(&mut self, block: Block) {
+    pub(crate) fn free_unbacked(&mut self, block: Block) {
         self.put_back(block, Contents::Zero);
     }
 
     /// The figures.
     #[must_use]
-    pub fn statistics(&self) -> FrameStatistics {
+    pub(crate) fn statistics(&self) -> FrameStatistics {
         FrameStatistics {
             free: FrameCount(self.free.len()),
             promised: FrameCount(self.promised),
@@ -172,7 +172,7 @@ impl FrameAllocator {
     ///
     /// # Errors
     /// The first disagreement, as a sentence.
-    pub fn validate(&self) -> Result<(), &'static str> {
+    pub(crate) fn validate(&self) -> Result<(), &'static str> {
         self.free.validate()?;
         for huge in 0..self.states.len() * 2 {
             let state = self.state(huge);

@@ -60,8 +60,3 @@ fn new_heap() -> Heap<ORDERS> {
     unsafe { heap.init(ARENA.0.get().expose_provenance(), KERNEL_HEAP_BYTES) };
     heap
 }
-
-/// Bytes that the kernel heap has handed out.
-pub(crate) fn used_bytes() -> usize {
-    HEAP.lock().as_ref().map_or(0, Heap::stats_alloc_actual)
-}

@@ -27,8 +27,8 @@ use core::ops::Range;
 use aerostat_abi::units::{FRAME_BYTES, FrameCount, FrameNumber, HUGE_BYTES, to_usize};
 
 pub(crate) use block::{Block, BlockSize};
-pub use fault::FaultCounts;
-pub use frame_allocator::FrameStatistics;
+pub(crate) use fault::FaultCounts;
+pub(crate) use frame_allocator::FrameStatistics;
 pub(crate) use frame_allocator::{FrameAllocator, Purpose};
 
 use self::address_space::{Region, Regions};
@@ -43,7 +43,7 @@ pub(crate) static SPACE: SpinLock<Space> = SpinLock::new(Space { regions: Region
 
 /// No memory could be had, from whomever.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct OutOfMemory;
+pub(crate) struct OutOfMemory;
 
 impl fmt::Display for OutOfMemory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -205,7 +205,7 @@ pub(crate) fn zero(block: &Block) {
 
 /// What the kernel knows about its memory.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct MemoryStatistics {
+pub(crate) struct MemoryStatistics {
     /// Frames of the machine, ballooned ones included.
     pub total: FrameCount,
     /// The frame allocator's figures.
@@ -214,19 +214,16 @@ pub struct MemoryStatistics {
     pub faults: FaultCounts,
     /// Allocations that failed.
     pub allocation_failures: u64,
-    /// Bytes handed out from the kernel heap.
-    pub kernel_heap_bytes: usize,
 }
 
 /// The figures now.
 #[must_use]
-pub fn statistics() -> MemoryStatistics {
+pub(crate) fn statistics() -> MemoryStatistics {
     MemoryStatistics {
         total: total_frames(),
         frames: FRAMES.lock().statistics(),
         faults: fault::counts(),
         allocation_failures: ladder::failures(),
-        kernel_heap_bytes: kernel_heap::used_bytes(),
     }
 }
 
@@ -234,7 +231,7 @@ pub fn statistics() -> MemoryStatistics {
 ///
 /// # Errors
 /// The first disagreement, as a sentence.
-pub fn validate() -> Result<(), &'static str> {
+pub(crate) fn validate() -> Result<(), &'static str> {
     FRAMES.lock().validate()
 }
 

@@ -8,14 +8,14 @@
 mod mutex;
 mod table;
 
-pub use table::{Priority, ThreadId};
-
 #[cfg(target_os = "none")]
-pub use machine::{Event, SpawnError, current_name, exit, sleep_until, spawn_entry, yield_now};
+pub use machine::{Event, SpawnError, yield_now};
 #[cfg(target_os = "none")]
-pub(crate) use machine::{idle, preempt, start, timer_interrupt};
+pub(crate) use machine::{current_name, idle, preempt, sleep_until, spawn_entry, start, timer_interrupt};
 #[cfg(target_os = "none")]
 pub use mutex::{Mutex, MutexGuard};
+#[cfg(target_os = "none")]
+pub(crate) use table::Priority;
 
 #[cfg(target_os = "none")]
 #[allow(unsafe_code, reason = "stacks and context switches")]
@@ -112,7 +112,7 @@ mod machine {
     ///
     /// # Errors
     /// [`SpawnError`].
-    pub fn spawn_entry(
+    pub(crate) fn spawn_entry(
         name: &'static str,
         priority: Priority,
         entry: extern "C" fn(u64),
@@ -159,13 +159,12 @@ mod machine {
     /// Lays out a stack so that the first switch to it arrives in `thread_start` with entry and argument in registers.
     fn prepare_stack(stack: &Range<u64>, entry: extern "C" fn(u64), argument: u64) -> u64 {
         // In the order in which `switch_stacks` pops: r15, r14, r13, r12, rbx, rbp, return address; then a zero return address.
-        let words = [0, 0, argument, entry as usize as u64, 0, 0, thread_start as *const () as usize as u64, 0, 0];
-        let rsp = stack.end - 8 * words.len() as u64;
-        let pointer = core::ptr::with_exposed_provenance_mut::<u64>(to_usize(rsp));
-        for (place, word) in words.into_iter().enumerate() {
-            // SAFETY: the words lie within the stack, which was mapped and which no thread uses yet.
-            unsafe { pointer.add(place).write(word) };
-        }
+        let start = thread_start as *const () as usize as u64;
+        let words = [0, 0, argument, entry as usize as u64, 0, 0, start, 0, 0];
+        let rsp = stack.end - size_of_val(&words) as u64;
+        let pointer = core::ptr::with_exposed_provenance_mut::<[u64; 9]>(to_usize(rsp));
+        // SAFETY: the words lie within the stack, which was mapped and which no thread uses yet.
+        unsafe { pointer.write(words) };
         rsp
     }
 
@@ -275,7 +274,7 @@ mod machine {
     }
 
     /// Sleeps until `moment`.
-    pub fn sleep_until(moment: Instant) {
+    pub(crate) fn sleep_until(moment: Instant) {
         while Instant::now() < moment {
             let mut scheduler = SCHEDULER.lock();
             scheduler.table.block_current(Some(moment));
@@ -284,7 +283,7 @@ mod machine {
     }
 
     /// Ends the current thread.
-    pub extern "C" fn exit() -> ! {
+    extern "C" fn exit() -> ! {
         let mut scheduler = SCHEDULER.lock();
         scheduler.table.end_current();
         switch(scheduler);
@@ -292,7 +291,7 @@ mod machine {
     }
 
     /// The current thread's name; for reports, so it never waits.
-    pub fn current_name() -> &'static str {
+    pub(crate) fn current_name() -> &'static str {
         SCHEDULER.try_lock().map_or("unknown", |scheduler| scheduler.table.name(scheduler.table.current()))
     }
 

@@ -7,7 +7,7 @@ use crate::time::Instant;
 
 /// A thread: its place in the table. Place 0 is the idle thread, which runs when nobody else can.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ThreadId(pub(super) u8);
+pub(crate) struct ThreadId(pub(super) u8);
 
 impl ThreadId {
     pub(super) const IDLE: Self = Self(0);
@@ -24,7 +24,7 @@ impl ThreadId {
 
 /// Who goes first when several may run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Priority {
+pub(crate) enum Priority {
     /// A kernel thread: runs as soon as it is woken, and is done soon.
     Kernel,
     /// An application's thread: takes its turn.

@@ -54,7 +54,7 @@ fn main() -> Outcome {
         expect_status(page_address(), u64::MAX, Status::BadCount),
         expect_status(page_address() + 8, 1, Status::BadPage),
         expect_status(MEMORY.address(), 1, Status::BadPage),
-        expect_status(u64::MAX & !4095, 1, Status::BadPage),
+        expect_status(!4095, 1, Status::BadPage),
         call(0xae50_00ff, 0, 0).0 == Status::UnknownCommand.encode(),
         call(0, 0, 0).0 == Status::UnknownCommand.encode(),
         call(Command::Hello.encode(), 1, 0).0 == Status::AlreadyGreeted.encode(),
@@ -98,15 +98,18 @@ fn page_address() -> u64 {
 }
 
 fn write(entries: &[Entry]) {
-    for (place, entry) in entries.iter().enumerate() {
-        // SAFETY: the page is used by this thread and, during a call, by the monitor.
-        unsafe { PAGE.0.get().cast::<u64>().add(place).write_volatile(entry.encode()) };
+    let mut words = [0; CAPACITY];
+    for (word, entry) in words.iter_mut().zip(entries) {
+        *word = entry.encode();
     }
+    // SAFETY: the page is used by this thread and, during a call, by the monitor.
+    unsafe { PAGE.0.get().write_volatile(words) };
 }
 
 fn read(place: usize) -> Entry {
     // SAFETY: as in `write`.
-    Entry::decode(unsafe { PAGE.0.get().cast::<u64>().add(place).read_volatile() })
+    let words = unsafe { PAGE.0.get().read_volatile() };
+    Entry::decode(words[place])
 }
 
 /// A call through the balloon port: status and result.

@@ -17,7 +17,7 @@ fn main() -> Outcome {
     let threads = [(0, 1), (1, 0)].map(|(own, other)| app::spawn("busy", move || take_turns(own, other)));
     for thread in threads {
         let Ok(thread) = thread else { return Outcome::Failure };
-        thread.join();
+        let () = thread.join();
     }
     log::info!("preemption: ok");
     Outcome::Success
