@@ -21,7 +21,7 @@ pub struct Statistics {
     pub free_frames: u64,
     /// Frames in use, and frames promised to applications that have not touched them yet.
     pub committed_frames: u64,
-    /// Frames that somebody waits for now: what the guest asks its host for.
+    /// Frames that somebody waits for now, promised by nobody yet: what the guest asks its host for on top.
     pub wanted_frames: u64,
     /// Frames in the balloon, as the driver counts them.
     pub balloon_frames: u64,

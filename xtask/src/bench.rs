@@ -11,7 +11,7 @@ use crate::cargo::{cargo, expect_success, target_dir};
 use crate::{build, tools};
 
 /// Test guests that benches boot.
-const GUESTS: [&str; 1] = ["native_compute"];
+const GUESTS: [&str; 2] = ["inflate", "native_compute"];
 
 #[derive(Args, Debug)]
 pub(crate) struct Options {

@@ -36,8 +36,7 @@ impl Default for Policy {
 impl Policy {
     /// How large a guest would like to be: whole huge frames within its contract. `target` is what it has now.
     ///
-    /// Waiting memory counts on top of what is in use, but not on top of what is committed: whoever waits for memory was
-    /// promised it before.
+    /// Waiting memory counts on top of what is committed: whoever waits has been promised nothing yet.
     pub(super) fn demand(&self, contract: Contract, hints: Hints, target: FrameCount) -> FrameCount {
         match hints {
             Hints::None => target,
@@ -48,7 +47,7 @@ impl Policy {
     }
 
     fn wish(&self, contract: Contract, usage: Usage) -> FrameCount {
-        let need = usage.used.saturating_add(usage.wanted).max(usage.committed);
+        let need = usage.used.max(usage.committed).saturating_add(usage.wanted);
         let share = FrameCount(need.0 / self.headroom_divisor.max(1));
         let wish = huge_ceil(need.saturating_add(share).saturating_add(self.headroom));
         wish.max(contract.min).min(contract.max)
@@ -85,8 +84,12 @@ mod tests {
     fn the_larger_of_use_and_promise_counts() {
         assert_eq!(demand(128, 0, 0), 128 + 4 + 8);
         assert_eq!(demand(20, 320, 0), 320 + 10 + 8);
-        assert_eq!(demand(120, 320, 100), 320 + 10 + 8);
-        assert_eq!(demand(300, 320, 100), 400 + 14 + 8);
+    }
+
+    #[test]
+    fn who_waits_wants_more_than_was_promised() {
+        assert_eq!(demand(120, 320, 96), 320 + 96 + 14 + 8);
+        assert_eq!(demand(300, 0, 100), 400 + 14 + 8);
     }
 
     #[test]
