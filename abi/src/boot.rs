@@ -3,6 +3,9 @@
 /// The port that takes [`BootMark`]s, eight bits wide. Other machines ignore it.
 pub const MARK_PORT: u16 = 0xae58;
 
+/// The longest command line that a guest takes, in bytes.
+pub const MAX_COMMAND_LINE: usize = 2047;
+
 /// `compatible` of the device tree node that announces the balloon port.
 pub const BALLOON_COMPATIBLE: &str = "aerostat,balloon-port";
 

@@ -3,6 +3,7 @@
 use core::fmt;
 use core::ops::Range;
 
+use aerostat_abi::boot::MAX_COMMAND_LINE;
 use aerostat_abi::units::{FRAME_BYTES, FrameCount};
 use log::LevelFilter;
 
@@ -10,9 +11,6 @@ use crate::layout;
 
 /// Ranges of memory at most.
 pub(crate) const MAX_RANGES: usize = 16;
-/// Bytes of command line at most.
-pub(crate) const MAX_COMMAND_LINE: usize = 2048;
-
 /// The smallest machine worth booting on.
 const MIN_MEMORY: FrameCount = FrameCount::from_mib(16);
 

@@ -4,7 +4,9 @@
 
 use core::ops::Range;
 
-use super::machine::{MAX_COMMAND_LINE, MAX_RANGES, Machine, MachineError};
+use aerostat_abi::boot::MAX_COMMAND_LINE;
+
+use super::machine::{MAX_RANGES, Machine, MachineError};
 
 const MAGIC: u32 = 0x336e_c578;
 const USABLE_MEMORY: u32 = 1;
@@ -47,7 +49,7 @@ pub(super) fn read(address: u64, memory: &impl PhysicalMemory) -> Result<Machine
             count += 1;
         }
     }
-    let mut text = [0; MAX_COMMAND_LINE];
+    let mut text = [0; MAX_COMMAND_LINE + 1];
     let length = if command_line == 0 { 0 } else { copy_string(command_line, memory, &mut text)? };
     Machine::new(ranges.into_iter().take(count), &text[..length])
 }

@@ -12,6 +12,7 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
+use aerostat_abi::boot::MAX_COMMAND_LINE;
 use aerostat_abi::registers::RegisterPage;
 use aerostat_abi::units::FrameCount;
 use rustix::event::epoll::{self, EventData, EventFlags};
@@ -24,9 +25,6 @@ use super::shared_page::SharedPage;
 use super::{EndReason, Ending, GuestEvent, GuestHandle};
 use crate::clock::monotonic_ns;
 use crate::vmm::{self, ImageError, KvmError, LayoutError, check_kvm};
-
-/// The longest command line: what certainly fits the device tree.
-const COMMAND_LINE_BYTES: usize = 32 << 10;
 
 /// What to start.
 #[derive(Clone, Debug)]
@@ -81,7 +79,7 @@ pub enum SpawnError {
         needed: FrameCount,
     },
     /// The command line can't be passed on.
-    #[error("the command line has a zero byte or more than {COMMAND_LINE_BYTES} bytes")]
+    #[error("the command line has a zero byte or more than {MAX_COMMAND_LINE} bytes")]
     CommandLine,
     /// The log can't be opened.
     #[error("log {} can't be opened: {source}", path.display())]
@@ -310,7 +308,7 @@ fn check(config: &GuestConfig) -> Result<File, SpawnError> {
     if grant > memory {
         return Err(SpawnError::GrantTooLarge { grant, memory });
     }
-    if config.command_line.contains('\0') || config.command_line.len() > COMMAND_LINE_BYTES {
+    if config.command_line.contains('\0') || config.command_line.len() > MAX_COMMAND_LINE {
         return Err(SpawnError::CommandLine);
     }
     let bad_image = |source| SpawnError::Image { path: config.image.clone(), source };
