@@ -7,15 +7,14 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::fmt;
 
-use crate::sync::SpinLock;
-use crate::thread::{self, Event, Priority, SpawnError, sleep_until};
+use crate::thread::{self, Event, Mutex, Priority, SpawnError, sleep_until};
 use crate::time::Instant;
 
 type Work = Box<dyn FnOnce() + Send>;
 
 /// Where a thread leaves its result.
 struct Packet<T> {
-    result: SpinLock<Option<T>>,
+    result: Mutex<Option<T>>,
     done: Event,
 }
 
@@ -51,7 +50,7 @@ pub fn spawn<T: Send + 'static>(
     name: &'static str,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<JoinHandle<T>, SpawnError> {
-    let packet = Arc::new(Packet { result: SpinLock::new(None), done: Event::new() });
+    let packet = Arc::new(Packet { result: Mutex::new(None), done: Event::new() });
     let for_thread = packet.clone();
     let work: Work = Box::new(move || {
         let result = work();
