@@ -24,10 +24,12 @@ mod machine {
     use super::ledger::Ledger;
     use super::port::Port;
     use super::rate::{Rate, RateLimits};
+    use crate::boot::Machine;
     use crate::config::{BALLOON_PERIOD_NS, DEFLATE_WAIT_NS, GUEST_FLOOR, REPORT_SPACING_NS};
     use crate::mm::carve::Carver;
     use crate::mm::ladder::Deflator;
     use crate::mm::{self, Block, BlockSize, FRAMES, Purpose};
+    use crate::report;
     use crate::sync::SpinLock;
     use crate::thread::{self, Event, Priority};
     use crate::time::Instant;
@@ -49,8 +51,8 @@ mod machine {
 
     /// Greets the monitor, takes the initial balloon over and starts the driver's thread. Without a port, the guest simply keeps
     /// its memory.
-    pub(crate) fn start(has_port: bool, books: &mut Carver) {
-        if !has_port {
+    pub(crate) fn start(machine: &Machine, books: &mut Carver) {
+        if !machine.has_balloon_port {
             return;
         }
         let Some((port, welcome)) = Port::open(GUEST_FLOOR) else {
@@ -58,9 +60,13 @@ mod machine {
             return;
         };
         let total = mm::total_frames();
-        let end = mm::memory_end();
-        let mut ledger = Ledger::new(huge_frames(end), books);
-        claim_initial_balloon(&mut ledger, welcome.initial_balloon..end);
+        let mut ledger = Ledger::new(huge_frames(mm::memory_end()), books);
+        for range in &*machine.memory {
+            let frames = FrameNumber::containing(range.start)..FrameNumber::containing(range.end);
+            if !claim_given(&mut ledger, frames.start.max(welcome.initial_balloon)..frames.end) {
+                report::bad_machine("the first grant is not in whole huge frames, or too small for the kernel");
+            }
+        }
         IN_BALLOON.store(ledger.len().0, Ordering::Relaxed);
         log::debug!("balloon: {} of {total} to begin with, target {}", ledger.len(), welcome.target);
         let driver = Driver::new(ledger, Rate::new(RateLimits::DEFAULT, Instant::now()), total, GUEST_FLOOR);
@@ -80,14 +86,15 @@ mod machine {
         to_usize(end.0.div_ceil(HUGE_FRAMES))
     }
 
-    /// Claims the frames that count as given from the start, holes aside.
-    fn claim_initial_balloon(ledger: &mut Ledger, range: Range<FrameNumber>) {
-        let first = huge_frames(range.start) as u64;
-        for huge in first..huge_frames(range.end) as u64 {
-            if let Some(block) = FRAMES.lock().claim_huge(FrameNumber(huge * HUGE_FRAMES)) {
-                ledger.put(block);
-            }
+    /// Claims frames that count as given from the start; says whether all of them could be had.
+    fn claim_given(ledger: &mut Ledger, range: Range<FrameNumber>) -> bool {
+        let mut frame = range.start;
+        while frame < range.end {
+            let Some(block) = FRAMES.lock().claim_huge(frame) else { return false };
+            ledger.put(block);
+            frame = FrameNumber(frame.0 + HUGE_FRAMES);
         }
+        true
     }
 
     /// Balloon size.
