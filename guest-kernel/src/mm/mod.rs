@@ -256,3 +256,8 @@ pub(crate) fn total_frames() -> FrameCount {
 pub(crate) fn memory_end() -> FrameNumber {
     EXTENT.get().map_or(FrameNumber(0), |extent| extent.end)
 }
+
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
