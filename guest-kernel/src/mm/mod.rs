@@ -134,16 +134,19 @@ pub(crate) fn map_region(within: Range<u64>, bytes: u64) -> Result<u64, OutOfMem
 
 /// Ends the region that begins at `start`: its memory is free again, its promise void.
 pub(crate) fn unmap_region(start: u64) {
+    let Some(range) = SPACE.lock().regions.shorten(start, start) else { return };
+    release(range);
     let Some(region) = SPACE.lock().regions.remove(start) else { return };
-    release(region.range);
     FRAMES.lock().end_promise(region.promise);
 }
 
-/// Moves the end of the region at `start` to `end`: promised if it grows, given back if it shrinks.
+/// Moves the end of the region at `start` to `end`: promised if it grows, given back if it shrinks. Whoever grows a region has left
+/// it room. The new end is a multiple of 2 MiB: a huge page is never cut, and a page table goes with the last of its pages.
 ///
 /// # Errors
 /// [`OutOfMemory`] when the promise can't be made; the region is unchanged then.
 pub(crate) fn resize_region(start: u64, end: u64) -> Result<(), OutOfMemory> {
+    debug_assert!(end > start && end.is_multiple_of(HUGE_BYTES), "a region can't end at {end:#x}");
     let Some(old) = SPACE.lock().regions.find(start).cloned() else { return Err(OutOfMemory) };
     let (before, after) = (Region::promise_for(old.range.end - start), Region::promise_for(end - start));
     if end >= old.range.end {
@@ -151,17 +154,17 @@ pub(crate) fn resize_region(start: u64, end: u64) -> Result<(), OutOfMemory> {
         ladder::promise(more)?;
         if let Some(region) = SPACE.lock().regions.find_mut(start) {
             region.range.end = end;
+            region.taken_end = end;
             region.promise = region.promise.saturating_add(more);
         }
         return Ok(());
     }
-    if let Some(region) = SPACE.lock().regions.find_mut(start) {
-        region.range.end = end;
-    }
-    let returned = release(end..old.range.end);
+    let Some(range) = SPACE.lock().regions.shorten(start, end) else { return Err(OutOfMemory) };
+    let returned = release(range);
     let surplus = before.saturating_sub(after).saturating_sub(returned);
     let mut space = SPACE.lock();
     if let Some(region) = space.regions.find_mut(start) {
+        region.taken_end = end;
         region.promise = region.promise.saturating_sub(surplus);
     }
     FRAMES.lock().end_promise(surplus);
@@ -253,3 +256,8 @@ pub(crate) fn total_frames() -> FrameCount {
 pub(crate) fn memory_end() -> FrameNumber {
     EXTENT.get().map_or(FrameNumber(0), |extent| extent.end)
 }
+
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
