@@ -25,10 +25,12 @@ pub enum GuestExit {
     NubFault,
     /// The machine or its boot information can't be used.
     BadMachine,
+    /// A page that was evicted is needed, and there is no memory for it.
+    OutOfMemory,
 }
 
 impl GuestExit {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::Success,
         Self::Failure,
         Self::Panic,
@@ -36,6 +38,7 @@ impl GuestExit {
         Self::StackOverflow,
         Self::NubFault,
         Self::BadMachine,
+        Self::OutOfMemory,
     ];
 
     /// The code written to [`EXIT_PORT`]: from 16 upwards, so that neither a stray zero nor a QEMU failure looks like one.
@@ -49,6 +52,7 @@ impl GuestExit {
             Self::StackOverflow => 0x14,
             Self::NubFault => 0x15,
             Self::BadMachine => 0x16,
+            Self::OutOfMemory => 0x17,
         }
     }
 
@@ -76,6 +80,7 @@ impl fmt::Display for GuestExit {
             Self::StackOverflow => "stack overflow",
             Self::NubFault => "nub fault",
             Self::BadMachine => "unusable machine",
+            Self::OutOfMemory => "out of memory",
         })
     }
 }

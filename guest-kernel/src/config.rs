@@ -23,6 +23,9 @@ pub(crate) const KERNEL_HEAP_BYTES: usize = 1 << 20;
 /// Free frames that neither applications nor the balloon may take: page tables, stacks.
 pub(crate) const KERNEL_FLOOR: FrameCount = FrameCount::from_mib(2);
 
+/// Of the floor, frames that only eviction may take: splitting a huge page and packing pages takes a few before it frees many.
+pub(crate) const EVICTION_RESERVE: FrameCount = FrameCount(64);
+
 /// What the guest names in HELLO as the smallest size it can work at: image, bookkeeping, floor, a little for the application.
 pub(crate) const GUEST_FLOOR: FrameCount = FrameCount::from_mib(16);
 
@@ -35,8 +38,14 @@ pub(crate) const REGION_ALLOCATION_BYTES: usize = 512 << 10;
 /// The application heap grows and shrinks in steps of this size.
 pub(crate) const HEAP_STEP_BYTES: u64 = 2 << 20;
 
+/// How long an allocation waits for the host to deflate the balloon before pages are evicted for it.
+pub(crate) const SHORT_DEFLATE_WAIT_NS: u64 = 50_000_000;
+
 /// How long an allocation waits for the host to deflate the balloon before it fails.
 pub(crate) const DEFLATE_WAIT_NS: u64 = 2_000_000_000;
+
+/// Frames that are evicted at once when one is missing.
+pub(crate) const RECLAIM_STEP: FrameCount = FrameCount(64);
 
 /// The driver looks after its balloon at least this often.
 pub(crate) const BALLOON_PERIOD_NS: u64 = 1_000_000_000;

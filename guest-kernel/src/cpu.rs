@@ -28,7 +28,7 @@ impl Drop for UpcallMask {
 use machine::mask;
 #[cfg(target_os = "none")]
 pub(crate) use machine::{CPUS, CpuBlock, mask_depth, set_mask_depth, set_stack_bounds, stack_bounds, take_pending};
-pub(crate) use machine::{flush_tlb, unmask};
+pub(crate) use machine::{flush_tlb, is_masked, unmask};
 
 /// On the host there is nothing to mask and nothing to flush.
 #[cfg(not(target_os = "none"))]
@@ -36,6 +36,9 @@ mod machine {
     pub(crate) fn mask() {}
     pub(crate) fn unmask() {}
     pub(crate) fn flush_tlb() {}
+    pub(crate) fn is_masked() -> bool {
+        false
+    }
 }
 
 #[cfg(target_os = "none")]
@@ -101,6 +104,11 @@ mod machine {
             }
             mask();
         }
+    }
+
+    /// Whether upcalls are masked, and so the current thread must not wait.
+    pub(crate) fn is_masked() -> bool {
+        mask_depth() > 0
     }
 
     pub(crate) fn mask_depth() -> u64 {

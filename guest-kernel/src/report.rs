@@ -67,6 +67,14 @@ pub(crate) fn stack_overflow(frame: &TrapFrame) -> ! {
     machine_ports::exit(GuestExit::StackOverflow)
 }
 
+/// Reports that an evicted page can't come back, and ends the guest.
+pub(crate) fn out_of_memory(frame: &TrapFrame, address: u64) -> ! {
+    line!("out of memory: the page at {address:#x} was evicted, and nothing makes room for it");
+    registers(frame);
+    backtrace(frame.rip, frame.rbp);
+    machine_ports::exit(GuestExit::OutOfMemory)
+}
+
 /// Ends the guest because its machine can't be used.
 pub(crate) fn bad_machine(reason: impl core::fmt::Display) -> ! {
     line!("unusable machine: {reason}");

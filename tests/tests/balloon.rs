@@ -66,3 +66,13 @@ fn shrink(guest: &mut Guest) {
     guest.set_target_mib(SMALL_MIB);
     guest.wait_for_facts(&format!("a size of {SMALL_MIB} MiB"), |facts| facts.size == FrameCount::from_mib(SMALL_MIB));
 }
+
+/// A balloon that takes more than is free pushes cold pages into the compressed tier; all of them come back right.
+#[test]
+fn squeeze() {
+    let mut guest = Plan::test_guest("squeeze").memory_mib(128).boot(Machine::Kvm);
+    guest.wait_for_line("squeeze: filled");
+    guest.set_target_mib(SMALL_MIB);
+    guest.expect_exit(GuestExit::Success);
+    guest.expect_logged("squeeze: ok");
+}

@@ -21,6 +21,18 @@ pub struct MemoryInfo {
     pub small_faults: u64,
     /// Allocations that failed.
     pub allocation_failures: u64,
+    /// Pages whose contents are in the compressed tier, and the frames that they occupy there.
+    pub compressed_pages: u64,
+    /// Frames of the compressed tier.
+    pub compressed_frames: FrameCount,
+    /// Pages that are one word over and over, and occupy nothing.
+    pub filled_pages: u64,
+    /// Pages evicted.
+    pub evictions: u64,
+    /// Evicted pages brought back.
+    pub restores: u64,
+    /// Of those, pages that had been evicted shortly before.
+    pub refaults: u64,
 }
 
 /// The figures now.
@@ -35,6 +47,12 @@ pub fn memory() -> MemoryInfo {
         huge_faults: memory.faults.huge,
         small_faults: memory.faults.small,
         allocation_failures: memory.allocation_failures,
+        compressed_pages: memory.reclaim.tier.pages,
+        compressed_frames: memory.reclaim.tier.frames,
+        filled_pages: memory.reclaim.filled_pages,
+        evictions: memory.reclaim.evictions,
+        restores: memory.reclaim.restores,
+        refaults: memory.reclaim.refaults,
     }
 }
 

@@ -25,10 +25,10 @@ mod machine {
     use super::port::Port;
     use super::rate::{Rate, RateLimits};
     use crate::boot::Machine;
-    use crate::config::{BALLOON_PERIOD_NS, DEFLATE_WAIT_NS, GUEST_FLOOR, REPORT_SPACING_NS};
+    use crate::config::{BALLOON_PERIOD_NS, GUEST_FLOOR, RECLAIM_STEP, REPORT_SPACING_NS};
     use crate::mm::carve::Carver;
-    use crate::mm::ladder::Deflator;
-    use crate::mm::{self, Block, BlockSize, FRAMES, Purpose};
+    use crate::mm::ladder::{Deflator, Patience};
+    use crate::mm::{self, Block, BlockSize, FRAMES, MemoryStatistics, Purpose, reclaim};
     use crate::report;
     use crate::sync::SpinLock;
     use crate::thread::{self, Event, Priority};
@@ -154,7 +154,7 @@ mod machine {
         Statistics {
             total_frames: memory.total.0,
             free_frames: memory.frames.free.0,
-            committed_frames: driver.size().saturating_sub(memory.frames.free).saturating_add(memory.frames.promised).0,
+            committed_frames: committed(driver, &memory).0,
             wanted_frames: WANTED.load(Ordering::Relaxed),
             balloon_frames: driver.ledger.len().0,
             huge_faults: memory.faults.huge,
@@ -168,11 +168,23 @@ mod machine {
         }
     }
 
-    /// The frame allocator as the driver sees it.
+    /// What the guest would occupy if nothing were evicted and every promise were kept.
+    fn committed(driver: &Driver, memory: &MemoryStatistics) -> FrameCount {
+        let used = driver.size().saturating_sub(memory.frames.free);
+        let evicted = memory.reclaim.evicted_pages().saturating_sub(memory.reclaim.tier.frames);
+        used.saturating_add(memory.frames.promised).saturating_add(evicted)
+    }
+
+    /// The frame allocator and reclaim as the driver sees them.
     struct KernelMemory;
 
     impl Memory for KernelMemory {
         fn allocate(&mut self, size: BlockSize) -> Option<Block> {
+            let free = FRAMES.lock().allocate(size, Purpose::Balloon);
+            // A driver that asks for a frame pushes the guest to reclaim, like anybody who asks for memory.
+            if free.is_some() || size == BlockSize::Huge || reclaim::reclaim(RECLAIM_STEP) == FrameCount::ZERO {
+                return free;
+            }
             FRAMES.lock().allocate(size, Purpose::Balloon)
         }
 
@@ -189,8 +201,8 @@ mod machine {
     struct Balloon;
 
     impl Deflator for Balloon {
-        fn wait_for(&self, missing: FrameCount, patience: &mut Option<Instant>) -> bool {
-            let deadline = *patience.get_or_insert_with(|| Instant::now().after(DEFLATE_WAIT_NS));
+        fn wait_for(&self, missing: FrameCount, patience: &mut Patience) -> bool {
+            let deadline = *patience.end.get_or_insert_with(|| Instant::now().after(patience.nanoseconds));
             if IN_BALLOON.load(Ordering::Relaxed) < missing.0 || Instant::now() >= deadline {
                 return false;
             }

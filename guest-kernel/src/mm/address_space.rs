@@ -10,7 +10,7 @@ use core::ops::Range;
 use aerostat_abi::units::{FRAME_BYTES, FrameCount, HUGE_BYTES};
 
 use super::kernel_heap::KernelHeap;
-use super::page_table::Slot;
+use super::page_table::{PageState, Slot};
 use crate::config::FAULT_AROUND_PAGES;
 
 /// A range of anonymous memory.
@@ -38,6 +38,8 @@ pub(crate) enum Resolution {
     MapHuge { at: u64, pages: PageWindow },
     /// Map zeroed frames at those pages that are not mapped yet.
     MapPages(PageWindow),
+    /// Bring the evicted page at this address back.
+    Restore { at: u64 },
     /// The page is mapped: somebody else was faster.
     AlreadyMapped,
     /// Nobody may touch this address.
@@ -51,11 +53,13 @@ pub(crate) struct PageWindow {
     pub(crate) pages: u64,
 }
 
-/// Decides about a fault at `address` in `region`, where the page tables hold `slot` and the page `is_mapped`.
-pub(crate) fn resolve(region: Option<&Region>, address: u64, slot: Slot, is_mapped: bool) -> Resolution {
+/// Decides about a fault at `address` in `region`, where the page tables hold `slot` and, for the page itself, `page`.
+pub(crate) fn resolve(region: Option<&Region>, address: u64, slot: Slot, page: PageState) -> Resolution {
     let Some(region) = region else { return Resolution::Violation };
-    if is_mapped {
-        return Resolution::AlreadyMapped;
+    match page {
+        PageState::Mapped => return Resolution::AlreadyMapped,
+        PageState::Swapped(_) => return Resolution::Restore { at: address - address % FRAME_BYTES },
+        PageState::Empty => {}
     }
     let pages = window(region, address);
     let huge = address - address % HUGE_BYTES;
@@ -92,6 +96,14 @@ impl Regions {
     pub(crate) fn find_mut(&mut self, address: u64) -> Option<&mut Region> {
         let index = self.list.partition_point(|region| region.range.end <= address);
         self.list.get_mut(index).filter(|region| region.range.contains(&address))
+    }
+
+    /// The first slot at or behind `address` that belongs to a region, from `address` on, and where it or the region ends.
+    pub(crate) fn next_slot(&self, address: u64) -> Option<(u64, u64)> {
+        let index = self.list.partition_point(|region| region.range.end <= address);
+        let region = self.list.get(index..)?.iter().find(|region| !region.range.is_empty())?;
+        let at = address.max(region.range.start);
+        Some((at, (at + 1).next_multiple_of(HUGE_BYTES).min(region.range.end)))
     }
 
     /// Puts a region of `bytes` into the first gap of `within`, an unmapped slot apart from its neighbours; `None` when there is
@@ -131,7 +143,7 @@ impl Regions {
 #[cfg(test)]
 mod tests {
     use super::{PageWindow, Region, Regions, Resolution, resolve};
-    use crate::mm::page_table::Slot;
+    use crate::mm::page_table::{PageState, Slot};
     use aerostat_abi::units::{FrameCount, HUGE_BYTES};
     use proptest::collection::vec;
     use proptest::{prop_assert, proptest};
@@ -144,26 +156,26 @@ mod tests {
 
     #[test]
     fn an_empty_slot_is_filled_with_a_huge_page() {
-        let resolution = resolve(Some(&region(2 * HUGE_BYTES)), BASE + HUGE_BYTES + 5, Slot::Empty, false);
+        let resolution = resolve(Some(&region(2 * HUGE_BYTES)), BASE + HUGE_BYTES + 5, Slot::Empty, PageState::Empty);
         assert!(matches!(resolution, Resolution::MapHuge { at, .. } if at == BASE + HUGE_BYTES));
     }
 
     #[test]
     fn a_slot_that_sticks_out_of_the_region_gets_pages() {
-        let resolution = resolve(Some(&region(0x5000)), BASE + 0x1234, Slot::Empty, false);
+        let resolution = resolve(Some(&region(0x5000)), BASE + 0x1234, Slot::Empty, PageState::Empty);
         assert_eq!(resolution, Resolution::MapPages(PageWindow { at: BASE, pages: 5 }));
     }
 
     #[test]
     fn a_slot_with_a_table_stays_one() {
-        let resolution = resolve(Some(&region(HUGE_BYTES)), BASE + 0x12345, Slot::Table, false);
+        let resolution = resolve(Some(&region(HUGE_BYTES)), BASE + 0x12345, Slot::Table, PageState::Empty);
         assert_eq!(resolution, Resolution::MapPages(PageWindow { at: BASE + 0x10000, pages: 16 }));
     }
 
     #[test]
     fn outside_every_region_is_a_violation_and_a_mapped_page_is_fine() {
-        assert_eq!(resolve(None, 0xdead_0000, Slot::Empty, false), Resolution::Violation);
-        assert_eq!(resolve(Some(&region(HUGE_BYTES)), BASE, Slot::Huge, true), Resolution::AlreadyMapped);
+        assert_eq!(resolve(None, 0xdead_0000, Slot::Empty, PageState::Empty), Resolution::Violation);
+        assert_eq!(resolve(Some(&region(HUGE_BYTES)), BASE, Slot::Huge, PageState::Mapped), Resolution::AlreadyMapped);
     }
 
     #[test]

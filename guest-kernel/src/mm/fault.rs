@@ -10,15 +10,20 @@ use aerostat_abi::units::{FRAME_BYTES, FrameCount};
 use super::address_space::{PageWindow, Resolution, resolve};
 use super::block::{Block, BlockSize, Contents};
 use super::frame_allocator::Purpose;
-use super::page_table::{Slot, TableLevel};
-use super::{FRAMES, SPACE, Space, zero};
+use super::page_table::{PageState, Slot, TableLevel};
+use super::{FRAMES, OutOfMemory, SPACE, Space, ladder, reclaim, zero};
 
 static HUGE_FAULTS: AtomicU64 = AtomicU64::new(0);
 static SMALL_FAULTS: AtomicU64 = AtomicU64::new(0);
 
-/// A touch of an address that no region covers.
+/// Why a fault could not be resolved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Violation;
+pub(crate) enum FaultError {
+    /// No region covers the address.
+    Violation,
+    /// An evicted page can't come back: there is no memory for it, and none to be had.
+    OutOfMemory,
+}
 
 /// Faults resolved since boot.
 #[derive(Clone, Copy, Debug, Default)]
@@ -38,16 +43,17 @@ pub(crate) fn counts() -> FaultCounts {
 /// Resolves a fault on a page that is not mapped.
 ///
 /// # Errors
-/// [`Violation`] when the address belongs to no region.
-pub(crate) fn handle(address: u64) -> Result<(), Violation> {
+/// [`FaultError`].
+pub(crate) fn handle(address: u64) -> Result<(), FaultError> {
     let decision = {
         let space = SPACE.lock();
-        let (slot, is_mapped) =
-            space.tables().map_or((Slot::Empty, false), |t| (t.slot(address), t.is_mapped(address)));
-        resolve(space.regions.find(address), address, slot, is_mapped)
+        let empty = (Slot::Empty, PageState::Empty);
+        let (slot, page) = space.tables().map_or(empty, |tables| (tables.slot(address), tables.page_state(address)));
+        resolve(space.regions.find(address), address, slot, page)
     };
     match decision {
-        Resolution::Violation => Err(Violation),
+        Resolution::Violation => Err(FaultError::Violation),
+        Resolution::Restore { at } => restore(at),
         Resolution::AlreadyMapped => Ok(()),
         Resolution::MapHuge { at, pages } => {
             if !map_huge(at) {
@@ -60,6 +66,15 @@ pub(crate) fn handle(address: u64) -> Result<(), Violation> {
             Ok(())
         }
     }
+}
+
+/// Brings an evicted page back. Others are evicted for it if need be; the last resort is the host.
+fn restore(at: u64) -> Result<(), FaultError> {
+    let block = ladder::frame_for_restore().map_err(|OutOfMemory| FaultError::OutOfMemory)?;
+    if let Err(block) = reclaim::restore(at, block) {
+        FRAMES.lock().free(block); // another thread was faster
+    }
+    Ok(())
 }
 
 /// Whether the slot at `at` is mapped now; `false` when no huge frame is free.
@@ -76,7 +91,7 @@ fn map_huge(at: u64) -> bool {
 fn map_pages(window: PageWindow) {
     let mut space = SPACE.lock();
     for page in (0..window.pages).map(|page| window.at + page * FRAME_BYTES) {
-        if space.tables().is_some_and(|tables| tables.is_mapped(page)) {
+        if space.tables().is_some_and(|tables| tables.page_state(page) != PageState::Empty) {
             continue;
         }
         let Some(block) = FRAMES.lock().allocate(BlockSize::Frame, Purpose::Promised) else { return };

@@ -18,12 +18,15 @@ use super::bit_tree::BitTree;
 use super::block::{Block, BlockSize, Contents};
 use super::carve::Carver;
 use super::frame_set::FrameSet;
+use crate::config::EVICTION_RESERVE;
 
 /// Who asks for a block, and so which free frames are open to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Purpose {
     /// The kernel's own needs (page tables, stacks): everything that is not promised, the floor included.
     Kernel,
+    /// Bringing an evicted page back: what the kernel may take, but for a last reserve that the way out of memory needs.
+    Restore,
     /// Keeping a promise: the promise shrinks with the block.
     Promised,
     /// The balloon: what is neither promised nor the kernel's floor.
@@ -197,6 +200,7 @@ impl FrameAllocator {
     fn open_to(&self, purpose: Purpose) -> u64 {
         match purpose {
             Purpose::Kernel => self.free.len().saturating_sub(self.promised),
+            Purpose::Restore => self.free.len().saturating_sub(self.promised).saturating_sub(EVICTION_RESERVE.0),
             Purpose::Promised => self.promised.min(self.free.len()),
             Purpose::Balloon => self.available().0,
         }

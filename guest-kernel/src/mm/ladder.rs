@@ -1,21 +1,35 @@
-//! The ladder: where memory comes from when an application asks for it, one step after the other, in one function.
+//! The ladder: where memory comes from, one step after the other, in one place.
 //!
-//! Free frames, then the balloon; reclaim will stand between the two. What the last step can't give is a failed allocation: never
-//! a hang, never a fault that can't be resolved.
+//! 1. Free frames.
+//! 2. The host, for a moment: memory that it has to spare costs less than anything this guest could do.
+//! 3. Eviction of cold pages.
+//! 4. The host, for longer: it may have to take memory from somebody else first.
+//! 5. A failed allocation: never a hang, never a fault that can't be resolved.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use aerostat_abi::units::FrameCount;
 use spin::Once;
 
-use super::{FRAMES, OutOfMemory};
+use super::block::{Block, BlockSize};
+use super::frame_allocator::Purpose;
+use super::{FRAMES, OutOfMemory, reclaim};
+use crate::config::{DEFLATE_WAIT_NS, RECLAIM_STEP, SHORT_DEFLATE_WAIT_NS};
 use crate::time::Instant;
 
 /// Whoever can make the host give memory back: the balloon driver.
 pub(crate) trait Deflator: Sync {
     /// Asks the host for `missing` frames more and waits until frames may have become free; `false` when there is no hope left.
-    /// `patience` is the moment at which an allocation gives up: `None` in its first call, for the deflator to set.
-    fn wait_for(&self, missing: FrameCount, patience: &mut Option<Instant>) -> bool;
+    fn wait_for(&self, missing: FrameCount, patience: &mut Patience) -> bool;
+}
+
+/// How long somebody waits for the host.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Patience {
+    /// In all.
+    pub(crate) nanoseconds: u64,
+    /// When it ends; set in the first wait.
+    pub(crate) end: Option<Instant>,
 }
 
 static DEFLATOR: Once<&'static dyn Deflator> = Once::new();
@@ -36,12 +50,37 @@ pub(crate) fn failures() -> u64 {
 /// # Errors
 /// [`OutOfMemory`] when the last step had nothing left.
 pub(crate) fn promise(frames: FrameCount) -> Result<(), OutOfMemory> {
-    let mut patience = None;
+    climb(|| FRAMES.lock().promise(frames))
+}
+
+/// A frame for an evicted page that is needed again.
+///
+/// # Errors
+/// [`OutOfMemory`] when the last step had nothing left.
+pub(crate) fn frame_for_restore() -> Result<Block, OutOfMemory> {
+    climb(|| FRAMES.lock().allocate(BlockSize::Frame, Purpose::Restore).ok_or(FrameCount(1)))
+}
+
+/// Tries until it succeeds or the ladder ends. A failed attempt says how many frames are missing.
+fn climb<T>(mut attempt: impl FnMut() -> Result<T, FrameCount>) -> Result<T, OutOfMemory> {
+    let mut short = Patience { nanoseconds: SHORT_DEFLATE_WAIT_NS, end: None };
+    let mut long = Patience { nanoseconds: DEFLATE_WAIT_NS, end: None };
     loop {
-        let Err(missing) = FRAMES.lock().promise(frames) else { return Ok(()) };
-        if !DEFLATOR.get().is_some_and(|deflator| deflator.wait_for(missing, &mut patience)) {
+        let missing = match attempt() {
+            Ok(success) => return Ok(success),
+            Err(missing) => missing,
+        };
+        let goes_on = wait_for_host(missing, &mut short)
+            || reclaim::reclaim(missing.max(RECLAIM_STEP)) > FrameCount::ZERO
+            || wait_for_host(missing, &mut long);
+        if !goes_on {
             FAILURES.fetch_add(1, Ordering::Relaxed);
             return Err(OutOfMemory);
         }
     }
+}
+
+fn wait_for_host(missing: FrameCount, patience: &mut Patience) -> bool {
+    // Whoever holds a spin lock can't wait: the host's answer would need threads to run.
+    !crate::cpu::is_masked() && DEFLATOR.get().is_some_and(|deflator| deflator.wait_for(missing, patience))
 }

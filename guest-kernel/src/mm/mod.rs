@@ -2,10 +2,11 @@
 //!
 //! * [`frame_allocator`]: who owns which frame; [`block`]: owned frames; [`frame_set`], [`bit_tree`], [`carve`]: what it is made of.
 //! * [`page_table`]: slots and pages; [`address_space`]: regions and the decision behind a fault; [`fault`]: carrying it out.
+//! * [`reclaim`]: pages that make room and come back.
 //! * [`ladder`]: where memory comes from; [`kernel_heap`]: the kernel's own.
 //!
 //! Memory is promised when it is allocated and found when it is touched; [`map_region`] and [`unmap_region`] are the two ends.
-//! Lock order: [`SPACE`] before [`FRAMES`].
+//! Lock order: [`reclaim`] before [`SPACE`] before [`FRAMES`].
 #![allow(unsafe_code, reason = "zeroing frames and adopting the boot page tables need raw addresses")]
 
 pub(crate) mod address_space;
@@ -18,6 +19,7 @@ pub(crate) mod frame_set;
 mod kernel_heap;
 pub(crate) mod ladder;
 pub(crate) mod page_table;
+pub(crate) mod reclaim;
 #[cfg(target_os = "none")]
 pub(crate) mod start;
 
@@ -32,7 +34,7 @@ pub(crate) use frame_allocator::FrameStatistics;
 pub(crate) use frame_allocator::{FrameAllocator, Purpose};
 
 use self::address_space::{Region, Regions};
-use self::page_table::PageTables;
+use self::page_table::{Collected, PageTables};
 use crate::sync::SpinLock;
 
 /// The frame allocator, once memory has been set up.
@@ -171,30 +173,43 @@ pub(crate) fn resize_region(start: u64, end: u64) -> Result<(), OutOfMemory> {
     Ok(())
 }
 
-/// Unmaps `range`, which no region covers any more, and frees what was mapped there; says how many frames that were.
+/// Unmaps `range`, which no region covers any more, frees what was mapped there and forgets what was evicted; says how many frames
+/// of the region's promise that had taken.
 fn release(range: Range<u64>) -> FrameCount {
-    for_each_slot(&range, |space, at, end| space.tables_mut().map_or((), |tables| tables.revoke(at, end)));
+    for (at, end) in slots(&range) {
+        if let Some(tables) = SPACE.lock().tables_mut() {
+            tables.revoke(at, end);
+        }
+    }
     crate::cpu::flush_tlb();
     let mut returned = 0;
-    for_each_slot(&range, |space, at, end| {
-        if let Some(tables) = space.tables_mut() {
-            tables.collect(at, end, &mut |block| {
-                returned += block.size().frames();
-                FRAMES.lock().free(block);
+    for (at, end) in slots(&range) {
+        let mut reclaimer = reclaim::RECLAIMER.lock();
+        if let Some(tables) = SPACE.lock().tables_mut() {
+            tables.collect(at, end, &mut |collected| match collected {
+                Collected::Page(block) | Collected::Table(block) => {
+                    returned += block.size().frames();
+                    FRAMES.lock().free(block);
+                }
+                Collected::Evicted(entry) => {
+                    returned += 1;
+                    reclaimer.forget(entry);
+                }
             });
         }
-    });
+    }
     FrameCount(returned)
 }
 
-/// Visits the 2 MiB slots of `range`, the lock released between two of them.
-fn for_each_slot(range: &Range<u64>, mut visit: impl FnMut(&mut Space, u64, u64)) {
+/// The 2 MiB slots of `range`, each with its end. Locks are released between two of them.
+fn slots(range: &Range<u64>) -> impl Iterator<Item = (u64, u64)> {
+    let end = range.end;
     let mut at = range.start;
-    while at < range.end {
-        let end = (at + 1).next_multiple_of(HUGE_BYTES).min(range.end);
-        visit(&mut SPACE.lock(), at, end);
-        at = end;
-    }
+    core::iter::from_fn(move || {
+        let slot = (at < end).then(|| (at, (at + 1).next_multiple_of(HUGE_BYTES).min(end)))?;
+        at = slot.1;
+        Some(slot)
+    })
 }
 
 /// Makes a block's memory zero, unless it is.
@@ -217,6 +232,8 @@ pub(crate) struct MemoryStatistics {
     pub faults: FaultCounts,
     /// Allocations that failed.
     pub allocation_failures: u64,
+    /// What reclaim has done and holds.
+    pub reclaim: reclaim::ReclaimStatistics,
 }
 
 /// The figures now.
@@ -227,6 +244,7 @@ pub(crate) fn statistics() -> MemoryStatistics {
         frames: FRAMES.lock().statistics(),
         faults: fault::counts(),
         allocation_failures: ladder::failures(),
+        reclaim: reclaim::statistics(),
     }
 }
 

@@ -10,7 +10,13 @@ use x86_64::PhysAddr;
 use x86_64::structures::paging::page_table::PageTableEntry;
 use x86_64::structures::paging::{PageTable, PageTableFlags};
 
+mod eviction;
+
+pub(crate) use eviction::PageState;
+use eviction::is_revoked;
+
 use super::block::{Block, BlockSize, Contents};
+use super::reclaim::swap_entry::SwapEntry;
 
 /// Everything runs in ring 3 and may write; what must not be touched is not mapped.
 const MAPPED: PageTableFlags =
@@ -26,6 +32,17 @@ pub(crate) enum Slot {
     Huge,
     /// A table of 4 KiB pages.
     Table,
+}
+
+/// What an unmapped slot gives back.
+#[derive(Debug)]
+pub(crate) enum Collected {
+    /// The memory of a page.
+    Page(Block),
+    /// The memory of the table that held the slot's pages.
+    Table(Block),
+    /// Not memory: where a page's contents were kept.
+    Evicted(SwapEntry),
 }
 
 /// Which table is missing, and so who pays for it.
@@ -153,28 +170,29 @@ impl PageTables {
         }
     }
 
-    /// Gives back what [`Self::revoke`] took out of force in the slot at `address` up to `end`, with the slot's table once it is empty.
-    pub(crate) fn collect(&mut self, address: u64, end: u64, give_back: &mut dyn FnMut(Block)) {
+    /// Gives back what [`Self::revoke`] took out of force in the slot at `address` up to `end`, and what was evicted there, with the
+    /// slot's table once it is empty.
+    pub(crate) fn collect(&mut self, address: u64, end: u64, give_back: &mut dyn FnMut(Collected)) {
         let Some(entry) = self.existing_slot_entry_mut(address) else { return };
         if entry.is_unused() {
             return;
         }
         if entry.flags().contains(PageTableFlags::HUGE_PAGE) {
-            if !entry.flags().contains(PageTableFlags::PRESENT) {
-                give_back(take(entry, BlockSize::Huge));
+            if is_revoked(entry) {
+                give_back(Collected::Page(take(entry, BlockSize::Huge)));
             }
             return;
         }
         for page in (address..end).step_by(FRAME_SIZE) {
-            let revoked =
-                |entry: &&mut PageTableEntry| !entry.is_unused() && !entry.flags().contains(PageTableFlags::PRESENT);
-            if let Some(entry) = self.page_entry_mut(page).filter(revoked) {
-                give_back(take(entry, BlockSize::Frame));
+            if let Some(swap) = self.take_swap_entry(page) {
+                give_back(Collected::Evicted(swap));
+            } else if let Some(entry) = self.page_entry_mut(page).filter(|entry| is_revoked(entry)) {
+                give_back(Collected::Page(take(entry, BlockSize::Frame)));
             }
         }
         let Some(entry) = self.existing_slot_entry_mut(address) else { return };
         if table_at(frame_of(entry)).iter().all(PageTableEntry::is_unused) {
-            give_back(take(entry, BlockSize::Frame));
+            give_back(Collected::Table(take(entry, BlockSize::Frame)));
         }
     }
 

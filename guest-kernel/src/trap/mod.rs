@@ -10,6 +10,7 @@ use core::arch::global_asm;
 use core::mem::offset_of;
 
 use crate::cpu::{self, CpuBlock};
+use crate::mm::fault::FaultError;
 use crate::{mm, nub, report, thread};
 
 const PAGE_FAULT: u64 = 14;
@@ -70,8 +71,13 @@ extern "C" fn handle_exception(frame: &mut TrapFrame) {
     }
     let address = nub::read_fault_address();
     cpu::unmask();
-    if frame.error_code & PROTECTION != 0 || mm::fault::handle(address).is_err() {
+    if frame.error_code & PROTECTION != 0 {
         report::exception(frame, Some(address));
+    }
+    match mm::fault::handle(address) {
+        Ok(()) => {}
+        Err(FaultError::Violation) => report::exception(frame, Some(address)),
+        Err(FaultError::OutOfMemory) => report::out_of_memory(frame, address),
     }
 }
 

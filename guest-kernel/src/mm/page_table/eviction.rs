@@ -1,0 +1,173 @@
+//! What reclaim does to page tables: ages pages, splits huge ones, and replaces translations by [`SwapEntry`]s and back.
+//!
+//! A page on its way out is first *revoked*: not present, its frame still in the entry. After a TLB flush it is either replaced by
+//! a swap entry or reinstated. All of it happens under the lock of the address space, so no fault sees a revoked entry.
+
+use aerostat_abi::units::{FrameNumber, HUGE_FRAMES};
+use x86_64::PhysAddr;
+use x86_64::structures::paging::PageTableFlags;
+use x86_64::structures::paging::page_table::PageTableEntry;
+
+use super::{DATA, MAPPED, PageTables, Slot, frame_of, set, table_at, take};
+use crate::mm::block::{Block, BlockSize};
+use crate::mm::reclaim::policy::{Standing, Verdict};
+use crate::mm::reclaim::swap_entry::SwapEntry;
+
+/// The bits that a page table entry leaves to software and that hold a page's standing: 52 to 54.
+const STANDING_SHIFT: u32 = 52;
+const STANDING_MASK: u64 = ((1 << Standing::BITS) - 1) << STANDING_SHIFT;
+
+/// What a 4 KiB page's entry says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PageState {
+    /// Never touched.
+    Empty,
+    /// In memory.
+    Mapped,
+    /// Somewhere else.
+    Swapped(SwapEntry),
+}
+
+/// What a visit changed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Visited {
+    /// The page was in memory.
+    pub(crate) is_mapped: bool,
+    /// The TLB may know more than the tables.
+    pub(crate) is_stale: bool,
+    /// The page's translation is revoked: it is to be evicted or reinstated.
+    pub(crate) is_revoked: bool,
+}
+
+impl PageTables {
+    /// What the entry of the page at `address` says.
+    pub(crate) fn page_state(&self, address: u64) -> PageState {
+        match self.slot(address) {
+            Slot::Empty => PageState::Empty,
+            Slot::Huge => PageState::Mapped,
+            Slot::Table => match self.page_entry(address) {
+                Some(entry) if entry.flags().contains(PageTableFlags::PRESENT) => PageState::Mapped,
+                Some(entry) => SwapEntry::decode(raw(entry)).map_or(PageState::Empty, PageState::Swapped),
+                None => PageState::Empty,
+            },
+        }
+    }
+
+    /// Ages the huge page at `address`: clears its accessed bit, and keeps the standing that `age` returns. Says whether it was
+    /// accessed, and so the TLB must be flushed.
+    pub(crate) fn visit_huge(&mut self, address: u64, age: &mut dyn FnMut(Standing, bool) -> Standing) -> bool {
+        let Some(entry) = self.existing_slot_entry_mut(address) else { return false };
+        let accessed = entry.flags().contains(PageTableFlags::ACCESSED);
+        let standing = age(standing_of(entry), accessed);
+        keep(entry, standing);
+        accessed
+    }
+
+    /// Ages the page at `address`, if it is in memory: keeps it with the standing that `age` returns, or revokes its translation.
+    pub(crate) fn visit_page(&mut self, address: u64, age: &mut dyn FnMut(Standing, bool, bool) -> Verdict) -> Visited {
+        let Some(entry) = self.page_entry_mut(address) else { return Visited::default() };
+        let flags = entry.flags();
+        if !flags.contains(PageTableFlags::PRESENT) {
+            return Visited::default();
+        }
+        let accessed = flags.contains(PageTableFlags::ACCESSED);
+        match age(standing_of(entry), accessed, flags.contains(PageTableFlags::DIRTY)) {
+            Verdict::Keep(standing) => {
+                keep(entry, standing);
+                Visited { is_mapped: true, is_stale: accessed, is_revoked: false }
+            }
+            Verdict::Evict => {
+                entry.set_flags(flags - PageTableFlags::PRESENT);
+                Visited { is_mapped: true, is_stale: true, is_revoked: true }
+            }
+        }
+    }
+
+    /// Makes the huge page at `address` a table of pages, in `table`. Each page inherits standing and accessed bit.
+    ///
+    /// # Errors
+    /// The block comes back when there is no huge page.
+    pub(crate) fn split(&mut self, address: u64, table: Block) -> Result<(), Block> {
+        if self.slot(address) != Slot::Huge {
+            return Err(table);
+        }
+        let Some(entry) = self.existing_slot_entry_mut(address) else { return Err(table) };
+        let first = frame_of(entry);
+        let flags = entry.flags() - PageTableFlags::HUGE_PAGE;
+        let number = table.into_number();
+        for (page, entry) in (0..HUGE_FRAMES).zip(table_at(number).iter_mut()) {
+            set(entry, FrameNumber(first.0 + page), flags);
+        }
+        set(entry, number, MAPPED);
+        Ok(())
+    }
+
+    /// The frame of a page whose translation is revoked.
+    pub(crate) fn revoked_frame(&self, address: u64) -> Option<FrameNumber> {
+        self.page_entry(address).filter(|entry| is_revoked(entry)).map(frame_of)
+    }
+
+    /// Puts a revoked translation into force again.
+    pub(crate) fn reinstate(&mut self, address: u64, standing: Standing) {
+        if let Some(entry) = self.page_entry_mut(address).filter(|entry| is_revoked(entry)) {
+            entry.set_flags(entry.flags() | PageTableFlags::PRESENT);
+            keep(entry, standing);
+        }
+    }
+
+    /// Notes where a revoked page's contents are now; its frame is the caller's.
+    pub(crate) fn replace_revoked(&mut self, address: u64, swap: SwapEntry) -> Option<Block> {
+        let entry = self.page_entry_mut(address).filter(|entry| is_revoked(entry))?;
+        let block = take(entry, BlockSize::Frame);
+        set_raw(entry, swap.encode());
+        Some(block)
+    }
+
+    /// Maps `block`, which holds the contents of the evicted page at `address`.
+    pub(crate) fn restore(&mut self, address: u64, block: Block, standing: Standing) {
+        debug_assert!(matches!(self.page_state(address), PageState::Swapped(_)));
+        if let Some(entry) = self.page_entry_mut(address) {
+            set(entry, block.into_number(), DATA | PageTableFlags::ACCESSED);
+            let flags = entry.flags();
+            entry.set_flags(with_standing(flags, standing));
+        }
+    }
+
+    /// Takes the swap entry of the page at `address` out, if it has one.
+    pub(super) fn take_swap_entry(&mut self, address: u64) -> Option<SwapEntry> {
+        let entry = self.page_entry_mut(address)?;
+        let swap = SwapEntry::decode(raw(entry))?;
+        entry.set_unused();
+        Some(swap)
+    }
+}
+
+/// Whether the entry holds a frame without mapping it.
+pub(super) fn is_revoked(entry: &PageTableEntry) -> bool {
+    !entry.flags().contains(PageTableFlags::PRESENT) && entry.flags().contains(PageTableFlags::USER_ACCESSIBLE)
+}
+
+/// Keeps a page: not accessed since, with a new standing.
+fn keep(entry: &mut PageTableEntry, standing: Standing) {
+    let flags = entry.flags() - PageTableFlags::ACCESSED;
+    entry.set_flags(with_standing(flags, standing));
+}
+
+fn with_standing(flags: PageTableFlags, standing: Standing) -> PageTableFlags {
+    let bits = flags.bits() & !STANDING_MASK | (u64::from(standing.0) << STANDING_SHIFT & STANDING_MASK);
+    PageTableFlags::from_bits_retain(bits)
+}
+
+fn standing_of(entry: &PageTableEntry) -> Standing {
+    Standing(u8::try_from((entry.flags().bits() & STANDING_MASK) >> STANDING_SHIFT).unwrap_or(0))
+}
+
+/// The entry's 64 bits; the crate's type splits them into an address and flags.
+fn raw(entry: &PageTableEntry) -> u64 {
+    entry.addr().as_u64() | entry.flags().bits()
+}
+
+fn set_raw(entry: &mut PageTableEntry, value: u64) {
+    const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
+    entry.set_addr(PhysAddr::new(value & ADDRESS), PageTableFlags::from_bits_retain(value & !ADDRESS));
+}

@@ -1,0 +1,97 @@
+//! Where the contents of a page are that is not in memory: the value of its page table entry while it is not present.
+//!
+//! | bits   | field                                                                                |
+//! |--------|--------------------------------------------------------------------------------------|
+//! | 0      | 0: not present                                                                       |
+//! | 1..3   | 0: so an entry whose translation was merely revoked (writable, user) looks different |
+//! | 3..5   | kind: 1 filled, 2 compressed                                                         |
+//! | 12..44 | filled: the 32-bit pattern · compressed: [`Place`]                                   |
+//! | 44..64 | when it was evicted: the low 20 bits of the eviction count                           |
+
+use super::compressed::Place;
+
+const KIND_SHIFT: u32 = 3;
+const KIND_MASK: u64 = 0b11;
+const FILLED: u64 = 1;
+const COMPRESSED: u64 = 2;
+const PAYLOAD_SHIFT: u32 = 12;
+const PAYLOAD_MASK: u64 = 0xffff_ffff;
+const COUNT_SHIFT: u32 = 44;
+const COUNT_MASK: u64 = (1 << 20) - 1;
+/// Present, writable, user: any of them marks a mapping, in force or revoked.
+const MAPPING_MASK: u64 = 0b111;
+
+/// Where a page's contents are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stored {
+    /// Nowhere: the page is this word, over and over.
+    Filled(u32),
+    /// In the compressed tier.
+    Compressed(Place),
+}
+
+/// A page that was evicted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SwapEntry {
+    pub(crate) stored: Stored,
+    /// The eviction's number, modulo 2^20: the distance of a refault follows from it.
+    pub(crate) count: u32,
+}
+
+impl SwapEntry {
+    /// The page table entry's value.
+    pub(crate) fn encode(self) -> u64 {
+        let (kind, payload) = match self.stored {
+            Stored::Filled(pattern) => (FILLED, pattern),
+            Stored::Compressed(place) => (COMPRESSED, place.0),
+        };
+        kind << KIND_SHIFT | u64::from(payload) << PAYLOAD_SHIFT | (u64::from(self.count) & COUNT_MASK) << COUNT_SHIFT
+    }
+
+    /// What a page table entry's value says; `None` when it is empty or a mapping.
+    pub(crate) fn decode(value: u64) -> Option<Self> {
+        if value & MAPPING_MASK != 0 {
+            return None;
+        }
+        let payload = u32::try_from(value >> PAYLOAD_SHIFT & PAYLOAD_MASK).ok()?;
+        let stored = match value >> KIND_SHIFT & KIND_MASK {
+            FILLED => Stored::Filled(payload),
+            COMPRESSED => Stored::Compressed(Place(payload)),
+            _ => return None,
+        };
+        Some(Self { stored, count: u32::try_from(value >> COUNT_SHIFT & COUNT_MASK).ok()? })
+    }
+
+    /// Evictions since this one, where `now` is the eviction count.
+    pub(crate) fn distance(self, now: u32) -> u64 {
+        (u64::from(now).wrapping_sub(u64::from(self.count))) & COUNT_MASK
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Place, Stored, SwapEntry};
+    use proptest::{prop_assert_eq, proptest};
+
+    proptest! {
+        #[test]
+        fn entries_survive_a_round_trip(payload: u32, count in 0_u32..1 << 20, is_filled: bool) {
+            let stored = if is_filled { Stored::Filled(payload) } else { Stored::Compressed(Place(payload)) };
+            let entry = SwapEntry { stored, count };
+            prop_assert_eq!(SwapEntry::decode(entry.encode()), Some(entry));
+        }
+    }
+
+    #[test]
+    fn empty_and_mapped_entries_are_no_swap_entries() {
+        assert_eq!(SwapEntry::decode(0), None);
+        assert_eq!(SwapEntry::decode(0x1234_5007), None);
+        assert_eq!(SwapEntry::decode(0x1234_5006), None, "a revoked mapping");
+    }
+
+    #[test]
+    fn distances_survive_the_counter_turning_over() {
+        let entry = SwapEntry { stored: Stored::Filled(0), count: (1 << 20) - 2 };
+        assert_eq!(entry.distance(3), 5);
+    }
+}
