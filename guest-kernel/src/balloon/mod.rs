@@ -121,13 +121,15 @@ mod machine {
         let mut reported = Instant::default();
         driver.refresh(&mut port);
         loop {
-            let mut next = driver.step(&mut port, &mut KernelMemory, Instant::now());
-            while next == Next::Continue {
-                next = driver.step(&mut port, &mut KernelMemory, Instant::now());
-            }
-            if IN_BALLOON.swap(driver.ledger.len().0, Ordering::Relaxed) > driver.ledger.len().0 {
-                MEMORY_CAME.signal();
-            }
+            let next = loop {
+                let next = driver.step(&mut port, &mut KernelMemory, Instant::now());
+                if IN_BALLOON.swap(driver.ledger.len().0, Ordering::Relaxed) > driver.ledger.len().0 {
+                    MEMORY_CAME.signal();
+                }
+                if next != Next::Continue {
+                    break next;
+                }
+            };
             let now = Instant::now();
             let is_due = now >= reported.after(REPORT_SPACING_NS) || WANTED.load(Ordering::Relaxed) > 0;
             if is_due && (REPORT_DUE.swap(false, Ordering::Relaxed) || now >= reported.after(BALLOON_PERIOD_NS)) {
@@ -189,17 +191,23 @@ mod machine {
     struct Balloon;
 
     impl Deflator for Balloon {
-        fn wait_for(&self, missing: FrameCount, patience: &mut Option<Instant>) -> bool {
+        fn wait_for(&self, wanted: FrameCount, missing: FrameCount, patience: &mut Option<Instant>) -> bool {
             let deadline = *patience.get_or_insert_with(|| Instant::now().after(DEFLATE_WAIT_NS));
             if IN_BALLOON.load(Ordering::Relaxed) < missing.0 || Instant::now() >= deadline {
                 return false;
             }
-            WANTED.fetch_add(missing.0, Ordering::Relaxed);
+            WANTED.fetch_add(wanted.0, Ordering::Relaxed);
             REPORT_DUE.store(true, Ordering::Relaxed);
             WAKE.signal();
             MEMORY_CAME.wait(Some(deadline));
-            WANTED.fetch_sub(missing.0, Ordering::Relaxed);
+            WANTED.fetch_sub(wanted.0, Ordering::Relaxed);
             true
+        }
+
+        fn memory_came(&self) {
+            if WANTED.load(Ordering::Relaxed) > 0 {
+                MEMORY_CAME.signal();
+            }
         }
     }
 }
