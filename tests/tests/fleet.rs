@@ -37,6 +37,16 @@ fn memory_moves_and_stays_right() {
     expect_consistent_samples(&report, &run);
 }
 
+/// A guest that ends by itself has had its last figures reported: the final phase is read back only at the very end.
+#[test]
+fn the_last_figures_of_a_guest_count() {
+    let plan = FleetPlan::pool_mib(128).with(&walker("brief", 96, "phases=64M:50ms"));
+    let run = plan.up(None).wait_for_end(DEADLINE);
+    run.expect_exit_code(0);
+    let verified = run.report()["guests"][0]["app"]["verified_bytes"].as_u64();
+    assert!(verified >= Some(64 << 20), "not all of 64 MiB was verified\n{run}");
+}
+
 /// Three guests that want twice the pool for good: each gets its fair share and goes on with what it has.
 #[test]
 fn demand_beyond_the_pool_for_good() {

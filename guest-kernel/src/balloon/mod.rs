@@ -10,7 +10,7 @@ mod port;
 mod rate;
 
 #[cfg(target_os = "none")]
-pub(crate) use machine::{interrupt, report_soon, size, start, words};
+pub(crate) use machine::{flush_report, interrupt, report_soon, size, start, words};
 
 #[cfg(target_os = "none")]
 mod machine {
@@ -25,7 +25,7 @@ mod machine {
     use super::port::Port;
     use super::rate::{Rate, RateLimits};
     use crate::boot::Machine;
-    use crate::config::{BALLOON_PERIOD_NS, DEFLATE_WAIT_NS, GUEST_FLOOR, REPORT_SPACING_NS};
+    use crate::config::{BALLOON_PERIOD_NS, DEFLATE_WAIT_NS, GUEST_FLOOR, REPORT_PATIENCE_NS, REPORT_SPACING_NS};
     use crate::mm::carve::Carver;
     use crate::mm::ladder::Deflator;
     use crate::mm::{self, Block, BlockSize, FRAMES, Purpose};
@@ -45,6 +45,12 @@ mod machine {
     /// The target may have changed; the statistics have.
     static TARGET_CHANGED: AtomicBool = AtomicBool::new(false);
     static REPORT_DUE: AtomicBool = AtomicBool::new(false);
+    /// Somebody waits for the report to be made, and is told through the event.
+    static FLUSH: AtomicBool = AtomicBool::new(false);
+    static REPORTED: Event = Event::new();
+
+    /// The driver's thread has begun its work.
+    static IS_RUNNING: AtomicBool = AtomicBool::new(false);
 
     /// The driver between [`start`] and its thread.
     static STARTING: SpinLock<Option<(Driver, Port)>> = SpinLock::new(None);
@@ -115,9 +121,24 @@ mod machine {
         }
     }
 
+    /// Has the latest figures reported before it returns, if there is anybody to report to.
+    pub(crate) fn flush_report() {
+        if !IS_RUNNING.load(Ordering::Relaxed) {
+            return;
+        }
+        let deadline = Instant::now().after(REPORT_PATIENCE_NS);
+        FLUSH.store(true, Ordering::Relaxed);
+        REPORT_DUE.store(true, Ordering::Relaxed);
+        WAKE.signal();
+        while FLUSH.load(Ordering::Relaxed) && Instant::now() < deadline {
+            REPORTED.wait(Some(deadline));
+        }
+    }
+
     /// The driver's thread.
     extern "C" fn run(_: u64) {
         let Some((mut driver, mut port)) = STARTING.lock().take() else { return };
+        IS_RUNNING.store(true, Ordering::Relaxed);
         let mut reported = Instant::default();
         driver.refresh(&mut port);
         loop {
@@ -131,10 +152,15 @@ mod machine {
                 }
             };
             let now = Instant::now();
-            let is_due = now >= reported.after(REPORT_SPACING_NS) || WANTED.load(Ordering::Relaxed) > 0;
+            let is_flush = FLUSH.load(Ordering::Relaxed);
+            let is_due = is_flush || now >= reported.after(REPORT_SPACING_NS) || WANTED.load(Ordering::Relaxed) > 0;
             if is_due && (REPORT_DUE.swap(false, Ordering::Relaxed) || now >= reported.after(BALLOON_PERIOD_NS)) {
                 reported = now;
                 port.report(&statistics(&driver));
+                if is_flush {
+                    FLUSH.store(false, Ordering::Relaxed);
+                    REPORTED.signal();
+                }
                 driver.refresh(&mut port);
                 continue;
             }
