@@ -10,7 +10,7 @@ mod port;
 mod rate;
 
 #[cfg(target_os = "none")]
-pub(crate) use machine::{interrupt, report_soon, size, start, words};
+pub(crate) use machine::{flush_report, interrupt, report_soon, size, start, words};
 
 #[cfg(target_os = "none")]
 mod machine {
@@ -25,7 +25,7 @@ mod machine {
     use super::port::Port;
     use super::rate::{Rate, RateLimits};
     use crate::boot::Machine;
-    use crate::config::{BALLOON_PERIOD_NS, GUEST_FLOOR, RECLAIM_STEP, REPORT_SPACING_NS};
+    use crate::config::{BALLOON_PERIOD_NS, GUEST_FLOOR, RECLAIM_STEP, REPORT_PATIENCE_NS, REPORT_SPACING_NS};
     use crate::mm::carve::Carver;
     use crate::mm::ladder::{Deflator, Patience};
     use crate::mm::{self, Block, BlockSize, FRAMES, MemoryStatistics, Purpose, reclaim};
@@ -45,6 +45,12 @@ mod machine {
     /// The target may have changed; the statistics have.
     static TARGET_CHANGED: AtomicBool = AtomicBool::new(false);
     static REPORT_DUE: AtomicBool = AtomicBool::new(false);
+    /// Somebody waits for the report to be made, and is told through the event.
+    static FLUSH: AtomicBool = AtomicBool::new(false);
+    static REPORTED: Event = Event::new();
+
+    /// The driver's thread has begun its work.
+    static IS_RUNNING: AtomicBool = AtomicBool::new(false);
 
     /// The driver between [`start`] and its thread.
     static STARTING: SpinLock<Option<(Driver, Port)>> = SpinLock::new(None);
@@ -115,24 +121,46 @@ mod machine {
         }
     }
 
+    /// Has the latest figures reported before it returns, if there is anybody to report to.
+    pub(crate) fn flush_report() {
+        if !IS_RUNNING.load(Ordering::Relaxed) {
+            return;
+        }
+        let deadline = Instant::now().after(REPORT_PATIENCE_NS);
+        FLUSH.store(true, Ordering::Relaxed);
+        REPORT_DUE.store(true, Ordering::Relaxed);
+        WAKE.signal();
+        while FLUSH.load(Ordering::Relaxed) && Instant::now() < deadline {
+            REPORTED.wait(Some(deadline));
+        }
+    }
+
     /// The driver's thread.
     extern "C" fn run(_: u64) {
         let Some((mut driver, mut port)) = STARTING.lock().take() else { return };
+        IS_RUNNING.store(true, Ordering::Relaxed);
         let mut reported = Instant::default();
         driver.refresh(&mut port);
         loop {
-            let mut next = driver.step(&mut port, &mut KernelMemory, Instant::now());
-            while next == Next::Continue {
-                next = driver.step(&mut port, &mut KernelMemory, Instant::now());
-            }
-            if IN_BALLOON.swap(driver.ledger.len().0, Ordering::Relaxed) > driver.ledger.len().0 {
-                MEMORY_CAME.signal();
-            }
+            let next = loop {
+                let next = driver.step(&mut port, &mut KernelMemory, Instant::now());
+                if IN_BALLOON.swap(driver.ledger.len().0, Ordering::Relaxed) > driver.ledger.len().0 {
+                    MEMORY_CAME.signal();
+                }
+                if next != Next::Continue {
+                    break next;
+                }
+            };
             let now = Instant::now();
-            let is_due = now >= reported.after(REPORT_SPACING_NS) || WANTED.load(Ordering::Relaxed) > 0;
+            let is_flush = FLUSH.load(Ordering::Relaxed);
+            let is_due = is_flush || now >= reported.after(REPORT_SPACING_NS) || WANTED.load(Ordering::Relaxed) > 0;
             if is_due && (REPORT_DUE.swap(false, Ordering::Relaxed) || now >= reported.after(BALLOON_PERIOD_NS)) {
                 reported = now;
                 port.report(&statistics(&driver));
+                if is_flush {
+                    FLUSH.store(false, Ordering::Relaxed);
+                    REPORTED.signal();
+                }
                 driver.refresh(&mut port);
                 continue;
             }
@@ -201,17 +229,23 @@ mod machine {
     struct Balloon;
 
     impl Deflator for Balloon {
-        fn wait_for(&self, missing: FrameCount, patience: &mut Patience) -> bool {
+        fn wait_for(&self, wanted: FrameCount, missing: FrameCount, patience: &mut Patience) -> bool {
             let deadline = *patience.end.get_or_insert_with(|| Instant::now().after(patience.nanoseconds));
             if IN_BALLOON.load(Ordering::Relaxed) < missing.0 || Instant::now() >= deadline {
                 return false;
             }
-            WANTED.fetch_add(missing.0, Ordering::Relaxed);
+            WANTED.fetch_add(wanted.0, Ordering::Relaxed);
             REPORT_DUE.store(true, Ordering::Relaxed);
             WAKE.signal();
             MEMORY_CAME.wait(Some(deadline));
-            WANTED.fetch_sub(missing.0, Ordering::Relaxed);
+            WANTED.fetch_sub(wanted.0, Ordering::Relaxed);
             true
+        }
+
+        fn memory_came(&self) {
+            if WANTED.load(Ordering::Relaxed) > 0 {
+                MEMORY_CAME.signal();
+            }
         }
     }
 }

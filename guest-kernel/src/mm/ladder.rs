@@ -19,8 +19,11 @@ use crate::time::Instant;
 
 /// Whoever can make the host give memory back: the balloon driver.
 pub(crate) trait Deflator: Sync {
-    /// Asks the host for `missing` frames more and waits until frames may have become free; `false` when there is no hope left.
-    fn wait_for(&self, missing: FrameCount, patience: &mut Patience) -> bool;
+    /// Tells the host that somebody waits for `wanted` frames, and waits until some may have become free; `false` when there is no
+    /// hope left, as the balloon does not even hold the `missing` ones.
+    fn wait_for(&self, wanted: FrameCount, missing: FrameCount, patience: &mut Patience) -> bool;
+    /// Frames have become free inside the guest.
+    fn memory_came(&self);
 }
 
 /// How long somebody waits for the host.
@@ -40,6 +43,13 @@ pub(crate) fn set_deflator(deflator: &'static dyn Deflator) {
     DEFLATOR.call_once(|| deflator);
 }
 
+/// Lets whoever waits for memory look again.
+pub(crate) fn memory_came() {
+    if let Some(deflator) = DEFLATOR.get() {
+        deflator.memory_came();
+    }
+}
+
 /// Allocations that failed since boot.
 pub(crate) fn failures() -> u64 {
     FAILURES.load(Ordering::Relaxed)
@@ -50,7 +60,7 @@ pub(crate) fn failures() -> u64 {
 /// # Errors
 /// [`OutOfMemory`] when the last step had nothing left.
 pub(crate) fn promise(frames: FrameCount) -> Result<(), OutOfMemory> {
-    climb(|| FRAMES.lock().promise(frames))
+    climb(frames, || FRAMES.lock().promise(frames))
 }
 
 /// A frame for an evicted page that is needed again.
@@ -58,11 +68,11 @@ pub(crate) fn promise(frames: FrameCount) -> Result<(), OutOfMemory> {
 /// # Errors
 /// [`OutOfMemory`] when the last step had nothing left.
 pub(crate) fn frame_for_restore() -> Result<Block, OutOfMemory> {
-    climb(|| FRAMES.lock().allocate(BlockSize::Frame, Purpose::Restore).ok_or(FrameCount(1)))
+    climb(FrameCount(1), || FRAMES.lock().allocate(BlockSize::Frame, Purpose::Restore).ok_or(FrameCount(1)))
 }
 
-/// Tries until it succeeds or the ladder ends. A failed attempt says how many frames are missing.
-fn climb<T>(mut attempt: impl FnMut() -> Result<T, FrameCount>) -> Result<T, OutOfMemory> {
+/// Tries to get `wanted` frames until it succeeds or the ladder ends. A failed attempt says how many are missing.
+fn climb<T>(wanted: FrameCount, mut attempt: impl FnMut() -> Result<T, FrameCount>) -> Result<T, OutOfMemory> {
     let mut short = Patience { nanoseconds: SHORT_DEFLATE_WAIT_NS, end: None };
     let mut long = Patience { nanoseconds: DEFLATE_WAIT_NS, end: None };
     loop {
@@ -70,9 +80,9 @@ fn climb<T>(mut attempt: impl FnMut() -> Result<T, FrameCount>) -> Result<T, Out
             Ok(success) => return Ok(success),
             Err(missing) => missing,
         };
-        let goes_on = wait_for_host(missing, &mut short)
+        let goes_on = wait_for_host(wanted, missing, &mut short)
             || reclaim::reclaim(missing.max(RECLAIM_STEP)) > FrameCount::ZERO
-            || wait_for_host(missing, &mut long);
+            || wait_for_host(wanted, missing, &mut long);
         if !goes_on {
             FAILURES.fetch_add(1, Ordering::Relaxed);
             return Err(OutOfMemory);
@@ -80,7 +90,7 @@ fn climb<T>(mut attempt: impl FnMut() -> Result<T, FrameCount>) -> Result<T, Out
     }
 }
 
-fn wait_for_host(missing: FrameCount, patience: &mut Patience) -> bool {
+fn wait_for_host(wanted: FrameCount, missing: FrameCount, patience: &mut Patience) -> bool {
     // Whoever holds a spin lock can't wait: the host's answer would need threads to run.
-    !crate::cpu::is_masked() && DEFLATOR.get().is_some_and(|deflator| deflator.wait_for(missing, patience))
+    !crate::cpu::is_masked() && DEFLATOR.get().is_some_and(|deflator| deflator.wait_for(wanted, missing, patience))
 }

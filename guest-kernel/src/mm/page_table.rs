@@ -13,7 +13,7 @@ use x86_64::structures::paging::{PageTable, PageTableFlags};
 mod eviction;
 
 pub(crate) use eviction::PageState;
-use eviction::is_revoked;
+use eviction::{is_revoked, take_swap_entry};
 
 use super::block::{Block, BlockSize, Contents};
 use super::reclaim::swap_entry::SwapEntry;
@@ -166,6 +166,12 @@ impl PageTables {
                         entry.set_flags(entry.flags() - PageTableFlags::PRESENT);
                     }
                 }
+                // A table with nothing in force goes with its pages: the CPU may remember the way to it, too.
+                if let Some(entry) = self.existing_slot_entry_mut(address)
+                    && !table_at(frame_of(entry)).iter().any(|page| page.flags().contains(PageTableFlags::PRESENT))
+                {
+                    entry.set_flags(entry.flags() - PageTableFlags::PRESENT);
+                }
             }
         }
     }
@@ -183,16 +189,22 @@ impl PageTables {
             }
             return;
         }
+        let table = table_at(frame_of(entry));
         for page in (address..end).step_by(FRAME_SIZE) {
-            if let Some(swap) = self.take_swap_entry(page) {
+            let page = &mut table[index(page, 0)];
+            if let Some(swap) = take_swap_entry(page) {
                 give_back(Collected::Evicted(swap));
-            } else if let Some(entry) = self.page_entry_mut(page).filter(|entry| is_revoked(entry)) {
-                give_back(Collected::Page(take(entry, BlockSize::Frame)));
+            } else if is_revoked(page) {
+                give_back(Collected::Page(take(page, BlockSize::Frame)));
             }
         }
-        let Some(entry) = self.existing_slot_entry_mut(address) else { return };
-        if table_at(frame_of(entry)).iter().all(PageTableEntry::is_unused) {
+        if entry.flags().contains(PageTableFlags::PRESENT) {
+            return; // some of its pages remain
+        }
+        if table.iter().all(PageTableEntry::is_unused) {
             give_back(Collected::Table(take(entry, BlockSize::Frame)));
+        } else {
+            entry.set_flags(entry.flags() | PageTableFlags::PRESENT);
         }
     }
 

@@ -14,7 +14,8 @@ use super::fault::Violation;
 use super::page_table::Slot;
 use super::testing::TestMachine;
 use super::{
-    Block, BlockSize, FRAMES, OutOfMemory, Purpose, SPACE, ladder, map_region, resize_region, unmap_region, validate,
+    Block, BlockSize, FRAMES, OutOfMemory, Promise, Purpose, SPACE, extend_region, ladder, map_region, shrink_region,
+    unmap_region, validate,
 };
 use crate::layout::APP_REGIONS;
 
@@ -360,4 +361,18 @@ proptest! {
         model.check(&machine, all_frames)?;
         prop_assert_eq!(machine.statistics().promised, FrameCount::ZERO);
     }
+}
+
+/// Extends or shrinks the region at `start`, whichever takes its end to `end`. A region that ends within a slot is not extended.
+fn resize_region(start: u64, end: u64) -> Result<(), OutOfMemory> {
+    let old_end = SPACE.lock().regions.find(start).map(|region| region.range.end).ok_or(OutOfMemory)?;
+    if end > old_end && !old_end.is_multiple_of(HUGE_BYTES) {
+        return Err(OutOfMemory);
+    }
+    if end > old_end {
+        extend_region(start, Promise::for_region(end - old_end)?);
+    } else if end < old_end {
+        shrink_region(start, end);
+    }
+    Ok(())
 }

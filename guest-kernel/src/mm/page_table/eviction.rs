@@ -132,14 +132,13 @@ impl PageTables {
             entry.set_flags(with_standing(flags, standing));
         }
     }
+}
 
-    /// Takes the swap entry of the page at `address` out, if it has one.
-    pub(super) fn take_swap_entry(&mut self, address: u64) -> Option<SwapEntry> {
-        let entry = self.page_entry_mut(address)?;
-        let swap = SwapEntry::decode(raw(entry))?;
-        entry.set_unused();
-        Some(swap)
-    }
+/// Takes the swap entry out of a page table entry, if it is one.
+pub(super) fn take_swap_entry(entry: &mut PageTableEntry) -> Option<SwapEntry> {
+    let swap = SwapEntry::decode(raw(entry))?;
+    entry.set_unused();
+    Some(swap)
 }
 
 /// Whether the entry holds a frame without mapping it.

@@ -66,13 +66,12 @@ fn run() -> Result<(), &'static str> {
     app::validate()
 }
 
-/// A word that differs from its neighbours in one byte of eight, so that pages compress about as well as text does; every fourth
-/// page is one word throughout.
+/// Words that repeat for a while, so that pages compress about as well as text does; every fourth page is one word throughout.
 fn text_like(index: usize, round: u64) -> u64 {
     let page = index / 512;
     if page % 4 == 3 {
         0x2020_2020_2020_2020 + round * 0x0101_0101_0101_0101
     } else {
-        0x6c61_6e74_6963_0000 | (index as u64).wrapping_mul(31) % 251 << 3 | round
+        0x6c61_6e74_6963_0000 | (index as u64 / 4).wrapping_mul(31) % 251 << 3 | round
     }
 }
