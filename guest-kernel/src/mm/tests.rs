@@ -1,6 +1,7 @@
 //! Regions from promise to touch to release, on a small machine: no frame and no promise may be lost on any way.
 
 use std::collections::BTreeMap;
+use std::sync::Barrier;
 
 use aerostat_abi::units::{FRAME_BYTES, FRAME_SIZE, FrameCount, FrameNumber, HUGE_BYTES, HUGE_FRAMES};
 use proptest::collection::vec;
@@ -200,6 +201,32 @@ fn regions_of_several_threads_do_not_disturb_each_other() {
     assert_eq!(statistics.promised, FrameCount::ZERO);
     assert_eq!(statistics.free, FrameCount(free.0 - UPPER_TABLES));
     assert_eq!(validate(), Ok(()));
+}
+
+/// Threads that touch the same slot at the same time: the faster one maps it, and the other gives its block and promise back.
+#[test]
+fn a_slot_that_several_threads_touch_at_once_is_paid_for_once() {
+    const THREADS: usize = 3;
+    let machine = TestMachine::start(16);
+    for _ in 0..30 {
+        let start = map_region(APP_REGIONS, 2 * HUGE_BYTES).unwrap();
+        let other = map_region(APP_REGIONS, 4 * HUGE_BYTES).unwrap(); // its promise is not to be drawn
+        let (barrier, machine) = (&Barrier::new(THREADS), &machine);
+        std::thread::scope(|scope| {
+            for _ in 0..THREADS {
+                scope.spawn(move || {
+                    barrier.wait();
+                    machine.touch(start).unwrap();
+                    machine.touch(start + HUGE_BYTES).unwrap();
+                });
+            }
+        });
+        assert_eq!(machine.region(start).promise, FrameCount(2), "the tables that it did not need");
+        assert_eq!(machine.statistics().promised, FrameCount(2 + machine.region(other).promise.0));
+        assert_eq!(validate(), Ok(()));
+        unmap_region(start);
+        unmap_region(other);
+    }
 }
 
 #[derive(Clone, Debug)]

@@ -157,13 +157,14 @@ impl Fixture {
     /// Steps, and waits where the driver says so, until it is idle or `patience_ns` have passed; returns what it said last.
     fn run(&mut self, patience_ns: u64) -> Next {
         let deadline = self.now.after(patience_ns);
-        loop {
+        for _ in 0..10_000 {
             match self.step() {
                 Next::Continue => {}
                 Next::Wait(moment) if moment <= deadline => self.wait_until(moment),
                 next => return next,
             }
         }
+        panic!("the driver spins");
     }
 
     /// The guest uses `frames` frames more, as many as there are.
@@ -239,6 +240,30 @@ fn whole_huge_frames_travel_as_one_entry() {
 }
 
 #[test]
+fn inflating_keeps_to_the_rate() {
+    let mut fixture = Fixture::new(FLOOR.0);
+    let limits = RateLimits { min: HUGE_FRAMES, max: HUGE_FRAMES, increase: 0, divisor: 2 };
+    fixture.driver.rate = Rate::new(limits, fixture.now);
+    fixture.refresh();
+    assert!(matches!(fixture.run(0), Next::Wait(_)));
+    assert_eq!(fixture.balloon(), HUGE_FRAMES, "what it may do at once");
+    for seconds in 1..5 {
+        fixture.run(SECOND_NS);
+        assert_eq!(fixture.balloon(), (1 + seconds) * HUGE_FRAMES, "one huge frame a second");
+    }
+}
+
+#[test]
+fn a_step_that_runs_dry_gives_what_it_found_and_waits() {
+    let mut fixture = Fixture::new(FLOOR.0);
+    fixture.use_frames(TOTAL.0 - KERNEL_FLOOR.0 - 10);
+    fixture.refresh();
+    assert!(matches!(fixture.step(), Next::Wait(_)));
+    assert_eq!(fixture.balloon(), 10);
+    fixture.check().unwrap();
+}
+
+#[test]
 fn a_reply_brings_the_new_target() {
     let mut fixture = Fixture::new(TOTAL.0 - 4 * HUGE_FRAMES);
     fixture.refresh();
@@ -260,6 +285,7 @@ fn a_driver_that_finds_no_memory_waits_longer_and_longer() {
         match fixture.step() {
             Next::Continue => pauses.clear(),
             Next::Wait(moment) => {
+                assert!(moment > fixture.now, "waiting for now is spinning");
                 pauses.push(moment.since(fixture.now));
                 fixture.wait_until(moment);
             }
