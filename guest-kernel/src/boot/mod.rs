@@ -22,6 +22,7 @@ mod entry {
     use core::ops::Range;
 
     use aerostat_abi::boot::BootMark;
+    use aerostat_reclaim_policy::Name;
 
     use super::{Machine, MachineError, hermit, pvh};
     use crate::drivers::{apic, machine_ports, serial};
@@ -57,6 +58,10 @@ mod entry {
             Err(error) => report::bad_machine(error),
         };
         log::debug!("memory: {} in {} ranges", machine.total_frames(), machine.memory.len());
+        match Name::from_command_line(machine.command_line.as_str()) {
+            Ok(policy) => mm::reclaim::choose(policy),
+            Err(error) => report::bad_machine(error),
+        }
         thread::start(); // this becomes the idle thread
         nub::enable_interrupts();
         balloon::start(&machine, &mut books);

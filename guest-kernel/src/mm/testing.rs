@@ -9,7 +9,7 @@ use aerostat_abi::units::{FRAME_BYTES, FrameCount, FrameNumber, HUGE_BYTES, to_u
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous};
 
 use super::address_space::{Region, Regions};
-use super::fault::{self, Violation};
+use super::fault::{self, FaultError};
 use super::page_table::{PageTables, Slot};
 use super::{FRAMES, FrameAllocator, FrameStatistics, SPACE};
 use crate::config::KERNEL_FLOOR;
@@ -42,7 +42,7 @@ impl TestMachine {
     }
 
     /// What a read or write of `address` does; afterwards the page is mapped.
-    pub(super) fn touch(&self, address: u64) -> Result<(), Violation> {
+    pub(super) fn touch(&self, address: u64) -> Result<(), FaultError> {
         if self.frame_at(address).is_none() {
             fault::handle(address)?;
             assert!(

@@ -11,7 +11,7 @@ use proptest::{prop_assert, prop_assert_eq, prop_oneof, proptest};
 
 use super::address_space::Region;
 use super::block::Contents;
-use super::fault::Violation;
+use super::fault::FaultError::Violation;
 use super::page_table::Slot;
 use super::testing::TestMachine;
 use super::{

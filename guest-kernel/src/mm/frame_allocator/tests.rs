@@ -9,6 +9,7 @@ use proptest::test_runner::TestCaseError;
 use proptest::{prop_assert, prop_assert_eq, prop_oneof, proptest};
 
 use super::{Block, BlockSize, Contents, FrameAllocator, FrameStatistics, Purpose};
+use crate::config::EVICTION_RESERVE;
 use crate::mm::carve::Carver;
 
 impl FrameAllocator {
@@ -237,6 +238,7 @@ impl Model {
     fn open_to(&self, purpose: Purpose) -> u64 {
         match purpose {
             Purpose::Kernel => self.free() - self.promised,
+            Purpose::Restore => (self.free() - self.promised).saturating_sub(EVICTION_RESERVE.0),
             Purpose::Promised => self.promised,
             Purpose::Balloon => self.available(),
         }

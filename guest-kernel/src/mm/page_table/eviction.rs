@@ -4,18 +4,18 @@
 //! a swap entry or reinstated. All of it happens under the lock of the address space, so no fault sees a revoked entry.
 
 use aerostat_abi::units::{FrameNumber, HUGE_FRAMES};
+use aerostat_reclaim_policy::{Standing, Verdict};
 use x86_64::PhysAddr;
 use x86_64::structures::paging::PageTableFlags;
 use x86_64::structures::paging::page_table::PageTableEntry;
 
 use super::{DATA, MAPPED, PageTables, Slot, frame_of, set, table_at, take};
 use crate::mm::block::{Block, BlockSize};
-use crate::mm::reclaim::policy::{Standing, Verdict};
-use crate::mm::reclaim::swap_entry::SwapEntry;
+use crate::mm::reclaim::swap_entry::{STANDING_MASK, SwapEntry};
 
-/// The bits that a page table entry leaves to software and that hold a page's standing: 52 to 54.
+/// The bits that a page table entry leaves to software and that hold a page's standing: 52 to 58 (Intel SDM vol. 3, 4.5.4).
 const STANDING_SHIFT: u32 = 52;
-const STANDING_MASK: u64 = ((1 << Standing::BITS) - 1) << STANDING_SHIFT;
+const STANDING_FIELD: u64 = (STANDING_MASK as u64) << STANDING_SHIFT;
 
 /// What a 4 KiB page's entry says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,14 +64,14 @@ impl PageTables {
     }
 
     /// Ages the page at `address`, if it is in memory: keeps it with the standing that `age` returns, or revokes its translation.
-    pub(crate) fn visit_page(&mut self, address: u64, age: &mut dyn FnMut(Standing, bool, bool) -> Verdict) -> Visited {
+    pub(crate) fn visit_page(&mut self, address: u64, age: &mut dyn FnMut(Standing, bool) -> Verdict) -> Visited {
         let Some(entry) = self.page_entry_mut(address) else { return Visited::default() };
         let flags = entry.flags();
         if !flags.contains(PageTableFlags::PRESENT) {
             return Visited::default();
         }
         let accessed = flags.contains(PageTableFlags::ACCESSED);
-        match age(standing_of(entry), accessed, flags.contains(PageTableFlags::DIRTY)) {
+        match age(standing_of(entry), accessed) {
             Verdict::Keep(standing) => {
                 keep(entry, standing);
                 Visited { is_mapped: true, is_stale: accessed, is_revoked: false }
@@ -102,9 +102,10 @@ impl PageTables {
         Ok(())
     }
 
-    /// The frame of a page whose translation is revoked.
-    pub(crate) fn revoked_frame(&self, address: u64) -> Option<FrameNumber> {
-        self.page_entry(address).filter(|entry| is_revoked(entry)).map(frame_of)
+    /// The frame of a page whose translation is revoked, and the page's standing.
+    pub(crate) fn revoked_frame(&self, address: u64) -> Option<(FrameNumber, Standing)> {
+        let entry = self.page_entry(address).filter(|entry| is_revoked(entry))?;
+        Some((frame_of(entry), standing_of(entry)))
     }
 
     /// Puts a revoked translation into force again.
@@ -153,12 +154,12 @@ fn keep(entry: &mut PageTableEntry, standing: Standing) {
 }
 
 fn with_standing(flags: PageTableFlags, standing: Standing) -> PageTableFlags {
-    let bits = flags.bits() & !STANDING_MASK | (u64::from(standing.0) << STANDING_SHIFT & STANDING_MASK);
+    let bits = flags.bits() & !STANDING_FIELD | (u64::from(standing.0) << STANDING_SHIFT & STANDING_FIELD);
     PageTableFlags::from_bits_retain(bits)
 }
 
 fn standing_of(entry: &PageTableEntry) -> Standing {
-    Standing(u8::try_from((entry.flags().bits() & STANDING_MASK) >> STANDING_SHIFT).unwrap_or(0))
+    Standing(u8::try_from((entry.flags().bits() & STANDING_FIELD) >> STANDING_SHIFT).unwrap_or(0))
 }
 
 /// The entry's 64 bits; the crate's type splits them into an address and flags.

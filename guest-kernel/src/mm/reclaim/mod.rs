@@ -1,7 +1,7 @@
 //! Reclaim: pages that are not in use make room, and come back when they are touched.
 //!
 //! A hand goes round the pages of all regions. Each page it comes to is asked whether it was accessed since the last visit, and the
-//! [`policy`] decides: keep, or evict. Evicted pages go to the [`compressed`] tier, unless they are one word over and over; a page
+//! policy ([`aerostat_reclaim_policy`]) decides: keep, or evict. Evicted pages go to the [`compressed`] tier, unless they are one word over and over; a page
 //! that does not compress stays where it is. A touch of an evicted page faults and brings it back ([`restore`]).
 //!
 //! Work is done in small batches, each under the locks of reclaim and of the address space: at most [`BATCH`] evictions and one
@@ -10,13 +10,12 @@
 #![allow(unsafe_code, reason = "copies the contents of frames")]
 
 pub(crate) mod compressed;
-pub(crate) mod policy;
 pub(crate) mod swap_entry;
 
 use aerostat_abi::units::{FRAME_BYTES, FRAME_SIZE, FrameCount, HUGE_FRAMES, to_usize};
+use aerostat_reclaim_policy::{Arrival, Name, Pass, Policy, Refault, Seen, Selected, Verdict};
 
 use self::compressed::{CompressedTier, StoreError, TierStatistics};
-use self::policy::{Arrival, Clock, Policy, Verdict};
 use self::swap_entry::{Stored, SwapEntry};
 use super::block::{Block, BlockSize};
 use super::frame_allocator::Purpose;
@@ -61,14 +60,14 @@ impl ReclaimStatistics {
 pub(crate) struct Reclaimer {
     /// Where the hand is.
     hand: u64,
-    policy: Clock,
+    /// Chosen before the first eviction.
+    policy: Option<Selected>,
     tier: CompressedTier,
     statistics: ReclaimStatistics,
     rounds_in_vain: u32,
-    evicted_this_round: bool,
-    /// Pages in memory: as the last round has found, and as this one finds.
+    /// What the hand came to since it last began, and pages in memory as the round before has found.
+    round: Pass,
     resident: u64,
-    counting: u64,
 }
 
 /// The figures now.
@@ -85,11 +84,16 @@ pub(crate) fn reclaim(wanted: FrameCount) -> FrameCount {
         let batch = RECLAIMER.lock().run_batch();
         let freed = FRAMES.lock().statistics().free.saturating_sub(before);
         rounds += u32::from(batch.ended_round);
-        // Two rounds give every page its second chance; the third may split; after that there is nothing to be had.
-        if freed >= wanted || rounds > PATIENT_ROUNDS + 2 || batch.is_empty {
+        // So many rounds give every page its chance, and huge ones are split meanwhile; after that there is nothing to be had.
+        if freed >= wanted || rounds > Selected::PASSES + PATIENT_ROUNDS || batch.is_empty {
             return freed;
         }
     }
+}
+
+/// Chooses the policy; to be called before memory runs short.
+pub(crate) fn choose(policy: Name) {
+    RECLAIMER.lock().policy = Some(policy.policy());
 }
 
 /// What one batch came to.
@@ -104,7 +108,7 @@ impl Reclaimer {
     const fn new() -> Self {
         Self {
             hand: 0,
-            policy: Clock::new(),
+            policy: None,
             tier: CompressedTier::new(),
             statistics: ReclaimStatistics {
                 tier: TierStatistics { pages: 0, frames: FrameCount::ZERO },
@@ -115,9 +119,8 @@ impl Reclaimer {
                 incompressible: 0,
             },
             rounds_in_vain: 0,
-            evicted_this_round: false,
+            round: Pass { visited: 0, evicted: 0 },
             resident: 0,
-            counting: 0,
         }
     }
 
@@ -141,31 +144,35 @@ impl Reclaimer {
     }
 
     fn end_round(&mut self) {
-        self.rounds_in_vain = if self.evicted_this_round { 0 } else { self.rounds_in_vain + 1 };
-        self.evicted_this_round = false;
-        self.policy.pass_ended();
-        (self.resident, self.counting) = (self.counting, 0);
+        self.rounds_in_vain = if self.round.evicted > 0 { 0 } else { self.rounds_in_vain + 1 };
+        self.resident = self.round.visited;
+        let round = core::mem::replace(&mut self.round, Pass { visited: 0, evicted: 0 });
+        self.policy().pass_ended(round);
+    }
+
+    fn policy(&mut self) -> &mut Selected {
+        self.policy.get_or_insert_with(|| Name::default().policy())
     }
 
     /// Pages that the last round found in memory.
     fn resident_pages(&self) -> u64 {
-        self.resident.max(self.counting)
+        self.resident.max(self.round.visited).max(1)
     }
 
     /// Splits a huge page that is cold, or that may be so in parts; the hand then goes over its pages.
     fn visit_huge(&mut self, space: &mut Space, at: u64, end: u64) -> u64 {
         let Some(tables) = space.tables_mut() else { return end };
-        let policy = &mut self.policy;
+        let policy = self.policy();
         let mut is_cold = false;
         let was_accessed =
-            tables.visit_huge(at, &mut |standing, accessed| match policy.visited(standing, accessed, true) {
+            tables.visit_huge(at, &mut |standing, accessed| match policy.visited(Seen { standing, accessed }) {
                 Verdict::Keep(standing) => standing,
                 Verdict::Evict => {
                     is_cold = true;
                     standing
                 }
             });
-        self.counting += HUGE_FRAMES;
+        self.round.visited += HUGE_FRAMES;
         if was_accessed {
             crate::cpu::flush_tlb();
         }
@@ -194,11 +201,11 @@ impl Reclaimer {
         let mut is_stale = false;
         let mut page = at;
         while page < end && count < BATCH {
-            let policy = &mut self.policy;
+            let policy = self.policy();
             let visited =
-                tables.visit_page(page, &mut |standing, accessed, dirty| policy.visited(standing, accessed, dirty));
+                tables.visit_page(page, &mut |standing, accessed| policy.visited(Seen { standing, accessed }));
             is_stale |= visited.is_stale;
-            self.counting += u64::from(visited.is_mapped);
+            self.round.visited += u64::from(visited.is_mapped);
             if visited.is_revoked {
                 victims[count] = page;
                 count += 1;
@@ -217,7 +224,7 @@ impl Reclaimer {
     /// Moves a page, whose translation is revoked and flushed, out of memory; or lets it stay.
     fn evict(&mut self, space: &mut Space, page: u64) {
         let Some(tables) = space.tables_mut() else { return };
-        let Some(frame) = tables.revoked_frame(page) else { return };
+        let Some((frame, standing)) = tables.revoked_frame(page) else { return };
         let contents = page_at(frame);
         let stored = match filled_with(contents) {
             Some(pattern) => Ok(Stored::Filled(pattern)),
@@ -230,14 +237,14 @@ impl Reclaimer {
             Ok(stored) => stored,
             Err(error) => {
                 self.statistics.incompressible += u64::from(error == StoreError::Incompressible);
-                tables.reinstate(page, self.policy.arrived(Arrival::First));
+                tables.reinstate(page, standing);
                 return;
             }
         };
         self.statistics.evictions += 1;
         self.statistics.filled_pages += u64::from(matches!(stored, Stored::Filled(_)));
-        self.evicted_this_round = true;
-        let entry = SwapEntry { stored, count: self.eviction_count() };
+        self.round.evicted += 1;
+        let entry = SwapEntry { stored, standing, count: self.eviction_count() };
         if let Some(block) = tables.replace_revoked(page, entry) {
             FRAMES.lock().free(block);
         }
@@ -279,7 +286,8 @@ impl Reclaimer {
         let resident = self.resident_pages();
         self.statistics.restores += 1;
         self.statistics.refaults += u64::from(distance < resident / 2);
-        let standing = self.policy.arrived(Arrival::Refault { distance, resident });
+        let refault = Refault { distance, resident, standing: entry.standing };
+        let standing = self.policy().arrived(Arrival::Refault(refault));
         tables.restore(page, block, standing);
         self.forget(entry);
         Ok(())

@@ -5,8 +5,11 @@
 //! | 0      | 0: not present                                                                       |
 //! | 1..3   | 0: so an entry whose translation was merely revoked (writable, user) looks different |
 //! | 3..5   | kind: 1 filled, 2 compressed                                                         |
+//! | 5..12  | the page's standing with the policy when it was evicted                              |
 //! | 12..44 | filled: the 32-bit pattern · compressed: [`Place`]                                   |
 //! | 44..64 | when it was evicted: the low 20 bits of the eviction count                           |
+
+use aerostat_reclaim_policy::Standing;
 
 use super::compressed::Place;
 
@@ -14,10 +17,14 @@ const KIND_SHIFT: u32 = 3;
 const KIND_MASK: u64 = 0b11;
 const FILLED: u64 = 1;
 const COMPRESSED: u64 = 2;
+const STANDING_SHIFT: u32 = 5;
 const PAYLOAD_SHIFT: u32 = 12;
 const PAYLOAD_MASK: u64 = 0xffff_ffff;
 const COUNT_SHIFT: u32 = 44;
 const COUNT_MASK: u64 = (1 << 20) - 1;
+/// Bits of a standing that there is room for, here and in the entry of a mapped page.
+pub(crate) const STANDING_BITS: u32 = 7;
+pub(crate) const STANDING_MASK: u8 = (1 << STANDING_BITS) - 1;
 /// Present, writable, user: any of them marks a mapping, in force or revoked.
 const MAPPING_MASK: u64 = 0b111;
 
@@ -34,6 +41,8 @@ pub(crate) enum Stored {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SwapEntry {
     pub(crate) stored: Stored,
+    /// What the policy thought of it last.
+    pub(crate) standing: Standing,
     /// The eviction's number, modulo 2^20: the distance of a refault follows from it.
     pub(crate) count: u32,
 }
@@ -45,7 +54,10 @@ impl SwapEntry {
             Stored::Filled(pattern) => (FILLED, pattern),
             Stored::Compressed(place) => (COMPRESSED, place.0),
         };
-        kind << KIND_SHIFT | u64::from(payload) << PAYLOAD_SHIFT | (u64::from(self.count) & COUNT_MASK) << COUNT_SHIFT
+        kind << KIND_SHIFT
+            | u64::from(self.standing.0 & STANDING_MASK) << STANDING_SHIFT
+            | u64::from(payload) << PAYLOAD_SHIFT
+            | (u64::from(self.count) & COUNT_MASK) << COUNT_SHIFT
     }
 
     /// What a page table entry's value says; `None` when it is empty or a mapping.
@@ -59,7 +71,8 @@ impl SwapEntry {
             COMPRESSED => Stored::Compressed(Place(payload)),
             _ => return None,
         };
-        Some(Self { stored, count: u32::try_from(value >> COUNT_SHIFT & COUNT_MASK).ok()? })
+        let standing = Standing(u8::try_from(value >> STANDING_SHIFT & u64::from(STANDING_MASK)).ok()?);
+        Some(Self { stored, standing, count: u32::try_from(value >> COUNT_SHIFT & COUNT_MASK).ok()? })
     }
 
     /// Evictions since this one, where `now` is the eviction count.
@@ -70,14 +83,14 @@ impl SwapEntry {
 
 #[cfg(test)]
 mod tests {
-    use super::{Place, Stored, SwapEntry};
+    use super::{Place, STANDING_MASK, Standing, Stored, SwapEntry};
     use proptest::{prop_assert_eq, proptest};
 
     proptest! {
         #[test]
-        fn entries_survive_a_round_trip(payload: u32, count in 0_u32..1 << 20, is_filled: bool) {
+        fn entries_survive_a_round_trip(payload: u32, standing in 0..=STANDING_MASK, count in 0_u32..1 << 20, is_filled: bool) {
             let stored = if is_filled { Stored::Filled(payload) } else { Stored::Compressed(Place(payload)) };
-            let entry = SwapEntry { stored, count };
+            let entry = SwapEntry { stored, standing: Standing(standing), count };
             prop_assert_eq!(SwapEntry::decode(entry.encode()), Some(entry));
         }
     }
@@ -91,7 +104,7 @@ mod tests {
 
     #[test]
     fn distances_survive_the_counter_turning_over() {
-        let entry = SwapEntry { stored: Stored::Filled(0), count: (1 << 20) - 2 };
+        let entry = SwapEntry { stored: Stored::Filled(0), standing: Standing(0), count: (1 << 20) - 2 };
         assert_eq!(entry.distance(3), 5);
     }
 }
