@@ -10,6 +10,9 @@ use clap::Args;
 use crate::cargo::{cargo, expect_success, target_dir};
 use crate::{build, tools};
 
+/// The bench that boots no guest: it needs neither KVM nor images.
+const WITHOUT_GUESTS: &str = "reclaim";
+
 /// Test guests that benches boot.
 const GUESTS: [&str; 2] = ["inflate", "native_compute"];
 
@@ -23,19 +26,28 @@ pub(crate) struct Options {
 }
 
 pub(crate) fn perform(options: &Options) -> Result<ExitCode> {
-    tools::kvm()?;
-    let aerostat = build::host()?;
-    let apps = build::apps()?;
-    for guest in GUESTS {
-        build::measured_guest(guest)?;
-    }
     expect_success(&mut cargo(["build", "--release", "-p", "aerostat-tests", "--bin", "aerostat-bench"]))?;
     let mut bench = Command::new(target_dir()?.join("release/aerostat-bench"));
-    bench.args(&options.name).env("AEROSTAT_BIN", aerostat).env("AEROSTAT_APPS", &apps).env("AEROSTAT_GUESTS", &apps);
+    bench.args(&options.name);
+    if options.name.as_deref() != Some(WITHOUT_GUESTS) {
+        build_guests(&mut bench)?;
+    }
     if let Some(file) = &options.json {
         bench.arg("--json").arg(file);
     }
     let status = bench.status()?;
     ensure!(status.success(), "the bench failed ({status})");
     Ok(ExitCode::SUCCESS)
+}
+
+/// Builds the monitor and all guests that are measured, and tells `bench` where they are.
+fn build_guests(bench: &mut Command) -> Result<()> {
+    tools::kvm()?;
+    let aerostat = build::host()?;
+    let apps = build::apps()?;
+    for guest in GUESTS {
+        build::measured_guest(guest)?;
+    }
+    bench.env("AEROSTAT_BIN", aerostat).env("AEROSTAT_APPS", &apps).env("AEROSTAT_GUESTS", &apps);
+    Ok(())
 }

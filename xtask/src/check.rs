@@ -9,6 +9,7 @@ use crate::cargo::{BARE_METAL, cargo, expect_success, select};
 use crate::tools;
 
 const GUEST_KERNEL: &str = "aerostat-guest";
+const POLICIES: &str = "aerostat-reclaim-policy";
 
 /// One thing that must hold.
 struct Gate {
@@ -43,7 +44,18 @@ fn gates() -> Result<Vec<Gate>> {
         Gate { name: "clippy, bare metal", command: bare_metal_clippy()? },
         Gate {
             name: "rustdoc, host",
-            command: rustdoc(&["-p", "aerostat", "-p", "aerostat-abi", "-p", "aerostat-tests", "-p", "xtask"]),
+            command: rustdoc(&[
+                "-p",
+                "aerostat",
+                "-p",
+                "aerostat-abi",
+                "-p",
+                POLICIES,
+                "-p",
+                "aerostat-tests",
+                "-p",
+                "xtask",
+            ]),
         },
         Gate { name: "rustdoc, bare metal", command: rustdoc(&["--target", BARE_METAL, "-p", GUEST_KERNEL]) },
         Gate { name: "host tests", command: cargo(["test"]) },
@@ -53,7 +65,7 @@ fn gates() -> Result<Vec<Gate>> {
 }
 
 fn bare_metal_clippy() -> Result<Command> {
-    let mut command = cargo(["clippy", "--target", BARE_METAL, "-p", GUEST_KERNEL, "-p", TEST_GUESTS]);
+    let mut command = cargo(["clippy", "--target", BARE_METAL, "-p", GUEST_KERNEL, "-p", POLICIES, "-p", TEST_GUESTS]);
     select(&mut command, &app_packages()?);
     command.args(["--", "-D", "warnings"]);
     Ok(command)

@@ -5,6 +5,7 @@ mod boot;
 mod floor;
 mod native_compute;
 mod overhead;
+mod reclaim;
 mod row;
 mod sample;
 
@@ -35,9 +36,10 @@ struct Bench {
     measure: fn() -> Result<Vec<Row>>,
 }
 
-const BENCHES: [Bench; 3] = [
+const BENCHES: [Bench; 4] = [
     Bench { name: "boot", measure: boot::measure },
     Bench { name: "native_compute", measure: native_compute::measure },
+    Bench { name: "reclaim", measure: reclaim::measure },
     Bench { name: "vmm_overhead", measure: overhead::measure },
 ];
 

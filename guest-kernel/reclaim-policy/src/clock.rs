@@ -1,0 +1,55 @@
+//! CLOCK, or second chance: a page that was touched since the hand's last visit stays, any other goes.
+//!
+//! F. J. Corbató, "A Paging Experiment with the Multics System", 1968. It approximates LRU with one bit a page, and shares LRU's
+//! weakness: a scan, or a loop a little larger than memory, drives out everything.
+
+use crate::policy::{Arrival, Pass, Policy, Seen, Standing, Verdict};
+
+/// The policy. A page's standing is always zero.
+#[derive(Clone, Debug, Default)]
+pub struct Clock {
+    /// A whole pass found every page touched, so this one takes what it meets.
+    overrun: bool,
+}
+
+impl Policy for Clock {
+    const PASSES: u32 = 2;
+
+    fn arrived(&mut self, _how: Arrival) -> Standing {
+        Standing(0)
+    }
+
+    fn visited(&mut self, page: Seen) -> Verdict {
+        if page.accessed && !self.overrun { Verdict::Keep(Standing(0)) } else { Verdict::Evict }
+    }
+
+    fn pass_ended(&mut self, pass: Pass) {
+        self.overrun = pass.evicted == 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Clock;
+    use crate::policy::{Arrival, Pass, Policy, Seen, Verdict};
+
+    #[test]
+    fn a_touch_buys_one_visit() {
+        let mut clock = Clock::default();
+        let standing = clock.arrived(Arrival::First);
+        let Verdict::Keep(standing) = clock.visited(Seen { standing, accessed: true }) else {
+            panic!("it was touched")
+        };
+        assert_eq!(clock.visited(Seen { standing, accessed: false }), Verdict::Evict);
+    }
+
+    #[test]
+    fn where_everything_is_touched_the_next_pass_takes_what_it_meets() {
+        let mut clock = Clock::default();
+        let seen = Seen { standing: clock.arrived(Arrival::First), accessed: true };
+        clock.pass_ended(Pass { visited: 1, evicted: 0 });
+        assert_eq!(clock.visited(seen), Verdict::Evict);
+        clock.pass_ended(Pass { visited: 1, evicted: 1 });
+        assert_eq!(clock.visited(seen), Verdict::Keep(seen.standing));
+    }
+}

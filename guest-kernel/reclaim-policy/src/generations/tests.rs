@@ -1,0 +1,110 @@
+use super::{Generations, History, Page, SETTLER, SETTLER_EVERY, Trust, YOUNGEST};
+use crate::policy::{Arrival, Pass, Policy, Refault, Seen, Standing, Verdict};
+
+/// The standing after visits that found the page touched (`true`) or not; `None` once it may go.
+fn after(policy: &mut Generations, mut standing: Standing, visits: &[bool]) -> Option<Standing> {
+    for &accessed in visits {
+        match policy.visited(Seen { standing, accessed }) {
+            Verdict::Keep(next) => standing = next,
+            Verdict::Evict => return None,
+        }
+    }
+    Some(standing)
+}
+
+/// A page with `history` that comes back at once.
+fn regret(policy: &mut Generations, history: History) -> Standing {
+    let standing = Page { history, generation: 0 }.encode();
+    policy.arrived(Arrival::Refault(Refault { distance: 1, resident: 1000, standing }))
+}
+
+#[test]
+fn a_page_that_is_touched_once_goes_with_the_second_visit() {
+    let mut policy = Generations::default();
+    let fresh = policy.arrived(Arrival::First);
+    let standing = after(&mut policy, fresh, &[true]);
+    assert_eq!(standing.map(Page::decode), Some(Page { history: History::Unproven, generation: 0 }));
+    assert_eq!(after(&mut policy, fresh, &[true, false]), None);
+}
+
+#[test]
+fn a_page_that_is_touched_again_outlives_seven_passes() {
+    let mut policy = Generations::default();
+    let fresh = policy.arrived(Arrival::First);
+    let standing = after(&mut policy, fresh, &[true, true]);
+    assert_eq!(standing.map(Page::decode), Some(Page { history: History::Proven, generation: YOUNGEST }));
+    assert!(after(&mut policy, fresh, &[&[true, true][..], &[false; 7]].concat()).is_some());
+    assert_eq!(after(&mut policy, fresh, &[&[true, true][..], &[false; 8]].concat()), None);
+}
+
+#[test]
+fn a_prefetched_page_goes_unless_it_is_touched_and_then_is_new() {
+    let mut policy = Generations::default();
+    let prefetched = policy.arrived(Arrival::Prefetch);
+    assert_eq!(after(&mut policy, prefetched, &[false]), None);
+    assert!(after(&mut policy, prefetched, &[true]).is_some());
+    assert_eq!(after(&mut policy, prefetched, &[true, false]), None);
+}
+
+#[test]
+fn one_in_a_few_that_come_back_settles() {
+    let mut policy = Generations::default();
+    let generations =
+        (0..u32::from(SETTLER_EVERY) * 3).map(|_| Page::decode(regret(&mut policy, History::Proven)).generation);
+    assert_eq!(generations.filter(|&generation| generation == SETTLER).count(), 3);
+}
+
+#[test]
+fn a_settler_of_a_longer_loop_begins_in_the_youngest_generation() {
+    let mut policy = Generations::default();
+    let later = Refault { distance: 3000, resident: 1000, standing: Standing(0) };
+    let generations = (0..SETTLER_EVERY).map(|_| Page::decode(policy.arrived(Arrival::Refault(later))).generation);
+    assert_eq!(generations.max(), Some(YOUNGEST));
+}
+
+#[test]
+fn a_page_that_comes_back_late_is_new() {
+    let mut policy = Generations::default();
+    for _ in 0..100 {
+        let late = Refault { distance: 4001, resident: 1000, standing: Standing(0) };
+        assert_eq!(policy.arrived(Arrival::Refault(late)), policy.arrived(Arrival::First));
+    }
+}
+
+#[test]
+fn trust_is_given_while_only_the_unproven_are_missed_and_earned_again_after() {
+    let mut policy = Generations::default();
+    for _ in 0..100 {
+        policy.count_eviction(History::Proven);
+        policy.count_eviction(History::Unproven);
+        regret(&mut policy, History::Unproven);
+    }
+    assert_eq!(policy.trust, Trust::Given);
+    for _ in 0..200 {
+        policy.count_eviction(History::Proven);
+        regret(&mut policy, History::Proven);
+    }
+    assert_eq!(policy.trust, Trust::Earned);
+}
+
+#[test]
+fn no_proven_page_given_up_means_no_reason_to_change() {
+    let mut policy = Generations::default();
+    for _ in 0..100 {
+        policy.count_eviction(History::Unproven);
+        regret(&mut policy, History::Unproven);
+    }
+    assert_eq!(policy.trust, Trust::Earned, "a loop looks like this");
+}
+
+#[test]
+fn where_nothing_was_old_the_next_pass_skips_generations() {
+    let mut policy = Generations::default();
+    let standing = |generation| Page { history: History::Proven, generation }.encode();
+    assert_eq!(after(&mut policy, standing(6), &[false]), Some(standing(5)));
+    policy.pass_ended(Pass { visited: 1, evicted: 0 });
+    assert_eq!(after(&mut policy, standing(5), &[false]), None);
+    assert_eq!(after(&mut policy, standing(7), &[false]), Some(standing(1)));
+    policy.pass_ended(Pass { visited: 2, evicted: 1 });
+    assert_eq!(after(&mut policy, standing(2), &[false]), Some(standing(1)), "and the pass after it doesn't");
+}

@@ -1,0 +1,152 @@
+//! A policy driven as the guest kernel drives it: accessed bits only, in batches between two watermarks, the hand going over
+//! resident pages in the order of their addresses.
+
+use aerostat_reclaim_policy::{Arrival, Pass, Policy, Refault, Seen, Standing, Verdict};
+
+use super::trace::Trace;
+
+/// The smallest memory that is reclaimed from.
+pub(crate) const SMALLEST_FRAMES: usize = 64;
+
+/// Where reclaim begins, in free frames, and how many it frees before it rests: 32 of 8192, the like of other memories.
+fn batch(frames: usize) -> usize {
+    (frames / 256).clamp(4, 64)
+}
+
+/// What a replay has cost.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Replay {
+    pub(crate) misses: u64,
+    evictions: u64,
+    /// Pages that the hand has looked at.
+    visits: u64,
+}
+
+impl Replay {
+    #[expect(clippy::cast_precision_loss, reason = "far fewer than 2^53")]
+    pub(crate) fn visits_per_eviction(self) -> f64 {
+        self.visits as f64 / self.evictions.max(1) as f64
+    }
+}
+
+/// Replays `trace` in a memory of so many frames.
+pub(crate) fn replay(trace: &Trace, frames: usize, policy: &mut impl Policy) -> Replay {
+    let mut memory = Memory::new(trace.pages(), frames);
+    for &page in trace.touches() {
+        memory.touch(page as usize, policy);
+    }
+    memory.replay
+}
+
+/// What the kernel knows of a page.
+#[derive(Clone, Copy, Debug, Default)]
+struct Page {
+    standing: Standing,
+    accessed: bool,
+    /// The count of evictions when it was evicted.
+    evicted_at: Option<u64>,
+}
+
+struct Memory {
+    pages: Vec<Page>,
+    resident: Residents,
+    frames: usize,
+    batch: usize,
+    free: usize,
+    hand: usize,
+    pass: Pass,
+    replay: Replay,
+}
+
+impl Memory {
+    fn new(pages: usize, frames: usize) -> Self {
+        Self {
+            pages: vec![Page::default(); pages],
+            resident: Residents(vec![0; pages.div_ceil(64)]),
+            frames,
+            batch: batch(frames),
+            free: frames,
+            hand: 0,
+            pass: Pass { visited: 0, evicted: 0 },
+            replay: Replay::default(),
+        }
+    }
+
+    fn touch(&mut self, page: usize, policy: &mut impl Policy) {
+        if !self.resident.has(page) {
+            self.fault(page, policy);
+        }
+        self.pages[page].accessed = true;
+    }
+
+    fn fault(&mut self, page: usize, policy: &mut impl Policy) {
+        self.replay.misses += 1;
+        if self.free <= self.batch {
+            self.reclaim(policy);
+        }
+        self.free -= 1;
+        let how = self.pages[page].evicted_at.map_or(Arrival::First, |then| {
+            Arrival::Refault(Refault {
+                distance: self.replay.evictions - then,
+                resident: (self.frames - self.free) as u64,
+                standing: self.pages[page].standing,
+            })
+        });
+        self.resident.insert(page);
+        self.pages[page].standing = policy.arrived(how);
+    }
+
+    fn reclaim(&mut self, policy: &mut impl Policy) {
+        while self.free < 2 * self.batch {
+            let Some(page) = self.resident.next(self.hand) else {
+                self.hand = 0;
+                policy.pass_ended(std::mem::replace(&mut self.pass, Pass { visited: 0, evicted: 0 }));
+                continue;
+            };
+            self.hand = page + 1;
+            self.replay.visits += 1;
+            self.pass.visited += 1;
+            let known = &mut self.pages[page];
+            let accessed = std::mem::take(&mut known.accessed);
+            match policy.visited(Seen { standing: known.standing, accessed }) {
+                Verdict::Keep(standing) => known.standing = standing,
+                Verdict::Evict => {
+                    known.evicted_at = Some(self.replay.evictions);
+                    self.resident.remove(page);
+                    self.replay.evictions += 1;
+                    self.pass.evicted += 1;
+                    self.free += 1;
+                }
+            }
+        }
+    }
+}
+
+/// A set of pages, one bit each.
+struct Residents(Vec<u64>);
+
+impl Residents {
+    fn has(&self, page: usize) -> bool {
+        self.0[page / 64] >> (page % 64) & 1 != 0
+    }
+
+    fn insert(&mut self, page: usize) {
+        self.0[page / 64] |= 1 << (page % 64);
+    }
+
+    fn remove(&mut self, page: usize) {
+        self.0[page / 64] &= !(1 << (page % 64));
+    }
+
+    /// The first at `from` or behind it.
+    fn next(&self, from: usize) -> Option<usize> {
+        let first = from / 64;
+        let mut word = self.0.get(first)? & (u64::MAX << (from % 64));
+        let mut at = first;
+        while word == 0 {
+            at += 1;
+            word = *self.0.get(at)?;
+        }
+        Some(at * 64 + word.trailing_zeros() as usize)
+    }
+}
