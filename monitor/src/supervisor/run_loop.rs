@@ -21,16 +21,22 @@ const PACE: Duration = Duration::from_millis(20);
 const PACE_WHEN_SHORT: Duration = Duration::from_millis(4);
 /// The least time between looks, however many events come.
 const PACE_LIMIT: Duration = Duration::from_millis(1);
-/// How long guests may take to end when asked, and again when killed.
-const STOP_PATIENCE: Duration = Duration::from_secs(2);
 
 /// What a run is told besides its fleet.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct RunOptions {
     /// When to stop the guests that still run; without it they run until they end.
     pub limit: Option<Duration>,
     /// How memory follows demand.
     pub policy: Policy,
+    /// How long guests may take to end when asked, and again when killed: a busy host takes its time to tear machines down.
+    pub stop_patience: Duration,
+}
+
+impl Default for RunOptions {
+    fn default() -> Self {
+        Self { limit: None, policy: Policy::default(), stop_patience: Duration::from_secs(10) }
+    }
 }
 
 /// Somebody who watches a run.
@@ -76,7 +82,7 @@ pub fn run<G: GuestHandle>(
     if ran.is_ok() {
         ran = watch(&mut supervisor, &mut signals, options.limit, observer).map_err(RunError::from);
     }
-    let wound_down = wind_down(&mut supervisor, &mut signals);
+    let wound_down = wind_down(&mut supervisor, &mut signals, options.stop_patience);
     supervisor.take_events().iter().for_each(|event| observer.happened(event));
     ran?;
     wound_down?;
@@ -117,11 +123,15 @@ fn watch<G: GuestHandle>(
 }
 
 /// Ends all guests: asks, waits, kills, waits. A signal meanwhile cuts the first wait short.
-fn wind_down<G: GuestHandle>(supervisor: &mut Supervisor<G>, signals: &mut StopSignals) -> io::Result<()> {
+fn wind_down<G: GuestHandle>(
+    supervisor: &mut Supervisor<G>,
+    signals: &mut StopSignals,
+    patience: Duration,
+) -> io::Result<()> {
     supervisor.request_stop();
-    if !wait_for_end(supervisor, signals)? {
+    if !wait_for_end(supervisor, signals, patience)? {
         supervisor.kill();
-        if !wait_for_end(supervisor, signals)? {
+        if !wait_for_end(supervisor, signals, patience)? {
             supervisor.abandon(Moment::now());
         }
     }
@@ -129,8 +139,12 @@ fn wind_down<G: GuestHandle>(supervisor: &mut Supervisor<G>, signals: &mut StopS
 }
 
 /// Whether all guests ended in time.
-fn wait_for_end<G: GuestHandle>(supervisor: &mut Supervisor<G>, signals: &mut StopSignals) -> io::Result<bool> {
-    let deadline = Moment::now().after(STOP_PATIENCE);
+fn wait_for_end<G: GuestHandle>(
+    supervisor: &mut Supervisor<G>,
+    signals: &mut StopSignals,
+    patience: Duration,
+) -> io::Result<bool> {
+    let deadline = Moment::now().after(patience);
     loop {
         let now = Moment::now();
         supervisor.hear(now);

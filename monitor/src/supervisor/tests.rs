@@ -191,7 +191,11 @@ impl Observer for Notes {
 /// Runs two fakes with these manners for 50 ms.
 fn run_fakes(manners: [Manners; 2]) -> (Outcome, Vec<String>) {
     let fleet = Fleet { pool: POOL, guests: vec![spec("alpha"), spec("beta")] };
-    let options = RunOptions { limit: Some(Duration::from_millis(50)), ..RunOptions::default() };
+    let options = RunOptions {
+        limit: Some(Duration::from_millis(50)),
+        stop_patience: Duration::from_millis(200),
+        ..RunOptions::default()
+    };
     let mut notes = Notes::default();
     let mut manners = manners.into_iter();
     let start = |spec: &GuestSpec, target| Ok(Machine::boot(spec.contract.max, target, manners.next().unwrap()).1);
