@@ -29,6 +29,7 @@ on_both_machines! {
     exception,
     heap_exhaustion,
     null_access,
+    overcommit,
     page_fault,
     panic,
     preemption,
@@ -63,6 +64,10 @@ fn heap_exhaustion(machine: Machine) {
 
 fn null_access(machine: Machine) {
     ended("null_access", machine, GuestExit::Exception).expect_logged("page fault at 0x18");
+}
+
+fn overcommit(machine: Machine) {
+    ended("overcommit", machine, GuestExit::Success).expect_logged("overcommit: ok");
 }
 
 fn page_fault(machine: Machine) {

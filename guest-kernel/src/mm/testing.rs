@@ -11,7 +11,7 @@ use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous};
 use super::address_space::{Region, Regions};
 use super::fault::{self, FaultError};
 use super::page_table::{PageTables, Slot};
-use super::{FRAMES, FrameAllocator, FrameStatistics, SPACE};
+use super::{FRAMES, FrameAllocator, FrameStatistics, SPACE, reclaim};
 use crate::config::KERNEL_FLOOR;
 
 /// Where the arena lies: above what the kernel's image would occupy, below anything that the host puts somewhere by itself.
@@ -31,6 +31,7 @@ impl TestMachine {
         let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         assert!(huge_frames * HUGE_BYTES <= ARENA_BYTES);
         clear_arena();
+        reclaim::restart(false);
         let root = FrameNumber::containing(ARENA);
         let end = FrameCount((ARENA + huge_frames * HUGE_BYTES) / FRAME_BYTES);
         let reserved = FrameNumber(0)..FrameNumber(root.0 + 1);
@@ -66,6 +67,14 @@ impl TestMachine {
     pub(super) fn set_word(&self, page: u64, value: u64) {
         // SAFETY: as in `word`.
         unsafe { self.pointer(page).write(value) };
+    }
+
+    /// Writes every word of a mapped page.
+    pub(super) fn fill(&self, page: u64, word: impl Fn(usize) -> u64) {
+        for place in 0..512 {
+            // SAFETY: as in `word`; a page has 512 words.
+            unsafe { self.pointer(page).wrapping_add(place).write(word(place)) };
+        }
     }
 
     fn pointer(&self, page: u64) -> *mut u64 {

@@ -9,7 +9,7 @@
 #![allow(unsafe_code, reason = "objects are laid out in raw frames")]
 
 use aerostat_abi::units::{FRAME_SIZE, FrameCount, FrameNumber, to_usize};
-use lz4_flex::block::{CompressTable, compress_into_with_table, decompress_into};
+use lz4_flex::block::{CompressTable, compress_into_with_table, decompress_into, get_maximum_output_size};
 
 use crate::mm::block::{Block, BlockSize, Contents};
 
@@ -20,7 +20,7 @@ const FEWEST: usize = 2;
 const MOST: usize = 16;
 const CLASSES: usize = MOST - FEWEST + 1;
 /// What LZ4 may need for a page that does not compress.
-const OUTPUT_BYTES: usize = FRAME_SIZE + FRAME_SIZE / 255 + 16;
+const OUTPUT_BYTES: usize = get_maximum_output_size(FRAME_SIZE);
 /// Bits of a [`Place`] that number the object in its frame.
 const INDEX_BITS: u32 = 4;
 

@@ -58,6 +58,8 @@ impl ReclaimStatistics {
 
 #[derive(Debug)]
 pub(crate) struct Reclaimer {
+    #[cfg(test)]
+    is_enabled: bool,
     /// Where the hand is.
     hand: u64,
     /// Chosen before the first eviction.
@@ -91,6 +93,12 @@ pub(crate) fn reclaim(wanted: FrameCount) -> FrameCount {
     }
 }
 
+/// Forgets everything: each test machine begins without evicted pages, and evicts none unless its test is about that.
+#[cfg(test)]
+pub(crate) fn restart(is_enabled: bool) {
+    *RECLAIMER.lock() = Reclaimer { is_enabled, ..Reclaimer::new() };
+}
+
 /// Chooses the policy; to be called before memory runs short.
 pub(crate) fn choose(policy: Name) {
     RECLAIMER.lock().policy = Some(policy.policy());
@@ -107,6 +115,8 @@ struct BatchResult {
 impl Reclaimer {
     const fn new() -> Self {
         Self {
+            #[cfg(test)]
+            is_enabled: true,
             hand: 0,
             policy: None,
             tier: CompressedTier::new(),
@@ -126,6 +136,10 @@ impl Reclaimer {
 
     /// Visits pages from the hand on, within one slot, and evicts what the policy gives up.
     fn run_batch(&mut self) -> BatchResult {
+        #[cfg(test)]
+        if !self.is_enabled {
+            return BatchResult { ended_round: true, is_empty: true };
+        }
         let mut space = SPACE.lock();
         let Some((at, end)) = space.regions.next_slot(self.hand) else {
             if self.hand == 0 {
@@ -267,11 +281,11 @@ impl Reclaimer {
     }
 
     /// Fills `block` with the page's contents and maps it. The block comes back when the page is not evicted (any more).
-    fn restore(&mut self, page: u64, block: Block) -> Result<(), Block> {
+    fn restore(&mut self, page: u64, mut block: Block) -> Result<(), Block> {
         let mut space = SPACE.lock();
         let Some(tables) = space.tables_mut() else { return Err(block) };
         let PageState::Swapped(entry) = tables.page_state(page) else { return Err(block) };
-        let contents = page_at_mut(&block);
+        let contents = page_in(&mut block);
         match entry.stored {
             Stored::Filled(pattern) => {
                 for word in contents.as_chunks_mut().0 {
@@ -316,7 +330,7 @@ fn page_at(frame: aerostat_abi::units::FrameNumber) -> &'static [u8; FRAME_SIZE]
     unsafe { &*pointer }
 }
 
-fn page_at_mut(block: &Block) -> &mut [u8; FRAME_SIZE] {
+fn page_in(block: &mut Block) -> &mut [u8; FRAME_SIZE] {
     let pointer = core::ptr::with_exposed_provenance_mut::<[u8; FRAME_SIZE]>(to_usize(block.first().address()));
     // SAFETY: the block is owned by the caller and mapped nowhere else; the identity map reaches it.
     unsafe { &mut *pointer }

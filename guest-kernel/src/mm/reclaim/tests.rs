@@ -1,1 +1,211 @@
+//! Eviction and return on a machine of ordinary memory: what was written is what is read, and no frame is lost on the way.
+//!
+//! Nothing sets accessed bits here but the tests' own faults, so pages that are not touched again are cold.
 
+use std::collections::BTreeMap;
+
+use aerostat_abi::units::{FRAME_BYTES, FRAME_SIZE, FrameCount, HUGE_BYTES, HUGE_FRAMES};
+use proptest::collection::vec;
+use proptest::prelude::{Strategy, any};
+use proptest::test_runner::Config as ProptestConfig;
+use proptest::{prop_assert_eq, prop_oneof, proptest};
+
+use super::{compressed::CompressedTier, filled_with, reclaim, restart, statistics};
+use crate::layout::APP_REGIONS;
+use crate::mm::testing::TestMachine;
+use crate::mm::{Block, BlockSize, FRAMES, Purpose, map_region, unmap_region, validate};
+
+const EVERYTHING: FrameCount = FrameCount(1 << 20);
+
+fn machine(huge_frames: u64) -> TestMachine {
+    let machine = TestMachine::start(huge_frames);
+    restart(true);
+    machine
+}
+
+#[test]
+fn cold_pages_leave_and_come_back_as_they_were() {
+    let machine = machine(8);
+    let before = machine.statistics();
+    let start = map_region(APP_REGIONS, HUGE_BYTES + 8 * FRAME_BYTES).unwrap();
+    let pages: Vec<u64> = (0..HUGE_FRAMES + 8).map(|page| start + page * FRAME_BYTES).collect();
+    for &page in &pages {
+        machine.touch(page).unwrap();
+        machine.set_word(page, page.wrapping_mul(0x9e37_79b9));
+    }
+    let in_use = machine.statistics();
+    assert!(reclaim(EVERYTHING) > FrameCount(HUGE_FRAMES / 2));
+    let reclaimed = statistics();
+    assert_eq!(reclaimed.evicted_pages(), FrameCount(pages.len() as u64));
+    assert!(machine.statistics().free > in_use.free);
+    for &page in &pages {
+        assert!(machine.frame_at(page).is_none());
+        machine.touch(page).unwrap();
+        assert_eq!(machine.word(page), page.wrapping_mul(0x9e37_79b9));
+    }
+    assert_eq!(statistics().restores, pages.len() as u64);
+    assert_eq!(statistics().evicted_pages(), FrameCount::ZERO);
+    unmap_region(start);
+    assert_eq!(validate(), Ok(()));
+    let after = machine.statistics();
+    // The tables above the region's own stay.
+    assert!(before.free.0 - after.free.0 <= 2 && after.promised == before.promised);
+}
+
+#[test]
+fn a_region_that_ends_takes_its_evicted_pages_along() {
+    let machine = machine(8);
+    let start = map_region(APP_REGIONS, 2 * HUGE_BYTES).unwrap();
+    machine.touch(start).unwrap();
+    let before = machine.statistics();
+    for page in (start..start + HUGE_BYTES).step_by(FRAME_SIZE) {
+        machine.set_word(page, 7);
+    }
+    reclaim(EVERYTHING);
+    assert!(statistics().tier.pages > 0);
+    unmap_region(start);
+    let after = statistics();
+    assert_eq!((after.evicted_pages(), after.tier.frames), (FrameCount::ZERO, FrameCount::ZERO));
+    assert!(machine.statistics().free > before.free);
+    assert_eq!((validate(), machine.statistics().promised), (Ok(()), FrameCount::ZERO));
+}
+
+#[test]
+fn what_does_not_compress_stays() {
+    let machine = machine(8);
+    let start = map_region(APP_REGIONS, FRAME_BYTES).unwrap();
+    machine.touch(start).unwrap();
+    machine.fill(start, |place| (place as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    assert_eq!(reclaim(EVERYTHING), FrameCount::ZERO);
+    assert!(machine.frame_at(start).is_some());
+    assert!(statistics().incompressible > 0);
+}
+
+#[test]
+fn a_promise_pushes_cold_pages_out() {
+    let machine = machine(8);
+    let first = map_region(APP_REGIONS, 5 * HUGE_BYTES).unwrap();
+    for page in (first..first + 5 * HUGE_BYTES).step_by(FRAME_SIZE) {
+        machine.touch(page).unwrap();
+        machine.set_word(page, page);
+    }
+    let second = map_region(APP_REGIONS, 5 * HUGE_BYTES).expect("the first region's pages make room");
+    for page in (second..second + 5 * HUGE_BYTES).step_by(FRAME_SIZE) {
+        machine.touch(page).unwrap();
+    }
+    for page in (first..first + 5 * HUGE_BYTES).step_by(FRAME_SIZE) {
+        machine.touch(page).unwrap();
+        assert_eq!(machine.word(page), page);
+    }
+    unmap_region(first);
+    unmap_region(second);
+    assert_eq!(validate(), Ok(()));
+}
+
+#[test]
+fn a_page_of_one_word_is_found() {
+    let mut page = [0xa5; FRAME_SIZE];
+    assert_eq!(filled_with(&page), Some(0xa5a5_a5a5));
+    page[FRAME_SIZE - 1] = 0;
+    assert_eq!(filled_with(&page), None);
+}
+
+/// What happens to the tier in the property below.
+#[derive(Clone, Debug)]
+enum Step {
+    /// Keep a page with so many bytes that don't repeat.
+    Store { noise: usize, seed: u64 },
+    /// Forget one of those kept.
+    Drop(usize),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let store = (0..2400_usize, any::<u64>()).prop_map(|(noise, seed)| Step::Store { noise, seed });
+    vec(prop_oneof![2 => store, 1 => any::<usize>().prop_map(Step::Drop)], 1..120)
+}
+
+/// A page that begins with `noise` bytes that don't compress.
+fn noisy_page(noise: usize, mut seed: u64) -> [u8; FRAME_SIZE] {
+    let mut page = [b' '; FRAME_SIZE];
+    for byte in &mut page[..noise] {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        *byte = seed.to_le_bytes()[7];
+    }
+    page
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_tier_keeps_what_it_was_given(steps in steps()) {
+        let machine = machine(8);
+        let free = machine.statistics().free;
+        let mut tier = CompressedTier::new();
+        let mut kept = BTreeMap::new();
+        for (number, step) in steps.into_iter().enumerate() {
+            match step {
+                Step::Store { noise, seed } => {
+                    let page = noisy_page(noise, seed);
+                    let frame = || FRAMES.lock().allocate(BlockSize::Frame, Purpose::Kernel);
+                    if let Ok(place) = tier.store(&page, frame) {
+                        kept.insert(number, (place, page));
+                    }
+                }
+                Step::Drop(choice) if !kept.is_empty() => {
+                    let key = *kept.keys().nth(choice % kept.len()).unwrap();
+                    let (place, _) = kept.remove(&key).unwrap();
+                    give_back(tier.drop_page(place));
+                }
+                Step::Drop(_) => {}
+            }
+            for (place, page) in kept.values() {
+                let mut loaded = [0; FRAME_SIZE];
+                prop_assert_eq!((tier.load(*place, &mut loaded), loaded == *page), (true, true));
+            }
+            let frames = free.saturating_sub(machine.statistics().free);
+            prop_assert_eq!((tier.statistics().pages, tier.statistics().frames), (kept.len() as u64, frames));
+        }
+        for (place, _) in kept.into_values() {
+            give_back(tier.drop_page(place));
+        }
+        prop_assert_eq!(machine.statistics().free, free);
+    }
+
+    #[test]
+    fn memory_is_what_was_written_whatever_is_evicted(steps in vec((0_u64..1100, 0_u8..4, any::<u64>()), 1..80)) {
+        let machine = machine(8);
+        let start = map_region(APP_REGIONS, 1100 * FRAME_BYTES).unwrap();
+        let mut written: BTreeMap<u64, u64> = BTreeMap::new();
+        for (page, action, value) in steps {
+            let at = start + page * FRAME_BYTES;
+            match action {
+                0 => drop(reclaim(FrameCount(value % 600))),
+                1 => {
+                    machine.touch(at).unwrap();
+                    prop_assert_eq!(machine.word(at), written.get(&page).copied().unwrap_or(0));
+                }
+                _ => {
+                    machine.touch(at).unwrap();
+                    machine.set_word(at, value);
+                    written.insert(page, value);
+                }
+            }
+            prop_assert_eq!(validate(), Ok(()));
+        }
+        for (page, value) in written {
+            let at = start + page * FRAME_BYTES;
+            machine.touch(at).unwrap();
+            prop_assert_eq!(machine.word(at), value);
+        }
+        unmap_region(start);
+        let after = (statistics().evicted_pages(), machine.statistics().promised, validate());
+        prop_assert_eq!(after, (FrameCount::ZERO, FrameCount::ZERO, Ok(())));
+    }
+}
+
+fn give_back(frame: Option<Block>) {
+    if let Some(frame) = frame {
+        FRAMES.lock().free(frame);
+    }
+}

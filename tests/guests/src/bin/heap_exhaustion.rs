@@ -25,15 +25,26 @@ fn main() -> Outcome {
     Outcome::Success
 }
 
+/// Bytes that don't compress: what does could be evicted to make room, for a long time.
+struct Noise(u64);
+
+impl Noise {
+    fn next(&mut self) -> u8 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        self.0.to_le_bytes()[7]
+    }
+}
+
 /// How many pieces of so many bytes, all of them touched, fit into memory; frees them again.
 fn fill_memory(piece: usize) -> usize {
     let mut pieces: Vec<Vec<u8>> = Vec::new();
+    let mut noise = Noise(1);
     loop {
         let mut bytes = Vec::new();
         if pieces.try_reserve(1).is_err() || bytes.try_reserve_exact(piece).is_err() {
             return pieces.len();
         }
-        bytes.resize(piece, 7);
+        bytes.extend((0..piece).map(|_| noise.next()));
         pieces.push(bytes);
     }
 }
