@@ -14,6 +14,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use aerostat::host::disk::Disks;
 use aerostat::host::vmm_guest::{GuestConfig, SpawnError, VmmGuest};
 use aerostat::host::{EndReason, Ending, GuestEvent, GuestHandle};
 use aerostat_abi::exit::GuestExit;
@@ -40,6 +41,7 @@ impl Bench {
             memory: FrameCount::from_mib(128),
             initial_grant: FrameCount::from_mib(128),
             command_line: "verbose=1".to_owned(),
+            disks: Disks::default(),
             log: Some(directory.path().join("log")),
             program: Some(PathBuf::from(env!("CARGO_BIN_EXE_aerostat"))),
         };

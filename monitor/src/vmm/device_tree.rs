@@ -1,9 +1,11 @@
-//! The device tree that tells a guest what its machine has: memory, boot arguments, the processor's clock, the balloon port.
+//! The device tree that tells a guest what its machine has: memory, boot arguments, the processor's clock, the balloon port,
+//! virtio devices. `docs/devices.md` shows the nodes.
 
-use aerostat_abi::boot::{BALLOON_COMPATIBLE, TSC_FREQUENCY};
+use aerostat_abi::boot::{BALLOON_COMPATIBLE, TSC_FREQUENCY, VIRTIO_COMPATIBLE, VIRTIO_VECTOR};
 use vm_fdt::{FdtWriter, FdtWriterResult};
 
 use super::layout::MemoryLayout;
+use super::virtio;
 
 /// What goes into the tree.
 #[derive(Debug)]
@@ -14,6 +16,8 @@ pub(super) struct Description<'a> {
     pub(super) command_line: &'a str,
     /// Rate of the time stamp counter, where the host knows it.
     pub(super) tsc_hz: Option<u64>,
+    /// How many virtio devices there are.
+    pub(super) virtio_devices: usize,
 }
 
 /// The tree as a flat blob.
@@ -49,6 +53,14 @@ pub(super) fn build(description: &Description<'_>) -> FdtWriterResult<Vec<u8>> {
     let balloon = tree.begin_node("balloon-port")?;
     tree.property_string("compatible", BALLOON_COMPATIBLE)?;
     tree.end_node(balloon)?;
+
+    for slot in virtio::slots(description.virtio_devices) {
+        let device = tree.begin_node(&format!("virtio@{:x}", slot.address.0))?;
+        tree.property_string("compatible", VIRTIO_COMPATIBLE)?;
+        tree.property_array_u64("reg", &[slot.address.0, slot.bytes])?;
+        tree.property_u32(VIRTIO_VECTOR, slot.vector.into())?;
+        tree.end_node(device)?;
+    }
 
     tree.end_node(root)?;
     tree.finish()
