@@ -78,11 +78,29 @@ pub enum DiskRole {
 #[serde(deny_unknown_fields)]
 pub struct DiskFaults {
     /// Sectors that can't be read. A transfer that meets one fails there; what comes before it is done.
-    pub read_errors: Vec<Range<u64>>,
+    pub read_errors: Vec<Sectors>,
     /// Sectors that can't be written.
-    pub write_errors: Vec<Range<u64>>,
+    pub write_errors: Vec<Sectors>,
     /// The host's disk is full after so many bytes were written.
     pub full_after_bytes: Option<u64>,
+}
+
+/// Sectors in a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Sectors {
+    /// The first one.
+    pub first: u64,
+    /// How many.
+    pub count: u64,
+}
+
+impl Sectors {
+    /// The bytes of the disk that they are.
+    pub(crate) fn bytes(self) -> Range<u64> {
+        let end = self.first.saturating_add(self.count);
+        self.first.saturating_mul(SECTOR_BYTES)..end.saturating_mul(SECTOR_BYTES)
+    }
 }
 
 /// Why a disk can't be had: a sentence about it, without the guest's name.

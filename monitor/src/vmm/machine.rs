@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use aerostat_abi::units::to_usize;
 use kvm_bindings::{CpuId, KVM_API_VERSION, KVM_MAX_CPUID_ENTRIES, kvm_userspace_memory_region};
-use kvm_ioctls::{Cap, IoEventAddress, Kvm, SyncReg, VcpuFd, VmFd};
+use kvm_ioctls::{Cap, IoEventAddress, Kvm, NoDatamatch, SyncReg, VcpuFd, VmFd};
 use rustix::io::Errno;
 use thiserror::Error;
 use vmm_sys_util::eventfd::EventFd;
@@ -110,8 +110,10 @@ impl Machine {
 
     /// Connects a device: its interrupt, and notifications to it where KVM can take them without an exit.
     pub(super) fn connect_device(&self, wires: &Wires<'_>) -> Result<(), KvmError> {
-        // Without it a notification is an exit, which the processor's thread handles.
-        let _ = self.vm.register_ioevent(wires.kick, &IoEventAddress::Mmio(wires.notify.0), 0_u32);
+        // Any write there will do, so KVM need not even look at what was written. Where KVM can't, a notification is an exit, which the
+        // processor's thread handles.
+        let notify = IoEventAddress::Mmio(wires.notify.0);
+        let _ = self.vm.register_ioevent(wires.kick, &notify, NoDatamatch);
         self.interrupts.connect_device(wires.interrupt, wires.slot.vector)
     }
 

@@ -4,7 +4,7 @@
 //! |-----------|-----------------------------------------------------------------------------------------|
 //! | bus       | this one (addresses, vectors), `mmio` (a device's page)                                  |
 //! | transport | `registers` (the driver's side: pure), `state` (what two threads share)                   |
-//! | queue     | `worker` (serves it), `chain` (the parts of a request: pure), `memory` (the bytes behind)  |
+//! | queue     | `worker` (serves it), `lookout` (when it waits awake: pure), `chain` (the parts of a request: pure), `memory` (the bytes behind)  |
 //! | device    | `block`                                                                                   |
 //!
 //! The guest is not trusted. Whatever it writes into registers and rings, the worst that comes of it is a device that says
@@ -12,6 +12,7 @@
 
 mod block;
 mod chain;
+mod lookout;
 mod memory;
 mod mmio;
 mod registers;
@@ -65,7 +66,7 @@ pub(super) fn slots(count: usize) -> impl Iterator<Item = Slot> {
 pub(super) struct Wires<'a> {
     /// Where it is.
     pub(super) slot: Slot,
-    /// The register that a notification is written to, always as a 32-bit zero.
+    /// The register that a notification is written to.
     pub(super) notify: GuestAddress,
     /// Has to be written on that, which need not be done: the write reaches [`Bus::write`] then.
     pub(super) kick: &'a EventFd,

@@ -115,8 +115,9 @@ impl State {
     pub(super) fn stop(&self, queue: &mut Option<ActiveQueue>, why: impl Into<String>) {
         self.running.store(false, Ordering::Release);
         *queue = None;
-        self.status.fetch_or(status::NEEDS_RESET, Ordering::AcqRel);
+        // First the reason: a guest that sees the status may end at once, and the reason is part of how it ended.
         self.complaint.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(why.into());
+        self.status.fetch_or(status::NEEDS_RESET, Ordering::AcqRel);
         self.raise(CONFIG_CHANGE);
     }
 
@@ -197,7 +198,7 @@ mod tests {
             QueueSetup { size: 1 << 16, ..GOOD },
             QueueSetup { ready: false, ..GOOD },
             QueueSetup { descriptors: 0x1008, ..GOOD },
-            QueueSetup { descriptors: u64::MAX & !0xf, ..GOOD },
+            QueueSetup { descriptors: !0xf, ..GOOD },
             QueueSetup { driver_ring: 0x2001, ..GOOD },
             QueueSetup { driver_ring: 0xfff0, ..GOOD },
             QueueSetup { device_ring: 0x3002, ..GOOD },

@@ -9,14 +9,17 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread;
 
+use rustix::thread::sched_yield;
 use virtio_queue::{Error, Queue, QueueOwnedT, QueueT};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 use vmm_sys_util::eventfd::EventFd;
 
 use super::block::{Cache, Disk, FEATURE_FLUSH, MOST_PARTS};
 use super::chain::{Chain, Malformed};
+use super::lookout::Lookout;
 use super::memory::DeviceMemory;
 use super::state::{ActiveQueue, State};
+use crate::clock::monotonic_ns;
 
 /// The thread needs little: vectors of a request are on the heap.
 const STACK_BYTES: usize = 128 << 10;
@@ -41,9 +44,10 @@ impl Worker {
     /// Starts the thread, which ends with the process.
     pub(super) fn spawn(mut self, name: &str) -> io::Result<()> {
         let serve = move || {
+            let mut lookout = Lookout::default();
             loop {
                 match self.kick.read() {
-                    Ok(_) => serve(&self.state, &self.memory, &mut self.disk),
+                    Ok(_) => serve(&self.state, &self.memory, &mut self.disk, &mut lookout),
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                     Err(error) => {
                         let why = format!("its worker can't wait for work: {error}");
@@ -56,11 +60,12 @@ impl Worker {
     }
 }
 
-/// Serves all that is in the queue, or stops the device for what is wrong with it.
-pub(super) fn serve(state: &State, memory: &GuestMemoryMmap, disk: &mut Disk) {
+/// Serves all that is in the queue, or stops the device for what is wrong with it. Returns when there is nothing more to do and the next
+/// request will be notified.
+pub(super) fn serve(state: &State, memory: &GuestMemoryMmap, disk: &mut Disk, lookout: &mut Lookout) {
     let mut place = state.lock();
     let Some(active) = place.as_mut() else { return };
-    let result = work(state, active, memory, disk);
+    let result = work(state, active, memory, (disk, lookout));
     if let Err(why) = result {
         state.stop(&mut place, why.to_string());
     }
@@ -82,12 +87,18 @@ struct Unannounced {
     bytes: u64,
 }
 
-fn work(state: &State, active: &mut ActiveQueue, memory: &GuestMemoryMmap, disk: &mut Disk) -> Result<(), Broken> {
+fn work(
+    state: &State,
+    active: &mut ActiveQueue,
+    memory: &GuestMemoryMmap,
+    (disk, lookout): (&mut Disk, &mut Lookout),
+) -> Result<(), Broken> {
     let ActiveQueue { queue, features } = active;
     let cache = if *features & FEATURE_FLUSH == 0 { Cache::WriteThrough } else { Cache::WriteBack };
     let mut unannounced = Unannounced::default();
+    queue.disable_notification(memory)?;
     loop {
-        queue.disable_notification(memory)?;
+        lookout.resume(monotonic_ns());
         while let Some(chain) = next_chain(state, queue, memory)? {
             let head = chain.head_index();
             let served = disk.serve(memory, Chain::collect(chain, MOST_PARTS)?, cache)?;
@@ -99,11 +110,27 @@ fn work(state: &State, active: &mut ActiveQueue, memory: &GuestMemoryMmap, disk:
             }
         }
         announce(state, queue, memory, &mut unannounced)?;
+        if look_out(state, queue, memory, lookout)? {
+            continue;
+        }
         // What came between the last look and this enabling was not notified.
         if !state.is_running() || !queue.enable_notification(memory)? {
             return Ok(());
         }
+        queue.disable_notification(memory)?;
     }
+}
+
+/// Looks out for a request as long as that is worth it; whether there is one.
+fn look_out(state: &State, queue: &Queue, memory: &GuestMemoryMmap, lookout: &mut Lookout) -> Result<bool, Error> {
+    lookout.pause(monotonic_ns());
+    while state.is_running() && lookout.goes_on(monotonic_ns()) {
+        if queue.avail_idx(memory, Ordering::Acquire)?.0 != queue.next_avail() {
+            return Ok(true);
+        }
+        sched_yield();
+    }
+    Ok(false)
 }
 
 /// The next request, unless the device is to stop.

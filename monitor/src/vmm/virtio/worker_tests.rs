@@ -8,8 +8,8 @@ use proptest::{prop_assert, prop_oneof};
 use vm_memory::{GuestAddress, GuestMemoryMmap};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
-use super::serve;
-use crate::host::disk::{DiskFaults, DiskMode, DiskRole, OpenDisk};
+use super::{Lookout, serve};
+use crate::host::disk::{DiskFaults, DiskMode, DiskRole, OpenDisk, Sectors};
 use crate::vmm::virtio::block::Disk;
 use crate::vmm::virtio::state::{State, status};
 use crate::vmm::virtio::test_driver::{
@@ -54,7 +54,7 @@ impl Bench {
     }
 
     fn serve(&mut self) {
-        serve(&self.state, &self.memory, &mut self.disk);
+        serve(&self.state, &self.memory, &mut self.disk, &mut Lookout::default());
     }
 
     /// One request, served; its status byte and the bytes written.
@@ -165,7 +165,11 @@ fn a_disk_that_shrank_fails_beyond_its_end() {
 
 #[test]
 fn faults_hit_in_the_middle_of_a_request() {
-    let faults = DiskFaults { read_errors: vec![5..6], write_errors: vec![20..21], full_after_bytes: Some(2048) };
+    let faults = DiskFaults {
+        read_errors: vec![Sectors { first: 5, count: 1 }],
+        write_errors: vec![Sectors { first: 20, count: 1 }],
+        full_after_bytes: Some(2048),
+    };
     with_driver(Bench::new(DiskMode::ReadWrite, faults), |bench, driver| {
         let parts = |flags| [(DATA, 512, flags), (DATA + 512, 512, flags), (DATA + 1024, 512, flags)];
         driver.put(DATA, &[0xee; 1536]);
@@ -301,8 +305,17 @@ fn descriptor() -> impl Strategy<Value = Descriptor> {
     (address, bytes, flags, next).prop_map(|(address, bytes, flags, next)| Descriptor { address, bytes, flags, next })
 }
 
+/// Where two memories differ.
+fn differences(old: &[u8], new: &[u8]) -> impl Iterator<Item = u64> {
+    const LINE: usize = 512;
+    let lines = (0_u64..).step_by(LINE).zip(old.chunks(LINE).zip(new.chunks(LINE)));
+    lines.filter(|(_, (old, new))| old != new).flat_map(|(start, (old, new))| {
+        (start..).zip(old.iter().zip(new)).filter(|(_, (old, new))| old != new).map(|(offset, _)| offset)
+    })
+}
+
 proptest! {
-    #![proptest_config(proptest::test_runner::Config::with_cases(2000))]
+    #![proptest_config(proptest::test_runner::Config::with_cases(1000))]
     #[test]
     fn hostile_queues_touch_only_what_they_name(
         descriptors in prop::collection::vec(descriptor(), usize::from(SIZE)),
@@ -333,12 +346,12 @@ proptest! {
         let after = all(&memory);
         let used = SETUP.device_ring..SETUP.device_ring + 6 + 8 * u64::from(SIZE);
         for (region, start) in [(0, 0), (1, 0x2_0000_u64)] {
-            for (offset, (old, new)) in (0_u64..).zip(before[region].iter().zip(&after[region])) {
-                let address = start + offset;
+            for address in differences(&before[region], &after[region]).map(|offset| start + offset) {
                 let may_change = used.contains(&address) || descriptors.iter().any(|part| {
-                    part.flags & WRITE != 0 && address.checked_sub(part.address).is_some_and(|at| at < u64::from(part.bytes))
+                    let place = address.checked_sub(part.address);
+                    part.flags & WRITE != 0 && place.is_some_and(|place| place < u64::from(part.bytes))
                 });
-                prop_assert!(old == new || may_change, "{address:#x} changed");
+                prop_assert!(may_change, "{address:#x} changed");
             }
         }
         prop_assert!(bench.file.metadata().unwrap().len() == SECTORS * 512, "the disk keeps its size");

@@ -40,7 +40,7 @@ pub(crate) fn identity(mode: DiskMode) -> Identity {
 /// The configuration space of a disk of `sectors` sectors.
 pub(crate) fn config_space(sectors: u64) -> [u8; CONFIG_BYTES] {
     // A driver that keeps to both limits never exceeds what one request may carry.
-    let size_max = u32::try_from(MOST_BYTES).unwrap_or(u32::MAX) / MOST_DATA_PARTS >> 12 << 12;
+    let size_max = (u32::try_from(MOST_BYTES).unwrap_or(u32::MAX) / MOST_DATA_PARTS) & !0xfff;
     let block = u32::try_from(SECTOR_BYTES).unwrap_or(u32::MAX);
     let mut space = [0; CONFIG_BYTES];
     let mut put = |offset: usize, field: &[u8]| space[offset..offset + field.len()].copy_from_slice(field);

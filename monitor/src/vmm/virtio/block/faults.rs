@@ -3,7 +3,7 @@
 use std::io;
 use std::ops::Range;
 
-use crate::host::disk::{DiskFaults, SECTOR_BYTES};
+use crate::host::disk::DiskFaults;
 use crate::vmm::virtio::memory::Direction;
 
 /// The faults of one disk, and how far they are.
@@ -34,7 +34,7 @@ impl FaultPlan {
             Direction::Read => &self.faults.read_errors,
             Direction::Write => &self.faults.write_errors,
         };
-        let mut admitted = match bad.iter().filter_map(|sectors| first_bad(sectors, &transfer)).min() {
+        let mut admitted = match bad.iter().filter_map(|sectors| first_common(&sectors.bytes(), &transfer)).min() {
             None => Admitted { bytes, end: Ok(()) },
             Some(first) => {
                 let error = io::Error::from(rustix::io::Errno::IO);
@@ -54,17 +54,16 @@ impl FaultPlan {
     }
 }
 
-/// The first byte of `transfer` that lies in bad sectors.
-fn first_bad(sectors: &Range<u64>, transfer: &Range<u64>) -> Option<u64> {
-    let start = sectors.start.saturating_mul(SECTOR_BYTES).max(transfer.start);
-    let end = sectors.end.saturating_mul(SECTOR_BYTES).min(transfer.end);
-    (start < end).then_some(start)
+/// The first byte that lies in both ranges.
+fn first_common(one: &Range<u64>, other: &Range<u64>) -> Option<u64> {
+    let start = one.start.max(other.start);
+    (start < one.end.min(other.end)).then_some(start)
 }
 
 #[cfg(test)]
 mod tests {
     use super::FaultPlan;
-    use crate::host::disk::DiskFaults;
+    use crate::host::disk::{DiskFaults, Sectors};
     use crate::vmm::virtio::memory::Direction::{Read, Write};
     use std::io::ErrorKind;
 
@@ -83,8 +82,8 @@ mod tests {
     #[test]
     fn bad_sectors_end_a_transfer_in_its_middle() {
         let mut plan = FaultPlan::new(DiskFaults {
-            read_errors: vec![20..21, 10..12],
-            write_errors: vec![0..1],
+            read_errors: vec![Sectors { first: 20, count: 1 }, Sectors { first: 10, count: 2 }],
+            write_errors: vec![Sectors { first: 0, count: 1 }],
             ..DiskFaults::default()
         });
         let io = std::io::Error::from(rustix::io::Errno::IO).kind();
