@@ -5,6 +5,11 @@
 //! | 0..8   | [`EntryStatus`]; the driver writes [`EntryStatus::Pending`]   |
 //! | 8..16  | order: the entry covers `2^order` frames, at most 1 GiB      |
 //! | 16..64 | number of the first frame, aligned to the order             |
+//!
+//! The monitor writes the status and leaves the rest as it was; it looks at no status that a driver wrote. Entries are judged one
+//! after the other, each against the outcome of those before it, and a block stands or falls as a whole. The tests, of which the
+//! first that fails gives the status: order, alignment, range; GIVE then protection, given before, release; TAKE then given at all,
+//! target.
 
 use crate::units::{FRAME_SIZE, FrameCount, FrameNumber};
 
@@ -16,7 +21,7 @@ const _: () = assert!(CAPACITY * size_of::<u64>() == FRAME_SIZE);
 /// What became of one entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EntryStatus {
-    /// Not looked at yet.
+    /// Not looked at yet: no answer once the call has ended with [`crate::port::Status::Ok`].
     Pending,
     /// Given, or taken.
     Done,
@@ -26,15 +31,16 @@ pub enum EntryStatus {
     Misaligned,
     /// Refused: the order is above [`crate::units::MAX_ORDER`].
     BadOrder,
-    /// Refused: the block holds frames that the guest can't run without (its image, boot information, the batch page).
+    /// GIVE refused: part of the block lies below 1 MiB (where boot information is), in the image as loaded, or is the batch page of
+    /// this call. A guest has to keep its other vital frames out of a batch itself.
     Protected,
-    /// GIVE refused: part of the block was given before.
+    /// GIVE refused: part of the block is given already.
     AlreadyGiven,
-    /// TAKE refused: part of the block was never given.
+    /// TAKE refused: part of the block is the guest's.
     NotGiven,
-    /// TAKE refused: the guest would grow beyond its target.
+    /// TAKE refused: the guest would grow beyond its target. A smaller block behind it may still be done.
     NotGranted,
-    /// GIVE refused: the host could not release the memory.
+    /// GIVE refused: the host could not release the memory. The block is the guest's, its contents may be lost.
     ReleaseFailed,
 }
 

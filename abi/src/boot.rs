@@ -1,6 +1,6 @@
 //! What a guest and its monitor agree on while booting: progress marks and names in the device tree.
 
-/// The port that takes [`BootMark`]s, eight bits wide. Other machines ignore it.
+/// The port that takes [`BootMark`]s, eight bits wide; the first of each kind counts. Other machines ignore it.
 pub const MARK_PORT: u16 = 0xae58;
 
 /// The longest command line that a guest takes, in bytes.
@@ -21,7 +21,7 @@ pub const DATA_DISK_ID: &str = "data";
 /// What the disk for swapping answers.
 pub const SWAP_DISK_ID: &str = "swap";
 
-/// Property of `/cpus/cpu@0`: rate of the time stamp counter in Hz, 64 bits.
+/// Property of `/cpus/cpu@0`: rate of the time stamp counter in Hz, 64 bits, big-endian like all of the tree. Left out where unknown.
 pub const TSC_FREQUENCY: &str = "clock-frequency";
 
 /// Stages that a guest announces, so that start-up time can be measured from outside.

@@ -5,7 +5,7 @@
 
 use core::fmt;
 
-/// The exit port, 32 bits wide.
+/// The exit port, 32 bits wide. A monitor understands narrower writes too.
 pub const EXIT_PORT: u16 = 0xf4;
 
 /// Why a guest ended.

@@ -1,14 +1,17 @@
 //! The balloon port: one I/O port that a guest writes 32 bits to, with everything else in registers.
 //!
 //! A *call* is `out dx, eax` with `DX` = [`PORT`]. The monitor reads the registers while the guest stands still, acts, writes the
-//! reply into the same registers and lets the guest go on behind the `out`.
+//! reply into the same registers, all 64 bits of each, and lets the guest go on behind the `out`. Any other access to the port is no call
+//! and changes no register.
 //!
 //! | register | call                  | reply                                   |
 //! |----------|-----------------------|-----------------------------------------|
 //! | `RAX`    | [`Command`]           | [`Status`]                              |
-//! | `RDI`    | first argument        | result                                  |
+//! | `RDI`    | first argument        | result, 0 where there is none           |
 //! | `RSI`    | second argument       | the current target, in frames           |
-//! | `R8`     | third argument        | second result                           |
+//! | `R8`     | third argument        | second result, 0 where there is none    |
+//!
+//! Every reply carries the target, whatever its status. A call with another status than [`Status::Ok`] has done nothing.
 //!
 //! Commands carry a tag in their upper half, statuses never do: a machine without the port leaves `RAX` as it was, and the driver
 //! sees that nobody answered. The idea of a backdoor port is VMware's (Waldspurger, "Memory resource management in VMware ESX
@@ -28,13 +31,16 @@ const TAG: u64 = 0xae50_0000;
 pub enum Command {
     /// Begin. `RDI`: version | [`Features`] << 32; `RSI`: the guest's own floor in frames; `R8`: interrupt vector for target changes,
     /// 0 for none. Reply `RDI`: version | accepted features << 32; `R8`: the first frame of the *initial balloon*, which reaches
-    /// to the end of memory: those frames count as given from the start.
+    /// to the end of memory: those frames count as given from the start. Without one it is the number behind the last frame. A monitor
+    /// that refuses the version names its own in `RDI`.
     Hello,
-    /// Ask for the target (which every other reply carries too).
+    /// Ask for the target, and for nothing else.
     GetTarget,
-    /// Hand over the frames of a batch. `RDI`: guest-physical address of the batch page; `RSI`: entries. Reply `RDI`: frames given.
+    /// Hand over the frames of a batch. `RDI`: guest-physical address of the batch page; `RSI`: entries, 1 to
+    /// [`crate::batch::CAPACITY`]. Reply `RDI`: frames given, those of entries that are done. What they held is lost: they read as zero.
     Give,
-    /// Ask for the frames of a batch back. Registers as for [`Command::Give`].
+    /// Ask for the frames of a batch back, as far as the target allows. Registers as for [`Command::Give`]. Contents stay as they are:
+    /// zero, if the guest has not touched what it had given.
     Take,
     /// Leave statistics. `RDI`: guest-physical address of a [`crate::statistics::Statistics`] record, 8-byte aligned, within one page.
     Report,
@@ -67,19 +73,20 @@ impl Command {
 pub enum Status {
     /// The call was carried out; look at the entries of a batch for what became of each.
     Ok,
-    /// The command is none that this monitor knows.
+    /// The command is none that this monitor knows. Told apart before all else, HELLO included.
     UnknownCommand,
     /// HELLO named a version that this monitor does not speak.
     UnsupportedVersion,
     /// The guest has not said HELLO yet.
     NotGreeted,
-    /// The page that the call names is not wholly in guest memory, is misaligned, or is a frame that was given away.
+    /// What the call names by address is misaligned, is not guest memory or lies in a frame that was given away; or a record of
+    /// statistics crosses a page.
     BadPage,
     /// The batch has no entries, or more than fit a page.
     BadCount,
-    /// HELLO came a second time.
+    /// HELLO came again after one that succeeded.
     AlreadyGreeted,
-    /// An argument is out of its range (an interrupt vector below 32, a floor above memory).
+    /// An argument of HELLO is out of its range: an interrupt vector from 1 to 31 or above 255, a floor above memory.
     BadArgument,
 }
 

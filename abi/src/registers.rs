@@ -1,7 +1,9 @@
 //! The register page: one page of shared memory between the supervisor and one VMM process.
 //!
-//! It holds the *balloon register* (the target) and what the VMM process knows about its guest. Each word has one writer; readers
-//! take each word for itself, so no lock is needed and a process that dies in the middle harms nobody. Whoever needs to know *at
+//! It holds the *balloon register* (the target) and what the VMM process knows about its guest. Each word is written by one process:
+//! the magic number and the target by the supervisor, all else by the VMM process while it lives (then nothing is resident any
+//! more, and the supervisor says so). Readers take each word for itself, so words of two moments may stand side by side; no lock
+//! is needed, and a process that dies in the middle harms nobody. Whoever needs to know *at
 //! once* is told through a doorbell (the supervisor rings the guest's interrupt, the VMM process writes to its link).
 
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -19,11 +21,11 @@ pub struct RegisterPage {
     magic: AtomicU64,
     /// Written by the supervisor: how large the guest should be.
     target_frames: AtomicU64,
-    /// Written by the VMM process from here on: guest size, total less balloon.
+    /// Written by the VMM process from here on: guest size, total less balloon. 0 until it has published its first facts.
     size_frames: AtomicU64,
     balloon_frames: AtomicU64,
     resident_frames: AtomicU64,
-    /// Frames given so far, and taken so far.
+    /// Frames given so far, and taken so far; the initial balloon is not among them.
     given_frames: AtomicU64,
     taken_frames: AtomicU64,
     refused_entries: AtomicU64,
@@ -57,7 +59,7 @@ impl BootStage {
     pub const ALL: [Self; 5] = [Self::Process, Self::Machine, Self::Loaded, Self::Kernel, Self::Main];
 }
 
-/// What a VMM process measures itself, in one piece.
+/// What a VMM process measures itself. Read from a page, the fields may be of two moments.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Facts {
     /// Guest size: total memory less balloon.
@@ -70,9 +72,9 @@ pub struct Facts {
     pub given: FrameCount,
     /// Frames taken since the start.
     pub taken: FrameCount,
-    /// Batch entries refused since the start.
+    /// Batch entries not done since the start, failed releases included.
     pub refused_entries: u64,
-    /// Calls through the balloon port since the start.
+    /// Calls through the balloon port since the start, refused ones included.
     pub port_calls: u64,
     /// When the guest last used the balloon port, in nanoseconds of the monotonic clock; 0 for never.
     pub last_call_ns: u64,
@@ -143,7 +145,7 @@ impl RegisterPage {
         }
     }
 
-    /// Publishes the balloon's figures, everything in [`Facts`] but `resident`, which has a writer of its own.
+    /// Publishes the balloon's figures, everything in [`Facts`] but `resident`, which is measured at other times.
     pub fn set_balloon_facts(&self, facts: &Facts) {
         let write = |word: &AtomicU64, value| word.store(value, Ordering::Release);
         write(&self.size_frames, facts.size.0);

@@ -31,7 +31,7 @@ pub struct Statistics {
     pub small_faults: u64,
     /// Allocations that failed for want of memory.
     pub allocation_failures: u64,
-    /// Entries that the monitor refused.
+    /// Entries of the driver's calls that did not come back as done.
     pub refused_entries: u64,
     /// Frames per second that the driver allows itself.
     pub rate_frames_per_s: u64,

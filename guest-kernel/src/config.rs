@@ -41,5 +41,8 @@ pub(crate) const DEFLATE_WAIT_NS: u64 = 2_000_000_000;
 /// The driver looks after its balloon at least this often.
 pub(crate) const BALLOON_PERIOD_NS: u64 = 1_000_000_000;
 
+/// How long an ending guest waits for its last report to be made.
+pub(crate) const REPORT_PATIENCE_NS: u64 = 100_000_000;
+
 /// Changed statistics are reported at most this often, unless somebody waits for memory.
 pub(crate) const REPORT_SPACING_NS: u64 = 50_000_000;

@@ -48,6 +48,7 @@ macro_rules! line {
 
 /// Reports an exception that nothing resolves, and ends the guest.
 pub(crate) fn exception(frame: &TrapFrame, address: Option<u64>) -> ! {
+    stop_preemption();
     let name = usize::try_from(frame.vector).ok().and_then(|vector| NAMES.get(vector)).unwrap_or(&"reserved");
     match address {
         Some(address) => line!("exception: {name} at {address:#x}, error code {:#x}", frame.error_code),
@@ -75,8 +76,7 @@ pub(crate) fn bad_machine(reason: impl core::fmt::Display) -> ! {
 
 #[panic_handler]
 fn panic(info: &PanicInfo<'_>) -> ! {
-    // Nothing may run after the panic, a preempting thread least of all.
-    core::mem::forget(cpu::UpcallMask::new());
+    stop_preemption();
     match info.location() {
         Some(place) => line!("panicked at {}:{}: {}", place.file(), place.line(), info.message()),
         None => line!("panicked: {}", info.message()),
@@ -86,6 +86,11 @@ fn panic(info: &PanicInfo<'_>) -> ! {
     unsafe { asm!("mov {}, rbp", out(reg) frame, options(nomem, nostack, preserves_flags)) };
     backtrace(0, frame);
     machine_ports::exit(GuestExit::Panic)
+}
+
+/// From here on no other thread runs: one that ended the guest well would hide what has happened.
+fn stop_preemption() {
+    core::mem::forget(cpu::UpcallMask::new());
 }
 
 fn registers(frame: &TrapFrame) {

@@ -9,7 +9,8 @@ use serde::Serialize;
 use crate::scheduler::Reading;
 use crate::supervisor::{GuestOutcome, Outcome};
 
-/// Time between samples at first.
+/// Time between samples at first. Samples stand on a grid, the first look of each cell: so all guests are seen at the same looks, and
+/// what they held at one moment can be added up.
 const PACE_MS: u64 = 100;
 /// Samples at which every second one is dropped and the pace halved: a report covers days as well as seconds.
 const LIMIT: usize = 36_000;
@@ -56,16 +57,13 @@ impl Default for Samples {
 impl Samples {
     /// Keeps `sample` if it is time for one.
     pub fn record(&mut self, sample: Sample) {
-        if self.samples.last().is_some_and(|last| sample.ms < last.ms.saturating_add(self.pace_ms)) {
+        let cell = |sample: &Sample, pace_ms| sample.ms / pace_ms;
+        if self.samples.last().is_some_and(|last| cell(last, self.pace_ms) == cell(&sample, self.pace_ms)) {
             return;
         }
         if self.samples.len() == LIMIT {
-            let mut place = 0;
-            self.samples.retain(|_| {
-                place += 1;
-                place % 2 == 1
-            });
             self.pace_ms *= 2;
+            self.samples.dedup_by_key(|sample| cell(sample, self.pace_ms));
         }
         self.samples.push(sample);
     }
@@ -88,6 +86,7 @@ struct GuestReport<'a> {
     spawn_to_main_ms: Option<f64>,
     samples: &'a Samples,
     app: AppReport,
+    allocation_failures: u64,
     exit: String,
 }
 
@@ -124,6 +123,7 @@ impl<'a> GuestReport<'a> {
             spawn_to_main_ms: guest.spawn_to_main.map(|span| span.as_secs_f64() * 1e3),
             samples: &guest.samples,
             app: AppReport { verified_bytes: guest.verified_bytes, errors: guest.app_errors },
+            allocation_failures: guest.allocation_failures,
             exit: guest.ending.reason.to_string(),
         }
     }
@@ -155,7 +155,7 @@ mod tests {
     #[test]
     fn the_report_has_the_published_shape() {
         let mut samples = Samples::default();
-        [20, 40, 119, 120].into_iter().for_each(|ms| samples.record(sample(ms)));
+        [20, 40, 99, 100, 119, 120].into_iter().for_each(|ms| samples.record(sample(ms)));
         let guest = GuestOutcome {
             name: "alpha".into(),
             contract: Contract { min: FrameCount::from_mib(64), max: FrameCount::from_mib(512) },
@@ -163,6 +163,7 @@ mod tests {
             samples,
             verified_bytes: 77,
             app_errors: 0,
+            allocation_failures: 3,
             ending: Ending { reason: EndReason::Stopped, details: Vec::new() },
         };
         let outcome = Outcome {
@@ -182,8 +183,8 @@ mod tests {
                 "pool_mib": 768, "moved_mib": 0, "peak_resident_mib": 2, "violations": 0,
                 "guests": [{
                     "name": "alpha", "min_mib": 64, "max_mib": 512, "spawn_to_main_ms": 4.25,
-                    "samples": [sample_at(20), sample_at(120)],
-                    "app": {"verified_bytes": 77, "errors": 0}, "exit": "stopped",
+                    "samples": [sample_at(20), sample_at(100)],
+                    "app": {"verified_bytes": 77, "errors": 0}, "allocation_failures": 3, "exit": "stopped",
                 }],
             })
         );

@@ -1,13 +1,19 @@
 //! The `aerostat` command, run as a user runs it.
 
-use std::ffi::OsStr;
-use std::fs::{self, File};
-use std::process::{Command, ExitStatus, Stdio};
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
+
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use tempfile::TempDir;
 
 use crate::environment::aerostat;
-use crate::guest::DEADLINE;
+use crate::guest::{DEADLINE, POLL};
+use crate::log_file::LogFile;
 
 /// What a run of the command left behind.
 #[derive(Debug)]
@@ -24,25 +30,90 @@ pub struct Output {
 ///
 /// # Panics
 /// When it can't be started or does not end in time.
+#[track_caller]
 pub fn run<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> Output {
-    let folder = tempfile::tempdir().expect("a temporary folder can be made");
-    let (stdout, stderr) = (folder.path().join("stdout"), folder.path().join("stderr"));
-    let sink = |path| File::create(path).expect("a file can be made in a fresh temporary folder");
-    let mut command = Command::new(aerostat());
-    command.args(arguments).stdin(Stdio::null()).stdout(sink(&stdout)).stderr(sink(&stderr));
-    let mut process = command.spawn().unwrap_or_else(|error| panic!("starting {command:?}: {error}"));
-    let text = |path| fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
-    let start = Instant::now();
-    let status = loop {
-        if let Some(status) = process.try_wait().expect("a child that was not reaped can be waited for") {
-            break status;
+    run_through(&[], arguments)
+}
+
+/// Runs `aerostat` with `arguments` to its end, by way of the command `wrapper`, which is to become the command that its last
+/// arguments name.
+///
+/// # Panics
+/// When it can't be started or does not end in time.
+#[track_caller]
+pub fn run_through<A: AsRef<OsStr>>(wrapper: &[&str], arguments: impl IntoIterator<Item = A>) -> Output {
+    let mut words: Vec<OsString> = wrapper.iter().map(OsString::from).collect();
+    words.push(aerostat().into());
+    words.extend(arguments.into_iter().map(|argument| argument.as_ref().to_owned()));
+    let mut running = Running::start(&words);
+    running.wait_for_end();
+    running.output().expect("it has ended")
+}
+
+/// The command while it runs, in a process group of its own, as a shell starts it. Killed when dropped.
+#[derive(Debug)]
+pub struct Running {
+    process: Child,
+    status: Option<ExitStatus>,
+    stdout: LogFile,
+    stderr: LogFile,
+    _folder: TempDir,
+}
+
+impl Running {
+    /// Starts the program that `words` begin with.
+    #[track_caller]
+    pub(crate) fn start(words: &[OsString]) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder can be made");
+        let [stdout, stderr] = ["stdout", "stderr"].map(|name| LogFile::new(folder.path().join(name)));
+        let sink = |path: &Path| File::create(path).expect("a file can be made in a fresh temporary folder");
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]).stdin(Stdio::null()).process_group(0);
+        command.stdout(sink(stdout.path())).stderr(sink(stderr.path()));
+        let process = command.spawn().unwrap_or_else(|error| panic!("starting {command:?}: {error}"));
+        Self { process, status: None, stdout, stderr, _folder: folder }
+    }
+
+    pub(crate) fn pid(&self) -> Pid {
+        Pid::from_child(&self.process)
+    }
+
+    pub(crate) fn stdout(&self) -> String {
+        self.stdout.text()
+    }
+
+    /// What it left behind, if it has ended.
+    pub(crate) fn output(&mut self) -> Option<Output> {
+        if self.status.is_none() {
+            self.status = self.process.try_wait().expect("a child that was not reaped can be waited for");
         }
-        if start.elapsed() > DEADLINE {
-            let _ = process.kill();
-            let _ = process.wait();
-            panic!("{command:?} did not end in time\nstdout:\n{}\nstderr:\n{}", text(&stdout), text(&stderr));
+        self.status.map(|status| Output { status, stdout: self.stdout.text(), stderr: self.stderr.text() })
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(self.pid(), signal).expect("a child that was not reaped can be sent a signal");
+    }
+
+    /// Sends a signal to all that is in the process group, as a terminal does.
+    pub(crate) fn signal_group(&self, signal: Signal) {
+        kill_process_group(self.pid(), signal).expect("a child that was not reaped is in its group");
+    }
+
+    #[track_caller]
+    fn wait_for_end(&mut self) {
+        let start = Instant::now();
+        while self.output().is_none() {
+            let (stdout, stderr) = (self.stdout.text(), self.stderr.text());
+            assert!(start.elapsed() < DEADLINE, "it did not end in time\nstdout:\n{stdout}\nstderr:\n{stderr}");
+            thread::sleep(POLL);
         }
-        thread::sleep(Duration::from_millis(2));
-    };
-    Output { status, stdout: text(&stdout), stderr: text(&stderr) }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Both fail only for a process that has ended and was reaped.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
 }

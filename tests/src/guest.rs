@@ -19,7 +19,7 @@ use crate::qemu::QemuGuest;
 /// How long a wait may take. Far beyond what anything needs, as a loaded machine that emulates may be slow.
 pub const DEADLINE: Duration = Duration::from_secs(60);
 /// How often a wait looks.
-const POLL: Duration = Duration::from_millis(2);
+pub(crate) const POLL: Duration = Duration::from_millis(2);
 
 /// What a guest runs on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

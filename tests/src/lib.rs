@@ -4,17 +4,24 @@
 //! guest's log, for values in its register page and for its end: always for something reported, never for time to pass. Every wait
 //! has a deadline, and whatever goes wrong panics with the guest's whole log. A guest that is dropped is ended.
 //!
-//! [`environment`] says where images lie, [`image`] makes broken ones, [`command`] runs the `aerostat` command itself.
+//! [`environment`] says where images lie, [`image`] makes broken ones, [`command`] runs the `aerostat` command itself, and [`fleet`]
+//! runs a fleet by it and waits for what it prints. [`without_kvm`] hides the host's KVM; a test that can't run here says so by [`skip()`].
 //! The images are one tiny kernel per behaviour, in `tests/guests`.
 
 mod clock;
 pub mod command;
 pub mod environment;
+pub mod fleet;
 mod guest;
 pub mod image;
 mod kvm;
 mod log_file;
+mod process;
 mod qemu;
+mod skip;
+pub mod without_kvm;
 
 pub use clock::monotonic_ns;
 pub use guest::{DEADLINE, Guest, Machine, Plan};
+pub use process::Vmm;
+pub use skip::skip;

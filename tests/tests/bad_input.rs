@@ -6,6 +6,8 @@ use std::path::Path;
 use aerostat_tests::command::{self, Output};
 use aerostat_tests::environment::guest_image;
 use aerostat_tests::image::{Flaw, broken};
+use aerostat_tests::skip;
+use aerostat_tests::without_kvm::{KvmFlaw, wrapper};
 use tempfile::TempDir;
 
 /// A fleet of one guest; the tests replace a part of it.
@@ -91,6 +93,28 @@ fn unknown_option() {
     assert!(output.stderr.contains("--no-such-option"), "{output:?}");
 }
 
+#[test]
+fn no_kvm() {
+    refuse_host(KvmFlaw::Missing, &["there is no /dev/kvm", "enable virtualization"]);
+}
+
+#[test]
+fn kvm_for_others_only() {
+    refuse_host(KvmFlaw::NotPermitted, &["/dev/kvm may not be opened", "add this user to the group"]);
+}
+
+/// Expects a good fleet to be refused on a host that has `flaw`.
+#[track_caller]
+fn refuse_host(flaw: KvmFlaw, words: &[&str]) {
+    let Some(wrapper) = wrapper(flaw) else {
+        return skip("this machine allows no mount namespaces, so /dev/kvm can't be hidden");
+    };
+    let folder = fresh_folder();
+    let fleet = FLEET.replace("IMAGE", &guest_image("boot").display().to_string());
+    let words = [words, &["`cargo xtask test --no-kvm`", "QEMU"]].concat();
+    expect_refusal(&up_through(&wrapper, folder.path(), &fleet), &words);
+}
+
 /// Expects the fleet with an image that has `flaw` to be refused.
 #[track_caller]
 fn refuse_image(flaw: Flaw, words: &[&str]) {
@@ -117,9 +141,15 @@ fn fresh_folder() -> TempDir {
 
 /// Runs a fleet from a file of this text.
 fn up(folder: &Path, fleet: &str) -> Output {
+    up_through(&[], folder, fleet)
+}
+
+/// The same by way of another command.
+fn up_through(wrapper: &[&str], folder: &Path, fleet: &str) -> Output {
     let file = folder.join("fleet.toml");
     fs::write(&file, fleet).expect("a file can be made in a fresh temporary folder");
-    command::run(["up".as_ref(), file.as_os_str(), "--headless".as_ref(), "--seconds".as_ref(), "1".as_ref()])
+    let options = ["--headless", "--seconds", "1"].map(AsRef::as_ref);
+    command::run_through(wrapper, [&["up".as_ref(), file.as_os_str()], &options[..]].concat())
 }
 
 /// Expects exit code 2 and one line that contains all `words`.

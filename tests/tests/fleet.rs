@@ -1,51 +1,152 @@
-//! A fleet from end to end, as a user runs it: memory moves between guests, and every byte that they read back is right.
+//! A fleet from end to end, as a user runs it: memory moves between guests, every byte that they read back is right, and the report
+//! says what it promises.
 
+use std::collections::BTreeMap;
 use std::fs;
+use std::time::Duration;
 
-use aerostat_tests::command;
+use aerostat_tests::DEADLINE;
 use aerostat_tests::environment::app_image;
+use aerostat_tests::fleet::{FleetPlan, Member, Run};
 use serde_json::Value;
 
+/// A guest that walks through `phases`.
+fn walker<'a>(name: &'a str, max_mib: u64, phases: &'a str) -> Member<'a> {
+    Member { name, image: app_image("memwalk"), min_mib: 48, max_mib, command_line: phases }
+}
+
 /// Two guests whose demands alternate and fit the pool only together: what one grows by, the other must have given.
-const FLEET: &str = r#"
-pool = "256M"
-
-[[guest]]
-name = "ebb"
-image = "IMAGE"
-min = "48M"
-max = "192M"
-command_line = "phases=128M:2s,24M:2s repeat"
-
-[[guest]]
-name = "flow"
-image = "IMAGE"
-min = "48M"
-max = "192M"
-command_line = "phases=24M:2s,128M:2s repeat"
-"#;
+fn tides() -> FleetPlan {
+    FleetPlan::pool_mib(256).with(&walker("ebb", 192, "phases=128M:2s,24M:2s repeat")).with(&walker(
+        "flow",
+        192,
+        "phases=24M:2s,128M:2s repeat",
+    ))
+}
 
 #[test]
 fn memory_moves_and_stays_right() {
-    let folder = tempfile::tempdir().expect("a temporary folder can be made");
-    let (fleet, report) = (folder.path().join("fleet.toml"), folder.path().join("report.json"));
-    fs::write(&fleet, FLEET.replace("IMAGE", &app_image("memwalk").display().to_string()))
-        .expect("a file can be made in a fresh temporary folder");
-    let options = ["--headless", "--seconds", "8", "--report"].map(AsRef::as_ref);
-    let output = command::run([&["up".as_ref(), fleet.as_os_str()], &options[..], &[report.as_os_str()]].concat());
-    assert!(output.status.success(), "{output:?}");
+    let run = tides().up(Some(Duration::from_secs(8))).wait_for_end(DEADLINE);
+    run.expect_exit_code(0);
+    let report = run.report();
+    assert!(report["moved_mib"].as_u64() > Some(0), "no memory moved\n{run}");
+    assert_eq!(report["violations"], 0, "{run}");
+    run.expect_unharmed("ebb");
+    run.expect_unharmed("flow");
+    expect_published_shape(&report);
+    expect_consistent_samples(&report, &run);
+}
 
-    let text = fs::read_to_string(&report).unwrap_or_else(|error| panic!("no report ({error}): {output:?}"));
-    let report: Value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
-    let number = |pointer: &str| {
-        report.pointer(pointer).and_then(Value::as_u64).unwrap_or_else(|| panic!("no {pointer}: {text}"))
-    };
-    assert!(number("/moved_mib") > 0, "no memory moved: {text}");
-    assert_eq!(number("/violations"), 0, "{text}");
-    let guests = report["guests"].as_array().unwrap_or_else(|| panic!("no guests: {text}"));
-    assert_eq!(guests.len(), 2, "{text}");
-    for guest in 0..guests.len() {
-        assert_eq!(number(&format!("/guests/{guest}/app/errors")), 0, "{text}");
-        assert!(number(&format!("/guests/{guest}/app/verified_bytes")) > 0, "{text}");
+/// A guest that ends by itself has had its last figures reported: the final phase is read back only at the very end.
+#[test]
+fn the_last_figures_of_a_guest_count() {
+    let plan = FleetPlan::pool_mib(128).with(&walker("brief", 96, "phases=64M:50ms"));
+    let run = plan.up(None).wait_for_end(DEADLINE);
+    run.expect_exit_code(0);
+    let verified = run.report()["guests"][0]["app"]["verified_bytes"].as_u64();
+    assert!(verified >= Some(64 << 20), "not all of 64 MiB was verified\n{run}");
+}
+
+/// Three guests that want twice the pool for good: each gets its fair share and goes on with what it has.
+#[test]
+fn demand_beyond_the_pool_for_good() {
+    const NAMES: [&str; 3] = ["first", "second", "third"];
+    const POOL_MIB: u64 = 288;
+    let plan = FleetPlan::pool_mib(POOL_MIB);
+    // An allocation waits two seconds for memory before it fails: the phase has room for two that fail, with a walk between.
+    let plan = NAMES.iter().fold(plan, |plan, name| plan.with(&walker(name, 224, "phases=192M:7s")));
+    let mut fleet = plan.up(None);
+    for name in NAMES {
+        let line = fleet.wait_for_line(&[&format!("  {name} "), " of 192 MiB, short of memory"]);
+        // Who asked first keeps what it already uses: a balloon takes only what a guest can do without.
+        let share = POOL_MIB / 3;
+        for count in ["guest size ", "target "] {
+            let mib = mib_behind(&line, count);
+            let is_fair = (share * 3 / 4..=share * 3 / 2).contains(&mib);
+            assert!(is_fair, "{name} has {count}{mib} of a fair share of {share}: {line}");
+        }
     }
+    let run = fleet.wait_for_end(DEADLINE);
+    run.expect_exit_code(0);
+    assert_eq!(run.report()["violations"], 0, "{run}");
+    for name in NAMES {
+        run.expect_unharmed(name);
+        let failures = run.guest(name)["allocation_failures"].as_u64();
+        assert!(failures > Some(0), "{name} told of no failed allocation\n{run}");
+    }
+}
+
+/// The number of MiB that follows `count` in a printed line.
+#[track_caller]
+fn mib_behind(line: &str, count: &str) -> u64 {
+    let number = line.split(count).nth(1).and_then(|rest| rest.split(' ').next()?.parse().ok());
+    number.unwrap_or_else(|| panic!("no {count:?}: {line}"))
+}
+
+/// Expects every key that the example in `docs/report.md` has, with a value of the same kind, and no others.
+#[track_caller]
+fn expect_published_shape(report: &Value) {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/report.md");
+    let page = fs::read_to_string(path).unwrap_or_else(|error| panic!("{path}: {error}"));
+    let example = page.split("```json").nth(1).and_then(|rest| rest.split("```").next());
+    let example = example.unwrap_or_else(|| panic!("{path} has no example"));
+    let example: Value = serde_json::from_str(example).unwrap_or_else(|error| panic!("{path}: {error}"));
+    expect_same_shape(&example, report, "");
+}
+
+#[track_caller]
+fn expect_same_shape(example: &Value, found: &Value, place: &str) {
+    match (example, found) {
+        (Value::Object(example), Value::Object(found)) => {
+            let keys = |object: &serde_json::Map<String, Value>| object.keys().cloned().collect::<Vec<_>>();
+            assert_eq!(keys(example), keys(found), "keys of {place:?}");
+            for (key, value) in example {
+                expect_same_shape(value, &found[key], &format!("{place}/{key}"));
+            }
+        }
+        (Value::Array(example), Value::Array(found)) => {
+            assert!(!found.is_empty(), "{place} is empty");
+            found.iter().for_each(|element| expect_same_shape(&example[0], element, place));
+        }
+        (Value::String(_), Value::String(_)) | (Value::Number(_), Value::Number(_)) => {}
+        _ => panic!("{place} is {found}, not as {example}"),
+    }
+}
+
+/// Expects samples in the order of time, at most a pool of resident memory at every moment, and sizes that fit each other.
+#[track_caller]
+fn expect_consistent_samples(report: &Value, run: &Run) {
+    let number = |value: &Value, key: &str| value[key].as_u64().unwrap_or_else(|| panic!("no {key}: {value}"));
+    let mut resident_at: BTreeMap<u64, u64> = BTreeMap::new();
+    for guest in report["guests"].as_array().unwrap_or_else(|| panic!("no guests\n{run}")) {
+        let samples = guest["samples"].as_array().unwrap_or_else(|| panic!("no samples: {guest}"));
+        let times: Vec<u64> = samples.iter().map(|sample| number(sample, "ms")).collect();
+        assert!(times.windows(2).all(|pair| pair[0] < pair[1]), "{times:?}");
+        for sample in samples {
+            *resident_at.entry(number(sample, "ms")).or_default() += number(sample, "resident_mib");
+            let (size, balloon) = (number(sample, "size_mib"), number(sample, "balloon_mib"));
+            // Each is rounded down.
+            assert!(number(guest, "max_mib") - (size + balloon) <= 1, "size and balloon are all memory: {sample}");
+        }
+    }
+    let pool = number(report, "pool_mib");
+    for (ms, resident) in &resident_at {
+        assert!(*resident <= pool, "{resident} MiB resident of a pool of {pool} MiB at {ms} ms\n{run}");
+    }
+    let most = resident_at.values().max().copied();
+    assert!(most <= Some(number(report, "peak_resident_mib") + 2), "no sample exceeds the peak but by rounding\n{run}");
+    let all_guests = report["guests"].as_array().map_or(0, Vec::len);
+    let shared = resident_at.len() * all_guests;
+    let samples: usize = report["guests"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|guest| guest["samples"].as_array())
+        .map(Vec::len)
+        .sum();
+    assert!(
+        samples * 10 >= shared * 9,
+        "guests are sampled at the same looks: {samples} samples at {} times\n{run}",
+        resident_at.len()
+    );
 }

@@ -1,7 +1,7 @@
 //! `test`: the host tests, then guests under KVM, then the same guests under QEMU's emulation.
 //!
 //! Guests are booted by the integration tests of `aerostat-tests`, which learn from the environment where everything lies. They
-//! are named `kvm::…` and `qemu::…` where a behaviour is shown on both machines; all others need KVM.
+//! are named `kvm::…` and `qemu::…` where a behaviour is shown on both machines; all others need KVM. So do the monitor's own.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -14,11 +14,12 @@ use clap::Args;
 use crate::cargo::{cargo, expect_success, shown};
 use crate::{build, tools};
 
-const PACKAGE: &str = "aerostat-tests";
+/// The packages whose test files are named below.
+const PACKAGES: [&str; 2] = ["aerostat-tests", "aerostat"];
 /// Test files that need no machine at all.
 const COMMAND_LINE: [&str; 1] = ["bad_input"];
 /// Test files whose tests boot guests under KVM.
-const KVM: [&str; 4] = ["behaviours", "balloon", "isolation", "fleet"];
+const KVM: [&str; 6] = ["vmm", "behaviours", "balloon", "isolation", "fleet", "fleet_faults"];
 /// Test files whose tests boot guests under QEMU.
 const QEMU: [&str; 1] = ["behaviours"];
 
@@ -95,7 +96,10 @@ impl Bench {
 
     /// The command that runs the tests in `files`, all but those of a machine.
     fn boots(&self, files: &[&str], skipped: Option<&str>) -> Command {
-        let mut command = cargo(["test", "--no-fail-fast", "-p", PACKAGE]);
+        let mut command = cargo(["test", "--no-fail-fast"]);
+        for package in PACKAGES {
+            command.args(["-p", package]);
+        }
         for file in files {
             command.args(["--test", file]);
         }

@@ -32,7 +32,7 @@ struct AppHeap;
 // layout passed to `dealloc` is the one of the allocation, so both sides choose the same way.
 unsafe impl GlobalAlloc for AppHeap {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        if has_own_region(&layout) { allocate_region(&layout) } else { SMALL.lock().allocate(layout) }
+        if has_own_region(&layout) { allocate_region(&layout) } else { allocate_small(layout) }
     }
 
     /// Fresh regions read as zero: large zeroed allocations cost nothing until they are touched.
@@ -88,17 +88,27 @@ struct HeapRegion {
 // SAFETY: the pointer names the heap's end, nobody's thread-local data; all use is under the lock of `SMALL`.
 unsafe impl Send for SmallObjects {}
 
-impl SmallObjects {
-    fn allocate(&mut self, layout: Layout) -> *mut u8 {
-        loop {
-            // SAFETY: the global allocator is never asked for zero bytes.
-            if let Some(pointer) = unsafe { self.talc.try_allocate(layout) } {
-                return pointer.as_ptr();
-            }
-            if self.grow(layout.size() + layout.align()).is_none() {
-                return core::ptr::null_mut();
-            }
+/// Allocates a small object, growing the heap if need be. Memory is promised before the heap is locked, as that may take its time.
+fn allocate_small(layout: Layout) -> *mut u8 {
+    loop {
+        if let Some(pointer) = SMALL.lock().allocate(layout) {
+            return pointer.as_ptr();
         }
+        // A page more than asked for leaves room for talc's own words beside the object.
+        let bytes = (layout.size() + layout.align()) as u64 + FRAME_BYTES;
+        let Ok(room) = mm::Promise::for_region(bytes.next_multiple_of(HEAP_STEP_BYTES)) else {
+            return core::ptr::null_mut();
+        };
+        if !SMALL.lock().grow(room) {
+            return core::ptr::null_mut();
+        }
+    }
+}
+
+impl SmallObjects {
+    fn allocate(&mut self, layout: Layout) -> Option<NonNull<u8>> {
+        // SAFETY: the global allocator is never asked for zero bytes.
+        unsafe { self.talc.try_allocate(layout) }
     }
 
     fn free(&mut self, pointer: *mut u8, layout: Layout) {
@@ -107,23 +117,22 @@ impl SmallObjects {
         self.shrink();
     }
 
-    /// Adds room for at least `bytes`; `None` when memory is out.
-    fn grow(&mut self, bytes: usize) -> Option<()> {
-        // A page more than asked for leaves room for talc's own words beside the object.
-        let more = (bytes as u64 + FRAME_BYTES).next_multiple_of(HEAP_STEP_BYTES);
+    /// Adds the promised room; `false` when there are no addresses for it.
+    fn grow(&mut self, room: mm::Promise) -> bool {
+        let bytes = room.bytes();
         let pointer = |address: u64| core::ptr::with_exposed_provenance_mut::<u8>(to_usize(address));
         let Some(region) = &mut self.region else {
-            let start = mm::map_region(APP_HEAP, more).ok()?;
+            let Ok(start) = mm::map_promised(APP_HEAP, room) else { return false };
             // SAFETY: the region is mapped on touch and nobody else's.
-            let claimed_end = unsafe { self.talc.claim(pointer(start), to_usize(more)) }?;
-            self.region = Some(HeapRegion { start, end: start + more, claimed_end });
-            return Some(());
+            let Some(claimed_end) = (unsafe { self.talc.claim(pointer(start), to_usize(bytes)) }) else { return false };
+            self.region = Some(HeapRegion { start, end: start + bytes, claimed_end });
+            return true;
         };
-        mm::resize_region(region.start, region.end + more).ok()?;
-        region.end += more;
+        mm::extend_region(region.start, room);
+        region.end += bytes;
         // SAFETY: the heap's end is the one that talc last returned, and the new memory belongs to the region.
         region.claimed_end = unsafe { self.talc.extend(region.claimed_end, pointer(region.end)) };
-        Some(())
+        true
     }
 
     /// Gives the free end of the heap back once it is several steps long.
@@ -140,9 +149,8 @@ impl SmallObjects {
         // SAFETY: as above; what lies behind the returned end is talc's no more.
         if let Some(end) = unsafe { self.talc.truncate(region.claimed_end, new_end) } {
             region.claimed_end = end;
-            if mm::resize_region(region.start, keep).is_ok() {
-                region.end = keep;
-            }
+            mm::shrink_region(region.start, keep);
+            region.end = keep;
         }
     }
 }

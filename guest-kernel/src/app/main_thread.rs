@@ -5,6 +5,7 @@ use aerostat_abi::boot::BootMark;
 use aerostat_abi::exit::GuestExit;
 use spin::Once;
 
+use crate::balloon;
 use crate::boot::{CommandLine, Machine};
 use crate::drivers::machine_ports;
 use crate::report;
@@ -46,5 +47,6 @@ extern "C" fn run(_: u64) {
         Outcome::Success => GuestExit::Success,
         Outcome::Failure => GuestExit::Failure,
     };
+    balloon::flush_report();
     machine_ports::exit(exit)
 }

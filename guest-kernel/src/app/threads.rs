@@ -3,26 +3,38 @@
 
 extern crate alloc;
 
-use alloc::boxed::Box;
-use alloc::sync::Arc;
+use alloc::alloc::{alloc, dealloc};
+use core::alloc::Layout;
 use core::fmt;
+use core::ptr::NonNull;
+use core::sync::atomic::{AtomicU32, Ordering, fence};
 
-use crate::sync::SpinLock;
-use crate::thread::{self, Event, Priority, SpawnError, sleep_until};
+use crate::thread::{self, Event, Mutex, Priority, SpawnError, sleep_until};
 use crate::time::Instant;
 
-type Work = Box<dyn FnOnce() + Send>;
-
-/// Where a thread leaves its result.
+/// What thread and handle share: freed by whoever lets go last. Allocated by hand, as a full heap must be an error and not a panic.
 struct Packet<T> {
-    result: SpinLock<Option<T>>,
+    owners: AtomicU32,
+    result: Mutex<Option<T>>,
     done: Event,
+}
+
+/// The packet, and before the thread has begun its work too.
+#[repr(C)]
+struct Parcel<T, W> {
+    packet: Packet<T>,
+    work: Option<W>,
 }
 
 /// A running thread's result to be.
 pub struct JoinHandle<T> {
-    packet: Arc<Packet<T>>,
+    packet: NonNull<Packet<T>>,
+    /// Frees the parcel, whose whole type only `spawn` knows.
+    free: unsafe fn(NonNull<Packet<T>>),
 }
+
+// SAFETY: the handle gives access to a `T` that another thread made, and to nothing else.
+unsafe impl<T: Send> Send for JoinHandle<T> {}
 
 impl<T> fmt::Debug for JoinHandle<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -34,12 +46,21 @@ impl<T> JoinHandle<T> {
     /// Waits for the thread's result.
     #[must_use]
     pub fn join(self) -> T {
+        // SAFETY: the handle is one of the packet's owners.
+        let packet = unsafe { self.packet.as_ref() };
         loop {
-            if let Some(result) = self.packet.result.lock().take() {
+            if let Some(result) = packet.result.lock().take() {
                 return result;
             }
-            self.packet.done.wait(None);
+            packet.done.wait(None);
         }
+    }
+}
+
+impl<T> Drop for JoinHandle<T> {
+    fn drop(&mut self) {
+        // SAFETY: the handle is one of the packet's owners, and gone after this.
+        unsafe { (self.free)(self.packet) };
     }
 }
 
@@ -47,32 +68,59 @@ impl<T> JoinHandle<T> {
 ///
 /// # Errors
 /// [`SpawnError`]; `work` is dropped then.
-pub fn spawn<T: Send + 'static>(
+pub fn spawn<T: Send + 'static, W: FnOnce() -> T + Send + 'static>(
     name: &'static str,
-    work: impl FnOnce() -> T + Send + 'static,
+    work: W,
 ) -> Result<JoinHandle<T>, SpawnError> {
-    let packet = Arc::new(Packet { result: SpinLock::new(None), done: Event::new() });
-    let for_thread = packet.clone();
-    let work: Work = Box::new(move || {
-        let result = work();
-        *for_thread.result.lock() = Some(result);
-        for_thread.done.signal();
-    });
-    let address = Box::into_raw(Box::new(work));
-    let spawned = thread::spawn_entry(name, Priority::Application, run, address.expose_provenance() as u64);
+    // SAFETY: a parcel is not of size zero.
+    let parcel = NonNull::new(unsafe { alloc(Layout::new::<Parcel<T, W>>()) }).ok_or(SpawnError::OutOfMemory)?;
+    let parcel = parcel.cast::<Parcel<T, W>>();
+    let packet = Packet { owners: AtomicU32::new(2), result: Mutex::new(None), done: Event::new() };
+    // SAFETY: just allocated with this layout, and nobody else's.
+    unsafe { parcel.write(Parcel { packet, work: Some(work) }) };
+    let address = parcel.as_ptr().expose_provenance() as u64;
+    let handle = JoinHandle { packet: parcel.cast(), free: let_go::<T, W> };
+    let spawned = thread::spawn_entry(name, Priority::Application, run::<T, W>, address);
     if let Err(error) = spawned {
-        // SAFETY: no thread has received the address.
-        drop(unsafe { Box::from_raw(address) });
+        // SAFETY: the thread that was to be the second owner does not exist.
+        unsafe { let_go::<T, W>(handle.packet) };
         return Err(error);
     }
-    Ok(JoinHandle { packet })
+    Ok(handle)
 }
 
-extern "C" fn run(address: u64) {
-    let work = core::ptr::with_exposed_provenance_mut::<Work>(aerostat_abi::units::to_usize(address));
-    // SAFETY: `spawn` made the address from a box and passed it to this thread alone.
-    let work = unsafe { Box::from_raw(work) };
-    work();
+extern "C" fn run<T: Send + 'static, W: FnOnce() -> T + Send + 'static>(address: u64) {
+    let pointer = core::ptr::with_exposed_provenance_mut::<Parcel<T, W>>(aerostat_abi::units::to_usize(address));
+    // SAFETY: `spawn` made the address from a parcel and passed it to this thread alone, as one of its two owners.
+    let parcel = unsafe { NonNull::new_unchecked(pointer) };
+    // SAFETY: the work is this thread's alone; the handle knows the packet only.
+    let work = unsafe { &mut (*pointer).work }.take();
+    // SAFETY: as an owner.
+    let packet = unsafe { parcel.cast::<Packet<T>>().as_ref() };
+    if let Some(work) = work {
+        let result = work();
+        *packet.result.lock() = Some(result);
+        packet.done.signal();
+    }
+    // SAFETY: this thread is an owner, and does not look again.
+    unsafe { let_go::<T, W>(parcel.cast()) };
+}
+
+/// Gives up one ownership of the parcel around `packet`; the last one frees it.
+///
+/// # Safety
+/// The packet is the beginning of a `Parcel<T, W>`, and the caller is one of its owners and won't use it again.
+unsafe fn let_go<T, W>(packet: NonNull<Packet<T>>) {
+    // SAFETY: an owner keeps the packet alive.
+    if unsafe { packet.as_ref() }.owners.fetch_sub(1, Ordering::Release) > 1 {
+        return;
+    }
+    fence(Ordering::Acquire);
+    let parcel = packet.cast::<Parcel<T, W>>();
+    // SAFETY: the last owner drops what is left in the parcel.
+    unsafe { parcel.drop_in_place() };
+    // SAFETY: allocated in `spawn` with this layout.
+    unsafe { dealloc(parcel.as_ptr().cast(), Layout::new::<Parcel<T, W>>()) };
 }
 
 /// Sleeps for so many milliseconds.

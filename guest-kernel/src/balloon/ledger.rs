@@ -65,3 +65,6 @@ impl Ledger {
         self.frames.validate()
     }
 }
+
+#[cfg(test)]
+mod tests;

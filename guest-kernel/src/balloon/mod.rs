@@ -10,7 +10,7 @@ mod port;
 mod rate;
 
 #[cfg(target_os = "none")]
-pub(crate) use machine::{interrupt, report_soon, size, start, words};
+pub(crate) use machine::{flush_report, interrupt, report_soon, size, start, words};
 
 #[cfg(target_os = "none")]
 mod machine {
@@ -24,10 +24,12 @@ mod machine {
     use super::ledger::Ledger;
     use super::port::Port;
     use super::rate::{Rate, RateLimits};
-    use crate::config::{BALLOON_PERIOD_NS, DEFLATE_WAIT_NS, GUEST_FLOOR, REPORT_SPACING_NS};
+    use crate::boot::Machine;
+    use crate::config::{BALLOON_PERIOD_NS, DEFLATE_WAIT_NS, GUEST_FLOOR, REPORT_PATIENCE_NS, REPORT_SPACING_NS};
     use crate::mm::carve::Carver;
     use crate::mm::ladder::Deflator;
     use crate::mm::{self, Block, BlockSize, FRAMES, Purpose};
+    use crate::report;
     use crate::sync::SpinLock;
     use crate::thread::{self, Event, Priority};
     use crate::time::Instant;
@@ -43,14 +45,20 @@ mod machine {
     /// The target may have changed; the statistics have.
     static TARGET_CHANGED: AtomicBool = AtomicBool::new(false);
     static REPORT_DUE: AtomicBool = AtomicBool::new(false);
+    /// Somebody waits for the report to be made, and is told through the event.
+    static FLUSH: AtomicBool = AtomicBool::new(false);
+    static REPORTED: Event = Event::new();
+
+    /// The driver's thread has begun its work.
+    static IS_RUNNING: AtomicBool = AtomicBool::new(false);
 
     /// The driver between [`start`] and its thread.
     static STARTING: SpinLock<Option<(Driver, Port)>> = SpinLock::new(None);
 
     /// Greets the monitor, takes the initial balloon over and starts the driver's thread. Without a port, the guest simply keeps
     /// its memory.
-    pub(crate) fn start(has_port: bool, books: &mut Carver) {
-        if !has_port {
+    pub(crate) fn start(machine: &Machine, books: &mut Carver) {
+        if !machine.has_balloon_port {
             return;
         }
         let Some((port, welcome)) = Port::open(GUEST_FLOOR) else {
@@ -58,9 +66,13 @@ mod machine {
             return;
         };
         let total = mm::total_frames();
-        let end = mm::memory_end();
-        let mut ledger = Ledger::new(huge_frames(end), books);
-        claim_initial_balloon(&mut ledger, welcome.initial_balloon..end);
+        let mut ledger = Ledger::new(huge_frames(mm::memory_end()), books);
+        for range in &*machine.memory {
+            let frames = FrameNumber::containing(range.start)..FrameNumber::containing(range.end);
+            if !claim_given(&mut ledger, frames.start.max(welcome.initial_balloon)..frames.end) {
+                report::bad_machine("the first grant is not in whole huge frames, or too small for the kernel");
+            }
+        }
         IN_BALLOON.store(ledger.len().0, Ordering::Relaxed);
         log::debug!("balloon: {} of {total} to begin with, target {}", ledger.len(), welcome.target);
         let driver = Driver::new(ledger, Rate::new(RateLimits::DEFAULT, Instant::now()), total, GUEST_FLOOR);
@@ -80,14 +92,15 @@ mod machine {
         to_usize(end.0.div_ceil(HUGE_FRAMES))
     }
 
-    /// Claims the frames that count as given from the start, holes aside.
-    fn claim_initial_balloon(ledger: &mut Ledger, range: Range<FrameNumber>) {
-        let first = huge_frames(range.start) as u64;
-        for huge in first..huge_frames(range.end) as u64 {
-            if let Some(block) = FRAMES.lock().claim_huge(FrameNumber(huge * HUGE_FRAMES)) {
-                ledger.put(block);
-            }
+    /// Claims frames that count as given from the start; says whether all of them could be had.
+    fn claim_given(ledger: &mut Ledger, range: Range<FrameNumber>) -> bool {
+        let mut frame = range.start;
+        while frame < range.end {
+            let Some(block) = FRAMES.lock().claim_huge(frame) else { return false };
+            ledger.put(block);
+            frame = FrameNumber(frame.0 + HUGE_FRAMES);
         }
+        true
     }
 
     /// Balloon size.
@@ -108,24 +121,46 @@ mod machine {
         }
     }
 
+    /// Has the latest figures reported before it returns, if there is anybody to report to.
+    pub(crate) fn flush_report() {
+        if !IS_RUNNING.load(Ordering::Relaxed) {
+            return;
+        }
+        let deadline = Instant::now().after(REPORT_PATIENCE_NS);
+        FLUSH.store(true, Ordering::Relaxed);
+        REPORT_DUE.store(true, Ordering::Relaxed);
+        WAKE.signal();
+        while FLUSH.load(Ordering::Relaxed) && Instant::now() < deadline {
+            REPORTED.wait(Some(deadline));
+        }
+    }
+
     /// The driver's thread.
     extern "C" fn run(_: u64) {
         let Some((mut driver, mut port)) = STARTING.lock().take() else { return };
+        IS_RUNNING.store(true, Ordering::Relaxed);
         let mut reported = Instant::default();
         driver.refresh(&mut port);
         loop {
-            let mut next = driver.step(&mut port, &mut KernelMemory, Instant::now());
-            while next == Next::Continue {
-                next = driver.step(&mut port, &mut KernelMemory, Instant::now());
-            }
-            if IN_BALLOON.swap(driver.ledger.len().0, Ordering::Relaxed) > driver.ledger.len().0 {
-                MEMORY_CAME.signal();
-            }
+            let next = loop {
+                let next = driver.step(&mut port, &mut KernelMemory, Instant::now());
+                if IN_BALLOON.swap(driver.ledger.len().0, Ordering::Relaxed) > driver.ledger.len().0 {
+                    MEMORY_CAME.signal();
+                }
+                if next != Next::Continue {
+                    break next;
+                }
+            };
             let now = Instant::now();
-            let is_due = now >= reported.after(REPORT_SPACING_NS) || WANTED.load(Ordering::Relaxed) > 0;
+            let is_flush = FLUSH.load(Ordering::Relaxed);
+            let is_due = is_flush || now >= reported.after(REPORT_SPACING_NS) || WANTED.load(Ordering::Relaxed) > 0;
             if is_due && (REPORT_DUE.swap(false, Ordering::Relaxed) || now >= reported.after(BALLOON_PERIOD_NS)) {
                 reported = now;
                 port.report(&statistics(&driver));
+                if is_flush {
+                    FLUSH.store(false, Ordering::Relaxed);
+                    REPORTED.signal();
+                }
                 driver.refresh(&mut port);
                 continue;
             }
@@ -182,17 +217,23 @@ mod machine {
     struct Balloon;
 
     impl Deflator for Balloon {
-        fn wait_for(&self, missing: FrameCount, patience: &mut Option<Instant>) -> bool {
+        fn wait_for(&self, wanted: FrameCount, missing: FrameCount, patience: &mut Option<Instant>) -> bool {
             let deadline = *patience.get_or_insert_with(|| Instant::now().after(DEFLATE_WAIT_NS));
             if IN_BALLOON.load(Ordering::Relaxed) < missing.0 || Instant::now() >= deadline {
                 return false;
             }
-            WANTED.fetch_add(missing.0, Ordering::Relaxed);
+            WANTED.fetch_add(wanted.0, Ordering::Relaxed);
             REPORT_DUE.store(true, Ordering::Relaxed);
             WAKE.signal();
             MEMORY_CAME.wait(Some(deadline));
-            WANTED.fetch_sub(missing.0, Ordering::Relaxed);
+            WANTED.fetch_sub(wanted.0, Ordering::Relaxed);
             true
+        }
+
+        fn memory_came(&self) {
+            if WANTED.load(Ordering::Relaxed) > 0 {
+                MEMORY_CAME.signal();
+            }
         }
     }
 }

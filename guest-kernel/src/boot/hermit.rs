@@ -44,6 +44,7 @@ fn describe(tree: &Fdt<'_>) -> Result<Machine, MachineError> {
         .and_then(|node| node.property(TSC_FREQUENCY))
         .and_then(|property| property.value.try_into().ok())
         .map(u64::from_be_bytes);
+    machine.is_memory_zeroed = true;
     machine.has_balloon_port = tree.find_compatible(&[BALLOON_COMPATIBLE]).is_some();
     Ok(machine)
 }

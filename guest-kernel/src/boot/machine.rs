@@ -25,6 +25,8 @@ pub(crate) struct Machine {
     pub(crate) tsc_hz: Option<u64>,
     /// I/O port of the serial device, where named.
     pub(crate) serial_port: Option<u16>,
+    /// Whether memory that nobody has written reads as zero: so our own monitor hands it over, while firmware may have used it.
+    pub(crate) is_memory_zeroed: bool,
     /// Whether the monitor announces the balloon port.
     pub(crate) has_balloon_port: bool,
 }
@@ -64,7 +66,8 @@ impl Machine {
         if memory.total() < MIN_MEMORY {
             return Err(MachineError::TooSmall);
         }
-        Ok(Self { memory, command_line, tsc_hz: None, serial_port: None, has_balloon_port: false })
+        let is_memory_zeroed = false;
+        Ok(Self { memory, command_line, tsc_hz: None, serial_port: None, is_memory_zeroed, has_balloon_port: false })
     }
 
     /// All memory, in frames.
@@ -100,7 +103,8 @@ impl MemoryMap {
             let end = if range.start < hole { range.end.min(hole) } else { range.end };
             let start =
                 if range.start >= hole { range.start.max(hole + layout::BOOT_IDENTITY_END) } else { range.start };
-            let whole = start.next_multiple_of(FRAME_BYTES)..end - end % FRAME_BYTES;
+            let Some(start) = start.checked_next_multiple_of(FRAME_BYTES) else { continue };
+            let whole = start..(end - end % FRAME_BYTES).min(layout::IDENTITY_END);
             if whole.is_empty() {
                 continue;
             }

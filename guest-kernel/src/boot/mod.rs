@@ -59,7 +59,7 @@ mod entry {
         log::debug!("memory: {} in {} ranges", machine.total_frames(), machine.memory.len());
         thread::start(); // this becomes the idle thread
         nub::enable_interrupts();
-        balloon::start(machine.has_balloon_port, &mut books);
+        balloon::start(&machine, &mut books);
         app::start(machine);
         thread::idle()
     }

@@ -18,6 +18,8 @@ use crate::config::FAULT_AROUND_PAGES;
 pub(crate) struct Region {
     /// First byte and the byte behind the last, whole pages.
     pub(crate) range: Range<u64>,
+    /// Where the next region's distance begins: behind `range` while pages that were given up are still on their way out.
+    pub(crate) taken_end: u64,
     /// Frames of the region's promise that no page has drawn yet.
     pub(crate) promise: FrameCount,
 }
@@ -96,18 +98,27 @@ impl Regions {
     /// no such gap or the kernel heap is full.
     pub(crate) fn insert(&mut self, within: Range<u64>, bytes: u64, promise: FrameCount) -> Option<u64> {
         let mut start = within.start;
-        let mut index = self.list.partition_point(|region| region.range.end <= start);
+        let mut index = self.list.partition_point(|region| region.taken_end <= start);
         while let Some(next) = self.list.get(index) {
             if next.range.start >= start.checked_add(bytes)?.checked_add(HUGE_BYTES)? {
                 break;
             }
-            start = next.range.end.next_multiple_of(HUGE_BYTES) + HUGE_BYTES;
+            start = next.taken_end.next_multiple_of(HUGE_BYTES) + HUGE_BYTES;
             index += 1;
         }
         let end = start.checked_add(bytes).filter(|&end| end <= within.end)?;
         self.list.try_reserve(1).ok()?;
-        self.list.insert(index, Region { range: start..end, promise });
+        self.list.insert(index, Region { range: start..end, taken_end: end, promise });
         Some(start)
+    }
+
+    /// Ends the region that begins at `start` earlier, and returns what it gives up. Those addresses stay taken until the caller
+    /// says otherwise: a region that began among pages on their way out would find them mapped, and then lose them.
+    pub(crate) fn shorten(&mut self, start: u64, end: u64) -> Option<Range<u64>> {
+        let region = self.list.iter_mut().find(|region| region.range.start == start && region.range.end > end)?;
+        let given_up = end..region.range.end;
+        region.range.end = end;
+        Some(given_up)
     }
 
     /// Takes out the region that begins at `start`.
@@ -128,7 +139,7 @@ mod tests {
     const BASE: u64 = 0x4100_0000_0000;
 
     fn region(bytes: u64) -> Region {
-        Region { range: BASE..BASE + bytes, promise: FrameCount(0) }
+        Region { range: BASE..BASE + bytes, taken_end: BASE + bytes, promise: FrameCount(0) }
     }
 
     #[test]
@@ -153,6 +164,21 @@ mod tests {
     fn outside_every_region_is_a_violation_and_a_mapped_page_is_fine() {
         assert_eq!(resolve(None, 0xdead_0000, Slot::Empty, false), Resolution::Violation);
         assert_eq!(resolve(Some(&region(HUGE_BYTES)), BASE, Slot::Huge, true), Resolution::AlreadyMapped);
+    }
+
+    #[test]
+    fn what_a_region_gives_up_stays_taken_until_it_is_gone() {
+        let mut regions = Regions::new();
+        let insert = |regions: &mut Regions| regions.insert(BASE..BASE + (1 << 30), HUGE_BYTES, FrameCount(0)).unwrap();
+        let first = insert(&mut regions);
+        assert_eq!(regions.shorten(first + 4096, first), None, "no region begins there");
+        assert_eq!(regions.shorten(first, first), Some(first..first + HUGE_BYTES));
+        assert_eq!(regions.shorten(first, first), None, "only one can end it");
+        assert_eq!(regions.find(first), None);
+        let second = insert(&mut regions);
+        assert_eq!(second, first + 2 * HUGE_BYTES);
+        assert!(regions.remove(first).is_some());
+        assert_eq!(insert(&mut regions), first);
     }
 
     proptest! {

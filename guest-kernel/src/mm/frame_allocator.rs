@@ -50,6 +50,8 @@ pub(crate) struct FrameAllocator {
     states: &'static mut [u64],
     promised: u64,
     floor: u64,
+    /// What is in memory that nobody has used yet.
+    untouched: Contents,
 }
 
 impl FrameAllocator {
@@ -74,6 +76,7 @@ impl FrameAllocator {
             states: carver.take(state_words(huge)),
             promised: 0,
             floor: floor.0,
+            untouched: Contents::Zero,
         };
         allocator.free.fill();
         let end = FrameNumber(huge as u64 * HUGE_FRAMES);
@@ -82,6 +85,11 @@ impl FrameAllocator {
             allocator.exclude(range.start..range.end.min(end));
         }
         allocator
+    }
+
+    /// Memory that nobody has used yet may hold anything: firmware ran here before.
+    pub(crate) fn distrust_untouched(&mut self) {
+        self.untouched = Contents::Unknown;
     }
 
     /// Marks frames as never to be handed out.
@@ -212,7 +220,7 @@ impl FrameAllocator {
         let first = self.free.remove_whole(huge).expect("the caller found it wholly free");
         self.backed.remove(huge);
         self.set_state(huge, state.with_whole().with_backing());
-        let contents = if state.is_backed() { Contents::Unknown } else { Contents::Zero };
+        let contents = if state.is_backed() { Contents::Unknown } else { self.untouched };
         Block::from_number(first, BlockSize::Huge, contents)
     }
 
@@ -229,7 +237,7 @@ impl FrameAllocator {
         self.backed.remove(huge);
         self.set_state(huge, state.with_used(1).with_backing());
         let frame = self.free.take_from_partial()?;
-        let contents = if state.is_backed() { Contents::Unknown } else { Contents::Zero };
+        let contents = if state.is_backed() { Contents::Unknown } else { self.untouched };
         Some(Block::from_number(frame, BlockSize::Frame, contents))
     }
 

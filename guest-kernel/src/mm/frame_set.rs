@@ -193,3 +193,6 @@ fn position(frame: FrameNumber) -> (usize, usize) {
     let number = to_usize(frame.0);
     (number / HUGE, number % HUGE)
 }
+
+#[cfg(test)]
+mod tests;

@@ -13,9 +13,11 @@ use crate::time::Instant;
 
 /// Whoever can make the host give memory back: the balloon driver.
 pub(crate) trait Deflator: Sync {
-    /// Asks the host for `missing` frames more and waits until frames may have become free; `false` when there is no hope left.
-    /// `patience` is the moment at which an allocation gives up: `None` in its first call, for the deflator to set.
-    fn wait_for(&self, missing: FrameCount, patience: &mut Option<Instant>) -> bool;
+    /// Tells the host that somebody waits for `wanted` frames, and waits until some may have become free; `false` when there is no
+    /// hope left, as the balloon does not even hold the `missing` ones. `patience` is the moment at which an allocation gives up: `None` in its first call, for the deflator to set.
+    fn wait_for(&self, wanted: FrameCount, missing: FrameCount, patience: &mut Option<Instant>) -> bool;
+    /// Frames have become free inside the guest.
+    fn memory_came(&self);
 }
 
 static DEFLATOR: Once<&'static dyn Deflator> = Once::new();
@@ -24,6 +26,13 @@ static FAILURES: AtomicU64 = AtomicU64::new(0);
 /// Wires the balloon in.
 pub(crate) fn set_deflator(deflator: &'static dyn Deflator) {
     DEFLATOR.call_once(|| deflator);
+}
+
+/// Lets whoever waits for memory look again.
+pub(crate) fn memory_came() {
+    if let Some(deflator) = DEFLATOR.get() {
+        deflator.memory_came();
+    }
 }
 
 /// Allocations that failed since boot.
@@ -39,7 +48,7 @@ pub(crate) fn promise(frames: FrameCount) -> Result<(), OutOfMemory> {
     let mut patience = None;
     loop {
         let Err(missing) = FRAMES.lock().promise(frames) else { return Ok(()) };
-        if !DEFLATOR.get().is_some_and(|deflator| deflator.wait_for(missing, &mut patience)) {
+        if !DEFLATOR.get().is_some_and(|deflator| deflator.wait_for(frames, missing, &mut patience)) {
             FAILURES.fetch_add(1, Ordering::Relaxed);
             return Err(OutOfMemory);
         }

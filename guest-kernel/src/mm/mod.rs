@@ -117,55 +117,98 @@ impl Space {
     }
 }
 
+/// Frames set aside for a region, owned: void again when dropped, unless a region has taken it over.
+#[derive(Debug)]
+pub(crate) struct Promise {
+    frames: FrameCount,
+    bytes: u64,
+}
+
+impl Promise {
+    /// A promise for `bytes` more of a region, rounded up to whole pages. May wait for the host.
+    ///
+    /// # Errors
+    /// [`OutOfMemory`] when it can't be made.
+    pub(crate) fn for_region(bytes: u64) -> Result<Self, OutOfMemory> {
+        let bytes = bytes.max(1).checked_next_multiple_of(FRAME_BYTES).ok_or(OutOfMemory)?;
+        let frames = Region::promise_for(bytes);
+        ladder::promise(frames)?;
+        Ok(Self { frames, bytes })
+    }
+
+    /// Bytes of the region that it is for.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// The frames, now the caller's to draw and to end.
+    fn take_over(self) -> FrameCount {
+        let frames = self.frames;
+        core::mem::forget(self);
+        frames
+    }
+}
+
+impl Drop for Promise {
+    fn drop(&mut self) {
+        FRAMES.lock().end_promise(self.frames);
+    }
+}
+
 /// Makes a region of at least `bytes` bytes in `within`: promised now, found when touched. Returns its first address.
 ///
 /// # Errors
 /// [`OutOfMemory`] when the promise can't be made.
 pub(crate) fn map_region(within: Range<u64>, bytes: u64) -> Result<u64, OutOfMemory> {
-    let bytes = bytes.max(1).checked_next_multiple_of(FRAME_BYTES).ok_or(OutOfMemory)?;
-    let promise = Region::promise_for(bytes);
-    ladder::promise(promise)?;
-    let start = SPACE.lock().regions.insert(within, bytes, promise);
-    if start.is_none() {
-        FRAMES.lock().end_promise(promise);
-    }
-    start.ok_or(OutOfMemory)
+    map_promised(within, Promise::for_region(bytes)?)
+}
+
+/// Makes a region in `within` out of a promise. Returns its first address.
+///
+/// # Errors
+/// [`OutOfMemory`] when there are no addresses for it.
+pub(crate) fn map_promised(within: Range<u64>, promise: Promise) -> Result<u64, OutOfMemory> {
+    let start = SPACE.lock().regions.insert(within, promise.bytes, promise.frames).ok_or(OutOfMemory)?;
+    promise.take_over();
+    Ok(start)
 }
 
 /// Ends the region that begins at `start`: its memory is free again, its promise void.
 pub(crate) fn unmap_region(start: u64) {
+    let Some(range) = SPACE.lock().regions.shorten(start, start) else { return };
+    release(range);
     let Some(region) = SPACE.lock().regions.remove(start) else { return };
-    release(region.range);
     FRAMES.lock().end_promise(region.promise);
+    ladder::memory_came();
 }
 
-/// Moves the end of the region at `start` to `end`: promised if it grows, given back if it shrinks.
-///
-/// # Errors
-/// [`OutOfMemory`] when the promise can't be made; the region is unchanged then.
-pub(crate) fn resize_region(start: u64, end: u64) -> Result<(), OutOfMemory> {
-    let Some(old) = SPACE.lock().regions.find(start).cloned() else { return Err(OutOfMemory) };
-    let (before, after) = (Region::promise_for(old.range.end - start), Region::promise_for(end - start));
-    if end >= old.range.end {
-        let more = after.saturating_sub(before);
-        ladder::promise(more)?;
-        if let Some(region) = SPACE.lock().regions.find_mut(start) {
-            region.range.end = end;
-            region.promise = region.promise.saturating_add(more);
-        }
-        return Ok(());
-    }
-    if let Some(region) = SPACE.lock().regions.find_mut(start) {
-        region.range.end = end;
-    }
-    let returned = release(end..old.range.end);
-    let surplus = before.saturating_sub(after).saturating_sub(returned);
+/// Moves the end of the region at `start` up by what was promised. Whoever extends a region has left it room. The old end is a
+/// multiple of 2 MiB: its last slot has a page table promised already.
+pub(crate) fn extend_region(start: u64, promise: Promise) {
     let mut space = SPACE.lock();
     if let Some(region) = space.regions.find_mut(start) {
+        debug_assert!(region.range.end.is_multiple_of(HUGE_BYTES), "a region that ends within a slot is not extended");
+        region.range.end += promise.bytes;
+        region.taken_end = region.range.end;
+        region.promise = region.promise.saturating_add(promise.take_over());
+    }
+}
+
+/// Moves the end of the region at `start` down to `end` and gives back what lay behind. The new end is a multiple of 2 MiB: a huge
+/// page is never cut, and a page table goes with the last of its pages.
+pub(crate) fn shrink_region(start: u64, end: u64) {
+    debug_assert!(end > start && end.is_multiple_of(HUGE_BYTES), "a region can't end at {end:#x}");
+    let Some(range) = SPACE.lock().regions.shorten(start, end) else { return };
+    let given_up = Region::promise_for(range.end - start).saturating_sub(Region::promise_for(end - start));
+    let surplus = given_up.saturating_sub(release(range));
+    let mut space = SPACE.lock();
+    if let Some(region) = space.regions.find_mut(start) {
+        region.taken_end = end;
         region.promise = region.promise.saturating_sub(surplus);
     }
     FRAMES.lock().end_promise(surplus);
-    Ok(())
+    drop(space);
+    ladder::memory_came();
 }
 
 /// Unmaps `range`, which no region covers any more, and frees what was mapped there; says how many frames that were.
@@ -253,3 +296,8 @@ pub(crate) fn total_frames() -> FrameCount {
 pub(crate) fn memory_end() -> FrameNumber {
     EXTENT.get().map_or(FrameNumber(0), |extent| extent.end)
 }
+
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;

@@ -149,6 +149,12 @@ impl PageTables {
                         entry.set_flags(entry.flags() - PageTableFlags::PRESENT);
                     }
                 }
+                // A table with nothing in force goes with its pages: the CPU may remember the way to it, too.
+                if let Some(entry) = self.existing_slot_entry_mut(address)
+                    && !table_at(frame_of(entry)).iter().any(|page| page.flags().contains(PageTableFlags::PRESENT))
+                {
+                    entry.set_flags(entry.flags() - PageTableFlags::PRESENT);
+                }
             }
         }
     }
@@ -165,16 +171,20 @@ impl PageTables {
             }
             return;
         }
+        let table = table_at(frame_of(entry));
         for page in (address..end).step_by(FRAME_SIZE) {
-            let revoked =
-                |entry: &&mut PageTableEntry| !entry.is_unused() && !entry.flags().contains(PageTableFlags::PRESENT);
-            if let Some(entry) = self.page_entry_mut(page).filter(revoked) {
-                give_back(take(entry, BlockSize::Frame));
+            let page = &mut table[index(page, 0)];
+            if !page.is_unused() && !page.flags().contains(PageTableFlags::PRESENT) {
+                give_back(take(page, BlockSize::Frame));
             }
         }
-        let Some(entry) = self.existing_slot_entry_mut(address) else { return };
-        if table_at(frame_of(entry)).iter().all(PageTableEntry::is_unused) {
+        if entry.flags().contains(PageTableFlags::PRESENT) {
+            return; // some of its pages remain
+        }
+        if table.iter().all(PageTableEntry::is_unused) {
             give_back(take(entry, BlockSize::Frame));
+        } else {
+            entry.set_flags(entry.flags() | PageTableFlags::PRESENT);
         }
     }
 

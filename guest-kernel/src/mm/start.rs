@@ -36,10 +36,16 @@ pub(crate) fn start(machine: &Machine, more_words: fn(FrameNumber) -> usize) -> 
     let mut reserved = [const { FrameNumber(0)..FrameNumber(0) }; MAX_RESERVED];
     let count = reserved_ranges(machine, tables_end, end, &mut reserved);
     let pointer = core::ptr::with_exposed_provenance_mut::<u64>(to_usize(books.start));
-    // SAFETY: the range lies in memory behind the image, where nothing else is, and memory that nobody used reads as zero.
+    // SAFETY: the range lies in memory behind the image, where nothing else is; any bits are words, and they are zeroed below unless they are zero.
     let words = unsafe { core::slice::from_raw_parts_mut(pointer, words) };
+    if !machine.is_memory_zeroed {
+        words.fill(0);
+    }
     let mut carver = Carver::new(words);
-    let allocator = FrameAllocator::new(FrameCount(end.0), &reserved[..count], KERNEL_FLOOR, &mut carver);
+    let mut allocator = FrameAllocator::new(FrameCount(end.0), &reserved[..count], KERNEL_FLOOR, &mut carver);
+    if !machine.is_memory_zeroed {
+        allocator.distrust_untouched();
+    }
     FRAMES.lock().allocator = Some(allocator);
     EXTENT.call_once(|| Extent { total: machine.total_frames(), end });
     Ok(carver)

@@ -36,10 +36,11 @@ nub_call:
     or qword ptr gs:[{pending}], \bit
     mov eax, {end_of_interrupt}
     mov dword ptr [rax], 0
-    cmp qword ptr gs:[{mask}], 0
-    jne 1f
     test byte ptr [rsp + 16], 3         # the nub itself was halted: it looks at what is pending
     jz 1f
+    mov qword ptr [rsp + 40], {user_data} # an exception's change of stacks may have nulled SS: IRETQ would refuse it
+    cmp qword ptr gs:[{mask}], 0
+    jne 1f
     mov rax, [rsp + 8]
     sub rax, offset exception_stubs     # an exception stub has not come to masking yet
     cmp rax, offset exception_stubs_size
@@ -57,7 +58,10 @@ interrupt nub_balloon, {balloon}
 .balign 16
 .global nub_spurious
 nub_spurious:
-    iretq
+    test byte ptr [rsp + 8], 3
+    jz 1f
+    mov qword ptr [rsp + 32], {user_data}
+1:  iretq
 
 # A fault inside the nub, or something no guest causes: end the machine, saying so. On FATAL_IST.
 .balign 16

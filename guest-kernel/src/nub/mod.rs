@@ -20,7 +20,8 @@ use crate::layout::LOCAL_APIC;
 
 /// Ring-3 selectors. They are Linux's own on purpose: a KVM without hardware virtualization runs ring 3 on the host's descriptors,
 /// and only with equal values is a ring-3 `iretq` native.
-const USER_CODE: u16 = 0x33;
+pub(crate) const USER_CODE: u16 = 0x33;
+pub(crate) const USER_DATA: u16 = 0x2b;
 const KERNEL_CODE: u16 = 0x08;
 
 /// Interrupt vectors that the nub turns into upcalls, and the bits they set in [`CpuBlock::pending`].
@@ -46,7 +47,7 @@ const IST_STACK_BYTES: usize = 4096;
 global_asm!(
     include_str!("boot.s"),
     gdt_tss = const 0x18,
-    user_data = const 0x2b,
+    user_data = const USER_DATA,
     user_code = const USER_CODE,
     flags = const 0x0002,
     tss_limit = const size_of::<TaskState>() - 1,
@@ -60,6 +61,7 @@ global_asm!(
     mask = const offset_of!(CpuBlock, mask),
     pending = const offset_of!(CpuBlock, pending),
     upcall_rip = const offset_of!(CpuBlock, upcall_rip),
+    user_data = const USER_DATA,
     end_of_interrupt = const LOCAL_APIC + 0xb0,
     timer = const TIMER_PENDING,
     balloon = const BALLOON_PENDING,

@@ -25,14 +25,14 @@ mod machine {
     use core::ops::Range;
     use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-    use aerostat_abi::units::{FRAME_BYTES, to_usize};
+    use aerostat_abi::units::{FRAME_BYTES, FrameCount, to_usize};
 
     use super::table::{Priority, Table, ThreadId};
     use crate::config::{APP_STACK_BYTES, KERNEL_STACK_BYTES, MAX_THREADS, TIME_SLICE_NS};
     use crate::cpu;
     use crate::drivers::apic;
     use crate::layout::{STACK_SLOT_BYTES, STACKS};
-    use crate::mm::{BlockSize, FRAMES, Purpose, SPACE};
+    use crate::mm::{BlockSize, FRAMES, OutOfMemory, Purpose, SPACE, ladder};
     use crate::nub;
     use crate::sync::{SpinGuard, SpinLock};
     use crate::time::Instant;
@@ -118,20 +118,40 @@ mod machine {
         entry: extern "C" fn(u64),
         argument: u64,
     ) -> Result<ThreadId, SpawnError> {
-        let thread = SCHEDULER.lock().table.add(name, priority).ok_or(SpawnError::TooManyThreads)?;
         let bytes = if priority == Priority::Kernel { KERNEL_STACK_BYTES } else { APP_STACK_BYTES };
+        // Promised like any memory, so that stacks can't eat what page tables need; and before a place is taken, as it may wait.
+        let mut promise = FrameCount::from_bytes_ceil(bytes);
+        ladder::promise(promise).map_err(|OutOfMemory| SpawnError::OutOfMemory)?;
+        let spawned = spawn_promised(&Spawn { name, priority, entry, argument, stack_bytes: bytes }, &mut promise);
+        FRAMES.lock().end_promise(promise);
+        spawned
+    }
+
+    /// What a thread is made from.
+    struct Spawn {
+        name: &'static str,
+        priority: Priority,
+        entry: extern "C" fn(u64),
+        argument: u64,
+        stack_bytes: u64,
+    }
+
+    /// Starts a thread with a stack out of `promise`, of which the rest stays the caller's.
+    fn spawn_promised(spawn: &Spawn, promise: &mut FrameCount) -> Result<ThreadId, SpawnError> {
+        let added = SCHEDULER.lock().table.add(spawn.name, spawn.priority);
+        let thread = added.ok_or(SpawnError::TooManyThreads)?;
         let existing = SCHEDULER.lock().contexts[thread.index()].stack.clone();
         // A stack that is too small for its next thread grows downwards, into its slot.
         let top = STACKS.start + (u64::from(thread.0) + 1) * STACK_SLOT_BYTES;
         let mapped_from = if existing.is_empty() { top } else { existing.start };
-        let stack = mapped_from.min(top - bytes)..top;
-        if map_stack(stack.start..mapped_from).is_err() {
+        let stack = mapped_from.min(top - spawn.stack_bytes)..top;
+        if map_stack(stack.start..mapped_from, promise).is_err() {
             let mut scheduler = SCHEDULER.lock();
             scheduler.table.forget(thread);
             return Err(SpawnError::OutOfMemory);
         }
         let mut scheduler = SCHEDULER.lock();
-        let rsp = prepare_stack(&stack, entry, argument);
+        let rsp = prepare_stack(&stack, spawn.entry, spawn.argument);
         scheduler.contexts[thread.index()] = Context { rsp, stack };
         scheduler.table.wake(thread);
         scheduler.arm_timer();
@@ -139,15 +159,16 @@ mod machine {
     }
 
     /// Maps memory for a stack, all of it: a fault could not be handled on the stack that is missing.
-    fn map_stack(range: Range<u64>) -> Result<(), SpawnError> {
+    fn map_stack(range: Range<u64>, promise: &mut FrameCount) -> Result<(), SpawnError> {
         for page in range.step_by(to_usize(FRAME_BYTES)) {
             if SPACE.lock().tables().is_some_and(|tables| tables.is_mapped(page)) {
                 continue; // left by an attempt that ran out of memory half way
             }
-            let frame = || FRAMES.lock().allocate(BlockSize::Frame, Purpose::Kernel);
-            let block = frame().ok_or(SpawnError::OutOfMemory)?;
+            let block = FRAMES.lock().allocate(BlockSize::Frame, Purpose::Promised).ok_or(SpawnError::OutOfMemory)?;
+            *promise = promise.saturating_sub(FrameCount(1));
+            let mut table = |_| FRAMES.lock().allocate(BlockSize::Frame, Purpose::Kernel);
             let mut space = SPACE.lock();
-            let result = space.tables_mut().map(|tables| tables.map_page(page, block, &mut |_| frame()));
+            let result = space.tables_mut().map(|tables| tables.map_page(page, block, &mut table));
             if let Some(Err(block)) = result {
                 FRAMES.lock().free(block);
                 return Err(SpawnError::OutOfMemory);
@@ -309,11 +330,12 @@ mod machine {
             Self { is_signaled: AtomicBool::new(false), waiters: AtomicU64::new(0) }
         }
 
-        /// Says that it has happened: whoever waits goes on and looks.
+        /// Says that it has happened: whoever waits goes on and looks; if nobody does, the next to wait doesn't.
         pub fn signal(&self) {
-            self.is_signaled.store(true, Ordering::Release);
             let mut scheduler = SCHEDULER.lock();
-            scheduler.table.wake_all(self.waiters.swap(0, Ordering::AcqRel));
+            let waiters = self.waiters.swap(0, Ordering::AcqRel);
+            self.is_signaled.store(waiters == 0, Ordering::Release);
+            scheduler.table.wake_all(waiters);
             scheduler.arm_timer();
         }
 
@@ -323,10 +345,11 @@ mod machine {
             if self.is_signaled.swap(false, Ordering::AcqRel) || until.is_some_and(|until| until <= Instant::now()) {
                 return;
             }
-            self.waiters.fetch_or(scheduler.table.current().bit(), Ordering::AcqRel);
+            let bit = scheduler.table.current().bit();
+            self.waiters.fetch_or(bit, Ordering::AcqRel);
             scheduler.table.block_current(until);
             switch(scheduler);
-            self.is_signaled.store(false, Ordering::Release);
+            self.waiters.fetch_and(!bit, Ordering::AcqRel); // still there if it was the time that came
         }
     }
 }

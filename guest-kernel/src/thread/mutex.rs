@@ -2,6 +2,7 @@
 #![allow(unsafe_code, reason = "a lock gives exclusive access to what is in its cell")]
 
 use core::cell::UnsafeCell;
+use core::marker::PhantomData;
 use core::ops::{Deref, DerefMut};
 use core::sync::atomic::{AtomicU32, Ordering};
 
@@ -28,7 +29,12 @@ unsafe impl<T: Send> Sync for Mutex<T> {}
 #[must_use]
 pub struct MutexGuard<'a, T> {
     mutex: &'a Mutex<T>,
+    /// Makes sharing a guard depend on the data, not on the mutex.
+    _data: PhantomData<*const T>,
 }
+
+// SAFETY: a shared guard gives shared access to the data.
+unsafe impl<T: Sync> Sync for MutexGuard<'_, T> {}
 
 impl<T> Mutex<T> {
     /// An open lock.
@@ -44,7 +50,7 @@ impl<T> Mutex<T> {
                 self.opened.wait(None);
             }
         }
-        MutexGuard { mutex: self }
+        MutexGuard { mutex: self, _data: PhantomData }
     }
 }
 

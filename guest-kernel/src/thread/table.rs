@@ -175,9 +175,15 @@ impl Table {
         }
     }
 
+    /// A kernel thread's slice doesn't end: it is done soon.
+    fn is_kernel(&self, thread: ThreadId) -> bool {
+        self.entries[thread.index()].priority == Priority::Kernel
+    }
+
     /// Whether the current thread should make room now: its slice is over, or somebody urgent waits.
     pub(super) fn should_switch(&self, now: Instant) -> bool {
-        self.ready.length > 0 && (self.current == ThreadId::IDLE || self.is_urgent || self.slice_end <= now)
+        let may_go_on = self.current != ThreadId::IDLE && (self.is_kernel(self.current) || self.slice_end > now);
+        self.ready.length > 0 && (!may_go_on || self.is_urgent)
     }
 
     /// The current thread is interrupted for another: it goes on next if its slice is not over, else it queues up.
@@ -215,7 +221,8 @@ impl Table {
             State::Blocked { until } => until,
             _ => None,
         });
-        let slice = (self.ready.length > 0 && self.current != ThreadId::IDLE).then_some(self.slice_end);
+        let has_slice = self.current != ThreadId::IDLE && !self.is_kernel(self.current);
+        let slice = (self.ready.length > 0 && has_slice).then_some(self.slice_end);
         sleeper.chain(slice).min()
     }
 }
@@ -278,6 +285,16 @@ mod tests {
         assert_eq!(table.next_timer(), Some(at(30)));
         table.wake_due(at(30));
         assert_eq!(table.next_timer(), Some(at(25)), "somebody waits: the slice's end counts");
+    }
+
+    #[test]
+    fn a_kernel_thread_has_no_slice_to_wait_for() {
+        let mut table = Table::new();
+        let driver = ready(&mut table, Priority::Kernel);
+        ready(&mut table, Priority::Application);
+        assert_eq!(table.take_next(at(5)), driver);
+        assert!(!table.should_switch(at(9)));
+        assert_eq!(table.next_timer(), None, "a timer at the end of a slice that doesn't end would ring for ever");
     }
 
     #[test]

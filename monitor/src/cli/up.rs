@@ -104,7 +104,7 @@ fn start_guest(spec: &GuestSpec, target: FrameCount, log_dir: Option<&Path>) -> 
 // ---- End of the wiring. ----
 
 fn without_kvm(error: KvmError) -> Failure {
-    Failure::refused(format!("{error}; without KVM, `cargo xtask test` still runs its tests under QEMU"))
+    Failure::refused(format!("{error}; without KVM, `cargo xtask test --no-kvm` runs guests under QEMU"))
 }
 
 /// All who watch a run.

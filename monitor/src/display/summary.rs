@@ -88,6 +88,7 @@ mod tests {
             samples: Samples::default(),
             verified_bytes: 0,
             app_errors: 2,
+            allocation_failures: 0,
             ending: Ending { reason: EndReason::Fault("triple fault".into()), details: vec!["RIP \x1b[1m 0".into()] },
         };
         let outcome = Outcome {

@@ -118,7 +118,7 @@ pub(crate) enum FromVmm {
     },
 }
 
-/// The reasons that a VMM process knows. That it was killed, only the supervisor can tell.
+/// The reasons that a VMM process knows. That it was killed, and why, only the supervisor can tell.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Reason {
     /// A code of [`GuestExit`].
@@ -137,7 +137,7 @@ impl From<Ending> for FromVmm {
             EndReason::Exited(exit) => Reason::Exited(exit.encode()),
             EndReason::Stopped => Reason::Stopped,
             EndReason::Fault(what) => Reason::Fault(what),
-            EndReason::Killed(signal) => Reason::Failed(format!("killed by signal {signal}")),
+            reason @ (EndReason::Killed(_) | EndReason::BeyondSize(_)) => Reason::Failed(reason.to_string()),
             EndReason::Failed(why) => Reason::Failed(why),
         };
         Self::Ended { reason, details: ending.details }

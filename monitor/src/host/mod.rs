@@ -65,6 +65,8 @@ pub enum EndReason {
     Fault(String),
     /// The guest's process was ended by a signal.
     Killed(i32),
+    /// The supervisor ended it, because it used so much memory beyond its size: memory that it had given away.
+    BeyondSize(FrameCount),
     /// The guest's process could not do its work.
     Failed(String),
 }
@@ -76,6 +78,7 @@ impl fmt::Display for EndReason {
             Self::Stopped => f.write_str("stopped"),
             Self::Fault(what) => write!(f, "guest fault: {what}"),
             Self::Killed(signal) => write!(f, "process killed by signal {signal}"),
+            Self::BeyondSize(excess) => write!(f, "used {excess} beyond its size"),
             Self::Failed(why) => write!(f, "failed: {why}"),
         }
     }

@@ -14,7 +14,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 
 use aerostat_abi::boot::MAX_COMMAND_LINE;
 use aerostat_abi::registers::RegisterPage;
-use aerostat_abi::units::FrameCount;
+use aerostat_abi::units::{FrameCount, HUGE_FRAMES};
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
@@ -73,6 +73,9 @@ pub enum SpawnError {
         /// Memory.
         memory: FrameCount,
     },
+    /// The rest of memory would not be a balloon of huge frames.
+    #[error("the initial grant {0} is not in steps of 2 MiB")]
+    GrantUneven(FrameCount),
     /// The grant does not even hold the image.
     #[error("the initial grant {grant} does not hold the image, which ends at {needed}")]
     GrantTooSmall {
@@ -321,6 +324,9 @@ fn check(config: &GuestConfig) -> Result<File, SpawnError> {
     vmm::check_size(memory)?;
     if grant > memory {
         return Err(SpawnError::GrantTooLarge { grant, memory });
+    }
+    if !grant.0.is_multiple_of(HUGE_FRAMES) {
+        return Err(SpawnError::GrantUneven(grant));
     }
     if config.command_line.contains('\0') || config.command_line.len() > MAX_COMMAND_LINE {
         return Err(SpawnError::CommandLine);

@@ -37,6 +37,8 @@ pub(super) struct Machine {
     /// What the application uses when it can get it.
     need: Cell<FrameCount>,
     resident: Cell<FrameCount>,
+    /// Frames of its balloon that the guest writes to all the same.
+    beyond: Cell<FrameCount>,
     events: RefCell<VecDeque<GuestEvent>>,
     bell: RefCell<UnixStream>,
     pub(super) doorbells: Cell<u32>,
@@ -60,6 +62,7 @@ impl Machine {
             manners,
             need: Cell::new(FrameCount::ZERO),
             resident: Cell::new(FrameCount::ZERO),
+            beyond: Cell::new(FrameCount::ZERO),
             events: RefCell::default(),
             bell: RefCell::new(bell),
             doorbells: Cell::new(0),
@@ -72,6 +75,10 @@ impl Machine {
 
     pub(super) fn need(&self, need: FrameCount) {
         self.need.set(need);
+    }
+
+    pub(super) fn use_beyond_size(&self, beyond: FrameCount) {
+        self.beyond.set(beyond);
     }
 
     /// One step of the guest: its balloon moves, resident memory follows what was free to move a step ago.
@@ -91,7 +98,7 @@ impl Machine {
         let balloon = self.total.saturating_sub(size);
         let used = self.need.get().min(size);
         self.page.set_balloon_facts(&Facts { size, balloon, last_call_ns: now.ns(), ..Facts::default() });
-        self.page.set_resident(self.resident.get());
+        self.page.set_resident(self.resident.get().saturating_add(self.beyond.get()));
         let statistics = Statistics {
             total_frames: self.total.0,
             free_frames: size.saturating_sub(used).0,

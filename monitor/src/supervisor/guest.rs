@@ -6,10 +6,11 @@ use aerostat_abi::registers::{BootStage, Facts};
 use aerostat_abi::statistics::Statistics;
 use aerostat_abi::units::FrameCount;
 
+use super::overuse::Overuse;
 use super::status::{GuestState, GuestStatus};
 use crate::clock::Moment;
 use crate::fleet::GuestSpec;
-use crate::host::{Ending, GuestEvent, GuestHandle};
+use crate::host::{EndReason, Ending, GuestEvent, GuestHandle};
 use crate::report::{Sample, Samples};
 use crate::scheduler::{Contract, GuestId, GuestSample, Hints, Reading, Usage};
 
@@ -32,6 +33,9 @@ pub(super) struct Guest<G> {
     facts: Facts,
     statistics: Statistics,
     state: GuestState,
+    overuse: Overuse,
+    /// Why the supervisor has ended it, while its process may still be there.
+    verdict: Option<Ending>,
     spawn_to_main: Option<Duration>,
     samples: Samples,
 }
@@ -63,6 +67,8 @@ impl<G: GuestHandle> Guest<G> {
             facts: Facts::default(),
             statistics: Statistics::default(),
             state: GuestState::Starting,
+            overuse: Overuse::default(),
+            verdict: None,
             spawn_to_main: None,
         }
     }
@@ -85,6 +91,21 @@ impl<G: GuestHandle> Guest<G> {
         } else {
             GuestState::of_sizes(self.facts.size, self.target)
         };
+        self.judge(now);
+    }
+
+    /// Ends the guest where it uses memory beyond its size; [`Self::news`] tells when it is gone.
+    fn judge(&mut self, now: Moment) {
+        let Facts { size, resident, .. } = self.facts;
+        let Some(excess) = self.overuse.observe(size, resident, now) else { return };
+        if self.verdict.is_some() {
+            return;
+        }
+        let details = vec![format!("size {size}, target {}, resident {resident}", self.target)];
+        self.verdict = Some(Ending { reason: EndReason::BeyondSize(excess), details });
+        if let Some(handle) = &mut self.handle {
+            handle.kill();
+        }
     }
 
     /// What the handle has to say, in one piece.
@@ -93,7 +114,7 @@ impl<G: GuestHandle> Guest<G> {
         let Some(handle) = &mut self.handle else { return news };
         for _ in 0..EVENTS_PER_ROUND {
             match handle.next_event() {
-                Some(GuestEvent::Ended(ending)) => return News::Ended(ending),
+                Some(GuestEvent::Ended(ending)) => return News::Ended(self.verdict.take().unwrap_or(ending)),
                 Some(GuestEvent::Pressure) => news = News::Pressure,
                 None => break,
             }

@@ -3,13 +3,15 @@
 //! One thread, no locks. [`Supervisor`] is the machine: it is told the moment and knows guests only by [`GuestHandle`], so it runs
 //! against fake guests and a fake clock in tests. [`run`] is the loop around it: it waits for events, signals and the next look.
 //!
-//! A *look* reads every register page, checks that the pool is not overdrawn, and decides. Looks happen at a steady pace, sooner
+//! A *look* reads every register page, ends guests that use memory beyond their size, checks that the pool is not overdrawn, and
+//! decides. Looks happen at a steady pace, sooner
 //! while somebody is short of memory, and at once when a guest reports pressure or ends.
 
 #[cfg(test)]
 mod fake;
 mod guest;
 mod outcome;
+mod overuse;
 mod run_loop;
 mod signals;
 mod status;

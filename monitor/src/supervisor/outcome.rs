@@ -42,6 +42,8 @@ pub struct GuestOutcome {
     pub verified_bytes: u64,
     /// Errors that its application found.
     pub app_errors: u64,
+    /// Allocations in it that failed for want of memory.
+    pub allocation_failures: u64,
     /// How it ended.
     pub ending: Ending,
 }
@@ -63,6 +65,7 @@ impl GuestOutcome {
             spawn_to_main: guest.spawn_to_main(),
             verified_bytes: guest.statistics().verified_bytes,
             app_errors: guest.statistics().app_errors,
+            allocation_failures: guest.statistics().allocation_failures,
             ending: guest.ending.clone().unwrap_or_else(still_running),
             samples: guest.into_samples(),
         }

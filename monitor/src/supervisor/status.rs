@@ -126,7 +126,7 @@ pub enum Happening {
         /// How.
         ending: Ending,
     },
-    /// More than the pool was granted or resident: a bug in the monitor.
+    /// More than the pool was granted or resident: a bug in the monitor, or the doing of a guest that uses memory beyond its size.
     Violation {
         /// Σ of the targets.
         granted: FrameCount,

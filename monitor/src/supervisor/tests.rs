@@ -150,6 +150,37 @@ fn a_guest_that_is_killed_leaves_all_its_memory_to_the_others() {
     assert_eq!(outcome.guests[0].verified_bytes, 4096, "what it did before counts");
 }
 
+#[test]
+fn a_guest_that_uses_memory_beyond_its_size_is_charged_and_ended() {
+    let mut bench = Bench::new();
+    bench.needs([16, 400]);
+    bench.machines[0].use_beyond_size(FrameCount::from_mib(248));
+    bench.pass(5);
+    let status = bench.status();
+    assert_ne!(status.guests[0].state, GuestState::Ended, "a look or two may be wrong");
+    assert!(status.guests[1].target <= FrameCount::from_mib(512 - 264), "what it uses is not promised to others");
+    bench.pass(50);
+    assert_eq!(bench.status().guests[0].state, GuestState::Ended);
+    assert!(bench.status().guests[1].size >= FrameCount::from_mib(400), "its memory is the other's");
+    let outcome = bench.supervisor.into_outcome(bench.now);
+    assert_eq!(outcome.violations, 0);
+    assert_eq!(outcome.guests[0].ending.reason.to_string(), "used 200.0 MiB beyond its size");
+    assert_eq!(outcome.guests[0].ending.details, ["size 64.0 MiB, target 64.0 MiB, resident 264.0 MiB"]);
+    assert!(!outcome.guests[0].is_success() && outcome.guests[1].is_success());
+}
+
+#[test]
+fn memory_beyond_the_pool_is_a_violation() {
+    let mut bench = Bench::new();
+    bench.needs([64, 400]);
+    bench.pass(50);
+    bench.machines[0].use_beyond_size(FrameCount::from_mib(200));
+    bench.pass(50);
+    let outcome = bench.supervisor.into_outcome(bench.now);
+    assert!((1..=10).contains(&outcome.violations), "{} violations", outcome.violations);
+    assert!(outcome.guests[1].is_success());
+}
+
 /// Notes what happened.
 #[derive(Default)]
 struct Notes(Vec<String>);

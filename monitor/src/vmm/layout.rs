@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 
-use aerostat_abi::units::{FrameCount, FrameNumber, MAX_ORDER, to_usize};
+use aerostat_abi::units::{FrameCount, FrameNumber, HUGE_FRAMES, MAX_ORDER, to_usize};
 use thiserror::Error;
 
 /// Where the device hole begins, in bytes.
@@ -33,9 +33,9 @@ pub(super) const DEVICE_TREE_BYTES: usize = 0x1_0000;
 /// Where the first stack begins, growing down. It ends, at the latest, behind the device tree.
 pub(super) const STACK_TOP: GuestAddress = GuestAddress(0x8_0000);
 
-/// The smallest and the largest memory a guest may have.
+/// The smallest and the largest memory a guest may have: guests address 512 GiB, the hole included.
 const SMALLEST: FrameCount = FrameCount::from_mib(4);
-const LARGEST: FrameCount = FrameCount::from_mib(1 << 20);
+const LARGEST: FrameCount = FrameCount::from_mib(511 << 10);
 
 const _: () = assert!(
     (HOLE_END - HOLE_START).is_power_of_two()
@@ -51,8 +51,8 @@ pub(super) struct GuestAddress(pub(super) u64);
 /// A size that no guest can have.
 #[derive(Debug, Error)]
 pub enum LayoutError {
-    /// Too small or too large.
-    #[error("a guest's memory has to be between {SMALLEST} and {LARGEST}, not {0}")]
+    /// Too small, too large, or no number of huge frames.
+    #[error("a guest's memory has to be between {SMALLEST} and {LARGEST} in steps of 2 MiB, not {0}")]
     BadSize(FrameCount),
 }
 
@@ -81,7 +81,7 @@ pub(super) struct Region {
 impl MemoryLayout {
     /// The layout of `total` frames.
     pub(super) fn new(total: FrameCount) -> Result<Self, LayoutError> {
-        if total < SMALLEST || total > LARGEST {
+        if total < SMALLEST || total > LARGEST || !total.0.is_multiple_of(HUGE_FRAMES) {
             return Err(LayoutError::BadSize(total));
         }
         Ok(Self { total })

@@ -187,7 +187,7 @@ mod tests {
 
     #[test]
     fn the_size_costs_no_memory() {
-        let layout = MemoryLayout::new(FrameCount::from_mib(1 << 20)).unwrap();
+        let layout = MemoryLayout::new(FrameCount::from_mib(511 << 10)).unwrap();
         assert!(GuestMemory::new(layout).is_ok());
     }
 }

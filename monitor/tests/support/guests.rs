@@ -289,15 +289,6 @@ guests! {
         "3: EXIT 0x10"
         "2: .word 0xfff" ".quad 0x7000";
 
-    /// Asks for its target 10,000 times from ring 3, between its two boot marks.
-    asks:
-        "HELLO 0" "RING3"
-        "MARK 1"
-        "mov ecx, 10000"
-        "2: CALL 2" "dec ecx" "jnz 2b"
-        "MARK 2"
-        "EXIT 0x10";
-
     /// Writes 1,000 lines of ten bytes from ring 3, between its two boot marks, then computes for ever.
     talks:
         "RING3"

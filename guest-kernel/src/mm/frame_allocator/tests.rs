@@ -1,1 +1,430 @@
+//! The allocator against a naive model that knows each frame's owner, and the promises it makes, one by one.
 
+use std::ops::Range;
+
+use aerostat_abi::units::{FrameCount, FrameNumber, HUGE_FRAMES, to_usize};
+use proptest::collection::vec;
+use proptest::prelude::{Just, Strategy};
+use proptest::test_runner::TestCaseError;
+use proptest::{prop_assert, prop_assert_eq, prop_oneof, proptest};
+
+use super::{Block, BlockSize, Contents, FrameAllocator, FrameStatistics, Purpose};
+use crate::mm::carve::Carver;
+
+impl FrameAllocator {
+    /// An allocator with its books on the heap.
+    pub(crate) fn leaked(frames: FrameCount, reserved: &[Range<FrameNumber>], floor: FrameCount) -> Self {
+        Self::new(frames, reserved, floor, &mut Carver::leaked(Self::words(frames)))
+    }
+
+    pub(crate) fn is_free(&self, frame: FrameNumber) -> bool {
+        self.free.contains(frame)
+    }
+}
+
+fn numbers(range: Range<u64>) -> Range<FrameNumber> {
+    FrameNumber(range.start)..FrameNumber(range.end)
+}
+
+/// An allocator of `huge` huge frames, all free, without a floor.
+fn allocator_of_huge_frames(huge: u64) -> FrameAllocator {
+    FrameAllocator::leaked(FrameCount(huge * HUGE_FRAMES), &[], FrameCount::ZERO)
+}
+
+/// What an allocation gave, as numbers: nothing to lose when a test fails.
+type Given = (FrameNumber, Contents);
+
+fn allocate(allocator: &mut FrameAllocator, size: BlockSize, purpose: Purpose) -> Option<Given> {
+    let block = allocator.allocate(size, purpose)?;
+    let contents = block.contents();
+    Some((block.into_number(), contents))
+}
+
+fn block(first: FrameNumber, size: BlockSize) -> Block {
+    Block::from_number(first, size, Contents::Unknown)
+}
+
+#[test]
+fn a_fresh_machine_is_free_and_untouched_but_for_the_reserved_ranges() {
+    let reserved = [numbers(3..1030), numbers(2000..2001)];
+    let mut allocator = FrameAllocator::leaked(FrameCount(3000), &reserved, FrameCount(100));
+    let free = FrameCount(3000 - 1027 - 1);
+    let statistics = FrameStatistics { free, promised: FrameCount::ZERO, available: FrameCount(free.0 - 100) };
+    assert_eq!(allocator.statistics(), statistics);
+    assert_eq!(allocator.validate(), Ok(()));
+    let is_reserved = |frame| (3..1030).contains(&frame) || frame == 2000 || frame >= 3000;
+    assert!((0..4096).all(|frame| allocator.is_free(FrameNumber(frame)) != is_reserved(frame)));
+    // Huge frames 0 to 2 and 5 are cut into by a range or by the end of memory, 3 holds frame 2000: only 4 is whole.
+    let huge = allocate(&mut allocator, BlockSize::Huge, Purpose::Kernel);
+    assert_eq!(huge, Some((FrameNumber(4 * HUGE_FRAMES), Contents::Zero)));
+    assert_eq!(allocate(&mut allocator, BlockSize::Huge, Purpose::Kernel), None);
+}
+
+#[test]
+fn reserved_ranges_may_overlap_and_reach_beyond_the_end() {
+    let reserved = [numbers(0..600), numbers(512..700), numbers(1024..u64::MAX), numbers(9..9)];
+    let allocator = FrameAllocator::leaked(FrameCount(2048), &reserved, FrameCount::ZERO);
+    assert_eq!(allocator.statistics().free, FrameCount(1024 - 700));
+    assert_eq!(allocator.validate(), Ok(()));
+}
+
+#[test]
+fn books_cost_about_two_bits_a_frame() {
+    let frames = FrameCount::from_mib(8 << 10);
+    assert!(to_usize(frames.0).div_ceil(FrameAllocator::words(frames)) >= 50, "64 frames in little more than a word");
+    let allocator = FrameAllocator::leaked(frames, &[], FrameCount::ZERO);
+    assert_eq!(allocator.statistics().free, frames);
+}
+
+#[test]
+fn huge_frames_that_the_host_backs_go_before_untouched_ones() {
+    let mut allocator = allocator_of_huge_frames(4);
+    let claimed = allocator.claim_huge(FrameNumber(2 * HUGE_FRAMES)).unwrap();
+    allocator.free(claimed);
+    let mut next = |size| allocate(&mut allocator, size, Purpose::Kernel).unwrap();
+    assert_eq!(next(BlockSize::Huge), (FrameNumber(2 * HUGE_FRAMES), Contents::Unknown));
+    assert_eq!(next(BlockSize::Huge), (FrameNumber(0), Contents::Zero));
+}
+
+#[test]
+fn a_frame_breaks_a_backed_huge_frame_before_an_untouched_one() {
+    let mut allocator = allocator_of_huge_frames(3);
+    let claimed = allocator.claim_huge(FrameNumber(HUGE_FRAMES)).unwrap();
+    allocator.free(claimed);
+    let frame = allocate(&mut allocator, BlockSize::Frame, Purpose::Kernel);
+    assert_eq!(frame, Some((FrameNumber(HUGE_FRAMES), Contents::Unknown)));
+}
+
+#[test]
+fn memory_that_the_host_had_is_zero_and_unbacked_again() {
+    let mut allocator = allocator_of_huge_frames(2);
+    let (first, _) = allocate(&mut allocator, BlockSize::Huge, Purpose::Balloon).unwrap();
+    allocator.free_unbacked(block(first, BlockSize::Huge));
+    assert_eq!(allocate(&mut allocator, BlockSize::Huge, Purpose::Kernel), Some((first, Contents::Zero)));
+    allocator.free(block(first, BlockSize::Huge));
+    assert_eq!(allocate(&mut allocator, BlockSize::Huge, Purpose::Kernel), Some((first, Contents::Unknown)));
+}
+
+#[test]
+fn only_what_is_wholly_free_can_be_claimed() {
+    let mut allocator = FrameAllocator::leaked(FrameCount(2048), &[numbers(700..701)], FrameCount::ZERO);
+    let mut claim = |frame| allocator.claim_huge(FrameNumber(frame)).map(Block::into_number);
+    assert_eq!(claim(1), None, "not aligned");
+    assert_eq!(claim(HUGE_FRAMES), None, "partly reserved");
+    assert_eq!(claim(4 * HUGE_FRAMES), None, "behind the end");
+    assert_eq!(claim(1 << 54), None, "no machine has it");
+    assert_eq!(claim(2 * HUGE_FRAMES), Some(FrameNumber(2 * HUGE_FRAMES)));
+    assert_eq!(claim(2 * HUGE_FRAMES), None, "claimed already");
+}
+
+#[test]
+fn a_promise_says_what_is_missing_and_leaves_the_floor() {
+    let mut allocator = FrameAllocator::leaked(FrameCount(1024), &[], FrameCount(24));
+    assert_eq!(allocator.promise(FrameCount(1005)), Err(FrameCount(5)));
+    assert_eq!(allocator.promise(FrameCount(u64::MAX)), Err(FrameCount(u64::MAX - 1000)));
+    assert_eq!(allocator.statistics().promised, FrameCount::ZERO);
+    assert_eq!(allocator.promise(FrameCount(1000)), Ok(()));
+    assert_eq!(allocate(&mut allocator, BlockSize::Frame, Purpose::Balloon), None);
+    for _ in 0..24 {
+        assert!(allocate(&mut allocator, BlockSize::Frame, Purpose::Kernel).is_some(), "the floor is the kernel's");
+    }
+    assert_eq!(allocate(&mut allocator, BlockSize::Frame, Purpose::Kernel), None, "the rest is promised");
+    for _ in 0..1000 {
+        assert!(allocate(&mut allocator, BlockSize::Frame, Purpose::Promised).is_some());
+    }
+    assert_eq!(allocate(&mut allocator, BlockSize::Frame, Purpose::Promised), None);
+    assert_eq!(allocator.validate(), Ok(()));
+}
+
+#[cfg(debug_assertions)]
+mod misuse {
+    use super::{BlockSize, FrameCount, FrameNumber, Purpose, allocate, allocator_of_huge_frames, block};
+
+    #[test]
+    #[should_panic(expected = "two owners")]
+    fn a_frame_freed_twice() {
+        let mut allocator = allocator_of_huge_frames(1);
+        let (first, _) = allocate(&mut allocator, BlockSize::Frame, Purpose::Kernel).unwrap();
+        allocator.free(block(first, BlockSize::Frame));
+        allocator.free(block(first, BlockSize::Frame));
+    }
+
+    #[test]
+    #[should_panic(expected = "two owners")]
+    fn a_huge_frame_freed_twice() {
+        let mut allocator = allocator_of_huge_frames(2);
+        let (first, _) = allocate(&mut allocator, BlockSize::Huge, Purpose::Kernel).unwrap();
+        allocator.free(block(first, BlockSize::Huge));
+        allocator.free_unbacked(block(first, BlockSize::Huge));
+    }
+
+    #[test]
+    #[should_panic(expected = "dropped instead of freed")]
+    fn a_dropped_block() {
+        drop(block(FrameNumber(0), BlockSize::Huge));
+    }
+
+    #[test]
+    #[should_panic(expected = "more promises ended than made")]
+    fn a_promise_ended_twice() {
+        let mut allocator = allocator_of_huge_frames(1);
+        allocator.promise(FrameCount(5)).unwrap();
+        allocator.end_promise(FrameCount(5));
+        allocator.end_promise(FrameCount(1));
+    }
+}
+
+const FRAMES: u64 = 3000;
+const HUGE: u64 = FRAMES.div_ceil(HUGE_FRAMES);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Owner {
+    /// Reserved, or not there at all.
+    Nobody,
+    Allocator,
+    Caller,
+}
+
+/// Every frame's owner and past.
+struct Model {
+    owners: Vec<Owner>,
+    /// The allocator's frames in each huge frame.
+    free_in: Vec<u64>,
+    /// Handed out since the start, or since the host last had it.
+    is_touched: Vec<bool>,
+    /// The same for a huge frame as a whole, as only whole ones go back to the host unforgotten.
+    is_backed: Vec<bool>,
+    promised: u64,
+    floor: u64,
+    held: Vec<(FrameNumber, BlockSize)>,
+}
+
+impl Model {
+    fn new(reserved: &[Range<u64>], floor: u64) -> Self {
+        let is_free = |frame| frame < FRAMES && !reserved.iter().any(|range| range.contains(&frame));
+        let frames = HUGE * HUGE_FRAMES;
+        let mut model = Self {
+            owners: vec![Owner::Nobody; to_usize(frames)],
+            free_in: vec![0; to_usize(HUGE)],
+            is_touched: vec![false; to_usize(frames)],
+            is_backed: vec![false; to_usize(HUGE)],
+            promised: 0,
+            floor,
+            held: Vec::new(),
+        };
+        for frame in (0..frames).filter(|&frame| is_free(frame)) {
+            model.set_owner(to_usize(frame), Owner::Allocator);
+        }
+        model
+    }
+
+    fn free(&self) -> u64 {
+        self.free_in.iter().sum()
+    }
+
+    fn available(&self) -> u64 {
+        self.free().saturating_sub(self.promised + self.floor)
+    }
+
+    fn statistics(&self) -> FrameStatistics {
+        FrameStatistics {
+            free: FrameCount(self.free()),
+            promised: FrameCount(self.promised),
+            available: FrameCount(self.available()),
+        }
+    }
+
+    fn open_to(&self, purpose: Purpose) -> u64 {
+        match purpose {
+            Purpose::Kernel => self.free() - self.promised,
+            Purpose::Promised => self.promised,
+            Purpose::Balloon => self.available(),
+        }
+    }
+
+    fn is_whole(&self, huge: usize) -> bool {
+        self.free_in[huge] == HUGE_FRAMES
+    }
+
+    /// The huge frame that goes next: the lowest backed one, or else the lowest.
+    fn next_huge(&self) -> Option<usize> {
+        let mut whole = (0..to_usize(HUGE)).filter(|&huge| self.is_whole(huge));
+        whole.clone().find(|&huge| self.is_backed[huge]).or_else(|| whole.next())
+    }
+
+    /// The frame that goes next: the lowest of the lowest broken huge frame, or else the first of the next huge one.
+    fn next_frame(&self) -> Option<usize> {
+        let is_broken = |&huge: &usize| self.free_in[huge] > 0 && !self.is_whole(huge);
+        let huge = (0..to_usize(HUGE)).find(is_broken).or_else(|| self.next_huge())?;
+        let first = huge * to_usize(HUGE_FRAMES);
+        (first..).find(|&frame| self.owners[frame] == Owner::Allocator)
+    }
+
+    fn set_owner(&mut self, frame: usize, owner: Owner) {
+        let free_in = &mut self.free_in[frame / to_usize(HUGE_FRAMES)];
+        *free_in -= u64::from(self.owners[frame] == Owner::Allocator);
+        *free_in += u64::from(owner == Owner::Allocator);
+        self.owners[frame] = owner;
+    }
+
+    fn next(&self, size: BlockSize, purpose: Purpose) -> Option<FrameNumber> {
+        if self.open_to(purpose) < size.frames() {
+            return None;
+        }
+        let first = match size {
+            BlockSize::Huge => self.next_huge()? * to_usize(HUGE_FRAMES),
+            BlockSize::Frame => self.next_frame()?,
+        };
+        Some(FrameNumber(first as u64))
+    }
+
+    fn hand_out(&mut self, (first, contents): Given, size: BlockSize) -> Result<(), TestCaseError> {
+        prop_assert!(first.is_aligned(size.order()));
+        for frame in to_usize(first.0)..to_usize(first.0 + size.frames()) {
+            prop_assert_eq!(self.owners[frame], Owner::Allocator, "frame {} has two owners", frame);
+            prop_assert!(contents == Contents::Unknown || !self.is_touched[frame], "frame {} is not zero", frame);
+            self.set_owner(frame, Owner::Caller);
+            self.is_touched[frame] = true;
+        }
+        self.is_backed[to_usize(first.0 / HUGE_FRAMES)] = true;
+        self.held.push((first, size));
+        Ok(())
+    }
+
+    /// Takes back one of the blocks that are held, if any.
+    fn take_back(&mut self, choice: usize) -> Option<(FrameNumber, BlockSize)> {
+        let place = choice.checked_rem(self.held.len())?;
+        let (first, size) = self.held.swap_remove(place);
+        for frame in to_usize(first.0)..to_usize(first.0 + size.frames()) {
+            self.set_owner(frame, Owner::Allocator);
+        }
+        Some((first, size))
+    }
+
+    fn forget_contents(&mut self, first: FrameNumber, size: BlockSize) {
+        self.is_touched[to_usize(first.0)..to_usize(first.0 + size.frames())].fill(false);
+        if size == BlockSize::Huge {
+            self.is_backed[to_usize(first.0 / HUGE_FRAMES)] = false;
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Allocate { size: BlockSize, purpose: Purpose, count: usize },
+    ClaimHuge(u64),
+    Promise(u64),
+    EndPromise(u64),
+    Free { choice: usize, count: usize },
+    FreeUnbacked { choice: usize, count: usize },
+    FreePromised { choice: usize },
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let purpose = || prop_oneof![Just(Purpose::Kernel), Just(Purpose::Promised), Just(Purpose::Balloon)];
+    let choice = || 0_usize..10_000;
+    let huge = purpose().prop_map(|purpose| Step::Allocate { size: BlockSize::Huge, purpose, count: 1 });
+    let frames = (purpose(), prop_oneof![1_usize..20, 400_usize..1100]).prop_map(|(purpose, count)| Step::Allocate {
+        size: BlockSize::Frame,
+        purpose,
+        count,
+    });
+    prop_oneof![
+        3 => huge,
+        3 => frames,
+        1 => (0..HUGE + 1).prop_map(|huge| Step::ClaimHuge(huge * HUGE_FRAMES)),
+        2 => (0_u64..1500).prop_map(Step::Promise),
+        1 => (0_u64..1500).prop_map(Step::EndPromise),
+        3 => (choice(), prop_oneof![1_usize..20, 400_usize..1100])
+            .prop_map(|(choice, count)| Step::Free { choice, count }),
+        2 => (choice(), prop_oneof![1_usize..20, 400_usize..1100])
+            .prop_map(|(choice, count)| Step::FreeUnbacked { choice, count }),
+        1 => choice().prop_map(|choice| Step::FreePromised { choice }),
+    ]
+}
+
+fn apply(allocator: &mut FrameAllocator, model: &mut Model, step: &Step) -> Result<(), TestCaseError> {
+    match *step {
+        Step::Allocate { size, purpose, count } => {
+            for _ in 0..count {
+                let expected = model.next(size, purpose);
+                let given = allocate(allocator, size, purpose);
+                prop_assert_eq!(given.map(|(first, _)| first), expected, "for {:?}", purpose);
+                let Some(given) = given else { break };
+                if purpose == Purpose::Promised {
+                    model.promised -= size.frames();
+                }
+                model.hand_out(given, size)?;
+            }
+        }
+        // Drivers claim before anything has been promised.
+        Step::ClaimHuge(first) => {
+            if model.free() >= model.promised + HUGE_FRAMES {
+                let huge = to_usize(first / HUGE_FRAMES);
+                let expected = (first < HUGE * HUGE_FRAMES && model.is_whole(huge)).then_some(FrameNumber(first));
+                let claimed = allocator.claim_huge(FrameNumber(first));
+                let given = claimed.map(|block| (block.first(), block.contents(), block.into_number()));
+                prop_assert_eq!(given.map(|(first, ..)| first), expected);
+                if let Some((first, contents, _)) = given {
+                    model.hand_out((first, contents), BlockSize::Huge)?;
+                }
+            }
+        }
+        Step::Promise(frames) => {
+            let missing = frames.saturating_sub(model.available());
+            let expected = if missing == 0 { Ok(()) } else { Err(FrameCount(missing)) };
+            prop_assert_eq!(allocator.promise(FrameCount(frames)), expected);
+            model.promised += if missing == 0 { frames } else { 0 };
+        }
+        Step::EndPromise(frames) => {
+            let frames = frames.min(model.promised);
+            allocator.end_promise(FrameCount(frames));
+            model.promised -= frames;
+        }
+        Step::Free { choice, count } => {
+            for _ in 0..count {
+                let Some((first, size)) = model.take_back(choice) else { break };
+                allocator.free(block(first, size));
+            }
+        }
+        Step::FreeUnbacked { choice, count } => {
+            for _ in 0..count {
+                let Some((first, size)) = model.take_back(choice) else { break };
+                model.forget_contents(first, size);
+                allocator.free_unbacked(block(first, size));
+            }
+        }
+        Step::FreePromised { choice } => {
+            if let Some((first, size)) = model.take_back(choice) {
+                model.promised += size.frames();
+                allocator.free_promised(block(first, size));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn reserved_ranges() -> impl Strategy<Value = Vec<Range<u64>>> {
+    vec((0..FRAMES, 0_u64..700).prop_map(|(start, length)| start..start + length), 0..3)
+}
+
+proptest! {
+    #[test]
+    fn agrees_with_a_model_that_knows_every_owner(
+        reserved in reserved_ranges(),
+        floor in 0_u64..300,
+        steps in vec(step(), 1..40),
+    ) {
+        let ranges: Vec<_> = reserved.iter().cloned().map(numbers).collect();
+        let mut allocator = FrameAllocator::leaked(FrameCount(FRAMES), &ranges, FrameCount(floor));
+        let mut model = Model::new(&reserved, floor);
+        for step in &steps {
+            apply(&mut allocator, &mut model, step)?;
+            prop_assert_eq!(allocator.validate(), Ok(()));
+            prop_assert_eq!(allocator.statistics(), model.statistics());
+        }
+        for (frame, owner) in (0..).zip(&model.owners) {
+            prop_assert_eq!(allocator.is_free(FrameNumber(frame)), *owner == Owner::Allocator);
+        }
+    }
+}

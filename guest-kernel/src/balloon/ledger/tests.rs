@@ -1,0 +1,139 @@
+//! The ledger against a plain set, and the order in which it gives back.
+
+use std::collections::BTreeSet;
+
+use aerostat_abi::units::{FrameCount, FrameNumber, HUGE_FRAMES, to_usize};
+use proptest::collection::vec;
+use proptest::prelude::Strategy;
+use proptest::{prop_assert, prop_assert_eq, prop_oneof, proptest};
+
+use super::Ledger;
+use crate::mm::block::Contents;
+use crate::mm::carve::Carver;
+use crate::mm::{Block, BlockSize};
+
+const HUGE: u64 = 4;
+const FRAMES: u64 = HUGE * HUGE_FRAMES;
+
+impl Ledger {
+    /// A ledger on the heap.
+    pub(crate) fn leaked(huge_frames: usize) -> Self {
+        Self::new(huge_frames, &mut Carver::leaked(Self::words(huge_frames)))
+    }
+
+    pub(crate) fn contains(&self, frame: FrameNumber) -> bool {
+        self.frames.contains(frame)
+    }
+}
+
+fn put(ledger: &mut Ledger, first: u64, size: BlockSize) {
+    ledger.put(Block::from_number(FrameNumber(first), size, Contents::Unknown));
+}
+
+/// What `take` gives, as numbers.
+fn take(ledger: &mut Ledger, frames: u64) -> Option<(u64, BlockSize)> {
+    let block = ledger.take(FrameCount(frames))?;
+    let (size, contents) = (block.size(), block.contents());
+    let first = block.into_number().0;
+    assert_eq!(contents, Contents::Zero, "what the monitor had reads as zero");
+    Some((first, size))
+}
+
+#[test]
+fn huge_frames_go_first_while_they_fit_then_frames_of_broken_ones() {
+    let mut ledger = Ledger::leaked(to_usize(HUGE));
+    put(&mut ledger, 5, BlockSize::Frame);
+    put(&mut ledger, HUGE_FRAMES, BlockSize::Huge);
+    put(&mut ledger, 2 * HUGE_FRAMES, BlockSize::Huge);
+    assert_eq!(take(&mut ledger, HUGE_FRAMES), Some((HUGE_FRAMES, BlockSize::Huge)));
+    assert_eq!(take(&mut ledger, HUGE_FRAMES - 1), Some((5, BlockSize::Frame)), "a huge frame would be too much");
+    assert_eq!(take(&mut ledger, 1), Some((2 * HUGE_FRAMES, BlockSize::Frame)), "no frame left but a huge one's");
+    assert_eq!(take(&mut ledger, HUGE_FRAMES), Some((2 * HUGE_FRAMES + 1, BlockSize::Frame)));
+    assert_eq!(ledger.len(), FrameCount(HUGE_FRAMES - 2));
+}
+
+#[test]
+fn nothing_is_taken_for_nothing_or_from_nothing() {
+    let mut ledger = Ledger::leaked(to_usize(HUGE));
+    assert_eq!(take(&mut ledger, FRAMES), None);
+    put(&mut ledger, 0, BlockSize::Huge);
+    assert_eq!(take(&mut ledger, 0), None);
+}
+
+#[test]
+fn single_frames_merge_into_a_huge_one() {
+    let mut ledger = Ledger::leaked(to_usize(HUGE));
+    for frame in (HUGE_FRAMES..2 * HUGE_FRAMES).rev() {
+        put(&mut ledger, frame, BlockSize::Frame);
+    }
+    assert_eq!(take(&mut ledger, FRAMES), Some((HUGE_FRAMES, BlockSize::Huge)));
+}
+
+#[cfg(debug_assertions)]
+#[test]
+#[should_panic(expected = "two owners")]
+fn a_frame_put_twice_is_caught() {
+    let mut ledger = Ledger::leaked(to_usize(HUGE));
+    put(&mut ledger, 0, BlockSize::Huge);
+    put(&mut ledger, 7, BlockSize::Frame);
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    /// Those frames of a run that the ledger doesn't have.
+    Put {
+        first: u64,
+        count: u64,
+    },
+    PutHuge(u64),
+    Take {
+        frames: u64,
+    },
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        (0..FRAMES, 1..HUGE_FRAMES).prop_map(|(first, count)| Step::Put { first, count }),
+        (0..HUGE).prop_map(Step::PutHuge),
+        (0..FRAMES).prop_map(|frames| Step::Take { frames }),
+    ];
+    vec(step, 1..40)
+}
+
+proptest! {
+    #[test]
+    fn gives_back_what_was_put_and_as_much_as_was_asked(steps in steps()) {
+        let mut ledger = Ledger::leaked(to_usize(HUGE));
+        let mut model = BTreeSet::new();
+        for step in steps {
+            match step {
+                Step::Put { first, count } => {
+                    for frame in (first..(first + count).min(FRAMES)).filter(|&frame| model.insert(frame)) {
+                        put(&mut ledger, frame, BlockSize::Frame);
+                    }
+                }
+                Step::PutHuge(huge) => {
+                    let frames = huge * HUGE_FRAMES..(huge + 1) * HUGE_FRAMES;
+                    if model.range(frames.clone()).next().is_none() {
+                        put(&mut ledger, frames.start, BlockSize::Huge);
+                        model.extend(frames);
+                    }
+                }
+                Step::Take { frames } => {
+                    let expected = frames.min(model.len() as u64);
+                    let mut taken = 0;
+                    while let Some((first, size)) = take(&mut ledger, frames - taken) {
+                        taken += size.frames();
+                        prop_assert!((first..first + size.frames()).all(|frame| model.remove(&frame)));
+                    }
+                    prop_assert_eq!(taken, expected);
+                }
+            }
+            prop_assert_eq!(ledger.validate(), Ok(()));
+            prop_assert_eq!(ledger.len(), FrameCount(model.len() as u64));
+        }
+        for frame in 0..FRAMES {
+            prop_assert_eq!(ledger.contains(FrameNumber(frame)), model.contains(&frame));
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! A machine for tests of the whole of memory management, faults included: the arena is ordinary memory of the test at a low fixed
+//! address, so that frame numbers stay small and the identity map is simply true.
+//!
+//! The kernel's globals are shared by all tests of the process, so a [`TestMachine`] holds a lock: one machine at a time.
+
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+
+use aerostat_abi::units::{FRAME_BYTES, FrameCount, FrameNumber, HUGE_BYTES, to_usize};
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous};
+
+use super::address_space::{Region, Regions};
+use super::fault::{self, Violation};
+use super::page_table::{PageTables, Slot};
+use super::{FRAMES, FrameAllocator, FrameStatistics, SPACE};
+use crate::config::KERNEL_FLOOR;
+
+/// Where the arena lies: above what the kernel's image would occupy, below anything that the host puts somewhere by itself.
+const ARENA: u64 = 1 << 30;
+const ARENA_BYTES: u64 = 48 << 20;
+
+static TURN: Mutex<()> = Mutex::new(());
+
+/// A started machine; the globals are empty again when it goes.
+pub(super) struct TestMachine {
+    _turn: MutexGuard<'static, ()>,
+}
+
+impl TestMachine {
+    /// A machine of `huge_frames` huge frames, of which the first holds the root of the page tables; nothing else is in use.
+    pub(super) fn start(huge_frames: u64) -> Self {
+        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        assert!(huge_frames * HUGE_BYTES <= ARENA_BYTES);
+        clear_arena();
+        let root = FrameNumber::containing(ARENA);
+        let end = FrameCount((ARENA + huge_frames * HUGE_BYTES) / FRAME_BYTES);
+        let reserved = FrameNumber(0)..FrameNumber(root.0 + 1);
+        FRAMES.lock().allocator = Some(FrameAllocator::leaked(end, &[reserved], KERNEL_FLOOR));
+        // SAFETY: the root is zeroed memory at its own address, as are all frames that the allocator has; tables change under the
+        // lock of `SPACE` only.
+        SPACE.lock().tables = Some(unsafe { PageTables::new(root) });
+        Self { _turn: turn }
+    }
+
+    /// What a read or write of `address` does; afterwards the page is mapped.
+    pub(super) fn touch(&self, address: u64) -> Result<(), Violation> {
+        if self.frame_at(address).is_none() {
+            fault::handle(address)?;
+            assert!(
+                self.frame_at(address).is_some(),
+                "a fault at {address:#x} was resolved, and the page is not mapped"
+            );
+        }
+        Ok(())
+    }
+
+    pub(super) fn frame_at(&self, address: u64) -> Option<FrameNumber> {
+        SPACE.lock().tables()?.translate(address)
+    }
+
+    /// The first word of a mapped page.
+    pub(super) fn word(&self, page: u64) -> u64 {
+        // SAFETY: the page is mapped, so the frame belongs to the test's region and nobody else touches it.
+        unsafe { self.pointer(page).read() }
+    }
+
+    pub(super) fn set_word(&self, page: u64, value: u64) {
+        // SAFETY: as in `word`.
+        unsafe { self.pointer(page).write(value) };
+    }
+
+    fn pointer(&self, page: u64) -> *mut u64 {
+        let frame = self.frame_at(page).expect("the test has touched the page");
+        core::ptr::with_exposed_provenance_mut(to_usize(frame.address()))
+    }
+
+    pub(super) fn statistics(&self) -> FrameStatistics {
+        FRAMES.lock().statistics()
+    }
+
+    pub(super) fn region(&self, start: u64) -> Region {
+        SPACE.lock().regions.find(start).expect("a region of the test").clone()
+    }
+
+    /// Frames that the page tables hold for the region at `start`: its pages and its tables of pages.
+    pub(super) fn drawn(&self, start: u64) -> u64 {
+        let range = self.region(start).range;
+        let space = SPACE.lock();
+        let tables = space.tables().expect("the machine has started");
+        let pages = |slot: u64| (slot..slot + HUGE_BYTES).step_by(to_usize(FRAME_BYTES));
+        let drawn_in = |slot| match tables.slot(slot) {
+            Slot::Empty => 0,
+            Slot::Huge => 512,
+            Slot::Table => 1 + pages(slot).filter(|&page| tables.is_mapped(page)).count() as u64,
+        };
+        range.step_by(to_usize(HUGE_BYTES)).map(drawn_in).sum()
+    }
+}
+
+impl Drop for TestMachine {
+    fn drop(&mut self) {
+        let mut space = SPACE.lock();
+        space.regions = Regions::new();
+        space.tables = None;
+        FRAMES.lock().allocator = None;
+    }
+}
+
+/// Makes the arena read as zero, as memory does that the host has just given.
+fn clear_arena() {
+    static PLACED: OnceLock<()> = OnceLock::new();
+    let pointer = core::ptr::with_exposed_provenance_mut(to_usize(ARENA));
+    PLACED.get_or_init(|| {
+        let flags = MapFlags::PRIVATE | MapFlags::FIXED_NOREPLACE;
+        // SAFETY: the flag makes this fail rather than replace a mapping.
+        let placed =
+            unsafe { mmap_anonymous(pointer, to_usize(ARENA_BYTES), ProtFlags::READ | ProtFlags::WRITE, flags) };
+        assert_eq!(placed.expect("nothing of the test lies so low"), pointer);
+        let _ = pointer.expose_provenance();
+    });
+    // SAFETY: the arena is ours, and no machine is running.
+    unsafe { madvise(pointer, to_usize(ARENA_BYTES), Advice::LinuxDontNeed) }.expect("the arena is mapped");
+}

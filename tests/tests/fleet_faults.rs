@@ -1,0 +1,167 @@
+//! Whatever befalls one guest of a fleet, or the fleet as a whole: the others go on unharmed, and nothing is left behind.
+
+use std::time::Duration;
+
+use aerostat_tests::environment::{app_image, guest_image};
+use aerostat_tests::fleet::{Fleet, FleetPlan, Member, Receiver, line_with};
+use aerostat_tests::{DEADLINE, Vmm};
+use rustix::process::Signal;
+
+/// How long a fleet may take to end when it is told to: it gives guests two seconds when asked, and two when killed.
+const END_PATIENCE: Duration = Duration::from_secs(10);
+/// What every neighbour does; it fits its minimum, so nobody needs to give anything for it.
+const TIDE: &str = "phases=48M:300ms,16M:300ms repeat";
+
+/// A guest that walks up and down beside others.
+fn neighbour(name: &str) -> Member<'_> {
+    Member { name, image: app_image("memwalk"), min_mib: 48, max_mib: 96, command_line: TIDE }
+}
+
+/// A test guest with all its memory granted from the start.
+fn test_guest(name: &'static str) -> Member<'static> {
+    Member { name, image: guest_image(name), min_mib: 64, max_mib: 64, command_line: "" }
+}
+
+#[test]
+fn a_vmm_killed_while_inflating() {
+    let victim =
+        Member { min_mib: 64, max_mib: 512, command_line: "phases=400M:1s,16M:1s repeat", ..neighbour("victim") };
+    // At first content, so that the victim grows and shrinks; then more than the pool has beside the others' minima.
+    let hungry = Member { max_mib: 512, command_line: "phases=16M:6s,392M:100s", ..neighbour("hungry") };
+    let plan = FleetPlan::pool_mib(480).with(&victim).with(&hungry).with(&neighbour("bystander"));
+    let mut fleet = plan.up(None);
+    let vmms = ["victim", "hungry", "bystander"].map(|name| fleet.wait_for_vmm(name));
+    kill_while_inflating(&mut fleet, &vmms[0]);
+    fleet.wait_for("end of the victim", |fleet| line_with(&fleet.events(), &["victim ended"]));
+    fleet.wait_for_line(&["hungry", "walking 392 of 392 MiB"]);
+    fleet.signal(Receiver::Supervisor, Signal::INT);
+    let run = fleet.wait_for_end(END_PATIENCE);
+    run.expect_exit_code(1);
+    assert_eq!(run.report()["violations"], 0, "{run}");
+    run.expect_unharmed("hungry");
+    run.expect_unharmed("bystander");
+    run.expect_in_summary("victim", "killed by signal 9");
+    assert!(run.guest("victim")["exit"].as_str().is_some_and(|exit| exit.contains("killed by signal 9")), "{run}");
+    expect_gone(&vmms);
+}
+
+/// Freezes the process whenever its target falls, until it is seen to have been caught with its balloon on the way, and kills it.
+fn kill_while_inflating(fleet: &mut Fleet, victim: &Vmm) {
+    let mut seen = 0;
+    loop {
+        let lowered = |fleet: &Fleet| {
+            let count = fleet.events().lines().filter(|line| is_lowering(line, &victim.guest)).count();
+            (count > seen).then_some(count)
+        };
+        seen = fleet.wait_for("lower target for the victim", lowered);
+        victim.signal(Signal::STOP);
+        let printed = fleet.printed().len();
+        let words = [&format!("  {} ", victim.guest), "guest size"];
+        let line = fleet.wait_for("line about the victim", |fleet| {
+            fleet.printed().get(printed..).and_then(|text| line_with(text, &words))
+        });
+        if line.contains("  shrinking  ") {
+            victim.signal(Signal::KILL);
+            return;
+        }
+        victim.signal(Signal::CONT);
+    }
+}
+
+/// Whether an event says that the target of `guest` fell.
+fn is_lowering(line: &str, guest: &str) -> bool {
+    let Some((_, change)) = line.split_once(&format!("  {guest} target from ")) else { return false };
+    let mut sizes = change.split(" to ").filter_map(|part| part.split(' ').next()?.parse::<f64>().ok());
+    matches!((sizes.next(), sizes.next()), (Some(from), Some(to)) if to < from)
+}
+
+#[test]
+fn guests_that_fail() {
+    let plan = FleetPlan::pool_mib(256).with(&test_guest("panic")).with(&test_guest("triple_fault"));
+    let run = plan.with(&neighbour("neighbour")).up(Some(Duration::from_secs(3))).wait_for_end(DEADLINE);
+    run.expect_exit_code(1);
+    assert_eq!(run.report()["violations"], 0, "{run}");
+    run.expect_unharmed("neighbour");
+    run.expect_in_summary("panic", "  panic");
+    // The last lines of its log.
+    run.expect_in_summary("panic", "| ");
+    run.expect_in_summary("panic", "as asked");
+    run.expect_in_summary("triple_fault", "guest fault: triple fault");
+    run.expect_in_summary("triple_fault", "RIP ");
+    assert_eq!(run.guest("panic")["exit"], "panic", "{run}");
+}
+
+/// A guest that never comes to its balloon again is shown as silent, and ended with the others.
+#[test]
+fn a_guest_that_falls_silent() {
+    let plan = FleetPlan::pool_mib(256).with(&test_guest("masked_loop")).with(&neighbour("neighbour"));
+    let mut fleet = plan.up(Some(Duration::from_secs(7)));
+    let vmms = ["masked_loop", "neighbour"].map(|name| fleet.wait_for_vmm(name));
+    fleet.wait_for_line(&["masked_loop  silent "]);
+    let run = fleet.wait_for_end(DEADLINE);
+    run.expect_exit_code(0);
+    run.expect_unharmed("neighbour");
+    run.expect_in_summary("masked_loop", "stopped");
+    expect_gone(&vmms);
+}
+
+#[test]
+fn interrupted() {
+    interrupt(Receiver::Supervisor);
+}
+
+#[test]
+fn interrupted_by_a_key_on_the_terminal() {
+    interrupt(Receiver::Group);
+}
+
+fn interrupt(receiver: Receiver) {
+    let plan = FleetPlan::pool_mib(256).with(&neighbour("left")).with(&neighbour("right"));
+    let mut fleet = plan.up(None);
+    let vmms = ["left", "right"].map(|name| fleet.wait_for_guest(name));
+    fleet.signal(receiver, Signal::INT);
+    let run = fleet.wait_for_end(END_PATIENCE);
+    run.expect_exit_code(0);
+    for name in ["left", "right"] {
+        run.expect_unharmed(name);
+        run.expect_in_summary(name, "stopped");
+    }
+    expect_gone(&vmms);
+}
+
+#[test]
+fn a_supervisor_that_is_killed() {
+    let plan = FleetPlan::pool_mib(256).with(&neighbour("left")).with(&neighbour("right"));
+    let mut fleet = plan.up(None);
+    let vmms = ["left", "right"].map(|name| fleet.wait_for_guest(name));
+    fleet.signal(Receiver::Supervisor, Signal::KILL);
+    let run = fleet.wait_for_end(END_PATIENCE);
+    assert_eq!(run.output.status.code(), None, "a signal ended it\n{run}");
+    expect_gone(&vmms);
+}
+
+/// A guest that writes to memory which it has given away costs nobody but itself.
+#[test]
+fn memory_used_after_it_was_given() {
+    let mut fleet = FleetPlan::pool_mib(192).with(&test_guest("touch_given")).with(&neighbour("neighbour")).up(None);
+    let vmm = fleet.wait_for_vmm("touch_given");
+    let line = fleet.wait_for("end of the guest", |fleet| line_with(&fleet.events(), &["touch_given ended"]));
+    assert!(line.contains("MiB beyond its size"), "{line}");
+    // The neighbour is still at it.
+    let count = |fleet: &Fleet| fleet.printed().matches("  neighbour ").count();
+    let before = count(&fleet);
+    fleet.wait_for("line more about the neighbour", |fleet| (count(fleet) > before + 1).then_some(()));
+    fleet.signal(Receiver::Supervisor, Signal::INT);
+    let run = fleet.wait_for_end(END_PATIENCE);
+    run.expect_exit_code(1);
+    run.expect_unharmed("neighbour");
+    run.expect_in_summary("touch_given", "beyond its size");
+    run.expect_in_summary("touch_given", "size 24");
+    expect_gone(&[vmm]);
+}
+
+/// Expects that no process of the fleet is left, or soon: where the supervisor was killed, the kernel ends them after it.
+#[track_caller]
+fn expect_gone(vmms: &[Vmm]) {
+    vmms.iter().for_each(Vmm::wait_until_gone);
+}
