@@ -9,6 +9,18 @@ pub const MAX_COMMAND_LINE: usize = 2047;
 /// `compatible` of the device tree node that announces the balloon port.
 pub const BALLOON_COMPATIBLE: &str = "aerostat,balloon-port";
 
+/// `compatible` of a device tree node that announces a virtio device with memory-mapped registers, which its `reg` names.
+pub const VIRTIO_COMPATIBLE: &str = "virtio,mmio";
+
+/// Property of a virtio device's node: the interrupt vector that the device raises, 32 bits.
+pub const VIRTIO_VECTOR: &str = "aerostat,vector";
+
+/// What the disk with the guest's data answers to a virtio request for its identity.
+pub const DATA_DISK_ID: &str = "data";
+
+/// What the disk for swapping answers.
+pub const SWAP_DISK_ID: &str = "swap";
+
 /// Property of `/cpus/cpu@0`: rate of the time stamp counter in Hz, 64 bits, big-endian like all of the tree. Left out where unknown.
 pub const TSC_FREQUENCY: &str = "clock-frequency";
 

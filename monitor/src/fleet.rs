@@ -8,9 +8,10 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use aerostat_abi::units::FrameCount;
+use aerostat_abi::units::{FRAME_BYTES, FrameCount};
 use serde::Deserialize;
 
+use crate::host::disk::{DataDisk, DiskFaults, DiskMode, Disks, SwapDisk};
 use crate::scheduler::Contract;
 use crate::size::Size;
 
@@ -41,6 +42,8 @@ pub struct GuestSpec {
     pub contract: Contract,
     /// The application's command line.
     pub command_line: String,
+    /// The guest's disks; their files are looked at when they are opened.
+    pub disks: Disks,
 }
 
 /// Why a fleet file can't be used: one line that begins with the file's name.
@@ -85,6 +88,12 @@ enum Problem {
     LongCommandLine { name: String, length: usize },
     #[error("guest {0:?}: the command line has a control character; take printable text")]
     ControlCharacter(String),
+    #[error("guest {0:?}: disk_mode says how a disk is used and there is no disk; add disk or remove disk_mode")]
+    ModeWithoutDisk(String),
+    #[error("guest {0:?}: swap is 0; say how large the swap disk is, or leave swap out")]
+    ZeroSwap(String),
+    #[error("guest {name:?}: swap is {size}, not a multiple of 4K; a page of memory has 4 KiB")]
+    PartialSwap { name: String, size: Size },
     #[error("guest {name:?}: the image {} {why}; build it or correct the path", image.display())]
     BadImage { name: String, image: PathBuf, why: String },
 }
@@ -107,6 +116,9 @@ struct GuestTable {
     max: Size,
     #[serde(default)]
     command_line: String,
+    disk: Option<PathBuf>,
+    disk_mode: Option<DiskMode>,
+    swap: Option<Size>,
 }
 
 impl Fleet {
@@ -153,7 +165,7 @@ impl Fleet {
 
 impl GuestTable {
     fn check(self, directory: &Path) -> Result<GuestSpec, Problem> {
-        let Self { name, image, min, max, command_line } = self;
+        let Self { name, image, min, max, command_line, disk, disk_mode, swap } = self;
         check_name(&name)?;
         if max.bytes() == 0 {
             return Err(Problem::ZeroMax(name));
@@ -174,7 +186,11 @@ impl GuestTable {
         if command_line.chars().any(char::is_control) {
             return Err(Problem::ControlCharacter(name));
         }
-        Ok(GuestSpec { name, image: directory.join(image), contract, command_line })
+        let disks = Disks {
+            data: check_data_disk(&name, disk.map(|path| directory.join(path)), disk_mode)?,
+            swap: swap.map(|size| check_swap(&name, size)).transpose()?,
+        };
+        Ok(GuestSpec { name, image: directory.join(image), contract, command_line, disks })
     }
 }
 
@@ -187,6 +203,26 @@ fn check_name(name: &str) -> Result<(), Problem> {
         return Err(Problem::BadName(name.into()));
     }
     Ok(())
+}
+
+fn check_data_disk(name: &str, path: Option<PathBuf>, mode: Option<DiskMode>) -> Result<Option<DataDisk>, Problem> {
+    match (path, mode) {
+        (None, None) => Ok(None),
+        (None, Some(_)) => Err(Problem::ModeWithoutDisk(name.into())),
+        (Some(path), mode) => {
+            Ok(Some(DataDisk { path, mode: mode.unwrap_or_default(), faults: DiskFaults::default() }))
+        }
+    }
+}
+
+fn check_swap(name: &str, size: Size) -> Result<SwapDisk, Problem> {
+    if size.bytes() == 0 {
+        return Err(Problem::ZeroSwap(name.into()));
+    }
+    if !size.bytes().is_multiple_of(FRAME_BYTES) {
+        return Err(Problem::PartialSwap { name: name.into(), size });
+    }
+    Ok(SwapDisk { size: FrameCount::from_bytes_floor(size.bytes()), faults: DiskFaults::default() })
 }
 
 fn check_image_file(guest: &GuestSpec) -> Result<(), Problem> {
@@ -217,6 +253,7 @@ fn malformed(text: &str, error: &toml::de::Error) -> Problem {
 #[cfg(test)]
 mod tests {
     use super::Fleet;
+    use crate::host::disk::{DiskMode, Disks};
     use aerostat_abi::units::FrameCount;
     use proptest::proptest;
     use std::fs;
@@ -230,6 +267,9 @@ image = "image"
 min = "64M"
 max = "512M"
 command_line = "phases=64M:3s repeat"
+disk = "data.img"
+disk_mode = "read-write"
+swap = "512M"
 
 [[guest]]
 name = "beta"
@@ -257,6 +297,12 @@ max = "1G"
         assert_eq!(alpha.command_line, "phases=64M:3s repeat");
         assert_eq!(beta.contract.max, FrameCount::from_mib(1024));
         assert_eq!(beta.command_line, "");
+        let disk = alpha.disks.data.as_ref().unwrap();
+        assert!(disk.path.is_absolute() && disk.path.ends_with("data.img") && disk.mode == DiskMode::ReadWrite);
+        assert_eq!(alpha.disks.swap.as_ref().unwrap().size, FrameCount::from_mib(512));
+        assert_eq!(beta.disks, Disks::default());
+        let read_only = load(&GOOD.replace("disk_mode = \"read-write\"", "")).unwrap();
+        assert_eq!(read_only.guests[0].disks.data.as_ref().unwrap().mode, DiskMode::ReadOnly);
     }
 
     #[test]
@@ -287,6 +333,11 @@ max = "1G"
             ("\"image\"", "\"nowhere\"", "guest \"alpha\": the image nowhere does not exist"),
             ("\"image\"", "\".\"", "guest \"alpha\": the image . is not a file"),
             ("repeat", "\\u0000", "guest \"alpha\": the command line has a control character"),
+            ("read-write", "write", "line 11: unknown variant `write`, expected `read-only` or `read-write`"),
+            ("disk = \"data.img\"", "", "guest \"alpha\": disk_mode says how a disk is used and there is no disk"),
+            ("swap = \"512M\"", "swap = \"0M\"", "guest \"alpha\": swap is 0"),
+            ("swap = \"512M\"", "swap = \"6K\"", "guest \"alpha\": swap is 6K, not a multiple of 4K"),
+            ("swap = \"512M\"", "swap = 512", "line 12: invalid type: integer `512`, expected a size"),
             ("command_line", "comand_line", "line 9: unknown field `comand_line`"),
         ];
         for (good, bad, expected) in mistakes {

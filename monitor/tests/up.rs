@@ -1,5 +1,8 @@
 //! `aerostat up` as a user meets it when something is wrong: one line on standard error, exit code 2, nothing started.
 
+#[path = "support/elf.rs"]
+mod elf;
+
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -29,6 +32,52 @@ fn what_is_no_guest_is_refused_before_anything_is_written() {
     let (code, line) = refusal(directory.path(), &["up", "fleet.toml", "--report", "report.json", "--log-dir", "logs"]);
     assert_eq!((code, line.as_str()), (Some(2), "aerostat: guest \"a\": the image a.elf is not an ELF file\n"));
     assert!(!directory.path().join("report.json").exists() && !directory.path().join("logs").exists());
+}
+
+/// A fleet of guests with these disk lines, in a directory with an image; what `aerostat up` says to it.
+fn refusal_of_disks(directory: &Path, disks: &[&str]) -> String {
+    fs::write(directory.join("image"), elf::image(&[0xf4], 0x1000)).expect("a file can be made");
+    let guests = disks.iter().enumerate().map(|(number, disk)| {
+        format!("[[guest]]\nname = \"g{number}\"\nimage = \"image\"\nmin = \"16M\"\nmax = \"16M\"\n{disk}\n")
+    });
+    let fleet = format!("pool = \"64M\"\n{}", guests.collect::<String>());
+    fs::write(directory.join("fleet.toml"), fleet).expect("a file can be made");
+    let (code, line) = refusal(directory, &["up", "fleet.toml", "--report", "report.json"]);
+    assert_eq!((code, line.lines().count()), (Some(2), 1), "{line}");
+    assert!(!directory.join("report.json").exists());
+    line
+}
+
+#[test]
+fn disks_that_cannot_be_had_are_refused_in_one_line() {
+    let directory = tempfile::tempdir().unwrap();
+    for (name, bytes) in [("empty", 0), ("partial", 1000), ("disk", 1024)] {
+        fs::write(directory.path().join(name), vec![0; bytes]).unwrap();
+    }
+    let writes = "disk = \"disk\"\ndisk_mode = \"read-write\"";
+    for (disks, expected) in [
+        (&["disk = \"nothing\""][..], "guest \"g0\": the disk nothing does not exist; make it or correct the path"),
+        (&["", "disk = \".\""], "guest \"g1\": the disk . is not a file; name a disk image"),
+        (&["disk = \"empty\""], "guest \"g0\": the disk empty is empty; a disk has at least one sector of 512 bytes"),
+        (
+            &["disk = \"partial\""],
+            "guest \"g0\": the disk partial has 1000 bytes, not a multiple of 512; pad it to whole sectors",
+        ),
+        (
+            &[writes, writes],
+            "guest \"g1\": the disk disk is in use by another guest, and one of the two writes to it; give each a copy",
+        ),
+        (
+            &[writes, "disk = \"disk\""],
+            "guest \"g1\": the disk disk is in use by another guest, and one of the two writes to it; give each a copy",
+        ),
+        (
+            &["disk_mode = \"read-only\""],
+            "fleet.toml: guest \"g0\": disk_mode says how a disk is used and there is no disk; add disk or remove disk_mode",
+        ),
+    ] {
+        assert_eq!(refusal_of_disks(directory.path(), disks), format!("aerostat: {expected}\n"));
+    }
 }
 
 #[test]

@@ -4,80 +4,28 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
+#[path = "support/bench.rs"]
+mod bench;
+#[path = "vmm/disks.rs"]
+mod disks;
 #[path = "support/elf.rs"]
 mod elf;
+#[expect(dead_code, reason = "the figures use the rest")]
 #[path = "support/guests.rs"]
 mod guests;
 
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use aerostat::host::vmm_guest::{GuestConfig, SpawnError, VmmGuest};
 use aerostat::host::{EndReason, Ending, GuestEvent, GuestHandle};
 use aerostat_abi::exit::GuestExit;
 use aerostat_abi::registers::BootStage;
 use aerostat_abi::units::FrameCount;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-const PATIENCE: Duration = Duration::from_secs(20);
-
-/// A directory with one image in it, and how to run it.
-struct Bench {
-    directory: tempfile::TempDir,
-    config: GuestConfig,
-}
-
-impl Bench {
-    fn new(code: &[u8]) -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let image = directory.path().join("guest");
-        std::fs::write(&image, elf::image(code, 0x1_0000)).unwrap();
-        let config = GuestConfig {
-            name: "tiny".to_owned(),
-            image,
-            memory: FrameCount::from_mib(128),
-            initial_grant: FrameCount::from_mib(128),
-            command_line: "verbose=1".to_owned(),
-            log: Some(directory.path().join("log")),
-            program: Some(PathBuf::from(env!("CARGO_BIN_EXE_aerostat"))),
-        };
-        Self { directory, config }
-    }
-
-    fn spawn(&self) -> VmmGuest {
-        VmmGuest::spawn(&self.config).unwrap()
-    }
-
-    fn log(&self) -> String {
-        std::fs::read_to_string(self.directory.path().join("log")).unwrap()
-    }
-}
-
-/// The next event, waited for as a supervisor would.
-fn next(guest: &mut VmmGuest) -> GuestEvent {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        if let Some(event) = guest.next_event() {
-            return event;
-        }
-        let left = deadline.saturating_duration_since(Instant::now());
-        assert!(!left.is_zero(), "no event came");
-        let mut source = [PollFd::from_borrowed_fd(guest.event_fd(), PollFlags::IN)];
-        poll(&mut source, Some(&Timespec::try_from(left).unwrap())).unwrap();
-    }
-}
-
-fn end(guest: &mut VmmGuest) -> Ending {
-    loop {
-        if let GuestEvent::Ended(ending) = next(guest) {
-            assert_eq!(guest.next_event(), None, "the end comes once");
-            assert!(!PathBuf::from(format!("/proc/{}", guest.pid())).exists(), "no zombie is left");
-            return ending;
-        }
-    }
-}
+use bench::{Bench, PATIENCE, SUCCESS, end, next};
 
 /// Waits until `condition` holds for what the guest's page says.
 fn until(guest: &mut VmmGuest, condition: impl Fn(&VmmGuest) -> bool) {
@@ -92,8 +40,6 @@ fn until(guest: &mut VmmGuest, condition: impl Fn(&VmmGuest) -> bool) {
 fn greeted(guest: &VmmGuest) -> bool {
     guest.registers().facts().port_calls > 0
 }
-
-const SUCCESS: Ending = Ending { reason: EndReason::Exited(GuestExit::Success), details: Vec::new() };
 
 #[test]
 fn a_guest_boots_speaks_and_ends() {

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use aerostat::host::disk::Disks;
 use aerostat::host::vmm_guest::{GuestConfig, VmmGuest};
 use aerostat::host::{Ending, GuestEvent, GuestHandle};
 use aerostat_abi::registers::BootStage;
@@ -27,6 +28,7 @@ impl KvmGuest {
             memory: plan.memory,
             initial_grant: plan.grant,
             command_line: plan.command_line.clone(),
+            disks: Disks::default(),
             log: Some(log.to_path_buf()),
             program: Some(aerostat()),
         };

@@ -65,9 +65,11 @@ pub(super) fn up(arguments: &UpArguments) -> Result<ExitCode, Failure> {
 
 // ---- Wiring: the one place that knows what runs the guests. ----
 
-/// Checks what only the VMM knows: whether it can boot these images in machines of these sizes.
+/// Checks what only the VMM knows: whether it can boot these images in machines of these sizes, with these disks.
 fn check_guests(fleet: &Fleet) -> Result<(), Failure> {
-    for GuestSpec { name, image, contract, .. } in &fleet.guests {
+    // Disks that are held together are those that can be had together.
+    let mut held = Vec::new();
+    for GuestSpec { name, image, contract, disks, .. } in &fleet.guests {
         let refused = |why: String| Failure::refused(format!("guest {name:?}: {why}"));
         vmm::check_size(contract.max).map_err(|error| refused(error.to_string()))?;
         let info = vmm::check_image(image, contract.max)
@@ -80,6 +82,7 @@ fn check_guests(fleet: &Fleet) -> Result<(), Failure> {
                 "the image {image} ends at {needed}, above min {min}, with which it starts; raise min"
             )));
         }
+        held.push(disks.open().map_err(|error| refused(error.to_string()))?);
     }
     Ok(())
 }
@@ -91,6 +94,7 @@ fn start_guest(spec: &GuestSpec, target: FrameCount, log_dir: Option<&Path>) -> 
         memory: spec.contract.max,
         initial_grant: target,
         command_line: spec.command_line.clone(),
+        disks: spec.disks.clone(),
         log: log_dir.map(|directory| directory.join(format!("{}.log", spec.name))),
         program: None,
     };

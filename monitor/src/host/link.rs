@@ -16,12 +16,13 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use super::disk::{DiskFaults, DiskMode, DiskRole, OpenDisk};
 use super::{EndReason, Ending};
 
 /// The longest message that either side takes.
 const MOST_BYTES: usize = 64 << 10;
 /// Descriptors that a message may carry.
-const MOST_DESCRIPTORS: usize = 4;
+const MOST_DESCRIPTORS: usize = 8;
 
 /// What the supervisor says.
 #[derive(Debug, Serialize, Deserialize)]
@@ -43,6 +44,30 @@ pub(crate) struct Start {
     pub(crate) initial_frames: u64,
     /// What the guest reads as its boot arguments.
     pub(crate) command_line: String,
+    /// The guest's disks; a descriptor comes with each.
+    pub(crate) disks: Vec<StartDisk>,
+}
+
+/// A disk without its file.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct StartDisk {
+    pub(crate) role: DiskRole,
+    pub(crate) mode: DiskMode,
+    pub(crate) faults: DiskFaults,
+}
+
+impl StartDisk {
+    /// The disk with its file.
+    pub(crate) fn with_file(&self, file: OwnedFd) -> OpenDisk {
+        OpenDisk { role: self.role, mode: self.mode, faults: self.faults.clone(), file: file.into() }
+    }
+}
+
+impl From<OpenDisk> for (StartDisk, OwnedFd) {
+    fn from(disk: OpenDisk) -> Self {
+        (StartDisk { role: disk.role, mode: disk.mode, faults: disk.faults }, disk.file.into())
+    }
 }
 
 /// The descriptors that come with [`ToVmm::Start`], in this order.
@@ -54,6 +79,8 @@ pub(crate) struct StartDescriptors {
     pub(crate) doorbell: OwnedFd,
     /// The image, open for reading.
     pub(crate) image: OwnedFd,
+    /// The files of [`Start::disks`].
+    pub(crate) disks: Vec<OwnedFd>,
     /// Where the guest's console goes, if anywhere.
     pub(crate) log: Option<OwnedFd>,
 }
@@ -61,15 +88,16 @@ pub(crate) struct StartDescriptors {
 impl StartDescriptors {
     pub(crate) fn borrowed(&self) -> Vec<BorrowedFd<'_>> {
         let always = [&self.registers, &self.doorbell, &self.image];
-        always.into_iter().chain(&self.log).map(AsFd::as_fd).collect()
+        always.into_iter().chain(&self.disks).chain(&self.log).map(AsFd::as_fd).collect()
     }
 
-    pub(crate) fn from_received(descriptors: Vec<OwnedFd>) -> Option<Self> {
+    pub(crate) fn from_received(descriptors: Vec<OwnedFd>, start: &Start) -> Option<Self> {
         let mut descriptors = descriptors.into_iter();
         Some(Self {
             registers: descriptors.next()?,
             doorbell: descriptors.next()?,
             image: descriptors.next()?,
+            disks: start.disks.iter().map(|_| descriptors.next()).collect::<Option<_>>()?,
             log: descriptors.next(),
         })
     }
@@ -243,7 +271,8 @@ impl AsFd for Link {
 
 #[cfg(test)]
 mod tests {
-    use super::{FromVmm, Link, LinkError, Patience, Reason, StartDescriptors, ToVmm};
+    use super::{FromVmm, Link, LinkError, Patience, Reason, Start, StartDescriptors, StartDisk, ToVmm};
+    use crate::host::disk::{DiskFaults, DiskMode, DiskRole};
     use crate::host::{EndReason, Ending};
     use aerostat_abi::exit::GuestExit;
     use std::os::fd::{AsFd, OwnedFd};
@@ -260,11 +289,23 @@ mod tests {
     #[test]
     fn messages_carry_descriptors() {
         let (ours, theirs) = pair();
-        let sent = StartDescriptors { registers: fd(), doorbell: fd(), image: fd(), log: None };
-        ours.send(&ToVmm::Stop, &sent.borrowed(), Patience::Wait).unwrap();
-        let (message, descriptors) = theirs.receive::<ToVmm>(Patience::Wait).unwrap();
-        assert!(matches!(message, ToVmm::Stop));
-        assert!(StartDescriptors::from_received(descriptors).is_some_and(|received| received.log.is_none()));
+        let disk = |role| StartDisk { role, mode: DiskMode::ReadOnly, faults: DiskFaults::default() };
+        let start = Start {
+            memory_frames: 1,
+            initial_frames: 1,
+            command_line: String::new(),
+            disks: vec![disk(DiskRole::Data), disk(DiskRole::Swap)],
+        };
+        for log in [None, Some(fd())] {
+            let has_log = log.is_some();
+            let sent = StartDescriptors { registers: fd(), doorbell: fd(), image: fd(), disks: vec![fd(), fd()], log };
+            ours.send(&ToVmm::Stop, &sent.borrowed(), Patience::Wait).unwrap();
+            let (message, descriptors) = theirs.receive::<ToVmm>(Patience::Wait).unwrap();
+            assert!(matches!(message, ToVmm::Stop));
+            let received = StartDescriptors::from_received(descriptors, &start).unwrap();
+            assert_eq!((received.disks.len(), received.log.is_some()), (2, has_log));
+        }
+        assert!(StartDescriptors::from_received(vec![fd(), fd(), fd(), fd()], &start).is_none());
     }
 
     #[test]

@@ -20,7 +20,8 @@ use rustix::event::{EventfdFlags, eventfd};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use thiserror::Error;
 
-use super::link::{FromVmm, Link, LinkError, Patience, Start, StartDescriptors, ToVmm};
+use super::disk::{DiskError, Disks};
+use super::link::{FromVmm, Link, LinkError, Patience, Start, StartDescriptors, StartDisk, ToVmm};
 use super::shared_page::SharedPage;
 use super::{EndReason, Ending, GuestEvent, GuestHandle};
 use crate::clock::monotonic_ns;
@@ -39,6 +40,8 @@ pub struct GuestConfig {
     pub initial_grant: FrameCount,
     /// What the guest reads as its boot arguments.
     pub command_line: String,
+    /// What it has besides memory.
+    pub disks: Disks,
     /// The file that the guest's console is appended to.
     pub log: Option<PathBuf>,
     /// The executable that has the VMM process in it; the running one where this is `None`.
@@ -84,6 +87,9 @@ pub enum SpawnError {
     /// The command line can't be passed on.
     #[error("the command line has a zero byte or more than {MAX_COMMAND_LINE} bytes")]
     CommandLine,
+    /// A disk can't be had.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
     /// The log can't be opened.
     #[error("log {} can't be opened: {source}", path.display())]
     Log {
@@ -140,16 +146,24 @@ impl VmmGuest {
     pub fn spawn(config: &GuestConfig) -> Result<Self, SpawnError> {
         check_kvm()?;
         let image = check(config)?;
+        let disks = config.disks.open()?;
         let log = config.log.as_deref().map(open_log).transpose()?;
         let (registers, register_file) = SharedPage::create(config.initial_grant)?;
         let doorbell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(io::Error::from)?;
         let (link, their_link) = Link::pair()?;
-        let descriptors =
-            StartDescriptors { registers: register_file, doorbell: doorbell.try_clone()?, image: image.into(), log };
+        let (disks, disk_files) = disks.into_iter().map(<(StartDisk, OwnedFd)>::from).unzip();
+        let descriptors = StartDescriptors {
+            registers: register_file,
+            doorbell: doorbell.try_clone()?,
+            image: image.into(),
+            disks: disk_files,
+            log,
+        };
         let start = Start {
             memory_frames: config.memory.0,
             initial_frames: config.initial_grant.0,
             command_line: config.command_line.clone(),
+            disks,
         };
         // The start waits in the link for the process to come.
         link.send(&ToVmm::Start(start), &descriptors.borrowed(), Patience::DoNotWait)

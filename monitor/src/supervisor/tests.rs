@@ -12,6 +12,7 @@ use super::{
 };
 use crate::clock::Moment;
 use crate::fleet::{Fleet, GuestSpec};
+use crate::host::disk::Disks;
 use crate::host::{EndReason, GuestEvent};
 use crate::scheduler::{Contract, Policy};
 
@@ -20,7 +21,13 @@ const POOL: FrameCount = FrameCount::from_mib(512);
 
 fn spec(name: &str) -> GuestSpec {
     let contract = Contract { min: FrameCount::from_mib(64), max: FrameCount::from_mib(512) };
-    GuestSpec { name: name.into(), image: "image".into(), contract, command_line: String::new() }
+    GuestSpec {
+        name: name.into(),
+        image: "image".into(),
+        contract,
+        command_line: String::new(),
+        disks: Disks::default(),
+    }
 }
 
 /// A supervisor with two fakes, and time.

@@ -13,6 +13,8 @@ use thiserror::Error;
 pub(super) const HOLE_START: u64 = 3 << 30;
 /// Where memory goes on behind the hole.
 const HOLE_END: u64 = 4 << 30;
+/// Where the virtio devices' registers begin, in the hole: one page each.
+pub(super) const VIRTIO_START: u64 = 0xd000_0000;
 /// Boot information, the first page tables and the first stack live below this address: no image may begin there.
 pub(super) const LOW_END: u64 = 1 << 20;
 /// The first page tables map this much; an image has to fit.

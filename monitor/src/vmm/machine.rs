@@ -1,4 +1,4 @@
-//! The virtual machine: KVM's objects, the memory slots, and the doorbell.
+//! The virtual machine: KVM's objects, the memory slots, and what eventfds connect to it.
 //!
 //! The interrupt controller is the kernel's: its registers and the guest's timer cost no exit to us, and a doorbell rung by the
 //! supervisor reaches the guest without waking our process.
@@ -8,25 +8,20 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::sync::Arc;
 
 use aerostat_abi::units::to_usize;
-use kvm_bindings::{
-    CpuId, KVM_API_VERSION, KVM_IRQ_ROUTING_MSI, KVM_MAX_CPUID_ENTRIES, KvmIrqRouting, kvm_irq_routing_entry,
-    kvm_irq_routing_msi, kvm_userspace_memory_region,
-};
-use kvm_ioctls::{Cap, Kvm, SyncReg, VcpuFd, VmFd};
+use kvm_bindings::{CpuId, KVM_API_VERSION, KVM_MAX_CPUID_ENTRIES, kvm_userspace_memory_region};
+use kvm_ioctls::{Cap, IoEventAddress, Kvm, NoDatamatch, SyncReg, VcpuFd, VmFd};
 use rustix::io::Errno;
 use thiserror::Error;
 use vmm_sys_util::eventfd::EventFd;
 
 use super::cpu;
+use super::interrupts::InterruptRouter;
 use super::memory::GuestMemory;
 use super::serial_ring::SerialRing;
+use super::virtio::Wires;
 
 /// Three pages in the device hole that Intel's virtualization needs for itself.
 const TSS_ADDRESS: usize = 0xfffb_d000;
-/// The doorbell's interrupt line: the first one that belongs to no pin of the interrupt controller.
-const DOORBELL_LINE: u32 = 24;
-/// A message to the local APIC of processor 0 (Intel SDM volume 3, 12.11.1).
-const MESSAGE_ADDRESS: u32 = 0xfee0_0000;
 
 /// Why no guest can be run.
 #[derive(Debug, Error)]
@@ -69,6 +64,7 @@ pub(super) struct Machine {
     vm: Arc<VmFd>,
     vcpu: VcpuFd,
     cpuid: CpuId,
+    interrupts: Arc<InterruptRouter>,
 }
 
 impl Machine {
@@ -85,7 +81,9 @@ impl Machine {
         let mut vcpu = vm.create_vcpu(0).map_err(failed("create a processor"))?;
         let host = kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).map_err(failed("list the processor's features"))?;
         vcpu.set_sync_valid_reg(SyncReg::Register);
-        Ok(Self { vm: Arc::new(vm), vcpu, cpuid: cpu::guest_features(host) })
+        let vm = Arc::new(vm);
+        let interrupts = Arc::new(InterruptRouter::new(Arc::clone(&vm)));
+        Ok(Self { vm, vcpu, cpuid: cpu::guest_features(host), interrupts })
     }
 
     /// Rate of the guest's time stamp counter, where KVM tells.
@@ -107,7 +105,16 @@ impl Machine {
     pub(super) fn doorbell(&self, bell: OwnedFd) -> Doorbell {
         // SAFETY: the descriptor is open and its ownership moves.
         let bell = unsafe { EventFd::from_raw_fd(bell.into_raw_fd()) };
-        Doorbell { vm: Arc::clone(&self.vm), bell }
+        Doorbell { interrupts: Arc::clone(&self.interrupts), bell }
+    }
+
+    /// Connects a device: its interrupt, and notifications to it where KVM can take them without an exit.
+    pub(super) fn connect_device(&self, wires: &Wires<'_>) -> Result<(), KvmError> {
+        // Any write there will do, so KVM need not even look at what was written. Where KVM can't, a notification is an exit, which the
+        // processor's thread handles.
+        let notify = IoEventAddress::Mmio(wires.notify.0);
+        let _ = self.vm.register_ioevent(wires.kick, &notify, NoDatamatch);
+        self.interrupts.connect_device(wires.interrupt, wires.slot.vector)
     }
 
     /// The machine's processor, about to execute `entry`.
@@ -120,20 +127,14 @@ impl Machine {
 /// The balloon interrupt.
 #[derive(Debug)]
 pub(super) struct Doorbell {
-    vm: Arc<VmFd>,
+    interrupts: Arc<InterruptRouter>,
     bell: EventFd,
 }
 
 impl Doorbell {
     /// From now on a ring raises the guest's interrupt `vector`; a ring that came before does so at once.
-    ///
-    /// The routing table is replaced as a whole, which unroutes the pins of the interrupt controller: nothing drives them.
     pub(super) fn connect(&self, vector: u8) -> Result<(), KvmError> {
-        let mut route = kvm_irq_routing_entry { gsi: DOORBELL_LINE, type_: KVM_IRQ_ROUTING_MSI, ..Default::default() };
-        route.u.msi = kvm_irq_routing_msi { address_lo: MESSAGE_ADDRESS, data: vector.into(), ..Default::default() };
-        let table = KvmIrqRouting::from_entries(&[route]).map_err(|_| KvmError::Lacks("route one interrupt"))?;
-        self.vm.set_gsi_routing(&table).map_err(failed("route the balloon interrupt"))?;
-        self.vm.register_irqfd(&self.bell, DOORBELL_LINE).map_err(failed("connect the doorbell"))
+        self.interrupts.connect_doorbell(&self.bell, vector)
     }
 }
 
@@ -171,6 +172,7 @@ fn open() -> Result<Kvm, KvmError> {
     Ok(kvm)
 }
 
-fn failed(what: &'static str) -> impl FnOnce(kvm_ioctls::Error) -> KvmError {
+/// What a failed call was for.
+pub(super) fn failed(what: &'static str) -> impl FnOnce(kvm_ioctls::Error) -> KvmError {
     move |error| KvmError::Failed { what, cause: error.into() }
 }

@@ -3,8 +3,8 @@
 //! | layer    | modules                                                                                                     |
 //! |----------|-------------------------------------------------------------------------------------------------------------|
 //! | process  | `process` (start, link, sampling, end)                                                                        |
-//! | devices  | `vcpu` (the loop and its exits), `balloon`, `console`, `serial_ring`, `fault` (what a bad end looks like)                       |
-//! | machine  | `machine` (KVM's objects, the doorbell), `cpu` (first registers), `boot` (image, boot information), `device_tree` |
+//! | devices  | `vcpu` (the loop and its exits), `balloon`, `console`, `serial_ring`, `virtio` (disks), `fault` (what a bad end looks like)      |
+//! | machine  | `machine` (KVM's objects, the doorbell), `interrupts` (routes), `cpu` (first registers), `boot` (image, boot information), `device_tree` |
 //! | memory   | `layout` (addresses), `memory` (the mapping), `release` (giving back), `resident` (measuring)                    |
 //! | decision | `frame_map` (who has which frame), `image` and `image_notes` (is this a guest image): pure or nearly so            |
 //!
@@ -19,6 +19,7 @@ mod fault;
 mod frame_map;
 mod image;
 mod image_notes;
+mod interrupts;
 mod layout;
 mod machine;
 mod memory;
@@ -27,6 +28,7 @@ mod release;
 mod resident;
 mod serial_ring;
 mod vcpu;
+mod virtio;
 
 pub use image::{ImageError, ImageInfo, check_image};
 pub use image_notes::NoteError;

@@ -1,6 +1,7 @@
 //! The life of a VMM process.
 //!
-//! Two threads: the vCPU's, and this one, which listens to the supervisor, measures resident memory and drains the serial ring. Whatever ends the supervisor
+//! Two threads, and one for each disk: the vCPU's, and this one, which listens to the supervisor, measures resident memory and drains the
+//! serial ring. Whatever ends the supervisor
 //! ends this process: the link closes, and the kernel sends a signal besides. Standard input is the link (see `host::link`).
 
 use std::fs::File;
@@ -30,6 +31,7 @@ use super::machine::{Doorbell, KvmError, Machine};
 use super::memory::GuestMemory;
 use super::resident::ResidentMeter;
 use super::vcpu::{self, Devices, Ignored};
+use super::virtio::Bus;
 use crate::clock::monotonic_ns;
 use crate::host::link::{FromVmm, Link, LinkError, Patience, Start, StartDescriptors, ToVmm};
 use crate::host::shared_page::SharedPage;
@@ -87,9 +89,8 @@ fn serve(began_ns: u64) -> Result<(), ProcessError> {
     set_parent_process_death_signal(Some(Signal::KILL))?;
     let link = Link::new(io::stdin().as_fd().try_clone_to_owned()?);
     let (message, descriptors) = link.receive(Patience::Wait).map_err(ProcessError::NoSupervisor)?;
-    let (ToVmm::Start(start), Some(descriptors)) = (message, StartDescriptors::from_received(descriptors)) else {
-        return Err(ProcessError::NoStart);
-    };
+    let ToVmm::Start(start) = message else { return Err(ProcessError::NoStart) };
+    let descriptors = StartDescriptors::from_received(descriptors, &start).ok_or(ProcessError::NoStart)?;
     let link = Arc::new(link);
     let ending = match run_guest(&link, &start, descriptors, began_ns) {
         Err(ProcessError::SupervisorGone) => return Err(ProcessError::SupervisorGone),
@@ -115,9 +116,16 @@ fn run_guest(
     registers.mark_boot(BootStage::Machine, monotonic_ns());
 
     let meter = Arc::new(ResidentMeter::new()?);
-    let description = Description { memory: &layout, command_line: &start.command_line, tsc_hz: machine.tsc_hz() };
+    let description = Description {
+        memory: &layout,
+        command_line: &start.command_line,
+        tsc_hz: machine.tsc_hz(),
+        virtio_devices: start.disks.len(),
+    };
     let image = boot::prepare(&mut memory, &File::from(descriptors.image), initial, &description)?;
     let memory = Arc::new(memory);
+    let disks = start.disks.iter().zip(descriptors.disks).map(|(disk, file)| disk.with_file(file)).collect();
+    let virtio = Bus::with_disks(disks, &memory, |wires| machine.connect_device(wires).map_err(ProcessError::from))?;
     registers.mark_boot(BootStage::Loaded, monotonic_ns());
 
     let neighbours = Neighbours {
@@ -137,6 +145,7 @@ fn run_guest(
             neighbours,
             FrameMap::new(layout, initial, image.frames()),
         ),
+        virtio,
         registers: Arc::clone(&registers),
         ignored: Ignored::default(),
     };

@@ -18,6 +18,7 @@ use rustix::io::Errno;
 use super::balloon::{Balloon, BalloonHost};
 use super::console::{self, Console};
 use super::fault;
+use super::virtio::Bus;
 use crate::clock::monotonic_ns;
 use crate::host::shared_page::SharedPage;
 use crate::host::{EndReason, Ending};
@@ -29,6 +30,8 @@ pub(super) struct Devices<H> {
     pub(super) console: Arc<Mutex<Console>>,
     /// The balloon port.
     pub(super) balloon: Balloon<H>,
+    /// The disks.
+    pub(super) virtio: Bus,
     /// Takes the boot marks.
     pub(super) registers: Arc<SharedPage>,
     /// What the guest did in vain.
@@ -60,11 +63,12 @@ pub(super) fn run<H: BalloonHost + Debug>(vcpu: &mut VcpuFd, devices: &mut Devic
             break reason;
         }
     };
-    let lines = devices.console().finish();
+    let lines = fault::log_lines(devices.console().finish());
+    let complaints = devices.virtio.complaints();
     let details = match &reason {
         EndReason::Stopped | EndReason::Exited(GuestExit::Success) => Vec::new(),
-        EndReason::Exited(_) => fault::log_lines(lines),
-        _ => fault::describe(vcpu, &devices.ignored).into_iter().chain(fault::log_lines(lines)).collect(),
+        EndReason::Exited(_) => complaints.chain(lines).collect(),
+        _ => fault::describe(vcpu, &devices.ignored).into_iter().chain(complaints).chain(lines).collect(),
     };
     Ending { reason, details }
 }
@@ -107,13 +111,17 @@ fn step<H: BalloonHost>(vcpu: &mut VcpuFd, devices: &mut Devices<H>) -> Next {
             devices.ignored.ports += 1;
             Next::Run
         }
-        VcpuExit::MmioRead(_, bytes) => {
-            bytes.fill(0xff);
-            devices.ignored.addresses += 1;
+        VcpuExit::MmioRead(address, bytes) => {
+            if devices.virtio.read(address, bytes).is_none() {
+                bytes.fill(0xff);
+                devices.ignored.addresses += 1;
+            }
             Next::Run
         }
-        VcpuExit::MmioWrite(..) => {
-            devices.ignored.addresses += 1;
+        VcpuExit::MmioWrite(address, bytes) => {
+            if devices.virtio.write(address, bytes).is_none() {
+                devices.ignored.addresses += 1;
+            }
             Next::Run
         }
         VcpuExit::Intr => Next::Run,

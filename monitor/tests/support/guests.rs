@@ -7,9 +7,11 @@ use std::arch::global_asm;
 
 /// Defines functions that return the machine code of guests. `EXIT code` and `CALL command` are assembler macros.
 macro_rules! guests {
-    ($($(#[$meta:meta])* $name:ident: $($line:literal)*;)*) => {
-        $(
-            global_asm!(
+    (macros { $($macro_line:literal,)* } $($(#[$meta:meta])* $name:ident: $($line:literal)*;)*) => {
+        // One block: the macros are known in the unit of compilation that they are in, and no other.
+        global_asm!(
+            $($macro_line,)*
+            $(
                 ".pushsection .rodata",
                 ".balign 8",
                 concat!(".globl ", stringify!($name)),
@@ -20,9 +22,9 @@ macro_rules! guests {
                 "5: mov eax, 0x12", // where a failed check leads
                 "out 0xf4, eax",
                 "9:",
-                ".popsection"
-            );
-        )*
+                ".popsection",
+            )*
+        );
         mod symbols {
             unsafe extern "C" {
                 $(pub(super) static $name: u64;)*
@@ -43,44 +45,168 @@ macro_rules! guests {
     };
 }
 
-global_asm!(
-    ".macro EXIT code",
-    "mov eax, \\code",
-    "out 0xf4, eax",
-    ".endm",
-    // A call of the balloon port that has to succeed.
-    ".macro CALL command",
-    "mov eax, 0xae500000 + \\command",
-    "mov edx, 0xae50",
-    "out dx, eax",
-    "test eax, eax",
-    "jnz 5f",
-    ".endm",
-    ".macro HELLO vector",
-    "mov edi, 1",
-    "mov esi, 256",
-    "mov r8d, \\vector",
-    "CALL 1",
-    ".endm",
-    ".macro MARK number",
-    "mov eax, \\number",
-    "mov edx, 0xae58",
-    "out dx, al",
-    ".endm",
-    // Goes to ring 3, with port access, at the next instruction.
-    ".macro RING3",
-    "lea rax, [rip + 7f]",
-    "push 0x2b",
-    "push 0x80000",
-    "push 0x3002",
-    "push 0x33",
-    "push rax",
-    "iretq",
-    "7:",
-    ".endm",
-);
-
 guests! {
+    macros {
+        ".macro EXIT code",
+        "mov eax, \\code",
+        "out 0xf4, eax",
+        ".endm",
+        // A call of the balloon port that has to succeed.
+        ".macro CALL command",
+        "mov eax, 0xae500000 + \\command",
+        "mov edx, 0xae50",
+        "out dx, eax",
+        "test eax, eax",
+        "jnz 5f",
+        ".endm",
+        ".macro HELLO vector",
+        "mov edi, 1",
+        "mov esi, 256",
+        "mov r8d, \\vector",
+        "CALL 1",
+        ".endm",
+        ".macro MARK number",
+        "mov eax, \\number",
+        "mov edx, 0xae58",
+        "out dx, al",
+        ".endm",
+        // RBX to the first virtio device's registers, mapped through a level-2 table at 0x6000 for the fourth GiB.
+        ".macro MAP_DISK",
+        "mov qword ptr [0x4018], 0x6007",
+        "mov rax, 0xd0000097",
+        "mov [0x6400], rax",
+        "mov ebx, 0xd0000000",
+        ".endm",
+        ".macro REGISTER offset, value",
+        "mov dword ptr [rbx + \\offset], \\value",
+        ".endm",
+        // Starts the disk. Its queue: 16 descriptors at 0x500000, rings at 0x501000 and 0x502000. One request: header at 0x503000, `bytes`
+        // bytes of data at 0x800000, status at 0x503100; the device writes the data where `flags` is 3, reads it where it is 1.
+        ".macro START_DISK bytes, flags",
+        "MAP_DISK",
+        "cmp dword ptr [rbx], 0x74726976",
+        "jne 5f",
+        "REGISTER 0x70, 0",
+        "REGISTER 0x70, 3",
+        "REGISTER 0x24, 1",
+        "REGISTER 0x20, 1",
+        "REGISTER 0x24, 0",
+        "REGISTER 0x20, 0x200",
+        "REGISTER 0x70, 11",
+        "REGISTER 0x38, 16",
+        "REGISTER 0x80, 0x500000",
+        "REGISTER 0x90, 0x501000",
+        "REGISTER 0xa0, 0x502000",
+        "REGISTER 0x44, 1",
+        "REGISTER 0x70, 15",
+        "cmp dword ptr [rbx + 0x70], 15",
+        "jne 5f",
+        "mov ebp, 0x500000",
+        "mov dword ptr [rbp], 0x503000",
+        "mov dword ptr [rbp + 8], 16",
+        "mov dword ptr [rbp + 12], 0x10001",
+        "mov dword ptr [rbp + 16], 0x800000",
+        "mov dword ptr [rbp + 24], \\bytes",
+        "mov dword ptr [rbp + 28], 0x20000 + \\flags",
+        "mov dword ptr [rbp + 32], 0x503100",
+        "mov dword ptr [rbp + 40], 1",
+        "mov dword ptr [rbp + 44], 2",
+        ".endm",
+        // Offers the request, whose entry in the ring is 0 as all of them are, and notifies the device if it wants that.
+        ".macro OFFER",
+        "inc word ptr [0x501002]",
+        "mfence",
+        "test byte ptr [0x502000], 1",
+        "jnz 77f",
+        "REGISTER 0x50, 0",
+        "77:",
+        ".endm",
+        // The same, and waits until it is done, with success.
+        ".macro REQUEST kind, sector",
+        "mov dword ptr [0x503000], \\kind",
+        "mov rax, \\sector",
+        "mov [0x503008], rax",
+        "mov byte ptr [0x503100], 0xff",
+        "OFFER",
+        "mov ax, [0x501002]",
+        "78: pause",
+        "cmp [0x502002], ax",
+        "jne 78b",
+        "cmp byte ptr [0x503100], 0",
+        "jne 5f",
+        ".endm",
+        // From ring 3, between the two boot marks, without interrupts: 10,000 requests of `bytes` bytes in the first 64 MiB, `depth` at a time, at
+        // most 4. Sectors are random where `sectors` is 0, else so many further each time.
+        ".macro MEASURE kind, bytes, depth, sectors",
+        "START_DISK \\bytes, (3 - 2 * \\kind)",
+        "mov word ptr [0x501000], 1",
+        // Four chains: descriptors 0, 3, 6, 9; headers 16 bytes apart; data 1 MiB apart.
+        ".irp n, 0, 1, 2, 3",
+        "mov dword ptr [rbp + 48 * \\n], 0x503000 + 16 * \\n",
+        "mov dword ptr [rbp + 48 * \\n + 8], 16",
+        "mov dword ptr [rbp + 48 * \\n + 12], 0x10001 + 0x30000 * \\n",
+        "mov dword ptr [rbp + 48 * \\n + 16], 0x800000 + 0x100000 * \\n",
+        "mov dword ptr [rbp + 48 * \\n + 24], \\bytes",
+        "mov dword ptr [rbp + 48 * \\n + 28], 0x20000 + 3 - 2 * \\kind + 0x30000 * \\n",
+        "mov dword ptr [rbp + 48 * \\n + 32], 0x503100",
+        "mov dword ptr [rbp + 48 * \\n + 40], 1",
+        "mov dword ptr [rbp + 48 * \\n + 44], 2",
+        "mov dword ptr [0x503000 + 16 * \\n], \\kind",
+        "mov word ptr [0x501004 + 2 * \\n], 3 * \\n",
+        "mov word ptr [0x50100c + 2 * \\n], 3 * \\n",
+        "mov word ptr [0x501014 + 2 * \\n], 3 * \\n",
+        "mov word ptr [0x50101c + 2 * \\n], 3 * \\n",
+        ".endr",
+        "RING3",
+        "MARK 1",
+        "xor esi, esi",
+        "xor edi, edi",
+        "mov r12d, 12345",
+        // Request ESI, once request ESI - depth is done.
+        "2: pause",
+        "mov eax, esi",
+        "sub ax, [0x502002]",
+        "cmp ax, \\depth",
+        "jae 2b",
+        "mov ecx, esi",
+        "and ecx, 3",
+        "shl ecx, 4",
+        "mov [rcx + 0x503008], rdi",
+        "inc esi",
+        "OFFER",
+        ".if \\sectors",
+        "add edi, \\sectors",
+        "and edi, 0x1ffff",
+        ".else",
+        "imul r12d, r12d, 1103515245",
+        "add r12d, 12345",
+        "mov edi, r12d",
+        "shr edi, 15",
+        "and edi, 0x1fff8",
+        ".endif",
+        "cmp esi, 10000",
+        "jb 2b",
+        "4: pause",
+        "cmp [0x502002], si",
+        "jne 4b",
+        "cmp byte ptr [0x503100], 0",
+        "jne 5f",
+        "MARK 2",
+        "EXIT 0x10",
+        ".endm",
+        // Goes to ring 3, with port access, at the next instruction.
+        ".macro RING3",
+        "lea rax, [rip + 7f]",
+        "push 0x2b",
+        "push 0x80000",
+        "push 0x3002",
+        "push 0x33",
+        "push rax",
+        "iretq",
+        "7:",
+        ".endm",
+    }
+
     /// Ends at once.
     success: "EXIT 0x10";
 
@@ -183,4 +309,71 @@ guests! {
         "2: mov [rax], rcx" "add rax, 4096" "dec ecx" "jnz 2b"
         "MARK 1"
         "3: pause" "jmp 3b";
+
+    /// Copies sector 1 to sector 2, flushes, and leaves with success when the disk's interrupt comes.
+    uses_disk:
+        // The local APIC, an interrupt gate at vector 0x50, a table for it at 0x7000.
+        "START_DISK 512, 3"
+        "mov rax, 0xfee00097" "mov [0x6fb8], rax"
+        "lea rax, [rip + 3f]" "mov word ptr [0x7500], ax" "mov word ptr [0x7502], 8" "mov word ptr [0x7504], 0x8e00"
+        "shr rax, 16" "mov word ptr [0x7506], ax"
+        "lidt [rip + 2f]"
+        "mov eax, 0xfee000f0" "mov dword ptr [rax], 0x1ff"
+        "mov word ptr [0x501000], 1"
+        "REQUEST 0, 1"
+        "cmp dword ptr [0x800000], 0x4f524541" "jne 5f"
+        "mov dword ptr [0x50001c], 0x20001"
+        "REQUEST 1, 2"
+        "mov word ptr [0x501000], 0"
+        "mov word ptr [0x50000e], 2"
+        "mov dword ptr [0x503000], 4"
+        "mov byte ptr [0x503100], 0xff"
+        "OFFER"
+        "4: sti" "hlt" "jmp 4b"
+        "3: cmp byte ptr [0x503100], 0" "jne 5f"
+        "EXIT 0x10"
+        "2: .word 0xfff" ".quad 0x7000";
+
+    /// Reads sector 1; leaves with success if that fails.
+    expects_a_read_error:
+        "START_DISK 512, 3"
+        "mov word ptr [0x501000], 1"
+        "mov dword ptr [0x503008], 1"
+        "mov byte ptr [0x503100], 0xff"
+        "OFFER"
+        "2: pause" "cmp word ptr [0x502002], 1" "jne 2b"
+        "cmp byte ptr [0x503100], 1" "jne 5f"
+        "EXIT 0x10";
+
+    /// Names memory that there is not; panics when its disk has stopped.
+    breaks_its_disk:
+        "START_DISK 512, 3"
+        "mov dword ptr [0x500010], 0xc0000000"
+        "OFFER"
+        "2: pause" "test dword ptr [rbx + 0x70], 0x40" "jz 2b"
+        "jmp 5f";
+
+    /// Notifies a disk that has nothing to do 10,000 times from ring 3, between its two boot marks.
+    kicks:
+        "MAP_DISK" "RING3"
+        "MARK 1"
+        "mov ecx, 10000"
+        "2: REGISTER 0x50, 0" "dec ecx" "jnz 2b"
+        "MARK 2"
+        "EXIT 0x10";
+
+    /// Random reads of 4 KiB, one at a time.
+    reads_randomly: "MEASURE 0, 4096, 1, 0";
+    /// The same, four at a time.
+    reads_randomly_ahead: "MEASURE 0, 4096, 4, 0";
+    /// Random writes of 4 KiB, one at a time.
+    writes_randomly: "MEASURE 1, 4096, 1, 0";
+    /// Reads of 64 KiB in order, four at a time.
+    reads_clusters: "MEASURE 0, 0x10000, 4, 128";
+    /// Writes of 64 KiB in order, four at a time.
+    writes_clusters: "MEASURE 1, 0x10000, 4, 128";
+    /// Reads of 1 MiB in order, two at a time.
+    reads_on: "MEASURE 0, 0x100000, 2, 2048";
+    /// Writes of 1 MiB in order, two at a time.
+    writes_on: "MEASURE 1, 0x100000, 2, 2048";
 }

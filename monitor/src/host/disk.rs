@@ -1,0 +1,313 @@
+//! Disks of a guest: what they are, and the host files behind them.
+//!
+//! The supervisor opens the files and hands them to the VMM process, which can reach no others. A file that a guest may write is locked for
+//! that guest alone, one that guests read is locked for readers; the lock lasts until the last process that has the file is gone. The file
+//! behind a swap disk has no name: it is gone with the guest, however that ends.
+
+use std::env;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use aerostat_abi::boot::{DATA_DISK_ID, SWAP_DISK_ID};
+use aerostat_abi::units::FrameCount;
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+/// Bytes of a sector, the unit of a disk's size.
+pub const SECTOR_BYTES: u64 = 512;
+
+/// Where swap files are made unless `TMPDIR` names another directory. Not `/tmp`, which is often memory.
+const SWAP_DIRECTORY: &str = "/var/tmp";
+
+/// The disks of one guest.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Disks {
+    /// The disk with the guest's data.
+    pub data: Option<DataDisk>,
+    /// The disk for what its memory does not hold.
+    pub swap: Option<SwapDisk>,
+}
+
+/// A disk whose contents are a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DataDisk {
+    /// The file.
+    pub path: PathBuf,
+    /// What the guest may do with it.
+    pub mode: DiskMode,
+    /// For tests.
+    pub faults: DiskFaults,
+}
+
+/// An empty disk that is gone with its guest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SwapDisk {
+    /// Its size. It takes no more of the host's disk than was written to it.
+    pub size: FrameCount,
+    /// For tests.
+    pub faults: DiskFaults,
+}
+
+/// What a guest may do with a disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DiskMode {
+    /// Read it.
+    #[default]
+    ReadOnly,
+    /// Read it and write it.
+    ReadWrite,
+}
+
+/// Which of a guest's disks it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DiskRole {
+    /// [`Disks::data`].
+    Data,
+    /// [`Disks::swap`].
+    Swap,
+}
+
+/// Faults to be injected, to see how a guest lives with them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DiskFaults {
+    /// Sectors that can't be read. A transfer that meets one fails there; what comes before it is done.
+    pub read_errors: Vec<Sectors>,
+    /// Sectors that can't be written.
+    pub write_errors: Vec<Sectors>,
+    /// The host's disk is full after so many bytes were written.
+    pub full_after_bytes: Option<u64>,
+}
+
+/// Sectors in a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Sectors {
+    /// The first one.
+    pub first: u64,
+    /// How many.
+    pub count: u64,
+}
+
+impl Sectors {
+    /// The bytes of the disk that they are.
+    pub(crate) fn bytes(self) -> Range<u64> {
+        let end = self.first.saturating_add(self.count);
+        self.first.saturating_mul(SECTOR_BYTES)..end.saturating_mul(SECTOR_BYTES)
+    }
+}
+
+/// Why a disk can't be had: a sentence about it, without the guest's name.
+#[derive(Debug, Error)]
+pub enum DiskError {
+    /// There is no such file.
+    #[error("the disk {} does not exist; make it or correct the path", .0.display())]
+    Missing(PathBuf),
+    /// A directory, a device.
+    #[error("the disk {} is not a file; name a disk image", .0.display())]
+    NotFile(PathBuf),
+    /// It may not be written, or not be read.
+    #[error("the disk {} may not be {}; change its permissions{}", path.display(), what_may_not_be(*mode), or_mode(*mode))]
+    NotPermitted {
+        /// The file.
+        path: PathBuf,
+        /// What was tried.
+        mode: DiskMode,
+    },
+    /// Nothing in it.
+    #[error("the disk {} is empty; a disk has at least one sector of {SECTOR_BYTES} bytes", .0.display())]
+    Empty(PathBuf),
+    /// Half a sector.
+    #[error("the disk {} has {bytes} bytes, not a multiple of {SECTOR_BYTES}; pad it to whole sectors", path.display())]
+    NotWhole {
+        /// The file.
+        path: PathBuf,
+        /// Its size.
+        bytes: u64,
+    },
+    /// Another guest has it.
+    #[error("the disk {} is in use by another guest, and one of the two writes to it; give each a copy", .0.display())]
+    InUse(PathBuf),
+    /// Anything else.
+    #[error("the disk {} can't be opened: {source}", path.display())]
+    Unusable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// No swap file.
+    #[error("no file for {size} of swap can be made in {}: {source}; set TMPDIR to another directory", directory.display())]
+    Swap {
+        /// How large.
+        size: FrameCount,
+        /// Where.
+        directory: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// A disk ready to be handed to a VMM process.
+#[derive(Debug)]
+pub(crate) struct OpenDisk {
+    pub(crate) role: DiskRole,
+    pub(crate) mode: DiskMode,
+    pub(crate) faults: DiskFaults,
+    pub(crate) file: File,
+}
+
+impl Disks {
+    /// The files of all disks, in the order in which the guest finds the devices. They are locked while any of them is open.
+    pub(crate) fn open(&self) -> Result<Vec<OpenDisk>, DiskError> {
+        let mut disks = Vec::new();
+        if let Some(DataDisk { path, mode, faults }) = &self.data {
+            let file = open_image(path, *mode)?;
+            disks.push(OpenDisk { role: DiskRole::Data, mode: *mode, faults: faults.clone(), file });
+        }
+        if let Some(SwapDisk { size, faults }) = &self.swap {
+            let directory = env::var_os("TMPDIR").map_or_else(|| SWAP_DIRECTORY.into(), PathBuf::from);
+            let file = make_swap(&directory, *size)?;
+            disks.push(OpenDisk { role: DiskRole::Swap, mode: DiskMode::ReadWrite, faults: faults.clone(), file });
+        }
+        Ok(disks)
+    }
+}
+
+impl DiskRole {
+    /// What the disk answers when the guest asks who it is.
+    #[must_use]
+    pub const fn id(self) -> &'static str {
+        match self {
+            Self::Data => DATA_DISK_ID,
+            Self::Swap => SWAP_DISK_ID,
+        }
+    }
+}
+
+fn open_image(path: &Path, mode: DiskMode) -> Result<File, DiskError> {
+    let named = || path.to_owned();
+    let unusable = |source| DiskError::Unusable { path: named(), source };
+    // Looked at first: opening something else than a file may wait, or do something.
+    let found = std::fs::metadata(path).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => DiskError::Missing(named()),
+        _ => unusable(error),
+    })?;
+    if !found.is_file() {
+        return Err(DiskError::NotFile(named()));
+    }
+    let opened = OpenOptions::new().read(true).write(mode == DiskMode::ReadWrite).open(path);
+    let file = opened.map_err(|error| match error.kind() {
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+            DiskError::NotPermitted { path: named(), mode }
+        }
+        _ => unusable(error),
+    })?;
+    let bytes = file.metadata().map_err(unusable)?.len();
+    if bytes == 0 {
+        return Err(DiskError::Empty(named()));
+    }
+    if !bytes.is_multiple_of(SECTOR_BYTES) {
+        return Err(DiskError::NotWhole { path: named(), bytes });
+    }
+    let operation = match mode {
+        DiskMode::ReadOnly => FlockOperation::NonBlockingLockShared,
+        DiskMode::ReadWrite => FlockOperation::NonBlockingLockExclusive,
+    };
+    match flock(&file, operation) {
+        Ok(()) => Ok(file),
+        Err(Errno::AGAIN) => Err(DiskError::InUse(named())),
+        // Some network filesystems have no locks; whoever uses them takes care himself.
+        Err(Errno::NOTSUP | Errno::NOLCK | Errno::NOSYS) => Ok(file),
+        Err(error) => Err(unusable(error.into())),
+    }
+}
+
+fn make_swap(directory: &Path, size: FrameCount) -> Result<File, DiskError> {
+    let made = tempfile::tempfile_in(directory).and_then(|file| {
+        file.set_len(size.bytes())?;
+        Ok(file)
+    });
+    made.map_err(|source| DiskError::Swap { size, directory: directory.to_owned(), source })
+}
+
+const fn what_may_not_be(mode: DiskMode) -> &'static str {
+    match mode {
+        DiskMode::ReadOnly => "read",
+        DiskMode::ReadWrite => "read and written",
+    }
+}
+
+const fn or_mode(mode: DiskMode) -> &'static str {
+    match mode {
+        DiskMode::ReadOnly => "",
+        DiskMode::ReadWrite => " or make the disk read-only",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{DataDisk, DiskError, DiskFaults, DiskMode, DiskRole, Disks, SwapDisk};
+    use aerostat_abi::units::FrameCount;
+    use std::fs;
+    use std::os::unix::fs::MetadataExt;
+    use std::path::Path;
+
+    fn data(path: &Path, mode: DiskMode) -> Disks {
+        Disks { data: Some(DataDisk { path: path.to_owned(), mode, faults: DiskFaults::default() }), swap: None }
+    }
+
+    #[test]
+    fn what_is_no_disk_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("disk");
+        let refused = || data(&path, DiskMode::ReadOnly).open().map(drop).unwrap_err();
+        assert!(matches!(refused(), DiskError::Missing(_)));
+        fs::write(&path, "").unwrap();
+        assert!(matches!(refused(), DiskError::Empty(_)));
+        fs::write(&path, [0; 513]).unwrap();
+        assert!(matches!(refused(), DiskError::NotWhole { bytes: 513, .. }));
+        fs::write(&path, [0; 1024]).unwrap();
+        data(&path, DiskMode::ReadOnly).open().map(drop).unwrap();
+        assert!(matches!(
+            data(directory.path(), DiskMode::ReadOnly).open().map(drop).unwrap_err(),
+            DiskError::NotFile(_)
+        ));
+        let device = data(Path::new("/dev/null"), DiskMode::ReadOnly);
+        assert!(matches!(device.open().map(drop).unwrap_err(), DiskError::NotFile(_)));
+    }
+
+    #[test]
+    fn whoever_writes_is_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("disk");
+        fs::write(&path, [0; 1024]).unwrap();
+        let (readers, writer) = (data(&path, DiskMode::ReadOnly), data(&path, DiskMode::ReadWrite));
+        let reading = (readers.open().unwrap(), readers.open().unwrap());
+        assert!(matches!(writer.open().map(drop).unwrap_err(), DiskError::InUse(_)));
+        drop(reading);
+        let writing = writer.open().unwrap();
+        assert!(matches!(readers.open().map(drop).unwrap_err(), DiskError::InUse(_)));
+        drop(writing);
+        readers.open().map(drop).unwrap();
+    }
+
+    #[test]
+    fn a_swap_disk_has_a_size_and_no_name() {
+        let size = FrameCount::from_mib(1 << 10);
+        let disks = Disks { data: None, swap: Some(SwapDisk { size, faults: DiskFaults::default() }) };
+        let [disk] = &disks.open().unwrap()[..] else { panic!("one disk") };
+        let metadata = disk.file.metadata().unwrap();
+        assert_eq!((disk.role, disk.mode), (DiskRole::Swap, DiskMode::ReadWrite));
+        assert_eq!((metadata.len(), metadata.blocks(), metadata.nlink()), (1 << 30, 0, 0));
+        let endless = SwapDisk { size: FrameCount(u64::MAX >> 12), faults: DiskFaults::default() };
+        let error = Disks { data: None, swap: Some(endless) }.open().map(drop).unwrap_err();
+        assert!(matches!(error, DiskError::Swap { .. }), "{error}");
+    }
+}

@@ -1,0 +1,110 @@
+//! Interrupts that eventfds raise: which line leads to which vector of the guest.
+//!
+//! KVM has one table of routes per machine and replaces it as a whole; [`InterruptRouter`] is its only owner. A device's line exists from the
+//! start, the doorbell's from when the guest says which vector it wants. Lines are messages to processor 0 and have nothing to do with the
+//! pins of the interrupt controller, which nothing drives.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use kvm_bindings::{KVM_IRQ_ROUTING_MSI, KvmIrqRouting, kvm_irq_routing_entry, kvm_irq_routing_msi};
+use kvm_ioctls::VmFd;
+use vmm_sys_util::eventfd::EventFd;
+
+use super::machine::{KvmError, failed};
+
+/// A message to the local APIC of processor 0 (Intel SDM volume 3, 12.11.1).
+const MESSAGE_ADDRESS: u32 = 0xfee0_0000;
+/// The doorbell's line: the first one that belongs to no pin of the interrupt controller. The devices' follow.
+const DOORBELL_LINE: u32 = 24;
+const FIRST_DEVICE_LINE: u32 = DOORBELL_LINE + 1;
+
+/// Who raises interrupts by which vector. Pure.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Routes {
+    doorbell: Option<u8>,
+    devices: Vec<u8>,
+}
+
+/// An entry of the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Route {
+    line: u32,
+    vector: u8,
+}
+
+impl Routes {
+    /// Adds a device; its line.
+    fn add_device(&mut self, vector: u8) -> u32 {
+        self.devices.push(vector);
+        self.entries().last().map_or(FIRST_DEVICE_LINE, |route| route.line)
+    }
+
+    /// The whole table.
+    fn entries(&self) -> impl Iterator<Item = Route> {
+        let doorbell = self.doorbell.map(|vector| Route { line: DOORBELL_LINE, vector });
+        let devices = (FIRST_DEVICE_LINE..).zip(&self.devices).map(|(line, &vector)| Route { line, vector });
+        doorbell.into_iter().chain(devices)
+    }
+}
+
+/// The owner of a machine's interrupt routes.
+#[derive(Debug)]
+pub(super) struct InterruptRouter {
+    vm: Arc<VmFd>,
+    routes: Mutex<Routes>,
+}
+
+impl InterruptRouter {
+    /// The router of a machine that has an interrupt controller.
+    pub(super) fn new(vm: Arc<VmFd>) -> Self {
+        Self { vm, routes: Mutex::default() }
+    }
+
+    /// From now on a write to `bell` raises `vector`; a write that came before does so at once.
+    pub(super) fn connect_doorbell(&self, bell: &EventFd, vector: u8) -> Result<(), KvmError> {
+        self.connect(bell, |routes| {
+            routes.doorbell = Some(vector);
+            DOORBELL_LINE
+        })
+    }
+
+    /// The same for a device's interrupt.
+    pub(super) fn connect_device(&self, interrupt: &EventFd, vector: u8) -> Result<(), KvmError> {
+        self.connect(interrupt, |routes| routes.add_device(vector))
+    }
+
+    /// Changes the table and has the line that comes out of it raised by `source`.
+    fn connect(&self, source: &EventFd, change: impl FnOnce(&mut Routes) -> u32) -> Result<(), KvmError> {
+        // Changed as a copy: a table that KVM refuses is no table.
+        let mut routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut changed = routes.clone();
+        let line = change(&mut changed);
+        let entries: Vec<_> = changed.entries().map(message).collect();
+        let table = KvmIrqRouting::from_entries(&entries).map_err(|_| KvmError::Lacks("route interrupts"))?;
+        self.vm.set_gsi_routing(&table).map_err(failed("route an interrupt"))?;
+        *routes = changed;
+        self.vm.register_irqfd(source, line).map_err(failed("connect an interrupt"))
+    }
+}
+
+fn message(route: Route) -> kvm_irq_routing_entry {
+    let mut entry = kvm_irq_routing_entry { gsi: route.line, type_: KVM_IRQ_ROUTING_MSI, ..Default::default() };
+    entry.u.msi = kvm_irq_routing_msi { address_lo: MESSAGE_ADDRESS, data: route.vector.into(), ..Default::default() };
+    entry
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Route, Routes};
+
+    #[test]
+    fn lines_stay_when_others_come() {
+        let mut routes = Routes::default();
+        assert_eq!(routes.entries().count(), 0);
+        assert_eq!((routes.add_device(0x50), routes.add_device(0x51)), (25, 26));
+        routes.doorbell = Some(0x40);
+        assert_eq!(routes.add_device(0x52), 27);
+        let expected = [(24, 0x40), (25, 0x50), (26, 0x51), (27, 0x52)].map(|(line, vector)| Route { line, vector });
+        assert_eq!(routes.entries().collect::<Vec<_>>(), expected);
+    }
+}

@@ -1,0 +1,140 @@
+//! The block device (virtio 1.2, 5.2): a file that a guest sees as a disk.
+//!
+//! | module    | what                                                                         |
+//! |-----------|------------------------------------------------------------------------------|
+//! | `request` | what a driver may ask for: pure                                              |
+//! | `faults`  | faults that a test asks for: pure                                            |
+//! | `config`  | features and configuration space                                             |
+//! | this one  | carries requests out, on the worker's thread                                 |
+
+mod config;
+mod faults;
+mod request;
+
+use std::fs::File;
+use std::io;
+
+use rustix::fs::{FallocateFlags, fallocate, fdatasync};
+use rustix::io::Errno;
+use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
+
+pub(super) use self::config::{FEATURE_FLUSH, MOST_PARTS, config_space, identity};
+use self::faults::FaultPlan;
+use self::request::{DataBytes, HEADER_BYTES, ID_BYTES, Limits, RANGE_BYTES, Refusal, Request};
+use super::chain::{Chain, Malformed};
+use super::memory::{Buffers, Direction};
+use crate::host::disk::{DiskMode, OpenDisk, SECTOR_BYTES};
+
+/// The status byte of a request that was carried out.
+const OK: u8 = 0;
+
+/// A disk and the file behind it.
+#[derive(Debug)]
+pub(super) struct Disk {
+    file: File,
+    limits: Limits,
+    id: [u8; ID_BYTES],
+    faults: FaultPlan,
+}
+
+/// Whether a write may be reported before it is on the host's disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cache {
+    /// It may: the driver flushes.
+    WriteBack,
+    /// It may not: the driver knows nothing of flushing.
+    WriteThrough,
+}
+
+/// What a request came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Served {
+    /// Bytes that were written to the writable parts, from their beginning.
+    pub(super) written: u32,
+    /// Bytes that were moved between memory and file.
+    pub(super) moved: u64,
+}
+
+impl Disk {
+    /// The disk in this file, which keeps the size that it has now.
+    pub(super) fn new(disk: OpenDisk) -> io::Result<Self> {
+        let sectors = disk.file.metadata()?.len() / SECTOR_BYTES;
+        let mut id = [0; ID_BYTES];
+        for (place, byte) in id.iter_mut().zip(disk.role.id().bytes()) {
+            *place = byte;
+        }
+        let limits = Limits { sectors, mode: disk.mode };
+        Ok(Self { file: disk.file, limits, id, faults: FaultPlan::new(disk.faults) })
+    }
+
+    /// Sectors.
+    pub(super) const fn sectors(&self) -> u64 {
+        self.limits.sectors
+    }
+
+    /// What the guest may do with it.
+    pub(super) const fn mode(&self) -> DiskMode {
+        self.limits.mode
+    }
+
+    /// Carries out the request in `chain` and writes its status byte.
+    pub(super) fn serve(&mut self, memory: &GuestMemoryMmap, chain: Chain, cache: Cache) -> Result<Served, Malformed> {
+        let Chain { mut readable, mut writable } = chain;
+        let mut header = [0; HEADER_BYTES as usize];
+        Buffers::new(memory, &readable.take_front(HEADER_BYTES)?)?.copy_to(&mut header);
+        let status_address = GuestAddress(writable.take_last()?);
+        let data = DataBytes { readable: readable.bytes(), writable: writable.bytes() };
+        let (source, target) = (Buffers::new(memory, &readable)?, Buffers::new(memory, &writable)?);
+
+        let (moved, outcome) = match Request::parse(header, data, &self.limits) {
+            Ok(Request::Read { offset }) => self.transfer(Direction::Read, &target, offset, data.writable),
+            Ok(Request::Write { offset }) => {
+                let (moved, outcome) = self.transfer(Direction::Write, &source, offset, data.readable);
+                let lasting = if cache == Cache::WriteThrough { self.flush() } else { Ok(()) };
+                (moved, outcome.and(lasting))
+            }
+            Ok(Request::Flush) => (0, self.flush()),
+            Ok(Request::Discard) => (0, self.discard(&source, data.readable)),
+            Ok(Request::Identify) => (target.copy_from(&self.id) as u64, Ok(())),
+            Err(refusal) => (0, Err(refusal)),
+        };
+        let status = outcome.map_or_else(Refusal::encode, |()| OK);
+        memory.write_obj(status, status_address).map_err(|_| Malformed::NotMemory)?;
+        // The status byte counts only where nothing before it was left out (2.7.8.2).
+        let filled = if data.writable == 0 { 0 } else { moved };
+        let written = if filled == data.writable { filled + 1 } else { filled };
+        Ok(Served { written: u32::try_from(written).unwrap_or(u32::MAX), moved })
+    }
+
+    fn transfer(
+        &mut self,
+        direction: Direction,
+        buffers: &Buffers<'_>,
+        offset: u64,
+        bytes: u64,
+    ) -> (u64, Result<(), Refusal>) {
+        let admitted = self.faults.admit(direction, offset, bytes);
+        let (moved, outcome) = buffers.transfer(direction, &self.file, offset, admitted.bytes);
+        (moved, outcome.and(admitted.end).map_err(|_| Refusal::Failed))
+    }
+
+    fn flush(&self) -> Result<(), Refusal> {
+        fdatasync(&self.file).map_err(|_| Refusal::Failed)
+    }
+
+    /// Punches holes into the file. All ranges are checked before the first hole is made.
+    fn discard(&self, list: &Buffers<'_>, bytes: u64) -> Result<(), Refusal> {
+        let mut ranges = vec![[0; RANGE_BYTES]; usize::try_from(bytes).map_err(|_| Refusal::Failed)? / RANGE_BYTES];
+        list.copy_to(ranges.as_flattened_mut());
+        let ranges = ranges.into_iter().map(|range| self.limits.discarded(range)).collect::<Result<Vec<_>, _>>()?;
+        for range in ranges {
+            let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+            match fallocate(&self.file, flags, range.start, range.end - range.start) {
+                // A discard is a hint: a filesystem without holes keeps what it has.
+                Ok(()) | Err(Errno::NOTSUP) => {}
+                Err(_) => return Err(Refusal::Failed),
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,94 @@
+//! How long a worker without work looks out for the next request before it sleeps. Pure.
+//!
+//! To wake a thread costs tens of microseconds, and the notification that wakes it several more, ten times what a small request takes from
+//! the host's page cache. A driver that has one request at a time under way pays that for each. So a worker whose last pause was short
+//! stays awake, with notifications off, for about as long as the way to sleep and back would take; one whose last pause was long sleeps at
+//! once, so a disk that is rarely used is never looked out for.
+//!
+//! Looking out is for idle processors only. It yields all the time, and where that lets somebody else run, the host has better things
+//! to do, and a thread that sleeps is woken sooner than one that yields gets its turn: then the worker sleeps at once for a while.
+
+/// How long a worker looks out at most, in nanoseconds.
+const LONGEST_NS: u64 = 100_000;
+/// A pause up to this long, waking up included, was a short one.
+const SHORT_NS: u64 = 150_000;
+/// Nobody else ran where a yield took no longer than this.
+const YIELD_NS: u64 = 20_000;
+/// How long a busy host is left alone.
+const BUSY_NS: u64 = 1_000_000_000;
+
+/// What a worker knows about the pauses between requests.
+#[derive(Debug, Default)]
+pub(super) struct Lookout {
+    idle_since_ns: Option<u64>,
+    until_ns: u64,
+    last_look_ns: u64,
+    last_was_short: bool,
+    busy_until_ns: u64,
+}
+
+impl Lookout {
+    /// There is nothing more to do.
+    pub(super) fn pause(&mut self, now_ns: u64) {
+        self.idle_since_ns = Some(now_ns);
+        self.last_look_ns = now_ns;
+        let is_worth_it = self.last_was_short && now_ns >= self.busy_until_ns;
+        self.until_ns = if is_worth_it { now_ns.saturating_add(LONGEST_NS) } else { now_ns };
+    }
+
+    /// Whether to yield and look again; asked after each look that found nothing.
+    pub(super) fn goes_on(&mut self, now_ns: u64) -> bool {
+        if now_ns.saturating_sub(self.last_look_ns) > YIELD_NS {
+            self.busy_until_ns = now_ns.saturating_add(BUSY_NS);
+            return false;
+        }
+        self.last_look_ns = now_ns;
+        now_ns < self.until_ns
+    }
+
+    /// There is work again.
+    pub(super) fn resume(&mut self, now_ns: u64) {
+        if let Some(since_ns) = self.idle_since_ns.take() {
+            self.last_was_short = now_ns.saturating_sub(since_ns) <= SHORT_NS;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{BUSY_NS, LONGEST_NS, Lookout, SHORT_NS, YIELD_NS};
+
+    /// How long a pause that begins now is looked out for, where each yield takes `yield_ns`.
+    fn looks_out(lookout: &mut Lookout, now_ns: u64, yield_ns: u64) -> u64 {
+        lookout.pause(now_ns);
+        let mut at_ns = now_ns;
+        while lookout.goes_on(at_ns) {
+            at_ns += yield_ns;
+        }
+        at_ns - now_ns
+    }
+
+    #[test]
+    fn short_pauses_keep_a_worker_awake_and_long_ones_let_it_sleep() {
+        let mut lookout = Lookout::default();
+        lookout.resume(5);
+        assert_eq!(looks_out(&mut lookout, 10, 1000), 0, "nothing is known yet");
+        lookout.resume(10 + SHORT_NS);
+        assert_eq!(looks_out(&mut lookout, 1_000_000, 1000), LONGEST_NS);
+        lookout.resume(1_000_001);
+        assert_eq!(looks_out(&mut lookout, 2_000_000, 1000), LONGEST_NS);
+        lookout.resume(2_000_001 + SHORT_NS);
+        assert_eq!(looks_out(&mut lookout, 3_000_000, 1000), 0);
+    }
+
+    #[test]
+    fn a_busy_host_is_left_alone() {
+        let mut lookout = Lookout { last_was_short: true, ..Lookout::default() };
+        let slow = YIELD_NS + 1;
+        assert_eq!(looks_out(&mut lookout, 1_000_000, slow), slow);
+        lookout.resume(1_000_001);
+        assert_eq!(looks_out(&mut lookout, 2_000_000, 1000), 0);
+        lookout.resume(2_000_001);
+        assert_eq!(looks_out(&mut lookout, 2_000_000 + BUSY_NS, 1000), LONGEST_NS);
+    }
+}

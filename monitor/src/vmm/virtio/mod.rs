@@ -1,0 +1,146 @@
+//! Virtio devices with registers in memory: the bus, and the disks on it. The layout in prose is `docs/devices.md`.
+//!
+//! | layer     | modules                                                                                 |
+//! |-----------|-----------------------------------------------------------------------------------------|
+//! | bus       | this one (addresses, vectors), `mmio` (a device's page)                                  |
+//! | transport | `registers` (the driver's side: pure), `state` (what two threads share)                   |
+//! | queue     | `worker` (serves it), `lookout` (when it waits awake: pure), `chain` (the parts of a request: pure), `memory` (the bytes behind)  |
+//! | device    | `block`                                                                                   |
+//!
+//! The guest is not trusted. Whatever it writes into registers and rings, the worst that comes of it is a device that says
+//! `DEVICE_NEEDS_RESET` and stops, or a request that ends with an error.
+
+mod block;
+mod chain;
+mod lookout;
+mod memory;
+mod mmio;
+mod registers;
+mod state;
+#[cfg(test)]
+mod test_driver;
+mod worker;
+
+use std::io;
+use std::sync::Arc;
+
+use aerostat_abi::units::{FRAME_BYTES, to_usize};
+use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
+
+use self::block::Disk;
+use self::memory::DeviceMemory;
+use self::mmio::MmioDevice;
+use self::state::State;
+use self::worker::Worker;
+use super::layout::{GuestAddress, VIRTIO_START};
+use super::memory::GuestMemory;
+use crate::host::disk::OpenDisk;
+
+/// Devices that the bus has room for: as many as there are vectors for them.
+pub(super) const MOST_DEVICES: usize = 16;
+/// The vector of the first device; those of the others follow.
+const FIRST_VECTOR: u8 = 0x50;
+
+/// Where a device is found, and how it calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Slot {
+    /// The device's page.
+    pub(super) address: GuestAddress,
+    /// Bytes of it.
+    pub(super) bytes: u64,
+    /// The interrupt that it raises.
+    pub(super) vector: u8,
+}
+
+/// The slots of the first `count` devices.
+pub(super) fn slots(count: usize) -> impl Iterator<Item = Slot> {
+    (0..).zip(FIRST_VECTOR..).take(count.min(MOST_DEVICES)).map(|(index, vector): (u64, u8)| Slot {
+        address: GuestAddress(VIRTIO_START + index * FRAME_BYTES),
+        bytes: FRAME_BYTES,
+        vector,
+    })
+}
+
+/// Everything between a device and the virtual machine, to be connected by whoever has the machine.
+#[derive(Debug)]
+pub(super) struct Wires<'a> {
+    /// Where it is.
+    pub(super) slot: Slot,
+    /// The register that a notification is written to.
+    pub(super) notify: GuestAddress,
+    /// Has to be written on that, which need not be done: the write reaches [`Bus::write`] then.
+    pub(super) kick: &'a EventFd,
+    /// Raises the device's interrupt when it is written.
+    pub(super) interrupt: &'a EventFd,
+}
+
+/// All virtio devices of a guest.
+#[derive(Debug, Default)]
+pub(super) struct Bus {
+    devices: Vec<(String, MmioDevice)>,
+}
+
+impl Bus {
+    /// A bus with these disks, in this order. Each has its worker, which waits for the first notification; `connect` is called for each.
+    /// A guest without disks costs nothing here.
+    pub(super) fn with_disks<E: From<io::Error>>(
+        disks: Vec<OpenDisk>,
+        memory: &Arc<GuestMemory>,
+        mut connect: impl FnMut(&Wires<'_>) -> Result<(), E>,
+    ) -> Result<Self, E> {
+        if disks.is_empty() {
+            return Ok(Self::default());
+        }
+        if disks.len() > MOST_DEVICES {
+            return Err(io::Error::other("a guest has more devices than its bus has places").into());
+        }
+        let memory = Arc::new(DeviceMemory::new(Arc::clone(memory))?);
+        let mut devices = Vec::with_capacity(disks.len());
+        for (slot, disk) in slots(disks.len()).zip(disks) {
+            let name = disk.role.id();
+            let disk = Disk::new(disk)?;
+            let state = Arc::new(State::new(EventFd::new(EFD_CLOEXEC | EFD_NONBLOCK)?));
+            let kick = EventFd::new(EFD_CLOEXEC)?;
+            let notify = GuestAddress(slot.address.0 + registers::QUEUE_NOTIFY);
+            connect(&Wires { slot, notify, kick: &kick, interrupt: state.interrupt() })?;
+            let device = MmioDevice::new(
+                block::identity(disk.mode()),
+                block::config_space(disk.sectors()),
+                (Arc::clone(&state), kick.try_clone()?),
+                Arc::clone(&memory),
+            );
+            Worker { state, memory: Arc::clone(&memory), disk, kick }.spawn(name)?;
+            devices.push((name.to_owned(), device));
+        }
+        Ok(Self { devices })
+    }
+
+    /// The guest reads at `address`; `None` where no device answers.
+    pub(super) fn read(&self, address: u64, bytes: &mut [u8]) -> Option<()> {
+        let (index, offset) = locate(address)?;
+        self.devices.get(index)?.1.read(offset, bytes)
+    }
+
+    /// The guest writes at `address`; `None` where no device takes it.
+    pub(super) fn write(&mut self, address: u64, bytes: &[u8]) -> Option<()> {
+        let (index, offset) = locate(address)?;
+        self.devices.get_mut(index)?.1.write(offset, bytes)
+    }
+
+    /// A line for each device that had to stop because of what the guest did, to explain its end.
+    pub(super) fn complaints(&self) -> impl Iterator<Item = String> {
+        self.devices
+            .iter()
+            .filter_map(|(name, device)| Some(format!("disk {name} stopped: {}", device.state().complaint()?)))
+    }
+}
+
+/// The device and the offset in its page.
+fn locate(address: u64) -> Option<(usize, u64)> {
+    let offset = address.checked_sub(VIRTIO_START)?;
+    Some((to_usize(offset / FRAME_BYTES), offset % FRAME_BYTES))
+}
+
+#[cfg(test)]
+#[path = "bus_tests.rs"]
+mod tests;

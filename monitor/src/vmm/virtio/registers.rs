@@ -1,0 +1,311 @@
+//! The registers of a virtio device in memory (virtio 1.2, 4.2.2, "MMIO device register layout", version 2). Pure.
+//!
+//! One queue. A driver walks through the states of 3.1.1: it negotiates features, describes the queue, sets DRIVER_OK. What concerns the
+//! rest of the device comes out of [`Registers::write`] as an [`Effect`]. The device's status and its pending interrupts are not here but in
+//! [`super::state::State`], as the worker changes them too.
+
+use super::state::status;
+
+/// What every virtio device offers: the modern interface (6, "Reserved feature bits").
+pub(super) const FEATURE_VERSION_1: u64 = 1 << 32;
+
+/// `virt`, read as little-endian.
+const MAGIC: u32 = 0x7472_6976;
+const VERSION: u32 = 2;
+/// `AERO`.
+const VENDOR: u32 = 0x4f52_4541;
+
+/// Offsets of the registers.
+mod offset {
+    pub(super) const MAGIC: u64 = 0x000;
+    pub(super) const VERSION: u64 = 0x004;
+    pub(super) const DEVICE_ID: u64 = 0x008;
+    pub(super) const VENDOR: u64 = 0x00c;
+    pub(super) const DEVICE_FEATURES: u64 = 0x010;
+    pub(super) const DEVICE_FEATURES_SELECT: u64 = 0x014;
+    pub(super) const DRIVER_FEATURES: u64 = 0x020;
+    pub(super) const DRIVER_FEATURES_SELECT: u64 = 0x024;
+    pub(super) const QUEUE_SELECT: u64 = 0x030;
+    pub(super) const QUEUE_SIZE_MAX: u64 = 0x034;
+    pub(super) const QUEUE_SIZE: u64 = 0x038;
+    pub(super) const QUEUE_READY: u64 = 0x044;
+    pub(super) const QUEUE_NOTIFY: u64 = super::QUEUE_NOTIFY;
+    pub(super) const INTERRUPT_STATUS: u64 = 0x060;
+    pub(super) const INTERRUPT_ACK: u64 = 0x064;
+    pub(super) const STATUS: u64 = 0x070;
+    pub(super) const QUEUE_DESCRIPTORS: u64 = 0x080;
+    pub(super) const QUEUE_DRIVER: u64 = 0x090;
+    pub(super) const QUEUE_DEVICE: u64 = 0x0a0;
+    /// Length and base of a shared memory region, 64 bits each: all ones where there is none.
+    pub(super) const SHARED_MEMORY: std::ops::RangeInclusive<u64> = 0x0b0..=0x0bf;
+    pub(super) const CONFIG_GENERATION: u64 = 0x0fc;
+}
+
+/// Writing the number of a queue here says that there is work in it.
+pub(super) const QUEUE_NOTIFY: u64 = 0x050;
+/// Where the device's own configuration begins.
+pub(super) const CONFIG: u64 = 0x100;
+
+/// What a kind of device is, for its registers.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Identity {
+    /// The kind (virtio 1.2, 5).
+    pub(super) device_id: u32,
+    /// Features beyond [`FEATURE_VERSION_1`].
+    pub(super) features: u64,
+    /// The largest queue that the driver may make.
+    pub(super) queue_size: u16,
+}
+
+/// The queue as the driver describes it: claims, to be checked by whoever uses them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct QueueSetup {
+    /// Descriptors.
+    pub(super) size: u32,
+    /// Whether the driver is done with it.
+    pub(super) ready: bool,
+    /// Guest-physical addresses of the three parts.
+    pub(super) descriptors: u64,
+    pub(super) driver_ring: u64,
+    pub(super) device_ring: u64,
+}
+
+/// What a write asks of the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Effect {
+    /// Nothing.
+    None,
+    /// The driver sets these status bits.
+    Status(u32),
+    /// The driver is ready: serve this queue, with these features agreed on. The status bits come besides.
+    Start { queue: QueueSetup, features: u64, status: u32 },
+    /// The driver takes its queue back; the device stays as it is.
+    StopQueue,
+    /// The driver begins anew.
+    Reset,
+    /// There is work in the queue.
+    Notify,
+    /// The driver has seen these interrupts.
+    Acknowledge(u32),
+    /// No register takes this write.
+    Unknown,
+}
+
+/// The registers that only the driver writes.
+#[derive(Debug)]
+pub(super) struct Registers {
+    identity: Identity,
+    device_features_select: u32,
+    driver_features_select: u32,
+    driver_features: u64,
+    queue_select: u32,
+    queue: QueueSetup,
+}
+
+impl Registers {
+    pub(super) fn new(identity: Identity) -> Self {
+        Self {
+            identity,
+            device_features_select: 0,
+            driver_features_select: 0,
+            driver_features: 0,
+            queue_select: 0,
+            queue: QueueSetup { size: 0, ready: false, descriptors: 0, driver_ring: 0, device_ring: 0 },
+        }
+    }
+
+    /// The register at `offset`, below [`CONFIG`]; `None` where there is none to be read.
+    pub(super) fn read(&self, offset: u64, status: u32, interrupts: u32) -> Option<u32> {
+        Some(match offset {
+            offset::MAGIC => MAGIC,
+            offset::VERSION => VERSION,
+            offset::DEVICE_ID => self.identity.device_id,
+            offset::VENDOR => VENDOR,
+            offset::DEVICE_FEATURES => half(self.offered(), self.device_features_select),
+            offset::QUEUE_SIZE_MAX if self.queue_select == 0 => self.identity.queue_size.into(),
+            offset::QUEUE_READY if self.queue_select == 0 => self.queue.ready.into(),
+            // A queue that does not exist.
+            offset::QUEUE_SIZE_MAX | offset::QUEUE_READY => 0,
+            offset::INTERRUPT_STATUS => interrupts,
+            offset::STATUS => status,
+            offset::CONFIG_GENERATION => 0,
+            at if offset::SHARED_MEMORY.contains(&at) => u32::MAX,
+            _ => return None,
+        })
+    }
+
+    /// The driver writes the register at `offset`, below [`CONFIG`], while the device's status is `status`.
+    pub(super) fn write(&mut self, offset: u64, value: u32, status: u32) -> Effect {
+        match offset {
+            offset::DEVICE_FEATURES_SELECT => self.device_features_select = value,
+            offset::DRIVER_FEATURES_SELECT => self.driver_features_select = value,
+            // Once agreed on, features stay (3.1.1).
+            offset::DRIVER_FEATURES if status & status::FEATURES_OK == 0 => {
+                set_half(&mut self.driver_features, self.driver_features_select, value);
+            }
+            offset::DRIVER_FEATURES => {}
+            offset::QUEUE_SELECT => self.queue_select = value,
+            offset::QUEUE_NOTIFY if value == 0 => return Effect::Notify,
+            offset::QUEUE_NOTIFY => return Effect::Unknown,
+            offset::INTERRUPT_ACK => return Effect::Acknowledge(value),
+            offset::STATUS => return self.write_status(value, status),
+            _ => return self.write_queue(offset, value),
+        }
+        Effect::None
+    }
+
+    /// Forgets all that the driver has written.
+    pub(super) fn reset(&mut self) {
+        *self = Self::new(self.identity);
+    }
+
+    fn offered(&self) -> u64 {
+        self.identity.features | FEATURE_VERSION_1
+    }
+
+    fn write_status(&mut self, value: u32, status: u32) -> Effect {
+        if value == 0 {
+            self.reset();
+            return Effect::Reset;
+        }
+        let mut new = value & status::DRIVERS;
+        // FEATURES_OK sticks only where the device can live with what the driver took (3.1.1).
+        let acceptable = self.driver_features & FEATURE_VERSION_1 != 0 && self.driver_features & !self.offered() == 0;
+        if !acceptable {
+            new &= !status::FEATURES_OK;
+        }
+        let negotiated = (status | new) & status::FEATURES_OK != 0;
+        if new & status::DRIVER_OK == 0 || status & status::DRIVER_OK != 0 {
+            Effect::Status(new)
+        } else if negotiated {
+            Effect::Start { queue: self.queue, features: self.driver_features, status: new }
+        } else {
+            Effect::Status(new & !status::DRIVER_OK)
+        }
+    }
+
+    fn write_queue(&mut self, offset: u64, value: u32) -> Effect {
+        let field = match offset {
+            offset::QUEUE_SIZE | offset::QUEUE_READY => None,
+            _ => match offset & !0x4 {
+                offset::QUEUE_DESCRIPTORS => Some(&mut self.queue.descriptors),
+                offset::QUEUE_DRIVER => Some(&mut self.queue.driver_ring),
+                offset::QUEUE_DEVICE => Some(&mut self.queue.device_ring),
+                _ => return Effect::Unknown,
+            },
+        };
+        if self.queue_select != 0 {
+            return Effect::None;
+        }
+        match field {
+            Some(address) => set_half(address, u32::from(offset & 0x4 != 0), value),
+            None if offset == offset::QUEUE_SIZE => self.queue.size = value,
+            None => {
+                self.queue.ready = value & 1 != 0;
+                if !self.queue.ready {
+                    return Effect::StopQueue;
+                }
+            }
+        }
+        Effect::None
+    }
+}
+
+/// The low (0) or high (1) half of `value`; there are no further ones.
+fn half(value: u64, select: u32) -> u32 {
+    let [a, b, c, d, e, f, g, h] = value.to_le_bytes();
+    match select {
+        0 => u32::from_le_bytes([a, b, c, d]),
+        1 => u32::from_le_bytes([e, f, g, h]),
+        _ => 0,
+    }
+}
+
+fn set_half(value: &mut u64, select: u32, half: u32) {
+    match select {
+        0 => *value = *value >> 32 << 32 | u64::from(half),
+        1 => *value = u64::from(half) << 32 | *value & u64::from(u32::MAX),
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Effect, FEATURE_VERSION_1, Identity, Registers, offset, status};
+    use proptest::prelude::{any, proptest};
+
+    const IDENTITY: Identity = Identity { device_id: 2, features: 0b110, queue_size: 256 };
+    const GREETED: u32 = status::ACKNOWLEDGE | status::DRIVER;
+
+    fn negotiated(features: u64) -> Registers {
+        let mut registers = Registers::new(IDENTITY);
+        for select in [0_u32, 1] {
+            registers.write(offset::DRIVER_FEATURES_SELECT, select, GREETED);
+            registers.write(offset::DRIVER_FEATURES, super::half(features, select), GREETED);
+        }
+        registers
+    }
+
+    #[test]
+    fn a_device_says_what_it_is() {
+        let mut registers = Registers::new(IDENTITY);
+        let read = |registers: &Registers, offset| registers.read(offset, 0x40, 1);
+        assert_eq!(read(&registers, 0), Some(u32::from_le_bytes(*b"virt")));
+        assert_eq!(
+            [4, 8, 0x34, 0x60, 0x70, 0xb0].map(|at| read(&registers, at)),
+            [Some(2), Some(2), Some(256), Some(1), Some(0x40), Some(u32::MAX)]
+        );
+        assert_eq!(read(&registers, offset::DEVICE_FEATURES), Some(0b110));
+        registers.write(offset::DEVICE_FEATURES_SELECT, 1, 0);
+        assert_eq!(read(&registers, offset::DEVICE_FEATURES), Some(1));
+        registers.write(offset::DEVICE_FEATURES_SELECT, 2, 0);
+        assert_eq!(read(&registers, offset::DEVICE_FEATURES), Some(0));
+        assert_eq!(read(&registers, offset::QUEUE_NOTIFY), None);
+    }
+
+    #[test]
+    fn features_stick_only_where_they_were_offered() {
+        let accept = GREETED | status::FEATURES_OK;
+        assert_eq!(negotiated(FEATURE_VERSION_1 | 0b10).write(offset::STATUS, accept, GREETED), Effect::Status(accept));
+        for features in [0b10, FEATURE_VERSION_1 | 0b1, FEATURE_VERSION_1 | 1 << 63] {
+            assert_eq!(negotiated(features).write(offset::STATUS, accept, GREETED), Effect::Status(GREETED));
+        }
+    }
+
+    #[test]
+    fn a_driver_starts_its_queue_once() {
+        let mut registers = negotiated(FEATURE_VERSION_1);
+        for (offset, value) in
+            [(0x38, 16), (0x80, 0x1000), (0x84, 1), (0x90, 0x2000), (0xa0, 0x3000), (0x44, 1), (0x30, 1), (0x38, 32)]
+        {
+            assert_eq!(registers.write(offset, value, GREETED), Effect::None);
+        }
+        let ready = GREETED | status::FEATURES_OK | status::DRIVER_OK;
+        let Effect::Start { queue, features, status } = registers.write(offset::STATUS, ready, ready & !4) else {
+            panic!("the queue starts")
+        };
+        assert_eq!((queue.size, queue.ready, queue.descriptors), (16, true, 0x1_0000_1000));
+        assert_eq!((queue.driver_ring, queue.device_ring), (0x2000, 0x3000));
+        assert_eq!((features, status), (FEATURE_VERSION_1, ready));
+        assert_eq!(registers.write(offset::STATUS, ready, ready), Effect::Status(ready));
+        assert_eq!(registers.write(offset::STATUS, 0, ready), Effect::Reset);
+        assert_eq!(registers.read(offset::QUEUE_READY, 0, 0), Some(0));
+    }
+
+    #[test]
+    fn nothing_starts_without_features() {
+        let all = GREETED | status::FEATURES_OK | status::DRIVER_OK;
+        assert_eq!(negotiated(0).write(offset::STATUS, all, GREETED), Effect::Status(GREETED));
+    }
+
+    proptest! {
+        #[test]
+        fn any_accesses_are_answered(accesses in proptest::collection::vec((0_u64..0x100, any::<u32>(), any::<u32>()), 0..64)) {
+            let mut registers = Registers::new(IDENTITY);
+            for (offset, value, status) in accesses {
+                registers.write(offset, value, status);
+                registers.read(offset, status, value);
+            }
+        }
+    }
+}

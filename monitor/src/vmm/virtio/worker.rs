@@ -1,0 +1,169 @@
+//! A disk's worker: the thread that serves its queue, so that the virtual processor computes on while the host's disk works.
+//!
+//! The worker sleeps on an eventfd that KVM writes when the guest notifies the device; the processor's thread is not involved. Between two
+//! looks at whether the queue is still the device's lies at most one request of bounded size, and one look into the ring takes at most
+//! as many requests as the queue has descriptors: a guest that feeds its queue for ever keeps its own worker busy and nothing else.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread;
+
+use rustix::thread::sched_yield;
+use virtio_queue::{Error, Queue, QueueOwnedT, QueueT};
+use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
+use vmm_sys_util::eventfd::EventFd;
+
+use super::block::{Cache, Disk, FEATURE_FLUSH, MOST_PARTS};
+use super::chain::{Chain, Malformed};
+use super::lookout::Lookout;
+use super::memory::DeviceMemory;
+use super::state::{ActiveQueue, State};
+use crate::clock::monotonic_ns;
+
+/// The thread needs little: vectors of a request are on the heap.
+const STACK_BYTES: usize = 128 << 10;
+/// The driver hears of finished requests after so many, or so many bytes, where more wait: few interrupts, and no driver that waits for
+/// the end of a long queue before it sends more.
+const ANNOUNCE_REQUESTS: u32 = 16;
+const ANNOUNCE_BYTES: u64 = 256 << 10;
+/// The driver wants no interrupts (`VIRTQ_AVAIL_F_NO_INTERRUPT`).
+const NO_INTERRUPT: u16 = 1;
+
+/// What a worker works with.
+#[derive(Debug)]
+pub(super) struct Worker {
+    pub(super) state: Arc<State>,
+    pub(super) memory: Arc<DeviceMemory>,
+    pub(super) disk: Disk,
+    /// Readable when there is work. Blocks.
+    pub(super) kick: EventFd,
+}
+
+impl Worker {
+    /// Starts the thread, which ends with the process.
+    pub(super) fn spawn(mut self, name: &str) -> io::Result<()> {
+        let serve = move || {
+            let mut lookout = Lookout::default();
+            loop {
+                match self.kick.read() {
+                    Ok(_) => serve(&self.state, &self.memory, &mut self.disk, &mut lookout),
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(error) => {
+                        let why = format!("its worker can't wait for work: {error}");
+                        return self.state.stop(&mut self.state.lock(), why);
+                    }
+                }
+            }
+        };
+        thread::Builder::new().name(format!("disk {name}")).stack_size(STACK_BYTES).spawn(serve).map(drop)
+    }
+}
+
+/// Serves all that is in the queue, or stops the device for what is wrong with it. Returns when there is nothing more to do and the next
+/// request will be notified.
+pub(super) fn serve(state: &State, memory: &GuestMemoryMmap, disk: &mut Disk, lookout: &mut Lookout) {
+    let mut place = state.lock();
+    let Some(active) = place.as_mut() else { return };
+    let result = work(state, active, memory, (disk, lookout));
+    if let Err(why) = result {
+        state.stop(&mut place, why.to_string());
+    }
+}
+
+/// Why a queue can't be served any further.
+#[derive(Debug, thiserror::Error)]
+enum Broken {
+    #[error(transparent)]
+    Chain(#[from] Malformed),
+    #[error("the queue is broken: {0}")]
+    Queue(#[from] Error),
+}
+
+/// Finished requests that the driver has not been told of.
+#[derive(Debug, Default)]
+struct Unannounced {
+    requests: u32,
+    bytes: u64,
+}
+
+fn work(
+    state: &State,
+    active: &mut ActiveQueue,
+    memory: &GuestMemoryMmap,
+    (disk, lookout): (&mut Disk, &mut Lookout),
+) -> Result<(), Broken> {
+    let ActiveQueue { queue, features } = active;
+    let cache = if *features & FEATURE_FLUSH == 0 { Cache::WriteThrough } else { Cache::WriteBack };
+    let mut unannounced = Unannounced::default();
+    queue.disable_notification(memory)?;
+    loop {
+        lookout.resume(monotonic_ns());
+        while let Some(chain) = next_chain(state, queue, memory)? {
+            let head = chain.head_index();
+            let served = disk.serve(memory, Chain::collect(chain, MOST_PARTS)?, cache)?;
+            queue.add_used(memory, head, served.written)?;
+            unannounced.requests += 1;
+            unannounced.bytes += served.moved;
+            if unannounced.requests >= ANNOUNCE_REQUESTS || unannounced.bytes >= ANNOUNCE_BYTES {
+                announce(state, queue, memory, &mut unannounced)?;
+            }
+        }
+        announce(state, queue, memory, &mut unannounced)?;
+        if look_out(state, queue, memory, lookout)? {
+            continue;
+        }
+        // What came between the last look and this enabling was not notified.
+        if !state.is_running() || !queue.enable_notification(memory)? {
+            return Ok(());
+        }
+        queue.disable_notification(memory)?;
+    }
+}
+
+/// Looks out for a request as long as that is worth it; whether there is one.
+fn look_out(state: &State, queue: &Queue, memory: &GuestMemoryMmap, lookout: &mut Lookout) -> Result<bool, Error> {
+    lookout.pause(monotonic_ns());
+    while state.is_running() && lookout.goes_on(monotonic_ns()) {
+        if queue.avail_idx(memory, Ordering::Acquire)?.0 != queue.next_avail() {
+            return Ok(true);
+        }
+        sched_yield();
+    }
+    Ok(false)
+}
+
+/// The next request, unless the device is to stop.
+fn next_chain<'a>(
+    state: &State,
+    queue: &mut Queue,
+    memory: &'a GuestMemoryMmap,
+) -> Result<Option<virtio_queue::DescriptorChain<&'a GuestMemoryMmap>>, Error> {
+    if !state.is_running() {
+        return Ok(None);
+    }
+    Ok(queue.iter(memory)?.next())
+}
+
+/// Raises the interrupt for what is not announced yet, if anything, unless the driver wants none.
+fn announce(
+    state: &State,
+    queue: &Queue,
+    memory: &GuestMemoryMmap,
+    unannounced: &mut Unannounced,
+) -> Result<(), Error> {
+    if std::mem::take(unannounced).requests == 0 {
+        return Ok(());
+    }
+    // The used ring has to be visible before the driver's wish is read: a driver that changes it looks at the ring afterwards.
+    std::sync::atomic::fence(Ordering::SeqCst);
+    let flags: u16 = memory.load(GuestAddress(queue.avail_ring()), Ordering::Relaxed).map_err(Error::GuestMemory)?;
+    if u16::from_le(flags) & NO_INTERRUPT == 0 {
+        state.announce();
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[path = "worker_tests.rs"]
+mod tests;

@@ -1,0 +1,77 @@
+//! A directory with one tiny guest in it, and how to run that.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use aerostat::host::disk::Disks;
+use aerostat::host::vmm_guest::{GuestConfig, VmmGuest};
+use aerostat::host::{EndReason, Ending, GuestEvent, GuestHandle};
+use aerostat_abi::exit::GuestExit;
+use aerostat_abi::units::FrameCount;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use crate::elf;
+
+/// How long anything may take.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A directory with one image in it, and how to run it.
+pub(crate) struct Bench {
+    directory: tempfile::TempDir,
+    pub(crate) config: GuestConfig,
+}
+
+impl Bench {
+    pub(crate) fn new(code: &[u8]) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let image = directory.path().join("guest");
+        std::fs::write(&image, elf::image(code, 0x1_0000)).unwrap();
+        let config = GuestConfig {
+            name: "tiny".to_owned(),
+            image,
+            memory: FrameCount::from_mib(128),
+            initial_grant: FrameCount::from_mib(128),
+            command_line: "verbose=1".to_owned(),
+            disks: Disks::default(),
+            log: Some(directory.path().join("log")),
+            program: Some(PathBuf::from(env!("CARGO_BIN_EXE_aerostat"))),
+        };
+        Self { directory, config }
+    }
+
+    pub(crate) fn spawn(&self) -> VmmGuest {
+        VmmGuest::spawn(&self.config).unwrap()
+    }
+
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.directory.path().join("log")).unwrap()
+    }
+}
+
+/// The next event, waited for as a supervisor would.
+pub(crate) fn next(guest: &mut VmmGuest) -> GuestEvent {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(event) = guest.next_event() {
+            return event;
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        assert!(!left.is_zero(), "no event came");
+        let mut source = [PollFd::from_borrowed_fd(guest.event_fd(), PollFlags::IN)];
+        poll(&mut source, Some(&Timespec::try_from(left).unwrap())).unwrap();
+    }
+}
+
+/// How the guest ends.
+pub(crate) fn end(guest: &mut VmmGuest) -> Ending {
+    loop {
+        if let GuestEvent::Ended(ending) = next(guest) {
+            assert_eq!(guest.next_event(), None, "the end comes once");
+            assert!(!PathBuf::from(format!("/proc/{}", guest.pid())).exists(), "no zombie is left");
+            return ending;
+        }
+    }
+}
+
+/// The end of a guest that is done.
+pub(crate) const SUCCESS: Ending = Ending { reason: EndReason::Exited(GuestExit::Success), details: Vec::new() };
