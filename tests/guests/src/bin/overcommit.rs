@@ -52,5 +52,5 @@ fn run() -> Result<(), &'static str> {
 
 /// Words that repeat for a while, as text does.
 fn text_like(piece: usize, index: usize) -> u64 {
-    (piece as u64) << 48 | 0x616e_7469_0000 | (index as u64 / 4).wrapping_mul(31) % 251
+    ((piece as u64) << 48) | 0x616e_7469_0000 | ((index as u64 / 4).wrapping_mul(31) % 251)
 }

@@ -72,6 +72,6 @@ fn text_like(index: usize, round: u64) -> u64 {
     if page % 4 == 3 {
         0x2020_2020_2020_2020 + round * 0x0101_0101_0101_0101
     } else {
-        0x6c61_6e74_6963_0000 | (index as u64 / 4).wrapping_mul(31) % 251 << 3 | round
+        0x6c61_6e74_6963_0000 | (((index as u64 / 4).wrapping_mul(31) % 251) << 3) | round
     }
 }
