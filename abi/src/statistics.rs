@@ -19,7 +19,7 @@ pub struct Statistics {
     pub total_frames: u64,
     /// Frames that nobody uses.
     pub free_frames: u64,
-    /// Frames in use, and frames promised to applications that have not touched them yet.
+    /// Frames in use, frames promised to applications that have not touched them yet, and frames that evicted pages would take.
     pub committed_frames: u64,
     /// Frames that somebody waits for now, promised by nobody yet: what the guest asks its host for on top.
     pub wanted_frames: u64,
