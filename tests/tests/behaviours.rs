@@ -67,7 +67,12 @@ fn null_access(machine: Machine) {
 }
 
 fn overcommit(machine: Machine) {
-    ended("overcommit", machine, GuestExit::Success).expect_logged("overcommit: ok");
+    for policy in ["generations", "clock"] {
+        let plan = Plan::test_guest("overcommit").command_line(&format!("reclaim={policy}"));
+        let mut guest = plan.boot(machine);
+        guest.expect_exit(GuestExit::Success);
+        guest.expect_logged("overcommit: ok");
+    }
 }
 
 fn page_fault(machine: Machine) {

@@ -80,6 +80,11 @@ impl Machine {
         self.memory.last().map_or(0, |range| range.end)
     }
 
+    /// Whether `reclaim=` on the command line names a policy: without one, nothing is evicted.
+    pub(crate) fn wants_reclaim(&self) -> bool {
+        self.command_line.as_str().split_whitespace().any(|word| word.starts_with("reclaim="))
+    }
+
     /// The level that `log=` on the command line asks for.
     pub(crate) fn log_level(&self) -> LevelFilter {
         let asked = self.command_line.as_str().split_whitespace().find_map(|word| word.strip_prefix("log="));

@@ -58,9 +58,11 @@ mod entry {
             Err(error) => report::bad_machine(error),
         };
         log::debug!("memory: {} in {} ranges", machine.total_frames(), machine.memory.len());
-        match Name::from_command_line(machine.command_line.as_str()) {
-            Ok(policy) => mm::reclaim::choose(policy),
-            Err(error) => report::bad_machine(error),
+        if machine.wants_reclaim() {
+            match Name::from_command_line(machine.command_line.as_str()) {
+                Ok(policy) => mm::reclaim::start(policy),
+                Err(error) => report::bad_machine(error),
+            }
         }
         thread::start(); // this becomes the idle thread
         nub::enable_interrupts();

@@ -4,6 +4,9 @@
 //! policy ([`aerostat_reclaim_policy`]) decides: keep, or evict. Evicted pages go to the [`compressed`] tier, unless they are one word over and over; a page
 //! that does not compress stays where it is. A touch of an evicted page faults and brings it back ([`restore`]).
 //!
+//! Reclaim is off until [`start`]: a page that was evicted has no frame set aside to come back to, and with no disk behind the
+//! compressed tier, a guest whose data stops compressing while its host is out of memory can only end. Who asks for that knows it.
+//!
 //! Work is done in small batches, each under the locks of reclaim and of the address space: at most [`BATCH`] evictions and one
 //! TLB flush. Nothing here waits, and the way out of memory allocates nothing but single frames for the tier, out of what is kept
 //! for the kernel. Lock order: reclaim before the address space before the frame allocator.
@@ -58,11 +61,9 @@ impl ReclaimStatistics {
 
 #[derive(Debug)]
 pub(crate) struct Reclaimer {
-    #[cfg(test)]
-    is_enabled: bool,
     /// Where the hand is.
     hand: u64,
-    /// Chosen before the first eviction.
+    /// `None` while reclaim is off.
     policy: Option<Selected>,
     tier: CompressedTier,
     statistics: ReclaimStatistics,
@@ -78,8 +79,12 @@ pub(crate) fn statistics() -> ReclaimStatistics {
     ReclaimStatistics { tier: reclaimer.tier.statistics(), ..reclaimer.statistics }
 }
 
-/// Evicts pages until `wanted` frames more are free, or nothing cold is left; says how many frames became free.
+/// Evicts pages until `wanted` frames more are free, or nothing cold is left; says how many frames became free. None do while reclaim
+/// is off.
 pub(crate) fn reclaim(wanted: FrameCount) -> FrameCount {
+    if RECLAIMER.lock().policy.is_none() {
+        return FrameCount::ZERO;
+    }
     let before = FRAMES.lock().statistics().free;
     let mut rounds = 0;
     loop {
@@ -96,11 +101,11 @@ pub(crate) fn reclaim(wanted: FrameCount) -> FrameCount {
 /// Forgets everything: each test machine begins without evicted pages, and evicts none unless its test is about that.
 #[cfg(test)]
 pub(crate) fn restart(is_enabled: bool) {
-    *RECLAIMER.lock() = Reclaimer { is_enabled, ..Reclaimer::new() };
+    *RECLAIMER.lock() = Reclaimer { policy: is_enabled.then(|| Name::default().policy()), ..Reclaimer::new() };
 }
 
-/// Chooses the policy; to be called before memory runs short.
-pub(crate) fn choose(policy: Name) {
+/// Switches reclaim on, with this policy; to be called before memory runs short.
+pub(crate) fn start(policy: Name) {
     RECLAIMER.lock().policy = Some(policy.policy());
 }
 
@@ -115,8 +120,6 @@ struct BatchResult {
 impl Reclaimer {
     const fn new() -> Self {
         Self {
-            #[cfg(test)]
-            is_enabled: true,
             hand: 0,
             policy: None,
             tier: CompressedTier::new(),
@@ -136,10 +139,6 @@ impl Reclaimer {
 
     /// Visits pages from the hand on, within one slot, and evicts what the policy gives up.
     fn run_batch(&mut self) -> BatchResult {
-        #[cfg(test)]
-        if !self.is_enabled {
-            return BatchResult { ended_round: true, is_empty: true };
-        }
         let mut space = SPACE.lock();
         let Some((at, end)) = space.regions.next_slot(self.hand) else {
             if self.hand == 0 {
