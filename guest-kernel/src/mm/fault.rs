@@ -109,7 +109,7 @@ fn install(space: &mut Space, at: u64, block: Block) -> bool {
         (true, Some(tables)) => {
             let mut source = |level| {
                 let purpose = if level == TableLevel::Pages { Purpose::Promised } else { Purpose::Kernel };
-                let table = FRAMES.lock().allocate(BlockSize::Frame, purpose);
+                let table = FRAMES.lock().allocate_table(purpose);
                 tables_drawn += u64::from(table.is_some() && level == TableLevel::Pages);
                 table
             };

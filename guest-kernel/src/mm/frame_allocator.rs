@@ -55,6 +55,8 @@ pub(crate) struct FrameAllocator {
     floor: u64,
     /// What is in memory that nobody has used yet.
     untouched: Contents,
+    /// The huge frame that page tables come from; none of the machine's until one is needed.
+    tables: usize,
 }
 
 impl FrameAllocator {
@@ -80,6 +82,7 @@ impl FrameAllocator {
             promised: 0,
             floor: floor.0,
             untouched: Contents::Zero,
+            tables: usize::MAX,
         };
         allocator.free.fill();
         let end = FrameNumber(huge as u64 * HUGE_FRAMES);
@@ -143,6 +146,20 @@ impl FrameAllocator {
         }?;
         if purpose == Purpose::Promised {
             self.promised -= size.frames();
+        }
+        Some(block)
+    }
+
+    /// Hands out a frame for a page table, or `None` when none is open to that purpose. Tables lie together, in huge frames that
+    /// nothing else is taken from as long as there are others: a host that shadows the guest's page tables (a KVM without hardware
+    /// virtualization does) protects each of them from writing, and can then map nothing of its huge frame in one piece.
+    pub(crate) fn allocate_table(&mut self, purpose: Purpose) -> Option<Block> {
+        if self.open_to(purpose) == 0 {
+            return None;
+        }
+        let block = self.take_table()?;
+        if purpose == Purpose::Promised {
+            self.promised -= 1;
         }
         Some(block)
     }
@@ -229,18 +246,36 @@ impl FrameAllocator {
     }
 
     fn take_frame(&mut self) -> Option<Block> {
-        if let Some(frame) = self.free.take_from_partial() {
-            let huge = to_usize(frame.0 / HUGE_FRAMES);
-            let state = self.state(huge);
-            self.set_state(huge, state.with_used(state.used() + 1));
-            return Some(Block::from_number(frame, BlockSize::Frame, Contents::Unknown));
+        match self.free.first_partial_but(self.tables) {
+            Some(huge) => self.take_from_partial(huge),
+            None => self.take_from_whole().or_else(|| self.take_from_partial(self.tables)),
         }
+    }
+
+    fn take_table(&mut self) -> Option<Block> {
+        if let Some(block) = self.take_from_partial(self.tables) {
+            return Some(block);
+        }
+        let Some(block) = self.take_from_whole() else { return self.take_frame() };
+        self.tables = to_usize(block.first().0 / HUGE_FRAMES);
+        Some(block)
+    }
+
+    fn take_from_partial(&mut self, huge: usize) -> Option<Block> {
+        let frame = self.free.take_from(huge)?;
+        let state = self.state(huge);
+        self.set_state(huge, state.with_used(state.used() + 1));
+        Some(Block::from_number(frame, BlockSize::Frame, Contents::Unknown))
+    }
+
+    /// Breaks a wholly free huge frame and takes its first frame.
+    fn take_from_whole(&mut self) -> Option<Block> {
         let huge = self.backed.first().or_else(|| self.free.first_whole())?;
         let state = self.state(huge);
         self.free.break_whole(huge);
         self.backed.remove(huge);
         self.set_state(huge, state.with_used(1).with_backing());
-        let frame = self.free.take_from_partial()?;
+        let frame = self.free.take_from(huge)?;
         let contents = if state.is_backed() { Contents::Unknown } else { self.untouched };
         Some(Block::from_number(frame, BlockSize::Frame, contents))
     }

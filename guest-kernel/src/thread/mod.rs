@@ -166,7 +166,7 @@ mod machine {
             }
             let block = FRAMES.lock().allocate(BlockSize::Frame, Purpose::Promised).ok_or(SpawnError::OutOfMemory)?;
             *promise = promise.saturating_sub(FrameCount(1));
-            let mut table = |_| FRAMES.lock().allocate(BlockSize::Frame, Purpose::Kernel);
+            let mut table = |_| FRAMES.lock().allocate_table(Purpose::Kernel);
             let mut space = SPACE.lock();
             let result = space.tables_mut().map(|tables| tables.map_page(page, block, &mut table));
             if let Some(Err(block)) = result {

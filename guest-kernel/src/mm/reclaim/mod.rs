@@ -192,7 +192,7 @@ impl Reclaimer {
         if !is_cold && self.rounds_in_vain < PATIENT_ROUNDS {
             return end;
         }
-        let table = FRAMES.lock().allocate(BlockSize::Frame, Purpose::Kernel);
+        let table = FRAMES.lock().allocate_table(Purpose::Kernel);
         match table.map(|table| tables.split(at, table)) {
             Some(Ok(())) => {
                 crate::cpu::flush_tlb();
