@@ -47,6 +47,9 @@ pub(crate) const DEFLATE_WAIT_NS: u64 = 2_000_000_000;
 /// Frames that are evicted at once when one is missing.
 pub(crate) const RECLAIM_STEP: FrameCount = FrameCount(64);
 
+/// Frames that must be available, promises and floor apart, for an evicted page to bring its neighbours along.
+pub(crate) const NEIGHBOUR_MARGIN: FrameCount = FrameCount::from_mib(1);
+
 /// The driver looks after its balloon at least this often.
 pub(crate) const BALLOON_PERIOD_NS: u64 = 1_000_000_000;
 

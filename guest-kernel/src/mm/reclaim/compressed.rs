@@ -1,11 +1,13 @@
-//! The compressed tier: evicted pages, LZ4-compressed, packed into frames.
+//! The compressed tier: evicted pages, LZ4-compressed, packed into groups of frames.
 //!
-//! A frame of the tier holds objects of one *class*, up to 16 of them, behind a header of 64 bytes: class, which places are used,
-//! and the links of the list of frames of that class with room. An object is its length (two bytes) and the compressed bytes. So a
-//! page is found from its [`Place`] alone, and storing or dropping one is O(1). The idea is zsmalloc's (Linux), simplified by
-//! knowing that no object is larger than half a frame: what does not compress to that is not worth keeping here.
+//! A group is one to three frames, wherever they lie, that hold objects of one *class* as if they followed each other: 16 small
+//! ones in a frame, or four of three quarters of a page in three. In front is a header of 64 bytes: class, which places are used,
+//! the group's frames, and the links of the list of groups of that class with room. An object is its length (two bytes) and the
+//! compressed bytes; it may lie across the border of two frames. So a page is found from its [`Place`] alone, and storing or
+//! dropping one is O(1). The idea is zsmalloc's (Linux). Text compresses to 50 to 70 % of a page: without groups of several frames,
+//! most of it would have to stay. What does not compress to three quarters is not worth keeping here.
 //!
-//! Storing allocates nothing but, at times, a frame for a class that is full; and it needs no memory to drop an object.
+//! Storing allocates nothing but, at times, the frames of a group for a class that is full; and it needs no memory to drop an object.
 #![allow(unsafe_code, reason = "objects are laid out in raw frames")]
 
 use aerostat_abi::units::{FRAME_SIZE, FrameCount, FrameNumber, to_usize};
@@ -15,28 +17,70 @@ use crate::mm::block::{Block, BlockSize, Contents};
 
 const HEADER_BYTES: usize = 64;
 const LENGTH_BYTES: usize = 2;
-/// Objects in a frame, at least and at most; each number is a class.
-const FEWEST: usize = 2;
-const MOST: usize = 16;
-const CLASSES: usize = MOST - FEWEST + 1;
+/// Frames of a group at most.
+const MOST_FRAMES: usize = 3;
 /// What LZ4 may need for a page that does not compress.
 const OUTPUT_BYTES: usize = get_maximum_output_size(FRAME_SIZE);
-/// Bits of a [`Place`] that number the object in its frame.
+/// Bits of a [`Place`] that number the object in its group.
 const INDEX_BITS: u32 = 4;
 
-const _: () = assert!(MOST <= 1 << INDEX_BITS);
+/// How the groups of a class are divided.
+#[derive(Clone, Copy, Debug)]
+struct Class {
+    frames: usize,
+    objects: usize,
+}
 
-/// Where an object is: frame number and place in the frame. 28 bits of frame number are 1 TiB.
+/// The classes, those with the largest objects first.
+const CLASSES: [Class; 18] = [
+    Class { frames: 3, objects: 4 },
+    Class { frames: 2, objects: 3 },
+    Class { frames: 3, objects: 5 },
+    Class { frames: 1, objects: 2 },
+    Class { frames: 2, objects: 5 },
+    Class { frames: 1, objects: 3 },
+    Class { frames: 1, objects: 4 },
+    Class { frames: 1, objects: 5 },
+    Class { frames: 1, objects: 6 },
+    Class { frames: 1, objects: 7 },
+    Class { frames: 1, objects: 8 },
+    Class { frames: 1, objects: 9 },
+    Class { frames: 1, objects: 10 },
+    Class { frames: 1, objects: 11 },
+    Class { frames: 1, objects: 12 },
+    Class { frames: 1, objects: 13 },
+    Class { frames: 1, objects: 14 },
+    Class { frames: 1, objects: 16 },
+];
+
+impl Class {
+    /// Bytes of an object.
+    const fn object_bytes(self) -> usize {
+        (self.frames * FRAME_SIZE - HEADER_BYTES) / self.objects
+    }
+}
+
+const _: () = {
+    let mut class = 0;
+    while class < CLASSES.len() {
+        let Class { frames, objects } = CLASSES[class];
+        assert!(frames <= MOST_FRAMES && objects <= 1 << INDEX_BITS);
+        assert!(class == 0 || CLASSES[class].object_bytes() < CLASSES[class - 1].object_bytes());
+        class += 1;
+    }
+};
+
+/// Where an object is: the number of its group's first frame, and its place in the group. 28 bits of frame number are 1 TiB.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Place(pub(crate) u32);
 
 impl Place {
-    fn new(frame: FrameNumber, index: usize) -> Option<Self> {
-        let frame = u32::try_from(frame.0).ok().filter(|frame| *frame < 1 << (32 - INDEX_BITS))?;
+    fn new(group: FrameNumber, index: usize) -> Option<Self> {
+        let frame = u32::try_from(group.0).ok().filter(|frame| *frame < 1 << (32 - INDEX_BITS))?;
         Some(Self(frame << INDEX_BITS | u32::try_from(index).ok()?))
     }
 
-    fn frame(self) -> FrameNumber {
+    fn group(self) -> FrameNumber {
         FrameNumber(u64::from(self.0 >> INDEX_BITS))
     }
 
@@ -45,18 +89,30 @@ impl Place {
     }
 }
 
-/// The head of a frame of the tier.
+/// The head of a group.
 #[derive(Debug)]
 #[repr(C)]
 struct Header {
     class: usize,
     used: u64,
-    /// Neighbours among the frames of the class with room; 0 for none, as frame 0 is never handed out.
+    /// Neighbours among the groups of the class with room, by their first frames; 0 for none, as frame 0 is never handed out.
     previous: u64,
     next: u64,
+    /// The group's frames, this one first.
+    frames: [FrameNumber; MOST_FRAMES],
 }
 
 const _: () = assert!(size_of::<Header>() <= HEADER_BYTES);
+
+impl Header {
+    fn class(&self) -> Class {
+        CLASSES[self.class]
+    }
+
+    fn is_full(&self) -> bool {
+        self.used.count_ones() as usize == self.class().objects
+    }
+}
 
 /// What the tier holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -70,7 +126,7 @@ pub(crate) struct TierStatistics {
 /// Why a page was not stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum StoreError {
-    /// It does not compress to half its size.
+    /// It does not compress to three quarters of its size.
     Incompressible,
     /// There is no frame for it.
     NoFrame,
@@ -79,8 +135,8 @@ pub(crate) enum StoreError {
 /// The tier.
 #[derive(Debug)]
 pub(crate) struct CompressedTier {
-    /// First frame with room, by class.
-    with_room: [u64; CLASSES],
+    /// First group with room, by class.
+    with_room: [u64; CLASSES.len()],
     statistics: TierStatistics,
     workspace: Workspace,
 }
@@ -88,7 +144,8 @@ pub(crate) struct CompressedTier {
 /// What compression needs beside the page, made once: the way out of memory allocates nothing.
 struct Workspace {
     table: CompressTable,
-    output: [u8; OUTPUT_BYTES],
+    /// An object, as it is stored.
+    object: [u8; LENGTH_BYTES + OUTPUT_BYTES],
 }
 
 impl core::fmt::Debug for Workspace {
@@ -101,9 +158,9 @@ impl CompressedTier {
     /// An empty tier.
     pub(crate) const fn new() -> Self {
         Self {
-            with_room: [0; CLASSES],
+            with_room: [0; CLASSES.len()],
             statistics: TierStatistics { pages: 0, frames: FrameCount::ZERO },
-            workspace: Workspace { table: CompressTable::small(), output: [0; OUTPUT_BYTES] },
+            workspace: Workspace { table: CompressTable::small(), object: [0; LENGTH_BYTES + OUTPUT_BYTES] },
         }
     }
 
@@ -111,87 +168,121 @@ impl CompressedTier {
         self.statistics
     }
 
-    /// Compresses a page and keeps it. `frame` is asked for another frame when the page's class has no room.
+    /// Compresses a page and keeps it. `frame` is asked for more frames when the page's class has no room; `free` takes back what
+    /// did not suffice.
     ///
     /// # Errors
     /// [`StoreError`]; nothing was kept then.
     pub(crate) fn store(
         &mut self,
         page: &[u8; FRAME_SIZE],
-        frame: impl FnOnce() -> Option<Block>,
+        frame: impl FnMut() -> Option<Block>,
+        free: impl FnMut(Block),
     ) -> Result<Place, StoreError> {
-        let workspace = &mut self.workspace;
-        let length = compress_into_with_table(page, &mut workspace.output, &mut workspace.table)
-            .map_err(|_| StoreError::Incompressible)?;
-        let class = class_of(length + LENGTH_BYTES).ok_or(StoreError::Incompressible)?;
-        if self.with_room[class] == 0 {
-            self.add_frame(class, frame().ok_or(StoreError::NoFrame)?);
-        }
-        let frame = FrameNumber(self.with_room[class]);
-        let header = header_of(frame);
-        let index = to_usize(u64::from(header.used.trailing_ones()));
-        let place = Place::new(frame, index).ok_or(StoreError::NoFrame)?;
-        header.used |= 1 << index;
-        if header.used.count_ones() as usize == capacity(class) {
-            self.unlink(frame);
-        }
-        let object = object_of(place, class);
-        let (head, body) = object.split_at_mut(LENGTH_BYTES);
+        let (head, body) = self.workspace.object.split_at_mut(LENGTH_BYTES);
+        let length =
+            compress_into_with_table(page, body, &mut self.workspace.table).map_err(|_| StoreError::Incompressible)?;
         head.copy_from_slice(&u16::try_from(length).map_err(|_| StoreError::Incompressible)?.to_le_bytes());
-        body[..length].copy_from_slice(&self.workspace.output[..length]);
+        let class = class_of(LENGTH_BYTES + length).ok_or(StoreError::Incompressible)?;
+        if self.with_room[class] == 0 {
+            self.add_group(class, frame, free)?;
+        }
+        let group = FrameNumber(self.with_room[class]);
+        let header = header_of(group);
+        let index = to_usize(u64::from(header.used.trailing_ones()));
+        let place = Place::new(group, index).ok_or(StoreError::NoFrame)?;
+        header.used |= 1 << index;
+        if header.is_full() {
+            self.unlink(group);
+        }
+        let (first, second) = parts_of(place);
+        let object = &self.workspace.object[..LENGTH_BYTES + length];
+        let split = object.len().min(first.len());
+        first[..split].copy_from_slice(&object[..split]);
+        second[..object.len() - split].copy_from_slice(&object[split..]);
         self.statistics.pages += 1;
         Ok(place)
     }
 
     /// Writes the page kept at `place` into `page`; `false` if it can't be what was stored.
     #[must_use]
-    pub(crate) fn load(&self, place: Place, page: &mut [u8; FRAME_SIZE]) -> bool {
-        let object = object_of(place, header_of(place.frame()).class);
+    pub(crate) fn load(&mut self, place: Place, page: &mut [u8; FRAME_SIZE]) -> bool {
+        let (first, second) = parts_of(place);
+        let object = if second.is_empty() {
+            &*first
+        } else {
+            let workspace = &mut self.workspace.object[..first.len() + second.len()];
+            let (head, tail) = workspace.split_at_mut(first.len());
+            head.copy_from_slice(first);
+            tail.copy_from_slice(second);
+            &*workspace
+        };
         let (head, body) = object.split_at(LENGTH_BYTES);
         let length = usize::from(u16::from_le_bytes([head[0], head[1]]));
         body.get(..length).is_some_and(|bytes| matches!(decompress_into(bytes, page), Ok(FRAME_SIZE)))
     }
 
-    /// Forgets the page kept at `place`; a frame that is empty thereby is given back.
-    pub(crate) fn drop_page(&mut self, place: Place) -> Option<Block> {
-        let frame = place.frame();
-        let header = header_of(frame);
+    /// Forgets the page kept at `place`; the frames of a group that is empty thereby are given back.
+    pub(crate) fn drop_page(&mut self, place: Place, mut give_back: impl FnMut(Block)) {
+        let group = place.group();
+        let header = header_of(group);
         debug_assert!(header.used & 1 << place.index() != 0, "{place:?} holds no page");
-        let was_full = header.used.count_ones() as usize == capacity(header.class);
+        let was_full = header.is_full();
         header.used &= !(1 << place.index());
         self.statistics.pages -= 1;
         if header.used != 0 {
             if was_full {
-                self.link(frame, header.class);
+                self.link(group);
             }
-            return None;
+            return;
         }
+        let (class, frames) = (header.class(), header.frames);
         if !was_full {
-            self.unlink(frame);
+            self.unlink(group);
         }
-        self.statistics.frames = self.statistics.frames.saturating_sub(FrameCount(1));
-        Some(Block::from_number(frame, BlockSize::Frame, Contents::Unknown))
+        self.statistics.frames = self.statistics.frames.saturating_sub(FrameCount(class.frames as u64));
+        for frame in &frames[..class.frames] {
+            give_back(Block::from_number(*frame, BlockSize::Frame, Contents::Unknown));
+        }
     }
 
-    fn add_frame(&mut self, class: usize, block: Block) {
-        let frame = block.into_number();
-        *header_of(frame) = Header { class, used: 0, previous: 0, next: 0 };
-        self.link(frame, class);
-        self.statistics.frames = self.statistics.frames.saturating_add(FrameCount(1));
+    /// Makes an empty group, of all the frames that its class needs or none.
+    fn add_group(
+        &mut self,
+        class: usize,
+        mut frame: impl FnMut() -> Option<Block>,
+        mut free: impl FnMut(Block),
+    ) -> Result<(), StoreError> {
+        let mut frames = [FrameNumber(0); MOST_FRAMES];
+        let count = CLASSES[class].frames;
+        for place in 0..count {
+            let Some(block) = frame() else {
+                for frame in &frames[..place] {
+                    free(Block::from_number(*frame, BlockSize::Frame, Contents::Unknown));
+                }
+                return Err(StoreError::NoFrame);
+            };
+            frames[place] = block.into_number();
+        }
+        *header_of(frames[0]) = Header { class, used: 0, previous: 0, next: 0, frames };
+        self.link(frames[0]);
+        self.statistics.frames = self.statistics.frames.saturating_add(FrameCount(count as u64));
+        Ok(())
     }
 
-    fn link(&mut self, frame: FrameNumber, class: usize) {
+    fn link(&mut self, group: FrameNumber) {
+        let class = header_of(group).class;
         let first = self.with_room[class];
         if first != 0 {
-            header_of(FrameNumber(first)).previous = frame.0;
+            header_of(FrameNumber(first)).previous = group.0;
         }
-        let header = header_of(frame);
+        let header = header_of(group);
         (header.previous, header.next) = (0, first);
-        self.with_room[class] = frame.0;
+        self.with_room[class] = group.0;
     }
 
-    fn unlink(&mut self, frame: FrameNumber) {
-        let Header { class, previous, next, .. } = *header_of(frame);
+    fn unlink(&mut self, group: FrameNumber) {
+        let Header { class, previous, next, .. } = *header_of(group);
         if previous == 0 {
             self.with_room[class] = next;
         } else {
@@ -203,32 +294,33 @@ impl CompressedTier {
     }
 }
 
-/// Objects in a frame of `class`.
-const fn capacity(class: usize) -> usize {
-    class + FEWEST
-}
-
-/// Bytes of an object of `class`.
-const fn object_bytes(class: usize) -> usize {
-    (FRAME_SIZE - HEADER_BYTES) / capacity(class)
-}
-
 /// The class with the smallest objects that hold `bytes`.
 fn class_of(bytes: usize) -> Option<usize> {
-    let fit = ((FRAME_SIZE - HEADER_BYTES) / bytes).min(MOST);
-    fit.checked_sub(FEWEST)
+    CLASSES.iter().rposition(|class| class.object_bytes() >= bytes)
 }
 
-fn header_of(frame: FrameNumber) -> &'static mut Header {
-    let pointer = core::ptr::with_exposed_provenance_mut::<Header>(to_usize(frame.address()));
-    // SAFETY: the frame belongs to the tier, is reachable at its own address, and begins with a header that `add_frame` wrote; the
-    // tier is used under one lock and keeps no header reference across a call that makes another to the same frame.
+fn header_of(group: FrameNumber) -> &'static mut Header {
+    let pointer = core::ptr::with_exposed_provenance_mut::<Header>(to_usize(group.address()));
+    // SAFETY: the frame belongs to the tier, is reachable at its own address, and begins with a header that `add_group` wrote; the
+    // tier is used under one lock and keeps no header reference across a call that makes another to the same group.
     unsafe { &mut *pointer }
 }
 
-fn object_of(place: Place, class: usize) -> &'static mut [u8] {
-    let address = to_usize(place.frame().address()) + HEADER_BYTES + place.index() * object_bytes(class);
-    let pointer = core::ptr::with_exposed_provenance_mut::<u8>(address);
-    // SAFETY: the object lies within the tier's frame, apart from header and other objects, and is used under the tier's lock.
-    unsafe { core::slice::from_raw_parts_mut(pointer, object_bytes(class)) }
+/// The room of an object, in two parts where it lies across the border of two frames; the second is empty elsewhere.
+fn parts_of(place: Place) -> (&'static mut [u8], &'static mut [u8]) {
+    let header = header_of(place.group());
+    let bytes = header.class().object_bytes();
+    let start = HEADER_BYTES + place.index() * bytes;
+    let (frame, offset) = (start / FRAME_SIZE, start % FRAME_SIZE);
+    let first = bytes.min(FRAME_SIZE - offset);
+    let second = header.frames.get(frame + 1).filter(|_| first < bytes);
+    let rest = second.map_or(&mut [][..], |next| bytes_in(*next, 0, bytes - first));
+    (bytes_in(header.frames[frame], offset, first), rest)
+}
+
+fn bytes_in(frame: FrameNumber, offset: usize, bytes: usize) -> &'static mut [u8] {
+    let pointer = core::ptr::with_exposed_provenance_mut::<u8>(to_usize(frame.address()) + offset);
+    // SAFETY: `parts_of` asks for bytes of one object, which lie within a frame of the tier, apart from header and other objects,
+    // and are used under the tier's lock.
+    unsafe { core::slice::from_raw_parts_mut(pointer, bytes) }
 }

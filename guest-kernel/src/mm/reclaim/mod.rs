@@ -13,10 +13,11 @@
 #![allow(unsafe_code, reason = "copies the contents of frames")]
 
 pub(crate) mod compressed;
+mod neighbours;
 pub(crate) mod swap_entry;
 
 use aerostat_abi::units::{FRAME_BYTES, FRAME_SIZE, FrameCount, HUGE_FRAMES, to_usize};
-use aerostat_reclaim_policy::{Arrival, Name, Pass, Policy, Refault, Seen, Selected, Verdict};
+use aerostat_reclaim_policy::{Arrival, Name, Pass, Policy, Refault, Seen, Selected, Standing, Verdict};
 
 use self::compressed::{CompressedTier, StoreError, TierStatistics};
 use self::swap_entry::{Stored, SwapEntry};
@@ -243,7 +244,11 @@ impl Reclaimer {
             Some(pattern) => Ok(Stored::Filled(pattern)),
             None => self
                 .tier
-                .store(contents, || FRAMES.lock().allocate(BlockSize::Frame, Purpose::Kernel))
+                .store(
+                    contents,
+                    || FRAMES.lock().allocate(BlockSize::Frame, Purpose::Kernel),
+                    |block| FRAMES.lock().free(block),
+                )
                 .map(Stored::Compressed),
         };
         let stored = match stored {
@@ -272,18 +277,29 @@ impl Reclaimer {
         match entry.stored {
             Stored::Filled(_) => self.statistics.filled_pages -= 1,
             Stored::Compressed(place) => {
-                if let Some(frame) = self.tier.drop_page(place) {
-                    FRAMES.lock().free(frame);
-                }
+                self.tier.drop_page(place, |block| FRAMES.lock().free(block));
             }
         }
     }
 
-    /// Fills `block` with the page's contents and maps it. The block comes back when the page is not evicted (any more).
-    fn restore(&mut self, page: u64, mut block: Block) -> Result<(), Block> {
+    /// Fills `block` with the page's contents and maps it, and neighbours of the page too while memory is plenty. The block comes
+    /// back when the page is not evicted (any more).
+    fn restore(&mut self, page: u64, block: Block) -> Result<(), Block> {
         let mut space = SPACE.lock();
-        let Some(tables) = space.tables_mut() else { return Err(block) };
-        let PageState::Swapped(entry) = tables.page_state(page) else { return Err(block) };
+        let state = space.tables().map(|tables| tables.page_state(page));
+        let Some(PageState::Swapped(entry)) = state else { return Err(block) };
+        let distance = entry.distance(self.eviction_count());
+        let resident = self.resident_pages();
+        self.statistics.refaults += u64::from(distance < resident / 2);
+        let refault = Refault { distance, resident, standing: entry.standing };
+        let standing = self.policy().arrived(Arrival::Refault(refault));
+        self.bring_back(&mut space, page, entry, block, standing);
+        self.restore_neighbours(&mut space, page, entry);
+        Ok(())
+    }
+
+    /// Maps `block` for an evicted page, with the contents that `entry` tells of.
+    fn bring_back(&mut self, space: &mut Space, page: u64, entry: SwapEntry, mut block: Block, standing: Standing) {
         let contents = page_in(&mut block);
         match entry.stored {
             Stored::Filled(pattern) => {
@@ -295,15 +311,11 @@ impl Reclaimer {
                 assert!(self.tier.load(place, contents), "a page in the compressed tier was overwritten");
             }
         }
-        let distance = entry.distance(self.eviction_count());
-        let resident = self.resident_pages();
         self.statistics.restores += 1;
-        self.statistics.refaults += u64::from(distance < resident / 2);
-        let refault = Refault { distance, resident, standing: entry.standing };
-        let standing = self.policy().arrived(Arrival::Refault(refault));
-        tables.restore(page, block, standing);
+        if let Some(tables) = space.tables_mut() {
+            tables.restore(page, block, standing);
+        }
         self.forget(entry);
-        Ok(())
     }
 }
 

@@ -4,13 +4,14 @@
 
 use std::collections::BTreeMap;
 
-use aerostat_abi::units::{FRAME_BYTES, FRAME_SIZE, FrameCount, HUGE_BYTES, HUGE_FRAMES};
+use aerostat_abi::units::{FRAME_BYTES, FRAME_SIZE, FrameCount, HUGE_BYTES, HUGE_FRAMES, to_usize};
 use proptest::collection::vec;
 use proptest::prelude::{Strategy, any};
 use proptest::test_runner::Config as ProptestConfig;
 use proptest::{prop_assert_eq, prop_oneof, proptest};
 
 use super::{compressed::CompressedTier, filled_with, reclaim, restart, statistics};
+use crate::config::{FAULT_AROUND_PAGES, NEIGHBOUR_MARGIN};
 use crate::layout::APP_REGIONS;
 use crate::mm::testing::TestMachine;
 use crate::mm::{Block, BlockSize, FRAMES, Purpose, map_region, unmap_region, validate};
@@ -38,8 +39,8 @@ fn cold_pages_leave_and_come_back_as_they_were() {
     let reclaimed = statistics();
     assert_eq!(reclaimed.evicted_pages(), FrameCount(pages.len() as u64));
     assert!(machine.statistics().free > in_use.free);
+    assert!(pages.iter().all(|&page| machine.frame_at(page).is_none()));
     for &page in &pages {
-        assert!(machine.frame_at(page).is_none());
         machine.touch(page).unwrap();
         assert_eq!(machine.word(page), page.wrapping_mul(0x9e37_79b9));
     }
@@ -103,6 +104,33 @@ fn a_promise_pushes_cold_pages_out() {
 }
 
 #[test]
+fn neighbours_come_along_while_memory_is_plenty() {
+    let machine = machine(8);
+    let start = map_region(APP_REGIONS, HUGE_BYTES).unwrap();
+    let pages: Vec<u64> = (start..start + HUGE_BYTES).step_by(FRAME_SIZE).collect();
+    for &page in &pages {
+        machine.touch(page).unwrap();
+        machine.set_word(page, page);
+    }
+    let in_memory = || pages.iter().filter(|&&page| machine.frame_at(page).is_some()).count() as u64;
+    reclaim(EVERYTHING);
+    assert_eq!(in_memory(), 0);
+    machine.touch(pages[40]).unwrap();
+    assert_eq!((in_memory(), statistics().restores), (FAULT_AROUND_PAGES, FAULT_AROUND_PAGES));
+    let around = 40 - 40 % to_usize(FAULT_AROUND_PAGES);
+    for &page in &pages[around..around + to_usize(FAULT_AROUND_PAGES)] {
+        assert_eq!(machine.word(page), page);
+    }
+    let scarce = machine.statistics().available.saturating_sub(NEIGHBOUR_MARGIN).saturating_add(FrameCount(1));
+    FRAMES.lock().promise(scarce).unwrap();
+    machine.touch(pages[100]).unwrap();
+    assert_eq!(in_memory(), FAULT_AROUND_PAGES + 1);
+    FRAMES.lock().end_promise(scarce);
+    unmap_region(start);
+    assert_eq!((validate(), statistics().evicted_pages()), (Ok(()), FrameCount::ZERO));
+}
+
+#[test]
 fn a_page_of_one_word_is_found() {
     let mut page = [0xa5; FRAME_SIZE];
     assert_eq!(filled_with(&page), Some(0xa5a5_a5a5));
@@ -120,7 +148,7 @@ enum Step {
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let store = (0..2400_usize, any::<u64>()).prop_map(|(noise, seed)| Step::Store { noise, seed });
+    let store = (0..3400_usize, any::<u64>()).prop_map(|(noise, seed)| Step::Store { noise, seed });
     vec(prop_oneof![2 => store, 1 => any::<usize>().prop_map(Step::Drop)], 1..120)
 }
 
@@ -148,14 +176,14 @@ proptest! {
                 Step::Store { noise, seed } => {
                     let page = noisy_page(noise, seed);
                     let frame = || FRAMES.lock().allocate(BlockSize::Frame, Purpose::Kernel);
-                    if let Ok(place) = tier.store(&page, frame) {
+                    if let Ok(place) = tier.store(&page, frame, give_back) {
                         kept.insert(number, (place, page));
                     }
                 }
                 Step::Drop(choice) if !kept.is_empty() => {
                     let key = *kept.keys().nth(choice % kept.len()).unwrap();
                     let (place, _) = kept.remove(&key).unwrap();
-                    give_back(tier.drop_page(place));
+                    tier.drop_page(place, give_back);
                 }
                 Step::Drop(_) => {}
             }
@@ -167,7 +195,7 @@ proptest! {
             prop_assert_eq!((tier.statistics().pages, tier.statistics().frames), (kept.len() as u64, frames));
         }
         for (place, _) in kept.into_values() {
-            give_back(tier.drop_page(place));
+            tier.drop_page(place, give_back);
         }
         prop_assert_eq!(machine.statistics().free, free);
     }
@@ -204,8 +232,6 @@ proptest! {
     }
 }
 
-fn give_back(frame: Option<Block>) {
-    if let Some(frame) = frame {
-        FRAMES.lock().free(frame);
-    }
+fn give_back(frame: Block) {
+    FRAMES.lock().free(frame);
 }
