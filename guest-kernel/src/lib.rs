@@ -30,6 +30,7 @@ mod layout;
 mod mm;
 #[cfg(target_os = "none")]
 mod nub;
+mod operand;
 #[cfg(target_os = "none")]
 mod report;
 mod sync;

@@ -40,6 +40,12 @@ pub(crate) fn counts() -> FaultCounts {
     FaultCounts { huge: HUGE_FAULTS.load(Ordering::Relaxed), small: SMALL_FAULTS.load(Ordering::Relaxed) }
 }
 
+/// Whether a touch of `address` faults, and the fault can be resolved.
+pub(crate) fn is_due(address: u64) -> bool {
+    let space = SPACE.lock();
+    space.regions.find(address).is_some() && space.tables().is_some_and(|tables| !tables.is_mapped(address))
+}
+
 /// Resolves a fault on a page that is not mapped.
 ///
 /// # Errors
