@@ -21,6 +21,7 @@ pub mod app;
 mod balloon;
 mod boot;
 mod config;
+mod copy;
 mod cpu;
 #[cfg(target_os = "none")]
 mod drivers;
