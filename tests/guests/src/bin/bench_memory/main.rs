@@ -1,6 +1,6 @@
 //! Measures the memory paths of the guest kernel from inside; the bench `memory` reads what it logs.
 //!
-//! The command line names one part: `bench=faults`, `bench=tier` (with `reclaim=…`) or `bench=work`. Each figure is a line
+//! The command line names one part: `bench=copies`, `bench=faults`, `bench=tier` (with `reclaim=…`) or `bench=work`. Each figure is a line
 //! `figure NAME: N ns for M`.
 
 #![no_std]
@@ -8,6 +8,7 @@
 
 extern crate alloc;
 
+mod copies;
 mod faults;
 mod tier;
 mod work;
@@ -21,11 +22,12 @@ const PAGE_BYTES: usize = 4096;
 fn main() -> Outcome {
     let part = app::arguments().split_whitespace().find_map(|word| word.strip_prefix("bench="));
     match part {
+        Some("copies") => copies::measure(),
         Some("faults") => faults::measure(),
         Some("tier") => return tier::measure(),
         Some("work") => work::measure(),
         _ => {
-            log::error!("bench memory: name a part, bench=faults, bench=tier or bench=work");
+            log::error!("bench memory: name a part, bench=copies, bench=faults, bench=tier or bench=work");
             return Outcome::Failure;
         }
     }

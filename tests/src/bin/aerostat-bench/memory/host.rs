@@ -10,6 +10,8 @@ use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
 use super::Samples;
 use crate::sample::median;
 
+#[path = "../../../../guests/src/copies.rs"]
+mod copies;
 #[path = "../../../../guests/src/text.rs"]
 mod text;
 
@@ -38,8 +40,16 @@ pub(super) fn measure(samples: &mut Samples) -> Result<()> {
     let pages = SMALL_REGIONS * SMALL_BYTES / PAGE_BYTES;
     samples.add("host_small_touch", each(pages, || regions.iter().for_each(Mapping::touch_all)));
     samples.add("host_unmap", each(pages, || drop(regions)));
+    measure_copies(samples);
     measure_lz4(samples);
     Ok(())
+}
+
+fn measure_copies(samples: &mut Samples) {
+    let from = vec![1; copies::LARGE_BYTES];
+    let mut to = vec![2; copies::LARGE_BYTES];
+    samples.add("host_copy_pages", each(copies::LARGE_BYTES / PAGE_BYTES, || _ = copies::large(&from, &mut to)));
+    samples.add("host_copy_small", each(copies::SMALL_COPIES, || _ = copies::small(&[1; 64], &mut [0; 64])));
 }
 
 /// Compresses and decompresses the guest's text.

@@ -24,6 +24,7 @@ pub(crate) fn measure() -> Result<Vec<Row>> {
     let mut samples = Samples::default();
     for _ in 0..TURNS {
         host::measure(&mut samples)?;
+        samples.add_guest(&run(&Plan::test_guest("bench_memory").memory_mib(FAULTS_MIB), "bench=copies"))?;
         samples.add_guest(&run(&Plan::test_guest("bench_memory").memory_mib(FAULTS_MIB), "bench=faults"))?;
         samples.add_guest(&run(
             &Plan::test_guest("bench_memory").memory_mib(TIER_MIB),
@@ -41,6 +42,8 @@ pub(crate) fn measure() -> Result<Vec<Row>> {
         Row::rate("compressed_out_gib_s", gib_s("compressed_out")?, "GiB/s", gib_s("host_compress")?).goal(1.0),
         Row::rate("compressed_in_gib_s", gib_s("compressed_in")?, "GiB/s", gib_s("host_decompress")?).goal(1.0),
         Row::plain("restore_lone_us", us("restore_lone")?, "us"),
+        Row::rate("copy_gib_s", gib_s("copy_pages")?, "GiB/s", gib_s("host_copy_pages")?),
+        Row::cost("copy_small_ns", samples.ns("copy_small")?, "ns", samples.ns("host_copy_small")?),
     ];
     rows.extend(squeezed::measure()?);
     rows.extend(allocator::measure());
