@@ -2,7 +2,8 @@
 //!
 //! A hand goes round the pages of all regions. Each page it comes to is asked whether it was accessed since the last visit, and the
 //! policy ([`aerostat_reclaim_policy`]) decides: keep, or evict. Evicted pages go to the [`compressed`] tier, unless they are one word over and over; a page
-//! that does not compress stays where it is. A touch of an evicted page faults and brings it back ([`restore`]).
+//! that does not compress stays where it is. A touch of an evicted page faults and brings it back ([`restore`]), with its neighbours
+//! where memory allows ([`neighbours`]).
 //!
 //! Reclaim is off until [`start`]: a page that was evicted has no frame set aside to come back to, and with no disk behind the
 //! compressed tier, a guest whose data stops compressing while its host is out of memory can only end. Who asks for that knows it.

@@ -25,7 +25,7 @@ fn main() -> Outcome {
         Some("copies") => copies::measure(),
         Some("faults") => faults::measure(),
         Some("tier") => return tier::measure(),
-        Some("work") => work::measure(),
+        Some("work") => return work::measure(),
         _ => {
             log::error!("bench memory: name a part, bench=copies, bench=faults, bench=tier or bench=work");
             return Outcome::Failure;
