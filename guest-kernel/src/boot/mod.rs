@@ -22,10 +22,12 @@ mod entry {
     use core::ops::Range;
 
     use aerostat_abi::boot::BootMark;
+    use aerostat_abi::units::FrameCount;
     use aerostat_reclaim_policy::Name;
 
     use super::{Machine, MachineError, hermit, pvh};
     use crate::drivers::{apic, machine_ports, serial};
+    use crate::mm::reclaim::{self, start::Swap};
     use crate::{app, balloon, mm, nub, report, thread, time};
 
     unsafe extern "C" {
@@ -58,17 +60,25 @@ mod entry {
             Err(error) => report::bad_machine(error),
         };
         log::debug!("memory: {} in {} ranges", machine.total_frames(), machine.memory.len());
-        if machine.wants_reclaim() {
-            match Name::from_command_line(machine.command_line.as_str()) {
-                Ok(policy) => mm::reclaim::start(policy),
-                Err(error) => report::bad_machine(error),
-            }
-        }
         thread::start(); // this becomes the idle thread
         nub::enable_interrupts();
         balloon::start(&machine, &mut books);
+        if let Err(error) = start_swap(&machine) {
+            report::bad_machine(error);
+        }
         app::start(machine);
         thread::idle()
+    }
+
+    /// Switches reclaim on if the guest may swap.
+    fn start_swap(machine: &Machine) -> Result<(), MachineError> {
+        let policy = Name::from_command_line(machine.command_line.as_str()).map_err(MachineError::UnknownPolicy)?;
+        let compressed = machine.compressed_swap()?;
+        if compressed > FrameCount::ZERO {
+            reclaim::start::start(Swap { policy, compressed, disk: None }, mm::total_frames());
+            reclaim::background::start().map_err(|_| MachineError::TooSmall)?;
+        }
+        Ok(())
     }
 
     fn read_machine(information: u64, origin: u32) -> Result<Machine, MachineError> {
