@@ -5,6 +5,12 @@ use aerostat_abi::units::FrameCount;
 /// Threads at most, the idle thread included. Sets of threads are bits of one word.
 pub(crate) const MAX_THREADS: usize = 64;
 
+/// Virtio devices at most. Each has an interrupt vector of its own.
+pub(crate) const MAX_VIRTIO_DEVICES: usize = 16;
+
+/// The first of these vectors.
+pub(crate) const FIRST_DEVICE_VECTOR: u8 = 0x50;
+
 /// CPUs at most.
 pub(crate) const MAX_CPUS: usize = 8;
 

@@ -11,11 +11,14 @@ mod hermit;
 mod machine;
 #[cfg_attr(not(target_os = "none"), allow(dead_code, reason = "on the host only the parser's tests use it"))]
 mod pvh;
+mod virtio_devices;
 
 #[cfg(target_os = "none")]
 pub(crate) use entry::{image_range, start};
 #[cfg(target_os = "none")]
 pub(crate) use machine::{CommandLine, MAX_RANGES, Machine, MachineError};
+#[cfg(target_os = "none")]
+pub(crate) use virtio_devices::{Interrupt, VirtioDevice, VirtioDevices};
 
 #[cfg(target_os = "none")]
 mod entry {
@@ -25,7 +28,7 @@ mod entry {
     use aerostat_reclaim_policy::Name;
 
     use super::{Machine, MachineError, hermit, pvh};
-    use crate::drivers::{apic, machine_ports, serial};
+    use crate::drivers::{apic, block, machine_ports, serial};
     use crate::{app, balloon, mm, nub, report, thread, time};
 
     unsafe extern "C" {
@@ -58,6 +61,7 @@ mod entry {
             Err(error) => report::bad_machine(error),
         };
         log::debug!("memory: {} in {} ranges", machine.total_frames(), machine.memory.len());
+        block::start(&machine.virtio_devices);
         if machine.wants_reclaim() {
             match Name::from_command_line(machine.command_line.as_str()) {
                 Ok(policy) => mm::reclaim::start(policy),
