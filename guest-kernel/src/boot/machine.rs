@@ -8,6 +8,7 @@ use aerostat_abi::units::{FRAME_BYTES, FrameCount};
 use aerostat_reclaim_policy::UnknownPolicy;
 use log::LevelFilter;
 
+use super::virtio_devices::VirtioDevices;
 use crate::layout;
 
 /// Ranges of memory at most.
@@ -32,6 +33,8 @@ pub(crate) struct Machine {
     pub(crate) is_memory_zeroed: bool,
     /// Whether the monitor announces the balloon port.
     pub(crate) has_balloon_port: bool,
+    /// The virtio devices that the loader tells of.
+    pub(crate) virtio_devices: VirtioDevices,
 }
 
 /// Why a machine can't be used.
@@ -49,6 +52,8 @@ pub(crate) enum MachineError {
     BadSwapSize,
     /// The command line's `reclaim` names no policy.
     UnknownPolicy(UnknownPolicy),
+    /// A virtio device is described that can't be: its registers, its interrupt, or one device too many.
+    BadVirtioDevice,
 }
 
 impl fmt::Display for MachineError {
@@ -60,6 +65,9 @@ impl fmt::Display for MachineError {
             Self::BadCommandLine => "the command line is longer than 2047 bytes or not UTF-8",
             Self::UnknownPolicy(error) => return error.fmt(f),
             Self::BadSwapSize => "compressed_swap= is no size up to 1024G; say, for example, compressed_swap=64M",
+            Self::BadVirtioDevice => {
+                "a virtio device has registers or an interrupt that can't be, or there are more than 16"
+            }
         })
     }
 }
@@ -75,8 +83,15 @@ impl Machine {
         if memory.total() < MIN_MEMORY {
             return Err(MachineError::TooSmall);
         }
-        let is_memory_zeroed = false;
-        Ok(Self { memory, command_line, tsc_hz: None, serial_port: None, is_memory_zeroed, has_balloon_port: false })
+        Ok(Self {
+            memory,
+            command_line,
+            tsc_hz: None,
+            serial_port: None,
+            is_memory_zeroed: false,
+            has_balloon_port: false,
+            virtio_devices: VirtioDevices::default(),
+        })
     }
 
     /// All memory, in frames.
@@ -128,11 +143,10 @@ impl MemoryMap {
     fn new(ranges: impl Iterator<Item = Range<u64>>) -> Result<Self, MachineError> {
         let mut map = Self { ranges: [const { 0..0 }; MAX_RANGES], count: 0 };
         for range in ranges {
-            // Memory in the hole for devices below 4 GiB is left alone: the local APIC is there.
-            let hole = layout::LOCAL_APIC / layout::BOOT_IDENTITY_END * layout::BOOT_IDENTITY_END;
-            let end = if range.start < hole { range.end.min(hole) } else { range.end };
-            let start =
-                if range.start >= hole { range.start.max(hole + layout::BOOT_IDENTITY_END) } else { range.start };
+            // Memory in the hole for devices is left alone.
+            let hole = layout::DEVICE_HOLE;
+            let end = if range.start < hole.start { range.end.min(hole.start) } else { range.end };
+            let start = if range.start >= hole.start { range.start.max(hole.end) } else { range.start };
             let Some(start) = start.checked_next_multiple_of(FRAME_BYTES) else { continue };
             let whole = start..(end - end % FRAME_BYTES).min(layout::IDENTITY_END);
             if whole.is_empty() {

@@ -37,6 +37,7 @@ pub(crate) use block::{Block, BlockSize};
 pub(crate) use fault::FaultCounts;
 pub(crate) use frame_allocator::FrameStatistics;
 pub(crate) use frame_allocator::{FrameAllocator, Purpose};
+pub(crate) use kernel_heap::KernelHeap;
 
 use self::address_space::{Region, Regions};
 use self::page_table::{Collected, PageTables};

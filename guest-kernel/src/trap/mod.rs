@@ -98,6 +98,9 @@ pub(crate) extern "C" fn deliver_pending() {
         if pending & nub::BALLOON_PENDING != 0 {
             crate::balloon::interrupt();
         }
+        if pending & nub::DEVICES_PENDING != 0 {
+            crate::drivers::block::interrupt(pending / nub::FIRST_DEVICE_PENDING);
+        }
         if pending & nub::TIMER_PENDING != 0 {
             thread::timer_interrupt();
         }

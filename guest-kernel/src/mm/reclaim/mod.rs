@@ -18,7 +18,7 @@ pub(crate) mod background;
 pub(crate) mod compressed;
 pub(crate) mod disk;
 pub(crate) mod restore;
-mod slot_map;
+pub(crate) mod slot_map;
 pub(crate) mod start;
 mod swap_disk;
 pub(crate) mod swap_entry;
@@ -131,21 +131,21 @@ pub(crate) fn reclaim(wanted: FrameCount) -> FrameCount {
 /// Lets the disk take what is on its way out, and waits until something has arrived there; `false` when nothing is on its way, or
 /// the caller can't wait.
 fn wait_for_disk() -> bool {
-    let disk = {
+    let (disk, ticket) = {
         let mut reclaimer = RECLAIMER.lock();
         reclaimer.settle();
         let Some(swap) = &mut reclaimer.swap_disk else { return false };
         swap.submit();
-        if !swap.is_writing() {
+        let Some(ticket) = swap.a_write() else {
             reclaimer.keep_staged();
             return false;
-        }
-        swap.disk
+        };
+        (swap.disk, ticket)
     };
     if cpu::is_masked() {
         return false;
     }
-    disk.wait();
+    disk.wait(ticket);
     RECLAIMER.lock().settle();
     true
 }

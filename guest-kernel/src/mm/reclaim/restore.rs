@@ -150,15 +150,18 @@ fn read(at: u64, purpose: Purpose) -> Result<bool, FaultError> {
 fn transfer(plan: &Plan, frames: &Frames) -> Result<(), DiskError> {
     let numbers = frames.numbers();
     let ticket = loop {
-        match plan.disk.submit(Direction::Read, plan.first, &numbers[..frames.count]) {
-            Some(ticket) => break ticket,
-            None => plan.disk.wait(),
+        if let Some(ticket) = plan.disk.submit(Direction::Read, plan.first, &numbers[..frames.count]) {
+            break ticket;
+        }
+        // Somebody has to redeem what fills the queue; writes are redeemed here.
+        if !super::wait_for_disk() {
+            crate::cpu::relax();
         }
     };
     loop {
         match plan.disk.result(ticket) {
             Some(result) => return result,
-            None => plan.disk.wait(),
+            None => plan.disk.wait(ticket),
         }
     }
 }

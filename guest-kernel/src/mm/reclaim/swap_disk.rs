@@ -217,9 +217,14 @@ impl SwapDisk {
         None
     }
 
-    /// Whether something is being written: waiting makes sense.
+    /// Whether something is being written.
     pub(crate) fn is_writing(&self) -> bool {
         self.writes.iter().any(Option::is_some)
+    }
+
+    /// Something that is being written, to be waited for.
+    pub(crate) fn a_write(&self) -> Option<Ticket> {
+        self.writes.iter().flatten().find_map(|write| write.ticket)
     }
 
     /// Notes what a slot was written with.
