@@ -5,6 +5,7 @@ use core::ops::Range;
 
 use aerostat_abi::boot::MAX_COMMAND_LINE;
 use aerostat_abi::units::{FRAME_BYTES, FrameCount};
+use aerostat_reclaim_policy::UnknownPolicy;
 use log::LevelFilter;
 
 use super::virtio_devices::VirtioDevices;
@@ -12,6 +13,8 @@ use crate::layout;
 
 /// Ranges of memory at most.
 pub(crate) const MAX_RANGES: usize = 16;
+/// As much swap as nobody has memory to compress it in.
+const MAX_COMPRESSED_SWAP: u64 = 1 << 40;
 /// The smallest machine worth booting on.
 const MIN_MEMORY: FrameCount = FrameCount::from_mib(16);
 
@@ -45,6 +48,10 @@ pub(crate) enum MachineError {
     TooSmall,
     /// The command line is too long or not UTF-8.
     BadCommandLine,
+    /// The command line's `compressed_swap` is no size.
+    BadSwapSize,
+    /// The command line's `reclaim` names no policy.
+    UnknownPolicy(UnknownPolicy),
     /// A virtio device is described that can't be: its registers, its interrupt, or one device too many.
     BadVirtioDevice,
 }
@@ -56,6 +63,8 @@ impl fmt::Display for MachineError {
             Self::BadMemoryMap => "the memory map is empty, overlaps itself, or has too many ranges",
             Self::TooSmall => "there is too little memory behind the kernel image (at least 16 MiB are needed)",
             Self::BadCommandLine => "the command line is longer than 2047 bytes or not UTF-8",
+            Self::UnknownPolicy(error) => return error.fmt(f),
+            Self::BadSwapSize => "compressed_swap= is no size up to 1024G; say, for example, compressed_swap=64M",
             Self::BadVirtioDevice => {
                 "a virtio device has registers or an interrupt that can't be, or there are more than 16"
             }
@@ -95,9 +104,25 @@ impl Machine {
         self.memory.last().map_or(0, |range| range.end)
     }
 
-    /// Whether `reclaim=` on the command line names a policy: without one, nothing is evicted.
-    pub(crate) fn wants_reclaim(&self) -> bool {
-        self.command_line.as_str().split_whitespace().any(|word| word.starts_with("reclaim="))
+    /// What `compressed_swap=SIZE` on the command line allows to be promised beyond memory with nothing but the compressed tier behind
+    /// it, in whole frames; the size is a number with a unit, `K`, `M` or `G`.
+    ///
+    /// # Errors
+    /// [`MachineError::BadSwapSize`].
+    pub(crate) fn compressed_swap(&self) -> Result<FrameCount, MachineError> {
+        let words = self.command_line.as_str().split_whitespace();
+        let Some(size) = words.filter_map(|word| word.strip_prefix("compressed_swap=")).next() else {
+            return Ok(FrameCount::ZERO);
+        };
+        let unit = match size.as_bytes().last() {
+            Some(b'K') => 1 << 10,
+            Some(b'M') => 1 << 20,
+            Some(b'G') => 1 << 30,
+            _ => return Err(MachineError::BadSwapSize),
+        };
+        let number: u64 = size[..size.len() - 1].parse().map_err(|_| MachineError::BadSwapSize)?;
+        let bytes = number.checked_mul(unit).filter(|bytes| *bytes <= MAX_COMPRESSED_SWAP);
+        Ok(FrameCount(bytes.ok_or(MachineError::BadSwapSize)? / FRAME_BYTES))
     }
 
     /// The level that `log=` on the command line asks for.
@@ -197,6 +222,18 @@ mod tests {
         assert_eq!(error(vec![0..64 * MIB, 32 * MIB..96 * MIB]), MachineError::BadMemoryMap);
         assert_eq!(error(vec![0..MIB, 2 * MIB..8 * MIB]), MachineError::TooSmall);
         assert_eq!(error((0..20).map(|n| n * MIB..n * MIB + 4096).collect()), MachineError::BadMemoryMap);
+    }
+
+    #[test]
+    fn the_command_line_allows_compressed_swap() {
+        let swap = |text: &[u8]| Machine::new(core::iter::once(0..64 * MIB), text).unwrap().compressed_swap();
+        assert_eq!(swap(b"repeat"), Ok(FrameCount::ZERO));
+        assert_eq!(swap(b"a compressed_swap=64M b"), Ok(FrameCount::from_mib(64)));
+        assert_eq!(swap(b"compressed_swap=6K"), Ok(FrameCount(1)));
+        for wrong in [&b"compressed_swap="[..], b"compressed_swap=64", b"compressed_swap=-1M", b"compressed_swap=2000G"]
+        {
+            assert_eq!(swap(wrong), Err(MachineError::BadSwapSize));
+        }
     }
 
     #[test]

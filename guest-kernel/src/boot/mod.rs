@@ -25,10 +25,15 @@ mod entry {
     use core::ops::Range;
 
     use aerostat_abi::boot::BootMark;
+    use aerostat_abi::units::FrameCount;
     use aerostat_reclaim_policy::Name;
 
     use super::{Machine, MachineError, hermit, pvh};
-    use crate::drivers::{apic, block, machine_ports, serial};
+    use crate::drivers::block::{self, DiskId};
+    use crate::drivers::{apic, machine_ports, serial};
+    use crate::mm::pinned;
+    use crate::mm::reclaim::slot_map::SlotMap;
+    use crate::mm::reclaim::{self, disk::Disk, start::Swap};
     use crate::{app, balloon, mm, nub, report, thread, time};
 
     unsafe extern "C" {
@@ -62,17 +67,37 @@ mod entry {
         };
         log::debug!("memory: {} in {} ranges", machine.total_frames(), machine.memory.len());
         block::start(&machine.virtio_devices);
-        if machine.wants_reclaim() {
-            match Name::from_command_line(machine.command_line.as_str()) {
-                Ok(policy) => mm::reclaim::start(policy),
-                Err(error) => report::bad_machine(error),
-            }
-        }
         thread::start(); // this becomes the idle thread
         nub::enable_interrupts();
         balloon::start(&machine, &mut books);
+        if let Err(error) = start_swap(&machine) {
+            report::bad_machine(error);
+        }
         app::start(machine);
         thread::idle()
+    }
+
+    /// Switches reclaim on if the guest has swap.
+    fn start_swap(machine: &Machine) -> Result<(), MachineError> {
+        let policy = Name::from_command_line(machine.command_line.as_str()).map_err(MachineError::UnknownPolicy)?;
+        let compressed = machine.compressed_swap()?;
+        let disk = swap_disk();
+        if compressed == FrameCount::ZERO && disk.is_none() {
+            return Ok(());
+        }
+        reclaim::start::start(Swap { policy, compressed, disk }, mm::total_frames());
+        reclaim::background::start().map_err(|_| MachineError::TooSmall)
+    }
+
+    /// The swap disk with books for its slots, where there is one and memory for them.
+    fn swap_disk() -> Option<(&'static dyn Disk, SlotMap)> {
+        let disk = block::device(DiskId::Swap)?;
+        let slots = SlotMap::usable(disk.slots());
+        if let Ok(mut books) = pinned::books(SlotMap::words(slots)) {
+            return Some((disk, SlotMap::new(slots, &mut books)));
+        }
+        log::warn!("swap: there is no memory for the books of {slots} slots; the disk is not used");
+        None
     }
 
     fn read_machine(information: u64, origin: u32) -> Result<Machine, MachineError> {

@@ -12,7 +12,7 @@ use x86_64::structures::paging::{PageTable, PageTableFlags};
 
 mod eviction;
 
-pub(crate) use eviction::PageState;
+pub(crate) use eviction::{PageState, Restored};
 use eviction::{is_revoked, take_swap_entry};
 
 use super::block::{Block, BlockSize, Contents};

@@ -76,6 +76,20 @@ pub(crate) struct Ticket {
     slot: usize,
 }
 
+impl Ticket {
+    /// Gives up the value but not the request: whoever remembers the number redeems it.
+    pub(super) fn into_number(self) -> usize {
+        let slot = self.slot;
+        core::mem::forget(self);
+        slot
+    }
+
+    /// The ticket that became this number.
+    pub(super) fn from_number(slot: usize) -> Self {
+        Self { slot }
+    }
+}
+
 impl Drop for Ticket {
     fn drop(&mut self) {
         debug_assert!(false, "the ticket of request {} was dropped instead of redeemed", self.slot);

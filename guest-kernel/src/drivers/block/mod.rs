@@ -9,6 +9,8 @@
 #[cfg(target_os = "none")]
 mod device;
 mod requests;
+#[cfg(target_os = "none")]
+mod swap;
 
 #[cfg(target_os = "none")]
 pub(crate) use device::{BlockDevice, DiskId, Ticket, device, interrupt, start};
