@@ -23,7 +23,6 @@ mod boot;
 mod config;
 mod copy;
 mod cpu;
-#[cfg(target_os = "none")]
 mod drivers;
 #[cfg(all(feature = "host-bench", not(target_os = "none")))]
 pub mod host_bench;

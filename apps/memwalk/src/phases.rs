@@ -67,7 +67,7 @@ impl Plan {
 
 /// Loaders add words of their own for devices.
 fn is_for_the_kernel(word: &str) -> bool {
-    ["log=", "reclaim=", "virtio_mmio."].iter().any(|prefix| word.starts_with(prefix))
+    ["log=", "reclaim=", "compressed_swap=", "virtio_mmio."].iter().any(|prefix| word.starts_with(prefix))
 }
 
 fn parse_phase(text: &str) -> Option<Phase> {

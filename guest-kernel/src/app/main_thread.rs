@@ -5,6 +5,7 @@ use aerostat_abi::boot::BootMark;
 use aerostat_abi::exit::GuestExit;
 use spin::Once;
 
+use super::disk;
 use crate::balloon;
 use crate::boot::{CommandLine, Machine};
 use crate::drivers::machine_ports;
@@ -36,6 +37,7 @@ pub fn arguments() -> &'static str {
 /// Starts the application's first thread.
 pub(crate) fn start(machine: Machine) {
     COMMAND_LINE.call_once(|| machine.command_line);
+    disk::start();
     if let Err(error) = thread::spawn_entry("main", Priority::Application, run, 0) {
         report::bad_machine(error);
     }

@@ -1,11 +1,15 @@
 //! The compressed tier: evicted pages, LZ4-compressed, packed into groups of frames.
 //!
-//! A group is one to three frames, wherever they lie, that hold objects of one *class* as if they followed each other: 16 small
+//! A group is one to three frames, wherever they lie, that hold objects of one *class* as if they followed each other: 15 small
 //! ones in a frame, or four of three quarters of a page in three. In front is a header of 64 bytes: class, which places are used,
-//! the group's frames, and the links of the list of groups of that class with room. An object is its length (two bytes) and the
-//! compressed bytes; it may lie across the border of two frames. So a page is found from its [`Place`] alone, and storing or
+//! the group's frames, and the links of two lists. An object is its length and the page it belongs to (eight bytes together) and
+//! the compressed bytes; it may lie across the border of two frames. So a page is found from its [`Place`] alone, and storing or
 //! dropping one is O(1). The idea is zsmalloc's (Linux). Text compresses to 50 to 70 % of a page: without groups of several frames,
 //! most of it would have to stay. What does not compress to three quarters is not worth keeping here.
+//!
+//! One list holds the groups of a class that have room, the other all groups by age: the oldest is the next to be written to disk,
+//! as it is, where there is one ([`CompressedTier::begin_leaving`]). It comes back as it is, too: because an object names its page,
+//! the page table entries of all pages in a group can be found from the group ([`CompressedTier::pages`]).
 //!
 //! Storing allocates nothing but, at times, the frames of a group for a class that is full; and it needs no memory to drop an object.
 #![allow(unsafe_code, reason = "objects are laid out in raw frames")]
@@ -16,9 +20,12 @@ use lz4_flex::block::{CompressTable, compress_into_with_table, decompress_into, 
 use crate::mm::block::{Block, BlockSize, Contents};
 
 const HEADER_BYTES: usize = 64;
-const LENGTH_BYTES: usize = 2;
+/// Length and page of an object.
+const HEAD_BYTES: usize = 8;
+/// Bits of the head that are the length; the rest are the page's address, all of which lie in the lower half.
+const LENGTH_BITS: u32 = 16;
 /// Frames of a group at most.
-const MOST_FRAMES: usize = 3;
+pub(crate) const MOST_FRAMES: usize = 3;
 /// What LZ4 may need for a page that does not compress.
 const OUTPUT_BYTES: usize = get_maximum_output_size(FRAME_SIZE);
 /// Bits of a [`Place`] that number the object in its group.
@@ -50,7 +57,7 @@ const CLASSES: [Class; 18] = [
     Class { frames: 1, objects: 12 },
     Class { frames: 1, objects: 13 },
     Class { frames: 1, objects: 14 },
-    Class { frames: 1, objects: 16 },
+    Class { frames: 1, objects: 15 },
 ];
 
 impl Class {
@@ -64,7 +71,7 @@ const _: () = {
     let mut class = 0;
     while class < CLASSES.len() {
         let Class { frames, objects } = CLASSES[class];
-        assert!(frames <= MOST_FRAMES && objects <= 1 << INDEX_BITS);
+        assert!(frames <= MOST_FRAMES && objects < 1 << INDEX_BITS);
         assert!(class == 0 || CLASSES[class].object_bytes() < CLASSES[class - 1].object_bytes());
         class += 1;
     }
@@ -75,7 +82,8 @@ const _: () = {
 pub(crate) struct Place(pub(crate) u32);
 
 impl Place {
-    fn new(group: FrameNumber, index: usize) -> Option<Self> {
+    /// Place `index` of a group; `None` when the number of the group's first frame is too large.
+    pub(crate) fn new(group: FrameNumber, index: usize) -> Option<Self> {
         let frame = u32::try_from(group.0).ok().filter(|frame| *frame < 1 << (32 - INDEX_BITS))?;
         Some(Self(frame << INDEX_BITS | u32::try_from(index).ok()?))
     }
@@ -84,7 +92,8 @@ impl Place {
         FrameNumber(u64::from(self.0 >> INDEX_BITS))
     }
 
-    fn index(self) -> usize {
+    /// The object's number in its group.
+    pub(crate) fn index(self) -> usize {
         to_usize(u64::from(self.0)) % (1 << INDEX_BITS)
     }
 }
@@ -93,24 +102,95 @@ impl Place {
 #[derive(Debug)]
 #[repr(C)]
 struct Header {
-    class: usize,
-    used: u64,
-    /// Neighbours among the groups of the class with room, by their first frames; 0 for none, as frame 0 is never handed out.
+    /// Where it is one, in [`CLASSES`]: what comes from a disk is checked first.
+    class: u8,
+    /// Not zero while the group is being written to disk: nothing is added then, and it is in neither list.
+    leaving: u8,
+    used: u16,
+    /// Neighbours among the groups of the class with room.
+    with_room: Links,
+    /// Neighbours among all groups, by age.
+    by_age: Links,
+    /// The group's frames, this one first.
+    frames: [u32; MOST_FRAMES],
+}
+
+/// Neighbours in a list of groups, by their first frames; 0 for none, as frame 0 is never handed out.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+struct Links {
     previous: u64,
     next: u64,
-    /// The group's frames, this one first.
-    frames: [FrameNumber; MOST_FRAMES],
+}
+
+/// Which of its two lists a group is put into or taken out of.
+type List = fn(&mut Header) -> &mut Links;
+
+const WITH_ROOM: List = |header| &mut header.with_room;
+const BY_AGE: List = |header| &mut header.by_age;
+
+/// The ends of a list of groups.
+#[derive(Clone, Copy, Debug)]
+struct Ends {
+    first: u64,
+    last: u64,
+}
+
+impl Ends {
+    const EMPTY: Self = Self { first: 0, last: 0 };
+
+    /// Adds a group at the end.
+    fn append(&mut self, group: FrameNumber, list: List) {
+        *list(header_of(group)) = Links { previous: self.last, next: 0 };
+        match self.last {
+            0 => self.first = group.0,
+            last => list(header_of(FrameNumber(last))).next = group.0,
+        }
+        self.last = group.0;
+    }
+
+    fn remove(&mut self, group: FrameNumber, list: List) {
+        let Links { previous, next } = *list(header_of(group));
+        match previous {
+            0 => self.first = next,
+            previous => list(header_of(FrameNumber(previous))).next = next,
+        }
+        match next {
+            0 => self.last = previous,
+            next => list(header_of(FrameNumber(next))).previous = previous,
+        }
+    }
 }
 
 const _: () = assert!(size_of::<Header>() <= HEADER_BYTES);
 
 impl Header {
     fn class(&self) -> Class {
-        CLASSES[self.class]
+        CLASSES[usize::from(self.class)]
     }
 
     fn is_full(&self) -> bool {
         self.used.count_ones() as usize == self.class().objects
+    }
+
+    /// The group's frames.
+    fn frames(&self) -> Group {
+        let frames = self.frames.map(|frame| FrameNumber(u64::from(frame)));
+        Group { frames, count: self.class().frames }
+    }
+}
+
+/// The frames of a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Group {
+    frames: [FrameNumber; MOST_FRAMES],
+    count: usize,
+}
+
+impl Group {
+    /// The frames, the one with the header first.
+    pub(crate) fn frames(&self) -> &[FrameNumber] {
+        &self.frames[..self.count]
     }
 }
 
@@ -135,8 +215,10 @@ pub(crate) enum StoreError {
 /// The tier.
 #[derive(Debug)]
 pub(crate) struct CompressedTier {
-    /// First group with room, by class.
-    with_room: [u64; CLASSES.len()],
+    /// Groups with room, by class.
+    with_room: [Ends; CLASSES.len()],
+    /// All groups but those that are leaving, the oldest first.
+    by_age: Ends,
     statistics: TierStatistics,
     workspace: Workspace,
 }
@@ -145,7 +227,7 @@ pub(crate) struct CompressedTier {
 struct Workspace {
     table: CompressTable,
     /// An object, as it is stored.
-    object: [u8; LENGTH_BYTES + OUTPUT_BYTES],
+    object: [u8; HEAD_BYTES + OUTPUT_BYTES],
 }
 
 impl core::fmt::Debug for Workspace {
@@ -158,9 +240,10 @@ impl CompressedTier {
     /// An empty tier.
     pub(crate) const fn new() -> Self {
         Self {
-            with_room: [0; CLASSES.len()],
+            with_room: [Ends::EMPTY; CLASSES.len()],
+            by_age: Ends::EMPTY,
             statistics: TierStatistics { pages: 0, frames: FrameCount::ZERO },
-            workspace: Workspace { table: CompressTable::small(), object: [0; LENGTH_BYTES + OUTPUT_BYTES] },
+            workspace: Workspace { table: CompressTable::small(), object: [0; HEAD_BYTES + OUTPUT_BYTES] },
         }
     }
 
@@ -168,35 +251,36 @@ impl CompressedTier {
         self.statistics
     }
 
-    /// Compresses a page and keeps it. `frame` is asked for more frames when the page's class has no room; `free` takes back what
-    /// did not suffice.
+    /// Compresses a page, whose address is `address`, and keeps it. `frame` is asked for more frames when the page's class has no
+    /// room; `free` takes back what did not suffice.
     ///
     /// # Errors
     /// [`StoreError`]; nothing was kept then.
     pub(crate) fn store(
         &mut self,
+        address: u64,
         page: &[u8; FRAME_SIZE],
         frame: impl FnMut() -> Option<Block>,
         free: impl FnMut(Block),
     ) -> Result<Place, StoreError> {
-        let (head, body) = self.workspace.object.split_at_mut(LENGTH_BYTES);
+        let (head, body) = self.workspace.object.split_at_mut(HEAD_BYTES);
         let length =
             compress_into_with_table(page, body, &mut self.workspace.table).map_err(|_| StoreError::Incompressible)?;
-        head.copy_from_slice(&u16::try_from(length).map_err(|_| StoreError::Incompressible)?.to_le_bytes());
-        let class = class_of(LENGTH_BYTES + length).ok_or(StoreError::Incompressible)?;
-        if self.with_room[class] == 0 {
+        head.copy_from_slice(&(address << LENGTH_BITS | length as u64).to_le_bytes());
+        let class = class_of(HEAD_BYTES + length).ok_or(StoreError::Incompressible)?;
+        if self.with_room[class].first == 0 {
             self.add_group(class, frame, free)?;
         }
-        let group = FrameNumber(self.with_room[class]);
+        let group = FrameNumber(self.with_room[class].first);
         let header = header_of(group);
         let index = to_usize(u64::from(header.used.trailing_ones()));
         let place = Place::new(group, index).ok_or(StoreError::NoFrame)?;
         header.used |= 1 << index;
         if header.is_full() {
-            self.unlink(group);
+            self.with_room[class].remove(group, WITH_ROOM);
         }
         let (first, second) = parts_of(place);
-        let object = &self.workspace.object[..LENGTH_BYTES + length];
+        let object = &self.workspace.object[..HEAD_BYTES + length];
         let split = object.len().min(first.len());
         first[..split].copy_from_slice(&object[..split]);
         second[..object.len() - split].copy_from_slice(&object[split..]);
@@ -217,33 +301,108 @@ impl CompressedTier {
             tail.copy_from_slice(second);
             &*workspace
         };
-        let (head, body) = object.split_at(LENGTH_BYTES);
-        let length = usize::from(u16::from_le_bytes([head[0], head[1]]));
-        body.get(..length).is_some_and(|bytes| matches!(decompress_into(bytes, page), Ok(FRAME_SIZE)))
+        let (length, _) = head_of(object);
+        object
+            .get(HEAD_BYTES..HEAD_BYTES + length)
+            .is_some_and(|bytes| matches!(decompress_into(bytes, page), Ok(FRAME_SIZE)))
     }
 
     /// Forgets the page kept at `place`; the frames of a group that is empty thereby are given back.
-    pub(crate) fn drop_page(&mut self, place: Place, mut give_back: impl FnMut(Block)) {
+    pub(crate) fn drop_page(&mut self, place: Place, give_back: impl FnMut(Block)) {
         let group = place.group();
         let header = header_of(group);
         debug_assert!(header.used & 1 << place.index() != 0, "{place:?} holds no page");
         let was_full = header.is_full();
         header.used &= !(1 << place.index());
         self.statistics.pages -= 1;
-        if header.used != 0 {
-            if was_full {
-                self.link(group);
+        if header.leaving != 0 {
+            return; // the disk still reads it
+        }
+        let (class, is_empty) = (usize::from(header.class), header.used == 0);
+        if is_empty {
+            if !was_full {
+                self.with_room[class].remove(group, WITH_ROOM);
             }
-            return;
+            self.by_age.remove(group, BY_AGE);
+            self.give_up(group, give_back);
+        } else if was_full {
+            self.with_room[class].append(group, WITH_ROOM);
         }
-        let (class, frames) = (header.class(), header.frames);
-        if !was_full {
-            self.unlink(group);
+    }
+
+    /// Takes the oldest group out of use, to be written to disk: its pages can still be loaded and dropped. Ends with
+    /// [`Self::left`] or [`Self::stay`].
+    pub(crate) fn begin_leaving(&mut self) -> Option<Group> {
+        let group = Some(FrameNumber(self.by_age.first)).filter(|group| group.0 != 0)?;
+        let header = header_of(group);
+        header.leaving = 1;
+        let (class, is_full, frames) = (usize::from(header.class), header.is_full(), header.frames());
+        if !is_full {
+            self.with_room[class].remove(group, WITH_ROOM);
         }
-        self.statistics.frames = self.statistics.frames.saturating_sub(FrameCount(class.frames as u64));
-        for frame in &frames[..class.frames] {
-            give_back(Block::from_number(*frame, BlockSize::Frame, Contents::Unknown));
+        self.by_age.remove(group, BY_AGE);
+        Some(frames)
+    }
+
+    /// A leaving group is on disk: its frames are free, its pages are the tier's no more.
+    pub(crate) fn left(&mut self, group: FrameNumber, give_back: impl FnMut(Block)) {
+        self.statistics.pages -= u64::from(header_of(group).used.count_ones());
+        self.give_up(group, give_back);
+    }
+
+    /// A leaving group could not be written: it is in use again, unless nothing is left in it.
+    pub(crate) fn stay(&mut self, group: FrameNumber, give_back: impl FnMut(Block)) {
+        let header = header_of(group);
+        header.leaving = 0;
+        if header.used == 0 {
+            self.give_up(group, give_back);
+        } else {
+            self.link(group);
         }
+    }
+
+    /// Pages in a group, a bit each, and the group's frames.
+    pub(crate) fn used(&self, group: FrameNumber) -> (u16, usize) {
+        let header = header_of(group);
+        (header.used, header.class().frames)
+    }
+
+    /// The pages in a group: each one's place and address.
+    pub(crate) fn pages(&self, group: FrameNumber) -> impl Iterator<Item = (Place, u64)> + use<> {
+        let header = header_of(group);
+        let (objects, used) = (header.class().objects, header.used);
+        (0..objects).filter(move |index| used & 1 << index != 0).filter_map(move |index| {
+            let place = Place::new(group, index)?;
+            let (first, second) = parts_of(place);
+            let mut head = [0; HEAD_BYTES];
+            for (byte, from) in head.iter_mut().zip(first.iter().chain(second.iter())) {
+                *byte = *from;
+            }
+            Some((place, head_of(&head).1))
+        })
+    }
+
+    /// Takes a group back that was written to disk and read into `blocks`. Of its pages, only those in `wanted` are kept, and all of
+    /// these must be there. Returns the group's first frame; the blocks are taken over only then.
+    pub(crate) fn adopt(&mut self, blocks: &mut [Option<Block>], wanted: u16) -> Option<FrameNumber> {
+        let group = blocks.first()?.as_ref()?.first();
+        let header = header_of(group);
+        let class = CLASSES.get(usize::from(header.class))?;
+        if class.frames != blocks.len() || wanted == 0 || header.used & wanted != wanted || wanted >> class.objects != 0
+        {
+            return None;
+        }
+        for (frame, block) in header.frames.iter_mut().zip(&*blocks) {
+            *frame = u32::try_from(block.as_ref()?.first().0).ok()?;
+        }
+        (header.used, header.leaving) = (wanted, 0);
+        self.statistics.pages += u64::from(wanted.count_ones());
+        self.statistics.frames = self.statistics.frames.saturating_add(FrameCount(blocks.len() as u64));
+        for block in blocks.iter_mut().filter_map(Option::take) {
+            let _ = block.into_number(); // the group's header knows it
+        }
+        self.link(group);
+        Some(group)
     }
 
     /// Makes an empty group, of all the frames that its class needs or none.
@@ -253,43 +412,41 @@ impl CompressedTier {
         mut frame: impl FnMut() -> Option<Block>,
         mut free: impl FnMut(Block),
     ) -> Result<(), StoreError> {
-        let mut frames = [FrameNumber(0); MOST_FRAMES];
+        let mut frames = [0; MOST_FRAMES];
         let count = CLASSES[class].frames;
         for place in 0..count {
-            let Some(block) = frame() else {
+            let Some(number) = frame().and_then(|block| u32::try_from(block.into_number().0).ok()) else {
                 for frame in &frames[..place] {
-                    free(Block::from_number(*frame, BlockSize::Frame, Contents::Unknown));
+                    free(Block::from_number(FrameNumber(u64::from(*frame)), BlockSize::Frame, Contents::Unknown));
                 }
                 return Err(StoreError::NoFrame);
             };
-            frames[place] = block.into_number();
+            frames[place] = number;
         }
-        *header_of(frames[0]) = Header { class, used: 0, previous: 0, next: 0, frames };
-        self.link(frames[0]);
+        let group = FrameNumber(u64::from(frames[0]));
+        let (with_room, by_age) = (Links::default(), Links::default());
+        let class = u8::try_from(class).map_err(|_| StoreError::NoFrame)?;
+        *header_of(group) = Header { class, leaving: 0, used: 0, with_room, by_age, frames };
+        self.link(group);
         self.statistics.frames = self.statistics.frames.saturating_add(FrameCount(count as u64));
         Ok(())
     }
 
+    /// Puts a group into the lists where it belongs, as the youngest.
     fn link(&mut self, group: FrameNumber) {
-        let class = header_of(group).class;
-        let first = self.with_room[class];
-        if first != 0 {
-            header_of(FrameNumber(first)).previous = group.0;
-        }
         let header = header_of(group);
-        (header.previous, header.next) = (0, first);
-        self.with_room[class] = group.0;
+        let (class, is_full) = (usize::from(header.class), header.is_full());
+        if !is_full {
+            self.with_room[class].append(group, WITH_ROOM);
+        }
+        self.by_age.append(group, BY_AGE);
     }
 
-    fn unlink(&mut self, group: FrameNumber) {
-        let Header { class, previous, next, .. } = *header_of(group);
-        if previous == 0 {
-            self.with_room[class] = next;
-        } else {
-            header_of(FrameNumber(previous)).next = next;
-        }
-        if next != 0 {
-            header_of(FrameNumber(next)).previous = previous;
+    fn give_up(&mut self, group: FrameNumber, mut give_back: impl FnMut(Block)) {
+        let frames = header_of(group).frames();
+        self.statistics.frames = self.statistics.frames.saturating_sub(FrameCount(frames.count as u64));
+        for frame in frames.frames() {
+            give_back(Block::from_number(*frame, BlockSize::Frame, Contents::Unknown));
         }
     }
 }
@@ -297,6 +454,12 @@ impl CompressedTier {
 /// The class with the smallest objects that hold `bytes`.
 fn class_of(bytes: usize) -> Option<usize> {
     CLASSES.iter().rposition(|class| class.object_bytes() >= bytes)
+}
+
+/// Length and page of an object.
+fn head_of(object: &[u8]) -> (usize, u64) {
+    let head = object.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
+    (to_usize(head & ((1 << LENGTH_BITS) - 1)), head >> LENGTH_BITS)
 }
 
 fn header_of(group: FrameNumber) -> &'static mut Header {
@@ -313,9 +476,10 @@ fn parts_of(place: Place) -> (&'static mut [u8], &'static mut [u8]) {
     let start = HEADER_BYTES + place.index() * bytes;
     let (frame, offset) = (start / FRAME_SIZE, start % FRAME_SIZE);
     let first = bytes.min(FRAME_SIZE - offset);
-    let second = header.frames.get(frame + 1).filter(|_| first < bytes);
+    let frames = header.frames();
+    let second = frames.frames().get(frame + 1).filter(|_| first < bytes);
     let rest = second.map_or(&mut [][..], |next| bytes_in(*next, 0, bytes - first));
-    (bytes_in(header.frames[frame], offset, first), rest)
+    (bytes_in(frames.frames[frame], offset, first), rest)
 }
 
 fn bytes_in(frame: FrameNumber, offset: usize, bytes: usize) -> &'static mut [u8] {

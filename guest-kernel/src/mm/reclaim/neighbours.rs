@@ -1,16 +1,15 @@
 //! Neighbours of a page that comes back: a fault costs several times what decompressing a page does, so pages that went together
 //! come back together.
 //!
-//! That is a guess, so it must cost nobody anything: neighbours get frames only while plenty are available that are neither
-//! promised nor kept for the kernel. Frames that eviction has just freed for the page itself are not plenty.
+//! That is a guess, so it must cost nobody anything: neighbours get frames only while plenty are free.
 
 use aerostat_abi::units::FRAME_BYTES;
-use aerostat_reclaim_policy::{Arrival, Policy};
 
-use super::{BATCH, Reclaimer, SwapEntry};
-use crate::config::{FAULT_AROUND_PAGES, NEIGHBOUR_MARGIN};
+use super::swap_entry::{Stored, SwapEntry};
+use super::{BATCH, Reclaimer};
+use crate::config::FAULT_AROUND_PAGES;
 use crate::mm::page_table::PageState;
-use crate::mm::{BlockSize, FRAMES, Purpose, Space};
+use crate::mm::{FRAMES, Purpose, Space, fault};
 
 /// Evictions between two pages that count as one go: the hand's batch and those beside it.
 const TOGETHER: u64 = 4 * BATCH as u64;
@@ -23,15 +22,16 @@ impl Reclaimer {
             let Some(PageState::Swapped(other)) = space.tables().map(|tables| tables.page_state(neighbour)) else {
                 continue;
             };
+            if !matches!(other.stored, Stored::Filled(_) | Stored::Compressed(_)) {
+                continue;
+            }
             if entry.distance(other.count).min(other.distance(entry.count)) > TOGETHER {
                 continue;
             }
-            if FRAMES.lock().statistics().available < NEIGHBOUR_MARGIN {
-                return;
+            let Some(block) = fault::spare_frame(Purpose::Promised) else { return };
+            if let Err(block) = self.unpack_into(space, neighbour, other, block, false) {
+                FRAMES.lock().free_promised(block);
             }
-            let Some(block) = FRAMES.lock().allocate(BlockSize::Frame, Purpose::Balloon) else { return };
-            let standing = self.policy().arrived(Arrival::Prefetch);
-            self.bring_back(space, neighbour, other, block, standing);
         }
     }
 }

@@ -5,13 +5,15 @@
 use std::collections::BTreeMap;
 
 use aerostat_abi::units::{FRAME_BYTES, FRAME_SIZE, FrameCount, HUGE_BYTES, HUGE_FRAMES, to_usize};
+use aerostat_reclaim_policy::Name;
 use proptest::collection::vec;
 use proptest::prelude::{Strategy, any};
 use proptest::test_runner::Config as ProptestConfig;
 use proptest::{prop_assert_eq, prop_oneof, proptest};
 
-use super::{compressed::CompressedTier, filled_with, reclaim, restart, statistics};
-use crate::config::{FAULT_AROUND_PAGES, NEIGHBOUR_MARGIN};
+use super::start::{Swap, start};
+use super::{compressed::CompressedTier, filled_with, reclaim, statistics};
+use crate::config::FAULT_AROUND_PAGES;
 use crate::layout::APP_REGIONS;
 use crate::mm::testing::TestMachine;
 use crate::mm::{Block, BlockSize, FRAMES, Purpose, map_region, unmap_region, validate};
@@ -20,7 +22,8 @@ const EVERYTHING: FrameCount = FrameCount(1 << 20);
 
 fn machine(huge_frames: u64) -> TestMachine {
     let machine = TestMachine::start(huge_frames);
-    restart(true);
+    let total = FrameCount(huge_frames * HUGE_FRAMES);
+    start(Swap { policy: Name::default(), compressed: total, disk: None }, total);
     machine
 }
 
@@ -121,11 +124,9 @@ fn neighbours_come_along_while_memory_is_plenty() {
     for &page in &pages[around..around + to_usize(FAULT_AROUND_PAGES)] {
         assert_eq!(machine.word(page), page);
     }
-    let scarce = machine.statistics().available.saturating_sub(NEIGHBOUR_MARGIN).saturating_add(FrameCount(1));
-    FRAMES.lock().promise(scarce).unwrap();
+    FRAMES.lock().watermarks.low = FrameCount(8 * HUGE_FRAMES);
     machine.touch(pages[100]).unwrap();
     assert_eq!(in_memory(), FAULT_AROUND_PAGES + 1);
-    FRAMES.lock().end_promise(scarce);
     unmap_region(start);
     assert_eq!((validate(), statistics().evicted_pages()), (Ok(()), FrameCount::ZERO));
 }
@@ -175,8 +176,8 @@ proptest! {
             match step {
                 Step::Store { noise, seed } => {
                     let page = noisy_page(noise, seed);
-                    let frame = || FRAMES.lock().allocate(BlockSize::Frame, Purpose::Kernel);
-                    if let Ok(place) = tier.store(&page, frame, give_back) {
+                    let frame = || FRAMES.lock().allocate(BlockSize::Frame, Purpose::Tier);
+                    if let Ok(place) = tier.store(0x1000 * number as u64, &page, frame, give_back) {
                         kept.insert(number, (place, page));
                     }
                 }
@@ -233,5 +234,5 @@ proptest! {
 }
 
 fn give_back(frame: Block) {
-    FRAMES.lock().free(frame);
+    FRAMES.lock().free_of_tier(frame);
 }
