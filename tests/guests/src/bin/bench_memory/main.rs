@@ -1,6 +1,6 @@
 //! Measures the memory paths of the guest kernel from inside; the bench `memory` reads what it logs.
 //!
-//! The command line names one part: `bench=copies`, `bench=faults`, `bench=tier` (with `reclaim=…`) or `bench=work`. Each figure is a line
+//! The command line names one part: `bench=copies`, `bench=faults`, `bench=tier` (with `compressed_swap=…`) or `bench=work`. Each figure is a line
 //! `figure NAME: N ns for M`.
 
 #![no_std]
