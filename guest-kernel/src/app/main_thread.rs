@@ -33,6 +33,20 @@ pub fn arguments() -> &'static str {
     COMMAND_LINE.get().map_or("", CommandLine::as_str)
 }
 
+/// The words of the command line that are meant for the application.
+pub fn words() -> impl Iterator<Item = &'static str> {
+    COMMAND_LINE.get().into_iter().flat_map(CommandLine::application_words)
+}
+
+/// The bytes of a size as command lines give it: a whole number, behind it `K`, `M` or `G` (1024-based) or nothing.
+#[must_use]
+pub fn parse_size(text: &str) -> Option<usize> {
+    let units = [('K', 10), ('M', 20), ('G', 30)];
+    let with_unit = units.iter().find_map(|&(unit, shift)| Some((text.strip_suffix(unit)?, shift)));
+    let (digits, shift) = with_unit.unwrap_or((text, 0));
+    digits.parse::<usize>().ok()?.checked_mul(1 << shift)
+}
+
 /// Starts the application's first thread.
 pub(crate) fn start(machine: Machine) {
     COMMAND_LINE.call_once(|| machine.command_line);

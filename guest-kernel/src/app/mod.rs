@@ -23,7 +23,7 @@ mod progress;
 mod threads;
 
 pub(crate) use main_thread::start;
-pub use main_thread::{Outcome, arguments};
+pub use main_thread::{Outcome, arguments, parse_size, words};
 pub use memory::{MemoryInfo, memory, validate};
 pub(crate) use progress::progress;
 pub use progress::{Progress, report};

@@ -153,6 +153,13 @@ impl CommandLine {
     pub(crate) fn as_str(&self) -> &str {
         core::str::from_utf8(&self.bytes[..self.length]).unwrap_or_default()
     }
+
+    /// The words that are meant for the application: neither the kernel's own nor those with which loaders name devices.
+    pub(crate) fn application_words(&self) -> impl Iterator<Item = &str> {
+        let is_for_others =
+            |word: &&str| ["log=", "reclaim=", "virtio_mmio."].iter().any(|start| word.starts_with(start));
+        self.as_str().split_whitespace().filter(move |word| !is_for_others(word))
+    }
 }
 
 #[cfg(test)]
@@ -183,6 +190,13 @@ mod tests {
         assert_eq!(error(vec![0..64 * MIB, 32 * MIB..96 * MIB]), MachineError::BadMemoryMap);
         assert_eq!(error(vec![0..MIB, 2 * MIB..8 * MIB]), MachineError::TooSmall);
         assert_eq!(error((0..20).map(|n| n * MIB..n * MIB + 4096).collect()), MachineError::BadMemoryMap);
+    }
+
+    #[test]
+    fn the_application_gets_its_own_words_only() {
+        let line = b" phases=64M:3s  log=debug reclaim=clock virtio_mmio.device=512@0xfeb00000:5 catalog=1 ";
+        let machine = Machine::new(core::iter::once(0..64 * MIB), line).unwrap();
+        assert_eq!(machine.command_line.application_words().collect::<Vec<_>>(), ["phases=64M:3s", "catalog=1"]);
     }
 
     #[test]
