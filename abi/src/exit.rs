@@ -25,12 +25,14 @@ pub enum GuestExit {
     NubFault,
     /// The machine or its boot information can't be used.
     BadMachine,
-    /// A page that was evicted is needed, and there is no memory for it.
+    /// A page is needed that was promised memory, and there is none.
     OutOfMemory,
+    /// A page is needed that the swap disk can't read.
+    DiskError,
 }
 
 impl GuestExit {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Success,
         Self::Failure,
         Self::Panic,
@@ -39,6 +41,7 @@ impl GuestExit {
         Self::NubFault,
         Self::BadMachine,
         Self::OutOfMemory,
+        Self::DiskError,
     ];
 
     /// The code written to [`EXIT_PORT`]: from 16 upwards, so that neither a stray zero nor a QEMU failure looks like one.
@@ -53,6 +56,7 @@ impl GuestExit {
             Self::NubFault => 0x15,
             Self::BadMachine => 0x16,
             Self::OutOfMemory => 0x17,
+            Self::DiskError => 0x18,
         }
     }
 
@@ -81,6 +85,7 @@ impl fmt::Display for GuestExit {
             Self::NubFault => "nub fault",
             Self::BadMachine => "unusable machine",
             Self::OutOfMemory => "out of memory",
+            Self::DiskError => "disk error",
         })
     }
 }

@@ -6,7 +6,7 @@
 /// Bytes of activity text.
 pub const ACTIVITY_BYTES: usize = 64;
 /// Words before the text.
-const NUMBERS: usize = 12;
+const NUMBERS: usize = 25;
 /// Words in the record.
 pub const WORDS: usize = NUMBERS + ACTIVITY_BYTES / 8;
 /// Bytes in the record.
@@ -39,6 +39,32 @@ pub struct Statistics {
     pub verified_bytes: u64,
     /// Errors that the application found.
     pub app_errors: u64,
+    /// Frames that can still be promised to applications: free memory and swap that nothing has been promised.
+    pub available_frames: u64,
+    /// Frames that hold pages of files.
+    pub file_frames: u64,
+    /// Pages in the compressed tier, and the frames that they occupy there.
+    pub compressed_pages: u64,
+    /// Frames of the compressed tier.
+    pub compressed_frames: u64,
+    /// Pages on the swap disk, compressed or not.
+    pub swapped_pages: u64,
+    /// Slots of 4 KiB read from the swap disk.
+    pub swap_in: u64,
+    /// Slots of 4 KiB written to the swap disk.
+    pub swap_out: u64,
+    /// Page faults that waited for a disk.
+    pub major_faults: u64,
+    /// Pages evicted, to whatever tier.
+    pub evictions: u64,
+    /// Evicted pages brought back.
+    pub restores: u64,
+    /// Of those, pages that had been evicted shortly before: memory is too small for what goes on.
+    pub refaults: u64,
+    /// Nanoseconds in which at least one thread waited for memory.
+    pub stalled_ns: u64,
+    /// The same of late, in thousandths of the time.
+    pub pressure_per_mille: u64,
     /// What the application does, in its own words: UTF-8, padded with zeros.
     pub activity: [u8; ACTIVITY_BYTES],
 }
@@ -68,6 +94,19 @@ impl Statistics {
             self.rate_frames_per_s,
             self.verified_bytes,
             self.app_errors,
+            self.available_frames,
+            self.file_frames,
+            self.compressed_pages,
+            self.compressed_frames,
+            self.swapped_pages,
+            self.swap_in,
+            self.swap_out,
+            self.major_faults,
+            self.evictions,
+            self.restores,
+            self.refaults,
+            self.stalled_ns,
+            self.pressure_per_mille,
         ]);
         for (word, bytes) in text.iter_mut().zip(self.activity.as_chunks().0) {
             *word = u64::from_le_bytes(*bytes);
@@ -95,6 +134,19 @@ impl Statistics {
             rate_frames_per_s: words[9],
             verified_bytes: words[10],
             app_errors: words[11],
+            available_frames: words[12],
+            file_frames: words[13],
+            compressed_pages: words[14],
+            compressed_frames: words[15],
+            swapped_pages: words[16],
+            swap_in: words[17],
+            swap_out: words[18],
+            major_faults: words[19],
+            evictions: words[20],
+            restores: words[21],
+            refaults: words[22],
+            stalled_ns: words[23],
+            pressure_per_mille: words[24],
             activity,
         }
     }

@@ -5,6 +5,12 @@ use aerostat_abi::units::FrameCount;
 /// Threads at most, the idle thread included. Sets of threads are bits of one word.
 pub(crate) const MAX_THREADS: usize = 64;
 
+/// Virtio devices at most. Each has an interrupt vector of its own.
+pub(crate) const MAX_VIRTIO_DEVICES: usize = 16;
+
+/// The first of these vectors.
+pub(crate) const FIRST_DEVICE_VECTOR: u8 = 0x50;
+
 /// CPUs at most.
 pub(crate) const MAX_CPUS: usize = 8;
 
@@ -38,11 +44,27 @@ pub(crate) const REGION_ALLOCATION_BYTES: usize = 512 << 10;
 /// The application heap grows and shrinks in steps of this size.
 pub(crate) const HEAP_STEP_BYTES: u64 = 2 << 20;
 
-/// How long an allocation waits for the host to deflate the balloon before pages are evicted for it.
+/// How long a page fault waits for the host to deflate the balloon before pages are evicted for it.
 pub(crate) const SHORT_DEFLATE_WAIT_NS: u64 = 50_000_000;
 
 /// How long an allocation waits for the host to deflate the balloon before it fails.
 pub(crate) const DEFLATE_WAIT_NS: u64 = 2_000_000_000;
+
+/// How long a host that gave nothing is not asked again before pages are evicted.
+pub(crate) const HOST_REFUSAL_NS: u64 = 5_000_000_000;
+
+/// Share of the machine's memory, as a divisor, that the compressed tier may have before its oldest frames go to disk.
+pub(crate) const TIER_SHARE: u64 = 4;
+
+/// Pages, or frames of the compressed tier, that are read at once: at first, and at most when one read follows another.
+pub(crate) const READ_AHEAD: usize = 8;
+pub(crate) const MAX_READ_AHEAD: usize = 64;
+
+/// How long a thread sleeps for a disk before it looks again by itself.
+pub(crate) const DISK_PATIENCE_NS: u64 = 10_000_000;
+
+/// How long the background reclaimer rests when it found nothing to evict.
+pub(crate) const VAIN_RECLAIM_PAUSE_NS: u64 = 100_000_000;
 
 /// Frames that are evicted at once when one is missing.
 pub(crate) const RECLAIM_STEP: FrameCount = FrameCount(64);

@@ -25,6 +25,11 @@ impl Drop for UpcallMask {
     }
 }
 
+/// Waits a moment, without giving up the CPU.
+pub(crate) fn relax() {
+    core::hint::spin_loop();
+}
+
 use machine::mask;
 #[cfg(target_os = "none")]
 pub(crate) use machine::{CPUS, CpuBlock, mask_depth, set_mask_depth, set_stack_bounds, stack_bounds, take_pending};

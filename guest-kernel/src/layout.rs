@@ -3,6 +3,7 @@
 //! ```text
 //! 0x0000_0000_0000   identity map of guest-physical memory, 2 MiB pages, up to 512 GiB
 //! 0x3000_0000_0000   thread stacks, a slot each, guard page below
+//! 0x3800_0000_0000   books of the kernel whose size shows after the boot
 //! 0x4000_0000_0000   the application's small-object heap
 //! 0x4100_0000_0000   regions of the application, up to 0x5000_0000_0000
 //! ```
@@ -24,6 +25,12 @@ pub(crate) const IDENTITY_END: u64 = 1 << 39;
 /// What the page tables in the image map already.
 pub(crate) const BOOT_IDENTITY_END: u64 = 1 << 30;
 
+/// The fourth gibibyte belongs to devices: registers, never memory. The page tables in the image have a table for it.
+pub(crate) const DEVICE_HOLE: Range<u64> = 3 << 30..4 << 30;
+
+/// Registers of the I/O APIC, where a machine has one (82093AA data sheet, 3.0).
+pub(crate) const IO_APIC: u64 = 0xfec0_0000;
+
 /// Registers of the local APIC (Intel SDM vol. 3, 10.4.1).
 pub(crate) const LOCAL_APIC: u64 = 0xfee0_0000;
 
@@ -32,6 +39,9 @@ pub(crate) const STACKS: Range<u64> = 0x3000_0000_0000..0x3000_0400_0000;
 
 /// Virtual space of one thread's stack, guard page included.
 pub(crate) const STACK_SLOT_BYTES: u64 = 1 << 20;
+
+/// Books of the kernel whose size shows after the boot: the swap disk's.
+pub(crate) const BOOKS: u64 = 0x3800_0000_0000;
 
 /// The application's small-object heap.
 pub(crate) const APP_HEAP: Range<u64> = 0x4000_0000_0000..0x4100_0000_0000;

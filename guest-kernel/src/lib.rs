@@ -22,7 +22,6 @@ mod balloon;
 mod boot;
 mod config;
 mod cpu;
-#[cfg(target_os = "none")]
 mod drivers;
 mod layout;
 mod mm;

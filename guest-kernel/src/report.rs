@@ -68,12 +68,22 @@ pub(crate) fn stack_overflow(frame: &TrapFrame) -> ! {
     machine_ports::exit(GuestExit::StackOverflow)
 }
 
-/// Reports that an evicted page can't come back, and ends the guest.
+/// Reports that there is no frame for a page, and ends the guest.
 pub(crate) fn out_of_memory(frame: &TrapFrame, address: u64) -> ! {
-    line!("out of memory: the page at {address:#x} was evicted, and nothing makes room for it");
+    line!(
+        "out of memory: there is no frame for the page at {address:#x}, and nothing that swap can take makes room for it"
+    );
     registers(frame);
     backtrace(frame.rip, frame.rbp);
     machine_ports::exit(GuestExit::OutOfMemory)
+}
+
+/// Reports that an evicted page can't be read back, and ends the guest.
+pub(crate) fn swap_error(frame: &TrapFrame, address: u64) -> ! {
+    line!("disk error: the page at {address:#x} can't be read back from the swap disk");
+    registers(frame);
+    backtrace(frame.rip, frame.rbp);
+    machine_ports::exit(GuestExit::DiskError)
 }
 
 /// Ends the guest because its machine can't be used.

@@ -30,6 +30,16 @@ impl Instant {
     }
 }
 
+#[cfg(not(target_os = "none"))]
+impl Instant {
+    /// This moment; on the host, since the first call.
+    pub fn now() -> Self {
+        static FIRST: std::sync::OnceLock<std::time::Instant> = std::sync::OnceLock::new();
+        let first = FIRST.get_or_init(std::time::Instant::now);
+        Self(u64::try_from(first.elapsed().as_nanos()).unwrap_or(u64::MAX))
+    }
+}
+
 #[cfg(target_os = "none")]
 pub(crate) use clock::start;
 

@@ -70,7 +70,7 @@ fn shrink(guest: &mut Guest) {
 /// A balloon that takes more than is free pushes cold pages into the compressed tier; all of them come back right.
 #[test]
 fn squeeze() {
-    let mut guest = Plan::test_guest("squeeze").memory_mib(128).command_line("reclaim=generations").boot(Machine::Kvm);
+    let mut guest = Plan::test_guest("squeeze").memory_mib(128).command_line("compressed_swap=128M").boot(Machine::Kvm);
     guest.wait_for_line("squeeze: filled");
     guest.set_target_mib(SMALL_MIB);
     guest.expect_exit(GuestExit::Success);

@@ -68,7 +68,7 @@ fn null_access(machine: Machine) {
 
 fn overcommit(machine: Machine) {
     for policy in ["generations", "clock"] {
-        let plan = Plan::test_guest("overcommit").command_line(&format!("reclaim={policy}"));
+        let plan = Plan::test_guest("overcommit").command_line(&format!("reclaim={policy} compressed_swap=128M"));
         let mut guest = plan.boot(machine);
         guest.expect_exit(GuestExit::Success);
         guest.expect_logged("overcommit: ok");

@@ -13,12 +13,14 @@ pub struct MemoryInfo {
     pub size: FrameCount,
     /// Frames that nobody uses.
     pub free: FrameCount,
-    /// Of those, frames that can still be allocated.
+    /// What can still be allocated: free memory and swap that nothing has been promised.
     pub available: FrameCount,
     /// Page faults resolved with a 2 MiB mapping.
     pub huge_faults: u64,
     /// Page faults resolved with 4 KiB mappings.
     pub small_faults: u64,
+    /// Page faults that waited for a disk.
+    pub major_faults: u64,
     /// Allocations that failed.
     pub allocation_failures: u64,
     /// Pages whose contents are in the compressed tier, and the frames that they occupy there.
@@ -33,6 +35,22 @@ pub struct MemoryInfo {
     pub restores: u64,
     /// Of those, pages that had been evicted shortly before.
     pub refaults: u64,
+    /// Pages on the swap disk.
+    pub swapped_pages: u64,
+    /// Slots of 4 KiB on the swap disk that can be used.
+    pub swap_slots: u64,
+    /// Slots in use.
+    pub swap_slots_used: u64,
+    /// Slots read from the swap disk.
+    pub swap_in: u64,
+    /// Slots written to the swap disk.
+    pub swap_out: u64,
+    /// Transfers from or to the swap disk that failed.
+    pub swap_errors: u64,
+    /// Nanoseconds in which at least one thread waited for memory.
+    pub stalled_ns: u64,
+    /// The same in the last five to ten seconds, in thousandths of the time.
+    pub pressure_per_mille: u64,
 }
 
 /// The figures now.
@@ -46,6 +64,7 @@ pub fn memory() -> MemoryInfo {
         available: memory.frames.available,
         huge_faults: memory.faults.huge,
         small_faults: memory.faults.small,
+        major_faults: memory.faults.major,
         allocation_failures: memory.allocation_failures,
         compressed_pages: memory.reclaim.tier.pages,
         compressed_frames: memory.reclaim.tier.frames,
@@ -53,6 +72,14 @@ pub fn memory() -> MemoryInfo {
         evictions: memory.reclaim.evictions,
         restores: memory.reclaim.restores,
         refaults: memory.reclaim.refaults,
+        swapped_pages: memory.reclaim.pages_on_disk,
+        swap_slots: memory.reclaim.disk.slots,
+        swap_slots_used: memory.reclaim.disk.used_slots,
+        swap_in: memory.reclaim.disk.reads,
+        swap_out: memory.reclaim.disk.writes,
+        swap_errors: memory.reclaim.disk.errors,
+        stalled_ns: memory.pressure.stalled_ns,
+        pressure_per_mille: memory.pressure.recent_per_mille,
     }
 }
 

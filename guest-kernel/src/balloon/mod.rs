@@ -145,6 +145,7 @@ mod machine {
             let next = loop {
                 let next = driver.step(&mut port, &mut KernelMemory, Instant::now());
                 if IN_BALLOON.swap(driver.ledger.len().0, Ordering::Relaxed) > driver.ledger.len().0 {
+                    mm::ladder::host_gave();
                     MEMORY_CAME.signal();
                 }
                 if next != Next::Continue {
@@ -192,15 +193,27 @@ mod machine {
             rate_frames_per_s: driver.frames_per_s(),
             verified_bytes: progress.verified_bytes,
             app_errors: progress.errors,
+            available_frames: memory.frames.available.0,
+            file_frames: 0,
+            compressed_pages: memory.reclaim.tier.pages,
+            compressed_frames: memory.reclaim.tier.frames.0,
+            swapped_pages: memory.reclaim.pages_on_disk,
+            swap_in: memory.reclaim.disk.reads,
+            swap_out: memory.reclaim.disk.writes,
+            major_faults: memory.faults.major,
+            evictions: memory.reclaim.evictions,
+            restores: memory.reclaim.restores,
+            refaults: memory.reclaim.refaults,
+            stalled_ns: memory.pressure.stalled_ns,
+            pressure_per_mille: memory.pressure.recent_per_mille,
             activity: progress.activity,
         }
     }
 
     /// What the guest would occupy if nothing were evicted and every promise were kept.
     fn committed(driver: &Driver, memory: &MemoryStatistics) -> FrameCount {
-        let used = driver.size().saturating_sub(memory.frames.free);
-        let evicted = memory.reclaim.evicted_pages().saturating_sub(memory.reclaim.tier.frames);
-        used.saturating_add(memory.frames.promised).saturating_add(evicted)
+        let used = driver.size().saturating_sub(memory.frames.free).saturating_sub(memory.reclaim.tier.frames);
+        used.saturating_add(memory.frames.promised)
     }
 
     /// The frame allocator and reclaim as the driver sees them.

@@ -5,12 +5,16 @@ use core::ops::Range;
 
 use aerostat_abi::boot::MAX_COMMAND_LINE;
 use aerostat_abi::units::{FRAME_BYTES, FrameCount};
+use aerostat_reclaim_policy::UnknownPolicy;
 use log::LevelFilter;
 
+use super::virtio_devices::VirtioDevices;
 use crate::layout;
 
 /// Ranges of memory at most.
 pub(crate) const MAX_RANGES: usize = 16;
+/// As much swap as nobody has memory to compress it in.
+const MAX_COMPRESSED_SWAP: u64 = 1 << 40;
 /// The smallest machine worth booting on.
 const MIN_MEMORY: FrameCount = FrameCount::from_mib(16);
 
@@ -29,6 +33,8 @@ pub(crate) struct Machine {
     pub(crate) is_memory_zeroed: bool,
     /// Whether the monitor announces the balloon port.
     pub(crate) has_balloon_port: bool,
+    /// The virtio devices that the loader tells of.
+    pub(crate) virtio_devices: VirtioDevices,
 }
 
 /// Why a machine can't be used.
@@ -42,6 +48,12 @@ pub(crate) enum MachineError {
     TooSmall,
     /// The command line is too long or not UTF-8.
     BadCommandLine,
+    /// The command line's `compressed_swap` is no size.
+    BadSwapSize,
+    /// The command line's `reclaim` names no policy.
+    UnknownPolicy(UnknownPolicy),
+    /// A virtio device is described that can't be: its registers, its interrupt, or one device too many.
+    BadVirtioDevice,
 }
 
 impl fmt::Display for MachineError {
@@ -51,6 +63,11 @@ impl fmt::Display for MachineError {
             Self::BadMemoryMap => "the memory map is empty, overlaps itself, or has too many ranges",
             Self::TooSmall => "there is too little memory behind the kernel image (at least 16 MiB are needed)",
             Self::BadCommandLine => "the command line is longer than 2047 bytes or not UTF-8",
+            Self::UnknownPolicy(error) => return error.fmt(f),
+            Self::BadSwapSize => "compressed_swap= is no size up to 1024G; say, for example, compressed_swap=64M",
+            Self::BadVirtioDevice => {
+                "a virtio device has registers or an interrupt that can't be, or there are more than 16"
+            }
         })
     }
 }
@@ -66,8 +83,15 @@ impl Machine {
         if memory.total() < MIN_MEMORY {
             return Err(MachineError::TooSmall);
         }
-        let is_memory_zeroed = false;
-        Ok(Self { memory, command_line, tsc_hz: None, serial_port: None, is_memory_zeroed, has_balloon_port: false })
+        Ok(Self {
+            memory,
+            command_line,
+            tsc_hz: None,
+            serial_port: None,
+            is_memory_zeroed: false,
+            has_balloon_port: false,
+            virtio_devices: VirtioDevices::default(),
+        })
     }
 
     /// All memory, in frames.
@@ -80,9 +104,18 @@ impl Machine {
         self.memory.last().map_or(0, |range| range.end)
     }
 
-    /// Whether `reclaim=` on the command line names a policy: without one, nothing is evicted.
-    pub(crate) fn wants_reclaim(&self) -> bool {
-        self.command_line.as_str().split_whitespace().any(|word| word.starts_with("reclaim="))
+    /// What `compressed_swap=SIZE` on the command line allows to be promised beyond memory with nothing but the compressed tier behind
+    /// it, in whole frames; the size is a number with a unit, `K`, `M` or `G`.
+    ///
+    /// # Errors
+    /// [`MachineError::BadSwapSize`].
+    pub(crate) fn compressed_swap(&self) -> Result<FrameCount, MachineError> {
+        let words = self.command_line.as_str().split_whitespace();
+        let Some(size) = words.filter_map(|word| word.strip_prefix("compressed_swap=")).next() else {
+            return Ok(FrameCount::ZERO);
+        };
+        let bytes = parse_size(size).filter(|bytes| *bytes <= MAX_COMPRESSED_SWAP);
+        Ok(FrameCount(bytes.ok_or(MachineError::BadSwapSize)? / FRAME_BYTES))
     }
 
     /// The level that `log=` on the command line asks for.
@@ -103,11 +136,10 @@ impl MemoryMap {
     fn new(ranges: impl Iterator<Item = Range<u64>>) -> Result<Self, MachineError> {
         let mut map = Self { ranges: [const { 0..0 }; MAX_RANGES], count: 0 };
         for range in ranges {
-            // Memory in the hole for devices below 4 GiB is left alone: the local APIC is there.
-            let hole = layout::LOCAL_APIC / layout::BOOT_IDENTITY_END * layout::BOOT_IDENTITY_END;
-            let end = if range.start < hole { range.end.min(hole) } else { range.end };
-            let start =
-                if range.start >= hole { range.start.max(hole + layout::BOOT_IDENTITY_END) } else { range.start };
+            // Memory in the hole for devices is left alone.
+            let hole = layout::DEVICE_HOLE;
+            let end = if range.start < hole.start { range.end.min(hole.start) } else { range.end };
+            let start = if range.start >= hole.start { range.start.max(hole.end) } else { range.start };
             let Some(start) = start.checked_next_multiple_of(FRAME_BYTES) else { continue };
             let whole = start..(end - end % FRAME_BYTES).min(layout::IDENTITY_END);
             if whole.is_empty() {
@@ -156,10 +188,18 @@ impl CommandLine {
 
     /// The words that are meant for the application: neither the kernel's own nor those with which loaders name devices.
     pub(crate) fn application_words(&self) -> impl Iterator<Item = &str> {
-        let is_for_others =
-            |word: &&str| ["log=", "reclaim=", "virtio_mmio."].iter().any(|start| word.starts_with(start));
+        let is_for_others = |word: &&str| {
+            ["log=", "reclaim=", "compressed_swap=", "virtio_mmio."].iter().any(|start| word.starts_with(start))
+        };
         self.as_str().split_whitespace().filter(move |word| !is_for_others(word))
     }
+}
+
+/// The bytes of a size as command lines give it: a whole number with a unit, `K`, `M` or `G` (1024-based).
+pub(crate) fn parse_size(text: &str) -> Option<u64> {
+    let units = [('K', 1 << 10), ('M', 1 << 20), ('G', 1 << 30)];
+    let (digits, unit) = units.iter().find_map(|&(letter, unit)| Some((text.strip_suffix(letter)?, unit)))?;
+    digits.parse::<u64>().ok()?.checked_mul(unit)
 }
 
 #[cfg(test)]
@@ -194,9 +234,21 @@ mod tests {
 
     #[test]
     fn the_application_gets_its_own_words_only() {
-        let line = b" phases=64M:3s  log=debug reclaim=clock virtio_mmio.device=512@0xfeb00000:5 catalog=1 ";
+        let line = b" phases=64M:3s  log=debug reclaim=clock compressed_swap=8M virtio_mmio.device=512@0xfeb00000:5 catalog=1 ";
         let machine = Machine::new(core::iter::once(0..64 * MIB), line).unwrap();
         assert_eq!(machine.command_line.application_words().collect::<Vec<_>>(), ["phases=64M:3s", "catalog=1"]);
+    }
+
+    #[test]
+    fn the_command_line_allows_compressed_swap() {
+        let swap = |text: &[u8]| Machine::new(core::iter::once(0..64 * MIB), text).unwrap().compressed_swap();
+        assert_eq!(swap(b"repeat"), Ok(FrameCount::ZERO));
+        assert_eq!(swap(b"a compressed_swap=64M b"), Ok(FrameCount::from_mib(64)));
+        assert_eq!(swap(b"compressed_swap=6K"), Ok(FrameCount(1)));
+        for wrong in [&b"compressed_swap="[..], b"compressed_swap=64", b"compressed_swap=-1M", b"compressed_swap=2000G"]
+        {
+            assert_eq!(swap(wrong), Err(MachineError::BadSwapSize));
+        }
     }
 
     #[test]

@@ -20,7 +20,7 @@ pub(crate) struct Region {
     pub(crate) range: Range<u64>,
     /// Where the next region's distance begins: behind `range` while pages that were given up are still on their way out.
     pub(crate) taken_end: u64,
-    /// Frames of the region's promise that no page has drawn yet.
+    /// Frames of the region's promise that no page has: never touched, or evicted.
     pub(crate) promise: FrameCount,
 }
 
@@ -38,7 +38,7 @@ pub(crate) enum Resolution {
     MapHuge { at: u64, pages: PageWindow },
     /// Map zeroed frames at those pages that are not mapped yet.
     MapPages(PageWindow),
-    /// Bring the evicted page at this address back.
+    /// Bring the page at this address back: it was evicted, or is about to be.
     Restore { at: u64 },
     /// The page is mapped: somebody else was faster.
     AlreadyMapped,
@@ -58,7 +58,9 @@ pub(crate) fn resolve(region: Option<&Region>, address: u64, slot: Slot, page: P
     let Some(region) = region else { return Resolution::Violation };
     match page {
         PageState::Mapped => return Resolution::AlreadyMapped,
-        PageState::Swapped(_) => return Resolution::Restore { at: address - address % FRAME_BYTES },
+        PageState::Swapped(_) | PageState::Leaving => {
+            return Resolution::Restore { at: address - address % FRAME_BYTES };
+        }
         PageState::Empty => {}
     }
     let pages = window(region, address);
@@ -96,6 +98,21 @@ impl Regions {
     pub(crate) fn find_mut(&mut self, address: u64) -> Option<&mut Region> {
         let index = self.list.partition_point(|region| region.range.end <= address);
         self.list.get_mut(index).filter(|region| region.range.contains(&address))
+    }
+
+    /// Notes that `frames` frames of the promise of the region that holds `address` were drawn.
+    pub(crate) fn draw(&mut self, address: u64, frames: FrameCount) {
+        if let Some(region) = self.find_mut(address) {
+            debug_assert!(region.promise >= frames, "a region drew more than it was promised");
+            region.promise = region.promise.saturating_sub(frames);
+        }
+    }
+
+    /// Notes that `frames` frames were given up, and that the region that holds `address` is promised them again.
+    pub(crate) fn restore_promise(&mut self, address: u64, frames: FrameCount) {
+        if let Some(region) = self.find_mut(address) {
+            region.promise = region.promise.saturating_add(frames);
+        }
     }
 
     /// The first slot at or behind `address` that belongs to a region, from `address` on, and where it or the region ends.

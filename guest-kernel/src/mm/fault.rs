@@ -1,28 +1,38 @@
 //! Carries out what [`super::address_space::resolve`] decides about a page fault.
 //!
 //! Memory is zeroed outside the locks; if another thread maps the page meanwhile, the block goes back. A fault draws on its
-//! region's promise and so never waits and never fails for want of memory.
+//! region's promise: without swap there is a free frame behind it, with swap one may have to be made free first ([`ladder`]).
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use aerostat_abi::units::{FRAME_BYTES, FrameCount};
 
 use super::address_space::{PageWindow, Resolution, resolve};
-use super::block::{Block, BlockSize, Contents};
+use super::block::{Block, BlockSize};
 use super::frame_allocator::Purpose;
 use super::page_table::{PageState, Slot, TableLevel};
-use super::{FRAMES, OutOfMemory, SPACE, Space, ladder, reclaim, zero};
+use super::reclaim::restore::restore;
+use super::{FRAMES, OutOfMemory, SPACE, Space, ladder, zero};
 
 static HUGE_FAULTS: AtomicU64 = AtomicU64::new(0);
 static SMALL_FAULTS: AtomicU64 = AtomicU64::new(0);
+static MAJOR_FAULTS: AtomicU64 = AtomicU64::new(0);
 
 /// Why a fault could not be resolved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FaultError {
     /// No region covers the address.
     Violation,
-    /// An evicted page can't come back: there is no memory for it, and none to be had.
+    /// There is no memory for the page, and none to be had: what was promised can't be put elsewhere after all.
     OutOfMemory,
+    /// The page is on the swap disk, which can't read it.
+    SwapDisk,
+}
+
+impl From<OutOfMemory> for FaultError {
+    fn from(OutOfMemory: OutOfMemory) -> Self {
+        Self::OutOfMemory
+    }
 }
 
 /// Faults resolved since boot.
@@ -32,12 +42,23 @@ pub(crate) struct FaultCounts {
     pub huge: u64,
     /// With 4 KiB mappings.
     pub small: u64,
+    /// By reading from a disk.
+    pub major: u64,
 }
 
 /// Faults resolved since boot.
 #[must_use]
 pub(crate) fn counts() -> FaultCounts {
-    FaultCounts { huge: HUGE_FAULTS.load(Ordering::Relaxed), small: SMALL_FAULTS.load(Ordering::Relaxed) }
+    FaultCounts {
+        huge: HUGE_FAULTS.load(Ordering::Relaxed),
+        small: SMALL_FAULTS.load(Ordering::Relaxed),
+        major: MAJOR_FAULTS.load(Ordering::Relaxed),
+    }
+}
+
+/// Counts a fault that had to wait for a disk.
+pub(super) fn count_major() {
+    MAJOR_FAULTS.fetch_add(1, Ordering::Relaxed);
 }
 
 /// Resolves a fault on a page that is not mapped.
@@ -45,6 +66,7 @@ pub(crate) fn counts() -> FaultCounts {
 /// # Errors
 /// [`FaultError`].
 pub(crate) fn handle(address: u64) -> Result<(), FaultError> {
+    let page = address - address % FRAME_BYTES;
     let decision = {
         let space = SPACE.lock();
         let empty = (Slot::Empty, PageState::Empty);
@@ -55,26 +77,9 @@ pub(crate) fn handle(address: u64) -> Result<(), FaultError> {
         Resolution::Violation => Err(FaultError::Violation),
         Resolution::Restore { at } => restore(at),
         Resolution::AlreadyMapped => Ok(()),
-        Resolution::MapHuge { at, pages } => {
-            if !map_huge(at) {
-                map_pages(pages);
-            }
-            Ok(())
-        }
-        Resolution::MapPages(pages) => {
-            map_pages(pages);
-            Ok(())
-        }
+        Resolution::MapHuge { at, .. } if map_huge(at) => Ok(()),
+        Resolution::MapHuge { pages, .. } | Resolution::MapPages(pages) => Ok(map_pages(page, pages)?),
     }
-}
-
-/// Brings an evicted page back. Others are evicted for it if need be; the last resort is the host.
-fn restore(at: u64) -> Result<(), FaultError> {
-    let block = ladder::frame_for_restore().map_err(|OutOfMemory| FaultError::OutOfMemory)?;
-    if let Err(block) = reclaim::restore(at, block) {
-        FRAMES.lock().free(block); // another thread was faster
-    }
-    Ok(())
 }
 
 /// Whether the slot at `at` is mapped now; `false` when no huge frame is free.
@@ -88,17 +93,36 @@ fn map_huge(at: u64) -> bool {
     true
 }
 
-fn map_pages(window: PageWindow) {
+/// Maps the page at `at`, and those around it for which frames are at hand.
+fn map_pages(at: u64, window: PageWindow) -> Result<(), OutOfMemory> {
+    let block = ladder::frame_for_fault(Purpose::Promised)?;
+    zero(&block);
     let mut space = SPACE.lock();
+    if is_empty(&space, at) {
+        install(&mut space, at, block);
+    } else {
+        FRAMES.lock().free_promised(block); // another thread was faster
+    }
     for page in (0..window.pages).map(|page| window.at + page * FRAME_BYTES) {
-        if space.tables().is_some_and(|tables| tables.page_state(page) != PageState::Empty) {
+        if !is_empty(&space, page) {
             continue;
         }
-        let Some(block) = FRAMES.lock().allocate(BlockSize::Frame, Purpose::Promised) else { return };
+        let Some(block) = spare_frame(Purpose::Promised) else { break };
         zero(&block);
-        let _ = install(&mut space, page, block);
+        install(&mut space, page, block);
     }
     SMALL_FAULTS.fetch_add(1, Ordering::Relaxed);
+    Ok(())
+}
+
+fn is_empty(space: &Space, page: u64) -> bool {
+    space.tables().is_some_and(|tables| tables.page_state(page) == PageState::Empty)
+}
+
+/// A frame for something that nobody has asked for yet: only while there are enough.
+pub(super) fn spare_frame(purpose: Purpose) -> Option<Block> {
+    let mut frames = FRAMES.lock();
+    if frames.is_short() { None } else { frames.allocate(BlockSize::Frame, purpose) }
 }
 
 /// Maps a block that was drawn from a promise, or gives it and its promise back; says whether it is mapped.
@@ -108,7 +132,8 @@ fn install(space: &mut Space, at: u64, block: Block) -> bool {
     let result = match (space.regions.find(at).is_some(), space.tables_mut()) {
         (true, Some(tables)) => {
             let mut source = |level| {
-                let purpose = if level == TableLevel::Pages { Purpose::Promised } else { Purpose::Kernel };
+                // The page has its frame: the table must not wait for another.
+                let purpose = if level == TableLevel::Pages { Purpose::PromisedReserve } else { Purpose::Kernel };
                 let table = FRAMES.lock().allocate(BlockSize::Frame, purpose);
                 tables_drawn += u64::from(table.is_some() && level == TableLevel::Pages);
                 table
@@ -126,14 +151,6 @@ fn install(space: &mut Space, at: u64, block: Block) -> bool {
         Ok(()) => drawn += frames,
         Err(block) => FRAMES.lock().free_promised(block),
     }
-    if let Some(region) = space.regions.find_mut(at) {
-        debug_assert!(region.promise.0 >= drawn, "a region drew more than it was promised");
-        region.promise = region.promise.saturating_sub(FrameCount(drawn));
-    }
+    space.regions.draw(at, FrameCount(drawn));
     mapped
-}
-
-/// Whether a block has to be written before an application may see it.
-pub(super) fn needs_zeroing(block: &Block) -> bool {
-    block.contents() == Contents::Unknown
 }

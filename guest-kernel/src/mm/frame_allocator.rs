@@ -4,8 +4,9 @@
 //! frames first, lowest address first, so that huge frames stay whole; huge frames come from those that the host backs already
 //! before untouched ones, so that a guest does not grow on the host without need, and a balloon gives what frees memory there.
 //!
-//! *Promises.* Applications are promised memory when they allocate it, not when they touch it ([`FrameAllocator::promise`]): a
-//! page fault draws on a promise and can't fail. *Purposes* say who may take what: see [`Purpose`].
+//! *Promises.* Applications are promised memory when they allocate it, not when they touch it ([`FrameAllocator::promise`]). A
+//! promise rests on a free frame or, where the guest can swap, on the *credit*: so many pages can be put elsewhere to free one. A
+//! page fault draws on a promise; at worst it waits until a frame is free. *Purposes* say who may take what: see [`Purpose`].
 //!
 //! Zeroed bookkeeping means "all free, nothing backed", so a start costs no time per frame.
 
@@ -25,10 +26,13 @@ use crate::config::EVICTION_RESERVE;
 pub(crate) enum Purpose {
     /// The kernel's own needs (page tables, stacks): everything that is not promised, the floor included.
     Kernel,
-    /// Bringing an evicted page back: what the kernel may take, but for a last reserve that the way out of memory needs.
-    Restore,
-    /// Keeping a promise: the promise shrinks with the block.
+    /// Keeping a promise: the promise shrinks with the block. Where promises rest on credit, not the last reserve, which the way out
+    /// of memory needs.
     Promised,
+    /// Keeping a promise without which the way out of memory, or a page that has its frame already, would be stuck: any free frame.
+    PromisedReserve,
+    /// The compressed tier: any free frame. It can be emptied to disk, so it counts as credit.
+    Tier,
     /// The balloon: what is neither promised nor the kernel's floor.
     Balloon,
 }
@@ -38,9 +42,9 @@ pub(crate) enum Purpose {
 pub(crate) struct FrameStatistics {
     /// Frames that nobody owns.
     pub free: FrameCount,
-    /// Of those, frames promised to applications.
+    /// Frames promised to applications: for pages never touched, and for pages that were put elsewhere.
     pub promised: FrameCount,
-    /// Of those, frames that can still be promised or ballooned.
+    /// Frames that can still be promised.
     pub available: FrameCount,
 }
 
@@ -52,6 +56,9 @@ pub(crate) struct FrameAllocator {
     backed: BitTree,
     states: &'static mut [u64],
     promised: u64,
+    credit: u64,
+    /// Credit that promises may have rested on when it was taken back.
+    lost_credit: u64,
     floor: u64,
     /// What is in memory that nobody has used yet.
     untouched: Contents,
@@ -78,6 +85,8 @@ impl FrameAllocator {
             backed: BitTree::new(huge, carver),
             states: carver.take(state_words(huge)),
             promised: 0,
+            credit: 0,
+            lost_credit: 0,
             floor: floor.0,
             untouched: Contents::Zero,
         };
@@ -132,6 +141,18 @@ impl FrameAllocator {
         self.promised = self.promised.saturating_sub(frames.0);
     }
 
+    /// Lets promises rest on `frames` pages that can be put elsewhere, too.
+    pub(crate) fn add_credit(&mut self, frames: FrameCount) {
+        self.credit += frames.0;
+    }
+
+    /// Takes credit back: that many pages can't be put elsewhere after all. Promises that rested on it stay.
+    pub(crate) fn remove_credit(&mut self, frames: FrameCount) {
+        debug_assert!(frames.0 <= self.credit, "more credit removed than given");
+        self.credit = self.credit.saturating_sub(frames.0);
+        self.lost_credit += frames.0;
+    }
+
     /// Hands out a block, or `None` when no block of that size is open to that purpose.
     pub(crate) fn allocate(&mut self, size: BlockSize, purpose: Purpose) -> Option<Block> {
         if self.open_to(purpose) < size.frames() {
@@ -141,8 +162,10 @@ impl FrameAllocator {
             BlockSize::Huge => self.take_huge(),
             BlockSize::Frame => self.take_frame(),
         }?;
-        if purpose == Purpose::Promised {
-            self.promised -= size.frames();
+        match purpose {
+            Purpose::Promised | Purpose::PromisedReserve => self.promised -= size.frames(),
+            Purpose::Tier => self.credit += size.frames(),
+            Purpose::Kernel | Purpose::Balloon => {}
         }
         Some(block)
     }
@@ -158,7 +181,13 @@ impl FrameAllocator {
         self.put_back(block, Contents::Unknown);
     }
 
-    /// Takes a block back that was drawn from a promise and not used: the promise is made again.
+    /// Takes a frame of the compressed tier back.
+    pub(crate) fn free_of_tier(&mut self, block: Block) {
+        self.credit -= block.size().frames();
+        self.free(block);
+    }
+
+    /// Takes a block back that was drawn from a promise and not used, or whose page was put elsewhere: the promise is made again.
     pub(crate) fn free_promised(&mut self, block: Block) {
         self.promised += block.size().frames();
         self.free(block);
@@ -195,22 +224,29 @@ impl FrameAllocator {
                 return Err("the free backed huge frames and their states disagree");
             }
         }
-        if self.promised > self.free.len() {
-            return Err("more frames are promised than are free");
+        if self.promised > self.free.len() + self.credit + self.lost_credit {
+            return Err("more frames are promised than are free or can be freed");
         }
         Ok(())
     }
 
     fn available(&self) -> FrameCount {
-        FrameCount(self.free.len().saturating_sub(self.promised).saturating_sub(self.floor))
+        FrameCount((self.free.len() + self.credit).saturating_sub(self.promised).saturating_sub(self.floor))
+    }
+
+    /// Without credit every promise has its frame, and there is nothing to be kept back.
+    fn reserve(&self) -> u64 {
+        if self.credit > 0 { EVICTION_RESERVE.0 } else { 0 }
     }
 
     fn open_to(&self, purpose: Purpose) -> u64 {
+        let free = self.free.len();
         match purpose {
-            Purpose::Kernel => self.free.len().saturating_sub(self.promised),
-            Purpose::Restore => self.free.len().saturating_sub(self.promised).saturating_sub(EVICTION_RESERVE.0),
-            Purpose::Promised => self.promised.min(self.free.len()),
-            Purpose::Balloon => self.available().0,
+            Purpose::Kernel => free.saturating_sub(self.promised.saturating_sub(self.credit)),
+            Purpose::Promised => self.promised.min(free.saturating_sub(self.reserve())),
+            Purpose::PromisedReserve => self.promised.min(free),
+            Purpose::Tier => free,
+            Purpose::Balloon => self.available().0.min(free.saturating_sub(self.floor)),
         }
     }
 

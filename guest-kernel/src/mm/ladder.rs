@@ -1,10 +1,18 @@
 //! The ladder: where memory comes from, one step after the other, in one place.
 //!
-//! 1. Free frames.
-//! 2. The host, for a moment: memory that it has to spare costs less than anything this guest could do.
-//! 3. Eviction of cold pages.
-//! 4. The host, for longer: it may have to take memory from somebody else first.
-//! 5. A failed allocation: never a hang, never a fault that can't be resolved.
+//! A *promise* ([`promise`]) is a matter of accounting:
+//! 1. what is free, and what swap can hold;
+//! 2. the host, for a while: it may have to take memory from somebody else first;
+//! 3. a failed allocation: never a hang, never a fault that can't be resolved.
+//!
+//! A *frame* that was promised ([`frame_for_fault`]) is found:
+//! 1. among the free ones;
+//! 2. at the host's, for a moment, unless it has just been asked in vain: memory that it has to spare costs less than anything that
+//!    this guest could do;
+//! 3. by eviction of cold pages;
+//! 4. at the host's, for longer.
+//!
+//! There is a frame at the end of the second way, as long as swap keeps what it promised.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -13,8 +21,8 @@ use spin::Once;
 
 use super::block::{Block, BlockSize};
 use super::frame_allocator::Purpose;
-use super::{FRAMES, OutOfMemory, reclaim};
-use crate::config::{DEFLATE_WAIT_NS, RECLAIM_STEP, SHORT_DEFLATE_WAIT_NS};
+use super::{FRAMES, OutOfMemory, pressure, reclaim};
+use crate::config::{DEFLATE_WAIT_NS, HOST_REFUSAL_NS, RECLAIM_STEP, SHORT_DEFLATE_WAIT_NS};
 use crate::time::Instant;
 
 /// Whoever can make the host give memory back: the balloon driver.
@@ -37,6 +45,8 @@ pub(crate) struct Patience {
 
 static DEFLATOR: Once<&'static dyn Deflator> = Once::new();
 static FAILURES: AtomicU64 = AtomicU64::new(0);
+/// Nanoseconds since boot until which it is not worth asking the host briefly.
+static HOST_REFUSES_UNTIL: AtomicU64 = AtomicU64::new(0);
 
 /// Wires the balloon in.
 pub(crate) fn set_deflator(deflator: &'static dyn Deflator) {
@@ -60,34 +70,66 @@ pub(crate) fn failures() -> u64 {
 /// # Errors
 /// [`OutOfMemory`] when the last step had nothing left.
 pub(crate) fn promise(frames: FrameCount) -> Result<(), OutOfMemory> {
-    climb(frames, || FRAMES.lock().promise(frames))
+    let mut patience = Patience { nanoseconds: DEFLATE_WAIT_NS, end: None };
+    loop {
+        let Err(missing) = FRAMES.lock().promise(frames) else { return Ok(()) };
+        if !wait_for_host(frames, missing, &mut patience) {
+            FAILURES.fetch_add(1, Ordering::Relaxed);
+            return Err(OutOfMemory);
+        }
+    }
 }
 
-/// A frame for an evicted page that is needed again.
+/// A frame that was promised, or that brings one back.
 ///
 /// # Errors
 /// [`OutOfMemory`] when the last step had nothing left.
-pub(crate) fn frame_for_restore() -> Result<Block, OutOfMemory> {
-    climb(FrameCount(1), || FRAMES.lock().allocate(BlockSize::Frame, Purpose::Restore).ok_or(FrameCount(1)))
+pub(crate) fn frame_for_fault(purpose: Purpose) -> Result<Block, OutOfMemory> {
+    let free = FRAMES.lock().allocate(BlockSize::Frame, purpose);
+    let block = match free {
+        Some(block) => block,
+        None => climb(purpose)?,
+    };
+    if FRAMES.lock().is_short() {
+        reclaim::wake();
+    }
+    Ok(block)
 }
 
-/// Tries to get `wanted` frames until it succeeds or the ladder ends. A failed attempt says how many are missing.
-fn climb<T>(wanted: FrameCount, mut attempt: impl FnMut() -> Result<T, FrameCount>) -> Result<T, OutOfMemory> {
+fn climb(purpose: Purpose) -> Result<Block, OutOfMemory> {
+    let _stall = pressure::Stall::begin();
     let mut short = Patience { nanoseconds: SHORT_DEFLATE_WAIT_NS, end: None };
     let mut long = Patience { nanoseconds: DEFLATE_WAIT_NS, end: None };
     loop {
-        let missing = match attempt() {
-            Ok(success) => return Ok(success),
-            Err(missing) => missing,
-        };
-        let goes_on = wait_for_host(wanted, missing, &mut short)
-            || reclaim::reclaim(missing.max(RECLAIM_STEP)) > FrameCount::ZERO
-            || wait_for_host(wanted, missing, &mut long);
+        if let Some(block) = FRAMES.lock().allocate(BlockSize::Frame, purpose) {
+            return Ok(block);
+        }
+        let goes_on = ask_host_briefly(&mut short)
+            || reclaim::reclaim(RECLAIM_STEP) > FrameCount::ZERO
+            || wait_for_host(RECLAIM_STEP, FrameCount(1), &mut long);
         if !goes_on {
             FAILURES.fetch_add(1, Ordering::Relaxed);
             return Err(OutOfMemory);
         }
     }
+}
+
+/// Waits for the host for a moment; not while it is known to have nothing to spare.
+fn ask_host_briefly(patience: &mut Patience) -> bool {
+    let now = Instant::now().as_nanos();
+    if now < HOST_REFUSES_UNTIL.load(Ordering::Relaxed) {
+        return false;
+    }
+    let goes_on = wait_for_host(RECLAIM_STEP, FrameCount(1), patience);
+    if !goes_on {
+        HOST_REFUSES_UNTIL.store(now + HOST_REFUSAL_NS, Ordering::Relaxed);
+    }
+    goes_on
+}
+
+/// The host has given memory back: it may have more.
+pub(crate) fn host_gave() {
+    HOST_REFUSES_UNTIL.store(0, Ordering::Relaxed);
 }
 
 fn wait_for_host(wanted: FrameCount, missing: FrameCount, patience: &mut Patience) -> bool {

@@ -19,26 +19,33 @@ pub(crate) mod frame_set;
 mod kernel_heap;
 pub(crate) mod ladder;
 pub(crate) mod page_table;
+#[cfg(target_os = "none")]
+pub(crate) mod pinned;
+pub(crate) mod pressure;
 pub(crate) mod reclaim;
 #[cfg(target_os = "none")]
 pub(crate) mod start;
+mod watermarks;
 
 use core::fmt;
 use core::ops::Range;
 
 use aerostat_abi::units::{FRAME_BYTES, FrameCount, FrameNumber, HUGE_BYTES, to_usize};
 
+use block::Contents;
 pub(crate) use block::{Block, BlockSize};
 pub(crate) use fault::FaultCounts;
 pub(crate) use frame_allocator::FrameStatistics;
 pub(crate) use frame_allocator::{FrameAllocator, Purpose};
+pub(crate) use kernel_heap::KernelHeap;
 
 use self::address_space::{Region, Regions};
 use self::page_table::{Collected, PageTables};
+use self::watermarks::Watermarks;
 use crate::sync::SpinLock;
 
 /// The frame allocator, once memory has been set up.
-pub(crate) static FRAMES: SpinLock<Frames> = SpinLock::new(Frames { allocator: None });
+pub(crate) static FRAMES: SpinLock<Frames> = SpinLock::new(Frames { allocator: None, watermarks: Watermarks::NONE });
 
 /// The one address space.
 pub(crate) static SPACE: SpinLock<Space> = SpinLock::new(Space { regions: Regions::new(), tables: None });
@@ -57,6 +64,7 @@ impl fmt::Display for OutOfMemory {
 #[derive(Debug)]
 pub(crate) struct Frames {
     allocator: Option<FrameAllocator>,
+    pub(crate) watermarks: Watermarks,
 }
 
 impl Frames {
@@ -76,9 +84,21 @@ impl Frames {
         self.existing().free_unbacked(block);
     }
 
-    /// Takes back a block that was drawn from a promise and not used: the promise is made again.
+    /// Takes back a block that was drawn from a promise and not used, or whose page was put elsewhere: the promise is made again.
     pub(crate) fn free_promised(&mut self, block: Block) {
         self.existing().free_promised(block);
+    }
+
+    pub(crate) fn free_of_tier(&mut self, block: Block) {
+        self.existing().free_of_tier(block);
+    }
+
+    pub(crate) fn add_credit(&mut self, frames: FrameCount) {
+        self.existing().add_credit(frames);
+    }
+
+    pub(crate) fn remove_credit(&mut self, frames: FrameCount) {
+        self.existing().remove_credit(frames);
     }
 
     pub(crate) fn promise(&mut self, frames: FrameCount) -> Result<(), FrameCount> {
@@ -87,6 +107,17 @@ impl Frames {
 
     pub(crate) fn end_promise(&mut self, frames: FrameCount) {
         self.existing().end_promise(frames);
+    }
+
+    /// Whether free frames are so few that some should be made.
+    pub(crate) fn is_short(&self) -> bool {
+        self.allocator.as_ref().is_some_and(|allocator| allocator.statistics().free < self.watermarks.low)
+    }
+
+    /// Frames to be made free so that there are enough again; none while there are.
+    pub(crate) fn missing_to_high(&self) -> FrameCount {
+        let free = self.statistics().free;
+        if free < self.watermarks.low { self.watermarks.high.saturating_sub(free) } else { FrameCount::ZERO }
     }
 
     pub(crate) fn statistics(&self) -> FrameStatistics {
@@ -177,7 +208,7 @@ pub(crate) fn map_promised(within: Range<u64>, promise: Promise) -> Result<u64, 
 
 /// Ends the region that begins at `start`: its memory is free again, its promise void.
 pub(crate) fn unmap_region(start: u64) {
-    let Some(range) = SPACE.lock().regions.shorten(start, start) else { return };
+    let Some(range) = shorten(start, start) else { return };
     release(range);
     let Some(region) = SPACE.lock().regions.remove(start) else { return };
     FRAMES.lock().end_promise(region.promise);
@@ -200,7 +231,7 @@ pub(crate) fn extend_region(start: u64, promise: Promise) {
 /// page is never cut, and a page table goes with the last of its pages.
 pub(crate) fn shrink_region(start: u64, end: u64) {
     debug_assert!(end > start && end.is_multiple_of(HUGE_BYTES), "a region can't end at {end:#x}");
-    let Some(range) = SPACE.lock().regions.shorten(start, end) else { return };
+    let Some(range) = shorten(start, end) else { return };
     let given_up = Region::promise_for(range.end - start).saturating_sub(Region::promise_for(end - start));
     let surplus = given_up.saturating_sub(release(range));
     let mut space = SPACE.lock();
@@ -211,6 +242,14 @@ pub(crate) fn shrink_region(start: u64, end: u64) {
     FRAMES.lock().end_promise(surplus);
     drop(space);
     ladder::memory_came();
+}
+
+/// Ends the region at `start` at `end`; what lies behind is nobody's from here on, and is to be released.
+fn shorten(start: u64, end: u64) -> Option<Range<u64>> {
+    let mut reclaimer = reclaim::RECLAIMER.lock();
+    let range = SPACE.lock().regions.shorten(start, end)?;
+    reclaimer.cancel(&range);
+    Some(range)
 }
 
 /// Unmaps `range`, which no region covers any more, frees what was mapped there and forgets what was evicted; says how many frames
@@ -231,10 +270,7 @@ fn release(range: Range<u64>) -> FrameCount {
                     returned += block.size().frames();
                     FRAMES.lock().free(block);
                 }
-                Collected::Evicted(entry) => {
-                    returned += 1;
-                    reclaimer.forget(entry);
-                }
+                Collected::Evicted(entry) => reclaimer.forget(entry), // its promise is the region's
             });
         }
     }
@@ -254,7 +290,7 @@ fn slots(range: &Range<u64>) -> impl Iterator<Item = (u64, u64)> {
 
 /// Makes a block's memory zero, unless it is.
 pub(crate) fn zero(block: &Block) {
-    if fault::needs_zeroing(block) {
+    if block.contents() == Contents::Unknown {
         let pointer = core::ptr::with_exposed_provenance_mut::<u8>(to_usize(block.first().address()));
         // SAFETY: the block is owned, so nobody else uses its memory, and the identity map reaches it at its own address.
         unsafe { core::ptr::write_bytes(pointer, 0, to_usize(block.size().bytes())) };
@@ -274,6 +310,8 @@ pub(crate) struct MemoryStatistics {
     pub allocation_failures: u64,
     /// What reclaim has done and holds.
     pub reclaim: reclaim::ReclaimStatistics,
+    /// How long somebody had to wait for memory.
+    pub pressure: pressure::PressureStatistics,
 }
 
 /// The figures now.
@@ -285,6 +323,7 @@ pub(crate) fn statistics() -> MemoryStatistics {
         faults: fault::counts(),
         allocation_failures: ladder::failures(),
         reclaim: reclaim::statistics(),
+        pressure: pressure::statistics(),
     }
 }
 

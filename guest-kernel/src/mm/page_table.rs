@@ -12,7 +12,7 @@ use x86_64::structures::paging::{PageTable, PageTableFlags};
 
 mod eviction;
 
-pub(crate) use eviction::PageState;
+pub(crate) use eviction::{PageState, Restored};
 use eviction::{is_revoked, take_swap_entry};
 
 use super::block::{Block, BlockSize, Contents};
@@ -22,6 +22,7 @@ use super::reclaim::swap_entry::SwapEntry;
 const MAPPED: PageTableFlags =
     PageTableFlags::PRESENT.union(PageTableFlags::WRITABLE).union(PageTableFlags::USER_ACCESSIBLE);
 const DATA: PageTableFlags = MAPPED.union(PageTableFlags::NO_EXECUTE);
+const REGISTERS: PageTableFlags = DATA.union(PageTableFlags::NO_CACHE).union(PageTableFlags::WRITE_THROUGH);
 
 /// What a 2 MiB slot of the address space holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -142,6 +143,15 @@ impl PageTables {
         }
         set(&mut upper[index(address, 2)], number, MAPPED);
         Ok(())
+    }
+
+    /// Identity-maps the slot at `address`, which holds registers of devices: uncached. Nothing happens where it is mapped already, or where
+    /// the image's own tables don't reach.
+    pub(crate) fn map_registers(&mut self, address: u64) {
+        if let Some(entry) = self.existing_slot_entry_mut(address).filter(|entry| entry.is_unused()) {
+            let slot = FrameNumber::containing(address - address % HUGE_BYTES);
+            set(entry, slot, REGISTERS | PageTableFlags::HUGE_PAGE);
+        }
     }
 
     /// Takes the slot at `address` out of the identity map; the TLB must be flushed.

@@ -11,7 +11,8 @@ use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous};
 use super::address_space::{Region, Regions};
 use super::fault::{self, FaultError};
 use super::page_table::{PageTables, Slot};
-use super::{FRAMES, FrameAllocator, FrameStatistics, SPACE, reclaim};
+use super::watermarks::Watermarks;
+use super::{FRAMES, FrameAllocator, FrameStatistics, Frames, SPACE, reclaim};
 use crate::config::KERNEL_FLOOR;
 
 /// Where the arena lies: above what the kernel's image would occupy, below anything that the host puts somewhere by itself.
@@ -31,11 +32,12 @@ impl TestMachine {
         let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         assert!(huge_frames * HUGE_BYTES <= ARENA_BYTES);
         clear_arena();
-        reclaim::restart(false);
+        reclaim::restart();
         let root = FrameNumber::containing(ARENA);
         let end = FrameCount((ARENA + huge_frames * HUGE_BYTES) / FRAME_BYTES);
         let reserved = FrameNumber(0)..FrameNumber(root.0 + 1);
-        FRAMES.lock().allocator = Some(FrameAllocator::leaked(end, &[reserved], KERNEL_FLOOR));
+        let allocator = FrameAllocator::leaked(end, &[reserved], KERNEL_FLOOR);
+        *FRAMES.lock() = Frames { allocator: Some(allocator), watermarks: Watermarks::NONE };
         // SAFETY: the root is zeroed memory at its own address, as are all frames that the allocator has; tables change under the
         // lock of `SPACE` only.
         SPACE.lock().tables = Some(unsafe { PageTables::new(root) });

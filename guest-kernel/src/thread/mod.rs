@@ -25,14 +25,14 @@ mod machine {
     use core::ops::Range;
     use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-    use aerostat_abi::units::{FRAME_BYTES, FrameCount, to_usize};
+    use aerostat_abi::units::{FrameCount, to_usize};
 
     use super::table::{Priority, Table, ThreadId};
     use crate::config::{APP_STACK_BYTES, KERNEL_STACK_BYTES, MAX_THREADS, TIME_SLICE_NS};
     use crate::cpu;
     use crate::drivers::apic;
     use crate::layout::{STACK_SLOT_BYTES, STACKS};
-    use crate::mm::{BlockSize, FRAMES, OutOfMemory, Purpose, SPACE, ladder};
+    use crate::mm::{FRAMES, OutOfMemory, ladder, pinned};
     use crate::nub;
     use crate::sync::{SpinGuard, SpinLock};
     use crate::time::Instant;
@@ -145,7 +145,8 @@ mod machine {
         let top = STACKS.start + (u64::from(thread.0) + 1) * STACK_SLOT_BYTES;
         let mapped_from = if existing.is_empty() { top } else { existing.start };
         let stack = mapped_from.min(top - spawn.stack_bytes)..top;
-        if map_stack(stack.start..mapped_from, promise).is_err() {
+        // All of it: a fault could not be handled on the stack that is missing.
+        if pinned::map(stack.start..mapped_from, promise).is_err() {
             let mut scheduler = SCHEDULER.lock();
             scheduler.table.forget(thread);
             return Err(SpawnError::OutOfMemory);
@@ -156,25 +157,6 @@ mod machine {
         scheduler.table.wake(thread);
         scheduler.arm_timer();
         Ok(thread)
-    }
-
-    /// Maps memory for a stack, all of it: a fault could not be handled on the stack that is missing.
-    fn map_stack(range: Range<u64>, promise: &mut FrameCount) -> Result<(), SpawnError> {
-        for page in range.step_by(to_usize(FRAME_BYTES)) {
-            if SPACE.lock().tables().is_some_and(|tables| tables.is_mapped(page)) {
-                continue; // left by an attempt that ran out of memory half way
-            }
-            let block = FRAMES.lock().allocate(BlockSize::Frame, Purpose::Promised).ok_or(SpawnError::OutOfMemory)?;
-            *promise = promise.saturating_sub(FrameCount(1));
-            let mut table = |_| FRAMES.lock().allocate(BlockSize::Frame, Purpose::Kernel);
-            let mut space = SPACE.lock();
-            let result = space.tables_mut().map(|tables| tables.map_page(page, block, &mut table));
-            if let Some(Err(block)) = result {
-                FRAMES.lock().free(block);
-                return Err(SpawnError::OutOfMemory);
-            }
-        }
-        Ok(())
     }
 
     /// Lays out a stack so that the first switch to it arrives in `thread_start` with entry and argument in registers.

@@ -14,8 +14,9 @@ use crate::mm::fault::FaultError;
 use crate::{mm, nub, report, thread};
 
 const PAGE_FAULT: u64 = 14;
-/// Room that an exception needs below the interrupted stack pointer, the handler's own frames included.
-const STACK_ROOM: u64 = 4096;
+/// Room that an exception needs below the interrupted stack pointer, the handler's own frames included: a fault may have to evict
+/// pages and to read others from disk.
+const STACK_ROOM: u64 = 12 << 10;
 /// Error code bit of a page fault: the page is mapped, but not for this kind of access (Intel SDM vol. 3, 4.7).
 const PROTECTION: u64 = 1;
 
@@ -78,6 +79,7 @@ extern "C" fn handle_exception(frame: &mut TrapFrame) {
         Ok(()) => {}
         Err(FaultError::Violation) => report::exception(frame, Some(address)),
         Err(FaultError::OutOfMemory) => report::out_of_memory(frame, address),
+        Err(FaultError::SwapDisk) => report::swap_error(frame, address),
     }
 }
 
@@ -95,6 +97,9 @@ pub(crate) extern "C" fn deliver_pending() {
         }
         if pending & nub::BALLOON_PENDING != 0 {
             crate::balloon::interrupt();
+        }
+        if pending & nub::DEVICES_PENDING != 0 {
+            crate::drivers::block::interrupt(pending / nub::FIRST_DEVICE_PENDING);
         }
         if pending & nub::TIMER_PENDING != 0 {
             thread::timer_interrupt();

@@ -196,6 +196,7 @@ struct Model {
     /// The same for a huge frame as a whole, as only whole ones go back to the host unforgotten.
     is_backed: Vec<bool>,
     promised: u64,
+    credit: u64,
     floor: u64,
     held: Vec<(FrameNumber, BlockSize)>,
 }
@@ -210,6 +211,7 @@ impl Model {
             is_touched: vec![false; to_usize(frames)],
             is_backed: vec![false; to_usize(HUGE)],
             promised: 0,
+            credit: 0,
             floor,
             held: Vec::new(),
         };
@@ -224,7 +226,7 @@ impl Model {
     }
 
     fn available(&self) -> u64 {
-        self.free().saturating_sub(self.promised + self.floor)
+        (self.free() + self.credit).saturating_sub(self.promised + self.floor)
     }
 
     fn statistics(&self) -> FrameStatistics {
@@ -237,10 +239,12 @@ impl Model {
 
     fn open_to(&self, purpose: Purpose) -> u64 {
         match purpose {
-            Purpose::Kernel => self.free() - self.promised,
-            Purpose::Restore => (self.free() - self.promised).saturating_sub(EVICTION_RESERVE.0),
-            Purpose::Promised => self.promised,
-            Purpose::Balloon => self.available(),
+            Purpose::Kernel => self.free().saturating_sub(self.promised.saturating_sub(self.credit)),
+            Purpose::Promised if self.credit == 0 => self.promised.min(self.free()),
+            Purpose::Promised => self.promised.min(self.free().saturating_sub(EVICTION_RESERVE.0)),
+            Purpose::PromisedReserve => self.promised.min(self.free()),
+            Purpose::Tier => self.free(),
+            Purpose::Balloon => self.available().min(self.free().saturating_sub(self.floor)),
         }
     }
 
@@ -320,10 +324,20 @@ enum Step {
     Free { choice: usize, count: usize },
     FreeUnbacked { choice: usize, count: usize },
     FreePromised { choice: usize },
+    AddCredit(u64),
+    RemoveCredit(u64),
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    let purpose = || prop_oneof![Just(Purpose::Kernel), Just(Purpose::Promised), Just(Purpose::Balloon)];
+    let purpose = || {
+        prop_oneof![
+            2 => Just(Purpose::Kernel),
+            2 => Just(Purpose::Promised),
+            1 => Just(Purpose::PromisedReserve),
+            1 => Just(Purpose::Tier),
+            2 => Just(Purpose::Balloon)
+        ]
+    };
     let choice = || 0_usize..10_000;
     let huge = purpose().prop_map(|purpose| Step::Allocate { size: BlockSize::Huge, purpose, count: 1 });
     let frames = (purpose(), prop_oneof![1_usize..20, 400_usize..1100]).prop_map(|(purpose, count)| Step::Allocate {
@@ -342,6 +356,8 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (choice(), prop_oneof![1_usize..20, 400_usize..1100])
             .prop_map(|(choice, count)| Step::FreeUnbacked { choice, count }),
         1 => choice().prop_map(|choice| Step::FreePromised { choice }),
+        1 => (0_u64..700).prop_map(Step::AddCredit),
+        1 => (0_u64..700).prop_map(Step::RemoveCredit),
     ]
 }
 
@@ -353,15 +369,17 @@ fn apply(allocator: &mut FrameAllocator, model: &mut Model, step: &Step) -> Resu
                 let given = allocate(allocator, size, purpose);
                 prop_assert_eq!(given.map(|(first, _)| first), expected, "for {:?}", purpose);
                 let Some(given) = given else { break };
-                if purpose == Purpose::Promised {
-                    model.promised -= size.frames();
+                match purpose {
+                    Purpose::Promised | Purpose::PromisedReserve => model.promised -= size.frames(),
+                    Purpose::Tier => model.credit += size.frames(),
+                    Purpose::Kernel | Purpose::Balloon => {}
                 }
                 model.hand_out(given, size)?;
             }
         }
         // Drivers claim before anything has been promised.
         Step::ClaimHuge(first) => {
-            if model.free() >= model.promised + HUGE_FRAMES {
+            if model.free() + model.credit >= model.promised + HUGE_FRAMES {
                 let huge = to_usize(first / HUGE_FRAMES);
                 let expected = (first < HUGE * HUGE_FRAMES && model.is_whole(huge)).then_some(FrameNumber(first));
                 let claimed = allocator.claim_huge(FrameNumber(first));
@@ -401,6 +419,15 @@ fn apply(allocator: &mut FrameAllocator, model: &mut Model, step: &Step) -> Resu
                 model.promised += size.frames();
                 allocator.free_promised(block(first, size));
             }
+        }
+        Step::AddCredit(frames) => {
+            allocator.add_credit(FrameCount(frames));
+            model.credit += frames;
+        }
+        Step::RemoveCredit(frames) => {
+            let frames = frames.min(model.credit);
+            allocator.remove_credit(FrameCount(frames));
+            model.credit -= frames;
         }
     }
     Ok(())

@@ -1,7 +1,8 @@
 //! What reclaim does to page tables: ages pages, splits huge ones, and replaces translations by [`SwapEntry`]s and back.
 //!
-//! A page on its way out is first *revoked*: not present, its frame still in the entry. After a TLB flush it is either replaced by
-//! a swap entry or reinstated. All of it happens under the lock of the address space, so no fault sees a revoked entry.
+//! A page on its way out is first *revoked*: not present, its frame still in the entry. After a TLB flush it is replaced by a swap
+//! entry or reinstated: at once, or, when it goes to disk, once it has been written. A fault on a page that is still on its way
+//! reinstates it.
 
 use aerostat_abi::units::{FrameNumber, HUGE_FRAMES};
 use aerostat_reclaim_policy::{Standing, Verdict};
@@ -11,11 +12,14 @@ use x86_64::structures::paging::page_table::PageTableEntry;
 
 use super::{DATA, MAPPED, PageTables, Slot, frame_of, set, table_at, take};
 use crate::mm::block::{Block, BlockSize};
-use crate::mm::reclaim::swap_entry::{STANDING_MASK, SwapEntry};
+use crate::mm::reclaim::swap_entry::{STANDING_MASK, Stored, SwapEntry};
 
 /// The bits that a page table entry leaves to software and that hold a page's standing: 52 to 58 (Intel SDM vol. 3, 4.5.4).
 const STANDING_SHIFT: u32 = 52;
 const STANDING_FIELD: u64 = (STANDING_MASK as u64) << STANDING_SHIFT;
+
+/// A bit that is left to software, too: compressing the page was tried in vain since it was last seen dirty.
+const INCOMPRESSIBLE: PageTableFlags = PageTableFlags::BIT_9;
 
 /// What a 4 KiB page's entry says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,8 +28,29 @@ pub(crate) enum PageState {
     Empty,
     /// In memory.
     Mapped,
+    /// In memory, but on its way out: its translation is revoked.
+    Leaving,
     /// Somewhere else.
     Swapped(SwapEntry),
+}
+
+/// A page on its way out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct RevokedPage {
+    pub(crate) frame: FrameNumber,
+    pub(crate) standing: Standing,
+    /// Compressing it was tried in vain, and it has not been written to since.
+    pub(crate) is_incompressible: bool,
+}
+
+/// How a page comes back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Restored {
+    pub(crate) standing: Standing,
+    /// Somebody waits for it.
+    pub(crate) is_touched: bool,
+    /// It was kept as it was, as it does not compress.
+    pub(crate) is_incompressible: bool,
 }
 
 /// What a visit changed.
@@ -47,6 +72,7 @@ impl PageTables {
             Slot::Huge => PageState::Mapped,
             Slot::Table => match self.page_entry(address) {
                 Some(entry) if entry.flags().contains(PageTableFlags::PRESENT) => PageState::Mapped,
+                Some(entry) if is_revoked(entry) => PageState::Leaving,
                 Some(entry) => SwapEntry::decode(raw(entry)).map_or(PageState::Empty, PageState::Swapped),
                 None => PageState::Empty,
             },
@@ -102,18 +128,39 @@ impl PageTables {
         Ok(())
     }
 
-    /// The frame of a page whose translation is revoked, and the page's standing.
-    pub(crate) fn revoked_frame(&self, address: u64) -> Option<(FrameNumber, Standing)> {
+    /// The page at `address`, if its translation is revoked.
+    pub(crate) fn revoked_page(&self, address: u64) -> Option<RevokedPage> {
         let entry = self.page_entry(address).filter(|entry| is_revoked(entry))?;
-        Some((frame_of(entry), standing_of(entry)))
+        let is_unchanged = !entry.flags().contains(PageTableFlags::DIRTY);
+        Some(RevokedPage {
+            frame: frame_of(entry),
+            standing: standing_of(entry),
+            is_incompressible: entry.flags().contains(INCOMPRESSIBLE) && is_unchanged,
+        })
+    }
+
+    /// Notes that the revoked page at `address` does not compress; that holds until it is written to.
+    pub(crate) fn note_incompressible(&mut self, address: u64) {
+        if let Some(entry) = self.page_entry_mut(address).filter(|entry| is_revoked(entry)) {
+            entry.set_flags(entry.flags() - PageTableFlags::DIRTY | INCOMPRESSIBLE);
+        }
     }
 
     /// Puts a revoked translation into force again.
-    pub(crate) fn reinstate(&mut self, address: u64, standing: Standing) {
+    pub(crate) fn reinstate(&mut self, address: u64) {
         if let Some(entry) = self.page_entry_mut(address).filter(|entry| is_revoked(entry)) {
+            let standing = standing_of(entry);
             entry.set_flags(entry.flags() | PageTableFlags::PRESENT);
             keep(entry, standing);
         }
+    }
+
+    /// Notes that an evicted page's contents are kept elsewhere now; says whether they were where the caller thought.
+    pub(crate) fn move_swapped(&mut self, address: u64, from: Stored, to: Stored) -> bool {
+        let PageState::Swapped(entry) = self.page_state(address) else { return false };
+        let Some(page) = self.page_entry_mut(address).filter(|_| entry.stored == from) else { return false };
+        set_raw(page, SwapEntry { stored: to, ..entry }.encode());
+        true
     }
 
     /// Notes where a revoked page's contents are now; its frame is the caller's.
@@ -125,12 +172,13 @@ impl PageTables {
     }
 
     /// Maps `block`, which holds the contents of the evicted page at `address`.
-    pub(crate) fn restore(&mut self, address: u64, block: Block, standing: Standing) {
+    pub(crate) fn restore(&mut self, address: u64, block: Block, restored: Restored) {
         debug_assert!(matches!(self.page_state(address), PageState::Swapped(_)));
         if let Some(entry) = self.page_entry_mut(address) {
-            set(entry, block.into_number(), DATA | PageTableFlags::ACCESSED);
-            let flags = entry.flags();
-            entry.set_flags(with_standing(flags, standing));
+            let mut flags = DATA;
+            flags.set(PageTableFlags::ACCESSED, restored.is_touched);
+            flags.set(INCOMPRESSIBLE, restored.is_incompressible);
+            set(entry, block.into_number(), with_standing(flags, restored.standing));
         }
     }
 }

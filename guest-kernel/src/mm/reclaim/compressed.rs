@@ -1,9 +1,13 @@
 //! The compressed tier: evicted pages, LZ4-compressed, packed into frames.
 //!
-//! A frame of the tier holds objects of one *class*, up to 16 of them, behind a header of 64 bytes: class, which places are used,
-//! and the links of the list of frames of that class with room. An object is its length (two bytes) and the compressed bytes. So a
-//! page is found from its [`Place`] alone, and storing or dropping one is O(1). The idea is zsmalloc's (Linux), simplified by
+//! A frame of the tier holds objects of one *class*, up to 15 of them, behind a header of 64 bytes: class, which places are used,
+//! and the links of two lists. An object is its length, the page it belongs to (eight bytes together) and the compressed bytes. So
+//! a page is found from its [`Place`] alone, and storing or dropping one is O(1). The idea is zsmalloc's (Linux), simplified by
 //! knowing that no object is larger than half a frame: what does not compress to that is not worth keeping here.
+//!
+//! One list holds the frames of a class that have room, the other all frames by age: the oldest is the next to be written to disk,
+//! as it is, where there is one ([`CompressedTier::begin_leaving`]). It comes back as it is, too: because an object names its page,
+//! the page table entries of all pages in a frame can be found from the frame ([`CompressedTier::pages`]).
 //!
 //! Storing allocates nothing but, at times, a frame for a class that is full; and it needs no memory to drop an object.
 #![allow(unsafe_code, reason = "objects are laid out in raw frames")]
@@ -14,10 +18,13 @@ use lz4_flex::block::{CompressTable, compress_into_with_table, decompress_into, 
 use crate::mm::block::{Block, BlockSize, Contents};
 
 const HEADER_BYTES: usize = 64;
-const LENGTH_BYTES: usize = 2;
+/// Length and page of an object.
+const HEAD_BYTES: usize = 8;
+/// Bits of the head that are the length; the rest are the page's address, all of which lie in the lower half.
+const LENGTH_BITS: u32 = 16;
 /// Objects in a frame, at least and at most; each number is a class.
 const FEWEST: usize = 2;
-const MOST: usize = 16;
+const MOST: usize = 15;
 const CLASSES: usize = MOST - FEWEST + 1;
 /// What LZ4 may need for a page that does not compress.
 const OUTPUT_BYTES: usize = get_maximum_output_size(FRAME_SIZE);
@@ -31,7 +38,8 @@ const _: () = assert!(MOST <= 1 << INDEX_BITS);
 pub(crate) struct Place(pub(crate) u32);
 
 impl Place {
-    fn new(frame: FrameNumber, index: usize) -> Option<Self> {
+    /// Place `index` of a frame; `None` when the frame's number is too large.
+    pub(crate) fn new(frame: FrameNumber, index: usize) -> Option<Self> {
         let frame = u32::try_from(frame.0).ok().filter(|frame| *frame < 1 << (32 - INDEX_BITS))?;
         Some(Self(frame << INDEX_BITS | u32::try_from(index).ok()?))
     }
@@ -40,7 +48,8 @@ impl Place {
         FrameNumber(u64::from(self.0 >> INDEX_BITS))
     }
 
-    fn index(self) -> usize {
+    /// The object's number in its frame.
+    pub(crate) fn index(self) -> usize {
         to_usize(u64::from(self.0)) % (1 << INDEX_BITS)
     }
 }
@@ -51,9 +60,59 @@ impl Place {
 struct Header {
     class: usize,
     used: u64,
-    /// Neighbours among the frames of the class with room; 0 for none, as frame 0 is never handed out.
+    /// Neighbours among the frames of the class with room.
+    with_room: Links,
+    /// Neighbours among all frames, by age.
+    by_age: Links,
+    /// Not zero while it is being written to disk: nothing is added then, and it is in neither list.
+    leaving: u64,
+}
+
+/// Neighbours in a list of frames; 0 for none, as frame 0 is never handed out.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+struct Links {
     previous: u64,
     next: u64,
+}
+
+/// Which of its two lists a frame is put into or taken out of.
+type List = fn(&mut Header) -> &mut Links;
+
+const WITH_ROOM: List = |header| &mut header.with_room;
+const BY_AGE: List = |header| &mut header.by_age;
+
+/// The ends of a list of frames.
+#[derive(Clone, Copy, Debug, Default)]
+struct Ends {
+    first: u64,
+    last: u64,
+}
+
+impl Ends {
+    const EMPTY: Self = Self { first: 0, last: 0 };
+
+    /// Adds a frame at the end.
+    fn append(&mut self, frame: FrameNumber, list: List) {
+        *list(header_of(frame)) = Links { previous: self.last, next: 0 };
+        match self.last {
+            0 => self.first = frame.0,
+            last => list(header_of(FrameNumber(last))).next = frame.0,
+        }
+        self.last = frame.0;
+    }
+
+    fn remove(&mut self, frame: FrameNumber, list: List) {
+        let Links { previous, next } = *list(header_of(frame));
+        match previous {
+            0 => self.first = next,
+            previous => list(header_of(FrameNumber(previous))).next = next,
+        }
+        match next {
+            0 => self.last = previous,
+            next => list(header_of(FrameNumber(next))).previous = previous,
+        }
+    }
 }
 
 const _: () = assert!(size_of::<Header>() <= HEADER_BYTES);
@@ -79,8 +138,10 @@ pub(crate) enum StoreError {
 /// The tier.
 #[derive(Debug)]
 pub(crate) struct CompressedTier {
-    /// First frame with room, by class.
-    with_room: [u64; CLASSES],
+    /// Frames with room, by class.
+    with_room: [Ends; CLASSES],
+    /// All frames but those that are leaving, the oldest first.
+    by_age: Ends,
     statistics: TierStatistics,
     workspace: Workspace,
 }
@@ -101,7 +162,8 @@ impl CompressedTier {
     /// An empty tier.
     pub(crate) const fn new() -> Self {
         Self {
-            with_room: [0; CLASSES],
+            with_room: [Ends::EMPTY; CLASSES],
+            by_age: Ends::EMPTY,
             statistics: TierStatistics { pages: 0, frames: FrameCount::ZERO },
             workspace: Workspace { table: CompressTable::small(), output: [0; OUTPUT_BYTES] },
         }
@@ -111,33 +173,34 @@ impl CompressedTier {
         self.statistics
     }
 
-    /// Compresses a page and keeps it. `frame` is asked for another frame when the page's class has no room.
+    /// Compresses a page, whose address is `address`, and keeps it. `frame` is asked for another frame when the page's class has no
+    /// room.
     ///
     /// # Errors
     /// [`StoreError`]; nothing was kept then.
     pub(crate) fn store(
         &mut self,
+        address: u64,
         page: &[u8; FRAME_SIZE],
         frame: impl FnOnce() -> Option<Block>,
     ) -> Result<Place, StoreError> {
         let workspace = &mut self.workspace;
         let length = compress_into_with_table(page, &mut workspace.output, &mut workspace.table)
             .map_err(|_| StoreError::Incompressible)?;
-        let class = class_of(length + LENGTH_BYTES).ok_or(StoreError::Incompressible)?;
-        if self.with_room[class] == 0 {
+        let class = class_of(length + HEAD_BYTES).ok_or(StoreError::Incompressible)?;
+        if self.with_room[class].first == 0 {
             self.add_frame(class, frame().ok_or(StoreError::NoFrame)?);
         }
-        let frame = FrameNumber(self.with_room[class]);
+        let frame = FrameNumber(self.with_room[class].first);
         let header = header_of(frame);
         let index = to_usize(u64::from(header.used.trailing_ones()));
         let place = Place::new(frame, index).ok_or(StoreError::NoFrame)?;
         header.used |= 1 << index;
         if header.used.count_ones() as usize == capacity(class) {
-            self.unlink(frame);
+            self.with_room[class].remove(frame, WITH_ROOM);
         }
-        let object = object_of(place, class);
-        let (head, body) = object.split_at_mut(LENGTH_BYTES);
-        head.copy_from_slice(&u16::try_from(length).map_err(|_| StoreError::Incompressible)?.to_le_bytes());
+        let (head, body) = object_of(place, class).split_at_mut(HEAD_BYTES);
+        head.copy_from_slice(&(address << LENGTH_BITS | length as u64).to_le_bytes());
         body[..length].copy_from_slice(&self.workspace.output[..length]);
         self.statistics.pages += 1;
         Ok(place)
@@ -147,9 +210,10 @@ impl CompressedTier {
     #[must_use]
     pub(crate) fn load(&self, place: Place, page: &mut [u8; FRAME_SIZE]) -> bool {
         let object = object_of(place, header_of(place.frame()).class);
-        let (head, body) = object.split_at(LENGTH_BYTES);
-        let length = usize::from(u16::from_le_bytes([head[0], head[1]]));
-        body.get(..length).is_some_and(|bytes| matches!(decompress_into(bytes, page), Ok(FRAME_SIZE)))
+        let (length, _) = head_of(object);
+        object
+            .get(HEAD_BYTES..HEAD_BYTES + length)
+            .is_some_and(|bytes| matches!(decompress_into(bytes, page), Ok(FRAME_SIZE)))
     }
 
     /// Forgets the page kept at `place`; a frame that is empty thereby is given back.
@@ -160,46 +224,108 @@ impl CompressedTier {
         let was_full = header.used.count_ones() as usize == capacity(header.class);
         header.used &= !(1 << place.index());
         self.statistics.pages -= 1;
-        if header.used != 0 {
-            if was_full {
-                self.link(frame, header.class);
+        if header.leaving != 0 {
+            return None; // the disk still reads it
+        }
+        let (class, is_empty) = (header.class, header.used == 0);
+        if is_empty {
+            if !was_full {
+                self.with_room[class].remove(frame, WITH_ROOM);
             }
-            return None;
+            self.by_age.remove(frame, BY_AGE);
+            return Some(self.give_up(frame));
         }
-        if !was_full {
-            self.unlink(frame);
+        if was_full {
+            self.with_room[class].append(frame, WITH_ROOM);
         }
-        self.statistics.frames = self.statistics.frames.saturating_sub(FrameCount(1));
-        Some(Block::from_number(frame, BlockSize::Frame, Contents::Unknown))
+        None
+    }
+
+    /// Takes the oldest frame out of use, to be written to disk: its pages can still be loaded and dropped. Ends with
+    /// [`Self::left`] or [`Self::stay`].
+    pub(crate) fn begin_leaving(&mut self) -> Option<FrameNumber> {
+        let frame = Some(FrameNumber(self.by_age.first)).filter(|frame| frame.0 != 0)?;
+        let header = header_of(frame);
+        header.leaving = 1;
+        let (class, is_full) = (header.class, header.used.count_ones() as usize == capacity(header.class));
+        if !is_full {
+            self.with_room[class].remove(frame, WITH_ROOM);
+        }
+        self.by_age.remove(frame, BY_AGE);
+        Some(frame)
+    }
+
+    /// A leaving frame is on disk: the frame is the caller's, its pages are the tier's no more.
+    pub(crate) fn left(&mut self, frame: FrameNumber) -> Block {
+        self.statistics.pages -= u64::from(header_of(frame).used.count_ones());
+        self.give_up(frame)
+    }
+
+    /// A leaving frame could not be written: it is in use again, unless nothing is left in it.
+    pub(crate) fn stay(&mut self, frame: FrameNumber) -> Option<Block> {
+        let header = header_of(frame);
+        header.leaving = 0;
+        if header.used == 0 {
+            return Some(self.give_up(frame));
+        }
+        self.link(frame);
+        None
+    }
+
+    /// Pages in a frame, a bit each.
+    pub(crate) fn used(&self, frame: FrameNumber) -> u16 {
+        u16::try_from(header_of(frame).used).unwrap_or(0)
+    }
+
+    /// The pages in a frame: each one's place and address.
+    pub(crate) fn pages(&self, frame: FrameNumber) -> impl Iterator<Item = (Place, u64)> + use<> {
+        let (class, used) = (header_of(frame).class, header_of(frame).used);
+        (0..capacity(class)).filter(move |index| used & 1 << index != 0).filter_map(move |index| {
+            let place = Place::new(frame, index)?;
+            Some((place, head_of(object_of(place, class)).1))
+        })
+    }
+
+    /// Takes a frame back that was written to disk. Of its pages, only those in `wanted` are kept.
+    ///
+    /// # Errors
+    /// The block, when it is not a frame of the tier or has none of these pages.
+    pub(crate) fn adopt(&mut self, block: Block, wanted: u16) -> Result<FrameNumber, Block> {
+        let header = header_of(block.first());
+        let is_ours = header.class < CLASSES && header.used >> capacity(header.class.min(CLASSES - 1)) == 0;
+        header.used &= u64::from(wanted);
+        if !is_ours || header.used == 0 {
+            return Err(block);
+        }
+        header.leaving = 0;
+        self.statistics.pages += u64::from(header.used.count_ones());
+        self.statistics.frames = self.statistics.frames.saturating_add(FrameCount(1));
+        let frame = block.into_number();
+        self.link(frame);
+        Ok(frame)
     }
 
     fn add_frame(&mut self, class: usize, block: Block) {
         let frame = block.into_number();
-        *header_of(frame) = Header { class, used: 0, previous: 0, next: 0 };
-        self.link(frame, class);
+        let (with_room, by_age) = (Links::default(), Links::default());
+        *header_of(frame) = Header { class, used: 0, with_room, by_age, leaving: 0 };
+        self.link(frame);
         self.statistics.frames = self.statistics.frames.saturating_add(FrameCount(1));
     }
 
-    fn link(&mut self, frame: FrameNumber, class: usize) {
-        let first = self.with_room[class];
-        if first != 0 {
-            header_of(FrameNumber(first)).previous = frame.0;
-        }
+    /// Puts a frame into the lists where it belongs, as the youngest.
+    fn link(&mut self, frame: FrameNumber) {
         let header = header_of(frame);
-        (header.previous, header.next) = (0, first);
-        self.with_room[class] = frame.0;
+        let (class, is_full) = (header.class, header.used.count_ones() as usize == capacity(header.class));
+        if !is_full {
+            self.with_room[class].append(frame, WITH_ROOM);
+        }
+        self.by_age.append(frame, BY_AGE);
     }
 
-    fn unlink(&mut self, frame: FrameNumber) {
-        let Header { class, previous, next, .. } = *header_of(frame);
-        if previous == 0 {
-            self.with_room[class] = next;
-        } else {
-            header_of(FrameNumber(previous)).next = next;
-        }
-        if next != 0 {
-            header_of(FrameNumber(next)).previous = previous;
-        }
+    fn give_up(&mut self, frame: FrameNumber) -> Block {
+        self.statistics.frames = self.statistics.frames.saturating_sub(FrameCount(1));
+        Block::from_number(frame, BlockSize::Frame, Contents::Unknown)
     }
 }
 
@@ -217,6 +343,12 @@ const fn object_bytes(class: usize) -> usize {
 fn class_of(bytes: usize) -> Option<usize> {
     let fit = ((FRAME_SIZE - HEADER_BYTES) / bytes).min(MOST);
     fit.checked_sub(FEWEST)
+}
+
+/// Length and page of an object.
+fn head_of(object: &[u8]) -> (usize, u64) {
+    let head = object.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
+    (to_usize(head & ((1 << LENGTH_BITS) - 1)), head >> LENGTH_BITS)
 }
 
 fn header_of(frame: FrameNumber) -> &'static mut Header {

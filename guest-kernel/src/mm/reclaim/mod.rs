@@ -1,35 +1,51 @@
 //! Reclaim: pages that are not in use make room, and come back when they are touched.
 //!
 //! A hand goes round the pages of all regions. Each page it comes to is asked whether it was accessed since the last visit, and the
-//! policy ([`aerostat_reclaim_policy`]) decides: keep, or evict. Evicted pages go to the [`compressed`] tier, unless they are one word over and over; a page
-//! that does not compress stays where it is. A touch of an evicted page faults and brings it back ([`restore`]).
+//! policy ([`aerostat_reclaim_policy`]) decides: keep, or evict. A page that is one word over and over is kept nowhere; one that
+//! compresses goes to the [`compressed`] tier; the others, and the oldest of that tier, go to disk ([`swap_disk`]), where the guest
+//! has one. A touch of an evicted page faults and brings it back ([`restore`]).
 //!
-//! Reclaim is off until [`start`]: a page that was evicted has no frame set aside to come back to, and with no disk behind the
-//! compressed tier, a guest whose data stops compressing while its host is out of memory can only end. Who asks for that knows it.
+//! Reclaim is off until the guest has swap ([`start`]). Then promises may exceed memory by what swap can hold, and no further, so a
+//! page that was promised can always be had by evicting others.
 //!
 //! Work is done in small batches, each under the locks of reclaim and of the address space: at most [`BATCH`] evictions and one
-//! TLB flush. Nothing here waits, and the way out of memory allocates nothing but single frames for the tier, out of what is kept
-//! for the kernel. Lock order: reclaim before the address space before the frame allocator.
+//! TLB flush. The way out of memory allocates nothing but single frames for the tier, out of what is kept for it; waiting for the
+//! disk is done with no lock held. Lock order: reclaim before the address space before the frame allocator.
 #![allow(unsafe_code, reason = "copies the contents of frames")]
 
+#[cfg(target_os = "none")]
+pub(crate) mod background;
 pub(crate) mod compressed;
+pub(crate) mod disk;
+pub(crate) mod restore;
+pub(crate) mod slot_map;
+pub(crate) mod start;
+mod swap_disk;
 pub(crate) mod swap_entry;
 
-use aerostat_abi::units::{FRAME_BYTES, FRAME_SIZE, FrameCount, HUGE_FRAMES, to_usize};
-use aerostat_reclaim_policy::{Arrival, Name, Pass, Policy, Refault, Seen, Selected, Verdict};
+use core::ops::Range;
+
+use aerostat_abi::units::{FRAME_BYTES, FRAME_SIZE, FrameCount, FrameNumber, HUGE_FRAMES, to_usize};
+use aerostat_reclaim_policy::{Pass, Policy, Seen, Selected, Verdict};
 
 use self::compressed::{CompressedTier, StoreError, TierStatistics};
+use self::restore::ReadAhead;
+use self::slot_map::{Kept, SlotNumber};
+use self::swap_disk::{DiskStatistics, Finished, Leaver, SwapDisk};
 use self::swap_entry::{Stored, SwapEntry};
 use super::block::{Block, BlockSize};
 use super::frame_allocator::Purpose;
-use super::page_table::{PageState, Slot};
+use super::page_table::Slot;
 use super::{FRAMES, SPACE, Space};
+use crate::cpu;
 use crate::sync::SpinLock;
 
 /// Evictions in one batch, and so behind one TLB flush.
 const BATCH: usize = 32;
 /// Pages that one batch may visit.
 const VISITS: usize = 256;
+/// Frames of the tier beyond its bound, on their way to disk at the latest then.
+const TIER_SLACK: FrameCount = FrameCount(2 * BATCH as u64);
 /// After so many rounds of the hand without a single eviction, huge pages that are in use are split: part of them may be cold.
 const PATIENT_ROUNDS: u32 = 2;
 
@@ -40,6 +56,10 @@ pub(crate) static RECLAIMER: SpinLock<Reclaimer> = SpinLock::new(Reclaimer::new(
 pub(crate) struct ReclaimStatistics {
     /// Pages in the compressed tier, and the frames they occupy.
     pub(crate) tier: TierStatistics,
+    /// The disk.
+    pub(crate) disk: DiskStatistics,
+    /// Pages on disk.
+    pub(crate) pages_on_disk: u64,
     /// Pages that are one word over and over and occupy nothing.
     pub(crate) filled_pages: u64,
     /// Pages evicted since boot.
@@ -48,14 +68,14 @@ pub(crate) struct ReclaimStatistics {
     pub(crate) restores: u64,
     /// Of those, pages that were evicted shortly before: memory is too small for what goes on.
     pub(crate) refaults: u64,
-    /// Pages that stayed because they don't compress.
+    /// Pages that were found not to compress.
     pub(crate) incompressible: u64,
 }
 
 impl ReclaimStatistics {
     /// Pages that are somewhere else than in memory.
     pub(crate) fn evicted_pages(&self) -> FrameCount {
-        FrameCount(self.tier.pages + self.filled_pages)
+        FrameCount(self.tier.pages + self.filled_pages + self.pages_on_disk)
     }
 }
 
@@ -66,6 +86,10 @@ pub(crate) struct Reclaimer {
     /// `None` while reclaim is off.
     policy: Option<Selected>,
     tier: CompressedTier,
+    /// Frames that the tier may have before its oldest go to disk.
+    tier_bound: FrameCount,
+    swap_disk: Option<SwapDisk>,
+    read_ahead: ReadAhead,
     statistics: ReclaimStatistics,
     rounds_in_vain: u32,
     /// What the hand came to since it last began, and pages in memory as the round before has found.
@@ -76,11 +100,12 @@ pub(crate) struct Reclaimer {
 /// The figures now.
 pub(crate) fn statistics() -> ReclaimStatistics {
     let reclaimer = RECLAIMER.lock();
-    ReclaimStatistics { tier: reclaimer.tier.statistics(), ..reclaimer.statistics }
+    let disk = reclaimer.swap_disk.as_ref().map_or_else(DiskStatistics::default, SwapDisk::statistics);
+    ReclaimStatistics { tier: reclaimer.tier.statistics(), disk, ..reclaimer.statistics }
 }
 
 /// Evicts pages until `wanted` frames more are free, or nothing cold is left; says how many frames became free. None do while reclaim
-/// is off.
+/// is off. Waits for the disk if need be, unless the caller can't wait.
 pub(crate) fn reclaim(wanted: FrameCount) -> FrameCount {
     if RECLAIMER.lock().policy.is_none() {
         return FrameCount::ZERO;
@@ -90,23 +115,51 @@ pub(crate) fn reclaim(wanted: FrameCount) -> FrameCount {
     loop {
         let batch = RECLAIMER.lock().run_batch();
         let freed = FRAMES.lock().statistics().free.saturating_sub(before);
+        if freed >= wanted {
+            return freed;
+        }
         rounds += u32::from(batch.ended_round);
         // So many rounds give every page its chance, and huge ones are split meanwhile; after that there is nothing to be had.
-        if freed >= wanted || rounds > Selected::PASSES + PATIENT_ROUNDS || batch.is_empty {
-            return freed;
+        let is_vain = rounds > Selected::PASSES + PATIENT_ROUNDS || batch.is_empty;
+        let is_enough = freed.0 + batch.leaving as u64 >= wanted.0;
+        if (is_vain || is_enough || batch.is_disk_busy) && !wait_for_disk() {
+            return FRAMES.lock().statistics().free.saturating_sub(before);
         }
     }
 }
 
-/// Forgets everything: each test machine begins without evicted pages, and evicts none unless its test is about that.
-#[cfg(test)]
-pub(crate) fn restart(is_enabled: bool) {
-    *RECLAIMER.lock() = Reclaimer { policy: is_enabled.then(|| Name::default().policy()), ..Reclaimer::new() };
+/// Lets the disk take what is on its way out, and waits until something has arrived there; `false` when nothing is on its way, or
+/// the caller can't wait.
+fn wait_for_disk() -> bool {
+    let (disk, ticket) = {
+        let mut reclaimer = RECLAIMER.lock();
+        reclaimer.settle();
+        let Some(swap) = &mut reclaimer.swap_disk else { return false };
+        swap.submit();
+        let Some(ticket) = swap.a_write() else {
+            reclaimer.keep_staged();
+            return false;
+        };
+        (swap.disk, ticket)
+    };
+    if cpu::is_masked() {
+        return false;
+    }
+    disk.wait(ticket);
+    RECLAIMER.lock().settle();
+    true
 }
 
-/// Switches reclaim on, with this policy; to be called before memory runs short.
-pub(crate) fn start(policy: Name) {
-    RECLAIMER.lock().policy = Some(policy.policy());
+/// Has frames made free in the background, if anybody does that.
+pub(crate) fn wake() {
+    #[cfg(target_os = "none")]
+    background::wake();
+}
+
+/// Forgets everything: each test machine begins without swap.
+#[cfg(test)]
+pub(crate) fn restart() {
+    *RECLAIMER.lock() = Reclaimer::new();
 }
 
 /// What one batch came to.
@@ -115,6 +168,10 @@ struct BatchResult {
     ended_round: bool,
     /// There is no region to look at.
     is_empty: bool,
+    /// The disk can take no more for now.
+    is_disk_busy: bool,
+    /// Frames on their way to the disk.
+    leaving: usize,
 }
 
 impl Reclaimer {
@@ -123,8 +180,13 @@ impl Reclaimer {
             hand: 0,
             policy: None,
             tier: CompressedTier::new(),
+            tier_bound: FrameCount(u64::MAX),
+            swap_disk: None,
+            read_ahead: ReadAhead::new(),
             statistics: ReclaimStatistics {
                 tier: TierStatistics { pages: 0, frames: FrameCount::ZERO },
+                disk: DiskStatistics { slots: 0, used_slots: 0, writes: 0, reads: 0, errors: 0 },
+                pages_on_disk: 0,
                 filled_pages: 0,
                 evictions: 0,
                 restores: 0,
@@ -139,14 +201,23 @@ impl Reclaimer {
 
     /// Visits pages from the hand on, within one slot, and evicts what the policy gives up.
     fn run_batch(&mut self) -> BatchResult {
+        self.settle();
+        self.shrink_tier();
+        let tier_is_full = self.tier.statistics().frames > self.tier_bound.saturating_add(TIER_SLACK);
+        let is_disk_busy = self.swap_disk.as_mut().is_some_and(|swap| tier_is_full || !swap.make_room());
+        let result = if is_disk_busy { BatchResult::default() } else { self.turn_hand() };
+        BatchResult { is_disk_busy, leaving: self.swap_disk.as_ref().map_or(0, SwapDisk::leaving), ..result }
+    }
+
+    fn turn_hand(&mut self) -> BatchResult {
         let mut space = SPACE.lock();
         let Some((at, end)) = space.regions.next_slot(self.hand) else {
             if self.hand == 0 {
-                return BatchResult { ended_round: true, is_empty: true };
+                return BatchResult { ended_round: true, is_empty: true, ..BatchResult::default() };
             }
             self.hand = 0;
             self.end_round();
-            return BatchResult { ended_round: true, is_empty: false };
+            return BatchResult { ended_round: true, ..BatchResult::default() };
         };
         self.hand = match space.tables().map_or(Slot::Empty, |tables| tables.slot(at)) {
             Slot::Empty => end,
@@ -164,7 +235,7 @@ impl Reclaimer {
     }
 
     fn policy(&mut self) -> &mut Selected {
-        self.policy.get_or_insert_with(|| Name::default().policy())
+        self.policy.as_mut().expect("nothing is evicted before reclaim has started")
     }
 
     /// Pages that the last round found in memory.
@@ -187,23 +258,20 @@ impl Reclaimer {
             });
         self.round.visited += HUGE_FRAMES;
         if was_accessed {
-            crate::cpu::flush_tlb();
+            cpu::flush_tlb();
         }
         if !is_cold && self.rounds_in_vain < PATIENT_ROUNDS {
             return end;
         }
-        let table = FRAMES.lock().allocate(BlockSize::Frame, Purpose::Kernel);
-        match table.map(|table| tables.split(at, table)) {
-            Some(Ok(())) => {
-                crate::cpu::flush_tlb();
-                at // again, page by page
-            }
-            Some(Err(table)) => {
-                FRAMES.lock().free(table);
-                end
-            }
-            None => end,
+        // Every slot of a region is promised a table.
+        let Some(table) = FRAMES.lock().allocate(BlockSize::Frame, Purpose::PromisedReserve) else { return end };
+        if let Err(table) = tables.split(at, table) {
+            FRAMES.lock().free_promised(table);
+            return end;
         }
+        space.regions.draw(at, FrameCount(1));
+        cpu::flush_tlb();
+        at // again, page by page
     }
 
     fn visit_pages(&mut self, space: &mut Space, at: u64, end: u64) -> u64 {
@@ -226,7 +294,7 @@ impl Reclaimer {
             page += FRAME_BYTES;
         }
         if is_stale {
-            crate::cpu::flush_tlb();
+            cpu::flush_tlb();
         }
         for &victim in &victims[..count] {
             self.evict(space, victim);
@@ -237,29 +305,124 @@ impl Reclaimer {
     /// Moves a page, whose translation is revoked and flushed, out of memory; or lets it stay.
     fn evict(&mut self, space: &mut Space, page: u64) {
         let Some(tables) = space.tables_mut() else { return };
-        let Some((frame, standing)) = tables.revoked_frame(page) else { return };
-        let contents = page_at(frame);
+        let Some(revoked) = tables.revoked_page(page) else { return };
+        let contents = page_at(revoked.frame);
         let stored = match filled_with(contents) {
             Some(pattern) => Ok(Stored::Filled(pattern)),
+            None if revoked.is_incompressible => Err(StoreError::Incompressible),
             None => self
                 .tier
-                .store(contents, || FRAMES.lock().allocate(BlockSize::Frame, Purpose::Kernel))
+                .store(page, contents, || FRAMES.lock().allocate(BlockSize::Frame, Purpose::Tier))
                 .map(Stored::Compressed),
         };
-        let stored = match stored {
-            Ok(stored) => stored,
-            Err(error) => {
-                self.statistics.incompressible += u64::from(error == StoreError::Incompressible);
-                tables.reinstate(page, standing);
-                return;
+        match stored {
+            Ok(stored) => {
+                self.round.evicted += 1;
+                self.statistics.filled_pages += u64::from(matches!(stored, Stored::Filled(_)));
+                self.replace(space, page, stored);
             }
-        };
+            Err(error) => {
+                if error == StoreError::Incompressible && !revoked.is_incompressible {
+                    self.statistics.incompressible += 1;
+                    tables.note_incompressible(page);
+                }
+                match self.swap_disk.as_mut().filter(|swap| swap.has_room()) {
+                    Some(swap) => {
+                        swap.stage(Leaver::Page(page), revoked.frame);
+                        self.round.evicted += 1;
+                    }
+                    None => tables.reinstate(page),
+                }
+            }
+        }
+    }
+
+    /// Notes where a revoked page's contents are now, and frees its frame.
+    fn replace(&mut self, space: &mut Space, page: u64, stored: Stored) {
+        let Some(tables) = space.tables_mut() else { return };
+        let Some(revoked) = tables.revoked_page(page) else { return };
         self.statistics.evictions += 1;
-        self.statistics.filled_pages += u64::from(matches!(stored, Stored::Filled(_)));
-        self.round.evicted += 1;
-        let entry = SwapEntry { stored, standing, count: self.eviction_count() };
+        let entry = SwapEntry { stored, standing: revoked.standing, count: self.eviction_count() };
         if let Some(block) = tables.replace_revoked(page, entry) {
-            FRAMES.lock().free(block);
+            space.regions.restore_promise(page, FrameCount(1));
+            FRAMES.lock().free_promised(block);
+        }
+    }
+
+    /// Frames of the tier beyond its bound are on their way to disk, or will be.
+    fn shrink_tier(&mut self) {
+        let Some(swap) = &mut self.swap_disk else { return };
+        let mut surplus = self.tier.statistics().frames.saturating_sub(self.tier_bound).0;
+        surplus = surplus.saturating_sub(swap.leaving() as u64).min(BATCH as u64);
+        while surplus > 0 && swap.has_room() {
+            let Some(frame) = self.tier.begin_leaving() else { return };
+            swap.stage(Leaver::TierFrame, frame);
+            surplus -= 1;
+        }
+    }
+
+    /// Carries out what the disk has finished.
+    fn settle(&mut self) {
+        if !self.swap_disk.as_ref().is_some_and(SwapDisk::is_writing) {
+            return;
+        }
+        let mut space = SPACE.lock();
+        while let Some(finished) = self.swap_disk.as_mut().and_then(SwapDisk::next_finished) {
+            self.finish(&mut space, &finished);
+        }
+    }
+
+    /// What is staged stays: the disk has no slot for it.
+    fn keep_staged(&mut self) {
+        let mut space = SPACE.lock();
+        while let Some(finished) = self.swap_disk.as_mut().and_then(SwapDisk::unstage) {
+            self.finish(&mut space, &finished);
+        }
+    }
+
+    /// A frame is on disk, or, with no slot, it could not be written.
+    fn finish(&mut self, space: &mut Space, finished: &Finished) {
+        match (finished.leaver, finished.slot) {
+            (Leaver::Nobody, _) => {}
+            (Leaver::Page(page), None) => {
+                if let Some(tables) = space.tables_mut() {
+                    tables.reinstate(page);
+                }
+            }
+            (Leaver::Page(page), Some(slot)) => {
+                self.keep_in_slot(slot, Kept::Page);
+                self.statistics.pages_on_disk += 1;
+                self.replace(space, page, Stored::OnDisk(slot));
+            }
+            (Leaver::TierFrame, None) => {
+                let emptied = self.tier.stay(finished.frame);
+                free_tier_frame(emptied);
+            }
+            (Leaver::TierFrame, Some(slot)) => self.tier_frame_left(space, finished.frame, slot),
+        }
+    }
+
+    /// A frame of the tier is on disk: its pages are found there from now on.
+    fn tier_frame_left(&mut self, space: &mut Space, frame: FrameNumber, slot: SlotNumber) {
+        let pages = self.tier.used(frame);
+        match (&mut self.swap_disk, space.tables_mut()) {
+            (Some(swap), Some(tables)) if pages != 0 => {
+                swap.keep(slot, Kept::TierFrame(pages));
+                for (place, page) in self.tier.pages(frame) {
+                    let index = u8::try_from(place.index()).unwrap_or(u8::MAX);
+                    tables.move_swapped(page, Stored::Compressed(place), Stored::CompressedOnDisk(slot, index));
+                }
+            }
+            (Some(swap), _) => swap.slots.give_back(slot),
+            (None, _) => {}
+        }
+        self.statistics.pages_on_disk += u64::from(pages.count_ones());
+        free_tier_frame(Some(self.tier.left(frame)));
+    }
+
+    fn keep_in_slot(&mut self, slot: SlotNumber, kept: Kept) {
+        if let Some(swap) = &mut self.swap_disk {
+            swap.keep(slot, kept);
         }
     }
 
@@ -267,52 +430,35 @@ impl Reclaimer {
         u32::try_from(self.statistics.evictions & ((1 << 20) - 1)).unwrap_or(0)
     }
 
-    /// Forgets where an evicted page was.
-    pub(crate) fn forget(&mut self, entry: SwapEntry) {
-        match entry.stored {
-            Stored::Filled(_) => self.statistics.filled_pages -= 1,
-            Stored::Compressed(place) => {
-                if let Some(frame) = self.tier.drop_page(place) {
-                    FRAMES.lock().free(frame);
-                }
-            }
+    /// Pages of `pages` that are on their way to the disk are not to be touched when they arrive: their region is gone.
+    pub(crate) fn cancel(&mut self, pages: &Range<u64>) {
+        if let Some(swap) = &mut self.swap_disk {
+            swap.cancel(pages);
         }
     }
 
-    /// Fills `block` with the page's contents and maps it. The block comes back when the page is not evicted (any more).
-    fn restore(&mut self, page: u64, mut block: Block) -> Result<(), Block> {
-        let mut space = SPACE.lock();
-        let Some(tables) = space.tables_mut() else { return Err(block) };
-        let PageState::Swapped(entry) = tables.page_state(page) else { return Err(block) };
-        let contents = page_in(&mut block);
-        match entry.stored {
-            Stored::Filled(pattern) => {
-                for word in contents.as_chunks_mut().0 {
-                    *word = pattern.to_le_bytes();
-                }
+    /// Forgets where an evicted page was.
+    pub(crate) fn forget(&mut self, entry: SwapEntry) {
+        match (entry.stored, &mut self.swap_disk) {
+            (Stored::Filled(_), _) => self.statistics.filled_pages -= 1,
+            (Stored::Compressed(place), _) => free_tier_frame(self.tier.drop_page(place)),
+            (Stored::OnDisk(slot), Some(swap)) => {
+                self.statistics.pages_on_disk -= 1;
+                swap.slots.drop_page(slot);
             }
-            Stored::Compressed(place) => {
-                assert!(self.tier.load(place, contents), "a page in the compressed tier was overwritten");
+            (Stored::CompressedOnDisk(slot, index), Some(swap)) => {
+                self.statistics.pages_on_disk -= 1;
+                swap.slots.drop_tier_page(slot, usize::from(index));
             }
+            (Stored::OnDisk(_) | Stored::CompressedOnDisk(..), None) => {}
         }
-        let distance = entry.distance(self.eviction_count());
-        let resident = self.resident_pages();
-        self.statistics.restores += 1;
-        self.statistics.refaults += u64::from(distance < resident / 2);
-        let refault = Refault { distance, resident, standing: entry.standing };
-        let standing = self.policy().arrived(Arrival::Refault(refault));
-        tables.restore(page, block, standing);
-        self.forget(entry);
-        Ok(())
     }
 }
 
-/// Brings the evicted page at `page` back into `block`.
-///
-/// # Errors
-/// The block, unused, when the page is not evicted (any more).
-pub(crate) fn restore(page: u64, block: Block) -> Result<(), Block> {
-    RECLAIMER.lock().restore(page, block)
+fn free_tier_frame(block: Option<Block>) {
+    if let Some(block) = block {
+        FRAMES.lock().free_of_tier(block);
+    }
 }
 
 /// The word that the page consists of, if it is one over and over.
@@ -322,7 +468,7 @@ fn filled_with(page: &[u8; FRAME_SIZE]) -> Option<u32> {
     words.iter().all(|word| *word == first).then_some(u32::from_le_bytes(first))
 }
 
-fn page_at(frame: aerostat_abi::units::FrameNumber) -> &'static [u8; FRAME_SIZE] {
+fn page_at(frame: FrameNumber) -> &'static [u8; FRAME_SIZE] {
     let pointer = core::ptr::with_exposed_provenance::<[u8; FRAME_SIZE]>(to_usize(frame.address()));
     // SAFETY: the frame's translation is revoked and flushed, so nobody writes to it while the locks are held; the identity map
     // reaches it.
@@ -335,5 +481,7 @@ fn page_in(block: &mut Block) -> &mut [u8; FRAME_SIZE] {
     unsafe { &mut *pointer }
 }
 
+#[cfg(test)]
+mod disk_tests;
 #[cfg(test)]
 mod tests;

@@ -2,26 +2,30 @@
 //!
 //! | bits   | field                                                                                |
 //! |--------|--------------------------------------------------------------------------------------|
-//! | 0      | 0: not present                                                                       |
-//! | 1..3   | 0: so an entry whose translation was merely revoked (writable, user) looks different |
-//! | 3..5   | kind: 1 filled, 2 compressed                                                         |
-//! | 5..12  | the page's standing with the policy when it was evicted                              |
-//! | 12..44 | filled: the 32-bit pattern · compressed: [`Place`]                                   |
-//! | 44..64 | when it was evicted: the low 20 bits of the eviction count                           |
+//! | 0..3   | 0: not present, and different from a translation that was merely revoked              |
+//! | 3..6   | kind: 1 filled, 2 compressed, 3 on disk, 4 compressed and on disk                    |
+//! | 6..13  | the page's standing with the policy when it was evicted                              |
+//! | 13..45 | filled: the 32-bit pattern · compressed: [`Place`] · on disk: [`SlotNumber`]; compressed and on disk: the slot, and the page's number in it in the low four bits |
+//! | 45..64 | when it was evicted: the low 19 bits of half the eviction count                      |
 
 use aerostat_reclaim_policy::Standing;
 
 use super::compressed::Place;
+use super::slot_map::SlotNumber;
 
 const KIND_SHIFT: u32 = 3;
-const KIND_MASK: u64 = 0b11;
+const KIND_MASK: u64 = 0b111;
 const FILLED: u64 = 1;
 const COMPRESSED: u64 = 2;
-const STANDING_SHIFT: u32 = 5;
-const PAYLOAD_SHIFT: u32 = 12;
+const ON_DISK: u64 = 3;
+const COMPRESSED_ON_DISK: u64 = 4;
+const STANDING_SHIFT: u32 = 6;
+const PAYLOAD_SHIFT: u32 = 13;
 const PAYLOAD_MASK: u64 = 0xffff_ffff;
-const COUNT_SHIFT: u32 = 44;
-const COUNT_MASK: u64 = (1 << 20) - 1;
+const INDEX_BITS: u32 = 4;
+const COUNT_SHIFT: u32 = 45;
+/// Half the eviction count fits 19 bits.
+const COUNT_MASK: u64 = (1 << 20) - 2;
 /// Bits of a standing that there is room for, here and in the entry of a mapped page.
 pub(crate) const STANDING_BITS: u32 = 7;
 pub(crate) const STANDING_MASK: u8 = (1 << STANDING_BITS) - 1;
@@ -35,6 +39,10 @@ pub(crate) enum Stored {
     Filled(u32),
     /// In the compressed tier.
     Compressed(Place),
+    /// On disk, as it was.
+    OnDisk(SlotNumber),
+    /// On disk, in a frame of the compressed tier: slot and number of the page in it.
+    CompressedOnDisk(SlotNumber, u8),
 }
 
 /// A page that was evicted.
@@ -43,7 +51,7 @@ pub(crate) struct SwapEntry {
     pub(crate) stored: Stored,
     /// What the policy thought of it last.
     pub(crate) standing: Standing,
-    /// The eviction's number, modulo 2^20: the distance of a refault follows from it.
+    /// The eviction's number, even and modulo 2^20: the distance of a refault follows from it.
     pub(crate) count: u32,
 }
 
@@ -53,11 +61,13 @@ impl SwapEntry {
         let (kind, payload) = match self.stored {
             Stored::Filled(pattern) => (FILLED, pattern),
             Stored::Compressed(place) => (COMPRESSED, place.0),
+            Stored::OnDisk(slot) => (ON_DISK, slot.0),
+            Stored::CompressedOnDisk(slot, index) => (COMPRESSED_ON_DISK, slot.0 << INDEX_BITS | u32::from(index)),
         };
         kind << KIND_SHIFT
             | u64::from(self.standing.0 & STANDING_MASK) << STANDING_SHIFT
             | u64::from(payload) << PAYLOAD_SHIFT
-            | (u64::from(self.count) & COUNT_MASK) << COUNT_SHIFT
+            | (u64::from(self.count) & COUNT_MASK) >> 1 << COUNT_SHIFT
     }
 
     /// What a page table entry's value says; `None` when it is empty or a mapping.
@@ -69,28 +79,39 @@ impl SwapEntry {
         let stored = match value >> KIND_SHIFT & KIND_MASK {
             FILLED => Stored::Filled(payload),
             COMPRESSED => Stored::Compressed(Place(payload)),
+            ON_DISK => Stored::OnDisk(SlotNumber(payload)),
+            COMPRESSED_ON_DISK => {
+                let index = u8::try_from(payload & ((1 << INDEX_BITS) - 1)).ok()?;
+                Stored::CompressedOnDisk(SlotNumber(payload >> INDEX_BITS), index)
+            }
             _ => return None,
         };
         let standing = Standing(u8::try_from(value >> STANDING_SHIFT & u64::from(STANDING_MASK)).ok()?);
-        Some(Self { stored, standing, count: u32::try_from(value >> COUNT_SHIFT & COUNT_MASK).ok()? })
+        Some(Self { stored, standing, count: u32::try_from(value >> COUNT_SHIFT << 1).ok()? })
     }
 
     /// Evictions since this one, where `now` is the eviction count.
     pub(crate) fn distance(self, now: u32) -> u64 {
-        (u64::from(now).wrapping_sub(u64::from(self.count))) & COUNT_MASK
+        u64::from(now).wrapping_sub(u64::from(self.count)) & COUNT_MASK
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Place, STANDING_MASK, Standing, Stored, SwapEntry};
+    use super::{Place, STANDING_MASK, SlotNumber, Standing, Stored, SwapEntry};
     use proptest::{prop_assert_eq, proptest};
 
     proptest! {
         #[test]
-        fn entries_survive_a_round_trip(payload: u32, standing in 0..=STANDING_MASK, count in 0_u32..1 << 20, is_filled: bool) {
-            let stored = if is_filled { Stored::Filled(payload) } else { Stored::Compressed(Place(payload)) };
-            let entry = SwapEntry { stored, standing: Standing(standing), count };
+        fn entries_survive_a_round_trip(payload: u32, standing in 0..=STANDING_MASK, count in 0_u32..1 << 19, kind in 0..4) {
+            let slot = SlotNumber(payload >> 8);
+            let stored = match kind {
+                0 => Stored::Filled(payload),
+                1 => Stored::Compressed(Place(payload)),
+                2 => Stored::OnDisk(slot),
+                _ => Stored::CompressedOnDisk(slot, u8::try_from(payload % 16).unwrap()),
+            };
+            let entry = SwapEntry { stored, standing: Standing(standing), count: 2 * count };
             prop_assert_eq!(SwapEntry::decode(entry.encode()), Some(entry));
         }
     }
@@ -105,6 +126,6 @@ mod tests {
     #[test]
     fn distances_survive_the_counter_turning_over() {
         let entry = SwapEntry { stored: Stored::Filled(0), standing: Standing(0), count: (1 << 20) - 2 };
-        assert_eq!(entry.distance(3), 5);
+        assert_eq!(entry.distance(4), 6);
     }
 }

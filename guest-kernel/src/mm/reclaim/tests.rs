@@ -5,12 +5,14 @@
 use std::collections::BTreeMap;
 
 use aerostat_abi::units::{FRAME_BYTES, FRAME_SIZE, FrameCount, HUGE_BYTES, HUGE_FRAMES};
+use aerostat_reclaim_policy::Name;
 use proptest::collection::vec;
 use proptest::prelude::{Strategy, any};
 use proptest::test_runner::Config as ProptestConfig;
 use proptest::{prop_assert_eq, prop_oneof, proptest};
 
-use super::{compressed::CompressedTier, filled_with, reclaim, restart, statistics};
+use super::start::{Swap, start};
+use super::{compressed::CompressedTier, filled_with, reclaim, statistics};
 use crate::layout::APP_REGIONS;
 use crate::mm::testing::TestMachine;
 use crate::mm::{Block, BlockSize, FRAMES, Purpose, map_region, unmap_region, validate};
@@ -19,7 +21,8 @@ const EVERYTHING: FrameCount = FrameCount(1 << 20);
 
 fn machine(huge_frames: u64) -> TestMachine {
     let machine = TestMachine::start(huge_frames);
-    restart(true);
+    let total = FrameCount(huge_frames * HUGE_FRAMES);
+    start(Swap { policy: Name::default(), compressed: total, disk: None }, total);
     machine
 }
 
@@ -147,8 +150,8 @@ proptest! {
             match step {
                 Step::Store { noise, seed } => {
                     let page = noisy_page(noise, seed);
-                    let frame = || FRAMES.lock().allocate(BlockSize::Frame, Purpose::Kernel);
-                    if let Ok(place) = tier.store(&page, frame) {
+                    let frame = || FRAMES.lock().allocate(BlockSize::Frame, Purpose::Tier);
+                    if let Ok(place) = tier.store(0x1000 * number as u64, &page, frame) {
                         kept.insert(number, (place, page));
                     }
                 }
@@ -206,6 +209,6 @@ proptest! {
 
 fn give_back(frame: Option<Block>) {
     if let Some(frame) = frame {
-        FRAMES.lock().free(frame);
+        FRAMES.lock().free_of_tier(frame);
     }
 }

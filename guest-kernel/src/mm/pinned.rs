@@ -1,0 +1,49 @@
+//! Memory of the kernel that is mapped as a whole when it is made and never leaves: stacks, and books too large for the heap.
+#![allow(unsafe_code, reason = "makes slices out of freshly mapped memory")]
+
+use core::ops::Range;
+
+use aerostat_abi::units::{FRAME_BYTES, FrameCount, to_usize};
+
+use super::carve::Carver;
+use super::{BlockSize, FRAMES, OutOfMemory, Purpose, SPACE, ladder, zero};
+use crate::layout::BOOKS;
+
+/// Maps the pages of `range` that are not mapped yet, zeroed, out of `promise`, of which the rest stays the caller's.
+///
+/// # Errors
+/// [`OutOfMemory`]; what was mapped until then stays, and serves the next attempt.
+pub(crate) fn map(range: Range<u64>, promise: &mut FrameCount) -> Result<(), OutOfMemory> {
+    for page in range.step_by(to_usize(FRAME_BYTES)) {
+        if SPACE.lock().tables().is_some_and(|tables| tables.is_mapped(page)) {
+            continue;
+        }
+        let block = ladder::frame_for_fault(Purpose::Promised)?;
+        *promise = promise.saturating_sub(FrameCount(1));
+        zero(&block);
+        let mut table = |_| FRAMES.lock().allocate(BlockSize::Frame, Purpose::Kernel);
+        let mut space = SPACE.lock();
+        let result = space.tables_mut().map(|tables| tables.map_page(page, block, &mut table));
+        if let Some(Err(block)) = result {
+            FRAMES.lock().free(block);
+            return Err(OutOfMemory);
+        }
+    }
+    Ok(())
+}
+
+/// Zeroed memory of `words` words for books whose size shows only after the boot; to be called once.
+///
+/// # Errors
+/// [`OutOfMemory`].
+pub(crate) fn books(words: usize) -> Result<Carver, OutOfMemory> {
+    let bytes = (words as u64 * 8).next_multiple_of(FRAME_BYTES);
+    let mut promise = FrameCount::from_bytes_ceil(bytes);
+    ladder::promise(promise)?;
+    let mapped = map(BOOKS..BOOKS + bytes, &mut promise);
+    FRAMES.lock().end_promise(promise);
+    mapped?;
+    let pointer = core::ptr::with_exposed_provenance_mut::<u64>(to_usize(BOOKS));
+    // SAFETY: just mapped and zeroed, for this one caller, and never unmapped.
+    Ok(Carver::new(unsafe { core::slice::from_raw_parts_mut(pointer, words) }))
+}

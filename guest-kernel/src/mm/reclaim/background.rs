@@ -1,0 +1,41 @@
+//! The reclaimer's thread: makes frames free before somebody has to wait for them.
+
+use core::sync::atomic::{AtomicBool, Ordering};
+
+use aerostat_abi::units::FrameCount;
+
+use super::reclaim;
+use crate::config::VAIN_RECLAIM_PAUSE_NS;
+use crate::mm::FRAMES;
+use crate::thread::{self, Event, Priority, SpawnError};
+use crate::time::Instant;
+
+static WAKE: Event = Event::new();
+/// The thread has been woken and not looked yet.
+static IS_WOKEN: AtomicBool = AtomicBool::new(false);
+
+/// Starts the thread.
+///
+/// # Errors
+/// [`SpawnError`].
+pub(crate) fn start() -> Result<(), SpawnError> {
+    thread::spawn_entry("reclaim", Priority::Kernel, run, 0).map(drop)
+}
+
+/// Free frames have become few.
+pub(super) fn wake() {
+    if !IS_WOKEN.swap(true, Ordering::Relaxed) {
+        WAKE.signal();
+    }
+}
+
+extern "C" fn run(_: u64) {
+    loop {
+        WAKE.wait(None);
+        let missing = FRAMES.lock().missing_to_high();
+        if missing > FrameCount::ZERO && reclaim(missing) == FrameCount::ZERO {
+            thread::sleep_until(Instant::now().after(VAIN_RECLAIM_PAUSE_NS));
+        }
+        IS_WOKEN.store(false, Ordering::Relaxed);
+    }
+}

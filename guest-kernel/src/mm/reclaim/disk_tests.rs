@@ -1,0 +1,396 @@
+//! The disk tier on a machine of ordinary memory, with a disk that takes its time and fails on request.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Mutex;
+
+use aerostat_abi::units::{FRAME_BYTES, FRAME_SIZE, FrameCount, FrameNumber, HUGE_FRAMES, to_usize};
+use aerostat_reclaim_policy::Name;
+use proptest::collection::vec;
+use proptest::prelude::any;
+use proptest::test_runner::Config as ProptestConfig;
+use proptest::{prop_assert_eq, proptest};
+
+use super::disk::{Direction, Disk, DiskError, MAX_TRANSFER, Ticket};
+use super::slot_map::{SlotMap, SlotNumber};
+use super::start::{Swap, start};
+use super::{RECLAIMER, reclaim, statistics};
+use crate::layout::APP_REGIONS;
+use crate::mm::carve::Carver;
+use crate::mm::fault::FaultError;
+use crate::mm::testing::TestMachine;
+use crate::mm::{FRAMES, map_region, unmap_region, validate};
+
+const EVERYTHING: FrameCount = FrameCount(1 << 20);
+/// Transfers that the disk takes at once.
+const DEPTH: usize = 6;
+
+/// A disk in memory: transfers end when somebody waits.
+struct SlowDisk {
+    slots: u64,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    contents: BTreeMap<u32, Box<[u8]>>,
+    next_ticket: usize,
+    under_way: Vec<(Ticket, Direction, SlotNumber, Vec<FrameNumber>)>,
+    ended: Vec<(Ticket, Result<(), DiskError>)>,
+    unwritable: BTreeSet<u32>,
+    unreadable: BTreeSet<u32>,
+}
+
+impl SlowDisk {
+    fn leaked(slots: u64) -> &'static Self {
+        Box::leak(Box::new(Self { slots, state: Mutex::default() }))
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+}
+
+impl State {
+    fn transfer(&mut self, direction: Direction, first: SlotNumber, frames: &[FrameNumber]) -> Result<(), DiskError> {
+        for (place, frame) in frames.iter().enumerate() {
+            let slot = first.plus(place).0;
+            let bad = if direction == Direction::Read { &self.unreadable } else { &self.unwritable };
+            if bad.contains(&slot) {
+                return Err(DiskError);
+            }
+            let pointer = core::ptr::with_exposed_provenance_mut::<u8>(to_usize(frame.address()));
+            // SAFETY: the frame belongs to the transfer, and the arena maps it at its own address.
+            let memory = unsafe { core::slice::from_raw_parts_mut(pointer, FRAME_SIZE) };
+            match direction {
+                Direction::Read => memory.copy_from_slice(self.contents.get(&slot).expect("a slot that was written")),
+                Direction::Write => drop(self.contents.insert(slot, memory.to_vec().into_boxed_slice())),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Disk for SlowDisk {
+    fn slots(&self) -> u64 {
+        self.slots
+    }
+
+    fn submit(&self, direction: Direction, first: SlotNumber, frames: &[FrameNumber]) -> Option<Ticket> {
+        let mut state = self.state();
+        assert!(!frames.is_empty() && frames.len() <= MAX_TRANSFER);
+        assert!(u64::from(first.0) + frames.len() as u64 <= self.slots);
+        if state.under_way.len() == DEPTH {
+            return None;
+        }
+        state.next_ticket = state.next_ticket.wrapping_add(1);
+        let ticket = Ticket(state.next_ticket);
+        state.under_way.push((ticket, direction, first, frames.to_vec()));
+        Some(ticket)
+    }
+
+    fn result(&self, ticket: Ticket) -> Option<Result<(), DiskError>> {
+        let mut state = self.state();
+        let place = state.ended.iter().position(|(ended, _)| *ended == ticket)?;
+        Some(state.ended.swap_remove(place).1)
+    }
+
+    /// The transfer that came last ends first: nobody may rely on an order.
+    fn wait(&self, _: Ticket) {
+        self.finish_one();
+    }
+}
+
+impl SlowDisk {
+    /// Ends the transfer that came last.
+    fn finish_one(&self) {
+        let mut state = self.state();
+        if let Some((ticket, direction, first, frames)) = state.under_way.pop() {
+            let result = state.transfer(direction, first, &frames);
+            state.ended.push((ticket, result));
+        }
+    }
+}
+
+fn machine(huge_frames: u64, slots: u64) -> (TestMachine, &'static SlowDisk) {
+    let machine = TestMachine::start(huge_frames);
+    let disk = SlowDisk::leaked(slots);
+    let usable = SlotMap::usable(slots);
+    let map = SlotMap::new(usable, &mut Carver::leaked(SlotMap::words(usable)));
+    let swap = Swap { policy: Name::default(), compressed: FrameCount::ZERO, disk: Some((disk, map)) };
+    start(swap, FrameCount(huge_frames * HUGE_FRAMES));
+    (machine, disk)
+}
+
+/// The tier may have so many frames.
+fn bound_tier(frames: u64) {
+    RECLAIMER.lock().tier_bound = FrameCount(frames);
+}
+
+/// Noise, different for each page and seed.
+fn noise(page: u64, seed: u64) -> impl Fn(usize) -> u64 {
+    move |place| {
+        let x = (page ^ seed.rotate_left(17)).wrapping_add(place as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        (x ^ (x >> 31)).wrapping_mul(0xbf58_476d_1ce4_e5b9)
+    }
+}
+
+/// Half noise, half text: it compresses, but to more than a third.
+fn half_noise(page: u64, seed: u64) -> impl Fn(usize) -> u64 {
+    let noise = noise(page, seed);
+    move |place| if place % 512 < 200 { noise(place) } else { 0x2020_2020_2020_2020 }
+}
+
+fn pages(start: u64, count: u64) -> impl Iterator<Item = u64> + Clone {
+    (0..count).map(move |page| start + page * FRAME_BYTES)
+}
+
+fn assert_nothing_is_kept(machine: &TestMachine) {
+    while super::wait_for_disk() {}
+    let after = statistics();
+    assert_eq!(
+        (after.evicted_pages(), after.tier.frames, after.disk.used_slots),
+        (FrameCount::ZERO, FrameCount::ZERO, 0)
+    );
+    assert_eq!((validate(), machine.statistics().promised), (Ok(()), FrameCount::ZERO));
+}
+
+#[test]
+fn what_does_not_compress_goes_to_disk_and_comes_back() {
+    let (machine, _) = machine(8, 4096);
+    let start = map_region(APP_REGIONS, 600 * FRAME_BYTES).unwrap();
+    for page in pages(start, 600) {
+        machine.touch(page).unwrap();
+        machine.fill(page, noise(page, 1));
+    }
+    let free = machine.statistics().free;
+    assert!(reclaim(EVERYTHING) >= FrameCount(590));
+    assert!(machine.statistics().free.0 >= free.0 + 590);
+    assert_eq!(statistics().pages_on_disk, 600);
+    for page in pages(start, 600) {
+        machine.touch(page).unwrap();
+        assert_eq!(machine.word(page), noise(page, 1)(0));
+    }
+    let after = statistics();
+    assert_eq!((after.restores, after.disk.reads, after.pages_on_disk), (600, 600, 0));
+    unmap_region(start);
+    assert_nothing_is_kept(&machine);
+}
+
+#[test]
+fn more_than_memory_can_be_promised_and_no_more_than_memory_and_disk() {
+    let (machine, _) = machine(8, 4096);
+    let total = machine.statistics().available.0;
+    assert!(total > 4096 + 7 * HUGE_FRAMES / 2, "memory and disk");
+    assert!(map_region(APP_REGIONS, (total + 1) * FRAME_BYTES).is_err());
+    let count = total - total.div_ceil(HUGE_FRAMES);
+    let start = map_region(APP_REGIONS, count * FRAME_BYTES).expect("all of it");
+    for page in pages(start, count) {
+        machine.touch(page).unwrap();
+        machine.fill(page, noise(page, 2));
+    }
+    for page in pages(start, count) {
+        machine.touch(page).unwrap();
+        assert_eq!(machine.word(page), noise(page, 2)(0), "page {}", (page - start) / FRAME_BYTES);
+    }
+    unmap_region(start);
+    assert_nothing_is_kept(&machine);
+}
+
+#[test]
+fn the_oldest_of_the_tier_goes_to_disk_as_it_is() {
+    let (machine, _) = machine(8, 1024);
+    bound_tier(16);
+    let start = map_region(APP_REGIONS, 600 * FRAME_BYTES).unwrap();
+    for page in pages(start, 600) {
+        machine.touch(page).unwrap();
+        machine.fill(page, half_noise(page, 3));
+    }
+    reclaim(EVERYTHING);
+    while super::wait_for_disk() {}
+    let evicted = statistics();
+    assert_eq!(evicted.evicted_pages(), FrameCount(600));
+    assert!(evicted.disk.used_slots * 2 <= evicted.pages_on_disk + 64, "two pages or more in a slot: {evicted:?}");
+    for page in pages(start, 600) {
+        machine.touch(page).unwrap();
+        assert_eq!(machine.word(page), half_noise(page, 3)(0));
+    }
+    unmap_region(start);
+    assert_nothing_is_kept(&machine);
+}
+
+#[test]
+fn a_page_that_is_touched_on_its_way_out_stays() {
+    let (machine, disk) = machine(8, 1024);
+    let start = map_region(APP_REGIONS, 64 * FRAME_BYTES).unwrap();
+    for page in pages(start, 64) {
+        machine.touch(page).unwrap();
+        machine.fill(page, noise(page, 4));
+    }
+    while RECLAIMER.lock().run_batch().leaving < 64 {}
+    assert_eq!(disk.state().under_way.len(), 1);
+    for page in pages(start, 32) {
+        machine.touch(page).unwrap();
+        machine.fill(page, noise(page, 5));
+    }
+    while super::wait_for_disk() {}
+    let after = statistics();
+    assert_eq!((after.pages_on_disk, after.disk.used_slots, after.disk.writes), (32, 32, 64));
+    for (number, page) in pages(start, 64).enumerate() {
+        machine.touch(page).unwrap();
+        assert_eq!(machine.word(page), noise(page, if number < 32 { 5 } else { 4 })(0));
+    }
+    unmap_region(start);
+    assert_nothing_is_kept(&machine);
+}
+
+#[test]
+fn a_region_that_ends_while_its_pages_leave_takes_them_along() {
+    let (machine, _) = machine(8, 1024);
+    let start = map_region(APP_REGIONS, 64 * FRAME_BYTES).unwrap();
+    for page in pages(start, 64) {
+        machine.touch(page).unwrap();
+        machine.fill(page, noise(page, 6));
+    }
+    while RECLAIMER.lock().run_batch().leaving < 64 {}
+    unmap_region(start);
+    assert_nothing_is_kept(&machine);
+}
+
+#[test]
+fn slots_that_cannot_be_written_cost_themselves_only() {
+    let (machine, disk) = machine(8, 1024);
+    disk.state().unwritable.extend([3, 40, 41]);
+    let start = map_region(APP_REGIONS, 300 * FRAME_BYTES).unwrap();
+    let available = machine.statistics().available.0;
+    for page in pages(start, 300) {
+        machine.touch(page).unwrap();
+        machine.fill(page, noise(page, 7));
+    }
+    reclaim(EVERYTHING);
+    reclaim(EVERYTHING);
+    let evicted = statistics();
+    assert_eq!((evicted.disk.slots, evicted.pages_on_disk), (1021, 300), "{evicted:?}");
+    assert_eq!(evicted.disk.errors, 4, "the cluster, and three slots");
+    assert!(machine.statistics().available.0 <= available - 3, "lost slots carry no promises");
+    for page in pages(start, 300) {
+        machine.touch(page).unwrap();
+        assert_eq!(machine.word(page), noise(page, 7)(0));
+    }
+    unmap_region(start);
+    assert_nothing_is_kept(&machine);
+}
+
+#[test]
+fn a_disk_that_takes_nothing_leaves_everything_where_it_is() {
+    let (machine, disk) = machine(8, 128);
+    disk.state().unwritable.extend(0..128);
+    let start = map_region(APP_REGIONS, 300 * FRAME_BYTES).unwrap();
+    for page in pages(start, 300) {
+        machine.touch(page).unwrap();
+        machine.fill(page, noise(page, 8));
+    }
+    reclaim(EVERYTHING);
+    assert_eq!((statistics().pages_on_disk, statistics().disk.slots), (0, 0));
+    for page in pages(start, 300) {
+        machine.touch(page).unwrap();
+        assert_eq!(machine.word(page), noise(page, 8)(0));
+    }
+    unmap_region(start);
+    assert_nothing_is_kept(&machine);
+}
+
+#[test]
+fn a_slot_that_cannot_be_read_fails_its_own_pages_only() {
+    let (machine, disk) = machine(8, 1024);
+    let start = map_region(APP_REGIONS, 64 * FRAME_BYTES).unwrap();
+    for page in pages(start, 64) {
+        machine.touch(page).unwrap();
+        machine.fill(page, noise(page, 9));
+    }
+    reclaim(EVERYTHING);
+    assert_eq!(statistics().pages_on_disk, 64);
+    disk.state().unreadable.insert(20);
+    let mut failed = 0;
+    for page in pages(start, 64) {
+        match machine.touch(page) {
+            Ok(()) => assert_eq!(machine.word(page), noise(page, 9)(0)),
+            Err(error) => {
+                assert_eq!(error, FaultError::SwapDisk);
+                failed += 1;
+            }
+        }
+    }
+    assert_eq!(failed, 1);
+    unmap_region(start);
+    assert_nothing_is_kept(&machine);
+}
+
+#[test]
+fn a_full_disk_ends_eviction_and_nothing_else() {
+    let (machine, _) = machine(8, 64);
+    let start = map_region(APP_REGIONS, 300 * FRAME_BYTES).unwrap();
+    for page in pages(start, 300) {
+        machine.touch(page).unwrap();
+        machine.fill(page, noise(page, 10));
+    }
+    assert_eq!(reclaim(EVERYTHING), FrameCount(64));
+    assert_eq!(reclaim(EVERYTHING), FrameCount::ZERO);
+    for page in pages(start, 300) {
+        machine.touch(page).unwrap();
+        assert_eq!(machine.word(page), noise(page, 10)(0));
+    }
+    unmap_region(start);
+    assert_nothing_is_kept(&machine);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+
+    #[test]
+    fn memory_is_what_was_written_wherever_it_was_kept(
+        bound in 0_u64..40,
+        unwritable in vec(0_u32..640, 0..12),
+        steps in vec((0_u64..1100, 0_u8..10, any::<u64>()), 1..120),
+    ) {
+        let (machine, disk) = machine(6, 640);
+        bound_tier(bound);
+        disk.state().unwritable.extend(unwritable);
+        let mut start = map_region(APP_REGIONS, 1100 * FRAME_BYTES).unwrap();
+        let mut written: BTreeMap<u64, (bool, u64)> = BTreeMap::new();
+        let word = |page, (is_noise, seed): (bool, u64)| if is_noise { noise(page, seed)(0) } else { half_noise(page, seed)(0) };
+        for (page, action, value) in steps {
+            let at = start + page * FRAME_BYTES;
+            match action {
+                0 | 1 => drop(reclaim(FrameCount(value % 600))),
+                2 => drop(RECLAIMER.lock().run_batch()),
+                3 => disk.finish_one(),
+                4 if value % 8 == 0 => {
+                    unmap_region(start);
+                    written.clear();
+                    start = map_region(APP_REGIONS, 1100 * FRAME_BYTES).unwrap();
+                }
+                4..=6 => {
+                    machine.touch(at).unwrap();
+                    let found = machine.word(at);
+                    prop_assert_eq!(found, written.get(&page).map_or(0, |&how| word(page, how)));
+                }
+                _ => for page in page..(page + value % 64).min(1100) {
+                    let at = start + page * FRAME_BYTES;
+                    machine.touch(at).unwrap();
+                    let how = (value % 2 == 0, value);
+                    if how.0 { machine.fill(at, noise(page, value)) } else { machine.fill(at, half_noise(page, value)) }
+                    written.insert(page, how);
+                }
+            }
+            prop_assert_eq!(validate(), Ok(()));
+        }
+        for (page, how) in written {
+            let at = start + page * FRAME_BYTES;
+            machine.touch(at).unwrap();
+            prop_assert_eq!(machine.word(at), word(page, how));
+        }
+        unmap_region(start);
+        assert_nothing_is_kept(&machine);
+        prop_assert_eq!(FRAMES.lock().statistics().promised, FrameCount::ZERO);
+    }
+}

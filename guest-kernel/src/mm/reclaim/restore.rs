@@ -1,0 +1,316 @@
+//! The way back: a touched page that was evicted, or is about to be, is in memory again when [`restore`] returns.
+//!
+//! What is on disk is read straight into the frames where it will be, with its neighbours on disk while there are frames to
+//! spare: pages that were written together are likely to be wanted together. No lock is held while the disk reads; afterwards each
+//! page is looked at again, and what is no longer wanted is dropped.
+
+use aerostat_abi::units::{FRAME_BYTES, FRAME_SIZE, FrameCount, FrameNumber};
+use aerostat_reclaim_policy::{Arrival, Policy, Refault};
+
+use super::disk::{Direction, Disk, DiskError, MAX_TRANSFER};
+use super::slot_map::{Kept, SlotNumber, SlotVersion};
+use super::swap_entry::{Stored, SwapEntry};
+use super::{RECLAIMER, Reclaimer, page_in};
+use crate::config::{MAX_READ_AHEAD, READ_AHEAD};
+use crate::mm::block::Block;
+use crate::mm::fault::{self, FaultError};
+use crate::mm::frame_allocator::Purpose;
+use crate::mm::page_table::{PageState, Restored};
+use crate::mm::pressure::Stall;
+use crate::mm::{FRAMES, SPACE, Space, ladder};
+
+const _: () = assert!(MAX_READ_AHEAD <= MAX_TRANSFER);
+
+/// Brings the page at `at` back, if it is away. Others are evicted for it if need be.
+///
+/// # Errors
+/// When there is no memory for it, or the disk can't read it.
+pub(crate) fn restore(at: u64) -> Result<(), FaultError> {
+    loop {
+        let state = SPACE.lock().tables().map_or(PageState::Empty, |tables| tables.page_state(at));
+        let PageState::Swapped(entry) = state else {
+            if state == PageState::Leaving {
+                RECLAIMER.lock().keep(at);
+            }
+            return Ok(());
+        };
+        match entry.stored {
+            Stored::Filled(_) | Stored::Compressed(_) => return unpack(at),
+            Stored::OnDisk(_) => return read(at, Purpose::Promised).map(drop),
+            // The frame of the tier comes back first, then the page out of it.
+            Stored::CompressedOnDisk(..) if read(at, Purpose::Tier)? => {}
+            Stored::CompressedOnDisk(..) => return Ok(()),
+        }
+    }
+}
+
+/// Brings a page back that is in memory, packed. If it is not there any more, the next fault will see where it is.
+fn unpack(at: u64) -> Result<(), FaultError> {
+    let block = ladder::frame_for_fault(Purpose::Promised)?;
+    if let Err(block) = RECLAIMER.lock().unpack(at, block) {
+        FRAMES.lock().free_promised(block);
+    }
+    Ok(())
+}
+
+/// How much is read at once: more, when one read begins where the last has ended.
+#[derive(Debug)]
+pub(super) struct ReadAhead {
+    next: SlotNumber,
+    slots: usize,
+}
+
+impl ReadAhead {
+    pub(super) const fn new() -> Self {
+        Self { next: SlotNumber(u32::MAX), slots: READ_AHEAD }
+    }
+
+    /// Slots to be read from `slot` on.
+    fn slots_from(&mut self, slot: SlotNumber) -> usize {
+        self.slots = if slot == self.next { (2 * self.slots).min(MAX_READ_AHEAD) } else { READ_AHEAD };
+        self.slots
+    }
+}
+
+/// Slots to be read, and what they held when that was decided.
+struct Plan {
+    disk: &'static dyn Disk,
+    first: SlotNumber,
+    versions: [Option<SlotVersion>; MAX_READ_AHEAD],
+    count: usize,
+}
+
+/// Frames that are read into, owned.
+struct Frames {
+    blocks: [Option<Block>; MAX_READ_AHEAD],
+    purpose: Purpose,
+    count: usize,
+}
+
+impl Frames {
+    /// `first`, and as many more as can be spared, up to `wanted` in all.
+    fn with(first: Block, wanted: usize, purpose: Purpose) -> Self {
+        let mut frames = Self { blocks: [const { None }; MAX_READ_AHEAD], purpose, count: 1 };
+        frames.blocks[0] = Some(first);
+        while frames.count < wanted
+            && let Some(block) = fault::spare_frame(purpose)
+        {
+            frames.blocks[frames.count] = Some(block);
+            frames.count += 1;
+        }
+        frames
+    }
+
+    fn numbers(&self) -> [FrameNumber; MAX_READ_AHEAD] {
+        core::array::from_fn(|place| self.blocks[place].as_ref().map_or(FrameNumber(0), Block::first))
+    }
+
+    fn take(&mut self, place: usize) -> Option<Block> {
+        self.blocks[place].take()
+    }
+
+    /// Gives back what is left from `place` on.
+    fn free_from(&mut self, place: usize) {
+        for block in self.blocks[place..].iter_mut().filter_map(Option::take) {
+            free(block, self.purpose);
+        }
+        self.count = self.count.min(place);
+    }
+}
+
+fn free(block: Block, purpose: Purpose) {
+    match purpose {
+        Purpose::Tier => FRAMES.lock().free_of_tier(block),
+        _ => FRAMES.lock().free_promised(block),
+    }
+}
+
+/// Reads the slot of the page at `at`, and those behind it that hold the same kind of thing: pages, or frames of the tier. Says
+/// whether there was anything to read.
+fn read(at: u64, purpose: Purpose) -> Result<bool, FaultError> {
+    let first = ladder::frame_for_fault(purpose)?;
+    let Some(plan) = RECLAIMER.lock().plan_read(at) else {
+        free(first, purpose);
+        return Ok(false); // somebody else was faster
+    };
+    let _stall = Stall::begin();
+    fault::count_major();
+    let mut frames = Frames::with(first, plan.count, purpose);
+    let mut result = transfer(&plan, &frames);
+    if result.is_err() && frames.count > 1 {
+        frames.free_from(1); // a neighbour's sector may be the bad one
+        result = transfer(&plan, &frames);
+    }
+    let result = RECLAIMER.lock().take_in(at, &plan, &mut frames, result);
+    frames.free_from(0);
+    result.map(|()| true).map_err(|DiskError| FaultError::SwapDisk)
+}
+
+/// Has the disk read into the frames.
+fn transfer(plan: &Plan, frames: &Frames) -> Result<(), DiskError> {
+    let numbers = frames.numbers();
+    let ticket = loop {
+        if let Some(ticket) = plan.disk.submit(Direction::Read, plan.first, &numbers[..frames.count]) {
+            break ticket;
+        }
+        // Somebody has to redeem what fills the queue; writes are redeemed here.
+        if !super::wait_for_disk() {
+            crate::cpu::relax();
+        }
+    };
+    loop {
+        match plan.disk.result(ticket) {
+            Some(result) => return result,
+            None => plan.disk.wait(ticket),
+        }
+    }
+}
+
+impl Reclaimer {
+    /// Puts a page back into force that was on its way out.
+    fn keep(&mut self, at: u64) {
+        let mut space = SPACE.lock();
+        self.cancel(&(at..at + FRAME_BYTES));
+        if space.regions.find(at).is_some()
+            && let Some(tables) = space.tables_mut()
+        {
+            tables.reinstate(at);
+        }
+    }
+
+    /// Fills `block` with the contents of the page at `at`, which are in memory, and maps it. The block comes back when they are not
+    /// there (any more).
+    fn unpack(&mut self, at: u64, mut block: Block) -> Result<(), Block> {
+        let mut space = SPACE.lock();
+        let Some(entry) = swapped(&space, at) else { return Err(block) };
+        let contents = page_in(&mut block);
+        match entry.stored {
+            Stored::Filled(pattern) => fill(contents, pattern),
+            Stored::Compressed(place) => {
+                assert!(self.tier.load(place, contents), "a page in the compressed tier was overwritten");
+            }
+            Stored::OnDisk(_) | Stored::CompressedOnDisk(..) => return Err(block),
+        }
+        self.arrive(&mut space, at, block, entry, true);
+        Ok(())
+    }
+
+    /// Maps a page that has come back.
+    fn arrive(&mut self, space: &mut Space, at: u64, block: Block, entry: SwapEntry, is_touched: bool) {
+        let distance = entry.distance(self.eviction_count());
+        let resident = self.resident_pages();
+        self.statistics.restores += 1;
+        self.statistics.refaults += u64::from(is_touched && distance < resident / 2);
+        let refault = Arrival::Refault(Refault { distance, resident, standing: entry.standing });
+        let standing = self.policy().arrived(if is_touched { refault } else { Arrival::Prefetch });
+        let is_incompressible = matches!(entry.stored, Stored::OnDisk(_));
+        if let Some(tables) = space.tables_mut() {
+            tables.restore(at, block, Restored { standing, is_touched, is_incompressible });
+        }
+        space.regions.draw(at, FrameCount(1));
+        self.forget(entry);
+    }
+
+    /// What to read for the page at `at`; `None` when it is not on disk (any more).
+    fn plan_read(&mut self, at: u64) -> Option<Plan> {
+        let space = SPACE.lock();
+        let (first, is_page) = match swapped(&space, at)?.stored {
+            Stored::OnDisk(slot) => (slot, true),
+            Stored::CompressedOnDisk(slot, _) => (slot, false),
+            Stored::Filled(_) | Stored::Compressed(_) => return None,
+        };
+        let swap = self.swap_disk.as_ref()?;
+        let mut plan = Plan { disk: swap.disk, first, versions: [None; MAX_READ_AHEAD], count: 0 };
+        let wanted = self.read_ahead.slots_from(first);
+        while plan.count < wanted {
+            let slot = first.plus(plan.count);
+            let Some((kept, version)) = swap.slots.kept(slot) else { break };
+            // Pages are found again by their addresses: only those that follow each other on disk as they do in memory.
+            let page = at + plan.count as u64 * FRAME_BYTES;
+            let fits = match kept {
+                Kept::Page => {
+                    is_page && swapped(&space, page).is_some_and(|entry| entry.stored == Stored::OnDisk(slot))
+                }
+                Kept::TierFrame(_) => !is_page,
+            };
+            if !fits {
+                break;
+            }
+            plan.versions[plan.count] = Some(version);
+            plan.count += 1;
+        }
+        Some(plan)
+    }
+
+    /// Puts what was read where it belongs, unless that has changed meanwhile.
+    fn take_in(
+        &mut self,
+        at: u64,
+        plan: &Plan,
+        frames: &mut Frames,
+        result: Result<(), DiskError>,
+    ) -> Result<(), DiskError> {
+        let mut space = SPACE.lock();
+        for place in 0..frames.count {
+            let slot = plan.first.plus(place);
+            let Some(swap) = &mut self.swap_disk else { break };
+            let kept = swap.slots.kept(slot).filter(|(_, version)| Some(*version) == plan.versions[place]);
+            let Some((kept, _)) = kept else { continue };
+            if let Err(error) = result {
+                swap.errors += 1;
+                return Err(error); // still wanted, and not to be had
+            }
+            swap.read += 1;
+            let Some(block) = frames.take(place) else { continue };
+            match kept {
+                Kept::Page => {
+                    let page = at + place as u64 * FRAME_BYTES;
+                    match swapped(&space, page).filter(|entry| entry.stored == Stored::OnDisk(slot)) {
+                        Some(entry) => self.arrive(&mut space, page, block, entry, place == 0),
+                        None => free(block, frames.purpose),
+                    }
+                }
+                Kept::TierFrame(pages) => self.adopt(&mut space, slot, pages, block)?,
+            }
+        }
+        self.read_ahead.next = plan.first.plus(frames.count);
+        Ok(())
+    }
+
+    /// Makes a frame of the tier out of what was read from a slot.
+    fn adopt(&mut self, space: &mut Space, slot: SlotNumber, pages: u16, block: Block) -> Result<(), DiskError> {
+        let frame = match self.tier.adopt(block, pages) {
+            Ok(frame) => frame,
+            Err(block) => {
+                free(block, Purpose::Tier);
+                return Err(DiskError); // the disk returned something else than it was given
+            }
+        };
+        let mut is_complete = true;
+        for (place, page) in self.tier.pages(frame) {
+            let index = u8::try_from(place.index()).unwrap_or(u8::MAX);
+            let tables = space.tables_mut().ok_or(DiskError)?;
+            is_complete &= tables.move_swapped(page, Stored::CompressedOnDisk(slot, index), Stored::Compressed(place));
+        }
+        self.statistics.pages_on_disk -= u64::from(pages.count_ones());
+        if let Some(swap) = &mut self.swap_disk {
+            swap.slots.empty(slot);
+        }
+        if is_complete { Ok(()) } else { Err(DiskError) }
+    }
+}
+
+/// Where the page at `at` is, if it was evicted and its region is still there.
+fn swapped(space: &Space, at: u64) -> Option<SwapEntry> {
+    let tables = space.regions.find(at).and(space.tables())?;
+    match tables.page_state(at) {
+        PageState::Swapped(entry) => Some(entry),
+        PageState::Empty | PageState::Mapped | PageState::Leaving => None,
+    }
+}
+
+fn fill(page: &mut [u8; FRAME_SIZE], pattern: u32) {
+    for word in page.as_chunks_mut().0 {
+        *word = pattern.to_le_bytes();
+    }
+}

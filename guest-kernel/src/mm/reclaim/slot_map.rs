@@ -1,0 +1,305 @@
+//! Which slots of the swap disk are in use, and for what: pure bookkeeping.
+//!
+//! A *slot* is a frame's worth of disk. It holds one page as it was, or one frame of the compressed tier with up to 15 pages in it;
+//! a slot is free again when the last of its pages is dropped. Slots are handed out in runs, so that what is written together can be
+//! written at once, and a run lies within one *group* of 64: whole groups first, then what is left of others.
+//!
+//! A reader gives up the lock while the disk works, and must know afterwards whether its slot still holds what it asked for:
+//! every use of a slot has a [`SlotVersion`] of its own.
+
+use aerostat_abi::units::to_usize;
+
+use crate::mm::bit_tree::{self, BitTree};
+use crate::mm::carve::Carver;
+
+/// Slots in a group, and so the longest run.
+pub(crate) const GROUP: usize = 64;
+/// The largest swap disk: 64 GiB.
+const MAX_SLOTS: usize = bit_tree::MAX_LENGTH * GROUP;
+/// Among the pages of a slot: the slot is one page as it was.
+const WHOLE_PAGE: u16 = 1 << 15;
+
+/// A slot's number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct SlotNumber(pub(crate) u32);
+
+impl SlotNumber {
+    /// The slot `distance` behind this one.
+    pub(crate) fn plus(self, distance: usize) -> Self {
+        Self(self.0 + u32::try_from(distance).expect("runs are short"))
+    }
+
+    fn index(self) -> usize {
+        to_usize(u64::from(self.0))
+    }
+}
+
+/// Distinguishes one use of a slot from the next, up to 65,536 uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SlotVersion(u16);
+
+/// What a slot holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kept {
+    /// A page as it was.
+    Page,
+    /// A frame of the compressed tier; the bits say which of its pages are still wanted.
+    TierFrame(u16),
+}
+
+/// One slot's use.
+#[derive(Clone, Copy, Debug, Default)]
+struct Use {
+    /// [`WHOLE_PAGE`], or the pages of a tier frame, a bit each; zero while nothing is kept here.
+    pages: u16,
+    version: u16,
+}
+
+/// All slots of a disk.
+#[derive(Debug)]
+pub(crate) struct SlotMap {
+    /// Groups of which every slot is free, and groups of which some are.
+    whole: BitTree,
+    partial: BitTree,
+    /// Free slots of each group, a bit each.
+    free: &'static mut [u64],
+    uses: &'static mut [u64],
+    length: usize,
+    used: usize,
+    lost: usize,
+}
+
+impl SlotMap {
+    /// Slots of a disk of that size that are used at all.
+    pub(crate) fn usable(slots: u64) -> usize {
+        to_usize(slots).min(MAX_SLOTS) / GROUP * GROUP
+    }
+
+    /// Zeroed words that the map of `slots` slots needs.
+    pub(crate) const fn words(slots: usize) -> usize {
+        let groups = slots / GROUP;
+        2 * BitTree::words(groups) + groups + slots.div_ceil(2)
+    }
+
+    /// A map of `slots` free slots, a multiple of [`GROUP`].
+    pub(crate) fn new(slots: usize, carver: &mut Carver) -> Self {
+        let groups = slots / GROUP;
+        let mut map = Self {
+            whole: BitTree::new(groups, carver),
+            partial: BitTree::new(groups, carver),
+            free: carver.take(groups),
+            uses: carver.take(slots.div_ceil(2)),
+            length: slots,
+            used: 0,
+            lost: 0,
+        };
+        map.whole.fill();
+        map.free.fill(u64::MAX);
+        map
+    }
+
+    /// Slots that hold something or can.
+    pub(crate) fn capacity(&self) -> usize {
+        self.length - self.lost
+    }
+
+    /// Slots taken.
+    pub(crate) fn used(&self) -> usize {
+        self.used
+    }
+
+    /// Takes a run of at most `most` free slots, as long as there is one at hand.
+    pub(crate) fn take_run(&mut self, most: usize) -> Option<(SlotNumber, usize)> {
+        let group = self.whole.first().or_else(|| self.partial.first())?;
+        let free = self.free[group];
+        let first = free.trailing_zeros();
+        let length = to_usize(u64::from((free >> first).trailing_ones())).min(most);
+        let run = if length == GROUP { u64::MAX } else { ((1 << length) - 1) << first };
+        self.set_free(group, free & !run);
+        self.used += length;
+        let first = group * GROUP + to_usize(u64::from(first));
+        Some((SlotNumber(u32::try_from(first).ok()?), length))
+    }
+
+    /// Gives back a slot that was taken and not used.
+    pub(crate) fn give_back(&mut self, slot: SlotNumber) {
+        let group = slot.index() / GROUP;
+        let free = self.free[group];
+        debug_assert!(free & bit(slot) == 0, "{slot:?} was free already");
+        self.set_free(group, free | bit(slot));
+        self.used -= 1;
+    }
+
+    /// Takes a slot that can't be written out of use for good.
+    pub(crate) fn lose(&mut self, slot: SlotNumber) {
+        debug_assert!(self.free[slot.index() / GROUP] & bit(slot) == 0);
+        self.lost += 1;
+        self.used -= 1;
+    }
+
+    /// Notes what was written to a taken slot.
+    pub(crate) fn keep(&mut self, slot: SlotNumber, kept: Kept) {
+        let Use { version, .. } = self.use_of(slot);
+        let pages = match kept {
+            Kept::Page => WHOLE_PAGE,
+            Kept::TierFrame(pages) => pages,
+        };
+        debug_assert!(pages != 0 && (kept == Kept::Page || pages & WHOLE_PAGE == 0));
+        self.set_use(slot, Use { pages, version: version.wrapping_add(1) });
+    }
+
+    /// What a slot holds, and which use of it this is.
+    pub(crate) fn kept(&self, slot: SlotNumber) -> Option<(Kept, SlotVersion)> {
+        if slot.index() >= self.length {
+            return None;
+        }
+        let Use { pages, version } = self.use_of(slot);
+        let kept = match pages {
+            0 => return None,
+            WHOLE_PAGE => Kept::Page,
+            pages => Kept::TierFrame(pages),
+        };
+        Some((kept, SlotVersion(version)))
+    }
+
+    /// Whether the slot's use is still the one of this version.
+    pub(crate) fn is_still(&self, slot: SlotNumber, version: SlotVersion) -> bool {
+        self.kept(slot).is_some_and(|(_, now)| now == version)
+    }
+
+    /// Forgets the page that a slot holds.
+    pub(crate) fn drop_page(&mut self, slot: SlotNumber) {
+        debug_assert_eq!(self.use_of(slot).pages, WHOLE_PAGE);
+        self.empty(slot);
+    }
+
+    /// Forgets one page of the tier frame that a slot holds.
+    pub(crate) fn drop_tier_page(&mut self, slot: SlotNumber, index: usize) {
+        let Use { pages, version } = self.use_of(slot);
+        debug_assert!(pages & WHOLE_PAGE == 0 && pages & 1 << index != 0, "{slot:?} holds no page {index}");
+        let pages = pages & !(1 << index);
+        if pages == 0 {
+            self.empty(slot);
+        } else {
+            self.set_use(slot, Use { pages, version });
+        }
+    }
+
+    /// Forgets all that a slot holds.
+    pub(crate) fn empty(&mut self, slot: SlotNumber) {
+        let Use { version, .. } = self.use_of(slot);
+        self.set_use(slot, Use { pages: 0, version });
+        self.give_back(slot);
+    }
+
+    fn set_free(&mut self, group: usize, free: u64) {
+        self.free[group] = free;
+        for (tree, belongs) in [(&mut self.whole, free == u64::MAX), (&mut self.partial, free != 0 && free != u64::MAX)]
+        {
+            if belongs {
+                tree.insert(group);
+            } else {
+                tree.remove(group);
+            }
+        }
+    }
+
+    /// Two uses share a word.
+    fn use_of(&self, slot: SlotNumber) -> Use {
+        let [a, b, c, d, e, f, g, h] = self.uses[slot.index() / 2].to_le_bytes();
+        let [a, b, c, d] = if slot.index().is_multiple_of(2) { [a, b, c, d] } else { [e, f, g, h] };
+        Use { pages: u16::from_le_bytes([a, b]), version: u16::from_le_bytes([c, d]) }
+    }
+
+    fn set_use(&mut self, slot: SlotNumber, new: Use) {
+        let shift = 32 * (slot.index() % 2);
+        let word = &mut self.uses[slot.index() / 2];
+        let value = u64::from(new.pages) | u64::from(new.version) << 16;
+        *word = *word & !(0xffff_ffff << shift) | value << shift;
+    }
+}
+
+fn bit(slot: SlotNumber) -> u64 {
+    1 << (slot.index() % GROUP)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{GROUP, Kept, SlotMap, SlotNumber};
+    use crate::mm::carve::Carver;
+    use proptest::collection::vec;
+    use proptest::{prop_assert, prop_assert_eq, proptest};
+    use std::collections::BTreeMap;
+
+    fn map(slots: usize) -> SlotMap {
+        SlotMap::new(slots, &mut Carver::leaked(SlotMap::words(slots)))
+    }
+
+    #[test]
+    fn runs_come_from_whole_groups_and_end_at_their_borders() {
+        let mut map = map(2 * GROUP);
+        assert_eq!(map.take_run(40), Some((SlotNumber(0), 40)));
+        assert_eq!(map.take_run(40), Some((SlotNumber(64), 40)));
+        assert_eq!(map.take_run(40), Some((SlotNumber(40), 24)), "no group is whole");
+        map.give_back(SlotNumber(3));
+        assert_eq!(map.take_run(40), Some((SlotNumber(3), 1)));
+        assert_eq!(map.take_run(40), Some((SlotNumber(104), 24)));
+        assert_eq!((map.take_run(1), map.used()), (None, 2 * GROUP));
+    }
+
+    #[test]
+    fn a_slot_is_free_when_its_last_page_is_dropped() {
+        let mut map = map(GROUP);
+        let (slot, _) = map.take_run(1).unwrap();
+        map.keep(slot, Kept::TierFrame(0b101));
+        let (_, version) = map.kept(slot).unwrap();
+        map.drop_tier_page(slot, 0);
+        assert!(map.is_still(slot, version), "the same use");
+        assert_eq!((map.kept(slot).unwrap().0, map.used()), (Kept::TierFrame(0b100), 1));
+        map.drop_tier_page(slot, 2);
+        assert_eq!((map.kept(slot), map.used()), (None, 0));
+        assert_eq!(map.take_run(1), Some((slot, 1)));
+        map.keep(slot, Kept::Page);
+        assert!(!map.is_still(slot, version), "another use");
+    }
+
+    #[test]
+    fn a_lost_slot_is_never_seen_again() {
+        let mut map = map(GROUP);
+        let (slot, _) = map.take_run(1).unwrap();
+        map.lose(slot);
+        assert_eq!((map.capacity(), map.used()), (GROUP - 1, 0));
+        assert_eq!(map.take_run(GROUP), Some((SlotNumber(1), GROUP - 1)));
+        assert_eq!(map.take_run(1), None);
+    }
+
+    proptest! {
+        #[test]
+        fn no_slot_is_handed_out_twice(groups in 1_usize..8, steps in vec((0_u8..4, 1_usize..80, 0_usize..1000), 1..200)) {
+            let mut map = map(groups * GROUP);
+            let mut taken = BTreeMap::new();
+            for (action, most, choice) in steps {
+                if action < 2 {
+                    let Some((first, length)) = map.take_run(most) else {
+                        prop_assert_eq!(taken.len(), map.capacity());
+                        continue;
+                    };
+                    prop_assert!(length >= 1 && length <= most);
+                    for slot in 0..length {
+                        let kept = if choice % 2 == 0 { Kept::Page } else { Kept::TierFrame(0b11) };
+                        map.keep(first.plus(slot), kept);
+                        prop_assert_eq!(taken.insert(first.plus(slot), kept), None);
+                    }
+                } else if let Some((&slot, &kept)) = taken.iter().nth(choice % taken.len().max(1)) {
+                    prop_assert_eq!(map.kept(slot).map(|(kept, _)| kept), Some(kept));
+                    match kept {
+                        Kept::Page => map.drop_page(slot),
+                        Kept::TierFrame(_) => (0..2).for_each(|index| map.drop_tier_page(slot, index)),
+                    }
+                    taken.remove(&slot);
+                }
+                prop_assert_eq!(map.used(), taken.len());
+            }
+        }
+    }
+}

@@ -1,0 +1,39 @@
+//! Switches reclaim on, for a guest that has swap, and keeps memory free in the background.
+
+use aerostat_abi::units::FrameCount;
+use aerostat_reclaim_policy::Name;
+
+use super::RECLAIMER;
+use super::disk::Disk;
+use super::slot_map::SlotMap;
+use super::swap_disk::SwapDisk;
+use crate::config::TIER_SHARE;
+use crate::mm::FRAMES;
+use crate::mm::watermarks::Watermarks;
+
+/// What a guest may swap to.
+pub(crate) struct Swap {
+    pub(crate) policy: Name,
+    /// So much beyond its memory may be promised with nothing but the compressed tier behind it: whoever grants that knows that
+    /// the data compresses.
+    pub(crate) compressed: FrameCount,
+    /// A disk, with its slots.
+    pub(crate) disk: Option<(&'static dyn Disk, SlotMap)>,
+}
+
+/// Switches reclaim on, on a machine of `total` frames; to be called once, before memory runs short.
+pub(crate) fn start(swap: Swap, total: FrameCount) {
+    let Swap { policy, compressed, disk } = swap;
+    let on_disk = FrameCount(disk.as_ref().map_or(0, |(_, slots)| slots.capacity() as u64));
+    {
+        let mut reclaimer = RECLAIMER.lock();
+        reclaimer.policy = Some(policy.policy());
+        if let Some((disk, slots)) = disk {
+            reclaimer.tier_bound = FrameCount(total.0 / TIER_SHARE);
+            reclaimer.swap_disk = Some(SwapDisk::new(disk, slots));
+        }
+    }
+    let mut frames = FRAMES.lock();
+    frames.add_credit(compressed.saturating_add(on_disk));
+    frames.watermarks = Watermarks::new(total);
+}
