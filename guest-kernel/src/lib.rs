@@ -21,12 +21,16 @@ pub mod app;
 mod balloon;
 mod boot;
 mod config;
+mod copy;
 mod cpu;
 mod drivers;
+#[cfg(all(feature = "host-bench", not(target_os = "none")))]
+pub mod host_bench;
 mod layout;
 mod mm;
 #[cfg(target_os = "none")]
 mod nub;
+mod operand;
 #[cfg(target_os = "none")]
 mod report;
 mod sync;
