@@ -167,8 +167,10 @@ impl Disk {
         let mut result = Ok(());
         loop {
             while at < length && result.is_ok() {
-                let wait = if started == finished { Wait::Patiently } else { Wait::Never };
-                let Some(buffer) = self.take_buffer(wait) else { break };
+                // Nobody waits for a buffer with others in hand: two who did could wait for each other.
+                let is_idle = started == finished;
+                let buffer = if is_idle { Some(self.take_buffer()) } else { self.try_take_buffer() };
+                let Some(buffer) = buffer else { break };
                 let range = at..length.min(at + BUFFER_BYTES);
                 at = range.end;
                 pieces[started % BUFFERS] = Some(self.start_piece(offset, &data, buffer, range));
@@ -197,20 +199,23 @@ impl Disk {
 
     /// Carries out a request that has no data, with a buffer in hand as everybody has who has a request under way.
     fn with_buffer(&self, submit: impl FnOnce() -> Option<Ticket>) -> Result<(), DiskError> {
-        let buffer = self.take_buffer(Wait::Patiently);
+        let buffer = self.take_buffer();
         let result = self.device.finish(submit().expect(NEVER_FULL));
-        buffer.into_iter().for_each(|buffer| self.give_back(buffer));
+        self.give_back(buffer);
         Ok(result?)
     }
 
-    fn take_buffer(&self, wait: Wait) -> Option<Buffer> {
+    fn take_buffer(&self) -> Buffer {
         loop {
-            let free = self.free.lock().iter_mut().find_map(Option::take);
-            if free.is_some() || wait == Wait::Never {
-                return free;
+            if let Some(buffer) = self.try_take_buffer() {
+                return buffer;
             }
             self.returned.wait(None);
         }
+    }
+
+    fn try_take_buffer(&self) -> Option<Buffer> {
+        self.free.lock().iter_mut().find_map(Option::take)
     }
 
     fn give_back(&self, buffer: Buffer) {
@@ -222,13 +227,6 @@ impl Disk {
 }
 
 const NEVER_FULL: &str = "the queue has more places than there are buffers";
-
-/// Whether to wait for a buffer.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Wait {
-    Patiently,
-    Never,
-}
 
 /// A part of a transfer that is under way.
 struct Piece {

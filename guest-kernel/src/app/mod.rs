@@ -26,7 +26,7 @@ mod threads;
 pub use disk::{Disk, DiskError, disk};
 pub(crate) use main_thread::start;
 pub use main_thread::{Outcome, arguments};
-pub use memory::{MemoryInfo, memory, validate};
+pub use memory::{MemoryInfo, memory, reclaim, validate};
 pub(crate) use progress::progress;
 pub use progress::{Progress, report};
 pub use threads::{JoinHandle, sleep, spawn};

@@ -72,6 +72,10 @@ impl Frames {
         self.allocator.as_mut()?.allocate(size, purpose)
     }
 
+    pub(crate) fn allocate_table(&mut self, purpose: Purpose) -> Option<Block> {
+        self.allocator.as_mut()?.allocate_table(purpose)
+    }
+
     pub(crate) fn claim_huge(&mut self, first: FrameNumber) -> Option<Block> {
         self.allocator.as_mut()?.claim_huge(first)
     }

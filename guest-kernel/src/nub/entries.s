@@ -58,15 +58,15 @@ nub_timer:
 nub_balloon:
     interrupt {balloon}
 
-# One entry for each virtio device.
-.balign {device_entry_bytes}
+# One entry for each virtio device, at fixed distances.
+.balign 16
 .global nub_devices
 nub_devices:
 .set device, 0
 .rept {devices}
-.balign {device_entry_bytes}
     interrupt {first_device} << device
 .set device, device + 1
+.org nub_devices + device * {device_entry_bytes}
 .endr
 
 .balign 16

@@ -11,7 +11,9 @@ mod table;
 #[cfg(target_os = "none")]
 pub use machine::{Event, SpawnError, yield_now};
 #[cfg(target_os = "none")]
-pub(crate) use machine::{current_name, idle, preempt, sleep_until, spawn_entry, start, timer_interrupt};
+pub(crate) use machine::{
+    current_name, idle, is_another_ready, preempt, sleep_until, spawn_entry, start, timer_interrupt,
+};
 #[cfg(target_os = "none")]
 pub use mutex::{Mutex, MutexGuard};
 #[cfg(target_os = "none")]
@@ -274,6 +276,11 @@ mod machine {
             scheduler.table.yield_current();
             switch(scheduler);
         }
+    }
+
+    /// Whether another thread could run now.
+    pub(crate) fn is_another_ready() -> bool {
+        SCHEDULER.lock().table.is_runnable()
     }
 
     /// Sleeps until `moment`.

@@ -421,3 +421,7 @@ fn bytes_at<'a>(part: Part) -> &'a mut [u8] {
     // request is done; the queue only takes its address.
     unsafe { core::slice::from_raw_parts_mut(pointer, part.bytes) }
 }
+
+#[cfg(test)]
+#[path = "requests_tests.rs"]
+mod tests;

@@ -134,7 +134,7 @@ fn noise(page: u64, seed: u64) -> impl Fn(usize) -> u64 {
     }
 }
 
-/// Half noise, half text: it compresses, but to more than a third.
+/// Half noise, half text: it compresses, but not to a third.
 fn half_noise(page: u64, seed: u64) -> impl Fn(usize) -> u64 {
     let noise = noise(page, seed);
     move |place| if place % 512 < 200 { noise(place) } else { 0x2020_2020_2020_2020 }
@@ -209,7 +209,7 @@ fn the_oldest_of_the_tier_goes_to_disk_as_it_is() {
     while super::wait_for_disk() {}
     let evicted = statistics();
     assert_eq!(evicted.evicted_pages(), FrameCount(600));
-    assert!(evicted.disk.used_slots * 2 <= evicted.pages_on_disk + 64, "two pages or more in a slot: {evicted:?}");
+    assert!(evicted.disk.used_slots * 3 <= evicted.pages_on_disk * 2, "three pages or more in two slots: {evicted:?}");
     for page in pages(start, 600) {
         machine.touch(page).unwrap();
         assert_eq!(machine.word(page), half_noise(page, 3)(0));

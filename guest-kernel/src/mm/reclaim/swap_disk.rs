@@ -1,15 +1,15 @@
 //! The disk tier of swap: what leaves memory is gathered into clusters and written, several at a time.
 //!
 //! A frame that leaves stays where it is until its cluster is written: a page that is touched meanwhile is simply mapped again
-//! ([`SwapDisk::cancel`]), and one that could not be written has never been away. A cluster that fails is written again slot by slot;
-//! slots that fail alone are taken out of use. So the way out of memory allocates nothing, copies nothing, and loses nothing.
+//! ([`SwapDisk::cancel`]), and one that could not be written has never been away. A cluster that fails is written again page by page,
+//! a group of the compressed tier counting as one; slots that fail then are taken out of use. So the way out of memory allocates nothing, copies nothing, and loses nothing.
 
 use core::ops::Range;
 
 use aerostat_abi::units::{FrameCount, FrameNumber};
 
 use super::disk::{Direction, Disk, DiskError, Ticket};
-use super::slot_map::{GROUP, Kept, SlotMap, SlotNumber};
+use super::slot_map::{GROUP, SlotMap, SlotNumber};
 use crate::mm::FRAMES;
 
 /// Clusters being written at once: the disk always has the next one at hand.
@@ -20,17 +20,21 @@ const MAX_WRITES: usize = 4;
 pub(crate) enum Leaver {
     /// The page at this address; its translation is revoked.
     Page(u64),
-    /// A frame of the compressed tier.
-    TierFrame,
+    /// The first frame of a group of the compressed tier.
+    Group,
+    /// Another frame of the group before it.
+    RestOfGroup,
     /// Nothing any more: it was needed again.
     Nobody,
 }
 
-/// A frame whose write has ended.
+/// A page or group whose write has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Finished {
     pub(crate) leaver: Leaver,
+    /// Its first frame, and how many there are.
     pub(crate) frame: FrameNumber,
+    pub(crate) count: usize,
     /// Where it is now; `None` when it could not be written.
     pub(crate) slot: Option<SlotNumber>,
 }
@@ -58,6 +62,12 @@ impl Cluster {
         first
     }
 
+    /// How many frames from `place` on belong together.
+    fn unit(&self, place: usize) -> usize {
+        let rest = self.leavers[place + 1..self.count].iter().take_while(|leaver| **leaver == Leaver::RestOfGroup);
+        1 + rest.count()
+    }
+
     fn cancel(&mut self, pages: &Range<u64>) {
         for leaver in &mut self.leavers[..self.count] {
             if matches!(leaver, Leaver::Page(page) if pages.contains(page)) {
@@ -76,7 +86,7 @@ struct Write {
     ticket: Option<Ticket>,
     /// Frames dealt with.
     done: usize,
-    /// All of it is written at once, or, after that has failed, one slot after the other.
+    /// All of it is written at once, or, after that has failed, one page or group after the other.
     is_whole: bool,
     /// The result of what the ticket was for, once known.
     result: Option<Result<(), DiskError>>,
@@ -133,27 +143,28 @@ impl SwapDisk {
         self.open.count + self.writes.iter().flatten().map(|write| write.cluster.count - write.done).sum::<usize>()
     }
 
-    /// Whether another frame can be staged now.
-    pub(crate) fn has_room(&self) -> bool {
-        self.open.count < GROUP
+    /// Whether `count` more frames can be staged now.
+    pub(crate) fn has_room(&self, count: usize) -> bool {
+        self.open.count + count <= GROUP
     }
 
     /// The same, after the disk has been given what it can take.
-    pub(crate) fn make_room(&mut self) -> bool {
-        if !self.has_room() {
+    pub(crate) fn make_room(&mut self, count: usize) -> bool {
+        if !self.has_room(count) {
             self.submit();
         }
-        self.has_room()
+        self.has_room(count)
     }
 
-    /// Adds a frame to the cluster that is written next, and starts with that when it is full. The caller has seen that there is
-    /// room.
-    pub(crate) fn stage(&mut self, leaver: Leaver, frame: FrameNumber) {
-        let place = self.open.count;
-        self.open.leavers[place] = leaver;
-        self.open.frames[place] = frame;
-        self.open.count += 1;
-        if !self.has_room() {
+    /// Adds frames that belong together to the cluster that is written next, and starts with that when it is full. The caller has
+    /// seen that there is room.
+    pub(crate) fn stage(&mut self, leaver: Leaver, frames: &[FrameNumber]) {
+        for (place, frame) in frames.iter().enumerate() {
+            self.open.leavers[self.open.count] = if place == 0 { leaver } else { Leaver::RestOfGroup };
+            self.open.frames[self.open.count] = *frame;
+            self.open.count += 1;
+        }
+        if self.open.count == GROUP {
             self.submit();
         }
     }
@@ -164,18 +175,32 @@ impl SwapDisk {
             && let Some(write) = self.writes.iter_mut().find(|write| write.is_none())
         {
             let Some((first, length)) = self.slots.take_run(self.open.count) else { return };
-            let cluster = self.open.split_off(length);
+            let mut used = length;
+            while used < self.open.count && used > 0 && self.open.leavers[used] == Leaver::RestOfGroup {
+                used -= 1; // a group is not torn apart
+            }
+            (used..length).for_each(|place| self.slots.give_back(first.plus(place)));
+            if used == 0 {
+                return;
+            }
+            let cluster = self.open.split_off(used);
             let mut started = Write { cluster, first, ticket: None, done: 0, is_whole: true, result: None };
             started.start(self.disk);
             *write = Some(started);
         }
     }
 
-    /// Staged frames that no slot could be found for, one at a time: they stay.
+    /// What is staged and no slot could be found for, one page or group at a time: it stays.
     pub(crate) fn unstage(&mut self) -> Option<Finished> {
-        self.open.count = self.open.count.checked_sub(1)?;
-        let (leaver, frame) = (self.open.leavers[self.open.count], self.open.frames[self.open.count]);
-        Some(Finished { leaver, frame, slot: None })
+        let mut count = 0;
+        loop {
+            self.open.count = self.open.count.checked_sub(1)?;
+            count += 1;
+            let (leaver, frame) = (self.open.leavers[self.open.count], self.open.frames[self.open.count]);
+            if leaver != Leaver::RestOfGroup {
+                return Some(Finished { leaver, frame, count, slot: None });
+            }
+        }
     }
 
     /// Pages of `pages` that were to leave are to stay.
@@ -186,8 +211,8 @@ impl SwapDisk {
         }
     }
 
-    /// The next frame whose write has ended, if there is one. The caller says of each whether it has really left
-    /// ([`SlotMap::keep`]), or gives its slot back.
+    /// The next page or group whose write has ended, if there is one. The caller says of each what its slot holds now
+    /// ([`SlotMap::keep`]), or gives that back.
     pub(crate) fn next_finished(&mut self) -> Option<Finished> {
         for place in &mut self.writes {
             let Some(write) = place else { continue };
@@ -198,17 +223,18 @@ impl SwapDisk {
             match write.advance(self.disk) {
                 Step::UnderWay => {}
                 Step::Failed => self.errors += 1,
-                Step::Finished(mut finished) => {
-                    match finished.slot {
-                        Some(_) => self.written += 1,
-                        None => self.errors += 1,
-                    }
+                Step::Finished(mut finished, slots) => {
+                    let slots = (0..finished.count).map(|place| slots.plus(place));
                     if finished.slot.is_none() {
-                        self.slots.lose(write.first.plus(write.done - 1));
-                        FRAMES.lock().remove_credit(FrameCount(1));
-                    } else if finished.leaver == Leaver::Nobody {
-                        self.slots.give_back(write.first.plus(write.done - 1));
-                        finished.slot = None;
+                        self.errors += 1;
+                        slots.for_each(|slot| self.slots.lose(slot));
+                        FRAMES.lock().remove_credit(FrameCount(finished.count as u64));
+                    } else {
+                        self.written += finished.count as u64;
+                        if finished.leaver == Leaver::Nobody {
+                            slots.for_each(|slot| self.slots.give_back(slot));
+                            finished.slot = None;
+                        }
                     }
                     return Some(finished);
                 }
@@ -226,25 +252,21 @@ impl SwapDisk {
     pub(crate) fn a_write(&self) -> Option<Ticket> {
         self.writes.iter().flatten().find_map(|write| write.ticket)
     }
-
-    /// Notes what a slot was written with.
-    pub(crate) fn keep(&mut self, slot: SlotNumber, kept: Kept) {
-        self.slots.keep(slot, kept);
-    }
 }
 
 /// How far a write has come.
 enum Step {
     UnderWay,
-    /// A cluster failed, and is written again slot by slot.
+    /// A cluster failed, and is written again page by page.
     Failed,
-    Finished(Finished),
+    /// A page or group is done with, and these are its slots.
+    Finished(Finished, SlotNumber),
 }
 
 impl Write {
     /// Hands the next part to the disk.
     fn start(&mut self, disk: &dyn Disk) {
-        let end = if self.is_whole { self.cluster.count } else { self.done + 1 };
+        let end = if self.is_whole { self.cluster.count } else { self.done + self.cluster.unit(self.done) };
         let frames = &self.cluster.frames[self.done..end];
         self.ticket = disk.submit(Direction::Write, self.first.plus(self.done), frames);
     }
@@ -258,21 +280,22 @@ impl Write {
         }
         match self.result {
             None => Step::UnderWay,
-            Some(Err(DiskError)) if self.is_whole && self.cluster.count > 1 => {
+            Some(Err(DiskError)) if self.is_whole && self.cluster.count > self.cluster.unit(0) => {
                 (self.is_whole, self.ticket, self.result) = (false, None, None);
                 self.start(disk);
                 Step::Failed
             }
             Some(result) => {
                 let place = self.done;
-                self.done += 1;
+                let count = self.cluster.unit(place);
+                self.done += count;
                 if !self.is_whole && self.done < self.cluster.count {
                     (self.ticket, self.result) = (None, None);
                     self.start(disk);
                 }
-                let slot = result.is_ok().then(|| self.first.plus(place));
+                let slots = self.first.plus(place);
                 let (leaver, frame) = (self.cluster.leavers[place], self.cluster.frames[place]);
-                Step::Finished(Finished { leaver, frame, slot })
+                Step::Finished(Finished { leaver, frame, count, slot: result.is_ok().then_some(slots) }, slots)
             }
         }
     }
