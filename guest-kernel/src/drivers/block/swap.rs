@@ -10,8 +10,9 @@ use crate::mm::reclaim::disk::{self, Direction, Disk, DiskError, MAX_TRANSFER};
 use crate::mm::reclaim::slot_map::SlotNumber;
 use crate::time::Instant;
 
-const SECTORS_PER_SLOT: u32 = (FRAME_BYTES / SECTOR_BYTES) as u32;
+const SECTORS_PER_SLOT: u32 = 8;
 
+const _: () = assert!(SECTORS_PER_SLOT as u64 * SECTOR_BYTES == FRAME_BYTES);
 const _: () = assert!(MAX_TRANSFER <= requests::MAX_FRAMES);
 
 impl Disk for BlockDevice {

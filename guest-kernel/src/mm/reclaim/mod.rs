@@ -74,6 +74,7 @@ pub(crate) struct ReclaimStatistics {
     pub(crate) incompressible: u64,
 }
 
+#[cfg(test)]
 impl ReclaimStatistics {
     /// Pages that are somewhere else than in memory.
     pub(crate) fn evicted_pages(&self) -> FrameCount {
