@@ -1,4 +1,4 @@
-//! The disk as swap sees it: slots of 4 KiB, and tickets that are numbers.
+//! The disk as swap and mapped files see it: slots of 4 KiB, the last one perhaps shorter, and tickets that are numbers.
 
 use aerostat_abi::units::{FRAME_BYTES, FrameNumber};
 
@@ -25,7 +25,9 @@ impl Disk for BlockDevice {
             Direction::Write => requests::Direction::Write,
         };
         let first = u64::from(first.0) * SECTORS_PER_SLOT;
-        let sectors = Sectors { first, count: u32::try_from(frames.len() as u64 * SECTORS_PER_SLOT).ok()? };
+        let whole = frames.len() as u64 * SECTORS_PER_SLOT;
+        let count = whole.min(self.sectors().saturating_sub(first));
+        let sectors = Sectors { first, count: u32::try_from(count).ok()? };
         Self::submit(self, direction, sectors, frames).map(|ticket| disk::Ticket(ticket.into_number()))
     }
 
