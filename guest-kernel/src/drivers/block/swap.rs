@@ -1,4 +1,4 @@
-//! The disk as swap sees it: slots of 4 KiB, and tickets that are numbers.
+//! The disk as swap and mapped files see it: slots of 4 KiB, the last one perhaps shorter, and tickets that are numbers.
 
 use aerostat_abi::units::{FRAME_BYTES, FrameNumber};
 
@@ -25,7 +25,9 @@ impl Disk for BlockDevice {
             Direction::Write => requests::Direction::Write,
         };
         let first = u64::from(first.0) * u64::from(SECTORS_PER_SLOT);
-        let sectors = Sectors { first, count: u32::try_from(frames.len()).ok()? * SECTORS_PER_SLOT };
+        let whole = u32::try_from(frames.len()).ok()? * SECTORS_PER_SLOT;
+        let rest = u32::try_from(self.sectors().saturating_sub(first)).unwrap_or(u32::MAX);
+        let sectors = Sectors { first, count: whole.min(rest) };
         Self::submit(self, direction, sectors, frames).map(|ticket| disk::Ticket(ticket.into_number()))
     }
 
