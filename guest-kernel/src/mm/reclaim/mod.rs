@@ -3,7 +3,8 @@
 //! A hand goes round the pages of all regions. Each page it comes to is asked whether it was accessed since the last visit, and the
 //! policy ([`aerostat_reclaim_policy`]) decides: keep, or evict. A page that is one word over and over is kept nowhere; one that
 //! compresses goes to the [`compressed`] tier; the others, and the oldest of that tier, go to disk ([`swap_disk`]), where the guest
-//! has one. A touch of an evicted page faults and brings it back ([`restore`]).
+//! has one. A touch of an evicted page faults and brings it back ([`restore`]), with its neighbours where memory allows
+//! ([`neighbours`]).
 //!
 //! Reclaim is off until the guest has swap ([`start`]). Then promises may exceed memory by what swap can hold, and no further, so a
 //! page that was promised can always be had by evicting others.

@@ -5,14 +5,14 @@ use alloc::vec;
 
 use crate::log;
 
-#[path = "../../copies.rs"]
-mod copies;
+#[path = "../../copying.rs"]
+mod copying;
 
 pub(crate) fn measure() {
-    let from = vec![1; copies::LARGE_BYTES];
-    let mut to = vec![2; copies::LARGE_BYTES];
-    timed("copy_pages", || copies::large(&from, &mut to));
-    timed("copy_small", || copies::small(&[1; 64], &mut [0; 64]));
+    let from = vec![1; copying::LARGE_BYTES];
+    let mut to = vec![2; copying::LARGE_BYTES];
+    timed("copy_pages", || copying::large(&from, &mut to));
+    timed("copy_small", || copying::small(&[1; 64], &mut [0; 64]));
 }
 
 /// Runs `work`, which says how many copies it made.

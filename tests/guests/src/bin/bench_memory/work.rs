@@ -2,26 +2,29 @@
 
 use core::hint::black_box;
 
-use aerostat_abi::units::FrameCount;
-use aerostat_guest::app;
+use aerostat_abi::units::{FrameCount, to_usize};
+use aerostat_guest::app::{self, Outcome};
 use alloc::vec;
 use alloc::vec::Vec;
 
 use crate::measured;
 
 /// The working set.
-const WORDS: usize = (64 << 20) / 8;
+const SET: FrameCount = FrameCount::from_mib(64);
+const WORDS: usize = to_usize(SET.bytes()) / 8;
 const STEPS: usize = 1 << 22;
 const ROUNDS: usize = 9;
 
-pub(crate) fn measure() {
-    let size =
-        app::arguments().split_whitespace().find_map(|word| word.strip_prefix("size=")?.parse().ok()).unwrap_or(0);
-    let size = FrameCount::from_mib(size);
+pub(crate) fn measure() -> Outcome {
+    let size = app::arguments().split_whitespace().find_map(|word| word.strip_prefix("size=")?.parse().ok());
+    let Some(size) = size.map(FrameCount::from_mib) else {
+        log::error!("bench memory: say to which size the guest is squeezed, size=128");
+        return Outcome::Failure;
+    };
     let memory = app::memory();
     if memory.size > size {
         // A guest that was larger has used what it had: its frames are backed, and its free memory is broken up.
-        let used = memory.available.saturating_sub(FrameCount::from_mib(WORDS as u64 * 8 >> 20)).mib();
+        let used = memory.available.saturating_sub(SET).mib();
         use_and_free(usize::try_from(used).unwrap_or(0));
     }
     let mut words = vec![0_u64; WORDS];
@@ -33,6 +36,7 @@ pub(crate) fn measure() {
     for _ in 0..ROUNDS {
         measured("work", STEPS, || work(black_box(&mut words), STEPS));
     }
+    Outcome::Success
 }
 
 /// Touches so many MiB in small and large regions that come and go in turn.

@@ -10,8 +10,8 @@ use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
 use super::Samples;
 use crate::sample::median;
 
-#[path = "../../../../guests/src/copies.rs"]
-mod copies;
+#[path = "../../../../guests/src/copying.rs"]
+mod copying;
 #[path = "../../../../guests/src/text.rs"]
 mod text;
 
@@ -46,10 +46,10 @@ pub(super) fn measure(samples: &mut Samples) -> Result<()> {
 }
 
 fn measure_copies(samples: &mut Samples) {
-    let from = vec![1; copies::LARGE_BYTES];
-    let mut to = vec![2; copies::LARGE_BYTES];
-    samples.add("host_copy_pages", each(copies::LARGE_BYTES / PAGE_BYTES, || _ = copies::large(&from, &mut to)));
-    samples.add("host_copy_small", each(copies::SMALL_COPIES, || _ = copies::small(&[1; 64], &mut [0; 64])));
+    let from = vec![1; copying::LARGE_BYTES];
+    let mut to = vec![2; copying::LARGE_BYTES];
+    samples.add("host_copy_pages", each(copying::LARGE_BYTES / PAGE_BYTES, || _ = copying::large(&from, &mut to)));
+    samples.add("host_copy_small", each(copying::SMALL_COPIES, || _ = copying::small(&[1; 64], &mut [0; 64])));
 }
 
 /// Compresses and decompresses the guest's text.
