@@ -14,11 +14,11 @@
 //! ```
 //!
 //! `alloc` works: small objects come from a heap, large ones get a region each; either fails by returning null when memory is out.
-//! Threads, time and memory information are here; logging is the `log` crate.
+//! Threads, time and what there is to say and hear about memory ([`memory`](mod@memory)) are here; logging is the `log` crate.
 
 mod heap;
 mod main_thread;
-mod memory;
+pub mod memory;
 mod progress;
 mod threads;
 

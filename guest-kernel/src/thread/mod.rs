@@ -11,11 +11,11 @@ mod table;
 #[cfg(target_os = "none")]
 pub use machine::{Event, SpawnError, yield_now};
 #[cfg(target_os = "none")]
-pub(crate) use machine::{current_name, idle, preempt, sleep_until, spawn_entry, start, timer_interrupt};
+pub(crate) use machine::{current, current_name, idle, preempt, sleep_until, spawn_entry, start, timer_interrupt};
 #[cfg(target_os = "none")]
 pub use mutex::{Mutex, MutexGuard};
 #[cfg(target_os = "none")]
-pub(crate) use table::Priority;
+pub(crate) use table::{Priority, ThreadId};
 
 #[cfg(target_os = "none")]
 #[allow(unsafe_code, reason = "stacks and context switches")]
@@ -291,6 +291,11 @@ mod machine {
         scheduler.table.end_current();
         switch(scheduler);
         unreachable!("an ended thread was switched to")
+    }
+
+    /// The current thread.
+    pub(crate) fn current() -> ThreadId {
+        SCHEDULER.lock().table.current()
     }
 
     /// The current thread's name; for reports, so it never waits.

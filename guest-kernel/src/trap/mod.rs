@@ -10,15 +10,18 @@ use core::arch::global_asm;
 use core::mem::offset_of;
 
 use crate::cpu::{self, CpuBlock};
+use crate::mm::address_space::Fault;
 use crate::mm::fault::FaultError;
+use crate::mm::page_table::Access;
 use crate::{mm, nub, report, thread};
 
 const PAGE_FAULT: u64 = 14;
 /// Room that an exception needs below the interrupted stack pointer, the handler's own frames included: a fault may have to evict
 /// pages and to read others from disk.
 const STACK_ROOM: u64 = 12 << 10;
-/// Error code bit of a page fault: the page is mapped, but not for this kind of access (Intel SDM vol. 3, 4.7).
-const PROTECTION: u64 = 1;
+/// Error code bits of a page fault (Intel SDM vol. 3, 4.7): the page is mapped, but not for this kind of access; it was a write.
+const PROTECTION: u64 = 1 << 0;
+const WRITE: u64 = 1 << 1;
 
 /// A thread's state at an exception, in the order in which `entries.s` pushes it.
 #[derive(Clone, Debug)]
@@ -72,12 +75,12 @@ extern "C" fn handle_exception(frame: &mut TrapFrame) {
     }
     let address = nub::read_fault_address();
     cpu::unmask();
-    if frame.error_code & PROTECTION != 0 {
-        report::exception(frame, Some(address));
-    }
-    match mm::fault::handle(address) {
+    let access = if frame.error_code & WRITE == 0 { Access::ReadOnly } else { Access::ReadWrite };
+    match mm::fault::handle(Fault { address, access }) {
+        // No translation outlives a change of protection: a second try would end here again.
+        Ok(()) if frame.error_code & PROTECTION != 0 => report::exception(frame, Some(address)),
         Ok(()) => {}
-        Err(FaultError::Violation) => report::exception(frame, Some(address)),
+        Err(FaultError::Violation(violation)) => report::violation(frame, address, violation),
         Err(FaultError::OutOfMemory) => report::out_of_memory(frame, address),
         Err(FaultError::SwapDisk) => report::swap_error(frame, address),
     }

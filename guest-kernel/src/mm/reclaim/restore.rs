@@ -12,20 +12,38 @@ use super::slot_map::{Kept, SlotNumber, SlotVersion};
 use super::swap_entry::{Stored, SwapEntry};
 use super::{RECLAIMER, Reclaimer, page_in};
 use crate::config::{MAX_READ_AHEAD, READ_AHEAD};
-use crate::mm::block::Block;
+use crate::mm::block::{Block, BlockSize};
 use crate::mm::fault::{self, FaultError};
 use crate::mm::frame_allocator::Purpose;
 use crate::mm::page_table::{PageState, Restored};
 use crate::mm::pressure::Stall;
-use crate::mm::{FRAMES, SPACE, Space, ladder};
+use crate::mm::{FRAMES, OutOfMemory, SPACE, Space, ladder};
 
 const _: () = assert!(MAX_READ_AHEAD <= MAX_TRANSFER);
 
-/// Brings the page at `at` back, if it is away. Others are evicted for it if need be.
+/// Who wants a page back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Caller {
+    /// A thread that has touched it: others are evicted for it if need be.
+    Fault,
+    /// A thread that is going to touch it: it comes if there is a frame to spare.
+    Prefetch,
+}
+
+impl Caller {
+    fn frame(self, purpose: Purpose) -> Result<Block, OutOfMemory> {
+        match self {
+            Self::Fault => ladder::frame_for_fault(purpose),
+            Self::Prefetch => fault::spare_block(BlockSize::Frame, purpose).ok_or(OutOfMemory),
+        }
+    }
+}
+
+/// Brings the page at `at` back, if it is away.
 ///
 /// # Errors
 /// When there is no memory for it, or the disk can't read it.
-pub(crate) fn restore(at: u64) -> Result<(), FaultError> {
+pub(crate) fn restore(at: u64, caller: Caller) -> Result<(), FaultError> {
     loop {
         let state = SPACE.lock().tables().map_or(PageState::Empty, |tables| tables.page_state(at));
         let PageState::Swapped(entry) = state else {
@@ -35,19 +53,19 @@ pub(crate) fn restore(at: u64) -> Result<(), FaultError> {
             return Ok(());
         };
         match entry.stored {
-            Stored::Filled(_) | Stored::Compressed(_) => return unpack(at),
-            Stored::OnDisk(_) => return read(at, Purpose::Promised).map(drop),
+            Stored::Filled(_) | Stored::Compressed(_) => return unpack(at, caller),
+            Stored::OnDisk(_) => return read(at, Purpose::Promised, caller).map(drop),
             // The frame of the tier comes back first, then the page out of it.
-            Stored::CompressedOnDisk(..) if read(at, Purpose::Tier)? => {}
+            Stored::CompressedOnDisk(..) if read(at, Purpose::Tier, caller)? => {}
             Stored::CompressedOnDisk(..) => return Ok(()),
         }
     }
 }
 
 /// Brings a page back that is in memory, packed. If it is not there any more, the next fault will see where it is.
-fn unpack(at: u64) -> Result<(), FaultError> {
-    let block = ladder::frame_for_fault(Purpose::Promised)?;
-    if let Err(block) = RECLAIMER.lock().unpack(at, block) {
+fn unpack(at: u64, caller: Caller) -> Result<(), FaultError> {
+    let block = caller.frame(Purpose::Promised)?;
+    if let Err(block) = RECLAIMER.lock().unpack(at, block, caller) {
         FRAMES.lock().free_promised(block);
     }
     Ok(())
@@ -93,7 +111,7 @@ impl Frames {
         let mut frames = Self { blocks: [const { None }; MAX_READ_AHEAD], purpose, count: 1 };
         frames.blocks[0] = Some(first);
         while frames.count < wanted
-            && let Some(block) = fault::spare_frame(purpose)
+            && let Some(block) = fault::spare_block(BlockSize::Frame, purpose)
         {
             frames.blocks[frames.count] = Some(block);
             frames.count += 1;
@@ -127,21 +145,23 @@ fn free(block: Block, purpose: Purpose) {
 
 /// Reads the slot of the page at `at`, and those behind it that hold the same kind of thing: pages, or frames of the tier. Says
 /// whether there was anything to read.
-fn read(at: u64, purpose: Purpose) -> Result<bool, FaultError> {
-    let first = ladder::frame_for_fault(purpose)?;
+fn read(at: u64, purpose: Purpose, caller: Caller) -> Result<bool, FaultError> {
+    let first = caller.frame(purpose)?;
     let Some(plan) = RECLAIMER.lock().plan_read(at) else {
         free(first, purpose);
         return Ok(false); // somebody else was faster
     };
-    let _stall = Stall::begin();
-    fault::count_major();
+    let _stall = (caller == Caller::Fault).then(|| {
+        fault::count_major();
+        Stall::begin()
+    });
     let mut frames = Frames::with(first, plan.count, purpose);
     let mut result = transfer(&plan, &frames);
     if result.is_err() && frames.count > 1 {
         frames.free_from(1); // a neighbour's sector may be the bad one
         result = transfer(&plan, &frames);
     }
-    let result = RECLAIMER.lock().take_in(at, &plan, &mut frames, result);
+    let result = RECLAIMER.lock().take_in(at, &plan, &mut frames, result, caller);
     frames.free_from(0);
     result.map(|()| true).map_err(|DiskError| FaultError::SwapDisk)
 }
@@ -177,7 +197,7 @@ impl Reclaimer {
 
     /// Fills `block` with the contents of the page at `at`, which are in memory, and maps it. The block comes back when they are not
     /// there (any more).
-    fn unpack(&mut self, at: u64, mut block: Block) -> Result<(), Block> {
+    fn unpack(&mut self, at: u64, mut block: Block, caller: Caller) -> Result<(), Block> {
         let mut space = SPACE.lock();
         let Some(entry) = swapped(&space, at) else { return Err(block) };
         let contents = page_in(&mut block);
@@ -188,7 +208,7 @@ impl Reclaimer {
             }
             Stored::OnDisk(_) | Stored::CompressedOnDisk(..) => return Err(block),
         }
-        self.arrive(&mut space, at, block, entry, true);
+        self.arrive(&mut space, at, block, entry, caller == Caller::Fault);
         Ok(())
     }
 
@@ -201,8 +221,12 @@ impl Reclaimer {
         let refault = Arrival::Refault(Refault { distance, resident, standing: entry.standing });
         let standing = self.policy().arrived(if is_touched { refault } else { Arrival::Prefetch });
         let is_incompressible = matches!(entry.stored, Stored::OnDisk(_));
-        if let Some(tables) = space.tables_mut() {
-            tables.restore(at, block, Restored { standing, is_touched, is_incompressible });
+        if let Space { regions, tables: Some(tables) } = space
+            && let Some(region) = regions.find_mut(at)
+        {
+            region.restores += 1;
+            let access = region.access;
+            tables.restore(at, block, Restored { standing, is_touched, is_incompressible, access });
         }
         space.regions.draw(at, FrameCount(1));
         self.forget(entry);
@@ -246,6 +270,7 @@ impl Reclaimer {
         plan: &Plan,
         frames: &mut Frames,
         result: Result<(), DiskError>,
+        caller: Caller,
     ) -> Result<(), DiskError> {
         let mut space = SPACE.lock();
         for place in 0..frames.count {
@@ -263,7 +288,10 @@ impl Reclaimer {
                 Kept::Page => {
                     let page = at + place as u64 * FRAME_BYTES;
                     match swapped(&space, page).filter(|entry| entry.stored == Stored::OnDisk(slot)) {
-                        Some(entry) => self.arrive(&mut space, page, block, entry, place == 0),
+                        Some(entry) => {
+                            let is_touched = place == 0 && caller == Caller::Fault;
+                            self.arrive(&mut space, page, block, entry, is_touched);
+                        }
                         None => free(block, frames.purpose),
                     }
                 }
