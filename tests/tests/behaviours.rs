@@ -1,7 +1,11 @@
 //! What a guest kernel does by itself, shown on Aerostat's own VMM and in QEMU: one tiny kernel and one test per behaviour.
 
+use std::fs;
+
+use aerostat::host::disk::{DataDisk, DiskFaults, DiskMode, Sectors};
 use aerostat_abi::exit::GuestExit;
 use aerostat_tests::{Guest, Machine, Plan};
+use tempfile::TempDir;
 
 /// Makes each function below a test under each machine: `kvm::NAME` and `qemu::NAME`.
 macro_rules! on_both_machines {
@@ -27,6 +31,9 @@ macro_rules! on_machine {
 on_both_machines! {
     boot,
     discard,
+    disk,
+    disk_faults,
+    disk_read_only,
     exception,
     heap_exhaustion,
     null_access,
@@ -59,6 +66,30 @@ fn discard(machine: Machine) {
     let mut guest = Plan::test_guest("discard").command_line("compressed_swap=128M").boot(machine);
     guest.expect_exit(GuestExit::Success);
     guest.expect_logged("discard: ok");
+}
+
+fn disk(machine: Machine) {
+    let disk = TestDisk::new(DiskMode::ReadWrite);
+    expect_disk_ok("verify", machine, &disk);
+    // What the guest has written last, and cut to what the test had made.
+    let contents = fs::read(&disk.data.path).expect("the disk is there");
+    assert!(contents.starts_with(b"AERO"), "{:?}", &contents[..16]);
+    assert_eq!(contents.len(), TestDisk::BYTES);
+}
+
+/// Errors of the host's disk are errors of the request, in its middle too, and the guest goes on.
+fn disk_faults(machine: Machine) {
+    let mut disk = TestDisk::new(DiskMode::ReadWrite);
+    let sectors = vec![Sectors { first: 16, count: 8 }];
+    disk.data.faults = DiskFaults { read_errors: sectors.clone(), write_errors: sectors, ..DiskFaults::default() };
+    expect_disk_ok("faults", machine, &disk);
+}
+
+fn disk_read_only(machine: Machine) {
+    let disk = TestDisk::new(DiskMode::ReadOnly);
+    let before = fs::read(&disk.data.path).expect("the disk is there");
+    expect_disk_ok("read-only", machine, &disk);
+    assert!(before == fs::read(&disk.data.path).expect("the disk is there"), "a read-only disk was written");
 }
 
 fn exception(machine: Machine) {
@@ -125,6 +156,32 @@ fn wild_access(machine: Machine) {
     guest.expect_logged("page fault");
     guest.expect_logged("0xdead0000");
     guest.expect_logged("no region is there");
+}
+
+/// A disk whose first sector begins with `AERO`, in a folder of its own.
+struct TestDisk {
+    data: DataDisk,
+    _folder: TempDir,
+}
+
+impl TestDisk {
+    const BYTES: usize = 4 << 20;
+
+    fn new(mode: DiskMode) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder can be made");
+        let path = folder.path().join("disk");
+        let mut contents = vec![0; Self::BYTES];
+        contents[..4].copy_from_slice(b"AERO");
+        fs::write(&path, contents).expect("a file can be made in a fresh temporary folder");
+        Self { data: DataDisk { path, mode, faults: DiskFaults::default() }, _folder: folder }
+    }
+}
+
+/// Boots the disk's user with this command line and expects it to find everything right.
+fn expect_disk_ok(command_line: &str, machine: Machine, disk: &TestDisk) {
+    let mut guest = Plan::test_guest("disk").command_line(command_line).disk(disk.data.clone()).boot(machine);
+    guest.expect_exit(GuestExit::Success);
+    guest.expect_logged("disk: ok");
 }
 
 /// Boots the test guest `name` and waits until it has exited with `exit`.

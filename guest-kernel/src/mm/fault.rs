@@ -61,6 +61,11 @@ pub(super) fn count_major() {
     MAJOR_FAULTS.fetch_add(1, Ordering::Relaxed);
 }
 
+/// Whether an access faults, and the fault can be resolved.
+pub(crate) fn is_due(fault: Fault) -> bool {
+    !matches!(decide(&SPACE.lock(), fault), Resolution::AlreadyMapped | Resolution::Violation(_))
+}
+
 /// Resolves a fault on a page that is not mapped, or not for this kind of access.
 ///
 /// # Errors
@@ -161,7 +166,7 @@ fn install(space: &mut Space, at: u64, block: Block) -> bool {
             let mut source = |level| {
                 // The page has its frame: the table must not wait for another.
                 let purpose = if level == TableLevel::Pages { Purpose::PromisedReserve } else { Purpose::Kernel };
-                let table = FRAMES.lock().allocate(BlockSize::Frame, purpose);
+                let table = FRAMES.lock().allocate_table(purpose);
                 tables_drawn += u64::from(table.is_some() && level == TableLevel::Pages);
                 table
             };

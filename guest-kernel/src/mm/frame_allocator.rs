@@ -62,6 +62,8 @@ pub(crate) struct FrameAllocator {
     floor: u64,
     /// What is in memory that nobody has used yet.
     untouched: Contents,
+    /// The huge frame that page tables come from; none of the machine's until one is needed.
+    tables: usize,
 }
 
 impl FrameAllocator {
@@ -89,6 +91,7 @@ impl FrameAllocator {
             lost_credit: 0,
             floor: floor.0,
             untouched: Contents::Zero,
+            tables: usize::MAX,
         };
         allocator.free.fill();
         let end = FrameNumber(huge as u64 * HUGE_FRAMES);
@@ -162,12 +165,29 @@ impl FrameAllocator {
             BlockSize::Huge => self.take_huge(),
             BlockSize::Frame => self.take_frame(),
         }?;
+        self.account(size.frames(), purpose);
+        Some(block)
+    }
+
+    /// Hands out a frame for a page table, or `None` when none is open to that purpose. Tables lie together, in huge frames that
+    /// nothing else is taken from as long as there are others: a host that shadows the guest's page tables (a KVM without hardware
+    /// virtualization does) protects each of them from writing, and can then map nothing of its huge frame in one piece.
+    pub(crate) fn allocate_table(&mut self, purpose: Purpose) -> Option<Block> {
+        if self.open_to(purpose) == 0 {
+            return None;
+        }
+        let block = self.take_table()?;
+        self.account(1, purpose);
+        Some(block)
+    }
+
+    /// Notes what handing out `frames` frames for a purpose does to promises and credit.
+    fn account(&mut self, frames: u64, purpose: Purpose) {
         match purpose {
-            Purpose::Promised | Purpose::PromisedReserve => self.promised -= size.frames(),
-            Purpose::Tier => self.credit += size.frames(),
+            Purpose::Promised | Purpose::PromisedReserve => self.promised -= frames,
+            Purpose::Tier => self.credit += frames,
             Purpose::Kernel | Purpose::Balloon => {}
         }
-        Some(block)
     }
 
     /// Hands out one particular huge frame, if it is wholly free: how a driver claims memory that it was told about.
@@ -265,18 +285,36 @@ impl FrameAllocator {
     }
 
     fn take_frame(&mut self) -> Option<Block> {
-        if let Some(frame) = self.free.take_from_partial() {
-            let huge = to_usize(frame.0 / HUGE_FRAMES);
-            let state = self.state(huge);
-            self.set_state(huge, state.with_used(state.used() + 1));
-            return Some(Block::from_number(frame, BlockSize::Frame, Contents::Unknown));
+        match self.free.first_partial_but(self.tables) {
+            Some(huge) => self.take_from_partial(huge),
+            None => self.take_from_whole().or_else(|| self.take_from_partial(self.tables)),
         }
+    }
+
+    fn take_table(&mut self) -> Option<Block> {
+        if let Some(block) = self.take_from_partial(self.tables) {
+            return Some(block);
+        }
+        let Some(block) = self.take_from_whole() else { return self.take_frame() };
+        self.tables = to_usize(block.first().0 / HUGE_FRAMES);
+        Some(block)
+    }
+
+    fn take_from_partial(&mut self, huge: usize) -> Option<Block> {
+        let frame = self.free.take_from(huge)?;
+        let state = self.state(huge);
+        self.set_state(huge, state.with_used(state.used() + 1));
+        Some(Block::from_number(frame, BlockSize::Frame, Contents::Unknown))
+    }
+
+    /// Breaks a wholly free huge frame and takes its first frame.
+    fn take_from_whole(&mut self) -> Option<Block> {
         let huge = self.backed.first().or_else(|| self.free.first_whole())?;
         let state = self.state(huge);
         self.free.break_whole(huge);
         self.backed.remove(huge);
         self.set_state(huge, state.with_used(1).with_backing());
-        let frame = self.free.take_from_partial()?;
+        let frame = self.free.take_from(huge)?;
         let contents = if state.is_backed() { Contents::Unknown } else { self.untouched };
         Some(Block::from_number(frame, BlockSize::Frame, contents))
     }

@@ -108,10 +108,25 @@ impl FrameSet {
         self.remove_whole(huge)
     }
 
+    /// The lowest partly contained huge frame, other than `avoided`.
+    pub(crate) fn first_partial_but(&mut self, avoided: usize) -> Option<usize> {
+        if !self.partial.contains(avoided) {
+            return self.partial.first();
+        }
+        self.partial.remove(avoided);
+        let first = self.partial.first();
+        self.partial.insert(avoided);
+        first
+    }
+
     /// Takes the lowest frame out of the lowest partly contained huge frame.
     pub(crate) fn take_from_partial(&mut self) -> Option<FrameNumber> {
-        let huge = self.partial.first()?;
-        let bitmap = &mut self.bitmaps[huge];
+        self.take_from(self.partial.first()?)
+    }
+
+    /// Takes the lowest frame out of huge frame `huge`, if that is partly contained.
+    pub(crate) fn take_from(&mut self, huge: usize) -> Option<FrameNumber> {
+        let bitmap = self.bitmaps.get_mut(huge)?;
         let word = bitmap.iter().position(|word| *word != 0)?;
         let bit = bitmap[word].trailing_zeros();
         bitmap[word] &= bitmap[word] - 1;

@@ -40,6 +40,7 @@ pub(crate) use block::{Block, BlockSize};
 pub(crate) use fault::FaultCounts;
 pub(crate) use frame_allocator::FrameStatistics;
 pub(crate) use frame_allocator::{FrameAllocator, Purpose};
+pub(crate) use kernel_heap::KernelHeap;
 
 use self::address_space::{Region, Regions};
 use self::page_table::{Collected, PageTables, Slot};
@@ -76,6 +77,10 @@ pub(crate) struct Frames {
 impl Frames {
     pub(crate) fn allocate(&mut self, size: BlockSize, purpose: Purpose) -> Option<Block> {
         self.allocator.as_mut()?.allocate(size, purpose)
+    }
+
+    pub(crate) fn allocate_table(&mut self, purpose: Purpose) -> Option<Block> {
+        self.allocator.as_mut()?.allocate_table(purpose)
     }
 
     pub(crate) fn claim_huge(&mut self, first: FrameNumber) -> Option<Block> {
@@ -167,7 +172,7 @@ impl Space {
             return false;
         }
         // Every slot of a region is promised a table.
-        let Some(table) = FRAMES.lock().allocate(BlockSize::Frame, Purpose::PromisedReserve) else { return false };
+        let Some(table) = FRAMES.lock().allocate_table(Purpose::PromisedReserve) else { return false };
         if let Err(table) = tables.split(at, table) {
             FRAMES.lock().free_promised(table);
             return false;

@@ -8,7 +8,7 @@ use aerostat_abi::units::{FRAME_BYTES, FrameCount, to_usize};
 use super::address_space::RegionKind;
 use super::carve::Carver;
 use super::page_table::Access;
-use super::{BlockSize, FRAMES, OutOfMemory, Purpose, SPACE, ladder, zero};
+use super::{FRAMES, OutOfMemory, Purpose, SPACE, ladder, zero};
 use crate::layout::BOOKS;
 
 /// Maps the pages of `range` that are not mapped yet, zeroed, out of `promise`, of which the rest stays the caller's.
@@ -23,7 +23,7 @@ pub(crate) fn map(range: Range<u64>, promise: &mut FrameCount) -> Result<(), Out
         let block = ladder::frame_for_fault(Purpose::Promised)?;
         *promise = promise.saturating_sub(FrameCount(1));
         zero(&block);
-        let mut table = |_| FRAMES.lock().allocate(BlockSize::Frame, Purpose::Kernel);
+        let mut table = |_| FRAMES.lock().allocate_table(Purpose::Kernel);
         let mut space = SPACE.lock();
         let result = space.tables_mut().map(|tables| tables.map_page(page, block, Access::ReadWrite, &mut table));
         if let Some(Err(block)) = result {

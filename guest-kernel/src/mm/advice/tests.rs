@@ -16,7 +16,6 @@ use crate::mm::block::{Block, BlockSize, Contents};
 use crate::mm::fault::FaultError;
 use crate::mm::frame_allocator::Purpose;
 use crate::mm::page_table::{Access, Slot};
-use crate::mm::reclaim::disk::Disk;
 use crate::mm::reclaim::disk_tests::{
     SlowDisk, assert_nothing_is_kept, bound_tier, half_noise, machine, noise, pages, run_batch,
 };
@@ -137,7 +136,7 @@ fn pages_on_their_way_to_disk_are_cancelled() {
         } else {
             discard(&half)
         }
-        disk.wait();
+        disk.finish_one();
         reclaim(EVERYTHING);
         assert_eq!(statistics(start).on_disk, 32, "the others");
         for (number, page) in (0..).zip(pages(start, 64)) {
@@ -337,7 +336,7 @@ impl Model {
         match step {
             Step::Reclaim(frames) => drop(reclaim(FrameCount(frames))),
             Step::Batch => drop(run_batch()),
-            Step::Disk => disk.wait(),
+            Step::Disk => disk.finish_one(),
             Step::Read(page) => self.read(machine, page)?,
             Step::Write { pages, seed } => {
                 for page in pages {

@@ -198,6 +198,8 @@ struct Model {
     promised: u64,
     credit: u64,
     floor: u64,
+    /// The huge frame that page tables come from.
+    tables: Option<usize>,
     held: Vec<(FrameNumber, BlockSize)>,
 }
 
@@ -213,6 +215,7 @@ impl Model {
             promised: 0,
             credit: 0,
             floor,
+            tables: None,
             held: Vec::new(),
         };
         for frame in (0..frames).filter(|&frame| is_free(frame)) {
@@ -248,6 +251,14 @@ impl Model {
         }
     }
 
+    fn account(&mut self, frames: u64, purpose: Purpose) {
+        match purpose {
+            Purpose::Promised | Purpose::PromisedReserve => self.promised -= frames,
+            Purpose::Tier => self.credit += frames,
+            Purpose::Kernel | Purpose::Balloon => {}
+        }
+    }
+
     fn is_whole(&self, huge: usize) -> bool {
         self.free_in[huge] == HUGE_FRAMES
     }
@@ -258,10 +269,30 @@ impl Model {
         whole.clone().find(|&huge| self.is_backed[huge]).or_else(|| whole.next())
     }
 
-    /// The frame that goes next: the lowest of the lowest broken huge frame, or else the first of the next huge one.
+    fn is_broken(&self, huge: usize) -> bool {
+        self.free_in[huge] > 0 && !self.is_whole(huge)
+    }
+
+    /// The frame that goes next: the lowest of the lowest broken huge frame, or else the first of the next huge one, or else what
+    /// was meant for page tables.
     fn next_frame(&self) -> Option<usize> {
-        let is_broken = |&huge: &usize| self.free_in[huge] > 0 && !self.is_whole(huge);
-        let huge = (0..to_usize(HUGE)).find(is_broken).or_else(|| self.next_huge())?;
+        let broken = |&huge: &usize| self.is_broken(huge) && self.tables != Some(huge);
+        let tables = || self.tables.filter(|&huge| self.is_broken(huge));
+        let huge = (0..to_usize(HUGE)).find(broken).or_else(|| self.next_huge()).or_else(tables)?;
+        self.lowest_in(huge)
+    }
+
+    /// The frame that the next page table gets: the lowest of the huge frame meant for them, or of the next one.
+    fn next_table(&mut self) -> Option<usize> {
+        if let Some(huge) = self.tables.filter(|&huge| self.is_broken(huge)) {
+            return self.lowest_in(huge);
+        }
+        let Some(huge) = self.next_huge() else { return self.next_frame() };
+        self.tables = Some(huge);
+        self.lowest_in(huge)
+    }
+
+    fn lowest_in(&self, huge: usize) -> Option<usize> {
         let first = huge * to_usize(HUGE_FRAMES);
         (first..).find(|&frame| self.owners[frame] == Owner::Allocator)
     }
@@ -318,6 +349,7 @@ impl Model {
 #[derive(Clone, Debug)]
 enum Step {
     Allocate { size: BlockSize, purpose: Purpose, count: usize },
+    AllocateTables { purpose: Purpose, count: usize },
     ClaimHuge(u64),
     Promise(u64),
     EndPromise(u64),
@@ -345,9 +377,12 @@ fn step() -> impl Strategy<Value = Step> {
         purpose,
         count,
     });
+    let tables = (purpose(), prop_oneof![1_usize..20, 400_usize..600])
+        .prop_map(|(purpose, count)| Step::AllocateTables { purpose, count });
     prop_oneof![
         3 => huge,
         3 => frames,
+        2 => tables,
         1 => (0..HUGE + 1).prop_map(|huge| Step::ClaimHuge(huge * HUGE_FRAMES)),
         2 => (0_u64..1500).prop_map(Step::Promise),
         1 => (0_u64..1500).prop_map(Step::EndPromise),
@@ -369,12 +404,20 @@ fn apply(allocator: &mut FrameAllocator, model: &mut Model, step: &Step) -> Resu
                 let given = allocate(allocator, size, purpose);
                 prop_assert_eq!(given.map(|(first, _)| first), expected, "for {:?}", purpose);
                 let Some(given) = given else { break };
-                match purpose {
-                    Purpose::Promised | Purpose::PromisedReserve => model.promised -= size.frames(),
-                    Purpose::Tier => model.credit += size.frames(),
-                    Purpose::Kernel | Purpose::Balloon => {}
-                }
+                model.account(size.frames(), purpose);
                 model.hand_out(given, size)?;
+            }
+        }
+        Step::AllocateTables { purpose, count } => {
+            for _ in 0..count {
+                let expected = if model.open_to(purpose) > 0 { model.next_table() } else { None };
+                let given = allocator
+                    .allocate_table(purpose)
+                    .map(|block| (block.first(), block.contents(), block.into_number()));
+                prop_assert_eq!(given.map(|(first, ..)| to_usize(first.0)), expected, "for {:?}", purpose);
+                let Some((first, contents, _)) = given else { break };
+                model.account(1, purpose);
+                model.hand_out((first, contents), BlockSize::Frame)?;
             }
         }
         // Drivers claim before anything has been promised.
