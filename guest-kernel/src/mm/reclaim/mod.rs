@@ -71,6 +71,8 @@ pub(crate) struct ReclaimStatistics {
     pub(crate) evictions: u64,
     /// Pages brought back since boot.
     pub(crate) restores: u64,
+    /// Of those, pages that somebody had touched; the others came along.
+    pub(crate) touched_restores: u64,
     /// Of those, pages that were evicted shortly before: memory is too small for what goes on.
     pub(crate) refaults: u64,
     /// Pages that were found not to compress.
@@ -215,6 +217,7 @@ impl Reclaimer {
                 filled_pages: 0,
                 evictions: 0,
                 restores: 0,
+                touched_restores: 0,
                 refaults: 0,
                 incompressible: 0,
                 discards: 0,
@@ -240,7 +243,8 @@ impl Reclaimer {
     }
 
     fn is_thrashing(&mut self) -> bool {
-        let tally = Tally { evictions: self.statistics.evictions, refaults: self.statistics.refaults };
+        let ReclaimStatistics { evictions, restores, touched_restores, refaults, .. } = self.statistics;
+        let tally = Tally { evictions, restores, touched_restores, refaults };
         self.thrash.observe(Instant::now(), tally)
     }
 

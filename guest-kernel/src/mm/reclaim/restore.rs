@@ -249,6 +249,7 @@ impl Reclaimer {
         let distance = entry.distance(self.eviction_count());
         let resident = self.resident_pages();
         self.statistics.restores += 1;
+        self.statistics.touched_restores += u64::from(is_touched);
         self.statistics.refaults += u64::from(is_touched && distance < resident / 2);
         let refault = Arrival::Refault(Refault { distance, resident, standing: entry.standing });
         let standing = self.policy().arrived(if is_touched { refault } else { Arrival::Prefetch });

@@ -1,22 +1,24 @@
 //! Thrashing: the guest is busy bringing back what it has just evicted (Denning, "Thrashing: its causes and prevention", 1968).
 //!
-//! Pages that come back soon after they left ([`ReclaimStatistics::refaults`](super::ReclaimStatistics)) tell of a working set that does
-//! not fit. A few are the price of a policy that guesses. Many, and many beside what is evicted, mean that every eviction takes a
-//! page that is needed; a guest that merely takes back what it had given up evicts nothing meanwhile. Pure: figures and the moment
-//! are passed in.
+//! Pages that are touched soon after they left ([`ReclaimStatistics::refaults`](super::ReclaimStatistics)) tell of a working set that
+//! does not fit. A few are the price of a policy that guesses. It is thrashing when most of what is touched has just been evicted, when
+//! as much comes back as leaves (a guest that takes back what it had given up evicts nothing meanwhile, and what a scan leaves behind
+//! never comes back), and when that is much. How much is counted in pages: a fault brings neighbours along. Pure: figures and the
+//! moment are passed in.
 
 use crate::time::Instant;
 
 /// How long is looked at, at least.
 const WINDOW_NS: u64 = 1_000_000_000;
-/// Refaults per second from which on it is thrashing, if so many of a hundred evictions were in vain.
-const BEGIN: Limits = Limits { refaults_per_s: 1000, percent: 50 };
-/// It goes on until they are below either of these.
-const GO_ON: Limits = Limits { refaults_per_s: 250, percent: 25 };
+/// From which on it is thrashing, and until it is below any of which that goes on.
+const BEGIN: Limits = Limits { restores_per_s: 1000, percent: 50 };
+const GO_ON: Limits = Limits { restores_per_s: 250, percent: 25 };
 
 #[derive(Clone, Copy, Debug)]
 struct Limits {
-    refaults_per_s: u64,
+    /// Pages that come back.
+    restores_per_s: u64,
+    /// Refaults among a hundred touches of evicted pages; and of pages that come and go, the fewer in a hundred of the others.
     percent: u64,
 }
 
@@ -25,7 +27,11 @@ struct Limits {
 pub(super) struct Tally {
     /// Pages evicted.
     pub(super) evictions: u64,
-    /// Pages that came back soon after.
+    /// Pages that came back.
+    pub(super) restores: u64,
+    /// Of those, pages that somebody had touched.
+    pub(super) touched_restores: u64,
+    /// Of those, pages that had left shortly before.
     pub(super) refaults: u64,
 }
 
@@ -41,7 +47,7 @@ pub(super) struct ThrashDetector {
 
 impl ThrashDetector {
     pub(super) const fn new() -> Self {
-        let before = Tally { evictions: 0, refaults: 0 };
+        let before = Tally { evictions: 0, restores: 0, touched_restores: 0, refaults: 0 };
         Self { since: Instant::from_nanos(0), before, is_thrashing: false, episodes: 0 }
     }
 
@@ -65,14 +71,16 @@ impl ThrashDetector {
 
 impl Limits {
     fn are_met(&self, before: Tally, after: Tally, time_ns: u64) -> bool {
-        let refaults = after.refaults - before.refaults;
         let evictions = after.evictions - before.evictions;
-        let per_s = u128::from(refaults) * 1_000_000_000 / u128::from(time_ns.max(1));
-        let is_much = per_s >= u128::from(self.refaults_per_s);
-        is_much
-            && evictions > 0
-            && refaults * 100 >= evictions * self.percent
-            && evictions * 100 >= refaults * self.percent
+        let restores = after.restores - before.restores;
+        let touched = after.touched_restores - before.touched_restores;
+        let refaults = after.refaults - before.refaults;
+        let per_s = u128::from(restores) * 1_000_000_000 / u128::from(time_ns.max(1));
+        let is_share = |part: u64, of: u64| part > 0 && part * 100 >= of * self.percent;
+        per_s >= u128::from(self.restores_per_s)
+            && is_share(refaults, touched)
+            && is_share(restores, evictions)
+            && is_share(evictions, restores)
     }
 }
 
@@ -81,13 +89,17 @@ mod tests {
     use super::{Tally, ThrashDetector};
     use crate::time::Instant;
 
-    /// Plays seconds, each with its evictions and refaults; returns what was said after each.
-    fn played(seconds: &[(u64, u64)]) -> (Vec<bool>, u64) {
+    /// Plays seconds, each with its evictions, restores, touches of evicted pages and refaults; returns what was said after each, and
+    /// how often it began.
+    fn played(seconds: &[[u64; 4]]) -> (Vec<bool>, u64) {
         let mut detector = ThrashDetector::new();
         let mut tally = Tally::default();
         let mut said = Vec::new();
-        for (second, (evictions, refaults)) in (1..).zip(seconds) {
-            tally = Tally { evictions: tally.evictions + evictions, refaults: tally.refaults + refaults };
+        for (second, [evictions, restores, touched, refaults]) in (1..).zip(seconds) {
+            tally.evictions += evictions;
+            tally.restores += restores;
+            tally.touched_restores += touched;
+            tally.refaults += refaults;
             said.push(detector.observe(Instant::from_nanos(second * 1_000_000_000), tally));
         }
         (said, detector.episodes())
@@ -95,30 +107,35 @@ mod tests {
 
     #[test]
     fn a_guest_that_brings_back_what_it_evicts_thrashes() {
-        assert_eq!(played(&[(0, 0), (5000, 4000), (5000, 4900)]), (vec![false, true, true], 1));
+        assert_eq!(played(&[[0; 4], [5000, 4800, 4800, 4000], [5000, 5000, 5000, 4900]]), (vec![false, true, true], 1));
+        assert_eq!(played(&[[5000, 5000, 400, 350]]), (vec![true], 1), "neighbours come along");
     }
 
     #[test]
     fn a_guest_whose_evictions_are_not_regretted_does_not() {
-        assert_eq!(played(&[(50_000, 2000), (50_000, 20_000)]), (vec![false, false], 0), "a scan");
-        assert_eq!(played(&[(900, 900), (999, 999)]), (vec![false, false], 0), "a few");
-        assert_eq!(played(&[(0, 5000), (10, 5000)]), (vec![false, false], 0), "it takes back what it had given up");
+        let quiet = |second| assert_eq!(played(&[second, second]), (vec![false, false], 0), "{second:?}");
+        quiet([50_000, 2000, 2000, 1800]); // a scan
+        quiet([5000, 5000, 5000, 400]); // a loop over much more than there is
+        quiet([999, 999, 999, 999]); // a few
+        quiet([10, 5000, 5000, 5000]); // it takes back what it had given up
+        quiet([0; 4]);
     }
 
     #[test]
     fn what_has_begun_goes_on_until_it_is_clearly_over() {
-        let seconds = [(2000, 1500), (800, 400), (2000, 600), (2000, 400), (2000, 600), (2000, 1500)];
-        assert_eq!(played(&seconds), (vec![true, true, true, false, false, true], 2));
-        assert_eq!(played(&[(2000, 1500), (240, 240), (0, 0)]), (vec![true, false, false], 1));
+        let [much, some] = [[2000, 2000, 2000, 1500], [800, 400, 400, 150]];
+        let few = [2000, 2000, 2000, 400];
+        let seconds = [some, much, some, few, some, much];
+        assert_eq!(played(&seconds), (vec![false, true, true, false, false, true], 2));
+        assert_eq!(played(&[much, [240; 4], [0; 4]]), (vec![true, false, false], 1));
     }
 
     #[test]
     fn nothing_is_said_before_a_window_is_full_and_a_long_one_counts_by_its_length() {
+        let all = |pages| Tally { evictions: pages, restores: pages, touched_restores: pages, refaults: pages };
         let mut detector = ThrashDetector::new();
-        let tally = Tally { evictions: 9000, refaults: 9000 };
-        assert!(!detector.observe(Instant::from_nanos(900_000_000), tally));
-        assert!(detector.observe(Instant::from_nanos(1_100_000_000), tally));
-        let later = Tally { evictions: 11_000, refaults: 11_000 };
-        assert!(!detector.observe(Instant::from_nanos(61_100_000_000), later), "33 a second");
+        assert!(!detector.observe(Instant::from_nanos(900_000_000), all(9000)));
+        assert!(detector.observe(Instant::from_nanos(1_100_000_000), all(9000)));
+        assert!(!detector.observe(Instant::from_nanos(61_100_000_000), all(11_000)), "33 a second");
     }
 }
