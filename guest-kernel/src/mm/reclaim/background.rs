@@ -7,6 +7,7 @@ use aerostat_abi::units::FrameCount;
 use super::reclaim;
 use crate::config::VAIN_RECLAIM_PAUSE_NS;
 use crate::mm::FRAMES;
+use crate::mm::shortage::{self, Cause};
 use crate::thread::{self, Event, Priority, SpawnError};
 use crate::time::Instant;
 
@@ -38,6 +39,9 @@ pub(super) fn wake() {
 extern "C" fn run(_: u64) {
     loop {
         WAKE.wait(None);
+        if FRAMES.lock().is_short() {
+            shortage::announce(Cause::FewFree);
+        }
         let missing = FRAMES.lock().missing_to_high();
         if missing > FrameCount::ZERO && reclaim(missing) == FrameCount::ZERO {
             thread::sleep_until(Instant::now().after(VAIN_RECLAIM_PAUSE_NS));

@@ -21,7 +21,7 @@ use crate::mm::{FRAMES, map_region, unmap_region, validate};
 
 const EVERYTHING: FrameCount = FrameCount(1 << 20);
 
-fn machine(huge_frames: u64, slots: u64) -> (TestMachine, &'static SlowDisk) {
+pub(in crate::mm) fn machine(huge_frames: u64, slots: u64) -> (TestMachine, &'static SlowDisk) {
     let machine = TestMachine::start(huge_frames);
     let disk = SlowDisk::leaked(slots);
     let usable = SlotMap::usable(slots);
@@ -32,12 +32,17 @@ fn machine(huge_frames: u64, slots: u64) -> (TestMachine, &'static SlowDisk) {
 }
 
 /// The tier may have so many frames.
-fn bound_tier(frames: u64) {
+pub(in crate::mm) fn bound_tier(frames: u64) {
     RECLAIMER.lock().tier_bound = FrameCount(frames);
 }
 
+/// Runs one batch; returns how many frames are on their way to the disk.
+pub(in crate::mm) fn run_batch() -> usize {
+    RECLAIMER.lock().run_batch().leaving
+}
+
 /// Noise, different for each page and seed.
-fn noise(page: u64, seed: u64) -> impl Fn(usize) -> u64 {
+pub(in crate::mm) fn noise(page: u64, seed: u64) -> impl Fn(usize) -> u64 {
     move |place| {
         let x = (page ^ seed.rotate_left(17)).wrapping_add(place as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         (x ^ (x >> 31)).wrapping_mul(0xbf58_476d_1ce4_e5b9)
@@ -45,16 +50,16 @@ fn noise(page: u64, seed: u64) -> impl Fn(usize) -> u64 {
 }
 
 /// Half noise, half text: it compresses, but not to a third.
-fn half_noise(page: u64, seed: u64) -> impl Fn(usize) -> u64 {
+pub(in crate::mm) fn half_noise(page: u64, seed: u64) -> impl Fn(usize) -> u64 {
     let noise = noise(page, seed);
     move |place| if place % 512 < 200 { noise(place) } else { 0x2020_2020_2020_2020 }
 }
 
-fn pages(start: u64, count: u64) -> impl Iterator<Item = u64> + Clone {
+pub(in crate::mm) fn pages(start: u64, count: u64) -> impl Iterator<Item = u64> + Clone {
     (0..count).map(move |page| start + page * FRAME_BYTES)
 }
 
-fn assert_nothing_is_kept(machine: &TestMachine) {
+pub(in crate::mm) fn assert_nothing_is_kept(machine: &TestMachine) {
     while super::wait_for_disk() {}
     let after = statistics();
     assert_eq!(
@@ -136,7 +141,7 @@ fn a_page_that_is_touched_on_its_way_out_stays() {
         machine.touch(page).unwrap();
         machine.fill(page, noise(page, 4));
     }
-    while RECLAIMER.lock().run_batch().leaving < 64 {}
+    while run_batch() < 64 {}
     assert_eq!(disk.state().under_way.len(), 1);
     for page in pages(start, 32) {
         machine.touch(page).unwrap();
@@ -161,7 +166,7 @@ fn a_region_that_ends_while_its_pages_leave_takes_them_along() {
         machine.touch(page).unwrap();
         machine.fill(page, noise(page, 6));
     }
-    while RECLAIMER.lock().run_batch().leaving < 64 {}
+    while run_batch() < 64 {}
     unmap_region(start);
     assert_nothing_is_kept(&machine);
 }
@@ -272,7 +277,7 @@ proptest! {
             let at = start + page * FRAME_BYTES;
             match action {
                 0 | 1 => drop(reclaim(FrameCount(value % 600))),
-                2 => drop(RECLAIMER.lock().run_batch()),
+                2 => drop(run_batch()),
                 3 => disk.finish_one(),
                 4 if value % 8 == 0 => {
                     unmap_region(start);

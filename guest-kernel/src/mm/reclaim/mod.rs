@@ -28,11 +28,12 @@ pub(crate) mod slot_map;
 pub(crate) mod start;
 mod swap_disk;
 pub(crate) mod swap_entry;
+mod thrash;
 
 use core::cmp::Ordering;
 use core::ops::Range;
 
-use aerostat_abi::units::{FRAME_SIZE, FrameCount, FrameNumber, to_usize};
+use aerostat_abi::units::{FRAME_SIZE, FrameCount, FrameNumber, HUGE_FRAMES, to_usize};
 use aerostat_reclaim_policy::{Policy, Selected};
 
 use self::balance::{Balance, PageKind};
@@ -42,12 +43,14 @@ use self::restore::ReadAhead;
 use self::slot_map::{Kept, SlotNumber};
 use self::swap_disk::{DiskStatistics, Finished, Leaver, SwapDisk};
 use self::swap_entry::{Stored, SwapEntry};
+use self::thrash::{Tally, ThrashDetector};
 use super::block::{Block, BlockSize};
 use super::frame_allocator::Purpose;
-use super::page_table::Slot;
+use super::page_table::{Collected, Slot};
 use super::{FRAMES, SPACE, Space};
 use crate::cpu;
 use crate::sync::SpinLock;
+use crate::time::Instant;
 
 /// Frames of the tier beyond its bound, on their way to disk at the latest then.
 const TIER_SLACK: FrameCount = FrameCount(2 * BATCH as u64);
@@ -70,10 +73,18 @@ pub(crate) struct ReclaimStatistics {
     pub(crate) evictions: u64,
     /// Pages brought back since boot.
     pub(crate) restores: u64,
+    /// Of those, pages that somebody had touched; the others came along.
+    pub(crate) touched_restores: u64,
     /// Of those, pages that were evicted shortly before: memory is too small for what goes on.
     pub(crate) refaults: u64,
     /// Pages that were found not to compress.
     pub(crate) incompressible: u64,
+    /// Pages dropped since boot because nobody needed what was in them.
+    pub(crate) discards: u64,
+    /// More comes back right after its eviction than the guest can get on with.
+    pub(crate) is_thrashing: bool,
+    /// Times that this began.
+    pub(crate) thrash_episodes: u64,
 }
 
 #[cfg(test)]
@@ -97,13 +108,27 @@ pub(crate) struct Reclaimer {
     swap_disk: Option<SwapDisk>,
     read_ahead: ReadAhead,
     pub(super) statistics: ReclaimStatistics,
+    thrash: ThrashDetector,
 }
 
 /// The figures now.
 pub(crate) fn statistics() -> ReclaimStatistics {
-    let reclaimer = RECLAIMER.lock();
+    let mut reclaimer = RECLAIMER.lock();
+    let is_thrashing = reclaimer.is_thrashing();
+    let thrash_episodes = reclaimer.thrash.episodes();
     let disk = reclaimer.swap_disk.as_ref().map_or_else(DiskStatistics::default, SwapDisk::statistics);
-    ReclaimStatistics { tier: reclaimer.tier.statistics(), disk, ..reclaimer.statistics }
+    ReclaimStatistics { tier: reclaimer.tier.statistics(), disk, is_thrashing, thrash_episodes, ..reclaimer.statistics }
+}
+
+/// Whether there is anywhere to evict anonymous memory to.
+pub(crate) fn is_on() -> bool {
+    RECLAIMER.lock().anonymous.is_some()
+}
+
+/// Whether the guest is busy bringing back what it has just evicted: it has less memory than it works on, and to take more from it
+/// would stop it.
+pub(crate) fn is_thrashing() -> bool {
+    RECLAIMER.lock().is_thrashing()
 }
 
 /// Evicts pages until `wanted` frames more are free, or nothing cold is left; says how many frames became free. None do where there is
@@ -193,20 +218,32 @@ impl Reclaimer {
                 file_pages: 0,
                 evictions: 0,
                 restores: 0,
+                touched_restores: 0,
                 refaults: 0,
                 incompressible: 0,
+                discards: 0,
+                is_thrashing: false,
+                thrash_episodes: 0,
             },
+            thrash: ThrashDetector::new(),
         }
     }
 
     /// Visits pages from the hand on, within one slot, and evicts what the policy gives up.
     fn run_batch(&mut self) -> BatchResult {
+        self.is_thrashing(); // the figures are looked at while they change
         self.settle();
         self.shrink_tier();
         let tier_is_full = self.tier.statistics().frames > self.tier_bound.saturating_add(TIER_SLACK);
         let is_disk_busy = self.swap_disk.as_mut().is_some_and(|swap| tier_is_full || !swap.make_room(1));
         let result = if is_disk_busy { BatchResult::default() } else { self.turn_hand() };
         BatchResult { is_disk_busy, leaving: self.swap_disk.as_ref().map_or(0, SwapDisk::leaving), ..result }
+    }
+
+    fn is_thrashing(&mut self) -> bool {
+        let ReclaimStatistics { evictions, restores, touched_restores, refaults, .. } = self.statistics;
+        let tally = Tally { evictions, restores, touched_restores, refaults };
+        self.thrash.observe(Instant::now(), tally)
     }
 
     /// Hands that go round.
@@ -260,18 +297,28 @@ impl Reclaimer {
     /// Splits a huge page that is cold, or that may be so in parts; the hand then goes over its pages.
     fn visit_huge(&mut self, space: &mut Space, at: u64, end: u64) -> u64 {
         let (Some(hand), Some(tables)) = (&mut self.anonymous, space.tables_mut()) else { return end };
+        if tables.is_huge_discardable(at) {
+            self.discard_huge(space, at, end);
+            return end;
+        }
         if !hand.visit_huge(tables, at) && hand.rounds_in_vain < PATIENT_ROUNDS {
             return end;
         }
-        // Every slot of a region is promised a table.
-        let Some(table) = FRAMES.lock().allocate_table(Purpose::PromisedReserve) else { return end };
-        if let Err(table) = tables.split(at, table) {
-            FRAMES.lock().free_promised(table);
-            return end;
-        }
-        space.regions.draw(at, FrameCount(1));
+        if space.split_huge(at) { at } else { end } // again, page by page
+    }
+
+    /// Drops a huge page that nobody needs.
+    fn discard_huge(&mut self, space: &mut Space, at: u64, end: u64) {
+        let Some(tables) = space.tables_mut() else { return };
+        tables.revoke(at, end);
         cpu::flush_tlb();
-        at // again, page by page
+        tables.collect(at, end, &mut |collected| {
+            if let Collected::Page(block) = collected {
+                FRAMES.lock().free_promised(block);
+            }
+        });
+        space.regions.restore_promise(at, FrameCount(HUGE_FRAMES));
+        self.statistics.discards += HUGE_FRAMES;
     }
 
     fn visit_pages(&mut self, space: &mut Space, kind: PageKind, at: u64, end: u64) -> u64 {
@@ -290,6 +337,14 @@ impl Reclaimer {
     fn evict(&mut self, space: &mut Space, page: u64) {
         let Some(tables) = space.tables_mut() else { return };
         let Some(revoked) = tables.revoked_page(page) else { return };
+        if revoked.is_discardable {
+            if let Some(block) = tables.discard_revoked(page) {
+                space.regions.restore_promise(page, FrameCount(1));
+                FRAMES.lock().free_promised(block);
+            }
+            self.statistics.discards += 1;
+            return;
+        }
         let contents = page_at(revoked.frame);
         let stored = match filled_with(contents) {
             Some(pattern) => Ok(Stored::Filled(pattern)),
@@ -470,7 +525,7 @@ pub(super) fn page_in(block: &mut Block) -> &mut [u8; FRAME_SIZE] {
 }
 
 #[cfg(test)]
-mod disk_tests;
+pub(in crate::mm) mod disk_tests;
 #[cfg(test)]
 pub(crate) mod slow_disk;
 #[cfg(test)]
