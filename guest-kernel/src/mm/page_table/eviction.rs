@@ -156,14 +156,14 @@ impl PageTables {
             Slot::Empty => {}
             Slot::Huge => {
                 if let Some(entry) = self.existing_slot_entry_mut(address) {
-                    entry.set_flags(entry.flags() - PageTableFlags::DIRTY | DISCARDABLE);
+                    entry.set_flags((entry.flags() - PageTableFlags::DIRTY) | DISCARDABLE);
                 }
             }
             Slot::Table => {
                 for page in (address..end).step_by(FRAME_SIZE) {
                     let in_force = |entry: &&mut PageTableEntry| entry.flags().contains(PageTableFlags::PRESENT);
                     if let Some(entry) = self.page_entry_mut(page).filter(in_force) {
-                        entry.set_flags(entry.flags() - PageTableFlags::DIRTY | DISCARDABLE);
+                        entry.set_flags((entry.flags() - PageTableFlags::DIRTY) | DISCARDABLE);
                     }
                 }
             }
