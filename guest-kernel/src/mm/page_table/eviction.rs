@@ -154,14 +154,14 @@ impl PageTables {
             Slot::Empty => {}
             Slot::Huge => {
                 if let Some(entry) = self.existing_slot_entry_mut(address) {
-                    entry.set_flags(entry.flags() - PageTableFlags::DIRTY | DISCARDABLE);
+                    entry.set_flags((entry.flags() - PageTableFlags::DIRTY) | DISCARDABLE);
                 }
             }
             Slot::Table => {
                 for page in (address..end).step_by(FRAME_SIZE) {
                     let in_force = |entry: &&mut PageTableEntry| entry.flags().contains(PageTableFlags::PRESENT);
                     if let Some(entry) = self.page_entry_mut(page).filter(in_force) {
-                        entry.set_flags(entry.flags() - PageTableFlags::DIRTY | DISCARDABLE);
+                        entry.set_flags((entry.flags() - PageTableFlags::DIRTY) | DISCARDABLE);
                     }
                 }
             }
@@ -187,7 +187,7 @@ impl PageTables {
     /// Notes that the revoked page at `address` does not compress; that holds until it is written to.
     pub(crate) fn note_incompressible(&mut self, address: u64) {
         if let Some(entry) = self.page_entry_mut(address).filter(|entry| is_revoked(entry)) {
-            entry.set_flags(entry.flags() - PageTableFlags::DIRTY - DISCARDABLE | INCOMPRESSIBLE);
+            entry.set_flags((entry.flags() - PageTableFlags::DIRTY - DISCARDABLE) | INCOMPRESSIBLE);
         }
     }
 
