@@ -13,6 +13,7 @@ use aerostat_abi::units::{FRAME_BYTES, FrameCount, HUGE_BYTES};
 
 use super::kernel_heap::KernelHeap;
 use super::page_table::{Access, PageState, Slot};
+use super::reclaim::balance::PageKind;
 use crate::config::FAULT_AROUND_PAGES;
 
 /// What a region's pages are made of, and so what a fault in it means.
@@ -20,6 +21,8 @@ use crate::config::FAULT_AROUND_PAGES;
 pub(crate) enum RegionKind {
     /// Memory that begins as zero, comes with the first touch and can be evicted.
     Anonymous,
+    /// What is on a disk, for reading.
+    File,
     /// The places of all threads' stacks: what is in use there is mapped as a whole, the rest is guard.
     Stack,
     /// Memory of the kernel that was mapped as a whole when it was made.
@@ -45,15 +48,17 @@ pub(crate) struct Region {
 
 impl Region {
     fn new(kind: RegionKind, range: Range<u64>, promise: FrameCount) -> Self {
+        let access = if kind == RegionKind::File { Access::ReadOnly } else { Access::ReadWrite };
         let taken_end = range.end;
-        Self { kind, access: Access::ReadWrite, range, taken_end, promise, faults: 0, restores: 0 }
+        Self { kind, access, range, taken_end, promise, faults: 0, restores: 0 }
     }
 
-    /// Whether its pages come and go one by one.
-    fn is_demand_paged(&self) -> bool {
+    /// What its pages are to the reclaimer; `None` where they don't come and go.
+    fn page_kind(&self) -> Option<PageKind> {
         match self.kind {
-            RegionKind::Anonymous => true,
-            RegionKind::Stack | RegionKind::Pinned => false,
+            RegionKind::Anonymous => Some(PageKind::Anonymous),
+            RegionKind::File => Some(PageKind::File),
+            RegionKind::Stack | RegionKind::Pinned => None,
         }
     }
 
@@ -72,6 +77,8 @@ pub(crate) enum Resolution {
     MapPages(PageWindow),
     /// Bring the page at this address back: it was evicted, or is about to be.
     Restore { at: u64 },
+    /// Read the page at this address from its file.
+    ReadFile { at: u64 },
     /// The page is mapped: somebody else was faster.
     AlreadyMapped,
     /// Nobody may do this.
@@ -123,19 +130,15 @@ pub(crate) fn resolve(region: Option<&Region>, fault: Fault, slot: Slot, page: P
     if (region.access, fault.access) == (Access::ReadOnly, Access::ReadWrite) {
         return Resolution::Violation(Violation::ReadOnly { start: region.range.start, end: region.range.end });
     }
-    if page == PageState::Mapped {
-        return Resolution::AlreadyMapped;
-    }
-    match region.kind {
-        RegionKind::Anonymous => resolve_anonymous(region, fault.address, slot, page),
-        RegionKind::Stack => Resolution::Violation(Violation::StackGuard),
-        RegionKind::Pinned => Resolution::Violation(Violation::Pinned),
-    }
-}
-
-fn resolve_anonymous(region: &Region, address: u64, slot: Slot, page: PageState) -> Resolution {
-    if page != PageState::Empty {
-        return Resolution::Restore { at: address - address % FRAME_BYTES };
+    let address = fault.address;
+    let at = address - address % FRAME_BYTES;
+    match (page, region.kind) {
+        (PageState::Mapped, _) => return Resolution::AlreadyMapped,
+        (_, RegionKind::Stack) => return Resolution::Violation(Violation::StackGuard),
+        (_, RegionKind::Pinned) => return Resolution::Violation(Violation::Pinned),
+        (PageState::Leaving, _) | (PageState::Swapped(_), RegionKind::Anonymous) => return Resolution::Restore { at },
+        (PageState::Swapped(_) | PageState::Empty, RegionKind::File) => return Resolution::ReadFile { at },
+        (PageState::Empty, RegionKind::Anonymous) => {}
     }
     let pages = window(region, address);
     let huge = address - address % HUGE_BYTES;
@@ -189,19 +192,28 @@ impl Regions {
         }
     }
 
-    /// The first slot at or behind `address` that belongs to a region whose pages come and go, from `address` on, and where it or
-    /// the region ends.
-    pub(crate) fn next_slot(&self, address: u64) -> Option<(u64, u64)> {
+    /// The first slot at or behind `address` that belongs to a region with pages of this kind, from `address` on, and where it or the
+    /// region ends.
+    pub(crate) fn next_slot(&self, kind: PageKind, address: u64) -> Option<(u64, u64)> {
         let index = self.list.partition_point(|region| region.range.end <= address);
-        let region =
-            self.list.get(index..)?.iter().find(|region| region.is_demand_paged() && !region.range.is_empty())?;
+        let region = self
+            .list
+            .get(index..)?
+            .iter()
+            .find(|region| region.page_kind() == Some(kind) && !region.range.is_empty())?;
         let at = address.max(region.range.start);
         Some((at, (at + 1).next_multiple_of(HUGE_BYTES).min(region.range.end)))
     }
 
     /// Puts a region of `bytes` into the first gap of `within`, an unmapped slot apart from its neighbours; `None` when there is
     /// no such gap or the kernel heap is full.
-    pub(crate) fn insert(&mut self, within: Range<u64>, bytes: u64, promise: FrameCount) -> Option<u64> {
+    pub(crate) fn insert(
+        &mut self,
+        kind: RegionKind,
+        within: Range<u64>,
+        bytes: u64,
+        promise: FrameCount,
+    ) -> Option<u64> {
         let mut start = within.start;
         let mut index = self.list.partition_point(|region| region.taken_end <= start);
         while let Some(next) = self.list.get(index) {
@@ -213,7 +225,7 @@ impl Regions {
         }
         let end = start.checked_add(bytes).filter(|&end| end <= within.end)?;
         self.list.try_reserve(1).ok()?;
-        self.list.insert(index, Region::new(RegionKind::Anonymous, start..end, promise));
+        self.list.insert(index, Region::new(kind, start..end, promise));
         Some(start)
     }
 
@@ -248,6 +260,7 @@ impl Regions {
 mod tests {
     use super::{Fault, PageWindow, Region, RegionKind, Regions, Resolution, Violation, resolve};
     use crate::mm::page_table::{Access, PageState, Slot};
+    use crate::mm::reclaim::balance::PageKind;
     use crate::mm::reclaim::swap_entry::{Stored, SwapEntry};
     use aerostat_abi::units::{FrameCount, HUGE_BYTES};
     use aerostat_reclaim_policy::Standing;
@@ -323,16 +336,20 @@ mod tests {
         let mut regions = Regions::new();
         assert!(regions.place(RegionKind::Stack, BASE..BASE + 3 * HUGE_BYTES));
         assert!(!regions.place(RegionKind::Pinned, BASE + HUGE_BYTES..BASE + 4 * HUGE_BYTES), "taken");
-        let start = regions.insert(BASE..BASE + (1 << 30), HUGE_BYTES, FrameCount(0)).unwrap();
+        let within = BASE..BASE + (1 << 30);
+        let start = regions.insert(RegionKind::Anonymous, within, HUGE_BYTES, FrameCount(0)).unwrap();
         assert!(start > BASE + 3 * HUGE_BYTES);
-        assert_eq!(regions.next_slot(0), Some((start, start + HUGE_BYTES)));
-        assert_eq!(regions.next_slot(start + HUGE_BYTES), None);
+        assert_eq!(regions.next_slot(PageKind::Anonymous, 0), Some((start, start + HUGE_BYTES)));
+        assert_eq!(regions.next_slot(PageKind::Anonymous, start + HUGE_BYTES), None);
+        assert_eq!(regions.next_slot(PageKind::File, 0), None);
     }
 
     #[test]
     fn what_a_region_gives_up_stays_taken_until_it_is_gone() {
         let mut regions = Regions::new();
-        let insert = |regions: &mut Regions| regions.insert(BASE..BASE + (1 << 30), HUGE_BYTES, FrameCount(0)).unwrap();
+        let insert = |regions: &mut Regions| {
+            regions.insert(RegionKind::Anonymous, BASE..BASE + (1 << 30), HUGE_BYTES, FrameCount(0)).unwrap()
+        };
         let first = insert(&mut regions);
         assert_eq!(regions.shorten(first + 4096, first), None, "no region begins there");
         assert_eq!(regions.shorten(first, first), Some(first..first + HUGE_BYTES));
@@ -354,7 +371,7 @@ mod tests {
                     let start = starts.swap_remove(usize::try_from(bytes).unwrap() % starts.len());
                     prop_assert!(regions.remove(start).is_some());
                 } else {
-                    starts.extend(regions.insert(BASE..BASE + (1 << 30), bytes.next_multiple_of(4096), FrameCount(0)));
+                    starts.extend(regions.insert(RegionKind::Anonymous, BASE..BASE + (1 << 30), bytes.next_multiple_of(4096), FrameCount(0)));
                 }
                 for pair in regions.list.windows(2) {
                     prop_assert!(pair[0].range.end.next_multiple_of(HUGE_BYTES) + HUGE_BYTES <= pair[1].range.start);

@@ -141,6 +141,7 @@ pub(crate) fn statistics(start: u64) -> RegionStatistics {
                     Stored::Filled(_) => figures.filled += 1,
                     Stored::Compressed(_) => figures.compressed += 1,
                     Stored::OnDisk(_) | Stored::CompressedOnDisk(..) => figures.on_disk += 1,
+                    Stored::InFile => {}
                 },
             }
         }

@@ -12,7 +12,7 @@ use super::block::{Block, BlockSize};
 use super::frame_allocator::Purpose;
 use super::page_table::{Access, PageState, Slot, TableLevel};
 use super::reclaim::restore::{Caller, restore};
-use super::{FRAMES, OutOfMemory, PageTables, SPACE, Space, ladder, zero};
+use super::{FRAMES, OutOfMemory, PageTables, SPACE, Space, file, ladder, zero};
 
 static HUGE_FAULTS: AtomicU64 = AtomicU64::new(0);
 static SMALL_FAULTS: AtomicU64 = AtomicU64::new(0);
@@ -25,8 +25,8 @@ pub(crate) enum FaultError {
     Violation(Violation),
     /// There is no memory for the page, and none to be had: what was promised can't be put elsewhere after all.
     OutOfMemory,
-    /// The page is on the swap disk, which can't read it.
-    SwapDisk,
+    /// The page is on a disk, which can't read it.
+    Disk,
 }
 
 impl From<OutOfMemory> for FaultError {
@@ -82,6 +82,7 @@ pub(crate) fn handle(fault: Fault) -> Result<(), FaultError> {
     match decision {
         Resolution::Violation(violation) => Err(FaultError::Violation(violation)),
         Resolution::Restore { at } => restore(at, Caller::Fault),
+        Resolution::ReadFile { at } => file::read(at),
         Resolution::AlreadyMapped => Ok(()),
         Resolution::MapHuge { at, .. } if map_huge(at, huge()) => Ok(()),
         Resolution::MapHuge { pages, .. } | Resolution::MapPages(pages) => {
@@ -95,7 +96,7 @@ pub(super) fn prefetch(page: u64) -> bool {
     let huge = || spare_block(BlockSize::Huge, Purpose::Promised);
     let decision = decide(&SPACE.lock(), Fault { address: page, access: Access::ReadOnly });
     match decision {
-        Resolution::Violation(_) => false,
+        Resolution::Violation(_) | Resolution::ReadFile { .. } => false,
         Resolution::Restore { at } => restore(at, Caller::Prefetch).is_ok(),
         Resolution::AlreadyMapped => true,
         Resolution::MapHuge { at, .. } if map_huge(at, huge()) => true,

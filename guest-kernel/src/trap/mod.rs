@@ -98,7 +98,7 @@ extern "C" fn handle_exception(frame: &mut TrapFrame) {
         Ok(()) => {}
         Err(FaultError::Violation(violation)) => report::violation(frame, address, violation),
         Err(FaultError::OutOfMemory) => report::out_of_memory(frame, address),
-        Err(FaultError::SwapDisk) => report::swap_error(frame, address),
+        Err(FaultError::Disk) => report::disk_error(frame, address),
     }
 }
 

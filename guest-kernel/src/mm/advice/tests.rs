@@ -17,8 +17,9 @@ use crate::mm::fault::FaultError;
 use crate::mm::frame_allocator::Purpose;
 use crate::mm::page_table::{Access, Slot};
 use crate::mm::reclaim::disk_tests::{
-    SlowDisk, assert_nothing_is_kept, bound_tier, half_noise, machine, noise, pages, run_batch,
+    assert_nothing_is_kept, bound_tier, half_noise, machine, noise, pages, run_batch,
 };
+use crate::mm::reclaim::slow_disk::SlowDisk;
 use crate::mm::reclaim::{self, reclaim};
 use crate::mm::testing::TestMachine;
 use crate::mm::{FRAMES, SPACE, map_region, unmap_region, validate};
@@ -98,7 +99,7 @@ fn a_huge_page_that_cannot_be_split_is_zeroed_in_part() {
         assert_eq!(read(&machine, page), if (100..200).contains(&number) { 0 } else { noise(page, 0)(0) });
     }
     for frame in taken {
-        FRAMES.lock().free_of_tier(Block::from_number(frame, BlockSize::Frame, Contents::Unknown));
+        FRAMES.lock().free_credited(Block::from_number(frame, BlockSize::Frame, Contents::Unknown));
     }
     unmap_region(start);
     assert_nothing_is_kept(&machine);
