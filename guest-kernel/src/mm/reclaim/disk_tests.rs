@@ -18,7 +18,7 @@ use crate::layout::APP_REGIONS;
 use crate::mm::carve::Carver;
 use crate::mm::fault::FaultError;
 use crate::mm::testing::TestMachine;
-use crate::mm::{FRAMES, map_region, unmap_region, validate};
+use crate::mm::{FRAMES, SPACE, map_region, release, shorten, slots, unmap_region, validate};
 
 const EVERYTHING: FrameCount = FrameCount(1 << 20);
 /// Transfers that the disk takes at once.
@@ -253,6 +253,39 @@ fn a_region_that_ends_while_its_pages_leave_takes_them_along() {
     }
     while RECLAIMER.lock().run_batch().leaving < 64 {}
     unmap_region(start);
+    assert_nothing_is_kept(&machine);
+}
+
+/// Whoever ends a region does it in steps, and groups of the tier come and go in between: their pages must be followed.
+#[test]
+fn a_group_may_leave_or_return_while_regions_of_its_pages_end() {
+    let (machine, _) = machine(8, 1024);
+    let [ending, other] = [12, 13].map(|seed| {
+        let start = map_region(APP_REGIONS, 300 * FRAME_BYTES).unwrap();
+        for page in pages(start, 300) {
+            machine.touch(page).unwrap();
+            machine.fill(page, half_noise(page, seed));
+        }
+        start
+    });
+    reclaim(EVERYTHING);
+    assert_eq!(statistics().tier.pages, 600);
+    bound_tier(0);
+    RECLAIMER.lock().run_batch();
+    assert!(RECLAIMER.lock().swap_disk.as_ref().unwrap().leaving() > 0);
+    let range = shorten(ending, ending).unwrap();
+    let revoke = |at, end| SPACE.lock().tables_mut().unwrap().revoke(at, end);
+    slots(&range).for_each(|(at, end)| revoke(at, end));
+    reclaim(EVERYTHING);
+    assert_eq!(statistics().tier.pages, 0, "all groups have left");
+    for page in pages(other, 300) {
+        machine.touch(page).unwrap();
+        assert_eq!(machine.word(page), half_noise(page, 13)(0));
+    }
+    release(range);
+    let region = SPACE.lock().regions.remove(ending).unwrap();
+    FRAMES.lock().end_promise(region.promise);
+    unmap_region(other);
     assert_nothing_is_kept(&machine);
 }
 
