@@ -25,7 +25,7 @@ mod threads;
 
 pub use disk::{Disk, DiskError, disk};
 pub(crate) use main_thread::start;
-pub use main_thread::{Outcome, arguments};
+pub use main_thread::{Outcome, arguments, parse_size, words};
 pub use memory::{MemoryInfo, memory, reclaim, validate};
 pub(crate) use progress::progress;
 pub use progress::{Progress, report};

@@ -114,14 +114,7 @@ impl Machine {
         let Some(size) = words.filter_map(|word| word.strip_prefix("compressed_swap=")).next() else {
             return Ok(FrameCount::ZERO);
         };
-        let unit = match size.as_bytes().last() {
-            Some(b'K') => 1 << 10,
-            Some(b'M') => 1 << 20,
-            Some(b'G') => 1 << 30,
-            _ => return Err(MachineError::BadSwapSize),
-        };
-        let number: u64 = size[..size.len() - 1].parse().map_err(|_| MachineError::BadSwapSize)?;
-        let bytes = number.checked_mul(unit).filter(|bytes| *bytes <= MAX_COMPRESSED_SWAP);
+        let bytes = parse_size(size).filter(|bytes| *bytes <= MAX_COMPRESSED_SWAP);
         Ok(FrameCount(bytes.ok_or(MachineError::BadSwapSize)? / FRAME_BYTES))
     }
 
@@ -192,6 +185,21 @@ impl CommandLine {
     pub(crate) fn as_str(&self) -> &str {
         core::str::from_utf8(&self.bytes[..self.length]).unwrap_or_default()
     }
+
+    /// The words that are meant for the application: neither the kernel's own nor those with which loaders name devices.
+    pub(crate) fn application_words(&self) -> impl Iterator<Item = &str> {
+        let is_for_others = |word: &&str| {
+            ["log=", "reclaim=", "compressed_swap=", "virtio_mmio."].iter().any(|start| word.starts_with(start))
+        };
+        self.as_str().split_whitespace().filter(move |word| !is_for_others(word))
+    }
+}
+
+/// The bytes of a size as command lines give it: a whole number with a unit, `K`, `M` or `G` (1024-based).
+pub(crate) fn parse_size(text: &str) -> Option<u64> {
+    let units = [('K', 1 << 10), ('M', 1 << 20), ('G', 1 << 30)];
+    let (digits, unit) = units.iter().find_map(|&(letter, unit)| Some((text.strip_suffix(letter)?, unit)))?;
+    digits.parse::<u64>().ok()?.checked_mul(unit)
 }
 
 #[cfg(test)]
@@ -222,6 +230,13 @@ mod tests {
         assert_eq!(error(vec![0..64 * MIB, 32 * MIB..96 * MIB]), MachineError::BadMemoryMap);
         assert_eq!(error(vec![0..MIB, 2 * MIB..8 * MIB]), MachineError::TooSmall);
         assert_eq!(error((0..20).map(|n| n * MIB..n * MIB + 4096).collect()), MachineError::BadMemoryMap);
+    }
+
+    #[test]
+    fn the_application_gets_its_own_words_only() {
+        let line = b" phases=64M:3s  log=debug reclaim=clock compressed_swap=8M virtio_mmio.device=512@0xfeb00000:5 catalog=1 ";
+        let machine = Machine::new(core::iter::once(0..64 * MIB), line).unwrap();
+        assert_eq!(machine.command_line.application_words().collect::<Vec<_>>(), ["phases=64M:3s", "catalog=1"]);
     }
 
     #[test]

@@ -84,6 +84,11 @@ mod machine {
         }
         let bounds = (&raw const boot_stack_bottom).expose_provenance() as u64
             ..(&raw const boot_stack_top).expose_provenance() as u64;
+        let lowest = core::ptr::with_exposed_provenance::<[u64; 8]>(to_usize(bounds.start));
+        // SAFETY: the words are the end of the boot stack, which nothing is below to guard; they are zero unless it got so deep.
+        if unsafe { lowest.read_volatile() } != [0; 8] {
+            crate::report::bad_machine("the boot stack is too small");
+        }
         cpu::set_stack_bounds(&bounds);
         SCHEDULER.lock().contexts[ThreadId::IDLE.index()].stack = bounds;
     }

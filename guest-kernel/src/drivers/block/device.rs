@@ -18,7 +18,9 @@ use super::requests::{
 };
 use crate::boot::{Interrupt, VirtioDevice, VirtioDevices};
 use crate::config::FIRST_DEVICE_VECTOR;
+use crate::cpu;
 use crate::drivers::{io_apic, virtio_mmio};
+use crate::nub;
 use crate::sync::{SpinGuard, SpinLock};
 use crate::thread::{self, Event};
 use crate::time::Instant;
@@ -254,7 +256,7 @@ impl Port {
         let slot = self.requests.submit(Request::Identify).ok_or(AttachError::Mute)?;
         self.transport.notify(QUEUE);
         let deadline = Instant::now().after(IDENTITY_PATIENCE_NS);
-        while !self.requests.is_done(slot) {
+        while self.requests.is_under_way(slot) {
             if Instant::now() > deadline {
                 return Err(AttachError::Mute);
             }
@@ -265,6 +267,11 @@ impl Port {
             Some(Ok(())) => Ok(self.requests.identity(slot)),
             _ => Err(AttachError::Mute),
         }
+    }
+
+    /// Whether the device has stopped and says so.
+    fn has_given_up(&self) -> bool {
+        self.transport.get_status().contains(DeviceStatus::DEVICE_NEEDS_RESET)
     }
 }
 
@@ -317,7 +324,8 @@ impl BlockDevice {
         }
     }
 
-    /// Sleeps until the request is done, at most until the given moment. May return early: the caller looks. A request has one sleeper.
+    /// Sleeps until the request is done, at most until the given moment. May return early: the caller looks. Of several sleepers, one that
+    /// comes when the request is just done may sleep to the given moment.
     pub(crate) fn wait(&self, ticket: &Ticket, until: Option<Instant>) {
         if !self.is_soon_done(ticket.slot) && !self.is_done_or_awaited(ticket.slot) {
             self.done[ticket.slot].wait(until);
@@ -360,7 +368,7 @@ impl BlockDevice {
         loop {
             let mut port = self.port.lock();
             self.collect(&mut port);
-            if port.requests.is_done(slot) {
+            if !port.requests.is_under_way(slot) {
                 return true;
             }
             drop(port);
@@ -375,19 +383,25 @@ impl BlockDevice {
     fn is_done_or_awaited(&self, slot: usize) -> bool {
         let mut port = self.port.lock();
         self.collect(&mut port);
-        if port.requests.is_done(slot) {
+        if !port.requests.is_under_way(slot) {
             return true;
         }
         port.awaited |= 1 << slot;
         port.requests.let_interrupt(Interrupts::Wanted);
         self.collect(&mut port); // the device may have looked before it was told to interrupt
-        port.requests.is_done(slot)
+        !port.requests.is_under_way(slot)
     }
 
     /// Looks what the device has done; wakes who sleeps for it.
     fn collect(&self, port: &mut SpinGuard<'_, Port>) -> RequestSet {
+        if port.is_broken {
+            return 0; // whatever the ring says
+        }
         match port.requests.reap() {
-            Ok(0) => 0,
+            // A caller who has masked upcalls hears of a device that gives up here or never.
+            Ok(0) if cpu::is_pending(nub::FIRST_DEVICE_PENDING << self.line) && port.has_given_up() => {
+                self.give_up(port, "it has given up")
+            }
             Ok(done) => {
                 self.wake(port, done);
                 done
@@ -398,13 +412,16 @@ impl BlockDevice {
 
     fn wake(&self, port: &mut Port, done: RequestSet) {
         let woken = port.awaited & done;
-        port.awaited &= !done;
+        if woken == 0 {
+            return;
+        }
+        port.awaited &= !woken;
         for (slot, event) in self.done.iter().enumerate() {
             if woken & 1 << slot != 0 {
                 event.signal();
             }
         }
-        if woken != 0 && port.awaited == 0 {
+        if port.awaited == 0 {
             port.requests.let_interrupt(Interrupts::Unwanted);
         }
     }
@@ -432,7 +449,7 @@ impl BlockDevice {
             Some(status) => status.contains(InterruptStatus::DEVICE_CONFIGURATION_INTERRUPT),
             None => done == 0,
         };
-        if has_changed && !port.is_broken && port.transport.get_status().contains(DeviceStatus::DEVICE_NEEDS_RESET) {
+        if has_changed && !port.is_broken && port.has_given_up() {
             self.give_up(&mut port, "it has given up");
         }
     }

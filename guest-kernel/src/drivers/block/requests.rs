@@ -237,9 +237,9 @@ impl Requests {
         failed
     }
 
-    /// Whether the request is done.
-    pub(super) fn is_done(&self, index: usize) -> bool {
-        matches!(self.slots[index].state, SlotState::Done(_))
+    /// Whether the device has the request: it is neither done nor redeemed.
+    pub(super) fn is_under_way(&self, index: usize) -> bool {
+        matches!(self.slots[index].state, SlotState::UnderWay(_))
     }
 
     /// How the request ended, if it has; its place is free then.

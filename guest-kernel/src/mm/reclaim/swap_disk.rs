@@ -6,11 +6,13 @@
 
 use core::ops::Range;
 
+use allocator_api2::boxed::Box;
+
 use aerostat_abi::units::{FrameCount, FrameNumber};
 
 use super::disk::{Direction, Disk, DiskError, Ticket};
 use super::slot_map::{GROUP, SlotMap, SlotNumber};
-use crate::mm::FRAMES;
+use crate::mm::{FRAMES, KernelHeap};
 
 /// Clusters being written at once: the disk always has the next one at hand.
 const MAX_WRITES: usize = 4;
@@ -50,16 +52,14 @@ struct Cluster {
 impl Cluster {
     const EMPTY: Self = Self { leavers: [Leaver::Nobody; GROUP], frames: [FrameNumber(0); GROUP], count: 0 };
 
-    /// Takes the first `count` frames out.
-    fn split_off(&mut self, count: usize) -> Self {
-        let mut first = Self::EMPTY;
-        first.leavers[..count].copy_from_slice(&self.leavers[..count]);
-        first.frames[..count].copy_from_slice(&self.frames[..count]);
-        first.count = count;
+    /// Moves the first `count` frames to `other`, in place of what is there.
+    fn move_to(&mut self, other: &mut Self, count: usize) {
+        other.leavers[..count].copy_from_slice(&self.leavers[..count]);
+        other.frames[..count].copy_from_slice(&self.frames[..count]);
+        other.count = count;
         self.leavers.copy_within(count..self.count, 0);
         self.frames.copy_within(count..self.count, 0);
         self.count -= count;
-        first
     }
 
     /// How many frames from `place` on belong together.
@@ -80,6 +80,7 @@ impl Cluster {
 /// A cluster on its way.
 #[derive(Debug)]
 struct Write {
+    /// Empty while nothing is being written.
     cluster: Cluster,
     first: SlotNumber,
     /// `None` when the disk was too busy: to be tried again.
@@ -90,6 +91,13 @@ struct Write {
     is_whole: bool,
     /// The result of what the ticket was for, once known.
     result: Option<Result<(), DiskError>>,
+}
+
+/// What is on its way: the cluster that is being gathered, and those that are being written.
+#[derive(Debug)]
+struct Queue {
+    open: Cluster,
+    writes: [Write; MAX_WRITES],
 }
 
 /// What the disk tier has done and holds.
@@ -109,8 +117,8 @@ pub(crate) struct DiskStatistics {
 pub(crate) struct SwapDisk {
     pub(crate) disk: &'static dyn Disk,
     pub(crate) slots: SlotMap,
-    open: Cluster,
-    writes: [Option<Write>; MAX_WRITES],
+    /// Too large to be moved about on stacks.
+    queue: Box<Queue, KernelHeap>,
     written: u64,
     pub(crate) read: u64,
     pub(crate) errors: u64,
@@ -123,9 +131,11 @@ impl core::fmt::Debug for SwapDisk {
 }
 
 impl SwapDisk {
-    pub(crate) fn new(disk: &'static dyn Disk, slots: SlotMap) -> Self {
-        let writes = [const { None }; MAX_WRITES];
-        Self { disk, slots, open: Cluster::EMPTY, writes, written: 0, read: 0, errors: 0 }
+    /// The tier on `disk`; `None` when the kernel heap has no room for it.
+    pub(crate) fn new(disk: &'static dyn Disk, slots: SlotMap) -> Option<Self> {
+        let queue = Queue { open: Cluster::EMPTY, writes: [const { Write::NONE }; MAX_WRITES] };
+        let queue = Box::try_new_in(queue, KernelHeap).ok()?;
+        Some(Self { disk, slots, queue, written: 0, read: 0, errors: 0 })
     }
 
     pub(crate) fn statistics(&self) -> DiskStatistics {
@@ -140,12 +150,12 @@ impl SwapDisk {
 
     /// Frames on their way to the disk.
     pub(crate) fn leaving(&self) -> usize {
-        self.open.count + self.writes.iter().flatten().map(|write| write.cluster.count - write.done).sum::<usize>()
+        self.queue.open.count + self.queue.writes.iter().map(|write| write.cluster.count - write.done).sum::<usize>()
     }
 
     /// Whether `count` more frames can be staged now.
     pub(crate) fn has_room(&self, count: usize) -> bool {
-        self.open.count + count <= GROUP
+        self.queue.open.count + count <= GROUP
     }
 
     /// The same, after the disk has been given what it can take.
@@ -159,34 +169,35 @@ impl SwapDisk {
     /// Adds frames that belong together to the cluster that is written next, and starts with that when it is full. The caller has
     /// seen that there is room.
     pub(crate) fn stage(&mut self, leaver: Leaver, frames: &[FrameNumber]) {
+        let open = &mut self.queue.open;
         for (place, frame) in frames.iter().enumerate() {
-            self.open.leavers[self.open.count] = if place == 0 { leaver } else { Leaver::RestOfGroup };
-            self.open.frames[self.open.count] = *frame;
-            self.open.count += 1;
+            open.leavers[open.count] = if place == 0 { leaver } else { Leaver::RestOfGroup };
+            open.frames[open.count] = *frame;
+            open.count += 1;
         }
-        if self.open.count == GROUP {
+        if self.queue.open.count == GROUP {
             self.submit();
         }
     }
 
     /// Starts to write what is staged, as far as the disk has slots and can take it now.
     pub(crate) fn submit(&mut self) {
-        while self.open.count > 0
-            && let Some(write) = self.writes.iter_mut().find(|write| write.is_none())
+        let Queue { open, writes } = &mut *self.queue;
+        while open.count > 0
+            && let Some(write) = writes.iter_mut().find(|write| write.cluster.count == 0)
         {
-            let Some((first, length)) = self.slots.take_run(self.open.count) else { return };
+            let Some((first, length)) = self.slots.take_run(open.count) else { return };
             let mut used = length;
-            while used < self.open.count && used > 0 && self.open.leavers[used] == Leaver::RestOfGroup {
+            while used < open.count && used > 0 && open.leavers[used] == Leaver::RestOfGroup {
                 used -= 1; // a group is not torn apart
             }
             (used..length).for_each(|place| self.slots.give_back(first.plus(place)));
             if used == 0 {
                 return;
             }
-            let cluster = self.open.split_off(used);
-            let mut started = Write { cluster, first, ticket: None, done: 0, is_whole: true, result: None };
-            started.start(self.disk);
-            *write = Some(started);
+            open.move_to(&mut write.cluster, used);
+            (write.first, write.done, write.is_whole, write.result) = (first, 0, true, None);
+            write.start(self.disk);
         }
     }
 
@@ -194,9 +205,10 @@ impl SwapDisk {
     pub(crate) fn unstage(&mut self) -> Option<Finished> {
         let mut count = 0;
         loop {
-            self.open.count = self.open.count.checked_sub(1)?;
+            self.queue.open.count = self.queue.open.count.checked_sub(1)?;
             count += 1;
-            let (leaver, frame) = (self.open.leavers[self.open.count], self.open.frames[self.open.count]);
+            let (leaver, frame) =
+                (self.queue.open.leavers[self.queue.open.count], self.queue.open.frames[self.queue.open.count]);
             if leaver != Leaver::RestOfGroup {
                 return Some(Finished { leaver, frame, count, slot: None });
             }
@@ -205,8 +217,8 @@ impl SwapDisk {
 
     /// Pages of `pages` that were to leave are to stay.
     pub(crate) fn cancel(&mut self, pages: &Range<u64>) {
-        self.open.cancel(pages);
-        for write in self.writes.iter_mut().flatten() {
+        self.queue.open.cancel(pages);
+        for write in &mut self.queue.writes {
             write.cluster.cancel(pages);
         }
     }
@@ -214,10 +226,9 @@ impl SwapDisk {
     /// The next page or group whose write has ended, if there is one. The caller says of each what its slot holds now
     /// ([`SlotMap::keep`]), or gives that back.
     pub(crate) fn next_finished(&mut self) -> Option<Finished> {
-        for place in &mut self.writes {
-            let Some(write) = place else { continue };
+        for write in &mut self.queue.writes {
             if write.done == write.cluster.count {
-                *place = None;
+                (write.cluster.count, write.done) = (0, 0);
                 continue;
             }
             match write.advance(self.disk) {
@@ -245,12 +256,12 @@ impl SwapDisk {
 
     /// Whether something is being written.
     pub(crate) fn is_writing(&self) -> bool {
-        self.writes.iter().any(Option::is_some)
+        self.queue.writes.iter().any(|write| write.cluster.count > 0)
     }
 
     /// Something that is being written, to be waited for.
     pub(crate) fn a_write(&self) -> Option<Ticket> {
-        self.writes.iter().flatten().find_map(|write| write.ticket)
+        self.queue.writes.iter().filter(|write| write.cluster.count > 0).find_map(|write| write.ticket)
     }
 }
 
@@ -264,6 +275,9 @@ enum Step {
 }
 
 impl Write {
+    const NONE: Self =
+        Self { cluster: Cluster::EMPTY, first: SlotNumber(0), ticket: None, done: 0, is_whole: true, result: None };
+
     /// Hands the next part to the disk.
     fn start(&mut self, disk: &dyn Disk) {
         let end = if self.is_whole { self.cluster.count } else { self.done + self.cluster.unit(self.done) };

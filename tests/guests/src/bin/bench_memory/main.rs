@@ -1,6 +1,6 @@
 //! Measures the memory paths of the guest kernel from inside; the bench `memory` reads what it logs.
 //!
-//! The command line names one part: `bench=copies`, `bench=faults`, `bench=tier` (with `reclaim=…`) or `bench=work`. Each figure is a line
+//! The command line names one part: `bench=copies`, `bench=faults`, `bench=tier` (with `compressed_swap=…`), `bench=swap` (with a swap disk) or `bench=work`. Each figure is a line
 //! `figure NAME: N ns for M`.
 
 #![no_std]
@@ -10,6 +10,7 @@ extern crate alloc;
 
 mod copies;
 mod faults;
+mod swap;
 mod tier;
 mod work;
 
@@ -25,9 +26,10 @@ fn main() -> Outcome {
         Some("copies") => copies::measure(),
         Some("faults") => faults::measure(),
         Some("tier") => return tier::measure(),
+        Some("swap") => return swap::measure(),
         Some("work") => return work::measure(),
         _ => {
-            log::error!("bench memory: name a part, bench=copies, bench=faults, bench=tier or bench=work");
+            log::error!("bench memory: name a part, bench=copies, bench=faults, bench=tier, bench=swap or bench=work");
             return Outcome::Failure;
         }
     }

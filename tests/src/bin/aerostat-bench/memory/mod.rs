@@ -28,7 +28,7 @@ pub(crate) fn measure() -> Result<Vec<Row>> {
         samples.add_guest(&run(&Plan::test_guest("bench_memory").memory_mib(FAULTS_MIB), "bench=faults"))?;
         samples.add_guest(&run(
             &Plan::test_guest("bench_memory").memory_mib(TIER_MIB),
-            "bench=tier reclaim=generations",
+            "bench=tier compressed_swap=128M",
         ))?;
     }
     let us = |name: &str| samples.ns(name).map(|ns| ns / 1e3);
