@@ -18,7 +18,9 @@ use crate::layout::APP_REGIONS;
 use crate::mm::carve::Carver;
 use crate::mm::fault::FaultError;
 use crate::mm::testing::TestMachine;
-use crate::mm::{FRAMES, SPACE, map_region, release, shorten, slots, unmap_region, validate};
+use crate::mm::{
+    Block, BlockSize, FRAMES, Purpose, SPACE, map_region, release, shorten, slots, unmap_region, validate,
+};
 
 const EVERYTHING: FrameCount = FrameCount(1 << 20);
 /// Transfers that the disk takes at once.
@@ -38,6 +40,9 @@ struct State {
     ended: Vec<(Ticket, Result<(), DiskError>)>,
     unwritable: BTreeSet<u32>,
     unreadable: BTreeSet<u32>,
+    /// So many frames somebody else takes while a transfer is waited for.
+    frames_taken_in_waits: u64,
+    taken: Vec<Block>,
 }
 
 impl SlowDisk {
@@ -96,6 +101,15 @@ impl Disk for SlowDisk {
 
     /// The transfer that came last ends first: nobody may rely on an order.
     fn wait(&self, _: Ticket) {
+        self.finish_one();
+        let mut state = self.state();
+        for _ in 0..core::mem::take(&mut state.frames_taken_in_waits) {
+            let taken = FRAMES.lock().allocate(BlockSize::Frame, Purpose::Kernel);
+            state.taken.extend(taken);
+        }
+    }
+
+    fn wait_for_room(&self) {
         self.finish_one();
     }
 }
@@ -373,6 +387,68 @@ fn a_full_disk_ends_eviction_and_nothing_else() {
         assert_eq!(machine.word(page), noise(page, 10)(0));
     }
     unmap_region(start);
+    assert_nothing_is_kept(&machine);
+}
+
+/// Promises that rested on the disk stay, and no others are made.
+#[test]
+fn a_disk_that_is_full_carries_no_more_promises() {
+    let (machine, disk) = machine(8, 1024);
+    disk.state().unwritable.extend(100..1024);
+    let start = map_region(APP_REGIONS, 300 * FRAME_BYTES).unwrap();
+    for page in pages(start, 300) {
+        machine.touch(page).unwrap();
+        machine.fill(page, noise(page, 14));
+    }
+    let available = machine.statistics().available.0;
+    reclaim(EVERYTHING);
+    let full = statistics();
+    assert_eq!((full.pages_on_disk, full.disk.slots, full.disk.used_slots), (100, 100, 100));
+    assert_eq!(machine.statistics().available.0, available - 924);
+    for page in pages(start, 300) {
+        machine.touch(page).unwrap();
+        assert_eq!(machine.word(page), noise(page, 14)(0));
+    }
+    unmap_region(start);
+    assert_nothing_is_kept(&machine);
+}
+
+/// Readers may fill the disk's queue: whoever evicts waits for room, and does not believe that nothing is to be had.
+#[test]
+fn a_busy_disk_is_waited_for() {
+    let (machine, disk) = machine(8, 1024);
+    let start = map_region(APP_REGIONS, 64 * FRAME_BYTES).unwrap();
+    for page in pages(start, 64) {
+        machine.touch(page).unwrap();
+        machine.fill(page, noise(page, 15));
+    }
+    let frame = machine.frame_at(start).unwrap();
+    let others: Vec<_> = (0..DEPTH).map(|_| disk.submit(Direction::Write, SlotNumber(1000), &[frame])).collect();
+    assert_eq!(reclaim(EVERYTHING), FrameCount(64));
+    for ticket in others.into_iter().flatten() {
+        while disk.result(ticket).is_none() {
+            disk.finish_one();
+        }
+    }
+    unmap_region(start);
+    assert_nothing_is_kept(&machine);
+}
+
+/// What others take while somebody waits for the disk has become free all the same: he is not to believe that nothing is to be had.
+#[test]
+fn frames_count_that_others_have_taken_meanwhile() {
+    let (machine, disk) = machine(8, 1024);
+    let start = map_region(APP_REGIONS, 64 * FRAME_BYTES).unwrap();
+    for page in pages(start, 64) {
+        machine.touch(page).unwrap();
+        machine.fill(page, noise(page, 16));
+    }
+    disk.state().frames_taken_in_waits = machine.statistics().free.0;
+    assert_eq!(reclaim(EVERYTHING), FrameCount(64));
+    unmap_region(start);
+    for block in core::mem::take(&mut disk.state().taken) {
+        FRAMES.lock().free(block);
+    }
     assert_nothing_is_kept(&machine);
 }
 

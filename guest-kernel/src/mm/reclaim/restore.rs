@@ -169,9 +169,8 @@ fn transfer(plan: &Plan, frames: &Frames) -> Result<(), DiskError> {
             break ticket;
         }
         // Somebody has to redeem what fills the queue; writes are redeemed here.
-        if !super::wait_for_disk() {
-            crate::cpu::relax();
-        }
+        RECLAIMER.lock().settle();
+        plan.disk.wait_for_room();
     };
     loop {
         match plan.disk.result(ticket) {
