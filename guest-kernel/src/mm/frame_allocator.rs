@@ -33,6 +33,8 @@ pub(crate) enum Purpose {
     PromisedReserve,
     /// The compressed tier: any free frame. It can be emptied to disk, so it counts as credit.
     Tier,
+    /// A page of a file, which can be dropped at any time, and so counts as credit: not the last reserve.
+    File,
     /// The balloon: what is neither promised nor the kernel's floor.
     Balloon,
 }
@@ -191,7 +193,7 @@ impl FrameAllocator {
         }
         match purpose {
             Purpose::Promised | Purpose::PromisedReserve => self.promised -= frames,
-            Purpose::Tier => self.credit += frames,
+            Purpose::Tier | Purpose::File => self.credit += frames,
             Purpose::Kernel | Purpose::Balloon => {}
         }
     }
@@ -207,8 +209,8 @@ impl FrameAllocator {
         self.put_back(block, Contents::Unknown);
     }
 
-    /// Takes a frame of the compressed tier back.
-    pub(crate) fn free_of_tier(&mut self, block: Block) {
+    /// Takes a frame back that counted as credit: of the compressed tier, or with a page of a file.
+    pub(crate) fn free_credited(&mut self, block: Block) {
         self.credit -= block.size().frames();
         self.free(block);
     }
@@ -277,6 +279,7 @@ impl FrameAllocator {
             Purpose::Promised => self.promised.min(free.saturating_sub(self.reserve())),
             Purpose::PromisedReserve => self.promised.min(free),
             Purpose::Tier => free,
+            Purpose::File => free.saturating_sub(EVICTION_RESERVE.0),
             Purpose::Balloon => self.available().0.min(free.saturating_sub(self.floor)),
         }
     }

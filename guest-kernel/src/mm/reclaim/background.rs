@@ -11,15 +11,21 @@ use crate::thread::{self, Event, Priority, SpawnError};
 use crate::time::Instant;
 
 static WAKE: Event = Event::new();
+static IS_STARTED: AtomicBool = AtomicBool::new(false);
 /// The thread has been woken and not looked yet.
 static IS_WOKEN: AtomicBool = AtomicBool::new(false);
 
-/// Starts the thread.
+/// Starts the thread, unless it runs.
 ///
 /// # Errors
 /// [`SpawnError`].
 pub(crate) fn start() -> Result<(), SpawnError> {
-    thread::spawn_entry("reclaim", Priority::Kernel, run, 0).map(drop)
+    if IS_STARTED.swap(true, Ordering::Relaxed) {
+        return Ok(());
+    }
+    thread::spawn_entry("reclaim", Priority::Kernel, run, 0)
+        .map(drop)
+        .inspect_err(|_| IS_STARTED.store(false, Ordering::Relaxed))
 }
 
 /// Free frames have become few.
