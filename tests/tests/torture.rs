@@ -3,10 +3,10 @@
 //! [`SEED`] is where the random choices begin. [`soak`] runs with `cargo xtask test --long`.
 
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use aerostat_abi::exit::GuestExit;
-use aerostat_tests::{Machine, Plan};
+use aerostat_tests::{DEADLINE, Machine, Plan};
 
 const SEED: u64 = 1;
 /// More than the swap disk's queue has places for.
@@ -34,7 +34,9 @@ fn run(seconds: u64) {
     let mut guest = plan.command_line(&format!("seconds={seconds} threads={THREADS} seed={SEED}")).boot(Machine::Kvm);
     guest.wait_for_line("torture: ");
     let mut random = SEED;
+    let start = Instant::now();
     while !guest.has_ended() {
+        guest.check(start.elapsed() < Duration::from_secs(seconds) + DEADLINE, "it did not end in time");
         random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
         guest.set_target_mib(LEAST_MIB + (random >> 33) % (MEMORY_MIB - LEAST_MIB + 1));
         thread::sleep(Duration::from_millis((random >> 40) % REST_MS));
