@@ -2,10 +2,10 @@
 
 use aerostat_abi::units::FrameNumber;
 
+use super::RECLAIMER;
 use super::disk::{Direction, Disk, DiskError, MAX_TRANSFER};
 use super::slot_map::SlotNumber;
 use crate::config::MAX_READ_AHEAD;
-use crate::cpu;
 use crate::mm::block::{Block, BlockSize};
 use crate::mm::frame_allocator::Purpose;
 use crate::mm::pressure::Stall;
@@ -109,9 +109,8 @@ impl Frames {
                 break ticket;
             }
             // Somebody has to redeem what fills the queue; writes are redeemed here.
-            if !super::wait_for_disk() {
-                cpu::relax();
-            }
+            RECLAIMER.lock().settle();
+            disk.wait_for_room();
         };
         loop {
             match disk.result(ticket) {
