@@ -57,6 +57,9 @@ pub(crate) const MAX_READ_AHEAD: usize = 64;
 /// How long the background reclaimer rests when it found nothing to evict.
 pub(crate) const VAIN_RECLAIM_PAUSE_NS: u64 = 100_000_000;
 
+/// How often tables of pages are looked at that could be huge pages.
+pub(crate) const COLLAPSE_PERIOD_NS: u64 = 1_000_000_000;
+
 /// Frames that are evicted at once when one is missing.
 pub(crate) const RECLAIM_STEP: FrameCount = FrameCount(64);
 

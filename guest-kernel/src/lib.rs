@@ -24,6 +24,8 @@ mod config;
 mod cpu;
 #[cfg(target_os = "none")]
 mod drivers;
+#[cfg(all(feature = "host-bench", not(target_os = "none")))]
+pub mod host_bench;
 mod layout;
 mod mm;
 #[cfg(target_os = "none")]

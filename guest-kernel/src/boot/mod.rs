@@ -63,7 +63,7 @@ mod entry {
         thread::start(); // this becomes the idle thread
         nub::enable_interrupts();
         balloon::start(&machine, &mut books);
-        if let Err(error) = start_swap(&machine) {
+        if let Err(error) = start_swap(&machine).and_then(|()| start_background()) {
             report::bad_machine(error);
         }
         app::start(machine);
@@ -76,9 +76,12 @@ mod entry {
         let compressed = machine.compressed_swap()?;
         if compressed > FrameCount::ZERO {
             reclaim::start::start(Swap { policy, compressed, disk: None }, mm::total_frames());
-            reclaim::background::start().map_err(|_| MachineError::TooSmall)?;
         }
         Ok(())
+    }
+
+    fn start_background() -> Result<(), MachineError> {
+        reclaim::background::start().map_err(|_| MachineError::TooSmall)
     }
 
     fn read_machine(information: u64, origin: u32) -> Result<Machine, MachineError> {

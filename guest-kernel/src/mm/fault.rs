@@ -12,7 +12,7 @@ use super::block::{Block, BlockSize};
 use super::frame_allocator::Purpose;
 use super::page_table::{PageState, Slot, TableLevel};
 use super::reclaim::restore::restore;
-use super::{FRAMES, OutOfMemory, SPACE, Space, ladder, zero};
+use super::{FRAMES, OutOfMemory, SPACE, Space, ladder, reclaim, zero};
 
 static HUGE_FAULTS: AtomicU64 = AtomicU64::new(0);
 static SMALL_FAULTS: AtomicU64 = AtomicU64::new(0);
@@ -78,13 +78,18 @@ pub(crate) fn handle(address: u64) -> Result<(), FaultError> {
         Resolution::Restore { at } => restore(at),
         Resolution::AlreadyMapped => Ok(()),
         Resolution::MapHuge { at, .. } if map_huge(at) => Ok(()),
-        Resolution::MapHuge { pages, .. } | Resolution::MapPages(pages) => Ok(map_pages(page, pages)?),
+        Resolution::MapHuge { pages, .. } => {
+            map_pages(page, pages)?;
+            reclaim::wake(); // it may become a huge page, once there is a frame for it
+            Ok(())
+        }
+        Resolution::MapPages(pages) => Ok(map_pages(page, pages)?),
     }
 }
 
 /// Whether the slot at `at` is mapped now; `false` when no huge frame is free.
 fn map_huge(at: u64) -> bool {
-    let Some(block) = FRAMES.lock().allocate(BlockSize::Huge, Purpose::Promised) else { return false };
+    let Some(block) = FRAMES.allocate(BlockSize::Huge, Purpose::Promised) else { return false };
     zero(&block);
     let mut space = SPACE.lock();
     if install(&mut space, at, block) {
@@ -101,7 +106,7 @@ fn map_pages(at: u64, window: PageWindow) -> Result<(), OutOfMemory> {
     if is_empty(&space, at) {
         install(&mut space, at, block);
     } else {
-        FRAMES.lock().free_promised(block); // another thread was faster
+        FRAMES.free_promised(block); // another thread was faster
     }
     for page in (0..window.pages).map(|page| window.at + page * FRAME_BYTES) {
         if !is_empty(&space, page) {
@@ -121,8 +126,7 @@ fn is_empty(space: &Space, page: u64) -> bool {
 
 /// A frame for something that nobody has asked for yet: only while there are enough.
 pub(super) fn spare_frame(purpose: Purpose) -> Option<Block> {
-    let mut frames = FRAMES.lock();
-    if frames.is_short() { None } else { frames.allocate(BlockSize::Frame, purpose) }
+    if FRAMES.is_short() { None } else { FRAMES.allocate(BlockSize::Frame, purpose) }
 }
 
 /// Maps a block that was drawn from a promise, or gives it and its promise back; says whether it is mapped.
@@ -134,7 +138,7 @@ fn install(space: &mut Space, at: u64, block: Block) -> bool {
             let mut source = |level| {
                 // The page has its frame: the table must not wait for another.
                 let purpose = if level == TableLevel::Pages { Purpose::PromisedReserve } else { Purpose::Kernel };
-                let table = FRAMES.lock().allocate(BlockSize::Frame, purpose);
+                let table = FRAMES.allocate(BlockSize::Frame, purpose);
                 tables_drawn += u64::from(table.is_some() && level == TableLevel::Pages);
                 table
             };
@@ -149,7 +153,7 @@ fn install(space: &mut Space, at: u64, block: Block) -> bool {
     let mapped = result.is_ok();
     match result {
         Ok(()) => drawn += frames,
-        Err(block) => FRAMES.lock().free_promised(block),
+        Err(block) => FRAMES.free_promised(block),
     }
     space.regions.draw(at, FrameCount(drawn));
     mapped

@@ -108,10 +108,24 @@ impl FrameSet {
         self.remove_whole(huge)
     }
 
+    /// The lowest partly contained huge frame.
+    pub(crate) fn first_partial(&self) -> Option<usize> {
+        self.partial.first()
+    }
+
+    /// Whether some of huge frame `huge` is in the set, but not all.
+    pub(crate) fn contains_part(&self, huge: usize) -> bool {
+        self.partial.contains(huge)
+    }
+
     /// Takes the lowest frame out of the lowest partly contained huge frame.
     pub(crate) fn take_from_partial(&mut self) -> Option<FrameNumber> {
-        let huge = self.partial.first()?;
-        let bitmap = &mut self.bitmaps[huge];
+        self.take_from(self.partial.first()?)
+    }
+
+    /// Takes the lowest frame out of huge frame `huge`, if that is partly contained.
+    pub(crate) fn take_from(&mut self, huge: usize) -> Option<FrameNumber> {
+        let bitmap = self.bitmaps.get_mut(huge)?;
         let word = bitmap.iter().position(|word| *word != 0)?;
         let bit = bitmap[word].trailing_zeros();
         bitmap[word] &= bitmap[word] - 1;
@@ -150,6 +164,11 @@ impl FrameSet {
     /// Huge frames that the set ranges over.
     pub(crate) fn huge_frames(&self) -> usize {
         self.bitmaps.len()
+    }
+
+    /// Whole huge frames, counted a word at a time.
+    pub(crate) fn count_whole(&self) -> usize {
+        self.whole.count()
     }
 
     /// The lowest whole huge frame.

@@ -11,6 +11,7 @@ use x86_64::structures::paging::page_table::PageTableEntry;
 use x86_64::structures::paging::{PageTable, PageTableFlags};
 
 mod eviction;
+mod relocation;
 
 pub(crate) use eviction::{PageState, Restored};
 use eviction::{is_revoked, take_swap_entry};

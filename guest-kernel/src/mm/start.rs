@@ -46,7 +46,7 @@ pub(crate) fn start(machine: &Machine, more_words: fn(FrameNumber) -> usize) -> 
     if !machine.is_memory_zeroed {
         allocator.distrust_untouched();
     }
-    FRAMES.lock().allocator = Some(allocator);
+    FRAMES.start(allocator);
     EXTENT.call_once(|| Extent { total: machine.total_frames(), end });
     Ok(carver)
 }

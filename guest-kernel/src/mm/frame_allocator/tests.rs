@@ -195,6 +195,8 @@ struct Model {
     is_touched: Vec<bool>,
     /// The same for a huge frame as a whole, as only whole ones go back to the host unforgotten.
     is_backed: Vec<bool>,
+    /// A frame that can't be moved was handed out since the huge frame was last wholly free.
+    is_pinned: Vec<bool>,
     promised: u64,
     credit: u64,
     floor: u64,
@@ -210,6 +212,7 @@ impl Model {
             free_in: vec![0; to_usize(HUGE)],
             is_touched: vec![false; to_usize(frames)],
             is_backed: vec![false; to_usize(HUGE)],
+            is_pinned: vec![true; to_usize(HUGE)],
             promised: 0,
             credit: 0,
             floor,
@@ -240,8 +243,10 @@ impl Model {
     fn open_to(&self, purpose: Purpose) -> u64 {
         match purpose {
             Purpose::Kernel => self.free().saturating_sub(self.promised.saturating_sub(self.credit)),
-            Purpose::Promised if self.credit == 0 => self.promised.min(self.free()),
-            Purpose::Promised => self.promised.min(self.free().saturating_sub(EVICTION_RESERVE.0)),
+            Purpose::Promised | Purpose::PromisedPinned if self.credit == 0 => self.promised.min(self.free()),
+            Purpose::Promised | Purpose::PromisedPinned => {
+                self.promised.min(self.free().saturating_sub(EVICTION_RESERVE.0))
+            }
             Purpose::PromisedReserve => self.promised.min(self.free()),
             Purpose::Tier => self.free(),
             Purpose::Balloon => self.available().min(self.free().saturating_sub(self.floor)),
@@ -258,19 +263,26 @@ impl Model {
         whole.clone().find(|&huge| self.is_backed[huge]).or_else(|| whole.next())
     }
 
-    /// The frame that goes next: the lowest of the lowest broken huge frame, or else the first of the next huge one.
-    fn next_frame(&self) -> Option<usize> {
-        let is_broken = |&huge: &usize| self.free_in[huge] > 0 && !self.is_whole(huge);
-        let huge = (0..to_usize(HUGE)).find(is_broken).or_else(|| self.next_huge())?;
+    /// The frame that goes next: the lowest of the lowest broken huge frame of its kind, or else the first of the next huge one, or
+    /// else the lowest of the lowest broken one.
+    fn next_frame(&self, purpose: Purpose) -> Option<usize> {
+        let is_broken = |huge: &usize| self.free_in[*huge] > 0 && !self.is_whole(*huge);
+        let is_its = |huge: &usize| is_broken(huge) && self.is_pinned[*huge] != (purpose == Purpose::Promised);
+        let mut all = 0..to_usize(HUGE);
+        let huge = all.clone().find(is_its).or_else(|| self.next_huge()).or_else(|| all.find(is_broken))?;
         let first = huge * to_usize(HUGE_FRAMES);
         (first..).find(|&frame| self.owners[frame] == Owner::Allocator)
     }
 
     fn set_owner(&mut self, frame: usize, owner: Owner) {
-        let free_in = &mut self.free_in[frame / to_usize(HUGE_FRAMES)];
+        let huge = frame / to_usize(HUGE_FRAMES);
+        let free_in = &mut self.free_in[huge];
         *free_in -= u64::from(self.owners[frame] == Owner::Allocator);
         *free_in += u64::from(owner == Owner::Allocator);
         self.owners[frame] = owner;
+        if self.is_whole(huge) {
+            self.is_pinned[huge] = false;
+        }
     }
 
     fn next(&self, size: BlockSize, purpose: Purpose) -> Option<FrameNumber> {
@@ -279,7 +291,7 @@ impl Model {
         }
         let first = match size {
             BlockSize::Huge => self.next_huge()? * to_usize(HUGE_FRAMES),
-            BlockSize::Frame => self.next_frame()?,
+            BlockSize::Frame => self.next_frame(purpose)?,
         };
         Some(FrameNumber(first as u64))
     }
@@ -333,6 +345,7 @@ fn step() -> impl Strategy<Value = Step> {
         prop_oneof![
             2 => Just(Purpose::Kernel),
             2 => Just(Purpose::Promised),
+            1 => Just(Purpose::PromisedPinned),
             1 => Just(Purpose::PromisedReserve),
             1 => Just(Purpose::Tier),
             2 => Just(Purpose::Balloon)
@@ -370,11 +383,16 @@ fn apply(allocator: &mut FrameAllocator, model: &mut Model, step: &Step) -> Resu
                 prop_assert_eq!(given.map(|(first, _)| first), expected, "for {:?}", purpose);
                 let Some(given) = given else { break };
                 match purpose {
-                    Purpose::Promised | Purpose::PromisedReserve => model.promised -= size.frames(),
+                    Purpose::Promised | Purpose::PromisedPinned | Purpose::PromisedReserve => {
+                        model.promised -= size.frames();
+                    }
                     Purpose::Tier => model.credit += size.frames(),
                     Purpose::Kernel | Purpose::Balloon => {}
                 }
                 model.hand_out(given, size)?;
+                if size == BlockSize::Frame && purpose != Purpose::Promised {
+                    model.is_pinned[to_usize(given.0.0 / HUGE_FRAMES)] = true;
+                }
             }
         }
         // Drivers claim before anything has been promised.

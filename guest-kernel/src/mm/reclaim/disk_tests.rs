@@ -384,6 +384,6 @@ proptest! {
         }
         unmap_region(start);
         assert_nothing_is_kept(&machine);
-        prop_assert_eq!(FRAMES.lock().statistics().promised, FrameCount::ZERO);
+        prop_assert_eq!(FRAMES.statistics().promised, FrameCount::ZERO);
     }
 }

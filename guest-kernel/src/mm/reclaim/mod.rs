@@ -15,6 +15,7 @@
 
 #[cfg(target_os = "none")]
 pub(crate) mod background;
+pub(crate) mod collapse;
 pub(crate) mod compressed;
 pub(crate) mod disk;
 pub(crate) mod restore;
@@ -28,6 +29,7 @@ use core::ops::Range;
 use aerostat_abi::units::{FRAME_BYTES, FRAME_SIZE, FrameCount, FrameNumber, HUGE_FRAMES, to_usize};
 use aerostat_reclaim_policy::{Pass, Policy, Seen, Selected, Verdict};
 
+use self::collapse::Collapse;
 use self::compressed::{CompressedTier, StoreError, TierStatistics};
 use self::restore::ReadAhead;
 use self::slot_map::{Kept, SlotNumber};
@@ -70,6 +72,8 @@ pub(crate) struct ReclaimStatistics {
     pub(crate) refaults: u64,
     /// Pages that were found not to compress.
     pub(crate) incompressible: u64,
+    /// Tables of pages that became huge pages.
+    pub(crate) collapses: u64,
 }
 
 impl ReclaimStatistics {
@@ -90,6 +94,7 @@ pub(crate) struct Reclaimer {
     tier_bound: FrameCount,
     swap_disk: Option<SwapDisk>,
     read_ahead: ReadAhead,
+    collapse: Option<Collapse>,
     statistics: ReclaimStatistics,
     rounds_in_vain: u32,
     /// What the hand came to since it last began, and pages in memory as the round before has found.
@@ -110,11 +115,11 @@ pub(crate) fn reclaim(wanted: FrameCount) -> FrameCount {
     if RECLAIMER.lock().policy.is_none() {
         return FrameCount::ZERO;
     }
-    let before = FRAMES.lock().statistics().free;
+    let before = FRAMES.statistics().free;
     let mut rounds = 0;
     loop {
         let batch = RECLAIMER.lock().run_batch();
-        let freed = FRAMES.lock().statistics().free.saturating_sub(before);
+        let freed = FRAMES.statistics().free.saturating_sub(before);
         if freed >= wanted {
             return freed;
         }
@@ -123,7 +128,7 @@ pub(crate) fn reclaim(wanted: FrameCount) -> FrameCount {
         let is_vain = rounds > Selected::PASSES + PATIENT_ROUNDS || batch.is_empty;
         let is_enough = freed.0 + batch.leaving as u64 >= wanted.0;
         if (is_vain || is_enough || batch.is_disk_busy) && !wait_for_disk() {
-            return FRAMES.lock().statistics().free.saturating_sub(before);
+            return FRAMES.statistics().free.saturating_sub(before);
         }
     }
 }
@@ -150,7 +155,7 @@ fn wait_for_disk() -> bool {
     true
 }
 
-/// Has frames made free in the background, if anybody does that.
+/// Has the background look after memory, if anybody does that: frames have become few, or a slot has got a table of pages.
 pub(crate) fn wake() {
     #[cfg(target_os = "none")]
     background::wake();
@@ -183,6 +188,7 @@ impl Reclaimer {
             tier_bound: FrameCount(u64::MAX),
             swap_disk: None,
             read_ahead: ReadAhead::new(),
+            collapse: None,
             statistics: ReclaimStatistics {
                 tier: TierStatistics { pages: 0, frames: FrameCount::ZERO },
                 disk: DiskStatistics { slots: 0, used_slots: 0, writes: 0, reads: 0, errors: 0 },
@@ -192,6 +198,7 @@ impl Reclaimer {
                 restores: 0,
                 refaults: 0,
                 incompressible: 0,
+                collapses: 0,
             },
             rounds_in_vain: 0,
             round: Pass { visited: 0, evicted: 0 },
@@ -264,9 +271,9 @@ impl Reclaimer {
             return end;
         }
         // Every slot of a region is promised a table.
-        let Some(table) = FRAMES.lock().allocate(BlockSize::Frame, Purpose::PromisedReserve) else { return end };
+        let Some(table) = FRAMES.allocate(BlockSize::Frame, Purpose::PromisedReserve) else { return end };
         if let Err(table) = tables.split(at, table) {
-            FRAMES.lock().free_promised(table);
+            FRAMES.free_promised_table(table);
             return end;
         }
         space.regions.draw(at, FrameCount(1));
@@ -312,7 +319,7 @@ impl Reclaimer {
             None if revoked.is_incompressible => Err(StoreError::Incompressible),
             None => self
                 .tier
-                .store(page, contents, || FRAMES.lock().allocate(BlockSize::Frame, Purpose::Tier))
+                .store(page, contents, || FRAMES.allocate(BlockSize::Frame, Purpose::Tier))
                 .map(Stored::Compressed),
         };
         match stored {
@@ -345,7 +352,7 @@ impl Reclaimer {
         let entry = SwapEntry { stored, standing: revoked.standing, count: self.eviction_count() };
         if let Some(block) = tables.replace_revoked(page, entry) {
             space.regions.restore_promise(page, FrameCount(1));
-            FRAMES.lock().free_promised(block);
+            FRAMES.free_promised(block);
         }
     }
 
@@ -432,6 +439,7 @@ impl Reclaimer {
 
     /// Pages of `pages` that are on their way to the disk are not to be touched when they arrive: their region is gone.
     pub(crate) fn cancel(&mut self, pages: &Range<u64>) {
+        self.cancel_collapse(pages);
         if let Some(swap) = &mut self.swap_disk {
             swap.cancel(pages);
         }
@@ -457,7 +465,7 @@ impl Reclaimer {
 
 fn free_tier_frame(block: Option<Block>) {
     if let Some(block) = block {
-        FRAMES.lock().free_of_tier(block);
+        FRAMES.free_of_tier(block);
     }
 }
 

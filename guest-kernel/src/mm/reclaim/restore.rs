@@ -48,7 +48,7 @@ pub(crate) fn restore(at: u64) -> Result<(), FaultError> {
 fn unpack(at: u64) -> Result<(), FaultError> {
     let block = ladder::frame_for_fault(Purpose::Promised)?;
     if let Err(block) = RECLAIMER.lock().unpack(at, block) {
-        FRAMES.lock().free_promised(block);
+        FRAMES.free_promised(block);
     }
     Ok(())
 }
@@ -120,8 +120,8 @@ impl Frames {
 
 fn free(block: Block, purpose: Purpose) {
     match purpose {
-        Purpose::Tier => FRAMES.lock().free_of_tier(block),
-        _ => FRAMES.lock().free_promised(block),
+        Purpose::Tier => FRAMES.free_of_tier(block),
+        _ => FRAMES.free_promised(block),
     }
 }
 
@@ -167,6 +167,7 @@ impl Reclaimer {
     /// Puts a page back into force that was on its way out.
     fn keep(&mut self, at: u64) {
         let mut space = SPACE.lock();
+        self.abandon_collapse(&mut space, at);
         self.cancel(&(at..at + FRAME_BYTES));
         if space.regions.find(at).is_some()
             && let Some(tables) = space.tables_mut()

@@ -33,7 +33,6 @@ pub(crate) fn start(swap: Swap, total: FrameCount) {
             reclaimer.swap_disk = Some(SwapDisk::new(disk, slots));
         }
     }
-    let mut frames = FRAMES.lock();
-    frames.add_credit(compressed.saturating_add(on_disk));
-    frames.watermarks = Watermarks::new(total);
+    FRAMES.add_credit(compressed.saturating_add(on_disk));
+    FRAMES.set_watermarks(Watermarks::new(total));
 }

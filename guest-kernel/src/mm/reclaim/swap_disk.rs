@@ -205,7 +205,7 @@ impl SwapDisk {
                     }
                     if finished.slot.is_none() {
                         self.slots.lose(write.first.plus(write.done - 1));
-                        FRAMES.lock().remove_credit(FrameCount(1));
+                        FRAMES.remove_credit(FrameCount(1));
                     } else if finished.leaver == Leaver::Nobody {
                         self.slots.give_back(write.first.plus(write.done - 1));
                         finished.slot = None;

@@ -150,7 +150,7 @@ proptest! {
             match step {
                 Step::Store { noise, seed } => {
                     let page = noisy_page(noise, seed);
-                    let frame = || FRAMES.lock().allocate(BlockSize::Frame, Purpose::Tier);
+                    let frame = || FRAMES.allocate(BlockSize::Frame, Purpose::Tier);
                     if let Ok(place) = tier.store(0x1000 * number as u64, &page, frame) {
                         kept.insert(number, (place, page));
                     }
@@ -209,6 +209,6 @@ proptest! {
 
 fn give_back(frame: Option<Block>) {
     if let Some(frame) = frame {
-        FRAMES.lock().free_of_tier(frame);
+        FRAMES.free_of_tier(frame);
     }
 }
