@@ -5,6 +5,12 @@ use aerostat_abi::units::FrameCount;
 /// Threads at most, the idle thread included. Sets of threads are bits of one word.
 pub(crate) const MAX_THREADS: usize = 64;
 
+/// Virtio devices at most. Each has an interrupt vector of its own.
+pub(crate) const MAX_VIRTIO_DEVICES: usize = 16;
+
+/// The first of these vectors.
+pub(crate) const FIRST_DEVICE_VECTOR: u8 = 0x50;
+
 /// CPUs at most.
 pub(crate) const MAX_CPUS: usize = 8;
 
@@ -53,6 +59,9 @@ pub(crate) const TIER_SHARE: u64 = 4;
 /// Pages, or frames of the compressed tier, that are read at once: at first, and at most when one read follows another.
 pub(crate) const READ_AHEAD: usize = 8;
 pub(crate) const MAX_READ_AHEAD: usize = 64;
+
+/// How long a thread sleeps for a disk before it looks again by itself.
+pub(crate) const DISK_PATIENCE_NS: u64 = 10_000_000;
 
 /// How long the background reclaimer rests when it found nothing to evict.
 pub(crate) const VAIN_RECLAIM_PAUSE_NS: u64 = 100_000_000;

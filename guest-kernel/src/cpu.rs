@@ -25,11 +25,18 @@ impl Drop for UpcallMask {
     }
 }
 
+/// Waits a moment, without giving up the CPU.
+pub(crate) fn relax() {
+    core::hint::spin_loop();
+}
+
 use machine::mask;
 #[cfg(test)]
 pub(crate) use machine::set_index;
 #[cfg(target_os = "none")]
-pub(crate) use machine::{CPUS, CpuBlock, mask_depth, set_mask_depth, set_stack_bounds, stack_bounds, take_pending};
+pub(crate) use machine::{
+    CPUS, CpuBlock, is_pending, mask_depth, set_mask_depth, set_stack_bounds, stack_bounds, take_pending,
+};
 pub(crate) use machine::{flush_tlb, index, is_masked, unmask};
 
 /// On the host there is nothing to mask and nothing to flush, and each thread is a CPU.
@@ -170,6 +177,11 @@ mod machine {
     fn lower_mask() {
         // SAFETY: as in `mask`.
         unsafe { asm!("dec qword ptr gs:[{mask}]", mask = const MASK, options(nostack)) };
+    }
+
+    /// Whether any of these interrupts wait.
+    pub(crate) fn is_pending(interrupts: u64) -> bool {
+        read::<PENDING>() & interrupts != 0
     }
 
     /// The interrupts that wait, and forgets them.

@@ -25,6 +25,12 @@ pub(crate) const IDENTITY_END: u64 = 1 << 39;
 /// What the page tables in the image map already.
 pub(crate) const BOOT_IDENTITY_END: u64 = 1 << 30;
 
+/// The fourth gibibyte belongs to devices: registers, never memory. The page tables in the image have a table for it.
+pub(crate) const DEVICE_HOLE: Range<u64> = 3 << 30..4 << 30;
+
+/// Registers of the I/O APIC, where a machine has one (82093AA data sheet, 3.0).
+pub(crate) const IO_APIC: u64 = 0xfec0_0000;
+
 /// Registers of the local APIC (Intel SDM vol. 3, 10.4.1).
 pub(crate) const LOCAL_APIC: u64 = 0xfee0_0000;
 

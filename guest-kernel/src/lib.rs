@@ -5,9 +5,9 @@
 //! 3. The balloon driver (`balloon`) is a thread like any other, with no rights in the allocator beyond asking for a block.
 //! 4. Decisions are pure and tested on the host; mechanism is thin. Everything that doesn't touch the machine compiles there.
 //!
-//! From the bottom: `cpu` (this CPU, upcalls masked or not), `nub`, `trap` (faults and interrupts), `sync`, `mm`,
-//! `time`, `thread`, `drivers`, `balloon`, and on top `app`, which is all that an application sees. `boot` starts them
-//! in that order.
+//! From the bottom: `copy` (of memory), `cpu` (this CPU, upcalls masked or not), `nub`, `trap` (faults and interrupts; `operand`
+//! decodes for it), `sync`, `mm`, `time`, `thread`, `drivers`, `balloon`, and on top `app`, which is all that an application
+//! sees. `boot` starts them in that order.
 #![cfg_attr(target_os = "none", no_std)]
 #![deny(unsafe_code)]
 // On the host the logic is compiled for its tests, without the machine and the applications that use it.
@@ -21,8 +21,8 @@ pub mod app;
 mod balloon;
 mod boot;
 mod config;
+mod copy;
 mod cpu;
-#[cfg(target_os = "none")]
 mod drivers;
 #[cfg(all(feature = "host-bench", not(target_os = "none")))]
 pub mod host_bench;
@@ -30,6 +30,7 @@ mod layout;
 mod mm;
 #[cfg(target_os = "none")]
 mod nub;
+mod operand;
 #[cfg(target_os = "none")]
 mod report;
 mod sync;

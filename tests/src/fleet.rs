@@ -64,6 +64,12 @@ impl FleetPlan {
         Self { text: self.text + &guest }
     }
 
+    /// The same with a further key for the last guest, such as a disk.
+    #[must_use]
+    pub fn with_key(self, key: &str, value: &str) -> Self {
+        Self { text: format!("{}{key} = \"{value}\"\n", self.text) }
+    }
+
     /// Runs it until it is over, or until `limit`.
     ///
     /// # Panics
@@ -110,6 +116,12 @@ impl Fleet {
     #[must_use]
     pub fn events(&self) -> String {
         fs::read_to_string(self.folder.path().join("logs/events.log")).unwrap_or_default()
+    }
+
+    /// What the guest `name` has logged so far.
+    #[must_use]
+    pub fn log(&self, name: &str) -> String {
+        fs::read_to_string(self.folder.path().join(format!("logs/{name}.log"))).unwrap_or_default()
     }
 
     /// Waits until `probe` finds something.

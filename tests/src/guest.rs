@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use aerostat::host::disk::DataDisk;
 use aerostat::host::{EndReason, Ending, GuestHandle};
 use aerostat_abi::exit::GuestExit;
 use aerostat_abi::registers::{BootStage, Facts, RegisterPage};
@@ -37,6 +38,7 @@ pub struct Plan {
     pub(crate) memory: FrameCount,
     pub(crate) grant: FrameCount,
     pub(crate) command_line: String,
+    pub(crate) disk: Option<DataDisk>,
 }
 
 impl Plan {
@@ -54,7 +56,7 @@ impl Plan {
 
     fn image(image: PathBuf) -> Self {
         let memory = FrameCount::from_mib(64);
-        Self { image, memory, grant: memory, command_line: String::new() }
+        Self { image, memory, grant: memory, command_line: String::new(), disk: None }
     }
 
     /// The same with another size, all granted.
@@ -74,6 +76,13 @@ impl Plan {
     #[must_use]
     pub fn command_line(self, command_line: &str) -> Self {
         Self { command_line: command_line.to_owned(), ..self }
+    }
+
+    /// The same with a disk for its data. Under QEMU, sectors with faults can be neither read nor written, whichever is asked for, and
+    /// the host's disk is never full.
+    #[must_use]
+    pub fn disk(self, disk: DataDisk) -> Self {
+        Self { disk: Some(disk), ..self }
     }
 
     /// Boots it.

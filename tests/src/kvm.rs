@@ -28,7 +28,7 @@ impl KvmGuest {
             memory: plan.memory,
             initial_grant: plan.grant,
             command_line: plan.command_line.clone(),
-            disks: Disks::default(),
+            disks: Disks { data: plan.disk.clone(), swap: None },
             log: Some(log.to_path_buf()),
             program: Some(aerostat()),
         };

@@ -6,7 +6,7 @@
 //!
 //! [`environment`] says where images lie, [`image`] makes broken ones, [`command`] runs the `aerostat` command itself, and [`fleet`]
 //! runs a fleet by it and waits for what it prints. [`without_kvm`] hides the host's KVM; a test that can't run here says so by [`skip()`].
-//! The images are one tiny kernel per behaviour, in `tests/guests`.
+//! [`text`] packs text for the application `index` and checks what it made of it. The images are one tiny kernel per behaviour, in `tests/guests`.
 
 mod clock;
 pub mod command;
@@ -19,6 +19,7 @@ mod log_file;
 mod process;
 mod qemu;
 mod skip;
+pub mod text;
 pub mod without_kvm;
 
 pub use clock::monotonic_ns;

@@ -5,8 +5,11 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
+use aerostat::host::disk::{DataDisk, DiskFaults, DiskMode};
 use aerostat::host::{EndReason, Ending};
+use aerostat_abi::boot::DATA_DISK_ID;
 use aerostat_abi::exit::{EXIT_PORT, GuestExit};
+use serde_json::{Value, json};
 
 use crate::guest::Plan;
 
@@ -55,7 +58,30 @@ fn command(plan: &Plan, log: &Path) -> Command {
     command.arg("-kernel").arg(&plan.image).args(["-append", &plan.command_line]);
     command.args(["-serial", &format!("file:{}", log.display())]);
     command.args(["-device", &format!("isa-debug-exit,iobase={EXIT_PORT:#x},iosize=4")]);
+    if let Some(disk) = &plan.disk {
+        command.args(["-blockdev", &block_device(disk).to_string()]);
+        command.args(["-device", &format!("virtio-blk-device,drive=disk,serial={DATA_DISK_ID}")]);
+    }
     command
+}
+
+/// The disk as QEMU is told of it: the file behind a driver that makes errors where they are asked for.
+fn block_device(disk: &DataDisk) -> Value {
+    let is_read_only = disk.mode == DiskMode::ReadOnly;
+    let DiskFaults { read_errors, write_errors, .. } = &disk.faults;
+    let bad_sectors =
+        read_errors.iter().chain(write_errors).flat_map(|sectors| sectors.first..sectors.first + sectors.count);
+    let errors: Vec<_> = bad_sectors.map(|sector| json!({ "event": "none", "sector": sector })).collect();
+    let mut device = json!({
+        "node-name": "disk",
+        "driver": "blkdebug",
+        "read-only": is_read_only,
+        "image": { "driver": "file", "filename": disk.path, "read-only": is_read_only },
+    });
+    if !errors.is_empty() {
+        device["inject-error"] = Value::Array(errors);
+    }
+    device
 }
 
 fn end_reason(status: ExitStatus) -> EndReason {

@@ -1,7 +1,11 @@
 //! What a guest kernel does by itself, shown on Aerostat's own VMM and in QEMU: one tiny kernel and one test per behaviour.
 
+use std::fs;
+
+use aerostat::host::disk::{DataDisk, DiskFaults, DiskMode, Sectors};
 use aerostat_abi::exit::GuestExit;
 use aerostat_tests::{Guest, Machine, Plan};
+use tempfile::TempDir;
 
 /// Makes each function below a test under each machine: `kvm::NAME` and `qemu::NAME`.
 macro_rules! on_both_machines {
@@ -26,7 +30,11 @@ macro_rules! on_machine {
 
 on_both_machines! {
     boot,
+    disk,
+    disk_faults,
+    disk_read_only,
     exception,
+    fragmentation,
     heap_exhaustion,
     null_access,
     overcommit,
@@ -52,6 +60,30 @@ fn boot(machine: Machine) {
     guest.expect_exit(GuestExit::Success);
 }
 
+fn disk(machine: Machine) {
+    let disk = TestDisk::new(DiskMode::ReadWrite);
+    expect_disk_ok("verify", machine, &disk);
+    // What the guest has written last, and cut to what the test had made.
+    let contents = fs::read(&disk.data.path).expect("the disk is there");
+    assert!(contents.starts_with(b"AERO"), "{:?}", &contents[..16]);
+    assert_eq!(contents.len(), TestDisk::BYTES);
+}
+
+/// Errors of the host's disk are errors of the request, in its middle too, and the guest goes on.
+fn disk_faults(machine: Machine) {
+    let mut disk = TestDisk::new(DiskMode::ReadWrite);
+    let sectors = vec![Sectors { first: 16, count: 8 }];
+    disk.data.faults = DiskFaults { read_errors: sectors.clone(), write_errors: sectors, ..DiskFaults::default() };
+    expect_disk_ok("faults", machine, &disk);
+}
+
+fn disk_read_only(machine: Machine) {
+    let disk = TestDisk::new(DiskMode::ReadOnly);
+    let before = fs::read(&disk.data.path).expect("the disk is there");
+    expect_disk_ok("read-only", machine, &disk);
+    assert!(before == fs::read(&disk.data.path).expect("the disk is there"), "a read-only disk was written");
+}
+
 fn exception(machine: Machine) {
     let guest = ended("exception", machine, GuestExit::Exception);
     guest.expect_logged("invalid opcode");
@@ -64,6 +96,13 @@ fn heap_exhaustion(machine: Machine) {
 
 fn null_access(machine: Machine) {
     ended("null_access", machine, GuestExit::Exception).expect_logged("page fault at 0x18");
+}
+
+/// Memory that was broken into small pieces becomes huge pages again.
+fn fragmentation(machine: Machine) {
+    let mut guest = Plan::test_guest("fragmentation").boot(machine);
+    guest.expect_exit(GuestExit::Success);
+    guest.expect_logged("fragmentation: ok");
 }
 
 fn overcommit(machine: Machine) {
@@ -101,6 +140,32 @@ fn wild_access(machine: Machine) {
     let guest = ended("wild_access", machine, GuestExit::Exception);
     guest.expect_logged("page fault");
     guest.expect_logged("0xdead0000");
+}
+
+/// A disk whose first sector begins with `AERO`, in a folder of its own.
+struct TestDisk {
+    data: DataDisk,
+    _folder: TempDir,
+}
+
+impl TestDisk {
+    const BYTES: usize = 4 << 20;
+
+    fn new(mode: DiskMode) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder can be made");
+        let path = folder.path().join("disk");
+        let mut contents = vec![0; Self::BYTES];
+        contents[..4].copy_from_slice(b"AERO");
+        fs::write(&path, contents).expect("a file can be made in a fresh temporary folder");
+        Self { data: DataDisk { path, mode, faults: DiskFaults::default() }, _folder: folder }
+    }
+}
+
+/// Boots the disk's user with this command line and expects it to find everything right.
+fn expect_disk_ok(command_line: &str, machine: Machine, disk: &TestDisk) {
+    let mut guest = Plan::test_guest("disk").command_line(command_line).disk(disk.data.clone()).boot(machine);
+    guest.expect_exit(GuestExit::Success);
+    guest.expect_logged("disk: ok");
 }
 
 /// Boots the test guest `name` and waits until it has exited with `exit`.

@@ -10,6 +10,7 @@ use crate::tools;
 
 const GUEST_KERNEL: &str = "aerostat-guest";
 const POLICIES: &str = "aerostat-reclaim-policy";
+const INDEX_LIBRARY: &str = "inverted-index";
 
 /// One thing that must hold.
 struct Gate {
@@ -52,6 +53,8 @@ fn gates() -> Result<Vec<Gate>> {
                 "-p",
                 POLICIES,
                 "-p",
+                INDEX_LIBRARY,
+                "-p",
                 "aerostat-tests",
                 "-p",
                 "xtask",
@@ -65,7 +68,19 @@ fn gates() -> Result<Vec<Gate>> {
 }
 
 fn bare_metal_clippy() -> Result<Command> {
-    let mut command = cargo(["clippy", "--target", BARE_METAL, "-p", GUEST_KERNEL, "-p", POLICIES, "-p", TEST_GUESTS]);
+    let mut command = cargo([
+        "clippy",
+        "--target",
+        BARE_METAL,
+        "-p",
+        GUEST_KERNEL,
+        "-p",
+        POLICIES,
+        "-p",
+        INDEX_LIBRARY,
+        "-p",
+        TEST_GUESTS,
+    ]);
     select(&mut command, &app_packages()?);
     command.args(["--", "-D", "warnings"]);
     Ok(command)

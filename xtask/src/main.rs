@@ -9,6 +9,7 @@ mod cargo;
 mod check;
 mod run;
 mod test;
+mod text;
 mod tools;
 
 use std::process::ExitCode;

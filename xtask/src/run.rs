@@ -1,14 +1,25 @@
-//! `run`: builds everything and becomes `aerostat up`, so that Ctrl-C and the exit code are the command's own.
+//! `run`: builds everything and becomes `aerostat up`, so that Ctrl-C and the exit code are the command's own. Where guests of the
+//! fleet build an index, text is packed for them before, and what they made of it is checked afterwards.
 
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
-use std::process::{Command, ExitCode};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, ExitStatus};
+use std::thread;
 
 use anyhow::{Context, Result};
 use clap::Args;
+use rustix::process::{Pid, Signal, kill_process};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
 
-use crate::cargo::root;
+use crate::cargo::{root, shown};
+use crate::text::Indexers;
 use crate::{build, tools};
+
+/// How long fleets run: for ever, if nobody stops them.
+const SECONDS: u64 = 20;
+/// How long fleets run that build an index: they end by themselves, and this is for those that don't.
+const SECONDS_TO_INDEX: u64 = 120;
 
 /// Paths are relative to where the user stands.
 #[derive(Args, Debug)]
@@ -16,9 +27,12 @@ pub(crate) struct Options {
     /// The fleet file [default: fleets/demo.toml of this repository]
     #[arg(long, value_name = "FILE")]
     fleet: Option<PathBuf>,
-    /// Stop after so many seconds
-    #[arg(long, value_name = "N", default_value_t = 20)]
-    seconds: u64,
+    /// Stop after so many seconds [default: 20, or 120 if a guest builds an index]
+    #[arg(long, value_name = "N")]
+    seconds: Option<u64>,
+    /// The file or folder that guests index [default: a part of the Rust toolchain's documentation]
+    #[arg(long, value_name = "PATH")]
+    text: Option<PathBuf>,
     /// Print lines instead of drawing a live view
     #[arg(long)]
     headless: bool,
@@ -34,16 +48,56 @@ pub(crate) fn perform(options: &Options) -> Result<ExitCode> {
     tools::kvm()?;
     let aerostat = build::host()?;
     build::apps()?;
-    let mut command = Command::new(&aerostat);
-    command.arg("up").arg(options.fleet.clone().unwrap_or_else(|| root().join("fleets/demo.toml")));
-    command.args(["--seconds", &options.seconds.to_string()]);
-    if options.headless {
-        command.arg("--headless");
+    let fleet = options.fleet.clone().unwrap_or_else(|| root().join("fleets/demo.toml"));
+    let Some(indexers) = Indexers::of_fleet(&fleet, options.text.as_deref())? else {
+        let mut command = options.up(&aerostat, &fleet, SECONDS, options.log_dir.as_deref());
+        return Err(command.exec()).with_context(|| format!("starting {}", aerostat.display()));
+    };
+    indexers.pack_text()?;
+    let logs = indexers.open_logs(options.log_dir.as_deref())?;
+    let mut command = options.up(&aerostat, &fleet, SECONDS_TO_INDEX, Some(logs.folder()));
+    let status = run_in_its_own_group(&mut command)?;
+    if !status.success() {
+        return Ok(status.code().and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from));
     }
-    for (name, path) in [("--report", &options.report), ("--log-dir", &options.log_dir)] {
-        if let Some(path) = path {
-            command.arg(name).arg(path);
+    logs.verify()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+impl Options {
+    /// The command `aerostat up`.
+    fn up(&self, aerostat: &Path, fleet: &Path, seconds: u64, log_dir: Option<&Path>) -> Command {
+        let mut command = Command::new(aerostat);
+        command.arg("up").arg(fleet).args(["--seconds", &self.seconds.unwrap_or(seconds).to_string()]);
+        if self.headless {
+            command.arg("--headless");
         }
+        for (name, path) in [("--report", self.report.as_deref()), ("--log-dir", log_dir)] {
+            if let Some(path) = path {
+                command.arg(name).arg(path);
+            }
+        }
+        command
     }
-    Err(command.exec()).with_context(|| format!("starting {}", aerostat.display()))
+}
+
+/// Runs `command` to its end and passes signals on to it. In a process group of its own it gets each of them once, whether it was
+/// meant for xtask or comes from the terminal for all.
+fn run_in_its_own_group(command: &mut Command) -> Result<ExitStatus> {
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).context("catching signals")?;
+    let handle = signals.handle();
+    let spawned = command.process_group(0).spawn();
+    let mut child = spawned.with_context(|| format!("starting {}", shown(command)))?;
+    let pid = Pid::from_child(&child);
+    let passing_on = thread::spawn(move || {
+        for signal in signals.forever() {
+            let signal = if signal == SIGINT { Signal::INT } else { Signal::TERM };
+            // It may just have ended.
+            let _ = kill_process(pid, signal);
+        }
+    });
+    let status = child.wait().context("waiting for the run to end");
+    handle.close();
+    passing_on.join().expect("passing signals on does not panic");
+    status
 }

@@ -19,7 +19,7 @@ const PACKAGES: [&str; 2] = ["aerostat-tests", "aerostat"];
 /// Test files that need no machine at all.
 const COMMAND_LINE: [&str; 1] = ["bad_input"];
 /// Test files whose tests boot guests under KVM.
-const KVM: [&str; 6] = ["vmm", "behaviours", "balloon", "isolation", "fleet", "fleet_faults"];
+const KVM: [&str; 7] = ["vmm", "behaviours", "balloon", "isolation", "applications", "fleet", "fleet_faults"];
 /// Test files whose tests boot guests under QEMU.
 const QEMU: [&str; 1] = ["behaviours"];
 

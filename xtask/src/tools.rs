@@ -16,17 +16,22 @@ const QEMU_PACKAGE: &str = "qemu-system-x86";
 
 /// Makes sure that the standard library for guests is installed.
 pub(crate) fn bare_metal_target() -> Result<()> {
-    let rustc = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
-    let asked = Command::new(rustc).args(["--print", "sysroot"]).current_dir(root()).output();
-    let answer = asked.context("asking rustc for its sysroot")?;
-    ensure!(answer.status.success(), "`rustc --print sysroot` failed: {}", String::from_utf8_lossy(&answer.stderr));
-    let sysroot = String::from_utf8(answer.stdout).context("rustc names its sysroot in UTF-8")?;
-    if Path::new(sysroot.trim()).join("lib/rustlib").join(BARE_METAL).join("lib").is_dir() {
+    if sysroot()?.join("lib/rustlib").join(BARE_METAL).join("lib").is_dir() {
         return Ok(());
     }
     eprintln!("xtask: installing the Rust target {BARE_METAL}");
     expect_success(Command::new("rustup").args(["target", "add", BARE_METAL]).current_dir(root()))
         .with_context(|| format!("guests need the Rust target {BARE_METAL}: `rustup target add {BARE_METAL}`"))
+}
+
+/// Where the Rust toolchain is installed.
+pub(crate) fn sysroot() -> Result<PathBuf> {
+    let rustc = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    let asked = Command::new(rustc).args(["--print", "sysroot"]).current_dir(root()).output();
+    let answer = asked.context("asking rustc for its sysroot")?;
+    ensure!(answer.status.success(), "`rustc --print sysroot` failed: {}", String::from_utf8_lossy(&answer.stderr));
+    let sysroot = String::from_utf8(answer.stdout).context("rustc names its sysroot in UTF-8")?;
+    Ok(PathBuf::from(sysroot.trim()))
 }
 
 /// Makes sure that QEMU is installed.

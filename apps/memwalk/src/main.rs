@@ -22,7 +22,7 @@ aerostat_guest::app!(main);
 const REST_MS: u64 = 5;
 
 fn main() -> Outcome {
-    let plan = match Plan::parse(app::arguments()) {
+    let plan = match Plan::parse(app::words()) {
         Ok(plan) => plan,
         Err(error) => {
             log::error!("{error}");

@@ -1,5 +1,6 @@
 //! The command line: `phases=SIZE:TIME,SIZE:TIME,... [repeat]`, with sizes in `K`, `M` or `G` and times in `ms` or `s`.
 
+use aerostat_guest::app;
 use alloc::vec::Vec;
 use core::fmt;
 
@@ -39,17 +40,17 @@ impl fmt::Display for PlanError<'_> {
 }
 
 impl Plan {
-    /// The plan that a command line describes. Words for the kernel (`log=`) are passed over.
-    pub(crate) fn parse(line: &str) -> Result<Plan, PlanError<'_>> {
+    /// The plan that the words of a command line describe.
+    pub(crate) fn parse<'a>(words: impl Iterator<Item = &'a str>) -> Result<Plan, PlanError<'a>> {
         let mut plan = Plan { phases: Vec::new(), repeats: false };
-        for word in line.split_whitespace() {
+        for word in words {
             if let Some(list) = word.strip_prefix("phases=") {
                 for phase in list.split(',') {
                     plan.phases.push(parse_phase(phase).ok_or(PlanError::BadPhase(phase))?);
                 }
             } else if word == "repeat" {
                 plan.repeats = true;
-            } else if !is_for_the_kernel(word) {
+            } else {
                 return Err(PlanError::UnknownWord(word));
             }
         }
@@ -65,20 +66,9 @@ impl Plan {
     }
 }
 
-/// Loaders add words of their own for devices.
-fn is_for_the_kernel(word: &str) -> bool {
-    ["log=", "reclaim=", "compressed_swap=", "virtio_mmio."].iter().any(|prefix| word.starts_with(prefix))
-}
-
 fn parse_phase(text: &str) -> Option<Phase> {
     let (size, time) = text.split_once(':')?;
-    let (digits, shift) = match size.char_indices().last()? {
-        (at, 'K') => (&size[..at], 10),
-        (at, 'M') => (&size[..at], 20),
-        (at, 'G') => (&size[..at], 30),
-        _ => (size, 0),
-    };
-    let bytes = digits.parse::<usize>().ok()?.checked_mul(1 << shift)?;
+    let bytes = app::parse_size(size)?;
     let duration_ms = match time.strip_suffix("ms") {
         Some(digits) => digits.parse().ok()?,
         None => time.strip_suffix('s')?.parse::<u64>().ok()?.checked_mul(1000)?,

@@ -3,10 +3,12 @@
 
 use aerostat_abi::boot::BootMark;
 use aerostat_abi::exit::GuestExit;
+use aerostat_abi::units::to_usize;
 use spin::Once;
 
+use super::disk;
 use crate::balloon;
-use crate::boot::{CommandLine, Machine};
+use crate::boot::{self, CommandLine, Machine};
 use crate::drivers::machine_ports;
 use crate::report;
 use crate::thread::{self, Priority};
@@ -33,9 +35,21 @@ pub fn arguments() -> &'static str {
     COMMAND_LINE.get().map_or("", CommandLine::as_str)
 }
 
+/// The words of the command line that are meant for the application.
+pub fn words() -> impl Iterator<Item = &'static str> {
+    COMMAND_LINE.get().into_iter().flat_map(CommandLine::application_words)
+}
+
+/// The bytes of a size as command lines give it: a whole number with a unit, `K`, `M` or `G` (1024-based).
+#[must_use]
+pub fn parse_size(text: &str) -> Option<usize> {
+    boot::parse_size(text).map(to_usize)
+}
+
 /// Starts the application's first thread.
 pub(crate) fn start(machine: Machine) {
     COMMAND_LINE.call_once(|| machine.command_line);
+    disk::start();
     if let Err(error) = thread::spawn_entry("main", Priority::Application, run, 0) {
         report::bad_machine(error);
     }

@@ -89,6 +89,13 @@ pub fn memory() -> MemoryInfo {
     }
 }
 
+/// Evicts pages that the application can do without until `wanted` frames more are free, or nothing that could go is left; returns
+/// how many became free: none where reclaim is off. For a service that knows that it will be idle, or that it is about to need memory
+/// quickly (Linux has the same as `memory.reclaim` of a control group).
+pub fn reclaim(wanted: FrameCount) -> FrameCount {
+    mm::reclaim::reclaim(wanted)
+}
+
 /// Recounts the kernel's books of frames: for tests and for doubt.
 ///
 /// # Errors

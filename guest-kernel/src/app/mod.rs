@@ -14,17 +14,19 @@
 //! ```
 //!
 //! `alloc` works: small objects come from a heap, large ones get a region each; either fails by returning null when memory is out.
-//! Threads, time and memory information are here; logging is the `log` crate.
+//! Threads, time, memory information and the disk with the guest's data are here; logging is the `log` crate.
 
+mod disk;
 mod heap;
 mod main_thread;
 mod memory;
 mod progress;
 mod threads;
 
+pub use disk::{Disk, DiskError, disk};
 pub(crate) use main_thread::start;
-pub use main_thread::{Outcome, arguments};
-pub use memory::{MemoryInfo, memory, validate};
+pub use main_thread::{Outcome, arguments, parse_size, words};
+pub use memory::{MemoryInfo, memory, reclaim, validate};
 pub(crate) use progress::progress;
 pub use progress::{Progress, report};
 pub use threads::{JoinHandle, sleep, spawn};

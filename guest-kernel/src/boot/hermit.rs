@@ -1,13 +1,14 @@
 //! Boot information from our own monitor: the hermit-entry protocol, with the machine described by a device tree.
 #![allow(unsafe_code, reason = "reads what the loader left in memory")]
 
-use aerostat_abi::boot::{BALLOON_COMPATIBLE, TSC_FREQUENCY};
+use aerostat_abi::boot::{BALLOON_COMPATIBLE, TSC_FREQUENCY, VIRTIO_COMPATIBLE, VIRTIO_VECTOR};
 use aerostat_abi::units::to_usize;
 use fdt::Fdt;
 use fdt::node::FdtNode;
 use hermit_entry::boot_info::{BootInfo, PlatformInfo, RawBootInfo};
 
 use super::machine::{Machine, MachineError};
+use super::virtio_devices::{Interrupt, VirtioDevices};
 
 hermit_entry::define_entry_version!();
 
@@ -46,7 +47,23 @@ fn describe(tree: &Fdt<'_>) -> Result<Machine, MachineError> {
         .map(u64::from_be_bytes);
     machine.is_memory_zeroed = true;
     machine.has_balloon_port = tree.find_compatible(&[BALLOON_COMPATIBLE]).is_some();
+    machine.virtio_devices = virtio_devices(tree)?;
     Ok(machine)
+}
+
+fn virtio_devices(tree: &Fdt<'_>) -> Result<VirtioDevices, MachineError> {
+    let mut devices = VirtioDevices::default();
+    let is_virtio = |node: &FdtNode<'_, '_>| {
+        node.compatible().is_some_and(|compatible| compatible.all().any(|name| name == VIRTIO_COMPATIBLE))
+    };
+    for node in tree.all_nodes().filter(is_virtio) {
+        let registers = node.reg().and_then(|mut regions| regions.next()).ok_or(MachineError::BadVirtioDevice)?;
+        let start = registers.starting_address.expose_provenance() as u64;
+        let vector = node.property(VIRTIO_VECTOR).and_then(|property| property.as_usize());
+        let vector = vector.and_then(|vector| vector.try_into().ok()).ok_or(MachineError::BadVirtioDevice)?;
+        devices.add(start, registers.size.unwrap_or(0) as u64, Interrupt::Message(vector))?;
+    }
+    Ok(devices)
 }
 
 fn until_zero(text: &[u8]) -> &[u8] {

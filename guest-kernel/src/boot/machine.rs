@@ -8,6 +8,7 @@ use aerostat_abi::units::{FRAME_BYTES, FrameCount};
 use aerostat_reclaim_policy::UnknownPolicy;
 use log::LevelFilter;
 
+use super::virtio_devices::VirtioDevices;
 use crate::layout;
 
 /// Ranges of memory at most.
@@ -32,6 +33,8 @@ pub(crate) struct Machine {
     pub(crate) is_memory_zeroed: bool,
     /// Whether the monitor announces the balloon port.
     pub(crate) has_balloon_port: bool,
+    /// The virtio devices that the loader tells of.
+    pub(crate) virtio_devices: VirtioDevices,
 }
 
 /// Why a machine can't be used.
@@ -49,6 +52,8 @@ pub(crate) enum MachineError {
     BadSwapSize,
     /// The command line's `reclaim` names no policy.
     UnknownPolicy(UnknownPolicy),
+    /// A virtio device is described that can't be: its registers, its interrupt, or one device too many.
+    BadVirtioDevice,
 }
 
 impl fmt::Display for MachineError {
@@ -60,6 +65,9 @@ impl fmt::Display for MachineError {
             Self::BadCommandLine => "the command line is longer than 2047 bytes or not UTF-8",
             Self::UnknownPolicy(error) => return error.fmt(f),
             Self::BadSwapSize => "compressed_swap= is no size up to 1024G; say, for example, compressed_swap=64M",
+            Self::BadVirtioDevice => {
+                "a virtio device has registers or an interrupt that can't be, or there are more than 16"
+            }
         })
     }
 }
@@ -75,8 +83,15 @@ impl Machine {
         if memory.total() < MIN_MEMORY {
             return Err(MachineError::TooSmall);
         }
-        let is_memory_zeroed = false;
-        Ok(Self { memory, command_line, tsc_hz: None, serial_port: None, is_memory_zeroed, has_balloon_port: false })
+        Ok(Self {
+            memory,
+            command_line,
+            tsc_hz: None,
+            serial_port: None,
+            is_memory_zeroed: false,
+            has_balloon_port: false,
+            virtio_devices: VirtioDevices::default(),
+        })
     }
 
     /// All memory, in frames.
@@ -99,14 +114,7 @@ impl Machine {
         let Some(size) = words.filter_map(|word| word.strip_prefix("compressed_swap=")).next() else {
             return Ok(FrameCount::ZERO);
         };
-        let unit = match size.as_bytes().last() {
-            Some(b'K') => 1 << 10,
-            Some(b'M') => 1 << 20,
-            Some(b'G') => 1 << 30,
-            _ => return Err(MachineError::BadSwapSize),
-        };
-        let number: u64 = size[..size.len() - 1].parse().map_err(|_| MachineError::BadSwapSize)?;
-        let bytes = number.checked_mul(unit).filter(|bytes| *bytes <= MAX_COMPRESSED_SWAP);
+        let bytes = parse_size(size).filter(|bytes| *bytes <= MAX_COMPRESSED_SWAP);
         Ok(FrameCount(bytes.ok_or(MachineError::BadSwapSize)? / FRAME_BYTES))
     }
 
@@ -128,11 +136,10 @@ impl MemoryMap {
     fn new(ranges: impl Iterator<Item = Range<u64>>) -> Result<Self, MachineError> {
         let mut map = Self { ranges: [const { 0..0 }; MAX_RANGES], count: 0 };
         for range in ranges {
-            // Memory in the hole for devices below 4 GiB is left alone: the local APIC is there.
-            let hole = layout::LOCAL_APIC / layout::BOOT_IDENTITY_END * layout::BOOT_IDENTITY_END;
-            let end = if range.start < hole { range.end.min(hole) } else { range.end };
-            let start =
-                if range.start >= hole { range.start.max(hole + layout::BOOT_IDENTITY_END) } else { range.start };
+            // Memory in the hole for devices is left alone.
+            let hole = layout::DEVICE_HOLE;
+            let end = if range.start < hole.start { range.end.min(hole.start) } else { range.end };
+            let start = if range.start >= hole.start { range.start.max(hole.end) } else { range.start };
             let Some(start) = start.checked_next_multiple_of(FRAME_BYTES) else { continue };
             let whole = start..(end - end % FRAME_BYTES).min(layout::IDENTITY_END);
             if whole.is_empty() {
@@ -178,6 +185,21 @@ impl CommandLine {
     pub(crate) fn as_str(&self) -> &str {
         core::str::from_utf8(&self.bytes[..self.length]).unwrap_or_default()
     }
+
+    /// The words that are meant for the application: neither the kernel's own nor those with which loaders name devices.
+    pub(crate) fn application_words(&self) -> impl Iterator<Item = &str> {
+        let is_for_others = |word: &&str| {
+            ["log=", "reclaim=", "compressed_swap=", "virtio_mmio."].iter().any(|start| word.starts_with(start))
+        };
+        self.as_str().split_whitespace().filter(move |word| !is_for_others(word))
+    }
+}
+
+/// The bytes of a size as command lines give it: a whole number with a unit, `K`, `M` or `G` (1024-based).
+pub(crate) fn parse_size(text: &str) -> Option<u64> {
+    let units = [('K', 1 << 10), ('M', 1 << 20), ('G', 1 << 30)];
+    let (digits, unit) = units.iter().find_map(|&(letter, unit)| Some((text.strip_suffix(letter)?, unit)))?;
+    digits.parse::<u64>().ok()?.checked_mul(unit)
 }
 
 #[cfg(test)]
@@ -208,6 +230,13 @@ mod tests {
         assert_eq!(error(vec![0..64 * MIB, 32 * MIB..96 * MIB]), MachineError::BadMemoryMap);
         assert_eq!(error(vec![0..MIB, 2 * MIB..8 * MIB]), MachineError::TooSmall);
         assert_eq!(error((0..20).map(|n| n * MIB..n * MIB + 4096).collect()), MachineError::BadMemoryMap);
+    }
+
+    #[test]
+    fn the_application_gets_its_own_words_only() {
+        let line = b" phases=64M:3s  log=debug reclaim=clock compressed_swap=8M virtio_mmio.device=512@0xfeb00000:5 catalog=1 ";
+        let machine = Machine::new(core::iter::once(0..64 * MIB), line).unwrap();
+        assert_eq!(machine.command_line.application_words().collect::<Vec<_>>(), ["phases=64M:3s", "catalog=1"]);
     }
 
     #[test]

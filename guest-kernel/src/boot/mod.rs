@@ -11,11 +11,14 @@ mod hermit;
 mod machine;
 #[cfg_attr(not(target_os = "none"), allow(dead_code, reason = "on the host only the parser's tests use it"))]
 mod pvh;
+mod virtio_devices;
 
 #[cfg(target_os = "none")]
 pub(crate) use entry::{image_range, start};
 #[cfg(target_os = "none")]
-pub(crate) use machine::{CommandLine, MAX_RANGES, Machine, MachineError};
+pub(crate) use machine::{CommandLine, MAX_RANGES, Machine, MachineError, parse_size};
+#[cfg(target_os = "none")]
+pub(crate) use virtio_devices::{Interrupt, VirtioDevice, VirtioDevices};
 
 #[cfg(target_os = "none")]
 mod entry {
@@ -26,8 +29,11 @@ mod entry {
     use aerostat_reclaim_policy::Name;
 
     use super::{Machine, MachineError, hermit, pvh};
+    use crate::drivers::block::{self, DiskId};
     use crate::drivers::{apic, machine_ports, serial};
-    use crate::mm::reclaim::{self, start::Swap};
+    use crate::mm::pinned;
+    use crate::mm::reclaim::slot_map::SlotMap;
+    use crate::mm::reclaim::{self, disk::Disk, start::Swap};
     use crate::{app, balloon, mm, nub, report, thread, time};
 
     unsafe extern "C" {
@@ -60,6 +66,7 @@ mod entry {
             Err(error) => report::bad_machine(error),
         };
         log::debug!("memory: {} in {} ranges", machine.total_frames(), machine.memory.len());
+        block::start(&machine.virtio_devices);
         thread::start(); // this becomes the idle thread
         nub::enable_interrupts();
         balloon::start(&machine, &mut books);
@@ -70,14 +77,26 @@ mod entry {
         thread::idle()
     }
 
-    /// Switches reclaim on if the guest may swap.
+    /// Switches reclaim on if the guest has swap.
     fn start_swap(machine: &Machine) -> Result<(), MachineError> {
         let policy = Name::from_command_line(machine.command_line.as_str()).map_err(MachineError::UnknownPolicy)?;
         let compressed = machine.compressed_swap()?;
-        if compressed > FrameCount::ZERO {
-            reclaim::start::start(Swap { policy, compressed, disk: None }, mm::total_frames());
+        let disk = swap_disk();
+        if compressed > FrameCount::ZERO || disk.is_some() {
+            reclaim::start::start(Swap { policy, compressed, disk }, mm::total_frames());
         }
         Ok(())
+    }
+
+    /// The swap disk with books for its slots, where there is one and memory for them.
+    fn swap_disk() -> Option<(&'static dyn Disk, SlotMap)> {
+        let disk = block::device(DiskId::Swap)?;
+        let slots = SlotMap::usable(disk.slots());
+        if let Ok(mut books) = pinned::books(SlotMap::words(slots)) {
+            return Some((disk, SlotMap::new(slots, &mut books)));
+        }
+        log::warn!("swap: there is no memory for the books of {slots} slots; the disk is not used");
+        None
     }
 
     fn start_background() -> Result<(), MachineError> {

@@ -7,6 +7,7 @@ use core::ops::Range;
 use aerostat_abi::boot::MAX_COMMAND_LINE;
 
 use super::machine::{MAX_RANGES, Machine, MachineError};
+use super::virtio_devices::VirtioDevices;
 
 const MAGIC: u32 = 0x336e_c578;
 const USABLE_MEMORY: u32 = 1;
@@ -51,7 +52,9 @@ pub(super) fn read(address: u64, memory: &impl PhysicalMemory) -> Result<Machine
     }
     let mut text = [0; MAX_COMMAND_LINE + 1];
     let length = if command_line == 0 { 0 } else { copy_string(command_line, memory, &mut text)? };
-    Machine::new(ranges.into_iter().take(count), &text[..length])
+    let mut machine = Machine::new(ranges.into_iter().take(count), &text[..length])?;
+    machine.virtio_devices = VirtioDevices::from_command_line(machine.command_line.as_str())?;
+    Ok(machine)
 }
 
 /// Copies a zero-terminated string; says how long it is.

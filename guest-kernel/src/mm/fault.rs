@@ -61,6 +61,12 @@ pub(super) fn count_major() {
     MAJOR_FAULTS.fetch_add(1, Ordering::Relaxed);
 }
 
+/// Whether a touch of `address` faults, and the fault can be resolved.
+pub(crate) fn is_due(address: u64) -> bool {
+    let space = SPACE.lock();
+    space.regions.find(address).is_some() && space.tables().is_some_and(|tables| !tables.is_mapped(address))
+}
+
 /// Resolves a fault on a page that is not mapped.
 ///
 /// # Errors
@@ -138,7 +144,7 @@ fn install(space: &mut Space, at: u64, block: Block) -> bool {
             let mut source = |level| {
                 // The page has its frame: the table must not wait for another.
                 let purpose = if level == TableLevel::Pages { Purpose::PromisedReserve } else { Purpose::Kernel };
-                let table = FRAMES.allocate(BlockSize::Frame, purpose);
+                let table = FRAMES.allocate_table(purpose);
                 tables_drawn += u64::from(table.is_some() && level == TableLevel::Pages);
                 table
             };

@@ -79,7 +79,7 @@ pub(crate) struct FrameAllocator {
     free: FrameSet,
     /// Wholly free huge frames that the host backs.
     backed: BitTree,
-    /// Partly free huge frames, by what is to be taken from them; vacated ones are neither.
+    /// Partly free huge frames, by what is to be taken from them; vacated ones and that for page tables are neither.
     movable: BitTree,
     pinned: BitTree,
     /// Vacated huge frames.
@@ -92,6 +92,8 @@ pub(crate) struct FrameAllocator {
     floor: u64,
     /// What is in memory that nobody has used yet.
     untouched: Contents,
+    /// The huge frame that page tables come from; none of the machine's until one is needed.
+    tables: usize,
 }
 
 impl FrameAllocator {
@@ -122,6 +124,7 @@ impl FrameAllocator {
             lost_credit: 0,
             floor: floor.0,
             untouched: Contents::Zero,
+            tables: usize::MAX,
         };
         allocator.free.fill();
         let end = FrameNumber(huge as u64 * HUGE_FRAMES);
@@ -196,14 +199,29 @@ impl FrameAllocator {
             BlockSize::Huge => self.take_huge(),
             BlockSize::Frame => self.take_frame(purpose.mobility()),
         }?;
+        self.account(size.frames(), purpose);
+        Some(block)
+    }
+
+    /// Hands out a frame for a page table, or `None` when none is open to that purpose. Tables lie together, in huge frames that
+    /// nothing else is taken from as long as there are others: a host that shadows the guest's page tables (a KVM without hardware
+    /// virtualization does) protects each of them from writing, and can then map nothing of its huge frame in one piece.
+    pub(crate) fn allocate_table(&mut self, purpose: Purpose) -> Option<Block> {
+        if self.open_to(purpose) == 0 {
+            return None;
+        }
+        let block = self.take_table()?;
+        self.account(1, purpose);
+        Some(block)
+    }
+
+    /// Notes what handing out `frames` frames for a purpose does to promises and credit.
+    fn account(&mut self, frames: u64, purpose: Purpose) {
         match purpose {
-            Purpose::Promised | Purpose::PromisedPinned | Purpose::PromisedReserve => {
-                self.promised -= size.frames();
-            }
-            Purpose::Tier => self.credit += size.frames(),
+            Purpose::Promised | Purpose::PromisedPinned | Purpose::PromisedReserve => self.promised -= frames,
+            Purpose::Tier => self.credit += frames,
             Purpose::Kernel | Purpose::Balloon => {}
         }
-        Some(block)
     }
 
     /// Hands out one particular huge frame, if it is wholly free: how a driver claims memory that it was told about.
@@ -348,7 +366,7 @@ impl FrameAllocator {
             if self.backed.contains(huge) != (state.is_free() && state.is_backed()) {
                 return Err("the free backed huge frames and their states disagree");
             }
-            let is_partly_free = self.free.contains_part(huge) && !state.is_vacated();
+            let is_partly_free = self.free.contains_part(huge) && !state.is_vacated() && huge != self.tables;
             let is_listed = (self.movable.contains(huge), self.pinned.contains(huge));
             if is_listed != (is_partly_free && !state.is_pinned(), is_partly_free && state.is_pinned()) {
                 return Err("a partly free huge frame is not listed as its state says");
@@ -409,6 +427,16 @@ impl FrameAllocator {
         }
     }
 
+    fn take_table(&mut self) -> Option<Block> {
+        if let Some(block) = self.take_from(self.tables, Mobility::Pinned) {
+            return Some(block);
+        }
+        let Some(block) = self.break_whole(Mobility::Pinned) else { return self.take_frame(Mobility::Pinned) };
+        self.tables = to_usize(block.first().0 / HUGE_FRAMES);
+        self.arrange(self.tables);
+        Some(block)
+    }
+
     /// Takes the lowest frame out of a partly free huge frame.
     fn take_from(&mut self, huge: usize, mobility: Mobility) -> Option<Block> {
         let frame = self.free.take_from(huge)?;
@@ -439,7 +467,7 @@ impl FrameAllocator {
     /// Lists a huge frame by what is free in it and what may be taken from there.
     fn arrange(&mut self, huge: usize) {
         let state = self.state(huge);
-        let is_open = self.free.contains_part(huge) && !state.is_vacated();
+        let is_open = self.free.contains_part(huge) && !state.is_vacated() && huge != self.tables;
         for (list, is_its) in [(&mut self.movable, !state.is_pinned()), (&mut self.pinned, state.is_pinned())] {
             if is_open && is_its {
                 list.insert(huge);

@@ -92,6 +92,12 @@ impl Frames {
         block.or_else(|| self.exactly(|allocator| allocator.allocate(size, purpose)))
     }
 
+    /// Hands out a frame for a page table; see [`FrameAllocator::allocate_table`].
+    pub(crate) fn allocate_table(&self, purpose: Purpose) -> Option<Block> {
+        let block = self.pool(|allocator| allocator.allocate_table(purpose))?;
+        block.or_else(|| self.exactly(|allocator| allocator.allocate_table(purpose))).map(poison::checked)
+    }
+
     /// Hands out one particular huge frame, if it is wholly free.
     pub(crate) fn claim_huge(&self, first: FrameNumber) -> Option<Block> {
         let block = self.pool(|allocator| allocator.claim_huge(first))?;

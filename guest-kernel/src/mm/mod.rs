@@ -45,6 +45,7 @@ pub(crate) use frame_allocator::FrameAllocator;
 pub(crate) use frame_allocator::FrameStatistics;
 pub(crate) use frame_allocator::Purpose;
 pub(crate) use frames::Frames;
+pub(crate) use kernel_heap::KernelHeap;
 
 use self::address_space::{Region, Regions};
 use self::page_table::{Collected, PageTables};

@@ -22,7 +22,13 @@ use super::reclaim::swap_entry::SwapEntry;
 /// Everything runs in ring 3 and may write; what must not be touched is not mapped.
 const MAPPED: PageTableFlags =
     PageTableFlags::PRESENT.union(PageTableFlags::WRITABLE).union(PageTableFlags::USER_ACCESSIBLE);
-const DATA: PageTableFlags = MAPPED.union(PageTableFlags::NO_EXECUTE);
+/// Pages are mapped because they are touched, they or their neighbours, and fresh ones are nowhere but in memory. So they are
+/// marked as accessed and dirty from the start: the CPU need not do it, and a host that shadows page tables (a KVM without hardware
+/// virtualization) brings neighbours that are so marked in with one fault, where it takes a fault for each page otherwise.
+const DATA: PageTableFlags =
+    MAPPED.union(PageTableFlags::NO_EXECUTE).union(PageTableFlags::ACCESSED).union(PageTableFlags::DIRTY);
+const REGISTERS: PageTableFlags =
+    MAPPED.union(PageTableFlags::NO_EXECUTE).union(PageTableFlags::NO_CACHE).union(PageTableFlags::WRITE_THROUGH);
 
 /// What a 2 MiB slot of the address space holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -143,6 +149,15 @@ impl PageTables {
         }
         set(&mut upper[index(address, 2)], number, MAPPED);
         Ok(())
+    }
+
+    /// Identity-maps the slot at `address`, which holds registers of devices: uncached. Nothing happens where it is mapped already, or where
+    /// the image's own tables don't reach.
+    pub(crate) fn map_registers(&mut self, address: u64) {
+        if let Some(entry) = self.existing_slot_entry_mut(address).filter(|entry| entry.is_unused()) {
+            let slot = FrameNumber::containing(address - address % HUGE_BYTES);
+            set(entry, slot, REGISTERS | PageTableFlags::HUGE_PAGE);
+        }
     }
 
     /// Takes the slot at `address` out of the identity map; the TLB must be flushed.

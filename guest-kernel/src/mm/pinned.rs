@@ -6,7 +6,7 @@ use core::ops::Range;
 use aerostat_abi::units::{FRAME_BYTES, FrameCount, to_usize};
 
 use super::carve::Carver;
-use super::{BlockSize, FRAMES, OutOfMemory, Purpose, SPACE, ladder, zero};
+use super::{FRAMES, OutOfMemory, Purpose, SPACE, ladder, zero};
 use crate::layout::BOOKS;
 
 /// Maps the pages of `range` that are not mapped yet, zeroed, out of `promise`, of which the rest stays the caller's.
@@ -21,7 +21,7 @@ pub(crate) fn map(range: Range<u64>, promise: &mut FrameCount) -> Result<(), Out
         let block = ladder::frame_for_fault(Purpose::PromisedPinned)?;
         *promise = promise.saturating_sub(FrameCount(1));
         zero(&block);
-        let mut table = |_| FRAMES.allocate(BlockSize::Frame, Purpose::Kernel);
+        let mut table = |_| FRAMES.allocate_table(Purpose::Kernel);
         let mut space = SPACE.lock();
         let result = space.tables_mut().map(|tables| tables.map_page(page, block, &mut table));
         if let Some(Err(block)) = result {

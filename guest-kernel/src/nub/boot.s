@@ -127,6 +127,6 @@ boot_idt_pointer:
 .balign 4096
 .global boot_stack_bottom
 boot_stack_bottom:
-    .skip 32768
+    .skip 65536
 .global boot_stack_top
 boot_stack_top:

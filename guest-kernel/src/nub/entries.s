@@ -28,10 +28,7 @@ nub_call:
 3:  iretq
 
 # An interrupt: acknowledge it, note it, and unless upcalls are masked go on in ring 3 at `upcall_entry`. On INTERRUPT_IST.
-.macro interrupt name, bit
-.balign 16
-.global \name
-\name:
+.macro interrupt bit
     push rax
     or qword ptr gs:[{pending}], \bit
     mov eax, {end_of_interrupt}
@@ -52,8 +49,25 @@ nub_call:
 1:  pop rax
     iretq
 .endm
-interrupt nub_timer, {timer}
-interrupt nub_balloon, {balloon}
+.balign 16
+.global nub_timer
+nub_timer:
+    interrupt {timer}
+.balign 16
+.global nub_balloon
+nub_balloon:
+    interrupt {balloon}
+
+# One entry for each virtio device, at fixed distances.
+.balign 16
+.global nub_devices
+nub_devices:
+.set device, 0
+.rept {devices}
+    interrupt {first_device} << device
+.set device, device + 1
+.org nub_devices + device * {device_entry_bytes}
+.endr
 
 .balign 16
 .global nub_spurious

@@ -12,9 +12,11 @@ use core::arch::{asm, global_asm};
 use core::cell::UnsafeCell;
 use core::mem::offset_of;
 
+use aerostat_abi::units::to_usize;
 use x86_64::VirtAddr;
 use x86_64::structures::tss::TaskStateSegment;
 
+use crate::config::{FIRST_DEVICE_VECTOR, MAX_VIRTIO_DEVICES};
 use crate::cpu::{CPUS, CpuBlock};
 use crate::layout::LOCAL_APIC;
 
@@ -30,9 +32,14 @@ pub(crate) const BALLOON_VECTOR: u8 = 0x41;
 pub(crate) const SPURIOUS_VECTOR: u8 = 0xff;
 pub(crate) const TIMER_PENDING: u64 = 1 << 0;
 pub(crate) const BALLOON_PENDING: u64 = 1 << 1;
+/// The first virtio device's; each has a bit of its own.
+pub(crate) const FIRST_DEVICE_PENDING: u64 = 1 << 8;
+pub(crate) const DEVICES_PENDING: u64 = (FIRST_DEVICE_PENDING << MAX_VIRTIO_DEVICES) - FIRST_DEVICE_PENDING;
 
 /// Gates for the vectors 0 to 31 that lead to ring 3, 16 bytes of code apart.
 const EXCEPTION_STUB_BYTES: u64 = 32;
+/// The devices' entries are so many bytes of code apart.
+const DEVICE_ENTRY_BYTES: u64 = 128;
 const INT3_VECTOR: usize = 3;
 /// NMI, double fault, machine check: never the guest's doing, or past help.
 const FATAL_VECTORS: [usize; 3] = [2, 8, 18];
@@ -65,6 +72,9 @@ global_asm!(
     end_of_interrupt = const LOCAL_APIC + 0xb0,
     timer = const TIMER_PENDING,
     balloon = const BALLOON_PENDING,
+    first_device = const FIRST_DEVICE_PENDING,
+    devices = const MAX_VIRTIO_DEVICES,
+    device_entry_bytes = const DEVICE_ENTRY_BYTES,
     exit_port = const aerostat_abi::exit::EXIT_PORT,
     nub_fault = const aerostat_abi::exit::GuestExit::NubFault.encode(),
 );
@@ -75,6 +85,7 @@ unsafe extern "C" {
     fn nub_call();
     fn nub_timer();
     fn nub_balloon();
+    fn nub_devices();
     fn nub_spurious();
     fn nub_fatal();
 }
@@ -167,6 +178,10 @@ fn install_gates() {
     }
     gates[usize::from(TIMER_VECTOR)] = Gate::new(ring_0(nub_timer), GateKind::Interrupt, INTERRUPT_IST);
     gates[usize::from(BALLOON_VECTOR)] = Gate::new(ring_0(nub_balloon), GateKind::Interrupt, INTERRUPT_IST);
+    let devices = &mut gates[usize::from(FIRST_DEVICE_VECTOR)..][..MAX_VIRTIO_DEVICES];
+    for (entry, gate) in (ring_0(nub_devices)..).step_by(to_usize(DEVICE_ENTRY_BYTES)).zip(devices) {
+        *gate = Gate::new(entry, GateKind::Interrupt, INTERRUPT_IST);
+    }
     gates[usize::from(SPURIOUS_VECTOR)] = Gate::new(ring_0(nub_spurious), GateKind::Interrupt, INTERRUPT_IST);
     // SAFETY: nothing traps yet, so nobody else looks at the table.
     unsafe { *IDT.0.get() = gates };

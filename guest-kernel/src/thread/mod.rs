@@ -11,7 +11,9 @@ mod table;
 #[cfg(target_os = "none")]
 pub use machine::{Event, SpawnError, yield_now};
 #[cfg(target_os = "none")]
-pub(crate) use machine::{current_name, idle, preempt, sleep_until, spawn_entry, start, timer_interrupt};
+pub(crate) use machine::{
+    current_name, idle, is_another_ready, preempt, sleep_until, spawn_entry, start, timer_interrupt,
+};
 #[cfg(target_os = "none")]
 pub use mutex::{Mutex, MutexGuard};
 #[cfg(target_os = "none")]
@@ -82,6 +84,11 @@ mod machine {
         }
         let bounds = (&raw const boot_stack_bottom).expose_provenance() as u64
             ..(&raw const boot_stack_top).expose_provenance() as u64;
+        let lowest = core::ptr::with_exposed_provenance::<[u64; 8]>(to_usize(bounds.start));
+        // SAFETY: the words are the end of the boot stack, which nothing is below to guard; they are zero unless it got so deep.
+        if unsafe { lowest.read_volatile() } != [0; 8] {
+            crate::report::bad_machine("the boot stack is too small");
+        }
         cpu::set_stack_bounds(&bounds);
         SCHEDULER.lock().contexts[ThreadId::IDLE.index()].stack = bounds;
     }
@@ -274,6 +281,11 @@ mod machine {
             scheduler.table.yield_current();
             switch(scheduler);
         }
+    }
+
+    /// Whether another thread could run now.
+    pub(crate) fn is_another_ready() -> bool {
+        SCHEDULER.lock().table.is_runnable()
     }
 
     /// Sleeps until `moment`.

@@ -9,8 +9,11 @@
 use core::arch::global_asm;
 use core::mem::offset_of;
 
+use aerostat_abi::units::to_usize;
+
 use crate::cpu::{self, CpuBlock};
 use crate::mm::fault::FaultError;
+use crate::operand::{self, Access, LONGEST, Registers};
 use crate::{mm, nub, report, thread};
 
 const PAGE_FAULT: u64 = 14;
@@ -18,7 +21,11 @@ const PAGE_FAULT: u64 = 14;
 /// pages and to read others from disk.
 const STACK_ROOM: u64 = 12 << 10;
 /// Error code bit of a page fault: the page is mapped, but not for this kind of access (Intel SDM vol. 3, 4.7).
-const PROTECTION: u64 = 1;
+const PROTECTION: u64 = 1 << 0;
+/// The access was a write.
+const WRITE: u64 = 1 << 1;
+/// An instruction was to be fetched.
+const FETCH: u64 = 1 << 4;
 
 /// A thread's state at an exception, in the order in which `entries.s` pushes it.
 #[derive(Clone, Debug)]
@@ -48,6 +55,16 @@ pub(crate) struct TrapFrame {
     pub(crate) ss: u64,
 }
 
+impl TrapFrame {
+    /// The registers in the order of their numbers.
+    fn registers(&self) -> Registers {
+        [
+            self.rax, self.rcx, self.rdx, self.rbx, self.rsp, self.rbp, self.rsi, self.rdi, self.r8, self.r9, self.r10,
+            self.r11, self.r12, self.r13, self.r14, self.r15,
+        ]
+    }
+}
+
 global_asm!(
     include_str!("entries.s"),
     mask = const offset_of!(CpuBlock, mask),
@@ -70,7 +87,7 @@ extern "C" fn handle_exception(frame: &mut TrapFrame) {
     if frame.vector != PAGE_FAULT {
         report::exception(frame, None);
     }
-    let address = nub::read_fault_address();
+    let address = touched(frame).unwrap_or_else(nub::read_fault_address);
     cpu::unmask();
     if frame.error_code & PROTECTION != 0 {
         report::exception(frame, Some(address));
@@ -81,6 +98,19 @@ extern "C" fn handle_exception(frame: &mut TrapFrame) {
         Err(FaultError::OutOfMemory) => report::out_of_memory(frame, address),
         Err(FaultError::SwapDisk) => report::swap_error(frame, address),
     }
+}
+
+/// The address that a page fault is about, if the faulting instruction says so and the page is one that may come in.
+fn touched(frame: &TrapFrame) -> Option<u64> {
+    let image = crate::boot::image_range();
+    if frame.error_code & (PROTECTION | FETCH) != 0 || !(image.start..image.end - LONGEST as u64).contains(&frame.rip) {
+        return None;
+    }
+    let access = if frame.error_code & WRITE == 0 { Access::Read } else { Access::Write };
+    let code = core::ptr::with_exposed_provenance::<[u8; LONGEST]>(to_usize(frame.rip));
+    // SAFETY: so many bytes from RIP on lie within the image, which is mapped, and whose code nobody writes to.
+    let code = unsafe { code.read() };
+    operand::address(&code, &frame.registers(), access).filter(|&address| mm::fault::is_due(address))
 }
 
 /// An exception whose thread has no room left on its stack. Runs on the exception stack, upcalls masked.
@@ -97,6 +127,9 @@ pub(crate) extern "C" fn deliver_pending() {
         }
         if pending & nub::BALLOON_PENDING != 0 {
             crate::balloon::interrupt();
+        }
+        if pending & nub::DEVICES_PENDING != 0 {
+            crate::drivers::block::interrupt(pending / nub::FIRST_DEVICE_PENDING);
         }
         if pending & nub::TIMER_PENDING != 0 {
             thread::timer_interrupt();

@@ -200,6 +200,8 @@ struct Model {
     promised: u64,
     credit: u64,
     floor: u64,
+    /// The huge frame that page tables come from.
+    tables: Option<usize>,
     held: Vec<(FrameNumber, BlockSize)>,
 }
 
@@ -216,6 +218,7 @@ impl Model {
             promised: 0,
             credit: 0,
             floor,
+            tables: None,
             held: Vec::new(),
         };
         for frame in (0..frames).filter(|&frame| is_free(frame)) {
@@ -253,6 +256,14 @@ impl Model {
         }
     }
 
+    fn account(&mut self, frames: u64, purpose: Purpose) {
+        match purpose {
+            Purpose::Promised | Purpose::PromisedPinned | Purpose::PromisedReserve => self.promised -= frames,
+            Purpose::Tier => self.credit += frames,
+            Purpose::Kernel | Purpose::Balloon => {}
+        }
+    }
+
     fn is_whole(&self, huge: usize) -> bool {
         self.free_in[huge] == HUGE_FRAMES
     }
@@ -263,13 +274,33 @@ impl Model {
         whole.clone().find(|&huge| self.is_backed[huge]).or_else(|| whole.next())
     }
 
+    fn is_broken(&self, huge: usize) -> bool {
+        self.free_in[huge] > 0 && !self.is_whole(huge)
+    }
+
     /// The frame that goes next: the lowest of the lowest broken huge frame of its kind, or else the first of the next huge one, or
-    /// else the lowest of the lowest broken one.
+    /// else the lowest of the lowest broken one, be it meant for page tables.
     fn next_frame(&self, purpose: Purpose) -> Option<usize> {
-        let is_broken = |huge: &usize| self.free_in[*huge] > 0 && !self.is_whole(*huge);
-        let is_its = |huge: &usize| is_broken(huge) && self.is_pinned[*huge] != (purpose == Purpose::Promised);
+        let is_its = |&huge: &usize| {
+            let is_meant = self.is_pinned[huge] != (purpose == Purpose::Promised) && self.tables != Some(huge);
+            self.is_broken(huge) && is_meant
+        };
         let mut all = 0..to_usize(HUGE);
-        let huge = all.clone().find(is_its).or_else(|| self.next_huge()).or_else(|| all.find(is_broken))?;
+        let any = |&huge: &usize| self.is_broken(huge);
+        self.lowest_in(all.clone().find(is_its).or_else(|| self.next_huge()).or_else(|| all.find(any))?)
+    }
+
+    /// The frame that the next page table gets: the lowest of the huge frame meant for them, or of the next one.
+    fn next_table(&mut self) -> Option<usize> {
+        if let Some(huge) = self.tables.filter(|&huge| self.is_broken(huge)) {
+            return self.lowest_in(huge);
+        }
+        let Some(huge) = self.next_huge() else { return self.next_frame(Purpose::Kernel) };
+        self.tables = Some(huge);
+        self.lowest_in(huge)
+    }
+
+    fn lowest_in(&self, huge: usize) -> Option<usize> {
         let first = huge * to_usize(HUGE_FRAMES);
         (first..).find(|&frame| self.owners[frame] == Owner::Allocator)
     }
@@ -330,6 +361,7 @@ impl Model {
 #[derive(Clone, Debug)]
 enum Step {
     Allocate { size: BlockSize, purpose: Purpose, count: usize },
+    AllocateTables { purpose: Purpose, count: usize },
     ClaimHuge(u64),
     Promise(u64),
     EndPromise(u64),
@@ -358,9 +390,12 @@ fn step() -> impl Strategy<Value = Step> {
         purpose,
         count,
     });
+    let tables = (purpose(), prop_oneof![1_usize..20, 400_usize..600])
+        .prop_map(|(purpose, count)| Step::AllocateTables { purpose, count });
     prop_oneof![
         3 => huge,
         3 => frames,
+        2 => tables,
         1 => (0..HUGE + 1).prop_map(|huge| Step::ClaimHuge(huge * HUGE_FRAMES)),
         2 => (0_u64..1500).prop_map(Step::Promise),
         1 => (0_u64..1500).prop_map(Step::EndPromise),
@@ -382,17 +417,24 @@ fn apply(allocator: &mut FrameAllocator, model: &mut Model, step: &Step) -> Resu
                 let given = allocate(allocator, size, purpose);
                 prop_assert_eq!(given.map(|(first, _)| first), expected, "for {:?}", purpose);
                 let Some(given) = given else { break };
-                match purpose {
-                    Purpose::Promised | Purpose::PromisedPinned | Purpose::PromisedReserve => {
-                        model.promised -= size.frames();
-                    }
-                    Purpose::Tier => model.credit += size.frames(),
-                    Purpose::Kernel | Purpose::Balloon => {}
-                }
+                model.account(size.frames(), purpose);
                 model.hand_out(given, size)?;
                 if size == BlockSize::Frame && purpose != Purpose::Promised {
                     model.is_pinned[to_usize(given.0.0 / HUGE_FRAMES)] = true;
                 }
+            }
+        }
+        Step::AllocateTables { purpose, count } => {
+            for _ in 0..count {
+                let expected = if model.open_to(purpose) > 0 { model.next_table() } else { None };
+                let given = allocator
+                    .allocate_table(purpose)
+                    .map(|block| (block.first(), block.contents(), block.into_number()));
+                prop_assert_eq!(given.map(|(first, ..)| to_usize(first.0)), expected, "for {:?}", purpose);
+                let Some((first, contents, _)) = given else { break };
+                model.account(1, purpose);
+                model.hand_out((first, contents), BlockSize::Frame)?;
+                model.is_pinned[to_usize(first.0 / HUGE_FRAMES)] = true;
             }
         }
         // Drivers claim before anything has been promised.

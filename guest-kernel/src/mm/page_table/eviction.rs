@@ -47,8 +47,6 @@ pub(crate) struct RevokedPage {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Restored {
     pub(crate) standing: Standing,
-    /// Somebody waits for it.
-    pub(crate) is_touched: bool,
     /// It was kept as it was, as it does not compress.
     pub(crate) is_incompressible: bool,
 }
@@ -176,7 +174,7 @@ impl PageTables {
         debug_assert!(matches!(self.page_state(address), PageState::Swapped(_)));
         if let Some(entry) = self.page_entry_mut(address) {
             let mut flags = DATA;
-            flags.set(PageTableFlags::ACCESSED, restored.is_touched);
+            flags.set(PageTableFlags::DIRTY, !restored.is_incompressible);
             flags.set(INCOMPRESSIBLE, restored.is_incompressible);
             set(entry, block.into_number(), with_standing(flags, restored.standing));
         }

@@ -287,13 +287,15 @@ fn what_is_revoked_is_out_of_force_but_its_place_is_taken_until_it_is_collected(
 }
 
 #[test]
-fn pages_are_writable_by_ring_3_and_hold_no_code() {
+fn pages_are_writable_by_ring_3_marked_as_used_and_hold_no_code() {
     let mut fixture = Fixture::new();
     assert!(fixture.map(SLOTS[0], BlockSize::Huge, Tables::AtHand));
     assert!(fixture.map(SLOTS[1], BlockSize::Frame, Tables::AtHand));
     let wanted = PageTableFlags::PRESENT
         | PageTableFlags::WRITABLE
         | PageTableFlags::USER_ACCESSIBLE
+        | PageTableFlags::ACCESSED
+        | PageTableFlags::DIRTY
         | PageTableFlags::NO_EXECUTE;
     let huge = fixture.tables.slot_entry(SLOTS[0]).unwrap().flags();
     let page = fixture.tables.page_entry(SLOTS[1]).unwrap().flags();

@@ -1,15 +1,17 @@
-//! The compressed tier: evicted pages, LZ4-compressed, packed into frames.
+//! The compressed tier: evicted pages, LZ4-compressed, packed into groups of frames.
 //!
-//! A frame of the tier holds objects of one *class*, up to 15 of them, behind a header of 64 bytes: class, which places are used,
-//! and the links of two lists. An object is its length, the page it belongs to (eight bytes together) and the compressed bytes. So
-//! a page is found from its [`Place`] alone, and storing or dropping one is O(1). The idea is zsmalloc's (Linux), simplified by
-//! knowing that no object is larger than half a frame: what does not compress to that is not worth keeping here.
+//! A group is one to three frames, wherever they lie, that hold objects of one *class* as if they followed each other: 15 small
+//! ones in a frame, or four of three quarters of a page in three. In front is a header of 64 bytes: class, which places are used,
+//! the group's frames, and the links of two lists. An object is its length and the page it belongs to (eight bytes together) and
+//! the compressed bytes; it may lie across the border of two frames. So a page is found from its [`Place`] alone, and storing or
+//! dropping one is O(1). The idea is zsmalloc's (Linux). Text compresses to 50 to 70 % of a page: without groups of several frames,
+//! most of it would have to stay. What does not compress to three quarters is not worth keeping here.
 //!
-//! One list holds the frames of a class that have room, the other all frames by age: the oldest is the next to be written to disk,
+//! One list holds the groups of a class that have room, the other all groups by age: the oldest is the next to be written to disk,
 //! as it is, where there is one ([`CompressedTier::begin_leaving`]). It comes back as it is, too: because an object names its page,
-//! the page table entries of all pages in a frame can be found from the frame ([`CompressedTier::pages`]).
+//! the page table entries of all pages in a group can be found from the group ([`CompressedTier::pages`]).
 //!
-//! Storing allocates nothing but, at times, a frame for a class that is full; and it needs no memory to drop an object.
+//! Storing allocates nothing but, at times, the frames of a group for a class that is full; and it needs no memory to drop an object.
 #![allow(unsafe_code, reason = "objects are laid out in raw frames")]
 
 use aerostat_abi::units::{FRAME_SIZE, FrameCount, FrameNumber, to_usize};
@@ -22,53 +24,98 @@ const HEADER_BYTES: usize = 64;
 const HEAD_BYTES: usize = 8;
 /// Bits of the head that are the length; the rest are the page's address, all of which lie in the lower half.
 const LENGTH_BITS: u32 = 16;
-/// Objects in a frame, at least and at most; each number is a class.
-const FEWEST: usize = 2;
-const MOST: usize = 15;
-const CLASSES: usize = MOST - FEWEST + 1;
+/// Frames of a group at most.
+pub(crate) const MOST_FRAMES: usize = 3;
 /// What LZ4 may need for a page that does not compress.
 const OUTPUT_BYTES: usize = get_maximum_output_size(FRAME_SIZE);
-/// Bits of a [`Place`] that number the object in its frame.
+/// Bits of a [`Place`] that number the object in its group.
 const INDEX_BITS: u32 = 4;
 
-const _: () = assert!(MOST <= 1 << INDEX_BITS);
+/// How the groups of a class are divided.
+#[derive(Clone, Copy, Debug)]
+struct Class {
+    frames: usize,
+    objects: usize,
+}
 
-/// Where an object is: frame number and place in the frame. 28 bits of frame number are 1 TiB.
+/// The classes, those with the largest objects first.
+const CLASSES: [Class; 18] = [
+    Class { frames: 3, objects: 4 },
+    Class { frames: 2, objects: 3 },
+    Class { frames: 3, objects: 5 },
+    Class { frames: 1, objects: 2 },
+    Class { frames: 2, objects: 5 },
+    Class { frames: 1, objects: 3 },
+    Class { frames: 1, objects: 4 },
+    Class { frames: 1, objects: 5 },
+    Class { frames: 1, objects: 6 },
+    Class { frames: 1, objects: 7 },
+    Class { frames: 1, objects: 8 },
+    Class { frames: 1, objects: 9 },
+    Class { frames: 1, objects: 10 },
+    Class { frames: 1, objects: 11 },
+    Class { frames: 1, objects: 12 },
+    Class { frames: 1, objects: 13 },
+    Class { frames: 1, objects: 14 },
+    Class { frames: 1, objects: 15 },
+];
+
+impl Class {
+    /// Bytes of an object.
+    const fn object_bytes(self) -> usize {
+        (self.frames * FRAME_SIZE - HEADER_BYTES) / self.objects
+    }
+}
+
+const _: () = {
+    let mut class = 0;
+    while class < CLASSES.len() {
+        let Class { frames, objects } = CLASSES[class];
+        assert!(frames <= MOST_FRAMES && objects < 1 << INDEX_BITS);
+        assert!(class == 0 || CLASSES[class].object_bytes() < CLASSES[class - 1].object_bytes());
+        class += 1;
+    }
+};
+
+/// Where an object is: the number of its group's first frame, and its place in the group. 28 bits of frame number are 1 TiB.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Place(pub(crate) u32);
 
 impl Place {
-    /// Place `index` of a frame; `None` when the frame's number is too large.
-    pub(crate) fn new(frame: FrameNumber, index: usize) -> Option<Self> {
-        let frame = u32::try_from(frame.0).ok().filter(|frame| *frame < 1 << (32 - INDEX_BITS))?;
+    /// Place `index` of a group; `None` when the number of the group's first frame is too large.
+    pub(crate) fn new(group: FrameNumber, index: usize) -> Option<Self> {
+        let frame = u32::try_from(group.0).ok().filter(|frame| *frame < 1 << (32 - INDEX_BITS))?;
         Some(Self(frame << INDEX_BITS | u32::try_from(index).ok()?))
     }
 
-    fn frame(self) -> FrameNumber {
+    fn group(self) -> FrameNumber {
         FrameNumber(u64::from(self.0 >> INDEX_BITS))
     }
 
-    /// The object's number in its frame.
+    /// The object's number in its group.
     pub(crate) fn index(self) -> usize {
         to_usize(u64::from(self.0)) % (1 << INDEX_BITS)
     }
 }
 
-/// The head of a frame of the tier.
+/// The head of a group.
 #[derive(Debug)]
 #[repr(C)]
 struct Header {
-    class: usize,
-    used: u64,
-    /// Neighbours among the frames of the class with room.
+    /// Where it is one, in [`CLASSES`]: what comes from a disk is checked first.
+    class: u8,
+    /// Not zero while the group is being written to disk: nothing is added then, and it is in neither list.
+    leaving: u8,
+    used: u16,
+    /// Neighbours among the groups of the class with room.
     with_room: Links,
-    /// Neighbours among all frames, by age.
+    /// Neighbours among all groups, by age.
     by_age: Links,
-    /// Not zero while it is being written to disk: nothing is added then, and it is in neither list.
-    leaving: u64,
+    /// The group's frames, this one first.
+    frames: [u32; MOST_FRAMES],
 }
 
-/// Neighbours in a list of frames; 0 for none, as frame 0 is never handed out.
+/// Neighbours in a list of groups, by their first frames; 0 for none, as frame 0 is never handed out.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
 struct Links {
@@ -76,14 +123,14 @@ struct Links {
     next: u64,
 }
 
-/// Which of its two lists a frame is put into or taken out of.
+/// Which of its two lists a group is put into or taken out of.
 type List = fn(&mut Header) -> &mut Links;
 
 const WITH_ROOM: List = |header| &mut header.with_room;
 const BY_AGE: List = |header| &mut header.by_age;
 
-/// The ends of a list of frames.
-#[derive(Clone, Copy, Debug, Default)]
+/// The ends of a list of groups.
+#[derive(Clone, Copy, Debug)]
 struct Ends {
     first: u64,
     last: u64,
@@ -92,18 +139,18 @@ struct Ends {
 impl Ends {
     const EMPTY: Self = Self { first: 0, last: 0 };
 
-    /// Adds a frame at the end.
-    fn append(&mut self, frame: FrameNumber, list: List) {
-        *list(header_of(frame)) = Links { previous: self.last, next: 0 };
+    /// Adds a group at the end.
+    fn append(&mut self, group: FrameNumber, list: List) {
+        *list(header_of(group)) = Links { previous: self.last, next: 0 };
         match self.last {
-            0 => self.first = frame.0,
-            last => list(header_of(FrameNumber(last))).next = frame.0,
+            0 => self.first = group.0,
+            last => list(header_of(FrameNumber(last))).next = group.0,
         }
-        self.last = frame.0;
+        self.last = group.0;
     }
 
-    fn remove(&mut self, frame: FrameNumber, list: List) {
-        let Links { previous, next } = *list(header_of(frame));
+    fn remove(&mut self, group: FrameNumber, list: List) {
+        let Links { previous, next } = *list(header_of(group));
         match previous {
             0 => self.first = next,
             previous => list(header_of(FrameNumber(previous))).next = next,
@@ -117,6 +164,36 @@ impl Ends {
 
 const _: () = assert!(size_of::<Header>() <= HEADER_BYTES);
 
+impl Header {
+    fn class(&self) -> Class {
+        CLASSES[usize::from(self.class)]
+    }
+
+    fn is_full(&self) -> bool {
+        self.used.count_ones() as usize == self.class().objects
+    }
+
+    /// The group's frames.
+    fn frames(&self) -> Group {
+        let frames = self.frames.map(|frame| FrameNumber(u64::from(frame)));
+        Group { frames, count: self.class().frames }
+    }
+}
+
+/// The frames of a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Group {
+    frames: [FrameNumber; MOST_FRAMES],
+    count: usize,
+}
+
+impl Group {
+    /// The frames, the one with the header first.
+    pub(crate) fn frames(&self) -> &[FrameNumber] {
+        &self.frames[..self.count]
+    }
+}
+
 /// What the tier holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct TierStatistics {
@@ -129,7 +206,7 @@ pub(crate) struct TierStatistics {
 /// Why a page was not stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum StoreError {
-    /// It does not compress to half its size.
+    /// It does not compress to three quarters of its size.
     Incompressible,
     /// There is no frame for it.
     NoFrame,
@@ -138,9 +215,9 @@ pub(crate) enum StoreError {
 /// The tier.
 #[derive(Debug)]
 pub(crate) struct CompressedTier {
-    /// Frames with room, by class.
-    with_room: [Ends; CLASSES],
-    /// All frames but those that are leaving, the oldest first.
+    /// Groups with room, by class.
+    with_room: [Ends; CLASSES.len()],
+    /// All groups but those that are leaving, the oldest first.
     by_age: Ends,
     statistics: TierStatistics,
     workspace: Workspace,
@@ -149,7 +226,8 @@ pub(crate) struct CompressedTier {
 /// What compression needs beside the page, made once: the way out of memory allocates nothing.
 struct Workspace {
     table: CompressTable,
-    output: [u8; OUTPUT_BYTES],
+    /// An object, as it is stored.
+    object: [u8; HEAD_BYTES + OUTPUT_BYTES],
 }
 
 impl core::fmt::Debug for Workspace {
@@ -162,10 +240,10 @@ impl CompressedTier {
     /// An empty tier.
     pub(crate) const fn new() -> Self {
         Self {
-            with_room: [Ends::EMPTY; CLASSES],
+            with_room: [Ends::EMPTY; CLASSES.len()],
             by_age: Ends::EMPTY,
             statistics: TierStatistics { pages: 0, frames: FrameCount::ZERO },
-            workspace: Workspace { table: CompressTable::small(), output: [0; OUTPUT_BYTES] },
+            workspace: Workspace { table: CompressTable::small(), object: [0; HEAD_BYTES + OUTPUT_BYTES] },
         }
     }
 
@@ -173,8 +251,8 @@ impl CompressedTier {
         self.statistics
     }
 
-    /// Compresses a page, whose address is `address`, and keeps it. `frame` is asked for another frame when the page's class has no
-    /// room.
+    /// Compresses a page, whose address is `address`, and keeps it. `frame` is asked for more frames when the page's class has no
+    /// room; `free` takes back what did not suffice.
     ///
     /// # Errors
     /// [`StoreError`]; nothing was kept then.
@@ -182,167 +260,200 @@ impl CompressedTier {
         &mut self,
         address: u64,
         page: &[u8; FRAME_SIZE],
-        frame: impl FnOnce() -> Option<Block>,
+        frame: impl FnMut() -> Option<Block>,
+        free: impl FnMut(Block),
     ) -> Result<Place, StoreError> {
-        let workspace = &mut self.workspace;
-        let length = compress_into_with_table(page, &mut workspace.output, &mut workspace.table)
-            .map_err(|_| StoreError::Incompressible)?;
-        let class = class_of(length + HEAD_BYTES).ok_or(StoreError::Incompressible)?;
-        if self.with_room[class].first == 0 {
-            self.add_frame(class, frame().ok_or(StoreError::NoFrame)?);
-        }
-        let frame = FrameNumber(self.with_room[class].first);
-        let header = header_of(frame);
-        let index = to_usize(u64::from(header.used.trailing_ones()));
-        let place = Place::new(frame, index).ok_or(StoreError::NoFrame)?;
-        header.used |= 1 << index;
-        if header.used.count_ones() as usize == capacity(class) {
-            self.with_room[class].remove(frame, WITH_ROOM);
-        }
-        let (head, body) = object_of(place, class).split_at_mut(HEAD_BYTES);
+        let (head, body) = self.workspace.object.split_at_mut(HEAD_BYTES);
+        let length =
+            compress_into_with_table(page, body, &mut self.workspace.table).map_err(|_| StoreError::Incompressible)?;
         head.copy_from_slice(&(address << LENGTH_BITS | length as u64).to_le_bytes());
-        body[..length].copy_from_slice(&self.workspace.output[..length]);
+        let class = class_of(HEAD_BYTES + length).ok_or(StoreError::Incompressible)?;
+        if self.with_room[class].first == 0 {
+            self.add_group(class, frame, free)?;
+        }
+        let group = FrameNumber(self.with_room[class].first);
+        let header = header_of(group);
+        let index = to_usize(u64::from(header.used.trailing_ones()));
+        let place = Place::new(group, index).ok_or(StoreError::NoFrame)?;
+        header.used |= 1 << index;
+        if header.is_full() {
+            self.with_room[class].remove(group, WITH_ROOM);
+        }
+        let (first, second) = parts_of(place);
+        let object = &self.workspace.object[..HEAD_BYTES + length];
+        let split = object.len().min(first.len());
+        first[..split].copy_from_slice(&object[..split]);
+        second[..object.len() - split].copy_from_slice(&object[split..]);
         self.statistics.pages += 1;
         Ok(place)
     }
 
     /// Writes the page kept at `place` into `page`; `false` if it can't be what was stored.
     #[must_use]
-    pub(crate) fn load(&self, place: Place, page: &mut [u8; FRAME_SIZE]) -> bool {
-        let object = object_of(place, header_of(place.frame()).class);
+    pub(crate) fn load(&mut self, place: Place, page: &mut [u8; FRAME_SIZE]) -> bool {
+        let (first, second) = parts_of(place);
+        let object = if second.is_empty() {
+            &*first
+        } else {
+            let workspace = &mut self.workspace.object[..first.len() + second.len()];
+            let (head, tail) = workspace.split_at_mut(first.len());
+            head.copy_from_slice(first);
+            tail.copy_from_slice(second);
+            &*workspace
+        };
         let (length, _) = head_of(object);
         object
             .get(HEAD_BYTES..HEAD_BYTES + length)
             .is_some_and(|bytes| matches!(decompress_into(bytes, page), Ok(FRAME_SIZE)))
     }
 
-    /// Forgets the page kept at `place`; a frame that is empty thereby is given back.
-    pub(crate) fn drop_page(&mut self, place: Place) -> Option<Block> {
-        let frame = place.frame();
-        let header = header_of(frame);
+    /// Forgets the page kept at `place`; the frames of a group that is empty thereby are given back.
+    pub(crate) fn drop_page(&mut self, place: Place, give_back: impl FnMut(Block)) {
+        let group = place.group();
+        let header = header_of(group);
         debug_assert!(header.used & 1 << place.index() != 0, "{place:?} holds no page");
-        let was_full = header.used.count_ones() as usize == capacity(header.class);
+        let was_full = header.is_full();
         header.used &= !(1 << place.index());
         self.statistics.pages -= 1;
         if header.leaving != 0 {
-            return None; // the disk still reads it
+            return; // the disk still reads it
         }
-        let (class, is_empty) = (header.class, header.used == 0);
+        let (class, is_empty) = (usize::from(header.class), header.used == 0);
         if is_empty {
             if !was_full {
-                self.with_room[class].remove(frame, WITH_ROOM);
+                self.with_room[class].remove(group, WITH_ROOM);
             }
-            self.by_age.remove(frame, BY_AGE);
-            return Some(self.give_up(frame));
+            self.by_age.remove(group, BY_AGE);
+            self.give_up(group, give_back);
+        } else if was_full {
+            self.with_room[class].append(group, WITH_ROOM);
         }
-        if was_full {
-            self.with_room[class].append(frame, WITH_ROOM);
-        }
-        None
     }
 
-    /// Takes the oldest frame out of use, to be written to disk: its pages can still be loaded and dropped. Ends with
+    /// Takes the oldest group out of use, to be written to disk: its pages can still be loaded and dropped. Ends with
     /// [`Self::left`] or [`Self::stay`].
-    pub(crate) fn begin_leaving(&mut self) -> Option<FrameNumber> {
-        let frame = Some(FrameNumber(self.by_age.first)).filter(|frame| frame.0 != 0)?;
-        let header = header_of(frame);
+    pub(crate) fn begin_leaving(&mut self) -> Option<Group> {
+        let group = Some(FrameNumber(self.by_age.first)).filter(|group| group.0 != 0)?;
+        let header = header_of(group);
         header.leaving = 1;
-        let (class, is_full) = (header.class, header.used.count_ones() as usize == capacity(header.class));
+        let (class, is_full, frames) = (usize::from(header.class), header.is_full(), header.frames());
         if !is_full {
-            self.with_room[class].remove(frame, WITH_ROOM);
+            self.with_room[class].remove(group, WITH_ROOM);
         }
-        self.by_age.remove(frame, BY_AGE);
-        Some(frame)
+        self.by_age.remove(group, BY_AGE);
+        Some(frames)
     }
 
-    /// A leaving frame is on disk: the frame is the caller's, its pages are the tier's no more.
-    pub(crate) fn left(&mut self, frame: FrameNumber) -> Block {
-        self.statistics.pages -= u64::from(header_of(frame).used.count_ones());
-        self.give_up(frame)
+    /// A leaving group is on disk: its frames are free, its pages are the tier's no more.
+    pub(crate) fn left(&mut self, group: FrameNumber, give_back: impl FnMut(Block)) {
+        self.statistics.pages -= u64::from(header_of(group).used.count_ones());
+        self.give_up(group, give_back);
     }
 
-    /// A leaving frame could not be written: it is in use again, unless nothing is left in it.
-    pub(crate) fn stay(&mut self, frame: FrameNumber) -> Option<Block> {
-        let header = header_of(frame);
+    /// A leaving group could not be written: it is in use again, unless nothing is left in it.
+    pub(crate) fn stay(&mut self, group: FrameNumber, give_back: impl FnMut(Block)) {
+        let header = header_of(group);
         header.leaving = 0;
         if header.used == 0 {
-            return Some(self.give_up(frame));
+            self.give_up(group, give_back);
+        } else {
+            self.link(group);
         }
-        self.link(frame);
-        None
     }
 
-    /// Pages in a frame, a bit each.
-    pub(crate) fn used(&self, frame: FrameNumber) -> u16 {
-        u16::try_from(header_of(frame).used).unwrap_or(0)
+    /// Pages in a group, a bit each, and the group's frames.
+    pub(crate) fn used(&self, group: FrameNumber) -> (u16, usize) {
+        let header = header_of(group);
+        (header.used, header.class().frames)
     }
 
-    /// The pages in a frame: each one's place and address.
-    pub(crate) fn pages(&self, frame: FrameNumber) -> impl Iterator<Item = (Place, u64)> + use<> {
-        let (class, used) = (header_of(frame).class, header_of(frame).used);
-        (0..capacity(class)).filter(move |index| used & 1 << index != 0).filter_map(move |index| {
-            let place = Place::new(frame, index)?;
-            Some((place, head_of(object_of(place, class)).1))
+    /// The pages in a group: each one's place and address.
+    pub(crate) fn pages(&self, group: FrameNumber) -> impl Iterator<Item = (Place, u64)> + use<> {
+        let header = header_of(group);
+        let (objects, used) = (header.class().objects, header.used);
+        (0..objects).filter(move |index| used & 1 << index != 0).filter_map(move |index| {
+            let place = Place::new(group, index)?;
+            let (first, second) = parts_of(place);
+            let mut head = [0; HEAD_BYTES];
+            for (byte, from) in head.iter_mut().zip(first.iter().chain(second.iter())) {
+                *byte = *from;
+            }
+            Some((place, head_of(&head).1))
         })
     }
 
-    /// Takes a frame back that was written to disk. Of its pages, only those in `wanted` are kept.
-    ///
-    /// # Errors
-    /// The block, when it is not a frame of the tier or has none of these pages.
-    pub(crate) fn adopt(&mut self, block: Block, wanted: u16) -> Result<FrameNumber, Block> {
-        let header = header_of(block.first());
-        let is_ours = header.class < CLASSES && header.used >> capacity(header.class.min(CLASSES - 1)) == 0;
-        header.used &= u64::from(wanted);
-        if !is_ours || header.used == 0 {
-            return Err(block);
+    /// Takes a group back that was written to disk and read into `blocks`. Of its pages, only those in `wanted` are kept, and all of
+    /// these must be there. Returns the group's first frame; the blocks are taken over only then.
+    pub(crate) fn adopt(&mut self, blocks: &mut [Option<Block>], wanted: u16) -> Option<FrameNumber> {
+        let group = blocks.first()?.as_ref()?.first();
+        let header = header_of(group);
+        let class = CLASSES.get(usize::from(header.class))?;
+        if class.frames != blocks.len() || wanted == 0 || header.used & wanted != wanted || wanted >> class.objects != 0
+        {
+            return None;
         }
-        header.leaving = 0;
-        self.statistics.pages += u64::from(header.used.count_ones());
-        self.statistics.frames = self.statistics.frames.saturating_add(FrameCount(1));
-        let frame = block.into_number();
-        self.link(frame);
-        Ok(frame)
+        for (frame, block) in header.frames.iter_mut().zip(&*blocks) {
+            *frame = u32::try_from(block.as_ref()?.first().0).ok()?;
+        }
+        (header.used, header.leaving) = (wanted, 0);
+        self.statistics.pages += u64::from(wanted.count_ones());
+        self.statistics.frames = self.statistics.frames.saturating_add(FrameCount(blocks.len() as u64));
+        for block in blocks.iter_mut().filter_map(Option::take) {
+            let _ = block.into_number(); // the group's header knows it
+        }
+        self.link(group);
+        Some(group)
     }
 
-    fn add_frame(&mut self, class: usize, block: Block) {
-        let frame = block.into_number();
+    /// Makes an empty group, of all the frames that its class needs or none.
+    fn add_group(
+        &mut self,
+        class: usize,
+        mut frame: impl FnMut() -> Option<Block>,
+        mut free: impl FnMut(Block),
+    ) -> Result<(), StoreError> {
+        let mut frames = [0; MOST_FRAMES];
+        let count = CLASSES[class].frames;
+        for place in 0..count {
+            let Some(number) = frame().and_then(|block| u32::try_from(block.into_number().0).ok()) else {
+                for frame in &frames[..place] {
+                    free(Block::from_number(FrameNumber(u64::from(*frame)), BlockSize::Frame, Contents::Unknown));
+                }
+                return Err(StoreError::NoFrame);
+            };
+            frames[place] = number;
+        }
+        let group = FrameNumber(u64::from(frames[0]));
         let (with_room, by_age) = (Links::default(), Links::default());
-        *header_of(frame) = Header { class, used: 0, with_room, by_age, leaving: 0 };
-        self.link(frame);
-        self.statistics.frames = self.statistics.frames.saturating_add(FrameCount(1));
+        let class = u8::try_from(class).map_err(|_| StoreError::NoFrame)?;
+        *header_of(group) = Header { class, leaving: 0, used: 0, with_room, by_age, frames };
+        self.link(group);
+        self.statistics.frames = self.statistics.frames.saturating_add(FrameCount(count as u64));
+        Ok(())
     }
 
-    /// Puts a frame into the lists where it belongs, as the youngest.
-    fn link(&mut self, frame: FrameNumber) {
-        let header = header_of(frame);
-        let (class, is_full) = (header.class, header.used.count_ones() as usize == capacity(header.class));
+    /// Puts a group into the lists where it belongs, as the youngest.
+    fn link(&mut self, group: FrameNumber) {
+        let header = header_of(group);
+        let (class, is_full) = (usize::from(header.class), header.is_full());
         if !is_full {
-            self.with_room[class].append(frame, WITH_ROOM);
+            self.with_room[class].append(group, WITH_ROOM);
         }
-        self.by_age.append(frame, BY_AGE);
+        self.by_age.append(group, BY_AGE);
     }
 
-    fn give_up(&mut self, frame: FrameNumber) -> Block {
-        self.statistics.frames = self.statistics.frames.saturating_sub(FrameCount(1));
-        Block::from_number(frame, BlockSize::Frame, Contents::Unknown)
+    fn give_up(&mut self, group: FrameNumber, mut give_back: impl FnMut(Block)) {
+        let frames = header_of(group).frames();
+        self.statistics.frames = self.statistics.frames.saturating_sub(FrameCount(frames.count as u64));
+        for frame in frames.frames() {
+            give_back(Block::from_number(*frame, BlockSize::Frame, Contents::Unknown));
+        }
     }
-}
-
-/// Objects in a frame of `class`.
-const fn capacity(class: usize) -> usize {
-    class + FEWEST
-}
-
-/// Bytes of an object of `class`.
-const fn object_bytes(class: usize) -> usize {
-    (FRAME_SIZE - HEADER_BYTES) / capacity(class)
 }
 
 /// The class with the smallest objects that hold `bytes`.
 fn class_of(bytes: usize) -> Option<usize> {
-    let fit = ((FRAME_SIZE - HEADER_BYTES) / bytes).min(MOST);
-    fit.checked_sub(FEWEST)
+    CLASSES.iter().rposition(|class| class.object_bytes() >= bytes)
 }
 
 /// Length and page of an object.
@@ -351,16 +462,29 @@ fn head_of(object: &[u8]) -> (usize, u64) {
     (to_usize(head & ((1 << LENGTH_BITS) - 1)), head >> LENGTH_BITS)
 }
 
-fn header_of(frame: FrameNumber) -> &'static mut Header {
-    let pointer = core::ptr::with_exposed_provenance_mut::<Header>(to_usize(frame.address()));
-    // SAFETY: the frame belongs to the tier, is reachable at its own address, and begins with a header that `add_frame` wrote; the
-    // tier is used under one lock and keeps no header reference across a call that makes another to the same frame.
+fn header_of(group: FrameNumber) -> &'static mut Header {
+    let pointer = core::ptr::with_exposed_provenance_mut::<Header>(to_usize(group.address()));
+    // SAFETY: the frame belongs to the tier, is reachable at its own address, and begins with a header that `add_group` wrote; the
+    // tier is used under one lock and keeps no header reference across a call that makes another to the same group.
     unsafe { &mut *pointer }
 }
 
-fn object_of(place: Place, class: usize) -> &'static mut [u8] {
-    let address = to_usize(place.frame().address()) + HEADER_BYTES + place.index() * object_bytes(class);
-    let pointer = core::ptr::with_exposed_provenance_mut::<u8>(address);
-    // SAFETY: the object lies within the tier's frame, apart from header and other objects, and is used under the tier's lock.
-    unsafe { core::slice::from_raw_parts_mut(pointer, object_bytes(class)) }
+/// The room of an object, in two parts where it lies across the border of two frames; the second is empty elsewhere.
+fn parts_of(place: Place) -> (&'static mut [u8], &'static mut [u8]) {
+    let header = header_of(place.group());
+    let bytes = header.class().object_bytes();
+    let start = HEADER_BYTES + place.index() * bytes;
+    let (frame, offset) = (start / FRAME_SIZE, start % FRAME_SIZE);
+    let first = bytes.min(FRAME_SIZE - offset);
+    let frames = header.frames();
+    let second = frames.frames().get(frame + 1).filter(|_| first < bytes);
+    let rest = second.map_or(&mut [][..], |next| bytes_in(*next, 0, bytes - first));
+    (bytes_in(frames.frames[frame], offset, first), rest)
+}
+
+fn bytes_in(frame: FrameNumber, offset: usize, bytes: usize) -> &'static mut [u8] {
+    let pointer = core::ptr::with_exposed_provenance_mut::<u8>(to_usize(frame.address()) + offset);
+    // SAFETY: `parts_of` asks for bytes of one object, which lie within a frame of the tier, apart from header and other objects,
+    // and are used under the tier's lock.
+    unsafe { core::slice::from_raw_parts_mut(pointer, bytes) }
 }

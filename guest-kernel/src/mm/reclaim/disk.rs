@@ -18,7 +18,7 @@ pub(crate) enum Direction {
 
 /// A transfer under way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Ticket(pub(crate) u16);
+pub(crate) struct Ticket(pub(crate) usize);
 
 /// The disk could not do it; what the transfer was to change may have been changed in part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +36,6 @@ pub(crate) trait Disk: Sync {
     /// How a transfer has ended, which is said once; `None` while it is under way. Never waits.
     fn result(&self, ticket: Ticket) -> Option<Result<(), DiskError>>;
 
-    /// Waits until a transfer may have ended, with no lock held.
-    fn wait(&self);
+    /// Waits until the transfer may have ended, or for a moment; the caller holds no lock, and looks.
+    fn wait(&self, ticket: Ticket);
 }

@@ -33,7 +33,7 @@ struct SlowDisk {
 #[derive(Default)]
 struct State {
     contents: BTreeMap<u32, Box<[u8]>>,
-    next_ticket: u16,
+    next_ticket: usize,
     under_way: Vec<(Ticket, Direction, SlotNumber, Vec<FrameNumber>)>,
     ended: Vec<(Ticket, Result<(), DiskError>)>,
     unwritable: BTreeSet<u32>,
@@ -95,7 +95,14 @@ impl Disk for SlowDisk {
     }
 
     /// The transfer that came last ends first: nobody may rely on an order.
-    fn wait(&self) {
+    fn wait(&self, _: Ticket) {
+        self.finish_one();
+    }
+}
+
+impl SlowDisk {
+    /// Ends the transfer that came last.
+    fn finish_one(&self) {
         let mut state = self.state();
         if let Some((ticket, direction, first, frames)) = state.under_way.pop() {
             let result = state.transfer(direction, first, &frames);
@@ -127,7 +134,7 @@ fn noise(page: u64, seed: u64) -> impl Fn(usize) -> u64 {
     }
 }
 
-/// Half noise, half text: it compresses, but to more than a third.
+/// Half noise, half text: it compresses, but not to a third.
 fn half_noise(page: u64, seed: u64) -> impl Fn(usize) -> u64 {
     let noise = noise(page, seed);
     move |place| if place % 512 < 200 { noise(place) } else { 0x2020_2020_2020_2020 }
@@ -202,7 +209,7 @@ fn the_oldest_of_the_tier_goes_to_disk_as_it_is() {
     while super::wait_for_disk() {}
     let evicted = statistics();
     assert_eq!(evicted.evicted_pages(), FrameCount(600));
-    assert!(evicted.disk.used_slots * 2 <= evicted.pages_on_disk + 64, "two pages or more in a slot: {evicted:?}");
+    assert!(evicted.disk.used_slots * 3 <= evicted.pages_on_disk * 2, "three pages or more in two slots: {evicted:?}");
     for page in pages(start, 600) {
         machine.touch(page).unwrap();
         assert_eq!(machine.word(page), half_noise(page, 3)(0));
@@ -356,7 +363,7 @@ proptest! {
             match action {
                 0 | 1 => drop(reclaim(FrameCount(value % 600))),
                 2 => drop(RECLAIMER.lock().run_batch()),
-                3 => disk.wait(),
+                3 => disk.finish_one(),
                 4 if value % 8 == 0 => {
                     unmap_region(start);
                     written.clear();

@@ -3,7 +3,8 @@
 //! A hand goes round the pages of all regions. Each page it comes to is asked whether it was accessed since the last visit, and the
 //! policy ([`aerostat_reclaim_policy`]) decides: keep, or evict. A page that is one word over and over is kept nowhere; one that
 //! compresses goes to the [`compressed`] tier; the others, and the oldest of that tier, go to disk ([`swap_disk`]), where the guest
-//! has one. A touch of an evicted page faults and brings it back ([`restore`]).
+//! has one. A touch of an evicted page faults and brings it back ([`restore`]), with its neighbours where memory allows
+//! ([`neighbours`]).
 //!
 //! Reclaim is off until the guest has swap ([`start`]). Then promises may exceed memory by what swap can hold, and no further, so a
 //! page that was promised can always be had by evicting others.
@@ -18,8 +19,9 @@ pub(crate) mod background;
 pub(crate) mod collapse;
 pub(crate) mod compressed;
 pub(crate) mod disk;
+mod neighbours;
 pub(crate) mod restore;
-mod slot_map;
+pub(crate) mod slot_map;
 pub(crate) mod start;
 mod swap_disk;
 pub(crate) mod swap_entry;
@@ -30,7 +32,7 @@ use aerostat_abi::units::{FRAME_BYTES, FRAME_SIZE, FrameCount, FrameNumber, HUGE
 use aerostat_reclaim_policy::{Pass, Policy, Seen, Selected, Verdict};
 
 use self::collapse::Collapse;
-use self::compressed::{CompressedTier, StoreError, TierStatistics};
+use self::compressed::{CompressedTier, MOST_FRAMES, StoreError, TierStatistics};
 use self::restore::ReadAhead;
 use self::slot_map::{Kept, SlotNumber};
 use self::swap_disk::{DiskStatistics, Finished, Leaver, SwapDisk};
@@ -76,6 +78,7 @@ pub(crate) struct ReclaimStatistics {
     pub(crate) collapses: u64,
 }
 
+#[cfg(test)]
 impl ReclaimStatistics {
     /// Pages that are somewhere else than in memory.
     pub(crate) fn evicted_pages(&self) -> FrameCount {
@@ -136,21 +139,21 @@ pub(crate) fn reclaim(wanted: FrameCount) -> FrameCount {
 /// Lets the disk take what is on its way out, and waits until something has arrived there; `false` when nothing is on its way, or
 /// the caller can't wait.
 fn wait_for_disk() -> bool {
-    let disk = {
+    let (disk, ticket) = {
         let mut reclaimer = RECLAIMER.lock();
         reclaimer.settle();
         let Some(swap) = &mut reclaimer.swap_disk else { return false };
         swap.submit();
-        if !swap.is_writing() {
+        let Some(ticket) = swap.a_write() else {
             reclaimer.keep_staged();
             return false;
-        }
-        swap.disk
+        };
+        (swap.disk, ticket)
     };
     if cpu::is_masked() {
         return false;
     }
-    disk.wait();
+    disk.wait(ticket);
     RECLAIMER.lock().settle();
     true
 }
@@ -211,7 +214,7 @@ impl Reclaimer {
         self.settle();
         self.shrink_tier();
         let tier_is_full = self.tier.statistics().frames > self.tier_bound.saturating_add(TIER_SLACK);
-        let is_disk_busy = self.swap_disk.as_mut().is_some_and(|swap| tier_is_full || !swap.make_room());
+        let is_disk_busy = self.swap_disk.as_mut().is_some_and(|swap| tier_is_full || !swap.make_room(1));
         let result = if is_disk_busy { BatchResult::default() } else { self.turn_hand() };
         BatchResult { is_disk_busy, leaving: self.swap_disk.as_ref().map_or(0, SwapDisk::leaving), ..result }
     }
@@ -271,7 +274,7 @@ impl Reclaimer {
             return end;
         }
         // Every slot of a region is promised a table.
-        let Some(table) = FRAMES.allocate(BlockSize::Frame, Purpose::PromisedReserve) else { return end };
+        let Some(table) = FRAMES.allocate_table(Purpose::PromisedReserve) else { return end };
         if let Err(table) = tables.split(at, table) {
             FRAMES.free_promised_table(table);
             return end;
@@ -319,7 +322,7 @@ impl Reclaimer {
             None if revoked.is_incompressible => Err(StoreError::Incompressible),
             None => self
                 .tier
-                .store(page, contents, || FRAMES.allocate(BlockSize::Frame, Purpose::Tier))
+                .store(page, contents, || FRAMES.allocate(BlockSize::Frame, Purpose::Tier), free_of_tier)
                 .map(Stored::Compressed),
         };
         match stored {
@@ -333,9 +336,9 @@ impl Reclaimer {
                     self.statistics.incompressible += 1;
                     tables.note_incompressible(page);
                 }
-                match self.swap_disk.as_mut().filter(|swap| swap.has_room()) {
+                match self.swap_disk.as_mut().filter(|swap| swap.has_room(1)) {
                     Some(swap) => {
-                        swap.stage(Leaver::Page(page), revoked.frame);
+                        swap.stage(Leaver::Page(page), &[revoked.frame]);
                         self.round.evicted += 1;
                     }
                     None => tables.reinstate(page),
@@ -356,15 +359,15 @@ impl Reclaimer {
         }
     }
 
-    /// Frames of the tier beyond its bound are on their way to disk, or will be.
+    /// Groups of the tier beyond its bound are on their way to disk, or will be.
     fn shrink_tier(&mut self) {
         let Some(swap) = &mut self.swap_disk else { return };
         let mut surplus = self.tier.statistics().frames.saturating_sub(self.tier_bound).0;
         surplus = surplus.saturating_sub(swap.leaving() as u64).min(BATCH as u64);
-        while surplus > 0 && swap.has_room() {
-            let Some(frame) = self.tier.begin_leaving() else { return };
-            swap.stage(Leaver::TierFrame, frame);
-            surplus -= 1;
+        while surplus > 0 && swap.make_room(MOST_FRAMES) {
+            let Some(group) = self.tier.begin_leaving() else { return };
+            swap.stage(Leaver::Group, group.frames());
+            surplus = surplus.saturating_sub(group.frames().len() as u64);
         }
     }
 
@@ -387,50 +390,43 @@ impl Reclaimer {
         }
     }
 
-    /// A frame is on disk, or, with no slot, it could not be written.
+    /// A page or group is on disk, or, with no slot, it could not be written.
     fn finish(&mut self, space: &mut Space, finished: &Finished) {
         match (finished.leaver, finished.slot) {
-            (Leaver::Nobody, _) => {}
+            (Leaver::Nobody | Leaver::RestOfGroup, _) => {}
             (Leaver::Page(page), None) => {
                 if let Some(tables) = space.tables_mut() {
                     tables.reinstate(page);
                 }
             }
             (Leaver::Page(page), Some(slot)) => {
-                self.keep_in_slot(slot, Kept::Page);
+                if let Some(swap) = &mut self.swap_disk {
+                    swap.slots.keep(slot, Kept::Page);
+                }
                 self.statistics.pages_on_disk += 1;
                 self.replace(space, page, Stored::OnDisk(slot));
             }
-            (Leaver::TierFrame, None) => {
-                let emptied = self.tier.stay(finished.frame);
-                free_tier_frame(emptied);
-            }
-            (Leaver::TierFrame, Some(slot)) => self.tier_frame_left(space, finished.frame, slot),
+            (Leaver::Group, None) => self.tier.stay(finished.frame, free_of_tier),
+            (Leaver::Group, Some(slot)) => self.group_left(space, finished.frame, slot),
         }
     }
 
-    /// A frame of the tier is on disk: its pages are found there from now on.
-    fn tier_frame_left(&mut self, space: &mut Space, frame: FrameNumber, slot: SlotNumber) {
-        let pages = self.tier.used(frame);
+    /// A group of the tier is on disk: its pages are found there from now on.
+    fn group_left(&mut self, space: &mut Space, group: FrameNumber, slot: SlotNumber) {
+        let (pages, slots) = self.tier.used(group);
         match (&mut self.swap_disk, space.tables_mut()) {
             (Some(swap), Some(tables)) if pages != 0 => {
-                swap.keep(slot, Kept::TierFrame(pages));
-                for (place, page) in self.tier.pages(frame) {
+                swap.slots.keep(slot, Kept::Group { pages, slots });
+                for (place, page) in self.tier.pages(group) {
                     let index = u8::try_from(place.index()).unwrap_or(u8::MAX);
                     tables.move_swapped(page, Stored::Compressed(place), Stored::CompressedOnDisk(slot, index));
                 }
             }
-            (Some(swap), _) => swap.slots.give_back(slot),
+            (Some(swap), _) => (0..slots).for_each(|place| swap.slots.give_back(slot.plus(place))),
             (None, _) => {}
         }
         self.statistics.pages_on_disk += u64::from(pages.count_ones());
-        free_tier_frame(Some(self.tier.left(frame)));
-    }
-
-    fn keep_in_slot(&mut self, slot: SlotNumber, kept: Kept) {
-        if let Some(swap) = &mut self.swap_disk {
-            swap.keep(slot, kept);
-        }
+        self.tier.left(group, free_of_tier);
     }
 
     fn eviction_count(&self) -> u32 {
@@ -449,24 +445,22 @@ impl Reclaimer {
     pub(crate) fn forget(&mut self, entry: SwapEntry) {
         match (entry.stored, &mut self.swap_disk) {
             (Stored::Filled(_), _) => self.statistics.filled_pages -= 1,
-            (Stored::Compressed(place), _) => free_tier_frame(self.tier.drop_page(place)),
+            (Stored::Compressed(place), _) => self.tier.drop_page(place, free_of_tier),
             (Stored::OnDisk(slot), Some(swap)) => {
                 self.statistics.pages_on_disk -= 1;
                 swap.slots.drop_page(slot);
             }
             (Stored::CompressedOnDisk(slot, index), Some(swap)) => {
                 self.statistics.pages_on_disk -= 1;
-                swap.slots.drop_tier_page(slot, usize::from(index));
+                swap.slots.drop_page_of_group(slot, usize::from(index));
             }
             (Stored::OnDisk(_) | Stored::CompressedOnDisk(..), None) => {}
         }
     }
 }
 
-fn free_tier_frame(block: Option<Block>) {
-    if let Some(block) = block {
-        FRAMES.free_of_tier(block);
-    }
+fn free_of_tier(block: Block) {
+    FRAMES.free_of_tier(block);
 }
 
 /// The word that the page consists of, if it is one over and over.

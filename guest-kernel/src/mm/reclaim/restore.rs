@@ -17,7 +17,7 @@ use crate::mm::fault::{self, FaultError};
 use crate::mm::frame_allocator::Purpose;
 use crate::mm::page_table::{PageState, Restored};
 use crate::mm::pressure::Stall;
-use crate::mm::{FRAMES, SPACE, Space, ladder};
+use crate::mm::{FRAMES, OutOfMemory, SPACE, Space, ladder};
 
 const _: () = assert!(MAX_READ_AHEAD <= MAX_TRANSFER);
 
@@ -37,7 +37,7 @@ pub(crate) fn restore(at: u64) -> Result<(), FaultError> {
         match entry.stored {
             Stored::Filled(_) | Stored::Compressed(_) => return unpack(at),
             Stored::OnDisk(_) => return read(at, Purpose::Promised).map(drop),
-            // The frame of the tier comes back first, then the page out of it.
+            // The group comes back into the tier first, then the page out of it.
             Stored::CompressedOnDisk(..) if read(at, Purpose::Tier)? => {}
             Stored::CompressedOnDisk(..) => return Ok(()),
         }
@@ -78,6 +78,8 @@ struct Plan {
     first: SlotNumber,
     versions: [Option<SlotVersion>; MAX_READ_AHEAD],
     count: usize,
+    /// Slots that what is wanted takes.
+    least: usize,
 }
 
 /// Frames that are read into, owned.
@@ -88,17 +90,30 @@ struct Frames {
 }
 
 impl Frames {
-    /// `first`, and as many more as can be spared, up to `wanted` in all.
-    fn with(first: Block, wanted: usize, purpose: Purpose) -> Self {
-        let mut frames = Self { blocks: [const { None }; MAX_READ_AHEAD], purpose, count: 1 };
-        frames.blocks[0] = Some(first);
-        while frames.count < wanted
+    /// `first`, what else is needed for the plan's least, and as many more as can be spared.
+    fn with(first: Block, plan: &Plan, purpose: Purpose) -> Result<Self, OutOfMemory> {
+        let mut frames = Self { blocks: [const { None }; MAX_READ_AHEAD], purpose, count: 0 };
+        frames.push(first);
+        while frames.count < plan.least {
+            match ladder::frame_for_fault(purpose) {
+                Ok(block) => frames.push(block),
+                Err(error) => {
+                    frames.free_from(0);
+                    return Err(error);
+                }
+            }
+        }
+        while frames.count < plan.count
             && let Some(block) = fault::spare_frame(purpose)
         {
-            frames.blocks[frames.count] = Some(block);
-            frames.count += 1;
+            frames.push(block);
         }
-        frames
+        Ok(frames)
+    }
+
+    fn push(&mut self, block: Block) {
+        self.blocks[self.count] = Some(block);
+        self.count += 1;
     }
 
     fn numbers(&self) -> [FrameNumber; MAX_READ_AHEAD] {
@@ -125,7 +140,7 @@ fn free(block: Block, purpose: Purpose) {
     }
 }
 
-/// Reads the slot of the page at `at`, and those behind it that hold the same kind of thing: pages, or frames of the tier. Says
+/// Reads the slot of the page at `at`, and those behind it that hold the same kind of thing: pages, or groups of the tier. Says
 /// whether there was anything to read.
 fn read(at: u64, purpose: Purpose) -> Result<bool, FaultError> {
     let first = ladder::frame_for_fault(purpose)?;
@@ -135,10 +150,10 @@ fn read(at: u64, purpose: Purpose) -> Result<bool, FaultError> {
     };
     let _stall = Stall::begin();
     fault::count_major();
-    let mut frames = Frames::with(first, plan.count, purpose);
+    let mut frames = Frames::with(first, &plan, purpose)?;
     let mut result = transfer(&plan, &frames);
-    if result.is_err() && frames.count > 1 {
-        frames.free_from(1); // a neighbour's sector may be the bad one
+    if result.is_err() && frames.count > plan.least {
+        frames.free_from(plan.least); // a neighbour's sector may be the bad one
         result = transfer(&plan, &frames);
     }
     let result = RECLAIMER.lock().take_in(at, &plan, &mut frames, result);
@@ -150,15 +165,18 @@ fn read(at: u64, purpose: Purpose) -> Result<bool, FaultError> {
 fn transfer(plan: &Plan, frames: &Frames) -> Result<(), DiskError> {
     let numbers = frames.numbers();
     let ticket = loop {
-        match plan.disk.submit(Direction::Read, plan.first, &numbers[..frames.count]) {
-            Some(ticket) => break ticket,
-            None => plan.disk.wait(),
+        if let Some(ticket) = plan.disk.submit(Direction::Read, plan.first, &numbers[..frames.count]) {
+            break ticket;
+        }
+        // Somebody has to redeem what fills the queue; writes are redeemed here.
+        if !super::wait_for_disk() {
+            crate::cpu::relax();
         }
     };
     loop {
         match plan.disk.result(ticket) {
             Some(result) => return result,
-            None => plan.disk.wait(),
+            None => plan.disk.wait(ticket),
         }
     }
 }
@@ -176,11 +194,25 @@ impl Reclaimer {
         }
     }
 
-    /// Fills `block` with the contents of the page at `at`, which are in memory, and maps it. The block comes back when they are not
-    /// there (any more).
-    fn unpack(&mut self, at: u64, mut block: Block) -> Result<(), Block> {
+    /// Fills `block` with the contents of the page at `at`, which are in memory, and maps it, and neighbours of the page, too, while
+    /// memory is plenty. The block comes back when the contents are not there (any more).
+    fn unpack(&mut self, at: u64, block: Block) -> Result<(), Block> {
         let mut space = SPACE.lock();
         let Some(entry) = swapped(&space, at) else { return Err(block) };
+        self.unpack_into(&mut space, at, entry, block, true)?;
+        self.restore_neighbours(&mut space, at, entry);
+        Ok(())
+    }
+
+    /// The same for one page.
+    pub(super) fn unpack_into(
+        &mut self,
+        space: &mut Space,
+        at: u64,
+        entry: SwapEntry,
+        mut block: Block,
+        is_touched: bool,
+    ) -> Result<(), Block> {
         let contents = page_in(&mut block);
         match entry.stored {
             Stored::Filled(pattern) => fill(contents, pattern),
@@ -189,7 +221,7 @@ impl Reclaimer {
             }
             Stored::OnDisk(_) | Stored::CompressedOnDisk(..) => return Err(block),
         }
-        self.arrive(&mut space, at, block, entry, true);
+        self.arrive(space, at, block, entry, is_touched);
         Ok(())
     }
 
@@ -203,7 +235,7 @@ impl Reclaimer {
         let standing = self.policy().arrived(if is_touched { refault } else { Arrival::Prefetch });
         let is_incompressible = matches!(entry.stored, Stored::OnDisk(_));
         if let Some(tables) = space.tables_mut() {
-            tables.restore(at, block, Restored { standing, is_touched, is_incompressible });
+            tables.restore(at, block, Restored { standing, is_incompressible });
         }
         space.regions.draw(at, FrameCount(1));
         self.forget(entry);
@@ -218,26 +250,23 @@ impl Reclaimer {
             Stored::Filled(_) | Stored::Compressed(_) => return None,
         };
         let swap = self.swap_disk.as_ref()?;
-        let mut plan = Plan { disk: swap.disk, first, versions: [None; MAX_READ_AHEAD], count: 0 };
+        let mut plan = Plan { disk: swap.disk, first, versions: [None; MAX_READ_AHEAD], count: 0, least: 0 };
         let wanted = self.read_ahead.slots_from(first);
         while plan.count < wanted {
             let slot = first.plus(plan.count);
             let Some((kept, version)) = swap.slots.kept(slot) else { break };
             // Pages are found again by their addresses: only those that follow each other on disk as they do in memory.
             let page = at + plan.count as u64 * FRAME_BYTES;
-            let fits = match kept {
-                Kept::Page => {
-                    is_page && swapped(&space, page).is_some_and(|entry| entry.stored == Stored::OnDisk(slot))
-                }
-                Kept::TierFrame(_) => !is_page,
+            let slots = match kept {
+                Kept::Page if is_page && stored(&space, page) == Some(Stored::OnDisk(slot)) => 1,
+                Kept::Group { slots, .. } if !is_page && plan.count + slots <= MAX_READ_AHEAD => slots,
+                Kept::Page | Kept::Group { .. } => break,
             };
-            if !fits {
-                break;
-            }
             plan.versions[plan.count] = Some(version);
-            plan.count += 1;
+            plan.count += slots;
+            plan.least = if plan.least == 0 { slots } else { plan.least };
         }
-        Some(plan)
+        Some(plan).filter(|plan| plan.least > 0)
     }
 
     /// Puts what was read where it belongs, unless that has changed meanwhile.
@@ -249,43 +278,57 @@ impl Reclaimer {
         result: Result<(), DiskError>,
     ) -> Result<(), DiskError> {
         let mut space = SPACE.lock();
-        for place in 0..frames.count {
+        let mut place = 0;
+        while place < frames.count {
             let slot = plan.first.plus(place);
             let Some(swap) = &mut self.swap_disk else { break };
             let kept = swap.slots.kept(slot).filter(|(_, version)| Some(*version) == plan.versions[place]);
-            let Some((kept, _)) = kept else { continue };
+            let Some((kept, _)) = kept else {
+                place += 1;
+                continue;
+            };
             if let Err(error) = result {
                 swap.errors += 1;
                 return Err(error); // still wanted, and not to be had
             }
-            swap.read += 1;
-            let Some(block) = frames.take(place) else { continue };
             match kept {
                 Kept::Page => {
                     let page = at + place as u64 * FRAME_BYTES;
-                    match swapped(&space, page).filter(|entry| entry.stored == Stored::OnDisk(slot)) {
-                        Some(entry) => self.arrive(&mut space, page, block, entry, place == 0),
-                        None => free(block, frames.purpose),
+                    let entry = swapped(&space, page).filter(|entry| entry.stored == Stored::OnDisk(slot));
+                    if let (Some(entry), Some(block)) = (entry, frames.take(place)) {
+                        swap.read += 1;
+                        self.arrive(&mut space, page, block, entry, place == 0);
                     }
+                    place += 1;
                 }
-                Kept::TierFrame(pages) => self.adopt(&mut space, slot, pages, block)?,
+                Kept::Group { pages, slots } => {
+                    let Some(blocks) =
+                        frames.blocks.get_mut(place..place + slots).filter(|_| place + slots <= frames.count)
+                    else {
+                        break; // there were not enough frames for all of it
+                    };
+                    swap.read += slots as u64;
+                    self.adopt(&mut space, slot, pages, blocks)?;
+                    place += slots;
+                }
             }
         }
         self.read_ahead.next = plan.first.plus(frames.count);
         Ok(())
     }
 
-    /// Makes a frame of the tier out of what was read from a slot.
-    fn adopt(&mut self, space: &mut Space, slot: SlotNumber, pages: u16, block: Block) -> Result<(), DiskError> {
-        let frame = match self.tier.adopt(block, pages) {
-            Ok(frame) => frame,
-            Err(block) => {
-                free(block, Purpose::Tier);
-                return Err(DiskError); // the disk returned something else than it was given
-            }
-        };
+    /// Makes a group of the tier out of what was read from slots.
+    fn adopt(
+        &mut self,
+        space: &mut Space,
+        slot: SlotNumber,
+        pages: u16,
+        blocks: &mut [Option<Block>],
+    ) -> Result<(), DiskError> {
+        // A disk that returns something else than it was given is a broken one.
+        let group = self.tier.adopt(blocks, pages).ok_or(DiskError)?;
         let mut is_complete = true;
-        for (place, page) in self.tier.pages(frame) {
+        for (place, page) in self.tier.pages(group) {
             let index = u8::try_from(place.index()).unwrap_or(u8::MAX);
             let tables = space.tables_mut().ok_or(DiskError)?;
             is_complete &= tables.move_swapped(page, Stored::CompressedOnDisk(slot, index), Stored::Compressed(place));
@@ -305,6 +348,10 @@ fn swapped(space: &Space, at: u64) -> Option<SwapEntry> {
         PageState::Swapped(entry) => Some(entry),
         PageState::Empty | PageState::Mapped | PageState::Leaving => None,
     }
+}
+
+fn stored(space: &Space, at: u64) -> Option<Stored> {
+    swapped(space, at).map(|entry| entry.stored)
 }
 
 fn fill(page: &mut [u8; FRAME_SIZE], pattern: u32) {

@@ -1,7 +1,7 @@
 //! Which slots of the swap disk are in use, and for what: pure bookkeeping.
 //!
-//! A *slot* is a frame's worth of disk. It holds one page as it was, or one frame of the compressed tier with up to 15 pages in it;
-//! a slot is free again when the last of its pages is dropped. Slots are handed out in runs, so that what is written together can be
+//! A *slot* is a frame's worth of disk. It holds one page as it was, or, with one or two slots behind it, a group of the compressed
+//! tier with up to 15 pages in it, known by its first slot; slots are free again when the last of their pages is dropped. Slots are handed out in runs, so that what is written together can be
 //! written at once, and a run lies within one *group* of 64: whole groups first, then what is left of others.
 //!
 //! A reader gives up the lock while the disk works, and must know afterwards whether its slot still holds what it asked for:
@@ -16,8 +16,11 @@ use crate::mm::carve::Carver;
 pub(crate) const GROUP: usize = 64;
 /// The largest swap disk: 64 GiB.
 const MAX_SLOTS: usize = bit_tree::MAX_LENGTH * GROUP;
-/// Among the pages of a slot: the slot is one page as it was.
+/// In place of the pages of a slot: the slot is one page as it was, or belongs to the group that begins before it.
 const WHOLE_PAGE: u16 = 1 << 15;
+const REST_OF_GROUP: u16 = 1 << 15 | 1;
+/// Bits of a version; above them is the number of the group's slots behind the first.
+const VERSION_BITS: u32 = 14;
 
 /// A slot's number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -34,7 +37,7 @@ impl SlotNumber {
     }
 }
 
-/// Distinguishes one use of a slot from the next, up to 65,536 uses.
+/// Distinguishes one use of a slot from the next, up to 16,384 uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SlotVersion(u16);
 
@@ -43,15 +46,18 @@ pub(crate) struct SlotVersion(u16);
 pub(crate) enum Kept {
     /// A page as it was.
     Page,
-    /// A frame of the compressed tier; the bits say which of its pages are still wanted.
-    TierFrame(u16),
+    /// The first frame of a group of the compressed tier: which of its pages are still wanted, a bit each, and how many slots it
+    /// takes.
+    Group { pages: u16, slots: usize },
 }
 
 /// One slot's use.
 #[derive(Clone, Copy, Debug, Default)]
 struct Use {
-    /// [`WHOLE_PAGE`], or the pages of a tier frame, a bit each; zero while nothing is kept here.
+    /// [`WHOLE_PAGE`], [`REST_OF_GROUP`], or the pages of a group, a bit each; zero while nothing is kept here.
     pages: u16,
+    /// The group's slots behind this one.
+    rest: u16,
     version: u16,
 }
 
@@ -137,34 +143,36 @@ impl SlotMap {
         self.used -= 1;
     }
 
-    /// Notes what was written to a taken slot.
+    /// Notes what was written to a taken slot, or to it and those behind it.
     pub(crate) fn keep(&mut self, slot: SlotNumber, kept: Kept) {
-        let Use { version, .. } = self.use_of(slot);
-        let pages = match kept {
-            Kept::Page => WHOLE_PAGE,
-            Kept::TierFrame(pages) => pages,
-        };
-        debug_assert!(pages != 0 && (kept == Kept::Page || pages & WHOLE_PAGE == 0));
-        self.set_use(slot, Use { pages, version: version.wrapping_add(1) });
+        match kept {
+            Kept::Page => self.begin_use(slot, WHOLE_PAGE, 0),
+            Kept::Group { pages, slots } => {
+                debug_assert!(pages != 0 && pages & WHOLE_PAGE == 0);
+                self.begin_use(slot, pages, slots - 1);
+                (1..slots).for_each(|place| self.begin_use(slot.plus(place), REST_OF_GROUP, 0));
+            }
+        }
     }
 
-    /// What a slot holds, and which use of it this is.
+    fn begin_use(&mut self, slot: SlotNumber, pages: u16, rest: usize) {
+        let version = (self.use_of(slot).version + 1) & ((1 << VERSION_BITS) - 1);
+        let rest = u16::try_from(rest).expect("groups are small");
+        self.set_use(slot, Use { pages, rest, version });
+    }
+
+    /// What begins in a slot, and which use of it this is.
     pub(crate) fn kept(&self, slot: SlotNumber) -> Option<(Kept, SlotVersion)> {
         if slot.index() >= self.length {
             return None;
         }
-        let Use { pages, version } = self.use_of(slot);
+        let Use { pages, rest, version } = self.use_of(slot);
         let kept = match pages {
-            0 => return None,
+            0 | REST_OF_GROUP => return None,
             WHOLE_PAGE => Kept::Page,
-            pages => Kept::TierFrame(pages),
+            pages => Kept::Group { pages, slots: usize::from(rest) + 1 },
         };
         Some((kept, SlotVersion(version)))
-    }
-
-    /// Whether the slot's use is still the one of this version.
-    pub(crate) fn is_still(&self, slot: SlotNumber, version: SlotVersion) -> bool {
-        self.kept(slot).is_some_and(|(_, now)| now == version)
     }
 
     /// Forgets the page that a slot holds.
@@ -173,23 +181,26 @@ impl SlotMap {
         self.empty(slot);
     }
 
-    /// Forgets one page of the tier frame that a slot holds.
-    pub(crate) fn drop_tier_page(&mut self, slot: SlotNumber, index: usize) {
-        let Use { pages, version } = self.use_of(slot);
+    /// Forgets one page of the group that begins in a slot.
+    pub(crate) fn drop_page_of_group(&mut self, slot: SlotNumber, index: usize) {
+        let Use { pages, rest, version } = self.use_of(slot);
         debug_assert!(pages & WHOLE_PAGE == 0 && pages & 1 << index != 0, "{slot:?} holds no page {index}");
         let pages = pages & !(1 << index);
         if pages == 0 {
             self.empty(slot);
         } else {
-            self.set_use(slot, Use { pages, version });
+            self.set_use(slot, Use { pages, rest, version });
         }
     }
 
-    /// Forgets all that a slot holds.
+    /// Forgets all of what begins in a slot.
     pub(crate) fn empty(&mut self, slot: SlotNumber) {
-        let Use { version, .. } = self.use_of(slot);
-        self.set_use(slot, Use { pages: 0, version });
-        self.give_back(slot);
+        let slots = usize::from(self.use_of(slot).rest) + 1;
+        for slot in (0..slots).map(|place| slot.plus(place)) {
+            let Use { version, .. } = self.use_of(slot);
+            self.set_use(slot, Use { pages: 0, rest: 0, version });
+            self.give_back(slot);
+        }
     }
 
     fn set_free(&mut self, group: usize, free: u64) {
@@ -208,13 +219,18 @@ impl SlotMap {
     fn use_of(&self, slot: SlotNumber) -> Use {
         let [a, b, c, d, e, f, g, h] = self.uses[slot.index() / 2].to_le_bytes();
         let [a, b, c, d] = if slot.index().is_multiple_of(2) { [a, b, c, d] } else { [e, f, g, h] };
-        Use { pages: u16::from_le_bytes([a, b]), version: u16::from_le_bytes([c, d]) }
+        let second = u16::from_le_bytes([c, d]);
+        Use {
+            pages: u16::from_le_bytes([a, b]),
+            rest: second >> VERSION_BITS,
+            version: second & ((1 << VERSION_BITS) - 1),
+        }
     }
 
     fn set_use(&mut self, slot: SlotNumber, new: Use) {
         let shift = 32 * (slot.index() % 2);
         let word = &mut self.uses[slot.index() / 2];
-        let value = u64::from(new.pages) | u64::from(new.version) << 16;
+        let value = u64::from(new.pages) | u64::from(new.rest << VERSION_BITS | new.version) << 16;
         *word = *word & !(0xffff_ffff << shift) | value << shift;
     }
 }
@@ -248,19 +264,19 @@ mod tests {
     }
 
     #[test]
-    fn a_slot_is_free_when_its_last_page_is_dropped() {
+    fn slots_are_free_when_their_last_page_is_dropped() {
         let mut map = map(GROUP);
-        let (slot, _) = map.take_run(1).unwrap();
-        map.keep(slot, Kept::TierFrame(0b101));
+        let (slot, _) = map.take_run(3).unwrap();
+        map.keep(slot, Kept::Group { pages: 0b101, slots: 3 });
         let (_, version) = map.kept(slot).unwrap();
-        map.drop_tier_page(slot, 0);
-        assert!(map.is_still(slot, version), "the same use");
-        assert_eq!((map.kept(slot).unwrap().0, map.used()), (Kept::TierFrame(0b100), 1));
-        map.drop_tier_page(slot, 2);
+        assert_eq!((map.kept(slot.plus(1)), map.kept(slot.plus(2))), (None, None));
+        map.drop_page_of_group(slot, 0);
+        assert_eq!((map.kept(slot), map.used()), (Some((Kept::Group { pages: 0b100, slots: 3 }, version)), 3));
+        map.drop_page_of_group(slot, 2);
         assert_eq!((map.kept(slot), map.used()), (None, 0));
         assert_eq!(map.take_run(1), Some((slot, 1)));
         map.keep(slot, Kept::Page);
-        assert!(!map.is_still(slot, version), "another use");
+        assert!(map.kept(slot).is_some_and(|(kept, now)| kept == Kept::Page && now != version), "another use");
     }
 
     #[test]
@@ -281,24 +297,27 @@ mod tests {
             for (action, most, choice) in steps {
                 if action < 2 {
                     let Some((first, length)) = map.take_run(most) else {
-                        prop_assert_eq!(taken.len(), map.capacity());
+                        prop_assert_eq!(map.used(), map.capacity());
                         continue;
                     };
                     prop_assert!(length >= 1 && length <= most);
-                    for slot in 0..length {
-                        let kept = if choice % 2 == 0 { Kept::Page } else { Kept::TierFrame(0b11) };
-                        map.keep(first.plus(slot), kept);
-                        prop_assert_eq!(taken.insert(first.plus(slot), kept), None);
+                    let mut place = 0;
+                    while place < length {
+                        let slots = if choice % 2 == 0 { 1 } else { (choice % 3 + 1).min(length - place) };
+                        let kept = if choice % 2 == 0 { Kept::Page } else { Kept::Group { pages: 0b11, slots } };
+                        map.keep(first.plus(place), kept);
+                        prop_assert_eq!(taken.insert(first.plus(place), (kept, slots)), None);
+                        place += slots;
                     }
-                } else if let Some((&slot, &kept)) = taken.iter().nth(choice % taken.len().max(1)) {
+                } else if let Some((&slot, &(kept, _))) = taken.iter().nth(choice % taken.len().max(1)) {
                     prop_assert_eq!(map.kept(slot).map(|(kept, _)| kept), Some(kept));
                     match kept {
                         Kept::Page => map.drop_page(slot),
-                        Kept::TierFrame(_) => (0..2).for_each(|index| map.drop_tier_page(slot, index)),
+                        Kept::Group { .. } => (0..2).for_each(|index| map.drop_page_of_group(slot, index)),
                     }
                     taken.remove(&slot);
                 }
-                prop_assert_eq!(map.used(), taken.len());
+                prop_assert_eq!(map.used(), taken.values().map(|(_, slots)| slots).sum::<usize>());
             }
         }
     }

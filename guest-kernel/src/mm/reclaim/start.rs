@@ -24,15 +24,16 @@ pub(crate) struct Swap {
 /// Switches reclaim on, on a machine of `total` frames; to be called once, before memory runs short.
 pub(crate) fn start(swap: Swap, total: FrameCount) {
     let Swap { policy, compressed, disk } = swap;
-    let on_disk = FrameCount(disk.as_ref().map_or(0, |(_, slots)| slots.capacity() as u64));
+    let mut credit = compressed;
     {
         let mut reclaimer = RECLAIMER.lock();
         reclaimer.policy = Some(policy.policy());
-        if let Some((disk, slots)) = disk {
+        if let Some(disk) = disk.and_then(|(disk, slots)| SwapDisk::new(disk, slots)) {
+            credit = credit.saturating_add(FrameCount(disk.slots.capacity() as u64));
             reclaimer.tier_bound = FrameCount(total.0 / TIER_SHARE);
-            reclaimer.swap_disk = Some(SwapDisk::new(disk, slots));
+            reclaimer.swap_disk = Some(disk);
         }
     }
-    FRAMES.add_credit(compressed.saturating_add(on_disk));
+    FRAMES.add_credit(credit);
     FRAMES.set_watermarks(Watermarks::new(total));
 }

@@ -1,16 +1,18 @@
 //! The disk tier of swap: what leaves memory is gathered into clusters and written, several at a time.
 //!
 //! A frame that leaves stays where it is until its cluster is written: a page that is touched meanwhile is simply mapped again
-//! ([`SwapDisk::cancel`]), and one that could not be written has never been away. A cluster that fails is written again slot by slot;
-//! slots that fail alone are taken out of use. So the way out of memory allocates nothing, copies nothing, and loses nothing.
+//! ([`SwapDisk::cancel`]), and one that could not be written has never been away. A cluster that fails is written again page by page,
+//! a group of the compressed tier counting as one; slots that fail then are taken out of use. So the way out of memory allocates nothing, copies nothing, and loses nothing.
 
 use core::ops::Range;
+
+use allocator_api2::boxed::Box;
 
 use aerostat_abi::units::{FrameCount, FrameNumber};
 
 use super::disk::{Direction, Disk, DiskError, Ticket};
-use super::slot_map::{GROUP, Kept, SlotMap, SlotNumber};
-use crate::mm::FRAMES;
+use super::slot_map::{GROUP, SlotMap, SlotNumber};
+use crate::mm::{FRAMES, KernelHeap};
 
 /// Clusters being written at once: the disk always has the next one at hand.
 const MAX_WRITES: usize = 4;
@@ -20,17 +22,21 @@ const MAX_WRITES: usize = 4;
 pub(crate) enum Leaver {
     /// The page at this address; its translation is revoked.
     Page(u64),
-    /// A frame of the compressed tier.
-    TierFrame,
+    /// The first frame of a group of the compressed tier.
+    Group,
+    /// Another frame of the group before it.
+    RestOfGroup,
     /// Nothing any more: it was needed again.
     Nobody,
 }
 
-/// A frame whose write has ended.
+/// A page or group whose write has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Finished {
     pub(crate) leaver: Leaver,
+    /// Its first frame, and how many there are.
     pub(crate) frame: FrameNumber,
+    pub(crate) count: usize,
     /// Where it is now; `None` when it could not be written.
     pub(crate) slot: Option<SlotNumber>,
 }
@@ -46,16 +52,20 @@ struct Cluster {
 impl Cluster {
     const EMPTY: Self = Self { leavers: [Leaver::Nobody; GROUP], frames: [FrameNumber(0); GROUP], count: 0 };
 
-    /// Takes the first `count` frames out.
-    fn split_off(&mut self, count: usize) -> Self {
-        let mut first = Self::EMPTY;
-        first.leavers[..count].copy_from_slice(&self.leavers[..count]);
-        first.frames[..count].copy_from_slice(&self.frames[..count]);
-        first.count = count;
+    /// Moves the first `count` frames to `other`, in place of what is there.
+    fn move_to(&mut self, other: &mut Self, count: usize) {
+        other.leavers[..count].copy_from_slice(&self.leavers[..count]);
+        other.frames[..count].copy_from_slice(&self.frames[..count]);
+        other.count = count;
         self.leavers.copy_within(count..self.count, 0);
         self.frames.copy_within(count..self.count, 0);
         self.count -= count;
-        first
+    }
+
+    /// How many frames from `place` on belong together.
+    fn unit(&self, place: usize) -> usize {
+        let rest = self.leavers[place + 1..self.count].iter().take_while(|leaver| **leaver == Leaver::RestOfGroup);
+        1 + rest.count()
     }
 
     fn cancel(&mut self, pages: &Range<u64>) {
@@ -70,16 +80,24 @@ impl Cluster {
 /// A cluster on its way.
 #[derive(Debug)]
 struct Write {
+    /// Empty while nothing is being written.
     cluster: Cluster,
     first: SlotNumber,
     /// `None` when the disk was too busy: to be tried again.
     ticket: Option<Ticket>,
     /// Frames dealt with.
     done: usize,
-    /// All of it is written at once, or, after that has failed, one slot after the other.
+    /// All of it is written at once, or, after that has failed, one page or group after the other.
     is_whole: bool,
     /// The result of what the ticket was for, once known.
     result: Option<Result<(), DiskError>>,
+}
+
+/// What is on its way: the cluster that is being gathered, and those that are being written.
+#[derive(Debug)]
+struct Queue {
+    open: Cluster,
+    writes: [Write; MAX_WRITES],
 }
 
 /// What the disk tier has done and holds.
@@ -99,8 +117,8 @@ pub(crate) struct DiskStatistics {
 pub(crate) struct SwapDisk {
     pub(crate) disk: &'static dyn Disk,
     pub(crate) slots: SlotMap,
-    open: Cluster,
-    writes: [Option<Write>; MAX_WRITES],
+    /// Too large to be moved about on stacks.
+    queue: Box<Queue, KernelHeap>,
     written: u64,
     pub(crate) read: u64,
     pub(crate) errors: u64,
@@ -113,9 +131,11 @@ impl core::fmt::Debug for SwapDisk {
 }
 
 impl SwapDisk {
-    pub(crate) fn new(disk: &'static dyn Disk, slots: SlotMap) -> Self {
-        let writes = [const { None }; MAX_WRITES];
-        Self { disk, slots, open: Cluster::EMPTY, writes, written: 0, read: 0, errors: 0 }
+    /// The tier on `disk`; `None` when the kernel heap has no room for it.
+    pub(crate) fn new(disk: &'static dyn Disk, slots: SlotMap) -> Option<Self> {
+        let queue = Queue { open: Cluster::EMPTY, writes: [const { Write::NONE }; MAX_WRITES] };
+        let queue = Box::try_new_in(queue, KernelHeap).ok()?;
+        Some(Self { disk, slots, queue, written: 0, read: 0, errors: 0 })
     }
 
     pub(crate) fn statistics(&self) -> DiskStatistics {
@@ -130,85 +150,102 @@ impl SwapDisk {
 
     /// Frames on their way to the disk.
     pub(crate) fn leaving(&self) -> usize {
-        self.open.count + self.writes.iter().flatten().map(|write| write.cluster.count - write.done).sum::<usize>()
+        self.queue.open.count + self.queue.writes.iter().map(|write| write.cluster.count - write.done).sum::<usize>()
     }
 
-    /// Whether another frame can be staged now.
-    pub(crate) fn has_room(&self) -> bool {
-        self.open.count < GROUP
+    /// Whether `count` more frames can be staged now.
+    pub(crate) fn has_room(&self, count: usize) -> bool {
+        self.queue.open.count + count <= GROUP
     }
 
     /// The same, after the disk has been given what it can take.
-    pub(crate) fn make_room(&mut self) -> bool {
-        if !self.has_room() {
+    pub(crate) fn make_room(&mut self, count: usize) -> bool {
+        if !self.has_room(count) {
             self.submit();
         }
-        self.has_room()
+        self.has_room(count)
     }
 
-    /// Adds a frame to the cluster that is written next, and starts with that when it is full. The caller has seen that there is
-    /// room.
-    pub(crate) fn stage(&mut self, leaver: Leaver, frame: FrameNumber) {
-        let place = self.open.count;
-        self.open.leavers[place] = leaver;
-        self.open.frames[place] = frame;
-        self.open.count += 1;
-        if !self.has_room() {
+    /// Adds frames that belong together to the cluster that is written next, and starts with that when it is full. The caller has
+    /// seen that there is room.
+    pub(crate) fn stage(&mut self, leaver: Leaver, frames: &[FrameNumber]) {
+        let open = &mut self.queue.open;
+        for (place, frame) in frames.iter().enumerate() {
+            open.leavers[open.count] = if place == 0 { leaver } else { Leaver::RestOfGroup };
+            open.frames[open.count] = *frame;
+            open.count += 1;
+        }
+        if self.queue.open.count == GROUP {
             self.submit();
         }
     }
 
     /// Starts to write what is staged, as far as the disk has slots and can take it now.
     pub(crate) fn submit(&mut self) {
-        while self.open.count > 0
-            && let Some(write) = self.writes.iter_mut().find(|write| write.is_none())
+        let Queue { open, writes } = &mut *self.queue;
+        while open.count > 0
+            && let Some(write) = writes.iter_mut().find(|write| write.cluster.count == 0)
         {
-            let Some((first, length)) = self.slots.take_run(self.open.count) else { return };
-            let cluster = self.open.split_off(length);
-            let mut started = Write { cluster, first, ticket: None, done: 0, is_whole: true, result: None };
-            started.start(self.disk);
-            *write = Some(started);
+            let Some((first, length)) = self.slots.take_run(open.count) else { return };
+            let mut used = length;
+            while used < open.count && used > 0 && open.leavers[used] == Leaver::RestOfGroup {
+                used -= 1; // a group is not torn apart
+            }
+            (used..length).for_each(|place| self.slots.give_back(first.plus(place)));
+            if used == 0 {
+                return;
+            }
+            open.move_to(&mut write.cluster, used);
+            (write.first, write.done, write.is_whole, write.result) = (first, 0, true, None);
+            write.start(self.disk);
         }
     }
 
-    /// Staged frames that no slot could be found for, one at a time: they stay.
+    /// What is staged and no slot could be found for, one page or group at a time: it stays.
     pub(crate) fn unstage(&mut self) -> Option<Finished> {
-        self.open.count = self.open.count.checked_sub(1)?;
-        let (leaver, frame) = (self.open.leavers[self.open.count], self.open.frames[self.open.count]);
-        Some(Finished { leaver, frame, slot: None })
+        let mut count = 0;
+        loop {
+            self.queue.open.count = self.queue.open.count.checked_sub(1)?;
+            count += 1;
+            let (leaver, frame) =
+                (self.queue.open.leavers[self.queue.open.count], self.queue.open.frames[self.queue.open.count]);
+            if leaver != Leaver::RestOfGroup {
+                return Some(Finished { leaver, frame, count, slot: None });
+            }
+        }
     }
 
     /// Pages of `pages` that were to leave are to stay.
     pub(crate) fn cancel(&mut self, pages: &Range<u64>) {
-        self.open.cancel(pages);
-        for write in self.writes.iter_mut().flatten() {
+        self.queue.open.cancel(pages);
+        for write in &mut self.queue.writes {
             write.cluster.cancel(pages);
         }
     }
 
-    /// The next frame whose write has ended, if there is one. The caller says of each whether it has really left
-    /// ([`SlotMap::keep`]), or gives its slot back.
+    /// The next page or group whose write has ended, if there is one. The caller says of each what its slot holds now
+    /// ([`SlotMap::keep`]), or gives that back.
     pub(crate) fn next_finished(&mut self) -> Option<Finished> {
-        for place in &mut self.writes {
-            let Some(write) = place else { continue };
+        for write in &mut self.queue.writes {
             if write.done == write.cluster.count {
-                *place = None;
+                (write.cluster.count, write.done) = (0, 0);
                 continue;
             }
             match write.advance(self.disk) {
                 Step::UnderWay => {}
                 Step::Failed => self.errors += 1,
-                Step::Finished(mut finished) => {
-                    match finished.slot {
-                        Some(_) => self.written += 1,
-                        None => self.errors += 1,
-                    }
+                Step::Finished(mut finished, slots) => {
+                    let slots = (0..finished.count).map(|place| slots.plus(place));
                     if finished.slot.is_none() {
-                        self.slots.lose(write.first.plus(write.done - 1));
-                        FRAMES.remove_credit(FrameCount(1));
-                    } else if finished.leaver == Leaver::Nobody {
-                        self.slots.give_back(write.first.plus(write.done - 1));
-                        finished.slot = None;
+                        self.errors += 1;
+                        slots.for_each(|slot| self.slots.lose(slot));
+                        FRAMES.remove_credit(FrameCount(finished.count as u64));
+                    } else {
+                        self.written += finished.count as u64;
+                        if finished.leaver == Leaver::Nobody {
+                            slots.for_each(|slot| self.slots.give_back(slot));
+                            finished.slot = None;
+                        }
                     }
                     return Some(finished);
                 }
@@ -217,29 +254,33 @@ impl SwapDisk {
         None
     }
 
-    /// Whether something is being written: waiting makes sense.
+    /// Whether something is being written.
     pub(crate) fn is_writing(&self) -> bool {
-        self.writes.iter().any(Option::is_some)
+        self.queue.writes.iter().any(|write| write.cluster.count > 0)
     }
 
-    /// Notes what a slot was written with.
-    pub(crate) fn keep(&mut self, slot: SlotNumber, kept: Kept) {
-        self.slots.keep(slot, kept);
+    /// Something that is being written, to be waited for.
+    pub(crate) fn a_write(&self) -> Option<Ticket> {
+        self.queue.writes.iter().filter(|write| write.cluster.count > 0).find_map(|write| write.ticket)
     }
 }
 
 /// How far a write has come.
 enum Step {
     UnderWay,
-    /// A cluster failed, and is written again slot by slot.
+    /// A cluster failed, and is written again page by page.
     Failed,
-    Finished(Finished),
+    /// A page or group is done with, and these are its slots.
+    Finished(Finished, SlotNumber),
 }
 
 impl Write {
+    const NONE: Self =
+        Self { cluster: Cluster::EMPTY, first: SlotNumber(0), ticket: None, done: 0, is_whole: true, result: None };
+
     /// Hands the next part to the disk.
     fn start(&mut self, disk: &dyn Disk) {
-        let end = if self.is_whole { self.cluster.count } else { self.done + 1 };
+        let end = if self.is_whole { self.cluster.count } else { self.done + self.cluster.unit(self.done) };
         let frames = &self.cluster.frames[self.done..end];
         self.ticket = disk.submit(Direction::Write, self.first.plus(self.done), frames);
     }
@@ -253,21 +294,22 @@ impl Write {
         }
         match self.result {
             None => Step::UnderWay,
-            Some(Err(DiskError)) if self.is_whole && self.cluster.count > 1 => {
+            Some(Err(DiskError)) if self.is_whole && self.cluster.count > self.cluster.unit(0) => {
                 (self.is_whole, self.ticket, self.result) = (false, None, None);
                 self.start(disk);
                 Step::Failed
             }
             Some(result) => {
                 let place = self.done;
-                self.done += 1;
+                let count = self.cluster.unit(place);
+                self.done += count;
                 if !self.is_whole && self.done < self.cluster.count {
                     (self.ticket, self.result) = (None, None);
                     self.start(disk);
                 }
-                let slot = result.is_ok().then(|| self.first.plus(place));
+                let slots = self.first.plus(place);
                 let (leaver, frame) = (self.cluster.leavers[place], self.cluster.frames[place]);
-                Step::Finished(Finished { leaver, frame, slot })
+                Step::Finished(Finished { leaver, frame, count, slot: result.is_ok().then_some(slots) }, slots)
             }
         }
     }

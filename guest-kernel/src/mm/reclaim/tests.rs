@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use aerostat_abi::units::{FRAME_BYTES, FRAME_SIZE, FrameCount, HUGE_BYTES, HUGE_FRAMES};
+use aerostat_abi::units::{FRAME_BYTES, FRAME_SIZE, FrameCount, HUGE_BYTES, HUGE_FRAMES, to_usize};
 use aerostat_reclaim_policy::Name;
 use proptest::collection::vec;
 use proptest::prelude::{Strategy, any};
@@ -13,8 +13,10 @@ use proptest::{prop_assert_eq, prop_oneof, proptest};
 
 use super::start::{Swap, start};
 use super::{compressed::CompressedTier, filled_with, reclaim, statistics};
+use crate::config::FAULT_AROUND_PAGES;
 use crate::layout::APP_REGIONS;
 use crate::mm::testing::TestMachine;
+use crate::mm::watermarks::Watermarks;
 use crate::mm::{Block, BlockSize, FRAMES, Purpose, map_region, unmap_region, validate};
 
 const EVERYTHING: FrameCount = FrameCount(1 << 20);
@@ -41,8 +43,8 @@ fn cold_pages_leave_and_come_back_as_they_were() {
     let reclaimed = statistics();
     assert_eq!(reclaimed.evicted_pages(), FrameCount(pages.len() as u64));
     assert!(machine.statistics().free > in_use.free);
+    assert!(pages.iter().all(|&page| machine.frame_at(page).is_none()));
     for &page in &pages {
-        assert!(machine.frame_at(page).is_none());
         machine.touch(page).unwrap();
         assert_eq!(machine.word(page), page.wrapping_mul(0x9e37_79b9));
     }
@@ -106,6 +108,32 @@ fn a_promise_pushes_cold_pages_out() {
 }
 
 #[test]
+fn neighbours_come_along_while_memory_is_plenty() {
+    let machine = machine(8);
+    let start = map_region(APP_REGIONS, HUGE_BYTES).unwrap();
+    let pages: Vec<u64> = (start..start + HUGE_BYTES).step_by(FRAME_SIZE).collect();
+    for &page in &pages {
+        machine.touch(page).unwrap();
+        machine.set_word(page, page);
+    }
+    let in_memory = || pages.iter().filter(|&&page| machine.frame_at(page).is_some()).count() as u64;
+    reclaim(EVERYTHING);
+    assert_eq!(in_memory(), 0);
+    machine.touch(pages[40]).unwrap();
+    assert_eq!((in_memory(), statistics().restores), (FAULT_AROUND_PAGES, FAULT_AROUND_PAGES));
+    let around = 40 - 40 % to_usize(FAULT_AROUND_PAGES);
+    for &page in &pages[around..around + to_usize(FAULT_AROUND_PAGES)] {
+        assert_eq!(machine.word(page), page);
+    }
+    let low = FrameCount(8 * HUGE_FRAMES);
+    FRAMES.set_watermarks(Watermarks { low, ..FRAMES.watermarks() });
+    machine.touch(pages[100]).unwrap();
+    assert_eq!(in_memory(), FAULT_AROUND_PAGES + 1);
+    unmap_region(start);
+    assert_eq!((validate(), statistics().evicted_pages()), (Ok(()), FrameCount::ZERO));
+}
+
+#[test]
 fn a_page_of_one_word_is_found() {
     let mut page = [0xa5; FRAME_SIZE];
     assert_eq!(filled_with(&page), Some(0xa5a5_a5a5));
@@ -123,7 +151,7 @@ enum Step {
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let store = (0..2400_usize, any::<u64>()).prop_map(|(noise, seed)| Step::Store { noise, seed });
+    let store = (0..3400_usize, any::<u64>()).prop_map(|(noise, seed)| Step::Store { noise, seed });
     vec(prop_oneof![2 => store, 1 => any::<usize>().prop_map(Step::Drop)], 1..120)
 }
 
@@ -151,14 +179,14 @@ proptest! {
                 Step::Store { noise, seed } => {
                     let page = noisy_page(noise, seed);
                     let frame = || FRAMES.allocate(BlockSize::Frame, Purpose::Tier);
-                    if let Ok(place) = tier.store(0x1000 * number as u64, &page, frame) {
+                    if let Ok(place) = tier.store(0x1000 * number as u64, &page, frame, give_back) {
                         kept.insert(number, (place, page));
                     }
                 }
                 Step::Drop(choice) if !kept.is_empty() => {
                     let key = *kept.keys().nth(choice % kept.len()).unwrap();
                     let (place, _) = kept.remove(&key).unwrap();
-                    give_back(tier.drop_page(place));
+                    tier.drop_page(place, give_back);
                 }
                 Step::Drop(_) => {}
             }
@@ -170,7 +198,7 @@ proptest! {
             prop_assert_eq!((tier.statistics().pages, tier.statistics().frames), (kept.len() as u64, frames));
         }
         for (place, _) in kept.into_values() {
-            give_back(tier.drop_page(place));
+            tier.drop_page(place, give_back);
         }
         prop_assert_eq!(machine.statistics().free, free);
     }
@@ -207,8 +235,6 @@ proptest! {
     }
 }
 
-fn give_back(frame: Option<Block>) {
-    if let Some(frame) = frame {
-        FRAMES.free_of_tier(frame);
-    }
+fn give_back(frame: Block) {
+    FRAMES.free_of_tier(frame);
 }

@@ -3,6 +3,7 @@
 
 mod boot;
 mod floor;
+mod memory;
 mod native_compute;
 mod overhead;
 mod reclaim;
@@ -36,8 +37,9 @@ struct Bench {
     measure: fn() -> Result<Vec<Row>>,
 }
 
-const BENCHES: [Bench; 4] = [
+const BENCHES: [Bench; 5] = [
     Bench { name: "boot", measure: boot::measure },
+    Bench { name: "memory", measure: memory::measure },
     Bench { name: "native_compute", measure: native_compute::measure },
     Bench { name: "reclaim", measure: reclaim::measure },
     Bench { name: "vmm_overhead", measure: overhead::measure },

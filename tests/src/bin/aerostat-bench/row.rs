@@ -12,17 +12,29 @@ pub(crate) struct Row {
     limit: Option<f64>,
     /// Against the limit: 1 is as good as it, more is better.
     ratio: Option<f64>,
+    /// What it should come to: at most for a cost, at least for a rate.
+    goal: Option<f64>,
 }
 
 impl Row {
     /// A figure without a limit.
     pub(crate) fn plain(name: impl Into<String>, value: f64, unit: &'static str) -> Self {
-        Self { name: name.into(), value, unit, limit: None, ratio: None }
+        Self { name: name.into(), value, unit, limit: None, ratio: None, goal: None }
     }
 
     /// A figure of which less is better.
     pub(crate) fn cost(name: impl Into<String>, value: f64, unit: &'static str, limit: f64) -> Self {
         Self { limit: Some(limit), ratio: Some(limit / value), ..Self::plain(name, value, unit) }
+    }
+
+    /// A figure of which more is better.
+    pub(crate) fn rate(name: impl Into<String>, value: f64, unit: &'static str, limit: f64) -> Self {
+        Self { limit: Some(limit), ratio: Some(value / limit), ..Self::plain(name, value, unit) }
+    }
+
+    /// The same with a goal.
+    pub(crate) fn goal(self, goal: f64) -> Self {
+        Self { goal: Some(goal), ..self }
     }
 }
 
@@ -30,12 +42,16 @@ impl Row {
 pub(crate) fn table(rows: &[Row]) -> String {
     let number = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.3}"));
     let width = rows.iter().map(|row| row.name.len()).max().unwrap_or(0).max("name".len());
-    let mut text = format!("{:<width$}  {:>12}  {:<4}  {:>12}  {:>7}\n", "name", "value", "unit", "limit", "ratio");
-    for Row { name, value, unit, limit, ratio } in rows {
-        let (value, limit, ratio) = (number(Some(*value)), number(*limit), number(*ratio));
-        text += &format!("{name:<width$}  {value:>12}  {unit:<4}  {limit:>12}  {ratio:>7}\n");
+    let mut text = line(width, ["name", "value", "unit", "limit", "ratio", "goal"]);
+    for Row { name, value, unit, limit, ratio, goal } in rows {
+        let [value, limit, ratio, goal] = [Some(*value), *limit, *ratio, *goal].map(number);
+        text += &line(width, [name, &value, unit, &limit, &ratio, &goal]);
     }
     text
+}
+
+fn line(width: usize, [name, value, unit, limit, ratio, goal]: [&str; 6]) -> String {
+    format!("{name:<width$}  {value:>12}  {unit:<5}  {limit:>12}  {ratio:>7}  {goal:>7}\n")
 }
 
 #[cfg(test)]
@@ -45,6 +61,11 @@ mod tests {
     #[test]
     fn a_cost_beyond_its_limit_has_a_ratio_below_one() {
         assert_eq!(Row::cost("time", 4.0, "ms", 2.0).ratio, Some(0.5));
+    }
+
+    #[test]
+    fn a_rate_below_its_limit_has_a_ratio_below_one() {
+        assert_eq!(Row::rate("speed", 2.0, "GiB/s", 4.0).ratio, Some(0.5));
     }
 
     #[test]

@@ -1,268 +1,141 @@
-//! The trace of a program that builds an inverted index of real text, recorded on the host.
+//! The trace of a program that builds an inverted index of real text: recorded on the host from the library that the application
+//! `index` is made of, which tells of every access to its memory. What the application does around it is done here in the same order.
 //!
-//! The program is a model of the guest's: it really reads the text and really builds a hash table of terms and their lists of
-//! documents, but lays them out in an address space of its own ([`Heap`]) and notes which pages each step touches. Afterwards it
-//! answers queries, and last it goes through the whole index in the order of the terms, as one does to write or verify it.
+//! Offsets are the library's own; the recorder only says where each of its areas lies. Tables that were outgrown are not used again.
 
-use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, HashMap};
+use std::cell::{Cell, RefCell};
 use std::fs;
-use std::ops::Range;
+use std::io::Cursor;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use aerostat_tests::text::pack;
 use anyhow::{Context, Result, ensure};
+use inverted_index::{Area, Index, Watch, queries};
 
 use super::trace::Trace;
 
 const PAGE_BYTES: u64 = 4096;
+/// Addresses between the beginnings of two areas.
+const AREA_BYTES: u64 = 1 << 33;
 /// Text that is indexed at most.
-const TEXT_BYTES: u64 = 32 << 20;
-/// Addresses of the text; the heap begins behind them.
-const TEXT_END: u64 = 1 << 32;
-/// Bytes of a hash table's bucket: the hash and the address of the entry.
-const BUCKET_BYTES: u64 = 16;
-/// Bytes of an entry besides its term: address, length and capacity of the list, length of the term.
-const ENTRY_BYTES: u64 = 32;
-/// Bytes of a posting: a document's number and the word's place in it.
-const POSTING_BYTES: u64 = 8;
-/// Queries of two terms each that the finished index answers.
-const QUERIES: usize = 4000;
+const TEXT_BYTES: u64 = 16 << 20;
+/// How often the index is built: from the second time on the text is read again, and memory that was freed is used again.
+const ROUNDS: usize = 2;
+/// Bytes of a header in the archive, which are read before a file.
+const HEADER_BYTES: u64 = 512;
+/// Questions that the finished index is asked.
+const QUERIES: u64 = 4000;
 
-/// Indexes the HTML documentation of the Rust toolchain, or, where it isn't installed, the files of this repository.
+/// Indexes the documentation of the Rust standard library, or, where it isn't installed, the files of this repository.
 pub(crate) fn record() -> Result<Trace> {
-    let files = text_files()?;
-    let mut program = Program::default();
-    let mut read = 0;
-    for (document, file) in (0..).zip(&files) {
-        let text = fs::read(file).with_context(|| format!("reading {}", file.display()))?;
-        read += text.len() as u64;
-        program.index(document, &text);
-        if read >= TEXT_BYTES {
-            break;
-        }
+    let folder = tempfile::tempdir().context("making a temporary folder")?;
+    let path = folder.path().join("text.tar");
+    let packed = pack(&text()?, Some(TEXT_BYTES), &path)?;
+    println!("traces index_*: {packed}");
+    let archive = fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
+    let mut files = Vec::new();
+    for file in tar::Archive::new(Cursor::new(&archive)).entries()? {
+        let file = file?;
+        let start = file.raw_file_position();
+        let bytes = usize::try_from(start)?..usize::try_from(start + file.size())?;
+        files.push(File { start, text: &archive[bytes] });
     }
-    ensure!(read > 0, "found no text to index");
-    Ok(program.finish())
+    trace_of(&files)
 }
 
 /// Indexes words that are made up by rule, some far more frequent than others, as in texts.
 #[cfg(test)]
 pub(crate) fn of_made_up_text() -> Trace {
-    let mut program = Program::default();
-    for document in 0..300_u32 {
-        let words = (0..1000_u32).map(|place| {
+    let text = |document: u32| {
+        let words = (0..1000_u32).map(move |place| {
             let number = (document * 1000 + place).wrapping_mul(0x9e37_79b9).rotate_left(place % 32) % 100_000;
             format!("word{} ", 1_000_000 / (number + 10))
         });
-        program.index(document, words.collect::<String>().as_bytes());
-    }
-    program.finish()
-}
-
-fn text_files() -> Result<Vec<PathBuf>> {
-    let rustc = Command::new("rustc").args(["--print", "sysroot"]).output().context("asking rustc for its root")?;
-    let documentation = Path::new(String::from_utf8_lossy(&rustc.stdout).trim()).join("share/doc");
-    let mut files = Vec::new();
-    if documentation.is_dir() {
-        collect(&documentation, &["html"], &mut files)?;
-    }
-    if files.is_empty() {
-        let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-        collect(&repository, &["rs", "md", "toml", "s", "lock"], &mut files)?;
-    }
-    files.sort();
-    Ok(files)
-}
-
-/// The files below `folder` with one of the `extensions`, build output and hidden folders left out.
-fn collect(folder: &Path, extensions: &[&str], files: &mut Vec<PathBuf>) -> Result<()> {
-    for entry in fs::read_dir(folder).with_context(|| format!("reading {}", folder.display()))? {
-        let path = entry?.path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        if path.is_dir() {
-            if name != "target" && !name.starts_with('.') {
-                collect(&path, extensions, files)?;
-            }
-        } else if path.extension().is_some_and(|known| extensions.iter().any(|extension| known == *extension)) {
-            files.push(path);
-        }
-    }
-    Ok(())
-}
-
-/// An address space that notes what is touched in it.
-#[derive(Debug, Default)]
-struct Heap {
-    touches: Vec<u32>,
-    /// Where the next block comes from if none of its size is free.
-    end: u64,
-    /// Free blocks by the logarithm of their size.
-    free: BTreeMap<u32, Vec<u64>>,
-}
-
-impl Heap {
-    fn allocate(&mut self, bytes: u64) -> u64 {
-        let size = bytes.next_power_of_two();
-        if let Some(block) = self.free.entry(size.ilog2()).or_default().pop() {
-            return block;
-        }
-        let at = self.end.next_multiple_of(size.min(PAGE_BYTES));
-        self.end = at + size;
-        TEXT_END + at
-    }
-
-    fn free(&mut self, at: u64, bytes: u64) {
-        self.free.entry(bytes.next_power_of_two().ilog2()).or_default().push(at);
-    }
-
-    fn touch(&mut self, at: u64, bytes: u64) {
-        for page in at / PAGE_BYTES..=(at + bytes.max(1) - 1) / PAGE_BYTES {
-            let page = u32::try_from(page).expect("the address space ends below 2^44");
-            if self.touches.last() != Some(&page) {
-                self.touches.push(page);
-            }
-        }
-    }
-}
-
-/// A term and where its list lies.
-#[derive(Clone, Debug)]
-struct Term {
-    entry: u64,
-    hash: u64,
-    list: u64,
-    length: u64,
-    capacity: u64,
-}
-
-/// The program that builds the index.
-#[derive(Debug, Default)]
-struct Program {
-    memory: Heap,
-    text_end: u64,
-    /// The hash table's place and its number of buckets, a power of two.
-    table: u64,
-    buckets: u64,
-    places: HashMap<Vec<u8>, usize>,
-    terms: Vec<Term>,
-    /// A sample of the terms as they came: what users ask for.
-    asked: Vec<usize>,
-}
-
-impl Program {
-    fn index(&mut self, document: u32, text: &[u8]) {
-        for word in words(text) {
-            let term = text[word.clone()].to_ascii_lowercase();
-            self.memory.touch(self.text_end + word.start as u64, word.len() as u64);
-            self.add(term, document);
-        }
-        self.text_end = (self.text_end + text.len() as u64).next_multiple_of(PAGE_BYTES);
-    }
-
-    fn add(&mut self, word: Vec<u8>, document: u32) {
-        if self.terms.len() as u64 * 8 >= self.buckets * 7 {
-            self.grow_table();
-        }
-        let hash = hash(&word);
-        self.memory.touch(self.bucket(hash), BUCKET_BYTES);
-        let entry_bytes = ENTRY_BYTES + word.len() as u64;
-        let place = match self.places.entry(word) {
-            Entry::Occupied(known) => *known.get(),
-            Entry::Vacant(new) => {
-                let entry = self.memory.allocate(entry_bytes);
-                let list = self.memory.allocate(4 * POSTING_BYTES);
-                self.terms.push(Term { entry, hash, list, length: 0, capacity: 4 });
-                *new.insert(self.terms.len() - 1)
-            }
-        };
-        if self.asked.len() < 2 * QUERIES && hash.wrapping_mul(u64::from(document) | 1) >> 54 == 0 {
-            self.asked.push(place);
-        }
-        let term = &mut self.terms[place];
-        self.memory.touch(term.entry, entry_bytes);
-        append(&mut self.memory, term);
-    }
-
-    fn bucket(&self, hash: u64) -> u64 {
-        self.table + hash % self.buckets * BUCKET_BYTES
-    }
-
-    fn grow_table(&mut self) {
-        let (old, old_buckets) = (self.table, self.buckets);
-        self.buckets = (old_buckets * 2).max(1024);
-        self.table = self.memory.allocate(self.buckets * BUCKET_BYTES);
-        for bucket in 0..old_buckets {
-            self.memory.touch(old + bucket * BUCKET_BYTES, BUCKET_BYTES);
-            // A bucket's content goes to one of two places.
-            self.memory.touch(self.table + bucket * BUCKET_BYTES, BUCKET_BYTES);
-            self.memory.touch(self.table + (bucket + old_buckets) * BUCKET_BYTES, BUCKET_BYTES);
-        }
-        if old_buckets > 0 {
-            self.memory.free(old, old_buckets * BUCKET_BYTES);
-        }
-    }
-
-    /// Answers, writes out and hands over what was recorded.
-    fn finish(mut self) -> Trace {
-        self.answer();
-        self.write_out();
-        Trace::new(self.memory.touches)
-    }
-
-    /// Each query reads the lists of two terms.
-    fn answer(&mut self) {
-        for place in self.asked.clone() {
-            self.memory.touch(self.bucket(self.terms[place].hash), BUCKET_BYTES);
-            self.read(place);
-        }
-    }
-
-    fn write_out(&mut self) {
-        let mut order: Vec<(Vec<u8>, usize)> = self.places.drain().collect();
-        order.sort();
-        for (_, place) in order {
-            self.read(place);
-        }
-    }
-
-    fn read(&mut self, place: usize) {
-        let term = &self.terms[place];
-        self.memory.touch(term.entry, ENTRY_BYTES);
-        self.memory.touch(term.list, term.length * POSTING_BYTES);
-    }
-}
-
-/// Adds a document to a term's list, which moves to a place twice as large when it is full.
-fn append(memory: &mut Heap, term: &mut Term) {
-    if term.length == term.capacity {
-        let (old, bytes) = (term.list, term.capacity * POSTING_BYTES);
-        term.capacity *= 2;
-        term.list = memory.allocate(2 * bytes);
-        memory.touch(old, bytes);
-        memory.touch(term.list, bytes);
-        memory.free(old, bytes);
-    }
-    memory.touch(term.list + term.length * POSTING_BYTES, POSTING_BYTES);
-    term.length += 1;
-}
-
-/// Where the words of a text are: runs of letters and digits.
-fn words(text: &[u8]) -> impl Iterator<Item = Range<usize>> {
-    let mut at = 0;
-    std::iter::from_fn(move || {
-        let start = at + text[at..].iter().position(u8::is_ascii_alphanumeric)?;
-        let rest = &text[start..];
-        let length = rest.iter().position(|byte| !byte.is_ascii_alphanumeric()).unwrap_or(rest.len());
-        at = start + length;
-        Some(start..at)
-    })
-}
-
-/// FNV-1a (Fowler, Noll, Vo), its upper bits mixed down.
-fn hash(word: &[u8]) -> u64 {
-    let hash = word
+        words.collect::<String>()
+    };
+    let texts: Vec<String> = (0..150).map(text).collect();
+    let mut end = 0;
+    let files: Vec<File<'_>> = texts
         .iter()
-        .fold(0xcbf2_9ce4_8422_2325, |hash: u64, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
-    hash ^ (hash >> 32)
+        .map(|text| {
+            let start = end + HEADER_BYTES;
+            end = (start + text.len() as u64).next_multiple_of(HEADER_BYTES);
+            File { start, text: text.as_bytes() }
+        })
+        .collect();
+    trace_of(&files).expect("there is memory for a small index")
+}
+
+fn text() -> Result<Vec<PathBuf>> {
+    let rustc = Command::new("rustc").args(["--print", "sysroot"]).output().context("asking rustc for its root")?;
+    let documentation = Path::new(String::from_utf8_lossy(&rustc.stdout).trim()).join("share/doc/rust/html/std");
+    if documentation.is_dir() {
+        return Ok(vec![documentation]);
+    }
+    eprintln!(
+        "aerostat-bench: the Rust documentation is not installed (`rustup component add rust-docs`): \
+         the traces index_* are of this repository's files, and not to be compared with others"
+    );
+    let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let parts = ["abi", "apps", "docs", "fleets", "guest-kernel", "monitor", "tests", "xtask", "Cargo.lock"];
+    Ok(parts.map(|part| repository.join(part)).to_vec())
+}
+
+/// A file in the archive.
+struct File<'a> {
+    /// Where its text begins in the archive.
+    start: u64,
+    text: &'a [u8],
+}
+
+/// Builds the index, reads it, asks it questions and reads it again, round after round.
+fn trace_of(files: &[File<'_>]) -> Result<Trace> {
+    let recorder = Recorder::default();
+    for _ in 0..ROUNDS {
+        let mut index = Index::watched_by(&recorder);
+        for file in files {
+            recorder.touch(file.start - HEADER_BYTES, HEADER_BYTES);
+            recorder.file_start.set(file.start);
+            index.add_file(file.text)?;
+        }
+        let index = index.sort()?;
+        let digest = index.digest();
+        queries(&index, QUERIES, |_| ());
+        ensure!(index.digest() == digest, "the index has changed while it was asked");
+    }
+    Ok(Trace::new(recorder.touches.into_inner()))
+}
+
+/// Notes the pages that are touched.
+#[derive(Debug, Default)]
+struct Recorder {
+    touches: RefCell<Vec<u32>>,
+    /// Where the file that is being read begins.
+    file_start: Cell<u64>,
+}
+
+impl Watch for &Recorder {
+    fn touched(&self, area: Area, offset: usize, bytes: usize) {
+        let start = match area {
+            Area::Text => self.file_start.get(),
+            Area::Records => AREA_BYTES,
+            Area::Pool => 2 * AREA_BYTES,
+            Area::Order => 3 * AREA_BYTES,
+            Area::Table(growths) => (4 + u64::from(growths)) * AREA_BYTES,
+        };
+        self.touch(start + offset as u64, bytes as u64);
+    }
+}
+
+impl Recorder {
+    fn touch(&self, at: u64, bytes: u64) {
+        let mut touches = self.touches.borrow_mut();
+        for page in at / PAGE_BYTES..=(at + bytes.max(1) - 1) / PAGE_BYTES {
+            let page = u32::try_from(page).expect("areas end below 2^44");
+            if touches.last() != Some(&page) {
+                touches.push(page);
+            }
+        }
+    }
 }

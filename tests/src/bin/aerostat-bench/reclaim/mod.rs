@@ -57,7 +57,8 @@ fn cases() -> Result<Vec<Case>> {
     let mut cases = synthetic_cases(FRAMES);
     cases.push(Case::recorded("index_75", index.clone(), 75));
     cases.push(Case::recorded("index_50", index.clone(), 50));
-    cases.push(Case::recorded("index_25", index, 25));
+    cases.push(Case::recorded("index_25", index.clone(), 25));
+    cases.push(Case::recorded("index_10", index, 10));
     Ok(cases)
 }
 

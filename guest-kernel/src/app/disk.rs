@@ -1,0 +1,302 @@
+//! The disk with the guest's data.
+//!
+//! A device reaches frames, while an application's pages may be evicted at any time. So data pass through a few *bounce buffers* of the
+//! kernel's frames, and several of them are under way at once where there is much to transfer. Who has a buffer may have a request under
+//! way, and nobody else: there are fewer buffers than places in the disk's queue, so it is never full.
+#![allow(unsafe_code, reason = "copies between applications' memory and the kernel's frames")]
+
+use core::fmt;
+use core::ops::Range;
+
+use aerostat_abi::units::{FRAME_BYTES, FRAME_SIZE, FrameNumber, to_usize};
+use spin::Once;
+
+use crate::drivers::block::{
+    self, BlockDevice, BlockError, Direction, DiskId, MAX_FRAMES, MAX_REQUESTS, SECTOR_BYTES, Sectors, Ticket,
+};
+use crate::mm::{BlockSize, FRAMES, Purpose};
+use crate::sync::SpinLock;
+use crate::thread::Event;
+
+/// Bounce buffers, and frames in each of them.
+const BUFFERS: usize = 4;
+const BUFFER_FRAMES: usize = 16;
+const BUFFER_BYTES: usize = BUFFER_FRAMES * FRAME_SIZE;
+const _: () = assert!(BUFFERS < MAX_REQUESTS && BUFFER_FRAMES <= MAX_FRAMES);
+
+static DISK: Once<Disk> = Once::new();
+
+/// A disk, of sectors of 512 bytes.
+#[derive(Debug)]
+pub struct Disk {
+    device: &'static BlockDevice,
+    free: SpinLock<[Option<Buffer>; BUFFERS]>,
+    returned: Event,
+}
+
+/// Why something was not done with a disk. Of data that were to be transferred any part may have been.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DiskError {
+    /// Offset or length is not a multiple of 512 bytes.
+    Unaligned,
+    /// The disk ends before the data do.
+    OutOfRange,
+    /// The disk may not be written.
+    ReadOnly,
+    /// The disk has failed at it.
+    Failed,
+    /// The device is broken, for good.
+    Broken,
+}
+
+impl fmt::Display for DiskError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Unaligned => "offset and length must be multiples of 512 bytes",
+            Self::OutOfRange => "the disk ends before the data do",
+            Self::ReadOnly => "the disk may not be written",
+            Self::Failed => "the disk has failed",
+            Self::Broken => "the disk's device is broken",
+        })
+    }
+}
+
+impl core::error::Error for DiskError {}
+
+impl From<BlockError> for DiskError {
+    fn from(error: BlockError) -> Self {
+        match error {
+            BlockError::Failed | BlockError::Unsupported => Self::Failed,
+            BlockError::DeviceBroken => Self::Broken,
+        }
+    }
+}
+
+/// The disk with the guest's data, if its machine has one.
+#[must_use]
+pub fn disk() -> Option<&'static Disk> {
+    DISK.get()
+}
+
+/// Makes the disk ready for the application.
+pub(super) fn start() {
+    let Some(device) = block::device(DiskId::Data) else { return };
+    let free = [(); BUFFERS].map(|()| Buffer::allocate());
+    if free.iter().any(Option::is_none) {
+        log::warn!("disk: there is no memory for its buffers");
+        return;
+    }
+    DISK.call_once(|| Disk { device, free: SpinLock::new(free), returned: Event::new() });
+}
+
+impl Disk {
+    /// Size in bytes, a multiple of 512.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.device.sectors() * SECTOR_BYTES
+    }
+
+    /// Whether the disk may not be written.
+    #[must_use]
+    pub fn is_read_only(&self) -> bool {
+        self.device.is_read_only()
+    }
+
+    /// Fills `data` with what is on the disk at byte `offset`. Waits for it.
+    ///
+    /// # Errors
+    /// [`DiskError`]; `data` then holds anything.
+    pub fn read(&self, offset: u64, data: &mut [u8]) -> Result<(), DiskError> {
+        self.check(offset, data.len() as u64)?;
+        self.transfer(offset, Data::Into(data))
+    }
+
+    /// Writes `data` to the disk at byte `offset`. Waits for it. That it survives an end of the host takes [`Self::flush`] too.
+    ///
+    /// # Errors
+    /// [`DiskError`].
+    pub fn write(&self, offset: u64, data: &[u8]) -> Result<(), DiskError> {
+        self.check(offset, data.len() as u64)?;
+        self.check_writable()?;
+        self.transfer(offset, Data::From(data))
+    }
+
+    /// Makes lasting what was written before. Waits for it.
+    ///
+    /// # Errors
+    /// [`DiskError`].
+    pub fn flush(&self) -> Result<(), DiskError> {
+        self.with_buffer(|| self.device.flush())
+    }
+
+    /// Gives up `bytes` bytes at `offset`: reading them then gives anything. Where the disk can't, nothing happens.
+    ///
+    /// # Errors
+    /// [`DiskError`].
+    pub fn discard(&self, offset: u64, bytes: u64) -> Result<(), DiskError> {
+        self.check(offset, bytes)?;
+        self.check_writable()?;
+        let most = self.device.max_discard_sectors();
+        let (mut first, end) = (offset / SECTOR_BYTES, (offset + bytes) / SECTOR_BYTES);
+        while first < end && most > 0 {
+            let count = u32::try_from(end - first).unwrap_or(u32::MAX).min(most);
+            self.with_buffer(|| self.device.discard(Sectors { first, count }))?;
+            first += u64::from(count);
+        }
+        Ok(())
+    }
+
+    fn check(&self, offset: u64, bytes: u64) -> Result<(), DiskError> {
+        if !offset.is_multiple_of(SECTOR_BYTES) || !bytes.is_multiple_of(SECTOR_BYTES) {
+            return Err(DiskError::Unaligned);
+        }
+        let end = offset.checked_add(bytes).ok_or(DiskError::OutOfRange)?;
+        if end > self.size() { Err(DiskError::OutOfRange) } else { Ok(()) }
+    }
+
+    fn check_writable(&self) -> Result<(), DiskError> {
+        if self.is_read_only() { Err(DiskError::ReadOnly) } else { Ok(()) }
+    }
+
+    /// Transfers piece after piece, each through a buffer, with as many under way as there are buffers to be had.
+    fn transfer(&self, offset: u64, mut data: Data<'_>) -> Result<(), DiskError> {
+        let length = data.len();
+        let mut pieces = [const { None }; BUFFERS];
+        let (mut started, mut finished) = (0, 0);
+        let mut at = 0;
+        let mut result = Ok(());
+        loop {
+            while at < length && result.is_ok() {
+                // Nobody waits for a buffer with others in hand: two who did could wait for each other.
+                let is_idle = started == finished;
+                let buffer = if is_idle { Some(self.take_buffer()) } else { self.try_take_buffer() };
+                let Some(buffer) = buffer else { break };
+                let range = at..length.min(at + BUFFER_BYTES);
+                at = range.end;
+                pieces[started % BUFFERS] = Some(self.start_piece(offset, &data, buffer, range));
+                started += 1;
+            }
+            let Some(Piece { buffer, ticket, range }) = pieces[finished % BUFFERS].take() else { return result };
+            finished += 1;
+            let outcome = self.device.finish(ticket).map_err(DiskError::from);
+            if outcome.is_ok() {
+                data.copy_from(&buffer, range);
+            }
+            self.give_back(buffer);
+            result = result.and(outcome);
+        }
+    }
+
+    fn start_piece(&self, offset: u64, data: &Data<'_>, buffer: Buffer, range: Range<usize>) -> Piece {
+        let direction = data.direction();
+        data.copy_to(&buffer, range.clone());
+        let count = u32::try_from(range.len() as u64 / SECTOR_BYTES).expect("a buffer has few sectors");
+        let sectors = Sectors { first: (offset + range.start as u64) / SECTOR_BYTES, count };
+        let frames = &buffer.frames[..range.len().div_ceil(FRAME_SIZE)];
+        let ticket = self.device.submit(direction, sectors, frames).expect(NEVER_FULL);
+        Piece { buffer, ticket, range }
+    }
+
+    /// Carries out a request that has no data, with a buffer in hand as everybody has who has a request under way.
+    fn with_buffer(&self, submit: impl FnOnce() -> Option<Ticket>) -> Result<(), DiskError> {
+        let buffer = self.take_buffer();
+        let result = self.device.finish(submit().expect(NEVER_FULL));
+        self.give_back(buffer);
+        Ok(result?)
+    }
+
+    fn take_buffer(&self) -> Buffer {
+        loop {
+            if let Some(buffer) = self.try_take_buffer() {
+                return buffer;
+            }
+            self.returned.wait(None);
+        }
+    }
+
+    fn try_take_buffer(&self) -> Option<Buffer> {
+        self.free.lock().iter_mut().find_map(Option::take)
+    }
+
+    fn give_back(&self, buffer: Buffer) {
+        if let Some(place) = self.free.lock().iter_mut().find(|place| place.is_none()) {
+            *place = Some(buffer);
+        }
+        self.returned.signal();
+    }
+}
+
+const NEVER_FULL: &str = "the queue has more places than there are buffers";
+
+/// A part of a transfer that is under way.
+struct Piece {
+    buffer: Buffer,
+    ticket: Ticket,
+    /// Which bytes of the data.
+    range: Range<usize>,
+}
+
+/// An application's data and where they go.
+enum Data<'a> {
+    /// Read from the disk.
+    Into(&'a mut [u8]),
+    /// Written to it.
+    From(&'a [u8]),
+}
+
+impl Data<'_> {
+    fn len(&self) -> usize {
+        match self {
+            Self::Into(data) => data.len(),
+            Self::From(data) => data.len(),
+        }
+    }
+
+    fn direction(&self) -> Direction {
+        match self {
+            Self::Into(_) => Direction::Read,
+            Self::From(_) => Direction::Write,
+        }
+    }
+
+    /// Fills the buffer with data that are to be written.
+    fn copy_to(&self, buffer: &Buffer, range: Range<usize>) {
+        if let Self::From(data) = self {
+            for (piece, frame) in data[range].chunks(FRAME_SIZE).zip(&buffer.frames) {
+                // SAFETY: the frame is the buffer's, which is ours and not under way, and no shorter than the piece.
+                unsafe { pointer(*frame).copy_from_nonoverlapping(piece.as_ptr(), piece.len()) };
+            }
+        }
+    }
+
+    /// Takes data from the buffer that were read.
+    fn copy_from(&mut self, buffer: &Buffer, range: Range<usize>) {
+        if let Self::Into(data) = self {
+            for (piece, frame) in data[range].chunks_mut(FRAME_SIZE).zip(&buffer.frames) {
+                // SAFETY: as in `copy_to`.
+                unsafe { pointer(*frame).copy_to_nonoverlapping(piece.as_mut_ptr(), piece.len()) };
+            }
+        }
+    }
+}
+
+/// Frames that data pass through. Owned; never given back to the frame allocator.
+struct Buffer {
+    frames: [FrameNumber; BUFFER_FRAMES],
+}
+
+impl Buffer {
+    fn allocate() -> Option<Self> {
+        let mut frames = [FrameNumber(0); BUFFER_FRAMES];
+        for frame in &mut frames {
+            *frame = FRAMES.allocate(BlockSize::Frame, Purpose::Kernel)?.into_number();
+        }
+        Some(Self { frames })
+    }
+}
+
+/// The memory of a frame, [`FRAME_BYTES`] long.
+fn pointer(frame: FrameNumber) -> *mut u8 {
+    const { assert!(FRAME_SIZE as u64 == FRAME_BYTES) };
+    core::ptr::with_exposed_provenance_mut(to_usize(frame.address()))
+}

@@ -1,0 +1,18 @@
+//! Disks: virtio block devices (virtio 1.2, 5.2), one for the guest's data and one to swap to.
+//!
+//! A request is *submitted*, which takes no longer than a notification, and leaves a [`Ticket`]; the device works on it while the
+//! submitter does what it likes; the ticket is *redeemed* for the result. [`requests`] keeps the queue, [`mod@device`] is what the kernel
+//! uses, the interrupt included.
+//!
+//! Lock order: a device's lock may be taken with all others held but the scheduler's, the log's and the kernel heap's.
+
+#[cfg(target_os = "none")]
+mod device;
+mod requests;
+#[cfg(target_os = "none")]
+mod swap;
+
+#[cfg(target_os = "none")]
+pub(crate) use device::{BlockDevice, DiskId, Ticket, device, interrupt, start};
+#[cfg(target_os = "none")]
+pub(crate) use requests::{BlockError, Direction, MAX_FRAMES, MAX_REQUESTS, SECTOR_BYTES, Sectors};

@@ -1,0 +1,52 @@
+//! The disk as swap sees it: slots of 4 KiB, and tickets that are numbers.
+
+use aerostat_abi::units::{FRAME_BYTES, FrameNumber};
+
+use super::device::{BlockDevice, Ticket};
+use super::requests::{self, SECTOR_BYTES, Sectors};
+use crate::config::DISK_PATIENCE_NS;
+use crate::cpu;
+use crate::mm::reclaim::disk::{self, Direction, Disk, DiskError, MAX_TRANSFER};
+use crate::mm::reclaim::slot_map::SlotNumber;
+use crate::time::Instant;
+
+const SECTORS_PER_SLOT: u32 = (FRAME_BYTES / SECTOR_BYTES) as u32;
+
+const _: () = assert!(MAX_TRANSFER <= requests::MAX_FRAMES);
+
+impl Disk for BlockDevice {
+    fn slots(&self) -> u64 {
+        self.sectors() / u64::from(SECTORS_PER_SLOT)
+    }
+
+    fn submit(&self, direction: Direction, first: SlotNumber, frames: &[FrameNumber]) -> Option<disk::Ticket> {
+        let direction = match direction {
+            Direction::Read => requests::Direction::Read,
+            Direction::Write => requests::Direction::Write,
+        };
+        let first = u64::from(first.0) * u64::from(SECTORS_PER_SLOT);
+        let sectors = Sectors { first, count: u32::try_from(frames.len()).ok()? * SECTORS_PER_SLOT };
+        Self::submit(self, direction, sectors, frames).map(|ticket| disk::Ticket(ticket.into_number()))
+    }
+
+    fn result(&self, ticket: disk::Ticket) -> Option<Result<(), DiskError>> {
+        match self.redeem(Ticket::from_number(ticket.0)) {
+            Ok(result) => Some(result.map_err(|_| DiskError)),
+            Err(unfinished) => {
+                unfinished.into_number();
+                None
+            }
+        }
+    }
+
+    /// Several threads may wait for one write, and another may have redeemed it: so nobody sleeps for long.
+    fn wait(&self, ticket: disk::Ticket) {
+        if cpu::is_masked() {
+            cpu::relax(); // the caller can't sleep, and looks again
+            return;
+        }
+        let ticket = Ticket::from_number(ticket.0);
+        Self::wait(self, &ticket, Some(Instant::now().after(DISK_PATIENCE_NS)));
+        ticket.into_number();
+    }
+}

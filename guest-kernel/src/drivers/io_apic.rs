@@ -1,0 +1,31 @@
+//! The I/O APIC (82093AA data sheet, chapter 3): machines of other monitors have their devices' interrupts come through its pins.
+#![allow(unsafe_code, reason = "memory-mapped registers")]
+
+use aerostat_abi::units::to_usize;
+
+use super::virtio_mmio;
+use crate::layout::IO_APIC;
+
+const SELECT: u64 = 0x00;
+const WINDOW: u64 = 0x10;
+/// First of the redirection entries, which have two words each.
+const REDIRECTION: u32 = 0x10;
+
+/// Lets `pin` raise `vector` on the first CPU: fixed delivery, edge-triggered, active high.
+///
+/// Edge and not level: the nub ends the interrupt before a driver can make the device take it back, and a level would raise it again
+/// and again in between.
+pub(crate) fn route(pin: u8, vector: u8) {
+    virtio_mmio::map(IO_APIC);
+    let entry = REDIRECTION + 2 * u32::from(pin);
+    write(entry + 1, 0); // to the local APIC with the identity 0
+    write(entry, u32::from(vector));
+}
+
+fn write(register: u32, value: u32) {
+    let at = |offset| core::ptr::with_exposed_provenance_mut::<u32>(to_usize(IO_APIC + offset));
+    // SAFETY: the registers are mapped, and this one chooses what the next access is to.
+    unsafe { at(SELECT).write_volatile(register) };
+    // SAFETY: as above; a redirection entry does nothing to memory, and the vector it raises has a gate.
+    unsafe { at(WINDOW).write_volatile(value) };
+}

@@ -1,0 +1,86 @@
+//! The compressed tier, through the paths that eviction and faults take: pages of text out and in again.
+
+use core::hint::black_box;
+
+use aerostat_abi::units::FrameCount;
+use aerostat_guest::app::{self, Instant, Outcome};
+use alloc::vec;
+use alloc::vec::Vec;
+
+use crate::{PAGE_BYTES, log};
+
+#[path = "../../text.rs"]
+mod text;
+
+const TEXT_BYTES: usize = 64 << 20;
+const PAGES: usize = TEXT_BYTES / PAGE_BYTES;
+/// Frames to be freed by eviction: about half of the text's pages have to go for it.
+const FREED: FrameCount = FrameCount::from_mib(8);
+/// Pages between two that are touched alone.
+const LONE_STRIDE: usize = 67;
+
+pub(crate) fn measure() -> Outcome {
+    let mut memory = vec![0; TEXT_BYTES];
+    for (number, page) in memory.chunks_exact_mut(PAGE_BYTES).enumerate() {
+        text::fill(page, number);
+    }
+    let _ = app::reclaim(FrameCount(1)); // splits and ages pages: what comes next is eviction alone
+    out("compressed_out");
+    into("compressed_in", &memory);
+    out("compressed_out_again");
+    lone(&memory);
+    if is_intact(&memory) {
+        Outcome::Success
+    } else {
+        log::error!("bench memory: a page of text has changed");
+        Outcome::Failure
+    }
+}
+
+/// Evicts pages; the figure is per page that went.
+fn out(name: &str) {
+    let before = app::memory().evictions;
+    let start = Instant::now();
+    let freed = app::reclaim(FREED);
+    let nanoseconds = Instant::now().since(start);
+    log::debug!("{freed} freed of {FREED}");
+    log(name, nanoseconds, count(app::memory().evictions - before));
+}
+
+/// Touches every page in order; the figure is per page that came back.
+fn into(name: &str, memory: &[u8]) {
+    let before = app::memory().restores;
+    let start = Instant::now();
+    for page in 0..PAGES {
+        black_box(memory[page * PAGE_BYTES]);
+    }
+    log(name, Instant::now().since(start), count(app::memory().restores - before));
+}
+
+/// Touches pages far apart; the figure is the median of those that had to come back.
+fn lone(memory: &[u8]) {
+    let mut times = Vec::with_capacity(PAGES / LONE_STRIDE + 1);
+    for page in (0..PAGES).step_by(LONE_STRIDE) {
+        let before = app::memory().restores;
+        let start = Instant::now();
+        black_box(memory[page * PAGE_BYTES]);
+        let time = Instant::now().since(start);
+        if app::memory().restores > before {
+            times.push(time);
+        }
+    }
+    times.sort_unstable();
+    log("restore_lone", times.get(times.len() / 2).copied().unwrap_or(0), times.len().min(1));
+}
+
+fn is_intact(memory: &[u8]) -> bool {
+    let mut expected = vec![0; PAGE_BYTES];
+    memory.chunks_exact(PAGE_BYTES).enumerate().all(|(number, page)| {
+        text::fill(&mut expected, number);
+        page == expected
+    })
+}
+
+fn count(pages: u64) -> usize {
+    usize::try_from(pages).unwrap_or(usize::MAX)
+}

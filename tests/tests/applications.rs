@@ -1,0 +1,58 @@
+//! Applications that work on more than they are left: what they make of it is compared with what the host makes.
+
+use aerostat_abi::exit::GuestExit;
+use aerostat_tests::environment::app_image;
+use aerostat_tests::fleet::{FleetPlan, Member};
+use aerostat_tests::{DEADLINE, Machine, Plan};
+
+#[test]
+fn sorted_records_are_those_that_the_host_sorts() {
+    const RECORDS: u64 = (24 << 20) / 16;
+    let mut guest = Plan::app("sort").command_line("size=24M repeat=2").boot(Machine::Kvm);
+    guest.expect_exit(GuestExit::Success);
+    for round in [1, 2] {
+        guest.expect_logged(&format!("{RECORDS} records, 0 wrong, checksum {:016x}", checksum(RECORDS, round)));
+    }
+}
+
+#[test]
+fn records_beyond_memory_are_sorted_by_way_of_the_swap_disk() {
+    const RECORDS: u64 = (96 << 20) / 16;
+    let sort = Member {
+        name: "sort",
+        image: app_image("sort"),
+        min_mib: 48,
+        max_mib: 48,
+        command_line: "size=96M reclaim=generations",
+    };
+    let mut fleet = FleetPlan::pool_mib(48).with(&sort).with_key("swap", "256M").up(None);
+    let run = fleet.wait_for_end(DEADLINE);
+    run.expect_exit_code(0);
+    run.expect_unharmed("sort");
+    let log = fleet.log("sort");
+    let expected = format!("{RECORDS} records, 0 wrong, checksum {:016x}", checksum(RECORDS, 1));
+    assert!(log.contains(&expected), "not logged: {expected}\n{log}\n{run}");
+}
+
+/// Without a place for what does not fit, the array is not promised, and that is said.
+#[test]
+fn records_beyond_memory_and_swap_are_refused() {
+    let mut guest = Plan::app("sort").command_line("size=1G").boot(Machine::Kvm);
+    guest.expect_exit(GuestExit::Failure);
+    guest.expect_logged("there is no memory for 1024 MiB of records");
+}
+
+/// What `sort` tells of so many records, as `docs/applications.md` defines it.
+fn checksum(records: u64, round: u64) -> u64 {
+    let mut keys: Vec<u64> = (0..records).map(|number| mixed(number ^ (round << 48))).collect();
+    keys.sort_unstable();
+    (0_u64..).zip(keys).fold(0, |sum, (place, key)| sum.wrapping_add(key.wrapping_mul(place)))
+}
+
+/// SplitMix64's step for a state (Steele, Lea, Flood, OOPSLA 2014).
+fn mixed(state: u64) -> u64 {
+    let mixed = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
+}
