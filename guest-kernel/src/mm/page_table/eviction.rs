@@ -140,7 +140,7 @@ impl PageTables {
     /// Notes that the revoked page at `address` does not compress; that holds until it is written to.
     pub(crate) fn note_incompressible(&mut self, address: u64) {
         if let Some(entry) = self.page_entry_mut(address).filter(|entry| is_revoked(entry)) {
-            entry.set_flags(entry.flags() - PageTableFlags::DIRTY | INCOMPRESSIBLE);
+            entry.set_flags((entry.flags() - PageTableFlags::DIRTY) | INCOMPRESSIBLE);
         }
     }
 

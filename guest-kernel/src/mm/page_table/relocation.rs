@@ -40,14 +40,17 @@ impl PageTables {
 
     /// Looks at the table of pages of the slot at `address`: whether it is full and its pages were in use now and at the last visit.
     /// Whether they were since then is said by the accessed bit of the table's own entry, which is cleared: the TLB must be flushed.
+    /// Entries are written only where they change, as a host may have to intercept that.
     pub(crate) fn visit_table(&mut self, address: u64) -> bool {
         let is_full = self.is_full(address);
         let Some(entry) = self.existing_slot_entry_mut(address) else { return false };
         let flags = entry.flags();
         let is_busy = is_full && flags.contains(PageTableFlags::ACCESSED);
-        let mut visited = flags - PageTableFlags::ACCESSED;
+        let mut visited = if is_busy { flags - PageTableFlags::ACCESSED } else { flags };
         visited.set(WAS_BUSY, is_busy);
-        entry.set_flags(visited);
+        if visited != flags {
+            entry.set_flags(visited);
+        }
         is_busy && flags.contains(WAS_BUSY)
     }
 
