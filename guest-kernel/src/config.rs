@@ -60,6 +60,9 @@ pub(crate) const TIER_SHARE: u64 = 4;
 pub(crate) const READ_AHEAD: usize = 8;
 pub(crate) const MAX_READ_AHEAD: usize = 64;
 
+/// Frames that are promised to a file region, so that it can always have some of its pages in memory.
+pub(crate) const FILE_WORKING_SET: FrameCount = FrameCount(128);
+
 /// How long a thread sleeps for a disk before it looks again by itself.
 pub(crate) const DISK_PATIENCE_NS: u64 = 10_000_000;
 

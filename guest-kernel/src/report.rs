@@ -78,9 +78,9 @@ pub(crate) fn out_of_memory(frame: &TrapFrame, address: u64) -> ! {
     machine_ports::exit(GuestExit::OutOfMemory)
 }
 
-/// Reports that an evicted page can't be read back, and ends the guest.
-pub(crate) fn swap_error(frame: &TrapFrame, address: u64) -> ! {
-    line!("disk error: the page at {address:#x} can't be read back from the swap disk");
+/// Reports that a page can't be read from its disk, and ends the guest.
+pub(crate) fn disk_error(frame: &TrapFrame, address: u64) -> ! {
+    line!("disk error: the page at {address:#x} can't be read from its disk");
     registers(frame);
     backtrace(frame.rip, frame.rbp);
     machine_ports::exit(GuestExit::DiskError)

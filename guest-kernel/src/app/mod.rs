@@ -23,7 +23,7 @@ mod memory;
 mod progress;
 mod threads;
 
-pub use disk::{Disk, DiskError, disk};
+pub use disk::{Disk, DiskError, MapError, disk, map_disk};
 pub(crate) use main_thread::start;
 pub use main_thread::{Outcome, arguments, parse_size, words};
 pub use memory::{MemoryInfo, memory, reclaim, validate};

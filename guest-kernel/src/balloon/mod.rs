@@ -194,7 +194,7 @@ mod machine {
             verified_bytes: progress.verified_bytes,
             app_errors: progress.errors,
             available_frames: memory.frames.available.0,
-            file_frames: 0,
+            file_frames: memory.reclaim.file_pages,
             compressed_pages: memory.reclaim.tier.pages,
             compressed_frames: memory.reclaim.tier.frames.0,
             swapped_pages: memory.reclaim.pages_on_disk,

@@ -11,11 +11,22 @@ use aerostat_abi::units::{FRAME_BYTES, FrameCount, HUGE_BYTES};
 
 use super::kernel_heap::KernelHeap;
 use super::page_table::{PageState, Slot};
+use super::reclaim::balance::PageKind;
 use crate::config::FAULT_AROUND_PAGES;
 
-/// A range of anonymous memory.
+/// What a region's pages are made of, and so what a fault in it means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RegionKind {
+    /// Memory that begins as zero, comes with the first touch and can be evicted.
+    Anonymous,
+    /// What is on a disk, for reading.
+    File,
+}
+
+/// A range of pages of one kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Region {
+    pub(crate) kind: RegionKind,
     /// First byte and the byte behind the last, whole pages.
     pub(crate) range: Range<u64>,
     /// Where the next region's distance begins: behind `range` while pages that were given up are still on their way out.
@@ -25,6 +36,13 @@ pub(crate) struct Region {
 }
 
 impl Region {
+    fn page_kind(&self) -> PageKind {
+        match self.kind {
+            RegionKind::Anonymous => PageKind::Anonymous,
+            RegionKind::File => PageKind::File,
+        }
+    }
+
     /// Frames that a region of `bytes` needs at most: its pages and a page table for every slot it touches.
     pub(crate) fn promise_for(bytes: u64) -> FrameCount {
         FrameCount::from_bytes_ceil(bytes).saturating_add(FrameCount(bytes.div_ceil(HUGE_BYTES)))
@@ -40,6 +58,8 @@ pub(crate) enum Resolution {
     MapPages(PageWindow),
     /// Bring the page at this address back: it was evicted, or is about to be.
     Restore { at: u64 },
+    /// Read the page at this address from its file.
+    ReadFile { at: u64 },
     /// The page is mapped: somebody else was faster.
     AlreadyMapped,
     /// Nobody may touch this address.
@@ -56,12 +76,12 @@ pub(crate) struct PageWindow {
 /// Decides about a fault at `address` in `region`, where the page tables hold `slot` and, for the page itself, `page`.
 pub(crate) fn resolve(region: Option<&Region>, address: u64, slot: Slot, page: PageState) -> Resolution {
     let Some(region) = region else { return Resolution::Violation };
-    match page {
-        PageState::Mapped => return Resolution::AlreadyMapped,
-        PageState::Swapped(_) | PageState::Leaving => {
-            return Resolution::Restore { at: address - address % FRAME_BYTES };
-        }
-        PageState::Empty => {}
+    let at = address - address % FRAME_BYTES;
+    match (page, region.kind) {
+        (PageState::Mapped, _) => return Resolution::AlreadyMapped,
+        (PageState::Leaving, _) | (PageState::Swapped(_), RegionKind::Anonymous) => return Resolution::Restore { at },
+        (PageState::Swapped(_) | PageState::Empty, RegionKind::File) => return Resolution::ReadFile { at },
+        (PageState::Empty, RegionKind::Anonymous) => {}
     }
     let pages = window(region, address);
     let huge = address - address % HUGE_BYTES;
@@ -115,17 +135,25 @@ impl Regions {
         }
     }
 
-    /// The first slot at or behind `address` that belongs to a region, from `address` on, and where it or the region ends.
-    pub(crate) fn next_slot(&self, address: u64) -> Option<(u64, u64)> {
+    /// The first slot at or behind `address` that belongs to a region with pages of this kind, from `address` on, and where it or the
+    /// region ends.
+    pub(crate) fn next_slot(&self, kind: PageKind, address: u64) -> Option<(u64, u64)> {
         let index = self.list.partition_point(|region| region.range.end <= address);
-        let region = self.list.get(index..)?.iter().find(|region| !region.range.is_empty())?;
+        let region =
+            self.list.get(index..)?.iter().find(|region| region.page_kind() == kind && !region.range.is_empty())?;
         let at = address.max(region.range.start);
         Some((at, (at + 1).next_multiple_of(HUGE_BYTES).min(region.range.end)))
     }
 
     /// Puts a region of `bytes` into the first gap of `within`, an unmapped slot apart from its neighbours; `None` when there is
     /// no such gap or the kernel heap is full.
-    pub(crate) fn insert(&mut self, within: Range<u64>, bytes: u64, promise: FrameCount) -> Option<u64> {
+    pub(crate) fn insert(
+        &mut self,
+        kind: RegionKind,
+        within: Range<u64>,
+        bytes: u64,
+        promise: FrameCount,
+    ) -> Option<u64> {
         let mut start = within.start;
         let mut index = self.list.partition_point(|region| region.taken_end <= start);
         while let Some(next) = self.list.get(index) {
@@ -137,7 +165,7 @@ impl Regions {
         }
         let end = start.checked_add(bytes).filter(|&end| end <= within.end)?;
         self.list.try_reserve(1).ok()?;
-        self.list.insert(index, Region { range: start..end, taken_end: end, promise });
+        self.list.insert(index, Region { kind, range: start..end, taken_end: end, promise });
         Some(start)
     }
 
@@ -159,7 +187,7 @@ impl Regions {
 
 #[cfg(test)]
 mod tests {
-    use super::{PageWindow, Region, Regions, Resolution, resolve};
+    use super::{PageWindow, Region, RegionKind, Regions, Resolution, resolve};
     use crate::mm::page_table::{PageState, Slot};
     use aerostat_abi::units::{FrameCount, HUGE_BYTES};
     use proptest::collection::vec;
@@ -168,7 +196,12 @@ mod tests {
     const BASE: u64 = 0x4100_0000_0000;
 
     fn region(bytes: u64) -> Region {
-        Region { range: BASE..BASE + bytes, taken_end: BASE + bytes, promise: FrameCount(0) }
+        Region {
+            kind: RegionKind::Anonymous,
+            range: BASE..BASE + bytes,
+            taken_end: BASE + bytes,
+            promise: FrameCount(0),
+        }
     }
 
     #[test]
@@ -198,7 +231,9 @@ mod tests {
     #[test]
     fn what_a_region_gives_up_stays_taken_until_it_is_gone() {
         let mut regions = Regions::new();
-        let insert = |regions: &mut Regions| regions.insert(BASE..BASE + (1 << 30), HUGE_BYTES, FrameCount(0)).unwrap();
+        let insert = |regions: &mut Regions| {
+            regions.insert(RegionKind::Anonymous, BASE..BASE + (1 << 30), HUGE_BYTES, FrameCount(0)).unwrap()
+        };
         let first = insert(&mut regions);
         assert_eq!(regions.shorten(first + 4096, first), None, "no region begins there");
         assert_eq!(regions.shorten(first, first), Some(first..first + HUGE_BYTES));
@@ -220,7 +255,7 @@ mod tests {
                     let start = starts.swap_remove(usize::try_from(bytes).unwrap() % starts.len());
                     prop_assert!(regions.remove(start).is_some());
                 } else {
-                    starts.extend(regions.insert(BASE..BASE + (1 << 30), bytes.next_multiple_of(4096), FrameCount(0)));
+                    starts.extend(regions.insert(RegionKind::Anonymous, BASE..BASE + (1 << 30), bytes.next_multiple_of(4096), FrameCount(0)));
                 }
                 for pair in regions.list.windows(2) {
                     prop_assert!(pair[0].range.end.next_multiple_of(HUGE_BYTES) + HUGE_BYTES <= pair[1].range.start);

@@ -12,7 +12,7 @@ use super::block::{Block, BlockSize};
 use super::frame_allocator::Purpose;
 use super::page_table::{PageState, Slot, TableLevel};
 use super::reclaim::restore::restore;
-use super::{FRAMES, OutOfMemory, SPACE, Space, ladder, reclaim, zero};
+use super::{FRAMES, OutOfMemory, SPACE, Space, file, ladder, reclaim, zero};
 
 static HUGE_FAULTS: AtomicU64 = AtomicU64::new(0);
 static SMALL_FAULTS: AtomicU64 = AtomicU64::new(0);
@@ -25,8 +25,8 @@ pub(crate) enum FaultError {
     Violation,
     /// There is no memory for the page, and none to be had: what was promised can't be put elsewhere after all.
     OutOfMemory,
-    /// The page is on the swap disk, which can't read it.
-    SwapDisk,
+    /// The page is on a disk, which can't read it.
+    Disk,
 }
 
 impl From<OutOfMemory> for FaultError {
@@ -82,6 +82,7 @@ pub(crate) fn handle(address: u64) -> Result<(), FaultError> {
     match decision {
         Resolution::Violation => Err(FaultError::Violation),
         Resolution::Restore { at } => restore(at),
+        Resolution::ReadFile { at } => file::read(at),
         Resolution::AlreadyMapped => Ok(()),
         Resolution::MapHuge { at, .. } if map_huge(at) => Ok(()),
         Resolution::MapHuge { pages, .. } => {

@@ -43,6 +43,8 @@ pub(crate) enum Purpose {
     PromisedReserve,
     /// The compressed tier: any free frame. It can be emptied to disk, so it counts as credit.
     Tier,
+    /// A page of a file, which can be dropped at any time, and so counts as credit: not the last reserve.
+    File,
     /// The balloon: what is neither promised nor the kernel's floor.
     Balloon,
 }
@@ -50,7 +52,7 @@ pub(crate) enum Purpose {
 impl Purpose {
     /// Where its frames come from.
     const fn mobility(self) -> Mobility {
-        if matches!(self, Self::Promised) { Mobility::Movable } else { Mobility::Pinned }
+        if matches!(self, Self::Promised | Self::File) { Mobility::Movable } else { Mobility::Pinned }
     }
 }
 
@@ -219,7 +221,7 @@ impl FrameAllocator {
     fn account(&mut self, frames: u64, purpose: Purpose) {
         match purpose {
             Purpose::Promised | Purpose::PromisedPinned | Purpose::PromisedReserve => self.promised -= frames,
-            Purpose::Tier => self.credit += frames,
+            Purpose::Tier | Purpose::File => self.credit += frames,
             Purpose::Kernel | Purpose::Balloon => {}
         }
     }
@@ -235,8 +237,8 @@ impl FrameAllocator {
         self.put_back(block, Contents::Unknown);
     }
 
-    /// Takes a frame of the compressed tier back.
-    pub(crate) fn free_of_tier(&mut self, block: Block) {
+    /// Takes a frame back that counted as credit: of the compressed tier, or with a page of a file.
+    pub(crate) fn free_credited(&mut self, block: Block) {
         self.credit -= block.size().frames();
         self.free(block);
     }
@@ -398,6 +400,7 @@ impl FrameAllocator {
             Purpose::Promised | Purpose::PromisedPinned => self.promised.min(free.saturating_sub(self.reserve())),
             Purpose::PromisedReserve => self.promised.min(free),
             Purpose::Tier => free,
+            Purpose::File => free.saturating_sub(EVICTION_RESERVE.0),
             Purpose::Balloon => self.available().0.min(free.saturating_sub(self.floor)),
         }
     }

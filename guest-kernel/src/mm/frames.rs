@@ -148,10 +148,10 @@ impl Frames {
         self.existing_pool(|allocator| allocator.free_unbacked(block));
     }
 
-    /// Takes a frame of the compressed tier back.
-    pub(crate) fn free_of_tier(&self, block: Block) {
+    /// Takes a frame back that counts as credit.
+    pub(crate) fn free_credited(&self, block: Block) {
         poison::fill(&block);
-        self.existing_pool(|allocator| allocator.free_of_tier(block));
+        self.existing_pool(|allocator| allocator.free_credited(block));
     }
 
     pub(crate) fn add_credit(&self, frames: FrameCount) {

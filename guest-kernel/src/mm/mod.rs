@@ -16,6 +16,7 @@ pub(crate) mod block;
 pub(crate) mod carve;
 pub(crate) mod compaction;
 pub(crate) mod fault;
+pub(crate) mod file;
 pub(crate) mod frame_allocator;
 pub(crate) mod frame_set;
 mod frames;
@@ -47,7 +48,7 @@ pub(crate) use frame_allocator::Purpose;
 pub(crate) use frames::Frames;
 pub(crate) use kernel_heap::KernelHeap;
 
-use self::address_space::{Region, Regions};
+use self::address_space::{Region, RegionKind, Regions};
 use self::page_table::{Collected, PageTables};
 use crate::sync::SpinLock;
 
@@ -98,7 +99,14 @@ impl Promise {
     /// [`OutOfMemory`] when it can't be made.
     pub(crate) fn for_region(bytes: u64) -> Result<Self, OutOfMemory> {
         let bytes = bytes.max(1).checked_next_multiple_of(FRAME_BYTES).ok_or(OutOfMemory)?;
-        let frames = Region::promise_for(bytes);
+        Self::of(Region::promise_for(bytes), bytes)
+    }
+
+    /// A promise of `frames` frames for `bytes` of a region. May wait for the host.
+    ///
+    /// # Errors
+    /// [`OutOfMemory`] when it can't be made.
+    fn of(frames: FrameCount, bytes: u64) -> Result<Self, OutOfMemory> {
         ladder::promise(frames)?;
         Ok(Self { frames, bytes })
     }
@@ -135,7 +143,11 @@ pub(crate) fn map_region(within: Range<u64>, bytes: u64) -> Result<u64, OutOfMem
 /// # Errors
 /// [`OutOfMemory`] when there are no addresses for it.
 pub(crate) fn map_promised(within: Range<u64>, promise: Promise) -> Result<u64, OutOfMemory> {
-    let start = SPACE.lock().regions.insert(within, promise.bytes, promise.frames).ok_or(OutOfMemory)?;
+    map_promised_as(RegionKind::Anonymous, within, promise)
+}
+
+fn map_promised_as(kind: RegionKind, within: Range<u64>, promise: Promise) -> Result<u64, OutOfMemory> {
+    let start = SPACE.lock().regions.insert(kind, within, promise.bytes, promise.frames).ok_or(OutOfMemory)?;
     promise.take_over();
     Ok(start)
 }

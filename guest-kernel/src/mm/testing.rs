@@ -33,6 +33,7 @@ impl TestMachine {
         assert!(huge_frames * HUGE_BYTES <= ARENA_BYTES);
         clear_arena();
         reclaim::restart();
+        super::file::restart();
         let root = FrameNumber::containing(ARENA);
         let end = FrameCount((ARENA + huge_frames * HUGE_BYTES) / FRAME_BYTES);
         let reserved = FrameNumber(0)..FrameNumber(root.0 + 1);

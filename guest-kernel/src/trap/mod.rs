@@ -96,7 +96,7 @@ extern "C" fn handle_exception(frame: &mut TrapFrame) {
         Ok(()) => {}
         Err(FaultError::Violation) => report::exception(frame, Some(address)),
         Err(FaultError::OutOfMemory) => report::out_of_memory(frame, address),
-        Err(FaultError::SwapDisk) => report::swap_error(frame, address),
+        Err(FaultError::Disk) => report::disk_error(frame, address),
     }
 }
 

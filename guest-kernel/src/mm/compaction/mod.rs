@@ -15,6 +15,7 @@ use aerostat_abi::units::FRAME_BYTES;
 
 use super::block::Block;
 use super::page_table::Slot;
+use super::reclaim::balance::PageKind;
 use super::{FRAMES, SPACE, Space, copy_page};
 use crate::cpu;
 
@@ -40,9 +41,11 @@ pub(crate) fn compact(wanted_huge: usize) -> usize {
     }
     let (before, _) = FRAMES.huge_frames();
     if FRAMES.vacate(wanted_huge) > 0 {
-        let mut at = 0;
-        while let Some(next) = move_batch(at) {
-            at = next;
+        for kind in [PageKind::Anonymous, PageKind::File] {
+            let mut at = 0;
+            while let Some(next) = move_batch(kind, at) {
+                at = next;
+            }
         }
         FRAMES.end_vacating();
     }
@@ -51,10 +54,10 @@ pub(crate) fn compact(wanted_huge: usize) -> usize {
     after.saturating_sub(before)
 }
 
-/// Moves pages from `at` on, within one slot, and says where to go on; `None` when all is done that can be.
-fn move_batch(at: u64) -> Option<u64> {
+/// Moves pages of a kind from `at` on, within one slot, and says where to go on; `None` when all is done that can be.
+fn move_batch(kind: PageKind, at: u64) -> Option<u64> {
     let mut space = SPACE.lock();
-    let (at, end) = space.regions.next_slot(at).filter(|_| FRAMES.is_vacating())?;
+    let (at, end) = space.regions.next_slot(kind, at).filter(|_| FRAMES.is_vacating())?;
     if space.tables()?.slot(at) != Slot::Table {
         return Some(end);
     }

@@ -186,6 +186,11 @@ enum Owner {
     Caller,
 }
 
+/// Whether the purpose's frames lie among those that compaction moves.
+fn is_movable(purpose: Purpose) -> bool {
+    matches!(purpose, Purpose::Promised | Purpose::File)
+}
+
 /// Every frame's owner and past.
 struct Model {
     owners: Vec<Owner>,
@@ -252,6 +257,7 @@ impl Model {
             }
             Purpose::PromisedReserve => self.promised.min(self.free()),
             Purpose::Tier => self.free(),
+            Purpose::File => self.free().saturating_sub(EVICTION_RESERVE.0),
             Purpose::Balloon => self.available().min(self.free().saturating_sub(self.floor)),
         }
     }
@@ -259,7 +265,7 @@ impl Model {
     fn account(&mut self, frames: u64, purpose: Purpose) {
         match purpose {
             Purpose::Promised | Purpose::PromisedPinned | Purpose::PromisedReserve => self.promised -= frames,
-            Purpose::Tier => self.credit += frames,
+            Purpose::Tier | Purpose::File => self.credit += frames,
             Purpose::Kernel | Purpose::Balloon => {}
         }
     }
@@ -282,7 +288,7 @@ impl Model {
     /// else the lowest of the lowest broken one, be it meant for page tables.
     fn next_frame(&self, purpose: Purpose) -> Option<usize> {
         let is_its = |&huge: &usize| {
-            let is_meant = self.is_pinned[huge] != (purpose == Purpose::Promised) && self.tables != Some(huge);
+            let is_meant = self.is_pinned[huge] != is_movable(purpose) && self.tables != Some(huge);
             self.is_broken(huge) && is_meant
         };
         let mut all = 0..to_usize(HUGE);
@@ -380,6 +386,7 @@ fn step() -> impl Strategy<Value = Step> {
             1 => Just(Purpose::PromisedPinned),
             1 => Just(Purpose::PromisedReserve),
             1 => Just(Purpose::Tier),
+            1 => Just(Purpose::File),
             2 => Just(Purpose::Balloon)
         ]
     };
@@ -419,7 +426,7 @@ fn apply(allocator: &mut FrameAllocator, model: &mut Model, step: &Step) -> Resu
                 let Some(given) = given else { break };
                 model.account(size.frames(), purpose);
                 model.hand_out(given, size)?;
-                if size == BlockSize::Frame && purpose != Purpose::Promised {
+                if size == BlockSize::Frame && !is_movable(purpose) {
                     model.is_pinned[to_usize(given.0.0 / HUGE_FRAMES)] = true;
                 }
             }

@@ -83,6 +83,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => Just(Purpose::PromisedReserve),
         1 => Just(Purpose::Kernel),
         1 => Just(Purpose::Tier),
+        1 => Just(Purpose::File),
         1 => Just(Purpose::Balloon),
     ];
     let size = prop_oneof![6 => Just(BlockSize::Frame), 1 => Just(BlockSize::Huge)];
@@ -121,6 +122,7 @@ impl Account {
             Purpose::Promised | Purpose::PromisedPinned => self.promised.min(self.free.saturating_sub(reserve)),
             Purpose::PromisedReserve => self.promised.min(self.free),
             Purpose::Tier => self.free,
+            Purpose::File => self.free.saturating_sub(EVICTION_RESERVE.0),
             Purpose::Balloon => self.available().min(self.free.saturating_sub(KERNEL_FLOOR.0)),
         }
     }
@@ -153,7 +155,7 @@ proptest! {
                         account.free -= size.frames();
                         match purpose {
                             Purpose::Kernel | Purpose::Balloon => {}
-                            Purpose::Tier => account.credit += size.frames(),
+                            Purpose::Tier | Purpose::File => account.credit += size.frames(),
                             _ => account.promised -= size.frames(),
                         }
                         held.push(block);

@@ -10,7 +10,7 @@ use x86_64::PhysAddr;
 use x86_64::structures::paging::PageTableFlags;
 use x86_64::structures::paging::page_table::PageTableEntry;
 
-use super::{DATA, MAPPED, PageTables, Slot, frame_of, set, table_at, take};
+use super::{DATA, MAPPED, PageTables, Slot, TableLevel, TableSource, descend, frame_of, index, set, table_at, take};
 use crate::mm::block::{Block, BlockSize};
 use crate::mm::reclaim::swap_entry::{STANDING_MASK, Stored, SwapEntry};
 
@@ -178,6 +178,26 @@ impl PageTables {
             flags.set(INCOMPRESSIBLE, restored.is_incompressible);
             set(entry, block.into_number(), with_standing(flags, restored.standing));
         }
+    }
+}
+
+impl PageTables {
+    /// Maps `block` at `address` for reading, in place of nothing or of what says that the page is in its file.
+    ///
+    /// # Errors
+    /// The block comes back when a table is missing.
+    pub(crate) fn map_file_page(
+        &mut self,
+        address: u64,
+        block: Block,
+        standing: Standing,
+        tables: TableSource<'_>,
+    ) -> Result<(), Block> {
+        let Some(slot) = self.slot_entry_mut(address, tables) else { return Err(block) };
+        let Some(table) = descend(slot, TableLevel::Pages, tables) else { return Err(block) };
+        let flags = DATA - PageTableFlags::WRITABLE - PageTableFlags::DIRTY;
+        set(&mut table[index(address, 0)], block.into_number(), with_standing(flags, standing));
+        Ok(())
     }
 }
 

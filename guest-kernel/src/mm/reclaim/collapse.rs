@@ -1,4 +1,4 @@
-//! Collapse: a table of 512 pages that are in use becomes a huge page again.
+//! Collapse: a table of 512 anonymous pages that are in use becomes a huge page again.
 //!
 //! Tables come from splitting huge pages and from times when no huge frame was free. A round of [`Collapser`] looks at every table:
 //! one that is full, and was in use both since the last round and before it, is copied into a huge frame, as long as free memory stays
@@ -12,6 +12,7 @@
 
 use aerostat_abi::units::{FRAME_BYTES, FrameCount, HUGE_BYTES, HUGE_FRAMES};
 
+use super::balance::PageKind;
 use super::{RECLAIMER, Reclaimer};
 use crate::cpu;
 use crate::mm::block::{Block, BlockSize};
@@ -66,7 +67,7 @@ pub(crate) fn run_round() -> Round {
 fn next_table(mut at: u64) -> Option<(u64, bool)> {
     loop {
         let mut space = SPACE.lock();
-        let (slot, end) = space.regions.next_slot(at)?;
+        let (slot, end) = space.regions.next_slot(PageKind::Anonymous, at)?;
         at = end;
         let tables = space.tables_mut()?;
         if slot.is_multiple_of(HUGE_BYTES) && end == slot + HUGE_BYTES && tables.slot(slot) == Slot::Table {

@@ -1,17 +1,16 @@
 //! The disk tier on a machine of ordinary memory, with a disk that takes its time and fails on request.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Mutex;
+use std::collections::BTreeMap;
 
-use aerostat_abi::units::{FRAME_BYTES, FRAME_SIZE, FrameCount, FrameNumber, HUGE_FRAMES, to_usize};
+use aerostat_abi::units::{FRAME_BYTES, FrameCount, HUGE_FRAMES};
 use aerostat_reclaim_policy::Name;
 use proptest::collection::vec;
 use proptest::prelude::any;
 use proptest::test_runner::Config as ProptestConfig;
 use proptest::{prop_assert_eq, proptest};
 
-use super::disk::{Direction, Disk, DiskError, MAX_TRANSFER, Ticket};
-use super::slot_map::{SlotMap, SlotNumber};
+use super::slot_map::SlotMap;
+use super::slow_disk::SlowDisk;
 use super::start::{Swap, start};
 use super::{RECLAIMER, reclaim, statistics};
 use crate::layout::APP_REGIONS;
@@ -21,95 +20,6 @@ use crate::mm::testing::TestMachine;
 use crate::mm::{FRAMES, map_region, unmap_region, validate};
 
 const EVERYTHING: FrameCount = FrameCount(1 << 20);
-/// Transfers that the disk takes at once.
-const DEPTH: usize = 6;
-
-/// A disk in memory: transfers end when somebody waits.
-struct SlowDisk {
-    slots: u64,
-    state: Mutex<State>,
-}
-
-#[derive(Default)]
-struct State {
-    contents: BTreeMap<u32, Box<[u8]>>,
-    next_ticket: usize,
-    under_way: Vec<(Ticket, Direction, SlotNumber, Vec<FrameNumber>)>,
-    ended: Vec<(Ticket, Result<(), DiskError>)>,
-    unwritable: BTreeSet<u32>,
-    unreadable: BTreeSet<u32>,
-}
-
-impl SlowDisk {
-    fn leaked(slots: u64) -> &'static Self {
-        Box::leak(Box::new(Self { slots, state: Mutex::default() }))
-    }
-
-    fn state(&self) -> std::sync::MutexGuard<'_, State> {
-        self.state.lock().unwrap()
-    }
-}
-
-impl State {
-    fn transfer(&mut self, direction: Direction, first: SlotNumber, frames: &[FrameNumber]) -> Result<(), DiskError> {
-        for (place, frame) in frames.iter().enumerate() {
-            let slot = first.plus(place).0;
-            let bad = if direction == Direction::Read { &self.unreadable } else { &self.unwritable };
-            if bad.contains(&slot) {
-                return Err(DiskError);
-            }
-            let pointer = core::ptr::with_exposed_provenance_mut::<u8>(to_usize(frame.address()));
-            // SAFETY: the frame belongs to the transfer, and the arena maps it at its own address.
-            let memory = unsafe { core::slice::from_raw_parts_mut(pointer, FRAME_SIZE) };
-            match direction {
-                Direction::Read => memory.copy_from_slice(self.contents.get(&slot).expect("a slot that was written")),
-                Direction::Write => drop(self.contents.insert(slot, memory.to_vec().into_boxed_slice())),
-            }
-        }
-        Ok(())
-    }
-}
-
-impl Disk for SlowDisk {
-    fn slots(&self) -> u64 {
-        self.slots
-    }
-
-    fn submit(&self, direction: Direction, first: SlotNumber, frames: &[FrameNumber]) -> Option<Ticket> {
-        let mut state = self.state();
-        assert!(!frames.is_empty() && frames.len() <= MAX_TRANSFER);
-        assert!(u64::from(first.0) + frames.len() as u64 <= self.slots);
-        if state.under_way.len() == DEPTH {
-            return None;
-        }
-        state.next_ticket = state.next_ticket.wrapping_add(1);
-        let ticket = Ticket(state.next_ticket);
-        state.under_way.push((ticket, direction, first, frames.to_vec()));
-        Some(ticket)
-    }
-
-    fn result(&self, ticket: Ticket) -> Option<Result<(), DiskError>> {
-        let mut state = self.state();
-        let place = state.ended.iter().position(|(ended, _)| *ended == ticket)?;
-        Some(state.ended.swap_remove(place).1)
-    }
-
-    /// The transfer that came last ends first: nobody may rely on an order.
-    fn wait(&self, _: Ticket) {
-        self.finish_one();
-    }
-}
-
-impl SlowDisk {
-    /// Ends the transfer that came last.
-    fn finish_one(&self) {
-        let mut state = self.state();
-        if let Some((ticket, direction, first, frames)) = state.under_way.pop() {
-            let result = state.transfer(direction, first, &frames);
-            state.ended.push((ticket, result));
-        }
-    }
-}
 
 fn machine(huge_frames: u64, slots: u64) -> (TestMachine, &'static SlowDisk) {
     let machine = TestMachine::start(huge_frames);
@@ -315,7 +225,7 @@ fn a_slot_that_cannot_be_read_fails_its_own_pages_only() {
         match machine.touch(page) {
             Ok(()) => assert_eq!(machine.word(page), noise(page, 9)(0)),
             Err(error) => {
-                assert_eq!(error, FaultError::SwapDisk);
+                assert_eq!(error, FaultError::Disk);
                 failed += 1;
             }
         }

@@ -4,10 +4,12 @@
 //! spare: pages that were written together are likely to be wanted together. No lock is held while the disk reads; afterwards each
 //! page is looked at again, and what is no longer wanted is dropped.
 
-use aerostat_abi::units::{FRAME_BYTES, FRAME_SIZE, FrameCount, FrameNumber};
-use aerostat_reclaim_policy::{Arrival, Policy, Refault};
+use aerostat_abi::units::{FRAME_BYTES, FRAME_SIZE, FrameCount};
+use aerostat_reclaim_policy::{Arrival, Policy, Refault, Standing};
 
-use super::disk::{Direction, Disk, DiskError, MAX_TRANSFER};
+use super::balance::PageKind;
+use super::disk::{Disk, DiskError};
+use super::incoming::{self, Frames};
 use super::slot_map::{Kept, SlotNumber, SlotVersion};
 use super::swap_entry::{Stored, SwapEntry};
 use super::{RECLAIMER, Reclaimer, page_in};
@@ -17,15 +19,23 @@ use crate::mm::fault::{self, FaultError};
 use crate::mm::frame_allocator::Purpose;
 use crate::mm::page_table::{PageState, Restored};
 use crate::mm::pressure::Stall;
-use crate::mm::{FRAMES, OutOfMemory, SPACE, Space, ladder};
-
-const _: () = assert!(MAX_READ_AHEAD <= MAX_TRANSFER);
+use crate::mm::{FRAMES, SPACE, Space, ladder};
+use crate::time::Instant;
 
 /// Brings the page at `at` back, if it is away. Others are evicted for it if need be.
 ///
 /// # Errors
 /// When there is no memory for it, or the disk can't read it.
 pub(crate) fn restore(at: u64) -> Result<(), FaultError> {
+    let (start, before) = (Instant::now(), RECLAIMER.lock().statistics.restores);
+    let result = bring_back(at);
+    let mut reclaimer = RECLAIMER.lock();
+    let pages = reclaimer.statistics.restores - before;
+    reclaimer.balance.restored(PageKind::Anonymous, pages, Instant::now().since(start));
+    result
+}
+
+fn bring_back(at: u64) -> Result<(), FaultError> {
     loop {
         let state = SPACE.lock().tables().map_or(PageState::Empty, |tables| tables.page_state(at));
         let PageState::Swapped(entry) = state else {
@@ -39,7 +49,7 @@ pub(crate) fn restore(at: u64) -> Result<(), FaultError> {
             Stored::OnDisk(_) => return read(at, Purpose::Promised).map(drop),
             // The group comes back into the tier first, then the page out of it.
             Stored::CompressedOnDisk(..) if read(at, Purpose::Tier)? => {}
-            Stored::CompressedOnDisk(..) => return Ok(()),
+            Stored::CompressedOnDisk(..) | Stored::InFile => return Ok(()),
         }
     }
 }
@@ -82,103 +92,25 @@ struct Plan {
     least: usize,
 }
 
-/// Frames that are read into, owned.
-struct Frames {
-    blocks: [Option<Block>; MAX_READ_AHEAD],
-    purpose: Purpose,
-    count: usize,
-}
-
-impl Frames {
-    /// `first`, what else is needed for the plan's least, and as many more as can be spared.
-    fn with(first: Block, plan: &Plan, purpose: Purpose) -> Result<Self, OutOfMemory> {
-        let mut frames = Self { blocks: [const { None }; MAX_READ_AHEAD], purpose, count: 0 };
-        frames.push(first);
-        while frames.count < plan.least {
-            match ladder::frame_for_fault(purpose) {
-                Ok(block) => frames.push(block),
-                Err(error) => {
-                    frames.free_from(0);
-                    return Err(error);
-                }
-            }
-        }
-        while frames.count < plan.count
-            && let Some(block) = fault::spare_frame(purpose)
-        {
-            frames.push(block);
-        }
-        Ok(frames)
-    }
-
-    fn push(&mut self, block: Block) {
-        self.blocks[self.count] = Some(block);
-        self.count += 1;
-    }
-
-    fn numbers(&self) -> [FrameNumber; MAX_READ_AHEAD] {
-        core::array::from_fn(|place| self.blocks[place].as_ref().map_or(FrameNumber(0), Block::first))
-    }
-
-    fn take(&mut self, place: usize) -> Option<Block> {
-        self.blocks[place].take()
-    }
-
-    /// Gives back what is left from `place` on.
-    fn free_from(&mut self, place: usize) {
-        for block in self.blocks[place..].iter_mut().filter_map(Option::take) {
-            free(block, self.purpose);
-        }
-        self.count = self.count.min(place);
-    }
-}
-
-fn free(block: Block, purpose: Purpose) {
-    match purpose {
-        Purpose::Tier => FRAMES.free_of_tier(block),
-        _ => FRAMES.free_promised(block),
-    }
-}
-
 /// Reads the slot of the page at `at`, and those behind it that hold the same kind of thing: pages, or groups of the tier. Says
 /// whether there was anything to read.
 fn read(at: u64, purpose: Purpose) -> Result<bool, FaultError> {
     let first = ladder::frame_for_fault(purpose)?;
     let Some(plan) = RECLAIMER.lock().plan_read(at) else {
-        free(first, purpose);
+        incoming::free(first, purpose);
         return Ok(false); // somebody else was faster
     };
     let _stall = Stall::begin();
     fault::count_major();
-    let mut frames = Frames::with(first, &plan, purpose)?;
-    let mut result = transfer(&plan, &frames);
+    let mut frames = Frames::with(first, plan.least, plan.count, purpose)?;
+    let mut result = frames.fill_from(plan.disk, plan.first);
     if result.is_err() && frames.count > plan.least {
         frames.free_from(plan.least); // a neighbour's sector may be the bad one
-        result = transfer(&plan, &frames);
+        result = frames.fill_from(plan.disk, plan.first);
     }
     let result = RECLAIMER.lock().take_in(at, &plan, &mut frames, result);
     frames.free_from(0);
-    result.map(|()| true).map_err(|DiskError| FaultError::SwapDisk)
-}
-
-/// Has the disk read into the frames.
-fn transfer(plan: &Plan, frames: &Frames) -> Result<(), DiskError> {
-    let numbers = frames.numbers();
-    let ticket = loop {
-        if let Some(ticket) = plan.disk.submit(Direction::Read, plan.first, &numbers[..frames.count]) {
-            break ticket;
-        }
-        // Somebody has to redeem what fills the queue; writes are redeemed here.
-        if !super::wait_for_disk() {
-            crate::cpu::relax();
-        }
-    };
-    loop {
-        match plan.disk.result(ticket) {
-            Some(result) => return result,
-            None => plan.disk.wait(ticket),
-        }
-    }
+    result.map(|()| true).map_err(|DiskError| FaultError::Disk)
 }
 
 impl Reclaimer {
@@ -219,7 +151,7 @@ impl Reclaimer {
             Stored::Compressed(place) => {
                 assert!(self.tier.load(place, contents), "a page in the compressed tier was overwritten");
             }
-            Stored::OnDisk(_) | Stored::CompressedOnDisk(..) => return Err(block),
+            Stored::OnDisk(_) | Stored::CompressedOnDisk(..) | Stored::InFile => return Err(block),
         }
         self.arrive(space, at, block, entry, is_touched);
         Ok(())
@@ -227,12 +159,8 @@ impl Reclaimer {
 
     /// Maps a page that has come back.
     fn arrive(&mut self, space: &mut Space, at: u64, block: Block, entry: SwapEntry, is_touched: bool) {
-        let distance = entry.distance(self.eviction_count());
-        let resident = self.resident_pages();
         self.statistics.restores += 1;
-        self.statistics.refaults += u64::from(is_touched && distance < resident / 2);
-        let refault = Arrival::Refault(Refault { distance, resident, standing: entry.standing });
-        let standing = self.policy().arrived(if is_touched { refault } else { Arrival::Prefetch });
+        let standing = self.welcome(PageKind::Anonymous, Some(entry), is_touched);
         let is_incompressible = matches!(entry.stored, Stored::OnDisk(_));
         if let Some(tables) = space.tables_mut() {
             tables.restore(at, block, Restored { standing, is_incompressible });
@@ -241,13 +169,36 @@ impl Reclaimer {
         self.forget(entry);
     }
 
+    /// What the policy thinks of a page that arrives, whether somebody wants it or it comes along; `entry` tells of its eviction, if
+    /// there was one.
+    pub(crate) fn welcome(&mut self, kind: PageKind, entry: Option<SwapEntry>, is_touched: bool) -> Standing {
+        let count = self.eviction_count();
+        let Some(hand) = self.hand(kind) else { return Standing::default() };
+        let arrival = match entry {
+            _ if !is_touched => Arrival::Prefetch,
+            None => Arrival::First,
+            Some(entry) => {
+                let (distance, resident) = (entry.distance(count), hand.resident_pages());
+                Arrival::Refault(Refault { distance, resident, standing: entry.standing })
+            }
+        };
+        let standing = hand.policy.arrived(arrival);
+        if let Arrival::Refault(Refault { distance, resident, .. }) = arrival
+            && distance < resident / 2
+        {
+            self.statistics.refaults += 1;
+            self.balance.refaulted(kind);
+        }
+        standing
+    }
+
     /// What to read for the page at `at`; `None` when it is not on disk (any more).
     fn plan_read(&mut self, at: u64) -> Option<Plan> {
         let space = SPACE.lock();
         let (first, is_page) = match swapped(&space, at)?.stored {
             Stored::OnDisk(slot) => (slot, true),
             Stored::CompressedOnDisk(slot, _) => (slot, false),
-            Stored::Filled(_) | Stored::Compressed(_) => return None,
+            Stored::Filled(_) | Stored::Compressed(_) | Stored::InFile => return None,
         };
         let swap = self.swap_disk.as_ref()?;
         let mut plan = Plan { disk: swap.disk, first, versions: [None; MAX_READ_AHEAD], count: 0, least: 0 };
@@ -342,7 +293,7 @@ impl Reclaimer {
 }
 
 /// Where the page at `at` is, if it was evicted and its region is still there.
-fn swapped(space: &Space, at: u64) -> Option<SwapEntry> {
+pub(super) fn swapped(space: &Space, at: u64) -> Option<SwapEntry> {
     let tables = space.regions.find(at).and(space.tables())?;
     match tables.page_state(at) {
         PageState::Swapped(entry) => Some(entry),

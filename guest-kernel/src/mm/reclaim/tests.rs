@@ -236,5 +236,5 @@ proptest! {
 }
 
 fn give_back(frame: Block) {
-    FRAMES.free_of_tier(frame);
+    FRAMES.free_credited(frame);
 }

@@ -1,0 +1,98 @@
+//! Frames on their way in: what a disk reads into them, they will be mapped with.
+
+use aerostat_abi::units::FrameNumber;
+
+use super::disk::{Direction, Disk, DiskError, MAX_TRANSFER};
+use super::slot_map::SlotNumber;
+use crate::config::MAX_READ_AHEAD;
+use crate::cpu;
+use crate::mm::block::Block;
+use crate::mm::frame_allocator::Purpose;
+use crate::mm::{FRAMES, OutOfMemory, fault, ladder};
+
+const _: () = assert!(MAX_READ_AHEAD <= MAX_TRANSFER);
+
+/// Frames that are read into, owned.
+pub(crate) struct Frames {
+    pub(crate) blocks: [Option<Block>; MAX_READ_AHEAD],
+    pub(crate) purpose: Purpose,
+    pub(crate) count: usize,
+}
+
+impl Frames {
+    /// `first`, what else is needed to have `least`, and as many more as can be spared, `most` in all.
+    ///
+    /// # Errors
+    /// When there are not even the least.
+    pub(crate) fn with(first: Block, least: usize, most: usize, purpose: Purpose) -> Result<Self, OutOfMemory> {
+        let mut frames = Self { blocks: [const { None }; MAX_READ_AHEAD], purpose, count: 0 };
+        frames.push(first);
+        while frames.count < least {
+            match ladder::frame_for_fault(purpose) {
+                Ok(block) => frames.push(block),
+                Err(error) => {
+                    frames.free_from(0);
+                    return Err(error);
+                }
+            }
+        }
+        while frames.count < most
+            && let Some(block) = fault::spare_frame(purpose)
+        {
+            frames.push(block);
+        }
+        Ok(frames)
+    }
+
+    fn push(&mut self, block: Block) {
+        self.blocks[self.count] = Some(block);
+        self.count += 1;
+    }
+
+    fn numbers(&self) -> [FrameNumber; MAX_READ_AHEAD] {
+        core::array::from_fn(|place| self.blocks[place].as_ref().map_or(FrameNumber(0), Block::first))
+    }
+
+    pub(crate) fn take(&mut self, place: usize) -> Option<Block> {
+        self.blocks[place].take()
+    }
+
+    /// Gives back what is left from `place` on.
+    pub(crate) fn free_from(&mut self, place: usize) {
+        for block in self.blocks[place..].iter_mut().filter_map(Option::take) {
+            free(block, self.purpose);
+        }
+        self.count = self.count.min(place);
+    }
+
+    /// Has the disk read its slots from `first` on into the frames, and waits for it.
+    ///
+    /// # Errors
+    /// [`DiskError`].
+    pub(crate) fn fill_from(&self, disk: &dyn Disk, first: SlotNumber) -> Result<(), DiskError> {
+        let numbers = self.numbers();
+        let ticket = loop {
+            if let Some(ticket) = disk.submit(Direction::Read, first, &numbers[..self.count]) {
+                break ticket;
+            }
+            // Somebody has to redeem what fills the queue; writes are redeemed here.
+            if !super::wait_for_disk() {
+                cpu::relax();
+            }
+        };
+        loop {
+            match disk.result(ticket) {
+                Some(result) => return result,
+                None => disk.wait(ticket),
+            }
+        }
+    }
+}
+
+/// Gives back a frame that nobody has come to need.
+pub(crate) fn free(block: Block, purpose: Purpose) {
+    match purpose {
+        Purpose::Tier | Purpose::File => FRAMES.free_credited(block),
+        _ => FRAMES.free_promised(block),
+    }
+}
