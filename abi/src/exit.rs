@@ -27,7 +27,7 @@ pub enum GuestExit {
     BadMachine,
     /// A page is needed that was promised memory, and there is none.
     OutOfMemory,
-    /// A page is needed that the swap disk can't read.
+    /// A page is needed that a disk can't read.
     DiskError,
 }
 

@@ -60,11 +60,23 @@ pub(crate) const TIER_SHARE: u64 = 4;
 pub(crate) const READ_AHEAD: usize = 8;
 pub(crate) const MAX_READ_AHEAD: usize = 64;
 
+/// Frames that are promised to a file region, so that it can always have some of its pages in memory.
+pub(crate) const FILE_WORKING_SET: FrameCount = FrameCount(128);
+
 /// How long a thread sleeps for a disk before it looks again by itself.
 pub(crate) const DISK_PATIENCE_NS: u64 = 10_000_000;
 
 /// How long the background reclaimer rests when it found nothing to evict.
 pub(crate) const VAIN_RECLAIM_PAUSE_NS: u64 = 100_000_000;
+
+/// The application is told of memory pressure at most this often.
+pub(crate) const PRESSURE_SPACING_NS: u64 = 100_000_000;
+
+/// How long eviction waits for what the application does about it.
+pub(crate) const PRESSURE_GRACE_NS: u64 = 20_000_000;
+
+/// Thousandths of the time in which threads wait for memory, from which on pressure is high.
+pub(crate) const PRESSURE_STALL_PER_MILLE: u64 = 100;
 
 /// Frames that are evicted at once when one is missing.
 pub(crate) const RECLAIM_STEP: FrameCount = FrameCount(64);

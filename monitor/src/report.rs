@@ -7,7 +7,7 @@ use aerostat_abi::units::{FRAMES_PER_MIB, FrameCount};
 use serde::Serialize;
 
 use crate::scheduler::Reading;
-use crate::supervisor::{GuestOutcome, Outcome};
+use crate::supervisor::{GuestOutcome, Outcome, SwapTotals};
 
 /// Time between samples at first. Samples stand on a grid, the first look of each cell: so all guests are seen at the same looks, and
 /// what they held at one moment can be added up.
@@ -87,6 +87,7 @@ struct GuestReport<'a> {
     samples: &'a Samples,
     app: AppReport,
     allocation_failures: u64,
+    swap: SwapReport,
     exit: String,
 }
 
@@ -94,6 +95,19 @@ struct GuestReport<'a> {
 struct AppReport {
     verified_bytes: u64,
     errors: u64,
+}
+
+#[derive(Serialize)]
+struct SwapReport {
+    compressed_mib: u64,
+    compressed_into_mib: u64,
+    on_disk_mib: u64,
+    swapped_in_mib: u64,
+    swapped_out_mib: u64,
+    refaults: u64,
+    major_faults: u64,
+    stalled_ms: u64,
+    pressure_percent: f64,
 }
 
 /// Writes the report of a run.
@@ -124,22 +138,39 @@ impl<'a> GuestReport<'a> {
             samples: &guest.samples,
             app: AppReport { verified_bytes: guest.verified_bytes, errors: guest.app_errors },
             allocation_failures: guest.allocation_failures,
+            swap: SwapReport::new(&guest.swap),
             exit: guest.ending.reason.to_string(),
         }
     }
 }
 
-/// Mebibytes rounded up: what is compared with a limit must not look smaller than it is.
+impl SwapReport {
+    fn new(totals: &SwapTotals) -> Self {
+        Self {
+            compressed_mib: mib_ceil(totals.peak_compressed),
+            compressed_into_mib: mib_ceil(totals.compressed_into),
+            on_disk_mib: mib_ceil(totals.peak_on_disk),
+            swapped_in_mib: mib_ceil(totals.swapped_in),
+            swapped_out_mib: mib_ceil(totals.swapped_out),
+            refaults: totals.refaults,
+            major_faults: totals.major_faults,
+            stalled_ms: u64::try_from(totals.stalled.as_millis()).unwrap_or(u64::MAX),
+            pressure_percent: f64::from(totals.peak_pressure_per_mille) / 10.0,
+        }
+    }
+}
+
+/// Mebibytes rounded up: what is compared with a limit must not look smaller than it is, and a little not like nothing.
 fn mib_ceil(count: FrameCount) -> u64 {
     count.0.div_ceil(FRAMES_PER_MIB)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{LIMIT, Sample, Samples, write};
+    use super::{LIMIT, Sample, Samples, SwapReport, write};
     use crate::host::{EndReason, Ending};
     use crate::scheduler::{Contract, Reading};
-    use crate::supervisor::{GuestOutcome, Outcome};
+    use crate::supervisor::{GuestOutcome, Outcome, SwapTotals};
     use aerostat_abi::units::FrameCount;
     use std::time::Duration;
 
@@ -150,6 +181,33 @@ mod tests {
             target: FrameCount::from_mib(64),
         };
         Sample::new(Duration::from_millis(ms), FrameCount::from_mib(64), &reading)
+    }
+
+    fn swapped() -> SwapTotals {
+        SwapTotals {
+            peak_compressed: FrameCount::from_mib(120),
+            compressed_into: FrameCount(40 * 256 + 1),
+            peak_on_disk: FrameCount(1),
+            swapped_in: FrameCount::ZERO,
+            swapped_out: FrameCount::from_mib(300),
+            refaults: 7,
+            major_faults: 8,
+            stalled: Duration::from_micros(1_500_999),
+            peak_pressure_per_mille: 42,
+        }
+    }
+
+    #[test]
+    fn absurd_totals_have_a_report() {
+        let most = SwapTotals {
+            peak_compressed: FrameCount(u64::MAX),
+            swapped_in: FrameCount(u64::MAX),
+            stalled: Duration::MAX,
+            refaults: u64::MAX,
+            ..swapped()
+        };
+        let json = serde_json::to_value(SwapReport::new(&most)).unwrap();
+        assert_eq!((&json["swapped_in_mib"], &json["stalled_ms"]), (&(1_u64 << 56).into(), &u64::MAX.into()));
     }
 
     #[test]
@@ -164,6 +222,7 @@ mod tests {
             verified_bytes: 77,
             app_errors: 0,
             allocation_failures: 3,
+            swap: swapped(),
             ending: Ending { reason: EndReason::Stopped, details: Vec::new() },
         };
         let outcome = Outcome {
@@ -184,7 +243,12 @@ mod tests {
                 "guests": [{
                     "name": "alpha", "min_mib": 64, "max_mib": 512, "spawn_to_main_ms": 4.25,
                     "samples": [sample_at(20), sample_at(100)],
-                    "app": {"verified_bytes": 77, "errors": 0}, "allocation_failures": 3, "exit": "stopped",
+                    "app": {"verified_bytes": 77, "errors": 0}, "allocation_failures": 3,
+                    "swap": {
+                        "compressed_mib": 120, "compressed_into_mib": 41, "on_disk_mib": 1, "swapped_in_mib": 0, "swapped_out_mib": 300,
+                        "refaults": 7, "major_faults": 8, "stalled_ms": 1500, "pressure_percent": 4.2,
+                    },
+                    "exit": "stopped",
                 }],
             })
         );

@@ -9,12 +9,14 @@ use core::fmt;
 use core::ops::Range;
 
 use aerostat_abi::units::{FRAME_BYTES, FRAME_SIZE, FrameNumber, to_usize};
+use aerostat_reclaim_policy::Name;
 use spin::Once;
 
 use crate::drivers::block::{
     self, BlockDevice, BlockError, Direction, DiskId, MAX_FRAMES, MAX_REQUESTS, SECTOR_BYTES, Sectors, Ticket,
 };
-use crate::mm::{BlockSize, FRAMES, Purpose};
+use crate::mm::reclaim::background;
+use crate::mm::{BlockSize, FRAMES, OutOfMemory, Purpose, file};
 use crate::sync::SpinLock;
 use crate::thread::Event;
 
@@ -76,6 +78,48 @@ impl From<BlockError> for DiskError {
 #[must_use]
 pub fn disk() -> Option<&'static Disk> {
     DISK.get()
+}
+
+/// Why the disk can't be mapped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MapError {
+    /// The machine has no disk with data.
+    NoDisk,
+    /// The disk may be written: what is mapped must not change under those who read it.
+    Writable,
+    /// There is no memory for its page tables and a few of its pages.
+    OutOfMemory,
+}
+
+impl fmt::Display for MapError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NoDisk => "there is no disk with data",
+            Self::Writable => "a disk that may be written can't be mapped",
+            Self::OutOfMemory => "there is no memory to map the disk",
+        })
+    }
+}
+
+impl core::error::Error for MapError {}
+
+/// The whole of a read-only disk, to be read like memory: pages come in when they are touched, and go when memory is short. A page
+/// that the disk can't read ends the guest.
+///
+/// # Errors
+/// [`MapError`].
+pub fn map_disk() -> Result<&'static [u8], MapError> {
+    let device = block::device(DiskId::Data).ok_or(MapError::NoDisk)?;
+    if !device.is_read_only() {
+        return Err(MapError::Writable);
+    }
+    let bytes = device.sectors() * SECTOR_BYTES;
+    let policy = Name::from_command_line(super::arguments()).unwrap_or_default();
+    let start = file::map(device, bytes, policy).map_err(|OutOfMemory| MapError::OutOfMemory)?;
+    background::start().map_err(|_| MapError::OutOfMemory)?;
+    let pointer = core::ptr::with_exposed_provenance::<u8>(to_usize(start));
+    // SAFETY: the region covers so many bytes, stays for good, and is never written.
+    Ok(unsafe { core::slice::from_raw_parts(pointer, to_usize(bytes)) })
 }
 
 /// Makes the disk ready for the application.

@@ -14,16 +14,17 @@
 //! ```
 //!
 //! `alloc` works: small objects come from a heap, large ones get a region each; either fails by returning null when memory is out.
-//! Threads, time, memory information and the disk with the guest's data are here; logging is the `log` crate.
+//! Threads, time, what there is to say and hear about memory ([`memory`](mod@memory)) and the disk with the guest's data are here;
+//! logging is the `log` crate.
 
 mod disk;
 mod heap;
 mod main_thread;
-mod memory;
+pub mod memory;
 mod progress;
 mod threads;
 
-pub use disk::{Disk, DiskError, disk};
+pub use disk::{Disk, DiskError, MapError, disk, map_disk};
 pub(crate) use main_thread::start;
 pub use main_thread::{Outcome, arguments, parse_size, words};
 pub use memory::{MemoryInfo, memory, reclaim, validate};

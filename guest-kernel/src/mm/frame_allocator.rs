@@ -33,6 +33,8 @@ pub(crate) enum Purpose {
     PromisedReserve,
     /// The compressed tier: any free frame. It can be emptied to disk, so it counts as credit.
     Tier,
+    /// A page of a file, which can be dropped at any time, and so counts as credit: not the last reserve.
+    File,
     /// The balloon: what is neither promised nor the kernel's floor.
     Balloon,
 }
@@ -60,6 +62,8 @@ pub(crate) struct FrameAllocator {
     /// Credit that promises may have rested on when it was taken back.
     lost_credit: u64,
     floor: u64,
+    /// Frames, since boot, those of the compressed tier aside.
+    handed_out: u64,
     /// What is in memory that nobody has used yet.
     untouched: Contents,
     /// The huge frame that page tables come from; none of the machine's until one is needed.
@@ -90,6 +94,7 @@ impl FrameAllocator {
             credit: 0,
             lost_credit: 0,
             floor: floor.0,
+            handed_out: 0,
             untouched: Contents::Zero,
             tables: usize::MAX,
         };
@@ -183,9 +188,12 @@ impl FrameAllocator {
 
     /// Notes what handing out `frames` frames for a purpose does to promises and credit.
     fn account(&mut self, frames: u64, purpose: Purpose) {
+        if purpose != Purpose::Tier {
+            self.handed_out += frames;
+        }
         match purpose {
             Purpose::Promised | Purpose::PromisedReserve => self.promised -= frames,
-            Purpose::Tier => self.credit += frames,
+            Purpose::Tier | Purpose::File => self.credit += frames,
             Purpose::Kernel | Purpose::Balloon => {}
         }
     }
@@ -201,8 +209,8 @@ impl FrameAllocator {
         self.put_back(block, Contents::Unknown);
     }
 
-    /// Takes a frame of the compressed tier back.
-    pub(crate) fn free_of_tier(&mut self, block: Block) {
+    /// Takes a frame back that counted as credit: of the compressed tier, or with a page of a file.
+    pub(crate) fn free_credited(&mut self, block: Block) {
         self.credit -= block.size().frames();
         self.free(block);
     }
@@ -226,6 +234,11 @@ impl FrameAllocator {
             promised: FrameCount(self.promised),
             available: self.available(),
         }
+    }
+
+    /// Grows by one with each frame that becomes free, whoever takes it afterwards, the compressed tier aside.
+    pub(crate) fn ever_free(&self) -> u64 {
+        self.free.len() + self.handed_out
     }
 
     /// Recounts everything: the free set against its summaries, every state word against the free set, promises against free frames.
@@ -266,6 +279,7 @@ impl FrameAllocator {
             Purpose::Promised => self.promised.min(free.saturating_sub(self.reserve())),
             Purpose::PromisedReserve => self.promised.min(free),
             Purpose::Tier => free,
+            Purpose::File => free.saturating_sub(EVICTION_RESERVE.0),
             Purpose::Balloon => self.available().0.min(free.saturating_sub(self.floor)),
         }
     }

@@ -2,6 +2,7 @@
 //!
 //! * [`frame_allocator`]: who owns which frame; [`block`]: owned frames; [`frame_set`], [`bit_tree`], [`carve`]: what it is made of.
 //! * [`page_table`]: slots and pages; [`address_space`]: regions and the decision behind a fault; [`fault`]: carrying it out.
+//! * [`advice`]: what an application says about its regions; [`shortage`]: what it hears when memory runs short.
 //! * [`reclaim`]: pages that make room and come back.
 //! * [`ladder`]: where memory comes from; [`kernel_heap`]: the kernel's own.
 //!
@@ -10,10 +11,12 @@
 #![allow(unsafe_code, reason = "zeroing frames and adopting the boot page tables need raw addresses")]
 
 pub(crate) mod address_space;
+pub(crate) mod advice;
 mod bit_tree;
 pub(crate) mod block;
 pub(crate) mod carve;
 pub(crate) mod fault;
+pub(crate) mod file;
 pub(crate) mod frame_allocator;
 pub(crate) mod frame_set;
 mod kernel_heap;
@@ -23,6 +26,7 @@ pub(crate) mod page_table;
 pub(crate) mod pinned;
 pub(crate) mod pressure;
 pub(crate) mod reclaim;
+pub(crate) mod shortage;
 #[cfg(target_os = "none")]
 pub(crate) mod start;
 mod watermarks;
@@ -39,9 +43,10 @@ pub(crate) use frame_allocator::FrameStatistics;
 pub(crate) use frame_allocator::{FrameAllocator, Purpose};
 pub(crate) use kernel_heap::KernelHeap;
 
-use self::address_space::{Region, Regions};
-use self::page_table::{Collected, PageTables};
+use self::address_space::{Region, RegionKind, Regions};
+use self::page_table::{Collected, PageTables, Slot};
 use self::watermarks::Watermarks;
+use crate::cpu;
 use crate::sync::SpinLock;
 
 /// The frame allocator, once memory has been set up.
@@ -50,9 +55,12 @@ pub(crate) static FRAMES: SpinLock<Frames> = SpinLock::new(Frames { allocator: N
 /// The one address space.
 pub(crate) static SPACE: SpinLock<Space> = SpinLock::new(Space { regions: Regions::new(), tables: None });
 
+/// Slots that are released behind one TLB flush, with the locks held: 16 MiB.
+const RELEASE_SLOTS: u64 = 8;
+
 /// No memory could be had, from whomever.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct OutOfMemory;
+pub struct OutOfMemory;
 
 impl fmt::Display for OutOfMemory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -93,8 +101,8 @@ impl Frames {
         self.existing().free_promised(block);
     }
 
-    pub(crate) fn free_of_tier(&mut self, block: Block) {
-        self.existing().free_of_tier(block);
+    pub(crate) fn free_credited(&mut self, block: Block) {
+        self.existing().free_credited(block);
     }
 
     pub(crate) fn add_credit(&mut self, frames: FrameCount) {
@@ -118,6 +126,11 @@ impl Frames {
         self.allocator.as_ref().is_some_and(|allocator| allocator.statistics().free < self.watermarks.low)
     }
 
+    /// Whether so many frames can be handed out without making them few.
+    pub(crate) fn can_spare(&self, frames: FrameCount) -> bool {
+        self.statistics().free >= self.watermarks.low.saturating_add(FrameCount(frames.0 - 1))
+    }
+
     /// Frames to be made free so that there are enough again; none while there are.
     pub(crate) fn missing_to_high(&self) -> FrameCount {
         let free = self.statistics().free;
@@ -126,6 +139,11 @@ impl Frames {
 
     pub(crate) fn statistics(&self) -> FrameStatistics {
         self.allocator.as_ref().map_or_else(FrameStatistics::default, FrameAllocator::statistics)
+    }
+
+    /// Grows by one with each frame that becomes free, whoever takes it afterwards.
+    pub(crate) fn ever_free(&self) -> u64 {
+        self.allocator.as_ref().map_or(0, FrameAllocator::ever_free)
     }
 
     pub(crate) fn validate(&self) -> Result<(), &'static str> {
@@ -152,6 +170,23 @@ impl Space {
     pub(crate) fn tables_mut(&mut self) -> Option<&mut PageTables> {
         self.tables.as_mut()
     }
+
+    /// Makes the huge page at `at` a table of pages; `false` when there is none, or no frame for the table.
+    pub(crate) fn split_huge(&mut self, at: u64) -> bool {
+        let Some(tables) = self.tables.as_mut() else { return false };
+        if tables.slot(at) != Slot::Huge {
+            return false;
+        }
+        // Every slot of a region is promised a table.
+        let Some(table) = FRAMES.lock().allocate_table(Purpose::PromisedReserve) else { return false };
+        if let Err(table) = tables.split(at, table) {
+            FRAMES.lock().free_promised(table);
+            return false;
+        }
+        self.regions.draw(at, FrameCount(1));
+        cpu::flush_tlb();
+        true
+    }
 }
 
 /// Frames set aside for a region, owned: void again when dropped, unless a region has taken it over.
@@ -168,7 +203,14 @@ impl Promise {
     /// [`OutOfMemory`] when it can't be made.
     pub(crate) fn for_region(bytes: u64) -> Result<Self, OutOfMemory> {
         let bytes = bytes.max(1).checked_next_multiple_of(FRAME_BYTES).ok_or(OutOfMemory)?;
-        let frames = Region::promise_for(bytes);
+        Self::of(Region::promise_for(bytes), bytes)
+    }
+
+    /// A promise of `frames` frames for `bytes` of a region. May wait for the host.
+    ///
+    /// # Errors
+    /// [`OutOfMemory`] when it can't be made.
+    fn of(frames: FrameCount, bytes: u64) -> Result<Self, OutOfMemory> {
         ladder::promise(frames)?;
         Ok(Self { frames, bytes })
     }
@@ -205,7 +247,11 @@ pub(crate) fn map_region(within: Range<u64>, bytes: u64) -> Result<u64, OutOfMem
 /// # Errors
 /// [`OutOfMemory`] when there are no addresses for it.
 pub(crate) fn map_promised(within: Range<u64>, promise: Promise) -> Result<u64, OutOfMemory> {
-    let start = SPACE.lock().regions.insert(within, promise.bytes, promise.frames).ok_or(OutOfMemory)?;
+    map_promised_as(RegionKind::Anonymous, within, promise)
+}
+
+fn map_promised_as(kind: RegionKind, within: Range<u64>, promise: Promise) -> Result<u64, OutOfMemory> {
+    let start = SPACE.lock().regions.insert(kind, within, promise.bytes, promise.frames).ok_or(OutOfMemory)?;
     promise.take_over();
     Ok(start)
 }
@@ -213,7 +259,7 @@ pub(crate) fn map_promised(within: Range<u64>, promise: Promise) -> Result<u64, 
 /// Ends the region that begins at `start`: its memory is free again, its promise void.
 pub(crate) fn unmap_region(start: u64) {
     let Some(range) = shorten(start, start) else { return };
-    release(range);
+    release(&range, Fate::Unmapped);
     let Some(region) = SPACE.lock().regions.remove(start) else { return };
     FRAMES.lock().end_promise(region.promise);
     ladder::memory_came();
@@ -237,7 +283,7 @@ pub(crate) fn shrink_region(start: u64, end: u64) {
     debug_assert!(end > start && end.is_multiple_of(HUGE_BYTES), "a region can't end at {end:#x}");
     let Some(range) = shorten(start, end) else { return };
     let given_up = Region::promise_for(range.end - start).saturating_sub(Region::promise_for(end - start));
-    let surplus = given_up.saturating_sub(release(range));
+    let surplus = given_up.saturating_sub(release(&range, Fate::Unmapped));
     let mut space = SPACE.lock();
     if let Some(region) = space.regions.find_mut(start) {
         region.taken_end = end;
@@ -256,39 +302,68 @@ fn shorten(start: u64, end: u64) -> Option<Range<u64>> {
     Some(range)
 }
 
-/// Unmaps `range`, which no region covers any more, frees what was mapped there and forgets what was evicted; says how many frames
-/// of the region's promise that had taken.
-fn release(range: Range<u64>) -> FrameCount {
-    for (at, end) in slots(&range) {
-        if let Some(tables) = SPACE.lock().tables_mut() {
+/// What becomes of a range whose contents nobody needs any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    /// No region covers it any more.
+    Unmapped,
+    /// It stays part of its region, which is promised anew what it gives up.
+    Discarded,
+}
+
+/// Unmaps `range`, frees what was mapped there and forgets what was evicted; returns how many frames that were. No huge page may
+/// stick out of the range.
+///
+/// The locks are held from one end of a batch to the other: nothing that is on its way in or out may meet a slot that is half gone.
+fn release(range: &Range<u64>, fate: Fate) -> FrameCount {
+    let mut returned = FrameCount::ZERO;
+    for (at, end) in pieces(range, RELEASE_SLOTS * HUGE_BYTES) {
+        let batch = at..end;
+        let mut reclaimer = reclaim::RECLAIMER.lock();
+        let mut space = SPACE.lock();
+        let Space { regions, tables: Some(tables) } = &mut *space else { return returned };
+        if slots(&batch).all(|(at, _)| tables.slot(at) == Slot::Empty) {
+            continue;
+        }
+        reclaimer.cancel(&batch);
+        for (at, end) in slots(&batch) {
             tables.revoke(at, end);
         }
-    }
-    crate::cpu::flush_tlb();
-    let mut returned = 0;
-    for (at, end) in slots(&range) {
-        let mut reclaimer = reclaim::RECLAIMER.lock();
-        if let Some(tables) = SPACE.lock().tables_mut() {
+        cpu::flush_tlb();
+        for (at, end) in slots(&batch) {
+            let mut frames = FrameCount::ZERO;
             tables.collect(at, end, &mut |collected| match collected {
                 Collected::Page(block) | Collected::Table(block) => {
-                    returned += block.size().frames();
-                    FRAMES.lock().free(block);
+                    frames = frames.saturating_add(FrameCount(block.size().frames()));
+                    match fate {
+                        Fate::Unmapped => FRAMES.lock().free(block),
+                        Fate::Discarded => FRAMES.lock().free_promised(block),
+                    }
                 }
                 Collected::Evicted(entry) => reclaimer.forget(entry), // its promise is the region's
             });
+            if fate == Fate::Discarded {
+                regions.restore_promise(at, frames);
+            }
+            returned = returned.saturating_add(frames);
         }
     }
-    FrameCount(returned)
+    returned
 }
 
-/// The 2 MiB slots of `range`, each with its end. Locks are released between two of them.
-fn slots(range: &Range<u64>) -> impl Iterator<Item = (u64, u64)> {
+/// The 2 MiB slots of `range`, each with its end.
+fn slots(range: &Range<u64>) -> impl Iterator<Item = (u64, u64)> + use<> {
+    pieces(range, HUGE_BYTES)
+}
+
+/// `range` cut at the multiples of `bytes`.
+fn pieces(range: &Range<u64>, bytes: u64) -> impl Iterator<Item = (u64, u64)> + use<> {
     let end = range.end;
     let mut at = range.start;
     core::iter::from_fn(move || {
-        let slot = (at < end).then(|| (at, (at + 1).next_multiple_of(HUGE_BYTES).min(end)))?;
-        at = slot.1;
-        Some(slot)
+        let piece = (at < end).then(|| (at, (at + 1).next_multiple_of(bytes).min(end)))?;
+        at = piece.1;
+        Some(piece)
     })
 }
 

@@ -6,7 +6,7 @@
 use crate::sync::SpinLock;
 use crate::time::Instant;
 
-/// Half the span that [`Stalls::recent_per_mille`] looks back.
+/// Half the span that [`PressureStatistics::recent_per_mille`] looks back.
 const WINDOW_NS: u64 = 5_000_000_000;
 
 static STALLS: SpinLock<Stalls> = SpinLock::new(Stalls::new());

@@ -140,6 +140,11 @@ fn terminal_size() -> (usize, usize) {
     }
 }
 
+/// Thousandths as per cent, with a decimal.
+fn percent(per_mille: u16) -> String {
+    format!("{}.{} %", per_mille / 10, per_mille % 10)
+}
+
 /// `text` without control characters.
 fn printable(text: &str) -> String {
     text.chars().map(|character| if character.is_control() { '?' } else { character }).collect()
@@ -163,6 +168,7 @@ mod tests {
             balloon: mib(384),
             target: mib(256),
             resident: mib(100),
+            swap: None,
             activity: "walk\x1b[2Jing".into(),
         };
         FleetStatus {

@@ -2,8 +2,10 @@
 
 use std::io::{self, Write};
 
-use super::printable;
-use crate::supervisor::{GuestOutcome, Outcome};
+use aerostat_abi::units::FrameCount;
+
+use super::{percent, printable};
+use crate::supervisor::{GuestOutcome, Outcome, SwapTotals};
 
 /// Writes what a run came to.
 ///
@@ -25,6 +27,7 @@ pub fn write_summary(outcome: &Outcome, mut output: impl Write) -> io::Result<()
     for guest in &outcome.guests {
         write_guest(guest, name_width, &mut output)?;
     }
+    write_swap(&outcome.guests, name_width, &mut output)?;
     output.flush()
 }
 
@@ -47,6 +50,37 @@ fn write_guest(guest: &GuestOutcome, name_width: usize, output: &mut impl Write)
     Ok(())
 }
 
+/// A second table, for guests that swapped: the most there was of what comes and goes, the sum of what only grows.
+fn write_swap(guests: &[GuestOutcome], name_width: usize, output: &mut impl Write) -> io::Result<()> {
+    let mut swapped = guests.iter().filter(|guest| guest.swap != SwapTotals::default()).peekable();
+    if swapped.peek().is_none() {
+        return Ok(());
+    }
+    writeln!(output)?;
+    writeln!(
+        output,
+        "{:<name_width$}  compressed        into     on disk  swapped in  swapped out  refaults  major faults  stalled  pressure",
+        "guest"
+    )?;
+    for GuestOutcome { name, swap, .. } in swapped {
+        let size = |count: FrameCount| bytes(count.bytes());
+        writeln!(
+            output,
+            "{name:<name_width$}  {:>10}  {:>10}  {:>10}  {:>10}  {:>11}  {:>8}  {:>12}  {:>7}  {:>8}",
+            size(swap.peak_compressed),
+            size(swap.compressed_into),
+            size(swap.peak_on_disk),
+            size(swap.swapped_in),
+            size(swap.swapped_out),
+            swap.refaults,
+            swap.major_faults,
+            format!("{:.1} s", swap.stalled.as_secs_f64()),
+            percent(swap.peak_pressure_per_mille)
+        )?;
+    }
+    writeln!(output, "{:name_width$}  compressed, into, on disk, pressure: the most there was", "")
+}
+
 /// Bytes in the unit that suits them, with one decimal.
 fn bytes(count: u64) -> String {
     let in_unit = |shift: u32, unit: &str| {
@@ -67,7 +101,7 @@ mod tests {
     use crate::host::{EndReason, Ending};
     use crate::report::Samples;
     use crate::scheduler::Contract;
-    use crate::supervisor::{GuestOutcome, Outcome};
+    use crate::supervisor::{GuestOutcome, Outcome, SwapTotals};
     use aerostat_abi::units::FrameCount;
     use std::time::Duration;
 
@@ -79,9 +113,8 @@ mod tests {
         assert_eq!(bytes(u64::MAX), "17179869183.9 GiB");
     }
 
-    #[test]
-    fn a_failure_is_told_with_its_details() {
-        let guest = GuestOutcome {
+    fn guest(swap: SwapTotals) -> GuestOutcome {
+        GuestOutcome {
             name: "alpha".into(),
             contract: Contract { min: FrameCount(512), max: FrameCount(512) },
             spawn_to_main: None,
@@ -89,18 +122,31 @@ mod tests {
             verified_bytes: 0,
             app_errors: 2,
             allocation_failures: 0,
+            swap,
             ending: Ending { reason: EndReason::Fault("triple fault".into()), details: vec!["RIP \x1b[1m 0".into()] },
-        };
-        let outcome = Outcome {
+        }
+    }
+
+    fn outcome(guests: Vec<GuestOutcome>) -> Outcome {
+        Outcome {
             elapsed: Duration::from_millis(20_040),
             pool: FrameCount::from_mib(768),
             moved: FrameCount::from_mib(1200),
             peak_resident: FrameCount::from_mib(700),
             violations: 0,
-            guests: vec![guest],
-        };
+            guests,
+        }
+    }
+
+    fn summary(outcome: &Outcome) -> String {
         let mut text = Vec::new();
-        write_summary(&outcome, &mut text).unwrap();
+        write_summary(outcome, &mut text).unwrap();
+        String::from_utf8(text).unwrap()
+    }
+
+    #[test]
+    fn a_failure_is_told_with_its_details() {
+        let outcome = outcome(vec![guest(SwapTotals::default())]);
         let expected = "
 ran for                20.0 s
 moved between guests   1200.0 MiB
@@ -112,7 +158,47 @@ guest  spawn to main  data verified  errors  ending
 alpha          never            0 B       2  guest fault: triple fault
        RIP ?[1m 0
 ";
-        assert_eq!(String::from_utf8(text).unwrap(), expected);
+        assert_eq!(summary(&outcome), expected);
         assert!(!outcome.is_success());
+    }
+
+    #[test]
+    fn guests_that_swapped_have_a_table_of_their_own() {
+        let swap = SwapTotals {
+            peak_compressed: FrameCount::from_mib(120),
+            compressed_into: FrameCount::from_mib(41),
+            peak_on_disk: FrameCount::from_mib(3000),
+            swapped_in: FrameCount(25),
+            swapped_out: FrameCount::from_mib(3100),
+            refaults: 1234,
+            major_faults: 99,
+            stalled: Duration::from_millis(2345),
+            peak_pressure_per_mille: 42,
+        };
+        let text = summary(&outcome(vec![guest(swap), guest(SwapTotals::default())]));
+        let expected = "
+guest  compressed        into     on disk  swapped in  swapped out  refaults  major faults  stalled  pressure
+alpha   120.0 MiB    41.0 MiB     2.9 GiB   100.0 KiB      3.0 GiB      1234            99    2.3 s     4.2 %
+       compressed, into, on disk, pressure: the most there was
+";
+        assert!(text.ends_with(expected), "{text}");
+    }
+
+    #[test]
+    fn absurd_figures_are_printed() {
+        let (count, number) = (FrameCount(u64::MAX), u64::MAX);
+        let swap = SwapTotals {
+            peak_compressed: count,
+            compressed_into: count,
+            peak_on_disk: count,
+            swapped_in: count,
+            swapped_out: count,
+            refaults: number,
+            major_faults: number,
+            stalled: Duration::MAX,
+            peak_pressure_per_mille: u16::MAX,
+        };
+        let text = summary(&outcome(vec![guest(swap)]));
+        assert_eq!(text.matches("17179869183.9 GiB").count(), 5, "{text}");
     }
 }

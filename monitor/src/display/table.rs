@@ -2,10 +2,10 @@
 
 use std::fmt::Write;
 
-use aerostat_abi::units::FrameCount;
+use aerostat_abi::units::{FRAMES_PER_MIB, FrameCount, to_usize};
 
-use super::printable;
-use crate::supervisor::{FleetStatus, GuestState, GuestStatus, seconds};
+use super::{percent, printable};
+use crate::supervisor::{FleetStatus, GuestState, GuestStatus, SwapStatus, seconds};
 
 /// Columns of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,13 +13,105 @@ pub(super) struct Width(pub(super) usize);
 
 /// Width from which there is room for the bars.
 const WIDTH_WITH_BARS: usize = 110;
-/// Cells of a bar.
+/// Cells of a bar, and of one that shares the line with the columns of swap.
 const BAR_CELLS: u64 = 32;
+const BAR_CELLS_BESIDE_SWAP: u64 = 16;
+/// The columns of sizes: title, width, cell. The footer says that they are in MiB.
+const SIZES: [Column<GuestStatus>; 4] = [
+    Column { title: "size", width: 6, cell: |guest| guest.size.mib().to_string() },
+    Column { title: "balloon", width: 7, cell: |guest| guest.balloon.mib().to_string() },
+    Column { title: "target", width: 6, cell: |guest| guest.target.mib().to_string() },
+    Column { title: "resident", width: 8, cell: |guest| guest.resident.mib().to_string() },
+];
+/// The columns of swap, the first ones the last to go where the terminal is narrow.
+const SWAP: [Column<SwapStatus>; 5] = [
+    Column { title: "compressed", width: 10, cell: |swap| swap.compressed.mib().to_string() },
+    Column { title: "disk", width: 5, cell: |swap| swap.on_disk.mib().to_string() },
+    Column { title: "pressure", width: 8, cell: |swap| percent(swap.pressure_per_mille) },
+    Column { title: "in/s", width: 5, cell: |swap| few_mib(swap.in_per_s) },
+    Column { title: "out/s", width: 5, cell: |swap| few_mib(swap.out_per_s) },
+];
+const GAP: usize = 2;
+const STATE_WIDTH: usize = 9;
+
+/// A column of the table, aligned right.
+struct Column<T> {
+    title: &'static str,
+    width: usize,
+    cell: fn(&T) -> String,
+}
+
+/// What a table shows: as much as there is, and as the terminal has room for.
+struct Layout {
+    name_width: usize,
+    /// Zero where there are no bars.
+    bar_cells: u64,
+    swap: &'static [Column<SwapStatus>],
+}
+
+impl Layout {
+    fn new(status: &FleetStatus, width: Width) -> Self {
+        let swaps = status.guests.iter().any(|guest| guest.swap.is_some());
+        let bar_cells = match (width.0 >= WIDTH_WITH_BARS, swaps) {
+            (false, _) => 0,
+            (true, false) => BAR_CELLS,
+            (true, true) => BAR_CELLS_BESIDE_SWAP,
+        };
+        let mut layout = Self { name_width: name_width(status), bar_cells, swap: &[] };
+        if swaps {
+            let mut used = layout.name_width + GAP + STATE_WIDTH + widths(&SIZES) + layout.bar_width();
+            let fits = |column: &&Column<SwapStatus>| {
+                used += GAP + column.width;
+                used <= width.0
+            };
+            layout.swap = &SWAP[..SWAP.iter().take_while(fits).count()];
+        }
+        layout
+    }
+
+    fn heading(&self) -> String {
+        let mut line = format!("{:<width$}  {:<STATE_WIDTH$}", "guest", "state", width = self.name_width);
+        SIZES.iter().for_each(|column| push(&mut line, column.title, column.width));
+        if self.bar_cells > 0 {
+            let _ = write!(line, "  {:<width$}", "of its maximum", width = self.bar_width() - GAP);
+        }
+        self.swap.iter().for_each(|column| push(&mut line, column.title, column.width));
+        line + "  activity"
+    }
+
+    fn row(&self, guest: &GuestStatus) -> String {
+        let mut line = format!("{:<width$}  {:<STATE_WIDTH$}", guest.name, guest.state, width = self.name_width);
+        SIZES.iter().for_each(|column| push(&mut line, &(column.cell)(guest), column.width));
+        if self.bar_cells > 0 {
+            let _ = write!(line, "  [{}]", bar(guest, self.bar_cells));
+        }
+        for column in self.swap {
+            push(&mut line, &guest.swap.as_ref().map(column.cell).unwrap_or_default(), column.width);
+        }
+        let _ = write!(line, "  {}", printable(&guest.activity));
+        line
+    }
+
+    /// What the columns mean, a line each.
+    fn legend(&self) -> impl Iterator<Item = &'static str> {
+        let sizes = if self.bar_cells > 0 {
+            "sizes in MiB  bars: # resident  = guest size not resident  . balloon  | target"
+        } else {
+            "sizes in MiB"
+        };
+        let swap = "compressed, disk: pages put elsewhere  in, out: MiB/s from and to disk  pressure: time waited";
+        [sizes].into_iter().chain((!self.swap.is_empty()).then_some(swap))
+    }
+
+    /// Columns of a bar with its brackets and the gap before it.
+    fn bar_width(&self) -> usize {
+        if self.bar_cells == 0 { 0 } else { GAP + to_usize(self.bar_cells) + 2 }
+    }
+}
 
 /// The table's lines, none wider than `width`, and at most `rows` of them.
 pub(super) fn table(status: &FleetStatus, width: Width, rows: usize) -> Vec<String> {
-    let name_width = name_width(status);
-    let bars = if width.0 >= WIDTH_WITH_BARS { Bars::Shown } else { Bars::Hidden };
+    let layout = Layout::new(status, width);
     let mut lines = vec![
         format!(
             "{}  pool {} MiB, granted {} MiB, resident {} MiB, moved between guests {} MiB",
@@ -29,15 +121,16 @@ pub(super) fn table(status: &FleetStatus, width: Width, rows: usize) -> Vec<Stri
             status.resident.mib(),
             status.moved.mib()
         ),
-        heading(name_width, bars),
+        layout.heading(),
     ];
     let (shown, hidden) = fitting(status.guests.len(), rows.saturating_sub(lines.len() + 1));
-    lines.extend(status.guests.iter().take(shown).map(|guest| row(guest, name_width, bars)));
-    lines.push(match (hidden, bars) {
-        (0, Bars::Shown) => "bars: # resident  = guest size not resident  . balloon  | target".into(),
-        (0, Bars::Hidden) => "sizes in MiB".into(),
-        _ => format!("and {hidden} more guests; the terminal is too small for them"),
-    });
+    lines.extend(status.guests.iter().take(shown).map(|guest| layout.row(guest)));
+    if hidden == 0 {
+        let room = rows.saturating_sub(lines.len()).max(1);
+        lines.extend(layout.legend().take(room).map(Into::into));
+    } else {
+        lines.push(format!("and {hidden} more guests; the terminal is too small for them"));
+    }
     lines.iter().map(|line| line.chars().take(width.0).collect()).collect()
 }
 
@@ -48,7 +141,7 @@ pub(super) fn plain_lines(status: &FleetStatus) -> String {
     for guest in status.guests.iter().filter(|guest| guest.state != GuestState::Ended) {
         let _ = write!(
             lines,
-            "{}  {:<name_width$}  {:<9}  guest size {} MiB, balloon size {} MiB, target {} MiB, resident {} MiB",
+            "{}  {:<name_width$}  {:<STATE_WIDTH$}  guest size {} MiB, balloon size {} MiB, target {} MiB, resident {} MiB",
             seconds(status.elapsed),
             guest.name,
             guest.state,
@@ -57,6 +150,17 @@ pub(super) fn plain_lines(status: &FleetStatus) -> String {
             guest.target.mib(),
             guest.resident.mib()
         );
+        if let Some(swap) = &guest.swap {
+            let _ = write!(
+                lines,
+                ", compressed {} MiB, on disk {} MiB (in {} MiB/s, out {} MiB/s), pressure {}",
+                swap.compressed.mib(),
+                swap.on_disk.mib(),
+                few_mib(swap.in_per_s),
+                few_mib(swap.out_per_s),
+                percent(swap.pressure_per_mille)
+            );
+        }
         if !guest.activity.is_empty() {
             let _ = write!(lines, "; {}", printable(&guest.activity));
         }
@@ -65,55 +169,31 @@ pub(super) fn plain_lines(status: &FleetStatus) -> String {
     lines
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Bars {
-    Shown,
-    Hidden,
+fn push(line: &mut String, cell: &str, width: usize) {
+    let _ = write!(line, "  {cell:>width$}");
 }
 
-fn heading(name_width: usize, bars: Bars) -> String {
-    let mut line = format!("{:<name_width$}  {:<9}", "guest", "state");
-    if bars == Bars::Shown {
-        // The titles of the columns carry the unit; "guest size" and "balloon size" are never both "memory".
-        for title in ["guest size MiB", "balloon size MiB", "target MiB", "resident MiB"] {
-            let _ = write!(line, "  {title}");
-        }
-        let _ = write!(line, "  {:<width$}  activity", "of its maximum", width = bar_width());
-    } else {
-        line.push_str("  guest size  balloon size  target  resident  activity");
-    }
-    line
+fn widths<T>(columns: &[Column<T>]) -> usize {
+    columns.iter().map(|column| GAP + column.width).sum()
 }
 
-fn row(guest: &GuestStatus, name_width: usize, bars: Bars) -> String {
-    let mut line = format!("{:<name_width$}  {:<9}", guest.name, guest.state);
-    let widths = if bars == Bars::Shown { [14, 16, 10, 12] } else { [10, 12, 6, 8] };
-    for (count, width) in [guest.size, guest.balloon, guest.target, guest.resident].into_iter().zip(widths) {
-        let _ = write!(line, "  {:>width$}", count.mib());
-    }
-    if bars == Bars::Shown {
-        let _ = write!(line, "  [{}]", bar(guest));
-    }
-    let _ = write!(line, "  {}", printable(&guest.activity));
-    line
+/// Mebibytes, with a decimal while they are few.
+fn few_mib(count: FrameCount) -> String {
+    let tenths = u128::from(count.0) * 10 / u128::from(FRAMES_PER_MIB);
+    if tenths < 100 { format!("{}.{}", tenths / 10, tenths % 10) } else { count.mib().to_string() }
 }
 
-/// A guest against its maximum: `[#####===|........]`.
-fn bar(guest: &GuestStatus) -> String {
-    let cells = |count: FrameCount| count.0.saturating_mul(BAR_CELLS).div_ceil(guest.max.0.max(1)).min(BAR_CELLS);
-    let (resident, size, target) = (cells(guest.resident), cells(guest.size), cells(guest.target));
+/// A guest against its maximum, in `cells` cells: `#####===|........`.
+fn bar(guest: &GuestStatus, cells: u64) -> String {
+    let reached = |count: FrameCount| count.0.saturating_mul(cells).div_ceil(guest.max.0.max(1)).min(cells);
+    let (resident, size, target) = (reached(guest.resident), reached(guest.size), reached(guest.target));
     let cell = |place: u64| match place {
         _ if target > 0 && place + 1 == target => '|',
         _ if place < resident => '#',
         _ if place < size => '=',
         _ => '.',
     };
-    (0..BAR_CELLS).map(cell).collect()
-}
-
-/// Columns of a bar with its brackets.
-fn bar_width() -> usize {
-    aerostat_abi::units::to_usize(BAR_CELLS) + 2
+    (0..cells).map(cell).collect()
 }
 
 fn name_width(status: &FleetStatus) -> usize {
@@ -128,8 +208,8 @@ fn fitting(count: usize, room: usize) -> (usize, usize) {
 
 #[cfg(test)]
 mod tests {
-    use super::{Width, bar, table};
-    use crate::supervisor::{FleetStatus, GuestState, GuestStatus};
+    use super::{BAR_CELLS, Width, bar, few_mib, plain_lines, table};
+    use crate::supervisor::{FleetStatus, GuestState, GuestStatus, SwapStatus};
     use aerostat_abi::units::FrameCount;
     use std::time::Duration;
 
@@ -142,31 +222,98 @@ mod tests {
             balloon: FrameCount(512_u64.saturating_sub(size)),
             target: FrameCount(target),
             resident: FrameCount(resident),
+            swap: None,
             activity: "filling ünïcode".into(),
         }
     }
 
-    #[test]
-    fn bars_show_all_four_counts() {
-        assert_eq!(bar(&guest(256, 128, 384)), "########========.......|........");
-        assert_eq!(bar(&guest(0, 0, 0)), "................................");
-        assert_eq!(bar(&guest(u64::MAX, u64::MAX, u64::MAX)), "###############################|");
-    }
-
-    #[test]
-    fn no_line_leaves_the_terminal() {
-        let status = FleetStatus {
+    fn fleet(guests: Vec<GuestStatus>) -> FleetStatus {
+        FleetStatus {
             elapsed: Duration::from_secs(3),
             pool: FrameCount(512),
             granted: FrameCount(512),
             resident: FrameCount(512),
             moved: FrameCount(512),
-            guests: vec![guest(1, 2, 3); 30],
-        };
-        for (width, rows) in [(200, 50), (110, 24), (80, 24), (10, 5), (1, 1)] {
-            let lines = table(&status, Width(width), rows);
-            assert!(lines.iter().all(|line| line.chars().count() <= width));
-            assert!(lines.len() <= rows.max(3), "{} lines in {rows} rows", lines.len());
+            guests,
+        }
+    }
+
+    fn swapping(swap: SwapStatus) -> GuestStatus {
+        GuestStatus { name: "ebb".into(), swap: Some(swap), activity: "walking".into(), ..guest(256, 128, 384) }
+    }
+
+    const SWAP: SwapStatus = SwapStatus {
+        compressed: FrameCount::from_mib(120),
+        on_disk: FrameCount::from_mib(300),
+        in_per_s: FrameCount(794),
+        out_per_s: FrameCount::from_mib(12),
+        pressure_per_mille: 42,
+    };
+
+    const ABSURD: SwapStatus = SwapStatus {
+        compressed: FrameCount(u64::MAX),
+        on_disk: FrameCount(u64::MAX),
+        in_per_s: FrameCount(u64::MAX),
+        out_per_s: FrameCount(u64::MAX),
+        pressure_per_mille: u16::MAX,
+    };
+
+    #[test]
+    fn bars_show_all_four_counts() {
+        assert_eq!(bar(&guest(256, 128, 384), BAR_CELLS), "########========.......|........");
+        assert_eq!(bar(&guest(0, 0, 0), BAR_CELLS), "................................");
+        assert_eq!(bar(&guest(u64::MAX, u64::MAX, u64::MAX), BAR_CELLS), "###############################|");
+        assert_eq!(bar(&guest(256, 128, 384), 16), "####====...|....");
+    }
+
+    #[test]
+    fn guests_that_swap_have_columns_for_it() {
+        let flow = GuestStatus { name: "flow".into(), swap: None, ..swapping(SWAP) };
+        let status = fleet(vec![swapping(SWAP), flow]);
+        let rows = |width| table(&status, Width(width), 24)[1..4].join("\n");
+        let wide = "\
+guest  state        size  balloon  target  resident  of its maximum      compressed   disk  pressure   in/s  out/s  activity
+ebb    running         1        1       1         0  [####====...|....]         120    300     4.2 %    3.1     12  walking
+flow   running         1        1       1         0  [####====...|....]                                             walking";
+        assert_eq!(rows(130), wide);
+        let narrow = "\
+guest  state        size  balloon  target  resident  compressed   disk  pressure
+ebb    running         1        1       1         0         120    300     4.2 %
+flow   running         1        1       1         0                             ";
+        assert_eq!(rows(80), narrow);
+        assert!(!rows(79).contains("pressure"), "a column is shown whole or not at all");
+    }
+
+    #[test]
+    fn nobody_who_does_not_swap_sees_its_columns() {
+        let status = fleet(vec![guest(256, 128, 384)]);
+        assert!(table(&status, Width(200), 24).iter().all(|line| !line.contains("compressed")));
+        assert!(!plain_lines(&status).contains("compressed"));
+    }
+
+    #[test]
+    fn plain_lines_tell_of_swap() {
+        let line = plain_lines(&fleet(vec![swapping(SWAP)]));
+        let swap = "resident 0 MiB, compressed 120 MiB, on disk 300 MiB (in 3.1 MiB/s, out 12 MiB/s), pressure 4.2 %; walking\n";
+        assert!(line.ends_with(swap), "{line}");
+        assert!(plain_lines(&fleet(vec![swapping(ABSURD)])).contains("pressure 6553.5 %"));
+    }
+
+    #[test]
+    fn few_mebibytes_have_a_decimal() {
+        assert_eq!([0, 26, 2559, 2560].map(|count| few_mib(FrameCount(count))), ["0.0", "0.1", "9.9", "10"]);
+        assert_eq!(few_mib(FrameCount(u64::MAX)), "72057594037927935");
+    }
+
+    #[test]
+    fn no_line_leaves_the_terminal() {
+        for guests in [vec![guest(1, 2, 3); 30], vec![swapping(SWAP); 2], vec![swapping(ABSURD); 30]] {
+            let status = fleet(guests);
+            for (width, rows) in [(200, 50), (110, 24), (80, 24), (10, 5), (1, 1)] {
+                let lines = table(&status, Width(width), rows);
+                assert!(lines.iter().all(|line| line.chars().count() <= width));
+                assert!(lines.len() <= rows.max(3), "{} lines in {rows} rows", lines.len());
+            }
         }
     }
 }

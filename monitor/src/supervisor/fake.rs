@@ -37,6 +37,8 @@ pub(super) struct Machine {
     /// What the application uses when it can get it.
     need: Cell<FrameCount>,
     resident: Cell<FrameCount>,
+    /// Pages that the guest says it has on its swap disk.
+    swapped: Cell<FrameCount>,
     /// Frames of its balloon that the guest writes to all the same.
     beyond: Cell<FrameCount>,
     events: RefCell<VecDeque<GuestEvent>>,
@@ -62,6 +64,7 @@ impl Machine {
             manners,
             need: Cell::new(FrameCount::ZERO),
             resident: Cell::new(FrameCount::ZERO),
+            swapped: Cell::new(FrameCount::ZERO),
             beyond: Cell::new(FrameCount::ZERO),
             events: RefCell::default(),
             bell: RefCell::new(bell),
@@ -75,6 +78,10 @@ impl Machine {
 
     pub(super) fn need(&self, need: FrameCount) {
         self.need.set(need);
+    }
+
+    pub(super) fn swap(&self, pages: FrameCount) {
+        self.swapped.set(pages);
     }
 
     pub(super) fn use_beyond_size(&self, beyond: FrameCount) {
@@ -105,6 +112,8 @@ impl Machine {
             wanted_frames: self.need.get().saturating_sub(used).0,
             balloon_frames: balloon.0,
             verified_bytes: 4096,
+            swapped_pages: self.swapped.get().0,
+            evictions: self.swapped.get().0,
             activity: activity("walking"),
             ..Statistics::default()
         };

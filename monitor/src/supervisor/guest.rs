@@ -8,6 +8,7 @@ use aerostat_abi::units::FrameCount;
 
 use super::overuse::Overuse;
 use super::status::{GuestState, GuestStatus};
+use super::swap::{SwapAccount, SwapTotals};
 use crate::clock::Moment;
 use crate::fleet::GuestSpec;
 use crate::host::{EndReason, Ending, GuestEvent, GuestHandle};
@@ -32,6 +33,7 @@ pub(super) struct Guest<G> {
     spawned: Moment,
     facts: Facts,
     statistics: Statistics,
+    swap: SwapAccount,
     state: GuestState,
     overuse: Overuse,
     /// Why the supervisor has ended it, while its process may still be there.
@@ -66,6 +68,7 @@ impl<G: GuestHandle> Guest<G> {
             spawned,
             facts: Facts::default(),
             statistics: Statistics::default(),
+            swap: SwapAccount::default(),
             state: GuestState::Starting,
             overuse: Overuse::default(),
             verdict: None,
@@ -79,6 +82,7 @@ impl<G: GuestHandle> Guest<G> {
         let page = handle.registers();
         self.facts = page.facts();
         self.statistics = page.statistics();
+        self.swap.observe(&self.statistics, now);
         let main = page.boot_ns(BootStage::Main);
         if main != 0 {
             self.spawn_to_main.get_or_insert_with(|| Moment::from_ns(main).since(self.spawned));
@@ -173,6 +177,7 @@ impl<G: GuestHandle> Guest<G> {
             balloon: self.facts.balloon,
             target: self.target,
             resident: self.facts.resident,
+            swap: self.handle.as_ref().and(self.swap.status()),
             activity: self.statistics.activity_text().to_owned(),
         }
     }
@@ -183,6 +188,10 @@ impl<G: GuestHandle> Guest<G> {
 
     pub(super) fn into_samples(self) -> Samples {
         self.samples
+    }
+
+    pub(super) fn swap_totals(&self) -> SwapTotals {
+        self.swap.totals()
     }
 
     pub(super) fn statistics(&self) -> &Statistics {

@@ -15,6 +15,7 @@ mod overuse;
 mod run_loop;
 mod signals;
 mod status;
+mod swap;
 #[cfg(test)]
 mod tests;
 
@@ -27,6 +28,7 @@ pub use self::outcome::{GuestOutcome, Outcome};
 pub use self::run_loop::{Observer, RunError, RunOptions, run};
 pub use self::signals::StopSignals;
 pub use self::status::{Event, FleetStatus, GuestState, GuestStatus, Happening};
+pub use self::swap::{SwapStatus, SwapTotals};
 
 use self::guest::{Guest, News};
 use crate::clock::Moment;

@@ -6,6 +6,7 @@ use aerostat_abi::exit::GuestExit;
 use aerostat_abi::units::FrameCount;
 
 use super::guest::Guest;
+use super::swap::SwapTotals;
 use crate::host::{EndReason, Ending, GuestHandle};
 use crate::report::Samples;
 use crate::scheduler::Contract;
@@ -44,6 +45,8 @@ pub struct GuestOutcome {
     pub app_errors: u64,
     /// Allocations in it that failed for want of memory.
     pub allocation_failures: u64,
+    /// What it swapped.
+    pub swap: SwapTotals,
     /// How it ended.
     pub ending: Ending,
 }
@@ -66,6 +69,7 @@ impl GuestOutcome {
             verified_bytes: guest.statistics().verified_bytes,
             app_errors: guest.statistics().app_errors,
             allocation_failures: guest.statistics().allocation_failures,
+            swap: guest.swap_totals(),
             ending: guest.ending.clone().unwrap_or_else(still_running),
             samples: guest.into_samples(),
         }

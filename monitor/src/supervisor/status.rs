@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use aerostat_abi::units::{FrameCount, HUGE_FRAMES};
 
+use super::swap::SwapStatus;
 use crate::host::Ending;
 use crate::scheduler::Reason;
 
@@ -42,6 +43,8 @@ pub struct GuestStatus {
     pub target: FrameCount,
     /// Host memory behind it.
     pub resident: FrameCount,
+    /// What it has put elsewhere, once it has; nothing in a guest that ended.
+    pub swap: Option<SwapStatus>,
     /// What its application says it does. Foreign text: whoever shows it takes care of control characters.
     pub activity: String,
 }

@@ -123,6 +123,21 @@ fn states_tell_what_a_guest_is_about() {
 }
 
 #[test]
+fn what_a_guest_swapped_is_told_while_it_lives_and_kept_afterwards() {
+    let mut bench = Bench::new();
+    bench.machines[0].swap(FrameCount(700));
+    bench.pass(1);
+    let [alpha, beta] = &bench.status().guests[..] else { panic!("two guests") };
+    assert_eq!((alpha.swap.map(|swap| swap.on_disk), beta.swap), (Some(FrameCount(700)), None));
+    bench.machines[0].swap(FrameCount(100));
+    bench.pass(1);
+    bench.machines[0].end(EndReason::Exited(GuestExit::Success));
+    bench.pass(1);
+    assert_eq!(bench.status().guests[0].swap, None);
+    assert_eq!(bench.supervisor.into_outcome(bench.now).guests[0].swap.peak_on_disk, FrameCount(700));
+}
+
+#[test]
 fn pressure_and_endings_ask_for_attention() {
     let mut bench = Bench::new();
     assert_eq!(bench.supervisor.hear(bench.now), Attention::None);

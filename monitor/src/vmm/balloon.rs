@@ -173,9 +173,9 @@ impl<H: BalloonHost> Balloon<H> {
     }
 
     fn give(&mut self, entries: &mut [Entry], page: FrameNumber) -> FrameCount {
-        let blocks = judge(entries, |entry| self.map.give(entry, page));
+        let mut done = judge(entries, |entry| self.map.give(entry, page));
         // Before the release: what is released must not come back with a huge page.
-        let (mut done, mut failed) = self.fit_pages(blocks);
+        let mut failed = self.fit_pages(&mut done);
         let ranges = merged(done.iter().map(|(block, _)| block));
         let released = self.releaser.release(&self.memory, &ranges);
         if let Some(first) = ranges.get(released) {
@@ -192,9 +192,8 @@ impl<H: BalloonHost> Balloon<H> {
 
     fn take(&mut self, entries: &mut [Entry], _page: FrameNumber) -> FrameCount {
         let target = self.registers.target();
-        let blocks = judge(entries, |entry| self.map.take(entry, target));
-        let (done, failed) = self.fit_pages(blocks);
-        for (block, index) in failed {
+        let mut done = judge(entries, |entry| self.map.take(entry, target));
+        for (block, index) in self.fit_pages(&mut done) {
             self.map.give_back(&block);
             entries[index].status = EntryStatus::HostFailed;
         }
@@ -203,11 +202,11 @@ impl<H: BalloonHost> Balloon<H> {
         frames
     }
 
-    /// Has the host put pages of the right sizes behind blocks that were given or taken; returns those where it does, and where not.
-    fn fit_pages(&mut self, blocks: Vec<Named>) -> (Vec<Named>, Vec<Named>) {
+    /// Has the host put pages of the right sizes behind blocks that were given or taken; removes and returns those where it can't.
+    fn fit_pages(&mut self, blocks: &mut Vec<Named>) -> Vec<Named> {
         let Self { map, page_sizes, memory, allow, .. } = self;
         page_sizes.follow(map, blocks.iter().map(|(block, _)| block), |frames, size| allow(memory, frames, size));
-        blocks.into_iter().partition(|(block, _)| page_sizes.fits(map, block))
+        blocks.extract_if(.., |(block, _)| !page_sizes.fits(map, block)).collect()
     }
 
     fn report(&mut self, registers: &Registers, now_ns: u64) -> Outcome {

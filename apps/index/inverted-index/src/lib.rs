@@ -1,7 +1,7 @@
 //! An inverted index: for every term the places where it occurs, as search engines keep it while they read.
 //!
 //! * A *file* is a text with a number, from 0 in the order of reading.
-//! * A *term* is what [`tokens`] makes of a run of letters and digits.
+//! * A *term* is what [`tokens()`] makes of a run of letters and digits.
 //! * A *posting* is an occurrence of a term: a file, and the *position* in it, counted in terms from 0.
 //!
 //! An [`Index`] is built a file at a time and then [sorted](Index::sort); a [`SortedIndex`] answers queries and has a

@@ -1,4 +1,4 @@
-//! The disk as swap sees it: slots of 4 KiB, and tickets that are numbers.
+//! The disk as swap and mapped files see it: slots of 4 KiB, the last one perhaps shorter, and tickets that are numbers.
 
 use aerostat_abi::units::{FRAME_BYTES, FrameNumber};
 
@@ -8,15 +8,16 @@ use crate::config::DISK_PATIENCE_NS;
 use crate::cpu;
 use crate::mm::reclaim::disk::{self, Direction, Disk, DiskError, MAX_TRANSFER};
 use crate::mm::reclaim::slot_map::SlotNumber;
+use crate::thread;
 use crate::time::Instant;
 
-const SECTORS_PER_SLOT: u32 = (FRAME_BYTES / SECTOR_BYTES) as u32;
+const SECTORS_PER_SLOT: u64 = FRAME_BYTES / SECTOR_BYTES;
 
 const _: () = assert!(MAX_TRANSFER <= requests::MAX_FRAMES);
 
 impl Disk for BlockDevice {
     fn slots(&self) -> u64 {
-        self.sectors() / u64::from(SECTORS_PER_SLOT)
+        self.sectors() / SECTORS_PER_SLOT
     }
 
     fn submit(&self, direction: Direction, first: SlotNumber, frames: &[FrameNumber]) -> Option<disk::Ticket> {
@@ -24,8 +25,10 @@ impl Disk for BlockDevice {
             Direction::Read => requests::Direction::Read,
             Direction::Write => requests::Direction::Write,
         };
-        let first = u64::from(first.0) * u64::from(SECTORS_PER_SLOT);
-        let sectors = Sectors { first, count: u32::try_from(frames.len()).ok()? * SECTORS_PER_SLOT };
+        let first = u64::from(first.0) * SECTORS_PER_SLOT;
+        let whole = frames.len() as u64 * SECTORS_PER_SLOT;
+        let count = whole.min(self.sectors().saturating_sub(first));
+        let sectors = Sectors { first, count: u32::try_from(count).ok()? };
         Self::submit(self, direction, sectors, frames).map(|ticket| disk::Ticket(ticket.into_number()))
     }
 
@@ -48,5 +51,12 @@ impl Disk for BlockDevice {
         let ticket = Ticket::from_number(ticket.0);
         Self::wait(self, &ticket, Some(Instant::now().after(DISK_PATIENCE_NS)));
         ticket.into_number();
+    }
+
+    fn wait_for_room(&self) {
+        match self.under_way() {
+            Some(slot) => Disk::wait(self, disk::Ticket(slot)),
+            None => thread::yield_now(), // all is done, and those who wait for it have to redeem it
+        }
     }
 }

@@ -247,6 +247,7 @@ impl Model {
             Purpose::Promised => self.promised.min(self.free().saturating_sub(EVICTION_RESERVE.0)),
             Purpose::PromisedReserve => self.promised.min(self.free()),
             Purpose::Tier => self.free(),
+            Purpose::File => self.free().saturating_sub(EVICTION_RESERVE.0),
             Purpose::Balloon => self.available().min(self.free().saturating_sub(self.floor)),
         }
     }
@@ -254,7 +255,7 @@ impl Model {
     fn account(&mut self, frames: u64, purpose: Purpose) {
         match purpose {
             Purpose::Promised | Purpose::PromisedReserve => self.promised -= frames,
-            Purpose::Tier => self.credit += frames,
+            Purpose::Tier | Purpose::File => self.credit += frames,
             Purpose::Kernel | Purpose::Balloon => {}
         }
     }
@@ -367,6 +368,7 @@ fn step() -> impl Strategy<Value = Step> {
             2 => Just(Purpose::Promised),
             1 => Just(Purpose::PromisedReserve),
             1 => Just(Purpose::Tier),
+            1 => Just(Purpose::File),
             2 => Just(Purpose::Balloon)
         ]
     };

@@ -7,19 +7,26 @@ use aerostat_abi::units::FrameCount;
 use super::reclaim;
 use crate::config::VAIN_RECLAIM_PAUSE_NS;
 use crate::mm::FRAMES;
+use crate::mm::shortage::{self, Cause};
 use crate::thread::{self, Event, Priority, SpawnError};
 use crate::time::Instant;
 
 static WAKE: Event = Event::new();
+static IS_STARTED: AtomicBool = AtomicBool::new(false);
 /// The thread has been woken and not looked yet.
 static IS_WOKEN: AtomicBool = AtomicBool::new(false);
 
-/// Starts the thread.
+/// Starts the thread, unless it runs.
 ///
 /// # Errors
 /// [`SpawnError`].
 pub(crate) fn start() -> Result<(), SpawnError> {
-    thread::spawn_entry("reclaim", Priority::Kernel, run, 0).map(drop)
+    if IS_STARTED.swap(true, Ordering::Relaxed) {
+        return Ok(());
+    }
+    thread::spawn_entry("reclaim", Priority::Kernel, run, 0)
+        .map(drop)
+        .inspect_err(|_| IS_STARTED.store(false, Ordering::Relaxed))
 }
 
 /// Free frames have become few.
@@ -32,6 +39,9 @@ pub(super) fn wake() {
 extern "C" fn run(_: u64) {
     loop {
         WAKE.wait(None);
+        if FRAMES.lock().is_short() {
+            shortage::announce(Cause::FewFree);
+        }
         let missing = FRAMES.lock().missing_to_high();
         if missing > FrameCount::ZERO && reclaim(missing) == FrameCount::ZERO {
             thread::sleep_until(Instant::now().after(VAIN_RECLAIM_PAUSE_NS));

@@ -1,12 +1,13 @@
 //! Reclaim: pages that are not in use make room, and come back when they are touched.
 //!
-//! A hand goes round the pages of all regions. Each page it comes to is asked whether it was accessed since the last visit, and the
-//! policy ([`aerostat_reclaim_policy`]) decides: keep, or evict. A page that is one word over and over is kept nowhere; one that
+//! A hand goes round the pages of all anonymous regions, another round those of files ([`hand`]; [`balance`] says whose turn it is).
+//! Each page it comes to is asked whether it was accessed since the last visit, and the policy ([`aerostat_reclaim_policy`])
+//! decides: keep, or evict. A page of a file is simply dropped. Of the others, a page that is one word over and over is kept nowhere; one that
 //! compresses goes to the [`compressed`] tier; the others, and the oldest of that tier, go to disk ([`swap_disk`]), where the guest
 //! has one. A touch of an evicted page faults and brings it back ([`restore`]), with its neighbours where memory allows
 //! ([`neighbours`]).
 //!
-//! Reclaim is off until the guest has swap ([`start`]). Then promises may exceed memory by what swap can hold, and no further, so a
+//! Anonymous pages stay until the guest has swap ([`start`]). Then promises may exceed memory by what swap can hold, and no further, so a
 //! page that was promised can always be had by evicting others.
 //!
 //! Work is done in small batches, each under the locks of reclaim and of the address space: at most [`BATCH`] evictions and one
@@ -16,41 +17,43 @@
 
 #[cfg(target_os = "none")]
 pub(crate) mod background;
+pub(crate) mod balance;
 pub(crate) mod compressed;
 pub(crate) mod disk;
+mod hand;
+pub(crate) mod incoming;
 mod neighbours;
 pub(crate) mod restore;
 pub(crate) mod slot_map;
 pub(crate) mod start;
 mod swap_disk;
 pub(crate) mod swap_entry;
+mod thrash;
 
+use core::cmp::Ordering;
 use core::ops::Range;
 
-use aerostat_abi::units::{FRAME_BYTES, FRAME_SIZE, FrameCount, FrameNumber, HUGE_FRAMES, to_usize};
-use aerostat_reclaim_policy::{Pass, Policy, Seen, Selected, Verdict};
+use aerostat_abi::units::{FRAME_SIZE, FrameCount, FrameNumber, HUGE_FRAMES, to_usize};
+use aerostat_reclaim_policy::{Policy, Selected};
 
+use self::balance::{Balance, PageKind};
 use self::compressed::{CompressedTier, MOST_FRAMES, StoreError, TierStatistics};
+use self::hand::{BATCH, Hand, PATIENT_ROUNDS};
 use self::restore::ReadAhead;
 use self::slot_map::{Kept, SlotNumber};
 use self::swap_disk::{DiskStatistics, Finished, Leaver, SwapDisk};
 use self::swap_entry::{Stored, SwapEntry};
+use self::thrash::{Tally, ThrashDetector};
 use super::block::{Block, BlockSize};
 use super::frame_allocator::Purpose;
-use super::page_table::Slot;
+use super::page_table::{Collected, Slot};
 use super::{FRAMES, SPACE, Space};
 use crate::cpu;
 use crate::sync::SpinLock;
+use crate::time::Instant;
 
-/// Evictions in one batch, and so behind one TLB flush.
-const BATCH: usize = 32;
-/// Pages that one batch may visit.
-const VISITS: usize = 256;
 /// Frames of the tier beyond its bound, on their way to disk at the latest then.
 const TIER_SLACK: FrameCount = FrameCount(2 * BATCH as u64);
-/// After so many rounds of the hand without a single eviction, huge pages that are in use are split: part of them may be cold.
-const PATIENT_ROUNDS: u32 = 2;
-
 pub(crate) static RECLAIMER: SpinLock<Reclaimer> = SpinLock::new(Reclaimer::new());
 
 /// What reclaim has done and holds.
@@ -64,16 +67,27 @@ pub(crate) struct ReclaimStatistics {
     pub(crate) pages_on_disk: u64,
     /// Pages that are one word over and over and occupy nothing.
     pub(crate) filled_pages: u64,
-    /// Pages evicted since boot.
+    /// Pages of files in memory.
+    pub(crate) file_pages: u64,
+    /// Pages evicted since boot, those of files included.
     pub(crate) evictions: u64,
     /// Pages brought back since boot.
     pub(crate) restores: u64,
+    /// Of those, pages that somebody had touched; the others came along.
+    pub(crate) touched_restores: u64,
     /// Of those, pages that were evicted shortly before: memory is too small for what goes on.
     pub(crate) refaults: u64,
     /// Pages that were found not to compress.
     pub(crate) incompressible: u64,
+    /// Pages dropped since boot because nobody needed what was in them.
+    pub(crate) discards: u64,
+    /// More comes back right after its eviction than the guest can get on with.
+    pub(crate) is_thrashing: bool,
+    /// Times that this began.
+    pub(crate) thrash_episodes: u64,
 }
 
+#[cfg(test)]
 impl ReclaimStatistics {
     /// Pages that are somewhere else than in memory.
     pub(crate) fn evicted_pages(&self) -> FrameCount {
@@ -83,49 +97,63 @@ impl ReclaimStatistics {
 
 #[derive(Debug)]
 pub(crate) struct Reclaimer {
-    /// Where the hand is.
-    hand: u64,
-    /// `None` while reclaim is off.
-    policy: Option<Selected>,
+    /// The hand over anonymous memory; `None` while there is nowhere to evict to.
+    anonymous: Option<Hand>,
+    /// The hand over files; `None` while none are mapped.
+    files: Option<Hand>,
+    pub(super) balance: Balance,
     tier: CompressedTier,
     /// Frames that the tier may have before its oldest go to disk.
     tier_bound: FrameCount,
     swap_disk: Option<SwapDisk>,
     read_ahead: ReadAhead,
-    statistics: ReclaimStatistics,
-    rounds_in_vain: u32,
-    /// What the hand came to since it last began, and pages in memory as the round before has found.
-    round: Pass,
-    resident: u64,
+    pub(super) statistics: ReclaimStatistics,
+    thrash: ThrashDetector,
 }
 
 /// The figures now.
 pub(crate) fn statistics() -> ReclaimStatistics {
-    let reclaimer = RECLAIMER.lock();
+    let mut reclaimer = RECLAIMER.lock();
+    let is_thrashing = reclaimer.is_thrashing();
+    let thrash_episodes = reclaimer.thrash.episodes();
     let disk = reclaimer.swap_disk.as_ref().map_or_else(DiskStatistics::default, SwapDisk::statistics);
-    ReclaimStatistics { tier: reclaimer.tier.statistics(), disk, ..reclaimer.statistics }
+    ReclaimStatistics { tier: reclaimer.tier.statistics(), disk, is_thrashing, thrash_episodes, ..reclaimer.statistics }
 }
 
-/// Evicts pages until `wanted` frames more are free, or nothing cold is left; says how many frames became free. None do while reclaim
-/// is off. Waits for the disk if need be, unless the caller can't wait.
+/// Whether there is anywhere to evict anonymous memory to.
+pub(crate) fn is_on() -> bool {
+    RECLAIMER.lock().anonymous.is_some()
+}
+
+/// Whether the guest is busy bringing back what it has just evicted: it has less memory than it works on, and to take more from it
+/// would stop it.
+pub(crate) fn is_thrashing() -> bool {
+    RECLAIMER.lock().is_thrashing()
+}
+
+/// Evicts pages until `wanted` frames have become free, or nothing cold is left; says how many have, whoever may have taken them since.
+/// None do where there is nowhere to evict to. Waits for the disk if need be, unless the caller can't wait.
 pub(crate) fn reclaim(wanted: FrameCount) -> FrameCount {
-    if RECLAIMER.lock().policy.is_none() {
+    let hands = RECLAIMER.lock().hands();
+    if hands == 0 {
         return FrameCount::ZERO;
     }
-    let before = FRAMES.lock().statistics().free;
+    // A thread that looked only at what is free would believe that nothing is to be had when others are just faster.
+    let before = FRAMES.lock().ever_free();
+    let freed = || FrameCount(FRAMES.lock().ever_free().saturating_sub(before));
     let mut rounds = 0;
     loop {
         let batch = RECLAIMER.lock().run_batch();
-        let freed = FRAMES.lock().statistics().free.saturating_sub(before);
-        if freed >= wanted {
-            return freed;
+        let so_far = freed();
+        if so_far >= wanted {
+            return so_far;
         }
         rounds += u32::from(batch.ended_round);
         // So many rounds give every page its chance, and huge ones are split meanwhile; after that there is nothing to be had.
-        let is_vain = rounds > Selected::PASSES + PATIENT_ROUNDS || batch.is_empty;
-        let is_enough = freed.0 + batch.leaving as u64 >= wanted.0;
+        let is_vain = rounds > hands * (Selected::PASSES + PATIENT_ROUNDS);
+        let is_enough = so_far.0 + batch.leaving as u64 >= wanted.0;
         if (is_vain || is_enough || batch.is_disk_busy) && !wait_for_disk() {
-            return FRAMES.lock().statistics().free.saturating_sub(before);
+            return freed();
         }
     }
 }
@@ -138,16 +166,19 @@ fn wait_for_disk() -> bool {
         reclaimer.settle();
         let Some(swap) = &mut reclaimer.swap_disk else { return false };
         swap.submit();
-        let Some(ticket) = swap.a_write() else {
+        if !swap.is_writing() {
             reclaimer.keep_staged();
             return false;
-        };
-        (swap.disk, ticket)
+        }
+        (swap.disk, swap.a_write())
     };
     if cpu::is_masked() {
         return false;
     }
-    disk.wait(ticket);
+    match ticket {
+        Some(ticket) => disk.wait(ticket),
+        None => disk.wait_for_room(), // reads fill its queue
+    }
     RECLAIMER.lock().settle();
     true
 }
@@ -168,8 +199,6 @@ pub(crate) fn restart() {
 #[derive(Clone, Copy, Debug, Default)]
 struct BatchResult {
     ended_round: bool,
-    /// There is no region to look at.
-    is_empty: bool,
     /// The disk can take no more for now.
     is_disk_busy: bool,
     /// Frames on their way to the disk.
@@ -179,8 +208,9 @@ struct BatchResult {
 impl Reclaimer {
     const fn new() -> Self {
         Self {
-            hand: 0,
-            policy: None,
+            anonymous: None,
+            files: None,
+            balance: Balance::new(),
             tier: CompressedTier::new(),
             tier_bound: FrameCount(u64::MAX),
             swap_disk: None,
@@ -190,19 +220,23 @@ impl Reclaimer {
                 disk: DiskStatistics { slots: 0, used_slots: 0, writes: 0, reads: 0, errors: 0 },
                 pages_on_disk: 0,
                 filled_pages: 0,
+                file_pages: 0,
                 evictions: 0,
                 restores: 0,
+                touched_restores: 0,
                 refaults: 0,
                 incompressible: 0,
+                discards: 0,
+                is_thrashing: false,
+                thrash_episodes: 0,
             },
-            rounds_in_vain: 0,
-            round: Pass { visited: 0, evicted: 0 },
-            resident: 0,
+            thrash: ThrashDetector::new(),
         }
     }
 
     /// Visits pages from the hand on, within one slot, and evicts what the policy gives up.
     fn run_batch(&mut self) -> BatchResult {
+        self.is_thrashing(); // the figures are looked at while they change
         self.settle();
         self.shrink_tier();
         let tier_is_full = self.tier.statistics().frames > self.tier_bound.saturating_add(TIER_SLACK);
@@ -211,103 +245,111 @@ impl Reclaimer {
         BatchResult { is_disk_busy, leaving: self.swap_disk.as_ref().map_or(0, SwapDisk::leaving), ..result }
     }
 
+    fn is_thrashing(&mut self) -> bool {
+        let ReclaimStatistics { evictions, restores, touched_restores, refaults, .. } = self.statistics;
+        let tally = Tally { evictions, restores, touched_restores, refaults };
+        self.thrash.observe(Instant::now(), tally)
+    }
+
+    /// Hands that go round.
+    fn hands(&self) -> u32 {
+        u32::from(self.anonymous.is_some()) + u32::from(self.files.is_some())
+    }
+
+    /// The hand over pages of this kind.
+    fn hand(&mut self, kind: PageKind) -> Option<&mut Hand> {
+        match kind {
+            PageKind::Anonymous => self.anonymous.as_mut(),
+            PageKind::File => self.files.as_mut(),
+        }
+    }
+
+    /// The kind of page that goes next: the one that is regretted less, unless there was nothing to be had of it lately.
+    fn next_kind(&self) -> Option<PageKind> {
+        match (&self.anonymous, &self.files) {
+            (None, None) => None,
+            (Some(_), None) => Some(PageKind::Anonymous),
+            (None, Some(_)) => Some(PageKind::File),
+            (Some(anonymous), Some(files)) => Some(match anonymous.rounds_in_vain.cmp(&files.rounds_in_vain) {
+                Ordering::Less => PageKind::Anonymous,
+                Ordering::Equal => self.balance.preferred(),
+                Ordering::Greater => PageKind::File,
+            }),
+        }
+    }
+
     fn turn_hand(&mut self) -> BatchResult {
         let mut space = SPACE.lock();
-        let Some((at, end)) = space.regions.next_slot(self.hand) else {
-            if self.hand == 0 {
-                return BatchResult { ended_round: true, is_empty: true, ..BatchResult::default() };
-            }
-            self.hand = 0;
-            self.end_round();
+        let kind = self.next_kind();
+        let Some((kind, hand)) = kind.and_then(|kind| Some((kind, self.hand(kind)?))) else {
             return BatchResult { ended_round: true, ..BatchResult::default() };
         };
-        self.hand = match space.tables().map_or(Slot::Empty, |tables| tables.slot(at)) {
+        let Some((at, end)) = space.regions.next_slot(kind, hand.at) else {
+            hand.end_round();
+            return BatchResult { ended_round: true, ..BatchResult::default() };
+        };
+        let next = match space.tables().map_or(Slot::Empty, |tables| tables.slot(at)) {
             Slot::Empty => end,
             Slot::Huge => self.visit_huge(&mut space, at, end),
-            Slot::Table => self.visit_pages(&mut space, at, end),
+            Slot::Table => self.visit_pages(&mut space, kind, at, end),
         };
+        if let Some(hand) = self.hand(kind) {
+            hand.at = next;
+        }
         BatchResult::default()
-    }
-
-    fn end_round(&mut self) {
-        self.rounds_in_vain = if self.round.evicted > 0 { 0 } else { self.rounds_in_vain + 1 };
-        self.resident = self.round.visited;
-        let round = core::mem::replace(&mut self.round, Pass { visited: 0, evicted: 0 });
-        self.policy().pass_ended(round);
-    }
-
-    fn policy(&mut self) -> &mut Selected {
-        self.policy.as_mut().expect("nothing is evicted before reclaim has started")
-    }
-
-    /// Pages that the last round found in memory.
-    fn resident_pages(&self) -> u64 {
-        self.resident.max(self.round.visited).max(1)
     }
 
     /// Splits a huge page that is cold, or that may be so in parts; the hand then goes over its pages.
     fn visit_huge(&mut self, space: &mut Space, at: u64, end: u64) -> u64 {
-        let Some(tables) = space.tables_mut() else { return end };
-        let policy = self.policy();
-        let mut is_cold = false;
-        let was_accessed =
-            tables.visit_huge(at, &mut |standing, accessed| match policy.visited(Seen { standing, accessed }) {
-                Verdict::Keep(standing) => standing,
-                Verdict::Evict => {
-                    is_cold = true;
-                    standing
-                }
-            });
-        self.round.visited += HUGE_FRAMES;
-        if was_accessed {
-            cpu::flush_tlb();
-        }
-        if !is_cold && self.rounds_in_vain < PATIENT_ROUNDS {
+        let (Some(hand), Some(tables)) = (&mut self.anonymous, space.tables_mut()) else { return end };
+        if tables.is_huge_discardable(at) {
+            self.discard_huge(space, at, end);
             return end;
         }
-        // Every slot of a region is promised a table.
-        let Some(table) = FRAMES.lock().allocate_table(Purpose::PromisedReserve) else { return end };
-        if let Err(table) = tables.split(at, table) {
-            FRAMES.lock().free_promised(table);
+        if !hand.visit_huge(tables, at) && hand.rounds_in_vain < PATIENT_ROUNDS {
             return end;
         }
-        space.regions.draw(at, FrameCount(1));
-        cpu::flush_tlb();
-        at // again, page by page
+        if space.split_huge(at) { at } else { end } // again, page by page
     }
 
-    fn visit_pages(&mut self, space: &mut Space, at: u64, end: u64) -> u64 {
-        let Some(tables) = space.tables_mut() else { return end };
-        let end = end.min(at + VISITS as u64 * FRAME_BYTES);
-        let mut victims = [0; BATCH];
-        let mut count = 0;
-        let mut is_stale = false;
-        let mut page = at;
-        while page < end && count < BATCH {
-            let policy = self.policy();
-            let visited =
-                tables.visit_page(page, &mut |standing, accessed| policy.visited(Seen { standing, accessed }));
-            is_stale |= visited.is_stale;
-            self.round.visited += u64::from(visited.is_mapped);
-            if visited.is_revoked {
-                victims[count] = page;
-                count += 1;
+    /// Drops a huge page that nobody needs.
+    fn discard_huge(&mut self, space: &mut Space, at: u64, end: u64) {
+        let Some(tables) = space.tables_mut() else { return };
+        tables.revoke(at, end);
+        cpu::flush_tlb();
+        tables.collect(at, end, &mut |collected| {
+            if let Collected::Page(block) = collected {
+                FRAMES.lock().free_promised(block);
             }
-            page += FRAME_BYTES;
+        });
+        space.regions.restore_promise(at, FrameCount(HUGE_FRAMES));
+        self.statistics.discards += HUGE_FRAMES;
+    }
+
+    fn visit_pages(&mut self, space: &mut Space, kind: PageKind, at: u64, end: u64) -> u64 {
+        let (Some(hand), Some(tables)) = (self.hand(kind), space.tables_mut()) else { return end };
+        let (victims, next) = hand.visit_pages(tables, at, end);
+        for &victim in victims.pages() {
+            match kind {
+                PageKind::Anonymous => self.evict(space, victim),
+                PageKind::File => self.replace(space, victim, Stored::InFile),
+            }
         }
-        if is_stale {
-            cpu::flush_tlb();
-        }
-        for &victim in &victims[..count] {
-            self.evict(space, victim);
-        }
-        page
+        next
     }
 
     /// Moves a page, whose translation is revoked and flushed, out of memory; or lets it stay.
     fn evict(&mut self, space: &mut Space, page: u64) {
         let Some(tables) = space.tables_mut() else { return };
         let Some(revoked) = tables.revoked_page(page) else { return };
+        if revoked.is_discardable {
+            if let Some(block) = tables.discard_revoked(page) {
+                space.regions.restore_promise(page, FrameCount(1));
+                FRAMES.lock().free_promised(block);
+            }
+            self.statistics.discards += 1;
+            return;
+        }
         let contents = page_at(revoked.frame);
         let stored = match filled_with(contents) {
             Some(pattern) => Ok(Stored::Filled(pattern)),
@@ -319,7 +361,7 @@ impl Reclaimer {
         };
         match stored {
             Ok(stored) => {
-                self.round.evicted += 1;
+                self.note_eviction(PageKind::Anonymous);
                 self.statistics.filled_pages += u64::from(matches!(stored, Stored::Filled(_)));
                 self.replace(space, page, stored);
             }
@@ -331,11 +373,18 @@ impl Reclaimer {
                 match self.swap_disk.as_mut().filter(|swap| swap.has_room(1)) {
                     Some(swap) => {
                         swap.stage(Leaver::Page(page), &[revoked.frame]);
-                        self.round.evicted += 1;
+                        self.note_eviction(PageKind::Anonymous);
                     }
                     None => tables.reinstate(page),
                 }
             }
+        }
+    }
+
+    fn note_eviction(&mut self, kind: PageKind) {
+        self.balance.evicted(kind);
+        if let Some(hand) = self.hand(kind) {
+            hand.note_eviction();
         }
     }
 
@@ -345,7 +394,12 @@ impl Reclaimer {
         let Some(revoked) = tables.revoked_page(page) else { return };
         self.statistics.evictions += 1;
         let entry = SwapEntry { stored, standing: revoked.standing, count: self.eviction_count() };
-        if let Some(block) = tables.replace_revoked(page, entry) {
+        let Some(block) = tables.replace_revoked(page, entry) else { return };
+        if stored == Stored::InFile {
+            self.note_eviction(PageKind::File);
+            self.statistics.file_pages -= 1;
+            FRAMES.lock().free_credited(block);
+        } else {
             space.regions.restore_promise(page, FrameCount(1));
             FRAMES.lock().free_promised(block);
         }
@@ -436,6 +490,7 @@ impl Reclaimer {
     pub(crate) fn forget(&mut self, entry: SwapEntry) {
         match (entry.stored, &mut self.swap_disk) {
             (Stored::Filled(_), _) => self.statistics.filled_pages -= 1,
+            (Stored::InFile, _) => {}
             (Stored::Compressed(place), _) => self.tier.drop_page(place, free_of_tier),
             (Stored::OnDisk(slot), Some(swap)) => {
                 self.statistics.pages_on_disk -= 1;
@@ -451,7 +506,7 @@ impl Reclaimer {
 }
 
 fn free_of_tier(block: Block) {
-    FRAMES.lock().free_of_tier(block);
+    FRAMES.lock().free_credited(block);
 }
 
 /// The word that the page consists of, if it is one over and over.
@@ -468,13 +523,15 @@ fn page_at(frame: FrameNumber) -> &'static [u8; FRAME_SIZE] {
     unsafe { &*pointer }
 }
 
-fn page_in(block: &mut Block) -> &mut [u8; FRAME_SIZE] {
+pub(super) fn page_in(block: &mut Block) -> &mut [u8; FRAME_SIZE] {
     let pointer = core::ptr::with_exposed_provenance_mut::<[u8; FRAME_SIZE]>(to_usize(block.first().address()));
     // SAFETY: the block is owned by the caller and mapped nowhere else; the identity map reaches it.
     unsafe { &mut *pointer }
 }
 
 #[cfg(test)]
-mod disk_tests;
+pub(in crate::mm) mod disk_tests;
+#[cfg(test)]
+pub(crate) mod slow_disk;
 #[cfg(test)]
 mod tests;

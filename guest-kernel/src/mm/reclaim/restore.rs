@@ -4,28 +4,37 @@
 //! spare: pages that were written together are likely to be wanted together. No lock is held while the disk reads; afterwards each
 //! page is looked at again, and what is no longer wanted is dropped.
 
-use aerostat_abi::units::{FRAME_BYTES, FRAME_SIZE, FrameCount, FrameNumber};
-use aerostat_reclaim_policy::{Arrival, Policy, Refault};
+use aerostat_abi::units::{FRAME_BYTES, FRAME_SIZE, FrameCount};
+use aerostat_reclaim_policy::{Arrival, Policy, Refault, Standing};
 
-use super::disk::{Direction, Disk, DiskError, MAX_TRANSFER};
+use super::balance::PageKind;
+use super::disk::{Disk, DiskError};
+use super::incoming::{self, Caller, Frames};
 use super::slot_map::{Kept, SlotNumber, SlotVersion};
 use super::swap_entry::{Stored, SwapEntry};
 use super::{RECLAIMER, Reclaimer, page_in};
 use crate::config::{MAX_READ_AHEAD, READ_AHEAD};
 use crate::mm::block::Block;
-use crate::mm::fault::{self, FaultError};
+use crate::mm::fault::FaultError;
 use crate::mm::frame_allocator::Purpose;
 use crate::mm::page_table::{PageState, Restored};
-use crate::mm::pressure::Stall;
-use crate::mm::{FRAMES, OutOfMemory, SPACE, Space, ladder};
+use crate::mm::{FRAMES, SPACE, Space};
+use crate::time::Instant;
 
-const _: () = assert!(MAX_READ_AHEAD <= MAX_TRANSFER);
-
-/// Brings the page at `at` back, if it is away. Others are evicted for it if need be.
+/// Brings the page at `at` back, if it is away.
 ///
 /// # Errors
 /// When there is no memory for it, or the disk can't read it.
-pub(crate) fn restore(at: u64) -> Result<(), FaultError> {
+pub(crate) fn restore(at: u64, caller: Caller) -> Result<(), FaultError> {
+    let (start, before) = (Instant::now(), RECLAIMER.lock().statistics.restores);
+    let result = bring_back(at, caller);
+    let mut reclaimer = RECLAIMER.lock();
+    let pages = reclaimer.statistics.restores - before;
+    reclaimer.balance.restored(PageKind::Anonymous, pages, Instant::now().since(start));
+    result
+}
+
+fn bring_back(at: u64, caller: Caller) -> Result<(), FaultError> {
     loop {
         let state = SPACE.lock().tables().map_or(PageState::Empty, |tables| tables.page_state(at));
         let PageState::Swapped(entry) = state else {
@@ -35,19 +44,19 @@ pub(crate) fn restore(at: u64) -> Result<(), FaultError> {
             return Ok(());
         };
         match entry.stored {
-            Stored::Filled(_) | Stored::Compressed(_) => return unpack(at),
-            Stored::OnDisk(_) => return read(at, Purpose::Promised).map(drop),
+            Stored::Filled(_) | Stored::Compressed(_) => return unpack(at, caller),
+            Stored::OnDisk(_) => return read(at, Purpose::Promised, caller).map(drop),
             // The group comes back into the tier first, then the page out of it.
-            Stored::CompressedOnDisk(..) if read(at, Purpose::Tier)? => {}
-            Stored::CompressedOnDisk(..) => return Ok(()),
+            Stored::CompressedOnDisk(..) if read(at, Purpose::Tier, caller)? => {}
+            Stored::CompressedOnDisk(..) | Stored::InFile => return Ok(()),
         }
     }
 }
 
 /// Brings a page back that is in memory, packed. If it is not there any more, the next fault will see where it is.
-fn unpack(at: u64) -> Result<(), FaultError> {
-    let block = ladder::frame_for_fault(Purpose::Promised)?;
-    if let Err(block) = RECLAIMER.lock().unpack(at, block) {
+fn unpack(at: u64, caller: Caller) -> Result<(), FaultError> {
+    let block = caller.frame(Purpose::Promised)?;
+    if let Err(block) = RECLAIMER.lock().unpack(at, block, caller) {
         FRAMES.lock().free_promised(block);
     }
     Ok(())
@@ -82,103 +91,24 @@ struct Plan {
     least: usize,
 }
 
-/// Frames that are read into, owned.
-struct Frames {
-    blocks: [Option<Block>; MAX_READ_AHEAD],
-    purpose: Purpose,
-    count: usize,
-}
-
-impl Frames {
-    /// `first`, what else is needed for the plan's least, and as many more as can be spared.
-    fn with(first: Block, plan: &Plan, purpose: Purpose) -> Result<Self, OutOfMemory> {
-        let mut frames = Self { blocks: [const { None }; MAX_READ_AHEAD], purpose, count: 0 };
-        frames.push(first);
-        while frames.count < plan.least {
-            match ladder::frame_for_fault(purpose) {
-                Ok(block) => frames.push(block),
-                Err(error) => {
-                    frames.free_from(0);
-                    return Err(error);
-                }
-            }
-        }
-        while frames.count < plan.count
-            && let Some(block) = fault::spare_frame(purpose)
-        {
-            frames.push(block);
-        }
-        Ok(frames)
-    }
-
-    fn push(&mut self, block: Block) {
-        self.blocks[self.count] = Some(block);
-        self.count += 1;
-    }
-
-    fn numbers(&self) -> [FrameNumber; MAX_READ_AHEAD] {
-        core::array::from_fn(|place| self.blocks[place].as_ref().map_or(FrameNumber(0), Block::first))
-    }
-
-    fn take(&mut self, place: usize) -> Option<Block> {
-        self.blocks[place].take()
-    }
-
-    /// Gives back what is left from `place` on.
-    fn free_from(&mut self, place: usize) {
-        for block in self.blocks[place..].iter_mut().filter_map(Option::take) {
-            free(block, self.purpose);
-        }
-        self.count = self.count.min(place);
-    }
-}
-
-fn free(block: Block, purpose: Purpose) {
-    match purpose {
-        Purpose::Tier => FRAMES.lock().free_of_tier(block),
-        _ => FRAMES.lock().free_promised(block),
-    }
-}
-
 /// Reads the slot of the page at `at`, and those behind it that hold the same kind of thing: pages, or groups of the tier. Says
 /// whether there was anything to read.
-fn read(at: u64, purpose: Purpose) -> Result<bool, FaultError> {
-    let first = ladder::frame_for_fault(purpose)?;
+fn read(at: u64, purpose: Purpose, caller: Caller) -> Result<bool, FaultError> {
+    let first = caller.frame(purpose)?;
     let Some(plan) = RECLAIMER.lock().plan_read(at) else {
-        free(first, purpose);
+        incoming::free(first, purpose);
         return Ok(false); // somebody else was faster
     };
-    let _stall = Stall::begin();
-    fault::count_major();
-    let mut frames = Frames::with(first, &plan, purpose)?;
-    let mut result = transfer(&plan, &frames);
+    let _stall = caller.stall();
+    let mut frames = Frames::with(first, plan.least, plan.count, purpose, caller)?;
+    let mut result = frames.fill_from(plan.disk, plan.first);
     if result.is_err() && frames.count > plan.least {
         frames.free_from(plan.least); // a neighbour's sector may be the bad one
-        result = transfer(&plan, &frames);
+        result = frames.fill_from(plan.disk, plan.first);
     }
-    let result = RECLAIMER.lock().take_in(at, &plan, &mut frames, result);
+    let result = RECLAIMER.lock().take_in(at, &plan, &mut frames, result, caller);
     frames.free_from(0);
-    result.map(|()| true).map_err(|DiskError| FaultError::SwapDisk)
-}
-
-/// Has the disk read into the frames.
-fn transfer(plan: &Plan, frames: &Frames) -> Result<(), DiskError> {
-    let numbers = frames.numbers();
-    let ticket = loop {
-        if let Some(ticket) = plan.disk.submit(Direction::Read, plan.first, &numbers[..frames.count]) {
-            break ticket;
-        }
-        // Somebody has to redeem what fills the queue; writes are redeemed here.
-        if !super::wait_for_disk() {
-            crate::cpu::relax();
-        }
-    };
-    loop {
-        match plan.disk.result(ticket) {
-            Some(result) => return result,
-            None => plan.disk.wait(ticket),
-        }
-    }
+    result.map(|()| true).map_err(|DiskError| FaultError::Disk)
 }
 
 impl Reclaimer {
@@ -195,10 +125,10 @@ impl Reclaimer {
 
     /// Fills `block` with the contents of the page at `at`, which are in memory, and maps it, and neighbours of the page, too, while
     /// memory is plenty. The block comes back when the contents are not there (any more).
-    fn unpack(&mut self, at: u64, block: Block) -> Result<(), Block> {
+    fn unpack(&mut self, at: u64, block: Block, caller: Caller) -> Result<(), Block> {
         let mut space = SPACE.lock();
         let Some(entry) = swapped(&space, at) else { return Err(block) };
-        self.unpack_into(&mut space, at, entry, block, true)?;
+        self.unpack_into(&mut space, at, entry, block, caller == Caller::Fault)?;
         self.restore_neighbours(&mut space, at, entry);
         Ok(())
     }
@@ -218,7 +148,7 @@ impl Reclaimer {
             Stored::Compressed(place) => {
                 assert!(self.tier.load(place, contents), "a page in the compressed tier was overwritten");
             }
-            Stored::OnDisk(_) | Stored::CompressedOnDisk(..) => return Err(block),
+            Stored::OnDisk(_) | Stored::CompressedOnDisk(..) | Stored::InFile => return Err(block),
         }
         self.arrive(space, at, block, entry, is_touched);
         Ok(())
@@ -226,18 +156,42 @@ impl Reclaimer {
 
     /// Maps a page that has come back.
     fn arrive(&mut self, space: &mut Space, at: u64, block: Block, entry: SwapEntry, is_touched: bool) {
-        let distance = entry.distance(self.eviction_count());
-        let resident = self.resident_pages();
         self.statistics.restores += 1;
-        self.statistics.refaults += u64::from(is_touched && distance < resident / 2);
-        let refault = Arrival::Refault(Refault { distance, resident, standing: entry.standing });
-        let standing = self.policy().arrived(if is_touched { refault } else { Arrival::Prefetch });
+        self.statistics.touched_restores += u64::from(is_touched);
+        let standing = self.welcome(PageKind::Anonymous, Some(entry), is_touched);
         let is_incompressible = matches!(entry.stored, Stored::OnDisk(_));
-        if let Some(tables) = space.tables_mut() {
-            tables.restore(at, block, Restored { standing, is_incompressible });
+        if let Space { regions, tables: Some(tables) } = space
+            && let Some(region) = regions.find_mut(at)
+        {
+            region.restores += 1;
+            let access = region.access;
+            tables.restore(at, block, Restored { standing, is_incompressible, access });
         }
         space.regions.draw(at, FrameCount(1));
         self.forget(entry);
+    }
+
+    /// What the policy thinks of a page that arrives, whether somebody wants it or it comes along; `entry` tells of its eviction, if
+    /// there was one.
+    pub(crate) fn welcome(&mut self, kind: PageKind, entry: Option<SwapEntry>, is_touched: bool) -> Standing {
+        let count = self.eviction_count();
+        let Some(hand) = self.hand(kind) else { return Standing::default() };
+        let arrival = match entry {
+            _ if !is_touched => Arrival::Prefetch,
+            None => Arrival::First,
+            Some(entry) => {
+                let (distance, resident) = (entry.distance(count), hand.resident_pages());
+                Arrival::Refault(Refault { distance, resident, standing: entry.standing })
+            }
+        };
+        let standing = hand.policy.arrived(arrival);
+        if let Arrival::Refault(Refault { distance, resident, .. }) = arrival
+            && distance < resident / 2
+        {
+            self.statistics.refaults += 1;
+            self.balance.refaulted(kind);
+        }
+        standing
     }
 
     /// What to read for the page at `at`; `None` when it is not on disk (any more).
@@ -246,7 +200,7 @@ impl Reclaimer {
         let (first, is_page) = match swapped(&space, at)?.stored {
             Stored::OnDisk(slot) => (slot, true),
             Stored::CompressedOnDisk(slot, _) => (slot, false),
-            Stored::Filled(_) | Stored::Compressed(_) => return None,
+            Stored::Filled(_) | Stored::Compressed(_) | Stored::InFile => return None,
         };
         let swap = self.swap_disk.as_ref()?;
         let mut plan = Plan { disk: swap.disk, first, versions: [None; MAX_READ_AHEAD], count: 0, least: 0 };
@@ -275,6 +229,7 @@ impl Reclaimer {
         plan: &Plan,
         frames: &mut Frames,
         result: Result<(), DiskError>,
+        caller: Caller,
     ) -> Result<(), DiskError> {
         let mut space = SPACE.lock();
         let mut place = 0;
@@ -296,7 +251,8 @@ impl Reclaimer {
                     let entry = swapped(&space, page).filter(|entry| entry.stored == Stored::OnDisk(slot));
                     if let (Some(entry), Some(block)) = (entry, frames.take(place)) {
                         swap.read += 1;
-                        self.arrive(&mut space, page, block, entry, place == 0);
+                        let is_touched = place == 0 && caller == Caller::Fault;
+                        self.arrive(&mut space, page, block, entry, is_touched);
                     }
                     place += 1;
                 }
@@ -341,7 +297,7 @@ impl Reclaimer {
 }
 
 /// Where the page at `at` is, if it was evicted and its region is still there.
-fn swapped(space: &Space, at: u64) -> Option<SwapEntry> {
+pub(super) fn swapped(space: &Space, at: u64) -> Option<SwapEntry> {
     let tables = space.regions.find(at).and(space.tables())?;
     match tables.page_state(at) {
         PageState::Swapped(entry) => Some(entry),

@@ -1,10 +1,11 @@
-//! Switches reclaim on, for a guest that has swap, and keeps memory free in the background.
+//! Switches reclaim on: for anonymous memory when the guest has swap, for files when one is mapped.
 
 use aerostat_abi::units::FrameCount;
 use aerostat_reclaim_policy::Name;
 
 use super::RECLAIMER;
 use super::disk::Disk;
+use super::hand::Hand;
 use super::slot_map::SlotMap;
 use super::swap_disk::SwapDisk;
 use crate::config::TIER_SHARE;
@@ -21,13 +22,13 @@ pub(crate) struct Swap {
     pub(crate) disk: Option<(&'static dyn Disk, SlotMap)>,
 }
 
-/// Switches reclaim on, on a machine of `total` frames; to be called once, before memory runs short.
+/// Switches reclaim of anonymous memory on, on a machine of `total` frames; to be called once, before memory runs short.
 pub(crate) fn start(swap: Swap, total: FrameCount) {
     let Swap { policy, compressed, disk } = swap;
     let mut credit = compressed;
     {
         let mut reclaimer = RECLAIMER.lock();
-        reclaimer.policy = Some(policy.policy());
+        reclaimer.anonymous = Some(Hand::new(policy));
         if let Some(disk) = disk.and_then(|(disk, slots)| SwapDisk::new(disk, slots)) {
             credit = credit.saturating_add(FrameCount(disk.slots.capacity() as u64));
             reclaimer.tier_bound = FrameCount(total.0 / TIER_SHARE);
@@ -37,4 +38,10 @@ pub(crate) fn start(swap: Swap, total: FrameCount) {
     let mut frames = FRAMES.lock();
     frames.add_credit(credit);
     frames.watermarks = Watermarks::new(total);
+}
+
+/// Switches reclaim of files on, on a machine of `total` frames.
+pub(crate) fn start_dropping_files(policy: Name, total: FrameCount) {
+    RECLAIMER.lock().files.get_or_insert_with(|| Hand::new(policy));
+    FRAMES.lock().watermarks = Watermarks::new(total);
 }

@@ -3,7 +3,7 @@
 //! | bits   | field                                                                                |
 //! |--------|--------------------------------------------------------------------------------------|
 //! | 0..3   | 0: not present, and different from a translation that was merely revoked              |
-//! | 3..6   | kind: 1 filled, 2 compressed, 3 on disk, 4 compressed and on disk                    |
+//! | 3..6   | kind: 1 filled, 2 compressed, 3 on disk, 4 compressed and on disk, 5 in a file |
 //! | 6..13  | the page's standing with the policy when it was evicted                              |
 //! | 13..45 | filled: the 32-bit pattern · compressed: [`Place`] · on disk: [`SlotNumber`]; compressed and on disk: the slot, and the page's number in it in the low four bits |
 //! | 45..64 | when it was evicted: the low 19 bits of half the eviction count                      |
@@ -19,6 +19,7 @@ const FILLED: u64 = 1;
 const COMPRESSED: u64 = 2;
 const ON_DISK: u64 = 3;
 const COMPRESSED_ON_DISK: u64 = 4;
+const IN_FILE: u64 = 5;
 const STANDING_SHIFT: u32 = 6;
 const PAYLOAD_SHIFT: u32 = 13;
 const PAYLOAD_MASK: u64 = 0xffff_ffff;
@@ -43,6 +44,8 @@ pub(crate) enum Stored {
     OnDisk(SlotNumber),
     /// On disk, in a frame of the compressed tier: slot and number of the page in it.
     CompressedOnDisk(SlotNumber, u8),
+    /// Where it came from: the file that its region maps.
+    InFile,
 }
 
 /// A page that was evicted.
@@ -63,6 +66,7 @@ impl SwapEntry {
             Stored::Compressed(place) => (COMPRESSED, place.0),
             Stored::OnDisk(slot) => (ON_DISK, slot.0),
             Stored::CompressedOnDisk(slot, index) => (COMPRESSED_ON_DISK, slot.0 << INDEX_BITS | u32::from(index)),
+            Stored::InFile => (IN_FILE, 0),
         };
         kind << KIND_SHIFT
             | u64::from(self.standing.0 & STANDING_MASK) << STANDING_SHIFT
@@ -84,6 +88,7 @@ impl SwapEntry {
                 let index = u8::try_from(payload & ((1 << INDEX_BITS) - 1)).ok()?;
                 Stored::CompressedOnDisk(SlotNumber(payload >> INDEX_BITS), index)
             }
+            IN_FILE => Stored::InFile,
             _ => return None,
         };
         let standing = Standing(u8::try_from(value >> STANDING_SHIFT & u64::from(STANDING_MASK)).ok()?);
@@ -103,13 +108,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn entries_survive_a_round_trip(payload: u32, standing in 0..=STANDING_MASK, count in 0_u32..1 << 19, kind in 0..4) {
+        fn entries_survive_a_round_trip(payload: u32, standing in 0..=STANDING_MASK, count in 0_u32..1 << 19, kind in 0..5) {
             let slot = SlotNumber(payload >> 8);
             let stored = match kind {
                 0 => Stored::Filled(payload),
                 1 => Stored::Compressed(Place(payload)),
                 2 => Stored::OnDisk(slot),
-                _ => Stored::CompressedOnDisk(slot, u8::try_from(payload % 16).unwrap()),
+                3 => Stored::CompressedOnDisk(slot, u8::try_from(payload % 16).unwrap()),
+                _ => Stored::InFile,
             };
             let entry = SwapEntry { stored, standing: Standing(standing), count: 2 * count };
             prop_assert_eq!(SwapEntry::decode(entry.encode()), Some(entry));

@@ -234,5 +234,5 @@ proptest! {
 }
 
 fn give_back(frame: Block) {
-    FRAMES.lock().free_of_tier(frame);
+    FRAMES.lock().free_credited(frame);
 }

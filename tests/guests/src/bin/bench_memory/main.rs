@@ -1,7 +1,7 @@
 //! Measures the memory paths of the guest kernel from inside; the bench `memory` reads what it logs.
 //!
-//! The command line names one part: `bench=copies`, `bench=faults`, `bench=tier` (with `compressed_swap=…`), `bench=swap` (with a swap disk) or `bench=work`. Each figure is a line
-//! `figure NAME: N ns for M`.
+//! The command line names one part: `bench=copies`, `bench=faults`, `bench=tier` (with `compressed_swap=…`), `bench=swap` (with a swap
+//! disk) or `bench=work` (with `size=…`). Each figure is a line `figure NAME: N ns for M`.
 
 #![no_std]
 #![no_main]

@@ -33,7 +33,7 @@ pub(super) fn measure() -> Result<Vec<Row>> {
 
 /// A guest of `mib` MiB that has done the work at [`SMALL_MIB`].
 fn work(mib: u64) -> Guest {
-    let command_line = format!("bench=work size={SMALL_MIB} reclaim=generations");
+    let command_line = format!("bench=work size={SMALL_MIB} compressed_swap=64M");
     let mut guest = Plan::test_guest("bench_memory").memory_mib(mib).command_line(&command_line).boot(Machine::Kvm);
     guest.wait_for_line("work: ready");
     guest.set_target_mib(SMALL_MIB);

@@ -1,0 +1,171 @@
+//! Files: regions whose pages are on a disk and come into memory when they are touched.
+//!
+//! What is mapped is the guest's data disk as a whole, for reading; what is on it is the application's business. A page of it costs
+//! nothing to give up, as the disk still has it: the reclaimer drops it ([`super::reclaim`]). So no memory is promised for the region
+//! but its page tables and a small working set, and frames that hold its pages count as credit.
+//!
+//! Pages are read straight into the frames where they will be, with those behind them while frames are to spare; more of them, the
+//! longer somebody reads on and on. No lock is held meanwhile.
+
+use aerostat_abi::units::{FRAME_BYTES, FRAME_SIZE, FrameCount, HUGE_BYTES, to_usize};
+use aerostat_reclaim_policy::Name;
+
+use super::address_space::RegionKind;
+use super::fault::FaultError;
+use super::frame_allocator::Purpose;
+use super::page_table::{PageState, TableLevel};
+use super::reclaim::balance::PageKind;
+use super::reclaim::disk::{Disk, DiskError};
+use super::reclaim::incoming::{self, Caller, Frames};
+use super::reclaim::slot_map::SlotNumber;
+use super::reclaim::{self, RECLAIMER, Reclaimer};
+use super::{FRAMES, OutOfMemory, Promise, SPACE};
+use crate::config::{FILE_WORKING_SET, MAX_READ_AHEAD, READ_AHEAD};
+use crate::layout::APP_REGIONS;
+use crate::sync::SpinLock;
+use crate::time::Instant;
+
+/// What is mapped.
+#[derive(Clone, Copy)]
+struct Mapped {
+    disk: &'static dyn Disk,
+    bytes: u64,
+    start: u64,
+}
+
+static MAPPED: SpinLock<Option<Mapped>> = SpinLock::new(None);
+
+static READ_AHEAD_STATE: SpinLock<ReadAhead> = SpinLock::new(ReadAhead { next: 0, pages: READ_AHEAD });
+
+/// How much is read at once: more, when one read begins where the last has ended.
+struct ReadAhead {
+    next: u64,
+    pages: usize,
+}
+
+impl ReadAhead {
+    fn pages_from(&mut self, at: u64) -> usize {
+        self.pages = if at == self.next { (2 * self.pages).min(MAX_READ_AHEAD) } else { READ_AHEAD };
+        self.pages
+    }
+}
+
+/// Maps the `bytes` bytes of `disk` for reading; what its last page has beyond them reads as zero. Returns the address of the first. There
+/// is one such region; it stays for good.
+///
+/// # Errors
+/// [`OutOfMemory`] when there is not even room for its page tables and a small working set.
+pub(crate) fn map(disk: &'static dyn Disk, bytes: u64, policy: Name) -> Result<u64, OutOfMemory> {
+    if let Some(mapped) = &*MAPPED.lock() {
+        return Ok(mapped.start);
+    }
+    let whole = bytes.next_multiple_of(FRAME_BYTES);
+    let tables = FrameCount(whole.div_ceil(HUGE_BYTES));
+    let promise = Promise::of(tables.saturating_add(FILE_WORKING_SET), whole)?;
+    reclaim::start::start_dropping_files(policy, super::total_frames());
+    let start = super::map_promised_as(RegionKind::File, APP_REGIONS, promise)?;
+    *MAPPED.lock() = Some(Mapped { disk, bytes, start });
+    Ok(start)
+}
+
+/// Reads the page at `at` of the file region, and some behind it.
+///
+/// # Errors
+/// [`FaultError`] when there is no memory for it, or the disk can't read it.
+pub(super) fn read(at: u64, caller: Caller) -> Result<(), FaultError> {
+    let Some(mapped) = *MAPPED.lock() else { return Ok(()) }; // nobody knows the address yet
+    let first = caller.frame(Purpose::File)?;
+    let count = absent_pages(at, &mapped);
+    if count == 0 {
+        incoming::free(first, Purpose::File);
+        return Ok(()); // somebody else was faster
+    }
+    let _stall = caller.stall();
+    let start = Instant::now();
+    let slot = SlotNumber(u32::try_from((at - mapped.start) / FRAME_BYTES).map_err(|_| FaultError::Disk)?);
+    let mut frames = Frames::with(first, 1, count, Purpose::File, caller)?;
+    mapped.clear_tail(at, &mut frames);
+    let mut result = frames.fill_from(mapped.disk, slot);
+    if result.is_err() && frames.count > 1 {
+        frames.free_from(1); // a neighbour's sector may be the bad one
+        result = frames.fill_from(mapped.disk, slot);
+    }
+    if result.is_ok() {
+        let mut reclaimer = RECLAIMER.lock();
+        let pages = reclaimer.install_file_pages(at, &mut frames);
+        reclaimer.balance.restored(PageKind::File, pages, Instant::now().since(start));
+    }
+    frames.free_from(0);
+    result.map_err(|DiskError| FaultError::Disk)
+}
+
+impl Mapped {
+    /// Makes what the last page has beyond the file zero, before the disk reads the rest.
+    fn clear_tail(&self, at: u64, frames: &mut Frames) {
+        let end = self.start + self.bytes;
+        let last = end - end % FRAME_BYTES;
+        let place = last.checked_sub(at).map(|distance| to_usize(distance / FRAME_BYTES));
+        let block = place.filter(|_| end != last).and_then(|place| frames.blocks.get_mut(place)?.as_mut());
+        if let Some(block) = block {
+            reclaim::page_in(block).fill(0);
+        }
+    }
+}
+
+/// How many pages to read from `at` on: as far as none of them is in memory, within a slot of the page tables.
+fn absent_pages(at: u64, mapped: &Mapped) -> usize {
+    let space = SPACE.lock();
+    let end = (mapped.start + mapped.bytes).next_multiple_of(FRAME_BYTES).min((at + 1).next_multiple_of(HUGE_BYTES));
+    let most = READ_AHEAD_STATE.lock().pages_from(at);
+    let is_absent = |page: &u64| {
+        let state = space.tables().map(|tables| tables.page_state(*page));
+        matches!(state, Some(PageState::Empty | PageState::Swapped(_)))
+    };
+    let count = (at..end).step_by(FRAME_SIZE).take(most).take_while(is_absent).count();
+    READ_AHEAD_STATE.lock().next = at + count as u64 * FRAME_BYTES;
+    count
+}
+
+impl Reclaimer {
+    /// Maps what was read, unless somebody else was faster; says how many pages that were.
+    fn install_file_pages(&mut self, at: u64, frames: &mut Frames) -> u64 {
+        let mut space = SPACE.lock();
+        let mut installed = 0;
+        for place in 0..frames.count {
+            let page = at + place as u64 * FRAME_BYTES;
+            let Some(tables) = space.tables_mut() else { break };
+            let entry = match tables.page_state(page) {
+                PageState::Empty => None,
+                PageState::Swapped(entry) => Some(entry),
+                PageState::Mapped | PageState::Leaving => continue,
+            };
+            let Some(block) = frames.take(place) else { break };
+            let standing = self.welcome(PageKind::File, entry, place == 0);
+            self.statistics.restores += u64::from(entry.is_some());
+            self.statistics.touched_restores += u64::from(entry.is_some() && place == 0);
+            let mut drawn = 0;
+            let mut source = |level| {
+                let purpose = if level == TableLevel::Pages { Purpose::PromisedReserve } else { Purpose::Kernel };
+                let table = FRAMES.lock().allocate_table(purpose);
+                drawn += u64::from(table.is_some() && level == TableLevel::Pages);
+                table
+            };
+            match tables.map_file_page(page, block, standing, &mut source) {
+                Ok(()) => installed += 1,
+                Err(block) => incoming::free(block, Purpose::File),
+            }
+            space.regions.draw(page, FrameCount(drawn));
+        }
+        self.statistics.file_pages += installed;
+        installed
+    }
+}
+
+/// Forgets what was mapped: each test machine begins without files.
+#[cfg(test)]
+pub(super) fn restart() {
+    *MAPPED.lock() = None;
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,107 @@
+//! A hand: goes round the pages of one kind of region and asks a policy about each.
+
+use aerostat_abi::units::{FRAME_BYTES, HUGE_FRAMES};
+use aerostat_reclaim_policy::{Name, Pass, Policy, Seen, Selected, Verdict};
+
+use crate::cpu;
+use crate::mm::page_table::PageTables;
+
+/// Evictions in one batch, and so behind one TLB flush.
+pub(super) const BATCH: usize = 32;
+/// Pages that one batch may visit.
+const VISITS: u64 = 256;
+/// After so many rounds without a single eviction, huge pages that are in use are split: part of them may be cold.
+pub(super) const PATIENT_ROUNDS: u32 = 2;
+
+/// Where the hand is, and what it has come to.
+#[derive(Debug)]
+pub(super) struct Hand {
+    pub(super) at: u64,
+    pub(super) policy: Selected,
+    /// Rounds that ended without an eviction, since the last that had one.
+    pub(super) rounds_in_vain: u32,
+    /// Since the hand last began; and pages in memory as the round before has found.
+    round: Pass,
+    resident: u64,
+}
+
+/// Pages whose translation the hand has revoked: to be evicted or reinstated.
+#[derive(Debug)]
+pub(super) struct Victims {
+    pages: [u64; BATCH],
+    count: usize,
+}
+
+impl Victims {
+    pub(super) fn pages(&self) -> &[u64] {
+        &self.pages[..self.count]
+    }
+}
+
+impl Hand {
+    pub(super) fn new(policy: Name) -> Self {
+        let round = Pass { visited: 0, evicted: 0 };
+        Self { at: 0, policy: policy.policy(), rounds_in_vain: 0, round, resident: 0 }
+    }
+
+    /// The hand has come round.
+    pub(super) fn end_round(&mut self) {
+        self.at = 0;
+        self.rounds_in_vain = if self.round.evicted > 0 { 0 } else { self.rounds_in_vain + 1 };
+        self.resident = self.round.visited;
+        let round = core::mem::replace(&mut self.round, Pass { visited: 0, evicted: 0 });
+        self.policy.pass_ended(round);
+    }
+
+    /// A page that the hand came to goes.
+    pub(super) fn note_eviction(&mut self) {
+        self.round.evicted += 1;
+    }
+
+    /// Pages that the last round found in memory.
+    pub(super) fn resident_pages(&self) -> u64 {
+        self.resident.max(self.round.visited).max(1)
+    }
+
+    /// Ages the huge page at `at`; says whether it is cold.
+    pub(super) fn visit_huge(&mut self, tables: &mut PageTables, at: u64) -> bool {
+        let mut is_cold = false;
+        let was_accessed =
+            tables.visit_huge(at, &mut |standing, accessed| match self.policy.visited(Seen { standing, accessed }) {
+                Verdict::Keep(standing) => standing,
+                Verdict::Evict => {
+                    is_cold = true;
+                    standing
+                }
+            });
+        self.round.visited += HUGE_FRAMES;
+        if was_accessed {
+            cpu::flush_tlb();
+        }
+        is_cold
+    }
+
+    /// Ages pages from `at` on, not past `end`, and revokes what the policy gives up. Returns where it has got to.
+    pub(super) fn visit_pages(&mut self, tables: &mut PageTables, at: u64, end: u64) -> (Victims, u64) {
+        let end = end.min(at + VISITS * FRAME_BYTES);
+        let mut victims = Victims { pages: [0; BATCH], count: 0 };
+        let mut is_stale = false;
+        let mut page = at;
+        while page < end && victims.count < BATCH {
+            let policy = &mut self.policy;
+            let visited =
+                tables.visit_page(page, &mut |standing, accessed| policy.visited(Seen { standing, accessed }));
+            is_stale |= visited.is_stale;
+            self.round.visited += u64::from(visited.is_mapped);
+            if visited.is_revoked {
+                victims.pages[victims.count] = page;
+                victims.count += 1;
+            }
+            page += FRAME_BYTES;
+        }
+        if is_stale {
+            cpu::flush_tlb();
+        }
+        (victims, page)
+    }
+}

@@ -1,0 +1,130 @@
+//! Frames on their way in: what a disk reads into them, they will be mapped with.
+
+use aerostat_abi::units::FrameNumber;
+
+use super::RECLAIMER;
+use super::disk::{Direction, Disk, DiskError, MAX_TRANSFER};
+use super::slot_map::SlotNumber;
+use crate::config::MAX_READ_AHEAD;
+use crate::mm::block::{Block, BlockSize};
+use crate::mm::frame_allocator::Purpose;
+use crate::mm::pressure::Stall;
+use crate::mm::{FRAMES, OutOfMemory, fault, ladder};
+
+const _: () = assert!(MAX_READ_AHEAD <= MAX_TRANSFER);
+
+/// Who wants a page back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Caller {
+    /// A thread that has touched it: others are evicted for it if need be.
+    Fault,
+    /// A thread that is going to touch it: it comes if there is a frame to spare.
+    Prefetch,
+}
+
+impl Caller {
+    pub(crate) fn frame(self, purpose: Purpose) -> Result<Block, OutOfMemory> {
+        match self {
+            Self::Fault => ladder::frame_for_fault(purpose),
+            Self::Prefetch => fault::spare_block(BlockSize::Frame, purpose).ok_or(OutOfMemory),
+        }
+    }
+
+    /// That somebody waits for a disk; a caller that only looks ahead does not count.
+    pub(crate) fn stall(self) -> Option<Stall> {
+        (self == Self::Fault).then(|| {
+            fault::count_major();
+            Stall::begin()
+        })
+    }
+}
+
+/// Frames that are read into, owned.
+pub(crate) struct Frames {
+    pub(crate) blocks: [Option<Block>; MAX_READ_AHEAD],
+    pub(crate) purpose: Purpose,
+    pub(crate) count: usize,
+}
+
+impl Frames {
+    /// `first`, what else is needed to have `least`, and as many more as can be spared, `most` in all.
+    ///
+    /// # Errors
+    /// When there are not even the least.
+    pub(crate) fn with(
+        first: Block,
+        least: usize,
+        most: usize,
+        purpose: Purpose,
+        caller: Caller,
+    ) -> Result<Self, OutOfMemory> {
+        let mut frames = Self { blocks: [const { None }; MAX_READ_AHEAD], purpose, count: 0 };
+        frames.push(first);
+        while frames.count < least {
+            match caller.frame(purpose) {
+                Ok(block) => frames.push(block),
+                Err(error) => {
+                    frames.free_from(0);
+                    return Err(error);
+                }
+            }
+        }
+        while frames.count < most
+            && let Some(block) = fault::spare_block(BlockSize::Frame, purpose)
+        {
+            frames.push(block);
+        }
+        Ok(frames)
+    }
+
+    fn push(&mut self, block: Block) {
+        self.blocks[self.count] = Some(block);
+        self.count += 1;
+    }
+
+    fn numbers(&self) -> [FrameNumber; MAX_READ_AHEAD] {
+        core::array::from_fn(|place| self.blocks[place].as_ref().map_or(FrameNumber(0), Block::first))
+    }
+
+    pub(crate) fn take(&mut self, place: usize) -> Option<Block> {
+        self.blocks[place].take()
+    }
+
+    /// Gives back what is left from `place` on.
+    pub(crate) fn free_from(&mut self, place: usize) {
+        for block in self.blocks[place..].iter_mut().filter_map(Option::take) {
+            free(block, self.purpose);
+        }
+        self.count = self.count.min(place);
+    }
+
+    /// Has the disk read its slots from `first` on into the frames, and waits for it.
+    ///
+    /// # Errors
+    /// [`DiskError`].
+    pub(crate) fn fill_from(&self, disk: &dyn Disk, first: SlotNumber) -> Result<(), DiskError> {
+        let numbers = self.numbers();
+        let ticket = loop {
+            if let Some(ticket) = disk.submit(Direction::Read, first, &numbers[..self.count]) {
+                break ticket;
+            }
+            // Somebody has to redeem what fills the queue; writes are redeemed here.
+            RECLAIMER.lock().settle();
+            disk.wait_for_room();
+        };
+        loop {
+            match disk.result(ticket) {
+                Some(result) => return result,
+                None => disk.wait(ticket),
+            }
+        }
+    }
+}
+
+/// Gives back a frame that nobody has come to need.
+pub(crate) fn free(block: Block, purpose: Purpose) {
+    match purpose {
+        Purpose::Tier | Purpose::File => FRAMES.lock().free_credited(block),
+        _ => FRAMES.lock().free_promised(block),
+    }
+}

@@ -1,0 +1,112 @@
+//! For tests: a disk in memory that takes its time and fails on request.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Mutex;
+
+use aerostat_abi::units::{FRAME_SIZE, FrameNumber, to_usize};
+
+use super::disk::{Direction, Disk, DiskError, MAX_TRANSFER, Ticket};
+use super::slot_map::SlotNumber;
+use crate::mm::{Block, BlockSize, FRAMES, Purpose};
+
+/// Transfers that the disk takes at once.
+pub(crate) const DEPTH: usize = 6;
+
+/// A disk in memory: transfers end when somebody waits.
+pub(crate) struct SlowDisk {
+    slots: u64,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+pub(crate) struct State {
+    pub(crate) contents: BTreeMap<u32, Box<[u8]>>,
+    next_ticket: usize,
+    pub(crate) under_way: Vec<(Ticket, Direction, SlotNumber, Vec<FrameNumber>)>,
+    ended: Vec<(Ticket, Result<(), DiskError>)>,
+    pub(crate) unwritable: BTreeSet<u32>,
+    pub(crate) unreadable: BTreeSet<u32>,
+    /// So many frames somebody else takes while a transfer is waited for.
+    pub(crate) frames_taken_in_waits: u64,
+    pub(crate) taken: Vec<Block>,
+}
+
+impl SlowDisk {
+    pub(crate) fn leaked(slots: u64) -> &'static Self {
+        Box::leak(Box::new(Self { slots, state: Mutex::default() }))
+    }
+
+    pub(crate) fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+}
+
+impl State {
+    fn transfer(&mut self, direction: Direction, first: SlotNumber, frames: &[FrameNumber]) -> Result<(), DiskError> {
+        for (place, frame) in frames.iter().enumerate() {
+            let slot = first.plus(place).0;
+            let bad = if direction == Direction::Read { &self.unreadable } else { &self.unwritable };
+            if bad.contains(&slot) {
+                return Err(DiskError);
+            }
+            let pointer = core::ptr::with_exposed_provenance_mut::<u8>(to_usize(frame.address()));
+            // SAFETY: the frame belongs to the transfer, and the arena maps it at its own address.
+            let memory = unsafe { core::slice::from_raw_parts_mut(pointer, FRAME_SIZE) };
+            match direction {
+                Direction::Read => memory.copy_from_slice(self.contents.get(&slot).expect("a slot that was written")),
+                Direction::Write => drop(self.contents.insert(slot, memory.to_vec().into_boxed_slice())),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Disk for SlowDisk {
+    fn slots(&self) -> u64 {
+        self.slots
+    }
+
+    fn submit(&self, direction: Direction, first: SlotNumber, frames: &[FrameNumber]) -> Option<Ticket> {
+        let mut state = self.state();
+        assert!(!frames.is_empty() && frames.len() <= MAX_TRANSFER);
+        assert!(u64::from(first.0) + frames.len() as u64 <= self.slots);
+        if state.under_way.len() == DEPTH {
+            return None;
+        }
+        state.next_ticket = state.next_ticket.wrapping_add(1);
+        let ticket = Ticket(state.next_ticket);
+        state.under_way.push((ticket, direction, first, frames.to_vec()));
+        Some(ticket)
+    }
+
+    fn result(&self, ticket: Ticket) -> Option<Result<(), DiskError>> {
+        let mut state = self.state();
+        let place = state.ended.iter().position(|(ended, _)| *ended == ticket)?;
+        Some(state.ended.swap_remove(place).1)
+    }
+
+    /// The transfer that came last ends first: nobody may rely on an order.
+    fn wait(&self, _: Ticket) {
+        self.finish_one();
+        let mut state = self.state();
+        for _ in 0..core::mem::take(&mut state.frames_taken_in_waits) {
+            let taken = FRAMES.lock().allocate(BlockSize::Frame, Purpose::Kernel);
+            state.taken.extend(taken);
+        }
+    }
+
+    fn wait_for_room(&self) {
+        self.finish_one();
+    }
+}
+
+impl SlowDisk {
+    /// Ends the transfer that came last.
+    pub(crate) fn finish_one(&self) {
+        let mut state = self.state();
+        if let Some((ticket, direction, first, frames)) = state.under_way.pop() {
+            let result = state.transfer(direction, first, &frames);
+            state.ended.push((ticket, result));
+        }
+    }
+}

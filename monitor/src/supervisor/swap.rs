@@ -1,0 +1,210 @@
+//! What a guest swaps, by its own reports: what is away from memory, how fast it moves, and what a run came to.
+//!
+//! For display only: reports are hints, so counters may say anything and run backwards, and nothing is decided by them.
+
+use std::time::Duration;
+
+use aerostat_abi::statistics::Statistics;
+use aerostat_abi::units::FrameCount;
+
+use crate::clock::Moment;
+
+/// Traffic is averaged over the last one to two of these.
+const WINDOW: Duration = Duration::from_secs(1);
+/// All of the time, in thousandths.
+const ALWAYS_PER_MILLE: u16 = 1000;
+
+/// What a guest has put elsewhere, and how fast that moves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SwapStatus {
+    /// Pages in the guest's compressed tier.
+    pub compressed: FrameCount,
+    /// Pages on its swap disk, compressed or not.
+    pub on_disk: FrameCount,
+    /// Read from the swap disk, a second.
+    pub in_per_s: FrameCount,
+    /// Written to the swap disk, a second.
+    pub out_per_s: FrameCount,
+    /// Thousandths of the time in which a thread of the guest waited for memory, of late.
+    pub pressure_per_mille: u16,
+}
+
+/// What a guest swapped in a run. Of what is gone in the end, the most there was at one look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SwapTotals {
+    /// The most pages in the compressed tier.
+    pub peak_compressed: FrameCount,
+    /// Frames that these pages occupied.
+    pub compressed_into: FrameCount,
+    /// The most pages on the swap disk.
+    pub peak_on_disk: FrameCount,
+    /// Read from the swap disk.
+    pub swapped_in: FrameCount,
+    /// Written to the swap disk.
+    pub swapped_out: FrameCount,
+    /// Pages that were back shortly after their eviction.
+    pub refaults: u64,
+    /// Page faults that waited for a disk.
+    pub major_faults: u64,
+    /// Time in which a thread waited for memory.
+    pub stalled: Duration,
+    /// The most pressure, in thousandths of the time.
+    pub peak_pressure_per_mille: u16,
+}
+
+/// A guest's account, kept from its reports.
+#[derive(Debug, Default)]
+pub(super) struct SwapAccount {
+    /// `None` until the guest has evicted something.
+    status: Option<SwapStatus>,
+    totals: SwapTotals,
+    /// Where the last two windows began.
+    previous: Mark,
+    latest: Mark,
+}
+
+/// A moment, and the traffic until then.
+#[derive(Clone, Copy, Debug, Default)]
+struct Mark {
+    at: Moment,
+    swapped_in: u64,
+    swapped_out: u64,
+}
+
+impl SwapAccount {
+    /// Takes the latest report in.
+    pub(super) fn observe(&mut self, report: &Statistics, now: Moment) {
+        let here = Mark { at: now, swapped_in: report.swap_in, swapped_out: report.swap_out };
+        if now.since(self.latest.at) >= WINDOW {
+            self.previous = self.latest;
+            self.latest = here;
+        }
+        self.totals.include(report);
+        if report.evictions == 0 && self.status.is_none() {
+            return;
+        }
+        let span = now.since(self.previous.at);
+        self.status = Some(SwapStatus {
+            compressed: FrameCount(report.compressed_pages),
+            on_disk: FrameCount(report.swapped_pages),
+            in_per_s: per_second(here.swapped_in.saturating_sub(self.previous.swapped_in), span),
+            out_per_s: per_second(here.swapped_out.saturating_sub(self.previous.swapped_out), span),
+            pressure_per_mille: pressure(report),
+        });
+    }
+
+    /// What is away now; `None` for a guest that has never evicted anything.
+    pub(super) fn status(&self) -> Option<SwapStatus> {
+        self.status
+    }
+
+    pub(super) fn totals(&self) -> SwapTotals {
+        self.totals
+    }
+}
+
+impl SwapTotals {
+    fn include(&mut self, report: &Statistics) {
+        let compressed = FrameCount(report.compressed_pages);
+        if compressed > self.peak_compressed {
+            self.peak_compressed = compressed;
+            self.compressed_into = FrameCount(report.compressed_frames);
+        }
+        self.peak_on_disk = self.peak_on_disk.max(FrameCount(report.swapped_pages));
+        self.swapped_in = self.swapped_in.max(FrameCount(report.swap_in));
+        self.swapped_out = self.swapped_out.max(FrameCount(report.swap_out));
+        self.refaults = self.refaults.max(report.refaults);
+        self.major_faults = self.major_faults.max(report.major_faults);
+        self.stalled = self.stalled.max(Duration::from_nanos(report.stalled_ns));
+        self.peak_pressure_per_mille = self.peak_pressure_per_mille.max(pressure(report));
+    }
+}
+
+fn pressure(report: &Statistics) -> u16 {
+    u16::try_from(report.pressure_per_mille).unwrap_or(u16::MAX).min(ALWAYS_PER_MILLE)
+}
+
+/// `count` in `span`, as a rate.
+fn per_second(count: u64, span: Duration) -> FrameCount {
+    let rate = (u128::from(count) * 1_000_000_000).checked_div(span.as_nanos()).unwrap_or(0);
+    FrameCount(u64::try_from(rate).unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{SwapAccount, SwapStatus, SwapTotals};
+    use crate::clock::Moment;
+    use aerostat_abi::statistics::{Statistics, WORDS};
+    use aerostat_abi::units::FrameCount;
+    use proptest::collection::vec;
+    use proptest::{prop_assert, proptest};
+    use std::time::Duration;
+
+    fn at(ms: u64) -> Moment {
+        Moment::default().after(Duration::from_millis(ms))
+    }
+
+    #[test]
+    fn a_guest_that_evicts_nothing_has_nothing_to_show() {
+        let mut account = SwapAccount::default();
+        account.observe(&Statistics { huge_faults: 5, ..Statistics::default() }, at(5000));
+        assert_eq!((account.status(), account.totals()), (None, SwapTotals::default()));
+    }
+
+    #[test]
+    fn traffic_is_what_moved_of_late() {
+        let mut account = SwapAccount::default();
+        let rates = |account: &SwapAccount| account.status().map(|status| (status.in_per_s.0, status.out_per_s.0));
+        let report =
+            |moved: u64| Statistics { evictions: 1, swap_in: moved, swap_out: 2 * moved, ..Statistics::default() };
+        for tick in 0..=50 {
+            account.observe(&report(10 * tick), at(10_000 + 100 * tick));
+        }
+        assert_eq!(rates(&account), Some((100, 200)));
+        for tick in 51..=80 {
+            account.observe(&report(500), at(10_000 + 100 * tick));
+        }
+        assert_eq!(rates(&account), Some((0, 0)), "nothing moves any more");
+    }
+
+    #[test]
+    fn peaks_outlive_what_they_count() {
+        let mut account = SwapAccount::default();
+        let report = |pages: u64, pressure: u64| Statistics {
+            evictions: 1,
+            compressed_pages: pages,
+            compressed_frames: pages / 3,
+            swapped_pages: 2 * pages,
+            pressure_per_mille: pressure,
+            ..Statistics::default()
+        };
+        account.observe(&report(300, 40), at(1000));
+        account.observe(&report(900, 20), at(2000));
+        account.observe(&Statistics { swap_out: 8, refaults: 9, stalled_ns: 7, ..report(0, 0) }, at(3000));
+        let pressed = SwapTotals {
+            peak_compressed: FrameCount(900),
+            compressed_into: FrameCount(300),
+            peak_on_disk: FrameCount(1800),
+            swapped_out: FrameCount(8),
+            refaults: 9,
+            stalled: Duration::from_nanos(7),
+            peak_pressure_per_mille: 40,
+            ..SwapTotals::default()
+        };
+        assert_eq!(account.totals(), pressed);
+        assert_eq!(account.status(), Some(SwapStatus { out_per_s: FrameCount(8), ..SwapStatus::default() }));
+    }
+
+    proptest! {
+        #[test]
+        fn absurd_reports_are_survived(reports: [[u64; WORDS]; 2], times in vec(0..u64::MAX, 4)) {
+            let mut account = SwapAccount::default();
+            let all = [reports[0], [u64::MAX; WORDS], [0; WORDS], reports[1]];
+            for (words, time) in all.iter().zip(times) {
+                account.observe(&Statistics::decode(words), Moment::from_ns(time));
+            }
+            prop_assert!(account.totals().peak_compressed == FrameCount(u64::MAX));
+            prop_assert!(account.totals().peak_pressure_per_mille == 1000);
+        }
+    }
+}
