@@ -69,6 +69,15 @@ pub(crate) const DISK_PATIENCE_NS: u64 = 10_000_000;
 /// How long the background reclaimer rests when it found nothing to evict.
 pub(crate) const VAIN_RECLAIM_PAUSE_NS: u64 = 100_000_000;
 
+/// The application is told of memory pressure at most this often.
+pub(crate) const PRESSURE_SPACING_NS: u64 = 100_000_000;
+
+/// How long eviction waits for what the application does about it.
+pub(crate) const PRESSURE_GRACE_NS: u64 = 20_000_000;
+
+/// Thousandths of the time in which threads wait for memory, from which on pressure is high.
+pub(crate) const PRESSURE_STALL_PER_MILLE: u64 = 100;
+
 /// How often tables of pages are looked at that could be huge pages.
 pub(crate) const COLLAPSE_PERIOD_NS: u64 = 1_000_000_000;
 

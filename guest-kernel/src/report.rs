@@ -12,6 +12,7 @@ use aerostat_abi::units::{HUGE_BYTES, to_usize};
 use crate::cpu;
 use crate::drivers::{machine_ports, serial};
 use crate::layout::STACKS;
+use crate::mm::address_space::Violation;
 use crate::thread;
 use crate::trap::TrapFrame;
 
@@ -49,14 +50,28 @@ macro_rules! line {
 /// Reports an exception that nothing resolves, and ends the guest.
 pub(crate) fn exception(frame: &TrapFrame, address: Option<u64>) -> ! {
     stop_preemption();
+    headline(frame, address);
+    registers(frame);
+    backtrace(frame.rip, frame.rbp);
+    machine_ports::exit(GuestExit::Exception)
+}
+
+/// Reports an access that no region allows, and ends the guest.
+pub(crate) fn violation(frame: &TrapFrame, address: u64, violation: Violation) -> ! {
+    stop_preemption();
+    headline(frame, Some(address));
+    line!("  {violation}");
+    registers(frame);
+    backtrace(frame.rip, frame.rbp);
+    machine_ports::exit(GuestExit::Exception)
+}
+
+fn headline(frame: &TrapFrame, address: Option<u64>) {
     let name = usize::try_from(frame.vector).ok().and_then(|vector| NAMES.get(vector)).unwrap_or(&"reserved");
     match address {
         Some(address) => line!("exception: {name} at {address:#x}, error code {:#x}", frame.error_code),
         None => line!("exception: {name}, error code {:#x}", frame.error_code),
     }
-    registers(frame);
-    backtrace(frame.rip, frame.rbp);
-    machine_ports::exit(GuestExit::Exception)
 }
 
 /// Reports a stack that is used up, and ends the guest.

@@ -76,3 +76,29 @@ fn squeeze() {
     guest.expect_exit(GuestExit::Success);
     guest.expect_logged("squeeze: ok");
 }
+
+/// A balloon that takes more than is free asks the application's caches first.
+#[test]
+fn pressure() {
+    let plan = Plan::test_guest("pressure").memory_mib(128).command_line("compressed_swap=128M balloon");
+    let mut guest = plan.boot(Machine::Kvm);
+    guest.wait_for_line("pressure: filled");
+    guest.set_target_mib(32);
+    guest.expect_exit(GuestExit::Success);
+    guest.expect_logged("pressure: ok");
+}
+
+/// A guest that is pushed below what it works on notices, and its balloon lets it be until it has room again.
+#[test]
+fn thrash() {
+    let mut guest = Plan::test_guest("thrash").memory_mib(128).command_line("compressed_swap=128M").boot(Machine::Kvm);
+    guest.wait_for_line("thrash: filled");
+    // A little less than it works on: what was evicted last is soon wanted again.
+    guest.set_target_mib(84);
+    guest.wait_for_line("thrash: noticed");
+    guest.set_target_mib(40);
+    guest.wait_for_line("balloon: the guest is thrashing");
+    guest.set_target_mib(128);
+    guest.expect_exit(GuestExit::Success);
+    guest.expect_logged("thrash: ok");
+}

@@ -30,6 +30,7 @@ macro_rules! on_machine {
 
 on_both_machines! {
     boot,
+    discard,
     disk,
     disk_faults,
     disk_read_only,
@@ -41,6 +42,8 @@ on_both_machines! {
     page_fault,
     panic,
     preemption,
+    pressure,
+    protect,
     stack_overflow,
     timer,
     wild_access,
@@ -58,6 +61,12 @@ fn boot(machine: Machine) {
         &format!("a machine of {MIB} MiB says {line:?}"),
     );
     guest.expect_exit(GuestExit::Success);
+}
+
+fn discard(machine: Machine) {
+    let mut guest = Plan::test_guest("discard").command_line("compressed_swap=128M").boot(machine);
+    guest.expect_exit(GuestExit::Success);
+    guest.expect_logged("discard: ok");
 }
 
 fn disk(machine: Machine) {
@@ -128,6 +137,20 @@ fn preemption(machine: Machine) {
     ended("preemption", machine, GuestExit::Success).expect_logged("preemption: ok");
 }
 
+fn pressure(machine: Machine) {
+    let mut guest = Plan::test_guest("pressure").command_line("compressed_swap=128M").boot(machine);
+    guest.expect_exit(GuestExit::Success);
+    guest.expect_logged("pressure: ok");
+}
+
+fn protect(machine: Machine) {
+    let mut guest = Plan::test_guest("protect").command_line("compressed_swap=128M").boot(machine);
+    guest.expect_exit(GuestExit::Exception);
+    guest.expect_logged("now to what must not be");
+    guest.expect_logged("page fault at 0x41");
+    guest.expect_logged("a write to the read-only region 0x41");
+}
+
 fn stack_overflow(machine: Machine) {
     let _ended = ended("stack_overflow", machine, GuestExit::StackOverflow);
 }
@@ -140,6 +163,7 @@ fn wild_access(machine: Machine) {
     let guest = ended("wild_access", machine, GuestExit::Exception);
     guest.expect_logged("page fault");
     guest.expect_logged("0xdead0000");
+    guest.expect_logged("no region is there");
 }
 
 /// A disk whose first sector begins with `AERO`, in a folder of its own.

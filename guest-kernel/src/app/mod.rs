@@ -14,12 +14,13 @@
 //! ```
 //!
 //! `alloc` works: small objects come from a heap, large ones get a region each; either fails by returning null when memory is out.
-//! Threads, time, memory information and the disk with the guest's data are here; logging is the `log` crate.
+//! Threads, time, what there is to say and hear about memory ([`memory`](mod@memory)) and the disk with the guest's data are here;
+//! logging is the `log` crate.
 
 mod disk;
 mod heap;
 mod main_thread;
-mod memory;
+pub mod memory;
 mod progress;
 mod threads;
 

@@ -28,6 +28,7 @@ mod machine {
     use crate::config::{BALLOON_PERIOD_NS, GUEST_FLOOR, RECLAIM_STEP, REPORT_PATIENCE_NS, REPORT_SPACING_NS};
     use crate::mm::carve::Carver;
     use crate::mm::ladder::{Deflator, Patience};
+    use crate::mm::shortage::{self, Cause};
     use crate::mm::{self, Block, BlockSize, FRAMES, MemoryStatistics, Purpose, reclaim};
     use crate::report;
     use crate::sync::SpinLock;
@@ -140,10 +141,11 @@ mod machine {
         let Some((mut driver, mut port)) = STARTING.lock().take() else { return };
         IS_RUNNING.store(true, Ordering::Relaxed);
         let mut reported = Instant::default();
+        let mut memory = KernelMemory::default();
         driver.refresh(&mut port);
         loop {
             let next = loop {
-                let next = driver.step(&mut port, &mut KernelMemory, Instant::now());
+                let next = driver.step(&mut port, &mut memory, Instant::now());
                 if IN_BALLOON.swap(driver.ledger.len().0, Ordering::Relaxed) > driver.ledger.len().0 {
                     mm::ladder::host_gave();
                     MEMORY_CAME.signal();
@@ -217,14 +219,37 @@ mod machine {
     }
 
     /// The frame allocator and reclaim as the driver sees them.
-    struct KernelMemory;
+    #[derive(Default)]
+    struct KernelMemory {
+        /// The last episode of thrashing that the log has been told of.
+        logged_episode: u64,
+    }
+
+    impl KernelMemory {
+        /// Whether the guest can't get on with what it has. To take more would stop it: the driver slows down, and tries again.
+        fn is_too_small(&mut self) -> bool {
+            if !reclaim::is_thrashing() {
+                return false;
+            }
+            let episode = reclaim::statistics().thrash_episodes;
+            if core::mem::replace(&mut self.logged_episode, episode) != episode {
+                log::warn!("balloon: the guest is thrashing, nothing more is reclaimed for the host meanwhile");
+            }
+            true
+        }
+    }
 
     impl Memory for KernelMemory {
         fn allocate(&mut self, size: BlockSize) -> Option<Block> {
             let free = FRAMES.allocate(size, Purpose::Balloon);
-            // A driver that asks for a frame pushes the guest to reclaim, like anybody who asks for memory.
-            if free.is_some() || size == BlockSize::Huge || reclaim::reclaim(RECLAIM_STEP) == FrameCount::ZERO {
+            if free.is_some() || size == BlockSize::Huge {
                 return free;
+            }
+            // A driver that asks for a frame pushes the guest to reclaim, like anybody who asks for memory.
+            shortage::announce(Cause::Balloon);
+            let block = FRAMES.allocate(size, Purpose::Balloon);
+            if block.is_some() || self.is_too_small() || reclaim::reclaim(RECLAIM_STEP) == FrameCount::ZERO {
+                return block;
             }
             FRAMES.allocate(size, Purpose::Balloon)
         }

@@ -7,12 +7,13 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use aerostat_abi::units::{FRAME_BYTES, FrameCount};
 
-use super::address_space::{PageWindow, Resolution, resolve};
+use super::address_space::{Fault, PageWindow, Resolution, Violation, resolve};
 use super::block::{Block, BlockSize};
 use super::frame_allocator::Purpose;
-use super::page_table::{PageState, Slot, TableLevel};
+use super::page_table::{Access, PageState, Slot, TableLevel};
+use super::reclaim::incoming::Caller;
 use super::reclaim::restore::restore;
-use super::{FRAMES, OutOfMemory, SPACE, Space, file, ladder, reclaim, zero};
+use super::{FRAMES, OutOfMemory, PageTables, SPACE, Space, file, ladder, reclaim, zero};
 
 static HUGE_FAULTS: AtomicU64 = AtomicU64::new(0);
 static SMALL_FAULTS: AtomicU64 = AtomicU64::new(0);
@@ -21,8 +22,8 @@ static MAJOR_FAULTS: AtomicU64 = AtomicU64::new(0);
 /// Why a fault could not be resolved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FaultError {
-    /// No region covers the address.
-    Violation,
+    /// Nobody may do this.
+    Violation(Violation),
     /// There is no memory for the page, and none to be had: what was promised can't be put elsewhere after all.
     OutOfMemory,
     /// The page is on a disk, which can't read it.
@@ -61,42 +62,63 @@ pub(super) fn count_major() {
     MAJOR_FAULTS.fetch_add(1, Ordering::Relaxed);
 }
 
-/// Whether a touch of `address` faults, and the fault can be resolved.
-pub(crate) fn is_due(address: u64) -> bool {
-    let space = SPACE.lock();
-    space.regions.find(address).is_some() && space.tables().is_some_and(|tables| !tables.is_mapped(address))
+/// Whether an access faults, and the fault can be resolved.
+pub(crate) fn is_due(fault: Fault) -> bool {
+    !matches!(decide(&SPACE.lock(), fault), Resolution::AlreadyMapped | Resolution::Violation(_))
 }
 
-/// Resolves a fault on a page that is not mapped.
+/// Resolves a fault on a page that is not mapped, or not for this kind of access.
 ///
 /// # Errors
 /// [`FaultError`].
-pub(crate) fn handle(address: u64) -> Result<(), FaultError> {
-    let page = address - address % FRAME_BYTES;
+pub(crate) fn handle(fault: Fault) -> Result<(), FaultError> {
+    let huge = || FRAMES.allocate(BlockSize::Huge, Purpose::Promised);
     let decision = {
-        let space = SPACE.lock();
-        let empty = (Slot::Empty, PageState::Empty);
-        let (slot, page) = space.tables().map_or(empty, |tables| (tables.slot(address), tables.page_state(address)));
-        resolve(space.regions.find(address), address, slot, page)
+        let mut space = SPACE.lock();
+        if let Some(region) = space.regions.find_mut(fault.address) {
+            region.faults += 1;
+        }
+        decide(&space, fault)
     };
+    let at = fault.address - fault.address % FRAME_BYTES;
     match decision {
-        Resolution::Violation => Err(FaultError::Violation),
-        Resolution::Restore { at } => restore(at),
-        Resolution::ReadFile { at } => file::read(at),
+        Resolution::Violation(violation) => Err(FaultError::Violation(violation)),
+        Resolution::Restore { at } => restore(at, Caller::Fault),
+        Resolution::ReadFile { at } => file::read(at, Caller::Fault),
         Resolution::AlreadyMapped => Ok(()),
-        Resolution::MapHuge { at, .. } if map_huge(at) => Ok(()),
+        Resolution::MapHuge { at, .. } if map_huge(at, huge()) => Ok(()),
         Resolution::MapHuge { pages, .. } => {
-            map_pages(page, pages)?;
+            map_pages(at, pages)?;
             reclaim::wake(); // it may become a huge page, once there is a frame for it
             Ok(())
         }
-        Resolution::MapPages(pages) => Ok(map_pages(page, pages)?),
+        Resolution::MapPages(pages) => Ok(map_pages(at, pages)?),
     }
 }
 
-/// Whether the slot at `at` is mapped now; `false` when no huge frame is free.
-fn map_huge(at: u64) -> bool {
-    let Some(block) = FRAMES.allocate(BlockSize::Huge, Purpose::Promised) else { return false };
+/// Does for a page what a touch would do, if that takes nothing from anybody; says whether the page is in memory now.
+pub(super) fn prefetch(page: u64) -> bool {
+    let huge = || spare_block(BlockSize::Huge, Purpose::Promised);
+    let decision = decide(&SPACE.lock(), Fault { address: page, access: Access::ReadOnly });
+    match decision {
+        Resolution::Violation(_) => false,
+        Resolution::Restore { at } => restore(at, Caller::Prefetch).is_ok(),
+        Resolution::ReadFile { at } => file::read(at, Caller::Prefetch).is_ok(),
+        Resolution::AlreadyMapped => true,
+        Resolution::MapHuge { at, .. } if map_huge(at, huge()) => true,
+        Resolution::MapHuge { .. } | Resolution::MapPages(_) => map_spare(&mut SPACE.lock(), page),
+    }
+}
+
+fn decide(space: &Space, fault: Fault) -> Resolution {
+    let state = |tables: &PageTables| (tables.slot(fault.address), tables.page_state(fault.address));
+    let (slot, page) = space.tables().map_or((Slot::Empty, PageState::Empty), state);
+    resolve(space.regions.find(fault.address), fault, slot, page)
+}
+
+/// Maps `block`, if there is one, at `at`; says whether the slot is mapped now.
+fn map_huge(at: u64, block: Option<Block>) -> bool {
+    let Some(block) = block else { return false };
     zero(&block);
     let mut space = SPACE.lock();
     if install(&mut space, at, block) {
@@ -116,12 +138,9 @@ fn map_pages(at: u64, window: PageWindow) -> Result<(), OutOfMemory> {
         FRAMES.free_promised(block); // another thread was faster
     }
     for page in (0..window.pages).map(|page| window.at + page * FRAME_BYTES) {
-        if !is_empty(&space, page) {
-            continue;
+        if is_empty(&space, page) && !map_spare(&mut space, page) {
+            break;
         }
-        let Some(block) = spare_frame(Purpose::Promised) else { break };
-        zero(&block);
-        install(&mut space, page, block);
     }
     SMALL_FAULTS.fetch_add(1, Ordering::Relaxed);
     Ok(())
@@ -131,17 +150,25 @@ fn is_empty(space: &Space, page: u64) -> bool {
     space.tables().is_some_and(|tables| tables.page_state(page) == PageState::Empty)
 }
 
-/// A frame for something that nobody has asked for yet: only while there are enough.
-pub(super) fn spare_frame(purpose: Purpose) -> Option<Block> {
-    if FRAMES.is_short() { None } else { FRAMES.allocate(BlockSize::Frame, purpose) }
+/// Maps the page, which is empty, if there is a frame to spare.
+fn map_spare(space: &mut Space, page: u64) -> bool {
+    let Some(block) = spare_block(BlockSize::Frame, Purpose::Promised) else { return false };
+    zero(&block);
+    install(space, page, block)
+}
+
+/// A block for something that nobody has asked for yet: only while there are enough.
+pub(super) fn spare_block(size: BlockSize, purpose: Purpose) -> Option<Block> {
+    if FRAMES.can_spare(FrameCount(size.frames())) { FRAMES.allocate(size, purpose) } else { None }
 }
 
 /// Maps a block that was drawn from a promise, or gives it and its promise back; says whether it is mapped.
 fn install(space: &mut Space, at: u64, block: Block) -> bool {
     let frames = block.size().frames();
     let mut tables_drawn = 0;
-    let result = match (space.regions.find(at).is_some(), space.tables_mut()) {
-        (true, Some(tables)) => {
+    let access = space.regions.find(at).map(|region| region.access);
+    let result = match (access, space.tables_mut()) {
+        (Some(access), Some(tables)) => {
             let mut source = |level| {
                 // The page has its frame: the table must not wait for another.
                 let purpose = if level == TableLevel::Pages { Purpose::PromisedReserve } else { Purpose::Kernel };
@@ -150,8 +177,8 @@ fn install(space: &mut Space, at: u64, block: Block) -> bool {
                 table
             };
             match block.size() {
-                BlockSize::Huge => tables.map_huge(at, block, &mut source),
-                BlockSize::Frame => tables.map_page(at, block, &mut source),
+                BlockSize::Huge => tables.map_huge(at, block, access, &mut source),
+                BlockSize::Frame => tables.map_page(at, block, access, &mut source),
             }
         }
         _ => Err(block),

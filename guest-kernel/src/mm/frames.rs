@@ -233,6 +233,14 @@ impl Frames {
         self.statistics().free < low
     }
 
+    /// Whether so many frames can be handed out without making them few.
+    pub(crate) fn can_spare(&self, frames: FrameCount) -> bool {
+        let needed = self.watermarks().low.saturating_add(FrameCount(frames.0 - 1));
+        let in_pool =
+            self.pool.lock().allocator.as_ref().map_or(FrameCount::ZERO, |allocator| allocator.statistics().free);
+        in_pool >= needed || self.statistics().free >= needed
+    }
+
     /// Frames to be made free so that there are enough again; none while there are.
     pub(crate) fn missing_to_high(&self) -> FrameCount {
         let (free, watermarks) = (self.statistics().free, self.watermarks());

@@ -2,15 +2,17 @@
 //!
 //! A *promise* ([`promise`]) is a matter of accounting:
 //! 1. what is free, and what swap can hold;
-//! 2. the host, for a while: it may have to take memory from somebody else first;
-//! 3. a failed allocation: never a hang, never a fault that can't be resolved.
+//! 2. what the application frees when it is told ([`shortage`]);
+//! 3. the host, for a while: it may have to take memory from somebody else first;
+//! 4. a failed allocation: never a hang, never a fault that can't be resolved.
 //!
 //! A *frame* that was promised ([`frame_for_fault`]) is found:
 //! 1. among the free ones;
-//! 2. at the host's, for a moment, unless it has just been asked in vain: memory that it has to spare costs less than anything that
+//! 2. from the application, if it is told and frees some;
+//! 3. at the host's, for a moment, unless it has just been asked in vain: memory that it has to spare costs less than anything that
 //!    this guest could do;
-//! 3. by eviction of cold pages;
-//! 4. at the host's, for longer.
+//! 4. by eviction of cold pages;
+//! 5. at the host's, for longer.
 //!
 //! There is a frame at the end of the second way, as long as swap keeps what it promised.
 
@@ -21,6 +23,7 @@ use spin::Once;
 
 use super::block::{Block, BlockSize};
 use super::frame_allocator::Purpose;
+use super::shortage::{self, Cause};
 use super::{FRAMES, OutOfMemory, pressure, reclaim};
 use crate::config::{DEFLATE_WAIT_NS, HOST_REFUSAL_NS, RECLAIM_STEP, SHORT_DEFLATE_WAIT_NS};
 use crate::time::Instant;
@@ -70,6 +73,10 @@ pub(crate) fn failures() -> u64 {
 /// # Errors
 /// [`OutOfMemory`] when the last step had nothing left.
 pub(crate) fn promise(frames: FrameCount) -> Result<(), OutOfMemory> {
+    if FRAMES.promise(frames).is_ok() {
+        return Ok(());
+    }
+    shortage::announce(Cause::FewFree);
     let mut patience = Patience { nanoseconds: DEFLATE_WAIT_NS, end: None };
     loop {
         let Err(missing) = FRAMES.promise(frames) else { return Ok(()) };
@@ -98,6 +105,7 @@ pub(crate) fn frame_for_fault(purpose: Purpose) -> Result<Block, OutOfMemory> {
 
 fn climb(purpose: Purpose) -> Result<Block, OutOfMemory> {
     let _stall = pressure::Stall::begin();
+    shortage::announce(Cause::FewFree);
     let mut short = Patience { nanoseconds: SHORT_DEFLATE_WAIT_NS, end: None };
     let mut long = Patience { nanoseconds: DEFLATE_WAIT_NS, end: None };
     loop {

@@ -3,6 +3,7 @@
 //! * [`frames`]: all frames, for every CPU; [`frame_allocator`]: who owns which; [`magazine`]: a CPU's stock; [`block`]: owned frames;
 //!   [`frame_set`], [`bit_tree`], [`carve`]: what the allocator is made of.
 //! * [`page_table`]: slots and pages; [`address_space`]: regions and the decision behind a fault; [`fault`]: carrying it out.
+//! * [`advice`]: what an application says about its regions; [`shortage`]: what it hears when memory runs short.
 //! * [`reclaim`]: pages that make room and come back; [`compaction`]: pages that move so that huge frames come free.
 //! * [`ladder`]: where memory comes from; [`kernel_heap`]: the kernel's own.
 //!
@@ -11,6 +12,7 @@
 #![allow(unsafe_code, reason = "zeroing frames and adopting the boot page tables need raw addresses")]
 
 pub(crate) mod address_space;
+pub(crate) mod advice;
 mod bit_tree;
 pub(crate) mod block;
 pub(crate) mod carve;
@@ -29,6 +31,7 @@ pub(crate) mod pinned;
 mod poison;
 pub(crate) mod pressure;
 pub(crate) mod reclaim;
+pub(crate) mod shortage;
 #[cfg(target_os = "none")]
 pub(crate) mod start;
 mod watermarks;
@@ -49,7 +52,8 @@ pub(crate) use frames::Frames;
 pub(crate) use kernel_heap::KernelHeap;
 
 use self::address_space::{Region, RegionKind, Regions};
-use self::page_table::{Collected, PageTables};
+use self::page_table::{Collected, PageTables, Slot};
+use crate::cpu;
 use crate::sync::SpinLock;
 
 /// The frame allocator, once memory has been set up.
@@ -58,9 +62,12 @@ pub(crate) static FRAMES: Frames = Frames::new();
 /// The one address space.
 pub(crate) static SPACE: SpinLock<Space> = SpinLock::new(Space { regions: Regions::new(), tables: None });
 
+/// Slots that are released behind one TLB flush, with the locks held: 16 MiB.
+const RELEASE_SLOTS: u64 = 8;
+
 /// No memory could be had, from whomever.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct OutOfMemory;
+pub struct OutOfMemory;
 
 impl fmt::Display for OutOfMemory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -82,6 +89,23 @@ impl Space {
 
     pub(crate) fn tables_mut(&mut self) -> Option<&mut PageTables> {
         self.tables.as_mut()
+    }
+
+    /// Makes the huge page at `at` a table of pages; `false` when there is none, or no frame for the table.
+    pub(crate) fn split_huge(&mut self, at: u64) -> bool {
+        let Some(tables) = self.tables.as_mut() else { return false };
+        if tables.slot(at) != Slot::Huge {
+            return false;
+        }
+        // Every slot of a region is promised a table.
+        let Some(table) = FRAMES.allocate_table(Purpose::PromisedReserve) else { return false };
+        if let Err(table) = tables.split(at, table) {
+            FRAMES.free_promised(table);
+            return false;
+        }
+        self.regions.draw(at, FrameCount(1));
+        cpu::flush_tlb();
+        true
     }
 }
 
@@ -155,7 +179,7 @@ fn map_promised_as(kind: RegionKind, within: Range<u64>, promise: Promise) -> Re
 /// Ends the region that begins at `start`: its memory is free again, its promise void.
 pub(crate) fn unmap_region(start: u64) {
     let Some(range) = shorten(start, start) else { return };
-    release(range);
+    release(&range, Fate::Unmapped);
     let Some(region) = SPACE.lock().regions.remove(start) else { return };
     FRAMES.end_promise(region.promise);
     ladder::memory_came();
@@ -179,7 +203,7 @@ pub(crate) fn shrink_region(start: u64, end: u64) {
     debug_assert!(end > start && end.is_multiple_of(HUGE_BYTES), "a region can't end at {end:#x}");
     let Some(range) = shorten(start, end) else { return };
     let given_up = Region::promise_for(range.end - start).saturating_sub(Region::promise_for(end - start));
-    let surplus = given_up.saturating_sub(release(range));
+    let surplus = given_up.saturating_sub(release(&range, Fate::Unmapped));
     let mut space = SPACE.lock();
     if let Some(region) = space.regions.find_mut(start) {
         region.taken_end = end;
@@ -198,43 +222,75 @@ fn shorten(start: u64, end: u64) -> Option<Range<u64>> {
     Some(range)
 }
 
-/// Unmaps `range`, which no region covers any more, frees what was mapped there and forgets what was evicted; says how many frames
-/// of the region's promise that had taken.
-fn release(range: Range<u64>) -> FrameCount {
-    for (at, end) in slots(&range) {
-        if let Some(tables) = SPACE.lock().tables_mut() {
+/// What becomes of a range whose contents nobody needs any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    /// No region covers it any more.
+    Unmapped,
+    /// It stays part of its region, which is promised anew what it gives up.
+    Discarded,
+}
+
+/// Unmaps `range`, frees what was mapped there and forgets what was evicted; returns how many frames that were. No huge page may
+/// stick out of the range.
+///
+/// The locks are held from one end of a batch to the other: nothing that is on its way in or out may meet a slot that is half gone.
+fn release(range: &Range<u64>, fate: Fate) -> FrameCount {
+    let mut returned = FrameCount::ZERO;
+    for (at, end) in pieces(range, RELEASE_SLOTS * HUGE_BYTES) {
+        let batch = at..end;
+        let mut reclaimer = reclaim::RECLAIMER.lock();
+        let mut space = SPACE.lock();
+        let Space { regions, tables: Some(tables) } = &mut *space else { return returned };
+        if slots(&batch).all(|(at, _)| tables.slot(at) == Slot::Empty) {
+            continue;
+        }
+        reclaimer.cancel(&batch);
+        for (at, end) in slots(&batch) {
             tables.revoke(at, end);
         }
-    }
-    crate::cpu::flush_tlb();
-    let mut returned = 0;
-    for (at, end) in slots(&range) {
-        let mut reclaimer = reclaim::RECLAIMER.lock();
-        if let Some(tables) = SPACE.lock().tables_mut() {
+        cpu::flush_tlb();
+        for (at, end) in slots(&batch) {
+            let mut frames = FrameCount::ZERO;
             tables.collect(at, end, &mut |collected| match collected {
                 Collected::Page(block) => {
-                    returned += block.size().frames();
-                    FRAMES.free_page(block);
+                    frames = frames.saturating_add(FrameCount(block.size().frames()));
+                    match fate {
+                        Fate::Unmapped => FRAMES.free_page(block),
+                        Fate::Discarded => FRAMES.free_promised(block),
+                    }
                 }
                 Collected::Table(block) => {
-                    returned += 1;
-                    FRAMES.free(block);
+                    frames = frames.saturating_add(FrameCount(1));
+                    match fate {
+                        Fate::Unmapped => FRAMES.free(block),
+                        Fate::Discarded => FRAMES.free_promised_table(block),
+                    }
                 }
                 Collected::Evicted(entry) => reclaimer.forget(entry), // its promise is the region's
             });
+            if fate == Fate::Discarded {
+                regions.restore_promise(at, frames);
+            }
+            returned = returned.saturating_add(frames);
         }
     }
-    FrameCount(returned)
+    returned
 }
 
-/// The 2 MiB slots of `range`, each with its end. Locks are released between two of them.
-fn slots(range: &Range<u64>) -> impl Iterator<Item = (u64, u64)> {
+/// The 2 MiB slots of `range`, each with its end.
+fn slots(range: &Range<u64>) -> impl Iterator<Item = (u64, u64)> + use<> {
+    pieces(range, HUGE_BYTES)
+}
+
+/// `range` cut at the multiples of `bytes`.
+fn pieces(range: &Range<u64>, bytes: u64) -> impl Iterator<Item = (u64, u64)> + use<> {
     let end = range.end;
     let mut at = range.start;
     core::iter::from_fn(move || {
-        let slot = (at < end).then(|| (at, (at + 1).next_multiple_of(HUGE_BYTES).min(end)))?;
-        at = slot.1;
-        Some(slot)
+        let piece = (at < end).then(|| (at, (at + 1).next_multiple_of(bytes).min(end)))?;
+        at = piece.1;
+        Some(piece)
     })
 }
 

@@ -11,15 +11,17 @@ use x86_64::structures::paging::page_table::PageTableEntry;
 use x86_64::structures::paging::{PageTable, PageTableFlags};
 
 mod eviction;
+mod protection;
 mod relocation;
 
 pub(crate) use eviction::{PageState, Restored};
 use eviction::{is_revoked, take_swap_entry};
+pub(crate) use protection::Access;
 
 use super::block::{Block, BlockSize, Contents};
 use super::reclaim::swap_entry::SwapEntry;
 
-/// Everything runs in ring 3 and may write; what must not be touched is not mapped.
+/// Everything runs in ring 3 and may write but for regions that are read-only; what must not be touched is not mapped.
 const MAPPED: PageTableFlags =
     PageTableFlags::PRESENT.union(PageTableFlags::WRITABLE).union(PageTableFlags::USER_ACCESSIBLE);
 /// Pages are mapped because they are touched, they or their neighbours, and fresh ones are nowhere but in memory. So they are
@@ -103,17 +105,28 @@ impl PageTables {
         }
     }
 
+    /// The first frame of the huge page that holds `address`.
+    pub(crate) fn huge_frame(&self, address: u64) -> Option<FrameNumber> {
+        (self.slot(address) == Slot::Huge).then(|| self.slot_entry(address).map(frame_of))?
+    }
+
     /// Maps a huge frame at `address`.
     ///
     /// # Errors
     /// The block comes back when the slot is not empty or a table is missing.
-    pub(crate) fn map_huge(&mut self, address: u64, block: Block, tables: TableSource<'_>) -> Result<(), Block> {
+    pub(crate) fn map_huge(
+        &mut self,
+        address: u64,
+        block: Block,
+        access: Access,
+        tables: TableSource<'_>,
+    ) -> Result<(), Block> {
         debug_assert_eq!((block.size(), address % HUGE_BYTES), (BlockSize::Huge, 0));
         let Some(entry) = self.slot_entry_mut(address, tables) else { return Err(block) };
         if !entry.is_unused() {
             return Err(block);
         }
-        set(entry, block.into_number(), DATA | PageTableFlags::HUGE_PAGE);
+        set(entry, block.into_number(), access.data_flags() | PageTableFlags::HUGE_PAGE);
         Ok(())
     }
 
@@ -121,7 +134,13 @@ impl PageTables {
     ///
     /// # Errors
     /// The block comes back when the page is mapped already or a table is missing.
-    pub(crate) fn map_page(&mut self, address: u64, block: Block, tables: TableSource<'_>) -> Result<(), Block> {
+    pub(crate) fn map_page(
+        &mut self,
+        address: u64,
+        block: Block,
+        access: Access,
+        tables: TableSource<'_>,
+    ) -> Result<(), Block> {
         debug_assert_eq!(block.size(), BlockSize::Frame);
         let Some(slot) = self.slot_entry_mut(address, tables) else { return Err(block) };
         let Some(table) = descend(slot, TableLevel::Pages, tables) else { return Err(block) };
@@ -129,7 +148,7 @@ impl PageTables {
         if !entry.is_unused() {
             return Err(block);
         }
-        set(entry, block.into_number(), DATA);
+        set(entry, block.into_number(), access.data_flags());
         Ok(())
     }
 
@@ -254,6 +273,13 @@ impl PageTables {
 
     fn page_entry_mut(&mut self, address: u64) -> Option<&mut PageTableEntry> {
         existing_table(self.slot_entry(address)?).map(|table| &mut table[index(address, 0)])
+    }
+
+    /// The same, also in a table that [`Self::revoke`] took out of force.
+    fn page_entry_in_any_table_mut(&mut self, address: u64) -> Option<&mut PageTableEntry> {
+        let slot = self.slot_entry(address).filter(|entry| !entry.is_unused())?;
+        let is_table = !slot.flags().contains(PageTableFlags::HUGE_PAGE);
+        is_table.then(|| &mut table_at(frame_of(slot))[index(address, 0)])
     }
 }
 

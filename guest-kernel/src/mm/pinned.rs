@@ -5,7 +5,9 @@ use core::ops::Range;
 
 use aerostat_abi::units::{FRAME_BYTES, FrameCount, to_usize};
 
+use super::address_space::RegionKind;
 use super::carve::Carver;
+use super::page_table::Access;
 use super::{FRAMES, OutOfMemory, Purpose, SPACE, ladder, zero};
 use crate::layout::BOOKS;
 
@@ -23,7 +25,7 @@ pub(crate) fn map(range: Range<u64>, promise: &mut FrameCount) -> Result<(), Out
         zero(&block);
         let mut table = |_| FRAMES.allocate_table(Purpose::Kernel);
         let mut space = SPACE.lock();
-        let result = space.tables_mut().map(|tables| tables.map_page(page, block, &mut table));
+        let result = space.tables_mut().map(|tables| tables.map_page(page, block, Access::ReadWrite, &mut table));
         if let Some(Err(block)) = result {
             FRAMES.free(block);
             return Err(OutOfMemory);
@@ -43,6 +45,8 @@ pub(crate) fn books(words: usize) -> Result<Carver, OutOfMemory> {
     let mapped = map(BOOKS..BOOKS + bytes, &mut promise);
     FRAMES.end_promise(promise);
     mapped?;
+    let is_placed = SPACE.lock().regions.place(RegionKind::Pinned, BOOKS..BOOKS + bytes);
+    debug_assert!(is_placed, "there are books already");
     let pointer = core::ptr::with_exposed_provenance_mut::<u64>(to_usize(BOOKS));
     // SAFETY: just mapped and zeroed, for this one caller, and never unmapped.
     Ok(Carver::new(unsafe { core::slice::from_raw_parts_mut(pointer, words) }))

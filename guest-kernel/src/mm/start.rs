@@ -4,6 +4,7 @@ use core::ops::Range;
 
 use aerostat_abi::units::{FRAME_BYTES, FrameCount, FrameNumber, HUGE_BYTES, HUGE_SIZE, to_usize};
 
+use super::address_space::RegionKind;
 use super::block::{Block, BlockSize, Contents};
 use super::carve::Carver;
 use super::frame_allocator::FrameAllocator;
@@ -47,6 +48,9 @@ pub(crate) fn start(machine: &Machine, more_words: fn(FrameNumber) -> usize) -> 
         allocator.distrust_untouched();
     }
     FRAMES.start(allocator);
+    if !SPACE.lock().regions.place(RegionKind::Stack, layout::STACKS) {
+        return Err(MachineError::TooSmall);
+    }
     EXTENT.call_once(|| Extent { total: machine.total_frames(), end });
     Ok(carver)
 }

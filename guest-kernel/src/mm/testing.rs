@@ -8,10 +8,10 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use aerostat_abi::units::{FRAME_BYTES, FrameCount, FrameNumber, HUGE_BYTES, HUGE_FRAMES, to_usize};
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous};
 
-use super::address_space::{Region, Regions};
+use super::address_space::{Fault, Region, Regions};
 use super::block::Contents;
 use super::fault::{self, FaultError};
-use super::page_table::{PageTables, Slot};
+use super::page_table::{Access, PageState, PageTables, Slot};
 use super::{Block, BlockSize, FRAMES, FrameAllocator, FrameStatistics, Purpose, SPACE, reclaim};
 use crate::config::KERNEL_FLOOR;
 
@@ -46,15 +46,27 @@ impl TestMachine {
         Self { _turn: turn }
     }
 
-    /// What a read or write of `address` does; afterwards the page is mapped.
+    /// What a read of `address` does; afterwards the page is mapped.
     pub(super) fn touch(&self, address: u64) -> Result<(), FaultError> {
         if self.frame_at(address).is_none() {
-            fault::handle(address)?;
+            fault::handle(Fault { address, access: Access::ReadOnly })?;
             assert!(
                 self.frame_at(address).is_some(),
                 "a fault at {address:#x} was resolved, and the page is not mapped"
             );
         }
+        Ok(())
+    }
+
+    /// What a write of `value` to a page's first word does, the CPU's mark in the page table entry included.
+    pub(super) fn write(&self, page: u64, value: u64) -> Result<(), FaultError> {
+        let can_write = || SPACE.lock().tables().is_some_and(|tables| tables.is_writable(page));
+        if !can_write() {
+            fault::handle(Fault { address: page, access: Access::ReadWrite })?;
+            assert!(can_write(), "a fault at {page:#x} was resolved, and the page can't be written to");
+        }
+        SPACE.lock().tables_mut().expect("the machine has started").mark_written(page);
+        self.set_word(page, value);
         Ok(())
     }
 
@@ -127,10 +139,11 @@ impl TestMachine {
         let space = SPACE.lock();
         let tables = space.tables().expect("the machine has started");
         let pages = |slot: u64| (slot..slot + HUGE_BYTES).step_by(to_usize(FRAME_BYTES));
+        let has_frame = |state| matches!(state, PageState::Mapped | PageState::Leaving);
         let drawn_in = |slot| match tables.slot(slot) {
             Slot::Empty => 0,
             Slot::Huge => 512,
-            Slot::Table => 1 + pages(slot).filter(|&page| tables.is_mapped(page)).count() as u64,
+            Slot::Table => 1 + pages(slot).filter(|&page| has_frame(tables.page_state(page))).count() as u64,
         };
         range.step_by(to_usize(HUGE_BYTES)).map(drawn_in).sum()
     }

@@ -10,8 +10,9 @@ use proptest::test_runner::{Config as ProptestConfig, TestCaseError};
 use proptest::{prop_assert, prop_assert_eq, prop_oneof, proptest};
 
 use super::address_space::Region;
+use super::address_space::Violation;
 use super::block::Contents;
-use super::fault::FaultError::Violation;
+use super::fault::FaultError;
 use super::page_table::Slot;
 use super::testing::TestMachine;
 use super::{
@@ -20,6 +21,7 @@ use super::{
 };
 use crate::layout::APP_REGIONS;
 
+const VIOLATION: FaultError = FaultError::Violation(Violation::NoRegion);
 /// A table of slots and what is above it, made with the first mapping and kept.
 const UPPER_TABLES: u64 = 2;
 
@@ -47,7 +49,7 @@ fn a_region_is_promised_first_drawn_by_touches_and_gone_when_it_ends() {
     unmap_region(start);
     assert_eq!(machine.statistics().promised, FrameCount::ZERO);
     assert_eq!(machine.statistics().free, FrameCount(before.free.0 - UPPER_TABLES));
-    assert_eq!(machine.touch(start), Err(Violation));
+    assert_eq!(machine.touch(start), Err(VIOLATION));
     assert_eq!(validate(), Ok(()));
 }
 
@@ -56,7 +58,7 @@ fn touching_outside_of_regions_is_a_violation() {
     let machine = TestMachine::start(8);
     let start = map_region(APP_REGIONS, FRAME_BYTES).unwrap();
     for address in [0, start - 1, start + FRAME_BYTES, u64::MAX] {
-        assert_eq!(machine.touch(address), Err(Violation), "{address:#x}");
+        assert_eq!(machine.touch(address), Err(VIOLATION), "{address:#x}");
     }
 }
 
@@ -142,7 +144,7 @@ fn a_region_grows_and_shrinks_by_slots_and_keeps_what_is_below() {
     assert_eq!(machine.drawn(start), 2 * HUGE_FRAMES);
     resize_region(start, start + HUGE_BYTES).unwrap();
     assert_eq!((machine.drawn(start), machine.word(start)), (HUGE_FRAMES, 7));
-    assert_eq!(machine.touch(start + HUGE_BYTES), Err(Violation));
+    assert_eq!(machine.touch(start + HUGE_BYTES), Err(VIOLATION));
     assert_eq!(machine.region(start).promise, FrameCount(1), "the table that it did not need");
     unmap_region(start);
     assert_eq!(machine.statistics().available, FrameCount(before.available.0 - UPPER_TABLES));

@@ -12,12 +12,12 @@ mod table;
 pub use machine::{Event, SpawnError, yield_now};
 #[cfg(target_os = "none")]
 pub(crate) use machine::{
-    current_name, idle, is_another_ready, preempt, sleep_until, spawn_entry, start, timer_interrupt,
+    current, current_name, idle, is_another_ready, preempt, sleep_until, spawn_entry, start, timer_interrupt,
 };
 #[cfg(target_os = "none")]
 pub use mutex::{Mutex, MutexGuard};
 #[cfg(target_os = "none")]
-pub(crate) use table::Priority;
+pub(crate) use table::{Priority, ThreadId};
 
 #[cfg(target_os = "none")]
 #[allow(unsafe_code, reason = "stacks and context switches")]
@@ -303,6 +303,11 @@ mod machine {
         scheduler.table.end_current();
         switch(scheduler);
         unreachable!("an ended thread was switched to")
+    }
+
+    /// The current thread.
+    pub(crate) fn current() -> ThreadId {
+        SCHEDULER.lock().table.current()
     }
 
     /// The current thread's name; for reports, so it never waits.

@@ -12,8 +12,10 @@ use core::mem::offset_of;
 use aerostat_abi::units::to_usize;
 
 use crate::cpu::{self, CpuBlock};
+use crate::mm::address_space::Fault;
 use crate::mm::fault::FaultError;
-use crate::operand::{self, Access, LONGEST, Registers};
+use crate::mm::page_table::Access;
+use crate::operand::{self, LONGEST, Registers};
 use crate::{mm, nub, report, thread};
 
 const PAGE_FAULT: u64 = 14;
@@ -87,30 +89,35 @@ extern "C" fn handle_exception(frame: &mut TrapFrame) {
     if frame.vector != PAGE_FAULT {
         report::exception(frame, None);
     }
-    let address = touched(frame).unwrap_or_else(nub::read_fault_address);
+    let fault = touched(frame).unwrap_or_else(|| fault_at(nub::read_fault_address(), frame));
     cpu::unmask();
-    if frame.error_code & PROTECTION != 0 {
-        report::exception(frame, Some(address));
-    }
-    match mm::fault::handle(address) {
+    let address = fault.address;
+    match mm::fault::handle(fault) {
+        // No translation outlives a change of protection: a second try would end here again.
+        Ok(()) if frame.error_code & PROTECTION != 0 => report::exception(frame, Some(address)),
         Ok(()) => {}
-        Err(FaultError::Violation) => report::exception(frame, Some(address)),
+        Err(FaultError::Violation(violation)) => report::violation(frame, address, violation),
         Err(FaultError::OutOfMemory) => report::out_of_memory(frame, address),
         Err(FaultError::Disk) => report::disk_error(frame, address),
     }
 }
 
-/// The address that a page fault is about, if the faulting instruction says so and the page is one that may come in.
-fn touched(frame: &TrapFrame) -> Option<u64> {
+fn fault_at(address: u64, frame: &TrapFrame) -> Fault {
+    Fault { address, access: if frame.error_code & WRITE == 0 { Access::ReadOnly } else { Access::ReadWrite } }
+}
+
+/// What a page fault is about, if the faulting instruction says so and the page is one that may come in.
+fn touched(frame: &TrapFrame) -> Option<Fault> {
     let image = crate::boot::image_range();
     if frame.error_code & (PROTECTION | FETCH) != 0 || !(image.start..image.end - LONGEST as u64).contains(&frame.rip) {
         return None;
     }
-    let access = if frame.error_code & WRITE == 0 { Access::Read } else { Access::Write };
+    let access = if frame.error_code & WRITE == 0 { operand::Access::Read } else { operand::Access::Write };
     let code = core::ptr::with_exposed_provenance::<[u8; LONGEST]>(to_usize(frame.rip));
     // SAFETY: so many bytes from RIP on lie within the image, which is mapped, and whose code nobody writes to.
     let code = unsafe { code.read() };
-    operand::address(&code, &frame.registers(), access).filter(|&address| mm::fault::is_due(address))
+    let address = operand::address(&code, &frame.registers(), access)?;
+    Some(fault_at(address, frame)).filter(|&fault| mm::fault::is_due(fault))
 }
 
 /// An exception whose thread has no room left on its stack. Runs on the exception stack, upcalls masked.

@@ -4,13 +4,15 @@
 //! entry or reinstated: at once, or, when it goes to disk, once it has been written. A fault on a page that is still on its way
 //! reinstates it.
 
-use aerostat_abi::units::{FrameNumber, HUGE_FRAMES};
+use aerostat_abi::units::{FRAME_SIZE, FrameNumber, HUGE_FRAMES};
 use aerostat_reclaim_policy::{Standing, Verdict};
 use x86_64::PhysAddr;
 use x86_64::structures::paging::PageTableFlags;
 use x86_64::structures::paging::page_table::PageTableEntry;
 
-use super::{DATA, MAPPED, PageTables, Slot, TableLevel, TableSource, descend, frame_of, index, set, table_at, take};
+use super::{
+    Access, DATA, MAPPED, PageTables, Slot, TableLevel, TableSource, descend, frame_of, index, set, table_at, take,
+};
 use crate::mm::block::{Block, BlockSize};
 use crate::mm::reclaim::swap_entry::{STANDING_MASK, Stored, SwapEntry};
 
@@ -20,6 +22,9 @@ const STANDING_FIELD: u64 = (STANDING_MASK as u64) << STANDING_SHIFT;
 
 /// A bit that is left to software, too: compressing the page was tried in vain since it was last seen dirty.
 const INCOMPRESSIBLE: PageTableFlags = PageTableFlags::BIT_9;
+
+/// Another: the application does not need what is in the page, unless the entry is dirty and so the page has been written since.
+const DISCARDABLE: PageTableFlags = PageTableFlags::BIT_10;
 
 /// What a 4 KiB page's entry says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +46,8 @@ pub(crate) struct RevokedPage {
     pub(crate) standing: Standing,
     /// Compressing it was tried in vain, and it has not been written to since.
     pub(crate) is_incompressible: bool,
+    /// Nobody needs what is in it.
+    pub(crate) is_discardable: bool,
 }
 
 /// How a page comes back.
@@ -49,6 +56,8 @@ pub(crate) struct Restored {
     pub(crate) standing: Standing,
     /// It was kept as it was, as it does not compress.
     pub(crate) is_incompressible: bool,
+    /// What its region allows.
+    pub(crate) access: Access,
 }
 
 /// What a visit changed.
@@ -87,7 +96,8 @@ impl PageTables {
         accessed
     }
 
-    /// Ages the page at `address`, if it is in memory: keeps it with the standing that `age` returns, or revokes its translation.
+    /// Ages the page at `address`, if it is in memory: keeps it with the standing that `age` returns, or revokes its translation. One
+    /// whose contents nobody needs goes without being asked about.
     pub(crate) fn visit_page(&mut self, address: u64, age: &mut dyn FnMut(Standing, bool) -> Verdict) -> Visited {
         let Some(entry) = self.page_entry_mut(address) else { return Visited::default() };
         let flags = entry.flags();
@@ -95,13 +105,14 @@ impl PageTables {
             return Visited::default();
         }
         let accessed = flags.contains(PageTableFlags::ACCESSED);
-        match age(standing_of(entry), accessed) {
+        let verdict = if settle_discard(entry) { Verdict::Evict } else { age(standing_of(entry), accessed) };
+        match verdict {
             Verdict::Keep(standing) => {
                 keep(entry, standing);
                 Visited { is_mapped: true, is_stale: accessed, is_revoked: false }
             }
             Verdict::Evict => {
-                entry.set_flags(flags - PageTableFlags::PRESENT);
+                entry.set_flags(entry.flags() - PageTableFlags::PRESENT);
                 Visited { is_mapped: true, is_stale: true, is_revoked: true }
             }
         }
@@ -134,13 +145,51 @@ impl PageTables {
             frame: frame_of(entry),
             standing: standing_of(entry),
             is_incompressible: entry.flags().contains(INCOMPRESSIBLE) && is_unchanged,
+            is_discardable: entry.flags().contains(DISCARDABLE) && is_unchanged,
         })
+    }
+
+    /// Notes that nobody needs what is in the pages of the slot at `address`, up to `end`, until they are written to. The TLB must be
+    /// flushed: the CPU marks a page as written only where it does not remember to have done so. A huge page is taken as a whole.
+    pub(crate) fn mark_discardable(&mut self, address: u64, end: u64) {
+        match self.slot(address) {
+            Slot::Empty => {}
+            Slot::Huge => {
+                if let Some(entry) = self.existing_slot_entry_mut(address) {
+                    entry.set_flags((entry.flags() - PageTableFlags::DIRTY) | DISCARDABLE);
+                }
+            }
+            Slot::Table => {
+                for page in (address..end).step_by(FRAME_SIZE) {
+                    let in_force = |entry: &&mut PageTableEntry| entry.flags().contains(PageTableFlags::PRESENT);
+                    if let Some(entry) = self.page_entry_mut(page).filter(in_force) {
+                        entry.set_flags((entry.flags() - PageTableFlags::DIRTY) | DISCARDABLE);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether nobody needs what is in the huge page at `address`.
+    pub(crate) fn is_huge_discardable(&mut self, address: u64) -> bool {
+        self.slot(address) == Slot::Huge && self.existing_slot_entry_mut(address).is_some_and(settle_discard)
+    }
+
+    /// Takes out where the evicted page at `address` is: it reads as zero from now on.
+    pub(crate) fn take_swapped(&mut self, address: u64) -> Option<SwapEntry> {
+        take_swap_entry(self.page_entry_mut(address)?)
+    }
+
+    /// Takes out the revoked page at `address`: it reads as zero from now on. Its frame is the caller's.
+    pub(crate) fn discard_revoked(&mut self, address: u64) -> Option<Block> {
+        let entry = self.page_entry_mut(address).filter(|entry| is_revoked(entry))?;
+        Some(take(entry, BlockSize::Frame))
     }
 
     /// Notes that the revoked page at `address` does not compress; that holds until it is written to.
     pub(crate) fn note_incompressible(&mut self, address: u64) {
         if let Some(entry) = self.page_entry_mut(address).filter(|entry| is_revoked(entry)) {
-            entry.set_flags((entry.flags() - PageTableFlags::DIRTY) | INCOMPRESSIBLE);
+            entry.set_flags((entry.flags() - PageTableFlags::DIRTY - DISCARDABLE) | INCOMPRESSIBLE);
         }
     }
 
@@ -153,10 +202,11 @@ impl PageTables {
         }
     }
 
-    /// Notes that an evicted page's contents are kept elsewhere now; says whether they were where the caller thought.
+    /// Notes that an evicted page's contents are kept elsewhere now; says whether they were where the caller thought. That holds for
+    /// pages of a region that is ending, too, until they are collected.
     pub(crate) fn move_swapped(&mut self, address: u64, from: Stored, to: Stored) -> bool {
-        let PageState::Swapped(entry) = self.page_state(address) else { return false };
-        let Some(page) = self.page_entry_mut(address).filter(|_| entry.stored == from) else { return false };
+        let Some(page) = self.page_entry_in_any_table_mut(address) else { return false };
+        let Some(entry) = SwapEntry::decode(raw(page)).filter(|entry| entry.stored == from) else { return false };
         set_raw(page, SwapEntry { stored: to, ..entry }.encode());
         true
     }
@@ -173,7 +223,7 @@ impl PageTables {
     pub(crate) fn restore(&mut self, address: u64, block: Block, restored: Restored) {
         debug_assert!(matches!(self.page_state(address), PageState::Swapped(_)));
         if let Some(entry) = self.page_entry_mut(address) {
-            let mut flags = DATA;
+            let mut flags = restored.access.data_flags();
             flags.set(PageTableFlags::DIRTY, !restored.is_incompressible);
             flags.set(INCOMPRESSIBLE, restored.is_incompressible);
             set(entry, block.into_number(), with_standing(flags, restored.standing));
@@ -206,6 +256,16 @@ pub(super) fn take_swap_entry(entry: &mut PageTableEntry) -> Option<SwapEntry> {
     let swap = SwapEntry::decode(raw(entry))?;
     entry.set_unused();
     Some(swap)
+}
+
+/// Whether nobody needs what a mapped page holds. If it has been written after it was given up, somebody does from now on.
+fn settle_discard(entry: &mut PageTableEntry) -> bool {
+    let flags = entry.flags();
+    if flags.contains(DISCARDABLE) && flags.contains(PageTableFlags::DIRTY) {
+        entry.set_flags(flags - DISCARDABLE);
+        return false;
+    }
+    flags.contains(DISCARDABLE)
 }
 
 /// Whether the entry holds a frame without mapping it.

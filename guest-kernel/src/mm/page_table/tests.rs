@@ -11,7 +11,10 @@ use proptest::test_runner::{Config as ProptestConfig, TestCaseError};
 use proptest::{prop_assert, prop_assert_eq, prop_oneof, proptest};
 use x86_64::structures::paging::PageTable;
 
-use super::{Block, BlockSize, Collected, Contents, PageTableFlags, PageTables, Slot, TableLevel, frame_of};
+use super::{
+    Access, Block, BlockSize, Collected, Contents, PageTableEntry, PageTableFlags, PageTables, Slot, TableLevel,
+    frame_of,
+};
 
 impl PageTables {
     /// Does what the CPU does when it walks to a page that is mapped.
@@ -37,6 +40,29 @@ impl PageTables {
                 entry.flags().contains(PageTableFlags::PRESENT).then(|| frame_of(entry))
             }
         }
+    }
+}
+
+impl PageTables {
+    /// Whether a write to `address` finds a page that allows it.
+    pub(crate) fn is_writable(&self, address: u64) -> bool {
+        self.leaf(address).is_some_and(|entry| entry.flags().contains(PageTableFlags::WRITABLE))
+    }
+
+    /// Marks the page at `address` as the CPU does when it is written to.
+    pub(crate) fn mark_written(&mut self, address: u64) {
+        let entry = match self.slot(address) {
+            Slot::Huge => self.existing_slot_entry_mut(address),
+            Slot::Empty | Slot::Table => self.page_entry_mut(address),
+        };
+        let entry = entry.expect("the page is mapped");
+        entry.set_flags(entry.flags() | PageTableFlags::DIRTY | PageTableFlags::ACCESSED);
+    }
+
+    /// The entry that maps `address`.
+    fn leaf(&self, address: u64) -> Option<&PageTableEntry> {
+        let entry = if self.slot(address) == Slot::Huge { self.slot_entry(address) } else { self.page_entry(address) };
+        entry.filter(|entry| entry.flags().contains(PageTableFlags::PRESENT))
     }
 }
 
@@ -118,8 +144,8 @@ impl Fixture {
         };
         let block = Block::from_number(first, size, Contents::Zero);
         let result = match size {
-            BlockSize::Huge => self.tables.map_huge(address, block, &mut source),
-            BlockSize::Frame => self.tables.map_page(address, block, &mut source),
+            BlockSize::Huge => self.tables.map_huge(address, block, Access::ReadWrite, &mut source),
+            BlockSize::Frame => self.tables.map_page(address, block, Access::ReadWrite, &mut source),
         };
         match result {
             Ok(()) => self.mapped.insert(address, (first, size)).is_none(),

@@ -7,6 +7,7 @@ use aerostat_abi::units::FrameCount;
 
 use super::{collapse, reclaim};
 use crate::config::{COLLAPSE_PERIOD_NS, VAIN_RECLAIM_PAUSE_NS};
+use crate::mm::shortage::{self, Cause};
 use crate::mm::{FRAMES, compaction};
 use crate::thread::{self, Event, Priority, SpawnError};
 use crate::time::Instant;
@@ -34,6 +35,9 @@ extern "C" fn run(_: u64) {
     let mut next_round = None;
     loop {
         WAKE.wait(next_round);
+        if FRAMES.is_short() {
+            shortage::announce(Cause::FewFree);
+        }
         let missing = FRAMES.missing_to_high();
         if missing > FrameCount::ZERO {
             if reclaim(missing) == FrameCount::ZERO {

@@ -9,19 +9,20 @@ use proptest::prelude::any;
 use proptest::test_runner::Config as ProptestConfig;
 use proptest::{prop_assert_eq, proptest};
 
-use super::slot_map::SlotMap;
-use super::slow_disk::SlowDisk;
+use super::disk::{Direction, Disk as _};
+use super::slot_map::{SlotMap, SlotNumber};
+use super::slow_disk::{DEPTH, SlowDisk};
 use super::start::{Swap, start};
 use super::{RECLAIMER, reclaim, statistics};
 use crate::layout::APP_REGIONS;
 use crate::mm::carve::Carver;
 use crate::mm::fault::FaultError;
 use crate::mm::testing::TestMachine;
-use crate::mm::{FRAMES, map_region, unmap_region, validate};
+use crate::mm::{FRAMES, Fate, SPACE, map_region, release, shorten, unmap_region, validate};
 
 const EVERYTHING: FrameCount = FrameCount(1 << 20);
 
-fn machine(huge_frames: u64, slots: u64) -> (TestMachine, &'static SlowDisk) {
+pub(in crate::mm) fn machine(huge_frames: u64, slots: u64) -> (TestMachine, &'static SlowDisk) {
     let machine = TestMachine::start(huge_frames);
     let disk = SlowDisk::leaked(slots);
     let usable = SlotMap::usable(slots);
@@ -32,12 +33,17 @@ fn machine(huge_frames: u64, slots: u64) -> (TestMachine, &'static SlowDisk) {
 }
 
 /// The tier may have so many frames.
-fn bound_tier(frames: u64) {
+pub(in crate::mm) fn bound_tier(frames: u64) {
     RECLAIMER.lock().tier_bound = FrameCount(frames);
 }
 
+/// Runs one batch; returns how many frames are on their way to the disk.
+pub(in crate::mm) fn run_batch() -> usize {
+    RECLAIMER.lock().run_batch().leaving
+}
+
 /// Noise, different for each page and seed.
-fn noise(page: u64, seed: u64) -> impl Fn(usize) -> u64 {
+pub(in crate::mm) fn noise(page: u64, seed: u64) -> impl Fn(usize) -> u64 {
     move |place| {
         let x = (page ^ seed.rotate_left(17)).wrapping_add(place as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         (x ^ (x >> 31)).wrapping_mul(0xbf58_476d_1ce4_e5b9)
@@ -45,16 +51,16 @@ fn noise(page: u64, seed: u64) -> impl Fn(usize) -> u64 {
 }
 
 /// Half noise, half text: it compresses, but not to a third.
-fn half_noise(page: u64, seed: u64) -> impl Fn(usize) -> u64 {
+pub(in crate::mm) fn half_noise(page: u64, seed: u64) -> impl Fn(usize) -> u64 {
     let noise = noise(page, seed);
     move |place| if place % 512 < 200 { noise(place) } else { 0x2020_2020_2020_2020 }
 }
 
-fn pages(start: u64, count: u64) -> impl Iterator<Item = u64> + Clone {
+pub(in crate::mm) fn pages(start: u64, count: u64) -> impl Iterator<Item = u64> + Clone {
     (0..count).map(move |page| start + page * FRAME_BYTES)
 }
 
-fn assert_nothing_is_kept(machine: &TestMachine) {
+pub(in crate::mm) fn assert_nothing_is_kept(machine: &TestMachine) {
     while super::wait_for_disk() {}
     let after = statistics();
     assert_eq!(
@@ -136,7 +142,7 @@ fn a_page_that_is_touched_on_its_way_out_stays() {
         machine.touch(page).unwrap();
         machine.fill(page, noise(page, 4));
     }
-    while RECLAIMER.lock().run_batch().leaving < 64 {}
+    while run_batch() < 64 {}
     assert_eq!(disk.state().under_way.len(), 1);
     for page in pages(start, 32) {
         machine.touch(page).unwrap();
@@ -161,8 +167,39 @@ fn a_region_that_ends_while_its_pages_leave_takes_them_along() {
         machine.touch(page).unwrap();
         machine.fill(page, noise(page, 6));
     }
-    while RECLAIMER.lock().run_batch().leaving < 64 {}
+    while run_batch() < 64 {}
     unmap_region(start);
+    assert_nothing_is_kept(&machine);
+}
+
+/// A region has ended for everybody else before its pages are released: what moves meanwhile must be followed.
+#[test]
+fn a_group_may_leave_or_return_while_regions_of_its_pages_end() {
+    let (machine, _) = machine(8, 1024);
+    let [ending, other] = [12, 13].map(|seed| {
+        let start = map_region(APP_REGIONS, 300 * FRAME_BYTES).unwrap();
+        for page in pages(start, 300) {
+            machine.touch(page).unwrap();
+            machine.fill(page, half_noise(page, seed));
+        }
+        start
+    });
+    reclaim(EVERYTHING);
+    assert_eq!(statistics().tier.pages, 600);
+    bound_tier(0);
+    RECLAIMER.lock().run_batch();
+    assert!(RECLAIMER.lock().swap_disk.as_ref().unwrap().leaving() > 0);
+    let range = shorten(ending, ending).unwrap();
+    reclaim(EVERYTHING);
+    assert_eq!(statistics().tier.pages, 0, "all groups have left");
+    for page in pages(other, 300) {
+        machine.touch(page).unwrap();
+        assert_eq!(machine.word(page), half_noise(page, 13)(0));
+    }
+    release(&range, Fate::Unmapped);
+    let region = SPACE.lock().regions.remove(ending).unwrap();
+    FRAMES.end_promise(region.promise);
+    unmap_region(other);
     assert_nothing_is_kept(&machine);
 }
 
@@ -253,6 +290,68 @@ fn a_full_disk_ends_eviction_and_nothing_else() {
     assert_nothing_is_kept(&machine);
 }
 
+/// Promises that rested on the disk stay, and no others are made.
+#[test]
+fn a_disk_that_is_full_carries_no_more_promises() {
+    let (machine, disk) = machine(8, 1024);
+    disk.state().unwritable.extend(100..1024);
+    let start = map_region(APP_REGIONS, 300 * FRAME_BYTES).unwrap();
+    for page in pages(start, 300) {
+        machine.touch(page).unwrap();
+        machine.fill(page, noise(page, 14));
+    }
+    let available = machine.statistics().available.0;
+    reclaim(EVERYTHING);
+    let full = statistics();
+    assert_eq!((full.pages_on_disk, full.disk.slots, full.disk.used_slots), (100, 100, 100));
+    assert_eq!(machine.statistics().available.0, available - 924);
+    for page in pages(start, 300) {
+        machine.touch(page).unwrap();
+        assert_eq!(machine.word(page), noise(page, 14)(0));
+    }
+    unmap_region(start);
+    assert_nothing_is_kept(&machine);
+}
+
+/// Readers may fill the disk's queue: whoever evicts waits for room, and does not believe that nothing is to be had.
+#[test]
+fn a_busy_disk_is_waited_for() {
+    let (machine, disk) = machine(8, 1024);
+    let start = map_region(APP_REGIONS, 64 * FRAME_BYTES).unwrap();
+    for page in pages(start, 64) {
+        machine.touch(page).unwrap();
+        machine.fill(page, noise(page, 15));
+    }
+    let frame = machine.frame_at(start).unwrap();
+    let others: Vec<_> = (0..DEPTH).map(|_| disk.submit(Direction::Write, SlotNumber(1000), &[frame])).collect();
+    assert_eq!(reclaim(EVERYTHING), FrameCount(64));
+    for ticket in others.into_iter().flatten() {
+        while disk.result(ticket).is_none() {
+            disk.finish_one();
+        }
+    }
+    unmap_region(start);
+    assert_nothing_is_kept(&machine);
+}
+
+/// What others take while somebody waits for the disk has become free all the same: he is not to believe that nothing is to be had.
+#[test]
+fn frames_count_that_others_have_taken_meanwhile() {
+    let (machine, disk) = machine(8, 1024);
+    let start = map_region(APP_REGIONS, 64 * FRAME_BYTES).unwrap();
+    for page in pages(start, 64) {
+        machine.touch(page).unwrap();
+        machine.fill(page, noise(page, 16));
+    }
+    disk.state().frames_taken_in_waits = machine.statistics().free.0;
+    assert_eq!(reclaim(EVERYTHING), FrameCount(64));
+    unmap_region(start);
+    for block in core::mem::take(&mut disk.state().taken) {
+        FRAMES.free(block);
+    }
+    assert_nothing_is_kept(&machine);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
 
@@ -272,7 +371,7 @@ proptest! {
             let at = start + page * FRAME_BYTES;
             match action {
                 0 | 1 => drop(reclaim(FrameCount(value % 600))),
-                2 => drop(RECLAIMER.lock().run_batch()),
+                2 => drop(run_batch()),
                 3 => disk.finish_one(),
                 4 if value % 8 == 0 => {
                     unmap_region(start);

@@ -29,11 +29,12 @@ pub(crate) mod slot_map;
 pub(crate) mod start;
 mod swap_disk;
 pub(crate) mod swap_entry;
+mod thrash;
 
 use core::cmp::Ordering;
 use core::ops::Range;
 
-use aerostat_abi::units::{FRAME_SIZE, FrameCount, FrameNumber, to_usize};
+use aerostat_abi::units::{FRAME_SIZE, FrameCount, FrameNumber, HUGE_FRAMES, to_usize};
 use aerostat_reclaim_policy::{Policy, Selected};
 
 use self::balance::{Balance, PageKind};
@@ -44,12 +45,14 @@ use self::restore::ReadAhead;
 use self::slot_map::{Kept, SlotNumber};
 use self::swap_disk::{DiskStatistics, Finished, Leaver, SwapDisk};
 use self::swap_entry::{Stored, SwapEntry};
+use self::thrash::{Tally, ThrashDetector};
 use super::block::{Block, BlockSize};
 use super::frame_allocator::Purpose;
-use super::page_table::Slot;
+use super::page_table::{Collected, Slot};
 use super::{FRAMES, SPACE, Space};
 use crate::cpu;
 use crate::sync::SpinLock;
+use crate::time::Instant;
 
 /// Frames of the tier beyond its bound, on their way to disk at the latest then.
 const TIER_SLACK: FrameCount = FrameCount(2 * BATCH as u64);
@@ -72,10 +75,18 @@ pub(crate) struct ReclaimStatistics {
     pub(crate) evictions: u64,
     /// Pages brought back since boot.
     pub(crate) restores: u64,
+    /// Of those, pages that somebody had touched; the others came along.
+    pub(crate) touched_restores: u64,
     /// Of those, pages that were evicted shortly before: memory is too small for what goes on.
     pub(crate) refaults: u64,
     /// Pages that were found not to compress.
     pub(crate) incompressible: u64,
+    /// Pages dropped since boot because nobody needed what was in them.
+    pub(crate) discards: u64,
+    /// More comes back right after its eviction than the guest can get on with.
+    pub(crate) is_thrashing: bool,
+    /// Times that this began.
+    pub(crate) thrash_episodes: u64,
     /// Tables of pages that became huge pages.
     pub(crate) collapses: u64,
 }
@@ -102,36 +113,52 @@ pub(crate) struct Reclaimer {
     read_ahead: ReadAhead,
     collapse: Option<Collapse>,
     pub(super) statistics: ReclaimStatistics,
+    thrash: ThrashDetector,
 }
 
 /// The figures now.
 pub(crate) fn statistics() -> ReclaimStatistics {
-    let reclaimer = RECLAIMER.lock();
+    let mut reclaimer = RECLAIMER.lock();
+    let is_thrashing = reclaimer.is_thrashing();
+    let thrash_episodes = reclaimer.thrash.episodes();
     let disk = reclaimer.swap_disk.as_ref().map_or_else(DiskStatistics::default, SwapDisk::statistics);
-    ReclaimStatistics { tier: reclaimer.tier.statistics(), disk, ..reclaimer.statistics }
+    ReclaimStatistics { tier: reclaimer.tier.statistics(), disk, is_thrashing, thrash_episodes, ..reclaimer.statistics }
 }
 
-/// Evicts pages until `wanted` frames more are free, or nothing cold is left; says how many frames became free. None do where there is
-/// nowhere to evict to. Waits for the disk if need be, unless the caller can't wait.
+/// Whether there is anywhere to evict anonymous memory to.
+pub(crate) fn is_on() -> bool {
+    RECLAIMER.lock().anonymous.is_some()
+}
+
+/// Whether the guest is busy bringing back what it has just evicted: it has less memory than it works on, and to take more from it
+/// would stop it.
+pub(crate) fn is_thrashing() -> bool {
+    RECLAIMER.lock().is_thrashing()
+}
+
+/// Evicts pages until `wanted` frames have become free, or nothing cold is left; says how many have, whoever may have taken them since.
+/// None do where there is nowhere to evict to. Waits for the disk if need be, unless the caller can't wait.
 pub(crate) fn reclaim(wanted: FrameCount) -> FrameCount {
     let hands = RECLAIMER.lock().hands();
     if hands == 0 {
         return FrameCount::ZERO;
     }
-    let before = FRAMES.statistics().free;
+    // A thread that looked only at what is free would believe that nothing is to be had when others are just faster.
+    let before = RECLAIMER.lock().made_free();
+    let freed = || FrameCount(RECLAIMER.lock().made_free().saturating_sub(before));
     let mut rounds = 0;
     loop {
         let batch = RECLAIMER.lock().run_batch();
-        let freed = FRAMES.statistics().free.saturating_sub(before);
-        if freed >= wanted {
-            return freed;
+        let so_far = freed();
+        if so_far >= wanted {
+            return so_far;
         }
         rounds += u32::from(batch.ended_round);
         // So many rounds give every page its chance, and huge ones are split meanwhile; after that there is nothing to be had.
         let is_vain = rounds > hands * (Selected::PASSES + PATIENT_ROUNDS);
-        let is_enough = freed.0 + batch.leaving as u64 >= wanted.0;
+        let is_enough = so_far.0 + batch.leaving as u64 >= wanted.0;
         if (is_vain || is_enough || batch.is_disk_busy) && !wait_for_disk() {
-            return FRAMES.statistics().free.saturating_sub(before);
+            return freed();
         }
     }
 }
@@ -144,16 +171,19 @@ fn wait_for_disk() -> bool {
         reclaimer.settle();
         let Some(swap) = &mut reclaimer.swap_disk else { return false };
         swap.submit();
-        let Some(ticket) = swap.a_write() else {
+        if !swap.is_writing() {
             reclaimer.keep_staged();
             return false;
-        };
-        (swap.disk, ticket)
+        }
+        (swap.disk, swap.a_write())
     };
     if cpu::is_masked() {
         return false;
     }
-    disk.wait(ticket);
+    match ticket {
+        Some(ticket) => disk.wait(ticket),
+        None => disk.wait_for_room(), // reads fill its queue
+    }
     RECLAIMER.lock().settle();
     true
 }
@@ -199,21 +229,39 @@ impl Reclaimer {
                 file_pages: 0,
                 evictions: 0,
                 restores: 0,
+                touched_restores: 0,
                 refaults: 0,
                 incompressible: 0,
+                discards: 0,
+                is_thrashing: false,
+                thrash_episodes: 0,
                 collapses: 0,
             },
+            thrash: ThrashDetector::new(),
         }
     }
 
     /// Visits pages from the hand on, within one slot, and evicts what the policy gives up.
     fn run_batch(&mut self) -> BatchResult {
+        self.is_thrashing(); // the figures are looked at while they change
         self.settle();
         self.shrink_tier();
         let tier_is_full = self.tier.statistics().frames > self.tier_bound.saturating_add(TIER_SLACK);
         let is_disk_busy = self.swap_disk.as_mut().is_some_and(|swap| tier_is_full || !swap.make_room(1));
         let result = if is_disk_busy { BatchResult::default() } else { self.turn_hand() };
         BatchResult { is_disk_busy, leaving: self.swap_disk.as_ref().map_or(0, SwapDisk::leaving), ..result }
+    }
+
+    fn is_thrashing(&mut self) -> bool {
+        let ReclaimStatistics { evictions, restores, touched_restores, refaults, .. } = self.statistics;
+        let tally = Tally { evictions, restores, touched_restores, refaults };
+        self.thrash.observe(Instant::now(), tally)
+    }
+
+    /// Frames that eviction has made free since boot, less those that the compressed tier has taken for it.
+    fn made_free(&self) -> u64 {
+        let ReclaimStatistics { evictions, discards, .. } = self.statistics;
+        (evictions + discards).saturating_sub(self.tier.statistics().frames.0)
     }
 
     /// Hands that go round.
@@ -267,18 +315,28 @@ impl Reclaimer {
     /// Splits a huge page that is cold, or that may be so in parts; the hand then goes over its pages.
     fn visit_huge(&mut self, space: &mut Space, at: u64, end: u64) -> u64 {
         let (Some(hand), Some(tables)) = (&mut self.anonymous, space.tables_mut()) else { return end };
+        if tables.is_huge_discardable(at) {
+            self.discard_huge(space, at, end);
+            return end;
+        }
         if !hand.visit_huge(tables, at) && hand.rounds_in_vain < PATIENT_ROUNDS {
             return end;
         }
-        // Every slot of a region is promised a table.
-        let Some(table) = FRAMES.allocate_table(Purpose::PromisedReserve) else { return end };
-        if let Err(table) = tables.split(at, table) {
-            FRAMES.free_promised_table(table);
-            return end;
-        }
-        space.regions.draw(at, FrameCount(1));
+        if space.split_huge(at) { at } else { end } // again, page by page
+    }
+
+    /// Drops a huge page that nobody needs.
+    fn discard_huge(&mut self, space: &mut Space, at: u64, end: u64) {
+        let Some(tables) = space.tables_mut() else { return };
+        tables.revoke(at, end);
         cpu::flush_tlb();
-        at // again, page by page
+        tables.collect(at, end, &mut |collected| {
+            if let Collected::Page(block) = collected {
+                FRAMES.free_promised(block);
+            }
+        });
+        space.regions.restore_promise(at, FrameCount(HUGE_FRAMES));
+        self.statistics.discards += HUGE_FRAMES;
     }
 
     fn visit_pages(&mut self, space: &mut Space, kind: PageKind, at: u64, end: u64) -> u64 {
@@ -297,6 +355,14 @@ impl Reclaimer {
     fn evict(&mut self, space: &mut Space, page: u64) {
         let Some(tables) = space.tables_mut() else { return };
         let Some(revoked) = tables.revoked_page(page) else { return };
+        if revoked.is_discardable {
+            if let Some(block) = tables.discard_revoked(page) {
+                space.regions.restore_promise(page, FrameCount(1));
+                FRAMES.free_promised(block);
+            }
+            self.statistics.discards += 1;
+            return;
+        }
         let contents = page_at(revoked.frame);
         let stored = match filled_with(contents) {
             Some(pattern) => Ok(Stored::Filled(pattern)),
@@ -478,7 +544,7 @@ pub(super) fn page_in(block: &mut Block) -> &mut [u8; FRAME_SIZE] {
 }
 
 #[cfg(test)]
-mod disk_tests;
+pub(in crate::mm) mod disk_tests;
 #[cfg(test)]
 pub(crate) mod slow_disk;
 #[cfg(test)]

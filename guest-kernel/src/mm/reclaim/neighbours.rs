@@ -9,7 +9,7 @@ use super::swap_entry::{Stored, SwapEntry};
 use super::{BATCH, Reclaimer};
 use crate::config::FAULT_AROUND_PAGES;
 use crate::mm::page_table::PageState;
-use crate::mm::{FRAMES, Purpose, Space, fault};
+use crate::mm::{BlockSize, FRAMES, Purpose, Space, fault};
 
 /// Evictions between two pages that count as one go: the hand's batch and those beside it.
 const TOGETHER: u64 = 4 * BATCH as u64;
@@ -28,7 +28,7 @@ impl Reclaimer {
             if entry.distance(other.count).min(other.distance(entry.count)) > TOGETHER {
                 continue;
             }
-            let Some(block) = fault::spare_frame(Purpose::Promised) else { return };
+            let Some(block) = fault::spare_block(BlockSize::Frame, Purpose::Promised) else { return };
             if let Err(block) = self.unpack_into(space, neighbour, other, block, false) {
                 FRAMES.free_promised(block);
             }

@@ -9,33 +9,32 @@ use aerostat_reclaim_policy::{Arrival, Policy, Refault, Standing};
 
 use super::balance::PageKind;
 use super::disk::{Disk, DiskError};
-use super::incoming::{self, Frames};
+use super::incoming::{self, Caller, Frames};
 use super::slot_map::{Kept, SlotNumber, SlotVersion};
 use super::swap_entry::{Stored, SwapEntry};
 use super::{RECLAIMER, Reclaimer, page_in};
 use crate::config::{MAX_READ_AHEAD, READ_AHEAD};
 use crate::mm::block::Block;
-use crate::mm::fault::{self, FaultError};
+use crate::mm::fault::FaultError;
 use crate::mm::frame_allocator::Purpose;
 use crate::mm::page_table::{PageState, Restored};
-use crate::mm::pressure::Stall;
-use crate::mm::{FRAMES, SPACE, Space, ladder};
+use crate::mm::{FRAMES, SPACE, Space};
 use crate::time::Instant;
 
-/// Brings the page at `at` back, if it is away. Others are evicted for it if need be.
+/// Brings the page at `at` back, if it is away.
 ///
 /// # Errors
 /// When there is no memory for it, or the disk can't read it.
-pub(crate) fn restore(at: u64) -> Result<(), FaultError> {
+pub(crate) fn restore(at: u64, caller: Caller) -> Result<(), FaultError> {
     let (start, before) = (Instant::now(), RECLAIMER.lock().statistics.restores);
-    let result = bring_back(at);
+    let result = bring_back(at, caller);
     let mut reclaimer = RECLAIMER.lock();
     let pages = reclaimer.statistics.restores - before;
     reclaimer.balance.restored(PageKind::Anonymous, pages, Instant::now().since(start));
     result
 }
 
-fn bring_back(at: u64) -> Result<(), FaultError> {
+fn bring_back(at: u64, caller: Caller) -> Result<(), FaultError> {
     loop {
         let state = SPACE.lock().tables().map_or(PageState::Empty, |tables| tables.page_state(at));
         let PageState::Swapped(entry) = state else {
@@ -45,19 +44,19 @@ fn bring_back(at: u64) -> Result<(), FaultError> {
             return Ok(());
         };
         match entry.stored {
-            Stored::Filled(_) | Stored::Compressed(_) => return unpack(at),
-            Stored::OnDisk(_) => return read(at, Purpose::Promised).map(drop),
+            Stored::Filled(_) | Stored::Compressed(_) => return unpack(at, caller),
+            Stored::OnDisk(_) => return read(at, Purpose::Promised, caller).map(drop),
             // The group comes back into the tier first, then the page out of it.
-            Stored::CompressedOnDisk(..) if read(at, Purpose::Tier)? => {}
+            Stored::CompressedOnDisk(..) if read(at, Purpose::Tier, caller)? => {}
             Stored::CompressedOnDisk(..) | Stored::InFile => return Ok(()),
         }
     }
 }
 
 /// Brings a page back that is in memory, packed. If it is not there any more, the next fault will see where it is.
-fn unpack(at: u64) -> Result<(), FaultError> {
-    let block = ladder::frame_for_fault(Purpose::Promised)?;
-    if let Err(block) = RECLAIMER.lock().unpack(at, block) {
+fn unpack(at: u64, caller: Caller) -> Result<(), FaultError> {
+    let block = caller.frame(Purpose::Promised)?;
+    if let Err(block) = RECLAIMER.lock().unpack(at, block, caller) {
         FRAMES.free_promised(block);
     }
     Ok(())
@@ -94,21 +93,20 @@ struct Plan {
 
 /// Reads the slot of the page at `at`, and those behind it that hold the same kind of thing: pages, or groups of the tier. Says
 /// whether there was anything to read.
-fn read(at: u64, purpose: Purpose) -> Result<bool, FaultError> {
-    let first = ladder::frame_for_fault(purpose)?;
+fn read(at: u64, purpose: Purpose, caller: Caller) -> Result<bool, FaultError> {
+    let first = caller.frame(purpose)?;
     let Some(plan) = RECLAIMER.lock().plan_read(at) else {
         incoming::free(first, purpose);
         return Ok(false); // somebody else was faster
     };
-    let _stall = Stall::begin();
-    fault::count_major();
-    let mut frames = Frames::with(first, plan.least, plan.count, purpose)?;
+    let _stall = caller.stall();
+    let mut frames = Frames::with(first, plan.least, plan.count, purpose, caller)?;
     let mut result = frames.fill_from(plan.disk, plan.first);
     if result.is_err() && frames.count > plan.least {
         frames.free_from(plan.least); // a neighbour's sector may be the bad one
         result = frames.fill_from(plan.disk, plan.first);
     }
-    let result = RECLAIMER.lock().take_in(at, &plan, &mut frames, result);
+    let result = RECLAIMER.lock().take_in(at, &plan, &mut frames, result, caller);
     frames.free_from(0);
     result.map(|()| true).map_err(|DiskError| FaultError::Disk)
 }
@@ -128,10 +126,10 @@ impl Reclaimer {
 
     /// Fills `block` with the contents of the page at `at`, which are in memory, and maps it, and neighbours of the page, too, while
     /// memory is plenty. The block comes back when the contents are not there (any more).
-    fn unpack(&mut self, at: u64, block: Block) -> Result<(), Block> {
+    fn unpack(&mut self, at: u64, block: Block, caller: Caller) -> Result<(), Block> {
         let mut space = SPACE.lock();
         let Some(entry) = swapped(&space, at) else { return Err(block) };
-        self.unpack_into(&mut space, at, entry, block, true)?;
+        self.unpack_into(&mut space, at, entry, block, caller == Caller::Fault)?;
         self.restore_neighbours(&mut space, at, entry);
         Ok(())
     }
@@ -160,10 +158,15 @@ impl Reclaimer {
     /// Maps a page that has come back.
     fn arrive(&mut self, space: &mut Space, at: u64, block: Block, entry: SwapEntry, is_touched: bool) {
         self.statistics.restores += 1;
+        self.statistics.touched_restores += u64::from(is_touched);
         let standing = self.welcome(PageKind::Anonymous, Some(entry), is_touched);
         let is_incompressible = matches!(entry.stored, Stored::OnDisk(_));
-        if let Some(tables) = space.tables_mut() {
-            tables.restore(at, block, Restored { standing, is_incompressible });
+        if let Space { regions, tables: Some(tables) } = space
+            && let Some(region) = regions.find_mut(at)
+        {
+            region.restores += 1;
+            let access = region.access;
+            tables.restore(at, block, Restored { standing, is_incompressible, access });
         }
         space.regions.draw(at, FrameCount(1));
         self.forget(entry);
@@ -227,6 +230,7 @@ impl Reclaimer {
         plan: &Plan,
         frames: &mut Frames,
         result: Result<(), DiskError>,
+        caller: Caller,
     ) -> Result<(), DiskError> {
         let mut space = SPACE.lock();
         let mut place = 0;
@@ -248,7 +252,8 @@ impl Reclaimer {
                     let entry = swapped(&space, page).filter(|entry| entry.stored == Stored::OnDisk(slot));
                     if let (Some(entry), Some(block)) = (entry, frames.take(place)) {
                         swap.read += 1;
-                        self.arrive(&mut space, page, block, entry, place == 0);
+                        let is_touched = place == 0 && caller == Caller::Fault;
+                        self.arrive(&mut space, page, block, entry, is_touched);
                     }
                     place += 1;
                 }

@@ -1,7 +1,16 @@
-//! What an application can know about the guest's memory.
+//! What an application can say and hear about memory: mappings of its own ([`Mapping`]), the figures ([`memory`]), and a word before
+//! memory runs short ([`on_pressure`]).
+
+mod mapping;
+mod pressure;
 
 use aerostat_abi::units::FrameCount;
 
+pub use self::mapping::{Mapping, ReadOnlyMapping};
+pub use self::pressure::on_pressure;
+pub use crate::mm::OutOfMemory;
+pub use crate::mm::advice::RegionStatistics;
+pub use crate::mm::shortage::Pressure;
 use crate::{balloon, mm};
 
 /// Memory of the guest, now; counts of events run from boot.
@@ -11,6 +20,8 @@ pub struct MemoryInfo {
     pub total: FrameCount,
     /// Guest size: total less balloon.
     pub size: FrameCount,
+    /// Frames in the balloon.
+    pub ballooned: FrameCount,
     /// Frames that nobody uses.
     pub free: FrameCount,
     /// What can still be allocated: free memory and swap that nothing has been promised.
@@ -39,6 +50,8 @@ pub struct MemoryInfo {
     pub restores: u64,
     /// Of those, pages that had been evicted shortly before.
     pub refaults: u64,
+    /// Pages dropped instead of evicted, as the application did not need what was in them ([`Mapping::discard_lazily`]).
+    pub discards: u64,
     /// Pages on the swap disk.
     pub swapped_pages: u64,
     /// Slots of 4 KiB on the swap disk that can be used.
@@ -55,15 +68,21 @@ pub struct MemoryInfo {
     pub stalled_ns: u64,
     /// The same in the last five to ten seconds, in thousandths of the time.
     pub pressure_per_mille: u64,
+    /// The guest is busy bringing back what it has just evicted: it has less memory than it works on.
+    pub is_thrashing: bool,
+    /// Times that this began.
+    pub thrash_episodes: u64,
 }
 
 /// The figures now.
 #[must_use]
 pub fn memory() -> MemoryInfo {
     let memory = mm::statistics();
+    let ballooned = balloon::size();
     MemoryInfo {
         total: memory.total,
-        size: memory.total.saturating_sub(balloon::size()),
+        size: memory.total.saturating_sub(ballooned),
+        ballooned,
         free: memory.frames.free,
         available: memory.frames.available,
         huge_faults: memory.faults.huge,
@@ -78,6 +97,7 @@ pub fn memory() -> MemoryInfo {
         evictions: memory.reclaim.evictions,
         restores: memory.reclaim.restores,
         refaults: memory.reclaim.refaults,
+        discards: memory.reclaim.discards,
         swapped_pages: memory.reclaim.pages_on_disk,
         swap_slots: memory.reclaim.disk.slots,
         swap_slots_used: memory.reclaim.disk.used_slots,
@@ -86,6 +106,8 @@ pub fn memory() -> MemoryInfo {
         swap_errors: memory.reclaim.disk.errors,
         stalled_ns: memory.pressure.stalled_ns,
         pressure_per_mille: memory.pressure.recent_per_mille,
+        is_thrashing: memory.reclaim.is_thrashing,
+        thrash_episodes: memory.reclaim.thrash_episodes,
     }
 }
 

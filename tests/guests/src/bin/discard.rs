@@ -1,0 +1,95 @@
+//! Gives memory up that it goes on owning, at once and lazily, and brings pages in ahead: what was given up is zero and free, what was
+//! written again stays, with the CPU's own marks in the page tables.
+
+#![no_std]
+#![no_main]
+
+use aerostat_abi::units::{FRAME_SIZE, FrameCount};
+use aerostat_guest::app::memory::{Mapping, OutOfMemory};
+use aerostat_guest::app::{self, Outcome};
+
+#[path = "../text_like.rs"]
+mod text_like;
+
+aerostat_guest::app!(main);
+
+const BYTES: usize = 16 << 20;
+const PAGES: usize = BYTES / FRAME_SIZE;
+
+fn main() -> Outcome {
+    match discard().and_then(|()| discard_lazily()).and_then(|()| app::validate()) {
+        Ok(()) => {
+            log::info!("discard: ok");
+            Outcome::Success
+        }
+        Err(what) => {
+            log::error!("discard: {what}");
+            Outcome::Failure
+        }
+    }
+}
+
+fn mapping(bytes: usize) -> Result<Mapping, &'static str> {
+    Mapping::anonymous(bytes).map_err(|OutOfMemory| "no memory")
+}
+
+fn discard() -> Result<(), &'static str> {
+    let mut memory = mapping(BYTES + 100)?;
+    memory.fill(7);
+    let full = app::memory();
+    // Not at the borders of pages, and not at those of huge pages.
+    let range = 1000..BYTES - 5000;
+    memory.discard(range.clone());
+    let after = app::memory();
+    if after.free.saturating_sub(full.free) < FrameCount::from_mib(15) {
+        return Err("what was discarded is not free");
+    }
+    let resident = memory.statistics().resident;
+    let is_right = |(place, byte): (usize, &u8)| *byte == if range.contains(&place) { 0 } else { 7 };
+    if !memory.iter().enumerate().all(is_right) {
+        return Err("discarded memory is not zero, or other memory has changed");
+    }
+    log::info!("{} of {} pages were left", resident, memory.statistics().pages);
+    memory.discard(0..BYTES + 100);
+    match (memory.statistics().resident, memory.prefetch(0..BYTES + 100)) {
+        (0, brought) if brought == PAGES as u64 + 1 => Ok(()),
+        (_, brought) => {
+            log::error!("{brought} pages were brought in of {} that there was room for", PAGES + 1);
+            Err("discarded pages are still there, or could not be brought in")
+        }
+    }
+}
+
+/// Gives up every page of a mapping, writes every fourth again, and then makes memory short.
+#[allow(unsafe_code, reason = "reads what it has discarded lazily, a byte at a time")]
+fn discard_lazily() -> Result<(), &'static str> {
+    let mut memory = mapping(BYTES)?;
+    text_like::fill(&mut memory, 0, 1);
+    // SAFETY: pages are read through a raw pointer, until they have been written.
+    unsafe { memory.discard_lazily(0..BYTES) };
+    for page in (0..PAGES).step_by(4) {
+        text_like::fill(&mut memory[page * FRAME_SIZE..(page + 1) * FRAME_SIZE], page, 2);
+    }
+    let before = app::memory();
+    let mut others = mapping(usize::try_from(before.total.bytes()).unwrap_or(0))?;
+    text_like::fill(&mut others, 0, 3);
+    if !text_like::is_kept(&others, 0, 3) {
+        return Err("memory that was never given up has changed");
+    }
+    let after = app::memory();
+    log::info!("{} pages dropped, {} evicted", after.discards - before.discards, after.evictions - before.evictions);
+    let start = memory.as_ptr();
+    for page in 0..PAGES {
+        // SAFETY: within the mapping; a byte is whatever it is at this moment.
+        let first = unsafe { start.add(page * FRAME_SIZE + 1).read_volatile() };
+        let old = text_like::word(page * FRAME_SIZE / 8, 1).to_le_bytes()[1];
+        let is_written = page % 4 == 0;
+        if !is_written && first != 0 && first != old {
+            return Err("a page that was given up is neither what it was nor zero");
+        }
+        if is_written && !text_like::is_kept(&memory[page * FRAME_SIZE..(page + 1) * FRAME_SIZE], page, 2) {
+            return Err("a page that was written again has been dropped");
+        }
+    }
+    Ok(())
+}
