@@ -137,6 +137,29 @@ fn a_promise_says_what_is_missing_and_leaves_the_floor() {
     assert_eq!(allocator.validate(), Ok(()));
 }
 
+#[test]
+fn nothing_is_put_into_a_huge_frame_that_is_vacated() {
+    let mut allocator = allocator_of_huge_frames(4);
+    allocator.promise(FrameCount(2 * HUGE_FRAMES)).unwrap();
+    for frame in 0..2 * HUGE_FRAMES {
+        assert_eq!(allocate(&mut allocator, BlockSize::Frame, Purpose::Promised).unwrap().0, FrameNumber(frame));
+    }
+    for frame in (128..HUGE_FRAMES).chain(HUGE_FRAMES + 256..2 * HUGE_FRAMES) {
+        allocator.free_promised(block(FrameNumber(frame), BlockSize::Frame));
+    }
+    assert_eq!(allocator.vacate(1), 1);
+    assert!(allocator.is_vacated(FrameNumber(0)) && !allocator.is_vacated(FrameNumber(HUGE_FRAMES)));
+    assert_eq!(allocator.validate(), Ok(()));
+    for moved in 0..128 {
+        let target = FrameNumber(HUGE_FRAMES + 256 + moved);
+        assert_eq!(allocator.replacement().map(Block::into_number), Some(target));
+        allocator.free(block(FrameNumber(moved), BlockSize::Frame));
+    }
+    assert_eq!((allocator.is_vacating(), allocator.whole_huge_frames()), (false, 3));
+    allocator.end_vacating();
+    assert_eq!(allocator.validate(), Ok(()));
+}
+
 #[cfg(debug_assertions)]
 mod misuse {
     use super::{BlockSize, FrameCount, FrameNumber, Purpose, allocate, allocator_of_huge_frames, block};
