@@ -66,8 +66,9 @@ pub(crate) fn discard_lazily(range: &Range<u64>) {
         let batch = at..end;
         let mut reclaimer = RECLAIMER.lock();
         let mut space = SPACE.lock();
-        let Some(tables) = space.tables_mut() else { return };
         reclaimer.cancel(&batch);
+        reclaimer.abandon_collapse(&mut space, &batch);
+        let Some(tables) = space.tables_mut() else { return };
         for (at, end) in slots(&batch) {
             if tables.slot(at) == Slot::Huge && (at, end) != whole_slot(at) {
                 continue; // it could not be split

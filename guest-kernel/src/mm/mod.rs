@@ -100,7 +100,7 @@ impl Space {
         // Every slot of a region is promised a table.
         let Some(table) = FRAMES.allocate_table(Purpose::PromisedReserve) else { return false };
         if let Err(table) = tables.split(at, table) {
-            FRAMES.free_promised(table);
+            FRAMES.free_promised_table(table);
             return false;
         }
         self.regions.draw(at, FrameCount(1));
@@ -217,8 +217,10 @@ pub(crate) fn shrink_region(start: u64, end: u64) {
 /// Ends the region at `start` at `end`; what lies behind is nobody's from here on, and is to be released.
 fn shorten(start: u64, end: u64) -> Option<Range<u64>> {
     let mut reclaimer = reclaim::RECLAIMER.lock();
-    let range = SPACE.lock().regions.shorten(start, end)?;
+    let mut space = SPACE.lock();
+    let range = space.regions.shorten(start, end)?;
     reclaimer.cancel(&range);
+    reclaimer.abandon_collapse(&mut space, &range);
     Some(range)
 }
 
@@ -241,6 +243,7 @@ fn release(range: &Range<u64>, fate: Fate) -> FrameCount {
         let batch = at..end;
         let mut reclaimer = reclaim::RECLAIMER.lock();
         let mut space = SPACE.lock();
+        reclaimer.abandon_collapse(&mut space, &batch);
         let Space { regions, tables: Some(tables) } = &mut *space else { return returned };
         if slots(&batch).all(|(at, _)| tables.slot(at) == Slot::Empty) {
             continue;

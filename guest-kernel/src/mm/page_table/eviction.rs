@@ -24,7 +24,7 @@ const STANDING_FIELD: u64 = (STANDING_MASK as u64) << STANDING_SHIFT;
 const INCOMPRESSIBLE: PageTableFlags = PageTableFlags::BIT_9;
 
 /// Another: the application does not need what is in the page, unless the entry is dirty and so the page has been written since.
-const DISCARDABLE: PageTableFlags = PageTableFlags::BIT_10;
+pub(super) const DISCARDABLE: PageTableFlags = PageTableFlags::BIT_10;
 
 /// What a 4 KiB page's entry says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

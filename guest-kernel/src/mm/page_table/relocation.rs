@@ -4,9 +4,11 @@
 //! it gets its new frame, or is reinstated with the old one.
 
 use aerostat_abi::units::{FRAME_SIZE, FrameNumber, HUGE_BYTES};
+use x86_64::structures::paging::page_table::PageTableEntry;
 use x86_64::structures::paging::{PageTable, PageTableFlags};
 
-use super::{DATA, PageTables, existing_table, frame_of, is_revoked, set, table_at, take};
+use super::eviction::DISCARDABLE;
+use super::{Access, PageTables, existing_table, frame_of, is_revoked, set, table_at, take};
 use crate::mm::block::{Block, BlockSize};
 
 /// A bit of a table's entry that is left to software: the table was full and its pages were in use when it was last looked at.
@@ -54,9 +56,14 @@ impl PageTables {
         is_busy && flags.contains(WAS_BUSY)
     }
 
-    /// Whether the slot at `address` is a table of 512 pages, all in memory and in force.
+    /// Whether the slot at `address` is a table of 512 pages, all in memory, in force and needed.
     pub(crate) fn is_full(&self, address: u64) -> bool {
-        self.table(address).is_some_and(|table| table.iter().all(|page| page.flags().contains(PageTableFlags::PRESENT)))
+        let is_needed = |page: &PageTableEntry| {
+            let flags = page.flags();
+            flags.contains(PageTableFlags::PRESENT)
+                && (flags.contains(PageTableFlags::DIRTY) || !flags.contains(DISCARDABLE))
+        };
+        self.table(address).is_some_and(|table| table.iter().all(is_needed))
     }
 
     /// Takes the translations of all pages of the slot at `address` out of force; the TLB must be flushed.
@@ -82,6 +89,7 @@ impl PageTables {
         &mut self,
         address: u64,
         block: Block,
+        access: Access,
         give_back: &mut dyn FnMut(Block),
     ) -> Result<Block, Block> {
         debug_assert_eq!((block.size(), address % HUGE_BYTES), (BlockSize::Huge, 0));
@@ -91,7 +99,7 @@ impl PageTables {
         }
         let Some(entry) = self.existing_slot_entry_mut(address) else { return Err(block) };
         let table = take(entry, BlockSize::Frame);
-        set(entry, block.into_number(), DATA | PageTableFlags::HUGE_PAGE | PageTableFlags::ACCESSED);
+        set(entry, block.into_number(), access.data_flags() | PageTableFlags::HUGE_PAGE);
         for page in table_at(table.first()).iter_mut() {
             give_back(take(page, BlockSize::Frame));
         }

@@ -1,6 +1,6 @@
 //! Collapse: a table of 512 anonymous pages that are in use becomes a huge page again.
 //!
-//! Tables come from splitting huge pages and from times when no huge frame was free. A round of [`Collapse`] looks at every table:
+//! Tables come from splitting huge pages and from times when no huge frame was free. A [round](run_round) looks at every table:
 //! one that is full, and was in use both since the last round and before it, is copied into a huge frame, as long as free memory stays
 //! above the high watermark. Whether it was in use says the accessed bit of the table's own entry; those of its pages are the
 //! policy's.
@@ -9,6 +9,8 @@
 //! microseconds. Whoever touches one of the pages meanwhile gets all of them back where they were ([`Reclaimer::abandon_collapse`]),
 //! and the slot waits for another round. The reclaimer's thread runs before those of applications, so on one CPU that is rare, and
 //! applications are kept from running for the length of the copy: 2 MiB, a few hundred microseconds.
+
+use core::ops::Range;
 
 use aerostat_abi::units::{FRAME_BYTES, FrameCount, HUGE_BYTES, HUGE_FRAMES};
 
@@ -131,8 +133,9 @@ impl Reclaimer {
 
     fn end_collapse(&mut self, space: &mut Space, collapse: Collapse) {
         let Collapse { at, block, .. } = collapse;
-        let Some(tables) = space.tables_mut() else { return FRAMES.free(block) };
-        match tables.replace_table(at, block, &mut |page| FRAMES.free(page)) {
+        let access = space.regions.find(at).map(|region| region.access);
+        let (Some(access), Some(tables)) = (access, space.tables_mut()) else { return FRAMES.free(block) };
+        match tables.replace_table(at, block, access, &mut |page| FRAMES.free(page)) {
             Ok(table) => {
                 cpu::flush_tlb(); // the CPU may remember the way to the table
                 FRAMES.free_promised_table(table);
@@ -146,19 +149,13 @@ impl Reclaimer {
         }
     }
 
-    /// Puts the pages of the slot that is being collapsed back into force if `page` is one of them.
-    pub(super) fn abandon_collapse(&mut self, space: &mut Space, page: u64) {
-        if let Some(collapse) = self.collapse.take_if(|collapse| collapse.at == page - page % HUGE_BYTES) {
+    /// Puts the pages of the slot that is being collapsed back into force if any of `pages` is one of them.
+    pub(crate) fn abandon_collapse(&mut self, space: &mut Space, pages: &Range<u64>) {
+        let is_hit = |collapse: &mut Collapse| collapse.at < pages.end && pages.start < collapse.at + HUGE_BYTES;
+        if let Some(collapse) = self.collapse.take_if(is_hit) {
             if let Some(tables) = space.tables_mut() {
                 tables.reinstate_pages(collapse.at);
             }
-            FRAMES.free(collapse.block);
-        }
-    }
-
-    /// Ends a collapse within `pages`, which are nobody's any more.
-    pub(super) fn cancel_collapse(&mut self, pages: &core::ops::Range<u64>) {
-        if let Some(collapse) = self.collapse.take_if(|collapse| pages.contains(&collapse.at)) {
             FRAMES.free(collapse.block);
         }
     }

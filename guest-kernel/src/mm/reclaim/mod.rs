@@ -494,7 +494,6 @@ impl Reclaimer {
 
     /// Pages of `pages` that are on their way to the disk are not to be touched when they arrive: their region is gone.
     pub(crate) fn cancel(&mut self, pages: &Range<u64>) {
-        self.cancel_collapse(pages);
         if let Some(swap) = &mut self.swap_disk {
             swap.cancel(pages);
         }

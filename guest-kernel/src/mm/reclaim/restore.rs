@@ -115,8 +115,9 @@ impl Reclaimer {
     /// Puts a page back into force that was on its way out.
     fn keep(&mut self, at: u64) {
         let mut space = SPACE.lock();
-        self.abandon_collapse(&mut space, at);
-        self.cancel(&(at..at + FRAME_BYTES));
+        let page = at..at + FRAME_BYTES;
+        self.abandon_collapse(&mut space, &page);
+        self.cancel(&page);
         if space.regions.find(at).is_some()
             && let Some(tables) = space.tables_mut()
         {

@@ -5,10 +5,11 @@ use aerostat_abi::units::{FRAME_BYTES, FRAME_SIZE, FrameCount, HUGE_BYTES, HUGE_
 use super::super::{RECLAIMER, statistics};
 use super::{CHUNK, Round, begin, run_round, slot_at};
 use crate::layout::APP_REGIONS;
-use crate::mm::page_table::Slot;
+use crate::mm::advice;
+use crate::mm::page_table::{Access, Slot};
 use crate::mm::testing::TestMachine;
 use crate::mm::watermarks::Watermarks;
-use crate::mm::{BlockSize, FRAMES, Purpose, map_region, unmap_region, validate};
+use crate::mm::{BlockSize, FRAMES, Purpose, SPACE, map_region, unmap_region, validate};
 
 fn pages(start: u64) -> impl Iterator<Item = u64> {
     (start..start + HUGE_BYTES).step_by(FRAME_SIZE)
@@ -123,4 +124,43 @@ fn a_region_that_ends_during_the_copy_takes_its_pages_along() {
     let statistics = machine.statistics();
     assert_eq!((statistics.promised, validate()), (FrameCount::ZERO, Ok(())));
     assert_eq!(statistics.free, FrameCount(8 * HUGE_FRAMES - 3), "the root and two tables above the region's stay");
+}
+
+#[test]
+fn pages_that_are_discarded_during_the_copy_leave_the_others_where_they_are() {
+    let (machine, start) = machine_with_table();
+    assert!(begin(start));
+    assert!(RECLAIMER.lock().copy_chunk());
+    advice::discard(&(start + FRAME_BYTES..start + 3 * FRAME_BYTES));
+    assert!(!RECLAIMER.lock().copy_chunk(), "it was abandoned");
+    let absent: Vec<_> = pages(start).filter(|&page| machine.frame_at(page).is_none()).collect();
+    assert_eq!(absent, [start + FRAME_BYTES, start + 2 * FRAME_BYTES]);
+    for page in absent {
+        machine.touch(page).unwrap();
+        assert_eq!(machine.word(page), 0);
+        machine.set_word(page, page);
+    }
+    expect_contents(&machine, start);
+}
+
+#[test]
+fn what_is_read_only_stays_so() {
+    let (machine, start) = machine_with_table();
+    advice::protect(start, Access::ReadOnly);
+    assert_eq!(two_busy_rounds(&machine, start).collapsed, 1);
+    let is_writable = || SPACE.lock().tables().unwrap().is_writable(start);
+    assert!(!is_writable());
+    advice::protect(start, Access::ReadWrite);
+    assert!(is_writable());
+    expect_contents(&machine, start);
+}
+
+#[test]
+fn what_nobody_needs_is_not_collapsed() {
+    let (machine, start) = machine_with_table();
+    SPACE.lock().tables_mut().unwrap().mark_discardable(start, start + FRAME_BYTES);
+    assert_eq!(two_busy_rounds(&machine, start).collapsed, 0);
+    machine.write(start, start).unwrap();
+    assert_eq!(two_busy_rounds(&machine, start).collapsed, 1);
+    expect_contents(&machine, start);
 }
