@@ -80,8 +80,9 @@ fn discard_lazily() -> Result<(), &'static str> {
     log::info!("{} pages dropped, {} evicted", after.discards - before.discards, after.evictions - before.evictions);
     let start = memory.as_ptr();
     for page in 0..PAGES {
+        let second_byte = start.wrapping_add(page * FRAME_SIZE + 1);
         // SAFETY: within the mapping; a byte is whatever it is at this moment.
-        let first = unsafe { start.add(page * FRAME_SIZE + 1).read_volatile() };
+        let first = unsafe { second_byte.read_volatile() };
         let old = text_like::word(page * FRAME_SIZE / 8, 1).to_le_bytes()[1];
         let is_written = page % 4 == 0;
         if !is_written && first != 0 && first != old {
