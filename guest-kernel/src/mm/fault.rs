@@ -82,13 +82,23 @@ pub(crate) fn handle(fault: Fault) -> Result<(), FaultError> {
     };
     match decision {
         Resolution::Violation(violation) => Err(FaultError::Violation(violation)),
-        Resolution::Restore { at } => restore(at, Caller::Fault),
+        Resolution::Restore { at } => unless_drawn_by_others(restore(at, Caller::Fault)),
         Resolution::ReadFile { at } => file::read(at, Caller::Fault),
         Resolution::AlreadyMapped => Ok(()),
         Resolution::MapHuge { at, .. } if map_huge(at, huge()) => Ok(()),
         Resolution::MapHuge { pages, .. } | Resolution::MapPages(pages) => {
-            Ok(map_pages(fault.address - fault.address % FRAME_BYTES, pages)?)
+            let result = map_pages(fault.address - fault.address % FRAME_BYTES, pages);
+            unless_drawn_by_others(result.map_err(FaultError::from))
         }
+    }
+}
+
+/// Every page that is not there is promised a frame. Where no promise is left, other threads have drawn it and are about to map the page:
+/// the fault comes again, and is resolved sooner or later.
+fn unless_drawn_by_others(result: Result<(), FaultError>) -> Result<(), FaultError> {
+    match result {
+        Err(FaultError::OutOfMemory) if FRAMES.lock().statistics().promised == FrameCount::ZERO => Ok(()),
+        result => result,
     }
 }
 

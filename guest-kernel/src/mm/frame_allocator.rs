@@ -19,7 +19,11 @@ use super::bit_tree::BitTree;
 use super::block::{Block, BlockSize, Contents};
 use super::carve::Carver;
 use super::frame_set::FrameSet;
-use crate::config::EVICTION_RESERVE;
+use crate::config::{EVICTION_RESERVE, MAX_READ_AHEAD, MAX_THREADS};
+
+/// Frames that all threads together may have drawn from promises and not used yet: a huge frame, or what is read at once.
+const MOST_IN_USE: u64 = HUGE_FRAMES * MAX_THREADS as u64;
+const _: () = assert!(MAX_READ_AHEAD as u64 <= HUGE_FRAMES);
 
 /// Who asks for a block, and so which free frames are open to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +62,8 @@ pub(crate) struct FrameAllocator {
     backed: BitTree,
     states: &'static mut [u64],
     promised: u64,
+    /// Frames drawn from promises that have ended since, to come back without one.
+    ended_in_use: u64,
     credit: u64,
     /// Credit that promises may have rested on when it was taken back.
     lost_credit: u64,
@@ -91,6 +97,7 @@ impl FrameAllocator {
             backed: BitTree::new(huge, carver),
             states: carver.take(state_words(huge)),
             promised: 0,
+            ended_in_use: 0,
             credit: 0,
             lost_credit: 0,
             floor: floor.0,
@@ -143,9 +150,11 @@ impl FrameAllocator {
         Ok(())
     }
 
-    /// Takes back what is left of a promise.
+    /// Takes back what is left of a promise. Part of it may be drawn and not used yet: the region of a page that is being read may end
+    /// meanwhile, and the frames come back afterwards ([`Self::free_promised`]).
     pub(crate) fn end_promise(&mut self, frames: FrameCount) {
-        debug_assert!(frames.0 <= self.promised, "more promises ended than made");
+        self.ended_in_use += frames.0.saturating_sub(self.promised);
+        debug_assert!(self.ended_in_use <= MOST_IN_USE, "more promises ended than made");
         self.promised = self.promised.saturating_sub(frames.0);
     }
 
@@ -217,7 +226,10 @@ impl FrameAllocator {
 
     /// Takes a block back that was drawn from a promise and not used, or whose page was put elsewhere: the promise is made again.
     pub(crate) fn free_promised(&mut self, block: Block) {
-        self.promised += block.size().frames();
+        let frames = block.size().frames();
+        let ended = self.ended_in_use.min(frames);
+        self.ended_in_use -= ended;
+        self.promised += frames - ended;
         self.free(block);
     }
 
