@@ -2,13 +2,14 @@
 
 use crate::random::{Random, scramble};
 
-/// Words in a page.
-pub(crate) const PAGE_WORDS: usize = 512;
+/// Bytes in a page.
+pub(crate) const PAGE_BYTES: usize = 4096;
+const WORD_BYTES: usize = 8;
 
 /// The rule of one page. The seed makes it different from all other pages, and from itself before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Contents {
-    /// Never written.
+    /// Never written, or discarded since.
     Untouched,
     /// One word, over and over.
     OneWord(u32),
@@ -39,14 +40,15 @@ impl Contents {
         }
     }
 
-    pub(crate) fn write(self, page: &mut [u64]) {
-        for (index, word) in page.iter_mut().enumerate() {
-            *word = self.word(index);
+    pub(crate) fn write(self, page: &mut [u8]) {
+        for (index, bytes) in page.as_chunks_mut::<WORD_BYTES>().0.iter_mut().enumerate() {
+            *bytes = self.word(index).to_le_bytes();
         }
     }
 
     /// Words that are not as the rule says.
-    pub(crate) fn wrong_words(self, page: &[u64]) -> u64 {
-        page.iter().enumerate().map(|(index, &word)| u64::from(word != self.word(index))).sum()
+    pub(crate) fn wrong_words(self, page: &[u8]) -> u64 {
+        let words = page.as_chunks::<WORD_BYTES>().0.iter().enumerate();
+        words.map(|(index, bytes)| u64::from(*bytes != self.word(index).to_le_bytes())).sum()
     }
 }

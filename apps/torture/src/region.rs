@@ -1,30 +1,50 @@
-//! A region of pages, and what should be in each of them.
-#![allow(unsafe_code, reason = "allocates zeroed memory that may be refused")]
+//! Pages, and what should be in each of them.
 
-use alloc::alloc::alloc_zeroed;
-use alloc::boxed::Box;
 use alloc::vec::Vec;
-use core::alloc::Layout;
 use core::ops::Range;
-use core::ptr::slice_from_raw_parts_mut;
 
-use crate::contents::{Contents, PAGE_WORDS};
+use aerostat_guest::app::memory::{Mapping, ReadOnlyMapping};
+
+use crate::contents::{Contents, PAGE_BYTES};
 use crate::random::Random;
 
-/// Pages and their contents. Large ones are regions of the kernel's, small ones lie in the heap.
+/// Pages and their contents.
 #[derive(Debug)]
 pub(crate) struct Region {
-    words: Box<[u64]>,
+    /// Always there; taken out for as long as its protection changes.
+    memory: Option<Memory>,
     pages: Vec<Contents>,
 }
 
+#[derive(Debug)]
+enum Memory {
+    /// In the heap, among smaller things.
+    Heap(Vec<u8>),
+    Mapped(Mapping),
+    Protected(ReadOnlyMapping),
+}
+
 impl Region {
-    /// Pages that nobody has touched; `None` when there is no memory for them.
-    pub(crate) fn new(pages: usize) -> Option<Self> {
+    /// A mapping that nobody has touched; `None` when there is no memory for it.
+    pub(crate) fn mapped(pages: usize) -> Option<Self> {
+        Self::of(pages, || Mapping::anonymous(pages * PAGE_BYTES).ok().map(Memory::Mapped))
+    }
+
+    /// The same in the heap.
+    pub(crate) fn in_heap(pages: usize) -> Option<Self> {
+        Self::of(pages, || {
+            let mut bytes = Vec::new();
+            bytes.try_reserve_exact(pages * PAGE_BYTES).ok()?;
+            bytes.resize(pages * PAGE_BYTES, 0);
+            Some(Memory::Heap(bytes))
+        })
+    }
+
+    fn of(pages: usize, memory: impl FnOnce() -> Option<Memory>) -> Option<Self> {
         let mut contents = Vec::new();
         contents.try_reserve_exact(pages).ok()?;
         contents.resize(pages, Contents::Untouched);
-        Some(Self { words: zeroed(pages * PAGE_WORDS)?, pages: contents })
+        Some(Self { memory: Some(memory()?), pages: contents })
     }
 
     pub(crate) fn pages(&self) -> usize {
@@ -39,11 +59,12 @@ impl Region {
 
     /// Words in these pages that are not as they were left.
     pub(crate) fn wrong_words(&self, run: Range<usize>) -> u64 {
+        let bytes = self.bytes();
         run.map(|page| {
-            let words = &self.words[page * PAGE_WORDS..(page + 1) * PAGE_WORDS];
-            let wrong = self.pages[page].wrong_words(words);
+            let page_bytes = &bytes[page * PAGE_BYTES..(page + 1) * PAGE_BYTES];
+            let wrong = self.pages[page].wrong_words(page_bytes);
             if wrong > 0 {
-                log::error!("{wrong} words of the page at {:p} are not {:x?}", words.as_ptr(), self.pages[page]);
+                log::error!("{wrong} words of the page at {:p} are not {:x?}", page_bytes.as_ptr(), self.pages[page]);
             }
             wrong
         })
@@ -52,20 +73,58 @@ impl Region {
 
     /// Writes something new to these pages.
     pub(crate) fn rewrite(&mut self, run: Range<usize>, random: &mut Random) {
+        self.unprotect();
+        let bytes = match &mut self.memory {
+            Some(Memory::Heap(bytes)) => bytes,
+            Some(Memory::Mapped(mapping)) => &mut **mapping,
+            Some(Memory::Protected(_)) | None => return,
+        };
         for page in run {
             self.pages[page] = Contents::random(random);
-            self.pages[page].write(&mut self.words[page * PAGE_WORDS..(page + 1) * PAGE_WORDS]);
+            self.pages[page].write(&mut bytes[page * PAGE_BYTES..(page + 1) * PAGE_BYTES]);
         }
     }
-}
 
-fn zeroed(words: usize) -> Option<Box<[u64]>> {
-    let layout = Layout::array::<u64>(words).ok().filter(|layout| layout.size() > 0)?;
-    // SAFETY: the layout is not of size zero.
-    let pointer = unsafe { alloc_zeroed(layout) }.cast::<u64>();
-    if pointer.is_null() {
-        return None;
+    /// Gives up what is in these pages.
+    pub(crate) fn discard(&mut self, run: Range<usize>) {
+        self.unprotect();
+        if let Some(Memory::Mapped(mapping)) = &mut self.memory {
+            mapping.discard(run.start * PAGE_BYTES..run.end * PAGE_BYTES);
+            self.pages[run].fill(Contents::Untouched);
+        }
     }
-    // SAFETY: just allocated with the layout of so many words, all of them zero, and nobody else's.
-    Some(unsafe { Box::from_raw(slice_from_raw_parts_mut(pointer, words)) })
+
+    /// Has these pages brought in.
+    pub(crate) fn prefetch(&self, run: &Range<usize>) {
+        let range = run.start * PAGE_BYTES..run.end * PAGE_BYTES;
+        match &self.memory {
+            Some(Memory::Mapped(mapping)) => drop(mapping.prefetch(range)),
+            Some(Memory::Protected(mapping)) => drop(mapping.prefetch(range)),
+            Some(Memory::Heap(_)) | None => {}
+        }
+    }
+
+    /// Makes a mapping read-only, until something is to be written to it.
+    pub(crate) fn protect(&mut self) {
+        self.memory = self.memory.take().map(|memory| match memory {
+            Memory::Mapped(mapping) => Memory::Protected(mapping.into_read_only()),
+            other => other,
+        });
+    }
+
+    fn unprotect(&mut self) {
+        self.memory = self.memory.take().map(|memory| match memory {
+            Memory::Protected(mapping) => Memory::Mapped(mapping.into_writable()),
+            other => other,
+        });
+    }
+
+    fn bytes(&self) -> &[u8] {
+        match &self.memory {
+            Some(Memory::Heap(bytes)) => bytes,
+            Some(Memory::Mapped(mapping)) => mapping,
+            Some(Memory::Protected(mapping)) => mapping,
+            None => &[],
+        }
+    }
 }

@@ -8,7 +8,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use aerostat_abi::units::FrameCount;
 use aerostat_guest::app::{self, Instant};
 
-use crate::contents::PAGE_WORDS;
+use crate::contents::PAGE_BYTES;
 use crate::random::Random;
 use crate::region::Region;
 
@@ -68,11 +68,14 @@ impl Worker {
     pub(crate) fn run(&mut self, end: Instant) {
         while Instant::now() < end {
             match self.random.below(100) {
-                0..10 => self.make(MAX_PAGES),
-                10..20 => self.make(MAX_HEAP_PAGES),
+                0..10 => self.make(MAX_PAGES, Region::mapped),
+                10..20 => self.make(MAX_HEAP_PAGES, Region::in_heap),
                 20..28 => self.give_back(),
-                28..60 => self.rewrite(),
-                60..96 => self.verify(),
+                28..56 => self.change(Region::rewrite),
+                56..64 => self.change(|region, run, _| region.discard(run)),
+                64..68 => self.change(|region, run, _| region.prefetch(&run)),
+                68..72 => self.change(|region, _, _| region.protect()),
+                72..96 => self.change(|_, _, _| ()),
                 96..98 => drop(app::reclaim(FrameCount(self.random.below(EVICTED) as u64))),
                 _ => app::yield_now(),
             }
@@ -83,12 +86,12 @@ impl Worker {
     }
 
     /// A new region, or, when the share is used up, the end of an old one.
-    fn make(&mut self, most: usize) {
+    fn make(&mut self, most: usize, new: fn(usize) -> Option<Region>) {
         let pages = 1 + self.random.below(most);
         if self.pages + pages > self.share {
             return self.give_back();
         }
-        let made = if self.regions.try_reserve(1).is_ok() { Region::new(pages) } else { None };
+        let made = if self.regions.try_reserve(1).is_ok() { new(pages) } else { None };
         let Some(mut region) = made else {
             self.tally.refusals.fetch_add(1, Ordering::Relaxed);
             return self.give_back();
@@ -112,17 +115,12 @@ impl Worker {
         }
     }
 
-    fn rewrite(&mut self) {
+    /// Verifies a run of pages and does something to it.
+    fn change(&mut self, change: fn(&mut Region, Range<usize>, &mut Random)) {
         let Some(number) = self.any_region() else { return };
         let run = self.regions[number].random_run(RUN, &mut self.random);
         self.check(&self.regions[number], run.clone());
-        self.regions[number].rewrite(run, &mut self.random);
-    }
-
-    fn verify(&mut self) {
-        let Some(number) = self.any_region() else { return };
-        let run = self.regions[number].random_run(RUN, &mut self.random);
-        self.check(&self.regions[number], run);
+        change(&mut self.regions[number], run, &mut self.random);
     }
 
     fn any_region(&mut self) -> Option<usize> {
@@ -130,9 +128,9 @@ impl Worker {
     }
 
     fn check(&self, region: &Region, run: Range<usize>) {
-        let words = (run.len() * PAGE_WORDS) as u64;
+        let bytes = (run.len() * PAGE_BYTES) as u64;
         let wrong = region.wrong_words(run);
         self.tally.errors.fetch_add(wrong, Ordering::Relaxed);
-        self.tally.verified_bytes.fetch_add((words - wrong) * 8, Ordering::Relaxed);
+        self.tally.verified_bytes.fetch_add(bytes - wrong * 8, Ordering::Relaxed);
     }
 }

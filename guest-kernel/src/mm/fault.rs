@@ -83,16 +83,25 @@ pub(crate) fn handle(fault: Fault) -> Result<(), FaultError> {
     let at = fault.address - fault.address % FRAME_BYTES;
     match decision {
         Resolution::Violation(violation) => Err(FaultError::Violation(violation)),
-        Resolution::Restore { at } => restore(at, Caller::Fault),
+        Resolution::Restore { at } => unless_drawn_by_others(restore(at, Caller::Fault)),
         Resolution::ReadFile { at } => file::read(at, Caller::Fault),
         Resolution::AlreadyMapped => Ok(()),
         Resolution::MapHuge { at, .. } if map_huge(at, huge()) => Ok(()),
         Resolution::MapHuge { pages, .. } => {
-            map_pages(at, pages)?;
+            unless_drawn_by_others(map_pages(at, pages).map_err(FaultError::from))?;
             reclaim::wake(); // it may become a huge page, once there is a frame for it
             Ok(())
         }
-        Resolution::MapPages(pages) => Ok(map_pages(at, pages)?),
+        Resolution::MapPages(pages) => unless_drawn_by_others(map_pages(at, pages).map_err(FaultError::from)),
+    }
+}
+
+/// Every page that is not there is promised a frame. Where no promise is left, other threads have drawn it and are about to map the page:
+/// the fault comes again, and is resolved sooner or later.
+fn unless_drawn_by_others(result: Result<(), FaultError>) -> Result<(), FaultError> {
+    match result {
+        Err(FaultError::OutOfMemory) if FRAMES.statistics().promised == FrameCount::ZERO => Ok(()),
+        result => result,
     }
 }
 

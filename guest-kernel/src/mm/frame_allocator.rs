@@ -27,7 +27,11 @@ use super::carve::Carver;
 use super::compaction::policy::Occupancy;
 use super::frame_set::FrameSet;
 use super::magazine::{BATCH, Magazine};
-use crate::config::EVICTION_RESERVE;
+use crate::config::{EVICTION_RESERVE, MAX_READ_AHEAD, MAX_THREADS};
+
+/// Frames that all threads together may have drawn from promises and not used yet: a huge frame, or what is read at once.
+const MOST_IN_USE: u64 = HUGE_FRAMES * MAX_THREADS as u64;
+const _: () = assert!(MAX_READ_AHEAD as u64 <= HUGE_FRAMES);
 
 /// Who asks for a block, and so which free frames are open to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,6 +92,8 @@ pub(crate) struct FrameAllocator {
     vacated: usize,
     states: &'static mut [u64],
     promised: u64,
+    /// Frames drawn from promises that have ended since, to come back without one.
+    ended_in_use: u64,
     credit: u64,
     /// Credit that promises may have rested on when it was taken back.
     lost_credit: u64,
@@ -122,6 +128,7 @@ impl FrameAllocator {
             vacated: 0,
             states: carver.take(state_words(huge)),
             promised: 0,
+            ended_in_use: 0,
             credit: 0,
             lost_credit: 0,
             floor: floor.0,
@@ -174,9 +181,11 @@ impl FrameAllocator {
         Ok(())
     }
 
-    /// Takes back what is left of a promise.
+    /// Takes back what is left of a promise. Part of it may be drawn and not used yet: the region of a page that is being read may end
+    /// meanwhile, and the frames come back afterwards ([`Self::free_promised`]).
     pub(crate) fn end_promise(&mut self, frames: FrameCount) {
-        debug_assert!(frames.0 <= self.promised, "more promises ended than made");
+        self.ended_in_use += frames.0.saturating_sub(self.promised);
+        debug_assert!(self.ended_in_use <= MOST_IN_USE, "more promises ended than made");
         self.promised = self.promised.saturating_sub(frames.0);
     }
 
@@ -245,8 +254,15 @@ impl FrameAllocator {
 
     /// Takes a block back that was drawn from a promise and not used, or whose page was put elsewhere: the promise is made again.
     pub(crate) fn free_promised(&mut self, block: Block) {
-        self.promised += block.size().frames();
+        self.promise_again(block.size().frames());
         self.free(block);
+    }
+
+    /// Takes promises back, unless they have ended meanwhile.
+    fn promise_again(&mut self, frames: u64) {
+        let ended = self.ended_in_use.min(frames);
+        self.ended_in_use -= ended;
+        self.promised += frames - ended;
     }
 
     /// Takes a block back that the host has had in between: its memory reads as zero and is not backed.
@@ -273,7 +289,7 @@ impl FrameAllocator {
         for block in blocks {
             self.put_back(block, Contents::Unknown);
         }
-        self.promised += promises;
+        self.promise_again(promises);
     }
 
     /// Whether the last reserve is in use, or promises rest on credit that was taken back: then nothing is to be cached, so that the

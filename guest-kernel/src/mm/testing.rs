@@ -49,7 +49,7 @@ impl TestMachine {
     /// What a read of `address` does; afterwards the page is mapped.
     pub(super) fn touch(&self, address: u64) -> Result<(), FaultError> {
         if self.frame_at(address).is_none() {
-            fault::handle(Fault { address, access: Access::ReadOnly })?;
+            read_fault(address)?;
             assert!(
                 self.frame_at(address).is_some(),
                 "a fault at {address:#x} was resolved, and the page is not mapped"
@@ -98,31 +98,23 @@ impl TestMachine {
     }
 
     pub(super) fn frame_at(&self, address: u64) -> Option<FrameNumber> {
-        SPACE.lock().tables()?.translate(address)
+        frame_at(address)
     }
 
     /// The first word of a mapped page.
     pub(super) fn word(&self, page: u64) -> u64 {
         // SAFETY: the page is mapped, so the frame belongs to the test's region and nobody else touches it.
-        unsafe { self.pointer(page).read() }
+        unsafe { pointer(page).read() }
     }
 
     pub(super) fn set_word(&self, page: u64, value: u64) {
         // SAFETY: as in `word`.
-        unsafe { self.pointer(page).write(value) };
+        unsafe { pointer(page).write(value) };
     }
 
     /// Writes every word of a mapped page.
     pub(super) fn fill(&self, page: u64, word: impl Fn(usize) -> u64) {
-        for place in 0..512 {
-            // SAFETY: as in `word`; a page has 512 words.
-            unsafe { self.pointer(page).wrapping_add(place).write(word(place)) };
-        }
-    }
-
-    fn pointer(&self, page: u64) -> *mut u64 {
-        let frame = self.frame_at(page).expect("the test has touched the page");
-        core::ptr::with_exposed_provenance_mut(to_usize(frame.address()))
+        fill(page, word);
     }
 
     pub(super) fn statistics(&self) -> FrameStatistics {
@@ -147,6 +139,28 @@ impl TestMachine {
         };
         range.step_by(to_usize(HUGE_BYTES)).map(drawn_in).sum()
     }
+}
+
+/// What a read of `address` does when it is not mapped.
+pub(super) fn read_fault(address: u64) -> Result<(), FaultError> {
+    fault::handle(Fault { address, access: Access::ReadOnly })
+}
+
+/// Writes every word of a mapped page: for whoever has no machine at hand, while somebody has.
+pub(super) fn fill(page: u64, word: impl Fn(usize) -> u64) {
+    for place in 0..512 {
+        // SAFETY: as in `TestMachine::word`; a page has 512 words.
+        unsafe { pointer(page).wrapping_add(place).write(word(place)) };
+    }
+}
+
+fn pointer(page: u64) -> *mut u64 {
+    let frame = frame_at(page).expect("the test has touched the page");
+    core::ptr::with_exposed_provenance_mut(to_usize(frame.address()))
+}
+
+fn frame_at(address: u64) -> Option<FrameNumber> {
+    SPACE.lock().tables()?.translate(address)
 }
 
 impl Drop for TestMachine {

@@ -17,8 +17,8 @@ use super::{RECLAIMER, reclaim, statistics};
 use crate::layout::APP_REGIONS;
 use crate::mm::carve::Carver;
 use crate::mm::fault::FaultError;
-use crate::mm::testing::TestMachine;
-use crate::mm::{FRAMES, Fate, SPACE, map_region, release, shorten, unmap_region, validate};
+use crate::mm::testing::{TestMachine, fill, read_fault};
+use crate::mm::{BlockSize, FRAMES, Fate, Purpose, SPACE, map_region, release, shorten, unmap_region, validate};
 
 const EVERYTHING: FrameCount = FrameCount(1 << 20);
 
@@ -290,6 +290,43 @@ fn a_full_disk_ends_eviction_and_nothing_else() {
     assert_nothing_is_kept(&machine);
 }
 
+/// A run of free slots may end in the middle of a group: the group is written elsewhere, or stays.
+#[test]
+fn a_group_is_not_torn_apart() {
+    let (machine, _) = machine(8, 64);
+    let word = |page| {
+        let noise = noise(page, 21);
+        move |place| if place < 320 { noise(place) } else { 0x2020_2020_2020_2020 }
+    };
+    let start = map_region(APP_REGIONS, 300 * FRAME_BYTES).unwrap();
+    for page in pages(start, 300) {
+        machine.touch(page).unwrap();
+        machine.fill(page, word(page));
+    }
+    reclaim(EVERYTHING);
+    assert_eq!(
+        (statistics().tier.pages, statistics().tier.frames),
+        (300, FrameCount(200)),
+        "three pages in two frames"
+    );
+    let with_slots = |work: fn(&mut SlotMap)| work(&mut RECLAIMER.lock().swap_disk.as_mut().unwrap().slots);
+    with_slots(|slots| {
+        slots.take_run(64).unwrap();
+        (10..15).for_each(|slot| slots.give_back(SlotNumber(slot)));
+    });
+    bound_tier(0);
+    reclaim(FrameCount(2));
+    while super::wait_for_disk() {}
+    assert_eq!((statistics().pages_on_disk, statistics().disk.used_slots), (6, 59 + 4), "two groups of two frames");
+    for page in pages(start, 300) {
+        machine.touch(page).unwrap();
+        assert_eq!(machine.word(page), word(page)(0));
+    }
+    with_slots(|slots| (0..10).chain(15..64).for_each(|slot| slots.give_back(SlotNumber(slot))));
+    unmap_region(start);
+    assert_nothing_is_kept(&machine);
+}
+
 /// Promises that rested on the disk stay, and no others are made.
 #[test]
 fn a_disk_that_is_full_carries_no_more_promises() {
@@ -343,12 +380,70 @@ fn frames_count_that_others_have_taken_meanwhile() {
         machine.touch(page).unwrap();
         machine.fill(page, noise(page, 16));
     }
-    disk.state().frames_taken_in_waits = machine.statistics().free.0;
+    let free = machine.statistics().free.0;
+    disk.state().meanwhile = Some(Box::new(move || {
+        for _ in 0..free {
+            let _ = FRAMES.allocate(BlockSize::Frame, Purpose::Kernel).unwrap().into_number();
+        }
+    }));
     assert_eq!(reclaim(EVERYTHING), FrameCount(64));
+    assert_eq!(machine.statistics().free, FrameCount(64));
     unmap_region(start);
-    for block in core::mem::take(&mut disk.state().taken) {
-        FRAMES.free(block);
+    assert_nothing_is_kept(&machine);
+}
+
+/// While a page is read, another thread brings it back, writes to it and evicts it again, to the same slot: what was read is old.
+#[test]
+fn what_was_read_is_dropped_if_its_slot_was_used_again() {
+    let (machine, disk) = machine(8, 64);
+    let other = map_region(APP_REGIONS, 20 * FRAME_BYTES).unwrap();
+    let start = map_region(APP_REGIONS, FRAME_BYTES).unwrap();
+    machine.touch(start).unwrap();
+    machine.fill(start, noise(start, 17));
+    reclaim(EVERYTHING);
+    assert!(disk.state().contents.contains_key(&0));
+    disk.state().meanwhile = Some(Box::new(move || {
+        read_fault(start).unwrap();
+        fill(start, noise(start, 18));
+        reclaim(EVERYTHING);
+    }));
+    read_fault(start).unwrap();
+    assert_eq!((statistics().disk.writes, statistics().disk.used_slots), (2, 1), "the slot holds the page again");
+    machine.touch(start).unwrap();
+    assert_eq!(machine.word(start), noise(start, 18)(0));
+    unmap_region(start);
+    unmap_region(other);
+    assert_nothing_is_kept(&machine);
+}
+
+/// The one promise that there is may be in the hands of another thread that brings the same page back: that is no end of memory.
+#[test]
+fn two_threads_may_touch_the_only_page_that_is_away() {
+    let (machine, disk) = machine(8, 64);
+    let start = map_region(APP_REGIONS, FRAME_BYTES).unwrap();
+    machine.touch(start).unwrap();
+    machine.fill(start, noise(start, 20));
+    reclaim(EVERYTHING);
+    disk.state().meanwhile = Some(Box::new(move || assert_eq!(read_fault(start), Ok(()), "and the fault comes again")));
+    machine.touch(start).unwrap();
+    assert_eq!(machine.word(start), noise(start, 20)(0));
+    unmap_region(start);
+    assert_nothing_is_kept(&machine);
+}
+
+/// A region may end while one of its pages is read.
+#[test]
+fn what_was_read_for_a_region_that_has_ended_is_dropped() {
+    let (machine, disk) = machine(8, 64);
+    let start = map_region(APP_REGIONS, 20 * FRAME_BYTES).unwrap();
+    for page in pages(start, 20) {
+        machine.touch(page).unwrap();
+        machine.fill(page, noise(page, 19));
     }
+    reclaim(EVERYTHING);
+    disk.state().meanwhile = Some(Box::new(move || unmap_region(start)));
+    read_fault(start).unwrap();
+    assert!(matches!(read_fault(start), Err(FaultError::Violation(_))));
     assert_nothing_is_kept(&machine);
 }
 

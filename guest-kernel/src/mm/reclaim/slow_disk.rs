@@ -7,7 +7,6 @@ use aerostat_abi::units::{FRAME_SIZE, FrameNumber, to_usize};
 
 use super::disk::{Direction, Disk, DiskError, MAX_TRANSFER, Ticket};
 use super::slot_map::SlotNumber;
-use crate::mm::{Block, BlockSize, FRAMES, Purpose};
 
 /// Transfers that the disk takes at once.
 pub(crate) const DEPTH: usize = 6;
@@ -26,9 +25,8 @@ pub(crate) struct State {
     ended: Vec<(Ticket, Result<(), DiskError>)>,
     pub(crate) unwritable: BTreeSet<u32>,
     pub(crate) unreadable: BTreeSet<u32>,
-    /// So many frames somebody else takes while a transfer is waited for.
-    pub(crate) frames_taken_in_waits: u64,
-    pub(crate) taken: Vec<Block>,
+    /// What another thread does while somebody waits for a transfer, which has just ended.
+    pub(crate) meanwhile: Option<Box<dyn FnOnce() + Send>>,
 }
 
 impl SlowDisk {
@@ -88,10 +86,9 @@ impl Disk for SlowDisk {
     /// The transfer that came last ends first: nobody may rely on an order.
     fn wait(&self, _: Ticket) {
         self.finish_one();
-        let mut state = self.state();
-        for _ in 0..core::mem::take(&mut state.frames_taken_in_waits) {
-            let taken = FRAMES.allocate(BlockSize::Frame, Purpose::Kernel);
-            state.taken.extend(taken);
+        let meanwhile = self.state().meanwhile.take();
+        if let Some(meanwhile) = meanwhile {
+            meanwhile();
         }
     }
 
