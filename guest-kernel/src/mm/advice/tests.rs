@@ -420,7 +420,7 @@ impl Model {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
 
     #[test]
     fn memory_is_what_was_written_unless_it_was_given_up(bound in 0_u64..40, steps in steps()) {
