@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use aerostat::host::disk::DataDisk;
+use aerostat::host::disk::{DataDisk, DiskFaults, SwapDisk};
 use aerostat::host::{EndReason, Ending, GuestHandle};
 use aerostat_abi::exit::GuestExit;
 use aerostat_abi::registers::{BootStage, Facts, RegisterPage};
@@ -39,6 +39,7 @@ pub struct Plan {
     pub(crate) grant: FrameCount,
     pub(crate) command_line: String,
     pub(crate) disk: Option<DataDisk>,
+    pub(crate) swap: Option<SwapDisk>,
 }
 
 impl Plan {
@@ -56,7 +57,7 @@ impl Plan {
 
     fn image(image: PathBuf) -> Self {
         let memory = FrameCount::from_mib(64);
-        Self { image, memory, grant: memory, command_line: String::new(), disk: None }
+        Self { image, memory, grant: memory, command_line: String::new(), disk: None, swap: None }
     }
 
     /// The same with another size, all granted.
@@ -78,11 +79,22 @@ impl Plan {
         Self { command_line: command_line.to_owned(), ..self }
     }
 
-    /// The same with a disk for its data. Under QEMU, sectors with faults can be neither read nor written, whichever is asked for, and
-    /// the host's disk is never full.
+    /// The same with a disk for its data. Under QEMU the host's disk is never full.
     #[must_use]
     pub fn disk(self, disk: DataDisk) -> Self {
         Self { disk: Some(disk), ..self }
+    }
+
+    /// The same with an empty disk to swap to.
+    #[must_use]
+    pub fn swap_mib(self, mib: u64) -> Self {
+        self.swap(FrameCount::from_mib(mib), DiskFaults::default())
+    }
+
+    /// The same with a disk to swap to that has faults; under QEMU as with [`Self::disk`].
+    #[must_use]
+    pub fn swap(self, size: FrameCount, faults: DiskFaults) -> Self {
+        Self { swap: Some(SwapDisk { size, faults }), ..self }
     }
 
     /// Boots it.
@@ -154,6 +166,12 @@ impl Guest {
             thread::sleep(POLL);
         }
         self.ending.as_ref().expect("the loop ended because there is an ending").reason.clone()
+    }
+
+    /// Whether the guest has ended.
+    #[must_use]
+    pub fn has_ended(&mut self) -> bool {
+        self.look_for_end()
     }
 
     /// Waits for the end and expects the guest to exit with `wanted`.

@@ -28,7 +28,7 @@ impl KvmGuest {
             memory: plan.memory,
             initial_grant: plan.grant,
             command_line: plan.command_line.clone(),
-            disks: Disks { data: plan.disk.clone(), swap: None },
+            disks: Disks { data: plan.disk.clone(), swap: plan.swap.clone() },
             log: Some(log.to_path_buf()),
             program: Some(aerostat()),
         };

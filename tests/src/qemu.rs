@@ -5,9 +5,9 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
-use aerostat::host::disk::{DataDisk, DiskFaults, DiskMode};
+use aerostat::host::disk::{DataDisk, DiskFaults, DiskMode, Sectors, SwapDisk};
 use aerostat::host::{EndReason, Ending};
-use aerostat_abi::boot::DATA_DISK_ID;
+use aerostat_abi::boot::{DATA_DISK_ID, SWAP_DISK_ID};
 use aerostat_abi::exit::{EXIT_PORT, GuestExit};
 use serde_json::{Value, json};
 
@@ -27,7 +27,7 @@ impl QemuGuest {
     pub(crate) fn start(plan: &Plan, folder: &Path, log: &Path) -> Self {
         let complaints = folder.join("qemu.log");
         let stderr = File::create(&complaints).expect("a file can be made in a fresh temporary folder");
-        let mut command = command(plan, log);
+        let mut command = command(plan, folder, log);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr);
         let process = command.spawn().unwrap_or_else(|error| panic!("starting {QEMU}: {error}"));
         Self { process, complaints }
@@ -49,7 +49,7 @@ impl Drop for QemuGuest {
     }
 }
 
-fn command(plan: &Plan, log: &Path) -> Command {
+fn command(plan: &Plan, folder: &Path, log: &Path) -> Command {
     let mut command = Command::new(QEMU);
     command.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
     command.args(["-M", "microvm,acpi=off", "-accel", "tcg", "-cpu", "max"]);
@@ -58,22 +58,31 @@ fn command(plan: &Plan, log: &Path) -> Command {
     command.arg("-kernel").arg(&plan.image).args(["-append", &plan.command_line]);
     command.args(["-serial", &format!("file:{}", log.display())]);
     command.args(["-device", &format!("isa-debug-exit,iobase={EXIT_PORT:#x},iosize=4")]);
-    if let Some(disk) = &plan.disk {
-        command.args(["-blockdev", &block_device(disk).to_string()]);
-        command.args(["-device", &format!("virtio-blk-device,drive=disk,serial={DATA_DISK_ID}")]);
+    let swap = plan.swap.as_ref().map(|swap| empty_disk(swap, folder));
+    for (disk, id) in [(&plan.disk, DATA_DISK_ID), (&swap, SWAP_DISK_ID)] {
+        if let Some(disk) = disk {
+            command.args(["-blockdev", &block_device(disk, id).to_string()]);
+            command.args(["-device", &format!("virtio-blk-device,drive={id},serial={id}")]);
+        }
     }
     command
 }
 
+/// A disk to swap to, as a file in the guest's folder.
+fn empty_disk(SwapDisk { size, faults }: &SwapDisk, folder: &Path) -> DataDisk {
+    let path = folder.join("swap");
+    let file = File::create(&path).expect("a file can be made in a fresh temporary folder");
+    file.set_len(size.bytes()).expect("a sparse file may have any size");
+    DataDisk { path, mode: DiskMode::ReadWrite, faults: faults.clone() }
+}
+
 /// The disk as QEMU is told of it: the file behind a driver that makes errors where they are asked for.
-fn block_device(disk: &DataDisk) -> Value {
+fn block_device(disk: &DataDisk, name: &str) -> Value {
     let is_read_only = disk.mode == DiskMode::ReadOnly;
     let DiskFaults { read_errors, write_errors, .. } = &disk.faults;
-    let bad_sectors =
-        read_errors.iter().chain(write_errors).flat_map(|sectors| sectors.first..sectors.first + sectors.count);
-    let errors: Vec<_> = bad_sectors.map(|sector| json!({ "event": "none", "sector": sector })).collect();
+    let errors: Vec<_> = [("read", read_errors), ("write", write_errors)].into_iter().flat_map(errors).collect();
     let mut device = json!({
-        "node-name": "disk",
+        "node-name": name,
         "driver": "blkdebug",
         "read-only": is_read_only,
         "image": { "driver": "file", "filename": disk.path, "read-only": is_read_only },
@@ -82,6 +91,12 @@ fn block_device(disk: &DataDisk) -> Value {
         device["inject-error"] = Value::Array(errors);
     }
     device
+}
+
+/// Errors of requests of one kind; QEMU takes them sector by sector.
+fn errors((kind, sectors): (&'static str, &Vec<Sectors>)) -> impl Iterator<Item = Value> {
+    let bad_sectors = sectors.iter().flat_map(|sectors| sectors.first..sectors.first + sectors.count);
+    bad_sectors.map(move |sector| json!({ "event": "none", "iotype": kind, "sector": sector }))
 }
 
 fn end_reason(status: ExitStatus) -> EndReason {

@@ -21,6 +21,9 @@ min = "64M"
 max = "128M"
 "#;
 
+/// A line of the fleet that others may follow.
+const MAX: &str = r#"max = "128M""#;
+
 #[test]
 fn missing_fleet_file() {
     expect_refusal(&command::run(["up", "nowhere.toml"]), &["nowhere.toml", "can't read"]);
@@ -87,6 +90,31 @@ fn image_larger_than_memory() {
 }
 
 #[test]
+fn missing_disk() {
+    refuse_with(MAX, "max = \"128M\"\ndisk = \"nowhere.img\"", &["alpha", "nowhere.img", "does not exist"]);
+}
+
+#[test]
+fn disk_without_sectors() {
+    refuse_disk(0, &["is empty", "at least one sector"]);
+}
+
+#[test]
+fn disk_with_half_a_sector() {
+    refuse_disk(4096 + 256, &["4352 bytes", "not a multiple of 512"]);
+}
+
+#[test]
+fn swap_of_no_size() {
+    refuse_with(MAX, "max = \"128M\"\nswap = \"0M\"", &["alpha", "swap is 0"]);
+}
+
+#[test]
+fn swap_with_half_a_page() {
+    refuse_with(MAX, "max = \"128M\"\nswap = \"6K\"", &["alpha", "swap is 6K", "not a multiple of 4K"]);
+}
+
+#[test]
 fn unknown_option() {
     let output = command::run(["up", "--no-such-option"]);
     assert_eq!(output.status.code(), Some(2), "{output:?}");
@@ -123,6 +151,17 @@ fn refuse_image(flaw: Flaw, words: &[&str]) {
     let named = image.display().to_string();
     let words = [words, &["alpha", &named]].concat();
     expect_refusal(&up(folder.path(), &FLEET.replace("IMAGE", &named)), &words);
+}
+
+/// Expects the fleet with a disk of so many bytes to be refused.
+#[track_caller]
+fn refuse_disk(bytes: u64, words: &[&str]) {
+    let folder = fresh_folder();
+    let disk = folder.path().join("disk.img");
+    let made = fs::File::create(&disk).and_then(|file| file.set_len(bytes));
+    made.expect("a file can be made in a fresh temporary folder");
+    let words = [words, &["alpha", "disk.img"]].concat();
+    refuse_with(MAX, &format!("max = \"128M\"\ndisk = {disk:?}"), &words);
 }
 
 /// Expects the fleet with `bad` in place of `good` to be refused.

@@ -15,6 +15,8 @@ use crate::tools;
 
 /// The package that holds the test guests.
 pub(crate) const TEST_GUESTS: &str = "aerostat-test-guests";
+/// An application that is a test guest, too.
+const TORTURE: &str = "torture";
 
 pub(crate) fn perform() -> Result<ExitCode> {
     let built = [host()?, apps()?, test_guests()?];
@@ -42,7 +44,7 @@ pub(crate) fn apps() -> Result<PathBuf> {
 /// Builds the images of all test guests; returns the folder that holds them.
 pub(crate) fn test_guests() -> Result<PathBuf> {
     tools::bare_metal_target()?;
-    expect_success(guest_build("checked").args(["-p", TEST_GUESTS]))?;
+    expect_success(guest_build("checked").args(["-p", TEST_GUESTS, "-p", TORTURE]))?;
     Ok(images("checked"))
 }
 

@@ -19,9 +19,12 @@ const PACKAGES: [&str; 2] = ["aerostat-tests", "aerostat"];
 /// Test files that need no machine at all.
 const COMMAND_LINE: [&str; 1] = ["bad_input"];
 /// Test files whose tests boot guests under KVM.
-const KVM: [&str; 7] = ["vmm", "behaviours", "balloon", "isolation", "applications", "fleet", "fleet_faults"];
+const KVM: [&str; 9] =
+    ["vmm", "behaviours", "balloon", "isolation", "applications", "fleet", "fleet_faults", "swap", "torture"];
 /// Test files whose tests boot guests under QEMU.
-const QEMU: [&str; 1] = ["behaviours"];
+const QEMU: [&str; 2] = ["behaviours", "swap"];
+/// Test files with tests that take minutes, which are marked as ignored.
+const LONG: [&str; 1] = ["torture"];
 
 #[derive(Args, Debug)]
 pub(crate) struct Options {
@@ -30,6 +33,9 @@ pub(crate) struct Options {
     /// Skip the tests that need KVM, and say so: for machines without it
     #[arg(long)]
     no_kvm: bool,
+    /// Run the tests that take minutes, too
+    #[arg(long, conflicts_with = "no_kvm")]
+    long: bool,
 }
 
 /// What became of one part of the tests.
@@ -55,11 +61,12 @@ pub(crate) fn perform(options: &Options) -> Result<ExitCode> {
     }
     tools::qemu()?;
     let bench = Bench::build(options.filter.clone())?;
-    let parts: [(&str, Part<'_>); 4] = [
+    let parts: [(&str, Part<'_>); 5] = [
         ("host tests", &|| Ok(outcome(&mut bench.filtered(cargo(["test", "--no-fail-fast"]))))),
         ("command line", &|| Ok(outcome(&mut bench.boots(&COMMAND_LINE, None)))),
         ("guests under KVM", &|| if options.no_kvm { bench.skip_kvm() } else { Ok(outcome(&mut bench.kvm())) }),
         ("guests under QEMU", &|| Ok(outcome(&mut bench.boots(&QEMU, Some("kvm::"))))),
+        ("long tests", &|| if options.long { Ok(outcome(&mut bench.long())) } else { bench.skip_long() }),
     ];
     let mut summary = Vec::new();
     for (name, part) in parts {
@@ -118,17 +125,31 @@ impl Bench {
         command
     }
 
-    /// Counts the tests that need KVM instead of running them.
-    fn skip_kvm(&self) -> Result<Outcome> {
-        let mut list = self.kvm();
-        let answer = list.arg("--list").output().with_context(|| format!("starting {}", shown(&list)))?;
-        ensure!(answer.status.success(), "`{}` failed:\n{}", shown(&list), String::from_utf8_lossy(&answer.stderr));
-        let listed = String::from_utf8_lossy(&answer.stdout);
-        let count = listed.lines().filter(|line| line.ends_with(": test")).count();
-        let why = format!("{count} tests need KVM, and --no-kvm was given");
-        println!("SKIPPED: {why}");
-        Ok(Outcome::Skipped(why))
+    /// The tests that take minutes.
+    fn long(&self) -> Command {
+        let mut command = self.boots(&LONG, None);
+        command.arg("--ignored");
+        command
     }
+
+    fn skip_kvm(&self) -> Result<Outcome> {
+        skipped(self.kvm(), "need KVM, and --no-kvm was given")
+    }
+
+    fn skip_long(&self) -> Result<Outcome> {
+        skipped(self.long(), "take minutes; `cargo xtask test --long` runs them")
+    }
+}
+
+/// Counts the tests that `list` would run instead of running them.
+fn skipped(mut list: Command, why: &str) -> Result<Outcome> {
+    let answer = list.arg("--list").output().with_context(|| format!("starting {}", shown(&list)))?;
+    ensure!(answer.status.success(), "`{}` failed:\n{}", shown(&list), String::from_utf8_lossy(&answer.stderr));
+    let listed = String::from_utf8_lossy(&answer.stdout);
+    let count = listed.lines().filter(|line| line.ends_with(": test")).count();
+    let why = format!("{count} tests {why}");
+    println!("SKIPPED: {why}");
+    Ok(Outcome::Skipped(why))
 }
 
 fn outcome(command: &mut Command) -> Outcome {

@@ -48,12 +48,15 @@ pub(crate) struct Region {
 
 impl Region {
     fn new(kind: RegionKind, range: Range<u64>, promise: FrameCount) -> Self {
-        let access = if kind == RegionKind::File { Access::ReadOnly } else { Access::ReadWrite };
+        let access = match kind {
+            RegionKind::File => Access::ReadOnly,
+            RegionKind::Anonymous | RegionKind::Stack | RegionKind::Pinned => Access::ReadWrite,
+        };
         let taken_end = range.end;
         Self { kind, access, range, taken_end, promise, faults: 0, restores: 0 }
     }
 
-    /// What its pages are to the reclaimer; `None` where they don't come and go.
+    /// What its pages are to reclaim; none of its business where they stay.
     fn page_kind(&self) -> Option<PageKind> {
         match self.kind {
             RegionKind::Anonymous => Some(PageKind::Anonymous),
@@ -130,16 +133,19 @@ pub(crate) fn resolve(region: Option<&Region>, fault: Fault, slot: Slot, page: P
     if (region.access, fault.access) == (Access::ReadOnly, Access::ReadWrite) {
         return Resolution::Violation(Violation::ReadOnly { start: region.range.start, end: region.range.end });
     }
-    let address = fault.address;
-    let at = address - address % FRAME_BYTES;
-    match (page, region.kind) {
-        (PageState::Mapped, _) => return Resolution::AlreadyMapped,
-        (_, RegionKind::Stack) => return Resolution::Violation(Violation::StackGuard),
-        (_, RegionKind::Pinned) => return Resolution::Violation(Violation::Pinned),
-        (PageState::Leaving, _) | (PageState::Swapped(_), RegionKind::Anonymous) => return Resolution::Restore { at },
-        (PageState::Swapped(_) | PageState::Empty, RegionKind::File) => return Resolution::ReadFile { at },
-        (PageState::Empty, RegionKind::Anonymous) => {}
+    let at = fault.address - fault.address % FRAME_BYTES;
+    match (region.kind, page) {
+        (_, PageState::Mapped) => Resolution::AlreadyMapped,
+        (RegionKind::Anonymous | RegionKind::File, PageState::Leaving)
+        | (RegionKind::Anonymous, PageState::Swapped(_)) => Resolution::Restore { at },
+        (RegionKind::Anonymous, PageState::Empty) => resolve_untouched(region, fault.address, slot),
+        (RegionKind::File, PageState::Swapped(_) | PageState::Empty) => Resolution::ReadFile { at },
+        (RegionKind::Stack, _) => Resolution::Violation(Violation::StackGuard),
+        (RegionKind::Pinned, _) => Resolution::Violation(Violation::Pinned),
     }
+}
+
+fn resolve_untouched(region: &Region, address: u64, slot: Slot) -> Resolution {
     let pages = window(region, address);
     let huge = address - address % HUGE_BYTES;
     let fits = region.range.start <= huge && huge + HUGE_BYTES <= region.range.end;
@@ -336,12 +342,10 @@ mod tests {
         let mut regions = Regions::new();
         assert!(regions.place(RegionKind::Stack, BASE..BASE + 3 * HUGE_BYTES));
         assert!(!regions.place(RegionKind::Pinned, BASE + HUGE_BYTES..BASE + 4 * HUGE_BYTES), "taken");
-        let within = BASE..BASE + (1 << 30);
-        let start = regions.insert(RegionKind::Anonymous, within, HUGE_BYTES, FrameCount(0)).unwrap();
+        let start = regions.insert(RegionKind::Anonymous, BASE..BASE + (1 << 30), HUGE_BYTES, FrameCount(0)).unwrap();
         assert!(start > BASE + 3 * HUGE_BYTES);
         assert_eq!(regions.next_slot(PageKind::Anonymous, 0), Some((start, start + HUGE_BYTES)));
         assert_eq!(regions.next_slot(PageKind::Anonymous, start + HUGE_BYTES), None);
-        assert_eq!(regions.next_slot(PageKind::File, 0), None);
     }
 
     #[test]

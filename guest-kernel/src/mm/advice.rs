@@ -138,10 +138,10 @@ pub(crate) fn statistics(start: u64) -> RegionStatistics {
                     figures.huge += u64::from(slot == Slot::Huge);
                 }
                 PageState::Swapped(entry) => match entry.stored {
+                    Stored::InFile => {}
                     Stored::Filled(_) => figures.filled += 1,
                     Stored::Compressed(_) => figures.compressed += 1,
                     Stored::OnDisk(_) | Stored::CompressedOnDisk(..) => figures.on_disk += 1,
-                    Stored::InFile => {}
                 },
             }
         }

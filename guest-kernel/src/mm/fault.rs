@@ -11,7 +11,8 @@ use super::address_space::{Fault, PageWindow, Resolution, Violation, resolve};
 use super::block::{Block, BlockSize};
 use super::frame_allocator::Purpose;
 use super::page_table::{Access, PageState, Slot, TableLevel};
-use super::reclaim::restore::{Caller, restore};
+use super::reclaim::incoming::Caller;
+use super::reclaim::restore::restore;
 use super::{FRAMES, OutOfMemory, PageTables, SPACE, Space, file, ladder, zero};
 
 static HUGE_FAULTS: AtomicU64 = AtomicU64::new(0);
@@ -82,7 +83,7 @@ pub(crate) fn handle(fault: Fault) -> Result<(), FaultError> {
     match decision {
         Resolution::Violation(violation) => Err(FaultError::Violation(violation)),
         Resolution::Restore { at } => restore(at, Caller::Fault),
-        Resolution::ReadFile { at } => file::read(at),
+        Resolution::ReadFile { at } => file::read(at, Caller::Fault),
         Resolution::AlreadyMapped => Ok(()),
         Resolution::MapHuge { at, .. } if map_huge(at, huge()) => Ok(()),
         Resolution::MapHuge { pages, .. } | Resolution::MapPages(pages) => {
@@ -96,8 +97,9 @@ pub(super) fn prefetch(page: u64) -> bool {
     let huge = || spare_block(BlockSize::Huge, Purpose::Promised);
     let decision = decide(&SPACE.lock(), Fault { address: page, access: Access::ReadOnly });
     match decision {
-        Resolution::Violation(_) | Resolution::ReadFile { .. } => false,
+        Resolution::Violation(_) => false,
         Resolution::Restore { at } => restore(at, Caller::Prefetch).is_ok(),
+        Resolution::ReadFile { at } => file::read(at, Caller::Prefetch).is_ok(),
         Resolution::AlreadyMapped => true,
         Resolution::MapHuge { at, .. } if map_huge(at, huge()) => true,
         Resolution::MapHuge { .. } | Resolution::MapPages(_) => map_spare(&mut SPACE.lock(), page),

@@ -11,16 +11,15 @@ use aerostat_abi::units::{FRAME_BYTES, FRAME_SIZE, FrameCount, HUGE_BYTES, to_us
 use aerostat_reclaim_policy::Name;
 
 use super::address_space::RegionKind;
-use super::fault::{self, FaultError};
+use super::fault::FaultError;
 use super::frame_allocator::Purpose;
 use super::page_table::{PageState, TableLevel};
-use super::pressure::Stall;
 use super::reclaim::balance::PageKind;
 use super::reclaim::disk::{Disk, DiskError};
-use super::reclaim::incoming::{self, Frames};
+use super::reclaim::incoming::{self, Caller, Frames};
 use super::reclaim::slot_map::SlotNumber;
 use super::reclaim::{self, RECLAIMER, Reclaimer};
-use super::{FRAMES, OutOfMemory, Promise, SPACE, ladder};
+use super::{FRAMES, OutOfMemory, Promise, SPACE};
 use crate::config::{FILE_WORKING_SET, MAX_READ_AHEAD, READ_AHEAD};
 use crate::layout::APP_REGIONS;
 use crate::sync::SpinLock;
@@ -73,19 +72,18 @@ pub(crate) fn map(disk: &'static dyn Disk, bytes: u64, policy: Name) -> Result<u
 ///
 /// # Errors
 /// [`FaultError`] when there is no memory for it, or the disk can't read it.
-pub(super) fn read(at: u64) -> Result<(), FaultError> {
+pub(super) fn read(at: u64, caller: Caller) -> Result<(), FaultError> {
     let Some(mapped) = *MAPPED.lock() else { return Ok(()) }; // nobody knows the address yet
-    let first = ladder::frame_for_fault(Purpose::File)?;
+    let first = caller.frame(Purpose::File)?;
     let count = absent_pages(at, &mapped);
     if count == 0 {
         incoming::free(first, Purpose::File);
         return Ok(()); // somebody else was faster
     }
-    let _stall = Stall::begin();
-    fault::count_major();
+    let _stall = caller.stall();
     let start = Instant::now();
     let slot = SlotNumber(u32::try_from((at - mapped.start) / FRAME_BYTES).map_err(|_| FaultError::Disk)?);
-    let mut frames = Frames::with(first, 1, count, Purpose::File)?;
+    let mut frames = Frames::with(first, 1, count, Purpose::File, caller)?;
     mapped.clear_tail(at, &mut frames);
     let mut result = frames.fill_from(mapped.disk, slot);
     if result.is_err() && frames.count > 1 {
@@ -143,6 +141,8 @@ impl Reclaimer {
             };
             let Some(block) = frames.take(place) else { break };
             let standing = self.welcome(PageKind::File, entry, place == 0);
+            self.statistics.restores += u64::from(entry.is_some());
+            self.statistics.touched_restores += u64::from(entry.is_some() && place == 0);
             let mut drawn = 0;
             let mut source = |level| {
                 let purpose = if level == TableLevel::Pages { Purpose::PromisedReserve } else { Purpose::Kernel };

@@ -62,6 +62,8 @@ pub(crate) struct FrameAllocator {
     /// Credit that promises may have rested on when it was taken back.
     lost_credit: u64,
     floor: u64,
+    /// Frames, since boot, those of the compressed tier aside.
+    handed_out: u64,
     /// What is in memory that nobody has used yet.
     untouched: Contents,
     /// The huge frame that page tables come from; none of the machine's until one is needed.
@@ -92,6 +94,7 @@ impl FrameAllocator {
             credit: 0,
             lost_credit: 0,
             floor: floor.0,
+            handed_out: 0,
             untouched: Contents::Zero,
             tables: usize::MAX,
         };
@@ -185,6 +188,9 @@ impl FrameAllocator {
 
     /// Notes what handing out `frames` frames for a purpose does to promises and credit.
     fn account(&mut self, frames: u64, purpose: Purpose) {
+        if purpose != Purpose::Tier {
+            self.handed_out += frames;
+        }
         match purpose {
             Purpose::Promised | Purpose::PromisedReserve => self.promised -= frames,
             Purpose::Tier | Purpose::File => self.credit += frames,
@@ -228,6 +234,11 @@ impl FrameAllocator {
             promised: FrameCount(self.promised),
             available: self.available(),
         }
+    }
+
+    /// Grows by one with each frame that becomes free, whoever takes it afterwards, the compressed tier aside.
+    pub(crate) fn ever_free(&self) -> u64 {
+        self.free.len() + self.handed_out
     }
 
     /// Recounts everything: the free set against its summaries, every state word against the free set, promises against free frames.

@@ -141,6 +141,11 @@ impl Frames {
         self.allocator.as_ref().map_or_else(FrameStatistics::default, FrameAllocator::statistics)
     }
 
+    /// Grows by one with each frame that becomes free, whoever takes it afterwards.
+    pub(crate) fn ever_free(&self) -> u64 {
+        self.allocator.as_ref().map_or(0, FrameAllocator::ever_free)
+    }
+
     pub(crate) fn validate(&self) -> Result<(), &'static str> {
         self.allocator.as_ref().map_or(Ok(()), FrameAllocator::validate)
     }

@@ -332,6 +332,11 @@ impl BlockDevice {
         }
     }
 
+    /// A request that is under way, if there is one.
+    pub(super) fn under_way(&self) -> Option<usize> {
+        self.port.lock().requests.under_way()
+    }
+
     /// Waits for the request's end and says how it ended.
     ///
     /// # Errors

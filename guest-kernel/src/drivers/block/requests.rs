@@ -242,6 +242,11 @@ impl Requests {
         matches!(self.slots[index].state, SlotState::UnderWay(_))
     }
 
+    /// A request that is under way, if there is one.
+    pub(super) fn under_way(&self) -> Option<usize> {
+        self.slots.iter().position(|slot| matches!(slot.state, SlotState::UnderWay(_)))
+    }
+
     /// How the request ended, if it has; its place is free then.
     pub(super) fn take(&mut self, index: usize) -> Option<Result<(), BlockError>> {
         let SlotState::Done(result) = self.slots[index].state else { return None };

@@ -8,6 +8,7 @@ use crate::config::DISK_PATIENCE_NS;
 use crate::cpu;
 use crate::mm::reclaim::disk::{self, Direction, Disk, DiskError, MAX_TRANSFER};
 use crate::mm::reclaim::slot_map::SlotNumber;
+use crate::thread;
 use crate::time::Instant;
 
 const SECTORS_PER_SLOT: u64 = FRAME_BYTES / SECTOR_BYTES;
@@ -50,5 +51,12 @@ impl Disk for BlockDevice {
         let ticket = Ticket::from_number(ticket.0);
         Self::wait(self, &ticket, Some(Instant::now().after(DISK_PATIENCE_NS)));
         ticket.into_number();
+    }
+
+    fn wait_for_room(&self) {
+        match self.under_way() {
+            Some(slot) => Disk::wait(self, disk::Ticket(slot)),
+            None => thread::yield_now(), // all is done, and those who wait for it have to redeem it
+        }
     }
 }

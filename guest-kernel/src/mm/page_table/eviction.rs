@@ -10,7 +10,9 @@ use x86_64::PhysAddr;
 use x86_64::structures::paging::PageTableFlags;
 use x86_64::structures::paging::page_table::PageTableEntry;
 
-use super::{Access, MAPPED, PageTables, Slot, TableLevel, TableSource, descend, frame_of, index, set, table_at, take};
+use super::{
+    Access, DATA, MAPPED, PageTables, Slot, TableLevel, TableSource, descend, frame_of, index, set, table_at, take,
+};
 use crate::mm::block::{Block, BlockSize};
 use crate::mm::reclaim::swap_entry::{STANDING_MASK, Stored, SwapEntry};
 
@@ -200,10 +202,11 @@ impl PageTables {
         }
     }
 
-    /// Notes that an evicted page's contents are kept elsewhere now; says whether they were where the caller thought.
+    /// Notes that an evicted page's contents are kept elsewhere now; says whether they were where the caller thought. That holds for
+    /// pages of a region that is ending, too, until they are collected.
     pub(crate) fn move_swapped(&mut self, address: u64, from: Stored, to: Stored) -> bool {
-        let PageState::Swapped(entry) = self.page_state(address) else { return false };
-        let Some(page) = self.page_entry_mut(address).filter(|_| entry.stored == from) else { return false };
+        let Some(page) = self.page_entry_in_any_table_mut(address) else { return false };
+        let Some(entry) = SwapEntry::decode(raw(page)).filter(|entry| entry.stored == from) else { return false };
         set_raw(page, SwapEntry { stored: to, ..entry }.encode());
         true
     }
@@ -242,7 +245,7 @@ impl PageTables {
     ) -> Result<(), Block> {
         let Some(slot) = self.slot_entry_mut(address, tables) else { return Err(block) };
         let Some(table) = descend(slot, TableLevel::Pages, tables) else { return Err(block) };
-        let flags = Access::ReadOnly.data_flags() - PageTableFlags::DIRTY;
+        let flags = DATA - PageTableFlags::WRITABLE - PageTableFlags::DIRTY;
         set(&mut table[index(address, 0)], block.into_number(), with_standing(flags, standing));
         Ok(())
     }

@@ -38,4 +38,7 @@ pub(crate) trait Disk: Sync {
 
     /// Waits until the transfer may have ended, or for a moment; the caller holds no lock, and looks.
     fn wait(&self, ticket: Ticket);
+
+    /// Waits until there may be room for another transfer, or for a moment; the caller holds no lock, and tries.
+    fn wait_for_room(&self);
 }

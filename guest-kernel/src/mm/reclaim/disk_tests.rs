@@ -9,15 +9,16 @@ use proptest::prelude::any;
 use proptest::test_runner::Config as ProptestConfig;
 use proptest::{prop_assert_eq, proptest};
 
-use super::slot_map::SlotMap;
-use super::slow_disk::SlowDisk;
+use super::disk::{Direction, Disk as _};
+use super::slot_map::{SlotMap, SlotNumber};
+use super::slow_disk::{DEPTH, SlowDisk};
 use super::start::{Swap, start};
 use super::{RECLAIMER, reclaim, statistics};
 use crate::layout::APP_REGIONS;
 use crate::mm::carve::Carver;
 use crate::mm::fault::FaultError;
 use crate::mm::testing::TestMachine;
-use crate::mm::{FRAMES, map_region, unmap_region, validate};
+use crate::mm::{FRAMES, Fate, SPACE, map_region, release, shorten, slots, unmap_region, validate};
 
 const EVERYTHING: FrameCount = FrameCount(1 << 20);
 
@@ -171,6 +172,39 @@ fn a_region_that_ends_while_its_pages_leave_takes_them_along() {
     assert_nothing_is_kept(&machine);
 }
 
+/// Whoever ends a region does it in steps, and groups of the tier come and go in between: their pages must be followed.
+#[test]
+fn a_group_may_leave_or_return_while_regions_of_its_pages_end() {
+    let (machine, _) = machine(8, 1024);
+    let [ending, other] = [12, 13].map(|seed| {
+        let start = map_region(APP_REGIONS, 300 * FRAME_BYTES).unwrap();
+        for page in pages(start, 300) {
+            machine.touch(page).unwrap();
+            machine.fill(page, half_noise(page, seed));
+        }
+        start
+    });
+    reclaim(EVERYTHING);
+    assert_eq!(statistics().tier.pages, 600);
+    bound_tier(0);
+    RECLAIMER.lock().run_batch();
+    assert!(RECLAIMER.lock().swap_disk.as_ref().unwrap().leaving() > 0);
+    let range = shorten(ending, ending).unwrap();
+    let revoke = |at, end| SPACE.lock().tables_mut().unwrap().revoke(at, end);
+    slots(&range).for_each(|(at, end)| revoke(at, end));
+    reclaim(EVERYTHING);
+    assert_eq!(statistics().tier.pages, 0, "all groups have left");
+    for page in pages(other, 300) {
+        machine.touch(page).unwrap();
+        assert_eq!(machine.word(page), half_noise(page, 13)(0));
+    }
+    release(&range, Fate::Unmapped);
+    let region = SPACE.lock().regions.remove(ending).unwrap();
+    FRAMES.lock().end_promise(region.promise);
+    unmap_region(other);
+    assert_nothing_is_kept(&machine);
+}
+
 #[test]
 fn slots_that_cannot_be_written_cost_themselves_only() {
     let (machine, disk) = machine(8, 1024);
@@ -255,6 +289,68 @@ fn a_full_disk_ends_eviction_and_nothing_else() {
         assert_eq!(machine.word(page), noise(page, 10)(0));
     }
     unmap_region(start);
+    assert_nothing_is_kept(&machine);
+}
+
+/// Promises that rested on the disk stay, and no others are made.
+#[test]
+fn a_disk_that_is_full_carries_no_more_promises() {
+    let (machine, disk) = machine(8, 1024);
+    disk.state().unwritable.extend(100..1024);
+    let start = map_region(APP_REGIONS, 300 * FRAME_BYTES).unwrap();
+    for page in pages(start, 300) {
+        machine.touch(page).unwrap();
+        machine.fill(page, noise(page, 14));
+    }
+    let available = machine.statistics().available.0;
+    reclaim(EVERYTHING);
+    let full = statistics();
+    assert_eq!((full.pages_on_disk, full.disk.slots, full.disk.used_slots), (100, 100, 100));
+    assert_eq!(machine.statistics().available.0, available - 924);
+    for page in pages(start, 300) {
+        machine.touch(page).unwrap();
+        assert_eq!(machine.word(page), noise(page, 14)(0));
+    }
+    unmap_region(start);
+    assert_nothing_is_kept(&machine);
+}
+
+/// Readers may fill the disk's queue: whoever evicts waits for room, and does not believe that nothing is to be had.
+#[test]
+fn a_busy_disk_is_waited_for() {
+    let (machine, disk) = machine(8, 1024);
+    let start = map_region(APP_REGIONS, 64 * FRAME_BYTES).unwrap();
+    for page in pages(start, 64) {
+        machine.touch(page).unwrap();
+        machine.fill(page, noise(page, 15));
+    }
+    let frame = machine.frame_at(start).unwrap();
+    let others: Vec<_> = (0..DEPTH).map(|_| disk.submit(Direction::Write, SlotNumber(1000), &[frame])).collect();
+    assert_eq!(reclaim(EVERYTHING), FrameCount(64));
+    for ticket in others.into_iter().flatten() {
+        while disk.result(ticket).is_none() {
+            disk.finish_one();
+        }
+    }
+    unmap_region(start);
+    assert_nothing_is_kept(&machine);
+}
+
+/// What others take while somebody waits for the disk has become free all the same: he is not to believe that nothing is to be had.
+#[test]
+fn frames_count_that_others_have_taken_meanwhile() {
+    let (machine, disk) = machine(8, 1024);
+    let start = map_region(APP_REGIONS, 64 * FRAME_BYTES).unwrap();
+    for page in pages(start, 64) {
+        machine.touch(page).unwrap();
+        machine.fill(page, noise(page, 16));
+    }
+    disk.state().frames_taken_in_waits = machine.statistics().free.0;
+    assert_eq!(reclaim(EVERYTHING), FrameCount(64));
+    unmap_region(start);
+    for block in core::mem::take(&mut disk.state().taken) {
+        FRAMES.lock().free(block);
+    }
     assert_nothing_is_kept(&machine);
 }
 

@@ -2,15 +2,42 @@
 
 use aerostat_abi::units::FrameNumber;
 
+use super::RECLAIMER;
 use super::disk::{Direction, Disk, DiskError, MAX_TRANSFER};
 use super::slot_map::SlotNumber;
 use crate::config::MAX_READ_AHEAD;
-use crate::cpu;
 use crate::mm::block::{Block, BlockSize};
 use crate::mm::frame_allocator::Purpose;
+use crate::mm::pressure::Stall;
 use crate::mm::{FRAMES, OutOfMemory, fault, ladder};
 
 const _: () = assert!(MAX_READ_AHEAD <= MAX_TRANSFER);
+
+/// Who wants a page back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Caller {
+    /// A thread that has touched it: others are evicted for it if need be.
+    Fault,
+    /// A thread that is going to touch it: it comes if there is a frame to spare.
+    Prefetch,
+}
+
+impl Caller {
+    pub(crate) fn frame(self, purpose: Purpose) -> Result<Block, OutOfMemory> {
+        match self {
+            Self::Fault => ladder::frame_for_fault(purpose),
+            Self::Prefetch => fault::spare_block(BlockSize::Frame, purpose).ok_or(OutOfMemory),
+        }
+    }
+
+    /// That somebody waits for a disk; a caller that only looks ahead does not count.
+    pub(crate) fn stall(self) -> Option<Stall> {
+        (self == Self::Fault).then(|| {
+            fault::count_major();
+            Stall::begin()
+        })
+    }
+}
 
 /// Frames that are read into, owned.
 pub(crate) struct Frames {
@@ -24,11 +51,17 @@ impl Frames {
     ///
     /// # Errors
     /// When there are not even the least.
-    pub(crate) fn with(first: Block, least: usize, most: usize, purpose: Purpose) -> Result<Self, OutOfMemory> {
+    pub(crate) fn with(
+        first: Block,
+        least: usize,
+        most: usize,
+        purpose: Purpose,
+        caller: Caller,
+    ) -> Result<Self, OutOfMemory> {
         let mut frames = Self { blocks: [const { None }; MAX_READ_AHEAD], purpose, count: 0 };
         frames.push(first);
         while frames.count < least {
-            match ladder::frame_for_fault(purpose) {
+            match caller.frame(purpose) {
                 Ok(block) => frames.push(block),
                 Err(error) => {
                     frames.free_from(0);
@@ -76,9 +109,8 @@ impl Frames {
                 break ticket;
             }
             // Somebody has to redeem what fills the queue; writes are redeemed here.
-            if !super::wait_for_disk() {
-                cpu::relax();
-            }
+            RECLAIMER.lock().settle();
+            disk.wait_for_room();
         };
         loop {
             match disk.result(ticket) {

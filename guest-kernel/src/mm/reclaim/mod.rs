@@ -43,7 +43,7 @@ use self::restore::ReadAhead;
 use self::slot_map::{Kept, SlotNumber};
 use self::swap_disk::{DiskStatistics, Finished, Leaver, SwapDisk};
 use self::swap_entry::{Stored, SwapEntry};
-use self::thrash::{Returns, Tally, ThrashDetector};
+use self::thrash::{Tally, ThrashDetector};
 use super::block::{Block, BlockSize};
 use super::frame_allocator::Purpose;
 use super::page_table::{Collected, Slot};
@@ -73,6 +73,8 @@ pub(crate) struct ReclaimStatistics {
     pub(crate) evictions: u64,
     /// Pages brought back since boot.
     pub(crate) restores: u64,
+    /// Of those, pages that somebody had touched; the others came along.
+    pub(crate) touched_restores: u64,
     /// Of those, pages that were evicted shortly before: memory is too small for what goes on.
     pub(crate) refaults: u64,
     /// Pages that were found not to compress.
@@ -107,8 +109,6 @@ pub(crate) struct Reclaimer {
     read_ahead: ReadAhead,
     pub(super) statistics: ReclaimStatistics,
     thrash: ThrashDetector,
-    /// Pages of all kinds that have come back.
-    returns: Returns,
 }
 
 /// The figures now.
@@ -131,27 +131,29 @@ pub(crate) fn is_thrashing() -> bool {
     RECLAIMER.lock().is_thrashing()
 }
 
-/// Evicts pages until `wanted` frames more are free, or nothing cold is left; says how many frames became free. None do where there is
-/// nowhere to evict to. Waits for the disk if need be, unless the caller can't wait.
+/// Evicts pages until `wanted` frames have become free, or nothing cold is left; says how many have, whoever may have taken them since.
+/// None do where there is nowhere to evict to. Waits for the disk if need be, unless the caller can't wait.
 pub(crate) fn reclaim(wanted: FrameCount) -> FrameCount {
     let hands = RECLAIMER.lock().hands();
     if hands == 0 {
         return FrameCount::ZERO;
     }
-    let before = FRAMES.lock().statistics().free;
+    // A thread that looked only at what is free would believe that nothing is to be had when others are just faster.
+    let before = FRAMES.lock().ever_free();
+    let freed = || FrameCount(FRAMES.lock().ever_free().saturating_sub(before));
     let mut rounds = 0;
     loop {
         let batch = RECLAIMER.lock().run_batch();
-        let freed = FRAMES.lock().statistics().free.saturating_sub(before);
-        if freed >= wanted {
-            return freed;
+        let so_far = freed();
+        if so_far >= wanted {
+            return so_far;
         }
         rounds += u32::from(batch.ended_round);
         // So many rounds give every page its chance, and huge ones are split meanwhile; after that there is nothing to be had.
         let is_vain = rounds > hands * (Selected::PASSES + PATIENT_ROUNDS);
-        let is_enough = freed.0 + batch.leaving as u64 >= wanted.0;
+        let is_enough = so_far.0 + batch.leaving as u64 >= wanted.0;
         if (is_vain || is_enough || batch.is_disk_busy) && !wait_for_disk() {
-            return FRAMES.lock().statistics().free.saturating_sub(before);
+            return freed();
         }
     }
 }
@@ -164,16 +166,19 @@ fn wait_for_disk() -> bool {
         reclaimer.settle();
         let Some(swap) = &mut reclaimer.swap_disk else { return false };
         swap.submit();
-        let Some(ticket) = swap.a_write() else {
+        if !swap.is_writing() {
             reclaimer.keep_staged();
             return false;
-        };
-        (swap.disk, ticket)
+        }
+        (swap.disk, swap.a_write())
     };
     if cpu::is_masked() {
         return false;
     }
-    disk.wait(ticket);
+    match ticket {
+        Some(ticket) => disk.wait(ticket),
+        None => disk.wait_for_room(), // reads fill its queue
+    }
     RECLAIMER.lock().settle();
     true
 }
@@ -218,6 +223,7 @@ impl Reclaimer {
                 file_pages: 0,
                 evictions: 0,
                 restores: 0,
+                touched_restores: 0,
                 refaults: 0,
                 incompressible: 0,
                 discards: 0,
@@ -225,7 +231,6 @@ impl Reclaimer {
                 thrash_episodes: 0,
             },
             thrash: ThrashDetector::new(),
-            returns: Returns { all: 0, touched: 0 },
         }
     }
 
@@ -241,8 +246,9 @@ impl Reclaimer {
     }
 
     fn is_thrashing(&mut self) -> bool {
-        let ReclaimStatistics { evictions, refaults, .. } = self.statistics;
-        self.thrash.observe(Instant::now(), Tally { evictions, refaults, returns: self.returns })
+        let ReclaimStatistics { evictions, restores, touched_restores, refaults, .. } = self.statistics;
+        let tally = Tally { evictions, restores, touched_restores, refaults };
+        self.thrash.observe(Instant::now(), tally)
     }
 
     /// Hands that go round.

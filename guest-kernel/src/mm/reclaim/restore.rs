@@ -9,36 +9,17 @@ use aerostat_reclaim_policy::{Arrival, Policy, Refault, Standing};
 
 use super::balance::PageKind;
 use super::disk::{Disk, DiskError};
-use super::incoming::{self, Frames};
+use super::incoming::{self, Caller, Frames};
 use super::slot_map::{Kept, SlotNumber, SlotVersion};
 use super::swap_entry::{Stored, SwapEntry};
 use super::{RECLAIMER, Reclaimer, page_in};
 use crate::config::{MAX_READ_AHEAD, READ_AHEAD};
-use crate::mm::block::{Block, BlockSize};
-use crate::mm::fault::{self, FaultError};
+use crate::mm::block::Block;
+use crate::mm::fault::FaultError;
 use crate::mm::frame_allocator::Purpose;
 use crate::mm::page_table::{PageState, Restored};
-use crate::mm::pressure::Stall;
-use crate::mm::{FRAMES, OutOfMemory, SPACE, Space, ladder};
+use crate::mm::{FRAMES, SPACE, Space};
 use crate::time::Instant;
-
-/// Who wants a page back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Caller {
-    /// A thread that has touched it: others are evicted for it if need be.
-    Fault,
-    /// A thread that is going to touch it: it comes if there is a frame to spare.
-    Prefetch,
-}
-
-impl Caller {
-    fn frame(self, purpose: Purpose) -> Result<Block, OutOfMemory> {
-        match self {
-            Self::Fault => ladder::frame_for_fault(purpose),
-            Self::Prefetch => fault::spare_block(BlockSize::Frame, purpose).ok_or(OutOfMemory),
-        }
-    }
-}
 
 /// Brings the page at `at` back, if it is away.
 ///
@@ -118,11 +99,8 @@ fn read(at: u64, purpose: Purpose, caller: Caller) -> Result<bool, FaultError> {
         incoming::free(first, purpose);
         return Ok(false); // somebody else was faster
     };
-    let _stall = (caller == Caller::Fault).then(|| {
-        fault::count_major();
-        Stall::begin()
-    });
-    let mut frames = Frames::with(first, plan.least, plan.count, purpose)?;
+    let _stall = caller.stall();
+    let mut frames = Frames::with(first, plan.least, plan.count, purpose, caller)?;
     let mut result = frames.fill_from(plan.disk, plan.first);
     if result.is_err() && frames.count > plan.least {
         frames.free_from(plan.least); // a neighbour's sector may be the bad one
@@ -179,6 +157,7 @@ impl Reclaimer {
     /// Maps a page that has come back.
     fn arrive(&mut self, space: &mut Space, at: u64, block: Block, entry: SwapEntry, is_touched: bool) {
         self.statistics.restores += 1;
+        self.statistics.touched_restores += u64::from(is_touched);
         let standing = self.welcome(PageKind::Anonymous, Some(entry), is_touched);
         let is_incompressible = matches!(entry.stored, Stored::OnDisk(_));
         if let Space { regions, tables: Some(tables) } = space
@@ -195,7 +174,6 @@ impl Reclaimer {
     /// What the policy thinks of a page that arrives, whether somebody wants it or it comes along; `entry` tells of its eviction, if
     /// there was one.
     pub(crate) fn welcome(&mut self, kind: PageKind, entry: Option<SwapEntry>, is_touched: bool) -> Standing {
-        self.returns.note(entry.is_some(), is_touched);
         let count = self.eviction_count();
         let Some(hand) = self.hand(kind) else { return Standing::default() };
         let arrival = match entry {

@@ -143,6 +143,14 @@ impl SlotMap {
         self.used -= 1;
     }
 
+    /// Takes all free slots out of use for good; returns how many there were.
+    pub(crate) fn lose_free(&mut self) -> usize {
+        let free = self.capacity() - self.used;
+        (0..self.free.len()).for_each(|group| self.set_free(group, 0));
+        self.lost += free;
+        free
+    }
+
     /// Notes what was written to a taken slot, or to it and those behind it.
     pub(crate) fn keep(&mut self, slot: SlotNumber, kept: Kept) {
         match kept {
@@ -287,6 +295,16 @@ mod tests {
         assert_eq!((map.capacity(), map.used()), (GROUP - 1, 0));
         assert_eq!(map.take_run(GROUP), Some((SlotNumber(1), GROUP - 1)));
         assert_eq!(map.take_run(1), None);
+    }
+
+    #[test]
+    fn slots_that_are_given_back_later_outlive_a_full_disk() {
+        let mut map = map(2 * GROUP);
+        let (slot, _) = map.take_run(10).unwrap();
+        assert_eq!(map.lose_free(), 2 * GROUP - 10);
+        assert_eq!((map.capacity(), map.used(), map.take_run(1)), (10, 10, None));
+        map.give_back(slot);
+        assert_eq!((map.take_run(GROUP), map.take_run(1)), (Some((slot, 1)), None));
     }
 
     proptest! {

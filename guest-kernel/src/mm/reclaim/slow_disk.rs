@@ -7,9 +7,10 @@ use aerostat_abi::units::{FRAME_SIZE, FrameNumber, to_usize};
 
 use super::disk::{Direction, Disk, DiskError, MAX_TRANSFER, Ticket};
 use super::slot_map::SlotNumber;
+use crate::mm::{Block, BlockSize, FRAMES, Purpose};
 
 /// Transfers that the disk takes at once.
-const DEPTH: usize = 6;
+pub(crate) const DEPTH: usize = 6;
 
 /// A disk in memory: transfers end when somebody waits.
 pub(crate) struct SlowDisk {
@@ -25,6 +26,9 @@ pub(crate) struct State {
     ended: Vec<(Ticket, Result<(), DiskError>)>,
     pub(crate) unwritable: BTreeSet<u32>,
     pub(crate) unreadable: BTreeSet<u32>,
+    /// So many frames somebody else takes while a transfer is waited for.
+    pub(crate) frames_taken_in_waits: u64,
+    pub(crate) taken: Vec<Block>,
 }
 
 impl SlowDisk {
@@ -83,6 +87,15 @@ impl Disk for SlowDisk {
 
     /// The transfer that came last ends first: nobody may rely on an order.
     fn wait(&self, _: Ticket) {
+        self.finish_one();
+        let mut state = self.state();
+        for _ in 0..core::mem::take(&mut state.frames_taken_in_waits) {
+            let taken = FRAMES.lock().allocate(BlockSize::Frame, Purpose::Kernel);
+            state.taken.extend(taken);
+        }
+    }
+
+    fn wait_for_room(&self) {
         self.finish_one();
     }
 }

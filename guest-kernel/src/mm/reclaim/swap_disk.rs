@@ -2,7 +2,8 @@
 //!
 //! A frame that leaves stays where it is until its cluster is written: a page that is touched meanwhile is simply mapped again
 //! ([`SwapDisk::cancel`]), and one that could not be written has never been away. A cluster that fails is written again page by page,
-//! a group of the compressed tier counting as one; slots that fail then are taken out of use. So the way out of memory allocates nothing, copies nothing, and loses nothing.
+//! a group of the compressed tier counting as one; slots that fail then are taken out of use. When as many in a row fail as a cluster
+//! has, the disk is full or broken, and all its free slots are taken out of use: nobody is to be promised what it can't take. So the way out of memory allocates nothing, copies nothing, and loses nothing.
 
 use core::ops::Range;
 
@@ -122,6 +123,8 @@ pub(crate) struct SwapDisk {
     written: u64,
     pub(crate) read: u64,
     pub(crate) errors: u64,
+    /// Slots whose writes failed since the last that did not.
+    failed_in_a_row: usize,
 }
 
 impl core::fmt::Debug for SwapDisk {
@@ -135,7 +138,7 @@ impl SwapDisk {
     pub(crate) fn new(disk: &'static dyn Disk, slots: SlotMap) -> Option<Self> {
         let queue = Queue { open: Cluster::EMPTY, writes: [const { Write::NONE }; MAX_WRITES] };
         let queue = Box::try_new_in(queue, KernelHeap).ok()?;
-        Some(Self { disk, slots, queue, written: 0, read: 0, errors: 0 })
+        Some(Self { disk, slots, queue, written: 0, read: 0, errors: 0, failed_in_a_row: 0 })
     }
 
     pub(crate) fn statistics(&self) -> DiskStatistics {
@@ -239,8 +242,14 @@ impl SwapDisk {
                     if finished.slot.is_none() {
                         self.errors += 1;
                         slots.for_each(|slot| self.slots.lose(slot));
-                        FRAMES.lock().remove_credit(FrameCount(finished.count as u64));
+                        let mut lost = finished.count;
+                        self.failed_in_a_row += finished.count;
+                        if self.failed_in_a_row >= GROUP {
+                            lost += self.slots.lose_free();
+                        }
+                        FRAMES.lock().remove_credit(FrameCount(lost as u64));
                     } else {
+                        self.failed_in_a_row = 0;
                         self.written += finished.count as u64;
                         if finished.leaver == Leaver::Nobody {
                             slots.for_each(|slot| self.slots.give_back(slot));

@@ -11,13 +11,13 @@ use crate::time::Instant;
 /// How long is looked at, at least.
 const WINDOW_NS: u64 = 1_000_000_000;
 /// From which on it is thrashing, and until it is below any of which that goes on.
-const BEGIN: Limits = Limits { returns_per_s: 1000, percent: 50 };
-const GO_ON: Limits = Limits { returns_per_s: 250, percent: 25 };
+const BEGIN: Limits = Limits { restores_per_s: 1000, percent: 50 };
+const GO_ON: Limits = Limits { restores_per_s: 250, percent: 25 };
 
 #[derive(Clone, Copy, Debug)]
 struct Limits {
     /// Pages that come back.
-    returns_per_s: u64,
+    restores_per_s: u64,
     /// Refaults among a hundred touches of evicted pages; and of pages that come and go, the fewer in a hundred of the others.
     percent: u64,
 }
@@ -28,25 +28,11 @@ pub(super) struct Tally {
     /// Pages evicted.
     pub(super) evictions: u64,
     /// Pages that came back.
-    pub(super) returns: Returns,
-    /// Of those that were touched, pages that had left shortly before.
+    pub(super) restores: u64,
+    /// Of those, pages that somebody had touched.
+    pub(super) touched_restores: u64,
+    /// Of those, pages that had left shortly before.
     pub(super) refaults: u64,
-}
-
-/// Pages that have come back after an eviction since boot.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Returns {
-    pub(super) all: u64,
-    /// Those that somebody had touched; the others came along.
-    pub(super) touched: u64,
-}
-
-impl Returns {
-    /// A page arrived, which had been evicted or not, and which somebody had touched or not.
-    pub(super) fn note(&mut self, was_evicted: bool, is_touched: bool) {
-        self.all += u64::from(was_evicted);
-        self.touched += u64::from(was_evicted && is_touched);
-    }
 }
 
 /// Decides whether a guest thrashes.
@@ -61,7 +47,7 @@ pub(super) struct ThrashDetector {
 
 impl ThrashDetector {
     pub(super) const fn new() -> Self {
-        let before = Tally { evictions: 0, returns: Returns { all: 0, touched: 0 }, refaults: 0 };
+        let before = Tally { evictions: 0, restores: 0, touched_restores: 0, refaults: 0 };
         Self { since: Instant::from_nanos(0), before, is_thrashing: false, episodes: 0 }
     }
 
@@ -86,21 +72,21 @@ impl ThrashDetector {
 impl Limits {
     fn are_met(&self, before: Tally, after: Tally, time_ns: u64) -> bool {
         let evictions = after.evictions - before.evictions;
-        let returns = after.returns.all - before.returns.all;
-        let touched = after.returns.touched - before.returns.touched;
+        let restores = after.restores - before.restores;
+        let touched = after.touched_restores - before.touched_restores;
         let refaults = after.refaults - before.refaults;
-        let per_s = u128::from(returns) * 1_000_000_000 / u128::from(time_ns.max(1));
+        let per_s = u128::from(restores) * 1_000_000_000 / u128::from(time_ns.max(1));
         let is_share = |part: u64, of: u64| part > 0 && part * 100 >= of * self.percent;
-        per_s >= u128::from(self.returns_per_s)
+        per_s >= u128::from(self.restores_per_s)
             && is_share(refaults, touched)
-            && is_share(returns, evictions)
-            && is_share(evictions, returns)
+            && is_share(restores, evictions)
+            && is_share(evictions, restores)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Returns, Tally, ThrashDetector};
+    use super::{Tally, ThrashDetector};
     use crate::time::Instant;
 
     /// Plays seconds, each with its evictions, restores, touches of evicted pages and refaults; returns what was said after each, and
@@ -111,8 +97,8 @@ mod tests {
         let mut said = Vec::new();
         for (second, [evictions, restores, touched, refaults]) in (1..).zip(seconds) {
             tally.evictions += evictions;
-            tally.returns.all += restores;
-            tally.returns.touched += touched;
+            tally.restores += restores;
+            tally.touched_restores += touched;
             tally.refaults += refaults;
             said.push(detector.observe(Instant::from_nanos(second * 1_000_000_000), tally));
         }
@@ -146,7 +132,7 @@ mod tests {
 
     #[test]
     fn nothing_is_said_before_a_window_is_full_and_a_long_one_counts_by_its_length() {
-        let all = |pages| Tally { evictions: pages, returns: Returns { all: pages, touched: pages }, refaults: pages };
+        let all = |pages| Tally { evictions: pages, restores: pages, touched_restores: pages, refaults: pages };
         let mut detector = ThrashDetector::new();
         assert!(!detector.observe(Instant::from_nanos(900_000_000), all(9000)));
         assert!(detector.observe(Instant::from_nanos(1_100_000_000), all(9000)));

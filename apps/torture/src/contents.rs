@@ -1,0 +1,52 @@
+//! What is in a page: a rule that gives every word, so that all of it can be verified from a few bytes.
+
+use crate::random::{Random, scramble};
+
+/// Words in a page.
+pub(crate) const PAGE_WORDS: usize = 512;
+
+/// The rule of one page. The seed makes it different from all other pages, and from itself before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Contents {
+    /// Never written.
+    Untouched,
+    /// One word, over and over.
+    OneWord(u32),
+    /// Compresses to about a fifth, to a half or to three quarters of a page: so many words of noise, the rest of one kind.
+    Mixed { noise: u16, seed: u64 },
+    /// Does not compress.
+    Noise(u64),
+}
+
+impl Contents {
+    pub(crate) fn random(random: &mut Random) -> Self {
+        let seed = random.next();
+        match seed % 10 {
+            0 => Self::OneWord((seed >> 32) as u32),
+            1 | 2 => Self::Mixed { noise: 60, seed },
+            3 | 4 => Self::Mixed { noise: 200, seed },
+            5 => Self::Mixed { noise: 350, seed },
+            _ => Self::Noise(seed),
+        }
+    }
+
+    fn word(self, index: usize) -> u64 {
+        match self {
+            Self::Untouched => 0,
+            Self::OneWord(word) => u64::from(word) << 32 | u64::from(word),
+            Self::Mixed { noise, seed } if index >= usize::from(noise) => seed,
+            Self::Mixed { seed, .. } | Self::Noise(seed) => scramble(seed ^ index as u64),
+        }
+    }
+
+    pub(crate) fn write(self, page: &mut [u64]) {
+        for (index, word) in page.iter_mut().enumerate() {
+            *word = self.word(index);
+        }
+    }
+
+    /// Words that are not as the rule says.
+    pub(crate) fn wrong_words(self, page: &[u64]) -> u64 {
+        page.iter().enumerate().map(|(index, &word)| u64::from(word != self.word(index))).sum()
+    }
+}

@@ -1,0 +1,138 @@
+//! A thread that does at random what applications do, and remembers what should be where.
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::ops::Range;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use aerostat_abi::units::FrameCount;
+use aerostat_guest::app::{self, Instant};
+
+use crate::contents::PAGE_WORDS;
+use crate::random::Random;
+use crate::region::Region;
+
+/// Pages of a region at most: eight mebibytes, so that some have whole huge pages and some have none.
+const MAX_PAGES: usize = 2048;
+/// Pages of something in the heap at most.
+const MAX_HEAP_PAGES: usize = 16;
+/// Pages that are touched or read in a row.
+const RUN: usize = 96;
+/// Pages that the application itself has evicted at once.
+const EVICTED: usize = 256;
+
+/// What all threads have done.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    verified_bytes: AtomicU64,
+    errors: AtomicU64,
+    refusals: AtomicU64,
+}
+
+impl Tally {
+    /// Bytes read back and found right.
+    pub(crate) fn verified_bytes(&self) -> u64 {
+        self.verified_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Words found wrong.
+    pub(crate) fn errors(&self) -> u64 {
+        self.errors.load(Ordering::Relaxed)
+    }
+
+    /// Allocations that failed.
+    pub(crate) fn refusals(&self) -> u64 {
+        self.refusals.load(Ordering::Relaxed)
+    }
+}
+
+/// One thread's memory.
+#[derive(Debug)]
+pub(crate) struct Worker {
+    random: Random,
+    regions: Vec<Region>,
+    pages: usize,
+    /// So many pages it may have.
+    share: usize,
+    tally: Arc<Tally>,
+}
+
+impl Worker {
+    /// A thread that is to use `share` bytes.
+    pub(crate) fn new(seed: u64, share: u64, tally: Arc<Tally>) -> Self {
+        let share = usize::try_from(FrameCount::from_bytes_floor(share).0).unwrap_or(usize::MAX);
+        Self { random: Random::new(seed), regions: Vec::new(), pages: 0, share, tally }
+    }
+
+    /// Works until `end`, then verifies and gives back all that it has.
+    pub(crate) fn run(&mut self, end: Instant) {
+        while Instant::now() < end {
+            match self.random.below(100) {
+                0..10 => self.make(MAX_PAGES),
+                10..20 => self.make(MAX_HEAP_PAGES),
+                20..28 => self.give_back(),
+                28..60 => self.rewrite(),
+                60..96 => self.verify(),
+                96..98 => drop(app::reclaim(FrameCount(self.random.below(EVICTED) as u64))),
+                _ => app::yield_now(),
+            }
+        }
+        while !self.regions.is_empty() {
+            self.give_back();
+        }
+    }
+
+    /// A new region, or, when the share is used up, the end of an old one.
+    fn make(&mut self, most: usize) {
+        let pages = 1 + self.random.below(most);
+        if self.pages + pages > self.share {
+            return self.give_back();
+        }
+        let made = if self.regions.try_reserve(1).is_ok() { Region::new(pages) } else { None };
+        let Some(mut region) = made else {
+            self.tally.refusals.fetch_add(1, Ordering::Relaxed);
+            return self.give_back();
+        };
+        // Some pages are left untouched, and have to read as zero.
+        for _ in 0..4 {
+            let run = region.random_run(pages, &mut self.random);
+            region.rewrite(run, &mut self.random);
+        }
+        self.pages += pages;
+        self.regions.push(region);
+    }
+
+    fn give_back(&mut self) {
+        let Some(number) = self.any_region() else { return };
+        let region = self.regions.swap_remove(number);
+        self.pages -= region.pages();
+        // Half of them without a look: pages must be given back from wherever they are.
+        if self.random.below(2) == 0 {
+            self.check(&region, 0..region.pages());
+        }
+    }
+
+    fn rewrite(&mut self) {
+        let Some(number) = self.any_region() else { return };
+        let run = self.regions[number].random_run(RUN, &mut self.random);
+        self.check(&self.regions[number], run.clone());
+        self.regions[number].rewrite(run, &mut self.random);
+    }
+
+    fn verify(&mut self) {
+        let Some(number) = self.any_region() else { return };
+        let run = self.regions[number].random_run(RUN, &mut self.random);
+        self.check(&self.regions[number], run);
+    }
+
+    fn any_region(&mut self) -> Option<usize> {
+        if self.regions.is_empty() { None } else { Some(self.random.below(self.regions.len())) }
+    }
+
+    fn check(&self, region: &Region, run: Range<usize>) {
+        let words = (run.len() * PAGE_WORDS) as u64;
+        let wrong = region.wrong_words(run);
+        self.tally.errors.fetch_add(wrong, Ordering::Relaxed);
+        self.tally.verified_bytes.fetch_add((words - wrong) * 8, Ordering::Relaxed);
+    }
+}

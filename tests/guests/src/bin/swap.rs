@@ -1,0 +1,145 @@
+//! Swaps to disk as the command line says: `overcommit` uses three times the memory that there is, `fill` takes what it can get and
+//! gives it back, `rewrite` turns what compresses into what does not, `touch` and `beside` go over pages whose slots can't all be read.
+
+#![no_std]
+#![no_main]
+
+extern crate alloc;
+
+use alloc::vec::Vec;
+
+use aerostat_abi::units::FrameCount;
+use aerostat_guest::app::{self, Outcome};
+
+aerostat_guest::app!(main);
+
+const PIECE_WORDS: usize = (1 << 20) / 8;
+const PAGE_WORDS: usize = 512;
+/// Pages of one go, which take slots in the order of their addresses, and the one whose slot the test breaks.
+const PAGES: usize = 128;
+const BAD_PAGE: usize = 20;
+
+fn main() -> Outcome {
+    let result = match app::arguments().split_whitespace().next() {
+        Some("overcommit") => overcommit(),
+        Some("fill") => fill(),
+        Some("rewrite") => rewrite(),
+        Some("touch") => touch(PAGES),
+        Some("beside") => touch(BAD_PAGE),
+        _ => Err("the command line says nothing"),
+    };
+    let memory = app::memory();
+    let (slots, written, read, errors) = (memory.swap_slots, memory.swap_out, memory.swap_in, memory.swap_errors);
+    log::info!("swap: {slots} slots, {written} written, {read} read, {errors} errors");
+    match result.and_then(|()| app::validate()) {
+        Ok(()) => {
+            log::info!("swap: ok");
+            Outcome::Success
+        }
+        Err(what) => {
+            log::error!("swap: {what}");
+            Outcome::Failure
+        }
+    }
+}
+
+/// Words that don't compress.
+fn noise(piece: usize, index: usize) -> u64 {
+    let mut word = ((piece << 32 | index) as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    word ^= word >> 29;
+    word.wrapping_mul(0xbf58_476d_1ce4_e5b9)
+}
+
+/// Words that repeat for a while, as text does.
+fn text_like(piece: usize, index: usize) -> u64 {
+    ((piece as u64) << 48) | 0x616e_7469_0000 | ((index as u64 / 4).wrapping_mul(31) % 251)
+}
+
+type Pattern = fn(usize, usize) -> u64;
+
+/// A piece with a pattern, if there is memory for it.
+fn filled(piece: usize, words: usize, pattern: Pattern) -> Option<Vec<u64>> {
+    let mut memory = Vec::new();
+    memory.try_reserve_exact(words).ok()?;
+    memory.extend((0..words).map(|index| pattern(piece, index)));
+    Some(memory)
+}
+
+fn verify(piece: usize, words: &[u64], pattern: Pattern) -> Result<(), &'static str> {
+    let is_kept = words.iter().enumerate().all(|(index, &word)| word == pattern(piece, index));
+    if is_kept { Ok(()) } else { Err("a word has changed") }
+}
+
+fn mebibytes(times: usize) -> usize {
+    usize::try_from(app::memory().total.mib()).unwrap_or(0) * times
+}
+
+/// Three times the memory, all of it kept, and verified twice.
+fn overcommit() -> Result<(), &'static str> {
+    let mut pieces = Vec::new();
+    for piece in 0..mebibytes(3) {
+        pieces.push(filled(piece, PIECE_WORDS, noise).ok_or("no memory")?);
+    }
+    for _ in 0..2 {
+        for (piece, words) in pieces.iter().enumerate() {
+            verify(piece, words, noise)?;
+        }
+        app::validate()?;
+    }
+    drop(pieces);
+    let memory = app::memory();
+    if memory.swap_out < FrameCount::from_mib(64).0 || memory.swap_in < FrameCount::from_mib(64).0 {
+        return Err("it did not swap");
+    }
+    if memory.swap_slots_used > FrameCount::from_mib(1).0 { Err("slots outlived their pages") } else { Ok(()) }
+}
+
+/// As much as there is; then piece after piece is verified and given back.
+fn fill() -> Result<(), &'static str> {
+    let mut pieces = Vec::new();
+    while let Some(words) = filled(pieces.len(), PIECE_WORDS, noise) {
+        pieces.push(words);
+    }
+    log::info!("swap: {} MiB to be had", pieces.len());
+    if pieces.len() < mebibytes(1) / 2 || app::memory().allocation_failures == 0 {
+        return Err("memory was lost");
+    }
+    while let Some(words) = pieces.pop() {
+        verify(pieces.len(), &words, noise)?;
+    }
+    Ok(())
+}
+
+/// Half as much again as there is memory, first compressible and then not.
+fn rewrite() -> Result<(), &'static str> {
+    let mut pieces = Vec::new();
+    for piece in 0..mebibytes(3) / 2 {
+        pieces.push(filled(piece, PIECE_WORDS, text_like).ok_or("no memory")?);
+    }
+    log::info!("swap: all is text");
+    for (piece, words) in pieces.iter_mut().enumerate() {
+        verify(piece, words, text_like)?;
+        for (index, word) in words.iter_mut().enumerate() {
+            *word = noise(piece, index);
+        }
+    }
+    Err("noise was compressed")
+}
+
+/// Has pages evicted, and goes over all of them but one.
+fn touch(left_out: usize) -> Result<(), &'static str> {
+    let words = filled(0, PIECE_WORDS, noise).ok_or("no memory")?;
+    app::reclaim(FrameCount(PIECE_WORDS as u64 / PAGE_WORDS as u64));
+    if app::memory().swapped_pages < PAGES as u64 {
+        return Err("the pages were not evicted");
+    }
+    log::info!("swap: the bad page is at {:p}", &raw const words[BAD_PAGE * PAGE_WORDS]);
+    for page in (0..PAGES).filter(|&page| page != left_out) {
+        let first = page * PAGE_WORDS;
+        let is_kept = (first..first + PAGE_WORDS).all(|index| words[index] == noise(0, index));
+        if !is_kept {
+            return Err("a word has changed");
+        }
+    }
+    Ok(())
+}
