@@ -273,13 +273,6 @@ impl PageTables {
     fn page_entry_mut(&mut self, address: u64) -> Option<&mut PageTableEntry> {
         existing_table(self.slot_entry(address)?).map(|table| &mut table[index(address, 0)])
     }
-
-    /// The same, also in a table that [`Self::revoke`] took out of force.
-    fn page_entry_in_any_table_mut(&mut self, address: u64) -> Option<&mut PageTableEntry> {
-        let slot = self.slot_entry(address).filter(|entry| !entry.is_unused())?;
-        let is_table = !slot.flags().contains(PageTableFlags::HUGE_PAGE);
-        is_table.then(|| &mut table_at(frame_of(slot))[index(address, 0)])
-    }
 }
 
 /// The place of `address` in a table of the given level, 0 for pages to 3 for the root.

@@ -4,7 +4,7 @@ use aerostat_abi::units::FRAME_SIZE;
 
 /// The word at `place`, in a text of its own for each `seed`.
 pub(crate) fn word(place: usize, seed: u64) -> u64 {
-    seed << 48 | 0x616e_7469_0000 | (place as u64 / 4).wrapping_mul(31) % 251
+    (seed << 48) | 0x616e_7469_0000 | ((place as u64 / 4).wrapping_mul(31) % 251)
 }
 
 /// Writes the text with this seed into whole pages, of which the first is page `first` of the text.

@@ -133,9 +133,9 @@ fn pages_on_their_way_to_disk_are_cancelled() {
         while run_batch() < 64 {}
         let half = part(start, 0..32);
         if lazily {
-            discard_lazily(&half)
+            discard_lazily(&half);
         } else {
-            discard(&half)
+            discard(&half);
         }
         disk.finish_one();
         reclaim(EVERYTHING);
@@ -415,10 +415,10 @@ impl Model {
             return Ok(());
         }
         prop_assert_eq!(result, Ok(()));
-        if seed % 2 == 0 {
-            machine.fill(at, noise(page, seed))
+        if seed.is_multiple_of(2) {
+            machine.fill(at, noise(page, seed));
         } else {
-            machine.fill(at, half_noise(page, seed))
+            machine.fill(at, half_noise(page, seed));
         }
         self.pages.insert(page, Expected::Word(machine.word(at)));
         Ok(())

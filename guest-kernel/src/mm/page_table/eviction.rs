@@ -202,11 +202,10 @@ impl PageTables {
         }
     }
 
-    /// Notes that an evicted page's contents are kept elsewhere now; says whether they were where the caller thought. That holds for
-    /// pages of a region that is ending, too, until they are collected.
+    /// Notes that an evicted page's contents are kept elsewhere now; says whether they were where the caller thought.
     pub(crate) fn move_swapped(&mut self, address: u64, from: Stored, to: Stored) -> bool {
-        let Some(page) = self.page_entry_in_any_table_mut(address) else { return false };
-        let Some(entry) = SwapEntry::decode(raw(page)).filter(|entry| entry.stored == from) else { return false };
+        let PageState::Swapped(entry) = self.page_state(address) else { return false };
+        let Some(page) = self.page_entry_mut(address).filter(|_| entry.stored == from) else { return false };
         set_raw(page, SwapEntry { stored: to, ..entry }.encode());
         true
     }
