@@ -9,7 +9,7 @@
 //! The monitor writes the status and leaves the rest as it was; it looks at no status that a driver wrote. Entries are judged one
 //! after the other, each against the outcome of those before it, and a block stands or falls as a whole. The tests, of which the
 //! first that fails gives the status: order, alignment, range; GIVE then protection, given before, release; TAKE then given at all,
-//! target.
+//! target, preparation.
 
 use crate::units::{FRAME_SIZE, FrameCount, FrameNumber};
 
@@ -40,8 +40,9 @@ pub enum EntryStatus {
     NotGiven,
     /// TAKE refused: the guest would grow beyond its target. A smaller block behind it may still be done.
     NotGranted,
-    /// GIVE refused: the host could not release the memory. The block is the guest's, its contents may be lost.
-    ReleaseFailed,
+    /// GIVE refused: the host could not release the memory. The block is the guest's, its contents may be lost. TAKE refused: the host
+    /// could not prepare the memory. The block is still given.
+    HostFailed,
 }
 
 impl EntryStatus {
@@ -56,7 +57,7 @@ impl EntryStatus {
         Self::AlreadyGiven,
         Self::NotGiven,
         Self::NotGranted,
-        Self::ReleaseFailed,
+        Self::HostFailed,
     ];
 
     const fn code(self) -> u8 {

@@ -5,6 +5,8 @@
 //! | 0..10 | frames in use, 0 to 512                                                            |
 //! | 10    | `WHOLE`: allocated as one huge frame (the count is then 512)                        |
 //! | 11    | `BACKED`: some frame was handed out since the host last had the memory              |
+//! | 12    | `PINNED`: since it was last wholly free, a frame was handed out that can't be moved |
+//! | 13    | `VACATED`: its pages are being moved out; its free frames are the last to be taken  |
 //!
 //! All zero means: wholly free, and the host backs none of it. So a fresh machine's state needs no initialisation.
 
@@ -16,6 +18,8 @@ impl HugeFrameState {
     const USED_MASK: u32 = (1 << 10) - 1;
     const WHOLE: u32 = 1 << 10;
     const BACKED: u32 = 1 << 11;
+    const PINNED: u32 = 1 << 12;
+    const VACATED: u32 = 1 << 13;
     const FULL: u32 = 512;
 
     /// Frames in use, 0 to 512.
@@ -48,11 +52,42 @@ impl HugeFrameState {
         self.0 & Self::BACKED != 0
     }
 
-    /// The same with `used` frames in use, not as one huge frame.
+    /// Whether a frame in use may be one that can't be moved.
+    #[must_use]
+    pub const fn is_pinned(self) -> bool {
+        self.0 & Self::PINNED != 0
+    }
+
+    /// Whether its pages are being moved out.
+    #[must_use]
+    pub const fn is_vacated(self) -> bool {
+        self.0 & Self::VACATED != 0
+    }
+
+    /// The same with `used` frames in use, not as one huge frame. With none in use, nothing is pinned and nothing left to move.
     #[must_use]
     pub const fn with_used(self, used: u32) -> Self {
         debug_assert!(used <= Self::FULL);
-        Self(self.0 & Self::BACKED | used)
+        let kept = if used == 0 { Self::BACKED } else { Self::BACKED | Self::PINNED | Self::VACATED };
+        Self(self.0 & kept | used)
+    }
+
+    /// The same, with a frame in use that can't be moved: moving the others out would be in vain.
+    #[must_use]
+    pub const fn with_pinned(self) -> Self {
+        Self((self.0 | Self::PINNED) & !Self::VACATED)
+    }
+
+    /// The same, with its pages being moved out.
+    #[must_use]
+    pub const fn with_vacated(self) -> Self {
+        Self(self.0 | Self::VACATED)
+    }
+
+    /// The same, with its pages staying.
+    #[must_use]
+    pub const fn without_vacated(self) -> Self {
+        Self(self.0 & !Self::VACATED)
     }
 
     /// The same, allocated as one huge frame.
@@ -92,5 +127,21 @@ mod tests {
         assert_eq!(partly.used(), 3);
         assert!(!partly.is_whole() && partly.is_backed());
         assert!(!partly.without_backing().is_backed());
+        let vacated = partly.with_vacated();
+        assert!(
+            vacated.is_vacated()
+                && vacated.is_backed()
+                && vacated.used() == 3
+                && !vacated.without_vacated().is_vacated()
+        );
+        let pinned = vacated.with_used(2).with_pinned();
+        assert!(pinned.is_pinned() && !pinned.is_vacated() && pinned.used() == 2);
+    }
+
+    #[test]
+    fn what_is_wholly_free_is_neither_pinned_nor_vacated() {
+        let state = HugeFrameState::default().with_used(1).with_backing().with_pinned();
+        assert_eq!(state.with_used(0), HugeFrameState::default().with_backing());
+        assert_eq!(state.without_backing().with_pinned().with_vacated().with_used(0), HugeFrameState::default());
     }
 }

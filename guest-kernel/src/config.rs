@@ -78,6 +78,9 @@ pub(crate) const PRESSURE_GRACE_NS: u64 = 20_000_000;
 /// Thousandths of the time in which threads wait for memory, from which on pressure is high.
 pub(crate) const PRESSURE_STALL_PER_MILLE: u64 = 100;
 
+/// How often tables of pages are looked at that could be huge pages.
+pub(crate) const COLLAPSE_PERIOD_NS: u64 = 1_000_000_000;
+
 /// Frames that are evicted at once when one is missing.
 pub(crate) const RECLAIM_STEP: FrameCount = FrameCount(64);
 

@@ -31,15 +31,41 @@ pub(crate) fn relax() {
 }
 
 use machine::mask;
+#[cfg(test)]
+pub(crate) use machine::set_index;
 #[cfg(target_os = "none")]
 pub(crate) use machine::{
     CPUS, CpuBlock, is_pending, mask_depth, set_mask_depth, set_stack_bounds, stack_bounds, take_pending,
 };
-pub(crate) use machine::{flush_tlb, is_masked, unmask};
+pub(crate) use machine::{flush_tlb, index, is_masked, unmask};
 
-/// On the host there is nothing to mask and nothing to flush.
+/// On the host there is nothing to mask and nothing to flush, and each thread is a CPU.
 #[cfg(not(target_os = "none"))]
 mod machine {
+    use core::cell::Cell;
+    use core::sync::atomic::{AtomicUsize, Ordering};
+
+    use crate::config::MAX_CPUS;
+
+    static THREADS: AtomicUsize = AtomicUsize::new(0);
+    std::thread_local! {
+        static INDEX: Cell<Option<usize>> = const { Cell::new(None) };
+    }
+
+    pub(crate) fn index() -> usize {
+        INDEX.get().unwrap_or_else(|| {
+            let index = THREADS.fetch_add(1, Ordering::Relaxed) % MAX_CPUS;
+            INDEX.set(Some(index));
+            index
+        })
+    }
+
+    /// Makes the thread another CPU.
+    #[cfg(test)]
+    pub(crate) fn set_index(index: usize) {
+        INDEX.set(Some(index));
+    }
+
     pub(crate) fn mask() {}
     pub(crate) fn unmask() {}
     pub(crate) fn flush_tlb() {}
@@ -54,6 +80,8 @@ mod machine {
     use core::cell::UnsafeCell;
     use core::mem::offset_of;
     use core::ops::Range;
+
+    use aerostat_abi::units::to_usize;
 
     use crate::config::MAX_CPUS;
 
@@ -70,6 +98,8 @@ mod machine {
         /// The current thread's stack: an exception taken outside of it can't be handled on it.
         pub(crate) stack_low: u64,
         pub(crate) stack_high: u64,
+        /// Which CPU this is.
+        index: u64,
     }
 
     /// All CPUs' blocks; GS of CPU n points to block n. Rust never looks inside: all access is through GS.
@@ -80,14 +110,30 @@ mod machine {
     unsafe impl Sync for CpuBlocks {}
 
     /// Starts masked: the boot code unmasks when there is somebody to take an upcall.
-    pub(crate) static CPUS: CpuBlocks = CpuBlocks(UnsafeCell::new(
-        [const { CpuBlock { mask: 1, pending: 0, upcall_rip: 0, stack_low: 0, stack_high: u64::MAX } }; MAX_CPUS],
-    ));
+    pub(crate) static CPUS: CpuBlocks = CpuBlocks(UnsafeCell::new(initial_blocks()));
+
+    const fn initial_blocks() -> [CpuBlock; MAX_CPUS] {
+        let mut blocks =
+            [const { CpuBlock { mask: 1, pending: 0, upcall_rip: 0, stack_low: 0, stack_high: u64::MAX, index: 0 } };
+                MAX_CPUS];
+        let mut index = 0;
+        while index < MAX_CPUS {
+            blocks[index].index = index as u64;
+            index += 1;
+        }
+        blocks
+    }
 
     const MASK: usize = offset_of!(CpuBlock, mask);
     const PENDING: usize = offset_of!(CpuBlock, pending);
     const STACK_LOW: usize = offset_of!(CpuBlock, stack_low);
     const STACK_HIGH: usize = offset_of!(CpuBlock, stack_high);
+    const INDEX: usize = offset_of!(CpuBlock, index);
+
+    /// Which CPU this is, below [`MAX_CPUS`]; unless upcalls are masked, the thread may be on another one a moment later.
+    pub(crate) fn index() -> usize {
+        to_usize(read::<INDEX>()) % MAX_CPUS
+    }
 
     pub(crate) fn mask() {
         // SAFETY: GS points to this CPU's block since the boot code set it; one instruction, so no interrupt comes between.

@@ -54,6 +54,17 @@ fn initial_balloon() {
     guest.wait_for_line("inflate: freed");
 }
 
+/// Single frames of huge frames that were given whole come back alone: the host puts no memory behind those still in the balloon.
+#[test]
+fn single_frames() {
+    let mut guest = Plan::test_guest("single_frames").boot(Machine::Kvm);
+    guest.wait_for_line("single frames: touched");
+    let facts = guest.facts();
+    guest.check(facts.taken > FrameCount::ZERO, "nothing was taken back");
+    let tolerated = facts.size.saturating_add(FrameCount::from_mib(1));
+    guest.check(facts.resident <= tolerated, &format!("{} are resident of a size of {}", facts.resident, facts.size));
+}
+
 #[test]
 fn malformed_batches() {
     let mut guest = Plan::test_guest("malformed_batches").memory_mib(SMALL_MIB).boot(Machine::Kvm);

@@ -35,6 +35,7 @@ on_both_machines! {
     disk_faults,
     disk_read_only,
     exception,
+    fragmentation,
     heap_exhaustion,
     null_access,
     overcommit,
@@ -104,6 +105,13 @@ fn heap_exhaustion(machine: Machine) {
 
 fn null_access(machine: Machine) {
     ended("null_access", machine, GuestExit::Exception).expect_logged("page fault at 0x18");
+}
+
+/// Memory that was broken into small pieces becomes huge pages again.
+fn fragmentation(machine: Machine) {
+    let mut guest = Plan::test_guest("fragmentation").boot(machine);
+    guest.expect_exit(GuestExit::Success);
+    guest.expect_logged("fragmentation: ok");
 }
 
 fn overcommit(machine: Machine) {

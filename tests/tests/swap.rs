@@ -87,7 +87,7 @@ fn a_sector_that_is_wanted_may_not(machine: Machine) {
     guest.expect_exit(GuestExit::DiskError);
     let line = guest.wait_for_line("the bad page is at");
     let page = line.split_whitespace().last().expect("the line has words");
-    guest.expect_logged(&format!("disk error: the page at {page} can't be read back from the swap disk"));
+    guest.expect_logged(&format!("disk error: the page at {page} can't be read from its disk"));
 }
 
 /// One sector of the slot that the guest's page 20 is written to.

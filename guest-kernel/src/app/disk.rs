@@ -15,7 +15,6 @@ use spin::Once;
 use crate::drivers::block::{
     self, BlockDevice, BlockError, Direction, DiskId, MAX_FRAMES, MAX_REQUESTS, SECTOR_BYTES, Sectors, Ticket,
 };
-use crate::mm::reclaim::background;
 use crate::mm::{BlockSize, FRAMES, OutOfMemory, Purpose, file};
 use crate::sync::SpinLock;
 use crate::thread::Event;
@@ -116,7 +115,6 @@ pub fn map_disk() -> Result<&'static [u8], MapError> {
     let bytes = device.sectors() * SECTOR_BYTES;
     let policy = Name::from_command_line(super::arguments()).unwrap_or_default();
     let start = file::map(device, bytes, policy).map_err(|OutOfMemory| MapError::OutOfMemory)?;
-    background::start().map_err(|_| MapError::OutOfMemory)?;
     let pointer = core::ptr::with_exposed_provenance::<u8>(to_usize(start));
     // SAFETY: the region covers so many bytes, stays for good, and is never written.
     Ok(unsafe { core::slice::from_raw_parts(pointer, to_usize(bytes)) })
@@ -333,7 +331,7 @@ impl Buffer {
     fn allocate() -> Option<Self> {
         let mut frames = [FrameNumber(0); BUFFER_FRAMES];
         for frame in &mut frames {
-            *frame = FRAMES.lock().allocate(BlockSize::Frame, Purpose::Kernel)?.into_number();
+            *frame = FRAMES.allocate(BlockSize::Frame, Purpose::Kernel)?.into_number();
         }
         Some(Self { frames })
     }

@@ -97,7 +97,7 @@ mod machine {
     fn claim_given(ledger: &mut Ledger, range: Range<FrameNumber>) -> bool {
         let mut frame = range.start;
         while frame < range.end {
-            let Some(block) = FRAMES.lock().claim_huge(frame) else { return false };
+            let Some(block) = FRAMES.claim_huge(frame) else { return false };
             ledger.put(block);
             frame = FrameNumber(frame.0 + HUGE_FRAMES);
         }
@@ -241,25 +241,25 @@ mod machine {
 
     impl Memory for KernelMemory {
         fn allocate(&mut self, size: BlockSize) -> Option<Block> {
-            let free = FRAMES.lock().allocate(size, Purpose::Balloon);
+            let free = FRAMES.allocate(size, Purpose::Balloon);
             if free.is_some() || size == BlockSize::Huge {
                 return free;
             }
             // A driver that asks for a frame pushes the guest to reclaim, like anybody who asks for memory.
             shortage::announce(Cause::Balloon);
-            let block = FRAMES.lock().allocate(size, Purpose::Balloon);
+            let block = FRAMES.allocate(size, Purpose::Balloon);
             if block.is_some() || self.is_too_small() || reclaim::reclaim(RECLAIM_STEP) == FrameCount::ZERO {
                 return block;
             }
-            FRAMES.lock().allocate(size, Purpose::Balloon)
+            FRAMES.allocate(size, Purpose::Balloon)
         }
 
         fn free(&mut self, block: Block) {
-            FRAMES.lock().free(block);
+            FRAMES.free(block);
         }
 
         fn free_unbacked(&mut self, block: Block) {
-            FRAMES.lock().free_unbacked(block);
+            FRAMES.free_unbacked(block);
         }
     }
 

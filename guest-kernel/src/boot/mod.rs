@@ -70,7 +70,7 @@ mod entry {
         thread::start(); // this becomes the idle thread
         nub::enable_interrupts();
         balloon::start(&machine, &mut books);
-        if let Err(error) = start_swap(&machine) {
+        if let Err(error) = start_swap(&machine).and_then(|()| start_background()) {
             report::bad_machine(error);
         }
         app::start(machine);
@@ -82,11 +82,10 @@ mod entry {
         let policy = Name::from_command_line(machine.command_line.as_str()).map_err(MachineError::UnknownPolicy)?;
         let compressed = machine.compressed_swap()?;
         let disk = swap_disk();
-        if compressed == FrameCount::ZERO && disk.is_none() {
-            return Ok(());
+        if compressed > FrameCount::ZERO || disk.is_some() {
+            reclaim::start::start(Swap { policy, compressed, disk }, mm::total_frames());
         }
-        reclaim::start::start(Swap { policy, compressed, disk }, mm::total_frames());
-        reclaim::background::start().map_err(|_| MachineError::TooSmall)
+        Ok(())
     }
 
     /// The swap disk with books for its slots, where there is one and memory for them.
@@ -105,6 +104,10 @@ mod entry {
         }
         log::warn!("swap: there is no memory for the books of {slots} slots; the disk is not used");
         None
+    }
+
+    fn start_background() -> Result<(), MachineError> {
+        reclaim::background::start().map_err(|_| MachineError::TooSmall)
     }
 
     fn read_machine(information: u64, origin: u32) -> Result<Machine, MachineError> {

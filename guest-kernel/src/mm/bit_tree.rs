@@ -73,6 +73,11 @@ impl BitTree {
         Some(leaf_index * WORD_BITS + lowest(leaves[leaf_index]))
     }
 
+    /// Members, counted a word at a time.
+    pub(crate) fn count(&self) -> usize {
+        self.levels[0].iter().map(|word| word.count_ones() as usize).sum()
+    }
+
     /// Makes every number below the length a member, a word at a time.
     pub(crate) fn fill(&mut self) {
         let mut count = self.length;
@@ -125,6 +130,7 @@ mod tests {
                 prop_assert_eq!(tree.first(), model.first().copied());
                 prop_assert_eq!(tree.contains(number), insert);
             }
+            prop_assert_eq!(tree.count(), model.len());
             prop_assert_eq!(tree.iter().collect::<BTreeSet<_>>(), model);
         }
 

@@ -13,7 +13,7 @@ use super::frame_allocator::Purpose;
 use super::page_table::{Access, PageState, Slot, TableLevel};
 use super::reclaim::incoming::Caller;
 use super::reclaim::restore::restore;
-use super::{FRAMES, OutOfMemory, PageTables, SPACE, Space, file, ladder, zero};
+use super::{FRAMES, OutOfMemory, PageTables, SPACE, Space, file, ladder, reclaim, zero};
 
 static HUGE_FAULTS: AtomicU64 = AtomicU64::new(0);
 static SMALL_FAULTS: AtomicU64 = AtomicU64::new(0);
@@ -72,7 +72,7 @@ pub(crate) fn is_due(fault: Fault) -> bool {
 /// # Errors
 /// [`FaultError`].
 pub(crate) fn handle(fault: Fault) -> Result<(), FaultError> {
-    let huge = || FRAMES.lock().allocate(BlockSize::Huge, Purpose::Promised);
+    let huge = || FRAMES.allocate(BlockSize::Huge, Purpose::Promised);
     let decision = {
         let mut space = SPACE.lock();
         if let Some(region) = space.regions.find_mut(fault.address) {
@@ -80,15 +80,19 @@ pub(crate) fn handle(fault: Fault) -> Result<(), FaultError> {
         }
         decide(&space, fault)
     };
+    let at = fault.address - fault.address % FRAME_BYTES;
     match decision {
         Resolution::Violation(violation) => Err(FaultError::Violation(violation)),
         Resolution::Restore { at } => restore(at, Caller::Fault),
         Resolution::ReadFile { at } => file::read(at, Caller::Fault),
         Resolution::AlreadyMapped => Ok(()),
         Resolution::MapHuge { at, .. } if map_huge(at, huge()) => Ok(()),
-        Resolution::MapHuge { pages, .. } | Resolution::MapPages(pages) => {
-            Ok(map_pages(fault.address - fault.address % FRAME_BYTES, pages)?)
+        Resolution::MapHuge { pages, .. } => {
+            map_pages(at, pages)?;
+            reclaim::wake(); // it may become a huge page, once there is a frame for it
+            Ok(())
         }
+        Resolution::MapPages(pages) => Ok(map_pages(at, pages)?),
     }
 }
 
@@ -131,7 +135,7 @@ fn map_pages(at: u64, window: PageWindow) -> Result<(), OutOfMemory> {
     if is_empty(&space, at) {
         install(&mut space, at, block);
     } else {
-        FRAMES.lock().free_promised(block); // another thread was faster
+        FRAMES.free_promised(block); // another thread was faster
     }
     for page in (0..window.pages).map(|page| window.at + page * FRAME_BYTES) {
         if is_empty(&space, page) && !map_spare(&mut space, page) {
@@ -155,8 +159,7 @@ fn map_spare(space: &mut Space, page: u64) -> bool {
 
 /// A block for something that nobody has asked for yet: only while there are enough.
 pub(super) fn spare_block(size: BlockSize, purpose: Purpose) -> Option<Block> {
-    let mut frames = FRAMES.lock();
-    if frames.can_spare(FrameCount(size.frames())) { frames.allocate(size, purpose) } else { None }
+    if FRAMES.can_spare(FrameCount(size.frames())) { FRAMES.allocate(size, purpose) } else { None }
 }
 
 /// Maps a block that was drawn from a promise, or gives it and its promise back; says whether it is mapped.
@@ -169,7 +172,7 @@ fn install(space: &mut Space, at: u64, block: Block) -> bool {
             let mut source = |level| {
                 // The page has its frame: the table must not wait for another.
                 let purpose = if level == TableLevel::Pages { Purpose::PromisedReserve } else { Purpose::Kernel };
-                let table = FRAMES.lock().allocate_table(purpose);
+                let table = FRAMES.allocate_table(purpose);
                 tables_drawn += u64::from(table.is_some() && level == TableLevel::Pages);
                 table
             };
@@ -184,7 +187,7 @@ fn install(space: &mut Space, at: u64, block: Block) -> bool {
     let mapped = result.is_ok();
     match result {
         Ok(()) => drawn += frames,
-        Err(block) => FRAMES.lock().free_promised(block),
+        Err(block) => FRAMES.free_promised(block),
     }
     space.regions.draw(at, FrameCount(drawn));
     mapped

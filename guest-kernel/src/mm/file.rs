@@ -146,7 +146,7 @@ impl Reclaimer {
             let mut drawn = 0;
             let mut source = |level| {
                 let purpose = if level == TableLevel::Pages { Purpose::PromisedReserve } else { Purpose::Kernel };
-                let table = FRAMES.lock().allocate_table(purpose);
+                let table = FRAMES.allocate_table(purpose);
                 drawn += u64::from(table.is_some() && level == TableLevel::Pages);
                 table
             };

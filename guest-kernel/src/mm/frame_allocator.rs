@@ -4,6 +4,12 @@
 //! frames first, lowest address first, so that huge frames stay whole; huge frames come from those that the host backs already
 //! before untouched ones, so that a guest does not grow on the host without need, and a balloon gives what frees memory there.
 //!
+//! *Placement.* What can't be moved (page tables, stacks, the compressed tier, single frames in the balloon) is taken from *pinned*
+//! huge frames, what compaction can move from others; one kind takes from the other's only when nothing else is free. So huge frames
+//! can be had again: the pages in a movable one are moved out, while it is *vacated*, and nothing new is put in.
+//!
+//! Single frames of pages go through the CPUs' [`Magazine`]s; here those count as handed out.
+//!
 //! *Promises.* Applications are promised memory when they allocate it, not when they touch it ([`FrameAllocator::promise`]). A
 //! promise rests on a free frame or, where the guest can swap, on the *credit*: so many pages can be put elsewhere to free one. A
 //! page fault draws on a promise; at worst it waits until a frame is free. *Purposes* say who may take what: see [`Purpose`].
@@ -18,7 +24,9 @@ use aerostat_abi::units::{FrameCount, FrameNumber, HUGE_FRAMES, to_usize};
 use super::bit_tree::BitTree;
 use super::block::{Block, BlockSize, Contents};
 use super::carve::Carver;
+use super::compaction::policy::Occupancy;
 use super::frame_set::FrameSet;
+use super::magazine::{BATCH, Magazine};
 use crate::config::EVICTION_RESERVE;
 
 /// Who asks for a block, and so which free frames are open to it.
@@ -29,6 +37,8 @@ pub(crate) enum Purpose {
     /// Keeping a promise: the promise shrinks with the block. Where promises rest on credit, not the last reserve, which the way out
     /// of memory needs.
     Promised,
+    /// Keeping a promise with memory that is never moved, such as a stack; otherwise the same.
+    PromisedPinned,
     /// Keeping a promise without which the way out of memory, or a page that has its frame already, would be stuck: any free frame.
     PromisedReserve,
     /// The compressed tier: any free frame. It can be emptied to disk, so it counts as credit.
@@ -37,6 +47,21 @@ pub(crate) enum Purpose {
     File,
     /// The balloon: what is neither promised nor the kernel's floor.
     Balloon,
+}
+
+impl Purpose {
+    /// Where its frames come from.
+    const fn mobility(self) -> Mobility {
+        if matches!(self, Self::Promised | Self::File) { Mobility::Movable } else { Mobility::Pinned }
+    }
+}
+
+/// Whether the contents of a frame can be moved to another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mobility {
+    /// It is a page of a region: its page table entry says where it is.
+    Movable,
+    Pinned,
 }
 
 /// The allocator's figures, in frames.
@@ -56,14 +81,17 @@ pub(crate) struct FrameAllocator {
     free: FrameSet,
     /// Wholly free huge frames that the host backs.
     backed: BitTree,
+    /// Partly free huge frames, by what is to be taken from them; vacated ones and that for page tables are neither.
+    movable: BitTree,
+    pinned: BitTree,
+    /// Vacated huge frames.
+    vacated: usize,
     states: &'static mut [u64],
     promised: u64,
     credit: u64,
     /// Credit that promises may have rested on when it was taken back.
     lost_credit: u64,
     floor: u64,
-    /// Frames, since boot, those of the compressed tier aside.
-    handed_out: u64,
     /// What is in memory that nobody has used yet.
     untouched: Contents,
     /// The huge frame that page tables come from; none of the machine's until one is needed.
@@ -75,7 +103,7 @@ impl FrameAllocator {
     #[must_use]
     pub(crate) fn words(frames: FrameCount) -> usize {
         let huge = huge_frames(frames);
-        FrameSet::words(huge) + BitTree::words(huge) + state_words(huge)
+        FrameSet::words(huge) + 3 * BitTree::words(huge) + state_words(huge)
     }
 
     /// An allocator that owns all frames below `frames` but those in `reserved`; `floor` frames are kept for the kernel.
@@ -89,12 +117,14 @@ impl FrameAllocator {
         let mut allocator = Self {
             free: FrameSet::new(huge, carver),
             backed: BitTree::new(huge, carver),
+            movable: BitTree::new(huge, carver),
+            pinned: BitTree::new(huge, carver),
+            vacated: 0,
             states: carver.take(state_words(huge)),
             promised: 0,
             credit: 0,
             lost_credit: 0,
             floor: floor.0,
-            handed_out: 0,
             untouched: Contents::Zero,
             tables: usize::MAX,
         };
@@ -124,7 +154,8 @@ impl FrameAllocator {
                 continue;
             }
             if self.free.remove_frame(frame) {
-                self.set_state(huge, state.with_used(state.used() + 1).with_backing());
+                self.set_state(huge, state.with_used(state.used() + 1).with_backing().with_pinned());
+                self.arrange(huge);
             }
             frame = FrameNumber(frame.0 + 1);
         }
@@ -168,7 +199,7 @@ impl FrameAllocator {
         }
         let block = match size {
             BlockSize::Huge => self.take_huge(),
-            BlockSize::Frame => self.take_frame(),
+            BlockSize::Frame => self.take_frame(purpose.mobility()),
         }?;
         self.account(size.frames(), purpose);
         Some(block)
@@ -188,11 +219,8 @@ impl FrameAllocator {
 
     /// Notes what handing out `frames` frames for a purpose does to promises and credit.
     fn account(&mut self, frames: u64, purpose: Purpose) {
-        if purpose != Purpose::Tier {
-            self.handed_out += frames;
-        }
         match purpose {
-            Purpose::Promised | Purpose::PromisedReserve => self.promised -= frames,
+            Purpose::Promised | Purpose::PromisedPinned | Purpose::PromisedReserve => self.promised -= frames,
             Purpose::Tier | Purpose::File => self.credit += frames,
             Purpose::Kernel | Purpose::Balloon => {}
         }
@@ -226,19 +254,102 @@ impl FrameAllocator {
         self.put_back(block, Contents::Zero);
     }
 
-    /// The figures.
-    #[must_use]
-    pub(crate) fn statistics(&self) -> FrameStatistics {
-        FrameStatistics {
-            free: FrameCount(self.free.len()),
-            promised: FrameCount(self.promised),
-            available: self.available(),
+    /// Fills a magazine with frames that can keep promises: first the promises for frames that it has, then a batch of frames with
+    /// their promises.
+    pub(crate) fn fill(&mut self, magazine: &mut Magazine) {
+        self.promised -= magazine.accept_promises(self.promised);
+        let wanted = (BATCH as u64).saturating_sub(magazine.len()).min(self.open_to(Purpose::Promised));
+        for _ in 0..wanted {
+            let Some(block) = self.take_frame(Mobility::Movable) else { return };
+            self.promised -= 1;
+            magazine.put_promised(block);
         }
     }
 
-    /// Grows by one with each frame that becomes free, whoever takes it afterwards, the compressed tier aside.
-    pub(crate) fn ever_free(&self) -> u64 {
-        self.free.len() + self.handed_out
+    /// Takes up to `count` frames of a magazine back, those that have been there longest, and the promises for which it then has no
+    /// frames.
+    pub(crate) fn take_back(&mut self, magazine: &mut Magazine, count: usize) {
+        let (blocks, promises) = magazine.give_back(count);
+        for block in blocks {
+            self.put_back(block, Contents::Unknown);
+        }
+        self.promised += promises;
+    }
+
+    /// Whether the last reserve is in use, or promises rest on credit that was taken back: then nothing is to be cached, so that the
+    /// figures here are all that counts.
+    pub(crate) fn is_tight(&self) -> bool {
+        let free = self.free.len();
+        free < self.reserve() || self.promised > free + self.credit
+    }
+
+    /// The figures.
+    #[must_use]
+    pub(crate) fn statistics(&self) -> FrameStatistics {
+        self.statistics_with(0, 0)
+    }
+
+    /// The figures, where so many more frames are free and promised.
+    pub(crate) fn statistics_with(&self, free: u64, promised: u64) -> FrameStatistics {
+        let (free, promised) = (self.free.len() + free, self.promised + promised);
+        let available = (free + self.credit).saturating_sub(promised).saturating_sub(self.floor);
+        FrameStatistics { free: FrameCount(free), promised: FrameCount(promised), available: FrameCount(available) }
+    }
+
+    /// Huge frames that are wholly free.
+    pub(crate) fn whole_huge_frames(&self) -> usize {
+        self.free.count_whole()
+    }
+
+    /// Counts the huge frames that pages could be moved out of, or into, by how much of them is in use.
+    pub(crate) fn occupancy(&self) -> Occupancy {
+        let mut occupancy = Occupancy::default();
+        for huge in (0..self.free.huge_frames()).filter(|&huge| self.movable.contains(huge)) {
+            occupancy.add(self.state(huge).used());
+        }
+        occupancy
+    }
+
+    /// Begins to vacate up to `wanted` huge frames, where that pays; says how many. Nothing is vacated so far.
+    pub(crate) fn vacate(&mut self, wanted: usize) -> usize {
+        debug_assert_eq!(self.vacated, 0, "huge frames are vacated already");
+        let mut victims = self.occupancy().victims(wanted);
+        // From the top, so that memory fills from below.
+        for huge in (0..self.free.huge_frames()).rev() {
+            let state = self.state(huge);
+            if self.movable.contains(huge) && victims.take(state.used()) {
+                self.set_state(huge, state.with_vacated());
+                self.arrange(huge);
+            }
+        }
+        self.vacated
+    }
+
+    /// Whether huge frames are vacated and not empty yet.
+    pub(crate) fn is_vacating(&self) -> bool {
+        self.vacated > 0
+    }
+
+    /// Whether what is in `frame` is to be moved.
+    pub(crate) fn is_vacated(&self, frame: FrameNumber) -> bool {
+        self.state(to_usize(frame.0 / HUGE_FRAMES)).is_vacated()
+    }
+
+    /// Ends vacating: what is left stays.
+    pub(crate) fn end_vacating(&mut self) {
+        for huge in 0..self.free.huge_frames() {
+            let state = self.state(huge);
+            if state.is_vacated() {
+                self.set_state(huge, state.without_vacated());
+                self.arrange(huge);
+            }
+        }
+    }
+
+    /// A frame to move a page into: out of a broken huge frame that keeps its pages. The frame that the page leaves makes up for it.
+    pub(crate) fn replacement(&mut self) -> Option<Block> {
+        let huge = self.movable.first().filter(|_| self.open_to(Purpose::Kernel) > 0)?;
+        self.take_from(huge, Mobility::Movable)
     }
 
     /// Recounts everything: the free set against its summaries, every state word against the free set, promises against free frames.
@@ -247,6 +358,7 @@ impl FrameAllocator {
     /// The first disagreement, as a sentence.
     pub(crate) fn validate(&self) -> Result<(), &'static str> {
         self.free.validate()?;
+        let mut vacated = 0;
         for huge in 0..self.states.len() * 2 {
             let state = self.state(huge);
             let Some(expected) = self.huge_exists(huge).then(|| HUGE_FRAMES - self.free.count_in(huge)) else { break };
@@ -256,6 +368,15 @@ impl FrameAllocator {
             if self.backed.contains(huge) != (state.is_free() && state.is_backed()) {
                 return Err("the free backed huge frames and their states disagree");
             }
+            let is_partly_free = self.free.contains_part(huge) && !state.is_vacated() && huge != self.tables;
+            let is_listed = (self.movable.contains(huge), self.pinned.contains(huge));
+            if is_listed != (is_partly_free && !state.is_pinned(), is_partly_free && state.is_pinned()) {
+                return Err("a partly free huge frame is not listed as its state says");
+            }
+            vacated += usize::from(state.is_vacated());
+        }
+        if vacated != self.vacated {
+            return Err("the number of vacated huge frames is wrong");
         }
         if self.promised > self.free.len() + self.credit + self.lost_credit {
             return Err("more frames are promised than are free or can be freed");
@@ -264,7 +385,7 @@ impl FrameAllocator {
     }
 
     fn available(&self) -> FrameCount {
-        FrameCount((self.free.len() + self.credit).saturating_sub(self.promised).saturating_sub(self.floor))
+        self.statistics().available
     }
 
     /// Without credit every promise has its frame, and there is nothing to be kept back.
@@ -276,7 +397,7 @@ impl FrameAllocator {
         let free = self.free.len();
         match purpose {
             Purpose::Kernel => free.saturating_sub(self.promised.saturating_sub(self.credit)),
-            Purpose::Promised => self.promised.min(free.saturating_sub(self.reserve())),
+            Purpose::Promised | Purpose::PromisedPinned => self.promised.min(free.saturating_sub(self.reserve())),
             Purpose::PromisedReserve => self.promised.min(free),
             Purpose::Tier => free,
             Purpose::File => free.saturating_sub(EVICTION_RESERVE.0),
@@ -298,39 +419,65 @@ impl FrameAllocator {
         Block::from_number(first, BlockSize::Huge, contents)
     }
 
-    fn take_frame(&mut self) -> Option<Block> {
-        match self.free.first_partial_but(self.tables) {
-            Some(huge) => self.take_from_partial(huge),
-            None => self.take_from_whole().or_else(|| self.take_from_partial(self.tables)),
+    fn take_frame(&mut self, mobility: Mobility) -> Option<Block> {
+        let preferred = match mobility {
+            Mobility::Movable => self.movable.first(),
+            Mobility::Pinned => self.pinned.first(),
+        };
+        match preferred {
+            Some(huge) => self.take_from(huge, mobility),
+            None => self.break_whole(mobility).or_else(|| self.take_from(self.free.first_partial()?, mobility)),
         }
     }
 
     fn take_table(&mut self) -> Option<Block> {
-        if let Some(block) = self.take_from_partial(self.tables) {
+        if let Some(block) = self.take_from(self.tables, Mobility::Pinned) {
             return Some(block);
         }
-        let Some(block) = self.take_from_whole() else { return self.take_frame() };
+        let Some(block) = self.break_whole(Mobility::Pinned) else { return self.take_frame(Mobility::Pinned) };
         self.tables = to_usize(block.first().0 / HUGE_FRAMES);
+        self.arrange(self.tables);
         Some(block)
     }
 
-    fn take_from_partial(&mut self, huge: usize) -> Option<Block> {
+    /// Takes the lowest frame out of a partly free huge frame.
+    fn take_from(&mut self, huge: usize, mobility: Mobility) -> Option<Block> {
         let frame = self.free.take_from(huge)?;
-        let state = self.state(huge);
-        self.set_state(huge, state.with_used(state.used() + 1));
+        self.note_taken(huge, mobility);
         Some(Block::from_number(frame, BlockSize::Frame, Contents::Unknown))
     }
 
-    /// Breaks a wholly free huge frame and takes its first frame.
-    fn take_from_whole(&mut self) -> Option<Block> {
+    /// Takes the first frame out of the next wholly free huge frame.
+    fn break_whole(&mut self, mobility: Mobility) -> Option<Block> {
         let huge = self.backed.first().or_else(|| self.free.first_whole())?;
         let state = self.state(huge);
         self.free.break_whole(huge);
         self.backed.remove(huge);
-        self.set_state(huge, state.with_used(1).with_backing());
+        self.set_state(huge, state.with_backing());
         let frame = self.free.take_from(huge)?;
+        self.note_taken(huge, mobility);
         let contents = if state.is_backed() { Contents::Unknown } else { self.untouched };
         Some(Block::from_number(frame, BlockSize::Frame, contents))
+    }
+
+    fn note_taken(&mut self, huge: usize, mobility: Mobility) {
+        let state = self.state(huge);
+        let taken = state.with_used(state.used() + 1);
+        self.set_state(huge, if mobility == Mobility::Pinned { taken.with_pinned() } else { taken });
+        self.arrange(huge);
+    }
+
+    /// Lists a huge frame by what is free in it and what may be taken from there.
+    fn arrange(&mut self, huge: usize) {
+        let state = self.state(huge);
+        let is_open = self.free.contains_part(huge) && !state.is_vacated() && huge != self.tables;
+        for (list, is_its) in [(&mut self.movable, !state.is_pinned()), (&mut self.pinned, state.is_pinned())] {
+            if is_open && is_its {
+                list.insert(huge);
+            } else {
+                list.remove(huge);
+            }
+        }
     }
 
     fn put_back(&mut self, block: Block, contents: Contents) {
@@ -350,6 +497,9 @@ impl FrameAllocator {
             self.backed.insert(huge);
         }
         self.set_state(huge, state);
+        if size == BlockSize::Frame {
+            self.arrange(huge);
+        }
     }
 
     fn huge_exists(&self, huge: usize) -> bool {
@@ -363,6 +513,8 @@ impl FrameAllocator {
     }
 
     fn set_state(&mut self, huge: usize, state: HugeFrameState) {
+        self.vacated -= usize::from(self.state(huge).is_vacated());
+        self.vacated += usize::from(state.is_vacated());
         let shift = 32 * (huge % 2);
         let word = &mut self.states[huge / 2];
         *word = *word & !(0xffff_ffff << shift) | u64::from(state.0) << shift;

@@ -108,15 +108,14 @@ impl FrameSet {
         self.remove_whole(huge)
     }
 
-    /// The lowest partly contained huge frame, other than `avoided`.
-    pub(crate) fn first_partial_but(&mut self, avoided: usize) -> Option<usize> {
-        if !self.partial.contains(avoided) {
-            return self.partial.first();
-        }
-        self.partial.remove(avoided);
-        let first = self.partial.first();
-        self.partial.insert(avoided);
-        first
+    /// The lowest partly contained huge frame.
+    pub(crate) fn first_partial(&self) -> Option<usize> {
+        self.partial.first()
+    }
+
+    /// Whether some of huge frame `huge` is in the set, but not all.
+    pub(crate) fn contains_part(&self, huge: usize) -> bool {
+        self.partial.contains(huge)
     }
 
     /// Takes the lowest frame out of the lowest partly contained huge frame.
@@ -165,6 +164,11 @@ impl FrameSet {
     /// Huge frames that the set ranges over.
     pub(crate) fn huge_frames(&self) -> usize {
         self.bitmaps.len()
+    }
+
+    /// Whole huge frames, counted a word at a time.
+    pub(crate) fn count_whole(&self) -> usize {
+        self.whole.count()
     }
 
     /// The lowest whole huge frame.

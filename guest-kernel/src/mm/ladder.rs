@@ -73,13 +73,13 @@ pub(crate) fn failures() -> u64 {
 /// # Errors
 /// [`OutOfMemory`] when the last step had nothing left.
 pub(crate) fn promise(frames: FrameCount) -> Result<(), OutOfMemory> {
-    if FRAMES.lock().promise(frames).is_ok() {
+    if FRAMES.promise(frames).is_ok() {
         return Ok(());
     }
     shortage::announce(Cause::FewFree);
     let mut patience = Patience { nanoseconds: DEFLATE_WAIT_NS, end: None };
     loop {
-        let Err(missing) = FRAMES.lock().promise(frames) else { return Ok(()) };
+        let Err(missing) = FRAMES.promise(frames) else { return Ok(()) };
         if !wait_for_host(frames, missing, &mut patience) {
             FAILURES.fetch_add(1, Ordering::Relaxed);
             return Err(OutOfMemory);
@@ -92,12 +92,12 @@ pub(crate) fn promise(frames: FrameCount) -> Result<(), OutOfMemory> {
 /// # Errors
 /// [`OutOfMemory`] when the last step had nothing left.
 pub(crate) fn frame_for_fault(purpose: Purpose) -> Result<Block, OutOfMemory> {
-    let free = FRAMES.lock().allocate(BlockSize::Frame, purpose);
+    let free = FRAMES.allocate(BlockSize::Frame, purpose);
     let block = match free {
         Some(block) => block,
         None => climb(purpose)?,
     };
-    if FRAMES.lock().is_short() {
+    if FRAMES.is_short() {
         reclaim::wake();
     }
     Ok(block)
@@ -109,7 +109,7 @@ fn climb(purpose: Purpose) -> Result<Block, OutOfMemory> {
     let mut short = Patience { nanoseconds: SHORT_DEFLATE_WAIT_NS, end: None };
     let mut long = Patience { nanoseconds: DEFLATE_WAIT_NS, end: None };
     loop {
-        if let Some(block) = FRAMES.lock().allocate(BlockSize::Frame, purpose) {
+        if let Some(block) = FRAMES.allocate(BlockSize::Frame, purpose) {
             return Ok(block);
         }
         let goes_on = ask_host_briefly(&mut short)

@@ -1,9 +1,10 @@
 //! Memory management, from frames to the application's heap.
 //!
-//! * [`frame_allocator`]: who owns which frame; [`block`]: owned frames; [`frame_set`], [`bit_tree`], [`carve`]: what it is made of.
+//! * [`frames`]: all frames, for every CPU; [`frame_allocator`]: who owns which; [`magazine`]: a CPU's stock; [`block`]: owned frames;
+//!   [`frame_set`], [`bit_tree`], [`carve`]: what the allocator is made of.
 //! * [`page_table`]: slots and pages; [`address_space`]: regions and the decision behind a fault; [`fault`]: carrying it out.
 //! * [`advice`]: what an application says about its regions; [`shortage`]: what it hears when memory runs short.
-//! * [`reclaim`]: pages that make room and come back.
+//! * [`reclaim`]: pages that make room and come back; [`compaction`]: pages that move so that huge frames come free.
 //! * [`ladder`]: where memory comes from; [`kernel_heap`]: the kernel's own.
 //!
 //! Memory is promised when it is allocated and found when it is touched; [`map_region`] and [`unmap_region`] are the two ends.
@@ -15,15 +16,19 @@ pub(crate) mod advice;
 mod bit_tree;
 pub(crate) mod block;
 pub(crate) mod carve;
+pub(crate) mod compaction;
 pub(crate) mod fault;
 pub(crate) mod file;
 pub(crate) mod frame_allocator;
 pub(crate) mod frame_set;
+mod frames;
 mod kernel_heap;
 pub(crate) mod ladder;
+mod magazine;
 pub(crate) mod page_table;
 #[cfg(target_os = "none")]
 pub(crate) mod pinned;
+mod poison;
 pub(crate) mod pressure;
 pub(crate) mod reclaim;
 pub(crate) mod shortage;
@@ -39,18 +44,20 @@ use aerostat_abi::units::{FRAME_BYTES, FrameCount, FrameNumber, HUGE_BYTES, to_u
 use block::Contents;
 pub(crate) use block::{Block, BlockSize};
 pub(crate) use fault::FaultCounts;
+#[cfg(any(test, all(feature = "host-bench", not(target_os = "none"))))]
+pub(crate) use frame_allocator::FrameAllocator;
 pub(crate) use frame_allocator::FrameStatistics;
-pub(crate) use frame_allocator::{FrameAllocator, Purpose};
+pub(crate) use frame_allocator::Purpose;
+pub(crate) use frames::Frames;
 pub(crate) use kernel_heap::KernelHeap;
 
 use self::address_space::{Region, RegionKind, Regions};
 use self::page_table::{Collected, PageTables, Slot};
-use self::watermarks::Watermarks;
 use crate::cpu;
 use crate::sync::SpinLock;
 
 /// The frame allocator, once memory has been set up.
-pub(crate) static FRAMES: SpinLock<Frames> = SpinLock::new(Frames { allocator: None, watermarks: Watermarks::NONE });
+pub(crate) static FRAMES: Frames = Frames::new();
 
 /// The one address space.
 pub(crate) static SPACE: SpinLock<Space> = SpinLock::new(Space { regions: Regions::new(), tables: None });
@@ -65,93 +72,6 @@ pub struct OutOfMemory;
 impl fmt::Display for OutOfMemory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("out of memory")
-    }
-}
-
-/// The frame allocator behind its lock: empty, and so refusing everything, until [`start`] has filled it.
-#[derive(Debug)]
-pub(crate) struct Frames {
-    allocator: Option<FrameAllocator>,
-    pub(crate) watermarks: Watermarks,
-}
-
-impl Frames {
-    pub(crate) fn allocate(&mut self, size: BlockSize, purpose: Purpose) -> Option<Block> {
-        self.allocator.as_mut()?.allocate(size, purpose)
-    }
-
-    pub(crate) fn allocate_table(&mut self, purpose: Purpose) -> Option<Block> {
-        self.allocator.as_mut()?.allocate_table(purpose)
-    }
-
-    pub(crate) fn claim_huge(&mut self, first: FrameNumber) -> Option<Block> {
-        self.allocator.as_mut()?.claim_huge(first)
-    }
-
-    pub(crate) fn free(&mut self, block: Block) {
-        self.existing().free(block);
-    }
-
-    pub(crate) fn free_unbacked(&mut self, block: Block) {
-        self.existing().free_unbacked(block);
-    }
-
-    /// Takes back a block that was drawn from a promise and not used, or whose page was put elsewhere: the promise is made again.
-    pub(crate) fn free_promised(&mut self, block: Block) {
-        self.existing().free_promised(block);
-    }
-
-    pub(crate) fn free_credited(&mut self, block: Block) {
-        self.existing().free_credited(block);
-    }
-
-    pub(crate) fn add_credit(&mut self, frames: FrameCount) {
-        self.existing().add_credit(frames);
-    }
-
-    pub(crate) fn remove_credit(&mut self, frames: FrameCount) {
-        self.existing().remove_credit(frames);
-    }
-
-    pub(crate) fn promise(&mut self, frames: FrameCount) -> Result<(), FrameCount> {
-        self.allocator.as_mut().ok_or(frames)?.promise(frames)
-    }
-
-    pub(crate) fn end_promise(&mut self, frames: FrameCount) {
-        self.existing().end_promise(frames);
-    }
-
-    /// Whether free frames are so few that some should be made.
-    pub(crate) fn is_short(&self) -> bool {
-        self.allocator.as_ref().is_some_and(|allocator| allocator.statistics().free < self.watermarks.low)
-    }
-
-    /// Whether so many frames can be handed out without making them few.
-    pub(crate) fn can_spare(&self, frames: FrameCount) -> bool {
-        self.statistics().free >= self.watermarks.low.saturating_add(FrameCount(frames.0 - 1))
-    }
-
-    /// Frames to be made free so that there are enough again; none while there are.
-    pub(crate) fn missing_to_high(&self) -> FrameCount {
-        let free = self.statistics().free;
-        if free < self.watermarks.low { self.watermarks.high.saturating_sub(free) } else { FrameCount::ZERO }
-    }
-
-    pub(crate) fn statistics(&self) -> FrameStatistics {
-        self.allocator.as_ref().map_or_else(FrameStatistics::default, FrameAllocator::statistics)
-    }
-
-    /// Grows by one with each frame that becomes free, whoever takes it afterwards.
-    pub(crate) fn ever_free(&self) -> u64 {
-        self.allocator.as_ref().map_or(0, FrameAllocator::ever_free)
-    }
-
-    pub(crate) fn validate(&self) -> Result<(), &'static str> {
-        self.allocator.as_ref().map_or(Ok(()), FrameAllocator::validate)
-    }
-
-    fn existing(&mut self) -> &mut FrameAllocator {
-        self.allocator.as_mut().expect("a block or a promise can only have come from an existing allocator")
     }
 }
 
@@ -178,9 +98,9 @@ impl Space {
             return false;
         }
         // Every slot of a region is promised a table.
-        let Some(table) = FRAMES.lock().allocate_table(Purpose::PromisedReserve) else { return false };
+        let Some(table) = FRAMES.allocate_table(Purpose::PromisedReserve) else { return false };
         if let Err(table) = tables.split(at, table) {
-            FRAMES.lock().free_promised(table);
+            FRAMES.free_promised(table);
             return false;
         }
         self.regions.draw(at, FrameCount(1));
@@ -230,7 +150,7 @@ impl Promise {
 
 impl Drop for Promise {
     fn drop(&mut self) {
-        FRAMES.lock().end_promise(self.frames);
+        FRAMES.end_promise(self.frames);
     }
 }
 
@@ -261,7 +181,7 @@ pub(crate) fn unmap_region(start: u64) {
     let Some(range) = shorten(start, start) else { return };
     release(&range, Fate::Unmapped);
     let Some(region) = SPACE.lock().regions.remove(start) else { return };
-    FRAMES.lock().end_promise(region.promise);
+    FRAMES.end_promise(region.promise);
     ladder::memory_came();
 }
 
@@ -289,7 +209,7 @@ pub(crate) fn shrink_region(start: u64, end: u64) {
         region.taken_end = end;
         region.promise = region.promise.saturating_sub(surplus);
     }
-    FRAMES.lock().end_promise(surplus);
+    FRAMES.end_promise(surplus);
     drop(space);
     ladder::memory_came();
 }
@@ -333,11 +253,18 @@ fn release(range: &Range<u64>, fate: Fate) -> FrameCount {
         for (at, end) in slots(&batch) {
             let mut frames = FrameCount::ZERO;
             tables.collect(at, end, &mut |collected| match collected {
-                Collected::Page(block) | Collected::Table(block) => {
+                Collected::Page(block) => {
                     frames = frames.saturating_add(FrameCount(block.size().frames()));
                     match fate {
-                        Fate::Unmapped => FRAMES.lock().free(block),
-                        Fate::Discarded => FRAMES.lock().free_promised(block),
+                        Fate::Unmapped => FRAMES.free_page(block),
+                        Fate::Discarded => FRAMES.free_promised(block),
+                    }
+                }
+                Collected::Table(block) => {
+                    frames = frames.saturating_add(FrameCount(1));
+                    match fate {
+                        Fate::Unmapped => FRAMES.free(block),
+                        Fate::Discarded => FRAMES.free_promised_table(block),
                     }
                 }
                 Collected::Evicted(entry) => reclaimer.forget(entry), // its promise is the region's
@@ -376,6 +303,15 @@ pub(crate) fn zero(block: &Block) {
     }
 }
 
+/// Copies a frame that nobody can write to, as its translation is revoked and flushed, to the given frame of a block.
+fn copy_page(from: FrameNumber, to: &Block, frame: u64) {
+    debug_assert!(frame < to.size().frames());
+    let source = core::ptr::with_exposed_provenance::<u8>(to_usize(from.address()));
+    let target = core::ptr::with_exposed_provenance_mut::<u8>(to_usize(to.first().address() + frame * FRAME_BYTES));
+    // SAFETY: the identity map reaches both; the block is owned, so nobody else uses it, and it is not the frame, which a page has.
+    unsafe { core::ptr::copy_nonoverlapping(source, target, to_usize(FRAME_BYTES)) };
+}
+
 /// What the kernel knows about its memory.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct MemoryStatistics {
@@ -391,6 +327,8 @@ pub(crate) struct MemoryStatistics {
     pub reclaim: reclaim::ReclaimStatistics,
     /// How long somebody had to wait for memory.
     pub pressure: pressure::PressureStatistics,
+    /// Pages moved by compaction.
+    pub moved_pages: u64,
 }
 
 /// The figures now.
@@ -398,11 +336,12 @@ pub(crate) struct MemoryStatistics {
 pub(crate) fn statistics() -> MemoryStatistics {
     MemoryStatistics {
         total: total_frames(),
-        frames: FRAMES.lock().statistics(),
+        frames: FRAMES.statistics(),
         faults: fault::counts(),
         allocation_failures: ladder::failures(),
         reclaim: reclaim::statistics(),
         pressure: pressure::statistics(),
+        moved_pages: compaction::moved_pages(),
     }
 }
 
@@ -411,7 +350,7 @@ pub(crate) fn statistics() -> MemoryStatistics {
 /// # Errors
 /// The first disagreement, as a sentence.
 pub(crate) fn validate() -> Result<(), &'static str> {
-    FRAMES.lock().validate()
+    FRAMES.validate()
 }
 
 /// How much memory there is, and where it ends.

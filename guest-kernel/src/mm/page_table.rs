@@ -12,6 +12,7 @@ use x86_64::structures::paging::{PageTable, PageTableFlags};
 
 mod eviction;
 mod protection;
+mod relocation;
 
 pub(crate) use eviction::{PageState, Restored};
 use eviction::{is_revoked, take_swap_entry};

@@ -20,14 +20,14 @@ pub(crate) fn map(range: Range<u64>, promise: &mut FrameCount) -> Result<(), Out
         if SPACE.lock().tables().is_some_and(|tables| tables.is_mapped(page)) {
             continue;
         }
-        let block = ladder::frame_for_fault(Purpose::Promised)?;
+        let block = ladder::frame_for_fault(Purpose::PromisedPinned)?;
         *promise = promise.saturating_sub(FrameCount(1));
         zero(&block);
-        let mut table = |_| FRAMES.lock().allocate_table(Purpose::Kernel);
+        let mut table = |_| FRAMES.allocate_table(Purpose::Kernel);
         let mut space = SPACE.lock();
         let result = space.tables_mut().map(|tables| tables.map_page(page, block, Access::ReadWrite, &mut table));
         if let Some(Err(block)) = result {
-            FRAMES.lock().free(block);
+            FRAMES.free(block);
             return Err(OutOfMemory);
         }
     }
@@ -43,7 +43,7 @@ pub(crate) fn books(words: usize) -> Result<Carver, OutOfMemory> {
     let mut promise = FrameCount::from_bytes_ceil(bytes);
     ladder::promise(promise)?;
     let mapped = map(BOOKS..BOOKS + bytes, &mut promise);
-    FRAMES.lock().end_promise(promise);
+    FRAMES.end_promise(promise);
     mapped?;
     let is_placed = SPACE.lock().regions.place(RegionKind::Pinned, BOOKS..BOOKS + bytes);
     debug_assert!(is_placed, "there are books already");

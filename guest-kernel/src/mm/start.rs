@@ -47,7 +47,7 @@ pub(crate) fn start(machine: &Machine, more_words: fn(FrameNumber) -> usize) -> 
     if !machine.is_memory_zeroed {
         allocator.distrust_untouched();
     }
-    FRAMES.lock().allocator = Some(allocator);
+    FRAMES.start(allocator);
     if !SPACE.lock().regions.place(RegionKind::Stack, layout::STACKS) {
         return Err(MachineError::TooSmall);
     }

@@ -5,14 +5,14 @@
 
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
-use aerostat_abi::units::{FRAME_BYTES, FrameCount, FrameNumber, HUGE_BYTES, to_usize};
+use aerostat_abi::units::{FRAME_BYTES, FrameCount, FrameNumber, HUGE_BYTES, HUGE_FRAMES, to_usize};
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous};
 
 use super::address_space::{Fault, Region, Regions};
+use super::block::Contents;
 use super::fault::{self, FaultError};
 use super::page_table::{Access, PageState, PageTables, Slot};
-use super::watermarks::Watermarks;
-use super::{FRAMES, FrameAllocator, FrameStatistics, Frames, SPACE, reclaim};
+use super::{Block, BlockSize, FRAMES, FrameAllocator, FrameStatistics, Purpose, SPACE, reclaim};
 use crate::config::KERNEL_FLOOR;
 
 /// Where the arena lies: above what the kernel's image would occupy, below anything that the host puts somewhere by itself.
@@ -38,7 +38,8 @@ impl TestMachine {
         let end = FrameCount((ARENA + huge_frames * HUGE_BYTES) / FRAME_BYTES);
         let reserved = FrameNumber(0)..FrameNumber(root.0 + 1);
         let allocator = FrameAllocator::leaked(end, &[reserved], KERNEL_FLOOR);
-        *FRAMES.lock() = Frames { allocator: Some(allocator), watermarks: Watermarks::NONE };
+        FRAMES.stop();
+        FRAMES.start(allocator);
         // SAFETY: the root is zeroed memory at its own address, as are all frames that the allocator has; tables change under the
         // lock of `SPACE` only.
         SPACE.lock().tables = Some(unsafe { PageTables::new(root) });
@@ -67,6 +68,33 @@ impl TestMachine {
         SPACE.lock().tables_mut().expect("the machine has started").mark_written(page);
         self.set_word(page, value);
         Ok(())
+    }
+
+    /// Touches a page as the CPU does: the way to it is marked as accessed.
+    pub(super) fn access(&self, address: u64) {
+        self.touch(address).expect("the address lies in a region");
+        if let Some(tables) = SPACE.lock().tables_mut() {
+            tables.mark_accessed(address);
+        }
+    }
+
+    /// Makes pages come singly: keeps the first frame of every wholly free huge frame and frees the others one by one.
+    pub(super) fn break_huge_frames(&self) -> Vec<FrameNumber> {
+        let huge = || FRAMES.allocate(BlockSize::Huge, Purpose::Kernel);
+        let firsts: Vec<_> = core::iter::from_fn(huge).map(Block::into_number).collect();
+        for first in &firsts {
+            for frame in (1..HUGE_FRAMES).map(|offset| FrameNumber(first.0 + offset)) {
+                FRAMES.free(Block::from_number(frame, BlockSize::Frame, Contents::Unknown));
+            }
+        }
+        firsts
+    }
+
+    /// Gives back what [`Self::break_huge_frames`] has kept.
+    pub(super) fn mend_huge_frames(&self, firsts: Vec<FrameNumber>) {
+        for first in firsts {
+            FRAMES.free(Block::from_number(first, BlockSize::Frame, Contents::Unknown));
+        }
     }
 
     pub(super) fn frame_at(&self, address: u64) -> Option<FrameNumber> {
@@ -98,7 +126,7 @@ impl TestMachine {
     }
 
     pub(super) fn statistics(&self) -> FrameStatistics {
-        FRAMES.lock().statistics()
+        FRAMES.statistics()
     }
 
     pub(super) fn region(&self, start: u64) -> Region {
@@ -126,7 +154,7 @@ impl Drop for TestMachine {
         let mut space = SPACE.lock();
         space.regions = Regions::new();
         space.tables = None;
-        FRAMES.lock().allocator = None;
+        FRAMES.stop();
     }
 }
 

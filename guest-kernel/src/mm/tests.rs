@@ -71,21 +71,10 @@ fn a_lone_fault_brings_its_neighbours_in_but_not_beyond_the_region() {
     assert_eq!((0..HUGE_FRAMES).filter(mapped).collect::<Vec<_>>(), [16, 17, 18, 19]);
 }
 
-/// Keeps the first frame of every wholly free huge frame and frees the others one by one.
-fn break_huge_frames() {
-    let huge = || FRAMES.lock().allocate(BlockSize::Huge, Purpose::Kernel);
-    while let Some(block) = huge() {
-        let first = block.into_number();
-        for frame in (1..HUGE_FRAMES).map(|offset| FrameNumber(first.0 + offset)) {
-            FRAMES.lock().free(Block::from_number(frame, BlockSize::Frame, Contents::Unknown));
-        }
-    }
-}
-
 #[test]
 fn pages_come_singly_when_no_huge_frame_is_left() {
     let machine = TestMachine::start(4);
-    break_huge_frames();
+    machine.break_huge_frames();
     let start = map_region(APP_REGIONS, HUGE_BYTES).unwrap();
     for page in (start..start + HUGE_BYTES).step_by(FRAME_SIZE) {
         machine.touch(page).unwrap();
@@ -135,7 +124,7 @@ fn the_balloon_can_take_nothing_that_is_promised() {
     let machine = TestMachine::start(4);
     let bytes = 2 * HUGE_BYTES;
     let start = map_region(APP_REGIONS, bytes).unwrap();
-    let balloon = || FRAMES.lock().allocate(BlockSize::Frame, Purpose::Balloon).map(Block::into_number);
+    let balloon = || FRAMES.allocate(BlockSize::Frame, Purpose::Balloon).map(Block::into_number);
     while balloon().is_some() {}
     for page in (start..start + bytes).step_by(FRAME_SIZE) {
         machine.touch(page).unwrap();
@@ -178,7 +167,7 @@ fn regions_of_several_threads_do_not_disturb_each_other() {
     const ROUNDS: u64 = 200;
     const PAGES: u64 = 4 * HUGE_FRAMES;
     let machine = TestMachine::start(16);
-    break_huge_frames();
+    machine.break_huge_frames();
     let free = machine.statistics().free;
     let use_regions = |thread: u64| {
         for round in 0..ROUNDS {
@@ -334,14 +323,14 @@ impl Model {
             }
             Step::Inflate { size, count } => {
                 for _ in 0..count {
-                    let Some(block) = FRAMES.lock().allocate(size, Purpose::Balloon) else { break };
+                    let Some(block) = FRAMES.allocate(size, Purpose::Balloon) else { break };
                     self.ballooned.push((block.into_number(), size));
                 }
             }
             Step::Deflate { count } => {
                 let kept = self.ballooned.len().saturating_sub(count);
                 for (first, size) in self.ballooned.drain(kept..) {
-                    FRAMES.lock().free(Block::from_number(first, size, Contents::Unknown));
+                    FRAMES.free(Block::from_number(first, size, Contents::Unknown));
                 }
             }
         }

@@ -130,7 +130,7 @@ mod machine {
         let mut promise = FrameCount::from_bytes_ceil(bytes);
         ladder::promise(promise).map_err(|OutOfMemory| SpawnError::OutOfMemory)?;
         let spawned = spawn_promised(&Spawn { name, priority, entry, argument, stack_bytes: bytes }, &mut promise);
-        FRAMES.lock().end_promise(promise);
+        FRAMES.end_promise(promise);
         spawned
     }
 

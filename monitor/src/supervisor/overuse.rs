@@ -14,8 +14,9 @@ use aerostat_abi::units::FrameCount;
 
 use crate::clock::Moment;
 
-/// What resident memory may exceed the size by, whatever the size: the VMM process's own memory, which its measure includes, and huge
-/// pages of the host that reach from a kept frame into given ones.
+/// What resident memory may exceed the size by, whatever the size: the VMM process's own memory, which its measure includes, and what a
+/// guest's disks bring into frames that it has just given. Huge pages of the host add nothing: none is behind a huge frame of which a
+/// part is given (`vmm::page_sizes`).
 const TOLERANCE: FrameCount = FrameCount::from_mib(8);
 /// The same as a part of the size: one frame for so many. Page tables and the VMM's map of frames grow with the size.
 const TOLERANCE_DIVISOR: u64 = 50;

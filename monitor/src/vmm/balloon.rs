@@ -4,6 +4,7 @@
 //! and every entry is checked, a bad entry costs that entry and a bad call costs that call. Memory is released before the reply, so a frame that
 //! counts as given is already the host's.
 
+use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -16,6 +17,7 @@ use aerostat_abi::units::{FRAME_BYTES, FrameCount, FrameNumber, to_usize};
 use super::frame_map::FrameMap;
 use super::layout::GuestAddress;
 use super::memory::GuestMemory;
+use super::page_sizes::{PageSize, PageSizes};
 use super::release::Releaser;
 use crate::host::shared_page::SharedPage;
 
@@ -36,7 +38,10 @@ pub(super) trait BalloonHost {
 #[derive(Debug)]
 pub(super) struct Balloon<H> {
     map: FrameMap,
+    page_sizes: PageSizes,
     memory: Arc<GuestMemory>,
+    /// [`GuestMemory::allow`]; in tests also a host that refuses.
+    allow: fn(&GuestMemory, &Range<usize>, PageSize) -> io::Result<()>,
     releaser: Releaser,
     registers: Arc<SharedPage>,
     host: H,
@@ -50,6 +55,9 @@ enum Greeting {
     Awaited,
     Done,
 }
+
+/// A block that an entry named, and the entry's place in the batch.
+type Named = (Range<usize>, usize);
 
 /// How a call ended: a status, and what goes into `RDI`.
 struct Outcome {
@@ -68,7 +76,9 @@ impl<H: BalloonHost> Balloon<H> {
     pub(super) fn new(memory: Arc<GuestMemory>, registers: Arc<SharedPage>, host: H, map: FrameMap) -> Self {
         let mut balloon = Self {
             map,
+            page_sizes: PageSizes::new(memory.layout().total()),
             memory,
+            allow: GuestMemory::allow,
             releaser: Releaser::new(),
             registers,
             host,
@@ -163,49 +173,40 @@ impl<H: BalloonHost> Balloon<H> {
     }
 
     fn give(&mut self, entries: &mut [Entry], page: FrameNumber) -> FrameCount {
-        let mut blocks = Vec::with_capacity(entries.len());
-        for (index, entry) in entries.iter_mut().enumerate() {
-            entry.status = match self.map.give(*entry, page) {
-                Ok(block) => {
-                    blocks.push((block, index));
-                    EntryStatus::Done
-                }
-                Err(refusal) => refusal,
-            };
-        }
-        // An allocator that runs down hands blocks out in descending order: sorted, they merge all the same.
-        blocks.sort_unstable_by_key(|(block, _)| block.start);
-        let ranges = merged(blocks.iter().map(|(block, _)| block));
+        let mut done = judge(entries, |entry| self.map.give(entry, page));
+        // Before the release: what is released must not come back with a huge page.
+        let mut failed = self.fit_pages(&mut done);
+        let ranges = merged(done.iter().map(|(block, _)| block));
         let released = self.releaser.release(&self.memory, &ranges);
-        let failed_from = ranges.get(released).map_or(usize::MAX, |range| range.start);
-
-        let mut frames = 0;
-        for (block, index) in blocks {
-            if block.start < failed_from {
-                frames += block.len() as u64;
-            } else {
-                self.map.take_back(&block);
-                entries[index].status = EntryStatus::ReleaseFailed;
-            }
+        if let Some(first) = ranges.get(released) {
+            failed.extend(done.extract_if(.., |(block, _)| block.start >= first.start));
         }
-        self.facts.given = self.facts.given.saturating_add(FrameCount(frames));
-        FrameCount(frames)
+        for (block, index) in failed {
+            self.map.take_back(&block);
+            entries[index].status = EntryStatus::HostFailed;
+        }
+        let frames = frames(&done);
+        self.facts.given = self.facts.given.saturating_add(frames);
+        frames
     }
 
     fn take(&mut self, entries: &mut [Entry], _page: FrameNumber) -> FrameCount {
         let target = self.registers.target();
-        let mut frames = FrameCount::ZERO;
-        for entry in entries {
-            entry.status = match self.map.take(*entry, target) {
-                Ok(()) => {
-                    frames = frames.saturating_add(entry.count());
-                    EntryStatus::Done
-                }
-                Err(refusal) => refusal,
-            };
+        let mut done = judge(entries, |entry| self.map.take(entry, target));
+        for (block, index) in self.fit_pages(&mut done) {
+            self.map.give_back(&block);
+            entries[index].status = EntryStatus::HostFailed;
         }
+        let frames = frames(&done);
         self.facts.taken = self.facts.taken.saturating_add(frames);
         frames
+    }
+
+    /// Has the host put pages of the right sizes behind blocks that were given or taken; removes and returns those where it can't.
+    fn fit_pages(&mut self, blocks: &mut Vec<Named>) -> Vec<Named> {
+        let Self { map, page_sizes, memory, allow, .. } = self;
+        page_sizes.follow(map, blocks.iter().map(|(block, _)| block), |frames, size| allow(memory, frames, size));
+        blocks.extract_if(.., |(block, _)| !page_sizes.fits(map, block)).collect()
     }
 
     fn report(&mut self, registers: &Registers, now_ns: u64) -> Outcome {
@@ -235,6 +236,27 @@ impl<H: BalloonHost> Balloon<H> {
         self.facts.balloon = self.map.balloon();
         self.registers.set_balloon_facts(&self.facts);
     }
+}
+
+/// Judges all entries, one after the other; returns the blocks of those that are done, ascending.
+fn judge(entries: &mut [Entry], mut judge: impl FnMut(Entry) -> Result<Range<usize>, EntryStatus>) -> Vec<Named> {
+    let mut blocks = Vec::with_capacity(entries.len());
+    for (index, entry) in entries.iter_mut().enumerate() {
+        entry.status = match judge(*entry) {
+            Ok(block) => {
+                blocks.push((block, index));
+                EntryStatus::Done
+            }
+            Err(refusal) => refusal,
+        };
+    }
+    // An allocator that runs down hands blocks out in descending order: sorted, they merge all the same.
+    blocks.sort_unstable_by_key(|(block, _)| block.start);
+    blocks
+}
+
+fn frames(blocks: &[Named]) -> FrameCount {
+    FrameCount(blocks.iter().map(|(block, _)| block.len() as u64).sum())
 }
 
 /// Sorted blocks as the fewest ranges.

@@ -1,5 +1,7 @@
 //! The device without a guest: calls made by hand on memory that nobody runs in.
 
+use std::fs;
+use std::io;
 use std::sync::Arc;
 
 use aerostat_abi::batch::{Entry, EntryStatus};
@@ -12,6 +14,7 @@ use crate::host::shared_page::SharedPage;
 use crate::vmm::frame_map::FrameMap;
 use crate::vmm::layout::{GuestAddress, MemoryLayout};
 use crate::vmm::memory::GuestMemory;
+use crate::vmm::page_sizes::PageSize;
 
 /// Where batches and records lie: frame 768, 3 MiB.
 const PAGE: GuestAddress = GuestAddress(3 << 20);
@@ -150,6 +153,60 @@ fn frames_come_back_up_to_the_target() {
     let (done, kept, late) = (EntryStatus::Done, EntryStatus::NotGiven, EntryStatus::NotGranted);
     assert_eq!(statuses, [done, kept, done, late]);
     assert_eq!(device.registers.facts().size, FrameCount(2048 + 513));
+}
+
+/// What the kernel says may be behind a frame; `None` where it was told nothing, or knows small pages only.
+fn allowed(device: &Balloon<Heard>, frame: usize) -> Option<PageSize> {
+    let address = device.memory.host_address(frame * 4096).addr();
+    let areas = fs::read_to_string("/proc/self/smaps").unwrap();
+    let mut is_in_area = false;
+    for line in areas.lines() {
+        if let Some((start, end)) = line.split(' ').next().and_then(|range| range.split_once('-')) {
+            let bound = |text| usize::from_str_radix(text, 16).unwrap();
+            is_in_area = (bound(start)..bound(end)).contains(&address);
+        }
+        if is_in_area && let Some(flags) = line.strip_prefix("VmFlags:") {
+            let has = |name| flags.split_whitespace().any(|flag| flag == name);
+            return has("hg").then_some(PageSize::Huge).or(has("nh").then_some(PageSize::Small));
+        }
+    }
+    panic!("guest memory is mapped")
+}
+
+#[test]
+fn the_kernel_puts_small_pages_behind_what_is_given_in_part() {
+    let mut device = greeted(TOTAL);
+    let (huge, small) = (Some(PageSize::Huge), Some(PageSize::Small));
+    if allowed(&device, 1024) != huge {
+        return; // This kernel knows no huge pages.
+    }
+    let mut step = |command, blocks: &[_]| {
+        let (_, statuses) = batch(&mut device, command, blocks);
+        assert!(statuses.iter().all(|status| *status == EntryStatus::Done), "{statuses:?}");
+        [512, 1024, 1536, 2048].map(|frame| allowed(&device, frame))
+    };
+    assert_eq!(step(Command::Give, &[(1600, 0), (1024, 8), (2048, 9)]), [huge, small, small, huge]);
+    assert_eq!(step(Command::Give, &[(1280, 8)]), [huge, small, small, huge]);
+    assert_eq!(step(Command::Take, &[(2050, 0), (1600, 0)]), [huge, small, huge, small]);
+    assert_eq!(step(Command::Take, &[(1024, 9)]), [huge, huge, huge, small]);
+}
+
+#[test]
+fn what_the_host_can_not_tell_apart_is_neither_given_nor_taken() {
+    let mut device = greeted(FrameCount(2048));
+    device.registers.set_target(TOTAL);
+    device.allow = |_, _, _| Err(io::ErrorKind::OutOfMemory.into());
+    device.memory.write_words(GuestAddress(1024 * 4096), &[7]).unwrap();
+    let (done, failed) = (EntryStatus::Done, EntryStatus::HostFailed);
+    let given = batch(&mut device, Command::Give, &[(1024, 0), (1536, 9), (1025, 0)]);
+    assert_eq!(given, (512, vec![failed, done, failed]));
+    let taken = batch(&mut device, Command::Take, &[(2048, 0), (2560, 9), (1536, 0)]);
+    assert_eq!(taken, (512, vec![failed, done, failed]));
+    let mut word = [0];
+    device.memory.read_words(GuestAddress(1024 * 4096), &mut word).unwrap();
+    assert_eq!(word[0], 7, "nothing of it was released");
+    let facts = device.registers.facts();
+    assert_eq!((facts.size.0, facts.given.0, facts.taken.0, facts.refused_entries), (2048, 512, 512, 4));
 }
 
 #[test]

@@ -61,6 +61,11 @@ impl FrameMap {
         self.layout.indexes(frame, FrameCount(1)).is_some_and(|block| self.all(&block, Frames::Kept))
     }
 
+    /// What all frames of a block are; `None` where they differ.
+    pub(super) fn state(&self, block: &Range<usize>) -> Option<Frames> {
+        [Frames::Kept, Frames::Given].into_iter().find(|&state| self.all(block, state))
+    }
+
     /// Gives an entry's block away, or says why not. `batch_page` is the page that the entry was read from. The caller releases the
     /// block's memory, or calls [`Self::take_back`] where that fails.
     pub(super) fn give(&mut self, entry: Entry, batch_page: FrameNumber) -> Result<Range<usize>, EntryStatus> {
@@ -74,13 +79,13 @@ impl FrameMap {
         if !self.all(&block, Frames::Kept) {
             return Err(EntryStatus::AlreadyGiven);
         }
-        self.set(&block, Frames::Given);
-        self.given = self.given.saturating_add(entry.count());
+        self.give_back(&block);
         Ok(block)
     }
 
-    /// Lets the guest have an entry's block again, or says why not. The guest's size stays within `target`.
-    pub(super) fn take(&mut self, entry: Entry, target: FrameCount) -> Result<(), EntryStatus> {
+    /// Lets the guest have an entry's block again, or says why not. The guest's size stays within `target`. The caller sees to it that
+    /// the guest can use the block, or calls [`Self::give_back`] where that fails.
+    pub(super) fn take(&mut self, entry: Entry, target: FrameCount) -> Result<Range<usize>, EntryStatus> {
         let block = self.block(entry)?;
         if !self.all(&block, Frames::Given) {
             return Err(EntryStatus::NotGiven);
@@ -89,7 +94,7 @@ impl FrameMap {
             return Err(EntryStatus::NotGranted);
         }
         self.take_back(&block);
-        Ok(())
+        Ok(block)
     }
 
     /// Undoes a [`Self::give`] of exactly this block.
@@ -97,6 +102,13 @@ impl FrameMap {
         debug_assert!(self.all(block, Frames::Given), "only what was given comes back");
         self.set(block, Frames::Kept);
         self.given = self.given.saturating_sub(FrameCount(block.len() as u64));
+    }
+
+    /// Undoes a [`Self::take`] of exactly this block.
+    pub(super) fn give_back(&mut self, block: &Range<usize>) {
+        debug_assert!(self.all(block, Frames::Kept), "only what was taken goes back");
+        self.set(block, Frames::Given);
+        self.given = self.given.saturating_add(FrameCount(block.len() as u64));
     }
 
     /// The indexes of an entry's frames, once the entry is known to name a block of memory.
@@ -131,9 +143,11 @@ impl FrameMap {
 }
 
 /// What a frame can be.
-#[derive(Clone, Copy, Debug)]
-enum Frames {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Frames {
+    /// The guest's.
     Kept,
+    /// In the balloon.
     Given,
 }
 
@@ -210,7 +224,7 @@ mod tests {
             Ok(block)
         }
 
-        fn take(&mut self, entry: Entry, target: usize) -> Result<(), EntryStatus> {
+        fn take(&mut self, entry: Entry, target: usize) -> Result<std::ops::Range<usize>, EntryStatus> {
             let block = self.check(entry)?;
             if block.clone().any(|frame| self.kept[frame]) {
                 return Err(EntryStatus::NotGiven);
@@ -218,8 +232,8 @@ mod tests {
             if self.size() + block.len() > target {
                 return Err(EntryStatus::NotGranted);
             }
-            self.kept[block].fill(true);
-            Ok(())
+            self.kept[block.clone()].fill(true);
+            Ok(block)
         }
 
         fn size(&self) -> usize {
@@ -285,7 +299,7 @@ mod tests {
         assert_eq!(give(1030, 0), Some(EntryStatus::AlreadyGiven));
         assert_eq!(map.take(entry(1536, 9), FrameCount(9999)), Err(EntryStatus::NotGiven));
         assert_eq!(map.take(entry(1024, 9), FrameCount(4095)), Err(EntryStatus::NotGranted));
-        assert_eq!(map.take(entry(1024, 9), FrameCount(4096)), Ok(()));
+        assert_eq!(map.take(entry(1024, 9), FrameCount(4096)), Ok(1024..1536));
     }
 
     #[test]
@@ -301,7 +315,7 @@ mod tests {
         let mut map = map(16, 1000);
         assert_eq!(map.size(), FrameCount(1000));
         assert_eq!(map.give(entry(1000, 0), PAGE), Err(EntryStatus::AlreadyGiven));
-        assert_eq!(map.take(entry(1000, 0), FrameCount(1001)), Ok(()));
+        assert_eq!(map.take(entry(1000, 0), FrameCount(1001)), Ok(1000..1001));
     }
 
     #[test]

@@ -2,7 +2,8 @@
 //!
 //! A running guest changes its memory at any moment, so no reference into it is ever handed out while the guest can run: words and bytes
 //! are copied, volatile, after the address was checked. The mapping reserves nothing (`NORESERVE`), so its size costs nothing; it is aligned
-//! to 2 MiB and asks for huge pages, which makes a first touch ~20 times and a release ~50 times cheaper per byte.
+//! to 2 MiB and asks for huge pages, which makes a first touch ~20 times and a release ~50 times cheaper per byte. Where it must not have
+//! any, `page_sizes` decides.
 
 use std::ffi::c_void;
 use std::io;
@@ -10,11 +11,13 @@ use std::mem::MaybeUninit;
 use std::ops::Range;
 use std::ptr::{self, NonNull};
 
-use aerostat_abi::units::{HUGE_SIZE, to_usize};
+use aerostat_abi::units::{FRAME_SIZE, HUGE_SIZE, to_usize};
+use rustix::io::Errno;
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
 use thiserror::Error;
 
 use super::layout::{GuestAddress, MemoryLayout};
+use super::page_sizes::PageSize;
 
 /// An access that is not, or not wholly, to guest memory, or is misaligned.
 #[derive(Debug, PartialEq, Eq, Error)]
@@ -27,6 +30,14 @@ pub(super) struct GuestMemory {
     layout: MemoryLayout,
     base: NonNull<u8>,
     bytes: usize,
+    host: HugePages,
+}
+
+/// Whether the host has transparent huge pages at all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum HugePages {
+    Supported,
+    Unknown,
 }
 
 // SAFETY: the mapping belongs to the process, not to a thread, and every access through `&self` is a volatile copy.
@@ -51,16 +62,15 @@ impl GuestMemory {
         unsafe { unmap(whole, head)? };
         // SAFETY: the same for the slack behind `base + bytes`.
         unsafe { unmap(tail.cast(), HUGE_SIZE - head)? };
-        // The first huge frame holds a few pages of boot information: small pages there save the clearing of 2 MiB at every start, and
-        // most of the memory. A host without transparent huge pages refuses the advice; the guest then runs on small ones.
-        if bytes > HUGE_SIZE {
-            // SAFETY: the second huge frame is within the mapping.
-            let second = unsafe { base.add(HUGE_SIZE) };
-            // SAFETY: the advice changes no contents.
-            let _ = unsafe { madvise(second.cast(), bytes - HUGE_SIZE, Advice::LinuxHugepage) };
-        }
         let base = NonNull::new(base).ok_or(io::ErrorKind::OutOfMemory)?;
-        Ok(Self { layout, base, bytes })
+        let mut memory = Self { layout, base, bytes, host: HugePages::Supported };
+        // The first huge frame holds a few pages of boot information: small pages there save the clearing of 2 MiB at every start, and
+        // most of the memory.
+        match memory.advise(&(HUGE_SIZE / FRAME_SIZE..bytes / FRAME_SIZE), Advice::LinuxHugepage) {
+            Err(Errno::INVAL) => memory.host = HugePages::Unknown,
+            outcome => outcome?,
+        }
+        Ok(memory)
     }
 
     /// Where memory lies.
@@ -73,6 +83,29 @@ impl GuestMemory {
         assert!(offset <= self.bytes, "an offset comes from the layout");
         // SAFETY: the offset is within the mapping or just behind it.
         unsafe { self.base.as_ptr().add(offset) }
+    }
+
+    /// Says what the host may put behind the frames of these indexes when they are touched. What is there already stays.
+    ///
+    /// # Errors
+    /// Where the host can't tell these frames from their neighbours any more (`ENOMEM`): it may have heeded a part.
+    pub(super) fn allow(&self, frames: &Range<usize>, size: PageSize) -> io::Result<()> {
+        let advice = match size {
+            PageSize::Small => Advice::LinuxNoHugepage,
+            PageSize::Huge => Advice::LinuxHugepage,
+        };
+        match self.host {
+            HugePages::Supported => Ok(self.advise(frames, advice)?),
+            // Without them all pages are small.
+            HugePages::Unknown => Ok(()),
+        }
+    }
+
+    fn advise(&self, frames: &Range<usize>, advice: Advice) -> Result<(), Errno> {
+        let start = self.host_address(frames.start * FRAME_SIZE);
+        let end = self.host_address(frames.end * FRAME_SIZE);
+        // SAFETY: the range is within the mapping, and advice about page sizes changes no contents.
+        unsafe { madvise(start.cast(), end.addr() - start.addr(), advice) }
     }
 
     /// Copies 64-bit words out of guest memory; `from` is 8-byte aligned.

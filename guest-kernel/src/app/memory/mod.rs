@@ -30,6 +30,10 @@ pub struct MemoryInfo {
     pub huge_faults: u64,
     /// Page faults resolved with 4 KiB mappings.
     pub small_faults: u64,
+    /// Tables of 4 KiB pages that became 2 MiB pages again.
+    pub collapses: u64,
+    /// Pages moved so that whole huge frames came free.
+    pub moved_pages: u64,
     /// Page faults that waited for a disk.
     pub major_faults: u64,
     /// Allocations that failed.
@@ -83,6 +87,8 @@ pub fn memory() -> MemoryInfo {
         available: memory.frames.available,
         huge_faults: memory.faults.huge,
         small_faults: memory.faults.small,
+        collapses: memory.reclaim.collapses,
+        moved_pages: memory.moved_pages,
         major_faults: memory.faults.major,
         allocation_failures: memory.allocation_failures,
         compressed_pages: memory.reclaim.tier.pages,

@@ -305,7 +305,7 @@ fn a_driver_that_finds_no_memory_waits_longer_and_longer() {
 #[test]
 fn a_host_that_takes_nothing_is_asked_less_and_less_often() {
     for mood in [
-        Mood::Refuses(EntryStatus::ReleaseFailed),
+        Mood::Refuses(EntryStatus::HostFailed),
         Mood::Forgets,
         Mood::Silent,
         Mood::Contradicts(Status::BadPage),
@@ -360,7 +360,7 @@ fn what_comes_back_comes_at_once_and_fresh() {
 }
 
 fn mood() -> impl Strategy<Value = Mood> {
-    let refusals = [EntryStatus::Pending, EntryStatus::AlreadyGiven, EntryStatus::NotGiven, EntryStatus::ReleaseFailed];
+    let refusals = [EntryStatus::Pending, EntryStatus::AlreadyGiven, EntryStatus::NotGiven, EntryStatus::HostFailed];
     let statuses = [Status::UnknownCommand, Status::NotGreeted, Status::BadPage, Status::BadArgument];
     prop_oneof![
         4 => Just(Mood::Honest),

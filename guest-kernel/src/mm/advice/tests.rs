@@ -91,7 +91,7 @@ fn a_huge_page_is_split_where_the_range_ends() {
 fn a_huge_page_that_cannot_be_split_is_zeroed_in_part() {
     let (machine, _) = machine(6, 1024);
     let start = written_region(&machine, HUGE_FRAMES);
-    let tier = || FRAMES.lock().allocate(BlockSize::Frame, Purpose::Tier).map(Block::into_number);
+    let tier = || FRAMES.allocate(BlockSize::Frame, Purpose::Tier).map(Block::into_number);
     let taken: Vec<_> = std::iter::from_fn(tier).collect();
     discard(&part(start, 100..200));
     assert_eq!(slot_at(start), Slot::Huge);
@@ -99,7 +99,7 @@ fn a_huge_page_that_cannot_be_split_is_zeroed_in_part() {
         assert_eq!(read(&machine, page), if (100..200).contains(&number) { 0 } else { noise(page, 0)(0) });
     }
     for frame in taken {
-        FRAMES.lock().free_credited(Block::from_number(frame, BlockSize::Frame, Contents::Unknown));
+        FRAMES.free_credited(Block::from_number(frame, BlockSize::Frame, Contents::Unknown));
     }
     unmap_region(start);
     assert_nothing_is_kept(&machine);
@@ -241,7 +241,7 @@ fn prefetch_stops_before_anybody_else_has_to_go() {
     let start = map_region(APP_REGIONS, 8 * HUGE_BYTES).unwrap();
     let brought = prefetch(&part(start, 0..8 * HUGE_FRAMES));
     assert!((HUGE_FRAMES..8 * HUGE_FRAMES).contains(&brought), "{brought} pages");
-    let low = FRAMES.lock().watermarks.low;
+    let low = FRAMES.watermarks().low;
     assert!(machine.statistics().free.0 + 3 >= low.0, "the tables aside");
     assert_eq!(prefetch(&part(start, 7 * HUGE_FRAMES..8 * HUGE_FRAMES)), 0);
     assert_eq!(prefetch(&part(evicted, 0..500)), 0);

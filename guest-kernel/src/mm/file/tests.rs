@@ -13,6 +13,7 @@ use crate::mm::fault::FaultError;
 use crate::mm::reclaim::slow_disk::SlowDisk;
 use crate::mm::reclaim::{reclaim, statistics};
 use crate::mm::testing::TestMachine;
+use crate::mm::watermarks::Watermarks;
 use crate::mm::{FRAMES, map_region, unmap_region, validate};
 
 const EVERYTHING: FrameCount = FrameCount(1 << 20);
@@ -27,7 +28,7 @@ fn machine(huge_frames: u64, pages: u32) -> (TestMachine, &'static SlowDisk, u64
         disk.state().contents.insert(page, contents.into_boxed_slice());
     }
     let start = map(disk, u64::from(pages) * FRAME_BYTES, Name::default()).unwrap();
-    FRAMES.lock().watermarks.low = FrameCount::ZERO;
+    FRAMES.set_watermarks(Watermarks { low: FrameCount::ZERO, ..FRAMES.watermarks() });
     (machine, disk, start)
 }
 

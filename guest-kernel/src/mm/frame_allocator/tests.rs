@@ -137,6 +137,29 @@ fn a_promise_says_what_is_missing_and_leaves_the_floor() {
     assert_eq!(allocator.validate(), Ok(()));
 }
 
+#[test]
+fn nothing_is_put_into_a_huge_frame_that_is_vacated() {
+    let mut allocator = allocator_of_huge_frames(4);
+    allocator.promise(FrameCount(2 * HUGE_FRAMES)).unwrap();
+    for frame in 0..2 * HUGE_FRAMES {
+        assert_eq!(allocate(&mut allocator, BlockSize::Frame, Purpose::Promised).unwrap().0, FrameNumber(frame));
+    }
+    for frame in (128..HUGE_FRAMES).chain(HUGE_FRAMES + 256..2 * HUGE_FRAMES) {
+        allocator.free_promised(block(FrameNumber(frame), BlockSize::Frame));
+    }
+    assert_eq!(allocator.vacate(1), 1);
+    assert!(allocator.is_vacated(FrameNumber(0)) && !allocator.is_vacated(FrameNumber(HUGE_FRAMES)));
+    assert_eq!(allocator.validate(), Ok(()));
+    for moved in 0..128 {
+        let target = FrameNumber(HUGE_FRAMES + 256 + moved);
+        assert_eq!(allocator.replacement().map(Block::into_number), Some(target));
+        allocator.free(block(FrameNumber(moved), BlockSize::Frame));
+    }
+    assert_eq!((allocator.is_vacating(), allocator.whole_huge_frames()), (false, 3));
+    allocator.end_vacating();
+    assert_eq!(allocator.validate(), Ok(()));
+}
+
 #[cfg(debug_assertions)]
 mod misuse {
     use super::{BlockSize, FrameCount, FrameNumber, Purpose, allocate, allocator_of_huge_frames, block};
@@ -186,6 +209,11 @@ enum Owner {
     Caller,
 }
 
+/// Whether the purpose's frames lie among those that compaction moves.
+fn is_movable(purpose: Purpose) -> bool {
+    matches!(purpose, Purpose::Promised | Purpose::File)
+}
+
 /// Every frame's owner and past.
 struct Model {
     owners: Vec<Owner>,
@@ -195,6 +223,8 @@ struct Model {
     is_touched: Vec<bool>,
     /// The same for a huge frame as a whole, as only whole ones go back to the host unforgotten.
     is_backed: Vec<bool>,
+    /// A frame that can't be moved was handed out since the huge frame was last wholly free.
+    is_pinned: Vec<bool>,
     promised: u64,
     credit: u64,
     floor: u64,
@@ -212,6 +242,7 @@ impl Model {
             free_in: vec![0; to_usize(HUGE)],
             is_touched: vec![false; to_usize(frames)],
             is_backed: vec![false; to_usize(HUGE)],
+            is_pinned: vec![true; to_usize(HUGE)],
             promised: 0,
             credit: 0,
             floor,
@@ -243,8 +274,10 @@ impl Model {
     fn open_to(&self, purpose: Purpose) -> u64 {
         match purpose {
             Purpose::Kernel => self.free().saturating_sub(self.promised.saturating_sub(self.credit)),
-            Purpose::Promised if self.credit == 0 => self.promised.min(self.free()),
-            Purpose::Promised => self.promised.min(self.free().saturating_sub(EVICTION_RESERVE.0)),
+            Purpose::Promised | Purpose::PromisedPinned if self.credit == 0 => self.promised.min(self.free()),
+            Purpose::Promised | Purpose::PromisedPinned => {
+                self.promised.min(self.free().saturating_sub(EVICTION_RESERVE.0))
+            }
             Purpose::PromisedReserve => self.promised.min(self.free()),
             Purpose::Tier => self.free(),
             Purpose::File => self.free().saturating_sub(EVICTION_RESERVE.0),
@@ -254,7 +287,7 @@ impl Model {
 
     fn account(&mut self, frames: u64, purpose: Purpose) {
         match purpose {
-            Purpose::Promised | Purpose::PromisedReserve => self.promised -= frames,
+            Purpose::Promised | Purpose::PromisedPinned | Purpose::PromisedReserve => self.promised -= frames,
             Purpose::Tier | Purpose::File => self.credit += frames,
             Purpose::Kernel | Purpose::Balloon => {}
         }
@@ -274,13 +307,16 @@ impl Model {
         self.free_in[huge] > 0 && !self.is_whole(huge)
     }
 
-    /// The frame that goes next: the lowest of the lowest broken huge frame, or else the first of the next huge one, or else what
-    /// was meant for page tables.
-    fn next_frame(&self) -> Option<usize> {
-        let broken = |&huge: &usize| self.is_broken(huge) && self.tables != Some(huge);
-        let tables = || self.tables.filter(|&huge| self.is_broken(huge));
-        let huge = (0..to_usize(HUGE)).find(broken).or_else(|| self.next_huge()).or_else(tables)?;
-        self.lowest_in(huge)
+    /// The frame that goes next: the lowest of the lowest broken huge frame of its kind, or else the first of the next huge one, or
+    /// else the lowest of the lowest broken one, be it meant for page tables.
+    fn next_frame(&self, purpose: Purpose) -> Option<usize> {
+        let is_its = |&huge: &usize| {
+            let is_meant = self.is_pinned[huge] != is_movable(purpose) && self.tables != Some(huge);
+            self.is_broken(huge) && is_meant
+        };
+        let mut all = 0..to_usize(HUGE);
+        let any = |&huge: &usize| self.is_broken(huge);
+        self.lowest_in(all.clone().find(is_its).or_else(|| self.next_huge()).or_else(|| all.find(any))?)
     }
 
     /// The frame that the next page table gets: the lowest of the huge frame meant for them, or of the next one.
@@ -288,7 +324,7 @@ impl Model {
         if let Some(huge) = self.tables.filter(|&huge| self.is_broken(huge)) {
             return self.lowest_in(huge);
         }
-        let Some(huge) = self.next_huge() else { return self.next_frame() };
+        let Some(huge) = self.next_huge() else { return self.next_frame(Purpose::Kernel) };
         self.tables = Some(huge);
         self.lowest_in(huge)
     }
@@ -299,10 +335,14 @@ impl Model {
     }
 
     fn set_owner(&mut self, frame: usize, owner: Owner) {
-        let free_in = &mut self.free_in[frame / to_usize(HUGE_FRAMES)];
+        let huge = frame / to_usize(HUGE_FRAMES);
+        let free_in = &mut self.free_in[huge];
         *free_in -= u64::from(self.owners[frame] == Owner::Allocator);
         *free_in += u64::from(owner == Owner::Allocator);
         self.owners[frame] = owner;
+        if self.is_whole(huge) {
+            self.is_pinned[huge] = false;
+        }
     }
 
     fn next(&self, size: BlockSize, purpose: Purpose) -> Option<FrameNumber> {
@@ -311,7 +351,7 @@ impl Model {
         }
         let first = match size {
             BlockSize::Huge => self.next_huge()? * to_usize(HUGE_FRAMES),
-            BlockSize::Frame => self.next_frame()?,
+            BlockSize::Frame => self.next_frame(purpose)?,
         };
         Some(FrameNumber(first as u64))
     }
@@ -366,6 +406,7 @@ fn step() -> impl Strategy<Value = Step> {
         prop_oneof![
             2 => Just(Purpose::Kernel),
             2 => Just(Purpose::Promised),
+            1 => Just(Purpose::PromisedPinned),
             1 => Just(Purpose::PromisedReserve),
             1 => Just(Purpose::Tier),
             1 => Just(Purpose::File),
@@ -408,6 +449,9 @@ fn apply(allocator: &mut FrameAllocator, model: &mut Model, step: &Step) -> Resu
                 let Some(given) = given else { break };
                 model.account(size.frames(), purpose);
                 model.hand_out(given, size)?;
+                if size == BlockSize::Frame && !is_movable(purpose) {
+                    model.is_pinned[to_usize(given.0.0 / HUGE_FRAMES)] = true;
+                }
             }
         }
         Step::AllocateTables { purpose, count } => {
@@ -420,6 +464,7 @@ fn apply(allocator: &mut FrameAllocator, model: &mut Model, step: &Step) -> Resu
                 let Some((first, contents, _)) = given else { break };
                 model.account(1, purpose);
                 model.hand_out((first, contents), BlockSize::Frame)?;
+                model.is_pinned[to_usize(first.0 / HUGE_FRAMES)] = true;
             }
         }
         // Drivers claim before anything has been promised.

@@ -17,6 +17,16 @@ use super::{
 };
 
 impl PageTables {
+    /// Does what the CPU does when it walks to a page that is mapped.
+    pub(crate) fn mark_accessed(&mut self, address: u64) {
+        if let Some(entry) = self.existing_slot_entry_mut(address) {
+            entry.set_flags(entry.flags() | PageTableFlags::ACCESSED);
+        }
+        if let Some(entry) = self.page_entry_mut(address) {
+            entry.set_flags(entry.flags() | PageTableFlags::ACCESSED);
+        }
+    }
+
     /// The frame behind `address`, where one is mapped.
     pub(crate) fn translate(&self, address: u64) -> Option<FrameNumber> {
         match self.slot(address) {

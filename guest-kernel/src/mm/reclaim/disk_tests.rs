@@ -172,7 +172,7 @@ fn a_region_that_ends_while_its_pages_leave_takes_them_along() {
     assert_nothing_is_kept(&machine);
 }
 
-/// Whoever ends a region does it in steps, and groups of the tier come and go in between: their pages are followed until they are gone.
+/// A region has ended for everybody else before its pages are released: what moves meanwhile must be followed.
 #[test]
 fn a_group_may_leave_or_return_while_regions_of_its_pages_end() {
     let (machine, _) = machine(8, 1024);
@@ -198,7 +198,7 @@ fn a_group_may_leave_or_return_while_regions_of_its_pages_end() {
     }
     release(&range, Fate::Unmapped);
     let region = SPACE.lock().regions.remove(ending).unwrap();
-    FRAMES.lock().end_promise(region.promise);
+    FRAMES.end_promise(region.promise);
     unmap_region(other);
     assert_nothing_is_kept(&machine);
 }
@@ -347,7 +347,7 @@ fn frames_count_that_others_have_taken_meanwhile() {
     assert_eq!(reclaim(EVERYTHING), FrameCount(64));
     unmap_region(start);
     for block in core::mem::take(&mut disk.state().taken) {
-        FRAMES.lock().free(block);
+        FRAMES.free(block);
     }
     assert_nothing_is_kept(&machine);
 }
@@ -400,6 +400,6 @@ proptest! {
         }
         unmap_region(start);
         assert_nothing_is_kept(&machine);
-        prop_assert_eq!(FRAMES.lock().statistics().promised, FrameCount::ZERO);
+        prop_assert_eq!(FRAMES.statistics().promised, FrameCount::ZERO);
     }
 }

@@ -124,7 +124,7 @@ impl Frames {
 /// Gives back a frame that nobody has come to need.
 pub(crate) fn free(block: Block, purpose: Purpose) {
     match purpose {
-        Purpose::Tier | Purpose::File => FRAMES.lock().free_credited(block),
-        _ => FRAMES.lock().free_promised(block),
+        Purpose::Tier | Purpose::File => FRAMES.free_credited(block),
+        _ => FRAMES.free_promised(block),
     }
 }

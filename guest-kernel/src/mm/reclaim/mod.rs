@@ -18,6 +18,7 @@
 #[cfg(target_os = "none")]
 pub(crate) mod background;
 pub(crate) mod balance;
+pub(crate) mod collapse;
 pub(crate) mod compressed;
 pub(crate) mod disk;
 mod hand;
@@ -37,6 +38,7 @@ use aerostat_abi::units::{FRAME_SIZE, FrameCount, FrameNumber, HUGE_FRAMES, to_u
 use aerostat_reclaim_policy::{Policy, Selected};
 
 use self::balance::{Balance, PageKind};
+use self::collapse::Collapse;
 use self::compressed::{CompressedTier, MOST_FRAMES, StoreError, TierStatistics};
 use self::hand::{BATCH, Hand, PATIENT_ROUNDS};
 use self::restore::ReadAhead;
@@ -85,6 +87,8 @@ pub(crate) struct ReclaimStatistics {
     pub(crate) is_thrashing: bool,
     /// Times that this began.
     pub(crate) thrash_episodes: u64,
+    /// Tables of pages that became huge pages.
+    pub(crate) collapses: u64,
 }
 
 #[cfg(test)]
@@ -107,6 +111,7 @@ pub(crate) struct Reclaimer {
     tier_bound: FrameCount,
     swap_disk: Option<SwapDisk>,
     read_ahead: ReadAhead,
+    collapse: Option<Collapse>,
     pub(super) statistics: ReclaimStatistics,
     thrash: ThrashDetector,
 }
@@ -139,8 +144,8 @@ pub(crate) fn reclaim(wanted: FrameCount) -> FrameCount {
         return FrameCount::ZERO;
     }
     // A thread that looked only at what is free would believe that nothing is to be had when others are just faster.
-    let before = FRAMES.lock().ever_free();
-    let freed = || FrameCount(FRAMES.lock().ever_free().saturating_sub(before));
+    let before = RECLAIMER.lock().made_free();
+    let freed = || FrameCount(RECLAIMER.lock().made_free().saturating_sub(before));
     let mut rounds = 0;
     loop {
         let batch = RECLAIMER.lock().run_batch();
@@ -183,7 +188,7 @@ fn wait_for_disk() -> bool {
     true
 }
 
-/// Has frames made free in the background, if anybody does that.
+/// Has the background look after memory, if anybody does that: frames have become few, or a slot has got a table of pages.
 pub(crate) fn wake() {
     #[cfg(target_os = "none")]
     background::wake();
@@ -215,6 +220,7 @@ impl Reclaimer {
             tier_bound: FrameCount(u64::MAX),
             swap_disk: None,
             read_ahead: ReadAhead::new(),
+            collapse: None,
             statistics: ReclaimStatistics {
                 tier: TierStatistics { pages: 0, frames: FrameCount::ZERO },
                 disk: DiskStatistics { slots: 0, used_slots: 0, writes: 0, reads: 0, errors: 0 },
@@ -229,6 +235,7 @@ impl Reclaimer {
                 discards: 0,
                 is_thrashing: false,
                 thrash_episodes: 0,
+                collapses: 0,
             },
             thrash: ThrashDetector::new(),
         }
@@ -249,6 +256,12 @@ impl Reclaimer {
         let ReclaimStatistics { evictions, restores, touched_restores, refaults, .. } = self.statistics;
         let tally = Tally { evictions, restores, touched_restores, refaults };
         self.thrash.observe(Instant::now(), tally)
+    }
+
+    /// Frames that eviction has made free since boot, less those that the compressed tier has taken for it.
+    fn made_free(&self) -> u64 {
+        let ReclaimStatistics { evictions, discards, .. } = self.statistics;
+        (evictions + discards).saturating_sub(self.tier.statistics().frames.0)
     }
 
     /// Hands that go round.
@@ -319,7 +332,7 @@ impl Reclaimer {
         cpu::flush_tlb();
         tables.collect(at, end, &mut |collected| {
             if let Collected::Page(block) = collected {
-                FRAMES.lock().free_promised(block);
+                FRAMES.free_promised(block);
             }
         });
         space.regions.restore_promise(at, FrameCount(HUGE_FRAMES));
@@ -345,7 +358,7 @@ impl Reclaimer {
         if revoked.is_discardable {
             if let Some(block) = tables.discard_revoked(page) {
                 space.regions.restore_promise(page, FrameCount(1));
-                FRAMES.lock().free_promised(block);
+                FRAMES.free_promised(block);
             }
             self.statistics.discards += 1;
             return;
@@ -356,7 +369,7 @@ impl Reclaimer {
             None if revoked.is_incompressible => Err(StoreError::Incompressible),
             None => self
                 .tier
-                .store(page, contents, || FRAMES.lock().allocate(BlockSize::Frame, Purpose::Tier), free_of_tier)
+                .store(page, contents, || FRAMES.allocate(BlockSize::Frame, Purpose::Tier), free_of_tier)
                 .map(Stored::Compressed),
         };
         match stored {
@@ -398,10 +411,10 @@ impl Reclaimer {
         if stored == Stored::InFile {
             self.note_eviction(PageKind::File);
             self.statistics.file_pages -= 1;
-            FRAMES.lock().free_credited(block);
+            FRAMES.free_credited(block);
         } else {
             space.regions.restore_promise(page, FrameCount(1));
-            FRAMES.lock().free_promised(block);
+            FRAMES.free_promised(block);
         }
     }
 
@@ -481,6 +494,7 @@ impl Reclaimer {
 
     /// Pages of `pages` that are on their way to the disk are not to be touched when they arrive: their region is gone.
     pub(crate) fn cancel(&mut self, pages: &Range<u64>) {
+        self.cancel_collapse(pages);
         if let Some(swap) = &mut self.swap_disk {
             swap.cancel(pages);
         }
@@ -506,7 +520,7 @@ impl Reclaimer {
 }
 
 fn free_of_tier(block: Block) {
-    FRAMES.lock().free_credited(block);
+    FRAMES.free_credited(block);
 }
 
 /// The word that the page consists of, if it is one over and over.

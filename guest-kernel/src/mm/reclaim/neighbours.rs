@@ -30,7 +30,7 @@ impl Reclaimer {
             }
             let Some(block) = fault::spare_block(BlockSize::Frame, Purpose::Promised) else { return };
             if let Err(block) = self.unpack_into(space, neighbour, other, block, false) {
-                FRAMES.lock().free_promised(block);
+                FRAMES.free_promised(block);
             }
         }
     }

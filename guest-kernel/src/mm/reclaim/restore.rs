@@ -57,7 +57,7 @@ fn bring_back(at: u64, caller: Caller) -> Result<(), FaultError> {
 fn unpack(at: u64, caller: Caller) -> Result<(), FaultError> {
     let block = caller.frame(Purpose::Promised)?;
     if let Err(block) = RECLAIMER.lock().unpack(at, block, caller) {
-        FRAMES.lock().free_promised(block);
+        FRAMES.free_promised(block);
     }
     Ok(())
 }
@@ -115,6 +115,7 @@ impl Reclaimer {
     /// Puts a page back into force that was on its way out.
     fn keep(&mut self, at: u64) {
         let mut space = SPACE.lock();
+        self.abandon_collapse(&mut space, at);
         self.cancel(&(at..at + FRAME_BYTES));
         if space.regions.find(at).is_some()
             && let Some(tables) = space.tables_mut()

@@ -90,7 +90,7 @@ impl Disk for SlowDisk {
         self.finish_one();
         let mut state = self.state();
         for _ in 0..core::mem::take(&mut state.frames_taken_in_waits) {
-            let taken = FRAMES.lock().allocate(BlockSize::Frame, Purpose::Kernel);
+            let taken = FRAMES.allocate(BlockSize::Frame, Purpose::Kernel);
             state.taken.extend(taken);
         }
     }

@@ -35,13 +35,12 @@ pub(crate) fn start(swap: Swap, total: FrameCount) {
             reclaimer.swap_disk = Some(disk);
         }
     }
-    let mut frames = FRAMES.lock();
-    frames.add_credit(credit);
-    frames.watermarks = Watermarks::new(total);
+    FRAMES.add_credit(credit);
+    FRAMES.set_watermarks(Watermarks::new(total));
 }
 
 /// Switches reclaim of files on, on a machine of `total` frames.
 pub(crate) fn start_dropping_files(policy: Name, total: FrameCount) {
     RECLAIMER.lock().files.get_or_insert_with(|| Hand::new(policy));
-    FRAMES.lock().watermarks = Watermarks::new(total);
+    FRAMES.set_watermarks(Watermarks::new(total));
 }

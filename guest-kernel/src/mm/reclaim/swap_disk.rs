@@ -247,7 +247,7 @@ impl SwapDisk {
                         if self.failed_in_a_row >= GROUP {
                             lost += self.slots.lose_free();
                         }
-                        FRAMES.lock().remove_credit(FrameCount(lost as u64));
+                        FRAMES.remove_credit(FrameCount(lost as u64));
                     } else {
                         self.failed_in_a_row = 0;
                         self.written += finished.count as u64;

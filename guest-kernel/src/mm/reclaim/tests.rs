@@ -16,6 +16,7 @@ use super::{compressed::CompressedTier, filled_with, reclaim, statistics};
 use crate::config::FAULT_AROUND_PAGES;
 use crate::layout::APP_REGIONS;
 use crate::mm::testing::TestMachine;
+use crate::mm::watermarks::Watermarks;
 use crate::mm::{Block, BlockSize, FRAMES, Purpose, map_region, unmap_region, validate};
 
 const EVERYTHING: FrameCount = FrameCount(1 << 20);
@@ -124,7 +125,8 @@ fn neighbours_come_along_while_memory_is_plenty() {
     for &page in &pages[around..around + to_usize(FAULT_AROUND_PAGES)] {
         assert_eq!(machine.word(page), page);
     }
-    FRAMES.lock().watermarks.low = FrameCount(8 * HUGE_FRAMES);
+    let low = FrameCount(8 * HUGE_FRAMES);
+    FRAMES.set_watermarks(Watermarks { low, ..FRAMES.watermarks() });
     machine.touch(pages[100]).unwrap();
     assert_eq!(in_memory(), FAULT_AROUND_PAGES + 1);
     unmap_region(start);
@@ -176,7 +178,7 @@ proptest! {
             match step {
                 Step::Store { noise, seed } => {
                     let page = noisy_page(noise, seed);
-                    let frame = || FRAMES.lock().allocate(BlockSize::Frame, Purpose::Tier);
+                    let frame = || FRAMES.allocate(BlockSize::Frame, Purpose::Tier);
                     if let Ok(place) = tier.store(0x1000 * number as u64, &page, frame, give_back) {
                         kept.insert(number, (place, page));
                     }
@@ -234,5 +236,5 @@ proptest! {
 }
 
 fn give_back(frame: Block) {
-    FRAMES.lock().free_credited(frame);
+    FRAMES.free_credited(frame);
 }

@@ -17,6 +17,7 @@ pub(super) fn measure() -> Vec<Row> {
         ("frame_alloc_ns", Blocks::Frames, 1, FRAME_GOAL_NS),
         ("frame_alloc_2_threads_ns", Blocks::Frames, 2, FRAME_GOAL_NS),
         ("huge_alloc_ns", Blocks::Huge, 1, HUGE_GOAL_NS),
+        ("huge_alloc_2_threads_ns", Blocks::Huge, 2, HUGE_GOAL_NS),
     ]
     .map(|(name, blocks, threads, goal)| Row::plain(name, pair_ns(blocks, threads), "ns").goal(goal))
     .into()

@@ -1,0 +1,142 @@
+//! Which huge frames are worth emptying, and when: pure.
+//!
+//! Moving a page costs about as much as copying it, so the emptiest huge frames are vacated first, none of which more than three
+//! quarters are in use, and no more than the others have room for.
+
+use aerostat_abi::units::{HUGE_FRAMES, to_usize};
+
+/// Used frames of a huge frame that count as the same.
+const STEP: u64 = 32;
+/// Classes of use that may be vacated, and those that may not.
+const MOVED_CLASSES: usize = 12;
+const CLASSES: usize = to_usize(HUGE_FRAMES / STEP);
+
+/// Free frames in broken huge frames, as a multiple of what is missing, from which on the background goes to work: with fewer,
+/// most of what is moved has to go into the last gaps.
+const SURPLUS: u64 = 2;
+
+/// Huge frames by how much of them is in use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Occupancy {
+    classes: [Class; CLASSES],
+}
+
+/// Huge frames of which about as many frames are in use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Class {
+    huge_frames: u64,
+    used: u64,
+}
+
+/// How many huge frames of each class are to be vacated.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Victims {
+    classes: [u64; CLASSES],
+}
+
+impl Occupancy {
+    /// Counts a huge frame of which `used` frames are in use, some and not all.
+    pub(crate) fn add(&mut self, used: u32) {
+        let class = &mut self.classes[class_of(used)];
+        class.huge_frames += 1;
+        class.used += u64::from(used);
+    }
+
+    /// Whether moving pages is worth it so that `wanted` huge frames are wholly free, where `whole` are.
+    pub(crate) fn is_worth_it(&self, whole: usize, wanted: usize) -> bool {
+        let missing = wanted.saturating_sub(whole) as u64;
+        missing > 0 && self.free() >= SURPLUS * HUGE_FRAMES * missing && self.victims(1) != Victims::default()
+    }
+
+    /// Free frames in all of them.
+    fn free(&self) -> u64 {
+        self.classes.iter().map(|class| class.huge_frames * HUGE_FRAMES - class.used).sum()
+    }
+
+    /// The emptiest ones, `wanted` at most, as long as what is in them finds room in the others.
+    pub(crate) fn victims(&self, wanted: usize) -> Victims {
+        let mut victims = Victims::default();
+        let (mut room, mut left) = (self.free(), wanted as u64);
+        for (class, victims) in self.classes[..MOVED_CLASSES].iter().zip(&mut victims.classes) {
+            // Each takes room for what is moved out of it, and the room that it has itself: together a huge frame.
+            *victims = class.huge_frames.min(left).min(room / HUGE_FRAMES);
+            left -= *victims;
+            room -= *victims * HUGE_FRAMES;
+        }
+        victims
+    }
+}
+
+impl Victims {
+    /// Whether a huge frame with `used` frames in use is one of them; each can be taken once.
+    pub(crate) fn take(&mut self, used: u32) -> bool {
+        let left = &mut self.classes[class_of(used)];
+        let is_victim = *left > 0;
+        *left -= u64::from(is_victim);
+        is_victim
+    }
+}
+
+fn class_of(used: u32) -> usize {
+    to_usize(u64::from(used).saturating_sub(1) / STEP).min(CLASSES - 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{HUGE_FRAMES, Occupancy, Victims};
+    use proptest::collection::vec;
+    use proptest::{prop_assert, proptest};
+
+    fn occupancy(used: &[u32]) -> Occupancy {
+        let mut occupancy = Occupancy::default();
+        used.iter().for_each(|used| occupancy.add(*used));
+        occupancy
+    }
+
+    fn chosen(used: &[u32], mut victims: Victims) -> Vec<u32> {
+        used.iter().copied().filter(|&used| victims.take(used)).collect()
+    }
+
+    #[test]
+    fn the_emptiest_go_first_and_only_as_many_as_are_wanted() {
+        let used = [300, 10, 200, 40];
+        assert_eq!(chosen(&used, occupancy(&used).victims(1)), [10]);
+        assert_eq!(chosen(&used, occupancy(&used).victims(2)), [10, 40]);
+    }
+
+    #[test]
+    fn what_has_no_room_elsewhere_stays() {
+        assert_eq!(chosen(&[256; 3], occupancy(&[256; 3]).victims(9)), [256]);
+        assert_eq!(chosen(&[300], occupancy(&[300]).victims(9)), []);
+        let full = [1, 511, 512 - 1];
+        assert_eq!(chosen(&full, occupancy(&full).victims(9)), [1]);
+    }
+
+    #[test]
+    fn what_is_nearly_full_is_not_worth_emptying() {
+        let used = [500; 64];
+        assert_eq!(occupancy(&used).victims(9), Victims::default());
+        assert!(!occupancy(&used).is_worth_it(0, 1));
+    }
+
+    #[test]
+    fn it_is_worth_it_with_much_free_and_nothing_whole() {
+        let used = [256; 4];
+        assert!(occupancy(&used).is_worth_it(0, 1));
+        assert!(!occupancy(&used).is_worth_it(1, 1), "there is one");
+        assert!(!occupancy(&used).is_worth_it(0, 2), "twice as much should be free");
+        assert!(!occupancy(&[]).is_worth_it(0, 1));
+    }
+
+    proptest! {
+        #[test]
+        fn victims_fit_into_the_others(used in vec(1_u32..512, 0..40), wanted in 0_usize..20) {
+            let victims = chosen(&used, occupancy(&used).victims(wanted));
+            prop_assert!(victims.len() <= wanted);
+            let moved: u64 = victims.iter().map(|&used| u64::from(used)).sum();
+            let free: u64 = used.iter().map(|&used| HUGE_FRAMES - u64::from(used)).sum();
+            let free_in_victims = victims.len() as u64 * HUGE_FRAMES - moved;
+            prop_assert!(moved <= free - free_in_victims);
+        }
+    }
+}

@@ -1,0 +1,314 @@
+//! The frame allocator as the kernel uses it, from any CPU: the [`FrameAllocator`] behind its lock, and in front of it a
+//! [`Magazine`] for each CPU.
+//!
+//! Pages are taken from magazines and freed into them; everything else, huge frames among it, goes straight to the allocator. What
+//! magazines hold is free and promised like everything else: whoever is refused by the allocator alone ([`Frames::exactly`]) has all
+//! magazines emptied and asks again, so no answer depends on who has cached what. Lock order: magazines by their numbers, then
+//! the allocator.
+
+use core::sync::atomic::{AtomicBool, Ordering};
+
+use aerostat_abi::units::{FrameCount, FrameNumber};
+
+use super::block::{Block, BlockSize};
+use super::compaction::policy::Occupancy;
+use super::frame_allocator::{FrameAllocator, FrameStatistics, Purpose};
+use super::magazine::{BATCH, Magazine};
+use super::poison;
+use super::watermarks::Watermarks;
+use crate::config::MAX_CPUS;
+use crate::cpu;
+use crate::sync::{SpinGuard, SpinLock};
+
+/// All frames: empty, and so refusing everything, until [`Frames::start`].
+#[derive(Debug)]
+pub(crate) struct Frames {
+    magazines: [CpuMagazine; MAX_CPUS],
+    pool: SpinLock<Pool>,
+    /// Nothing is to be cached now; see [`FrameAllocator::is_tight`].
+    is_tight: AtomicBool,
+}
+
+/// A magazine in cache lines of its own, two of which the processor may fetch at once.
+#[derive(Debug)]
+#[repr(align(128))]
+struct CpuMagazine(SpinLock<Magazine>);
+
+#[derive(Debug)]
+struct Pool {
+    allocator: Option<FrameAllocator>,
+    watermarks: Watermarks,
+}
+
+impl Pool {
+    fn existing(&mut self) -> &mut FrameAllocator {
+        self.allocator.as_mut().expect("a block or a promise can only have come from an existing allocator")
+    }
+}
+
+impl Frames {
+    pub(crate) const fn new() -> Self {
+        Self {
+            magazines: [const { CpuMagazine(SpinLock::new(Magazine::EMPTY)) }; MAX_CPUS],
+            pool: SpinLock::new(Pool { allocator: None, watermarks: Watermarks::NONE }),
+            is_tight: AtomicBool::new(false),
+        }
+    }
+
+    /// Gives it what it allocates from.
+    pub(crate) fn start(&self, allocator: FrameAllocator) {
+        self.pool.lock().allocator = Some(allocator);
+    }
+
+    /// Forgets everything: for the next test machine.
+    #[cfg(test)]
+    pub(crate) fn stop(&self) {
+        if self.pool.lock().allocator.is_some() {
+            self.exactly(|_| ());
+        }
+        *self.pool.lock() = Pool { allocator: None, watermarks: Watermarks::NONE };
+        self.is_tight.store(false, Ordering::Relaxed);
+    }
+
+    /// Hands out a block, or `None` when no block of that size is open to that purpose.
+    pub(crate) fn allocate(&self, size: BlockSize, purpose: Purpose) -> Option<Block> {
+        let cached = if (size, purpose) == (BlockSize::Frame, Purpose::Promised) { self.take_cached() } else { None };
+        cached.or_else(|| self.take(size, purpose)).map(poison::checked)
+    }
+
+    fn take_cached(&self) -> Option<Block> {
+        if self.is_tight.load(Ordering::Relaxed) {
+            return None;
+        }
+        let mut magazine = self.magazine().lock();
+        magazine.take_promised().or_else(|| {
+            self.pool(|allocator| allocator.fill(&mut magazine))?;
+            magazine.take_promised()
+        })
+    }
+
+    fn take(&self, size: BlockSize, purpose: Purpose) -> Option<Block> {
+        let block = self.pool(|allocator| allocator.allocate(size, purpose))?;
+        block.or_else(|| self.exactly(|allocator| allocator.allocate(size, purpose)))
+    }
+
+    /// Hands out a frame for a page table; see [`FrameAllocator::allocate_table`].
+    pub(crate) fn allocate_table(&self, purpose: Purpose) -> Option<Block> {
+        let block = self.pool(|allocator| allocator.allocate_table(purpose))?;
+        block.or_else(|| self.exactly(|allocator| allocator.allocate_table(purpose))).map(poison::checked)
+    }
+
+    /// Hands out one particular huge frame, if it is wholly free.
+    pub(crate) fn claim_huge(&self, first: FrameNumber) -> Option<Block> {
+        let block = self.pool(|allocator| allocator.claim_huge(first))?;
+        block.or_else(|| self.exactly(|allocator| allocator.claim_huge(first)))
+    }
+
+    /// A frame to move a page into; see [`FrameAllocator::replacement`].
+    pub(crate) fn replacement(&self) -> Option<Block> {
+        self.pool(FrameAllocator::replacement)?.map(poison::checked)
+    }
+
+    /// Takes a block back; the host still backs it.
+    pub(crate) fn free(&self, block: Block) {
+        poison::fill(&block);
+        self.existing_pool(|allocator| allocator.free(block));
+    }
+
+    /// Takes the frame of a page back, which the next page on this CPU may get.
+    pub(crate) fn free_page(&self, block: Block) {
+        self.free_cached(block, Magazine::put, FrameAllocator::free);
+    }
+
+    /// Takes a block back that was drawn from a promise and not used, or whose page was put elsewhere: the promise is made again.
+    pub(crate) fn free_promised(&self, block: Block) {
+        self.free_cached(block, Magazine::put_promised, FrameAllocator::free_promised);
+    }
+
+    /// The same for a page table, whose frame is not for pages.
+    pub(crate) fn free_promised_table(&self, table: Block) {
+        poison::fill(&table);
+        self.existing_pool(|allocator| allocator.free_promised(table));
+    }
+
+    fn free_cached(&self, block: Block, put: fn(&mut Magazine, Block), free: fn(&mut FrameAllocator, Block)) {
+        poison::fill(&block);
+        if block.size() == BlockSize::Huge || self.is_tight.load(Ordering::Relaxed) {
+            return self.existing_pool(|allocator| free(allocator, block));
+        }
+        let mut magazine = self.magazine().lock();
+        if magazine.is_full() {
+            self.existing_pool(|allocator| allocator.take_back(&mut magazine, BATCH));
+        }
+        put(&mut magazine, block);
+    }
+
+    /// Takes a block back that the host has had in between.
+    pub(crate) fn free_unbacked(&self, block: Block) {
+        self.existing_pool(|allocator| allocator.free_unbacked(block));
+    }
+
+    /// Takes a frame back that counts as credit.
+    pub(crate) fn free_credited(&self, block: Block) {
+        poison::fill(&block);
+        self.existing_pool(|allocator| allocator.free_credited(block));
+    }
+
+    pub(crate) fn add_credit(&self, frames: FrameCount) {
+        self.existing_pool(|allocator| allocator.add_credit(frames));
+    }
+
+    pub(crate) fn remove_credit(&self, frames: FrameCount) {
+        self.existing_pool(|allocator| allocator.remove_credit(frames));
+    }
+
+    /// Promises `frames` frames.
+    ///
+    /// # Errors
+    /// How many frames are missing; nothing is promised then.
+    pub(crate) fn promise(&self, frames: FrameCount) -> Result<(), FrameCount> {
+        match self.pool(|allocator| allocator.promise(frames)) {
+            None => Err(frames),
+            Some(Ok(())) => Ok(()),
+            Some(Err(_)) => self.exactly(|allocator| allocator.promise(frames)),
+        }
+    }
+
+    /// Takes back what is left of a promise.
+    pub(crate) fn end_promise(&self, frames: FrameCount) {
+        let is_here = |allocator: &mut FrameAllocator| frames <= allocator.statistics().promised;
+        let is_ended = self.existing_pool(|allocator| {
+            let is_here = is_here(allocator);
+            if is_here {
+                allocator.end_promise(frames);
+            }
+            is_here
+        });
+        if !is_ended {
+            self.exactly(|allocator| allocator.end_promise(frames));
+        }
+    }
+
+    /// Begins to vacate huge frames; see [`FrameAllocator::vacate`].
+    pub(crate) fn vacate(&self, wanted: usize) -> usize {
+        self.exactly(|allocator| allocator.vacate(wanted))
+    }
+
+    pub(crate) fn is_vacating(&self) -> bool {
+        self.existing_pool(|allocator| allocator.is_vacating())
+    }
+
+    /// Whether what is in `frame` is to be moved.
+    pub(crate) fn is_vacated(&self, frame: FrameNumber) -> bool {
+        self.existing_pool(|allocator| allocator.is_vacated(frame))
+    }
+
+    pub(crate) fn end_vacating(&self) {
+        self.existing_pool(FrameAllocator::end_vacating);
+    }
+
+    /// Huge frames that are wholly free, and how much of the others is in use.
+    pub(crate) fn huge_frames(&self) -> (usize, Occupancy) {
+        self.exactly(|allocator| (allocator.whole_huge_frames(), allocator.occupancy()))
+    }
+
+    pub(crate) fn set_watermarks(&self, watermarks: Watermarks) {
+        self.pool.lock().watermarks = watermarks;
+    }
+
+    pub(crate) fn watermarks(&self) -> Watermarks {
+        self.pool.lock().watermarks
+    }
+
+    /// Whether free frames are so few that some should be made.
+    pub(crate) fn is_short(&self) -> bool {
+        let low = {
+            let pool = self.pool.lock();
+            let Some(allocator) = &pool.allocator else { return false };
+            if allocator.statistics().free >= pool.watermarks.low {
+                return false; // whatever the magazines hold
+            }
+            pool.watermarks.low
+        };
+        self.statistics().free < low
+    }
+
+    /// Whether so many frames can be handed out without making them few.
+    pub(crate) fn can_spare(&self, frames: FrameCount) -> bool {
+        let needed = self.watermarks().low.saturating_add(FrameCount(frames.0 - 1));
+        let in_pool =
+            self.pool.lock().allocator.as_ref().map_or(FrameCount::ZERO, |allocator| allocator.statistics().free);
+        in_pool >= needed || self.statistics().free >= needed
+    }
+
+    /// Frames to be made free so that there are enough again; none while there are.
+    pub(crate) fn missing_to_high(&self) -> FrameCount {
+        let (free, watermarks) = (self.statistics().free, self.watermarks());
+        if free < watermarks.low { watermarks.high.saturating_sub(free) } else { FrameCount::ZERO }
+    }
+
+    /// The figures, magazines included.
+    pub(crate) fn statistics(&self) -> FrameStatistics {
+        let magazines = self.lock_magazines();
+        let free = magazines.iter().map(|magazine| magazine.len()).sum();
+        let promised = magazines.iter().map(|magazine| magazine.promises()).sum();
+        let pool = self.pool.lock();
+        pool.allocator
+            .as_ref()
+            .map_or_else(FrameStatistics::default, |allocator| allocator.statistics_with(free, promised))
+    }
+
+    /// Recounts the books, magazines included.
+    ///
+    /// # Errors
+    /// The first disagreement, as a sentence.
+    pub(crate) fn validate(&self) -> Result<(), &'static str> {
+        if self.pool.lock().allocator.is_none() {
+            return Ok(());
+        }
+        self.exactly(|allocator| allocator.validate())
+    }
+
+    fn magazine(&self) -> &SpinLock<Magazine> {
+        // Should the thread be moved to another CPU meanwhile, it uses the magazine of this one: that has a lock, too.
+        &self.magazines[cpu::index()].0
+    }
+
+    fn lock_magazines(&self) -> [SpinGuard<'_, Magazine>; MAX_CPUS] {
+        self.magazines.each_ref().map(|magazine| magazine.0.lock())
+    }
+
+    /// Asks the allocator alone; `None` before there is one.
+    fn pool<R>(&self, act: impl FnOnce(&mut FrameAllocator) -> R) -> Option<R> {
+        let mut pool = self.pool.lock();
+        let allocator = pool.allocator.as_mut()?;
+        Some(self.act(allocator, act))
+    }
+
+    fn existing_pool<R>(&self, act: impl FnOnce(&mut FrameAllocator) -> R) -> R {
+        self.act(self.pool.lock().existing(), act)
+    }
+
+    /// Asks the allocator when it has everything: with all magazines empty, and locked.
+    fn exactly<R>(&self, act: impl FnOnce(&mut FrameAllocator) -> R) -> R {
+        let mut magazines = self.lock_magazines();
+        let mut pool = self.pool.lock();
+        let allocator = pool.existing();
+        for magazine in &mut magazines {
+            allocator.take_back(magazine, usize::MAX);
+        }
+        self.act(allocator, act)
+    }
+
+    fn act<R>(&self, allocator: &mut FrameAllocator, act: impl FnOnce(&mut FrameAllocator) -> R) -> R {
+        let result = act(allocator);
+        let is_tight = allocator.is_tight();
+        if is_tight != self.is_tight.load(Ordering::Relaxed) {
+            self.is_tight.store(is_tight, Ordering::Relaxed);
+        }
+        result
+    }
+}
+
+#[cfg(test)]
+mod tests;

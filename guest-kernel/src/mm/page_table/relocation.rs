@@ -1,0 +1,109 @@
+//! Pages that get other frames without anybody noticing: one by one for compaction, 512 at once for a collapse.
+//!
+//! Like a page on its way out, a page on its way to another frame is revoked first, and its contents are copied after a flush. Then
+//! it gets its new frame, or is reinstated with the old one.
+
+use aerostat_abi::units::{FRAME_SIZE, FrameNumber, HUGE_BYTES};
+use x86_64::structures::paging::{PageTable, PageTableFlags};
+
+use super::{DATA, PageTables, existing_table, frame_of, is_revoked, set, table_at, take};
+use crate::mm::block::{Block, BlockSize};
+
+/// A bit of a table's entry that is left to software: the table was full and its pages were in use when it was last looked at.
+const WAS_BUSY: PageTableFlags = PageTableFlags::BIT_9;
+
+impl PageTables {
+    /// The frame of the 4 KiB page at `address`, if it is in memory and in force.
+    pub(crate) fn page_frame(&self, address: u64) -> Option<FrameNumber> {
+        let entry = self.page_entry(address)?;
+        entry.flags().contains(PageTableFlags::PRESENT).then(|| frame_of(entry))
+    }
+
+    /// Takes the translation of one page out of force; the TLB must be flushed.
+    pub(crate) fn revoke_page(&mut self, address: u64) {
+        if let Some(entry) = self.page_entry_mut(address).filter(|entry| !entry.is_unused()) {
+            entry.set_flags(entry.flags() - PageTableFlags::PRESENT);
+        }
+    }
+
+    /// Gives the revoked page at `address` another frame, with the same contents, and puts it into force; the old one is the caller's.
+    ///
+    /// # Errors
+    /// The new frame comes back when there is no such page.
+    pub(crate) fn exchange_frame(&mut self, address: u64, block: Block) -> Result<Block, Block> {
+        let Some(entry) = self.page_entry_mut(address).filter(|entry| is_revoked(entry)) else { return Err(block) };
+        let flags = entry.flags() | PageTableFlags::PRESENT;
+        let old = take(entry, BlockSize::Frame);
+        set(entry, block.into_number(), flags);
+        Ok(old)
+    }
+
+    /// Looks at the table of pages of the slot at `address`: whether it is full and its pages were in use now and at the last visit.
+    /// Whether they were since then is said by the accessed bit of the table's own entry, which is cleared: the TLB must be flushed.
+    /// Entries are written only where they change, as a host may have to intercept that.
+    pub(crate) fn visit_table(&mut self, address: u64) -> bool {
+        let is_full = self.is_full(address);
+        let Some(entry) = self.existing_slot_entry_mut(address) else { return false };
+        let flags = entry.flags();
+        let is_busy = is_full && flags.contains(PageTableFlags::ACCESSED);
+        let mut visited = if is_busy { flags - PageTableFlags::ACCESSED } else { flags };
+        visited.set(WAS_BUSY, is_busy);
+        if visited != flags {
+            entry.set_flags(visited);
+        }
+        is_busy && flags.contains(WAS_BUSY)
+    }
+
+    /// Whether the slot at `address` is a table of 512 pages, all in memory and in force.
+    pub(crate) fn is_full(&self, address: u64) -> bool {
+        self.table(address).is_some_and(|table| table.iter().all(|page| page.flags().contains(PageTableFlags::PRESENT)))
+    }
+
+    /// Takes the translations of all pages of the slot at `address` out of force; the TLB must be flushed.
+    pub(crate) fn revoke_pages(&mut self, address: u64) {
+        for page in pages(address) {
+            self.revoke_page(page);
+        }
+    }
+
+    /// Puts all revoked pages of the slot at `address` into force again.
+    pub(crate) fn reinstate_pages(&mut self, address: u64) {
+        for page in pages(address) {
+            self.reinstate(page);
+        }
+    }
+
+    /// Maps a huge frame with the contents of the slot's 512 revoked pages instead of their table; `give_back` gets their frames. The
+    /// table is the caller's, once the TLB has been flushed.
+    ///
+    /// # Errors
+    /// The huge frame comes back when not all pages are revoked.
+    pub(crate) fn replace_table(
+        &mut self,
+        address: u64,
+        block: Block,
+        give_back: &mut dyn FnMut(Block),
+    ) -> Result<Block, Block> {
+        debug_assert_eq!((block.size(), address % HUGE_BYTES), (BlockSize::Huge, 0));
+        match self.table(address) {
+            Some(table) if table.iter().all(is_revoked) => {}
+            _ => return Err(block),
+        }
+        let Some(entry) = self.existing_slot_entry_mut(address) else { return Err(block) };
+        let table = take(entry, BlockSize::Frame);
+        set(entry, block.into_number(), DATA | PageTableFlags::HUGE_PAGE | PageTableFlags::ACCESSED);
+        for page in table_at(table.first()).iter_mut() {
+            give_back(take(page, BlockSize::Frame));
+        }
+        Ok(table)
+    }
+
+    /// The table of pages of the slot at `address`.
+    fn table(&self, address: u64) -> Option<&PageTable> {
+        existing_table(self.slot_entry(address)?).map(|table| &*table)
+    }
+}
+
+fn pages(address: u64) -> impl Iterator<Item = u64> {
+    (address..address + HUGE_BYTES).step_by(FRAME_SIZE)
+}
