@@ -2,8 +2,8 @@
 //! (Bonwick and Adams, "Magazines and Vmem", USENIX ATC 2001).
 //!
 //! Of the frames in a magazine, as many as it holds *promises* may be taken: taking one keeps a promise. Frames and promises come
-//! from the frame allocator and go back there in batches ([`FrameAllocator::fill`](super::FrameAllocator::fill) and
-//! [`take_back`](super::FrameAllocator::take_back)); there are never more promises than frames, so a promise in a magazine is sure.
+//! from the frame allocator and go back there in batches ([`FrameAllocator::fill`](super::frame_allocator::FrameAllocator::fill) and
+//! [`take_back`](super::frame_allocator::FrameAllocator::take_back)); there are never more promises than frames, so a promise in a magazine is sure.
 
 use aerostat_abi::units::FrameNumber;
 

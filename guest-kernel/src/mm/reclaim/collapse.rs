@@ -1,6 +1,6 @@
 //! Collapse: a table of 512 anonymous pages that are in use becomes a huge page again.
 //!
-//! Tables come from splitting huge pages and from times when no huge frame was free. A round of [`Collapser`] looks at every table:
+//! Tables come from splitting huge pages and from times when no huge frame was free. A round of [`Collapse`] looks at every table:
 //! one that is full, and was in use both since the last round and before it, is copied into a huge frame, as long as free memory stays
 //! above the high watermark. Whether it was in use says the accessed bit of the table's own entry; those of its pages are the
 //! policy's.

@@ -93,8 +93,9 @@ fn discard_lazily() -> Result<(), &'static str> {
     }
     let start = memory.as_ptr();
     for page in 0..PAGES {
+        let second_byte = start.wrapping_add(page * FRAME_SIZE + 1);
         // SAFETY: within the mapping; a byte is whatever it is at this moment.
-        let first = unsafe { start.wrapping_add(page * FRAME_SIZE + 1).read_volatile() };
+        let first = unsafe { second_byte.read_volatile() };
         let old = text_like::word(page * FRAME_SIZE / 8, 1).to_le_bytes()[1];
         let is_written = page % 4 == 0 && page < PAGES / 2;
         if !is_written && first != 0 && first != old {

@@ -10,7 +10,7 @@ use core::ptr;
 
 use aerostat_abi::batch::{CAPACITY, Entry, EntryStatus};
 use aerostat_abi::port::{Command, PORT, Status};
-use aerostat_abi::units::{FRAME_SIZE, FrameNumber, HUGE_BYTES, HUGE_FRAMES, HUGE_ORDER};
+use aerostat_abi::units::{FRAME_SIZE, FrameNumber, HUGE_BYTES, HUGE_FRAMES, HUGE_ORDER, to_usize};
 use aerostat_guest::app::{self, Outcome};
 
 aerostat_guest::app!(main);
@@ -50,7 +50,7 @@ fn run() -> Result<(), &'static str> {
     }
     for frame in (0..TAKEN).flat_map(|place| HUGE.map(move |huge| huge * HUGE_FRAMES + place * APART)) {
         call(Command::Take, frame, 0).ok_or("taken")?;
-        touch(FrameNumber(frame).address() as usize);
+        touch(to_usize(FrameNumber(frame).address()));
     }
     // The monitor measures what is resident with every GIVE.
     call(Command::Give, HUGE.start * HUGE_FRAMES, 0).ok_or("given again")
