@@ -29,10 +29,6 @@ const WARM_UP: u32 = 1000;
 /// In debug builds, where freed frames are written to: there is no memory here. When the allocator has nothing to give, though
 /// everything is free.
 #[must_use]
-#[expect(
-    clippy::assertions_on_constants,
-    reason = "constant in each build; the message is for who makes the wrong one"
-)]
 pub fn allocate_and_free(blocks: Blocks, threads: usize, pairs: u32) -> Duration {
     if cfg!(debug_assertions) {
         panic!("the allocator without memory can be measured in release builds only");
