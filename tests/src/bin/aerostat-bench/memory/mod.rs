@@ -2,7 +2,9 @@
 
 mod allocator;
 mod host;
+mod index;
 mod squeezed;
+mod swap;
 
 use std::collections::BTreeMap;
 
@@ -45,7 +47,9 @@ pub(crate) fn measure() -> Result<Vec<Row>> {
         Row::rate("copy_gib_s", gib_s("copy_pages")?, "GiB/s", gib_s("host_copy_pages")?),
         Row::cost("copy_small_ns", samples.ns("copy_small")?, "ns", samples.ns("host_copy_small")?),
     ];
+    rows.extend(swap::measure()?);
     rows.extend(squeezed::measure()?);
+    rows.extend(index::measure()?);
     rows.extend(allocator::measure());
     Ok(rows)
 }

@@ -67,7 +67,8 @@ pub(crate) fn of_made_up_text() -> Trace {
     trace_of(&files).expect("there is memory for a small index")
 }
 
-fn text() -> Result<Vec<PathBuf>> {
+/// A text to index.
+pub(crate) fn text() -> Result<Vec<PathBuf>> {
     let rustc = Command::new("rustc").args(["--print", "sysroot"]).output().context("asking rustc for its root")?;
     let documentation = Path::new(String::from_utf8_lossy(&rustc.stdout).trim()).join("share/doc/rust/html/std");
     if documentation.is_dir() {

@@ -4,7 +4,7 @@
 mod classic;
 #[cfg(test)]
 mod goals;
-mod index;
+pub(crate) mod index;
 mod kernel;
 mod synthetic;
 mod trace;

@@ -1,0 +1,58 @@
+//! The swap disk through the guest's own paths, and in turn a plain file of the host's with the same block size, written and read by
+//! whoever has it open.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::time::Instant;
+
+use aerostat_tests::Plan;
+use anyhow::{Context, Result};
+
+use super::{PAGE_GIB, Samples, run};
+use crate::row::Row;
+
+/// Turns of guest and host.
+const TURNS: usize = 5;
+const MEMORY_MIB: u64 = 512;
+const SWAP_MIB: u64 = 512;
+/// What the guest's kernel writes at once, and reads at once when pages are touched in order.
+const BLOCK_BYTES: usize = 256 << 10;
+/// As much as the guest writes in one go.
+const FILE_BYTES: usize = 128 << 20;
+const PAGE_BYTES: usize = 4096;
+
+pub(super) fn measure() -> Result<Vec<Row>> {
+    let mut samples = Samples::default();
+    for _ in 0..TURNS {
+        measure_file(&mut samples)?;
+        let plan = Plan::test_guest("bench_memory").memory_mib(MEMORY_MIB).swap_mib(SWAP_MIB);
+        samples.add_guest(&run(&plan, "bench=swap"))?;
+    }
+    let gib_s = |name: &str| samples.ns(name).map(|ns| PAGE_GIB / (ns / 1e9));
+    Ok(vec![
+        Row::rate("disk_swap_out", gib_s("swap_out")?, "GiB/s", gib_s("host_write")?),
+        Row::rate("disk_swap_in", gib_s("swap_in")?, "GiB/s", gib_s("host_read")?),
+    ])
+}
+
+/// Writes a new file, block by block, twice, and reads it as often: a swap disk has no space on the host before it is used, either.
+fn measure_file(samples: &mut Samples) -> Result<()> {
+    let file = tempfile::tempfile_in(std::env::var_os("TMPDIR").unwrap_or_else(|| "/var/tmp".into()))
+        .context("making a file to compare with")?;
+    let mut block = vec![0x5a; BLOCK_BYTES];
+    for _ in 0..2 {
+        samples.add("host_write", each(&file, |file, at| file.write_all_at(&block, at))?);
+        samples.add("host_read", each(&file, |file, at| file.read_exact_at(&mut block, at))?);
+    }
+    Ok(())
+}
+
+/// Nanoseconds for a page of the file.
+#[expect(clippy::cast_precision_loss, reason = "counts and times are far below 2^53")]
+fn each(file: &File, mut transfer: impl FnMut(&File, u64) -> std::io::Result<()>) -> Result<f64> {
+    let start = Instant::now();
+    for at in (0..FILE_BYTES as u64).step_by(BLOCK_BYTES) {
+        transfer(file, at).context("transferring a block of the file to compare with")?;
+    }
+    Ok(start.elapsed().as_nanos() as f64 / (FILE_BYTES / PAGE_BYTES) as f64)
+}
