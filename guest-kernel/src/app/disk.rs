@@ -1,8 +1,8 @@
 //! The disk with the guest's data.
 //!
 //! A device reaches frames, while an application's pages may be evicted at any time. So data pass through a few *bounce buffers* of the
-//! kernel's frames, and several of them are under way at once where there is much to transfer. Who has a buffer may have a request under
-//! way, and nobody else: there are fewer buffers than places in the disk's queue, so it is never full.
+//! kernel's frames, and several of them are under way at once where there is much to transfer. Pages of the mapped disk use the same
+//! queue: who finds it full waits for a moment, as everything in it ends by itself.
 #![allow(unsafe_code, reason = "copies between applications' memory and the kernel's frames")]
 
 use core::fmt;
@@ -17,11 +17,14 @@ use crate::drivers::block::{
 };
 use crate::mm::{BlockSize, FRAMES, OutOfMemory, Purpose, file};
 use crate::sync::SpinLock;
-use crate::thread::Event;
+use crate::thread::{self, Event};
+use crate::time::Instant;
 
 /// Bounce buffers, and frames in each of them.
 const BUFFERS: usize = 4;
 const BUFFER_FRAMES: usize = 16;
+/// How long a full queue is left alone: about what a request takes.
+const FULL_QUEUE_PAUSE_NS: u64 = 100_000;
 const BUFFER_BYTES: usize = BUFFER_FRAMES * FRAME_SIZE;
 const _: () = assert!(BUFFERS < MAX_REQUESTS && BUFFER_FRAMES <= MAX_FRAMES);
 
@@ -235,14 +238,14 @@ impl Disk {
         let count = u32::try_from(range.len() as u64 / SECTOR_BYTES).expect("a buffer has few sectors");
         let sectors = Sectors { first: (offset + range.start as u64) / SECTOR_BYTES, count };
         let frames = &buffer.frames[..range.len().div_ceil(FRAME_SIZE)];
-        let ticket = self.device.submit(direction, sectors, frames).expect(NEVER_FULL);
+        let ticket = accepted(|| self.device.submit(direction, sectors, frames));
         Piece { buffer, ticket, range }
     }
 
     /// Carries out a request that has no data, with a buffer in hand as everybody has who has a request under way.
-    fn with_buffer(&self, submit: impl FnOnce() -> Option<Ticket>) -> Result<(), DiskError> {
+    fn with_buffer(&self, submit: impl FnMut() -> Option<Ticket>) -> Result<(), DiskError> {
         let buffer = self.take_buffer();
-        let result = self.device.finish(submit().expect(NEVER_FULL));
+        let result = self.device.finish(accepted(submit));
         self.give_back(buffer);
         Ok(result?)
     }
@@ -268,7 +271,15 @@ impl Disk {
     }
 }
 
-const NEVER_FULL: &str = "the queue has more places than there are buffers";
+/// Submits until the queue has room.
+fn accepted(mut submit: impl FnMut() -> Option<Ticket>) -> Ticket {
+    loop {
+        if let Some(ticket) = submit() {
+            return ticket;
+        }
+        thread::sleep_until(Instant::now().after(FULL_QUEUE_PAUSE_NS));
+    }
+}
 
 /// A part of a transfer that is under way.
 struct Piece {
