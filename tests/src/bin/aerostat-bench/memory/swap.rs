@@ -1,7 +1,6 @@
 //! The swap disk through the guest's own paths, and in turn a plain file of the host's with the same block size, written and read by
 //! whoever has it open.
 
-use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::time::Instant;
 
@@ -35,24 +34,25 @@ pub(super) fn measure() -> Result<Vec<Row>> {
     ])
 }
 
-/// Writes a new file, block by block, twice, and reads it as often: a swap disk has no space on the host before it is used, either.
+/// Writes a new file, block by block, twice, and reads it as often: a swap disk has no space on the host before it is used, either. Each
+/// block has memory of its own, as pages have.
 fn measure_file(samples: &mut Samples) -> Result<()> {
     let file = tempfile::tempfile_in(std::env::var_os("TMPDIR").unwrap_or_else(|| "/var/tmp".into()))
         .context("making a file to compare with")?;
-    let mut block = vec![0x5a; BLOCK_BYTES];
+    let mut memory = vec![0x5a; FILE_BYTES];
     for _ in 0..2 {
-        samples.add("host_write", each(&file, |file, at| file.write_all_at(&block, at))?);
-        samples.add("host_read", each(&file, |file, at| file.read_exact_at(&mut block, at))?);
+        samples.add("host_write", each(&mut memory, |block, at| file.write_all_at(block, at))?);
+        samples.add("host_read", each(&mut memory, |block, at| file.read_exact_at(block, at))?);
     }
     Ok(())
 }
 
 /// Nanoseconds for a page of the file.
 #[expect(clippy::cast_precision_loss, reason = "counts and times are far below 2^53")]
-fn each(file: &File, mut transfer: impl FnMut(&File, u64) -> std::io::Result<()>) -> Result<f64> {
+fn each(memory: &mut [u8], mut transfer: impl FnMut(&mut [u8], u64) -> std::io::Result<()>) -> Result<f64> {
     let start = Instant::now();
-    for at in (0..FILE_BYTES as u64).step_by(BLOCK_BYTES) {
-        transfer(file, at).context("transferring a block of the file to compare with")?;
+    for (block, at) in memory.chunks_exact_mut(BLOCK_BYTES).zip((0..).step_by(BLOCK_BYTES)) {
+        transfer(block, at).context("transferring a block of the file to compare with")?;
     }
     Ok(start.elapsed().as_nanos() as f64 / (FILE_BYTES / PAGE_BYTES) as f64)
 }
