@@ -1,8 +1,12 @@
 //! Applications that work on more than they are left: what they make of it is compared with what the host makes.
 
+use std::path::Path;
+
+use aerostat::host::disk::{DataDisk, DiskFaults, DiskMode};
 use aerostat_abi::exit::GuestExit;
 use aerostat_tests::environment::app_image;
 use aerostat_tests::fleet::{FleetPlan, Member};
+use aerostat_tests::text::{pack, verify};
 use aerostat_tests::{DEADLINE, Machine, Plan};
 
 #[test]
@@ -32,6 +36,22 @@ fn records_beyond_memory_are_sorted_by_way_of_the_swap_disk() {
     let log = fleet.log("sort");
     let expected = format!("{RECORDS} records, 0 wrong, checksum {:016x}", checksum(RECORDS, 1));
     assert!(log.contains(&expected), "not logged: {expected}\n{log}\n{run}");
+}
+
+/// The text is on a disk that is mapped, and there is memory for a part of it at a time.
+#[test]
+fn an_index_of_a_mapped_text_is_the_one_that_the_host_builds() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let archive = folder.path().join("text.tar");
+    let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let parts = ["abi", "apps", "docs", "guest-kernel", "monitor", "tests", "xtask"].map(|part| repository.join(part));
+    pack(&parts, None, &archive).expect("this repository can be packed");
+    let disk = DataDisk { path: archive.clone(), mode: DiskMode::ReadOnly, faults: DiskFaults::default() };
+    let plan = Plan::app("index").memory_mib(20).disk(disk).swap_mib(64).command_line("repeat=2 queries=500");
+    let mut guest = plan.boot(Machine::Kvm);
+    guest.expect_exit(GuestExit::Success);
+    let verified = verify(&archive, &guest.log());
+    guest.check(verified.is_ok(), &format!("{verified:?}"));
 }
 
 /// Without a place for what does not fit, the array is not promised, and that is said.
