@@ -32,7 +32,7 @@ mod entry {
     use crate::drivers::block::{self, DiskId};
     use crate::drivers::{apic, machine_ports, serial};
     use crate::mm::pinned;
-    use crate::mm::reclaim::slot_map::{GROUP, SlotMap};
+    use crate::mm::reclaim::slot_map::{CLUSTER, SlotMap};
     use crate::mm::reclaim::{self, disk::Disk, start::Swap};
     use crate::{app, balloon, mm, nub, report, thread, time};
 
@@ -94,7 +94,7 @@ mod entry {
         let slots = SlotMap::usable(disk.slots());
         if slots == 0 {
             log::warn!(
-                "swap: the disk has {} slots of 4 KiB, less than the {GROUP} that are written at once; it is not used",
+                "swap: the disk has {} slots of 4 KiB, less than the {CLUSTER} that are written at once; it is not used",
                 disk.slots()
             );
             return None;

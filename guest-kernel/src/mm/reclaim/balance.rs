@@ -1,6 +1,6 @@
 //! Which kind of page goes next: pages of files, which only have to be read again, or anonymous ones, which have to be kept somewhere
 //! first. By measurement, not by dogma: whichever is regretted less, counting how often pages that were just evicted are wanted
-//! again, and what bringing one back has cost of late. Linux decides likewise since 5.8 (`lru_gen` and `lru_cost` there).
+//! again, and what bringing one back has cost of late. Linux decides likewise since 5.8 (`lru_note_cost` there).
 
 /// What pages are of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

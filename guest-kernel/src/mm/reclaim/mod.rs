@@ -2,9 +2,9 @@
 //!
 //! A hand goes round the pages of all anonymous regions, another round those of files ([`hand`]; [`balance`] says whose turn it is).
 //! Each page it comes to is asked whether it was accessed since the last visit, and the policy ([`aerostat_reclaim_policy`])
-//! decides: keep, or evict. A page of a file is simply dropped. Of the others, a page that is one word over and over is kept nowhere; one that
-//! compresses goes to the [`compressed`] tier; the others, and the oldest of that tier, go to disk ([`swap_disk`]), where the guest
-//! has one. A touch of an evicted page faults and brings it back ([`restore`]), with its neighbours where memory allows
+//! decides: keep, or evict. A page of a file is simply dropped. Of the others, a page that is one word over and over is kept nowhere;
+//! one that compresses goes to the [`compressed`] tier; the others, and the oldest of that tier, go to disk ([`swap_disk`]), where
+//! the guest has one. A touch of an evicted page faults and brings it back ([`restore`]), with its neighbours where memory allows
 //! ([`neighbours`]).
 //!
 //! Anonymous pages stay until the guest has swap ([`start`]). Then promises may exceed memory by what swap can hold, and no further, so a

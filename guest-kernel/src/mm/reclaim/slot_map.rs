@@ -1,8 +1,9 @@
 //! Which slots of the swap disk are in use, and for what: pure bookkeeping.
 //!
 //! A *slot* is a frame's worth of disk. It holds one page as it was, or, with one or two slots behind it, a group of the compressed
-//! tier with up to 15 pages in it, known by its first slot; slots are free again when the last of their pages is dropped. Slots are handed out in runs, so that what is written together can be
-//! written at once, and a run lies within one *group* of 64: whole groups first, then what is left of others.
+//! tier with up to 15 pages in it, known by its first slot; slots are free again when the last of their pages is dropped. Slots are
+//! handed out in runs, so that what is written together can be written at once, and a run lies within one *cluster* of 64: wholly free
+//! clusters first, then what is left of others.
 //!
 //! A reader gives up the lock while the disk works, and must know afterwards whether its slot still holds what it asked for:
 //! every use of a slot has a [`SlotVersion`] of its own.
@@ -12,10 +13,10 @@ use aerostat_abi::units::to_usize;
 use crate::mm::bit_tree::{self, BitTree};
 use crate::mm::carve::Carver;
 
-/// Slots in a group, and so the longest run.
-pub(crate) const GROUP: usize = 64;
+/// Slots in a cluster, and so the longest run.
+pub(crate) const CLUSTER: usize = 64;
 /// The largest swap disk: 64 GiB.
-const MAX_SLOTS: usize = bit_tree::MAX_LENGTH * GROUP;
+const MAX_SLOTS: usize = bit_tree::MAX_LENGTH * CLUSTER;
 /// In place of the pages of a slot: the slot is one page as it was, or belongs to the group that begins before it.
 const WHOLE_PAGE: u16 = 1 << 15;
 const REST_OF_GROUP: u16 = 1 << 15 | 1;
@@ -64,10 +65,10 @@ struct Use {
 /// All slots of a disk.
 #[derive(Debug)]
 pub(crate) struct SlotMap {
-    /// Groups of which every slot is free, and groups of which some are.
+    /// Clusters of which every slot is free, and clusters of which some are.
     whole: BitTree,
     partial: BitTree,
-    /// Free slots of each group, a bit each.
+    /// Free slots of each cluster, a bit each.
     free: &'static mut [u64],
     uses: &'static mut [u64],
     length: usize,
@@ -78,22 +79,22 @@ pub(crate) struct SlotMap {
 impl SlotMap {
     /// Slots of a disk of that size that are used at all.
     pub(crate) fn usable(slots: u64) -> usize {
-        to_usize(slots).min(MAX_SLOTS) / GROUP * GROUP
+        to_usize(slots).min(MAX_SLOTS) / CLUSTER * CLUSTER
     }
 
     /// Zeroed words that the map of `slots` slots needs.
     pub(crate) const fn words(slots: usize) -> usize {
-        let groups = slots / GROUP;
-        2 * BitTree::words(groups) + groups + slots.div_ceil(2)
+        let clusters = slots / CLUSTER;
+        2 * BitTree::words(clusters) + clusters + slots.div_ceil(2)
     }
 
-    /// A map of `slots` free slots, a multiple of [`GROUP`].
+    /// A map of `slots` free slots, a multiple of [`CLUSTER`].
     pub(crate) fn new(slots: usize, carver: &mut Carver) -> Self {
-        let groups = slots / GROUP;
+        let clusters = slots / CLUSTER;
         let mut map = Self {
-            whole: BitTree::new(groups, carver),
-            partial: BitTree::new(groups, carver),
-            free: carver.take(groups),
+            whole: BitTree::new(clusters, carver),
+            partial: BitTree::new(clusters, carver),
+            free: carver.take(clusters),
             uses: carver.take(slots.div_ceil(2)),
             length: slots,
             used: 0,
@@ -116,29 +117,29 @@ impl SlotMap {
 
     /// Takes a run of at most `most` free slots, as long as there is one at hand.
     pub(crate) fn take_run(&mut self, most: usize) -> Option<(SlotNumber, usize)> {
-        let group = self.whole.first().or_else(|| self.partial.first())?;
-        let free = self.free[group];
+        let cluster = self.whole.first().or_else(|| self.partial.first())?;
+        let free = self.free[cluster];
         let first = free.trailing_zeros();
         let length = to_usize(u64::from((free >> first).trailing_ones())).min(most);
-        let run = if length == GROUP { u64::MAX } else { ((1 << length) - 1) << first };
-        self.set_free(group, free & !run);
+        let run = if length == CLUSTER { u64::MAX } else { ((1 << length) - 1) << first };
+        self.set_free(cluster, free & !run);
         self.used += length;
-        let first = group * GROUP + to_usize(u64::from(first));
+        let first = cluster * CLUSTER + to_usize(u64::from(first));
         Some((SlotNumber(u32::try_from(first).ok()?), length))
     }
 
     /// Gives back a slot that was taken and not used.
     pub(crate) fn give_back(&mut self, slot: SlotNumber) {
-        let group = slot.index() / GROUP;
-        let free = self.free[group];
+        let cluster = slot.index() / CLUSTER;
+        let free = self.free[cluster];
         debug_assert!(free & bit(slot) == 0, "{slot:?} was free already");
-        self.set_free(group, free | bit(slot));
+        self.set_free(cluster, free | bit(slot));
         self.used -= 1;
     }
 
     /// Takes a slot that can't be written out of use for good.
     pub(crate) fn lose(&mut self, slot: SlotNumber) {
-        debug_assert!(self.free[slot.index() / GROUP] & bit(slot) == 0);
+        debug_assert!(self.free[slot.index() / CLUSTER] & bit(slot) == 0);
         self.lost += 1;
         self.used -= 1;
     }
@@ -146,7 +147,7 @@ impl SlotMap {
     /// Takes all free slots out of use for good; returns how many there were.
     pub(crate) fn lose_free(&mut self) -> usize {
         let free = self.capacity() - self.used;
-        (0..self.free.len()).for_each(|group| self.set_free(group, 0));
+        (0..self.free.len()).for_each(|cluster| self.set_free(cluster, 0));
         self.lost += free;
         free
     }
@@ -211,14 +212,14 @@ impl SlotMap {
         }
     }
 
-    fn set_free(&mut self, group: usize, free: u64) {
-        self.free[group] = free;
+    fn set_free(&mut self, cluster: usize, free: u64) {
+        self.free[cluster] = free;
         for (tree, belongs) in [(&mut self.whole, free == u64::MAX), (&mut self.partial, free != 0 && free != u64::MAX)]
         {
             if belongs {
-                tree.insert(group);
+                tree.insert(cluster);
             } else {
-                tree.remove(group);
+                tree.remove(cluster);
             }
         }
     }
@@ -244,12 +245,12 @@ impl SlotMap {
 }
 
 fn bit(slot: SlotNumber) -> u64 {
-    1 << (slot.index() % GROUP)
+    1 << (slot.index() % CLUSTER)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{GROUP, Kept, SlotMap, SlotNumber};
+    use super::{CLUSTER, Kept, SlotMap, SlotNumber};
     use crate::mm::carve::Carver;
     use proptest::collection::vec;
     use proptest::{prop_assert, prop_assert_eq, proptest};
@@ -260,20 +261,20 @@ mod tests {
     }
 
     #[test]
-    fn runs_come_from_whole_groups_and_end_at_their_borders() {
-        let mut map = map(2 * GROUP);
+    fn runs_come_from_whole_clusters_and_end_at_their_borders() {
+        let mut map = map(2 * CLUSTER);
         assert_eq!(map.take_run(40), Some((SlotNumber(0), 40)));
         assert_eq!(map.take_run(40), Some((SlotNumber(64), 40)));
-        assert_eq!(map.take_run(40), Some((SlotNumber(40), 24)), "no group is whole");
+        assert_eq!(map.take_run(40), Some((SlotNumber(40), 24)), "no cluster is whole");
         map.give_back(SlotNumber(3));
         assert_eq!(map.take_run(40), Some((SlotNumber(3), 1)));
         assert_eq!(map.take_run(40), Some((SlotNumber(104), 24)));
-        assert_eq!((map.take_run(1), map.used()), (None, 2 * GROUP));
+        assert_eq!((map.take_run(1), map.used()), (None, 2 * CLUSTER));
     }
 
     #[test]
     fn slots_are_free_when_their_last_page_is_dropped() {
-        let mut map = map(GROUP);
+        let mut map = map(CLUSTER);
         let (slot, _) = map.take_run(3).unwrap();
         map.keep(slot, Kept::Group { pages: 0b101, slots: 3 });
         let (_, version) = map.kept(slot).unwrap();
@@ -289,28 +290,28 @@ mod tests {
 
     #[test]
     fn a_lost_slot_is_never_seen_again() {
-        let mut map = map(GROUP);
+        let mut map = map(CLUSTER);
         let (slot, _) = map.take_run(1).unwrap();
         map.lose(slot);
-        assert_eq!((map.capacity(), map.used()), (GROUP - 1, 0));
-        assert_eq!(map.take_run(GROUP), Some((SlotNumber(1), GROUP - 1)));
+        assert_eq!((map.capacity(), map.used()), (CLUSTER - 1, 0));
+        assert_eq!(map.take_run(CLUSTER), Some((SlotNumber(1), CLUSTER - 1)));
         assert_eq!(map.take_run(1), None);
     }
 
     #[test]
     fn slots_that_are_given_back_later_outlive_a_full_disk() {
-        let mut map = map(2 * GROUP);
+        let mut map = map(2 * CLUSTER);
         let (slot, _) = map.take_run(10).unwrap();
-        assert_eq!(map.lose_free(), 2 * GROUP - 10);
+        assert_eq!(map.lose_free(), 2 * CLUSTER - 10);
         assert_eq!((map.capacity(), map.used(), map.take_run(1)), (10, 10, None));
         map.give_back(slot);
-        assert_eq!((map.take_run(GROUP), map.take_run(1)), (Some((slot, 1)), None));
+        assert_eq!((map.take_run(CLUSTER), map.take_run(1)), (Some((slot, 1)), None));
     }
 
     proptest! {
         #[test]
-        fn no_slot_is_handed_out_twice(groups in 1_usize..8, steps in vec((0_u8..4, 1_usize..80, 0_usize..1000), 1..200)) {
-            let mut map = map(groups * GROUP);
+        fn no_slot_is_handed_out_twice(clusters in 1_usize..8, steps in vec((0_u8..4, 1_usize..80, 0_usize..1000), 1..200)) {
+            let mut map = map(clusters * CLUSTER);
             let mut taken = BTreeMap::new();
             for (action, most, choice) in steps {
                 if action < 2 {

@@ -3,7 +3,8 @@
 //! A frame that leaves stays where it is until its cluster is written: a page that is touched meanwhile is simply mapped again
 //! ([`SwapDisk::cancel`]), and one that could not be written has never been away. A cluster that fails is written again page by page,
 //! a group of the compressed tier counting as one; slots that fail then are taken out of use. When as many in a row fail as a cluster
-//! has, the disk is full or broken, and all its free slots are taken out of use: nobody is to be promised what it can't take. So the way out of memory allocates nothing, copies nothing, and loses nothing.
+//! has, the disk is full or broken, and all its free slots are taken out of use: nobody is to be promised what it can't take. So the
+//! way out of memory allocates nothing, copies nothing, and loses nothing.
 
 use core::ops::Range;
 
@@ -12,7 +13,7 @@ use allocator_api2::boxed::Box;
 use aerostat_abi::units::{FrameCount, FrameNumber};
 
 use super::disk::{Direction, Disk, DiskError, Ticket};
-use super::slot_map::{GROUP, SlotMap, SlotNumber};
+use super::slot_map::{CLUSTER, SlotMap, SlotNumber};
 use crate::mm::{FRAMES, KernelHeap};
 
 /// Clusters being written at once: the disk always has the next one at hand.
@@ -45,13 +46,13 @@ pub(crate) struct Finished {
 /// Frames that leave together.
 #[derive(Debug)]
 struct Cluster {
-    leavers: [Leaver; GROUP],
-    frames: [FrameNumber; GROUP],
+    leavers: [Leaver; CLUSTER],
+    frames: [FrameNumber; CLUSTER],
     count: usize,
 }
 
 impl Cluster {
-    const EMPTY: Self = Self { leavers: [Leaver::Nobody; GROUP], frames: [FrameNumber(0); GROUP], count: 0 };
+    const EMPTY: Self = Self { leavers: [Leaver::Nobody; CLUSTER], frames: [FrameNumber(0); CLUSTER], count: 0 };
 
     /// Moves the first `count` frames to `other`, in place of what is there.
     fn move_to(&mut self, other: &mut Self, count: usize) {
@@ -158,7 +159,7 @@ impl SwapDisk {
 
     /// Whether `count` more frames can be staged now.
     pub(crate) fn has_room(&self, count: usize) -> bool {
-        self.queue.open.count + count <= GROUP
+        self.queue.open.count + count <= CLUSTER
     }
 
     /// The same, after the disk has been given what it can take.
@@ -178,7 +179,7 @@ impl SwapDisk {
             open.frames[open.count] = *frame;
             open.count += 1;
         }
-        if self.queue.open.count == GROUP {
+        if self.queue.open.count == CLUSTER {
             self.submit();
         }
     }
@@ -244,7 +245,7 @@ impl SwapDisk {
                         slots.for_each(|slot| self.slots.lose(slot));
                         let mut lost = finished.count;
                         self.failed_in_a_row += finished.count;
-                        if self.failed_in_a_row >= GROUP {
+                        if self.failed_in_a_row >= CLUSTER {
                             lost += self.slots.lose_free();
                         }
                         FRAMES.remove_credit(FrameCount(lost as u64));

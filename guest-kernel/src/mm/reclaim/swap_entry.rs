@@ -3,10 +3,12 @@
 //! | bits   | field                                                                                |
 //! |--------|--------------------------------------------------------------------------------------|
 //! | 0..3   | 0: not present, and different from a translation that was merely revoked              |
-//! | 3..6   | kind: 1 filled, 2 compressed, 3 on disk, 4 compressed and on disk, 5 in a file |
+//! | 3..6   | kind: 1 filled, 2 compressed, 3 on disk, 4 compressed and on disk, 5 in a file       |
 //! | 6..13  | the page's standing with the policy when it was evicted                              |
-//! | 13..45 | filled: the 32-bit pattern · compressed: [`Place`] · on disk: [`SlotNumber`]; compressed and on disk: the slot, and the page's number in it in the low four bits |
+//! | 13..45 | filled: the 32-bit pattern · compressed: [`Place`] · on disk: [`SlotNumber`]         |
 //! | 45..64 | when it was evicted: the low 19 bits of half the eviction count                      |
+//!
+//! What is compressed and on disk has the page's number in its slot in the low four bits of that field, and the slot above them.
 
 use aerostat_reclaim_policy::Standing;
 
