@@ -16,6 +16,7 @@ mod guest;
 pub mod image;
 mod kvm;
 mod log_file;
+mod on_machines;
 mod process;
 mod qemu;
 mod skip;

@@ -7,28 +7,7 @@ use aerostat_abi::exit::GuestExit;
 use aerostat_tests::{Guest, Machine, Plan};
 use tempfile::TempDir;
 
-/// Makes each function below a test under each machine: `kvm::NAME` and `qemu::NAME`.
-macro_rules! on_both_machines {
-    ($($name:ident),* $(,)?) => {
-        on_machine!(kvm, Kvm, $($name),*);
-        on_machine!(qemu, Qemu, $($name),*);
-    };
-}
-
-macro_rules! on_machine {
-    ($module:ident, $machine:ident, $($name:ident),*) => {
-        mod $module {
-            $(
-                #[test]
-                fn $name() {
-                    super::$name(aerostat_tests::Machine::$machine);
-                }
-            )*
-        }
-    };
-}
-
-on_both_machines! {
+aerostat_tests::on_both_machines! {
     boot,
     discard,
     disk,

@@ -11,28 +11,7 @@ const MIB: u64 = 64;
 const SLOT: u64 = 8;
 const CLUSTER: u64 = 64;
 
-/// Makes each function below a test under each machine: `kvm::NAME` and `qemu::NAME`.
-macro_rules! on_both_machines {
-    ($($name:ident),* $(,)?) => {
-        on_machine!(kvm, Kvm, $($name),*);
-        on_machine!(qemu, Qemu, $($name),*);
-    };
-}
-
-macro_rules! on_machine {
-    ($module:ident, $machine:ident, $($name:ident),*) => {
-        mod $module {
-            $(
-                #[test]
-                fn $name() {
-                    super::$name(aerostat_tests::Machine::$machine);
-                }
-            )*
-        }
-    };
-}
-
-on_both_machines! {
+aerostat_tests::on_both_machines! {
     a_disk_that_is_too_small_is_not_used,
     a_sector_beside_what_is_wanted_may_be_unreadable,
     a_sector_that_is_wanted_may_not,

@@ -88,11 +88,11 @@ pub(crate) fn handle(fault: Fault) -> Result<(), FaultError> {
         Resolution::AlreadyMapped => Ok(()),
         Resolution::MapHuge { at, .. } if map_huge(at, huge()) => Ok(()),
         Resolution::MapHuge { pages, .. } => {
-            unless_drawn_by_others(map_pages(at, pages).map_err(FaultError::from))?;
+            unless_drawn_by_others(map_pages(at, pages))?;
             reclaim::wake(); // it may become a huge page, once there is a frame for it
             Ok(())
         }
-        Resolution::MapPages(pages) => unless_drawn_by_others(map_pages(at, pages).map_err(FaultError::from)),
+        Resolution::MapPages(pages) => unless_drawn_by_others(map_pages(at, pages)),
     }
 }
 
@@ -137,7 +137,7 @@ fn map_huge(at: u64, block: Option<Block>) -> bool {
 }
 
 /// Maps the page at `at`, and those around it for which frames are at hand.
-fn map_pages(at: u64, window: PageWindow) -> Result<(), OutOfMemory> {
+fn map_pages(at: u64, window: PageWindow) -> Result<(), FaultError> {
     let block = ladder::frame_for_fault(Purpose::Promised)?;
     zero(&block);
     let mut space = SPACE.lock();
@@ -171,6 +171,17 @@ pub(super) fn spare_block(size: BlockSize, purpose: Purpose) -> Option<Block> {
     if FRAMES.can_spare(FrameCount(size.frames())) { FRAMES.allocate(size, purpose) } else { None }
 }
 
+/// Tables on the way to a page of a region, and how many were drawn from the region's promise.
+pub(super) fn table_source(drawn: &mut u64) -> impl FnMut(TableLevel) -> Option<Block> {
+    |level| {
+        // The page has its frame: the table must not wait for another.
+        let purpose = if level == TableLevel::Pages { Purpose::PromisedReserve } else { Purpose::Kernel };
+        let table = FRAMES.allocate_table(purpose);
+        *drawn += u64::from(table.is_some() && level == TableLevel::Pages);
+        table
+    }
+}
+
 /// Maps a block that was drawn from a promise, or gives it and its promise back; says whether it is mapped.
 fn install(space: &mut Space, at: u64, block: Block) -> bool {
     let frames = block.size().frames();
@@ -178,13 +189,7 @@ fn install(space: &mut Space, at: u64, block: Block) -> bool {
     let access = space.regions.find(at).map(|region| region.access);
     let result = match (access, space.tables_mut()) {
         (Some(access), Some(tables)) => {
-            let mut source = |level| {
-                // The page has its frame: the table must not wait for another.
-                let purpose = if level == TableLevel::Pages { Purpose::PromisedReserve } else { Purpose::Kernel };
-                let table = FRAMES.allocate_table(purpose);
-                tables_drawn += u64::from(table.is_some() && level == TableLevel::Pages);
-                table
-            };
+            let mut source = table_source(&mut tables_drawn);
             match block.size() {
                 BlockSize::Huge => tables.map_huge(at, block, access, &mut source),
                 BlockSize::Frame => tables.map_page(at, block, access, &mut source),

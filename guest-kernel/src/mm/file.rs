@@ -11,16 +11,16 @@ use aerostat_abi::units::{FRAME_BYTES, FRAME_SIZE, FrameCount, HUGE_BYTES, to_us
 use aerostat_reclaim_policy::Name;
 
 use super::address_space::RegionKind;
-use super::fault::FaultError;
+use super::fault::{self, FaultError};
 use super::frame_allocator::Purpose;
-use super::page_table::{PageState, TableLevel};
+use super::page_table::PageState;
 use super::reclaim::balance::PageKind;
 use super::reclaim::disk::{Disk, DiskError};
-use super::reclaim::incoming::{self, Caller, Frames};
+use super::reclaim::incoming::{self, Caller, Frames, ReadAhead};
 use super::reclaim::slot_map::SlotNumber;
 use super::reclaim::{self, RECLAIMER, Reclaimer};
-use super::{FRAMES, OutOfMemory, Promise, SPACE};
-use crate::config::{FILE_WORKING_SET, MAX_READ_AHEAD, READ_AHEAD};
+use super::{OutOfMemory, Promise, SPACE};
+use crate::config::FILE_WORKING_SET;
 use crate::layout::APP_REGIONS;
 use crate::sync::SpinLock;
 use crate::time::Instant;
@@ -35,20 +35,7 @@ struct Mapped {
 
 static MAPPED: SpinLock<Option<Mapped>> = SpinLock::new(None);
 
-static READ_AHEAD_STATE: SpinLock<ReadAhead> = SpinLock::new(ReadAhead { next: 0, pages: READ_AHEAD });
-
-/// How much is read at once: more, when one read begins where the last has ended.
-struct ReadAhead {
-    next: u64,
-    pages: usize,
-}
-
-impl ReadAhead {
-    fn pages_from(&mut self, at: u64) -> usize {
-        self.pages = if at == self.next { (2 * self.pages).min(MAX_READ_AHEAD) } else { READ_AHEAD };
-        self.pages
-    }
-}
+static READ_AHEAD: SpinLock<ReadAhead> = SpinLock::new(ReadAhead::new());
 
 /// Maps the `bytes` bytes of `disk` for reading; what its last page has beyond them reads as zero. Returns the address of the first. There
 /// is one such region; it stays for good.
@@ -74,15 +61,15 @@ pub(crate) fn map(disk: &'static dyn Disk, bytes: u64, policy: Name) -> Result<u
 /// [`FaultError`] when there is no memory for it, or the disk can't read it.
 pub(super) fn read(at: u64, caller: Caller) -> Result<(), FaultError> {
     let Some(mapped) = *MAPPED.lock() else { return Ok(()) }; // nobody knows the address yet
+    let slot = SlotNumber(u32::try_from((at - mapped.start) / FRAME_BYTES).map_err(|_| FaultError::Disk)?);
     let first = caller.frame(Purpose::File)?;
-    let count = absent_pages(at, &mapped);
+    let count = absent_pages(at, slot, &mapped);
     if count == 0 {
         incoming::free(first, Purpose::File);
         return Ok(()); // somebody else was faster
     }
     let _stall = caller.stall();
     let start = Instant::now();
-    let slot = SlotNumber(u32::try_from((at - mapped.start) / FRAME_BYTES).map_err(|_| FaultError::Disk)?);
     let mut frames = Frames::with(first, 1, count, Purpose::File, caller)?;
     mapped.clear_tail(at, &mut frames);
     let mut result = frames.fill_from(mapped.disk, slot);
@@ -113,16 +100,17 @@ impl Mapped {
 }
 
 /// How many pages to read from `at` on: as far as none of them is in memory, within a slot of the page tables.
-fn absent_pages(at: u64, mapped: &Mapped) -> usize {
+fn absent_pages(at: u64, slot: SlotNumber, mapped: &Mapped) -> usize {
     let space = SPACE.lock();
     let end = (mapped.start + mapped.bytes).next_multiple_of(FRAME_BYTES).min((at + 1).next_multiple_of(HUGE_BYTES));
-    let most = READ_AHEAD_STATE.lock().pages_from(at);
+    let mut read_ahead = READ_AHEAD.lock();
+    let most = read_ahead.slots_from(slot);
     let is_absent = |page: &u64| {
         let state = space.tables().map(|tables| tables.page_state(*page));
         matches!(state, Some(PageState::Empty | PageState::Swapped(_)))
     };
     let count = (at..end).step_by(FRAME_SIZE).take(most).take_while(is_absent).count();
-    READ_AHEAD_STATE.lock().next = at + count as u64 * FRAME_BYTES;
+    read_ahead.has_read(slot, count);
     count
 }
 
@@ -144,13 +132,7 @@ impl Reclaimer {
             self.statistics.restores += u64::from(entry.is_some());
             self.statistics.touched_restores += u64::from(entry.is_some() && place == 0);
             let mut drawn = 0;
-            let mut source = |level| {
-                let purpose = if level == TableLevel::Pages { Purpose::PromisedReserve } else { Purpose::Kernel };
-                let table = FRAMES.allocate_table(purpose);
-                drawn += u64::from(table.is_some() && level == TableLevel::Pages);
-                table
-            };
-            match tables.map_file_page(page, block, standing, &mut source) {
+            match tables.map_file_page(page, block, standing, &mut fault::table_source(&mut drawn)) {
                 Ok(()) => installed += 1,
                 Err(block) => incoming::free(block, Purpose::File),
             }

@@ -5,7 +5,7 @@ use aerostat_abi::units::FrameNumber;
 use super::RECLAIMER;
 use super::disk::{Direction, Disk, DiskError, MAX_TRANSFER};
 use super::slot_map::SlotNumber;
-use crate::config::MAX_READ_AHEAD;
+use crate::config::{MAX_READ_AHEAD, READ_AHEAD};
 use crate::mm::block::{Block, BlockSize};
 use crate::mm::frame_allocator::Purpose;
 use crate::mm::pressure::Stall;
@@ -36,6 +36,30 @@ impl Caller {
             fault::count_major();
             Stall::begin()
         })
+    }
+}
+
+/// How much is read at once: more, when one read begins where the last has ended.
+#[derive(Debug)]
+pub(crate) struct ReadAhead {
+    next: SlotNumber,
+    slots: usize,
+}
+
+impl ReadAhead {
+    pub(crate) const fn new() -> Self {
+        Self { next: SlotNumber(u32::MAX), slots: READ_AHEAD }
+    }
+
+    /// Slots to be read from `slot` on.
+    pub(crate) fn slots_from(&mut self, slot: SlotNumber) -> usize {
+        self.slots = if slot == self.next { (2 * self.slots).min(MAX_READ_AHEAD) } else { READ_AHEAD };
+        self.slots
+    }
+
+    /// Notes that `count` slots from `first` on were read, or are about to be.
+    pub(crate) fn has_read(&mut self, first: SlotNumber, count: usize) {
+        self.next = first.plus(count);
     }
 }
 

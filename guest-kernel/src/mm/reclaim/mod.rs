@@ -41,7 +41,7 @@ use self::balance::{Balance, PageKind};
 use self::collapse::Collapse;
 use self::compressed::{CompressedTier, MOST_FRAMES, StoreError, TierStatistics};
 use self::hand::{BATCH, Hand, PATIENT_ROUNDS};
-use self::restore::ReadAhead;
+use self::incoming::ReadAhead;
 use self::slot_map::{Kept, SlotNumber};
 use self::swap_disk::{DiskStatistics, Finished, Leaver, SwapDisk};
 use self::swap_entry::{Stored, SwapEntry};

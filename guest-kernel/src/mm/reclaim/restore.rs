@@ -13,7 +13,7 @@ use super::incoming::{self, Caller, Frames};
 use super::slot_map::{Kept, SlotNumber, SlotVersion};
 use super::swap_entry::{Stored, SwapEntry};
 use super::{RECLAIMER, Reclaimer, page_in};
-use crate::config::{MAX_READ_AHEAD, READ_AHEAD};
+use crate::config::MAX_READ_AHEAD;
 use crate::mm::block::Block;
 use crate::mm::fault::FaultError;
 use crate::mm::frame_allocator::Purpose;
@@ -60,25 +60,6 @@ fn unpack(at: u64, caller: Caller) -> Result<(), FaultError> {
         FRAMES.free_promised(block);
     }
     Ok(())
-}
-
-/// How much is read at once: more, when one read begins where the last has ended.
-#[derive(Debug)]
-pub(super) struct ReadAhead {
-    next: SlotNumber,
-    slots: usize,
-}
-
-impl ReadAhead {
-    pub(super) const fn new() -> Self {
-        Self { next: SlotNumber(u32::MAX), slots: READ_AHEAD }
-    }
-
-    /// Slots to be read from `slot` on.
-    fn slots_from(&mut self, slot: SlotNumber) -> usize {
-        self.slots = if slot == self.next { (2 * self.slots).min(MAX_READ_AHEAD) } else { READ_AHEAD };
-        self.slots
-    }
 }
 
 /// Slots to be read, and what they held when that was decided.
@@ -270,7 +251,7 @@ impl Reclaimer {
                 }
             }
         }
-        self.read_ahead.next = plan.first.plus(frames.count);
+        self.read_ahead.has_read(plan.first, frames.count);
         Ok(())
     }
 
