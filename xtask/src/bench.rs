@@ -14,7 +14,7 @@ use crate::{build, tools};
 const WITHOUT_GUESTS: &str = "reclaim";
 
 /// Test guests that benches boot.
-const GUESTS: [&str; 3] = ["bench_memory", "inflate", "native_compute"];
+const GUESTS: [&str; 4] = ["bench_balloon", "bench_memory", "inflate", "native_compute"];
 
 #[derive(Args, Debug)]
 pub(crate) struct Options {

@@ -1,8 +1,11 @@
 //! What `cargo xtask bench` runs: each bench measures Aerostat and, in turn with it, the host's own limit for the same work, and
 //! yields rows. Absolute figures drift from machine to machine and from hour to hour; ratios to a limit of the same run do not.
 
+mod balloon;
 mod boot;
+mod figures;
 mod floor;
+mod mapping;
 mod memory;
 mod native_compute;
 mod overhead;
@@ -37,7 +40,8 @@ struct Bench {
     measure: fn() -> Result<Vec<Row>>,
 }
 
-const BENCHES: [Bench; 5] = [
+const BENCHES: [Bench; 6] = [
+    Bench { name: "balloon", measure: balloon::measure },
     Bench { name: "boot", measure: boot::measure },
     Bench { name: "memory", measure: memory::measure },
     Bench { name: "native_compute", measure: native_compute::measure },
