@@ -29,6 +29,9 @@ struct Options {
     /// Write the rows as a JSON array
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Measure the Linux guest in this folder too
+    #[arg(long, value_name = "DIR")]
+    peer: Option<PathBuf>,
     /// Be the empty VMM that the boot bench compares with
     #[arg(long, hide = true)]
     empty_vmm: bool,
@@ -58,6 +61,10 @@ fn main() -> Result<()> {
     for bench in chosen(options.name.as_deref())? {
         eprintln!("bench: {}", bench.name);
         rows.extend((bench.measure)().with_context(|| format!("bench {}", bench.name))?);
+    }
+    if let Some(folder) = &options.peer {
+        eprintln!("bench: the peer");
+        rows.extend(balloon::peer::measure(folder).context("the peer")?);
     }
     print!("{}", row::table(&rows));
     if let Some(file) = &options.json {

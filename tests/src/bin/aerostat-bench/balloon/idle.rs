@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-use super::MEMORY_MIB;
 use super::mover::Mover;
+use super::{MEMORY_MIB, to_f64};
 use crate::row::Row;
 use crate::sample::median;
 
@@ -56,7 +56,7 @@ fn idle_percent(pid: u32) -> Result<(f64, f64)> {
     let before = Times::of(pid)?;
     thread::sleep(IDLE_TIME);
     let after = Times::of(pid)?;
-    let percent = |nanoseconds: u64| nanoseconds as f64 / start.elapsed().as_nanos() as f64 * 100.0;
+    let percent = |nanoseconds: u64| to_f64(nanoseconds) / start.elapsed().as_secs_f64() / 1e7;
     Ok((percent(after.all_ns - before.all_ns), percent(after.vcpu_ns - before.vcpu_ns)))
 }
 

@@ -3,9 +3,13 @@
 //! host's, except for what only the guest can see: its own first touches, its own pauses, its own eviction.
 
 mod eviction;
+mod host;
 mod idle;
 mod mover;
 mod pauses;
+pub(crate) mod peer;
+mod qmp;
+mod resident;
 mod scattered;
 mod whole;
 
@@ -18,6 +22,8 @@ const TURNS: usize = 5;
 /// A guest's memory, and what moves of it.
 const MEMORY_MIB: u64 = 4096;
 const MOVED_MIB: u64 = 3072;
+/// What a change of books alone should come to: memory that nothing is behind. An absolute figure, as no host has a limit to measure.
+const BOOKS_GIB_S: f64 = 1024.0;
 /// What a guest logs when the host may begin.
 const READY: &str = "bench balloon: ready";
 
@@ -31,7 +37,11 @@ pub(crate) fn measure() -> Result<Vec<Row>> {
 }
 
 /// GiB a second of `mib` MiB in so many seconds.
-#[expect(clippy::cast_precision_loss, reason = "memory sizes are far below 2^53 MiB")]
 fn gib_s(mib: u64, seconds: f64) -> f64 {
-    mib as f64 / 1024.0 / seconds
+    to_f64(mib) / 1024.0 / seconds
+}
+
+#[expect(clippy::cast_precision_loss, reason = "sizes and times are far below 2^53 MiB or nanoseconds")]
+fn to_f64(count: u64) -> f64 {
+    count as f64
 }

@@ -30,7 +30,7 @@ pub(super) fn measure() -> Result<Vec<Row>> {
 
 /// Seconds that the host takes to release as much in every second one of small pages, in as few calls as it allows.
 fn on_the_host() -> Result<f64> {
-    let bytes = usize::try_from(2 * MOVED_MIB << 20)?;
+    let bytes = usize::try_from((2 * MOVED_MIB) << 20)?;
     let memory = Mapping::new(bytes)?;
     memory.advise_small()?;
     memory.touch_all();

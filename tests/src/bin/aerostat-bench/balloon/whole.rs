@@ -5,25 +5,22 @@ use aerostat_abi::units::FrameCount;
 use anyhow::{Result, ensure};
 
 use super::mover::Mover;
-use super::{MEMORY_MIB, MOVED_MIB, TURNS, gib_s};
+use super::resident::resident_mib;
+use super::{BOOKS_GIB_S, MEMORY_MIB, MOVED_MIB, TURNS, gib_s, host};
 use crate::figures::Figures;
-use crate::mapping::Mapping;
 use crate::row::Row;
-use crate::sample::{median, seconds};
+use crate::sample::median;
 
-const GIB_PER_TIB: f64 = 1024.0;
-/// What a change of books alone should come to: memory that nothing is behind.
-const BOOKS_TIB_S: f64 = 1.0;
 const PAGES_PER_MIB: f64 = 256.0;
 
 pub(super) fn measure() -> Result<Vec<Row>> {
     let (mut touched, mut untouched, mut deflate) = (Vec::new(), Vec::new(), Vec::new());
-    let (mut host_release, mut host_touch) = (Vec::new(), Vec::new());
+    let (mut resident, mut host_release, mut host_touch) = (Vec::new(), Vec::new(), Vec::new());
     let mut figures = Figures::default();
     for _ in 0..TURNS {
-        let (touch, release) = on_the_host()?;
-        host_touch.push(gib_s(MOVED_MIB, touch));
-        host_release.push(gib_s(MOVED_MIB, release));
+        let host = host::huge()?;
+        host_touch.push(gib_s(MOVED_MIB, host.touch));
+        host_release.push(gib_s(MOVED_MIB, host.release));
 
         let mut guest = Mover::boot(MEMORY_MIB, "touched");
         let before = guest
@@ -33,29 +30,20 @@ pub(super) fn measure() -> Result<Vec<Row>> {
         let left = before.resident.saturating_sub(guest.0.facts().resident).mib();
         ensure!(left > MOVED_MIB * 98 / 100, "of {MOVED_MIB} MiB only {left} MiB have left the host's memory");
         guest.0.wait_for_line("bench balloon: shrunk");
-        deflate.push(gib_s(MOVED_MIB, guest.resize(MEMORY_MIB)?) / GIB_PER_TIB);
+        resident.push(resident_mib(guest.0.pid())?);
+        deflate.push(gib_s(MOVED_MIB, guest.resize(MEMORY_MIB)?));
         guest.0.expect_exit(GuestExit::Success);
         figures.add_guest(&guest.0)?;
 
         let guest = Mover::boot(MEMORY_MIB, "idle");
-        untouched.push(gib_s(MOVED_MIB, guest.resize(MEMORY_MIB - MOVED_MIB)?) / GIB_PER_TIB);
+        untouched.push(gib_s(MOVED_MIB, guest.resize(MEMORY_MIB - MOVED_MIB)?));
     }
     let retouch = gib_s(1, figures.ns("retouch")? * PAGES_PER_MIB / 1e9);
     Ok(vec![
         Row::rate("inflate_touched_2m", median(touched), "GiB/s", median(host_release)).goal_of_limit(0.85),
-        Row::rate("inflate_untouched", median(untouched), "TiB/s", BOOKS_TIB_S).goal_of_limit(1.0),
-        Row::rate("deflate", median(deflate), "TiB/s", BOOKS_TIB_S).goal_of_limit(1.0),
+        Row::rate("inflate_untouched", median(untouched), "GiB/s", BOOKS_GIB_S).goal_of_limit(1.0),
+        Row::rate("deflate", median(deflate), "GiB/s", BOOKS_GIB_S).goal_of_limit(1.0),
+        Row::plain("resident_after_inflate_mib", median(resident), "MiB"),
         Row::rate("retouch_2m", retouch, "GiB/s", median(host_touch)).goal_of_limit(0.9),
     ])
-}
-
-/// Seconds that the host takes to back as much memory with huge pages when it is touched, and to release it.
-fn on_the_host() -> Result<(f64, f64)> {
-    let memory = Mapping::new(usize::try_from(MOVED_MIB << 20)?)?;
-    memory.advise_huge()?;
-    let touch = seconds(|| {
-        memory.touch_all();
-        Ok(())
-    })?;
-    Ok((touch, seconds(|| memory.release())?))
 }
