@@ -63,9 +63,13 @@ pub(crate) fn prepare() -> Result<PathBuf> {
     }
     let kernel = find(&tree.join("boot"), |name| name.starts_with("vmlinuz-"))?;
     fs::copy(&kernel, folder.join("vmlinuz")).with_context(|| format!("copying {}", kernel.display()))?;
+    let ram_disk = initial_ram_disk(&tree)?;
+    for done_with in [&packages, &tree] {
+        fs::remove_dir_all(done_with).with_context(|| format!("removing {}", done_with.display()))?;
+    }
     // The last to be written, as it says that all is there.
     let initrd = folder.join("initrd");
-    fs::write(&initrd, initial_ram_disk(&tree)?).with_context(|| format!("writing {}", initrd.display()))?;
+    fs::write(&initrd, ram_disk).with_context(|| format!("writing {}", initrd.display()))?;
     Ok(folder)
 }
 

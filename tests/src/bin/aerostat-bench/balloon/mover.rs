@@ -31,6 +31,16 @@ impl Mover {
         self.retarget(mib, |facts| facts.size == size)
     }
 
+    /// Lowers the target to `mib`; returns the seconds until the guest is as small and all but 2 % of what has left it is resident no
+    /// more. Only then does a supervisor count memory as free.
+    pub(super) fn squeeze(&self, mib: u64) -> Result<f64> {
+        let before = self.0.facts();
+        let size = FrameCount::from_mib(mib);
+        let leaving = before.size.saturating_sub(size);
+        let resident = before.resident.saturating_sub(FrameCount(leaving.0 * 98 / 100));
+        self.retarget(mib, |facts| facts.size == size && facts.resident <= resident)
+    }
+
     /// Sets the target; returns the seconds until the register page is as `wanted`. Does not sleep: that would take longer than
     /// much of what is to be measured.
     pub(super) fn retarget(&self, mib: u64, wanted: impl Fn(&Facts) -> bool) -> Result<f64> {
