@@ -1,6 +1,6 @@
 //! A guest whose target this process moves.
 
-use std::hint;
+use std::thread;
 use std::time::Instant;
 
 use aerostat_abi::registers::Facts;
@@ -41,8 +41,8 @@ impl Mover {
         self.retarget(mib, |facts| facts.size == size && facts.resident <= resident)
     }
 
-    /// Sets the target; returns the seconds until the register page is as `wanted`. Does not sleep: that would take longer than
-    /// much of what is to be measured.
+    /// Sets the target; returns the seconds until the register page is as `wanted`. Does not sleep, as that
+    /// would take longer than much of what is to be measured, but lets everybody else go first.
     pub(super) fn retarget(&self, mib: u64, wanted: impl Fn(&Facts) -> bool) -> Result<f64> {
         let start = Instant::now();
         self.0.set_target_mib(mib);
@@ -52,7 +52,7 @@ impl Mover {
                 "the guest does not follow its target of {mib} MiB: {:?}",
                 self.0.facts()
             );
-            hint::spin_loop();
+            thread::yield_now();
         }
         Ok(start.elapsed().as_secs_f64())
     }
