@@ -41,8 +41,8 @@ impl Mover {
         self.retarget(mib, |facts| facts.size == size && facts.resident <= resident)
     }
 
-    /// Sets the target; returns the seconds until the register page is as `wanted`. Does not sleep, as that
-    /// would take longer than much of what is to be measured, but lets everybody else go first.
+    /// Sets the target; returns the seconds until the register page is as `wanted`. Does not sleep, as that would take longer than much
+    /// of what is to be measured, but lets everybody else go first.
     pub(super) fn retarget(&self, mib: u64, wanted: impl Fn(&Facts) -> bool) -> Result<f64> {
         let start = Instant::now();
         self.0.set_target_mib(mib);
