@@ -60,7 +60,9 @@ impl EntryStatus {
         Self::HostFailed,
     ];
 
-    const fn code(self) -> u8 {
+    /// The status as it travels.
+    #[must_use]
+    pub const fn code(self) -> u8 {
         self as u8
     }
 }

@@ -210,7 +210,7 @@ mod machine {
             // A driver that asks for a frame pushes the guest to reclaim, like anybody who asks for memory.
             shortage::announce(Cause::Balloon);
             let block = FRAMES.allocate(size, Purpose::Balloon);
-            if block.is_some() || self.is_too_small() || reclaim::reclaim(RECLAIM_STEP) == FrameCount::ZERO {
+            if block.is_some() || self.is_too_small() || reclaim::reclaim_ahead(RECLAIM_STEP) == FrameCount::ZERO {
                 return block;
             }
             FRAMES.allocate(size, Purpose::Balloon)

@@ -8,7 +8,8 @@ use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 
 use aerostat_abi::registers::{BootStage, Facts, RegisterPage};
-use aerostat_abi::statistics::{Statistics, activity};
+use aerostat_abi::statistics::Statistics;
+use aerostat_abi::text::Text;
 use aerostat_abi::units::FrameCount;
 
 use crate::clock::Moment;
@@ -107,14 +108,14 @@ impl Machine {
         self.page.set_balloon_facts(&Facts { size, balloon, last_call_ns: now.ns(), ..Facts::default() });
         self.page.set_resident(self.resident.get().saturating_add(self.beyond.get()));
         let statistics = Statistics {
-            total_frames: self.total.0,
-            free_frames: size.saturating_sub(used).0,
-            wanted_frames: self.need.get().saturating_sub(used).0,
-            balloon_frames: balloon.0,
+            total_memory_bytes: self.total.bytes(),
+            free_memory_bytes: size.saturating_sub(used).bytes(),
+            wanted_bytes: self.need.get().saturating_sub(used).bytes(),
+            balloon_bytes: balloon.bytes(),
             verified_bytes: 4096,
-            swapped_pages: self.swapped.get().0,
+            swapped_bytes: self.swapped.get().bytes(),
             evictions: self.swapped.get().0,
-            activity: activity("walking"),
+            activity: Text::new("walking"),
             ..Statistics::default()
         };
         self.page.set_statistics(&statistics.encode());

@@ -178,7 +178,7 @@ impl<G: GuestHandle> Guest<G> {
             target: self.target,
             resident: self.facts.resident,
             swap: self.handle.as_ref().and(self.swap.status()),
-            activity: self.statistics.activity_text().to_owned(),
+            activity: self.statistics.activity.as_str().to_owned(),
         }
     }
 

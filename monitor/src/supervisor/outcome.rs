@@ -68,7 +68,7 @@ impl GuestOutcome {
             spawn_to_main: guest.spawn_to_main(),
             verified_bytes: guest.statistics().verified_bytes,
             app_errors: guest.statistics().app_errors,
-            allocation_failures: guest.statistics().allocation_failures,
+            allocation_failures: guest.statistics().alloc_failures,
             swap: guest.swap_totals(),
             ending: guest.ending.clone().unwrap_or_else(still_running),
             samples: guest.into_samples(),

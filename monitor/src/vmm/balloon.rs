@@ -163,8 +163,9 @@ impl<H: BalloonHost> Balloon<H> {
         for (word, entry) in words.iter_mut().zip(&entries) {
             *word = entry.encode();
         }
-        let refused = entries.iter().filter(|entry| entry.status != EntryStatus::Done).count();
-        self.facts.refused_entries += refused as u64;
+        for entry in entries.iter().filter(|entry| entry.status != EntryStatus::Done) {
+            self.facts.refused_entries[usize::from(entry.status.code())] += 1;
+        }
         // The page was readable a moment ago and is protected from being given in its own batch.
         match self.memory.write_words(address, words) {
             Ok(()) => Outcome { status: Status::Ok, result: frames.0 },
@@ -220,7 +221,7 @@ impl<H: BalloonHost> Balloon<H> {
             return Status::BadPage.into();
         }
         self.registers.set_statistics(&words);
-        if Statistics::decode(&words).wanted_frames > 0 {
+        if Statistics::decode(&words).wanted_bytes > 0 {
             self.host.pressure(now_ns);
         }
         Status::Ok.into()

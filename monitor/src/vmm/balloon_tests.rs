@@ -138,7 +138,7 @@ fn given_memory_is_gone_and_counted() {
     assert_eq!(word[0], 7);
     let facts = device.registers.facts();
     assert_eq!((facts.size.0, facts.balloon.0), (TOTAL.0 - 514, 514));
-    assert_eq!((facts.given.0, facts.taken.0, facts.refused_entries), (514, 0, 2));
+    assert_eq!((facts.given.0, facts.taken.0, facts.all_refused_entries()), (514, 0, 2));
     assert_eq!((facts.port_calls, facts.last_call_ns), (2, 3));
     assert_eq!(device.host.released, 1);
 }
@@ -206,7 +206,7 @@ fn what_the_host_can_not_tell_apart_is_neither_given_nor_taken() {
     device.memory.read_words(GuestAddress(1024 * 4096), &mut word).unwrap();
     assert_eq!(word[0], 7, "nothing of it was released");
     let facts = device.registers.facts();
-    assert_eq!((facts.size.0, facts.given.0, facts.taken.0, facts.refused_entries), (2048, 512, 512, 4));
+    assert_eq!((facts.size.0, facts.given.0, facts.taken.0, facts.all_refused_entries()), (2048, 512, 512, 4));
 }
 
 #[test]
@@ -231,11 +231,11 @@ fn the_batch_page_itself_is_protected() {
 #[test]
 fn reports_are_copied_out_and_pressure_is_passed_on() {
     let mut device = greeted(TOTAL);
-    let calm = Statistics { free_frames: 5, ..Statistics::default() };
+    let calm = Statistics { free_memory_bytes: 5, ..Statistics::default() };
     device.memory.write_words(PAGE, &calm.encode()).unwrap();
     assert_eq!(status(&mut device, Command::Report, PAGE.0, 0), Some(Status::Ok));
     assert_eq!((device.registers.statistics(), device.host.pressure), (calm, 0));
-    let pressed = Statistics { wanted_frames: 5, ..calm };
+    let pressed = Statistics { wanted_bytes: 5, ..calm };
     device.memory.write_words(PAGE, &pressed.encode()).unwrap();
     assert_eq!(status(&mut device, Command::Report, PAGE.0, 0), Some(Status::Ok));
     assert_eq!((device.registers.statistics(), device.host.pressure), (pressed, 1));

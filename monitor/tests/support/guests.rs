@@ -271,7 +271,7 @@ guests! {
     /// Reports that somebody waits for memory, then halts.
     presses:
         "HELLO 0"
-        "mov ebx, 0x400000" "mov qword ptr [rbx + 24], 77" "mov byte ptr [rbx + 200], 0x78"
+        "mov ebx, 0x400000" "mov qword ptr [rbx + 56], 77" "mov byte ptr [rbx + 576], 0x78"
         "mov edi, ebx" "CALL 5"
         "2: hlt" "jmp 2b";
 
