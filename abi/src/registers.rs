@@ -178,7 +178,7 @@ impl RegisterPage {
         }
     }
 
-    /// Publishes the balloon's figures: everything in [`Facts`] but `resident` and `dropped_lines`, which others know.
+    /// Publishes the balloon's figures: everything in [`Facts`] that has no setter of its own.
     pub fn set_balloon_facts(&self, facts: &Facts) {
         let write = |word: &AtomicU64, value| word.store(value, Ordering::Release);
         write(&self.size_frames, facts.size.0);
@@ -188,8 +188,6 @@ impl RegisterPage {
         self.refused_entries.iter().zip(facts.refused_entries).for_each(|(word, value)| write(word, value));
         write(&self.port_calls, facts.port_calls);
         write(&self.last_call_ns, facts.last_call_ns);
-        write(&self.throttled_calls, facts.throttled_calls);
-        write(&self.throttled_ns, facts.throttled_ns);
         write(&self.harvested_frames, facts.harvested.0);
         write(&self.reclaimed_frames, facts.reclaimed.0);
     }
@@ -197,6 +195,12 @@ impl RegisterPage {
     /// Publishes how much host memory is behind the guest.
     pub fn set_resident(&self, resident: FrameCount) {
         self.resident_frames.store(resident.0, Ordering::Release);
+    }
+
+    /// Publishes how many calls had to wait, and how long.
+    pub fn set_throttled(&self, calls: u64, nanoseconds: u64) {
+        self.throttled_calls.store(calls, Ordering::Release);
+        self.throttled_ns.store(nanoseconds, Ordering::Release);
     }
 
     /// Publishes how many lines of the console were dropped.
@@ -251,8 +255,6 @@ mod tests {
             balloon: FrameCount(2),
             refused_entries: core::array::from_fn(|code| code as u64),
             port_calls: 3,
-            throttled_calls: 4,
-            throttled_ns: 5,
             harvested: FrameCount(6),
             reclaimed: FrameCount(7),
             ..Facts::default()
@@ -260,9 +262,11 @@ mod tests {
         page.set_balloon_facts(&facts);
         page.set_resident(FrameCount(9));
         page.set_dropped_lines(8);
+        page.set_throttled(4, 5);
         assert!(page.is_valid());
         assert_eq!(page.target(), FrameCount(7));
-        assert_eq!(page.facts(), Facts { resident: FrameCount(9), dropped_lines: 8, ..facts });
+        let others = Facts { resident: FrameCount(9), dropped_lines: 8, throttled_calls: 4, throttled_ns: 5, ..facts };
+        assert_eq!(page.facts(), others);
         let statistics = Statistics { wanted_bytes: 5, ..Statistics::default() };
         page.set_statistics(&statistics.encode());
         assert_eq!(page.statistics(), statistics);

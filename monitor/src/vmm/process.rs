@@ -4,6 +4,7 @@
 //! serial ring. Whatever ends the supervisor
 //! ends this process: the link closes, and the kernel sends a signal besides. Standard input is the link (see `host::link`).
 
+use std::fmt;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
@@ -30,9 +31,10 @@ use super::layout::{LayoutError, MemoryLayout};
 use super::machine::{Doorbell, KvmError, Machine};
 use super::memory::GuestMemory;
 use super::resident::ResidentMeter;
+use super::throttle::Throttle;
 use super::vcpu::{self, Devices, Ignored};
 use super::virtio::Bus;
-use crate::clock::monotonic_ns;
+use crate::clock::{Moment, monotonic_ns};
 use crate::host::link::{FromVmm, Link, LinkError, Patience, Start, StartDescriptors, ToVmm};
 use crate::host::shared_page::SharedPage;
 use crate::host::{EndReason, Ending};
@@ -132,6 +134,7 @@ fn run_guest(
         doorbell: machine.doorbell(descriptors.doorbell),
         link: Arc::clone(link),
         last_pressure_ns: 0,
+        has_complained: false,
         meter: Arc::clone(&meter),
         registers: Arc::clone(&registers),
     };
@@ -147,10 +150,16 @@ fn run_guest(
         ),
         virtio,
         registers: Arc::clone(&registers),
+        throttle: Throttle::new(),
         ignored: Ignored::default(),
     };
     VcpuThread::spawn(machine, image.entry, devices)?.see_through(link, || {
-        console.lock().unwrap_or_else(PoisonError::into_inner).drain();
+        let dropped_lines = {
+            let mut console = console.lock().unwrap_or_else(PoisonError::into_inner);
+            console.drain(Moment::now());
+            console.dropped_lines()
+        };
+        registers.set_dropped_lines(dropped_lines);
         let resident = meter.measure()?;
         registers.set_resident(resident);
         Ok(resident)
@@ -245,21 +254,31 @@ struct Neighbours {
     doorbell: Doorbell,
     link: Arc<Link>,
     last_pressure_ns: u64,
+    has_complained: bool,
     meter: Arc<ResidentMeter>,
     registers: Arc<SharedPage>,
+}
+
+impl Neighbours {
+    /// Tells the user what is wrong, once: a guest may bring it about as often as it likes.
+    fn complain(&mut self, what: fmt::Arguments<'_>) {
+        if !std::mem::replace(&mut self.has_complained, true) {
+            eprintln!("aerostat vmm: {what}");
+        }
+    }
 }
 
 impl BalloonHost for Neighbours {
     fn connect_doorbell(&mut self, vector: u8) {
         // Without it the guest still looks at its target once a second.
         if let Err(error) = self.doorbell.connect(vector) {
-            eprintln!("aerostat vmm: the guest gets no balloon interrupt: {error}");
+            self.complain(format_args!("the guest gets no balloon interrupt: {error}"));
         }
     }
 
     fn disconnect_doorbell(&mut self) {
         if let Err(error) = self.doorbell.disconnect() {
-            eprintln!("aerostat vmm: the guest keeps its balloon interrupt: {error}");
+            self.complain(format_args!("the guest keeps its balloon interrupt: {error}"));
         }
     }
 

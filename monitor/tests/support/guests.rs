@@ -60,7 +60,7 @@ guests! {
         "jnz 5f",
         ".endm",
         ".macro HELLO vector",
-        "mov edi, 1",
+        "mov edi, 2",
         "mov esi, 256",
         "mov r8d, \\vector",
         "CALL 1",
@@ -264,6 +264,9 @@ guests! {
 
     /// Computes in ring 3 for ever.
     spins: "HELLO 0" "RING3" "2: jmp 2b";
+
+    /// Asks for its target again and again, from ring 3.
+    nags: "HELLO 0" "RING3" "2: CALL 2" "jmp 2b";
 
     /// Waits in ring 0 for ever, interrupts off.
     halts: "2: hlt" "jmp 2b";
