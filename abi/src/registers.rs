@@ -36,6 +36,7 @@ pub struct RegisterPage {
     throttled_ns: AtomicU64,
     harvested_frames: AtomicU64,
     reclaimed_frames: AtomicU64,
+    disagreeing_reports: AtomicU64,
     dropped_lines: AtomicU64,
     boot: [AtomicU64; BootStage::ALL.len()],
     statistics: [AtomicU64; statistics::WORDS],
@@ -91,6 +92,8 @@ pub struct Facts {
     pub harvested: FrameCount,
     /// Frames since the start that the guest had given, had touched all the same, and lost again.
     pub reclaimed: FrameCount,
+    /// Latest reports in a row in which the guest's balloon is not as large as it really is.
+    pub disagreeing_reports: u64,
     /// Lines of the guest's console since the start that were not written to its log, because there were too many.
     pub dropped_lines: u64,
 }
@@ -128,6 +131,7 @@ impl RegisterPage {
             throttled_ns: AtomicU64::new(0),
             harvested_frames: AtomicU64::new(0),
             reclaimed_frames: AtomicU64::new(0),
+            disagreeing_reports: AtomicU64::new(0),
             dropped_lines: AtomicU64::new(0),
             boot: [const { AtomicU64::new(0) }; BootStage::ALL.len()],
             statistics: [const { AtomicU64::new(0) }; statistics::WORDS],
@@ -174,6 +178,7 @@ impl RegisterPage {
             throttled_ns: read(&self.throttled_ns),
             harvested: FrameCount(read(&self.harvested_frames)),
             reclaimed: FrameCount(read(&self.reclaimed_frames)),
+            disagreeing_reports: read(&self.disagreeing_reports),
             dropped_lines: read(&self.dropped_lines),
         }
     }
@@ -190,6 +195,7 @@ impl RegisterPage {
         write(&self.last_call_ns, facts.last_call_ns);
         write(&self.harvested_frames, facts.harvested.0);
         write(&self.reclaimed_frames, facts.reclaimed.0);
+        write(&self.disagreeing_reports, facts.disagreeing_reports);
     }
 
     /// Publishes how much host memory is behind the guest.
@@ -257,6 +263,7 @@ mod tests {
             port_calls: 3,
             harvested: FrameCount(6),
             reclaimed: FrameCount(7),
+            disagreeing_reports: 10,
             ..Facts::default()
         };
         page.set_balloon_facts(&facts);

@@ -211,7 +211,7 @@ impl VcpuThread {
             if !sources[1].revents().is_empty() {
                 match link.receive(Patience::DoNotWait) {
                     Ok((ToVmm::Stop, _)) => return self.stop(),
-                    Ok((ToVmm::Start(_), _)) | Err(LinkError::WouldBlock) => {}
+                    Ok((ToVmm::Start(_) | ToVmm::ReclaimGiven, _)) | Err(LinkError::WouldBlock) => {}
                     Err(_) => return Err(ProcessError::SupervisorGone),
                 }
             }
