@@ -7,7 +7,7 @@ use aerostat_abi::batch::EntryStatus;
 use aerostat_abi::units::FrameCount;
 
 use super::{percent, printable};
-use crate::supervisor::{BalloonTotals, GuestOutcome, Outcome, SwapTotals};
+use crate::supervisor::{BalloonTotals, GuestOutcome, Outcome};
 
 /// Writes what a run came to.
 ///
@@ -113,6 +113,10 @@ fn hindrances(guest: &GuestOutcome) -> Vec<String> {
     if balloon.disagreements > 0 {
         lines.push(format!("{} times it reported another balloon than it had", balloon.disagreements));
     }
+    if guest.swap.stalled > Duration::ZERO && !guest.swap.has_any() {
+        let (stalled, pressure) = (guest.swap.stalled, percent(guest.swap.peak_pressure_per_mille));
+        lines.push(format!("a thread waited for memory for {}, {pressure} of the time at worst", milliseconds(stalled)));
+    }
     if guest.dropped_log_lines > 0 {
         lines.push(format!("{} lines of its log were dropped", guest.dropped_log_lines));
     }
@@ -125,7 +129,7 @@ fn milliseconds(span: Duration) -> String {
 
 /// Another table, for guests that swapped: the most there was of what comes and goes, the sum of what only grows.
 fn write_swap(guests: &[GuestOutcome], name_width: usize, output: &mut impl Write) -> io::Result<()> {
-    let mut swapped = guests.iter().filter(|guest| guest.swap != SwapTotals::default()).peekable();
+    let mut swapped = guests.iter().filter(|guest| guest.swap.has_any()).peekable();
     if swapped.peek().is_none() {
         return Ok(());
     }
@@ -256,7 +260,8 @@ alpha          never            0 B       2  guest fault: triple fault
             last_error: "no\x1b answer".into(),
             ..BalloonTotals::default()
         };
-        let alpha = GuestOutcome { balloon, dropped_log_lines: 5, ..guest(SwapTotals::default()) };
+        let waited = SwapTotals { stalled: Duration::from_millis(30), peak_pressure_per_mille: 5, ..SwapTotals::default() };
+        let alpha = GuestOutcome { balloon, dropped_log_lines: 5, ..guest(waited) };
         let text = summary(&outcome(vec![alpha]));
         let expected = "
 guest       given       taken   harvested  inflating  deflating  calls  refused  nothing free
@@ -266,6 +271,7 @@ alpha     2.9 GiB   100.0 KiB         0 B  2345.0 ms     0.0 ms   1234       15 
        7 calls came too fast and waited 1.5 ms
        2 times beyond its size, at most by 40.0 MiB; 72.0 MiB taken away again
        1 times it reported another balloon than it had
+       a thread waited for memory for 30.0 ms, 0.5 % of the time at worst
        5 lines of its log were dropped
 ";
         assert!(text.ends_with(expected), "{text}");
