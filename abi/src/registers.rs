@@ -88,7 +88,7 @@ pub struct Facts {
     pub throttled_calls: u64,
     /// Nanoseconds that these calls waited.
     pub throttled_ns: u64,
-    /// Frames since the start that the VMM process took without running the guest.
+    /// Of the given frames, those that the VMM process took from what the guest offered, without running it.
     pub harvested: FrameCount,
     /// Frames since the start that the guest had given, had touched all the same, and lost again.
     pub reclaimed: FrameCount,

@@ -20,6 +20,7 @@ mod machine {
     use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
     use aerostat_abi::batch::Entry;
+    use aerostat_abi::port::Features;
     use aerostat_abi::units::{FrameCount, FrameNumber, HUGE_FRAMES, HUGE_ORDER, MAX_ORDER, to_usize};
 
     use super::driver::{Driver, Memory, Next};
@@ -75,6 +76,9 @@ mod machine {
         let is_listed = port.list(|given| is_claimed = is_claimed && claim(&mut ledger, given));
         if !is_listed || !is_claimed {
             report::bad_machine("the first grant is not in whole huge frames, or too small for the kernel");
+        }
+        if welcome.features.contains(Features::OFFERS) && port.share(FRAMES.states()) {
+            FRAMES.begin_offers();
         }
         IN_BALLOON.store(ledger.len().0, Ordering::Relaxed);
         log::debug!("balloon: {} of {total} to begin with, target {}", ledger.len(), welcome.target);
@@ -148,6 +152,8 @@ mod machine {
         let mut memory = KernelMemory::default();
         driver.refresh(&mut port);
         loop {
+            FRAMES.find_taken();
+            FRAMES.offer_spare();
             let next = loop {
                 let next = driver.step(&mut port, &mut memory, Instant::now());
                 if IN_BALLOON.swap(driver.ledger.len().0, Ordering::Relaxed) > driver.ledger.len().0 {
@@ -215,6 +221,10 @@ mod machine {
                 return block;
             }
             FRAMES.allocate(size, Purpose::Balloon)
+        }
+
+        fn collect_taken(&mut self) -> Option<Block> {
+            FRAMES.collect_taken()
         }
 
         fn free(&mut self, block: Block) {

@@ -5,6 +5,7 @@ use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use aerostat_abi::batch::{CAPACITY, Entry};
+use aerostat_abi::frame_state::HugeFrameWord;
 use aerostat_abi::port::{Command, Features, Hello, Registers, Status, VERSION, Welcome};
 use aerostat_abi::statistics::{self, Statistics};
 use aerostat_abi::units::{FrameCount, to_usize};
@@ -43,6 +44,13 @@ impl Port {
         }
         // SAFETY: the flag above makes this the only reference to the page there ever is.
         Some((Self { page: unsafe { &mut *PAGE.0.get() } }, welcome))
+    }
+
+    /// Lets the monitor see the words of all huge frames; says whether it looks.
+    pub(super) fn share(&mut self, words: &'static [HugeFrameWord]) -> bool {
+        let address = words.as_ptr().expose_provenance() as u64;
+        let call = Registers { rax: Command::Share.encode(), rdi: address, rsi: words.len() as u64, r8: 0 };
+        Status::decode(balloon_call(call).rax) == Some(Status::Ok)
     }
 
     /// Calls `each` with every block that counts as given, in order; says whether the monitor listed them to the end.

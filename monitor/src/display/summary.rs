@@ -115,7 +115,8 @@ fn hindrances(guest: &GuestOutcome) -> Vec<String> {
     }
     if guest.swap.stalled > Duration::ZERO && !guest.swap.has_any() {
         let (stalled, pressure) = (guest.swap.stalled, percent(guest.swap.peak_pressure_per_mille));
-        lines.push(format!("a thread waited for memory for {}, {pressure} of the time at worst", milliseconds(stalled)));
+        lines
+            .push(format!("a thread waited for memory for {}, {pressure} of the time at worst", milliseconds(stalled)));
     }
     if guest.dropped_log_lines > 0 {
         lines.push(format!("{} lines of its log were dropped", guest.dropped_log_lines));
@@ -260,7 +261,8 @@ alpha          never            0 B       2  guest fault: triple fault
             last_error: "no\x1b answer".into(),
             ..BalloonTotals::default()
         };
-        let waited = SwapTotals { stalled: Duration::from_millis(30), peak_pressure_per_mille: 5, ..SwapTotals::default() };
+        let waited =
+            SwapTotals { stalled: Duration::from_millis(30), peak_pressure_per_mille: 5, ..SwapTotals::default() };
         let alpha = GuestOutcome { balloon, dropped_log_lines: 5, ..guest(waited) };
         let text = summary(&outcome(vec![alpha]));
         let expected = "

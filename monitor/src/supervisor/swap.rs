@@ -56,7 +56,8 @@ impl SwapTotals {
     /// Whether there was any: a guest without swap may have waited for memory all the same.
     #[must_use]
     pub fn has_any(&self) -> bool {
-        let waits = Self { stalled: self.stalled, peak_pressure_per_mille: self.peak_pressure_per_mille, ..Self::default() };
+        let waits =
+            Self { stalled: self.stalled, peak_pressure_per_mille: self.peak_pressure_per_mille, ..Self::default() };
         *self != waits
     }
 }
