@@ -64,14 +64,14 @@ mod tests {
         archive.program("bin/sh", b"12345");
         let bytes = archive.finish();
         let text = String::from_utf8_lossy(&bytes);
-        let zeros = |count| "0".repeat(count);
-        let folder = format!("07070100000001000041ed{}00000001{}00000004{}bin\0\0\0", zeros(16), zeros(56), zeros(8));
-        let folder = folder.as_str();
-        assert!(text.starts_with(&folder[..110]), "{text}");
+        let zeros = |fields| "00000000".repeat(fields);
+        // Inode, mode, owner and group, links, time and size and devices, length of the name, checksum.
+        let folder = format!("07070100000001000041ed{}00000001{}00000004{}bin\0\0\0", zeros(2), zeros(6), zeros(1));
+        assert!(text.starts_with(&folder), "{text}");
         assert_eq!(bytes.len() % 4, 0);
         let program = text.find("bin/sh\0").unwrap();
-        assert_eq!((program % 4, &text[program - 110..program - 96]), (2, "07070100000002"));
-        assert_eq!(&text[program + 8..program + 16], "12345\0\0\0");
+        assert_eq!((program % 4, &text[program - 110..program - 96]), (110 % 4, "07070100000002"));
+        assert_eq!(&text[program + 10..program + 18], "12345\0\0\0");
         assert!(text.contains("TRAILER!!!\0"));
     }
 }
