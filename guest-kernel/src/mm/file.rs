@@ -103,7 +103,7 @@ fn absent_pages(at: u64, mapped: &Mapped) -> usize {
     let space = SPACE.lock();
     let end = (mapped.start + mapped.bytes).next_multiple_of(FRAME_BYTES).min((at + 1).next_multiple_of(HUGE_BYTES));
     let mut read_ahead = READ_AHEAD.lock();
-    let most = read_ahead.slots_at(at);
+    let most = read_ahead.window_at(at).slots();
     let is_absent = |page: &u64| {
         let state = space.tables().map(|tables| tables.page_state(*page));
         matches!(state, Some(PageState::Empty | PageState::Swapped(_)))

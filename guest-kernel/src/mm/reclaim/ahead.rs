@@ -1,6 +1,6 @@
 //! Reading ahead: while a thread uses what it has read, the disk reads what follows.
 //!
-//! Where reads follow each other, the next one is begun before anybody asks for it ([`Reclaimer::read_on`]), at most one at a time,
+//! Where reads follow each other, the next one is begun before anybody asks for it ([`Reclaimer::read_on`]), [`MOST_AHEAD`] at a time,
 //! and only into frames that can be spared. What it brings is put into place when the first of its pages is touched, and at that
 //! moment the next one begins: so a thread that goes on and on pays for one fault a read, and waits for the disk no longer than the disk
 //! is slower than it. (Linux marks a page in the middle of what it has read ahead, `PG_readahead`; here the fault is the mark.)
@@ -23,6 +23,10 @@ use crate::mm::block::BlockSize;
 use crate::mm::fault;
 #[cfg(test)]
 use crate::mm::frame_allocator::Purpose;
+
+/// Reads under way, or not come for yet, at most: pages that leave in order do so in two passes of the hand, most of them in the first,
+/// so whoever touches them in order follows two streams.
+pub(super) const MOST_AHEAD: usize = 2;
 
 /// A read that nobody waits for so far.
 pub(super) struct Ahead {
@@ -87,60 +91,81 @@ enum Progress {
 impl Reclaimer {
     /// Begins to read what follows `plan`, if that is likely to be wanted and frames are to spare.
     pub(super) fn read_on(&mut self, plan: &Plan) {
-        if let Some(other) = &mut self.ahead {
-            if other.under_way().is_some() {
-                return;
-            }
-            self.drop_ahead(); // whoever wanted it reads elsewhere now
+        if !plan.is_sequential() {
+            return;
+        }
+        if self.aheads.iter().all(Option::is_some) {
+            self.pass_aheads();
+        }
+        if self.aheads.iter().all(Option::is_some) {
+            return;
         }
         let Some(plan) = self.plan_behind(plan) else { return };
         let Some(first) = fault::spare_block(BlockSize::Frame, plan.purpose) else { return };
         let Ok(frames) = Frames::with(first, plan.least, plan.count, plan.purpose, Caller::Prefetch) else { return };
         let Some(ticket) = frames.submit_read(plan.disk, plan.first) else { return }; // the disk has enough to do
-        self.ahead = Some(Ahead { plan, frames, ticket, result: None, is_old: false });
+        if let Some(place) = self.aheads.iter_mut().find(|place| place.is_none()) {
+            *place = Some(Ahead { plan, frames, ticket, result: None, is_old: false });
+        }
     }
 
     fn come_for_ahead(&mut self, at: u64, slot: SlotNumber, caller: Caller) -> Progress {
-        let Some(swap) = &self.swap_disk else { return Progress::None };
-        let Some((_, version)) = swap.slots.kept(slot) else { return Progress::None };
-        let Some(ahead) = self.ahead.as_mut().filter(|ahead| ahead.plan.includes(slot, version)) else {
-            return Progress::None;
-        };
-        if let Some(ticket) = ahead.under_way() {
+        let Some(place) = self.ahead_of(slot) else { return Progress::None };
+        if let Some(ahead) = &mut self.aheads[place]
+            && let Some(ticket) = ahead.under_way()
+        {
             return Progress::UnderWay(ahead.plan.disk, ticket);
         }
-        if let Some(Ahead { plan, mut frames, result: Some(Ok(())), .. }) = self.ahead.take() {
-            self.read_on(&plan); // the disk is to have work meanwhile
+        let Some(mut ahead) = self.aheads[place].take() else { return Progress::None };
+        if ahead.result == Some(Ok(())) {
+            self.read_on(&ahead.plan); // the disk is to have work meanwhile
             // A group that is not what was written is found out by whoever reads it for himself.
-            let _ = self.take_in(&plan, &mut frames, (caller == Caller::Fault).then_some(at));
+            let _ = self.take_in(&ahead.plan, &mut ahead.frames, (caller == Caller::Fault).then_some(at));
         }
         Progress::TakenIn
     }
 
-    /// Reclaim comes by: nobody has come for what was there the last time already.
-    pub(super) fn pass_ahead(&mut self) {
-        if let Some(ahead) = &mut self.ahead
-            && !core::mem::replace(&mut ahead.is_old, true)
-        {
-            return;
-        }
-        self.drop_ahead();
+    /// Whether what begins in a slot is being read already.
+    pub(super) fn is_read_ahead(&self, slot: SlotNumber) -> bool {
+        self.ahead_of(slot).is_some()
+    }
+
+    fn ahead_of(&self, slot: SlotNumber) -> Option<usize> {
+        let (_, version) = self.swap_disk.as_ref()?.slots.kept(slot)?;
+        self.aheads.iter().position(|ahead| ahead.as_ref().is_some_and(|ahead| ahead.plan.includes(slot, version)))
+    }
+
+    /// Looks which reads have ended: their places in the disk's queue are free for others then.
+    pub(super) fn settle_aheads(&mut self) {
+        self.aheads.iter_mut().flatten().for_each(|ahead| _ = ahead.under_way());
+    }
+
+    /// Somebody needs the room: nobody has come for what was there the last time already.
+    pub(super) fn pass_aheads(&mut self) {
+        self.drop_aheads(|ahead| ahead.is_old);
+        self.aheads.iter_mut().flatten().for_each(|ahead| ahead.is_old = true);
     }
 
     /// What is read ahead for pages in `pages` is not wanted any more.
-    pub(super) fn cancel_ahead(&mut self, pages: &Range<u64>) {
-        if let Some(ahead) = self.ahead.as_mut().filter(|ahead| ahead.plan.concerns(pages)) {
-            ahead.is_old = true;
-            self.drop_ahead();
-        }
+    pub(super) fn cancel_aheads(&mut self, pages: &Range<u64>) {
+        self.drop_aheads(|ahead| {
+            ahead.is_old |= ahead.plan.concerns(pages);
+            ahead.is_old
+        });
     }
 
-    /// Gives the frames back that were read into ahead, unless the disk still has them.
-    pub(super) fn drop_ahead(&mut self) {
-        if self.ahead.as_mut().is_some_and(|ahead| ahead.under_way().is_none())
-            && let Some(Ahead { frames, .. }) = self.ahead.take()
-        {
-            self.dropped_ahead += frames.count as u64;
+    /// Gives up what is read ahead. Where the disk still works on some of it: what to wait for.
+    pub(super) fn give_up_aheads(&mut self) -> Option<Ticket> {
+        self.drop_aheads(|_| true);
+        self.aheads.iter_mut().flatten().find_map(Ahead::under_way)
+    }
+
+    /// Gives the frames back that were read into ahead in vain, unless the disk still has them.
+    fn drop_aheads(&mut self, mut is_vain: impl FnMut(&mut Ahead) -> bool) {
+        for place in &mut self.aheads {
+            if let Some(ahead) = place.take_if(|ahead| is_vain(ahead) && ahead.under_way().is_none()) {
+                self.dropped_ahead += ahead.frames.count as u64;
+            }
         }
     }
 }

@@ -42,34 +42,51 @@ impl Caller {
 /// A read that begins so little behind the end of the last goes on with it: what lies between is in memory already.
 pub(crate) const GAP_BYTES: u64 = 16 * FRAME_BYTES;
 
-/// How much is read at once: more, when one read begins where the last has ended. Positions are bytes of whatever is read in
-/// order, be it memory or a disk.
+/// How much is read at once: more, when one read begins where another has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Window(usize);
+
+impl Window {
+    /// Of a read that goes on with no other.
+    const FIRST: Self = Self(READ_AHEAD);
+
+    pub(crate) fn slots(self) -> usize {
+        self.0
+    }
+
+    /// Of the read that goes on with this one.
+    pub(crate) fn next(self) -> Self {
+        Self((2 * self.0).min(MAX_READ_AHEAD))
+    }
+
+    /// Whether the read goes on with another.
+    pub(crate) fn is_sequential(self) -> bool {
+        self.0 > READ_AHEAD
+    }
+}
+
+/// Finds out whether reads go on with each other. Positions are bytes of whatever is read in order, be it memory or a disk.
 #[derive(Debug)]
 pub(crate) struct ReadAhead {
     next: u64,
-    slots: usize,
+    window: Window,
 }
 
 impl ReadAhead {
     pub(crate) const fn new() -> Self {
-        Self { next: u64::MAX, slots: READ_AHEAD }
+        Self { next: u64::MAX, window: Window::FIRST }
     }
 
-    /// Slots to be read at `position`.
-    pub(crate) fn slots_at(&mut self, position: u64) -> usize {
+    /// The window of a read at `position`.
+    pub(crate) fn window_at(&mut self, position: u64) -> Window {
         let goes_on = position.checked_sub(self.next).is_some_and(|gap| gap <= GAP_BYTES);
-        self.slots = if goes_on { (2 * self.slots).min(MAX_READ_AHEAD) } else { READ_AHEAD };
-        self.slots
+        self.window = if goes_on { self.window.next() } else { Window::FIRST };
+        self.window
     }
 
     /// Notes that what lies before `position` was read, or is about to be.
     pub(crate) fn has_read_to(&mut self, position: u64) {
         self.next = position;
-    }
-
-    /// Whether the last read went on with the one before.
-    pub(crate) fn is_sequential(&self) -> bool {
-        self.slots > READ_AHEAD
     }
 }
 
@@ -102,6 +119,8 @@ impl Frames {
         {
             frames.push(block);
         }
+        // Frames that follow each other are one part of a request.
+        frames.blocks[..frames.count].sort_unstable_by_key(|block| block.as_ref().map(|block| block.first().0));
         Ok(frames)
     }
 

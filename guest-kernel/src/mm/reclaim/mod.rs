@@ -39,7 +39,7 @@ use core::ops::Range;
 use aerostat_abi::units::{FRAME_SIZE, FrameCount, FrameNumber, HUGE_FRAMES, to_usize};
 use aerostat_reclaim_policy::{Policy, Selected};
 
-use self::ahead::Ahead;
+use self::ahead::{Ahead, MOST_AHEAD};
 use self::balance::{Balance, PageKind};
 use self::collapse::Collapse;
 use self::compressed::{CompressedTier, MOST_FRAMES, StoreError, TierStatistics};
@@ -117,7 +117,7 @@ pub(crate) struct Reclaimer {
     page_reads: ReadAhead,
     group_reads: ReadAhead,
     /// What is read before it is touched.
-    ahead: Option<Ahead>,
+    aheads: [Option<Ahead>; MOST_AHEAD],
     /// Frames that such reads have given back in vain.
     dropped_ahead: u64,
     collapse: Option<Collapse>,
@@ -154,7 +154,7 @@ pub(crate) fn reclaim(wanted: FrameCount) -> FrameCount {
     }
     // A thread that looked only at what is free would believe that nothing is to be had when others are just faster.
     let before = RECLAIMER.lock().made_free();
-    RECLAIMER.lock().pass_ahead();
+    RECLAIMER.lock().pass_aheads();
     let freed = || FrameCount(RECLAIMER.lock().made_free().saturating_sub(before));
     let mut rounds = 0;
     loop {
@@ -186,12 +186,10 @@ fn wait_for_disk() -> bool {
             (disk, write)
         } else {
             reclaimer.keep_staged();
-            // The last that there is to be had.
-            let Some(ahead) = &mut reclaimer.ahead else { return false };
-            let ticket = ahead.under_way();
+            let before = reclaimer.dropped_ahead;
+            let ticket = reclaimer.give_up_aheads(); // the last that there is to be had
             if ticket.is_none() {
-                reclaimer.drop_ahead();
-                return true;
+                return reclaimer.dropped_ahead > before;
             }
             (disk, ticket)
         }
@@ -216,14 +214,14 @@ pub(crate) fn wake() {
 /// Frames that keep promises of pages that are read ahead.
 #[cfg(test)]
 pub(in crate::mm) fn promised_ahead() -> FrameCount {
-    RECLAIMER.lock().ahead.as_ref().map_or(FrameCount::ZERO, Ahead::promised)
+    RECLAIMER.lock().aheads.iter().flatten().map(Ahead::promised).fold(FrameCount::ZERO, FrameCount::saturating_add)
 }
 
 /// Forgets everything: each test machine begins without swap.
 #[cfg(test)]
 pub(crate) fn restart() {
     let last = core::mem::replace(&mut *RECLAIMER.lock(), Reclaimer::new());
-    core::mem::forget(last.ahead); // its frames went with their machine
+    core::mem::forget(last.aheads); // its frames went with their machine
 }
 
 /// What one batch came to.
@@ -247,7 +245,7 @@ impl Reclaimer {
             swap_disk: None,
             page_reads: ReadAhead::new(),
             group_reads: ReadAhead::new(),
-            ahead: None,
+            aheads: [const { None }; MOST_AHEAD],
             dropped_ahead: 0,
             collapse: None,
             statistics: ReclaimStatistics {
@@ -461,9 +459,7 @@ impl Reclaimer {
 
     /// Carries out what the disk has finished.
     fn settle(&mut self) {
-        if let Some(ahead) = &mut self.ahead {
-            ahead.under_way(); // its place in the disk's queue is free for others
-        }
+        self.settle_aheads();
         if !self.swap_disk.as_ref().is_some_and(SwapDisk::is_writing) {
             return;
         }
@@ -526,7 +522,7 @@ impl Reclaimer {
 
     /// Pages of `pages` that are on their way to the disk or from it are not to be touched when they arrive: their region is gone.
     pub(crate) fn cancel(&mut self, pages: &Range<u64>) {
-        self.cancel_ahead(pages);
+        self.cancel_aheads(pages);
         if let Some(swap) = &mut self.swap_disk {
             swap.cancel(pages);
         }

@@ -5,7 +5,7 @@ use aerostat_abi::units::{FRAME_BYTES, FRAME_SIZE};
 
 use super::Reclaimer;
 use super::disk::Disk;
-use super::incoming::{GAP_BYTES, ReadAhead};
+use super::incoming::{GAP_BYTES, Window};
 use super::slot_map::{Kept, SlotNumber, SlotVersion};
 use super::swap_disk::SwapDisk;
 use super::swap_entry::Stored;
@@ -27,12 +27,14 @@ pub(super) struct Plan {
     pub(super) count: usize,
     /// Slots that what is wanted takes.
     pub(super) least: usize,
+    /// How far to read, and so how much farther the next time.
+    window: Window,
 }
 
 impl Plan {
-    fn new(disk: &'static dyn Disk, purpose: Purpose, first: SlotNumber) -> Self {
+    fn new(disk: &'static dyn Disk, purpose: Purpose, first: SlotNumber, window: Window) -> Self {
         let (pages, versions) = ([0; MAX_READ_AHEAD], [None; MAX_READ_AHEAD]);
-        Self { disk, purpose, first, pages, versions, count: 0, least: 0 }
+        Self { disk, purpose, first, pages, versions, count: 0, least: 0, window }
     }
 
     /// Adds what begins in the next slot.
@@ -48,16 +50,21 @@ impl Plan {
         place.is_some_and(|place| self.versions[place] == Some(version))
     }
 
+    /// Whether it goes on with an earlier read, so that more is likely to be wanted behind it.
+    pub(super) fn is_sequential(&self) -> bool {
+        self.window.is_sequential()
+    }
+
     /// Whether a page in `pages` is to be read; nothing is known of pages in groups.
     pub(super) fn concerns(&self, pages: &core::ops::Range<u64>) -> bool {
         self.pages[..self.count].iter().any(|page| pages.contains(page))
     }
 
-    /// Where a read begins and ends among those that may follow each other: pages by address, groups by place on the disk.
-    fn positions(&self) -> (u64, u64) {
+    /// Where it ends among reads that may follow each other: those of pages by address, those of groups by place on the disk.
+    fn end(&self) -> u64 {
         match self.purpose {
-            Purpose::Tier => (self.first.position(), self.first.plus(self.count).position()),
-            _ => (self.pages[0], self.pages[self.count - 1] + FRAME_BYTES),
+            Purpose::Tier => self.first.plus(self.count).position(),
+            _ => self.pages[self.count - 1] + FRAME_BYTES,
         }
     }
 }
@@ -67,69 +74,68 @@ impl Reclaimer {
     pub(super) fn plan_read(&mut self, at: u64) -> Option<Plan> {
         let space = SPACE.lock();
         match super::restore::swapped(&space, at)?.stored {
-            Stored::OnDisk(_) => self.plan_pages(&space, at),
-            Stored::CompressedOnDisk(slot, _) => self.plan_groups(slot),
+            Stored::OnDisk(_) => {
+                let window = self.page_reads.window_at(at);
+                let plan = self.plan_pages(&space, at, window)?;
+                self.page_reads.has_read_to(plan.end());
+                Some(plan)
+            }
+            Stored::CompressedOnDisk(slot, _) => {
+                let window = self.group_reads.window_at(slot.position());
+                let plan = self.plan_groups(slot, window)?;
+                self.group_reads.has_read_to(plan.end());
+                Some(plan)
+            }
             Stored::Filled(_) | Stored::Compressed(_) | Stored::InFile => None,
         }
     }
 
-    /// What to read behind `plan`, if reads have followed each other so far.
-    pub(super) fn plan_behind(&mut self, plan: &Plan) -> Option<Plan> {
-        if !self.stream(plan.purpose).is_sequential() {
-            return None;
-        }
-        let (_, end) = plan.positions();
+    /// What to read behind `plan`.
+    pub(super) fn plan_behind(&self, plan: &Plan) -> Option<Plan> {
+        let window = plan.window.next();
         if plan.purpose == Purpose::Tier {
-            return self.plan_groups(plan.first.plus(plan.count));
+            return self.plan_groups(plan.first.plus(plan.count), window);
         }
         let space = SPACE.lock();
-        let next = (end..=end + GAP_BYTES).step_by(FRAME_SIZE).find(|page| slot_of(&space, *page).is_some())?;
-        self.plan_pages(&space, next)
+        let mut pages = (plan.end()..=plan.end() + GAP_BYTES).step_by(FRAME_SIZE);
+        let next = pages.find(|page| slot_of(&space, *page).is_some_and(|slot| !self.is_read_ahead(slot)))?;
+        self.plan_pages(&space, next, window)
     }
 
     /// Pages from `at` on. They are found again by their addresses, so they follow each other in memory as they do on disk; pages
     /// in between may be elsewhere, as not all go at once.
-    fn plan_pages(&mut self, space: &Space, at: u64) -> Option<Plan> {
+    fn plan_pages(&self, space: &Space, at: u64, window: Window) -> Option<Plan> {
         let first = slot_of(space, at)?;
         let SwapDisk { disk, slots, .. } = self.swap_disk.as_ref()?;
-        let mut plan = Plan::new(*disk, Purpose::Promised, first);
-        let wanted = self.page_reads.slots_at(at);
+        let mut plan = Plan::new(*disk, Purpose::Promised, first, window);
         let mut next = at;
-        while plan.count < wanted {
+        while plan.count < window.slots() {
             let slot = first.plus(plan.count);
             let Some((Kept::Page, version)) = slots.kept(slot) else { break };
-            let mut candidates = (next..=next + GAP_BYTES).step_by(FRAME_SIZE);
-            let Some(page) = candidates.find(|page| slot_of(space, *page) == Some(slot)) else { break };
+            let mut pages = (next..=next + GAP_BYTES).step_by(FRAME_SIZE);
+            let Some(page) = pages.find(|page| slot_of(space, *page) == Some(slot)) else { break };
+            if self.is_read_ahead(slot) {
+                break;
+            }
             plan.push(page, version, 1);
             next = page + FRAME_BYTES;
         }
-        self.is_planned(plan)
+        (plan.count > 0).then_some(plan)
     }
 
     /// Groups from `slot` on.
-    fn plan_groups(&mut self, first: SlotNumber) -> Option<Plan> {
+    fn plan_groups(&self, first: SlotNumber, window: Window) -> Option<Plan> {
         let SwapDisk { disk, slots, .. } = self.swap_disk.as_ref()?;
-        let mut plan = Plan::new(*disk, Purpose::Tier, first);
-        let wanted = self.group_reads.slots_at(first.position());
-        while plan.count < wanted
-            && let Some((Kept::Group { slots, .. }, version)) = slots.kept(first.plus(plan.count))
+        let mut plan = Plan::new(*disk, Purpose::Tier, first, window);
+        while plan.count < window.slots()
+            && let slot = first.plus(plan.count)
+            && let Some((Kept::Group { slots, .. }, version)) = slots.kept(slot)
             && plan.count + slots <= MAX_READ_AHEAD
+            && !self.is_read_ahead(slot)
         {
             plan.push(0, version, slots);
         }
-        self.is_planned(plan)
-    }
-
-    fn is_planned(&mut self, plan: Plan) -> Option<Plan> {
-        (plan.count > 0).then(|| {
-            let (_, end) = plan.positions();
-            self.stream(plan.purpose).has_read_to(end);
-            plan
-        })
-    }
-
-    fn stream(&mut self, purpose: Purpose) -> &mut ReadAhead {
-        if purpose == Purpose::Tier { &mut self.group_reads } else { &mut self.page_reads }
+        (plan.count > 0).then_some(plan)
     }
 
     /// What a slot holds, unless that has changed since it was planned to be read.
