@@ -169,3 +169,7 @@ impl Reclaimer {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "ahead_tests.rs"]
+mod tests;

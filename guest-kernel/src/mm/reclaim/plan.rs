@@ -90,11 +90,12 @@ impl Reclaimer {
         }
     }
 
-    /// What to read behind `plan`.
+    /// What to read behind `plan`, and is not being read already.
     pub(super) fn plan_behind(&self, plan: &Plan) -> Option<Plan> {
         let window = plan.window.next();
         if plan.purpose == Purpose::Tier {
-            return self.plan_groups(plan.first.plus(plan.count), window);
+            let next = plan.first.plus(plan.count);
+            return if self.is_read_ahead(next) { None } else { self.plan_groups(next, window) };
         }
         let space = SPACE.lock();
         let mut pages = (plan.end()..=plan.end() + GAP_BYTES).step_by(FRAME_SIZE);
@@ -114,9 +115,6 @@ impl Reclaimer {
             let Some((Kept::Page, version)) = slots.kept(slot) else { break };
             let mut pages = (next..=next + GAP_BYTES).step_by(FRAME_SIZE);
             let Some(page) = pages.find(|page| slot_of(space, *page) == Some(slot)) else { break };
-            if self.is_read_ahead(slot) {
-                break;
-            }
             plan.push(page, version, 1);
             next = page + FRAME_BYTES;
         }
@@ -128,10 +126,8 @@ impl Reclaimer {
         let SwapDisk { disk, slots, .. } = self.swap_disk.as_ref()?;
         let mut plan = Plan::new(*disk, Purpose::Tier, first, window);
         while plan.count < window.slots()
-            && let slot = first.plus(plan.count)
-            && let Some((Kept::Group { slots, .. }, version)) = slots.kept(slot)
+            && let Some((Kept::Group { slots, .. }, version)) = slots.kept(first.plus(plan.count))
             && plan.count + slots <= MAX_READ_AHEAD
-            && !self.is_read_ahead(slot)
         {
             plan.push(0, version, slots);
         }
