@@ -41,7 +41,10 @@ pub(super) struct Ahead {
 
 impl core::fmt::Debug for Ahead {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.debug_struct("Ahead").field("first", &self.plan.first).field("count", &self.frames.count).finish_non_exhaustive()
+        f.debug_struct("Ahead")
+            .field("first", &self.plan.first)
+            .field("count", &self.frames.count)
+            .finish_non_exhaustive()
     }
 }
 
