@@ -41,6 +41,8 @@ pub(crate) struct Reply {
 pub(crate) trait Memory {
     /// A block for the balloon, or `None` when the guest needs what is left.
     fn allocate(&mut self, size: BlockSize) -> Option<Block>;
+    /// A block that the monitor has taken by itself: it is in the balloon already.
+    fn collect_taken(&mut self) -> Option<Block>;
     /// A block that the balloon could not give.
     fn free(&mut self, block: Block);
     /// A block that comes back from the monitor, its memory fresh.
@@ -99,6 +101,9 @@ impl Driver {
 
     /// Moves at most one batch towards the target.
     pub(crate) fn step(&mut self, monitor: &mut impl Monitor, memory: &mut impl Memory, now: Instant) -> Next {
+        while let Some(block) = memory.collect_taken() {
+            self.ledger.put(block);
+        }
         let size = self.size();
         if size > self.target {
             self.inflate(size.saturating_sub(self.target), monitor, memory, now)

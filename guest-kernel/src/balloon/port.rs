@@ -5,9 +5,10 @@ use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use aerostat_abi::batch::{CAPACITY, Entry};
+use aerostat_abi::frame_state::HugeFrameWord;
 use aerostat_abi::port::{Command, Features, Hello, Registers, Status, VERSION, Welcome};
 use aerostat_abi::statistics::{self, Statistics};
-use aerostat_abi::units::FrameCount;
+use aerostat_abi::units::{FrameCount, to_usize};
 
 use super::driver::{Monitor, Reply};
 use crate::drivers::machine_ports::balloon_call;
@@ -45,6 +46,31 @@ impl Port {
         Some((Self { page: unsafe { &mut *PAGE.0.get() } }, welcome))
     }
 
+    /// Lets the monitor see the words of all huge frames; says whether it looks.
+    pub(super) fn share(&mut self, words: &'static [HugeFrameWord]) -> bool {
+        let address = words.as_ptr().expose_provenance() as u64;
+        let call = Registers { rax: Command::Share.encode(), rdi: address, rsi: words.len() as u64, r8: 0 };
+        Status::decode(balloon_call(call).rax) == Some(Status::Ok)
+    }
+
+    /// Calls `each` with every block that counts as given, in order; says whether the monitor listed them to the end.
+    pub(super) fn list(&mut self, mut each: impl FnMut(Entry)) -> bool {
+        let mut from = 0;
+        loop {
+            let reply = self.exchange(Command::List, from);
+            if Status::decode(reply.rax) != Some(Status::Ok) {
+                return false;
+            }
+            for index in 0..to_usize(reply.rdi).min(CAPACITY) {
+                each(Entry::decode(self.word(index)));
+            }
+            if reply.r8 <= from {
+                return reply.r8 == 0; // otherwise it would never end
+            }
+            from = reply.r8;
+        }
+    }
+
     /// Leaves statistics.
     pub(super) fn report(&mut self, statistics: &Statistics) {
         for (word, value) in self.page[..statistics::WORDS].iter_mut().zip(statistics.encode()) {
@@ -59,10 +85,8 @@ impl Port {
             *word = entry.encode();
         }
         let reply = self.call(command, count as u64)?;
-        for (entry, word) in entries.iter_mut().zip(self.page.iter()) {
-            // SAFETY: the word is ours; the monitor has written it meanwhile, so it is read anew.
-            let word = unsafe { core::ptr::from_ref(word).read_volatile() };
-            let answered = Entry::decode(word);
+        for (index, entry) in entries.iter_mut().enumerate() {
+            let answered = Entry::decode(self.word(index));
             // An answer about another block is no answer.
             if (answered.frame, answered.order) == (entry.frame, entry.order) {
                 entry.status = answered.status;
@@ -72,9 +96,19 @@ impl Port {
     }
 
     fn call(&mut self, command: Command, argument: u64) -> Option<Reply> {
-        let page = self.page.as_mut_ptr().expose_provenance() as u64;
-        let reply = balloon_call(Registers { rax: command.encode(), rdi: page, rsi: argument, r8: 0 });
+        let reply = self.exchange(command, argument);
         Some(Reply { status: Status::decode(reply.rax)?, target: FrameCount(reply.rsi) })
+    }
+
+    fn exchange(&mut self, command: Command, argument: u64) -> Registers {
+        let page = self.page.as_mut_ptr().expose_provenance() as u64;
+        balloon_call(Registers { rax: command.encode(), rdi: page, rsi: argument, r8: 0 })
+    }
+
+    /// A word of the page as the monitor has left it.
+    fn word(&self, index: usize) -> u64 {
+        // SAFETY: the word is ours; the monitor may have written it in the last call, so it is read anew.
+        unsafe { core::ptr::from_ref(&self.page[index]).read_volatile() }
     }
 }
 

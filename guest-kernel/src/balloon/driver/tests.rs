@@ -33,6 +33,10 @@ impl Memory for GuestMemory {
         self.0.allocate(size, Purpose::Balloon)
     }
 
+    fn collect_taken(&mut self) -> Option<Block> {
+        self.0.collect_taken()
+    }
+
     fn free(&mut self, block: Block) {
         self.0.free(block);
     }

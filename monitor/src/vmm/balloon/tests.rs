@@ -5,6 +5,7 @@ use std::io;
 use std::sync::Arc;
 
 use aerostat_abi::batch::{Entry, EntryStatus};
+use aerostat_abi::frame_state::{HugeFrameState, HugeFrameWord};
 use aerostat_abi::port::{Command, Features, Hello, Registers, Status, VERSION, Welcome};
 use aerostat_abi::statistics::Statistics;
 use aerostat_abi::units::{FrameCount, FrameNumber};
@@ -30,6 +31,10 @@ struct Heard {
 impl BalloonHost for Heard {
     fn connect_doorbell(&mut self, vector: u8) {
         self.vector = Some(vector);
+    }
+
+    fn disconnect_doorbell(&mut self) {
+        self.vector = None;
     }
 
     fn pressure(&mut self, _now_ns: u64) {
@@ -84,15 +89,7 @@ fn hello_comes_first_and_once() {
     let mut device = device(FrameCount(2048));
     assert_eq!(status(&mut device, Command::GetTarget, 0, 0), Some(Status::NotGreeted));
     let welcome = Welcome::decode(&device.call(hello(0x40).encode(), 1));
-    assert_eq!(
-        welcome,
-        Welcome {
-            version: VERSION,
-            features: Features(0),
-            target: FrameCount(2048),
-            initial_balloon: FrameNumber(2048)
-        }
-    );
+    assert_eq!(welcome, Welcome { version: VERSION, features: Features(0), target: FrameCount(2048) });
     assert_eq!(device.host.vector, Some(0x40));
     let again = device.call(hello(0x41).encode(), 1);
     assert_eq!(Status::decode(again.rax), Some(Status::AlreadyGreeted));
@@ -103,11 +100,139 @@ fn hello_comes_first_and_once() {
 fn bad_greetings_are_refused_and_may_be_mended() {
     let mut device = device(TOTAL);
     let mut greet = |hello: Hello| Status::decode(device.call(hello.encode(), 1).rax);
-    assert_eq!(greet(Hello { version: 2, ..hello(0) }), Some(Status::UnsupportedVersion));
+    assert_eq!(greet(Hello { version: 1, ..hello(0) }), Some(Status::UnsupportedVersion));
     assert_eq!(greet(hello(31)), Some(Status::BadArgument));
     assert_eq!(greet(Hello { floor: FrameCount(TOTAL.0 + 1), ..hello(0) }), Some(Status::BadArgument));
     assert_eq!(greet(hello(0)), Some(Status::Ok));
     assert_eq!(device.host.vector, None, "vector 0 asks for no interrupt");
+}
+
+#[test]
+fn a_reset_ends_the_conversation_and_nothing_else() {
+    let mut device = greeted(FrameCount(2048));
+    assert_eq!(status(&mut device, Command::Reset, 0, 0), Some(Status::Ok));
+    assert_eq!(device.host.vector, None);
+    for command in [Command::GetTarget, Command::Give, Command::Take, Command::Report, Command::List, Command::Reset] {
+        assert_eq!(status(&mut device, command, PAGE.0, 1), Some(Status::NotGreeted), "{command:?}");
+    }
+    assert_eq!(Status::decode(device.call(hello(0x41).encode(), 1).rax), Some(Status::Ok));
+    assert_eq!((device.host.vector, device.registers.facts().balloon), (Some(0x41), FrameCount(2048)));
+}
+
+#[test]
+fn an_ordered_reset_is_the_answer_to_the_next_call_and_carries_nothing_out() {
+    let mut device = greeted(TOTAL);
+    device.is_reset_ordered = true;
+    assert_eq!(status(&mut device, Command::Give, PAGE.0, 1), Some(Status::ResetOrdered));
+    assert_eq!(status(&mut device, Command::GetTarget, 0, 0), Some(Status::NotGreeted));
+    assert_eq!(Status::decode(device.call(hello(0x40).encode(), 1).rax), Some(Status::Ok));
+    assert_eq!(status(&mut device, Command::GetTarget, 0, 0), Some(Status::Ok));
+}
+
+/// Where the guest of these tests has its words: frame 769.
+const WORDS: GuestAddress = GuestAddress(PAGE.0 + 4096);
+const HUGE_FRAMES: u64 = TOTAL.0 / 512;
+
+/// A device whose guest shares its words.
+fn sharing() -> Balloon<Heard> {
+    let mut device = device(TOTAL);
+    let hello = Hello { features: Features::OFFERS, ..hello(0) };
+    assert_eq!(Welcome::decode(&device.call(hello.encode(), 1)).features, Features::OFFERS);
+    assert_eq!(status(&mut device, Command::Share, WORDS.0, HUGE_FRAMES), Some(Status::Ok));
+    device
+}
+
+fn word(device: &Balloon<Heard>, huge: u64) -> &HugeFrameWord {
+    device.memory.shared_word(GuestAddress(WORDS.0 + 4 * huge)).unwrap()
+}
+
+fn offer(device: &Balloon<Heard>, huge: u64, is_backed: bool) {
+    let state = HugeFrameState::default();
+    word(device, huge).store(if is_backed { state.with_backing() } else { state }.with_offer());
+}
+
+fn harvest(device: &mut Balloon<Heard>, target: u64) -> Vec<u64> {
+    device.registers.set_target(FrameCount(target));
+    while device.harvest() {}
+    (0..HUGE_FRAMES).filter(|&huge| word(device, huge).load().is_taken()).collect()
+}
+
+#[test]
+fn what_is_offered_is_taken_as_far_as_the_target_goes_backed_memory_first() {
+    let mut device = sharing();
+    for (huge, is_backed) in [(2, false), (3, true), (4, false), (6, true), (7, false)] {
+        offer(&device, huge, is_backed);
+        device.memory.write_words(GuestAddress(huge << 21), &[7]).unwrap();
+    }
+    assert!(harvest(&mut device, TOTAL.0).is_empty());
+    assert_eq!(harvest(&mut device, TOTAL.0 - 3 * 512 - 100), [2, 3, 6], "no more than whole huge frames");
+    for (huge, content) in [(2, 0), (3, 0), (4, 7), (6, 0), (7, 7)] {
+        let mut words = [1];
+        device.memory.read_words(GuestAddress(huge << 21), &mut words).unwrap();
+        assert_eq!(words, [content], "huge frame {huge}");
+    }
+    let facts = device.registers.facts();
+    assert_eq!((facts.size.0, facts.given.0, facts.harvested.0), (TOTAL.0 - 1536, 1536, 1536));
+    assert_eq!(harvest(&mut device, 0), [2, 3, 4, 6, 7]);
+    device.registers.set_target(TOTAL);
+    assert_eq!(batch(&mut device, Command::Take, &[(6 * 512, 9)]), (512, vec![EntryStatus::Done]));
+}
+
+#[test]
+fn an_offer_of_what_is_not_the_guests_to_offer_is_ignored() {
+    let mut device = sharing();
+    assert_eq!(batch(&mut device, Command::Give, &[(5 * 512, 0), (6 * 512, 9)]).0, 513);
+    for huge in 0..HUGE_FRAMES {
+        offer(&device, huge, true);
+    }
+    // 0 has boot information, 1 the image and the words, 5 is given in part, 6 as a whole.
+    assert_eq!(harvest(&mut device, 0), [2, 3, 4, 7]);
+    assert_eq!(device.registers.facts().size.0, 2 * 512 + 511);
+}
+
+#[test]
+fn words_are_shared_once_agreed_upon_and_stay_where_they_are() {
+    let mut device = greeted(TOTAL);
+    assert_eq!(status(&mut device, Command::Share, WORDS.0, HUGE_FRAMES), Some(Status::UnknownCommand));
+    let mut device = sharing();
+    for (address, count, expected) in [
+        (WORDS.0, HUGE_FRAMES + 1, Status::BadCount),
+        (WORDS.0, u64::MAX, Status::BadCount),
+        (WORDS.0 + 2, HUGE_FRAMES, Status::BadPage),
+        (TOTAL.bytes() - 4, HUGE_FRAMES, Status::BadPage),
+        (1 << 40, HUGE_FRAMES, Status::BadPage),
+        (u64::MAX - 3, HUGE_FRAMES, Status::BadPage),
+    ] {
+        assert_eq!(status(&mut device, Command::Share, address, count), Some(expected), "{address:#x}");
+    }
+    assert_eq!(batch(&mut device, Command::Give, &[(769, 0)]).1, [EntryStatus::Protected]);
+    offer(&device, 4, true);
+    assert_eq!(status(&mut device, Command::Reset, 0, 0), Some(Status::Ok));
+    assert!(harvest(&mut device, 0).is_empty(), "nothing is shared any more");
+    assert_eq!(Status::decode(device.call(hello(0).encode(), 1).rax), Some(Status::Ok));
+    assert_eq!(batch(&mut device, Command::Give, &[(769, 0)]).1, [EntryStatus::Done]);
+}
+
+#[test]
+fn what_is_given_is_listed_a_page_at_a_time() {
+    let mut device = greeted(TOTAL);
+    // Every second frame of two huge frames: a page full, and a few more.
+    let scattered: Vec<_> = (1024..2048).step_by(2).map(|frame| (frame, 0)).collect();
+    batch(&mut device, Command::Give, &scattered);
+    batch(&mut device, Command::Give, &[(2048, 9), (3000, 0)]);
+    let mut list = |from| {
+        let call = Registers { rax: Command::List.encode(), rdi: PAGE.0, rsi: from, r8: 0 };
+        let reply = device.call(call, 4);
+        assert_eq!((Status::decode(reply.rax), reply.rsi), (Some(Status::Ok), TOTAL.0));
+        let mut words = vec![0; usize::try_from(reply.rdi).unwrap()];
+        device.memory.read_words(PAGE, &mut words).unwrap();
+        let blocks: Vec<_> = words.into_iter().map(Entry::decode).map(|entry| (entry.frame.0, entry.order)).collect();
+        (blocks, reply.r8)
+    };
+    assert_eq!(list(0), (scattered, 2048));
+    assert_eq!(list(2048), (vec![(2048, 9), (3000, 0)], 0));
+    assert_eq!(list(3001), (vec![], 0));
+    assert_eq!(status(&mut device, Command::List, 1 << 40, 0), Some(Status::BadPage));
 }
 
 #[test]
