@@ -152,15 +152,17 @@ impl Reclaimer {
     /// What is read ahead for pages in `pages` is not wanted any more.
     pub(super) fn cancel_aheads(&mut self, pages: &Range<u64>) {
         self.drop_aheads(|ahead| {
-            ahead.is_old |= ahead.plan.concerns(pages);
-            ahead.is_old
+            let is_vain = ahead.plan.concerns(pages);
+            ahead.is_old |= is_vain;
+            is_vain
         });
     }
 
     /// Gives up what is read ahead. Where the disk still works on some of it: what to wait for.
     pub(super) fn give_up_aheads(&mut self) -> Option<Ticket> {
+        let under_way = self.aheads.iter_mut().flatten().find_map(Ahead::under_way);
         self.drop_aheads(|_| true);
-        self.aheads.iter_mut().flatten().find_map(Ahead::under_way)
+        under_way
     }
 
     /// Gives the frames back that were read into ahead in vain, unless the disk still has them.
