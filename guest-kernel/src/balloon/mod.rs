@@ -1,13 +1,16 @@
 //! The balloon driver: an ordinary kernel driver in a thread of its own.
 //!
 //! [`driver`] is the loop's logic, [`ledger`] the frames in the balloon, [`rate`] how fast it may move; `port` is the monitor at
-//! the other end, and this module the thread: woken by the balloon interrupt, by whoever needs memory, and once a second.
+//! the other end, `statistics` what it is told of the guest, and this module the thread: woken by the balloon interrupt, by whoever
+//! needs memory, and once a second.
 
 mod driver;
 mod ledger;
 #[cfg(target_os = "none")]
 mod port;
 mod rate;
+#[cfg(target_os = "none")]
+mod statistics;
 
 #[cfg(target_os = "none")]
 pub(crate) use machine::{flush_report, interrupt, report_soon, size, start, words};
@@ -18,19 +21,19 @@ mod machine {
 
     use aerostat_abi::batch::Entry;
     use aerostat_abi::port::Features;
-    use aerostat_abi::statistics::Statistics;
     use aerostat_abi::units::{FrameCount, FrameNumber, HUGE_FRAMES, HUGE_ORDER, MAX_ORDER, to_usize};
 
     use super::driver::{Driver, Memory, Next};
     use super::ledger::Ledger;
     use super::port::Port;
     use super::rate::{Rate, RateLimits};
+    use super::statistics;
     use crate::boot::Machine;
     use crate::config::{BALLOON_PERIOD_NS, GUEST_FLOOR, RECLAIM_STEP, REPORT_PATIENCE_NS, REPORT_SPACING_NS};
     use crate::mm::carve::Carver;
     use crate::mm::ladder::{Deflator, Patience};
     use crate::mm::shortage::{self, Cause};
-    use crate::mm::{self, Block, BlockSize, FRAMES, MemoryStatistics, Purpose, reclaim};
+    use crate::mm::{self, Block, BlockSize, FRAMES, Purpose, reclaim};
     use crate::report;
     use crate::sync::SpinLock;
     use crate::thread::{self, Event, Priority};
@@ -166,7 +169,7 @@ mod machine {
             let is_due = is_flush || now >= reported.after(REPORT_SPACING_NS) || WANTED.load(Ordering::Relaxed) > 0;
             if is_due && (REPORT_DUE.swap(false, Ordering::Relaxed) || now >= reported.after(BALLOON_PERIOD_NS)) {
                 reported = now;
-                port.report(&statistics(&driver));
+                port.report(&statistics::record(&driver, FrameCount(WANTED.load(Ordering::Relaxed))));
                 if is_flush {
                     FLUSH.store(false, Ordering::Relaxed);
                     REPORTED.signal();
@@ -182,47 +185,6 @@ mod machine {
                 driver.refresh(&mut port);
             }
         }
-    }
-
-    fn statistics(driver: &Driver) -> Statistics {
-        debug_assert_eq!(driver.ledger.validate(), Ok(()));
-        debug_assert_eq!(mm::validate(), Ok(()));
-        let memory = mm::statistics();
-        let progress = crate::app::progress();
-        Statistics {
-            total_frames: memory.total.0,
-            free_frames: memory.frames.free.0,
-            committed_frames: committed(driver, &memory).0,
-            wanted_frames: WANTED.load(Ordering::Relaxed),
-            balloon_frames: driver.ledger.len().0,
-            huge_faults: memory.faults.huge,
-            small_faults: memory.faults.small,
-            allocation_failures: memory.allocation_failures,
-            refused_entries: driver.refused_entries(),
-            rate_frames_per_s: driver.frames_per_s(),
-            verified_bytes: progress.verified_bytes,
-            app_errors: progress.errors,
-            available_frames: memory.frames.available.0,
-            file_frames: memory.reclaim.file_pages,
-            compressed_pages: memory.reclaim.tier.pages,
-            compressed_frames: memory.reclaim.tier.frames.0,
-            swapped_pages: memory.reclaim.pages_on_disk,
-            swap_in: memory.reclaim.disk.reads,
-            swap_out: memory.reclaim.disk.writes,
-            major_faults: memory.faults.major,
-            evictions: memory.reclaim.evictions,
-            restores: memory.reclaim.restores,
-            refaults: memory.reclaim.refaults,
-            stalled_ns: memory.pressure.stalled_ns,
-            pressure_per_mille: memory.pressure.recent_per_mille,
-            activity: progress.activity,
-        }
-    }
-
-    /// What the guest would occupy if nothing were evicted and every promise were kept.
-    fn committed(driver: &Driver, memory: &MemoryStatistics) -> FrameCount {
-        let used = driver.size().saturating_sub(memory.frames.free).saturating_sub(memory.reclaim.tier.frames);
-        used.saturating_add(memory.frames.promised)
     }
 
     /// The frame allocator and reclaim as the driver sees them.
@@ -255,7 +217,7 @@ mod machine {
             // A driver that asks for a frame pushes the guest to reclaim, like anybody who asks for memory.
             shortage::announce(Cause::Balloon);
             let block = FRAMES.allocate(size, Purpose::Balloon);
-            if block.is_some() || self.is_too_small() || reclaim::reclaim(RECLAIM_STEP) == FrameCount::ZERO {
+            if block.is_some() || self.is_too_small() || reclaim::reclaim_ahead(RECLAIM_STEP) == FrameCount::ZERO {
                 return block;
             }
             FRAMES.allocate(size, Purpose::Balloon)
