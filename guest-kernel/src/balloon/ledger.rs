@@ -27,14 +27,24 @@ impl Ledger {
         Self { frames: FrameSet::new(huge_frames, carver) }
     }
 
-    /// Takes a block that the monitor now has.
-    pub(crate) fn put(&mut self, block: Block) {
+    /// Recounts.
+    ///
+    /// # Errors
+    /// The first disagreement, as a sentence.
+    pub(crate) fn validate(&self) -> Result<(), &'static str> {
+        self.frames.validate()
+    }
+}
+
+impl aerostat_balloon_driver::Ledger for Ledger {
+    type Block = Block;
+
+    fn put(&mut self, block: Block) {
         let size = block.size();
         self.frames.insert(block.into_number(), size);
     }
 
-    /// Gives up a block of at most `frames` frames, to be asked back: huge while that fits, else a single frame.
-    pub(crate) fn take(&mut self, frames: FrameCount) -> Option<Block> {
+    fn take(&mut self, frames: FrameCount) -> Option<Block> {
         let owned = |first: FrameNumber, size| Block::from_number(first, size, Contents::Zero);
         if frames.0 >= BlockSize::Huge.frames()
             && let Some(first) = self.frames.take_whole()
@@ -52,17 +62,8 @@ impl Ledger {
         self.frames.take_from_partial().map(|first| owned(first, BlockSize::Frame))
     }
 
-    /// Frames in the balloon.
-    pub(crate) fn len(&self) -> FrameCount {
+    fn size(&self) -> FrameCount {
         FrameCount(self.frames.len())
-    }
-
-    /// Recounts.
-    ///
-    /// # Errors
-    /// The first disagreement, as a sentence.
-    pub(crate) fn validate(&self) -> Result<(), &'static str> {
-        self.frames.validate()
     }
 }
 

@@ -1,13 +1,13 @@
 //! The balloon driver: an ordinary kernel driver in a thread of its own.
 //!
-//! [`driver`] is the loop's logic, [`ledger`] the frames in the balloon, [`rate`] how fast it may move; `port` is the monitor at
-//! the other end, and this module the thread: woken by the balloon interrupt, by whoever needs memory, and once a second.
+//! The loop's logic is in [`aerostat_balloon_driver`]; here are [`ledger`], the frames in the balloon, `port`, the monitor at the other end,
+//! the kernel's memory as the driver sees it, and the thread: woken by the balloon interrupt, by whoever needs memory, and once a second.
 
-mod driver;
 mod ledger;
 #[cfg(target_os = "none")]
 mod port;
-mod rate;
+#[cfg(test)]
+mod tests;
 
 #[cfg(target_os = "none")]
 pub(crate) use machine::{flush_report, interrupt, report_soon, size, start, words};
@@ -19,11 +19,10 @@ mod machine {
 
     use aerostat_abi::statistics::Statistics;
     use aerostat_abi::units::{FrameCount, FrameNumber, HUGE_FRAMES, to_usize};
+    use aerostat_balloon_driver::{Driver, Ledger as _, Memory, Next, Rate, RateLimits};
 
-    use super::driver::{Driver, Memory, Next};
     use super::ledger::Ledger;
     use super::port::Port;
-    use super::rate::{Rate, RateLimits};
     use crate::boot::Machine;
     use crate::config::{BALLOON_PERIOD_NS, GUEST_FLOOR, RECLAIM_STEP, REPORT_PATIENCE_NS, REPORT_SPACING_NS};
     use crate::mm::carve::Carver;
@@ -54,7 +53,7 @@ mod machine {
     static IS_RUNNING: AtomicBool = AtomicBool::new(false);
 
     /// The driver between [`start`] and its thread.
-    static STARTING: SpinLock<Option<(Driver, Port)>> = SpinLock::new(None);
+    static STARTING: SpinLock<Option<(Driver<Ledger>, Port)>> = SpinLock::new(None);
 
     /// Greets the monitor, takes the initial balloon over and starts the driver's thread. Without a port, the guest simply keeps
     /// its memory.
@@ -74,9 +73,9 @@ mod machine {
                 report::bad_machine("the first grant is not in whole huge frames, or too small for the kernel");
             }
         }
-        IN_BALLOON.store(ledger.len().0, Ordering::Relaxed);
-        log::debug!("balloon: {} of {total} to begin with, target {}", ledger.len(), welcome.target);
-        let driver = Driver::new(ledger, Rate::new(RateLimits::DEFAULT, Instant::now()), total, GUEST_FLOOR);
+        IN_BALLOON.store(ledger.size().0, Ordering::Relaxed);
+        log::debug!("balloon: {} of {total} to begin with, target {}", ledger.size(), welcome.target);
+        let driver = Driver::new(ledger, Rate::new(RateLimits::DEFAULT, Instant::now().as_nanos()), total, GUEST_FLOOR);
         *STARTING.lock() = Some((driver, port));
         mm::ladder::set_deflator(&Balloon);
         if let Err(error) = thread::spawn_entry("balloon", Priority::Kernel, run, 0) {
@@ -145,8 +144,8 @@ mod machine {
         driver.refresh(&mut port);
         loop {
             let next = loop {
-                let next = driver.step(&mut port, &mut memory, Instant::now());
-                if IN_BALLOON.swap(driver.ledger.len().0, Ordering::Relaxed) > driver.ledger.len().0 {
+                let next = driver.step(&mut port, &mut memory, Instant::now().as_nanos());
+                if IN_BALLOON.swap(driver.balloon().0, Ordering::Relaxed) > driver.balloon().0 {
                     mm::ladder::host_gave();
                     MEMORY_CAME.signal();
                 }
@@ -169,7 +168,8 @@ mod machine {
             }
             let report_at = if REPORT_DUE.load(Ordering::Relaxed) { REPORT_SPACING_NS } else { BALLOON_PERIOD_NS };
             let until = reported.after(report_at);
-            let until = if let Next::Wait(moment) = next { until.min(moment) } else { until };
+            let until =
+                if let Next::Wait { until_ns } = next { until.min(Instant::from_nanos(until_ns)) } else { until };
             WAKE.wait(Some(until));
             if TARGET_CHANGED.swap(false, Ordering::Relaxed) || Instant::now() >= until {
                 driver.refresh(&mut port);
@@ -177,8 +177,8 @@ mod machine {
         }
     }
 
-    fn statistics(driver: &Driver) -> Statistics {
-        debug_assert_eq!(driver.ledger.validate(), Ok(()));
+    fn statistics(driver: &Driver<Ledger>) -> Statistics {
+        debug_assert_eq!(driver.ledger().validate(), Ok(()));
         debug_assert_eq!(mm::validate(), Ok(()));
         let memory = mm::statistics();
         let progress = crate::app::progress();
@@ -187,7 +187,7 @@ mod machine {
             free_frames: memory.frames.free.0,
             committed_frames: committed(driver, &memory).0,
             wanted_frames: WANTED.load(Ordering::Relaxed),
-            balloon_frames: driver.ledger.len().0,
+            balloon_frames: driver.balloon().0,
             huge_faults: memory.faults.huge,
             small_faults: memory.faults.small,
             allocation_failures: memory.allocation_failures,
@@ -213,7 +213,7 @@ mod machine {
     }
 
     /// What the guest would occupy if nothing were evicted and every promise were kept.
-    fn committed(driver: &Driver, memory: &MemoryStatistics) -> FrameCount {
+    fn committed(driver: &Driver<Ledger>, memory: &MemoryStatistics) -> FrameCount {
         let used = driver.size().saturating_sub(memory.frames.free).saturating_sub(memory.reclaim.tier.frames);
         used.saturating_add(memory.frames.promised)
     }
@@ -240,6 +240,8 @@ mod machine {
     }
 
     impl Memory for KernelMemory {
+        type Block = Block;
+
         fn allocate(&mut self, size: BlockSize) -> Option<Block> {
             let free = FRAMES.allocate(size, Purpose::Balloon);
             if free.is_some() || size == BlockSize::Huge {

@@ -8,8 +8,8 @@ use aerostat_abi::batch::{CAPACITY, Entry};
 use aerostat_abi::port::{Command, Features, Hello, Registers, Status, VERSION, Welcome};
 use aerostat_abi::statistics::{self, Statistics};
 use aerostat_abi::units::FrameCount;
+use aerostat_balloon_driver::{Monitor, Reply};
 
-use super::driver::{Monitor, Reply};
 use crate::drivers::machine_ports::balloon_call;
 use crate::nub::BALLOON_VECTOR;
 
@@ -79,8 +79,8 @@ impl Port {
 }
 
 impl Monitor for Port {
-    fn target(&mut self) -> Option<FrameCount> {
-        self.call(Command::GetTarget, 0).map(|reply| reply.target)
+    fn target(&mut self) -> Option<Reply> {
+        self.call(Command::GetTarget, 0)
     }
 
     fn give(&mut self, entries: &mut [Entry]) -> Option<Reply> {

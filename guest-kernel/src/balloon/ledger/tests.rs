@@ -7,6 +7,8 @@ use proptest::collection::vec;
 use proptest::prelude::Strategy;
 use proptest::{prop_assert, prop_assert_eq, prop_oneof, proptest};
 
+use aerostat_balloon_driver::Ledger as _;
+
 use super::Ledger;
 use crate::mm::block::Contents;
 use crate::mm::carve::Carver;
@@ -49,7 +51,7 @@ fn huge_frames_go_first_while_they_fit_then_frames_of_broken_ones() {
     assert_eq!(take(&mut ledger, HUGE_FRAMES - 1), Some((5, BlockSize::Frame)), "a huge frame would be too much");
     assert_eq!(take(&mut ledger, 1), Some((2 * HUGE_FRAMES, BlockSize::Frame)), "no frame left but a huge one's");
     assert_eq!(take(&mut ledger, HUGE_FRAMES), Some((2 * HUGE_FRAMES + 1, BlockSize::Frame)));
-    assert_eq!(ledger.len(), FrameCount(HUGE_FRAMES - 2));
+    assert_eq!(ledger.size(), FrameCount(HUGE_FRAMES - 2));
 }
 
 #[test]
@@ -130,7 +132,7 @@ proptest! {
                 }
             }
             prop_assert_eq!(ledger.validate(), Ok(()));
-            prop_assert_eq!(ledger.len(), FrameCount(model.len() as u64));
+            prop_assert_eq!(ledger.size(), FrameCount(model.len() as u64));
         }
         for frame in 0..FRAMES {
             prop_assert_eq!(ledger.contains(FrameNumber(frame)), model.contains(&frame));

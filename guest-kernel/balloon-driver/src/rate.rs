@@ -6,24 +6,24 @@
 
 use aerostat_abi::units::{FrameCount, HUGE_FRAMES};
 
-use crate::time::Instant;
-
 const NANOS_PER_SECOND: u64 = 1_000_000_000;
 
 /// The machine's bounds and steps, in frames per second.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct RateLimits {
-    pub(crate) min: u64,
-    pub(crate) max: u64,
+pub struct RateLimits {
+    /// Never slower than this.
+    pub min: u64,
+    /// Never faster.
+    pub max: u64,
     /// Added on success.
-    pub(crate) increase: u64,
+    pub increase: u64,
     /// Divides on failure.
-    pub(crate) divisor: u64,
+    pub divisor: u64,
 }
 
 impl RateLimits {
     /// From 2 MiB/s to 1 TiB/s, 16 GiB/s faster on each success, a quarter on each failure.
-    pub(crate) const DEFAULT: Self = Self {
+    pub const DEFAULT: Self = Self {
         min: FrameCount::from_mib(2).0,
         max: FrameCount::from_mib(1 << 20).0,
         increase: FrameCount::from_mib(16 << 10).0,
@@ -33,50 +33,51 @@ impl RateLimits {
 
 /// The balloon's rate.
 #[derive(Clone, Debug)]
-pub(crate) struct Rate {
+pub struct Rate {
     limits: RateLimits,
     frames_per_s: u64,
     /// Frames that may move at `since`.
     credit: u64,
-    since: Instant,
+    since_ns: u64,
 }
 
 impl Rate {
     /// Starts at the first step above the smallest rate.
-    pub(crate) fn new(limits: RateLimits, now: Instant) -> Self {
+    pub fn new(limits: RateLimits, now_ns: u64) -> Self {
         let frames_per_s = (limits.min + limits.increase).min(limits.max);
-        Self { limits, frames_per_s, credit: HUGE_FRAMES, since: now }
+        Self { limits, frames_per_s, credit: HUGE_FRAMES, since_ns: now_ns }
     }
 
     /// Frames per second.
-    pub(crate) fn frames_per_s(&self) -> u64 {
+    pub fn frames_per_s(&self) -> u64 {
         self.frames_per_s
     }
 
     /// Frames that may move now. At most a tenth of a second's worth (a huge frame at least) is
     /// kept: a long rest is no licence for a burst.
-    pub(crate) fn allowance(&mut self, now: Instant) -> FrameCount {
-        let earned = u128::from(self.frames_per_s) * u128::from(now.since(self.since)) / u128::from(NANOS_PER_SECOND);
+    pub fn allowance(&mut self, now_ns: u64) -> FrameCount {
+        let earned = u128::from(self.frames_per_s) * u128::from(now_ns.saturating_sub(self.since_ns))
+            / u128::from(NANOS_PER_SECOND);
         let most = (self.frames_per_s / 10).max(HUGE_FRAMES);
         self.credit = self.credit.saturating_add(u64::try_from(earned).unwrap_or(u64::MAX)).min(most);
-        self.since = now;
+        self.since_ns = now_ns;
         FrameCount(self.credit)
     }
 
     /// When at least a huge frame may move.
-    pub(crate) fn next_allowance(&self) -> Instant {
+    pub fn next_allowance(&self) -> u64 {
         let missing = HUGE_FRAMES.saturating_sub(self.credit);
-        self.since.after((missing * NANOS_PER_SECOND).div_ceil(self.frames_per_s.max(1)))
+        self.since_ns.saturating_add((missing * NANOS_PER_SECOND).div_ceil(self.frames_per_s.max(1)))
     }
 
     /// So many frames moved, as wished.
-    pub(crate) fn succeeded(&mut self, frames: FrameCount) {
+    pub fn succeeded(&mut self, frames: FrameCount) {
         self.credit = self.credit.saturating_sub(frames.0);
         self.frames_per_s = (self.frames_per_s + self.limits.increase).min(self.limits.max);
     }
 
     /// There was nothing to move.
-    pub(crate) fn failed(&mut self) {
+    pub fn failed(&mut self) {
         self.credit = 0;
         self.frames_per_s = (self.frames_per_s / self.limits.divisor).max(self.limits.min);
     }
@@ -85,7 +86,6 @@ impl Rate {
 #[cfg(test)]
 mod tests {
     use super::{Rate, RateLimits};
-    use crate::time::Instant;
     use aerostat_abi::units::{FrameCount, HUGE_FRAMES};
     use proptest::collection::vec;
     use proptest::{prop_assert, proptest};
@@ -94,30 +94,30 @@ mod tests {
 
     #[test]
     fn failures_slow_it_down_to_the_smallest_rate_and_success_speeds_it_up() {
-        let mut rate = Rate::new(LIMITS, Instant::from_nanos(0));
+        let mut rate = Rate::new(LIMITS, 0);
         for _ in 0..20 {
             rate.failed();
         }
         assert_eq!(rate.frames_per_s(), 512);
-        assert_eq!(rate.next_allowance(), Instant::from_nanos(1_000_000_000), "one huge frame a second");
+        assert_eq!(rate.next_allowance(), 1_000_000_000, "one huge frame a second");
         rate.succeeded(FrameCount(1));
         assert_eq!(rate.frames_per_s(), 1512);
     }
 
     #[test]
     fn a_long_rest_earns_no_burst() {
-        let mut rate = Rate::new(LIMITS, Instant::from_nanos(0));
-        assert_eq!(rate.allowance(Instant::from_nanos(3_600_000_000_000)), FrameCount(HUGE_FRAMES));
+        let mut rate = Rate::new(LIMITS, 0);
+        assert_eq!(rate.allowance(3_600_000_000_000), FrameCount(HUGE_FRAMES));
     }
 
     proptest! {
         #[test]
         fn stays_within_bounds_and_waiting_always_helps(steps in vec((0_u8..3, 0_u64..2_000_000_000), 1..100)) {
             let mut now = 0;
-            let mut rate = Rate::new(LIMITS, Instant::from_nanos(0));
+            let mut rate = Rate::new(LIMITS, 0);
             for (step, pause) in steps {
                 now += pause;
-                let allowed = rate.allowance(Instant::from_nanos(now));
+                let allowed = rate.allowance(now);
                 match step {
                     0 => rate.succeeded(FrameCount(allowed.0 / 2)),
                     1 => rate.failed(),

@@ -1,21 +1,22 @@
 //! The driver against hosts of every kind: honest, refusing, silent, lying about statuses, changing their mind at every step.
 
+extern crate std;
+
 use std::collections::BTreeSet;
+use std::vec::Vec;
 
 use aerostat_abi::batch::{Entry, EntryStatus};
 use aerostat_abi::port::Status;
-use aerostat_abi::units::{FrameCount, FrameNumber, HUGE_FRAMES, to_usize};
+use aerostat_abi::units::{BlockSize, FrameCount, FrameNumber, HUGE_FRAMES, to_usize};
 use proptest::collection::vec;
 use proptest::prelude::{Just, Strategy};
 use proptest::test_runner::{Config as ProptestConfig, TestCaseError};
 use proptest::{prop_assert, prop_assert_eq, prop_assert_ne, prop_oneof, proptest};
 
-use super::{Driver, Memory, Monitor, Next, Reply};
-use crate::balloon::ledger::Ledger;
-use crate::balloon::rate::{Rate, RateLimits};
-use crate::mm::block::Contents;
-use crate::mm::{Block, BlockSize, FrameAllocator, Purpose};
-use crate::time::Instant;
+use super::{Driver, Next};
+use crate::rate::{Rate, RateLimits};
+use crate::sides::{Block as _, Ledger, Memory, Monitor, Reply};
+use crate::testing::{FrameBook, TestBlock, TestMemory};
 
 const HUGE: u64 = 12;
 const TOTAL: FrameCount = FrameCount(HUGE * HUGE_FRAMES);
@@ -24,23 +25,6 @@ const FLOOR: FrameCount = FrameCount(2 * HUGE_FRAMES);
 /// What the allocator keeps for the kernel.
 const KERNEL_FLOOR: FrameCount = FrameCount(100);
 const SECOND_NS: u64 = 1_000_000_000;
-
-/// The kernel's allocator behind the driver's trait.
-struct GuestMemory(FrameAllocator);
-
-impl Memory for GuestMemory {
-    fn allocate(&mut self, size: BlockSize) -> Option<Block> {
-        self.0.allocate(size, Purpose::Balloon)
-    }
-
-    fn free(&mut self, block: Block) {
-        self.0.free(block);
-    }
-
-    fn free_unbacked(&mut self, block: Block) {
-        self.0.free_unbacked(block);
-    }
-}
 
 /// How a host treats batches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,8 +85,8 @@ fn is_selected(frame: FrameNumber, seed: u64) -> bool {
 }
 
 impl Monitor for Host {
-    fn target(&mut self) -> Option<FrameCount> {
-        (self.mood != Mood::Silent).then_some(self.target)
+    fn target(&mut self) -> Option<Reply> {
+        (self.mood != Mood::Silent).then_some(Reply { status: Status::Ok, target: self.target })
     }
 
     fn give(&mut self, entries: &mut [Entry]) -> Option<Reply> {
@@ -116,20 +100,20 @@ impl Monitor for Host {
 
 /// A guest of [`TOTAL`] frames, its driver, its host, and a clock.
 struct Fixture {
-    driver: Driver,
-    memory: GuestMemory,
+    driver: Driver<FrameBook>,
+    memory: TestMemory,
     host: Host,
-    now: Instant,
+    now: u64,
     /// What the rest of the guest uses.
-    in_use: Vec<(FrameNumber, BlockSize)>,
+    in_use: Vec<TestBlock>,
 }
 
 impl Fixture {
     fn new(target: u64) -> Self {
-        let now = Instant::from_nanos(0);
+        let now = 0;
         let rate = Rate::new(RateLimits::DEFAULT, now);
-        let driver = Driver::new(Ledger::leaked(to_usize(HUGE)), rate, TOTAL, FLOOR);
-        let memory = GuestMemory(FrameAllocator::leaked(TOTAL, &[], KERNEL_FLOOR));
+        let driver = Driver::new(FrameBook::empty(TOTAL), rate, TOTAL, FLOOR);
+        let memory = TestMemory::new(TOTAL, KERNEL_FLOOR);
         Self { driver, memory, host: Host::new(target), now, in_use: Vec::new() }
     }
 
@@ -142,10 +126,10 @@ impl Fixture {
     }
 
     fn balloon(&self) -> u64 {
-        self.driver.ledger.len().0
+        self.driver.balloon().0
     }
 
-    fn wait_until(&mut self, moment: Instant) {
+    fn wait_until(&mut self, moment: u64) {
         self.now = self.now.max(moment);
     }
 
@@ -156,11 +140,11 @@ impl Fixture {
 
     /// Steps, and waits where the driver says so, until it is idle or `patience_ns` have passed; returns what it said last.
     fn run(&mut self, patience_ns: u64) -> Next {
-        let deadline = self.now.after(patience_ns);
+        let deadline = self.now + patience_ns;
         for _ in 0..10_000 {
             match self.step() {
                 Next::Continue => {}
-                Next::Wait(moment) if moment <= deadline => self.wait_until(moment),
+                Next::Wait { until_ns: moment } if moment <= deadline => self.wait_until(moment),
                 next => return next,
             }
         }
@@ -170,36 +154,30 @@ impl Fixture {
     /// The guest uses `frames` frames more, as many as there are.
     fn use_frames(&mut self, frames: u64) {
         for _ in 0..frames {
-            let Some(block) = self.memory.0.allocate(BlockSize::Frame, Purpose::Kernel) else { break };
-            self.in_use.push((block.into_number(), BlockSize::Frame));
+            let Some(block) = self.memory.use_frame() else { break };
+            self.in_use.push(block);
         }
     }
 
     fn end_use(&mut self, frames: u64) {
         let kept = self.in_use.len().saturating_sub(to_usize(frames));
-        for (first, size) in self.in_use.drain(kept..) {
-            self.memory.0.free(Block::from_number(first, size, Contents::Unknown));
+        for block in self.in_use.drain(kept..) {
+            self.memory.free(block);
         }
     }
 
     /// Every frame is in one place, and both sides agree which are in the balloon.
     fn check(&self) -> Result<(), TestCaseError> {
         let driver = &self.driver;
-        prop_assert_eq!(driver.ledger.validate(), Ok(()));
-        prop_assert_eq!(self.memory.0.validate(), Ok(()));
-        prop_assert_eq!(driver.ledger.len(), FrameCount(self.host.given.len() as u64));
+        prop_assert_eq!(driver.balloon(), FrameCount(self.host.given.len() as u64));
         for frame in 0..TOTAL.0 {
-            let is_ballooned = driver.ledger.contains(FrameNumber(frame));
+            let is_ballooned = driver.ledger.contains(frame);
             prop_assert_eq!(is_ballooned, self.host.given.contains(&frame));
-            prop_assert!(
-                !(is_ballooned && self.memory.0.is_free(FrameNumber(frame))),
-                "frame {} is in two places",
-                frame
-            );
+            prop_assert!(!(is_ballooned && self.memory.free.contains(frame)), "frame {} is in two places", frame);
         }
-        let accounted = driver.ledger.len().0 + self.memory.0.statistics().free.0 + self.in_use.len() as u64;
+        let accounted = driver.balloon().0 + self.memory.free.len().0 + self.in_use.len() as u64;
         prop_assert_eq!(accounted, TOTAL.0, "frames were lost");
-        prop_assert_eq!(driver.size().0, TOTAL.0 - driver.ledger.len().0);
+        prop_assert_eq!(driver.size().0, TOTAL.0 - driver.balloon().0);
         prop_assert!(driver.size() >= FLOOR);
         Ok(())
     }
@@ -232,9 +210,8 @@ fn whole_huge_frames_travel_as_one_entry() {
     fixture.refresh();
     assert_eq!(fixture.run(SECOND_NS), Next::Idle);
     let mut orders = Vec::new();
-    while let Some(block) = fixture.driver.ledger.take(FrameCount(HUGE_FRAMES)) {
+    while let Some(block) = Ledger::take(&mut fixture.driver.ledger, FrameCount(HUGE_FRAMES)) {
         orders.push(block.size());
-        let _ = block.into_number();
     }
     assert_eq!(orders, [BlockSize::Huge, BlockSize::Huge, BlockSize::Huge, BlockSize::Frame, BlockSize::Frame]);
 }
@@ -245,7 +222,7 @@ fn inflating_keeps_to_the_rate() {
     let limits = RateLimits { min: HUGE_FRAMES, max: HUGE_FRAMES, increase: 0, divisor: 2 };
     fixture.driver.rate = Rate::new(limits, fixture.now);
     fixture.refresh();
-    assert!(matches!(fixture.run(0), Next::Wait(_)));
+    assert!(matches!(fixture.run(0), Next::Wait { .. }));
     assert_eq!(fixture.balloon(), HUGE_FRAMES, "what it may do at once");
     for seconds in 1..5 {
         fixture.run(SECOND_NS);
@@ -258,7 +235,7 @@ fn a_step_that_runs_dry_gives_what_it_found_and_waits() {
     let mut fixture = Fixture::new(FLOOR.0);
     fixture.use_frames(TOTAL.0 - KERNEL_FLOOR.0 - 10);
     fixture.refresh();
-    assert!(matches!(fixture.step(), Next::Wait(_)));
+    assert!(matches!(fixture.step(), Next::Wait { .. }));
     assert_eq!(fixture.balloon(), 10);
     fixture.check().unwrap();
 }
@@ -281,12 +258,12 @@ fn a_driver_that_finds_no_memory_waits_longer_and_longer() {
     fixture.use_frames(8 * HUGE_FRAMES);
     fixture.refresh();
     let mut pauses = Vec::new();
-    while fixture.now < Instant::from_nanos(60 * SECOND_NS) {
+    while fixture.now < 60 * SECOND_NS {
         match fixture.step() {
             Next::Continue => pauses.clear(),
-            Next::Wait(moment) => {
+            Next::Wait { until_ns: moment } => {
                 assert!(moment > fixture.now, "waiting for now is spinning");
-                pauses.push(moment.since(fixture.now));
+                pauses.push(moment - fixture.now);
                 fixture.wait_until(moment);
             }
             Next::Idle => panic!("the target is not reached"),
@@ -314,7 +291,7 @@ fn a_host_that_takes_nothing_is_asked_less_and_less_often() {
         let mut fixture = Fixture::new(FLOOR.0);
         fixture.refresh();
         fixture.host.mood = mood;
-        assert!(matches!(fixture.run(60 * SECOND_NS), Next::Wait(_)), "{mood:?}");
+        assert!(matches!(fixture.run(60 * SECOND_NS), Next::Wait { .. }), "{mood:?}");
         assert!((60..100).contains(&fixture.host.calls), "{} calls in a minute: {mood:?}", fixture.host.calls);
         assert!(fixture.driver.refused_entries() > 0);
         fixture.check().unwrap();
@@ -353,10 +330,7 @@ fn what_comes_back_comes_at_once_and_fresh() {
     fixture.set_target(TOTAL.0);
     assert_eq!(fixture.run(0), Next::Idle, "no rate applies");
     assert_eq!(fixture.driver.size(), TOTAL);
-    let block = fixture.memory.allocate(BlockSize::Huge).unwrap();
-    let contents = block.contents();
-    fixture.memory.free(block);
-    assert_eq!(contents, Contents::Zero);
+    assert_eq!(fixture.memory.came_back, TOTAL.0 - FLOOR.0, "as memory that the host does not back");
 }
 
 fn mood() -> impl Strategy<Value = Mood> {
@@ -419,14 +393,14 @@ proptest! {
             let before = fixture.balloon();
             match fixture.step() {
                 Next::Continue => prop_assert_ne!(fixture.balloon(), before, "a step that moved nothing wants another"),
-                Next::Wait(moment) => {
+                Next::Wait { until_ns: moment } => {
                     prop_assert!(moment > fixture.now, "waiting for now is spinning");
-                    prop_assert!(moment <= fixture.now.after(SECOND_NS));
+                    prop_assert!(moment <= fixture.now + SECOND_NS);
                 }
                 Next::Idle => {}
             }
             fixture.check()?;
-            fixture.wait_until(fixture.now.after(turn.pause_ns));
+            fixture.wait_until(fixture.now + turn.pause_ns);
         }
     }
 
