@@ -17,12 +17,12 @@
 //! sees that nobody answered. The idea of a backdoor port is VMware's (Waldspurger, "Memory resource management in VMware ESX
 //! Server", OSDI 2002).
 
-use crate::units::{FrameCount, FrameNumber};
+use crate::units::FrameCount;
 
 /// The port's number.
 pub const PORT: u16 = 0xae50;
 /// The protocol version that this crate describes.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// The tag in the upper half of every command.
 const TAG: u64 = 0xae50_0000;
 
@@ -30,9 +30,7 @@ const TAG: u64 = 0xae50_0000;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Command {
     /// Begin. `RDI`: version | [`Features`] << 32; `RSI`: the guest's own floor in frames; `R8`: interrupt vector for target changes,
-    /// 0 for none. Reply `RDI`: version | accepted features << 32; `R8`: the first frame of the *initial balloon*, which reaches
-    /// to the end of memory: those frames count as given from the start. Without one it is the number behind the last frame. A monitor
-    /// that refuses the version names its own in `RDI`.
+    /// 0 for none. Reply `RDI`: version | accepted features << 32. A monitor that refuses the version names its own in `RDI`.
     Hello,
     /// Ask for the target, and for nothing else.
     GetTarget,
@@ -44,10 +42,16 @@ pub enum Command {
     Take,
     /// Leave statistics. `RDI`: guest-physical address of a [`crate::statistics::Statistics`] record, 8-byte aligned, within one page.
     Report,
+    /// End the conversation: what was agreed in HELLO is void, and nothing but HELLO is answered. What is given stays given.
+    Reset,
+    /// Ask which frames are given. `RDI`: address of the batch page; `RSI`: the frame number to begin at. Reply `RDI`: entries that the
+    /// monitor wrote, ascending blocks as large as they can be, each marked as done; `R8`: the frame number to go on at, 0 at the end.
+    List,
 }
 
 impl Command {
-    const ALL: [Self; 5] = [Self::Hello, Self::GetTarget, Self::Give, Self::Take, Self::Report];
+    const ALL: [Self; 7] =
+        [Self::Hello, Self::GetTarget, Self::Give, Self::Take, Self::Report, Self::Reset, Self::List];
 
     /// The value of `RAX` that asks for this.
     #[must_use]
@@ -58,6 +62,8 @@ impl Command {
             Self::Give => 3,
             Self::Take => 4,
             Self::Report => 5,
+            Self::Reset => 6,
+            Self::List => 7,
         }
     }
 
@@ -88,10 +94,12 @@ pub enum Status {
     AlreadyGreeted,
     /// An argument of HELLO is out of its range: an interrupt vector from 1 to 31 or above 255, a floor above memory.
     BadArgument,
+    /// The call was not carried out: the monitor has ended the conversation, as a RESET does.
+    ResetOrdered,
 }
 
 impl Status {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Ok,
         Self::UnknownCommand,
         Self::UnsupportedVersion,
@@ -100,6 +108,7 @@ impl Status {
         Self::BadCount,
         Self::AlreadyGreeted,
         Self::BadArgument,
+        Self::ResetOrdered,
     ];
 
     /// The value of `RAX` in a reply.
@@ -114,6 +123,7 @@ impl Status {
             Self::BadCount => 5,
             Self::AlreadyGreeted => 6,
             Self::BadArgument => 7,
+            Self::ResetOrdered => 8,
         }
     }
 
@@ -124,8 +134,7 @@ impl Status {
     }
 }
 
-/// Optional parts of the protocol, a bit each. Version 1 has none; the field exists so that a later driver and an older monitor
-/// find out in HELLO what both can do.
+/// Optional parts of the protocol, a bit each. Driver and monitor find out in HELLO what both can do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Features(pub u32);
 
@@ -137,6 +146,12 @@ impl Features {
     #[must_use]
     pub const fn intersection(self, other: Self) -> Self {
         Self(self.0 & other.0)
+    }
+
+    /// Whether all of `other` is here.
+    #[must_use]
+    pub const fn contains(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
     }
 }
 
@@ -196,8 +211,6 @@ pub struct Welcome {
     pub features: Features,
     /// The current target.
     pub target: FrameCount,
-    /// First frame of the initial balloon, which reaches to the end of memory.
-    pub initial_balloon: FrameNumber,
 }
 
 impl Welcome {
@@ -208,7 +221,7 @@ impl Welcome {
             rax: Status::Ok.encode(),
             rdi: u64::from(self.version) | u64::from(self.features.0) << 32,
             rsi: self.target.0,
-            r8: self.initial_balloon.0,
+            r8: 0,
         }
     }
 
@@ -216,12 +229,7 @@ impl Welcome {
     #[must_use]
     pub fn decode(registers: &Registers) -> Self {
         let (version, features) = split(registers.rdi);
-        Self {
-            version,
-            features: Features(features),
-            target: FrameCount(registers.rsi),
-            initial_balloon: FrameNumber(registers.r8),
-        }
+        Self { version, features: Features(features), target: FrameCount(registers.rsi) }
     }
 }
 
@@ -234,7 +242,7 @@ fn split(register: u64) -> (u32, u32) {
 #[cfg(test)]
 mod tests {
     use super::{Command, Features, Hello, Status, VERSION, Welcome};
-    use crate::units::{FrameCount, FrameNumber};
+    use crate::units::FrameCount;
 
     #[test]
     fn commands_and_statuses_survive_a_round_trip_and_never_meet() {
@@ -258,12 +266,7 @@ mod tests {
     fn hello_and_welcome_survive_a_round_trip() {
         let hello = Hello { version: VERSION, features: Features(0x8000_0001), floor: FrameCount(4096), vector: 0x41 };
         assert_eq!(Hello::decode(&hello.encode()), Some(hello));
-        let welcome = Welcome {
-            version: VERSION,
-            features: Features(2),
-            target: FrameCount(9),
-            initial_balloon: FrameNumber(1 << 20),
-        };
+        let welcome = Welcome { version: VERSION, features: Features(2), target: FrameCount(9) };
         assert_eq!(Welcome::decode(&welcome.encode()), welcome);
     }
 

@@ -14,11 +14,11 @@ pub(crate) use machine::{flush_report, interrupt, report_soon, size, start, word
 
 #[cfg(target_os = "none")]
 mod machine {
-    use core::ops::Range;
     use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+    use aerostat_abi::batch::Entry;
     use aerostat_abi::statistics::Statistics;
-    use aerostat_abi::units::{FrameCount, FrameNumber, HUGE_FRAMES, to_usize};
+    use aerostat_abi::units::{FrameCount, FrameNumber, HUGE_FRAMES, HUGE_ORDER, MAX_ORDER, to_usize};
     use aerostat_balloon_driver::{Driver, Ledger as _, Memory, Next, Rate, RateLimits};
 
     use super::ledger::Ledger;
@@ -61,17 +61,16 @@ mod machine {
         if !machine.has_balloon_port {
             return;
         }
-        let Some((port, welcome)) = Port::open(GUEST_FLOOR) else {
+        let Some((mut port, welcome)) = Port::open(GUEST_FLOOR) else {
             log::warn!("balloon: the monitor did not answer HELLO");
             return;
         };
         let total = mm::total_frames();
         let mut ledger = Ledger::new(huge_frames(mm::memory_end()), books);
-        for range in &*machine.memory {
-            let frames = FrameNumber::containing(range.start)..FrameNumber::containing(range.end);
-            if !claim_given(&mut ledger, frames.start.max(welcome.initial_balloon)..frames.end) {
-                report::bad_machine("the first grant is not in whole huge frames, or too small for the kernel");
-            }
+        let mut is_claimed = true;
+        let is_listed = port.list(|given| is_claimed = is_claimed && claim(&mut ledger, given));
+        if !is_listed || !is_claimed {
+            report::bad_machine("the first grant is not in whole huge frames, or too small for the kernel");
         }
         IN_BALLOON.store(ledger.size().0, Ordering::Relaxed);
         log::debug!("balloon: {} of {total} to begin with, target {}", ledger.size(), welcome.target);
@@ -92,13 +91,15 @@ mod machine {
         to_usize(end.0.div_ceil(HUGE_FRAMES))
     }
 
-    /// Claims frames that count as given from the start; says whether all of them could be had.
-    fn claim_given(ledger: &mut Ledger, range: Range<FrameNumber>) -> bool {
-        let mut frame = range.start;
-        while frame < range.end {
-            let Some(block) = FRAMES.claim_huge(frame) else { return false };
+    /// Claims a block that counts as given from the start; says whether all of it could be had.
+    fn claim(ledger: &mut Ledger, given: Entry) -> bool {
+        if !(HUGE_ORDER..=MAX_ORDER).contains(&given.order) {
+            return false;
+        }
+        let end = given.frame.0.saturating_add(given.count().0);
+        for frame in (given.frame.0..end).step_by(to_usize(HUGE_FRAMES)) {
+            let Some(block) = FRAMES.claim_huge(FrameNumber(frame)) else { return false };
             ledger.put(block);
-            frame = FrameNumber(frame.0 + HUGE_FRAMES);
         }
         true
     }

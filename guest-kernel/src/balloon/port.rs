@@ -7,7 +7,7 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use aerostat_abi::batch::{CAPACITY, Entry};
 use aerostat_abi::port::{Command, Features, Hello, Registers, Status, VERSION, Welcome};
 use aerostat_abi::statistics::{self, Statistics};
-use aerostat_abi::units::FrameCount;
+use aerostat_abi::units::{FrameCount, to_usize};
 use aerostat_balloon_driver::{Monitor, Reply};
 
 use crate::drivers::machine_ports::balloon_call;
@@ -45,6 +45,24 @@ impl Port {
         Some((Self { page: unsafe { &mut *PAGE.0.get() } }, welcome))
     }
 
+    /// Calls `each` with every block that counts as given, in order; says whether the monitor listed them to the end.
+    pub(super) fn list(&mut self, mut each: impl FnMut(Entry)) -> bool {
+        let mut from = 0;
+        loop {
+            let reply = self.exchange(Command::List, from);
+            if Status::decode(reply.rax) != Some(Status::Ok) {
+                return false;
+            }
+            for index in 0..to_usize(reply.rdi).min(CAPACITY) {
+                each(Entry::decode(self.word(index)));
+            }
+            if reply.r8 <= from {
+                return reply.r8 == 0; // otherwise it would never end
+            }
+            from = reply.r8;
+        }
+    }
+
     /// Leaves statistics.
     pub(super) fn report(&mut self, statistics: &Statistics) {
         for (word, value) in self.page[..statistics::WORDS].iter_mut().zip(statistics.encode()) {
@@ -59,10 +77,8 @@ impl Port {
             *word = entry.encode();
         }
         let reply = self.call(command, count as u64)?;
-        for (entry, word) in entries.iter_mut().zip(self.page.iter()) {
-            // SAFETY: the word is ours; the monitor has written it meanwhile, so it is read anew.
-            let word = unsafe { core::ptr::from_ref(word).read_volatile() };
-            let answered = Entry::decode(word);
+        for (index, entry) in entries.iter_mut().enumerate() {
+            let answered = Entry::decode(self.word(index));
             // An answer about another block is no answer.
             if (answered.frame, answered.order) == (entry.frame, entry.order) {
                 entry.status = answered.status;
@@ -72,9 +88,19 @@ impl Port {
     }
 
     fn call(&mut self, command: Command, argument: u64) -> Option<Reply> {
-        let page = self.page.as_mut_ptr().expose_provenance() as u64;
-        let reply = balloon_call(Registers { rax: command.encode(), rdi: page, rsi: argument, r8: 0 });
+        let reply = self.exchange(command, argument);
         Some(Reply { status: Status::decode(reply.rax)?, target: FrameCount(reply.rsi) })
+    }
+
+    fn exchange(&mut self, command: Command, argument: u64) -> Registers {
+        let page = self.page.as_mut_ptr().expose_provenance() as u64;
+        balloon_call(Registers { rax: command.encode(), rdi: page, rsi: argument, r8: 0 })
+    }
+
+    /// A word of the page as the monitor has left it.
+    fn word(&self, index: usize) -> u64 {
+        // SAFETY: the word is ours; the monitor may have written it in the last call, so it is read anew.
+        unsafe { core::ptr::from_ref(&self.page[index]).read_volatile() }
     }
 }
 

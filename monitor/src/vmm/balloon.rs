@@ -5,6 +5,7 @@
 //! counts as given is already the host's.
 
 use std::io;
+use std::mem;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -28,6 +29,8 @@ const FIRST_VECTOR: u8 = 32;
 pub(super) trait BalloonHost {
     /// The guest wants interrupt `vector` when the doorbell rings.
     fn connect_doorbell(&mut self, vector: u8);
+    /// The guest wants no interrupt any more. Does nothing where it had none.
+    fn disconnect_doorbell(&mut self);
     /// The guest reported at `now_ns` that somebody in it waits for memory. Must not block.
     fn pressure(&mut self, now_ns: u64);
     /// Memory went back to the host.
@@ -46,6 +49,8 @@ pub(super) struct Balloon<H> {
     registers: Arc<SharedPage>,
     host: H,
     greeting: Greeting,
+    /// The next call is answered with an order to begin anew.
+    is_reset_ordered: bool,
     facts: Facts,
 }
 
@@ -59,15 +64,22 @@ enum Greeting {
 /// A block that an entry named, and the entry's place in the batch.
 type Named = (Range<usize>, usize);
 
-/// How a call ended: a status, and what goes into `RDI`.
+/// How a call ended: a status, and what goes into `RDI` and `R8`.
 struct Outcome {
     status: Status,
     result: u64,
+    second: u64,
+}
+
+impl Outcome {
+    const fn new(status: Status, result: u64) -> Self {
+        Self { status, result, second: 0 }
+    }
 }
 
 impl From<Status> for Outcome {
     fn from(status: Status) -> Self {
-        Self { status, result: 0 }
+        Self::new(status, 0)
     }
 }
 
@@ -83,6 +95,7 @@ impl<H: BalloonHost> Balloon<H> {
             registers,
             host,
             greeting: Greeting::Awaited,
+            is_reset_ordered: false,
             facts: Facts::default(),
         };
         balloon.publish();
@@ -95,6 +108,10 @@ impl<H: BalloonHost> Balloon<H> {
         self.facts.last_call_ns = now_ns;
         let reply = match (Command::decode(registers.rax), self.greeting) {
             (None, _) => self.reply(Status::UnknownCommand.into()),
+            (Some(_), Greeting::Done) if mem::take(&mut self.is_reset_ordered) => {
+                self.end_conversation();
+                self.reply(Status::ResetOrdered.into())
+            }
             (Some(Command::Hello), Greeting::Awaited) => self.hello(&registers),
             (Some(Command::Hello), Greeting::Done) => self.reply(Status::AlreadyGreeted.into()),
             (Some(_), Greeting::Awaited) => self.reply(Status::NotGreeted.into()),
@@ -112,6 +129,14 @@ impl<H: BalloonHost> Balloon<H> {
                 let outcome = self.report(&registers, now_ns);
                 self.reply(outcome)
             }
+            (Some(Command::List), _) => {
+                let outcome = self.list(&registers);
+                self.reply(outcome)
+            }
+            (Some(Command::Reset), _) => {
+                self.end_conversation();
+                self.reply(Status::Ok.into())
+            }
         };
         self.publish();
         reply
@@ -120,7 +145,7 @@ impl<H: BalloonHost> Balloon<H> {
     fn hello(&mut self, registers: &Registers) -> Registers {
         let Some(hello) = Hello::decode(registers) else { return self.reply(Status::BadArgument.into()) };
         if hello.version != VERSION {
-            return self.reply(Outcome { status: Status::UnsupportedVersion, result: VERSION.into() });
+            return self.reply(Outcome::new(Status::UnsupportedVersion, VERSION.into()));
         }
         let vector_is_good = hello.vector == 0 || hello.vector >= FIRST_VECTOR;
         if !vector_is_good || hello.floor > self.memory.layout().total() {
@@ -134,9 +159,34 @@ impl<H: BalloonHost> Balloon<H> {
             version: VERSION,
             features: hello.features.intersection(Features::SUPPORTED),
             target: self.registers.target(),
-            initial_balloon: self.map.initial_balloon(),
         }
         .encode()
+    }
+
+    /// Begins anew: the guest has to say HELLO again. What is given stays given.
+    fn end_conversation(&mut self) {
+        self.greeting = Greeting::Awaited;
+        self.host.disconnect_doorbell();
+    }
+
+    /// The page that the registers name for a batch, if it is one of the guest's.
+    fn batch_page(&self, registers: &Registers) -> Option<FrameNumber> {
+        let page = FrameNumber::containing(registers.rdi);
+        (registers.rdi.is_multiple_of(FRAME_BYTES) && self.map.is_kept(page)).then_some(page)
+    }
+
+    /// Writes what is given into the batch page.
+    fn list(&self, registers: &Registers) -> Outcome {
+        if self.batch_page(registers).is_none() {
+            return Status::BadPage.into();
+        }
+        let mut blocks = self.map.given_blocks(FrameNumber(registers.rsi)).peekable();
+        let words: Vec<_> = blocks.by_ref().take(batch::CAPACITY).map(Entry::encode).collect();
+        let next = blocks.peek().map_or(0, |block| block.frame.0);
+        match self.memory.write_words(GuestAddress(registers.rdi), &words) {
+            Ok(()) => Outcome { status: Status::Ok, result: words.len() as u64, second: next },
+            Err(_) => Status::BadPage.into(),
+        }
     }
 
     /// Runs `carry_out` over the batch that the registers name and writes the entries back. The result is the number of frames done.
@@ -145,10 +195,7 @@ impl<H: BalloonHost> Balloon<H> {
         registers: &Registers,
         carry_out: fn(&mut Self, &mut [Entry], FrameNumber) -> FrameCount,
     ) -> Outcome {
-        let page = FrameNumber::containing(registers.rdi);
-        if !registers.rdi.is_multiple_of(FRAME_BYTES) || !self.map.is_kept(page) {
-            return Status::BadPage.into();
-        }
+        let Some(page) = self.batch_page(registers) else { return Status::BadPage.into() };
         if registers.rsi == 0 || registers.rsi > batch::CAPACITY as u64 {
             return Status::BadCount.into();
         }
@@ -167,7 +214,7 @@ impl<H: BalloonHost> Balloon<H> {
         self.facts.refused_entries += refused as u64;
         // The page was readable a moment ago and is protected from being given in its own batch.
         match self.memory.write_words(address, words) {
-            Ok(()) => Outcome { status: Status::Ok, result: frames.0 },
+            Ok(()) => Outcome::new(Status::Ok, frames.0),
             Err(_) => Status::BadPage.into(),
         }
     }
@@ -227,8 +274,8 @@ impl<H: BalloonHost> Balloon<H> {
     }
 
     fn reply(&self, outcome: Outcome) -> Registers {
-        let Outcome { status, result } = outcome;
-        Registers { rax: status.encode(), rdi: result, rsi: self.registers.target().0, r8: 0 }
+        let Outcome { status, result, second } = outcome;
+        Registers { rax: status.encode(), rdi: result, rsi: self.registers.target().0, r8: second }
     }
 
     fn publish(&mut self) {

@@ -32,6 +32,10 @@ impl BalloonHost for Heard {
         self.vector = Some(vector);
     }
 
+    fn disconnect_doorbell(&mut self) {
+        self.vector = None;
+    }
+
     fn pressure(&mut self, _now_ns: u64) {
         self.pressure += 1;
     }
@@ -84,15 +88,7 @@ fn hello_comes_first_and_once() {
     let mut device = device(FrameCount(2048));
     assert_eq!(status(&mut device, Command::GetTarget, 0, 0), Some(Status::NotGreeted));
     let welcome = Welcome::decode(&device.call(hello(0x40).encode(), 1));
-    assert_eq!(
-        welcome,
-        Welcome {
-            version: VERSION,
-            features: Features(0),
-            target: FrameCount(2048),
-            initial_balloon: FrameNumber(2048)
-        }
-    );
+    assert_eq!(welcome, Welcome { version: VERSION, features: Features(0), target: FrameCount(2048) });
     assert_eq!(device.host.vector, Some(0x40));
     let again = device.call(hello(0x41).encode(), 1);
     assert_eq!(Status::decode(again.rax), Some(Status::AlreadyGreeted));
@@ -103,11 +99,55 @@ fn hello_comes_first_and_once() {
 fn bad_greetings_are_refused_and_may_be_mended() {
     let mut device = device(TOTAL);
     let mut greet = |hello: Hello| Status::decode(device.call(hello.encode(), 1).rax);
-    assert_eq!(greet(Hello { version: 2, ..hello(0) }), Some(Status::UnsupportedVersion));
+    assert_eq!(greet(Hello { version: 1, ..hello(0) }), Some(Status::UnsupportedVersion));
     assert_eq!(greet(hello(31)), Some(Status::BadArgument));
     assert_eq!(greet(Hello { floor: FrameCount(TOTAL.0 + 1), ..hello(0) }), Some(Status::BadArgument));
     assert_eq!(greet(hello(0)), Some(Status::Ok));
     assert_eq!(device.host.vector, None, "vector 0 asks for no interrupt");
+}
+
+#[test]
+fn a_reset_ends_the_conversation_and_nothing_else() {
+    let mut device = greeted(FrameCount(2048));
+    assert_eq!(status(&mut device, Command::Reset, 0, 0), Some(Status::Ok));
+    assert_eq!(device.host.vector, None);
+    for command in [Command::GetTarget, Command::Give, Command::Take, Command::Report, Command::List, Command::Reset] {
+        assert_eq!(status(&mut device, command, PAGE.0, 1), Some(Status::NotGreeted), "{command:?}");
+    }
+    assert_eq!(Status::decode(device.call(hello(0x41).encode(), 1).rax), Some(Status::Ok));
+    assert_eq!((device.host.vector, device.registers.facts().balloon), (Some(0x41), FrameCount(2048)));
+}
+
+#[test]
+fn an_ordered_reset_is_the_answer_to_the_next_call_and_carries_nothing_out() {
+    let mut device = greeted(TOTAL);
+    device.is_reset_ordered = true;
+    assert_eq!(status(&mut device, Command::Give, PAGE.0, 1), Some(Status::ResetOrdered));
+    assert_eq!(status(&mut device, Command::GetTarget, 0, 0), Some(Status::NotGreeted));
+    assert_eq!(Status::decode(device.call(hello(0x40).encode(), 1).rax), Some(Status::Ok));
+    assert_eq!(status(&mut device, Command::GetTarget, 0, 0), Some(Status::Ok));
+}
+
+#[test]
+fn what_is_given_is_listed_a_page_at_a_time() {
+    let mut device = greeted(TOTAL);
+    // Every second frame of two huge frames: a page full, and a few more.
+    let scattered: Vec<_> = (1024..2048).step_by(2).map(|frame| (frame, 0)).collect();
+    batch(&mut device, Command::Give, &scattered);
+    batch(&mut device, Command::Give, &[(2048, 9), (3000, 0)]);
+    let mut list = |from| {
+        let call = Registers { rax: Command::List.encode(), rdi: PAGE.0, rsi: from, r8: 0 };
+        let reply = device.call(call, 4);
+        assert_eq!((Status::decode(reply.rax), reply.rsi), (Some(Status::Ok), TOTAL.0));
+        let mut words = vec![0; usize::try_from(reply.rdi).unwrap()];
+        device.memory.read_words(PAGE, &mut words).unwrap();
+        let blocks: Vec<_> = words.into_iter().map(Entry::decode).map(|entry| (entry.frame.0, entry.order)).collect();
+        (blocks, reply.r8)
+    };
+    assert_eq!(list(0), (scattered, 2048));
+    assert_eq!(list(2048), (vec![(2048, 9), (3000, 0)], 0));
+    assert_eq!(list(3001), (vec![], 0));
+    assert_eq!(status(&mut device, Command::List, 1 << 40, 0), Some(Status::BadPage));
 }
 
 #[test]

@@ -6,10 +6,11 @@
 //!
 //! Invariants: `given` is the number of clear bits; a protected frame is always kept; nothing outside memory has a bit.
 
+use std::iter;
 use std::ops::Range;
 
 use aerostat_abi::batch::{Entry, EntryStatus};
-use aerostat_abi::units::{FrameCount, FrameNumber, MAX_ORDER, to_usize};
+use aerostat_abi::units::{FRAME_BYTES, FrameCount, FrameNumber, MAX_ORDER, to_usize};
 
 use super::layout::{LOW_END, MemoryLayout};
 
@@ -20,7 +21,6 @@ pub(super) struct FrameMap {
     kept: Vec<u64>,
     given: FrameCount,
     image: Range<FrameNumber>,
-    initial_balloon: FrameNumber,
 }
 
 impl FrameMap {
@@ -33,7 +33,6 @@ impl FrameMap {
             kept: vec![0; to_usize(total.0.div_ceil(u64::from(u64::BITS)))],
             given: total.saturating_sub(initial),
             image,
-            initial_balloon: layout.frame_after(initial),
         };
         if initial > FrameCount::ZERO {
             map.set(&(0..to_usize(initial.0)), Frames::Kept);
@@ -49,11 +48,6 @@ impl FrameMap {
     /// Frames that the guest keeps.
     pub(super) const fn size(&self) -> FrameCount {
         self.layout.total().saturating_sub(self.given)
-    }
-
-    /// The first frame that was in the balloon from the start.
-    pub(super) const fn initial_balloon(&self) -> FrameNumber {
-        self.initial_balloon
     }
 
     /// Whether `frame` is memory that the guest keeps.
@@ -109,6 +103,45 @@ impl FrameMap {
         debug_assert!(self.all(block, Frames::Kept), "only what was taken goes back");
         self.set(block, Frames::Given);
         self.given = self.given.saturating_add(FrameCount(block.len() as u64));
+    }
+
+    /// What is given, from `from` on: ascending blocks, each as large as its alignment and its neighbours allow.
+    pub(super) fn given_blocks(&self, from: FrameNumber) -> impl Iterator<Item = Entry> {
+        self.layout.regions().flat_map(move |region| {
+            let first = FrameNumber::containing(region.start.0);
+            let start = to_usize(region.offset / FRAME_BYTES);
+            let end = start + to_usize(region.bytes / FRAME_BYTES);
+            let mut at = start.saturating_add(to_usize(from.0.saturating_sub(first.0))).min(end);
+            iter::from_fn(move || {
+                at = self.find(Frames::Given, at..end);
+                if at == end {
+                    return None;
+                }
+                let frame = FrameNumber(first.0 + (at - start) as u64);
+                let order = (0..=MAX_ORDER)
+                    .take_while(|&order| frame.is_aligned(order) && at + (1 << order) <= end)
+                    .take_while(|&order| self.all(&(at..at + (1 << order)), Frames::Given))
+                    .last()?;
+                at += 1 << order;
+                Some(Entry { frame, order, status: EntryStatus::Done })
+            })
+        })
+    }
+
+    /// The first of these indexes whose frame is in `state`, or their end.
+    fn find(&self, state: Frames, within: Range<usize>) -> usize {
+        if within.is_empty() {
+            return within.end;
+        }
+        let found = words(&within).find_map(|(word, mask)| {
+            let bits = mask
+                & match state {
+                    Frames::Kept => self.kept[word],
+                    Frames::Given => !self.kept[word],
+                };
+            (bits != 0).then(|| word * u64::BITS as usize + bits.trailing_zeros() as usize)
+        });
+        found.unwrap_or(within.end)
     }
 
     /// The indexes of an entry's frames, once the entry is known to name a block of memory.
@@ -308,6 +341,21 @@ mod tests {
         assert_eq!(map.give(entry(3 << 18, 0), PAGE), Err(EntryStatus::OutOfRange));
         assert_eq!(map.give(entry(4 << 18, 18), PAGE), Ok(3 << 18..4 << 18));
         assert_eq!(map.give(entry(5 << 18, 0), PAGE), Err(EntryStatus::OutOfRange));
+    }
+
+    #[test]
+    fn what_is_given_is_listed_in_the_largest_blocks_around_the_hole() {
+        let mut map = map(4 << 10, 4 << 18);
+        for (frame, order) in [(1023, 0), (1024, 9), (1536, 1), ((3 << 18) - 1, 0), (4 << 18, 9)] {
+            map.give(entry(frame, order), PAGE).unwrap();
+        }
+        let blocks = |from| map.given_blocks(FrameNumber(from)).map(|block| (block.frame.0, block.order));
+        let listed = [(1023, 0), (1024, 9), (1536, 1), ((3 << 18) - 1, 0), (4 << 18, 9)];
+        assert_eq!(blocks(0).collect::<Vec<_>>(), listed);
+        assert_eq!(blocks(1024).collect::<Vec<_>>(), listed[1..]);
+        assert_eq!(blocks(1025).next(), Some((1025, 0)), "from the middle of a block");
+        assert_eq!(blocks(3 << 18).collect::<Vec<_>>(), listed[4..], "from within the hole");
+        assert_eq!(blocks(u64::MAX).next(), None);
     }
 
     #[test]

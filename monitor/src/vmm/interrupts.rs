@@ -68,7 +68,17 @@ impl InterruptRouter {
         })
     }
 
-    /// The same for a device's interrupt.
+    /// From now on `bell` raises nothing; does nothing where it was not connected.
+    pub(super) fn disconnect_doorbell(&self, bell: &EventFd) -> Result<(), KvmError> {
+        let mut routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
+        if routes.doorbell.take().is_none() {
+            return Ok(());
+        }
+        // The route stays in KVM's table until that is replaced: a line that nothing raises leads nowhere.
+        self.vm.unregister_irqfd(bell, DOORBELL_LINE).map_err(failed("disconnect an interrupt"))
+    }
+
+    /// From now on a write to `interrupt` raises a new device's `vector`.
     pub(super) fn connect_device(&self, interrupt: &EventFd, vector: u8) -> Result<(), KvmError> {
         self.connect(interrupt, |routes| routes.add_device(vector))
     }

@@ -126,16 +126,6 @@ impl MemoryLayout {
         let frame = aerostat_abi::units::FRAME_SIZE;
         Some(place.start / frame..place.end / frame)
     }
-
-    /// The frame behind the first `count` frames: where the initial balloon begins when the guest starts with `count`.
-    pub(super) fn frame_after(&self, count: FrameCount) -> FrameNumber {
-        let below_hole = FrameNumber::containing(HOLE_START);
-        if count.0 < below_hole.0 || count >= self.total && self.total.0 == below_hole.0 {
-            FrameNumber(count.0)
-        } else {
-            FrameNumber(count.0 + FrameNumber::containing(HOLE_END - HOLE_START).0)
-        }
-    }
 }
 
 #[cfg(test)]
@@ -164,17 +154,6 @@ mod tests {
         assert_eq!(layout.place(GuestAddress(4 * GIB), 8).map(|place| place.start as u64), Some(3 * GIB));
         let block = layout.indexes(FrameNumber((4 * GIB) >> 12), FrameCount::of_order(18)).unwrap();
         assert_eq!(block, 3 << 18..4 << 18);
-    }
-
-    #[test]
-    fn the_initial_balloon_begins_at_a_frame_of_memory_or_at_its_end() {
-        let frames_of = |gib: u64| FrameCount::from_mib(gib << 10);
-        let large = MemoryLayout::new(frames_of(8)).unwrap();
-        assert_eq!(large.frame_after(frames_of(1)).address(), GIB);
-        assert_eq!(large.frame_after(frames_of(3)).address(), 4 * GIB);
-        assert_eq!(large.frame_after(frames_of(8)).address(), 9 * GIB);
-        let even = MemoryLayout::new(frames_of(3)).unwrap();
-        assert_eq!(even.frame_after(frames_of(3)).address(), 3 * GIB);
     }
 
     #[test]

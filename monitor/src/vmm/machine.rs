@@ -136,6 +136,11 @@ impl Doorbell {
     pub(super) fn connect(&self, vector: u8) -> Result<(), KvmError> {
         self.interrupts.connect_doorbell(&self.bell, vector)
     }
+
+    /// From now on a ring raises nothing; it is kept for the next connection.
+    pub(super) fn disconnect(&self) -> Result<(), KvmError> {
+        self.interrupts.disconnect_doorbell(&self.bell)
+    }
 }
 
 fn attach(vm: &VmFd, memory: &GuestMemory) -> Result<(), KvmError> {

@@ -257,6 +257,12 @@ impl BalloonHost for Neighbours {
         }
     }
 
+    fn disconnect_doorbell(&mut self) {
+        if let Err(error) = self.doorbell.disconnect() {
+            eprintln!("aerostat vmm: the guest keeps its balloon interrupt: {error}");
+        }
+    }
+
     fn pressure(&mut self, now_ns: u64) {
         if now_ns.saturating_sub(self.last_pressure_ns) >= PRESSURE_INTERVAL_NS {
             self.last_pressure_ns = now_ns;
