@@ -1,32 +1,38 @@
-//! A batch: blocks on their way, and the entries that speak of them.
+//! A batch: blocks of one size on their way, and the entries that speak of them.
 
 use aerostat_abi::batch::{CAPACITY, Entry, EntryStatus};
 use aerostat_abi::port::Status;
-use aerostat_abi::units::{FrameCount, FrameNumber};
+use aerostat_abi::units::{BlockSize, FrameCount, FrameNumber};
 
-use crate::sides::Block;
+use crate::sides::{Block, Reply};
 
-/// Blocks on their way, and the entries that speak of them.
+/// Blocks on their way.
 #[derive(Debug)]
 pub(crate) struct Batch<B> {
+    size: BlockSize,
     blocks: [Option<B>; CAPACITY],
     entries: [Entry; CAPACITY],
     count: usize,
-    frames: FrameCount,
 }
 
 impl<B: Block> Batch<B> {
-    pub(crate) fn new() -> Self {
+    /// An empty batch for blocks of one size: so it can be told from its length how long it will take.
+    pub(crate) fn new(size: BlockSize) -> Self {
         Self {
+            size,
             blocks: [const { None }; CAPACITY],
             entries: [Entry::pending(FrameNumber(0), 0); CAPACITY],
             count: 0,
-            frames: FrameCount::ZERO,
         }
     }
 
-    pub(crate) fn is_full(&self) -> bool {
-        self.count == CAPACITY
+    pub(crate) fn size(&self) -> BlockSize {
+        self.size
+    }
+
+    /// Blocks in it.
+    pub(crate) fn len(&self) -> usize {
+        self.count
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -35,12 +41,12 @@ impl<B: Block> Batch<B> {
 
     /// Frames of all blocks in it.
     pub(crate) fn frames(&self) -> FrameCount {
-        self.frames
+        FrameCount(self.count as u64 * self.size.frames())
     }
 
     /// Adds a block; there is room for it.
     pub(crate) fn push(&mut self, block: B) {
-        self.frames = self.frames.saturating_add(FrameCount(block.size().frames()));
+        debug_assert_eq!(block.size(), self.size);
         self.entries[self.count] = Entry::pending(block.first(), block.size().order());
         self.blocks[self.count] = Some(block);
         self.count += 1;
@@ -50,13 +56,11 @@ impl<B: Block> Batch<B> {
         &mut self.entries[..self.count]
     }
 
-    /// Hands every block to `place`, with whether the monitor carried it out. Without a reply that says so, nothing was.
-    pub(crate) fn settle(&mut self, status: Option<Status>, mut place: impl FnMut(B, bool)) {
-        let is_valid = status == Some(Status::Ok);
-        for (block, entry) in self.blocks[..self.count].iter_mut().zip(&self.entries) {
-            if let Some(block) = block.take() {
-                place(block, is_valid && entry.status == EntryStatus::Done);
-            }
+    /// Hands every block to `place`, with what became of its entry: nothing, without a reply that says so.
+    pub(crate) fn settle(self, reply: Option<Reply>, mut place: impl FnMut(B, EntryStatus)) {
+        let is_valid = reply.is_some_and(|reply| reply.status == Status::Ok);
+        for (block, entry) in self.blocks.into_iter().flatten().zip(self.entries) {
+            place(block, if is_valid { entry.status } else { EntryStatus::Pending });
         }
     }
 }

@@ -1,23 +1,40 @@
 //! The driver's loop, one step at a time: compare size and target, move a batch, say when to come back.
 //!
-//! It asks the kernel for blocks like any driver and gives them to the monitor; or it asks the monitor for blocks of its ledger and
-//! frees them. It neither knows nor asks who needs the memory. What the monitor refuses to take stays the guest's; what it refuses
-//! to return stays in the ledger. It trusts no reply: a target is bounded by the guest's own floor and its total.
+//! *Inflating* takes what costs least: whole huge frames, then huge frames that become whole by moving pages where that is cheaper, then
+//! single frames, for which the guest may have to put pages elsewhere. It gives way at once to anybody in the guest who waits for memory,
+//! and for a while after that. *Deflating* gives, and knows no rate. What the monitor refuses to take stays the guest's; what it refuses
+//! to return stays in the ledger. The driver trusts no reply: a target is bounded by the guest's own floor and its total.
 //!
-//! The step is pure but for the two traits: [`Monitor`] (the port, or a test) and [`Memory`] (the frame allocator, or a test).
+//! A step that has failed is repeated after ever longer pauses ([`Backoff`]), sooner when memory comes free or the target changes.
 
-use aerostat_abi::units::{BlockSize, FrameCount};
+use core::cmp::Ordering;
 
+use aerostat_abi::batch::EntryStatus;
+use aerostat_abi::port::Status;
+use aerostat_abi::units::{BlockSize, FrameCount, FrameNumber, HUGE_FRAMES, to_usize};
+
+use crate::backoff::Backoff;
 use crate::batch::Batch;
-use crate::rate::Rate;
-use crate::sides::{Block as _, Ledger, Memory, Monitor};
+use crate::compaction::Compaction;
+use crate::conversation::Conversation;
+use crate::pace::{Direction, Pace};
+use crate::rate::{Rate, RateLimits};
+use crate::sides::{Ledger, Memory, Monitor, Reply, Room};
+use crate::state::{Failure, Figures, Hindrance};
+
+/// How long nothing is taken from a guest after somebody in it has waited for memory.
+const HOLD_NS: u64 = 200_000_000;
+/// Huge frames that are made whole at once.
+const COMPACTED_AT_ONCE: usize = 8;
 
 /// What the driver does next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
     /// Another step at once.
     Continue,
-    /// Nothing to do before this moment, or before it is woken.
+    /// Another step once others have had their turn, at once if nobody wants one.
+    Rest,
+    /// Nothing to do before this moment, or before something changes.
     Wait {
         /// That moment.
         until_ns: u64,
@@ -26,28 +43,65 @@ pub enum Next {
     Idle,
 }
 
+/// The guest's memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extent {
+    /// All frames, those in the balloon included.
+    pub total: FrameCount,
+    /// The guest is never to be smaller.
+    pub floor: FrameCount,
+    /// The frame behind the last one.
+    pub end: FrameNumber,
+}
+
 /// The balloon of one guest.
 #[derive(Debug)]
 pub struct Driver<L> {
-    ledger: L,
-    rate: Rate,
-    total: FrameCount,
-    floor: FrameCount,
-    target: FrameCount,
-    refused_entries: u64,
+    pub(crate) ledger: L,
+    pub(crate) extent: Extent,
+    /// As the monitor said last.
+    asked: FrameCount,
+    pub(crate) conversation: Conversation,
+    /// Frames that the monitor holds to be given though the ledger has not got them.
+    pub(crate) strays: FrameCount,
+    pub(crate) rate: Rate,
+    pub(crate) pace: Pace,
+    compaction: Compaction,
+    /// After failures of inflating, of deflating and of conversations.
+    giving: Backoff,
+    pub(crate) taking: Backoff,
+    pub(crate) talking: Backoff,
+    hold_until_ns: u64,
+    hindrance: Option<Hindrance>,
+    pub(crate) figures: Figures,
 }
 
 impl<L: Ledger> Driver<L> {
-    /// A driver for a guest of `total` frames that is never to be smaller than `floor`.
+    /// A driver with an empty ledger, which has not talked to its monitor yet.
     #[must_use]
-    pub fn new(ledger: L, rate: Rate, total: FrameCount, floor: FrameCount) -> Self {
-        Self { ledger, rate, total, floor, target: total, refused_entries: 0 }
+    pub fn new(ledger: L, limits: RateLimits, extent: Extent, now_ns: u64) -> Self {
+        Self {
+            ledger,
+            extent,
+            asked: extent.total,
+            conversation: Conversation::Ended,
+            strays: FrameCount::ZERO,
+            rate: Rate::new(limits, now_ns),
+            pace: Pace::new(),
+            compaction: Compaction::new(),
+            giving: Backoff::default(),
+            taking: Backoff::default(),
+            talking: Backoff::default(),
+            hold_until_ns: 0,
+            hindrance: None,
+            figures: Figures::default(),
+        }
     }
 
-    /// Guest size: what is not in the balloon.
+    /// Guest size: what the monitor does not hold to be in the balloon.
     #[must_use]
     pub fn size(&self) -> FrameCount {
-        self.total.saturating_sub(self.balloon())
+        self.extent.total.saturating_sub(self.balloon()).saturating_sub(self.strays)
     }
 
     /// Balloon size.
@@ -62,10 +116,40 @@ impl<L: Ledger> Driver<L> {
         &self.ledger
     }
 
+    /// Guest size that the driver works towards: what the monitor said last, within the guest's bounds.
+    #[must_use]
+    pub fn target(&self) -> FrameCount {
+        self.asked.clamp(self.extent.floor.min(self.extent.total), self.extent.total)
+    }
+
+    /// What keeps it from the target, if anything does.
+    #[must_use]
+    pub fn hindrance(&self) -> Option<Hindrance> {
+        self.hindrance
+    }
+
+    /// Whether memory that comes free in the guest would help; then [`Self::memory_came_free`] is to be called.
+    #[must_use]
+    pub fn wants_memory(&self) -> bool {
+        matches!(self.hindrance, Some(Hindrance::NoMemory | Hindrance::Thrashing))
+    }
+
+    /// Frames that the monitor holds to be given although the guest uses them.
+    #[must_use]
+    pub fn strays(&self) -> FrameCount {
+        self.strays
+    }
+
+    /// What it has done.
+    #[must_use]
+    pub fn figures(&self) -> &Figures {
+        &self.figures
+    }
+
     /// Entries that the monitor refused since boot.
     #[must_use]
     pub fn refused_entries(&self) -> u64 {
-        self.refused_entries
+        self.figures.refused_entries.iter().sum()
     }
 
     /// Frames per second that the driver allows itself.
@@ -75,113 +159,279 @@ impl<L: Ledger> Driver<L> {
     }
 
     /// Looks at the target again.
-    pub fn refresh(&mut self, monitor: &mut impl Monitor) {
-        if let Some(reply) = monitor.target() {
-            self.set_target(reply.target);
+    pub fn refresh(&mut self, monitor: &mut impl Monitor, now_ns: u64) {
+        if self.conversation == Conversation::Open {
+            let reply = monitor.target();
+            self.hear(reply, now_ns);
         }
+    }
+
+    /// Memory has come free in the guest: what failed for want of it may work.
+    pub fn memory_came_free(&mut self) {
+        self.giving.nudge();
     }
 
     /// Moves at most one batch towards the target.
-    pub fn step(
-        &mut self,
-        monitor: &mut impl Monitor,
-        memory: &mut impl Memory<Block = L::Block>,
-        now_ns: u64,
-    ) -> Next {
-        let size = self.size();
-        if size > self.target {
-            self.inflate(size.saturating_sub(self.target), monitor, memory, now_ns)
-        } else if size < self.target {
-            self.deflate(self.target.saturating_sub(size), monitor, memory)
+    pub fn step(&mut self, monitor: &mut impl Monitor, memory: &mut impl Memory<Block = L::Block>) -> Next {
+        let began_ns = memory.now_ns();
+        self.pace.go_on(began_ns);
+        let next = if self.conversation == Conversation::Open {
+            match self.size().cmp(&self.target()) {
+                Ordering::Greater => {
+                    let next = self.inflate(monitor, memory);
+                    self.figures.inflating_ns += memory.now_ns().saturating_sub(began_ns);
+                    next
+                }
+                Ordering::Less => {
+                    let next = self.deflate(monitor, memory);
+                    self.figures.deflating_ns += memory.now_ns().saturating_sub(began_ns);
+                    next
+                }
+                Ordering::Equal => {
+                    self.hindrance = (self.asked < self.target()).then_some(Hindrance::Floor);
+                    Next::Idle
+                }
+            }
         } else {
-            Next::Idle
+            self.converse(monitor, memory)
+        };
+        if next != Next::Continue {
+            self.pace.end_burst();
         }
+        next
     }
 
-    fn inflate(
-        &mut self,
-        missing: FrameCount,
-        monitor: &mut impl Monitor,
-        memory: &mut impl Memory<Block = L::Block>,
-        now_ns: u64,
-    ) -> Next {
-        let allowed = self.rate.allowance(now_ns);
-        let wanted = FrameCount(missing.0.min(allowed.0));
-        if wanted == FrameCount::ZERO || (wanted < missing && wanted.0 < BlockSize::Huge.frames()) {
-            return Next::Wait { until_ns: self.rate.next_allowance() };
+    fn inflate(&mut self, monitor: &mut impl Monitor, memory: &mut impl Memory<Block = L::Block>) -> Next {
+        let now_ns = memory.now_ns();
+        if memory.is_short() {
+            self.hold_until_ns = now_ns.saturating_add(HOLD_NS);
         }
-        let mut batch = Batch::new();
-        let mut ran_dry = false;
-        while batch.frames() < wanted && !batch.is_full() {
-            let left = wanted.saturating_sub(batch.frames());
-            let huge = (left.0 >= BlockSize::Huge.frames()).then(|| memory.allocate(BlockSize::Huge)).flatten();
-            let Some(block) = huge.or_else(|| memory.allocate(BlockSize::Frame)) else {
-                ran_dry = true;
+        if now_ns < self.hold_until_ns {
+            return self.wait(Hindrance::GuestShort, self.hold_until_ns);
+        }
+        if let Some(until_ns) = self.giving.pending(now_ns) {
+            return Next::Wait { until_ns };
+        }
+        let missing = self.size().saturating_sub(self.target());
+        let wanted = missing.min(self.rate.allowance(now_ns));
+        if wanted < missing && wanted.0 < HUGE_FRAMES {
+            return self.wait(Hindrance::Rate, self.rate.next_allowance());
+        }
+        let (batch, dry) = match self.huge_frames(wanted, memory) {
+            Some(batch) => (batch, None),
+            None => self.single_frames(wanted, memory),
+        };
+        self.give(batch, dry, monitor, memory)
+    }
+
+    /// Whole huge frames, as many as are wanted and fit the burst; `None` where there are none.
+    fn huge_frames<M: Memory<Block = L::Block>>(
+        &mut self,
+        wanted: FrameCount,
+        memory: &mut M,
+    ) -> Option<Batch<L::Block>> {
+        let now_ns = memory.now_ns();
+        let most = to_usize(wanted.0 / HUGE_FRAMES);
+        let most = most.min(self.pace.blocks(Direction::Give, BlockSize::Huge, now_ns));
+        let first = (most > 0).then(|| memory.allocate(BlockSize::Huge).or_else(|| self.compacted(most, memory)))??;
+        let mut batch = Batch::new(BlockSize::Huge);
+        batch.push(first);
+        while batch.len() < most {
+            let Some(block) = memory.allocate(BlockSize::Huge) else { break };
+            batch.push(block);
+        }
+        Some(batch)
+    }
+
+    /// A huge frame that has become whole by moving pages, where that is cheaper than single frames.
+    fn compacted<M: Memory<Block = L::Block>>(&mut self, wanted: usize, memory: &mut M) -> Option<L::Block> {
+        let now_ns = memory.now_ns();
+        if !self.compaction.is_open(now_ns) {
+            return None;
+        }
+        let offer = memory.compactable(wanted.min(COMPACTED_AT_ONCE));
+        if !self.compaction.is_worth_it(offer, &self.pace) {
+            return None;
+        }
+        let gained = memory.compact(offer.huge_frames);
+        let after_ns = memory.now_ns();
+        self.compaction.note(offer, gained, after_ns.saturating_sub(now_ns), after_ns);
+        self.figures.compacted += gained as u64;
+        memory.allocate(BlockSize::Huge)
+    }
+
+    /// Single frames, as many as are wanted and fit the burst, and why they are fewer.
+    fn single_frames<M: Memory<Block = L::Block>>(
+        &mut self,
+        wanted: FrameCount,
+        memory: &mut M,
+    ) -> (Batch<L::Block>, Option<Hindrance>) {
+        let most = self.pace.blocks(Direction::Give, BlockSize::Frame, memory.now_ns()).min(to_usize(wanted.0));
+        let mut batch = Batch::new(BlockSize::Frame);
+        let mut room_ns = 0;
+        while batch.len() < most {
+            if let Some(block) = memory.allocate(BlockSize::Frame) {
+                batch.push(block);
+                continue;
+            }
+            // Room takes time to make, and the burst has to do for giving what was found, too.
+            let began_ns = memory.now_ns();
+            let needed_ns = room_ns + self.pace.batch_ns(Direction::Give, BlockSize::Frame, batch.len());
+            if !batch.is_empty() && self.pace.left_ns(began_ns) < needed_ns {
                 break;
+            }
+            if memory.is_short() {
+                self.hold_until_ns = began_ns.saturating_add(HOLD_NS);
+                return (batch, Some(Hindrance::GuestShort));
+            }
+            let why = match memory.make_room() {
+                Room::Made => Hindrance::NoMemory, // somebody else may have been faster
+                Room::Thrashing => Hindrance::Thrashing,
+                Room::Nothing => Hindrance::NoMemory,
+            };
+            room_ns = memory.now_ns().saturating_sub(began_ns);
+            let Some(block) = memory.allocate(BlockSize::Frame) else {
+                self.figures.allocation_failures += 1;
+                return (batch, Some(why));
             };
             batch.push(block);
         }
-        let reply = if batch.is_empty() { None } else { monitor.give(batch.entries()) };
-        let mut given = FrameCount::ZERO;
-        let mut refused = 0;
-        batch.settle(reply.map(|reply| reply.status), |block, is_done| {
-            if is_done {
-                given = given.saturating_add(FrameCount(block.size().frames()));
-                self.ledger.put(block);
-            } else {
-                refused += 1;
-                memory.free(block);
-            }
-        });
-        self.refused_entries += refused;
-        if let Some(reply) = reply {
-            self.set_target(reply.target);
-        }
-        if ran_dry || given == FrameCount::ZERO {
-            self.rate.failed();
-            return Next::Wait { until_ns: self.rate.next_allowance() };
-        }
-        self.rate.succeeded(given);
-        Next::Continue
+        (batch, None)
     }
 
-    /// Memory that comes back helps at once and costs nothing until it is touched: no rate applies.
-    fn deflate(
+    /// Gives a batch, which is as long as it is because it ran `dry`, if it did.
+    fn give(
         &mut self,
-        surplus: FrameCount,
+        mut batch: Batch<L::Block>,
+        dry: Option<Hindrance>,
         monitor: &mut impl Monitor,
         memory: &mut impl Memory<Block = L::Block>,
     ) -> Next {
-        let mut batch = Batch::new();
-        while batch.frames() < surplus && !batch.is_full() {
-            let Some(block) = self.ledger.take(surplus.saturating_sub(batch.frames())) else { break };
-            batch.push(block);
+        let before_ns = memory.now_ns();
+        let (size, count) = (batch.size(), batch.len());
+        let reply = if batch.is_empty() { None } else { monitor.give(batch.entries()) };
+        let mut given = FrameCount::ZERO;
+        batch.settle(reply, |block, status| {
+            if status == EntryStatus::Done {
+                given = given.saturating_add(FrameCount(size.frames()));
+                self.ledger.put(block);
+            } else {
+                self.figures.refused(status);
+                memory.free(block);
+            }
+        });
+        let now_ns = memory.now_ns();
+        self.pace.note(Direction::Give, size, count, now_ns.saturating_sub(before_ns));
+        self.rate.moved(given);
+        if count > 0 {
+            self.hear(reply, now_ns);
         }
-        if batch.is_empty() {
-            return Next::Idle;
+        if self.conversation != Conversation::Open {
+            return Next::Continue;
         }
+        let failure = if given == FrameCount::ZERO { dry.or(Some(refusal(reply))) } else { dry };
+        let Some(hindrance) = failure else {
+            self.rate.succeeded();
+            self.giving.succeeded();
+            self.talking.succeeded();
+            return self.went_well(now_ns);
+        };
+        self.rate.failed();
+        let until_ns = self.giving.failed(now_ns);
+        self.wait(hindrance, until_ns)
+    }
+
+    /// Memory that comes back helps at once and costs nothing until it is touched: no rate applies.
+    fn deflate(&mut self, monitor: &mut impl Monitor, memory: &mut impl Memory<Block = L::Block>) -> Next {
+        let before_ns = memory.now_ns();
+        if let Some(until_ns) = self.taking.pending(before_ns) {
+            return Next::Wait { until_ns };
+        }
+        let surplus = self.target().saturating_sub(self.size());
+        let Some(mut batch) = self.ledger_blocks(surplus, before_ns) else {
+            // The monitor has more to return than the ledger knows of.
+            self.conversation = Conversation::BEGUN;
+            return Next::Continue;
+        };
+        let (size, count) = (batch.size(), batch.len());
         let reply = monitor.take(batch.entries());
-        let (mut taken, mut refused) = (0, 0);
-        batch.settle(reply.map(|reply| reply.status), |block, is_done| {
-            if is_done {
+        let mut taken = 0;
+        batch.settle(reply, |block, status| {
+            if status == EntryStatus::Done {
                 taken += 1;
                 memory.free_unbacked(block);
             } else {
-                refused += 1;
+                self.figures.refused(status);
                 self.ledger.put(block);
             }
         });
-        self.refused_entries += refused;
-        if let Some(reply) = reply {
-            self.set_target(reply.target);
+        let now_ns = memory.now_ns();
+        self.pace.note(Direction::Take, size, count, now_ns.saturating_sub(before_ns));
+        self.hear(reply, now_ns);
+        if self.conversation != Conversation::Open {
+            return Next::Continue;
         }
-        // A monitor that returns nothing is asked again when it says something new.
-        if taken == 0 { Next::Idle } else { Next::Continue }
+        if taken == 0 {
+            let until_ns = self.taking.failed(now_ns);
+            return self.wait(refusal(reply), until_ns);
+        }
+        self.taking.succeeded();
+        self.talking.succeeded();
+        self.went_well(now_ns)
     }
 
-    fn set_target(&mut self, target: FrameCount) {
-        self.target = target.clamp(self.floor.min(self.total), self.total);
+    /// Blocks of the ledger to ask back, of the size that fits first, as many as fit the burst.
+    fn ledger_blocks(&mut self, surplus: FrameCount, now_ns: u64) -> Option<Batch<L::Block>> {
+        use crate::sides::Block as _;
+        let first = self.ledger.take(surplus)?;
+        let mut batch = Batch::new(first.size());
+        let most = self.pace.blocks(Direction::Take, batch.size(), now_ns);
+        batch.push(first);
+        while batch.len() < most {
+            let Some(block) = self.ledger.take(surplus.saturating_sub(batch.frames())) else { break };
+            if block.size() != batch.size() {
+                self.ledger.put(block);
+                break;
+            }
+            batch.push(block);
+        }
+        Some(batch)
     }
+
+    fn went_well(&mut self, now_ns: u64) -> Next {
+        self.hindrance = None;
+        if self.pace.is_burst_over(now_ns) { Next::Rest } else { Next::Continue }
+    }
+
+    pub(crate) fn wait(&mut self, hindrance: Hindrance, until_ns: u64) -> Next {
+        self.hindrance = Some(hindrance);
+        Next::Wait { until_ns }
+    }
+
+    /// Takes note of a reply to whichever call, or of its absence.
+    pub fn hear(&mut self, reply: Option<Reply>, now_ns: u64) {
+        let Some(reply) = reply else {
+            self.figures.last_failure = Some(Failure::Silence);
+            return;
+        };
+        if reply.target != self.asked {
+            self.asked = reply.target;
+            self.giving.nudge();
+            self.taking.nudge();
+        }
+        if reply.status != Status::Ok {
+            self.figures.last_failure = Some(Failure::Call(reply.status));
+        }
+        if matches!(reply.status, Status::ResetOrdered | Status::NotGreeted) {
+            self.conversation = Conversation::Ended;
+            self.talking.failed(now_ns);
+        }
+    }
+}
+
+/// What a reply under which nothing was done tells of its monitor.
+pub(crate) fn refusal(reply: Option<Reply>) -> Hindrance {
+    if reply.is_some() { Hindrance::Refused } else { Hindrance::HostSilent }
 }
 
 #[cfg(test)]

@@ -1,9 +1,11 @@
 //! The driver over the kernel's own books: the frame allocator below it, the ledger behind it.
 
-use aerostat_abi::batch::{Entry, EntryStatus};
+use core::ops::Range;
+
+use aerostat_abi::batch::{CAPACITY, Entry, EntryStatus};
 use aerostat_abi::port::Status;
-use aerostat_abi::units::{FrameCount, FrameNumber, HUGE_FRAMES, to_usize};
-use aerostat_balloon_driver::{Driver, Memory, Monitor, Next, Rate, RateLimits, Reply};
+use aerostat_abi::units::{FrameCount, FrameNumber, HUGE_FRAMES, HUGE_ORDER, to_usize};
+use aerostat_balloon_driver::{Compactable, Driver, Extent, Listed, Memory, Monitor, Next, RateLimits, Reply, Room};
 use proptest::collection::vec;
 use proptest::test_runner::Config as ProptestConfig;
 use proptest::{prop_assert, prop_assert_eq, proptest};
@@ -19,10 +21,34 @@ const KERNEL_FLOOR: FrameCount = FrameCount(100);
 const SECOND_NS: u64 = 1_000_000_000;
 
 /// The kernel's allocator behind the driver's trait.
-struct GuestMemory(FrameAllocator);
+struct GuestMemory(FrameAllocator, u64);
 
 impl Memory for GuestMemory {
     type Block = Block;
+
+    fn now_ns(&self) -> u64 {
+        self.1
+    }
+
+    fn claim(&mut self, first: FrameNumber, size: BlockSize) -> Option<Block> {
+        self.0.claim(first, size, Purpose::Balloon)
+    }
+
+    fn compactable(&mut self, _wanted: usize) -> Compactable {
+        Compactable::default()
+    }
+
+    fn compact(&mut self, _wanted: usize) -> usize {
+        0
+    }
+
+    fn make_room(&mut self) -> Room {
+        Room::Nothing
+    }
+
+    fn is_short(&mut self) -> bool {
+        false
+    }
 
     fn allocate(&mut self, size: BlockSize) -> Option<Block> {
         self.0.allocate(size, Purpose::Balloon)
@@ -42,6 +68,8 @@ struct Host {
     target: FrameCount,
     refuses: u64,
     answered: u64,
+    /// In huge frames.
+    initial_balloon: Range<u64>,
 }
 
 impl Host {
@@ -56,6 +84,21 @@ impl Host {
 }
 
 impl Monitor for Host {
+    fn greet(&mut self) -> Option<Reply> {
+        self.target()
+    }
+
+    fn reset(&mut self) -> Option<Reply> {
+        self.target()
+    }
+
+    fn list(&mut self, _from: FrameNumber, entries: &mut [Entry; CAPACITY]) -> Option<Listed> {
+        let blocks =
+            self.initial_balloon.clone().map(|huge| Entry::pending(FrameNumber(huge * HUGE_FRAMES), HUGE_ORDER));
+        let count = entries.iter_mut().zip(blocks).map(|(entry, block)| *entry = block).count();
+        self.target().map(|reply| Listed { reply, count, next: None })
+    }
+
     fn target(&mut self) -> Option<Reply> {
         Some(Reply { status: Status::Ok, target: self.target })
     }
@@ -73,12 +116,15 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
     #[test]
-    fn every_frame_is_in_one_place(turns in vec((0..=TOTAL.0, 0_u64..2000, 0_usize..2000, 0_u64..6), 1..20)) {
-        let mut memory = GuestMemory(FrameAllocator::leaked(TOTAL, &[], KERNEL_FLOOR));
-        let mut driver = Driver::new(Ledger::leaked(to_usize(HUGE)), Rate::new(RateLimits::DEFAULT, 0), TOTAL, FLOOR);
-        let mut host = Host { target: TOTAL, refuses: 0, answered: 0 };
+    fn every_frame_is_in_one_place(initial in 0..=HUGE - 2, turns in vec((0..=TOTAL.0, 0_u64..2000, 0_usize..2000, 0_u64..6), 1..20)) {
+        let mut memory = GuestMemory(FrameAllocator::leaked(TOTAL, &[], KERNEL_FLOOR), 0);
+        let extent = Extent { total: TOTAL, floor: FLOOR, end: FrameNumber(TOTAL.0) };
+        let mut driver = Driver::new(Ledger::leaked(to_usize(HUGE)), RateLimits::DEFAULT, extent, 0);
+        let initial_balloon = HUGE - initial..HUGE;
+        let mut host = Host { target: TOTAL, refuses: 0, answered: 0, initial_balloon };
+        prop_assert!(driver.begin(&mut host, &mut memory));
+        prop_assert_eq!((driver.balloon().0, driver.strays()), (initial * HUGE_FRAMES, FrameCount::ZERO));
         let mut in_use = Vec::new();
-        let mut now = 0;
         for (target, used, freed, refuses) in turns {
             (host.target, host.refuses) = (FrameCount(target), refuses);
             let kernel = || memory.0.allocate(BlockSize::Frame, Purpose::Kernel).map(Block::into_number);
@@ -86,18 +132,18 @@ proptest! {
             for frame in in_use.drain(in_use.len().saturating_sub(freed)..) {
                 memory.0.free(Block::from_number(frame, BlockSize::Frame, Contents::Unknown));
             }
-            driver.refresh(&mut host);
+            driver.refresh(&mut host, memory.1);
             for _ in 0..20 {
-                match driver.step(&mut host, &mut memory, now) {
-                    Next::Continue => {}
-                    Next::Wait { until_ns } => now = until_ns,
+                match driver.step(&mut host, &mut memory) {
+                    Next::Continue | Next::Rest => {}
+                    Next::Wait { until_ns } => memory.1 = until_ns,
                     Next::Idle => break,
                 }
             }
-            now += SECOND_NS;
+            memory.1 += SECOND_NS;
             prop_assert_eq!((driver.ledger().validate(), memory.0.validate()), (Ok(()), Ok(())));
             for frame in (0..TOTAL.0).map(FrameNumber) {
-                prop_assert!(!(driver.ledger().contains(frame) && memory.0.is_free(frame)), "{:?}: two places", frame);
+                prop_assert!(!(driver.ledger().contains_frame(frame) && memory.0.is_free(frame)), "{:?}: two places", frame);
             }
             let accounted = driver.balloon().0 + memory.0.statistics().free.0 + in_use.len() as u64;
             prop_assert_eq!(accounted, TOTAL.0, "frames were lost");

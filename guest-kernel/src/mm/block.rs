@@ -59,16 +59,6 @@ impl Block {
     }
 }
 
-impl aerostat_balloon_driver::Block for Block {
-    fn first(&self) -> FrameNumber {
-        self.first
-    }
-
-    fn size(&self) -> BlockSize {
-        self.size
-    }
-}
-
 impl Drop for Block {
     fn drop(&mut self) {
         debug_assert!(false, "{:?} ({:?}) was dropped instead of freed", self.first, self.size);

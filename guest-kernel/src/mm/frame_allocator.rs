@@ -208,6 +208,7 @@ impl FrameAllocator {
         }
         let block = match size {
             BlockSize::Huge => self.take_huge(),
+            BlockSize::Frame if purpose == Purpose::Balloon => self.take_backed_frame(),
             BlockSize::Frame => self.take_frame(purpose.mobility()),
         }?;
         self.account(size.frames(), purpose);
@@ -235,10 +236,18 @@ impl FrameAllocator {
         }
     }
 
-    /// Hands out one particular huge frame, if it is wholly free: how a driver claims memory that it was told about.
-    pub(crate) fn claim_huge(&mut self, first: FrameNumber) -> Option<Block> {
+    /// Hands out one particular block, if it is free and open to that purpose: how the balloon claims what the monitor counts as given.
+    pub(crate) fn claim(&mut self, first: FrameNumber, size: BlockSize, purpose: Purpose) -> Option<Block> {
         let huge = to_usize(first.0 / HUGE_FRAMES);
-        (first.is_aligned(9) && self.free.contains_whole(huge)).then(|| self.hand_out_whole(huge))
+        if !first.is_aligned(size.order()) || !self.huge_exists(huge) || self.open_to(purpose) < size.frames() {
+            return None;
+        }
+        let block = match size {
+            BlockSize::Huge => self.free.contains_whole(huge).then(|| self.hand_out_whole(huge)),
+            BlockSize::Frame => self.hand_out_frame(first, purpose.mobility()),
+        }?;
+        self.account(size.frames(), purpose);
+        Some(block)
     }
 
     /// Takes a block back; the host still backs it.
@@ -409,7 +418,8 @@ impl FrameAllocator {
         if self.credit > 0 { EVICTION_RESERVE.0 } else { 0 }
     }
 
-    fn open_to(&self, purpose: Purpose) -> u64 {
+    /// Frames that are open to a purpose.
+    pub(crate) fn open_to(&self, purpose: Purpose) -> u64 {
         let free = self.free.len();
         match purpose {
             Purpose::Kernel => free.saturating_sub(self.promised.saturating_sub(self.credit)),
@@ -433,6 +443,28 @@ impl FrameAllocator {
         self.set_state(huge, state.with_whole().with_backing());
         let contents = if state.is_backed() { Contents::Unknown } else { self.untouched };
         Block::from_number(first, BlockSize::Huge, contents)
+    }
+
+    /// Hands out one particular frame, out of a whole huge frame if need be.
+    fn hand_out_frame(&mut self, frame: FrameNumber, mobility: Mobility) -> Option<Block> {
+        let huge = to_usize(frame.0 / HUGE_FRAMES);
+        if !self.free.remove_frame(frame) {
+            return None;
+        }
+        self.backed.remove(huge);
+        self.set_state(huge, self.state(huge).with_backing());
+        self.note_taken(huge, mobility);
+        Some(Block::from_number(frame, BlockSize::Frame, Contents::Unknown))
+    }
+
+    /// A frame for the balloon: to give one that the host does not back frees nothing there. So an untouched huge frame is broken only
+    /// when nothing else is free, and pinned frames are taken from among those that can be moved before that.
+    fn take_backed_frame(&mut self) -> Option<Block> {
+        let has_backed = self.pinned.first().is_some() || self.backed.first().is_some();
+        match self.movable.first().filter(|_| !has_backed) {
+            Some(huge) => self.take_from(huge, Mobility::Pinned),
+            None => self.take_frame(Mobility::Pinned),
+        }
     }
 
     fn take_frame(&mut self, mobility: Mobility) -> Option<Block> {

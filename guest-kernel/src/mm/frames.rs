@@ -98,10 +98,15 @@ impl Frames {
         block.or_else(|| self.exactly(|allocator| allocator.allocate_table(purpose))).map(poison::checked)
     }
 
-    /// Hands out one particular huge frame, if it is wholly free.
-    pub(crate) fn claim_huge(&self, first: FrameNumber) -> Option<Block> {
-        let block = self.pool(|allocator| allocator.claim_huge(first))?;
-        block.or_else(|| self.exactly(|allocator| allocator.claim_huge(first)))
+    /// Hands out one particular block, if it is free and open to that purpose.
+    pub(crate) fn claim(&self, first: FrameNumber, size: BlockSize, purpose: Purpose) -> Option<Block> {
+        let block = self.pool(|allocator| allocator.claim(first, size, purpose))?;
+        block.or_else(|| self.exactly(|allocator| allocator.claim(first, size, purpose)))
+    }
+
+    /// Frames that are open to a purpose.
+    pub(crate) fn open_to(&self, purpose: Purpose) -> FrameCount {
+        FrameCount(self.exactly(|allocator| allocator.open_to(purpose)))
     }
 
     /// A frame to move a page into; see [`FrameAllocator::replacement`].

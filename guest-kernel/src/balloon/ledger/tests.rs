@@ -23,7 +23,7 @@ impl Ledger {
         Self::new(huge_frames, &mut Carver::leaked(Self::words(huge_frames)))
     }
 
-    pub(crate) fn contains(&self, frame: FrameNumber) -> bool {
+    pub(crate) fn contains_frame(&self, frame: FrameNumber) -> bool {
         self.frames.contains(frame)
     }
 }
@@ -91,6 +91,11 @@ enum Step {
     Take {
         frames: u64,
     },
+    /// All that lies in a run.
+    TakeWithin {
+        first: u64,
+        count: u64,
+    },
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -98,6 +103,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         (0..FRAMES, 1..HUGE_FRAMES).prop_map(|(first, count)| Step::Put { first, count }),
         (0..HUGE).prop_map(Step::PutHuge),
         (0..FRAMES).prop_map(|frames| Step::Take { frames }),
+        (0..FRAMES, 0..FRAMES).prop_map(|(first, count)| Step::TakeWithin { first, count }),
     ];
     vec(step, 1..40)
 }
@@ -130,12 +136,25 @@ proptest! {
                     }
                     prop_assert_eq!(taken, expected);
                 }
+                Step::TakeWithin { first, count } => {
+                    let end = (first + count).min(FRAMES);
+                    let mut at = first;
+                    while let Some(block) = ledger.take_within(FrameNumber(at)..FrameNumber(end)) {
+                        let size = block.size();
+                        let taken = block.into_number().0;
+                        prop_assert!(taken >= at && taken + size.frames() <= end);
+                        prop_assert!((at..taken).all(|frame| !model.contains(&frame)), "the lowest first");
+                        prop_assert!((taken..taken + size.frames()).all(|frame| model.remove(&frame)));
+                        at = taken + size.frames();
+                    }
+                    prop_assert_eq!(model.range(at.min(end)..end).next(), None);
+                }
             }
             prop_assert_eq!(ledger.validate(), Ok(()));
             prop_assert_eq!(ledger.size(), FrameCount(model.len() as u64));
         }
         for frame in 0..FRAMES {
-            prop_assert_eq!(ledger.contains(FrameNumber(frame)), model.contains(&frame));
+            prop_assert_eq!(ledger.contains_frame(FrameNumber(frame)), model.contains(&frame));
         }
     }
 }
