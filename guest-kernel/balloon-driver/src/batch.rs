@@ -16,10 +16,10 @@ pub(crate) struct Batch<B> {
 }
 
 impl<B: Block> Batch<B> {
-    /// An empty batch for blocks of one size: so it can be told from its length how long it will take.
-    pub(crate) fn new(size: BlockSize) -> Self {
+    /// An empty batch. It is large: there is one in a step, which is not moved.
+    pub(crate) fn new() -> Self {
         Self {
-            size,
+            size: BlockSize::Frame,
             blocks: [const { None }; CAPACITY],
             entries: [Entry::pending(FrameNumber(0), 0); CAPACITY],
             count: 0,
@@ -44,9 +44,10 @@ impl<B: Block> Batch<B> {
         FrameCount(self.count as u64 * self.size.frames())
     }
 
-    /// Adds a block; there is room for it.
+    /// Adds a block, for which there is room. All are of one size: so it can be told in advance how long the batch will take.
     pub(crate) fn push(&mut self, block: B) {
-        debug_assert_eq!(block.size(), self.size);
+        debug_assert!(self.count == 0 || block.size() == self.size);
+        self.size = block.size();
         self.entries[self.count] = Entry::pending(block.first(), block.size().order());
         self.blocks[self.count] = Some(block);
         self.count += 1;
@@ -57,10 +58,13 @@ impl<B: Block> Batch<B> {
     }
 
     /// Hands every block to `place`, with what became of its entry: nothing, without a reply that says so.
-    pub(crate) fn settle(self, reply: Option<Reply>, mut place: impl FnMut(B, EntryStatus)) {
+    pub(crate) fn settle(&mut self, reply: Option<Reply>, mut place: impl FnMut(B, EntryStatus)) {
         let is_valid = reply.is_some_and(|reply| reply.status == Status::Ok);
-        for (block, entry) in self.blocks.into_iter().flatten().zip(self.entries) {
-            place(block, if is_valid { entry.status } else { EntryStatus::Pending });
+        for (block, entry) in self.blocks[..self.count].iter_mut().zip(&self.entries) {
+            if let Some(block) = block.take() {
+                place(block, if is_valid { entry.status } else { EntryStatus::Pending });
+            }
         }
+        self.count = 0;
     }
 }

@@ -19,7 +19,7 @@ use crate::compaction::Compaction;
 use crate::conversation::Conversation;
 use crate::pace::{Direction, Pace};
 use crate::rate::{Rate, RateLimits};
-use crate::sides::{Ledger, Memory, Monitor, Reply, Room};
+use crate::sides::{Block as _, Ledger, Memory, Monitor, Reply, Room};
 use crate::state::{Failure, Figures, Hindrance};
 
 /// How long nothing is taken from a guest after somebody in it has waited for memory.
@@ -175,15 +175,16 @@ impl<L: Ledger> Driver<L> {
     pub fn step(&mut self, monitor: &mut impl Monitor, memory: &mut impl Memory<Block = L::Block>) -> Next {
         let began_ns = memory.now_ns();
         self.pace.go_on(began_ns);
+        let mut batch = Batch::new();
         let next = if self.conversation == Conversation::Open {
             match self.size().cmp(&self.target()) {
                 Ordering::Greater => {
-                    let next = self.inflate(monitor, memory);
+                    let next = self.inflate(&mut batch, monitor, memory);
                     self.figures.inflating_ns += memory.now_ns().saturating_sub(began_ns);
                     next
                 }
                 Ordering::Less => {
-                    let next = self.deflate(monitor, memory);
+                    let next = self.deflate(&mut batch, monitor, memory);
                     self.figures.deflating_ns += memory.now_ns().saturating_sub(began_ns);
                     next
                 }
@@ -201,7 +202,12 @@ impl<L: Ledger> Driver<L> {
         next
     }
 
-    fn inflate(&mut self, monitor: &mut impl Monitor, memory: &mut impl Memory<Block = L::Block>) -> Next {
+    fn inflate(
+        &mut self,
+        batch: &mut Batch<L::Block>,
+        monitor: &mut impl Monitor,
+        memory: &mut impl Memory<Block = L::Block>,
+    ) -> Next {
         let now_ns = memory.now_ns();
         if memory.is_short() {
             self.hold_until_ns = now_ns.saturating_add(HOLD_NS);
@@ -217,30 +223,26 @@ impl<L: Ledger> Driver<L> {
         if wanted < missing && wanted.0 < HUGE_FRAMES {
             return self.wait(Hindrance::Rate, self.rate.next_allowance());
         }
-        let (batch, dry) = match self.huge_frames(wanted, memory) {
-            Some(batch) => (batch, None),
-            None => self.single_frames(wanted, memory),
-        };
+        self.huge_frames(wanted, batch, memory);
+        let dry = if batch.is_empty() { self.single_frames(wanted, batch, memory) } else { None };
         self.give(batch, dry, monitor, memory)
     }
 
-    /// Whole huge frames, as many as are wanted and fit the burst; `None` where there are none.
+    /// Whole huge frames, as many as are wanted, fit the burst, and are there.
     fn huge_frames<M: Memory<Block = L::Block>>(
         &mut self,
         wanted: FrameCount,
+        batch: &mut Batch<L::Block>,
         memory: &mut M,
-    ) -> Option<Batch<L::Block>> {
-        let now_ns = memory.now_ns();
+    ) {
         let most = to_usize(wanted.0 / HUGE_FRAMES);
-        let most = most.min(self.pace.blocks(Direction::Give, BlockSize::Huge, now_ns));
-        let first = (most > 0).then(|| memory.allocate(BlockSize::Huge).or_else(|| self.compacted(most, memory)))??;
-        let mut batch = Batch::new(BlockSize::Huge);
-        batch.push(first);
+        let most = most.min(self.pace.blocks(Direction::Give, BlockSize::Huge, memory.now_ns()));
         while batch.len() < most {
-            let Some(block) = memory.allocate(BlockSize::Huge) else { break };
+            let whole = memory.allocate(BlockSize::Huge);
+            let made = if batch.is_empty() { whole.or_else(|| self.compacted(most, memory)) } else { whole };
+            let Some(block) = made else { return };
             batch.push(block);
         }
-        Some(batch)
     }
 
     /// A huge frame that has become whole by moving pages, where that is cheaper than single frames.
@@ -260,14 +262,14 @@ impl<L: Ledger> Driver<L> {
         memory.allocate(BlockSize::Huge)
     }
 
-    /// Single frames, as many as are wanted and fit the burst, and why they are fewer.
+    /// Single frames, as many as are wanted and fit the burst; says why they are fewer.
     fn single_frames<M: Memory<Block = L::Block>>(
         &mut self,
         wanted: FrameCount,
+        batch: &mut Batch<L::Block>,
         memory: &mut M,
-    ) -> (Batch<L::Block>, Option<Hindrance>) {
+    ) -> Option<Hindrance> {
         let most = self.pace.blocks(Direction::Give, BlockSize::Frame, memory.now_ns()).min(to_usize(wanted.0));
-        let mut batch = Batch::new(BlockSize::Frame);
         let mut room_ns = 0;
         while batch.len() < most {
             if let Some(block) = memory.allocate(BlockSize::Frame) {
@@ -282,7 +284,7 @@ impl<L: Ledger> Driver<L> {
             }
             if memory.is_short() {
                 self.hold_until_ns = began_ns.saturating_add(HOLD_NS);
-                return (batch, Some(Hindrance::GuestShort));
+                return Some(Hindrance::GuestShort);
             }
             let why = match memory.make_room() {
                 Room::Made => Hindrance::NoMemory, // somebody else may have been faster
@@ -292,17 +294,17 @@ impl<L: Ledger> Driver<L> {
             room_ns = memory.now_ns().saturating_sub(began_ns);
             let Some(block) = memory.allocate(BlockSize::Frame) else {
                 self.figures.allocation_failures += 1;
-                return (batch, Some(why));
+                return Some(why);
             };
             batch.push(block);
         }
-        (batch, None)
+        None
     }
 
     /// Gives a batch, which is as long as it is because it ran `dry`, if it did.
     fn give(
         &mut self,
-        mut batch: Batch<L::Block>,
+        batch: &mut Batch<L::Block>,
         dry: Option<Hindrance>,
         monitor: &mut impl Monitor,
         memory: &mut impl Memory<Block = L::Block>,
@@ -342,17 +344,23 @@ impl<L: Ledger> Driver<L> {
     }
 
     /// Memory that comes back helps at once and costs nothing until it is touched: no rate applies.
-    fn deflate(&mut self, monitor: &mut impl Monitor, memory: &mut impl Memory<Block = L::Block>) -> Next {
+    fn deflate(
+        &mut self,
+        batch: &mut Batch<L::Block>,
+        monitor: &mut impl Monitor,
+        memory: &mut impl Memory<Block = L::Block>,
+    ) -> Next {
         let before_ns = memory.now_ns();
         if let Some(until_ns) = self.taking.pending(before_ns) {
             return Next::Wait { until_ns };
         }
         let surplus = self.target().saturating_sub(self.size());
-        let Some(mut batch) = self.ledger_blocks(surplus, before_ns) else {
+        self.ledger_blocks(surplus, batch, before_ns);
+        if batch.is_empty() {
             // The monitor has more to return than the ledger knows of.
             self.conversation = Conversation::BEGUN;
             return Next::Continue;
-        };
+        }
         let (size, count) = (batch.size(), batch.len());
         let reply = monitor.take(batch.entries());
         let mut taken = 0;
@@ -381,21 +389,17 @@ impl<L: Ledger> Driver<L> {
     }
 
     /// Blocks of the ledger to ask back, of the size that fits first, as many as fit the burst.
-    fn ledger_blocks(&mut self, surplus: FrameCount, now_ns: u64) -> Option<Batch<L::Block>> {
-        use crate::sides::Block as _;
-        let first = self.ledger.take(surplus)?;
-        let mut batch = Batch::new(first.size());
-        let most = self.pace.blocks(Direction::Take, batch.size(), now_ns);
-        batch.push(first);
+    fn ledger_blocks(&mut self, surplus: FrameCount, batch: &mut Batch<L::Block>, now_ns: u64) {
+        let mut most = 1;
         while batch.len() < most {
-            let Some(block) = self.ledger.take(surplus.saturating_sub(batch.frames())) else { break };
-            if block.size() != batch.size() {
-                self.ledger.put(block);
-                break;
+            let Some(block) = self.ledger.take(surplus.saturating_sub(batch.frames())) else { return };
+            if batch.is_empty() {
+                most = self.pace.blocks(Direction::Take, block.size(), now_ns);
+            } else if block.size() != batch.size() {
+                return self.ledger.put(block);
             }
             batch.push(block);
         }
-        Some(batch)
     }
 
     fn went_well(&mut self, now_ns: u64) -> Next {
