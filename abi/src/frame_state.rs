@@ -1,4 +1,10 @@
-//! The frame allocator's word for one huge frame.
+//! The frame allocator's word for one huge frame: what it says ([`HugeFrameState`]), and how guest and monitor change it
+//! ([`HugeFrameWord`]).
+//!
+//! A guest may share its words with the monitor ([`crate::port::Command::Share`]). It *offers* huge frames that nobody uses and that
+//! have been promised to nobody; the monitor may *take* an offered one at any time, without the guest running, and the guest may
+//! *withdraw* an offer at any time, without the monitor knowing. One compare-and-swap settles which of them was first. All other words
+//! only the guest writes. (The idea of a frame allocator that guest and hypervisor share is that of HyperAlloc, Wrenger et al., EuroSys 2025.)
 //!
 //! | bits  | field                                                                              |
 //! |-------|------------------------------------------------------------------------------------|
@@ -7,10 +13,18 @@
 //! | 11    | `BACKED`: some frame was handed out since the host last had the memory              |
 //! | 12    | `PINNED`: since it was last wholly free, a frame was handed out that can't be moved |
 //! | 13    | `VACATED`: its pages are being moved out; its free frames are the last to be taken  |
+//! | 14    | `OFFERED`: wholly free, and the monitor may take it                                 |
+//! | 15    | `TAKEN`: the monitor has taken it: it is given, and the guest has not noted that yet |
 //!
 //! All zero means: wholly free, and the host backs none of it. So a fresh machine's state needs no initialisation.
 
-/// The state of a huge frame, as a value; the allocator keeps it in an atomic of the same layout.
+mod word;
+
+use core::sync::atomic::AtomicU32;
+
+pub use self::word::{HugeFrameWord, Taken};
+
+/// The state of a huge frame, as a value.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct HugeFrameState(pub u32);
 
@@ -20,6 +34,8 @@ impl HugeFrameState {
     const BACKED: u32 = 1 << 11;
     const PINNED: u32 = 1 << 12;
     const VACATED: u32 = 1 << 13;
+    const OFFERED: u32 = 1 << 14;
+    const TAKEN: u32 = 1 << 15;
     const FULL: u32 = 512;
 
     /// Frames in use, 0 to 512.
@@ -62,6 +78,36 @@ impl HugeFrameState {
     #[must_use]
     pub const fn is_vacated(self) -> bool {
         self.0 & Self::VACATED != 0
+    }
+
+    /// Whether the monitor may take it.
+    #[must_use]
+    pub const fn is_offered(self) -> bool {
+        self.0 & Self::OFFERED != 0
+    }
+
+    /// Whether the monitor has taken it.
+    #[must_use]
+    pub const fn is_taken(self) -> bool {
+        self.0 & Self::TAKEN != 0
+    }
+
+    /// The same, offered to the monitor.
+    #[must_use]
+    pub const fn with_offer(self) -> Self {
+        Self(self.0 | Self::OFFERED)
+    }
+
+    /// The same, not offered.
+    #[must_use]
+    pub const fn without_offer(self) -> Self {
+        Self(self.0 & !Self::OFFERED)
+    }
+
+    /// The same after the monitor took it: the host does not back it any more.
+    #[must_use]
+    pub const fn with_taking(self) -> Self {
+        Self(self.0 & !(Self::OFFERED | Self::BACKED) | Self::TAKEN)
     }
 
     /// The same with `used` frames in use, not as one huge frame. With none in use, nothing is pinned and nothing left to move.
@@ -136,6 +182,16 @@ mod tests {
         );
         let pinned = vacated.with_used(2).with_pinned();
         assert!(pinned.is_pinned() && !pinned.is_vacated() && pinned.used() == 2);
+    }
+
+    #[test]
+    fn what_is_taken_is_neither_offered_nor_backed() {
+        let offered = HugeFrameState::default().with_backing().with_offer();
+        assert!(offered.is_offered() && offered.is_backed() && offered.is_free() && !offered.is_taken());
+        assert_eq!(offered.without_offer(), HugeFrameState::default().with_backing());
+        let taken = offered.with_taking();
+        assert!(taken.is_taken() && !taken.is_offered() && !taken.is_backed());
+        assert!(!taken.with_whole().is_taken() && !taken.with_used(0).is_taken(), "noted");
     }
 
     #[test]

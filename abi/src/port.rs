@@ -47,11 +47,15 @@ pub enum Command {
     /// Ask which frames are given. `RDI`: address of the batch page; `RSI`: the frame number to begin at. Reply `RDI`: entries that the
     /// monitor wrote, ascending blocks as large as they can be, each marked as done; `R8`: the frame number to go on at, 0 at the end.
     List,
+    /// Let the monitor see the states of all huge frames, and take those that are offered ([`Features::OFFERS`]). `RDI`: guest-physical
+    /// address of an array of [`crate::frame_state::HugeFrameWord`], one for each huge frame from address 0 to the end of memory, in memory
+    /// that is not given; `RSI`: its length. The frames that it lies in can't be given from then on.
+    Share,
 }
 
 impl Command {
-    const ALL: [Self; 7] =
-        [Self::Hello, Self::GetTarget, Self::Give, Self::Take, Self::Report, Self::Reset, Self::List];
+    const ALL: [Self; 8] =
+        [Self::Hello, Self::GetTarget, Self::Give, Self::Take, Self::Report, Self::Reset, Self::List, Self::Share];
 
     /// The value of `RAX` that asks for this.
     #[must_use]
@@ -64,6 +68,7 @@ impl Command {
             Self::Report => 5,
             Self::Reset => 6,
             Self::List => 7,
+            Self::Share => 8,
         }
     }
 
@@ -88,7 +93,7 @@ pub enum Status {
     /// What the call names by address is misaligned, is not guest memory or lies in a frame that was given away; or a record of
     /// statistics crosses a page.
     BadPage,
-    /// The batch has no entries, or more than fit a page.
+    /// The batch has no entries, or more than fit a page; the shared words are not one for each huge frame.
     BadCount,
     /// HELLO came again after one that succeeded.
     AlreadyGreeted,
@@ -139,8 +144,10 @@ impl Status {
 pub struct Features(pub u32);
 
 impl Features {
+    /// The guest can share the states of its huge frames (SHARE), and the monitor take those that it offers.
+    pub const OFFERS: Self = Self(1);
     /// What this crate describes.
-    pub const SUPPORTED: Self = Self(0);
+    pub const SUPPORTED: Self = Self::OFFERS;
 
     /// What both sides can do.
     #[must_use]

@@ -32,6 +32,8 @@ pub struct RegisterPage {
     port_calls: AtomicU64,
     /// When the guest last used the balloon port.
     last_call_ns: AtomicU64,
+    /// Of the given frames, those that the monitor took from what the guest offered.
+    harvested_frames: AtomicU64,
     boot: [AtomicU64; BootStage::ALL.len()],
     statistics: [AtomicU64; statistics::WORDS],
 }
@@ -78,6 +80,8 @@ pub struct Facts {
     pub port_calls: u64,
     /// When the guest last used the balloon port, in nanoseconds of the monotonic clock; 0 for never.
     pub last_call_ns: u64,
+    /// Of the given frames, those that the monitor took from what the guest offered.
+    pub harvested: FrameCount,
 }
 
 impl Default for RegisterPage {
@@ -101,6 +105,7 @@ impl RegisterPage {
             refused_entries: AtomicU64::new(0),
             port_calls: AtomicU64::new(0),
             last_call_ns: AtomicU64::new(0),
+            harvested_frames: AtomicU64::new(0),
             boot: [const { AtomicU64::new(0) }; BootStage::ALL.len()],
             statistics: [const { AtomicU64::new(0) }; statistics::WORDS],
         }
@@ -142,6 +147,7 @@ impl RegisterPage {
             refused_entries: read(&self.refused_entries),
             port_calls: read(&self.port_calls),
             last_call_ns: read(&self.last_call_ns),
+            harvested: FrameCount(read(&self.harvested_frames)),
         }
     }
 
@@ -155,6 +161,7 @@ impl RegisterPage {
         write(&self.refused_entries, facts.refused_entries);
         write(&self.port_calls, facts.port_calls);
         write(&self.last_call_ns, facts.last_call_ns);
+        write(&self.harvested_frames, facts.harvested.0);
     }
 
     /// Publishes how much host memory is behind the guest.

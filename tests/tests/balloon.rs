@@ -42,6 +42,20 @@ fn deflate() {
     guest.expect_exit(GuestExit::Success);
 }
 
+/// Free memory that a guest offers is taken and released although nothing in the guest looks at its target any more.
+#[test]
+fn offers() {
+    let mut guest = Plan::test_guest("offers").memory_mib(MEMORY_MIB).boot(Machine::Kvm);
+    guest.wait_for_line("offers: freed");
+    let before = guest.facts();
+    shrink(&mut guest);
+    let facts = guest.wait_for_facts("all but the size and a little released", |facts| {
+        facts.resident <= facts.size.saturating_add(FrameCount::from_mib(2))
+    });
+    guest.check(facts.harvested == facts.given && facts.given > FrameCount::ZERO, "the guest gave something itself");
+    guest.check(facts.port_calls == before.port_calls, "the guest has made a call");
+}
+
 /// A guest that starts with a part of its memory finds the rest in its balloon, and gets it without having given it.
 #[test]
 fn initial_balloon() {

@@ -122,11 +122,13 @@ impl<L: Ledger> Driver<L> {
         if self.conversation == Conversation::Ended {
             return Next::Continue;
         }
-        self.conversation = match listed.next {
-            Some(from) => Conversation::Listing { from },
-            None => Conversation::Open,
-        };
-        if listed.next.is_none() && self.strays > FrameCount::ZERO {
+        if let Some(from) = listed.next {
+            self.conversation = Conversation::Listing { from };
+            return Next::Continue;
+        }
+        self.conversation = Conversation::Open;
+        monitor.begin_options();
+        if self.strays > FrameCount::ZERO {
             self.taking.failed(now_ns);
         }
         Next::Continue

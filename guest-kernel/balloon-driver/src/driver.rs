@@ -175,6 +175,9 @@ impl<L: Ledger> Driver<L> {
     pub fn step(&mut self, monitor: &mut impl Monitor, memory: &mut impl Memory<Block = L::Block>) -> Next {
         let began_ns = memory.now_ns();
         self.pace.go_on(began_ns);
+        while let Some(block) = memory.collect_taken() {
+            self.ledger.put(block);
+        }
         let mut batch = Batch::new();
         let next = if self.conversation == Conversation::Open {
             match self.size().cmp(&self.target()) {

@@ -20,6 +20,8 @@ pub trait Block {
 pub trait Monitor {
     /// Begins a conversation (HELLO). A monitor of another version has not been greeted.
     fn greet(&mut self) -> Option<Reply>;
+    /// Both sides know what is in the balloon: now optional parts of the protocol may be used.
+    fn begin_options(&mut self);
     /// Ends the conversation (RESET).
     fn reset(&mut self) -> Option<Reply>;
     /// Asks which frames are given, from `from` on (LIST); the answer is in the first of the entries.
@@ -62,6 +64,8 @@ pub trait Memory {
     fn allocate(&mut self, size: BlockSize) -> Option<Self::Block>;
     /// One particular block, if it is free and the guest can do without it.
     fn claim(&mut self, first: FrameNumber, size: BlockSize) -> Option<Self::Block>;
+    /// A block that the monitor has taken by itself, from what the guest had offered it: it is in the balloon.
+    fn collect_taken(&mut self) -> Option<Self::Block>;
     /// A block that the balloon could not give.
     fn free(&mut self, block: Self::Block);
     /// A block that comes back from the monitor, its memory fresh.

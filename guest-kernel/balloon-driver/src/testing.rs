@@ -178,6 +178,8 @@ pub(crate) struct TestMemory {
     pub(crate) is_short: bool,
     /// Whether pages can be moved, and what moving one costs.
     pub(crate) move_ns: Option<u64>,
+    /// What the monitor has taken by itself.
+    pub(crate) taken: Vec<TestBlock>,
     /// Frames that came back from the monitor.
     pub(crate) came_back: u64,
 }
@@ -194,6 +196,7 @@ impl TestMemory {
             is_thrashing: false,
             is_short: false,
             move_ns: None,
+            taken: Vec::new(),
             came_back: 0,
         }
     }
@@ -237,6 +240,10 @@ impl Memory for TestMemory {
 
     fn claim(&mut self, first: FrameNumber, size: BlockSize) -> Option<TestBlock> {
         (self.open() >= size.frames()).then(|| self.free.take_at(first, size)).flatten()
+    }
+
+    fn collect_taken(&mut self) -> Option<TestBlock> {
+        self.taken.pop()
     }
 
     fn free(&mut self, block: TestBlock) {
@@ -445,6 +452,10 @@ impl Monitor for Host {
         }
         let status = if core::mem::replace(&mut self.is_greeted, true) { Status::AlreadyGreeted } else { Status::Ok };
         self.reply(status)
+    }
+
+    fn begin_options(&mut self) {
+        assert!(self.is_greeted);
     }
 
     fn reset(&mut self) -> Option<Reply> {

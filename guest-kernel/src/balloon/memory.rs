@@ -36,6 +36,13 @@ impl Memory for KernelMemory {
         FRAMES.claim(first, size, Purpose::Balloon)
     }
 
+    fn collect_taken(&mut self) -> Option<Block> {
+        FRAMES.collect_taken().or_else(|| {
+            FRAMES.find_taken();
+            FRAMES.collect_taken()
+        })
+    }
+
     fn free(&mut self, block: Block) {
         FRAMES.free(block);
     }
@@ -45,7 +52,7 @@ impl Memory for KernelMemory {
     }
 
     fn compactable(&mut self, wanted: usize) -> Compactable {
-        let open = to_usize(FRAMES.open_to(Purpose::Balloon).0 / HUGE_FRAMES);
+        let open = to_usize(FRAMES.within_reach_of(Purpose::Balloon).0 / HUGE_FRAMES);
         if open == 0 {
             return Compactable::default();
         }
@@ -67,7 +74,7 @@ impl Memory for KernelMemory {
     fn make_room(&mut self) -> Room {
         // A driver that asks for a frame pushes the guest to reclaim, like anybody who asks for memory.
         shortage::announce(Cause::Balloon);
-        if FRAMES.open_to(Purpose::Balloon) > FrameCount::ZERO {
+        if FRAMES.within_reach_of(Purpose::Balloon) > FrameCount::ZERO {
             return Room::Made;
         }
         if reclaim::is_thrashing() {

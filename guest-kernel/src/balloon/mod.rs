@@ -29,7 +29,7 @@ mod machine {
     use crate::config::{BALLOON_PERIOD_NS, GUEST_FLOOR, REPORT_PATIENCE_NS, REPORT_SPACING_NS};
     use crate::mm::carve::Carver;
     use crate::mm::ladder::{Deflator, Patience};
-    use crate::mm::{self, MemoryStatistics};
+    use crate::mm::{self, FRAMES, MemoryStatistics};
     use crate::report;
     use crate::sync::SpinLock;
     use crate::thread::{self, Event, Priority};
@@ -141,6 +141,7 @@ mod machine {
                 Next::Rest => rest(),
                 Next::Wait { .. } | Next::Idle => {}
             }
+            FRAMES.offer_spare();
             let now = Instant::now();
             let is_flush = FLUSH.load(Ordering::Relaxed);
             let is_due = is_flush || now >= reported.after(REPORT_SPACING_NS) || WANTED.load(Ordering::Relaxed) > 0;

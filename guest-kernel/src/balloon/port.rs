@@ -5,6 +5,7 @@ use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use aerostat_abi::batch::{CAPACITY, Entry};
+use aerostat_abi::frame_state::HugeFrameWord;
 use aerostat_abi::port::{Command, Features, Hello, Registers, Status, VERSION, Welcome};
 use aerostat_abi::statistics::{self, Statistics};
 use aerostat_abi::units::{FrameCount, FrameNumber, to_usize};
@@ -12,6 +13,7 @@ use aerostat_balloon_driver::{Listed, Monitor, Reply};
 
 use crate::config::GUEST_FLOOR;
 use crate::drivers::machine_ports::balloon_call;
+use crate::mm::FRAMES;
 use crate::nub::BALLOON_VECTOR;
 
 /// The page that batches and reports travel in: part of the image, so the monitor would refuse it as a gift.
@@ -28,6 +30,8 @@ static PAGE_TAKEN: AtomicBool = AtomicBool::new(false);
 #[derive(Debug)]
 pub(super) struct Port {
     page: &'static mut [u64; CAPACITY],
+    /// What was agreed on in HELLO.
+    features: Features,
 }
 
 impl Port {
@@ -37,7 +41,15 @@ impl Port {
             return None;
         }
         // SAFETY: the flag above makes this the only reference to the page there ever is.
-        Some(Self { page: unsafe { &mut *PAGE.0.get() } })
+        let page = unsafe { &mut *PAGE.0.get() };
+        Some(Self { page, features: Features::default() })
+    }
+
+    /// Lets the monitor see the words of all huge frames; says whether it looks.
+    fn share(&mut self, words: &'static [HugeFrameWord]) -> bool {
+        let address = words.as_ptr().expose_provenance() as u64;
+        let call = Registers { rax: Command::Share.encode(), rdi: address, rsi: words.len() as u64, r8: 0 };
+        Status::decode(balloon_call(call).rax) == Some(Status::Ok)
     }
 
     /// Leaves statistics.
@@ -90,9 +102,17 @@ impl Monitor for Port {
         let (version, features) = (VERSION, Features::SUPPORTED);
         let answer = balloon_call(Hello { version, features, floor: GUEST_FLOOR, vector: BALLOON_VECTOR }.encode());
         let reply = read(&answer)?;
-        let is_other_version = reply.status == Status::Ok && Welcome::decode(&answer).version != version;
+        let welcome = Welcome::decode(&answer);
+        self.features = welcome.features;
+        let is_other_version = reply.status == Status::Ok && welcome.version != version;
         let status = if is_other_version { Status::UnsupportedVersion } else { reply.status };
         Some(Reply { status, ..reply })
+    }
+
+    fn begin_options(&mut self) {
+        if self.features.contains(Features::OFFERS) && self.share(FRAMES.states()) {
+            FRAMES.begin_offers();
+        }
     }
 
     fn reset(&mut self) -> Option<Reply> {

@@ -31,7 +31,11 @@ impl Memory for GuestMemory {
     }
 
     fn claim(&mut self, first: FrameNumber, size: BlockSize) -> Option<Block> {
-        self.0.claim(first, size, Purpose::Balloon)
+        self.0.claim_block(first, size, Purpose::Balloon)
+    }
+
+    fn collect_taken(&mut self) -> Option<Block> {
+        self.0.collect_taken()
     }
 
     fn compactable(&mut self, _wanted: usize) -> Compactable {
@@ -87,6 +91,8 @@ impl Monitor for Host {
     fn greet(&mut self) -> Option<Reply> {
         self.target()
     }
+
+    fn begin_options(&mut self) {}
 
     fn reset(&mut self) -> Option<Reply> {
         self.target()

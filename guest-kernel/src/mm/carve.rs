@@ -1,4 +1,7 @@
 //! Cuts one stretch of zeroed memory into the slices that the frame bookkeeping consists of.
+#![allow(unsafe_code, reason = "some of the words are atomics")]
+
+use aerostat_abi::frame_state::HugeFrameWord;
 
 /// What is left of the stretch.
 #[derive(Debug)]
@@ -22,9 +25,24 @@ impl Carver {
         taken
     }
 
+    /// The words of `huge_frames` huge frames, out of [`Self::state_words`] words.
+    pub(crate) fn take_states(&mut self, huge_frames: usize) -> &'static [HugeFrameWord] {
+        let words = self.take(Self::state_words(huge_frames)).as_mut_ptr().cast::<HugeFrameWord>();
+        // SAFETY: two of the atomics are as large as a word and need no stricter alignment, any bits are one, and this is the only
+        // reference to these words there ever is.
+        unsafe { core::slice::from_raw_parts(words, huge_frames) }
+    }
+
+    /// Words that hold those of `huge_frames` huge frames: two share one.
+    pub(crate) const fn state_words(huge_frames: usize) -> usize {
+        huge_frames.div_ceil(2)
+    }
+
     /// A stretch of leaked heap memory.
     #[cfg(test)]
     pub(crate) fn leaked(words: usize) -> Self {
         Self::new(Box::leak(vec![0; words].into_boxed_slice()))
     }
 }
+
+const _: () = assert!(2 * size_of::<HugeFrameWord>() == size_of::<u64>());

@@ -14,13 +14,18 @@
 //! promise rests on a free frame or, where the guest can swap, on the *credit*: so many pages can be put elsewhere to free one. A
 //! page fault draws on a promise; at worst it waits until a frame is free. *Purposes* say who may take what: see [`Purpose`].
 //!
+//! *Offers.* A monitor that sees the state words may take huge frames that are free and promised to nobody: see `offers`.
+//!
 //! Zeroed bookkeeping means "all free, nothing backed", so a start costs no time per frame.
+
+mod offers;
 
 use core::ops::Range;
 
-use aerostat_abi::frame_state::HugeFrameState;
+use aerostat_abi::frame_state::{HugeFrameState, HugeFrameWord};
 use aerostat_abi::units::{FrameCount, FrameNumber, HUGE_FRAMES, to_usize};
 
+use self::offers::Offers;
 use super::bit_tree::BitTree;
 use super::block::{Block, BlockSize, Contents};
 use super::carve::Carver;
@@ -90,7 +95,8 @@ pub(crate) struct FrameAllocator {
     pinned: BitTree,
     /// Vacated huge frames.
     vacated: usize,
-    states: &'static mut [u64],
+    states: &'static [HugeFrameWord],
+    offers: Offers,
     promised: u64,
     /// Frames drawn from promises that have ended since, to come back without one.
     ended_in_use: u64,
@@ -109,7 +115,7 @@ impl FrameAllocator {
     #[must_use]
     pub(crate) fn words(frames: FrameCount) -> usize {
         let huge = huge_frames(frames);
-        FrameSet::words(huge) + 3 * BitTree::words(huge) + state_words(huge)
+        FrameSet::words(huge) + 3 * BitTree::words(huge) + Offers::words(huge) + Carver::state_words(huge)
     }
 
     /// An allocator that owns all frames below `frames` but those in `reserved`; `floor` frames are kept for the kernel.
@@ -126,7 +132,8 @@ impl FrameAllocator {
             movable: BitTree::new(huge, carver),
             pinned: BitTree::new(huge, carver),
             vacated: 0,
-            states: carver.take(state_words(huge)),
+            states: carver.take_states(huge),
+            offers: Offers::new(huge, carver),
             promised: 0,
             ended_in_use: 0,
             credit: 0,
@@ -173,9 +180,10 @@ impl FrameAllocator {
     /// # Errors
     /// How many frames are missing; nothing is promised then.
     pub(crate) fn promise(&mut self, frames: FrameCount) -> Result<(), FrameCount> {
-        let missing = frames.saturating_sub(self.available());
-        if missing > FrameCount::ZERO {
-            return Err(missing);
+        while frames > self.available() {
+            if !self.withdraw_offer() {
+                return Err(frames.saturating_sub(self.available()));
+            }
         }
         self.promised += frames.0;
         Ok(())
@@ -199,11 +207,12 @@ impl FrameAllocator {
         debug_assert!(frames.0 <= self.credit, "more credit removed than given");
         self.credit = self.credit.saturating_sub(frames.0);
         self.lost_credit += frames.0;
+        while self.promised > self.sure() + self.credit && self.withdraw_offer() {}
     }
 
     /// Hands out a block, or `None` when no block of that size is open to that purpose.
     pub(crate) fn allocate(&mut self, size: BlockSize, purpose: Purpose) -> Option<Block> {
-        if self.open_to(purpose) < size.frames() {
+        if !self.secure(size.frames(), purpose) {
             return None;
         }
         let block = match size {
@@ -219,7 +228,7 @@ impl FrameAllocator {
     /// nothing else is taken from as long as there are others: a host that shadows the guest's page tables (a KVM without hardware
     /// virtualization does) protects each of them from writing, and can then map nothing of its huge frame in one piece.
     pub(crate) fn allocate_table(&mut self, purpose: Purpose) -> Option<Block> {
-        if self.open_to(purpose) == 0 {
+        if !self.secure(1, purpose) {
             return None;
         }
         let block = self.take_table()?;
@@ -237,15 +246,19 @@ impl FrameAllocator {
     }
 
     /// Hands out one particular block, if it is free and open to that purpose: how the balloon claims what the monitor counts as given.
-    pub(crate) fn claim(&mut self, first: FrameNumber, size: BlockSize, purpose: Purpose) -> Option<Block> {
+    pub(crate) fn claim_block(&mut self, first: FrameNumber, size: BlockSize, purpose: Purpose) -> Option<Block> {
         let huge = to_usize(first.0 / HUGE_FRAMES);
-        if !first.is_aligned(size.order()) || !self.huge_exists(huge) || self.open_to(purpose) < size.frames() {
+        let is_free = match size {
+            BlockSize::Huge => self.free.contains_whole(huge),
+            BlockSize::Frame => self.free.contains(first),
+        };
+        if !first.is_aligned(size.order()) || !is_free || !self.claim(huge) || !self.secure(size.frames(), purpose) {
             return None;
         }
         let block = match size {
-            BlockSize::Huge => self.free.contains_whole(huge).then(|| self.hand_out_whole(huge)),
-            BlockSize::Frame => self.hand_out_frame(first, purpose.mobility()),
-        }?;
+            BlockSize::Huge => self.hand_out_whole(huge),
+            BlockSize::Frame => self.hand_out_frame(first, purpose.mobility())?,
+        };
         self.account(size.frames(), purpose);
         Some(block)
     }
@@ -304,7 +317,7 @@ impl FrameAllocator {
     /// Whether the last reserve is in use, or promises rest on credit that was taken back: then nothing is to be cached, so that the
     /// figures here are all that counts.
     pub(crate) fn is_tight(&self) -> bool {
-        let free = self.free.len();
+        let free = self.sure();
         free < self.reserve() || self.promised > free + self.credit
     }
 
@@ -373,8 +386,8 @@ impl FrameAllocator {
 
     /// A frame to move a page into: out of a broken huge frame that keeps its pages. The frame that the page leaves makes up for it.
     pub(crate) fn replacement(&mut self) -> Option<Block> {
-        let huge = self.movable.first().filter(|_| self.open_to(Purpose::Kernel) > 0)?;
-        self.take_from(huge, Mobility::Movable)
+        let huge = self.movable.first()?;
+        if self.secure(1, Purpose::Kernel) { self.take_from(huge, Mobility::Movable) } else { None }
     }
 
     /// Recounts everything: the free set against its summaries, every state word against the free set, promises against free frames.
@@ -384,9 +397,21 @@ impl FrameAllocator {
     pub(crate) fn validate(&self) -> Result<(), &'static str> {
         self.free.validate()?;
         let mut vacated = 0;
-        for huge in 0..self.states.len() * 2 {
+        for huge in 0..self.states.len() {
             let state = self.state(huge);
-            let Some(expected) = self.huge_exists(huge).then(|| HUGE_FRAMES - self.free.count_in(huge)) else { break };
+            let expected = HUGE_FRAMES - self.free.count_in(huge);
+            if self.offers.contains(huge) {
+                if state.is_offered() == state.is_taken() || !self.free.contains_whole(huge) {
+                    return Err("an offer and its state disagree");
+                }
+                continue; // the monitor may change it at any moment
+            }
+            if state.is_offered() || state.is_taken() != self.offers.awaits_collection(huge) {
+                return Err("a huge frame is offered or taken that is not listed");
+            }
+            if state.is_taken() {
+                continue; // the driver's as soon as it looks
+            }
             if u64::from(state.used()) != expected {
                 return Err("a huge frame's state and the free frames disagree");
             }
@@ -403,14 +428,20 @@ impl FrameAllocator {
         if vacated != self.vacated {
             return Err("the number of vacated huge frames is wrong");
         }
-        if self.promised > self.free.len() + self.credit + self.lost_credit {
+        if self.offers.frames() > self.free.len() || self.promised > self.sure() + self.credit + self.lost_credit {
             return Err("more frames are promised than are free or can be freed");
         }
         Ok(())
     }
 
+    /// Free frames that the monitor can't take.
+    fn sure(&self) -> u64 {
+        self.free.len() - self.offers.frames()
+    }
+
+    /// What can be promised without withdrawing an offer.
     fn available(&self) -> FrameCount {
-        self.statistics().available
+        FrameCount((self.sure() + self.credit).saturating_sub(self.promised).saturating_sub(self.floor))
     }
 
     /// Without credit every promise has its frame, and there is nothing to be kept back.
@@ -418,9 +449,23 @@ impl FrameAllocator {
         if self.credit > 0 { EVICTION_RESERVE.0 } else { 0 }
     }
 
-    /// Frames that are open to a purpose.
-    pub(crate) fn open_to(&self, purpose: Purpose) -> u64 {
-        let free = self.free.len();
+    /// Sees to it that `frames` frames are open to a purpose, by withdrawing offers if need be; says whether they are.
+    fn secure(&mut self, frames: u64, purpose: Purpose) -> bool {
+        while self.open_to(purpose) < frames {
+            if !self.withdraw_offer() {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Frames that would be open to a purpose if all offers were withdrawn, and none of them accepted.
+    pub(crate) fn within_reach_of(&self, purpose: Purpose) -> u64 {
+        self.open_to(purpose) + self.offers.frames()
+    }
+
+    fn open_to(&self, purpose: Purpose) -> u64 {
+        let free = self.sure();
         match purpose {
             Purpose::Kernel => free.saturating_sub(self.promised.saturating_sub(self.credit)),
             Purpose::Promised | Purpose::PromisedPinned => self.promised.min(free.saturating_sub(self.reserve())),
@@ -432,8 +477,18 @@ impl FrameAllocator {
     }
 
     fn take_huge(&mut self) -> Option<Block> {
-        let huge = self.backed.first().or_else(|| self.free.first_whole())?;
+        let huge = self.claim_any()?;
         Some(self.hand_out_whole(huge))
+    }
+
+    /// A wholly free huge frame that the monitor can't take; one that the host backs, if there is any.
+    fn claim_any(&mut self) -> Option<usize> {
+        loop {
+            let huge = self.backed.first().or_else(|| self.free.first_whole())?;
+            if self.claim(huge) {
+                return Some(huge);
+            }
+        }
     }
 
     fn hand_out_whole(&mut self, huge: usize) -> Block {
@@ -497,7 +552,7 @@ impl FrameAllocator {
 
     /// Takes the first frame out of the next wholly free huge frame.
     fn break_whole(&mut self, mobility: Mobility) -> Option<Block> {
-        let huge = self.backed.first().or_else(|| self.free.first_whole())?;
+        let huge = self.claim_any()?;
         let state = self.state(huge);
         self.free.break_whole(huge);
         self.backed.remove(huge);
@@ -548,33 +603,24 @@ impl FrameAllocator {
         if size == BlockSize::Frame {
             self.arrange(huge);
         }
+        if is_whole {
+            self.offer(huge);
+        }
     }
 
-    fn huge_exists(&self, huge: usize) -> bool {
-        huge < self.free.huge_frames()
-    }
-
-    /// Two 32-bit words share one 64-bit word.
     fn state(&self, huge: usize) -> HugeFrameState {
-        let [a, b, c, d, e, f, g, h] = self.states[huge / 2].to_le_bytes();
-        HugeFrameState(u32::from_le_bytes(if huge.is_multiple_of(2) { [a, b, c, d] } else { [e, f, g, h] }))
+        self.states[huge].load()
     }
 
     fn set_state(&mut self, huge: usize, state: HugeFrameState) {
         self.vacated -= usize::from(self.state(huge).is_vacated());
         self.vacated += usize::from(state.is_vacated());
-        let shift = 32 * (huge % 2);
-        let word = &mut self.states[huge / 2];
-        *word = *word & !(0xffff_ffff << shift) | u64::from(state.0) << shift;
+        self.states[huge].store(state);
     }
 }
 
 fn huge_frames(frames: FrameCount) -> usize {
     to_usize(frames.0.div_ceil(HUGE_FRAMES))
-}
-
-const fn state_words(huge_frames: usize) -> usize {
-    huge_frames.div_ceil(2)
 }
 
 #[cfg(test)]

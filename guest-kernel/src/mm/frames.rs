@@ -8,6 +8,7 @@
 
 use core::sync::atomic::{AtomicBool, Ordering};
 
+use aerostat_abi::frame_state::HugeFrameWord;
 use aerostat_abi::units::{FrameCount, FrameNumber};
 
 use super::block::{Block, BlockSize};
@@ -100,13 +101,13 @@ impl Frames {
 
     /// Hands out one particular block, if it is free and open to that purpose.
     pub(crate) fn claim(&self, first: FrameNumber, size: BlockSize, purpose: Purpose) -> Option<Block> {
-        let block = self.pool(|allocator| allocator.claim(first, size, purpose))?;
-        block.or_else(|| self.exactly(|allocator| allocator.claim(first, size, purpose)))
+        let block = self.pool(|allocator| allocator.claim_block(first, size, purpose))?;
+        block.or_else(|| self.exactly(|allocator| allocator.claim_block(first, size, purpose)))
     }
 
-    /// Frames that are open to a purpose.
-    pub(crate) fn open_to(&self, purpose: Purpose) -> FrameCount {
-        FrameCount(self.exactly(|allocator| allocator.open_to(purpose)))
+    /// Frames that would be open to a purpose if all offers were withdrawn.
+    pub(crate) fn within_reach_of(&self, purpose: Purpose) -> FrameCount {
+        FrameCount(self.exactly(|allocator| allocator.within_reach_of(purpose)))
     }
 
     /// A frame to move a page into; see [`FrameAllocator::replacement`].
@@ -192,6 +193,31 @@ impl Frames {
         if !is_ended {
             self.exactly(|allocator| allocator.end_promise(frames));
         }
+    }
+
+    /// The words of all huge frames from address 0 on, for the monitor to see.
+    pub(crate) fn states(&self) -> &'static [HugeFrameWord] {
+        self.existing_pool(|allocator| allocator.states())
+    }
+
+    /// The monitor sees the words from now on, and may take what is offered.
+    pub(crate) fn begin_offers(&self) {
+        self.existing_pool(FrameAllocator::begin_offers);
+    }
+
+    /// Offers the monitor what can be spared by now.
+    pub(crate) fn offer_spare(&self) {
+        self.existing_pool(FrameAllocator::offer_spare);
+    }
+
+    /// Looks for what the monitor has taken; [`Self::collect_taken`] then hands it out.
+    pub(crate) fn find_taken(&self) {
+        self.existing_pool(FrameAllocator::find_taken);
+    }
+
+    /// A huge frame that the monitor has taken, for the balloon.
+    pub(crate) fn collect_taken(&self) -> Option<Block> {
+        self.existing_pool(FrameAllocator::collect_taken)
     }
 
     /// Begins to vacate huge frames; see [`FrameAllocator::vacate`].

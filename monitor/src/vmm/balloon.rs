@@ -4,6 +4,8 @@
 //! and every entry is checked, a bad entry costs that entry and a bad call costs that call. Memory is released before the reply, so a frame that
 //! counts as given is already the host's.
 
+mod offers;
+
 use std::io;
 use std::mem;
 use std::ops::Range;
@@ -13,8 +15,9 @@ use aerostat_abi::batch::{self, Entry, EntryStatus};
 use aerostat_abi::port::{Command, Features, Hello, Registers, Status, VERSION, Welcome};
 use aerostat_abi::registers::Facts;
 use aerostat_abi::statistics::{self, Statistics};
-use aerostat_abi::units::{FRAME_BYTES, FrameCount, FrameNumber, to_usize};
+use aerostat_abi::units::{FRAME_BYTES, FrameCount, FrameNumber, HUGE_BYTES, HUGE_FRAMES, to_usize};
 
+use self::offers::{CHUNK, Offers};
 use super::frame_map::FrameMap;
 use super::layout::GuestAddress;
 use super::memory::GuestMemory;
@@ -49,6 +52,10 @@ pub(super) struct Balloon<H> {
     registers: Arc<SharedPage>,
     host: H,
     greeting: Greeting,
+    /// What the guest has in force.
+    features: Features,
+    /// Where the guest's words are, while it shares them.
+    offers: Option<Offers>,
     /// The next call is answered with an order to begin anew.
     is_reset_ordered: bool,
     facts: Facts,
@@ -95,6 +102,8 @@ impl<H: BalloonHost> Balloon<H> {
             registers,
             host,
             greeting: Greeting::Awaited,
+            features: Features::default(),
+            offers: None,
             is_reset_ordered: false,
             facts: Facts::default(),
         };
@@ -133,6 +142,13 @@ impl<H: BalloonHost> Balloon<H> {
                 let outcome = self.list(&registers);
                 self.reply(outcome)
             }
+            (Some(Command::Share), _) if !self.features.contains(Features::OFFERS) => {
+                self.reply(Status::UnknownCommand.into())
+            }
+            (Some(Command::Share), _) => {
+                let status = self.share(&registers);
+                self.reply(status.into())
+            }
             (Some(Command::Reset), _) => {
                 self.end_conversation();
                 self.reply(Status::Ok.into())
@@ -155,17 +171,15 @@ impl<H: BalloonHost> Balloon<H> {
             self.host.connect_doorbell(hello.vector);
         }
         self.greeting = Greeting::Done;
-        Welcome {
-            version: VERSION,
-            features: hello.features.intersection(Features::SUPPORTED),
-            target: self.registers.target(),
-        }
-        .encode()
+        self.features = hello.features.intersection(Features::SUPPORTED);
+        Welcome { version: VERSION, features: self.features, target: self.registers.target() }.encode()
     }
 
     /// Begins anew: the guest has to say HELLO again. What is given stays given.
     fn end_conversation(&mut self) {
         self.greeting = Greeting::Awaited;
+        self.offers = None;
+        self.map.end_protection();
         self.host.disconnect_doorbell();
     }
 
@@ -187,6 +201,49 @@ impl<H: BalloonHost> Balloon<H> {
             Ok(()) => Outcome { status: Status::Ok, result: words.len() as u64, second: next },
             Err(_) => Status::BadPage.into(),
         }
+    }
+
+    /// Looks at the guest's words from now on.
+    fn share(&mut self, registers: &Registers) -> Status {
+        let huge_frames = self.memory.layout().end().0.div_ceil(HUGE_BYTES);
+        if registers.rsi != huge_frames {
+            return Status::BadCount;
+        }
+        let Some(offers) = Offers::new(registers.rdi, huge_frames) else { return Status::BadPage };
+        if !self.map.protect_shared(offers.frames()) {
+            return Status::BadPage;
+        }
+        self.offers = Some(offers);
+        Status::Ok
+    }
+
+    /// Takes up to [`CHUNK`] huge frames that the guest offers, as far as it is larger than its target, and releases them. Says whether
+    /// there may be more. The guest need not run: it may at the same time, on another processor, and use what is not taken.
+    pub(super) fn harvest(&mut self) -> bool {
+        let Self { offers: Some(offers), map, memory, .. } = self else { return false };
+        let surplus = map.size().saturating_sub(self.registers.target());
+        let wanted = to_usize(surplus.0 / HUGE_FRAMES).min(CHUNK);
+        let taken = offers.accept(wanted, memory, map);
+        if taken.is_empty() {
+            return false;
+        }
+        let ranges = merged(taken.iter());
+        let released = self.releaser.release(memory, &ranges);
+        for range in &ranges[released..] {
+            // It is given, and what is given reads as zero when it comes back, released or not.
+            memory.clear(range);
+        }
+        let frames = FrameCount(taken.len() as u64 * HUGE_FRAMES);
+        self.facts.given = self.facts.given.saturating_add(frames);
+        self.facts.harvested = self.facts.harvested.saturating_add(frames);
+        self.host.memory_released();
+        self.publish();
+        true
+    }
+
+    /// Whether the guest is as large as it should be.
+    pub(super) fn is_on_target(&self) -> bool {
+        self.map.size() == self.registers.target()
     }
 
     /// Runs `carry_out` over the batch that the registers name and writes the entries back. The result is the number of frames done.
@@ -319,5 +376,4 @@ fn merged<'a>(blocks: impl Iterator<Item = &'a Range<usize>>) -> Vec<Range<usize
 }
 
 #[cfg(test)]
-#[path = "balloon_tests.rs"]
 mod tests;

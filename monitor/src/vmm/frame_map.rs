@@ -21,6 +21,8 @@ pub(super) struct FrameMap {
     kept: Vec<u64>,
     given: FrameCount,
     image: Range<FrameNumber>,
+    /// Frames of the words that the guest shares; none while it shares none.
+    shared: Range<FrameNumber>,
 }
 
 impl FrameMap {
@@ -33,6 +35,7 @@ impl FrameMap {
             kept: vec![0; to_usize(total.0.div_ceil(u64::from(u64::BITS)))],
             given: total.saturating_sub(initial),
             image,
+            shared: FrameNumber(0)..FrameNumber(0),
         };
         if initial > FrameCount::ZERO {
             map.set(&(0..to_usize(initial.0)), Frames::Kept);
@@ -67,7 +70,7 @@ impl FrameMap {
         let low = FrameNumber(0)..FrameNumber::containing(LOW_END);
         let page = batch_page..FrameNumber(batch_page.0.saturating_add(1));
         let frames = entry.frame..FrameNumber(entry.frame.0.saturating_add(entry.count().0));
-        if [&low, &page, &self.image].into_iter().any(|protected| overlap(protected, &frames)) {
+        if [&low, &page, &self.image, &self.shared].into_iter().any(|protected| overlap(protected, &frames)) {
             return Err(EntryStatus::Protected);
         }
         if !self.all(&block, Frames::Kept) {
@@ -75,6 +78,21 @@ impl FrameMap {
         }
         self.give_back(&block);
         Ok(block)
+    }
+
+    /// From now on these frames, which the guest keeps, can't be given; says whether it keeps them.
+    pub(super) fn protect_shared(&mut self, frames: Range<FrameNumber>) -> bool {
+        let count = FrameCount(frames.end.0.saturating_sub(frames.start.0));
+        let is_kept = self.layout.indexes(frames.start, count).is_some_and(|block| self.all(&block, Frames::Kept));
+        if is_kept {
+            self.shared = frames;
+        }
+        is_kept
+    }
+
+    /// The frames of shared words can be given again.
+    pub(super) fn end_protection(&mut self) {
+        self.shared = FrameNumber(0)..FrameNumber(0);
     }
 
     /// Lets the guest have an entry's block again, or says why not. The guest's size stays within `target`. The caller sees to it that

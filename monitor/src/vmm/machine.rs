@@ -1,10 +1,9 @@
 //! The virtual machine: KVM's objects, the memory slots, and what eventfds connect to it.
 //!
-//! The interrupt controller is the kernel's: its registers and the guest's timer cost no exit to us, and a doorbell rung by the
-//! supervisor reaches the guest without waking our process.
+//! The interrupt controller is the kernel's: its registers and the guest's timer cost no exit to us.
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::Arc;
 
 use aerostat_abi::units::to_usize;
@@ -101,10 +100,8 @@ impl Machine {
         SerialRing::new(&self.vm, vcpu, port).ok()
     }
 
-    /// The doorbell that rings whenever `bell`, an eventfd, is written.
-    pub(super) fn doorbell(&self, bell: OwnedFd) -> Doorbell {
-        // SAFETY: the descriptor is open and its ownership moves.
-        let bell = unsafe { EventFd::from_raw_fd(bell.into_raw_fd()) };
+    /// The doorbell that rings whenever `bell` is written.
+    pub(super) fn doorbell(&self, bell: EventFd) -> Doorbell {
         Doorbell { interrupts: Arc::clone(&self.interrupts), bell }
     }
 

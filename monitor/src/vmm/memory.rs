@@ -1,7 +1,7 @@
 //! Guest memory: one private anonymous mapping, and the only ways to touch it.
 //!
-//! A running guest changes its memory at any moment, so no reference into it is ever handed out while the guest can run: words and bytes
-//! are copied, volatile, after the address was checked. The mapping reserves nothing (`NORESERVE`), so its size costs nothing; it is aligned
+//! A running guest changes its memory at any moment, so no reference into it is ever handed out while the guest can run, but to atomics:
+//! words and bytes are copied, volatile, after the address was checked. The mapping reserves nothing (`NORESERVE`), so its size costs nothing; it is aligned
 //! to 2 MiB and asks for huge pages, which makes a first touch ~20 times and a release ~50 times cheaper per byte. Where it must not have
 //! any, `page_sizes` decides.
 
@@ -11,6 +11,7 @@ use std::mem::MaybeUninit;
 use std::ops::Range;
 use std::ptr::{self, NonNull};
 
+use aerostat_abi::frame_state::HugeFrameWord;
 use aerostat_abi::units::{FRAME_SIZE, HUGE_SIZE, to_usize};
 use rustix::io::Errno;
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
@@ -130,6 +131,24 @@ impl GuestMemory {
             unsafe { place.write_volatile(*word) };
         }
         Ok(())
+    }
+
+    /// A word that guest and monitor change as an atomic; `at` is 4-byte aligned.
+    pub(super) fn shared_word(&self, at: GuestAddress) -> Result<&HugeFrameWord, NotMemory> {
+        if !at.0.is_multiple_of(align_of::<HugeFrameWord>() as u64) {
+            return Err(NotMemory(at));
+        }
+        let place = self.locate(at, size_of::<HugeFrameWord>())?.cast::<HugeFrameWord>();
+        // SAFETY: mapped as long as `self` and aligned, as checked; an atomic, whatever the guest does to it meanwhile.
+        Ok(unsafe { &*place })
+    }
+
+    /// Fills the frames of these indexes with zeros.
+    pub(super) fn clear(&self, frames: &Range<usize>) {
+        let start = self.host_address(frames.start * FRAME_SIZE);
+        let end = self.host_address(frames.end * FRAME_SIZE);
+        // SAFETY: the range is within the mapping, and what a guest writes there meanwhile it writes in vain.
+        unsafe { ptr::write_bytes(start, 0, end.addr() - start.addr()) };
     }
 
     /// Copies bytes into guest memory.

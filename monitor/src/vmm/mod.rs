@@ -28,6 +28,7 @@ mod process;
 mod release;
 mod resident;
 mod serial_ring;
+mod target_watch;
 mod vcpu;
 mod virtio;
 

@@ -1,11 +1,12 @@
 //! The life of a VMM process.
 //!
-//! Two threads, and one for each disk: the vCPU's, and this one, which listens to the supervisor, measures resident memory and drains the
-//! serial ring. Whatever ends the supervisor
-//! ends this process: the link closes, and the kernel sends a signal besides. Standard input is the link (see `host::link`).
+//! Two threads, and one for each disk: the vCPU's, and this one, which listens to the supervisor, takes what the guest offers, measures
+//! resident memory and drains the serial ring. Whatever ends the supervisor ends this process: the link closes, and the kernel sends a
+//! signal besides. Standard input is the link (see `host::link`).
 
 use std::fs::File;
 use std::io;
+use std::mem;
 use std::os::fd::AsFd;
 use std::os::unix::thread::JoinHandleExt;
 use std::process::ExitCode;
@@ -20,6 +21,7 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::Errno;
 use rustix::process::{Signal, set_parent_process_death_signal};
 use thiserror::Error;
+use vmm_sys_util::eventfd::EventFd;
 
 use super::balloon::{Balloon, BalloonHost};
 use super::boot::{self, BootError};
@@ -30,6 +32,7 @@ use super::layout::{LayoutError, MemoryLayout};
 use super::machine::{Doorbell, KvmError, Machine};
 use super::memory::GuestMemory;
 use super::resident::ResidentMeter;
+use super::target_watch::TargetWatch;
 use super::vcpu::{self, Devices, Ignored};
 use super::virtio::Bus;
 use crate::clock::monotonic_ns;
@@ -128,8 +131,9 @@ fn run_guest(
     let virtio = Bus::with_disks(disks, &memory, |wires| machine.connect_device(wires).map_err(ProcessError::from))?;
     registers.mark_boot(BootStage::Loaded, monotonic_ns());
 
+    let guest_bell = EventFd::new(libc::EFD_CLOEXEC | libc::EFD_NONBLOCK)?;
     let neighbours = Neighbours {
-        doorbell: machine.doorbell(descriptors.doorbell),
+        doorbell: machine.doorbell(guest_bell.try_clone()?),
         link: Arc::clone(link),
         last_pressure_ns: 0,
         meter: Arc::clone(&meter),
@@ -137,19 +141,17 @@ fn run_guest(
     };
     let ring = machine.serial_ring(*console::PORTS.start());
     let console = Arc::new(Mutex::new(Console::new(descriptors.log.map(File::from), ring)));
+    let frames = FrameMap::new(layout, initial, image.frames());
+    let balloon = Arc::new(Mutex::new(Balloon::new(memory, Arc::clone(&registers), neighbours, frames)));
+    let target = TargetWatch::new(descriptors.doorbell, guest_bell, Arc::clone(&balloon));
     let devices = Devices {
         console: Arc::clone(&console),
-        balloon: Balloon::new(
-            memory,
-            Arc::clone(&registers),
-            neighbours,
-            FrameMap::new(layout, initial, image.frames()),
-        ),
+        balloon,
         virtio,
         registers: Arc::clone(&registers),
         ignored: Ignored::default(),
     };
-    VcpuThread::spawn(machine, image.entry, devices)?.see_through(link, || {
+    VcpuThread::spawn(machine, image.entry, devices)?.see_through(link, target, || {
         console.lock().unwrap_or_else(PoisonError::into_inner).drain();
         let resident = meter.measure()?;
         registers.set_resident(resident);
@@ -179,27 +181,39 @@ impl VcpuThread {
         Ok(Self { handle, ended })
     }
 
-    /// Serves the link until the guest ends or is to end, and does `chores` at intervals that follow whether their result changes.
+    /// Serves the link and follows the target until the guest ends or is to end, and does `chores` at intervals that follow whether their
+    /// result changes.
     fn see_through(
         self,
         link: &Link,
+        mut target: TargetWatch<Neighbours>,
         mut chores: impl FnMut() -> io::Result<FrameCount>,
     ) -> Result<Ending, ProcessError> {
         let mut last = FrameCount::ZERO;
         loop {
-            let now = chores()?;
-            let patience = if now == last { CALM } else { LIVELY };
-            last = now;
-            let mut sources =
-                [PollFd::new(&self.ended, PollFlags::IN), PollFd::from_borrowed_fd(link.as_fd(), PollFlags::IN)];
+            let patience = if target.follow() {
+                Duration::ZERO
+            } else {
+                let now = chores()?;
+                if mem::replace(&mut last, now) == now { CALM } else { LIVELY }
+            };
+            let mut sources = [
+                PollFd::new(&self.ended, PollFlags::IN),
+                PollFd::from_borrowed_fd(link.as_fd(), PollFlags::IN),
+                PollFd::new(&target.doorbell, PollFlags::IN),
+            ];
             match poll(&mut sources, Some(&timespec(patience))) {
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
             }
-            if !sources[0].revents().is_empty() {
+            let [has_ended, is_spoken_to, is_rung] = sources.map(|source| !source.revents().is_empty());
+            if has_ended {
                 return self.join();
             }
-            if !sources[1].revents().is_empty() {
+            if is_rung {
+                target.rung();
+            }
+            if is_spoken_to {
                 match link.receive(Patience::DoNotWait) {
                     Ok((ToVmm::Stop, _)) => return self.stop(),
                     Ok((ToVmm::Start(_), _)) | Err(LinkError::WouldBlock) => {}

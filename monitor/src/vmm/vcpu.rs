@@ -28,8 +28,8 @@ use crate::host::{EndReason, Ending};
 pub(super) struct Devices<H> {
     /// The serial line, which the main thread drains too.
     pub(super) console: Arc<Mutex<Console>>,
-    /// The balloon port.
-    pub(super) balloon: Balloon<H>,
+    /// The balloon port, whose device the main thread uses too.
+    pub(super) balloon: Arc<Mutex<Balloon<H>>>,
     /// The disks.
     pub(super) virtio: Bus,
     /// Takes the boot marks.
@@ -144,7 +144,7 @@ fn balloon_call<H: BalloonHost>(vcpu: &mut VcpuFd, devices: &mut Devices<H>) {
     }
     let shared = &mut vcpu.sync_regs_mut().regs;
     let call = Registers { rax: shared.rax, rdi: shared.rdi, rsi: shared.rsi, r8: shared.r8 };
-    let reply = devices.balloon.call(call, monotonic_ns());
+    let reply = devices.balloon.lock().unwrap_or_else(PoisonError::into_inner).call(call, monotonic_ns());
     (shared.rax, shared.rdi, shared.rsi, shared.r8) = (reply.rax, reply.rdi, reply.rsi, reply.r8);
     vcpu.set_sync_dirty_reg(SyncReg::Register);
 }

@@ -465,6 +465,21 @@ fn after_a_reset_both_sides_agree_on_one_balloon() {
     fixture.check().unwrap();
 }
 
+/// The host takes offered memory without the guest, which notes it when it next looks; also at the beginning of a conversation.
+#[test]
+fn what_the_monitor_takes_by_itself_is_in_the_balloon() {
+    for orders_reset in [false, true] {
+        let mut fixture = Fixture::new(TOTAL.0 - 2 * HUGE_FRAMES);
+        let block = fixture.memory.free.take(BlockSize::Huge).unwrap();
+        fixture.host.given.put(&block);
+        fixture.memory.taken.push(block);
+        fixture.host.orders_reset = orders_reset;
+        fixture.refresh();
+        assert_eq!((fixture.run(SECOND_NS), fixture.balloon()), (Next::Idle, 2 * HUGE_FRAMES));
+        fixture.check().unwrap();
+    }
+}
+
 #[test]
 fn what_the_monitor_does_not_list_is_the_guests() {
     let mut fixture = Fixture::new(FLOOR.0);

@@ -80,7 +80,7 @@ fn books_cost_about_two_bits_a_frame() {
 #[test]
 fn huge_frames_that_the_host_backs_go_before_untouched_ones() {
     let mut allocator = allocator_of_huge_frames(4);
-    let claimed = allocator.claim(FrameNumber(2 * HUGE_FRAMES), BlockSize::Huge, Purpose::Balloon).unwrap();
+    let claimed = allocator.claim_block(FrameNumber(2 * HUGE_FRAMES), BlockSize::Huge, Purpose::Balloon).unwrap();
     allocator.free(claimed);
     let mut next = |size| allocate(&mut allocator, size, Purpose::Kernel).unwrap();
     assert_eq!(next(BlockSize::Huge), (FrameNumber(2 * HUGE_FRAMES), Contents::Unknown));
@@ -90,7 +90,7 @@ fn huge_frames_that_the_host_backs_go_before_untouched_ones() {
 #[test]
 fn a_frame_breaks_a_backed_huge_frame_before_an_untouched_one() {
     let mut allocator = allocator_of_huge_frames(3);
-    let claimed = allocator.claim(FrameNumber(HUGE_FRAMES), BlockSize::Huge, Purpose::Balloon).unwrap();
+    let claimed = allocator.claim_block(FrameNumber(HUGE_FRAMES), BlockSize::Huge, Purpose::Balloon).unwrap();
     allocator.free(claimed);
     let frame = allocate(&mut allocator, BlockSize::Frame, Purpose::Kernel);
     assert_eq!(frame, Some((FrameNumber(HUGE_FRAMES), Contents::Unknown)));
@@ -110,7 +110,7 @@ fn memory_that_the_host_had_is_zero_and_unbacked_again() {
 fn only_what_is_wholly_free_can_be_claimed() {
     let mut allocator = FrameAllocator::leaked(FrameCount(2048), &[numbers(700..701)], FrameCount::ZERO);
     let mut claim =
-        |frame| allocator.claim(FrameNumber(frame), BlockSize::Huge, Purpose::Balloon).map(Block::into_number);
+        |frame| allocator.claim_block(FrameNumber(frame), BlockSize::Huge, Purpose::Balloon).map(Block::into_number);
     assert_eq!(claim(1), None, "not aligned");
     assert_eq!(claim(HUGE_FRAMES), None, "partly reserved");
     assert_eq!(claim(4 * HUGE_FRAMES), None, "behind the end");
@@ -123,7 +123,7 @@ fn only_what_is_wholly_free_can_be_claimed() {
 fn the_balloon_claims_single_frames_but_nothing_that_is_promised() {
     let mut allocator = FrameAllocator::leaked(FrameCount(2 * HUGE_FRAMES), &[numbers(3..4)], FrameCount(10));
     let claim = |allocator: &mut FrameAllocator, frame| {
-        let claimed = allocator.claim(FrameNumber(frame), BlockSize::Frame, Purpose::Balloon);
+        let claimed = allocator.claim_block(FrameNumber(frame), BlockSize::Frame, Purpose::Balloon);
         claimed.map(|block| block.into_number().0)
     };
     assert_eq!(claim(&mut allocator, 3), None, "reserved");
@@ -139,7 +139,7 @@ fn the_balloon_claims_single_frames_but_nothing_that_is_promised() {
 #[test]
 fn the_balloon_takes_what_the_host_backs_first_in_both_sizes() {
     let mut allocator = allocator_of_huge_frames(4);
-    let claimed = allocator.claim(FrameNumber(2 * HUGE_FRAMES), BlockSize::Huge, Purpose::Balloon).unwrap();
+    let claimed = allocator.claim_block(FrameNumber(2 * HUGE_FRAMES), BlockSize::Huge, Purpose::Balloon).unwrap();
     allocator.free(claimed);
     allocator.promise(FrameCount(1)).unwrap();
     let (page, _) = allocate(&mut allocator, BlockSize::Frame, Purpose::Promised).unwrap();
@@ -514,7 +514,7 @@ fn apply(allocator: &mut FrameAllocator, model: &mut Model, step: &Step) -> Resu
             let is_free = |frame: &Owner| *frame == Owner::Allocator;
             let is_open = model.open_to(Purpose::Balloon) >= size.frames();
             let is_there = model.owners.get(frames).is_some_and(|owners| owners.iter().all(is_free));
-            let claimed = allocator.claim(FrameNumber(first), size, Purpose::Balloon);
+            let claimed = allocator.claim_block(FrameNumber(first), size, Purpose::Balloon);
             let given = claimed.map(|block| (block.first(), block.contents(), block.into_number()));
             prop_assert_eq!(given.map(|(first, ..)| first), (is_open && is_there).then_some(FrameNumber(first)));
             if let Some((first, contents, _)) = given {
@@ -576,11 +576,15 @@ proptest! {
     fn agrees_with_a_model_that_knows_every_owner(
         reserved in reserved_ranges(),
         floor in 0_u64..300,
+        is_shared: bool,
         steps in vec(step(), 1..40),
     ) {
         let ranges: Vec<_> = reserved.iter().cloned().map(numbers).collect();
         let mut allocator = FrameAllocator::leaked(FrameCount(FRAMES), &ranges, FrameCount(floor));
         let mut model = Model::new(&reserved, floor);
+        if is_shared {
+            allocator.begin_offers(); // which nobody accepts, so nobody notices
+        }
         for step in &steps {
             apply(&mut allocator, &mut model, step)?;
             prop_assert_eq!(allocator.validate(), Ok(()));

@@ -5,6 +5,7 @@ use std::io;
 use std::sync::Arc;
 
 use aerostat_abi::batch::{Entry, EntryStatus};
+use aerostat_abi::frame_state::{HugeFrameState, HugeFrameWord};
 use aerostat_abi::port::{Command, Features, Hello, Registers, Status, VERSION, Welcome};
 use aerostat_abi::statistics::Statistics;
 use aerostat_abi::units::{FrameCount, FrameNumber};
@@ -126,6 +127,90 @@ fn an_ordered_reset_is_the_answer_to_the_next_call_and_carries_nothing_out() {
     assert_eq!(status(&mut device, Command::GetTarget, 0, 0), Some(Status::NotGreeted));
     assert_eq!(Status::decode(device.call(hello(0x40).encode(), 1).rax), Some(Status::Ok));
     assert_eq!(status(&mut device, Command::GetTarget, 0, 0), Some(Status::Ok));
+}
+
+/// Where the guest of these tests has its words: frame 769.
+const WORDS: GuestAddress = GuestAddress(PAGE.0 + 4096);
+const HUGE_FRAMES: u64 = TOTAL.0 / 512;
+
+/// A device whose guest shares its words.
+fn sharing() -> Balloon<Heard> {
+    let mut device = device(TOTAL);
+    let hello = Hello { features: Features::OFFERS, ..hello(0) };
+    assert_eq!(Welcome::decode(&device.call(hello.encode(), 1)).features, Features::OFFERS);
+    assert_eq!(status(&mut device, Command::Share, WORDS.0, HUGE_FRAMES), Some(Status::Ok));
+    device
+}
+
+fn word(device: &Balloon<Heard>, huge: u64) -> &HugeFrameWord {
+    device.memory.shared_word(GuestAddress(WORDS.0 + 4 * huge)).unwrap()
+}
+
+fn offer(device: &Balloon<Heard>, huge: u64, is_backed: bool) {
+    let state = HugeFrameState::default();
+    word(device, huge).store(if is_backed { state.with_backing() } else { state }.with_offer());
+}
+
+fn harvest(device: &mut Balloon<Heard>, target: u64) -> Vec<u64> {
+    device.registers.set_target(FrameCount(target));
+    while device.harvest() {}
+    (0..HUGE_FRAMES).filter(|&huge| word(device, huge).load().is_taken()).collect()
+}
+
+#[test]
+fn what_is_offered_is_taken_as_far_as_the_target_goes_backed_memory_first() {
+    let mut device = sharing();
+    for (huge, is_backed) in [(2, false), (3, true), (4, false), (6, true), (7, false)] {
+        offer(&device, huge, is_backed);
+        device.memory.write_words(GuestAddress(huge << 21), &[7]).unwrap();
+    }
+    assert!(harvest(&mut device, TOTAL.0).is_empty());
+    assert_eq!(harvest(&mut device, TOTAL.0 - 3 * 512 - 100), [2, 3, 6], "no more than whole huge frames");
+    for (huge, content) in [(2, 0), (3, 0), (4, 7), (6, 0), (7, 7)] {
+        let mut words = [1];
+        device.memory.read_words(GuestAddress(huge << 21), &mut words).unwrap();
+        assert_eq!(words, [content], "huge frame {huge}");
+    }
+    let facts = device.registers.facts();
+    assert_eq!((facts.size.0, facts.given.0, facts.harvested.0), (TOTAL.0 - 1536, 1536, 1536));
+    assert_eq!(harvest(&mut device, 0), [2, 3, 4, 6, 7]);
+    device.registers.set_target(TOTAL);
+    assert_eq!(batch(&mut device, Command::Take, &[(6 * 512, 9)]), (512, vec![EntryStatus::Done]));
+}
+
+#[test]
+fn an_offer_of_what_is_not_the_guests_to_offer_is_ignored() {
+    let mut device = sharing();
+    assert_eq!(batch(&mut device, Command::Give, &[(5 * 512, 0), (6 * 512, 9)]).0, 513);
+    for huge in 0..HUGE_FRAMES {
+        offer(&device, huge, true);
+    }
+    // 0 has boot information, 1 the image and the words, 5 is given in part, 6 as a whole.
+    assert_eq!(harvest(&mut device, 0), [2, 3, 4, 7]);
+    assert_eq!(device.registers.facts().size.0, 2 * 512 + 511);
+}
+
+#[test]
+fn words_are_shared_once_agreed_upon_and_stay_where_they_are() {
+    let mut device = greeted(TOTAL);
+    assert_eq!(status(&mut device, Command::Share, WORDS.0, HUGE_FRAMES), Some(Status::UnknownCommand));
+    let mut device = sharing();
+    for (address, count, expected) in [
+        (WORDS.0, HUGE_FRAMES + 1, Status::BadCount),
+        (WORDS.0, u64::MAX, Status::BadCount),
+        (WORDS.0 + 2, HUGE_FRAMES, Status::BadPage),
+        (TOTAL.bytes() - 4, HUGE_FRAMES, Status::BadPage),
+        (1 << 40, HUGE_FRAMES, Status::BadPage),
+        (u64::MAX - 3, HUGE_FRAMES, Status::BadPage),
+    ] {
+        assert_eq!(status(&mut device, Command::Share, address, count), Some(expected), "{address:#x}");
+    }
+    assert_eq!(batch(&mut device, Command::Give, &[(769, 0)]).1, [EntryStatus::Protected]);
+    offer(&device, 4, true);
+    assert_eq!(status(&mut device, Command::Reset, 0, 0), Some(Status::Ok));
+    assert!(harvest(&mut device, 0).is_empty(), "nothing is shared any more");
+    assert_eq!(Status::decode(device.call(hello(0).encode(), 1).rax), Some(Status::Ok));
+    assert_eq!(batch(&mut device, Command::Give, &[(769, 0)]).1, [EntryStatus::Done]);
 }
 
 #[test]

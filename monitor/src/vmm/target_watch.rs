@@ -1,0 +1,52 @@
+//! Follows the target from the VMM process's main thread: what the guest offers is taken first, without waking it; only what is then
+//! missing is the guest's business.
+
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use vmm_sys_util::eventfd::EventFd;
+
+use super::balloon::{Balloon, BalloonHost};
+
+/// The target's watch.
+#[derive(Debug)]
+pub(super) struct TargetWatch<H> {
+    /// Becomes readable when the supervisor has set a target.
+    pub(super) doorbell: OwnedFd,
+    /// Raises the guest's balloon interrupt.
+    guest_bell: EventFd,
+    balloon: Arc<Mutex<Balloon<H>>>,
+    /// The supervisor has rung, and the guest has not been told.
+    is_ring_due: bool,
+}
+
+impl<H: BalloonHost> TargetWatch<H> {
+    pub(super) fn new(doorbell: OwnedFd, guest_bell: EventFd, balloon: Arc<Mutex<Balloon<H>>>) -> Self {
+        Self { doorbell, guest_bell, balloon, is_ring_due: false }
+    }
+
+    /// The doorbell is readable.
+    pub(super) fn rung(&mut self) {
+        // Several rings are one. Nobody else reads it, so there is something to be read.
+        let _ = rustix::io::read(&self.doorbell, &mut [0; 8]);
+        self.is_ring_due = true;
+    }
+
+    /// Takes a part of what the guest offers, if it is larger than its target, and tells the guest of a new target that can't be reached
+    /// so. Says whether there is more to take.
+    pub(super) fn follow(&mut self) -> bool {
+        if self.balloon().harvest() {
+            return true;
+        }
+        if std::mem::take(&mut self.is_ring_due) && !self.balloon().is_on_target() {
+            // Full only where the guest has been told 2^64 times and did not look.
+            let _ = self.guest_bell.write(1);
+        }
+        false
+    }
+
+    /// A device whose other user panicked is still a device.
+    fn balloon(&self) -> MutexGuard<'_, Balloon<H>> {
+        self.balloon.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
