@@ -17,13 +17,12 @@ use crate::backoff::Backoff;
 use crate::batch::Batch;
 use crate::compaction::Compaction;
 use crate::conversation::Conversation;
+use crate::hold::Hold;
 use crate::pace::{Direction, Pace};
 use crate::rate::{Rate, RateLimits};
 use crate::sides::{Block as _, Ledger, Memory, Monitor, Reply, Room};
 use crate::state::{Failure, Figures, Hindrance};
 
-/// How long nothing is taken from a guest after somebody in it has waited for memory.
-const HOLD_NS: u64 = 200_000_000;
 /// Huge frames that are made whole at once.
 const COMPACTED_AT_ONCE: usize = 8;
 
@@ -71,7 +70,7 @@ pub struct Driver<L> {
     giving: Backoff,
     pub(crate) taking: Backoff,
     pub(crate) talking: Backoff,
-    hold_until_ns: u64,
+    hold: Hold,
     hindrance: Option<Hindrance>,
     pub(crate) figures: Figures,
 }
@@ -92,7 +91,7 @@ impl<L: Ledger> Driver<L> {
             giving: Backoff::default(),
             taking: Backoff::default(),
             talking: Backoff::default(),
-            hold_until_ns: 0,
+            hold: Hold::default(),
             hindrance: None,
             figures: Figures::default(),
         }
@@ -213,10 +212,10 @@ impl<L: Ledger> Driver<L> {
     ) -> Next {
         let now_ns = memory.now_ns();
         if memory.is_short() {
-            self.hold_until_ns = now_ns.saturating_add(HOLD_NS);
+            self.hold.extend(now_ns);
         }
-        if now_ns < self.hold_until_ns {
-            return self.wait(Hindrance::GuestShort, self.hold_until_ns);
+        if let Some(until_ns) = self.hold.pending(now_ns) {
+            return self.wait(Hindrance::GuestShort, until_ns);
         }
         if let Some(until_ns) = self.giving.pending(now_ns) {
             return Next::Wait { until_ns };
@@ -286,7 +285,9 @@ impl<L: Ledger> Driver<L> {
                 break;
             }
             if memory.is_short() {
-                self.hold_until_ns = began_ns.saturating_add(HOLD_NS);
+                self.hold.extend(began_ns);
+            }
+            if self.hold.pending(began_ns).is_some() {
                 return Some(Hindrance::GuestShort);
             }
             let why = match memory.make_room() {

@@ -6,7 +6,7 @@
 //! is reached: so the guest kernel's driver and a balloon that is an ordinary application (US 7,433,951, claim 9) run the same code.
 //!
 //! How fast, how much at once, and when not: [`rate`] limits frames per second, [`pace`] the length of a burst, [`backoff`] how often
-//! is tried what failed, [`compaction`] chooses between moving pages and giving single frames. [`conversation`] begins, and after a reset
+//! is tried what failed, [`hold`] gives way to the guest itself, [`compaction`] chooses between moving pages and giving single frames. [`conversation`] begins, and after a reset
 //! begins anew. What keeps the driver from its target is one [`Hindrance`]; what it has done is in [`Figures`].
 //!
 //! Nothing in here is unsafe, allocates or has a clock of its own. Moments are nanoseconds since whenever the guest began to count.
@@ -19,6 +19,7 @@ mod batch;
 mod compaction;
 mod conversation;
 mod driver;
+mod hold;
 mod pace;
 mod rate;
 mod sides;
