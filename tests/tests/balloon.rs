@@ -102,6 +102,19 @@ fn squeeze() {
     guest.expect_logged("squeeze: ok");
 }
 
+/// Where no huge frame is whole, the balloon has pages moved together instead of taking single frames from everywhere.
+#[test]
+fn scattered() {
+    let mut guest = Plan::test_guest("scattered").memory_mib(256).command_line("log=debug").boot(Machine::Kvm);
+    guest.wait_for_line("scattered: ready");
+    guest.set_target_mib(96);
+    guest.wait_for_line("scattered: shrunk");
+    guest.set_target_mib(256);
+    guest.expect_exit(GuestExit::Success);
+    let line = guest.wait_for_line("scattered: ok");
+    guest.check(!line.contains(" 0 pages moved"), "no page was moved");
+}
+
 /// A balloon that takes more than is free asks the application's caches first.
 #[test]
 fn pressure() {

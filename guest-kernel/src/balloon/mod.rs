@@ -133,9 +133,13 @@ mod machine {
         let mut reported = Instant::default();
         let mut memory = KernelMemory::default();
         let mut announcements = Announcements::default();
+        let mut settled_at = driver.size();
         loop {
             let next = driver.step(&mut port, &mut memory);
             publish(&driver, &mut announcements);
+            if next == Next::Idle && core::mem::replace(&mut settled_at, driver.size()) != driver.size() {
+                log::debug!("balloon: the size is {}; so far {:?}", driver.size(), driver.figures());
+            }
             match next {
                 Next::Continue => continue,
                 Next::Rest => rest(),
