@@ -8,10 +8,10 @@ use aerostat_abi::units::{BlockSize, HUGE_FRAMES};
 use crate::pace::{Direction, Pace};
 
 /// What moving a page is taken to cost before any was moved, in nanoseconds.
-const FIRST_MOVE_NS: u64 = 800;
-/// What a frame that is given by itself costs on top of its place in the batch, in nanoseconds: it is taken and given back by itself,
-/// comes back with a fault of its own, and the host collapses its neighbours again. Measured; see `docs/balloon-port.md`.
-const SINGLE_LATER_NS: u64 = 1000;
+const FIRST_MOVE_NS: u64 = 3000;
+/// What a frame that is given by itself costs later, in nanoseconds: it is taken back by itself, and comes back with a fault of its own on
+/// a small page of the host. Measured at 12 us a frame that is touched again (`docs/balloon-port.md`); half of them are taken to be.
+const SINGLE_LATER_NS: u64 = 6000;
 /// How long it is left alone after it came to nothing.
 const VAIN_PAUSE_NS: u64 = 1_000_000_000;
 
@@ -73,7 +73,7 @@ mod tests {
         assert!(compaction.is_worth_it(HALF_USED, &pace));
         assert!(!compaction.is_worth_it(Compactable::default(), &pace), "nothing is to be had");
         for _ in 0..20 {
-            compaction.note(HALF_USED, 4, HALF_USED.pages * 10_000, 0);
+            compaction.note(HALF_USED, 4, HALF_USED.pages * 30_000, 0);
         }
         assert!(!compaction.is_worth_it(HALF_USED, &pace));
         assert!(compaction.is_worth_it(Compactable { huge_frames: 4, pages: 4 * 32 }, &pace), "the emptiest still are");
@@ -84,7 +84,7 @@ mod tests {
         let pace = Pace::new();
         let mut compaction = Compaction::new();
         for _ in 0..20 {
-            compaction.note(HALF_USED, 1, HALF_USED.pages * 2000, 0);
+            compaction.note(HALF_USED, 1, HALF_USED.pages * 5000, 0);
         }
         assert!(!compaction.is_worth_it(HALF_USED, &pace), "one of four: each page counts four times");
     }

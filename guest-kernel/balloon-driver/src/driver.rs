@@ -24,7 +24,7 @@ use crate::sides::{Block as _, Ledger, Memory, Monitor, Reply, Room};
 use crate::state::{Failure, Figures, Hindrance};
 
 /// Huge frames that are made whole at once.
-const COMPACTED_AT_ONCE: usize = 8;
+const COMPACTED_AT_ONCE: usize = 32;
 
 /// What the driver does next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

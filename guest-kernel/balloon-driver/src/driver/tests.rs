@@ -312,7 +312,7 @@ fn fragmented() -> Fixture {
 
 #[test]
 fn pages_are_moved_together_where_that_is_cheaper() {
-    for (move_ns, compacted) in [(Some(800), 3), (Some(10_000), 1), (None, 0)] {
+    for (move_ns, compacted) in [(Some(3000), 3), (Some(50_000), 1), (None, 0)] {
         let mut fixture = fragmented();
         fixture.memory.move_ns = move_ns;
         (fixture.host.huge_ns, fixture.host.frame_ns) = (7000, 400);
