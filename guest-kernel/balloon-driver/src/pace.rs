@@ -14,7 +14,7 @@ const WORTHWHILE_NS: u64 = PAUSE_GOAL_NS * 3 / 4;
 /// What blocks are taken to cost before the first was moved, in nanoseconds: a host that releases 2 MiB pages at 200 GiB/s, and
 /// 4 KiB pages at 4 GiB/s.
 const FIRST_COST_NS: [u64; 2] = [10_000, 1000];
-/// Shorter batches that take less tell more about the price of a call than about that of a block.
+/// Shorter batches that take less, but more than was thought, tell more about the price of a call than about that of a block.
 const TELLING_BLOCKS: usize = 32;
 const TELLING_NS: u64 = 200_000;
 
@@ -76,13 +76,14 @@ impl Pace {
 
     /// A batch of so many blocks took so long.
     pub(crate) fn note(&mut self, direction: Direction, size: BlockSize, blocks: usize, elapsed_ns: u64) {
-        if blocks == 0 || (blocks < TELLING_BLOCKS && elapsed_ns < TELLING_NS) {
-            return;
-        }
-        let each_ns = elapsed_ns / blocks as u64;
+        let Some(each_ns) = elapsed_ns.checked_div(blocks as u64) else { return };
         let cost_ns = &mut self.costs_ns[direction as usize][usize::from(size == BlockSize::Frame)];
         // Bad news counts at once, good news by and by.
-        *cost_ns = each_ns.max((3 * *cost_ns + each_ns) / 4);
+        if each_ns < *cost_ns {
+            *cost_ns = u64::midpoint(*cost_ns, each_ns);
+        } else if blocks >= TELLING_BLOCKS || elapsed_ns >= TELLING_NS {
+            *cost_ns = each_ns;
+        }
     }
 }
 
@@ -133,6 +134,20 @@ mod tests {
         pace.end_burst();
         pace.go_on(3 * PAUSE_GOAL_NS);
         assert_eq!(blocks(&pace, 3 * PAUSE_GOAL_NS), all);
+    }
+
+    #[test]
+    fn a_host_that_was_slow_for_a_moment_is_soon_trusted_again() {
+        let mut pace = Pace::new();
+        pace.go_on(0);
+        let usual = blocks(&pace, 0);
+        note(&mut pace, 100, 100 * PAUSE_GOAL_NS);
+        assert_eq!(blocks(&pace, 0), 1);
+        for _ in 0..12 {
+            let next = blocks(&pace, 0);
+            note(&mut pace, next, 25_000 + 7000 * next as u64);
+        }
+        assert!(blocks(&pace, 0) >= usual, "{} blocks", blocks(&pace, 0));
     }
 
     #[test]
