@@ -24,7 +24,7 @@ fn inflate() {
         before.resident.saturating_sub(facts.resident).0 * 100 >= given * 98
     });
     let facts = guest.facts();
-    guest.check(facts.refused_entries == 0, "the monitor refused entries of a well-behaved driver");
+    guest.check(facts.all_refused_entries() == 0, "the monitor refused entries of a well-behaved driver");
     guest.check(
         facts.size.saturating_add(facts.balloon) == FrameCount::from_mib(MEMORY_MIB),
         "size + balloon is not the memory",

@@ -21,7 +21,7 @@ use crate::hold::Hold;
 use crate::pace::{Direction, Pace};
 use crate::rate::{Rate, RateLimits};
 use crate::sides::{Block as _, Ledger, Memory, Monitor, Reply, Room};
-use crate::state::{Failure, Figures, Hindrance};
+use crate::state::{Failure, Figures, Hindrance, State};
 
 /// Huge frames that are made whole at once.
 const COMPACTED_AT_ONCE: usize = 32;
@@ -125,6 +125,17 @@ impl<L: Ledger> Driver<L> {
     #[must_use]
     pub fn hindrance(&self) -> Option<Hindrance> {
         self.hindrance
+    }
+
+    /// What it is about.
+    #[must_use]
+    pub fn state(&self) -> State {
+        match (self.hindrance, self.size().cmp(&self.target())) {
+            (Some(hindrance), _) => State::Hindered(hindrance),
+            (None, Ordering::Equal) => State::AtTarget,
+            (None, Ordering::Greater) => State::Inflating,
+            (None, Ordering::Less) => State::Deflating,
+        }
     }
 
     /// Whether memory that comes free in the guest would help; then [`Self::memory_came_free`] is to be called.

@@ -32,4 +32,4 @@ pub use driver::{Driver, Extent, Next};
 pub use pace::PAUSE_GOAL_NS;
 pub use rate::{BadRate, RateLimits};
 pub use sides::{Block, Ledger, Listed, Memory, Monitor, Reply, Room};
-pub use state::{Announcements, Failure, Figures, Hindrance};
+pub use state::{Announcements, Failure, Figures, Hindrance, State};

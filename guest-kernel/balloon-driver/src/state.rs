@@ -32,7 +32,7 @@ impl fmt::Display for Hindrance {
         f.write_str(match self {
             Self::Rate => "the rate allows nothing more for now",
             Self::Floor => "the target is below the guest's floor",
-            Self::Thrashing => "the guest is thrashing, nothing more is reclaimed for the host meanwhile",
+            Self::Thrashing => "the guest is thrashing",
             Self::NoMemory => "nothing is left that the guest can do without",
             Self::GuestShort => "the guest itself waits for memory",
             Self::Refused => "the monitor refuses",
@@ -52,6 +52,41 @@ pub enum Failure {
     Entry(EntryStatus),
     /// The list of what is given contradicts itself.
     List,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Silence => f.write_str("a call was not answered"),
+            Self::Call(status) => write!(f, "a call was refused: {status:?}"),
+            Self::Entry(status) => write!(f, "an entry was refused: {status:?}"),
+            Self::List => f.write_str("the monitor's list contradicts itself"),
+        }
+    }
+}
+
+/// What the driver is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// The guest has the size that the host wants.
+    AtTarget,
+    /// It is to be smaller.
+    Inflating,
+    /// It is to be larger.
+    Deflating,
+    /// It is to have another size, and this is in the way.
+    Hindered(Hindrance),
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AtTarget => f.write_str("at its target"),
+            Self::Inflating => f.write_str("inflating"),
+            Self::Deflating => f.write_str("deflating"),
+            Self::Hindered(hindrance) => hindrance.fmt(f),
+        }
+    }
 }
 
 /// What the driver has done since it began.

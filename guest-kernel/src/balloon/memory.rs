@@ -80,11 +80,11 @@ impl Memory for KernelMemory {
         if reclaim::is_thrashing() {
             return Room::Thrashing;
         }
-        if reclaim::reclaim(RECLAIM_STEP) > FrameCount::ZERO { Room::Made } else { Room::Nothing }
+        if reclaim::reclaim_ahead(RECLAIM_STEP) > FrameCount::ZERO { Room::Made } else { Room::Nothing }
     }
 
     fn is_short(&mut self) -> bool {
-        let failures = ladder::failures();
+        let failures = ladder::statistics().failures;
         let has_failed = core::mem::replace(&mut self.failures, failures) != failures;
         has_failed || WANTED.load(Ordering::Relaxed) > 0
     }

@@ -1,13 +1,16 @@
 //! The balloon driver: an ordinary kernel driver in a thread of its own.
 //!
-//! The loop's logic is in [`aerostat_balloon_driver`]; here are [`ledger`], the frames in the balloon, `port`, the monitor at the other end,
-//! `memory`, the kernel's as the driver sees it, and the thread: woken by the balloon interrupt, by whoever needs memory, and once a second.
+//! The loop's logic is in [`aerostat_balloon_driver`]; here are [`ledger`], the frames in the balloon, `port`, the monitor at the other
+//! end, `memory`, the kernel's as the driver sees it, `statistics`, what the monitor is told of the guest, and the thread: woken by the balloon
+//! interrupt, by whoever needs memory, and once a second.
 
 mod ledger;
 #[cfg(target_os = "none")]
 mod memory;
 #[cfg(target_os = "none")]
 mod port;
+#[cfg(target_os = "none")]
+mod statistics;
 #[cfg(test)]
 mod tests;
 
@@ -18,18 +21,18 @@ pub(crate) use machine::{flush_report, interrupt, report_soon, size, start, word
 mod machine {
     use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-    use aerostat_abi::statistics::Statistics;
     use aerostat_abi::units::{FrameCount, FrameNumber, HUGE_FRAMES, to_usize};
     use aerostat_balloon_driver::{Announcements, Driver, Extent, Next};
 
     use super::ledger::Ledger;
     use super::memory::{KernelMemory, WANTED, rest};
     use super::port::Port;
+    use super::statistics;
     use crate::boot::{Machine, MachineError};
     use crate::config::{BALLOON_PERIOD_NS, GUEST_FLOOR, REPORT_PATIENCE_NS, REPORT_SPACING_NS};
     use crate::mm::carve::Carver;
     use crate::mm::ladder::{Deflator, Patience};
-    use crate::mm::{self, FRAMES, MemoryStatistics};
+    use crate::mm::{self, FRAMES};
     use crate::report;
     use crate::sync::SpinLock;
     use crate::thread::{self, Event, Priority};
@@ -151,7 +154,8 @@ mod machine {
             let is_due = is_flush || now >= reported.after(REPORT_SPACING_NS) || WANTED.load(Ordering::Relaxed) > 0;
             if is_due && (REPORT_DUE.swap(false, Ordering::Relaxed) || now >= reported.after(BALLOON_PERIOD_NS)) {
                 reported = now;
-                let reply = port.report(&statistics(&driver));
+                let wanted = FrameCount(WANTED.load(Ordering::Relaxed));
+                let reply = port.report(&statistics::record(&driver, wanted));
                 driver.hear(reply, now.as_nanos());
                 if is_flush {
                     FLUSH.store(false, Ordering::Relaxed);
@@ -191,47 +195,6 @@ mod machine {
             Some(None) => log::info!("balloon: nothing is in its way any more"),
             None => {}
         }
-    }
-
-    fn statistics(driver: &Driver<Ledger>) -> Statistics {
-        debug_assert_eq!(driver.ledger().validate(), Ok(()));
-        debug_assert_eq!(mm::validate(), Ok(()));
-        let memory = mm::statistics();
-        let progress = crate::app::progress();
-        Statistics {
-            total_frames: memory.total.0,
-            free_frames: memory.frames.free.0,
-            committed_frames: committed(driver, &memory).0,
-            wanted_frames: WANTED.load(Ordering::Relaxed),
-            balloon_frames: driver.balloon().0,
-            huge_faults: memory.faults.huge,
-            small_faults: memory.faults.small,
-            allocation_failures: memory.allocation_failures,
-            refused_entries: driver.refused_entries(),
-            rate_frames_per_s: driver.frames_per_s(),
-            verified_bytes: progress.verified_bytes,
-            app_errors: progress.errors,
-            available_frames: memory.frames.available.0,
-            file_frames: memory.reclaim.file_pages,
-            compressed_pages: memory.reclaim.tier.pages,
-            compressed_frames: memory.reclaim.tier.frames.0,
-            swapped_pages: memory.reclaim.pages_on_disk,
-            swap_in: memory.reclaim.disk.reads,
-            swap_out: memory.reclaim.disk.writes,
-            major_faults: memory.faults.major,
-            evictions: memory.reclaim.evictions,
-            restores: memory.reclaim.restores,
-            refaults: memory.reclaim.refaults,
-            stalled_ns: memory.pressure.stalled_ns,
-            pressure_per_mille: memory.pressure.recent_per_mille,
-            activity: progress.activity,
-        }
-    }
-
-    /// What the guest would occupy if nothing were evicted and every promise were kept.
-    fn committed(driver: &Driver<Ledger>, memory: &MemoryStatistics) -> FrameCount {
-        let used = driver.size().saturating_sub(memory.frames.free).saturating_sub(memory.reclaim.tier.frames);
-        used.saturating_add(memory.frames.promised)
     }
 
     /// The balloon as the ladder sees it.

@@ -339,6 +339,11 @@ impl FrameAllocator {
         self.free.count_whole()
     }
 
+    /// Frames in wholly free huge frames that the host backs.
+    pub(crate) fn backed_free(&self) -> FrameCount {
+        FrameCount(self.backed.count() as u64 * HUGE_FRAMES)
+    }
+
     /// Counts the huge frames that pages could be moved out of, or into, by how much of them is in use.
     pub(crate) fn occupancy(&self) -> Occupancy {
         let mut occupancy = Occupancy::default();

@@ -238,6 +238,11 @@ impl Frames {
         self.existing_pool(FrameAllocator::end_vacating);
     }
 
+    /// Frames in wholly free huge frames that the host backs.
+    pub(crate) fn backed_free(&self) -> FrameCount {
+        self.pool(|allocator| allocator.backed_free()).unwrap_or_default()
+    }
+
     /// Huge frames that are wholly free, and how much of the others is in use.
     pub(crate) fn huge_frames(&self) -> (usize, Occupancy) {
         self.exactly(|allocator| (allocator.whole_huge_frames(), allocator.occupancy()))

@@ -107,6 +107,22 @@ fn memory_that_the_host_had_is_zero_and_unbacked_again() {
 }
 
 #[test]
+fn free_memory_that_the_host_backs_is_counted_in_whole_huge_frames() {
+    let mut allocator = allocator_of_huge_frames(3);
+    assert_eq!(allocator.backed_free(), FrameCount::ZERO);
+    let (first, _) = allocate(&mut allocator, BlockSize::Huge, Purpose::Kernel).unwrap();
+    allocator.free(block(first, BlockSize::Huge));
+    assert_eq!(allocator.backed_free(), FrameCount(HUGE_FRAMES));
+    let frame = allocator.allocate(BlockSize::Frame, Purpose::Kernel).unwrap();
+    assert_eq!(allocator.backed_free(), FrameCount::ZERO, "a part of it is in use");
+    allocator.free(frame);
+    assert_eq!(allocator.backed_free(), FrameCount(HUGE_FRAMES));
+    let (first, _) = allocate(&mut allocator, BlockSize::Huge, Purpose::Balloon).unwrap();
+    allocator.free_unbacked(block(first, BlockSize::Huge));
+    assert_eq!(allocator.backed_free(), FrameCount::ZERO, "the host has had it");
+}
+
+#[test]
 fn only_what_is_wholly_free_can_be_claimed() {
     let mut allocator = FrameAllocator::leaked(FrameCount(2048), &[numbers(700..701)], FrameCount::ZERO);
     let mut claim =

@@ -21,6 +21,7 @@ pub(crate) mod balance;
 pub(crate) mod collapse;
 pub(crate) mod compressed;
 pub(crate) mod disk;
+pub(crate) mod effort;
 mod hand;
 pub(crate) mod incoming;
 mod neighbours;
@@ -31,15 +32,18 @@ mod swap_disk;
 pub(crate) mod swap_entry;
 mod thrash;
 
+use core::array;
 use core::cmp::Ordering;
 use core::ops::Range;
 
+use aerostat_abi::statistics::AGES;
 use aerostat_abi::units::{FRAME_SIZE, FrameCount, FrameNumber, HUGE_FRAMES, to_usize};
 use aerostat_reclaim_policy::{Policy, Selected};
 
 use self::balance::{Balance, PageKind};
 use self::collapse::Collapse;
 use self::compressed::{CompressedTier, MOST_FRAMES, StoreError, TierStatistics};
+use self::effort::{Effort, Efforts, Urgency};
 use self::hand::{BATCH, Hand, PATIENT_ROUNDS};
 use self::incoming::ReadAhead;
 use self::slot_map::{Kept, SlotNumber};
@@ -89,6 +93,10 @@ pub(crate) struct ReclaimStatistics {
     pub(crate) thrash_episodes: u64,
     /// Tables of pages that became huge pages.
     pub(crate) collapses: u64,
+    /// What it looked at and made free, and for whom.
+    pub(crate) efforts: Efforts,
+    /// Pages in memory by age, as the hands' last rounds have found them.
+    pub(crate) ages: [u64; AGES],
 }
 
 #[cfg(test)]
@@ -122,7 +130,8 @@ pub(crate) fn statistics() -> ReclaimStatistics {
     let is_thrashing = reclaimer.is_thrashing();
     let thrash_episodes = reclaimer.thrash.episodes();
     let disk = reclaimer.swap_disk.as_ref().map_or_else(DiskStatistics::default, SwapDisk::statistics);
-    ReclaimStatistics { tier: reclaimer.tier.statistics(), disk, is_thrashing, thrash_episodes, ..reclaimer.statistics }
+    let tier = reclaimer.tier.statistics();
+    ReclaimStatistics { tier, disk, is_thrashing, thrash_episodes, ages: reclaimer.ages(), ..reclaimer.statistics }
 }
 
 /// Whether there is anywhere to evict anonymous memory to.
@@ -139,6 +148,15 @@ pub(crate) fn is_thrashing() -> bool {
 /// Evicts pages until `wanted` frames have become free, or nothing cold is left; says how many have, whoever may have taken them since.
 /// None do where there is nowhere to evict to. Waits for the disk if need be, unless the caller can't wait.
 pub(crate) fn reclaim(wanted: FrameCount) -> FrameCount {
+    reclaim_for(Urgency::Direct, wanted)
+}
+
+/// The same for a caller whom no thread of the application waits for.
+pub(crate) fn reclaim_ahead(wanted: FrameCount) -> FrameCount {
+    reclaim_for(Urgency::Background, wanted)
+}
+
+fn reclaim_for(urgency: Urgency, wanted: FrameCount) -> FrameCount {
     let hands = RECLAIMER.lock().hands();
     if hands == 0 {
         return FrameCount::ZERO;
@@ -148,7 +166,7 @@ pub(crate) fn reclaim(wanted: FrameCount) -> FrameCount {
     let freed = || FrameCount(RECLAIMER.lock().made_free().saturating_sub(before));
     let mut rounds = 0;
     loop {
-        let batch = RECLAIMER.lock().run_batch();
+        let batch = RECLAIMER.lock().run_batch_for(urgency);
         let so_far = freed();
         if so_far >= wanted {
             return so_far;
@@ -236,9 +254,19 @@ impl Reclaimer {
                 is_thrashing: false,
                 thrash_episodes: 0,
                 collapses: 0,
+                efforts: Efforts::new(),
+                ages: [0; AGES],
             },
             thrash: ThrashDetector::new(),
         }
+    }
+
+    fn run_batch_for(&mut self, urgency: Urgency) -> BatchResult {
+        let result = self.run_batch();
+        let scanned = self.all_hands().map(Hand::scanned).sum();
+        let total = Effort { scanned, freed: self.made_free() };
+        self.statistics.efforts.attribute(urgency, total);
+        result
     }
 
     /// Visits pages from the hand on, within one slot, and evicts what the policy gives up.
@@ -267,6 +295,15 @@ impl Reclaimer {
     /// Hands that go round.
     fn hands(&self) -> u32 {
         u32::from(self.anonymous.is_some()) + u32::from(self.files.is_some())
+    }
+
+    fn all_hands(&self) -> impl Iterator<Item = &Hand> {
+        self.anonymous.iter().chain(&self.files)
+    }
+
+    fn ages(&self) -> [u64; AGES] {
+        let add = |sum: [u64; AGES], hand: &Hand| array::from_fn(|class| sum[class] + hand.ages()[class]);
+        self.all_hands().fold([0; AGES], add)
     }
 
     /// The hand over pages of this kind.
@@ -319,7 +356,7 @@ impl Reclaimer {
             self.discard_huge(space, at, end);
             return end;
         }
-        if !hand.visit_huge(tables, at) && hand.rounds_in_vain < PATIENT_ROUNDS {
+        if !hand.visit_huge(tables, at) {
             return end;
         }
         if space.split_huge(at) { at } else { end } // again, page by page
