@@ -185,9 +185,7 @@ impl<L: Ledger> Driver<L> {
     pub fn step(&mut self, monitor: &mut impl Monitor, memory: &mut impl Memory<Block = L::Block>) -> Next {
         let began_ns = memory.now_ns();
         self.pace.go_on(began_ns);
-        while let Some(block) = memory.collect_taken() {
-            self.ledger.put(block);
-        }
+        self.collect_taken(monitor, memory);
         let mut batch = Batch::new();
         let next = if self.conversation == Conversation::Open {
             match self.size().cmp(&self.target()) {
@@ -213,6 +211,17 @@ impl<L: Ledger> Driver<L> {
             self.pace.end_burst();
         }
         next
+    }
+
+    /// Puts into the ledger what the monitor has taken by itself. It did so for a target that nobody may have told this driver of.
+    fn collect_taken(&mut self, monitor: &mut impl Monitor, memory: &mut impl Memory<Block = L::Block>) {
+        let before = self.balloon();
+        while let Some(block) = memory.collect_taken() {
+            self.ledger.put(block);
+        }
+        if self.balloon() > before {
+            self.refresh(monitor, memory.now_ns());
+        }
     }
 
     fn inflate(
@@ -393,6 +402,9 @@ impl<L: Ledger> Driver<L> {
         self.hear(reply, now_ns);
         if self.conversation != Conversation::Open {
             return Next::Continue;
+        }
+        if taken == 0 && self.size() >= self.target() {
+            return Next::Continue; // it was refused because the host has changed its mind
         }
         if taken == 0 {
             let until_ns = self.taking.failed(now_ns);

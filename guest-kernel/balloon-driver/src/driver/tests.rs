@@ -381,6 +381,23 @@ fn a_host_that_returns_nothing_is_asked_less_and_less_often() {
 }
 
 #[test]
+fn a_host_that_has_changed_its_mind_does_not_count_as_refusing() {
+    let mut fixture = Fixture::new(FLOOR.0);
+    fixture.refresh();
+    fixture.run(SECOND_NS);
+    fixture.set_target(TOTAL.0);
+    fixture.host.target = FLOOR;
+    assert_eq!((fixture.step(), fixture.step()), (Next::Continue, Next::Idle));
+    assert_eq!((fixture.driver.size(), fixture.driver.hindrance()), (FLOOR, None));
+    fixture.set_target(TOTAL.0);
+    assert_eq!(
+        (fixture.run(0), fixture.driver.size()),
+        (Next::Idle, TOTAL),
+        "and is asked at once when it changes it again"
+    );
+}
+
+#[test]
 fn a_host_that_cannot_be_talked_to_is_not_called_all_the_time() {
     for mood in [Mood::Resets, Mood::ListsNonsense(0), Mood::Contradicts(Status::NotGreeted), Mood::Silent] {
         let mut fixture = Fixture::new(FLOOR.0);
@@ -469,13 +486,13 @@ fn after_a_reset_both_sides_agree_on_one_balloon() {
 #[test]
 fn what_the_monitor_takes_by_itself_is_in_the_balloon() {
     for orders_reset in [false, true] {
-        let mut fixture = Fixture::new(TOTAL.0 - 2 * HUGE_FRAMES);
+        let mut fixture = Fixture::new(TOTAL.0 - HUGE_FRAMES);
         let block = fixture.memory.free.take(BlockSize::Huge).unwrap();
         fixture.host.given.put(&block);
         fixture.memory.taken.push(block);
         fixture.host.orders_reset = orders_reset;
-        fixture.refresh();
-        assert_eq!((fixture.run(SECOND_NS), fixture.balloon()), (Next::Idle, 2 * HUGE_FRAMES));
+        assert_eq!((fixture.run(SECOND_NS), fixture.balloon()), (Next::Idle, HUGE_FRAMES));
+        assert_eq!(fixture.driver.refused_entries(), 0, "it was not asked back for want of the new target");
         fixture.check().unwrap();
     }
 }
@@ -598,10 +615,10 @@ proptest! {
             if turn.is_refreshed {
                 fixture.refresh();
             }
-            let before = (fixture.balloon(), fixture.driver.conversation);
+            let before = (fixture.balloon(), fixture.driver.conversation, fixture.driver.target());
             match fixture.step() {
                 Next::Continue | Next::Rest => {
-                    let after = (fixture.balloon(), fixture.driver.conversation);
+                    let after = (fixture.balloon(), fixture.driver.conversation, fixture.driver.target());
                     prop_assert_ne!(after, before, "a step that moved nothing wants another");
                 }
                 Next::Wait { until_ns } => {
