@@ -21,10 +21,9 @@ const LARGE_BYTES: usize = 192 << 20;
 const SMALL_BYTES: usize = (2 << 20) - PAGE_BYTES;
 const SMALL_REGIONS: usize = 32;
 const APART_BYTES: usize = 128 << 10;
-const TEXT_PAGES: usize = 4096;
 
-/// Measures everything once.
-pub(super) fn measure(samples: &mut Samples) -> Result<()> {
+/// Measures everything once; `html` are pages of text.
+pub(super) fn measure(samples: &mut Samples, html: &[[u8; PAGE_BYTES]]) -> Result<()> {
     let large = Mapping::new(LARGE_BYTES)?;
     large.advise_huge()?;
     samples.add("host_huge_touch", each(LARGE_BYTES / PAGE_BYTES, || large.touch_all()));
@@ -41,7 +40,10 @@ pub(super) fn measure(samples: &mut Samples) -> Result<()> {
     samples.add("host_small_touch", each(pages, || regions.iter().for_each(Mapping::touch_all)));
     samples.add("host_unmap", each(pages, || drop(regions)));
     measure_copies(samples);
-    measure_lz4(samples);
+    let mut prose = vec![[0; PAGE_BYTES]; html.len()];
+    prose.iter_mut().enumerate().for_each(|(number, page)| text::fill(page, number));
+    measure_lz4(samples, ["host_prose_out", "host_prose_in"], &prose);
+    measure_lz4(samples, ["host_text_out", "host_text_in"], html);
     Ok(())
 }
 
@@ -52,17 +54,14 @@ fn measure_copies(samples: &mut Samples) {
     samples.add("host_copy_small", each(copying::SMALL_COPIES, || _ = copying::small(&[1; 64], &mut [0; 64])));
 }
 
-/// Compresses and decompresses the guest's text.
-fn measure_lz4(samples: &mut Samples) {
-    let mut memory = vec![0; TEXT_PAGES * PAGE_BYTES];
-    let (pages, _) = memory.as_chunks_mut::<PAGE_BYTES>();
-    pages.iter_mut().enumerate().for_each(|(number, page)| text::fill(page, number));
+/// Compresses and decompresses pages.
+fn measure_lz4(samples: &mut Samples, [out_name, in_name]: [&str; 2], pages: &[[u8; PAGE_BYTES]]) {
     let mut table = CompressTable::small();
-    let mut compressed = vec![[0; get_maximum_output_size(PAGE_BYTES)]; TEXT_PAGES];
-    let mut lengths = vec![0; TEXT_PAGES];
+    let mut compressed = vec![[0; get_maximum_output_size(PAGE_BYTES)]; pages.len()];
+    let mut lengths = vec![0; pages.len()];
     samples.add(
-        "host_compress",
-        each(TEXT_PAGES, || {
+        out_name,
+        each(pages.len(), || {
             for (page, (output, length)) in pages.iter().zip(compressed.iter_mut().zip(&mut lengths)) {
                 *length = compress_into_with_table(page, output, &mut table).expect("the output has room for any page");
             }
@@ -70,8 +69,8 @@ fn measure_lz4(samples: &mut Samples) {
     );
     let mut page = [0; PAGE_BYTES];
     samples.add(
-        "host_decompress",
-        each(TEXT_PAGES, || {
+        in_name,
+        each(pages.len(), || {
             for (output, length) in compressed.iter().zip(&lengths) {
                 decompress_into(&output[..*length], black_box(&mut page)).expect("what was compressed can be read");
             }

@@ -2,6 +2,7 @@
 
 mod allocator;
 mod host;
+mod html;
 mod index;
 mod squeezed;
 mod swap;
@@ -24,14 +25,14 @@ const PAGE_GIB: f64 = 4096.0 / (1 << 30) as f64;
 
 pub(crate) fn measure() -> Result<Vec<Row>> {
     let mut samples = Samples::default();
+    let html = html::Text::new()?;
     for _ in 0..TURNS {
-        host::measure(&mut samples)?;
+        host::measure(&mut samples, html.pages())?;
         samples.add_guest(&run(&Plan::test_guest("bench_memory").memory_mib(FAULTS_MIB), "bench=copies"))?;
         samples.add_guest(&run(&Plan::test_guest("bench_memory").memory_mib(FAULTS_MIB), "bench=faults"))?;
-        samples.add_guest(&run(
-            &Plan::test_guest("bench_memory").memory_mib(TIER_MIB),
-            "bench=tier compressed_swap=128M",
-        ))?;
+        let tier = Plan::test_guest("bench_memory").memory_mib(TIER_MIB);
+        samples.add_guest(&run(&tier, "bench=tier compressed_swap=128M"))?;
+        samples.add_guest(&run(&tier.disk(html.disk()), "bench=tier compressed_swap=128M"))?;
     }
     let us = |name: &str| samples.ns(name).map(|ns| ns / 1e3);
     let gib_s = |name: &str| samples.ns(name).map(|ns| PAGE_GIB / (ns / 1e9));
@@ -41,8 +42,10 @@ pub(crate) fn measure() -> Result<Vec<Row>> {
         Row::cost("fault_sequential_small_us", us("fault_sequential_small")?, "us", us("host_small_touch")?),
         Row::cost("fault_lone_us", us("fault_lone")?, "us", us("host_lone_touch")?).goal(20.0),
         Row::cost("unmap_us", us("unmap")?, "us", us("host_unmap")?).goal(1.0),
-        Row::rate("compressed_out_gib_s", gib_s("compressed_out")?, "GiB/s", gib_s("host_compress")?).goal(1.0),
-        Row::rate("compressed_in_gib_s", gib_s("compressed_in")?, "GiB/s", gib_s("host_decompress")?).goal(1.0),
+        Row::rate("compressed_out_gib_s", gib_s("text_out")?, "GiB/s", gib_s("host_text_out")?).goal(1.0),
+        Row::rate("compressed_in_gib_s", gib_s("text_in")?, "GiB/s", gib_s("host_text_in")?).goal(1.0),
+        Row::rate("compressed_prose_out_gib_s", gib_s("prose_out")?, "GiB/s", gib_s("host_prose_out")?),
+        Row::rate("compressed_prose_in_gib_s", gib_s("prose_in")?, "GiB/s", gib_s("host_prose_in")?),
         Row::plain("restore_lone_us", us("restore_lone")?, "us"),
         Row::rate("copy_gib_s", gib_s("copy_pages")?, "GiB/s", gib_s("host_copy_pages")?),
         Row::cost("copy_small_ns", samples.ns("copy_small")?, "ns", samples.ns("host_copy_small")?),
