@@ -102,10 +102,15 @@ impl Frames {
         block.or_else(|| self.exactly(|allocator| allocator.allocate_table(purpose))).map(poison::checked)
     }
 
-    /// Hands out one particular huge frame, if it is wholly free.
-    pub(crate) fn claim_huge(&self, first: FrameNumber) -> Option<Block> {
-        let block = self.pool(|allocator| allocator.claim_huge(first))?;
-        block.or_else(|| self.exactly(|allocator| allocator.claim_huge(first)))
+    /// Hands out one particular block, if it is free and open to that purpose.
+    pub(crate) fn claim(&self, first: FrameNumber, size: BlockSize, purpose: Purpose) -> Option<Block> {
+        let block = self.pool(|allocator| allocator.claim_block(first, size, purpose))?;
+        block.or_else(|| self.exactly(|allocator| allocator.claim_block(first, size, purpose)))
+    }
+
+    /// Frames that would be open to a purpose if all offers were withdrawn.
+    pub(crate) fn within_reach_of(&self, purpose: Purpose) -> FrameCount {
+        FrameCount(self.exactly(|allocator| allocator.within_reach_of(purpose)))
     }
 
     /// A frame to move a page into; see [`FrameAllocator::replacement`].

@@ -56,7 +56,7 @@ fn collapse_tables() -> bool {
     if round.waiting > 0 {
         let (whole, occupancy) = FRAMES.huge_frames();
         if occupancy.is_worth_it(whole, round.waiting) {
-            compaction::compact(round.waiting);
+            compaction::compact(round.waiting, || ());
         }
     }
     round.tables > round.collapsed
