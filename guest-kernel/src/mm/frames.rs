@@ -1,8 +1,8 @@
 //! The frame allocator as the kernel uses it, from any CPU: the [`FrameAllocator`] behind its lock, and in front of it a
 //! [`Magazine`] for each CPU.
 //!
-//! Pages are taken from magazines and freed into them; everything else, huge frames among it, goes straight to the allocator. What
-//! magazines hold is free and promised like everything else: whoever is refused by the allocator alone ([`Frames::exactly`]) has all
+//! Pages are taken from magazines and freed into them; everything else goes straight to the allocator, and so do huge frames where
+//! the magazine has none, or has one already. What magazines hold is free and promised like everything else: whoever is refused by the allocator alone ([`Frames::exactly`]) has all
 //! magazines emptied and asks again, so no answer depends on who has cached what. Lock order: magazines by their numbers, then
 //! the allocator.
 
@@ -73,15 +73,18 @@ impl Frames {
 
     /// Hands out a block, or `None` when no block of that size is open to that purpose.
     pub(crate) fn allocate(&self, size: BlockSize, purpose: Purpose) -> Option<Block> {
-        let cached = if (size, purpose) == (BlockSize::Frame, Purpose::Promised) { self.take_cached() } else { None };
+        let cached = if purpose == Purpose::Promised { self.take_cached(size) } else { None };
         cached.or_else(|| self.take(size, purpose)).map(poison::checked)
     }
 
-    fn take_cached(&self) -> Option<Block> {
+    fn take_cached(&self, size: BlockSize) -> Option<Block> {
         if self.is_tight.load(Ordering::Relaxed) {
             return None;
         }
         let mut magazine = self.magazine().lock();
+        if size == BlockSize::Huge {
+            return magazine.take_promised_huge();
+        }
         magazine.take_promised().or_else(|| {
             self.pool(|allocator| allocator.fill(&mut magazine))?;
             magazine.take_promised()
@@ -123,7 +126,19 @@ impl Frames {
 
     /// Takes a block back that was drawn from a promise and not used, or whose page was put elsewhere: the promise is made again.
     pub(crate) fn free_promised(&self, block: Block) {
-        self.free_cached(block, Magazine::put_promised, FrameAllocator::free_promised);
+        match block.size() {
+            BlockSize::Frame => self.free_cached(block, Magazine::put_promised, FrameAllocator::free_promised),
+            BlockSize::Huge => self.free_promised_huge(block),
+        }
+    }
+
+    fn free_promised_huge(&self, block: Block) {
+        poison::fill(&block);
+        let is_tight = self.is_tight.load(Ordering::Relaxed);
+        let refused = if is_tight { Err(block) } else { self.magazine().lock().put_promised_huge(block) };
+        if let Err(block) = refused {
+            self.existing_pool(|allocator| allocator.free_promised(block));
+        }
     }
 
     /// The same for a page table, whose frame is not for pages.
@@ -281,7 +296,7 @@ impl Frames {
     /// The figures, magazines included.
     pub(crate) fn statistics(&self) -> FrameStatistics {
         let magazines = self.lock_magazines();
-        let free = magazines.iter().map(|magazine| magazine.len()).sum();
+        let free = magazines.iter().map(|magazine| magazine.frames()).sum();
         let promised = magazines.iter().map(|magazine| magazine.promises()).sum();
         let pool = self.pool.lock();
         pool.allocator
@@ -327,6 +342,9 @@ impl Frames {
         let allocator = pool.existing();
         for magazine in &mut magazines {
             allocator.take_back(magazine, usize::MAX);
+            if let Some(block) = magazine.take_promised_huge() {
+                allocator.free_promised(block);
+            }
         }
         self.act(allocator, act)
     }

@@ -16,13 +16,12 @@ use crate::fleet::{GuestSpec, OveruseRule};
 use crate::host::{EndReason, Ending, GuestEvent, GuestHandle};
 use crate::report::{Sample, Samples};
 use crate::scheduler::{Contract, GuestId, GuestSample, Hints, Reading, Usage};
+use crate::vmm::DISAGREEING_REPORTS;
 
 /// How long a guest may stay away from its balloon before it counts as silent; its driver comes once a second.
 const SILENCE: Duration = Duration::from_secs(5);
 /// Events that one guest may have handled per round, so that a noisy guest does not keep the supervisor from the others.
 const EVENTS_PER_ROUND: usize = 64;
-/// Reports in a row that must show another balloon than there is: one may cross with a change.
-const DISAGREEING_REPORTS: u64 = 3;
 
 /// One guest's record.
 #[derive(Debug)]

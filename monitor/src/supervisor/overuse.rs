@@ -23,7 +23,8 @@ const TOLERANCE: FrameCount = FrameCount::from_mib(8);
 const TOLERANCE_DIVISOR: u64 = 50;
 /// Samples in a row that must show the excess.
 const SAMPLES: u32 = 3;
-/// Time between samples: a VMM process measures at least so often (`vmm::process`), so each sample has a measure of its own.
+/// Time between samples, so that each has a measure of its own: while memory changes a VMM process measures more often, and whenever
+/// memory goes back to the host (`vmm::process`).
 const SAMPLE_PACE: Duration = Duration::from_millis(50);
 
 /// The excess in a guest's latest samples.

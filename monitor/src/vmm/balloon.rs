@@ -27,6 +27,8 @@ use crate::host::shared_page::SharedPage;
 
 /// The lowest interrupt vector that is no exception's.
 const FIRST_VECTOR: u8 = 32;
+/// Reports in a row that must show another balloon than there is: one may cross with a change.
+pub(crate) const DISAGREEING_REPORTS: u64 = 3;
 /// Frames, and runs of frames, that are released at once where no guest waits for a reply: 64 MiB take 6 ms in small pages.
 const RECLAIMED_AT_ONCE: usize = 16 << 10;
 const RANGES_AT_ONCE: usize = 512;
@@ -329,12 +331,23 @@ impl<H: BalloonHost> Balloon<H> {
         }
         self.registers.set_statistics(&words);
         let report = Statistics::decode(&words);
-        let agrees = report.balloon_bytes == self.map.balloon().bytes();
-        self.facts.disagreeing_reports = if agrees { 0 } else { self.facts.disagreeing_reports + 1 };
+        self.compare(FrameCount::from_bytes_floor(report.balloon_bytes));
         if report.wanted_bytes > 0 {
             self.host.pressure(now_ns);
         }
         Status::Ok.into()
+    }
+
+    /// Compares the balloon that the guest believes in with the one that there is. What the guest has not noted yet counts for it. If
+    /// they keep differing, the guest is to ask anew what is given; if that does not help, it is not asked again.
+    fn compare(&mut self, reported: FrameCount) {
+        let not_noted = self.offers.as_ref().map_or(FrameCount::ZERO, |offers| offers.not_noted(&self.memory));
+        if reported.saturating_add(not_noted) == self.map.balloon() {
+            self.facts.disagreeing_reports = 0;
+            return;
+        }
+        self.facts.disagreeing_reports += 1;
+        self.is_reset_ordered |= self.facts.disagreeing_reports == DISAGREEING_REPORTS;
     }
 
     /// Releases what is resident in given frames, from frame index `from` on: a guest that has touched them all the same has no right to what

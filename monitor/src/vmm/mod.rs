@@ -40,6 +40,7 @@ pub use layout::LayoutError;
 pub use machine::{KvmError, check_kvm};
 pub use process::process_main;
 
+pub(crate) use balloon::DISAGREEING_REPORTS;
 pub(crate) use image::check_file;
 pub(crate) use layout::check_size;
 

@@ -15,6 +15,7 @@
 //! disk is done with no lock held. Lock order: reclaim before the address space before the frame allocator.
 #![allow(unsafe_code, reason = "copies the contents of frames")]
 
+mod ahead;
 #[cfg(target_os = "none")]
 pub(crate) mod background;
 pub(crate) mod balance;
@@ -25,6 +26,7 @@ pub(crate) mod effort;
 mod hand;
 pub(crate) mod incoming;
 mod neighbours;
+mod plan;
 pub(crate) mod restore;
 pub(crate) mod slot_map;
 pub(crate) mod start;
@@ -40,6 +42,7 @@ use aerostat_abi::statistics::AGES;
 use aerostat_abi::units::{FRAME_SIZE, FrameCount, FrameNumber, HUGE_FRAMES, to_usize};
 use aerostat_reclaim_policy::{Policy, Selected};
 
+use self::ahead::{Ahead, MOST_AHEAD};
 use self::balance::{Balance, PageKind};
 use self::collapse::Collapse;
 use self::compressed::{CompressedTier, MOST_FRAMES, StoreError, TierStatistics};
@@ -118,7 +121,13 @@ pub(crate) struct Reclaimer {
     /// Frames that the tier may have before its oldest go to disk.
     tier_bound: FrameCount,
     swap_disk: Option<SwapDisk>,
-    read_ahead: ReadAhead,
+    /// Reads of pages and of groups of the tier, each in their own order.
+    page_reads: ReadAhead,
+    group_reads: ReadAhead,
+    /// What is read before it is touched.
+    aheads: [Option<Ahead>; MOST_AHEAD],
+    /// Frames that such reads have given back in vain.
+    dropped_ahead: u64,
     collapse: Option<Collapse>,
     pub(super) statistics: ReclaimStatistics,
     thrash: ThrashDetector,
@@ -163,6 +172,7 @@ fn reclaim_for(urgency: Urgency, wanted: FrameCount) -> FrameCount {
     }
     // A thread that looked only at what is free would believe that nothing is to be had when others are just faster.
     let before = RECLAIMER.lock().made_free();
+    RECLAIMER.lock().pass_aheads();
     let freed = || FrameCount(RECLAIMER.lock().made_free().saturating_sub(before));
     let mut rounds = 0;
     loop {
@@ -189,11 +199,18 @@ fn wait_for_disk() -> bool {
         reclaimer.settle();
         let Some(swap) = &mut reclaimer.swap_disk else { return false };
         swap.submit();
-        if !swap.is_writing() {
+        let (disk, write) = (swap.disk, swap.a_write());
+        if swap.is_writing() {
+            (disk, write)
+        } else {
             reclaimer.keep_staged();
-            return false;
+            let before = reclaimer.dropped_ahead;
+            let ticket = reclaimer.give_up_aheads(); // the last that there is to be had
+            if ticket.is_none() {
+                return reclaimer.dropped_ahead > before;
+            }
+            (disk, ticket)
         }
-        (swap.disk, swap.a_write())
     };
     if cpu::is_masked() {
         return false;
@@ -212,10 +229,17 @@ pub(crate) fn wake() {
     background::wake();
 }
 
+/// Frames that keep promises of pages that are read ahead.
+#[cfg(test)]
+pub(in crate::mm) fn promised_ahead() -> FrameCount {
+    RECLAIMER.lock().aheads.iter().flatten().map(Ahead::promised).fold(FrameCount::ZERO, FrameCount::saturating_add)
+}
+
 /// Forgets everything: each test machine begins without swap.
 #[cfg(test)]
 pub(crate) fn restart() {
-    *RECLAIMER.lock() = Reclaimer::new();
+    let last = core::mem::replace(&mut *RECLAIMER.lock(), Reclaimer::new());
+    core::mem::forget(last.aheads); // its frames went with their machine
 }
 
 /// What one batch came to.
@@ -237,7 +261,10 @@ impl Reclaimer {
             tier: CompressedTier::new(),
             tier_bound: FrameCount(u64::MAX),
             swap_disk: None,
-            read_ahead: ReadAhead::new(),
+            page_reads: ReadAhead::new(),
+            group_reads: ReadAhead::new(),
+            aheads: [const { None }; MOST_AHEAD],
+            dropped_ahead: 0,
             collapse: None,
             statistics: ReclaimStatistics {
                 tier: TierStatistics { pages: 0, frames: FrameCount::ZERO },
@@ -286,10 +313,10 @@ impl Reclaimer {
         self.thrash.observe(Instant::now(), tally)
     }
 
-    /// Frames that eviction has made free since boot, less those that the compressed tier has taken for it.
+    /// Frames that reclaim has made free since boot, less those that the compressed tier has taken for it.
     fn made_free(&self) -> u64 {
         let ReclaimStatistics { evictions, discards, .. } = self.statistics;
-        (evictions + discards).saturating_sub(self.tier.statistics().frames.0)
+        (evictions + discards + self.dropped_ahead).saturating_sub(self.tier.statistics().frames.0)
     }
 
     /// Hands that go round.
@@ -469,6 +496,7 @@ impl Reclaimer {
 
     /// Carries out what the disk has finished.
     fn settle(&mut self) {
+        self.settle_aheads();
         if !self.swap_disk.as_ref().is_some_and(SwapDisk::is_writing) {
             return;
         }
@@ -529,8 +557,9 @@ impl Reclaimer {
         u32::try_from(self.statistics.evictions & ((1 << 20) - 1)).unwrap_or(0)
     }
 
-    /// Pages of `pages` that are on their way to the disk are not to be touched when they arrive: their region is gone.
+    /// Pages of `pages` that are on their way to the disk or from it are not to be touched when they arrive: their region is gone.
     pub(crate) fn cancel(&mut self, pages: &Range<u64>) {
+        self.cancel_aheads(pages);
         if let Some(swap) = &mut self.swap_disk {
             swap.cancel(pages);
         }

@@ -132,6 +132,38 @@ fn reports_of_another_balloon_are_counted_in_a_row() {
 }
 
 #[test]
+fn a_guest_that_keeps_believing_in_another_balloon_is_to_begin_anew_once() {
+    let mut device = greeted(FrameCount(2048));
+    let mut report = |mib: u64| {
+        let report = Statistics { balloon_bytes: mib << 20, ..Statistics::default() };
+        device.memory.write_words(PAGE, &report.encode()).unwrap();
+        let answer = status(&mut device, Command::Report, PAGE.0, 0);
+        if answer == Some(Status::ResetOrdered) {
+            device.call(hello(0).encode(), 2);
+        }
+        answer
+    };
+    let (ok, reset) = (Some(Status::Ok), Some(Status::ResetOrdered));
+    assert_eq!([7, 7, 8, 7, 7, 7].map(&mut report), [ok; 6], "the third in a row is answered");
+    assert_eq!([7, 7, 7, 7, 7, 7, 7].map(&mut report), [reset, ok, ok, ok, ok, ok, ok]);
+    assert_eq!([8, 7, 7, 7, 7].map(&mut report), [ok, ok, ok, ok, reset], "once they have agreed again");
+}
+
+#[test]
+fn what_the_guest_has_not_noted_yet_is_no_disagreement() {
+    let mut device = sharing();
+    offer(&device, 3, true);
+    assert_eq!(harvest(&mut device, 0), [3]);
+    let report = Statistics::default();
+    device.memory.write_words(PAGE, &report.encode()).unwrap();
+    assert_eq!(status(&mut device, Command::Report, PAGE.0, 0), Some(Status::Ok));
+    assert_eq!(device.registers.facts().disagreeing_reports, 0);
+    word(&device, 3).store(HugeFrameState::default().with_whole());
+    assert_eq!(status(&mut device, Command::Report, PAGE.0, 0), Some(Status::Ok));
+    assert_eq!(device.registers.facts().disagreeing_reports, 1);
+}
+
+#[test]
 fn bad_greetings_are_refused_and_may_be_mended() {
     let mut device = device(TOTAL);
     let mut greet = |hello: Hello| Status::decode(device.call(hello.encode(), 1).rax);
