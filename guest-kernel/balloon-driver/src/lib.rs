@@ -30,6 +30,6 @@ mod testing;
 pub use compaction::Compactable;
 pub use driver::{Driver, Extent, Next};
 pub use pace::PAUSE_GOAL_NS;
-pub use rate::{BadRate, RateLimits};
+pub use rate::{BadRate, Rate, RateLimits};
 pub use sides::{Block, Ledger, Listed, Memory, Monitor, Reply, Room};
 pub use state::{Announcements, Failure, Figures, Hindrance, State};
