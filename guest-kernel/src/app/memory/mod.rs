@@ -8,7 +8,7 @@ mod pressure;
 use aerostat_abi::units::FrameCount;
 
 pub use self::mapping::{Mapping, ReadOnlyMapping};
-pub use self::pinned::Pinned;
+pub use self::pinned::{Frames, Pinned};
 pub use self::pressure::on_pressure;
 pub use crate::mm::OutOfMemory;
 pub use crate::mm::advice::RegionStatistics;

@@ -1,6 +1,8 @@
 //! Pinned memory: blocks that an application has by their numbers. On Linux, this is locked memory and `/proc/self/pagemap`.
 #![allow(unsafe_code, reason = "what is said to be zero is believed")]
 
+use core::ops::Range;
+
 use aerostat_abi::units::{BlockSize, FrameNumber};
 
 use super::OutOfMemory;
@@ -42,10 +44,11 @@ impl Pinned {
     }
 
     /// Its frames, one by one and ascending.
-    pub fn split(self) -> impl Iterator<Item = Self> {
+    #[must_use]
+    pub fn split(self) -> Frames {
         let frames = self.size.frames();
-        let first = self.into_number();
-        (first.0..first.0 + frames).map(|frame| Self { first: FrameNumber(frame), size: BlockSize::Frame })
+        let first = self.into_number().0;
+        Frames { rest: first..first + frames }
     }
 
     /// Frees it, the host having had it in between: nothing is behind it, and it reads as zero.
@@ -63,6 +66,27 @@ impl Pinned {
         let first = self.first;
         core::mem::forget(self);
         first
+    }
+}
+
+/// The frames of a block that was split; those that nobody takes are freed when it is dropped.
+#[derive(Debug)]
+pub struct Frames {
+    /// Their numbers.
+    rest: Range<u64>,
+}
+
+impl Iterator for Frames {
+    type Item = Pinned;
+
+    fn next(&mut self) -> Option<Pinned> {
+        self.rest.next().map(|frame| Pinned { first: FrameNumber(frame), size: BlockSize::Frame })
+    }
+}
+
+impl Drop for Frames {
+    fn drop(&mut self) {
+        self.for_each(drop);
     }
 }
 
