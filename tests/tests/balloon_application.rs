@@ -76,7 +76,7 @@ fn it_is_refused_where_the_kernel_has_a_driver() {
 #[test]
 fn the_port_is_the_kernels_where_it_has_a_driver() {
     let mut guest = Plan::test_guest("balloon_port").boot(Machine::Kvm);
-    guest.expect_exit(GuestExit::Success);
+    guest.wait_for_line("balloon port: ok");
     guest.expect_logged("balloon port: refused");
 }
 
@@ -85,12 +85,12 @@ fn the_port_is_the_kernels_where_it_has_a_driver() {
 fn a_balloon_that_nobody_drives_is_left_alone() {
     let plan = Plan::test_guest("balloon_port").memory_mib(MEMORY_MIB).grant_mib(GRANT_MIB);
     let mut guest = plan.command_line("balloon=none").boot(Machine::Kvm);
-    guest.expect_exit(GuestExit::Success);
+    guest.wait_for_line("balloon port: ok");
     guest.expect_logged("balloon port: opened");
-    let facts = guest.facts();
-    let (granted, used) = (FrameCount::from_mib(GRANT_MIB), FrameCount::from_mib(GRANT_MIB / 2));
+    let (granted, used) = (FrameCount::from_mib(GRANT_MIB), FrameCount::from_mib(GRANT_MIB - 16));
+    let facts = guest.wait_for_facts("most of its memory in use", |facts| facts.resident >= used);
     guest.check(facts.size == granted, "its size has changed");
-    guest.check((used..=granted).contains(&facts.resident), "it has used too little, or what it was not granted");
+    guest.check(facts.resident <= granted, "it has used what it was not granted");
 }
 
 #[test]

@@ -1,5 +1,5 @@
 //! Asks for the balloon port twice, pins memory and frees it, whole and in parts, and then uses all that there is: what was in the balloon from
-//! the start is not among it, whoever was to drive that.
+//! the start is not among it, whoever was to drive that. Keeps it until somebody ends it.
 
 #![no_std]
 #![no_main]
@@ -22,9 +22,11 @@ const KEPT: FrameCount = FrameCount::from_mib(4);
 
 fn main() -> Outcome {
     match run() {
-        Ok(()) => {
+        Ok(_pieces) => {
             log::info!("balloon port: ok");
-            Outcome::Success
+            loop {
+                app::sleep(1000);
+            }
         }
         Err(what) => {
             log::error!("balloon port: {what}");
@@ -33,7 +35,7 @@ fn main() -> Outcome {
     }
 }
 
-fn run() -> Result<(), &'static str> {
+fn run() -> Result<Vec<Vec<u8>>, &'static str> {
     // SAFETY: nothing is given.
     let (first, second) = unsafe { (balloon_port::open(), balloon_port::open()) };
     if second.is_some() {
@@ -44,8 +46,8 @@ fn run() -> Result<(), &'static str> {
         return Err("memory in use was claimed as a part of the initial balloon");
     }
     pin()?;
-    use_up();
-    app::validate()
+    let pieces = use_up();
+    app::validate().map(|()| pieces)
 }
 
 /// Pins all huge frames and frees them; every other in single frames, of which one is held for longer.
@@ -75,8 +77,8 @@ fn pin() -> Result<(), &'static str> {
     if app::memory().free.0 + HEAP_FRAMES < before { Err("memory that was pinned did not come back") } else { Ok(()) }
 }
 
-/// Touches memory until there is none.
-fn use_up() {
+/// Memory, touched until there is no more.
+fn use_up() -> Vec<Vec<u8>> {
     let mut pieces: Vec<Vec<u8>> = Vec::new();
     while app::memory().available > KEPT {
         let mut piece: Vec<u8> = Vec::new();
@@ -87,4 +89,5 @@ fn use_up() {
         pieces.push(piece);
     }
     log::info!("balloon port: used {} MiB", pieces.len() * PIECE_BYTES / MIB);
+    pieces
 }
