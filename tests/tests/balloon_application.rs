@@ -94,6 +94,13 @@ fn a_balloon_that_nobody_drives_is_left_alone() {
 }
 
 #[test]
+fn its_ledger_keeps_every_block_once() {
+    let mut guest = Plan::test_guest("balloon_ledger").boot(Machine::Kvm);
+    guest.expect_exit(GuestExit::Success);
+    guest.expect_logged("balloon ledger: ok");
+}
+
+#[test]
 fn an_unknown_driver_is_refused() {
     let mut guest = Plan::test_guest("boot").command_line("balloon=application").boot(Machine::Kvm);
     guest.expect_exit(GuestExit::BadMachine);
