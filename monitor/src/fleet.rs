@@ -403,8 +403,8 @@ max = "1G"
     #[test]
     fn the_examples_are_valid_but_for_the_images() {
         let example = |name| {
-            let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../fleets"));
-            let text = fs::read_to_string(folder.join(name)).unwrap();
+            let path = format!("{}/../fleets/{name}", env!("CARGO_MANIFEST_DIR"));
+            let text = fs::read_to_string(path).unwrap();
             let images = ["memwalk", "balloon"].map(|app| format!("../target/x86_64-unknown-none/release/{app}"));
             load(&images.iter().fold(text, |text, image| text.replace(image, "image"))).unwrap()
         };

@@ -54,6 +54,23 @@ fn expect_size(guest: &mut Guest, mib: u64) -> aerostat_abi::registers::Facts {
     facts
 }
 
+/// Where nothing is free, it has pages evicted by asking for memory, and gives what comes free.
+#[test]
+fn it_makes_room_in_a_guest_that_swaps() {
+    let plan = Plan::app("balloon").memory_mib(128).swap_mib(256);
+    let mut guest = plan.command_line("balloon=none phases=96M:100s").boot(Machine::Kvm);
+    guest.wait_for_facts("a working set in memory", |facts| facts.resident >= FrameCount::from_mib(96));
+    guest.set_target_mib(88);
+    let size = FrameCount::from_mib(88);
+    guest.wait_for_facts("a size of 88 MiB", |facts| facts.size == size);
+    guest.wait_for_facts("a resident memory within it", |facts| facts.resident <= size);
+    guest.set_target_mib(128);
+    guest.wait_for_facts("all memory", |facts| facts.size == FrameCount::from_mib(128));
+    let statistics = guest.registers().statistics();
+    guest.check(statistics.app_errors == 0, "its working set has changed");
+    guest.check(statistics.evictions > 0, "nothing was evicted");
+}
+
 /// The phases end, and what they verified is reported.
 #[test]
 fn it_ends_with_its_working_set() {

@@ -19,7 +19,7 @@ const PACKAGES: [&str; 2] = ["aerostat-tests", "aerostat"];
 /// Test files that need no machine at all.
 const COMMAND_LINE: [&str; 1] = ["bad_input"];
 /// Test files whose tests boot guests under KVM.
-const KVM: [&str; 9] = [
+const KVM: [&str; 10] = [
     "vmm",
     "behaviours",
     "balloon",

@@ -37,7 +37,8 @@ fn main() -> Outcome {
 
 fn run() -> Result<Vec<Vec<u8>>, &'static str> {
     // SAFETY: nothing is given.
-    let (first, second) = unsafe { (balloon_port::open(), balloon_port::open()) };
+    let open = || unsafe { balloon_port::open() };
+    let (first, second) = (open(), open());
     if second.is_some() {
         return Err("the port was to be had twice");
     }
