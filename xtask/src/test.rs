@@ -19,12 +19,22 @@ const PACKAGES: [&str; 2] = ["aerostat-tests", "aerostat"];
 /// Test files that need no machine at all.
 const COMMAND_LINE: [&str; 1] = ["bad_input"];
 /// Test files whose tests boot guests under KVM.
-const KVM: [&str; 9] =
-    ["vmm", "behaviours", "balloon", "isolation", "applications", "fleet", "fleet_faults", "swap", "torture"];
+const KVM: [&str; 10] = [
+    "vmm",
+    "behaviours",
+    "balloon",
+    "isolation",
+    "hostile",
+    "applications",
+    "fleet",
+    "fleet_faults",
+    "swap",
+    "torture",
+];
 /// Test files whose tests boot guests under QEMU.
 const QEMU: [&str; 2] = ["behaviours", "swap"];
 /// Test files with tests that take minutes, which are marked as ignored.
-const LONG: [&str; 1] = ["torture"];
+const LONG: [&str; 2] = ["torture", "hostile"];
 
 #[derive(Args, Debug)]
 pub(crate) struct Options {
