@@ -60,7 +60,26 @@ impl EntryStatus {
         Self::HostFailed,
     ];
 
-    const fn code(self) -> u8 {
+    /// The status in words, for people: lower case, with underscores.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Pending => "unanswered",
+            Self::Done => "done",
+            Self::OutOfRange => "out_of_range",
+            Self::Misaligned => "misaligned",
+            Self::BadOrder => "bad_order",
+            Self::Protected => "protected",
+            Self::AlreadyGiven => "already_given",
+            Self::NotGiven => "not_given",
+            Self::NotGranted => "not_granted",
+            Self::HostFailed => "host_failed",
+        }
+    }
+
+    /// The status as it travels.
+    #[must_use]
+    pub const fn code(self) -> u8 {
         self as u8
     }
 }

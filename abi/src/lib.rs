@@ -1,7 +1,7 @@
 //! What the guest kernel, the VMM process and the supervisor agree on, and nothing else.
 //!
 //! One module per subject: [`units`] (frames and how to count them), [`port`] (the balloon port's calls), [`batch`] (the page of
-//! entries that GIVE and TAKE carry), [`statistics`] (what a guest reports), [`boot`] (marks and names used while booting),
+//! entries that GIVE and TAKE carry), [`statistics`] (what a guest reports), [`text`] (words in it), [`boot`] (marks and names used while booting),
 //! [`exit`] (how a guest ends), [`frame_state`] (the allocator's word per huge frame) and [`registers`] (the page that the
 //! supervisor and a VMM process share).
 //!
@@ -18,4 +18,8 @@ pub mod frame_state;
 pub mod port;
 pub mod registers;
 pub mod statistics;
+pub mod text;
 pub mod units;
+
+#[cfg(test)]
+extern crate std;

@@ -8,11 +8,11 @@
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use crate::statistics::{self, Statistics};
+use crate::statistics::{self, STATUSES, Statistics};
 use crate::units::{FRAME_SIZE, FrameCount};
 
 /// Identifies the page and its layout.
-pub const MAGIC: u64 = 0x4145_524f_5245_4731;
+pub const MAGIC: u64 = 0x4145_524f_5245_4732;
 
 /// The page. All counts are 4 KiB frames; all times are nanoseconds of the host's monotonic clock, 0 for "not yet".
 #[derive(Debug)]
@@ -28,12 +28,16 @@ pub struct RegisterPage {
     /// Frames given so far, and taken so far; the initial balloon is not among them.
     given_frames: AtomicU64,
     taken_frames: AtomicU64,
-    refused_entries: AtomicU64,
+    refused_entries: [AtomicU64; STATUSES],
     port_calls: AtomicU64,
     /// When the guest last used the balloon port.
     last_call_ns: AtomicU64,
-    /// Of the given frames, those that the monitor took from what the guest offered.
+    throttled_calls: AtomicU64,
+    throttled_ns: AtomicU64,
     harvested_frames: AtomicU64,
+    reclaimed_frames: AtomicU64,
+    disagreeing_reports: AtomicU64,
+    dropped_lines: AtomicU64,
     boot: [AtomicU64; BootStage::ALL.len()],
     statistics: [AtomicU64; statistics::WORDS],
 }
@@ -74,14 +78,32 @@ pub struct Facts {
     pub given: FrameCount,
     /// Frames taken since the start.
     pub taken: FrameCount,
-    /// Batch entries not done since the start, failed releases included.
-    pub refused_entries: u64,
+    /// Batch entries not done since the start, failed releases included, by the code of their status.
+    pub refused_entries: [u64; STATUSES],
     /// Calls through the balloon port since the start, refused ones included.
     pub port_calls: u64,
     /// When the guest last used the balloon port, in nanoseconds of the monotonic clock; 0 for never.
     pub last_call_ns: u64,
-    /// Of the given frames, those that the monitor took from what the guest offered.
+    /// Calls since the start that had to wait, because the guest called too often.
+    pub throttled_calls: u64,
+    /// Nanoseconds that these calls waited.
+    pub throttled_ns: u64,
+    /// Of the given frames, those that the VMM process took from what the guest offered, without running it.
     pub harvested: FrameCount,
+    /// Frames since the start that the guest had given, had touched all the same, and lost again.
+    pub reclaimed: FrameCount,
+    /// Latest reports in a row in which the guest's balloon is not as large as it really is.
+    pub disagreeing_reports: u64,
+    /// Lines of the guest's console since the start that were not written to its log, because there were too many.
+    pub dropped_lines: u64,
+}
+
+impl Facts {
+    /// Batch entries not done since the start, whatever their status.
+    #[must_use]
+    pub fn all_refused_entries(&self) -> u64 {
+        self.refused_entries.iter().fold(0, |sum, count| sum.saturating_add(*count))
+    }
 }
 
 impl Default for RegisterPage {
@@ -102,10 +124,15 @@ impl RegisterPage {
             resident_frames: AtomicU64::new(0),
             given_frames: AtomicU64::new(0),
             taken_frames: AtomicU64::new(0),
-            refused_entries: AtomicU64::new(0),
+            refused_entries: [const { AtomicU64::new(0) }; STATUSES],
             port_calls: AtomicU64::new(0),
             last_call_ns: AtomicU64::new(0),
+            throttled_calls: AtomicU64::new(0),
+            throttled_ns: AtomicU64::new(0),
             harvested_frames: AtomicU64::new(0),
+            reclaimed_frames: AtomicU64::new(0),
+            disagreeing_reports: AtomicU64::new(0),
+            dropped_lines: AtomicU64::new(0),
             boot: [const { AtomicU64::new(0) }; BootStage::ALL.len()],
             statistics: [const { AtomicU64::new(0) }; statistics::WORDS],
         }
@@ -144,29 +171,47 @@ impl RegisterPage {
             resident: FrameCount(read(&self.resident_frames)),
             given: FrameCount(read(&self.given_frames)),
             taken: FrameCount(read(&self.taken_frames)),
-            refused_entries: read(&self.refused_entries),
+            refused_entries: self.refused_entries.each_ref().map(read),
             port_calls: read(&self.port_calls),
             last_call_ns: read(&self.last_call_ns),
+            throttled_calls: read(&self.throttled_calls),
+            throttled_ns: read(&self.throttled_ns),
             harvested: FrameCount(read(&self.harvested_frames)),
+            reclaimed: FrameCount(read(&self.reclaimed_frames)),
+            disagreeing_reports: read(&self.disagreeing_reports),
+            dropped_lines: read(&self.dropped_lines),
         }
     }
 
-    /// Publishes the balloon's figures, everything in [`Facts`] but `resident`, which is measured at other times.
+    /// Publishes the balloon's figures: everything in [`Facts`] that has no setter of its own.
     pub fn set_balloon_facts(&self, facts: &Facts) {
         let write = |word: &AtomicU64, value| word.store(value, Ordering::Release);
         write(&self.size_frames, facts.size.0);
         write(&self.balloon_frames, facts.balloon.0);
         write(&self.given_frames, facts.given.0);
         write(&self.taken_frames, facts.taken.0);
-        write(&self.refused_entries, facts.refused_entries);
+        self.refused_entries.iter().zip(facts.refused_entries).for_each(|(word, value)| write(word, value));
         write(&self.port_calls, facts.port_calls);
         write(&self.last_call_ns, facts.last_call_ns);
         write(&self.harvested_frames, facts.harvested.0);
+        write(&self.reclaimed_frames, facts.reclaimed.0);
+        write(&self.disagreeing_reports, facts.disagreeing_reports);
     }
 
     /// Publishes how much host memory is behind the guest.
     pub fn set_resident(&self, resident: FrameCount) {
         self.resident_frames.store(resident.0, Ordering::Release);
+    }
+
+    /// Publishes how many calls had to wait, and how long.
+    pub fn set_throttled(&self, calls: u64, nanoseconds: u64) {
+        self.throttled_calls.store(calls, Ordering::Release);
+        self.throttled_ns.store(nanoseconds, Ordering::Release);
+    }
+
+    /// Publishes how many lines of the console were dropped.
+    pub fn set_dropped_lines(&self, lines: u64) {
+        self.dropped_lines.store(lines, Ordering::Release);
     }
 
     /// When `stage` was reached; 0 for not yet.
@@ -211,13 +256,25 @@ mod tests {
     fn what_is_written_is_read() {
         let page = RegisterPage::new();
         page.initialise(FrameCount(7));
-        let facts = Facts { size: FrameCount(1), balloon: FrameCount(2), port_calls: 3, ..Facts::default() };
+        let facts = Facts {
+            size: FrameCount(1),
+            balloon: FrameCount(2),
+            refused_entries: core::array::from_fn(|code| code as u64),
+            port_calls: 3,
+            harvested: FrameCount(6),
+            reclaimed: FrameCount(7),
+            disagreeing_reports: 10,
+            ..Facts::default()
+        };
         page.set_balloon_facts(&facts);
         page.set_resident(FrameCount(9));
+        page.set_dropped_lines(8);
+        page.set_throttled(4, 5);
         assert!(page.is_valid());
         assert_eq!(page.target(), FrameCount(7));
-        assert_eq!(page.facts(), Facts { resident: FrameCount(9), ..facts });
-        let statistics = Statistics { wanted_frames: 5, ..Statistics::default() };
+        let others = Facts { resident: FrameCount(9), dropped_lines: 8, throttled_calls: 4, throttled_ns: 5, ..facts };
+        assert_eq!(page.facts(), others);
+        let statistics = Statistics { wanted_bytes: 5, ..Statistics::default() };
         page.set_statistics(&statistics.encode());
         assert_eq!(page.statistics(), statistics);
     }

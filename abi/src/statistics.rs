@@ -1,203 +1,231 @@
 //! What a guest reports about itself: a record of 64-bit words, little-endian, that REPORT names by address.
 //!
+//! Memory is in bytes as it is now, or bytes and counts since boot. Names are those that the users of Linux know, from its virtio
+//! balloon's statistics (virtio 1.3, section 5.5.6.4) and from `/proc/meminfo`, where these have one for the same thing.
+//!
 //! The monitor treats every field as a hint: a guest may lie, and what counts (resident memory, the balloon's size) the monitor
 //! measures itself.
 
-/// Bytes of activity text.
-pub const ACTIVITY_BYTES: usize = 64;
-/// Words before the text.
-const NUMBERS: usize = 25;
-/// Words in the record.
-pub const WORDS: usize = NUMBERS + ACTIVITY_BYTES / 8;
-/// Bytes in the record.
-pub const BYTES: usize = WORDS * 8;
+use crate::text::{self, Text};
 
-/// A guest's report. Counts of frames are 4 KiB frames; event counts run from boot.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Statistics {
-    /// Frames that the machine has, ballooned ones included.
-    pub total_frames: u64,
-    /// Frames that nobody uses.
-    pub free_frames: u64,
-    /// Frames in use, frames promised to applications that have not touched them yet, and frames that evicted pages would take.
-    pub committed_frames: u64,
-    /// Frames that somebody waits for now, promised by nobody yet: what the guest asks its host for on top.
-    pub wanted_frames: u64,
-    /// Frames in the balloon, as the driver counts them.
-    pub balloon_frames: u64,
-    /// Page faults resolved with a 2 MiB mapping.
-    pub huge_faults: u64,
-    /// Page faults resolved with 4 KiB mappings.
-    pub small_faults: u64,
-    /// Allocations that failed for want of memory.
-    pub allocation_failures: u64,
-    /// Entries of the driver's calls that did not come back as done.
-    pub refused_entries: u64,
-    /// Frames per second that the driver allows itself.
-    pub rate_frames_per_s: u64,
-    /// Bytes that the application read back and found right.
-    pub verified_bytes: u64,
-    /// Errors that the application found.
-    pub app_errors: u64,
-    /// Frames that can still be promised to applications: free memory and swap that nothing has been promised.
-    pub available_frames: u64,
-    /// Frames that hold pages of files.
-    pub file_frames: u64,
-    /// Pages in the compressed tier, and the frames that they occupy there.
-    pub compressed_pages: u64,
-    /// Frames of the compressed tier.
-    pub compressed_frames: u64,
-    /// Pages on the swap disk, compressed or not.
-    pub swapped_pages: u64,
-    /// Slots of 4 KiB read from the swap disk.
-    pub swap_in: u64,
-    /// Slots of 4 KiB written to the swap disk.
-    pub swap_out: u64,
-    /// Page faults that waited for a disk.
-    pub major_faults: u64,
-    /// Pages evicted, to whatever tier.
-    pub evictions: u64,
-    /// Evicted pages brought back.
-    pub restores: u64,
+/// Classes of age in [`Statistics::working_set_bytes`].
+pub const AGES: usize = 4;
+/// Entry statuses that [`Statistics::refused_entries`] has room for.
+pub const STATUSES: usize = 16;
+
+/// Something that fills whole words of the record.
+trait Field<const WORDS: usize>: Sized {
+    fn encode(&self) -> [u64; WORDS];
+    fn decode(words: &[u64; WORDS]) -> Self;
+}
+
+impl Field<1> for u64 {
+    fn encode(&self) -> [u64; 1] {
+        [*self]
+    }
+
+    fn decode(words: &[u64; 1]) -> Self {
+        words[0]
+    }
+}
+
+impl<const WORDS: usize> Field<WORDS> for [u64; WORDS] {
+    fn encode(&self) -> [u64; WORDS] {
+        *self
+    }
+
+    fn decode(words: &[u64; WORDS]) -> Self {
+        *words
+    }
+}
+
+impl Field<{ text::WORDS }> for Text {
+    fn encode(&self) -> [u64; text::WORDS] {
+        Text::encode(self)
+    }
+
+    fn decode(words: &[u64; text::WORDS]) -> Self {
+        Text::decode(words)
+    }
+}
+
+/// Defines the record from one list of fields: each with its docs, its type and the words that it takes.
+macro_rules! record {
+    ($($(#[$docs:meta])* $field:ident: $type:ty, $words:expr;)*) => {
+        /// A guest's report.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        pub struct Statistics {
+            $($(#[$docs])* pub $field: $type,)*
+        }
+
+        /// Words in the record.
+        pub const WORDS: usize = 0 $(+ $words)*;
+
+        impl Statistics {
+            /// The record's words.
+            #[must_use]
+            pub fn encode(&self) -> [u64; WORDS] {
+                let mut words = [0; WORDS];
+                let rest = &mut words[..];
+                $(
+                    let (field, rest) = rest.split_at_mut($words);
+                    field.copy_from_slice(&Field::<{ $words }>::encode(&self.$field));
+                )*
+                debug_assert!(rest.is_empty());
+                words
+            }
+
+            /// The report in the record's words.
+            #[must_use]
+            pub fn decode(words: &[u64; WORDS]) -> Self {
+                let rest = &words[..];
+                $(
+                    let (field, rest) = rest.split_first_chunk::<{ $words }>().expect("the fields add up to the words");
+                    let $field = Field::<{ $words }>::decode(field);
+                )*
+                debug_assert!(rest.is_empty());
+                Self { $($field,)* }
+            }
+        }
+
+        /// Names of the fields and their words, in order.
+        #[cfg(test)]
+        const FIELDS: &[(&str, usize)] = &[$((stringify!($field), $words),)*];
+    };
+}
+
+record! {
+    /// All memory of the machine, what is in the balloon included. `total-memory`, `MemTotal`.
+    total_memory_bytes: u64, 1;
+    /// Memory that nobody uses. `free-memory`, `MemFree`.
+    free_memory_bytes: u64, 1;
+    /// Memory that could be used without eviction: what is free and the pages of files, less the kernel's floor. `available-memory`,
+    /// `MemAvailable`.
+    available_memory_bytes: u64, 1;
+    /// Pages of files in memory. `disk-caches`, `Cached`.
+    disk_caches_bytes: u64, 1;
+    /// Memory in the balloon, as the driver counts it.
+    balloon_bytes: u64, 1;
+    /// What would be in use if nothing were evicted and every promise to an application kept. `Committed_AS`, the kernel's own memory
+    /// included.
+    committed_bytes: u64, 1;
+    /// What can still be promised to applications, by free memory and by swap that nothing has been promised. `CommitLimit` less
+    /// `Committed_AS`.
+    promisable_bytes: u64, 1;
+    /// What somebody in the guest waits for now, on top of what is committed.
+    wanted_bytes: u64, 1;
+    /// Pages in the compressed tier, in their size outside it. `Zswapped`.
+    zswapped_bytes: u64, 1;
+    /// Memory that these pages take in it. `Zswap`.
+    zswap_bytes: u64, 1;
+    /// The swap disk. `SwapTotal`.
+    swap_total_bytes: u64, 1;
+    /// What of it is not used. `SwapFree`.
+    swap_free_bytes: u64, 1;
+    /// Pages on the swap disk, in their size in memory; those that went there compressed take less.
+    swapped_bytes: u64, 1;
+    /// Free memory in whole huge frames that the host still backs: what a balloon takes first, as it costs the guest nothing and frees
+    /// memory on the host.
+    backed_free_bytes: u64, 1;
+    /// The pages of applications and files in memory by age: steps of the reclaim policy since they were last found in use, none, one,
+    /// two or three, more. As the hand's last round has found them; zero where no hand goes round.
+    working_set_bytes: [u64; AGES], AGES;
+    /// Read from the swap disk since boot. `swap-in`.
+    swap_in_bytes: u64, 1;
+    /// Written to the swap disk since boot. `swap-out`.
+    swap_out_bytes: u64, 1;
+    /// Page faults since boot that waited for a disk. `major-faults`.
+    major_faults: u64, 1;
+    /// Page faults since boot that did not. `minor-faults`.
+    minor_faults: u64, 1;
+    /// Of those, faults that mapped 2 MiB at once. Linux's `thp_fault_alloc`.
+    huge_faults: u64, 1;
+    /// Promises and page faults since boot that found no memory and had to wait for the host or for eviction. `alloc-stalls`.
+    alloc_stalls: u64, 1;
+    /// Those that failed in the end.
+    alloc_failures: u64, 1;
+    /// Memory that the hand went over since boot: in the background, or for the balloon. `async-scan`.
+    async_scan_bytes: u64, 1;
+    /// The same for somebody who waited. `direct-scan`.
+    direct_scan_bytes: u64, 1;
+    /// Memory that reclaim made free since boot, in the background, or for the balloon. `async-reclaim`.
+    async_reclaim_bytes: u64, 1;
+    /// The same for somebody who waited. `direct-reclaim`.
+    direct_reclaim_bytes: u64, 1;
+    /// Pages evicted since boot, wherever to.
+    evictions: u64, 1;
+    /// Evicted pages brought back since boot.
+    restores: u64, 1;
     /// Of those, pages that had been evicted shortly before: memory is too small for what goes on.
-    pub refaults: u64,
-    /// Nanoseconds in which at least one thread waited for memory.
-    pub stalled_ns: u64,
+    refaults: u64, 1;
+    /// Nanoseconds since boot in which at least one thread waited for memory.
+    stalled_ns: u64, 1;
     /// The same of late, in thousandths of the time.
-    pub pressure_per_mille: u64,
-    /// What the application does, in its own words: UTF-8, padded with zeros.
-    pub activity: [u8; ACTIVITY_BYTES],
+    pressure_per_mille: u64, 1;
+    /// How fast the driver allows itself to inflate.
+    rate_bytes_per_s: u64, 1;
+    /// Times since boot that the driver found no memory to give.
+    balloon_alloc_failures: u64, 1;
+    /// Nanoseconds since boot that the driver spent on inflating.
+    inflating_ns: u64, 1;
+    /// Nanoseconds since boot that it spent on deflating.
+    deflating_ns: u64, 1;
+    /// Entries since boot that came back to the driver other than done, by the code of their [`crate::batch::EntryStatus`].
+    refused_entries: [u64; STATUSES], STATUSES;
+    /// What the driver is about, and what hinders it, in its own words.
+    balloon_state: Text, text::WORDS;
+    /// The last thing that went wrong with the driver, in its own words.
+    balloon_error: Text, text::WORDS;
+    /// Bytes since boot that the application read back and found right.
+    verified_bytes: u64, 1;
+    /// Errors since boot that the application found.
+    app_errors: u64, 1;
+    /// What the application does, in its own words.
+    activity: Text, text::WORDS;
 }
 
-impl Default for Statistics {
-    fn default() -> Self {
-        Self::decode(&[0; WORDS])
-    }
-}
-
-impl Statistics {
-    /// The record's words.
-    #[must_use]
-    pub fn encode(&self) -> [u64; WORDS] {
-        let mut words = [0; WORDS];
-        let (numbers, text) = words.split_at_mut(NUMBERS);
-        numbers.copy_from_slice(&[
-            self.total_frames,
-            self.free_frames,
-            self.committed_frames,
-            self.wanted_frames,
-            self.balloon_frames,
-            self.huge_faults,
-            self.small_faults,
-            self.allocation_failures,
-            self.refused_entries,
-            self.rate_frames_per_s,
-            self.verified_bytes,
-            self.app_errors,
-            self.available_frames,
-            self.file_frames,
-            self.compressed_pages,
-            self.compressed_frames,
-            self.swapped_pages,
-            self.swap_in,
-            self.swap_out,
-            self.major_faults,
-            self.evictions,
-            self.restores,
-            self.refaults,
-            self.stalled_ns,
-            self.pressure_per_mille,
-        ]);
-        for (word, bytes) in text.iter_mut().zip(self.activity.as_chunks().0) {
-            *word = u64::from_le_bytes(*bytes);
-        }
-        words
-    }
-
-    /// The report in the record's words.
-    #[must_use]
-    pub fn decode(words: &[u64; WORDS]) -> Self {
-        let mut activity = [0; ACTIVITY_BYTES];
-        for (bytes, word) in activity.as_chunks_mut().0.iter_mut().zip(&words[NUMBERS..]) {
-            *bytes = word.to_le_bytes();
-        }
-        Self {
-            total_frames: words[0],
-            free_frames: words[1],
-            committed_frames: words[2],
-            wanted_frames: words[3],
-            balloon_frames: words[4],
-            huge_faults: words[5],
-            small_faults: words[6],
-            allocation_failures: words[7],
-            refused_entries: words[8],
-            rate_frames_per_s: words[9],
-            verified_bytes: words[10],
-            app_errors: words[11],
-            available_frames: words[12],
-            file_frames: words[13],
-            compressed_pages: words[14],
-            compressed_frames: words[15],
-            swapped_pages: words[16],
-            swap_in: words[17],
-            swap_out: words[18],
-            major_faults: words[19],
-            evictions: words[20],
-            restores: words[21],
-            refaults: words[22],
-            stalled_ns: words[23],
-            pressure_per_mille: words[24],
-            activity,
-        }
-    }
-
-    /// The activity as text: what precedes the first zero or the first byte that is not UTF-8.
-    #[must_use]
-    pub fn activity_text(&self) -> &str {
-        let end = self.activity.iter().position(|&byte| byte == 0).unwrap_or(ACTIVITY_BYTES);
-        let text = &self.activity[..end];
-        match core::str::from_utf8(text) {
-            Ok(text) => text,
-            Err(error) => core::str::from_utf8(&text[..error.valid_up_to()]).unwrap_or_default(),
-        }
-    }
-}
-
-/// `text` as an activity field: cut at a character's border to fit.
-#[must_use]
-pub fn activity(text: &str) -> [u8; ACTIVITY_BYTES] {
-    let mut end = text.len().min(ACTIVITY_BYTES);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    let mut bytes = [0; ACTIVITY_BYTES];
-    bytes[..end].copy_from_slice(&text.as_bytes()[..end]);
-    bytes
-}
+/// Bytes in the record.
+pub const BYTES: usize = WORDS * size_of::<u64>();
 
 #[cfg(test)]
 mod tests {
-    use super::{Statistics, WORDS, activity};
+    use super::{BYTES, FIELDS, STATUSES, Statistics, WORDS};
+    use crate::batch::EntryStatus;
+    use crate::text::Text;
     use proptest::{prop_assert_eq, proptest};
+    use std::format;
 
     proptest! {
         #[test]
         fn records_survive_a_round_trip(words: [u64; WORDS]) {
             prop_assert_eq!(Statistics::decode(&words).encode(), words);
         }
-
-        #[test]
-        fn text_is_cut_at_a_character(text in ".{0,100}") {
-            let statistics = Statistics { activity: activity(&text), ..Statistics::default() };
-            let shown = statistics.activity_text();
-            prop_assert_eq!(shown, &text[..shown.len()]);
-        }
     }
 
     #[test]
-    fn foreign_bytes_end_the_text() {
-        let mut statistics = Statistics { activity: activity("walking"), ..Statistics::default() };
-        statistics.activity[4] = 0xff;
-        assert_eq!(statistics.activity_text(), "walk");
+    fn fields_stand_where_the_documentation_says() {
+        let documentation = include_str!("../../docs/balloon-port.md");
+        let mut offset = 0;
+        for (name, words) in FIELDS {
+            let row = format!("| {offset} | `{name}` |");
+            assert!(documentation.lines().any(|line| line.starts_with(&row)), "a row that begins with {row}");
+            offset += words * 8;
+        }
+        assert_eq!(offset, BYTES);
+        assert!(documentation.contains(&format!("a record of {BYTES} bytes")));
+    }
+
+    #[test]
+    fn fields_are_where_their_offsets_say() {
+        let mut words = [0; WORDS];
+        words[7] = 77;
+        words[WORDS - 8] = u64::from(b'x');
+        let expected = Statistics { wanted_bytes: 77, activity: Text::new("x"), ..Statistics::default() };
+        assert_eq!(Statistics::decode(&words), expected);
+    }
+
+    #[test]
+    fn every_entry_status_has_a_place() {
+        assert!(EntryStatus::ALL.into_iter().all(|status| usize::from(status.code()) < STATUSES));
     }
 }

@@ -65,6 +65,44 @@ impl FrameNumber {
     }
 }
 
+/// How large a block is that guests handle as one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BlockSize {
+    /// 4 KiB.
+    Frame,
+    /// 2 MiB.
+    Huge,
+}
+
+impl BlockSize {
+    /// Frames in the block.
+    #[must_use]
+    pub const fn frames(self) -> u64 {
+        match self {
+            Self::Frame => 1,
+            Self::Huge => HUGE_FRAMES,
+        }
+    }
+
+    /// Bytes in the block.
+    #[must_use]
+    pub const fn bytes(self) -> u64 {
+        match self {
+            Self::Frame => FRAME_BYTES,
+            Self::Huge => HUGE_BYTES,
+        }
+    }
+
+    /// `log2` of the block's frames.
+    #[must_use]
+    pub const fn order(self) -> u8 {
+        match self {
+            Self::Frame => 0,
+            Self::Huge => HUGE_ORDER,
+        }
+    }
+}
+
 /// A number of frames.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FrameCount(pub u64);

@@ -87,6 +87,9 @@ pub(crate) const RECLAIM_STEP: FrameCount = FrameCount(64);
 /// The driver looks after its balloon at least this often.
 pub(crate) const BALLOON_PERIOD_NS: u64 = 1_000_000_000;
 
+/// How long threads run between two bursts of the driver, if any of them could.
+pub(crate) const BALLOON_REST_NS: u64 = 500_000;
+
 /// How long an ending guest waits for its last report to be made.
 pub(crate) const REPORT_PATIENCE_NS: u64 = 100_000_000;
 

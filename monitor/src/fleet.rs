@@ -44,6 +44,21 @@ pub struct GuestSpec {
     pub command_line: String,
     /// The guest's disks; their files are looked at when they are opened.
     pub disks: Disks,
+    /// What becomes of it when it uses memory beyond its size.
+    pub overuse: OveruseRule,
+}
+
+/// What becomes of a guest that touches memory which it has given away. It is counted and charged to the guest in any case.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OveruseRule {
+    /// It is told of.
+    Warn,
+    /// What it touched is taken away again.
+    Cap,
+    /// It is ended.
+    #[default]
+    Kill,
 }
 
 /// Why a fleet file can't be used: one line that begins with the file's name.
@@ -103,6 +118,7 @@ enum Problem {
 #[serde(deny_unknown_fields)]
 struct FleetFile {
     pool: Size,
+    overuse: Option<OveruseRule>,
     #[serde(default, rename = "guest")]
     guests: Vec<GuestTable>,
 }
@@ -119,6 +135,7 @@ struct GuestTable {
     disk: Option<PathBuf>,
     disk_mode: Option<DiskMode>,
     swap: Option<Size>,
+    overuse: Option<OveruseRule>,
 }
 
 impl Fleet {
@@ -146,7 +163,7 @@ impl Fleet {
         let mut names = HashSet::new();
         let mut guests = Vec::with_capacity(file.guests.len());
         for table in file.guests {
-            let guest = table.check(directory)?;
+            let guest = table.check(directory, file.overuse.unwrap_or_default())?;
             if !names.insert(guest.name.clone()) {
                 return Err(Problem::DuplicateName(guest.name));
             }
@@ -164,8 +181,8 @@ impl Fleet {
 }
 
 impl GuestTable {
-    fn check(self, directory: &Path) -> Result<GuestSpec, Problem> {
-        let Self { name, image, min, max, command_line, disk, disk_mode, swap } = self;
+    fn check(self, directory: &Path, overuse_of_fleet: OveruseRule) -> Result<GuestSpec, Problem> {
+        let Self { name, image, min, max, command_line, disk, disk_mode, swap, overuse } = self;
         check_name(&name)?;
         if max.bytes() == 0 {
             return Err(Problem::ZeroMax(name));
@@ -190,7 +207,8 @@ impl GuestTable {
             data: check_data_disk(&name, disk.map(|path| directory.join(path)), disk_mode)?,
             swap: swap.map(|size| check_swap(&name, size)).transpose()?,
         };
-        Ok(GuestSpec { name, image: directory.join(image), contract, command_line, disks })
+        let overuse = overuse.unwrap_or(overuse_of_fleet);
+        Ok(GuestSpec { name, image: directory.join(image), contract, command_line, disks, overuse })
     }
 }
 
@@ -252,7 +270,7 @@ fn malformed(text: &str, error: &toml::de::Error) -> Problem {
 
 #[cfg(test)]
 mod tests {
-    use super::Fleet;
+    use super::{Fleet, OveruseRule};
     use crate::host::disk::{DiskMode, Disks};
     use aerostat_abi::units::FrameCount;
     use proptest::proptest;
@@ -306,6 +324,16 @@ max = "1G"
     }
 
     #[test]
+    fn a_guest_may_be_judged_otherwise_than_its_fleet() {
+        let rules = |text: &str| load(text).unwrap().guests.iter().map(|guest| guest.overuse).collect::<Vec<_>>();
+        assert_eq!(rules(GOOD), [OveruseRule::Kill; 2]);
+        let mild = GOOD.replace("pool =", "overuse = \"warn\"\npool =");
+        assert_eq!(rules(&mild), [OveruseRule::Warn; 2]);
+        let mixed = mild.replace("swap =", "overuse = \"cap\"\nswap =");
+        assert_eq!(rules(&mixed), [OveruseRule::Cap, OveruseRule::Warn]);
+    }
+
+    #[test]
     fn every_mistake_is_named_in_one_line() {
         let mistakes = [
             ("768M", "768", "line 2: \"768\" is not a size"),
@@ -338,6 +366,11 @@ max = "1G"
             ("swap = \"512M\"", "swap = \"0M\"", "guest \"alpha\": swap is 0"),
             ("swap = \"512M\"", "swap = \"6K\"", "guest \"alpha\": swap is 6K, not a multiple of 4K"),
             ("swap = \"512M\"", "swap = 512", "line 12: invalid type: integer `512`, expected a size"),
+            (
+                "pool =",
+                "overuse = \"ask\"\npool =",
+                "line 2: unknown variant `ask`, expected one of `warn`, `cap`, `kill`",
+            ),
             ("command_line", "comand_line", "line 9: unknown field `comand_line`"),
         ];
         for (good, bad, expected) in mistakes {

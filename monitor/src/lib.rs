@@ -10,4 +10,5 @@ pub mod report;
 pub mod scheduler;
 pub mod size;
 pub mod supervisor;
+mod token_bucket;
 pub mod vmm;

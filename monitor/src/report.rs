@@ -1,5 +1,6 @@
 //! The report of a run: JSON for whoever measures. Its schema in prose is `docs/report.md`.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use aerostat_abi::units::{FRAMES_PER_MIB, FrameCount};
 use serde::Serialize;
 
 use crate::scheduler::Reading;
-use crate::supervisor::{GuestOutcome, Outcome, SwapTotals};
+use crate::supervisor::{BalloonTotals, GuestOutcome, Outcome, SwapTotals};
 
 /// Time between samples at first. Samples stand on a grid, the first look of each cell: so all guests are seen at the same looks, and
 /// what they held at one moment can be added up.
@@ -30,7 +31,7 @@ impl Sample {
     #[must_use]
     pub fn new(elapsed: Duration, size: FrameCount, reading: &Reading) -> Self {
         Self {
-            ms: u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
+            ms: milliseconds(elapsed),
             size_mib: size.mib(),
             balloon_mib: reading.balloon.mib(),
             target_mib: reading.target.mib(),
@@ -87,6 +88,8 @@ struct GuestReport<'a> {
     samples: &'a Samples,
     app: AppReport,
     allocation_failures: u64,
+    dropped_log_lines: u64,
+    balloon: BalloonReport<'a>,
     swap: SwapReport,
     exit: String,
 }
@@ -95,6 +98,26 @@ struct GuestReport<'a> {
 struct AppReport {
     verified_bytes: u64,
     errors: u64,
+}
+
+#[derive(Serialize)]
+struct BalloonReport<'a> {
+    given_mib: u64,
+    taken_mib: u64,
+    harvested_mib: u64,
+    refused_entries: BTreeMap<&'static str, u64>,
+    calls: u64,
+    throttled_calls: u64,
+    throttled_ms: u64,
+    overuse_episodes: u64,
+    peak_overuse_mib: u64,
+    reclaimed_mib: u64,
+    disagreements: u64,
+    allocation_failures: u64,
+    inflating_ms: u64,
+    deflating_ms: u64,
+    state: &'a str,
+    last_error: &'a str,
 }
 
 #[derive(Serialize)]
@@ -138,8 +161,33 @@ impl<'a> GuestReport<'a> {
             samples: &guest.samples,
             app: AppReport { verified_bytes: guest.verified_bytes, errors: guest.app_errors },
             allocation_failures: guest.allocation_failures,
+            dropped_log_lines: guest.dropped_log_lines,
+            balloon: BalloonReport::new(&guest.balloon),
             swap: SwapReport::new(&guest.swap),
             exit: guest.ending.reason.to_string(),
+        }
+    }
+}
+
+impl<'a> BalloonReport<'a> {
+    fn new(totals: &'a BalloonTotals) -> Self {
+        Self {
+            given_mib: mib_ceil(totals.given),
+            taken_mib: mib_ceil(totals.taken),
+            harvested_mib: mib_ceil(totals.harvested),
+            refused_entries: totals.refused_entries.iter().map(|&(status, count)| (status.name(), count)).collect(),
+            calls: totals.calls,
+            throttled_calls: totals.throttled_calls,
+            throttled_ms: milliseconds(totals.throttled),
+            overuse_episodes: totals.overuse_episodes,
+            peak_overuse_mib: mib_ceil(totals.peak_overuse),
+            reclaimed_mib: mib_ceil(totals.reclaimed),
+            disagreements: totals.disagreements,
+            allocation_failures: totals.allocation_failures,
+            inflating_ms: milliseconds(totals.inflating),
+            deflating_ms: milliseconds(totals.deflating),
+            state: &totals.state,
+            last_error: &totals.last_error,
         }
     }
 }
@@ -154,10 +202,14 @@ impl SwapReport {
             swapped_out_mib: mib_ceil(totals.swapped_out),
             refaults: totals.refaults,
             major_faults: totals.major_faults,
-            stalled_ms: u64::try_from(totals.stalled.as_millis()).unwrap_or(u64::MAX),
+            stalled_ms: milliseconds(totals.stalled),
             pressure_percent: f64::from(totals.peak_pressure_per_mille) / 10.0,
         }
     }
+}
+
+fn milliseconds(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Mebibytes rounded up: what is compared with a limit must not look smaller than it is, and a little not like nothing.
@@ -170,7 +222,8 @@ mod tests {
     use super::{LIMIT, Sample, Samples, SwapReport, write};
     use crate::host::{EndReason, Ending};
     use crate::scheduler::{Contract, Reading};
-    use crate::supervisor::{GuestOutcome, Outcome, SwapTotals};
+    use crate::supervisor::{BalloonTotals, GuestOutcome, Outcome, SwapTotals};
+    use aerostat_abi::batch::EntryStatus;
     use aerostat_abi::units::FrameCount;
     use std::time::Duration;
 
@@ -194,6 +247,27 @@ mod tests {
             major_faults: 8,
             stalled: Duration::from_micros(1_500_999),
             peak_pressure_per_mille: 42,
+        }
+    }
+
+    fn balloon() -> BalloonTotals {
+        BalloonTotals {
+            given: FrameCount::from_mib(100),
+            taken: FrameCount(1),
+            harvested: FrameCount::from_mib(3),
+            refused_entries: vec![(EntryStatus::NotGranted, 5), (EntryStatus::HostFailed, 6)],
+            calls: 99,
+            throttled_calls: 8,
+            throttled: Duration::from_micros(9_999),
+            overuse_episodes: 1,
+            peak_overuse: FrameCount::from_mib(40),
+            reclaimed: FrameCount::from_mib(41),
+            disagreements: 2,
+            allocation_failures: 11,
+            inflating: Duration::from_millis(12),
+            deflating: Duration::from_millis(13),
+            state: "at its target".into(),
+            last_error: "none".into(),
         }
     }
 
@@ -222,6 +296,8 @@ mod tests {
             verified_bytes: 77,
             app_errors: 0,
             allocation_failures: 3,
+            dropped_log_lines: 4,
+            balloon: balloon(),
             swap: swapped(),
             ending: Ending { reason: EndReason::Stopped, details: Vec::new() },
         };
@@ -243,7 +319,14 @@ mod tests {
                 "guests": [{
                     "name": "alpha", "min_mib": 64, "max_mib": 512, "spawn_to_main_ms": 4.25,
                     "samples": [sample_at(20), sample_at(100)],
-                    "app": {"verified_bytes": 77, "errors": 0}, "allocation_failures": 3,
+                    "app": {"verified_bytes": 77, "errors": 0}, "allocation_failures": 3, "dropped_log_lines": 4,
+                    "balloon": {
+                        "given_mib": 100, "taken_mib": 1, "harvested_mib": 3,
+                        "refused_entries": {"not_granted": 5, "host_failed": 6}, "calls": 99,
+                        "throttled_calls": 8, "throttled_ms": 9, "overuse_episodes": 1, "peak_overuse_mib": 40,
+                        "reclaimed_mib": 41, "disagreements": 2, "allocation_failures": 11,
+                        "inflating_ms": 12, "deflating_ms": 13, "state": "at its target", "last_error": "none",
+                    },
                     "swap": {
                         "compressed_mib": 120, "compressed_into_mib": 41, "on_disk_mib": 1, "swapped_in_mib": 0, "swapped_out_mib": 300,
                         "refaults": 7, "major_faults": 8, "stalled_ms": 1500, "pressure_percent": 4.2,

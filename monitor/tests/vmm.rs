@@ -78,7 +78,7 @@ fn memory_is_given_and_taken() {
     let mut guest = Bench::new(guests::gives_and_takes()).spawn();
     assert_eq!(end(&mut guest), SUCCESS);
     let facts = guest.registers().facts();
-    assert_eq!((facts.given.0, facts.taken.0, facts.refused_entries), (513, 512, 1));
+    assert_eq!((facts.given.0, facts.taken.0, facts.all_refused_entries()), (513, 512, 1));
     assert_eq!((facts.balloon.0, facts.port_calls), (1, 3));
 }
 
@@ -114,6 +114,19 @@ fn a_guest_stops_when_asked() {
 }
 
 #[test]
+fn a_guest_that_calls_too_often_waits_and_can_be_stopped_meanwhile() {
+    let mut guest = Bench::new(guests::nags()).spawn();
+    let began = Instant::now();
+    until(&mut guest, |guest| guest.registers().facts().throttled_calls > 100);
+    let facts = guest.registers().facts();
+    let allowed = 16_000.0 + 4_000.0 * began.elapsed().as_secs_f64() + 10.0;
+    assert!(u32::try_from(facts.port_calls).is_ok_and(|calls| f64::from(calls) <= allowed), "{facts:?}");
+    assert!(facts.throttled_ns >= 20 * 1_000_000, "{facts:?}");
+    guest.request_stop();
+    assert_eq!(end(&mut guest), Ending { reason: EndReason::Stopped, details: Vec::new() });
+}
+
+#[test]
 fn a_killed_process_is_noticed() {
     let mut guest = Bench::new(guests::spins()).spawn();
     until(&mut guest, greeted);
@@ -139,7 +152,7 @@ fn pressure_is_passed_on_and_statistics_are_copied() {
     let mut guest = Bench::new(guests::presses()).spawn();
     assert_eq!(next(&mut guest), GuestEvent::Pressure);
     let statistics = guest.registers().statistics();
-    assert_eq!((statistics.wanted_frames, statistics.activity_text()), (77, "x"));
+    assert_eq!((statistics.wanted_bytes, statistics.activity.as_str()), (77, "x"));
 }
 
 #[test]

@@ -24,7 +24,7 @@ fn inflate() {
         before.resident.saturating_sub(facts.resident).0 * 100 >= given * 98
     });
     let facts = guest.facts();
-    guest.check(facts.refused_entries == 0, "the monitor refused entries of a well-behaved driver");
+    guest.check(facts.all_refused_entries() == 0, "the monitor refused entries of a well-behaved driver");
     guest.check(
         facts.size.saturating_add(facts.balloon) == FrameCount::from_mib(MEMORY_MIB),
         "size + balloon is not the memory",
@@ -54,6 +54,20 @@ fn offers() {
     });
     guest.check(facts.harvested == facts.given && facts.given > FrameCount::ZERO, "the guest gave something itself");
     guest.check(facts.port_calls == before.port_calls, "the guest has made a call");
+}
+
+/// Somebody ends the conversation, again and again: what is given stays given, and comes back all the same.
+#[test]
+fn begin_anew() {
+    let mut guest = Plan::test_guest("begin_anew").memory_mib(MEMORY_MIB).boot(Machine::Kvm);
+    guest.wait_for_line("begin anew: freed");
+    shrink(&mut guest);
+    guest.wait_for_line("begin anew: shrunk");
+    let facts = guest.facts();
+    guest.check(facts.balloon == FrameCount::from_mib(TOUCHED_MIB), "the balloon has changed");
+    guest.set_target_mib(MEMORY_MIB);
+    guest.wait_for_line("begin anew: ok");
+    guest.expect_exit(GuestExit::Success);
 }
 
 /// A guest that starts with a part of its memory finds the rest in its balloon, and gets it without having given it.
@@ -100,6 +114,19 @@ fn squeeze() {
     guest.set_target_mib(SMALL_MIB);
     guest.expect_exit(GuestExit::Success);
     guest.expect_logged("squeeze: ok");
+}
+
+/// Where no huge frame is whole, the balloon has pages moved together instead of taking single frames from everywhere.
+#[test]
+fn scattered() {
+    let mut guest = Plan::test_guest("scattered").memory_mib(256).command_line("log=debug").boot(Machine::Kvm);
+    guest.wait_for_line("scattered: ready");
+    guest.set_target_mib(96);
+    guest.wait_for_line("scattered: shrunk");
+    guest.set_target_mib(256);
+    guest.expect_exit(GuestExit::Success);
+    let line = guest.wait_for_line("scattered: ok");
+    guest.check(!line.contains(" 0 pages moved"), "no page was moved");
 }
 
 /// A balloon that takes more than is free asks the application's caches first.

@@ -160,6 +160,45 @@ fn memory_used_after_it_was_given() {
     expect_gone(&[vmm]);
 }
 
+/// The same where the fleet file asks for a warning only: it lives, and the user knows.
+#[test]
+fn memory_used_after_it_was_given_with_a_warning() {
+    let plan = FleetPlan::pool_mib(192).with(&test_guest("touch_given")).with_key("overuse", "warn");
+    let mut fleet = plan.with(&neighbour("neighbour")).up(None);
+    let words = ["touch_given uses ", "beyond its size"];
+    fleet.wait_for("warning", |fleet| line_with(&fleet.events(), &words));
+    let walked = |fleet: &Fleet| line_with(&fleet.printed(), &["  neighbour ", "walking 48 of 48 MiB"]);
+    fleet.wait_for("walk of the neighbour", walked);
+    // It gave behind its driver's back.
+    let words = ["touch_given reports a balloon of 0.0 MiB and has one of 40.0 MiB"];
+    fleet.wait_for("notice of wrong reports", |fleet| line_with(&fleet.events(), &words));
+    fleet.signal(Receiver::Supervisor, Signal::INT);
+    let run = fleet.wait_for_end(END_PATIENCE);
+    run.expect_exit_code(0);
+    run.expect_unharmed("neighbour");
+    let balloon = &run.guest("touch_given")["balloon"];
+    assert!(balloon["overuse_episodes"].as_u64() >= Some(1) && balloon["peak_overuse_mib"].as_u64() > Some(8), "{run}");
+    assert_eq!((&balloon["reclaimed_mib"], &run.guest("touch_given")["exit"]), (&0.into(), &"stopped".into()), "{run}");
+}
+
+/// The same where the memory is to be taken away again: as often as it is touched.
+#[test]
+fn memory_used_after_it_was_given_and_taken_away_again() {
+    let plan = FleetPlan::pool_mib(192).with(&test_guest("touch_given")).with_key("overuse", "cap");
+    let mut fleet = plan.with(&neighbour("neighbour")).up(None);
+    let words = ["touch_given uses ", "beyond its size, which is taken away again"];
+    fleet.wait_for("event", |fleet| line_with(&fleet.events(), &words));
+    let walked = |fleet: &Fleet| line_with(&fleet.printed(), &["  neighbour ", "walking 48 of 48 MiB"]);
+    fleet.wait_for("walk of the neighbour", walked);
+    fleet.signal(Receiver::Supervisor, Signal::INT);
+    let run = fleet.wait_for_end(END_PATIENCE);
+    run.expect_exit_code(0);
+    run.expect_unharmed("neighbour");
+    let guest = run.guest("touch_given");
+    assert!(guest["balloon"]["reclaimed_mib"].as_u64() > Some(8), "{run}");
+    assert_eq!(guest["exit"], "stopped", "{run}");
+}
+
 /// Expects that no process of the fleet is left, or soon: where the supervisor was killed, the kernel ends them after it.
 #[track_caller]
 fn expect_gone(vmms: &[Vmm]) {

@@ -8,13 +8,16 @@ use anyhow::{Result, ensure};
 use clap::Args;
 
 use crate::cargo::{cargo, expect_success, target_dir};
-use crate::{build, tools};
+use crate::{build, peer, tools};
 
 /// The bench that boots no guest: it needs neither KVM nor images.
 const WITHOUT_GUESTS: &str = "reclaim";
 
+/// The bench that has a peer to be compared with.
+const WITH_PEER: &str = "balloon";
+
 /// Test guests that benches boot.
-const GUESTS: [&str; 3] = ["bench_memory", "inflate", "native_compute"];
+const GUESTS: [&str; 4] = ["bench_balloon", "bench_memory", "inflate", "native_compute"];
 
 #[derive(Args, Debug)]
 pub(crate) struct Options {
@@ -23,9 +26,17 @@ pub(crate) struct Options {
     /// Write the rows as a JSON array
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// With `balloon`: measure a Linux guest with its own balloon driver too; fetches it from Debian once
+    #[arg(long)]
+    peer: bool,
 }
 
 pub(crate) fn perform(options: &Options) -> Result<ExitCode> {
+    ensure!(
+        !options.peer || options.name.as_deref() == Some(WITH_PEER),
+        "--peer goes with one bench: `cargo xtask bench {WITH_PEER} --peer`"
+    );
+    let peer = options.peer.then(peer::prepare).transpose()?;
     expect_success(&mut cargo(["build", "--release", "-p", "aerostat-tests", "--bin", "aerostat-bench"]))?;
     let mut bench = Command::new(target_dir()?.join("release/aerostat-bench"));
     bench.args(&options.name);
@@ -34,6 +45,9 @@ pub(crate) fn perform(options: &Options) -> Result<ExitCode> {
     }
     if let Some(file) = &options.json {
         bench.arg("--json").arg(file);
+    }
+    if let Some(folder) = &peer {
+        bench.arg("--peer").arg(folder);
     }
     let status = bench.status()?;
     ensure!(status.success(), "the bench failed ({status})");

@@ -9,6 +9,7 @@ use crate::cargo::{BARE_METAL, cargo, expect_success, select};
 use crate::tools;
 
 const GUEST_KERNEL: &str = "aerostat-guest";
+const BALLOON_DRIVER: &str = "aerostat-balloon-driver";
 const POLICIES: &str = "aerostat-reclaim-policy";
 const INDEX_LIBRARY: &str = "inverted-index";
 
@@ -51,6 +52,8 @@ fn gates() -> Result<Vec<Gate>> {
                 "-p",
                 "aerostat-abi",
                 "-p",
+                BALLOON_DRIVER,
+                "-p",
                 POLICIES,
                 "-p",
                 INDEX_LIBRARY,
@@ -74,6 +77,8 @@ fn bare_metal_clippy() -> Result<Command> {
         BARE_METAL,
         "-p",
         GUEST_KERNEL,
+        "-p",
+        BALLOON_DRIVER,
         "-p",
         POLICIES,
         "-p",

@@ -7,6 +7,8 @@ mod bench;
 mod build;
 mod cargo;
 mod check;
+mod cpio;
+mod peer;
 mod run;
 mod test;
 mod text;

@@ -73,7 +73,7 @@ pub(crate) fn has_cargo_subcommand(name: &str) -> bool {
 }
 
 /// The executable `name` in `PATH`.
-fn find_program(name: &str) -> Option<PathBuf> {
+pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
     let folders = env::var_os("PATH")?;
     env::split_paths(&folders).map(|folder| folder.join(name)).find(|path| is_executable(path))
 }

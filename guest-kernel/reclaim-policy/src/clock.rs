@@ -26,6 +26,11 @@ impl Policy for Clock {
     fn pass_ended(&mut self, pass: Pass) {
         self.overrun = pass.evicted == 0;
     }
+
+    /// Whatever stays was in use.
+    fn age(&self, _standing: Standing) -> u8 {
+        0
+    }
 }
 
 #[cfg(test)]

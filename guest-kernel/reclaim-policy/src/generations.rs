@@ -117,6 +117,10 @@ impl Policy for Generations {
             self.proven.fade();
         }
     }
+
+    fn age(&self, standing: Standing) -> u8 {
+        self.youngest().saturating_sub(Page::decode(standing).generation)
+    }
 }
 
 impl Generations {

@@ -68,4 +68,8 @@ pub trait Policy {
 
     /// The hand has come round: since the last call it has visited everything that was resident all the while, once.
     fn pass_ended(&mut self, pass: Pass);
+
+    /// How far the page has aged since a visit last found it in use, in steps that are a visit each, or more than one step a visit where
+    /// nothing was old enough to go; the most there is where none has. For the guest's report: nothing is decided by it.
+    fn age(&self, standing: Standing) -> u8;
 }

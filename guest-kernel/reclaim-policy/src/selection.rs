@@ -94,6 +94,13 @@ impl Policy for Selected {
             Self::Generations(policy) => policy.pass_ended(pass),
         }
     }
+
+    fn age(&self, standing: Standing) -> u8 {
+        match self {
+            Self::Clock(policy) => policy.age(standing),
+            Self::Generations(policy) => policy.age(standing),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! What the application tells the world about its work: it travels with the balloon driver's reports.
 
-use aerostat_abi::statistics::{ACTIVITY_BYTES, activity};
+use aerostat_abi::text::Text;
 
 use crate::balloon;
 use crate::sync::SpinLock;
@@ -12,16 +12,15 @@ pub struct Progress {
     pub verified_bytes: u64,
     /// Errors found.
     pub errors: u64,
-    /// What it does, in words; built with [`aerostat_abi::statistics::activity`].
-    pub(crate) activity: [u8; ACTIVITY_BYTES],
+    /// What it does, in words.
+    pub(crate) activity: Text,
 }
 
-static PROGRESS: SpinLock<Progress> =
-    SpinLock::new(Progress { verified_bytes: 0, errors: 0, activity: [0; ACTIVITY_BYTES] });
+static PROGRESS: SpinLock<Progress> = SpinLock::new(Progress { verified_bytes: 0, errors: 0, activity: Text::EMPTY });
 
 /// Tells how far the application is, and in at most 64 bytes what it does. The host hears of it within a fraction of a second.
 pub fn report(verified_bytes: u64, errors: u64, doing: &str) {
-    *PROGRESS.lock() = Progress { verified_bytes, errors, activity: activity(doing) };
+    *PROGRESS.lock() = Progress { verified_bytes, errors, activity: Text::new(doing) };
     balloon::report_soon();
 }
 

@@ -3,7 +3,9 @@
 //! A ballooned frame's memory is gone, so nothing can be written into it: the ledger is a set beside it. It gives huge frames back
 //! first, as those are the fastest to take and the best to have.
 
-use aerostat_abi::units::{FrameCount, FrameNumber};
+use core::ops::Range;
+
+use aerostat_abi::units::{FrameCount, FrameNumber, HUGE_FRAMES, HUGE_ORDER, to_usize};
 
 use crate::mm::block::Contents;
 use crate::mm::carve::Carver;
@@ -27,14 +29,34 @@ impl Ledger {
         Self { frames: FrameSet::new(huge_frames, carver) }
     }
 
-    /// Takes a block that the monitor now has.
-    pub(crate) fn put(&mut self, block: Block) {
+    /// Recounts.
+    ///
+    /// # Errors
+    /// The first disagreement, as a sentence.
+    pub(crate) fn validate(&self) -> Result<(), &'static str> {
+        self.frames.validate()
+    }
+}
+
+impl aerostat_balloon_driver::Block for Block {
+    fn first(&self) -> FrameNumber {
+        self.first()
+    }
+
+    fn size(&self) -> BlockSize {
+        self.size()
+    }
+}
+
+impl aerostat_balloon_driver::Ledger for Ledger {
+    type Block = Block;
+
+    fn put(&mut self, block: Block) {
         let size = block.size();
         self.frames.insert(block.into_number(), size);
     }
 
-    /// Gives up a block of at most `frames` frames, to be asked back: huge while that fits, else a single frame.
-    pub(crate) fn take(&mut self, frames: FrameCount) -> Option<Block> {
+    fn take(&mut self, frames: FrameCount) -> Option<Block> {
         let owned = |first: FrameNumber, size| Block::from_number(first, size, Contents::Zero);
         if frames.0 >= BlockSize::Huge.frames()
             && let Some(first) = self.frames.take_whole()
@@ -52,17 +74,35 @@ impl Ledger {
         self.frames.take_from_partial().map(|first| owned(first, BlockSize::Frame))
     }
 
-    /// Frames in the balloon.
-    pub(crate) fn len(&self) -> FrameCount {
-        FrameCount(self.frames.len())
+    fn take_within(&mut self, range: Range<FrameNumber>) -> Option<Block> {
+        let mut at = range.start;
+        while at < range.end {
+            let huge = to_usize(at.0 / HUGE_FRAMES);
+            let next = FrameNumber((at.0 + 1).next_multiple_of(HUGE_FRAMES));
+            if at.is_aligned(HUGE_ORDER) && next <= range.end && self.frames.contains_whole(huge) {
+                let first = self.frames.remove_whole(huge)?;
+                return Some(Block::from_number(first, BlockSize::Huge, Contents::Zero));
+            }
+            if self.frames.contains_whole(huge) || self.frames.contains_part(huge) {
+                let mut frames = (at.0..next.0.min(range.end.0)).map(FrameNumber);
+                if let Some(first) = frames.find(|frame| self.frames.remove_frame(*frame)) {
+                    return Some(Block::from_number(first, BlockSize::Frame, Contents::Zero));
+                }
+            }
+            at = next;
+        }
+        None
     }
 
-    /// Recounts.
-    ///
-    /// # Errors
-    /// The first disagreement, as a sentence.
-    pub(crate) fn validate(&self) -> Result<(), &'static str> {
-        self.frames.validate()
+    fn contains(&self, first: FrameNumber, size: BlockSize) -> bool {
+        match size {
+            BlockSize::Huge => self.frames.contains_whole(to_usize(first.0 / HUGE_FRAMES)),
+            BlockSize::Frame => self.frames.contains(first),
+        }
+    }
+
+    fn size(&self) -> FrameCount {
+        FrameCount(self.frames.len())
     }
 }
 

@@ -1,13 +1,18 @@
 //! The balloon driver: an ordinary kernel driver in a thread of its own.
 //!
-//! [`driver`] is the loop's logic, [`ledger`] the frames in the balloon, [`rate`] how fast it may move; `port` is the monitor at
-//! the other end, and this module the thread: woken by the balloon interrupt, by whoever needs memory, and once a second.
+//! The loop's logic is in [`aerostat_balloon_driver`]; here are [`ledger`], the frames in the balloon, `port`, the monitor at the other
+//! end, `memory`, the kernel's as the driver sees it, `statistics`, what the monitor is told of the guest, and the thread: woken by the balloon
+//! interrupt, by whoever needs memory, and once a second.
 
-mod driver;
 mod ledger;
 #[cfg(target_os = "none")]
+mod memory;
+#[cfg(target_os = "none")]
 mod port;
-mod rate;
+#[cfg(target_os = "none")]
+mod statistics;
+#[cfg(test)]
+mod tests;
 
 #[cfg(target_os = "none")]
 pub(crate) use machine::{flush_report, interrupt, report_soon, size, start, words};
@@ -16,21 +21,18 @@ pub(crate) use machine::{flush_report, interrupt, report_soon, size, start, word
 mod machine {
     use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-    use aerostat_abi::batch::Entry;
-    use aerostat_abi::port::Features;
-    use aerostat_abi::statistics::Statistics;
-    use aerostat_abi::units::{FrameCount, FrameNumber, HUGE_FRAMES, HUGE_ORDER, MAX_ORDER, to_usize};
+    use aerostat_abi::units::{FrameCount, FrameNumber, HUGE_FRAMES, to_usize};
+    use aerostat_balloon_driver::{Announcements, Driver, Extent, Next};
 
-    use super::driver::{Driver, Memory, Next};
     use super::ledger::Ledger;
+    use super::memory::{KernelMemory, WANTED, rest};
     use super::port::Port;
-    use super::rate::{Rate, RateLimits};
-    use crate::boot::Machine;
-    use crate::config::{BALLOON_PERIOD_NS, GUEST_FLOOR, RECLAIM_STEP, REPORT_PATIENCE_NS, REPORT_SPACING_NS};
+    use super::statistics;
+    use crate::boot::{Machine, MachineError};
+    use crate::config::{BALLOON_PERIOD_NS, GUEST_FLOOR, REPORT_PATIENCE_NS, REPORT_SPACING_NS};
     use crate::mm::carve::Carver;
     use crate::mm::ladder::{Deflator, Patience};
-    use crate::mm::shortage::{self, Cause};
-    use crate::mm::{self, Block, BlockSize, FRAMES, MemoryStatistics, Purpose, reclaim};
+    use crate::mm::{self, FRAMES};
     use crate::report;
     use crate::sync::SpinLock;
     use crate::thread::{self, Event, Priority};
@@ -40,13 +42,14 @@ mod machine {
     static WAKE: Event = Event::new();
     /// Wakes who waits for memory.
     static MEMORY_CAME: Event = Event::new();
-    /// Frames that somebody waits for.
-    static WANTED: AtomicU64 = AtomicU64::new(0);
     /// Frames in the balloon, for whoever wonders if waiting makes sense.
     static IN_BALLOON: AtomicU64 = AtomicU64::new(0);
     /// The target may have changed; the statistics have.
     static TARGET_CHANGED: AtomicBool = AtomicBool::new(false);
     static REPORT_DUE: AtomicBool = AtomicBool::new(false);
+    /// The driver could do with memory that comes free, and some has.
+    static IS_HUNGRY: AtomicBool = AtomicBool::new(false);
+    static CAME_FREE: AtomicBool = AtomicBool::new(false);
     /// Somebody waits for the report to be made, and is told through the event.
     static FLUSH: AtomicBool = AtomicBool::new(false);
     static REPORTED: Event = Event::new();
@@ -55,36 +58,34 @@ mod machine {
     static IS_RUNNING: AtomicBool = AtomicBool::new(false);
 
     /// The driver between [`start`] and its thread.
-    static STARTING: SpinLock<Option<(Driver, Port)>> = SpinLock::new(None);
+    static STARTING: SpinLock<Option<(Driver<Ledger>, Port)>> = SpinLock::new(None);
 
     /// Greets the monitor, takes the initial balloon over and starts the driver's thread. Without a port, the guest simply keeps
     /// its memory.
-    pub(crate) fn start(machine: &Machine, books: &mut Carver) {
-        if !machine.has_balloon_port {
-            return;
+    ///
+    /// # Errors
+    /// When the command line asks for a rate that can't be.
+    pub(crate) fn start(machine: &Machine, books: &mut Carver) -> Result<(), MachineError> {
+        let limits = machine.balloon_rate()?;
+        let Some(mut port) = machine.has_balloon_port.then(Port::open).flatten() else { return Ok(()) };
+        let extent = Extent { total: mm::total_frames(), floor: GUEST_FLOOR, end: mm::memory_end() };
+        let ledger = Ledger::new(huge_frames(extent.end), books);
+        let mut driver = Driver::new(ledger, limits, extent, Instant::now().as_nanos());
+        if !driver.begin(&mut port, &mut KernelMemory::default()) {
+            log::warn!("balloon: the monitor did not answer HELLO, or not with anything that makes sense");
+            return Ok(());
         }
-        let Some((mut port, welcome)) = Port::open(GUEST_FLOOR) else {
-            log::warn!("balloon: the monitor did not answer HELLO");
-            return;
-        };
-        let total = mm::total_frames();
-        let mut ledger = Ledger::new(huge_frames(mm::memory_end()), books);
-        let mut is_claimed = true;
-        let is_listed = port.list(|given| is_claimed = is_claimed && claim(&mut ledger, given));
-        if !is_listed || !is_claimed {
-            report::bad_machine("the first grant is not in whole huge frames, or too small for the kernel");
+        if driver.strays() > FrameCount::ZERO {
+            report::bad_machine("the first grant is too small for the kernel");
         }
-        if welcome.features.contains(Features::OFFERS) && port.share(FRAMES.states()) {
-            FRAMES.begin_offers();
-        }
-        IN_BALLOON.store(ledger.len().0, Ordering::Relaxed);
-        log::debug!("balloon: {} of {total} to begin with, target {}", ledger.len(), welcome.target);
-        let driver = Driver::new(ledger, Rate::new(RateLimits::DEFAULT, Instant::now()), total, GUEST_FLOOR);
+        IN_BALLOON.store(driver.balloon().0, Ordering::Relaxed);
+        log::debug!("balloon: {} of {} to begin with, target {}", driver.balloon(), extent.total, driver.target());
         *STARTING.lock() = Some((driver, port));
         mm::ladder::set_deflator(&Balloon);
         if let Err(error) = thread::spawn_entry("balloon", Priority::Kernel, run, 0) {
             log::warn!("balloon: {error}");
         }
+        Ok(())
     }
 
     /// Words of bookkeeping that the driver needs on a machine whose memory ends at `end`.
@@ -94,19 +95,6 @@ mod machine {
 
     const fn huge_frames(end: FrameNumber) -> usize {
         to_usize(end.0.div_ceil(HUGE_FRAMES))
-    }
-
-    /// Claims a block that counts as given from the start; says whether all of it could be had.
-    fn claim(ledger: &mut Ledger, given: Entry) -> bool {
-        if !(HUGE_ORDER..=MAX_ORDER).contains(&given.order) {
-            return false;
-        }
-        let end = given.frame.0.saturating_add(given.count().0);
-        for frame in (given.frame.0..end).step_by(to_usize(HUGE_FRAMES)) {
-            let Some(block) = FRAMES.claim_huge(FrameNumber(frame)) else { return false };
-            ledger.put(block);
-        }
-        true
     }
 
     /// Balloon size.
@@ -147,130 +135,65 @@ mod machine {
         IS_RUNNING.store(true, Ordering::Relaxed);
         let mut reported = Instant::default();
         let mut memory = KernelMemory::default();
-        driver.refresh(&mut port);
+        let mut announcements = Announcements::default();
+        let mut settled_at = driver.size();
         loop {
-            FRAMES.find_taken();
+            let next = driver.step(&mut port, &mut memory);
+            publish(&driver, &mut announcements);
+            if next == Next::Idle && core::mem::replace(&mut settled_at, driver.size()) != driver.size() {
+                log::debug!("balloon: the size is {}; so far {:?}", driver.size(), driver.figures());
+            }
+            match next {
+                Next::Continue => continue,
+                Next::Rest => rest(),
+                Next::Wait { .. } | Next::Idle => {}
+            }
             FRAMES.offer_spare();
-            let next = loop {
-                let next = driver.step(&mut port, &mut memory, Instant::now());
-                if IN_BALLOON.swap(driver.ledger.len().0, Ordering::Relaxed) > driver.ledger.len().0 {
-                    mm::ladder::host_gave();
-                    MEMORY_CAME.signal();
-                }
-                if next != Next::Continue {
-                    break next;
-                }
-            };
             let now = Instant::now();
             let is_flush = FLUSH.load(Ordering::Relaxed);
             let is_due = is_flush || now >= reported.after(REPORT_SPACING_NS) || WANTED.load(Ordering::Relaxed) > 0;
             if is_due && (REPORT_DUE.swap(false, Ordering::Relaxed) || now >= reported.after(BALLOON_PERIOD_NS)) {
                 reported = now;
-                port.report(&statistics(&driver));
+                let wanted = FrameCount(WANTED.load(Ordering::Relaxed));
+                let reply = port.report(&statistics::record(&driver, wanted));
+                driver.hear(reply, now.as_nanos());
                 if is_flush {
                     FLUSH.store(false, Ordering::Relaxed);
                     REPORTED.signal();
                 }
-                driver.refresh(&mut port);
+                continue;
+            }
+            if next == Next::Rest {
                 continue;
             }
             let report_at = if REPORT_DUE.load(Ordering::Relaxed) { REPORT_SPACING_NS } else { BALLOON_PERIOD_NS };
             let until = reported.after(report_at);
-            let until = if let Next::Wait(moment) = next { until.min(moment) } else { until };
+            let until =
+                if let Next::Wait { until_ns } = next { until.min(Instant::from_nanos(until_ns)) } else { until };
             WAKE.wait(Some(until));
-            if TARGET_CHANGED.swap(false, Ordering::Relaxed) || Instant::now() >= until {
-                driver.refresh(&mut port);
+            if TARGET_CHANGED.swap(false, Ordering::Relaxed) {
+                driver.refresh(&mut port, Instant::now().as_nanos());
+            }
+            if CAME_FREE.swap(false, Ordering::Relaxed) {
+                driver.memory_came_free();
             }
         }
     }
 
-    fn statistics(driver: &Driver) -> Statistics {
-        debug_assert_eq!(driver.ledger.validate(), Ok(()));
-        debug_assert_eq!(mm::validate(), Ok(()));
-        let memory = mm::statistics();
-        let progress = crate::app::progress();
-        Statistics {
-            total_frames: memory.total.0,
-            free_frames: memory.frames.free.0,
-            committed_frames: committed(driver, &memory).0,
-            wanted_frames: WANTED.load(Ordering::Relaxed),
-            balloon_frames: driver.ledger.len().0,
-            huge_faults: memory.faults.huge,
-            small_faults: memory.faults.small,
-            allocation_failures: memory.allocation_failures,
-            refused_entries: driver.refused_entries(),
-            rate_frames_per_s: driver.frames_per_s(),
-            verified_bytes: progress.verified_bytes,
-            app_errors: progress.errors,
-            available_frames: memory.frames.available.0,
-            file_frames: memory.reclaim.file_pages,
-            compressed_pages: memory.reclaim.tier.pages,
-            compressed_frames: memory.reclaim.tier.frames.0,
-            swapped_pages: memory.reclaim.pages_on_disk,
-            swap_in: memory.reclaim.disk.reads,
-            swap_out: memory.reclaim.disk.writes,
-            major_faults: memory.faults.major,
-            evictions: memory.reclaim.evictions,
-            restores: memory.reclaim.restores,
-            refaults: memory.reclaim.refaults,
-            stalled_ns: memory.pressure.stalled_ns,
-            pressure_per_mille: memory.pressure.recent_per_mille,
-            activity: progress.activity,
+    /// Lets the rest of the kernel, and whoever reads the log, know what a step has changed.
+    fn publish(driver: &Driver<Ledger>, announcements: &mut Announcements) {
+        let balloon = driver.balloon().0;
+        if IN_BALLOON.swap(balloon, Ordering::Relaxed) > balloon {
+            mm::ladder::host_gave();
+            MEMORY_CAME.signal();
         }
-    }
-
-    /// What the guest would occupy if nothing were evicted and every promise were kept.
-    fn committed(driver: &Driver, memory: &MemoryStatistics) -> FrameCount {
-        let used = driver.size().saturating_sub(memory.frames.free).saturating_sub(memory.reclaim.tier.frames);
-        used.saturating_add(memory.frames.promised)
-    }
-
-    /// The frame allocator and reclaim as the driver sees them.
-    #[derive(Default)]
-    struct KernelMemory {
-        /// The last episode of thrashing that the log has been told of.
-        logged_episode: u64,
-    }
-
-    impl KernelMemory {
-        /// Whether the guest can't get on with what it has. To take more would stop it: the driver slows down, and tries again.
-        fn is_too_small(&mut self) -> bool {
-            if !reclaim::is_thrashing() {
-                return false;
+        IS_HUNGRY.store(driver.wants_memory(), Ordering::Relaxed);
+        match announcements.news(driver.hindrance(), Instant::now().as_nanos()) {
+            Some(Some(hindrance)) => {
+                log::warn!("balloon: {hindrance}; the size is {}, the target {}", driver.size(), driver.target());
             }
-            let episode = reclaim::statistics().thrash_episodes;
-            if core::mem::replace(&mut self.logged_episode, episode) != episode {
-                log::warn!("balloon: the guest is thrashing, nothing more is reclaimed for the host meanwhile");
-            }
-            true
-        }
-    }
-
-    impl Memory for KernelMemory {
-        fn allocate(&mut self, size: BlockSize) -> Option<Block> {
-            let free = FRAMES.allocate(size, Purpose::Balloon);
-            if free.is_some() || size == BlockSize::Huge {
-                return free;
-            }
-            // A driver that asks for a frame pushes the guest to reclaim, like anybody who asks for memory.
-            shortage::announce(Cause::Balloon);
-            let block = FRAMES.allocate(size, Purpose::Balloon);
-            if block.is_some() || self.is_too_small() || reclaim::reclaim(RECLAIM_STEP) == FrameCount::ZERO {
-                return block;
-            }
-            FRAMES.allocate(size, Purpose::Balloon)
-        }
-
-        fn collect_taken(&mut self) -> Option<Block> {
-            FRAMES.collect_taken()
-        }
-
-        fn free(&mut self, block: Block) {
-            FRAMES.free(block);
-        }
-
-        fn free_unbacked(&mut self, block: Block) {
-            FRAMES.free_unbacked(block);
+            Some(None) => log::info!("balloon: nothing is in its way any more"),
+            None => {}
         }
     }
 
@@ -292,6 +215,9 @@ mod machine {
         }
 
         fn memory_came(&self) {
+            if IS_HUNGRY.load(Ordering::Relaxed) && !CAME_FREE.swap(true, Ordering::Relaxed) {
+                WAKE.signal();
+            }
             if WANTED.load(Ordering::Relaxed) > 0 {
                 MEMORY_CAME.signal();
             }

@@ -8,10 +8,12 @@ use aerostat_abi::batch::{CAPACITY, Entry};
 use aerostat_abi::frame_state::HugeFrameWord;
 use aerostat_abi::port::{Command, Features, Hello, Registers, Status, VERSION, Welcome};
 use aerostat_abi::statistics::{self, Statistics};
-use aerostat_abi::units::{FrameCount, to_usize};
+use aerostat_abi::units::{FrameCount, FrameNumber, to_usize};
+use aerostat_balloon_driver::{Listed, Monitor, Reply};
 
-use super::driver::{Monitor, Reply};
+use crate::config::GUEST_FLOOR;
 use crate::drivers::machine_ports::balloon_call;
+use crate::mm::FRAMES;
 use crate::nub::BALLOON_VECTOR;
 
 /// The page that batches and reports travel in: part of the image, so the monitor would refuse it as a gift.
@@ -24,59 +26,38 @@ unsafe impl Sync for Page {}
 static PAGE: Page = Page(UnsafeCell::new([0; CAPACITY]));
 static PAGE_TAKEN: AtomicBool = AtomicBool::new(false);
 
-/// A greeted balloon port, and the page that batches and reports travel in.
+/// The balloon port, and the page that batches and reports travel in.
 #[derive(Debug)]
 pub(super) struct Port {
     page: &'static mut [u64; CAPACITY],
+    /// What was agreed on in HELLO.
+    features: Features,
 }
 
 impl Port {
-    /// Says HELLO; `None` when nobody answers or the versions don't fit.
-    pub(super) fn open(floor: FrameCount) -> Option<(Self, Welcome)> {
-        let hello = Hello { version: VERSION, features: Features::SUPPORTED, floor, vector: BALLOON_VECTOR };
-        let reply = balloon_call(hello.encode());
-        if Status::decode(reply.rax) != Some(Status::Ok) {
-            return None;
-        }
-        let welcome = Welcome::decode(&reply);
-        if welcome.version != VERSION || PAGE_TAKEN.swap(true, Ordering::Relaxed) {
+    /// The port, to be opened once; nobody has been greeted yet.
+    pub(super) fn open() -> Option<Self> {
+        if PAGE_TAKEN.swap(true, Ordering::Relaxed) {
             return None;
         }
         // SAFETY: the flag above makes this the only reference to the page there ever is.
-        Some((Self { page: unsafe { &mut *PAGE.0.get() } }, welcome))
+        let page = unsafe { &mut *PAGE.0.get() };
+        Some(Self { page, features: Features::default() })
     }
 
     /// Lets the monitor see the words of all huge frames; says whether it looks.
-    pub(super) fn share(&mut self, words: &'static [HugeFrameWord]) -> bool {
+    fn share(&mut self, words: &'static [HugeFrameWord]) -> bool {
         let address = words.as_ptr().expose_provenance() as u64;
         let call = Registers { rax: Command::Share.encode(), rdi: address, rsi: words.len() as u64, r8: 0 };
         Status::decode(balloon_call(call).rax) == Some(Status::Ok)
     }
 
-    /// Calls `each` with every block that counts as given, in order; says whether the monitor listed them to the end.
-    pub(super) fn list(&mut self, mut each: impl FnMut(Entry)) -> bool {
-        let mut from = 0;
-        loop {
-            let reply = self.exchange(Command::List, from);
-            if Status::decode(reply.rax) != Some(Status::Ok) {
-                return false;
-            }
-            for index in 0..to_usize(reply.rdi).min(CAPACITY) {
-                each(Entry::decode(self.word(index)));
-            }
-            if reply.r8 <= from {
-                return reply.r8 == 0; // otherwise it would never end
-            }
-            from = reply.r8;
-        }
-    }
-
     /// Leaves statistics.
-    pub(super) fn report(&mut self, statistics: &Statistics) {
+    pub(super) fn report(&mut self, statistics: &Statistics) -> Option<Reply> {
         for (word, value) in self.page[..statistics::WORDS].iter_mut().zip(statistics.encode()) {
             *word = value;
         }
-        self.call(Command::Report, 0);
+        self.call(Command::Report, 0)
     }
 
     fn batch(&mut self, command: Command, entries: &mut [Entry]) -> Option<Reply> {
@@ -96,8 +77,7 @@ impl Port {
     }
 
     fn call(&mut self, command: Command, argument: u64) -> Option<Reply> {
-        let reply = self.exchange(command, argument);
-        Some(Reply { status: Status::decode(reply.rax)?, target: FrameCount(reply.rsi) })
+        read(&self.exchange(command, argument))
     }
 
     fn exchange(&mut self, command: Command, argument: u64) -> Registers {
@@ -112,9 +92,45 @@ impl Port {
     }
 }
 
+/// What every reply carries, where there is one.
+fn read(reply: &Registers) -> Option<Reply> {
+    Some(Reply { status: Status::decode(reply.rax)?, target: FrameCount(reply.rsi) })
+}
+
 impl Monitor for Port {
-    fn target(&mut self) -> Option<FrameCount> {
-        self.call(Command::GetTarget, 0).map(|reply| reply.target)
+    fn greet(&mut self) -> Option<Reply> {
+        let (version, features) = (VERSION, Features::SUPPORTED);
+        let answer = balloon_call(Hello { version, features, floor: GUEST_FLOOR, vector: BALLOON_VECTOR }.encode());
+        let reply = read(&answer)?;
+        let welcome = Welcome::decode(&answer);
+        self.features = welcome.features;
+        let is_other_version = reply.status == Status::Ok && welcome.version != version;
+        let status = if is_other_version { Status::UnsupportedVersion } else { reply.status };
+        Some(Reply { status, ..reply })
+    }
+
+    fn begin_options(&mut self) {
+        if self.features.contains(Features::OFFERS) && self.share(FRAMES.states()) {
+            FRAMES.begin_offers();
+        }
+    }
+
+    fn reset(&mut self) -> Option<Reply> {
+        self.call(Command::Reset, 0)
+    }
+
+    fn list(&mut self, from: FrameNumber, entries: &mut [Entry; CAPACITY]) -> Option<Listed> {
+        let answer = self.exchange(Command::List, from.0);
+        let reply = read(&answer)?;
+        for (index, entry) in entries.iter_mut().enumerate() {
+            *entry = Entry::decode(self.word(index));
+        }
+        let next = (answer.r8 != 0).then_some(FrameNumber(answer.r8));
+        Some(Listed { reply, count: to_usize(answer.rdi), next })
+    }
+
+    fn target(&mut self) -> Option<Reply> {
+        self.call(Command::GetTarget, 0)
     }
 
     fn give(&mut self, entries: &mut [Entry]) -> Option<Reply> {

@@ -5,6 +5,7 @@ use core::ops::Range;
 
 use aerostat_abi::boot::MAX_COMMAND_LINE;
 use aerostat_abi::units::{FRAME_BYTES, FrameCount};
+use aerostat_balloon_driver::{BadRate, RateLimits};
 use aerostat_reclaim_policy::UnknownPolicy;
 use log::LevelFilter;
 
@@ -50,6 +51,8 @@ pub(crate) enum MachineError {
     BadCommandLine,
     /// The command line's `compressed_swap` is no size.
     BadSwapSize,
+    /// The command line's `balloon_rate` names no limits.
+    BadBalloonRate(BadRate),
     /// The command line's `reclaim` names no policy.
     UnknownPolicy(UnknownPolicy),
     /// A virtio device is described that can't be: its registers, its interrupt, or one device too many.
@@ -63,6 +66,7 @@ impl fmt::Display for MachineError {
             Self::BadMemoryMap => "the memory map is empty, overlaps itself, or has too many ranges",
             Self::TooSmall => "there is too little memory behind the kernel image (at least 16 MiB are needed)",
             Self::BadCommandLine => "the command line is longer than 2047 bytes or not UTF-8",
+            Self::BadBalloonRate(error) => return error.fmt(f),
             Self::UnknownPolicy(error) => return error.fmt(f),
             Self::BadSwapSize => "compressed_swap= is no size up to 1024G; say, for example, compressed_swap=64M",
             Self::BadVirtioDevice => {
@@ -116,6 +120,15 @@ impl Machine {
         };
         let bytes = parse_size(size).filter(|bytes| *bytes <= MAX_COMPRESSED_SWAP);
         Ok(FrameCount(bytes.ok_or(MachineError::BadSwapSize)? / FRAME_BYTES))
+    }
+
+    /// The limits of the balloon's rate, as `balloon_rate=MIN-MAX` on the command line names them in MiB per second.
+    ///
+    /// # Errors
+    /// [`MachineError::BadBalloonRate`].
+    pub(crate) fn balloon_rate(&self) -> Result<RateLimits, MachineError> {
+        let asked = self.command_line.as_str().split_whitespace().find_map(|word| word.strip_prefix("balloon_rate="));
+        asked.map_or(Ok(RateLimits::DEFAULT), RateLimits::parse).map_err(MachineError::BadBalloonRate)
     }
 
     /// The level that `log=` on the command line asks for.
@@ -189,7 +202,9 @@ impl CommandLine {
     /// The words that are meant for the application: neither the kernel's own nor those with which loaders name devices.
     pub(crate) fn application_words(&self) -> impl Iterator<Item = &str> {
         let is_for_others = |word: &&str| {
-            ["log=", "reclaim=", "compressed_swap=", "virtio_mmio."].iter().any(|start| word.starts_with(start))
+            ["log=", "reclaim=", "compressed_swap=", "balloon_rate=", "virtio_mmio."]
+                .iter()
+                .any(|start| word.starts_with(start))
         };
         self.as_str().split_whitespace().filter(move |word| !is_for_others(word))
     }
@@ -204,7 +219,7 @@ pub(crate) fn parse_size(text: &str) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Machine, MachineError};
+    use super::{BadRate, Machine, MachineError, RateLimits};
     use aerostat_abi::units::FrameCount;
     use log::LevelFilter;
 
@@ -234,7 +249,7 @@ mod tests {
 
     #[test]
     fn the_application_gets_its_own_words_only() {
-        let line = b" phases=64M:3s  log=debug reclaim=clock compressed_swap=8M virtio_mmio.device=512@0xfeb00000:5 catalog=1 ";
+        let line = b" phases=64M:3s  log=debug reclaim=clock compressed_swap=8M balloon_rate=1-2 virtio_mmio.device=512@0xfeb00000:5 catalog=1 ";
         let machine = Machine::new(core::iter::once(0..64 * MIB), line).unwrap();
         assert_eq!(machine.command_line.application_words().collect::<Vec<_>>(), ["phases=64M:3s", "catalog=1"]);
     }
@@ -249,6 +264,14 @@ mod tests {
         {
             assert_eq!(swap(wrong), Err(MachineError::BadSwapSize));
         }
+    }
+
+    #[test]
+    fn the_command_line_limits_the_balloon() {
+        let rate = |text: &[u8]| Machine::new(core::iter::once(0..64 * MIB), text).unwrap().balloon_rate();
+        assert_eq!(rate(b"repeat"), Ok(RateLimits::DEFAULT));
+        assert_eq!(rate(b"a balloon_rate=10-100 b"), Ok(RateLimits::parse("10-100").unwrap()));
+        assert_eq!(rate(b"balloon_rate=100-10"), Err(MachineError::BadBalloonRate(BadRate)));
     }
 
     #[test]

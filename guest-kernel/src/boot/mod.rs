@@ -69,8 +69,8 @@ mod entry {
         block::start(&machine.virtio_devices);
         thread::start(); // this becomes the idle thread
         nub::enable_interrupts();
-        balloon::start(&machine, &mut books);
-        if let Err(error) = start_swap(&machine).and_then(|()| start_background()) {
+        let started = balloon::start(&machine, &mut books).and_then(|()| start_swap(&machine));
+        if let Err(error) = started.and_then(|()| start_background()) {
             report::bad_machine(error);
         }
         app::start(machine);

@@ -4,45 +4,8 @@
 //! in the balloon's ledger. Moving the value is the transition; [`Block::into_number`] and [`Block::from_number`] are the two
 //! doors through which ownership enters and leaves page tables and ledger.
 
-use aerostat_abi::units::{FRAME_BYTES, FrameNumber, HUGE_BYTES, HUGE_FRAMES, HUGE_ORDER};
-
-/// How large a block is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum BlockSize {
-    /// 4 KiB.
-    Frame,
-    /// 2 MiB.
-    Huge,
-}
-
-impl BlockSize {
-    /// Frames in the block.
-    #[must_use]
-    pub(crate) const fn frames(self) -> u64 {
-        match self {
-            Self::Frame => 1,
-            Self::Huge => HUGE_FRAMES,
-        }
-    }
-
-    /// Bytes in the block.
-    #[must_use]
-    pub(crate) const fn bytes(self) -> u64 {
-        match self {
-            Self::Frame => FRAME_BYTES,
-            Self::Huge => HUGE_BYTES,
-        }
-    }
-
-    /// `log2` of the block's frames.
-    #[must_use]
-    pub(crate) const fn order(self) -> u8 {
-        match self {
-            Self::Frame => 0,
-            Self::Huge => HUGE_ORDER,
-        }
-    }
-}
+pub(crate) use aerostat_abi::units::BlockSize;
+use aerostat_abi::units::FrameNumber;
 
 /// What is in a block's memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -17,6 +17,7 @@ use super::{FRAMES, OutOfMemory, PageTables, SPACE, Space, file, ladder, reclaim
 
 static HUGE_FAULTS: AtomicU64 = AtomicU64::new(0);
 static SMALL_FAULTS: AtomicU64 = AtomicU64::new(0);
+static FAULTS: AtomicU64 = AtomicU64::new(0);
 static MAJOR_FAULTS: AtomicU64 = AtomicU64::new(0);
 
 /// Why a fault could not be resolved.
@@ -45,15 +46,19 @@ pub(crate) struct FaultCounts {
     pub small: u64,
     /// By reading from a disk.
     pub major: u64,
+    /// Without a disk, however.
+    pub minor: u64,
 }
 
 /// Faults resolved since boot.
 #[must_use]
 pub(crate) fn counts() -> FaultCounts {
+    let major = MAJOR_FAULTS.load(Ordering::Relaxed);
     FaultCounts {
         huge: HUGE_FAULTS.load(Ordering::Relaxed),
         small: SMALL_FAULTS.load(Ordering::Relaxed),
-        major: MAJOR_FAULTS.load(Ordering::Relaxed),
+        major,
+        minor: FAULTS.load(Ordering::Relaxed).saturating_sub(major),
     }
 }
 
@@ -72,6 +77,7 @@ pub(crate) fn is_due(fault: Fault) -> bool {
 /// # Errors
 /// [`FaultError`].
 pub(crate) fn handle(fault: Fault) -> Result<(), FaultError> {
+    FAULTS.fetch_add(1, Ordering::Relaxed);
     let huge = || FRAMES.allocate(BlockSize::Huge, Purpose::Promised);
     let decision = {
         let mut space = SPACE.lock();

@@ -63,7 +63,7 @@ pub(super) fn read(at: u64, caller: Caller) -> Result<(), FaultError> {
     let Some(mapped) = *MAPPED.lock() else { return Ok(()) }; // nobody knows the address yet
     let slot = SlotNumber(u32::try_from((at - mapped.start) / FRAME_BYTES).map_err(|_| FaultError::Disk)?);
     let first = caller.frame(Purpose::File)?;
-    let count = absent_pages(at, slot, &mapped);
+    let count = absent_pages(at, &mapped);
     if count == 0 {
         incoming::free(first, Purpose::File);
         return Ok(()); // somebody else was faster
@@ -82,7 +82,6 @@ pub(super) fn read(at: u64, caller: Caller) -> Result<(), FaultError> {
         let pages = reclaimer.install_file_pages(at, &mut frames);
         reclaimer.balance.restored(PageKind::File, pages, Instant::now().since(start));
     }
-    frames.free_from(0);
     result.map_err(|DiskError| FaultError::Disk)
 }
 
@@ -100,17 +99,17 @@ impl Mapped {
 }
 
 /// How many pages to read from `at` on: as far as none of them is in memory, within a slot of the page tables.
-fn absent_pages(at: u64, slot: SlotNumber, mapped: &Mapped) -> usize {
+fn absent_pages(at: u64, mapped: &Mapped) -> usize {
     let space = SPACE.lock();
     let end = (mapped.start + mapped.bytes).next_multiple_of(FRAME_BYTES).min((at + 1).next_multiple_of(HUGE_BYTES));
     let mut read_ahead = READ_AHEAD.lock();
-    let most = read_ahead.slots_from(slot);
+    let most = read_ahead.window_at(at).slots();
     let is_absent = |page: &u64| {
         let state = space.tables().map(|tables| tables.page_state(*page));
         matches!(state, Some(PageState::Empty | PageState::Swapped(_)))
     };
     let count = (at..end).step_by(FRAME_SIZE).take(most).take_while(is_absent).count();
-    read_ahead.has_read(slot, count);
+    read_ahead.has_read_to(at + count as u64 * FRAME_BYTES);
     count
 }
 

@@ -23,7 +23,7 @@ mod offers;
 use core::ops::Range;
 
 use aerostat_abi::frame_state::{HugeFrameState, HugeFrameWord};
-use aerostat_abi::units::{FrameCount, FrameNumber, HUGE_FRAMES, HUGE_ORDER, to_usize};
+use aerostat_abi::units::{FrameCount, FrameNumber, HUGE_FRAMES, to_usize};
 
 use self::offers::Offers;
 use super::bit_tree::BitTree;
@@ -217,6 +217,7 @@ impl FrameAllocator {
         }
         let block = match size {
             BlockSize::Huge => self.take_huge(),
+            BlockSize::Frame if purpose == Purpose::Balloon => self.take_backed_frame(),
             BlockSize::Frame => self.take_frame(purpose.mobility()),
         }?;
         self.account(size.frames(), purpose);
@@ -244,11 +245,22 @@ impl FrameAllocator {
         }
     }
 
-    /// Hands out one particular huge frame, if it is wholly free: how a driver claims memory that it was told about.
-    pub(crate) fn claim_huge(&mut self, first: FrameNumber) -> Option<Block> {
+    /// Hands out one particular block, if it is free and open to that purpose: how the balloon claims what the monitor counts as given.
+    pub(crate) fn claim_block(&mut self, first: FrameNumber, size: BlockSize, purpose: Purpose) -> Option<Block> {
         let huge = to_usize(first.0 / HUGE_FRAMES);
-        let is_free = first.is_aligned(HUGE_ORDER) && self.free.contains_whole(huge) && self.claim(huge);
-        (is_free && self.secure(HUGE_FRAMES, Purpose::Kernel)).then(|| self.hand_out_whole(huge))
+        let is_free = match size {
+            BlockSize::Huge => self.free.contains_whole(huge),
+            BlockSize::Frame => self.free.contains(first),
+        };
+        if !first.is_aligned(size.order()) || !is_free || !self.claim(huge) || !self.secure(size.frames(), purpose) {
+            return None;
+        }
+        let block = match size {
+            BlockSize::Huge => self.hand_out_whole(huge),
+            BlockSize::Frame => self.hand_out_frame(first, purpose.mobility())?,
+        };
+        self.account(size.frames(), purpose);
+        Some(block)
     }
 
     /// Takes a block back; the host still backs it.
@@ -325,6 +337,11 @@ impl FrameAllocator {
     /// Huge frames that are wholly free.
     pub(crate) fn whole_huge_frames(&self) -> usize {
         self.free.count_whole()
+    }
+
+    /// Frames in wholly free huge frames that the host backs.
+    pub(crate) fn backed_free(&self) -> FrameCount {
+        FrameCount(self.backed.count() as u64 * HUGE_FRAMES)
     }
 
     /// Counts the huge frames that pages could be moved out of, or into, by how much of them is in use.
@@ -447,6 +464,11 @@ impl FrameAllocator {
         true
     }
 
+    /// Frames that would be open to a purpose if all offers were withdrawn, and none of them accepted.
+    pub(crate) fn within_reach_of(&self, purpose: Purpose) -> u64 {
+        self.open_to(purpose) + self.offers.frames()
+    }
+
     fn open_to(&self, purpose: Purpose) -> u64 {
         let free = self.sure();
         match purpose {
@@ -481,6 +503,28 @@ impl FrameAllocator {
         self.set_state(huge, state.with_whole().with_backing());
         let contents = if state.is_backed() { Contents::Unknown } else { self.untouched };
         Block::from_number(first, BlockSize::Huge, contents)
+    }
+
+    /// Hands out one particular frame, out of a whole huge frame if need be.
+    fn hand_out_frame(&mut self, frame: FrameNumber, mobility: Mobility) -> Option<Block> {
+        let huge = to_usize(frame.0 / HUGE_FRAMES);
+        if !self.free.remove_frame(frame) {
+            return None;
+        }
+        self.backed.remove(huge);
+        self.set_state(huge, self.state(huge).with_backing());
+        self.note_taken(huge, mobility);
+        Some(Block::from_number(frame, BlockSize::Frame, Contents::Unknown))
+    }
+
+    /// A frame for the balloon: to give one that the host does not back frees nothing there. So an untouched huge frame is broken only
+    /// when nothing else is free, and pinned frames are taken from among those that can be moved before that.
+    fn take_backed_frame(&mut self) -> Option<Block> {
+        let has_backed = self.pinned.first().is_some() || self.backed.first().is_some();
+        match self.movable.first().filter(|_| !has_backed) {
+            Some(huge) => self.take_from(huge, Mobility::Pinned),
+            None => self.take_frame(Mobility::Pinned),
+        }
     }
 
     fn take_frame(&mut self, mobility: Mobility) -> Option<Block> {

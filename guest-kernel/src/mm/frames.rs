@@ -1,8 +1,8 @@
 //! The frame allocator as the kernel uses it, from any CPU: the [`FrameAllocator`] behind its lock, and in front of it a
 //! [`Magazine`] for each CPU.
 //!
-//! Pages are taken from magazines and freed into them; everything else, huge frames among it, goes straight to the allocator. What
-//! magazines hold is free and promised like everything else: whoever is refused by the allocator alone ([`Frames::exactly`]) has all
+//! Pages are taken from magazines and freed into them; everything else goes straight to the allocator, and so do huge frames where
+//! the magazine has none, or has one already. What magazines hold is free and promised like everything else: whoever is refused by the allocator alone ([`Frames::exactly`]) has all
 //! magazines emptied and asks again, so no answer depends on who has cached what. Lock order: magazines by their numbers, then
 //! the allocator.
 
@@ -73,15 +73,18 @@ impl Frames {
 
     /// Hands out a block, or `None` when no block of that size is open to that purpose.
     pub(crate) fn allocate(&self, size: BlockSize, purpose: Purpose) -> Option<Block> {
-        let cached = if (size, purpose) == (BlockSize::Frame, Purpose::Promised) { self.take_cached() } else { None };
+        let cached = if purpose == Purpose::Promised { self.take_cached(size) } else { None };
         cached.or_else(|| self.take(size, purpose)).map(poison::checked)
     }
 
-    fn take_cached(&self) -> Option<Block> {
+    fn take_cached(&self, size: BlockSize) -> Option<Block> {
         if self.is_tight.load(Ordering::Relaxed) {
             return None;
         }
         let mut magazine = self.magazine().lock();
+        if size == BlockSize::Huge {
+            return magazine.take_promised_huge();
+        }
         magazine.take_promised().or_else(|| {
             self.pool(|allocator| allocator.fill(&mut magazine))?;
             magazine.take_promised()
@@ -99,10 +102,15 @@ impl Frames {
         block.or_else(|| self.exactly(|allocator| allocator.allocate_table(purpose))).map(poison::checked)
     }
 
-    /// Hands out one particular huge frame, if it is wholly free.
-    pub(crate) fn claim_huge(&self, first: FrameNumber) -> Option<Block> {
-        let block = self.pool(|allocator| allocator.claim_huge(first))?;
-        block.or_else(|| self.exactly(|allocator| allocator.claim_huge(first)))
+    /// Hands out one particular block, if it is free and open to that purpose.
+    pub(crate) fn claim(&self, first: FrameNumber, size: BlockSize, purpose: Purpose) -> Option<Block> {
+        let block = self.pool(|allocator| allocator.claim_block(first, size, purpose))?;
+        block.or_else(|| self.exactly(|allocator| allocator.claim_block(first, size, purpose)))
+    }
+
+    /// Frames that would be open to a purpose if all offers were withdrawn.
+    pub(crate) fn within_reach_of(&self, purpose: Purpose) -> FrameCount {
+        FrameCount(self.exactly(|allocator| allocator.within_reach_of(purpose)))
     }
 
     /// A frame to move a page into; see [`FrameAllocator::replacement`].
@@ -123,7 +131,19 @@ impl Frames {
 
     /// Takes a block back that was drawn from a promise and not used, or whose page was put elsewhere: the promise is made again.
     pub(crate) fn free_promised(&self, block: Block) {
-        self.free_cached(block, Magazine::put_promised, FrameAllocator::free_promised);
+        match block.size() {
+            BlockSize::Frame => self.free_cached(block, Magazine::put_promised, FrameAllocator::free_promised),
+            BlockSize::Huge => self.free_promised_huge(block),
+        }
+    }
+
+    fn free_promised_huge(&self, block: Block) {
+        poison::fill(&block);
+        let is_tight = self.is_tight.load(Ordering::Relaxed);
+        let refused = if is_tight { Err(block) } else { self.magazine().lock().put_promised_huge(block) };
+        if let Err(block) = refused {
+            self.existing_pool(|allocator| allocator.free_promised(block));
+        }
     }
 
     /// The same for a page table, whose frame is not for pages.
@@ -233,6 +253,11 @@ impl Frames {
         self.existing_pool(FrameAllocator::end_vacating);
     }
 
+    /// Frames in wholly free huge frames that the host backs.
+    pub(crate) fn backed_free(&self) -> FrameCount {
+        self.pool(|allocator| allocator.backed_free()).unwrap_or_default()
+    }
+
     /// Huge frames that are wholly free, and how much of the others is in use.
     pub(crate) fn huge_frames(&self) -> (usize, Occupancy) {
         self.exactly(|allocator| (allocator.whole_huge_frames(), allocator.occupancy()))
@@ -276,7 +301,7 @@ impl Frames {
     /// The figures, magazines included.
     pub(crate) fn statistics(&self) -> FrameStatistics {
         let magazines = self.lock_magazines();
-        let free = magazines.iter().map(|magazine| magazine.len()).sum();
+        let free = magazines.iter().map(|magazine| magazine.frames()).sum();
         let promised = magazines.iter().map(|magazine| magazine.promises()).sum();
         let pool = self.pool.lock();
         pool.allocator
@@ -322,6 +347,9 @@ impl Frames {
         let allocator = pool.existing();
         for magazine in &mut magazines {
             allocator.take_back(magazine, usize::MAX);
+            if let Some(block) = magazine.take_promised_huge() {
+                allocator.free_promised(block);
+            }
         }
         self.act(allocator, act)
     }

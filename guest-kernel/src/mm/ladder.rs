@@ -47,6 +47,7 @@ pub(crate) struct Patience {
 }
 
 static DEFLATOR: Once<&'static dyn Deflator> = Once::new();
+static STALLS: AtomicU64 = AtomicU64::new(0);
 static FAILURES: AtomicU64 = AtomicU64::new(0);
 /// Nanoseconds since boot until which it is not worth asking the host briefly.
 static HOST_REFUSES_UNTIL: AtomicU64 = AtomicU64::new(0);
@@ -63,9 +64,22 @@ pub(crate) fn memory_came() {
     }
 }
 
-/// Allocations that failed since boot.
-pub(crate) fn failures() -> u64 {
-    FAILURES.load(Ordering::Relaxed)
+/// Promises and frames that were not to be had at once, and those that were not to be had at all, since boot.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct LadderStatistics {
+    pub(crate) stalls: u64,
+    pub(crate) failures: u64,
+}
+
+/// The figures now.
+pub(crate) fn statistics() -> LadderStatistics {
+    LadderStatistics { stalls: STALLS.load(Ordering::Relaxed), failures: FAILURES.load(Ordering::Relaxed) }
+}
+
+/// Somebody can't go on at once.
+fn stall() -> pressure::Stall {
+    STALLS.fetch_add(1, Ordering::Relaxed);
+    pressure::Stall::begin()
 }
 
 /// Promises `frames` frames, climbing as far as it takes.
@@ -76,6 +90,7 @@ pub(crate) fn promise(frames: FrameCount) -> Result<(), OutOfMemory> {
     if FRAMES.promise(frames).is_ok() {
         return Ok(());
     }
+    let _stall = stall();
     shortage::announce(Cause::FewFree);
     let mut patience = Patience { nanoseconds: DEFLATE_WAIT_NS, end: None };
     loop {
@@ -104,7 +119,7 @@ pub(crate) fn frame_for_fault(purpose: Purpose) -> Result<Block, OutOfMemory> {
 }
 
 fn climb(purpose: Purpose) -> Result<Block, OutOfMemory> {
-    let _stall = pressure::Stall::begin();
+    let _stall = stall();
     shortage::announce(Cause::FewFree);
     let mut short = Patience { nanoseconds: SHORT_DEFLATE_WAIT_NS, end: None };
     let mut long = Patience { nanoseconds: DEFLATE_WAIT_NS, end: None };

@@ -1,11 +1,12 @@
-//! A CPU's small stock of single frames for pages, so that most page faults and evictions need no lock that other CPUs want
+//! A CPU's small stock of frames for pages, so that most page faults and evictions need no lock that other CPUs want
 //! (Bonwick and Adams, "Magazines and Vmem", USENIX ATC 2001).
 //!
-//! Of the frames in a magazine, as many as it holds *promises* may be taken: taking one keeps a promise. Frames and promises come
-//! from the [frame allocator](super::frame_allocator) and go back there in batches; there are never more promises than frames, so a
-//! promise in a magazine is sure.
+//! Of the single frames in a magazine, as many as it holds *promises* may be taken: taking one keeps a promise. Frames and promises
+//! come from the [frame allocator](super::frame_allocator) and go back there in batches; there are never more promises than
+//! frames, so a promise in a magazine is sure. Beside them there is room for one huge frame with all its promises, for the next huge page
+//! after one that went: it comes from whoever freed it, and goes back to the allocator with everything else.
 
-use aerostat_abi::units::FrameNumber;
+use aerostat_abi::units::{FrameNumber, HUGE_FRAMES};
 
 use super::block::{Block, BlockSize, Contents};
 
@@ -20,33 +21,62 @@ pub(crate) struct Magazine {
     frames: [FrameNumber; CAPACITY],
     length: usize,
     promises: usize,
+    /// A huge frame, with the promises of all its frames.
+    huge: Option<FrameNumber>,
 }
 
 impl Magazine {
-    pub(crate) const EMPTY: Self = Self { frames: [FrameNumber(0); CAPACITY], length: 0, promises: 0 };
+    pub(crate) const EMPTY: Self = Self { frames: [FrameNumber(0); CAPACITY], length: 0, promises: 0, huge: None };
 
-    /// Frames in it.
-    pub(crate) fn len(&self) -> u64 {
-        self.length as u64
+    /// Frames in it, single ones and those of the huge one.
+    pub(crate) fn frames(&self) -> u64 {
+        self.length as u64 + self.huge_frames()
     }
 
     /// Promises that it can keep.
     pub(crate) fn promises(&self) -> u64 {
-        self.promises as u64
+        self.promises as u64 + self.huge_frames()
+    }
+
+    fn huge_frames(&self) -> u64 {
+        if self.huge.is_some() { HUGE_FRAMES } else { 0 }
+    }
+
+    /// Single frames in it.
+    pub(crate) fn len(&self) -> u64 {
+        self.length as u64
     }
 
     pub(crate) fn is_full(&self) -> bool {
         self.length == CAPACITY
     }
 
-    /// A frame that keeps a promise.
+    /// A huge frame that keeps as many promises as it has frames.
+    pub(crate) fn take_promised_huge(&mut self) -> Option<Block> {
+        self.huge.take().map(|first| Block::from_number(first, BlockSize::Huge, Contents::Unknown))
+    }
+
+    /// Adds a huge frame together with the promises of its frames.
+    ///
+    /// # Errors
+    /// The block comes back when there is one already.
+    pub(crate) fn put_promised_huge(&mut self, block: Block) -> Result<(), Block> {
+        debug_assert_eq!(block.size(), BlockSize::Huge);
+        if self.huge.is_some() {
+            return Err(block);
+        }
+        self.huge = Some(block.into_number());
+        Ok(())
+    }
+
+    /// A single frame that keeps a promise.
     pub(crate) fn take_promised(&mut self) -> Option<Block> {
         self.promises = self.promises.checked_sub(1)?;
         self.length -= 1;
         Some(Block::from_number(self.frames[self.length], BlockSize::Frame, Contents::Unknown))
     }
 
-    /// Adds a frame that nobody was promised. The caller has seen that there is room.
+    /// Adds a single frame that nobody was promised. The caller has seen that there is room.
     pub(crate) fn put(&mut self, block: Block) {
         debug_assert_eq!(block.size(), BlockSize::Frame);
         let frame = block.into_number();
@@ -68,7 +98,7 @@ impl Magazine {
         accepted
     }
 
-    /// Gives up to `count` frames back, those that have been here longest, and the promises that it then has no frames for.
+    /// Gives up to `count` single frames back, those that have been here longest, and the promises that it then has no frames for.
     pub(crate) fn give_back(&mut self, count: usize) -> (impl Iterator<Item = Block> + use<>, u64) {
         let count = count.min(self.length);
         let given = self.frames;
@@ -125,6 +155,21 @@ mod tests {
         assert_eq!(magazine.accept_promises(4), 4);
         let (given, promises) = magazine.give_back(6);
         assert_eq!((given.map(Block::into_number).count(), promises, magazine.promises()), (6, 0, 4));
+    }
+
+    #[test]
+    fn a_huge_frame_keeps_all_its_promises_and_a_second_one_is_refused() {
+        let huge = |number| Block::from_number(FrameNumber(number), BlockSize::Huge, Contents::Unknown);
+        let mut magazine = Magazine::EMPTY;
+        magazine.put(frame(1));
+        assert!(magazine.take_promised_huge().is_none());
+        assert!(magazine.put_promised_huge(huge(512)).is_ok());
+        assert_eq!((magazine.len(), magazine.frames(), magazine.promises()), (1, 513, 512));
+        assert_eq!(magazine.put_promised_huge(huge(1024)).map_err(Block::into_number), Err(FrameNumber(1024)));
+        assert!(magazine.take_promised().is_none(), "its promises are for its own frames");
+        assert_eq!(magazine.take_promised_huge().map(Block::into_number), Some(FrameNumber(512)));
+        assert_eq!((magazine.frames(), magazine.promises()), (1, 0));
+        assert_eq!(magazine.give_back(usize::MAX).0.map(Block::into_number).count(), 1);
     }
 
     #[cfg(debug_assertions)]

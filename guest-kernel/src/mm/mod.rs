@@ -324,8 +324,10 @@ pub(crate) struct MemoryStatistics {
     pub frames: FrameStatistics,
     /// Page faults resolved.
     pub faults: FaultCounts,
-    /// Allocations that failed.
-    pub allocation_failures: u64,
+    /// Allocations and page faults that had to wait for memory, and those that failed.
+    pub ladder: ladder::LadderStatistics,
+    /// Free memory in whole huge frames that the host backs.
+    pub backed_free: FrameCount,
     /// What reclaim has done and holds.
     pub reclaim: reclaim::ReclaimStatistics,
     /// How long somebody had to wait for memory.
@@ -341,7 +343,8 @@ pub(crate) fn statistics() -> MemoryStatistics {
         total: total_frames(),
         frames: FRAMES.statistics(),
         faults: fault::counts(),
-        allocation_failures: ladder::failures(),
+        ladder: ladder::statistics(),
+        backed_free: FRAMES.backed_free(),
         reclaim: reclaim::statistics(),
         pressure: pressure::statistics(),
         moved_pages: compaction::moved_pages(),

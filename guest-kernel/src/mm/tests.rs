@@ -16,8 +16,8 @@ use super::fault::FaultError;
 use super::page_table::Slot;
 use super::testing::TestMachine;
 use super::{
-    Block, BlockSize, FRAMES, OutOfMemory, Promise, Purpose, SPACE, extend_region, ladder, map_region, shrink_region,
-    unmap_region, validate,
+    Block, BlockSize, FRAMES, OutOfMemory, Promise, Purpose, SPACE, extend_region, ladder, map_region, pressure,
+    shrink_region, unmap_region, validate,
 };
 use crate::layout::APP_REGIONS;
 
@@ -102,7 +102,8 @@ fn what_cannot_be_promised_leaves_everything_as_it_was() {
     let machine = TestMachine::start(8);
     let start = map_region(APP_REGIONS, 2 * HUGE_BYTES).unwrap();
     machine.touch(start).unwrap();
-    let (statistics, region, failures) = (machine.statistics(), machine.region(start), ladder::failures());
+    let (statistics, region) = (machine.statistics(), machine.region(start));
+    let (before, stalls) = (ladder::statistics(), pressure::statistics().stalls);
     let too_much = statistics.available.bytes();
     for bytes in [too_much, 1 << 50, u64::MAX - FRAME_BYTES, u64::MAX] {
         assert_eq!(map_region(APP_REGIONS, bytes), Err(OutOfMemory), "{bytes} bytes");
@@ -115,7 +116,9 @@ fn what_cannot_be_promised_leaves_everything_as_it_was() {
     assert_eq!(resize_region(start + 8 * HUGE_BYTES, start + 9 * HUGE_BYTES), Err(OutOfMemory), "no region");
     unmap_region(start + FRAME_BYTES);
     assert_eq!((machine.statistics(), machine.region(start)), (statistics, region));
-    assert!(ladder::failures() >= failures + 4);
+    let after = ladder::statistics();
+    assert!(after.failures >= before.failures + 4 && after.stalls >= before.stalls + 4);
+    assert!(pressure::statistics().stalls >= stalls + 4, "waiting for a promise is pressure");
     assert_eq!(validate(), Ok(()));
 }
 

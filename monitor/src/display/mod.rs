@@ -168,6 +168,8 @@ mod tests {
             balloon: mib(384),
             target: mib(256),
             resident: mib(100),
+            rate_per_s: FrameCount::ZERO,
+            balloon_state: String::new(),
             swap: None,
             activity: "walk\x1b[2Jing".into(),
         };

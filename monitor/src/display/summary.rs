@@ -1,11 +1,13 @@
 //! The summary of a run.
 
 use std::io::{self, Write};
+use std::time::Duration;
 
+use aerostat_abi::batch::EntryStatus;
 use aerostat_abi::units::FrameCount;
 
 use super::{percent, printable};
-use crate::supervisor::{GuestOutcome, Outcome, SwapTotals};
+use crate::supervisor::{BalloonTotals, GuestOutcome, Outcome};
 
 /// Writes what a run came to.
 ///
@@ -27,13 +29,14 @@ pub fn write_summary(outcome: &Outcome, mut output: impl Write) -> io::Result<()
     for guest in &outcome.guests {
         write_guest(guest, name_width, &mut output)?;
     }
+    write_balloons(&outcome.guests, name_width, &mut output)?;
     write_swap(&outcome.guests, name_width, &mut output)?;
     output.flush()
 }
 
 fn write_guest(guest: &GuestOutcome, name_width: usize, output: &mut impl Write) -> io::Result<()> {
     let spawn_to_main = match guest.spawn_to_main {
-        Some(span) => format!("{:.1} ms", span.as_secs_f64() * 1e3),
+        Some(span) => milliseconds(span),
         None => "never".into(),
     };
     writeln!(
@@ -50,9 +53,84 @@ fn write_guest(guest: &GuestOutcome, name_width: usize, output: &mut impl Write)
     Ok(())
 }
 
-/// A second table, for guests that swapped: the most there was of what comes and goes, the sum of what only grows.
+/// A table of the balloons that did something, and under each what came in its way.
+fn write_balloons(guests: &[GuestOutcome], name_width: usize, output: &mut impl Write) -> io::Result<()> {
+    let mut balloons = guests.iter().filter(|guest| guest.balloon != BalloonTotals::default()).peekable();
+    if balloons.peek().is_none() {
+        return Ok(());
+    }
+    writeln!(output)?;
+    writeln!(
+        output,
+        "{:<name_width$}       given       taken   harvested  inflating  deflating  calls  refused  nothing free",
+        "guest"
+    )?;
+    for guest in balloons {
+        let balloon = &guest.balloon;
+        let size = |count: FrameCount| bytes(count.bytes());
+        writeln!(
+            output,
+            "{:<name_width$}  {:>10}  {:>10}  {:>10}  {:>9}  {:>9}  {:>5}  {:>7}  {:>12}",
+            guest.name,
+            size(balloon.given),
+            size(balloon.taken),
+            size(balloon.harvested),
+            milliseconds(balloon.inflating),
+            milliseconds(balloon.deflating),
+            balloon.calls,
+            balloon.all_refused_entries(),
+            balloon.allocation_failures,
+        )?;
+        for line in hindrances(guest) {
+            writeln!(output, "{:name_width$}  {}", "", printable(&line))?;
+        }
+    }
+    Ok(())
+}
+
+/// What came in a balloon's way, a line each.
+fn hindrances(guest: &GuestOutcome) -> Vec<String> {
+    let balloon = &guest.balloon;
+    let mut lines = Vec::new();
+    if !balloon.refused_entries.is_empty() {
+        let reason = |(status, count): &(EntryStatus, u64)| format!("{count} {}", status.name().replace('_', " "));
+        lines.push(format!("refused: {}", balloon.refused_entries.iter().map(reason).collect::<Vec<_>>().join(", ")));
+    }
+    if !balloon.last_error.is_empty() {
+        lines.push(format!("last error: {}", balloon.last_error));
+    }
+    if balloon.throttled_calls > 0 {
+        lines.push(format!(
+            "{} calls came too fast and waited {}",
+            balloon.throttled_calls,
+            milliseconds(balloon.throttled)
+        ));
+    }
+    if balloon.overuse_episodes > 0 {
+        let (times, peak, reclaimed) = (balloon.overuse_episodes, balloon.peak_overuse, balloon.reclaimed);
+        lines.push(format!("{times} times beyond its size, at most by {peak}; {reclaimed} taken away again"));
+    }
+    if balloon.disagreements > 0 {
+        lines.push(format!("{} times it reported another balloon than it had", balloon.disagreements));
+    }
+    if guest.swap.stalled > Duration::ZERO && !guest.swap.has_any() {
+        let (stalled, pressure) = (guest.swap.stalled, percent(guest.swap.peak_pressure_per_mille));
+        lines
+            .push(format!("a thread waited for memory for {}, {pressure} of the time at worst", milliseconds(stalled)));
+    }
+    if guest.dropped_log_lines > 0 {
+        lines.push(format!("{} lines of its log were dropped", guest.dropped_log_lines));
+    }
+    lines
+}
+
+fn milliseconds(span: Duration) -> String {
+    format!("{:.1} ms", span.as_secs_f64() * 1e3)
+}
+
+/// Another table, for guests that swapped: the most there was of what comes and goes, the sum of what only grows.
 fn write_swap(guests: &[GuestOutcome], name_width: usize, output: &mut impl Write) -> io::Result<()> {
-    let mut swapped = guests.iter().filter(|guest| guest.swap != SwapTotals::default()).peekable();
+    let mut swapped = guests.iter().filter(|guest| guest.swap.has_any()).peekable();
     if swapped.peek().is_none() {
         return Ok(());
     }
@@ -101,7 +179,8 @@ mod tests {
     use crate::host::{EndReason, Ending};
     use crate::report::Samples;
     use crate::scheduler::Contract;
-    use crate::supervisor::{GuestOutcome, Outcome, SwapTotals};
+    use crate::supervisor::{BalloonTotals, GuestOutcome, Outcome, SwapTotals};
+    use aerostat_abi::batch::EntryStatus;
     use aerostat_abi::units::FrameCount;
     use std::time::Duration;
 
@@ -122,6 +201,8 @@ mod tests {
             verified_bytes: 0,
             app_errors: 2,
             allocation_failures: 0,
+            balloon: BalloonTotals::default(),
+            dropped_log_lines: 0,
             swap,
             ending: Ending { reason: EndReason::Fault("triple fault".into()), details: vec!["RIP \x1b[1m 0".into()] },
         }
@@ -160,6 +241,43 @@ alpha          never            0 B       2  guest fault: triple fault
 ";
         assert_eq!(summary(&outcome), expected);
         assert!(!outcome.is_success());
+    }
+
+    #[test]
+    fn balloons_have_a_table_and_what_came_in_their_way() {
+        let balloon = BalloonTotals {
+            given: FrameCount::from_mib(3000),
+            taken: FrameCount(25),
+            refused_entries: vec![(EntryStatus::NotGranted, 3), (EntryStatus::HostFailed, 12)],
+            calls: 1234,
+            throttled_calls: 7,
+            throttled: Duration::from_micros(1500),
+            overuse_episodes: 2,
+            peak_overuse: FrameCount::from_mib(40),
+            reclaimed: FrameCount::from_mib(72),
+            disagreements: 1,
+            allocation_failures: 9,
+            inflating: Duration::from_millis(2345),
+            last_error: "no\x1b answer".into(),
+            ..BalloonTotals::default()
+        };
+        let waited =
+            SwapTotals { stalled: Duration::from_millis(30), peak_pressure_per_mille: 5, ..SwapTotals::default() };
+        let alpha = GuestOutcome { balloon, dropped_log_lines: 5, ..guest(waited) };
+        let text = summary(&outcome(vec![alpha]));
+        let expected = "
+guest       given       taken   harvested  inflating  deflating  calls  refused  nothing free
+alpha     2.9 GiB   100.0 KiB         0 B  2345.0 ms     0.0 ms   1234       15             9
+       refused: 3 not granted, 12 host failed
+       last error: no? answer
+       7 calls came too fast and waited 1.5 ms
+       2 times beyond its size, at most by 40.0 MiB; 72.0 MiB taken away again
+       1 times it reported another balloon than it had
+       a thread waited for memory for 30.0 ms, 0.5 % of the time at worst
+       5 lines of its log were dropped
+";
+        assert!(text.ends_with(expected), "{text}");
+        assert!(!summary(&outcome(vec![guest(SwapTotals::default())])).contains("nothing free"));
     }
 
     #[test]

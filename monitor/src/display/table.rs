@@ -88,7 +88,7 @@ impl Layout {
         for column in self.swap {
             push(&mut line, &guest.swap.as_ref().map(column.cell).unwrap_or_default(), column.width);
         }
-        let _ = write!(line, "  {}", printable(&guest.activity));
+        let _ = write!(line, "  {}", printable(&about(guest)));
         line
     }
 
@@ -161,8 +161,9 @@ pub(super) fn plain_lines(status: &FleetStatus) -> String {
                 percent(swap.pressure_per_mille)
             );
         }
-        if !guest.activity.is_empty() {
-            let _ = write!(lines, "; {}", printable(&guest.activity));
+        let about = about(guest);
+        if !about.is_empty() {
+            let _ = write!(lines, "; {}", printable(&about));
         }
         lines.push('\n');
     }
@@ -175,6 +176,20 @@ fn push(line: &mut String, cell: &str, width: usize) {
 
 fn widths<T>(columns: &[Column<T>]) -> usize {
     columns.iter().map(|column| GAP + column.width).sum()
+}
+
+/// What the guest does, in its own words, and, while its size is not its target, what its balloon does.
+fn about(guest: &GuestStatus) -> String {
+    let moves = matches!(guest.state, GuestState::Shrinking | GuestState::Growing);
+    let mut text = guest.activity.clone();
+    if moves && !guest.balloon_state.is_empty() {
+        let gap = if text.is_empty() { "" } else { "; " };
+        let _ = write!(text, "{gap}balloon: {}", guest.balloon_state);
+        if guest.state == GuestState::Shrinking {
+            let _ = write!(text, ", at most {} MiB/s", few_mib(guest.rate_per_s));
+        }
+    }
+    text
 }
 
 /// Mebibytes, with a decimal while they are few.
@@ -222,6 +237,8 @@ mod tests {
             balloon: FrameCount(512_u64.saturating_sub(size)),
             target: FrameCount(target),
             resident: FrameCount(resident),
+            rate_per_s: FrameCount(1000),
+            balloon_state: "nothing free".into(),
             swap: None,
             activity: "filling ünïcode".into(),
         }
@@ -297,6 +314,19 @@ flow   running         1        1       1         0                             
         let swap = "resident 0 MiB, compressed 120 MiB, on disk 300 MiB (in 3.1 MiB/s, out 12 MiB/s), pressure 4.2 %; walking\n";
         assert!(line.ends_with(swap), "{line}");
         assert!(plain_lines(&fleet(vec![swapping(ABSURD)])).contains("pressure 6553.5 %"));
+    }
+
+    #[test]
+    fn a_balloon_that_moves_tells_what_it_is_about() {
+        let state = |state| GuestStatus { state, ..guest(256, 128, 384) };
+        let line = |guest: GuestStatus| plain_lines(&fleet(vec![guest]));
+        assert!(line(state(GuestState::Running)).ends_with("; filling ünïcode\n"));
+        let shrinking = line(state(GuestState::Shrinking));
+        assert!(shrinking.ends_with("; filling ünïcode; balloon: nothing free, at most 3.9 MiB/s\n"), "{shrinking}");
+        let mute = GuestStatus { activity: String::new(), ..state(GuestState::Growing) };
+        assert!(line(mute.clone()).ends_with("; balloon: nothing free\n"));
+        assert!(table(&fleet(vec![mute.clone()]), Width(200), 24)[2].ends_with("]  balloon: nothing free"));
+        assert!(!line(GuestStatus { balloon_state: String::new(), ..mute }).contains("balloon:"));
     }
 
     #[test]

@@ -30,6 +30,8 @@ const MOST_DESCRIPTORS: usize = 8;
 pub(crate) enum ToVmm {
     /// Build the machine and run it. With the descriptors of [`StartDescriptors`].
     Start(Start),
+    /// Release whatever is resident in given frames.
+    ReclaimGiven,
     /// End the guest and yourself.
     Stop,
 }

@@ -29,6 +29,9 @@ pub trait GuestHandle {
     /// The next event, if one is there; never blocks. [`GuestEvent::Ended`] comes exactly once, as the last one.
     fn next_event(&mut self) -> Option<GuestEvent>;
 
+    /// Has the guest's process take away what the guest has given and touched all the same.
+    fn reclaim_given(&mut self);
+
     /// Asks the guest's process to end cleanly; [`GuestEvent::Ended`] follows.
     fn request_stop(&mut self);
 

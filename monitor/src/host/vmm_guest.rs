@@ -276,6 +276,13 @@ impl GuestHandle for VmmGuest {
         self.end(status?)
     }
 
+    fn reclaim_given(&mut self) {
+        if let Some(link) = &self.link {
+            // A process that is behind with its messages has some of these already.
+            let _ = link.send(&ToVmm::ReclaimGiven, &[], Patience::DoNotWait);
+        }
+    }
+
     fn request_stop(&mut self) {
         if let Some(link) = &self.link {
             // A process that is gone or never reads ends otherwise.

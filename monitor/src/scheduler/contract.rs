@@ -55,14 +55,14 @@ impl Usage {
     /// A guest may write what it likes: every term saturates, and no result exceeds `contract.max`.
     #[must_use]
     pub fn from_statistics(statistics: &Statistics, contract: Contract) -> Option<Self> {
-        if statistics.total_frames == 0 {
+        if statistics.total_memory_bytes == 0 {
             return None;
         }
-        let bounded = |frames: u64| FrameCount(frames).min(contract.max);
-        let used = bounded(statistics.total_frames)
-            .saturating_sub(FrameCount(statistics.balloon_frames))
-            .saturating_sub(FrameCount(statistics.free_frames));
-        Some(Self { used, committed: bounded(statistics.committed_frames), wanted: bounded(statistics.wanted_frames) })
+        let bounded = |bytes: u64| FrameCount::from_bytes_ceil(bytes).min(contract.max);
+        let used = bounded(statistics.total_memory_bytes)
+            .saturating_sub(FrameCount::from_bytes_floor(statistics.balloon_bytes))
+            .saturating_sub(FrameCount::from_bytes_floor(statistics.free_memory_bytes));
+        Some(Self { used, committed: bounded(statistics.committed_bytes), wanted: bounded(statistics.wanted_bytes) })
     }
 }
 
@@ -77,8 +77,12 @@ mod tests {
 
     #[test]
     fn usage_is_what_is_neither_free_nor_ballooned() {
-        let statistics =
-            Statistics { total_frames: 5120, balloon_frames: 1000, free_frames: 120, ..Statistics::default() };
+        let statistics = Statistics {
+            total_memory_bytes: 5120 << 12,
+            balloon_bytes: 1000 << 12,
+            free_memory_bytes: 120 << 12,
+            ..Statistics::default()
+        };
         let usage = Usage::from_statistics(&statistics, CONTRACT).unwrap();
         assert_eq!(usage.used, FrameCount(4000));
     }

@@ -8,7 +8,8 @@ use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 
 use aerostat_abi::registers::{BootStage, Facts, RegisterPage};
-use aerostat_abi::statistics::{Statistics, activity};
+use aerostat_abi::statistics::Statistics;
+use aerostat_abi::text::Text;
 use aerostat_abi::units::FrameCount;
 
 use crate::clock::Moment;
@@ -41,6 +42,9 @@ pub(super) struct Machine {
     swapped: Cell<FrameCount>,
     /// Frames of its balloon that the guest writes to all the same.
     beyond: Cell<FrameCount>,
+    /// Reports in a row that disagree with the facts.
+    disagreeing_reports: Cell<u64>,
+    pub(super) reclaims: Cell<u32>,
     events: RefCell<VecDeque<GuestEvent>>,
     bell: RefCell<UnixStream>,
     pub(super) doorbells: Cell<u32>,
@@ -66,6 +70,8 @@ impl Machine {
             resident: Cell::new(FrameCount::ZERO),
             swapped: Cell::new(FrameCount::ZERO),
             beyond: Cell::new(FrameCount::ZERO),
+            disagreeing_reports: Cell::new(0),
+            reclaims: Cell::new(0),
             events: RefCell::default(),
             bell: RefCell::new(bell),
             doorbells: Cell::new(0),
@@ -88,6 +94,10 @@ impl Machine {
         self.beyond.set(beyond);
     }
 
+    pub(super) fn disagree(&self, reports: u64) {
+        self.disagreeing_reports.set(reports);
+    }
+
     /// One step of the guest: its balloon moves, resident memory follows what was free to move a step ago.
     pub(super) fn step(&self, now: Moment) {
         let size = self.page.facts().size;
@@ -104,17 +114,19 @@ impl Machine {
     fn publish(&self, size: FrameCount, now: Moment) {
         let balloon = self.total.saturating_sub(size);
         let used = self.need.get().min(size);
-        self.page.set_balloon_facts(&Facts { size, balloon, last_call_ns: now.ns(), ..Facts::default() });
+        let disagreeing_reports = self.disagreeing_reports.get();
+        let facts = Facts { size, balloon, last_call_ns: now.ns(), disagreeing_reports, ..Facts::default() };
+        self.page.set_balloon_facts(&facts);
         self.page.set_resident(self.resident.get().saturating_add(self.beyond.get()));
         let statistics = Statistics {
-            total_frames: self.total.0,
-            free_frames: size.saturating_sub(used).0,
-            wanted_frames: self.need.get().saturating_sub(used).0,
-            balloon_frames: balloon.0,
+            total_memory_bytes: self.total.bytes(),
+            free_memory_bytes: size.saturating_sub(used).bytes(),
+            wanted_bytes: self.need.get().saturating_sub(used).bytes(),
+            balloon_bytes: balloon.bytes(),
             verified_bytes: 4096,
-            swapped_pages: self.swapped.get().0,
+            swapped_bytes: self.swapped.get().bytes(),
             evictions: self.swapped.get().0,
-            activity: activity("walking"),
+            activity: Text::new("walking"),
             ..Statistics::default()
         };
         self.page.set_statistics(&statistics.encode());
@@ -147,6 +159,11 @@ impl GuestHandle for FakeGuest {
     fn next_event(&mut self) -> Option<GuestEvent> {
         let _ = self.link.read(&mut [0]);
         self.machine.events.borrow_mut().pop_front()
+    }
+
+    fn reclaim_given(&mut self) {
+        self.machine.reclaims.set(self.machine.reclaims.get() + 1);
+        self.machine.beyond.set(FrameCount::ZERO);
     }
 
     fn request_stop(&mut self) {

@@ -6,14 +6,17 @@ use aerostat_abi::registers::{BootStage, Facts};
 use aerostat_abi::statistics::Statistics;
 use aerostat_abi::units::FrameCount;
 
+use super::balloon::BalloonTotals;
+use super::episodes::Episodes;
 use super::overuse::Overuse;
-use super::status::{GuestState, GuestStatus};
+use super::status::{GuestState, GuestStatus, Happening};
 use super::swap::{SwapAccount, SwapTotals};
 use crate::clock::Moment;
-use crate::fleet::GuestSpec;
+use crate::fleet::{GuestSpec, OveruseRule};
 use crate::host::{EndReason, Ending, GuestEvent, GuestHandle};
 use crate::report::{Sample, Samples};
 use crate::scheduler::{Contract, GuestId, GuestSample, Hints, Reading, Usage};
+use crate::vmm::DISAGREEING_REPORTS;
 
 /// How long a guest may stay away from its balloon before it counts as silent; its driver comes once a second.
 const SILENCE: Duration = Duration::from_secs(5);
@@ -36,6 +39,8 @@ pub(super) struct Guest<G> {
     swap: SwapAccount,
     state: GuestState,
     overuse: Overuse,
+    overuse_rule: OveruseRule,
+    disagreements: Episodes,
     /// Why the supervisor has ended it, while its process may still be there.
     verdict: Option<Ending>,
     spawn_to_main: Option<Duration>,
@@ -71,14 +76,22 @@ impl<G: GuestHandle> Guest<G> {
             swap: SwapAccount::default(),
             state: GuestState::Starting,
             overuse: Overuse::default(),
+            overuse_rule: spec.overuse,
+            disagreements: Episodes::default(),
             verdict: None,
             spawn_to_main: None,
         }
     }
 
-    /// Reads the register page; a guest that ended keeps what was read last.
-    pub(super) fn look(&mut self, now: Moment) {
-        let Some(handle) = &self.handle else { return };
+    /// Reads the register page; a guest that ended keeps what was read last. Returns what there is to tell.
+    pub(super) fn look(&mut self, now: Moment) -> impl Iterator<Item = Happening> + use<G> {
+        let happenings = if self.read(now) { [self.judge(now), self.compare(now)] } else { [None, None] };
+        happenings.into_iter().flatten()
+    }
+
+    /// Reads the register page; says whether there is one.
+    fn read(&mut self, now: Moment) -> bool {
+        let Some(handle) = &self.handle else { return false };
         let page = handle.registers();
         self.facts = page.facts();
         self.statistics = page.statistics();
@@ -95,16 +108,36 @@ impl<G: GuestHandle> Guest<G> {
         } else {
             GuestState::of_sizes(self.facts.size, self.target)
         };
-        self.judge(now);
+        true
     }
 
-    /// Ends the guest where it uses memory beyond its size; [`Self::news`] tells when it is gone.
-    fn judge(&mut self, now: Moment) {
+    /// Does what the fleet file says about a guest that uses memory beyond its size.
+    fn judge(&mut self, now: Moment) -> Option<Happening> {
         let Facts { size, resident, .. } = self.facts;
-        let Some(excess) = self.overuse.observe(size, resident, now) else { return };
+        let finding = self.overuse.observe(size, resident, now)?;
+        match (self.overuse_rule, &mut self.handle) {
+            (OveruseRule::Kill, _) => self.kill_for(finding.excess),
+            (OveruseRule::Cap, Some(handle)) if finding.is_new_sample => handle.reclaim_given(),
+            (OveruseRule::Cap | OveruseRule::Warn, _) => {}
+        }
+        let (guest, excess, rule) = (self.name.clone(), finding.excess, self.overuse_rule);
+        finding.told.map(|episodes| Happening::Overuse { guest, excess, rule, episodes })
+    }
+
+    /// Notices where the guest keeps reporting another balloon than it has. Its report is a hint, so that is all.
+    fn compare(&mut self, now: Moment) -> Option<Happening> {
+        let disagrees = self.facts.disagreeing_reports >= DISAGREEING_REPORTS;
+        let episodes = self.disagreements.observe(disagrees, now)?;
+        let reported = FrameCount::from_bytes_floor(self.statistics.balloon_bytes);
+        Some(Happening::Disagreement { guest: self.name.clone(), reported, balloon: self.facts.balloon, episodes })
+    }
+
+    /// Ends the guest; [`Self::news`] tells when it is gone.
+    fn kill_for(&mut self, excess: FrameCount) {
         if self.verdict.is_some() {
             return;
         }
+        let Facts { size, resident, .. } = self.facts;
         let details = vec![format!("size {size}, target {}, resident {resident}", self.target)];
         self.verdict = Some(Ending { reason: EndReason::BeyondSize(excess), details });
         if let Some(handle) = &mut self.handle {
@@ -126,14 +159,17 @@ impl<G: GuestHandle> Guest<G> {
         news
     }
 
-    /// Closes the record of a living guest: its last facts are read, its process is let go, its memory is gone.
-    pub(super) fn end(&mut self, ending: Ending, now: Moment) {
-        self.look(now);
+    /// Closes the record of a living guest: its last facts are read, its process is let go, its memory is gone. Returns what there is to
+    /// tell of it.
+    pub(super) fn end(&mut self, ending: Ending, now: Moment) -> impl Iterator<Item = Happening> + use<G> {
+        let last = self.look(now);
         self.handle = None;
         self.ending = Some(ending);
         self.state = GuestState::Ended;
         self.target = FrameCount::ZERO;
-        self.facts = Facts::default();
+        let gone = FrameCount::ZERO;
+        self.facts = Facts { size: gone, balloon: gone, resident: gone, ..self.facts };
+        last
     }
 
     /// Tells the guest its new target.
@@ -177,8 +213,10 @@ impl<G: GuestHandle> Guest<G> {
             balloon: self.facts.balloon,
             target: self.target,
             resident: self.facts.resident,
+            rate_per_s: FrameCount::from_bytes_floor(self.statistics.rate_bytes_per_s),
+            balloon_state: self.statistics.balloon_state.as_str().to_owned(),
             swap: self.handle.as_ref().and(self.swap.status()),
-            activity: self.statistics.activity_text().to_owned(),
+            activity: self.statistics.activity.as_str().to_owned(),
         }
     }
 
@@ -192,6 +230,19 @@ impl<G: GuestHandle> Guest<G> {
 
     pub(super) fn swap_totals(&self) -> SwapTotals {
         self.swap.totals()
+    }
+
+    pub(super) fn balloon_totals(&self) -> BalloonTotals {
+        BalloonTotals {
+            overuse_episodes: self.overuse.episodes(),
+            peak_overuse: self.overuse.peak(),
+            disagreements: self.disagreements.count(),
+            ..BalloonTotals::new(&self.facts, &self.statistics)
+        }
+    }
+
+    pub(super) fn dropped_lines(&self) -> u64 {
+        self.facts.dropped_lines
     }
 
     pub(super) fn statistics(&self) -> &Statistics {

@@ -3,10 +3,12 @@
 //! One thread, no locks. [`Supervisor`] is the machine: it is told the moment and knows guests only by [`GuestHandle`], so it runs
 //! against fake guests and a fake clock in tests. [`run`] is the loop around it: it waits for events, signals and the next look.
 //!
-//! A *look* reads every register page, ends guests that use memory beyond their size, checks that the pool is not overdrawn, and
+//! A *look* reads every register page, deals with guests that use memory beyond their size, checks that the pool is not overdrawn, and
 //! decides. Looks happen at a steady pace, sooner
 //! while somebody is short of memory, and at once when a guest reports pressure or ends.
 
+mod balloon;
+mod episodes;
 #[cfg(test)]
 mod fake;
 mod guest;
@@ -24,12 +26,14 @@ use std::time::Duration;
 
 use aerostat_abi::units::FrameCount;
 
+pub use self::balloon::BalloonTotals;
 pub use self::outcome::{GuestOutcome, Outcome};
 pub use self::run_loop::{Observer, RunError, RunOptions, run};
 pub use self::signals::StopSignals;
 pub use self::status::{Event, FleetStatus, GuestState, GuestStatus, Happening};
 pub use self::swap::{SwapStatus, SwapTotals};
 
+use self::episodes::Episodes;
 use self::guest::{Guest, News};
 use crate::clock::Moment;
 use crate::fleet::GuestSpec;
@@ -50,6 +54,7 @@ pub struct Supervisor<G> {
     guests: Vec<Guest<G>>,
     events: Vec<Event>,
     violations: u64,
+    violation_episodes: Episodes,
     peak_resident: FrameCount,
 }
 
@@ -95,6 +100,7 @@ impl<G: GuestHandle> Supervisor<G> {
             guests: Vec::new(),
             events: Vec::new(),
             violations: 0,
+            violation_episodes: Episodes::default(),
             peak_resident: FrameCount::ZERO,
         }
     }
@@ -140,8 +146,9 @@ impl<G: GuestHandle> Supervisor<G> {
 
     /// Looks at every guest, keeps the books, and decides.
     pub fn look(&mut self, now: Moment) {
+        let at = now.since(self.began);
         for guest in self.guests.iter_mut().filter(|guest| guest.handle.is_some()) {
-            guest.look(now);
+            self.events.extend(guest.look(now).map(|what| Event { at, what }));
             self.scheduler.observe(guest.id, &guest.sample());
             self.moved.observe(guest.id, guest.reading(), now);
         }
@@ -241,16 +248,19 @@ impl<G: GuestHandle> Supervisor<G> {
         let resident = self.sum(Guest::resident);
         self.peak_resident = self.peak_resident.max(resident);
         let own = self.sum(|guest| if guest.handle.is_some() { OWN_MEMORY } else { FrameCount::ZERO });
-        if granted > self.pool || resident > self.pool.saturating_add(own) {
-            self.violations += 1;
+        let is_overdrawn = granted > self.pool || resident > self.pool.saturating_add(own);
+        self.violations += u64::from(is_overdrawn);
+        if let Some(episodes) = self.violation_episodes.observe(is_overdrawn, now) {
             let pool = self.pool;
-            self.note(now, Happening::Violation { granted, resident, pool });
+            self.note(now, Happening::Violation { granted, resident, pool, episodes });
         }
     }
 
     fn end(&mut self, place: usize, ending: Ending, now: Moment) {
         let guest = &mut self.guests[place];
-        guest.end(ending.clone(), now);
+        let last = guest.end(ending.clone(), now);
+        let at = now.since(self.began);
+        self.events.extend(last.into_iter().map(|what| Event { at, what }));
         self.scheduler.remove(guest.id);
         self.moved.remove(guest.id);
         let guest = guest.name.clone();

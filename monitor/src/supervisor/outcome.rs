@@ -5,6 +5,7 @@ use std::time::Duration;
 use aerostat_abi::exit::GuestExit;
 use aerostat_abi::units::FrameCount;
 
+use super::balloon::BalloonTotals;
 use super::guest::Guest;
 use super::swap::SwapTotals;
 use crate::host::{EndReason, Ending, GuestHandle};
@@ -45,6 +46,10 @@ pub struct GuestOutcome {
     pub app_errors: u64,
     /// Allocations in it that failed for want of memory.
     pub allocation_failures: u64,
+    /// What its balloon did.
+    pub balloon: BalloonTotals,
+    /// Lines that it wrote and its log did not get, because there were too many.
+    pub dropped_log_lines: u64,
     /// What it swapped.
     pub swap: SwapTotals,
     /// How it ended.
@@ -68,7 +73,9 @@ impl GuestOutcome {
             spawn_to_main: guest.spawn_to_main(),
             verified_bytes: guest.statistics().verified_bytes,
             app_errors: guest.statistics().app_errors,
-            allocation_failures: guest.statistics().allocation_failures,
+            allocation_failures: guest.statistics().alloc_failures,
+            balloon: guest.balloon_totals(),
+            dropped_log_lines: guest.dropped_lines(),
             swap: guest.swap_totals(),
             ending: guest.ending.clone().unwrap_or_else(still_running),
             samples: guest.into_samples(),

@@ -1,8 +1,8 @@
-//! When a guest has used so much memory beyond its size that it is ended. Pure.
+//! When a guest uses memory beyond its size. Pure.
 //!
 //! A guest can write to frames that are in its balloon: nothing on the host stops it, and every such frame becomes resident again.
 //! The scheduler charges the guest for it, so nobody is promised that memory; but others may need it, and a kernel that writes to
-//! what it gave away is broken or hostile. So it is ended, for its own fault and at nobody else's cost.
+//! what it gave away is broken or hostile. What becomes of it the fleet file says ([`OveruseRule`](crate::fleet::OveruseRule)).
 //!
 //! A *sample* is a size and a resident memory that belong together. The two are not read at one moment: resident memory is measured
 //! by the VMM process at intervals, so a single look may pair an old measure with a new size. Therefore several samples in a row must
@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use aerostat_abi::units::FrameCount;
 
+use super::episodes::Episodes;
 use crate::clock::Moment;
 
 /// What resident memory may exceed the size by, whatever the size: the VMM process's own memory, which its measure includes, and what a
@@ -22,7 +23,8 @@ const TOLERANCE: FrameCount = FrameCount::from_mib(8);
 const TOLERANCE_DIVISOR: u64 = 50;
 /// Samples in a row that must show the excess.
 const SAMPLES: u32 = 3;
-/// Time between samples: a VMM process measures at least so often (`vmm::process`), so each sample has a measure of its own.
+/// Time between samples, so that each has a measure of its own: while memory changes a VMM process measures more often, and whenever
+/// memory goes back to the host (`vmm::process`).
 const SAMPLE_PACE: Duration = Duration::from_millis(50);
 
 /// The excess in a guest's latest samples.
@@ -30,23 +32,59 @@ const SAMPLE_PACE: Duration = Duration::from_millis(50);
 pub(super) struct Overuse {
     in_a_row: u32,
     last_sample: Moment,
+    episodes: Episodes,
+    peak: FrameCount,
+}
+
+/// A guest is found to use memory beyond its size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Finding {
+    /// How much.
+    pub(super) excess: FrameCount,
+    /// This look is a sample of its own; what was done about an earlier one has had its time.
+    pub(super) is_new_sample: bool,
+    /// To be told of: how often it began since it last was.
+    pub(super) told: Option<u64>,
 }
 
 impl Overuse {
-    /// Takes a look at a guest in; returns what it uses beyond its size when it is to be ended for it.
+    /// Takes a look at a guest in; returns what it is found to use beyond its size.
     ///
     /// A size of zero is that of a machine which has not published any.
-    pub(super) fn observe(&mut self, size: FrameCount, resident: FrameCount, now: Moment) -> Option<FrameCount> {
+    pub(super) fn observe(&mut self, size: FrameCount, resident: FrameCount, now: Moment) -> Option<Finding> {
+        let is_new_sample = self.count_sample(size, resident, now);
+        let is_found = self.in_a_row >= SAMPLES;
+        let told = self.episodes.observe(is_found, now);
+        let excess = resident.saturating_sub(size);
+        is_found.then(|| {
+            self.peak = self.peak.max(excess);
+            Finding { excess, is_new_sample, told }
+        })
+    }
+
+    /// Says whether the look is one more sample that shows an excess.
+    fn count_sample(&mut self, size: FrameCount, resident: FrameCount, now: Moment) -> bool {
         let tolerated = size.saturating_add(TOLERANCE).saturating_add(FrameCount(size.0 / TOLERANCE_DIVISOR));
         if size == FrameCount::ZERO || resident <= tolerated {
             self.in_a_row = 0;
-            return None;
+            return false;
         }
-        if self.in_a_row == 0 || now.since(self.last_sample) >= SAMPLE_PACE {
-            self.in_a_row += 1;
+        let is_new = self.in_a_row == 0 || now.since(self.last_sample) >= SAMPLE_PACE;
+        if is_new {
+            self.in_a_row = self.in_a_row.saturating_add(1);
             self.last_sample = now;
         }
-        (self.in_a_row >= SAMPLES).then(|| resident.saturating_sub(size))
+        is_new
+    }
+
+    /// Times that it began.
+    pub(super) fn episodes(&self) -> u64 {
+        self.episodes.count()
+    }
+
+    /// The most that was found.
+    pub(super) fn peak(&self) -> FrameCount {
+        self.peak
     }
 }
 
@@ -63,8 +101,8 @@ mod tests {
     fn found(looks: &[(u64, u64)]) -> Vec<Option<u64>> {
         let mut overuse = Overuse::default();
         let look = |&(ms, mib): &(u64, u64)| {
-            let excess = overuse.observe(SIZE, FrameCount::from_mib(mib), Moment::from_ns(ms * 1_000_000));
-            excess.map(FrameCount::mib)
+            let finding = overuse.observe(SIZE, FrameCount::from_mib(mib), Moment::from_ns(ms * 1_000_000));
+            finding.map(|finding| finding.excess.mib())
         };
         looks.iter().map(look).collect()
     }
@@ -88,6 +126,17 @@ mod tests {
     fn the_tolerance_is_eight_mebibytes_and_a_fiftieth() {
         assert_eq!(found(&[(1, 110), (51, 110), (101, 110)]), [None; 3]);
         assert_eq!(found(&[(1, 111), (51, 111), (101, 111)]), [None, None, Some(11)]);
+    }
+
+    #[test]
+    fn an_episode_is_told_once_and_each_sample_may_be_acted_on() {
+        let mut overuse = Overuse::default();
+        let mut look = |ms: u64, mib| overuse.observe(SIZE, FrameCount::from_mib(mib), Moment::from_ns(ms * 1_000_000));
+        let found: Vec<_> = (0..10).filter_map(|look_| look(1 + look_ * 25, 140 - look_)).collect();
+        let acted_on: Vec<_> = found.iter().map(|finding| (finding.is_new_sample, finding.told)).collect();
+        let (new, old) = ((true, None), (false, None));
+        assert_eq!(acted_on, [(true, Some(1)), old, new, old, new, old]);
+        assert_eq!((overuse.episodes(), overuse.peak().mib()), (1, 36));
     }
 
     #[test]

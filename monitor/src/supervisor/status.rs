@@ -6,6 +6,7 @@ use std::time::Duration;
 use aerostat_abi::units::{FrameCount, HUGE_FRAMES};
 
 use super::swap::SwapStatus;
+use crate::fleet::OveruseRule;
 use crate::host::Ending;
 use crate::scheduler::Reason;
 
@@ -43,6 +44,10 @@ pub struct GuestStatus {
     pub target: FrameCount,
     /// Host memory behind it.
     pub resident: FrameCount,
+    /// How fast its balloon may inflate, a second.
+    pub rate_per_s: FrameCount,
+    /// What its balloon is about, and what hinders it. Foreign text, as the activity.
+    pub balloon_state: String,
     /// What it has put elsewhere, once it has; nothing in a guest that ended.
     pub swap: Option<SwapStatus>,
     /// What its application says it does. Foreign text: whoever shows it takes care of control characters.
@@ -137,6 +142,30 @@ pub enum Happening {
         resident: FrameCount,
         /// The pool.
         pool: FrameCount,
+        /// How often it began since this was last told.
+        episodes: u64,
+    },
+    /// A guest began to use memory beyond its size.
+    Overuse {
+        /// Which.
+        guest: String,
+        /// How much.
+        excess: FrameCount,
+        /// What becomes of it.
+        rule: OveruseRule,
+        /// How often it began since this was last told.
+        episodes: u64,
+    },
+    /// A guest began to report another balloon than it has.
+    Disagreement {
+        /// Which.
+        guest: String,
+        /// Balloon size by its latest report.
+        reported: FrameCount,
+        /// Balloon size.
+        balloon: FrameCount,
+        /// How often it began since this was last told.
+        episodes: u64,
     },
 }
 
@@ -148,9 +177,36 @@ impl fmt::Display for Happening {
                 write!(f, "{guest} target from {from} to {to}, because {reason}")
             }
             Self::Ended { guest, ending } => write!(f, "{guest} ended: {}", ending.reason),
-            Self::Violation { granted, resident, pool } => {
-                write!(f, "violation: {granted} granted and {resident} resident of a pool of {pool}")
+            Self::Violation { granted, resident, pool, episodes } => {
+                write!(
+                    f,
+                    "violation: {granted} granted and {resident} resident of a pool of {pool}{}",
+                    Times(*episodes)
+                )
             }
+            Self::Overuse { guest, excess, rule, episodes } => {
+                let consequence = match rule {
+                    OveruseRule::Warn => "",
+                    OveruseRule::Cap => ", which is taken away again",
+                    OveruseRule::Kill => " and is ended for it",
+                };
+                write!(f, "{guest} uses {excess} beyond its size{consequence}{}", Times(*episodes))
+            }
+            Self::Disagreement { guest, reported, balloon, episodes } => {
+                write!(f, "{guest} reports a balloon of {reported} and has one of {balloon}{}", Times(*episodes))
+            }
+        }
+    }
+}
+
+/// How often something happened, where it was not just once.
+struct Times(u64);
+
+impl fmt::Display for Times {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            0 | 1 => Ok(()),
+            times => write!(f, " ({times} times since this was last told)"),
         }
     }
 }

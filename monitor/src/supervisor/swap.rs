@@ -52,6 +52,16 @@ pub struct SwapTotals {
     pub peak_pressure_per_mille: u16,
 }
 
+impl SwapTotals {
+    /// Whether there was any: a guest without swap may have waited for memory all the same.
+    #[must_use]
+    pub fn has_any(&self) -> bool {
+        let waits =
+            Self { stalled: self.stalled, peak_pressure_per_mille: self.peak_pressure_per_mille, ..Self::default() };
+        *self != waits
+    }
+}
+
 /// A guest's account, kept from its reports.
 #[derive(Debug, Default)]
 pub(super) struct SwapAccount {
@@ -74,7 +84,7 @@ struct Mark {
 impl SwapAccount {
     /// Takes the latest report in.
     pub(super) fn observe(&mut self, report: &Statistics, now: Moment) {
-        let here = Mark { at: now, swapped_in: report.swap_in, swapped_out: report.swap_out };
+        let here = Mark { at: now, swapped_in: report.swap_in_bytes, swapped_out: report.swap_out_bytes };
         if now.since(self.latest.at) >= WINDOW {
             self.previous = self.latest;
             self.latest = here;
@@ -85,8 +95,8 @@ impl SwapAccount {
         }
         let span = now.since(self.previous.at);
         self.status = Some(SwapStatus {
-            compressed: FrameCount(report.compressed_pages),
-            on_disk: FrameCount(report.swapped_pages),
+            compressed: pages(report.zswapped_bytes),
+            on_disk: pages(report.swapped_bytes),
             in_per_s: per_second(here.swapped_in.saturating_sub(self.previous.swapped_in), span),
             out_per_s: per_second(here.swapped_out.saturating_sub(self.previous.swapped_out), span),
             pressure_per_mille: pressure(report),
@@ -105,14 +115,14 @@ impl SwapAccount {
 
 impl SwapTotals {
     fn include(&mut self, report: &Statistics) {
-        let compressed = FrameCount(report.compressed_pages);
+        let compressed = pages(report.zswapped_bytes);
         if compressed > self.peak_compressed {
             self.peak_compressed = compressed;
-            self.compressed_into = FrameCount(report.compressed_frames);
+            self.compressed_into = pages(report.zswap_bytes);
         }
-        self.peak_on_disk = self.peak_on_disk.max(FrameCount(report.swapped_pages));
-        self.swapped_in = self.swapped_in.max(FrameCount(report.swap_in));
-        self.swapped_out = self.swapped_out.max(FrameCount(report.swap_out));
+        self.peak_on_disk = self.peak_on_disk.max(pages(report.swapped_bytes));
+        self.swapped_in = self.swapped_in.max(pages(report.swap_in_bytes));
+        self.swapped_out = self.swapped_out.max(pages(report.swap_out_bytes));
         self.refaults = self.refaults.max(report.refaults);
         self.major_faults = self.major_faults.max(report.major_faults);
         self.stalled = self.stalled.max(Duration::from_nanos(report.stalled_ns));
@@ -120,14 +130,18 @@ impl SwapTotals {
     }
 }
 
+fn pages(bytes: u64) -> FrameCount {
+    FrameCount::from_bytes_ceil(bytes)
+}
+
 fn pressure(report: &Statistics) -> u16 {
     u16::try_from(report.pressure_per_mille).unwrap_or(u16::MAX).min(ALWAYS_PER_MILLE)
 }
 
-/// `count` in `span`, as a rate.
-fn per_second(count: u64, span: Duration) -> FrameCount {
-    let rate = (u128::from(count) * 1_000_000_000).checked_div(span.as_nanos()).unwrap_or(0);
-    FrameCount(u64::try_from(rate).unwrap_or(u64::MAX))
+/// `bytes` in `span`, as a rate.
+fn per_second(bytes: u64, span: Duration) -> FrameCount {
+    let rate = (u128::from(bytes) * 1_000_000_000).checked_div(span.as_nanos()).unwrap_or(0);
+    FrameCount::from_bytes_floor(u64::try_from(rate).unwrap_or(u64::MAX))
 }
 
 #[cfg(test)]
@@ -155,8 +169,12 @@ mod tests {
     fn traffic_is_what_moved_of_late() {
         let mut account = SwapAccount::default();
         let rates = |account: &SwapAccount| account.status().map(|status| (status.in_per_s.0, status.out_per_s.0));
-        let report =
-            |moved: u64| Statistics { evictions: 1, swap_in: moved, swap_out: 2 * moved, ..Statistics::default() };
+        let report = |moved: u64| Statistics {
+            evictions: 1,
+            swap_in_bytes: moved << 12,
+            swap_out_bytes: moved << 13,
+            ..Statistics::default()
+        };
         for tick in 0..=50 {
             account.observe(&report(10 * tick), at(10_000 + 100 * tick));
         }
@@ -172,15 +190,15 @@ mod tests {
         let mut account = SwapAccount::default();
         let report = |pages: u64, pressure: u64| Statistics {
             evictions: 1,
-            compressed_pages: pages,
-            compressed_frames: pages / 3,
-            swapped_pages: 2 * pages,
+            zswapped_bytes: pages << 12,
+            zswap_bytes: (pages / 3) << 12,
+            swapped_bytes: pages << 13,
             pressure_per_mille: pressure,
             ..Statistics::default()
         };
         account.observe(&report(300, 40), at(1000));
         account.observe(&report(900, 20), at(2000));
-        account.observe(&Statistics { swap_out: 8, refaults: 9, stalled_ns: 7, ..report(0, 0) }, at(3000));
+        account.observe(&Statistics { swap_out_bytes: 8 << 12, refaults: 9, stalled_ns: 7, ..report(0, 0) }, at(3000));
         let pressed = SwapTotals {
             peak_compressed: FrameCount(900),
             compressed_into: FrameCount(300),
@@ -203,7 +221,7 @@ mod tests {
             for (words, time) in all.iter().zip(times) {
                 account.observe(&Statistics::decode(words), Moment::from_ns(time));
             }
-            prop_assert!(account.totals().peak_compressed == FrameCount(u64::MAX));
+            prop_assert!(account.totals().peak_compressed == FrameCount::from_bytes_ceil(u64::MAX));
             prop_assert!(account.totals().peak_pressure_per_mille == 1000);
         }
     }

@@ -11,7 +11,7 @@ use super::{
     Attention, Event, FleetStatus, GuestState, Happening, Observer, Outcome, RunError, RunOptions, Supervisor, run,
 };
 use crate::clock::Moment;
-use crate::fleet::{Fleet, GuestSpec};
+use crate::fleet::{Fleet, GuestSpec, OveruseRule};
 use crate::host::disk::Disks;
 use crate::host::{EndReason, GuestEvent};
 use crate::scheduler::{Contract, Policy};
@@ -27,6 +27,7 @@ fn spec(name: &str) -> GuestSpec {
         contract,
         command_line: String::new(),
         disks: Disks::default(),
+        overuse: OveruseRule::Kill,
     }
 }
 
@@ -39,13 +40,17 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
+        Self::with_rule(OveruseRule::Kill)
+    }
+
+    fn with_rule(overuse: OveruseRule) -> Self {
         let now = Moment::from_ns(1_000_000);
         let mut bench = Self { supervisor: Supervisor::new(POOL, Policy::default(), now), machines: Vec::new(), now };
         for name in ["alpha", "beta"] {
             let machines = &mut bench.machines;
             bench
                 .supervisor
-                .start(&spec(name), now, |spec, target| {
+                .start(&GuestSpec { overuse, ..spec(name) }, now, |spec, target| {
                     let (machine, handle) = Machine::boot(spec.contract.max, target, Manners::Obliging);
                     machines.push(machine);
                     Ok(handle)
@@ -66,6 +71,13 @@ impl Bench {
 
     fn status(&self) -> FleetStatus {
         self.supervisor.status(self.now)
+    }
+
+    /// What happened besides starts and targets.
+    fn told(&mut self) -> Vec<String> {
+        let events = self.supervisor.take_events().into_iter().map(|event| event.what);
+        let is_told = |what: &Happening| !matches!(what, Happening::Started { .. } | Happening::Target { .. });
+        events.filter(is_told).map(|what| what.to_string()).collect()
     }
 
     fn needs(&self, mib: [u64; 2]) {
@@ -182,6 +194,73 @@ fn a_guest_that_uses_memory_beyond_its_size_is_charged_and_ended() {
     assert_eq!(outcome.guests[0].ending.reason.to_string(), "used 200.0 MiB beyond its size");
     assert_eq!(outcome.guests[0].ending.details, ["size 64.0 MiB, target 64.0 MiB, resident 264.0 MiB"]);
     assert!(!outcome.guests[0].is_success() && outcome.guests[1].is_success());
+}
+
+#[test]
+fn a_guest_may_be_warned_instead() {
+    let mut bench = Bench::with_rule(OveruseRule::Warn);
+    bench.needs([16, 16]);
+    bench.machines[0].use_beyond_size(FrameCount::from_mib(148));
+    bench.pass(50);
+    assert_eq!(bench.told(), ["alpha uses 100.0 MiB beyond its size"], "once, however long it lasts");
+    for _ in 0..2 {
+        bench.machines[0].use_beyond_size(FrameCount::ZERO);
+        bench.pass(5);
+        bench.machines[0].use_beyond_size(FrameCount::from_mib(248));
+        bench.pass(50);
+    }
+    assert_eq!(bench.told(), [""; 0], "not so soon again");
+    bench.machines[0].use_beyond_size(FrameCount::ZERO);
+    bench.pass(500);
+    bench.machines[0].use_beyond_size(FrameCount::from_mib(148));
+    bench.pass(50);
+    assert_eq!(bench.told(), ["alpha uses 100.0 MiB beyond its size (3 times since this was last told)"]);
+    let outcome = bench.supervisor.into_outcome(bench.now);
+    let balloon = &outcome.guests[0].balloon;
+    assert_eq!((balloon.overuse_episodes, balloon.peak_overuse), (4, FrameCount::from_mib(200)));
+    assert!(outcome.guests[0].is_success());
+}
+
+#[test]
+fn a_guest_may_lose_what_it_uses_beyond_its_size() {
+    let mut bench = Bench::with_rule(OveruseRule::Cap);
+    bench.needs([16, 16]);
+    bench.machines[0].use_beyond_size(FrameCount::from_mib(148));
+    bench.pass(4);
+    assert_eq!(bench.machines[0].reclaims.get(), 0);
+    bench.pass(50);
+    assert_eq!(bench.machines[0].reclaims.get(), 1, "that was enough");
+    assert_eq!(bench.told(), ["alpha uses 100.0 MiB beyond its size, which is taken away again"]);
+    assert_eq!(bench.status().guests[0].state, GuestState::Running);
+}
+
+#[test]
+fn a_guest_that_keeps_reporting_another_balloon_is_noticed() {
+    let mut bench = Bench::new();
+    bench.machines[0].disagree(2);
+    bench.pass(5);
+    assert_eq!(bench.told(), [""; 0]);
+    bench.machines[0].disagree(3);
+    bench.pass(5);
+    assert_eq!(bench.told(), ["alpha reports a balloon of 448.0 MiB and has one of 448.0 MiB"]);
+    bench.machines[0].disagree(0);
+    bench.pass(5);
+    assert_eq!(bench.supervisor.into_outcome(bench.now).guests[0].balloon.disagreements, 1);
+}
+
+#[test]
+fn a_violation_is_told_once_and_counted_at_every_look() {
+    let mut bench = Bench::with_rule(OveruseRule::Warn);
+    bench.needs([64, 400]);
+    bench.pass(50);
+    bench.machines[0].use_beyond_size(FrameCount::from_mib(200));
+    bench.told();
+    bench.pass(1);
+    bench.machines[1].need(FrameCount::from_mib(400));
+    bench.pass(20);
+    let told = bench.told();
+    assert_eq!(told.iter().filter(|line| line.starts_with("violation: ")).count(), 1, "{told:?}");
+    assert!(bench.supervisor.into_outcome(bench.now).violations > 1);
 }
 
 #[test]

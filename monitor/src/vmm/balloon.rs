@@ -29,6 +29,11 @@ use crate::host::shared_page::SharedPage;
 
 /// The lowest interrupt vector that is no exception's.
 const FIRST_VECTOR: u8 = 32;
+/// Reports in a row that must show another balloon than there is: one may cross with a change.
+pub(crate) const DISAGREEING_REPORTS: u64 = 3;
+/// Frames, and runs of frames, that are released at once where no guest waits for a reply: 64 MiB take 6 ms in small pages.
+const RECLAIMED_AT_ONCE: usize = 16 << 10;
+const RANGES_AT_ONCE: usize = 512;
 
 /// What the device needs of the process around it.
 pub(super) trait BalloonHost {
@@ -269,8 +274,9 @@ impl<H: BalloonHost> Balloon<H> {
         for (word, entry) in words.iter_mut().zip(&entries) {
             *word = entry.encode();
         }
-        let refused = entries.iter().filter(|entry| entry.status != EntryStatus::Done).count();
-        self.facts.refused_entries += refused as u64;
+        for entry in entries.iter().filter(|entry| entry.status != EntryStatus::Done) {
+            self.facts.refused_entries[usize::from(entry.status.code())] += 1;
+        }
         // The page was readable a moment ago and is protected from being given in its own batch.
         match self.memory.write_words(address, words) {
             Ok(()) => Outcome::new(Status::Ok, frames.0),
@@ -326,10 +332,47 @@ impl<H: BalloonHost> Balloon<H> {
             return Status::BadPage.into();
         }
         self.registers.set_statistics(&words);
-        if Statistics::decode(&words).wanted_frames > 0 {
+        let report = Statistics::decode(&words);
+        self.compare(FrameCount::from_bytes_floor(report.balloon_bytes));
+        if report.wanted_bytes > 0 {
             self.host.pressure(now_ns);
         }
         Status::Ok.into()
+    }
+
+    /// Compares the balloon that the guest believes in with the one that there is. What the guest has not noted yet counts for it. If
+    /// they keep differing, the guest is to ask anew what is given; if that does not help, it is not asked again.
+    fn compare(&mut self, reported: FrameCount) {
+        let not_noted = self.offers.as_ref().map_or(FrameCount::ZERO, |offers| offers.not_noted(&self.memory));
+        if reported.saturating_add(not_noted) == self.map.balloon() {
+            self.facts.disagreeing_reports = 0;
+            return;
+        }
+        self.facts.disagreeing_reports += 1;
+        self.is_reset_ordered |= self.facts.disagreeing_reports == DISAGREEING_REPORTS;
+    }
+
+    /// Releases what is resident in given frames, from frame index `from` on: a guest that has touched them all the same has no right to what
+    /// they hold. At most [`RECLAIMED_AT_ONCE`], as the guest's calls wait meanwhile. Returns where to go on; `None` when all is done.
+    pub(super) fn reclaim_given(&mut self, from: usize) -> Option<usize> {
+        self.host.memory_released();
+        let before = self.registers.facts().resident;
+        let (mut at, mut left, mut ranges) = (from, RECLAIMED_AT_ONCE, Vec::new());
+        while left > 0
+            && ranges.len() < RANGES_AT_ONCE
+            && let Some(run) = self.map.given_run(at, left)
+        {
+            at = run.end;
+            left -= run.len();
+            ranges.push(run);
+        }
+        // What can't be released stays resident, and so on the guest's account.
+        self.releaser.release(&self.memory, &ranges);
+        self.host.memory_released();
+        let after = self.registers.facts().resident;
+        self.facts.reclaimed = self.facts.reclaimed.saturating_add(before.saturating_sub(after));
+        self.publish();
+        (!ranges.is_empty()).then_some(at)
     }
 
     fn reply(&self, outcome: Outcome) -> Registers {

@@ -1,7 +1,8 @@
 //! The guest's serial line: a 16550 as the guest sees it, lines of text as we keep them.
 //!
-//! The last lines stay in memory to explain a fault; all of them go to the log, if there is one. A line ends at a line feed or at
-//! [`LINE_BYTES`], so a guest that never ends one costs nothing. Most bytes come through the [`SerialRing`]: whoever has the
+//! The last lines stay in memory to explain a fault; the log, if there is one, gets all of them, up to [`LOGGED`]: a guest that writes
+//! faster than that for long does not fill the host's disk, and the log says how many lines are missing where. A line ends at a line feed
+//! or at [`LINE_BYTES`], so a guest that never ends one costs nothing. Most bytes come through the [`SerialRing`]: whoever has the
 //! console drains it from time to time.
 
 use std::collections::VecDeque;
@@ -14,6 +15,8 @@ use std::ops::RangeInclusive;
 use vm_superio::{Serial, Trigger, serial::NoEvents};
 
 use super::serial_ring::SerialRing;
+use crate::clock::Moment;
+use crate::token_bucket::{Allowance, TokenBucket};
 
 /// The ports of the first serial line (COM1).
 pub(super) const PORTS: RangeInclusive<u16> = 0x3f8..=0x3ff;
@@ -21,6 +24,8 @@ pub(super) const PORTS: RangeInclusive<u16> = 0x3f8..=0x3ff;
 const LINES: usize = 40;
 /// Bytes after which a line is cut.
 const LINE_BYTES: usize = 512;
+/// Lines that go to the log: 10 MiB at once, then 100 KiB a second, if they are as long as can be.
+const LOGGED: Allowance = Allowance { per_second: 200, burst: 20_000 };
 
 /// The device.
 pub(super) struct Console {
@@ -37,11 +42,12 @@ impl fmt::Debug for Console {
 impl Console {
     /// A console that appends whole lines to `log`, and whose data port may be written through `ring`.
     pub(super) fn new(log: Option<File>, ring: Option<SerialRing>) -> Self {
-        Self { serial: Serial::new(NoInterrupt, Lines { log, ..Lines::default() }), ring }
+        Self { serial: Serial::new(NoInterrupt, Lines::new(log)), ring }
     }
 
     /// Takes what the guest has written without an exit.
-    pub(super) fn drain(&mut self) {
+    pub(super) fn drain(&mut self, now: Moment) {
+        self.serial.writer_mut().now = now;
         if let Some(ring) = &mut self.ring {
             // A full or failing log is no fault of the guest's: `Lines` never fails.
             ring.drain(|byte| drop(self.serial.write(register(*PORTS.start()), byte)));
@@ -49,8 +55,8 @@ impl Console {
     }
 
     /// The guest wrote bytes to one of [`PORTS`], in one access or in a row.
-    pub(super) fn write(&mut self, port: u16, bytes: &[u8]) {
-        self.drain();
+    pub(super) fn write(&mut self, port: u16, bytes: &[u8], now: Moment) {
+        self.drain(now);
         let register = register(port);
         for byte in bytes {
             // As above.
@@ -66,13 +72,19 @@ impl Console {
         }
     }
 
-    /// The last lines, the unfinished one included, which goes to the log now.
-    pub(super) fn finish(&mut self) -> Vec<String> {
-        self.drain();
+    /// Lines that the log did not get.
+    pub(super) fn dropped_lines(&self) -> u64 {
+        self.serial.writer().dropped
+    }
+
+    /// The last lines, the unfinished one included, which goes to the log now. Without control characters.
+    pub(super) fn finish(&mut self, now: Moment) -> Vec<String> {
+        self.drain(now);
         let lines = self.serial.writer_mut();
         if !lines.current.is_empty() {
             lines.end_line();
         }
+        lines.own_up();
         lines.last.drain(..).collect()
     }
 }
@@ -93,14 +105,31 @@ impl Trigger for NoInterrupt {
 }
 
 /// Bytes in, lines out.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Lines {
     current: Vec<u8>,
     last: VecDeque<String>,
     log: Option<File>,
+    allowed: TokenBucket,
+    now: Moment,
+    /// Lines that the log did not get; and those of them that it has not been told of.
+    dropped: u64,
+    untold: u64,
 }
 
 impl Lines {
+    fn new(log: Option<File>) -> Self {
+        Self {
+            current: Vec::new(),
+            last: VecDeque::new(),
+            log,
+            allowed: TokenBucket::new(LOGGED),
+            now: Moment::default(),
+            dropped: 0,
+            untold: 0,
+        }
+    }
+
     fn push(&mut self, byte: u8) {
         match byte {
             b'\n' => self.end_line(),
@@ -118,15 +147,35 @@ impl Lines {
         if self.last.len() == LINES {
             self.last.pop_front();
         }
-        self.last.push_back(String::from_utf8_lossy(&self.current).into_owned());
+        let line = String::from_utf8_lossy(&self.current);
+        self.last.push_back(line.replace(char::is_control, "\u{fffd}"));
+        if self.log.is_some() && !self.allowed.take(self.now) {
+            self.dropped += 1;
+            self.untold += 1;
+            self.current.clear();
+            return;
+        }
+        self.own_up();
         self.current.push(b'\n');
+        let line = std::mem::take(&mut self.current);
+        self.append(&line);
+    }
+
+    /// Tells the log what it did not get.
+    fn own_up(&mut self) {
+        let untold = std::mem::take(&mut self.untold);
+        if untold > 0 {
+            self.append(format!("[{untold} lines dropped]\n").as_bytes());
+        }
+    }
+
+    fn append(&mut self, bytes: &[u8]) {
         if let Some(log) = &mut self.log
-            && log.write_all(&self.current).is_err()
+            && log.write_all(bytes).is_err()
         {
             // The disk is full or gone. The guest goes on; its last lines are still here.
             self.log = None;
         }
-        self.current.clear();
     }
 }
 
@@ -145,29 +194,77 @@ impl Write for Lines {
 
 #[cfg(test)]
 mod tests {
-    use super::{Console, LINE_BYTES, LINES};
+    use super::{Console, LINE_BYTES, LINES, LOGGED};
+    use crate::clock::Moment;
+    use crate::host::link::{FromVmm, Link, Patience};
+    use crate::host::{EndReason, Ending};
+    use crate::vmm::fault;
+    use std::fs::File;
     use std::io::{Read, Seek};
+
+    const NOW: Moment = Moment::from_ns(1 << 40);
+
+    fn text(log: &mut File) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        log.rewind().unwrap();
+        log.read_to_end(&mut bytes).unwrap();
+        bytes
+    }
 
     #[test]
     fn lines_are_kept_and_logged() {
         let mut log = tempfile::tempfile().unwrap();
         let mut console = Console::new(Some(log.try_clone().unwrap()), None);
-        console.write(0x3f8, b"first\r\nsec");
-        console.write(0x3f8, b"ond\n\xffthird");
-        assert_eq!(console.finish(), ["first", "second", "\u{fffd}third"]);
-        let mut bytes = Vec::new();
-        log.rewind().unwrap();
-        log.read_to_end(&mut bytes).unwrap();
-        assert_eq!(bytes, b"first\nsecond\n\xffthird\n");
+        console.write(0x3f8, b"first\r\nsec", NOW);
+        console.write(0x3f8, b"ond\n\xffth\x07ird", NOW);
+        assert_eq!(console.finish(NOW), ["first", "second", "\u{fffd}th\u{fffd}ird"]);
+        assert_eq!(text(&mut log), b"first\nsecond\n\xffth\x07ird\n");
     }
 
     #[test]
     fn memory_is_bounded() {
         let mut console = Console::new(None, None);
-        console.write(0x3f8, &vec![b'x'; LINE_BYTES * 100]);
-        let lines = console.finish();
+        console.write(0x3f8, &vec![b'x'; LINE_BYTES * 100], NOW);
+        let lines = console.finish(NOW);
         assert_eq!(lines.len(), LINES);
         assert!(lines.iter().all(|line| line.len() == LINE_BYTES));
+    }
+
+    #[test]
+    fn a_million_lines_do_not_fill_the_log() {
+        let mut log = tempfile::tempfile().unwrap();
+        let mut console = Console::new(Some(log.try_clone().unwrap()), None);
+        let burst = u64::from(LOGGED.burst);
+        for _ in 0..1_000_000 {
+            console.write(0x3f8, b"hello\n", NOW);
+        }
+        assert_eq!(console.dropped_lines(), 1_000_000 - burst);
+        console.write(0x3f8, b"later\n", NOW.after(std::time::Duration::from_secs(1)));
+        let lines = text(&mut log);
+        let end = format!("hello\n[{} lines dropped]\nlater\n", 1_000_000 - burst);
+        assert!(lines.len() == 6 * 20_000 + end.len() - 6 && lines.ends_with(end.as_bytes()));
+        assert_eq!(console.finish(NOW).last().unwrap(), "later");
+    }
+
+    #[test]
+    fn what_is_dropped_in_the_end_is_told_too() {
+        let mut log = tempfile::tempfile().unwrap();
+        let mut console = Console::new(Some(log.try_clone().unwrap()), None);
+        console.write(0x3f8, "\n".repeat(20_003).as_bytes(), NOW);
+        console.finish(NOW);
+        assert!(text(&mut log).ends_with(b"\n[3 lines dropped]\n"));
+    }
+
+    #[test]
+    fn the_worst_last_lines_fit_a_message() {
+        for byte in 0..=u8::MAX {
+            let mut console = Console::new(None, None);
+            console.write(0x3f8, &[byte; LINE_BYTES * LINES], NOW);
+            let details = fault::log_lines(console.finish(NOW));
+            let ending = Ending { reason: EndReason::Fault("triple fault".to_owned()), details };
+            let (ours, _theirs) = Link::pair().unwrap();
+            assert!(ours.send(&FromVmm::from(ending), &[], Patience::DoNotWait).is_ok(), "lines of {byte:#x}");
+        }
     }
 
     #[test]

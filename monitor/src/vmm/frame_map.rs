@@ -146,6 +146,14 @@ impl FrameMap {
         })
     }
 
+    /// The first run of given frames from index `from` on, at most `most` of them.
+    pub(super) fn given_run(&self, from: usize, most: usize) -> Option<Range<usize>> {
+        let end = to_usize(self.layout.total().0);
+        let start = self.find(Frames::Given, from.min(end)..end);
+        let run = start..self.find(Frames::Kept, start..end.min(start.saturating_add(most)));
+        (!run.is_empty()).then_some(run)
+    }
+
     /// The first of these indexes whose frame is in `state`, or their end.
     fn find(&self, state: Frames, within: Range<usize>) -> usize {
         if within.is_empty() {

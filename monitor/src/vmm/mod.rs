@@ -6,7 +6,7 @@
 //! | devices  | `vcpu` (the loop and its exits), `balloon`, `console`, `serial_ring`, `virtio` (disks), `fault` (what a bad end looks like)      |
 //! | machine  | `machine` (KVM's objects, the doorbell), `interrupts` (routes), `cpu` (first registers), `boot` (image, boot information), `device_tree` |
 //! | memory   | `layout` (addresses), `memory` (the mapping), `release` (giving back), `resident` (measuring)                    |
-//! | decision | `frame_map` (who has which frame), `page_sizes` (what may be behind it), `image` and `image_notes` (is this a guest image): pure or nearly so            |
+//! | decision | `frame_map` (who has which frame), `page_sizes` (what may be behind it), `throttle` (how fast it may call), `image` and `image_notes` (is this a guest image): pure or nearly so            |
 //!
 //! The process holds no policy: it sets no targets and knows of no other guest. It trusts the supervisor and nothing that the guest writes.
 
@@ -25,10 +25,12 @@ mod machine;
 mod memory;
 mod page_sizes;
 mod process;
+mod reclamation;
 mod release;
 mod resident;
 mod serial_ring;
 mod target_watch;
+mod throttle;
 mod vcpu;
 mod virtio;
 
@@ -41,6 +43,7 @@ pub use layout::LayoutError;
 pub use machine::{KvmError, check_kvm};
 pub use process::process_main;
 
+pub(crate) use balloon::DISAGREEING_REPORTS;
 pub(crate) use image::check_file;
 pub(crate) use layout::check_size;
 

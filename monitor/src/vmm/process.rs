@@ -4,6 +4,7 @@
 //! resident memory and drains the serial ring. Whatever ends the supervisor ends this process: the link closes, and the kernel sends a
 //! signal besides. Standard input is the link (see `host::link`).
 
+use std::fmt;
 use std::fs::File;
 use std::io;
 use std::mem;
@@ -31,18 +32,21 @@ use super::frame_map::FrameMap;
 use super::layout::{LayoutError, MemoryLayout};
 use super::machine::{Doorbell, KvmError, Machine};
 use super::memory::GuestMemory;
+use super::reclamation::Reclamation;
 use super::resident::ResidentMeter;
 use super::target_watch::TargetWatch;
+use super::throttle::Throttle;
 use super::vcpu::{self, Devices, Ignored};
 use super::virtio::Bus;
-use crate::clock::monotonic_ns;
+use crate::clock::{Moment, monotonic_ns};
 use crate::host::link::{FromVmm, Link, LinkError, Patience, Start, StartDescriptors, ToVmm};
 use crate::host::shared_page::SharedPage;
 use crate::host::{EndReason, Ending};
 
-/// How often resident memory is measured and the serial ring drained: while memory changes, and while it does not.
+/// How often resident memory is measured and the serial ring drained: while memory changes, and at least. Every look costs some 20 us, so a
+/// guest that sleeps is looked at less and less often. Memory that goes back to the host is measured at once, whatever this says.
 const LIVELY: Duration = Duration::from_millis(20);
-const CALM: Duration = Duration::from_millis(50);
+const CALM: Duration = Duration::from_millis(320);
 /// How often a stop is repeated until the vCPU's thread has seen it.
 const STOP_AGAIN: Duration = Duration::from_millis(1);
 /// Reports of pressure that follow faster are dropped: the supervisor knows already, and a guest must not keep it busy.
@@ -136,6 +140,7 @@ fn run_guest(
         doorbell: machine.doorbell(guest_bell.try_clone()?),
         link: Arc::clone(link),
         last_pressure_ns: 0,
+        has_complained: false,
         meter: Arc::clone(&meter),
         registers: Arc::clone(&registers),
     };
@@ -144,15 +149,25 @@ fn run_guest(
     let frames = FrameMap::new(layout, initial, image.frames());
     let balloon = Arc::new(Mutex::new(Balloon::new(memory, Arc::clone(&registers), neighbours, frames)));
     let target = TargetWatch::new(descriptors.doorbell, guest_bell, Arc::clone(&balloon));
+    let reclamation = Reclamation::new(Arc::clone(&balloon));
+    let measured = Arc::clone(&balloon);
     let devices = Devices {
         console: Arc::clone(&console),
         balloon,
         virtio,
         registers: Arc::clone(&registers),
+        throttle: Throttle::new(),
         ignored: Ignored::default(),
     };
-    VcpuThread::spawn(machine, image.entry, devices)?.see_through(link, target, || {
-        console.lock().unwrap_or_else(PoisonError::into_inner).drain();
+    VcpuThread::spawn(machine, image.entry, devices)?.see_through(link, target, reclamation, || {
+        let dropped_lines = {
+            let mut console = console.lock().unwrap_or_else(PoisonError::into_inner);
+            console.drain(Moment::now());
+            console.dropped_lines()
+        };
+        registers.set_dropped_lines(dropped_lines);
+        // What is released between the measure and its publication would be missing in what is published.
+        let _no_call = measured.lock().unwrap_or_else(PoisonError::into_inner);
         let resident = meter.measure()?;
         registers.set_resident(resident);
         Ok(resident)
@@ -187,15 +202,18 @@ impl VcpuThread {
         self,
         link: &Link,
         mut target: TargetWatch<Neighbours>,
+        mut reclamation: Reclamation<Neighbours>,
         mut chores: impl FnMut() -> io::Result<FrameCount>,
     ) -> Result<Ending, ProcessError> {
-        let mut last = FrameCount::ZERO;
+        let (mut last, mut pace) = (FrameCount::ZERO, LIVELY);
         loop {
-            let patience = if target.follow() {
+            let is_reclaiming = reclamation.advance();
+            let patience = if target.follow() || is_reclaiming {
                 Duration::ZERO
             } else {
                 let now = chores()?;
-                if mem::replace(&mut last, now) == now { CALM } else { LIVELY }
+                pace = if mem::replace(&mut last, now) == now { CALM.min(2 * pace) } else { LIVELY };
+                pace
             };
             let mut sources = [
                 PollFd::new(&self.ended, PollFlags::IN),
@@ -216,6 +234,7 @@ impl VcpuThread {
             if is_spoken_to {
                 match link.receive(Patience::DoNotWait) {
                     Ok((ToVmm::Stop, _)) => return self.stop(),
+                    Ok((ToVmm::ReclaimGiven, _)) => reclamation.begin(),
                     Ok((ToVmm::Start(_), _)) | Err(LinkError::WouldBlock) => {}
                     Err(_) => return Err(ProcessError::SupervisorGone),
                 }
@@ -259,21 +278,31 @@ struct Neighbours {
     doorbell: Doorbell,
     link: Arc<Link>,
     last_pressure_ns: u64,
+    has_complained: bool,
     meter: Arc<ResidentMeter>,
     registers: Arc<SharedPage>,
+}
+
+impl Neighbours {
+    /// Tells the user what is wrong, once: a guest may bring it about as often as it likes.
+    fn complain(&mut self, what: fmt::Arguments<'_>) {
+        if !mem::replace(&mut self.has_complained, true) {
+            eprintln!("aerostat vmm: {what}");
+        }
+    }
 }
 
 impl BalloonHost for Neighbours {
     fn connect_doorbell(&mut self, vector: u8) {
         // Without it the guest still looks at its target once a second.
         if let Err(error) = self.doorbell.connect(vector) {
-            eprintln!("aerostat vmm: the guest gets no balloon interrupt: {error}");
+            self.complain(format_args!("the guest gets no balloon interrupt: {error}"));
         }
     }
 
     fn disconnect_doorbell(&mut self) {
         if let Err(error) = self.doorbell.disconnect() {
-            eprintln!("aerostat vmm: the guest keeps its balloon interrupt: {error}");
+            self.complain(format_args!("the guest keeps its balloon interrupt: {error}"));
         }
     }
 

@@ -13,13 +13,15 @@ use aerostat_abi::exit::{EXIT_PORT, GuestExit};
 use aerostat_abi::port::{self, Registers};
 use aerostat_abi::registers::BootStage;
 use kvm_ioctls::{SyncReg, VcpuExit, VcpuFd};
+use rustix::event::{Timespec, poll};
 use rustix::io::Errno;
 
 use super::balloon::{Balloon, BalloonHost};
 use super::console::{self, Console};
 use super::fault;
+use super::throttle::Throttle;
 use super::virtio::Bus;
-use crate::clock::monotonic_ns;
+use crate::clock::{Moment, monotonic_ns};
 use crate::host::shared_page::SharedPage;
 use crate::host::{EndReason, Ending};
 
@@ -34,6 +36,8 @@ pub(super) struct Devices<H> {
     pub(super) virtio: Bus,
     /// Takes the boot marks.
     pub(super) registers: Arc<SharedPage>,
+    /// Holds a guest back that calls the balloon port too often.
+    pub(super) throttle: Throttle,
     /// What the guest did in vain.
     pub(super) ignored: Ignored,
 }
@@ -63,7 +67,7 @@ pub(super) fn run<H: BalloonHost + Debug>(vcpu: &mut VcpuFd, devices: &mut Devic
             break reason;
         }
     };
-    let lines = fault::log_lines(devices.console().finish());
+    let lines = fault::log_lines(devices.console().finish(Moment::now()));
     let complaints = devices.virtio.complaints();
     let details = match &reason {
         EndReason::Stopped | EndReason::Exited(GuestExit::Success) => Vec::new(),
@@ -91,7 +95,7 @@ fn step<H: BalloonHost>(vcpu: &mut VcpuFd, devices: &mut Devices<H>) -> Next {
             Next::Run
         }
         VcpuExit::IoOut(port, bytes) if console::PORTS.contains(&port) => {
-            devices.console().write(port, bytes);
+            devices.console().write(port, bytes, Moment::now());
             Next::Run
         }
         VcpuExit::IoIn(port, bytes) if console::PORTS.contains(&port) => {
@@ -146,6 +150,7 @@ fn balloon_call<H: BalloonHost>(vcpu: &mut VcpuFd, devices: &mut Devices<H>, wri
         devices.ignored.ports += 1;
         return;
     }
+    devices.hold_back();
     let call = Registers { rax: shared.rax, rdi: shared.rdi, rsi: shared.rsi, r8: shared.r8 };
     let reply = devices.balloon.lock().unwrap_or_else(PoisonError::into_inner).call(call, monotonic_ns());
     (shared.rax, shared.rdi, shared.rsi, shared.r8) = (reply.rax, reply.rdi, reply.rsi, reply.r8);
@@ -156,6 +161,14 @@ impl<H> Devices<H> {
     /// A console whose other user panicked is still a console.
     fn console(&self) -> MutexGuard<'_, Console> {
         self.console.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has the guest wait, if it calls too often. The signal that ends the loop ends the wait as well.
+    fn hold_back(&mut self) {
+        if let Some(wait) = self.throttle.call(Moment::now()) {
+            self.registers.set_throttled(self.throttle.calls(), self.throttle.waited_ns());
+            let _ = poll(&mut [], Timespec::try_from(wait).ok().as_ref());
+        }
     }
 
     fn mark(&mut self, byte: u8) {

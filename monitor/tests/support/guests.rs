@@ -60,7 +60,7 @@ guests! {
         "jnz 5f",
         ".endm",
         ".macro HELLO vector",
-        "mov edi, 1",
+        "mov edi, 2",
         "mov esi, 256",
         "mov r8d, \\vector",
         "CALL 1",
@@ -265,13 +265,16 @@ guests! {
     /// Computes in ring 3 for ever.
     spins: "HELLO 0" "RING3" "2: jmp 2b";
 
+    /// Asks for its target again and again, from ring 3.
+    nags: "HELLO 0" "RING3" "2: CALL 2" "jmp 2b";
+
     /// Waits in ring 0 for ever, interrupts off.
     halts: "2: hlt" "jmp 2b";
 
     /// Reports that somebody waits for memory, then halts.
     presses:
         "HELLO 0"
-        "mov ebx, 0x400000" "mov qword ptr [rbx + 24], 77" "mov byte ptr [rbx + 200], 0x78"
+        "mov ebx, 0x400000" "mov qword ptr [rbx + 56], 77" "mov byte ptr [rbx + 576], 0x78"
         "mov edi, ebx" "CALL 5"
         "2: hlt" "jmp 2b";
 

@@ -38,6 +38,21 @@ fn a_page_that_is_touched_again_outlives_seven_passes() {
 }
 
 #[test]
+fn a_page_is_as_old_as_it_is_long_out_of_use() {
+    let mut policy = Generations::default();
+    let fresh = policy.arrived(Arrival::First);
+    let mut age = |visits: &[bool]| {
+        let standing = after(&mut policy, fresh, visits).unwrap();
+        policy.age(standing)
+    };
+    assert_eq!(age(&[true]), YOUNGEST, "nothing is known of a use");
+    assert_eq!([age(&[true, true]), age(&[true, true, false]), age(&[true, true, false, false, false])], [0, 1, 3]);
+    policy.trust = Trust::Given;
+    let standing = Page { history: History::Proven, generation: YOUNGEST }.encode();
+    assert_eq!(policy.age(standing), 0, "a generation that is out of use now");
+}
+
+#[test]
 fn a_prefetched_page_goes_unless_it_is_touched_and_then_is_new() {
     let mut policy = Generations::default();
     let prefetched = policy.arrived(Arrival::Prefetch);

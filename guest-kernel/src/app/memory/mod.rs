@@ -90,7 +90,7 @@ pub fn memory() -> MemoryInfo {
         collapses: memory.reclaim.collapses,
         moved_pages: memory.moved_pages,
         major_faults: memory.faults.major,
-        allocation_failures: memory.allocation_failures,
+        allocation_failures: memory.ladder.failures,
         compressed_pages: memory.reclaim.tier.pages,
         compressed_frames: memory.reclaim.tier.frames,
         filled_pages: memory.reclaim.filled_pages,

@@ -7,6 +7,8 @@ use proptest::collection::vec;
 use proptest::prelude::Strategy;
 use proptest::{prop_assert, prop_assert_eq, prop_oneof, proptest};
 
+use aerostat_balloon_driver::Ledger as _;
+
 use super::Ledger;
 use crate::mm::block::Contents;
 use crate::mm::carve::Carver;
@@ -21,7 +23,7 @@ impl Ledger {
         Self::new(huge_frames, &mut Carver::leaked(Self::words(huge_frames)))
     }
 
-    pub(crate) fn contains(&self, frame: FrameNumber) -> bool {
+    pub(crate) fn contains_frame(&self, frame: FrameNumber) -> bool {
         self.frames.contains(frame)
     }
 }
@@ -49,7 +51,7 @@ fn huge_frames_go_first_while_they_fit_then_frames_of_broken_ones() {
     assert_eq!(take(&mut ledger, HUGE_FRAMES - 1), Some((5, BlockSize::Frame)), "a huge frame would be too much");
     assert_eq!(take(&mut ledger, 1), Some((2 * HUGE_FRAMES, BlockSize::Frame)), "no frame left but a huge one's");
     assert_eq!(take(&mut ledger, HUGE_FRAMES), Some((2 * HUGE_FRAMES + 1, BlockSize::Frame)));
-    assert_eq!(ledger.len(), FrameCount(HUGE_FRAMES - 2));
+    assert_eq!(ledger.size(), FrameCount(HUGE_FRAMES - 2));
 }
 
 #[test]
@@ -89,6 +91,11 @@ enum Step {
     Take {
         frames: u64,
     },
+    /// All that lies in a run.
+    TakeWithin {
+        first: u64,
+        count: u64,
+    },
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -96,6 +103,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         (0..FRAMES, 1..HUGE_FRAMES).prop_map(|(first, count)| Step::Put { first, count }),
         (0..HUGE).prop_map(Step::PutHuge),
         (0..FRAMES).prop_map(|frames| Step::Take { frames }),
+        (0..FRAMES, 0..FRAMES).prop_map(|(first, count)| Step::TakeWithin { first, count }),
     ];
     vec(step, 1..40)
 }
@@ -128,12 +136,25 @@ proptest! {
                     }
                     prop_assert_eq!(taken, expected);
                 }
+                Step::TakeWithin { first, count } => {
+                    let end = (first + count).min(FRAMES);
+                    let mut at = first;
+                    while let Some(block) = ledger.take_within(FrameNumber(at)..FrameNumber(end)) {
+                        let size = block.size();
+                        let taken = block.into_number().0;
+                        prop_assert!(taken >= at && taken + size.frames() <= end);
+                        prop_assert!((at..taken).all(|frame| !model.contains(&frame)), "the lowest first");
+                        prop_assert!((taken..taken + size.frames()).all(|frame| model.remove(&frame)));
+                        at = taken + size.frames();
+                    }
+                    prop_assert_eq!(model.range(at.min(end)..end).next(), None);
+                }
             }
             prop_assert_eq!(ledger.validate(), Ok(()));
-            prop_assert_eq!(ledger.len(), FrameCount(model.len() as u64));
+            prop_assert_eq!(ledger.size(), FrameCount(model.len() as u64));
         }
         for frame in 0..FRAMES {
-            prop_assert_eq!(ledger.contains(FrameNumber(frame)), model.contains(&frame));
+            prop_assert_eq!(ledger.contains_frame(FrameNumber(frame)), model.contains(&frame));
         }
     }
 }

@@ -34,8 +34,8 @@ pub(crate) fn moved_pages() -> u64 {
 }
 
 /// Makes up to `wanted_huge` huge frames wholly free, by moving what is in others that are little used; says how many came free.
-/// None do while somebody else is at it.
-pub(crate) fn compact(wanted_huge: usize) -> usize {
+/// None do while somebody else is at it. Calls `between` after each batch, with no lock held: a walk over all page tables can take long.
+pub(crate) fn compact(wanted_huge: usize, mut between: impl FnMut()) -> usize {
     if IS_RUNNING.swap(true, Ordering::Acquire) {
         return 0;
     }
@@ -45,6 +45,7 @@ pub(crate) fn compact(wanted_huge: usize) -> usize {
             let mut at = 0;
             while let Some(next) = move_batch(kind, at) {
                 at = next;
+                between();
             }
         }
         FRAMES.end_vacating();

@@ -48,6 +48,17 @@ impl Occupancy {
         missing > 0 && self.free() >= SURPLUS * HUGE_FRAMES * missing && self.victims(1) != Victims::default()
     }
 
+    /// How many huge frames could be vacated, `wanted` at most, and about how many pages would have to be moved for that.
+    pub(crate) fn price(&self, wanted: usize) -> (usize, u64) {
+        let victims = self.victims(wanted);
+        let pages = self
+            .classes
+            .iter()
+            .zip(victims.classes)
+            .map(|(class, victims)| (class.used * victims).checked_div(class.huge_frames).unwrap_or(0));
+        (to_usize(victims.classes.iter().sum()), pages.sum())
+    }
+
     /// Free frames in all of them.
     fn free(&self) -> u64 {
         self.classes.iter().map(|class| class.huge_frames * HUGE_FRAMES - class.used).sum()
@@ -102,6 +113,13 @@ mod tests {
         let used = [300, 10, 200, 40];
         assert_eq!(chosen(&used, occupancy(&used).victims(1)), [10]);
         assert_eq!(chosen(&used, occupancy(&used).victims(2)), [10, 40]);
+    }
+
+    #[test]
+    fn the_price_is_what_is_in_the_emptiest() {
+        let occupancy = occupancy(&[300, 10, 200, 40]);
+        assert_eq!([occupancy.price(0), occupancy.price(1), occupancy.price(2)], [(0, 0), (1, 10), (2, 50)]);
+        assert_eq!(occupancy.price(9), (2, 50), "there is room for no more");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use proptest::prelude::{Just, Strategy};
 use proptest::test_runner::{Config as ProptestConfig, TestCaseError};
 use proptest::{prop_assert_eq, prop_oneof, proptest};
 
-use super::{compact, moved_pages};
+use super::moved_pages;
 use crate::layout::APP_REGIONS;
 use crate::mm::reclaim::start::{Swap, start};
 use crate::mm::reclaim::{collapse, reclaim};
@@ -18,6 +18,10 @@ use crate::mm::{BlockSize, FRAMES, Purpose, map_region, unmap_region, validate};
 
 /// Pages of a region that has no room for a huge page.
 const SMALL_REGION: u64 = 480;
+
+fn compact(wanted: usize) -> usize {
+    super::compact(wanted, || ())
+}
 
 /// Regions of small pages that were touched in turn, so that each has frames in every huge frame; each page has its address in it.
 fn interleaved_regions(machine: &TestMachine, count: u64) -> Vec<u64> {

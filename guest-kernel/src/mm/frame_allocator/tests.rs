@@ -80,7 +80,7 @@ fn books_cost_about_two_bits_a_frame() {
 #[test]
 fn huge_frames_that_the_host_backs_go_before_untouched_ones() {
     let mut allocator = allocator_of_huge_frames(4);
-    let claimed = allocator.claim_huge(FrameNumber(2 * HUGE_FRAMES)).unwrap();
+    let claimed = allocator.claim_block(FrameNumber(2 * HUGE_FRAMES), BlockSize::Huge, Purpose::Balloon).unwrap();
     allocator.free(claimed);
     let mut next = |size| allocate(&mut allocator, size, Purpose::Kernel).unwrap();
     assert_eq!(next(BlockSize::Huge), (FrameNumber(2 * HUGE_FRAMES), Contents::Unknown));
@@ -90,7 +90,7 @@ fn huge_frames_that_the_host_backs_go_before_untouched_ones() {
 #[test]
 fn a_frame_breaks_a_backed_huge_frame_before_an_untouched_one() {
     let mut allocator = allocator_of_huge_frames(3);
-    let claimed = allocator.claim_huge(FrameNumber(HUGE_FRAMES)).unwrap();
+    let claimed = allocator.claim_block(FrameNumber(HUGE_FRAMES), BlockSize::Huge, Purpose::Balloon).unwrap();
     allocator.free(claimed);
     let frame = allocate(&mut allocator, BlockSize::Frame, Purpose::Kernel);
     assert_eq!(frame, Some((FrameNumber(HUGE_FRAMES), Contents::Unknown)));
@@ -107,15 +107,64 @@ fn memory_that_the_host_had_is_zero_and_unbacked_again() {
 }
 
 #[test]
+fn free_memory_that_the_host_backs_is_counted_in_whole_huge_frames() {
+    let mut allocator = allocator_of_huge_frames(3);
+    assert_eq!(allocator.backed_free(), FrameCount::ZERO);
+    let (first, _) = allocate(&mut allocator, BlockSize::Huge, Purpose::Kernel).unwrap();
+    allocator.free(block(first, BlockSize::Huge));
+    assert_eq!(allocator.backed_free(), FrameCount(HUGE_FRAMES));
+    let frame = allocator.allocate(BlockSize::Frame, Purpose::Kernel).unwrap();
+    assert_eq!(allocator.backed_free(), FrameCount::ZERO, "a part of it is in use");
+    allocator.free(frame);
+    assert_eq!(allocator.backed_free(), FrameCount(HUGE_FRAMES));
+    let (first, _) = allocate(&mut allocator, BlockSize::Huge, Purpose::Balloon).unwrap();
+    allocator.free_unbacked(block(first, BlockSize::Huge));
+    assert_eq!(allocator.backed_free(), FrameCount::ZERO, "the host has had it");
+}
+
+#[test]
 fn only_what_is_wholly_free_can_be_claimed() {
     let mut allocator = FrameAllocator::leaked(FrameCount(2048), &[numbers(700..701)], FrameCount::ZERO);
-    let mut claim = |frame| allocator.claim_huge(FrameNumber(frame)).map(Block::into_number);
+    let mut claim =
+        |frame| allocator.claim_block(FrameNumber(frame), BlockSize::Huge, Purpose::Balloon).map(Block::into_number);
     assert_eq!(claim(1), None, "not aligned");
     assert_eq!(claim(HUGE_FRAMES), None, "partly reserved");
     assert_eq!(claim(4 * HUGE_FRAMES), None, "behind the end");
     assert_eq!(claim(1 << 54), None, "no machine has it");
     assert_eq!(claim(2 * HUGE_FRAMES), Some(FrameNumber(2 * HUGE_FRAMES)));
     assert_eq!(claim(2 * HUGE_FRAMES), None, "claimed already");
+}
+
+#[test]
+fn the_balloon_claims_single_frames_but_nothing_that_is_promised() {
+    let mut allocator = FrameAllocator::leaked(FrameCount(2 * HUGE_FRAMES), &[numbers(3..4)], FrameCount(10));
+    let claim = |allocator: &mut FrameAllocator, frame| {
+        let claimed = allocator.claim_block(FrameNumber(frame), BlockSize::Frame, Purpose::Balloon);
+        claimed.map(|block| block.into_number().0)
+    };
+    assert_eq!(claim(&mut allocator, 3), None, "reserved");
+    assert_eq!(claim(&mut allocator, 4), Some(4));
+    assert_eq!(claim(&mut allocator, 4), None, "claimed already");
+    assert_eq!(claim(&mut allocator, HUGE_FRAMES + 7), Some(HUGE_FRAMES + 7), "out of a whole one");
+    allocator.promise(FrameCount(2 * HUGE_FRAMES - 3 - 10)).unwrap();
+    assert_eq!(claim(&mut allocator, 5), None, "promised, or the kernel's");
+    assert_eq!(allocator.validate(), Ok(()));
+}
+
+/// To give what the host does not back frees nothing there.
+#[test]
+fn the_balloon_takes_what_the_host_backs_first_in_both_sizes() {
+    let mut allocator = allocator_of_huge_frames(4);
+    let claimed = allocator.claim_block(FrameNumber(2 * HUGE_FRAMES), BlockSize::Huge, Purpose::Balloon).unwrap();
+    allocator.free(claimed);
+    allocator.promise(FrameCount(1)).unwrap();
+    let (page, _) = allocate(&mut allocator, BlockSize::Frame, Purpose::Promised).unwrap();
+    assert_eq!(page, FrameNumber(2 * HUGE_FRAMES), "a page has broken the one huge frame that is backed");
+    let mut next = |size| allocate(&mut allocator, size, Purpose::Balloon).map(|(first, _)| first.0);
+    let beside_the_page: Vec<_> = (1..HUGE_FRAMES).map(|frame| Some(2 * HUGE_FRAMES + frame)).collect();
+    let taken: Vec<_> = (1..HUGE_FRAMES).map(|_| next(BlockSize::Frame)).collect();
+    assert_eq!(taken, beside_the_page, "its other frames go before an untouched huge frame is broken");
+    assert_eq!((next(BlockSize::Huge), next(BlockSize::Frame)), (Some(0), Some(HUGE_FRAMES)));
 }
 
 #[test]
@@ -308,15 +357,23 @@ impl Model {
     }
 
     /// The frame that goes next: the lowest of the lowest broken huge frame of its kind, or else the first of the next huge one, or
-    /// else the lowest of the lowest broken one, be it meant for page tables.
+    /// else the lowest of the lowest broken one, be it meant for page tables. The balloon takes from pages before it breaks what is untouched.
     fn next_frame(&self, purpose: Purpose) -> Option<usize> {
         let is_its = |&huge: &usize| {
             let is_meant = self.is_pinned[huge] != is_movable(purpose) && self.tables != Some(huge);
             self.is_broken(huge) && is_meant
         };
         let mut all = 0..to_usize(HUGE);
+        let mine = all.clone().find(is_its);
+        let has_backed = all.clone().any(|huge| self.is_whole(huge) && self.is_backed[huge]);
+        if purpose == Purpose::Balloon && mine.is_none() && !has_backed {
+            let of_pages = |&huge: &usize| self.is_broken(huge) && !self.is_pinned[huge] && self.tables != Some(huge);
+            if let Some(huge) = all.clone().find(of_pages) {
+                return self.lowest_in(huge);
+            }
+        }
         let any = |&huge: &usize| self.is_broken(huge);
-        self.lowest_in(all.clone().find(is_its).or_else(|| self.next_huge()).or_else(|| all.find(any))?)
+        self.lowest_in(mine.or_else(|| self.next_huge()).or_else(|| all.find(any))?)
     }
 
     /// The frame that the next page table gets: the lowest of the huge frame meant for them, or of the next one.
@@ -391,7 +448,7 @@ impl Model {
 enum Step {
     Allocate { size: BlockSize, purpose: Purpose, count: usize },
     AllocateTables { purpose: Purpose, count: usize },
-    ClaimHuge(u64),
+    Claim { first: u64, size: BlockSize },
     Promise(u64),
     EndPromise(u64),
     Free { choice: usize, count: usize },
@@ -426,7 +483,8 @@ fn step() -> impl Strategy<Value = Step> {
         3 => huge,
         3 => frames,
         2 => tables,
-        1 => (0..HUGE + 1).prop_map(|huge| Step::ClaimHuge(huge * HUGE_FRAMES)),
+        1 => (0..HUGE + 1).prop_map(|huge| Step::Claim { first: huge * HUGE_FRAMES, size: BlockSize::Huge }),
+        1 => (0..FRAMES + 9).prop_map(|first| Step::Claim { first, size: BlockSize::Frame }),
         2 => (0_u64..1500).prop_map(Step::Promise),
         1 => (0_u64..1500).prop_map(Step::EndPromise),
         3 => (choice(), prop_oneof![1_usize..20, 400_usize..1100])
@@ -467,16 +525,18 @@ fn apply(allocator: &mut FrameAllocator, model: &mut Model, step: &Step) -> Resu
                 model.is_pinned[to_usize(first.0 / HUGE_FRAMES)] = true;
             }
         }
-        // Drivers claim before anything has been promised.
-        Step::ClaimHuge(first) => {
-            if model.free() + model.credit >= model.promised + HUGE_FRAMES {
-                let huge = to_usize(first / HUGE_FRAMES);
-                let expected = (first < HUGE * HUGE_FRAMES && model.is_whole(huge)).then_some(FrameNumber(first));
-                let claimed = allocator.claim_huge(FrameNumber(first));
-                let given = claimed.map(|block| (block.first(), block.contents(), block.into_number()));
-                prop_assert_eq!(given.map(|(first, ..)| first), expected);
-                if let Some((first, contents, _)) = given {
-                    model.hand_out((first, contents), BlockSize::Huge)?;
+        Step::Claim { first, size } => {
+            let frames = to_usize(first)..to_usize(first + size.frames());
+            let is_free = |frame: &Owner| *frame == Owner::Allocator;
+            let is_open = model.open_to(Purpose::Balloon) >= size.frames();
+            let is_there = model.owners.get(frames).is_some_and(|owners| owners.iter().all(is_free));
+            let claimed = allocator.claim_block(FrameNumber(first), size, Purpose::Balloon);
+            let given = claimed.map(|block| (block.first(), block.contents(), block.into_number()));
+            prop_assert_eq!(given.map(|(first, ..)| first), (is_open && is_there).then_some(FrameNumber(first)));
+            if let Some((first, contents, _)) = given {
+                model.hand_out((first, contents), size)?;
+                if size == BlockSize::Frame {
+                    model.is_pinned[to_usize(first.0 / HUGE_FRAMES)] = true;
                 }
             }
         }

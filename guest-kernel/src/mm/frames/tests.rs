@@ -50,6 +50,28 @@ fn a_huge_frame_of_which_parts_are_cached_can_be_had() {
     others.into_iter().for_each(|block| FRAMES.free(block));
 }
 
+/// A huge frame stays with its CPU, and is everybody's all the same.
+#[test]
+fn a_cached_huge_frame_can_be_had_by_others() {
+    let machine = TestMachine::start(4);
+    let before = machine.statistics();
+    FRAMES.promise(FrameCount(HUGE_FRAMES)).unwrap();
+    cpu::set_index(1);
+    let huge = FRAMES.allocate(BlockSize::Huge, Purpose::Promised).unwrap();
+    let first = huge.first();
+    FRAMES.free_promised(huge);
+    assert_eq!(machine.statistics().promised, FrameCount(HUGE_FRAMES));
+    let again = FRAMES.allocate(BlockSize::Huge, Purpose::Promised).unwrap();
+    assert_eq!(again.first(), first);
+    FRAMES.free_promised(again);
+    cpu::set_index(2);
+    FRAMES.end_promise(FrameCount(HUGE_FRAMES));
+    assert_eq!(machine.statistics(), before);
+    let all: Vec<_> = core::iter::from_fn(|| FRAMES.allocate(BlockSize::Huge, Purpose::Kernel)).collect();
+    assert!(all.iter().any(|block| block.first() == first));
+    all.into_iter().for_each(|block| FRAMES.free(block));
+}
+
 #[cfg(debug_assertions)]
 #[test]
 #[should_panic(expected = "was written to while it was free")]

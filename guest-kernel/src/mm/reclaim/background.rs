@@ -5,7 +5,7 @@ use core::sync::atomic::{AtomicBool, Ordering};
 
 use aerostat_abi::units::FrameCount;
 
-use super::{collapse, reclaim};
+use super::{collapse, reclaim_ahead};
 use crate::config::{COLLAPSE_PERIOD_NS, VAIN_RECLAIM_PAUSE_NS};
 use crate::mm::shortage::{self, Cause};
 use crate::mm::{FRAMES, compaction};
@@ -40,7 +40,7 @@ extern "C" fn run(_: u64) {
         }
         let missing = FRAMES.missing_to_high();
         if missing > FrameCount::ZERO {
-            if reclaim(missing) == FrameCount::ZERO {
+            if reclaim_ahead(missing) == FrameCount::ZERO {
                 thread::sleep_until(Instant::now().after(VAIN_RECLAIM_PAUSE_NS));
             }
         } else if next_round.is_none_or(|moment| Instant::now() >= moment) {
@@ -56,7 +56,7 @@ fn collapse_tables() -> bool {
     if round.waiting > 0 {
         let (whole, occupancy) = FRAMES.huge_frames();
         if occupancy.is_worth_it(whole, round.waiting) {
-            compaction::compact(round.waiting);
+            compaction::compact(round.waiting, || ());
         }
     }
     round.tables > round.collapsed

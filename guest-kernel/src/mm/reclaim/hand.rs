@@ -1,7 +1,8 @@
 //! A hand: goes round the pages of one kind of region and asks a policy about each.
 
+use aerostat_abi::statistics::AGES;
 use aerostat_abi::units::{FRAME_BYTES, HUGE_FRAMES};
-use aerostat_reclaim_policy::{Name, Pass, Policy, Seen, Selected, Verdict};
+use aerostat_reclaim_policy::{Name, Pass, Policy, Seen, Selected, Standing, Verdict};
 
 use crate::cpu;
 use crate::mm::page_table::PageTables;
@@ -23,7 +24,15 @@ pub(super) struct Hand {
     /// Since the hand last began; and pages in memory as the round before has found.
     round: Pass,
     resident: u64,
+    /// Pages that stayed, by age: in this round so far, and in the last one.
+    ages_so_far: Ages,
+    ages_of_last_round: Ages,
+    /// Pages that the hand has come to since it began to go round.
+    scanned: u64,
 }
+
+/// Pages by age, in steps of the policy since their last known use: none, one, two or three, more.
+pub(super) type Ages = [u64; AGES];
 
 /// Pages whose translation the hand has revoked: to be evicted or reinstated.
 #[derive(Debug)]
@@ -41,7 +50,16 @@ impl Victims {
 impl Hand {
     pub(super) fn new(policy: Name) -> Self {
         let round = Pass { visited: 0, evicted: 0 };
-        Self { at: 0, policy: policy.policy(), rounds_in_vain: 0, round, resident: 0 }
+        Self {
+            at: 0,
+            policy: policy.policy(),
+            rounds_in_vain: 0,
+            round,
+            resident: 0,
+            ages_so_far: [0; AGES],
+            ages_of_last_round: [0; AGES],
+            scanned: 0,
+        }
     }
 
     /// The hand has come round.
@@ -49,6 +67,7 @@ impl Hand {
         self.at = 0;
         self.rounds_in_vain = if self.round.evicted > 0 { 0 } else { self.rounds_in_vain + 1 };
         self.resident = self.round.visited;
+        self.ages_of_last_round = core::mem::take(&mut self.ages_so_far);
         let round = core::mem::replace(&mut self.round, Pass { visited: 0, evicted: 0 });
         self.policy.pass_ended(round);
     }
@@ -63,22 +82,35 @@ impl Hand {
         self.resident.max(self.round.visited).max(1)
     }
 
-    /// Ages the huge page at `at`; says whether it is cold.
+    /// Pages in memory by age, as the last round has found them.
+    pub(super) fn ages(&self) -> Ages {
+        self.ages_of_last_round
+    }
+
+    pub(super) fn scanned(&self) -> u64 {
+        self.scanned
+    }
+
+    /// Ages the huge page at `at`; says whether it is cold, or has been waited for in vain: then it is not to stay in one piece.
     pub(super) fn visit_huge(&mut self, tables: &mut PageTables, at: u64) -> bool {
-        let mut is_cold = false;
+        let mut kept = None;
         let was_accessed =
             tables.visit_huge(at, &mut |standing, accessed| match self.policy.visited(Seen { standing, accessed }) {
-                Verdict::Keep(standing) => standing,
-                Verdict::Evict => {
-                    is_cold = true;
-                    standing
-                }
+                Verdict::Keep(standing) => *kept.insert(standing),
+                Verdict::Evict => standing,
             });
         self.round.visited += HUGE_FRAMES;
+        self.scanned += HUGE_FRAMES;
         if was_accessed {
             cpu::flush_tlb();
         }
-        is_cold
+        match kept {
+            Some(standing) if self.rounds_in_vain < PATIENT_ROUNDS => {
+                self.ages_so_far[class(&self.policy, standing)] += HUGE_FRAMES;
+                false
+            }
+            _ => true,
+        }
     }
 
     /// Ages pages from `at` on, not past `end`, and revokes what the policy gives up. Returns where it has got to.
@@ -88,11 +120,17 @@ impl Hand {
         let mut is_stale = false;
         let mut page = at;
         while page < end && victims.count < BATCH {
-            let policy = &mut self.policy;
-            let visited =
-                tables.visit_page(page, &mut |standing, accessed| policy.visited(Seen { standing, accessed }));
+            let Self { policy, ages_so_far: ages, .. } = self;
+            let visited = tables.visit_page(page, &mut |standing, accessed| {
+                let verdict = policy.visited(Seen { standing, accessed });
+                if let Verdict::Keep(standing) = verdict {
+                    ages[class(policy, standing)] += 1;
+                }
+                verdict
+            });
             is_stale |= visited.is_stale;
             self.round.visited += u64::from(visited.is_mapped);
+            self.scanned += u64::from(visited.is_mapped);
             if visited.is_revoked {
                 victims.pages[victims.count] = page;
                 victims.count += 1;
@@ -103,5 +141,15 @@ impl Hand {
             cpu::flush_tlb();
         }
         (victims, page)
+    }
+}
+
+/// The class of age of a page with this standing.
+fn class(policy: &Selected, standing: Standing) -> usize {
+    match policy.age(standing) {
+        0 => 0,
+        1 => 1,
+        2 | 3 => 2,
+        _ => 3,
     }
 }

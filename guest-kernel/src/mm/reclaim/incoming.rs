@@ -1,9 +1,9 @@
 //! Frames on their way in: what a disk reads into them, they will be mapped with.
 
-use aerostat_abi::units::FrameNumber;
+use aerostat_abi::units::{FRAME_BYTES, FrameNumber};
 
 use super::RECLAIMER;
-use super::disk::{Direction, Disk, DiskError, MAX_TRANSFER};
+use super::disk::{Direction, Disk, DiskError, MAX_TRANSFER, Ticket};
 use super::slot_map::SlotNumber;
 use crate::config::{MAX_READ_AHEAD, READ_AHEAD};
 use crate::mm::block::{Block, BlockSize};
@@ -39,31 +39,58 @@ impl Caller {
     }
 }
 
-/// How much is read at once: more, when one read begins where the last has ended.
+/// A read that begins so little behind the end of the last goes on with it: what lies between is in memory already.
+pub(crate) const GAP_BYTES: u64 = 16 * FRAME_BYTES;
+
+/// How much is read at once: more, when one read begins where another has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Window(usize);
+
+impl Window {
+    /// Of a read that goes on with no other.
+    const FIRST: Self = Self(READ_AHEAD);
+
+    pub(crate) fn slots(self) -> usize {
+        self.0
+    }
+
+    /// Of the read that goes on with this one.
+    pub(crate) fn next(self) -> Self {
+        Self((2 * self.0).min(MAX_READ_AHEAD))
+    }
+
+    /// Whether the read goes on with another.
+    pub(crate) fn is_sequential(self) -> bool {
+        self.0 > READ_AHEAD
+    }
+}
+
+/// Finds out whether reads go on with each other. Positions are bytes of whatever is read in order, be it memory or a disk.
 #[derive(Debug)]
 pub(crate) struct ReadAhead {
-    next: SlotNumber,
-    slots: usize,
+    next: u64,
+    window: Window,
 }
 
 impl ReadAhead {
     pub(crate) const fn new() -> Self {
-        Self { next: SlotNumber(u32::MAX), slots: READ_AHEAD }
+        Self { next: u64::MAX, window: Window::FIRST }
     }
 
-    /// Slots to be read from `slot` on.
-    pub(crate) fn slots_from(&mut self, slot: SlotNumber) -> usize {
-        self.slots = if slot == self.next { (2 * self.slots).min(MAX_READ_AHEAD) } else { READ_AHEAD };
-        self.slots
+    /// The window of a read at `position`.
+    pub(crate) fn window_at(&mut self, position: u64) -> Window {
+        let goes_on = position.checked_sub(self.next).is_some_and(|gap| gap <= GAP_BYTES);
+        self.window = if goes_on { self.window.next() } else { Window::FIRST };
+        self.window
     }
 
-    /// Notes that `count` slots from `first` on were read, or are about to be.
-    pub(crate) fn has_read(&mut self, first: SlotNumber, count: usize) {
-        self.next = first.plus(count);
+    /// Notes that what lies before `position` was read, or is about to be.
+    pub(crate) fn has_read_to(&mut self, position: u64) {
+        self.next = position;
     }
 }
 
-/// Frames that are read into, owned.
+/// Frames that are read into, owned; what has not been taken is given back when they go.
 pub(crate) struct Frames {
     pub(crate) blocks: [Option<Block>; MAX_READ_AHEAD],
     pub(crate) purpose: Purpose,
@@ -85,19 +112,15 @@ impl Frames {
         let mut frames = Self { blocks: [const { None }; MAX_READ_AHEAD], purpose, count: 0 };
         frames.push(first);
         while frames.count < least {
-            match caller.frame(purpose) {
-                Ok(block) => frames.push(block),
-                Err(error) => {
-                    frames.free_from(0);
-                    return Err(error);
-                }
-            }
+            frames.push(caller.frame(purpose)?);
         }
         while frames.count < most
             && let Some(block) = fault::spare_block(BlockSize::Frame, purpose)
         {
             frames.push(block);
         }
+        // Frames that follow each other are one part of a request.
+        frames.blocks[..frames.count].sort_unstable_by_key(|block| block.as_ref().map(|block| block.first().0));
         Ok(frames)
     }
 
@@ -127,20 +150,42 @@ impl Frames {
     /// # Errors
     /// [`DiskError`].
     pub(crate) fn fill_from(&self, disk: &dyn Disk, first: SlotNumber) -> Result<(), DiskError> {
-        let numbers = self.numbers();
-        let ticket = loop {
-            if let Some(ticket) = disk.submit(Direction::Read, first, &numbers[..self.count]) {
-                break ticket;
+        finish_read(disk, self.begin_read(disk, first))
+    }
+
+    /// Has the disk begin to read its slots from `first` on into the frames, once it has room for that.
+    pub(crate) fn begin_read(&self, disk: &dyn Disk, first: SlotNumber) -> Ticket {
+        loop {
+            if let Some(ticket) = self.submit_read(disk, first) {
+                return ticket;
             }
-            // Somebody has to redeem what fills the queue; writes are redeemed here.
+            // Somebody has to redeem what fills the queue; what is nobody's errand is redeemed here.
             RECLAIMER.lock().settle();
             disk.wait_for_room();
-        };
-        loop {
-            match disk.result(ticket) {
-                Some(result) => return result,
-                None => disk.wait(ticket),
-            }
+        }
+    }
+
+    /// The same, if it has room now.
+    pub(crate) fn submit_read(&self, disk: &dyn Disk, first: SlotNumber) -> Option<Ticket> {
+        disk.submit(Direction::Read, first, &self.numbers()[..self.count])
+    }
+}
+
+impl Drop for Frames {
+    fn drop(&mut self) {
+        self.free_from(0);
+    }
+}
+
+/// Waits until a read has ended.
+///
+/// # Errors
+/// [`DiskError`].
+pub(crate) fn finish_read(disk: &dyn Disk, ticket: Ticket) -> Result<(), DiskError> {
+    loop {
+        match disk.result(ticket) {
+            Some(result) => return result,
+            None => disk.wait(ticket),
         }
     }
 }

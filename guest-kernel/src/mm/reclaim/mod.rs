@@ -15,15 +15,18 @@
 //! disk is done with no lock held. Lock order: reclaim before the address space before the frame allocator.
 #![allow(unsafe_code, reason = "copies the contents of frames")]
 
+mod ahead;
 #[cfg(target_os = "none")]
 pub(crate) mod background;
 pub(crate) mod balance;
 pub(crate) mod collapse;
 pub(crate) mod compressed;
 pub(crate) mod disk;
+pub(crate) mod effort;
 mod hand;
 pub(crate) mod incoming;
 mod neighbours;
+mod plan;
 pub(crate) mod restore;
 pub(crate) mod slot_map;
 pub(crate) mod start;
@@ -31,15 +34,19 @@ mod swap_disk;
 pub(crate) mod swap_entry;
 mod thrash;
 
+use core::array;
 use core::cmp::Ordering;
 use core::ops::Range;
 
+use aerostat_abi::statistics::AGES;
 use aerostat_abi::units::{FRAME_SIZE, FrameCount, FrameNumber, HUGE_FRAMES, to_usize};
 use aerostat_reclaim_policy::{Policy, Selected};
 
+use self::ahead::{Ahead, MOST_AHEAD};
 use self::balance::{Balance, PageKind};
 use self::collapse::Collapse;
 use self::compressed::{CompressedTier, MOST_FRAMES, StoreError, TierStatistics};
+use self::effort::{Effort, Efforts, Urgency};
 use self::hand::{BATCH, Hand, PATIENT_ROUNDS};
 use self::incoming::ReadAhead;
 use self::slot_map::{Kept, SlotNumber};
@@ -89,6 +96,10 @@ pub(crate) struct ReclaimStatistics {
     pub(crate) thrash_episodes: u64,
     /// Tables of pages that became huge pages.
     pub(crate) collapses: u64,
+    /// What it looked at and made free, and for whom.
+    pub(crate) efforts: Efforts,
+    /// Pages in memory by age, as the hands' last rounds have found them.
+    pub(crate) ages: [u64; AGES],
 }
 
 #[cfg(test)]
@@ -110,7 +121,13 @@ pub(crate) struct Reclaimer {
     /// Frames that the tier may have before its oldest go to disk.
     tier_bound: FrameCount,
     swap_disk: Option<SwapDisk>,
-    read_ahead: ReadAhead,
+    /// Reads of pages and of groups of the tier, each in their own order.
+    page_reads: ReadAhead,
+    group_reads: ReadAhead,
+    /// What is read before it is touched.
+    aheads: [Option<Ahead>; MOST_AHEAD],
+    /// Frames that such reads have given back in vain.
+    dropped_ahead: u64,
     collapse: Option<Collapse>,
     pub(super) statistics: ReclaimStatistics,
     thrash: ThrashDetector,
@@ -122,7 +139,8 @@ pub(crate) fn statistics() -> ReclaimStatistics {
     let is_thrashing = reclaimer.is_thrashing();
     let thrash_episodes = reclaimer.thrash.episodes();
     let disk = reclaimer.swap_disk.as_ref().map_or_else(DiskStatistics::default, SwapDisk::statistics);
-    ReclaimStatistics { tier: reclaimer.tier.statistics(), disk, is_thrashing, thrash_episodes, ..reclaimer.statistics }
+    let tier = reclaimer.tier.statistics();
+    ReclaimStatistics { tier, disk, is_thrashing, thrash_episodes, ages: reclaimer.ages(), ..reclaimer.statistics }
 }
 
 /// Whether there is anywhere to evict anonymous memory to.
@@ -139,16 +157,26 @@ pub(crate) fn is_thrashing() -> bool {
 /// Evicts pages until `wanted` frames have become free, or nothing cold is left; says how many have, whoever may have taken them since.
 /// None do where there is nowhere to evict to. Waits for the disk if need be, unless the caller can't wait.
 pub(crate) fn reclaim(wanted: FrameCount) -> FrameCount {
+    reclaim_for(Urgency::Direct, wanted)
+}
+
+/// The same for a caller whom no thread of the application waits for.
+pub(crate) fn reclaim_ahead(wanted: FrameCount) -> FrameCount {
+    reclaim_for(Urgency::Background, wanted)
+}
+
+fn reclaim_for(urgency: Urgency, wanted: FrameCount) -> FrameCount {
     let hands = RECLAIMER.lock().hands();
     if hands == 0 {
         return FrameCount::ZERO;
     }
     // A thread that looked only at what is free would believe that nothing is to be had when others are just faster.
     let before = RECLAIMER.lock().made_free();
+    RECLAIMER.lock().pass_aheads();
     let freed = || FrameCount(RECLAIMER.lock().made_free().saturating_sub(before));
     let mut rounds = 0;
     loop {
-        let batch = RECLAIMER.lock().run_batch();
+        let batch = RECLAIMER.lock().run_batch_for(urgency);
         let so_far = freed();
         if so_far >= wanted {
             return so_far;
@@ -171,11 +199,18 @@ fn wait_for_disk() -> bool {
         reclaimer.settle();
         let Some(swap) = &mut reclaimer.swap_disk else { return false };
         swap.submit();
-        if !swap.is_writing() {
+        let (disk, write) = (swap.disk, swap.a_write());
+        if swap.is_writing() {
+            (disk, write)
+        } else {
             reclaimer.keep_staged();
-            return false;
+            let before = reclaimer.dropped_ahead;
+            let ticket = reclaimer.give_up_aheads(); // the last that there is to be had
+            if ticket.is_none() {
+                return reclaimer.dropped_ahead > before;
+            }
+            (disk, ticket)
         }
-        (swap.disk, swap.a_write())
     };
     if cpu::is_masked() {
         return false;
@@ -194,10 +229,17 @@ pub(crate) fn wake() {
     background::wake();
 }
 
+/// Frames that keep promises of pages that are read ahead.
+#[cfg(test)]
+pub(in crate::mm) fn promised_ahead() -> FrameCount {
+    RECLAIMER.lock().aheads.iter().flatten().map(Ahead::promised).fold(FrameCount::ZERO, FrameCount::saturating_add)
+}
+
 /// Forgets everything: each test machine begins without swap.
 #[cfg(test)]
 pub(crate) fn restart() {
-    *RECLAIMER.lock() = Reclaimer::new();
+    let last = core::mem::replace(&mut *RECLAIMER.lock(), Reclaimer::new());
+    core::mem::forget(last.aheads); // its frames went with their machine
 }
 
 /// What one batch came to.
@@ -219,7 +261,10 @@ impl Reclaimer {
             tier: CompressedTier::new(),
             tier_bound: FrameCount(u64::MAX),
             swap_disk: None,
-            read_ahead: ReadAhead::new(),
+            page_reads: ReadAhead::new(),
+            group_reads: ReadAhead::new(),
+            aheads: [const { None }; MOST_AHEAD],
+            dropped_ahead: 0,
             collapse: None,
             statistics: ReclaimStatistics {
                 tier: TierStatistics { pages: 0, frames: FrameCount::ZERO },
@@ -236,9 +281,19 @@ impl Reclaimer {
                 is_thrashing: false,
                 thrash_episodes: 0,
                 collapses: 0,
+                efforts: Efforts::new(),
+                ages: [0; AGES],
             },
             thrash: ThrashDetector::new(),
         }
+    }
+
+    fn run_batch_for(&mut self, urgency: Urgency) -> BatchResult {
+        let result = self.run_batch();
+        let scanned = self.all_hands().map(Hand::scanned).sum();
+        let total = Effort { scanned, freed: self.made_free() };
+        self.statistics.efforts.attribute(urgency, total);
+        result
     }
 
     /// Visits pages from the hand on, within one slot, and evicts what the policy gives up.
@@ -258,15 +313,24 @@ impl Reclaimer {
         self.thrash.observe(Instant::now(), tally)
     }
 
-    /// Frames that eviction has made free since boot, less those that the compressed tier has taken for it.
+    /// Frames that reclaim has made free since boot, less those that the compressed tier has taken for it.
     fn made_free(&self) -> u64 {
         let ReclaimStatistics { evictions, discards, .. } = self.statistics;
-        (evictions + discards).saturating_sub(self.tier.statistics().frames.0)
+        (evictions + discards + self.dropped_ahead).saturating_sub(self.tier.statistics().frames.0)
     }
 
     /// Hands that go round.
     fn hands(&self) -> u32 {
         u32::from(self.anonymous.is_some()) + u32::from(self.files.is_some())
+    }
+
+    fn all_hands(&self) -> impl Iterator<Item = &Hand> {
+        self.anonymous.iter().chain(&self.files)
+    }
+
+    fn ages(&self) -> [u64; AGES] {
+        let add = |sum: [u64; AGES], hand: &Hand| array::from_fn(|class| sum[class] + hand.ages()[class]);
+        self.all_hands().fold([0; AGES], add)
     }
 
     /// The hand over pages of this kind.
@@ -319,7 +383,7 @@ impl Reclaimer {
             self.discard_huge(space, at, end);
             return end;
         }
-        if !hand.visit_huge(tables, at) && hand.rounds_in_vain < PATIENT_ROUNDS {
+        if !hand.visit_huge(tables, at) {
             return end;
         }
         if space.split_huge(at) { at } else { end } // again, page by page
@@ -432,6 +496,7 @@ impl Reclaimer {
 
     /// Carries out what the disk has finished.
     fn settle(&mut self) {
+        self.settle_aheads();
         if !self.swap_disk.as_ref().is_some_and(SwapDisk::is_writing) {
             return;
         }
@@ -492,8 +557,9 @@ impl Reclaimer {
         u32::try_from(self.statistics.evictions & ((1 << 20) - 1)).unwrap_or(0)
     }
 
-    /// Pages of `pages` that are on their way to the disk are not to be touched when they arrive: their region is gone.
+    /// Pages of `pages` that are on their way to the disk or from it are not to be touched when they arrive: their region is gone.
     pub(crate) fn cancel(&mut self, pages: &Range<u64>) {
+        self.cancel_aheads(pages);
         if let Some(swap) = &mut self.swap_disk {
             swap.cancel(pages);
         }

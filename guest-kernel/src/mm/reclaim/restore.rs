@@ -1,19 +1,21 @@
 //! The way back: a touched page that was evicted, or is about to be, is in memory again when [`restore`] returns.
 //!
 //! What is on disk is read straight into the frames where it will be, with its neighbours on disk while there are frames to
-//! spare: pages that were written together are likely to be wanted together. No lock is held while the disk reads; afterwards each
-//! page is looked at again, and what is no longer wanted is dropped.
+//! spare ([`plan`](super::plan)): pages that were written together are likely to be wanted together. Where that proves right, what
+//! follows is read before it is touched ([`ahead`](super::ahead)). No lock is held while the disk reads; afterwards each page is looked
+//! at again, and what is no longer wanted is dropped.
 
 use aerostat_abi::units::{FRAME_BYTES, FRAME_SIZE, FrameCount};
 use aerostat_reclaim_policy::{Arrival, Policy, Refault, Standing};
 
+use super::ahead::take_in_ahead_for;
 use super::balance::PageKind;
-use super::disk::{Disk, DiskError};
+use super::disk::DiskError;
 use super::incoming::{self, Caller, Frames};
-use super::slot_map::{Kept, SlotNumber, SlotVersion};
+use super::plan::{Plan, slot_of};
+use super::slot_map::{Kept, SlotNumber};
 use super::swap_entry::{Stored, SwapEntry};
 use super::{RECLAIMER, Reclaimer, page_in};
-use crate::config::MAX_READ_AHEAD;
 use crate::mm::block::Block;
 use crate::mm::fault::FaultError;
 use crate::mm::frame_allocator::Purpose;
@@ -45,6 +47,7 @@ fn bring_back(at: u64, caller: Caller) -> Result<(), FaultError> {
         };
         match entry.stored {
             Stored::Filled(_) | Stored::Compressed(_) => return unpack(at, caller),
+            Stored::OnDisk(slot) | Stored::CompressedOnDisk(slot, _) if take_in_ahead_for(at, slot, caller) => {}
             Stored::OnDisk(_) => return read(at, Purpose::Promised, caller).map(drop),
             // The group comes back into the tier first, then the page out of it.
             Stored::CompressedOnDisk(..) if read(at, Purpose::Tier, caller)? => {}
@@ -62,33 +65,30 @@ fn unpack(at: u64, caller: Caller) -> Result<(), FaultError> {
     Ok(())
 }
 
-/// Slots to be read, and what they held when that was decided.
-struct Plan {
-    disk: &'static dyn Disk,
-    first: SlotNumber,
-    versions: [Option<SlotVersion>; MAX_READ_AHEAD],
-    count: usize,
-    /// Slots that what is wanted takes.
-    least: usize,
-}
-
 /// Reads the slot of the page at `at`, and those behind it that hold the same kind of thing: pages, or groups of the tier. Says
 /// whether there was anything to read.
 fn read(at: u64, purpose: Purpose, caller: Caller) -> Result<bool, FaultError> {
     let first = caller.frame(purpose)?;
-    let Some(plan) = RECLAIMER.lock().plan_read(at) else {
+    let plan = RECLAIMER.lock().plan_read(at).filter(|plan| plan.purpose == purpose);
+    let Some(plan) = plan else {
         incoming::free(first, purpose);
         return Ok(false); // somebody else was faster
     };
     let _stall = caller.stall();
     let mut frames = Frames::with(first, plan.least, plan.count, purpose, caller)?;
-    let mut result = frames.fill_from(plan.disk, plan.first);
+    let ticket = frames.begin_read(plan.disk, plan.first);
+    RECLAIMER.lock().read_on(&plan);
+    let mut result = incoming::finish_read(plan.disk, ticket);
     if result.is_err() && frames.count > plan.least {
         frames.free_from(plan.least); // a neighbour's sector may be the bad one
         result = frames.fill_from(plan.disk, plan.first);
     }
-    let result = RECLAIMER.lock().take_in(at, &plan, &mut frames, result, caller);
-    frames.free_from(0);
+    let mut reclaimer = RECLAIMER.lock();
+    let result = match result {
+        Ok(()) => reclaimer.take_in(&plan, &mut frames, (caller == Caller::Fault).then_some(at)),
+        Err(error) => reclaimer.note_read_error(&plan, error),
+    };
+    drop(reclaimer);
     result.map(|()| true).map_err(|DiskError| FaultError::Disk)
 }
 
@@ -177,82 +177,53 @@ impl Reclaimer {
         standing
     }
 
-    /// What to read for the page at `at`; `None` when it is not on disk (any more).
-    fn plan_read(&mut self, at: u64) -> Option<Plan> {
-        let space = SPACE.lock();
-        let (first, is_page) = match swapped(&space, at)?.stored {
-            Stored::OnDisk(slot) => (slot, true),
-            Stored::CompressedOnDisk(slot, _) => (slot, false),
-            Stored::Filled(_) | Stored::Compressed(_) | Stored::InFile => return None,
-        };
-        let swap = self.swap_disk.as_ref()?;
-        let mut plan = Plan { disk: swap.disk, first, versions: [None; MAX_READ_AHEAD], count: 0, least: 0 };
-        let wanted = self.read_ahead.slots_from(first);
-        while plan.count < wanted {
-            let slot = first.plus(plan.count);
-            let Some((kept, version)) = swap.slots.kept(slot) else { break };
-            // Pages are found again by their addresses: only those that follow each other on disk as they do in memory.
-            let page = at + plan.count as u64 * FRAME_BYTES;
-            let slots = match kept {
-                Kept::Page if is_page && stored(&space, page) == Some(Stored::OnDisk(slot)) => 1,
-                Kept::Group { slots, .. } if !is_page && plan.count + slots <= MAX_READ_AHEAD => slots,
-                Kept::Page | Kept::Group { .. } => break,
-            };
-            plan.versions[plan.count] = Some(version);
-            plan.count += slots;
-            plan.least = if plan.least == 0 { slots } else { plan.least };
-        }
-        Some(plan).filter(|plan| plan.least > 0)
-    }
-
-    /// Puts what was read where it belongs, unless that has changed meanwhile.
-    fn take_in(
-        &mut self,
-        at: u64,
-        plan: &Plan,
-        frames: &mut Frames,
-        result: Result<(), DiskError>,
-        caller: Caller,
-    ) -> Result<(), DiskError> {
+    /// Puts what was read where it belongs, unless that has changed meanwhile; `touched` is the page that somebody waits for.
+    pub(super) fn take_in(&mut self, plan: &Plan, frames: &mut Frames, touched: Option<u64>) -> Result<(), DiskError> {
         let mut space = SPACE.lock();
         let mut place = 0;
         while place < frames.count {
-            let slot = plan.first.plus(place);
-            let Some(swap) = &mut self.swap_disk else { break };
-            let kept = swap.slots.kept(slot).filter(|(_, version)| Some(*version) == plan.versions[place]);
-            let Some((kept, _)) = kept else {
-                place += 1;
-                continue;
-            };
-            if let Err(error) = result {
-                swap.errors += 1;
-                return Err(error); // still wanted, and not to be had
-            }
-            match kept {
-                Kept::Page => {
-                    let page = at + place as u64 * FRAME_BYTES;
-                    let entry = swapped(&space, page).filter(|entry| entry.stored == Stored::OnDisk(slot));
+            match self.still_kept(plan, place) {
+                None => place += 1,
+                Some(Kept::Page) => {
+                    let page = plan.pages[place];
+                    let is_there = slot_of(&space, page) == Some(plan.first.plus(place));
+                    let entry = swapped(&space, page).filter(|_| is_there);
                     if let (Some(entry), Some(block)) = (entry, frames.take(place)) {
-                        swap.read += 1;
-                        let is_touched = place == 0 && caller == Caller::Fault;
-                        self.arrive(&mut space, page, block, entry, is_touched);
+                        self.count_read(1);
+                        self.arrive(&mut space, page, block, entry, touched == Some(page));
                     }
                     place += 1;
                 }
-                Kept::Group { pages, slots } => {
-                    let Some(blocks) =
-                        frames.blocks.get_mut(place..place + slots).filter(|_| place + slots <= frames.count)
-                    else {
+                Some(Kept::Group { pages, slots }) => {
+                    if place + slots > frames.count {
                         break; // there were not enough frames for all of it
-                    };
-                    swap.read += slots as u64;
-                    self.adopt(&mut space, slot, pages, blocks)?;
+                    }
+                    self.count_read(slots);
+                    let blocks = &mut frames.blocks[place..place + slots];
+                    self.adopt(&mut space, plan.first.plus(place), pages, blocks)?;
                     place += slots;
                 }
             }
         }
-        self.read_ahead.has_read(plan.first, frames.count);
         Ok(())
+    }
+
+    fn count_read(&mut self, slots: usize) {
+        if let Some(swap) = &mut self.swap_disk {
+            swap.read += slots as u64;
+        }
+    }
+
+    /// What is wanted could not be read: an error, unless it is not wanted any more.
+    fn note_read_error(&mut self, plan: &Plan, error: DiskError) -> Result<(), DiskError> {
+        let is_wanted = self.still_kept(plan, 0).is_some();
+        match self.swap_disk.as_mut().filter(|_| is_wanted) {
+            Some(swap) => {
+                swap.errors += 1;
+                Err(error)
+            }
+            None => Ok(()),
+        }
     }
 
     /// Makes a group of the tier out of what was read from slots.
@@ -286,10 +257,6 @@ pub(super) fn swapped(space: &Space, at: u64) -> Option<SwapEntry> {
         PageState::Swapped(entry) => Some(entry),
         PageState::Empty | PageState::Mapped | PageState::Leaving => None,
     }
-}
-
-fn stored(space: &Space, at: u64) -> Option<Stored> {
-    swapped(space, at).map(|entry| entry.stored)
 }
 
 fn fill(page: &mut [u8; FRAME_SIZE], pattern: u32) {

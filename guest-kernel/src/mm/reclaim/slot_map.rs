@@ -8,7 +8,7 @@
 //! A reader gives up the lock while the disk works, and must know afterwards whether its slot still holds what it asked for:
 //! every use of a slot has a [`SlotVersion`] of its own.
 
-use aerostat_abi::units::to_usize;
+use aerostat_abi::units::{FRAME_BYTES, to_usize};
 
 use crate::mm::bit_tree::{self, BitTree};
 use crate::mm::carve::Carver;
@@ -31,6 +31,16 @@ impl SlotNumber {
     /// The slot `distance` behind this one.
     pub(crate) fn plus(self, distance: usize) -> Self {
         Self(self.0 + u32::try_from(distance).expect("runs are short"))
+    }
+
+    /// How far behind `first` it lies, unless it lies before.
+    pub(crate) fn distance_from(self, first: Self) -> Option<usize> {
+        self.0.checked_sub(first.0).map(|distance| to_usize(u64::from(distance)))
+    }
+
+    /// Where it begins on the disk, in bytes.
+    pub(crate) fn position(self) -> u64 {
+        u64::from(self.0) * FRAME_BYTES
     }
 
     fn index(self) -> usize {

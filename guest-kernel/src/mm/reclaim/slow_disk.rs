@@ -23,6 +23,8 @@ pub(crate) struct State {
     next_ticket: usize,
     pub(crate) under_way: Vec<(Ticket, Direction, SlotNumber, Vec<FrameNumber>)>,
     ended: Vec<(Ticket, Result<(), DiskError>)>,
+    /// Transfers end in the order in which they came, not the other way round.
+    pub(crate) is_in_order: bool,
     pub(crate) unwritable: BTreeSet<u32>,
     pub(crate) unreadable: BTreeSet<u32>,
     /// What another thread does while somebody waits for a transfer, which has just ended.
@@ -83,7 +85,7 @@ impl Disk for SlowDisk {
         Some(state.ended.swap_remove(place).1)
     }
 
-    /// The transfer that came last ends first: nobody may rely on an order.
+    /// Unless a test wants it otherwise, the transfer that came last ends first: nobody may rely on an order.
     fn wait(&self, _: Ticket) {
         self.finish_one();
         let meanwhile = self.state().meanwhile.take();
@@ -98,10 +100,12 @@ impl Disk for SlowDisk {
 }
 
 impl SlowDisk {
-    /// Ends the transfer that came last.
+    /// Ends a transfer.
     pub(crate) fn finish_one(&self) {
         let mut state = self.state();
-        if let Some((ticket, direction, first, frames)) = state.under_way.pop() {
+        let place = if state.is_in_order { 0 } else { state.under_way.len().saturating_sub(1) };
+        if place < state.under_way.len() {
+            let (ticket, direction, first, frames) = state.under_way.remove(place);
             let result = state.transfer(direction, first, &frames);
             state.ended.push((ticket, result));
         }

@@ -11,8 +11,9 @@ use proptest::prelude::{Strategy, any};
 use proptest::test_runner::Config as ProptestConfig;
 use proptest::{prop_assert_eq, prop_oneof, proptest};
 
+use super::effort::{Effort, Efforts};
 use super::start::{Swap, start};
-use super::{compressed::CompressedTier, filled_with, reclaim, statistics};
+use super::{RECLAIMER, compressed::CompressedTier, filled_with, reclaim, reclaim_ahead, statistics};
 use crate::config::FAULT_AROUND_PAGES;
 use crate::layout::APP_REGIONS;
 use crate::mm::testing::TestMachine;
@@ -237,4 +238,47 @@ proptest! {
 
 fn give_back(frame: Block) {
     FRAMES.free_credited(frame);
+}
+
+/// Turns the hand until it has come round.
+fn round() {
+    while !RECLAIMER.lock().run_batch().ended_round {}
+}
+
+#[test]
+fn the_working_set_is_known_by_age() {
+    let machine = machine(8);
+    let start = map_region(APP_REGIONS, HUGE_BYTES + 96 * FRAME_BYTES).unwrap();
+    let pages: Vec<u64> = (0..96).map(|page| start + HUGE_BYTES + page * FRAME_BYTES).collect();
+    pages.iter().chain([&start]).for_each(|&page| machine.touch(page).unwrap());
+    pages.iter().for_each(|&page| machine.set_word(page, page));
+    round();
+    assert_eq!(statistics().ages, [0, 0, 0, HUGE_FRAMES + 96], "nobody has used them again");
+    pages[..32].iter().chain([&start]).for_each(|&page| machine.access(page));
+    round();
+    assert_eq!(statistics().ages, [HUGE_FRAMES + 32, 0, 0, 0], "the others have left");
+    for (used, expected) in [(8, [HUGE_FRAMES + 8, 24, 0, 0]), (4, [HUGE_FRAMES + 4, 0, 0, 4])] {
+        pages[..used].iter().chain([&start]).for_each(|&page| machine.access(page));
+        round();
+        assert_eq!(statistics().ages, expected, "where nothing leaves, the policy ages faster");
+    }
+}
+
+#[test]
+fn reclaim_is_on_the_account_of_who_wanted_it() {
+    let machine = machine(8);
+    let start = map_region(APP_REGIONS, 2 * HUGE_BYTES).unwrap();
+    let pages: Vec<u64> = (start..start + 2 * HUGE_BYTES).step_by(FRAME_SIZE).collect();
+    for &page in &pages {
+        machine.touch(page).unwrap();
+        machine.set_word(page, page);
+    }
+    reclaim_ahead(FrameCount(40));
+    let Efforts { background, direct, .. } = statistics().efforts;
+    assert!(background.scanned >= background.freed && background.freed >= 40, "{background:?}");
+    assert_eq!(direct, Effort::default());
+    let asked = reclaim(FrameCount(30));
+    let after = statistics().efforts;
+    assert_eq!((after.background, after.direct.freed), (background, asked.0));
+    assert!(after.direct.scanned >= 30);
 }

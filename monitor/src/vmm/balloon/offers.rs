@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use aerostat_abi::batch::Entry;
 use aerostat_abi::frame_state::HugeFrameWord;
-use aerostat_abi::units::{FrameNumber, HUGE_FRAMES, HUGE_ORDER};
+use aerostat_abi::units::{FrameCount, FrameNumber, HUGE_FRAMES, HUGE_ORDER, to_usize};
 
 use crate::vmm::frame_map::FrameMap;
 use crate::vmm::layout::GuestAddress;
@@ -37,6 +37,13 @@ impl Offers {
     /// The frames that the words lie in.
     pub(super) fn frames(&self) -> Range<FrameNumber> {
         FrameNumber::containing(self.words.start)..FrameNumber(FrameNumber::containing(self.words.end - 1).0 + 1)
+    }
+
+    /// Frames that were taken and that the guest has not noted, by its words.
+    pub(super) fn not_noted(&self, memory: &GuestMemory) -> FrameCount {
+        let words = self.words.clone().step_by(to_usize(WORD_BYTES));
+        let taken = words.filter(|&at| memory.shared_word(GuestAddress(at)).is_ok_and(|word| word.load().is_taken()));
+        FrameCount(taken.count() as u64 * HUGE_FRAMES)
     }
 
     /// Takes up to `wanted` huge frames out of `map`, those that the host backs before others, as taking others frees nothing. The blocks

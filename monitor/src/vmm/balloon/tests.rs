@@ -97,6 +97,73 @@ fn hello_comes_first_and_once() {
 }
 
 #[test]
+fn what_is_given_and_touched_all_the_same_is_released_a_chunk_at_a_time() {
+    let mut device = greeted(FrameCount(2048));
+    let (given, kept) = (GuestAddress(9 << 20), GuestAddress(5 << 20));
+    assert_eq!(batch(&mut device, Command::Give, &[(1024, 0), (1026, 0)]).0, 2);
+    for address in [given, kept, GuestAddress(1025 << 12), GuestAddress(1026 << 12)] {
+        device.memory.write_words(address, &[7]).unwrap();
+    }
+    let mut at = Some(0);
+    let mut chunks = 0;
+    while let Some(from) = at {
+        at = device.reclaim_given(from);
+        chunks += 1;
+    }
+    assert_eq!(chunks, 2, "one that releases, one that finds nothing");
+    let mut word = [0];
+    for (address, expected) in [(given, 0), (kept, 7), (GuestAddress(1025 << 12), 7), (GuestAddress(1026 << 12), 0)] {
+        device.memory.read_words(address, &mut word).unwrap();
+        assert_eq!(word, [expected], "{address:?}");
+    }
+    assert_eq!(device.registers.facts().balloon, FrameCount(2050), "nothing changed hands");
+}
+
+#[test]
+fn reports_of_another_balloon_are_counted_in_a_row() {
+    let mut device = greeted(FrameCount(2048));
+    let mut report = |mib: u64| {
+        let report = Statistics { balloon_bytes: mib << 20, ..Statistics::default() };
+        device.memory.write_words(PAGE, &report.encode()).unwrap();
+        assert_eq!(status(&mut device, Command::Report, PAGE.0, 0), Some(Status::Ok));
+        device.registers.facts().disagreeing_reports
+    };
+    assert_eq!([8, 7, 9, 8, 0].map(&mut report), [0, 1, 2, 0, 1]);
+}
+
+#[test]
+fn a_guest_that_keeps_believing_in_another_balloon_is_to_begin_anew_once() {
+    let mut device = greeted(FrameCount(2048));
+    let mut report = |mib: u64| {
+        let report = Statistics { balloon_bytes: mib << 20, ..Statistics::default() };
+        device.memory.write_words(PAGE, &report.encode()).unwrap();
+        let answer = status(&mut device, Command::Report, PAGE.0, 0);
+        if answer == Some(Status::ResetOrdered) {
+            device.call(hello(0).encode(), 2);
+        }
+        answer
+    };
+    let (ok, reset) = (Some(Status::Ok), Some(Status::ResetOrdered));
+    assert_eq!([7, 7, 8, 7, 7, 7].map(&mut report), [ok; 6], "the third in a row is answered");
+    assert_eq!([7, 7, 7, 7, 7, 7, 7].map(&mut report), [reset, ok, ok, ok, ok, ok, ok]);
+    assert_eq!([8, 7, 7, 7, 7].map(&mut report), [ok, ok, ok, ok, reset], "once they have agreed again");
+}
+
+#[test]
+fn what_the_guest_has_not_noted_yet_is_no_disagreement() {
+    let mut device = sharing();
+    offer(&device, 3, true);
+    assert_eq!(harvest(&mut device, 0), [3]);
+    let report = Statistics::default();
+    device.memory.write_words(PAGE, &report.encode()).unwrap();
+    assert_eq!(status(&mut device, Command::Report, PAGE.0, 0), Some(Status::Ok));
+    assert_eq!(device.registers.facts().disagreeing_reports, 0);
+    word(&device, 3).store(HugeFrameState::default().with_whole());
+    assert_eq!(status(&mut device, Command::Report, PAGE.0, 0), Some(Status::Ok));
+    assert_eq!(device.registers.facts().disagreeing_reports, 1);
+}
+
+#[test]
 fn bad_greetings_are_refused_and_may_be_mended() {
     let mut device = device(TOTAL);
     let mut greet = |hello: Hello| Status::decode(device.call(hello.encode(), 1).rax);
@@ -263,7 +330,7 @@ fn given_memory_is_gone_and_counted() {
     assert_eq!(word[0], 7);
     let facts = device.registers.facts();
     assert_eq!((facts.size.0, facts.balloon.0), (TOTAL.0 - 514, 514));
-    assert_eq!((facts.given.0, facts.taken.0, facts.refused_entries), (514, 0, 2));
+    assert_eq!((facts.given.0, facts.taken.0, facts.all_refused_entries()), (514, 0, 2));
     assert_eq!((facts.port_calls, facts.last_call_ns), (2, 3));
     assert_eq!(device.host.released, 1);
 }
@@ -331,7 +398,7 @@ fn what_the_host_can_not_tell_apart_is_neither_given_nor_taken() {
     device.memory.read_words(GuestAddress(1024 * 4096), &mut word).unwrap();
     assert_eq!(word[0], 7, "nothing of it was released");
     let facts = device.registers.facts();
-    assert_eq!((facts.size.0, facts.given.0, facts.taken.0, facts.refused_entries), (2048, 512, 512, 4));
+    assert_eq!((facts.size.0, facts.given.0, facts.taken.0, facts.all_refused_entries()), (2048, 512, 512, 4));
 }
 
 #[test]
@@ -356,11 +423,11 @@ fn the_batch_page_itself_is_protected() {
 #[test]
 fn reports_are_copied_out_and_pressure_is_passed_on() {
     let mut device = greeted(TOTAL);
-    let calm = Statistics { free_frames: 5, ..Statistics::default() };
+    let calm = Statistics { free_memory_bytes: 5, ..Statistics::default() };
     device.memory.write_words(PAGE, &calm.encode()).unwrap();
     assert_eq!(status(&mut device, Command::Report, PAGE.0, 0), Some(Status::Ok));
     assert_eq!((device.registers.statistics(), device.host.pressure), (calm, 0));
-    let pressed = Statistics { wanted_frames: 5, ..calm };
+    let pressed = Statistics { wanted_bytes: 5, ..calm };
     device.memory.write_words(PAGE, &pressed.encode()).unwrap();
     assert_eq!(status(&mut device, Command::Report, PAGE.0, 0), Some(Status::Ok));
     assert_eq!((device.registers.statistics(), device.host.pressure), (pressed, 1));

@@ -6,16 +6,14 @@
 
 extern crate alloc;
 
+#[path = "../pieces.rs"]
+mod pieces;
+
 use aerostat_guest::app::{self, MemoryInfo, Outcome};
-use alloc::vec::Vec;
+use pieces::{PAGE_WORDS, are_right, reserved, scattered};
 
 aerostat_guest::app!(main);
 
-const PAGE_WORDS: usize = 512;
-/// Too small for a huge page.
-const PIECE_WORDS: usize = (3 << 19) / 8;
-/// Of so many pieces one is kept.
-const KEPT: usize = 4;
 const BUSY_WORDS: usize = (8 << 20) / 8;
 /// Far more turns than it takes, of a twentieth of a second and more each.
 const PATIENCE: usize = 1200;
@@ -34,12 +32,7 @@ fn main() -> Outcome {
 }
 
 fn run() -> Result<MemoryInfo, &'static str> {
-    let mut pieces = pieces_that_take_turns()?;
-    let mut number = 0;
-    pieces.retain(|_| {
-        number += 1;
-        number % KEPT == 0
-    });
+    let pieces = scattered()?;
     let mut busy = reserved(BUSY_WORDS)?;
     busy.resize(BUSY_WORDS, 0);
     let first = app::memory();
@@ -59,36 +52,8 @@ fn run() -> Result<MemoryInfo, &'static str> {
     Err("nothing became whole")
 }
 
-/// All memory in small pieces, each of which has pages everywhere; a page has its numbers in it.
-fn pieces_that_take_turns() -> Result<Vec<(usize, Vec<u64>)>, &'static str> {
-    let mut pieces = Vec::new();
-    while app::memory().available.bytes() > 8 * PIECE_WORDS as u64 {
-        pieces.push((pieces.len(), reserved(PIECE_WORDS)?));
-    }
-    for page in (0..PIECE_WORDS).step_by(PAGE_WORDS) {
-        for (number, piece) in &mut pieces {
-            piece.resize(page + PAGE_WORDS, contents(*number, page));
-        }
-    }
-    Ok(pieces)
-}
-
-/// Memory of which no page has been touched.
-fn reserved(words: usize) -> Result<Vec<u64>, &'static str> {
-    let mut memory = Vec::new();
-    memory.try_reserve_exact(words).map_err(|_| "no memory")?;
-    Ok(memory)
-}
-
-fn contents(number: usize, page: usize) -> u64 {
-    ((number as u64) << 32) | page as u64 | 1
-}
-
-fn check(pieces: &[(usize, Vec<u64>)], busy: &[u64], turns: usize) -> Result<(), &'static str> {
-    let is_right = |(number, piece): &(usize, Vec<u64>)| {
-        (0..PIECE_WORDS).step_by(PAGE_WORDS).all(|page| piece[page] == contents(*number, page))
-    };
-    if !pieces.iter().all(is_right) {
+fn check(pieces: &[pieces::Piece], busy: &[u64], turns: usize) -> Result<(), &'static str> {
+    if !are_right(pieces) {
         return Err("a page that was moved has changed");
     }
     let expected = |word: usize| (word..=turns).step_by(PAGE_WORDS).map(|turn| turn as u64).sum::<u64>();

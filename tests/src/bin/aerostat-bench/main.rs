@@ -1,8 +1,11 @@
 //! What `cargo xtask bench` runs: each bench measures Aerostat and, in turn with it, the host's own limit for the same work, and
 //! yields rows. Absolute figures drift from machine to machine and from hour to hour; ratios to a limit of the same run do not.
 
+mod balloon;
 mod boot;
+mod figures;
 mod floor;
+mod mapping;
 mod memory;
 mod native_compute;
 mod overhead;
@@ -26,6 +29,9 @@ struct Options {
     /// Write the rows as a JSON array
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Measure the Linux guest in this folder too
+    #[arg(long, value_name = "DIR")]
+    peer: Option<PathBuf>,
     /// Be the empty VMM that the boot bench compares with
     #[arg(long, hide = true)]
     empty_vmm: bool,
@@ -37,7 +43,8 @@ struct Bench {
     measure: fn() -> Result<Vec<Row>>,
 }
 
-const BENCHES: [Bench; 5] = [
+const BENCHES: [Bench; 6] = [
+    Bench { name: "balloon", measure: balloon::measure },
     Bench { name: "boot", measure: boot::measure },
     Bench { name: "memory", measure: memory::measure },
     Bench { name: "native_compute", measure: native_compute::measure },
@@ -54,6 +61,10 @@ fn main() -> Result<()> {
     for bench in chosen(options.name.as_deref())? {
         eprintln!("bench: {}", bench.name);
         rows.extend((bench.measure)().with_context(|| format!("bench {}", bench.name))?);
+    }
+    if let Some(folder) = &options.peer {
+        eprintln!("bench: the peer");
+        rows.extend(balloon::peer::measure(folder).context("the peer")?);
     }
     print!("{}", row::table(&rows));
     if let Some(file) = &options.json {

@@ -36,6 +36,11 @@ impl Row {
     pub(crate) fn goal(self, goal: f64) -> Self {
         Self { goal: Some(goal), ..self }
     }
+
+    /// The same with a part of its limit as the goal; without a limit there is none.
+    pub(crate) fn goal_of_limit(self, part: f64) -> Self {
+        Self { goal: self.limit.map(|limit| part * limit), ..self }
+    }
 }
 
 /// The rows as an aligned table.
@@ -66,6 +71,12 @@ mod tests {
     #[test]
     fn a_rate_below_its_limit_has_a_ratio_below_one() {
         assert_eq!(Row::rate("speed", 2.0, "GiB/s", 4.0).ratio, Some(0.5));
+    }
+
+    #[test]
+    fn a_goal_may_be_a_part_of_the_limit() {
+        assert_eq!(Row::rate("speed", 2.0, "GiB/s", 4.0).goal_of_limit(0.5).goal, Some(2.0));
+        assert_eq!(Row::plain("size", 2.0, "MiB").goal_of_limit(0.5).goal, None);
     }
 
     #[test]

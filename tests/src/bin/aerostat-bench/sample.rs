@@ -1,5 +1,9 @@
 //! Repeated measurements of one figure.
 
+use std::time::Instant;
+
+use anyhow::Result;
+
 /// The median: what a measurement on a machine shared with others is worth.
 pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
@@ -9,6 +13,13 @@ pub(crate) fn median(mut values: Vec<f64>) -> f64 {
         odd if odd % 2 == 1 => values[middle],
         _ => f64::midpoint(values[middle - 1], values[middle]),
     }
+}
+
+/// Seconds that `work` takes.
+pub(crate) fn seconds(work: impl FnOnce() -> Result<()>) -> Result<f64> {
+    let start = Instant::now();
+    work()?;
+    Ok(start.elapsed().as_secs_f64())
 }
 
 #[cfg(test)]

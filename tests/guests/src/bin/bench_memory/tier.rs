@@ -1,9 +1,11 @@
-//! The compressed tier, through the paths that eviction and faults take: pages of text out and in again.
+//! The compressed tier, through the paths that eviction and faults take: pages of text out and in again. The text is what is on the
+//! data disk, or prose where there is none.
 
 use core::hint::black_box;
 
 use aerostat_abi::units::FrameCount;
 use aerostat_guest::app::{self, Instant, Outcome};
+use alloc::format;
 use alloc::vec;
 use alloc::vec::Vec;
 
@@ -18,16 +20,22 @@ const PAGES: usize = TEXT_BYTES / PAGE_BYTES;
 const FREED: FrameCount = FrameCount::from_mib(8);
 /// Pages between two that are touched alone.
 const LONE_STRIDE: usize = 67;
+/// Text that is read from the disk at once.
+const READ_BYTES: usize = 1 << 20;
 
 pub(crate) fn measure() -> Outcome {
     let mut memory = vec![0; TEXT_BYTES];
-    for (number, page) in memory.chunks_exact_mut(PAGE_BYTES).enumerate() {
-        text::fill(page, number);
+    for (number, part) in memory.chunks_exact_mut(READ_BYTES).enumerate() {
+        if let Err(error) = fill(part, number) {
+            log::error!("bench memory: the text can't be read: {error}");
+            return Outcome::Failure;
+        }
     }
     let _ = app::reclaim(FrameCount(1)); // splits and ages pages: what comes next is eviction alone
-    out("compressed_out");
-    into("compressed_in", &memory);
-    out("compressed_out_again");
+    let text = if app::disk().is_some() { "text" } else { "prose" };
+    out(&format!("{text}_out"));
+    into(&format!("{text}_in"), &memory);
+    out(&format!("{text}_out_again"));
     lone(&memory);
     if is_intact(&memory) {
         Outcome::Success
@@ -73,12 +81,24 @@ fn lone(memory: &[u8]) {
     log("restore_lone", times.get(times.len() / 2).copied().unwrap_or(0), times.len().min(1));
 }
 
+/// Fills `part` with the part of the text that has this number.
+fn fill(part: &mut [u8], number: usize) -> Result<(), app::DiskError> {
+    if let Some(disk) = app::disk() {
+        return disk.read((number * READ_BYTES) as u64, part);
+    }
+    let first = number * READ_BYTES / PAGE_BYTES;
+    for (page, bytes) in part.chunks_exact_mut(PAGE_BYTES).enumerate() {
+        text::fill(bytes, first + page);
+    }
+    Ok(())
+}
+
 fn is_intact(memory: &[u8]) -> bool {
-    let mut expected = vec![0; PAGE_BYTES];
-    memory.chunks_exact(PAGE_BYTES).enumerate().all(|(number, page)| {
-        text::fill(&mut expected, number);
-        page == expected
-    })
+    let mut expected = vec![0; READ_BYTES];
+    memory
+        .chunks_exact(READ_BYTES)
+        .enumerate()
+        .all(|(number, part)| fill(&mut expected, number).is_ok() && part == expected)
 }
 
 fn count(pages: u64) -> usize {

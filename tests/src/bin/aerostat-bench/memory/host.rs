@@ -3,11 +3,11 @@
 use std::hint::black_box;
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use lz4_flex::block::{CompressTable, compress_into_with_table, decompress_into, get_maximum_output_size};
-use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
 
-use super::Samples;
+use crate::figures::Figures;
+use crate::mapping::{Mapping, PAGE_BYTES};
 use crate::sample::median;
 
 #[path = "../../../../guests/src/copying.rs"]
@@ -15,19 +15,17 @@ mod copying;
 #[path = "../../../../guests/src/text.rs"]
 mod text;
 
-const PAGE_BYTES: usize = 4096;
 /// Sizes as in the guest.
 const LARGE_BYTES: usize = 192 << 20;
 const SMALL_BYTES: usize = (2 << 20) - PAGE_BYTES;
 const SMALL_REGIONS: usize = 32;
 const APART_BYTES: usize = 128 << 10;
-const TEXT_PAGES: usize = 4096;
 
-/// Measures everything once.
-pub(super) fn measure(samples: &mut Samples) -> Result<()> {
+/// Measures everything once; `html` are pages of text.
+pub(super) fn measure(figures: &mut Figures, html: &[[u8; PAGE_BYTES]]) -> Result<()> {
     let large = Mapping::new(LARGE_BYTES)?;
     large.advise_huge()?;
-    samples.add("host_huge_touch", each(LARGE_BYTES / PAGE_BYTES, || large.touch_all()));
+    figures.add("host_huge_touch", each(LARGE_BYTES / PAGE_BYTES, || large.touch_all()));
     drop(large);
     let mut lone = Vec::new();
     for _ in 0..SMALL_REGIONS {
@@ -35,43 +33,43 @@ pub(super) fn measure(samples: &mut Samples) -> Result<()> {
         region.touch(0);
         lone.extend((APART_BYTES..SMALL_BYTES).step_by(APART_BYTES).map(|at| each(1, || region.touch(at))));
     }
-    samples.add("host_lone_touch", median(lone));
+    figures.add("host_lone_touch", median(lone));
     let regions = (0..SMALL_REGIONS).map(|_| Mapping::new(SMALL_BYTES)).collect::<Result<Vec<_>>>()?;
     let pages = SMALL_REGIONS * SMALL_BYTES / PAGE_BYTES;
-    samples.add("host_small_touch", each(pages, || regions.iter().for_each(Mapping::touch_all)));
-    samples.add("host_unmap", each(pages, || drop(regions)));
-    measure_copies(samples);
-    measure_lz4(samples);
+    figures.add("host_small_touch", each(pages, || regions.iter().for_each(Mapping::touch_all)));
+    figures.add("host_unmap", each(pages, || drop(regions)));
+    measure_copies(figures);
+    let mut prose = vec![[0; PAGE_BYTES]; html.len()];
+    prose.iter_mut().enumerate().for_each(|(number, page)| text::fill(page, number));
+    measure_lz4(figures, ["host_prose_out", "host_prose_in"], &prose);
+    measure_lz4(figures, ["host_text_out", "host_text_in"], html);
     Ok(())
 }
 
-fn measure_copies(samples: &mut Samples) {
+fn measure_copies(figures: &mut Figures) {
     let from = vec![1; copying::LARGE_BYTES];
     let mut to = vec![2; copying::LARGE_BYTES];
-    samples.add("host_copy_pages", each(copying::LARGE_BYTES / PAGE_BYTES, || _ = copying::large(&from, &mut to)));
-    samples.add("host_copy_small", each(copying::SMALL_COPIES, || _ = copying::small(&[1; 64], &mut [0; 64])));
+    figures.add("host_copy_pages", each(copying::LARGE_BYTES / PAGE_BYTES, || _ = copying::large(&from, &mut to)));
+    figures.add("host_copy_small", each(copying::SMALL_COPIES, || _ = copying::small(&[1; 64], &mut [0; 64])));
 }
 
-/// Compresses and decompresses the guest's text.
-fn measure_lz4(samples: &mut Samples) {
-    let mut memory = vec![0; TEXT_PAGES * PAGE_BYTES];
-    let (pages, _) = memory.as_chunks_mut::<PAGE_BYTES>();
-    pages.iter_mut().enumerate().for_each(|(number, page)| text::fill(page, number));
+/// Compresses and decompresses pages.
+fn measure_lz4(figures: &mut Figures, [out_name, in_name]: [&str; 2], pages: &[[u8; PAGE_BYTES]]) {
     let mut table = CompressTable::small();
-    let mut compressed = vec![[0; get_maximum_output_size(PAGE_BYTES)]; TEXT_PAGES];
-    let mut lengths = vec![0; TEXT_PAGES];
-    samples.add(
-        "host_compress",
-        each(TEXT_PAGES, || {
+    let mut compressed = vec![[0; get_maximum_output_size(PAGE_BYTES)]; pages.len()];
+    let mut lengths = vec![0; pages.len()];
+    figures.add(
+        out_name,
+        each(pages.len(), || {
             for (page, (output, length)) in pages.iter().zip(compressed.iter_mut().zip(&mut lengths)) {
                 *length = compress_into_with_table(page, output, &mut table).expect("the output has room for any page");
             }
         }),
     );
     let mut page = [0; PAGE_BYTES];
-    samples.add(
-        "host_decompress",
-        each(TEXT_PAGES, || {
+    figures.add(
+        in_name,
+        each(pages.len(), || {
             for (output, length) in compressed.iter().zip(&lengths) {
                 decompress_into(&output[..*length], black_box(&mut page)).expect("what was compressed can be read");
             }
@@ -85,42 +83,4 @@ fn each(count: usize, work: impl FnOnce()) -> f64 {
     let start = Instant::now();
     work();
     start.elapsed().as_nanos() as f64 / count as f64
-}
-
-/// Anonymous memory of this process.
-struct Mapping {
-    start: *mut u8,
-    bytes: usize,
-}
-
-impl Mapping {
-    fn new(bytes: usize) -> Result<Self> {
-        let access = ProtFlags::READ | ProtFlags::WRITE;
-        // SAFETY: no address is asked for, so nothing that exists is replaced.
-        let start = unsafe { mmap_anonymous(std::ptr::null_mut(), bytes, access, MapFlags::PRIVATE) };
-        Ok(Self { start: start.context("mapping memory")?.cast(), bytes })
-    }
-
-    fn advise_huge(&self) -> Result<()> {
-        // SAFETY: the range is this mapping, and the advice changes nothing that is in it.
-        unsafe { madvise(self.start.cast(), self.bytes, Advice::LinuxHugepage) }.context("asking for huge pages")
-    }
-
-    fn touch_all(&self) {
-        (0..self.bytes).step_by(PAGE_BYTES).for_each(|at| self.touch(at));
-    }
-
-    fn touch(&self, at: usize) {
-        debug_assert!(at < self.bytes);
-        // SAFETY: the byte lies within the mapping, to which there are no references.
-        unsafe { self.start.wrapping_add(at).write_volatile(1) };
-    }
-}
-
-impl Drop for Mapping {
-    fn drop(&mut self) {
-        // SAFETY: the mapping is this value's own, and there are no references to it.
-        let unmapped = unsafe { munmap(self.start.cast(), self.bytes) };
-        debug_assert!(unmapped.is_ok());
-    }
 }

@@ -5,7 +5,7 @@ use aerostat_abi::exit::GuestExit;
 use aerostat_tests::{Guest, Machine, Plan};
 use anyhow::Result;
 
-use super::Samples;
+use crate::figures::Figures;
 use crate::row::Row;
 use crate::sample::median;
 
@@ -43,7 +43,7 @@ fn work(mib: u64) -> Guest {
 
 /// Nanoseconds of one access: the median of the guest's rounds.
 fn step_ns(guest: &Guest) -> Result<f64> {
-    let mut samples = Samples::default();
-    samples.add_guest(guest)?;
-    samples.ns("work")
+    let mut figures = Figures::default();
+    figures.add_guest(guest)?;
+    figures.ns("work")
 }

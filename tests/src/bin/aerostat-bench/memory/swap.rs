@@ -7,7 +7,8 @@ use std::time::Instant;
 use aerostat_tests::Plan;
 use anyhow::{Context, Result};
 
-use super::{PAGE_GIB, Samples, run};
+use super::{PAGE_GIB, run};
+use crate::figures::Figures;
 use crate::row::Row;
 
 /// Turns of guest and host.
@@ -21,28 +22,28 @@ const FILE_BYTES: usize = 128 << 20;
 const PAGE_BYTES: usize = 4096;
 
 pub(super) fn measure() -> Result<Vec<Row>> {
-    let mut samples = Samples::default();
+    let mut figures = Figures::default();
     for _ in 0..TURNS {
-        measure_file(&mut samples)?;
+        measure_file(&mut figures)?;
         let plan = Plan::test_guest("bench_memory").memory_mib(MEMORY_MIB).swap_mib(SWAP_MIB);
-        samples.add_guest(&run(&plan, "bench=swap"))?;
+        figures.add_guest(&run(&plan, "bench=swap"))?;
     }
-    let gib_s = |name: &str| samples.ns(name).map(|ns| PAGE_GIB / (ns / 1e9));
+    let gib_s = |name: &str| figures.ns(name).map(|ns| PAGE_GIB / (ns / 1e9));
     Ok(vec![
-        Row::rate("disk_swap_out", gib_s("swap_out")?, "GiB/s", gib_s("host_write")?),
-        Row::rate("disk_swap_in", gib_s("swap_in")?, "GiB/s", gib_s("host_read")?),
+        Row::rate("disk_swap_out", gib_s("swap_out")?, "GiB/s", gib_s("host_write")?).goal_of_limit(0.7),
+        Row::rate("disk_swap_in", gib_s("swap_in")?, "GiB/s", gib_s("host_read")?).goal_of_limit(0.7),
     ])
 }
 
 /// Writes a new file, block by block, twice, and reads it as often: a swap disk has no space on the host before it is used, either. Each
 /// block has memory of its own, as pages have.
-fn measure_file(samples: &mut Samples) -> Result<()> {
+fn measure_file(figures: &mut Figures) -> Result<()> {
     let file = tempfile::tempfile_in(std::env::var_os("TMPDIR").unwrap_or_else(|| "/var/tmp".into()))
         .context("making a file to compare with")?;
     let mut memory = vec![0x5a; FILE_BYTES];
     for _ in 0..2 {
-        samples.add("host_write", each(&mut memory, |block, at| file.write_all_at(block, at))?);
-        samples.add("host_read", each(&mut memory, |block, at| file.read_exact_at(block, at))?);
+        figures.add("host_write", each(&mut memory, |block, at| file.write_all_at(block, at))?);
+        figures.add("host_read", each(&mut memory, |block, at| file.read_exact_at(block, at))?);
     }
     Ok(())
 }

@@ -1,0 +1,70 @@
+//! A batch: blocks of one size on their way, and the entries that speak of them.
+
+use aerostat_abi::batch::{CAPACITY, Entry, EntryStatus};
+use aerostat_abi::port::Status;
+use aerostat_abi::units::{BlockSize, FrameCount, FrameNumber};
+
+use crate::sides::{Block, Reply};
+
+/// Blocks on their way.
+#[derive(Debug)]
+pub(crate) struct Batch<B> {
+    size: BlockSize,
+    blocks: [Option<B>; CAPACITY],
+    entries: [Entry; CAPACITY],
+    count: usize,
+}
+
+impl<B: Block> Batch<B> {
+    /// An empty batch. It is large: there is one in a step, which is not moved.
+    pub(crate) fn new() -> Self {
+        Self {
+            size: BlockSize::Frame,
+            blocks: [const { None }; CAPACITY],
+            entries: [Entry::pending(FrameNumber(0), 0); CAPACITY],
+            count: 0,
+        }
+    }
+
+    pub(crate) fn size(&self) -> BlockSize {
+        self.size
+    }
+
+    /// Blocks in it.
+    pub(crate) fn len(&self) -> usize {
+        self.count
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// Frames of all blocks in it.
+    pub(crate) fn frames(&self) -> FrameCount {
+        FrameCount(self.count as u64 * self.size.frames())
+    }
+
+    /// Adds a block, for which there is room. All are of one size: so it can be told in advance how long the batch will take.
+    pub(crate) fn push(&mut self, block: B) {
+        debug_assert!(self.count == 0 || block.size() == self.size);
+        self.size = block.size();
+        self.entries[self.count] = Entry::pending(block.first(), block.size().order());
+        self.blocks[self.count] = Some(block);
+        self.count += 1;
+    }
+
+    pub(crate) fn entries(&mut self) -> &mut [Entry] {
+        &mut self.entries[..self.count]
+    }
+
+    /// Hands every block to `place`, with what became of its entry: nothing, without a reply that says so.
+    pub(crate) fn settle(&mut self, reply: Option<Reply>, mut place: impl FnMut(B, EntryStatus)) {
+        let is_valid = reply.is_some_and(|reply| reply.status == Status::Ok);
+        for (block, entry) in self.blocks[..self.count].iter_mut().zip(&self.entries) {
+            if let Some(block) = block.take() {
+                place(block, if is_valid { entry.status } else { EntryStatus::Pending });
+            }
+        }
+        self.count = 0;
+    }
+}

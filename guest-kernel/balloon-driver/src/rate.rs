@@ -1,0 +1,190 @@
+//! How fast the balloon may move: additive increase on success, division on failure, within bounds.
+//!
+//! The rule is the one of the ballooning patent (US 7,433,951). Inflating and failing at it costs the guest, so a balloon that fails is slowed
+//! down, to the smallest rate at worst, and one that finds plenty is soon as fast as it may be. It begins so: nothing has failed yet. A
+//! pure machine: it is told what happened and when, and says how many frames may move now.
+
+use core::fmt;
+
+use aerostat_abi::units::{FRAMES_PER_MIB, FrameCount, HUGE_FRAMES};
+
+const NANOS_PER_SECOND: u64 = 1_000_000_000;
+/// The largest rate that may be asked for, in MiB/s: more than memory can do.
+const MOST_MIB_PER_S: u64 = 16 << 20;
+/// Successes that bring the smallest rate to the largest.
+const STEPS: u64 = 16;
+/// What a failure divides the rate by.
+const DIVISOR: u64 = 4;
+
+/// The bounds of a balloon's rate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RateLimits {
+    /// Frames per second.
+    min: u64,
+    max: u64,
+}
+
+/// A text that names no limits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BadRate;
+
+impl fmt::Display for BadRate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(
+            "balloon_rate= is no range of MiB per second within 1-16777216; say, for example, balloon_rate=2-4096",
+        )
+    }
+}
+
+impl RateLimits {
+    /// From 2 MiB/s, which is a huge frame a second, to 4 TiB/s, which no host reaches.
+    pub const DEFAULT: Self = Self { min: FrameCount::from_mib(2).0, max: FrameCount::from_mib(4 << 20).0 };
+
+    /// The limits that a text `MIN-MAX` names, in MiB per second.
+    ///
+    /// # Errors
+    /// [`BadRate`].
+    pub fn parse(text: &str) -> Result<Self, BadRate> {
+        let (min, max) = text.split_once('-').ok_or(BadRate)?;
+        let rate = |text: &str| text.parse().ok().filter(|rate| (1..=MOST_MIB_PER_S).contains(rate)).ok_or(BadRate);
+        let (min, max) = (rate(min)?, rate(max)?);
+        if min > max {
+            return Err(BadRate);
+        }
+        Ok(Self { min: min * FRAMES_PER_MIB, max: max * FRAMES_PER_MIB })
+    }
+
+    fn increase(&self) -> u64 {
+        ((self.max - self.min) / STEPS).max(1)
+    }
+}
+
+/// The balloon's rate.
+#[derive(Clone, Debug)]
+pub(crate) struct Rate {
+    limits: RateLimits,
+    frames_per_s: u64,
+    /// Frames that may move at `since_ns`.
+    credit: u64,
+    since_ns: u64,
+}
+
+impl Rate {
+    pub(crate) fn new(limits: RateLimits, now_ns: u64) -> Self {
+        let mut rate = Self { limits, frames_per_s: limits.max, credit: 0, since_ns: now_ns };
+        rate.credit = rate.most_credit();
+        rate
+    }
+
+    /// Frames per second.
+    pub(crate) fn frames_per_s(&self) -> u64 {
+        self.frames_per_s
+    }
+
+    /// Frames that may move now.
+    pub(crate) fn allowance(&mut self, now_ns: u64) -> FrameCount {
+        let elapsed_ns = now_ns.saturating_sub(self.since_ns);
+        let earned = u128::from(self.frames_per_s) * u128::from(elapsed_ns) / u128::from(NANOS_PER_SECOND);
+        let credit = self.credit.saturating_add(u64::try_from(earned).unwrap_or(u64::MAX));
+        self.credit = credit.min(self.most_credit());
+        self.since_ns = now_ns;
+        FrameCount(self.credit)
+    }
+
+    /// A tenth of a second's worth, and a huge frame at least: a long rest is no licence for a burst.
+    fn most_credit(&self) -> u64 {
+        (self.frames_per_s / 10).max(HUGE_FRAMES)
+    }
+
+    /// When at least a huge frame may move.
+    pub(crate) fn next_allowance(&self) -> u64 {
+        let missing = HUGE_FRAMES.saturating_sub(self.credit);
+        self.since_ns.saturating_add((missing * NANOS_PER_SECOND).div_ceil(self.frames_per_s))
+    }
+
+    /// So many frames have moved.
+    pub(crate) fn moved(&mut self, frames: FrameCount) {
+        self.credit = self.credit.saturating_sub(frames.0);
+    }
+
+    /// As many as were wished.
+    pub(crate) fn succeeded(&mut self) {
+        self.frames_per_s = (self.frames_per_s + self.limits.increase()).min(self.limits.max);
+    }
+
+    /// There were not so many to move, or they could not be moved.
+    pub(crate) fn failed(&mut self) {
+        self.frames_per_s = (self.frames_per_s / DIVISOR).max(self.limits.min);
+        self.credit = self.credit.min(self.most_credit());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{BadRate, Rate, RateLimits};
+    use aerostat_abi::units::{FrameCount, HUGE_FRAMES};
+    use proptest::collection::vec;
+    use proptest::{prop_assert, proptest};
+
+    const LIMITS: RateLimits = RateLimits { min: 512, max: 16_512 };
+    const SECOND_NS: u64 = 1_000_000_000;
+
+    #[test]
+    fn failures_slow_it_down_to_the_smallest_rate_and_success_speeds_it_up() {
+        let mut rate = Rate::new(LIMITS, 0);
+        assert_eq!(rate.frames_per_s(), 16_512, "nothing has failed yet");
+        for _ in 0..20 {
+            rate.failed();
+        }
+        assert_eq!((rate.frames_per_s(), rate.allowance(0)), (512, FrameCount(HUGE_FRAMES)));
+        rate.moved(FrameCount(HUGE_FRAMES));
+        assert_eq!(rate.next_allowance(), SECOND_NS, "one huge frame a second");
+        rate.succeeded();
+        assert_eq!(rate.frames_per_s(), 1512);
+        for _ in 0..20 {
+            rate.succeeded();
+        }
+        assert_eq!(rate.frames_per_s(), 16_512);
+    }
+
+    #[test]
+    fn a_long_rest_earns_no_burst() {
+        let mut rate = Rate::new(LIMITS, 0);
+        assert_eq!(rate.allowance(3600 * SECOND_NS), FrameCount(1651));
+        rate.moved(FrameCount(1651));
+        assert_eq!(rate.allowance(3600 * SECOND_NS), FrameCount::ZERO);
+    }
+
+    #[test]
+    fn the_command_line_names_limits_in_mib() {
+        let parsed = |text| RateLimits::parse(text);
+        assert_eq!(parsed("2-4194304"), Ok(RateLimits::DEFAULT));
+        assert_eq!(parsed("1-1"), Ok(RateLimits { min: 256, max: 256 }));
+        for wrong in
+            ["", "-", "5", "5-", "-5", "5-4", "0-4", "1-16777217", "1-2-3", "1 -2", "1K-2K", "18446744073709551616-1"]
+        {
+            assert_eq!(parsed(wrong), Err(BadRate), "{wrong}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn stays_within_bounds_and_waiting_always_helps(steps in vec((0_u8..3, 0_u64..2_000_000_000), 1..100)) {
+            let mut now = 0;
+            let mut rate = Rate::new(LIMITS, 0);
+            for (step, pause) in steps {
+                now += pause;
+                let allowed = rate.allowance(now);
+                rate.moved(FrameCount(allowed.0 / 2));
+                match step {
+                    0 => rate.succeeded(),
+                    1 => rate.failed(),
+                    _ => {}
+                }
+                prop_assert!((LIMITS.min..=LIMITS.max).contains(&rate.frames_per_s()));
+                let next = rate.next_allowance();
+                prop_assert!(rate.clone().allowance(next).0 + 1 >= HUGE_FRAMES);
+            }
+        }
+    }
+}

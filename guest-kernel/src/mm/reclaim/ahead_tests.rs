@@ -1,0 +1,242 @@
+//! Reading ahead, on the machine of the disk tier's tests.
+
+use aerostat_abi::units::{FRAME_BYTES, FrameCount, HUGE_FRAMES};
+
+use crate::config::EVICTION_RESERVE;
+use crate::layout::APP_REGIONS;
+use crate::mm::advice::discard;
+use crate::mm::fault::FaultError;
+use crate::mm::reclaim::disk::Direction;
+use crate::mm::reclaim::disk_tests::{self, assert_nothing_is_kept, noise, pages};
+use crate::mm::reclaim::slot_map::SlotNumber;
+use crate::mm::reclaim::slow_disk::SlowDisk;
+use crate::mm::reclaim::{RECLAIMER, promised_ahead, reclaim, statistics};
+use crate::mm::testing::TestMachine;
+use crate::mm::watermarks::Watermarks;
+use crate::mm::{BlockSize, FRAMES, Purpose, map_region, unmap_region};
+
+const EVERYTHING: FrameCount = FrameCount(1 << 20);
+/// Pages that are touched before the first read goes on with another, and those that are then read and begun to be read.
+const FIRST: u64 = 8;
+const SECOND: u64 = 16;
+const THIRD: u64 = 32;
+
+/// A machine with a disk that ends transfers in their order, so that a thread which waits for its own does so for no other.
+fn machine(slots: u64) -> (TestMachine, &'static SlowDisk) {
+    let (machine, disk) = disk_tests::machine(8, slots);
+    disk.state().is_in_order = true;
+    (machine, disk)
+}
+
+/// A region of noise, all of it on disk.
+fn evicted(machine: &TestMachine, count: u64, seed: u64) -> u64 {
+    let start = map_region(APP_REGIONS, count * FRAME_BYTES).unwrap();
+    for page in pages(start, count) {
+        machine.touch(page).unwrap();
+        machine.fill(page, noise(page, seed));
+    }
+    reclaim(EVERYTHING);
+    assert_eq!(statistics().pages_on_disk, count);
+    start
+}
+
+/// Touches pages in order and checks them.
+fn touch(machine: &TestMachine, start: u64, count: u64, seed: u64) {
+    for page in pages(start, count) {
+        machine.touch(page).unwrap();
+        assert_eq!(machine.word(page), noise(page, seed)(0));
+    }
+}
+
+fn reads_under_way(disk: &SlowDisk) -> Vec<usize> {
+    let state = disk.state();
+    let reads = state.under_way.iter().filter(|(_, direction, ..)| *direction == Direction::Read);
+    reads.map(|(.., frames)| frames.len()).collect()
+}
+
+fn page(start: u64, number: u64) -> u64 {
+    start + number * FRAME_BYTES
+}
+
+#[test]
+fn a_read_that_goes_on_with_another_begins_the_next() {
+    let (machine, disk) = machine(1024);
+    let start = evicted(&machine, 400, 1);
+    touch(&machine, start, FIRST, 1);
+    assert_eq!((reads_under_way(disk), promised_ahead()), (vec![], FrameCount::ZERO), "one read is no sequence");
+    machine.touch(page(start, FIRST)).unwrap();
+    assert_eq!((reads_under_way(disk), statistics().restores), (vec![32], FIRST + SECOND));
+    assert_eq!(promised_ahead(), FrameCount(THIRD));
+    disk.finish_one();
+    touch(&machine, start, FIRST + SECOND, 1);
+    let major = crate::mm::fault::counts().major;
+    machine.touch(page(start, FIRST + SECOND)).unwrap();
+    assert_eq!(crate::mm::fault::counts().major, major, "nobody has waited for the disk");
+    assert_eq!((reads_under_way(disk), statistics().restores), (vec![64], FIRST + SECOND + THIRD));
+    touch(&machine, start, 400, 1);
+    assert_eq!((statistics().restores, statistics().disk.reads), (400, 400), "each page once");
+    unmap_region(start);
+    assert_nothing_is_kept(&machine);
+}
+
+/// Pages that come back in order may have left in two passes: neither stream ends the other.
+#[test]
+fn two_streams_are_followed_at_once() {
+    let (machine, _) = machine(1024);
+    let start = map_region(APP_REGIONS, 500 * FRAME_BYTES).unwrap();
+    for is_late in [false, true] {
+        for at in pages(start, 500).enumerate().filter(|(number, _)| (number % 8 == 3) == is_late).map(|(_, at)| at) {
+            touch_and_fill(&machine, at, 1, 2);
+        }
+        reclaim(EVERYTHING);
+    }
+    let mut most = 0;
+    for at in pages(start, 500) {
+        machine.touch(at).unwrap();
+        assert_eq!(machine.word(at), noise(at, 2)(0));
+        most = most.max(RECLAIMER.lock().aheads.iter().flatten().count());
+    }
+    assert_eq!((most, statistics().disk.reads), (2, 500), "and no page is read twice");
+    unmap_region(start);
+    assert_nothing_is_kept(&machine);
+}
+
+fn touch_and_fill(machine: &TestMachine, start: u64, count: u64, seed: u64) {
+    for page in pages(start, count) {
+        machine.touch(page).unwrap();
+        machine.fill(page, noise(page, seed));
+    }
+}
+
+#[test]
+fn the_end_of_a_region_ends_what_is_read_ahead_for_it() {
+    for has_ended in [false, true] {
+        let (machine, disk) = machine(1024);
+        let start = evicted(&machine, 200, 3);
+        touch(&machine, start, FIRST + 1, 3);
+        assert_eq!(reads_under_way(disk), [32]);
+        if has_ended {
+            disk.finish_one();
+        }
+        let free = machine.statistics().free.0;
+        unmap_region(start);
+        let pages_and_table = FIRST + SECOND + 1;
+        let ahead = if has_ended { THIRD } else { 0 };
+        assert_eq!(machine.statistics().free.0, free + pages_and_table + ahead, "unless the disk still writes to them");
+        assert_nothing_is_kept(&machine);
+    }
+}
+
+/// While a page is read ahead, the application gives it up, uses it anew, and it is evicted to the same slot: what was read is old.
+#[test]
+fn what_was_read_ahead_is_dropped_if_its_slot_was_used_again() {
+    let (machine, disk) = machine(64);
+    let start = evicted(&machine, 64, 4);
+    touch(&machine, start, FIRST + 1, 4);
+    let given_up = page(start, FIRST + SECOND + 5);
+    discard(&(start..page(start, FIRST + SECOND))); // it is the only page in memory then
+    let taken = take_free_slots();
+    discard(&(given_up..given_up + FRAME_BYTES));
+    touch_and_fill(&machine, given_up, 1, 5);
+    disk.state().is_in_order = false;
+    assert_eq!(reclaim(FrameCount(9)), FrameCount(9), "and the empty ones around it");
+    assert_eq!((reads_under_way(disk), take_free_slots().len()), (vec![32], 0), "the page has taken the slot");
+    touch(&machine, page(start, FIRST + SECOND), 1, 4);
+    assert_eq!(machine.frame_at(given_up), None);
+    assert_eq!(machine.frame_at(page(given_up, 1)).map(|_| ()), Some(()), "its neighbour is there");
+    touch(&machine, given_up, 1, 5);
+    give_slots_back(taken);
+    unmap_region(start);
+    assert_nothing_is_kept(&machine);
+}
+
+/// Takes all free slots of the disk: nothing can be evicted to it.
+fn take_free_slots() -> Vec<SlotNumber> {
+    let mut reclaimer = RECLAIMER.lock();
+    let slots = &mut reclaimer.swap_disk.as_mut().unwrap().slots;
+    let runs = core::iter::from_fn(|| slots.take_run(64));
+    runs.flat_map(|(first, length)| (0..length).map(move |place| first.plus(place))).collect()
+}
+
+fn give_slots_back(taken: Vec<SlotNumber>) {
+    let mut reclaimer = RECLAIMER.lock();
+    let slots = &mut reclaimer.swap_disk.as_mut().unwrap().slots;
+    taken.into_iter().for_each(|slot| slots.give_back(slot));
+}
+
+#[test]
+fn an_error_while_reading_ahead_is_nobodys_until_the_page_is_touched() {
+    let (machine, disk) = machine(1024);
+    let start = evicted(&machine, 200, 6);
+    let bad = FIRST + SECOND + 9;
+    disk.state().unreadable.insert(u32::try_from(bad).unwrap());
+    touch(&machine, start, FIRST + 1, 6);
+    assert_eq!(reads_under_way(disk), [32]);
+    disk.finish_one();
+    touch(&machine, start, bad, 6);
+    assert_eq!(statistics().disk.errors, 0);
+    assert_eq!(machine.touch(page(start, bad)), Err(FaultError::Disk));
+    assert_eq!(statistics().disk.errors, 1);
+    touch(&machine, page(start, bad + 1), 200 - bad - 1, 6);
+    unmap_region(start);
+    assert_nothing_is_kept(&machine);
+}
+
+#[test]
+fn nothing_is_read_ahead_where_frames_are_few() {
+    let (machine, disk) = machine(1024);
+    let start = evicted(&machine, 200, 7);
+    touch(&machine, start, FIRST, 7);
+    let all = Watermarks { low: FrameCount(8 * HUGE_FRAMES), high: FrameCount(8 * HUGE_FRAMES) };
+    FRAMES.set_watermarks(all);
+    touch(&machine, page(start, FIRST), 20, 7);
+    assert_eq!((reads_under_way(disk), promised_ahead()), (vec![], FrameCount::ZERO));
+    assert_eq!(statistics().restores, FIRST + 20, "each alone");
+    unmap_region(start);
+    assert_nothing_is_kept(&machine);
+}
+
+/// Reclaim leaves what it sees for the first time to whoever is about to touch it; the second time it is in vain. Whoever finds nothing else
+/// waits even for the disk.
+#[test]
+fn frames_that_nobody_comes_for_are_given_back() {
+    let (machine, disk) = machine(1024);
+    let start = evicted(&machine, 200, 8);
+    touch(&machine, start, FIRST + 1, 8);
+    disk.finish_one();
+    reclaim(FrameCount(1));
+    assert_eq!(promised_ahead(), FrameCount(THIRD));
+    let free = machine.statistics().free;
+    let freed = reclaim(FrameCount(1));
+    assert!(freed >= FrameCount(THIRD));
+    assert_eq!((promised_ahead(), machine.statistics().free), (FrameCount::ZERO, FrameCount(free.0 + freed.0)));
+
+    touch(&machine, start, 100, 8);
+    assert!(promised_ahead() > FrameCount::ZERO);
+    reclaim(EVERYTHING);
+    assert_eq!((promised_ahead(), statistics().pages_on_disk), (FrameCount::ZERO, 200));
+    touch(&machine, start, 200, 8);
+    unmap_region(start);
+    assert_nothing_is_kept(&machine);
+}
+
+/// Where nothing can be evicted, the frames that the disk is about to fill are the last that there are: they are waited for.
+#[test]
+fn a_thread_that_finds_no_frame_gets_one_of_those_read_into() {
+    let (machine, disk) = machine(64);
+    let start = evicted(&machine, 64, 9);
+    let other = map_region(APP_REGIONS, FRAME_BYTES).unwrap();
+    touch(&machine, start, FIRST + 1, 9);
+    let taken = take_free_slots();
+    let spare = machine.statistics().free.0 - EVICTION_RESERVE.0;
+    let blocks: Vec<_> = (0..spare).map(|_| FRAMES.allocate(BlockSize::Frame, Purpose::Kernel).unwrap()).collect();
+    assert_eq!(reads_under_way(disk), [32]);
+    machine.touch(other).unwrap();
+    assert_eq!((reads_under_way(disk), promised_ahead()), (vec![], FrameCount::ZERO));
+    blocks.into_iter().for_each(|block| FRAMES.free(block));
+    give_slots_back(taken);
+    touch(&machine, start, 64, 9);
+    unmap_region(start);
+    unmap_region(other);
+    assert_nothing_is_kept(&machine);
+}

@@ -1,0 +1,71 @@
+//! What goes on for a while and may come again: told when it begins, and not too often. Pure.
+//!
+//! A guest can bring some things about as often as it likes. Each time is counted, and few are told.
+
+use std::time::Duration;
+
+use crate::clock::Moment;
+
+/// The least time between two that are told.
+const SPACING: Duration = Duration::from_secs(10);
+
+/// Episodes of one thing.
+#[derive(Debug, Default)]
+pub(super) struct Episodes {
+    is_on: bool,
+    count: u64,
+    /// Those that began since one was told.
+    untold: u64,
+    last_told: Option<Moment>,
+}
+
+impl Episodes {
+    /// Takes in whether it goes on now. Where an episode begins that is to be told, returns how many have begun since the last that was,
+    /// this one included.
+    pub(super) fn observe(&mut self, goes_on: bool, now: Moment) -> Option<u64> {
+        let was_on = std::mem::replace(&mut self.is_on, goes_on);
+        if !goes_on || was_on {
+            return None;
+        }
+        self.count += 1;
+        self.untold += 1;
+        if self.last_told.is_some_and(|told| now.since(told) < SPACING) {
+            return None;
+        }
+        self.last_told = Some(now);
+        Some(std::mem::take(&mut self.untold))
+    }
+
+    /// Episodes so far.
+    pub(super) fn count(&self) -> u64 {
+        self.count
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Episodes;
+    use crate::clock::Moment;
+
+    /// What is told of looks a tenth of a second apart.
+    fn told(episodes: &mut Episodes, looks: impl IntoIterator<Item = bool>) -> Vec<(u64, u64)> {
+        let at = |tenth: u64| Moment::from_ns(1 + tenth * 100_000_000);
+        let looks = (0..).zip(looks);
+        looks.filter_map(|(tenth, goes_on)| Some((tenth, episodes.observe(goes_on, at(tenth))?))).collect()
+    }
+
+    #[test]
+    fn what_goes_on_is_told_once() {
+        let mut episodes = Episodes::default();
+        assert_eq!(told(&mut episodes, [false, true, true, true, true]), [(1, 1)]);
+        assert_eq!(episodes.count(), 1);
+    }
+
+    #[test]
+    fn what_comes_again_and_again_is_told_now_and_then_and_counted() {
+        let mut episodes = Episodes::default();
+        let looks = (0..250).map(|tenth| tenth % 2 == 0);
+        assert_eq!(told(&mut episodes, looks), [(0, 1), (100, 50), (200, 50)]);
+        assert_eq!(episodes.count(), 125);
+    }
+}

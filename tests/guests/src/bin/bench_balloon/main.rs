@@ -1,0 +1,81 @@
+//! Uses memory in the ways whose price the bench `balloon` measures from the host, which takes it away and returns it meanwhile.
+//!
+//! The command line names one part: `bench=idle`, `bench=touched`, `bench=scattered`, `bench=pauses`, or, with a swap disk,
+//! `bench=evicted` or `bench=reclaimed`. A guest logs `ready` when the host may begin. Each figure is a line `figure NAME: N ns for M`.
+
+#![no_std]
+#![no_main]
+
+extern crate alloc;
+
+mod eviction;
+mod pauses;
+mod scattered;
+mod touched;
+
+use aerostat_abi::units::FrameCount;
+use aerostat_guest::app::memory::{Mapping, OutOfMemory};
+use aerostat_guest::app::{self, Outcome};
+
+aerostat_guest::app!(main);
+
+const PAGE_BYTES: usize = 4096;
+/// What moves, where the guest can afford that.
+const MOVED: FrameCount = FrameCount::from_mib(3072);
+/// How often a guest looks at its size: seldom enough not to be in the way of who measures it.
+const LOOK_MS: u64 = 100;
+
+fn main() -> Outcome {
+    let part = app::arguments().split_whitespace().find_map(|word| word.strip_prefix("bench="));
+    let result = match part {
+        Some("idle") => stay(),
+        Some("touched") => touched::measure(),
+        Some("scattered") => scattered::prepare(),
+        Some("pauses") => pauses::measure(),
+        Some("evicted") => eviction::prepare(),
+        Some("reclaimed") => eviction::measure(),
+        _ => Err("name a part, such as bench=idle"),
+    };
+    match result {
+        Ok(()) => Outcome::Success,
+        Err(what) => {
+            log::error!("bench balloon: {what}");
+            Outcome::Failure
+        }
+    }
+}
+
+/// Does nothing any more, for as long as the host likes.
+fn stay() -> ! {
+    ready();
+    loop {
+        app::sleep(u64::from(u32::MAX));
+    }
+}
+
+fn ready() {
+    log::info!("bench balloon: ready");
+}
+
+/// Memory of `bytes` bytes, each page of it touched once.
+fn touched(bytes: usize) -> Result<Mapping, &'static str> {
+    let mut memory = Mapping::anonymous(bytes).map_err(|OutOfMemory| "no memory")?;
+    touch(&mut memory);
+    Ok(memory)
+}
+
+fn touch(memory: &mut [u8]) {
+    for at in (0..memory.len()).step_by(PAGE_BYTES) {
+        *core::hint::black_box(&mut memory[at]) = 1;
+    }
+}
+
+fn wait_until(is_reached: impl Fn(FrameCount) -> bool) {
+    while !is_reached(app::memory().ballooned) {
+        app::sleep(LOOK_MS);
+    }
+}
+
+fn log(name: &str, nanoseconds: u64, count: u64) {
+    log::info!("figure {name}: {nanoseconds} ns for {count}");
+}

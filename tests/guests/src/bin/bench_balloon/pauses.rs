@@ -1,0 +1,76 @@
+//! Work in units of 10 us while memory leaves and returns, and for as long again while nothing moves: how long it stood still at worst.
+
+use core::hint::black_box;
+
+use aerostat_abi::units::to_usize;
+use aerostat_guest::app::Instant;
+
+use crate::{MOVED, log, ready, touched};
+
+#[path = "../../gaps.rs"]
+mod gaps;
+
+use gaps::Gaps;
+
+/// A unit of work.
+const UNIT_NS: u64 = 10_000;
+/// How long a stretch of work is: the host has that long to notice that the guest is ready, and to move memory. The guest does not look
+/// at its size meanwhile, as it need not be told that memory has moved.
+const WINDOW_NS: u64 = 500_000_000;
+/// Steps that the length of one is measured by.
+const TRIAL_STEPS: u64 = 1 << 24;
+
+pub(crate) fn measure() -> Result<(), &'static str> {
+    drop(touched(to_usize(MOVED.bytes()))?);
+    let steps = steps_per_unit();
+    ready();
+    let moving = Window::run(steps);
+    let quiet = Window::run(steps);
+    moving.log(["moving_worst", "moving_p999", "moving_unit"]);
+    quiet.log(["quiet_worst", "quiet_p999", "quiet_unit"]);
+    Ok(())
+}
+
+/// A stretch of work.
+struct Window {
+    gaps: Gaps,
+    nanoseconds: u64,
+}
+
+impl Window {
+    fn run(steps: u64) -> Self {
+        let mut gaps = Gaps::new();
+        let start = Instant::now();
+        let mut last = start;
+        while last.since(start) < WINDOW_NS {
+            work(steps);
+            let now = Instant::now();
+            gaps.add(now.since(last));
+            last = now;
+        }
+        Self { gaps, nanoseconds: last.since(start) }
+    }
+
+    fn log(&self, [worst, p999, unit]: [&str; 3]) {
+        log(worst, self.gaps.worst(), 1);
+        log(p999, self.gaps.p999(), 1);
+        log(unit, self.nanoseconds, self.gaps.count());
+    }
+}
+
+fn steps_per_unit() -> u64 {
+    let start = Instant::now();
+    work(TRIAL_STEPS);
+    (TRIAL_STEPS * UNIT_NS / Instant::now().since(start).max(1)).max(1)
+}
+
+/// Steps of xorshift64 (Marsaglia, "Xorshift RNGs", 2003), each of which needs the one before.
+fn work(steps: u64) {
+    let mut state = black_box(1_u64);
+    for _ in 0..steps {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+    }
+    black_box(state);
+}

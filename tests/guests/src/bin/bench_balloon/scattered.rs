@@ -1,0 +1,14 @@
+//! Memory of which every second page was freed, so that nothing but single frames can leave.
+
+use crate::{PAGE_BYTES, stay, touched};
+
+/// Memory that keeps half of its pages.
+const BYTES: usize = 1 << 30;
+
+pub(crate) fn prepare() -> Result<(), &'static str> {
+    let mut memory = touched(BYTES)?;
+    for at in (0..BYTES).step_by(2 * PAGE_BYTES) {
+        memory.discard(at..at + PAGE_BYTES);
+    }
+    stay()
+}

@@ -1,0 +1,47 @@
+//! The balloon, seen by a supervisor: how fast memory leaves a guest and returns, what the guest's application notices of it, and what
+//! it costs while nothing happens. This process sets targets, rings the doorbell and watches the register page, so times are the
+//! host's, except for what only the guest can see: its own first touches, its own pauses, its own eviction.
+
+mod eviction;
+mod host;
+mod idle;
+mod mover;
+mod pauses;
+pub(crate) mod peer;
+mod qmp;
+mod resident;
+mod scattered;
+mod whole;
+
+use anyhow::Result;
+
+use crate::row::Row;
+
+/// Turns of guest and host.
+const TURNS: usize = 5;
+/// A guest's memory, and what moves of it.
+const MEMORY_MIB: u64 = 4096;
+const MOVED_MIB: u64 = 3072;
+/// What a change of books alone should come to: memory that nothing is behind. An absolute figure, as no host has a limit to measure.
+const BOOKS_GIB_S: f64 = 1024.0;
+/// What a guest logs when the host may begin.
+const READY: &str = "bench balloon: ready";
+
+pub(crate) fn measure() -> Result<Vec<Row>> {
+    let mut rows = whole::measure()?;
+    rows.extend(scattered::measure()?);
+    rows.extend(pauses::measure()?);
+    rows.extend(eviction::measure()?);
+    rows.extend(idle::measure()?);
+    Ok(rows)
+}
+
+/// GiB a second of `mib` MiB in so many seconds.
+fn gib_s(mib: u64, seconds: f64) -> f64 {
+    to_f64(mib) / 1024.0 / seconds
+}
+
+#[expect(clippy::cast_precision_loss, reason = "sizes and times are far below 2^53 MiB or nanoseconds")]
+fn to_f64(count: u64) -> f64 {
+    count as f64
+}

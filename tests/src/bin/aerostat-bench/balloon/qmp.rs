@@ -1,0 +1,99 @@
+//! A client of QEMU's monitor: one JSON object a line, each command answered in turn, with events in between (QEMU, "QEMU Machine
+//! Protocol Specification").
+
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::{Value, json};
+
+/// A conversation with a running QEMU.
+pub(super) struct Qmp {
+    lines: BufReader<UnixStream>,
+}
+
+impl Qmp {
+    pub(super) fn connect(socket: &Path) -> Result<Self> {
+        let stream = UnixStream::connect(socket).with_context(|| format!("connecting to {}", socket.display()))?;
+        Self::greet(stream)
+    }
+
+    fn greet(stream: UnixStream) -> Result<Self> {
+        let mut qmp = Self { lines: BufReader::new(stream) };
+        let greeting = qmp.receive()?;
+        ensure!(greeting["QMP"].is_object(), "QEMU's monitor does not speak QMP: {greeting}");
+        qmp.execute("qmp_capabilities", &json!({}))?;
+        Ok(qmp)
+    }
+
+    /// Runs a command; returns what it returns.
+    pub(super) fn execute(&mut self, command: &str, arguments: &Value) -> Result<Value> {
+        let request = json!({ "execute": command, "arguments": arguments });
+        writeln!(self.lines.get_mut(), "{request}").context("writing to QEMU's monitor")?;
+        loop {
+            let mut answer = self.receive()?;
+            if let Some(result) = answer.get_mut("return") {
+                return Ok(result.take());
+            }
+            if let Some(error) = answer.get("error") {
+                bail!("QEMU refuses {command}: {}", error["desc"]);
+            }
+        }
+    }
+
+    fn receive(&mut self) -> Result<Value> {
+        let mut line = String::new();
+        let bytes = self.lines.read_line(&mut line).context("reading from QEMU's monitor")?;
+        ensure!(bytes > 0, "QEMU has closed its monitor");
+        serde_json::from_str(&line).with_context(|| format!("QEMU's monitor says {line:?}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::Shutdown;
+    use std::os::unix::net::UnixStream;
+
+    use serde_json::json;
+
+    use super::Qmp;
+
+    const GREETING: &str = "{\"QMP\": {\"version\": {}}}\n{\"return\": {}}\n";
+
+    /// What a client makes of a monitor that says `lines` behind its greeting, and what it has sent when `ask` is through.
+    fn conversation<T>(lines: &str, ask: impl FnOnce(&mut Qmp) -> T) -> (T, String) {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        theirs.write_all(GREETING.as_bytes()).unwrap();
+        theirs.write_all(lines.as_bytes()).unwrap();
+        theirs.shutdown(Shutdown::Write).unwrap();
+        let mut qmp = Qmp::greet(ours).unwrap();
+        let result = ask(&mut qmp);
+        drop(qmp);
+        let mut sent = String::new();
+        theirs.read_to_string(&mut sent).unwrap();
+        (result, sent)
+    }
+
+    #[test]
+    fn events_are_no_answers() {
+        let lines = "{\"event\": \"BALLOON_CHANGE\", \"data\": {\"actual\": 1}}\n{\"return\": {\"actual\": 2}}\n";
+        let (result, sent) = conversation(lines, |qmp| qmp.execute("query-balloon", &json!({})));
+        assert_eq!(result.unwrap(), json!({ "actual": 2 }));
+        assert!(sent.contains("\"qmp_capabilities\"") && sent.contains("\"query-balloon\""), "{sent}");
+    }
+
+    #[test]
+    fn a_refusal_is_an_error() {
+        let lines = "{\"error\": {\"class\": \"DeviceNotActive\", \"desc\": \"No balloon\"}}\n";
+        let (result, _) = conversation(lines, |qmp| qmp.execute("balloon", &json!({ "value": 1 })));
+        assert!(result.unwrap_err().to_string().contains("No balloon"));
+    }
+
+    #[test]
+    fn the_end_is_an_error() {
+        let (result, _) = conversation("", |qmp| qmp.execute("query-balloon", &json!({})));
+        assert!(result.unwrap_err().to_string().contains("closed"));
+    }
+}

@@ -1,0 +1,53 @@
+//! Memory in whole huge frames: how fast it leaves, returns and is backed again.
+
+use std::thread;
+use std::time::Duration;
+
+use aerostat_abi::exit::GuestExit;
+use aerostat_abi::units::FrameCount;
+use anyhow::Result;
+
+use super::mover::Mover;
+use super::resident::resident_mib;
+use super::{BOOKS_GIB_S, MEMORY_MIB, MOVED_MIB, TURNS, gib_s, host};
+use crate::figures::Figures;
+use crate::row::Row;
+use crate::sample::median;
+
+/// A guest that has touched memory has been up for so long, too: how fast a driver begins may depend on that.
+const SETTLED: Duration = Duration::from_millis(1500);
+const PAGES_PER_MIB: f64 = 256.0;
+
+pub(super) fn measure() -> Result<Vec<Row>> {
+    let (mut touched, mut untouched, mut deflate) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut resident, mut host_release, mut host_touch) = (Vec::new(), Vec::new(), Vec::new());
+    let mut figures = Figures::default();
+    for _ in 0..TURNS {
+        let host = host::huge()?;
+        host_touch.push(gib_s(MOVED_MIB, host.touch));
+        host_release.push(gib_s(MOVED_MIB, host.release));
+
+        let mut guest = Mover::boot(MEMORY_MIB, "touched");
+        guest
+            .0
+            .wait_for_facts("all touched memory resident", |facts| facts.resident >= FrameCount::from_mib(MOVED_MIB));
+        touched.push(gib_s(MOVED_MIB, guest.squeeze(MEMORY_MIB - MOVED_MIB)?));
+        guest.0.wait_for_line("bench balloon: shrunk");
+        resident.push(resident_mib(guest.0.pid())?);
+        deflate.push(gib_s(MOVED_MIB, guest.resize(MEMORY_MIB)?));
+        guest.0.expect_exit(GuestExit::Success);
+        figures.add_guest(&guest.0)?;
+
+        let guest = Mover::boot(MEMORY_MIB, "idle");
+        thread::sleep(SETTLED);
+        untouched.push(gib_s(MOVED_MIB, guest.resize(MEMORY_MIB - MOVED_MIB)?));
+    }
+    let retouch = gib_s(1, figures.ns("retouch")? * PAGES_PER_MIB / 1e9);
+    Ok(vec![
+        Row::rate("inflate_touched_2m", median(touched), "GiB/s", median(host_release)).goal_of_limit(0.85),
+        Row::rate("inflate_untouched", median(untouched), "GiB/s", BOOKS_GIB_S).goal_of_limit(1.0),
+        Row::rate("deflate", median(deflate), "GiB/s", BOOKS_GIB_S).goal_of_limit(1.0),
+        Row::plain("resident_after_inflate_mib", median(resident), "MiB"),
+        Row::rate("retouch_2m", retouch, "GiB/s", median(host_touch)).goal_of_limit(0.9),
+    ])
+}

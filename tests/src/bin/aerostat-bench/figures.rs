@@ -1,0 +1,55 @@
+//! Figures that test guests log: lines `figure NAME: N ns for M`.
+
+use std::collections::BTreeMap;
+
+use aerostat_tests::Guest;
+use anyhow::{Context, Result};
+
+use crate::sample::median;
+
+/// What guest and host have measured: by name, nanoseconds for one of whatever a figure counts, sample by sample.
+#[derive(Debug, Default)]
+pub(crate) struct Figures(BTreeMap<String, Vec<f64>>);
+
+impl Figures {
+    /// Adds a sample of the figure `name`.
+    pub(crate) fn add(&mut self, name: &str, nanoseconds: f64) {
+        self.0.entry(name.to_owned()).or_default().push(nanoseconds);
+    }
+
+    /// Adds the figures that a guest has logged.
+    pub(crate) fn add_guest(&mut self, guest: &Guest) -> Result<()> {
+        for line in guest.log().lines() {
+            if let Some((_, figure)) = line.split_once("figure ") {
+                let (name, each) = parse(figure).with_context(|| format!("no figure: {figure:?}"))?;
+                self.add(name, each);
+            }
+        }
+        Ok(())
+    }
+
+    /// The median.
+    pub(crate) fn ns(&self, name: &str) -> Result<f64> {
+        self.0.get(name).map(|samples| median(samples.clone())).with_context(|| format!("nobody has measured {name}"))
+    }
+}
+
+/// Name and nanoseconds for one in `NAME: N ns for M`.
+fn parse(figure: &str) -> Option<(&str, f64)> {
+    let (name, rest) = figure.trim_end().split_once(": ")?;
+    let (nanoseconds, count) = rest.split_once(" ns for ")?;
+    let count: f64 = count.parse().ok().filter(|count| *count > 0.0)?;
+    Some((name, nanoseconds.parse::<f64>().ok()? / count))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse;
+
+    #[test]
+    fn a_figure_is_for_one() {
+        assert_eq!(parse("unmap: 600 ns for 4\n"), Some(("unmap", 150.0)));
+        assert_eq!(parse("unmap: 600 ns for 0"), None);
+        assert_eq!(parse("unmap"), None);
+    }
+}
