@@ -83,6 +83,14 @@ impl Harness {
         while self.balloon.harvest() {}
     }
 
+    /// What the supervisor asks for when a guest uses what it has given.
+    pub fn reclaim_given(&mut self) {
+        let mut at = Some(0);
+        while let Some(from) = at {
+            at = self.balloon.reclaim_given(from);
+        }
+    }
+
     /// The next call is answered with `ResetOrdered`, if the guest has greeted.
     pub fn order_reset(&mut self) {
         self.balloon.is_reset_ordered = true;

@@ -143,8 +143,9 @@ impl Guest {
 
     /// The host does what it seldom does.
     fn disturb(&mut self, script: &mut Script<'_>) {
-        match script.byte() % 4 {
+        match script.byte() % 5 {
             0 => self.harness.order_reset(),
+            4 => self.harness.reclaim_given(),
             1 => self.harness.let_page_sizes_change(script.byte() & 1 == 0),
             2 => {
                 let frame = FrameNumber(self.number(script));
