@@ -15,7 +15,7 @@ use rustix::mm::{mlock, munlock};
 
 use super::{Balloon, BalloonHost};
 use crate::host::shared_page::SharedPage;
-use crate::vmm::frame_map::FrameMap;
+use crate::vmm::frame_map::{FrameMap, Frames};
 use crate::vmm::layout::{GuestAddress, LOW_END, MemoryLayout};
 use crate::vmm::memory::GuestMemory;
 
@@ -176,8 +176,10 @@ impl Harness {
         let low = FrameNumber(0)..FrameNumber::containing(LOW_END);
         let shared = self.balloon.offers.as_ref().map_or(low.clone(), |offers| offers.frames());
         for protected in [low, self.image.clone(), shared] {
-            if let Some(frame) = (protected.start.0..protected.end.0).find(|&frame| !self.is_kept(FrameNumber(frame))) {
-                return Err(format!("the protected frame {frame:#x} is given"));
+            let count = FrameCount(protected.end.0 - protected.start.0);
+            let frames = self.memory.layout().indexes(protected.start, count);
+            if frames.is_none_or(|frames| map.state(&frames) != Some(Frames::Kept)) {
+                return Err(format!("some of the protected frames {protected:?} are given"));
             }
         }
         // The guest may have had the monitor write to it, but nothing makes a word of zeros.
