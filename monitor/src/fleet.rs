@@ -9,6 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use aerostat_abi::units::{FRAME_BYTES, FrameCount};
+use aerostat_balloon_driver::{BadRate, RateLimits};
 use serde::Deserialize;
 
 use crate::host::disk::{DataDisk, DiskFaults, DiskMode, Disks, SwapDisk};
@@ -46,6 +47,8 @@ pub struct GuestSpec {
     pub disks: Disks,
     /// What becomes of it when it uses memory beyond its size.
     pub overuse: OveruseRule,
+    /// How fast the host lets its balloon inflate; as fast as its driver will where this is `None`.
+    pub balloon_rate: Option<RateLimits>,
 }
 
 /// What becomes of a guest that touches memory which it has given away. It is counted and charged to the guest in any case.
@@ -109,6 +112,8 @@ enum Problem {
     ZeroSwap(String),
     #[error("guest {name:?}: swap is {size}, not a multiple of 4K; a page of memory has 4 KiB")]
     PartialSwap { name: String, size: Size },
+    #[error("guest {name:?}: {why}")]
+    BadRate { name: String, why: BadRate },
     #[error("guest {name:?}: the image {} {why}; build it or correct the path", image.display())]
     BadImage { name: String, image: PathBuf, why: String },
 }
@@ -136,6 +141,7 @@ struct GuestTable {
     disk_mode: Option<DiskMode>,
     swap: Option<Size>,
     overuse: Option<OveruseRule>,
+    balloon_rate: Option<String>,
 }
 
 impl Fleet {
@@ -182,7 +188,7 @@ impl Fleet {
 
 impl GuestTable {
     fn check(self, directory: &Path, overuse_of_fleet: OveruseRule) -> Result<GuestSpec, Problem> {
-        let Self { name, image, min, max, command_line, disk, disk_mode, swap, overuse } = self;
+        let Self { name, image, min, max, command_line, disk, disk_mode, swap, overuse, balloon_rate } = self;
         check_name(&name)?;
         if max.bytes() == 0 {
             return Err(Problem::ZeroMax(name));
@@ -208,7 +214,9 @@ impl GuestTable {
             swap: swap.map(|size| check_swap(&name, size)).transpose()?,
         };
         let overuse = overuse.unwrap_or(overuse_of_fleet);
-        Ok(GuestSpec { name, image: directory.join(image), contract, command_line, disks, overuse })
+        let balloon_rate = balloon_rate.map(|text| RateLimits::parse(&text)).transpose();
+        let balloon_rate = balloon_rate.map_err(|why| Problem::BadRate { name: name.clone(), why })?;
+        Ok(GuestSpec { name, image: directory.join(image), contract, command_line, disks, overuse, balloon_rate })
     }
 }
 
@@ -370,6 +378,11 @@ max = "1G"
                 "pool =",
                 "overuse = \"ask\"\npool =",
                 "line 2: unknown variant `ask`, expected one of `warn`, `cap`, `kill`",
+            ),
+            (
+                "swap =",
+                "balloon_rate = \"9-2\"\nswap =",
+                "guest \"alpha\": balloon_rate= is no range of MiB per second",
             ),
             ("command_line", "comand_line", "line 9: unknown field `comand_line`"),
         ];

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::time::Duration;
 
+use aerostat_abi::batch::EntryStatus;
 use aerostat_abi::units::{FRAMES_PER_MIB, FrameCount};
 use serde::Serialize;
 
@@ -175,7 +176,7 @@ impl<'a> BalloonReport<'a> {
             given_mib: mib_ceil(totals.given),
             taken_mib: mib_ceil(totals.taken),
             harvested_mib: mib_ceil(totals.harvested),
-            refused_entries: totals.refused_entries.iter().map(|&(status, count)| (status.name(), count)).collect(),
+            refused_entries: refusals(totals),
             calls: totals.calls,
             throttled_calls: totals.throttled_calls,
             throttled_ms: milliseconds(totals.throttled),
@@ -190,6 +191,12 @@ impl<'a> BalloonReport<'a> {
             last_error: &totals.last_error,
         }
     }
+}
+
+/// How often an entry was refused for each reason that there is.
+fn refusals(totals: &BalloonTotals) -> BTreeMap<&'static str, u64> {
+    let all = EntryStatus::ALL.into_iter().filter(|&status| status != EntryStatus::Done).map(|status| (status, 0));
+    all.chain(totals.refused_entries.iter().copied()).map(|(status, count)| (status.name(), count)).collect()
 }
 
 impl SwapReport {
@@ -322,7 +329,11 @@ mod tests {
                     "app": {"verified_bytes": 77, "errors": 0}, "allocation_failures": 3, "dropped_log_lines": 4,
                     "balloon": {
                         "given_mib": 100, "taken_mib": 1, "harvested_mib": 3,
-                        "refused_entries": {"not_granted": 5, "host_failed": 6}, "calls": 99,
+                        "refused_entries": {
+                            "unanswered": 0, "out_of_range": 0, "misaligned": 0, "bad_order": 0, "protected": 0,
+                            "already_given": 0, "not_given": 0, "not_granted": 5, "host_failed": 6,
+                        },
+                        "calls": 99,
                         "throttled_calls": 8, "throttled_ms": 9, "overuse_episodes": 1, "peak_overuse_mib": 40,
                         "reclaimed_mib": 41, "disagreements": 2, "allocation_failures": 11,
                         "inflating_ms": 12, "deflating_ms": 13, "state": "at its target", "last_error": "none",

@@ -5,8 +5,8 @@
 //! ledger and frees them. It neither knows nor asks who needs the memory, what a block is beyond its number and size, or how the monitor
 //! is reached: so the guest kernel's driver and a balloon that is an ordinary application (US 7,433,951, claim 9) run the same code.
 //!
-//! How fast, how much at once, and when not: [`rate`] limits frames per second, [`pace`] the length of a burst, [`backoff`] how often
-//! is tried what failed, [`hold`] gives way to the guest itself, [`compaction`] chooses between moving pages and giving single frames. [`conversation`] begins, and after a reset
+//! How fast, how much at once, and when not: `rate` limits frames per second, `pace` the length of a burst, `backoff` how often
+//! is tried what failed, `hold` gives way to the guest itself, `compaction` chooses between moving pages and giving single frames. `conversation` begins, and after a reset
 //! begins anew. What keeps the driver from its target is one [`Hindrance`]; what it has done is in [`Figures`].
 //!
 //! Nothing in here is unsafe, allocates or has a clock of its own. Moments are nanoseconds since whenever the guest began to count.
@@ -30,6 +30,6 @@ mod testing;
 pub use compaction::Compactable;
 pub use driver::{Driver, Extent, Next};
 pub use pace::PAUSE_GOAL_NS;
-pub use rate::{BadRate, RateLimits};
+pub use rate::{BadRate, Rate, RateLimits};
 pub use sides::{Block, Ledger, Listed, Memory, Monitor, Reply, Room};
 pub use state::{Announcements, Failure, Figures, Hindrance, State};

@@ -61,7 +61,7 @@ impl RateLimits {
 
 /// The balloon's rate.
 #[derive(Clone, Debug)]
-pub(crate) struct Rate {
+pub struct Rate {
     limits: RateLimits,
     frames_per_s: u64,
     /// Frames that may move at `since_ns`.
@@ -70,19 +70,22 @@ pub(crate) struct Rate {
 }
 
 impl Rate {
-    pub(crate) fn new(limits: RateLimits, now_ns: u64) -> Self {
+    /// A rate that is as fast as it may be.
+    #[must_use]
+    pub fn new(limits: RateLimits, now_ns: u64) -> Self {
         let mut rate = Self { limits, frames_per_s: limits.max, credit: 0, since_ns: now_ns };
         rate.credit = rate.most_credit();
         rate
     }
 
     /// Frames per second.
-    pub(crate) fn frames_per_s(&self) -> u64 {
+    #[must_use]
+    pub fn frames_per_s(&self) -> u64 {
         self.frames_per_s
     }
 
     /// Frames that may move now.
-    pub(crate) fn allowance(&mut self, now_ns: u64) -> FrameCount {
+    pub fn allowance(&mut self, now_ns: u64) -> FrameCount {
         let elapsed_ns = now_ns.saturating_sub(self.since_ns);
         let earned = u128::from(self.frames_per_s) * u128::from(elapsed_ns) / u128::from(NANOS_PER_SECOND);
         let credit = self.credit.saturating_add(u64::try_from(earned).unwrap_or(u64::MAX));
@@ -97,23 +100,24 @@ impl Rate {
     }
 
     /// When at least a huge frame may move.
-    pub(crate) fn next_allowance(&self) -> u64 {
+    #[must_use]
+    pub fn next_allowance(&self) -> u64 {
         let missing = HUGE_FRAMES.saturating_sub(self.credit);
         self.since_ns.saturating_add((missing * NANOS_PER_SECOND).div_ceil(self.frames_per_s))
     }
 
     /// So many frames have moved.
-    pub(crate) fn moved(&mut self, frames: FrameCount) {
+    pub fn moved(&mut self, frames: FrameCount) {
         self.credit = self.credit.saturating_sub(frames.0);
     }
 
     /// As many as were wished.
-    pub(crate) fn succeeded(&mut self) {
+    pub fn succeeded(&mut self) {
         self.frames_per_s = (self.frames_per_s + self.limits.increase()).min(self.limits.max);
     }
 
     /// There were not so many to move, or they could not be moved.
-    pub(crate) fn failed(&mut self) {
+    pub fn failed(&mut self) {
         self.frames_per_s = (self.frames_per_s / DIVISOR).max(self.limits.min);
         self.credit = self.credit.min(self.most_credit());
     }

@@ -71,6 +71,12 @@ impl Frames {
         self.is_tight.store(false, Ordering::Relaxed);
     }
 
+    /// Frames drawn from promises that have ended since.
+    #[cfg(test)]
+    pub(crate) fn ended_in_use(&self) -> FrameCount {
+        self.exactly(|allocator| allocator.ended_in_use())
+    }
+
     /// Hands out a block, or `None` when no block of that size is open to that purpose.
     pub(crate) fn allocate(&self, size: BlockSize, purpose: Purpose) -> Option<Block> {
         let cached = if purpose == Purpose::Promised { self.take_cached(size) } else { None };

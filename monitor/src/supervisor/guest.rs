@@ -9,6 +9,7 @@ use aerostat_abi::units::FrameCount;
 use super::balloon::BalloonTotals;
 use super::episodes::Episodes;
 use super::overuse::Overuse;
+use super::pacing::Pacing;
 use super::status::{GuestState, GuestStatus, Happening};
 use super::swap::{SwapAccount, SwapTotals};
 use crate::clock::Moment;
@@ -32,7 +33,10 @@ pub(super) struct Guest<G> {
     /// The process, until it ended.
     pub(super) handle: Option<G>,
     pub(super) ending: Option<Ending>,
+    /// What the scheduler has decided.
     pub(super) target: FrameCount,
+    /// How the register comes there, where that is the host's business.
+    pacing: Option<Pacing>,
     spawned: Moment,
     facts: Facts,
     statistics: Statistics,
@@ -69,6 +73,7 @@ impl<G: GuestHandle> Guest<G> {
             handle: Some(handle),
             ending: None,
             target,
+            pacing: spec.balloon_rate.map(|limits| Pacing::new(limits, target, spawned)),
             samples: Samples::default(),
             spawned,
             facts: Facts::default(),
@@ -175,9 +180,30 @@ impl<G: GuestHandle> Guest<G> {
     /// Tells the guest its new target.
     pub(super) fn set_target(&mut self, target: FrameCount) {
         self.target = target;
-        if let Some(handle) = &self.handle {
+        if self.pacing.is_none()
+            && let Some(handle) = &self.handle
+        {
             handle.set_target(target);
         }
+    }
+
+    /// Brings the register on its way to the target, where the host sees to that.
+    pub(super) fn pace(&mut self, now: Moment) {
+        if let (Some(pacing), Some(handle)) = (&mut self.pacing, &self.handle)
+            && self.facts.size > FrameCount::ZERO
+        {
+            let before = pacing.register();
+            pacing.follow(self.target, self.facts.size, now);
+            if pacing.register() != before {
+                handle.set_target(pacing.register());
+            }
+        }
+    }
+
+    /// What the scheduler is to reckon with: a guest may grow to what its register says.
+    fn size_at_most(&self) -> FrameCount {
+        let size = self.facts.size;
+        self.pacing.as_ref().map_or(size, |pacing| size.max(pacing.register()))
     }
 
     /// Keeps a sample for the report, from when the VMM process has published its first facts until the guest ended.
@@ -197,7 +223,7 @@ impl<G: GuestHandle> Guest<G> {
             Some(usage) if self.state == GuestState::Silent => Hints::Stale(usage),
             Some(usage) => Hints::Report(usage),
         };
-        GuestSample { size: self.facts.size, resident: self.facts.resident, hints }
+        GuestSample { size: self.size_at_most(), resident: self.facts.resident, hints }
     }
 
     pub(super) fn reading(&self) -> Reading {
@@ -213,11 +239,17 @@ impl<G: GuestHandle> Guest<G> {
             balloon: self.facts.balloon,
             target: self.target,
             resident: self.facts.resident,
-            rate_per_s: FrameCount::from_bytes_floor(self.statistics.rate_bytes_per_s),
+            rate_per_s: self.rate_per_s(),
             balloon_state: self.statistics.balloon_state.as_str().to_owned(),
             swap: self.handle.as_ref().and(self.swap.status()),
             activity: self.statistics.activity.as_str().to_owned(),
         }
+    }
+
+    /// Frames per second that its balloon may inflate by: the host's rate, or its driver's own.
+    fn rate_per_s(&self) -> FrameCount {
+        let drivers = FrameCount::from_bytes_floor(self.statistics.rate_bytes_per_s);
+        self.pacing.as_ref().map_or(drivers, |pacing| FrameCount(pacing.frames_per_s()))
     }
 
     pub(super) fn spawn_to_main(&self) -> Option<Duration> {

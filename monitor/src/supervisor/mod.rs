@@ -14,6 +14,7 @@ mod fake;
 mod guest;
 mod outcome;
 mod overuse;
+mod pacing;
 mod run_loop;
 mod signals;
 mod status;
@@ -156,6 +157,7 @@ impl<G: GuestHandle> Supervisor<G> {
         for decision in self.scheduler.decide(now) {
             self.carry_out(&decision, now);
         }
+        self.guests.iter_mut().for_each(|guest| guest.pace(now));
         let elapsed = now.since(self.began);
         self.guests.iter_mut().for_each(|guest| guest.record(elapsed));
     }

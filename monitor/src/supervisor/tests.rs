@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use aerostat_abi::exit::GuestExit;
 use aerostat_abi::units::FrameCount;
+use aerostat_balloon_driver::RateLimits;
 
 use super::fake::{FakeGuest, Machine, Manners};
 use super::{
@@ -28,6 +29,7 @@ fn spec(name: &str) -> GuestSpec {
         command_line: String::new(),
         disks: Disks::default(),
         overuse: OveruseRule::Kill,
+        balloon_rate: None,
     }
 }
 
@@ -44,13 +46,17 @@ impl Bench {
     }
 
     fn with_rule(overuse: OveruseRule) -> Self {
+        Self::with(|name| GuestSpec { overuse, ..spec(name) })
+    }
+
+    fn with(spec: impl Fn(&str) -> GuestSpec) -> Self {
         let now = Moment::from_ns(1_000_000);
         let mut bench = Self { supervisor: Supervisor::new(POOL, Policy::default(), now), machines: Vec::new(), now };
         for name in ["alpha", "beta"] {
             let machines = &mut bench.machines;
             bench
                 .supervisor
-                .start(&GuestSpec { overuse, ..spec(name) }, now, |spec, target| {
+                .start(&spec(name), now, |spec, target| {
                     let (machine, handle) = Machine::boot(spec.contract.max, target, Manners::Obliging);
                     machines.push(machine);
                     Ok(handle)
@@ -106,6 +112,25 @@ fn memory_follows_need_from_guest_to_guest() {
     assert!(outcome.peak_resident <= POOL && outcome.peak_resident >= FrameCount::from_mib(420));
     assert_eq!(outcome.guests[0].spawn_to_main, Some(Duration::from_millis(4)));
     assert_eq!(outcome.guests[0].verified_bytes, 4096);
+}
+
+#[test]
+fn a_guest_whose_balloon_the_host_paces_gives_little_at_a_time() {
+    let rate = RateLimits::parse("10-100").unwrap();
+    let mut bench = Bench::with(|name| GuestSpec { balloon_rate: Some(rate), ..spec(name) });
+    bench.needs([400, 20]);
+    bench.pass(50);
+    let before = bench.status().guests[0].size;
+    assert!(before >= FrameCount::from_mib(400), "it grows at once");
+    bench.needs([20, 400]);
+    bench.pass(50);
+    let after = bench.status().guests[0].size;
+    let given = before.saturating_sub(after).mib();
+    assert!((50..=110).contains(&given), "{given} MiB given in a second, at 100 MiB/s");
+    bench.pass(300);
+    assert_eq!(bench.status().guests[0].size, FrameCount::from_mib(64));
+    assert!(bench.status().guests[1].size >= FrameCount::from_mib(400));
+    assert_eq!(bench.supervisor.into_outcome(bench.now).violations, 0);
 }
 
 #[test]

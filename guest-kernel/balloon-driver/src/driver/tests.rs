@@ -223,10 +223,12 @@ fn a_driver_that_finds_no_memory_waits_longer_and_longer() {
     assert!(pauses.len() < 100, "{} steps in a minute", pauses.len());
     assert_eq!(fixture.balloon(), TOTAL.0 - 8 * HUGE_FRAMES - KERNEL_FLOOR.0, "it has what there was");
     assert!(fixture.driver.wants_memory());
+    assert_eq!(fixture.driver.frames_per_s(), FrameCount::from_mib(2).0, "as slow as it can be");
 
     fixture.memory.end_use(7 * HUGE_FRAMES);
     fixture.driver.memory_came_free();
     assert_eq!(fixture.run(SECOND_NS / 50), Next::Idle, "and goes on as soon as there is more");
+    assert!(fixture.driver.frames_per_s() > FrameCount::from_mib(2).0);
     fixture.check().unwrap();
 }
 

@@ -48,8 +48,8 @@ fn a_page_is_as_old_as_it_is_long_out_of_use() {
     assert_eq!(age(&[true]), YOUNGEST, "nothing is known of a use");
     assert_eq!([age(&[true, true]), age(&[true, true, false]), age(&[true, true, false, false, false])], [0, 1, 3]);
     policy.trust = Trust::Given;
-    let standing = Page { history: History::Proven, generation: YOUNGEST }.encode();
-    assert_eq!(policy.age(standing), 0, "a generation that is out of use now");
+    let age = |generation| policy.age(Page { history: History::Proven, generation }.encode());
+    assert_eq!([age(YOUNGEST), age(1), age(0)], [0, 0, 1], "fewer generations, and those above are in use too");
 }
 
 #[test]

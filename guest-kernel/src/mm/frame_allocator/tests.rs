@@ -18,6 +18,10 @@ impl FrameAllocator {
         Self::new(frames, reserved, floor, &mut Carver::leaked(Self::words(frames)))
     }
 
+    pub(crate) fn ended_in_use(&self) -> FrameCount {
+        FrameCount(self.ended_in_use)
+    }
+
     pub(crate) fn is_free(&self, frame: FrameNumber) -> bool {
         self.free.contains(frame)
     }
