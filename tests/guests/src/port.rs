@@ -24,8 +24,8 @@ pub(crate) fn page() -> u64 {
 /// Writes the first words of the page.
 pub(crate) fn write(words: &[u64]) {
     for (index, word) in words.iter().enumerate().take(CAPACITY) {
-        // SAFETY: the index is within the page, which this thread alone uses; the monitor may read it, hence volatile.
-        unsafe { PAGE.0.get().cast::<u64>().add(index).write_volatile(*word) };
+        // SAFETY: within the page, which this thread alone uses; the monitor may read it, hence volatile.
+        unsafe { place(index).write_volatile(*word) };
     }
 }
 
@@ -33,7 +33,11 @@ pub(crate) fn write(words: &[u64]) {
 pub(crate) fn read(index: usize) -> u64 {
     assert!(index < CAPACITY, "the page has so many words");
     // SAFETY: as in `write`.
-    unsafe { PAGE.0.get().cast::<u64>().add(index).read_volatile() }
+    unsafe { place(index).read_volatile() }
+}
+
+fn place(index: usize) -> *mut u64 {
+    PAGE.0.get().cast::<u64>().wrapping_add(index)
 }
 
 /// A call with any registers.
@@ -41,7 +45,7 @@ pub(crate) fn raw_call(mut registers: Registers) -> Registers {
     let Registers { rax, rdi, rsi, r8 } = &mut registers;
     // SAFETY: the monitor changes the four registers, and memory that the call names.
     unsafe {
-        asm!("out dx, eax", in("dx") PORT, inout("rax") *rax, inout("rdi") *rdi, inout("rsi") *rsi, inout("r8") *r8)
+        asm!("out dx, eax", in("dx") PORT, inout("rax") *rax, inout("rdi") *rdi, inout("rsi") *rsi, inout("r8") *r8);
     };
     registers
 }
