@@ -27,6 +27,17 @@ fn calls() {
     guest.check(guest.facts().port_calls >= CALLS, "calls were not counted");
 }
 
+/// Calls keep nobody from ending the guest.
+#[test]
+fn calls_without_end() {
+    let mut guest = boot(&plan("calls 1000000000"));
+    guest.wait_for_facts("calls held back", |facts| facts.port_calls > CALLS);
+    guest.request_stop();
+    let reason = guest.wait_for_end();
+    guest.check(reason == EndReason::Stopped, &format!("a request to stop ended it with {reason:?}"));
+    expect_sum(&guest);
+}
+
 #[test]
 fn conversation() {
     expect_right_books(&mut boot(&plan("conversation")));
