@@ -8,6 +8,7 @@ mod build;
 mod cargo;
 mod check;
 mod cpio;
+mod fuzz;
 mod peer;
 mod run;
 mod test;

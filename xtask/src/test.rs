@@ -1,4 +1,4 @@
-//! `test`: the host tests, then guests under KVM, then the same guests under QEMU's emulation.
+//! `test`: the host tests, then guests under KVM, then the same guests under QEMU's emulation; with `--long` also what takes minutes.
 //!
 //! Guests are booted by the integration tests of `aerostat-tests`, which learn from the environment where everything lies. They
 //! are named `kvm::…` and `qemu::…` where a behaviour is shown on both machines; all others need KVM. So do the monitor's own.
@@ -12,19 +12,20 @@ use anyhow::{Context, Result, ensure};
 use clap::Args;
 
 use crate::cargo::{cargo, expect_success, shown};
-use crate::{build, tools};
+use crate::{build, fuzz, tools};
 
 /// The packages whose test files are named below.
 const PACKAGES: [&str; 2] = ["aerostat-tests", "aerostat"];
 /// Test files that need no machine at all.
 const COMMAND_LINE: [&str; 1] = ["bad_input"];
 /// Test files whose tests boot guests under KVM.
-const KVM: [&str; 10] = [
+const KVM: [&str; 11] = [
     "vmm",
     "behaviours",
     "balloon",
     "balloon_application",
     "isolation",
+    "hostile",
     "applications",
     "fleet",
     "fleet_faults",
@@ -34,7 +35,7 @@ const KVM: [&str; 10] = [
 /// Test files whose tests boot guests under QEMU.
 const QEMU: [&str; 2] = ["behaviours", "swap"];
 /// Test files with tests that take minutes, which are marked as ignored.
-const LONG: [&str; 1] = ["torture"];
+const LONG: [&str; 2] = ["torture", "hostile"];
 
 #[derive(Args, Debug)]
 pub(crate) struct Options {
@@ -71,12 +72,13 @@ pub(crate) fn perform(options: &Options) -> Result<ExitCode> {
     }
     tools::qemu()?;
     let bench = Bench::build(options.filter.clone())?;
-    let parts: [(&str, Part<'_>); 5] = [
+    let parts: [(&str, Part<'_>); 6] = [
         ("host tests", &|| Ok(outcome(&mut bench.filtered(cargo(["test", "--no-fail-fast"]))))),
         ("command line", &|| Ok(outcome(&mut bench.boots(&COMMAND_LINE, None)))),
         ("guests under KVM", &|| if options.no_kvm { bench.skip_kvm() } else { Ok(outcome(&mut bench.kvm())) }),
         ("guests under QEMU", &|| Ok(outcome(&mut bench.boots(&QEMU, Some("kvm::"))))),
         ("long tests", &|| if options.long { Ok(outcome(&mut bench.long())) } else { bench.skip_long() }),
+        ("fuzzing", &|| if options.long { Ok(run_fuzzer()) } else { Ok(skip_fuzzing()) }),
     ];
     let mut summary = Vec::new();
     for (name, part) in parts {
@@ -149,6 +151,19 @@ impl Bench {
     fn skip_long(&self) -> Result<Outcome> {
         skipped(self.long(), "take minutes; `cargo xtask test --long` runs them")
     }
+}
+
+fn run_fuzzer() -> Outcome {
+    match fuzz::command() {
+        Ok(mut command) => outcome(&mut command),
+        Err(error) => Outcome::Failed(format!("{error:#}")),
+    }
+}
+
+fn skip_fuzzing() -> Outcome {
+    let why = "fuzzing takes minutes; `cargo xtask test --long` does it, and the host tests have played its seeds";
+    println!("SKIPPED: {why}");
+    Outcome::Skipped(why.to_owned())
 }
 
 /// Counts the tests that `list` would run instead of running them.

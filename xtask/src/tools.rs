@@ -26,12 +26,17 @@ pub(crate) fn bare_metal_target() -> Result<()> {
 
 /// Where the Rust toolchain is installed.
 pub(crate) fn sysroot() -> Result<PathBuf> {
+    ask_rustc("sysroot").map(PathBuf::from)
+}
+
+/// What `rustc --print WHAT` says.
+fn ask_rustc(what: &str) -> Result<String> {
     let rustc = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
-    let asked = Command::new(rustc).args(["--print", "sysroot"]).current_dir(root()).output();
-    let answer = asked.context("asking rustc for its sysroot")?;
-    ensure!(answer.status.success(), "`rustc --print sysroot` failed: {}", String::from_utf8_lossy(&answer.stderr));
-    let sysroot = String::from_utf8(answer.stdout).context("rustc names its sysroot in UTF-8")?;
-    Ok(PathBuf::from(sysroot.trim()))
+    let asked = Command::new(rustc).args(["--print", what]).current_dir(root()).output();
+    let answer = asked.with_context(|| format!("asking rustc for its {what}"))?;
+    ensure!(answer.status.success(), "`rustc --print {what}` failed: {}", String::from_utf8_lossy(&answer.stderr));
+    let text = String::from_utf8(answer.stdout).with_context(|| format!("rustc names its {what} in UTF-8"))?;
+    Ok(text.trim().to_owned())
 }
 
 /// Makes sure that QEMU is installed.
@@ -52,6 +57,18 @@ pub(crate) fn qemu() -> Result<()> {
     apt(&["update"])?;
     apt(&["install", "--yes", "--no-install-recommends", QEMU_PACKAGE])?;
     ensure!(find_program(QEMU).is_some(), "{QEMU_PACKAGE} was installed, yet {QEMU} is not in PATH");
+    Ok(())
+}
+
+/// The target that is built for by default.
+pub(crate) fn host() -> Result<String> {
+    ask_rustc("host-tuple")
+}
+
+/// Makes sure that C++ can be compiled: libFuzzer is built from source.
+pub(crate) fn cpp_compiler() -> Result<()> {
+    let is_there = env::var_os("CXX").is_some() || find_program("c++").is_some();
+    ensure!(is_there, "there is no C++ compiler: `sudo apt-get install g++`, or name yours in CXX, then try again");
     Ok(())
 }
 

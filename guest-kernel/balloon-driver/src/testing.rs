@@ -476,6 +476,8 @@ impl Monitor for Host {
             Mood::ListsNonsense(kind) => Self::nonsense(kind, entries),
             _ => {
                 match self.mood {
+                    // In the middle of a list nobody could notice.
+                    _ if from > FrameNumber(0) => {}
                     Mood::ListsNothing => self.given = FrameBook::empty(FrameCount(self.total())),
                     Mood::ListsAll => core::mem::swap(&mut self.given, &mut everything),
                     _ => {}

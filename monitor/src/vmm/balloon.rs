@@ -4,6 +4,8 @@
 //! and every entry is checked, a bad entry costs that entry and a bad call costs that call. Memory is released before the reply, so a frame that
 //! counts as given is already the host's.
 
+#[cfg(any(test, feature = "harness"))]
+pub mod harness;
 mod offers;
 
 use std::io;

@@ -170,6 +170,12 @@ impl FrameMap {
         found.unwrap_or(within.end)
     }
 
+    /// Frames that the guest keeps, counted one by one.
+    #[cfg(any(test, feature = "harness"))]
+    pub(super) fn recount(&self) -> FrameCount {
+        FrameCount(self.kept.iter().map(|word| u64::from(word.count_ones())).sum())
+    }
+
     /// The indexes of an entry's frames, once the entry is known to name a block of memory.
     fn block(&self, entry: Entry) -> Result<Range<usize>, EntryStatus> {
         if entry.order > MAX_ORDER {

@@ -34,6 +34,9 @@ mod throttle;
 mod vcpu;
 mod virtio;
 
+#[cfg(any(test, feature = "harness"))]
+#[doc(hidden)]
+pub use balloon::harness;
 pub use image::{ImageError, ImageInfo, check_image};
 pub use image_notes::NoteError;
 pub use layout::LayoutError;

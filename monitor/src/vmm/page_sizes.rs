@@ -85,6 +85,14 @@ impl PageSizes {
     }
 }
 
+#[cfg(any(test, feature = "harness"))]
+impl PageSizes {
+    /// Whether the invariant holds for a huge frame.
+    pub(super) fn is_right(&self, map: &FrameMap, huge: usize) -> bool {
+        self.small[huge] || map.state(&frames_of(&(huge..huge + 1))).is_some()
+    }
+}
+
 /// The huge frames that a block lies in, each with whether the block holds the whole of it.
 fn huge_frames(block: &Range<usize>) -> impl Iterator<Item = (usize, bool)> {
     let is_whole = block.len() >= HUGE;

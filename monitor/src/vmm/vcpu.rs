@@ -89,8 +89,9 @@ fn step<H: BalloonHost>(vcpu: &mut VcpuFd, devices: &mut Devices<H>) -> Next {
         }
     };
     match exit {
-        VcpuExit::IoOut(port::PORT, _) => {
-            balloon_call(vcpu, devices);
+        VcpuExit::IoOut(port::PORT, bytes) => {
+            let written = bytes.try_into().ok().map(u32::from_le_bytes);
+            balloon_call(vcpu, devices, written);
             Next::Run
         }
         VcpuExit::IoOut(port, bytes) if console::PORTS.contains(&port) => {
@@ -138,16 +139,18 @@ fn step<H: BalloonHost>(vcpu: &mut VcpuFd, devices: &mut Devices<H>) -> Next {
     }
 }
 
-/// A call is one 32-bit write; anything else to the port is not.
-fn balloon_call<H: BalloonHost>(vcpu: &mut VcpuFd, devices: &mut Devices<H>) {
+/// A call is one 32-bit write of `EAX`; anything else to the port is not. KVM may hand over a string of words (`rep outsd`) as so many single
+/// writes: what is `written` tells them apart.
+fn balloon_call<H: BalloonHost>(vcpu: &mut VcpuFd, devices: &mut Devices<H>, written: Option<u32>) {
     // SAFETY: the exit was an I/O exit, so `io` is what the kernel filled in.
     let access = unsafe { vcpu.get_kvm_run().__bindgen_anon_1.io };
-    if (access.size, access.count) != (4, 1) {
+    let shared = &mut vcpu.sync_regs_mut().regs;
+    let is_eax = written.is_some_and(|written| u64::from(written) == shared.rax & u64::from(u32::MAX));
+    if (access.size, access.count) != (4, 1) || !is_eax {
         devices.ignored.ports += 1;
         return;
     }
     devices.hold_back();
-    let shared = &mut vcpu.sync_regs_mut().regs;
     let call = Registers { rax: shared.rax, rdi: shared.rdi, rsi: shared.rsi, r8: shared.r8 };
     let reply = devices.balloon.lock().unwrap_or_else(PoisonError::into_inner).call(call, monotonic_ns());
     (shared.rax, shared.rdi, shared.rsi, shared.r8) = (reply.rax, reply.rdi, reply.rsi, reply.r8);

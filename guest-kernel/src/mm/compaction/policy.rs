@@ -125,7 +125,7 @@ mod tests {
     #[test]
     fn what_has_no_room_elsewhere_stays() {
         assert_eq!(chosen(&[256; 3], occupancy(&[256; 3]).victims(9)), [256]);
-        assert_eq!(chosen(&[300], occupancy(&[300]).victims(9)), []);
+        assert!(chosen(&[300], occupancy(&[300]).victims(9)).is_empty());
         let full = [1, 511, 512 - 1];
         assert_eq!(chosen(&full, occupancy(&full).victims(9)), [1]);
     }

@@ -3,11 +3,11 @@
 #![no_std]
 #![no_main]
 
-use core::arch::asm;
-use core::cell::UnsafeCell;
+#[path = "../port.rs"]
+mod port;
 
 use aerostat_abi::batch::{CAPACITY, Entry, EntryStatus};
-use aerostat_abi::port::{Command, PORT, Status};
+use aerostat_abi::port::{Command, Registers, Status};
 use aerostat_abi::units::FrameNumber;
 use aerostat_guest::app::Outcome;
 
@@ -16,17 +16,13 @@ aerostat_guest::app!(main);
 const MEMORY: FrameNumber = FrameNumber(64 << 8);
 /// A frame near the end of memory, which nobody uses so early.
 const SPARE: FrameNumber = FrameNumber(MEMORY.0 - 1024);
-
-#[repr(C, align(4096))]
-struct Page(UnsafeCell<[u64; CAPACITY]>);
-
-// SAFETY: used by the one thread below.
-unsafe impl Sync for Page {}
-
-static PAGE: Page = Page(UnsafeCell::new([0; CAPACITY]));
+/// Registers of the first virtio device and of the local APIC, in the hole for devices.
+const DEVICES: [FrameNumber; 2] = [FrameNumber(0xd_0000), FrameNumber(0xf_ee00)];
+/// The largest number that an entry can name.
+const LAST: FrameNumber = FrameNumber((1 << 48) - 1);
 
 fn main() -> Outcome {
-    let own_page = FrameNumber::containing(PAGE.0.get().expose_provenance() as u64);
+    let own_page = FrameNumber::containing(port::page());
     let image = FrameNumber(512);
     let done = [
         // GIVE, entry by entry.
@@ -36,9 +32,19 @@ fn main() -> Outcome {
         expect(Command::Give, Entry::pending(MEMORY, 0), EntryStatus::OutOfRange),
         expect(Command::Give, Entry::pending(FrameNumber(0), 18), EntryStatus::OutOfRange),
         expect(Command::Give, Entry::pending(FrameNumber((1 << 48) - 512), 9), EntryStatus::OutOfRange),
+        expect(Command::Give, Entry::pending(LAST, 0), EntryStatus::OutOfRange),
+        expect(Command::Give, Entry::pending(FrameNumber((1 << 48) - (1 << 18)), 18), EntryStatus::OutOfRange),
+        expect(Command::Give, Entry::pending(FrameNumber(3 << 12), 13), EntryStatus::Misaligned),
+        expect(Command::Give, Entry::pending(LAST, 255), EntryStatus::BadOrder),
+        expect(Command::Give, Entry::pending(DEVICES[0], 0), EntryStatus::OutOfRange),
+        expect(Command::Give, Entry::pending(DEVICES[1], 0), EntryStatus::OutOfRange),
+        expect(Command::Give, Entry::pending(FrameNumber(3 << 18), 18), EntryStatus::OutOfRange),
         expect(Command::Give, Entry::pending(image, 9), EntryStatus::Protected),
         expect(Command::Give, Entry::pending(FrameNumber(0), 0), EntryStatus::Protected),
         expect(Command::Give, Entry::pending(own_page, 0), EntryStatus::Protected),
+        expect(Command::Give, Entry::pending(FrameNumber(0), 13), EntryStatus::Protected),
+        expect(Command::Take, Entry::pending(MEMORY, 0), EntryStatus::OutOfRange),
+        expect(Command::Take, Entry::pending(image, 9), EntryStatus::NotGiven),
         // TAKE of what was never given, then a frame's whole journey.
         expect(Command::Take, Entry::pending(SPARE, 0), EntryStatus::NotGiven),
         expect(Command::Give, Entry::pending(SPARE, 0), EntryStatus::Done),
@@ -49,15 +55,18 @@ fn main() -> Outcome {
         expect(Command::Take, Entry::pending(SPARE, 0), EntryStatus::NotGiven),
         twice_in_one_batch(),
         // Calls that are wrong as a whole.
-        expect_status(page_address(), 0, Status::BadCount),
-        expect_status(page_address(), CAPACITY as u64 + 1, Status::BadCount),
-        expect_status(page_address(), u64::MAX, Status::BadCount),
-        expect_status(page_address() + 8, 1, Status::BadPage),
+        expect_status(port::page(), 0, Status::BadCount),
+        expect_status(port::page(), CAPACITY as u64 + 1, Status::BadCount),
+        expect_status(port::page(), u64::MAX, Status::BadCount),
+        expect_status(port::page() + 8, 1, Status::BadPage),
         expect_status(MEMORY.address(), 1, Status::BadPage),
         expect_status(!4095, 1, Status::BadPage),
-        call(0xae50_00ff, 0, 0).0 == Status::UnknownCommand.encode(),
-        call(0, 0, 0).0 == Status::UnknownCommand.encode(),
-        call(Command::Hello.encode(), 1, 0).0 == Status::AlreadyGreeted.encode(),
+        expect_status(DEVICES[0].address(), 1, Status::BadPage),
+        a_full_batch_of_one_block(),
+        a_page_that_is_given(),
+        raw_status(0xae50_00ff) == Some(Status::UnknownCommand),
+        raw_status(0) == Some(Status::UnknownCommand),
+        port::call(Command::Hello, 1, 0) == Some(Status::AlreadyGreeted),
     ];
     if let Some(place) = done.iter().position(|is_done| !is_done) {
         log::error!("malformed batches: number {place} was not answered as it should be");
@@ -69,55 +78,43 @@ fn main() -> Outcome {
 
 fn twice_in_one_batch() -> bool {
     let entry = Entry::pending(SPARE, 0);
-    write(&[entry, entry]);
-    let given = call(Command::Give.encode(), page_address(), 2).1;
-    let statuses = [read(0).status, read(1).status];
+    let (_, given, entries) = port::batch(Command::Give, [entry, entry]);
     given == 1
-        && statuses == [EntryStatus::Done, EntryStatus::AlreadyGiven]
+        && entries.map(|entry| entry.status) == [EntryStatus::Done, EntryStatus::AlreadyGiven]
         && expect(Command::Take, entry, EntryStatus::Done)
 }
 
+/// The same block as often as a batch can name it counts once.
+fn a_full_batch_of_one_block() -> bool {
+    let block = Entry::pending(FrameNumber(SPARE.0 & !511), 9);
+    [Command::Give, Command::Take].into_iter().all(|command| {
+        let (status, frames, entries) = port::batch(command, [block; CAPACITY]);
+        let done = entries.iter().filter(|entry| entry.status == EntryStatus::Done).count();
+        status == Some(Status::Ok) && (frames, done) == (512, 1)
+    })
+}
+
+/// A batch page may be given in another page's batch, and is none from then on.
+fn a_page_that_is_given() -> bool {
+    let page = Entry::pending(SPARE, 0);
+    expect(Command::Give, page, EntryStatus::Done)
+        && expect_status(SPARE.address(), 1, Status::BadPage)
+        && expect(Command::Take, page, EntryStatus::Done)
+}
+
 fn expect(command: Command, entry: Entry, status: EntryStatus) -> bool {
-    write(&[entry]);
-    let (answer, _) = call(command.encode(), page_address(), 1);
-    let result = read(0);
-    if answer != Status::Ok.encode() || result != (Entry { status, ..entry }) {
-        log::error!("{command:?} {entry:?}: status {answer}, {result:?}");
+    let (answer, _, [result]) = port::batch(command, [entry]);
+    if answer != Some(Status::Ok) || result != (Entry { status, ..entry }) {
+        log::error!("{command:?} {entry:?}: status {answer:?}, {result:?}");
         return false;
     }
     true
 }
 
 fn expect_status(page: u64, count: u64, status: Status) -> bool {
-    call(Command::Give.encode(), page, count).0 == status.encode()
-        && call(Command::Take.encode(), page, count).0 == status.encode()
+    [Command::Give, Command::Take].into_iter().all(|command| port::call(command, page, count) == Some(status))
 }
 
-fn page_address() -> u64 {
-    PAGE.0.get().expose_provenance() as u64
-}
-
-fn write(entries: &[Entry]) {
-    let mut words = [0; CAPACITY];
-    for (word, entry) in words.iter_mut().zip(entries) {
-        *word = entry.encode();
-    }
-    // SAFETY: the page is used by this thread and, during a call, by the monitor.
-    unsafe { PAGE.0.get().write_volatile(words) };
-}
-
-fn read(place: usize) -> Entry {
-    // SAFETY: as in `write`.
-    let words = unsafe { PAGE.0.get().read_volatile() };
-    Entry::decode(words[place])
-}
-
-/// A call through the balloon port: status and result.
-fn call(command: u64, argument: u64, second: u64) -> (u64, u64) {
-    let (mut status, mut result) = (command, argument);
-    // SAFETY: the monitor changes the four registers and the batch page.
-    unsafe {
-        asm!("out dx, eax", in("dx") PORT, inout("rax") status, inout("rdi") result, inout("rsi") second => _, inout("r8") 0_u64 => _);
-    }
-    (status, result)
+fn raw_status(rax: u64) -> Option<Status> {
+    Status::decode(port::raw_call(Registers { rax, ..Registers::default() }).rax)
 }

@@ -38,7 +38,7 @@ pub(crate) fn measure(folder: &Path) -> Result<Vec<Row>> {
     let (mut deflate, mut resident, mut release) = (Vec::new(), Vec::new(), Vec::new());
     let small = MEMORY_MIB - MOVED_MIB;
     for _ in 0..TURNS {
-        release.push(gib_s(MOVED_MIB, host::huge()?.release));
+        release.push(gib_s(MOVED_MIB, host::release()?));
         let mut peer = Peer::boot(folder, accelerator, 0, PATIENCE)?;
         boot.push(peer.boot_s);
         untouched.push(gib_s(MOVED_MIB, peer.resize(small)?));

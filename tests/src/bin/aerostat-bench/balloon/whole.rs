@@ -1,7 +1,7 @@
 //! Memory in whole huge frames: how fast it leaves, returns and is backed again.
 
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use aerostat_abi::exit::GuestExit;
 use aerostat_abi::units::FrameCount;
@@ -16,6 +16,8 @@ use crate::sample::median;
 
 /// A guest that has touched memory has been up for so long, too: how fast a driver begins may depend on that.
 const SETTLED: Duration = Duration::from_millis(1500);
+/// How long a guest takes to see that its memory is back.
+const GUEST_LOOKS: Duration = Duration::from_millis(50);
 const PAGES_PER_MIB: f64 = 256.0;
 
 pub(super) fn measure() -> Result<Vec<Row>> {
@@ -23,20 +25,22 @@ pub(super) fn measure() -> Result<Vec<Row>> {
     let (mut resident, mut host_release, mut host_touch) = (Vec::new(), Vec::new(), Vec::new());
     let mut figures = Figures::default();
     for _ in 0..TURNS {
-        let host = host::huge()?;
-        host_touch.push(gib_s(MOVED_MIB, host.touch));
-        host_release.push(gib_s(MOVED_MIB, host.release));
+        host_release.push(gib_s(MOVED_MIB, host::release()?));
 
         let mut guest = Mover::boot(MEMORY_MIB, "touched");
         guest
             .0
             .wait_for_facts("all touched memory resident", |facts| facts.resident >= FrameCount::from_mib(MOVED_MIB));
         touched.push(gib_s(MOVED_MIB, guest.squeeze(MEMORY_MIB - MOVED_MIB)?));
+        let released = Instant::now();
         guest.0.wait_for_line("bench balloon: shrunk");
         resident.push(resident_mib(guest.0.pid())?);
         deflate.push(gib_s(MOVED_MIB, guest.resize(MEMORY_MIB)?));
+        let rest = released.elapsed() + GUEST_LOOKS;
         guest.0.expect_exit(GuestExit::Success);
         figures.add_guest(&guest.0)?;
+        drop(guest);
+        host_touch.push(gib_s(MOVED_MIB, host::touch_after(rest)?));
 
         let guest = Mover::boot(MEMORY_MIB, "idle");
         thread::sleep(SETTLED);

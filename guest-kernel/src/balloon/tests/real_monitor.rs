@@ -1,0 +1,295 @@
+//! Both sides of the port, as they are: this kernel's driver, ledger and frame allocator, and the monitor's device, with shared words
+//! and memory of the host between them. What may happen in between happens in any order.
+#![allow(unsafe_code, reason = "the allocator's books lie in memory that the monitor sees")]
+
+use std::slice;
+use std::vec::Vec;
+
+use aerostat::vmm::harness::{self, Harness};
+use aerostat_abi::batch::{CAPACITY, Entry};
+use aerostat_abi::port::{Command, Features, Hello, Registers, Status, VERSION, Welcome};
+use aerostat_abi::units::{FRAME_BYTES, FrameCount, FrameNumber, HUGE_FRAMES, to_usize};
+use aerostat_balloon_driver::{Driver, Extent, Listed, Monitor, Next, RateLimits, Reply};
+use proptest::collection::vec;
+use proptest::prelude::{Just, Strategy, any};
+use proptest::test_runner::Config as ProptestConfig;
+use proptest::{prop_assert, prop_assert_eq, prop_oneof, proptest};
+
+use super::{FLOOR, GuestMemory, HUGE, KERNEL_FLOOR, SECOND_NS, TOTAL};
+use crate::balloon::ledger::Ledger;
+use crate::mm::block::Contents;
+use crate::mm::carve::Carver;
+use crate::mm::{Block, BlockSize, FrameAllocator, Purpose};
+
+/// The first huge frame holds the image, the batch page and the allocator's books.
+const IMAGE: core::ops::Range<FrameNumber> = FrameNumber(256)..FrameNumber(264);
+const PAGE: FrameNumber = FrameNumber(264);
+const BOOKS: FrameNumber = FrameNumber(265);
+/// Steps of the driver between two events, at most.
+const STEPS: usize = 20;
+
+/// What can happen.
+#[derive(Clone, Debug)]
+enum Event {
+    /// The supervisor wants another size, and the monitor takes what is offered.
+    Target(FrameCount),
+    /// The guest uses so many blocks more.
+    Use(BlockSize, usize),
+    /// The guest frees so many of the blocks it uses.
+    Free(usize),
+    /// The driver has a turn.
+    Steps(usize),
+    /// The monitor ends the conversation.
+    Reset,
+    /// The host can, or can't, put pages of other sizes behind memory.
+    PageSizes(bool),
+    /// The host can't release this frame; the one before it can be released again.
+    Pin(FrameNumber),
+}
+
+fn events() -> impl Strategy<Value = Event> {
+    let size = prop_oneof![Just(BlockSize::Frame), Just(BlockSize::Huge)];
+    prop_oneof![
+        4 => (0..=TOTAL.0).prop_map(|frames| Event::Target(FrameCount(frames))),
+        2 => (0..=HUGE).prop_map(|huge| Event::Target(FrameCount(huge * HUGE_FRAMES))),
+        2 => (size, 0_usize..600).prop_map(|(size, count)| Event::Use(size, if size == BlockSize::Huge { count % 4 } else { count })),
+        2 => (0_usize..600).prop_map(Event::Free),
+        6 => (1..=STEPS).prop_map(Event::Steps),
+        1 => Just(Event::Reset),
+        1 => any::<bool>().prop_map(Event::PageSizes),
+        1 => (HUGE_FRAMES..TOTAL.0).prop_map(|frame| Event::Pin(FrameNumber(frame))),
+    ]
+}
+
+/// The monitor at the other end of a port that is a function call.
+struct Port {
+    monitor: &'static mut Harness,
+    /// What the driver wants in force.
+    wished: Features,
+    agreed: Features,
+    /// Where the allocator's words are, and how many.
+    words: (u64, u64),
+    /// The monitor has been shown the words, and the allocator is to be told.
+    is_shared: bool,
+}
+
+impl Port {
+    fn call(&mut self, command: Command, rdi: u64, rsi: u64) -> (Option<Reply>, Registers) {
+        let answer = self.monitor.call(Registers { rax: command.encode(), rdi, rsi, r8: 0 });
+        (reply(&answer), answer)
+    }
+
+    fn batch(&mut self, command: Command, entries: &mut [Entry]) -> Option<Reply> {
+        let words: Vec<_> = entries.iter().map(|entry| entry.encode()).collect();
+        self.monitor.write(PAGE.address(), &words);
+        let (reply, _) = self.call(command, PAGE.address(), words.len() as u64);
+        self.read(entries);
+        reply
+    }
+
+    fn read(&self, entries: &mut [Entry]) {
+        for (index, entry) in (0..).zip(entries) {
+            *entry = Entry::decode(self.monitor.read(PAGE.address() + 8 * index).expect("the page is memory"));
+        }
+    }
+}
+
+fn reply(answer: &Registers) -> Option<Reply> {
+    Some(Reply { status: Status::decode(answer.rax)?, target: FrameCount(answer.rsi) })
+}
+
+impl Monitor for Port {
+    fn greet(&mut self) -> Option<Reply> {
+        let hello = Hello { version: VERSION, features: self.wished, floor: FLOOR, vector: 0 };
+        let answer = self.monitor.call(hello.encode());
+        self.agreed = Welcome::decode(&answer).features;
+        reply(&answer)
+    }
+
+    fn begin_options(&mut self) {
+        if self.agreed.contains(Features::OFFERS) {
+            let (address, count) = self.words;
+            let (reply, _) = self.call(Command::Share, address, count);
+            assert_eq!(reply.map(|reply| reply.status), Some(Status::Ok), "SHARE was refused");
+            self.is_shared = true;
+        }
+    }
+
+    fn reset(&mut self) -> Option<Reply> {
+        self.call(Command::Reset, 0, 0).0
+    }
+
+    fn list(&mut self, from: FrameNumber, entries: &mut [Entry; CAPACITY]) -> Option<Listed> {
+        let (reply, answer) = self.call(Command::List, PAGE.address(), from.0);
+        self.read(entries);
+        let next = (answer.r8 != 0).then_some(FrameNumber(answer.r8));
+        Some(Listed { reply: reply?, count: to_usize(answer.rdi), next })
+    }
+
+    fn target(&mut self) -> Option<Reply> {
+        self.call(Command::GetTarget, 0, 0).0
+    }
+
+    fn give(&mut self, entries: &mut [Entry]) -> Option<Reply> {
+        self.batch(Command::Give, entries)
+    }
+
+    fn take(&mut self, entries: &mut [Entry]) -> Option<Reply> {
+        self.batch(Command::Take, entries)
+    }
+}
+
+/// A guest and its monitor.
+struct World {
+    port: Port,
+    memory: GuestMemory,
+    driver: Driver<Ledger>,
+    in_use: Vec<(FrameNumber, BlockSize)>,
+    pinned: Option<FrameNumber>,
+}
+
+impl World {
+    /// A guest that starts with so many huge frames, and its first conversation.
+    fn new(initial: u64, wished: Features) -> Self {
+        let extent = harness::Extent { total: TOTAL, initial: FrameCount(initial * HUGE_FRAMES), image: IMAGE };
+        let monitor = Box::leak(Box::new(Harness::new(extent).expect("the host has memory for a small machine")));
+        let start = monitor.page(FrameNumber(0)).expect("it is memory");
+        let books = monitor.page(BOOKS).expect("it is memory").cast::<u64>();
+        let words = FrameAllocator::words(TOTAL);
+        assert!(words as u64 * 8 <= (HUGE_FRAMES - BOOKS.0) * FRAME_BYTES, "the books fit the first huge frame");
+        // SAFETY: zeroed memory of a machine that is never dropped; of it the monitor reads and writes what is shared only, and that is atomic.
+        let books = unsafe { slice::from_raw_parts_mut(books, words) };
+        let reserved = [FrameNumber(0)..FrameNumber(HUGE_FRAMES)];
+        let allocator = FrameAllocator::new(TOTAL, &reserved, KERNEL_FLOOR, &mut Carver::new(books));
+        let states = allocator.states();
+        let address = (states.as_ptr().addr() - start.addr()) as u64;
+        let port =
+            Port { monitor, wished, agreed: Features(0), words: (address, states.len() as u64), is_shared: false };
+        let extent = Extent { total: TOTAL, floor: FLOOR, end: FrameNumber(TOTAL.0) };
+        let driver = Driver::new(Ledger::leaked(to_usize(HUGE)), RateLimits::DEFAULT, extent, 0);
+        let mut world = Self { port, memory: GuestMemory(allocator, 0), driver, in_use: Vec::new(), pinned: None };
+        assert!(world.driver.begin(&mut world.port, &mut world.memory), "the monitor answers");
+        world.note_sharing();
+        world
+    }
+
+    fn happen(&mut self, event: &Event) {
+        match *event {
+            // A host that can take by itself does not ask for what the guest has to keep.
+            Event::Target(target) if self.port.wished.contains(Features::OFFERS) => {
+                self.port.monitor.set_target(target.max(FLOOR));
+            }
+            Event::Target(target) => self.port.monitor.set_target(target),
+            Event::Use(size, count) => {
+                let block = || self.memory.0.allocate(size, Purpose::Kernel).map(Block::into_number);
+                self.in_use.extend(core::iter::from_fn(block).take(count).map(|first| (first, size)));
+            }
+            Event::Free(count) => {
+                for (first, size) in self.in_use.drain(self.in_use.len().saturating_sub(count)..) {
+                    self.memory.0.free(Block::from_number(first, size, Contents::Unknown));
+                }
+            }
+            Event::Steps(count) => self.step(count),
+            Event::Reset => self.port.monitor.order_reset(),
+            Event::PageSizes(can_change) => self.port.monitor.let_page_sizes_change(can_change),
+            Event::Pin(frame) => {
+                if let Some(frame) = self.pinned.take() {
+                    self.port.monitor.unpin(frame);
+                }
+                self.pinned = self.port.monitor.pin(frame).then_some(frame);
+            }
+        }
+    }
+
+    fn step(&mut self, count: usize) {
+        self.driver.refresh(&mut self.port, self.memory.1);
+        for _ in 0..count {
+            let next = self.driver.step(&mut self.port, &mut self.memory);
+            self.note_sharing();
+            match next {
+                Next::Continue | Next::Rest => {}
+                Next::Wait { until_ns } => self.memory.1 = until_ns,
+                Next::Idle => break,
+            }
+        }
+        self.memory.1 += SECOND_NS;
+    }
+
+    fn note_sharing(&mut self) {
+        if core::mem::take(&mut self.port.is_shared) {
+            self.memory.0.begin_offers();
+        }
+    }
+
+    /// Brings everything to rest and the target to all memory: what was lost does not come back.
+    fn settle(&mut self) {
+        self.happen(&Event::PageSizes(true));
+        if let Some(frame) = self.pinned.take() {
+            self.port.monitor.unpin(frame);
+        }
+        self.happen(&Event::Target(TOTAL));
+        (0..STEPS).for_each(|_| self.step(STEPS));
+    }
+
+    /// Where a frame is, in the guest's books: those of its driver and allocator, and of who uses memory.
+    fn places(&self, in_use: &[bool], frame: FrameNumber) -> Places {
+        let huge = to_usize(frame.0 / HUGE_FRAMES);
+        Places {
+            is_free: self.memory.0.is_free(frame),
+            is_used: in_use[to_usize(frame.0)],
+            is_in_ledger: self.driver.ledger().contains_frame(frame),
+            is_taken: self.memory.0.states()[huge].load().is_taken(),
+        }
+    }
+
+    fn uses(&self) -> Vec<bool> {
+        let mut in_use = vec![false; to_usize(TOTAL.0)];
+        in_use[..to_usize(HUGE_FRAMES)].fill(true);
+        for (first, size) in &self.in_use {
+            in_use[to_usize(first.0)..to_usize(first.0 + size.frames())].fill(true);
+        }
+        in_use
+    }
+}
+
+/// The places a frame can be in.
+#[derive(Clone, Copy, Debug)]
+struct Places {
+    is_free: bool,
+    is_used: bool,
+    is_in_ledger: bool,
+    /// By the monitor, and the driver has not put it into its ledger yet.
+    is_taken: bool,
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn both_sides_always_agree(initial in 3..=HUGE, offers: bool, turns in vec(events(), 1..40)) {
+        let wished = if offers { Features::OFFERS } else { Features(0) };
+        let mut world = World::new(initial, wished);
+        for event in &turns {
+            world.happen(event);
+            // What the monitor has taken is no longer free, once somebody looks.
+            world.memory.0.find_taken();
+            prop_assert_eq!(world.port.monitor.check(), Ok(()));
+            prop_assert_eq!((world.driver.ledger().validate(), world.memory.0.validate()), (Ok(()), Ok(())));
+            let in_use = world.uses();
+            for frame in (0..TOTAL.0).map(FrameNumber) {
+                let places = world.places(&in_use, frame);
+                let Places { is_free, is_used, is_in_ledger, is_taken } = places;
+                let count = [is_free, is_used, is_in_ledger, is_taken].into_iter().filter(|&is_there| is_there).count();
+                prop_assert_eq!(count, 1, "{:?} after {:?}: {:?}", frame, event, places);
+                prop_assert_eq!(world.port.monitor.is_kept(frame), is_free || is_used, "{:?} after {:?}: {:?}", frame, event, places);
+            }
+            let facts = world.port.monitor.facts();
+            prop_assert_eq!(facts.size.saturating_add(facts.balloon), TOTAL);
+            prop_assert!(facts.size >= FLOOR, "{:?}", facts);
+            prop_assert_eq!(world.driver.strays(), FrameCount::ZERO);
+        }
+        world.settle();
+        prop_assert_eq!(world.port.monitor.facts().balloon, FrameCount::ZERO, "memory was lost");
+        prop_assert_eq!(world.driver.balloon(), FrameCount::ZERO);
+    }
+}

@@ -1,0 +1,200 @@
+//! The device without a guest, for those who drive it by hand: a fuzzer ([`script`]), and the guest kernel's driver in a test of the two
+//! together. Behind the feature `harness`; not part of the `aerostat` command.
+
+pub mod script;
+
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+
+use aerostat_abi::frame_state::HugeFrameWord;
+use aerostat_abi::port::Registers;
+use aerostat_abi::registers::Facts;
+use aerostat_abi::units::{FRAME_SIZE, FrameCount, FrameNumber, HUGE_FRAMES, to_usize};
+use rustix::mm::{mlock, munlock};
+
+use super::{Balloon, BalloonHost};
+use crate::host::shared_page::SharedPage;
+use crate::vmm::frame_map::{FrameMap, Frames};
+use crate::vmm::layout::{GuestAddress, LOW_END, MemoryLayout};
+use crate::vmm::memory::GuestMemory;
+
+/// The image's last word.
+const CANARY: u64 = 0x1bad_ca11_ab1e_b0a7;
+
+/// A machine's memory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Extent {
+    /// All frames, those in the balloon included.
+    pub total: FrameCount,
+    /// The frames that the guest starts with, from 0 on.
+    pub initial: FrameCount,
+    /// Those of its image, which is at least one.
+    pub image: Range<FrameNumber>,
+}
+
+/// A balloon device, its guest's memory and its register page.
+#[derive(Debug)]
+pub struct Harness {
+    balloon: Balloon<Nobody>,
+    memory: Arc<GuestMemory>,
+    registers: Arc<SharedPage>,
+    image: Range<FrameNumber>,
+    calls: u64,
+}
+
+/// Nobody is told anything.
+#[derive(Debug)]
+struct Nobody;
+
+impl BalloonHost for Nobody {
+    fn connect_doorbell(&mut self, _vector: u8) {}
+    fn disconnect_doorbell(&mut self) {}
+    fn pressure(&mut self, _now_ns: u64) {}
+    fn memory_released(&mut self) {}
+}
+
+impl Harness {
+    /// The device of a machine that has just been made, its target what it starts with.
+    ///
+    /// # Errors
+    /// Where there can't be such a machine.
+    pub fn new(extent: Extent) -> io::Result<Self> {
+        let layout = MemoryLayout::new(extent.total).map_err(io::Error::other)?;
+        let memory = Arc::new(GuestMemory::new(layout)?);
+        let (registers, _) = SharedPage::create(extent.initial)?;
+        let registers = Arc::new(registers);
+        let map = FrameMap::new(layout, extent.initial, extent.image.clone());
+        let balloon = Balloon::new(Arc::clone(&memory), Arc::clone(&registers), Nobody, map);
+        let mut harness = Self { balloon, memory, registers, image: extent.image, calls: 0 };
+        harness.write(harness.canary(), &[CANARY]);
+        Ok(harness)
+    }
+
+    /// What happens when the guest calls.
+    pub fn call(&mut self, registers: Registers) -> Registers {
+        self.calls += 1;
+        self.balloon.call(registers, self.calls)
+    }
+
+    /// What the supervisor and the VMM process's main thread do.
+    pub fn set_target(&mut self, target: FrameCount) {
+        self.registers.set_target(target);
+        while self.balloon.harvest() {}
+    }
+
+    /// What the supervisor asks for when a guest uses what it has given.
+    pub fn reclaim_given(&mut self) {
+        let mut at = Some(0);
+        while let Some(from) = at {
+            at = self.balloon.reclaim_given(from);
+        }
+    }
+
+    /// The next call is answered with `ResetOrdered`, if the guest has greeted.
+    pub fn order_reset(&mut self) {
+        self.balloon.is_reset_ordered = true;
+    }
+
+    /// Whether the host puts pages of other sizes behind guest memory when it is asked to.
+    pub fn let_page_sizes_change(&mut self, can_change: bool) {
+        self.balloon.allow =
+            if can_change { GuestMemory::allow } else { |_, _, _| Err(io::ErrorKind::OutOfMemory.into()) };
+    }
+
+    /// From now on the host can't release this frame, as a page that is locked in memory can't be. Says whether it is so; what is no
+    /// frame, or too many for this process to lock, is not.
+    pub fn pin(&mut self, frame: FrameNumber) -> bool {
+        // SAFETY: locking pages changes no contents.
+        self.page(frame).is_some_and(|page| unsafe { mlock(page.cast(), FRAME_SIZE) }.is_ok())
+    }
+
+    /// The host can release the frame again.
+    pub fn unpin(&mut self, frame: FrameNumber) {
+        if let Some(page) = self.page(frame) {
+            // SAFETY: as in `pin`.
+            let _ = unsafe { munlock(page.cast(), FRAME_SIZE) };
+        }
+    }
+
+    /// Copies words into guest memory, as the guest does; nothing happens where that is no memory.
+    pub fn write(&mut self, address: u64, words: &[u64]) {
+        let _ = self.memory.write_words(GuestAddress(address), words);
+    }
+
+    /// A word of guest memory.
+    #[must_use]
+    pub fn read(&self, address: u64) -> Option<u64> {
+        let mut word = [0];
+        self.memory.read_words(GuestAddress(address), &mut word).ok()?;
+        Some(word[0])
+    }
+
+    /// A word that guest and monitor share.
+    #[must_use]
+    pub fn shared_word(&self, address: u64) -> Option<&HugeFrameWord> {
+        self.memory.shared_word(GuestAddress(address)).ok()
+    }
+
+    /// Where a frame lies in this process, mapped for as long as `self` is there.
+    #[must_use]
+    pub fn page(&self, frame: FrameNumber) -> Option<*mut u8> {
+        let index = self.memory.layout().indexes(frame, FrameCount(1))?.start;
+        Some(self.memory.host_address(index * FRAME_SIZE))
+    }
+
+    /// What the register page says.
+    #[must_use]
+    pub fn facts(&self) -> Facts {
+        self.registers.facts()
+    }
+
+    /// Whether a frame is memory and the guest's.
+    #[must_use]
+    pub fn is_kept(&self, frame: FrameNumber) -> bool {
+        self.balloon.map.is_kept(frame)
+    }
+
+    /// What must hold after every call, whatever the call was.
+    ///
+    /// # Errors
+    /// What does not hold, as a sentence.
+    pub fn check(&self) -> Result<(), String> {
+        let map = &self.balloon.map;
+        let total = self.memory.layout().total();
+        let facts = self.facts();
+        if (facts.size, facts.balloon) != (map.size(), map.balloon()) {
+            return Err(format!("the register page does not say what the map does: {facts:?}"));
+        }
+        if facts.size.saturating_add(facts.balloon) != total {
+            return Err(format!("size and balloon are not {total}: {facts:?}"));
+        }
+        let kept = map.recount();
+        if kept != map.size() {
+            return Err(format!("{kept} are kept, and {} are counted", map.size()));
+        }
+        let low = FrameNumber(0)..FrameNumber::containing(LOW_END);
+        let shared = self.balloon.offers.as_ref().map_or(low.clone(), |offers| offers.frames());
+        for protected in [low, self.image.clone(), shared] {
+            let count = FrameCount(protected.end.0 - protected.start.0);
+            let frames = self.memory.layout().indexes(protected.start, count);
+            if frames.is_none_or(|frames| map.state(&frames) != Some(Frames::Kept)) {
+                return Err(format!("some of the protected frames {protected:?} are given"));
+            }
+        }
+        // The guest may have had the monitor write to it, but nothing makes a word of zeros.
+        if self.read(self.canary()) == Some(0) {
+            return Err("the image was released".to_owned());
+        }
+        let huge_frames = to_usize(total.0 / HUGE_FRAMES);
+        match (0..huge_frames).find(|&huge| !self.balloon.page_sizes.is_right(map, huge)) {
+            Some(huge) => Err(format!("huge frame {huge} is given in part, and may have a huge page")),
+            None => Ok(()),
+        }
+    }
+
+    /// Where the canary sits: the image's last word.
+    fn canary(&self) -> u64 {
+        self.image.end.address() - size_of_val(&CANARY) as u64
+    }
+}

@@ -1,0 +1,37 @@
+//! The fuzzer's target without the fuzzer: its seeds, and as many scripts that nobody wrote.
+
+use std::fs;
+
+use super::play;
+
+/// Scripts, and the most bytes in one: about a second.
+const SCRIPTS: u32 = 150;
+const MOST_BYTES: u64 = 2_000;
+
+#[test]
+fn the_fuzzers_seeds_are_played() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/seeds/balloon_port");
+    let seeds: Vec<_> = fs::read_dir(folder).unwrap().map(|seed| seed.unwrap().path()).collect();
+    assert!(!seeds.is_empty());
+    for seed in seeds {
+        println!("{}", seed.display());
+        play(&fs::read(seed).unwrap());
+    }
+}
+
+#[test]
+fn scripts_that_nobody_wrote_are_played() {
+    // Steps of xorshift64 (Marsaglia, "Xorshift RNGs", 2003).
+    let mut state = 1_u64;
+    let mut random = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state
+    };
+    for _ in 0..SCRIPTS {
+        let bytes = random() % MOST_BYTES;
+        let script: Vec<u8> = (0..bytes).map(|_| random().to_le_bytes()[5]).collect();
+        play(&script);
+    }
+}

@@ -1,0 +1,64 @@
+//! Does to its monitor what its command line says, a file each here, and succeeds if it was answered as it should be. None of it may
+//! cost anybody but this guest.
+
+#![no_std]
+#![no_main]
+
+extern crate alloc;
+
+mod calls;
+mod conversation;
+mod huge_frame;
+mod lies;
+mod rings;
+mod sharing;
+mod strings;
+mod stubborn;
+mod tables;
+
+#[path = "../../port.rs"]
+mod port;
+
+use aerostat_abi::exit::GuestExit;
+use aerostat_abi::units::FrameNumber;
+use aerostat_guest::app::{self, Outcome};
+
+aerostat_guest::app!(main);
+
+/// Frames of a machine of 64 MiB, or of the first grant of a larger one, which nobody uses so early: 24 MiB to 64 MiB.
+const SPARE: core::ops::Range<FrameNumber> = FrameNumber(24 << 8)..FrameNumber(64 << 8);
+
+/// What went otherwise than it should.
+type Wrong = &'static str;
+
+fn main() -> Outcome {
+    let mut words = app::words();
+    let deed = words.next().unwrap_or_default();
+    let count = words.next().and_then(|count| count.parse().ok()).unwrap_or_default();
+    log::info!("hostile: {deed}");
+    let outcome = match deed {
+        "calls" => calls::make(count),
+        "conversation" => conversation::break_off(),
+        "huge_frame" => huge_frame::throw_to_and_fro(),
+        "lies" => lies::tell(),
+        "rings" => rings::give_away(),
+        "share" => sharing::ask_for_nonsense(),
+        "flicker" => sharing::flicker(),
+        "strings" => strings::write(),
+        "tables" => tables::give_away(),
+        "deaf" => stubborn::never_listen(),
+        "slow" => stubborn::listen_slowly(),
+        _ => Err("the command line says nothing"),
+    };
+    match outcome {
+        Ok(()) => log::info!("hostile: ok"),
+        Err(what) => log::error!("hostile: {what}"),
+    }
+    // The kernel may not be fit to go on.
+    port::exit(if outcome.is_ok() { GuestExit::Success } else { GuestExit::Failure })
+}
+
+/// Says what is wrong unless `holds`.
+fn expect(holds: bool, what: Wrong) -> Result<(), Wrong> {
+    if holds { Ok(()) } else { Err(what) }
+}
