@@ -45,10 +45,13 @@ fn run() -> Result<(), &'static str> {
     expect(is_whole && ledger.contains(at(second, 5), BlockSize::Frame), "a block is not in it")?;
     expect(ledger.size().0 == firsts.len() as u64 * HUGE_FRAMES, "its size is wrong")?;
 
-    let part = ledger.take_within(at(second, 100)..at(second, 102)).ok_or("a part of a block is not to be had")?;
-    expect((part.first(), part.size()) == (at(second, 100), BlockSize::Frame), "another part was taken")?;
+    let part =
+        ledger.take_within(at(second, 511)..at(second, HUGE_FRAMES)).ok_or("the end of a block is not to be had")?;
+    expect((part.first(), part.size()) == (at(second, 511), BlockSize::Frame), "another part was taken")?;
     expect(!ledger.contains(second, BlockSize::Huge) && !ledger.contains(part.first(), BlockSize::Frame), "it stayed")?;
-    expect([0, 99, 101, 511].iter().all(|&rest| ledger.contains(at(second, rest), BlockSize::Frame)), "the rest went")?;
+    expect([0, 1, 509, 510].iter().all(|&rest| ledger.contains(at(second, rest), BlockSize::Frame)), "the rest went")?;
+    let head = ledger.take_within(highest..at(highest, 1)).ok_or("the beginning of a block is not to be had")?;
+    expect((head.first(), head.size()) == (highest, BlockSize::Frame), "more than the beginning was taken")?;
     let whole = ledger.take_within(lowest..at(highest, HUGE_FRAMES)).ok_or("nothing is in all of the range")?;
     expect((whole.first(), whole.size()) == (lowest, BlockSize::Huge), "the lowest was not taken first, or not whole")?;
     expect(ledger.take_within(lowest..at(lowest, HUGE_FRAMES)).is_none(), "it was taken twice")?;
@@ -61,7 +64,7 @@ fn run() -> Result<(), &'static str> {
         left -= 1;
     }
     expect(left == 0 && ledger.size() == FrameCount::ZERO, "not all frames came out one by one")?;
-    drop((part, whole));
+    drop((part, head, whole));
     app::validate()
 }
 
