@@ -401,10 +401,16 @@ max = "1G"
     }
 
     #[test]
-    fn the_example_is_valid_but_for_the_images() {
-        let text = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../fleets/demo.toml")).unwrap();
-        let text = text.replace("../target/x86_64-unknown-none/release/memwalk", "image");
-        let fleet = load(&text).unwrap();
+    fn the_examples_are_valid_but_for_the_images() {
+        let example = |name| {
+            let path = format!("{}/../fleets/{name}", env!("CARGO_MANIFEST_DIR"));
+            let text = fs::read_to_string(path).unwrap();
+            let images = ["memwalk", "balloon"].map(|app| format!("../target/x86_64-unknown-none/release/{app}"));
+            load(&images.iter().fold(text, |text, image| text.replace(image, "image"))).unwrap()
+        };
+        let paced = example("balloon-app.toml").guests;
+        assert_eq!(paced.iter().filter(|guest| guest.balloon_rate.is_some()).count(), 1, "one driver has no rate");
+        let fleet = example("demo.toml");
         let sum = fleet.guests.iter().map(|guest| guest.contract.max.mib()).sum::<u64>();
         assert_eq!(sum, 2 * fleet.pool.mib(), "overcommitted twice");
     }

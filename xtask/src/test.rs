@@ -19,10 +19,11 @@ const PACKAGES: [&str; 2] = ["aerostat-tests", "aerostat"];
 /// Test files that need no machine at all.
 const COMMAND_LINE: [&str; 1] = ["bad_input"];
 /// Test files whose tests boot guests under KVM.
-const KVM: [&str; 10] = [
+const KVM: [&str; 11] = [
     "vmm",
     "behaviours",
     "balloon",
+    "balloon_application",
     "isolation",
     "hostile",
     "applications",

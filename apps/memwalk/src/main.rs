@@ -1,20 +1,15 @@
 //! A service whose working set has tides: it grows and shrinks in phases, is written with known patterns, and every byte that is
 //! read back is verified.
 //!
-//! `phases=64M:3s,320M:4s,64M:3s repeat`: working set and duration of each phase; with `repeat` for ever, else once. See [`phases`].
+//! `phases=64M:3s,320M:4s,64M:3s repeat`: working set and duration of each phase; with `repeat` for ever, else once. See [`working_set`].
 #![no_std]
 #![no_main]
 
 extern crate alloc;
 
-mod phases;
-mod working_set;
-
 use aerostat_guest::app::{self, Instant, Outcome};
 use alloc::format;
-
-use phases::{Phase, Plan};
-use working_set::WorkingSet;
+use working_set::{Phase, Plan, WorkingSet};
 
 aerostat_guest::app!(main);
 

@@ -115,6 +115,12 @@ impl<L: Ledger> Driver<L> {
         &self.ledger
     }
 
+    /// The frames in the balloon, for whoever goes on with them.
+    #[must_use]
+    pub fn into_ledger(self) -> L {
+        self.ledger
+    }
+
     /// Guest size that the driver works towards: what the monitor said last, within the guest's bounds.
     #[must_use]
     pub fn target(&self) -> FrameCount {

@@ -3,7 +3,7 @@
 //! A [`Driver`] stands between a [`Monitor`], which wants the guest to have a certain size, and the guest's [`Memory`]; what it holds
 //! is in its [`Ledger`]. It asks for blocks like anybody else and gives them to the monitor, or it asks the monitor for blocks of its
 //! ledger and frees them. It neither knows nor asks who needs the memory, what a block is beyond its number and size, or how the monitor
-//! is reached: so the guest kernel's driver and a balloon that is an ordinary application (US 7,433,951, claim 9) run the same code.
+//! is reached: so the guest kernel's driver and the application `balloon` (US 7,433,951, claim 9) run the same code.
 //!
 //! How fast, how much at once, and when not: `rate` limits frames per second, `pace` the length of a burst, `backoff` how often
 //! is tried what failed, `hold` gives way to the guest itself, `compaction` chooses between moving pages and giving single frames. `conversation` begins, and after a reset

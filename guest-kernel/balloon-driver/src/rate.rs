@@ -40,6 +40,9 @@ impl RateLimits {
     /// From 2 MiB/s, which is a huge frame a second, to 4 TiB/s, which no host reaches.
     pub const DEFAULT: Self = Self { min: FrameCount::from_mib(2).0, max: FrameCount::from_mib(4 << 20).0 };
 
+    /// No limits and no slowing down either, for a driver that its host paces.
+    pub const NONE: Self = Self { min: Self::DEFAULT.max, max: Self::DEFAULT.max };
+
     /// The limits that a text `MIN-MAX` names, in MiB per second.
     ///
     /// # Errors
@@ -149,6 +152,13 @@ mod tests {
             rate.succeeded();
         }
         assert_eq!(rate.frames_per_s(), 16_512);
+    }
+
+    #[test]
+    fn without_limits_nothing_slows_it_down() {
+        let mut rate = Rate::new(RateLimits::NONE, 0);
+        rate.failed();
+        assert_eq!(rate.frames_per_s(), RateLimits::DEFAULT.max);
     }
 
     #[test]

@@ -2,8 +2,10 @@
 //!
 //! The loop's logic is in [`aerostat_balloon_driver`]; here are [`ledger`], the frames in the balloon, `port`, the monitor at the other
 //! end, `memory`, the kernel's as the driver sees it, `statistics`, what the monitor is told of the guest, and the thread: woken by the balloon
-//! interrupt, by whoever needs memory, and once a second.
+//! interrupt, by whoever needs memory, and once a second. Without a driver in the kernel (`balloon=none`) there is `handover` instead.
 
+#[cfg(target_os = "none")]
+mod handover;
 mod ledger;
 #[cfg(target_os = "none")]
 mod memory;
@@ -15,7 +17,11 @@ mod statistics;
 mod tests;
 
 #[cfg(target_os = "none")]
-pub(crate) use machine::{flush_report, interrupt, report_soon, size, start, words};
+pub(crate) use handover::{claim_initial, take_port};
+#[cfg(target_os = "none")]
+pub(crate) use machine::{extent, flush_report, interrupt, report_soon, size, start, words};
+#[cfg(target_os = "none")]
+pub use port::Port;
 
 #[cfg(target_os = "none")]
 mod machine {
@@ -24,11 +30,11 @@ mod machine {
     use aerostat_abi::units::{FrameCount, FrameNumber, HUGE_FRAMES, to_usize};
     use aerostat_balloon_driver::{Announcements, Driver, Extent, Next};
 
+    use super::handover;
     use super::ledger::Ledger;
     use super::memory::{KernelMemory, WANTED, rest};
-    use super::port::Port;
-    use super::statistics;
-    use crate::boot::{Machine, MachineError};
+    use super::port::{Port, Wishes};
+    use crate::boot::{BalloonDriver, Machine, MachineError};
     use crate::config::{BALLOON_PERIOD_NS, GUEST_FLOOR, REPORT_PATIENCE_NS, REPORT_SPACING_NS};
     use crate::mm::carve::Carver;
     use crate::mm::ladder::{Deflator, Patience};
@@ -42,8 +48,8 @@ mod machine {
     static WAKE: Event = Event::new();
     /// Wakes who waits for memory.
     static MEMORY_CAME: Event = Event::new();
-    /// Frames in the balloon, for whoever wonders if waiting makes sense.
-    static IN_BALLOON: AtomicU64 = AtomicU64::new(0);
+    /// Frames in the kernel's balloon, for whoever wonders if waiting makes sense.
+    pub(super) static IN_BALLOON: AtomicU64 = AtomicU64::new(0);
     /// The target may have changed; the statistics have.
     static TARGET_CHANGED: AtomicBool = AtomicBool::new(false);
     static REPORT_DUE: AtomicBool = AtomicBool::new(false);
@@ -60,15 +66,21 @@ mod machine {
     /// The driver between [`start`] and its thread.
     static STARTING: SpinLock<Option<(Driver<Ledger>, Port)>> = SpinLock::new(None);
 
-    /// Greets the monitor, takes the initial balloon over and starts the driver's thread. Without a port, the guest simply keeps
-    /// its memory.
+    /// Greets the monitor, takes the initial balloon over and starts the driver's thread, or leaves both to an application. Without a
+    /// port, the guest simply keeps its memory.
     ///
     /// # Errors
-    /// When the command line asks for a rate that can't be.
+    /// When the command line asks for a rate or a driver that can't be.
     pub(crate) fn start(machine: &Machine, books: &mut Carver) -> Result<(), MachineError> {
         let limits = machine.balloon_rate()?;
-        let Some(mut port) = machine.has_balloon_port.then(Port::open).flatten() else { return Ok(()) };
-        let extent = Extent { total: mm::total_frames(), floor: GUEST_FLOOR, end: mm::memory_end() };
+        let who = machine.balloon_driver()?;
+        let wishes = match who {
+            BalloonDriver::Kernel => Wishes::KERNEL,
+            BalloonDriver::Application => Wishes::APPLICATION,
+        };
+        let opened = if machine.has_balloon_port { Port::open(wishes) } else { None };
+        let Some(mut port) = opened else { return Ok(()) };
+        let extent = extent();
         let ledger = Ledger::new(huge_frames(extent.end), books);
         let mut driver = Driver::new(ledger, limits, extent, Instant::now().as_nanos());
         if !driver.begin(&mut port, &mut KernelMemory::default()) {
@@ -80,12 +92,21 @@ mod machine {
         }
         IN_BALLOON.store(driver.balloon().0, Ordering::Relaxed);
         log::debug!("balloon: {} of {} to begin with, target {}", driver.balloon(), extent.total, driver.target());
+        if who == BalloonDriver::Application {
+            handover::leave(port, driver.into_ledger());
+            return Ok(());
+        }
         *STARTING.lock() = Some((driver, port));
         mm::ladder::set_deflator(&Balloon);
         if let Err(error) = thread::spawn_entry("balloon", Priority::Kernel, run, 0) {
             log::warn!("balloon: {error}");
         }
         Ok(())
+    }
+
+    /// The guest's memory, as a driver sees it.
+    pub(crate) fn extent() -> Extent {
+        Extent { total: mm::total_frames(), floor: GUEST_FLOOR, end: mm::memory_end() }
     }
 
     /// Words of bookkeeping that the driver needs on a machine whose memory ends at `end`.
@@ -97,7 +118,7 @@ mod machine {
         to_usize(end.0.div_ceil(HUGE_FRAMES))
     }
 
-    /// Balloon size, with what the monitor has taken and the driver has not looked at.
+    /// Balloon size, with what the monitor has taken and the driver has not looked at; as far as the kernel holds the balloon.
     pub(crate) fn size() -> FrameCount {
         FRAMES.taken().saturating_add(FrameCount(IN_BALLOON.load(Ordering::Relaxed)))
     }
@@ -155,7 +176,8 @@ mod machine {
             if is_due && (REPORT_DUE.swap(false, Ordering::Relaxed) || now >= reported.after(BALLOON_PERIOD_NS)) {
                 reported = now;
                 let wanted = FrameCount(WANTED.load(Ordering::Relaxed));
-                let reply = port.report(&statistics::record(&driver, wanted));
+                debug_assert_eq!(driver.ledger().validate(), Ok(()));
+                let reply = port.report(&driver, wanted);
                 driver.hear(reply, now.as_nanos());
                 if is_flush {
                     FLUSH.store(false, Ordering::Relaxed);

@@ -7,10 +7,11 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use aerostat_abi::batch::{CAPACITY, Entry};
 use aerostat_abi::frame_state::HugeFrameWord;
 use aerostat_abi::port::{Command, Features, Hello, Registers, Status, VERSION, Welcome};
-use aerostat_abi::statistics::{self, Statistics};
+use aerostat_abi::statistics::WORDS;
 use aerostat_abi::units::{FrameCount, FrameNumber, to_usize};
-use aerostat_balloon_driver::{Listed, Monitor, Reply};
+use aerostat_balloon_driver::{Driver, Ledger, Listed, Monitor, Reply};
 
+use super::statistics;
 use crate::config::GUEST_FLOOR;
 use crate::drivers::machine_ports::balloon_call;
 use crate::mm::FRAMES;
@@ -26,23 +27,39 @@ unsafe impl Sync for Page {}
 static PAGE: Page = Page(UnsafeCell::new([0; CAPACITY]));
 static PAGE_TAKEN: AtomicBool = AtomicBool::new(false);
 
-/// The balloon port, and the page that batches and reports travel in.
+/// What a driver asks for in HELLO.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wishes {
+    features: Features,
+    /// To be interrupted by when the target changes; 0 for a driver that looks by itself.
+    vector: u8,
+}
+
+impl Wishes {
+    /// Those of the kernel's driver.
+    pub(super) const KERNEL: Self = Self { features: Features::SUPPORTED, vector: BALLOON_VECTOR };
+    /// Those of an application: interrupts and offers are the kernel's.
+    pub(super) const APPLICATION: Self = Self { features: Features(0), vector: 0 };
+}
+
+/// The balloon port, and the page that batches and reports travel in. Whoever has it is the guest's one driver.
 #[derive(Debug)]
-pub(super) struct Port {
+pub struct Port {
     page: &'static mut [u64; CAPACITY],
+    wishes: Wishes,
     /// What was agreed on in HELLO.
     features: Features,
 }
 
 impl Port {
     /// The port, to be opened once; nobody has been greeted yet.
-    pub(super) fn open() -> Option<Self> {
+    pub(super) fn open(wishes: Wishes) -> Option<Self> {
         if PAGE_TAKEN.swap(true, Ordering::Relaxed) {
             return None;
         }
         // SAFETY: the flag above makes this the only reference to the page there ever is.
         let page = unsafe { &mut *PAGE.0.get() };
-        Some(Self { page, features: Features::default() })
+        Some(Self { page, wishes, features: Features::default() })
     }
 
     /// Lets the monitor see the words of all huge frames; says whether it looks.
@@ -52,9 +69,10 @@ impl Port {
         Status::decode(balloon_call(call).rax) == Some(Status::Ok)
     }
 
-    /// Leaves statistics.
-    pub(super) fn report(&mut self, statistics: &Statistics) -> Option<Reply> {
-        for (word, value) in self.page[..statistics::WORDS].iter_mut().zip(statistics.encode()) {
+    /// Leaves the guest's statistics (REPORT), and hears the target; somebody in the guest waits for `wanted` frames.
+    pub fn report(&mut self, driver: &Driver<impl Ledger>, wanted: FrameCount) -> Option<Reply> {
+        let record = statistics::record(driver, wanted);
+        for (word, value) in self.page[..WORDS].iter_mut().zip(record.encode()) {
             *word = value;
         }
         self.call(Command::Report, 0)
@@ -99,8 +117,8 @@ fn read(reply: &Registers) -> Option<Reply> {
 
 impl Monitor for Port {
     fn greet(&mut self) -> Option<Reply> {
-        let (version, features) = (VERSION, Features::SUPPORTED);
-        let answer = balloon_call(Hello { version, features, floor: GUEST_FLOOR, vector: BALLOON_VECTOR }.encode());
+        let (version, Wishes { features, vector }) = (VERSION, self.wishes);
+        let answer = balloon_call(Hello { version, features, floor: GUEST_FLOOR, vector }.encode());
         let reply = read(&answer)?;
         let welcome = Welcome::decode(&answer);
         self.features = welcome.features;

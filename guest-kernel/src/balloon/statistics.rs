@@ -5,15 +5,13 @@ use core::fmt::{Display, Write as _};
 use aerostat_abi::statistics::{STATUSES, Statistics};
 use aerostat_abi::text::Text;
 use aerostat_abi::units::{FRAME_BYTES, FrameCount};
-use aerostat_balloon_driver::Driver;
+use aerostat_balloon_driver::{Driver, Ledger};
 
-use super::ledger::Ledger;
 use crate::config::KERNEL_FLOOR;
 use crate::mm::{self, MemoryStatistics};
 
 /// The guest's report now; somebody waits for `wanted` frames.
-pub(super) fn record(driver: &Driver<Ledger>, wanted: FrameCount) -> Statistics {
-    debug_assert_eq!(driver.ledger().validate(), Ok(()));
+pub(super) fn record(driver: &Driver<impl Ledger>, wanted: FrameCount) -> Statistics {
     debug_assert_eq!(mm::validate(), Ok(()));
     let memory = mm::statistics();
     let MemoryStatistics { frames, faults, ladder, reclaim, pressure, .. } = memory;
@@ -76,13 +74,13 @@ fn available(memory: &MemoryStatistics) -> FrameCount {
 }
 
 /// What the guest would occupy if nothing were evicted and every promise were kept.
-fn committed(driver: &Driver<Ledger>, memory: &MemoryStatistics) -> FrameCount {
+fn committed(driver: &Driver<impl Ledger>, memory: &MemoryStatistics) -> FrameCount {
     let used = driver.size().saturating_sub(memory.frames.free).saturating_sub(memory.reclaim.tier.frames);
     used.saturating_add(memory.frames.promised)
 }
 
 /// By the codes of statuses, of which there is room for more.
-fn refused_entries(driver: &Driver<Ledger>) -> [u64; STATUSES] {
+fn refused_entries(driver: &Driver<impl Ledger>) -> [u64; STATUSES] {
     let known = driver.figures().refused_entries;
     core::array::from_fn(|code| known.get(code).copied().unwrap_or(0))
 }

@@ -38,6 +38,15 @@ pub(crate) struct Machine {
     pub(crate) virtio_devices: VirtioDevices,
 }
 
+/// Who drives the balloon.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum BalloonDriver {
+    /// The kernel's thread.
+    Kernel,
+    /// The application, if it wants to.
+    Application,
+}
+
 /// Why a machine can't be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum MachineError {
@@ -53,6 +62,8 @@ pub(crate) enum MachineError {
     BadSwapSize,
     /// The command line's `balloon_rate` names no limits.
     BadBalloonRate(BadRate),
+    /// The command line's `balloon` names nobody who could drive it.
+    UnknownDriver,
     /// The command line's `reclaim` names no policy.
     UnknownPolicy(UnknownPolicy),
     /// A virtio device is described that can't be: its registers, its interrupt, or one device too many.
@@ -67,6 +78,7 @@ impl fmt::Display for MachineError {
             Self::TooSmall => "there is too little memory behind the kernel image (at least 16 MiB are needed)",
             Self::BadCommandLine => "the command line is longer than 2047 bytes or not UTF-8",
             Self::BadBalloonRate(error) => return error.fmt(f),
+            Self::UnknownDriver => "balloon= can only be none, which leaves the balloon to an application",
             Self::UnknownPolicy(error) => return error.fmt(f),
             Self::BadSwapSize => "compressed_swap= is no size up to 1024G; say, for example, compressed_swap=64M",
             Self::BadVirtioDevice => {
@@ -129,6 +141,19 @@ impl Machine {
     pub(crate) fn balloon_rate(&self) -> Result<RateLimits, MachineError> {
         let asked = self.command_line.as_str().split_whitespace().find_map(|word| word.strip_prefix("balloon_rate="));
         asked.map_or(Ok(RateLimits::DEFAULT), RateLimits::parse).map_err(MachineError::BadBalloonRate)
+    }
+
+    /// Who drives the balloon: with `balloon=none` on the command line nobody in the kernel does.
+    ///
+    /// # Errors
+    /// [`MachineError::UnknownDriver`].
+    pub(crate) fn balloon_driver(&self) -> Result<BalloonDriver, MachineError> {
+        let asked = self.command_line.as_str().split_whitespace().find_map(|word| word.strip_prefix("balloon="));
+        match asked {
+            None => Ok(BalloonDriver::Kernel),
+            Some("none") => Ok(BalloonDriver::Application),
+            Some(_) => Err(MachineError::UnknownDriver),
+        }
     }
 
     /// The level that `log=` on the command line asks for.
@@ -202,7 +227,7 @@ impl CommandLine {
     /// The words that are meant for the application: neither the kernel's own nor those with which loaders name devices.
     pub(crate) fn application_words(&self) -> impl Iterator<Item = &str> {
         let is_for_others = |word: &&str| {
-            ["log=", "reclaim=", "compressed_swap=", "balloon_rate=", "virtio_mmio."]
+            ["log=", "reclaim=", "compressed_swap=", "balloon=", "balloon_rate=", "virtio_mmio."]
                 .iter()
                 .any(|start| word.starts_with(start))
         };
@@ -219,7 +244,7 @@ pub(crate) fn parse_size(text: &str) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use super::{BadRate, Machine, MachineError, RateLimits};
+    use super::{BadRate, BalloonDriver, Machine, MachineError, RateLimits};
     use aerostat_abi::units::FrameCount;
     use log::LevelFilter;
 
@@ -249,7 +274,7 @@ mod tests {
 
     #[test]
     fn the_application_gets_its_own_words_only() {
-        let line = b" phases=64M:3s  log=debug reclaim=clock compressed_swap=8M balloon_rate=1-2 virtio_mmio.device=512@0xfeb00000:5 catalog=1 ";
+        let line = b" phases=64M:3s  log=debug reclaim=clock compressed_swap=8M balloon=none balloon_rate=1-2 virtio_mmio.device=512@0xfeb00000:5 catalog=1 ";
         let machine = Machine::new(core::iter::once(0..64 * MIB), line).unwrap();
         assert_eq!(machine.command_line.application_words().collect::<Vec<_>>(), ["phases=64M:3s", "catalog=1"]);
     }
@@ -272,6 +297,16 @@ mod tests {
         assert_eq!(rate(b"repeat"), Ok(RateLimits::DEFAULT));
         assert_eq!(rate(b"a balloon_rate=10-100 b"), Ok(RateLimits::parse("10-100").unwrap()));
         assert_eq!(rate(b"balloon_rate=100-10"), Err(MachineError::BadBalloonRate(BadRate)));
+    }
+
+    #[test]
+    fn the_command_line_says_who_drives_the_balloon() {
+        let driver = |text: &[u8]| Machine::new(core::iter::once(0..64 * MIB), text).unwrap().balloon_driver();
+        assert_eq!(driver(b"balloon balloon_rate=1-2"), Ok(BalloonDriver::Kernel));
+        assert_eq!(driver(b"a balloon=none b"), Ok(BalloonDriver::Application));
+        for wrong in [&b"balloon="[..], b"balloon=application", b"balloon=None"] {
+            assert_eq!(driver(wrong), Err(MachineError::UnknownDriver));
+        }
     }
 
     #[test]

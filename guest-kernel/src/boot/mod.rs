@@ -16,7 +16,7 @@ mod virtio_devices;
 #[cfg(target_os = "none")]
 pub(crate) use entry::{image_range, start};
 #[cfg(target_os = "none")]
-pub(crate) use machine::{CommandLine, MAX_RANGES, Machine, MachineError, parse_size};
+pub(crate) use machine::{BalloonDriver, CommandLine, MAX_RANGES, Machine, MachineError, parse_size};
 #[cfg(target_os = "none")]
 pub(crate) use virtio_devices::{Interrupt, VirtioDevice, VirtioDevices};
 

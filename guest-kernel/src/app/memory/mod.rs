@@ -1,12 +1,14 @@
-//! What an application can say and hear about memory: mappings of its own ([`Mapping`]), the figures ([`memory`]), and a word before
-//! memory runs short ([`on_pressure`]).
+//! What an application can say and hear about memory: mappings of its own ([`Mapping`]), blocks that it has by number ([`Pinned`]), the figures
+//! ([`memory`]), and a word before memory runs short ([`on_pressure`]).
 
 mod mapping;
+mod pinned;
 mod pressure;
 
 use aerostat_abi::units::FrameCount;
 
 pub use self::mapping::{Mapping, ReadOnlyMapping};
+pub use self::pinned::{Frames, Pinned};
 pub use self::pressure::on_pressure;
 pub use crate::mm::OutOfMemory;
 pub use crate::mm::advice::RegionStatistics;
@@ -20,7 +22,7 @@ pub struct MemoryInfo {
     pub total: FrameCount,
     /// Guest size: total less balloon.
     pub size: FrameCount,
-    /// Frames in the balloon.
+    /// Frames in the balloon; where an application drives it, those of the initial balloon that it has not claimed.
     pub ballooned: FrameCount,
     /// Frames that nobody uses.
     pub free: FrameCount,

@@ -6,21 +6,23 @@ use core::fmt;
 
 /// A working set to keep for a while.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Phase {
-    pub(crate) bytes: usize,
-    pub(crate) duration_ms: u64,
+pub struct Phase {
+    /// Its size.
+    pub bytes: usize,
+    /// How long, in milliseconds.
+    pub duration_ms: u64,
 }
 
 /// The phases, in order.
 #[derive(Debug)]
-pub(crate) struct Plan {
+pub struct Plan {
     phases: Vec<Phase>,
     repeats: bool,
 }
 
 /// What is wrong with a command line.
 #[derive(Debug)]
-pub(crate) enum PlanError<'a> {
+pub enum PlanError<'a> {
     /// There is no `phases=`.
     NoPhases,
     /// A word that means nothing here.
@@ -41,8 +43,11 @@ impl fmt::Display for PlanError<'_> {
 
 impl Plan {
     /// The plan that the words of a command line describe.
-    pub(crate) fn parse<'a>(words: impl Iterator<Item = &'a str>) -> Result<Plan, PlanError<'a>> {
-        let mut plan = Plan { phases: Vec::new(), repeats: false };
+    ///
+    /// # Errors
+    /// [`PlanError`], which names the word.
+    pub fn parse<'a>(words: impl Iterator<Item = &'a str>) -> Result<Self, PlanError<'a>> {
+        let mut plan = Self { phases: Vec::new(), repeats: false };
         for word in words {
             if let Some(list) = word.strip_prefix("phases=") {
                 for phase in list.split(',') {
@@ -57,11 +62,15 @@ impl Plan {
         if plan.phases.is_empty() { Err(PlanError::NoPhases) } else { Ok(plan) }
     }
 
-    pub(crate) fn phases(&self) -> &[Phase] {
+    /// The phases, in order.
+    #[must_use]
+    pub fn phases(&self) -> &[Phase] {
         &self.phases
     }
 
-    pub(crate) fn repeats(&self) -> bool {
+    /// Whether they begin again after the last one.
+    #[must_use]
+    pub fn repeats(&self) -> bool {
         self.repeats
     }
 }

@@ -16,7 +16,7 @@ struct Piece {
 
 /// The working set.
 #[derive(Debug, Default)]
-pub(crate) struct WorkingSet {
+pub struct WorkingSet {
     pieces: Vec<Piece>,
     next_seed: u64,
     /// Where the last walk stopped.
@@ -27,7 +27,7 @@ pub(crate) struct WorkingSet {
 
 impl WorkingSet {
     /// Grows or shrinks to `bytes`, rounded up to whole pieces; `false` when memory ran out before.
-    pub(crate) fn resize(&mut self, bytes: usize) -> bool {
+    pub fn resize(&mut self, bytes: usize) -> bool {
         let count = bytes.div_ceil(PIECE_BYTES);
         while self.pieces.len() > count {
             if let Some(piece) = self.pieces.pop() {
@@ -47,7 +47,7 @@ impl WorkingSet {
     }
 
     /// Verifies and rewrites the pieces in turn, at most all of them once, and not past `end`.
-    pub(crate) fn walk(&mut self, end: Instant) {
+    pub fn walk(&mut self, end: Instant) {
         for _ in 0..self.pieces.len() {
             if Instant::now() >= end {
                 return;
@@ -64,17 +64,20 @@ impl WorkingSet {
     }
 
     /// Size in bytes.
-    pub(crate) fn bytes(&self) -> usize {
+    #[must_use]
+    pub fn bytes(&self) -> usize {
         self.pieces.len() * PIECE_BYTES
     }
 
     /// Bytes read back and found right.
-    pub(crate) fn verified_bytes(&self) -> u64 {
+    #[must_use]
+    pub fn verified_bytes(&self) -> u64 {
         self.verified_bytes
     }
 
     /// Words found wrong.
-    pub(crate) fn errors(&self) -> u64 {
+    #[must_use]
+    pub fn errors(&self) -> u64 {
         self.errors
     }
 

@@ -1,0 +1,105 @@
+//! What the application has given: its own blocks, which it keeps in two lists until they are returned. There is room in both from the start,
+//! since whoever gives memory away has none to grow a list.
+
+use alloc::vec::Vec;
+use core::ops::Range;
+
+use aerostat_abi::units::{BlockSize, FrameCount, FrameNumber, HUGE_FRAMES, HUGE_ORDER, to_usize};
+use aerostat_guest::app::memory::{OutOfMemory, Pinned};
+
+/// Given blocks, by size and in ascending order.
+#[derive(Debug)]
+pub(crate) struct Ledger {
+    huge: Vec<Pinned>,
+    frames: Vec<Pinned>,
+}
+
+impl Ledger {
+    /// An empty ledger with room for all memory of a guest.
+    pub(crate) fn new(total: FrameCount) -> Result<Self, OutOfMemory> {
+        let room = |blocks| {
+            let mut list = Vec::new();
+            list.try_reserve_exact(to_usize(blocks)).map(|()| list).map_err(|_| OutOfMemory)
+        };
+        Ok(Self { huge: room(total.0 / HUGE_FRAMES)?, frames: room(total.0)? })
+    }
+
+    /// Makes single frames of the huge frame that has `border` inside.
+    fn split_at(&mut self, border: FrameNumber) {
+        if border.is_aligned(HUGE_ORDER) {
+            return;
+        }
+        if let Ok(index) = find(&self.huge, huge_frame_of(border)) {
+            let frames = self.huge.remove(index).split();
+            frames.for_each(|frame| insert(&mut self.frames, frame));
+        }
+    }
+}
+
+impl aerostat_balloon_driver::Ledger for Ledger {
+    type Block = Pinned;
+
+    fn put(&mut self, block: Pinned) {
+        match block.size() {
+            BlockSize::Huge => insert(&mut self.huge, block),
+            BlockSize::Frame => insert(&mut self.frames, block),
+        }
+    }
+
+    fn take(&mut self, frames: FrameCount) -> Option<Pinned> {
+        if frames.0 >= HUGE_FRAMES && !self.huge.is_empty() {
+            return self.huge.pop();
+        }
+        if frames == FrameCount::ZERO {
+            return None;
+        }
+        if self.frames.is_empty() {
+            self.frames.extend(self.huge.pop()?.split());
+        }
+        self.frames.pop()
+    }
+
+    fn take_within(&mut self, range: Range<FrameNumber>) -> Option<Pinned> {
+        self.split_at(range.start);
+        self.split_at(range.end);
+        let lowest = |list: &[Pinned]| {
+            let index = find(list, range.start).unwrap_or_else(|next| next);
+            list.get(index).map(Pinned::first).filter(|first| *first < range.end).map(|first| (first, index))
+        };
+        match (lowest(&self.huge), lowest(&self.frames)) {
+            (Some((huge, index)), frame) if frame.is_none_or(|(frame, _)| huge < frame) => {
+                Some(self.huge.remove(index))
+            }
+            (_, Some((_, index))) => Some(self.frames.remove(index)),
+            _ => None,
+        }
+    }
+
+    fn contains(&self, first: FrameNumber, size: BlockSize) -> bool {
+        let is_huge = find(&self.huge, huge_frame_of(first)).is_ok();
+        match size {
+            BlockSize::Huge => is_huge,
+            BlockSize::Frame => is_huge || find(&self.frames, first).is_ok(),
+        }
+    }
+
+    fn size(&self) -> FrameCount {
+        FrameCount(self.huge.len() as u64 * HUGE_FRAMES + self.frames.len() as u64)
+    }
+}
+
+/// Where the block that begins at `first` is, or would be.
+fn find(list: &[Pinned], first: FrameNumber) -> Result<usize, usize> {
+    list.binary_search_by_key(&first, Pinned::first)
+}
+
+/// Puts a block in its place: at the end, as a rule, since memory is handed out from below.
+fn insert(list: &mut Vec<Pinned>, block: Pinned) {
+    let index = find(list, block.first()).unwrap_or_else(|next| next);
+    list.insert(index, block);
+}
+
+/// The huge frame that a frame is in.
+fn huge_frame_of(frame: FrameNumber) -> FrameNumber {
+    FrameNumber(frame.0 / HUGE_FRAMES * HUGE_FRAMES)
+}

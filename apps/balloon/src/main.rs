@@ -1,0 +1,99 @@
+//! The balloon as an ordinary application (US 7,433,951, claim 9), for guests whose kernel has no driver of its own (`balloon=none`).
+//!
+//! It is the loop of the kernel's driver between other neighbours: pinned memory as any application may have it ([`memory`]), a list of what
+//! it has given ([`ledger`]), and the port, which it looks at several times a second ([`balloon`]). So that memory has a rival, a second
+//! thread has a working set with tides: `phases=64M:3s,320M:4s repeat`, as for `memwalk`. Where that finds no memory, it says so
+//! ([`needs`]), and the balloon gives way and tells the host.
+#![no_std]
+#![no_main]
+
+extern crate alloc;
+
+mod balloon;
+mod ledger;
+mod memory;
+mod needs;
+
+use core::fmt::Write as _;
+
+use aerostat_abi::text::Text;
+use aerostat_abi::units::FrameCount;
+use aerostat_guest::app::{self, Instant, Outcome, balloon_port};
+use working_set::{Phase, Plan, WorkingSet};
+
+use ledger::Ledger;
+use needs::NEEDS;
+
+aerostat_guest::app!(main);
+
+/// Between two passes over the working set: a service has other things to do.
+const REST_MS: u64 = 5;
+
+fn main() -> Outcome {
+    match run() {
+        Ok(set) => {
+            log::info!("verified {} bytes, {} errors", set.verified_bytes(), set.errors());
+            if set.errors() == 0 { Outcome::Success } else { Outcome::Failure }
+        }
+        Err(Refused) => Outcome::Failure,
+    }
+}
+
+/// The application can't do its work; the log says why.
+struct Refused;
+
+/// Drives the balloon while the working set goes through its phases; returns that.
+fn run() -> Result<WorkingSet, Refused> {
+    let plan = Plan::parse(app::words()).map_err(|error| refuse(&error))?;
+    let ledger = Ledger::new(balloon_port::extent().total).map_err(|error| refuse(&error))?;
+    // SAFETY: the driver gives blocks that its ledger or its batch has, and puts them there until they are returned.
+    let port = unsafe { balloon_port::open() };
+    let Some(port) = port else {
+        return Err(refuse(
+            &"there is no balloon to drive: say balloon=none to a kernel whose monitor has a balloon port",
+        ));
+    };
+    let driving = app::spawn("balloon", move || balloon::drive(port, ledger)).map_err(|error| refuse(&error))?;
+    let mut set = WorkingSet::default();
+    loop {
+        for phase in plan.phases() {
+            run_phase(&mut set, phase);
+        }
+        if !plan.repeats() {
+            break;
+        }
+    }
+    set.resize(0);
+    tell(&set, "done");
+    NEEDS.end();
+    log::info!("balloon: {} entries were refused", driving.join());
+    Ok(set)
+}
+
+/// Brings the working set to the phase's size and walks it until the phase is over.
+fn run_phase(set: &mut WorkingSet, phase: &Phase) {
+    let end = Instant::now().after(phase.duration_ms * 1_000_000);
+    log::info!("working set {} MiB for {} ms", phase.bytes >> 20, phase.duration_ms);
+    while Instant::now() < end {
+        let has_size = set.resize(phase.bytes);
+        let missing = if has_size { 0 } else { phase.bytes.saturating_sub(set.bytes()) };
+        NEEDS.want(FrameCount::from_bytes_ceil(missing as u64));
+        let mut doing = Text::EMPTY;
+        let short = if has_size { "" } else { ", short of memory" };
+        // What does not fit is dropped without an error.
+        let _ = write!(doing, "walking {} of {} MiB{short}", set.bytes() >> 20, phase.bytes >> 20);
+        tell(set, doing.as_str());
+        set.walk(end);
+        app::sleep(REST_MS);
+    }
+    NEEDS.want(FrameCount::ZERO);
+}
+
+fn tell(set: &WorkingSet, doing: &str) {
+    app::report(set.verified_bytes(), set.errors(), doing);
+}
+
+fn refuse(why: &dyn core::fmt::Display) -> Refused {
+    log::error!("{why}");
+    Refused
+}
