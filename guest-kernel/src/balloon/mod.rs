@@ -118,9 +118,9 @@ mod machine {
         to_usize(end.0.div_ceil(HUGE_FRAMES))
     }
 
-    /// Balloon size, as far as the kernel holds the balloon.
+    /// Balloon size, with what the monitor has taken and the driver has not looked at; as far as the kernel holds the balloon.
     pub(crate) fn size() -> FrameCount {
-        FrameCount(IN_BALLOON.load(Ordering::Relaxed))
+        FRAMES.taken().saturating_add(FrameCount(IN_BALLOON.load(Ordering::Relaxed)))
     }
 
     /// The balloon interrupt's upcall.

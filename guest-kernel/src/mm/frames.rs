@@ -241,6 +241,11 @@ impl Frames {
         self.existing_pool(FrameAllocator::collect_taken)
     }
 
+    /// Frames that the monitor has taken and nobody has collected.
+    pub(crate) fn taken(&self) -> FrameCount {
+        self.pool(FrameAllocator::taken).unwrap_or_default()
+    }
+
     /// Begins to vacate huge frames; see [`FrameAllocator::vacate`].
     pub(crate) fn vacate(&self, wanted: usize) -> usize {
         self.exactly(|allocator| allocator.vacate(wanted))

@@ -79,8 +79,8 @@ pub struct MemoryInfo {
 /// The figures now.
 #[must_use]
 pub fn memory() -> MemoryInfo {
-    let memory = mm::statistics();
     let ballooned = balloon::size();
+    let memory = mm::statistics();
     MemoryInfo {
         total: memory.total,
         size: memory.total.saturating_sub(ballooned),

@@ -8,7 +8,7 @@
 //! [sure](FrameAllocator::sure).
 
 use aerostat_abi::frame_state::{HugeFrameState, HugeFrameWord};
-use aerostat_abi::units::{FrameNumber, HUGE_FRAMES};
+use aerostat_abi::units::{FrameCount, FrameNumber, HUGE_FRAMES};
 
 use super::{FrameAllocator, Purpose};
 use crate::mm::bit_tree::BitTree;
@@ -101,6 +101,12 @@ impl FrameAllocator {
         let first = FrameNumber(huge as u64 * HUGE_FRAMES);
         self.set_state(huge, HugeFrameState::default().with_whole());
         Some(Block::from_number(first, BlockSize::Huge, Contents::Zero))
+    }
+
+    /// Frames that the monitor has taken and nobody has collected.
+    pub(crate) fn taken(&mut self) -> FrameCount {
+        self.find_taken();
+        FrameCount(self.offers.taken.count() as u64 * HUGE_FRAMES)
     }
 
     /// Looks through all offers for those that the monitor has accepted.

@@ -65,6 +65,7 @@ fn what_the_monitor_took_is_passed_over_and_collected_once() {
     let block = allocator.allocate(BlockSize::Huge, Purpose::Kernel).unwrap();
     assert_eq!((block.first(), block.contents()), (FrameNumber(2 * HUGE_FRAMES), Contents::Zero));
     assert!(accept(&allocator, 4));
+    assert_eq!(allocator.taken(), FrameCount(3 * HUGE_FRAMES));
     assert_eq!(collect(&mut allocator), [0, 1, 4]);
     assert!(collect(&mut allocator).is_empty());
     assert_eq!(allocator.statistics().free, FrameCount(4 * HUGE_FRAMES));
