@@ -9,7 +9,7 @@ use aerostat_abi::frame_state::HugeFrameState;
 use loom::cell::UnsafeCell;
 use loom::sync::Mutex;
 use loom::sync::atomic::AtomicU32;
-use loom::thread;
+use loom::thread::{self, JoinHandle};
 
 #[path = "../src/frame_state/word.rs"]
 #[expect(unreachable_pub, reason = "it is the library's, and public there")]
@@ -83,15 +83,18 @@ impl Machine {
     }
 }
 
+/// A monitor at work; it ends with whether it has taken the frame.
+fn harvesting(machine: &Arc<Machine>) -> JoinHandle<bool> {
+    let machine = Arc::clone(machine);
+    thread::spawn(move || machine.harvest())
+}
+
 #[test]
 fn one_of_them_has_the_frame_and_nobody_touches_it_besides() {
     loom::model(|| {
         let machine = Machine::new();
         machine.offer();
-        let monitor = thread::spawn({
-            let machine = Arc::clone(&machine);
-            move || machine.harvest()
-        });
+        let monitor = harvesting(&machine);
         let withdrawn = machine.allocate();
         assert_eq!(machine.read(), NEW, "what the guest has allocated stays its own");
         let taken = monitor.join().unwrap();
@@ -104,10 +107,7 @@ fn an_offer_made_again_is_a_new_one() {
     loom::model(|| {
         let machine = Machine::new();
         machine.offer();
-        let monitor = thread::spawn({
-            let machine = Arc::clone(&machine);
-            move || machine.harvest()
-        });
+        let monitor = harvesting(&machine);
         let withdrawn = machine.allocate();
         machine.offer();
         let taken = monitor.join().unwrap();
@@ -124,10 +124,7 @@ fn two_monitors_take_it_once() {
     loom::model(|| {
         let machine = Machine::new();
         machine.offer();
-        let other = thread::spawn({
-            let machine = Arc::clone(&machine);
-            move || machine.harvest()
-        });
+        let other = harvesting(&machine);
         let taken = machine.harvest();
         assert_ne!(taken, other.join().unwrap());
     });
