@@ -61,6 +61,8 @@ pub(super) struct Balloon<H> {
     greeting: Greeting,
     /// What the guest has in force.
     features: Features,
+    /// The guest's own floor: below it nothing is taken from it.
+    floor: FrameCount,
     /// Where the guest's words are, while it shares them.
     offers: Option<Offers>,
     /// The next call is answered with an order to begin anew.
@@ -110,6 +112,7 @@ impl<H: BalloonHost> Balloon<H> {
             host,
             greeting: Greeting::Awaited,
             features: Features::default(),
+            floor: FrameCount::ZERO,
             offers: None,
             is_reset_ordered: false,
             facts: Facts::default(),
@@ -179,6 +182,7 @@ impl<H: BalloonHost> Balloon<H> {
         }
         self.greeting = Greeting::Done;
         self.features = hello.features.intersection(Features::SUPPORTED);
+        self.floor = hello.floor;
         Welcome { version: VERSION, features: self.features, target: self.registers.target() }.encode()
     }
 
@@ -228,7 +232,7 @@ impl<H: BalloonHost> Balloon<H> {
     /// there may be more. The guest need not run: it may at the same time, on another processor, and use what is not taken.
     pub(super) fn harvest(&mut self) -> bool {
         let Self { offers: Some(offers), map, memory, .. } = self else { return false };
-        let surplus = map.size().saturating_sub(self.registers.target());
+        let surplus = map.size().saturating_sub(self.registers.target().max(self.floor));
         let wanted = to_usize(surplus.0 / HUGE_FRAMES).min(CHUNK);
         let taken = offers.accept(wanted, memory, map);
         if taken.is_empty() {

@@ -2,7 +2,7 @@
 //!
 //! | layer    | modules                                                                                                     |
 //! |----------|-------------------------------------------------------------------------------------------------------------|
-//! | process  | `process` (start, link, sampling, end)                                                                        |
+//! | process  | `process` (start, link, sampling, end), `target_watch` and `reclamation` (what its main thread does to the balloon)      |
 //! | devices  | `vcpu` (the loop and its exits), `balloon`, `console`, `serial_ring`, `virtio` (disks), `fault` (what a bad end looks like)      |
 //! | machine  | `machine` (KVM's objects, the doorbell), `interrupts` (routes), `cpu` (first registers), `boot` (image, boot information), `device_tree` |
 //! | memory   | `layout` (addresses), `memory` (the mapping), `release` (giving back), `resident` (measuring)                    |

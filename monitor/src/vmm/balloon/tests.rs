@@ -202,8 +202,13 @@ const HUGE_FRAMES: u64 = TOTAL.0 / 512;
 
 /// A device whose guest shares its words.
 fn sharing() -> Balloon<Heard> {
+    sharing_above(FrameCount::ZERO)
+}
+
+/// The same, where the guest has named a floor.
+fn sharing_above(floor: FrameCount) -> Balloon<Heard> {
     let mut device = device(TOTAL);
-    let hello = Hello { features: Features::OFFERS, ..hello(0) };
+    let hello = Hello { features: Features::OFFERS, floor, ..hello(0) };
     assert_eq!(Welcome::decode(&device.call(hello.encode(), 1)).features, Features::OFFERS);
     assert_eq!(status(&mut device, Command::Share, WORDS.0, HUGE_FRAMES), Some(Status::Ok));
     device
@@ -243,6 +248,16 @@ fn what_is_offered_is_taken_as_far_as_the_target_goes_backed_memory_first() {
     assert_eq!(harvest(&mut device, 0), [2, 3, 4, 6, 7]);
     device.registers.set_target(TOTAL);
     assert_eq!(batch(&mut device, Command::Take, &[(6 * 512, 9)]), (512, vec![EntryStatus::Done]));
+}
+
+#[test]
+fn nothing_is_taken_below_the_guests_floor() {
+    let mut device = sharing_above(FrameCount(2000));
+    for huge in 0..HUGE_FRAMES {
+        offer(&device, huge, true);
+    }
+    assert_eq!(harvest(&mut device, 0), [2, 3, 4, 5]);
+    assert_eq!(device.registers.facts().size, FrameCount(TOTAL.0 - 4 * 512));
 }
 
 #[test]
