@@ -37,10 +37,7 @@ impl Memory for KernelMemory {
     }
 
     fn collect_taken(&mut self) -> Option<Block> {
-        FRAMES.collect_taken().or_else(|| {
-            FRAMES.find_taken();
-            FRAMES.collect_taken()
-        })
+        FRAMES.collect_taken()
     }
 
     fn free(&mut self, block: Block) {

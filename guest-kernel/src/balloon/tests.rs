@@ -37,7 +37,6 @@ impl Memory for GuestMemory {
     }
 
     fn collect_taken(&mut self) -> Option<Block> {
-        self.0.find_taken();
         self.0.collect_taken()
     }
 

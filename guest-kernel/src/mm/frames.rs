@@ -231,11 +231,6 @@ impl Frames {
         self.existing_pool(FrameAllocator::offer_spare);
     }
 
-    /// Looks for what the monitor has taken; [`Self::collect_taken`] then hands it out.
-    pub(crate) fn find_taken(&self) {
-        self.existing_pool(FrameAllocator::find_taken);
-    }
-
     /// A huge frame that the monitor has taken, for the balloon.
     pub(crate) fn collect_taken(&self) -> Option<Block> {
         self.existing_pool(FrameAllocator::collect_taken)

@@ -177,26 +177,20 @@ impl<G: GuestHandle> Guest<G> {
         last
     }
 
-    /// Tells the guest its new target.
-    pub(super) fn set_target(&mut self, target: FrameCount) {
-        self.target = target;
-        if self.pacing.is_none()
-            && let Some(handle) = &self.handle
-        {
-            handle.set_target(target);
-        }
-    }
-
-    /// Brings the register on its way to the target, where the host sees to that.
-    pub(super) fn pace(&mut self, now: Moment) {
-        if let (Some(pacing), Some(handle)) = (&mut self.pacing, &self.handle)
-            && self.facts.size > FrameCount::ZERO
-        {
-            let before = pacing.register();
-            pacing.follow(self.target, self.facts.size, now);
-            if pacing.register() != before {
-                handle.set_target(pacing.register());
+    /// Brings the register to the target: at once, or on the way that the host's pace allows.
+    pub(super) fn follow_target(&mut self, now: Moment) {
+        let Some(handle) = &self.handle else { return };
+        let register = match &mut self.pacing {
+            None => self.target,
+            Some(pacing) => {
+                if self.facts.size > FrameCount::ZERO {
+                    pacing.follow(self.target, self.facts.size, now);
+                }
+                pacing.register()
             }
+        };
+        if handle.registers().target() != register {
+            handle.set_target(register);
         }
     }
 

@@ -157,7 +157,7 @@ impl<G: GuestHandle> Supervisor<G> {
         for decision in self.scheduler.decide(now) {
             self.carry_out(&decision, now);
         }
-        self.guests.iter_mut().for_each(|guest| guest.pace(now));
+        self.guests.iter_mut().for_each(|guest| guest.follow_target(now));
         let elapsed = now.since(self.began);
         self.guests.iter_mut().for_each(|guest| guest.record(elapsed));
     }
@@ -237,7 +237,7 @@ impl<G: GuestHandle> Supervisor<G> {
         // Guests are kept in the order of their admission, which is that of their numbers.
         let Ok(place) = self.guests.binary_search_by_key(&decision.guest, |guest| guest.id) else { return };
         let guest = &mut self.guests[place];
-        guest.set_target(decision.target);
+        guest.target = decision.target;
         self.moved.granted(decision.guest, decision.granted);
         let Decision { from, target: to, reason, .. } = *decision;
         let guest = guest.name.clone();

@@ -160,11 +160,7 @@ impl FrameMap {
             return within.end;
         }
         let found = words(&within).find_map(|(word, mask)| {
-            let bits = mask
-                & match state {
-                    Frames::Kept => self.kept[word],
-                    Frames::Given => !self.kept[word],
-                };
+            let bits = self.bits(state, word) & mask;
             (bits != 0).then(|| word * u64::BITS as usize + bits.trailing_zeros() as usize)
         });
         found.unwrap_or(within.end)
@@ -188,13 +184,15 @@ impl FrameMap {
     }
 
     fn all(&self, block: &Range<usize>, state: Frames) -> bool {
-        words(block).all(|(word, mask)| {
-            self.kept[word] & mask
-                == match state {
-                    Frames::Kept => mask,
-                    Frames::Given => 0,
-                }
-        })
+        words(block).all(|(word, mask)| self.bits(state, word) & mask == mask)
+    }
+
+    /// A word with the bits set of those frames that are in `state`.
+    fn bits(&self, state: Frames, word: usize) -> u64 {
+        match state {
+            Frames::Kept => self.kept[word],
+            Frames::Given => !self.kept[word],
+        }
     }
 
     fn set(&mut self, block: &Range<usize>, state: Frames) {

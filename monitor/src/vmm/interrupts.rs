@@ -4,12 +4,13 @@
 //! start, the doorbell's from when the guest says which vector it wants. Lines are messages to processor 0 and have nothing to do with the
 //! pins of the interrupt controller, which nothing drives.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use kvm_bindings::{KVM_IRQ_ROUTING_MSI, KvmIrqRouting, kvm_irq_routing_entry, kvm_irq_routing_msi};
 use kvm_ioctls::VmFd;
 use vmm_sys_util::eventfd::EventFd;
 
+use super::lock::lock;
 use super::machine::{KvmError, failed};
 
 /// A message to the local APIC of processor 0 (Intel SDM volume 3, 12.11.1).
@@ -70,7 +71,7 @@ impl InterruptRouter {
 
     /// From now on `bell` raises nothing; does nothing where it was not connected.
     pub(super) fn disconnect_doorbell(&self, bell: &EventFd) -> Result<(), KvmError> {
-        let mut routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut routes = lock(&self.routes);
         if routes.doorbell.take().is_none() {
             return Ok(());
         }
@@ -86,7 +87,7 @@ impl InterruptRouter {
     /// Changes the table and has the line that comes out of it raised by `source`.
     fn connect(&self, source: &EventFd, change: impl FnOnce(&mut Routes) -> u32) -> Result<(), KvmError> {
         // Changed as a copy: a table that KVM refuses is no table.
-        let mut routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut routes = lock(&self.routes);
         let mut changed = routes.clone();
         let line = change(&mut changed);
         let entries: Vec<_> = changed.entries().map(message).collect();

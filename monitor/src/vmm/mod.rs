@@ -21,6 +21,7 @@ mod image;
 mod image_notes;
 mod interrupts;
 mod layout;
+mod lock;
 mod machine;
 mod memory;
 mod page_sizes;

@@ -12,7 +12,7 @@ use std::os::fd::AsFd;
 use std::os::unix::thread::JoinHandleExt;
 use std::process::ExitCode;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -30,6 +30,7 @@ use super::console::{self, Console};
 use super::device_tree::Description;
 use super::frame_map::FrameMap;
 use super::layout::{LayoutError, MemoryLayout};
+use super::lock::lock;
 use super::machine::{Doorbell, KvmError, Machine};
 use super::memory::GuestMemory;
 use super::reclamation::Reclamation;
@@ -161,16 +162,14 @@ fn run_guest(
     };
     VcpuThread::spawn(machine, image.entry, devices)?.see_through(link, target, reclamation, || {
         let dropped_lines = {
-            let mut console = console.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut console = lock(&console);
             console.drain(Moment::now());
             console.dropped_lines()
         };
         registers.set_dropped_lines(dropped_lines);
         // What is released between the measure and its publication would be missing in what is published.
-        let _no_call = measured.lock().unwrap_or_else(PoisonError::into_inner);
-        let resident = meter.measure()?;
-        registers.set_resident(resident);
-        Ok(resident)
+        let _no_call = lock(&measured);
+        meter.publish(&registers)
     })
 }
 
@@ -315,9 +314,8 @@ impl BalloonHost for Neighbours {
     }
 
     fn memory_released(&mut self) {
-        if let Ok(resident) = self.meter.measure() {
-            self.registers.set_resident(resident);
-        }
+        // Where it can't be measured now, the main thread finds out and ends the process.
+        let _ = self.meter.publish(&self.registers);
     }
 }
 

@@ -1,9 +1,10 @@
 //! Takes away what the guest has given and touched all the same, from the VMM process's main thread, when the supervisor says so: a pass
 //! over all that is given, in chunks, so that the guest's calls get in between.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use super::balloon::{Balloon, BalloonHost};
+use super::lock::lock;
 
 /// A pass over given frames, while one is under way.
 #[derive(Debug)]
@@ -25,9 +26,7 @@ impl<H: BalloonHost> Reclamation<H> {
 
     /// Releases a chunk; says whether there is more to do.
     pub(super) fn advance(&mut self) -> bool {
-        // A device whose other user panicked is still a device.
-        let balloon = || self.balloon.lock().unwrap_or_else(PoisonError::into_inner);
-        self.at = self.at.and_then(|at| balloon().reclaim_given(at));
+        self.at = self.at.and_then(|at| lock(&self.balloon).reclaim_given(at));
         self.at.is_some()
     }
 }

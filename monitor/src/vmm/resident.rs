@@ -9,6 +9,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
+use aerostat_abi::registers::RegisterPage;
 use aerostat_abi::units::{FRAME_BYTES, FrameCount};
 
 /// Measures the own process.
@@ -26,8 +27,15 @@ impl ResidentMeter {
         Ok(meter)
     }
 
+    /// Measures, and publishes what it finds.
+    pub(super) fn publish(&self, registers: &RegisterPage) -> io::Result<FrameCount> {
+        let resident = self.measure()?;
+        registers.set_resident(resident);
+        Ok(resident)
+    }
+
     /// Host memory behind the guest, now.
-    pub(super) fn measure(&self) -> io::Result<FrameCount> {
+    fn measure(&self) -> io::Result<FrameCount> {
         let mut text = [0; 128];
         let bytes = self.statm.read_at(&mut text, 0)?;
         let anonymous = anonymous(&text[..bytes]).ok_or(io::ErrorKind::InvalidData)?;

@@ -2,11 +2,12 @@
 //! missing is the guest's business.
 
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use vmm_sys_util::eventfd::EventFd;
 
 use super::balloon::{Balloon, BalloonHost};
+use super::lock::lock;
 
 /// The target's watch.
 #[derive(Debug)]
@@ -35,18 +36,13 @@ impl<H: BalloonHost> TargetWatch<H> {
     /// Takes a part of what the guest offers, if it is larger than its target, and tells the guest of a new target that can't be reached
     /// so. Says whether there is more to take.
     pub(super) fn follow(&mut self) -> bool {
-        if self.balloon().harvest() {
+        if lock(&self.balloon).harvest() {
             return true;
         }
-        if std::mem::take(&mut self.is_ring_due) && !self.balloon().is_on_target() {
+        if std::mem::take(&mut self.is_ring_due) && !lock(&self.balloon).is_on_target() {
             // Full only where the guest has been told 2^64 times and did not look.
             let _ = self.guest_bell.write(1);
         }
         false
-    }
-
-    /// A device whose other user panicked is still a device.
-    fn balloon(&self) -> MutexGuard<'_, Balloon<H>> {
-        self.balloon.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -6,7 +6,7 @@
 
 use std::fmt::Debug;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use aerostat_abi::boot::{BootMark, MARK_PORT};
 use aerostat_abi::exit::{EXIT_PORT, GuestExit};
@@ -19,6 +19,7 @@ use rustix::io::Errno;
 use super::balloon::{Balloon, BalloonHost};
 use super::console::{self, Console};
 use super::fault;
+use super::lock::lock;
 use super::throttle::Throttle;
 use super::virtio::Bus;
 use crate::clock::{Moment, monotonic_ns};
@@ -67,7 +68,7 @@ pub(super) fn run<H: BalloonHost + Debug>(vcpu: &mut VcpuFd, devices: &mut Devic
             break reason;
         }
     };
-    let lines = fault::log_lines(devices.console().finish(Moment::now()));
+    let lines = fault::log_lines(lock(&devices.console).finish(Moment::now()));
     let complaints = devices.virtio.complaints();
     let details = match &reason {
         EndReason::Stopped | EndReason::Exited(GuestExit::Success) => Vec::new(),
@@ -95,11 +96,11 @@ fn step<H: BalloonHost>(vcpu: &mut VcpuFd, devices: &mut Devices<H>) -> Next {
             Next::Run
         }
         VcpuExit::IoOut(port, bytes) if console::PORTS.contains(&port) => {
-            devices.console().write(port, bytes, Moment::now());
+            lock(&devices.console).write(port, bytes, Moment::now());
             Next::Run
         }
         VcpuExit::IoIn(port, bytes) if console::PORTS.contains(&port) => {
-            devices.console().read(port, bytes);
+            lock(&devices.console).read(port, bytes);
             Next::Run
         }
         VcpuExit::IoOut(MARK_PORT, &[byte]) => {
@@ -152,17 +153,12 @@ fn balloon_call<H: BalloonHost>(vcpu: &mut VcpuFd, devices: &mut Devices<H>, wri
     }
     devices.hold_back();
     let call = Registers { rax: shared.rax, rdi: shared.rdi, rsi: shared.rsi, r8: shared.r8 };
-    let reply = devices.balloon.lock().unwrap_or_else(PoisonError::into_inner).call(call, monotonic_ns());
+    let reply = lock(&devices.balloon).call(call, monotonic_ns());
     (shared.rax, shared.rdi, shared.rsi, shared.r8) = (reply.rax, reply.rdi, reply.rsi, reply.r8);
     vcpu.set_sync_dirty_reg(SyncReg::Register);
 }
 
 impl<H> Devices<H> {
-    /// A console whose other user panicked is still a console.
-    fn console(&self) -> MutexGuard<'_, Console> {
-        self.console.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Has the guest wait, if it calls too often. The signal that ends the loop ends the wait as well.
     fn hold_back(&mut self) {
         if let Some(wait) = self.throttle.call(Moment::now()) {

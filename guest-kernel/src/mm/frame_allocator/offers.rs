@@ -96,7 +96,10 @@ impl FrameAllocator {
 
     /// A huge frame that the monitor has taken; the caller has it from now on, for the balloon.
     pub(crate) fn collect_taken(&mut self) -> Option<Block> {
-        let huge = self.offers.taken.first()?;
+        let huge = self.offers.taken.first().or_else(|| {
+            self.find_taken();
+            self.offers.taken.first()
+        })?;
         self.offers.taken.remove(huge);
         let first = FrameNumber(huge as u64 * HUGE_FRAMES);
         self.set_state(huge, HugeFrameState::default().with_whole());
@@ -110,7 +113,7 @@ impl FrameAllocator {
     }
 
     /// Looks through all offers for those that the monitor has accepted.
-    pub(crate) fn find_taken(&mut self) {
+    fn find_taken(&mut self) {
         if self.offers.count == 0 {
             return;
         }

@@ -5,13 +5,14 @@
 //! worker looks at it between any two requests, which bounds the wait to one.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use virtio_queue::{Queue, QueueT};
 use vm_memory::{GuestAddress, GuestMemory};
 use vmm_sys_util::eventfd::EventFd;
 
 use super::registers::QueueSetup;
+use crate::vmm::lock::lock;
 
 /// Bits of the device status register (virtio 1.2, 2.1).
 pub(super) mod status {
@@ -116,7 +117,7 @@ impl State {
         self.running.store(false, Ordering::Release);
         *queue = None;
         // First the reason: a guest that sees the status may end at once, and the reason is part of how it ended.
-        self.complaint.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(why.into());
+        lock(&self.complaint).get_or_insert(why.into());
         self.status.fetch_or(status::NEEDS_RESET, Ordering::AcqRel);
         self.raise(CONFIG_CHANGE);
     }
@@ -126,9 +127,9 @@ impl State {
         self.running.load(Ordering::Acquire)
     }
 
-    /// The queue, for the worker. A worker that panicked has left a queue of plain numbers.
+    /// The queue, for the worker.
     pub(super) fn lock(&self) -> MutexGuard<'_, Option<ActiveQueue>> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.queue)
     }
 
     /// Tells the driver that requests are done.
@@ -138,7 +139,7 @@ impl State {
 
     /// Why the device stopped, if it ever did.
     pub(super) fn complaint(&self) -> Option<String> {
-        self.complaint.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.complaint).clone()
     }
 
     fn raise(&self, bits: u32) {

@@ -31,7 +31,6 @@ fn accept(allocator: &FrameAllocator, huge: usize) -> bool {
 }
 
 fn collect(allocator: &mut FrameAllocator) -> Vec<u64> {
-    allocator.find_taken();
     std::iter::from_fn(|| allocator.collect_taken()).map(|block| block.into_number().0 / HUGE_FRAMES).collect()
 }
 
