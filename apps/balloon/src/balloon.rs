@@ -27,7 +27,7 @@ pub(crate) fn drive(mut port: Port, ledger: Ledger) -> u64 {
     loop {
         let next = driver.step(&mut port, &mut memory);
         let now = Instant::now();
-        announce(&driver, &mut announcements, now);
+        balloon_port::announce(&driver, &mut announcements);
         match next {
             Next::Continue => continue,
             Next::Rest => app::yield_now(),
@@ -54,15 +54,4 @@ pub(crate) fn drive(mut port: Port, ledger: Ledger) -> u64 {
     // What is given is not the guest's to free.
     mem::forget(driver);
     refused
-}
-
-/// Says in the log what keeps the balloon from its target.
-fn announce(driver: &Driver<Ledger>, announcements: &mut Announcements, now: Instant) {
-    match announcements.news(driver.hindrance(), now.as_nanos()) {
-        Some(Some(hindrance)) => {
-            log::warn!("balloon: {hindrance}; the size is {}, the target {}", driver.size(), driver.target());
-        }
-        Some(None) => log::info!("balloon: nothing is in its way any more"),
-        None => {}
-    }
 }

@@ -14,20 +14,13 @@ mod ledger;
 mod memory;
 mod needs;
 
-use core::fmt::Write as _;
-
-use aerostat_abi::text::Text;
-use aerostat_abi::units::FrameCount;
-use aerostat_guest::app::{self, Instant, Outcome, balloon_port};
-use working_set::{Phase, Plan, WorkingSet};
+use aerostat_guest::app::{self, Outcome, balloon_port};
+use working_set::{Plan, WorkingSet};
 
 use ledger::Ledger;
 use needs::NEEDS;
 
 aerostat_guest::app!(main);
-
-/// Between two passes over the working set: a service has other things to do.
-const REST_MS: u64 = 5;
 
 fn main() -> Outcome {
     match run() {
@@ -54,43 +47,10 @@ fn run() -> Result<WorkingSet, Refused> {
         ));
     };
     let driving = app::spawn("balloon", move || balloon::drive(port, ledger)).map_err(|error| refuse(&error))?;
-    let mut set = WorkingSet::default();
-    loop {
-        for phase in plan.phases() {
-            run_phase(&mut set, phase);
-        }
-        if !plan.repeats() {
-            break;
-        }
-    }
-    set.resize(0);
-    tell(&set, "done");
+    let set = working_set::run(&plan, |missing| NEEDS.want(missing));
     NEEDS.end();
     log::info!("balloon: {} entries were refused", driving.join());
     Ok(set)
-}
-
-/// Brings the working set to the phase's size and walks it until the phase is over.
-fn run_phase(set: &mut WorkingSet, phase: &Phase) {
-    let end = Instant::now().after(phase.duration_ms * 1_000_000);
-    log::info!("working set {} MiB for {} ms", phase.bytes >> 20, phase.duration_ms);
-    while Instant::now() < end {
-        let has_size = set.resize(phase.bytes);
-        let missing = if has_size { 0 } else { phase.bytes.saturating_sub(set.bytes()) };
-        NEEDS.want(FrameCount::from_bytes_ceil(missing as u64));
-        let mut doing = Text::EMPTY;
-        let short = if has_size { "" } else { ", short of memory" };
-        // What does not fit is dropped without an error.
-        let _ = write!(doing, "walking {} of {} MiB{short}", set.bytes() >> 20, phase.bytes >> 20);
-        tell(set, doing.as_str());
-        set.walk(end);
-        app::sleep(REST_MS);
-    }
-    NEEDS.want(FrameCount::ZERO);
-}
-
-fn tell(set: &WorkingSet, doing: &str) {
-    app::report(set.verified_bytes(), set.errors(), doing);
 }
 
 fn refuse(why: &dyn core::fmt::Display) -> Refused {

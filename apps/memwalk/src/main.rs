@@ -5,16 +5,10 @@
 #![no_std]
 #![no_main]
 
-extern crate alloc;
-
-use aerostat_guest::app::{self, Instant, Outcome};
-use alloc::format;
-use working_set::{Phase, Plan, WorkingSet};
+use aerostat_guest::app::{self, Outcome};
+use working_set::Plan;
 
 aerostat_guest::app!(main);
-
-/// Between two passes over the working set: a service has other things to do.
-const REST_MS: u64 = 5;
 
 fn main() -> Outcome {
     let plan = match Plan::parse(app::words()) {
@@ -24,34 +18,7 @@ fn main() -> Outcome {
             return Outcome::Failure;
         }
     };
-    let mut set = WorkingSet::default();
-    loop {
-        for phase in plan.phases() {
-            run_phase(&mut set, phase);
-        }
-        if !plan.repeats() {
-            break;
-        }
-    }
-    set.resize(0);
-    tell(&set, "done");
+    let set = working_set::run(&plan, |_| ());
     log::info!("verified {} bytes, {} errors", set.verified_bytes(), set.errors());
     if set.errors() == 0 { Outcome::Success } else { Outcome::Failure }
-}
-
-/// Brings the working set to the phase's size and walks it until the phase is over.
-fn run_phase(set: &mut WorkingSet, phase: &Phase) {
-    let end = Instant::now().after(phase.duration_ms * 1_000_000);
-    log::info!("working set {} MiB for {} ms", phase.bytes >> 20, phase.duration_ms);
-    while Instant::now() < end {
-        let has_size = set.resize(phase.bytes);
-        let short = if has_size { "" } else { ", short of memory" };
-        tell(set, &format!("walking {} of {} MiB{short}", set.bytes() >> 20, phase.bytes >> 20));
-        set.walk(end);
-        app::sleep(REST_MS);
-    }
-}
-
-fn tell(set: &WorkingSet, doing: &str) {
-    app::report(set.verified_bytes(), set.errors(), doing);
 }

@@ -19,6 +19,8 @@ mod tests;
 #[cfg(target_os = "none")]
 pub(crate) use handover::{claim_initial, take_port};
 #[cfg(target_os = "none")]
+pub use machine::announce;
+#[cfg(target_os = "none")]
 pub(crate) use machine::{extent, flush_report, interrupt, report_soon, size, start, words};
 #[cfg(target_os = "none")]
 pub use port::Port;
@@ -210,6 +212,11 @@ mod machine {
             MEMORY_CAME.signal();
         }
         IS_HUNGRY.store(driver.wants_memory(), Ordering::Relaxed);
+        announce(driver, announcements);
+    }
+
+    /// Says in the log what keeps a balloon from its target, when that has changed.
+    pub fn announce(driver: &Driver<impl aerostat_balloon_driver::Ledger>, announcements: &mut Announcements) {
         match announcements.news(driver.hindrance(), Instant::now().as_nanos()) {
             Some(Some(hindrance)) => {
                 log::warn!("balloon: {hindrance}; the size is {}, the target {}", driver.size(), driver.target());
