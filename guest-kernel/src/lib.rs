@@ -1,7 +1,9 @@
 //! Aerostat's guest kernel: a unikernel that runs in ring 3, hosts one application, and lives with the memory its host leaves it.
 //!
 //! 1. Ring 0 holds a *nub* of a few instructions (`nub`); the kernel is ordinary ring-3 code in the application's address space.
-//! 2. Every frame has one owner, and values say who (`mm`). Memory is promised when it is allocated, so a page fault can't fail.
+//! 2. Every frame has one owner, and values say who (`mm`). Memory is promised when it is allocated, so a page fault finds a
+//!    frame, though it may have to wait for one. A fault fails only where swap breaks its word: a disk that reports errors, or a
+//!    compressed tier without a disk that meets data which don't compress. Then the guest ends with a report.
 //! 3. The balloon driver (`balloon`) is a thread like any other, with no rights in the allocator beyond asking for a block.
 //! 4. Decisions are pure and tested on the host; mechanism is thin. Everything that doesn't touch the machine compiles there.
 //!

@@ -1,0 +1,33 @@
+//! The protocol's document, `docs/balloon-port.md`, says what the constants say.
+
+use aerostat_abi::{batch, port, statistics};
+
+const DOCUMENT: &str = include_str!("../../docs/balloon-port.md");
+
+#[track_caller]
+fn says(sentence: &str) {
+    assert!(DOCUMENT.contains(sentence), "docs/balloon-port.md does not say: {sentence}");
+}
+
+#[test]
+fn the_version_is_the_one_of_the_code() {
+    says(&format!("This page describes version {} as it is", port::VERSION));
+    says(&format!("* **Version** is {}.", port::VERSION));
+}
+
+#[test]
+fn the_port_is_the_one_of_the_code() {
+    says(&format!("with `DX` = **{:#x}**", port::PORT));
+}
+
+#[test]
+fn the_limit_on_a_batch_is_the_one_of_the_code() {
+    says(&format!("entries, 1 to {}", batch::CAPACITY));
+    says(&format!("no entries, or more than {}", batch::CAPACITY));
+    says(&format!("in batches of {}", batch::CAPACITY));
+}
+
+#[test]
+fn the_record_of_a_report_ends_where_the_code_says() {
+    says(&format!("{} bytes", statistics::BYTES));
+}
