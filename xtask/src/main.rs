@@ -30,7 +30,7 @@ enum Verb {
     Run(run::Options),
     /// Run the host tests, then boot the test guests under KVM and under QEMU.
     Test(test::Options),
-    /// Run every static check and the host tests, then list all that failed.
+    /// Run every static check, then list all that failed.
     Check,
     /// Measure, against limits measured in the same run.
     Bench(bench::Options),
