@@ -3,6 +3,7 @@
 //! A [`GuestHandle`] is a running guest: a register page to read facts from and to set the target in, a doorbell, a stream of
 //! events and a way to end it. The scheduler and the supervisor know nothing else about guests.
 
+pub mod cgroup;
 pub mod disk;
 pub(crate) mod link;
 pub(crate) mod shared_page;
