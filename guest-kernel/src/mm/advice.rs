@@ -38,18 +38,23 @@ pub struct RegionStatistics {
 
 /// Forgets what is in `range`: it reads as zero from now on, and its memory is free at once.
 pub(crate) fn discard(range: &Range<u64>) {
-    let mut whole = range.clone();
+    release(range, Fate::Discarded);
+    ladder::memory_came();
+}
+
+/// Splits huge pages that stick out of `range`, so that the rest can be released; returns the part of `range` that is left to
+/// release. Where there is no frame for a table, the part of the huge page is zeroed and left out instead. The caller keeps the lock
+/// of `space` until it has released that: a slot may become a huge page again at any other time.
+pub(super) fn cut_huge_pages(space: &mut Space, range: &Range<u64>) -> Range<u64> {
+    let mut rest = range.clone();
     for (at, end) in cut_slots(range) {
-        let mut space = SPACE.lock();
         let is_huge = space.tables().is_some_and(|tables| tables.slot(at) == Slot::Huge);
         if is_huge && !space.split_huge(whole_slot(at).0) {
-            zero_in_huge(&space, at, end);
-            // At one of the ends of the range, or all of it.
-            whole = if at == whole.start { end..whole.end } else { whole.start..at };
+            zero_in_huge(space, at, end);
+            rest = if at == rest.start { end..rest.end } else { rest.start..at };
         }
     }
-    release(&whole, Fate::Discarded);
-    ladder::memory_came();
+    rest
 }
 
 /// Lets the pages of `range` be dropped instead of evicted, unless they are written to again; until then they read as they were, or as
@@ -59,15 +64,15 @@ pub(crate) fn discard_lazily(range: &Range<u64>) {
     if !reclaim::is_on() {
         return discard(range);
     }
-    for (at, _) in cut_slots(range) {
-        SPACE.lock().split_huge(whole_slot(at).0);
-    }
     for (at, end) in pieces(range, RELEASE_SLOTS * HUGE_BYTES) {
         let batch = at..end;
         let mut reclaimer = RECLAIMER.lock();
         let mut space = SPACE.lock();
         reclaimer.cancel(&batch);
         reclaimer.abandon_collapse(&mut space, &batch);
+        for (at, _) in cut_slots(&batch) {
+            space.split_huge(whole_slot(at).0);
+        }
         let Some(tables) = space.tables_mut() else { return };
         for (at, end) in slots(&batch) {
             if tables.slot(at) == Slot::Huge && (at, end) != whole_slot(at) {

@@ -192,7 +192,9 @@ pub(super) fn table_source(drawn: &mut u64) -> impl FnMut(TableLevel) -> Option<
 fn install(space: &mut Space, at: u64, block: Block) -> bool {
     let frames = block.size().frames();
     let mut tables_drawn = 0;
-    let access = space.regions.find(at).map(|region| region.access);
+    // The region may have changed since the block was allocated.
+    let region = space.regions.find(at).filter(|region| at + block.size().bytes() <= region.range.end);
+    let access = region.map(|region| region.access);
     let result = match (access, space.tables_mut()) {
         (Some(access), Some(tables)) => {
             let mut source = table_source(&mut tables_drawn);

@@ -233,10 +233,11 @@ enum Fate {
     Discarded,
 }
 
-/// Unmaps `range`, frees what was mapped there and forgets what was evicted; returns how many frames that were. No huge page may
-/// stick out of the range.
+/// Unmaps `range`, frees what was mapped there and forgets what was evicted; returns how many frames that were. Only a range that is
+/// discarded may end within a huge page.
 ///
-/// The locks are held from one end of a batch to the other: nothing that is on its way in or out may meet a slot that is half gone.
+/// The locks are held from one end of a batch to the other: nothing that is on its way in or out may meet a slot that is half gone,
+/// and a slot that was looked at is still the same when it is released.
 fn release(range: &Range<u64>, fate: Fate) -> FrameCount {
     let mut returned = FrameCount::ZERO;
     for (at, end) in pieces(range, RELEASE_SLOTS * HUGE_BYTES) {
@@ -244,6 +245,7 @@ fn release(range: &Range<u64>, fate: Fate) -> FrameCount {
         let mut reclaimer = reclaim::RECLAIMER.lock();
         let mut space = SPACE.lock();
         reclaimer.abandon_collapse(&mut space, &batch);
+        let batch = if fate == Fate::Discarded { advice::cut_huge_pages(&mut space, &batch) } else { batch };
         let Space { regions, tables: Some(tables) } = &mut *space else { return returned };
         if slots(&batch).all(|(at, _)| tables.slot(at) == Slot::Empty) {
             continue;

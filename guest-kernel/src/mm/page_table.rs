@@ -187,11 +187,15 @@ impl PageTables {
     }
 
     /// Takes the translations of the slot at `address`, up to `end`, out of force; the TLB must be flushed before [`Self::collect`].
+    /// A huge page goes as a whole or not at all.
     pub(crate) fn revoke(&mut self, address: u64, end: u64) {
         match self.slot(address) {
             Slot::Empty => {}
+            // Part of a huge page can't be taken: what lies outside is somebody's.
             Slot::Huge => {
-                if let Some(entry) = self.existing_slot_entry_mut(address) {
+                let is_whole = address.is_multiple_of(HUGE_BYTES) && end == address + HUGE_BYTES;
+                debug_assert!(is_whole, "{address:#x} to {end:#x} is only part of a huge page");
+                if let Some(entry) = self.existing_slot_entry_mut(address).filter(|_| is_whole) {
                     entry.set_flags(entry.flags() - PageTableFlags::PRESENT);
                 }
             }

@@ -17,6 +17,7 @@ use aerostat_abi::units::{FRAME_BYTES, FrameCount, HUGE_BYTES, HUGE_FRAMES};
 use super::balance::PageKind;
 use super::{RECLAIMER, Reclaimer};
 use crate::cpu;
+use crate::mm::address_space::RegionKind;
 use crate::mm::block::{Block, BlockSize};
 use crate::mm::frame_allocator::Purpose;
 use crate::mm::page_table::Slot;
@@ -97,9 +98,12 @@ fn begin(at: u64) -> bool {
 impl Reclaimer {
     fn begin_collapse(&mut self, at: u64, block: Block) {
         let mut space = SPACE.lock();
-        let is_whole_slot = space.regions.find(at).is_some_and(|region| at + HUGE_BYTES <= region.range.end);
+        let may_be_huge = space
+            .regions
+            .find(at)
+            .is_some_and(|region| region.kind == RegionKind::Anonymous && at + HUGE_BYTES <= region.range.end);
         match space.tables_mut() {
-            Some(tables) if is_whole_slot && tables.is_full(at) && self.collapse.is_none() => {
+            Some(tables) if may_be_huge && tables.is_full(at) && self.collapse.is_none() => {
                 tables.revoke_pages(at);
                 cpu::flush_tlb();
                 self.collapse = Some(Collapse { at, copied: 0, block });

@@ -1,10 +1,14 @@
 //! Tables that become huge pages, and those that don't.
 
+use std::thread;
+use std::time::Duration;
+
 use aerostat_abi::units::{FRAME_BYTES, FRAME_SIZE, FrameCount, HUGE_BYTES, HUGE_FRAMES};
 
 use super::super::{RECLAIMER, statistics};
 use super::{CHUNK, Round, begin, run_round, slot_at};
 use crate::layout::APP_REGIONS;
+use crate::mm::address_space::RegionKind;
 use crate::mm::advice;
 use crate::mm::page_table::{Access, Slot};
 use crate::mm::testing::TestMachine;
@@ -141,6 +145,47 @@ fn pages_that_are_discarded_during_the_copy_leave_the_others_where_they_are() {
         machine.set_word(page, page);
     }
     expect_contents(&machine, start);
+}
+
+/// A collapse that ends while a discard is about to begin: the slot is a table when the discard is asked for, and a huge page when
+/// its pages are released.
+#[test]
+fn a_slot_that_becomes_huge_just_before_a_discard_keeps_what_lies_outside_the_range() {
+    let (machine, start) = machine_with_table();
+    let outside = start + HUGE_BYTES / 2;
+    assert!(begin(start));
+    for _ in 1..HUGE_FRAMES / CHUNK {
+        assert!(RECLAIMER.lock().copy_chunk());
+    }
+    thread::scope(|scope| {
+        let mut reclaimer = RECLAIMER.lock();
+        scope.spawn(|| advice::discard(&(start..outside)));
+        // The discard comes as far as it can without the reclaimer's lock.
+        thread::sleep(Duration::from_millis(50));
+        assert!(!reclaimer.copy_chunk());
+        assert_eq!(slot_at(start), Slot::Huge);
+    });
+    for page in pages(start) {
+        let is_kept = page >= outside;
+        assert_eq!(machine.frame_at(page).is_some(), is_kept, "the page at {page:#x}");
+        if is_kept {
+            assert_eq!(machine.word(page), page);
+        }
+    }
+    assert_eq!(validate(), Ok(()));
+    unmap_region(start);
+    assert_eq!((machine.statistics().promised, validate()), (FrameCount::ZERO, Ok(())));
+}
+
+#[test]
+fn a_file_at_the_address_of_a_due_table_is_not_collapsed() {
+    let (machine, start) = machine_with_table();
+    SPACE.lock().regions.find_mut(start).unwrap().kind = RegionKind::File;
+    let before = machine.statistics();
+    assert!(begin(start));
+    assert!(!RECLAIMER.lock().copy_chunk(), "nothing has begun");
+    assert_eq!((slot_at(start), machine.statistics()), (Slot::Table, before));
+    SPACE.lock().regions.find_mut(start).unwrap().kind = RegionKind::Anonymous;
 }
 
 #[test]
