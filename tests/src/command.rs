@@ -2,12 +2,16 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::Instant;
 
+use rustix::fs::{OFlags, fcntl_setfl};
+use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use tempfile::TempDir;
 
@@ -57,21 +61,43 @@ pub struct Running {
     status: Option<ExitStatus>,
     stdout: LogFile,
     stderr: LogFile,
+    /// Held open, since a pipe without a reader is another case.
+    _unread: Option<OwnedFd>,
     _folder: TempDir,
+}
+
+/// What becomes of the command's output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reader {
+    /// It can be read from files.
+    Files,
+    /// Standard output and standard error are a full pipe that nobody reads.
+    Nobody,
 }
 
 impl Running {
     /// Starts the program that `words` begin with.
     #[track_caller]
     pub(crate) fn start(words: &[OsString]) -> Self {
+        Self::start_with(words, Reader::Files)
+    }
+
+    /// The same, with its output read as `reader` says.
+    #[track_caller]
+    pub(crate) fn start_with(words: &[OsString], reader: Reader) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
         let [stdout, stderr] = ["stdout", "stderr"].map(|name| LogFile::new(folder.path().join(name)));
         let sink = |path: &Path| File::create(path).expect("a file can be made in a fresh temporary folder");
         let mut command = Command::new(&words[0]);
         command.args(&words[1..]).stdin(Stdio::null()).process_group(0);
         command.stdout(sink(stdout.path())).stderr(sink(stderr.path()));
+        let unread = (reader == Reader::Nobody).then(|| {
+            let (unread, full) = full_pipe().expect("a pipe can be made and filled");
+            command.stdout(full.try_clone().expect("a descriptor can be copied")).stderr(full);
+            unread
+        });
         let process = command.spawn().unwrap_or_else(|error| panic!("starting {command:?}: {error}"));
-        Self { process, status: None, stdout, stderr, _folder: folder }
+        Self { process, status: None, stdout, stderr, _unread: unread, _folder: folder }
     }
 
     pub(crate) fn pid(&self) -> Pid {
@@ -108,6 +134,15 @@ impl Running {
             thread::sleep(POLL);
         }
     }
+}
+
+/// Both ends of a pipe that takes no more.
+fn full_pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    let (unread, full) = pipe_with(PipeFlags::CLOEXEC)?;
+    fcntl_setfl(&full, OFlags::NONBLOCK)?;
+    while rustix::io::write(&full, &[b'\n'; 4096]).is_ok() {}
+    fcntl_setfl(&full, OFlags::empty())?;
+    Ok((unread, full))
 }
 
 impl Drop for Running {

@@ -10,7 +10,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::command::{Output, Running};
+use crate::command::{Output, Reader, Running};
 use crate::environment::aerostat;
 use crate::guest::{DEADLINE, POLL};
 use crate::process::Vmm;
@@ -77,6 +77,21 @@ impl FleetPlan {
     #[must_use]
     #[track_caller]
     pub fn up(&self, limit: Option<Duration>) -> Fleet {
+        self.up_with(limit, Reader::Files)
+    }
+
+    /// Runs it like [`Self::up`], but nobody reads what it prints, and nothing more can be written where it prints to.
+    ///
+    /// # Panics
+    /// When the command can't be started.
+    #[must_use]
+    #[track_caller]
+    pub fn up_unread(&self, limit: Option<Duration>) -> Fleet {
+        self.up_with(limit, Reader::Nobody)
+    }
+
+    #[track_caller]
+    fn up_with(&self, limit: Option<Duration>, reader: Reader) -> Fleet {
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
         let path = |name: &str| folder.path().join(name);
         fs::write(path("fleet.toml"), &self.text).expect("a file can be made in a fresh temporary folder");
@@ -84,7 +99,7 @@ impl FleetPlan {
         words.extend(["--report".into(), path("report.json").into_os_string()]);
         words.extend(["--log-dir".into(), path("logs").into_os_string()]);
         words.extend(limit.iter().flat_map(|limit| ["--seconds".into(), OsString::from(limit.as_secs().to_string())]));
-        Fleet { running: Running::start(&words), folder }
+        Fleet { running: Running::start_with(&words, reader), folder }
     }
 }
 

@@ -129,6 +129,39 @@ fn interrupt(receiver: Receiver) {
     expect_gone(&vmms);
 }
 
+/// Two guests whose tides need each other's memory, where nobody reads what the supervisor prints.
+fn tides_unread(limit: Option<Duration>) -> Fleet {
+    let tide = |name, phases| Member { max_mib: 192, command_line: phases, ..neighbour(name) };
+    let plan = FleetPlan::pool_mib(256).with(&tide("ebb", "phases=128M:1s,24M:1s repeat"));
+    plan.with(&tide("flow", "phases=24M:1s,128M:1s repeat")).up_unread(limit)
+}
+
+/// Guests get their targets, and a signal is heard.
+#[test]
+fn output_that_nobody_reads() {
+    let mut fleet = tides_unread(None);
+    for guest in ["ebb", "flow", "ebb"] {
+        let seen = fleet.events().len();
+        fleet.wait_for("lower target", |fleet| {
+            let events = fleet.events();
+            events.get(seen..)?.lines().any(|line| is_lowering(line, guest)).then_some(())
+        });
+    }
+    fleet.signal(Receiver::Supervisor, Signal::INT);
+    let run = fleet.wait_for_end(DEADLINE);
+    run.expect_exit_code(0);
+    assert_eq!(run.report()["violations"], 0, "{run}");
+    run.expect_unharmed("ebb");
+    run.expect_unharmed("flow");
+}
+
+#[test]
+fn a_limit_on_a_run_whose_output_nobody_reads() {
+    let run = tides_unread(Some(Duration::from_secs(2))).wait_for_end(DEADLINE);
+    run.expect_exit_code(0);
+    run.expect_unharmed("ebb");
+}
+
 #[test]
 fn a_supervisor_that_is_killed() {
     let plan = FleetPlan::pool_mib(256).with(&neighbour("left")).with(&neighbour("right"));

@@ -6,11 +6,13 @@
 mod up;
 
 use std::env;
+use std::io;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
 use self::up::UpArguments;
+use crate::display::Sink;
 use crate::vmm;
 
 /// Packs memory-elastic unikernel guests on one host.
@@ -68,9 +70,16 @@ pub fn main() -> ExitCode {
     match result {
         Ok(exit_code) => exit_code,
         Err(failure) => {
-            eprintln!("aerostat: {failure}");
+            complain(&format!("aerostat: {failure}\n"));
             ExitCode::from(failure.exit_code())
         }
+    }
+}
+
+/// Writes to standard error, as long as somebody reads it.
+fn complain(line: &str) {
+    if let Ok(sink) = Sink::to_descriptor(io::stderr()) {
+        sink.last_text(line.to_owned());
     }
 }
 

@@ -1,5 +1,6 @@
 //! `aerostat up`: checks everything, runs the fleet, tells how it went.
 
+use std::fmt::Display as Show;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -10,11 +11,11 @@ use aerostat_abi::units::FrameCount;
 use clap::Args;
 
 use super::Failure;
-use crate::display::{Display, EventLog, Mode, write_summary};
+use crate::display::{Display, EventLog, Mode, Sink, write_summary};
 use crate::fleet::{Fleet, GuestSpec};
 use crate::host::vmm_guest::{GuestConfig, VmmGuest};
 use crate::report;
-use crate::supervisor::{Event, FleetStatus, Observer, RunOptions, run};
+use crate::supervisor::{Event, FleetStatus, Observer, Outcome, RunOptions, run};
 use crate::vmm::{self, KvmError};
 
 /// File in the log directory that lists what happened and why.
@@ -48,19 +49,35 @@ pub(super) fn up(arguments: &UpArguments) -> Result<ExitCode, Failure> {
     let mode = if arguments.headless { Mode::Plain } else { Mode::of_stdout() };
     let limit = arguments.seconds.map(|seconds| Duration::from_secs(seconds.into()));
     let options = RunOptions { limit, ..RunOptions::default() };
-    let mut watchers = Watchers { display: Display::new(io::stdout(), mode), events };
+    let output = Sink::to_descriptor(io::stdout())
+        .map_err(|error| Failure::refused(format!("standard output can't be written: {error}")))?;
+    let mut watchers = Watchers { display: Display::new(output, mode), events };
     let start = |spec: &GuestSpec, target| start_guest(spec, target, arguments.log_dir.as_deref());
     let outcome = run(&fleet, options, start, &mut watchers).map_err(Failure::broken)?;
-    // The table is complete and the cursor is back before the summary begins.
-    drop(watchers);
 
-    // Whoever closed standard output does not want the summary; the report and the exit code still count.
-    let _ = write_summary(&outcome, io::stdout());
-    if let Some((path, file)) = report {
-        report::write(&outcome, io::BufWriter::new(file))
-            .map_err(|error| Failure::broken(format!("{}: the report can't be written: {error}", path.display())))?;
-    }
+    // The report first: whoever does not read standard output may still want it.
+    let reported = report.map(|(path, file)| write_report(&outcome, path, &file)).transpose();
+    let mut summary = Vec::new();
+    write_summary(&outcome, &mut summary).map_err(Failure::broken)?;
+    let Watchers { display, events } = watchers;
+    let output = display.into_output();
+    output.last_text(String::from_utf8_lossy(&summary).into_owned());
+    // Whoever closed standard output or does not read it does not get the summary; the report and the exit code still count.
+    let _ = output.finish();
+    drop(events);
+    reported?;
     Ok(if outcome.is_success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Writes the report as long as the file takes it.
+fn write_report(outcome: &Outcome, path: &Path, file: &File) -> Result<(), Failure> {
+    let failed =
+        |error: &dyn Show| Failure::broken(format!("{}: the report can't be written: {error}", path.display()));
+    let mut text = Vec::new();
+    report::write(outcome, &mut text).map_err(|error| failed(&error))?;
+    let sink = Sink::to_descriptor(file).map_err(|error| failed(&error))?;
+    sink.last_text(String::from_utf8_lossy(&text).into_owned());
+    sink.finish().map_err(|error| failed(&error))
 }
 
 // ---- Wiring: the one place that knows what runs the guests. ----
@@ -109,8 +126,8 @@ fn without_kvm(error: KvmError) -> Failure {
 
 /// All who watch a run.
 struct Watchers {
-    display: Display<io::Stdout>,
-    events: Option<EventLog<File>>,
+    display: Display<Sink>,
+    events: Option<EventLog<Sink>>,
 }
 
 impl Observer for Watchers {
@@ -127,9 +144,10 @@ impl Observer for Watchers {
 }
 
 /// Makes the log directory and the event log in it.
-fn open_logs(directory: &Path) -> Result<EventLog<File>, Failure> {
+fn open_logs(directory: &Path) -> Result<EventLog<Sink>, Failure> {
     fs::create_dir_all(directory).map_err(|error| file_failure(directory, &error))?;
-    Ok(EventLog::new(create(&directory.join(EVENT_LOG))?))
+    let path = directory.join(EVENT_LOG);
+    Ok(EventLog::new(Sink::new(create(&path)?).map_err(|error| file_failure(&path, &error))?))
 }
 
 fn create(path: &Path) -> Result<File, Failure> {

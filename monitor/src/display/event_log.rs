@@ -3,9 +3,7 @@
 //! Guests bring target changes about by what they ask for, as fast as they like; so no more of these are listed than [`TARGETS`] allows,
 //! and the list says how many are missing where.
 
-use std::io::Write;
-
-use super::printable;
+use super::{Output, printable};
 use crate::clock::Moment;
 use crate::supervisor::{Event, FleetStatus, Happening, Observer, seconds};
 use crate::token_bucket::{Allowance, TokenBucket};
@@ -13,23 +11,23 @@ use crate::token_bucket::{Allowance, TokenBucket};
 /// Target changes that are listed: a hundred bytes each.
 const TARGETS: Allowance = Allowance { per_second: 100, burst: 20_000 };
 
-/// Writes one line per event; a full disk ends the list, not the run.
+/// Puts out one line per event.
 #[derive(Debug)]
-pub struct EventLog<W> {
-    output: W,
+pub struct EventLog<O> {
+    output: O,
     targets: TokenBucket,
     /// Target changes since the last line that are not listed.
     dropped: u64,
 }
 
-impl<W: Write> EventLog<W> {
-    /// A list that is written to `output`.
-    pub fn new(output: W) -> Self {
+impl<O: Output> EventLog<O> {
+    /// A list that goes to `output`.
+    pub fn new(output: O) -> Self {
         Self { output, targets: TokenBucket::new(TARGETS), dropped: 0 }
     }
 }
 
-impl<W: Write> Observer for EventLog<W> {
+impl<O: Output> Observer for EventLog<O> {
     fn happened(&mut self, event: &Event) {
         let is_target = matches!(event.what, Happening::Target { .. });
         if is_target && !self.targets.take(Moment::default().after(event.at)) {
@@ -38,10 +36,9 @@ impl<W: Write> Observer for EventLog<W> {
         }
         let dropped = std::mem::take(&mut self.dropped);
         if dropped > 0 {
-            let _ = writeln!(self.output, "{}  {dropped} target changes are not listed", seconds(event.at));
+            self.output.text(format!("{}  {dropped} target changes are not listed\n", seconds(event.at)));
         }
-        let line = printable(&format!("{}  {}", seconds(event.at), event.what)) + "\n";
-        let _ = self.output.write_all(line.as_bytes());
+        self.output.text(printable(&format!("{}  {}", seconds(event.at), event.what)) + "\n");
     }
 
     fn looked(&mut self, _: &FleetStatus) {}
@@ -50,6 +47,7 @@ impl<W: Write> Observer for EventLog<W> {
 #[cfg(test)]
 mod tests {
     use super::{EventLog, TARGETS};
+    use crate::display::Screen;
     use crate::scheduler::Reason;
     use crate::supervisor::{Event, Happening, Observer};
     use aerostat_abi::units::FrameCount;
@@ -58,7 +56,7 @@ mod tests {
     #[test]
     fn a_guest_that_asks_without_end_does_not_fill_the_disk() {
         let mut list = Vec::new();
-        let mut log = EventLog::new(&mut list);
+        let mut log = EventLog::new(Screen::new(&mut list));
         let target = Happening::Target {
             guest: "alpha".into(),
             from: FrameCount(512),
@@ -68,6 +66,7 @@ mod tests {
         let (at, allowed) = (Duration::from_secs(1), TARGETS.burst as usize);
         (0..1_000_000).for_each(|_| log.happened(&Event { at, what: target.clone() }));
         log.happened(&Event { at, what: Happening::Started { guest: "beta".into(), target: FrameCount(512) } });
+        drop(log);
         let list = String::from_utf8(list).unwrap();
         let tail: Vec<_> = list.lines().skip(allowed).collect();
         let missing = format!("   1.00 s  {} target changes are not listed", 1_000_000 - allowed);

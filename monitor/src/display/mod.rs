@@ -1,18 +1,24 @@
 //! What a user sees of a run: a live table on a terminal, plain lines elsewhere, a summary at the end.
 //!
-//! The live table is redrawn in place with a handful of ANSI sequences (ECMA-48), each frame in one write. Text that comes from
+//! The live table is redrawn in place with a handful of ANSI sequences (ECMA-48), each frame in one write. Nothing here writes
+//! by itself: text goes to an [`Output`], in a run a [`Sink`], which never keeps the run waiting. Text that comes from
 //! guests is foreign: control characters in it are replaced before they reach the terminal.
 
 mod event_log;
+mod queue;
+mod screen;
+mod sink;
 mod summary;
 mod table;
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::time::Duration;
 
 use rustix::termios::tcgetwinsize;
 
 pub use self::event_log::EventLog;
+pub use self::screen::{Output, Screen};
+pub use self::sink::{Sink, SinkError};
 pub use self::summary::write_summary;
 
 use self::table::{Width, plain_lines, table};
@@ -22,11 +28,6 @@ use crate::supervisor::{Event, FleetStatus, Happening, Observer, seconds};
 const LIVE_PACE: Duration = Duration::from_millis(100);
 /// Time between plain lines.
 const PLAIN_PACE: Duration = Duration::from_secs(1);
-
-const HIDE_CURSOR: &str = "\x1b[?25l";
-const SHOW_CURSOR: &str = "\x1b[?25h";
-/// From the cursor to the end of the screen.
-const ERASE_BELOW: &str = "\x1b[J";
 
 /// How a run is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,62 +47,34 @@ impl Mode {
     }
 }
 
-/// Shows a run on `output`. A reader that goes away ends the showing, not the run.
+/// Shows a run on `output`. A reader that goes away or does not read ends the showing, not the run.
 #[derive(Debug)]
-pub struct Display<W: Write> {
-    output: W,
+pub struct Display<O> {
+    output: O,
     mode: Mode,
     /// When the next table or line is due.
     due: Duration,
-    /// Lines of the table that stands on the screen.
-    standing: usize,
-    is_broken: bool,
 }
 
-impl<W: Write> Display<W> {
+impl<O: Output> Display<O> {
     /// A display in `mode`.
-    pub fn new(output: W, mode: Mode) -> Self {
-        Self { output, mode, due: Duration::ZERO, standing: 0, is_broken: false }
+    pub const fn new(output: O, mode: Mode) -> Self {
+        Self { output, mode, due: Duration::ZERO }
     }
 
-    fn put(&mut self, text: &str) {
-        if !self.is_broken {
-            self.is_broken = self.output.write_all(text.as_bytes()).and_then(|()| self.output.flush()).is_err();
-        }
-    }
-
-    fn draw(&mut self, status: &FleetStatus) {
-        let (columns, rows) = terminal_size();
-        let lines = table(status, Width(columns), rows.saturating_sub(1));
-        let mut frame = self.back_to_top();
-        frame.push_str(HIDE_CURSOR);
-        for line in &lines {
-            frame.push_str(line);
-            frame.push_str("\x1b[K\n");
-        }
-        frame.push_str(ERASE_BELOW);
-        self.standing = lines.len();
-        self.put(&frame);
-    }
-
-    /// Moves the cursor to the table's first line.
-    fn back_to_top(&self) -> String {
-        if self.standing == 0 { String::new() } else { format!("\x1b[{}A\r", self.standing) }
+    /// Where it shows the run: for what follows it.
+    pub fn into_output(self) -> O {
+        self.output
     }
 }
 
-impl<W: Write> Observer for Display<W> {
+impl<O: Output> Observer for Display<O> {
     fn happened(&mut self, event: &Event) {
         // Targets change many times a second: the table shows them, and the decision log lists them.
         if matches!(event.what, Happening::Target { .. }) {
             return;
         }
-        let line = printable(&format!("{}  {}", seconds(event.at), event.what));
-        // In live mode the line takes the place of the table, which is drawn anew below it.
-        let top = self.back_to_top();
-        let erase = if self.standing == 0 { "" } else { ERASE_BELOW };
-        self.put(&format!("{top}{erase}{line}\n"));
-        self.standing = 0;
+        self.output.text(printable(&format!("{}  {}", seconds(event.at), event.what)) + "\n");
         if self.mode == Mode::Live {
             self.due = Duration::ZERO;
         }
@@ -113,21 +86,14 @@ impl<W: Write> Observer for Display<W> {
         }
         match self.mode {
             Mode::Live => {
-                self.draw(status);
+                let (columns, rows) = terminal_size();
+                self.output.frame(table(status, Width(columns), rows.saturating_sub(1)));
                 self.due = status.elapsed.saturating_add(LIVE_PACE);
             }
             Mode::Plain => {
-                self.put(&plain_lines(status));
+                self.output.text(plain_lines(status));
                 self.due = status.elapsed.saturating_add(PLAIN_PACE);
             }
-        }
-    }
-}
-
-impl<W: Write> Drop for Display<W> {
-    fn drop(&mut self) {
-        if self.mode == Mode::Live {
-            self.put(SHOW_CURSOR);
         }
     }
 }
@@ -152,7 +118,7 @@ fn printable(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{Display, Mode};
+    use super::{Display, Mode, Screen};
     use crate::host::{EndReason, Ending};
     use crate::supervisor::{Event, FleetStatus, GuestState, GuestStatus, Happening, Observer};
     use aerostat_abi::units::FrameCount;
@@ -183,9 +149,9 @@ mod tests {
         }
     }
 
-    fn shown(mode: Mode, show: impl FnOnce(&mut Display<&mut Vec<u8>>)) -> String {
+    fn shown(mode: Mode, show: impl FnOnce(&mut Display<Screen<&mut Vec<u8>>>)) -> String {
         let mut output = Vec::new();
-        let mut display = Display::new(&mut output, mode);
+        let mut display = Display::new(Screen::new(&mut output), mode);
         show(&mut display);
         drop(display);
         String::from_utf8(output).unwrap()
