@@ -20,11 +20,13 @@ use aerostat_abi::statistics::{self, Statistics};
 use aerostat_abi::units::{FRAME_BYTES, FrameCount, FrameNumber, HUGE_BYTES, HUGE_FRAMES, to_usize};
 
 use self::offers::{CHUNK, Offers};
-use super::frame_map::FrameMap;
+use super::frame_map::{FrameMap, Frames};
+use super::huge_pages::Copier;
 use super::layout::GuestAddress;
 use super::memory::GuestMemory;
-use super::page_sizes::{PageSize, PageSizes};
+use super::page_sizes::{PageSize, PageSizes, frames_of};
 use super::release::Releaser;
+use super::virtio::Quiescent;
 use crate::host::shared_page::SharedPage;
 
 /// The lowest interrupt vector that is no exception's.
@@ -45,6 +47,8 @@ pub(super) trait BalloonHost {
     fn pressure(&mut self, now_ns: u64);
     /// Memory went back to the host.
     fn memory_released(&mut self);
+    /// Keeps every device out of guest memory as long as the result lives; `None` where one is at work. Must not block.
+    fn quiesce(&self) -> Option<Quiescent<'_>>;
 }
 
 /// The device.
@@ -56,6 +60,7 @@ pub(super) struct Balloon<H> {
     /// [`GuestMemory::allow`]; in tests also a host that refuses.
     allow: fn(&GuestMemory, &Range<usize>, PageSize) -> io::Result<()>,
     releaser: Releaser,
+    copier: Copier,
     registers: Arc<SharedPage>,
     host: H,
     greeting: Greeting,
@@ -108,6 +113,7 @@ impl<H: BalloonHost> Balloon<H> {
             memory,
             allow: GuestMemory::allow,
             releaser: Releaser::new(),
+            copier: Copier::default(),
             registers,
             host,
             greeting: Greeting::Awaited,
@@ -291,9 +297,14 @@ impl<H: BalloonHost> Balloon<H> {
     fn give(&mut self, entries: &mut [Entry], page: FrameNumber) -> FrameCount {
         let mut done = judge(entries, |entry| self.map.give(entry, page));
         // Before the release: what is released must not come back with a huge page.
-        let mut failed = self.fit_pages(&mut done);
-        let ranges = merged(done.iter().map(|(block, _)| block));
+        let (mut failed, mixed) = self.fit_pages(&mut done);
+        let to_split = self.copy_out_of_huge_pages(mixed);
+        let blocks: Vec<_> = done.iter().map(|(block, _)| self.with_page_table(block)).collect();
+        let ranges = merged(blocks.iter());
         let released = self.releaser.release(&self.memory, &ranges);
+        // After the release, when there is less left to split.
+        let kept = to_split.iter().filter_map(|&huge| self.map.runs(Frames::Kept, frames_of(&(huge..huge + 1))).next());
+        self.releaser.split(&self.memory, kept.map(|run| run.start));
         if let Some(first) = ranges.get(released) {
             failed.extend(done.extract_if(.., |(block, _)| block.start >= first.start));
         }
@@ -309,7 +320,12 @@ impl<H: BalloonHost> Balloon<H> {
     fn take(&mut self, entries: &mut [Entry], _page: FrameNumber) -> FrameCount {
         let target = self.registers.target();
         let mut done = judge(entries, |entry| self.map.take(entry, target));
-        for (block, index) in self.fit_pages(&mut done) {
+        let (failed, mixed) = self.fit_pages(&mut done);
+        // These were wholly given until now. A guest that has touched one all the same may have a huge page there, of which the part
+        // that stays given could not be taken away any more.
+        let ranges: Vec<_> = mixed.iter().map(frames_of).collect();
+        self.releaser.release(&self.memory, &ranges);
+        for (block, index) in failed {
             self.map.give_back(&block);
             entries[index].status = EntryStatus::HostFailed;
         }
@@ -318,11 +334,36 @@ impl<H: BalloonHost> Balloon<H> {
         frames
     }
 
-    /// Has the host put pages of the right sizes behind blocks that were given or taken; removes and returns those where it can't.
-    fn fit_pages(&mut self, blocks: &mut Vec<Named>) -> Vec<Named> {
+    /// Has the host put pages of the right sizes behind blocks that were given or taken; removes and returns those where it can't. Also
+    /// returns the huge frames that have become mixed by this.
+    fn fit_pages(&mut self, blocks: &mut Vec<Named>) -> (Vec<Named>, Vec<Range<usize>>) {
         let Self { map, page_sizes, memory, allow, .. } = self;
-        page_sizes.follow(map, blocks.iter().map(|(block, _)| block), |frames, size| allow(memory, frames, size));
-        blocks.extract_if(.., |(block, _)| !page_sizes.fits(map, block)).collect()
+        let named = blocks.iter().map(|(block, _)| block);
+        let mixed = page_sizes.follow(map, named, |frames, size| allow(memory, frames, size));
+        let unfit = blocks.extract_if(.., |(block, _)| !page_sizes.fits(map, block)).collect();
+        (unfit, mixed)
+    }
+
+    /// Frees the huge pages behind huge frames that have just been given in part, where copying what is kept does it. Returns those
+    /// whose huge pages have to be split. Only for the vCPU's thread: the guest stands still.
+    fn copy_out_of_huge_pages(&mut self, mixed: Vec<Range<usize>>) -> Vec<usize> {
+        let mut huge_frames: Vec<_> = mixed.into_iter().flatten().collect();
+        if !huge_frames.is_empty()
+            && let Some(quiescent) = self.host.quiesce()
+        {
+            let means = (&*self.memory, &self.releaser);
+            huge_frames.retain(|&huge| !self.copier.free(huge, &self.map, means, &quiescent));
+        }
+        huge_frames
+    }
+
+    /// A block that was given, or all of its huge frame where that is now given as a whole: the kernel frees a page table only where
+    /// all that it maps is released at once (Linux 6.14).
+    fn with_page_table(&self, block: &Range<usize>) -> Range<usize> {
+        let huge = block.start / to_usize(HUGE_FRAMES);
+        let whole = frames_of(&(huge..huge + 1));
+        let is_part = block.len() < whole.len();
+        if is_part && self.map.state(&whole) == Some(Frames::Given) { whole } else { block.clone() }
     }
 
     fn report(&mut self, registers: &Registers, now_ns: u64) -> Outcome {
@@ -412,17 +453,19 @@ fn frames(blocks: &[Named]) -> FrameCount {
     FrameCount(blocks.iter().map(|(block, _)| block.len() as u64).sum())
 }
 
-/// Sorted blocks as the fewest ranges.
+/// Sorted blocks as the fewest ranges. Blocks may be the same.
 fn merged<'a>(blocks: impl Iterator<Item = &'a Range<usize>>) -> Vec<Range<usize>> {
     let mut ranges: Vec<Range<usize>> = Vec::new();
     for block in blocks {
         match ranges.last_mut() {
-            Some(last) if last.end == block.start => last.end = block.end,
+            Some(last) if block.start <= last.end => last.end = last.end.max(block.end),
             _ => ranges.push(block.clone()),
         }
     }
     ranges
 }
 
+#[cfg(test)]
+mod physical_tests;
 #[cfg(test)]
 mod tests;

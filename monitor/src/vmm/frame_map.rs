@@ -154,6 +154,20 @@ impl FrameMap {
         (!run.is_empty()).then_some(run)
     }
 
+    /// The runs of frames in `state` among these indexes, ascending.
+    pub(super) fn runs(&self, state: Frames, within: Range<usize>) -> impl Iterator<Item = Range<usize>> {
+        let other = match state {
+            Frames::Kept => Frames::Given,
+            Frames::Given => Frames::Kept,
+        };
+        let mut at = within.start;
+        iter::from_fn(move || {
+            let start = self.find(state, at..within.end);
+            at = self.find(other, start..within.end);
+            (start < at).then_some(start..at)
+        })
+    }
+
     /// The first of these indexes whose frame is in `state`, or their end.
     fn find(&self, state: Frames, within: Range<usize>) -> usize {
         if within.is_empty() {

@@ -151,6 +151,37 @@ impl GuestMemory {
         unsafe { ptr::write_bytes(start, 0, end.addr() - start.addr()) };
     }
 
+    /// Whether the host has memory behind every one of the frames of these indexes. The zero page counts.
+    pub(super) fn is_resident(&self, frames: &Range<usize>) -> bool {
+        let start = self.host_address(frames.start * FRAME_SIZE);
+        let end = self.host_address(frames.end * FRAME_SIZE);
+        let mut pages = vec![0_u8; frames.len()];
+        // SAFETY: the range is within the mapping, and the kernel writes a byte for each of its pages.
+        let result = unsafe { libc::mincore(start.cast(), end.addr() - start.addr(), pages.as_mut_ptr()) };
+        result == 0 && pages.iter().all(|page| page & 1 == 1)
+    }
+
+    /// Appends what is in the frames of these indexes to `bytes`. What is written there meanwhile may be missing.
+    pub(super) fn save(&self, frames: &Range<usize>, bytes: &mut Vec<u8>) {
+        let start = self.host_address(frames.start * FRAME_SIZE);
+        let count = self.host_address(frames.end * FRAME_SIZE).addr() - start.addr();
+        bytes.reserve(count);
+        let end = bytes.spare_capacity_mut().as_mut_ptr().cast();
+        // SAFETY: the frames are within the mapping, room for them was just reserved, and our vector does not overlap guest memory.
+        unsafe { ptr::copy_nonoverlapping(start, end, count) };
+        // SAFETY: so many bytes more were just written.
+        unsafe { bytes.set_len(bytes.len() + count) };
+    }
+
+    /// Writes `bytes`, whole frames, into the frames from index `first` on.
+    pub(super) fn restore(&self, first: usize, bytes: &[u8]) {
+        let start = self.host_address(first * FRAME_SIZE);
+        // Asked for so that bytes which did not come from the layout are noticed.
+        let end = self.host_address(first * FRAME_SIZE + bytes.len());
+        // SAFETY: both ends are within the mapping, and a slice of ours does not overlap guest memory.
+        unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), start, end.addr() - start.addr()) };
+    }
+
     /// Copies bytes into guest memory.
     pub(super) fn write_bytes(&self, to: GuestAddress, bytes: &[u8]) -> Result<(), NotMemory> {
         let place = self.locate(to, bytes.len())?;

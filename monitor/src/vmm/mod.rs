@@ -17,6 +17,7 @@ mod cpu;
 mod device_tree;
 mod fault;
 mod frame_map;
+mod huge_pages;
 mod image;
 mod image_notes;
 mod interrupts;

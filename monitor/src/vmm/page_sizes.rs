@@ -44,12 +44,15 @@ impl PageSizes {
 
     /// Follows the map, in which `blocks` (ascending) have just been given or taken: tells the host through `allow` what may be behind
     /// frames of these indexes from now on. [`Self::fits`] says where that came to nothing.
+    ///
+    /// Returns the huge frames that are mixed from now on and were not before. Each may still have a huge page behind it, as the host
+    /// changes nothing that is there already; no other mixed huge frame has one.
     pub(super) fn follow<'a>(
         &mut self,
         map: &FrameMap,
         blocks: impl Iterator<Item = &'a Range<usize>>,
         mut allow: impl FnMut(&Range<usize>, PageSize) -> io::Result<()>,
-    ) {
+    ) -> Vec<Range<usize>> {
         let mut runs: Vec<(Range<usize>, PageSize)> = Vec::new();
         for (huge, is_whole) in blocks.flat_map(huge_frames) {
             if is_whole && !self.small[huge] {
@@ -70,12 +73,16 @@ impl PageSizes {
                 _ => runs.push((huge..huge + 1, wanted)),
             }
         }
+        let mut mixed = Vec::new();
         for (run, size) in runs {
             if allow(&frames_of(&run), size).is_err() {
                 // The host may have done a part of it. Nothing is known to have small pages, so it will be told again.
                 self.small[run].fill(false);
+            } else if size == PageSize::Small {
+                mixed.push(run);
             }
         }
+        mixed
     }
 
     /// Whether a block that was given or taken may stay so: not where its huge frame is mixed and may have huge pages.
@@ -100,7 +107,7 @@ fn huge_frames(block: &Range<usize>) -> impl Iterator<Item = (usize, bool)> {
 }
 
 /// The indexes of the frames of huge frames.
-fn frames_of(huge: &Range<usize>) -> Range<usize> {
+pub(super) fn frames_of(huge: &Range<usize>) -> Range<usize> {
     huge.start * HUGE..huge.end * HUGE
 }
 

@@ -38,7 +38,7 @@ use super::resident::ResidentMeter;
 use super::target_watch::TargetWatch;
 use super::throttle::Throttle;
 use super::vcpu::{self, Devices, Ignored};
-use super::virtio::Bus;
+use super::virtio::{Bus, Quiescent, Workers};
 use crate::clock::{Moment, monotonic_ns};
 use crate::host::link::{FromVmm, Link, LinkError, Patience, Start, StartDescriptors, ToVmm};
 use crate::host::shared_page::SharedPage;
@@ -144,6 +144,7 @@ fn run_guest(
         has_complained: false,
         meter: Arc::clone(&meter),
         registers: Arc::clone(&registers),
+        workers: virtio.workers(),
     };
     let ring = machine.serial_ring(*console::PORTS.start());
     let console = Arc::new(Mutex::new(Console::new(descriptors.log.map(File::from), ring)));
@@ -280,6 +281,7 @@ struct Neighbours {
     has_complained: bool,
     meter: Arc<ResidentMeter>,
     registers: Arc<SharedPage>,
+    workers: Workers,
 }
 
 impl Neighbours {
@@ -316,6 +318,10 @@ impl BalloonHost for Neighbours {
     fn memory_released(&mut self) {
         // Where it can't be measured now, the main thread finds out and ends the process.
         let _ = self.meter.publish(&self.registers);
+    }
+
+    fn quiesce(&self) -> Option<Quiescent<'_>> {
+        self.workers.hold()
     }
 }
 

@@ -3,6 +3,9 @@
 //! `MADV_DONTNEED` by range, not by frame: a call costs about a microsecond, and a 2 MiB page goes for hardly more. Many ranges go in one
 //! `process_madvise` on the own process where the kernel allows that (Linux 6.13 and later), which nearly doubles the
 //! release of scattered frames; elsewhere each range is a call.
+//!
+//! Releasing part of a huge page unmaps that part and frees nothing: the huge page stays allocated as a whole until memory runs short.
+//! [`Releaser::split`] has the kernel split it at once; `huge_pages` says when that is needed.
 
 use std::io;
 use std::ops::Range;
@@ -28,12 +31,28 @@ impl Releaser {
     /// Finds out what the kernel can do.
     pub(super) fn new() -> Self {
         let process = pidfd_open(getpid(), PidfdFlags::empty()).ok();
-        Self { bulk: process.filter(|process| process_madvise(process, &[]).is_ok()) }
+        Self { bulk: process.filter(|process| process_madvise(process, &[], Advice::LinuxDontNeed).is_ok()) }
     }
 
     /// Releases what is behind `ranges` of frame indexes, in order, and says how many of the ranges were released before one failed.
     /// The guest reads zeros there from now on.
     pub(super) fn release(&self, memory: &GuestMemory, ranges: &[Range<usize>]) -> usize {
+        self.advise(memory, ranges, Advice::LinuxDontNeed)
+    }
+
+    /// Has the kernel split the huge pages that these frames are part of. Contents stay as they are, and whoever uses them meanwhile
+    /// waits a moment. A frame with a small page behind it, or nothing, costs next to nothing.
+    ///
+    /// `MADV_COLD` on a part of a huge page splits it first (Linux 5.4), as only the part is to be aged. A huge page that something
+    /// in the kernel holds at this moment, such as direct input and output, is left for the kernel to split when memory runs short.
+    pub(super) fn split(&self, memory: &GuestMemory, frames: impl Iterator<Item = usize>) {
+        let ranges: Vec<_> = frames.map(|frame| frame..frame + 1).collect();
+        // Fails only where the kernel does not know the advice; then it splits the huge pages when memory runs short.
+        self.advise(memory, &ranges, Advice::LinuxCold);
+    }
+
+    /// Gives advice about ranges, in order; says about how many before the kernel refused.
+    fn advise(&self, memory: &GuestMemory, ranges: &[Range<usize>], advice: Advice) -> usize {
         let mut done = 0;
         if let Some(process) = &self.bulk
             && ranges.len() > 1
@@ -41,7 +60,7 @@ impl Releaser {
             for chunk in ranges.chunks(RANGES_PER_CALL) {
                 let vectors: Vec<_> = chunk.iter().map(|range| vector(memory, range)).collect();
                 let bytes: usize = vectors.iter().map(|vector| vector.iov_len).sum();
-                if process_madvise(process, &vectors).ok() != Some(bytes) {
+                if process_madvise(process, &vectors, advice).ok() != Some(bytes) {
                     break;
                 }
                 done += chunk.len();
@@ -50,7 +69,7 @@ impl Releaser {
         for range in &ranges[done..] {
             let libc::iovec { iov_base, iov_len } = vector(memory, range);
             // SAFETY: the range lies in guest memory, of which nobody holds a reference while a guest runs.
-            if unsafe { madvise(iov_base, iov_len, Advice::LinuxDontNeed) }.is_err() {
+            if unsafe { madvise(iov_base, iov_len, advice) }.is_err() {
                 break;
             }
             done += 1;
@@ -67,20 +86,20 @@ fn vector(memory: &GuestMemory, range: &Range<usize>) -> libc::iovec {
     libc::iovec { iov_base: base.cast(), iov_len: end.addr() - base.addr() }
 }
 
-/// `process_madvise(2)` with `MADV_DONTNEED`: bytes that were released. rustix has no wrapper for it.
-fn process_madvise(process: &OwnedFd, ranges: &[libc::iovec]) -> io::Result<usize> {
+/// `process_madvise(2)`: bytes that the advice was heeded for. rustix has no wrapper for it.
+fn process_madvise(process: &OwnedFd, ranges: &[libc::iovec], advice: Advice) -> io::Result<usize> {
     // SAFETY: the kernel reads the vectors only; what they name is guest memory (see `vector`), of which nobody holds a reference.
-    let released = unsafe {
+    let heeded = unsafe {
         libc::syscall(
             libc::SYS_process_madvise,
             process.as_raw_fd(),
             ranges.as_ptr(),
             ranges.len(),
-            libc::MADV_DONTNEED,
+            advice as libc::c_int,
             0,
         )
     };
-    usize::try_from(released).map_err(|_| io::Error::last_os_error())
+    usize::try_from(heeded).map_err(|_| io::Error::last_os_error())
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ use crate::host::shared_page::SharedPage;
 use crate::vmm::frame_map::{FrameMap, Frames};
 use crate::vmm::layout::{GuestAddress, LOW_END, MemoryLayout};
 use crate::vmm::memory::GuestMemory;
+use crate::vmm::virtio::{Quiescent, Workers};
 
 /// The image's last word.
 const CANARY: u64 = 0x1bad_ca11_ab1e_b0a7;
@@ -44,14 +45,19 @@ pub struct Harness {
 }
 
 /// Nobody is told anything.
-#[derive(Debug)]
-struct Nobody;
+#[derive(Debug, Default)]
+struct Nobody {
+    workers: Workers,
+}
 
 impl BalloonHost for Nobody {
     fn connect_doorbell(&mut self, _vector: u8) {}
     fn disconnect_doorbell(&mut self) {}
     fn pressure(&mut self, _now_ns: u64) {}
     fn memory_released(&mut self) {}
+    fn quiesce(&self) -> Option<Quiescent<'_>> {
+        self.workers.hold()
+    }
 }
 
 impl Harness {
@@ -65,7 +71,7 @@ impl Harness {
         let (registers, _) = SharedPage::create(extent.initial)?;
         let registers = Arc::new(registers);
         let map = FrameMap::new(layout, extent.initial, extent.image.clone());
-        let balloon = Balloon::new(Arc::clone(&memory), Arc::clone(&registers), Nobody, map);
+        let balloon = Balloon::new(Arc::clone(&memory), Arc::clone(&registers), Nobody::default(), map);
         let mut harness = Self { balloon, memory, registers, image: extent.image, calls: 0 };
         harness.write(harness.canary(), &[CANARY]);
         Ok(harness)

@@ -16,16 +16,18 @@ use crate::vmm::frame_map::FrameMap;
 use crate::vmm::layout::{GuestAddress, MemoryLayout};
 use crate::vmm::memory::GuestMemory;
 use crate::vmm::page_sizes::PageSize;
+use crate::vmm::virtio::{Quiescent, Workers};
 
 /// Where batches and records lie: frame 768, 3 MiB.
 const PAGE: GuestAddress = GuestAddress(3 << 20);
 const TOTAL: FrameCount = FrameCount::from_mib(16);
 
 #[derive(Debug, Default)]
-struct Heard {
+pub(super) struct Heard {
     vector: Option<u8>,
     pressure: u32,
     released: u32,
+    pub(super) workers: Workers,
 }
 
 impl BalloonHost for Heard {
@@ -44,11 +46,20 @@ impl BalloonHost for Heard {
     fn memory_released(&mut self) {
         self.released += 1;
     }
+
+    fn quiesce(&self) -> Option<Quiescent<'_>> {
+        self.workers.hold()
+    }
 }
 
 /// A device whose guest has `initial` frames.
 fn device(initial: FrameCount) -> Balloon<Heard> {
-    let memory = Arc::new(GuestMemory::new(MemoryLayout::new(TOTAL).unwrap()).unwrap());
+    device_of(TOTAL, initial)
+}
+
+/// The same with `total` frames in all.
+fn device_of(total: FrameCount, initial: FrameCount) -> Balloon<Heard> {
+    let memory = Arc::new(GuestMemory::new(MemoryLayout::new(total).unwrap()).unwrap());
     let (registers, _) = SharedPage::create(initial).unwrap();
     let image = FrameNumber(512)..FrameNumber(520);
     let map = FrameMap::new(*memory.layout(), initial, image);
@@ -57,7 +68,15 @@ fn device(initial: FrameCount) -> Balloon<Heard> {
 
 /// One that was greeted.
 fn greeted(initial: FrameCount) -> Balloon<Heard> {
-    let mut device = device(initial);
+    greet(device(initial))
+}
+
+/// One that has all of its `total` frames, and was greeted.
+pub(super) fn greeted_whole(total: FrameCount) -> Balloon<Heard> {
+    greet(device_of(total, total))
+}
+
+fn greet(mut device: Balloon<Heard>) -> Balloon<Heard> {
     let reply = device.call(hello(0x40).encode(), 1);
     assert_eq!(Status::decode(reply.rax), Some(Status::Ok));
     device
@@ -72,7 +91,7 @@ fn status(device: &mut Balloon<Heard>, command: Command, rdi: u64, rsi: u64) -> 
 }
 
 /// Makes a batch call; the reply's first result and what became of each entry.
-fn batch(device: &mut Balloon<Heard>, command: Command, blocks: &[(u64, u8)]) -> (u64, Vec<EntryStatus>) {
+pub(super) fn batch(device: &mut Balloon<Heard>, command: Command, blocks: &[(u64, u8)]) -> (u64, Vec<EntryStatus>) {
     let mut words: Vec<_> =
         blocks.iter().map(|&(frame, order)| Entry::pending(FrameNumber(frame), order).encode()).collect();
     device.memory.write_words(PAGE, &words).unwrap();

@@ -36,6 +36,10 @@ impl MmioDevice {
     }
 
     /// What the rest of the machine shares with the device.
+    pub(super) fn shared_state(&self) -> Arc<State> {
+        Arc::clone(&self.state)
+    }
+
     pub(super) fn state(&self) -> &State {
         &self.state
     }

@@ -4,7 +4,7 @@
 //! |-----------|-----------------------------------------------------------------------------------------|
 //! | bus       | this one (addresses, vectors), `mmio` (a device's page)                                  |
 //! | transport | `registers` (the driver's side: pure), `state` (what two threads share)                   |
-//! | queue     | `worker` (serves it), `lookout` (when it waits awake: pure), `chain` (the parts of a request: pure), `memory` (the bytes behind)  |
+//! | queue     | `worker` (serves it), `lookout` (when it waits awake: pure), `quiescence` (when none works), `chain` (the parts of a request: pure), `memory` (the bytes behind)  |
 //! | device    | `block`                                                                                   |
 //!
 //! The guest is not trusted. Whatever it writes into registers and rings, the worst that comes of it is a device that says
@@ -15,6 +15,7 @@ mod chain;
 mod lookout;
 mod memory;
 mod mmio;
+mod quiescence;
 mod registers;
 mod state;
 #[cfg(test)]
@@ -30,6 +31,7 @@ use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 use self::block::Disk;
 use self::memory::DeviceMemory;
 use self::mmio::MmioDevice;
+pub(super) use self::quiescence::{Quiescent, Workers};
 use self::state::State;
 use self::worker::Worker;
 use super::layout::{GuestAddress, VIRTIO_START};
@@ -113,6 +115,11 @@ impl Bus {
             devices.push((name.to_owned(), device));
         }
         Ok(Self { devices })
+    }
+
+    /// The workers of all devices.
+    pub(super) fn workers(&self) -> Workers {
+        Workers::new(self.devices.iter().map(|(_, device)| device.shared_state()).collect())
     }
 
     /// The guest reads at `address`; `None` where no device answers.

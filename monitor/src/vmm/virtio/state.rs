@@ -12,7 +12,7 @@ use vm_memory::{GuestAddress, GuestMemory};
 use vmm_sys_util::eventfd::EventFd;
 
 use super::registers::QueueSetup;
-use crate::vmm::lock::lock;
+use crate::vmm::lock::{lock, try_lock};
 
 /// Bits of the device status register (virtio 1.2, 2.1).
 pub(super) mod status {
@@ -130,6 +130,11 @@ impl State {
     /// The queue, for the worker.
     pub(super) fn lock(&self) -> MutexGuard<'_, Option<ActiveQueue>> {
         lock(&self.queue)
+    }
+
+    /// The queue where its worker is at rest.
+    pub(super) fn try_lock(&self) -> Option<MutexGuard<'_, Option<ActiveQueue>>> {
+        try_lock(&self.queue)
     }
 
     /// Tells the driver that requests are done.

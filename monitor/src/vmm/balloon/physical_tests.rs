@@ -1,0 +1,167 @@
+//! What of given memory is really the host's: by the charge of a control group, which falls when pages are free. Each test runs in a
+//! process of its own, as a group counts whole processes.
+
+use std::env;
+use std::ops::Range;
+use std::process::Command as Process;
+
+use aerostat_abi::batch::EntryStatus;
+use aerostat_abi::port::Command;
+use aerostat_abi::units::{FRAME_BYTES, FrameCount, HUGE_FRAMES};
+
+use super::Balloon;
+use super::tests::{Heard, batch, greeted_whole};
+use crate::host::cgroup::MemoryGroup;
+use crate::vmm::layout::GuestAddress;
+use crate::vmm::virtio::Workers;
+
+const TOTAL: FrameCount = FrameCount::from_mib(256);
+/// Huge frames of which a part is given: those behind the boot information, the image and the batch page.
+const MIXED: Range<u64> = 2..TOTAL.0 / HUGE_FRAMES;
+/// What figures may differ by: charges are batched by processor.
+const TOLERANCE: u64 = 4 << 20;
+const IN_GROUP: &str = "AEROSTAT_TEST_IN_GROUP";
+
+/// Whether the test is to go on here: in a process of its own, in the group that is returned. Everywhere else it is run in one.
+fn in_group(test: &str) -> Option<MemoryGroup> {
+    if env::var_os(IN_GROUP).is_none() {
+        let name = format!("vmm::balloon::physical_tests::{test}");
+        let output = Process::new(env::current_exe().unwrap())
+            .args(["--exact", &name, "--nocapture", "--test-threads=1"])
+            .env(IN_GROUP, "1")
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && text.contains("1 passed"), "{text}");
+        return None;
+    }
+    let Ok(group) = MemoryGroup::create() else {
+        println!("skipped: no memory control group can be made here");
+        return None;
+    };
+    group.enter().unwrap();
+    Some(group)
+}
+
+/// A device whose guest has written its own number into every frame.
+fn touched() -> Balloon<Heard> {
+    let device = greeted_whole(TOTAL);
+    for frame in 0..TOTAL.0 {
+        device.memory.write_words(GuestAddress(frame * FRAME_BYTES), &[frame]).unwrap();
+    }
+    device
+}
+
+/// Gives what `is_given` says of each mixed huge frame, by the frame's number in it.
+fn give(device: &mut Balloon<Heard>, is_given: impl Fn(u64) -> bool) {
+    for huge in MIXED {
+        let frames = (0..HUGE_FRAMES).filter(|&frame| is_given(frame));
+        let entries: Vec<_> = frames.map(|frame| (huge * HUGE_FRAMES + frame, 0)).collect();
+        let (_, statuses) = batch(device, Command::Give, &entries);
+        assert!(statuses.iter().all(|status| *status == EntryStatus::Done));
+    }
+}
+
+/// Expects that what was kept of each mixed huge frame is as it was.
+fn check_kept(device: &Balloon<Heard>, is_given: impl Fn(u64) -> bool) {
+    for frame in MIXED.start * HUGE_FRAMES..MIXED.end * HUGE_FRAMES {
+        let mut word = [0];
+        device.memory.read_words(GuestAddress(frame * FRAME_BYTES), &mut word).unwrap();
+        let expected = if is_given(frame % HUGE_FRAMES) { 0 } else { frame };
+        assert_eq!(word[0], expected, "frame {frame}");
+    }
+}
+
+/// Gives in one batch for each huge frame, and expects that as much becomes free.
+fn check_release(group: &MemoryGroup, device: &mut Balloon<Heard>, is_given: impl Fn(u64) -> bool) {
+    let anonymous = || group.usage().unwrap().anonymous();
+    let before = anonymous();
+    give(device, &is_given);
+    let given = (0..HUGE_FRAMES).filter(|&frame| is_given(frame)).count() as u64 * FRAME_BYTES;
+    let given = given * (MIXED.end - MIXED.start);
+    let free = before.saturating_sub(anonymous());
+    assert!(free.abs_diff(given) <= TOLERANCE, "{} of {} KiB are free", free >> 10, given >> 10);
+}
+
+#[test]
+fn little_is_kept() {
+    let Some(group) = in_group("little_is_kept") else { return };
+    let is_given = |frame| frame % 32 != 5;
+    let mut device = touched();
+    check_release(&group, &mut device, is_given);
+    check_kept(&device, is_given);
+}
+
+#[test]
+fn half_is_kept() {
+    let Some(group) = in_group("half_is_kept") else { return };
+    let is_given = |frame| frame % 2 == 0;
+    let mut device = touched();
+    check_release(&group, &mut device, is_given);
+    check_kept(&device, is_given);
+}
+
+#[test]
+fn what_is_given_by_and_by_is_free_each_time() {
+    let Some(group) = in_group("what_is_given_by_and_by_is_free_each_time") else { return };
+    let mut device = touched();
+    check_release(&group, &mut device, |frame| frame < 64);
+    check_release(&group, &mut device, |frame| (64..400).contains(&frame));
+    check_kept(&device, |frame| frame < 400);
+    check_release(&group, &mut device, |frame| frame >= 400);
+}
+
+#[test]
+fn a_device_at_work_changes_nothing() {
+    let Some(group) = in_group("a_device_at_work_changes_nothing") else { return };
+    let is_given = |frame| frame != 7;
+    let mut device = touched();
+    device.host.workers = Workers::one_at_work();
+    check_release(&group, &mut device, is_given);
+    check_kept(&device, is_given);
+}
+
+#[test]
+fn what_was_given_and_touched_can_be_taken_away_after_a_part_came_back() {
+    let name = "what_was_given_and_touched_can_be_taken_away_after_a_part_came_back";
+    let Some(group) = in_group(name) else { return };
+    let mut device = greeted_whole(TOTAL);
+    let entries: Vec<_> = MIXED.map(|huge| (huge * HUGE_FRAMES, 9)).collect();
+    batch(&mut device, Command::Give, &entries);
+    let before = group.usage().unwrap().anonymous();
+    for huge in MIXED {
+        device.memory.write_words(GuestAddress(huge * HUGE_FRAMES * FRAME_BYTES), &[1]).unwrap();
+    }
+    let entries: Vec<_> = MIXED.map(|huge| (huge * HUGE_FRAMES, 0)).collect();
+    batch(&mut device, Command::Take, &entries);
+    let mut at = Some(0);
+    while let Some(from) = at {
+        at = device.reclaim_given(from);
+    }
+    let held = group.usage().unwrap().anonymous().saturating_sub(before);
+    assert!(held <= TOLERANCE, "{} KiB are held", held >> 10);
+}
+
+#[test]
+fn page_tables_go_with_the_last_part() {
+    let Some(group) = in_group("page_tables_go_with_the_last_part") else { return };
+    let mut device = greeted_whole(TOTAL);
+    let before = page_tables();
+    // One frame at a time: the second half of a huge frame is what no batch names together with the first.
+    for is_given in [|frame| frame < 256, |frame| frame >= 256_u64] {
+        for frame in MIXED.map(|huge| huge * HUGE_FRAMES) {
+            device.memory.write_words(GuestAddress(frame * FRAME_BYTES), &[1]).unwrap();
+        }
+        give(&mut device, is_given);
+    }
+    drop(group);
+    let left = page_tables().saturating_sub(before);
+    assert!(left <= 64, "{left} KiB of page tables are left of {} KiB", 4 * (MIXED.end - MIXED.start));
+}
+
+/// In KiB.
+fn page_tables() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmPTE:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
