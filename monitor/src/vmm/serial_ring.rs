@@ -50,12 +50,16 @@ impl SerialRing {
         Ok(ring)
     }
 
-    /// Takes all bytes out, in the order in which they were written.
+    /// Takes the bytes out, in the order in which they were written: all that were there, and not more than the ring holds, since a guest
+    /// can write as fast as they are read and would keep the caller busy for ever.
     pub(super) fn drain(&mut self, mut take: impl FnMut(u8)) {
         // SAFETY: mapped until drop, aligned to a page, of a page's size; every bit pattern is valid for atomics.
         let page = unsafe { self.0.as_ref() };
         let mut first = page.first.load(Ordering::Relaxed);
-        while first != page.last.load(Ordering::Acquire) {
+        for _ in 0..ENTRIES {
+            if first == page.last.load(Ordering::Acquire) {
+                break;
+            }
             // The kernel keeps both indexes in range; a wrong one ends the reading, not the process.
             let Some([_, _, data]) = usize::try_from(first).ok().and_then(|first| page.entries.get(first)) else {
                 break;
@@ -71,5 +75,32 @@ impl Drop for SerialRing {
     fn drop(&mut self) {
         // SAFETY: the mapping is ours, and no reference outlives `self`.
         let _ = unsafe { munmap(self.0.as_ptr().cast(), FRAME_SIZE) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{ENTRIES, FRAME_SIZE, MapFlags, Ordering, Page, ProtFlags, SerialRing, ptr};
+    use std::ptr::NonNull;
+
+    #[test]
+    fn a_guest_that_writes_without_end_is_drained_for_a_while() {
+        let (protection, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE);
+        // SAFETY: a new mapping at an address of the kernel's choice touches nothing that exists.
+        let place = unsafe { rustix::mm::mmap_anonymous(ptr::null_mut(), FRAME_SIZE, protection, flags).unwrap() };
+        let page = NonNull::new(place.cast::<Page>()).unwrap();
+        let mut ring = SerialRing(page);
+        // SAFETY: mapped until `ring` is dropped, and made of atomics.
+        let writer = unsafe { page.as_ref() };
+        let mut taken = 0_u8;
+        writer.last.store(1, Ordering::Release);
+        ring.drain(|_| {
+            taken += 1;
+            assert!(usize::from(taken) <= ENTRIES, "it never ends");
+            // The kernel has put the next byte there before this one is gone.
+            let next = (usize::from(taken) + 1) % ENTRIES;
+            writer.last.store(u32::try_from(next).unwrap(), Ordering::Release);
+        });
+        assert_eq!(usize::from(taken), ENTRIES);
     }
 }
