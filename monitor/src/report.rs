@@ -57,6 +57,12 @@ impl Default for Samples {
 }
 
 impl Samples {
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.samples.is_empty()
+    }
+
     /// Keeps `sample` if it is time for one.
     pub fn record(&mut self, sample: Sample) {
         let cell = |sample: &Sample, pace_ms| sample.ms / pace_ms;

@@ -134,6 +134,7 @@ mod tests {
             balloon: mib(384),
             target: mib(256),
             resident: mib(100),
+            wanted: FrameCount::ZERO,
             rate_per_s: FrameCount::ZERO,
             balloon_state: String::new(),
             swap: None,

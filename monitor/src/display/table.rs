@@ -178,18 +178,24 @@ fn widths<T>(columns: &[Column<T>]) -> usize {
     columns.iter().map(|column| GAP + column.width).sum()
 }
 
-/// What the guest does, in its own words, and, while its size is not its target, what its balloon does.
+/// What the guest does, in its own words; what it waits for; and, while its size is not its target, what its balloon does.
 fn about(guest: &GuestStatus) -> String {
-    let moves = matches!(guest.state, GuestState::Shrinking | GuestState::Growing);
-    let mut text = guest.activity.clone();
-    if moves && !guest.balloon_state.is_empty() {
-        let gap = if text.is_empty() { "" } else { "; " };
-        let _ = write!(text, "{gap}balloon: {}", guest.balloon_state);
-        if guest.state == GuestState::Shrinking {
-            let _ = write!(text, ", at most {} MiB/s", few_mib(guest.rate_per_s));
+    let mut parts = vec![guest.activity.clone()];
+    if guest.state == GuestState::Waiting {
+        parts.push(format!("waits for {} MiB", few_mib(guest.wanted)));
+    }
+    if guest.size != guest.target && !guest.balloon_state.is_empty() {
+        match guest.state {
+            GuestState::Shrinking => {
+                let rate = few_mib(guest.rate_per_s);
+                parts.push(format!("balloon: {}, at most {rate} MiB/s", guest.balloon_state));
+            }
+            GuestState::Growing | GuestState::Waiting => parts.push(format!("balloon: {}", guest.balloon_state)),
+            GuestState::Starting | GuestState::Running | GuestState::Silent | GuestState::Ended => {}
         }
     }
-    text
+    parts.retain(|part| !part.is_empty());
+    parts.join("; ")
 }
 
 /// Mebibytes, with a decimal while they are few.
@@ -237,6 +243,7 @@ mod tests {
             balloon: FrameCount(512_u64.saturating_sub(size)),
             target: FrameCount(target),
             resident: FrameCount(resident),
+            wanted: FrameCount::ZERO,
             rate_per_s: FrameCount(1000),
             balloon_state: "nothing free".into(),
             swap: None,
@@ -327,6 +334,15 @@ flow   running         1        1       1         0                             
         assert!(line(mute.clone()).ends_with("; balloon: nothing free\n"));
         assert!(table(&fleet(vec![mute.clone()]), Width(200), 24)[2].ends_with("]  balloon: nothing free"));
         assert!(!line(GuestStatus { balloon_state: String::new(), ..mute }).contains("balloon:"));
+    }
+
+    #[test]
+    fn a_guest_that_waits_says_for_how_much() {
+        let waiting =
+            GuestStatus { state: GuestState::Waiting, wanted: FrameCount::from_mib(184), ..guest(256, 128, 384) };
+        let line = plain_lines(&fleet(vec![waiting]));
+        assert!(line.contains("  waiting    "), "{line}");
+        assert!(line.ends_with("; filling ünïcode; waits for 184 MiB; balloon: nothing free\n"), "{line}");
     }
 
     #[test]

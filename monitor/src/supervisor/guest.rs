@@ -47,8 +47,11 @@ pub(super) struct Guest<G> {
     disagreements: Episodes,
     /// Why the supervisor has ended it, while its process may still be there.
     verdict: Option<Ending>,
+    /// It was asked to end.
+    is_stopping: bool,
     spawn_to_main: Option<Duration>,
-    samples: Samples,
+    /// Kept only where something will read them.
+    samples: Option<Samples>,
 }
 
 /// What a guest's events ask for.
@@ -74,7 +77,7 @@ impl<G: GuestHandle> Guest<G> {
             ending: None,
             target,
             pacing: spec.balloon_rate.map(|limits| Pacing::new(limits, target, spawned)),
-            samples: Samples::default(),
+            samples: None,
             spawned,
             facts: Facts::default(),
             statistics: Statistics::default(),
@@ -84,7 +87,21 @@ impl<G: GuestHandle> Guest<G> {
             overuse_rule: spec.overuse,
             disagreements: Episodes::default(),
             verdict: None,
+            is_stopping: false,
             spawn_to_main: None,
+        }
+    }
+
+    /// Keeps samples from now on.
+    pub(super) fn keep_samples(&mut self) {
+        self.samples.get_or_insert_default();
+    }
+
+    /// Asks the guest to end; [`Self::news`] tells when it has.
+    pub(super) fn request_stop(&mut self) {
+        self.is_stopping = true;
+        if let Some(handle) = &mut self.handle {
+            handle.request_stop();
         }
     }
 
@@ -111,7 +128,7 @@ impl<G: GuestHandle> Guest<G> {
         } else if main == 0 {
             GuestState::Starting
         } else {
-            GuestState::of_sizes(self.facts.size, self.target)
+            GuestState::of_sizes(self.facts.size, self.target, self.wanted())
         };
         true
     }
@@ -156,12 +173,23 @@ impl<G: GuestHandle> Guest<G> {
         let Some(handle) = &mut self.handle else { return news };
         for _ in 0..EVENTS_PER_ROUND {
             match handle.next_event() {
-                Some(GuestEvent::Ended(ending)) => return News::Ended(self.verdict.take().unwrap_or(ending)),
+                Some(GuestEvent::Ended(ending)) => {
+                    return News::Ended(self.verdict.take().unwrap_or_else(|| self.believable(ending)));
+                }
                 Some(GuestEvent::Pressure) => news = News::Pressure,
                 None => break,
             }
         }
         news
+    }
+
+    /// How the guest ended: a process that stopped without having been asked has not done its work.
+    fn believable(&self, ending: Ending) -> Ending {
+        if ending.reason != EndReason::Stopped || self.is_stopping {
+            return ending;
+        }
+        let why = "its process stopped, and nothing had asked it to";
+        Ending { reason: EndReason::Failed(why.into()), details: ending.details }
     }
 
     /// Closes the record of a living guest: its last facts are read, its process is let go, its memory is gone. Returns what there is to
@@ -202,8 +230,11 @@ impl<G: GuestHandle> Guest<G> {
 
     /// Keeps a sample for the report, from when the VMM process has published its first facts until the guest ended.
     pub(super) fn record(&mut self, elapsed: Duration) {
-        if self.facts.size > FrameCount::ZERO {
-            self.samples.record(Sample::new(elapsed, self.facts.size, &self.reading()));
+        let sample = Sample::new(elapsed, self.facts.size, &self.reading());
+        if let Some(samples) = &mut self.samples
+            && self.facts.size > FrameCount::ZERO
+        {
+            samples.record(sample);
         }
     }
 
@@ -233,11 +264,17 @@ impl<G: GuestHandle> Guest<G> {
             balloon: self.facts.balloon,
             target: self.target,
             resident: self.facts.resident,
+            wanted: self.wanted(),
             rate_per_s: self.rate_per_s(),
             balloon_state: self.statistics.balloon_state.as_str().to_owned(),
             swap: self.handle.as_ref().and(self.swap.status()),
             activity: self.statistics.activity.as_str().to_owned(),
         }
+    }
+
+    /// Memory that threads in the guest wait for, as far as its machine could have it.
+    fn wanted(&self) -> FrameCount {
+        FrameCount::from_bytes_ceil(self.statistics.wanted_bytes).min(self.contract.max)
     }
 
     /// Frames per second that its balloon may inflate by: the host's rate, or its driver's own.
@@ -251,7 +288,7 @@ impl<G: GuestHandle> Guest<G> {
     }
 
     pub(super) fn into_samples(self) -> Samples {
-        self.samples
+        self.samples.unwrap_or_default()
     }
 
     pub(super) fn swap_totals(&self) -> SwapTotals {

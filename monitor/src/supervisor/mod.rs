@@ -57,6 +57,7 @@ pub struct Supervisor<G> {
     violations: u64,
     violation_episodes: Episodes,
     peak_resident: FrameCount,
+    keeps_samples: bool,
 }
 
 /// Why a guest was not started.
@@ -103,7 +104,13 @@ impl<G: GuestHandle> Supervisor<G> {
             violations: 0,
             violation_episodes: Episodes::default(),
             peak_resident: FrameCount::ZERO,
+            keeps_samples: false,
         }
+    }
+
+    /// Keeps samples of the guests that are started from now on, for [`Outcome`].
+    pub fn keep_samples(&mut self) {
+        self.keeps_samples = true;
     }
 
     /// Admits a guest and has its process started by `start`, which is handed the guest's first target.
@@ -126,7 +133,11 @@ impl<G: GuestHandle> Supervisor<G> {
             StartError::NotStarted { name: spec.name.clone(), source }
         })?;
         self.moved.granted(id, target);
-        self.guests.push(Guest::new(id, spec, handle, now));
+        let mut guest = Guest::new(id, spec, handle, now);
+        if self.keeps_samples {
+            guest.keep_samples();
+        }
+        self.guests.push(guest);
         self.note(now, Happening::Started { guest: spec.name.clone(), target });
         Ok(())
     }
@@ -181,7 +192,7 @@ impl<G: GuestHandle> Supervisor<G> {
 
     /// Asks every guest to end.
     pub fn request_stop(&mut self) {
-        self.guests.iter_mut().filter_map(|guest| guest.handle.as_mut()).for_each(GuestHandle::request_stop);
+        self.guests.iter_mut().for_each(Guest::request_stop);
     }
 
     /// Ends every guest that still runs.

@@ -38,7 +38,7 @@ pub struct GuestOutcome {
     pub contract: Contract,
     /// From before its process was started until its application's `main`, where it came so far.
     pub spawn_to_main: Option<Duration>,
-    /// Its sizes over time.
+    /// Its sizes over time; empty where they were not to be kept.
     pub samples: Samples,
     /// Bytes that its application read back and found right.
     pub verified_bytes: u64,

@@ -31,11 +31,13 @@ pub struct RunOptions {
     pub policy: Policy,
     /// How long guests may take to end when asked, and again when killed: a busy host takes its time to tear machines down.
     pub stop_patience: Duration,
+    /// Whether the outcome is to have samples of the guests' sizes. They take some memory: 40 bytes each, ten a second.
+    pub keeps_samples: bool,
 }
 
 impl Default for RunOptions {
     fn default() -> Self {
-        Self { limit: None, policy: Policy::default(), stop_patience: Duration::from_secs(10) }
+        Self { limit: None, policy: Policy::default(), stop_patience: Duration::from_secs(10), keeps_samples: false }
     }
 }
 
@@ -72,6 +74,9 @@ pub fn run<G: GuestHandle>(
 ) -> Result<Outcome, RunError> {
     let mut signals = StopSignals::catch()?;
     let mut supervisor = Supervisor::new(fleet.pool, options.policy, Moment::now());
+    if options.keeps_samples {
+        supervisor.keep_samples();
+    }
     let mut ran = Ok(());
     for spec in &fleet.guests {
         ran = supervisor.start(spec, Moment::now(), &mut start).map_err(RunError::from);

@@ -44,6 +44,8 @@ pub struct GuestStatus {
     pub target: FrameCount,
     /// Host memory behind it.
     pub resident: FrameCount,
+    /// Memory that threads in it wait for, by its own report.
+    pub wanted: FrameCount,
     /// How fast its balloon may inflate, a second.
     pub rate_per_s: FrameCount,
     /// What its balloon is about, and what hinders it. Foreign text, as the activity.
@@ -65,6 +67,8 @@ pub enum GuestState {
     Shrinking,
     /// Its size is below its target.
     Growing,
+    /// A thread in it waits for memory, and none is on its way.
+    Waiting,
     /// It has not come to its balloon for a while.
     Silent,
     /// It is gone.
@@ -72,12 +76,15 @@ pub enum GuestState {
 }
 
 impl GuestState {
-    /// The state of a running guest that talks: differences below a huge frame are none.
-    pub(super) fn of_sizes(size: FrameCount, target: FrameCount) -> Self {
-        if size.saturating_sub(target).0 >= HUGE_FRAMES {
-            Self::Shrinking
-        } else if target.saturating_sub(size).0 >= HUGE_FRAMES {
+    /// The state of a running guest that talks and in which threads wait for `wanted` more memory. That they wait says more than that
+    /// the balloon inflates meanwhile; while it deflates, what they wait for is on its way. Differences below a huge frame are none.
+    pub(super) fn of_sizes(size: FrameCount, target: FrameCount, wanted: FrameCount) -> Self {
+        if target.saturating_sub(size).0 >= HUGE_FRAMES {
             Self::Growing
+        } else if wanted > FrameCount::ZERO {
+            Self::Waiting
+        } else if size.saturating_sub(target).0 >= HUGE_FRAMES {
+            Self::Shrinking
         } else {
             Self::Running
         }
@@ -91,6 +98,7 @@ impl fmt::Display for GuestState {
             Self::Running => "running",
             Self::Shrinking => "shrinking",
             Self::Growing => "growing",
+            Self::Waiting => "waiting",
             Self::Silent => "silent",
             Self::Ended => "ended",
         })

@@ -144,6 +144,22 @@ fn targets_that_fit_are_left_alone() {
 }
 
 #[test]
+fn waiting_for_memory_says_more_than_shrinking() {
+    let mut bench = Bench::new();
+    bench.needs([400, 20]);
+    bench.pass(50);
+    bench.needs([400, 400]);
+    bench.pass(1);
+    let states = |bench: &Bench| bench.status().guests.iter().map(|guest| guest.state).collect::<Vec<_>>();
+    assert_eq!(states(&bench)[1], GuestState::Waiting);
+    assert!(bench.status().guests[1].wanted > FrameCount::from_mib(200));
+    // The first one gives memory up for the second, and then lacks it itself.
+    bench.needs([512, 400]);
+    bench.pass(3);
+    assert_eq!(states(&bench), [GuestState::Waiting; 2]);
+}
+
+#[test]
 fn states_tell_what_a_guest_is_about() {
     let mut bench = Bench::new();
     bench.needs([400, 20]);
@@ -298,6 +314,33 @@ fn memory_beyond_the_pool_is_a_violation() {
     let outcome = bench.supervisor.into_outcome(bench.now);
     assert!((1..=10).contains(&outcome.violations), "{} violations", outcome.violations);
     assert!(outcome.guests[1].is_success());
+}
+
+#[test]
+fn a_process_that_stops_unasked_has_failed() {
+    let mut bench = Bench::new();
+    bench.machines[0].end(EndReason::Stopped);
+    bench.pass(1);
+    bench.supervisor.request_stop();
+    bench.pass(1);
+    let outcome = bench.supervisor.into_outcome(bench.now);
+    let reasons: Vec<String> = outcome.guests.iter().map(|guest| guest.ending.reason.to_string()).collect();
+    assert_eq!(reasons, ["failed: its process stopped, and nothing had asked it to", "stopped"]);
+    assert!(!outcome.is_success());
+}
+
+#[test]
+fn samples_are_kept_where_they_are_wanted() {
+    let mut bench = Bench::new();
+    bench.pass(100);
+    let outcome = bench.supervisor.into_outcome(bench.now);
+    assert!(outcome.guests.iter().all(|guest| guest.samples.is_empty()));
+    let mut supervisor = Supervisor::new(POOL, Policy::default(), Moment::default());
+    supervisor.keep_samples();
+    let boot = |spec: &GuestSpec, target| Ok(Machine::boot(spec.contract.max, target, Manners::Obliging).1);
+    supervisor.start(&spec("alpha"), Moment::default(), boot).unwrap();
+    supervisor.look(Moment::default());
+    assert!(!supervisor.into_outcome(Moment::default()).guests[0].samples.is_empty());
 }
 
 /// Notes what happened.

@@ -32,19 +32,29 @@ pub fn run(plan: &Plan, mut needs: impl FnMut(FrameCount)) -> WorkingSet {
 fn run_phase(set: &mut WorkingSet, phase: &Phase, needs: &mut impl FnMut(FrameCount)) {
     let end = Instant::now().after(phase.duration_ms * 1_000_000);
     log::info!("working set {} MiB for {} ms", phase.bytes >> 20, phase.duration_ms);
+    let mut is_short = false;
     while Instant::now() < end {
-        let has_size = set.resize(phase.bytes);
-        let missing = if has_size { 0 } else { phase.bytes.saturating_sub(set.bytes()) };
+        if set.bytes() < phase.bytes {
+            // Growing may wait for memory, and what is reported meanwhile must not be about the last phase.
+            tell_size(set, "growing", phase.bytes, is_short);
+        }
+        is_short = !set.resize(phase.bytes);
+        let missing = if is_short { phase.bytes.saturating_sub(set.bytes()) } else { 0 };
         needs(FrameCount::from_bytes_ceil(missing as u64));
-        let mut doing = Text::EMPTY;
-        let short = if has_size { "" } else { ", short of memory" };
-        // What does not fit is dropped without an error.
-        let _ = write!(doing, "walking {} of {} MiB{short}", set.bytes() >> 20, phase.bytes >> 20);
-        tell(set, doing.as_str());
+        tell_size(set, "walking", phase.bytes, is_short);
         set.walk(end);
         app::sleep(REST_MS);
     }
     needs(FrameCount::ZERO);
+}
+
+/// Reports what is done with how much of the `wished` bytes, and whether memory lacked for the rest when it was last tried.
+fn tell_size(set: &WorkingSet, doing: &str, wished: usize, is_short: bool) {
+    let mut text = Text::EMPTY;
+    let short = if is_short { ", short of memory" } else { "" };
+    // What does not fit is dropped without an error.
+    let _ = write!(text, "{doing} {} of {} MiB{short}", set.bytes() >> 20, wished >> 20);
+    tell(set, text.as_str());
 }
 
 fn tell(set: &WorkingSet, doing: &str) {
