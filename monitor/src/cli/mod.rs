@@ -3,6 +3,7 @@
 //! Exit codes: 0, all went well; 1, it ran and something went wrong (a guest failed, an application found errors, the pool was
 //! overdrawn); 2, refused, nothing was started.
 
+mod report_file;
 mod up;
 
 use std::env;

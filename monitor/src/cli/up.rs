@@ -1,6 +1,5 @@
 //! `aerostat up`: checks everything, runs the fleet, tells how it went.
 
-use std::fmt::Display as Show;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -11,6 +10,7 @@ use aerostat_abi::units::FrameCount;
 use clap::Args;
 
 use super::Failure;
+use super::report_file::ReportFile;
 use crate::display::{Display, EventLog, Mode, Sink, write_summary};
 use crate::fleet::{Fleet, GuestSpec};
 use crate::host::vmm_guest::{GuestConfig, VmmGuest};
@@ -44,11 +44,11 @@ pub(super) fn up(arguments: &UpArguments) -> Result<ExitCode, Failure> {
     check_guests(&fleet)?;
     vmm::check_kvm().map_err(without_kvm)?;
     let events = arguments.log_dir.as_deref().map(open_logs).transpose()?;
-    let report = arguments.report.as_deref().map(|path| Ok((path, create(path)?))).transpose()?;
+    let report = arguments.report.as_deref().map(report_file).transpose()?;
 
     let mode = if arguments.headless { Mode::Plain } else { Mode::of_stdout() };
     let limit = arguments.seconds.map(|seconds| Duration::from_secs(seconds.into()));
-    let options = RunOptions { limit, ..RunOptions::default() };
+    let options = RunOptions { limit, keeps_samples: report.is_some(), ..RunOptions::default() };
     let output = Sink::to_descriptor(io::stdout())
         .map_err(|error| Failure::refused(format!("standard output can't be written: {error}")))?;
     let mut watchers = Watchers { display: Display::new(output, mode), events };
@@ -56,7 +56,7 @@ pub(super) fn up(arguments: &UpArguments) -> Result<ExitCode, Failure> {
     let outcome = run(&fleet, options, start, &mut watchers).map_err(Failure::broken)?;
 
     // The report first: whoever does not read standard output may still want it.
-    let reported = report.map(|(path, file)| write_report(&outcome, path, &file)).transpose();
+    let reported = report.map(|(path, file)| write_report(&outcome, path, file)).transpose();
     let mut summary = Vec::new();
     write_summary(&outcome, &mut summary).map_err(Failure::broken)?;
     let Watchers { display, events } = watchers;
@@ -69,15 +69,17 @@ pub(super) fn up(arguments: &UpArguments) -> Result<ExitCode, Failure> {
     Ok(if outcome.is_success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Writes the report as long as the file takes it.
-fn write_report(outcome: &Outcome, path: &Path, file: &File) -> Result<(), Failure> {
-    let failed =
-        |error: &dyn Show| Failure::broken(format!("{}: the report can't be written: {error}", path.display()));
+/// Writes the report as long as the file takes it, and gives it its name.
+fn write_report(outcome: &Outcome, path: &Path, file: ReportFile) -> Result<(), Failure> {
     let mut text = Vec::new();
-    report::write(outcome, &mut text).map_err(|error| failed(&error))?;
-    let sink = Sink::to_descriptor(file).map_err(|error| failed(&error))?;
-    sink.last_text(String::from_utf8_lossy(&text).into_owned());
-    sink.finish().map_err(|error| failed(&error))
+    let written = report::write(outcome, &mut text).and_then(|()| {
+        file.publish(|file| {
+            let sink = Sink::to_descriptor(file.as_file())?;
+            sink.last_text(String::from_utf8_lossy(&text).into_owned());
+            sink.finish().map_err(io::Error::other)
+        })
+    });
+    written.map_err(|error| Failure::broken(format!("{}: the report can't be written: {error}", path.display())))
 }
 
 // ---- Wiring: the one place that knows what runs the guests. ----
@@ -148,6 +150,13 @@ fn open_logs(directory: &Path) -> Result<EventLog<Sink>, Failure> {
     fs::create_dir_all(directory).map_err(|error| file_failure(directory, &error))?;
     let path = directory.join(EVENT_LOG);
     Ok(EventLog::new(Sink::new(create(&path)?).map_err(|error| file_failure(&path, &error))?))
+}
+
+fn report_file(path: &Path) -> Result<(&Path, ReportFile), Failure> {
+    match ReportFile::create(path) {
+        Ok(file) => Ok((path, file)),
+        Err(error) => Err(Failure::refused(format!("{}: the report {error}", path.display()))),
+    }
 }
 
 fn create(path: &Path) -> Result<File, Failure> {
