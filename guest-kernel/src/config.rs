@@ -53,7 +53,7 @@ pub(crate) const DEFLATE_WAIT_NS: u64 = 2_000_000_000;
 /// How long a host that gave nothing is not asked again before pages are evicted.
 pub(crate) const HOST_REFUSAL_NS: u64 = 5_000_000_000;
 
-/// Share of the machine's memory, as a divisor, that the compressed tier may have before its oldest frames go to disk.
+/// Share of the guest's current size, as a divisor, that the compressed tier may have before its oldest frames go to disk.
 pub(crate) const TIER_SHARE: u64 = 4;
 
 /// Pages, or frames of the compressed tier, that are read at once: at first, and at most when one read follows another.

@@ -41,7 +41,7 @@ impl Memory for KernelMemory {
     }
 
     fn free(&mut self, block: Block) {
-        FRAMES.free(block);
+        FRAMES.free_ballooned(block);
     }
 
     fn free_unbacked(&mut self, block: Block) {

@@ -83,7 +83,7 @@ mod entry {
         let compressed = machine.compressed_swap()?;
         let disk = swap_disk();
         if compressed > FrameCount::ZERO || disk.is_some() {
-            reclaim::start::start(Swap { policy, compressed, disk }, mm::total_frames());
+            reclaim::start::start(Swap { policy, compressed, disk });
         }
         Ok(())
     }

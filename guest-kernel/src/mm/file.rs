@@ -49,7 +49,7 @@ pub(crate) fn map(disk: &'static dyn Disk, bytes: u64, policy: Name) -> Result<u
     let whole = bytes.next_multiple_of(FRAME_BYTES);
     let tables = FrameCount(whole.div_ceil(HUGE_BYTES));
     let promise = Promise::of(tables.saturating_add(FILE_WORKING_SET), whole)?;
-    reclaim::start::start_dropping_files(policy, super::total_frames());
+    reclaim::start::start_dropping_files(policy);
     let start = super::map_promised_as(RegionKind::File, APP_REGIONS, promise)?;
     *MAPPED.lock() = Some(Mapped { disk, bytes, start });
     Ok(start)

@@ -56,6 +56,8 @@ pub(crate) enum Purpose {
     File,
     /// The balloon: what is neither promised nor the kernel's floor.
     Balloon,
+    /// Something that the kernel can do without, such as a huge page in place of small ones: the same frames.
+    Spare,
 }
 
 impl Purpose {
@@ -104,6 +106,8 @@ pub(crate) struct FrameAllocator {
     /// Credit that promises may have rested on when it was taken back.
     lost_credit: u64,
     floor: u64,
+    /// Frames that the balloon has.
+    ballooned: u64,
     /// What is in memory that nobody has used yet.
     untouched: Contents,
     /// The huge frame that page tables come from; none of the machine's until one is needed.
@@ -139,6 +143,7 @@ impl FrameAllocator {
             credit: 0,
             lost_credit: 0,
             floor: floor.0,
+            ballooned: 0,
             untouched: Contents::Zero,
             tables: usize::MAX,
         };
@@ -241,7 +246,8 @@ impl FrameAllocator {
         match purpose {
             Purpose::Promised | Purpose::PromisedPinned | Purpose::PromisedReserve => self.promised -= frames,
             Purpose::Tier | Purpose::File => self.credit += frames,
-            Purpose::Kernel | Purpose::Balloon => {}
+            Purpose::Balloon => self.ballooned += frames,
+            Purpose::Kernel | Purpose::Spare => {}
         }
     }
 
@@ -285,6 +291,17 @@ impl FrameAllocator {
         let ended = self.ended_in_use.min(frames);
         self.ended_in_use -= ended;
         self.promised += frames - ended;
+    }
+
+    /// Frames that the balloon has, without those that the monitor has taken and the driver has not collected.
+    pub(crate) fn ballooned(&self) -> FrameCount {
+        FrameCount(self.ballooned)
+    }
+
+    /// Takes a block of the balloon back. What the host has had in between holds zeros and is not backed.
+    pub(crate) fn deflate(&mut self, block: Block, contents: Contents) {
+        self.ballooned -= block.size().frames();
+        self.put_back(block, contents);
     }
 
     /// Takes a block back that the host has had in between: its memory reads as zero and is not backed.
@@ -477,7 +494,7 @@ impl FrameAllocator {
             Purpose::PromisedReserve => self.promised.min(free),
             Purpose::Tier => free,
             Purpose::File => free.saturating_sub(EVICTION_RESERVE.0),
-            Purpose::Balloon => self.available().0.min(free.saturating_sub(self.floor)),
+            Purpose::Balloon | Purpose::Spare => self.available().0.min(free.saturating_sub(self.floor)),
         }
     }
 

@@ -11,11 +11,12 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use aerostat_abi::frame_state::HugeFrameWord;
 use aerostat_abi::units::{FrameCount, FrameNumber};
 
-use super::block::{Block, BlockSize};
+use super::block::{Block, BlockSize, Contents};
 use super::compaction::policy::Occupancy;
 use super::frame_allocator::{FrameAllocator, FrameStatistics, Purpose};
 use super::magazine::{BATCH, Magazine};
 use super::poison;
+use super::sizing::Sizing;
 use super::watermarks::Watermarks;
 use crate::config::MAX_CPUS;
 use crate::cpu;
@@ -38,10 +39,31 @@ struct CpuMagazine(SpinLock<Magazine>);
 #[derive(Debug)]
 struct Pool {
     allocator: Option<FrameAllocator>,
-    watermarks: Watermarks,
+    /// Frames of the machine.
+    total: FrameCount,
+    /// Whether there is anything to reclaim.
+    can_reclaim: bool,
+    /// What follows from the guest's size, and the balloon for which that is so.
+    sizing: Sizing,
+    sized_for: FrameCount,
 }
 
 impl Pool {
+    const EMPTY: Self = Self {
+        allocator: None,
+        total: FrameCount::ZERO,
+        can_reclaim: false,
+        sizing: Sizing::NONE,
+        sized_for: FrameCount::ZERO,
+    };
+
+    /// Recomputes whatever depends on the guest's size: called where that changes.
+    fn resize(&mut self) {
+        self.sized_for = self.allocator.as_ref().map_or(FrameCount::ZERO, FrameAllocator::ballooned);
+        let size = self.total.saturating_sub(self.sized_for);
+        self.sizing = if self.can_reclaim { Sizing::of(size) } else { Sizing::NONE };
+    }
+
     fn existing(&mut self) -> &mut FrameAllocator {
         self.allocator.as_mut().expect("a block or a promise can only have come from an existing allocator")
     }
@@ -51,14 +73,21 @@ impl Frames {
     pub(crate) const fn new() -> Self {
         Self {
             magazines: [const { CpuMagazine(SpinLock::new(Magazine::EMPTY)) }; MAX_CPUS],
-            pool: SpinLock::new(Pool { allocator: None, watermarks: Watermarks::NONE }),
+            pool: SpinLock::new(Pool::EMPTY),
             is_tight: AtomicBool::new(false),
         }
     }
 
-    /// Gives it what it allocates from.
-    pub(crate) fn start(&self, allocator: FrameAllocator) {
-        self.pool.lock().allocator = Some(allocator);
+    /// Gives it what it allocates from, on a machine of `total` frames.
+    pub(crate) fn start(&self, allocator: FrameAllocator, total: FrameCount) {
+        *self.pool.lock() = Pool { allocator: Some(allocator), total, ..Pool::EMPTY };
+    }
+
+    /// Pages can be reclaimed from now on.
+    pub(crate) fn begin_reclaim(&self) {
+        let mut pool = self.pool.lock();
+        pool.can_reclaim = true;
+        pool.resize();
     }
 
     /// Forgets everything: for the next test machine.
@@ -67,7 +96,7 @@ impl Frames {
         if self.pool.lock().allocator.is_some() {
             self.exactly(|_| ());
         }
-        *self.pool.lock() = Pool { allocator: None, watermarks: Watermarks::NONE };
+        *self.pool.lock() = Pool::EMPTY;
         self.is_tight.store(false, Ordering::Relaxed);
     }
 
@@ -170,9 +199,15 @@ impl Frames {
         put(&mut magazine, block);
     }
 
-    /// Takes a block back that the host has had in between.
+    /// Takes a block back that was for the balloon and that the host has not had.
+    pub(crate) fn free_ballooned(&self, block: Block) {
+        poison::fill(&block);
+        self.existing_pool(|allocator| allocator.deflate(block, Contents::Unknown));
+    }
+
+    /// Takes a block of the balloon back that the host has had in between.
     pub(crate) fn free_unbacked(&self, block: Block) {
-        self.existing_pool(|allocator| allocator.free_unbacked(block));
+        self.existing_pool(|allocator| allocator.deflate(block, Contents::Zero));
     }
 
     /// Takes a frame back that counts as credit.
@@ -269,12 +304,28 @@ impl Frames {
         self.exactly(|allocator| (allocator.whole_huge_frames(), allocator.occupancy()))
     }
 
-    pub(crate) fn set_watermarks(&self, watermarks: Watermarks) {
-        self.pool.lock().watermarks = watermarks;
+    /// What follows from the guest's size now.
+    pub(crate) fn sizing(&self) -> Sizing {
+        self.pool.lock().sizing
     }
 
     pub(crate) fn watermarks(&self) -> Watermarks {
-        self.pool.lock().watermarks
+        self.sizing().watermarks
+    }
+
+    /// Frames that the balloon has, as far as they are collected.
+    pub(crate) fn ballooned(&self) -> FrameCount {
+        self.pool.lock().sized_for
+    }
+
+    #[cfg(test)]
+    pub(crate) fn set_sizing(&self, change: impl FnOnce(&mut Sizing)) {
+        change(&mut self.pool.lock().sizing);
+    }
+
+    #[cfg(test)]
+    pub(crate) fn set_watermarks(&self, watermarks: Watermarks) {
+        self.set_sizing(|sizing| sizing.watermarks = watermarks);
     }
 
     /// Whether free frames are so few that some should be made.
@@ -282,10 +333,10 @@ impl Frames {
         let low = {
             let pool = self.pool.lock();
             let Some(allocator) = &pool.allocator else { return false };
-            if allocator.statistics().free >= pool.watermarks.low {
+            if allocator.statistics().free >= pool.sizing.watermarks.low {
                 return false; // whatever the magazines hold
             }
-            pool.watermarks.low
+            pool.sizing.watermarks.low
         };
         self.statistics().free < low
     }
@@ -338,12 +389,12 @@ impl Frames {
     /// Asks the allocator alone; `None` before there is one.
     fn pool<R>(&self, act: impl FnOnce(&mut FrameAllocator) -> R) -> Option<R> {
         let mut pool = self.pool.lock();
-        let allocator = pool.allocator.as_mut()?;
-        Some(self.act(allocator, act))
+        pool.allocator.as_ref()?;
+        Some(self.act(&mut pool, act))
     }
 
     fn existing_pool<R>(&self, act: impl FnOnce(&mut FrameAllocator) -> R) -> R {
-        self.act(self.pool.lock().existing(), act)
+        self.act(&mut self.pool.lock(), act)
     }
 
     /// Asks the allocator when it has everything: with all magazines empty, and locked.
@@ -357,14 +408,18 @@ impl Frames {
                 allocator.free_promised(block);
             }
         }
-        self.act(allocator, act)
+        self.act(&mut pool, act)
     }
 
-    fn act<R>(&self, allocator: &mut FrameAllocator, act: impl FnOnce(&mut FrameAllocator) -> R) -> R {
+    fn act<R>(&self, pool: &mut Pool, act: impl FnOnce(&mut FrameAllocator) -> R) -> R {
+        let allocator = pool.existing();
         let result = act(allocator);
-        let is_tight = allocator.is_tight();
+        let (is_tight, ballooned) = (allocator.is_tight(), allocator.ballooned());
         if is_tight != self.is_tight.load(Ordering::Relaxed) {
             self.is_tight.store(is_tight, Ordering::Relaxed);
+        }
+        if ballooned != pool.sized_for {
+            pool.resize();
         }
         result
     }

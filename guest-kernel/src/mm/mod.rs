@@ -5,7 +5,7 @@
 //! * [`page_table`]: slots and pages; [`address_space`]: regions and the decision behind a fault; [`fault`]: carrying it out.
 //! * [`advice`]: what an application says about its regions; [`shortage`]: what it hears when memory runs short.
 //! * [`reclaim`]: pages that make room and come back; [`compaction`]: pages that move so that huge frames come free.
-//! * [`ladder`]: where memory comes from; [`kernel_heap`]: the kernel's own.
+//! * [`ladder`]: where memory comes from; [`kernel_heap`]: the kernel's own; [`sizing`]: what follows from the guest's current size.
 //!
 //! Memory is promised when it is allocated and found when it is touched; [`map_region`] and [`unmap_region`] are the two ends.
 //! Lock order: [`reclaim`] before [`SPACE`] before [`FRAMES`].
@@ -32,6 +32,7 @@ mod poison;
 pub(crate) mod pressure;
 pub(crate) mod reclaim;
 pub(crate) mod shortage;
+mod sizing;
 #[cfg(target_os = "none")]
 pub(crate) mod start;
 mod watermarks;

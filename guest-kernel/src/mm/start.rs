@@ -47,7 +47,7 @@ pub(crate) fn start(machine: &Machine, more_words: fn(FrameNumber) -> usize) -> 
     if !machine.is_memory_zeroed {
         allocator.distrust_untouched();
     }
-    FRAMES.start(allocator);
+    FRAMES.start(allocator, machine.total_frames());
     if !SPACE.lock().regions.place(RegionKind::Stack, layout::STACKS) {
         return Err(MachineError::TooSmall);
     }

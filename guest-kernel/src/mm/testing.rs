@@ -39,7 +39,7 @@ impl TestMachine {
         let reserved = FrameNumber(0)..FrameNumber(root.0 + 1);
         let allocator = FrameAllocator::leaked(end, &[reserved], KERNEL_FLOOR);
         FRAMES.stop();
-        FRAMES.start(allocator);
+        FRAMES.start(allocator, FrameCount(huge_frames * HUGE_FRAMES));
         // SAFETY: the root is zeroed memory at its own address, as are all frames that the allocator has; tables change under the
         // lock of `SPACE` only.
         SPACE.lock().tables = Some(unsafe { PageTables::new(root) });

@@ -18,9 +18,9 @@ impl Watermarks {
     /// Without swap nothing is to be had by evicting.
     pub(crate) const NONE: Self = Self { low: FrameCount::ZERO, high: FrameCount::ZERO };
 
-    /// For a machine of `total` frames: what the balloon leaves and a little, then some 1.5 % of the machine.
-    pub(crate) const fn new(total: FrameCount) -> Self {
-        let low = KERNEL_FLOOR.0 + total.0 / 256;
-        Self { low: FrameCount(low), high: FrameCount(low + total.0 / 64) }
+    /// For a guest of `size` frames now: what the balloon leaves and a little, then some 1.5 % of its size.
+    pub(crate) const fn new(size: FrameCount) -> Self {
+        let low = KERNEL_FLOOR.0 + size.0 / 256;
+        Self { low: FrameCount(low), high: FrameCount(low + size.0 / 64) }
     }
 }

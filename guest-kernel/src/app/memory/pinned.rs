@@ -102,7 +102,7 @@ impl aerostat_balloon_driver::Block for Pinned {
 
 impl Drop for Pinned {
     fn drop(&mut self) {
-        FRAMES.free(Block::from_number(self.first, self.size, Contents::Unknown));
+        FRAMES.free_ballooned(Block::from_number(self.first, self.size, Contents::Unknown));
         ladder::memory_came();
     }
 }

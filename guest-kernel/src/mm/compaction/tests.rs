@@ -172,7 +172,7 @@ proptest! {
     fn memory_is_what_was_written_whatever_moves(steps in steps()) {
         let machine = TestMachine::start(12);
         let total = FrameCount(6 * HUGE_FRAMES);
-        start(Swap { policy: Name::default(), compressed: total, disk: None }, total);
+        start(Swap { policy: Name::default(), compressed: total, disk: None });
         let mut regions = Regions::new();
         let mut taken = Vec::new();
         for (number, step) in (1..).zip(&steps) {

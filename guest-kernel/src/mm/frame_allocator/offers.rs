@@ -101,6 +101,7 @@ impl FrameAllocator {
             self.offers.taken.first()
         })?;
         self.offers.taken.remove(huge);
+        self.ballooned += HUGE_FRAMES;
         let first = FrameNumber(huge as u64 * HUGE_FRAMES);
         self.set_state(huge, HugeFrameState::default().with_whole());
         Some(Block::from_number(first, BlockSize::Huge, Contents::Zero))

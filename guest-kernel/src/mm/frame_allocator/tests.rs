@@ -334,7 +334,7 @@ impl Model {
             Purpose::PromisedReserve => self.promised.min(self.free()),
             Purpose::Tier => self.free(),
             Purpose::File => self.free().saturating_sub(EVICTION_RESERVE.0),
-            Purpose::Balloon => self.available().min(self.free().saturating_sub(self.floor)),
+            Purpose::Balloon | Purpose::Spare => self.available().min(self.free().saturating_sub(self.floor)),
         }
     }
 
@@ -342,7 +342,7 @@ impl Model {
         match purpose {
             Purpose::Promised | Purpose::PromisedPinned | Purpose::PromisedReserve => self.promised -= frames,
             Purpose::Tier | Purpose::File => self.credit += frames,
-            Purpose::Kernel | Purpose::Balloon => {}
+            Purpose::Kernel | Purpose::Balloon | Purpose::Spare => {}
         }
     }
 

@@ -5,7 +5,7 @@ use proptest::collection::vec;
 use proptest::prelude::{Just, Strategy};
 use proptest::{prop_assert_eq, prop_oneof, proptest};
 
-use super::{Block, BlockSize, FrameStatistics, Purpose};
+use super::{Block, BlockSize, FrameAllocator, FrameStatistics, Frames, Purpose, Sizing};
 use crate::config::{EVICTION_RESERVE, KERNEL_FLOOR};
 use crate::cpu;
 use crate::mm::FRAMES;
@@ -16,6 +16,24 @@ const CPUS: usize = 3;
 
 fn page() -> Option<Block> {
     FRAMES.allocate(BlockSize::Frame, Purpose::Promised)
+}
+
+#[test]
+fn sizing_follows_the_balloon() {
+    let total = FrameCount(16 * HUGE_FRAMES);
+    let frames = Frames::new();
+    frames.start(FrameAllocator::leaked(total, &[], KERNEL_FLOOR), total);
+    assert_eq!(frames.sizing(), Sizing::NONE);
+    frames.begin_reclaim();
+    assert_eq!(frames.sizing(), Sizing::of(total));
+    let [one, other] = [(); 2].map(|()| frames.allocate(BlockSize::Huge, Purpose::Balloon).unwrap());
+    let kept = frames.allocate(BlockSize::Huge, Purpose::Kernel).unwrap();
+    assert_eq!((frames.ballooned(), frames.sizing()), (FrameCount(1024), Sizing::of(FrameCount(14 * HUGE_FRAMES))));
+    frames.free_unbacked(one);
+    frames.free(kept);
+    assert_eq!(frames.sizing(), Sizing::of(FrameCount(15 * HUGE_FRAMES)));
+    frames.free_ballooned(other);
+    assert_eq!((frames.ballooned(), frames.sizing()), (FrameCount::ZERO, Sizing::of(total)));
 }
 
 #[test]
@@ -146,7 +164,7 @@ impl Account {
             Purpose::PromisedReserve => self.promised.min(self.free),
             Purpose::Tier => self.free,
             Purpose::File => self.free.saturating_sub(EVICTION_RESERVE.0),
-            Purpose::Balloon => self.available().min(self.free.saturating_sub(KERNEL_FLOOR.0)),
+            Purpose::Balloon | Purpose::Spare => self.available().min(self.free.saturating_sub(KERNEL_FLOOR.0)),
         }
     }
 
@@ -182,7 +200,7 @@ proptest! {
                         let Some(block) = block else { break };
                         account.free -= size.frames();
                         match purpose {
-                            Purpose::Kernel | Purpose::Balloon => {}
+                            Purpose::Kernel | Purpose::Balloon | Purpose::Spare => {}
                             Purpose::Tier | Purpose::File => account.credit += size.frames(),
                             _ => account.promised -= size.frames(),
                         }

@@ -90,7 +90,7 @@ fn begin(at: u64) -> bool {
         return false;
     }
     // What is neither promised nor the kernel's floor: the pages' own frames come free only afterwards.
-    let Some(block) = FRAMES.allocate(BlockSize::Huge, Purpose::Balloon) else { return false };
+    let Some(block) = FRAMES.allocate(BlockSize::Huge, Purpose::Spare) else { return false };
     RECLAIMER.lock().begin_collapse(at, block);
     true
 }

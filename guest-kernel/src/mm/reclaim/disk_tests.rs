@@ -28,13 +28,13 @@ pub(in crate::mm) fn machine(huge_frames: u64, slots: u64) -> (TestMachine, &'st
     let usable = SlotMap::usable(slots);
     let map = SlotMap::new(usable, &mut Carver::leaked(SlotMap::words(usable)));
     let swap = Swap { policy: Name::default(), compressed: FrameCount::ZERO, disk: Some((disk, map)) };
-    start(swap, FrameCount(huge_frames * HUGE_FRAMES));
+    start(swap);
     (machine, disk)
 }
 
 /// The tier may have so many frames.
 pub(in crate::mm) fn bound_tier(frames: u64) {
-    RECLAIMER.lock().tier_bound = FrameCount(frames);
+    FRAMES.set_sizing(|sizing| sizing.tier_bound = FrameCount(frames));
 }
 
 /// Runs one batch; returns how many frames are on their way to the disk.

@@ -118,8 +118,6 @@ pub(crate) struct Reclaimer {
     files: Option<Hand>,
     pub(super) balance: Balance,
     tier: CompressedTier,
-    /// Frames that the tier may have before its oldest go to disk.
-    tier_bound: FrameCount,
     swap_disk: Option<SwapDisk>,
     /// Reads of pages and of groups of the tier, each in their own order.
     page_reads: ReadAhead,
@@ -259,7 +257,6 @@ impl Reclaimer {
             files: None,
             balance: Balance::new(),
             tier: CompressedTier::new(),
-            tier_bound: FrameCount(u64::MAX),
             swap_disk: None,
             page_reads: ReadAhead::new(),
             group_reads: ReadAhead::new(),
@@ -301,7 +298,7 @@ impl Reclaimer {
         self.is_thrashing(); // the figures are looked at while they change
         self.settle();
         self.shrink_tier();
-        let tier_is_full = self.tier.statistics().frames > self.tier_bound.saturating_add(TIER_SLACK);
+        let tier_is_full = self.tier_surplus() > TIER_SLACK;
         let is_disk_busy = self.swap_disk.as_mut().is_some_and(|swap| tier_is_full || !swap.make_room(1));
         let result = if is_disk_busy { BatchResult::default() } else { self.turn_hand() };
         BatchResult { is_disk_busy, leaving: self.swap_disk.as_ref().map_or(0, SwapDisk::leaving), ..result }
@@ -482,15 +479,26 @@ impl Reclaimer {
         }
     }
 
+    /// Frames of the tier beyond its bound; none where there is no disk to put them.
+    fn tier_surplus(&self) -> FrameCount {
+        let frames = self.tier.statistics().frames;
+        if self.swap_disk.is_some() { frames.saturating_sub(FRAMES.sizing().tier_bound) } else { FrameCount::ZERO }
+    }
+
     /// Groups of the tier beyond its bound are on their way to disk, or will be.
     fn shrink_tier(&mut self) {
+        let leaving = self.swap_disk.as_ref().map_or(0, SwapDisk::leaving) as u64;
+        self.write_out_tier(self.tier_surplus().saturating_sub(FrameCount(leaving)));
+    }
+
+    /// Has the oldest groups of the tier written to disk, `wanted` frames or a batch, whichever is less.
+    fn write_out_tier(&mut self, wanted: FrameCount) {
         let Some(swap) = &mut self.swap_disk else { return };
-        let mut surplus = self.tier.statistics().frames.saturating_sub(self.tier_bound).0;
-        surplus = surplus.saturating_sub(swap.leaving() as u64).min(BATCH as u64);
-        while surplus > 0 && swap.make_room(MOST_FRAMES) {
+        let mut rest = wanted.0.min(BATCH as u64);
+        while rest > 0 && swap.make_room(MOST_FRAMES) {
             let Some(group) = self.tier.begin_leaving() else { return };
             swap.stage(Leaver::Group, group.frames());
-            surplus = surplus.saturating_sub(group.frames().len() as u64);
+            rest = rest.saturating_sub(group.frames().len() as u64);
         }
     }
 

@@ -8,9 +8,7 @@ use super::disk::Disk;
 use super::hand::Hand;
 use super::slot_map::SlotMap;
 use super::swap_disk::SwapDisk;
-use crate::config::TIER_SHARE;
 use crate::mm::FRAMES;
-use crate::mm::watermarks::Watermarks;
 
 /// What a guest may swap to.
 pub(crate) struct Swap {
@@ -22,8 +20,8 @@ pub(crate) struct Swap {
     pub(crate) disk: Option<(&'static dyn Disk, SlotMap)>,
 }
 
-/// Switches reclaim of anonymous memory on, on a machine of `total` frames; to be called once, before memory runs short.
-pub(crate) fn start(swap: Swap, total: FrameCount) {
+/// Switches reclaim of anonymous memory on; to be called once, before memory runs short.
+pub(crate) fn start(swap: Swap) {
     let Swap { policy, compressed, disk } = swap;
     let mut credit = compressed;
     {
@@ -31,16 +29,15 @@ pub(crate) fn start(swap: Swap, total: FrameCount) {
         reclaimer.anonymous = Some(Hand::new(policy));
         if let Some(disk) = disk.and_then(|(disk, slots)| SwapDisk::new(disk, slots)) {
             credit = credit.saturating_add(FrameCount(disk.slots.capacity() as u64));
-            reclaimer.tier_bound = FrameCount(total.0 / TIER_SHARE);
             reclaimer.swap_disk = Some(disk);
         }
     }
     FRAMES.add_credit(credit);
-    FRAMES.set_watermarks(Watermarks::new(total));
+    FRAMES.begin_reclaim();
 }
 
-/// Switches reclaim of files on, on a machine of `total` frames.
-pub(crate) fn start_dropping_files(policy: Name, total: FrameCount) {
+/// Switches reclaim of files on.
+pub(crate) fn start_dropping_files(policy: Name) {
     RECLAIMER.lock().files.get_or_insert_with(|| Hand::new(policy));
-    FRAMES.set_watermarks(Watermarks::new(total));
+    FRAMES.begin_reclaim();
 }

@@ -25,7 +25,7 @@ const EVERYTHING: FrameCount = FrameCount(1 << 20);
 fn machine(huge_frames: u64) -> TestMachine {
     let machine = TestMachine::start(huge_frames);
     let total = FrameCount(huge_frames * HUGE_FRAMES);
-    start(Swap { policy: Name::default(), compressed: total, disk: None }, total);
+    start(Swap { policy: Name::default(), compressed: total, disk: None });
     machine
 }
 
