@@ -23,6 +23,24 @@ fn torture() {
     run(20);
 }
 
+/// Sizes and machines in MiB: a guest's own machine, one somewhat larger, and one far larger.
+const RATIOS: [(u64, u64); 9] =
+    [(24, 24), (24, 152), (24, 1024), (32, 152), (32, 512), (48, 152), (64, 128), (64, 512), (96, 4096)];
+const RATIO_SWAP_MIB: u64 = 1024;
+
+/// A promise is kept at every ratio of a guest's size to its machine.
+#[test]
+fn ratios() {
+    for (size, machine) in RATIOS {
+        println!("{size} MiB of {machine}");
+        let plan = Plan::test_guest("torture").memory_mib(machine).grant_mib(size).swap_mib(RATIO_SWAP_MIB);
+        let mut guest = plan.command_line(&format!("seconds=3 seed={SEED}")).boot(Machine::Kvm);
+        guest.expect_exit(GuestExit::Success);
+        guest.expect_logged("torture: ok");
+        guest.expect_logged(", 0 errors");
+    }
+}
+
 #[test]
 #[ignore = "takes ten minutes"]
 fn soak() {

@@ -113,6 +113,24 @@ fn more_than_memory_can_be_promised_and_no_more_than_memory_and_disk() {
 }
 
 #[test]
+fn promises_are_kept_by_a_tier_that_could_take_all_memory() {
+    let (machine, _) = machine(8, 16_384);
+    bound_tier(EVERYTHING.0); // as large as it may be on a machine much larger than the guest
+    let count = 3 * 8 * HUGE_FRAMES;
+    let start = map_region(APP_REGIONS, count * FRAME_BYTES).unwrap();
+    for page in pages(start, count) {
+        machine.touch(page).expect("the page was promised, and the disk has room");
+        machine.fill(page, half_noise(page, 1));
+    }
+    for page in pages(start, count) {
+        machine.touch(page).expect("the page was promised, and the disk has room");
+        assert_eq!(machine.word(page), half_noise(page, 1)(0));
+    }
+    unmap_region(start);
+    assert_nothing_is_kept(&machine);
+}
+
+#[test]
 fn the_oldest_of_the_tier_goes_to_disk_as_it_is() {
     let (machine, _) = machine(8, 1024);
     bound_tier(16);

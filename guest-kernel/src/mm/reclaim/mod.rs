@@ -182,6 +182,10 @@ fn reclaim_for(urgency: Urgency, wanted: FrameCount) -> FrameCount {
         rounds += u32::from(batch.ended_round);
         // So many rounds give every page its chance, and huge ones are split meanwhile; after that there is nothing to be had.
         let is_vain = rounds > hands * (Selected::PASSES + PATIENT_ROUNDS);
+        if is_vain && so_far == FrameCount::ZERO {
+            // Nothing else is left, and promises count on every frame of the tier, not only on those beyond its bound.
+            RECLAIMER.lock().write_out_tier(wanted);
+        }
         let is_enough = so_far.0 + batch.leaving as u64 >= wanted.0;
         if (is_vain || is_enough || batch.is_disk_busy) && !wait_for_disk() {
             return freed();
