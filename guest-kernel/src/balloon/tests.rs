@@ -61,11 +61,11 @@ impl Memory for GuestMemory {
     }
 
     fn free(&mut self, block: Block) {
-        self.0.free(block);
+        self.0.deflate(block, Contents::Unknown);
     }
 
     fn free_unbacked(&mut self, block: Block) {
-        self.0.free_unbacked(block);
+        self.0.deflate(block, Contents::Zero);
     }
 }
 

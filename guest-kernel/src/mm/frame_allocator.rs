@@ -304,11 +304,6 @@ impl FrameAllocator {
         self.put_back(block, contents);
     }
 
-    /// Takes a block back that the host has had in between: its memory reads as zero and is not backed.
-    pub(crate) fn free_unbacked(&mut self, block: Block) {
-        self.put_back(block, Contents::Zero);
-    }
-
     /// Fills a magazine with frames that can keep promises: first the promises for frames that it has, then a batch of frames with
     /// their promises.
     pub(crate) fn fill(&mut self, magazine: &mut Magazine) {

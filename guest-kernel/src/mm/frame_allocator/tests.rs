@@ -18,6 +18,11 @@ impl FrameAllocator {
         Self::new(frames, reserved, floor, &mut Carver::leaked(Self::words(frames)))
     }
 
+    /// Takes a block back that reads as zero and that the host does not back, whoever had it.
+    pub(crate) fn free_unbacked(&mut self, block: Block) {
+        self.put_back(block, Contents::Zero);
+    }
+
     pub(crate) fn ended_in_use(&self) -> FrameCount {
         FrameCount(self.ended_in_use)
     }
