@@ -5,6 +5,7 @@
 
 use core::arch::asm;
 use core::panic::PanicInfo;
+use core::sync::atomic::{AtomicBool, Ordering};
 
 use aerostat_abi::exit::GuestExit;
 use aerostat_abi::units::{HUGE_BYTES, to_usize};
@@ -15,6 +16,8 @@ use crate::layout::STACKS;
 use crate::mm::address_space::Violation;
 use crate::thread;
 use crate::trap::TrapFrame;
+
+static IS_REPORTING: AtomicBool = AtomicBool::new(false);
 
 const MAX_BACKTRACE: usize = 24;
 /// Intel SDM vol. 3, table 6-1.
@@ -64,6 +67,16 @@ pub(crate) fn violation(frame: &TrapFrame, address: u64, violation: Violation) -
     registers(frame);
     backtrace(frame.rip, frame.rbp);
     machine_ports::exit(GuestExit::Exception)
+}
+
+/// Reports a page fault of code that must not have any, as it holds a spin lock or handles an interrupt, and ends the guest.
+pub(crate) fn masked_fault(frame: &TrapFrame, address: u64) -> ! {
+    stop_preemption();
+    headline(frame, Some(address));
+    line!("  a bug of the kernel: upcalls are masked, so a spin lock may be held");
+    registers(frame);
+    backtrace(frame.rip, frame.rbp);
+    machine_ports::exit(GuestExit::Panic)
 }
 
 fn headline(frame: &TrapFrame, address: Option<u64>) {
@@ -123,7 +136,13 @@ fn panic(info: &PanicInfo<'_>) -> ! {
 
 /// From here on no other thread runs: one that ended the guest well would hide what has happened.
 fn stop_preemption() {
+    IS_REPORTING.store(true, Ordering::Relaxed);
     core::mem::forget(cpu::UpcallMask::new());
+}
+
+/// Whether the guest is about to end: a report masks upcalls for good, and may be about memory that has been evicted.
+pub(crate) fn is_reporting() -> bool {
+    IS_REPORTING.load(Ordering::Relaxed)
 }
 
 fn registers(frame: &TrapFrame) {

@@ -1,8 +1,9 @@
 //! The kernel's lock: a spin lock that masks upcalls while it is held.
 //!
 //! A thread that holds one is never interrupted on its own CPU, so an upcall can't wait for a lock that the code under it holds.
-//! Critical sections are short: no I/O, no allocation from the application heap, nothing that faults. The order in which locks
-//! are taken is in `docs/ARCHITECTURE.md`.
+//! Critical sections are short: no I/O, no allocation from the application heap, and no access to memory that may be evicted, as
+//! a page fault takes locks and may have to wait. Builds with debug assertions report a fault under a lock as a bug of the kernel
+//! ([`crate::trap`]), and a thread that sleeps with one. The order in which locks are taken is in `docs/ARCHITECTURE.md`.
 
 use core::fmt;
 use core::ops::{Deref, DerefMut};

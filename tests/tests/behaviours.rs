@@ -16,6 +16,7 @@ aerostat_tests::on_both_machines! {
     exception,
     fragmentation,
     heap_exhaustion,
+    masked_fault,
     null_access,
     overcommit,
     page_fault,
@@ -70,6 +71,14 @@ fn disk_read_only(machine: Machine) {
     let before = fs::read(&disk.data.path).expect("the disk is there");
     expect_disk_ok("read-only", machine, &disk);
     assert!(before == fs::read(&disk.data.path).expect("the disk is there"), "a read-only disk was written");
+}
+
+/// A build with debug assertions does not try to resolve what may hang.
+fn masked_fault(machine: Machine) {
+    let guest = ended("masked_fault", machine, GuestExit::Panic);
+    guest.expect_logged("exception: page fault");
+    guest.expect_logged("a bug of the kernel: upcalls are masked");
+    guest.expect_logged("backtrace:");
 }
 
 fn exception(machine: Machine) {

@@ -16,6 +16,7 @@ aerostat_tests::on_both_machines! {
     a_sector_beside_what_is_wanted_may_be_unreadable,
     a_sector_that_is_wanted_may_not,
     data_that_stops_compressing_ends_the_guest,
+    events_that_were_evicted,
     more_than_memory_and_swap_is_refused,
     sectors_that_cannot_be_written_are_left_alone,
     three_times_the_memory,
@@ -79,6 +80,13 @@ fn data_that_stops_compressing_ends_the_guest(machine: Machine) {
     guest.expect_exit(GuestExit::OutOfMemory);
     guest.expect_logged("swap: all is text");
     guest.expect_logged("out of memory: there is no frame for the page");
+}
+
+/// Threads wait for what is on disk by the time that it happens.
+fn events_that_were_evicted(machine: Machine) {
+    let mut guest = Plan::test_guest("evicted_events").memory_mib(MIB).swap_mib(4 * MIB).boot(machine);
+    guest.expect_exit(GuestExit::Success);
+    guest.expect_logged("evicted events: ok");
 }
 
 /// Fewer slots than a cluster has: the guest says so and goes on with its memory.

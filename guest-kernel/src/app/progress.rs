@@ -20,7 +20,9 @@ static PROGRESS: SpinLock<Progress> = SpinLock::new(Progress { verified_bytes: 0
 
 /// Tells how far the application is, and in at most 64 bytes what it does. The host hears of it within a fraction of a second.
 pub fn report(verified_bytes: u64, errors: u64, doing: &str) {
-    *PROGRESS.lock() = Progress { verified_bytes, errors, activity: Text::new(doing) };
+    // The words may have been evicted: they are read before the lock is taken.
+    let progress = Progress { verified_bytes, errors, activity: Text::new(doing) };
+    *PROGRESS.lock() = progress;
     balloon::report_soon();
 }
 

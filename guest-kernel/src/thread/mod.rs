@@ -2,14 +2,17 @@
 //!
 //! The kernel's and the application's threads are of one kind, each with a stack of its own above a guard page. A switch happens
 //! with the lock of the thread table held; the thread switched to releases it, and finds the upcall mask as deep as it left it.
-//! Decisions are in [`table`].
+//! Decisions are in [`table`], what threads wait for in [`event`].
 
+mod event;
 #[cfg(target_os = "none")]
 mod mutex;
 mod table;
 
 #[cfg(target_os = "none")]
-pub use machine::{Event, SpawnError, yield_now};
+pub use event::Event;
+#[cfg(target_os = "none")]
+pub use machine::{SpawnError, yield_now};
 #[cfg(target_os = "none")]
 pub(crate) use machine::{
     current, current_name, idle, is_another_ready, preempt, sleep_until, spawn_entry, start, timer_interrupt,
@@ -25,10 +28,10 @@ mod machine {
     use core::arch::naked_asm;
     use core::fmt;
     use core::ops::Range;
-    use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
     use aerostat_abi::units::{FrameCount, to_usize};
 
+    use super::event::{WaitKey, WaitQueue, WakeCount};
     use super::table::{Priority, Table, ThreadId};
     use crate::config::{APP_STACK_BYTES, KERNEL_STACK_BYTES, MAX_THREADS, TIME_SLICE_NS};
     use crate::cpu;
@@ -234,6 +237,12 @@ mod machine {
         finish_switch(depth);
     }
 
+    /// Goes on with the next thread, as the current one can't go on.
+    fn sleep(scheduler: SpinGuard<'_, Scheduler>) {
+        debug_assert_eq!(cpu::mask_depth(), 1, "a thread sleeps while it holds a spin lock");
+        switch(scheduler);
+    }
+
     /// Releases the table's lock, which the thread switched away from has left held, and gives this thread its own mask again,
     /// less what the lock's guard had added.
     extern "C" fn finish_switch(mask_depth: u64) {
@@ -292,8 +301,8 @@ mod machine {
     pub(crate) fn sleep_until(moment: Instant) {
         while Instant::now() < moment {
             let mut scheduler = SCHEDULER.lock();
-            scheduler.table.block_current(Some(moment));
-            switch(scheduler);
+            scheduler.table.block_current(None, Some(moment));
+            sleep(scheduler);
         }
     }
 
@@ -315,40 +324,31 @@ mod machine {
         SCHEDULER.try_lock().map_or("unknown", |scheduler| scheduler.table.name(scheduler.table.current()))
     }
 
-    /// Something that may happen, and that threads can wait for. A signal that finds nobody waiting is kept for the next.
-    #[derive(Debug, Default)]
-    pub struct Event {
-        is_signaled: AtomicBool,
-        waiters: AtomicU64,
-    }
+    /// Who waits for events: the thread table.
+    pub(super) struct Waiters;
 
-    impl Event {
-        /// An event that has not happened.
-        #[must_use]
-        pub const fn new() -> Self {
-            Self { is_signaled: AtomicBool::new(false), waiters: AtomicU64::new(0) }
+    impl WaitQueue for Waiters {
+        fn wake_count(&self) -> WakeCount {
+            SCHEDULER.lock().table.wake_count()
         }
 
-        /// Says that it has happened: whoever waits goes on and looks; if nobody does, the next to wait doesn't.
-        pub fn signal(&self) {
+        fn sleep(&self, key: WaitKey, seen: WakeCount, until: Option<Instant>) {
             let mut scheduler = SCHEDULER.lock();
-            let waiters = self.waiters.swap(0, Ordering::AcqRel);
-            self.is_signaled.store(waiters == 0, Ordering::Release);
-            scheduler.table.wake_all(waiters);
-            scheduler.arm_timer();
-        }
-
-        /// Waits until it happens, at most until the given moment. May return early: the caller looks at what it waits for.
-        pub fn wait(&self, until: Option<Instant>) {
-            let mut scheduler = SCHEDULER.lock();
-            if self.is_signaled.swap(false, Ordering::AcqRel) || until.is_some_and(|until| until <= Instant::now()) {
+            let is_over = until.is_some_and(|until| until <= Instant::now());
+            if is_over || scheduler.table.wake_count() != seen {
                 return;
             }
-            let bit = scheduler.table.current().bit();
-            self.waiters.fetch_or(bit, Ordering::AcqRel);
-            scheduler.table.block_current(until);
-            switch(scheduler);
-            self.waiters.fetch_and(!bit, Ordering::AcqRel); // still there if it was the time that came
+            scheduler.table.block_current(Some(key), until);
+            sleep(scheduler);
+        }
+
+        fn wake(&self, key: WaitKey) -> bool {
+            let mut scheduler = SCHEDULER.lock();
+            let has_woken = scheduler.table.wake_waiters(key);
+            if has_woken {
+                scheduler.arm_timer();
+            }
+            has_woken
         }
     }
 }

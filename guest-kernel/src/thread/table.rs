@@ -1,7 +1,9 @@
 //! The thread table: who exists, who may run, who waits until when. Pure bookkeeping; [`super`] does the switching.
 //!
-//! Threads are places in a fixed table, so a set of threads is the bits of one word and nothing here allocates.
+//! Threads are places in a fixed table, so nothing here allocates. The table also says who waits for what: nothing is kept in what
+//! they wait for, which may not be in memory.
 
+use super::event::{WaitKey, WakeCount};
 use crate::config::MAX_THREADS;
 use crate::time::Instant;
 
@@ -11,11 +13,6 @@ pub(crate) struct ThreadId(pub(super) u8);
 
 impl ThreadId {
     pub(super) const IDLE: Self = Self(0);
-
-    /// The set with this thread in it.
-    pub(super) fn bit(self) -> u64 {
-        1 << self.0
-    }
 
     pub(super) fn index(self) -> usize {
         usize::from(self.0)
@@ -37,7 +34,7 @@ enum State {
     Unused,
     Ready,
     Running,
-    Blocked { until: Option<Instant> },
+    Blocked { on: Option<WaitKey>, until: Option<Instant> },
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -90,6 +87,8 @@ pub(super) struct Table {
     slice_end: Instant,
     /// A kernel thread was woken and should not wait for the end of the slice.
     is_urgent: bool,
+    /// How often a key was woken.
+    wakes: u64,
 }
 
 impl Table {
@@ -98,7 +97,7 @@ impl Table {
         let mut entries = [UNUSED; MAX_THREADS];
         entries[0] = Entry { state: State::Running, priority: Priority::Application, name: "idle" };
         let ready = Queue { places: [ThreadId::IDLE; MAX_THREADS], first: 0, length: 0 };
-        Self { entries, ready, current: ThreadId::IDLE, slice_end: Instant::from_nanos(0), is_urgent: false }
+        Self { entries, ready, current: ThreadId::IDLE, slice_end: Instant::from_nanos(0), is_urgent: false, wakes: 0 }
     }
 
     pub(super) fn current(&self) -> ThreadId {
@@ -112,7 +111,7 @@ impl Table {
     /// Takes a free place for a new thread, not yet ready; `None` when the table is full.
     pub(super) fn add(&mut self, name: &'static str, priority: Priority) -> Option<ThreadId> {
         let place = self.entries.iter().position(|entry| entry.state == State::Unused)?;
-        self.entries[place] = Entry { state: State::Blocked { until: None }, priority, name };
+        self.entries[place] = Entry { state: State::Blocked { on: None, until: None }, priority, name };
         Some(ThreadId(u8::try_from(place).ok()?))
     }
 
@@ -137,19 +136,28 @@ impl Table {
         }
     }
 
-    /// Wakes every thread of a set.
-    pub(super) fn wake_all(&mut self, mut threads: u64) {
-        while threads != 0 {
-            let place = threads.trailing_zeros();
-            threads &= threads - 1;
-            self.wake(ThreadId(u8::try_from(place).unwrap_or_default()));
+    /// How often a key was woken.
+    pub(super) fn wake_count(&self) -> WakeCount {
+        WakeCount(self.wakes)
+    }
+
+    /// Wakes every thread that waits for `key`; says whether there was one.
+    pub(super) fn wake_waiters(&mut self, key: WaitKey) -> bool {
+        self.wakes += 1;
+        let mut has_woken = false;
+        for place in 1..MAX_THREADS {
+            if matches!(self.entries[place].state, State::Blocked { on: Some(on), .. } if on == key) {
+                self.wake(ThreadId(u8::try_from(place).unwrap_or_default()));
+                has_woken = true;
+            }
         }
+        has_woken
     }
 
     /// Wakes those whose time has come.
     pub(super) fn wake_due(&mut self, now: Instant) {
         for place in 1..MAX_THREADS {
-            if let State::Blocked { until: Some(until) } = self.entries[place].state
+            if let State::Blocked { until: Some(until), .. } = self.entries[place].state
                 && until <= now
             {
                 self.wake(ThreadId(u8::try_from(place).unwrap_or_default()));
@@ -157,9 +165,9 @@ impl Table {
         }
     }
 
-    /// The current thread will not run before it is woken or `until` has come.
-    pub(super) fn block_current(&mut self, until: Option<Instant>) {
-        self.entries[self.current.index()].state = State::Blocked { until };
+    /// The current thread will not run before it is woken, by `on` if it waits for something, or `until` has come.
+    pub(super) fn block_current(&mut self, on: Option<WaitKey>, until: Option<Instant>) {
+        self.entries[self.current.index()].state = State::Blocked { on, until };
     }
 
     /// The current thread will never run again.
@@ -218,7 +226,7 @@ impl Table {
     /// When the timer must interrupt next: a sleeper's time, or the slice's end while others wait.
     pub(super) fn next_timer(&self) -> Option<Instant> {
         let sleeper = self.entries.iter().filter_map(|entry| match entry.state {
-            State::Blocked { until } => until,
+            State::Blocked { until, .. } => until,
             _ => None,
         });
         let has_slice = self.current != ThreadId::IDLE && !self.is_kernel(self.current);
@@ -230,6 +238,7 @@ impl Table {
 #[cfg(test)]
 mod tests {
     use super::{Priority, Table, ThreadId};
+    use crate::thread::event::WaitKey;
     use crate::time::Instant;
 
     const fn at(ms: u64) -> Instant {
@@ -264,9 +273,9 @@ mod tests {
         assert!(table.should_switch(at(1)));
         table.preempt_current(at(1));
         assert_eq!(table.take_next(at(6)), driver);
-        table.block_current(None);
+        table.block_current(None, None);
         assert_eq!(table.take_next(at(6)), a);
-        table.block_current(None);
+        table.block_current(None, None);
         assert_eq!(table.take_next(at(6)), b);
     }
 
@@ -275,9 +284,9 @@ mod tests {
         let mut table = Table::new();
         let (a, b) = (ready(&mut table, Priority::Application), ready(&mut table, Priority::Application));
         assert_eq!(table.take_next(at(5)), a);
-        table.block_current(Some(at(30)));
+        table.block_current(None, Some(at(30)));
         assert_eq!(table.take_next(at(5)), b);
-        table.block_current(Some(at(20)));
+        table.block_current(None, Some(at(20)));
         assert_eq!(table.take_next(at(5)), ThreadId::IDLE);
         assert_eq!(table.next_timer(), Some(at(20)));
         table.wake_due(at(20));
@@ -305,6 +314,25 @@ mod tests {
         assert_eq!(table.take_next(at(5)), first);
         table.end_current();
         assert_eq!(table.add("again", Priority::Application), Some(first));
+    }
+
+    #[test]
+    fn a_key_wakes_those_who_wait_for_it_and_nobody_else() {
+        let (door, window) = (WaitKey::from_number(1), WaitKey::from_number(2));
+        let mut table = Table::new();
+        let (a, b) = (ready(&mut table, Priority::Application), ready(&mut table, Priority::Application));
+        assert_eq!(table.take_next(at(5)), a);
+        table.block_current(Some(door), None);
+        assert_eq!(table.take_next(at(5)), b);
+        table.block_current(Some(window), Some(at(90)));
+        assert_eq!(table.take_next(at(5)), ThreadId::IDLE);
+        let before = table.wake_count();
+        assert!(table.wake_waiters(window));
+        assert_ne!(table.wake_count(), before);
+        assert_eq!(table.take_next(at(5)), b);
+        assert!(!table.wake_waiters(window), "it does not wait any more");
+        assert!(!table.is_runnable());
+        assert!(table.wake_waiters(door));
     }
 
     #[test]

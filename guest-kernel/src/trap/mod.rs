@@ -2,7 +2,8 @@
 //!
 //! *Exceptions* of ring 3 come through gates that stay in ring 3, on a stack of their own (`entries.s`). The entry masks upcalls,
 //! checks that the thread's stack has room, moves there, and calls [`handle_exception`]; from then on the thread may be preempted
-//! in the middle of its own fault. *Upcalls* are interrupts that the nub passes on: they run on the interrupted thread's stack,
+//! in the middle of its own fault. Code that masks upcalls, as whoever holds a spin lock does, must not fault: what resolves the
+//! fault takes locks and may sleep. *Upcalls* are interrupts that the nub passes on: they run on the interrupted thread's stack,
 //! masked, and call [`deliver_pending`].
 #![allow(unsafe_code, reason = "the entries are assembly that calls into this module")]
 
@@ -88,6 +89,9 @@ global_asm!(
 extern "C" fn handle_exception(frame: &mut TrapFrame) {
     if frame.vector != PAGE_FAULT {
         report::exception(frame, None);
+    }
+    if cfg!(debug_assertions) && cpu::mask_depth() > 1 && !report::is_reporting() {
+        report::masked_fault(frame, nub::read_fault_address());
     }
     let fault = touched(frame).unwrap_or_else(|| fault_at(nub::read_fault_address(), frame));
     cpu::unmask();
