@@ -19,13 +19,14 @@ const PACKAGES: [&str; 2] = ["aerostat-tests", "aerostat"];
 /// Test files that need no machine at all.
 const COMMAND_LINE: [&str; 1] = ["bad_input"];
 /// Test files whose tests boot guests under KVM.
-const KVM: [&str; 11] = [
+const KVM: [&str; 12] = [
     "vmm",
     "behaviours",
     "balloon",
     "balloon_application",
     "isolation",
     "hostile",
+    "hostile_vmm",
     "applications",
     "fleet",
     "fleet_faults",

@@ -1,16 +1,18 @@
 //! The link between the supervisor and one VMM process: a `SOCK_SEQPACKET` pair, one JSON message a packet.
 //!
 //! The supervisor's first message is [`ToVmm::Start`] and carries descriptors; whatever closes the link ends the VMM process. A VMM process is not
-//! trusted: its messages are bounded and parsed strictly, and the supervisor never waits for one.
+//! trusted: its messages are bounded and parsed strictly, they carry no descriptors, and the supervisor never waits for one.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use aerostat_abi::exit::GuestExit;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
-    SendFlags, SocketFlags, SocketType, recv, recvmsg, sendmsg, socketpair,
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recv, recvmsg, sendmsg, socketpair,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -77,7 +79,7 @@ impl From<OpenDisk> for (StartDisk, OwnedFd) {
 pub(crate) struct StartDescriptors {
     /// The register page.
     pub(crate) registers: OwnedFd,
-    /// An eventfd that raises the guest's balloon interrupt.
+    /// What becomes readable when the supervisor has set a target.
     pub(crate) doorbell: OwnedFd,
     /// The image, open for reading.
     pub(crate) image: OwnedFd,
@@ -172,14 +174,16 @@ pub(crate) enum LinkError {
     /// The packet is too long or no message of ours.
     #[error("the link carried a message that makes no sense")]
     Garbled,
+    /// The packet has descriptors where none may be. It is still in the link.
+    #[error("the link carried descriptors, which it must not")]
+    Descriptors,
     /// Anything else.
     #[error("the link failed: {0}")]
     Io(io::Error),
 }
 
-impl From<rustix::io::Errno> for LinkError {
-    fn from(error: rustix::io::Errno) -> Self {
-        use rustix::io::Errno;
+impl From<Errno> for LinkError {
+    fn from(error: Errno) -> Self {
         match error {
             Errno::AGAIN => Self::WouldBlock,
             // A peer that closed with messages unread resets the connection.
@@ -236,7 +240,45 @@ impl Link {
         Ok(())
     }
 
-    /// Receives a message and the descriptors that came with it.
+    /// Receives a message from a VMM process: one without descriptors.
+    ///
+    /// A packet with descriptors is left where it is. Whoever takes it out closes them, and the last close of some files takes as long as their peer
+    /// likes, whether they were asked for or not. For the same reason [`super::reaper`] has the link's end.
+    pub(crate) fn receive_plain<M: DeserializeOwned>(&self, patience: Patience) -> Result<M, LinkError> {
+        let mut flags = RecvFlags::empty();
+        flags.set(RecvFlags::DONTWAIT, patience == Patience::DoNotWait);
+        let peek = flags | RecvFlags::PEEK | RecvFlags::TRUNC;
+        let look = || {
+            recvmsg(&self.0, &mut [IoSliceMut::new(&mut [0])], &mut RecvAncillaryBuffer::default(), peek)
+                .map(|next| (next.bytes, next.flags.contains(ReturnFlags::CTRUNC)))
+        };
+        let (length, has_descriptors) = match rustix::io::retry_on_intr(look) {
+            // Told once, of a peer that left messages unread; what it said before is still there.
+            Err(Errno::CONNRESET) => rustix::io::retry_on_intr(look),
+            looked => looked,
+        }?;
+        if has_descriptors {
+            return Err(LinkError::Descriptors);
+        }
+        if length == 0 {
+            return Err(if self.is_hung_up()? { LinkError::Closed } else { LinkError::Garbled });
+        }
+        if length > MOST_BYTES {
+            return Err(LinkError::Garbled);
+        }
+        let mut bytes = vec![0; length];
+        rustix::io::retry_on_intr(|| recv(&self.0, &mut bytes[..], flags))?;
+        serde_json::from_slice(&bytes).map_err(|_| LinkError::Garbled)
+    }
+
+    /// Whether nothing more can come: an empty packet looks like the end otherwise.
+    fn is_hung_up(&self) -> Result<bool, LinkError> {
+        let mut end = [PollFd::new(&self.0, PollFlags::RDHUP)];
+        rustix::io::retry_on_intr(|| poll(&mut end, Some(&Timespec::default())))?;
+        Ok(!end[0].revents().is_empty())
+    }
+
+    /// Receives a message from the supervisor and the descriptors that came with it.
     pub(crate) fn receive<M: DeserializeOwned>(&self, patience: Patience) -> Result<(M, Vec<OwnedFd>), LinkError> {
         let mut flags = RecvFlags::CMSG_CLOEXEC;
         flags.set(RecvFlags::DONTWAIT, patience == Patience::DoNotWait);
@@ -277,6 +319,7 @@ mod tests {
     use crate::host::disk::{DiskFaults, DiskMode, DiskRole};
     use crate::host::{EndReason, Ending};
     use aerostat_abi::exit::GuestExit;
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
     use std::os::fd::{AsFd, OwnedFd};
 
     fn pair() -> (Link, Link) {
@@ -313,12 +356,22 @@ mod tests {
     #[test]
     fn an_empty_link_would_block_and_a_closed_one_is_closed() {
         let (ours, theirs) = pair();
-        assert!(matches!(ours.receive::<FromVmm>(Patience::DoNotWait), Err(LinkError::WouldBlock)));
+        assert!(matches!(ours.receive_plain::<FromVmm>(Patience::DoNotWait), Err(LinkError::WouldBlock)));
         theirs.send(&FromVmm::Pressure, &[], Patience::DoNotWait).unwrap();
         drop(theirs);
-        assert!(matches!(ours.receive::<FromVmm>(Patience::DoNotWait), Ok((FromVmm::Pressure, _))));
-        assert!(matches!(ours.receive::<FromVmm>(Patience::DoNotWait), Err(LinkError::Closed)));
+        assert!(matches!(ours.receive_plain::<FromVmm>(Patience::DoNotWait), Ok(FromVmm::Pressure)));
+        assert!(matches!(ours.receive_plain::<FromVmm>(Patience::DoNotWait), Err(LinkError::Closed)));
         assert!(matches!(ours.send(&ToVmm::Stop, &[], Patience::Wait), Err(LinkError::Closed)));
+    }
+
+    #[test]
+    fn what_was_said_last_is_heard_from_a_side_that_did_not_listen() {
+        let (ours, theirs) = pair();
+        ours.send(&ToVmm::ReclaimGiven, &[], Patience::Wait).unwrap();
+        theirs.send(&FromVmm::Pressure, &[], Patience::Wait).unwrap();
+        drop(theirs);
+        assert!(matches!(ours.receive_plain::<FromVmm>(Patience::DoNotWait), Ok(FromVmm::Pressure)));
+        assert!(matches!(ours.receive_plain::<FromVmm>(Patience::DoNotWait), Err(LinkError::Closed)));
     }
 
     #[test]
@@ -330,11 +383,30 @@ mod tests {
 
     #[test]
     fn garbage_is_garbled() {
+        for garbage in [&b"{\"Ended\":"[..], &[b' '; 100_000], b""] {
+            let (ours, theirs) = pair();
+            rustix::net::send(theirs.as_fd(), garbage, rustix::net::SendFlags::empty()).unwrap();
+            assert!(matches!(ours.receive_plain::<FromVmm>(Patience::Wait), Err(LinkError::Garbled)));
+        }
+    }
+
+    #[test]
+    fn descriptors_are_refused_and_left_unclosed() {
         let (ours, theirs) = pair();
-        rustix::net::send(theirs.as_fd(), b"{\"Ended\":", rustix::net::SendFlags::empty()).unwrap();
-        assert!(matches!(ours.receive::<FromVmm>(Patience::Wait), Err(LinkError::Garbled)));
-        rustix::net::send(theirs.as_fd(), &[b' '; 100_000], rustix::net::SendFlags::empty()).unwrap();
-        assert!(matches!(ours.receive::<FromVmm>(Patience::Wait), Err(LinkError::Garbled)));
+        let (kept, passed) = rustix::pipe::pipe().unwrap();
+        theirs.send(&FromVmm::Pressure, &[passed.as_fd()], Patience::Wait).unwrap();
+        drop(passed);
+        for _ in 0..2 {
+            assert!(matches!(ours.receive_plain::<FromVmm>(Patience::Wait), Err(LinkError::Descriptors)));
+        }
+        let is_closed = |timeout: Option<Timespec>| {
+            let mut end = [PollFd::new(&kept, PollFlags::IN)];
+            poll(&mut end, timeout.as_ref()).unwrap();
+            end[0].revents().contains(PollFlags::HUP)
+        };
+        assert!(!is_closed(Some(Timespec::default())));
+        crate::host::reaper::leave(ours);
+        assert!(is_closed(None), "the reaper closes it");
     }
 
     #[test]

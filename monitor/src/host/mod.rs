@@ -5,7 +5,9 @@
 
 pub mod cgroup;
 pub mod disk;
+pub(crate) mod doorbell;
 pub(crate) mod link;
+mod reaper;
 pub(crate) mod shared_page;
 pub mod vmm_guest;
 

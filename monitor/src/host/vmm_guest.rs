@@ -1,6 +1,6 @@
 //! A guest in a VMM process of its own.
 //!
-//! The handle owns the process: dropping it ends the process and waits for it, so there are no zombies. What the process says over its link and
+//! The handle owns the process: dropping it ends the process and waits a moment for it, so there are no zombies. What the process says over its link and
 //! how it ended become one stream of events, the last of which is [`GuestEvent::Ended`], sent once the process is gone
 //! and its memory with it.
 
@@ -16,16 +16,23 @@ use aerostat_abi::boot::MAX_COMMAND_LINE;
 use aerostat_abi::registers::RegisterPage;
 use aerostat_abi::units::{FrameCount, HUGE_FRAMES};
 use rustix::event::epoll::{self, EventData, EventFlags};
-use rustix::event::{EventfdFlags, eventfd};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use thiserror::Error;
 
 use super::disk::{DiskError, Disks};
+use super::doorbell::Doorbell;
 use super::link::{FromVmm, Link, LinkError, Patience, Start, StartDescriptors, StartDisk, ToVmm};
 use super::shared_page::SharedPage;
-use super::{EndReason, Ending, GuestEvent, GuestHandle};
-use crate::clock::monotonic_ns;
+use super::{EndReason, Ending, GuestEvent, GuestHandle, reaper};
+use crate::clock::{Moment, monotonic_ns};
+use crate::token_bucket::{Allowance, TokenBucket};
 use crate::vmm::{self, ImageError, KvmError, LayoutError, check_kvm};
+
+/// Messages that a process may send: it reports pressure two hundred times a second at most, and the supervisor may be behind.
+const MESSAGES: Allowance = Allowance { per_second: 400, burst: 2000 };
+/// Seconds that dropping a handle waits for the process, which has been killed.
+const DROP_PATIENCE_S: i64 = 1;
 
 /// What to start.
 #[derive(Clone, Debug)]
@@ -114,10 +121,13 @@ pub enum SpawnError {
 /// A guest in a VMM process.
 #[derive(Debug)]
 pub struct VmmGuest {
-    child: Child,
+    /// There until the handle is dropped.
+    child: Option<Child>,
     process: OwnedFd,
     link: Option<Link>,
-    doorbell: OwnedFd,
+    /// Messages that the process may send.
+    messages: TokenBucket,
+    doorbell: Doorbell,
     registers: SharedPage,
     /// Watches the link and the process.
     events: OwnedFd,
@@ -149,12 +159,12 @@ impl VmmGuest {
         let disks = config.disks.open()?;
         let log = config.log.as_deref().map(open_log).transpose()?;
         let (registers, register_file) = SharedPage::create(config.initial_grant)?;
-        let doorbell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(io::Error::from)?;
+        let (doorbell, their_doorbell) = Doorbell::pair()?;
         let (link, their_link) = Link::pair()?;
         let (disks, disk_files) = disks.into_iter().map(<(StartDisk, OwnedFd)>::from).unzip();
         let descriptors = StartDescriptors {
             registers: register_file,
-            doorbell: doorbell.try_clone()?,
+            doorbell: their_doorbell,
             image: image.into(),
             disks: disk_files,
             log,
@@ -182,9 +192,10 @@ impl VmmGuest {
         let mut child = Orphan(Some(child));
         let (process, events) = watch(child.get(), &link)?;
         Ok(Self {
-            child: child.adopt(),
+            child: Some(child.adopt()),
             process,
             link: Some(link),
+            messages: TokenBucket::new(MESSAGES),
             doorbell,
             registers,
             events,
@@ -196,7 +207,7 @@ impl VmmGuest {
     /// The process's number.
     #[must_use]
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        self.child.as_ref().map_or(0, Child::id)
     }
 
     /// The monotonic clock just before the process was started, to compare with the boot stages of the register page.
@@ -205,34 +216,33 @@ impl VmmGuest {
         self.spawned_at_ns
     }
 
-    /// Takes what the process has said. Stops at the first event for the caller.
+    /// Takes the next message of the process. An end closes the link, and so does whatever must not be.
     fn receive(&mut self) -> Option<GuestEvent> {
-        loop {
-            match self.link.as_ref()?.receive::<FromVmm>(Patience::DoNotWait) {
-                Ok((FromVmm::Pressure, _)) => return Some(GuestEvent::Pressure),
-                Ok((FromVmm::Ended { reason, details }, _)) => self.note(Ending { reason: reason.into(), details }),
-                Err(LinkError::WouldBlock) => return None,
-                Err(LinkError::Closed) => self.close_link(),
-                Err(error @ (LinkError::Garbled | LinkError::Io(_))) => {
-                    self.note(Ending { reason: EndReason::Failed(error.to_string()), details: Vec::new() });
-                    self.close_link();
-                    self.kill();
-                }
-            }
+        match self.link.as_ref()?.receive_plain::<FromVmm>(Patience::DoNotWait) {
+            Ok(FromVmm::Pressure) if self.messages.take(Moment::now()) => return Some(GuestEvent::Pressure),
+            Ok(FromVmm::Pressure) => self.part(EndReason::Failed("its process floods the link".into()), Vec::new()),
+            Ok(FromVmm::Ended { reason, details }) => self.part(reason.into(), details),
+            Err(LinkError::WouldBlock) => {}
+            Err(LinkError::Closed) => self.close_link(),
+            Err(error) => self.part(EndReason::Failed(error.to_string()), Vec::new()),
         }
+        None
     }
 
-    /// Keeps the first ending that is known.
-    fn note(&mut self, ending: Ending) {
+    /// Notes how the guest ended. Its process has nothing left to say or to do.
+    fn part(&mut self, reason: EndReason, details: Vec<String>) {
         if matches!(self.progress, Progress::Running) {
-            self.progress = Progress::Ending(ending);
+            self.progress = Progress::Ending(Ending { reason, details });
         }
+        self.close_link();
+        self.kill();
     }
 
     /// A closed link would stay readable: from now on only the process is watched.
     fn close_link(&mut self) {
         if let Some(link) = self.link.take() {
             let _ = epoll::delete(&self.events, &link);
+            reaper::leave(link);
         }
     }
 
@@ -256,8 +266,7 @@ impl GuestHandle for VmmGuest {
 
     fn set_target(&self, target: FrameCount) {
         self.registers.set_target(target);
-        // The counter fills only where the machine is gone and nobody listens.
-        let _ = rustix::io::write(&self.doorbell, &1_u64.to_ne_bytes());
+        self.doorbell.ring();
     }
 
     fn event_fd(&self) -> BorrowedFd<'_> {
@@ -269,7 +278,7 @@ impl GuestHandle for VmmGuest {
             return None;
         }
         // Asked first, so that all that an ended process said is in the link by now.
-        let status = self.child.try_wait().ok().flatten();
+        let status = self.child.as_mut().and_then(|child| child.try_wait().ok().flatten());
         if let Some(event) = self.receive() {
             return Some(event);
         }
@@ -284,9 +293,11 @@ impl GuestHandle for VmmGuest {
     }
 
     fn request_stop(&mut self) {
-        if let Some(link) = &self.link {
-            // A process that is gone or never reads ends otherwise.
-            let _ = link.send(&ToVmm::Stop, &[], Patience::DoNotWait);
+        match &self.link {
+            // A process that never reads is killed when patience is at its end.
+            Some(link) => drop(link.send(&ToVmm::Stop, &[], Patience::DoNotWait)),
+            // It can't be asked.
+            None => self.kill(),
         }
     }
 
@@ -299,7 +310,17 @@ impl GuestHandle for VmmGuest {
 impl Drop for VmmGuest {
     fn drop(&mut self) {
         self.kill();
-        let _ = self.child.wait();
+        self.close_link();
+        if let Some(mut child) = self.child.take() {
+            let mut end = [PollFd::new(&self.process, PollFlags::IN)];
+            let patience = Timespec { tv_sec: DROP_PATIENCE_S, tv_nsec: 0 };
+            let has_ended = rustix::io::retry_on_intr(|| poll(&mut end, Some(&patience)));
+            if has_ended.is_ok_and(|ended| ended > 0) {
+                let _ = child.wait();
+            } else {
+                reaper::leave(Orphan(Some(child)));
+            }
+        }
     }
 }
 

@@ -8,6 +8,7 @@ use vmm_sys_util::eventfd::EventFd;
 
 use super::balloon::{Balloon, BalloonHost};
 use super::lock::lock;
+use crate::host::doorbell::answer;
 
 /// The target's watch.
 #[derive(Debug)]
@@ -28,8 +29,7 @@ impl<H: BalloonHost> TargetWatch<H> {
 
     /// The doorbell is readable.
     pub(super) fn rung(&mut self) {
-        // Several rings are one. Nobody else reads it, so there is something to be read.
-        let _ = rustix::io::read(&self.doorbell, &mut [0; 8]);
+        answer(&self.doorbell);
         self.is_ring_due = true;
     }
 

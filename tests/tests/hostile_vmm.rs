@@ -1,0 +1,171 @@
+//! VMM processes that mean harm, each beside an honest one: the supervisor looks after the other guest as ever, and ends in order.
+//!
+//! The honest guest needs a target far above its minimum, so it does its work only where somebody looks at it and decides.
+
+use std::path::PathBuf;
+use std::sync::mpsc::channel;
+use std::thread;
+use std::time::Duration;
+
+use aerostat::fleet::{Fleet, GuestSpec, OveruseRule};
+use aerostat::host::EndReason;
+use aerostat::host::disk::Disks;
+use aerostat::host::vmm_guest::{GuestConfig, VmmGuest};
+use aerostat::scheduler::Contract;
+use aerostat::supervisor::{Event, FleetStatus, GuestOutcome, Happening, Observer, RunOptions, run};
+use aerostat_abi::exit::GuestExit;
+use aerostat_abi::units::FrameCount;
+use aerostat_tests::DEADLINE;
+use aerostat_tests::environment::{aerostat, app_image};
+
+const HONEST: &str = "honest";
+
+/// What came of a fleet of two.
+struct Outcomes {
+    hostile: GuestOutcome,
+    /// Targets that the hostile guest was given.
+    targets: usize,
+    /// Ends of the hostile guest that were told.
+    ends: usize,
+}
+
+#[test]
+fn silence() {
+    expect_killed_at_the_end("silent");
+}
+
+#[test]
+fn pressure_without_end() {
+    expect_fault("presses", "its process floods the link");
+}
+
+#[test]
+fn an_end_without_end() {
+    let outcomes = face("ends_without_end");
+    assert_eq!(outcomes.hostile.ending.reason, EndReason::Exited(GuestExit::Success));
+    assert_eq!(outcomes.ends, 1);
+}
+
+#[test]
+fn an_end_that_is_none() {
+    let outcomes = face("ends_twice_and_stays");
+    assert_eq!(outcomes.hostile.ending.reason, EndReason::Exited(GuestExit::Success), "what came first counts");
+    assert_eq!(outcomes.ends, 1);
+}
+
+#[test]
+fn an_end_before_the_start() {
+    assert_eq!(face("ends_unstarted").hostile.ending.reason, EndReason::Stopped);
+}
+
+#[test]
+fn messages_that_are_none() {
+    for deed in ["garbles", "says_half", "says_nothing_at_length", "says_nothing"] {
+        expect_fault(deed, "makes no sense");
+    }
+}
+
+#[test]
+fn a_link_that_is_hung_up() {
+    expect_killed_at_the_end("hangs_up");
+}
+
+#[test]
+fn descriptors_that_can_not_be_closed() {
+    expect_fault("passes_descriptors", "descriptors");
+    let outcomes = face("ends_and_passes_descriptors");
+    assert_eq!(outcomes.hostile.ending.reason, EndReason::Exited(GuestExit::Success));
+}
+
+#[test]
+fn a_doorbell_that_is_full() {
+    let outcomes = face("blocks_the_doorbell");
+    assert!(outcomes.targets >= 2, "it was given {} targets", outcomes.targets);
+}
+
+#[track_caller]
+fn expect_fault(deed: &'static str, words: &str) {
+    let reason = face(deed).hostile.ending.reason;
+    assert!(matches!(&reason, EndReason::Failed(why) if why.contains(words)), "{deed}: {reason}");
+}
+
+#[track_caller]
+fn expect_killed_at_the_end(deed: &'static str) {
+    let reason = face(deed).hostile.ending.reason;
+    assert_eq!(reason, EndReason::Killed(9), "{deed}: {reason}");
+}
+
+/// Runs a fleet whose first guest does `deed` and whose second is honest, until the honest one is done.
+#[track_caller]
+fn face(deed: &'static str) -> Outcomes {
+    let (sender, receiver) = channel();
+    thread::spawn(move || sender.send(run_fleet(deed)));
+    let received = receiver.recv_timeout(DEADLINE);
+    let (outcomes, honest) = received.unwrap_or_else(|_| panic!("{deed}: the supervisor stands still"));
+    assert_eq!(honest.ending.reason, EndReason::Exited(GuestExit::Success), "{deed}: {}", honest.ending.reason);
+    assert_eq!(honest.app_errors, 0, "{deed}");
+    assert!(honest.verified_bytes >= 160 << 20, "{deed}: the honest guest verified {} bytes", honest.verified_bytes);
+    outcomes
+}
+
+fn run_fleet(deed: &str) -> (Outcomes, GuestOutcome) {
+    let guests = vec![spec(deed, 128, ""), spec(HONEST, 256, "phases=16M:100ms,160M:100ms,16M:300ms,160M:100ms")];
+    let fleet = Fleet { pool: FrameCount::from_mib(320), guests };
+    let options = RunOptions {
+        limit: Some(Duration::from_secs(5)),
+        stop_patience: Duration::from_millis(500),
+        ..RunOptions::default()
+    };
+    let mut notes = Notes { deed, targets: 0, ends: 0 };
+    let outcome = run(&fleet, options, start, &mut notes).expect("the fleet starts");
+    let mut guests = outcome.guests.into_iter();
+    let hostile = guests.next().expect("the first guest");
+    (Outcomes { hostile, targets: notes.targets, ends: notes.ends }, guests.next().expect("the second guest"))
+}
+
+fn spec(name: &str, max_mib: u64, command_line: &str) -> GuestSpec {
+    GuestSpec {
+        name: name.to_owned(),
+        image: app_image("memwalk"),
+        contract: Contract { min: FrameCount::from_mib(48), max: FrameCount::from_mib(max_mib) },
+        command_line: command_line.to_owned(),
+        disks: Disks::default(),
+        overuse: OveruseRule::Kill,
+        balloon_rate: None,
+    }
+}
+
+fn start(spec: &GuestSpec, target: FrameCount) -> anyhow::Result<VmmGuest> {
+    let program =
+        if spec.name == HONEST { aerostat() } else { PathBuf::from(env!("CARGO_BIN_EXE_aerostat-hostile-vmm")) };
+    let config = GuestConfig {
+        name: spec.name.clone(),
+        image: spec.image.clone(),
+        memory: spec.contract.max,
+        initial_grant: target,
+        command_line: spec.command_line.clone(),
+        disks: spec.disks.clone(),
+        log: None,
+        program: Some(program),
+    };
+    Ok(VmmGuest::spawn(&config)?)
+}
+
+/// Counts what happens to the hostile guest.
+struct Notes<'a> {
+    deed: &'a str,
+    targets: usize,
+    ends: usize,
+}
+
+impl Observer for Notes<'_> {
+    fn happened(&mut self, event: &Event) {
+        match &event.what {
+            Happening::Target { guest, .. } if guest == self.deed => self.targets += 1,
+            Happening::Ended { guest, .. } if guest == self.deed => self.ends += 1,
+            _ => {}
+        }
+    }
+
+    fn looked(&mut self, _: &FleetStatus) {}
+}
