@@ -9,7 +9,7 @@ use rustix::process::{PidfdFlags, getpid, pidfd_open};
 
 pub(crate) const PAGE_BYTES: usize = 4096;
 /// Where a huge page may begin.
-const HUGE_BYTES: usize = 2 << 20;
+pub(crate) const HUGE_BYTES: usize = 2 << 20;
 /// Ranges that one call may carry (`UIO_MAXIOV`).
 const RANGES_PER_CALL: usize = 1024;
 
@@ -19,6 +19,8 @@ pub(crate) struct Mapping {
     whole: (*mut u8, usize),
     start: *mut u8,
     bytes: usize,
+    /// Room for what is copied out of a huge page.
+    kept: Vec<u8>,
 }
 
 impl Mapping {
@@ -28,7 +30,12 @@ impl Mapping {
         // SAFETY: no address is asked for, so nothing that exists is replaced.
         let whole = unsafe { mmap_anonymous(std::ptr::null_mut(), mapped, access, MapFlags::PRIVATE) };
         let whole = whole.context("mapping memory")?.cast::<u8>();
-        Ok(Self { whole: (whole, mapped), start: whole.wrapping_add(whole.align_offset(HUGE_BYTES)), bytes })
+        Ok(Self {
+            whole: (whole, mapped),
+            start: whole.wrapping_add(whole.align_offset(HUGE_BYTES)),
+            bytes,
+            kept: Vec::new(),
+        })
     }
 
     /// Huge pages from now on, where the host has them.
@@ -64,30 +71,56 @@ impl Mapping {
 
     /// Releases ranges of bytes, as many in a call as the host takes.
     pub(crate) fn release_ranges(&self, ranges: &[Range<usize>]) -> Result<()> {
+        self.advise_ranges(ranges, Advice::LinuxDontNeed).context("releasing memory")
+    }
+
+    /// Splits the huge pages that these ranges are a part of.
+    pub(crate) fn split_at(&self, ranges: &[Range<usize>]) -> Result<()> {
+        self.advise_ranges(ranges, Advice::LinuxCold).context("splitting huge pages")
+    }
+
+    /// Of the huge page at `at`, keeps every second page from the second on, by copying it out and back.
+    pub(crate) fn keep_every_second(&mut self, at: usize) -> Result<()> {
+        debug_assert!(at + HUGE_BYTES <= self.bytes);
+        self.kept.resize(HUGE_BYTES / 2, 0);
+        let kept = (PAGE_BYTES..HUGE_BYTES).step_by(2 * PAGE_BYTES);
+        for (offset, saved) in kept.clone().zip(self.kept.chunks_exact_mut(PAGE_BYTES)) {
+            // SAFETY: the page lies within the mapping, and the vector is other memory.
+            unsafe { self.start.wrapping_add(at + offset).copy_to_nonoverlapping(saved.as_mut_ptr(), PAGE_BYTES) };
+        }
+        self.release_ranges(std::slice::from_ref(&(at..at + HUGE_BYTES)))?;
+        for (offset, saved) in kept.zip(self.kept.chunks_exact(PAGE_BYTES)) {
+            // SAFETY: as above.
+            unsafe { self.start.wrapping_add(at + offset).copy_from_nonoverlapping(saved.as_ptr(), PAGE_BYTES) };
+        }
+        Ok(())
+    }
+
+    fn advise_ranges(&self, ranges: &[Range<usize>], advice: Advice) -> Result<()> {
         let process = pidfd_open(getpid(), PidfdFlags::empty()).context("opening the own process")?;
-        ranges.chunks(RANGES_PER_CALL).try_for_each(|ranges| self.release_at_once(&process, ranges))
+        ranges.chunks(RANGES_PER_CALL).try_for_each(|ranges| self.advise_at_once(&process, ranges, advice))
     }
 
     /// As many ranges as one call takes; where `process_madvise` refuses the own process (before Linux 6.13), each is a call.
-    fn release_at_once(&self, process: &OwnedFd, ranges: &[Range<usize>]) -> Result<()> {
+    fn advise_at_once(&self, process: &OwnedFd, ranges: &[Range<usize>], advice: Advice) -> Result<()> {
         let vectors: Vec<_> = ranges.iter().map(|range| self.vector(range)).collect();
         // SAFETY: the kernel reads the vectors only; what they name is this mapping, to which there are no references.
-        let released = unsafe {
+        let heeded = unsafe {
             libc::syscall(
                 libc::SYS_process_madvise,
                 process.as_raw_fd(),
                 vectors.as_ptr(),
                 vectors.len(),
-                libc::MADV_DONTNEED,
+                advice as libc::c_int,
                 0,
             )
         };
-        if usize::try_from(released) == Ok(ranges.iter().map(Range::len).sum()) {
+        if usize::try_from(heeded) == Ok(ranges.iter().map(Range::len).sum()) {
             return Ok(());
         }
         for vector in vectors {
             // SAFETY: as above.
-            unsafe { madvise(vector.iov_base, vector.iov_len, Advice::LinuxDontNeed) }.context("releasing memory")?;
+            unsafe { madvise(vector.iov_base, vector.iov_len, advice) }?;
         }
         Ok(())
     }

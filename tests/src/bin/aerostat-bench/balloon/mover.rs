@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use aerostat_abi::registers::Facts;
 use aerostat_abi::units::FrameCount;
-use aerostat_tests::{DEADLINE, Guest, Machine, Plan};
+use aerostat_tests::{DEADLINE, Guest, Machine, PhysicalMeter, Plan};
 use anyhow::{Result, ensure};
 
 use super::READY;
@@ -31,14 +31,21 @@ impl Mover {
         self.retarget(mib, |facts| facts.size == size)
     }
 
-    /// Lowers the target to `mib`; returns the seconds until the guest is as small and all but 2 % of what has left it is resident no
-    /// more. Only then does a supervisor count memory as free.
-    pub(super) fn squeeze(&self, mib: u64) -> Result<f64> {
+    /// Lowers the target to `mib`; returns the seconds until the guest is as small, and all but 2 % of what has left it is resident no
+    /// more and physically free. Only then may a supervisor give memory to somebody else.
+    pub(super) fn squeeze(&self, mib: u64, meter: &PhysicalMeter) -> Result<f64> {
         let before = self.0.facts();
         let size = FrameCount::from_mib(mib);
-        let leaving = before.size.saturating_sub(size);
-        let resident = before.resident.saturating_sub(FrameCount(leaving.0 * 98 / 100));
-        self.retarget(mib, |facts| facts.size == size && facts.resident <= resident)
+        let leaving = FrameCount(before.size.saturating_sub(size).0 * 98 / 100);
+        let resident = before.resident.saturating_sub(leaving);
+        let taken = meter.bytes()?.saturating_sub(leaving.bytes());
+        let start = Instant::now();
+        self.retarget(mib, |facts| facts.size == size && facts.resident <= resident)?;
+        while meter.bytes()? > taken {
+            ensure!(start.elapsed() < DEADLINE, "what has left the guest is not free: {:?}", self.0.facts());
+            thread::yield_now();
+        }
+        Ok(start.elapsed().as_secs_f64())
     }
 
     /// Sets the target; returns the seconds until the register page is as `wanted`. Does not sleep, as that would take longer than much

@@ -5,11 +5,12 @@ use std::time::{Duration, Instant};
 
 use aerostat_abi::exit::GuestExit;
 use aerostat_abi::units::FrameCount;
+use aerostat_tests::PhysicalMeter;
 use anyhow::Result;
 
 use super::mover::Mover;
 use super::resident::resident_mib;
-use super::{BOOKS_GIB_S, MEMORY_MIB, MOVED_MIB, TURNS, gib_s, host};
+use super::{BOOKS_GIB_S, MEMORY_MIB, MOVED_MIB, TURNS, gib_s, host, to_f64};
 use crate::figures::Figures;
 use crate::row::Row;
 use crate::sample::median;
@@ -20,21 +21,24 @@ const SETTLED: Duration = Duration::from_millis(1500);
 const GUEST_LOOKS: Duration = Duration::from_millis(50);
 const PAGES_PER_MIB: f64 = 256.0;
 
-pub(super) fn measure() -> Result<Vec<Row>> {
+pub(super) fn measure(meter: &PhysicalMeter) -> Result<Vec<Row>> {
     let (mut touched, mut untouched, mut deflate) = (Vec::new(), Vec::new(), Vec::new());
     let (mut resident, mut host_release, mut host_touch) = (Vec::new(), Vec::new(), Vec::new());
+    let mut physical = Vec::new();
     let mut figures = Figures::default();
     for _ in 0..TURNS {
         host_release.push(gib_s(MOVED_MIB, host::release()?));
 
+        let without = meter.bytes()?;
         let mut guest = Mover::boot(MEMORY_MIB, "touched");
         guest
             .0
             .wait_for_facts("all touched memory resident", |facts| facts.resident >= FrameCount::from_mib(MOVED_MIB));
-        touched.push(gib_s(MOVED_MIB, guest.squeeze(MEMORY_MIB - MOVED_MIB)?));
+        touched.push(gib_s(MOVED_MIB, guest.squeeze(MEMORY_MIB - MOVED_MIB, meter)?));
         let released = Instant::now();
         guest.0.wait_for_line("bench balloon: shrunk");
         resident.push(resident_mib(guest.0.pid())?);
+        physical.push(to_f64(meter.bytes()?.saturating_sub(without) >> 20));
         deflate.push(gib_s(MOVED_MIB, guest.resize(MEMORY_MIB)?));
         let rest = released.elapsed() + GUEST_LOOKS;
         guest.0.expect_exit(GuestExit::Success);
@@ -52,6 +56,7 @@ pub(super) fn measure() -> Result<Vec<Row>> {
         Row::rate("inflate_untouched", median(untouched), "GiB/s", BOOKS_GIB_S).goal_of_limit(1.0),
         Row::rate("deflate", median(deflate), "GiB/s", BOOKS_GIB_S).goal_of_limit(1.0),
         Row::plain("resident_after_inflate_mib", median(resident), "MiB"),
+        Row::plain("physical_after_inflate_mib", median(physical), "MiB"),
         Row::rate("retouch_2m", retouch, "GiB/s", median(host_touch)).goal_of_limit(0.9),
     ])
 }
