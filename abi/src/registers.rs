@@ -40,6 +40,7 @@ pub struct RegisterPage {
     dropped_lines: AtomicU64,
     boot: [AtomicU64; BootStage::ALL.len()],
     statistics: [AtomicU64; statistics::WORDS],
+    page_table_frames: AtomicU64,
 }
 
 const _: () = assert!(size_of::<RegisterPage>() == FRAME_SIZE);
@@ -96,6 +97,8 @@ pub struct Facts {
     pub disagreeing_reports: u64,
     /// Lines of the guest's console since the start that were not written to its log, because there were too many.
     pub dropped_lines: u64,
+    /// Host memory in the page tables of the VMM process, which map the guest's memory.
+    pub page_tables: FrameCount,
 }
 
 impl Facts {
@@ -135,6 +138,7 @@ impl RegisterPage {
             dropped_lines: AtomicU64::new(0),
             boot: [const { AtomicU64::new(0) }; BootStage::ALL.len()],
             statistics: [const { AtomicU64::new(0) }; statistics::WORDS],
+            page_table_frames: AtomicU64::new(0),
         }
     }
 
@@ -180,6 +184,7 @@ impl RegisterPage {
             reclaimed: FrameCount(read(&self.reclaimed_frames)),
             disagreeing_reports: read(&self.disagreeing_reports),
             dropped_lines: read(&self.dropped_lines),
+            page_tables: FrameCount(read(&self.page_table_frames)),
         }
     }
 
@@ -212,6 +217,11 @@ impl RegisterPage {
     /// Publishes how many lines of the console were dropped.
     pub fn set_dropped_lines(&self, lines: u64) {
         self.dropped_lines.store(lines, Ordering::Release);
+    }
+
+    /// Publishes how much host memory the page tables behind the guest take.
+    pub fn set_page_tables(&self, page_tables: FrameCount) {
+        self.page_table_frames.store(page_tables.0, Ordering::Release);
     }
 
     /// When `stage` was reached; 0 for not yet.
@@ -270,9 +280,17 @@ mod tests {
         page.set_resident(FrameCount(9));
         page.set_dropped_lines(8);
         page.set_throttled(4, 5);
+        page.set_page_tables(FrameCount(11));
         assert!(page.is_valid());
         assert_eq!(page.target(), FrameCount(7));
-        let others = Facts { resident: FrameCount(9), dropped_lines: 8, throttled_calls: 4, throttled_ns: 5, ..facts };
+        let others = Facts {
+            resident: FrameCount(9),
+            dropped_lines: 8,
+            throttled_calls: 4,
+            throttled_ns: 5,
+            page_tables: FrameCount(11),
+            ..facts
+        };
         assert_eq!(page.facts(), others);
         let statistics = Statistics { wanted_bytes: 5, ..Statistics::default() };
         page.set_statistics(&statistics.encode());

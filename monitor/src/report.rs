@@ -82,6 +82,7 @@ struct Report<'a> {
     pool_mib: u64,
     moved_mib: u64,
     peak_resident_mib: u64,
+    peak_physical_mib: u64,
     violations: u64,
     guests: Vec<GuestReport<'a>>,
 }
@@ -150,6 +151,7 @@ pub fn write(outcome: &Outcome, mut output: impl io::Write) -> io::Result<()> {
         pool_mib: outcome.pool.mib(),
         moved_mib: outcome.moved.mib(),
         peak_resident_mib: mib_ceil(outcome.peak_resident),
+        peak_physical_mib: mib_ceil(outcome.peak_physical),
         violations: outcome.violations,
         guests: outcome.guests.iter().map(GuestReport::new).collect(),
     };
@@ -319,6 +321,7 @@ mod tests {
             pool: FrameCount::from_mib(768),
             moved: FrameCount(255),
             peak_resident: FrameCount(257),
+            peak_physical: FrameCount(513),
             violations: 0,
             guests: vec![guest],
         };
@@ -328,7 +331,7 @@ mod tests {
         assert_eq!(
             serde_json::from_slice::<serde_json::Value>(&json).unwrap(),
             serde_json::json!({
-                "pool_mib": 768, "moved_mib": 0, "peak_resident_mib": 2, "violations": 0,
+                "pool_mib": 768, "moved_mib": 0, "peak_resident_mib": 2, "peak_physical_mib": 3, "violations": 0,
                 "guests": [{
                     "name": "alpha", "min_mib": 64, "max_mib": 512, "spawn_to_main_ms": 4.25,
                     "samples": [sample_at(20), sample_at(100)],

@@ -76,6 +76,35 @@ fn demand_beyond_the_pool_for_good() {
     }
 }
 
+/// A guest that has to give single frames, as all of its memory is in use and goes to its swap disk, and a neighbour that grows by them:
+/// what the neighbour gets must be physically free by then, or the two of them take more than there is.
+#[test]
+fn memory_that_is_granted_again_is_physically_free() {
+    const POOL_MIB: u64 = 224;
+    // A VMM process takes 2 MiB for itself, and page tables a 512th.
+    const OVERHEAD_MIB: u64 = 2 * 2 + 1;
+    let squeezed = Member {
+        name: "squeezed",
+        image: app_image("memwalk"),
+        min_mib: 48,
+        max_mib: 192,
+        command_line: "phases=160M:2s repeat",
+    };
+    let plan = FleetPlan::pool_mib(POOL_MIB).with(&squeezed).with_key("swap", "256M").with(&walker(
+        "grower",
+        176,
+        "phases=16M:2s,80M:2s,144M:4s",
+    ));
+    let run = plan.up(Some(Duration::from_secs(10))).wait_for_end(DEADLINE);
+    run.expect_exit_code(0);
+    let report = run.report();
+    let physical = report["peak_physical_mib"].as_u64();
+    assert!(physical <= Some(POOL_MIB + OVERHEAD_MIB), "{physical:?} MiB were taken of a pool of {POOL_MIB}\n{run}");
+    assert_eq!(report["violations"], 0, "{run}");
+    let given = run.guest("squeezed")["balloon"]["given_mib"].as_u64();
+    assert!(given >= Some(48), "little was given: {given:?} MiB\n{run}");
+}
+
 /// The number of MiB that follows `count` in a printed line.
 #[track_caller]
 fn mib_behind(line: &str, count: &str) -> u64 {

@@ -15,7 +15,7 @@ use crate::display::{Display, EventLog, Mode, Sink, write_summary};
 use crate::fleet::{Fleet, GuestSpec};
 use crate::host::vmm_guest::{GuestConfig, VmmGuest};
 use crate::report;
-use crate::supervisor::{Event, FleetStatus, Observer, Outcome, RunOptions, run};
+use crate::supervisor::{Event, FleetStatus, Observer, Outcome, PhysicalMemory, RunOptions, run};
 use crate::vmm::{self, KvmError};
 
 /// File in the log directory that lists what happened and why.
@@ -48,7 +48,12 @@ pub(super) fn up(arguments: &UpArguments) -> Result<ExitCode, Failure> {
 
     let mode = if arguments.headless { Mode::Plain } else { Mode::of_stdout() };
     let limit = arguments.seconds.map(|seconds| Duration::from_secs(seconds.into()));
-    let options = RunOptions { limit, keeps_samples: report.is_some(), ..RunOptions::default() };
+    let options = RunOptions {
+        limit,
+        keeps_samples: report.is_some(),
+        physical: PhysicalMemory::ByControlGroup,
+        ..RunOptions::default()
+    };
     let output = Sink::to_descriptor(io::stdout())
         .map_err(|error| Failure::refused(format!("standard output can't be written: {error}")))?;
     let mut watchers = Watchers { display: Display::new(output, mode), events };

@@ -21,6 +21,7 @@ pub fn write_summary(outcome: &Outcome, mut output: impl Write) -> io::Result<()
     writeln!(output, "ran for                {:.1} s", outcome.elapsed.as_secs_f64())?;
     writeln!(output, "moved between guests   {}", outcome.moved)?;
     writeln!(output, "peak resident          {} of a pool of {}", outcome.peak_resident, outcome.pool)?;
+    writeln!(output, "peak physical          {}, the processes' own included", outcome.peak_physical)?;
     writeln!(output, "data verified          {}, {errors} errors", bytes(verified))?;
     writeln!(output, "pool violations        {}", outcome.violations)?;
     writeln!(output)?;
@@ -214,6 +215,7 @@ mod tests {
             pool: FrameCount::from_mib(768),
             moved: FrameCount::from_mib(1200),
             peak_resident: FrameCount::from_mib(700),
+            peak_physical: FrameCount::from_mib(703),
             violations: 0,
             guests,
         }
@@ -232,6 +234,7 @@ mod tests {
 ran for                20.0 s
 moved between guests   1200.0 MiB
 peak resident          700.0 MiB of a pool of 768.0 MiB
+peak physical          703.0 MiB, the processes' own included
 data verified          0 B, 2 errors
 pool violations        0
 

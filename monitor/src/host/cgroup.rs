@@ -89,6 +89,15 @@ impl MemoryGroup {
         self.add(process::id())
     }
 
+    /// Moves this process back to where it was before. What it was charged for here stays here.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel says.
+    pub fn leave(&self) -> io::Result<()> {
+        fs::write(self.home.join(PROCESSES), process::id().to_string())
+    }
+
     /// What is charged to the group now.
     ///
     /// # Errors
@@ -104,7 +113,7 @@ impl Drop for MemoryGroup {
         let is_member = fs::read_to_string(self.folder.join(PROCESSES))
             .is_ok_and(|list| list.lines().any(|line| line == process::id().to_string()));
         if is_member {
-            let _ = fs::write(self.home.join(PROCESSES), process::id().to_string());
+            let _ = self.leave();
         }
         // Fails only while a process is left in it; whoever makes the next group removes it then.
         let _ = fs::remove_dir(&self.folder);

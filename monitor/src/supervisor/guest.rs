@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use aerostat_abi::registers::{BootStage, Facts};
 use aerostat_abi::statistics::Statistics;
-use aerostat_abi::units::FrameCount;
+use aerostat_abi::units::{FrameCount, HUGE_FRAMES};
 
 use super::balloon::BalloonTotals;
 use super::episodes::Episodes;
@@ -21,6 +21,8 @@ use crate::vmm::DISAGREEING_REPORTS;
 
 /// How long a guest may stay away from its balloon before it counts as silent; its driver comes once a second.
 const SILENCE: Duration = Duration::from_secs(5);
+/// What a VMM process takes for itself, and what its measure of its guest's memory may be too small or too large by.
+const OWN_MEMORY: FrameCount = FrameCount::from_mib(2);
 /// Events that one guest may have handled per round, so that a noisy guest does not keep the supervisor from the others.
 const EVENTS_PER_ROUND: usize = 64;
 
@@ -201,7 +203,7 @@ impl<G: GuestHandle> Guest<G> {
         self.state = GuestState::Ended;
         self.target = FrameCount::ZERO;
         let gone = FrameCount::ZERO;
-        self.facts = Facts { size: gone, balloon: gone, resident: gone, ..self.facts };
+        self.facts = Facts { size: gone, balloon: gone, resident: gone, page_tables: gone, ..self.facts };
         last
     }
 
@@ -242,13 +244,28 @@ impl<G: GuestHandle> Guest<G> {
         self.facts.resident
     }
 
+    /// Host memory that the guest takes: what is behind it, and the page tables that map it.
+    pub(super) fn charged(&self) -> FrameCount {
+        self.facts.resident.saturating_add(self.facts.page_tables)
+    }
+
+    /// What it may take beyond its size: its VMM process's own memory, and a page table for each of its huge frames.
+    pub(super) fn overhead(&self) -> FrameCount {
+        let size = self.facts.size.max(self.target);
+        if self.handle.is_some() {
+            OWN_MEMORY.saturating_add(FrameCount(size.0 / HUGE_FRAMES))
+        } else {
+            FrameCount::ZERO
+        }
+    }
+
     pub(super) fn sample(&self) -> GuestSample {
         let hints = match Usage::from_statistics(&self.statistics, self.contract) {
             None => Hints::None,
             Some(usage) if self.state == GuestState::Silent => Hints::Stale(usage),
             Some(usage) => Hints::Report(usage),
         };
-        GuestSample { size: self.size_at_most(), resident: self.facts.resident, hints }
+        GuestSample { size: self.size_at_most(), resident: self.charged(), hints }
     }
 
     pub(super) fn reading(&self) -> Reading {

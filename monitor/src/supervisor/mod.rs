@@ -15,6 +15,7 @@ mod guest;
 mod outcome;
 mod overuse;
 mod pacing;
+mod physical;
 mod run_loop;
 mod signals;
 mod status;
@@ -29,6 +30,7 @@ use aerostat_abi::units::FrameCount;
 
 pub use self::balloon::BalloonTotals;
 pub use self::outcome::{GuestOutcome, Outcome};
+pub use self::physical::PhysicalMemory;
 pub use self::run_loop::{Observer, RunError, RunOptions, run};
 pub use self::signals::StopSignals;
 pub use self::status::{Event, FleetStatus, GuestState, GuestStatus, Happening};
@@ -40,10 +42,6 @@ use crate::clock::Moment;
 use crate::fleet::GuestSpec;
 use crate::host::{EndReason, Ending, GuestHandle};
 use crate::scheduler::{AdmissionError, Decision, MovedAccount, Policy, Scheduler};
-
-/// What a VMM process's measure of its guest's resident memory may be too large by: memory of its own, and the inexactness of the
-/// host's counters.
-const OWN_MEMORY: FrameCount = FrameCount::from_mib(2);
 
 /// A fleet that runs.
 #[derive(Debug)]
@@ -58,6 +56,9 @@ pub struct Supervisor<G> {
     violation_episodes: Episodes,
     peak_resident: FrameCount,
     keeps_samples: bool,
+    /// Physical memory that the guests' processes take, by the latest measure, where there is one.
+    physical: Option<FrameCount>,
+    peak_physical: FrameCount,
 }
 
 /// Why a guest was not started.
@@ -105,6 +106,8 @@ impl<G: GuestHandle> Supervisor<G> {
             violation_episodes: Episodes::default(),
             peak_resident: FrameCount::ZERO,
             keeps_samples: false,
+            physical: None,
+            peak_physical: FrameCount::ZERO,
         }
     }
 
@@ -154,6 +157,11 @@ impl<G: GuestHandle> Supervisor<G> {
             attention = Attention::Needed;
         }
         attention
+    }
+
+    /// Takes in how much physical memory the guests' processes take, all together; `None` where that can't be measured.
+    pub fn measured(&mut self, physical: Option<FrameCount>) {
+        self.physical = physical;
     }
 
     /// Looks at every guest, keeps the books, and decides.
@@ -236,6 +244,7 @@ impl<G: GuestHandle> Supervisor<G> {
             pool: self.pool,
             moved: self.moved.moved(),
             peak_resident: self.peak_resident,
+            peak_physical: self.peak_physical,
             violations: self.violations,
             guests: self.guests.into_iter().map(GuestOutcome::new).collect(),
         }
@@ -255,17 +264,22 @@ impl<G: GuestHandle> Supervisor<G> {
         self.note(now, Happening::Target { guest, from, to, reason });
     }
 
-    /// Counts a look at which more was granted or resident than there is.
+    /// Counts a look at which more was granted, resident or physically taken than there is. What page tables map is not all that a
+    /// process takes, so where physical memory is measured, that counts too.
     fn check_pool(&mut self, now: Moment) {
         let granted = self.sum(|guest| guest.target);
         let resident = self.sum(Guest::resident);
+        let charged = self.sum(Guest::charged);
+        let physical = self.physical.unwrap_or(charged);
         self.peak_resident = self.peak_resident.max(resident);
-        let own = self.sum(|guest| if guest.handle.is_some() { OWN_MEMORY } else { FrameCount::ZERO });
-        let is_overdrawn = granted > self.pool || resident > self.pool.saturating_add(own);
+        self.peak_physical = self.peak_physical.max(physical);
+        let taken = charged.max(physical);
+        let bound = self.pool.saturating_add(self.sum(Guest::overhead));
+        let is_overdrawn = granted > self.pool || taken > bound;
         self.violations += u64::from(is_overdrawn);
         if let Some(episodes) = self.violation_episodes.observe(is_overdrawn, now) {
             let pool = self.pool;
-            self.note(now, Happening::Violation { granted, resident, pool, episodes });
+            self.note(now, Happening::Violation { granted, resident: taken, pool, episodes });
         }
     }
 

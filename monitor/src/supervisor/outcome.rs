@@ -23,7 +23,9 @@ pub struct Outcome {
     pub moved: FrameCount,
     /// The most that was resident at one look.
     pub peak_resident: FrameCount,
-    /// Looks at which more than the pool was granted or resident.
+    /// The most physical memory that the guests' processes took at one look.
+    pub peak_physical: FrameCount,
+    /// Looks at which more than the pool was granted or taken.
     pub violations: u64,
     /// Every guest.
     pub guests: Vec<GuestOutcome>,

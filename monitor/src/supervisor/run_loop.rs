@@ -7,6 +7,7 @@ use aerostat_abi::units::FrameCount;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
+use super::physical::{PhysicalMemory, PhysicalMeter};
 use super::signals::StopSignals;
 use super::status::{Event, FleetStatus};
 use super::{Attention, Outcome, StartError, Supervisor};
@@ -33,11 +34,19 @@ pub struct RunOptions {
     pub stop_patience: Duration,
     /// Whether the outcome is to have samples of the guests' sizes. They take some memory: 40 bytes each, ten a second.
     pub keeps_samples: bool,
+    /// How the physical memory of all guests together is found out.
+    pub physical: PhysicalMemory,
 }
 
 impl Default for RunOptions {
     fn default() -> Self {
-        Self { limit: None, policy: Policy::default(), stop_patience: Duration::from_secs(10), keeps_samples: false }
+        Self {
+            limit: None,
+            policy: Policy::default(),
+            stop_patience: Duration::from_secs(10),
+            keeps_samples: false,
+            physical: PhysicalMemory::AsReported,
+        }
     }
 }
 
@@ -77,15 +86,13 @@ pub fn run<G: GuestHandle>(
     if options.keeps_samples {
         supervisor.keep_samples();
     }
-    let mut ran = Ok(());
-    for spec in &fleet.guests {
-        ran = supervisor.start(spec, Moment::now(), &mut start).map_err(RunError::from);
-        if ran.is_err() {
-            break;
-        }
-    }
+    let meter = PhysicalMeter::new(options.physical);
+    let mut starts = fleet.guests.iter();
+    let mut ran = meter.around_starts(|| {
+        starts.try_for_each(|spec| supervisor.start(spec, Moment::now(), &mut start).map_err(RunError::from))
+    });
     if ran.is_ok() {
-        ran = watch(&mut supervisor, &mut signals, options.limit, observer).map_err(RunError::from);
+        ran = watch(&mut supervisor, &mut signals, (&meter, options.limit), observer).map_err(RunError::from);
     }
     let wound_down = wind_down(&mut supervisor, &mut signals, options.stop_patience);
     supervisor.take_events().iter().for_each(|event| observer.happened(event));
@@ -98,7 +105,7 @@ pub fn run<G: GuestHandle>(
 fn watch<G: GuestHandle>(
     supervisor: &mut Supervisor<G>,
     signals: &mut StopSignals,
-    limit: Option<Duration>,
+    (meter, limit): (&PhysicalMeter, Option<Duration>),
     observer: &mut dyn Observer,
 ) -> io::Result<()> {
     let end = limit.map(|limit| Moment::now().after(limit));
@@ -111,6 +118,7 @@ fn watch<G: GuestHandle>(
         }
         let is_time = now >= next_look;
         if is_time {
+            supervisor.measured(meter.measure());
             supervisor.look(now);
             last_look = now;
             next_look = now.after(if supervisor.is_somebody_short() { PACE_WHEN_SHORT } else { PACE });

@@ -142,11 +142,11 @@ pub enum Happening {
         /// How.
         ending: Ending,
     },
-    /// More than the pool was granted or resident: a bug in the monitor, or the doing of a guest that uses memory beyond its size.
+    /// More than the pool was granted or taken: a bug in the monitor, or the doing of a guest that uses memory beyond its size.
     Violation {
         /// Σ of the targets.
         granted: FrameCount,
-        /// Σ of the resident memory.
+        /// Physical memory that the guests take, or Σ of their resident memory and page tables where that is more.
         resident: FrameCount,
         /// The pool.
         pool: FrameCount,
@@ -186,11 +186,7 @@ impl fmt::Display for Happening {
             }
             Self::Ended { guest, ending } => write!(f, "{guest} ended: {}", ending.reason),
             Self::Violation { granted, resident, pool, episodes } => {
-                write!(
-                    f,
-                    "violation: {granted} granted and {resident} resident of a pool of {pool}{}",
-                    Times(*episodes)
-                )
+                write!(f, "violation: {granted} granted and {resident} taken of a pool of {pool}{}", Times(*episodes))
             }
             Self::Overuse { guest, excess, rule, episodes } => {
                 let consequence = match rule {

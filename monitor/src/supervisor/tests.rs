@@ -110,6 +110,7 @@ fn memory_follows_need_from_guest_to_guest() {
     let outcome = bench.supervisor.into_outcome(bench.now);
     assert_eq!(outcome.violations, 0);
     assert!(outcome.peak_resident <= POOL && outcome.peak_resident >= FrameCount::from_mib(420));
+    assert_eq!(outcome.peak_physical, outcome.peak_resident, "it is not measured here");
     assert_eq!(outcome.guests[0].spawn_to_main, Some(Duration::from_millis(4)));
     assert_eq!(outcome.guests[0].verified_bytes, 4096);
 }
@@ -341,6 +342,23 @@ fn samples_are_kept_where_they_are_wanted() {
     supervisor.start(&spec("alpha"), Moment::default(), boot).unwrap();
     supervisor.look(Moment::default());
     assert!(!supervisor.into_outcome(Moment::default()).guests[0].samples.is_empty());
+}
+
+#[test]
+fn physical_memory_beyond_the_pool_is_a_violation_although_it_is_not_resident() {
+    let mut bench = Bench::new();
+    bench.needs([64, 64]);
+    bench.pass(50);
+    bench.supervisor.measured(Some(POOL.saturating_add(FrameCount::from_mib(4))));
+    bench.pass(1);
+    bench.supervisor.measured(Some(POOL.saturating_add(FrameCount::from_mib(8))));
+    bench.pass(3);
+    bench.supervisor.measured(None);
+    bench.pass(3);
+    let outcome = bench.supervisor.into_outcome(bench.now);
+    assert_eq!(outcome.violations, 3, "two processes take 4 MiB for themselves, and page tables a little");
+    assert_eq!(outcome.peak_physical, POOL.saturating_add(FrameCount::from_mib(8)));
+    assert!(outcome.peak_resident < POOL);
 }
 
 /// Notes what happened.

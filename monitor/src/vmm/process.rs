@@ -169,8 +169,11 @@ fn run_guest(
         };
         registers.set_dropped_lines(dropped_lines);
         // What is released between the measure and its publication would be missing in what is published.
-        let _no_call = lock(&measured);
-        meter.publish(&registers)
+        let no_call = lock(&measured);
+        let resident = meter.publish(&registers)?;
+        drop(no_call);
+        meter.publish_page_tables(&registers, resident)?;
+        Ok(resident)
     })
 }
 
