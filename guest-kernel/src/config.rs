@@ -20,6 +20,10 @@ pub(crate) const KERNEL_STACK_BYTES: u64 = 64 << 10;
 /// Stack of an application thread.
 pub(crate) const APP_STACK_BYTES: u64 = 256 << 10;
 
+/// Stack that an exception needs below the interrupted stack pointer, the handler's own frames included: a fault may have to evict
+/// pages and to read others from disk, and an interrupt may come on top of it. A test guest measures it.
+pub const FAULT_STACK_BYTES: u64 = 16 << 10;
+
 /// How long a thread may run while others wait.
 pub(crate) const TIME_SLICE_NS: u64 = 5_000_000;
 

@@ -17,6 +17,7 @@ aerostat_tests::on_both_machines! {
     a_sector_that_is_wanted_may_not,
     data_that_stops_compressing_ends_the_guest,
     events_that_were_evicted,
+    faults_have_room_on_the_stack,
     more_than_memory_and_swap_is_refused,
     sectors_that_cannot_be_written_are_left_alone,
     three_times_the_memory,
@@ -87,6 +88,12 @@ fn events_that_were_evicted(machine: Machine) {
     let mut guest = Plan::test_guest("evicted_events").memory_mib(MIB).swap_mib(4 * MIB).boot(machine);
     guest.expect_exit(GuestExit::Success);
     guest.expect_logged("evicted events: ok");
+}
+
+/// The deepest page faults are those that evict some pages and read others.
+fn faults_have_room_on_the_stack(machine: Machine) {
+    let mut guest = Plan::test_guest("fault_stack").memory_mib(MIB).swap_mib(4 * MIB).boot(machine);
+    guest.expect_exit(GuestExit::Success);
 }
 
 /// Fewer slots than a cluster has: the guest says so and goes on with its memory.

@@ -33,6 +33,7 @@ pub(crate) use progress::progress;
 pub use progress::{Progress, report};
 pub use threads::{JoinHandle, sleep, spawn};
 
+pub use crate::config::FAULT_STACK_BYTES;
 pub use crate::thread::{Event, Mutex, MutexGuard, SpawnError, yield_now};
 pub use crate::time::Instant;
 

@@ -179,6 +179,7 @@ mod machine {
                 reported = now;
                 let wanted = FrameCount(WANTED.load(Ordering::Relaxed));
                 debug_assert_eq!(driver.ledger().validate(), Ok(()));
+                debug_assert_eq!(thread::validate(), Ok(()));
                 debug_assert_eq!(FRAMES.ballooned(), driver.balloon(), "the guest's size is wrong");
                 let reply = port.report(&driver, wanted);
                 driver.hear(reply, now.as_nanos());

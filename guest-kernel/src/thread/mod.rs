@@ -15,7 +15,7 @@ pub use event::Event;
 pub use machine::{SpawnError, yield_now};
 #[cfg(target_os = "none")]
 pub(crate) use machine::{
-    current, current_name, idle, is_another_ready, preempt, sleep_until, spawn_entry, start, timer_interrupt,
+    current, current_name, idle, is_another_ready, preempt, sleep_until, spawn_entry, start, timer_interrupt, validate,
 };
 #[cfg(target_os = "none")]
 pub use mutex::{Mutex, MutexGuard};
@@ -41,6 +41,9 @@ mod machine {
     use crate::nub;
     use crate::sync::{SpinGuard, SpinLock};
     use crate::time::Instant;
+
+    /// What nothing has written to yet of a kernel thread's stack.
+    const PAINT: u64 = 0x7061_696e_7465_6421;
 
     static SCHEDULER: SpinLock<Scheduler> = SpinLock::new(Scheduler {
         table: Table::new(),
@@ -161,12 +164,48 @@ mod machine {
             scheduler.table.forget(thread);
             return Err(SpawnError::OutOfMemory);
         }
+        if cfg!(debug_assertions) && spawn.priority == Priority::Kernel {
+            paint(&stack);
+        }
         let mut scheduler = SCHEDULER.lock();
         let rsp = prepare_stack(&stack, spawn.entry, spawn.argument);
         scheduler.contexts[thread.index()] = Context { rsp, stack };
         scheduler.table.wake(thread);
         scheduler.arm_timer();
         Ok(thread)
+    }
+
+    /// The part of a kernel thread's stack that is to stay unused: a quarter, at its lower end.
+    fn spare_part(stack: &Range<u64>) -> impl Iterator<Item = *mut u64> {
+        (stack.start..stack.start + (stack.end - stack.start) / 4)
+            .step_by(size_of::<u64>())
+            .map(|address| core::ptr::with_exposed_provenance_mut(to_usize(address)))
+    }
+
+    /// Makes the spare part of a stack recognizable.
+    fn paint(stack: &Range<u64>) {
+        for word in spare_part(stack) {
+            // SAFETY: the stack is mapped as a whole, and no thread uses it yet.
+            unsafe { word.write(PAINT) };
+        }
+    }
+
+    /// Looks whether kernel threads have kept to their stacks, in builds with debug assertions.
+    ///
+    /// # Errors
+    /// A sentence, when one came near the end of its stack.
+    pub(crate) fn validate() -> Result<(), &'static str> {
+        for place in (1..MAX_THREADS).filter(|_| cfg!(debug_assertions)) {
+            let scheduler = SCHEDULER.lock();
+            let stack = scheduler.contexts[place].stack.clone();
+            let is_painted = scheduler.table.is_kernel_thread(place) && !stack.is_empty();
+            drop(scheduler);
+            // SAFETY: a kernel thread's stack stays mapped as a whole.
+            if is_painted && spare_part(&stack).any(|word| unsafe { word.read_volatile() } != PAINT) {
+                return Err("a kernel thread has used more than three quarters of its stack");
+            }
+        }
+        Ok(())
     }
 
     /// Lays out a stack so that the first switch to it arrives in `thread_start` with entry and argument in registers.

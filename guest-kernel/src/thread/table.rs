@@ -108,6 +108,12 @@ impl Table {
         self.entries[thread.index()].name
     }
 
+    /// Whether a kernel thread has this place.
+    pub(super) fn is_kernel_thread(&self, place: usize) -> bool {
+        let entry = &self.entries[place];
+        entry.state != State::Unused && entry.priority == Priority::Kernel
+    }
+
     /// Takes a free place for a new thread, not yet ready; `None` when the table is full.
     pub(super) fn add(&mut self, name: &'static str, priority: Priority) -> Option<ThreadId> {
         let place = self.entries.iter().position(|entry| entry.state == State::Unused)?;

@@ -12,6 +12,7 @@ use core::mem::offset_of;
 
 use aerostat_abi::units::to_usize;
 
+use crate::config::FAULT_STACK_BYTES;
 use crate::cpu::{self, CpuBlock};
 use crate::mm::address_space::Fault;
 use crate::mm::fault::FaultError;
@@ -20,9 +21,6 @@ use crate::operand::{self, LONGEST, Registers};
 use crate::{mm, nub, report, thread};
 
 const PAGE_FAULT: u64 = 14;
-/// Room that an exception needs below the interrupted stack pointer, the handler's own frames included: a fault may have to evict
-/// pages and to read others from disk.
-const STACK_ROOM: u64 = 12 << 10;
 /// Error code bit of a page fault: the page is mapped, but not for this kind of access (Intel SDM vol. 3, 4.7).
 const PROTECTION: u64 = 1 << 0;
 /// The access was a write.
@@ -75,7 +73,7 @@ global_asm!(
     upcall_rip = const offset_of!(CpuBlock, upcall_rip),
     stack_low = const offset_of!(CpuBlock, stack_low),
     stack_high = const offset_of!(CpuBlock, stack_high),
-    stack_room = const STACK_ROOM,
+    stack_room = const FAULT_STACK_BYTES,
     frame_words = const size_of::<TrapFrame>() / 8,
     saved_rsp = const offset_of!(TrapFrame, rsp),
     user_code = const nub::USER_CODE,

@@ -120,10 +120,10 @@ pub fn reclaim(wanted: FrameCount) -> FrameCount {
     mm::reclaim::reclaim(wanted)
 }
 
-/// Recounts the kernel's books of frames: for tests and for doubt.
+/// Recounts the kernel's books of frames, and looks at its threads' stacks: for tests and for doubt.
 ///
 /// # Errors
 /// The first disagreement, as a sentence.
 pub fn validate() -> Result<(), &'static str> {
-    mm::validate()
+    mm::validate().and_then(|()| crate::thread::validate())
 }

@@ -5,10 +5,10 @@
 //! more bytes than there was room for, are errors of the device and never a panic here.
 #![allow(unsafe_code, reason = "memory shared with a device")]
 
+use core::fmt;
 use core::mem::offset_of;
 use core::ptr::NonNull;
 use core::sync::atomic::{Ordering, fence};
-use core::{fmt, iter};
 
 use aerostat_abi::units::{FRAME_SIZE, FrameNumber, to_usize};
 use allocator_api2::boxed::Box;
@@ -111,6 +111,8 @@ pub(super) struct Requests {
     queue: Box<VirtQueue<KernelHal, QUEUE_SIZE>, KernelHeap>,
     cells: Cells,
     slots: Vec<Slot, KernelHeap>,
+    /// For one request at a time; kept here, as a page fault that reads from a disk has little room on its stack.
+    buffers: Buffers,
 }
 
 /// What of a request the device reaches besides the data.
@@ -180,7 +182,7 @@ impl Requests {
         let queue = VirtQueue::new(transport, QUEUE, false, false)?;
         let mut queue = Box::try_new_in(queue, KernelHeap).map_err(|_| Error::DmaError)?;
         queue.set_dev_notify(false);
-        Ok(Self { queue, cells, slots })
+        Ok(Self { queue, cells, slots, buffers: Buffers::new()? })
     }
 
     /// Queues a request. `None` when there is no place for it, or no descriptors.
@@ -190,8 +192,8 @@ impl Requests {
         if self.slots[index].count + 2 > self.queue.available_desc() {
             return None;
         }
-        let mut buffers = self.buffers(index);
-        let (read, written) = buffers.both();
+        self.gather(index);
+        let (read, written) = self.buffers.both();
         // SAFETY: header, status and inline data are the slot's until it is done; the frames are the caller's, who keeps them alone.
         let token = unsafe { self.queue.add(read, written) }.ok()?;
         self.slots[index].state = SlotState::UnderWay(token);
@@ -214,8 +216,8 @@ impl Requests {
         while let Some(token) = self.queue.peek_used() {
             let state = SlotState::UnderWay(token);
             let index = self.slots.iter().position(|slot| slot.state == state).ok_or(Broken)?;
-            let mut buffers = self.buffers(index);
-            let (read, written) = buffers.both();
+            self.gather(index);
+            let (read, written) = self.buffers.both();
             // SAFETY: these are the buffers that `submit` has added and got this token for.
             let length = unsafe { self.queue.pop_used(token, read, written) }.map_err(|_| Broken)?;
             self.slots[index].state = SlotState::Done(self.result(index, to_usize(length.into())));
@@ -315,30 +317,21 @@ impl Requests {
         unsafe { cell.write_volatile(Cell { kind, reserved: 0, first_sector, inline, status: STATUS_NONE }) };
     }
 
-    /// A request's buffers.
-    fn buffers<'a>(&self, index: usize) -> Buffers<'a> {
+    /// Notes which buffers a request has.
+    fn gather(&mut self, index: usize) {
         let cell = self.cell(index).addr().get() as u64;
         let slot = &self.slots[index];
-        let parts = &slot.parts[..slot.count];
-        let (data_read, data_written) = match slot.direction {
-            Direction::Write => (parts, &[][..]),
-            Direction::Read => (&[][..], parts),
+        let parts = slot.parts[..slot.count].iter();
+        let Buffers { read, written } = &mut self.buffers;
+        read.clear();
+        written.clear();
+        read.push(bytes_at(Part { address: cell, bytes: HEADER_BYTES }));
+        let data = match slot.direction {
+            Direction::Write => &mut *read,
+            Direction::Read => &mut *written,
         };
-        let header = Part { address: cell, bytes: HEADER_BYTES };
-        let status = Part { address: cell + offset_of!(Cell, status) as u64, bytes: 1 };
-        let mut buffers = Buffers {
-            read: [&[]; MAX_BUFFERS],
-            read_count: data_read.len() + 1,
-            written: core::array::from_fn(|_| &mut [][..]),
-            written_count: data_written.len() + 1,
-        };
-        for (buffer, part) in buffers.read.iter_mut().zip(iter::once(&header).chain(data_read)) {
-            *buffer = bytes_at(*part);
-        }
-        for (buffer, part) in buffers.written.iter_mut().zip(data_written.iter().chain(iter::once(&status))) {
-            *buffer = bytes_at(*part);
-        }
-        buffers
+        data.extend(parts.map(|part| bytes_at(*part)));
+        written.push(bytes_at(Part { address: cell + offset_of!(Cell, status) as u64, bytes: 1 }));
     }
 
     /// How a request ended of which the device says that it is done and that so many bytes were written to memory.
@@ -381,20 +374,35 @@ impl Drop for Cells {
     }
 }
 
-/// The buffers of one request, as the queue takes them.
-struct Buffers<'a> {
+/// The buffers of one request.
+#[derive(Debug)]
+struct Buffers {
     /// Read by the device.
-    read: [&'a [u8]; MAX_BUFFERS],
-    read_count: usize,
+    read: Vec<NonNull<[u8]>, KernelHeap>,
     /// Written by the device.
-    written: [&'a mut [u8]; MAX_BUFFERS],
-    written_count: usize,
+    written: Vec<NonNull<[u8]>, KernelHeap>,
 }
 
-impl<'a> Buffers<'a> {
-    /// The buffers that are in use.
-    fn both(&'a mut self) -> (&'a [&'a [u8]], &'a mut [&'a mut [u8]]) {
-        (&self.read[..self.read_count], &mut self.written[..self.written_count])
+// SAFETY: the pointers are followed by nobody but the device.
+unsafe impl Send for Buffers {}
+
+impl Buffers {
+    /// Room for all that a request can have.
+    fn new() -> Result<Self, Error> {
+        let mut buffers = Self { read: Vec::new_in(KernelHeap), written: Vec::new_in(KernelHeap) };
+        buffers.read.try_reserve_exact(MAX_BUFFERS).map_err(|_| Error::DmaError)?;
+        buffers.written.try_reserve_exact(MAX_BUFFERS).map_err(|_| Error::DmaError)?;
+        Ok(buffers)
+    }
+
+    /// The buffers as the queue takes them; it uses their addresses only.
+    fn both(&mut self) -> (&[&[u8]], &mut [&mut [u8]]) {
+        let (read, written) = (self.read.as_ptr().cast::<&[u8]>(), self.written.as_mut_ptr().cast::<&mut [u8]>());
+        // SAFETY: a reference is laid out like the pointer; the header is mapped, and the data belong to whoever made the request.
+        let read = unsafe { core::slice::from_raw_parts(read, self.read.len()) };
+        // SAFETY: as above, and no two buffers overlap.
+        let written = unsafe { core::slice::from_raw_parts_mut(written, self.written.len()) };
+        (read, written)
     }
 }
 
@@ -419,12 +427,11 @@ impl Slot {
     }
 }
 
-/// Memory that a device is about to get or has just given back.
-fn bytes_at<'a>(part: Part) -> &'a mut [u8] {
+/// Memory that a device is about to get or has just given back. A part of a request is mapped at its own address, and belongs to whoever
+/// made the request, who doesn't touch it until the request is done.
+fn bytes_at(part: Part) -> NonNull<[u8]> {
     let pointer = core::ptr::with_exposed_provenance_mut(to_usize(part.address));
-    // SAFETY: a part of a request is mapped at its own address, and belongs to whoever made the request, who doesn't touch it until the
-    // request is done; the queue only takes its address.
-    unsafe { core::slice::from_raw_parts_mut(pointer, part.bytes) }
+    NonNull::slice_from_raw_parts(NonNull::new(pointer).unwrap_or(NonNull::dangling()), part.bytes)
 }
 
 #[cfg(test)]
