@@ -7,6 +7,8 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use aerostat::host::cgroup::MemoryGroup;
+
 /// Runs `aerostat` in `directory`; returns its exit code and what it wrote to standard error, and checks that it wrote nothing else.
 fn refusal(directory: &Path, arguments: &[&str]) -> (Option<i32>, String) {
     let output = Command::new(env!("CARGO_BIN_EXE_aerostat")).args(arguments).current_dir(directory).output();
@@ -78,6 +80,51 @@ fn disks_that_cannot_be_had_are_refused_in_one_line() {
     ] {
         assert_eq!(refusal_of_disks(directory.path(), disks), format!("aerostat: {expected}\n"));
     }
+}
+
+/// A fleet of one guest that does nothing, with this pool, and in a directory of its own.
+fn fleet_with_pool(pool: &str) -> tempfile::TempDir {
+    let directory = tempfile::tempdir().expect("a directory with two files can be made");
+    fs::write(directory.path().join("image"), elf::image(&[0xf4], 0x1000))
+        .expect("a directory with two files can be made");
+    let fleet =
+        format!("pool = \"{pool}\"\n[[guest]]\nname = \"g\"\nimage = \"image\"\nmin = \"16M\"\nmax = \"16M\"\n");
+    fs::write(directory.path().join("fleet.toml"), fleet).expect("a directory with two files can be made");
+    directory
+}
+
+#[test]
+fn a_pool_that_the_host_does_not_have_is_refused() {
+    let directory = fleet_with_pool("1000000G");
+    let (code, line) = refusal(directory.path(), &["up", "fleet.toml", "--report", "report.json"]);
+    assert_eq!((code, line.lines().count()), (Some(2), 1), "{line}");
+    assert!(line.starts_with("aerostat: fleet.toml: a pool of 1024000000.0 MiB and "), "{line}");
+    assert!(line.contains(" available; set pool to at most \""), "{line}");
+    assert!(!directory.path().join("report.json").exists());
+}
+
+/// Runs in a memory control group of its own, where one can be made.
+#[test]
+fn a_pool_beyond_the_limit_of_a_control_group_is_refused() {
+    const LIMIT_MIB: u64 = 256;
+    let Ok(group) = MemoryGroup::create() else { return };
+    group.set_limit(LIMIT_MIB << 20).unwrap();
+    let directory = fleet_with_pool("256M");
+    let script = "echo $$ > \"$0/cgroup.procs\" && exec \"$1\" up fleet.toml";
+    let aerostat = env!("CARGO_BIN_EXE_aerostat");
+    let output = Command::new("sh")
+        .args(["-c", script])
+        .arg(group.folder())
+        .arg(aerostat)
+        .current_dir(directory.path())
+        .output();
+    let output = output.unwrap();
+    let line = String::from_utf8(output.stderr).unwrap();
+    assert_eq!((output.status.code(), line.lines().count()), (Some(2), 1), "{line}");
+    assert!(line.contains("a pool of 256.0 MiB and ") && line.contains("the limit of the control group "), "{line}");
+    let (_, largest) = line.trim_end().rsplit_once("set pool to at most \"").expect(&line);
+    let largest: u64 = largest.trim_end_matches("M\"").parse().unwrap();
+    assert!((128..LIMIT_MIB).contains(&largest), "{line}");
 }
 
 #[test]

@@ -13,6 +13,8 @@ mod elf;
 #[expect(dead_code, reason = "the figures use the rest")]
 #[path = "support/guests.rs"]
 mod guests;
+#[path = "vmm/memory_limit.rs"]
+mod memory_limit;
 
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;

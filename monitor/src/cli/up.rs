@@ -13,6 +13,9 @@ use super::Failure;
 use super::report_file::ReportFile;
 use crate::display::{Display, EventLog, Mode, Sink, write_summary};
 use crate::fleet::{Fleet, GuestSpec};
+use crate::host::capacity::{self, Need};
+use crate::host::disk::OpenDisk;
+use crate::host::oom;
 use crate::host::vmm_guest::{GuestConfig, VmmGuest};
 use crate::report;
 use crate::supervisor::{Event, FleetStatus, Observer, Outcome, PhysicalMemory, RunOptions, run};
@@ -41,8 +44,10 @@ pub(super) struct UpArguments {
 
 pub(super) fn up(arguments: &UpArguments) -> Result<ExitCode, Failure> {
     let fleet = Fleet::load(&arguments.fleet).map_err(Failure::refused)?;
-    check_guests(&fleet)?;
+    let cached_swap = check_guests(&fleet)?;
+    check_host(&fleet, cached_swap, &arguments.fleet)?;
     vmm::check_kvm().map_err(without_kvm)?;
+    oom::protect_supervisor();
     let events = arguments.log_dir.as_deref().map(open_logs).transpose()?;
     let report = arguments.report.as_deref().map(report_file).transpose()?;
 
@@ -90,7 +95,8 @@ fn write_report(outcome: &Outcome, path: &Path, file: ReportFile) -> Result<(), 
 // ---- Wiring: the one place that knows what runs the guests. ----
 
 /// Checks what only the VMM knows: whether it can boot these images in machines of these sizes, with these disks.
-fn check_guests(fleet: &Fleet) -> Result<(), Failure> {
+/// Returns the memory that their swap files may take of the host's page cache.
+fn check_guests(fleet: &Fleet) -> Result<FrameCount, Failure> {
     // Disks that are held together are those that can be had together.
     let mut held = Vec::new();
     for GuestSpec { name, image, contract, disks, .. } in &fleet.guests {
@@ -108,7 +114,15 @@ fn check_guests(fleet: &Fleet) -> Result<(), Failure> {
         }
         held.push(disks.open().map_err(|error| refused(error.to_string()))?);
     }
-    Ok(())
+    Ok(held.iter().flatten().map(OpenDisk::cached_swap).fold(FrameCount::ZERO, FrameCount::saturating_add))
+}
+
+/// Checks that the host can keep what the pool promises.
+fn check_host(fleet: &Fleet, cached_swap: FrameCount, path: &Path) -> Result<(), Failure> {
+    let Some(available) = capacity::available() else { return Ok(()) };
+    let minima = fleet.guests.iter().map(|guest| guest.contract.min).fold(FrameCount::ZERO, FrameCount::saturating_add);
+    let need = Need { pool: fleet.pool, minima, guests: fleet.guests.len() as u64, cached_swap };
+    need.check(available).map_err(|error| Failure::refused(format!("{}: {error}", path.display())))
 }
 
 fn start_guest(spec: &GuestSpec, target: FrameCount, log_dir: Option<&Path>) -> anyhow::Result<VmmGuest> {

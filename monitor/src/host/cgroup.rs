@@ -98,6 +98,25 @@ impl MemoryGroup {
         fs::write(self.home.join(PROCESSES), process::id().to_string())
     }
 
+    /// Its folder.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Limits what may be charged to the group.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel says: under version 1 also where more is charged already.
+    pub fn set_limit(&self, bytes: u64) -> io::Result<()> {
+        let file = match self.version {
+            Version::V1 => "memory.limit_in_bytes",
+            Version::V2 => "memory.max",
+        };
+        fs::write(self.folder.join(file), bytes.to_string())
+    }
+
     /// What is charged to the group now.
     ///
     /// # Errors

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use aerostat_abi::boot::{DATA_DISK_ID, SWAP_DISK_ID};
 use aerostat_abi::units::FrameCount;
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, FsWord, OFlags, fcntl_getfl, fcntl_setfl, flock, fstatfs};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -22,6 +22,9 @@ pub const SECTOR_BYTES: u64 = 512;
 
 /// Where swap files are made unless `TMPDIR` names another directory. Not `/tmp`, which is often memory.
 const SWAP_DIRECTORY: &str = "/var/tmp";
+
+/// File systems whose files are memory: tmpfs, ramfs, hugetlbfs (statfs(2)).
+const IN_MEMORY: [FsWord; 3] = [0x0102_1994, 0x8584_58f6, 0x9584_58f6];
 
 /// The disks of one guest.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -134,6 +137,9 @@ pub enum DiskError {
     /// Another guest has it.
     #[error("the disk {} is in use by another guest, and one of the two writes to it; give each a copy", .0.display())]
     InUse(PathBuf),
+    /// The swap file would lie in memory.
+    #[error("swap files can't be in {}, which is a file system in memory; set TMPDIR to a directory on a disk", .0.display())]
+    InMemory(PathBuf),
     /// Anything else.
     #[error("the disk {} can't be opened: {source}", path.display())]
     Unusable {
@@ -161,6 +167,17 @@ pub(crate) struct OpenDisk {
     pub(crate) mode: DiskMode,
     pub(crate) faults: DiskFaults,
     pub(crate) file: File,
+}
+
+impl OpenDisk {
+    /// Memory that the file may take of the host's page cache and that the guest counts as put elsewhere.
+    pub(crate) fn cached_swap(&self) -> FrameCount {
+        let is_direct = fcntl_getfl(&self.file).is_ok_and(|flags| flags.contains(OFlags::DIRECT));
+        if self.role != DiskRole::Swap || is_direct {
+            return FrameCount::ZERO;
+        }
+        FrameCount::from_bytes_ceil(self.file.metadata().map_or(0, |metadata| metadata.len()))
+    }
 }
 
 impl Disks {
@@ -229,12 +246,20 @@ fn open_image(path: &Path, mode: DiskMode) -> Result<File, DiskError> {
     }
 }
 
+/// A file without a name, and without pages in the host's page cache where the file system can do that: what a guest has swapped out is to
+/// be out of the host's memory.
 fn make_swap(directory: &Path, size: FrameCount) -> Result<File, DiskError> {
-    let made = tempfile::tempfile_in(directory).and_then(|file| {
-        file.set_len(size.bytes())?;
-        Ok(file)
-    });
-    made.map_err(|source| DiskError::Swap { size, directory: directory.to_owned(), source })
+    let failed = |source| DiskError::Swap { size, directory: directory.to_owned(), source };
+    let file = tempfile::tempfile_in(directory).map_err(failed)?;
+    let kind = fstatfs(&file).map_err(|error| failed(error.into()))?.f_type;
+    if IN_MEMORY.contains(&kind) {
+        return Err(DiskError::InMemory(directory.to_owned()));
+    }
+    file.set_len(size.bytes()).map_err(failed)?;
+    let flags = fcntl_getfl(&file).map_err(|error| failed(error.into()))?;
+    // Refused by file systems that have no direct input and output; then the page cache is charged (`OpenDisk::cached_swap`).
+    let _ = fcntl_setfl(&file, flags | OFlags::DIRECT);
+    Ok(file)
 }
 
 const fn what_may_not_be(mode: DiskMode) -> &'static str {
@@ -253,7 +278,9 @@ const fn or_mode(mode: DiskMode) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use super::{DataDisk, DiskError, DiskFaults, DiskMode, DiskRole, Disks, SwapDisk};
+    use super::{
+        DataDisk, DiskError, DiskFaults, DiskMode, DiskRole, Disks, IN_MEMORY, OFlags, SwapDisk, fcntl_getfl, make_swap,
+    };
     use aerostat_abi::units::FrameCount;
     use std::fs;
     use std::os::unix::fs::MetadataExt;
@@ -296,6 +323,28 @@ mod tests {
         assert!(matches!(readers.open().map(drop).unwrap_err(), DiskError::InUse(_)));
         drop(writing);
         readers.open().map(drop).unwrap();
+    }
+
+    #[test]
+    fn swap_in_memory_is_no_swap() {
+        // Where there is no such file system there is nothing to test.
+        let memory = Path::new("/dev/shm");
+        if rustix::fs::statfs(memory).is_ok_and(|found| found.f_type == IN_MEMORY[0]) {
+            let error = make_swap(memory, FrameCount::from_mib(1)).unwrap_err();
+            assert!(matches!(error, DiskError::InMemory(_)), "{error}");
+            assert!(error.to_string().contains("/dev/shm, which is a file system in memory; set TMPDIR"), "{error}");
+        }
+    }
+
+    #[test]
+    fn swap_that_is_cached_is_charged() {
+        let disks = Disks { data: None, swap: Some(SwapDisk { size: FrameCount(512), faults: DiskFaults::default() }) };
+        let [disk] = &disks.open().unwrap()[..] else { panic!("one disk") };
+        let flags = fcntl_getfl(&disk.file).unwrap();
+        let charged = if flags.contains(OFlags::DIRECT) { FrameCount::ZERO } else { FrameCount(512) };
+        assert_eq!(disk.cached_swap(), charged);
+        rustix::fs::fcntl_setfl(&disk.file, flags - OFlags::DIRECT).unwrap();
+        assert_eq!(disk.cached_swap(), FrameCount(512));
     }
 
     #[test]

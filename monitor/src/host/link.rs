@@ -141,7 +141,9 @@ impl From<Ending> for FromVmm {
             EndReason::Exited(exit) => Reason::Exited(exit.encode()),
             EndReason::Stopped => Reason::Stopped,
             EndReason::Fault(what) => Reason::Fault(what),
-            reason @ (EndReason::Killed(_) | EndReason::BeyondSize(_)) => Reason::Failed(reason.to_string()),
+            reason @ (EndReason::Killed(_) | EndReason::KilledForMemory(_) | EndReason::BeyondSize(_)) => {
+                Reason::Failed(reason.to_string())
+            }
             EndReason::Failed(why) => Reason::Failed(why),
         };
         Self::Ended { reason, details: ending.details }

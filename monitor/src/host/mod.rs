@@ -3,10 +3,12 @@
 //! A [`GuestHandle`] is a running guest: a register page to read facts from and to set the target in, a doorbell, a stream of
 //! events and a way to end it. The scheduler and the supervisor know nothing else about guests.
 
+pub mod capacity;
 pub mod cgroup;
 pub mod disk;
 pub(crate) mod doorbell;
 pub(crate) mod link;
+pub(crate) mod oom;
 mod reaper;
 pub(crate) mod shared_page;
 pub mod vmm_guest;
@@ -71,6 +73,8 @@ pub enum EndReason {
     Fault(String),
     /// The guest's process was ended by a signal.
     Killed(i32),
+    /// The guest's process was ended by SIGKILL, and the kernel has ended one for want of memory: how that is known.
+    KilledForMemory(&'static str),
     /// The supervisor ended it, because it used so much memory beyond its size: memory that it had given away.
     BeyondSize(FrameCount),
     /// The guest's process could not do its work.
@@ -84,6 +88,7 @@ impl fmt::Display for EndReason {
             Self::Stopped => f.write_str("stopped"),
             Self::Fault(what) => write!(f, "guest fault: {what}"),
             Self::Killed(signal) => write!(f, "process killed by signal {signal}"),
+            Self::KilledForMemory(why) => write!(f, "process killed by signal 9, {why}"),
             Self::BeyondSize(excess) => write!(f, "used {excess} beyond its size"),
             Self::Failed(why) => write!(f, "failed: {why}"),
         }

@@ -23,6 +23,7 @@ use thiserror::Error;
 use super::disk::{DiskError, Disks};
 use super::doorbell::Doorbell;
 use super::link::{FromVmm, Link, LinkError, Patience, Start, StartDescriptors, StartDisk, ToVmm};
+use super::oom;
 use super::shared_page::SharedPage;
 use super::{EndReason, Ending, GuestEvent, GuestHandle, reaper};
 use crate::clock::{Moment, monotonic_ns};
@@ -133,6 +134,8 @@ pub struct VmmGuest {
     events: OwnedFd,
     spawned_at_ns: u64,
     progress: Progress,
+    /// This process has ended it.
+    is_killed: bool,
 }
 
 /// How far the guest is towards its end.
@@ -190,6 +193,8 @@ impl VmmGuest {
             .spawn()
             .map_err(|source| SpawnError::Process { program, source })?;
         let mut child = Orphan(Some(child));
+        // A process that is gone already needs no score.
+        let _ = oom::expose_vmm(child.get().id());
         let (process, events) = watch(child.get(), &link)?;
         Ok(Self {
             child: Some(child.adopt()),
@@ -201,6 +206,7 @@ impl VmmGuest {
             events,
             spawned_at_ns,
             progress: Progress::Running,
+            is_killed: false,
         })
     }
 
@@ -252,7 +258,9 @@ impl VmmGuest {
         let _ = epoll::delete(&self.events, &self.process);
         self.registers.set_resident(FrameCount::ZERO);
         match std::mem::replace(&mut self.progress, Progress::Ended) {
-            Progress::Running => Some(GuestEvent::Ended(Ending { reason: silent_end(status), details: Vec::new() })),
+            Progress::Running => {
+                Some(GuestEvent::Ended(Ending { reason: silent_end(status, self.is_killed), details: Vec::new() }))
+            }
             Progress::Ending(ending) => Some(GuestEvent::Ended(ending)),
             Progress::Ended => None,
         }
@@ -302,6 +310,7 @@ impl GuestHandle for VmmGuest {
     }
 
     fn kill(&mut self) {
+        self.is_killed = true;
         // A process that is gone already has what it was to get.
         let _ = pidfd_send_signal(&self.process, Signal::KILL);
     }
@@ -384,8 +393,10 @@ fn watch(child: &Child, link: &Link) -> io::Result<(OwnedFd, OwnedFd)> {
 }
 
 /// What became of a process that did not say.
-fn silent_end(status: ExitStatus) -> EndReason {
+fn silent_end(status: ExitStatus, is_killed: bool) -> EndReason {
+    const KILL: i32 = Signal::KILL.as_raw();
     match status.signal() {
+        Some(KILL) if !is_killed => oom::explain_kill().map_or(EndReason::Killed(KILL), EndReason::KilledForMemory),
         Some(signal) => EndReason::Killed(signal),
         None => EndReason::Failed(format!("its process ended without a word ({status})")),
     }
