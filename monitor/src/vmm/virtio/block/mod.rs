@@ -11,10 +11,11 @@ mod config;
 mod faults;
 mod request;
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io;
+use std::os::fd::AsRawFd;
 
-use rustix::fs::{FallocateFlags, fallocate, fdatasync};
+use rustix::fs::{FallocateFlags, OFlags, fallocate, fcntl_getfl, fdatasync};
 use rustix::io::Errno;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
@@ -32,6 +33,8 @@ const OK: u8 = 0;
 #[derive(Debug)]
 pub(super) struct Disk {
     file: File,
+    /// The same file by way of the page cache, where `file` goes around it: for buffers that lie as direct input and output can't take them.
+    cached: Option<File>,
     limits: Limits,
     id: [u8; ID_BYTES],
     faults: FaultPlan,
@@ -64,7 +67,8 @@ impl Disk {
             *place = byte;
         }
         let limits = Limits { sectors, mode: disk.mode };
-        Ok(Self { file: disk.file, limits, id, faults: FaultPlan::new(disk.faults) })
+        let cached = reopen_cached(&disk.file)?;
+        Ok(Self { file: disk.file, cached, limits, id, faults: FaultPlan::new(disk.faults) })
     }
 
     /// Sectors.
@@ -114,7 +118,14 @@ impl Disk {
         bytes: u64,
     ) -> (u64, Result<(), Refusal>) {
         let admitted = self.faults.admit(direction, offset, bytes);
-        let (moved, outcome) = buffers.transfer(direction, &self.file, offset, admitted.bytes);
+        let mut transfer = buffers.transfer(direction, &self.file, offset, admitted.bytes);
+        // Drivers that swap use whole frames. What is aligned enough for direct input and output, the file system knows.
+        if let (Some(cached), Err(error)) = (&self.cached, &transfer.1)
+            && error.kind() == io::ErrorKind::InvalidInput
+        {
+            transfer = buffers.transfer(direction, cached, offset, admitted.bytes);
+        }
+        let (moved, outcome) = transfer;
         (moved, outcome.and(admitted.end).map_err(|_| Refusal::Failed))
     }
 
@@ -136,5 +147,67 @@ impl Disk {
             }
         }
         Ok(())
+    }
+}
+
+/// Opens a file with direct input and output once more without it; `None` for any other file.
+fn reopen_cached(file: &File) -> io::Result<Option<File>> {
+    if !fcntl_getfl(file)?.contains(OFlags::DIRECT) {
+        return Ok(None);
+    }
+    // The file may have no name; this is the one that the kernel has for it.
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    OpenOptions::new().read(true).write(true).open(path).map(Some)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Disk, DiskMode, OpenDisk, reopen_cached};
+    use crate::host::disk::{DiskFaults, DiskRole};
+    use crate::vmm::layout::MemoryLayout;
+    use crate::vmm::memory::GuestMemory;
+    use crate::vmm::virtio::chain::Chain;
+    use crate::vmm::virtio::memory::{Buffers, DeviceMemory, Direction};
+    use aerostat_abi::units::FrameCount;
+    use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+    use std::sync::Arc;
+    use virtio_queue::desc::split::Descriptor;
+    use vm_memory::{Bytes, GuestAddress};
+
+    #[test]
+    fn direct_disks_take_buffers_of_any_alignment() {
+        let memory = GuestMemory::new(MemoryLayout::new(FrameCount::from_mib(128)).unwrap()).unwrap();
+        let memory = DeviceMemory::new(Arc::new(memory)).unwrap();
+        let file = tempfile::tempfile_in("/var/tmp").unwrap();
+        file.set_len(1 << 20).unwrap();
+        if fcntl_setfl(&file, fcntl_getfl(&file).unwrap() | OFlags::DIRECT).is_err() {
+            return; // This file system has no direct input and output.
+        }
+        let open = OpenDisk { role: DiskRole::Swap, mode: DiskMode::ReadWrite, faults: DiskFaults::default(), file };
+        let mut disk = Disk::new(open).unwrap();
+        assert!(reopen_cached(disk.cached.as_ref().unwrap()).unwrap().is_none(), "the second one is not direct");
+        let mut transfer = |direction, address, bytes: u32, offset| {
+            let chain = Chain::collect([Descriptor::new(address, bytes, 0, 0)].into_iter(), 1).unwrap();
+            let (moved, outcome) =
+                disk.transfer(direction, &Buffers::new(&memory, &chain.readable).unwrap(), offset, bytes.into());
+            assert_eq!((moved, outcome), (bytes.into(), Ok(())), "{direction:?} {address:#x} {offset}");
+        };
+        for (number, (address, bytes, offset)) in (1_u8..).zip([
+            (0x1000, 8192, 4096),
+            (0x1000, 512, 512),
+            (0x1004, 512, 8192),
+            (0x1001, 1024, 1536),
+            (0x1000, 4096, 0),
+        ]) {
+            let written: Vec<u8> = (0_u32..bytes).map(|place| place.to_le_bytes()[0].wrapping_add(number)).collect();
+            memory.write_slice(&written, GuestAddress(address)).unwrap();
+            transfer(Direction::Write, address, bytes, offset);
+            for target in [0x10_0000, 0x20_0007] {
+                transfer(Direction::Read, target, bytes, offset);
+                let mut read = vec![0; written.len()];
+                memory.read_slice(&mut read, GuestAddress(target)).unwrap();
+                assert!(read == written, "{address:#x} {target:#x} {offset}");
+            }
+        }
     }
 }
