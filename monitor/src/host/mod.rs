@@ -28,6 +28,10 @@ pub trait GuestHandle {
     /// Writes the balloon register and rings the guest's doorbell.
     fn set_target(&self, target: FrameCount);
 
+    /// The anonymous memory of the guest's process, measured from outside: the guest's, and the little that the process has of its own. `None`
+    /// where the process is gone.
+    fn resident(&self) -> Option<FrameCount>;
+
     /// Readable when [`Self::next_event`] has something to say.
     fn event_fd(&self) -> BorrowedFd<'_>;
 

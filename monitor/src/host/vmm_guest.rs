@@ -130,6 +130,8 @@ pub struct VmmGuest {
     messages: TokenBucket,
     doorbell: Doorbell,
     registers: SharedPage,
+    /// The process's memory, as the kernel counts it.
+    statm: File,
     /// Watches the link and the process.
     events: OwnedFd,
     spawned_at_ns: u64,
@@ -195,6 +197,7 @@ impl VmmGuest {
         let mut child = Orphan(Some(child));
         // A process that is gone already needs no score.
         let _ = oom::expose_vmm(child.get().id());
+        let statm = File::open(format!("/proc/{}/statm", child.get().id()))?;
         let (process, events) = watch(child.get(), &link)?;
         Ok(Self {
             child: Some(child.adopt()),
@@ -203,6 +206,7 @@ impl VmmGuest {
             messages: TokenBucket::new(MESSAGES),
             doorbell,
             registers,
+            statm,
             events,
             spawned_at_ns,
             progress: Progress::Running,
@@ -275,6 +279,10 @@ impl GuestHandle for VmmGuest {
     fn set_target(&self, target: FrameCount) {
         self.registers.set_target(target);
         self.doorbell.ring();
+    }
+
+    fn resident(&self) -> Option<FrameCount> {
+        vmm::read_anonymous(&self.statm).ok()
     }
 
     fn event_fd(&self) -> BorrowedFd<'_> {

@@ -29,12 +29,20 @@ pub(super) enum Manners {
     Immortal,
 }
 
+/// Facts that are not true.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Lie {
+    pub(super) size: FrameCount,
+    pub(super) resident: FrameCount,
+}
+
 /// What a test holds of a fake guest.
 #[derive(Debug)]
 pub(super) struct Machine {
     page: RegisterPage,
     total: FrameCount,
     manners: Manners,
+    size: Cell<FrameCount>,
     /// What the application uses when it can get it.
     need: Cell<FrameCount>,
     resident: Cell<FrameCount>,
@@ -44,6 +52,8 @@ pub(super) struct Machine {
     beyond: Cell<FrameCount>,
     /// Reports in a row that disagree with the facts.
     disagreeing_reports: Cell<u64>,
+    /// What its process says instead of its facts.
+    lies: Cell<Option<Lie>>,
     pub(super) reclaims: Cell<u32>,
     events: RefCell<VecDeque<GuestEvent>>,
     bell: RefCell<UnixStream>,
@@ -66,11 +76,13 @@ impl Machine {
             page: RegisterPage::new(),
             total,
             manners,
+            size: Cell::new(target),
             need: Cell::new(FrameCount::ZERO),
             resident: Cell::new(FrameCount::ZERO),
             swapped: Cell::new(FrameCount::ZERO),
             beyond: Cell::new(FrameCount::ZERO),
             disagreeing_reports: Cell::new(0),
+            lies: Cell::new(None),
             reclaims: Cell::new(0),
             events: RefCell::default(),
             bell: RefCell::new(bell),
@@ -94,13 +106,22 @@ impl Machine {
         self.beyond.set(beyond);
     }
 
+    pub(super) fn lie(&self, lie: Lie) {
+        self.lies.set(Some(lie));
+    }
+
+    /// Host memory behind the guest, whatever its process says.
+    fn measured(&self) -> FrameCount {
+        self.resident.get().saturating_add(self.beyond.get())
+    }
+
     pub(super) fn disagree(&self, reports: u64) {
         self.disagreeing_reports.set(reports);
     }
 
     /// One step of the guest: its balloon moves, resident memory follows what was free to move a step ago.
     pub(super) fn step(&self, now: Moment) {
-        let size = self.page.facts().size;
+        let size = self.size.get();
         let target = self.page.target();
         let next = if target > size {
             size.saturating_add(STEP).min(target)
@@ -112,12 +133,17 @@ impl Machine {
     }
 
     fn publish(&self, size: FrameCount, now: Moment) {
+        self.size.set(size);
         let balloon = self.total.saturating_sub(size);
         let used = self.need.get().min(size);
         let disagreeing_reports = self.disagreeing_reports.get();
         let facts = Facts { size, balloon, last_call_ns: now.ns(), disagreeing_reports, ..Facts::default() };
         self.page.set_balloon_facts(&facts);
-        self.page.set_resident(self.resident.get().saturating_add(self.beyond.get()));
+        self.page.set_resident(self.measured());
+        if let Some(Lie { size, resident }) = self.lies.get() {
+            self.page.set_balloon_facts(&Facts { size, ..facts });
+            self.page.set_resident(resident);
+        }
         let statistics = Statistics {
             total_memory_bytes: self.total.bytes(),
             free_memory_bytes: size.saturating_sub(used).bytes(),
@@ -150,6 +176,10 @@ impl GuestHandle for FakeGuest {
     fn set_target(&self, target: FrameCount) {
         self.machine.page.set_target(target);
         self.machine.doorbells.set(self.machine.doorbells.get() + 1);
+    }
+
+    fn resident(&self) -> Option<FrameCount> {
+        Some(self.machine.measured())
     }
 
     fn event_fd(&self) -> BorrowedFd<'_> {

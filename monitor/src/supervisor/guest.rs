@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use aerostat_abi::registers::{BootStage, Facts};
+use aerostat_abi::registers::Facts;
 use aerostat_abi::statistics::Statistics;
 use aerostat_abi::units::{FrameCount, HUGE_FRAMES};
 
 use super::balloon::BalloonTotals;
 use super::episodes::Episodes;
+use super::observation::{Bounds, Observation, ResidentWatch};
 use super::overuse::Overuse;
 use super::pacing::Pacing;
 use super::status::{GuestState, GuestStatus, Happening};
@@ -40,7 +41,10 @@ pub(super) struct Guest<G> {
     /// How the register comes there, where that is the host's business.
     pacing: Option<Pacing>,
     spawned: Moment,
+    /// The largest target that its register has held.
+    granted: FrameCount,
     facts: Facts,
+    resident: ResidentWatch,
     statistics: Statistics,
     swap: SwapAccount,
     state: GuestState,
@@ -81,7 +85,9 @@ impl<G: GuestHandle> Guest<G> {
             pacing: spec.balloon_rate.map(|limits| Pacing::new(limits, target, spawned)),
             samples: None,
             spawned,
+            granted: target,
             facts: Facts::default(),
+            resident: ResidentWatch::default(),
             statistics: Statistics::default(),
             swap: SwapAccount::default(),
             state: GuestState::Starting,
@@ -116,18 +122,28 @@ impl<G: GuestHandle> Guest<G> {
     /// Reads the register page; says whether there is one.
     fn read(&mut self, now: Moment) -> bool {
         let Some(handle) = &self.handle else { return false };
-        let page = handle.registers();
-        self.facts = page.facts();
-        self.statistics = page.statistics();
+        let bounds = Bounds {
+            machine: self.contract.max,
+            granted: self.granted,
+            has_size: self.facts.size > FrameCount::ZERO,
+            spawned: self.spawned,
+            now,
+        };
+        let Observation { facts, statistics, main, contradiction } = Observation::read(handle.registers(), &bounds);
+        let resident = self.resident.observe(&facts, now, || handle.resident());
+        self.facts = Facts { resident, ..facts };
+        self.statistics = statistics;
         self.swap.observe(&self.statistics, now);
-        let main = page.boot_ns(BootStage::Main);
-        if main != 0 {
-            self.spawn_to_main.get_or_insert_with(|| Moment::from_ns(main).since(self.spawned));
+        if let Some(main) = main {
+            self.spawn_to_main.get_or_insert_with(|| main.since(self.spawned));
+        }
+        if let Some(contradiction) = contradiction {
+            self.condemn(EndReason::Failed(format!("its process reported {contradiction}")));
         }
         let last_heard = self.spawned.max(Moment::from_ns(self.facts.last_call_ns));
         self.state = if now.since(last_heard) > SILENCE {
             GuestState::Silent
-        } else if main == 0 {
+        } else if main.is_none() {
             GuestState::Starting
         } else {
             GuestState::of_sizes(self.facts.size, self.target, self.wanted())
@@ -137,10 +153,9 @@ impl<G: GuestHandle> Guest<G> {
 
     /// Does what the fleet file says about a guest that uses memory beyond its size.
     fn judge(&mut self, now: Moment) -> Option<Happening> {
-        let Facts { size, resident, .. } = self.facts;
-        let finding = self.overuse.observe(size, resident, now)?;
+        let finding = self.overuse.observe(self.entitled(), self.facts.resident, now)?;
         match (self.overuse_rule, &mut self.handle) {
-            (OveruseRule::Kill, _) => self.kill_for(finding.excess),
+            (OveruseRule::Kill, _) => self.condemn(EndReason::BeyondSize(finding.excess)),
             (OveruseRule::Cap, Some(handle)) if finding.is_new_sample => handle.reclaim_given(),
             (OveruseRule::Cap | OveruseRule::Warn, _) => {}
         }
@@ -156,14 +171,19 @@ impl<G: GuestHandle> Guest<G> {
         Some(Happening::Disagreement { guest: self.name.clone(), reported, balloon: self.facts.balloon, episodes })
     }
 
-    /// Ends the guest; [`Self::news`] tells when it is gone.
-    fn kill_for(&mut self, excess: FrameCount) {
+    /// What the guest may use: its size, or what it was started with, until its process has published a size.
+    fn entitled(&self) -> FrameCount {
+        if self.facts.size == FrameCount::ZERO { self.granted } else { self.facts.size }
+    }
+
+    /// Ends the guest for the first of these reasons; [`Self::news`] tells when it is gone.
+    fn condemn(&mut self, reason: EndReason) {
         if self.verdict.is_some() {
             return;
         }
         let Facts { size, resident, .. } = self.facts;
         let details = vec![format!("size {size}, target {}, resident {resident}", self.target)];
-        self.verdict = Some(Ending { reason: EndReason::BeyondSize(excess), details });
+        self.verdict = Some(Ending { reason, details });
         if let Some(handle) = &mut self.handle {
             handle.kill();
         }
@@ -220,6 +240,7 @@ impl<G: GuestHandle> Guest<G> {
             }
         };
         if handle.registers().target() != register {
+            self.granted = self.granted.max(register);
             handle.set_target(register);
         }
     }

@@ -12,6 +12,7 @@ mod episodes;
 #[cfg(test)]
 mod fake;
 mod guest;
+mod observation;
 mod outcome;
 mod overuse;
 mod pacing;

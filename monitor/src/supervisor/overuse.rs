@@ -5,7 +5,7 @@
 //! what it gave away is broken or hostile. What becomes of it the fleet file says ([`OveruseRule`](crate::fleet::OveruseRule)).
 //!
 //! A *sample* is a size and a resident memory that belong together. The two are not read at one moment: resident memory is measured
-//! by the VMM process at intervals, so a single look may pair an old measure with a new size. Therefore several samples in a row must
+//! by the supervisor at intervals (`super::observation`), so a single look may pair an old measure with a new size. Therefore several samples in a row must
 //! show the excess, and looks that may have seen the same measure count as one.
 
 use std::time::Duration;
@@ -23,8 +23,8 @@ const TOLERANCE: FrameCount = FrameCount::from_mib(8);
 const TOLERANCE_DIVISOR: u64 = 50;
 /// Samples in a row that must show the excess.
 const SAMPLES: u32 = 3;
-/// Time between samples, so that each has a measure of its own: while memory changes a VMM process measures more often, and whenever
-/// memory goes back to the host (`vmm::process`).
+/// Time between samples, so that each has a measure of its own: while memory changes it is measured more often
+/// (`super::observation`).
 const SAMPLE_PACE: Duration = Duration::from_millis(50);
 
 /// The excess in a guest's latest samples.

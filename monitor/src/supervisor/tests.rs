@@ -7,7 +7,7 @@ use aerostat_abi::exit::GuestExit;
 use aerostat_abi::units::FrameCount;
 use aerostat_balloon_driver::RateLimits;
 
-use super::fake::{FakeGuest, Machine, Manners};
+use super::fake::{FakeGuest, Lie, Machine, Manners};
 use super::{
     Attention, Event, FleetStatus, GuestState, Happening, Observer, Outcome, RunError, RunOptions, Supervisor, run,
 };
@@ -274,6 +274,62 @@ fn a_guest_may_lose_what_it_uses_beyond_its_size() {
     assert_eq!(bench.machines[0].reclaims.get(), 1, "that was enough");
     assert_eq!(bench.told(), ["alpha uses 100.0 MiB beyond its size, which is taken away again"]);
     assert_eq!(bench.status().guests[0].state, GuestState::Running);
+}
+
+/// What becomes of the other guest, and of one whose process says this.
+fn beside_a_liar(lie: Lie) -> (FrameCount, Outcome) {
+    let mut bench = Bench::new();
+    bench.needs([16, 400]);
+    bench.pass(5);
+    bench.machines[0].lie(lie);
+    bench.pass(50);
+    (bench.status().guests[1].size, bench.supervisor.into_outcome(bench.now))
+}
+
+#[test]
+fn a_process_that_reports_what_can_not_be_is_ended() {
+    let honest = FrameCount::from_mib(16);
+    let everything = FrameCount(u64::MAX);
+    for (size, said) in [
+        (everything, &*format!("a size of {everything}, and it was never granted more than 64.0 MiB")),
+        (FrameCount::from_mib(512), "a size of 512.0 MiB, and it was never granted more than 64.0 MiB"),
+        (FrameCount::ZERO, "no size, after there was one"),
+    ] {
+        let (others_size, outcome) = beside_a_liar(Lie { size, resident: honest });
+        assert!(others_size >= FrameCount::from_mib(400), "the other guest gets its memory, not {others_size}");
+        assert_eq!(outcome.guests[0].ending.reason.to_string(), format!("failed: its process reported {said}"));
+        assert!(!outcome.guests[0].is_success() && outcome.guests[1].is_success());
+        assert_eq!(outcome.violations, 0);
+    }
+}
+
+#[test]
+fn resident_memory_is_measured_and_not_asked_for() {
+    let own_size = FrameCount::from_mib(64);
+    let (others_size, outcome) = beside_a_liar(Lie { size: own_size, resident: FrameCount(u64::MAX) });
+    assert!(others_size >= FrameCount::from_mib(400) && outcome.is_success() && outcome.peak_resident <= POOL);
+
+    let mut bench = Bench::new();
+    bench.machines[0].use_beyond_size(FrameCount::from_mib(200));
+    bench.machines[0].lie(Lie { size: own_size, resident: FrameCount::ZERO });
+    bench.pass(50);
+    let outcome = bench.supervisor.into_outcome(bench.now);
+    assert_eq!(
+        outcome.guests[0].ending.reason.to_string(),
+        "used 134.0 MiB beyond its size",
+        "less 2 MiB of the process's own"
+    );
+}
+
+#[test]
+fn a_process_that_never_publishes_a_size_is_judged() {
+    let mut bench = Bench::new();
+    bench.machines[0].use_beyond_size(FrameCount::from_mib(200));
+    // From before the first look on.
+    bench.machines[0].lie(Lie { size: FrameCount::ZERO, resident: FrameCount::ZERO });
+    bench.pass(50);
+    let outcome = bench.supervisor.into_outcome(bench.now);
+    assert_eq!(outcome.guests[0].ending.reason.to_string(), "used 134.0 MiB beyond its size");
 }
 
 #[test]

@@ -66,11 +66,15 @@ impl ResidentMeter {
 
     /// Host memory behind the guest, now.
     fn measure(&self) -> io::Result<FrameCount> {
-        let mut text = [0; 128];
-        let bytes = self.statm.read_at(&mut text, 0)?;
-        let anonymous = anonymous(&text[..bytes]).ok_or(io::ErrorKind::InvalidData)?;
-        Ok(anonymous.saturating_sub(self.baseline))
+        Ok(read_anonymous(&self.statm)?.saturating_sub(self.baseline))
     }
+}
+
+/// The anonymous memory of the process whose `statm` this is.
+pub(crate) fn read_anonymous(statm: &File) -> io::Result<FrameCount> {
+    let mut text = [0; 128];
+    let bytes = statm.read_at(&mut text, 0)?;
+    Ok(anonymous(&text[..bytes]).ok_or(io::ErrorKind::InvalidData)?)
 }
 
 /// Resident less shared pages in a line of `statm` (proc_pid_statm(5)): size, resident, shared, ... Pages have 4 KiB on x86-64.

@@ -1,0 +1,229 @@
+//! What the supervisor believes of a register page.
+//!
+//! A VMM process is not trusted: it is assumed to be in a guest's hands, and what it writes decides who gets memory. So a page is read here
+//! and nowhere else, each fact is brought into the bounds of what can be true, and one that can't be true is found out. How much memory
+//! is behind the guest the process does not say at all: that is measured from outside.
+
+use std::fmt;
+use std::time::Duration;
+
+use aerostat_abi::registers::{BootStage, Facts, RegisterPage};
+use aerostat_abi::statistics::Statistics;
+use aerostat_abi::units::FrameCount;
+
+use super::OWN_MEMORY;
+use crate::clock::Moment;
+
+/// How often resident memory is measured while nothing seems to change: at first, and at least. A measure costs a few microseconds.
+const LIVELY: Duration = Duration::from_millis(20);
+const CALM: Duration = Duration::from_millis(320);
+
+/// What can be true of a guest.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bounds {
+    /// All memory of its machine.
+    pub(super) machine: FrameCount,
+    /// The largest target that it was ever given.
+    pub(super) granted: FrameCount,
+    /// Whether its process has published a size before.
+    pub(super) has_size: bool,
+    /// When its process was started.
+    pub(super) spawned: Moment,
+    /// When the page is read.
+    pub(super) now: Moment,
+}
+
+/// A register page, as far as it is believed. Its resident memory is still what the process says.
+#[derive(Clone, Debug)]
+pub(super) struct Observation {
+    pub(super) facts: Facts,
+    pub(super) statistics: Statistics,
+    /// When the application's `main` was called.
+    pub(super) main: Option<Moment>,
+    /// What can't be true, if anything.
+    pub(super) contradiction: Option<Contradiction>,
+}
+
+/// A fact that no sound VMM process publishes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Contradiction {
+    /// A size that it was never granted.
+    Size { claimed: FrameCount, granted: FrameCount },
+    /// No size, after there was one.
+    NoSize,
+    /// A balloon that is larger than the machine.
+    Balloon { claimed: FrameCount, machine: FrameCount },
+}
+
+impl fmt::Display for Contradiction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Size { claimed, granted } => {
+                write!(f, "a size of {claimed}, and it was never granted more than {granted}")
+            }
+            Self::NoSize => f.write_str("no size, after there was one"),
+            Self::Balloon { claimed, machine } => write!(f, "a balloon of {claimed} in a machine of {machine}"),
+        }
+    }
+}
+
+impl Observation {
+    /// Reads `page` within `bounds`.
+    pub(super) fn read(page: &RegisterPage, bounds: &Bounds) -> Self {
+        let Bounds { machine, granted, has_size, spawned, now } = *bounds;
+        let claimed = page.facts();
+        let contradiction = if claimed.size > granted {
+            Some(Contradiction::Size { claimed: claimed.size, granted })
+        } else if claimed.size == FrameCount::ZERO && has_size {
+            Some(Contradiction::NoSize)
+        } else if claimed.balloon > machine {
+            Some(Contradiction::Balloon { claimed: claimed.balloon, machine })
+        } else {
+            None
+        };
+        let facts = Facts {
+            size: claimed.size.min(granted),
+            balloon: claimed.balloon.min(machine),
+            // A stamp may be of a moment after `now`, when the page was about to be read.
+            last_call_ns: claimed.last_call_ns.min(now.ns()),
+            ..claimed
+        };
+        let main = Some(page.boot_ns(BootStage::Main)).filter(|&main| main != 0);
+        let main = main.map(|main| Moment::from_ns(main).clamp(spawned, now.max(spawned)));
+        Self { facts, statistics: page.statistics(), main, contradiction }
+    }
+}
+
+/// Resident memory, measured from outside the VMM process: at every look while something changes, and less and less often while nothing does.
+#[derive(Debug, Default)]
+pub(super) struct ResidentWatch {
+    /// What the process said at the last measure: its size, and its own measure.
+    seen: Option<(FrameCount, FrameCount)>,
+    measured: FrameCount,
+    pace: Duration,
+    due: Moment,
+}
+
+impl ResidentWatch {
+    /// Resident memory by `measure`, if that is due, or by the last one. Of what was measured, up to [`OWN_MEMORY`] is the process's own: how
+    /// much, the process may say.
+    pub(super) fn observe(
+        &mut self,
+        claimed: &Facts,
+        now: Moment,
+        measure: impl FnOnce() -> Option<FrameCount>,
+    ) -> FrameCount {
+        let says = Some((claimed.size, claimed.resident));
+        // A process that is gone has nothing to be measured; its end is about to be heard.
+        if (now >= self.due || says != self.seen)
+            && let Some(measured) = measure()
+        {
+            let is_same = measured == self.measured && says == self.seen;
+            self.pace = if is_same { CALM.min(2 * self.pace) } else { LIVELY };
+            (self.seen, self.measured, self.due) = (says, measured, now.after(self.pace));
+        }
+        claimed.resident.clamp(self.measured.saturating_sub(OWN_MEMORY), self.measured)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Bounds, Contradiction, LIVELY, Observation, ResidentWatch};
+    use crate::clock::Moment;
+    use aerostat_abi::registers::{BootStage, Facts, RegisterPage};
+    use aerostat_abi::units::FrameCount;
+    use proptest::{prop_assert, proptest};
+
+    const MIB: fn(u64) -> FrameCount = FrameCount::from_mib;
+    const BOUNDS: Bounds = Bounds {
+        machine: FrameCount::from_mib(512),
+        granted: FrameCount::from_mib(128),
+        has_size: true,
+        spawned: Moment::from_ns(1000),
+        now: Moment::from_ns(5000),
+    };
+
+    fn observed(size: FrameCount, balloon: FrameCount) -> (Facts, Option<Contradiction>) {
+        let page = RegisterPage::new();
+        page.set_balloon_facts(&Facts { size, balloon, ..Facts::default() });
+        let observation = Observation::read(&page, &BOUNDS);
+        (observation.facts, observation.contradiction)
+    }
+
+    #[test]
+    fn facts_that_can_be_true_are_believed() {
+        let (facts, contradiction) = observed(MIB(128), MIB(512));
+        assert_eq!((facts.size, facts.balloon, contradiction), (MIB(128), MIB(512), None));
+        let unpublished = Observation::read(&RegisterPage::new(), &Bounds { has_size: false, ..BOUNDS });
+        assert_eq!((unpublished.contradiction, unpublished.main), (None, None));
+    }
+
+    #[test]
+    fn impossible_facts_are_found_out_and_bounded() {
+        let everything = FrameCount(u64::MAX);
+        let (facts, contradiction) = observed(everything, MIB(384));
+        assert_eq!(facts.size, MIB(128));
+        assert_eq!(contradiction, Some(Contradiction::Size { claimed: everything, granted: MIB(128) }));
+        assert_eq!(observed(FrameCount::ZERO, MIB(384)).1, Some(Contradiction::NoSize));
+        let (facts, contradiction) = observed(MIB(64), everything);
+        assert_eq!((facts.balloon, contradiction.is_some()), (MIB(512), true));
+    }
+
+    #[test]
+    fn stamps_lie_between_the_start_and_now() {
+        for (stamp, main) in [(1, 1000), (3000, 3000), (u64::MAX, 5000)] {
+            let page = RegisterPage::new();
+            page.mark_boot(BootStage::Main, stamp);
+            page.set_balloon_facts(&Facts { size: MIB(1), last_call_ns: u64::MAX, ..Facts::default() });
+            let observation = Observation::read(&page, &BOUNDS);
+            assert_eq!((observation.main, observation.facts.last_call_ns), (Some(Moment::from_ns(main)), 5000));
+        }
+    }
+
+    /// Looks every 20 ms at a process that says (size, resident) and has `measured`; how often it was measured, and the last result.
+    fn looks(count: u32, watch: &mut ResidentWatch, says: (u64, u64), measured: u64) -> (u32, FrameCount) {
+        let facts = Facts { size: MIB(says.0), resident: MIB(says.1), ..Facts::default() };
+        let mut measures = 0;
+        let mut resident = FrameCount::ZERO;
+        let start = Moment::from_ns(watch.due.ns() + 1);
+        for look in 0..count {
+            let now = start.after(look * LIVELY);
+            resident = watch.observe(&facts, now, || {
+                measures += 1;
+                Some(MIB(measured))
+            });
+        }
+        (measures, resident)
+    }
+
+    #[test]
+    fn an_idle_guest_is_measured_rarely_and_a_change_at_once() {
+        let mut watch = ResidentWatch::default();
+        let (measures, resident) = looks(500, &mut watch, (128, 60), 61);
+        assert!((25..60).contains(&measures), "{measures} measures in ten seconds");
+        assert_eq!(resident, MIB(60));
+        assert_eq!(looks(1, &mut watch, (126, 60), 59), (1, MIB(59)));
+        assert_eq!(looks(1, &mut watch, (126, 58), 59), (1, MIB(58)));
+    }
+
+    #[test]
+    fn a_process_that_lies_about_its_memory_is_not_believed() {
+        for (claimed, believed) in [(0, 298), (u64::MAX >> 20, 300), (299, 299)] {
+            assert_eq!(looks(1, &mut ResidentWatch::default(), (64, claimed), 300).1, MIB(believed));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_page_exceeds_the_bounds(size: u64, balloon: u64, last_call_ns: u64, main: u64) {
+            let page = RegisterPage::new();
+            page.mark_boot(BootStage::Main, main);
+            let (size, balloon) = (FrameCount(size), FrameCount(balloon));
+            page.set_balloon_facts(&Facts { size, balloon, last_call_ns, ..Facts::default() });
+            let Observation { facts, main, .. } = Observation::read(&page, &BOUNDS);
+            prop_assert!(facts.size <= BOUNDS.granted && facts.balloon <= BOUNDS.machine);
+            prop_assert!(facts.last_call_ns <= BOUNDS.now.ns());
+            prop_assert!(main.is_none_or(|main| (BOUNDS.spawned..=BOUNDS.now).contains(&main)));
+        }
+    }
+}
