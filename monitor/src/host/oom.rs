@@ -3,9 +3,11 @@
 //! The kernel does not say why a process got SIGKILL. It counts whom it ended for memory, by control group and for the whole host; each count
 //! explains one death.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::sync::{Mutex, PoisonError};
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::cgroup::{Location, Version};
 
@@ -14,13 +16,21 @@ const VMM_SCORE: i32 = 500;
 /// The supervisor's own, where it may be lowered: without it all guests are gone.
 const SUPERVISOR_SCORE: i32 = -500;
 
-/// What the kernel has counted when this process was last explained a death.
-static EXPLAINED: Mutex<Option<Kills>> = Mutex::new(None);
+/// The kills that have explained a death, or came before there was anybody to be ended.
+static EXPLAINED: Mutex<Explained> = Mutex::new(Explained { host: None, groups: BTreeMap::new() });
+
+#[derive(Debug)]
+struct Explained {
+    /// On the whole host; `None` where nobody counts yet.
+    host: Option<u64>,
+    /// By the folder of each control group.
+    groups: BTreeMap<PathBuf, u64>,
+}
 
 /// Processes that the kernel has ended for want of memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Kills {
-    /// In the control group of this process, whose limit or whose parents' was reached.
+    /// In a control group, whose limit or whose parents' was reached.
     group: u64,
     /// On the whole host.
     host: u64,
@@ -33,9 +43,7 @@ pub(crate) fn protect_supervisor() {
     if own.is_some_and(|own| own > SUPERVISOR_SCORE) {
         let _ = fs::write("/proc/self/oom_score_adj", SUPERVISOR_SCORE.to_string());
     }
-    explained(|last| {
-        last.get_or_insert_with(Kills::read);
-    });
+    explained().host.get_or_insert_with(kills_on_host);
 }
 
 /// Has the kernel end `process` before the supervisor, from whom it has inherited its score.
@@ -47,30 +55,47 @@ pub(crate) fn expose_vmm(process: u32) -> io::Result<()> {
     fs::write(format!("/proc/{process}/oom_score_adj"), VMM_SCORE.to_string())
 }
 
-/// Why a process may have got a SIGKILL that this process has not sent, if the kernel has ended one for memory that explains no other death yet.
-#[must_use]
-pub(crate) fn explain_kill() -> Option<&'static str> {
-    explained(|last| last.as_mut()?.explain(Kills::read()))
+/// The control group into which processes are born now, and whose kills are counted from now on.
+pub(crate) fn watch_group() -> Option<Location> {
+    let group = Location::of_this_process().ok()?;
+    explained().groups.entry(group.folder.clone()).or_insert_with(|| kills_in(&group));
+    Some(group)
 }
 
-fn explained<T>(act: impl FnOnce(&mut Option<Kills>) -> T) -> T {
-    act(&mut EXPLAINED.lock().unwrap_or_else(PoisonError::into_inner))
+/// Why a process of `group` may have got a SIGKILL that this process has not sent, if the kernel has ended one for memory that explains no
+/// other death yet.
+#[must_use]
+pub(crate) fn explain_kill(group: Option<&Location>) -> Option<&'static str> {
+    let mut explained = explained();
+    let host = explained.host?;
+    let before = group.and_then(|group| explained.groups.get(&group.folder)).copied();
+    let mut kills = Kills { group: before.unwrap_or(0), host };
+    let now = Kills { group: before.and(group).map_or(0, kills_in), host: kills_on_host() };
+    let why = kills.explain(now);
+    explained.host = Some(kills.host);
+    if let (Some(_), Some(group)) = (before, group) {
+        explained.groups.insert(group.folder.clone(), kills.group);
+    }
+    why
+}
+
+fn explained() -> MutexGuard<'static, Explained> {
+    EXPLAINED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn kills_on_host() -> u64 {
+    count(&fs::read_to_string("/proc/vmstat").unwrap_or_default())
+}
+
+fn kills_in(group: &Location) -> u64 {
+    let file = match group.version {
+        Version::V1 => "memory.oom_control",
+        Version::V2 => "memory.events",
+    };
+    count(&fs::read_to_string(group.folder.join(file)).unwrap_or_default())
 }
 
 impl Kills {
-    /// As the kernel counts them now; zero what it does not tell.
-    fn read() -> Self {
-        let vmstat = fs::read_to_string("/proc/vmstat").unwrap_or_default();
-        let group = Location::of_this_process().ok().and_then(|location| {
-            let file = match location.version {
-                Version::V1 => "memory.oom_control",
-                Version::V2 => "memory.events",
-            };
-            fs::read_to_string(location.folder.join(file)).ok()
-        });
-        Self { group: count(&group.unwrap_or_default()), host: count(&vmstat) }
-    }
-
     /// Takes one of the kills between `self` and `now` as the explanation of a death.
     fn explain(&mut self, now: Self) -> Option<&'static str> {
         let (in_group, on_host) = (now.group > self.group, now.host > self.host);

@@ -20,6 +20,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use thiserror::Error;
 
+use super::cgroup::Location;
 use super::disk::{DiskError, Disks};
 use super::doorbell::Doorbell;
 use super::link::{FromVmm, Link, LinkError, Patience, Start, StartDescriptors, StartDisk, ToVmm};
@@ -138,6 +139,8 @@ pub struct VmmGuest {
     progress: Progress,
     /// This process has ended it.
     is_killed: bool,
+    /// Where the kernel counts whom it ends.
+    group: Option<Location>,
 }
 
 /// How far the guest is towards its end.
@@ -185,6 +188,7 @@ impl VmmGuest {
             .map_err(|error| SpawnError::SetUp(io::Error::other(error.to_string())))?;
 
         let program = config.program.clone().unwrap_or_else(|| PathBuf::from("/proc/self/exe"));
+        let group = oom::watch_group();
         let spawned_at_ns = monotonic_ns();
         let child = Command::new(&program)
             .arg0("aerostat")
@@ -211,6 +215,7 @@ impl VmmGuest {
             spawned_at_ns,
             progress: Progress::Running,
             is_killed: false,
+            group,
         })
     }
 
@@ -263,10 +268,22 @@ impl VmmGuest {
         self.registers.set_resident(FrameCount::ZERO);
         match std::mem::replace(&mut self.progress, Progress::Ended) {
             Progress::Running => {
-                Some(GuestEvent::Ended(Ending { reason: silent_end(status, self.is_killed), details: Vec::new() }))
+                Some(GuestEvent::Ended(Ending { reason: self.silent_end(status), details: Vec::new() }))
             }
             Progress::Ending(ending) => Some(GuestEvent::Ended(ending)),
             Progress::Ended => None,
+        }
+    }
+
+    /// What became of a process that did not say.
+    fn silent_end(&self, status: ExitStatus) -> EndReason {
+        const KILL: i32 = Signal::KILL.as_raw();
+        match status.signal() {
+            Some(KILL) if !self.is_killed => {
+                oom::explain_kill(self.group.as_ref()).map_or(EndReason::Killed(KILL), EndReason::KilledForMemory)
+            }
+            Some(signal) => EndReason::Killed(signal),
+            None => EndReason::Failed(format!("its process ended without a word ({status})")),
         }
     }
 }
@@ -398,14 +415,4 @@ fn watch(child: &Child, link: &Link) -> io::Result<(OwnedFd, OwnedFd)> {
     epoll::add(&events, link, EventData::new_u64(0), EventFlags::IN)?;
     epoll::add(&events, &process, EventData::new_u64(1), EventFlags::IN)?;
     Ok((process, events))
-}
-
-/// What became of a process that did not say.
-fn silent_end(status: ExitStatus, is_killed: bool) -> EndReason {
-    const KILL: i32 = Signal::KILL.as_raw();
-    match status.signal() {
-        Some(KILL) if !is_killed => oom::explain_kill().map_or(EndReason::Killed(KILL), EndReason::KilledForMemory),
-        Some(signal) => EndReason::Killed(signal),
-        None => EndReason::Failed(format!("its process ended without a word ({status})")),
-    }
 }

@@ -23,7 +23,7 @@ use crate::vmm::DISAGREEING_REPORTS;
 /// How long a guest may stay away from its balloon before it counts as silent; its driver comes once a second.
 const SILENCE: Duration = Duration::from_secs(5);
 /// What a VMM process takes for itself, and what its measure of its guest's memory may be too small or too large by.
-const OWN_MEMORY: FrameCount = FrameCount::from_mib(2);
+pub(super) const OWN_MEMORY: FrameCount = FrameCount::from_mib(2);
 /// Events that one guest may have handled per round, so that a noisy guest does not keep the supervisor from the others.
 const EVENTS_PER_ROUND: usize = 64;
 

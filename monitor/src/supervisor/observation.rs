@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use aerostat_abi::registers::{BootStage, Facts, RegisterPage};
 use aerostat_abi::statistics::Statistics;
-use aerostat_abi::units::FrameCount;
+use aerostat_abi::units::{FrameCount, HUGE_FRAMES};
 
-use super::OWN_MEMORY;
+use super::guest::OWN_MEMORY;
 use crate::clock::Moment;
 
 /// How often resident memory is measured while nothing seems to change: at first, and at least. A measure costs a few microseconds.
@@ -84,6 +84,7 @@ impl Observation {
         let facts = Facts {
             size: claimed.size.min(granted),
             balloon: claimed.balloon.min(machine),
+            page_tables: claimed.page_tables.min(most_page_tables(machine)),
             // A stamp may be of a moment after `now`, when the page was about to be read.
             last_call_ns: claimed.last_call_ns.min(now.ns()),
             ..claimed
@@ -92,6 +93,13 @@ impl Observation {
         let main = main.map(|main| Moment::from_ns(main).clamp(spawned, now.max(spawned)));
         Self { facts, statistics: page.statistics(), main, contradiction }
     }
+}
+
+/// Page tables that a machine can have at most: one behind every huge frame, those above them, and what the process needs itself.
+fn most_page_tables(machine: FrameCount) -> FrameCount {
+    const OWN: u64 = 64;
+    let lowest = machine.0.div_ceil(HUGE_FRAMES);
+    FrameCount(lowest + lowest.div_ceil(HUGE_FRAMES) + OWN)
 }
 
 /// Resident memory, measured from outside the VMM process: at every look while something changes, and less and less often while nothing does.
@@ -167,6 +175,9 @@ mod tests {
         assert_eq!(observed(FrameCount::ZERO, MIB(384)).1, Some(Contradiction::NoSize));
         let (facts, contradiction) = observed(MIB(64), everything);
         assert_eq!((facts.balloon, contradiction.is_some()), (MIB(512), true));
+        let page = RegisterPage::new();
+        page.set_page_tables(everything);
+        assert!(Observation::read(&page, &BOUNDS).facts.page_tables < MIB(3), "a 512th of the machine, and a little");
     }
 
     #[test]
