@@ -9,7 +9,7 @@ use core::arch::asm;
 use core::hint::black_box;
 
 use aerostat_guest::app::memory::{Mapping, OutOfMemory};
-use aerostat_guest::app::{self, FAULT_STACK_BYTES, Outcome};
+use aerostat_guest::app::{FAULT_STACK_BYTES, Outcome};
 
 aerostat_guest::app!(main);
 
@@ -89,7 +89,7 @@ fn noise(place: usize) -> u64 {
 /// Goes to the compressed tier, and from there to disk.
 fn text(place: usize) -> u64 {
     let page = (place / 512) as u64;
-    if place % 2 == 0 { noise(place) } else { page }
+    if place.is_multiple_of(2) { noise(place) } else { page }
 }
 
 /// Goes nowhere.
