@@ -1,7 +1,9 @@
 //! Swapping to disk: what was evicted comes back as it was, and a disk that fails costs what is on it and nothing else.
 
+use std::fs;
+
 use aerostat::host::EndReason;
-use aerostat::host::disk::{DiskFaults, Sectors};
+use aerostat::host::disk::{DataDisk, DiskFaults, DiskMode, Sectors};
 use aerostat_abi::exit::GuestExit;
 use aerostat_abi::units::FrameCount;
 use aerostat_tests::{Guest, Machine, Plan};
@@ -15,6 +17,7 @@ aerostat_tests::on_both_machines! {
     a_disk_that_is_too_small_is_not_used,
     a_sector_beside_what_is_wanted_may_be_unreadable,
     a_sector_that_is_wanted_may_not,
+    a_file_is_read_while_the_disk_is_full,
     data_that_stops_compressing_ends_the_guest,
     events_that_were_evicted,
     faults_have_room_on_the_stack,
@@ -47,6 +50,15 @@ fn more_than_memory_and_swap_is_refused(machine: Machine) {
     let guest = expect_ok(&plan("fill").swap_mib(16), machine);
     let mib = available(&guest);
     guest.check((MIB..MIB + 16).contains(&mib), &format!("{mib} MiB of {MIB} and 16"));
+}
+
+/// What can be dropped is, though nothing can be swapped any more.
+fn a_file_is_read_while_the_disk_is_full(machine: Machine) {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let path = folder.path().join("disk");
+    fs::write(&path, vec![b'A'; 32 << 20]).expect("a file can be made in a fresh temporary folder");
+    let disk = DataDisk { path, mode: DiskMode::ReadOnly, faults: DiskFaults::default() };
+    let _ended = expect_ok(&plan("file").swap_mib(16).disk(disk), machine);
 }
 
 /// The first, a middle and the last page of the first cluster, each by one of its sectors.

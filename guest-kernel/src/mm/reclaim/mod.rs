@@ -302,10 +302,27 @@ impl Reclaimer {
         self.is_thrashing(); // the figures are looked at while they change
         self.settle();
         self.shrink_tier();
-        let tier_is_full = self.tier_surplus() > TIER_SLACK;
-        let is_disk_busy = self.swap_disk.as_mut().is_some_and(|swap| tier_is_full || !swap.make_room(1));
-        let result = if is_disk_busy { BatchResult::default() } else { self.turn_hand() };
+        let kind = self.next_kind();
+        // What is on a disk already needs neither a slot nor a frame of the tier.
+        let is_disk_busy = kind != Some(PageKind::File) && self.must_wait_for_disk();
+        let result = if is_disk_busy { BatchResult::default() } else { self.turn_hand(kind) };
         BatchResult { is_disk_busy, leaving: self.swap_disk.as_ref().map_or(0, SwapDisk::leaving), ..result }
+    }
+
+    /// Whether the disk will have room for anonymous pages once it has written what is under way. A disk that is full is not waited for:
+    /// pages that need no slot can be evicted all the same, and the others stay ([`Self::evict`]).
+    fn must_wait_for_disk(&mut self) -> bool {
+        let is_tier_full = self.tier_surplus() > TIER_SLACK;
+        let Some(swap) = &mut self.swap_disk else { return false };
+        if !is_tier_full && swap.make_room(1) {
+            return false;
+        }
+        swap.submit();
+        if swap.is_writing() {
+            return true;
+        }
+        self.keep_staged();
+        false
     }
 
     fn is_thrashing(&mut self) -> bool {
@@ -356,9 +373,8 @@ impl Reclaimer {
         }
     }
 
-    fn turn_hand(&mut self) -> BatchResult {
+    fn turn_hand(&mut self, kind: Option<PageKind>) -> BatchResult {
         let mut space = SPACE.lock();
-        let kind = self.next_kind();
         let Some((kind, hand)) = kind.and_then(|kind| Some((kind, self.hand(kind)?))) else {
             return BatchResult { ended_round: true, ..BatchResult::default() };
         };
@@ -622,6 +638,8 @@ pub(super) fn page_in(block: &mut Block) -> &mut [u8; FRAME_SIZE] {
 
 #[cfg(test)]
 pub(in crate::mm) mod disk_tests;
+#[cfg(test)]
+mod full_disk_tests;
 #[cfg(test)]
 pub(crate) mod slow_disk;
 #[cfg(test)]

@@ -125,6 +125,11 @@ impl SlotMap {
         self.used
     }
 
+    /// Slots that can be taken.
+    pub(crate) fn free(&self) -> usize {
+        self.capacity() - self.used
+    }
+
     /// Takes a run of at most `most` free slots, as long as there is one at hand.
     pub(crate) fn take_run(&mut self, most: usize) -> Option<(SlotNumber, usize)> {
         let cluster = self.whole.first().or_else(|| self.partial.first())?;
@@ -156,7 +161,7 @@ impl SlotMap {
 
     /// Takes all free slots out of use for good; returns how many there were.
     pub(crate) fn lose_free(&mut self) -> usize {
-        let free = self.capacity() - self.used;
+        let free = self.free();
         (0..self.free.len()).for_each(|cluster| self.set_free(cluster, 0));
         self.lost += free;
         free

@@ -157,9 +157,9 @@ impl SwapDisk {
         self.queue.open.count + self.queue.writes.iter().map(|write| write.cluster.count - write.done).sum::<usize>()
     }
 
-    /// Whether `count` more frames can be staged now.
+    /// Whether `count` more frames can be staged now: there is a free slot for each of those that are.
     pub(crate) fn has_room(&self, count: usize) -> bool {
-        self.queue.open.count + count <= CLUSTER
+        self.queue.open.count + count <= CLUSTER.min(self.slots.free())
     }
 
     /// The same, after the disk has been given what it can take.

@@ -1,5 +1,5 @@
 //! Swaps to disk as the command line says: `overcommit` uses three times the memory that there is, `fill` takes what it can get and
-//! gives it back, `rewrite` turns what compresses into what does not, `touch` and `beside` go over pages whose slots can't all be read.
+//! gives it back, `file` goes on to read a file beside all that, `rewrite` turns what compresses into what does not, `touch` and `beside` go over pages whose slots can't all be read.
 
 #![no_std]
 #![no_main]
@@ -23,6 +23,7 @@ fn main() -> Outcome {
     let result = match app::arguments().split_whitespace().next() {
         Some("overcommit") => overcommit(),
         Some("fill") => fill(),
+        Some("file") => read_beside_all(),
         Some("rewrite") => rewrite(),
         Some("touch") => touch(PAGES),
         Some("beside") => touch(BAD_PAGE),
@@ -108,6 +109,25 @@ fn fill() -> Result<(), &'static str> {
         verify(pieces.len(), &words, noise)?;
     }
     Ok(())
+}
+
+/// Takes all that there is, so that the disk is full; the pages of a file take each other's place then.
+fn read_beside_all() -> Result<(), &'static str> {
+    let file = app::map_disk().map_err(|_| "the file can't be mapped")?;
+    let mut pieces = Vec::new();
+    while let Some(words) = filled(pieces.len(), PIECE_WORDS, noise) {
+        pieces.push(words);
+    }
+    let memory = app::memory();
+    let left = memory.swap_slots - memory.swap_slots_used;
+    log::info!("swap: {left} slots are free");
+    for round in 1..=2 {
+        if file.iter().step_by(4096).any(|&byte| byte != b'A') {
+            return Err("the file was read wrongly");
+        }
+        log::info!("swap: round {round} of reading is over");
+    }
+    pieces.iter().enumerate().try_for_each(|(piece, words)| verify(piece, words, noise))
 }
 
 /// Half as much again as there is memory, first compressible and then not.
