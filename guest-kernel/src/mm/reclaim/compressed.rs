@@ -383,8 +383,14 @@ impl CompressedTier {
     }
 
     /// Takes a group back that was written to disk and read into `blocks`. Of its pages, only those in `wanted` are kept, and all of
-    /// these must be there. Returns the group's first frame; the blocks are taken over only then.
-    pub(crate) fn adopt(&mut self, blocks: &mut [Option<Block>], wanted: u16) -> Option<FrameNumber> {
+    /// these must be there: `is_due` is asked about each one's number in the group and its address. Returns the group's first frame;
+    /// otherwise nothing has changed, and the blocks are still the caller's.
+    pub(crate) fn adopt(
+        &mut self,
+        blocks: &mut [Option<Block>],
+        wanted: u16,
+        is_due: impl Fn(usize, u64) -> bool,
+    ) -> Option<FrameNumber> {
         let group = blocks.first()?.as_ref()?.first();
         let header = header_of(group);
         let class = CLASSES.get(usize::from(header.class))?;
@@ -396,6 +402,9 @@ impl CompressedTier {
             *frame = u32::try_from(block.as_ref()?.first().0).ok()?;
         }
         (header.used, header.leaving) = (wanted, 0);
+        if !self.pages(group).all(|(place, page)| is_due(place.index(), page)) {
+            return None;
+        }
         self.statistics.pages += u64::from(wanted.count_ones());
         self.statistics.frames = self.statistics.frames.saturating_add(FrameCount(blocks.len() as u64));
         for block in blocks.iter_mut().filter_map(Option::take) {

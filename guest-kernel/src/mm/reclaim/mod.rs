@@ -637,6 +637,8 @@ pub(super) fn page_in(block: &mut Block) -> &mut [u8; FRAME_SIZE] {
 }
 
 #[cfg(test)]
+mod corrupt_tests;
+#[cfg(test)]
 pub(in crate::mm) mod disk_tests;
 #[cfg(test)]
 mod full_disk_tests;

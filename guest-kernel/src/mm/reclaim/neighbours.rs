@@ -29,8 +29,8 @@ impl Reclaimer {
                 continue;
             }
             let Some(block) = fault::spare_block(BlockSize::Frame, Purpose::Promised) else { return };
-            if let Err(block) = self.unpack_into(space, neighbour, other, block, false) {
-                FRAMES.free_promised(block);
+            if let Err(left) = self.unpack_into(space, neighbour, other, block, false) {
+                FRAMES.free_promised(left.block);
             }
         }
     }

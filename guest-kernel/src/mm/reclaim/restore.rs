@@ -59,10 +59,27 @@ fn bring_back(at: u64, caller: Caller) -> Result<(), FaultError> {
 /// Brings a page back that is in memory, packed. If it is not there any more, the next fault will see where it is.
 fn unpack(at: u64, caller: Caller) -> Result<(), FaultError> {
     let block = caller.frame(Purpose::Promised)?;
-    if let Err(block) = RECLAIMER.lock().unpack(at, block, caller) {
-        FRAMES.free_promised(block);
+    let result = RECLAIMER.lock().unpack(at, block, caller);
+    let Err(NotUnpacked { block, reason }) = result else { return Ok(()) };
+    FRAMES.free_promised(block);
+    match reason {
+        Reason::Elsewhere => Ok(()),
+        Reason::Corrupt => Err(FaultError::Disk),
     }
-    Ok(())
+}
+
+/// A page that was not unpacked, and the frame that was to hold it.
+pub(super) struct NotUnpacked {
+    pub(super) block: Block,
+    reason: Reason,
+}
+
+/// Why a page was not unpacked.
+enum Reason {
+    /// It is not in memory (any more).
+    Elsewhere,
+    /// It was on the disk, which has returned something else than it was given.
+    Corrupt,
 }
 
 /// Reads the slot of the page at `at`, and those behind it that hold the same kind of thing: pages, or groups of the tier. Says
@@ -107,10 +124,10 @@ impl Reclaimer {
     }
 
     /// Fills `block` with the contents of the page at `at`, which are in memory, and maps it, and neighbours of the page, too, while
-    /// memory is plenty. The block comes back when the contents are not there (any more).
-    fn unpack(&mut self, at: u64, block: Block, caller: Caller) -> Result<(), Block> {
+    /// memory is plenty.
+    fn unpack(&mut self, at: u64, block: Block, caller: Caller) -> Result<(), NotUnpacked> {
         let mut space = SPACE.lock();
-        let Some(entry) = swapped(&space, at) else { return Err(block) };
+        let Some(entry) = swapped(&space, at) else { return Err(NotUnpacked { block, reason: Reason::Elsewhere }) };
         self.unpack_into(&mut space, at, entry, block, caller == Caller::Fault)?;
         self.restore_neighbours(&mut space, at, entry);
         Ok(())
@@ -124,14 +141,22 @@ impl Reclaimer {
         entry: SwapEntry,
         mut block: Block,
         is_touched: bool,
-    ) -> Result<(), Block> {
+    ) -> Result<(), NotUnpacked> {
         let contents = page_in(&mut block);
         match entry.stored {
             Stored::Filled(pattern) => fill(contents, pattern),
             Stored::Compressed(place) => {
-                assert!(self.tier.load(place, contents), "a page in the compressed tier was overwritten");
+                if !self.tier.load(place, contents) {
+                    let Some(swap) = &mut self.swap_disk else {
+                        panic!("a page in the compressed tier was overwritten");
+                    };
+                    swap.errors += 1;
+                    return Err(NotUnpacked { block, reason: Reason::Corrupt });
+                }
             }
-            Stored::OnDisk(_) | Stored::CompressedOnDisk(..) | Stored::InFile => return Err(block),
+            Stored::OnDisk(_) | Stored::CompressedOnDisk(..) | Stored::InFile => {
+                return Err(NotUnpacked { block, reason: Reason::Elsewhere });
+            }
         }
         self.arrive(space, at, block, entry, is_touched);
         Ok(())
@@ -200,7 +225,10 @@ impl Reclaimer {
                     }
                     self.count_read(slots);
                     let blocks = &mut frames.blocks[place..place + slots];
-                    self.adopt(&mut space, plan.first.plus(place), pages, blocks)?;
+                    let adopted = self.adopt(&mut space, plan.first.plus(place), pages, blocks);
+                    if place == 0 {
+                        adopted?; // others are not wanted yet
+                    }
                     place += slots;
                 }
             }
@@ -234,19 +262,23 @@ impl Reclaimer {
         pages: u16,
         blocks: &mut [Option<Block>],
     ) -> Result<(), DiskError> {
-        // A disk that returns something else than it was given is a broken one.
-        let group = self.tier.adopt(blocks, pages).ok_or(DiskError)?;
-        let mut is_complete = true;
+        let tables = space.tables_mut().ok_or(DiskError)?;
+        let on_disk = |index| Stored::CompressedOnDisk(slot, u8::try_from(index).unwrap_or(u8::MAX));
+        let is_due = |index, page| matches!(tables.page_state(page), PageState::Swapped(entry) if entry.stored == on_disk(index));
+        // A disk that returns something else than it was given is a broken one. What it holds stays where it is: the next to want a
+        // page of it is told the same.
+        let Some(group) = self.tier.adopt(blocks, pages, is_due) else {
+            self.swap_disk.iter_mut().for_each(|swap| swap.errors += 1);
+            return Err(DiskError);
+        };
         for (place, page) in self.tier.pages(group) {
-            let index = u8::try_from(place.index()).unwrap_or(u8::MAX);
-            let tables = space.tables_mut().ok_or(DiskError)?;
-            is_complete &= tables.move_swapped(page, Stored::CompressedOnDisk(slot, index), Stored::Compressed(place));
+            tables.move_swapped(page, on_disk(place.index()), Stored::Compressed(place));
         }
         self.statistics.pages_on_disk -= u64::from(pages.count_ones());
         if let Some(swap) = &mut self.swap_disk {
             swap.slots.empty(slot);
         }
-        if is_complete { Ok(()) } else { Err(DiskError) }
+        Ok(())
     }
 }
 
