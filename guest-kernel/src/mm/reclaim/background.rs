@@ -35,6 +35,7 @@ extern "C" fn run(_: u64) {
     let mut next_round = None;
     loop {
         WAKE.wait(next_round);
+        IS_WOKEN.store(false, Ordering::Relaxed); // before the look: what happens from here on wakes the thread again
         if FRAMES.is_short() {
             shortage::announce(Cause::FewFree);
         }
@@ -46,7 +47,6 @@ extern "C" fn run(_: u64) {
         } else if next_round.is_none_or(|moment| Instant::now() >= moment) {
             next_round = collapse_tables().then(|| Instant::now().after(COLLAPSE_PERIOD_NS));
         }
-        IS_WOKEN.store(false, Ordering::Relaxed);
     }
 }
 
