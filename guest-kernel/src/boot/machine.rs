@@ -173,13 +173,13 @@ pub(crate) struct MemoryMap {
 impl MemoryMap {
     fn new(ranges: impl Iterator<Item = Range<u64>>) -> Result<Self, MachineError> {
         let mut map = Self { ranges: [const { 0..0 }; MAX_RANGES], count: 0 };
-        for range in ranges {
-            // Memory in the hole for devices is left alone.
-            let hole = layout::DEVICE_HOLE;
-            let end = if range.start < hole.start { range.end.min(hole.start) } else { range.end };
-            let start = if range.start >= hole.start { range.start.max(hole.end) } else { range.start };
-            let Some(start) = start.checked_next_multiple_of(FRAME_BYTES) else { continue };
-            let whole = start..(end - end % FRAME_BYTES).min(layout::IDENTITY_END);
+        // Memory in the hole for devices is left alone; a range may lie on both sides of it.
+        let hole = layout::DEVICE_HOLE;
+        let around_hole =
+            |range: Range<u64>| [range.start..range.end.min(hole.start), range.start.max(hole.end)..range.end];
+        for range in ranges.flat_map(around_hole) {
+            let Some(start) = range.start.checked_next_multiple_of(FRAME_BYTES) else { continue };
+            let whole = start..(range.end - range.end % FRAME_BYTES).min(layout::IDENTITY_END);
             if whole.is_empty() {
                 continue;
             }
@@ -261,6 +261,10 @@ mod tests {
     fn memory_in_the_device_hole_is_left_out() {
         let machine = Machine::new([0..3584 * MIB, 3840 * MIB..4100 * MIB].into_iter(), b"").unwrap();
         assert_eq!(&*machine.memory, &[0..3072 * MIB, 4096 * MIB..4100 * MIB]);
+        let machine = Machine::new(core::iter::once(MIB..8192 * MIB), b"").unwrap();
+        assert_eq!(&*machine.memory, &[MIB..3072 * MIB, 4096 * MIB..8192 * MIB], "a range on both sides");
+        let machine = Machine::new([0..64 * MIB, 3500 * MIB..5000 * MIB].into_iter(), b"").unwrap();
+        assert_eq!(&*machine.memory, &[0..64 * MIB, 4096 * MIB..5000 * MIB]);
     }
 
     #[test]
