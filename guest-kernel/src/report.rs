@@ -5,7 +5,6 @@
 
 use core::arch::asm;
 use core::panic::PanicInfo;
-use core::sync::atomic::{AtomicBool, Ordering};
 
 use aerostat_abi::exit::GuestExit;
 use aerostat_abi::units::{HUGE_BYTES, to_usize};
@@ -16,8 +15,6 @@ use crate::layout::STACKS;
 use crate::mm::address_space::Violation;
 use crate::thread;
 use crate::trap::TrapFrame;
-
-static IS_REPORTING: AtomicBool = AtomicBool::new(false);
 
 const MAX_BACKTRACE: usize = 24;
 /// Intel SDM vol. 3, table 6-1.
@@ -52,7 +49,7 @@ macro_rules! line {
 
 /// Reports an exception that nothing resolves, and ends the guest.
 pub(crate) fn exception(frame: &TrapFrame, address: Option<u64>) -> ! {
-    stop_preemption();
+    machine_ports::begin_end(GuestExit::Exception);
     headline(frame, address);
     registers(frame);
     backtrace(frame.rip, frame.rbp);
@@ -61,7 +58,7 @@ pub(crate) fn exception(frame: &TrapFrame, address: Option<u64>) -> ! {
 
 /// Reports an access that no region allows, and ends the guest.
 pub(crate) fn violation(frame: &TrapFrame, address: u64, violation: Violation) -> ! {
-    stop_preemption();
+    machine_ports::begin_end(GuestExit::Exception);
     headline(frame, Some(address));
     line!("  {violation}");
     registers(frame);
@@ -71,7 +68,7 @@ pub(crate) fn violation(frame: &TrapFrame, address: u64, violation: Violation) -
 
 /// Reports a page fault of code that must not have any, as it holds a spin lock or handles an interrupt, and ends the guest.
 pub(crate) fn masked_fault(frame: &TrapFrame, address: u64) -> ! {
-    stop_preemption();
+    machine_ports::begin_end(GuestExit::Panic);
     headline(frame, Some(address));
     line!("  a bug of the kernel: upcalls are masked, so a spin lock may be held");
     registers(frame);
@@ -89,6 +86,7 @@ fn headline(frame: &TrapFrame, address: Option<u64>) {
 
 /// Reports a stack that is used up, and ends the guest.
 pub(crate) fn stack_overflow(frame: &TrapFrame) -> ! {
+    machine_ports::begin_end(GuestExit::StackOverflow);
     let bounds = cpu::stack_bounds();
     line!("stack overflow: stack pointer {:#x}, stack {:#x} to {:#x}", frame.rsp, bounds.start, bounds.end);
     registers(frame);
@@ -98,6 +96,7 @@ pub(crate) fn stack_overflow(frame: &TrapFrame) -> ! {
 
 /// Reports that there is no frame for a page, and ends the guest.
 pub(crate) fn out_of_memory(frame: &TrapFrame, address: u64) -> ! {
+    machine_ports::begin_end(GuestExit::OutOfMemory);
     line!(
         "out of memory: there is no frame for the page at {address:#x}, and nothing that swap can take makes room for it"
     );
@@ -108,6 +107,7 @@ pub(crate) fn out_of_memory(frame: &TrapFrame, address: u64) -> ! {
 
 /// Reports that a page can't be read from its disk, and ends the guest.
 pub(crate) fn disk_error(frame: &TrapFrame, address: u64) -> ! {
+    machine_ports::begin_end(GuestExit::DiskError);
     line!("disk error: the page at {address:#x} can't be read from its disk");
     registers(frame);
     backtrace(frame.rip, frame.rbp);
@@ -116,13 +116,14 @@ pub(crate) fn disk_error(frame: &TrapFrame, address: u64) -> ! {
 
 /// Ends the guest because its machine can't be used.
 pub(crate) fn bad_machine(reason: impl core::fmt::Display) -> ! {
+    machine_ports::begin_end(GuestExit::BadMachine);
     line!("unusable machine: {reason}");
     machine_ports::exit(GuestExit::BadMachine)
 }
 
 #[panic_handler]
 fn panic(info: &PanicInfo<'_>) -> ! {
-    stop_preemption();
+    machine_ports::begin_end(GuestExit::Panic);
     match info.location() {
         Some(place) => line!("panicked at {}:{}: {}", place.file(), place.line(), info.message()),
         None => line!("panicked: {}", info.message()),
@@ -134,15 +135,9 @@ fn panic(info: &PanicInfo<'_>) -> ! {
     machine_ports::exit(GuestExit::Panic)
 }
 
-/// From here on no other thread runs: one that ended the guest well would hide what has happened.
-fn stop_preemption() {
-    IS_REPORTING.store(true, Ordering::Relaxed);
-    core::mem::forget(cpu::UpcallMask::new());
-}
-
 /// Whether the guest is about to end: a report masks upcalls for good, and may be about memory that has been evicted.
 pub(crate) fn is_reporting() -> bool {
-    IS_REPORTING.load(Ordering::Relaxed)
+    machine_ports::is_ending()
 }
 
 fn registers(frame: &TrapFrame) {

@@ -26,6 +26,11 @@ pub(crate) fn start() {
     write(TIMER_LVT, u32::from(TIMER_VECTOR));
 }
 
+/// Switches it off: no interrupt arrives any more.
+pub(crate) fn stop() {
+    write(SPURIOUS, u32::from(SPURIOUS_VECTOR));
+}
+
 /// Raises the timer interrupt once, `nanoseconds` from now (at most four seconds; the caller asks again).
 pub(crate) fn arm_timer(nanoseconds: u64) {
     write(TIMER_INITIAL, u32::try_from(nanoseconds.max(1)).unwrap_or(u32::MAX));

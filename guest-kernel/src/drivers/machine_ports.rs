@@ -2,20 +2,49 @@
 #![allow(unsafe_code, reason = "port instructions")]
 
 use core::arch::asm;
+use core::sync::atomic::{AtomicU8, Ordering};
 
 use aerostat_abi::boot::{BootMark, MARK_PORT};
 use aerostat_abi::exit::{EXIT_PORT, GuestExit};
 use aerostat_abi::port::{PORT, Registers};
 
+use super::apic;
+use crate::{cpu, nub};
+
 /// Data ports of the two 8259 interrupt controllers.
 const PIC_DATA: [u16; 2] = [0x21, 0xa1];
 
-/// Ends the machine.
+/// The code of the reason for which the guest ends; zero while it does not.
+static END: AtomicU8 = AtomicU8::new(0);
+
+/// From here on no other thread runs, and the guest ends for this reason: a thread that ended it well meanwhile would hide what has
+/// happened. If it ends already, a report has failed half-way; then there are no second attempts.
+pub(crate) fn begin_end(reason: GuestExit) {
+    core::mem::forget(cpu::UpcallMask::new());
+    if END.compare_exchange(0, reason.encode(), Ordering::Relaxed, Ordering::Relaxed).is_err() {
+        end()
+    }
+}
+
+/// Whether the guest is about to end.
+pub(crate) fn is_ending() -> bool {
+    END.load(Ordering::Relaxed) != 0
+}
+
+/// Ends the machine, unless that has begun already: the first reason counts.
 pub(crate) fn exit(reason: GuestExit) -> ! {
-    out_dword(EXIT_PORT, u32::from(reason.encode()));
-    // Where nothing listens on the exit port, the guest has nothing left to do.
+    core::mem::forget(cpu::UpcallMask::new());
+    let _ = END.compare_exchange(0, reason.encode(), Ordering::Relaxed, Ordering::Relaxed);
+    end()
+}
+
+fn end() -> ! {
+    out_dword(EXIT_PORT, u32::from(END.load(Ordering::Relaxed)));
+    // Nothing listens on the exit port. The CPU halts for good; an interrupt would only wake it.
+    apic::stop();
     loop {
-        crate::nub::halt();
+        cpu::take_pending();
+        nub::halt();
     }
 }
 
