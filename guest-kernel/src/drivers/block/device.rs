@@ -107,6 +107,9 @@ pub(crate) struct BlockDevice {
     line: u8,
     /// What the submitter of each request sleeps on.
     done: [Event; MAX_REQUESTS],
+    /// What those sleep on who wait for any request's end. A signal is kept for one waiter only, so whoever sleeps on another's event
+    /// may take the signal that its owner needs, who would then sleep for ever.
+    any_done: Event,
     port: SpinLock<Port>,
 }
 
@@ -209,7 +212,8 @@ fn attach(device: &VirtioDevice, index: u8) -> Result<Option<BlockDevice>, Attac
         }
     };
     let done = [const { Event::new() }; MAX_REQUESTS];
-    Ok(Some(BlockDevice { id, geometry, interrupt: device.interrupt, line, done, port: SpinLock::new(port) }))
+    let (interrupt, any_done) = (device.interrupt, Event::new());
+    Ok(Some(BlockDevice { id, geometry, interrupt, line, done, any_done, port: SpinLock::new(port) }))
 }
 
 /// Agrees with the device on features; returns them.
@@ -332,9 +336,14 @@ impl BlockDevice {
         }
     }
 
-    /// A request that is under way, if there is one.
-    pub(super) fn under_way(&self) -> Option<usize> {
-        self.port.lock().requests.under_way()
+    /// Sleeps until a request is done, at most until the given moment; may return early. `false`, at once, when none is under way.
+    pub(super) fn wait_for_any(&self, until: Instant) -> bool {
+        let under_way = self.port.lock().requests.under_way();
+        let Some(slot) = under_way else { return false };
+        if !self.is_soon_done(slot) && !self.is_done_or_awaited(slot) {
+            self.any_done.wait(Some(until));
+        }
+        true
     }
 
     /// Waits for the request's end and says how it ended.
@@ -421,6 +430,7 @@ impl BlockDevice {
             return;
         }
         port.awaited &= !woken;
+        self.any_done.signal();
         for (slot, event) in self.done.iter().enumerate() {
             if woken & 1 << slot != 0 {
                 event.signal();

@@ -54,9 +54,10 @@ impl Disk for BlockDevice {
     }
 
     fn wait_for_room(&self) {
-        match self.under_way() {
-            Some(slot) => Disk::wait(self, disk::Ticket(slot)),
-            None => thread::yield_now(), // all is done, and those who wait for it have to redeem it
+        if cpu::is_masked() {
+            cpu::relax(); // as above
+        } else if !self.wait_for_any(Instant::now().after(DISK_PATIENCE_NS)) {
+            thread::yield_now(); // all is done, and those who wait for it have to redeem it
         }
     }
 }
