@@ -33,6 +33,7 @@ mod mm;
 #[cfg(target_os = "none")]
 mod nub;
 mod operand;
+mod patience;
 #[cfg(target_os = "none")]
 mod report;
 mod sync;

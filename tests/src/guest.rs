@@ -10,6 +10,7 @@ use aerostat::host::{EndReason, Ending, GuestHandle};
 use aerostat_abi::exit::GuestExit;
 use aerostat_abi::registers::{BootStage, Facts, RegisterPage};
 use aerostat_abi::units::FrameCount;
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use crate::environment::{app_image, guest_image};
@@ -152,6 +153,25 @@ impl Guest {
     #[track_caller]
     pub fn wait_for_facts(&mut self, what: &str, wanted: impl Fn(&Facts) -> bool) -> Facts {
         self.wait_for(what, |guest| Some(guest.facts()).filter(&wanted))
+    }
+
+    /// Waits until the guest has told its VMM, with its last report, that a thread waits for memory.
+    ///
+    /// # Panics
+    /// As [`Self::wait_for_facts`].
+    #[track_caller]
+    pub fn wait_until_short(&mut self) {
+        let is_short = |guest: &Self| (guest.registers().statistics().wanted_bytes > 0).then_some(());
+        self.wait_for("a report that memory is wanted", is_short);
+    }
+
+    /// Sends a signal to the VMM process.
+    ///
+    /// # Panics
+    /// For a guest that is not under KVM, and when the process is gone.
+    pub fn signal(&self, signal: Signal) {
+        let pid = i32::try_from(self.pid()).ok().and_then(Pid::from_raw).expect("a process has a number");
+        kill_process(pid, signal).unwrap_or_else(|error| panic!("sending {signal:?} to {pid:?}: {error}"));
     }
 
     /// Waits until the guest has ended; returns why.

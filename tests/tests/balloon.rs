@@ -1,8 +1,12 @@
 //! Memory that a guest gives back really reaches the host, comes back when the target rises, and no batch harms anybody.
 
+use std::thread;
+use std::time::Duration;
+
 use aerostat_abi::exit::GuestExit;
 use aerostat_abi::units::FrameCount;
 use aerostat_tests::{Guest, Machine, Plan};
+use rustix::process::Signal;
 
 /// What the guests `inflate` and `deflate` touch and free.
 const TOUCHED_MIB: u64 = 256;
@@ -98,6 +102,47 @@ fn malformed_batches() {
     let mut guest = Plan::test_guest("malformed_batches").memory_mib(SMALL_MIB).boot(Machine::Kvm);
     guest.expect_exit(GuestExit::Success);
     guest.expect_logged("malformed batches: ok");
+}
+
+/// Longer than a guest waits for its host.
+const LONG_PAUSE: Duration = Duration::from_secs(3);
+/// Not as long.
+const SHORT_PAUSE: Duration = Duration::from_millis(1200);
+
+/// While its process is stopped, a guest waits for nothing: what it had been waiting for may still come afterwards.
+#[test]
+fn a_pause_is_not_a_refusal() {
+    let mut guest = Plan::test_guest("waiting").grant_mib(24).boot(Machine::Kvm);
+    guest.wait_until_short();
+    guest.signal(Signal::STOP);
+    thread::sleep(LONG_PAUSE);
+    guest.signal(Signal::CONT);
+    // It runs for a while before the host answers.
+    thread::sleep(SHORT_PAUSE / 4);
+    guest.set_target_mib(64);
+    guest.expect_exit(GuestExit::Success);
+    guest.expect_logged("waiting: ok");
+}
+
+/// In all, the host takes longer than a guest waits, but it goes on giving.
+#[test]
+fn a_host_that_gives_slowly_is_waited_for() {
+    let mut guest = Plan::test_guest("waiting").grant_mib(24).boot(Machine::Kvm);
+    guest.wait_until_short();
+    for mib in [28, 32, 36, 64] {
+        thread::sleep(SHORT_PAUSE);
+        guest.set_target_mib(mib);
+    }
+    guest.expect_exit(GuestExit::Success);
+    guest.expect_logged("waiting: ok");
+}
+
+/// A host that gives nothing is not waited for for ever, and the log says how far it got.
+#[test]
+fn a_host_that_gives_nothing_is_given_up() {
+    let mut guest = Plan::test_guest("waiting").grant_mib(24).boot(Machine::Kvm);
+    guest.expect_exit(GuestExit::Failure);
+    guest.expect_logged("the host gave 0.0 MiB meanwhile and none for 2 s");
 }
 
 /// Lowers the target and waits until the guest is as small.

@@ -39,8 +39,9 @@ mod machine {
     use crate::boot::{BalloonDriver, Machine, MachineError};
     use crate::config::{BALLOON_PERIOD_NS, GUEST_FLOOR, REPORT_PATIENCE_NS, REPORT_SPACING_NS};
     use crate::mm::carve::Carver;
-    use crate::mm::ladder::{Deflator, Patience};
+    use crate::mm::ladder::Deflator;
     use crate::mm::{self, FRAMES};
+    use crate::patience::Patience;
     use crate::report;
     use crate::sync::SpinLock;
     use crate::thread::{self, Event, Priority};
@@ -50,6 +51,8 @@ mod machine {
     static WAKE: Event = Event::new();
     /// Wakes who waits for memory.
     static MEMORY_CAME: Event = Event::new();
+    /// Times that there was something to look for.
+    static ARRIVALS: AtomicU64 = AtomicU64::new(0);
     /// Frames in the kernel's balloon, for whoever wonders if waiting makes sense.
     pub(super) static IN_BALLOON: AtomicU64 = AtomicU64::new(0);
     /// The target may have changed; the statistics have.
@@ -143,12 +146,14 @@ mod machine {
         if !IS_RUNNING.load(Ordering::Relaxed) {
             return;
         }
-        let deadline = Instant::now().after(REPORT_PATIENCE_NS);
+        let mut patience = Patience::new(REPORT_PATIENCE_NS);
         FLUSH.store(true, Ordering::Relaxed);
         REPORT_DUE.store(true, Ordering::Relaxed);
         WAKE.signal();
-        while FLUSH.load(Ordering::Relaxed) && Instant::now() < deadline {
-            REPORTED.wait(Some(deadline));
+        while FLUSH.load(Ordering::Relaxed)
+            && let Some(until) = patience.look(Instant::now())
+        {
+            REPORTED.wait(Some(until));
         }
     }
 
@@ -209,12 +214,19 @@ mod machine {
     /// Lets the rest of the kernel, and whoever reads the log, know what a step has changed.
     fn publish(driver: &Driver<Ledger>, announcements: &mut Announcements) {
         let balloon = driver.balloon().0;
-        if IN_BALLOON.swap(balloon, Ordering::Relaxed) > balloon {
-            mm::ladder::host_gave();
-            MEMORY_CAME.signal();
+        let before = IN_BALLOON.swap(balloon, Ordering::Relaxed);
+        if before > balloon {
+            mm::ladder::host_gave(FrameCount(before - balloon));
+            wake_waiters();
         }
         IS_HUNGRY.store(driver.wants_memory(), Ordering::Relaxed);
         announce(driver, announcements);
+    }
+
+    /// Lets those look again who wait for memory.
+    fn wake_waiters() {
+        ARRIVALS.fetch_add(1, Ordering::Relaxed);
+        MEMORY_CAME.signal();
     }
 
     /// Says in the log what keeps a balloon from its target, when that has changed.
@@ -233,14 +245,18 @@ mod machine {
 
     impl Deflator for Balloon {
         fn wait_for(&self, wanted: FrameCount, missing: FrameCount, patience: &mut Patience) -> bool {
-            let deadline = *patience.end.get_or_insert_with(|| Instant::now().after(patience.nanoseconds));
-            if IN_BALLOON.load(Ordering::Relaxed) < missing.0 || Instant::now() >= deadline {
+            if IN_BALLOON.load(Ordering::Relaxed) < missing.0 || patience.look(Instant::now()).is_none() {
                 return false;
             }
+            let arrivals = ARRIVALS.load(Ordering::Relaxed);
             WANTED.fetch_add(wanted.0, Ordering::Relaxed);
             REPORT_DUE.store(true, Ordering::Relaxed);
             WAKE.signal();
-            MEMORY_CAME.wait(Some(deadline));
+            while ARRIVALS.load(Ordering::Relaxed) == arrivals
+                && let Some(until) = patience.look(Instant::now())
+            {
+                MEMORY_CAME.wait(Some(until));
+            }
             WANTED.fetch_sub(wanted.0, Ordering::Relaxed);
             true
         }
@@ -250,7 +266,7 @@ mod machine {
                 WAKE.signal();
             }
             if WANTED.load(Ordering::Relaxed) > 0 {
-                MEMORY_CAME.signal();
+                wake_waiters();
             }
         }
     }

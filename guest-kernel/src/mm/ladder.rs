@@ -26,24 +26,16 @@ use super::frame_allocator::Purpose;
 use super::shortage::{self, Cause};
 use super::{FRAMES, OutOfMemory, pressure, reclaim};
 use crate::config::{DEFLATE_WAIT_NS, HOST_REFUSAL_NS, RECLAIM_STEP, SHORT_DEFLATE_WAIT_NS};
+use crate::patience::Patience;
 use crate::time::Instant;
 
 /// Whoever can make the host give memory back: the balloon driver.
 pub(crate) trait Deflator: Sync {
-    /// Tells the host that somebody waits for `wanted` frames, and waits until some may have become free; `false` when there is no
-    /// hope left, as the balloon does not even hold the `missing` ones.
+    /// Tells the host that somebody waits for `wanted` frames, and waits until some may have become free, or patience is at its end;
+    /// `false` when there is no hope left: it is, or the balloon does not even hold the `missing` ones.
     fn wait_for(&self, wanted: FrameCount, missing: FrameCount, patience: &mut Patience) -> bool;
     /// Frames have become free inside the guest.
     fn memory_came(&self);
-}
-
-/// How long somebody waits for the host.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Patience {
-    /// In all.
-    pub(crate) nanoseconds: u64,
-    /// When it ends; set in the first wait.
-    pub(crate) end: Option<Instant>,
 }
 
 static DEFLATOR: Once<&'static dyn Deflator> = Once::new();
@@ -51,6 +43,8 @@ static STALLS: AtomicU64 = AtomicU64::new(0);
 static FAILURES: AtomicU64 = AtomicU64::new(0);
 /// Nanoseconds since boot until which it is not worth asking the host briefly.
 static HOST_REFUSES_UNTIL: AtomicU64 = AtomicU64::new(0);
+/// Frames that the host has given back since boot: as long as some arrive, a wait for the host is not in vain.
+static DEFLATED: AtomicU64 = AtomicU64::new(0);
 
 /// Wires the balloon in.
 pub(crate) fn set_deflator(deflator: &'static dyn Deflator) {
@@ -92,11 +86,13 @@ pub(crate) fn promise(frames: FrameCount) -> Result<(), OutOfMemory> {
     }
     let _stall = stall();
     shortage::announce(Cause::FewFree);
-    let mut patience = Patience { nanoseconds: DEFLATE_WAIT_NS, end: None };
+    let mut patience = Patience::new(DEFLATE_WAIT_NS);
+    let before = DEFLATED.load(Ordering::Relaxed);
     loop {
         let Err(missing) = FRAMES.promise(frames) else { return Ok(()) };
         if !wait_for_host(frames, missing, &mut patience) {
             FAILURES.fetch_add(1, Ordering::Relaxed);
+            report_end(&patience, frames, missing, before);
             return Err(OutOfMemory);
         }
     }
@@ -121,8 +117,9 @@ pub(crate) fn frame_for_fault(purpose: Purpose) -> Result<Block, OutOfMemory> {
 fn climb(purpose: Purpose) -> Result<Block, OutOfMemory> {
     let _stall = stall();
     shortage::announce(Cause::FewFree);
-    let mut short = Patience { nanoseconds: SHORT_DEFLATE_WAIT_NS, end: None };
-    let mut long = Patience { nanoseconds: DEFLATE_WAIT_NS, end: None };
+    let mut short = Patience::new(SHORT_DEFLATE_WAIT_NS);
+    let mut long = Patience::new(DEFLATE_WAIT_NS);
+    let before = DEFLATED.load(Ordering::Relaxed);
     loop {
         if let Some(block) = FRAMES.allocate(BlockSize::Frame, purpose) {
             return Ok(block);
@@ -132,8 +129,20 @@ fn climb(purpose: Purpose) -> Result<Block, OutOfMemory> {
             || wait_for_host(RECLAIM_STEP, FrameCount(1), &mut long);
         if !goes_on {
             FAILURES.fetch_add(1, Ordering::Relaxed);
+            report_end(&long, FrameCount(1), FrameCount(1), before);
             return Err(OutOfMemory);
         }
+    }
+}
+
+/// Says in the log how far a wait for the host got that was in vain.
+fn report_end(patience: &Patience, wanted: FrameCount, missing: FrameCount, deflated_before: u64) {
+    if patience.is_over() {
+        let came = FrameCount(DEFLATED.load(Ordering::Relaxed) - deflated_before);
+        let seconds = DEFLATE_WAIT_NS / 1_000_000_000;
+        log::warn!(
+            "memory: {wanted} were asked for; the host gave {came} meanwhile and none for {seconds} s, {missing} are missing"
+        );
     }
 }
 
@@ -150,12 +159,14 @@ fn ask_host_briefly(patience: &mut Patience) -> bool {
     goes_on
 }
 
-/// The host has given memory back: it may have more.
-pub(crate) fn host_gave() {
+/// The host has given `frames` back: it may have more.
+pub(crate) fn host_gave(frames: FrameCount) {
+    DEFLATED.fetch_add(frames.0, Ordering::Relaxed);
     HOST_REFUSES_UNTIL.store(0, Ordering::Relaxed);
 }
 
 fn wait_for_host(wanted: FrameCount, missing: FrameCount, patience: &mut Patience) -> bool {
+    patience.observe(DEFLATED.load(Ordering::Relaxed));
     // Whoever holds a spin lock can't wait: the host's answer would need threads to run.
     !crate::cpu::is_masked() && DEFLATOR.get().is_some_and(|deflator| deflator.wait_for(wanted, missing, patience))
 }

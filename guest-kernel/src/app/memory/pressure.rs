@@ -7,13 +7,15 @@ extern crate alloc;
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, Ordering};
 
 use spin::Once;
 
 use super::Pressure;
 use crate::config::PRESSURE_GRACE_NS;
 use crate::mm::shortage::{self, Listener};
+use crate::patience::Patience;
+use crate::sync::SpinLock;
 use crate::thread::{self, Event, Mutex, Priority, SpawnError, ThreadId};
 use crate::time::Instant;
 
@@ -33,8 +35,8 @@ static DONE: Event = Event::new();
 /// From the word until the callbacks have returned; and how bad it is.
 static IS_BUSY: AtomicBool = AtomicBool::new(false);
 static IS_HIGH: AtomicBool = AtomicBool::new(false);
-/// Nanoseconds since boot until which eviction waits.
-static GRACE_END: AtomicU64 = AtomicU64::new(0);
+/// How long eviction still waits for them.
+static GRACE: SpinLock<Patience> = SpinLock::new(Patience::new(0));
 /// The thread.
 static THREAD: Once<ThreadId> = Once::new();
 
@@ -64,17 +66,18 @@ impl Listener for Caches {
         if IS_BUSY.swap(true, Ordering::Acquire) {
             return; // still at it
         }
-        GRACE_END.store(Instant::now().after(PRESSURE_GRACE_NS).as_nanos(), Ordering::Relaxed);
+        *GRACE.lock() = Patience::new(PRESSURE_GRACE_NS);
         IS_HIGH.store(pressure == Pressure::High, Ordering::Relaxed);
         HEARD.signal();
     }
 
     fn wait(&self) {
-        let end = Instant::from_nanos(GRACE_END.load(Ordering::Relaxed));
         // A callback that needs memory itself would wait in vain.
         let is_own_thread = THREAD.get() == Some(&thread::current());
-        while !is_own_thread && IS_BUSY.load(Ordering::Relaxed) && Instant::now() < end {
-            DONE.wait(Some(end));
+        while !is_own_thread && IS_BUSY.load(Ordering::Relaxed) {
+            let next = GRACE.lock().look(Instant::now());
+            let Some(until) = next else { return };
+            DONE.wait(Some(until));
         }
     }
 }

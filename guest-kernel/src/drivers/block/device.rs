@@ -21,6 +21,7 @@ use crate::config::FIRST_DEVICE_VECTOR;
 use crate::cpu;
 use crate::drivers::{io_apic, virtio_mmio};
 use crate::nub;
+use crate::patience::Patience;
 use crate::sync::{SpinGuard, SpinLock};
 use crate::thread::{self, Event};
 use crate::time::Instant;
@@ -259,11 +260,9 @@ impl Port {
     fn identity(&mut self) -> Result<[u8; ID_BYTES], AttachError> {
         let slot = self.requests.submit(Request::Identify).ok_or(AttachError::Mute)?;
         self.transport.notify(QUEUE);
-        let deadline = Instant::now().after(IDENTITY_PATIENCE_NS);
+        let mut patience = Patience::new(IDENTITY_PATIENCE_NS);
         while self.requests.is_under_way(slot) {
-            if Instant::now() > deadline {
-                return Err(AttachError::Mute);
-            }
+            patience.look(Instant::now()).ok_or(AttachError::Mute)?;
             self.requests.reap().map_err(|Broken| AttachError::Mute)?;
             core::hint::spin_loop();
         }
