@@ -4,7 +4,8 @@
 # pvh_start:    32-bit, paging off, EBX = start information (Xen's PVH protocol, as QEMU, Firecracker and Cloud Hypervisor speak it).
 #
 # The page tables map the first GiB and the local APIC; all else is mapped later, from ring 3. The tables that LIDT and LTR load
-# are still empty: ring 3 fills them before anything can trap, as that costs nothing there.
+# are still empty: ring 3 fills them before anything can trap, as that costs nothing there. What is relied on is set here and not left
+# to the loader: CR4 in particular, in which SMEP and SMAP would keep ring 0 from pages that ring 3 may use, which all of them are.
 
 .section .note.Xen, "a", @note
 .balign 4
@@ -18,14 +19,13 @@
 pvh_start:
     lgdt [boot_gdt_pointer]
     mov esp, offset boot_stack_top
-    mov eax, cr4
-    or eax, 0x20                        # PAE
+    mov eax, {cr4}
     mov cr4, eax
     mov eax, offset boot_pml4
     mov cr3, eax
-    mov ecx, 0xc0000080                 # EFER: long mode
+    mov ecx, 0xc0000080                 # EFER: long mode, no-execute pages
     rdmsr
-    or eax, 0x100
+    or eax, 0x900
     wrmsr
     mov eax, cr0
     or eax, 0x80000001                  # paging, protection
@@ -44,13 +44,15 @@ pvh_start_64:
 hermit_start:
     xor esi, esi                        # boot::Origin::Hermit
     lgdt [rip + boot_gdt_pointer]
-    mov rax, offset boot_pml4
-    mov cr3, rax
-leave_ring_0:
+    mov eax, {cr4}
+    mov cr4, rax
     mov ecx, 0xc0000080                 # EFER: no-execute pages
     rdmsr
     or eax, 0x800
     wrmsr
+    mov rax, offset boot_pml4
+    mov cr3, rax
+leave_ring_0:
     mov rax, cr0
     or rax, 0x10000                     # write protection holds for ring 0 too
     mov cr0, rax

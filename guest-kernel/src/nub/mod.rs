@@ -26,6 +26,9 @@ pub(crate) const USER_CODE: u16 = 0x33;
 pub(crate) const USER_DATA: u16 = 0x2b;
 const KERNEL_CODE: u16 = 0x08;
 
+/// Control register 4 (Intel SDM vol. 3, 2.5): physical address extension, which paging in long mode needs, and SSE. All else is off.
+const CR4: u64 = 1 << 5 | 1 << 9 | 1 << 10;
+
 /// Interrupt vectors that the nub turns into upcalls, and the bits they set in [`CpuBlock::pending`].
 pub(crate) const TIMER_VECTOR: u8 = 0x40;
 pub(crate) const BALLOON_VECTOR: u8 = 0x41;
@@ -57,6 +60,7 @@ global_asm!(
     user_data = const USER_DATA,
     user_code = const USER_CODE,
     flags = const 0x0002,
+    cr4 = const CR4,
     tss_limit = const size_of::<TaskState>() - 1,
     cpus = sym CPUS,
     tss = sym TSS,
