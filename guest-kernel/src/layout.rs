@@ -22,6 +22,9 @@ pub(crate) const LOW_MEMORY_END: u64 = IMAGE_BASE;
 /// The identity map ends here: memory beyond is not used.
 pub(crate) const IDENTITY_END: u64 = 1 << 39;
 
+/// The page tables in the image let code be run up to here; `link.ld` says the same.
+pub(crate) const BOOT_CODE_END: u64 = 16 << 20;
+
 /// What the page tables in the image map already.
 pub(crate) const BOOT_IDENTITY_END: u64 = 1 << 30;
 

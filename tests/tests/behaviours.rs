@@ -24,9 +24,12 @@ aerostat_tests::on_both_machines! {
     preemption,
     pressure,
     protect,
+    run_data,
     stack_overflow,
     timer,
     wild_access,
+    write_code,
+    write_constant,
 }
 
 fn boot(machine: Machine) {
@@ -139,6 +142,16 @@ fn protect(machine: Machine) {
     guest.expect_logged("a write to the read-only region 0x41");
 }
 
+/// Data, stacks and heaps are not to be run.
+fn run_data(machine: Machine) {
+    for place in ["data", "stack", "heap"] {
+        let mut guest = Plan::test_guest("run_data").command_line(place).boot(machine);
+        guest.expect_exit(GuestExit::Exception);
+        let address = guest.wait_for_line("run data: at ").split("at ").last().map(str::to_owned);
+        guest.expect_logged(&format!("exception: page fault at {}", address.unwrap_or_default()));
+    }
+}
+
 fn stack_overflow(machine: Machine) {
     let _ended = ended("stack_overflow", machine, GuestExit::StackOverflow);
 }
@@ -151,6 +164,23 @@ fn wild_access(machine: Machine) {
     let guest = ended("wild_access", machine, GuestExit::Exception);
     guest.expect_logged("page fault");
     guest.expect_logged("0xdead0000");
+    guest.expect_logged("no region is there");
+}
+
+/// Code can't be written to.
+fn write_code(machine: Machine) {
+    expect_fault_in_image("write_code", "write code: at ", machine);
+}
+
+/// Nor can constants.
+fn write_constant(machine: Machine) {
+    expect_fault_in_image("write_constant", "write constant: at ", machine);
+}
+
+fn expect_fault_in_image(name: &str, announcement: &str, machine: Machine) {
+    let mut guest = ended(name, machine, GuestExit::Exception);
+    let address = guest.wait_for_line(announcement).split("at ").last().map(str::to_owned).unwrap_or_default();
+    guest.expect_logged(&format!("exception: page fault at {address}"));
     guest.expect_logged("no region is there");
 }
 

@@ -14,7 +14,7 @@ mod pvh;
 mod virtio_devices;
 
 #[cfg(target_os = "none")]
-pub(crate) use entry::{image_range, start};
+pub(crate) use entry::{constants_end_address, image_part, image_range, start};
 #[cfg(target_os = "none")]
 pub(crate) use machine::{BalloonDriver, CommandLine, MAX_RANGES, Machine, MachineError, parse_size};
 #[cfg(target_os = "none")]
@@ -31,6 +31,7 @@ mod entry {
     use super::{Machine, MachineError, hermit, pvh};
     use crate::drivers::block::{self, DiskId};
     use crate::drivers::{apic, machine_ports, serial};
+    use crate::mm::page_table::ImagePart;
     use crate::mm::pinned;
     use crate::mm::reclaim::slot_map::{CLUSTER, SlotMap};
     use crate::mm::reclaim::{self, disk::Disk, start::Swap};
@@ -38,12 +39,30 @@ mod entry {
 
     unsafe extern "C" {
         static image_start: u8;
+        static code_end: u8;
+        static constants_end: u8;
         static image_end: u8;
     }
 
     /// Where the image lies, `.bss` included.
     pub(crate) fn image_range() -> Range<u64> {
         (&raw const image_start).expose_provenance() as u64..(&raw const image_end).expose_provenance() as u64
+    }
+
+    /// What the page at `address` of the image holds.
+    pub(crate) fn image_part(address: u64) -> ImagePart {
+        if address < (&raw const code_end).expose_provenance() as u64 {
+            ImagePart::Code
+        } else if address < constants_end_address() {
+            ImagePart::Constants
+        } else {
+            ImagePart::Data
+        }
+    }
+
+    /// Where the constants end, which follow the code; data lies behind them.
+    pub(crate) fn constants_end_address() -> u64 {
+        (&raw const constants_end).expose_provenance() as u64
     }
 
     /// Called in ring 3 with upcalls masked, on the boot stack, with the loader's information and where it came from.

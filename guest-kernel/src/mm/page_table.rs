@@ -11,17 +11,21 @@ use x86_64::structures::paging::page_table::PageTableEntry;
 use x86_64::structures::paging::{PageTable, PageTableFlags};
 
 mod eviction;
+mod image;
 mod protection;
 mod relocation;
 
 pub(crate) use eviction::{PageState, Restored};
 use eviction::{is_revoked, take_swap_entry};
+#[cfg(target_os = "none")]
+pub(crate) use image::ImagePart;
 pub(crate) use protection::Access;
 
 use super::block::{Block, BlockSize, Contents};
 use super::reclaim::swap_entry::SwapEntry;
 
-/// Everything runs in ring 3 and may write but for regions that are read-only; what must not be touched is not mapped.
+/// Everything runs in ring 3 and may write but for regions that are read-only and the image's code and constants; what must not be
+/// touched is not mapped.
 const MAPPED: PageTableFlags =
     PageTableFlags::PRESENT.union(PageTableFlags::WRITABLE).union(PageTableFlags::USER_ACCESSIBLE);
 /// Pages are mapped because they are touched, they or their neighbours, and fresh ones are nowhere but in memory. So they are
@@ -164,7 +168,7 @@ impl PageTables {
         let number = table.into_number();
         for (slot, entry) in table_at(number).iter_mut().enumerate() {
             let frame = FrameNumber((address / FRAME_BYTES) + slot as u64 * HUGE_FRAMES);
-            set(entry, frame, MAPPED | PageTableFlags::HUGE_PAGE);
+            set(entry, frame, MAPPED | PageTableFlags::NO_EXECUTE | PageTableFlags::HUGE_PAGE);
         }
         set(&mut upper[index(address, 2)], number, MAPPED);
         Ok(())

@@ -28,7 +28,7 @@ pub(crate) fn start(machine: &Machine, more_words: fn(FrameNumber) -> usize) -> 
     let end = FrameNumber::containing(machine.memory_end().min(layout::IDENTITY_END));
     let words = FrameAllocator::words(FrameCount(end.0)) + more_words(end);
     let books = image_end..image_end + (words as u64 * 8).next_multiple_of(FRAME_BYTES);
-    let tables_end = books.end + identity_tables(end) * FRAME_BYTES;
+    let tables_end = books.end + (identity_tables(end) + image_slots().count() as u64) * FRAME_BYTES;
     let first_range = machine.memory.iter().find(|range| range.contains(&books.start)).ok_or(MachineError::TooSmall)?;
     if tables_end + 2 * HUGE_BYTES > first_range.end.min(layout::BOOT_IDENTITY_END) {
         return Err(MachineError::TooSmall);
@@ -60,8 +60,13 @@ fn identity_tables(end: FrameNumber) -> u64 {
     end.address().div_ceil(layout::BOOT_IDENTITY_END) - 1
 }
 
-/// Takes the image's page tables over: maps the memory that they don't reach, with tables in the frames from `free` on, and
-/// unmaps what is not memory, and low memory.
+/// The slots that hold code or constants of the image: they are mapped page by page.
+fn image_slots() -> impl Iterator<Item = u64> {
+    (layout::IMAGE_BASE..crate::boot::constants_end_address()).step_by(HUGE_SIZE)
+}
+
+/// Takes the image's page tables over: maps the memory that they don't reach, with tables in the frames from `free` on, gives each part of
+/// the image its rights, and unmaps what is not memory, and low memory.
 fn adopt_page_tables(end: FrameNumber, free: u64) {
     // SAFETY: the boot tables are static, identity-mapped, and from here on changed under the lock of `SPACE` only.
     let mut tables = unsafe { PageTables::new(FrameNumber::containing(nub::page_table_root())) };
@@ -76,6 +81,14 @@ fn adopt_page_tables(end: FrameNumber, free: u64) {
             unreachable!("the root of the boot tables has no entry for {:?}", table.into_number());
         }
     }
+    let mut code_end = layout::IMAGE_BASE;
+    for slot in image_slots() {
+        let table = Block::from_number(free, BlockSize::Frame, Contents::Unknown);
+        free = FrameNumber(free.0 + 1);
+        tables.map_identity_pages(slot, table, crate::boot::image_part);
+        code_end = slot + HUGE_BYTES;
+    }
+    (code_end..layout::BOOT_CODE_END).step_by(HUGE_SIZE).for_each(|slot| tables.forbid_execution(slot));
     let beyond = end.address().next_multiple_of(HUGE_BYTES)..layout::BOOT_IDENTITY_END;
     for slot in (0..layout::LOW_MEMORY_END).chain(beyond).step_by(HUGE_SIZE) {
         tables.unmap_identity(slot);

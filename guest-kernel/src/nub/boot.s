@@ -46,7 +46,7 @@ hermit_start:
     lgdt [rip + boot_gdt_pointer]
     mov eax, {cr4}
     mov cr4, rax
-    mov ecx, 0xc0000080                 # EFER: no-execute pages
+    mov ecx, 0xc0000080                 # EFER: no-execute pages, which the tables below have
     rdmsr
     or eax, 0x800
     wrmsr
@@ -98,15 +98,19 @@ boot_pdpt:
     .quad 0, 0
     .quad boot_fourth_gib + 0x7
     .fill 508, 8, 0
-boot_first_gib:                         # 2 MiB pages
+boot_first_gib:                         # 2 MiB pages; not to be run, but for those that the image's code may lie in
     .set slot, 0
     .rept 512
+    .if slot >= 1 && slot < {code_end} / 0x200000
     .quad slot * 0x200000 + 0x87
+    .else
+    .quad 0x8000000000000087 + slot * 0x200000
+    .endif
     .set slot, slot + 1
     .endr
 boot_fourth_gib:
     .fill 503, 8, 0
-    .quad 0xfee00000 + 0x9f             # the local APIC, uncached
+    .quad 0x80000000fee0009f            # the local APIC, uncached
     .fill 8, 8, 0
 
 .balign 16

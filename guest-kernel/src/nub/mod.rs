@@ -18,7 +18,7 @@ use x86_64::structures::tss::TaskStateSegment;
 
 use crate::config::{FIRST_DEVICE_VECTOR, MAX_VIRTIO_DEVICES};
 use crate::cpu::{CPUS, CpuBlock};
-use crate::layout::LOCAL_APIC;
+use crate::layout::{BOOT_CODE_END, LOCAL_APIC};
 
 /// Ring-3 selectors. They are Linux's own on purpose: a KVM without hardware virtualization runs ring 3 on the host's descriptors,
 /// and only with equal values is a ring-3 `iretq` native.
@@ -61,6 +61,7 @@ global_asm!(
     user_code = const USER_CODE,
     flags = const 0x0002,
     cr4 = const CR4,
+    code_end = const BOOT_CODE_END,
     tss_limit = const size_of::<TaskState>() - 1,
     cpus = sym CPUS,
     tss = sym TSS,
