@@ -12,7 +12,7 @@ use crate::statistics::{self, STATUSES, Statistics};
 use crate::units::{FRAME_SIZE, FrameCount};
 
 /// Identifies the page and its layout.
-pub const MAGIC: u64 = 0x4145_524f_5245_4732;
+pub const MAGIC: u64 = 0x4145_524f_5245_4734;
 
 /// The page. All counts are 4 KiB frames; all times are nanoseconds of the host's monotonic clock, 0 for "not yet".
 #[derive(Debug)]
@@ -41,10 +41,29 @@ pub struct RegisterPage {
     boot: [AtomicU64; BootStage::ALL.len()],
     statistics: [AtomicU64; statistics::WORDS],
     page_table_frames: AtomicU64,
+    /// Written by the supervisor: the epoch of the target.
+    target_epoch: AtomicU64,
+    /// Written by the VMM process: the epoch of the oldest target that it may still act on.
+    acknowledged_epoch: AtomicU64,
 }
 
 const _: () = assert!(size_of::<RegisterPage>() == FRAME_SIZE);
 const _: () = assert!(align_of::<RegisterPage>() == FRAME_SIZE);
+
+/// Counts the targets that were set: each has an epoch, one more than the last.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Epoch(pub u64);
+
+impl Epoch {
+    /// The first target's.
+    pub const FIRST: Self = Self(1);
+
+    /// The next target's.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self(self.0.wrapping_add(1))
+    }
+}
 
 /// Stages of a start, each with a time in the register page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +88,8 @@ impl BootStage {
 /// What a VMM process measures itself. Read from a page, the fields may be of two moments.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Facts {
+    /// The epoch that the VMM process has acknowledged: no target before it is acted on any more. 0 for none yet.
+    pub acknowledged: Epoch,
     /// Guest size: total memory less balloon.
     pub size: FrameCount,
     /// Frames in the balloon.
@@ -139,6 +160,8 @@ impl RegisterPage {
             boot: [const { AtomicU64::new(0) }; BootStage::ALL.len()],
             statistics: [const { AtomicU64::new(0) }; statistics::WORDS],
             page_table_frames: AtomicU64::new(0),
+            target_epoch: AtomicU64::new(0),
+            acknowledged_epoch: AtomicU64::new(0),
         }
     }
 
@@ -160,9 +183,23 @@ impl RegisterPage {
         FrameCount(self.target_frames.load(Ordering::Acquire))
     }
 
-    /// Sets the balloon register. The caller rings the doorbell.
+    /// Sets the balloon register, in the next epoch. The caller rings the doorbell.
     pub fn set_target(&self, target: FrameCount) {
+        // The target first: whoever sees the epoch sees its target or a later one.
         self.target_frames.store(target.0, Ordering::Release);
+        let epoch = self.target_epoch();
+        self.target_epoch.store(epoch.next().0, Ordering::Release);
+    }
+
+    /// The epoch of a target that [`Self::target`] returns from now on, if not that of a later one.
+    #[must_use]
+    pub fn target_epoch(&self) -> Epoch {
+        Epoch(self.target_epoch.load(Ordering::Acquire))
+    }
+
+    /// Tells the supervisor that no target before `epoch` is acted on any more, and that what was done by them is published.
+    pub fn acknowledge(&self, epoch: Epoch) {
+        self.acknowledged_epoch.store(epoch.0, Ordering::Release);
     }
 
     /// What the VMM process last wrote.
@@ -170,6 +207,8 @@ impl RegisterPage {
     pub fn facts(&self) -> Facts {
         let read = |word: &AtomicU64| word.load(Ordering::Acquire);
         Facts {
+            // Read first, as it is written last: the sizes are at least as fresh.
+            acknowledged: Epoch(read(&self.acknowledged_epoch)),
             size: FrameCount(read(&self.size_frames)),
             balloon: FrameCount(read(&self.balloon_frames)),
             resident: FrameCount(read(&self.resident_frames)),
@@ -258,7 +297,7 @@ impl RegisterPage {
 
 #[cfg(test)]
 mod tests {
-    use super::{BootStage, Facts, RegisterPage};
+    use super::{BootStage, Epoch, Facts, RegisterPage};
     use crate::statistics::Statistics;
     use crate::units::FrameCount;
 
@@ -282,8 +321,12 @@ mod tests {
         page.set_throttled(4, 5);
         page.set_page_tables(FrameCount(11));
         assert!(page.is_valid());
-        assert_eq!(page.target(), FrameCount(7));
+        assert_eq!((page.target(), page.target_epoch()), (FrameCount(7), Epoch::FIRST));
+        page.set_target(FrameCount(8));
+        assert_eq!((page.target(), page.target_epoch()), (FrameCount(8), Epoch(2)));
+        page.acknowledge(Epoch(2));
         let others = Facts {
+            acknowledged: Epoch(2),
             resident: FrameCount(9),
             dropped_lines: 8,
             throttled_calls: 4,

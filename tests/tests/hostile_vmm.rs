@@ -78,6 +78,11 @@ fn descriptors_that_can_not_be_closed() {
 }
 
 #[test]
+fn a_target_of_the_future() {
+    expect_fault("acknowledges_the_future", "acknowledged a target that was never set");
+}
+
+#[test]
 fn a_doorbell_that_is_full() {
     let outcomes = face("blocks_the_doorbell");
     assert!(outcomes.targets >= 2, "it was given {} targets", outcomes.targets);

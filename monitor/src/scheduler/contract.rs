@@ -19,6 +19,8 @@ pub struct Contract {
 /// One look at a guest. The counts are what its VMM process measured; only the hints come from the guest itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GuestSample {
+    /// The largest target that its VMM process may still act on.
+    pub allowed: FrameCount,
     /// Guest size: total memory less balloon.
     pub size: FrameCount,
     /// Host memory really behind the guest.

@@ -22,6 +22,7 @@ mod moved;
 mod policy;
 #[cfg(test)]
 mod properties;
+mod targets;
 
 use std::collections::BTreeMap;
 
@@ -31,6 +32,7 @@ pub use self::contract::{Contract, GuestId, GuestSample, Hints, Usage};
 pub use self::decision::{Decision, Reason};
 pub use self::moved::{MovedAccount, Reading};
 pub use self::policy::Policy;
+pub use self::targets::{FutureEpoch, Targets};
 
 use self::fair::share_out;
 use self::holding::Holding;
@@ -107,17 +109,17 @@ impl Scheduler {
         Self { pool, policy, guests: BTreeMap::new(), next_id: 0, somebody_is_short: false }
     }
 
-    /// Takes a guest in and returns its first target: its minimum, granted as of now.
+    /// Takes a guest in and returns its first target: its minimum, granted at once.
     ///
     /// # Errors
     ///
     /// [`AdmissionError`] where the pool can't honour the contract, or not yet.
-    pub fn admit(&mut self, contract: Contract, now: Moment) -> Result<(GuestId, FrameCount), AdmissionError> {
+    pub fn admit(&mut self, contract: Contract) -> Result<(GuestId, FrameCount), AdmissionError> {
         let minima = self.minima().saturating_add(contract.min);
         if minima > self.pool {
             return Err(AdmissionError::MinimaExceedPool { minima, pool: self.pool });
         }
-        let free = self.free(now);
+        let free = self.free();
         if contract.min > free {
             return Err(AdmissionError::NotFreeNow { min: contract.min, free });
         }
@@ -149,11 +151,9 @@ impl Scheduler {
 
     /// Pool memory that nobody holds.
     #[must_use]
-    pub fn free(&mut self, now: Moment) -> FrameCount {
-        let held = self
-            .guests
-            .values_mut()
-            .fold(FrameCount::ZERO, |sum, account| sum.saturating_add(account.holding.held(now)));
+    pub fn free(&self) -> FrameCount {
+        let held =
+            self.guests.values().fold(FrameCount::ZERO, |sum, account| sum.saturating_add(account.holding.held()));
         self.pool.saturating_sub(held)
     }
 
@@ -166,10 +166,10 @@ impl Scheduler {
     /// One look at all guests: a decision for each, in the order of admission. Decisions are in force when this returns.
     pub fn decide(&mut self, now: Moment) -> Vec<Decision> {
         let plans = self.plan();
-        let free = self.free(now);
-        let scarcity = if self.shortage(&plans, now) > free { Scarcity::Short } else { Scarcity::Plenty };
+        let free = self.free();
+        let scarcity = if self.shortage(&plans) > free { Scarcity::Short } else { Scarcity::Plenty };
         let mut decisions: Vec<Decision> = plans.iter().map(|plan| self.lower_or_keep(plan, scarcity, now)).collect();
-        self.raise(&plans, &mut decisions, now);
+        self.raise(&plans, &mut decisions);
         decisions
     }
 
@@ -213,11 +213,11 @@ impl Scheduler {
     }
 
     /// Pool memory that it would take to satisfy all hungry guests.
-    fn shortage(&mut self, plans: &[Plan], now: Moment) -> FrameCount {
+    fn shortage(&mut self, plans: &[Plan]) -> FrameCount {
         plans
             .iter()
             .filter(|plan| plan.urgency != Urgency::Content)
-            .map(|plan| plan.entitlement.saturating_sub(self.account(plan.guest).holding.held(now)))
+            .map(|plan| plan.entitlement.saturating_sub(self.account(plan.guest).holding.held()))
             .fold(FrameCount::ZERO, FrameCount::saturating_add)
     }
 
@@ -227,18 +227,18 @@ impl Scheduler {
         let account = self.account(plan.guest);
         let (target, reason) = account.lower(plan, scarcity, &policy, now);
         if target < plan.from {
-            account.holding.lower(target, now, policy.settle);
+            account.holding.lower(target);
         }
         Decision { guest: plan.guest, from: plan.from, target, granted: FrameCount::ZERO, reason }
     }
 
     /// Shares what is free among the hungry.
-    fn raise(&mut self, plans: &[Plan], decisions: &mut [Decision], now: Moment) {
-        let free = self.free(now);
+    fn raise(&mut self, plans: &[Plan], decisions: &mut [Decision]) {
+        let free = self.free();
         // What a guest has not let go of yet (it is being shrunk) it gets back without a claim on the pool.
         let bases: Vec<FrameCount> = plans
             .iter()
-            .map(|plan| huge_floor(self.account(plan.guest).holding.held(now)).min(plan.entitlement))
+            .map(|plan| huge_floor(self.account(plan.guest).holding.held()).min(plan.entitlement))
             .collect();
         let claims: Vec<FrameCount> = plans
             .iter()
@@ -262,7 +262,7 @@ impl Scheduler {
                 continue;
             }
             let holding = &mut self.account(plan.guest).holding;
-            decision.granted = target.saturating_sub(holding.held(now));
+            decision.granted = target.saturating_sub(holding.held());
             decision.target = target;
             decision.reason = if plan.urgency == Urgency::Waiting { Reason::Pressure } else { Reason::Demand };
             holding.raise(target);

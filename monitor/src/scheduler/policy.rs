@@ -17,8 +17,6 @@ pub struct Policy {
     pub dead_band: FrameCount,
     /// How long demand must have been lower before an idle guest shrinks while nobody else is short.
     pub patience: Duration,
-    /// How long a lowered target still counts in full: a VMM process that read the old target may be about to act on it.
-    pub settle: Duration,
 }
 
 impl Default for Policy {
@@ -28,7 +26,6 @@ impl Default for Policy {
             headroom_divisor: 32,
             dead_band: FrameCount::from_mib(4),
             patience: Duration::from_millis(300),
-            settle: Duration::from_millis(10),
         }
     }
 }

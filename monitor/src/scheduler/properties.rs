@@ -2,45 +2,101 @@
 
 use std::time::Duration;
 
+use aerostat_abi::registers::Epoch;
 use aerostat_abi::units::{FrameCount, HUGE_FRAMES};
 use proptest::{collection::vec, prelude::Strategy, prop_assert, prop_oneof, proptest};
 
-use super::{Contract, GuestId, GuestSample, Hints, Policy, Reason, Scheduler, Usage};
+use super::{Contract, GuestId, GuestSample, Hints, Policy, Reason, Scheduler, Targets, Usage};
 use crate::clock::Moment;
 
 const TICK: Duration = Duration::from_millis(20);
 
-/// A guest with its VMM process: the target it may have read lately, and its real counts.
+/// A guest with its VMM process, and its real counts.
 #[derive(Debug)]
 struct Guest {
     id: GuestId,
     contract: Contract,
+    /// What is in its register, and in which epoch.
     target: FrameCount,
-    /// The last target before this one, and when it was replaced.
-    stale: (FrameCount, Moment),
+    epoch: Epoch,
+    /// What the process has read of both and may be about to act on, for as long as it likes.
+    read: Option<(FrameCount, Epoch)>,
+    /// What the process has acknowledged.
+    acknowledged: Epoch,
+    /// What the supervisor makes of it.
+    targets: Targets,
     size: FrameCount,
     resident: FrameCount,
     usage: Usage,
 }
 
 impl Guest {
+    fn new(id: GuestId, contract: Contract, target: FrameCount) -> Self {
+        Self {
+            id,
+            contract,
+            target,
+            epoch: Epoch::FIRST,
+            read: None,
+            acknowledged: Epoch(0),
+            targets: Targets::new(target),
+            size: target,
+            resident: FrameCount::ZERO,
+            usage: Usage::default(),
+        }
+    }
+
     fn held(&self) -> FrameCount {
         self.target.max(self.size).max(self.resident)
     }
 
-    /// Grows as far as the target allows that its VMM process sees at `now`: within the settling time also an old one.
-    fn take(&mut self, frames: u64, now: Moment, settle: Duration) {
-        let stale = if now.since(self.stale.1) < settle { self.stale.0 } else { FrameCount::ZERO };
-        let limit = self.target.max(stale);
-        if self.size < limit {
+    /// The process reads the register, unless it is still about to act on what it read before.
+    fn read(&mut self) {
+        self.read.get_or_insert((self.target, self.epoch));
+    }
+
+    /// The process grows as far as the target allows that it has read.
+    fn take(&mut self, frames: u64) {
+        self.read();
+        if let Some((limit, _)) = self.read
+            && self.size < limit
+        {
             self.size = FrameCount(self.size.0.saturating_add(frames)).min(limit);
         }
+    }
+
+    /// The process is done with what it read, and says so.
+    fn acknowledge(&mut self) {
+        if let Some((_, epoch)) = self.read.take() {
+            self.acknowledged = epoch;
+        }
+    }
+
+    fn set_target(&mut self, target: FrameCount) {
+        self.target = target;
+        self.epoch = self.epoch.next();
+        self.targets.set(target);
+    }
+
+    fn sample(&mut self) -> GuestSample {
+        self.targets.acknowledge(self.acknowledged).unwrap();
+        let hints = Hints::Report(self.usage);
+        GuestSample { allowed: self.targets.largest(), size: self.size, resident: self.resident, hints }
+    }
+
+    /// Obeys its target at once and says so.
+    fn obey(&mut self) {
+        self.size = self.target;
+        self.read = None;
+        self.acknowledged = self.epoch;
     }
 }
 
 /// What happens between two looks.
 #[derive(Clone, Debug)]
 enum Event {
+    Read { guest: usize },
+    Acknowledge { guest: usize },
     Take { guest: usize, frames: u64 },
     Give { guest: usize, frames: u64 },
     Touch { guest: usize, frames: u64 },
@@ -55,6 +111,8 @@ fn event() -> impl Strategy<Value = Event> {
     let guest = 0_usize..6;
     let frames = 0_u64..60_000;
     prop_oneof![
+        guest.clone().prop_map(|guest| Event::Read { guest }),
+        guest.clone().prop_map(|guest| Event::Acknowledge { guest }),
         (guest.clone(), frames.clone()).prop_map(|(guest, frames)| Event::Take { guest, frames }),
         (guest.clone(), frames.clone()).prop_map(|(guest, frames)| Event::Give { guest, frames }),
         (guest.clone(), frames.clone()).prop_map(|(guest, frames)| Event::Touch { guest, frames }),
@@ -67,25 +125,23 @@ fn event() -> impl Strategy<Value = Event> {
     ]
 }
 
-fn fleet(contracts: &[(u64, u64)], pool: FrameCount, now: Moment) -> (Scheduler, Vec<Option<Guest>>) {
+fn fleet(contracts: &[(u64, u64)], pool: FrameCount) -> (Scheduler, Vec<Option<Guest>>) {
     let mut scheduler = Scheduler::new(pool, Policy::default());
     let guests = contracts
         .iter()
         .filter_map(|&(min, more)| {
             let min = FrameCount(min * HUGE_FRAMES);
             let contract = Contract { min, max: FrameCount(min.0 + more * HUGE_FRAMES) };
-            let (id, target) = scheduler.admit(contract, now).ok()?;
-            let (size, resident) = (target, FrameCount::ZERO);
-            Some(Some(Guest { id, contract, target, stale: (target, now), size, resident, usage: Usage::default() }))
+            let (id, target) = scheduler.admit(contract).ok()?;
+            Some(Some(Guest::new(id, contract, target)))
         })
         .collect();
     (scheduler, guests)
 }
 
 fn look(scheduler: &mut Scheduler, guests: &mut [Option<Guest>], now: Moment) {
-    for guest in guests.iter().flatten() {
-        let hints = Hints::Report(guest.usage);
-        scheduler.observe(guest.id, &GuestSample { size: guest.size, resident: guest.resident, hints });
+    for guest in guests.iter_mut().flatten() {
+        scheduler.observe(guest.id, &guest.sample());
     }
     for decision in scheduler.decide(now) {
         let guest = guests.iter_mut().flatten().find(|guest| guest.id == decision.guest).unwrap();
@@ -93,8 +149,7 @@ fn look(scheduler: &mut Scheduler, guests: &mut [Option<Guest>], now: Moment) {
         assert_eq!(decision.from, guest.target);
         assert_eq!(decision.target.0 % HUGE_FRAMES, 0);
         if decision.is_change() {
-            guest.stale = (guest.target, now);
-            guest.target = decision.target;
+            guest.set_target(decision.target);
         }
     }
 }
@@ -103,10 +158,10 @@ fn look(scheduler: &mut Scheduler, guests: &mut [Option<Guest>], now: Moment) {
 fn settle(pool_mib: u64, used_mib: &[u64]) -> Vec<u64> {
     let mut now = Moment::from_ns(1);
     let contracts: Vec<(u64, u64)> = used_mib.iter().map(|_| (32, 224)).collect();
-    let (mut scheduler, mut guests) = fleet(&contracts, FrameCount::from_mib(pool_mib), now);
+    let (mut scheduler, mut guests) = fleet(&contracts, FrameCount::from_mib(pool_mib));
     for _ in 0..100 {
         for (guest, &used) in guests.iter_mut().flatten().zip(used_mib) {
-            guest.size = guest.target;
+            guest.obey();
             guest.usage.used = FrameCount::from_mib(used).min(guest.size);
             guest.usage.wanted = FrameCount::from_mib(used).saturating_sub(guest.usage.used);
             guest.resident = guest.usage.used;
@@ -134,7 +189,7 @@ fn a_scarce_pool_is_shared_fairly() {
 #[test]
 fn memory_flows_to_a_waking_guest_only_after_the_other_let_go() {
     let mut now = Moment::from_ns(1);
-    let (mut scheduler, mut guests) = fleet(&[(32, 224), (32, 224)], FrameCount::from_mib(600), now);
+    let (mut scheduler, mut guests) = fleet(&[(32, 224), (32, 224)], FrameCount::from_mib(600));
     let mib = FrameCount::from_mib;
     let report = |guest: &mut Option<Guest>, committed| {
         guest.as_mut().unwrap().usage.committed = mib(committed);
@@ -142,7 +197,7 @@ fn memory_flows_to_a_waking_guest_only_after_the_other_let_go() {
     report(&mut guests[0], 440);
     look(&mut scheduler, &mut guests, now);
     let first = guests[0].as_ref().unwrap().target;
-    guests[0].as_mut().unwrap().size = first;
+    guests[0].as_mut().unwrap().obey();
     guests[0].as_mut().unwrap().resident = first;
 
     report(&mut guests[0], 60);
@@ -154,21 +209,50 @@ fn memory_flows_to_a_waking_guest_only_after_the_other_let_go() {
     assert!(scheduler.is_somebody_short());
 
     let idle = guests[0].as_mut().unwrap();
-    (idle.size, idle.resident) = (idle.target, idle.target);
+    idle.obey();
+    idle.resident = idle.target;
     now = now.after(TICK);
     look(&mut scheduler, &mut guests, now);
     assert!(guests[1].as_ref().unwrap().target > mib(440));
     assert!(!scheduler.is_somebody_short());
 }
 
+/// However long a process is stopped between reading its target and acting on it.
+#[test]
+fn a_process_that_was_stopped_in_the_middle_may_still_act_on_its_old_target() {
+    let mut now = Moment::from_ns(1);
+    let mib = FrameCount::from_mib;
+    let (mut scheduler, mut guests) = fleet(&[(32, 224), (32, 224)], mib(600));
+    guests[0].as_mut().unwrap().usage.committed = mib(400);
+    look(&mut scheduler, &mut guests, now);
+    let stopped = guests[0].as_mut().unwrap();
+    let first = stopped.target;
+    stopped.read();
+    stopped.usage.committed = FrameCount::ZERO;
+    guests[1].as_mut().unwrap().usage.committed = mib(400);
+    for _ in 0..1000 {
+        now = now.after(Duration::from_secs(1));
+        look(&mut scheduler, &mut guests, now);
+    }
+    assert!(guests[1].as_ref().unwrap().target <= mib(600).saturating_sub(first));
+    guests[0].as_mut().unwrap().take(u64::MAX);
+    assert_eq!(guests[0].as_ref().unwrap().size, first);
+    let stopped = guests[0].as_mut().unwrap();
+    stopped.acknowledge();
+    stopped.obey();
+    look(&mut scheduler, &mut guests, now);
+    assert!(guests[1].as_ref().unwrap().target > mib(400), "what is acknowledged is free");
+}
+
 #[test]
 fn an_idle_guest_keeps_its_memory_for_a_moment_while_nobody_is_short() {
     let mut now = Moment::from_ns(1);
-    let (mut scheduler, _) = fleet(&[(32, 224)], FrameCount::from_mib(600), now);
+    let (mut scheduler, _) = fleet(&[(32, 224)], FrameCount::from_mib(600));
     let mut reason_for = |committed: u64, now| {
         let usage = Usage { committed: FrameCount::from_mib(committed), ..Usage::default() };
         let size = scheduler.target(GuestId(0)).unwrap();
-        scheduler.observe(GuestId(0), &GuestSample { size, resident: size, hints: Hints::Report(usage) });
+        scheduler
+            .observe(GuestId(0), &GuestSample { allowed: size, size, resident: size, hints: Hints::Report(usage) });
         scheduler.decide(now)[0].reason
     };
     assert_eq!(reason_for(400, now), Reason::Demand);
@@ -183,13 +267,12 @@ fn an_idle_guest_keeps_its_memory_for_a_moment_while_nobody_is_short() {
 
 #[test]
 fn admission_refuses_what_can_not_be_honoured() {
-    let now = Moment::from_ns(1);
-    let (mut scheduler, guests) = fleet(&[(32, 32), (32, 32)], FrameCount::from_mib(128), now);
+    let (mut scheduler, guests) = fleet(&[(32, 32), (32, 32)], FrameCount::from_mib(128));
     assert_eq!(guests.len(), 2);
     let contract = Contract { min: FrameCount(HUGE_FRAMES), max: FrameCount(HUGE_FRAMES) };
-    assert!(scheduler.admit(contract, now).is_err());
+    assert!(scheduler.admit(contract).is_err());
     scheduler.remove(GuestId(0));
-    assert!(scheduler.admit(contract, now).is_ok());
+    assert!(scheduler.admit(contract).is_ok());
 }
 
 proptest! {
@@ -200,13 +283,18 @@ proptest! {
         events in vec(event(), 0..300),
     ) {
         let pool = FrameCount(pool * HUGE_FRAMES);
-        let settle = Policy::default().settle;
         let mut now = Moment::from_ns(1);
-        let (mut scheduler, mut guests) = fleet(&contracts, pool, now);
+        let (mut scheduler, mut guests) = fleet(&contracts, pool);
         for event in events {
             match event {
+                Event::Read { guest } => if let Some(Some(guest)) = guests.get_mut(guest) {
+                    guest.read();
+                },
+                Event::Acknowledge { guest } => if let Some(Some(guest)) = guests.get_mut(guest) {
+                    guest.acknowledge();
+                },
                 Event::Take { guest, frames } => if let Some(Some(guest)) = guests.get_mut(guest) {
-                    guest.take(frames, now, settle);
+                    guest.take(frames);
                 },
                 Event::Give { guest, frames } => if let Some(Some(guest)) = guests.get_mut(guest) {
                     guest.size = guest.size.saturating_sub(FrameCount(frames));
@@ -247,7 +335,7 @@ proptest! {
 fn last_change(pool_mib: u64, used_mib: &[u64]) -> u64 {
     let mut now = Moment::from_ns(1);
     let contracts: Vec<(u64, u64)> = used_mib.iter().map(|_| (16, 240)).collect();
-    let (mut scheduler, mut guests) = fleet(&contracts, FrameCount::from_mib(pool_mib), now);
+    let (mut scheduler, mut guests) = fleet(&contracts, FrameCount::from_mib(pool_mib));
     let mut last_change = 0;
     for round in 0..100 {
         let targets = |guests: &[Option<Guest>]| -> Vec<FrameCount> {
@@ -255,7 +343,7 @@ fn last_change(pool_mib: u64, used_mib: &[u64]) -> u64 {
         };
         let before = targets(&guests);
         for (guest, &used) in guests.iter_mut().flatten().zip(used_mib) {
-            guest.size = guest.target;
+            guest.obey();
             guest.usage.committed = FrameCount(FrameCount::from_mib(used).0 + round * 97 % 400).min(guest.contract.max);
             guest.resident = guest.usage.committed.min(guest.size);
         }

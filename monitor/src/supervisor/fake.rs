@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 
-use aerostat_abi::registers::{BootStage, Facts, RegisterPage};
+use aerostat_abi::registers::{BootStage, Epoch, Facts, RegisterPage};
 use aerostat_abi::statistics::Statistics;
 use aerostat_abi::text::Text;
 use aerostat_abi::units::FrameCount;
@@ -54,6 +54,8 @@ pub(super) struct Machine {
     disagreeing_reports: Cell<u64>,
     /// What its process says instead of its facts.
     lies: Cell<Option<Lie>>,
+    /// What it acknowledges instead of what it was told.
+    pub(super) acknowledges: Cell<Option<Epoch>>,
     pub(super) reclaims: Cell<u32>,
     events: RefCell<VecDeque<GuestEvent>>,
     bell: RefCell<UnixStream>,
@@ -83,6 +85,7 @@ impl Machine {
             beyond: Cell::new(FrameCount::ZERO),
             disagreeing_reports: Cell::new(0),
             lies: Cell::new(None),
+            acknowledges: Cell::new(None),
             reclaims: Cell::new(0),
             events: RefCell::default(),
             bell: RefCell::new(bell),
@@ -139,6 +142,7 @@ impl Machine {
         let disagreeing_reports = self.disagreeing_reports.get();
         let facts = Facts { size, balloon, last_call_ns: now.ns(), disagreeing_reports, ..Facts::default() };
         self.page.set_balloon_facts(&facts);
+        self.page.acknowledge(self.acknowledges.get().unwrap_or_else(|| self.page.target_epoch()));
         self.page.set_resident(self.measured());
         if let Some(Lie { size, resident }) = self.lies.get() {
             self.page.set_balloon_facts(&Facts { size, ..facts });

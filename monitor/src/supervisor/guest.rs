@@ -17,7 +17,7 @@ use crate::clock::Moment;
 use crate::fleet::{GuestSpec, OveruseRule};
 use crate::host::{EndReason, Ending, GuestEvent, GuestHandle};
 use crate::report::{Sample, Samples};
-use crate::scheduler::{Contract, GuestId, GuestSample, Hints, Reading, Usage};
+use crate::scheduler::{Contract, GuestId, GuestSample, Hints, Reading, Targets, Usage};
 use crate::vmm::DISAGREEING_REPORTS;
 
 /// How long a guest may stay away from its balloon before it counts as silent; its driver comes once a second.
@@ -38,7 +38,11 @@ pub(super) struct Guest<G> {
     pub(super) ending: Option<Ending>,
     /// What the scheduler has decided.
     pub(super) target: FrameCount,
-    /// How the register comes there, where that is the host's business.
+    /// What is in the register. The page is not asked: its process may write anywhere in it.
+    register: FrameCount,
+    /// What was written into the register so far.
+    targets: Targets,
+    /// How the register comes to the target, where that is the host's business.
     pacing: Option<Pacing>,
     spawned: Moment,
     /// The largest target that its register has held.
@@ -82,6 +86,8 @@ impl<G: GuestHandle> Guest<G> {
             handle: Some(handle),
             ending: None,
             target,
+            register: target,
+            targets: Targets::new(target),
             pacing: spec.balloon_rate.map(|limits| Pacing::new(limits, target, spawned)),
             samples: None,
             spawned,
@@ -132,6 +138,7 @@ impl<G: GuestHandle> Guest<G> {
         let Observation { facts, statistics, main, contradiction } = Observation::read(handle.registers(), &bounds);
         let resident = self.resident.observe(&facts, now, || handle.resident());
         self.facts = Facts { resident, ..facts };
+        let is_sound = self.targets.acknowledge(self.facts.acknowledged).is_ok();
         self.statistics = statistics;
         self.swap.observe(&self.statistics, now);
         if let Some(main) = main {
@@ -148,6 +155,9 @@ impl<G: GuestHandle> Guest<G> {
         } else {
             GuestState::of_sizes(self.facts.size, self.target, self.wanted())
         };
+        if !is_sound {
+            self.condemn(EndReason::Failed("its process acknowledged a target that was never set".into()));
+        }
         true
     }
 
@@ -239,16 +249,12 @@ impl<G: GuestHandle> Guest<G> {
                 pacing.register()
             }
         };
-        if handle.registers().target() != register {
+        if self.register != register {
+            self.register = register;
+            self.targets.set(register);
             self.granted = self.granted.max(register);
             handle.set_target(register);
         }
-    }
-
-    /// What the scheduler is to reckon with: a guest may grow to what its register says.
-    fn size_at_most(&self) -> FrameCount {
-        let size = self.facts.size;
-        self.pacing.as_ref().map_or(size, |pacing| size.max(pacing.register()))
     }
 
     /// Keeps a sample for the report, from when the VMM process has published its first facts until the guest ended.
@@ -286,7 +292,7 @@ impl<G: GuestHandle> Guest<G> {
             Some(usage) if self.state == GuestState::Silent => Hints::Stale(usage),
             Some(usage) => Hints::Report(usage),
         };
-        GuestSample { size: self.size_at_most(), resident: self.charged(), hints }
+        GuestSample { allowed: self.targets.largest(), size: self.facts.size, resident: self.charged(), hints }
     }
 
     pub(super) fn reading(&self) -> Reading {

@@ -130,7 +130,7 @@ impl<G: GuestHandle> Supervisor<G> {
     ) -> Result<(), StartError> {
         let (id, target) = self
             .scheduler
-            .admit(spec.contract, now)
+            .admit(spec.contract)
             .map_err(|source| StartError::NotAdmitted { name: spec.name.clone(), source })?;
         let handle = start(spec, target).map_err(|source| {
             self.scheduler.remove(id);

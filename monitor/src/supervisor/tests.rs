@@ -4,6 +4,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use aerostat_abi::exit::GuestExit;
+use aerostat_abi::registers::Epoch;
 use aerostat_abi::units::FrameCount;
 use aerostat_balloon_driver::RateLimits;
 
@@ -236,6 +237,35 @@ fn a_guest_that_uses_memory_beyond_its_size_is_charged_and_ended() {
     assert_eq!(outcome.guests[0].ending.reason.to_string(), "used 200.0 MiB beyond its size");
     assert_eq!(outcome.guests[0].ending.details, ["size 64.0 MiB, target 64.0 MiB, resident 264.0 MiB"]);
     assert!(!outcome.guests[0].is_success() && outcome.guests[1].is_success());
+}
+
+/// What a process has not acknowledged it may still act on: it is nobody else's, however small the guest is.
+#[test]
+fn a_process_that_acknowledges_nothing_keeps_its_old_target() {
+    let mut bench = Bench::new();
+    bench.needs([400, 20]);
+    bench.pass(50);
+    let old = bench.status().guests[0].target;
+    bench.machines[0].acknowledges.set(Some(Epoch::FIRST));
+    bench.needs([20, 400]);
+    bench.pass(500);
+    let status = bench.status();
+    assert_eq!(status.guests[0].size, FrameCount::from_mib(64));
+    assert!(status.guests[1].target <= POOL.saturating_sub(old));
+    bench.machines[0].acknowledges.set(None);
+    bench.pass(50);
+    assert!(bench.status().guests[1].size >= FrameCount::from_mib(400));
+}
+
+#[test]
+fn a_process_that_acknowledges_what_was_never_said_is_ended() {
+    let mut bench = Bench::new();
+    bench.machines[0].acknowledges.set(Some(Epoch(1000)));
+    bench.pass(3);
+    let outcome = bench.supervisor.into_outcome(bench.now);
+    let reason = outcome.guests[0].ending.reason.to_string();
+    assert_eq!(reason, "failed: its process acknowledged a target that was never set");
+    assert!(outcome.guests[1].is_success());
 }
 
 #[test]

@@ -258,6 +258,11 @@ impl<H: BalloonHost> Balloon<H> {
         true
     }
 
+    /// Acts on the target as it is now, and on none before it.
+    pub(super) fn acknowledge(&mut self) {
+        self.publish();
+    }
+
     /// Whether the guest is as large as it should be.
     pub(super) fn is_on_target(&self) -> bool {
         self.map.size() == self.registers.target()
@@ -425,10 +430,14 @@ impl<H: BalloonHost> Balloon<H> {
         Registers { rax: status.encode(), rdi: result, rsi: self.registers.target().0, r8: second }
     }
 
+    /// Publishes the facts, and acknowledges the target that is acted on from now on. Whoever holds the device holds its lock, so nothing is under way
+    /// that has read an older one.
     fn publish(&mut self) {
+        let epoch = self.registers.target_epoch();
         self.facts.size = self.map.size();
         self.facts.balloon = self.map.balloon();
         self.registers.set_balloon_facts(&self.facts);
+        self.registers.acknowledge(epoch);
     }
 }
 

@@ -30,6 +30,7 @@ impl<H: BalloonHost> TargetWatch<H> {
     /// The doorbell is readable.
     pub(super) fn rung(&mut self) {
         answer(&self.doorbell);
+        lock(&self.balloon).acknowledge();
         self.is_ring_due = true;
     }
 

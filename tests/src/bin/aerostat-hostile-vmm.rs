@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 use std::{env, ptr, thread};
 
-use aerostat_abi::registers::{Facts, RegisterPage};
+use aerostat_abi::registers::{Epoch, Facts, RegisterPage};
 use aerostat_abi::statistics::Statistics;
 use aerostat_abi::units::{FRAME_SIZE, FrameCount};
 use anyhow::{Context, Result, bail};
@@ -84,6 +84,10 @@ fn act(deed: &str) -> Result<()> {
         "ends_and_passes_descriptors" => {
             say(link, SUCCESS)?;
             let _ = pass_lingering_socket(link, SUCCESS);
+            stay()
+        }
+        "acknowledges_the_future" => {
+            page.acknowledge(Epoch(1000));
             stay()
         }
         "blocks_the_doorbell" => block(&doorbell, page),
@@ -162,6 +166,7 @@ fn block(doorbell: &OwnedFd, page: &RegisterPage) -> Result<()> {
             ..Statistics::default()
         };
         page.set_statistics(&statistics.encode());
+        page.acknowledge(page.target_epoch());
         thread::sleep(DEMAND_LASTS);
     }
     Ok(())

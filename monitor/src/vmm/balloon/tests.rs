@@ -7,6 +7,7 @@ use std::sync::Arc;
 use aerostat_abi::batch::{Entry, EntryStatus};
 use aerostat_abi::frame_state::{HugeFrameState, HugeFrameWord};
 use aerostat_abi::port::{Command, Features, Hello, Registers, Status, VERSION, Welcome};
+use aerostat_abi::registers::Epoch;
 use aerostat_abi::statistics::Statistics;
 use aerostat_abi::units::{FrameCount, FrameNumber};
 
@@ -267,6 +268,19 @@ fn what_is_offered_is_taken_as_far_as_the_target_goes_backed_memory_first() {
     assert_eq!(harvest(&mut device, 0), [2, 3, 4, 6, 7]);
     device.registers.set_target(TOTAL);
     assert_eq!(batch(&mut device, Command::Take, &[(6 * 512, 9)]), (512, vec![EntryStatus::Done]));
+}
+
+#[test]
+fn a_target_is_acknowledged_when_nothing_acts_on_an_older_one_any_more() {
+    let mut device = sharing();
+    assert_eq!(device.registers.facts().acknowledged, Epoch::FIRST);
+    device.registers.set_target(FrameCount(1024));
+    assert_eq!(device.registers.facts().acknowledged, Epoch::FIRST, "nobody has looked at it");
+    device.acknowledge();
+    assert_eq!(device.registers.facts().acknowledged, Epoch(2));
+    device.registers.set_target(TOTAL);
+    status(&mut device, Command::GetTarget, 0, 0);
+    assert_eq!(device.registers.facts().acknowledged, Epoch(3), "a call does as well");
 }
 
 #[test]
