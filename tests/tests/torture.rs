@@ -41,6 +41,14 @@ fn ratios() {
     }
 }
 
+/// As many regions as memory has promises for, and an orderly end.
+#[test]
+fn many_regions() {
+    let mut guest = Plan::test_guest("many_regions").command_line("compressed_swap=26G").boot(Machine::Kvm);
+    guest.expect_exit(GuestExit::Success);
+    guest.expect_logged("many regions: ok");
+}
+
 #[test]
 #[ignore = "takes ten minutes"]
 fn soak() {

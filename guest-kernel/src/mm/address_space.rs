@@ -7,13 +7,12 @@
 use core::fmt;
 use core::ops::Range;
 
-use allocator_api2::vec::Vec;
-
 use aerostat_abi::units::{FRAME_BYTES, FrameCount, HUGE_BYTES};
 
-use super::kernel_heap::KernelHeap;
+use super::block::Block;
 use super::page_table::{Access, PageState, Slot};
 use super::reclaim::balance::PageKind;
+use super::region_list::{InsertError, Position, RegionList};
 use crate::config::FAULT_AROUND_PAGES;
 
 /// What a region's pages are made of, and so what a fault in it means.
@@ -163,12 +162,12 @@ fn window(region: &Region, address: u64) -> PageWindow {
 /// All regions, in the order of their addresses.
 #[derive(Debug)]
 pub(crate) struct Regions {
-    list: Vec<Region, KernelHeap>,
+    list: RegionList,
 }
 
 impl Regions {
     pub(crate) const fn new() -> Self {
-        Self { list: Vec::new_in(KernelHeap) }
+        Self { list: RegionList::new() }
     }
 
     /// The region that holds `address`.
@@ -202,72 +201,99 @@ impl Regions {
     /// region ends.
     pub(crate) fn next_slot(&self, kind: PageKind, address: u64) -> Option<(u64, u64)> {
         let index = self.list.partition_point(|region| region.range.end <= address);
-        let region = self
-            .list
-            .get(index..)?
-            .iter()
-            .find(|region| region.page_kind() == Some(kind) && !region.range.is_empty())?;
+        let region =
+            self.list.iter_from(index).find(|region| region.page_kind() == Some(kind) && !region.range.is_empty())?;
         let at = address.max(region.range.start);
         Some((at, (at + 1).next_multiple_of(HUGE_BYTES).min(region.range.end)))
     }
 
-    /// Puts a region of `bytes` into the first gap of `within`, an unmapped slot apart from its neighbours; `None` when there is
-    /// no such gap or the kernel heap is full.
+    /// Puts a region of `bytes` into the first gap of `within`, an unmapped slot apart from its neighbours. Returns where it begins;
+    /// `spare` is used where it takes another frame to write the region down.
+    ///
+    /// # Errors
+    /// [`InsertError`].
     pub(crate) fn insert(
         &mut self,
         kind: RegionKind,
         within: Range<u64>,
         bytes: u64,
         promise: FrameCount,
-    ) -> Option<u64> {
+        spare: &mut Option<Block>,
+    ) -> Result<u64, InsertError> {
+        let (start, end) = self.first_gap(&within, bytes).ok_or(InsertError::NoAddresses)?;
+        let at = self.list.partition_point(|region| region.range.start < start);
+        self.list.insert(at, Region::new(kind, start..end, promise), spare)?;
+        Ok(start)
+    }
+
+    fn first_gap(&self, within: &Range<u64>, bytes: u64) -> Option<(u64, u64)> {
         let mut start = within.start;
-        let mut index = self.list.partition_point(|region| region.taken_end <= start);
-        while let Some(next) = self.list.get(index) {
+        for next in self.list.iter_from(self.list.partition_point(|region| region.taken_end <= within.start)) {
             if next.range.start >= start.checked_add(bytes)?.checked_add(HUGE_BYTES)? {
                 break;
             }
             start = next.taken_end.next_multiple_of(HUGE_BYTES) + HUGE_BYTES;
-            index += 1;
         }
         let end = start.checked_add(bytes).filter(|&end| end <= within.end)?;
-        self.list.try_reserve(1).ok()?;
-        self.list.insert(index, Region::new(kind, start..end, promise));
-        Some(start)
+        Some((start, end))
     }
 
-    /// Adds a region of the kernel's at a place of its own; `false` when the place is taken or the kernel heap is full.
-    pub(crate) fn place(&mut self, kind: RegionKind, range: Range<u64>) -> bool {
-        let index = self.list.partition_point(|region| region.taken_end <= range.start);
-        let is_free = self.list.get(index).is_none_or(|next| next.range.start >= range.end);
-        if !is_free || self.list.try_reserve(1).is_err() {
-            return false;
+    /// Adds a region of the kernel's at a place of its own; otherwise as [`Self::insert`].
+    ///
+    /// # Errors
+    /// [`InsertError`].
+    #[cfg(any(test, target_os = "none"))]
+    pub(crate) fn place(
+        &mut self,
+        kind: RegionKind,
+        range: Range<u64>,
+        spare: &mut Option<Block>,
+    ) -> Result<(), InsertError> {
+        let at = self.list.partition_point(|region| region.taken_end <= range.start);
+        if self.list.get(at).is_some_and(|next| next.range.start < range.end) {
+            return Err(InsertError::NoAddresses);
         }
-        self.list.insert(index, Region::new(kind, range, FrameCount::ZERO));
-        true
+        self.list.insert(at, Region::new(kind, range, FrameCount::ZERO), spare)
     }
 
     /// Ends the region that begins at `start` earlier, and returns what it gives up. Those addresses stay taken until the caller
     /// says otherwise: a region that began among pages on their way out would find them mapped, and then lose them.
     pub(crate) fn shorten(&mut self, start: u64, end: u64) -> Option<Range<u64>> {
-        let region = self.list.iter_mut().find(|region| region.range.start == start && region.range.end > end)?;
+        let at = self.position(start)?;
+        let region = self.list.get_mut(at).filter(|region| region.range.end > end)?;
         let given_up = end..region.range.end;
         region.range.end = end;
         Some(given_up)
     }
 
-    /// Takes out the region that begins at `start`.
-    pub(crate) fn remove(&mut self, start: u64) -> Option<Region> {
-        let index = self.list.iter().position(|region| region.range.start == start)?;
-        Some(self.list.remove(index))
+    /// Takes out the region that begins at `start`; `free` gets a frame that it does not take any more to write the others down.
+    pub(crate) fn remove(&mut self, start: u64, free: impl FnMut(Block)) -> Option<Region> {
+        let at = self.position(start)?;
+        self.list.remove(at, free)
+    }
+
+    /// Where the region that begins at `start` is.
+    fn position(&self, start: u64) -> Option<Position> {
+        let at = self.list.partition_point(|region| region.range.start < start);
+        self.list.get(at).is_some_and(|region| region.range.start == start).then_some(at)
+    }
+
+    /// Forgets all regions.
+    #[cfg(test)]
+    pub(crate) fn clear(&mut self, free: impl FnMut(Block)) {
+        self.list.clear(free);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::{Fault, PageWindow, Region, RegionKind, Regions, Resolution, Violation, resolve};
+    use crate::mm::block::Block;
     use crate::mm::page_table::{Access, PageState, Slot};
     use crate::mm::reclaim::balance::PageKind;
     use crate::mm::reclaim::swap_entry::{Stored, SwapEntry};
+    use crate::mm::region_list::InsertError;
+    use crate::mm::testing::host_frame;
     use aerostat_abi::units::{FrameCount, HUGE_BYTES};
     use aerostat_reclaim_policy::Standing;
     use proptest::collection::vec;
@@ -277,6 +303,22 @@ mod tests {
 
     fn region(bytes: u64) -> Region {
         Region::new(RegionKind::Anonymous, BASE..BASE + bytes, FrameCount(0))
+    }
+
+    fn lose(frame: Block) {
+        let _ = frame.into_number();
+    }
+
+    fn insert(regions: &mut Regions, bytes: u64) -> Option<u64> {
+        let within = BASE..BASE + (1 << 40);
+        let mut frame = None;
+        let mut result = regions.insert(RegionKind::Anonymous, within.clone(), bytes, FrameCount(0), &mut frame);
+        if result == Err(InsertError::NoFrame) {
+            frame = Some(host_frame());
+            result = regions.insert(RegionKind::Anonymous, within, bytes, FrameCount(0), &mut frame);
+        }
+        assert!(frame.is_none(), "it was asked for");
+        result.ok()
     }
 
     fn read(address: u64) -> Fault {
@@ -340,9 +382,11 @@ mod tests {
     #[test]
     fn the_hand_passes_over_what_does_not_come_and_go() {
         let mut regions = Regions::new();
-        assert!(regions.place(RegionKind::Stack, BASE..BASE + 3 * HUGE_BYTES));
-        assert!(!regions.place(RegionKind::Pinned, BASE + HUGE_BYTES..BASE + 4 * HUGE_BYTES), "taken");
-        let start = regions.insert(RegionKind::Anonymous, BASE..BASE + (1 << 30), HUGE_BYTES, FrameCount(0)).unwrap();
+        assert_eq!(regions.place(RegionKind::Stack, BASE..BASE + 3 * HUGE_BYTES, &mut None), Err(InsertError::NoFrame));
+        assert_eq!(regions.place(RegionKind::Stack, BASE..BASE + 3 * HUGE_BYTES, &mut Some(host_frame())), Ok(()));
+        let taken = regions.place(RegionKind::Pinned, BASE + HUGE_BYTES..BASE + 4 * HUGE_BYTES, &mut None);
+        assert_eq!(taken, Err(InsertError::NoAddresses));
+        let start = insert(&mut regions, HUGE_BYTES).unwrap();
         assert!(start > BASE + 3 * HUGE_BYTES);
         assert_eq!(regions.next_slot(PageKind::Anonymous, 0), Some((start, start + HUGE_BYTES)));
         assert_eq!(regions.next_slot(PageKind::Anonymous, start + HUGE_BYTES), None);
@@ -351,9 +395,7 @@ mod tests {
     #[test]
     fn what_a_region_gives_up_stays_taken_until_it_is_gone() {
         let mut regions = Regions::new();
-        let insert = |regions: &mut Regions| {
-            regions.insert(RegionKind::Anonymous, BASE..BASE + (1 << 30), HUGE_BYTES, FrameCount(0)).unwrap()
-        };
+        let insert = |regions: &mut Regions| insert(regions, HUGE_BYTES).unwrap();
         let first = insert(&mut regions);
         assert_eq!(regions.shorten(first + 4096, first), None, "no region begins there");
         assert_eq!(regions.shorten(first, first), Some(first..first + HUGE_BYTES));
@@ -361,23 +403,45 @@ mod tests {
         assert_eq!(regions.find(first), None);
         let second = insert(&mut regions);
         assert_eq!(second, first + 2 * HUGE_BYTES);
-        assert!(regions.remove(first).is_some());
+        assert!(regions.remove(first, lose).is_some());
         assert_eq!(insert(&mut regions), first);
+    }
+
+    #[test]
+    fn there_may_be_fifty_thousand_and_what_holds_them_goes_with_them() {
+        const COUNT: usize = 50_000;
+        let mut regions = Regions::new();
+        let mut starts: Vec<u64> = (0..COUNT).map(|_| insert(&mut regions, HUGE_BYTES).unwrap()).collect();
+        assert!(starts.iter().all(|&start| regions.find(start + 5).is_some_and(|region| region.range.start == start)));
+        let mut frames = 0;
+        let mut free = |frame| {
+            frames += 1;
+            lose(frame);
+        };
+        for place in (0..COUNT).step_by(2).rev() {
+            assert!(regions.remove(starts.swap_remove(place), &mut free).is_some());
+        }
+        assert!(starts.iter().all(|&start| regions.find(start).is_some()));
+        for start in starts {
+            assert!(regions.remove(start, &mut free).is_some());
+        }
+        assert!(frames > COUNT / 64 && frames < COUNT / 16);
     }
 
     proptest! {
         #[test]
-        fn regions_never_meet(steps in vec((0_u64..8, 1_u64..5_000_000), 1..60)) {
+        fn regions_never_meet(steps in vec((0_u64..8, 1_u64..5_000_000), 1..400)) {
             let mut regions = Regions::new();
             let mut starts = Vec::new();
             for (choice, bytes) in steps {
-                if choice == 0 && !starts.is_empty() {
+                if choice < 3 && !starts.is_empty() {
                     let start = starts.swap_remove(usize::try_from(bytes).unwrap() % starts.len());
-                    prop_assert!(regions.remove(start).is_some());
+                    prop_assert!(regions.remove(start, lose).is_some());
                 } else {
-                    starts.extend(regions.insert(RegionKind::Anonymous, BASE..BASE + (1 << 30), bytes.next_multiple_of(4096), FrameCount(0)));
+                    starts.extend(insert(&mut regions, bytes.next_multiple_of(4096)));
                 }
-                for pair in regions.list.windows(2) {
+                let list: Vec<_> = regions.list.iter_from(regions.list.partition_point(|_| false)).collect();
+                for pair in list.windows(2) {
                     prop_assert!(pair[0].range.end.next_multiple_of(HUGE_BYTES) + HUGE_BYTES <= pair[1].range.start);
                 }
                 for &start in &starts {

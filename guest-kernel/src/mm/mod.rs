@@ -2,7 +2,7 @@
 //!
 //! * [`frames`]: all frames, for every CPU; [`frame_allocator`]: who owns which; [`magazine`]: a CPU's stock; [`block`]: owned frames;
 //!   [`frame_set`], [`bit_tree`], [`carve`]: what the allocator is made of.
-//! * [`page_table`]: slots and pages; [`address_space`]: regions and the decision behind a fault; [`fault`]: carrying it out.
+//! * [`page_table`]: slots and pages; [`address_space`]: regions, in a [`region_list`], and the decision behind a fault; [`fault`]: carrying it out.
 //! * [`advice`]: what an application says about its regions; [`shortage`]: what it hears when memory runs short.
 //! * [`reclaim`]: pages that make room and come back; [`compaction`]: pages that move so that huge frames come free.
 //! * [`ladder`]: where memory comes from; [`kernel_heap`]: the kernel's own; [`sizing`]: what follows from the guest's current size.
@@ -31,6 +31,7 @@ pub(crate) mod pinned;
 mod poison;
 pub(crate) mod pressure;
 pub(crate) mod reclaim;
+mod region_list;
 pub(crate) mod shortage;
 mod sizing;
 #[cfg(target_os = "none")]
@@ -54,6 +55,7 @@ pub(crate) use kernel_heap::KernelHeap;
 
 use self::address_space::{Region, RegionKind, Regions};
 use self::page_table::{Collected, PageTables, Slot};
+use self::region_list::InsertError;
 use crate::cpu;
 use crate::sync::SpinLock;
 
@@ -172,16 +174,45 @@ pub(crate) fn map_promised(within: Range<u64>, promise: Promise) -> Result<u64, 
 }
 
 fn map_promised_as(kind: RegionKind, within: Range<u64>, promise: Promise) -> Result<u64, OutOfMemory> {
-    let start = SPACE.lock().regions.insert(kind, within, promise.bytes, promise.frames).ok_or(OutOfMemory)?;
+    let insert = |spare: &mut Option<Block>| {
+        SPACE.lock().regions.insert(kind, within.clone(), promise.bytes, promise.frames, spare)
+    };
+    let start = with_spare_frame(insert)?;
     promise.take_over();
     Ok(start)
+}
+
+/// Adds a region, with a frame to write it down in where that takes one: it is waited for with no lock held.
+fn with_spare_frame<R>(mut insert: impl FnMut(&mut Option<Block>) -> Result<R, InsertError>) -> Result<R, OutOfMemory> {
+    let mut result = insert(&mut None);
+    if matches!(result, Err(InsertError::NoFrame)) {
+        let mut spare = Some(frame_for_books()?);
+        result = insert(&mut spare);
+        spare.into_iter().for_each(|frame| FRAMES.free(frame));
+    }
+    result.map_err(|_| OutOfMemory)
+}
+
+/// A frame of the kernel's that counts like memory of the application: not out of what page tables rest on.
+fn frame_for_books() -> Result<Block, OutOfMemory> {
+    ladder::promise(FrameCount(1))?;
+    ladder::frame_for_fault(Purpose::PromisedPinned).inspect_err(|_| FRAMES.end_promise(FrameCount(1)))
+}
+
+/// Adds a region of the kernel's at a place of its own.
+///
+/// # Errors
+/// [`OutOfMemory`] when it is taken, or there is no memory to write it down.
+#[cfg(target_os = "none")]
+fn place_region(kind: RegionKind, range: &Range<u64>) -> Result<(), OutOfMemory> {
+    with_spare_frame(|spare| SPACE.lock().regions.place(kind, range.clone(), spare))
 }
 
 /// Ends the region that begins at `start`: its memory is free again, its promise void.
 pub(crate) fn unmap_region(start: u64) {
     let Some(range) = shorten(start, start) else { return };
     release(&range, Fate::Unmapped);
-    let Some(region) = SPACE.lock().regions.remove(start) else { return };
+    let Some(region) = SPACE.lock().regions.remove(start, |frame| FRAMES.free(frame)) else { return };
     FRAMES.end_promise(region.promise);
     ladder::memory_came();
 }

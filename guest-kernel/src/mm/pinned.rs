@@ -45,8 +45,7 @@ pub(crate) fn books(words: usize) -> Result<Carver, OutOfMemory> {
     let mapped = map(BOOKS..BOOKS + bytes, &mut promise);
     FRAMES.end_promise(promise);
     mapped?;
-    let is_placed = SPACE.lock().regions.place(RegionKind::Pinned, BOOKS..BOOKS + bytes);
-    debug_assert!(is_placed, "there are books already");
+    super::place_region(RegionKind::Pinned, &(BOOKS..BOOKS + bytes))?;
     let pointer = core::ptr::with_exposed_provenance_mut::<u64>(to_usize(BOOKS));
     // SAFETY: just mapped and zeroed, for this one caller, and never unmapped.
     Ok(Carver::new(unsafe { core::slice::from_raw_parts_mut(pointer, words) }))

@@ -48,10 +48,8 @@ pub(crate) fn start(machine: &Machine, more_words: fn(FrameNumber) -> usize) -> 
         allocator.distrust_untouched();
     }
     FRAMES.start(allocator, machine.total_frames());
-    if !SPACE.lock().regions.place(RegionKind::Stack, layout::STACKS) {
-        return Err(MachineError::TooSmall);
-    }
     EXTENT.call_once(|| Extent { total: machine.total_frames(), end });
+    super::place_region(RegionKind::Stack, &layout::STACKS).map_err(|_| MachineError::TooSmall)?;
     Ok(carver)
 }
 

@@ -8,12 +8,13 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use aerostat_abi::units::{FRAME_BYTES, FrameCount, FrameNumber, HUGE_BYTES, HUGE_FRAMES, to_usize};
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous};
 
-use super::address_space::{Fault, Region, Regions};
+use super::address_space::{Fault, Region, RegionKind};
 use super::block::Contents;
 use super::fault::{self, FaultError};
 use super::page_table::{Access, PageState, PageTables, Slot};
 use super::{Block, BlockSize, FRAMES, FrameAllocator, FrameStatistics, Purpose, SPACE, reclaim};
 use crate::config::KERNEL_FLOOR;
+use crate::layout::STACKS;
 
 /// Where the arena lies: above what the kernel's image would occupy, below anything that the host puts somewhere by itself.
 const ARENA: u64 = 1 << 30;
@@ -43,6 +44,7 @@ impl TestMachine {
         // SAFETY: the root is zeroed memory at its own address, as are all frames that the allocator has; tables change under the
         // lock of `SPACE` only.
         SPACE.lock().tables = Some(unsafe { PageTables::new(root) });
+        place_stacks();
         Self { _turn: turn }
     }
 
@@ -166,10 +168,27 @@ fn frame_at(address: u64) -> Option<FrameNumber> {
 impl Drop for TestMachine {
     fn drop(&mut self) {
         let mut space = SPACE.lock();
-        space.regions = Regions::new();
+        space.regions.clear(|frame| _ = frame.into_number()); // its machine goes, too
         space.tables = None;
         FRAMES.stop();
     }
+}
+
+/// Places the region of the stacks, as a start does. What holds the first regions is a frame of the host's, and not one of the machine's.
+fn place_stacks() {
+    static FRAME: OnceLock<FrameNumber> = OnceLock::new();
+    let number = *FRAME.get_or_init(|| host_frame().into_number());
+    let mut frame = Some(Block::from_number(number, BlockSize::Frame, Contents::Unknown));
+    let placed = SPACE.lock().regions.place(RegionKind::Stack, STACKS, &mut frame);
+    assert_eq!((placed, frame.is_none()), (Ok(()), true));
+}
+
+/// A frame of ordinary memory, as the identity map is true here, for good.
+pub(super) fn host_frame() -> Block {
+    #[repr(align(4096))]
+    struct Frame([u8; 4096]);
+    let frame: *mut Frame = Box::leak(Box::new(Frame([0; 4096])));
+    Block::from_number(FrameNumber::containing(frame.expose_provenance() as u64), BlockSize::Frame, Contents::Unknown)
 }
 
 /// Makes the arena read as zero, as memory does that the host has just given.

@@ -215,7 +215,7 @@ fn a_group_may_leave_or_return_while_regions_of_its_pages_end() {
         assert_eq!(machine.word(page), half_noise(page, 13)(0));
     }
     release(&range, Fate::Unmapped);
-    let region = SPACE.lock().regions.remove(ending).unwrap();
+    let region = SPACE.lock().regions.remove(ending, |frame| FRAMES.free(frame)).unwrap();
     FRAMES.end_promise(region.promise);
     unmap_region(other);
     assert_nothing_is_kept(&machine);
