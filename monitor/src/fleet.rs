@@ -3,7 +3,7 @@
 //! A [`Fleet`] in hand is valid: names are unique and fit for file names, sizes are whole huge frames in order, the minima fit the
 //! pool, every image is a file. Whatever is wrong with a file is said in one line before anything is started.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -20,6 +20,8 @@ use crate::size::Size;
 const SMALLEST_MIN: FrameCount = FrameCount::from_mib(16);
 /// Bytes of the longest name; a name becomes a row's head and part of a file name.
 const LONGEST_NAME: usize = 32;
+/// The name of the log that lists what happened: guests' logs lie beside it.
+pub const EVENTS: &str = "events";
 /// Bytes of the longest command line.
 const LONGEST_COMMAND_LINE: usize = 1024;
 
@@ -86,6 +88,10 @@ enum Problem {
         "the name {0:?} can't be used; take at most {LONGEST_NAME} letters, digits, '-', '_' and '.', a letter or digit first"
     )]
     BadName(String),
+    #[error("the name {0:?} belongs to the list of events in the log directory; choose another")]
+    ReservedName(String),
+    #[error("the names {0:?} and {1:?} differ only in upper and lower case; give every guest a name of its own")]
+    SimilarNames(String, String),
     #[error("two guests are named {0:?}; give every guest a name of its own")]
     DuplicateName(String),
     #[error(
@@ -166,12 +172,15 @@ impl Fleet {
         if file.guests.is_empty() {
             return Err(Problem::NoGuests);
         }
-        let mut names = HashSet::new();
+        let mut names = HashMap::new();
         let mut guests = Vec::with_capacity(file.guests.len());
         for table in file.guests {
             let guest = table.check(directory, file.overuse.unwrap_or_default())?;
-            if !names.insert(guest.name.clone()) {
-                return Err(Problem::DuplicateName(guest.name));
+            // Some file systems make no difference between upper and lower case.
+            match names.insert(guest.name.to_ascii_lowercase(), guest.name.clone()) {
+                Some(other) if other == guest.name => return Err(Problem::DuplicateName(other)),
+                Some(other) => return Err(Problem::SimilarNames(other, guest.name)),
+                None => {}
             }
             guests.push(guest);
         }
@@ -227,6 +236,9 @@ fn check_name(name: &str) -> Result<(), Problem> {
     let is_fit = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
     if !first.is_ascii_alphanumeric() || !name.bytes().all(is_fit) || name.len() > LONGEST_NAME {
         return Err(Problem::BadName(name.into()));
+    }
+    if name.eq_ignore_ascii_case(EVENTS) {
+        return Err(Problem::ReservedName(name.into()));
     }
     Ok(())
 }
@@ -357,6 +369,17 @@ max = "1G"
             ("pool =", "pools =", "line 2: unknown field `pools`"),
             ("pool =", "pool", "line 2: "),
             ("beta", "alpha", "two guests are named \"alpha\""),
+            ("beta", "Alpha", "the names \"alpha\" and \"Alpha\" differ only in upper and lower case"),
+            (
+                "beta",
+                "events",
+                "the name \"events\" belongs to the list of events in the log directory; choose another",
+            ),
+            (
+                "beta",
+                "Events",
+                "the name \"Events\" belongs to the list of events in the log directory; choose another",
+            ),
             ("beta", "", "a guest has an empty name"),
             ("beta", "../beta", "the name \"../beta\" can't be used"),
             ("beta", ".beta", "the name \".beta\" can't be used"),
