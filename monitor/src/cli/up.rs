@@ -1,6 +1,6 @@
 //! `aerostat up`: checks everything, runs the fleet, tells how it went.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -12,17 +12,14 @@ use clap::Args;
 use super::Failure;
 use super::report_file::ReportFile;
 use crate::display::{Display, EventLog, Mode, Sink, write_summary};
-use crate::fleet::{Fleet, GuestSpec};
+use crate::fleet::{EVENTS, Fleet, GuestSpec};
 use crate::host::capacity::{self, Need};
 use crate::host::disk::OpenDisk;
-use crate::host::oom;
 use crate::host::vmm_guest::{GuestConfig, VmmGuest};
+use crate::host::{log_file, oom};
 use crate::report;
 use crate::supervisor::{Event, FleetStatus, Observer, Outcome, PhysicalMemory, RunOptions, run};
 use crate::vmm::{self, KvmError};
-
-/// File in the log directory that lists what happened and why.
-const EVENT_LOG: &str = "events.log";
 
 #[derive(Args, Debug)]
 pub(super) struct UpArguments {
@@ -167,8 +164,11 @@ impl Observer for Watchers {
 /// Makes the log directory and the event log in it.
 fn open_logs(directory: &Path) -> Result<EventLog<Sink>, Failure> {
     fs::create_dir_all(directory).map_err(|error| file_failure(directory, &error))?;
-    let path = directory.join(EVENT_LOG);
-    Ok(EventLog::new(Sink::new(create(&path)?).map_err(|error| file_failure(&path, &error))?))
+    let path = directory.join(format!("{EVENTS}.log"));
+    Ok(EventLog::new(
+        Sink::new(log_file::begin(&path).map_err(|error| file_failure(&path, &error))?)
+            .map_err(|error| file_failure(&path, &error))?,
+    ))
 }
 
 fn report_file(path: &Path) -> Result<(&Path, ReportFile), Failure> {
@@ -176,10 +176,6 @@ fn report_file(path: &Path) -> Result<(&Path, ReportFile), Failure> {
         Ok(file) => Ok((path, file)),
         Err(error) => Err(Failure::refused(format!("{}: the report {error}", path.display()))),
     }
-}
-
-fn create(path: &Path) -> Result<File, Failure> {
-    File::create(path).map_err(|error| file_failure(path, &error))
 }
 
 fn file_failure(path: &Path, error: &io::Error) -> Failure {

@@ -87,12 +87,14 @@ pub(crate) struct StartDescriptors {
     pub(crate) disks: Vec<OwnedFd>,
     /// Where the guest's console goes, if anywhere.
     pub(crate) log: Option<OwnedFd>,
+    /// With a log, where it goes when it is full.
+    pub(crate) previous_log: Option<OwnedFd>,
 }
 
 impl StartDescriptors {
     pub(crate) fn borrowed(&self) -> Vec<BorrowedFd<'_>> {
         let always = [&self.registers, &self.doorbell, &self.image];
-        always.into_iter().chain(&self.disks).chain(&self.log).map(AsFd::as_fd).collect()
+        always.into_iter().chain(&self.disks).chain(&self.log).chain(&self.previous_log).map(AsFd::as_fd).collect()
     }
 
     pub(crate) fn from_received(descriptors: Vec<OwnedFd>, start: &Start) -> Option<Self> {
@@ -103,6 +105,7 @@ impl StartDescriptors {
             image: descriptors.next()?,
             disks: start.disks.iter().map(|_| descriptors.next()).collect::<Option<_>>()?,
             log: descriptors.next(),
+            previous_log: descriptors.next(),
         })
     }
 }
@@ -345,12 +348,15 @@ mod tests {
         };
         for log in [None, Some(fd())] {
             let has_log = log.is_some();
-            let sent = StartDescriptors { registers: fd(), doorbell: fd(), image: fd(), disks: vec![fd(), fd()], log };
+            let previous_log = log.as_ref().map(|_| fd());
+            let (registers, doorbell, image, disks) = (fd(), fd(), fd(), vec![fd(), fd()]);
+            let sent = StartDescriptors { registers, doorbell, image, disks, log, previous_log };
             ours.send(&ToVmm::Stop, &sent.borrowed(), Patience::Wait).unwrap();
             let (message, descriptors) = theirs.receive::<ToVmm>(Patience::Wait).unwrap();
             assert!(matches!(message, ToVmm::Stop));
             let received = StartDescriptors::from_received(descriptors, &start).unwrap();
             assert_eq!((received.disks.len(), received.log.is_some()), (2, has_log));
+            assert_eq!(received.previous_log.is_some(), has_log);
         }
         assert!(StartDescriptors::from_received(vec![fd(), fd(), fd(), fd()], &start).is_none());
     }

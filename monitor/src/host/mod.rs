@@ -8,6 +8,7 @@ pub mod cgroup;
 pub mod disk;
 pub(crate) mod doorbell;
 pub(crate) mod link;
+pub mod log_file;
 pub(crate) mod oom;
 mod reaper;
 pub(crate) mod shared_page;

@@ -5,7 +5,7 @@
 //! and its memory with it.
 
 use std::ffi::OsString;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -24,9 +24,9 @@ use super::cgroup::Location;
 use super::disk::{DiskError, Disks};
 use super::doorbell::Doorbell;
 use super::link::{FromVmm, Link, LinkError, Patience, Start, StartDescriptors, StartDisk, ToVmm};
-use super::oom;
 use super::shared_page::SharedPage;
 use super::{EndReason, Ending, GuestEvent, GuestHandle, reaper};
+use super::{log_file, oom};
 use crate::clock::{Moment, monotonic_ns};
 use crate::token_bucket::{Allowance, TokenBucket};
 use crate::vmm::{self, ImageError, KvmError, LayoutError, check_kvm};
@@ -51,7 +51,7 @@ pub struct GuestConfig {
     pub command_line: String,
     /// What it has besides memory.
     pub disks: Disks,
-    /// The file that the guest's console is appended to.
+    /// The file that the guest's console is written to. What was there is kept as the previous generation (`host::log_file`).
     pub log: Option<PathBuf>,
     /// The executable that has the VMM process in it; the running one where this is `None`.
     pub program: Option<PathBuf>,
@@ -165,7 +165,8 @@ impl VmmGuest {
         check_kvm()?;
         let image = check(config)?;
         let disks = config.disks.open()?;
-        let log = config.log.as_deref().map(open_log).transpose()?;
+        let log = config.log.as_deref().map(begin_log).transpose()?;
+        let (log, previous_log) = log.unzip();
         let (registers, register_file) = SharedPage::create(config.initial_grant)?;
         let (doorbell, their_doorbell) = Doorbell::pair()?;
         let (link, their_link) = Link::pair()?;
@@ -176,6 +177,7 @@ impl VmmGuest {
             image: image.into(),
             disks: disk_files,
             log,
+            previous_log,
         };
         let start = Start {
             memory_frames: config.memory.0,
@@ -403,9 +405,11 @@ fn check(config: &GuestConfig) -> Result<File, SpawnError> {
     Ok(image)
 }
 
-fn open_log(path: &Path) -> Result<OwnedFd, SpawnError> {
-    let opened = OpenOptions::new().create(true).append(true).open(path);
-    opened.map(OwnedFd::from).map_err(|source| SpawnError::Log { path: path.to_owned(), source })
+/// A new log, and where it goes when it is full.
+fn begin_log(path: &Path) -> Result<(OwnedFd, OwnedFd), SpawnError> {
+    let failed = |source| SpawnError::Log { path: path.to_owned(), source };
+    let log = log_file::begin(path).map_err(failed)?;
+    Ok((log.into(), log_file::open_previous(path).map_err(failed)?.into()))
 }
 
 /// A descriptor of the process, and one that becomes readable when the process speaks or ends.

@@ -1,22 +1,20 @@
 //! The guest's serial line: a 16550 as the guest sees it, lines of text as we keep them.
 //!
-//! The last lines stay in memory to explain a fault; the log, if there is one, gets all of them, up to [`LOGGED`]: a guest that writes
-//! faster than that for long does not fill the host's disk, and the log says how many lines are missing where. A line ends at a line feed
+//! The last lines stay in memory to explain a fault; the log, if there is one, gets them all, as far as [`ConsoleLog`] bounds that. A line ends at a line feed
 //! or at [`LINE_BYTES`], so a guest that never ends one costs nothing. Most bytes come through the [`SerialRing`]: whoever has the
 //! console drains it from time to time.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::fmt;
-use std::fs::File;
 use std::io::{self, Write};
 use std::ops::RangeInclusive;
 
 use vm_superio::{Serial, Trigger, serial::NoEvents};
 
+use super::console_log::ConsoleLog;
 use super::serial_ring::SerialRing;
 use crate::clock::Moment;
-use crate::token_bucket::{Allowance, TokenBucket};
 
 /// The ports of the first serial line (COM1).
 pub(super) const PORTS: RangeInclusive<u16> = 0x3f8..=0x3ff;
@@ -24,8 +22,6 @@ pub(super) const PORTS: RangeInclusive<u16> = 0x3f8..=0x3ff;
 const LINES: usize = 40;
 /// Bytes after which a line is cut.
 const LINE_BYTES: usize = 512;
-/// Lines that go to the log: 10 MiB at once, then 100 KiB a second, if they are as long as can be.
-const LOGGED: Allowance = Allowance { per_second: 200, burst: 20_000 };
 
 /// The device.
 pub(super) struct Console {
@@ -41,7 +37,7 @@ impl fmt::Debug for Console {
 
 impl Console {
     /// A console that appends whole lines to `log`, and whose data port may be written through `ring`.
-    pub(super) fn new(log: Option<File>, ring: Option<SerialRing>) -> Self {
+    pub(super) fn new(log: Option<ConsoleLog>, ring: Option<SerialRing>) -> Self {
         Self { serial: Serial::new(NoInterrupt, Lines::new(log)), ring }
     }
 
@@ -74,7 +70,7 @@ impl Console {
 
     /// Lines that the log did not get.
     pub(super) fn dropped_lines(&self) -> u64 {
-        self.serial.writer().dropped
+        self.serial.writer().log.as_ref().map_or(0, ConsoleLog::dropped)
     }
 
     /// The last lines, the unfinished one included, which goes to the log now. Without control characters.
@@ -84,7 +80,10 @@ impl Console {
         if !lines.current.is_empty() {
             lines.end_line();
         }
-        lines.own_up();
+        let now = lines.now;
+        if let Some(log) = &mut lines.log {
+            log.own_up(now);
+        }
         lines.last.drain(..).collect()
     }
 }
@@ -109,25 +108,13 @@ impl Trigger for NoInterrupt {
 struct Lines {
     current: Vec<u8>,
     last: VecDeque<String>,
-    log: Option<File>,
-    allowed: TokenBucket,
+    log: Option<ConsoleLog>,
     now: Moment,
-    /// Lines that the log did not get; and those of them that it has not been told of.
-    dropped: u64,
-    untold: u64,
 }
 
 impl Lines {
-    fn new(log: Option<File>) -> Self {
-        Self {
-            current: Vec::new(),
-            last: VecDeque::new(),
-            log,
-            allowed: TokenBucket::new(LOGGED),
-            now: Moment::default(),
-            dropped: 0,
-            untold: 0,
-        }
+    fn new(log: Option<ConsoleLog>) -> Self {
+        Self { current: Vec::new(), last: VecDeque::new(), log, now: Moment::default() }
     }
 
     fn push(&mut self, byte: u8) {
@@ -149,33 +136,11 @@ impl Lines {
         }
         let line = String::from_utf8_lossy(&self.current);
         self.last.push_back(line.replace(char::is_control, "\u{fffd}"));
-        if self.log.is_some() && !self.allowed.take(self.now) {
-            self.dropped += 1;
-            self.untold += 1;
-            self.current.clear();
-            return;
-        }
-        self.own_up();
         self.current.push(b'\n');
-        let line = std::mem::take(&mut self.current);
-        self.append(&line);
-    }
-
-    /// Tells the log what it did not get.
-    fn own_up(&mut self) {
-        let untold = std::mem::take(&mut self.untold);
-        if untold > 0 {
-            self.append(format!("[{untold} lines dropped]\n").as_bytes());
+        if let Some(log) = &mut self.log {
+            log.append(&self.current, self.now);
         }
-    }
-
-    fn append(&mut self, bytes: &[u8]) {
-        if let Some(log) = &mut self.log
-            && log.write_all(bytes).is_err()
-        {
-            // The disk is full or gone. The guest goes on; its last lines are still here.
-            self.log = None;
-        }
+        self.current.clear();
     }
 }
 
@@ -194,10 +159,11 @@ impl Write for Lines {
 
 #[cfg(test)]
 mod tests {
-    use super::{Console, LINE_BYTES, LINES, LOGGED};
+    use super::{Console, ConsoleLog, LINE_BYTES, LINES};
     use crate::clock::Moment;
     use crate::host::link::{FromVmm, Link, Patience};
     use crate::host::{EndReason, Ending};
+    use crate::vmm::console_log::LOGGED;
     use crate::vmm::fault;
     use std::fs::File;
     use std::io::{Read, Seek};
@@ -214,7 +180,7 @@ mod tests {
     #[test]
     fn lines_are_kept_and_logged() {
         let mut log = tempfile::tempfile().unwrap();
-        let mut console = Console::new(Some(log.try_clone().unwrap()), None);
+        let mut console = Console::new(Some(ConsoleLog::new(log.try_clone().unwrap(), None)), None);
         console.write(0x3f8, b"first\r\nsec", NOW);
         console.write(0x3f8, b"ond\n\xffth\x07ird", NOW);
         assert_eq!(console.finish(NOW), ["first", "second", "\u{fffd}th\u{fffd}ird"]);
@@ -233,7 +199,7 @@ mod tests {
     #[test]
     fn a_million_lines_do_not_fill_the_log() {
         let mut log = tempfile::tempfile().unwrap();
-        let mut console = Console::new(Some(log.try_clone().unwrap()), None);
+        let mut console = Console::new(Some(ConsoleLog::new(log.try_clone().unwrap(), None)), None);
         let burst = u64::from(LOGGED.burst);
         for _ in 0..1_000_000 {
             console.write(0x3f8, b"hello\n", NOW);
@@ -249,7 +215,7 @@ mod tests {
     #[test]
     fn what_is_dropped_in_the_end_is_told_too() {
         let mut log = tempfile::tempfile().unwrap();
-        let mut console = Console::new(Some(log.try_clone().unwrap()), None);
+        let mut console = Console::new(Some(ConsoleLog::new(log.try_clone().unwrap(), None)), None);
         console.write(0x3f8, "\n".repeat(20_003).as_bytes(), NOW);
         console.finish(NOW);
         assert!(text(&mut log).ends_with(b"\n[3 lines dropped]\n"));

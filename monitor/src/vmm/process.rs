@@ -27,6 +27,7 @@ use vmm_sys_util::eventfd::EventFd;
 use super::balloon::{Balloon, BalloonHost};
 use super::boot::{self, BootError};
 use super::console::{self, Console};
+use super::console_log::ConsoleLog;
 use super::device_tree::Description;
 use super::frame_map::FrameMap;
 use super::layout::{LayoutError, MemoryLayout};
@@ -147,7 +148,9 @@ fn run_guest(
         workers: virtio.workers(),
     };
     let ring = machine.serial_ring(*console::PORTS.start());
-    let console = Arc::new(Mutex::new(Console::new(descriptors.log.map(File::from), ring)));
+    let previous = descriptors.previous_log.map(File::from);
+    let log = descriptors.log.map(|log| ConsoleLog::new(log.into(), previous));
+    let console = Arc::new(Mutex::new(Console::new(log, ring)));
     let frames = FrameMap::new(layout, initial, image.frames());
     let balloon = Arc::new(Mutex::new(Balloon::new(memory, Arc::clone(&registers), neighbours, frames)));
     let target = TargetWatch::new(descriptors.doorbell, guest_bell, Arc::clone(&balloon));

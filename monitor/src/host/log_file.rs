@@ -1,0 +1,85 @@
+//! Log files: each run begins new ones, and keeps one generation of what was there.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+/// What the name of the previous generation has behind the log's own.
+const PREVIOUS: &str = ".1";
+
+/// The name of the generation before the log at `path`.
+#[must_use]
+pub fn previous(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(PREVIOUS);
+    name.into()
+}
+
+/// Makes an empty log at `path`, to be read and appended to. What was there becomes the previous generation.
+///
+/// # Errors
+///
+/// Where the directory can't be written to, or either name belongs to something that is not a regular file.
+pub fn begin(path: &Path) -> io::Result<File> {
+    check_regular(&previous(path))?;
+    if check_regular(path)? {
+        fs::rename(path, previous(path))?;
+    }
+    OpenOptions::new().read(true).append(true).create_new(true).open(path)
+}
+
+/// Opens the previous generation of the log at `path`, empty if there is none, to be written over.
+///
+/// # Errors
+///
+/// As for [`begin`].
+pub fn open_previous(path: &Path) -> io::Result<File> {
+    let path = previous(path);
+    check_regular(&path)?;
+    OpenOptions::new().write(true).create(true).truncate(false).custom_flags(libc::O_NOFOLLOW).open(path)
+}
+
+/// Whether there is something at `path`, which is then a regular file.
+fn check_regular(path: &Path) -> io::Result<bool> {
+    match fs::symlink_metadata(path) {
+        Ok(found) if found.is_file() => Ok(true),
+        Ok(_) => Err(io::Error::other(format!("{} is there and is not a regular file", path.display()))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{begin, open_previous, previous};
+    use std::fs;
+    use std::io::Write;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn each_run_has_a_log_of_its_own() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("guest.log");
+        for run in ["first", "second", "third"] {
+            begin(&path).unwrap().write_all(run.as_bytes()).unwrap();
+        }
+        assert_eq!(fs::read_to_string(&path).unwrap(), "third");
+        assert_eq!(fs::read_to_string(previous(&path)).unwrap(), "second");
+        open_previous(&path).unwrap();
+        assert_eq!(fs::read_to_string(previous(&path)).unwrap(), "second", "nothing is lost before there is more");
+    }
+
+    #[test]
+    fn links_are_not_followed() {
+        let directory = tempfile::tempdir().unwrap();
+        let (path, victim) = (directory.path().join("guest.log"), directory.path().join("victim"));
+        fs::write(&victim, "precious").unwrap();
+        symlink(&victim, &path).unwrap();
+        assert!(begin(&path).is_err());
+        fs::remove_file(&path).unwrap();
+        symlink(&victim, previous(&path)).unwrap();
+        assert!(begin(&path).is_err() && open_previous(&path).is_err());
+        assert_eq!(fs::read_to_string(&victim).unwrap(), "precious");
+    }
+}
