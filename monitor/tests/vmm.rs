@@ -43,6 +43,35 @@ fn greeted(guest: &VmmGuest) -> bool {
     guest.registers().facts().port_calls > 0
 }
 
+/// One that computes for ever, and one that sleeps for ever.
+#[test]
+fn a_guest_that_hangs_can_be_asked_where_it_is() {
+    for code in [&[0xeb, 0xfe][..], &[0xf4, 0xeb, 0xfd]] {
+        let bench = Bench::new(code);
+        let mut guest = bench.spawn();
+        for _ in 0..2 {
+            guest.inspect();
+            let GuestEvent::Inspected(lines) = next(&mut guest) else { panic!("it has nothing else to say") };
+            // The image has three bytes of code at most.
+            assert!(lines[0].starts_with("RIP 000000000020000"), "{lines:#?}");
+            let place = lines.iter().position(|line| line == "backtrace:").unwrap();
+            assert!(lines[place + 1].starts_with("  0x20000"), "{lines:#?}");
+        }
+        guest.request_stop();
+        assert_eq!(end(&mut guest).reason, EndReason::Stopped);
+    }
+}
+
+/// A log that is used again belongs to the latest run.
+#[test]
+fn each_run_has_its_own_log() {
+    let bench = Bench::new(guests::boots());
+    for _ in 0..2 {
+        assert_eq!(end(&mut bench.spawn()), SUCCESS);
+        assert_eq!(bench.log(), "hello\n");
+    }
+}
+
 #[test]
 fn a_guest_boots_speaks_and_ends() {
     let bench = Bench::new(guests::boots());

@@ -34,6 +34,8 @@ pub(crate) enum ToVmm {
     Start(Start),
     /// Release whatever is resident in given frames.
     ReclaimGiven,
+    /// Say where the guest's processor is.
+    Inspect,
     /// End the guest and yourself.
     Stop,
 }
@@ -116,6 +118,11 @@ impl StartDescriptors {
 pub(crate) enum FromVmm {
     /// Somebody in the guest waits for memory.
     Pressure,
+    /// Where the guest's processor is: registers and return addresses, as asked.
+    Inspected {
+        /// What there is to tell.
+        lines: Vec<String>,
+    },
     /// The guest ended; the process follows.
     Ended {
         /// Why.

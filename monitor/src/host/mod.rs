@@ -42,6 +42,9 @@ pub trait GuestHandle {
     /// Has the guest's process take away what the guest has given and touched all the same.
     fn reclaim_given(&mut self);
 
+    /// Asks where the guest's processor is; [`GuestEvent::Inspected`] follows, from a process that can.
+    fn inspect(&mut self);
+
     /// Asks the guest's process to end cleanly; [`GuestEvent::Ended`] follows.
     fn request_stop(&mut self);
 
@@ -54,6 +57,8 @@ pub trait GuestHandle {
 pub enum GuestEvent {
     /// The guest reported that somebody in it waits for memory.
     Pressure,
+    /// Where its processor is: registers and return addresses. Foreign text.
+    Inspected(Vec<String>),
     /// The guest is gone, and all its memory with it.
     Ended(Ending),
 }

@@ -237,7 +237,12 @@ impl VmmGuest {
     fn receive(&mut self) -> Option<GuestEvent> {
         match self.link.as_ref()?.receive_plain::<FromVmm>(Patience::DoNotWait) {
             Ok(FromVmm::Pressure) if self.messages.take(Moment::now()) => return Some(GuestEvent::Pressure),
-            Ok(FromVmm::Pressure) => self.part(EndReason::Failed("its process floods the link".into()), Vec::new()),
+            Ok(FromVmm::Inspected { lines }) if self.messages.take(Moment::now()) => {
+                return Some(GuestEvent::Inspected(lines));
+            }
+            Ok(FromVmm::Pressure | FromVmm::Inspected { .. }) => {
+                self.part(EndReason::Failed("its process floods the link".into()), Vec::new());
+            }
             Ok(FromVmm::Ended { reason, details }) => self.part(reason.into(), details),
             Err(LinkError::WouldBlock) => {}
             Err(LinkError::Closed) => self.close_link(),
@@ -324,6 +329,13 @@ impl GuestHandle for VmmGuest {
         if let Some(link) = &self.link {
             // A process that is behind with its messages has some of these already.
             let _ = link.send(&ToVmm::ReclaimGiven, &[], Patience::DoNotWait);
+        }
+    }
+
+    fn inspect(&mut self) {
+        if let Some(link) = &self.link {
+            // A process that is behind with its messages does not answer.
+            let _ = link.send(&ToVmm::Inspect, &[], Patience::DoNotWait);
         }
     }
 

@@ -57,6 +57,7 @@ pub(super) struct Machine {
     /// What it acknowledges instead of what it was told.
     pub(super) acknowledges: Cell<Option<Epoch>>,
     pub(super) reclaims: Cell<u32>,
+    pub(super) inspections: Cell<u32>,
     events: RefCell<VecDeque<GuestEvent>>,
     bell: RefCell<UnixStream>,
     pub(super) doorbells: Cell<u32>,
@@ -87,6 +88,7 @@ impl Machine {
             lies: Cell::new(None),
             acknowledges: Cell::new(None),
             reclaims: Cell::new(0),
+            inspections: Cell::new(0),
             events: RefCell::default(),
             bell: RefCell::new(bell),
             doorbells: Cell::new(0),
@@ -198,6 +200,10 @@ impl GuestHandle for FakeGuest {
     fn reclaim_given(&mut self) {
         self.machine.reclaims.set(self.machine.reclaims.get() + 1);
         self.machine.beyond.set(FrameCount::ZERO);
+    }
+
+    fn inspect(&mut self) {
+        self.machine.inspections.set(self.machine.inspections.get() + 1);
     }
 
     fn request_stop(&mut self) {

@@ -24,6 +24,8 @@ use crate::vmm::DISAGREEING_REPORTS;
 const SILENCE: Duration = Duration::from_secs(5);
 /// What a VMM process takes for itself, and what its measure of its guest's memory may be too small or too large by.
 pub(super) const OWN_MEMORY: FrameCount = FrameCount::from_mib(2);
+/// Lines of an answer that are told.
+const LINES_OF_ANSWER: usize = 64;
 /// Events that one guest may have handled per round, so that a noisy guest does not keep the supervisor from the others.
 const EVENTS_PER_ROUND: usize = 64;
 
@@ -57,6 +59,12 @@ pub(super) struct Guest<G> {
     disagreements: Episodes,
     /// Why the supervisor has ended it, while its process may still be there.
     verdict: Option<Ending>,
+    /// Since when it is silent, once that was told.
+    told_silence: Option<Moment>,
+    /// It was asked where its processor is, and has not answered.
+    is_asked: bool,
+    /// Its answer.
+    answer: Vec<String>,
     /// It was asked to end.
     is_stopping: bool,
     spawn_to_main: Option<Duration>,
@@ -101,6 +109,9 @@ impl<G: GuestHandle> Guest<G> {
             overuse_rule: spec.overuse,
             disagreements: Episodes::default(),
             verdict: None,
+            told_silence: None,
+            is_asked: false,
+            answer: Vec::new(),
             is_stopping: false,
             spawn_to_main: None,
         }
@@ -109,6 +120,40 @@ impl<G: GuestHandle> Guest<G> {
     /// Keeps samples from now on.
     pub(super) fn keep_samples(&mut self) {
         self.samples.get_or_insert_default();
+    }
+
+    /// Since when the guest is silent, once in each silence. Its processor is asked for at the same time.
+    pub(super) fn new_silence(&mut self) -> Option<Moment> {
+        if self.state != GuestState::Silent {
+            self.told_silence = None;
+            return None;
+        }
+        if self.told_silence.is_some() {
+            return None;
+        }
+        self.told_silence = Some(self.last_heard());
+        self.inspect();
+        self.told_silence
+    }
+
+    /// When its driver last came to the balloon; its start, before it has.
+    fn last_heard(&self) -> Moment {
+        self.spawned.max(Moment::from_ns(self.facts.last_call_ns))
+    }
+
+    /// Asks where its processor is; [`Self::take_answer`] has it later.
+    pub(super) fn inspect(&mut self) {
+        if let Some(handle) = &mut self.handle {
+            self.is_asked = true;
+            handle.inspect();
+        }
+    }
+
+    /// Where its processor was, if there is an answer that has not been taken.
+    pub(super) fn take_answer(&mut self) -> impl Iterator<Item = Happening> + use<G> {
+        let guest = self.name.clone();
+        let lines = std::mem::take(&mut self.answer).into_iter();
+        lines.map(move |line| Happening::Inspected { guest: guest.clone(), line })
     }
 
     /// Asks the guest to end; [`Self::news`] tells when it has.
@@ -147,8 +192,7 @@ impl<G: GuestHandle> Guest<G> {
         if let Some(contradiction) = contradiction {
             self.condemn(EndReason::Failed(format!("its process reported {contradiction}")));
         }
-        let last_heard = self.spawned.max(Moment::from_ns(self.facts.last_call_ns));
-        self.state = if now.since(last_heard) > SILENCE {
+        self.state = if now.since(self.last_heard()) > SILENCE {
             GuestState::Silent
         } else if main.is_none() {
             GuestState::Starting
@@ -209,6 +253,13 @@ impl<G: GuestHandle> Guest<G> {
                     return News::Ended(self.verdict.take().unwrap_or_else(|| self.believable(ending)));
                 }
                 Some(GuestEvent::Pressure) => news = News::Pressure,
+                // Nobody else's words fill the logs.
+                Some(GuestEvent::Inspected(lines)) => {
+                    if std::mem::take(&mut self.is_asked) {
+                        self.answer = lines;
+                        self.answer.truncate(LINES_OF_ANSWER);
+                    }
+                }
                 None => break,
             }
         }

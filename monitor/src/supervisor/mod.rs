@@ -149,8 +149,11 @@ impl<G: GuestHandle> Supervisor<G> {
     /// Takes in what guests have to say.
     pub fn hear(&mut self, now: Moment) -> Attention {
         let mut attention = Attention::None;
+        let at = now.since(self.began);
         for place in 0..self.guests.len() {
-            match self.guests[place].news() {
+            let news = self.guests[place].news();
+            self.events.extend(self.guests[place].take_answer().map(|what| Event { at, what }));
+            match news {
                 News::Nothing => continue,
                 News::Pressure => {}
                 News::Ended(ending) => self.end(place, ending, now),
@@ -170,6 +173,10 @@ impl<G: GuestHandle> Supervisor<G> {
         let at = now.since(self.began);
         for guest in self.guests.iter_mut().filter(|guest| guest.handle.is_some()) {
             self.events.extend(guest.look(now).map(|what| Event { at, what }));
+            if let Some(since) = guest.new_silence() {
+                let what = Happening::Silent { guest: guest.name.clone(), since: since.since(self.began) };
+                self.events.push(Event { at, what });
+            }
             self.scheduler.observe(guest.id, &guest.sample());
             self.moved.observe(guest.id, guest.reading(), now);
         }
@@ -197,6 +204,11 @@ impl<G: GuestHandle> Supervisor<G> {
     /// What to wait on for [`Self::hear`].
     pub fn event_fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         self.guests.iter().filter_map(|guest| Some(guest.handle.as_ref()?.event_fd()))
+    }
+
+    /// Asks every guest where its processor is. The answers come as events, once they are heard.
+    pub fn inspect(&mut self) {
+        self.guests.iter_mut().for_each(Guest::inspect);
     }
 
     /// Asks every guest to end.

@@ -116,6 +116,9 @@ fn watch<G: GuestHandle>(
         if supervisor.hear(now) == Attention::Needed {
             next_look = next_look.min(last_look.after(PACE_LIMIT));
         }
+        if signals.take_inspection() {
+            supervisor.inspect();
+        }
         let is_time = now >= next_look;
         if is_time {
             supervisor.measured(meter.measure());

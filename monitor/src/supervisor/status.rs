@@ -135,6 +135,20 @@ pub enum Happening {
         /// Why.
         reason: Reason,
     },
+    /// A guest has not come to its balloon for a while. Where its processor is follows.
+    Silent {
+        /// Which.
+        guest: String,
+        /// When it last came, from the beginning of the run.
+        since: Duration,
+    },
+    /// Where a guest's processor is: one of several lines.
+    Inspected {
+        /// Which.
+        guest: String,
+        /// Registers or a return address. Foreign text.
+        line: String,
+    },
     /// A guest ended.
     Ended {
         /// Which.
@@ -184,6 +198,10 @@ impl fmt::Display for Happening {
             Self::Target { guest, from, to, reason } => {
                 write!(f, "{guest} target from {from} to {to}, because {reason}")
             }
+            Self::Silent { guest, since } => {
+                write!(f, "{guest} is silent: it has not come to its balloon since {:.2} s", since.as_secs_f64())
+            }
+            Self::Inspected { guest, line } => write!(f, "{guest} | {line}"),
             Self::Ended { guest, ending } => write!(f, "{guest} ended: {}", ending.reason),
             Self::Violation { granted, resident, pool, episodes } => {
                 write!(f, "violation: {granted} granted and {resident} taken of a pool of {pool}{}", Times(*episodes))

@@ -447,6 +447,33 @@ fn physical_memory_beyond_the_pool_is_a_violation_although_it_is_not_resident() 
     assert!(outcome.peak_resident < POOL);
 }
 
+#[test]
+fn a_silence_is_told_once_with_where_the_processor_is() {
+    let mut bench = Bench::new();
+    bench.pass(50);
+    let answer = || GuestEvent::Inspected(vec!["RIP 1".into(), "RIP 2".into()]);
+    bench.machines[0].say(answer());
+    bench.pass(1);
+    assert_eq!(bench.told(), [""; 0], "nobody has asked");
+    let silent_since = bench.now;
+    for _ in 0..300 {
+        bench.now = bench.now.after(TICK);
+        bench.machines[1].step(bench.now);
+        bench.supervisor.look(bench.now);
+    }
+    let since = silent_since.since(Moment::from_ns(1_000_000)).as_secs_f64();
+    assert_eq!(bench.told(), [format!("alpha is silent: it has not come to its balloon since {since:.2} s")]);
+    assert_eq!([0, 1].map(|guest| bench.machines[guest].inspections.get()), [1, 0]);
+    bench.machines[0].say(answer());
+    bench.machines[0].say(answer());
+    bench.supervisor.hear(bench.now);
+    assert_eq!(bench.told(), ["alpha | RIP 1", "alpha | RIP 2"], "one answer");
+    bench.supervisor.inspect();
+    assert_eq!([0, 1].map(|guest| bench.machines[guest].inspections.get()), [2, 1]);
+    bench.pass(1);
+    assert_eq!(bench.status().guests[0].state, GuestState::Running);
+}
+
 /// Notes what happened.
 #[derive(Default)]
 struct Notes(Vec<String>);

@@ -3,7 +3,7 @@
 //! | layer    | modules                                                                                                     |
 //! |----------|-------------------------------------------------------------------------------------------------------------|
 //! | process  | `process` (start, link, sampling, end), `target_watch` and `reclamation` (what its main thread does to the balloon)      |
-//! | devices  | `vcpu` (the loop and its exits), `balloon`, `console`, `console_log`, `serial_ring`, `virtio` (disks), `fault` (what a bad end looks like)      |
+//! | devices  | `vcpu` (the loop and its exits), `balloon`, `console`, `console_log`, `serial_ring`, `virtio` (disks), `fault` (what a bad end looks like), `inspection` (where the vCPU is)      |
 //! | machine  | `machine` (KVM's objects, the doorbell), `interrupts` (routes), `cpu` (first registers), `boot` (image, boot information), `device_tree` |
 //! | memory   | `layout` (addresses), `memory` (the mapping), `release` (giving back), `resident` (measuring)                    |
 //! | decision | `frame_map` (who has which frame), `page_sizes` (what may be behind it), `throttle` (how fast it may call), `image` and `image_notes` (is this a guest image): pure or nearly so            |
@@ -21,6 +21,7 @@ mod frame_map;
 mod huge_pages;
 mod image;
 mod image_notes;
+mod inspection;
 mod interrupts;
 mod layout;
 mod lock;

@@ -30,6 +30,7 @@ use super::console::{self, Console};
 use super::console_log::ConsoleLog;
 use super::device_tree::Description;
 use super::frame_map::FrameMap;
+use super::inspection::{Inspector, Step};
 use super::layout::{LayoutError, MemoryLayout};
 use super::lock::lock;
 use super::machine::{Doorbell, KvmError, Machine};
@@ -51,6 +52,8 @@ const LIVELY: Duration = Duration::from_millis(20);
 const CALM: Duration = Duration::from_millis(320);
 /// How often a stop is repeated until the vCPU's thread has seen it.
 const STOP_AGAIN: Duration = Duration::from_millis(1);
+/// The same for a kick.
+const KICK_AGAIN: Duration = Duration::from_millis(1);
 /// Reports of pressure that follow faster are dropped: the supervisor knows already, and a guest must not keep it busy.
 const PRESSURE_INTERVAL_NS: u64 = 5_000_000;
 /// The vCPU's thread needs little: its largest frame holds a batch.
@@ -152,6 +155,7 @@ fn run_guest(
     let log = descriptors.log.map(|log| ConsoleLog::new(log.into(), previous));
     let console = Arc::new(Mutex::new(Console::new(log, ring)));
     let frames = FrameMap::new(layout, initial, image.frames());
+    let guest_memory = Arc::clone(&memory);
     let balloon = Arc::new(Mutex::new(Balloon::new(memory, Arc::clone(&registers), neighbours, frames)));
     let target = TargetWatch::new(descriptors.doorbell, guest_bell, Arc::clone(&balloon));
     let reclamation = Reclamation::new(Arc::clone(&balloon));
@@ -163,6 +167,8 @@ fn run_guest(
         registers: Arc::clone(&registers),
         throttle: Throttle::new(),
         ignored: Ignored::default(),
+        inspection: Arc::default(),
+        memory: guest_memory,
     };
     VcpuThread::spawn(machine, image.entry, devices)?.see_through(link, target, reclamation, || {
         let dropped_lines = {
@@ -185,6 +191,7 @@ struct VcpuThread {
     handle: JoinHandle<Result<Ending, KvmError>>,
     /// Becomes readable when the thread ends, however it does.
     ended: Arc<rustix::fd::OwnedFd>,
+    inspector: Inspector,
 }
 
 impl VcpuThread {
@@ -194,18 +201,20 @@ impl VcpuThread {
         // The signal that stops the loop sets this flag.
         let stop = Arc::new(AtomicBool::new(false));
         signal_hook::flag::register(signal_hook::consts::SIGUSR1, Arc::clone(&stop))?;
+        let inspector = Inspector::new(Arc::clone(&devices.inspection));
+        signal_hook::flag::register(signal_hook::consts::SIGUSR2, Arc::clone(&devices.inspection.is_wanted))?;
         let handle = thread::Builder::new().name("vcpu".to_owned()).stack_size(VCPU_STACK_BYTES).spawn(move || {
             let _notice = notice;
             let mut vcpu = machine.into_vcpu(entry)?;
             Ok(vcpu::run(&mut vcpu, &mut devices, &stop))
         })?;
-        Ok(Self { handle, ended })
+        Ok(Self { handle, ended, inspector })
     }
 
     /// Serves the link and follows the target until the guest ends or is to end, and does `chores` at intervals that follow whether their
     /// result changes.
     fn see_through(
-        self,
+        mut self,
         link: &Link,
         mut target: TargetWatch<Neighbours>,
         mut reclamation: Reclamation<Neighbours>,
@@ -220,6 +229,18 @@ impl VcpuThread {
                 let now = chores()?;
                 pace = if mem::replace(&mut last, now) == now { CALM.min(2 * pace) } else { LIVELY };
                 pace
+            };
+            let patience = match self.inspector.advance() {
+                Step::None => patience,
+                Step::Kick => {
+                    self.signal(libc::SIGUSR2);
+                    patience.min(KICK_AGAIN)
+                }
+                Step::Answer(lines) => {
+                    // A supervisor that does not read asks again.
+                    let _ = link.send(&FromVmm::Inspected { lines }, &[], Patience::DoNotWait);
+                    patience
+                }
             };
             let mut sources = [
                 PollFd::new(&self.ended, PollFlags::IN),
@@ -241,6 +262,7 @@ impl VcpuThread {
                 match link.receive(Patience::DoNotWait) {
                     Ok((ToVmm::Stop, _)) => return self.stop(),
                     Ok((ToVmm::ReclaimGiven, _)) => reclamation.begin(),
+                    Ok((ToVmm::Inspect, _)) => self.inspector.ask(),
                     Ok((ToVmm::Start(_), _)) | Err(LinkError::WouldBlock) => {}
                     Err(_) => return Err(ProcessError::SupervisorGone),
                 }
@@ -252,12 +274,16 @@ impl VcpuThread {
     /// lost on it, so it is repeated.
     fn stop(self) -> Result<Ending, ProcessError> {
         while !self.handle.is_finished() {
-            // SAFETY: the thread is not joined yet, so its handle is valid even where it has ended.
-            unsafe { libc::pthread_kill(self.handle.as_pthread_t(), libc::SIGUSR1) };
+            self.signal(libc::SIGUSR1);
             let mut ended = [PollFd::new(&self.ended, PollFlags::IN)];
             let _ = poll(&mut ended, Some(&timespec(STOP_AGAIN)));
         }
         self.join()
+    }
+
+    fn signal(&self, signal: libc::c_int) {
+        // SAFETY: the thread is not joined yet, so its handle is valid even where it has ended.
+        unsafe { libc::pthread_kill(self.handle.as_pthread_t(), signal) };
     }
 
     fn join(self) -> Result<Ending, ProcessError> {

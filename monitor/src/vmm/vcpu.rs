@@ -19,7 +19,9 @@ use rustix::io::Errno;
 use super::balloon::{Balloon, BalloonHost};
 use super::console::{self, Console};
 use super::fault;
+use super::inspection::Inspection;
 use super::lock::lock;
+use super::memory::GuestMemory;
 use super::throttle::Throttle;
 use super::virtio::Bus;
 use crate::clock::{Moment, monotonic_ns};
@@ -41,6 +43,9 @@ pub(super) struct Devices<H> {
     pub(super) throttle: Throttle,
     /// What the guest did in vain.
     pub(super) ignored: Ignored,
+    /// Answers who asks where the vCPU is.
+    pub(super) inspection: Arc<Inspection>,
+    pub(super) memory: Arc<GuestMemory>,
 }
 
 /// Accesses that nothing answers, or that are not made as they should be. Reads see all ones.
@@ -64,6 +69,7 @@ pub(super) fn run<H: BalloonHost + Debug>(vcpu: &mut VcpuFd, devices: &mut Devic
         if stop.load(Ordering::Acquire) {
             break EndReason::Stopped;
         }
+        devices.inspection.serve(vcpu, &devices.memory, &devices.ignored);
         if let Next::End(reason) = step(vcpu, devices) {
             break reason;
         }
