@@ -21,7 +21,7 @@ use aerostat_abi::units::{FRAME_BYTES, FrameCount, FrameNumber, HUGE_BYTES, HUGE
 
 use self::offers::{CHUNK, Offers};
 use super::frame_map::{FrameMap, Frames};
-use super::huge_pages::Copier;
+use super::huge_pages::{Copier, SPLIT_IN_A_CALL, Unsplit};
 use super::layout::GuestAddress;
 use super::memory::GuestMemory;
 use super::page_sizes::{PageSize, PageSizes, frames_of};
@@ -47,6 +47,8 @@ pub(super) trait BalloonHost {
     fn pressure(&mut self, now_ns: u64);
     /// Memory went back to the host.
     fn memory_released(&mut self);
+    /// There is something to do that can be done while the guest runs. Must not block.
+    fn work_left(&mut self);
     /// Keeps every device out of guest memory as long as the result lives; `None` where one is at work. Must not block.
     fn quiesce(&self) -> Option<Quiescent<'_>>;
 }
@@ -61,6 +63,7 @@ pub(super) struct Balloon<H> {
     allow: fn(&GuestMemory, &Range<usize>, PageSize) -> io::Result<()>,
     releaser: Releaser,
     copier: Copier,
+    unsplit: Unsplit,
     registers: Arc<SharedPage>,
     host: H,
     greeting: Greeting,
@@ -114,6 +117,7 @@ impl<H: BalloonHost> Balloon<H> {
             allow: GuestMemory::allow,
             releaser: Releaser::new(),
             copier: Copier::default(),
+            unsplit: Unsplit::default(),
             registers,
             host,
             greeting: Greeting::Awaited,
@@ -263,6 +267,17 @@ impl<H: BalloonHost> Balloon<H> {
         self.publish();
     }
 
+    /// Splits a few of the huge pages that a call has left. Says whether there may be more. Safe while the guest runs.
+    pub(super) fn split_left(&mut self) -> bool {
+        if self.unsplit.is_empty() {
+            return false;
+        }
+        let parts = self.unsplit.take(&self.map);
+        self.releaser.split(&self.memory, &parts);
+        self.publish();
+        true
+    }
+
     /// Whether the guest is as large as it should be.
     pub(super) fn is_on_target(&self) -> bool {
         self.map.size() == self.registers.target()
@@ -307,9 +322,15 @@ impl<H: BalloonHost> Balloon<H> {
         let blocks: Vec<_> = done.iter().map(|(block, _)| self.with_page_table(block)).collect();
         let ranges = merged(blocks.iter());
         let released = self.releaser.release(&self.memory, &ranges);
-        // After the release, when there is less left to split.
-        let kept = to_split.iter().filter_map(|&huge| self.map.runs(Frames::Kept, frames_of(&(huge..huge + 1))).next());
-        self.releaser.split(&self.memory, kept.map(|run| run.start));
+        // After the release, when there is less left to split. Any kept frame stands for its huge page.
+        let (now, later) = to_split.split_at(to_split.len().min(SPLIT_IN_A_CALL));
+        let kept = now.iter().filter_map(|&huge| self.map.runs(Frames::Kept, frames_of(&(huge..huge + 1))).next());
+        let parts: Vec<_> = kept.map(|run| run.start..run.start + 1).collect();
+        self.releaser.split(&self.memory, &parts);
+        if !later.is_empty() {
+            self.unsplit.extend(later.iter().copied());
+            self.host.work_left();
+        }
         if let Some(first) = ranges.get(released) {
             failed.extend(done.extract_if(.., |(block, _)| block.start >= first.start));
         }
@@ -434,8 +455,11 @@ impl<H: BalloonHost> Balloon<H> {
     /// that has read an older one.
     fn publish(&mut self) {
         let epoch = self.registers.target_epoch();
-        self.facts.size = self.map.size();
-        self.facts.balloon = self.map.balloon();
+        // Size is what the host can't have yet. What a call has left unsplit is not the host's, so size does not fall by it.
+        let size = self.map.size();
+        let held = size.saturating_add(self.unsplit.given(&self.map));
+        self.facts.size = if self.unsplit.is_empty() { size } else { size.max(held.min(self.facts.size)) };
+        self.facts.balloon = self.memory.layout().total().saturating_sub(self.facts.size);
         self.registers.set_balloon_facts(&self.facts);
         self.registers.acknowledge(epoch);
     }

@@ -11,8 +11,14 @@
 //!
 //! Copying is for few kept frames while the guest stands still, splitting for everything else. A second part of the same huge frame
 //! needs neither: `page_sizes` sees to it that small pages stay behind a huge frame until the guest has all of it.
+//!
+//! A call may name single frames of hundreds of huge frames, and the guest stands still meanwhile. So a call splits a few
+//! ([`SPLIT_IN_A_CALL`]), and the others are [`Unsplit`]: the main thread splits them beside the running guest. Until then what was given
+//! of them is not free, and the guest's size as it is published does not fall by it.
 
-use aerostat_abi::units::FRAME_SIZE;
+use std::ops::Range;
+
+use aerostat_abi::units::{FRAME_SIZE, FrameCount};
 
 use super::frame_map::{FrameMap, Frames};
 use super::memory::GuestMemory;
@@ -22,6 +28,38 @@ use super::virtio::Quiescent;
 
 /// Kept frames up to which copying is clearly cheaper than splitting; 256 KiB hold them.
 const COPIED_AT_MOST: usize = 64;
+
+/// Huge pages that are split before a call returns, or while a call waits: they take 1.6 ms.
+pub(super) const SPLIT_IN_A_CALL: usize = 4;
+
+/// Huge frames whose huge page is still to be split.
+#[derive(Debug, Default)]
+pub(super) struct Unsplit {
+    huge_frames: Vec<usize>,
+}
+
+impl Unsplit {
+    /// Adds huge frames that have just been given in part.
+    pub(super) fn extend(&mut self, huge_frames: impl IntoIterator<Item = usize>) {
+        self.huge_frames.extend(huge_frames);
+    }
+
+    /// What was given and is not free.
+    pub(super) fn given(&self, map: &FrameMap) -> FrameCount {
+        let given = |&huge: &usize| map.runs(Frames::Given, frames_of(&(huge..huge + 1))).map(|run| run.len() as u64);
+        FrameCount(self.huge_frames.iter().flat_map(given).sum())
+    }
+
+    /// Removes a few; returns the kept frames of them, one of which is a part of the huge page if any frame still is.
+    pub(super) fn take(&mut self, map: &FrameMap) -> Vec<Range<usize>> {
+        let few = self.huge_frames.drain(self.huge_frames.len().saturating_sub(SPLIT_IN_A_CALL)..);
+        few.flat_map(|huge| map.runs(Frames::Kept, frames_of(&(huge..huge + 1)))).collect()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.huge_frames.is_empty()
+    }
+}
 
 /// Copies kept frames out of huge pages and back.
 #[derive(Debug, Default)]

@@ -141,6 +141,7 @@ fn run_guest(
     registers.mark_boot(BootStage::Loaded, monotonic_ns());
 
     let guest_bell = EventFd::new(libc::EFD_CLOEXEC | libc::EFD_NONBLOCK)?;
+    let work_left = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
     let neighbours = Neighbours {
         doorbell: machine.doorbell(guest_bell.try_clone()?),
         link: Arc::clone(link),
@@ -149,6 +150,7 @@ fn run_guest(
         meter: Arc::clone(&meter),
         registers: Arc::clone(&registers),
         workers: virtio.workers(),
+        work_left: Arc::clone(&work_left),
     };
     let ring = machine.serial_ring(*console::PORTS.start());
     let previous = descriptors.previous_log.map(File::from);
@@ -158,7 +160,7 @@ fn run_guest(
     let guest_memory = Arc::clone(&memory);
     let balloon = Arc::new(Mutex::new(Balloon::new(memory, Arc::clone(&registers), neighbours, frames)));
     let target = TargetWatch::new(descriptors.doorbell, guest_bell, Arc::clone(&balloon));
-    let reclamation = Reclamation::new(Arc::clone(&balloon));
+    let reclamation = Reclamation::new(Arc::clone(&balloon), work_left);
     let measured = Arc::clone(&balloon);
     let devices = Devices {
         console: Arc::clone(&console),
@@ -246,17 +248,21 @@ impl VcpuThread {
                 PollFd::new(&self.ended, PollFlags::IN),
                 PollFd::from_borrowed_fd(link.as_fd(), PollFlags::IN),
                 PollFd::new(&target.doorbell, PollFlags::IN),
+                PollFd::new(&reclamation.work_left, PollFlags::IN),
             ];
             match poll(&mut sources, Some(&timespec(patience))) {
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
             }
-            let [has_ended, is_spoken_to, is_rung] = sources.map(|source| !source.revents().is_empty());
+            let [has_ended, is_spoken_to, is_rung, is_woken] = sources.map(|source| !source.revents().is_empty());
             if has_ended {
                 return self.join();
             }
             if is_rung {
                 target.rung();
+            }
+            if is_woken {
+                reclamation.woken();
             }
             if is_spoken_to {
                 match link.receive(Patience::DoNotWait) {
@@ -314,6 +320,8 @@ struct Neighbours {
     meter: Arc<ResidentMeter>,
     registers: Arc<SharedPage>,
     workers: Workers,
+    /// Wakes the main thread.
+    work_left: Arc<rustix::fd::OwnedFd>,
 }
 
 impl Neighbours {
@@ -350,6 +358,11 @@ impl BalloonHost for Neighbours {
     fn memory_released(&mut self) {
         // Where it can't be measured now, the main thread finds out and ends the process.
         let _ = self.meter.publish(&self.registers);
+    }
+
+    fn work_left(&mut self) {
+        // Full only where it was written 2^64 times and the main thread did not look.
+        let _ = rustix::io::write(&self.work_left, &1_u64.to_ne_bytes());
     }
 
     fn quiesce(&self) -> Option<Quiescent<'_>> {

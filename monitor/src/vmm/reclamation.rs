@@ -1,7 +1,10 @@
-//! Takes away what the guest has given and touched all the same, from the VMM process's main thread, when the supervisor says so: a pass
-//! over all that is given, in chunks, so that the guest's calls get in between.
+//! What the VMM process's main thread does to a balloon beside the running guest, in chunks, so that the guest's calls get in between:
+//! taking away what the guest has given and touched all the same, by a pass over all that is given, when the supervisor says so; and
+//! splitting huge pages that calls have left.
 
 use std::sync::{Arc, Mutex};
+
+use rustix::fd::OwnedFd;
 
 use super::balloon::{Balloon, BalloonHost};
 use super::lock::lock;
@@ -10,13 +13,15 @@ use super::lock::lock;
 #[derive(Debug)]
 pub(super) struct Reclamation<H> {
     balloon: Arc<Mutex<Balloon<H>>>,
+    /// Becomes readable when a call has left work.
+    pub(super) work_left: Arc<OwnedFd>,
     /// The frame index that the pass has got to.
     at: Option<usize>,
 }
 
 impl<H: BalloonHost> Reclamation<H> {
-    pub(super) fn new(balloon: Arc<Mutex<Balloon<H>>>) -> Self {
-        Self { balloon, at: None }
+    pub(super) fn new(balloon: Arc<Mutex<Balloon<H>>>, work_left: Arc<OwnedFd>) -> Self {
+        Self { balloon, work_left, at: None }
     }
 
     /// Begins a pass, unless one is under way.
@@ -24,9 +29,16 @@ impl<H: BalloonHost> Reclamation<H> {
         self.at.get_or_insert(0);
     }
 
-    /// Releases a chunk; says whether there is more to do.
+    /// [`Self::work_left`] is readable.
+    pub(super) fn woken(&self) {
+        // Several wakings are one, and nobody else reads it.
+        let _ = rustix::io::read(&self.work_left, &mut [0; 8]);
+    }
+
+    /// Does a chunk; says whether there is more to do.
     pub(super) fn advance(&mut self) -> bool {
         self.at = self.at.and_then(|at| lock(&self.balloon).reclaim_given(at));
-        self.at.is_some()
+        let is_splitting = lock(&self.balloon).split_left();
+        self.at.is_some() || is_splitting
     }
 }

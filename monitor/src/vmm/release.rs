@@ -40,15 +40,14 @@ impl Releaser {
         self.advise(memory, ranges, Advice::LinuxDontNeed)
     }
 
-    /// Has the kernel split the huge pages that these frames are part of. Contents stay as they are, and whoever uses them meanwhile
+    /// Has the kernel split the huge pages that these ranges of frames are parts of. Contents stay as they are, and whoever uses them meanwhile
     /// waits a moment. A frame with a small page behind it, or nothing, costs next to nothing.
     ///
     /// `MADV_COLD` on a part of a huge page splits it first (Linux 5.4), as only the part is to be aged. A huge page that something
     /// in the kernel holds at this moment, such as direct input and output, is left for the kernel to split when memory runs short.
-    pub(super) fn split(&self, memory: &GuestMemory, frames: impl Iterator<Item = usize>) {
-        let ranges: Vec<_> = frames.map(|frame| frame..frame + 1).collect();
+    pub(super) fn split(&self, memory: &GuestMemory, parts: &[Range<usize>]) {
         // Fails only where the kernel does not know the advice; then it splits the huge pages when memory runs short.
-        self.advise(memory, &ranges, Advice::LinuxCold);
+        self.advise(memory, parts, Advice::LinuxCold);
     }
 
     /// Gives advice about ranges, in order; says about how many before the kernel refused.

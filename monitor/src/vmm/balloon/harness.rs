@@ -55,6 +55,7 @@ impl BalloonHost for Nobody {
     fn disconnect_doorbell(&mut self) {}
     fn pressure(&mut self, _now_ns: u64) {}
     fn memory_released(&mut self) {}
+    fn work_left(&mut self) {}
     fn quiesce(&self) -> Option<Quiescent<'_>> {
         self.workers.hold()
     }
@@ -80,7 +81,10 @@ impl Harness {
     /// What happens when the guest calls.
     pub fn call(&mut self, registers: Registers) -> Registers {
         self.calls += 1;
-        self.balloon.call(registers, self.calls)
+        let reply = self.balloon.call(registers, self.calls);
+        // What the main thread does as soon as it can.
+        while self.balloon.split_left() {}
+        reply
     }
 
     /// What the supervisor and the VMM process's main thread do.

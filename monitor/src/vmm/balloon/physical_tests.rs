@@ -12,6 +12,7 @@ use aerostat_abi::units::{FRAME_BYTES, FrameCount, HUGE_FRAMES};
 use super::Balloon;
 use super::tests::{Heard, batch, greeted_whole};
 use crate::host::cgroup::MemoryGroup;
+use crate::vmm::huge_pages::SPLIT_IN_A_CALL;
 use crate::vmm::layout::GuestAddress;
 use crate::vmm::virtio::Workers;
 
@@ -140,6 +141,40 @@ fn what_was_given_and_touched_can_be_taken_away_after_a_part_came_back() {
     }
     let held = group.usage().unwrap().anonymous().saturating_sub(before);
     assert!(held <= TOLERANCE, "{} KiB are held", held >> 10);
+}
+
+#[test]
+fn a_call_that_names_many_huge_frames_leaves_splitting_to_the_main_thread() {
+    let Some(group) = in_group("a_call_that_names_many_huge_frames_leaves_splitting_to_the_main_thread") else {
+        return;
+    };
+    let mut device = touched();
+    let size = device.registers.facts().size;
+    let before = group.usage().unwrap().anonymous();
+    let count = MIXED.end - MIXED.start;
+    for part in 0..2_u64 {
+        let entries: Vec<_> =
+            MIXED.flat_map(|huge| [0, 1].map(|frame| (huge * HUGE_FRAMES + 2 * part + frame, 0))).collect();
+        let (frames, _) = batch(&mut device, Command::Give, &entries);
+        assert_eq!(frames, 2 * count);
+    }
+    assert_eq!(device.host.work_left, 1, "the second call names no huge frame for the first time");
+    let facts = device.registers.facts();
+    let not_free = (count - SPLIT_IN_A_CALL as u64) * 4;
+    assert_eq!(size.0 - facts.size.0, 4 * count - not_free, "what is not free yet is size");
+    assert_eq!((facts.given.0, facts.size.0 + facts.balloon.0), (4 * count, TOTAL.0));
+    while device.split_left() {}
+    assert_eq!(size.0 - device.registers.facts().size.0, 4 * count);
+    // The rest of each huge frame: what is left of the huge pages would hold it.
+    let entries: Vec<_> =
+        MIXED.flat_map(|huge| [8, 7, 6].map(|order| (huge * HUGE_FRAMES + (1 << order), order))).collect();
+    for entries in entries.chunks(300) {
+        batch(&mut device, Command::Give, entries);
+    }
+    let given = count * (4 + 256 + 128 + 64) * FRAME_BYTES;
+    let free = before.saturating_sub(group.usage().unwrap().anonymous());
+    assert!(free.abs_diff(given) <= TOLERANCE, "{} of {} KiB are free", free >> 10, given >> 10);
+    check_kept(&device, |frame| !(4..64).contains(&frame));
 }
 
 #[test]

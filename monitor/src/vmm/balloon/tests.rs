@@ -28,6 +28,7 @@ pub(super) struct Heard {
     vector: Option<u8>,
     pressure: u32,
     released: u32,
+    pub(super) work_left: u32,
     pub(super) workers: Workers,
 }
 
@@ -46,6 +47,10 @@ impl BalloonHost for Heard {
 
     fn memory_released(&mut self) {
         self.released += 1;
+    }
+
+    fn work_left(&mut self) {
+        self.work_left += 1;
     }
 
     fn quiesce(&self) -> Option<Quiescent<'_>> {
