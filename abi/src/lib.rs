@@ -2,7 +2,7 @@
 //!
 //! One module per subject: [`units`] (frames and how to count them), [`port`] (the balloon port's calls), [`batch`] (the page of
 //! entries that GIVE and TAKE carry), [`statistics`] (what a guest reports), [`text`] (words in it), [`boot`] (marks and names used while booting),
-//! [`exit`] (how a guest ends), [`frame_state`] (the allocator's word per huge frame) and [`registers`] (the page that the
+//! [`exit`] (how a guest ends), [`metadata`] (what the kernel takes for itself), [`frame_state`] (the allocator's word per huge frame) and [`registers`] (the page that the
 //! supervisor and a VMM process share).
 //!
 //! No dependencies, no unsafe code, no I/O: encoding and decoding are pure functions with tests beside them. The protocol in prose
@@ -15,6 +15,7 @@ pub mod batch;
 pub mod boot;
 pub mod exit;
 pub mod frame_state;
+pub mod metadata;
 pub mod port;
 pub mod registers;
 pub mod statistics;

@@ -36,9 +36,6 @@ pub(crate) const KERNEL_FLOOR: FrameCount = FrameCount::from_mib(2);
 /// Of the floor, frames that only eviction may take: splitting a huge page and packing pages takes a few before it frees many.
 pub(crate) const EVICTION_RESERVE: FrameCount = FrameCount(64);
 
-/// What the guest names in HELLO as the smallest size it can work at: image, bookkeeping, floor, a little for the application.
-pub(crate) const GUEST_FLOOR: FrameCount = FrameCount::from_mib(16);
-
 /// Pages brought in around a lone 4 KiB fault, aligned.
 pub(crate) const FAULT_AROUND_PAGES: u64 = 16;
 

@@ -15,9 +15,8 @@ use serde::Deserialize;
 use crate::host::disk::{DataDisk, DiskFaults, DiskMode, Disks, SwapDisk};
 use crate::scheduler::Contract;
 use crate::size::Size;
+use crate::vmm;
 
-/// What a guest kernel needs to boot and to run an application that does nothing.
-const SMALLEST_MIN: FrameCount = FrameCount::from_mib(16);
 /// Bytes of the longest name; a name becomes a row's head and part of a file name.
 const LONGEST_NAME: usize = 32;
 /// The name of the log that lists what happened: guests' logs lie beside it.
@@ -104,8 +103,8 @@ enum Problem {
     ZeroMax(String),
     #[error("guest {name:?}: min {min} is above max {max}; lower min or raise max")]
     MinAboveMax { name: String, min: Size, max: Size },
-    #[error("guest {name:?}: min {min} is too little for a kernel to run; take at least 16M")]
-    MinTooSmall { name: String, min: Size },
+    #[error("guest {name:?}: min {min} is too little for a kernel to run on a machine of {max}; take at least {}M", .least.mib())]
+    MinTooSmall { name: String, min: Size, max: Size, least: FrameCount },
     #[error("the minima of the guests add up to {minima} and the pool has {pool}; raise pool or lower some min")]
     MinimaExceedPool { minima: FrameCount, pool: FrameCount },
     #[error("guest {name:?}: the command line has {length} bytes; take at most {LONGEST_COMMAND_LINE}")]
@@ -209,8 +208,9 @@ impl GuestTable {
             min: whole(format!("guest {name:?}: min"), min)?,
             max: whole(format!("guest {name:?}: max"), max)?,
         };
-        if contract.min < SMALLEST_MIN {
-            return Err(Problem::MinTooSmall { name, min });
+        // What no guest can have as max is refused where it is looked at as a machine.
+        if let Some(least) = vmm::smallest_size(contract.max).filter(|least| contract.min < *least) {
+            return Err(Problem::MinTooSmall { name, min, max, least });
         }
         if command_line.len() > LONGEST_COMMAND_LINE {
             return Err(Problem::LongCommandLine { name, length: command_line.len() });
@@ -387,6 +387,11 @@ max = "1G"
             ("max = \"512M\"", "max = \"62M\"", "guest \"alpha\": min 64M is above max 62M"),
             ("max = \"512M\"", "max = \"513M\"", "guest \"alpha\": max is 513M, not a multiple of 2M"),
             ("min = \"64M\"", "min = \"2M\"", "guest \"alpha\": min 2M is too little for a kernel"),
+            (
+                "min = \"64M\"\nmax = \"512M\"",
+                "min = \"48M\"\nmax = \"511G\"",
+                "guest \"alpha\": min 48M is too little for a kernel to run on a machine of 511G; take at least 50M",
+            ),
             ("min = \"64M\"", "min = \"0M\"", "guest \"alpha\": min 0K is too little for a kernel"),
             ("min = \"64M\"", "", "line 4: missing field `min`"),
             ("\"image\"", "\"nowhere\"", "guest \"alpha\": the image nowhere does not exist"),

@@ -29,6 +29,7 @@ pub use port::Port;
 mod machine {
     use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+    use aerostat_abi::metadata;
     use aerostat_abi::units::{FrameCount, FrameNumber, HUGE_FRAMES, to_usize};
     use aerostat_balloon_driver::{Announcements, Driver, Extent, Next};
 
@@ -37,7 +38,7 @@ mod machine {
     use super::memory::{KernelMemory, WANTED, rest};
     use super::port::{Port, Wishes};
     use crate::boot::{BalloonDriver, Machine, MachineError};
-    use crate::config::{BALLOON_PERIOD_NS, GUEST_FLOOR, REPORT_PATIENCE_NS, REPORT_SPACING_NS};
+    use crate::config::{BALLOON_PERIOD_NS, REPORT_PATIENCE_NS, REPORT_SPACING_NS};
     use crate::mm::carve::Carver;
     use crate::mm::ladder::Deflator;
     use crate::mm::{self, FRAMES};
@@ -111,7 +112,8 @@ mod machine {
 
     /// The guest's memory, as a driver sees it.
     pub(crate) fn extent() -> Extent {
-        Extent { total: mm::total_frames(), floor: GUEST_FLOOR, end: mm::memory_end() }
+        let end = mm::memory_end();
+        Extent { total: mm::total_frames(), floor: metadata::smallest_size(end), end }
     }
 
     /// Words of bookkeeping that the driver needs on a machine whose memory ends at `end`.

@@ -12,7 +12,6 @@ use aerostat_abi::units::{FrameCount, FrameNumber, to_usize};
 use aerostat_balloon_driver::{Driver, Ledger, Listed, Monitor, Reply};
 
 use super::statistics;
-use crate::config::GUEST_FLOOR;
 use crate::drivers::machine_ports::balloon_call;
 use crate::mm::FRAMES;
 use crate::nub::BALLOON_VECTOR;
@@ -118,7 +117,7 @@ fn read(reply: &Registers) -> Option<Reply> {
 impl Monitor for Port {
     fn greet(&mut self) -> Option<Reply> {
         let (version, Wishes { features, vector }) = (VERSION, self.wishes);
-        let answer = balloon_call(Hello { version, features, floor: GUEST_FLOOR, vector }.encode());
+        let answer = balloon_call(Hello { version, features, floor: super::extent().floor, vector }.encode());
         let reply = read(&answer)?;
         let welcome = Welcome::decode(&answer);
         self.features = welcome.features;

@@ -6,6 +6,7 @@
 
 use std::ops::Range;
 
+use aerostat_abi::metadata;
 use aerostat_abi::units::{FrameCount, FrameNumber, HUGE_FRAMES, MAX_ORDER, to_usize};
 use thiserror::Error;
 
@@ -59,6 +60,12 @@ pub enum LayoutError {
 /// Whether a guest may have `total` frames.
 pub(crate) fn check_size(total: FrameCount) -> Result<(), LayoutError> {
     MemoryLayout::new(total).map(drop)
+}
+
+/// The smallest size at which the kernel of a guest of `total` frames can work; `None` where none can have so many.
+pub(crate) fn smallest_size(total: FrameCount) -> Option<FrameCount> {
+    let end = MemoryLayout::new(total).ok()?.end();
+    Some(metadata::smallest_size(FrameNumber::containing(end.0)))
 }
 
 /// Where a guest's memory lies.

@@ -49,7 +49,7 @@ pub use process::process_main;
 
 pub(crate) use balloon::DISAGREEING_REPORTS;
 pub(crate) use image::check_file;
-pub(crate) use layout::check_size;
+pub(crate) use layout::{check_size, smallest_size};
 pub(crate) use resident::read_anonymous;
 
 /// The hidden subcommand that makes a process a VMM process.

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use aerostat_abi::metadata;
 use aerostat_abi::units::{FrameCount, FrameNumber, HUGE_FRAMES, to_usize};
 use proptest::collection::vec;
 use proptest::prelude::{Just, Strategy};
@@ -11,6 +12,7 @@ use proptest::{prop_assert, prop_assert_eq, prop_oneof, proptest};
 use super::{Block, BlockSize, Contents, FrameAllocator, FrameStatistics, Purpose};
 use crate::config::EVICTION_RESERVE;
 use crate::mm::carve::Carver;
+use crate::mm::frame_set::FrameSet;
 
 impl FrameAllocator {
     /// An allocator with its books on the heap.
@@ -76,6 +78,15 @@ fn reserved_ranges_may_overlap_and_reach_beyond_the_end() {
     let allocator = FrameAllocator::leaked(FrameCount(2048), &reserved, FrameCount::ZERO);
     assert_eq!(allocator.statistics().free, FrameCount(1024 - 700));
     assert_eq!(allocator.validate(), Ok(()));
+}
+
+#[test]
+fn the_monitor_knows_what_the_books_take() {
+    for frames in [4096_u64, 4097, 1 << 15, (1 << 18) + 12_345, 1 << 22, 134_217_728] {
+        let huge = to_usize(frames.div_ceil(HUGE_FRAMES));
+        let words = FrameAllocator::words(FrameCount(frames)) + FrameSet::words(huge);
+        assert_eq!(metadata::words(FrameNumber(frames)), words as u64, "{frames} frames");
+    }
 }
 
 #[test]
