@@ -47,8 +47,6 @@ pub(super) struct Guest<G> {
     /// How the register comes to the target, where that is the host's business.
     pacing: Option<Pacing>,
     spawned: Moment,
-    /// The largest target that its register has held.
-    granted: FrameCount,
     facts: Facts,
     resident: ResidentWatch,
     statistics: Statistics,
@@ -99,7 +97,6 @@ impl<G: GuestHandle> Guest<G> {
             pacing: spec.balloon_rate.map(|limits| Pacing::new(limits, target, spawned)),
             samples: None,
             spawned,
-            granted: target,
             facts: Facts::default(),
             resident: ResidentWatch::default(),
             statistics: Statistics::default(),
@@ -175,7 +172,8 @@ impl<G: GuestHandle> Guest<G> {
         let Some(handle) = &self.handle else { return false };
         let bounds = Bounds {
             machine: self.contract.max,
-            granted: self.granted,
+            // The page's own acknowledgement comes later: what its sizes may show was done by targets before it.
+            allowed: self.facts.size.max(self.targets.largest()),
             has_size: self.facts.size > FrameCount::ZERO,
             spawned: self.spawned,
             now,
@@ -227,7 +225,7 @@ impl<G: GuestHandle> Guest<G> {
 
     /// What the guest may use: its size, or what it was started with, until its process has published a size.
     fn entitled(&self) -> FrameCount {
-        if self.facts.size == FrameCount::ZERO { self.granted } else { self.facts.size }
+        if self.facts.size == FrameCount::ZERO { self.targets.largest() } else { self.facts.size }
     }
 
     /// Ends the guest for the first of these reasons; [`Self::news`] tells when it is gone.
@@ -303,7 +301,6 @@ impl<G: GuestHandle> Guest<G> {
         if self.register != register {
             self.register = register;
             self.targets.set(register);
-            self.granted = self.granted.max(register);
             handle.set_target(register);
         }
     }

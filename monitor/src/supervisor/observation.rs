@@ -23,8 +23,8 @@ const CALM: Duration = Duration::from_millis(320);
 pub(super) struct Bounds {
     /// All memory of its machine.
     pub(super) machine: FrameCount,
-    /// The largest target that it was ever given.
-    pub(super) granted: FrameCount,
+    /// The largest size that it may have: its last one, or a target that its process may still act on.
+    pub(super) allowed: FrameCount,
     /// Whether its process has published a size before.
     pub(super) has_size: bool,
     /// When its process was started.
@@ -47,8 +47,8 @@ pub(super) struct Observation {
 /// A fact that no sound VMM process publishes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Contradiction {
-    /// A size that it was never granted.
-    Size { claimed: FrameCount, granted: FrameCount },
+    /// A size that it was not granted.
+    Size { claimed: FrameCount, allowed: FrameCount },
     /// No size, after there was one.
     NoSize,
     /// A balloon that is larger than the machine.
@@ -58,8 +58,8 @@ pub(super) enum Contradiction {
 impl fmt::Display for Contradiction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Size { claimed, granted } => {
-                write!(f, "a size of {claimed}, and it was never granted more than {granted}")
+            Self::Size { claimed, allowed } => {
+                write!(f, "a size of {claimed}, and it may have {allowed}")
             }
             Self::NoSize => f.write_str("no size, after there was one"),
             Self::Balloon { claimed, machine } => write!(f, "a balloon of {claimed} in a machine of {machine}"),
@@ -70,10 +70,10 @@ impl fmt::Display for Contradiction {
 impl Observation {
     /// Reads `page` within `bounds`.
     pub(super) fn read(page: &RegisterPage, bounds: &Bounds) -> Self {
-        let Bounds { machine, granted, has_size, spawned, now } = *bounds;
+        let Bounds { machine, allowed, has_size, spawned, now } = *bounds;
         let claimed = page.facts();
-        let contradiction = if claimed.size > granted {
-            Some(Contradiction::Size { claimed: claimed.size, granted })
+        let contradiction = if claimed.size > allowed {
+            Some(Contradiction::Size { claimed: claimed.size, allowed })
         } else if claimed.size == FrameCount::ZERO && has_size {
             Some(Contradiction::NoSize)
         } else if claimed.balloon > machine {
@@ -82,7 +82,7 @@ impl Observation {
             None
         };
         let facts = Facts {
-            size: claimed.size.min(granted),
+            size: claimed.size.min(allowed),
             balloon: claimed.balloon.min(machine),
             page_tables: claimed.page_tables.min(most_page_tables(machine)),
             // A stamp may be of a moment after `now`, when the page was about to be read.
@@ -145,7 +145,7 @@ mod tests {
     const MIB: fn(u64) -> FrameCount = FrameCount::from_mib;
     const BOUNDS: Bounds = Bounds {
         machine: FrameCount::from_mib(512),
-        granted: FrameCount::from_mib(128),
+        allowed: FrameCount::from_mib(128),
         has_size: true,
         spawned: Moment::from_ns(1000),
         now: Moment::from_ns(5000),
@@ -171,7 +171,7 @@ mod tests {
         let everything = FrameCount(u64::MAX);
         let (facts, contradiction) = observed(everything, MIB(384));
         assert_eq!(facts.size, MIB(128));
-        assert_eq!(contradiction, Some(Contradiction::Size { claimed: everything, granted: MIB(128) }));
+        assert_eq!(contradiction, Some(Contradiction::Size { claimed: everything, allowed: MIB(128) }));
         assert_eq!(observed(FrameCount::ZERO, MIB(384)).1, Some(Contradiction::NoSize));
         let (facts, contradiction) = observed(MIB(64), everything);
         assert_eq!((facts.balloon, contradiction.is_some()), (MIB(512), true));
@@ -232,7 +232,7 @@ mod tests {
             let (size, balloon) = (FrameCount(size), FrameCount(balloon));
             page.set_balloon_facts(&Facts { size, balloon, last_call_ns, ..Facts::default() });
             let Observation { facts, main, .. } = Observation::read(&page, &BOUNDS);
-            prop_assert!(facts.size <= BOUNDS.granted && facts.balloon <= BOUNDS.machine);
+            prop_assert!(facts.size <= BOUNDS.allowed && facts.balloon <= BOUNDS.machine);
             prop_assert!(facts.last_call_ns <= BOUNDS.now.ns());
             prop_assert!(main.is_none_or(|main| (BOUNDS.spawned..=BOUNDS.now).contains(&main)));
         }

@@ -321,8 +321,8 @@ fn a_process_that_reports_what_can_not_be_is_ended() {
     let honest = FrameCount::from_mib(16);
     let everything = FrameCount(u64::MAX);
     for (size, said) in [
-        (everything, &*format!("a size of {everything}, and it was never granted more than 64.0 MiB")),
-        (FrameCount::from_mib(512), "a size of 512.0 MiB, and it was never granted more than 64.0 MiB"),
+        (everything, &*format!("a size of {everything}, and it may have 64.0 MiB")),
+        (FrameCount::from_mib(512), "a size of 512.0 MiB, and it may have 64.0 MiB"),
         (FrameCount::ZERO, "no size, after there was one"),
     ] {
         let (others_size, outcome) = beside_a_liar(Lie { size, resident: honest });
@@ -331,6 +331,21 @@ fn a_process_that_reports_what_can_not_be_is_ended() {
         assert!(!outcome.guests[0].is_success() && outcome.guests[1].is_success());
         assert_eq!(outcome.violations, 0);
     }
+}
+
+#[test]
+fn a_size_that_was_granted_once_is_not_granted_for_ever() {
+    let mut bench = Bench::new();
+    bench.needs([400, 20]);
+    bench.pass(50);
+    bench.needs([20, 400]);
+    bench.pass(50);
+    assert_eq!(bench.status().guests[0].size, FrameCount::from_mib(64));
+    bench.machines[0].lie(Lie { size: FrameCount::from_mib(400), resident: FrameCount::ZERO });
+    bench.pass(2);
+    let outcome = bench.supervisor.into_outcome(bench.now);
+    let said = "failed: its process reported a size of 400.0 MiB, and it may have 64.0 MiB";
+    assert_eq!(outcome.guests[0].ending.reason.to_string(), said);
 }
 
 #[test]
