@@ -88,8 +88,12 @@ pub(crate) const RECLAIM_STEP: FrameCount = FrameCount(64);
 /// The driver looks after its balloon at least this often.
 pub(crate) const BALLOON_PERIOD_NS: u64 = 1_000_000_000;
 
-/// How long threads run between two bursts of the driver, if any of them could.
-pub(crate) const BALLOON_REST_NS: u64 = 500_000;
+/// How long a kernel thread works in the background before it lets others run. The largest piece of work that is not divided, the copy
+/// of a huge page, takes about as long.
+pub(crate) const WORK_SLICE_NS: u64 = 500_000;
+
+/// How long other threads run between two slices of background work, or two bursts of the balloon driver, if any of them could.
+pub(crate) const REST_NS: u64 = 500_000;
 
 /// How long an ending guest waits for its last report to be made.
 pub(crate) const REPORT_PATIENCE_NS: u64 = 100_000_000;

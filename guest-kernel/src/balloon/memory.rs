@@ -3,12 +3,12 @@
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use aerostat_abi::units::{FrameCount, FrameNumber, HUGE_FRAMES, to_usize};
-use aerostat_balloon_driver::{Compactable, Memory, PAUSE_GOAL_NS, Room};
+use aerostat_balloon_driver::{Compactable, Memory, Room};
 
-use crate::config::{BALLOON_REST_NS, RECLAIM_STEP};
+use crate::config::RECLAIM_STEP;
 use crate::mm::shortage::{self, Cause};
+use crate::mm::slice::Slice;
 use crate::mm::{Block, BlockSize, FRAMES, Purpose, compaction, ladder, reclaim};
-use crate::thread;
 use crate::time::Instant;
 
 /// Frames that somebody waits for.
@@ -59,13 +59,8 @@ impl Memory for KernelMemory {
     }
 
     fn compact(&mut self, wanted: usize) -> usize {
-        let mut since = Instant::now();
-        compaction::compact(wanted, || {
-            if Instant::now() >= since.after(PAUSE_GOAL_NS) {
-                rest();
-                since = Instant::now();
-            }
-        })
+        let mut slice = Slice::begin();
+        compaction::compact(wanted, || slice.rest_if_over())
     }
 
     fn make_room(&mut self) -> Room {
@@ -84,12 +79,5 @@ impl Memory for KernelMemory {
         let failures = ladder::statistics().failures;
         let has_failed = core::mem::replace(&mut self.failures, failures) != failures;
         has_failed || WANTED.load(Ordering::Relaxed) > 0
-    }
-}
-
-/// Lets others run for a moment, if anybody could.
-pub(super) fn rest() {
-    if thread::is_another_ready() {
-        thread::sleep_until(Instant::now().after(BALLOON_REST_NS));
     }
 }

@@ -35,7 +35,7 @@ mod machine {
 
     use super::handover;
     use super::ledger::Ledger;
-    use super::memory::{KernelMemory, WANTED, rest};
+    use super::memory::{KernelMemory, WANTED};
     use super::port::{Port, Wishes};
     use crate::boot::{BalloonDriver, Machine, MachineError};
     use crate::config::{BALLOON_PERIOD_NS, REPORT_PATIENCE_NS, REPORT_SPACING_NS};
@@ -175,7 +175,7 @@ mod machine {
             }
             match next {
                 Next::Continue => continue,
-                Next::Rest => rest(),
+                Next::Rest => thread::rest(),
                 Next::Wait { .. } | Next::Idle => {}
             }
             FRAMES.offer_spare();

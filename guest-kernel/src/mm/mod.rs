@@ -34,6 +34,7 @@ pub(crate) mod reclaim;
 mod region_list;
 pub(crate) mod shortage;
 mod sizing;
+pub(crate) mod slice;
 #[cfg(target_os = "none")]
 pub(crate) mod start;
 mod watermarks;

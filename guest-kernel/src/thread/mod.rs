@@ -15,7 +15,8 @@ pub use event::Event;
 pub use machine::{SpawnError, yield_now};
 #[cfg(target_os = "none")]
 pub(crate) use machine::{
-    current, current_name, idle, is_another_ready, preempt, sleep_until, spawn_entry, start, timer_interrupt, validate,
+    current, current_name, idle, is_another_ready, preempt, rest, sleep_until, spawn_entry, start, timer_interrupt,
+    validate,
 };
 #[cfg(target_os = "none")]
 pub use mutex::{Mutex, MutexGuard};
@@ -33,7 +34,7 @@ mod machine {
 
     use super::event::{WaitKey, WaitQueue, WakeCount};
     use super::table::{Priority, Table, ThreadId};
-    use crate::config::{APP_STACK_BYTES, KERNEL_STACK_BYTES, MAX_THREADS, TIME_SLICE_NS};
+    use crate::config::{APP_STACK_BYTES, KERNEL_STACK_BYTES, MAX_THREADS, REST_NS, TIME_SLICE_NS};
     use crate::cpu;
     use crate::drivers::apic;
     use crate::layout::{STACK_SLOT_BYTES, STACKS};
@@ -328,6 +329,13 @@ mod machine {
         if scheduler.table.is_runnable() {
             scheduler.table.yield_current();
             switch(scheduler);
+        }
+    }
+
+    /// Lets others run for a moment, if any of them could.
+    pub(crate) fn rest() {
+        if is_another_ready() {
+            sleep_until(Instant::now().after(REST_NS));
         }
     }
 

@@ -8,6 +8,7 @@ use aerostat_abi::units::FrameCount;
 use super::{collapse, reclaim_ahead};
 use crate::config::{COLLAPSE_PERIOD_NS, VAIN_RECLAIM_PAUSE_NS};
 use crate::mm::shortage::{self, Cause};
+use crate::mm::slice::Slice;
 use crate::mm::{FRAMES, compaction};
 use crate::thread::{self, Event, Priority, SpawnError};
 use crate::time::Instant;
@@ -52,11 +53,12 @@ extern "C" fn run(_: u64) {
 
 /// Says whether there are tables left to look at.
 fn collapse_tables() -> bool {
-    let round = collapse::run_round();
+    let mut slice = Slice::begin();
+    let round = collapse::run_round(|| slice.rest_if_over());
     if round.waiting > 0 {
         let (whole, occupancy) = FRAMES.huge_frames();
         if occupancy.is_worth_it(whole, round.waiting) {
-            compaction::compact(round.waiting, || ());
+            compaction::compact(round.waiting, || slice.rest_if_over());
         }
     }
     round.tables > round.collapsed

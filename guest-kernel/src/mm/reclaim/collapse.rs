@@ -8,7 +8,7 @@
 //! All pages of the slot are revoked, as if they were about to leave, then copied in chunks, each under the locks for some ten
 //! microseconds. Whoever touches one of the pages meanwhile gets all of them back where they were ([`Reclaimer::abandon_collapse`]),
 //! and the slot waits for another round. The reclaimer's thread runs before those of applications, so on one CPU that is rare, and
-//! applications are kept from running for the length of the copy: 2 MiB, a few hundred microseconds.
+//! applications are kept from running for the length of the copy: 2 MiB, a few hundred microseconds. It rests between two slots.
 
 use core::ops::Range;
 
@@ -46,8 +46,9 @@ pub(crate) struct Round {
     pub(crate) waiting: usize,
 }
 
-/// Goes over all regions once.
-pub(crate) fn run_round() -> Round {
+/// Goes over all regions once. Calls `between` after each table, with no lock held, and not while pages are revoked: whoever runs then
+/// would touch them.
+pub(crate) fn run_round(mut between: impl FnMut()) -> Round {
     let mut round = Round::default();
     let mut at = 0;
     while let Some((slot, is_due)) = next_table(at) {
@@ -59,6 +60,7 @@ pub(crate) fn run_round() -> Round {
         } else {
             round.waiting += usize::from(is_due);
         }
+        between();
     }
     if round.tables > 0 {
         cpu::flush_tlb(); // accessed bits were cleared

@@ -56,6 +56,7 @@ use self::thrash::{Tally, ThrashDetector};
 use super::block::{Block, BlockSize};
 use super::frame_allocator::Purpose;
 use super::page_table::{Collected, Slot};
+use super::slice::Slice;
 use super::{FRAMES, SPACE, Space};
 use crate::cpu;
 use crate::sync::SpinLock;
@@ -173,8 +174,12 @@ fn reclaim_for(urgency: Urgency, wanted: FrameCount) -> FrameCount {
     RECLAIMER.lock().pass_aheads();
     let freed = || FrameCount(RECLAIMER.lock().made_free().saturating_sub(before));
     let mut rounds = 0;
+    let mut slice = Slice::begin();
     loop {
         let batch = RECLAIMER.lock().run_batch_for(urgency);
+        if urgency == Urgency::Background {
+            slice.rest_if_over();
+        }
         let so_far = freed();
         if so_far >= wanted {
             return so_far;

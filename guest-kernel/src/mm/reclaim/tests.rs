@@ -12,10 +12,12 @@ use proptest::test_runner::Config as ProptestConfig;
 use proptest::{prop_assert_eq, prop_oneof, proptest};
 
 use super::effort::{Effort, Efforts};
+use super::hand::BATCH;
 use super::start::{Swap, start};
 use super::{RECLAIMER, compressed::CompressedTier, filled_with, reclaim, reclaim_ahead, statistics};
 use crate::config::FAULT_AROUND_PAGES;
 use crate::layout::APP_REGIONS;
+use crate::mm::slice::CHANCES;
 use crate::mm::testing::TestMachine;
 use crate::mm::watermarks::Watermarks;
 use crate::mm::{Block, BlockSize, FRAMES, Purpose, map_region, unmap_region, validate};
@@ -56,6 +58,23 @@ fn cold_pages_leave_and_come_back_as_they_were() {
     let after = machine.statistics();
     // The tables above the region's own stay.
     assert!(before.free.0 - after.free.0 <= 2 && after.promised == before.promised);
+}
+
+#[test]
+fn the_background_can_rest_after_each_batch_and_nobody_else_does() {
+    let machine = machine(8);
+    let start = map_region(APP_REGIONS, 4 * HUGE_BYTES).unwrap();
+    let touch_and_reclaim = |reclaim: fn(FrameCount) -> FrameCount| {
+        for page in (start..start + 4 * HUGE_BYTES).step_by(FRAME_SIZE) {
+            machine.touch(page).unwrap();
+        }
+        let chances = CHANCES.get();
+        assert!(reclaim(EVERYTHING) > FrameCount::ZERO);
+        CHANCES.get() - chances
+    };
+    assert_eq!(touch_and_reclaim(reclaim), 0, "whoever needs a frame has no time to rest");
+    let batches = 4 * HUGE_FRAMES / BATCH as u64;
+    assert!(touch_and_reclaim(reclaim_ahead) >= batches);
 }
 
 #[test]

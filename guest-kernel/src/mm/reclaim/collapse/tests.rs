@@ -36,9 +36,9 @@ fn machine_with_table() -> (TestMachine, u64) {
 /// Two rounds, with a touch before each.
 fn two_busy_rounds(machine: &TestMachine, start: u64) -> Round {
     machine.access(start);
-    assert_eq!(run_round(), Round { tables: 1, ..Round::default() }, "in use once is not enough");
+    assert_eq!(run_round(|| ()), Round { tables: 1, ..Round::default() }, "in use once is not enough");
     machine.access(start + 7 * FRAME_BYTES);
-    run_round()
+    run_round(|| ())
 }
 
 fn expect_contents(machine: &TestMachine, start: u64) {
@@ -58,7 +58,7 @@ fn a_full_table_in_use_becomes_a_huge_page() {
     assert_eq!(machine.region(start).promise, FrameCount(1), "the table is promised again");
     let after = machine.statistics();
     assert_eq!((after.free.0, after.promised.0), (before.free.0 + 1, before.promised.0 + 1));
-    assert_eq!(run_round(), Round::default());
+    assert_eq!(run_round(|| ()), Round::default());
     expect_contents(&machine, start);
     unmap_region(start);
     assert_eq!((machine.statistics().promised, validate()), (FrameCount::ZERO, Ok(())));
@@ -69,11 +69,29 @@ fn a_table_that_is_not_in_use_stays_one() {
     let (machine, start) = machine_with_table();
     machine.access(start);
     for _ in 0..3 {
-        assert_eq!(run_round(), Round { tables: 1, ..Round::default() });
+        assert_eq!(run_round(|| ()), Round { tables: 1, ..Round::default() });
     }
     machine.access(start);
-    assert_eq!(run_round(), Round { tables: 1, ..Round::default() }, "in use now, but not before");
+    assert_eq!(run_round(|| ()), Round { tables: 1, ..Round::default() }, "in use now, but not before");
     expect_contents(&machine, start);
+}
+
+#[test]
+fn a_round_can_rest_after_each_table() {
+    let (machine, start) = machine_with_table();
+    let mut rests = 0;
+    let mut round = || {
+        run_round(|| {
+            assert!(RECLAIMER.try_lock().is_some() && SPACE.try_lock().is_some(), "a lock is held");
+            assert!(pages(start).all(|page| machine.frame_at(page).is_some()), "pages are revoked");
+            rests += 1;
+        })
+    };
+    machine.access(start);
+    round();
+    machine.access(start);
+    assert_eq!(round().collapsed, 1);
+    assert_eq!(rests, 2);
 }
 
 #[test]
@@ -95,10 +113,10 @@ fn a_slot_waits_for_a_huge_frame_and_for_free_memory() {
     let high = FrameCount(machine.statistics().free.0 - HUGE_FRAMES + 1);
     FRAMES.set_watermarks(Watermarks { low: FrameCount::ZERO, high });
     machine.access(start);
-    assert_eq!(run_round().waiting, 1);
+    assert_eq!(run_round(|| ()).waiting, 1);
     FRAMES.set_watermarks(Watermarks { low: FrameCount::ZERO, high: FrameCount(high.0 - 1) });
     machine.access(start);
-    assert_eq!(run_round().collapsed, 1);
+    assert_eq!(run_round(|| ()).collapsed, 1);
     expect_contents(&machine, start);
 }
 

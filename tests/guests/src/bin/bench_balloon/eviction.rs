@@ -28,7 +28,8 @@ pub(crate) fn measure() -> Result<(), &'static str> {
     Ok(())
 }
 
-fn data() -> Result<Mapping, &'static str> {
+/// Memory full of data.
+pub(crate) fn data() -> Result<Mapping, &'static str> {
     let bytes = to_usize(app::memory().free.saturating_sub(FREE).bytes());
     let mut memory = Mapping::anonymous(bytes).map_err(|_| "no memory")?;
     for (number, page) in memory.chunks_exact_mut(PAGE_BYTES).enumerate() {

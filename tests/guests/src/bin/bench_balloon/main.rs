@@ -1,7 +1,7 @@
 //! Uses memory in the ways whose price the bench `balloon` measures from the host, which takes it away and returns it meanwhile.
 //!
-//! The command line names one part: `bench=idle`, `bench=touched`, `bench=scattered`, `bench=pauses`, or, with a swap disk,
-//! `bench=evicted` or `bench=reclaimed`. A guest logs `ready` when the host may begin. Each figure is a line `figure NAME: N ns for M`.
+//! The command line names one part: `bench=idle`, `bench=touched`, `bench=scattered`, `bench=pauses`,
+//! or, with a swap disk, `bench=evicted`, `bench=reclaimed` or `bench=pauses-evicting`. A guest logs `ready` when the host may begin. Each figure is a line `figure NAME: N ns for M`.
 
 #![no_std]
 #![no_main]
@@ -32,6 +32,7 @@ fn main() -> Outcome {
         Some("touched") => touched::measure(),
         Some("scattered") => scattered::prepare(),
         Some("pauses") => pauses::measure(),
+        Some("pauses-evicting") => pauses::measure_evicting(),
         Some("evicted") => eviction::prepare(),
         Some("reclaimed") => eviction::measure(),
         _ => Err("name a part, such as bench=idle"),

@@ -1,11 +1,11 @@
-//! Work in units of 10 us while memory leaves and returns, and for as long again while nothing moves: how long it stood still at worst.
+//! Work in units of 10 us while memory leaves and returns, or while it is evicted, and for as long again while nothing moves: how long it stood still at worst.
 
 use core::hint::black_box;
 
 use aerostat_abi::units::to_usize;
 use aerostat_guest::app::Instant;
 
-use crate::{MOVED, log, ready, touched};
+use crate::{MOVED, eviction, log, ready, touched};
 
 #[path = "../../gaps.rs"]
 mod gaps;
@@ -17,6 +17,8 @@ const UNIT_NS: u64 = 10_000;
 /// How long a stretch of work is: the host has that long to notice that the guest is ready, and to move memory. The guest does not look
 /// at its size meanwhile, as it need not be told that memory has moved.
 const WINDOW_NS: u64 = 500_000_000;
+/// The same where memory has to be evicted first.
+const LONG_WINDOW_NS: u64 = 5_000_000_000;
 /// Steps that the length of one is measured by.
 const TRIAL_STEPS: u64 = 1 << 24;
 
@@ -24,10 +26,22 @@ pub(crate) fn measure() -> Result<(), &'static str> {
     drop(touched(to_usize(MOVED.bytes()))?);
     let steps = steps_per_unit();
     ready();
-    let moving = Window::run(steps);
-    let quiet = Window::run(steps);
+    let moving = Window::run(WINDOW_NS, || work(steps));
+    let quiet = Window::run(WINDOW_NS, || work(steps));
     moving.log(["moving_worst", "moving_p999", "moving_unit"]);
     quiet.log(["quiet_worst", "quiet_p999", "quiet_unit"]);
+    Ok(())
+}
+
+/// While the host takes memory that is full of data.
+pub(crate) fn measure_evicting() -> Result<(), &'static str> {
+    let _data = eviction::data()?;
+    let steps = steps_per_unit();
+    ready();
+    let evicting = Window::run(LONG_WINDOW_NS, || work(steps));
+    let quiet = Window::run(WINDOW_NS, || work(steps));
+    evicting.log(["evicting_worst", "evicting_p999", "evicting_unit"]);
+    quiet.log(["evicted_worst", "evicted_p999", "evicted_unit"]);
     Ok(())
 }
 
@@ -38,12 +52,12 @@ struct Window {
 }
 
 impl Window {
-    fn run(steps: u64) -> Self {
+    fn run(duration_ns: u64, mut unit: impl FnMut()) -> Self {
         let mut gaps = Gaps::new();
         let start = Instant::now();
         let mut last = start;
-        while last.since(start) < WINDOW_NS {
-            work(steps);
+        while last.since(start) < duration_ns {
+            unit();
             let now = Instant::now();
             gaps.add(now.since(last));
             last = now;

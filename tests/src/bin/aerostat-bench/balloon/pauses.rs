@@ -4,6 +4,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use aerostat_abi::exit::GuestExit;
+use aerostat_tests::Plan;
 use anyhow::{Result, ensure};
 
 use super::mover::Mover;
@@ -22,6 +23,12 @@ const WINDOW: Duration = Duration::from_millis(400);
 const AWAY: Duration = Duration::from_millis(20);
 /// What a pause may come to, in microseconds.
 const WORST_GOAL_US: f64 = 5000.0;
+/// A guest full of data, of which it leaves some free, and what is evicted.
+const EVICTING_MIB: u64 = 512;
+const FREE_MIB: u64 = 56;
+const EVICTED_MIB: u64 = 96;
+/// In which that has to happen: what the guest works for, with the same allowance.
+const LONG_WINDOW: Duration = Duration::from_millis(4900);
 
 pub(super) fn measure() -> Result<Vec<Row>> {
     let mut figures = Figures::default();
@@ -45,11 +52,29 @@ pub(super) fn measure() -> Result<Vec<Row>> {
     ensure!(turns > 0, "memory has never left and returned within {WINDOW:?}");
     let us = |name: &str| figures.ns(name).map(|ns| ns / 1e3);
     let slowdown = (1.0 - us("quiet_unit")? / us("moving_unit")?) * 100.0;
-    Ok(vec![
+    let mut rows = vec![
         Row::cost("pause_worst_us", us("moving_worst")?, "us", us("quiet_worst")?).goal(WORST_GOAL_US),
         Row::cost("pause_p999_us", us("moving_p999")?, "us", us("quiet_p999")?),
         Row::plain("slowdown_percent", slowdown, "%"),
-    ])
+    ];
+    rows.push(while_evicting()?);
+    Ok(rows)
+}
+
+/// While memory leaves that is full of data, by the work of the balloon's driver and of the reclaimer.
+fn while_evicting() -> Result<Row> {
+    let plan = Plan::test_guest("bench_balloon").memory_mib(EVICTING_MIB).swap_mib(EVICTING_MIB);
+    let mut figures = Figures::default();
+    for _ in 0..TURNS {
+        let mut guest = Mover::boot_plan(&plan, "pauses-evicting");
+        let ready = Instant::now();
+        guest.resize(EVICTING_MIB - FREE_MIB - EVICTED_MIB)?;
+        ensure!(ready.elapsed() < LONG_WINDOW, "{EVICTED_MIB} MiB are not evicted within {LONG_WINDOW:?}");
+        guest.0.expect_exit(GuestExit::Success);
+        figures.add_guest(&guest.0)?;
+    }
+    let us = |name: &str| figures.ns(name).map(|ns| ns / 1e3);
+    Ok(Row::cost("pause_evicting_us", us("evicting_worst")?, "us", us("evicted_worst")?).goal(WORST_GOAL_US))
 }
 
 #[cfg(test)]
