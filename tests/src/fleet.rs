@@ -90,12 +90,27 @@ impl FleetPlan {
         self.up_with(limit, Reader::Nobody)
     }
 
+    /// Runs it by way of the command `wrapper`, which is to become the command that its last arguments name.
+    ///
+    /// # Panics
+    /// When the command can't be started.
+    #[must_use]
+    #[track_caller]
+    pub fn up_through(&self, wrapper: &[&str]) -> Fleet {
+        self.start(wrapper.iter().map(OsString::from).collect(), None, Reader::Files)
+    }
+
     #[track_caller]
     fn up_with(&self, limit: Option<Duration>, reader: Reader) -> Fleet {
+        self.start(Vec::new(), limit, reader)
+    }
+
+    #[track_caller]
+    fn start(&self, mut words: Vec<OsString>, limit: Option<Duration>, reader: Reader) -> Fleet {
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
         let path = |name: &str| folder.path().join(name);
         fs::write(path("fleet.toml"), &self.text).expect("a file can be made in a fresh temporary folder");
-        let mut words = vec![aerostat().into(), "up".into(), path("fleet.toml").into(), "--headless".into()];
+        words.extend([aerostat().into(), "up".into(), path("fleet.toml").into(), "--headless".into()]);
         words.extend(["--report".into(), path("report.json").into_os_string()]);
         words.extend(["--log-dir".into(), path("logs").into_os_string()]);
         words.extend(limit.iter().flat_map(|limit| ["--seconds".into(), OsString::from(limit.as_secs().to_string())]));
@@ -137,6 +152,16 @@ impl Fleet {
     #[must_use]
     pub fn log(&self, name: &str) -> String {
         fs::read_to_string(self.folder.path().join(format!("logs/{name}.log"))).unwrap_or_default()
+    }
+
+    /// How many descriptors the supervisor has open.
+    ///
+    /// # Panics
+    /// When it has ended.
+    #[must_use]
+    pub fn descriptors(&self) -> usize {
+        let folder = format!("/proc/{}/fd", self.running.pid());
+        fs::read_dir(&folder).unwrap_or_else(|error| panic!("{folder}: {error}")).count()
     }
 
     /// Waits until `probe` finds something.

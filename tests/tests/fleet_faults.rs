@@ -159,7 +159,11 @@ fn output_that_nobody_reads() {
 fn a_limit_on_a_run_whose_output_nobody_reads() {
     let run = tides_unread(Some(Duration::from_secs(2))).wait_for_end(DEADLINE);
     run.expect_exit_code(0);
-    run.expect_unharmed("ebb");
+    assert_eq!(
+        (&run.guest("ebb")["exit"], &run.guest("flow")["exit"]),
+        (&"stopped".into(), &"stopped".into()),
+        "{run}"
+    );
 }
 
 #[test]

@@ -55,7 +55,7 @@ fn an_end_that_is_none() {
 
 #[test]
 fn an_end_before_the_start() {
-    assert_eq!(face("ends_unstarted").hostile.ending.reason, EndReason::Stopped);
+    expect_fault("ends_unstarted", "nothing had asked it to");
 }
 
 #[test]

@@ -19,7 +19,7 @@ const PACKAGES: [&str; 2] = ["aerostat-tests", "aerostat"];
 /// Test files that need no machine at all.
 const COMMAND_LINE: [&str; 1] = ["bad_input"];
 /// Test files whose tests boot guests under KVM.
-const KVM: [&str; 12] = [
+const KVM: [&str; 13] = [
     "vmm",
     "behaviours",
     "balloon",
@@ -30,6 +30,7 @@ const KVM: [&str; 12] = [
     "applications",
     "fleet",
     "fleet_faults",
+    "many_guests",
     "swap",
     "torture",
 ];

@@ -16,7 +16,7 @@ use crate::fleet::{EVENTS, Fleet, GuestSpec};
 use crate::host::capacity::{self, Need};
 use crate::host::disk::OpenDisk;
 use crate::host::vmm_guest::{GuestConfig, VmmGuest};
-use crate::host::{log_file, oom};
+use crate::host::{descriptors, log_file, oom};
 use crate::report;
 use crate::supervisor::{Event, FleetStatus, Observer, Outcome, PhysicalMemory, RunOptions, run};
 use crate::vmm::{self, KvmError};
@@ -41,6 +41,7 @@ pub(super) struct UpArguments {
 
 pub(super) fn up(arguments: &UpArguments) -> Result<ExitCode, Failure> {
     let fleet = Fleet::load(&arguments.fleet).map_err(Failure::refused)?;
+    check_descriptors(&fleet, &arguments.fleet)?;
     let cached_swap = check_guests(&fleet)?;
     check_host(&fleet, cached_swap, &arguments.fleet)?;
     vmm::check_kvm().map_err(without_kvm)?;
@@ -90,6 +91,13 @@ fn write_report(outcome: &Outcome, path: &Path, file: ReportFile) -> Result<(), 
 }
 
 // ---- Wiring: the one place that knows what runs the guests. ----
+
+/// Checks that the supervisor may have as many descriptors as the fleet takes.
+fn check_descriptors(fleet: &Fleet, path: &Path) -> Result<(), Failure> {
+    let disks = fleet.guests.iter().map(|guest| guest.disks.count()).sum();
+    descriptors::make_room(fleet.guests.len(), disks)
+        .map_err(|error| Failure::refused(format!("{}: {error}", path.display())))
+}
 
 /// Checks what only the VMM knows: whether it can boot these images in machines of these sizes, with these disks.
 /// Returns the memory that their swap files may take of the host's page cache.

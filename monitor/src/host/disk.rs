@@ -181,6 +181,12 @@ impl OpenDisk {
 }
 
 impl Disks {
+    /// How many there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        usize::from(self.data.is_some()) + usize::from(self.swap.is_some())
+    }
+
     /// The files of all disks, in the order in which the guest finds the devices. They are locked while any of them is open.
     pub(crate) fn open(&self) -> Result<Vec<OpenDisk>, DiskError> {
         let mut disks = Vec::new();

@@ -5,6 +5,7 @@
 
 pub mod capacity;
 pub mod cgroup;
+pub mod descriptors;
 pub mod disk;
 pub(crate) mod doorbell;
 pub(crate) mod link;

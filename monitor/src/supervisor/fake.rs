@@ -103,6 +103,10 @@ impl Machine {
         self.need.set(need);
     }
 
+    pub(super) fn target(&self) -> FrameCount {
+        self.page.target()
+    }
+
     pub(super) fn swap(&self, pages: FrameCount) {
         self.swapped.set(pages);
     }

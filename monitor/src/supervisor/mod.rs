@@ -42,7 +42,7 @@ use self::guest::{Guest, News};
 use crate::clock::Moment;
 use crate::fleet::GuestSpec;
 use crate::host::{EndReason, Ending, GuestHandle};
-use crate::scheduler::{AdmissionError, Decision, MovedAccount, Policy, Scheduler};
+use crate::scheduler::{AdmissionError, Decision, GuestId, MovedAccount, Policy, Scheduler};
 
 /// A fleet that runs.
 #[derive(Debug)]
@@ -60,6 +60,13 @@ pub struct Supervisor<G> {
     /// Physical memory that the guests' processes take, by the latest measure, where there is one.
     physical: Option<FrameCount>,
     peak_physical: FrameCount,
+}
+
+/// A guest's place in the pool, before it runs.
+#[derive(Debug)]
+pub struct Admission {
+    id: GuestId,
+    target: FrameCount,
 }
 
 /// Why a guest was not started.
@@ -128,10 +135,34 @@ impl<G: GuestHandle> Supervisor<G> {
         now: Moment,
         start: impl FnOnce(&GuestSpec, FrameCount) -> anyhow::Result<G>,
     ) -> Result<(), StartError> {
-        let (id, target) = self
-            .scheduler
-            .admit(spec.contract)
-            .map_err(|source| StartError::NotAdmitted { name: spec.name.clone(), source })?;
+        let admission = self.admit(spec)?;
+        self.launch(spec, admission, now, start)
+    }
+
+    /// Sets a guest's minimum aside: nobody else is granted it, however long the guest's start takes.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError::NotAdmitted`].
+    pub fn admit(&mut self, spec: &GuestSpec) -> Result<Admission, StartError> {
+        let admitted = self.scheduler.admit(spec.contract);
+        let (id, target) = admitted.map_err(|source| StartError::NotAdmitted { name: spec.name.clone(), source })?;
+        Ok(Admission { id, target })
+    }
+
+    /// Has the process of an admitted guest started by `start`, which is handed its first target. Guests are launched in the order in which they
+    /// were admitted.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError::NotStarted`]; the other guests are as before.
+    pub fn launch(
+        &mut self,
+        spec: &GuestSpec,
+        Admission { id, target }: Admission,
+        now: Moment,
+        start: impl FnOnce(&GuestSpec, FrameCount) -> anyhow::Result<G>,
+    ) -> Result<(), StartError> {
         let handle = start(spec, target).map_err(|source| {
             self.scheduler.remove(id);
             StartError::NotStarted { name: spec.name.clone(), source }

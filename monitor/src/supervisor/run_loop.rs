@@ -87,13 +87,13 @@ pub fn run<G: GuestHandle>(
         supervisor.keep_samples();
     }
     let meter = PhysicalMeter::new(options.physical);
-    let mut starts = fleet.guests.iter();
-    let mut ran = meter.around_starts(|| {
-        starts.try_for_each(|spec| supervisor.start(spec, Moment::now(), &mut start).map_err(RunError::from))
-    });
-    if ran.is_ok() {
-        ran = watch(&mut supervisor, &mut signals, (&meter, options.limit), observer).map_err(RunError::from);
-    }
+    let mut looks = Looks { meter: &meter, observer, last: Moment::default(), next: Moment::default() };
+    let started = meter.around_starts(|| start_all(fleet, &mut supervisor, &mut signals, &mut start, &mut looks));
+    let ran = match started {
+        Ok(Started::All) => watch(&mut supervisor, &mut signals, options.limit, &mut looks).map_err(RunError::from),
+        Ok(Started::Interrupted) => Ok(()),
+        Err(error) => Err(error.into()),
+    };
     let wound_down = wind_down(&mut supervisor, &mut signals, options.stop_patience);
     supervisor.take_events().iter().for_each(|event| observer.happened(event));
     ran?;
@@ -101,39 +101,80 @@ pub fn run<G: GuestHandle>(
     Ok(supervisor.into_outcome(Moment::now()))
 }
 
+/// Whether all guests were started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Started {
+    All,
+    /// A signal came first.
+    Interrupted,
+}
+
+/// Starts all guests, one after the other, and looks after those that run already. All are admitted before the first one runs: what that
+/// one grows by is nobody's minimum.
+fn start_all<G: GuestHandle>(
+    fleet: &Fleet,
+    supervisor: &mut Supervisor<G>,
+    signals: &mut StopSignals,
+    start: &mut impl FnMut(&GuestSpec, FrameCount) -> anyhow::Result<G>,
+    looks: &mut Looks<'_>,
+) -> Result<Started, StartError> {
+    let admitted: Result<Vec<_>, _> = fleet.guests.iter().map(|spec| supervisor.admit(spec)).collect();
+    for (spec, admission) in fleet.guests.iter().zip(admitted?) {
+        supervisor.launch(spec, admission, Moment::now(), &mut *start)?;
+        looks.attend(supervisor, Moment::now());
+        if signals.take() {
+            return Ok(Started::Interrupted);
+        }
+    }
+    Ok(Started::All)
+}
+
+/// When to look at the guests, and who is told.
+struct Looks<'a> {
+    meter: &'a PhysicalMeter,
+    observer: &'a mut dyn Observer,
+    last: Moment,
+    next: Moment,
+}
+
+impl Looks<'_> {
+    /// Takes in what the guests say, and looks at them if it is time.
+    fn attend<G: GuestHandle>(&mut self, supervisor: &mut Supervisor<G>, now: Moment) {
+        if supervisor.hear(now) == Attention::Needed {
+            self.next = self.next.min(self.last.after(PACE_LIMIT));
+        }
+        let is_time = now >= self.next;
+        if is_time {
+            supervisor.measured(self.meter.measure());
+            supervisor.look(now);
+            self.last = now;
+            self.next = now.after(if supervisor.is_somebody_short() { PACE_WHEN_SHORT } else { PACE });
+        }
+        supervisor.take_events().iter().for_each(|event| self.observer.happened(event));
+        if is_time {
+            self.observer.looked(&supervisor.status(now));
+        }
+    }
+}
+
 /// Looks after the guests until the run is to end.
 fn watch<G: GuestHandle>(
     supervisor: &mut Supervisor<G>,
     signals: &mut StopSignals,
-    (meter, limit): (&PhysicalMeter, Option<Duration>),
-    observer: &mut dyn Observer,
+    limit: Option<Duration>,
+    looks: &mut Looks<'_>,
 ) -> io::Result<()> {
     let end = limit.map(|limit| Moment::now().after(limit));
-    let mut last_look = Moment::default();
-    let mut next_look = last_look;
     loop {
         let now = Moment::now();
-        if supervisor.hear(now) == Attention::Needed {
-            next_look = next_look.min(last_look.after(PACE_LIMIT));
-        }
         if signals.take_inspection() {
             supervisor.inspect();
         }
-        let is_time = now >= next_look;
-        if is_time {
-            supervisor.measured(meter.measure());
-            supervisor.look(now);
-            last_look = now;
-            next_look = now.after(if supervisor.is_somebody_short() { PACE_WHEN_SHORT } else { PACE });
-        }
-        supervisor.take_events().iter().for_each(|event| observer.happened(event));
-        if is_time {
-            observer.looked(&supervisor.status(now));
-        }
+        looks.attend(supervisor, now);
         if supervisor.is_over() || signals.take() || end.is_some_and(|end| now >= end) {
             return Ok(());
         }
-        let deadline = end.map_or(next_look, |end| end.min(next_look));
+        let deadline = end.map_or(looks.next, |end| end.min(looks.next));
         wait(supervisor, signals, deadline.since(Moment::now()))?;
     }
 }

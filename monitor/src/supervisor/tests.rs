@@ -15,7 +15,7 @@ use super::{
 use crate::clock::Moment;
 use crate::fleet::{Fleet, GuestSpec, OveruseRule};
 use crate::host::disk::Disks;
-use crate::host::{EndReason, GuestEvent};
+use crate::host::{EndReason, GuestEvent, GuestHandle};
 use crate::scheduler::{Contract, Policy};
 
 const TICK: Duration = Duration::from_millis(20);
@@ -540,6 +540,32 @@ fn guests_that_do_not_stop_are_killed_and_then_given_up() {
     let reasons: Vec<String> = outcome.guests.iter().map(|guest| guest.ending.reason.to_string()).collect();
     assert_eq!(reasons, ["process killed by signal 9", "failed: its process can't be ended"]);
     assert!(outcome.elapsed < Duration::from_secs(5));
+}
+
+/// Many starts take their time; a guest that runs and needs memory gets it meanwhile, but never the minimum of one that is still to come.
+#[test]
+fn guests_are_looked_after_while_others_start() {
+    const OTHERS: usize = 100;
+    let min = FrameCount::from_mib(2);
+    let small = |name: &str| GuestSpec { contract: Contract { min, max: min }, ..spec(name) };
+    let mut guests = vec![spec("alpha")];
+    guests.extend((0..OTHERS).map(|number| small(&format!("other{number}"))));
+    let fleet = Fleet { pool: POOL, guests };
+    let options = RunOptions { limit: Some(Duration::from_millis(1)), ..RunOptions::default() };
+    let (mut alpha, mut most): (Option<Rc<Machine>>, _) = (None, FrameCount::ZERO);
+    let start = |spec: &GuestSpec, target| {
+        let (machine, handle) = Machine::boot(spec.contract.max, target, Manners::Obliging);
+        let alpha = alpha.get_or_insert(machine);
+        alpha.need(FrameCount::from_mib(500));
+        alpha.step(Moment::now());
+        most = most.max(handle.registers().target().max(alpha.target()));
+        std::thread::sleep(Duration::from_millis(1));
+        Ok(handle)
+    };
+    let outcome = run(&fleet, options, start, &mut Notes::default()).unwrap();
+    assert_eq!((outcome.guests.len(), outcome.violations), (OTHERS + 1, 0));
+    let left = POOL.saturating_sub(FrameCount::from_mib(2 * OTHERS as u64));
+    assert_eq!(most, left, "alpha has all but the minima of the others");
 }
 
 #[test]

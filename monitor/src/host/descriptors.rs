@@ -1,0 +1,56 @@
+//! Descriptors that a fleet takes in the supervisor's process: counted before the first start, as running out of them later ends the fleet.
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+/// What a running guest takes: its process, the measure of its memory, link, doorbell, and what watches them.
+pub const PER_GUEST: u64 = 5;
+/// What one start takes in passing, besides the guest's disks: image, log, register page, the other ends of link and doorbell, and what starting a
+/// process takes.
+const PER_START: u64 = 16;
+/// What a run takes whatever runs in it: streams, logs, report, signals, KVM, and what was open before.
+const PER_RUN: u64 = 48;
+
+/// The process can't have as many descriptors as the fleet takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "it takes up to {needed} open files, and the limit is {limit}; raise it with `ulimit -n {needed}`, or run fewer guests"
+)]
+pub struct TooFewDescriptors {
+    needed: u64,
+    limit: u64,
+}
+
+/// Raises the limit as far as it may be, and checks that it does for a fleet of so many guests and disks.
+///
+/// # Errors
+///
+/// [`TooFewDescriptors`], with the number that it takes.
+pub fn make_room(guests: usize, disks: usize) -> Result<(), TooFewDescriptors> {
+    let limit = getrlimit(Resource::Nofile);
+    // A process may always raise its limit so far; where it is refused all the same, what is in force counts.
+    let raised = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+    let in_force = if raised.is_ok() { limit.maximum } else { limit.current };
+    check(needed(guests, disks), in_force.unwrap_or(u64::MAX))
+}
+
+/// Disks are all open at once when they are checked, before the first guest runs, and one guest's when that one is started.
+const fn needed(guests: usize, disks: usize) -> u64 {
+    PER_RUN + PER_START + PER_GUEST * guests as u64 + disks as u64
+}
+
+const fn check(needed: u64, limit: u64) -> Result<(), TooFewDescriptors> {
+    if needed <= limit { Ok(()) } else { Err(TooFewDescriptors { needed, limit }) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{check, needed};
+
+    #[test]
+    fn a_limit_that_is_too_low_is_told_with_the_number_that_is_not() {
+        let three_hundred = needed(300, 4);
+        assert!(check(three_hundred, three_hundred).is_ok());
+        let error = check(three_hundred, 1024).unwrap_err().to_string();
+        assert!(error.contains("takes up to 1568 open files") && error.contains("ulimit -n 1568"), "{error}");
+    }
+}
