@@ -41,6 +41,20 @@ fn ratios() {
     }
 }
 
+/// A guest that has enough for its work swaps nothing, however large its machine is.
+#[test]
+fn the_size_of_the_machine_does_not_count() {
+    const SIZE_MIB: u64 = 128;
+    for ratio in [1, 8, 64] {
+        println!("{ratio} times the size");
+        let plan = Plan::test_guest("bench_memory").memory_mib(ratio * SIZE_MIB).grant_mib(SIZE_MIB);
+        let plan = plan.swap_mib(RATIO_SWAP_MIB).command_line(&format!("bench=work size={SIZE_MIB}"));
+        let mut guest = plan.boot(Machine::Kvm);
+        guest.expect_exit(GuestExit::Success);
+        guest.expect_logged("work: 0 evictions");
+    }
+}
+
 /// As many regions as memory has promises for, and an orderly end.
 #[test]
 fn many_regions() {

@@ -36,6 +36,7 @@ pub(crate) fn measure() -> Outcome {
     for _ in 0..ROUNDS {
         measured("work", STEPS, || work(black_box(&mut words), STEPS));
     }
+    log::info!("work: {} evictions", app::memory().evictions);
     Outcome::Success
 }
 

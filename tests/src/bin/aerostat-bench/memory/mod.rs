@@ -4,6 +4,7 @@ mod allocator;
 mod host;
 mod html;
 mod index;
+mod large_machine;
 mod squeezed;
 mod swap;
 
@@ -50,6 +51,7 @@ pub(crate) fn measure() -> Result<Vec<Row>> {
     ];
     rows.extend(swap::measure()?);
     rows.extend(squeezed::measure()?);
+    rows.extend(large_machine::measure()?);
     rows.extend(index::measure()?);
     rows.extend(allocator::measure());
     Ok(rows)

@@ -1,0 +1,44 @@
+//! The same work at the same size on a machine of that size and on far larger ones, of which the balloon has the rest from the start. The guest can swap
+//! and need not, so what differs is what it computes from the machine's size.
+
+use aerostat_abi::exit::GuestExit;
+use aerostat_tests::{Machine, Plan};
+use anyhow::Result;
+
+use crate::figures::Figures;
+use crate::row::Row;
+use crate::sample::median;
+
+const SIZE_MIB: u64 = 128;
+/// How many times as large the machines are.
+const RATIOS: [u64; 2] = [8, 64];
+const SWAP_MIB: u64 = 512;
+/// Turns of all machines.
+const TURNS: usize = 5;
+
+pub(super) fn measure() -> Result<Vec<Row>> {
+    let mut same = Vec::new();
+    let mut larger = RATIOS.map(|_| Vec::new());
+    for _ in 0..TURNS {
+        same.push(step_ns(1)?);
+        for (samples, ratio) in larger.iter_mut().zip(RATIOS) {
+            samples.push(step_ns(ratio)?);
+        }
+    }
+    let same = median(same);
+    let worst = larger.into_iter().map(median).fold(0.0, f64::max);
+    Ok(vec![
+        Row::cost("large_machine_access_ns", worst, "ns", same),
+        Row::plain("large_machine_slowdown", worst / same, "").goal(1.05),
+    ])
+}
+
+/// Nanoseconds of one access on a machine so many times as large as the guest: the median of the guest's rounds.
+fn step_ns(ratio: u64) -> Result<f64> {
+    let plan = Plan::test_guest("bench_memory").memory_mib(ratio * SIZE_MIB).grant_mib(SIZE_MIB).swap_mib(SWAP_MIB);
+    let mut guest = plan.command_line(&format!("bench=work size={SIZE_MIB}")).boot(Machine::Kvm);
+    guest.expect_exit(GuestExit::Success);
+    let mut figures = Figures::default();
+    figures.add_guest(&guest)?;
+    figures.ns("work")
+}
