@@ -104,7 +104,10 @@ fn expect_killed_at_the_end(deed: &'static str) {
 #[track_caller]
 fn face(deed: &'static str) -> Outcomes {
     let (sender, receiver) = channel();
-    thread::spawn(move || sender.send(run_fleet(deed)));
+    thread::spawn(move || {
+        // The receiver is gone when the deadline has passed, and the test has failed then.
+        let _ = sender.send(run_fleet(deed));
+    });
     let received = receiver.recv_timeout(DEADLINE);
     let (outcomes, honest) = received.unwrap_or_else(|_| panic!("{deed}: the supervisor stands still"));
     assert_eq!(honest.ending.reason, EndReason::Exited(GuestExit::Success), "{deed}: {}", honest.ending.reason);

@@ -144,7 +144,7 @@ fn expect_less(faults: DiskFaults) {
             guest.check(mib < MIB + 24, &format!("{mib} MiB of {MIB} and 24"));
         }
         EndReason::Exited(GuestExit::OutOfMemory) => {
-            guest.expect_logged("out of memory: there is no frame for the page")
+            guest.expect_logged("out of memory: there is no frame for the page");
         }
         reason => guest.check(false, &format!("it ended with {reason:?}")),
     }
