@@ -1,4 +1,6 @@
 //! What a user may get wrong: each mistake is refused before anything starts, in one line that names it, with exit code 2.
+//!
+//! Needs no machine.
 
 use std::fs;
 use std::path::Path;

@@ -8,11 +8,10 @@ use anyhow::Result;
 use crate::build::{TEST_GUESTS, app_packages};
 use crate::cargo::{BARE_METAL, cargo, expect_success, select};
 use crate::tools;
+use crate::workspace::Workspace;
 
-const GUEST_KERNEL: &str = "aerostat-guest";
-const BALLOON_DRIVER: &str = "aerostat-balloon-driver";
-const POLICIES: &str = "aerostat-reclaim-policy";
-const INDEX_LIBRARY: &str = "inverted-index";
+/// The package that can be built only where C++ can be compiled.
+const FUZZER: &str = "aerostat-fuzz";
 
 /// One thing that must hold.
 struct Gate {
@@ -41,61 +40,49 @@ pub(crate) fn perform() -> Result<ExitCode> {
 }
 
 fn gates() -> Result<Vec<Gate>> {
+    let workspace = Workspace::load()?;
+    let images = [app_packages()?, vec![TEST_GUESTS.to_owned()]].concat();
+    let bare_metal = workspace.bare_metal(&images);
+    let mut host = workspace.host(&images);
+    if let Err(why) = tools::cpp_compiler() {
+        println!("check: SKIPPED {FUZZER}: {why}");
+        host.retain(|package| package != FUZZER);
+    }
+    // Modules of the guest kernel are complete on bare metal only, so what images are made of is documented there.
+    let documented_on_host: Vec<String> =
+        host.iter().filter(|package| !bare_metal.contains(package)).cloned().collect();
     let mut gates = vec![
         Gate { name: "rustfmt", command: cargo(["fmt", "--all", "--check"]) },
-        Gate { name: "clippy, host", command: cargo(["clippy", "--all-targets", "--", "-D", "warnings"]) },
-        Gate { name: "clippy, bare metal", command: bare_metal_clippy()? },
-        Gate {
-            name: "rustdoc, host",
-            command: rustdoc(&[
-                "-p",
-                "aerostat",
-                "-p",
-                "aerostat-abi",
-                "-p",
-                BALLOON_DRIVER,
-                "-p",
-                POLICIES,
-                "-p",
-                INDEX_LIBRARY,
-                "-p",
-                "aerostat-tests",
-                "-p",
-                "xtask",
-            ]),
-        },
-        Gate { name: "rustdoc, bare metal", command: rustdoc(&["--target", BARE_METAL, "-p", GUEST_KERNEL]) },
+        Gate { name: "clippy, host", command: clippy(&["--all-targets"], &host) },
+        Gate { name: "clippy, tests with guests", command: clippy_of_left_out_tests(&workspace)? },
+        Gate { name: "clippy, bare metal", command: clippy(&["--target", BARE_METAL], &bare_metal) },
+        Gate { name: "rustdoc, host", command: rustdoc(&[], &documented_on_host) },
+        Gate { name: "rustdoc, bare metal", command: rustdoc(&["--target", BARE_METAL], &bare_metal) },
     ];
     gates.extend(audit());
     Ok(gates)
 }
 
-fn bare_metal_clippy() -> Result<Command> {
-    let mut command = cargo([
-        "clippy",
-        "--target",
-        BARE_METAL,
-        "-p",
-        GUEST_KERNEL,
-        "-p",
-        BALLOON_DRIVER,
-        "-p",
-        POLICIES,
-        "-p",
-        INDEX_LIBRARY,
-        "-p",
-        TEST_GUESTS,
-    ]);
-    select(&mut command, &app_packages()?);
-    command.args(["--", "-D", "warnings"]);
-    Ok(command)
+fn clippy(options: &[&str], packages: &[String]) -> Command {
+    let mut command = cargo(["clippy"]);
+    select(&mut command, packages);
+    command.args(options).args(["--", "-D", "warnings"]);
+    command
 }
 
-/// The guest kernel's modules are complete on bare metal only, so that is where its documentation is built.
-fn rustdoc(selection: &[&str]) -> Command {
+/// To cargo, all targets are those that it would test by itself.
+fn clippy_of_left_out_tests(workspace: &Workspace) -> Result<Command> {
+    let files = workspace.left_out_tests()?;
+    let mut packages: Vec<String> = files.iter().map(|file| file.package.clone()).collect();
+    packages.dedup();
+    let options: Vec<&str> = files.iter().flat_map(|file| ["--test", &file.name]).collect();
+    Ok(clippy(&options, &packages))
+}
+
+fn rustdoc(options: &[&str], packages: &[String]) -> Command {
     let mut command = cargo(["doc", "--no-deps", "--document-private-items"]);
-    command.args(selection);
-    command.env("RUSTDOCFLAGS", "-D warnings");
+    select(&mut command, packages);
+    command.args(options).env("RUSTDOCFLAGS", "-D warnings");
     command
 }
 

@@ -14,6 +14,7 @@ mod run;
 mod test;
 mod text;
 mod tools;
+mod workspace;
 
 use std::process::ExitCode;
 

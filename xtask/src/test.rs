@@ -1,43 +1,23 @@
 //! `test`: the host tests, then guests under KVM, then the same guests under QEMU's emulation; with `--long` also what takes minutes.
 //!
-//! Guests are booted by the integration tests of `aerostat-tests`, which learn from the environment where everything lies. They
-//! are named `kvm::…` and `qemu::…` where a behaviour is shown on both machines; all others need KVM. So do the monitor's own.
+//! Guests are booted by the test files that a plain `cargo test` leaves out ([`crate::workspace`]): the integration tests of
+//! `aerostat-tests`, which learn from the environment where everything lies, and the monitor's own. Nothing here names one of
+//! them. A test is for QEMU where its name says so (`qemu::...`); every other test of these files is for KVM, unless the head of
+//! its file says that it needs no machine.
+
+mod bench;
 
 use std::fmt;
-use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use clap::Args;
 
-use crate::cargo::{cargo, expect_success, shown};
-use crate::{build, fuzz, tools};
+use crate::cargo::expect_success;
+use crate::{fuzz, tools};
 
-/// The packages whose test files are named below.
-const PACKAGES: [&str; 2] = ["aerostat-tests", "aerostat"];
-/// Test files that need no machine at all.
-const COMMAND_LINE: [&str; 1] = ["bad_input"];
-/// Test files whose tests boot guests under KVM.
-const KVM: [&str; 13] = [
-    "vmm",
-    "behaviours",
-    "balloon",
-    "balloon_application",
-    "isolation",
-    "hostile",
-    "hostile_vmm",
-    "applications",
-    "fleet",
-    "fleet_faults",
-    "many_guests",
-    "swap",
-    "torture",
-];
-/// Test files whose tests boot guests under QEMU.
-const QEMU: [&str; 2] = ["behaviours", "swap"];
-/// Test files with tests that take minutes, which are marked as ignored.
-const LONG: [&str; 2] = ["torture", "hostile"];
+use bench::Bench;
 
 #[derive(Args, Debug)]
 pub(crate) struct Options {
@@ -75,11 +55,11 @@ pub(crate) fn perform(options: &Options) -> Result<ExitCode> {
     tools::qemu()?;
     let bench = Bench::build(options.filter.clone())?;
     let parts: [(&str, Part<'_>); 6] = [
-        ("host tests", &|| Ok(outcome(&mut bench.filtered(cargo(["test", "--no-fail-fast"]))))),
-        ("command line", &|| Ok(outcome(&mut bench.boots(&COMMAND_LINE, None)))),
-        ("guests under KVM", &|| if options.no_kvm { bench.skip_kvm() } else { Ok(outcome(&mut bench.kvm())) }),
-        ("guests under QEMU", &|| Ok(outcome(&mut bench.boots(&QEMU, Some("kvm::"))))),
-        ("long tests", &|| if options.long { Ok(outcome(&mut bench.long())) } else { bench.skip_long() }),
+        ("host tests", &|| Ok(outcome(&mut bench.host_tests()))),
+        ("command line", &|| Ok(outcome(&mut [bench.without_machine()]))),
+        ("guests under KVM", &|| if options.no_kvm { skip_kvm(&bench) } else { Ok(outcome(&mut [bench.kvm()])) }),
+        ("guests under QEMU", &|| run_qemu(&bench)),
+        ("long tests", &|| if options.long { Ok(outcome(&mut bench.long())) } else { skip_long(&bench) }),
         ("fuzzing", &|| if options.long { Ok(run_fuzzer()) } else { Ok(skip_fuzzing()) }),
     ];
     let mut summary = Vec::new();
@@ -95,95 +75,44 @@ pub(crate) fn perform(options: &Options) -> Result<ExitCode> {
 
 type Part<'a> = &'a dyn Fn() -> Result<Outcome>;
 
-/// What the tests run on: paths of what was built, and the user's filter.
-struct Bench {
-    environment: [(&'static str, PathBuf); 3],
-    filter: Option<String>,
+fn run_qemu(bench: &Bench) -> Result<Outcome> {
+    Ok(match bench.qemu()? {
+        Some(command) => outcome(&mut [command]),
+        None => skipped("no test for QEMU has a name like this"),
+    })
 }
 
-impl Bench {
-    fn build(filter: Option<String>) -> Result<Self> {
-        let environment = [
-            ("AEROSTAT_BIN", build::host()?),
-            ("AEROSTAT_APPS", build::apps()?),
-            ("AEROSTAT_GUESTS", build::test_guests()?),
-        ];
-        Ok(Self { environment, filter })
-    }
+fn skip_kvm(bench: &Bench) -> Result<Outcome> {
+    let count = bench::names([bench.kvm()])?.len();
+    Ok(skipped(&format!("{count} tests need KVM, and --no-kvm was given")))
+}
 
-    fn kvm(&self) -> Command {
-        self.boots(&KVM, Some("qemu::"))
-    }
-
-    /// The command that runs the tests in `files`, all but those of a machine.
-    fn boots(&self, files: &[&str], skipped: Option<&str>) -> Command {
-        let mut command = cargo(["test", "--no-fail-fast"]);
-        for package in PACKAGES {
-            command.args(["-p", package]);
-        }
-        for file in files {
-            command.args(["--test", file]);
-        }
-        let mut command = self.filtered(command);
-        if let Some(machine) = skipped {
-            command.args(["--skip", machine]);
-        }
-        for (name, path) in &self.environment {
-            command.env(name, path);
-        }
-        command
-    }
-
-    fn filtered(&self, mut command: Command) -> Command {
-        command.arg("--").args(&self.filter);
-        command
-    }
-
-    /// The tests that take minutes.
-    fn long(&self) -> Command {
-        let mut command = self.boots(&LONG, None);
-        command.arg("--ignored");
-        command
-    }
-
-    fn skip_kvm(&self) -> Result<Outcome> {
-        skipped(self.kvm(), "need KVM, and --no-kvm was given")
-    }
-
-    fn skip_long(&self) -> Result<Outcome> {
-        skipped(self.long(), "take minutes; `cargo xtask test --long` runs them")
-    }
+fn skip_long(bench: &Bench) -> Result<Outcome> {
+    let count = bench::names(bench.long())?.len();
+    Ok(skipped(&format!("{count} tests take minutes; `cargo xtask test --long` runs them")))
 }
 
 fn run_fuzzer() -> Outcome {
     match fuzz::command() {
-        Ok(mut command) => outcome(&mut command),
+        Ok(command) => outcome(&mut [command]),
         Err(error) => Outcome::Failed(format!("{error:#}")),
     }
 }
 
 fn skip_fuzzing() -> Outcome {
-    let why = "fuzzing takes minutes; `cargo xtask test --long` does it, and the host tests have played its seeds";
+    skipped("fuzzing takes minutes; `cargo xtask test --long` does it, and the host tests have played its seeds")
+}
+
+fn skipped(why: &str) -> Outcome {
     println!("SKIPPED: {why}");
     Outcome::Skipped(why.to_owned())
 }
 
-/// Counts the tests that `list` would run instead of running them.
-fn skipped(mut list: Command, why: &str) -> Result<Outcome> {
-    let answer = list.arg("--list").output().with_context(|| format!("starting {}", shown(&list)))?;
-    ensure!(answer.status.success(), "`{}` failed:\n{}", shown(&list), String::from_utf8_lossy(&answer.stderr));
-    let listed = String::from_utf8_lossy(&answer.stdout);
-    let count = listed.lines().filter(|line| line.ends_with(": test")).count();
-    let why = format!("{count} tests {why}");
-    println!("SKIPPED: {why}");
-    Ok(Outcome::Skipped(why))
-}
-
-fn outcome(command: &mut Command) -> Outcome {
-    match expect_success(command) {
-        Ok(()) => Outcome::Passed,
-        Err(error) => Outcome::Failed(format!("{error:#}")),
-    }
+/// Runs all `commands`, whatever fails.
+fn outcome(commands: &mut [Command]) -> Outcome {
+    let failures = commands.iter_mut().filter_map(|command| expect_success(command).err());
+    let failures: Vec<String> = failures.map(|error| format!("{error:#}")).collect();
+    if failures.is_empty() { Outcome::Passed } else { Outcome::Failed(failures.join("; ")) }
 }
 
 fn print_summary(summary: &[(&str, Outcome, Duration)]) {

@@ -1,15 +1,15 @@
-//! What disks cost and carry, in figures. Needs `/dev/kvm` and to be asked for:
-//! `cargo test --release -p aerostat --test disk_figures -- --nocapture --test-threads 1`, on a machine that has nothing else to do.
+//! What disks cost and carry. Needs `/dev/kvm`: `cargo bench -p aerostat --bench disk_figures`, on a machine that is idle
+//! otherwise.
 
-#![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
+#![expect(clippy::unwrap_used, reason = "a measurement that fails has nothing to report")]
 
 #[expect(dead_code, reason = "the other tests use the rest")]
-#[path = "support/bench.rs"]
+#[path = "../tests/support/bench.rs"]
 mod bench;
-#[path = "support/elf.rs"]
+#[path = "../tests/support/elf.rs"]
 mod elf;
 #[expect(dead_code, reason = "the other tests use the rest")]
-#[path = "support/guests.rs"]
+#[path = "../tests/support/guests.rs"]
 mod guests;
 
 use std::fs::File;
@@ -35,8 +35,12 @@ fn with_disk(code: &[u8], mode: DiskMode, bytes: u64) -> (Bench, File) {
     (bench, file)
 }
 
-/// Prints what a notification costs and what a disk carries
-#[test]
+fn main() {
+    figures();
+    resident_memory_of_disks();
+}
+
+/// Prints what a notification costs and what a disk carries.
 fn figures() {
     let between_marks = |bench: &Bench| {
         let mut guest = bench.spawn();
@@ -91,8 +95,7 @@ fn figures() {
     }
 }
 
-/// What disks cost in memory.
-#[test]
+/// Prints what disks cost in memory.
 fn resident_memory_of_disks() {
     for count in 0..3 {
         let (mut bench, _file) = with_disk(guests::spins(), DiskMode::ReadWrite, DISK_BYTES);
