@@ -1,5 +1,5 @@
-//! `check`: every static gate a change must pass. All gates run, whatever fails, and the end lists all that failed. The tests are
-//! `xtask test`'s alone, so that CI runs each of them once.
+//! `check`: every static gate a change must pass. All gates run, whatever fails, and the end lists
+//! all that failed. The tests are `xtask test`'s alone, so that CI runs each of them once.
 
 use std::process::{Command, ExitCode};
 
@@ -75,7 +75,8 @@ impl Plan {
             self.skipped.push(format!("the lints of {FUZZER}: {why}"));
             host.retain(|package| package != FUZZER);
         }
-        // Modules of the guest kernel are complete on bare metal only, so what images are made of is documented there.
+        // Modules of the guest kernel are complete on bare metal only, so what images are made of
+        // is documented there.
         let documented: Vec<String> = host.iter().filter(|package| !bare_metal.contains(package)).cloned().collect();
         self.add("clippy, host", clippy(&["--all-targets"], &host));
         self.add("clippy, tests with guests", clippy_of_left_out_tests(&workspace)?);
@@ -85,7 +86,8 @@ impl Plan {
         Ok(())
     }
 
-    /// What others have written, by the rules of `deny.toml`. Advisories apart: they need the network.
+    /// What others have written, by the rules of `deny.toml`. Advisories apart: they need the
+    /// network.
     fn add_dependencies(&mut self) {
         if tools::has_cargo_subcommand("deny") {
             self.add("dependencies", cargo(["deny", "check", "bans", "licenses", "sources"]));

@@ -1,9 +1,11 @@
-//! `test`: the host tests, then guests under KVM, then the same guests under QEMU's emulation; with `--long` also what takes minutes.
+//! `test`: the host tests, then guests under KVM, then the same guests under QEMU's emulation; with
+//! `--long` also what takes minutes.
 //!
-//! Guests are booted by the test files that a plain `cargo test` leaves out ([`crate::workspace`]): the integration tests of
-//! `aerostat-tests`, which learn from the environment where everything lies, and the monitor's own. Nothing here names one of
-//! them. A test is for QEMU where its name says so (`qemu::...`); every other test of these files is for KVM, unless the head of
-//! its file says that it needs no machine.
+//! Guests are booted by the test files that a plain `cargo test` leaves out ([`crate::workspace`]):
+//! the integration tests of `aerostat-tests`, which learn from the environment where everything
+//! lies, and the monitor's own. Nothing here names one of them. A test is for QEMU where its name
+//! says so (`qemu::...`); every other test of these files is for KVM, unless the head of its file
+//! says that it needs no machine.
 
 mod bench;
 

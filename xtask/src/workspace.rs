@@ -1,7 +1,7 @@
 //! The workspace's packages and their targets, as cargo knows them.
 //!
-//! No verb keeps a list of packages or of test files: a list that is kept by hand misses what is added later. `check` and `test`
-//! ask here instead.
+//! No verb keeps a list of packages or of test files: a list that is kept by hand misses what is
+//! added later. `check` and `test` ask here instead.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -64,7 +64,8 @@ impl Workspace {
         serde_json::from_slice(&answer.stdout).with_context(|| format!("reading what `{}` says", shown(&command)))
     }
 
-    /// The packages that images are made of: `images` and all that they depend on in this workspace.
+    /// The packages that images are made of: `images` and all that they depend on in this
+    /// workspace.
     pub(crate) fn bare_metal(&self, images: &[String]) -> Vec<String> {
         let mut found = BTreeSet::new();
         let mut next: Vec<&str> = images.iter().map(String::as_str).collect();
@@ -78,7 +79,8 @@ impl Workspace {
         found.into_iter().collect()
     }
 
-    /// The packages that are built for the host: the default members and what is for no other target.
+    /// The packages that are built for the host: the default members and what is for no other
+    /// target.
     pub(crate) fn host(&self, images: &[String]) -> Vec<String> {
         let bare_metal = self.bare_metal(images);
         let packages = self.packages.iter();
@@ -86,8 +88,9 @@ impl Workspace {
         on_host.map(|package| package.name.clone()).collect()
     }
 
-    /// The test files that a plain `cargo test` leaves out, since they need what `cargo xtask test` builds: all of a package that
-    /// is no default member, and those whose manifest says `test = false`.
+    /// The test files that a plain `cargo test` leaves out, since they need what `cargo xtask test`
+    /// builds: all of a package that is no default member, and those whose manifest says
+    /// `test = false`.
     pub(crate) fn left_out_tests(&self) -> Result<Vec<TestFile>> {
         let mut files = Vec::new();
         for package in &self.packages {
@@ -105,7 +108,8 @@ impl Workspace {
         Ok(files)
     }
 
-    /// The packages whose unit tests a plain `cargo test` leaves out together with their test files.
+    /// The packages whose unit tests a plain `cargo test` leaves out together with their test
+    /// files.
     pub(crate) fn left_out_packages(&self) -> Vec<String> {
         let has_tests = |package: &&Package| package.targets.iter().any(|target| target.kind == ["test"]);
         let left_out = self.packages.iter().filter(|package| !self.is_default(package)).filter(has_tests);

@@ -13,7 +13,8 @@ use crate::workspace::{TestFile, Workspace};
 const ON_KVM: &str = "kvm::";
 const ON_QEMU: &str = "qemu::";
 
-/// What the tests run on: paths of what was built, the test files that boot it, and the user's filter.
+/// What the tests run on: paths of what was built, the test files that boot it, and the user's
+/// filter.
 pub(super) struct Bench {
     environment: [(&'static str, PathBuf); 3],
     files: Vec<TestFile>,
@@ -69,7 +70,8 @@ impl Bench {
         Ok(Some(command))
     }
 
-    /// The tests that take minutes, which are marked as ignored. With `--tests`, as an ignored example in a comment is no test.
+    /// The tests that take minutes, which are marked as ignored. With `--tests`, as an ignored
+    /// example in a comment is no test.
     pub(super) fn long(&self) -> [Command; 3] {
         let host = cargo(["test", "--no-fail-fast", "--tests"]);
         [host, self.left_out_units(), self.files(|_| true)].map(|command| {
