@@ -4,6 +4,8 @@ use std::path::Path;
 
 use aerostat::host::disk::{DataDisk, DiskFaults, DiskMode};
 use aerostat_abi::exit::GuestExit;
+use aerostat_abi::registers::Facts;
+use aerostat_abi::units::FrameCount;
 use aerostat_tests::environment::app_image;
 use aerostat_tests::fleet::{FleetPlan, Member};
 use aerostat_tests::text::{pack, verify};
@@ -60,6 +62,43 @@ fn records_beyond_memory_and_swap_are_refused() {
     let mut guest = Plan::app("sort").command_line("size=1G").boot(Machine::Kvm);
     guest.expect_exit(GuestExit::Failure);
     guest.expect_logged("there is no memory for 1024 MiB of records");
+}
+
+/// There is nowhere to swap to: the balloon gets what the cache drops, and the cache grows again
+/// once it may.
+#[test]
+fn a_cache_follows_the_target_of_its_guest() {
+    const ITEMS_MIB: u64 = 160;
+    let mut guest = Plan::app("cache").memory_mib(256).command_line("items=160").boot(Machine::Kvm);
+    let is_full = |facts: &Facts| facts.resident >= FrameCount::from_mib(ITEMS_MIB);
+    guest.wait_for_facts("a full cache", is_full);
+    let small = FrameCount::from_mib(96);
+    guest.set_target_mib(96);
+    guest.wait_for_facts("a size of 96 MiB", |facts| facts.size == small && facts.resident <= small);
+    guest.wait_for_line("pressure: ");
+    guest.set_target_mib(256);
+    guest.wait_for_facts("a cache that is full again", is_full);
+    let statistics = guest.registers().statistics();
+    guest.check(statistics.app_errors == 0 && statistics.verified_bytes > 0, "not every answer was right");
+    guest.check(statistics.evictions == 0, "pages were evicted");
+}
+
+/// The cache wants more than its guest has, so it is the guest itself that runs short.
+#[test]
+fn a_cache_answers_all_requests_with_less_memory_than_it_could_use() {
+    let mut guest = Plan::app("cache").memory_mib(48).command_line("items=96 requests=3000").boot(Machine::Kvm);
+    guest.expect_exit(GuestExit::Success);
+    guest.expect_logged("3000 answers right, 0 wrong");
+    guest.expect_logged("Low pressure: ");
+}
+
+#[test]
+fn a_word_that_the_cache_does_not_know_is_refused() {
+    for words in ["items=0", "items=64 rquests=5"] {
+        let mut guest = Plan::app("cache").command_line(words).boot(Machine::Kvm);
+        guest.expect_exit(GuestExit::Failure);
+        guest.expect_logged("is not understood: expected items=N [requests=N]");
+    }
 }
 
 /// What `sort` tells of so many records, as `docs/applications.md` defines it.
