@@ -45,6 +45,12 @@ fn a_vmm_killed_while_inflating() {
     expect_gone(&vmms);
 }
 
+/// Whether a status line shows a guest that is larger than its target: its balloon is on the way.
+fn is_above_target(line: &str) -> bool {
+    let mib = |key: &str| -> Option<u64> { line.split_once(key)?.1.split_whitespace().next()?.parse().ok() };
+    mib("guest size ").zip(mib("target ")).is_some_and(|(size, target)| size > target)
+}
+
 /// Freezes the process whenever its target falls, until it is seen to have been caught with its balloon on the way, and kills it.
 fn kill_while_inflating(fleet: &mut Fleet, victim: &Vmm) {
     let mut seen = 0;
@@ -60,7 +66,7 @@ fn kill_while_inflating(fleet: &mut Fleet, victim: &Vmm) {
         let line = fleet.wait_for("line about the victim", |fleet| {
             fleet.printed().get(printed..).and_then(|text| line_with(text, &words))
         });
-        if line.contains("  shrinking  ") {
+        if is_above_target(&line) {
             victim.signal(Signal::KILL);
             return;
         }
