@@ -1,4 +1,4 @@
-//! The batch page: up to 512 entries of eight bytes that a GIVE or TAKE carries.
+//! The batch page: up to 512 entries of eight bytes that a INFLATE or DEFLATE carries.
 //!
 //! | bits   | field                                                       |
 //! |--------|-------------------------------------------------------------|
@@ -8,7 +8,7 @@
 //!
 //! The monitor writes the status and leaves the rest as it was; it looks at no status that a driver wrote. Entries are judged one
 //! after the other, each against the outcome of those before it, and a block stands or falls as a whole. The tests, of which the
-//! first that fails gives the status: order, alignment, range; GIVE then protection, given before, release; TAKE then given at all,
+//! first that fails gives the status: order, alignment, range; INFLATE then protection, given before, release; DEFLATE then given at all,
 //! target, preparation.
 
 use crate::units::{FRAME_SIZE, FrameCount, FrameNumber};
@@ -31,16 +31,16 @@ pub enum EntryStatus {
     Misaligned,
     /// Refused: the order is above [`crate::units::MAX_ORDER`].
     BadOrder,
-    /// GIVE refused: part of the block lies below 1 MiB (where boot information is), in the image as loaded, or is the batch page of
+    /// INFLATE refused: part of the block lies below 1 MiB (where boot information is), in the image as loaded, or is the batch page of
     /// this call. A guest has to keep its other vital frames out of a batch itself.
     Protected,
-    /// GIVE refused: part of the block is given already.
-    AlreadyGiven,
-    /// TAKE refused: part of the block is the guest's.
-    NotGiven,
-    /// TAKE refused: the guest would grow beyond its target. A smaller block behind it may still be done.
+    /// INFLATE refused: part of the block is given already.
+    AlreadyBallooned,
+    /// DEFLATE refused: part of the block is the guest's.
+    NotBallooned,
+    /// DEFLATE refused: the guest would grow beyond its target. A smaller block behind it may still be done.
     NotGranted,
-    /// GIVE refused: the host could not release the memory. The block is the guest's, its contents may be lost. TAKE refused: the host
+    /// INFLATE refused: the host could not release the memory. The block is the guest's, its contents may be lost. DEFLATE refused: the host
     /// could not prepare the memory. The block is still given.
     HostFailed,
 }
@@ -54,8 +54,8 @@ impl EntryStatus {
         Self::Misaligned,
         Self::BadOrder,
         Self::Protected,
-        Self::AlreadyGiven,
-        Self::NotGiven,
+        Self::AlreadyBallooned,
+        Self::NotBallooned,
         Self::NotGranted,
         Self::HostFailed,
     ];
@@ -70,8 +70,8 @@ impl EntryStatus {
             Self::Misaligned => "misaligned",
             Self::BadOrder => "bad_order",
             Self::Protected => "protected",
-            Self::AlreadyGiven => "already_given",
-            Self::NotGiven => "not_given",
+            Self::AlreadyBallooned => "already_ballooned",
+            Self::NotBallooned => "not_ballooned",
             Self::NotGranted => "not_granted",
             Self::HostFailed => "host_failed",
         }

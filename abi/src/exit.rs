@@ -21,11 +21,11 @@ pub enum GuestExit {
     Exception,
     /// A thread ran into the guard page under its stack.
     StackOverflow,
-    /// A fault inside the nub.
-    NubFault,
+    /// A fault inside the ring-0 stub.
+    Ring0Fault,
     /// The machine or its boot information can't be used.
     BadMachine,
-    /// A page is needed that was promised memory, and there is none.
+    /// A page is needed that was committed memory, and there is none.
     OutOfMemory,
     /// A page is needed that a disk can't read.
     DiskError,
@@ -38,7 +38,7 @@ impl GuestExit {
         Self::Panic,
         Self::Exception,
         Self::StackOverflow,
-        Self::NubFault,
+        Self::Ring0Fault,
         Self::BadMachine,
         Self::OutOfMemory,
         Self::DiskError,
@@ -53,7 +53,7 @@ impl GuestExit {
             Self::Panic => 0x12,
             Self::Exception => 0x13,
             Self::StackOverflow => 0x14,
-            Self::NubFault => 0x15,
+            Self::Ring0Fault => 0x15,
             Self::BadMachine => 0x16,
             Self::OutOfMemory => 0x17,
             Self::DiskError => 0x18,
@@ -82,7 +82,7 @@ impl fmt::Display for GuestExit {
             Self::Panic => "panic",
             Self::Exception => "exception",
             Self::StackOverflow => "stack overflow",
-            Self::NubFault => "nub fault",
+            Self::Ring0Fault => "ring-0 stub fault",
             Self::BadMachine => "unusable machine",
             Self::OutOfMemory => "out of memory",
             Self::DiskError => "disk error",

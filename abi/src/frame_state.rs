@@ -2,7 +2,7 @@
 //! ([`HugeFrameWord`]).
 //!
 //! A guest may share its words with the monitor ([`crate::port::Command::Share`]). It *offers* huge frames that nobody uses and that
-//! have been promised to nobody; the monitor may *take* an offered one at any time, without the guest running, and the guest may
+//! have been committed to nobody; the monitor may *take* an offered one at any time, without the guest running, and the guest may
 //! *withdraw* an offer at any time, without the monitor knowing. One compare-and-swap settles which of them was first. All other words
 //! only the guest writes. (The idea of a frame allocator that guest and hypervisor share is that of HyperAlloc, Wrenger et al., EuroSys 2025.)
 //!
@@ -14,7 +14,7 @@
 //! | 12    | `PINNED`: since it was last wholly free, a frame was handed out that can't be moved |
 //! | 13    | `VACATED`: its pages are being moved out; its free frames are the last to be taken  |
 //! | 14    | `OFFERED`: wholly free, and the monitor may take it                                 |
-//! | 15    | `TAKEN`: the monitor has taken it: it is given, and the guest has not noted that yet |
+//! | 15    | `RECLAIMED`: the monitor has taken it: it is given, and the guest has not noted that yet |
 //!
 //! All zero means: wholly free, and the host backs none of it. So a fresh machine's state needs no initialisation.
 
@@ -35,7 +35,7 @@ impl HugeFrameState {
     const PINNED: u32 = 1 << 12;
     const VACATED: u32 = 1 << 13;
     const OFFERED: u32 = 1 << 14;
-    const TAKEN: u32 = 1 << 15;
+    const RECLAIMED: u32 = 1 << 15;
     const FULL: u32 = 512;
 
     /// Frames in use, 0 to 512.
@@ -88,8 +88,8 @@ impl HugeFrameState {
 
     /// Whether the monitor has taken it.
     #[must_use]
-    pub const fn is_taken(self) -> bool {
-        self.0 & Self::TAKEN != 0
+    pub const fn is_reclaimed(self) -> bool {
+        self.0 & Self::RECLAIMED != 0
     }
 
     /// The same, offered to the monitor.
@@ -106,8 +106,8 @@ impl HugeFrameState {
 
     /// The same after the monitor took it: the host does not back it any more.
     #[must_use]
-    pub const fn with_taking(self) -> Self {
-        Self(self.0 & !(Self::OFFERED | Self::BACKED) | Self::TAKEN)
+    pub const fn with_reclaimed(self) -> Self {
+        Self(self.0 & !(Self::OFFERED | Self::BACKED) | Self::RECLAIMED)
     }
 
     /// The same with `used` frames in use, not as one huge frame. With none in use, nothing is pinned and nothing left to move.
@@ -187,11 +187,11 @@ mod tests {
     #[test]
     fn what_is_taken_is_neither_offered_nor_backed() {
         let offered = HugeFrameState::default().with_backing().with_offer();
-        assert!(offered.is_offered() && offered.is_backed() && offered.is_free() && !offered.is_taken());
+        assert!(offered.is_offered() && offered.is_backed() && offered.is_free() && !offered.is_reclaimed());
         assert_eq!(offered.without_offer(), HugeFrameState::default().with_backing());
-        let taken = offered.with_taking();
-        assert!(taken.is_taken() && !taken.is_offered() && !taken.is_backed());
-        assert!(!taken.with_whole().is_taken() && !taken.with_used(0).is_taken(), "noted");
+        let taken = offered.with_reclaimed();
+        assert!(taken.is_reclaimed() && !taken.is_offered() && !taken.is_backed());
+        assert!(!taken.with_whole().is_reclaimed() && !taken.with_used(0).is_reclaimed(), "noted");
     }
 
     #[test]

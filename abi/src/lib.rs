@@ -1,7 +1,7 @@
 //! What the guest kernel, the VMM process and the supervisor agree on, and nothing else.
 //!
 //! One module per subject: [`units`] (frames and how to count them), [`port`] (the balloon port's calls), [`batch`] (the page of
-//! entries that GIVE and TAKE carry), [`statistics`] (what a guest reports), [`text`] (words in it), [`boot`] (marks and names used while booting),
+//! entries that INFLATE and DEFLATE carry), [`statistics`] (what a guest reports), [`text`] (words in it), [`boot`] (marks and names used while booting),
 //! [`exit`] (how a guest ends), [`metadata`] (what the kernel takes for itself), [`frame_state`] (the allocator's word per huge frame) and [`registers`] (the page that the
 //! supervisor and a VMM process share).
 //!

@@ -7,10 +7,10 @@ use crate::units::{FRAME_BYTES, FrameCount, FrameNumber, HUGE_FRAMES};
 
 /// Numbers that one word of a bit tree has a bit for; its summaries are two levels above that.
 const WORD_BITS: u64 = 64;
-/// Bit trees of the frame allocator, of the balloon's ledger and of both.
+/// Bit trees of the frame allocator, of the balloon's page list and of both.
 const ALLOCATOR_TREES: u64 = 7;
 const LEDGER_TREES: u64 = 2;
-/// Words for each huge frame's bitmap, of which allocator and ledger have one each.
+/// Words for each huge frame's bitmap, of which allocator and page list have one each.
 const BITMAP_WORDS: u64 = 8;
 /// Huge frames that share a word of states.
 const STATES_IN_WORD: u64 = 2;
@@ -22,7 +22,7 @@ const SMALLEST_WITHOUT_METADATA: FrameCount = FrameCount::from_mib(14);
 /// What every guest needs.
 const SMALLEST: FrameCount = FrameCount::from_mib(16);
 
-/// 64-bit words of metadata on a machine whose memory ends at `end`: the frame allocator's and the ledger's.
+/// 64-bit words of metadata on a machine whose memory ends at `end`: the frame allocator's and the page list's.
 #[must_use]
 pub const fn words(end: FrameNumber) -> u64 {
     let huge = end.0.div_ceil(HUGE_FRAMES);

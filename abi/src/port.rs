@@ -22,7 +22,7 @@ use crate::units::FrameCount;
 /// The port's number.
 pub const PORT: u16 = 0xae50;
 /// The protocol version that this crate describes.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 /// The tag in the upper half of every command.
 const TAG: u64 = 0xae50_0000;
 
@@ -36,13 +36,13 @@ pub enum Command {
     GetTarget,
     /// Hand over the frames of a batch. `RDI`: guest-physical address of the batch page; `RSI`: entries, 1 to
     /// [`crate::batch::CAPACITY`]. Reply `RDI`: frames given, those of entries that are done. What they held is lost: they read as zero.
-    Give,
-    /// Ask for the frames of a batch back, as far as the target allows. Registers as for [`Command::Give`]. Contents stay as they are:
+    Inflate,
+    /// Ask for the frames of a batch back, as far as the target allows. Registers as for [`Command::Inflate`]. Contents stay as they are:
     /// zero, if the guest has not touched what it had given.
-    Take,
+    Deflate,
     /// Leave statistics. `RDI`: guest-physical address of a [`crate::statistics::Statistics`] record, 8-byte aligned, within one page.
     Report,
-    /// End the conversation: what was agreed in HELLO is void, and nothing but HELLO is answered. What is given stays given.
+    /// End the session: what was agreed in HELLO is void, and nothing but HELLO is answered. What is given stays given.
     Reset,
     /// Ask which frames are given. `RDI`: address of the batch page; `RSI`: the frame number to begin at. Reply `RDI`: entries that the
     /// monitor wrote, ascending blocks as large as they can be, each marked as done; `R8`: the frame number to go on at, 0 at the end.
@@ -54,8 +54,16 @@ pub enum Command {
 }
 
 impl Command {
-    const ALL: [Self; 8] =
-        [Self::Hello, Self::GetTarget, Self::Give, Self::Take, Self::Report, Self::Reset, Self::List, Self::Share];
+    const ALL: [Self; 8] = [
+        Self::Hello,
+        Self::GetTarget,
+        Self::Inflate,
+        Self::Deflate,
+        Self::Report,
+        Self::Reset,
+        Self::List,
+        Self::Share,
+    ];
 
     /// The value of `RAX` that asks for this.
     #[must_use]
@@ -63,8 +71,8 @@ impl Command {
         TAG | match self {
             Self::Hello => 1,
             Self::GetTarget => 2,
-            Self::Give => 3,
-            Self::Take => 4,
+            Self::Inflate => 3,
+            Self::Deflate => 4,
             Self::Report => 5,
             Self::Reset => 6,
             Self::List => 7,
@@ -89,17 +97,17 @@ pub enum Status {
     /// HELLO named a version that this monitor does not speak.
     UnsupportedVersion,
     /// The guest has not said HELLO yet.
-    NotGreeted,
+    NoSession,
     /// What the call names by address is misaligned, is not guest memory or lies in a frame that was given away; or a record of
     /// statistics crosses a page.
     BadPage,
     /// The batch has no entries, or more than fit a page; the shared words are not one for each huge frame.
     BadCount,
     /// HELLO came again after one that succeeded.
-    AlreadyGreeted,
+    SessionExists,
     /// An argument of HELLO is out of its range: an interrupt vector from 1 to 31 or above 255, a floor above memory.
     BadArgument,
-    /// The call was not carried out: the monitor has ended the conversation, as a RESET does.
+    /// The call was not carried out: the monitor has ended the session, as a RESET does.
     ResetOrdered,
 }
 
@@ -108,10 +116,10 @@ impl Status {
         Self::Ok,
         Self::UnknownCommand,
         Self::UnsupportedVersion,
-        Self::NotGreeted,
+        Self::NoSession,
         Self::BadPage,
         Self::BadCount,
-        Self::AlreadyGreeted,
+        Self::SessionExists,
         Self::BadArgument,
         Self::ResetOrdered,
     ];
@@ -123,10 +131,10 @@ impl Status {
             Self::Ok => 0,
             Self::UnknownCommand => 1,
             Self::UnsupportedVersion => 2,
-            Self::NotGreeted => 3,
+            Self::NoSession => 3,
             Self::BadPage => 4,
             Self::BadCount => 5,
-            Self::AlreadyGreeted => 6,
+            Self::SessionExists => 6,
             Self::BadArgument => 7,
             Self::ResetOrdered => 8,
         }
@@ -265,7 +273,7 @@ mod tests {
 
     #[test]
     fn only_the_low_half_of_rax_names_a_command() {
-        assert_eq!(Command::decode(Command::Give.encode() | 7 << 32), Some(Command::Give));
+        assert_eq!(Command::decode(Command::Inflate.encode() | 7 << 32), Some(Command::Inflate));
         assert_eq!(Command::decode(3), None);
     }
 

@@ -26,15 +26,15 @@ pub struct RegisterPage {
     balloon_frames: AtomicU64,
     resident_frames: AtomicU64,
     /// Frames given so far, and taken so far; the initial balloon is not among them.
-    given_frames: AtomicU64,
-    taken_frames: AtomicU64,
+    inflated_frames: AtomicU64,
+    deflated_frames: AtomicU64,
     refused_entries: [AtomicU64; STATUSES],
     port_calls: AtomicU64,
     /// When the guest last used the balloon port.
     last_call_ns: AtomicU64,
     throttled_calls: AtomicU64,
     throttled_ns: AtomicU64,
-    harvested_frames: AtomicU64,
+    host_reclaimed_frames: AtomicU64,
     reclaimed_frames: AtomicU64,
     disagreeing_reports: AtomicU64,
     dropped_lines: AtomicU64,
@@ -97,9 +97,9 @@ pub struct Facts {
     /// Host memory really behind the guest.
     pub resident: FrameCount,
     /// Frames given since the start.
-    pub given: FrameCount,
+    pub inflated: FrameCount,
     /// Frames taken since the start.
-    pub taken: FrameCount,
+    pub deflated: FrameCount,
     /// Batch entries not done since the start, failed releases included, by the code of their status.
     pub refused_entries: [u64; STATUSES],
     /// Calls through the balloon port since the start, refused ones included.
@@ -111,7 +111,7 @@ pub struct Facts {
     /// Nanoseconds that these calls waited.
     pub throttled_ns: u64,
     /// Of the given frames, those that the VMM process took from what the guest offered, without running it.
-    pub harvested: FrameCount,
+    pub host_reclaimed: FrameCount,
     /// Frames since the start that the guest had given, had touched all the same, and lost again.
     pub reclaimed: FrameCount,
     /// Latest reports in a row in which the guest's balloon is not as large as it really is.
@@ -146,14 +146,14 @@ impl RegisterPage {
             size_frames: AtomicU64::new(0),
             balloon_frames: AtomicU64::new(0),
             resident_frames: AtomicU64::new(0),
-            given_frames: AtomicU64::new(0),
-            taken_frames: AtomicU64::new(0),
+            inflated_frames: AtomicU64::new(0),
+            deflated_frames: AtomicU64::new(0),
             refused_entries: [const { AtomicU64::new(0) }; STATUSES],
             port_calls: AtomicU64::new(0),
             last_call_ns: AtomicU64::new(0),
             throttled_calls: AtomicU64::new(0),
             throttled_ns: AtomicU64::new(0),
-            harvested_frames: AtomicU64::new(0),
+            host_reclaimed_frames: AtomicU64::new(0),
             reclaimed_frames: AtomicU64::new(0),
             disagreeing_reports: AtomicU64::new(0),
             dropped_lines: AtomicU64::new(0),
@@ -212,14 +212,14 @@ impl RegisterPage {
             size: FrameCount(read(&self.size_frames)),
             balloon: FrameCount(read(&self.balloon_frames)),
             resident: FrameCount(read(&self.resident_frames)),
-            given: FrameCount(read(&self.given_frames)),
-            taken: FrameCount(read(&self.taken_frames)),
+            inflated: FrameCount(read(&self.inflated_frames)),
+            deflated: FrameCount(read(&self.deflated_frames)),
             refused_entries: self.refused_entries.each_ref().map(read),
             port_calls: read(&self.port_calls),
             last_call_ns: read(&self.last_call_ns),
             throttled_calls: read(&self.throttled_calls),
             throttled_ns: read(&self.throttled_ns),
-            harvested: FrameCount(read(&self.harvested_frames)),
+            host_reclaimed: FrameCount(read(&self.host_reclaimed_frames)),
             reclaimed: FrameCount(read(&self.reclaimed_frames)),
             disagreeing_reports: read(&self.disagreeing_reports),
             dropped_lines: read(&self.dropped_lines),
@@ -227,17 +227,17 @@ impl RegisterPage {
         }
     }
 
-    /// Publishes the balloon's figures: everything in [`Facts`] that has no setter of its own.
+    /// Publishes the balloon's metrics: everything in [`Facts`] that has no setter of its own.
     pub fn set_balloon_facts(&self, facts: &Facts) {
         let write = |word: &AtomicU64, value| word.store(value, Ordering::Release);
         write(&self.size_frames, facts.size.0);
         write(&self.balloon_frames, facts.balloon.0);
-        write(&self.given_frames, facts.given.0);
-        write(&self.taken_frames, facts.taken.0);
+        write(&self.inflated_frames, facts.inflated.0);
+        write(&self.deflated_frames, facts.deflated.0);
         self.refused_entries.iter().zip(facts.refused_entries).for_each(|(word, value)| write(word, value));
         write(&self.port_calls, facts.port_calls);
         write(&self.last_call_ns, facts.last_call_ns);
-        write(&self.harvested_frames, facts.harvested.0);
+        write(&self.host_reclaimed_frames, facts.host_reclaimed.0);
         write(&self.reclaimed_frames, facts.reclaimed.0);
         write(&self.disagreeing_reports, facts.disagreeing_reports);
     }
@@ -310,7 +310,7 @@ mod tests {
             balloon: FrameCount(2),
             refused_entries: core::array::from_fn(|code| code as u64),
             port_calls: 3,
-            harvested: FrameCount(6),
+            host_reclaimed: FrameCount(6),
             reclaimed: FrameCount(7),
             disagreeing_reports: 10,
             ..Facts::default()

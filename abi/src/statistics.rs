@@ -106,15 +106,15 @@ record! {
     disk_caches_bytes: u64, 1;
     /// Memory in the balloon, as the driver counts it.
     balloon_bytes: u64, 1;
-    /// What would be in use if nothing were evicted and every promise to an application kept. `Committed_AS`, the kernel's own memory
+    /// What would be in use if nothing were evicted and every commit charge to an application kept. `Committed_AS`, the kernel's own memory
     /// included.
     committed_bytes: u64, 1;
-    /// What can still be promised to applications, by free memory and by swap that nothing has been promised. `CommitLimit` less
+    /// What can still be committed to applications, by free memory and by swap that nothing has been committed. `CommitLimit` less
     /// `Committed_AS`.
-    promisable_bytes: u64, 1;
+    committable_bytes: u64, 1;
     /// What somebody in the guest waits for now, on top of what is committed.
     wanted_bytes: u64, 1;
-    /// Pages in the compressed tier, in their size outside it. `Zswapped`.
+    /// Pages in the compressed pool, in their size outside it. `Zswapped`.
     zswapped_bytes: u64, 1;
     /// Memory that these pages take in it. `Zswap`.
     zswap_bytes: u64, 1;
@@ -140,7 +140,7 @@ record! {
     minor_faults: u64, 1;
     /// Of those, faults that mapped 2 MiB at once. Linux's `thp_fault_alloc`.
     huge_faults: u64, 1;
-    /// Promises and page faults since boot that found no memory and had to wait for the host or for eviction. `alloc-stalls`.
+    /// Commit charges and page faults since boot that found no memory and had to wait for the host or for eviction. `alloc-stalls`.
     alloc_stalls: u64, 1;
     /// Those that failed in the end.
     alloc_failures: u64, 1;

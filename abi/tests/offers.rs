@@ -58,12 +58,12 @@ impl Machine {
     }
 
     /// The monitor takes what is offered and releases it, inside its device.
-    fn harvest(&self) -> bool {
-        let mut is_given = self.device.lock().expect("a test that panics has failed");
+    fn host_reclaim(&self) -> bool {
+        let mut is_ballooned = self.device.lock().expect("a test that panics has failed");
         if self.word.take().is_none() {
             return false;
         }
-        *is_given = true;
+        *is_ballooned = true;
         self.write(RELEASED);
         true
     }
@@ -72,9 +72,9 @@ impl Machine {
     fn allocate(&self) -> Result<(), Taken> {
         let withdrawn = self.word.withdraw();
         if withdrawn.is_err() {
-            let mut is_given = self.device.lock().expect("a test that panics has failed");
-            assert!(*is_given, "what the word calls taken is given once the device is free");
-            *is_given = false;
+            let mut is_ballooned = self.device.lock().expect("a test that panics has failed");
+            assert!(*is_ballooned, "what the word calls taken is given once the device is free");
+            *is_ballooned = false;
             assert_eq!(self.read(), RELEASED);
         }
         self.word.store(HugeFrameState::default().with_backing().with_whole());
@@ -84,9 +84,9 @@ impl Machine {
 }
 
 /// A monitor at work; it ends with whether it has taken the frame.
-fn harvesting(machine: &Arc<Machine>) -> JoinHandle<bool> {
+fn host_reclaiming(machine: &Arc<Machine>) -> JoinHandle<bool> {
     let machine = Arc::clone(machine);
-    thread::spawn(move || machine.harvest())
+    thread::spawn(move || machine.host_reclaim())
 }
 
 #[test]
@@ -94,7 +94,7 @@ fn one_of_them_has_the_frame_and_nobody_touches_it_besides() {
     loom::model(|| {
         let machine = Machine::new();
         machine.offer();
-        let monitor = harvesting(&machine);
+        let monitor = host_reclaiming(&machine);
         let withdrawn = machine.allocate();
         assert_eq!(machine.read(), NEW, "what the guest has allocated stays its own");
         let taken = monitor.join().unwrap();
@@ -107,15 +107,15 @@ fn an_offer_made_again_is_a_new_one() {
     loom::model(|| {
         let machine = Machine::new();
         machine.offer();
-        let monitor = harvesting(&machine);
+        let monitor = host_reclaiming(&machine);
         let withdrawn = machine.allocate();
         machine.offer();
         let taken = monitor.join().unwrap();
         let state = machine.word.load();
         // Taken by the first offer or by the second, never by both.
-        assert_eq!(taken, withdrawn.is_err() || state.is_taken());
-        assert!(!(withdrawn.is_err() && state.is_taken()));
-        assert_ne!(state.is_taken(), state.is_offered());
+        assert_eq!(taken, withdrawn.is_err() || state.is_reclaimed());
+        assert!(!(withdrawn.is_err() && state.is_reclaimed()));
+        assert_ne!(state.is_reclaimed(), state.is_offered());
     });
 }
 
@@ -124,8 +124,8 @@ fn two_monitors_take_it_once() {
     loom::model(|| {
         let machine = Machine::new();
         machine.offer();
-        let other = harvesting(&machine);
-        let taken = machine.harvest();
+        let other = host_reclaiming(&machine);
+        let taken = machine.host_reclaim();
         assert_ne!(taken, other.join().unwrap());
     });
 }

@@ -54,14 +54,14 @@ pub(crate) const DEFLATE_WAIT_NS: u64 = 2_000_000_000;
 /// How long a host that gave nothing is not asked again before pages are evicted.
 pub(crate) const HOST_REFUSAL_NS: u64 = 5_000_000_000;
 
-/// Share of the guest's current size, as a divisor, that the compressed tier may have before its oldest frames go to disk.
-pub(crate) const TIER_SHARE: u64 = 4;
+/// Share of the guest's current size, as a divisor, that the compressed pool may have before its oldest frames go to disk.
+pub(crate) const COMPRESSED_POOL_SHARE: u64 = 4;
 
-/// Pages, or frames of the compressed tier, that are read at once: at first, and at most when one read follows another.
+/// Pages, or frames of the compressed pool, that are read at once: at first, and at most when one read follows another.
 pub(crate) const READ_AHEAD: usize = 8;
 pub(crate) const MAX_READ_AHEAD: usize = 64;
 
-/// Frames that are promised to a file region, so that it can always have some of its pages in memory.
+/// Frames that are committed to a file region, so that it can always have some of its pages in memory.
 pub(crate) const FILE_WORKING_SET: FrameCount = FrameCount(128);
 
 /// How long a thread sleeps for a disk before it looks again by itself.

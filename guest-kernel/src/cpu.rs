@@ -1,7 +1,7 @@
 //! This CPU: its block of data behind GS, and the software mask for upcalls.
 //!
 //! Ring 3 can't reliably change the interrupt flag (a KVM without hardware virtualization never sees it try), so the flag stays
-//! set and the kernel masks *upcalls* instead: while the mask is not zero, the nub only notes an interrupt, and whoever unmasks
+//! set and the kernel masks *upcalls* instead: while the mask is not zero, the ring-0 stub only notes an interrupt, and whoever unmasks
 //! delivers it. The mask is a depth and goes with the thread: a context switch saves and restores it.
 #![allow(unsafe_code, reason = "reads and writes the CPU block through GS")]
 
@@ -85,7 +85,7 @@ mod machine {
 
     use crate::config::MAX_CPUS;
 
-    /// What the nub, the trap entries and the kernel share on one CPU. The assembly knows the fields by their offsets.
+    /// What the ring-0 stub, the trap entries and the kernel share on one CPU. The assembly knows the fields by their offsets.
     #[derive(Debug)]
     #[repr(C, align(64))]
     pub(crate) struct CpuBlock {
@@ -93,7 +93,7 @@ mod machine {
         pub(crate) mask: u64,
         /// Interrupts that arrived and wait for their upcall, a bit each.
         pub(crate) pending: u64,
-        /// Where the code that an upcall interrupted goes on; valid from the nub's interrupt entry until the upcall has read it.
+        /// Where the code that an upcall interrupted goes on; valid from the ring-0 stub's interrupt entry until the upcall has read it.
         pub(crate) upcall_rip: u64,
         /// The current thread's stack: an exception taken outside of it can't be handled on it.
         pub(crate) stack_low: u64,
@@ -106,7 +106,7 @@ mod machine {
     #[expect(dead_code, reason = "the field is reached through GS")]
     pub(crate) struct CpuBlocks(UnsafeCell<[CpuBlock; MAX_CPUS]>);
 
-    // SAFETY: each block is used by its own CPU alone, through GS, and outside the nub only with single instructions.
+    // SAFETY: each block is used by its own CPU alone, through GS, and outside the ring-0 stub only with single instructions.
     unsafe impl Sync for CpuBlocks {}
 
     /// Starts masked: the boot code unmasks when there is somebody to take an upcall.
@@ -225,6 +225,6 @@ mod machine {
 
     /// Forgets every translation that this CPU remembers.
     pub(crate) fn flush_tlb() {
-        crate::nub::flush_all();
+        crate::ring0::flush_all();
     }
 }

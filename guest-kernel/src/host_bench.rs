@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use aerostat_abi::units::FrameCount;
 
-use crate::mm::carve::Carver;
+use crate::mm::bump::BumpAllocator;
 use crate::mm::{BlockSize, FrameAllocator, Frames, Purpose};
 
 /// What is allocated.
@@ -22,7 +22,7 @@ const MEMORY: FrameCount = FrameCount::from_mib(1 << 10);
 /// Pairs that each thread makes before the time runs.
 const WARM_UP: u32 = 1000;
 
-/// Takes and frees `pairs` promised blocks on each of `threads` threads, one block at a time, through one allocator, each thread a
+/// Takes and frees `pairs` committed blocks on each of `threads` threads, one block at a time, through one allocator, each thread a
 /// CPU; returns the time until all are done.
 ///
 /// # Panics
@@ -36,12 +36,12 @@ pub fn allocate_and_free(blocks: Blocks, threads: usize, pairs: u32) -> Duration
     let words = vec![0; FrameAllocator::words(MEMORY)].leak();
     let size = if blocks == Blocks::Huge { BlockSize::Huge } else { BlockSize::Frame };
     let frames = Frames::new();
-    frames.start(FrameAllocator::new(MEMORY, &[], FrameCount::ZERO, &mut Carver::new(words)), MEMORY);
-    frames.promise(FrameCount(MEMORY.0 / 2)).expect("all memory is free");
+    frames.start(FrameAllocator::new(MEMORY, &[], FrameCount::ZERO, &mut BumpAllocator::new(words)), MEMORY);
+    frames.charge_commit(FrameCount(MEMORY.0 / 2)).expect("all memory is free");
     let work = |pairs| {
         for _ in 0..pairs {
-            let block = frames.allocate(size, Purpose::Promised).expect("half of the memory is promised");
-            frames.free_promised(std::hint::black_box(block));
+            let block = frames.allocate(size, Purpose::Committed).expect("half of the memory is committed");
+            frames.free_committed(std::hint::black_box(block));
         }
     };
     let is_ready = Barrier::new(threads);

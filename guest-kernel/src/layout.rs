@@ -3,7 +3,7 @@
 //! ```text
 //! 0x0000_0000_0000   identity map of guest-physical memory, 2 MiB pages, up to 512 GiB
 //! 0x3000_0000_0000   thread stacks, a slot each, guard page below
-//! 0x3800_0000_0000   books of the kernel whose size shows after the boot
+//! 0x3800_0000_0000   accounts of the kernel whose size shows after the boot
 //! 0x4000_0000_0000   the application's small-object heap
 //! 0x4100_0000_0000   regions of the application, up to 0x5000_0000_0000
 //! ```
@@ -43,8 +43,8 @@ pub(crate) const STACKS: Range<u64> = 0x3000_0000_0000..0x3000_0400_0000;
 /// Virtual space of one thread's stack, guard page included.
 pub(crate) const STACK_SLOT_BYTES: u64 = 1 << 20;
 
-/// Books of the kernel whose size shows after the boot: the swap disk's.
-pub(crate) const BOOKS: u64 = 0x3800_0000_0000;
+/// Accounts of the kernel whose size shows after the boot: the swap disk's.
+pub(crate) const METADATA: u64 = 0x3800_0000_0000;
 
 /// The application's small-object heap.
 pub(crate) const APP_HEAP: Range<u64> = 0x4000_0000_0000..0x4100_0000_0000;

@@ -1,7 +1,7 @@
 //! Which address an instruction was reaching for when it faulted, from its bytes and registers (Intel SDM vol. 2, chapter 2).
 //!
 //! The CPU says it in CR2, but only ring 0 can read that, and where ring 0 is emulated the question takes longer than all the rest
-//! of a fault. So the page fault handler computes the address of those instructions that compilers emit, and asks the nub for CR2
+//! of a fault. So the page fault handler computes the address of those instructions that compilers emit, and asks the ring-0 stub for CR2
 //! where that yields nothing that could have faulted. A wrong answer does no harm: a page comes in that nobody asked for, and when
 //! the instruction faults again, that page is mapped, so CR2 is asked.
 

@@ -14,7 +14,7 @@ const LONGEST_INTERVAL_NS: u64 = 20_000_000;
 pub(crate) struct Patience {
     total_ns: u64,
     left_ns: u64,
-    last_look: Option<Instant>,
+    last_sample: Option<Instant>,
     /// What had arrived at the last look, where something is counted.
     arrived: Option<u64>,
 }
@@ -22,13 +22,13 @@ pub(crate) struct Patience {
 impl Patience {
     /// Lasts so long without progress.
     pub(crate) const fn new(nanoseconds: u64) -> Self {
-        Self { total_ns: nanoseconds, left_ns: nanoseconds, last_look: None, arrived: None }
+        Self { total_ns: nanoseconds, left_ns: nanoseconds, last_sample: None, arrived: None }
     }
 
     /// Charges the time since the last look, and returns until when to sleep before the next one; `None` when patience is at its end.
     pub(crate) fn look(&mut self, now: Instant) -> Option<Instant> {
-        let elapsed = self.last_look.map_or(0, |last| now.since(last));
-        self.last_look = Some(now);
+        let elapsed = self.last_sample.map_or(0, |last| now.since(last));
+        self.last_sample = Some(now);
         self.left_ns = self.left_ns.saturating_sub(elapsed.min(self.interval_ns()));
         (self.left_ns > 0).then(|| now.after(self.left_ns.min(self.interval_ns())))
     }

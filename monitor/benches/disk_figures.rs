@@ -36,12 +36,12 @@ fn with_disk(code: &[u8], mode: DiskMode, bytes: u64) -> (Bench, File) {
 }
 
 fn main() {
-    figures();
+    metrics();
     resident_memory_of_disks();
 }
 
 /// Prints what a notification costs and what a disk carries.
-fn figures() {
+fn metrics() {
     let between_marks = |bench: &Bench| {
         let mut guest = bench.spawn();
         assert_eq!(end(&mut guest), SUCCESS);

@@ -13,7 +13,7 @@ use aerostat_balloon_driver::{BadRate, RateLimits};
 use serde::Deserialize;
 
 use crate::host::disk::{DataDisk, DiskFaults, DiskMode, Disks, SwapDisk};
-use crate::scheduler::Contract;
+use crate::scheduler::Limits;
 use crate::size::Size;
 use crate::vmm;
 
@@ -41,7 +41,7 @@ pub struct GuestSpec {
     /// The image, found from the directory of the fleet file.
     pub image: PathBuf,
     /// How small and how large the guest may be.
-    pub contract: Contract,
+    pub limits: Limits,
     /// The application's command line.
     pub command_line: String,
     /// The guest's disks; their files are looked at when they are opened.
@@ -184,7 +184,7 @@ impl Fleet {
             guests.push(guest);
         }
         let minima =
-            guests.iter().fold(FrameCount::ZERO, |sum: FrameCount, guest| sum.saturating_add(guest.contract.min));
+            guests.iter().fold(FrameCount::ZERO, |sum: FrameCount, guest| sum.saturating_add(guest.limits.min));
         if minima > pool {
             return Err(Problem::MinimaExceedPool { minima, pool });
         }
@@ -204,12 +204,12 @@ impl GuestTable {
         if min > max {
             return Err(Problem::MinAboveMax { name, min, max });
         }
-        let contract = Contract {
+        let limits = Limits {
             min: whole(format!("guest {name:?}: min"), min)?,
             max: whole(format!("guest {name:?}: max"), max)?,
         };
         // What no guest can have as max is refused where it is looked at as a machine.
-        if let Some(least) = vmm::smallest_size(contract.max).filter(|least| contract.min < *least) {
+        if let Some(least) = vmm::smallest_size(limits.max).filter(|least| limits.min < *least) {
             return Err(Problem::MinTooSmall { name, min, max, least });
         }
         if command_line.len() > LONGEST_COMMAND_LINE {
@@ -225,7 +225,7 @@ impl GuestTable {
         let overuse = overuse.unwrap_or(overuse_of_fleet);
         let balloon_rate = balloon_rate.map(|text| RateLimits::parse(&text)).transpose();
         let balloon_rate = balloon_rate.map_err(|why| Problem::BadRate { name: name.clone(), why })?;
-        Ok(GuestSpec { name, image: directory.join(image), contract, command_line, disks, overuse, balloon_rate })
+        Ok(GuestSpec { name, image: directory.join(image), limits, command_line, disks, overuse, balloon_rate })
     }
 }
 
@@ -333,7 +333,7 @@ max = "1G"
         assert_eq!((alpha.name.as_str(), beta.name.as_str()), ("alpha", "beta"));
         assert!(alpha.image.is_absolute() && alpha.image.ends_with("image"));
         assert_eq!(alpha.command_line, "phases=64M:3s repeat");
-        assert_eq!(beta.contract.max, FrameCount::from_mib(1024));
+        assert_eq!(beta.limits.max, FrameCount::from_mib(1024));
         assert_eq!(beta.command_line, "");
         let disk = alpha.disks.data.as_ref().unwrap();
         assert!(disk.path.is_absolute() && disk.path.ends_with("data.img") && disk.mode == DiskMode::ReadWrite);
@@ -439,7 +439,7 @@ max = "1G"
         let paced = example("balloon-app.toml").guests;
         assert_eq!(paced.iter().filter(|guest| guest.balloon_rate.is_some()).count(), 1, "one driver has no rate");
         let fleet = example("demo.toml");
-        let sum = fleet.guests.iter().map(|guest| guest.contract.max.mib()).sum::<u64>();
+        let sum = fleet.guests.iter().map(|guest| guest.limits.max.mib()).sum::<u64>();
         assert_eq!(sum, 2 * fleet.pool.mib(), "overcommitted twice");
     }
 

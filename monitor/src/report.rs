@@ -77,8 +77,12 @@ impl Samples {
     }
 }
 
+/// Version of the report's keys: 1 had `given_mib`, `taken_mib` and `harvested_mib`, and was not named.
+const SCHEMA: u64 = 2;
+
 #[derive(Serialize)]
 struct Report<'a> {
+    schema: u64,
     pool_mib: u64,
     moved_mib: u64,
     peak_resident_mib: u64,
@@ -110,9 +114,9 @@ struct AppReport {
 
 #[derive(Serialize)]
 struct BalloonReport<'a> {
-    given_mib: u64,
-    taken_mib: u64,
-    harvested_mib: u64,
+    inflated_mib: u64,
+    deflated_mib: u64,
+    host_reclaimed_mib: u64,
     refused_entries: BTreeMap<&'static str, u64>,
     calls: u64,
     throttled_calls: u64,
@@ -148,6 +152,7 @@ struct SwapReport {
 /// What writing to `output` failed with.
 pub fn write(outcome: &Outcome, mut output: impl io::Write) -> io::Result<()> {
     let report = Report {
+        schema: SCHEMA,
         pool_mib: outcome.pool.mib(),
         moved_mib: outcome.moved.mib(),
         peak_resident_mib: mib_ceil(outcome.peak_resident),
@@ -164,8 +169,8 @@ impl<'a> GuestReport<'a> {
     fn new(guest: &'a GuestOutcome) -> Self {
         Self {
             name: &guest.name,
-            min_mib: guest.contract.min.mib(),
-            max_mib: guest.contract.max.mib(),
+            min_mib: guest.limits.min.mib(),
+            max_mib: guest.limits.max.mib(),
             spawn_to_main_ms: guest.spawn_to_main.map(|span| span.as_secs_f64() * 1e3),
             samples: &guest.samples,
             app: AppReport { verified_bytes: guest.verified_bytes, errors: guest.app_errors },
@@ -181,9 +186,9 @@ impl<'a> GuestReport<'a> {
 impl<'a> BalloonReport<'a> {
     fn new(totals: &'a BalloonTotals) -> Self {
         Self {
-            given_mib: mib_ceil(totals.given),
-            taken_mib: mib_ceil(totals.taken),
-            harvested_mib: mib_ceil(totals.harvested),
+            inflated_mib: mib_ceil(totals.inflated),
+            deflated_mib: mib_ceil(totals.deflated),
+            host_reclaimed_mib: mib_ceil(totals.host_reclaimed),
             refused_entries: refusals(totals),
             calls: totals.calls,
             throttled_calls: totals.throttled_calls,
@@ -236,7 +241,7 @@ fn mib_ceil(count: FrameCount) -> u64 {
 mod tests {
     use super::{LIMIT, Sample, Samples, SwapReport, write};
     use crate::host::{EndReason, Ending};
-    use crate::scheduler::{Contract, Reading};
+    use crate::scheduler::{Limits, Reading};
     use crate::supervisor::{BalloonTotals, GuestOutcome, Outcome, SwapTotals};
     use aerostat_abi::batch::EntryStatus;
     use aerostat_abi::units::FrameCount;
@@ -267,9 +272,9 @@ mod tests {
 
     fn balloon() -> BalloonTotals {
         BalloonTotals {
-            given: FrameCount::from_mib(100),
-            taken: FrameCount(1),
-            harvested: FrameCount::from_mib(3),
+            inflated: FrameCount::from_mib(100),
+            deflated: FrameCount(1),
+            host_reclaimed: FrameCount::from_mib(3),
             refused_entries: vec![(EntryStatus::NotGranted, 5), (EntryStatus::HostFailed, 6)],
             calls: 99,
             throttled_calls: 8,
@@ -305,7 +310,7 @@ mod tests {
         [20, 40, 99, 100, 119, 120].into_iter().for_each(|ms| samples.record(sample(ms)));
         let guest = GuestOutcome {
             name: "alpha".into(),
-            contract: Contract { min: FrameCount::from_mib(64), max: FrameCount::from_mib(512) },
+            limits: Limits { min: FrameCount::from_mib(64), max: FrameCount::from_mib(512) },
             spawn_to_main: Some(Duration::from_micros(4250)),
             samples,
             verified_bytes: 77,
@@ -331,16 +336,16 @@ mod tests {
         assert_eq!(
             serde_json::from_slice::<serde_json::Value>(&json).unwrap(),
             serde_json::json!({
-                "pool_mib": 768, "moved_mib": 0, "peak_resident_mib": 2, "peak_physical_mib": 3, "violations": 0,
+                "schema": 2, "pool_mib": 768, "moved_mib": 0, "peak_resident_mib": 2, "peak_physical_mib": 3, "violations": 0,
                 "guests": [{
                     "name": "alpha", "min_mib": 64, "max_mib": 512, "spawn_to_main_ms": 4.25,
                     "samples": [sample_at(20), sample_at(100)],
                     "app": {"verified_bytes": 77, "errors": 0}, "allocation_failures": 3, "dropped_log_lines": 4,
                     "balloon": {
-                        "given_mib": 100, "taken_mib": 1, "harvested_mib": 3,
+                        "inflated_mib": 100, "deflated_mib": 1, "host_reclaimed_mib": 3,
                         "refused_entries": {
                             "unanswered": 0, "out_of_range": 0, "misaligned": 0, "bad_order": 0, "protected": 0,
-                            "already_given": 0, "not_given": 0, "not_granted": 5, "host_failed": 6,
+                            "already_ballooned": 0, "not_ballooned": 0, "not_granted": 5, "host_failed": 6,
                         },
                         "calls": 99,
                         "throttled_calls": 8, "throttled_ms": 9, "overuse_episodes": 1, "peak_overuse_mib": 40,

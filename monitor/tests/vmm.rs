@@ -10,7 +10,7 @@ mod bench;
 mod disks;
 #[path = "support/elf.rs"]
 mod elf;
-#[expect(dead_code, reason = "the figures use the rest")]
+#[expect(dead_code, reason = "the metrics use the rest")]
 #[path = "support/guests.rs"]
 mod guests;
 #[path = "vmm/memory_limit.rs"]
@@ -39,7 +39,7 @@ fn until(guest: &mut VmmGuest, condition: impl Fn(&VmmGuest) -> bool) {
     }
 }
 
-fn greeted(guest: &VmmGuest) -> bool {
+fn negotiated(guest: &VmmGuest) -> bool {
     guest.registers().facts().port_calls > 0
 }
 
@@ -106,10 +106,10 @@ fn a_panic_comes_with_the_last_lines() {
 
 #[test]
 fn memory_is_given_and_taken() {
-    let mut guest = Bench::new(guests::gives_and_takes()).spawn();
+    let mut guest = Bench::new(guests::inflates_and_deflates()).spawn();
     assert_eq!(end(&mut guest), SUCCESS);
     let facts = guest.registers().facts();
-    assert_eq!((facts.given.0, facts.taken.0, facts.all_refused_entries()), (513, 512, 1));
+    assert_eq!((facts.inflated.0, facts.deflated.0, facts.all_refused_entries()), (513, 512, 1));
     assert_eq!((facts.balloon.0, facts.port_calls), (1, 3));
 }
 
@@ -160,7 +160,7 @@ fn a_guest_that_calls_too_often_waits_and_can_be_stopped_meanwhile() {
 #[test]
 fn a_killed_process_is_noticed() {
     let mut guest = Bench::new(guests::spins()).spawn();
-    until(&mut guest, greeted);
+    until(&mut guest, negotiated);
     guest.kill();
     assert_eq!(end(&mut guest).reason, EndReason::Killed(9));
     guest.kill();
@@ -171,7 +171,7 @@ fn a_killed_process_is_noticed() {
 #[test]
 fn a_dropped_guest_is_gone() {
     let mut guest = Bench::new(guests::spins()).spawn();
-    until(&mut guest, greeted);
+    until(&mut guest, negotiated);
     let process = PathBuf::from(format!("/proc/{}", guest.pid()));
     assert!(process.exists());
     drop(guest);

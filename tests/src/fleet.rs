@@ -42,7 +42,7 @@ pub enum Receiver {
     /// The supervisor's process.
     Supervisor,
     /// All processes of its group, as with a key on a terminal.
-    Group,
+    Zspage,
 }
 
 impl FleetPlan {
@@ -221,7 +221,7 @@ impl Fleet {
     pub fn signal(&self, receiver: Receiver, signal: Signal) {
         match receiver {
             Receiver::Supervisor => self.running.signal(signal),
-            Receiver::Group => self.running.signal_group(signal),
+            Receiver::Zspage => self.running.signal_group(signal),
         }
     }
 

@@ -10,7 +10,7 @@ use aerostat::host::cgroup::MemoryGroup;
 #[derive(Debug)]
 pub enum PhysicalMeter {
     /// By the charge of a control group that this process is in.
-    Group(MemoryGroup),
+    Zspage(MemoryGroup),
     /// By the host's free memory, where no group can be made: exact on a quiet host only.
     Host,
 }
@@ -20,22 +20,22 @@ impl PhysicalMeter {
     #[must_use]
     pub fn enter() -> Self {
         let group = MemoryGroup::create().and_then(|group| group.enter().map(|()| group));
-        group.map_or(Self::Host, Self::Group)
+        group.map_or(Self::Host, Self::Zspage)
     }
 
-    /// Whether figures are about this process and its children alone.
+    /// Whether metrics are about this process and its children alone.
     #[must_use]
     pub const fn is_exact(&self) -> bool {
-        matches!(self, Self::Group(_))
+        matches!(self, Self::Zspage(_))
     }
 
     /// Bytes taken now. Only differences mean something.
     ///
     /// # Errors
-    /// Where the kernel's figures can't be read.
+    /// Where the kernel's metrics can't be read.
     pub fn bytes(&self) -> io::Result<u64> {
         match self {
-            Self::Group(group) => Ok(group.usage()?.anonymous()),
+            Self::Zspage(group) => Ok(group.usage()?.anonymous()),
             Self::Host => {
                 let text = fs::read_to_string("/proc/meminfo")?;
                 taken(&text).ok_or_else(|| io::ErrorKind::InvalidData.into())

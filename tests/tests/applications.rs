@@ -56,7 +56,7 @@ fn an_index_of_a_mapped_text_is_the_one_that_the_host_builds() {
     guest.check(verified.is_ok(), &format!("{verified:?}"));
 }
 
-/// Without a place for what does not fit, the array is not promised, and that is said.
+/// Without a place for what does not fit, the array is not committed, and that is said.
 #[test]
 fn records_beyond_memory_and_swap_are_refused() {
     let mut guest = Plan::app("sort").command_line("size=1G").boot(Machine::Kvm);

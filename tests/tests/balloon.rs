@@ -24,7 +24,7 @@ fn inflate() {
         .wait_for_facts("all touched memory resident", |facts| facts.resident >= FrameCount::from_mib(TOUCHED_MIB));
     shrink(&mut guest);
     guest.wait_for_facts("98 % of what was given released", |facts| {
-        let given = facts.given.saturating_sub(before.given).0;
+        let given = facts.inflated.saturating_sub(before.inflated).0;
         before.resident.saturating_sub(facts.resident).0 * 100 >= given * 98
     });
     let facts = guest.facts();
@@ -56,11 +56,14 @@ fn offers() {
     let facts = guest.wait_for_facts("all but the size and a little released", |facts| {
         facts.resident <= facts.size.saturating_add(FrameCount::from_mib(2))
     });
-    guest.check(facts.harvested == facts.given && facts.given > FrameCount::ZERO, "the guest gave something itself");
+    guest.check(
+        facts.host_reclaimed == facts.inflated && facts.inflated > FrameCount::ZERO,
+        "the guest gave something itself",
+    );
     guest.check(facts.port_calls == before.port_calls, "the guest has made a call");
 }
 
-/// Somebody ends the conversation, again and again: what is given stays given, and comes back all the same.
+/// Somebody ends the session, again and again: what is given stays given, and comes back all the same.
 #[test]
 fn begin_anew() {
     let mut guest = Plan::test_guest("begin_anew").memory_mib(MEMORY_MIB).boot(Machine::Kvm);
@@ -92,7 +95,7 @@ fn single_frames() {
     let mut guest = Plan::test_guest("single_frames").boot(Machine::Kvm);
     guest.wait_for_line("single frames: touched");
     let facts = guest.facts();
-    guest.check(facts.taken > FrameCount::ZERO, "nothing was taken back");
+    guest.check(facts.deflated > FrameCount::ZERO, "nothing was taken back");
     let tolerated = facts.size.saturating_add(FrameCount::from_mib(1));
     guest.check(facts.resident <= tolerated, &format!("{} are resident of a size of {}", facts.resident, facts.size));
 }
@@ -151,7 +154,7 @@ fn shrink(guest: &mut Guest) {
     guest.wait_for_facts(&format!("a size of {SMALL_MIB} MiB"), |facts| facts.size == FrameCount::from_mib(SMALL_MIB));
 }
 
-/// A balloon that takes more than is free pushes cold pages into the compressed tier; all of them come back right.
+/// A balloon that takes more than is free pushes cold pages into the compressed pool; all of them come back right.
 #[test]
 fn squeeze() {
     let mut guest = Plan::test_guest("squeeze").memory_mib(128).command_line("compressed_swap=128M").boot(Machine::Kvm);

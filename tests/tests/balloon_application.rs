@@ -33,8 +33,8 @@ fn it_follows_its_target() {
     expect_size(&mut guest, GRANT_MIB);
     let facts = guest.facts();
     guest.check(facts.all_refused_entries() == 0, "it asked for something that it could not have");
-    guest.check(facts.given > FrameCount::ZERO && facts.taken > FrameCount::ZERO, "nothing moved");
-    guest.check(facts.harvested == FrameCount::ZERO, "it offered memory");
+    guest.check(facts.inflated > FrameCount::ZERO && facts.deflated > FrameCount::ZERO, "nothing moved");
+    guest.check(facts.host_reclaimed == FrameCount::ZERO, "it offered memory");
     let statistics = guest.registers().statistics();
     guest.check(statistics.app_errors == 0 && statistics.verified_bytes > 0, "its working set was not verified");
 }
@@ -112,9 +112,9 @@ fn a_balloon_that_nobody_drives_is_left_alone() {
 
 #[test]
 fn its_ledger_keeps_every_block_once() {
-    let mut guest = Plan::test_guest("balloon_ledger").boot(Machine::Kvm);
+    let mut guest = Plan::test_guest("balloon_page_list").boot(Machine::Kvm);
     guest.expect_exit(GuestExit::Success);
-    guest.expect_logged("balloon ledger: ok");
+    guest.expect_logged("balloon page list: ok");
 }
 
 #[test]
@@ -141,6 +141,6 @@ fn memory_moves_between_both_kinds_of_driver() {
     for name in ["kernel", "app"] {
         run.expect_unharmed(name);
         let balloon = &run.guest(name)["balloon"];
-        assert!(balloon["given_mib"].as_u64() > Some(0), "{name} gave nothing\n{run}");
+        assert!(balloon["inflated_mib"].as_u64() > Some(0), "{name} gave nothing\n{run}");
     }
 }

@@ -1,5 +1,5 @@
 //! A fleet from end to end, as a user runs it: memory moves between guests, every byte that they read back is right, and the report
-//! says what it promises.
+//! says what it commit charges.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -16,7 +16,7 @@ fn walker<'a>(name: &'a str, max_mib: u64, phases: &'a str) -> Member<'a> {
 }
 
 /// Two guests whose demands alternate and fit the pool only together: what one grows by, the other must have given.
-fn tides() -> FleetPlan {
+fn phases_run() -> FleetPlan {
     FleetPlan::pool_mib(256).with(&walker("ebb", 192, "phases=128M:2s,24M:2s repeat")).with(&walker(
         "flow",
         192,
@@ -26,7 +26,7 @@ fn tides() -> FleetPlan {
 
 #[test]
 fn memory_moves_and_stays_right() {
-    let run = tides().up(Some(Duration::from_secs(8))).wait_for_end(DEADLINE);
+    let run = phases_run().up(Some(Duration::from_secs(8))).wait_for_end(DEADLINE);
     run.expect_exit_code(0);
     let report = run.report();
     assert!(report["moved_mib"].as_u64() > Some(0), "no memory moved\n{run}");
@@ -37,7 +37,7 @@ fn memory_moves_and_stays_right() {
     expect_consistent_samples(&report, &run);
 }
 
-/// A guest that ends by itself has had its last figures reported: the final phase is read back only at the very end.
+/// A guest that ends by itself has had its last metrics reported: the final phase is read back only at the very end.
 #[test]
 fn the_last_figures_of_a_guest_count() {
     let plan = FleetPlan::pool_mib(128).with(&walker("brief", 96, "phases=64M:50ms"));
@@ -101,7 +101,7 @@ fn memory_that_is_granted_again_is_physically_free() {
     let physical = report["peak_physical_mib"].as_u64();
     assert!(physical <= Some(POOL_MIB + OVERHEAD_MIB), "{physical:?} MiB were taken of a pool of {POOL_MIB}\n{run}");
     assert_eq!(report["violations"], 0, "{run}");
-    let given = run.guest("squeezed")["balloon"]["given_mib"].as_u64();
+    let given = run.guest("squeezed")["balloon"]["inflated_mib"].as_u64();
     assert!(given >= Some(48), "little was given: {given:?} MiB\n{run}");
 }
 

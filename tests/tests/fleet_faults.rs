@@ -27,18 +27,18 @@ fn a_vmm_killed_while_inflating() {
     let victim =
         Member { min_mib: 64, max_mib: 512, command_line: "phases=400M:1s,16M:1s repeat", ..neighbour("victim") };
     // At first content, so that the victim grows and shrinks; then more than the pool has beside the others' minima.
-    let hungry = Member { max_mib: 512, command_line: "phases=16M:6s,392M:100s", ..neighbour("hungry") };
-    let plan = FleetPlan::pool_mib(480).with(&victim).with(&hungry).with(&neighbour("bystander"));
+    let below_target = Member { max_mib: 512, command_line: "phases=16M:6s,392M:100s", ..neighbour("below_target") };
+    let plan = FleetPlan::pool_mib(480).with(&victim).with(&below_target).with(&neighbour("bystander"));
     let mut fleet = plan.up(None);
-    let vmms = ["victim", "hungry", "bystander"].map(|name| fleet.wait_for_vmm(name));
+    let vmms = ["victim", "below_target", "bystander"].map(|name| fleet.wait_for_vmm(name));
     kill_while_inflating(&mut fleet, &vmms[0]);
     fleet.wait_for("end of the victim", |fleet| line_with(&fleet.events(), &["victim ended"]));
-    fleet.wait_for_line(&["hungry", "walking 392 of 392 MiB"]);
+    fleet.wait_for_line(&["below_target", "walking 392 of 392 MiB"]);
     fleet.signal(Receiver::Supervisor, Signal::INT);
     let run = fleet.wait_for_end(END_PATIENCE);
     run.expect_exit_code(1);
     assert_eq!(run.report()["violations"], 0, "{run}");
-    run.expect_unharmed("hungry");
+    run.expect_unharmed("below_target");
     run.expect_unharmed("bystander");
     run.expect_in_summary("victim", "killed by signal 9");
     assert!(run.guest("victim")["exit"].as_str().is_some_and(|exit| exit.contains("killed by signal 9")), "{run}");
@@ -118,7 +118,7 @@ fn interrupted() {
 
 #[test]
 fn interrupted_by_a_key_on_the_terminal() {
-    interrupt(Receiver::Group);
+    interrupt(Receiver::Zspage);
 }
 
 fn interrupt(receiver: Receiver) {
@@ -135,7 +135,7 @@ fn interrupt(receiver: Receiver) {
     expect_gone(&vmms);
 }
 
-/// Two guests whose tides need each other's memory, where nobody reads what the supervisor prints.
+/// Two guests whose phases need each other's memory, where nobody reads what the supervisor prints.
 fn tides_unread(limit: Option<Duration>) -> Fleet {
     let tide = |name, phases| Member { max_mib: 192, command_line: phases, ..neighbour(name) };
     let plan = FleetPlan::pool_mib(256).with(&tide("ebb", "phases=128M:1s,24M:1s repeat"));
@@ -186,9 +186,10 @@ fn a_supervisor_that_is_killed() {
 /// A guest that writes to memory which it has given away costs nobody but itself.
 #[test]
 fn memory_used_after_it_was_given() {
-    let mut fleet = FleetPlan::pool_mib(192).with(&test_guest("touch_given")).with(&neighbour("neighbour")).up(None);
-    let vmm = fleet.wait_for_vmm("touch_given");
-    let line = fleet.wait_for("end of the guest", |fleet| line_with(&fleet.events(), &["touch_given ended"]));
+    let mut fleet =
+        FleetPlan::pool_mib(192).with(&test_guest("touch_ballooned")).with(&neighbour("neighbour")).up(None);
+    let vmm = fleet.wait_for_vmm("touch_ballooned");
+    let line = fleet.wait_for("end of the guest", |fleet| line_with(&fleet.events(), &["touch_ballooned ended"]));
     assert!(line.contains("MiB beyond its size"), "{line}");
     // The neighbour is still at it.
     let count = |fleet: &Fleet| fleet.printed().matches("  neighbour ").count();
@@ -198,38 +199,42 @@ fn memory_used_after_it_was_given() {
     let run = fleet.wait_for_end(END_PATIENCE);
     run.expect_exit_code(1);
     run.expect_unharmed("neighbour");
-    run.expect_in_summary("touch_given", "beyond its size");
-    run.expect_in_summary("touch_given", "size 24");
+    run.expect_in_summary("touch_ballooned", "beyond its size");
+    run.expect_in_summary("touch_ballooned", "size 24");
     expect_gone(&[vmm]);
 }
 
 /// The same where the fleet file asks for a warning only: it lives, and the user knows.
 #[test]
 fn memory_used_after_it_was_given_with_a_warning() {
-    let plan = FleetPlan::pool_mib(192).with(&test_guest("touch_given")).with_key("overuse", "warn");
+    let plan = FleetPlan::pool_mib(192).with(&test_guest("touch_ballooned")).with_key("overuse", "warn");
     let mut fleet = plan.with(&neighbour("neighbour")).up(None);
-    let words = ["touch_given uses ", "beyond its size"];
+    let words = ["touch_ballooned uses ", "beyond its size"];
     fleet.wait_for("warning", |fleet| line_with(&fleet.events(), &words));
     let walked = |fleet: &Fleet| line_with(&fleet.printed(), &["  neighbour ", "walking 48 of 48 MiB"]);
     fleet.wait_for("walk of the neighbour", walked);
     // It gave behind its driver's back.
-    let words = ["touch_given reports a balloon of 0.0 MiB and has one of 40.0 MiB"];
+    let words = ["touch_ballooned reports a balloon of 0.0 MiB and has one of 40.0 MiB"];
     fleet.wait_for("notice of wrong reports", |fleet| line_with(&fleet.events(), &words));
     fleet.signal(Receiver::Supervisor, Signal::INT);
     let run = fleet.wait_for_end(END_PATIENCE);
     run.expect_exit_code(0);
     run.expect_unharmed("neighbour");
-    let balloon = &run.guest("touch_given")["balloon"];
+    let balloon = &run.guest("touch_ballooned")["balloon"];
     assert!(balloon["overuse_episodes"].as_u64() >= Some(1) && balloon["peak_overuse_mib"].as_u64() > Some(8), "{run}");
-    assert_eq!((&balloon["reclaimed_mib"], &run.guest("touch_given")["exit"]), (&0.into(), &"stopped".into()), "{run}");
+    assert_eq!(
+        (&balloon["reclaimed_mib"], &run.guest("touch_ballooned")["exit"]),
+        (&0.into(), &"stopped".into()),
+        "{run}"
+    );
 }
 
 /// The same where the memory is to be taken away again: as often as it is touched.
 #[test]
 fn memory_used_after_it_was_given_and_taken_away_again() {
-    let plan = FleetPlan::pool_mib(192).with(&test_guest("touch_given")).with_key("overuse", "cap");
+    let plan = FleetPlan::pool_mib(192).with(&test_guest("touch_ballooned")).with_key("overuse", "cap");
     let mut fleet = plan.with(&neighbour("neighbour")).up(None);
-    let words = ["touch_given uses ", "beyond its size, which is taken away again"];
+    let words = ["touch_ballooned uses ", "beyond its size, which is taken away again"];
     fleet.wait_for("event", |fleet| line_with(&fleet.events(), &words));
     let walked = |fleet: &Fleet| line_with(&fleet.printed(), &["  neighbour ", "walking 48 of 48 MiB"]);
     fleet.wait_for("walk of the neighbour", walked);
@@ -237,7 +242,7 @@ fn memory_used_after_it_was_given_and_taken_away_again() {
     let run = fleet.wait_for_end(END_PATIENCE);
     run.expect_exit_code(0);
     run.expect_unharmed("neighbour");
-    let guest = run.guest("touch_given");
+    let guest = run.guest("touch_ballooned");
     assert!(guest["balloon"]["reclaimed_mib"].as_u64() > Some(8), "{run}");
     assert_eq!(guest["exit"], "stopped", "{run}");
 }

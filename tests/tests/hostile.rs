@@ -1,6 +1,6 @@
 //! Guests that mean harm: whatever they do to their monitor, they alone pay for it.
 //!
-//! Each deed of the guest `hostile` is done alone, where the monitor's books must be right at the end, and then beside a neighbour that
+//! Each deed of the guest `hostile` is done alone, where the monitor's accounts must be right at the end, and then beside a neighbour that
 //! verifies its memory, under a supervisor that must end in order.
 
 use std::time::Duration;
@@ -23,7 +23,7 @@ const CALLS: u64 = 30_000;
 #[test]
 fn calls() {
     let mut guest = boot(&plan(&format!("calls {CALLS}")));
-    expect_right_books(&mut guest);
+    expect_right_accounts(&mut guest);
     guest.check(guest.facts().port_calls >= CALLS, "calls were not counted");
 }
 
@@ -39,21 +39,24 @@ fn calls_without_end() {
 }
 
 #[test]
-fn conversation() {
-    expect_right_books(&mut boot(&plan("conversation")));
+fn session() {
+    expect_right_accounts(&mut boot(&plan("session")));
 }
 
 #[test]
 fn huge_frame() {
     let mut guest = boot(&plan("huge_frame"));
-    expect_right_books(&mut guest);
+    expect_right_accounts(&mut guest);
     let facts = guest.facts();
-    guest.check(facts.given == facts.taken && facts.given > FrameCount::ZERO, "not all that was given came back");
+    guest.check(
+        facts.inflated == facts.deflated && facts.inflated > FrameCount::ZERO,
+        "not all that was given came back",
+    );
 }
 
 #[test]
 fn lies() {
-    expect_right_books(&mut boot(&plan("lies")));
+    expect_right_accounts(&mut boot(&plan("lies")));
 }
 
 #[test]
@@ -62,17 +65,17 @@ fn rings() {
     let path = folder.path().join("disk");
     std::fs::write(&path, [0; 4096]).unwrap();
     let disk = DataDisk { path, mode: DiskMode::ReadOnly, faults: DiskFaults::default() };
-    expect_right_books(&mut boot(&plan("rings").disk(disk)));
+    expect_right_accounts(&mut boot(&plan("rings").disk(disk)));
 }
 
 #[test]
 fn share() {
-    expect_right_books(&mut boot(&plan("share")));
+    expect_right_accounts(&mut boot(&plan("share")));
 }
 
 #[test]
 fn strings() {
-    expect_right_books(&mut boot(&plan("strings")));
+    expect_right_accounts(&mut boot(&plan("strings")));
 }
 
 /// The monitor takes what is offered and nothing else, whatever the words say and however they change.
@@ -81,8 +84,8 @@ fn flicker() {
     let mut guest = boot(&plan("flicker"));
     guest.wait_for_line("hostile: flickers");
     guest.set_target_mib(MEMORY_MIB / 2);
-    expect_right_books(&mut guest);
-    guest.check(guest.facts().harvested > FrameCount::ZERO, "nothing was taken");
+    expect_right_accounts(&mut guest);
+    guest.check(guest.facts().host_reclaimed > FrameCount::ZERO, "nothing was taken");
 }
 
 /// A guest that gives its own page tables away is gone; the monitor is not.
@@ -105,7 +108,7 @@ fn boot(plan: &Plan) -> Guest {
 
 /// Expects that the guest was answered as it should be, and that nothing got lost over it.
 #[track_caller]
-fn expect_right_books(guest: &mut Guest) {
+fn expect_right_accounts(guest: &mut Guest) {
     guest.expect_exit(GuestExit::Success);
     guest.expect_logged("hostile: ok");
     expect_sum(guest);
@@ -121,7 +124,7 @@ fn expect_sum(guest: &Guest) {
 /// All of them at once.
 #[test]
 fn a_fleet_of_them_beside_a_neighbour() {
-    let deeds = ["conversation", "huge_frame", "share", "strings"];
+    let deeds = ["session", "huge_frame", "share", "strings"];
     let calls = format!("calls {CALLS}");
     // Who lies about needing memory could have more.
     let liar = Member { max_mib: 512, ..member("lies", "lies") };
@@ -170,21 +173,21 @@ fn a_guest_that_gives_one_frame_every_five_seconds() {
 fn expect_others_served(deed: &str, state: &str) {
     const POOL_MIB: u64 = 384;
     let stubborn = Member { min_mib: 32, max_mib: 256, ..member("stubborn", deed) };
-    let hungry = Member {
-        name: "hungry",
+    let below_target = Member {
+        name: "below_target",
         image: app_image("memwalk"),
         min_mib: 32,
         max_mib: 256,
         command_line: "phases=16M:4s,240M:100s",
     };
-    let mut fleet = FleetPlan::pool_mib(POOL_MIB).with(&stubborn).with(&hungry).with(&neighbour()).up(None);
+    let mut fleet = FleetPlan::pool_mib(POOL_MIB).with(&stubborn).with(&below_target).with(&neighbour()).up(None);
     fleet.wait_for("lower target for the stubborn guest", |fleet| {
         line_with(&fleet.events(), &["stubborn target from", "fair share"])
     });
     fleet.wait_for_line(&["  stubborn ", &format!("  {state} ")]);
     let run = end(fleet);
-    run.expect_unharmed("hungry");
-    let samples = run.guest("hungry")["samples"].clone();
+    run.expect_unharmed("below_target");
+    let samples = run.guest("below_target")["samples"].clone();
     let largest = samples.as_array().into_iter().flatten().filter_map(|sample| sample["size_mib"].as_u64()).max();
     // The stubborn guest holds more than its share, some 178 MiB, and the neighbour 48.
     assert!(largest.is_some_and(|mib| (128..=POOL_MIB - 168 - 48).contains(&mib)), "{largest:?} MiB\n{run}");

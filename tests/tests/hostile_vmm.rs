@@ -11,8 +11,8 @@ use aerostat::fleet::{Fleet, GuestSpec, OveruseRule};
 use aerostat::host::EndReason;
 use aerostat::host::disk::Disks;
 use aerostat::host::vmm_guest::{GuestConfig, VmmGuest};
-use aerostat::scheduler::Contract;
-use aerostat::supervisor::{Event, FleetStatus, GuestOutcome, Happening, Observer, RunOptions, run};
+use aerostat::scheduler::Limits;
+use aerostat::supervisor::{Event, EventKind, FleetStatus, GuestOutcome, Observer, RunOptions, run};
 use aerostat_abi::exit::GuestExit;
 use aerostat_abi::units::FrameCount;
 use aerostat_tests::DEADLINE;
@@ -135,7 +135,7 @@ fn spec(name: &str, max_mib: u64, command_line: &str) -> GuestSpec {
     GuestSpec {
         name: name.to_owned(),
         image: app_image("memwalk"),
-        contract: Contract { min: FrameCount::from_mib(48), max: FrameCount::from_mib(max_mib) },
+        limits: Limits { min: FrameCount::from_mib(48), max: FrameCount::from_mib(max_mib) },
         command_line: command_line.to_owned(),
         disks: Disks::default(),
         overuse: OveruseRule::Kill,
@@ -149,7 +149,7 @@ fn start(spec: &GuestSpec, target: FrameCount) -> anyhow::Result<VmmGuest> {
     let config = GuestConfig {
         name: spec.name.clone(),
         image: spec.image.clone(),
-        memory: spec.contract.max,
+        memory: spec.limits.max,
         initial_grant: target,
         command_line: spec.command_line.clone(),
         disks: spec.disks.clone(),
@@ -169,8 +169,8 @@ struct Notes<'a> {
 impl Observer for Notes<'_> {
     fn happened(&mut self, event: &Event) {
         match &event.what {
-            Happening::Target { guest, .. } if guest == self.deed => self.targets += 1,
-            Happening::Ended { guest, .. } if guest == self.deed => self.ends += 1,
+            EventKind::Target { guest, .. } if guest == self.deed => self.targets += 1,
+            EventKind::Ended { guest, .. } if guest == self.deed => self.ends += 1,
             _ => {}
         }
     }

@@ -42,7 +42,7 @@ fn vmm_killed_while_inflating() {
     neighbour.wait_for_line("deflate: freed");
     victim.set_target_mib(SMALL_MIB);
     neighbour.set_target_mib(SMALL_MIB);
-    victim.wait_for_facts("the first frames given", |facts| facts.given > FrameCount::ZERO);
+    victim.wait_for_facts("the first frames given", |facts| facts.inflated > FrameCount::ZERO);
     victim.kill();
     let reason = victim.wait_for_end();
     victim.check(reason == EndReason::Killed(9), &format!("SIGKILL ended it with {reason:?}"));

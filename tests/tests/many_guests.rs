@@ -65,7 +65,7 @@ fn too_few_descriptors_are_found_out_before_the_first_start() {
     assert!(!run.events.contains("started"), "{run}");
 }
 
-/// What is promised to be enough for a guest is what one takes.
+/// What is committed to be enough for a guest is what one takes.
 #[test]
 fn guests_take_the_descriptors_that_are_counted_for_them() {
     let [few, many] = [4, 12].map(|guests| {

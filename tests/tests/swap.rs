@@ -134,7 +134,7 @@ mod only_kvm {
     }
 }
 
-/// What was on the disk stays good, and allocations fail from then on; or a page that was promised memory before that can't have it, and
+/// What was on the disk stays good, and allocations fail from then on; or a page that was committed memory before that can't have it, and
 /// the guest says so.
 fn expect_less(faults: DiskFaults) {
     let mut guest = plan("fill").swap(swap_mib(2 * MIB), faults).boot(Machine::Kvm);

@@ -28,7 +28,7 @@ const RATIOS: [(u64, u64); 9] =
     [(24, 24), (24, 152), (24, 1024), (32, 152), (32, 512), (48, 152), (64, 128), (64, 512), (96, 4096)];
 const RATIO_SWAP_MIB: u64 = 1024;
 
-/// A promise is kept at every ratio of a guest's size to its machine.
+/// A commit charge is kept at every ratio of a guest's size to its machine.
 #[test]
 fn ratios() {
     for (size, machine) in RATIOS {
@@ -55,7 +55,7 @@ fn the_size_of_the_machine_does_not_count() {
     }
 }
 
-/// As many regions as memory has promises for, and an orderly end.
+/// As many regions as memory has commit charges for, and an orderly end.
 #[test]
 fn many_regions() {
     let mut guest = Plan::test_guest("many_regions").command_line("compressed_swap=26G").boot(Machine::Kvm);

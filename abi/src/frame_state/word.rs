@@ -47,7 +47,7 @@ impl HugeFrameWord {
         if !offered.is_offered() {
             return None;
         }
-        self.exchange(offered, offered.with_taking())
+        self.exchange(offered, offered.with_reclaimed())
     }
 
     /// The one compare-and-swap that settles a race.

@@ -9,17 +9,17 @@ use aerostat_balloon_driver::{Announcements, Driver, Next, RateLimits};
 use aerostat_guest::app::balloon_port::{self, Port};
 use aerostat_guest::app::{self, Instant};
 
-use crate::ledger::Ledger;
 use crate::memory::PinnedMemory;
 use crate::needs::NEEDS;
+use crate::page_list::PageList;
 
 /// How often the thread looks at its target, at least.
-const LOOK_NS: u64 = 100_000_000;
+const SAMPLE_NS: u64 = 100_000_000;
 
 /// Drives the balloon until the application's work is done and the host has heard of that. Returns how many entries were refused.
-pub(crate) fn drive(mut port: Port, ledger: Ledger) -> u64 {
+pub(crate) fn drive(mut port: Port, page_list: PageList) -> u64 {
     let now_ns = Instant::now().as_nanos();
-    let mut driver = Driver::new(ledger, RateLimits::NONE, balloon_port::extent(), now_ns);
+    let mut driver = Driver::new(page_list, RateLimits::NONE, balloon_port::extent(), now_ns);
     let mut memory = PinnedMemory::new();
     let mut announcements = Announcements::default();
     let mut look_at = Instant::now();
@@ -38,7 +38,7 @@ pub(crate) fn drive(mut port: Port, ledger: Ledger) -> u64 {
         if now >= look_at || is_news || is_over {
             let reply = port.report(&driver, wanted);
             driver.hear(reply, now.as_nanos());
-            look_at = now.after(LOOK_NS);
+            look_at = now.after(SAMPLE_NS);
             if is_over {
                 break;
             }

@@ -41,7 +41,7 @@ impl Memory for PinnedMemory {
         balloon_port::claim_initial(first, size)
     }
 
-    fn collect_taken(&mut self) -> Option<Pinned> {
+    fn collect_reclaimed(&mut self) -> Option<Pinned> {
         None // it offers nothing
     }
 
@@ -50,7 +50,7 @@ impl Memory for PinnedMemory {
     }
 
     fn free_unbacked(&mut self, block: Pinned) {
-        // SAFETY: the monitor had it and has returned it, and reading as zero is what it promises then.
+        // SAFETY: the monitor had it and has returned it, and reading as zero is what it commit charges then.
         unsafe { block.free_unbacked() };
     }
 

@@ -46,12 +46,12 @@ fn run() -> Result<u64, Failure> {
         let digest = index.digest();
         progress.compare(digest, *first.get_or_insert(digest), index.bytes());
         let answers = queries(&index, plan.queries, |so_far| progress.tell_now_and_then("queries", so_far.queries));
-        let figures = index.index();
+        let metrics = index.index();
         log::info!(
             "{} terms, {} postings, {} files, {} queries with {} hits, digest {digest:016x}",
-            figures.terms(),
-            figures.postings(),
-            figures.files(),
+            metrics.terms(),
+            metrics.postings(),
+            metrics.files(),
             answers.queries,
             answers.hits
         );

@@ -24,7 +24,7 @@ use worker::{Tally, Worker};
 
 aerostat_guest::app!(main);
 
-/// How often progress is reported and the books are recounted.
+/// How often progress is reported and the accounts are recounted.
 const REPORT_MS: u64 = 250;
 
 fn main() -> Outcome {

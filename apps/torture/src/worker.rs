@@ -70,7 +70,7 @@ impl Worker {
             match self.random.below(100) {
                 0..10 => self.make(MAX_PAGES, Region::mapped),
                 10..20 => self.make(MAX_HEAP_PAGES, Region::in_heap),
-                20..28 => self.give_back(),
+                20..28 => self.release(),
                 28..56 => self.change(Region::rewrite),
                 56..64 => self.change(|region, run, _| region.discard(run)),
                 64..68 => self.change(|region, run, _| region.prefetch(&run)),
@@ -81,7 +81,7 @@ impl Worker {
             }
         }
         while !self.regions.is_empty() {
-            self.give_back();
+            self.release();
         }
     }
 
@@ -89,12 +89,12 @@ impl Worker {
     fn make(&mut self, most: usize, new: fn(usize) -> Option<Region>) {
         let pages = 1 + self.random.below(most);
         if self.pages + pages > self.share {
-            return self.give_back();
+            return self.release();
         }
         let made = if self.regions.try_reserve(1).is_ok() { new(pages) } else { None };
         let Some(mut region) = made else {
             self.tally.refusals.fetch_add(1, Ordering::Relaxed);
-            return self.give_back();
+            return self.release();
         };
         // Some pages are left untouched, and have to read as zero.
         for _ in 0..4 {
@@ -105,7 +105,7 @@ impl Worker {
         self.regions.push(region);
     }
 
-    fn give_back(&mut self) {
+    fn release(&mut self) {
         let Some(number) = self.any_region() else { return };
         let region = self.regions.swap_remove(number);
         self.pages -= region.pages();

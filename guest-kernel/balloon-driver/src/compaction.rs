@@ -43,7 +43,7 @@ impl Compaction {
 
     /// Whether that is cheaper than as many single frames.
     pub(crate) fn is_worth_it(&self, offer: Compactable, pace: &Pace) -> bool {
-        let single_ns = pace.cost_ns(Direction::Give, BlockSize::Frame) + SINGLE_LATER_NS;
+        let single_ns = pace.cost_ns(Direction::Inflate, BlockSize::Frame) + SINGLE_LATER_NS;
         let singles_ns = (offer.huge_frames as u64 * HUGE_FRAMES).saturating_mul(single_ns);
         offer.huge_frames > 0 && offer.pages.saturating_mul(self.move_ns) < singles_ns
     }

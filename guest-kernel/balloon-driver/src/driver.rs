@@ -3,7 +3,7 @@
 //! *Inflating* takes what costs least: whole huge frames, then huge frames that become whole by moving pages where that is cheaper, then
 //! single frames, for which the guest may have to put pages elsewhere. It gives way at once to anybody in the guest who waits for memory,
 //! and for a while after that. *Deflating* gives, and knows no rate. What the monitor refuses to take stays the guest's; what it refuses
-//! to return stays in the ledger. The driver trusts no reply: a target is bounded by the guest's own floor and its total.
+//! to return stays in the page list. The driver trusts no reply: a target is bounded by the guest's own floor and its total.
 //!
 //! A step that has failed is repeated after ever longer pauses ([`Backoff`]), sooner when memory comes free or the target changes.
 
@@ -16,12 +16,12 @@ use aerostat_abi::units::{BlockSize, FrameCount, FrameNumber, HUGE_FRAMES, to_us
 use crate::backoff::Backoff;
 use crate::batch::Batch;
 use crate::compaction::Compaction;
-use crate::conversation::Conversation;
 use crate::hold::Hold;
 use crate::pace::{Direction, Pace};
 use crate::rate::{Rate, RateLimits};
-use crate::sides::{Block as _, Ledger, Memory, Monitor, Reply, Room};
-use crate::state::{Failure, Figures, Hindrance, State};
+use crate::session::Session;
+use crate::sides::{Block as _, Memory, Monitor, PageList, Reply, Room};
+use crate::state::{Failure, Metrics, StallReason, State};
 
 /// Huge frames that are made whole at once.
 const COMPACTED_AT_ONCE: usize = 32;
@@ -56,34 +56,34 @@ pub struct Extent {
 /// The balloon of one guest.
 #[derive(Debug)]
 pub struct Driver<L> {
-    pub(crate) ledger: L,
+    pub(crate) page_list: L,
     pub(crate) extent: Extent,
     /// As the monitor said last.
     asked: FrameCount,
-    pub(crate) conversation: Conversation,
-    /// Frames that the monitor holds to be given though the ledger has not got them.
+    pub(crate) session: Session,
+    /// Frames that the monitor holds to be given though the page list has not got them.
     pub(crate) strays: FrameCount,
     pub(crate) rate: Rate,
     pub(crate) pace: Pace,
     compaction: Compaction,
-    /// After failures of inflating, of deflating and of conversations.
+    /// After failures of inflating, of deflating and of sessions.
     giving: Backoff,
     pub(crate) taking: Backoff,
     pub(crate) talking: Backoff,
     hold: Hold,
-    hindrance: Option<Hindrance>,
-    pub(crate) figures: Figures,
+    stall_reason: Option<StallReason>,
+    pub(crate) metrics: Metrics,
 }
 
-impl<L: Ledger> Driver<L> {
-    /// A driver with an empty ledger, which has not talked to its monitor yet.
+impl<L: PageList> Driver<L> {
+    /// A driver with an empty page list, which has not talked to its monitor yet.
     #[must_use]
-    pub fn new(ledger: L, limits: RateLimits, extent: Extent, now_ns: u64) -> Self {
+    pub fn new(page_list: L, limits: RateLimits, extent: Extent, now_ns: u64) -> Self {
         Self {
-            ledger,
+            page_list,
             extent,
             asked: extent.total,
-            conversation: Conversation::Ended,
+            session: Session::Ended,
             strays: FrameCount::ZERO,
             rate: Rate::new(limits, now_ns),
             pace: Pace::new(),
@@ -92,8 +92,8 @@ impl<L: Ledger> Driver<L> {
             taking: Backoff::default(),
             talking: Backoff::default(),
             hold: Hold::default(),
-            hindrance: None,
-            figures: Figures::default(),
+            stall_reason: None,
+            metrics: Metrics::default(),
         }
     }
 
@@ -106,19 +106,19 @@ impl<L: Ledger> Driver<L> {
     /// Balloon size.
     #[must_use]
     pub fn balloon(&self) -> FrameCount {
-        self.ledger.size()
+        self.page_list.size()
     }
 
     /// The frames in the balloon.
     #[must_use]
-    pub fn ledger(&self) -> &L {
-        &self.ledger
+    pub fn page_list(&self) -> &L {
+        &self.page_list
     }
 
     /// The frames in the balloon, for whoever goes on with them.
     #[must_use]
-    pub fn into_ledger(self) -> L {
-        self.ledger
+    pub fn into_page_list(self) -> L {
+        self.page_list
     }
 
     /// Guest size that the driver works towards: what the monitor said last, within the guest's bounds.
@@ -129,15 +129,15 @@ impl<L: Ledger> Driver<L> {
 
     /// What keeps it from the target, if anything does.
     #[must_use]
-    pub fn hindrance(&self) -> Option<Hindrance> {
-        self.hindrance
+    pub fn stall_reason(&self) -> Option<StallReason> {
+        self.stall_reason
     }
 
     /// What it is about.
     #[must_use]
     pub fn state(&self) -> State {
-        match (self.hindrance, self.size().cmp(&self.target())) {
-            (Some(hindrance), _) => State::Hindered(hindrance),
+        match (self.stall_reason, self.size().cmp(&self.target())) {
+            (Some(stall_reason), _) => State::Hindered(stall_reason),
             (None, Ordering::Equal) => State::AtTarget,
             (None, Ordering::Greater) => State::Inflating,
             (None, Ordering::Less) => State::Deflating,
@@ -147,7 +147,7 @@ impl<L: Ledger> Driver<L> {
     /// Whether memory that comes free in the guest would help; then [`Self::memory_came_free`] is to be called.
     #[must_use]
     pub fn wants_memory(&self) -> bool {
-        matches!(self.hindrance, Some(Hindrance::NoMemory | Hindrance::Thrashing))
+        matches!(self.stall_reason, Some(StallReason::NoMemory | StallReason::Thrashing))
     }
 
     /// Frames that the monitor holds to be given although the guest uses them.
@@ -158,14 +158,14 @@ impl<L: Ledger> Driver<L> {
 
     /// What it has done.
     #[must_use]
-    pub fn figures(&self) -> &Figures {
-        &self.figures
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
     }
 
     /// Entries that the monitor refused since boot.
     #[must_use]
     pub fn refused_entries(&self) -> u64 {
-        self.figures.refused_entries.iter().sum()
+        self.metrics.refused_entries.iter().sum()
     }
 
     /// Frames per second that the driver allows itself.
@@ -176,7 +176,7 @@ impl<L: Ledger> Driver<L> {
 
     /// Looks at the target again.
     pub fn refresh(&mut self, monitor: &mut impl Monitor, now_ns: u64) {
-        if self.conversation == Conversation::Open {
+        if self.session == Session::Open {
             let reply = monitor.target();
             self.hear(reply, now_ns);
         }
@@ -191,27 +191,27 @@ impl<L: Ledger> Driver<L> {
     pub fn step(&mut self, monitor: &mut impl Monitor, memory: &mut impl Memory<Block = L::Block>) -> Next {
         let began_ns = memory.now_ns();
         self.pace.go_on(began_ns);
-        self.collect_taken(monitor, memory);
+        self.collect_reclaimed(monitor, memory);
         let mut batch = Batch::new();
-        let next = if self.conversation == Conversation::Open {
+        let next = if self.session == Session::Open {
             match self.size().cmp(&self.target()) {
                 Ordering::Greater => {
                     let next = self.inflate(&mut batch, monitor, memory);
-                    self.figures.inflating_ns += memory.now_ns().saturating_sub(began_ns);
+                    self.metrics.inflating_ns += memory.now_ns().saturating_sub(began_ns);
                     next
                 }
                 Ordering::Less => {
                     let next = self.deflate(&mut batch, monitor, memory);
-                    self.figures.deflating_ns += memory.now_ns().saturating_sub(began_ns);
+                    self.metrics.deflating_ns += memory.now_ns().saturating_sub(began_ns);
                     next
                 }
                 Ordering::Equal => {
-                    self.hindrance = (self.asked < self.target()).then_some(Hindrance::Floor);
+                    self.stall_reason = (self.asked < self.target()).then_some(StallReason::Floor);
                     Next::Idle
                 }
             }
         } else {
-            self.converse(monitor, memory)
+            self.negotiate_session(monitor, memory)
         };
         if next != Next::Continue {
             self.pace.end_burst();
@@ -219,11 +219,11 @@ impl<L: Ledger> Driver<L> {
         next
     }
 
-    /// Puts into the ledger what the monitor has taken by itself. It did so for a target that nobody may have told this driver of.
-    fn collect_taken(&mut self, monitor: &mut impl Monitor, memory: &mut impl Memory<Block = L::Block>) {
+    /// Puts into the page list what the monitor has taken by itself. It did so for a target that nobody may have told this driver of.
+    fn collect_reclaimed(&mut self, monitor: &mut impl Monitor, memory: &mut impl Memory<Block = L::Block>) {
         let before = self.balloon();
-        while let Some(block) = memory.collect_taken() {
-            self.ledger.put(block);
+        while let Some(block) = memory.collect_reclaimed() {
+            self.page_list.put(block);
         }
         if self.balloon() > before {
             self.refresh(monitor, memory.now_ns());
@@ -241,7 +241,7 @@ impl<L: Ledger> Driver<L> {
             self.hold.extend(now_ns);
         }
         if let Some(until_ns) = self.hold.pending(now_ns) {
-            return self.wait(Hindrance::GuestShort, until_ns);
+            return self.wait(StallReason::GuestWaiting, until_ns);
         }
         if let Some(until_ns) = self.giving.pending(now_ns) {
             return Next::Wait { until_ns };
@@ -249,11 +249,11 @@ impl<L: Ledger> Driver<L> {
         let missing = self.size().saturating_sub(self.target());
         let wanted = missing.min(self.rate.allowance(now_ns));
         if wanted < missing && wanted.0 < HUGE_FRAMES {
-            return self.wait(Hindrance::Rate, self.rate.next_allowance());
+            return self.wait(StallReason::Rate, self.rate.next_allowance());
         }
         self.huge_frames(wanted, batch, memory);
         let dry = if batch.is_empty() { self.single_frames(wanted, batch, memory) } else { None };
-        self.give(batch, dry, monitor, memory)
+        self.hand_over(batch, dry, monitor, memory)
     }
 
     /// Whole huge frames, as many as are wanted, fit the burst, and are there.
@@ -264,7 +264,7 @@ impl<L: Ledger> Driver<L> {
         memory: &mut M,
     ) {
         let most = to_usize(wanted.0 / HUGE_FRAMES);
-        let most = most.min(self.pace.blocks(Direction::Give, BlockSize::Huge, memory.now_ns()));
+        let most = most.min(self.pace.blocks(Direction::Inflate, BlockSize::Huge, memory.now_ns()));
         while batch.len() < most {
             let whole = memory.allocate(BlockSize::Huge);
             let made = if batch.is_empty() { whole.or_else(|| self.compacted(most, memory)) } else { whole };
@@ -286,7 +286,7 @@ impl<L: Ledger> Driver<L> {
         let gained = memory.compact(offer.huge_frames);
         let after_ns = memory.now_ns();
         self.compaction.note(offer, gained, after_ns.saturating_sub(now_ns), after_ns);
-        self.figures.compacted += gained as u64;
+        self.metrics.compacted += gained as u64;
         memory.allocate(BlockSize::Huge)
     }
 
@@ -296,8 +296,8 @@ impl<L: Ledger> Driver<L> {
         wanted: FrameCount,
         batch: &mut Batch<L::Block>,
         memory: &mut M,
-    ) -> Option<Hindrance> {
-        let most = self.pace.blocks(Direction::Give, BlockSize::Frame, memory.now_ns()).min(to_usize(wanted.0));
+    ) -> Option<StallReason> {
+        let most = self.pace.blocks(Direction::Inflate, BlockSize::Frame, memory.now_ns()).min(to_usize(wanted.0));
         let mut room_ns = 0;
         while batch.len() < most {
             if let Some(block) = memory.allocate(BlockSize::Frame) {
@@ -306,7 +306,7 @@ impl<L: Ledger> Driver<L> {
             }
             // Room takes time to make, and the burst has to do for giving what was found, too.
             let began_ns = memory.now_ns();
-            let needed_ns = room_ns + self.pace.batch_ns(Direction::Give, BlockSize::Frame, batch.len());
+            let needed_ns = room_ns + self.pace.batch_ns(Direction::Inflate, BlockSize::Frame, batch.len());
             if !batch.is_empty() && self.pace.left_ns(began_ns) < needed_ns {
                 break;
             }
@@ -314,16 +314,16 @@ impl<L: Ledger> Driver<L> {
                 self.hold.extend(began_ns);
             }
             if self.hold.pending(began_ns).is_some() {
-                return Some(Hindrance::GuestShort);
+                return Some(StallReason::GuestWaiting);
             }
             let why = match memory.make_room() {
-                Room::Made => Hindrance::NoMemory, // somebody else may have been faster
-                Room::Thrashing => Hindrance::Thrashing,
-                Room::Nothing => Hindrance::NoMemory,
+                Room::Made => StallReason::NoMemory, // somebody else may have been faster
+                Room::Thrashing => StallReason::Thrashing,
+                Room::Nothing => StallReason::NoMemory,
             };
             room_ns = memory.now_ns().saturating_sub(began_ns);
             let Some(block) = memory.allocate(BlockSize::Frame) else {
-                self.figures.allocation_failures += 1;
+                self.metrics.allocation_failures += 1;
                 return Some(why);
             };
             batch.push(block);
@@ -332,37 +332,37 @@ impl<L: Ledger> Driver<L> {
     }
 
     /// Gives a batch, which is as long as it is because it ran `dry`, if it did.
-    fn give(
+    fn hand_over(
         &mut self,
         batch: &mut Batch<L::Block>,
-        dry: Option<Hindrance>,
+        dry: Option<StallReason>,
         monitor: &mut impl Monitor,
         memory: &mut impl Memory<Block = L::Block>,
     ) -> Next {
         let before_ns = memory.now_ns();
         let (size, count) = (batch.size(), batch.len());
-        let reply = if batch.is_empty() { None } else { monitor.give(batch.entries()) };
-        let mut given = FrameCount::ZERO;
+        let reply = if batch.is_empty() { None } else { monitor.inflate(batch.entries()) };
+        let mut inflated = FrameCount::ZERO;
         batch.settle(reply, |block, status| {
             if status == EntryStatus::Done {
-                given = given.saturating_add(FrameCount(size.frames()));
-                self.ledger.put(block);
+                inflated = inflated.saturating_add(FrameCount(size.frames()));
+                self.page_list.put(block);
             } else {
-                self.figures.refused(status);
+                self.metrics.refused(status);
                 memory.free(block);
             }
         });
         let now_ns = memory.now_ns();
-        self.pace.note(Direction::Give, size, count, now_ns.saturating_sub(before_ns));
-        self.rate.moved(given);
+        self.pace.note(Direction::Inflate, size, count, now_ns.saturating_sub(before_ns));
+        self.rate.moved(inflated);
         if count > 0 {
             self.hear(reply, now_ns);
         }
-        if self.conversation != Conversation::Open {
+        if self.session != Session::Open {
             return Next::Continue;
         }
-        let failure = if given == FrameCount::ZERO { dry.or(Some(refusal(reply))) } else { dry };
-        let Some(hindrance) = failure else {
+        let failure = if inflated == FrameCount::ZERO { dry.or(Some(refusal(reply))) } else { dry };
+        let Some(stall_reason) = failure else {
             self.rate.succeeded();
             self.giving.succeeded();
             self.talking.succeeded();
@@ -370,7 +370,7 @@ impl<L: Ledger> Driver<L> {
         };
         self.rate.failed();
         let until_ns = self.giving.failed(now_ns);
-        self.wait(hindrance, until_ns)
+        self.wait(stall_reason, until_ns)
     }
 
     /// Memory that comes back helps at once and costs nothing until it is touched: no rate applies.
@@ -385,34 +385,34 @@ impl<L: Ledger> Driver<L> {
             return Next::Wait { until_ns };
         }
         let surplus = self.target().saturating_sub(self.size());
-        self.ledger_blocks(surplus, batch, before_ns);
+        self.page_list_blocks(surplus, batch, before_ns);
         if batch.is_empty() {
-            // The monitor has more to return than the ledger knows of.
-            self.conversation = Conversation::BEGUN;
+            // The monitor has more to return than the page list knows of.
+            self.session = Session::BEGUN;
             return Next::Continue;
         }
         let (size, count) = (batch.size(), batch.len());
-        let reply = monitor.take(batch.entries());
-        let mut taken = 0;
+        let reply = monitor.deflate(batch.entries());
+        let mut deflated = 0;
         batch.settle(reply, |block, status| {
             if status == EntryStatus::Done {
-                taken += 1;
+                deflated += 1;
                 memory.free_unbacked(block);
             } else {
-                self.figures.refused(status);
-                self.ledger.put(block);
+                self.metrics.refused(status);
+                self.page_list.put(block);
             }
         });
         let now_ns = memory.now_ns();
-        self.pace.note(Direction::Take, size, count, now_ns.saturating_sub(before_ns));
+        self.pace.note(Direction::Deflate, size, count, now_ns.saturating_sub(before_ns));
         self.hear(reply, now_ns);
-        if self.conversation != Conversation::Open {
+        if self.session != Session::Open {
             return Next::Continue;
         }
-        if taken == 0 && self.size() >= self.target() {
+        if deflated == 0 && self.size() >= self.target() {
             return Next::Continue; // it was refused because the host has changed its mind
         }
-        if taken == 0 {
+        if deflated == 0 {
             let until_ns = self.taking.failed(now_ns);
             return self.wait(refusal(reply), until_ns);
         }
@@ -421,34 +421,34 @@ impl<L: Ledger> Driver<L> {
         self.went_well(now_ns)
     }
 
-    /// Blocks of the ledger to ask back, of the size that fits first, as many as fit the burst.
-    fn ledger_blocks(&mut self, surplus: FrameCount, batch: &mut Batch<L::Block>, now_ns: u64) {
+    /// Blocks of the page list to ask back, of the size that fits first, as many as fit the burst.
+    fn page_list_blocks(&mut self, surplus: FrameCount, batch: &mut Batch<L::Block>, now_ns: u64) {
         let mut most = 1;
         while batch.len() < most {
-            let Some(block) = self.ledger.take(surplus.saturating_sub(batch.frames())) else { return };
+            let Some(block) = self.page_list.take(surplus.saturating_sub(batch.frames())) else { return };
             if batch.is_empty() {
-                most = self.pace.blocks(Direction::Take, block.size(), now_ns);
+                most = self.pace.blocks(Direction::Deflate, block.size(), now_ns);
             } else if block.size() != batch.size() {
-                return self.ledger.put(block);
+                return self.page_list.put(block);
             }
             batch.push(block);
         }
     }
 
     fn went_well(&mut self, now_ns: u64) -> Next {
-        self.hindrance = None;
+        self.stall_reason = None;
         if self.pace.is_burst_over(now_ns) { Next::Rest } else { Next::Continue }
     }
 
-    pub(crate) fn wait(&mut self, hindrance: Hindrance, until_ns: u64) -> Next {
-        self.hindrance = Some(hindrance);
+    pub(crate) fn wait(&mut self, stall_reason: StallReason, until_ns: u64) -> Next {
+        self.stall_reason = Some(stall_reason);
         Next::Wait { until_ns }
     }
 
     /// Takes note of a reply to whichever call, or of its absence.
     pub fn hear(&mut self, reply: Option<Reply>, now_ns: u64) {
         let Some(reply) = reply else {
-            self.figures.last_failure = Some(Failure::Silence);
+            self.metrics.last_failure = Some(Failure::Silence);
             return;
         };
         if reply.target != self.asked {
@@ -457,18 +457,18 @@ impl<L: Ledger> Driver<L> {
             self.taking.nudge();
         }
         if reply.status != Status::Ok {
-            self.figures.last_failure = Some(Failure::Call(reply.status));
+            self.metrics.last_failure = Some(Failure::Call(reply.status));
         }
-        if matches!(reply.status, Status::ResetOrdered | Status::NotGreeted) {
-            self.conversation = Conversation::Ended;
+        if matches!(reply.status, Status::ResetOrdered | Status::NoSession) {
+            self.session = Session::Ended;
             self.talking.failed(now_ns);
         }
     }
 }
 
 /// What a reply under which nothing was done tells of its monitor.
-pub(crate) fn refusal(reply: Option<Reply>) -> Hindrance {
-    if reply.is_some() { Hindrance::Refused } else { Hindrance::HostSilent }
+pub(crate) fn refusal(reply: Option<Reply>) -> StallReason {
+    if reply.is_some() { StallReason::Refused } else { StallReason::HostSilent }
 }
 
 #[cfg(test)]

@@ -21,8 +21,8 @@ const TELLING_NS: u64 = 200_000;
 /// Which way a batch goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Direction {
-    Give,
-    Take,
+    Inflate,
+    Deflate,
 }
 
 /// What batches cost, and when the burst began.
@@ -94,14 +94,14 @@ mod tests {
 
     use super::{Direction, PAUSE_GOAL_NS, Pace};
 
-    const GIVE_HUGE: (Direction, BlockSize) = (Direction::Give, BlockSize::Huge);
+    const INFLATE_HUGE: (Direction, BlockSize) = (Direction::Inflate, BlockSize::Huge);
 
     fn blocks(pace: &Pace, now_ns: u64) -> usize {
-        pace.blocks(GIVE_HUGE.0, GIVE_HUGE.1, now_ns)
+        pace.blocks(INFLATE_HUGE.0, INFLATE_HUGE.1, now_ns)
     }
 
     fn note(pace: &mut Pace, blocks: usize, elapsed_ns: u64) {
-        pace.note(GIVE_HUGE.0, GIVE_HUGE.1, blocks, elapsed_ns);
+        pace.note(INFLATE_HUGE.0, INFLATE_HUGE.1, blocks, elapsed_ns);
     }
 
     #[test]
@@ -117,8 +117,8 @@ mod tests {
         }
         assert!((9..=11).contains(&blocks(&pace, 0)), "{}", blocks(&pace, 0));
         assert_eq!(
-            pace.cost_ns(Direction::Take, BlockSize::Huge),
-            Pace::new().cost_ns(Direction::Take, BlockSize::Huge)
+            pace.cost_ns(Direction::Deflate, BlockSize::Huge),
+            Pace::new().cost_ns(Direction::Deflate, BlockSize::Huge)
         );
     }
 
@@ -153,10 +153,10 @@ mod tests {
     #[test]
     fn a_call_with_next_to_nothing_tells_nothing_about_blocks() {
         let mut pace = Pace::new();
-        let before = pace.cost_ns(GIVE_HUGE.0, GIVE_HUGE.1);
+        let before = pace.cost_ns(INFLATE_HUGE.0, INFLATE_HUGE.1);
         note(&mut pace, 1, 100_000);
-        assert_eq!(pace.cost_ns(GIVE_HUGE.0, GIVE_HUGE.1), before);
+        assert_eq!(pace.cost_ns(INFLATE_HUGE.0, INFLATE_HUGE.1), before);
         note(&mut pace, 1, PAUSE_GOAL_NS);
-        assert!(pace.cost_ns(GIVE_HUGE.0, GIVE_HUGE.1) > 50 * before, "but that it takes so long");
+        assert!(pace.cost_ns(INFLATE_HUGE.0, INFLATE_HUGE.1) > 50 * before, "but that it takes so long");
     }
 }

@@ -68,7 +68,7 @@ pub struct Rate {
     limits: RateLimits,
     frames_per_s: u64,
     /// Frames that may move at `since_ns`.
-    credit: u64,
+    headroom: u64,
     since_ns: u64,
 }
 
@@ -76,8 +76,8 @@ impl Rate {
     /// A rate that is as fast as it may be.
     #[must_use]
     pub fn new(limits: RateLimits, now_ns: u64) -> Self {
-        let mut rate = Self { limits, frames_per_s: limits.max, credit: 0, since_ns: now_ns };
-        rate.credit = rate.most_credit();
+        let mut rate = Self { limits, frames_per_s: limits.max, headroom: 0, since_ns: now_ns };
+        rate.headroom = rate.most_headroom();
         rate
     }
 
@@ -91,27 +91,27 @@ impl Rate {
     pub fn allowance(&mut self, now_ns: u64) -> FrameCount {
         let elapsed_ns = now_ns.saturating_sub(self.since_ns);
         let earned = u128::from(self.frames_per_s) * u128::from(elapsed_ns) / u128::from(NANOS_PER_SECOND);
-        let credit = self.credit.saturating_add(u64::try_from(earned).unwrap_or(u64::MAX));
-        self.credit = credit.min(self.most_credit());
+        let headroom = self.headroom.saturating_add(u64::try_from(earned).unwrap_or(u64::MAX));
+        self.headroom = headroom.min(self.most_headroom());
         self.since_ns = now_ns;
-        FrameCount(self.credit)
+        FrameCount(self.headroom)
     }
 
     /// A tenth of a second's worth, and a huge frame at least: a long rest is no licence for a burst.
-    fn most_credit(&self) -> u64 {
+    fn most_headroom(&self) -> u64 {
         (self.frames_per_s / 10).max(HUGE_FRAMES)
     }
 
     /// When at least a huge frame may move.
     #[must_use]
     pub fn next_allowance(&self) -> u64 {
-        let missing = HUGE_FRAMES.saturating_sub(self.credit);
+        let missing = HUGE_FRAMES.saturating_sub(self.headroom);
         self.since_ns.saturating_add((missing * NANOS_PER_SECOND).div_ceil(self.frames_per_s))
     }
 
     /// So many frames have moved.
     pub fn moved(&mut self, frames: FrameCount) {
-        self.credit = self.credit.saturating_sub(frames.0);
+        self.headroom = self.headroom.saturating_sub(frames.0);
     }
 
     /// As many as were wished.
@@ -122,7 +122,7 @@ impl Rate {
     /// There were not so many to move, or they could not be moved.
     pub fn failed(&mut self) {
         self.frames_per_s = (self.frames_per_s / DIVISOR).max(self.limits.min);
-        self.credit = self.credit.min(self.most_credit());
+        self.headroom = self.headroom.min(self.most_headroom());
     }
 }
 

@@ -1,4 +1,4 @@
-//! What the driver stands between: the monitor on one side, the guest's memory on the other, and the ledger in the middle.
+//! What the driver stands between: the monitor on one side, the guest's memory on the other, and the page list in the middle.
 
 use core::ops::Range;
 
@@ -18,20 +18,20 @@ pub trait Block {
 
 /// The other side of the port. `None` stands for a monitor that doesn't answer, or not with anything that makes sense.
 pub trait Monitor {
-    /// Begins a conversation (HELLO). A monitor of another version has not been greeted.
-    fn greet(&mut self) -> Option<Reply>;
+    /// Begins a session (HELLO). A monitor of another version has not been negotiated.
+    fn negotiate(&mut self) -> Option<Reply>;
     /// Both sides know what is in the balloon: now optional parts of the protocol may be used.
     fn begin_options(&mut self);
-    /// Ends the conversation (RESET).
+    /// Ends the session (RESET).
     fn reset(&mut self) -> Option<Reply>;
     /// Asks which frames are given, from `from` on (LIST); the answer is in the first of the entries.
     fn list(&mut self, from: FrameNumber, entries: &mut [Entry; CAPACITY]) -> Option<Listed>;
     /// Asks for the target, and for nothing else.
     fn target(&mut self) -> Option<Reply>;
     /// Hands over the entries; their statuses say what became of them.
-    fn give(&mut self, entries: &mut [Entry]) -> Option<Reply>;
+    fn inflate(&mut self, entries: &mut [Entry]) -> Option<Reply>;
     /// Asks for the entries back.
-    fn take(&mut self, entries: &mut [Entry]) -> Option<Reply>;
+    fn deflate(&mut self, entries: &mut [Entry]) -> Option<Reply>;
 }
 
 /// What every reply carries.
@@ -65,7 +65,7 @@ pub trait Memory {
     /// One particular block, if it is free and the guest can do without it.
     fn claim(&mut self, first: FrameNumber, size: BlockSize) -> Option<Self::Block>;
     /// A block that the monitor has taken by itself, from what the guest had offered it: it is in the balloon.
-    fn collect_taken(&mut self) -> Option<Self::Block>;
+    fn collect_reclaimed(&mut self) -> Option<Self::Block>;
     /// A block that the balloon could not give.
     fn free(&mut self, block: Self::Block);
     /// A block that comes back from the monitor, its memory fresh.
@@ -92,7 +92,7 @@ pub enum Room {
 }
 
 /// The frames in the balloon, owned.
-pub trait Ledger {
+pub trait PageList {
     /// What it keeps.
     type Block: Block;
     /// Takes a block that the monitor now has.

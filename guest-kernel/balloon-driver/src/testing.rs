@@ -1,4 +1,4 @@
-//! What the tests put the driver between: a guest's memory, kept as one flag a frame, a ledger of the same make, and hosts of every kind.
+//! What the tests put the driver between: a guest's memory, kept as one flag a frame, a page list of the same make, and hosts of every kind.
 
 extern crate std;
 
@@ -12,7 +12,7 @@ use aerostat_abi::port::Status;
 use aerostat_abi::units::{BlockSize, FrameCount, FrameNumber, HUGE_FRAMES, to_usize};
 
 use crate::compaction::Compactable;
-use crate::sides::{Block, Ledger, Listed, Memory, Monitor, Reply, Room};
+use crate::sides::{Block, Listed, Memory, Monitor, PageList, Reply, Room};
 
 /// Pages that go in one step of making room.
 const ROOM: usize = 64;
@@ -134,7 +134,7 @@ impl FrameBook {
     }
 }
 
-impl Ledger for FrameBook {
+impl PageList for FrameBook {
     type Block = TestBlock;
 
     fn put(&mut self, block: TestBlock) {
@@ -179,7 +179,7 @@ pub(crate) struct TestMemory {
     /// Whether pages can be moved, and what moving one costs.
     pub(crate) move_ns: Option<u64>,
     /// What the monitor has taken by itself.
-    pub(crate) taken: Vec<TestBlock>,
+    pub(crate) reclaimed: Vec<TestBlock>,
     /// Frames that came back from the monitor.
     pub(crate) came_back: u64,
 }
@@ -196,7 +196,7 @@ impl TestMemory {
             is_thrashing: false,
             is_short: false,
             move_ns: None,
-            taken: Vec::new(),
+            reclaimed: Vec::new(),
             came_back: 0,
         }
     }
@@ -242,8 +242,8 @@ impl Memory for TestMemory {
         (self.open() >= size.frames()).then(|| self.free.take_at(first, size)).flatten()
     }
 
-    fn collect_taken(&mut self) -> Option<TestBlock> {
-        self.taken.pop()
+    fn collect_reclaimed(&mut self) -> Option<TestBlock> {
+        self.reclaimed.pop()
     }
 
     fn free(&mut self, block: TestBlock) {
@@ -312,7 +312,7 @@ pub(crate) enum Mood {
     Contradicts(Status),
     /// It does what it is asked, and answers nothing.
     LosesReplies,
-    /// Every call that is no HELLO ends the conversation.
+    /// Every call that is no HELLO ends the session.
     Resets,
     /// Its lists are nonsense.
     ListsNonsense(u8),
@@ -328,8 +328,8 @@ pub(crate) struct Host {
     pub(crate) target: FrameCount,
     pub(crate) mood: Mood,
     /// Frames that the host said it has.
-    pub(crate) given: FrameBook,
-    is_greeted: bool,
+    pub(crate) ballooned: FrameBook,
+    has_session: bool,
     /// The next call is answered with an order to begin anew.
     pub(crate) orders_reset: bool,
     pub(crate) calls: u64,
@@ -346,8 +346,8 @@ impl Host {
             clock,
             target: FrameCount(target),
             mood: Mood::Honest,
-            given: FrameBook::empty(total),
-            is_greeted: false,
+            ballooned: FrameBook::empty(total),
+            has_session: false,
             orders_reset: false,
             calls: 0,
             lists: 0,
@@ -358,7 +358,7 @@ impl Host {
     }
 
     fn total(&self) -> u64 {
-        self.given.members.len() as u64
+        self.ballooned.members.len() as u64
     }
 
     /// What a call is answered with before it is looked at; `Err` where that is all.
@@ -368,11 +368,11 @@ impl Host {
         if self.mood == Mood::Silent {
             return Err(None);
         }
-        if !self.is_greeted {
-            return Err(self.reply(Status::NotGreeted));
+        if !self.has_session {
+            return Err(self.reply(Status::NoSession));
         }
         if core::mem::take(&mut self.orders_reset) || self.mood == Mood::Resets {
-            self.is_greeted = false;
+            self.has_session = false;
             return Err(self.reply(Status::ResetOrdered));
         }
         Ok(())
@@ -404,7 +404,7 @@ impl Host {
                 Mood::Forgets => EntryStatus::Pending,
                 _ => EntryStatus::Done,
             };
-            let size = self.total() - self.given.len().0;
+            let size = self.total() - self.ballooned.len().0;
             if refusal == EntryStatus::NotGranted && size + entry.count().0 > self.target.0 {
                 entry.status = EntryStatus::NotGranted;
             }
@@ -412,7 +412,7 @@ impl Host {
                 continue;
             }
             for frame in entry.frame.0..entry.frame.0 + entry.count().0 {
-                assert!(carry_out(&mut self.given, frame), "frame {frame} is not where the driver says");
+                assert!(carry_out(&mut self.ballooned, frame), "frame {frame} is not where the driver says");
             }
         }
         match self.mood {
@@ -444,25 +444,25 @@ fn is_selected(frame: FrameNumber, seed: u64) -> bool {
 }
 
 impl Monitor for Host {
-    fn greet(&mut self) -> Option<Reply> {
+    fn negotiate(&mut self) -> Option<Reply> {
         self.calls += 1;
         self.clock.spend(self.call_ns);
         if self.mood == Mood::Silent {
             return None;
         }
-        let status = if core::mem::replace(&mut self.is_greeted, true) { Status::AlreadyGreeted } else { Status::Ok };
+        let status = if core::mem::replace(&mut self.has_session, true) { Status::SessionExists } else { Status::Ok };
         self.reply(status)
     }
 
     fn begin_options(&mut self) {
-        assert!(self.is_greeted);
+        assert!(self.has_session);
     }
 
     fn reset(&mut self) -> Option<Reply> {
         if let Err(reply) = self.begin_call() {
             return reply;
         }
-        self.is_greeted = false;
+        self.has_session = false;
         self.reply(Status::Ok)
     }
 
@@ -478,11 +478,11 @@ impl Monitor for Host {
                 match self.mood {
                     // In the middle of a list nobody could notice.
                     _ if from > FrameNumber(0) => {}
-                    Mood::ListsNothing => self.given = FrameBook::empty(FrameCount(self.total())),
-                    Mood::ListsAll => core::mem::swap(&mut self.given, &mut everything),
+                    Mood::ListsNothing => self.ballooned = FrameBook::empty(FrameCount(self.total())),
+                    Mood::ListsAll => core::mem::swap(&mut self.ballooned, &mut everything),
                     _ => {}
                 }
-                let mut blocks = self.given.blocks(from.0).peekable();
+                let mut blocks = self.ballooned.blocks(from.0).peekable();
                 let written = blocks.by_ref().take(CAPACITY).zip(entries.iter_mut());
                 (written.map(|(block, entry)| *entry = block).count(), blocks.peek().map(|block| block.frame))
             }
@@ -497,8 +497,8 @@ impl Monitor for Host {
         self.reply(Status::Ok)
     }
 
-    fn give(&mut self, entries: &mut [Entry]) -> Option<Reply> {
-        self.answer(entries, EntryStatus::AlreadyGiven, |given, frame| {
+    fn inflate(&mut self, entries: &mut [Entry]) -> Option<Reply> {
+        self.answer(entries, EntryStatus::AlreadyBallooned, |given, frame| {
             !given.contains(frame) && {
                 given.insert(frame);
                 true
@@ -506,7 +506,7 @@ impl Monitor for Host {
         })
     }
 
-    fn take(&mut self, entries: &mut [Entry]) -> Option<Reply> {
+    fn deflate(&mut self, entries: &mut [Entry]) -> Option<Reply> {
         self.answer(entries, EntryStatus::NotGranted, FrameBook::remove)
     }
 }

@@ -3,9 +3,9 @@
 //! F. J. Corbató, "A Paging Experiment with the Multics System", 1968. It approximates LRU with one bit a page, and shares LRU's
 //! weakness: a scan, or a loop a little larger than memory, drives out everything.
 
-use crate::policy::{Arrival, Pass, Policy, Seen, Standing, Verdict};
+use crate::policy::{Age, Arrival, Pass, Policy, Seen, Verdict};
 
-/// The policy. A page's standing is always zero.
+/// The policy. A page's age is always zero.
 #[derive(Clone, Debug, Default)]
 pub struct Clock {
     /// A whole pass found every page touched, so this one takes what it meets.
@@ -15,12 +15,12 @@ pub struct Clock {
 impl Policy for Clock {
     const PASSES: u32 = 2;
 
-    fn arrived(&mut self, _how: Arrival) -> Standing {
-        Standing(0)
+    fn arrived(&mut self, _how: Arrival) -> Age {
+        Age(0)
     }
 
     fn visited(&mut self, page: Seen) -> Verdict {
-        if page.accessed && !self.overrun { Verdict::Keep(Standing(0)) } else { Verdict::Evict }
+        if page.accessed && !self.overrun { Verdict::Keep(Age(0)) } else { Verdict::Evict }
     }
 
     fn pass_ended(&mut self, pass: Pass) {
@@ -28,7 +28,7 @@ impl Policy for Clock {
     }
 
     /// Whatever stays was in use.
-    fn age(&self, _standing: Standing) -> u8 {
+    fn age(&self, _age: Age) -> u8 {
         0
     }
 }
@@ -41,20 +41,18 @@ mod tests {
     #[test]
     fn a_touch_buys_one_visit() {
         let mut clock = Clock::default();
-        let standing = clock.arrived(Arrival::First);
-        let Verdict::Keep(standing) = clock.visited(Seen { standing, accessed: true }) else {
-            panic!("it was touched")
-        };
-        assert_eq!(clock.visited(Seen { standing, accessed: false }), Verdict::Evict);
+        let age = clock.arrived(Arrival::First);
+        let Verdict::Keep(age) = clock.visited(Seen { age, accessed: true }) else { panic!("it was touched") };
+        assert_eq!(clock.visited(Seen { age, accessed: false }), Verdict::Evict);
     }
 
     #[test]
     fn where_everything_is_touched_the_next_pass_takes_what_it_meets() {
         let mut clock = Clock::default();
-        let seen = Seen { standing: clock.arrived(Arrival::First), accessed: true };
+        let seen = Seen { age: clock.arrived(Arrival::First), accessed: true };
         clock.pass_ended(Pass { visited: 1, evicted: 0 });
         assert_eq!(clock.visited(seen), Verdict::Evict);
         clock.pass_ended(Pass { visited: 1, evicted: 1 });
-        assert_eq!(clock.visited(seen), Verdict::Keep(seen.standing));
+        assert_eq!(clock.visited(seen), Verdict::Keep(seen.age));
     }
 }

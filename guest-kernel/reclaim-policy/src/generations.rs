@@ -22,7 +22,7 @@
 //! Why not CLOCK-Pro, LIRS or ARC: they remember as many absent pages as resident ones, in lists. Here an absent page costs what
 //! its swap slot holds anyway, and a resident one a byte.
 
-use crate::policy::{Arrival, Pass, Policy, Refault, Seen, Standing, Verdict};
+use crate::policy::{Age, Arrival, Pass, Policy, Refault, Seen, Verdict};
 
 /// The youngest generation.
 const YOUNGEST: u8 = 7;
@@ -75,7 +75,7 @@ impl Default for Generations {
 impl Policy for Generations {
     const PASSES: u32 = OVERRUN_PASSES + 2;
 
-    fn arrived(&mut self, how: Arrival) -> Standing {
+    fn arrived(&mut self, how: Arrival) -> Age {
         let (history, generation) = match how {
             Arrival::Prefetch => (History::Untouched, 0),
             Arrival::First => (History::Fresh, self.newcomer()),
@@ -85,7 +85,7 @@ impl Policy for Generations {
     }
 
     fn visited(&mut self, seen: Seen) -> Verdict {
-        let page = Page::decode(seen.standing);
+        let page = Page::decode(seen.age);
         let touched = seen.accessed && self.fruitless < OVERRUN_PASSES;
         let next = match (page.history, touched) {
             // A first visit can't tell the touch that brought the page in from a later one, and says nothing.
@@ -118,8 +118,8 @@ impl Policy for Generations {
         }
     }
 
-    fn age(&self, standing: Standing) -> u8 {
-        self.youngest().saturating_sub(Page::decode(standing).generation)
+    fn age(&self, age: Age) -> u8 {
+        self.youngest().saturating_sub(Page::decode(age).generation)
     }
 }
 
@@ -127,7 +127,7 @@ impl Generations {
     fn youngest(&self) -> u8 {
         match self.trust {
             Trust::Earned => YOUNGEST,
-            Trust::Given => YOUNGEST_GIVEN,
+            Trust::Ballooned => YOUNGEST_GIVEN,
         }
     }
 
@@ -135,7 +135,7 @@ impl Generations {
     fn newcomer(&self) -> u8 {
         match self.trust {
             Trust::Earned => 0,
-            Trust::Given => YOUNGEST_GIVEN,
+            Trust::Ballooned => YOUNGEST_GIVEN,
         }
     }
 
@@ -157,7 +157,7 @@ impl Generations {
     }
 
     fn regret(&mut self, refault: &Refault) {
-        match Page::decode(refault.standing).history {
+        match Page::decode(refault.age).history {
             History::Proven => self.proven.regretted += 1,
             _ => self.unproven.regretted += 1,
         }
@@ -187,7 +187,7 @@ impl Generations {
         let ours = unproven.regretted.saturating_mul(proven.made + assumed);
         let theirs = (proven.regretted + assumed).saturating_mul(unproven.made + assumed);
         if ours > TRUST_RATIO.saturating_mul(theirs) {
-            self.trust = Trust::Given;
+            self.trust = Trust::Ballooned;
         } else if ours.saturating_mul(2) < theirs.saturating_mul(TRUST_RATIO + 1) {
             self.trust = Trust::Earned;
         }
@@ -198,7 +198,7 @@ impl Generations {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Trust {
     Earned,
-    Given,
+    Ballooned,
 }
 
 /// Evictions of one kind of pages, older ones counting less.
@@ -228,7 +228,7 @@ enum History {
     Untouched,
 }
 
-/// A standing, taken apart: the generation in the lower three bits, the history above.
+/// A age, taken apart: the generation in the lower three bits, the history above.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Page {
     history: History,
@@ -238,24 +238,24 @@ struct Page {
 impl Page {
     const GENERATION_BITS: u32 = 3;
 
-    fn encode(self) -> Standing {
+    fn encode(self) -> Age {
         let history = match self.history {
             History::Fresh => 0,
             History::Unproven => 1,
             History::Proven => 2,
             History::Untouched => 3,
         };
-        Standing(history << Self::GENERATION_BITS | self.generation)
+        Age(history << Self::GENERATION_BITS | self.generation)
     }
 
-    fn decode(standing: Standing) -> Self {
-        let history = match standing.0 >> Self::GENERATION_BITS & 3 {
+    fn decode(age: Age) -> Self {
+        let history = match age.0 >> Self::GENERATION_BITS & 3 {
             0 => History::Fresh,
             1 => History::Unproven,
             2 => History::Proven,
             _ => History::Untouched,
         };
-        Self { history, generation: standing.0 & YOUNGEST }
+        Self { history, generation: age.0 & YOUNGEST }
     }
 }
 

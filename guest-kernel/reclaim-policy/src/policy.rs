@@ -1,8 +1,8 @@
 //! What a policy is told and what it answers.
 
-/// A page's standing with the policy: a byte that the reclaimer keeps beside the page and only the policy reads.
+/// A page's age with the policy: a byte that the reclaimer keeps beside the page and only the policy reads.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Standing(pub u8);
+pub struct Age(pub u8);
 
 /// How a page came to be resident.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,15 +22,15 @@ pub struct Refault {
     pub distance: u64,
     /// Pages resident now.
     pub resident: u64,
-    /// The page's standing when the policy gave it up.
-    pub standing: Standing,
+    /// The page's age when the policy gave it up.
+    pub age: Age,
 }
 
 /// A page under the hand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Seen {
     /// What the policy said about it last.
-    pub standing: Standing,
+    pub age: Age,
     /// Touched since the hand was here last or, on its first visit, since the page arrived; the touch that brought it in counts.
     pub accessed: bool,
 }
@@ -38,9 +38,9 @@ pub struct Seen {
 /// What becomes of a page under the hand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// It stays, with this standing.
-    Keep(Standing),
-    /// It may go. If it can't (it is pinned, or writing it failed), it stays with the standing it had.
+    /// It stays, with this age.
+    Keep(Age),
+    /// It may go. If it can't (it is pinned, or writing it failed), it stays with the age it had.
     Evict,
 }
 
@@ -61,7 +61,7 @@ pub trait Policy {
     const PASSES: u32;
 
     /// A page has become resident.
-    fn arrived(&mut self, how: Arrival) -> Standing;
+    fn arrived(&mut self, how: Arrival) -> Age;
 
     /// The hand has come to a page, and has read and cleared its accessed bit.
     fn visited(&mut self, page: Seen) -> Verdict;
@@ -71,5 +71,5 @@ pub trait Policy {
 
     /// How far the page has aged since a visit last found it in use, in steps that are a visit each, or more than one step a visit where
     /// nothing was old enough to go; the most there is where none has. For the guest's report: nothing is decided by it.
-    fn age(&self, standing: Standing) -> u8;
+    fn age(&self, age: Age) -> u8;
 }

@@ -8,7 +8,7 @@ use proptest::collection::vec;
 use proptest::strategy::Strategy;
 use proptest::{prop_assert, prop_oneof, proptest};
 
-use crate::policy::{Arrival, Pass, Policy, Refault, Seen, Standing, Verdict};
+use crate::policy::{Age, Arrival, Pass, Policy, Refault, Seen, Verdict};
 use crate::selection::Name;
 
 /// What happens to a small guest.
@@ -29,9 +29,9 @@ fn arrival() -> impl Strategy<Value = Arrival> {
         proptest::strategy::Just(Arrival::Prefetch),
         // Of a page that is away nothing is trusted: a slot may hold any byte and any count.
         (0_u64..3, proptest::num::u64::ANY, proptest::num::u64::ANY, proptest::num::u8::ANY).prop_map(
-            |(near, distance, resident, standing)| {
+            |(near, distance, resident, age)| {
                 let distance = if near == 0 { distance } else { distance % 64 };
-                Arrival::Refault(Refault { distance, resident, standing: Standing(standing) })
+                Arrival::Refault(Refault { distance, resident, age: Age(age) })
             }
         ),
     ]
@@ -49,7 +49,7 @@ fn event() -> impl Strategy<Value = Event> {
 /// A guest of a few pages, the hand among them.
 struct Guest<P> {
     policy: P,
-    pages: Vec<(Standing, bool)>,
+    pages: Vec<(Age, bool)>,
     hand: usize,
     pass: Pass,
 }
@@ -65,8 +65,8 @@ impl<P: Policy> Guest<P> {
         let count = self.pages.len();
         match *event {
             Event::Arrival(how) => {
-                let standing = self.policy.arrived(how);
-                self.pages.push((standing, how != Arrival::Prefetch));
+                let age = self.policy.arrived(how);
+                self.pages.push((age, how != Arrival::Prefetch));
             }
             Event::Touch(at) if count > 0 => self.pages[at % count].1 = true,
             Event::Unmap(at) if count > 0 => {
@@ -85,11 +85,11 @@ impl<P: Policy> Guest<P> {
             let pass = core::mem::replace(&mut self.pass, NEW_PASS);
             self.policy.pass_ended(pass);
         }
-        let Some((standing, accessed)) = self.pages.get_mut(self.hand) else { return };
+        let Some((age, accessed)) = self.pages.get_mut(self.hand) else { return };
         self.pass.visited += 1;
-        match self.policy.visited(Seen { standing: *standing, accessed: core::mem::take(accessed) }) {
+        match self.policy.visited(Seen { age: *age, accessed: core::mem::take(accessed) }) {
             Verdict::Keep(next) => {
-                *standing = next;
+                *age = next;
                 self.hand += 1;
             }
             Verdict::Evict => {
@@ -137,13 +137,13 @@ proptest! {
             let mut guest = Guest::new(name.policy());
             for event in &events {
                 guest.happen(event);
-                for (standing, _) in &guest.pages {
+                for (age, _) in &guest.pages {
                     let known = match name {
                         Name::Clock => 1,
                         // Three bits of generation, two of history.
                         Name::Generations => 32,
                     };
-                    prop_assert!(standing.0 < known, "{name:?} made {standing:?}");
+                    prop_assert!(age.0 < known, "{name:?} made {age:?}");
                 }
             }
         }

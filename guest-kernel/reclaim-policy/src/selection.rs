@@ -4,7 +4,7 @@ use core::fmt;
 
 use crate::clock::Clock;
 use crate::generations::Generations;
-use crate::policy::{Arrival, Pass, Policy, Seen, Standing, Verdict};
+use crate::policy::{Age, Arrival, Pass, Policy, Seen, Verdict};
 
 /// A policy's name.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -74,7 +74,7 @@ pub enum Selected {
 impl Policy for Selected {
     const PASSES: u32 = if Clock::PASSES > Generations::PASSES { Clock::PASSES } else { Generations::PASSES };
 
-    fn arrived(&mut self, how: Arrival) -> Standing {
+    fn arrived(&mut self, how: Arrival) -> Age {
         match self {
             Self::Clock(policy) => policy.arrived(how),
             Self::Generations(policy) => policy.arrived(how),
@@ -95,10 +95,10 @@ impl Policy for Selected {
         }
     }
 
-    fn age(&self, standing: Standing) -> u8 {
+    fn age(&self, age: Age) -> u8 {
         match self {
-            Self::Clock(policy) => policy.age(standing),
-            Self::Generations(policy) => policy.age(standing),
+            Self::Clock(policy) => policy.age(age),
+            Self::Generations(policy) => policy.age(age),
         }
     }
 }

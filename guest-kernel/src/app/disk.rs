@@ -227,7 +227,7 @@ impl Disk {
             if outcome.is_ok() {
                 data.copy_from(&buffer, range);
             }
-            self.give_back(buffer);
+            self.return_buffer(buffer);
             result = result.and(outcome);
         }
     }
@@ -246,7 +246,7 @@ impl Disk {
     fn with_buffer(&self, submit: impl FnMut() -> Option<Ticket>) -> Result<(), DiskError> {
         let buffer = self.take_buffer();
         let result = self.device.finish(accepted(submit));
-        self.give_back(buffer);
+        self.return_buffer(buffer);
         Ok(result?)
     }
 
@@ -263,7 +263,7 @@ impl Disk {
         self.free.lock().iter_mut().find_map(Option::take)
     }
 
-    fn give_back(&self, buffer: Buffer) {
+    fn return_buffer(&self, buffer: Buffer) {
         if let Some(place) = self.free.lock().iter_mut().find(|place| place.is_none()) {
             *place = Some(buffer);
         }

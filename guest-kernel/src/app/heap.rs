@@ -1,8 +1,8 @@
 //! The application's heap, and so the image's global allocator.
 //!
 //! Small objects live in one growing and shrinking region that `talc` manages; allocations from [`REGION_ALLOCATION_BYTES`] on get
-//! a region each, whose memory goes back to the frame allocator the moment they are freed. Both are demand-paged: promised when
-//! allocated, found when touched. When no promise can be made, an allocation returns null.
+//! a region each, whose memory goes back to the frame allocator the moment they are freed. Both are demand-paged: committed when
+//! allocated, found when touched. When no commit charge can be made, an allocation returns null.
 #![allow(unsafe_code, reason = "implements the global allocator")]
 
 use core::alloc::{GlobalAlloc, Layout};
@@ -88,7 +88,7 @@ struct HeapRegion {
 // SAFETY: the pointer names the heap's end, nobody's thread-local data; all use is under the lock of `SMALL`.
 unsafe impl Send for SmallObjects {}
 
-/// Allocates a small object, growing the heap if need be. Memory is promised before the heap is locked, as that may take its time.
+/// Allocates a small object, growing the heap if need be. Memory is committed before the heap is locked, as that may take its time.
 fn allocate_small(layout: Layout) -> *mut u8 {
     loop {
         if let Some(pointer) = SMALL.lock().allocate(layout) {
@@ -96,7 +96,7 @@ fn allocate_small(layout: Layout) -> *mut u8 {
         }
         // A page more than asked for leaves room for talc's own words beside the object.
         let bytes = (layout.size() + layout.align()) as u64 + FRAME_BYTES;
-        let Ok(room) = mm::Promise::for_region(bytes.next_multiple_of(HEAP_STEP_BYTES)) else {
+        let Ok(room) = mm::CommitCharge::for_region(bytes.next_multiple_of(HEAP_STEP_BYTES)) else {
             return core::ptr::null_mut();
         };
         if !SMALL.lock().grow(room) {
@@ -117,12 +117,12 @@ impl SmallObjects {
         self.shrink();
     }
 
-    /// Adds the promised room; `false` when there are no addresses for it.
-    fn grow(&mut self, room: mm::Promise) -> bool {
+    /// Adds the committed room; `false` when there are no addresses for it.
+    fn grow(&mut self, room: mm::CommitCharge) -> bool {
         let bytes = room.bytes();
         let pointer = |address: u64| core::ptr::with_exposed_provenance_mut::<u8>(to_usize(address));
         let Some(region) = &mut self.region else {
-            let Ok(start) = mm::map_promised(APP_HEAP, room) else { return false };
+            let Ok(start) = mm::map_committed(APP_HEAP, room) else { return false };
             // SAFETY: the region is mapped on touch and nobody else's.
             let Some(claimed_end) = (unsafe { self.talc.claim(pointer(start), to_usize(bytes)) }) else { return false };
             self.region = Some(HeapRegion { start, end: start + bytes, claimed_end });

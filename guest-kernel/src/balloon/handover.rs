@@ -1,16 +1,16 @@
 //! A balloon without a driver in the kernel (`balloon=none`): port and initial balloon wait for an application that drives it.
 //!
 //! Nobody may touch what was given from the start, whoever drives the balloon and whenever that begins. So the kernel asks which frames these
-//! are and ends the conversation at once: what is given stays given. It keeps them until the application has found each of them
+//! are and ends the session at once: what is given stays given. It keeps them until the application has found each of them
 //! in the monitor's list, too, and claims it.
 
 use core::sync::atomic::Ordering;
 
 use aerostat_abi::units::FrameNumber;
-use aerostat_balloon_driver::{Ledger as _, Monitor as _};
+use aerostat_balloon_driver::{Monitor as _, PageList as _};
 
-use super::ledger::Ledger;
 use super::machine::IN_BALLOON;
+use super::page_list::PageList;
 use super::port::Port;
 use crate::mm::{Block, BlockSize};
 use crate::sync::SpinLock;
@@ -21,14 +21,14 @@ struct Left {
     /// Until somebody drives the balloon.
     port: Option<Port>,
     /// What has not been claimed.
-    initial: Ledger,
+    initial: PageList,
 }
 
 static LEFT: SpinLock<Option<Left>> = SpinLock::new(None);
 
 /// Leaves the balloon to an application.
-pub(super) fn leave(mut port: Port, initial: Ledger) {
-    // Should nobody hear this, the application's driver finds itself greeted already, and says it again.
+pub(super) fn leave(mut port: Port, initial: PageList) {
+    // Should nobody hear this, the application's driver finds itself negotiated already, and says it again.
     let _ = port.reset();
     *LEFT.lock() = Some(Left { port: Some(port), initial });
 }

@@ -8,7 +8,7 @@ use aerostat_balloon_driver::{Compactable, Memory, Room};
 use crate::config::RECLAIM_STEP;
 use crate::mm::shortage::{self, Cause};
 use crate::mm::slice::Slice;
-use crate::mm::{Block, BlockSize, FRAMES, Purpose, compaction, ladder, reclaim};
+use crate::mm::{Block, BlockSize, FRAMES, Purpose, compaction, reclaim, slow_path};
 use crate::time::Instant;
 
 /// Frames that somebody waits for.
@@ -36,8 +36,8 @@ impl Memory for KernelMemory {
         FRAMES.claim(first, size, Purpose::Balloon)
     }
 
-    fn collect_taken(&mut self) -> Option<Block> {
-        FRAMES.collect_taken()
+    fn collect_reclaimed(&mut self) -> Option<Block> {
+        FRAMES.collect_reclaimed()
     }
 
     fn free(&mut self, block: Block) {
@@ -76,7 +76,7 @@ impl Memory for KernelMemory {
     }
 
     fn is_short(&mut self) -> bool {
-        let failures = ladder::statistics().failures;
+        let failures = slow_path::statistics().failures;
         let has_failed = core::mem::replace(&mut self.failures, failures) != failures;
         has_failed || WANTED.load(Ordering::Relaxed) > 0
     }

@@ -1,14 +1,14 @@
 //! The balloon driver: an ordinary kernel driver in a thread of its own.
 //!
-//! The loop's logic is in [`aerostat_balloon_driver`]; here are [`ledger`], the frames in the balloon, `port`, the monitor at the other
+//! The loop's logic is in [`aerostat_balloon_driver`]; here are [`page_list`], the frames in the balloon, `port`, the monitor at the other
 //! end, `memory`, the kernel's as the driver sees it, `statistics`, what the monitor is told of the guest, and the thread: woken by the balloon
 //! interrupt, by whoever needs memory, and once a second. Without a driver in the kernel (`balloon=none`) there is `handover` instead.
 
 #[cfg(target_os = "none")]
 mod handover;
-mod ledger;
 #[cfg(target_os = "none")]
 mod memory;
+mod page_list;
 #[cfg(target_os = "none")]
 mod port;
 #[cfg(target_os = "none")]
@@ -34,13 +34,13 @@ mod machine {
     use aerostat_balloon_driver::{Announcements, Driver, Extent, Next};
 
     use super::handover;
-    use super::ledger::Ledger;
     use super::memory::{KernelMemory, WANTED};
+    use super::page_list::PageList;
     use super::port::{Port, Wishes};
     use crate::boot::{BalloonDriver, Machine, MachineError};
     use crate::config::{BALLOON_PERIOD_NS, REPORT_PATIENCE_NS, REPORT_SPACING_NS};
-    use crate::mm::carve::Carver;
-    use crate::mm::ladder::Deflator;
+    use crate::mm::bump::BumpAllocator;
+    use crate::mm::slow_path::Deflator;
     use crate::mm::{self, FRAMES};
     use crate::patience::Patience;
     use crate::report;
@@ -70,14 +70,14 @@ mod machine {
     static IS_RUNNING: AtomicBool = AtomicBool::new(false);
 
     /// The driver between [`start`] and its thread.
-    static STARTING: SpinLock<Option<(Driver<Ledger>, Port)>> = SpinLock::new(None);
+    static STARTING: SpinLock<Option<(Driver<PageList>, Port)>> = SpinLock::new(None);
 
-    /// Greets the monitor, takes the initial balloon over and starts the driver's thread, or leaves both to an application. Without a
+    /// Negotiates the monitor, takes the initial balloon over and starts the driver's thread, or leaves both to an application. Without a
     /// port, the guest simply keeps its memory.
     ///
     /// # Errors
     /// When the command line asks for a rate or a driver that can't be.
-    pub(crate) fn start(machine: &Machine, books: &mut Carver) -> Result<(), MachineError> {
+    pub(crate) fn start(machine: &Machine, books: &mut BumpAllocator) -> Result<(), MachineError> {
         let limits = machine.balloon_rate()?;
         let who = machine.balloon_driver()?;
         let wishes = match who {
@@ -87,8 +87,8 @@ mod machine {
         let opened = if machine.has_balloon_port { Port::open(wishes) } else { None };
         let Some(mut port) = opened else { return Ok(()) };
         let extent = extent();
-        let ledger = Ledger::new(huge_frames(extent.end), books);
-        let mut driver = Driver::new(ledger, limits, extent, Instant::now().as_nanos());
+        let page_list = PageList::new(huge_frames(extent.end), books);
+        let mut driver = Driver::new(page_list, limits, extent, Instant::now().as_nanos());
         if !driver.begin(&mut port, &mut KernelMemory::default()) {
             log::warn!("balloon: the monitor did not answer HELLO, or not with anything that makes sense");
             return Ok(());
@@ -99,11 +99,11 @@ mod machine {
         IN_BALLOON.store(driver.balloon().0, Ordering::Relaxed);
         log::debug!("balloon: {} of {} to begin with, target {}", driver.balloon(), extent.total, driver.target());
         if who == BalloonDriver::Application {
-            handover::leave(port, driver.into_ledger());
+            handover::leave(port, driver.into_page_list());
             return Ok(());
         }
         *STARTING.lock() = Some((driver, port));
-        mm::ladder::set_deflator(&Balloon);
+        mm::slow_path::set_deflator(&Balloon);
         if let Err(error) = thread::spawn_entry("balloon", Priority::Kernel, run, 0) {
             log::warn!("balloon: {error}");
         }
@@ -118,7 +118,7 @@ mod machine {
 
     /// Words of bookkeeping that the driver needs on a machine whose memory ends at `end`.
     pub(crate) const fn words(end: FrameNumber) -> usize {
-        Ledger::words(huge_frames(end))
+        PageList::words(huge_frames(end))
     }
 
     const fn huge_frames(end: FrameNumber) -> usize {
@@ -143,7 +143,7 @@ mod machine {
         }
     }
 
-    /// Has the latest figures reported before it returns, if there is anybody to report to.
+    /// Has the latest metrics reported before it returns, if there is anybody to report to.
     pub(crate) fn flush_report() {
         if !IS_RUNNING.load(Ordering::Relaxed) {
             return;
@@ -171,7 +171,7 @@ mod machine {
             let next = driver.step(&mut port, &mut memory);
             publish(&driver, &mut announcements);
             if next == Next::Idle && core::mem::replace(&mut settled_at, driver.size()) != driver.size() {
-                log::debug!("balloon: the size is {}; so far {:?}", driver.size(), driver.figures());
+                log::debug!("balloon: the size is {}; so far {:?}", driver.size(), driver.metrics());
             }
             match next {
                 Next::Continue => continue,
@@ -185,7 +185,7 @@ mod machine {
             if is_due && (REPORT_DUE.swap(false, Ordering::Relaxed) || now >= reported.after(BALLOON_PERIOD_NS)) {
                 reported = now;
                 let wanted = FrameCount(WANTED.load(Ordering::Relaxed));
-                debug_assert_eq!(driver.ledger().validate(), Ok(()));
+                debug_assert_eq!(driver.page_list().validate(), Ok(()));
                 debug_assert_eq!(thread::validate(), Ok(()));
                 debug_assert_eq!(FRAMES.ballooned(), driver.balloon(), "the guest's size is wrong");
                 let reply = port.report(&driver, wanted);
@@ -214,11 +214,11 @@ mod machine {
     }
 
     /// Lets the rest of the kernel, and whoever reads the log, know what a step has changed.
-    fn publish(driver: &Driver<Ledger>, announcements: &mut Announcements) {
+    fn publish(driver: &Driver<PageList>, announcements: &mut Announcements) {
         let balloon = driver.balloon().0;
         let before = IN_BALLOON.swap(balloon, Ordering::Relaxed);
         if before > balloon {
-            mm::ladder::host_gave(FrameCount(before - balloon));
+            mm::slow_path::host_gave(FrameCount(before - balloon));
             wake_waiters();
         }
         IS_HUNGRY.store(driver.wants_memory(), Ordering::Relaxed);
@@ -232,17 +232,17 @@ mod machine {
     }
 
     /// Says in the log what keeps a balloon from its target, when that has changed.
-    pub fn announce(driver: &Driver<impl aerostat_balloon_driver::Ledger>, announcements: &mut Announcements) {
-        match announcements.news(driver.hindrance(), Instant::now().as_nanos()) {
-            Some(Some(hindrance)) => {
-                log::warn!("balloon: {hindrance}; the size is {}, the target {}", driver.size(), driver.target());
+    pub fn announce(driver: &Driver<impl aerostat_balloon_driver::PageList>, announcements: &mut Announcements) {
+        match announcements.news(driver.stall_reason(), Instant::now().as_nanos()) {
+            Some(Some(stall_reason)) => {
+                log::warn!("balloon: {stall_reason}; the size is {}, the target {}", driver.size(), driver.target());
             }
             Some(None) => log::info!("balloon: nothing is in its way any more"),
             None => {}
         }
     }
 
-    /// The balloon as the ladder sees it.
+    /// The balloon as the slow path sees it.
     struct Balloon;
 
     impl Deflator for Balloon {

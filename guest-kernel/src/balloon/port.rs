@@ -9,12 +9,12 @@ use aerostat_abi::frame_state::HugeFrameWord;
 use aerostat_abi::port::{Command, Features, Hello, Registers, Status, VERSION, Welcome};
 use aerostat_abi::statistics::WORDS;
 use aerostat_abi::units::{FrameCount, FrameNumber, to_usize};
-use aerostat_balloon_driver::{Driver, Ledger, Listed, Monitor, Reply};
+use aerostat_balloon_driver::{Driver, Listed, Monitor, PageList, Reply};
 
 use super::statistics;
 use crate::drivers::machine_ports::balloon_call;
 use crate::mm::FRAMES;
-use crate::nub::BALLOON_VECTOR;
+use crate::ring0::BALLOON_VECTOR;
 
 /// The page that batches and reports travel in: part of the image, so the monitor would refuse it as a gift.
 #[repr(C, align(4096))]
@@ -51,7 +51,7 @@ pub struct Port {
 }
 
 impl Port {
-    /// The port, to be opened once; nobody has been greeted yet.
+    /// The port, to be opened once; nobody has been negotiated yet.
     pub(super) fn open(wishes: Wishes) -> Option<Self> {
         if PAGE_TAKEN.swap(true, Ordering::Relaxed) {
             return None;
@@ -69,7 +69,7 @@ impl Port {
     }
 
     /// Leaves the guest's statistics (REPORT), and hears the target; somebody in the guest waits for `wanted` frames.
-    pub fn report(&mut self, driver: &Driver<impl Ledger>, wanted: FrameCount) -> Option<Reply> {
+    pub fn report(&mut self, driver: &Driver<impl PageList>, wanted: FrameCount) -> Option<Reply> {
         let record = statistics::record(driver, wanted);
         for (word, value) in self.page[..WORDS].iter_mut().zip(record.encode()) {
             *word = value;
@@ -115,7 +115,7 @@ fn read(reply: &Registers) -> Option<Reply> {
 }
 
 impl Monitor for Port {
-    fn greet(&mut self) -> Option<Reply> {
+    fn negotiate(&mut self) -> Option<Reply> {
         let (version, Wishes { features, vector }) = (VERSION, self.wishes);
         let answer = balloon_call(Hello { version, features, floor: super::extent().floor, vector }.encode());
         let reply = read(&answer)?;
@@ -150,11 +150,11 @@ impl Monitor for Port {
         self.call(Command::GetTarget, 0)
     }
 
-    fn give(&mut self, entries: &mut [Entry]) -> Option<Reply> {
-        self.batch(Command::Give, entries)
+    fn inflate(&mut self, entries: &mut [Entry]) -> Option<Reply> {
+        self.batch(Command::Inflate, entries)
     }
 
-    fn take(&mut self, entries: &mut [Entry]) -> Option<Reply> {
-        self.batch(Command::Take, entries)
+    fn deflate(&mut self, entries: &mut [Entry]) -> Option<Reply> {
+        self.batch(Command::Deflate, entries)
     }
 }

@@ -1,21 +1,21 @@
-//! What the guest reports to its host: the record of [`Statistics`], filled from the books of memory and of the driver.
+//! What the guest reports to its host: the record of [`Statistics`], filled from the accounts of memory and of the driver.
 
 use core::fmt::{Display, Write as _};
 
 use aerostat_abi::statistics::{STATUSES, Statistics};
 use aerostat_abi::text::Text;
 use aerostat_abi::units::{FRAME_BYTES, FrameCount};
-use aerostat_balloon_driver::{Driver, Ledger};
+use aerostat_balloon_driver::{Driver, PageList};
 
 use crate::config::KERNEL_FLOOR;
 use crate::mm::{self, MemoryStatistics};
 
 /// The guest's report now; somebody waits for `wanted` frames.
-pub(super) fn record(driver: &Driver<impl Ledger>, wanted: FrameCount) -> Statistics {
+pub(super) fn record(driver: &Driver<impl PageList>, wanted: FrameCount) -> Statistics {
     debug_assert_eq!(mm::validate(), Ok(()));
     let memory = mm::statistics();
-    let MemoryStatistics { frames, faults, ladder, reclaim, pressure, .. } = memory;
-    let figures = driver.figures();
+    let MemoryStatistics { frames, faults, slow_path, reclaim, pressure, .. } = memory;
+    let metrics = driver.metrics();
     let progress = crate::app::progress();
     Statistics {
         total_memory_bytes: memory.total.bytes(),
@@ -24,10 +24,10 @@ pub(super) fn record(driver: &Driver<impl Ledger>, wanted: FrameCount) -> Statis
         disk_caches_bytes: bytes(reclaim.file_pages),
         balloon_bytes: driver.balloon().bytes(),
         committed_bytes: committed(driver, &memory).bytes(),
-        promisable_bytes: frames.available.bytes(),
+        committable_bytes: frames.available.bytes(),
         wanted_bytes: wanted.bytes(),
-        zswapped_bytes: bytes(reclaim.tier.pages),
-        zswap_bytes: reclaim.tier.frames.bytes(),
+        zswapped_bytes: bytes(reclaim.compressed_pool.pages),
+        zswap_bytes: reclaim.compressed_pool.frames.bytes(),
         swap_total_bytes: bytes(reclaim.disk.slots),
         swap_free_bytes: bytes(reclaim.disk.slots.saturating_sub(reclaim.disk.used_slots)),
         swapped_bytes: bytes(reclaim.pages_on_disk),
@@ -38,8 +38,8 @@ pub(super) fn record(driver: &Driver<impl Ledger>, wanted: FrameCount) -> Statis
         major_faults: faults.major,
         minor_faults: faults.minor,
         huge_faults: faults.huge,
-        alloc_stalls: ladder.stalls,
-        alloc_failures: ladder.failures,
+        alloc_stalls: slow_path.stalls,
+        alloc_failures: slow_path.failures,
         async_scan_bytes: bytes(reclaim.efforts.background.scanned),
         direct_scan_bytes: bytes(reclaim.efforts.direct.scanned),
         async_reclaim_bytes: bytes(reclaim.efforts.background.freed),
@@ -50,12 +50,12 @@ pub(super) fn record(driver: &Driver<impl Ledger>, wanted: FrameCount) -> Statis
         stalled_ns: pressure.stalled_ns,
         pressure_per_mille: pressure.recent_per_mille,
         rate_bytes_per_s: bytes(driver.frames_per_s()),
-        balloon_alloc_failures: figures.allocation_failures,
-        inflating_ns: figures.inflating_ns,
-        deflating_ns: figures.deflating_ns,
+        balloon_alloc_failures: metrics.allocation_failures,
+        inflating_ns: metrics.inflating_ns,
+        deflating_ns: metrics.deflating_ns,
         refused_entries: refused_entries(driver),
         balloon_state: text(driver.state()),
-        balloon_error: figures.last_failure.map_or(Text::EMPTY, text),
+        balloon_error: metrics.last_failure.map_or(Text::EMPTY, text),
         verified_bytes: progress.verified_bytes,
         app_errors: progress.errors,
         activity: progress.activity,
@@ -73,15 +73,15 @@ fn available(memory: &MemoryStatistics) -> FrameCount {
     free.saturating_add(FrameCount(memory.reclaim.file_pages))
 }
 
-/// What the guest would occupy if nothing were evicted and every promise were kept.
-fn committed(driver: &Driver<impl Ledger>, memory: &MemoryStatistics) -> FrameCount {
-    let used = driver.size().saturating_sub(memory.frames.free).saturating_sub(memory.reclaim.tier.frames);
-    used.saturating_add(memory.frames.promised)
+/// What the guest would occupy if nothing were evicted and every commit charge were kept.
+fn committed(driver: &Driver<impl PageList>, memory: &MemoryStatistics) -> FrameCount {
+    let used = driver.size().saturating_sub(memory.frames.free).saturating_sub(memory.reclaim.compressed_pool.frames);
+    used.saturating_add(memory.frames.committed)
 }
 
 /// By the codes of statuses, of which there is room for more.
-fn refused_entries(driver: &Driver<impl Ledger>) -> [u64; STATUSES] {
-    let known = driver.figures().refused_entries;
+fn refused_entries(driver: &Driver<impl PageList>) -> [u64; STATUSES] {
+    let known = driver.metrics().refused_entries;
     core::array::from_fn(|code| known.get(code).copied().unwrap_or(0))
 }
 

@@ -1,4 +1,4 @@
-//! The driver over the kernel's own books: the frame allocator below it, the ledger behind it.
+//! The driver over the kernel's own accounts: the frame allocator below it, the page list behind it.
 
 mod real_monitor;
 
@@ -12,7 +12,7 @@ use proptest::collection::vec;
 use proptest::test_runner::Config as ProptestConfig;
 use proptest::{prop_assert, prop_assert_eq, proptest};
 
-use super::ledger::Ledger;
+use super::page_list::PageList;
 use crate::mm::block::Contents;
 use crate::mm::{Block, BlockSize, FrameAllocator, Purpose};
 
@@ -36,8 +36,8 @@ impl Memory for GuestMemory {
         self.0.claim_block(first, size, Purpose::Balloon)
     }
 
-    fn collect_taken(&mut self) -> Option<Block> {
-        self.0.collect_taken()
+    fn collect_reclaimed(&mut self) -> Option<Block> {
+        self.0.collect_reclaimed()
     }
 
     fn compactable(&mut self, _wanted: usize) -> Compactable {
@@ -90,7 +90,7 @@ impl Host {
 }
 
 impl Monitor for Host {
-    fn greet(&mut self) -> Option<Reply> {
+    fn negotiate(&mut self) -> Option<Reply> {
         self.target()
     }
 
@@ -111,11 +111,11 @@ impl Monitor for Host {
         Some(Reply { status: Status::Ok, target: self.target })
     }
 
-    fn give(&mut self, entries: &mut [Entry]) -> Option<Reply> {
+    fn inflate(&mut self, entries: &mut [Entry]) -> Option<Reply> {
         self.answer(entries)
     }
 
-    fn take(&mut self, entries: &mut [Entry]) -> Option<Reply> {
+    fn deflate(&mut self, entries: &mut [Entry]) -> Option<Reply> {
         self.answer(entries)
     }
 }
@@ -127,7 +127,7 @@ proptest! {
     fn every_frame_is_in_one_place(initial in 0..=HUGE - 2, turns in vec((0..=TOTAL.0, 0_u64..2000, 0_usize..2000, 0_u64..6), 1..20)) {
         let mut memory = GuestMemory(FrameAllocator::leaked(TOTAL, &[], KERNEL_FLOOR), 0);
         let extent = Extent { total: TOTAL, floor: FLOOR, end: FrameNumber(TOTAL.0) };
-        let mut driver = Driver::new(Ledger::leaked(to_usize(HUGE)), RateLimits::DEFAULT, extent, 0);
+        let mut driver = Driver::new(PageList::leaked(to_usize(HUGE)), RateLimits::DEFAULT, extent, 0);
         let initial_balloon = HUGE - initial..HUGE;
         let mut host = Host { target: TOTAL, refuses: 0, answered: 0, initial_balloon };
         prop_assert!(driver.begin(&mut host, &mut memory));
@@ -149,9 +149,9 @@ proptest! {
                 }
             }
             memory.1 += SECOND_NS;
-            prop_assert_eq!((driver.ledger().validate(), memory.0.validate()), (Ok(()), Ok(())));
+            prop_assert_eq!((driver.page_list().validate(), memory.0.validate()), (Ok(()), Ok(())));
             for frame in (0..TOTAL.0).map(FrameNumber) {
-                prop_assert!(!(driver.ledger().contains_frame(frame) && memory.0.is_free(frame)), "{:?}: two places", frame);
+                prop_assert!(!(driver.page_list().contains_frame(frame) && memory.0.is_free(frame)), "{:?}: two places", frame);
             }
             let accounted = driver.balloon().0 + memory.0.statistics().free.0 + in_use.len() as u64;
             prop_assert_eq!(accounted, TOTAL.0, "frames were lost");

@@ -120,7 +120,7 @@ impl Machine {
         self.memory.last().map_or(0, |range| range.end)
     }
 
-    /// What `compressed_swap=SIZE` on the command line allows to be promised beyond memory with nothing but the compressed tier behind
+    /// What `compressed_swap=SIZE` on the command line allows to be committed beyond memory with nothing but the compressed pool behind
     /// it, in whole frames; the size is a number with a unit, `K`, `M` or `G`.
     ///
     /// # Errors

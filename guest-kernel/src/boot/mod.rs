@@ -35,7 +35,7 @@ mod entry {
     use crate::mm::pinned;
     use crate::mm::reclaim::slot_map::{CLUSTER, SlotMap};
     use crate::mm::reclaim::{self, disk::Disk, start::Swap};
-    use crate::{app, balloon, mm, nub, report, thread, time};
+    use crate::{app, balloon, mm, report, ring0, thread, time};
 
     unsafe extern "C" {
         static image_start: u8;
@@ -68,7 +68,7 @@ mod entry {
     /// Called in ring 3 with upcalls masked, on the boot stack, with the loader's information and where it came from.
     pub(crate) extern "C" fn start(information: u64, origin: u32) -> ! {
         machine_ports::mark(BootMark::Kernel);
-        nub::install(); // from here on, exceptions are reported
+        ring0::install(); // from here on, exceptions are reported
         let machine = match read_machine(information, origin) {
             Ok(machine) => machine,
             Err(error) => report::bad_machine(error),
@@ -87,7 +87,7 @@ mod entry {
         log::debug!("memory: {} in {} ranges", machine.total_frames(), machine.memory.len());
         block::start(&machine.virtio_devices);
         thread::start(); // this becomes the idle thread
-        nub::enable_interrupts();
+        ring0::enable_interrupts();
         let started = balloon::start(&machine, &mut books).and_then(|()| start_swap(&machine));
         if let Err(error) = started.and_then(|()| start_background()) {
             report::bad_machine(error);
@@ -107,7 +107,7 @@ mod entry {
         Ok(())
     }
 
-    /// The swap disk with books for its slots, where there is one and memory for them.
+    /// The swap disk with accounts for its slots, where there is one and memory for them.
     fn swap_disk() -> Option<(&'static dyn Disk, SlotMap)> {
         let disk = block::device(DiskId::Swap)?;
         let slots = SlotMap::usable(disk.slots());
@@ -121,7 +121,7 @@ mod entry {
         if let Ok(mut books) = pinned::books(SlotMap::words(slots)) {
             return Some((disk, SlotMap::new(slots, &mut books)));
         }
-        log::warn!("swap: there is no memory for the books of {slots} slots; the disk is not used");
+        log::warn!("swap: there is no memory for the accounts of {slots} slots; the disk is not used");
         None
     }
 

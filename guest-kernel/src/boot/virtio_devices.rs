@@ -29,7 +29,7 @@ pub(crate) struct VirtioDevice {
 /// How a device interrupts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Interrupt {
-    /// By a message to the first CPU that raises this vector, one of the nub's device vectors.
+    /// By a message to the first CPU that raises this vector, one of the ring-0 stub's device vectors.
     Message(u8),
     /// Through this pin of the I/O APIC, once that is told to let it.
     Pin(u8),

@@ -4,7 +4,7 @@
 #![allow(unsafe_code, reason = "memory-mapped registers")]
 
 use crate::layout::LOCAL_APIC;
-use crate::nub::{SPURIOUS_VECTOR, TIMER_VECTOR};
+use crate::ring0::{SPURIOUS_VECTOR, TIMER_VECTOR};
 
 /// Counts per second of the timer with a divisor of one: what KVM and QEMU emulate.
 pub(crate) const TIMER_HZ: u64 = 1_000_000_000;

@@ -13,7 +13,7 @@ const REDIRECTION: u32 = 0x10;
 
 /// Lets `pin` raise `vector` on the first CPU: fixed delivery, edge-triggered, active high.
 ///
-/// Edge and not level: the nub ends the interrupt before a driver can make the device take it back, and a level would raise it again
+/// Edge and not level: the ring-0 stub ends the interrupt before a driver can make the device take it back, and a level would raise it again
 /// and again in between.
 pub(crate) fn route(pin: u8, vector: u8) {
     virtio_mmio::map(IO_APIC);

@@ -9,7 +9,7 @@ use aerostat_abi::exit::{EXIT_PORT, GuestExit};
 use aerostat_abi::port::{PORT, Registers};
 
 use super::apic;
-use crate::{cpu, nub};
+use crate::{cpu, ring0};
 
 /// Data ports of the two 8259 interrupt controllers.
 const PIC_DATA: [u16; 2] = [0x21, 0xa1];
@@ -44,7 +44,7 @@ fn end() -> ! {
     apic::stop();
     loop {
         cpu::take_pending();
-        nub::halt();
+        ring0::halt();
     }
 }
 

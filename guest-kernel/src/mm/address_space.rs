@@ -1,6 +1,6 @@
 //! Regions: which parts of the address space an application may touch, and what a page fault in them means.
 //!
-//! A *region* is a range of pages that was promised memory when it was made. Regions begin at multiples of 2 MiB, so that a slot
+//! A *region* is a range of pages that was committed memory when it was made. Regions begin at multiples of 2 MiB, so that a slot
 //! of the page tables belongs to one region at most; the space between two regions is never mapped. [`resolve`] is the decision
 //! behind every page fault, and pure: the mechanism in [`super::fault`] carries it out.
 
@@ -38,21 +38,21 @@ pub(crate) struct Region {
     pub(crate) range: Range<u64>,
     /// Where the next region's distance begins: behind `range` while pages that were given up are still on their way out.
     pub(crate) taken_end: u64,
-    /// Frames of the region's promise that no page has: never touched, or evicted.
-    pub(crate) promise: FrameCount,
+    /// Frames of the region's commit charge that no page has: never touched, or evicted.
+    pub(crate) commit_charge: FrameCount,
     /// Page faults in the region, and pages of it that came back after an eviction.
     pub(crate) faults: u64,
     pub(crate) restores: u64,
 }
 
 impl Region {
-    fn new(kind: RegionKind, range: Range<u64>, promise: FrameCount) -> Self {
+    fn new(kind: RegionKind, range: Range<u64>, commit_charge: FrameCount) -> Self {
         let access = match kind {
             RegionKind::File => Access::ReadOnly,
             RegionKind::Anonymous | RegionKind::Stack | RegionKind::Pinned => Access::ReadWrite,
         };
         let taken_end = range.end;
-        Self { kind, access, range, taken_end, promise, faults: 0, restores: 0 }
+        Self { kind, access, range, taken_end, commit_charge, faults: 0, restores: 0 }
     }
 
     /// What its pages are to reclaim; none of its business where they stay.
@@ -65,7 +65,7 @@ impl Region {
     }
 
     /// Frames that a region of `bytes` needs at most: its pages and a page table for every slot it touches.
-    pub(crate) fn promise_for(bytes: u64) -> FrameCount {
+    pub(crate) fn commit_charge_for(bytes: u64) -> FrameCount {
         FrameCount::from_bytes_ceil(bytes).saturating_add(FrameCount(bytes.div_ceil(HUGE_BYTES)))
     }
 }
@@ -182,18 +182,18 @@ impl Regions {
         self.list.get_mut(index).filter(|region| region.range.contains(&address))
     }
 
-    /// Notes that `frames` frames of the promise of the region that holds `address` were drawn.
+    /// Notes that `frames` frames of the commit charge of the region that holds `address` were drawn.
     pub(crate) fn draw(&mut self, address: u64, frames: FrameCount) {
         if let Some(region) = self.find_mut(address) {
-            debug_assert!(region.promise >= frames, "a region drew more than it was promised");
-            region.promise = region.promise.saturating_sub(frames);
+            debug_assert!(region.commit_charge >= frames, "a region drew more than it was committed");
+            region.commit_charge = region.commit_charge.saturating_sub(frames);
         }
     }
 
-    /// Notes that `frames` frames were given up, and that the region that holds `address` is promised them again.
-    pub(crate) fn restore_promise(&mut self, address: u64, frames: FrameCount) {
+    /// Notes that `frames` frames were given up, and that the region that holds `address` is committed them again.
+    pub(crate) fn restore_commit_charge(&mut self, address: u64, frames: FrameCount) {
         if let Some(region) = self.find_mut(address) {
-            region.promise = region.promise.saturating_add(frames);
+            region.commit_charge = region.commit_charge.saturating_add(frames);
         }
     }
 
@@ -217,12 +217,12 @@ impl Regions {
         kind: RegionKind,
         within: Range<u64>,
         bytes: u64,
-        promise: FrameCount,
+        commit_charge: FrameCount,
         spare: &mut Option<Block>,
     ) -> Result<u64, InsertError> {
         let (start, end) = self.first_gap(&within, bytes).ok_or(InsertError::NoAddresses)?;
         let at = self.list.partition_point(|region| region.range.start < start);
-        self.list.insert(at, Region::new(kind, start..end, promise), spare)?;
+        self.list.insert(at, Region::new(kind, start..end, commit_charge), spare)?;
         Ok(start)
     }
 
@@ -295,7 +295,7 @@ mod tests {
     use crate::mm::region_list::InsertError;
     use crate::mm::testing::host_frame;
     use aerostat_abi::units::{FrameCount, HUGE_BYTES};
-    use aerostat_reclaim_policy::Standing;
+    use aerostat_reclaim_policy::Age;
     use proptest::collection::vec;
     use proptest::{prop_assert, proptest};
 
@@ -355,7 +355,7 @@ mod tests {
     #[test]
     fn a_read_only_region_is_read_from_wherever_it_is_and_never_written() {
         let region = Region { access: Access::ReadOnly, ..region(HUGE_BYTES) };
-        let entry = SwapEntry { stored: Stored::Filled(0), standing: Standing(0), count: 0 };
+        let entry = SwapEntry { stored: Stored::Filled(0), age: Age(0), count: 0 };
         let denied = Resolution::Violation(Violation::ReadOnly { start: BASE, end: BASE + HUGE_BYTES });
         for (slot, page) in [
             (Slot::Empty, PageState::Empty),

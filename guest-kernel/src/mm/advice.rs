@@ -12,7 +12,7 @@ use aerostat_abi::units::{FRAME_BYTES, FRAME_SIZE, HUGE_BYTES, to_usize};
 use super::page_table::{Access, PageState, Slot};
 use super::reclaim::swap_entry::Stored;
 use super::reclaim::{self, RECLAIMER};
-use super::{Fate, RELEASE_SLOTS, SPACE, Space, fault, ladder, pieces, release, slots};
+use super::{Fate, RELEASE_SLOTS, SPACE, Space, fault, pieces, release, slots, slow_path};
 use crate::cpu;
 
 /// What is where of a region, in pages, and what has happened in it.
@@ -26,7 +26,7 @@ pub struct RegionStatistics {
     pub huge: u64,
     /// Evicted pages that are one word over and over, and occupy nothing.
     pub filled: u64,
-    /// Evicted pages in the compressed tier.
+    /// Evicted pages in the compressed pool.
     pub compressed: u64,
     /// Evicted pages on the swap disk.
     pub on_disk: u64,
@@ -39,7 +39,7 @@ pub struct RegionStatistics {
 /// Forgets what is in `range`: it reads as zero from now on, and its memory is free at once.
 pub(crate) fn discard(range: &Range<u64>) {
     release(range, Fate::Discarded);
-    ladder::memory_came();
+    slow_path::memory_came();
 }
 
 /// Splits huge pages that stick out of `range`, so that the rest can be released; returns the part of `range` that is left to
@@ -120,15 +120,15 @@ pub(crate) fn protect(start: u64, access: Access) {
     cpu::flush_tlb();
 }
 
-/// The figures of the region at `start`.
+/// The metrics of the region at `start`.
 pub(crate) fn statistics(start: u64) -> RegionStatistics {
-    let Some((range, mut figures)) = SPACE.lock().regions.find(start).map(|region| {
+    let Some((range, mut metrics)) = SPACE.lock().regions.find(start).map(|region| {
         let (faults, restores) = (region.faults, region.restores);
         (region.range.clone(), RegionStatistics { faults, restores, ..RegionStatistics::default() })
     }) else {
         return RegionStatistics::default();
     };
-    figures.pages = (range.end - range.start) / FRAME_BYTES;
+    metrics.pages = (range.end - range.start) / FRAME_BYTES;
     for (at, end) in slots(&range) {
         let space = SPACE.lock();
         let Some(tables) = space.tables() else { break };
@@ -140,19 +140,19 @@ pub(crate) fn statistics(start: u64) -> RegionStatistics {
             match tables.page_state(page) {
                 PageState::Empty => {}
                 PageState::Mapped | PageState::Leaving => {
-                    figures.resident += 1;
-                    figures.huge += u64::from(slot == Slot::Huge);
+                    metrics.resident += 1;
+                    metrics.huge += u64::from(slot == Slot::Huge);
                 }
                 PageState::Swapped(entry) => match entry.stored {
                     Stored::InFile => {}
-                    Stored::Filled(_) => figures.filled += 1,
-                    Stored::Compressed(_) => figures.compressed += 1,
-                    Stored::OnDisk(_) | Stored::CompressedOnDisk(..) => figures.on_disk += 1,
+                    Stored::Filled(_) => metrics.filled += 1,
+                    Stored::Compressed(_) => metrics.compressed += 1,
+                    Stored::OnDisk(_) | Stored::CompressedOnDisk(..) => metrics.on_disk += 1,
                 },
             }
         }
     }
-    figures
+    metrics
 }
 
 /// Pages of `range` in memory.

@@ -1,9 +1,9 @@
 //! A set of small numbers that finds its first member in constant time: bits, with two levels of summaries above.
 //!
 //! Three levels of 64 cover 262,144 numbers, which as huge frames are 512 GiB. A summary bit is set while the word below holds any
-//! bit. The words come from outside (see [`super::carve`]): no heap is needed, and zeroed memory is the empty set.
+//! bit. The words come from outside (see [`super::bump`]): no heap is needed, and zeroed memory is the empty set.
 
-use super::carve::Carver;
+use super::bump::BumpAllocator;
 
 const WORD_BITS: usize = 64;
 const LEVELS: usize = 3;
@@ -28,11 +28,11 @@ impl BitTree {
     }
 
     /// The empty set of numbers below `length`.
-    pub(crate) fn new(length: usize, carver: &mut Carver) -> Self {
+    pub(crate) fn new(length: usize, bump: &mut BumpAllocator) -> Self {
         assert!(length <= MAX_LENGTH, "more huge frames than the frame allocator is built for");
         let leaves = length.div_ceil(WORD_BITS);
         let middle = leaves.div_ceil(WORD_BITS);
-        let levels = [carver.take(leaves), carver.take(middle), carver.take(middle.div_ceil(WORD_BITS))];
+        let levels = [bump.take(leaves), bump.take(middle), bump.take(middle.div_ceil(WORD_BITS))];
         Self { levels, length }
     }
 
@@ -108,7 +108,7 @@ const fn lowest(word: u64) -> usize {
 #[cfg(test)]
 mod tests {
     use super::BitTree;
-    use crate::mm::carve::Carver;
+    use crate::mm::bump::BumpAllocator;
     use proptest::collection::vec;
     use proptest::{prop_assert_eq, proptest};
     use std::collections::BTreeSet;
@@ -116,7 +116,7 @@ mod tests {
     proptest! {
         #[test]
         fn behaves_like_a_set(length in 1_usize..10_000, steps in vec((proptest::bool::ANY, 0_usize..10_000), 0..200)) {
-            let mut tree = BitTree::new(length, &mut Carver::leaked(BitTree::words(length)));
+            let mut tree = BitTree::new(length, &mut BumpAllocator::leaked(BitTree::words(length)));
             let mut model = BTreeSet::new();
             for (insert, number) in steps {
                 let number = number % length;
@@ -136,7 +136,7 @@ mod tests {
 
         #[test]
         fn a_filled_tree_empties_in_order(length in 1_usize..9_000) {
-            let mut tree = BitTree::new(length, &mut Carver::leaked(BitTree::words(length)));
+            let mut tree = BitTree::new(length, &mut BumpAllocator::leaked(BitTree::words(length)));
             tree.fill();
             for number in 0..length {
                 prop_assert_eq!(tree.first(), Some(number));

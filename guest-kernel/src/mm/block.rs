@@ -1,8 +1,8 @@
 //! Owned memory: a [`Block`] is one frame or one huge frame, and whoever holds the value owns the memory.
 //!
 //! A block is in exactly one place: in the allocator (then there is no value), in somebody's hands, behind a page table entry, or
-//! in the balloon's ledger. Moving the value is the transition; [`Block::into_number`] and [`Block::from_number`] are the two
-//! doors through which ownership enters and leaves page tables and ledger.
+//! in the balloon's page list. Moving the value is the transition; [`Block::into_number`] and [`Block::from_number`] are the two
+//! doors through which ownership enters and leaves page tables and page list.
 
 pub(crate) use aerostat_abi::units::BlockSize;
 use aerostat_abi::units::FrameNumber;
@@ -16,7 +16,7 @@ pub(crate) enum Contents {
     Unknown,
 }
 
-/// An owned frame or huge frame. Must be freed, mapped or put into the ledger: dropping one loses memory.
+/// An owned frame or huge frame. Must be freed, mapped or put into the page list: dropping one loses memory.
 #[derive(Debug)]
 #[must_use = "a block that is dropped is lost memory"]
 pub(crate) struct Block {

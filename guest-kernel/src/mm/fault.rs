@@ -1,7 +1,7 @@
 //! Carries out what [`super::address_space::resolve`] decides about a page fault.
 //!
 //! Memory is zeroed outside the locks; if another thread maps the page meanwhile, the block goes back. A fault draws on its
-//! region's promise: without swap there is a free frame behind it, with swap one may have to be made free first ([`ladder`]).
+//! region's commit charge: without swap there is a free frame behind it, with swap one may have to be made free first ([`slow_path`]).
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -13,7 +13,7 @@ use super::frame_allocator::Purpose;
 use super::page_table::{Access, PageState, Slot, TableLevel};
 use super::reclaim::incoming::Caller;
 use super::reclaim::restore::restore;
-use super::{FRAMES, OutOfMemory, PageTables, SPACE, Space, file, ladder, reclaim, zero};
+use super::{FRAMES, OutOfMemory, PageTables, SPACE, Space, file, reclaim, slow_path, zero};
 
 static HUGE_FAULTS: AtomicU64 = AtomicU64::new(0);
 static SMALL_FAULTS: AtomicU64 = AtomicU64::new(0);
@@ -25,7 +25,7 @@ static MAJOR_FAULTS: AtomicU64 = AtomicU64::new(0);
 pub(crate) enum FaultError {
     /// Nobody may do this.
     Violation(Violation),
-    /// There is no memory for the page, and none to be had: what was promised can't be put elsewhere after all.
+    /// There is no memory for the page, and none to be had: what was committed can't be put elsewhere after all.
     OutOfMemory,
     /// The page is on a disk, which can't read it.
     Disk,
@@ -78,7 +78,7 @@ pub(crate) fn is_due(fault: Fault) -> bool {
 /// [`FaultError`].
 pub(crate) fn handle(fault: Fault) -> Result<(), FaultError> {
     FAULTS.fetch_add(1, Ordering::Relaxed);
-    let huge = || FRAMES.allocate(BlockSize::Huge, Purpose::Promised);
+    let huge = || FRAMES.allocate(BlockSize::Huge, Purpose::Committed);
     let decision = {
         let mut space = SPACE.lock();
         if let Some(region) = space.regions.find_mut(fault.address) {
@@ -102,18 +102,18 @@ pub(crate) fn handle(fault: Fault) -> Result<(), FaultError> {
     }
 }
 
-/// Every page that is not there is promised a frame. Where no promise is left, other threads have drawn it and are about to map the page:
+/// Every page that is not there is committed a frame. Where no commit charge is left, other threads have drawn it and are about to map the page:
 /// the fault comes again, and is resolved sooner or later.
 fn unless_drawn_by_others(result: Result<(), FaultError>) -> Result<(), FaultError> {
     match result {
-        Err(FaultError::OutOfMemory) if FRAMES.statistics().promised == FrameCount::ZERO => Ok(()),
+        Err(FaultError::OutOfMemory) if FRAMES.statistics().committed == FrameCount::ZERO => Ok(()),
         result => result,
     }
 }
 
 /// Does for a page what a touch would do, if that takes nothing from anybody; says whether the page is in memory now.
 pub(super) fn prefetch(page: u64) -> bool {
-    let huge = || spare_block(BlockSize::Huge, Purpose::Promised);
+    let huge = || spare_block(BlockSize::Huge, Purpose::Committed);
     let decision = decide(&SPACE.lock(), Fault { address: page, access: Access::ReadOnly });
     match decision {
         Resolution::Violation(_) => false,
@@ -144,13 +144,13 @@ fn map_huge(at: u64, block: Option<Block>) -> bool {
 
 /// Maps the page at `at`, and those around it for which frames are at hand.
 fn map_pages(at: u64, window: PageWindow) -> Result<(), FaultError> {
-    let block = ladder::frame_for_fault(Purpose::Promised)?;
+    let block = slow_path::frame_for_fault(Purpose::Committed)?;
     zero(&block);
     let mut space = SPACE.lock();
     if is_empty(&space, at) {
         install(&mut space, at, block);
     } else {
-        FRAMES.free_promised(block); // another thread was faster
+        FRAMES.free_committed(block); // another thread was faster
     }
     for page in (0..window.pages).map(|page| window.at + page * FRAME_BYTES) {
         if is_empty(&space, page) && !map_spare(&mut space, page) {
@@ -167,7 +167,7 @@ fn is_empty(space: &Space, page: u64) -> bool {
 
 /// Maps the page, which is empty, if there is a frame to spare.
 fn map_spare(space: &mut Space, page: u64) -> bool {
-    let Some(block) = spare_block(BlockSize::Frame, Purpose::Promised) else { return false };
+    let Some(block) = spare_block(BlockSize::Frame, Purpose::Committed) else { return false };
     zero(&block);
     install(space, page, block)
 }
@@ -177,18 +177,18 @@ pub(super) fn spare_block(size: BlockSize, purpose: Purpose) -> Option<Block> {
     if FRAMES.can_spare(FrameCount(size.frames())) { FRAMES.allocate(size, purpose) } else { None }
 }
 
-/// Tables on the way to a page of a region, and how many were drawn from the region's promise.
+/// Tables on the way to a page of a region, and how many were drawn from the region's commit charge.
 pub(super) fn table_source(drawn: &mut u64) -> impl FnMut(TableLevel) -> Option<Block> {
     |level| {
         // The page has its frame: the table must not wait for another.
-        let purpose = if level == TableLevel::Pages { Purpose::PromisedReserve } else { Purpose::Kernel };
+        let purpose = if level == TableLevel::Pages { Purpose::CommittedReserve } else { Purpose::Kernel };
         let table = FRAMES.allocate_table(purpose);
         *drawn += u64::from(table.is_some() && level == TableLevel::Pages);
         table
     }
 }
 
-/// Maps a block that was drawn from a promise, or gives it and its promise back; says whether it is mapped.
+/// Maps a block that was drawn from a commit charge, or gives it and its commit charge back; says whether it is mapped.
 fn install(space: &mut Space, at: u64, block: Block) -> bool {
     let frames = block.size().frames();
     let mut tables_drawn = 0;
@@ -209,7 +209,7 @@ fn install(space: &mut Space, at: u64, block: Block) -> bool {
     let mapped = result.is_ok();
     match result {
         Ok(()) => drawn += frames,
-        Err(block) => FRAMES.free_promised(block),
+        Err(block) => FRAMES.free_committed(block),
     }
     space.regions.draw(at, FrameCount(drawn));
     mapped

@@ -1,8 +1,8 @@
 //! Files: regions whose pages are on a disk and come into memory when they are touched.
 //!
 //! What is mapped is the guest's data disk as a whole, for reading; what is on it is the application's business. A page of it costs
-//! nothing to give up, as the disk still has it: the reclaimer drops it ([`super::reclaim`]). So no memory is promised for the region
-//! but its page tables and a small working set, and frames that hold its pages count as credit.
+//! nothing to give up, as the disk still has it: the reclaimer drops it ([`super::reclaim`]). So no memory is committed for the region
+//! but its page tables and a small working set, and frames that hold its pages count as swap headroom.
 //!
 //! Pages are read straight into the frames where they will be, with those behind them while frames are to spare; more of them, the
 //! longer somebody reads on and on. No lock is held meanwhile.
@@ -19,7 +19,7 @@ use super::reclaim::disk::{Disk, DiskError};
 use super::reclaim::incoming::{self, Caller, Frames, ReadAhead};
 use super::reclaim::slot_map::SlotNumber;
 use super::reclaim::{self, RECLAIMER, Reclaimer};
-use super::{OutOfMemory, Promise, SPACE};
+use super::{CommitCharge, OutOfMemory, SPACE};
 use crate::config::FILE_WORKING_SET;
 use crate::layout::APP_REGIONS;
 use crate::sync::SpinLock;
@@ -48,9 +48,9 @@ pub(crate) fn map(disk: &'static dyn Disk, bytes: u64, policy: Name) -> Result<u
     }
     let whole = bytes.next_multiple_of(FRAME_BYTES);
     let tables = FrameCount(whole.div_ceil(HUGE_BYTES));
-    let promise = Promise::of(tables.saturating_add(FILE_WORKING_SET), whole)?;
+    let commit_charge = CommitCharge::of(tables.saturating_add(FILE_WORKING_SET), whole)?;
     reclaim::start::start_dropping_files(policy);
-    let start = super::map_promised_as(RegionKind::File, APP_REGIONS, promise)?;
+    let start = super::map_committed_as(RegionKind::File, APP_REGIONS, commit_charge)?;
     *MAPPED.lock() = Some(Mapped { disk, bytes, start });
     Ok(start)
 }
@@ -127,11 +127,11 @@ impl Reclaimer {
                 PageState::Mapped | PageState::Leaving => continue,
             };
             let Some(block) = frames.take(place) else { break };
-            let standing = self.welcome(PageKind::File, entry, place == 0);
+            let age = self.welcome(PageKind::File, entry, place == 0);
             self.statistics.restores += u64::from(entry.is_some());
             self.statistics.touched_restores += u64::from(entry.is_some() && place == 0);
             let mut drawn = 0;
-            match tables.map_file_page(page, block, standing, &mut fault::table_source(&mut drawn)) {
+            match tables.map_file_page(page, block, age, &mut fault::table_source(&mut drawn)) {
                 Ok(()) => installed += 1,
                 Err(block) => incoming::free(block, Purpose::File),
             }

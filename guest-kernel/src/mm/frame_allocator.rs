@@ -4,17 +4,17 @@
 //! frames first, lowest address first, so that huge frames stay whole; huge frames come from those that the host backs already
 //! before untouched ones, so that a guest does not grow on the host without need, and a balloon gives what frees memory there.
 //!
-//! *Placement.* What can't be moved (page tables, stacks, the compressed tier, single frames in the balloon) is taken from *pinned*
+//! *Placement.* What can't be moved (page tables, stacks, the compressed pool, single frames in the balloon) is taken from *pinned*
 //! huge frames, what compaction can move from others; one kind takes from the other's only when nothing else is free. So huge frames
 //! can be had again: the pages in a movable one are moved out, while it is *vacated*, and nothing new is put in.
 //!
-//! Single frames of pages go through the CPUs' [`Magazine`]s; here those count as handed out.
+//! Single frames of pages go through the CPUs' [`FrameCache`]s; here those count as handed out.
 //!
-//! *Promises.* Applications are promised memory when they allocate it, not when they touch it ([`FrameAllocator::promise`]). A
-//! promise rests on a free frame or, where the guest can swap, on the *credit*: so many pages can be put elsewhere to free one. A
-//! page fault draws on a promise; at worst it waits until a frame is free. *Purposes* say who may take what: see [`Purpose`].
+//! *Commit charges.* Applications are committed memory when they allocate it, not when they touch it ([`FrameAllocator::commit_charge`]). A
+//! commit charge rests on a free frame or, where the guest can swap, on the *swap headroom*: so many pages can be put elsewhere to free one. A
+//! page fault draws on a commit charge; at worst it waits until a frame is free. *Purposes* say who may take what: see [`Purpose`].
 //!
-//! *Offers.* A monitor that sees the state words may take huge frames that are free and promised to nobody: see `offers`.
+//! *Offers.* A monitor that sees the state words may take huge frames that are free and committed to nobody: see `offers`.
 //!
 //! Zeroed bookkeeping means "all free, nothing backed", so a start costs no time per frame.
 
@@ -28,33 +28,33 @@ use aerostat_abi::units::{FrameCount, FrameNumber, HUGE_FRAMES, to_usize};
 use self::offers::Offers;
 use super::bit_tree::BitTree;
 use super::block::{Block, BlockSize, Contents};
-use super::carve::Carver;
+use super::bump::BumpAllocator;
 use super::compaction::policy::Occupancy;
+use super::frame_cache::{BATCH, FrameCache};
 use super::frame_set::FrameSet;
-use super::magazine::{BATCH, Magazine};
 use crate::config::{EVICTION_RESERVE, MAX_READ_AHEAD, MAX_THREADS};
 
-/// Frames that all threads together may have drawn from promises and not used yet: a huge frame, or what is read at once.
+/// Frames that all threads together may have drawn from commit charges and not used yet: a huge frame, or what is read at once.
 const MOST_IN_USE: u64 = HUGE_FRAMES * MAX_THREADS as u64;
 const _: () = assert!(MAX_READ_AHEAD as u64 <= HUGE_FRAMES);
 
 /// Who asks for a block, and so which free frames are open to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Purpose {
-    /// The kernel's own needs (page tables, stacks): everything that is not promised, the floor included.
+    /// The kernel's own needs (page tables, stacks): everything that is not committed, the floor included.
     Kernel,
-    /// Keeping a promise: the promise shrinks with the block. Where promises rest on credit, not the last reserve, which the way out
+    /// Keeping a commit charge: the commit charge shrinks with the block. Where commit charges rest on swap headroom, not the last reserve, which the way out
     /// of memory needs.
-    Promised,
-    /// Keeping a promise with memory that is never moved, such as a stack; otherwise the same.
-    PromisedPinned,
-    /// Keeping a promise without which the way out of memory, or a page that has its frame already, would be stuck: any free frame.
-    PromisedReserve,
-    /// The compressed tier: any free frame. It can be emptied to disk, so it counts as credit.
-    Tier,
-    /// A page of a file, which can be dropped at any time, and so counts as credit: not the last reserve.
+    Committed,
+    /// Keeping a commit charge with memory that is never moved, such as a stack; otherwise the same.
+    CommittedPinned,
+    /// Keeping a commit charge without which the way out of memory, or a page that has its frame already, would be stuck: any free frame.
+    CommittedReserve,
+    /// The compressed pool: any free frame. It can be emptied to disk, so it counts as swap headroom.
+    CompressedPool,
+    /// A page of a file, which can be dropped at any time, and so counts as swap headroom: not the last reserve.
     File,
-    /// The balloon: what is neither promised nor the kernel's floor.
+    /// The balloon: what is neither committed nor the kernel's floor.
     Balloon,
     /// Something that the kernel can do without, such as a huge page in place of small ones: the same frames.
     Spare,
@@ -63,7 +63,7 @@ pub(crate) enum Purpose {
 impl Purpose {
     /// Where its frames come from.
     const fn mobility(self) -> Mobility {
-        if matches!(self, Self::Promised | Self::File) { Mobility::Movable } else { Mobility::Pinned }
+        if matches!(self, Self::Committed | Self::File) { Mobility::Movable } else { Mobility::Pinned }
     }
 }
 
@@ -75,14 +75,14 @@ enum Mobility {
     Pinned,
 }
 
-/// The allocator's figures, in frames.
+/// The allocator's metrics, in frames.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct FrameStatistics {
     /// Frames that nobody owns.
     pub free: FrameCount,
-    /// Frames promised to applications: for pages never touched, and for pages that were put elsewhere.
-    pub promised: FrameCount,
-    /// Frames that can still be promised.
+    /// Frames committed to applications: for pages never touched, and for pages that were put elsewhere.
+    pub committed: FrameCount,
+    /// Frames that can still be committed.
     pub available: FrameCount,
 }
 
@@ -99,12 +99,12 @@ pub(crate) struct FrameAllocator {
     vacated: usize,
     states: &'static [HugeFrameWord],
     offers: Offers,
-    promised: u64,
-    /// Frames drawn from promises that have ended since, to come back without one.
+    committed: u64,
+    /// Frames drawn from commit charges that have ended since, to come back without one.
     ended_in_use: u64,
-    credit: u64,
-    /// Credit that promises may have rested on when it was taken back.
-    lost_credit: u64,
+    headroom: u64,
+    /// Swap headroom that commit charges may have rested on when it was taken back.
+    lost_headroom: u64,
     floor: u64,
     /// Frames that the balloon has.
     ballooned: u64,
@@ -119,7 +119,7 @@ impl FrameAllocator {
     #[must_use]
     pub(crate) fn words(frames: FrameCount) -> usize {
         let huge = huge_frames(frames);
-        FrameSet::words(huge) + 3 * BitTree::words(huge) + Offers::words(huge) + Carver::state_words(huge)
+        FrameSet::words(huge) + 3 * BitTree::words(huge) + Offers::words(huge) + BumpAllocator::state_words(huge)
     }
 
     /// An allocator that owns all frames below `frames` but those in `reserved`; `floor` frames are kept for the kernel.
@@ -127,21 +127,21 @@ impl FrameAllocator {
         frames: FrameCount,
         reserved: &[Range<FrameNumber>],
         floor: FrameCount,
-        carver: &mut Carver,
+        bump: &mut BumpAllocator,
     ) -> Self {
         let huge = huge_frames(frames);
         let mut allocator = Self {
-            free: FrameSet::new(huge, carver),
-            backed: BitTree::new(huge, carver),
-            movable: BitTree::new(huge, carver),
-            pinned: BitTree::new(huge, carver),
+            free: FrameSet::new(huge, bump),
+            backed: BitTree::new(huge, bump),
+            movable: BitTree::new(huge, bump),
+            pinned: BitTree::new(huge, bump),
             vacated: 0,
-            states: carver.take_states(huge),
-            offers: Offers::new(huge, carver),
-            promised: 0,
+            states: bump.take_states(huge),
+            offers: Offers::new(huge, bump),
+            committed: 0,
             ended_in_use: 0,
-            credit: 0,
-            lost_credit: 0,
+            headroom: 0,
+            lost_headroom: 0,
             floor: floor.0,
             ballooned: 0,
             untouched: Contents::Zero,
@@ -180,39 +180,39 @@ impl FrameAllocator {
         }
     }
 
-    /// Promises `frames` frames to an application.
+    /// Commit charges `frames` frames to an application.
     ///
     /// # Errors
-    /// How many frames are missing; nothing is promised then.
-    pub(crate) fn promise(&mut self, frames: FrameCount) -> Result<(), FrameCount> {
+    /// How many frames are missing; nothing is committed then.
+    pub(crate) fn charge_commit(&mut self, frames: FrameCount) -> Result<(), FrameCount> {
         while frames > self.available() {
             if !self.withdraw_offer() {
                 return Err(frames.saturating_sub(self.available()));
             }
         }
-        self.promised += frames.0;
+        self.committed += frames.0;
         Ok(())
     }
 
-    /// Takes back what is left of a promise. Part of it may be drawn and not used yet: the region of a page that is being read may end
-    /// meanwhile, and the frames come back afterwards ([`Self::free_promised`]).
-    pub(crate) fn end_promise(&mut self, frames: FrameCount) {
-        self.ended_in_use += frames.0.saturating_sub(self.promised);
-        debug_assert!(self.ended_in_use <= MOST_IN_USE, "more promises ended than made");
-        self.promised = self.promised.saturating_sub(frames.0);
+    /// Takes back what is left of a commit charge. Part of it may be drawn and not used yet: the region of a page that is being read may end
+    /// meanwhile, and the frames come back afterwards ([`Self::free_committed`]).
+    pub(crate) fn uncharge_commit(&mut self, frames: FrameCount) {
+        self.ended_in_use += frames.0.saturating_sub(self.committed);
+        debug_assert!(self.ended_in_use <= MOST_IN_USE, "more commit charges ended than made");
+        self.committed = self.committed.saturating_sub(frames.0);
     }
 
-    /// Lets promises rest on `frames` pages that can be put elsewhere, too.
-    pub(crate) fn add_credit(&mut self, frames: FrameCount) {
-        self.credit += frames.0;
+    /// Lets commit charges rest on `frames` pages that can be put elsewhere, too.
+    pub(crate) fn add_headroom(&mut self, frames: FrameCount) {
+        self.headroom += frames.0;
     }
 
-    /// Takes credit back: that many pages can't be put elsewhere after all. Promises that rested on it stay.
-    pub(crate) fn remove_credit(&mut self, frames: FrameCount) {
-        debug_assert!(frames.0 <= self.credit, "more credit removed than given");
-        self.credit = self.credit.saturating_sub(frames.0);
-        self.lost_credit += frames.0;
-        while self.promised > self.sure() + self.credit && self.withdraw_offer() {}
+    /// Takes swap headroom back: that many pages can't be put elsewhere after all. Commit charges that rested on it stay.
+    pub(crate) fn remove_headroom(&mut self, frames: FrameCount) {
+        debug_assert!(frames.0 <= self.headroom, "more swap headroom removed than given");
+        self.headroom = self.headroom.saturating_sub(frames.0);
+        self.lost_headroom += frames.0;
+        while self.committed > self.sure() + self.headroom && self.withdraw_offer() {}
     }
 
     /// Hands out a block, or `None` when no block of that size is open to that purpose.
@@ -241,11 +241,11 @@ impl FrameAllocator {
         Some(block)
     }
 
-    /// Notes what handing out `frames` frames for a purpose does to promises and credit.
+    /// Notes what handing out `frames` frames for a purpose does to commit charges and swap headroom.
     fn account(&mut self, frames: u64, purpose: Purpose) {
         match purpose {
-            Purpose::Promised | Purpose::PromisedPinned | Purpose::PromisedReserve => self.promised -= frames,
-            Purpose::Tier | Purpose::File => self.credit += frames,
+            Purpose::Committed | Purpose::CommittedPinned | Purpose::CommittedReserve => self.committed -= frames,
+            Purpose::CompressedPool | Purpose::File => self.headroom += frames,
             Purpose::Balloon => self.ballooned += frames,
             Purpose::Kernel | Purpose::Spare => {}
         }
@@ -274,23 +274,23 @@ impl FrameAllocator {
         self.put_back(block, Contents::Unknown);
     }
 
-    /// Takes a frame back that counted as credit: of the compressed tier, or with a page of a file.
-    pub(crate) fn free_credited(&mut self, block: Block) {
-        self.credit -= block.size().frames();
+    /// Takes a frame back that counted as swap headroom: of the compressed pool, or with a page of a file.
+    pub(crate) fn free_in_headroom(&mut self, block: Block) {
+        self.headroom -= block.size().frames();
         self.free(block);
     }
 
-    /// Takes a block back that was drawn from a promise and not used, or whose page was put elsewhere: the promise is made again.
-    pub(crate) fn free_promised(&mut self, block: Block) {
-        self.promise_again(block.size().frames());
+    /// Takes a block back that was drawn from a commit charge and not used, or whose page was put elsewhere: the commit charge is made again.
+    pub(crate) fn free_committed(&mut self, block: Block) {
+        self.recharge_commit(block.size().frames());
         self.free(block);
     }
 
-    /// Takes promises back, unless they have ended meanwhile.
-    fn promise_again(&mut self, frames: u64) {
+    /// Takes commit charges back, unless they have ended meanwhile.
+    fn recharge_commit(&mut self, frames: u64) {
         let ended = self.ended_in_use.min(frames);
         self.ended_in_use -= ended;
-        self.promised += frames - ended;
+        self.committed += frames - ended;
     }
 
     /// Frames that the balloon has, without those that the monitor has taken and the driver has not collected.
@@ -304,46 +304,46 @@ impl FrameAllocator {
         self.put_back(block, contents);
     }
 
-    /// Fills a magazine with frames that can keep promises: first the promises for frames that it has, then a batch of frames with
-    /// their promises.
-    pub(crate) fn fill(&mut self, magazine: &mut Magazine) {
-        self.promised -= magazine.accept_promises(self.promised);
-        let wanted = (BATCH as u64).saturating_sub(magazine.len()).min(self.open_to(Purpose::Promised));
+    /// Fills a frame cache with frames that can keep commit charges: first the commit charges for frames that it has, then a batch of frames with
+    /// their commit charges.
+    pub(crate) fn fill(&mut self, frame_cache: &mut FrameCache) {
+        self.committed -= frame_cache.accept_commit_charges(self.committed);
+        let wanted = (BATCH as u64).saturating_sub(frame_cache.len()).min(self.open_to(Purpose::Committed));
         for _ in 0..wanted {
             let Some(block) = self.take_frame(Mobility::Movable) else { return };
-            self.promised -= 1;
-            magazine.put_promised(block);
+            self.committed -= 1;
+            frame_cache.put_committed(block);
         }
     }
 
-    /// Takes up to `count` frames of a magazine back, those that have been there longest, and the promises for which it then has no
+    /// Takes up to `count` frames of a frame cache back, those that have been there longest, and the commit charges for which it then has no
     /// frames.
-    pub(crate) fn take_back(&mut self, magazine: &mut Magazine, count: usize) {
-        let (blocks, promises) = magazine.give_back(count);
+    pub(crate) fn drain(&mut self, frame_cache: &mut FrameCache, count: usize) {
+        let (blocks, commit_charges) = frame_cache.drain(count);
         for block in blocks {
             self.put_back(block, Contents::Unknown);
         }
-        self.promise_again(promises);
+        self.recharge_commit(commit_charges);
     }
 
-    /// Whether the last reserve is in use, or promises rest on credit that was taken back: then nothing is to be cached, so that the
-    /// figures here are all that counts.
+    /// Whether the last reserve is in use, or commit charges rest on swap headroom that was taken back: then nothing is to be cached, so that the
+    /// metrics here are all that counts.
     pub(crate) fn is_tight(&self) -> bool {
         let free = self.sure();
-        free < self.reserve() || self.promised > free + self.credit
+        free < self.reserve() || self.committed > free + self.headroom
     }
 
-    /// The figures.
+    /// The metrics.
     #[must_use]
     pub(crate) fn statistics(&self) -> FrameStatistics {
         self.statistics_with(0, 0)
     }
 
-    /// The figures, where so many more frames are free and promised.
-    pub(crate) fn statistics_with(&self, free: u64, promised: u64) -> FrameStatistics {
-        let (free, promised) = (self.free.len() + free, self.promised + promised);
-        let available = (free + self.credit).saturating_sub(promised).saturating_sub(self.floor);
-        FrameStatistics { free: FrameCount(free), promised: FrameCount(promised), available: FrameCount(available) }
+    /// The metrics, where so many more frames are free and committed.
+    pub(crate) fn statistics_with(&self, free: u64, committed: u64) -> FrameStatistics {
+        let (free, committed) = (self.free.len() + free, self.committed + committed);
+        let available = (free + self.headroom).saturating_sub(committed).saturating_sub(self.floor);
+        FrameStatistics { free: FrameCount(free), committed: FrameCount(committed), available: FrameCount(available) }
     }
 
     /// Huge frames that are wholly free.
@@ -407,7 +407,7 @@ impl FrameAllocator {
         if self.secure(1, Purpose::Kernel) { self.take_from(huge, Mobility::Movable) } else { None }
     }
 
-    /// Recounts everything: the free set against its summaries, every state word against the free set, promises against free frames.
+    /// Recounts everything: the free set against its summaries, every state word against the free set, commit charges against free frames.
     ///
     /// # Errors
     /// The first disagreement, as a sentence.
@@ -418,15 +418,15 @@ impl FrameAllocator {
             let state = self.state(huge);
             let expected = HUGE_FRAMES - self.free.count_in(huge);
             if self.offers.contains(huge) {
-                if state.is_offered() == state.is_taken() || !self.free.contains_whole(huge) {
+                if state.is_offered() == state.is_reclaimed() || !self.free.contains_whole(huge) {
                     return Err("an offer and its state disagree");
                 }
                 continue; // the monitor may change it at any moment
             }
-            if state.is_offered() || state.is_taken() != self.offers.awaits_collection(huge) {
+            if state.is_offered() || state.is_reclaimed() != self.offers.awaits_collection(huge) {
                 return Err("a huge frame is offered or taken that is not listed");
             }
-            if state.is_taken() {
+            if state.is_reclaimed() {
                 continue; // the driver's as soon as it looks
             }
             if u64::from(state.used()) != expected {
@@ -445,8 +445,8 @@ impl FrameAllocator {
         if vacated != self.vacated {
             return Err("the number of vacated huge frames is wrong");
         }
-        if self.offers.frames() > self.free.len() || self.promised > self.sure() + self.credit + self.lost_credit {
-            return Err("more frames are promised than are free or can be freed");
+        if self.offers.frames() > self.free.len() || self.committed > self.sure() + self.headroom + self.lost_headroom {
+            return Err("more frames are committed than are free or can be freed");
         }
         Ok(())
     }
@@ -456,14 +456,14 @@ impl FrameAllocator {
         self.free.len() - self.offers.frames()
     }
 
-    /// What can be promised without withdrawing an offer.
+    /// What can be committed without withdrawing an offer.
     fn available(&self) -> FrameCount {
-        FrameCount((self.sure() + self.credit).saturating_sub(self.promised).saturating_sub(self.floor))
+        FrameCount((self.sure() + self.headroom).saturating_sub(self.committed).saturating_sub(self.floor))
     }
 
-    /// Without credit every promise has its frame, and there is nothing to be kept back.
+    /// Without swap headroom every commit charge has its frame, and there is nothing to be kept back.
     fn reserve(&self) -> u64 {
-        if self.credit > 0 { EVICTION_RESERVE.0 } else { 0 }
+        if self.headroom > 0 { EVICTION_RESERVE.0 } else { 0 }
     }
 
     /// Sees to it that `frames` frames are open to a purpose, by withdrawing offers if need be; says whether they are.
@@ -484,10 +484,10 @@ impl FrameAllocator {
     fn open_to(&self, purpose: Purpose) -> u64 {
         let free = self.sure();
         match purpose {
-            Purpose::Kernel => free.saturating_sub(self.promised.saturating_sub(self.credit)),
-            Purpose::Promised | Purpose::PromisedPinned => self.promised.min(free.saturating_sub(self.reserve())),
-            Purpose::PromisedReserve => self.promised.min(free),
-            Purpose::Tier => free,
+            Purpose::Kernel => free.saturating_sub(self.committed.saturating_sub(self.headroom)),
+            Purpose::Committed | Purpose::CommittedPinned => self.committed.min(free.saturating_sub(self.reserve())),
+            Purpose::CommittedReserve => self.committed.min(free),
+            Purpose::CompressedPool => free,
             Purpose::File => free.saturating_sub(EVICTION_RESERVE.0),
             Purpose::Balloon | Purpose::Spare => self.available().0.min(free.saturating_sub(self.floor)),
         }
@@ -525,7 +525,7 @@ impl FrameAllocator {
         }
         self.backed.remove(huge);
         self.set_state(huge, self.state(huge).with_backing());
-        self.note_taken(huge, mobility);
+        self.note_reclaimed(huge, mobility);
         Some(Block::from_number(frame, BlockSize::Frame, Contents::Unknown))
     }
 
@@ -563,7 +563,7 @@ impl FrameAllocator {
     /// Takes the lowest frame out of a partly free huge frame.
     fn take_from(&mut self, huge: usize, mobility: Mobility) -> Option<Block> {
         let frame = self.free.take_from(huge)?;
-        self.note_taken(huge, mobility);
+        self.note_reclaimed(huge, mobility);
         Some(Block::from_number(frame, BlockSize::Frame, Contents::Unknown))
     }
 
@@ -575,12 +575,12 @@ impl FrameAllocator {
         self.backed.remove(huge);
         self.set_state(huge, state.with_backing());
         let frame = self.free.take_from(huge)?;
-        self.note_taken(huge, mobility);
+        self.note_reclaimed(huge, mobility);
         let contents = if state.is_backed() { Contents::Unknown } else { self.untouched };
         Some(Block::from_number(frame, BlockSize::Frame, contents))
     }
 
-    fn note_taken(&mut self, huge: usize, mobility: Mobility) {
+    fn note_reclaimed(&mut self, huge: usize, mobility: Mobility) {
         let state = self.state(huge);
         let taken = state.with_used(state.used() + 1);
         self.set_state(huge, if mobility == Mobility::Pinned { taken.with_pinned() } else { taken });

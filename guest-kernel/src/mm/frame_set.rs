@@ -1,13 +1,13 @@
 //! A set of frames, kept as wholly contained huge frames plus a bitmap for each partly contained one.
 //!
-//! Two things are such sets: what is free (the frame allocator) and what is given away (the balloon's ledger). Taking any frame or
+//! Two things are such sets: what is free (the frame allocator) and what is given away (the balloon's page list). Taking any frame or
 //! any huge frame is O(1), and single frames are taken from broken huge frames first, so that whole ones stay whole.
 
 use aerostat_abi::units::{FrameNumber, HUGE_FRAMES, to_usize};
 
 use super::bit_tree::BitTree;
 use super::block::BlockSize;
-use super::carve::Carver;
+use super::bump::BumpAllocator;
 
 const BITMAP_WORDS: usize = 8;
 const HUGE: usize = to_usize(HUGE_FRAMES);
@@ -30,14 +30,9 @@ impl FrameSet {
     }
 
     /// The empty set.
-    pub(crate) fn new(huge_frames: usize, carver: &mut Carver) -> Self {
-        let (bitmaps, _) = carver.take(BITMAP_WORDS * huge_frames).as_chunks_mut();
-        Self {
-            whole: BitTree::new(huge_frames, carver),
-            partial: BitTree::new(huge_frames, carver),
-            bitmaps,
-            length: 0,
-        }
+    pub(crate) fn new(huge_frames: usize, bump: &mut BumpAllocator) -> Self {
+        let (bitmaps, _) = bump.take(BITMAP_WORDS * huge_frames).as_chunks_mut();
+        Self { whole: BitTree::new(huge_frames, bump), partial: BitTree::new(huge_frames, bump), bitmaps, length: 0 }
     }
 
     /// Puts every frame of the machine into the set.

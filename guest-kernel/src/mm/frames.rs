@@ -1,9 +1,9 @@
 //! The frame allocator as the kernel uses it, from any CPU: the [`FrameAllocator`] behind its lock, and in front of it a
-//! [`Magazine`] for each CPU.
+//! [`FrameCache`] for each CPU.
 //!
-//! Pages are taken from magazines and freed into them; everything else goes straight to the allocator, and so do huge frames where
-//! the magazine has none, or has one already. What magazines hold is free and promised like everything else: whoever is refused by the allocator alone ([`Frames::exactly`]) has all
-//! magazines emptied and asks again, so no answer depends on who has cached what. Lock order: magazines by their numbers, then
+//! Pages are taken from frame caches and freed into them; everything else goes straight to the allocator, and so do huge frames where
+//! the frame cache has none, or has one already. What frame caches hold is free and committed like everything else: whoever is refused by the allocator alone ([`Frames::exactly`]) has all
+//! frame caches emptied and asks again, so no answer depends on who has cached what. Lock order: frame caches by their numbers, then
 //! the allocator.
 
 use core::sync::atomic::{AtomicBool, Ordering};
@@ -14,7 +14,7 @@ use aerostat_abi::units::{FrameCount, FrameNumber};
 use super::block::{Block, BlockSize, Contents};
 use super::compaction::policy::Occupancy;
 use super::frame_allocator::{FrameAllocator, FrameStatistics, Purpose};
-use super::magazine::{BATCH, Magazine};
+use super::frame_cache::{BATCH, FrameCache};
 use super::poison;
 use super::sizing::Sizing;
 use super::watermarks::Watermarks;
@@ -25,16 +25,16 @@ use crate::sync::{SpinGuard, SpinLock};
 /// All frames: empty, and so refusing everything, until [`Frames::start`].
 #[derive(Debug)]
 pub(crate) struct Frames {
-    magazines: [CpuMagazine; MAX_CPUS],
+    frame_caches: [CpuFrameCache; MAX_CPUS],
     pool: SpinLock<Pool>,
     /// Nothing is to be cached now; see [`FrameAllocator::is_tight`].
     is_tight: AtomicBool,
 }
 
-/// A magazine in cache lines of its own, two of which the processor may fetch at once.
+/// A frame cache in cache lines of its own, two of which the processor may fetch at once.
 #[derive(Debug)]
 #[repr(align(128))]
-struct CpuMagazine(SpinLock<Magazine>);
+struct CpuFrameCache(SpinLock<FrameCache>);
 
 #[derive(Debug)]
 struct Pool {
@@ -65,14 +65,14 @@ impl Pool {
     }
 
     fn existing(&mut self) -> &mut FrameAllocator {
-        self.allocator.as_mut().expect("a block or a promise can only have come from an existing allocator")
+        self.allocator.as_mut().expect("a block or a commit charge can only have come from an existing allocator")
     }
 }
 
 impl Frames {
     pub(crate) const fn new() -> Self {
         Self {
-            magazines: [const { CpuMagazine(SpinLock::new(Magazine::EMPTY)) }; MAX_CPUS],
+            frame_caches: [const { CpuFrameCache(SpinLock::new(FrameCache::EMPTY)) }; MAX_CPUS],
             pool: SpinLock::new(Pool::EMPTY),
             is_tight: AtomicBool::new(false),
         }
@@ -100,7 +100,7 @@ impl Frames {
         self.is_tight.store(false, Ordering::Relaxed);
     }
 
-    /// Frames drawn from promises that have ended since.
+    /// Frames drawn from commit charges that have ended since.
     #[cfg(test)]
     pub(crate) fn ended_in_use(&self) -> FrameCount {
         self.exactly(|allocator| allocator.ended_in_use())
@@ -108,7 +108,7 @@ impl Frames {
 
     /// Hands out a block, or `None` when no block of that size is open to that purpose.
     pub(crate) fn allocate(&self, size: BlockSize, purpose: Purpose) -> Option<Block> {
-        let cached = if purpose == Purpose::Promised { self.take_cached(size) } else { None };
+        let cached = if purpose == Purpose::Committed { self.take_cached(size) } else { None };
         cached.or_else(|| self.take(size, purpose)).map(poison::checked)
     }
 
@@ -116,13 +116,13 @@ impl Frames {
         if self.is_tight.load(Ordering::Relaxed) {
             return None;
         }
-        let mut magazine = self.magazine().lock();
+        let mut frame_cache = self.frame_cache().lock();
         if size == BlockSize::Huge {
-            return magazine.take_promised_huge();
+            return frame_cache.take_committed_huge();
         }
-        magazine.take_promised().or_else(|| {
-            self.pool(|allocator| allocator.fill(&mut magazine))?;
-            magazine.take_promised()
+        frame_cache.take_committed().or_else(|| {
+            self.pool(|allocator| allocator.fill(&mut frame_cache))?;
+            frame_cache.take_committed()
         })
     }
 
@@ -161,42 +161,42 @@ impl Frames {
 
     /// Takes the frame of a page back, which the next page on this CPU may get.
     pub(crate) fn free_page(&self, block: Block) {
-        self.free_cached(block, Magazine::put, FrameAllocator::free);
+        self.free_cached(block, FrameCache::put, FrameAllocator::free);
     }
 
-    /// Takes a block back that was drawn from a promise and not used, or whose page was put elsewhere: the promise is made again.
-    pub(crate) fn free_promised(&self, block: Block) {
+    /// Takes a block back that was drawn from a commit charge and not used, or whose page was put elsewhere: the commit charge is made again.
+    pub(crate) fn free_committed(&self, block: Block) {
         match block.size() {
-            BlockSize::Frame => self.free_cached(block, Magazine::put_promised, FrameAllocator::free_promised),
-            BlockSize::Huge => self.free_promised_huge(block),
+            BlockSize::Frame => self.free_cached(block, FrameCache::put_committed, FrameAllocator::free_committed),
+            BlockSize::Huge => self.free_committed_huge(block),
         }
     }
 
-    fn free_promised_huge(&self, block: Block) {
+    fn free_committed_huge(&self, block: Block) {
         poison::fill(&block);
         let is_tight = self.is_tight.load(Ordering::Relaxed);
-        let refused = if is_tight { Err(block) } else { self.magazine().lock().put_promised_huge(block) };
+        let refused = if is_tight { Err(block) } else { self.frame_cache().lock().put_committed_huge(block) };
         if let Err(block) = refused {
-            self.existing_pool(|allocator| allocator.free_promised(block));
+            self.existing_pool(|allocator| allocator.free_committed(block));
         }
     }
 
     /// The same for a page table, whose frame is not for pages.
-    pub(crate) fn free_promised_table(&self, table: Block) {
+    pub(crate) fn free_committed_table(&self, table: Block) {
         poison::fill(&table);
-        self.existing_pool(|allocator| allocator.free_promised(table));
+        self.existing_pool(|allocator| allocator.free_committed(table));
     }
 
-    fn free_cached(&self, block: Block, put: fn(&mut Magazine, Block), free: fn(&mut FrameAllocator, Block)) {
+    fn free_cached(&self, block: Block, put: fn(&mut FrameCache, Block), free: fn(&mut FrameAllocator, Block)) {
         poison::fill(&block);
         if block.size() == BlockSize::Huge || self.is_tight.load(Ordering::Relaxed) {
             return self.existing_pool(|allocator| free(allocator, block));
         }
-        let mut magazine = self.magazine().lock();
-        if magazine.is_full() {
-            self.existing_pool(|allocator| allocator.take_back(&mut magazine, BATCH));
+        let mut frame_cache = self.frame_cache().lock();
+        if frame_cache.is_full() {
+            self.existing_pool(|allocator| allocator.drain(&mut frame_cache, BATCH));
         }
-        put(&mut magazine, block);
+        put(&mut frame_cache, block);
     }
 
     /// Takes a block back that was for the balloon and that the host has not had.
@@ -210,44 +210,44 @@ impl Frames {
         self.existing_pool(|allocator| allocator.deflate(block, Contents::Zero));
     }
 
-    /// Takes a frame back that counts as credit.
-    pub(crate) fn free_credited(&self, block: Block) {
+    /// Takes a frame back that counts as swap headroom.
+    pub(crate) fn free_in_headroom(&self, block: Block) {
         poison::fill(&block);
-        self.existing_pool(|allocator| allocator.free_credited(block));
+        self.existing_pool(|allocator| allocator.free_in_headroom(block));
     }
 
-    pub(crate) fn add_credit(&self, frames: FrameCount) {
-        self.existing_pool(|allocator| allocator.add_credit(frames));
+    pub(crate) fn add_headroom(&self, frames: FrameCount) {
+        self.existing_pool(|allocator| allocator.add_headroom(frames));
     }
 
-    pub(crate) fn remove_credit(&self, frames: FrameCount) {
-        self.existing_pool(|allocator| allocator.remove_credit(frames));
+    pub(crate) fn remove_headroom(&self, frames: FrameCount) {
+        self.existing_pool(|allocator| allocator.remove_headroom(frames));
     }
 
-    /// Promises `frames` frames.
+    /// Commit charges `frames` frames.
     ///
     /// # Errors
-    /// How many frames are missing; nothing is promised then.
-    pub(crate) fn promise(&self, frames: FrameCount) -> Result<(), FrameCount> {
-        match self.pool(|allocator| allocator.promise(frames)) {
+    /// How many frames are missing; nothing is committed then.
+    pub(crate) fn charge_commit(&self, frames: FrameCount) -> Result<(), FrameCount> {
+        match self.pool(|allocator| allocator.charge_commit(frames)) {
             None => Err(frames),
             Some(Ok(())) => Ok(()),
-            Some(Err(_)) => self.exactly(|allocator| allocator.promise(frames)),
+            Some(Err(_)) => self.exactly(|allocator| allocator.charge_commit(frames)),
         }
     }
 
-    /// Takes back what is left of a promise.
-    pub(crate) fn end_promise(&self, frames: FrameCount) {
-        let is_here = |allocator: &mut FrameAllocator| frames <= allocator.statistics().promised;
+    /// Takes back what is left of a commit charge.
+    pub(crate) fn uncharge_commit(&self, frames: FrameCount) {
+        let is_here = |allocator: &mut FrameAllocator| frames <= allocator.statistics().committed;
         let is_ended = self.existing_pool(|allocator| {
             let is_here = is_here(allocator);
             if is_here {
-                allocator.end_promise(frames);
+                allocator.uncharge_commit(frames);
             }
             is_here
         });
         if !is_ended {
-            self.exactly(|allocator| allocator.end_promise(frames));
+            self.exactly(|allocator| allocator.uncharge_commit(frames));
         }
     }
 
@@ -267,8 +267,8 @@ impl Frames {
     }
 
     /// A huge frame that the monitor has taken, for the balloon.
-    pub(crate) fn collect_taken(&self) -> Option<Block> {
-        self.existing_pool(FrameAllocator::collect_taken)
+    pub(crate) fn collect_reclaimed(&self) -> Option<Block> {
+        self.existing_pool(FrameAllocator::collect_reclaimed)
     }
 
     /// Frames that the monitor has taken and nobody has collected.
@@ -334,7 +334,7 @@ impl Frames {
             let pool = self.pool.lock();
             let Some(allocator) = &pool.allocator else { return false };
             if allocator.statistics().free >= pool.sizing.watermarks.low {
-                return false; // whatever the magazines hold
+                return false; // whatever the frame caches hold
             }
             pool.sizing.watermarks.low
         };
@@ -355,18 +355,18 @@ impl Frames {
         if free < watermarks.low { watermarks.high.saturating_sub(free) } else { FrameCount::ZERO }
     }
 
-    /// The figures, magazines included.
+    /// The metrics, frame caches included.
     pub(crate) fn statistics(&self) -> FrameStatistics {
-        let magazines = self.lock_magazines();
-        let free = magazines.iter().map(|magazine| magazine.frames()).sum();
-        let promised = magazines.iter().map(|magazine| magazine.promises()).sum();
+        let frame_caches = self.lock_frame_caches();
+        let free = frame_caches.iter().map(|frame_cache| frame_cache.frames()).sum();
+        let committed = frame_caches.iter().map(|frame_cache| frame_cache.commit_charges()).sum();
         let pool = self.pool.lock();
         pool.allocator
             .as_ref()
-            .map_or_else(FrameStatistics::default, |allocator| allocator.statistics_with(free, promised))
+            .map_or_else(FrameStatistics::default, |allocator| allocator.statistics_with(free, committed))
     }
 
-    /// Recounts the books, magazines included.
+    /// Recounts the accounts, frame caches included.
     ///
     /// # Errors
     /// The first disagreement, as a sentence.
@@ -377,13 +377,13 @@ impl Frames {
         self.exactly(|allocator| allocator.validate())
     }
 
-    fn magazine(&self) -> &SpinLock<Magazine> {
-        // Should the thread be moved to another CPU meanwhile, it uses the magazine of this one: that has a lock, too.
-        &self.magazines[cpu::index()].0
+    fn frame_cache(&self) -> &SpinLock<FrameCache> {
+        // Should the thread be moved to another CPU meanwhile, it uses the frame cache of this one: that has a lock, too.
+        &self.frame_caches[cpu::index()].0
     }
 
-    fn lock_magazines(&self) -> [SpinGuard<'_, Magazine>; MAX_CPUS] {
-        self.magazines.each_ref().map(|magazine| magazine.0.lock())
+    fn lock_frame_caches(&self) -> [SpinGuard<'_, FrameCache>; MAX_CPUS] {
+        self.frame_caches.each_ref().map(|frame_cache| frame_cache.0.lock())
     }
 
     /// Asks the allocator alone; `None` before there is one.
@@ -397,15 +397,15 @@ impl Frames {
         self.act(&mut self.pool.lock(), act)
     }
 
-    /// Asks the allocator when it has everything: with all magazines empty, and locked.
+    /// Asks the allocator when it has everything: with all frame caches empty, and locked.
     fn exactly<R>(&self, act: impl FnOnce(&mut FrameAllocator) -> R) -> R {
-        let mut magazines = self.lock_magazines();
+        let mut frame_caches = self.lock_frame_caches();
         let mut pool = self.pool.lock();
         let allocator = pool.existing();
-        for magazine in &mut magazines {
-            allocator.take_back(magazine, usize::MAX);
-            if let Some(block) = magazine.take_promised_huge() {
-                allocator.free_promised(block);
+        for frame_cache in &mut frame_caches {
+            allocator.drain(frame_cache, usize::MAX);
+            if let Some(block) = frame_cache.take_committed_huge() {
+                allocator.free_committed(block);
             }
         }
         self.act(&mut pool, act)

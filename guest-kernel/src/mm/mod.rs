@@ -1,13 +1,13 @@
 //! Memory management, from frames to the application's heap.
 //!
-//! * [`frames`]: all frames, for every CPU; [`frame_allocator`]: who owns which; [`magazine`]: a CPU's stock; [`block`]: owned frames;
-//!   [`frame_set`], [`bit_tree`], [`carve`]: what the allocator is made of.
+//! * [`frames`]: all frames, for every CPU; [`frame_allocator`]: who owns which; [`frame_cache`]: a CPU's stock; [`block`]: owned frames;
+//!   [`frame_set`], [`bit_tree`], [`bump`]: what the allocator is made of.
 //! * [`page_table`]: slots and pages; [`address_space`]: regions, in a [`region_list`], and the decision behind a fault; [`fault`]: carrying it out.
 //! * [`advice`]: what an application says about its regions; [`shortage`]: what it hears when memory runs short.
 //! * [`reclaim`]: pages that make room and come back; [`compaction`]: pages that move so that huge frames come free.
-//! * [`ladder`]: where memory comes from; [`kernel_heap`]: the kernel's own; [`sizing`]: what follows from the guest's current size.
+//! * [`slow_path`]: where memory comes from; [`kernel_heap`]: the kernel's own; [`sizing`]: what follows from the guest's current size.
 //!
-//! Memory is promised when it is allocated and found when it is touched; [`map_region`] and [`unmap_region`] are the two ends.
+//! Memory is committed when it is allocated and found when it is touched; [`map_region`] and [`unmap_region`] are the two ends.
 //! Lock order: [`reclaim`] before [`SPACE`] before [`FRAMES`].
 #![allow(unsafe_code, reason = "zeroing frames and adopting the boot page tables need raw addresses")]
 
@@ -15,16 +15,15 @@ pub(crate) mod address_space;
 pub(crate) mod advice;
 mod bit_tree;
 pub(crate) mod block;
-pub(crate) mod carve;
+pub(crate) mod bump;
 pub(crate) mod compaction;
 pub(crate) mod fault;
 pub(crate) mod file;
 pub(crate) mod frame_allocator;
+mod frame_cache;
 pub(crate) mod frame_set;
 mod frames;
 mod kernel_heap;
-pub(crate) mod ladder;
-mod magazine;
 pub(crate) mod page_table;
 #[cfg(target_os = "none")]
 pub(crate) mod pinned;
@@ -35,6 +34,7 @@ mod region_list;
 pub(crate) mod shortage;
 mod sizing;
 pub(crate) mod slice;
+pub(crate) mod slow_path;
 #[cfg(target_os = "none")]
 pub(crate) mod start;
 mod watermarks;
@@ -101,10 +101,10 @@ impl Space {
         if tables.slot(at) != Slot::Huge {
             return false;
         }
-        // Every slot of a region is promised a table.
-        let Some(table) = FRAMES.allocate_table(Purpose::PromisedReserve) else { return false };
+        // Every slot of a region is committed a table.
+        let Some(table) = FRAMES.allocate_table(Purpose::CommittedReserve) else { return false };
         if let Err(table) = tables.split(at, table) {
-            FRAMES.free_promised_table(table);
+            FRAMES.free_committed_table(table);
             return false;
         }
         self.regions.draw(at, FrameCount(1));
@@ -115,27 +115,27 @@ impl Space {
 
 /// Frames set aside for a region, owned: void again when dropped, unless a region has taken it over.
 #[derive(Debug)]
-pub(crate) struct Promise {
+pub(crate) struct CommitCharge {
     frames: FrameCount,
     bytes: u64,
 }
 
-impl Promise {
-    /// A promise for `bytes` more of a region, rounded up to whole pages. May wait for the host.
+impl CommitCharge {
+    /// A commit charge for `bytes` more of a region, rounded up to whole pages. May wait for the host.
     ///
     /// # Errors
     /// [`OutOfMemory`] when it can't be made.
     pub(crate) fn for_region(bytes: u64) -> Result<Self, OutOfMemory> {
         let bytes = bytes.max(1).checked_next_multiple_of(FRAME_BYTES).ok_or(OutOfMemory)?;
-        Self::of(Region::promise_for(bytes), bytes)
+        Self::of(Region::commit_charge_for(bytes), bytes)
     }
 
-    /// A promise of `frames` frames for `bytes` of a region. May wait for the host.
+    /// A commit charge of `frames` frames for `bytes` of a region. May wait for the host.
     ///
     /// # Errors
     /// [`OutOfMemory`] when it can't be made.
     fn of(frames: FrameCount, bytes: u64) -> Result<Self, OutOfMemory> {
-        ladder::promise(frames)?;
+        slow_path::charge_commit(frames)?;
         Ok(Self { frames, bytes })
     }
 
@@ -152,34 +152,34 @@ impl Promise {
     }
 }
 
-impl Drop for Promise {
+impl Drop for CommitCharge {
     fn drop(&mut self) {
-        FRAMES.end_promise(self.frames);
+        FRAMES.uncharge_commit(self.frames);
     }
 }
 
-/// Makes a region of at least `bytes` bytes in `within`: promised now, found when touched. Returns its first address.
+/// Makes a region of at least `bytes` bytes in `within`: committed now, found when touched. Returns its first address.
 ///
 /// # Errors
-/// [`OutOfMemory`] when the promise can't be made.
+/// [`OutOfMemory`] when the commit charge can't be made.
 pub(crate) fn map_region(within: Range<u64>, bytes: u64) -> Result<u64, OutOfMemory> {
-    map_promised(within, Promise::for_region(bytes)?)
+    map_committed(within, CommitCharge::for_region(bytes)?)
 }
 
-/// Makes a region in `within` out of a promise. Returns its first address.
+/// Makes a region in `within` out of a commit charge. Returns its first address.
 ///
 /// # Errors
 /// [`OutOfMemory`] when there are no addresses for it.
-pub(crate) fn map_promised(within: Range<u64>, promise: Promise) -> Result<u64, OutOfMemory> {
-    map_promised_as(RegionKind::Anonymous, within, promise)
+pub(crate) fn map_committed(within: Range<u64>, commit_charge: CommitCharge) -> Result<u64, OutOfMemory> {
+    map_committed_as(RegionKind::Anonymous, within, commit_charge)
 }
 
-fn map_promised_as(kind: RegionKind, within: Range<u64>, promise: Promise) -> Result<u64, OutOfMemory> {
+fn map_committed_as(kind: RegionKind, within: Range<u64>, commit_charge: CommitCharge) -> Result<u64, OutOfMemory> {
     let insert = |spare: &mut Option<Block>| {
-        SPACE.lock().regions.insert(kind, within.clone(), promise.bytes, promise.frames, spare)
+        SPACE.lock().regions.insert(kind, within.clone(), commit_charge.bytes, commit_charge.frames, spare)
     };
     let start = with_spare_frame(insert)?;
-    promise.take_over();
+    commit_charge.take_over();
     Ok(start)
 }
 
@@ -196,8 +196,8 @@ fn with_spare_frame<R>(mut insert: impl FnMut(&mut Option<Block>) -> Result<R, I
 
 /// A frame of the kernel's that counts like memory of the application: not out of what page tables rest on.
 fn frame_for_books() -> Result<Block, OutOfMemory> {
-    ladder::promise(FrameCount(1))?;
-    ladder::frame_for_fault(Purpose::PromisedPinned).inspect_err(|_| FRAMES.end_promise(FrameCount(1)))
+    slow_path::charge_commit(FrameCount(1))?;
+    slow_path::frame_for_fault(Purpose::CommittedPinned).inspect_err(|_| FRAMES.uncharge_commit(FrameCount(1)))
 }
 
 /// Adds a region of the kernel's at a place of its own.
@@ -209,24 +209,24 @@ fn place_region(kind: RegionKind, range: &Range<u64>) -> Result<(), OutOfMemory>
     with_spare_frame(|spare| SPACE.lock().regions.place(kind, range.clone(), spare))
 }
 
-/// Ends the region that begins at `start`: its memory is free again, its promise void.
+/// Ends the region that begins at `start`: its memory is free again, its commit charge void.
 pub(crate) fn unmap_region(start: u64) {
     let Some(range) = shorten(start, start) else { return };
     release(&range, Fate::Unmapped);
     let Some(region) = SPACE.lock().regions.remove(start, |frame| FRAMES.free(frame)) else { return };
-    FRAMES.end_promise(region.promise);
-    ladder::memory_came();
+    FRAMES.uncharge_commit(region.commit_charge);
+    slow_path::memory_came();
 }
 
-/// Moves the end of the region at `start` up by what was promised. Whoever extends a region has left it room. The old end is a
-/// multiple of 2 MiB: its last slot has a page table promised already.
-pub(crate) fn extend_region(start: u64, promise: Promise) {
+/// Moves the end of the region at `start` up by what was committed. Whoever extends a region has left it room. The old end is a
+/// multiple of 2 MiB: its last slot has a page table committed already.
+pub(crate) fn extend_region(start: u64, commit_charge: CommitCharge) {
     let mut space = SPACE.lock();
     if let Some(region) = space.regions.find_mut(start) {
         debug_assert!(region.range.end.is_multiple_of(HUGE_BYTES), "a region that ends within a slot is not extended");
-        region.range.end += promise.bytes;
+        region.range.end += commit_charge.bytes;
         region.taken_end = region.range.end;
-        region.promise = region.promise.saturating_add(promise.take_over());
+        region.commit_charge = region.commit_charge.saturating_add(commit_charge.take_over());
     }
 }
 
@@ -235,16 +235,16 @@ pub(crate) fn extend_region(start: u64, promise: Promise) {
 pub(crate) fn shrink_region(start: u64, end: u64) {
     debug_assert!(end > start && end.is_multiple_of(HUGE_BYTES), "a region can't end at {end:#x}");
     let Some(range) = shorten(start, end) else { return };
-    let given_up = Region::promise_for(range.end - start).saturating_sub(Region::promise_for(end - start));
+    let given_up = Region::commit_charge_for(range.end - start).saturating_sub(Region::commit_charge_for(end - start));
     let surplus = given_up.saturating_sub(release(&range, Fate::Unmapped));
     let mut space = SPACE.lock();
     if let Some(region) = space.regions.find_mut(start) {
         region.taken_end = end;
-        region.promise = region.promise.saturating_sub(surplus);
+        region.commit_charge = region.commit_charge.saturating_sub(surplus);
     }
-    FRAMES.end_promise(surplus);
+    FRAMES.uncharge_commit(surplus);
     drop(space);
-    ladder::memory_came();
+    slow_path::memory_came();
 }
 
 /// Ends the region at `start` at `end`; what lies behind is nobody's from here on, and is to be released.
@@ -262,7 +262,7 @@ fn shorten(start: u64, end: u64) -> Option<Range<u64>> {
 enum Fate {
     /// No region covers it any more.
     Unmapped,
-    /// It stays part of its region, which is promised anew what it gives up.
+    /// It stays part of its region, which is committed anew what it gives up.
     Discarded,
 }
 
@@ -295,20 +295,20 @@ fn release(range: &Range<u64>, fate: Fate) -> FrameCount {
                     frames = frames.saturating_add(FrameCount(block.size().frames()));
                     match fate {
                         Fate::Unmapped => FRAMES.free_page(block),
-                        Fate::Discarded => FRAMES.free_promised(block),
+                        Fate::Discarded => FRAMES.free_committed(block),
                     }
                 }
                 Collected::Table(block) => {
                     frames = frames.saturating_add(FrameCount(1));
                     match fate {
                         Fate::Unmapped => FRAMES.free(block),
-                        Fate::Discarded => FRAMES.free_promised_table(block),
+                        Fate::Discarded => FRAMES.free_committed_table(block),
                     }
                 }
-                Collected::Evicted(entry) => reclaimer.forget(entry), // its promise is the region's
+                Collected::Evicted(entry) => reclaimer.forget(entry), // its commit charge is the region's
             });
             if fate == Fate::Discarded {
-                regions.restore_promise(at, frames);
+                regions.restore_commit_charge(at, frames);
             }
             returned = returned.saturating_add(frames);
         }
@@ -355,12 +355,12 @@ fn copy_page(from: FrameNumber, to: &Block, frame: u64) {
 pub(crate) struct MemoryStatistics {
     /// Frames of the machine, ballooned ones included.
     pub total: FrameCount,
-    /// The frame allocator's figures.
+    /// The frame allocator's metrics.
     pub frames: FrameStatistics,
     /// Page faults resolved.
     pub faults: FaultCounts,
     /// Allocations and page faults that had to wait for memory, and those that failed.
-    pub ladder: ladder::LadderStatistics,
+    pub slow_path: slow_path::SlowPathStatistics,
     /// Free memory in whole huge frames that the host backs.
     pub backed_free: FrameCount,
     /// What reclaim has done and holds.
@@ -371,14 +371,14 @@ pub(crate) struct MemoryStatistics {
     pub moved_pages: u64,
 }
 
-/// The figures now.
+/// The metrics now.
 #[must_use]
 pub(crate) fn statistics() -> MemoryStatistics {
     MemoryStatistics {
         total: total_frames(),
         frames: FRAMES.statistics(),
         faults: fault::counts(),
-        ladder: ladder::statistics(),
+        slow_path: slow_path::statistics(),
         backed_free: FRAMES.backed_free(),
         reclaim: reclaim::statistics(),
         pressure: pressure::statistics(),
@@ -386,7 +386,7 @@ pub(crate) fn statistics() -> MemoryStatistics {
     }
 }
 
-/// Recounts the frame allocator's books.
+/// Recounts the frame allocator's accounts.
 ///
 /// # Errors
 /// The first disagreement, as a sentence.

@@ -328,7 +328,7 @@ fn take(entry: &mut PageTableEntry, size: BlockSize) -> Block {
 /// The table in a frame.
 fn table_at(frame: FrameNumber) -> &'static mut PageTable {
     let pointer = core::ptr::with_exposed_provenance_mut::<PageTable>(aerostat_abi::units::to_usize(frame.address()));
-    // SAFETY: `frame` came out of a table entry or was just made a table, so by the contract of `PageTables::new` it is a table
+    // SAFETY: `frame` came out of a table entry or was just made a table, so by the limits of `PageTables::new` it is a table
     // reachable at its own address; `PageTables` is only used under one lock, so no second reference is alive.
     unsafe { &mut *pointer }
 }

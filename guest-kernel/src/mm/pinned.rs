@@ -1,4 +1,4 @@
-//! Memory of the kernel that is mapped as a whole when it is made and never leaves: stacks, and books too large for the heap.
+//! Memory of the kernel that is mapped as a whole when it is made and never leaves: stacks, and accounts too large for the heap.
 #![allow(unsafe_code, reason = "makes slices out of freshly mapped memory")]
 
 use core::ops::Range;
@@ -6,22 +6,22 @@ use core::ops::Range;
 use aerostat_abi::units::{FRAME_BYTES, FrameCount, to_usize};
 
 use super::address_space::RegionKind;
-use super::carve::Carver;
+use super::bump::BumpAllocator;
 use super::page_table::Access;
-use super::{FRAMES, OutOfMemory, Purpose, SPACE, ladder, zero};
-use crate::layout::BOOKS;
+use super::{FRAMES, OutOfMemory, Purpose, SPACE, slow_path, zero};
+use crate::layout::METADATA;
 
-/// Maps the pages of `range` that are not mapped yet, zeroed, out of `promise`, of which the rest stays the caller's.
+/// Maps the pages of `range` that are not mapped yet, zeroed, out of `commit_charge`, of which the rest stays the caller's.
 ///
 /// # Errors
 /// [`OutOfMemory`]; what was mapped until then stays, and serves the next attempt.
-pub(crate) fn map(range: Range<u64>, promise: &mut FrameCount) -> Result<(), OutOfMemory> {
+pub(crate) fn map(range: Range<u64>, commit_charge: &mut FrameCount) -> Result<(), OutOfMemory> {
     for page in range.step_by(to_usize(FRAME_BYTES)) {
         if SPACE.lock().tables().is_some_and(|tables| tables.is_mapped(page)) {
             continue;
         }
-        let block = ladder::frame_for_fault(Purpose::PromisedPinned)?;
-        *promise = promise.saturating_sub(FrameCount(1));
+        let block = slow_path::frame_for_fault(Purpose::CommittedPinned)?;
+        *commit_charge = commit_charge.saturating_sub(FrameCount(1));
         zero(&block);
         let mut table = |_| FRAMES.allocate_table(Purpose::Kernel);
         let mut space = SPACE.lock();
@@ -34,19 +34,19 @@ pub(crate) fn map(range: Range<u64>, promise: &mut FrameCount) -> Result<(), Out
     Ok(())
 }
 
-/// Zeroed memory of `words` words for books whose size shows only after the boot; to be called once.
+/// Zeroed memory of `words` words for accounts whose size shows only after the boot; to be called once.
 ///
 /// # Errors
 /// [`OutOfMemory`].
-pub(crate) fn books(words: usize) -> Result<Carver, OutOfMemory> {
+pub(crate) fn books(words: usize) -> Result<BumpAllocator, OutOfMemory> {
     let bytes = (words as u64 * 8).next_multiple_of(FRAME_BYTES);
-    let mut promise = FrameCount::from_bytes_ceil(bytes);
-    ladder::promise(promise)?;
-    let mapped = map(BOOKS..BOOKS + bytes, &mut promise);
-    FRAMES.end_promise(promise);
+    let mut commit_charge = FrameCount::from_bytes_ceil(bytes);
+    slow_path::charge_commit(commit_charge)?;
+    let mapped = map(METADATA..METADATA + bytes, &mut commit_charge);
+    FRAMES.uncharge_commit(commit_charge);
     mapped?;
-    super::place_region(RegionKind::Pinned, &(BOOKS..BOOKS + bytes))?;
-    let pointer = core::ptr::with_exposed_provenance_mut::<u64>(to_usize(BOOKS));
+    super::place_region(RegionKind::Pinned, &(METADATA..METADATA + bytes))?;
+    let pointer = core::ptr::with_exposed_provenance_mut::<u64>(to_usize(METADATA));
     // SAFETY: just mapped and zeroed, for this one caller, and never unmapped.
-    Ok(Carver::new(unsafe { core::slice::from_raw_parts_mut(pointer, words) }))
+    Ok(BumpAllocator::new(unsafe { core::slice::from_raw_parts_mut(pointer, words) }))
 }

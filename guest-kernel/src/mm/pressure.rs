@@ -1,7 +1,7 @@
 //! Memory pressure: the share of time in which somebody could not go on for want of memory.
 //!
 //! The figure is the one that Linux calls `some` in its pressure stall information: time in which at least one thread waits in the
-//! ladder or for a page to come back from disk. It is kept since boot and over the last five to ten seconds.
+//! slow path or for a page to come back from disk. It is kept since boot and over the last five to ten seconds.
 
 use crate::sync::SpinLock;
 use crate::time::Instant;
@@ -39,7 +39,7 @@ pub(crate) struct PressureStatistics {
     pub(crate) recent_per_mille: u64,
 }
 
-/// The figures now.
+/// The metrics now.
 pub(crate) fn statistics() -> PressureStatistics {
     STALLS.lock().statistics(Instant::now())
 }
@@ -122,9 +122,9 @@ mod tests {
         stalls.begin(at(15));
         stalls.end(at(20));
         stalls.end(at(30));
-        let figures = stalls.statistics(at(40));
-        assert_eq!((figures.stalled_ns, figures.stalls), (2 * SECOND, 2));
-        assert_eq!(figures.recent_per_mille, 500);
+        let metrics = stalls.statistics(at(40));
+        assert_eq!((metrics.stalled_ns, metrics.stalls), (2 * SECOND, 2));
+        assert_eq!(metrics.recent_per_mille, 500);
     }
 
     #[test]

@@ -5,23 +5,23 @@
 use aerostat_abi::units::FrameCount;
 
 use super::watermarks::Watermarks;
-use crate::config::TIER_SHARE;
+use crate::config::COMPRESSED_POOL_SHARE;
 
 /// What depends on the guest's current size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Sizing {
     pub(crate) watermarks: Watermarks,
     /// Frames that the compressed pool may have before its oldest groups go to disk, where there is one.
-    pub(crate) tier_bound: FrameCount,
+    pub(crate) compressed_pool_bound: FrameCount,
 }
 
 impl Sizing {
     /// Of a guest that has nothing to reclaim.
-    pub(crate) const NONE: Self = Self { watermarks: Watermarks::NONE, tier_bound: FrameCount::ZERO };
+    pub(crate) const NONE: Self = Self { watermarks: Watermarks::NONE, compressed_pool_bound: FrameCount::ZERO };
 
     /// Of a guest that can reclaim and has `size` frames: its machine's memory less its balloon.
     pub(crate) const fn of(size: FrameCount) -> Self {
-        Self { watermarks: Watermarks::new(size), tier_bound: FrameCount(size.0 / TIER_SHARE) }
+        Self { watermarks: Watermarks::new(size), compressed_pool_bound: FrameCount(size.0 / COMPRESSED_POOL_SHARE) }
     }
 }
 
@@ -35,8 +35,11 @@ mod tests {
             let (size, larger) = (FrameCount::from_mib(mib), FrameCount::from_mib(2 * mib));
             let (sizing, next) = (Sizing::of(size), Sizing::of(larger));
             assert!(sizing.watermarks.low < sizing.watermarks.high && sizing.watermarks.high.0 * 4 < size.0);
-            assert!(sizing.watermarks.high < next.watermarks.high && sizing.tier_bound < next.tier_bound);
-            assert!(sizing.tier_bound.0 * 2 < size.0);
+            assert!(
+                sizing.watermarks.high < next.watermarks.high
+                    && sizing.compressed_pool_bound < next.compressed_pool_bound
+            );
+            assert!(sizing.compressed_pool_bound.0 * 2 < size.0);
         }
     }
 }

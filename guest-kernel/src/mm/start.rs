@@ -6,24 +6,24 @@ use aerostat_abi::units::{FRAME_BYTES, FrameCount, FrameNumber, HUGE_BYTES, HUGE
 
 use super::address_space::RegionKind;
 use super::block::{Block, BlockSize, Contents};
-use super::carve::Carver;
+use super::bump::BumpAllocator;
 use super::frame_allocator::FrameAllocator;
 use super::page_table::PageTables;
 use super::{EXTENT, Extent, FRAMES, SPACE};
 use crate::boot::{Machine, MachineError};
 use crate::config::KERNEL_FLOOR;
 use crate::layout;
-use crate::nub;
+use crate::ring0;
 
 /// Ranges that are not to be handed out: holes and what is in use already.
 const MAX_RESERVED: usize = crate::boot::MAX_RANGES + 2;
 
-/// Builds the frame allocator and maps all memory. `more_words` says what other parts of the kernel need for their own books on a
+/// Builds the frame allocator and maps all memory. `more_words` says what other parts of the kernel need for their own accounts on a
 /// machine of that size; what is returned serves them.
 ///
 /// # Errors
 /// [`MachineError::TooSmall`] when the bookkeeping doesn't fit behind the image.
-pub(crate) fn start(machine: &Machine, more_words: fn(FrameNumber) -> usize) -> Result<Carver, MachineError> {
+pub(crate) fn start(machine: &Machine, more_words: fn(FrameNumber) -> usize) -> Result<BumpAllocator, MachineError> {
     let image_end = crate::boot::image_range().end;
     let end = FrameNumber::containing(machine.memory_end().min(layout::IDENTITY_END));
     let words = FrameAllocator::words(FrameCount(end.0)) + more_words(end);
@@ -42,15 +42,15 @@ pub(crate) fn start(machine: &Machine, more_words: fn(FrameNumber) -> usize) -> 
     if !machine.is_memory_zeroed {
         words.fill(0);
     }
-    let mut carver = Carver::new(words);
-    let mut allocator = FrameAllocator::new(FrameCount(end.0), &reserved[..count], KERNEL_FLOOR, &mut carver);
+    let mut bump = BumpAllocator::new(words);
+    let mut allocator = FrameAllocator::new(FrameCount(end.0), &reserved[..count], KERNEL_FLOOR, &mut bump);
     if !machine.is_memory_zeroed {
         allocator.distrust_untouched();
     }
     FRAMES.start(allocator, machine.total_frames());
     EXTENT.call_once(|| Extent { total: machine.total_frames(), end });
     super::place_region(RegionKind::Stack, &layout::STACKS).map_err(|_| MachineError::TooSmall)?;
-    Ok(carver)
+    Ok(bump)
 }
 
 /// Page tables needed to map what lies beyond the first gibibyte.
@@ -67,7 +67,7 @@ fn image_slots() -> impl Iterator<Item = u64> {
 /// the image its rights, and unmaps what is not memory, and low memory.
 fn adopt_page_tables(end: FrameNumber, free: u64) {
     // SAFETY: the boot tables are static, identity-mapped, and from here on changed under the lock of `SPACE` only.
-    let mut tables = unsafe { PageTables::new(FrameNumber::containing(nub::page_table_root())) };
+    let mut tables = unsafe { PageTables::new(FrameNumber::containing(ring0::page_table_root())) };
     let mut free = FrameNumber::containing(free);
     for gib in 1..=identity_tables(end) {
         if gib == layout::LOCAL_APIC / layout::BOOT_IDENTITY_END {
@@ -104,7 +104,7 @@ fn reserved_ranges(
 ) -> usize {
     let frames =
         |range: Range<u64>| FrameNumber(range.start / FRAME_BYTES)..FrameNumber(range.end.div_ceil(FRAME_BYTES));
-    reserved[0] = frames(0..used_end); // low memory, the image behind it, the books behind that
+    reserved[0] = frames(0..used_end); // low memory, the image behind it, the accounts behind that
     let mut count = 1;
     let mut at = 0;
     for range in machine.memory.iter().chain(core::iter::once(&(end.address()..end.address()))) {

@@ -1,4 +1,4 @@
-//! Regions from promise to touch to release, on a small machine: no frame and no promise may be lost on any way.
+//! Regions from commit charge to touch to release, on a small machine: no frame and no commit charge may be lost on any way.
 
 use std::collections::BTreeMap;
 use std::sync::Barrier;
@@ -16,8 +16,8 @@ use super::fault::FaultError;
 use super::page_table::Slot;
 use super::testing::TestMachine;
 use super::{
-    Block, BlockSize, FRAMES, OutOfMemory, Promise, Purpose, SPACE, extend_region, ladder, map_region, pressure,
-    shrink_region, unmap_region, validate,
+    Block, BlockSize, CommitCharge, FRAMES, OutOfMemory, Purpose, SPACE, extend_region, map_region, pressure,
+    shrink_region, slow_path, unmap_region, validate,
 };
 use crate::layout::APP_REGIONS;
 
@@ -34,8 +34,8 @@ fn a_region_is_promised_first_drawn_by_touches_and_gone_when_it_ends() {
     let machine = TestMachine::start(16);
     let before = machine.statistics();
     let start = map_region(APP_REGIONS, 2 * HUGE_BYTES + 1).unwrap();
-    let promise = 2 * HUGE_FRAMES + 1 + 3;
-    assert_eq!(machine.statistics().promised, FrameCount(promise), "pages, and a table for each slot");
+    let commit_charge = 2 * HUGE_FRAMES + 1 + 3;
+    assert_eq!(machine.statistics().committed, FrameCount(commit_charge), "pages, and a table for each slot");
     assert_eq!(machine.statistics().free, before.free, "nothing is found before it is touched");
 
     machine.touch(start + HUGE_BYTES + 77).unwrap();
@@ -43,11 +43,11 @@ fn a_region_is_promised_first_drawn_by_touches_and_gone_when_it_ends() {
     machine.touch(start + 2 * HUGE_BYTES).unwrap();
     assert_eq!(slot_at(start + 2 * HUGE_BYTES), Slot::Table, "the last slot is only a page long");
     let drawn = HUGE_FRAMES + 1 + 1;
-    assert_eq!(machine.statistics().promised, FrameCount(promise - drawn));
+    assert_eq!(machine.statistics().committed, FrameCount(commit_charge - drawn));
     assert_eq!(machine.statistics().free, FrameCount(before.free.0 - drawn - UPPER_TABLES));
 
     unmap_region(start);
-    assert_eq!(machine.statistics().promised, FrameCount::ZERO);
+    assert_eq!(machine.statistics().committed, FrameCount::ZERO);
     assert_eq!(machine.statistics().free, FrameCount(before.free.0 - UPPER_TABLES));
     assert_eq!(machine.touch(start), Err(VIOLATION));
     assert_eq!(validate(), Ok(()));
@@ -80,7 +80,7 @@ fn pages_come_singly_when_no_huge_frame_is_left() {
         machine.touch(page).unwrap();
     }
     assert_eq!(slot_at(start), Slot::Table);
-    assert_eq!(machine.region(start).promise, FrameCount::ZERO, "all of it drawn, the table included");
+    assert_eq!(machine.region(start).commit_charge, FrameCount::ZERO, "all of it drawn, the table included");
 }
 
 #[test]
@@ -103,7 +103,7 @@ fn what_cannot_be_promised_leaves_everything_as_it_was() {
     let start = map_region(APP_REGIONS, 2 * HUGE_BYTES).unwrap();
     machine.touch(start).unwrap();
     let (statistics, region) = (machine.statistics(), machine.region(start));
-    let (before, stalls) = (ladder::statistics(), pressure::statistics().stalls);
+    let (before, stalls) = (slow_path::statistics(), pressure::statistics().stalls);
     let too_much = statistics.available.bytes();
     for bytes in [too_much, 1 << 50, u64::MAX - FRAME_BYTES, u64::MAX] {
         assert_eq!(map_region(APP_REGIONS, bytes), Err(OutOfMemory), "{bytes} bytes");
@@ -116,9 +116,9 @@ fn what_cannot_be_promised_leaves_everything_as_it_was() {
     assert_eq!(resize_region(start + 8 * HUGE_BYTES, start + 9 * HUGE_BYTES), Err(OutOfMemory), "no region");
     unmap_region(start + FRAME_BYTES);
     assert_eq!((machine.statistics(), machine.region(start)), (statistics, region));
-    let after = ladder::statistics();
+    let after = slow_path::statistics();
     assert!(after.failures >= before.failures + 4 && after.stalls >= before.stalls + 4);
-    assert!(pressure::statistics().stalls >= stalls + 4, "waiting for a promise is pressure");
+    assert!(pressure::statistics().stalls >= stalls + 4, "waiting for a commit charge is pressure");
     assert_eq!(validate(), Ok(()));
 }
 
@@ -148,7 +148,7 @@ fn a_region_grows_and_shrinks_by_slots_and_keeps_what_is_below() {
     resize_region(start, start + HUGE_BYTES).unwrap();
     assert_eq!((machine.drawn(start), machine.word(start)), (HUGE_FRAMES, 7));
     assert_eq!(machine.touch(start + HUGE_BYTES), Err(VIOLATION));
-    assert_eq!(machine.region(start).promise, FrameCount(1), "the table that it did not need");
+    assert_eq!(machine.region(start).commit_charge, FrameCount(1), "the table that it did not need");
     unmap_region(start);
     assert_eq!(machine.statistics().available, FrameCount(before.available.0 - UPPER_TABLES));
 }
@@ -192,19 +192,19 @@ fn regions_of_several_threads_do_not_disturb_each_other() {
         }
     });
     let statistics = machine.statistics();
-    assert_eq!(statistics.promised, FrameCount::ZERO);
+    assert_eq!(statistics.committed, FrameCount::ZERO);
     assert_eq!(statistics.free, FrameCount(free.0 - UPPER_TABLES));
     assert_eq!(validate(), Ok(()));
 }
 
-/// Threads that touch the same slot at the same time: the faster one maps it, and the other gives its block and promise back.
+/// Threads that touch the same slot at the same time: the faster one maps it, and the other gives its block and commit charge back.
 #[test]
 fn a_slot_that_several_threads_touch_at_once_is_paid_for_once() {
     const THREADS: usize = 3;
     let machine = TestMachine::start(16);
     for _ in 0..30 {
         let start = map_region(APP_REGIONS, 2 * HUGE_BYTES).unwrap();
-        let other = map_region(APP_REGIONS, 4 * HUGE_BYTES).unwrap(); // its promise is not to be drawn
+        let other = map_region(APP_REGIONS, 4 * HUGE_BYTES).unwrap(); // its commit charge is not to be drawn
         let (barrier, machine) = (&Barrier::new(THREADS), &machine);
         std::thread::scope(|scope| {
             for _ in 0..THREADS {
@@ -215,8 +215,8 @@ fn a_slot_that_several_threads_touch_at_once_is_paid_for_once() {
                 });
             }
         });
-        assert_eq!(machine.region(start).promise, FrameCount(2), "the tables that it did not need");
-        assert_eq!(machine.statistics().promised, FrameCount(2 + machine.region(other).promise.0));
+        assert_eq!(machine.region(start).commit_charge, FrameCount(2), "the tables that it did not need");
+        assert_eq!(machine.statistics().committed, FrameCount(2 + machine.region(other).commit_charge.0));
         assert_eq!(validate(), Ok(()));
         unmap_region(start);
         unmap_region(other);
@@ -241,7 +241,7 @@ enum Step {
         choice: usize,
         slots: u64,
     },
-    /// Somebody else takes frames that are not promised, or gives some back.
+    /// Somebody else takes frames that are not committed, or gives some back.
     Inflate {
         size: BlockSize,
         count: usize,
@@ -284,7 +284,7 @@ impl Model {
     fn apply(&mut self, machine: &TestMachine, step: &Step) -> Result<(), TestCaseError> {
         match *step {
             Step::Map { pages } => {
-                let fits = Region::promise_for(pages * FRAME_BYTES) <= machine.statistics().available;
+                let fits = Region::commit_charge_for(pages * FRAME_BYTES) <= machine.statistics().available;
                 let start = map_region(APP_REGIONS, pages * FRAME_BYTES);
                 prop_assert_eq!(start.is_ok(), fits);
                 self.regions.extend(start.map(|start| (start, (start + pages * FRAME_BYTES, BTreeMap::new()))));
@@ -340,20 +340,20 @@ impl Model {
         Ok(())
     }
 
-    /// Every frame and every promise is somewhere.
+    /// Every frame and every commit charge is somewhere.
     fn check(&self, machine: &TestMachine, all_frames: FrameCount) -> Result<(), TestCaseError> {
-        let (mut drawn, mut promised) = (0, 0);
+        let (mut drawn, mut committed) = (0, 0);
         for (&start, &(end, _)) in &self.regions {
             let region = machine.region(start);
             prop_assert_eq!(&region.range, &(start..end));
             let drawn_here = machine.drawn(start);
-            prop_assert_eq!(region.promise.0 + drawn_here, Region::promise_for(end - start).0);
+            prop_assert_eq!(region.commit_charge.0 + drawn_here, Region::commit_charge_for(end - start).0);
             drawn += drawn_here;
-            promised += region.promise.0;
+            committed += region.commit_charge.0;
         }
         let ballooned: u64 = self.ballooned.iter().map(|(_, size)| size.frames()).sum();
         let statistics = machine.statistics();
-        prop_assert_eq!(statistics.promised.0, promised);
+        prop_assert_eq!(statistics.committed.0, committed);
         let tables = all_frames.0 - statistics.free.0 - drawn - ballooned;
         prop_assert!(tables == 0 || tables == UPPER_TABLES, "{} frames are nowhere", tables);
         prop_assert_eq!(validate(), Ok(()));
@@ -380,7 +380,7 @@ proptest! {
             unmap_region(start);
         }
         model.check(&machine, all_frames)?;
-        prop_assert_eq!(machine.statistics().promised, FrameCount::ZERO);
+        prop_assert_eq!(machine.statistics().committed, FrameCount::ZERO);
     }
 }
 
@@ -391,7 +391,7 @@ fn resize_region(start: u64, end: u64) -> Result<(), OutOfMemory> {
         return Err(OutOfMemory);
     }
     if end > old_end {
-        extend_region(start, Promise::for_region(end - old_end)?);
+        extend_region(start, CommitCharge::for_region(end - old_end)?);
     } else if end < old_end {
         shrink_region(start, end);
     }

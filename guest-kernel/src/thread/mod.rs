@@ -38,8 +38,8 @@ mod machine {
     use crate::cpu;
     use crate::drivers::apic;
     use crate::layout::{STACK_SLOT_BYTES, STACKS};
-    use crate::mm::{FRAMES, OutOfMemory, ladder, pinned};
-    use crate::nub;
+    use crate::mm::{FRAMES, OutOfMemory, pinned, slow_path};
+    use crate::ring0;
     use crate::sync::{SpinGuard, SpinLock};
     use crate::time::Instant;
 
@@ -106,7 +106,7 @@ mod machine {
             cpu::unmask(); // delivers what arrived, and switches to whoever became ready
             core::mem::forget(cpu::UpcallMask::new());
             if !switch_if_ready() {
-                nub::halt();
+                ring0::halt();
             }
         }
     }
@@ -133,11 +133,12 @@ mod machine {
         argument: u64,
     ) -> Result<ThreadId, SpawnError> {
         let bytes = if priority == Priority::Kernel { KERNEL_STACK_BYTES } else { APP_STACK_BYTES };
-        // Promised like any memory, so that stacks can't eat what page tables need; and before a place is taken, as it may wait.
-        let mut promise = FrameCount::from_bytes_ceil(bytes);
-        ladder::promise(promise).map_err(|OutOfMemory| SpawnError::OutOfMemory)?;
-        let spawned = spawn_promised(&Spawn { name, priority, entry, argument, stack_bytes: bytes }, &mut promise);
-        FRAMES.end_promise(promise);
+        // Committed like any memory, so that stacks can't eat what page tables need; and before a place is taken, as it may wait.
+        let mut commit_charge = FrameCount::from_bytes_ceil(bytes);
+        slow_path::charge_commit(commit_charge).map_err(|OutOfMemory| SpawnError::OutOfMemory)?;
+        let spawned =
+            spawn_committed(&Spawn { name, priority, entry, argument, stack_bytes: bytes }, &mut commit_charge);
+        FRAMES.uncharge_commit(commit_charge);
         spawned
     }
 
@@ -150,8 +151,8 @@ mod machine {
         stack_bytes: u64,
     }
 
-    /// Starts a thread with a stack out of `promise`, of which the rest stays the caller's.
-    fn spawn_promised(spawn: &Spawn, promise: &mut FrameCount) -> Result<ThreadId, SpawnError> {
+    /// Starts a thread with a stack out of `commit_charge`, of which the rest stays the caller's.
+    fn spawn_committed(spawn: &Spawn, commit_charge: &mut FrameCount) -> Result<ThreadId, SpawnError> {
         let added = SCHEDULER.lock().table.add(spawn.name, spawn.priority);
         let thread = added.ok_or(SpawnError::TooManyThreads)?;
         let existing = SCHEDULER.lock().contexts[thread.index()].stack.clone();
@@ -160,7 +161,7 @@ mod machine {
         let mapped_from = if existing.is_empty() { top } else { existing.start };
         let stack = mapped_from.min(top - spawn.stack_bytes)..top;
         // All of it: a fault could not be handled on the stack that is missing.
-        if pinned::map(stack.start..mapped_from, promise).is_err() {
+        if pinned::map(stack.start..mapped_from, commit_charge).is_err() {
             let mut scheduler = SCHEDULER.lock();
             scheduler.table.forget(thread);
             return Err(SpawnError::OutOfMemory);

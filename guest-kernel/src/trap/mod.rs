@@ -1,9 +1,9 @@
-//! Exceptions and upcalls: how ring 3 takes what the CPU and the nub hand it.
+//! Exceptions and upcalls: how ring 3 takes what the CPU and the ring-0 stub hand it.
 //!
 //! *Exceptions* of ring 3 come through gates that stay in ring 3, on a stack of their own (`entries.s`). The entry masks upcalls,
 //! checks that the thread's stack has room, moves there, and calls [`handle_exception`]; from then on the thread may be preempted
 //! in the middle of its own fault. Code that masks upcalls, as whoever holds a spin lock does, must not fault: what resolves the
-//! fault takes locks and may sleep. *Upcalls* are interrupts that the nub passes on: they run on the interrupted thread's stack,
+//! fault takes locks and may sleep. *Upcalls* are interrupts that the ring-0 stub passes on: they run on the interrupted thread's stack,
 //! masked, and call [`deliver_pending`].
 #![allow(unsafe_code, reason = "the entries are assembly that calls into this module")]
 
@@ -18,7 +18,7 @@ use crate::mm::address_space::Fault;
 use crate::mm::fault::FaultError;
 use crate::mm::page_table::Access;
 use crate::operand::{self, LONGEST, Registers};
-use crate::{mm, nub, report, thread};
+use crate::{mm, report, ring0, thread};
 
 const PAGE_FAULT: u64 = 14;
 /// Error code bit of a page fault: the page is mapped, but not for this kind of access (Intel SDM vol. 3, 4.7).
@@ -76,8 +76,8 @@ global_asm!(
     stack_room = const FAULT_STACK_BYTES,
     frame_words = const size_of::<TrapFrame>() / 8,
     saved_rsp = const offset_of!(TrapFrame, rsp),
-    user_code = const nub::USER_CODE,
-    user_data = const nub::USER_DATA,
+    user_code = const ring0::USER_CODE,
+    user_data = const ring0::USER_DATA,
     handle_exception = sym handle_exception,
     stack_overflow = sym stack_overflow,
     deliver_pending = sym deliver_pending,
@@ -89,9 +89,9 @@ extern "C" fn handle_exception(frame: &mut TrapFrame) {
         report::exception(frame, None);
     }
     if cfg!(debug_assertions) && cpu::mask_depth() > 1 && !report::is_reporting() {
-        report::masked_fault(frame, nub::read_fault_address());
+        report::masked_fault(frame, ring0::read_fault_address());
     }
-    let fault = touched(frame).unwrap_or_else(|| fault_at(nub::read_fault_address(), frame));
+    let fault = touched(frame).unwrap_or_else(|| fault_at(ring0::read_fault_address(), frame));
     cpu::unmask();
     let address = fault.address;
     match mm::fault::handle(fault) {
@@ -134,13 +134,13 @@ pub(crate) extern "C" fn deliver_pending() {
         if pending == 0 {
             break;
         }
-        if pending & nub::BALLOON_PENDING != 0 {
+        if pending & ring0::BALLOON_PENDING != 0 {
             crate::balloon::interrupt();
         }
-        if pending & nub::DEVICES_PENDING != 0 {
-            crate::drivers::block::interrupt(pending / nub::FIRST_DEVICE_PENDING);
+        if pending & ring0::DEVICES_PENDING != 0 {
+            crate::drivers::block::interrupt(pending / ring0::FIRST_DEVICE_PENDING);
         }
-        if pending & nub::TIMER_PENDING != 0 {
+        if pending & ring0::TIMER_PENDING != 0 {
             thread::timer_interrupt();
         }
     }

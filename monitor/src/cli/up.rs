@@ -104,14 +104,14 @@ fn check_descriptors(fleet: &Fleet, path: &Path) -> Result<(), Failure> {
 fn check_guests(fleet: &Fleet) -> Result<FrameCount, Failure> {
     // Disks that are held together are those that can be had together.
     let mut held = Vec::new();
-    for GuestSpec { name, image, contract, disks, .. } in &fleet.guests {
+    for GuestSpec { name, image, limits, disks, .. } in &fleet.guests {
         let refused = |why: String| Failure::refused(format!("guest {name:?}: {why}"));
-        vmm::check_size(contract.max).map_err(|error| refused(error.to_string()))?;
-        let info = vmm::check_image(image, contract.max)
+        vmm::check_size(limits.max).map_err(|error| refused(error.to_string()))?;
+        let info = vmm::check_image(image, limits.max)
             .map_err(|error| refused(format!("the image {} {error}", image.display())))?;
         let needed = FrameCount::from_bytes_ceil(info.end);
-        if needed > contract.min {
-            let min = contract.min;
+        if needed > limits.min {
+            let min = limits.min;
             let image = image.display();
             return Err(refused(format!(
                 "the image {image} ends at {needed}, above min {min}, with which it starts; raise min"
@@ -122,10 +122,10 @@ fn check_guests(fleet: &Fleet) -> Result<FrameCount, Failure> {
     Ok(held.iter().flatten().map(OpenDisk::cached_swap).fold(FrameCount::ZERO, FrameCount::saturating_add))
 }
 
-/// Checks that the host can keep what the pool promises.
+/// Checks that the host can keep what the pool commit charges.
 fn check_host(fleet: &Fleet, cached_swap: FrameCount, path: &Path) -> Result<(), Failure> {
     let Some(available) = capacity::available() else { return Ok(()) };
-    let minima = fleet.guests.iter().map(|guest| guest.contract.min).fold(FrameCount::ZERO, FrameCount::saturating_add);
+    let minima = fleet.guests.iter().map(|guest| guest.limits.min).fold(FrameCount::ZERO, FrameCount::saturating_add);
     let need = Need { pool: fleet.pool, minima, guests: fleet.guests.len() as u64, cached_swap };
     need.check(available).map_err(|error| Failure::refused(format!("{}: {error}", path.display())))
 }
@@ -134,7 +134,7 @@ fn start_guest(spec: &GuestSpec, target: FrameCount, log_dir: Option<&Path>) -> 
     let config = GuestConfig {
         name: spec.name.clone(),
         image: spec.image.clone(),
-        memory: spec.contract.max,
+        memory: spec.limits.max,
         initial_grant: target,
         command_line: spec.command_line.clone(),
         disks: spec.disks.clone(),

@@ -5,7 +5,7 @@
 
 use super::{Output, printable};
 use crate::clock::Moment;
-use crate::supervisor::{Event, FleetStatus, Happening, Observer, seconds};
+use crate::supervisor::{Event, EventKind, FleetStatus, Observer, seconds};
 use crate::token_bucket::{Allowance, TokenBucket};
 
 /// Target changes that are listed: a hundred bytes each.
@@ -29,7 +29,7 @@ impl<O: Output> EventLog<O> {
 
 impl<O: Output> Observer for EventLog<O> {
     fn happened(&mut self, event: &Event) {
-        let is_target = matches!(event.what, Happening::Target { .. });
+        let is_target = matches!(event.what, EventKind::Target { .. });
         if is_target && !self.targets.take(Moment::default().after(event.at)) {
             self.dropped += 1;
             return;
@@ -49,7 +49,7 @@ mod tests {
     use super::{EventLog, TARGETS};
     use crate::display::Screen;
     use crate::scheduler::Reason;
-    use crate::supervisor::{Event, Happening, Observer};
+    use crate::supervisor::{Event, EventKind, Observer};
     use aerostat_abi::units::FrameCount;
     use std::time::Duration;
 
@@ -57,7 +57,7 @@ mod tests {
     fn a_guest_that_asks_without_end_does_not_fill_the_disk() {
         let mut list = Vec::new();
         let mut log = EventLog::new(Screen::new(&mut list));
-        let target = Happening::Target {
+        let target = EventKind::Target {
             guest: "alpha".into(),
             from: FrameCount(512),
             to: FrameCount(1024),
@@ -65,7 +65,7 @@ mod tests {
         };
         let (at, allowed) = (Duration::from_secs(1), TARGETS.burst as usize);
         (0..1_000_000).for_each(|_| log.happened(&Event { at, what: target.clone() }));
-        log.happened(&Event { at, what: Happening::Started { guest: "beta".into(), target: FrameCount(512) } });
+        log.happened(&Event { at, what: EventKind::Started { guest: "beta".into(), target: FrameCount(512) } });
         drop(log);
         let list = String::from_utf8(list).unwrap();
         let tail: Vec<_> = list.lines().skip(allowed).collect();

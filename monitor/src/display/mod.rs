@@ -22,7 +22,7 @@ pub use self::sink::{Sink, SinkError};
 pub use self::summary::write_summary;
 
 use self::table::{Width, plain_lines, table};
-use crate::supervisor::{Event, FleetStatus, Happening, Observer, seconds};
+use crate::supervisor::{Event, EventKind, FleetStatus, Observer, seconds};
 
 /// Time between frames of the live table.
 const LIVE_PACE: Duration = Duration::from_millis(100);
@@ -71,7 +71,7 @@ impl<O: Output> Display<O> {
 impl<O: Output> Observer for Display<O> {
     fn happened(&mut self, event: &Event) {
         // Targets change many times a second: the table shows them, and the decision log lists them.
-        if matches!(event.what, Happening::Target { .. }) {
+        if matches!(event.what, EventKind::Target { .. }) {
             return;
         }
         self.output.text(printable(&format!("{}  {}", seconds(event.at), event.what)) + "\n");
@@ -120,7 +120,7 @@ fn printable(text: &str) -> String {
 mod tests {
     use super::{Display, Mode, Screen};
     use crate::host::{EndReason, Ending};
-    use crate::supervisor::{Event, FleetStatus, GuestState, GuestStatus, Happening, Observer};
+    use crate::supervisor::{Event, EventKind, FleetStatus, GuestState, GuestStatus, Observer};
     use aerostat_abi::units::FrameCount;
     use std::time::Duration;
 
@@ -160,7 +160,7 @@ mod tests {
 
     fn ended() -> Event {
         let ending = Ending { reason: EndReason::Fault("at\x07 0".into()), details: Vec::new() };
-        Event { at: Duration::from_secs(1), what: Happening::Ended { guest: "alpha".into(), ending } }
+        Event { at: Duration::from_secs(1), what: EventKind::Ended { guest: "alpha".into(), ending } }
     }
 
     #[test]

@@ -21,7 +21,7 @@ pub trait Output {
 pub struct Screen<W: Write> {
     output: W,
     /// Lines of the table that stands on the screen.
-    standing: usize,
+    age: usize,
     is_cursor_hidden: bool,
     /// The last piece was written in part only.
     is_cut: bool,
@@ -30,14 +30,14 @@ pub struct Screen<W: Write> {
 impl<W: Write> Screen<W> {
     /// A screen without a table.
     pub const fn new(output: W) -> Self {
-        Self { output, standing: 0, is_cursor_hidden: false, is_cut: false }
+        Self { output, age: 0, is_cursor_hidden: false, is_cut: false }
     }
 
     /// Writes whole lines. They take the place of the table, which is drawn anew below them.
     pub(super) fn write_text(&mut self, text: &str) -> io::Result<()> {
         let top = self.back_to_top();
-        let erase = if self.standing == 0 { "" } else { ERASE_BELOW };
-        self.standing = 0;
+        let erase = if self.age == 0 { "" } else { ERASE_BELOW };
+        self.age = 0;
         self.put(&format!("{top}{erase}{text}"))
     }
 
@@ -50,7 +50,7 @@ impl<W: Write> Screen<W> {
             frame.push_str("\x1b[K\n");
         }
         frame.push_str(ERASE_BELOW);
-        self.standing = lines.len();
+        self.age = lines.len();
         self.is_cursor_hidden = true;
         self.put(&frame)
     }
@@ -73,7 +73,7 @@ impl<W: Write> Screen<W> {
 
     /// Moves the cursor to the table's first line.
     fn back_to_top(&self) -> String {
-        if self.standing == 0 { String::new() } else { format!("\x1b[{}A\r", self.standing) }
+        if self.age == 0 { String::new() } else { format!("\x1b[{}A\r", self.age) }
     }
 }
 

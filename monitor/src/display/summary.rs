@@ -63,7 +63,7 @@ fn write_balloons(guests: &[GuestOutcome], name_width: usize, output: &mut impl 
     writeln!(output)?;
     writeln!(
         output,
-        "{:<name_width$}       given       taken   harvested  inflating  deflating  calls  refused  nothing free",
+        "{:<name_width$}    inflated    deflated   reclaimed  inflating  deflating  calls  refused  nothing free",
         "guest"
     )?;
     for guest in balloons {
@@ -73,16 +73,16 @@ fn write_balloons(guests: &[GuestOutcome], name_width: usize, output: &mut impl 
             output,
             "{:<name_width$}  {:>10}  {:>10}  {:>10}  {:>9}  {:>9}  {:>5}  {:>7}  {:>12}",
             guest.name,
-            size(balloon.given),
-            size(balloon.taken),
-            size(balloon.harvested),
+            size(balloon.inflated),
+            size(balloon.deflated),
+            size(balloon.host_reclaimed),
             milliseconds(balloon.inflating),
             milliseconds(balloon.deflating),
             balloon.calls,
             balloon.all_refused_entries(),
             balloon.allocation_failures,
         )?;
-        for line in hindrances(guest) {
+        for line in stall_reasons(guest) {
             writeln!(output, "{:name_width$}  {}", "", printable(&line))?;
         }
     }
@@ -90,7 +90,7 @@ fn write_balloons(guests: &[GuestOutcome], name_width: usize, output: &mut impl 
 }
 
 /// What came in a balloon's way, a line each.
-fn hindrances(guest: &GuestOutcome) -> Vec<String> {
+fn stall_reasons(guest: &GuestOutcome) -> Vec<String> {
     let balloon = &guest.balloon;
     let mut lines = Vec::new();
     if !balloon.refused_entries.is_empty() {
@@ -179,7 +179,7 @@ mod tests {
     use super::{bytes, write_summary};
     use crate::host::{EndReason, Ending};
     use crate::report::Samples;
-    use crate::scheduler::Contract;
+    use crate::scheduler::Limits;
     use crate::supervisor::{BalloonTotals, GuestOutcome, Outcome, SwapTotals};
     use aerostat_abi::batch::EntryStatus;
     use aerostat_abi::units::FrameCount;
@@ -196,7 +196,7 @@ mod tests {
     fn guest(swap: SwapTotals) -> GuestOutcome {
         GuestOutcome {
             name: "alpha".into(),
-            contract: Contract { min: FrameCount(512), max: FrameCount(512) },
+            limits: Limits { min: FrameCount(512), max: FrameCount(512) },
             spawn_to_main: None,
             samples: Samples::default(),
             verified_bytes: 0,
@@ -249,8 +249,8 @@ alpha          never            0 B       2  guest fault: triple fault
     #[test]
     fn balloons_have_a_table_and_what_came_in_their_way() {
         let balloon = BalloonTotals {
-            given: FrameCount::from_mib(3000),
-            taken: FrameCount(25),
+            inflated: FrameCount::from_mib(3000),
+            deflated: FrameCount(25),
             refused_entries: vec![(EntryStatus::NotGranted, 3), (EntryStatus::HostFailed, 12)],
             calls: 1234,
             throttled_calls: 7,
@@ -269,7 +269,7 @@ alpha          never            0 B       2  guest fault: triple fault
         let alpha = GuestOutcome { balloon, dropped_log_lines: 5, ..guest(waited) };
         let text = summary(&outcome(vec![alpha]));
         let expected = "
-guest       given       taken   harvested  inflating  deflating  calls  refused  nothing free
+guest    inflated    deflated   reclaimed  inflating  deflating  calls  refused  nothing free
 alpha     2.9 GiB   100.0 KiB         0 B  2345.0 ms     0.0 ms   1234       15             9
        refused: 3 not granted, 12 host failed
        last error: no? answer

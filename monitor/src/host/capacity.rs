@@ -1,6 +1,6 @@
 //! How much memory the host can give to a fleet, and what the fleet takes besides its pool.
 //!
-//! The pool is a promise to the guests. Where the host can't keep it, the kernel ends one of the processes in the middle of a run, so it is
+//! The pool is a commit charge to the guests. Where the host can't keep it, the kernel ends one of the processes in the middle of a run, so it is
 //! checked before the first one is started: against what the kernel calls available, and against the limit of every control group from
 //! this process's own up to the root. File pages count as free there, because the kernel drops them first.
 
@@ -37,14 +37,14 @@ pub enum Limit {
     /// The host has no more.
     Host,
     /// This control group gets no more.
-    Group(PathBuf),
+    Zspage(PathBuf),
 }
 
 impl fmt::Display for Limit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Host => f.write_str("the host has"),
-            Self::Group(folder) => write!(f, "the limit of the control group {} leaves", folder.display()),
+            Self::Zspage(folder) => write!(f, "the limit of the control group {} leaves", folder.display()),
         }
     }
 }
@@ -133,7 +133,7 @@ fn in_groups(location: &Location) -> Vec<Available> {
     let is_group = |folder: &&Path| folder.join("cgroup.procs").exists();
     let left = |folder: &Path| {
         let memory = left_in_group(location.version, |name| fs::read_to_string(folder.join(name)))?;
-        Some(Available { memory, limit: Limit::Group(folder.to_owned()) })
+        Some(Available { memory, limit: Limit::Zspage(folder.to_owned()) })
     };
     location.folder.ancestors().take_while(is_group).filter_map(left).collect()
 }
@@ -230,7 +230,7 @@ mod tests {
             "a pool of 1024.0 MiB and 22.0 MiB for the processes of the guests are more than the 512.0 MiB that the host has \
              available; set pool to at most \"494M\""
         );
-        let group = Available { limit: Limit::Group("/cgroup/small".into()), ..host(100) };
+        let group = Available { limit: Limit::Zspage("/cgroup/small".into()), ..host(100) };
         let line = Need { cached_swap: FrameCount::from_mib(64), ..NEED }.check(group).unwrap_err().to_string();
         assert!(
             line.contains("that the limit of the control group /cgroup/small leaves available; run fewer guests"),

@@ -33,7 +33,7 @@ pub(crate) enum ToVmm {
     /// Build the machine and run it. With the descriptors of [`StartDescriptors`].
     Start(Start),
     /// Release whatever is resident in given frames.
-    ReclaimGiven,
+    ReclaimBallooned,
     /// Say where the guest's processor is.
     Inspect,
     /// End the guest and yourself.
@@ -382,7 +382,7 @@ mod tests {
     #[test]
     fn what_was_said_last_is_heard_from_a_side_that_did_not_listen() {
         let (ours, theirs) = pair();
-        ours.send(&ToVmm::ReclaimGiven, &[], Patience::Wait).unwrap();
+        ours.send(&ToVmm::ReclaimBallooned, &[], Patience::Wait).unwrap();
         theirs.send(&FromVmm::Pressure, &[], Patience::Wait).unwrap();
         drop(theirs);
         assert!(matches!(ours.receive_plain::<FromVmm>(Patience::DoNotWait), Ok(FromVmm::Pressure)));

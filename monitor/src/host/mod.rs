@@ -41,7 +41,7 @@ pub trait GuestHandle {
     fn next_event(&mut self) -> Option<GuestEvent>;
 
     /// Has the guest's process take away what the guest has given and touched all the same.
-    fn reclaim_given(&mut self);
+    fn reclaim_ballooned(&mut self);
 
     /// Asks where the guest's processor is; [`GuestEvent::Inspected`] follows, from a process that can.
     fn inspect(&mut self);

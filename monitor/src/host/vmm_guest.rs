@@ -325,10 +325,10 @@ impl GuestHandle for VmmGuest {
         self.end(status?)
     }
 
-    fn reclaim_given(&mut self) {
+    fn reclaim_ballooned(&mut self) {
         if let Some(link) = &self.link {
             // A process that is behind with its messages has some of these already.
-            let _ = link.send(&ToVmm::ReclaimGiven, &[], Patience::DoNotWait);
+            let _ = link.send(&ToVmm::ReclaimBallooned, &[], Patience::DoNotWait);
         }
     }
 

@@ -4,7 +4,7 @@ use std::fmt;
 
 use aerostat_abi::units::FrameCount;
 
-use super::contract::GuestId;
+use super::limits::GuestId;
 
 /// The outcome for one guest; one per guest and look, also where nothing changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,7 +32,7 @@ impl Decision {
 /// Why a target was changed, or not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
-    /// Raised: the guest uses or has promised more than its target leaves room for.
+    /// Raised: the guest uses or has committed more than its target leaves room for.
     Demand,
     /// Raised: somebody in the guest waits for memory.
     Pressure,

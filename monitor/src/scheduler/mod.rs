@@ -3,10 +3,10 @@
 //! A pure machine: [`Scheduler::observe`] takes samples, [`Scheduler::decide`] returns targets with reasons, the moment is passed
 //! in; no clock, no I/O, no lock. The supervisor owns one and carries its decisions out.
 //!
-//! *Words.* The *pool* is the host memory that all guests share. A guest's *demand* is what it uses or has promised to its
+//! *Words.* The *pool* is the host memory that all guests share. A guest's *demand* is what it uses or has committed to its
 //! application, and what somebody in it waits for, and some headroom ([`Policy`]). Its *entitlement* is its max-min fair part of
 //! the pool, never less than its minimum and never more than its demand. What it *holds* is what the pool can't give to others now
-//! (`holding.rs`).
+//! (`accounted_usage.rs`).
 //!
 //! *Invariant.* Σ held ≤ pool, at any moment and however guests behave: a raise is paid from memory that is free now.
 //!
@@ -14,10 +14,10 @@
 //! memory can't satisfy the hungry, else when demand has been lower for a while. Then what is free is shared out among the hungry.
 //! Memory beyond demand stays in the pool, where it costs nobody a detour when somebody wakes up.
 
-mod contract;
+mod accounted_usage;
 mod decision;
 mod fair;
-mod holding;
+mod limits;
 mod moved;
 mod policy;
 #[cfg(test)]
@@ -28,14 +28,14 @@ use std::collections::BTreeMap;
 
 use aerostat_abi::units::FrameCount;
 
-pub use self::contract::{Contract, GuestId, GuestSample, Hints, Usage};
 pub use self::decision::{Decision, Reason};
+pub use self::limits::{GuestId, GuestSample, Hints, Limits, Usage};
 pub use self::moved::{MovedAccount, Reading};
 pub use self::policy::Policy;
 pub use self::targets::{FutureEpoch, Targets};
 
+use self::accounted_usage::AccountedUsage;
 use self::fair::share_out;
-use self::holding::Holding;
 use self::policy::huge_floor;
 use crate::clock::Moment;
 
@@ -46,7 +46,7 @@ pub struct Scheduler {
     policy: Policy,
     guests: BTreeMap<GuestId, Account>,
     next_id: usize,
-    somebody_is_short: bool,
+    a_guest_is_waiting: bool,
 }
 
 /// Why a guest can't be admitted; nothing was changed.
@@ -70,11 +70,11 @@ pub enum AdmissionError {
     },
 }
 
-/// One guest's books.
+/// One guest's accounts.
 #[derive(Debug)]
 struct Account {
-    contract: Contract,
-    holding: Holding,
+    limits: Limits,
+    accounted_usage: AccountedUsage,
     hints: Hints,
     /// Demand as last taken notice of: it follows the guest's use in steps, so that noise in one guest moves nobody's fair share.
     demand: FrameCount,
@@ -97,7 +97,7 @@ enum Urgency {
     /// The target is the entitlement or above it, or so close below that a change is not worth it.
     Content,
     /// The target is below the entitlement.
-    Hungry,
+    BelowTarget,
     /// The same, and somebody in the guest waits.
     Waiting,
 }
@@ -106,28 +106,28 @@ impl Scheduler {
     /// A scheduler of `pool`, without guests.
     #[must_use]
     pub fn new(pool: FrameCount, policy: Policy) -> Self {
-        Self { pool, policy, guests: BTreeMap::new(), next_id: 0, somebody_is_short: false }
+        Self { pool, policy, guests: BTreeMap::new(), next_id: 0, a_guest_is_waiting: false }
     }
 
     /// Takes a guest in and returns its first target: its minimum, granted at once.
     ///
     /// # Errors
     ///
-    /// [`AdmissionError`] where the pool can't honour the contract, or not yet.
-    pub fn admit(&mut self, contract: Contract) -> Result<(GuestId, FrameCount), AdmissionError> {
-        let minima = self.minima().saturating_add(contract.min);
+    /// [`AdmissionError`] where the pool can't honour the limits, or not yet.
+    pub fn admit(&mut self, limits: Limits) -> Result<(GuestId, FrameCount), AdmissionError> {
+        let minima = self.minima().saturating_add(limits.min);
         if minima > self.pool {
             return Err(AdmissionError::MinimaExceedPool { minima, pool: self.pool });
         }
         let free = self.free();
-        if contract.min > free {
-            return Err(AdmissionError::NotFreeNow { min: contract.min, free });
+        if limits.min > free {
+            return Err(AdmissionError::NotFreeNow { min: limits.min, free });
         }
         let id = GuestId(self.next_id);
         self.next_id += 1;
-        let holding = Holding::new(contract.min);
-        self.guests.insert(id, Account { contract, holding, hints: Hints::None, demand: contract.min, low: None });
-        Ok((id, contract.min))
+        let accounted_usage = AccountedUsage::new(limits.min);
+        self.guests.insert(id, Account { limits, accounted_usage, hints: Hints::None, demand: limits.min, low: None });
+        Ok((id, limits.min))
     }
 
     /// Forgets a guest whose machine is gone: all it held is free at once.
@@ -138,7 +138,7 @@ impl Scheduler {
     /// Notes what was seen of a guest. Guests that were removed are ignored.
     pub fn observe(&mut self, guest: GuestId, sample: &GuestSample) {
         if let Some(account) = self.guests.get_mut(&guest) {
-            account.holding.observe(sample);
+            account.accounted_usage.observe(sample);
             account.hints = sample.hints;
         }
     }
@@ -146,21 +146,23 @@ impl Scheduler {
     /// A guest's present target.
     #[must_use]
     pub fn target(&self, guest: GuestId) -> Option<FrameCount> {
-        self.guests.get(&guest).map(|account| account.holding.target())
+        self.guests.get(&guest).map(|account| account.accounted_usage.target())
     }
 
     /// Pool memory that nobody holds.
     #[must_use]
     pub fn free(&self) -> FrameCount {
-        let held =
-            self.guests.values().fold(FrameCount::ZERO, |sum, account| sum.saturating_add(account.holding.held()));
+        let held = self
+            .guests
+            .values()
+            .fold(FrameCount::ZERO, |sum, account| sum.saturating_add(account.accounted_usage.held()));
         self.pool.saturating_sub(held)
     }
 
     /// Whether a guest is still below its entitlement: worth another look soon.
     #[must_use]
-    pub fn is_somebody_short(&self) -> bool {
-        self.somebody_is_short
+    pub fn is_guest_waiting(&self) -> bool {
+        self.a_guest_is_waiting
     }
 
     /// One look at all guests: a decision for each, in the order of admission. Decisions are in force when this returns.
@@ -182,31 +184,31 @@ impl Scheduler {
             .guests
             .values()
             .zip(&demands)
-            .map(|(account, demand)| demand.saturating_sub(account.contract.min))
+            .map(|(account, demand)| demand.saturating_sub(account.limits.min))
             .collect();
         let shares = share_out(self.pool.saturating_sub(self.minima()), &beyond);
         let of_guests = self.guests.iter().zip(demands).zip(shares);
         of_guests
             .map(|(((&guest, account), demand), share)| {
-                let from = account.holding.target();
-                let entitlement = account.contract.min.saturating_add(share);
+                let from = account.accounted_usage.target();
+                let entitlement = account.limits.min.saturating_add(share);
                 let urgency = self.urgency(account, entitlement);
                 Plan { guest, from, demand, entitlement, urgency }
             })
             .collect()
     }
 
-    /// What is promised to the guests for good.
+    /// What is committed to the guests for good.
     fn minima(&self) -> FrameCount {
-        self.guests.values().fold(FrameCount::ZERO, |sum, account| sum.saturating_add(account.contract.min))
+        self.guests.values().fold(FrameCount::ZERO, |sum, account| sum.saturating_add(account.limits.min))
     }
 
     fn urgency(&self, account: &Account, entitlement: FrameCount) -> Urgency {
-        let missing = entitlement.saturating_sub(account.holding.target());
+        let missing = entitlement.saturating_sub(account.accounted_usage.target());
         if account.waits() && missing > FrameCount::ZERO {
             Urgency::Waiting
         } else if missing >= self.policy.dead_band {
-            Urgency::Hungry
+            Urgency::BelowTarget
         } else {
             Urgency::Content
         }
@@ -217,7 +219,7 @@ impl Scheduler {
         plans
             .iter()
             .filter(|plan| plan.urgency != Urgency::Content)
-            .map(|plan| plan.entitlement.saturating_sub(self.account(plan.guest).holding.held()))
+            .map(|plan| plan.entitlement.saturating_sub(self.account(plan.guest).accounted_usage.held()))
             .fold(FrameCount::ZERO, FrameCount::saturating_add)
     }
 
@@ -227,7 +229,7 @@ impl Scheduler {
         let account = self.account(plan.guest);
         let (target, reason) = account.lower(plan, scarcity, &policy, now);
         if target < plan.from {
-            account.holding.lower(target);
+            account.accounted_usage.lower(target);
         }
         Decision { guest: plan.guest, from: plan.from, target, granted: FrameCount::ZERO, reason }
     }
@@ -238,34 +240,34 @@ impl Scheduler {
         // What a guest has not let go of yet (it is being shrunk) it gets back without a claim on the pool.
         let bases: Vec<FrameCount> = plans
             .iter()
-            .map(|plan| huge_floor(self.account(plan.guest).holding.held()).min(plan.entitlement))
+            .map(|plan| huge_floor(self.account(plan.guest).accounted_usage.held()).min(plan.entitlement))
             .collect();
         let claims: Vec<FrameCount> = plans
             .iter()
             .zip(&bases)
             .map(|(plan, &base)| match plan.urgency {
                 Urgency::Content => FrameCount::ZERO,
-                Urgency::Hungry | Urgency::Waiting => plan.entitlement.saturating_sub(base),
+                Urgency::BelowTarget | Urgency::Waiting => plan.entitlement.saturating_sub(base),
             })
             .collect();
         let shares = share_out(free, &claims);
-        self.somebody_is_short = false;
+        self.a_guest_is_waiting = false;
         for (((plan, base), share), decision) in plans.iter().zip(bases).zip(shares).zip(decisions) {
             if plan.urgency == Urgency::Content {
                 continue;
             }
             let target = base.saturating_add(share);
-            self.somebody_is_short |= target < plan.entitlement;
+            self.a_guest_is_waiting |= target < plan.entitlement;
             let is_crumb = target.saturating_sub(plan.from) < self.policy.dead_band;
             if target <= plan.from || (is_crumb && plan.urgency != Urgency::Waiting) {
                 decision.reason = Reason::AwaitingMemory;
                 continue;
             }
-            let holding = &mut self.account(plan.guest).holding;
-            decision.granted = target.saturating_sub(holding.held());
+            let accounted_usage = &mut self.account(plan.guest).accounted_usage;
+            decision.granted = target.saturating_sub(accounted_usage.held());
             decision.target = target;
             decision.reason = if plan.urgency == Urgency::Waiting { Reason::Pressure } else { Reason::Demand };
-            holding.raise(target);
+            accounted_usage.raise(target);
         }
     }
 
@@ -288,7 +290,7 @@ impl Account {
     }
 
     fn take_notice_of_demand(&mut self, policy: &Policy) -> FrameCount {
-        let demand = policy.demand(self.contract, self.hints, self.holding.target());
+        let demand = policy.demand(self.limits, self.hints, self.accounted_usage.target());
         let change = FrameCount(demand.0.abs_diff(self.demand.0));
         if change >= policy.dead_band || (self.waits() && demand > self.demand) {
             self.demand = demand;

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use aerostat_abi::units::FrameCount;
 
-use super::contract::GuestId;
+use super::limits::GuestId;
 use crate::clock::Moment;
 
 /// How long a change of the balloon and one of resident memory may lie apart and still belong together.

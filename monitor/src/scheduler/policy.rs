@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use aerostat_abi::units::{FrameCount, HUGE_FRAMES};
 
-use super::contract::{Contract, Hints, Usage};
+use super::limits::{Hints, Limits, Usage};
 
 /// How eagerly memory follows demand.
 #[derive(Clone, Copy, Debug)]
@@ -31,23 +31,23 @@ impl Default for Policy {
 }
 
 impl Policy {
-    /// How large a guest would like to be: whole huge frames within its contract. `target` is what it has now.
+    /// How large a guest would like to be: whole huge frames within its limits. `target` is what it has now.
     ///
-    /// Waiting memory counts on top of what is committed: whoever waits has been promised nothing yet.
-    pub(super) fn demand(&self, contract: Contract, hints: Hints, target: FrameCount) -> FrameCount {
+    /// Waiting memory counts on top of what is committed: whoever waits has been committed nothing yet.
+    pub(super) fn demand(&self, limits: Limits, hints: Hints, target: FrameCount) -> FrameCount {
         match hints {
             Hints::None => target,
-            Hints::Report(usage) => self.wish(contract, usage),
+            Hints::Report(usage) => self.wish(limits, usage),
             // A guest that does not come to its balloon can't take anything back either.
-            Hints::Stale(usage) => self.wish(contract, usage).min(target),
+            Hints::Stale(usage) => self.wish(limits, usage).min(target),
         }
     }
 
-    fn wish(&self, contract: Contract, usage: Usage) -> FrameCount {
+    fn wish(&self, limits: Limits, usage: Usage) -> FrameCount {
         let need = usage.used.max(usage.committed).saturating_add(usage.wanted);
         let share = FrameCount(need.0 / self.headroom_divisor.max(1));
         let wish = huge_ceil(need.saturating_add(share).saturating_add(self.headroom));
-        wish.max(contract.min).min(contract.max)
+        wish.max(limits.min).min(limits.max)
     }
 }
 
@@ -63,10 +63,10 @@ pub(super) fn huge_floor(count: FrameCount) -> FrameCount {
 
 #[cfg(test)]
 mod tests {
-    use super::{Contract, Hints, Policy, Usage, huge_ceil, huge_floor};
+    use super::{Hints, Limits, Policy, Usage, huge_ceil, huge_floor};
     use aerostat_abi::units::FrameCount;
 
-    const CONTRACT: Contract = Contract { min: FrameCount::from_mib(64), max: FrameCount::from_mib(512) };
+    const LIMITS: Limits = Limits { min: FrameCount::from_mib(64), max: FrameCount::from_mib(512) };
 
     fn demand(used_mib: u64, committed_mib: u64, wanted_mib: u64) -> u64 {
         let usage = Usage {
@@ -74,7 +74,7 @@ mod tests {
             committed: FrameCount::from_mib(committed_mib),
             wanted: FrameCount::from_mib(wanted_mib),
         };
-        Policy::default().demand(CONTRACT, Hints::Report(usage), FrameCount::ZERO).mib()
+        Policy::default().demand(LIMITS, Hints::Report(usage), FrameCount::ZERO).mib()
     }
 
     #[test]
@@ -98,9 +98,9 @@ mod tests {
     #[test]
     fn a_guest_that_says_nothing_keeps_what_it_has() {
         let target = FrameCount::from_mib(96);
-        assert_eq!(Policy::default().demand(CONTRACT, Hints::None, target), target);
+        assert_eq!(Policy::default().demand(LIMITS, Hints::None, target), target);
         let usage = Usage { used: FrameCount::from_mib(400), ..Usage::default() };
-        assert_eq!(Policy::default().demand(CONTRACT, Hints::Stale(usage), target), target);
+        assert_eq!(Policy::default().demand(LIMITS, Hints::Stale(usage), target), target);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use aerostat_abi::registers::Epoch;
 use aerostat_abi::units::{FrameCount, HUGE_FRAMES};
 use proptest::{collection::vec, prelude::Strategy, prop_assert, prop_oneof, proptest};
 
-use super::{Contract, GuestId, GuestSample, Hints, Policy, Reason, Scheduler, Targets, Usage};
+use super::{GuestId, GuestSample, Hints, Limits, Policy, Reason, Scheduler, Targets, Usage};
 use crate::clock::Moment;
 
 const TICK: Duration = Duration::from_millis(20);
@@ -15,7 +15,7 @@ const TICK: Duration = Duration::from_millis(20);
 #[derive(Debug)]
 struct Guest {
     id: GuestId,
-    contract: Contract,
+    limits: Limits,
     /// What is in its register, and in which epoch.
     target: FrameCount,
     epoch: Epoch,
@@ -31,10 +31,10 @@ struct Guest {
 }
 
 impl Guest {
-    fn new(id: GuestId, contract: Contract, target: FrameCount) -> Self {
+    fn new(id: GuestId, limits: Limits, target: FrameCount) -> Self {
         Self {
             id,
-            contract,
+            limits,
             target,
             epoch: Epoch::FIRST,
             read: None,
@@ -97,8 +97,8 @@ impl Guest {
 enum Event {
     Read { guest: usize },
     Acknowledge { guest: usize },
-    Take { guest: usize, frames: u64 },
-    Give { guest: usize, frames: u64 },
+    Deflate { guest: usize, frames: u64 },
+    Inflate { guest: usize, frames: u64 },
     Touch { guest: usize, frames: u64 },
     Release { guest: usize, frames: u64 },
     Report { guest: usize, usage: [u64; 3] },
@@ -113,8 +113,8 @@ fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
         guest.clone().prop_map(|guest| Event::Read { guest }),
         guest.clone().prop_map(|guest| Event::Acknowledge { guest }),
-        (guest.clone(), frames.clone()).prop_map(|(guest, frames)| Event::Take { guest, frames }),
-        (guest.clone(), frames.clone()).prop_map(|(guest, frames)| Event::Give { guest, frames }),
+        (guest.clone(), frames.clone()).prop_map(|(guest, frames)| Event::Deflate { guest, frames }),
+        (guest.clone(), frames.clone()).prop_map(|(guest, frames)| Event::Inflate { guest, frames }),
         (guest.clone(), frames.clone()).prop_map(|(guest, frames)| Event::Touch { guest, frames }),
         (guest.clone(), frames.clone()).prop_map(|(guest, frames)| Event::Release { guest, frames }),
         (guest.clone(), [0_u64..140_000, 0_u64..140_000, 0_u64..3000])
@@ -125,15 +125,15 @@ fn event() -> impl Strategy<Value = Event> {
     ]
 }
 
-fn fleet(contracts: &[(u64, u64)], pool: FrameCount) -> (Scheduler, Vec<Option<Guest>>) {
+fn fleet(limits: &[(u64, u64)], pool: FrameCount) -> (Scheduler, Vec<Option<Guest>>) {
     let mut scheduler = Scheduler::new(pool, Policy::default());
-    let guests = contracts
+    let guests = limits
         .iter()
         .filter_map(|&(min, more)| {
             let min = FrameCount(min * HUGE_FRAMES);
-            let contract = Contract { min, max: FrameCount(min.0 + more * HUGE_FRAMES) };
-            let (id, target) = scheduler.admit(contract).ok()?;
-            Some(Some(Guest::new(id, contract, target)))
+            let limits = Limits { min, max: FrameCount(min.0 + more * HUGE_FRAMES) };
+            let (id, target) = scheduler.admit(limits).ok()?;
+            Some(Some(Guest::new(id, limits, target)))
         })
         .collect();
     (scheduler, guests)
@@ -145,7 +145,7 @@ fn look(scheduler: &mut Scheduler, guests: &mut [Option<Guest>], now: Moment) {
     }
     for decision in scheduler.decide(now) {
         let guest = guests.iter_mut().flatten().find(|guest| guest.id == decision.guest).unwrap();
-        assert!(decision.target >= guest.contract.min && decision.target <= guest.contract.max);
+        assert!(decision.target >= guest.limits.min && decision.target <= guest.limits.max);
         assert_eq!(decision.from, guest.target);
         assert_eq!(decision.target.0 % HUGE_FRAMES, 0);
         if decision.is_change() {
@@ -157,8 +157,8 @@ fn look(scheduler: &mut Scheduler, guests: &mut [Option<Guest>], now: Moment) {
 /// A fleet of honest guests that use `used_mib` each and follow their targets within a tick; returns the targets in MiB.
 fn settle(pool_mib: u64, used_mib: &[u64]) -> Vec<u64> {
     let mut now = Moment::from_ns(1);
-    let contracts: Vec<(u64, u64)> = used_mib.iter().map(|_| (32, 224)).collect();
-    let (mut scheduler, mut guests) = fleet(&contracts, FrameCount::from_mib(pool_mib));
+    let limits: Vec<(u64, u64)> = used_mib.iter().map(|_| (32, 224)).collect();
+    let (mut scheduler, mut guests) = fleet(&limits, FrameCount::from_mib(pool_mib));
     for _ in 0..100 {
         for (guest, &used) in guests.iter_mut().flatten().zip(used_mib) {
             guest.obey();
@@ -206,7 +206,7 @@ fn memory_flows_to_a_waking_guest_only_after_the_other_let_go() {
     look(&mut scheduler, &mut guests, now);
     assert!(guests[0].as_ref().unwrap().target < mib(100), "the idle guest shrinks at once, somebody is short");
     assert_eq!(guests[1].as_ref().unwrap().target, mib(600).saturating_sub(first), "only what is free is granted");
-    assert!(scheduler.is_somebody_short());
+    assert!(scheduler.is_guest_waiting());
 
     let idle = guests[0].as_mut().unwrap();
     idle.obey();
@@ -214,7 +214,7 @@ fn memory_flows_to_a_waking_guest_only_after_the_other_let_go() {
     now = now.after(TICK);
     look(&mut scheduler, &mut guests, now);
     assert!(guests[1].as_ref().unwrap().target > mib(440));
-    assert!(!scheduler.is_somebody_short());
+    assert!(!scheduler.is_guest_waiting());
 }
 
 /// However long a process is stopped between reading its target and acting on it.
@@ -269,22 +269,22 @@ fn an_idle_guest_keeps_its_memory_for_a_moment_while_nobody_is_short() {
 fn admission_refuses_what_can_not_be_honoured() {
     let (mut scheduler, guests) = fleet(&[(32, 32), (32, 32)], FrameCount::from_mib(128));
     assert_eq!(guests.len(), 2);
-    let contract = Contract { min: FrameCount(HUGE_FRAMES), max: FrameCount(HUGE_FRAMES) };
-    assert!(scheduler.admit(contract).is_err());
+    let limits = Limits { min: FrameCount(HUGE_FRAMES), max: FrameCount(HUGE_FRAMES) };
+    assert!(scheduler.admit(limits).is_err());
     scheduler.remove(GuestId(0));
-    assert!(scheduler.admit(contract).is_ok());
+    assert!(scheduler.admit(limits).is_ok());
 }
 
 proptest! {
     #[test]
     fn the_pool_is_never_overdrawn(
-        contracts in vec((1_u64..40, 0_u64..250), 1..6),
+        limits in vec((1_u64..40, 0_u64..250), 1..6),
         pool in 40_u64..400,
         events in vec(event(), 0..300),
     ) {
         let pool = FrameCount(pool * HUGE_FRAMES);
         let mut now = Moment::from_ns(1);
-        let (mut scheduler, mut guests) = fleet(&contracts, pool);
+        let (mut scheduler, mut guests) = fleet(&limits, pool);
         for event in events {
             match event {
                 Event::Read { guest } => if let Some(Some(guest)) = guests.get_mut(guest) {
@@ -293,10 +293,10 @@ proptest! {
                 Event::Acknowledge { guest } => if let Some(Some(guest)) = guests.get_mut(guest) {
                     guest.acknowledge();
                 },
-                Event::Take { guest, frames } => if let Some(Some(guest)) = guests.get_mut(guest) {
+                Event::Deflate { guest, frames } => if let Some(Some(guest)) = guests.get_mut(guest) {
                     guest.take(frames);
                 },
-                Event::Give { guest, frames } => if let Some(Some(guest)) = guests.get_mut(guest) {
+                Event::Inflate { guest, frames } => if let Some(Some(guest)) = guests.get_mut(guest) {
                     guest.size = guest.size.saturating_sub(FrameCount(frames));
                 },
                 Event::Touch { guest, frames } => if let Some(Some(guest)) = guests.get_mut(guest) {
@@ -308,7 +308,7 @@ proptest! {
                 },
                 Event::Report { guest, usage: [used, committed, wanted] } => {
                     if let Some(Some(guest)) = guests.get_mut(guest) {
-                        let bounded = |frames| FrameCount(frames).min(guest.contract.max);
+                        let bounded = |frames| FrameCount(frames).min(guest.limits.max);
                         guest.usage =
                             Usage { used: bounded(used), committed: bounded(committed), wanted: bounded(wanted) };
                     }
@@ -334,8 +334,8 @@ proptest! {
 /// The last of 100 looks that changed a target, for guests that use these MiB with a little noise on top.
 fn last_change(pool_mib: u64, used_mib: &[u64]) -> u64 {
     let mut now = Moment::from_ns(1);
-    let contracts: Vec<(u64, u64)> = used_mib.iter().map(|_| (16, 240)).collect();
-    let (mut scheduler, mut guests) = fleet(&contracts, FrameCount::from_mib(pool_mib));
+    let limits: Vec<(u64, u64)> = used_mib.iter().map(|_| (16, 240)).collect();
+    let (mut scheduler, mut guests) = fleet(&limits, FrameCount::from_mib(pool_mib));
     let mut last_change = 0;
     for round in 0..100 {
         let targets = |guests: &[Option<Guest>]| -> Vec<FrameCount> {
@@ -344,7 +344,7 @@ fn last_change(pool_mib: u64, used_mib: &[u64]) -> u64 {
         let before = targets(&guests);
         for (guest, &used) in guests.iter_mut().flatten().zip(used_mib) {
             guest.obey();
-            guest.usage.committed = FrameCount(FrameCount::from_mib(used).0 + round * 97 % 400).min(guest.contract.max);
+            guest.usage.committed = FrameCount(FrameCount::from_mib(used).0 + round * 97 % 400).min(guest.limits.max);
             guest.resident = guest.usage.committed.min(guest.size);
         }
         now = now.after(TICK);

@@ -11,11 +11,11 @@ use aerostat_abi::units::FrameCount;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BalloonTotals {
     /// Memory that the guest gave.
-    pub given: FrameCount,
+    pub inflated: FrameCount,
     /// Memory that it took back.
-    pub taken: FrameCount,
+    pub deflated: FrameCount,
     /// Memory that was taken from it without its processor running.
-    pub harvested: FrameCount,
+    pub host_reclaimed: FrameCount,
     /// Batch entries that were not done, by status; those that never happened are left out.
     pub refused_entries: Vec<(EntryStatus, u64)>,
     /// Calls through the balloon port.
@@ -49,9 +49,9 @@ impl BalloonTotals {
     pub(super) fn new(facts: &Facts, report: &Statistics) -> Self {
         let refused = |status: EntryStatus| (status, facts.refused_entries[usize::from(status.code())]);
         Self {
-            given: facts.given,
-            taken: facts.taken,
-            harvested: facts.harvested,
+            inflated: facts.inflated,
+            deflated: facts.deflated,
+            host_reclaimed: facts.host_reclaimed,
             refused_entries: EntryStatus::ALL.into_iter().map(refused).filter(|&(_, count)| count > 0).collect(),
             calls: facts.port_calls,
             throttled_calls: facts.throttled_calls,

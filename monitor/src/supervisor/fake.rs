@@ -201,7 +201,7 @@ impl GuestHandle for FakeGuest {
         self.machine.events.borrow_mut().pop_front()
     }
 
-    fn reclaim_given(&mut self) {
+    fn reclaim_ballooned(&mut self) {
         self.machine.reclaims.set(self.machine.reclaims.get() + 1);
         self.machine.beyond.set(FrameCount::ZERO);
     }

@@ -11,13 +11,13 @@ use super::episodes::Episodes;
 use super::observation::{Bounds, Observation, ResidentWatch};
 use super::overuse::Overuse;
 use super::pacing::Pacing;
-use super::status::{GuestState, GuestStatus, Happening};
+use super::status::{EventKind, GuestState, GuestStatus};
 use super::swap::{SwapAccount, SwapTotals};
 use crate::clock::Moment;
 use crate::fleet::{GuestSpec, OveruseRule};
 use crate::host::{EndReason, Ending, GuestEvent, GuestHandle};
 use crate::report::{Sample, Samples};
-use crate::scheduler::{Contract, GuestId, GuestSample, Hints, Reading, Targets, Usage};
+use crate::scheduler::{GuestId, GuestSample, Hints, Limits, Reading, Targets, Usage};
 use crate::vmm::DISAGREEING_REPORTS;
 
 /// How long a guest may stay away from its balloon before it counts as silent; its driver comes once a second.
@@ -34,7 +34,7 @@ const EVENTS_PER_ROUND: usize = 64;
 pub(super) struct Guest<G> {
     pub(super) id: GuestId,
     pub(super) name: String,
-    pub(super) contract: Contract,
+    pub(super) limits: Limits,
     /// The process, until it ended.
     pub(super) handle: Option<G>,
     pub(super) ending: Option<Ending>,
@@ -88,7 +88,7 @@ impl<G: GuestHandle> Guest<G> {
         Self {
             id,
             name: spec.name.clone(),
-            contract: spec.contract,
+            limits: spec.limits,
             handle: Some(handle),
             ending: None,
             target,
@@ -147,10 +147,10 @@ impl<G: GuestHandle> Guest<G> {
     }
 
     /// Where its processor was, if there is an answer that has not been taken.
-    pub(super) fn take_answer(&mut self) -> impl Iterator<Item = Happening> + use<G> {
+    pub(super) fn take_answer(&mut self) -> impl Iterator<Item = EventKind> + use<G> {
         let guest = self.name.clone();
         let lines = std::mem::take(&mut self.answer).into_iter();
-        lines.map(move |line| Happening::Inspected { guest: guest.clone(), line })
+        lines.map(move |line| EventKind::Inspected { guest: guest.clone(), line })
     }
 
     /// Asks the guest to end; [`Self::news`] tells when it has.
@@ -162,16 +162,16 @@ impl<G: GuestHandle> Guest<G> {
     }
 
     /// Reads the register page; a guest that ended keeps what was read last. Returns what there is to tell.
-    pub(super) fn look(&mut self, now: Moment) -> impl Iterator<Item = Happening> + use<G> {
-        let happenings = if self.read(now) { [self.judge(now), self.compare(now)] } else { [None, None] };
-        happenings.into_iter().flatten()
+    pub(super) fn look(&mut self, now: Moment) -> impl Iterator<Item = EventKind> + use<G> {
+        let event_kinds = if self.read(now) { [self.judge(now), self.compare(now)] } else { [None, None] };
+        event_kinds.into_iter().flatten()
     }
 
     /// Reads the register page; says whether there is one.
     fn read(&mut self, now: Moment) -> bool {
         let Some(handle) = &self.handle else { return false };
         let bounds = Bounds {
-            machine: self.contract.max,
+            machine: self.limits.max,
             // The page's own acknowledgement comes later: what its sizes may show was done by targets before it.
             allowed: self.facts.size.max(self.targets.largest()),
             has_size: self.facts.size > FrameCount::ZERO,
@@ -204,23 +204,23 @@ impl<G: GuestHandle> Guest<G> {
     }
 
     /// Does what the fleet file says about a guest that uses memory beyond its size.
-    fn judge(&mut self, now: Moment) -> Option<Happening> {
+    fn judge(&mut self, now: Moment) -> Option<EventKind> {
         let finding = self.overuse.observe(self.entitled(), self.facts.resident, now)?;
         match (self.overuse_rule, &mut self.handle) {
             (OveruseRule::Kill, _) => self.condemn(EndReason::BeyondSize(finding.excess)),
-            (OveruseRule::Cap, Some(handle)) if finding.is_new_sample => handle.reclaim_given(),
+            (OveruseRule::Cap, Some(handle)) if finding.is_new_sample => handle.reclaim_ballooned(),
             (OveruseRule::Cap | OveruseRule::Warn, _) => {}
         }
         let (guest, excess, rule) = (self.name.clone(), finding.excess, self.overuse_rule);
-        finding.told.map(|episodes| Happening::Overuse { guest, excess, rule, episodes })
+        finding.told.map(|episodes| EventKind::Overuse { guest, excess, rule, episodes })
     }
 
     /// Notices where the guest keeps reporting another balloon than it has. Its report is a hint, so that is all.
-    fn compare(&mut self, now: Moment) -> Option<Happening> {
+    fn compare(&mut self, now: Moment) -> Option<EventKind> {
         let disagrees = self.facts.disagreeing_reports >= DISAGREEING_REPORTS;
         let episodes = self.disagreements.observe(disagrees, now)?;
         let reported = FrameCount::from_bytes_floor(self.statistics.balloon_bytes);
-        Some(Happening::Disagreement { guest: self.name.clone(), reported, balloon: self.facts.balloon, episodes })
+        Some(EventKind::Disagreement { guest: self.name.clone(), reported, balloon: self.facts.balloon, episodes })
     }
 
     /// What the guest may use: its size, or what it was started with, until its process has published a size.
@@ -275,7 +275,7 @@ impl<G: GuestHandle> Guest<G> {
 
     /// Closes the record of a living guest: its last facts are read, its process is let go, its memory is gone. Returns what there is to
     /// tell of it.
-    pub(super) fn end(&mut self, ending: Ending, now: Moment) -> impl Iterator<Item = Happening> + use<G> {
+    pub(super) fn end(&mut self, ending: Ending, now: Moment) -> impl Iterator<Item = EventKind> + use<G> {
         let last = self.look(now);
         self.handle = None;
         self.ending = Some(ending);
@@ -335,7 +335,7 @@ impl<G: GuestHandle> Guest<G> {
     }
 
     pub(super) fn sample(&self) -> GuestSample {
-        let hints = match Usage::from_statistics(&self.statistics, self.contract) {
+        let hints = match Usage::from_statistics(&self.statistics, self.limits) {
             None => Hints::None,
             Some(usage) if self.state == GuestState::Silent => Hints::Stale(usage),
             Some(usage) => Hints::Report(usage),
@@ -351,7 +351,7 @@ impl<G: GuestHandle> Guest<G> {
         GuestStatus {
             name: self.name.clone(),
             state: self.state,
-            max: self.contract.max,
+            max: self.limits.max,
             size: self.facts.size,
             balloon: self.facts.balloon,
             target: self.target,
@@ -366,7 +366,7 @@ impl<G: GuestHandle> Guest<G> {
 
     /// Memory that threads in the guest wait for, as far as its machine could have it.
     fn wanted(&self) -> FrameCount {
-        FrameCount::from_bytes_ceil(self.statistics.wanted_bytes).min(self.contract.max)
+        FrameCount::from_bytes_ceil(self.statistics.wanted_bytes).min(self.limits.max)
     }
 
     /// Frames per second that its balloon may inflate by: the host's rate, or its driver's own.

@@ -1,4 +1,4 @@
-//! The supervisor: starts guests, looks at them, carries the scheduler's decisions out, and keeps the books of a run.
+//! The supervisor: starts guests, looks at them, carries the scheduler's decisions out, and keeps the accounts of a run.
 //!
 //! One thread, no locks. [`Supervisor`] is the machine: it is told the moment and knows guests only by [`GuestHandle`], so it runs
 //! against fake guests and a fake clock in tests. [`run`] is the loop around it: it waits for events, signals and the next look.
@@ -34,7 +34,7 @@ pub use self::outcome::{GuestOutcome, Outcome};
 pub use self::physical::PhysicalMemory;
 pub use self::run_loop::{Observer, RunError, RunOptions, run};
 pub use self::signals::StopSignals;
-pub use self::status::{Event, FleetStatus, GuestState, GuestStatus, Happening};
+pub use self::status::{Event, EventKind, FleetStatus, GuestState, GuestStatus};
 pub use self::swap::{SwapStatus, SwapTotals};
 
 use self::episodes::Episodes;
@@ -72,7 +72,7 @@ pub struct Admission {
 /// Why a guest was not started.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The pool can't honour its contract.
+    /// The pool can't honour its limits.
     #[error("guest {name:?} is not admitted: {source}")]
     NotAdmitted {
         /// The guest.
@@ -145,7 +145,7 @@ impl<G: GuestHandle> Supervisor<G> {
     ///
     /// [`StartError::NotAdmitted`].
     pub fn admit(&mut self, spec: &GuestSpec) -> Result<Admission, StartError> {
-        let admitted = self.scheduler.admit(spec.contract);
+        let admitted = self.scheduler.admit(spec.limits);
         let (id, target) = admitted.map_err(|source| StartError::NotAdmitted { name: spec.name.clone(), source })?;
         Ok(Admission { id, target })
     }
@@ -173,7 +173,7 @@ impl<G: GuestHandle> Supervisor<G> {
             guest.keep_samples();
         }
         self.guests.push(guest);
-        self.note(now, Happening::Started { guest: spec.name.clone(), target });
+        self.note(now, EventKind::Started { guest: spec.name.clone(), target });
         Ok(())
     }
 
@@ -199,13 +199,13 @@ impl<G: GuestHandle> Supervisor<G> {
         self.physical = physical;
     }
 
-    /// Looks at every guest, keeps the books, and decides.
+    /// Looks at every guest, keeps the accounts, and decides.
     pub fn look(&mut self, now: Moment) {
         let at = now.since(self.began);
         for guest in self.guests.iter_mut().filter(|guest| guest.handle.is_some()) {
             self.events.extend(guest.look(now).map(|what| Event { at, what }));
             if let Some(since) = guest.new_silence() {
-                let what = Happening::Silent { guest: guest.name.clone(), since: since.since(self.began) };
+                let what = EventKind::Silent { guest: guest.name.clone(), since: since.since(self.began) };
                 self.events.push(Event { at, what });
             }
             self.scheduler.observe(guest.id, &guest.sample());
@@ -222,8 +222,8 @@ impl<G: GuestHandle> Supervisor<G> {
 
     /// Whether a guest lacks memory that others are about to let go of: the next look should come soon.
     #[must_use]
-    pub fn is_somebody_short(&self) -> bool {
-        self.scheduler.is_somebody_short()
+    pub fn is_guest_waiting(&self) -> bool {
+        self.scheduler.is_guest_waiting()
     }
 
     /// Whether no guest runs.
@@ -305,7 +305,7 @@ impl<G: GuestHandle> Supervisor<G> {
         self.moved.granted(decision.guest, decision.granted);
         let Decision { from, target: to, reason, .. } = *decision;
         let guest = guest.name.clone();
-        self.note(now, Happening::Target { guest, from, to, reason });
+        self.note(now, EventKind::Target { guest, from, to, reason });
     }
 
     /// Counts a look at which more was granted, resident or physically taken than there is. What page tables map is not all that a
@@ -323,7 +323,7 @@ impl<G: GuestHandle> Supervisor<G> {
         self.violations += u64::from(is_overdrawn);
         if let Some(episodes) = self.violation_episodes.observe(is_overdrawn, now) {
             let pool = self.pool;
-            self.note(now, Happening::Violation { granted, resident: taken, pool, episodes });
+            self.note(now, EventKind::Violation { granted, resident: taken, pool, episodes });
         }
     }
 
@@ -335,10 +335,10 @@ impl<G: GuestHandle> Supervisor<G> {
         self.scheduler.remove(guest.id);
         self.moved.remove(guest.id);
         let guest = guest.name.clone();
-        self.note(now, Happening::Ended { guest, ending });
+        self.note(now, EventKind::Ended { guest, ending });
     }
 
-    fn note(&mut self, now: Moment, what: Happening) {
+    fn note(&mut self, now: Moment, what: EventKind) {
         self.events.push(Event { at: now.since(self.began), what });
     }
 

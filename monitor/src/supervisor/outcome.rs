@@ -10,7 +10,7 @@ use super::guest::Guest;
 use super::swap::SwapTotals;
 use crate::host::{EndReason, Ending, GuestHandle};
 use crate::report::Samples;
-use crate::scheduler::Contract;
+use crate::scheduler::Limits;
 
 /// A run.
 #[derive(Debug)]
@@ -37,7 +37,7 @@ pub struct GuestOutcome {
     /// Its name in the fleet file.
     pub name: String,
     /// How small and how large it was allowed to be.
-    pub contract: Contract,
+    pub limits: Limits,
     /// From before its process was started until its application's `main`, where it came so far.
     pub spawn_to_main: Option<Duration>,
     /// Its sizes over time; empty where they were not to be kept.
@@ -71,7 +71,7 @@ impl GuestOutcome {
         let still_running = || Ending { reason: EndReason::Stopped, details: Vec::new() };
         Self {
             name: guest.name.clone(),
-            contract: guest.contract,
+            limits: guest.limits,
             spawn_to_main: guest.spawn_to_main(),
             verified_bytes: guest.statistics().verified_bytes,
             app_errors: guest.statistics().app_errors,

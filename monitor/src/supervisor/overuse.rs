@@ -1,7 +1,7 @@
 //! When a guest uses memory beyond its size. Pure.
 //!
 //! A guest can write to frames that are in its balloon: nothing on the host stops it, and every such frame becomes resident again.
-//! The scheduler charges the guest for it, so nobody is promised that memory; but others may need it, and a kernel that writes to
+//! The scheduler charges the guest for it, so nobody is committed that memory; but others may need it, and a kernel that writes to
 //! what it gave away is broken or hostile. What becomes of it the fleet file says ([`OveruseRule`](crate::fleet::OveruseRule)).
 //!
 //! A *sample* is a size and a resident memory that belong together. The two are not read at one moment: resident memory is measured

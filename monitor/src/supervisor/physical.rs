@@ -2,7 +2,7 @@
 //!
 //! A process is born into the group of its parent, so the supervisor is in the group while it starts guests, and outside it
 //! otherwise. When it ends, the group goes with it; of a supervisor that was killed an empty group stays behind, which the next run
-//! removes (`host::cgroup`). Where no group can be made, the guests' own figures have to do.
+//! removes (`host::cgroup`). Where no group can be made, the guests' own metrics have to do.
 
 use aerostat_abi::units::FrameCount;
 

@@ -148,7 +148,7 @@ impl Looks<'_> {
             supervisor.measured(self.meter.measure());
             supervisor.look(now);
             self.last = now;
-            self.next = now.after(if supervisor.is_somebody_short() { PACE_WHEN_SHORT } else { PACE });
+            self.next = now.after(if supervisor.is_guest_waiting() { PACE_WHEN_SHORT } else { PACE });
         }
         supervisor.take_events().iter().for_each(|event| self.observer.happened(event));
         if is_time {

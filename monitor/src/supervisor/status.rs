@@ -111,12 +111,12 @@ pub struct Event {
     /// Time since the run began.
     pub at: Duration,
     /// What.
-    pub what: Happening,
+    pub what: EventKind,
 }
 
 /// What can happen in a run.
 #[derive(Clone, Debug)]
-pub enum Happening {
+pub enum EventKind {
     /// A guest's process was started.
     Started {
         /// Whose.
@@ -191,7 +191,7 @@ pub enum Happening {
     },
 }
 
-impl fmt::Display for Happening {
+impl fmt::Display for EventKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Started { guest, target } => write!(f, "{guest} started with a target of {target}"),

@@ -17,7 +17,7 @@ const ALWAYS_PER_MILLE: u16 = 1000;
 /// What a guest has put elsewhere, and how fast that moves.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SwapStatus {
-    /// Pages in the guest's compressed tier.
+    /// Pages in the guest's compressed pool.
     pub compressed: FrameCount,
     /// Pages on its swap disk, compressed or not.
     pub on_disk: FrameCount,
@@ -32,7 +32,7 @@ pub struct SwapStatus {
 /// What a guest swapped in a run. Of what is gone in the end, the most there was at one look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SwapTotals {
-    /// The most pages in the compressed tier.
+    /// The most pages in the compressed pool.
     pub peak_compressed: FrameCount,
     /// Frames that these pages occupied.
     pub compressed_into: FrameCount,

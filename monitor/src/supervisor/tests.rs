@@ -10,23 +10,23 @@ use aerostat_balloon_driver::RateLimits;
 
 use super::fake::{FakeGuest, Lie, Machine, Manners};
 use super::{
-    Attention, Event, FleetStatus, GuestState, Happening, Observer, Outcome, RunError, RunOptions, Supervisor, run,
+    Attention, Event, EventKind, FleetStatus, GuestState, Observer, Outcome, RunError, RunOptions, Supervisor, run,
 };
 use crate::clock::Moment;
 use crate::fleet::{Fleet, GuestSpec, OveruseRule};
 use crate::host::disk::Disks;
 use crate::host::{EndReason, GuestEvent, GuestHandle};
-use crate::scheduler::{Contract, Policy};
+use crate::scheduler::{Limits, Policy};
 
 const TICK: Duration = Duration::from_millis(20);
 const POOL: FrameCount = FrameCount::from_mib(512);
 
 fn spec(name: &str) -> GuestSpec {
-    let contract = Contract { min: FrameCount::from_mib(64), max: FrameCount::from_mib(512) };
+    let limits = Limits { min: FrameCount::from_mib(64), max: FrameCount::from_mib(512) };
     GuestSpec {
         name: name.into(),
         image: "image".into(),
-        contract,
+        limits,
         command_line: String::new(),
         disks: Disks::default(),
         overuse: OveruseRule::Kill,
@@ -58,7 +58,7 @@ impl Bench {
             bench
                 .supervisor
                 .start(&spec(name), now, |spec, target| {
-                    let (machine, handle) = Machine::boot(spec.contract.max, target, Manners::Obliging);
+                    let (machine, handle) = Machine::boot(spec.limits.max, target, Manners::Obliging);
                     machines.push(machine);
                     Ok(handle)
                 })
@@ -83,7 +83,7 @@ impl Bench {
     /// What happened besides starts and targets.
     fn told(&mut self) -> Vec<String> {
         let events = self.supervisor.take_events().into_iter().map(|event| event.what);
-        let is_told = |what: &Happening| !matches!(what, Happening::Started { .. } | Happening::Target { .. });
+        let is_told = |what: &EventKind| !matches!(what, EventKind::Started { .. } | EventKind::Target { .. });
         events.filter(is_told).map(|what| what.to_string()).collect()
     }
 
@@ -228,7 +228,7 @@ fn a_guest_that_uses_memory_beyond_its_size_is_charged_and_ended() {
     bench.pass(5);
     let status = bench.status();
     assert_ne!(status.guests[0].state, GuestState::Ended, "a look or two may be wrong");
-    assert!(status.guests[1].target <= FrameCount::from_mib(512 - 264), "what it uses is not promised to others");
+    assert!(status.guests[1].target <= FrameCount::from_mib(512 - 264), "what it uses is not committed to others");
     bench.pass(50);
     assert_eq!(bench.status().guests[0].state, GuestState::Ended);
     assert!(bench.status().guests[1].size >= FrameCount::from_mib(400), "its memory is the other's");
@@ -439,7 +439,7 @@ fn samples_are_kept_where_they_are_wanted() {
     assert!(outcome.guests.iter().all(|guest| guest.samples.is_empty()));
     let mut supervisor = Supervisor::new(POOL, Policy::default(), Moment::default());
     supervisor.keep_samples();
-    let boot = |spec: &GuestSpec, target| Ok(Machine::boot(spec.contract.max, target, Manners::Obliging).1);
+    let boot = |spec: &GuestSpec, target| Ok(Machine::boot(spec.limits.max, target, Manners::Obliging).1);
     supervisor.start(&spec("alpha"), Moment::default(), boot).unwrap();
     supervisor.look(Moment::default());
     assert!(!supervisor.into_outcome(Moment::default()).guests[0].samples.is_empty());
@@ -495,7 +495,7 @@ struct Notes(Vec<String>);
 
 impl Observer for Notes {
     fn happened(&mut self, event: &Event) {
-        if !matches!(event.what, Happening::Target { .. }) {
+        if !matches!(event.what, EventKind::Target { .. }) {
             self.0.push(event.what.to_string());
         }
     }
@@ -513,7 +513,7 @@ fn run_fakes(manners: [Manners; 2]) -> (Outcome, Vec<String>) {
     };
     let mut notes = Notes::default();
     let mut manners = manners.into_iter();
-    let start = |spec: &GuestSpec, target| Ok(Machine::boot(spec.contract.max, target, manners.next().unwrap()).1);
+    let start = |spec: &GuestSpec, target| Ok(Machine::boot(spec.limits.max, target, manners.next().unwrap()).1);
     let outcome = run(&fleet, options, start, &mut notes).unwrap();
     (outcome, notes.0)
 }
@@ -547,14 +547,14 @@ fn guests_that_do_not_stop_are_killed_and_then_given_up() {
 fn guests_are_looked_after_while_others_start() {
     const OTHERS: usize = 100;
     let min = FrameCount::from_mib(2);
-    let small = |name: &str| GuestSpec { contract: Contract { min, max: min }, ..spec(name) };
+    let small = |name: &str| GuestSpec { limits: Limits { min, max: min }, ..spec(name) };
     let mut guests = vec![spec("alpha")];
     guests.extend((0..OTHERS).map(|number| small(&format!("other{number}"))));
     let fleet = Fleet { pool: POOL, guests };
     let options = RunOptions { limit: Some(Duration::from_millis(1)), ..RunOptions::default() };
     let (mut alpha, mut most): (Option<Rc<Machine>>, _) = (None, FrameCount::ZERO);
     let start = |spec: &GuestSpec, target| {
-        let (machine, handle) = Machine::boot(spec.contract.max, target, Manners::Obliging);
+        let (machine, handle) = Machine::boot(spec.limits.max, target, Manners::Obliging);
         let alpha = alpha.get_or_insert(machine);
         alpha.need(FrameCount::from_mib(500));
         alpha.step(Moment::now());
@@ -573,7 +573,7 @@ fn a_guest_that_can_not_start_ends_the_others() {
     let fleet = Fleet { pool: POOL, guests: vec![spec("alpha"), spec("beta")] };
     let mut notes = Notes::default();
     let start = |spec: &GuestSpec, target| match spec.name.as_str() {
-        "alpha" => Ok(Machine::boot(spec.contract.max, target, Manners::Obliging).1),
+        "alpha" => Ok(Machine::boot(spec.limits.max, target, Manners::Obliging).1),
         _ => Err(anyhow::anyhow!("no luck")),
     };
     let error = run(&fleet, RunOptions::default(), start, &mut notes).unwrap_err();

@@ -66,7 +66,7 @@ pub(super) struct Balloon<H> {
     unsplit: Unsplit,
     registers: Arc<SharedPage>,
     host: H,
-    greeting: Greeting,
+    negotiation: Negotiation,
     /// What the guest has in force.
     features: Features,
     /// The guest's own floor: below it nothing is taken from it.
@@ -80,7 +80,7 @@ pub(super) struct Balloon<H> {
 
 /// Whether the guest has said HELLO.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Greeting {
+enum Negotiation {
     Awaited,
     Done,
 }
@@ -120,7 +120,7 @@ impl<H: BalloonHost> Balloon<H> {
             unsplit: Unsplit::default(),
             registers,
             host,
-            greeting: Greeting::Awaited,
+            negotiation: Negotiation::Awaited,
             features: Features::default(),
             floor: FrameCount::ZERO,
             offers: None,
@@ -135,23 +135,23 @@ impl<H: BalloonHost> Balloon<H> {
     pub(super) fn call(&mut self, registers: Registers, now_ns: u64) -> Registers {
         self.facts.port_calls += 1;
         self.facts.last_call_ns = now_ns;
-        let reply = match (Command::decode(registers.rax), self.greeting) {
+        let reply = match (Command::decode(registers.rax), self.negotiation) {
             (None, _) => self.reply(Status::UnknownCommand.into()),
-            (Some(_), Greeting::Done) if mem::take(&mut self.is_reset_ordered) => {
-                self.end_conversation();
+            (Some(_), Negotiation::Done) if mem::take(&mut self.is_reset_ordered) => {
+                self.end_session();
                 self.reply(Status::ResetOrdered.into())
             }
-            (Some(Command::Hello), Greeting::Awaited) => self.hello(&registers),
-            (Some(Command::Hello), Greeting::Done) => self.reply(Status::AlreadyGreeted.into()),
-            (Some(_), Greeting::Awaited) => self.reply(Status::NotGreeted.into()),
+            (Some(Command::Hello), Negotiation::Awaited) => self.hello(&registers),
+            (Some(Command::Hello), Negotiation::Done) => self.reply(Status::SessionExists.into()),
+            (Some(_), Negotiation::Awaited) => self.reply(Status::NoSession.into()),
             (Some(Command::GetTarget), _) => self.reply(Status::Ok.into()),
-            (Some(Command::Give), _) => {
-                let outcome = self.batch(&registers, Self::give);
+            (Some(Command::Inflate), _) => {
+                let outcome = self.batch(&registers, Self::inflate);
                 self.host.memory_released();
                 self.reply(outcome)
             }
-            (Some(Command::Take), _) => {
-                let outcome = self.batch(&registers, Self::take);
+            (Some(Command::Deflate), _) => {
+                let outcome = self.batch(&registers, Self::deflate);
                 self.reply(outcome)
             }
             (Some(Command::Report), _) => {
@@ -170,7 +170,7 @@ impl<H: BalloonHost> Balloon<H> {
                 self.reply(status.into())
             }
             (Some(Command::Reset), _) => {
-                self.end_conversation();
+                self.end_session();
                 self.reply(Status::Ok.into())
             }
         };
@@ -190,15 +190,15 @@ impl<H: BalloonHost> Balloon<H> {
         if hello.vector != 0 {
             self.host.connect_doorbell(hello.vector);
         }
-        self.greeting = Greeting::Done;
+        self.negotiation = Negotiation::Done;
         self.features = hello.features.intersection(Features::SUPPORTED);
         self.floor = hello.floor;
         Welcome { version: VERSION, features: self.features, target: self.registers.target() }.encode()
     }
 
     /// Begins anew: the guest has to say HELLO again. What is given stays given.
-    fn end_conversation(&mut self) {
-        self.greeting = Greeting::Awaited;
+    fn end_session(&mut self) {
+        self.negotiation = Negotiation::Awaited;
         self.offers = None;
         self.map.end_protection();
         self.host.disconnect_doorbell();
@@ -207,7 +207,7 @@ impl<H: BalloonHost> Balloon<H> {
     /// The page that the registers name for a batch, if it is one of the guest's.
     fn batch_page(&self, registers: &Registers) -> Option<FrameNumber> {
         let page = FrameNumber::containing(registers.rdi);
-        (registers.rdi.is_multiple_of(FRAME_BYTES) && self.map.is_kept(page)).then_some(page)
+        (registers.rdi.is_multiple_of(FRAME_BYTES) && self.map.is_guests(page)).then_some(page)
     }
 
     /// Writes what is given into the batch page.
@@ -215,7 +215,7 @@ impl<H: BalloonHost> Balloon<H> {
         if self.batch_page(registers).is_none() {
             return Status::BadPage.into();
         }
-        let mut blocks = self.map.given_blocks(FrameNumber(registers.rsi)).peekable();
+        let mut blocks = self.map.ballooned_blocks(FrameNumber(registers.rsi)).peekable();
         let words: Vec<_> = blocks.by_ref().take(batch::CAPACITY).map(Entry::encode).collect();
         let next = blocks.peek().map_or(0, |block| block.frame.0);
         match self.memory.write_words(GuestAddress(registers.rdi), &words) {
@@ -240,7 +240,7 @@ impl<H: BalloonHost> Balloon<H> {
 
     /// Takes up to [`CHUNK`] huge frames that the guest offers, as far as it is larger than its target, and releases them. Says whether
     /// there may be more. The guest need not run: it may at the same time, on another processor, and use what is not taken.
-    pub(super) fn harvest(&mut self) -> bool {
+    pub(super) fn host_reclaim(&mut self) -> bool {
         let Self { offers: Some(offers), map, memory, .. } = self else { return false };
         let surplus = map.size().saturating_sub(self.registers.target().max(self.floor));
         let wanted = to_usize(surplus.0 / HUGE_FRAMES).min(CHUNK);
@@ -255,8 +255,8 @@ impl<H: BalloonHost> Balloon<H> {
             memory.clear(range);
         }
         let frames = FrameCount(taken.len() as u64 * HUGE_FRAMES);
-        self.facts.given = self.facts.given.saturating_add(frames);
-        self.facts.harvested = self.facts.harvested.saturating_add(frames);
+        self.facts.inflated = self.facts.inflated.saturating_add(frames);
+        self.facts.host_reclaimed = self.facts.host_reclaimed.saturating_add(frames);
         self.host.memory_released();
         self.publish();
         true
@@ -314,8 +314,8 @@ impl<H: BalloonHost> Balloon<H> {
         }
     }
 
-    fn give(&mut self, entries: &mut [Entry], page: FrameNumber) -> FrameCount {
-        let mut done = judge(entries, |entry| self.map.give(entry, page));
+    fn inflate(&mut self, entries: &mut [Entry], page: FrameNumber) -> FrameCount {
+        let mut done = judge(entries, |entry| self.map.inflate(entry, page));
         // Before the release: what is released must not come back with a huge page.
         let (mut failed, mixed) = self.fit_pages(&mut done);
         let to_split = self.copy_out_of_huge_pages(mixed);
@@ -324,7 +324,7 @@ impl<H: BalloonHost> Balloon<H> {
         let released = self.releaser.release(&self.memory, &ranges);
         // After the release, when there is less left to split. Any kept frame stands for its huge page.
         let (now, later) = to_split.split_at(to_split.len().min(SPLIT_IN_A_CALL));
-        let kept = now.iter().filter_map(|&huge| self.map.runs(Frames::Kept, frames_of(&(huge..huge + 1))).next());
+        let kept = now.iter().filter_map(|&huge| self.map.runs(Frames::Guest, frames_of(&(huge..huge + 1))).next());
         let parts: Vec<_> = kept.map(|run| run.start..run.start + 1).collect();
         self.releaser.split(&self.memory, &parts);
         if !later.is_empty() {
@@ -335,28 +335,28 @@ impl<H: BalloonHost> Balloon<H> {
             failed.extend(done.extract_if(.., |(block, _)| block.start >= first.start));
         }
         for (block, index) in failed {
-            self.map.take_back(&block);
+            self.map.undo_inflate(&block);
             entries[index].status = EntryStatus::HostFailed;
         }
         let frames = frames(&done);
-        self.facts.given = self.facts.given.saturating_add(frames);
+        self.facts.inflated = self.facts.inflated.saturating_add(frames);
         frames
     }
 
-    fn take(&mut self, entries: &mut [Entry], _page: FrameNumber) -> FrameCount {
+    fn deflate(&mut self, entries: &mut [Entry], _page: FrameNumber) -> FrameCount {
         let target = self.registers.target();
-        let mut done = judge(entries, |entry| self.map.take(entry, target));
+        let mut done = judge(entries, |entry| self.map.deflate(entry, target));
         let (failed, mixed) = self.fit_pages(&mut done);
         // These were wholly given until now. A guest that has touched one all the same may have a huge page there, of which the part
         // that stays given could not be taken away any more.
         let ranges: Vec<_> = mixed.iter().map(frames_of).collect();
         self.releaser.release(&self.memory, &ranges);
         for (block, index) in failed {
-            self.map.give_back(&block);
+            self.map.undo_deflate(&block);
             entries[index].status = EntryStatus::HostFailed;
         }
         let frames = frames(&done);
-        self.facts.taken = self.facts.taken.saturating_add(frames);
+        self.facts.deflated = self.facts.deflated.saturating_add(frames);
         frames
     }
 
@@ -389,13 +389,13 @@ impl<H: BalloonHost> Balloon<H> {
         let huge = block.start / to_usize(HUGE_FRAMES);
         let whole = frames_of(&(huge..huge + 1));
         let is_part = block.len() < whole.len();
-        if is_part && self.map.state(&whole) == Some(Frames::Given) { whole } else { block.clone() }
+        if is_part && self.map.state(&whole) == Some(Frames::Ballooned) { whole } else { block.clone() }
     }
 
     fn report(&mut self, registers: &Registers, now_ns: u64) -> Outcome {
         let address = registers.rdi;
         let in_one_page = address % FRAME_BYTES + statistics::BYTES as u64 <= FRAME_BYTES;
-        if !in_one_page || !self.map.is_kept(FrameNumber::containing(address)) {
+        if !in_one_page || !self.map.is_guests(FrameNumber::containing(address)) {
             return Status::BadPage.into();
         }
         let mut words = [0; statistics::WORDS];
@@ -425,13 +425,13 @@ impl<H: BalloonHost> Balloon<H> {
 
     /// Releases what is resident in given frames, from frame index `from` on: a guest that has touched them all the same has no right to what
     /// they hold. At most [`RECLAIMED_AT_ONCE`], as the guest's calls wait meanwhile. Returns where to go on; `None` when all is done.
-    pub(super) fn reclaim_given(&mut self, from: usize) -> Option<usize> {
+    pub(super) fn reclaim_ballooned(&mut self, from: usize) -> Option<usize> {
         self.host.memory_released();
         let before = self.registers.facts().resident;
         let (mut at, mut left, mut ranges) = (from, RECLAIMED_AT_ONCE, Vec::new());
         while left > 0
             && ranges.len() < RANGES_AT_ONCE
-            && let Some(run) = self.map.given_run(at, left)
+            && let Some(run) = self.map.ballooned_run(at, left)
         {
             at = run.end;
             left -= run.len();

@@ -1,4 +1,4 @@
-//! Which frames the guest keeps and which it has given: the truth behind every GIVE and TAKE. Pure.
+//! Which frames the guest keeps and which it has ballooned: the truth behind every INFLATE and DEFLATE. Pure.
 //!
 //! One bit a frame, set for *kept*, so the zeroed pages that a large allocation begins with mean "given" and the map of a large guest
 //! with a small initial grant costs only what the grant touches: 32 KiB of resident memory per kept GiB. Counts per huge frame with
@@ -18,8 +18,8 @@ use super::layout::{LOW_END, MemoryLayout};
 #[derive(Debug)]
 pub(super) struct FrameMap {
     layout: MemoryLayout,
-    kept: Vec<u64>,
-    given: FrameCount,
+    guest: Vec<u64>,
+    ballooned: FrameCount,
     image: Range<FrameNumber>,
     /// Frames of the words that the guest shares; none while it shares none.
     shared: Range<FrameNumber>,
@@ -32,40 +32,40 @@ impl FrameMap {
         let initial = initial.min(total);
         let mut map = Self {
             layout,
-            kept: vec![0; to_usize(total.0.div_ceil(u64::from(u64::BITS)))],
-            given: total.saturating_sub(initial),
+            guest: vec![0; to_usize(total.0.div_ceil(u64::from(u64::BITS)))],
+            ballooned: total.saturating_sub(initial),
             image,
             shared: FrameNumber(0)..FrameNumber(0),
         };
         if initial > FrameCount::ZERO {
-            map.set(&(0..to_usize(initial.0)), Frames::Kept);
+            map.set(&(0..to_usize(initial.0)), Frames::Guest);
         }
         map
     }
 
     /// Frames in the balloon.
     pub(super) const fn balloon(&self) -> FrameCount {
-        self.given
+        self.ballooned
     }
 
     /// Frames that the guest keeps.
     pub(super) const fn size(&self) -> FrameCount {
-        self.layout.total().saturating_sub(self.given)
+        self.layout.total().saturating_sub(self.ballooned)
     }
 
     /// Whether `frame` is memory that the guest keeps.
-    pub(super) fn is_kept(&self, frame: FrameNumber) -> bool {
-        self.layout.indexes(frame, FrameCount(1)).is_some_and(|block| self.all(&block, Frames::Kept))
+    pub(super) fn is_guests(&self, frame: FrameNumber) -> bool {
+        self.layout.indexes(frame, FrameCount(1)).is_some_and(|block| self.all(&block, Frames::Guest))
     }
 
     /// What all frames of a block are; `None` where they differ.
     pub(super) fn state(&self, block: &Range<usize>) -> Option<Frames> {
-        [Frames::Kept, Frames::Given].into_iter().find(|&state| self.all(block, state))
+        [Frames::Guest, Frames::Ballooned].into_iter().find(|&state| self.all(block, state))
     }
 
     /// Gives an entry's block away, or says why not. `batch_page` is the page that the entry was read from. The caller releases the
-    /// block's memory, or calls [`Self::take_back`] where that fails.
-    pub(super) fn give(&mut self, entry: Entry, batch_page: FrameNumber) -> Result<Range<usize>, EntryStatus> {
+    /// block's memory, or calls [`Self::undo_inflate`] where that fails.
+    pub(super) fn inflate(&mut self, entry: Entry, batch_page: FrameNumber) -> Result<Range<usize>, EntryStatus> {
         let block = self.block(entry)?;
         let low = FrameNumber(0)..FrameNumber::containing(LOW_END);
         let page = batch_page..FrameNumber(batch_page.0.saturating_add(1));
@@ -73,21 +73,21 @@ impl FrameMap {
         if [&low, &page, &self.image, &self.shared].into_iter().any(|protected| overlap(protected, &frames)) {
             return Err(EntryStatus::Protected);
         }
-        if !self.all(&block, Frames::Kept) {
-            return Err(EntryStatus::AlreadyGiven);
+        if !self.all(&block, Frames::Guest) {
+            return Err(EntryStatus::AlreadyBallooned);
         }
-        self.give_back(&block);
+        self.undo_deflate(&block);
         Ok(block)
     }
 
-    /// From now on these frames, which the guest keeps, can't be given; says whether it keeps them.
+    /// From now on these frames, which the guest keeps, can't be ballooned; says whether it keeps them.
     pub(super) fn protect_shared(&mut self, frames: Range<FrameNumber>) -> bool {
         let count = FrameCount(frames.end.0.saturating_sub(frames.start.0));
-        let is_kept = self.layout.indexes(frames.start, count).is_some_and(|block| self.all(&block, Frames::Kept));
-        if is_kept {
+        let is_guests = self.layout.indexes(frames.start, count).is_some_and(|block| self.all(&block, Frames::Guest));
+        if is_guests {
             self.shared = frames;
         }
-        is_kept
+        is_guests
     }
 
     /// The frames of shared words can be given again.
@@ -96,49 +96,49 @@ impl FrameMap {
     }
 
     /// Lets the guest have an entry's block again, or says why not. The guest's size stays within `target`. The caller sees to it that
-    /// the guest can use the block, or calls [`Self::give_back`] where that fails.
-    pub(super) fn take(&mut self, entry: Entry, target: FrameCount) -> Result<Range<usize>, EntryStatus> {
+    /// the guest can use the block, or calls [`Self::undo_deflate`] where that fails.
+    pub(super) fn deflate(&mut self, entry: Entry, target: FrameCount) -> Result<Range<usize>, EntryStatus> {
         let block = self.block(entry)?;
-        if !self.all(&block, Frames::Given) {
-            return Err(EntryStatus::NotGiven);
+        if !self.all(&block, Frames::Ballooned) {
+            return Err(EntryStatus::NotBallooned);
         }
         if self.size().saturating_add(entry.count()) > target {
             return Err(EntryStatus::NotGranted);
         }
-        self.take_back(&block);
+        self.undo_inflate(&block);
         Ok(block)
     }
 
-    /// Undoes a [`Self::give`] of exactly this block.
-    pub(super) fn take_back(&mut self, block: &Range<usize>) {
-        debug_assert!(self.all(block, Frames::Given), "only what was given comes back");
-        self.set(block, Frames::Kept);
-        self.given = self.given.saturating_sub(FrameCount(block.len() as u64));
+    /// Undoes a [`Self::inflate`] of exactly this block.
+    pub(super) fn undo_inflate(&mut self, block: &Range<usize>) {
+        debug_assert!(self.all(block, Frames::Ballooned), "only what was given comes back");
+        self.set(block, Frames::Guest);
+        self.ballooned = self.ballooned.saturating_sub(FrameCount(block.len() as u64));
     }
 
-    /// Undoes a [`Self::take`] of exactly this block.
-    pub(super) fn give_back(&mut self, block: &Range<usize>) {
-        debug_assert!(self.all(block, Frames::Kept), "only what was taken goes back");
-        self.set(block, Frames::Given);
-        self.given = self.given.saturating_add(FrameCount(block.len() as u64));
+    /// Undoes a [`Self::deflate`] of exactly this block.
+    pub(super) fn undo_deflate(&mut self, block: &Range<usize>) {
+        debug_assert!(self.all(block, Frames::Guest), "only what was taken goes back");
+        self.set(block, Frames::Ballooned);
+        self.ballooned = self.ballooned.saturating_add(FrameCount(block.len() as u64));
     }
 
-    /// What is given, from `from` on: ascending blocks, each as large as its alignment and its neighbours allow.
-    pub(super) fn given_blocks(&self, from: FrameNumber) -> impl Iterator<Item = Entry> {
+    /// What is ballooned, from `from` on: ascending blocks, each as large as its alignment and its neighbours allow.
+    pub(super) fn ballooned_blocks(&self, from: FrameNumber) -> impl Iterator<Item = Entry> {
         self.layout.regions().flat_map(move |region| {
             let first = FrameNumber::containing(region.start.0);
             let start = to_usize(region.offset / FRAME_BYTES);
             let end = start + to_usize(region.bytes / FRAME_BYTES);
             let mut at = start.saturating_add(to_usize(from.0.saturating_sub(first.0))).min(end);
             iter::from_fn(move || {
-                at = self.find(Frames::Given, at..end);
+                at = self.find(Frames::Ballooned, at..end);
                 if at == end {
                     return None;
                 }
                 let frame = FrameNumber(first.0 + (at - start) as u64);
                 let order = (0..=MAX_ORDER)
                     .take_while(|&order| frame.is_aligned(order) && at + (1 << order) <= end)
-                    .take_while(|&order| self.all(&(at..at + (1 << order)), Frames::Given))
+                    .take_while(|&order| self.all(&(at..at + (1 << order)), Frames::Ballooned))
                     .last()?;
                 at += 1 << order;
                 Some(Entry { frame, order, status: EntryStatus::Done })
@@ -147,18 +147,18 @@ impl FrameMap {
     }
 
     /// The first run of given frames from index `from` on, at most `most` of them.
-    pub(super) fn given_run(&self, from: usize, most: usize) -> Option<Range<usize>> {
+    pub(super) fn ballooned_run(&self, from: usize, most: usize) -> Option<Range<usize>> {
         let end = to_usize(self.layout.total().0);
-        let start = self.find(Frames::Given, from.min(end)..end);
-        let run = start..self.find(Frames::Kept, start..end.min(start.saturating_add(most)));
+        let start = self.find(Frames::Ballooned, from.min(end)..end);
+        let run = start..self.find(Frames::Guest, start..end.min(start.saturating_add(most)));
         (!run.is_empty()).then_some(run)
     }
 
     /// The runs of frames in `state` among these indexes, ascending.
     pub(super) fn runs(&self, state: Frames, within: Range<usize>) -> impl Iterator<Item = Range<usize>> {
         let other = match state {
-            Frames::Kept => Frames::Given,
-            Frames::Given => Frames::Kept,
+            Frames::Guest => Frames::Ballooned,
+            Frames::Ballooned => Frames::Guest,
         };
         let mut at = within.start;
         iter::from_fn(move || {
@@ -183,7 +183,7 @@ impl FrameMap {
     /// Frames that the guest keeps, counted one by one.
     #[cfg(any(test, feature = "harness"))]
     pub(super) fn recount(&self) -> FrameCount {
-        FrameCount(self.kept.iter().map(|word| u64::from(word.count_ones())).sum())
+        FrameCount(self.guest.iter().map(|word| u64::from(word.count_ones())).sum())
     }
 
     /// The indexes of an entry's frames, once the entry is known to name a block of memory.
@@ -204,16 +204,16 @@ impl FrameMap {
     /// A word with the bits set of those frames that are in `state`.
     fn bits(&self, state: Frames, word: usize) -> u64 {
         match state {
-            Frames::Kept => self.kept[word],
-            Frames::Given => !self.kept[word],
+            Frames::Guest => self.guest[word],
+            Frames::Ballooned => !self.guest[word],
         }
     }
 
     fn set(&mut self, block: &Range<usize>, state: Frames) {
         for (word, mask) in words(block) {
             match state {
-                Frames::Kept => self.kept[word] |= mask,
-                Frames::Given => self.kept[word] &= !mask,
+                Frames::Guest => self.guest[word] |= mask,
+                Frames::Ballooned => self.guest[word] &= !mask,
             }
         }
     }
@@ -223,9 +223,9 @@ impl FrameMap {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Frames {
     /// The guest's.
-    Kept,
+    Guest,
     /// In the balloon.
-    Given,
+    Ballooned,
 }
 
 /// The words that hold a block's bits, each with the mask of those bits. The block is not empty.
@@ -270,7 +270,7 @@ mod tests {
 
     /// The same rules, one frame at a time.
     struct Model {
-        kept: Vec<bool>,
+        guest: Vec<bool>,
     }
 
     impl Model {
@@ -283,38 +283,38 @@ mod tests {
                 return Err(EntryStatus::Misaligned);
             }
             let (start, end) = (entry.frame.0, entry.frame.0 + count);
-            if end > self.kept.len() as u64 {
+            if end > self.guest.len() as u64 {
                 return Err(EntryStatus::OutOfRange);
             }
             Ok(to_usize(start)..to_usize(end))
         }
 
-        fn give(&mut self, entry: Entry) -> Result<std::ops::Range<usize>, EntryStatus> {
+        fn inflate(&mut self, entry: Entry) -> Result<std::ops::Range<usize>, EntryStatus> {
             let block = self.check(entry)?;
             if block.clone().any(|frame| frame < 256 || (512..600).contains(&frame) || frame == 700) {
                 return Err(EntryStatus::Protected);
             }
-            if block.clone().any(|frame| !self.kept[frame]) {
-                return Err(EntryStatus::AlreadyGiven);
+            if block.clone().any(|frame| !self.guest[frame]) {
+                return Err(EntryStatus::AlreadyBallooned);
             }
-            self.kept[block.clone()].fill(false);
+            self.guest[block.clone()].fill(false);
             Ok(block)
         }
 
-        fn take(&mut self, entry: Entry, target: usize) -> Result<std::ops::Range<usize>, EntryStatus> {
+        fn deflate(&mut self, entry: Entry, target: usize) -> Result<std::ops::Range<usize>, EntryStatus> {
             let block = self.check(entry)?;
-            if block.clone().any(|frame| self.kept[frame]) {
-                return Err(EntryStatus::NotGiven);
+            if block.clone().any(|frame| self.guest[frame]) {
+                return Err(EntryStatus::NotBallooned);
             }
             if self.size() + block.len() > target {
                 return Err(EntryStatus::NotGranted);
             }
-            self.kept[block.clone()].fill(true);
+            self.guest[block.clone()].fill(true);
             Ok(block)
         }
 
         fn size(&self) -> usize {
-            self.kept.iter().filter(|kept| **kept).count()
+            self.guest.iter().filter(|kept| **kept).count()
         }
     }
 
@@ -333,30 +333,30 @@ mod tests {
             calls in vec((entries(), any::<bool>(), 0_usize..5000), 1..200),
         ) {
             let mut map = map(16, initial);
-            let mut model = Model { kept: (0..4096).map(|frame| frame < initial).collect() };
+            let mut model = Model { guest: (0..4096).map(|frame| frame < initial).collect() };
             for (entry, give, target) in calls {
                 if give {
-                    prop_assert_eq!(map.give(entry, PAGE), model.give(entry));
+                    prop_assert_eq!(map.inflate(entry, PAGE), model.inflate(entry));
                 } else {
-                    prop_assert_eq!(map.take(entry, FrameCount(target as u64)), model.take(entry, target));
+                    prop_assert_eq!(map.deflate(entry, FrameCount(target as u64)), model.deflate(entry, target));
                 }
                 prop_assert_eq!(map.size().0, model.size() as u64);
                 prop_assert_eq!(map.size().0 + map.balloon().0, 4096);
             }
             for frame in 0..4200 {
-                let kept = model.kept.get(frame).copied().unwrap_or(false);
-                prop_assert_eq!(map.is_kept(FrameNumber(frame as u64)), kept);
+                let kept = model.guest.get(frame).copied().unwrap_or(false);
+                prop_assert_eq!(map.is_guests(FrameNumber(frame as u64)), kept);
             }
         }
 
         #[test]
         fn what_is_taken_back_was_never_given(entry in entries()) {
             let mut map = map(16, 4096);
-            if let Ok(block) = map.give(entry, PAGE) {
-                prop_assert!(map.give(entry, PAGE).is_err());
-                map.take_back(&block);
+            if let Ok(block) = map.inflate(entry, PAGE) {
+                prop_assert!(map.inflate(entry, PAGE).is_err());
+                map.undo_inflate(&block);
                 prop_assert_eq!(map.balloon(), FrameCount::ZERO);
-                prop_assert!(map.give(entry, PAGE).is_ok());
+                prop_assert!(map.inflate(entry, PAGE).is_ok());
             }
         }
     }
@@ -364,36 +364,36 @@ mod tests {
     #[test]
     fn each_refusal_has_its_reason() {
         let mut map = map(16, 4096);
-        let mut give = |frame, order| map.give(entry(frame, order), PAGE).err();
-        assert_eq!(give(1024, 19), Some(EntryStatus::BadOrder));
-        assert_eq!(give(1025, 1), Some(EntryStatus::Misaligned));
-        assert_eq!(give(4096, 0), Some(EntryStatus::OutOfRange));
-        assert_eq!(give(0xffff_ffff_ffff, 0), Some(EntryStatus::OutOfRange));
-        assert_eq!(give(255, 0), Some(EntryStatus::Protected));
-        assert_eq!(give(599, 0), Some(EntryStatus::Protected));
-        assert_eq!(give(700, 0), Some(EntryStatus::Protected));
-        assert_eq!(give(1024, 9), None);
-        assert_eq!(give(1030, 0), Some(EntryStatus::AlreadyGiven));
-        assert_eq!(map.take(entry(1536, 9), FrameCount(9999)), Err(EntryStatus::NotGiven));
-        assert_eq!(map.take(entry(1024, 9), FrameCount(4095)), Err(EntryStatus::NotGranted));
-        assert_eq!(map.take(entry(1024, 9), FrameCount(4096)), Ok(1024..1536));
+        let mut inflate = |frame, order| map.inflate(entry(frame, order), PAGE).err();
+        assert_eq!(inflate(1024, 19), Some(EntryStatus::BadOrder));
+        assert_eq!(inflate(1025, 1), Some(EntryStatus::Misaligned));
+        assert_eq!(inflate(4096, 0), Some(EntryStatus::OutOfRange));
+        assert_eq!(inflate(0xffff_ffff_ffff, 0), Some(EntryStatus::OutOfRange));
+        assert_eq!(inflate(255, 0), Some(EntryStatus::Protected));
+        assert_eq!(inflate(599, 0), Some(EntryStatus::Protected));
+        assert_eq!(inflate(700, 0), Some(EntryStatus::Protected));
+        assert_eq!(inflate(1024, 9), None);
+        assert_eq!(inflate(1030, 0), Some(EntryStatus::AlreadyBallooned));
+        assert_eq!(map.deflate(entry(1536, 9), FrameCount(9999)), Err(EntryStatus::NotBallooned));
+        assert_eq!(map.deflate(entry(1024, 9), FrameCount(4095)), Err(EntryStatus::NotGranted));
+        assert_eq!(map.deflate(entry(1024, 9), FrameCount(4096)), Ok(1024..1536));
     }
 
     #[test]
     fn the_device_hole_is_out_of_range_and_memory_behind_it_is_not() {
         let mut map = map(4 << 10, 4 << 18);
-        assert_eq!(map.give(entry(3 << 18, 0), PAGE), Err(EntryStatus::OutOfRange));
-        assert_eq!(map.give(entry(4 << 18, 18), PAGE), Ok(3 << 18..4 << 18));
-        assert_eq!(map.give(entry(5 << 18, 0), PAGE), Err(EntryStatus::OutOfRange));
+        assert_eq!(map.inflate(entry(3 << 18, 0), PAGE), Err(EntryStatus::OutOfRange));
+        assert_eq!(map.inflate(entry(4 << 18, 18), PAGE), Ok(3 << 18..4 << 18));
+        assert_eq!(map.inflate(entry(5 << 18, 0), PAGE), Err(EntryStatus::OutOfRange));
     }
 
     #[test]
     fn what_is_given_is_listed_in_the_largest_blocks_around_the_hole() {
         let mut map = map(4 << 10, 4 << 18);
         for (frame, order) in [(1023, 0), (1024, 9), (1536, 1), ((3 << 18) - 1, 0), (4 << 18, 9)] {
-            map.give(entry(frame, order), PAGE).unwrap();
+            map.inflate(entry(frame, order), PAGE).unwrap();
         }
-        let blocks = |from| map.given_blocks(FrameNumber(from)).map(|block| (block.frame.0, block.order));
+        let blocks = |from| map.ballooned_blocks(FrameNumber(from)).map(|block| (block.frame.0, block.order));
         let listed = [(1023, 0), (1024, 9), (1536, 1), ((3 << 18) - 1, 0), (4 << 18, 9)];
         assert_eq!(blocks(0).collect::<Vec<_>>(), listed);
         assert_eq!(blocks(1024).collect::<Vec<_>>(), listed[1..]);
@@ -406,8 +406,8 @@ mod tests {
     fn the_initial_balloon_counts_as_given() {
         let mut map = map(16, 1000);
         assert_eq!(map.size(), FrameCount(1000));
-        assert_eq!(map.give(entry(1000, 0), PAGE), Err(EntryStatus::AlreadyGiven));
-        assert_eq!(map.take(entry(1000, 0), FrameCount(1001)), Ok(1000..1001));
+        assert_eq!(map.inflate(entry(1000, 0), PAGE), Err(EntryStatus::AlreadyBallooned));
+        assert_eq!(map.deflate(entry(1000, 0), FrameCount(1001)), Ok(1000..1001));
     }
 
     #[test]

@@ -46,14 +46,15 @@ impl Unsplit {
 
     /// What was given and is not free.
     pub(super) fn given(&self, map: &FrameMap) -> FrameCount {
-        let given = |&huge: &usize| map.runs(Frames::Given, frames_of(&(huge..huge + 1))).map(|run| run.len() as u64);
+        let given =
+            |&huge: &usize| map.runs(Frames::Ballooned, frames_of(&(huge..huge + 1))).map(|run| run.len() as u64);
         FrameCount(self.huge_frames.iter().flat_map(given).sum())
     }
 
     /// Removes a few; returns the kept frames of them, one of which is a part of the huge page if any frame still is.
     pub(super) fn take(&mut self, map: &FrameMap) -> Vec<Range<usize>> {
         let few = self.huge_frames.drain(self.huge_frames.len().saturating_sub(SPLIT_IN_A_CALL)..);
-        few.flat_map(|huge| map.runs(Frames::Kept, frames_of(&(huge..huge + 1)))).collect()
+        few.flat_map(|huge| map.runs(Frames::Guest, frames_of(&(huge..huge + 1)))).collect()
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -82,7 +83,7 @@ impl Copier {
         _nobody_writes: &Quiescent<'_>,
     ) -> bool {
         let all = frames_of(&(huge..huge + 1));
-        let kept: Vec<_> = map.runs(Frames::Kept, all.clone()).collect();
+        let kept: Vec<_> = map.runs(Frames::Guest, all.clone()).collect();
         let count: usize = kept.iter().map(ExactSizeIterator::len).sum();
         if count > COPIED_AT_MOST || !memory.is_resident(&all) {
             return false;

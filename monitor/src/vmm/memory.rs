@@ -234,7 +234,7 @@ impl Drop for GuestMemory {
 /// The range is mapped by the caller and nobody uses it.
 unsafe fn unmap(start: *mut c_void, bytes: usize) -> io::Result<()> {
     if bytes > 0 {
-        // SAFETY: as the caller promises.
+        // SAFETY: as the caller commit charges.
         unsafe { munmap(start, bytes)? };
     }
     Ok(())

@@ -60,8 +60,8 @@ impl PageSizes {
                 continue;
             }
             let wanted = match map.state(&frames_of(&(huge..huge + 1))) {
-                Some(Frames::Given) => continue,
-                Some(Frames::Kept) => PageSize::Huge,
+                Some(Frames::Ballooned) => continue,
+                Some(Frames::Guest) => PageSize::Huge,
                 None => PageSize::Small,
             };
             if self.small[huge] == (wanted == PageSize::Small) {
@@ -146,12 +146,12 @@ mod tests {
         /// Gives or takes blocks; returns the runs of huge frames of which the host was told.
         fn batch(
             &mut self,
-            is_given: impl Fn(Entry, &mut FrameMap) -> Range<usize>,
+            is_ballooned: impl Fn(Entry, &mut FrameMap) -> Range<usize>,
             entries: &[(usize, u8)],
         ) -> Vec<(Range<usize>, PageSize)> {
             let mut blocks: Vec<_> = entries
                 .iter()
-                .map(|&(frame, order)| is_given(Entry::pending(FrameNumber(frame as u64), order), &mut self.map))
+                .map(|&(frame, order)| is_ballooned(Entry::pending(FrameNumber(frame as u64), order), &mut self.map))
                 .collect();
             blocks.sort_unstable_by_key(|block| block.start);
             self.pages.follow(&self.map, blocks.iter(), |frames, size| {
@@ -162,55 +162,55 @@ mod tests {
             std::mem::take(&mut self.told)
         }
 
-        fn give(&mut self, entries: &[(usize, u8)]) -> Vec<(Range<usize>, PageSize)> {
-            self.batch(|entry, map| map.give(entry, FrameNumber(0)).unwrap(), entries)
+        fn inflate(&mut self, entries: &[(usize, u8)]) -> Vec<(Range<usize>, PageSize)> {
+            self.batch(|entry, map| map.inflate(entry, FrameNumber(0)).unwrap(), entries)
         }
 
-        fn take(&mut self, entries: &[(usize, u8)]) -> Vec<(Range<usize>, PageSize)> {
-            self.batch(|entry, map| map.take(entry, FrameCount(4096)).unwrap(), entries)
+        fn deflate(&mut self, entries: &[(usize, u8)]) -> Vec<(Range<usize>, PageSize)> {
+            self.batch(|entry, map| map.deflate(entry, FrameCount(4096)).unwrap(), entries)
         }
     }
 
     #[test]
     fn whole_huge_frames_change_nothing() {
         let mut guest = Guest::new(4096);
-        assert_eq!(guest.give(&[(512, 9), (2048, 10)]), []);
-        assert_eq!(guest.take(&[(512, 9), (2048, 9), (2560, 9)]), []);
+        assert_eq!(guest.inflate(&[(512, 9), (2048, 10)]), []);
+        assert_eq!(guest.deflate(&[(512, 9), (2048, 9), (2560, 9)]), []);
     }
 
     #[test]
     fn parts_that_make_a_whole_change_nothing() {
         let mut guest = Guest::new(4096);
-        assert_eq!(guest.give(&[(1280, 8), (1024, 8)]), []);
-        assert_eq!(guest.take(&[(1024, 8), (1280, 7), (1408, 7)]), []);
+        assert_eq!(guest.inflate(&[(1280, 8), (1024, 8)]), []);
+        assert_eq!(guest.deflate(&[(1024, 8), (1280, 7), (1408, 7)]), []);
     }
 
     #[test]
     fn a_mixed_huge_frame_has_small_pages_until_it_is_whole() {
         let mut guest = Guest::new(4096);
-        assert_eq!(guest.give(&[(1030, 0)]), [(2..3, PageSize::Small)]);
-        assert_eq!(guest.give(&[(1024, 0)]), []);
-        assert_eq!(guest.take(&[(1030, 0)]), []);
-        assert_eq!(guest.take(&[(1024, 0)]), [(2..3, PageSize::Huge)]);
+        assert_eq!(guest.inflate(&[(1030, 0)]), [(2..3, PageSize::Small)]);
+        assert_eq!(guest.inflate(&[(1024, 0)]), []);
+        assert_eq!(guest.deflate(&[(1030, 0)]), []);
+        assert_eq!(guest.deflate(&[(1024, 0)]), [(2..3, PageSize::Huge)]);
     }
 
     #[test]
     fn one_that_was_given_in_parts_and_is_taken_whole_has_huge_pages_again() {
         let mut guest = Guest::new(4096);
-        assert_eq!(guest.give(&[(1024, 8)]), [(2..3, PageSize::Small)]);
-        assert_eq!(guest.give(&[(1280, 8)]), []);
-        assert_eq!(guest.take(&[(1024, 9)]), [(2..3, PageSize::Huge)]);
+        assert_eq!(guest.inflate(&[(1024, 8)]), [(2..3, PageSize::Small)]);
+        assert_eq!(guest.inflate(&[(1280, 8)]), []);
+        assert_eq!(guest.deflate(&[(1024, 9)]), [(2..3, PageSize::Huge)]);
     }
 
     #[test]
     fn a_frame_of_the_initial_balloon_comes_with_small_pages() {
-        assert_eq!(Guest::new(1024).take(&[(1024, 0)]), [(2..3, PageSize::Small)]);
+        assert_eq!(Guest::new(1024).deflate(&[(1024, 0)]), [(2..3, PageSize::Small)]);
     }
 
     #[test]
     fn neighbours_are_one_run() {
         let mut guest = Guest::new(4096);
-        let runs = guest.give(&[(3600, 0), (512, 0), (1500, 0), (1024, 0), (2000, 0)]);
+        let runs = guest.inflate(&[(3600, 0), (512, 0), (1500, 0), (1024, 0), (2000, 0)]);
         assert_eq!(runs, [(1..4, PageSize::Small), (7..8, PageSize::Small)]);
     }
 
@@ -234,7 +234,7 @@ mod tests {
                 let mut blocks: Vec<_> = entries
                     .into_iter()
                     .filter_map(|entry| {
-                        if give { map.give(entry, FrameNumber(0)).ok() } else { map.take(entry, FrameCount(4096)).ok() }
+                        if give { map.inflate(entry, FrameNumber(0)).ok() } else { map.deflate(entry, FrameCount(4096)).ok() }
                     })
                     .collect();
                 blocks.sort_unstable_by_key(|block| block.start);
@@ -247,7 +247,7 @@ mod tests {
                 });
                 let unfit: Vec<_> = blocks.iter().filter(|block| !pages.fits(&map, block)).collect();
                 for block in unfit {
-                    if give { map.take_back(block) } else { map.give_back(block) }
+                    if give { map.undo_inflate(block) } else { map.undo_deflate(block) }
                 }
                 for (huge, size) in host.iter().enumerate() {
                     let mixed = map.state(&frames_of(&(huge..huge + 1))).is_none();

@@ -267,7 +267,7 @@ impl VcpuThread {
             if is_spoken_to {
                 match link.receive(Patience::DoNotWait) {
                     Ok((ToVmm::Stop, _)) => return self.stop(),
-                    Ok((ToVmm::ReclaimGiven, _)) => reclamation.begin(),
+                    Ok((ToVmm::ReclaimBallooned, _)) => reclamation.begin(),
                     Ok((ToVmm::Inspect, _)) => self.inspector.ask(),
                     Ok((ToVmm::Start(_), _)) | Err(LinkError::WouldBlock) => {}
                     Err(_) => return Err(ProcessError::SupervisorGone),

@@ -37,7 +37,7 @@ impl<H: BalloonHost> Reclamation<H> {
 
     /// Does a chunk; says whether there is more to do.
     pub(super) fn advance(&mut self) -> bool {
-        self.at = self.at.and_then(|at| lock(&self.balloon).reclaim_given(at));
+        self.at = self.at.and_then(|at| lock(&self.balloon).reclaim_ballooned(at));
         let is_splitting = lock(&self.balloon).split_left();
         self.at.is_some() || is_splitting
     }

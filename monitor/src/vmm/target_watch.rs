@@ -37,7 +37,7 @@ impl<H: BalloonHost> TargetWatch<H> {
     /// Takes a part of what the guest offers, if it is larger than its target, and tells the guest of a new target that can't be reached
     /// so. Says whether there is more to take.
     pub(super) fn follow(&mut self) -> bool {
-        if lock(&self.balloon).harvest() {
+        if lock(&self.balloon).host_reclaim() {
             return true;
         }
         if std::mem::take(&mut self.is_ring_due) && !lock(&self.balloon).is_on_target() {

@@ -227,7 +227,7 @@ guests! {
         "2: .ascii \"alas\\n\"";
 
     /// Gives 2 MiB and a frame, is refused a frame of its own image, takes the 2 MiB back.
-    gives_and_takes:
+    inflates_and_deflates:
         "HELLO 0"
         "mov dword ptr [0x600000], 7"
         "mov ebx, 0x400000"

@@ -1,4 +1,4 @@
-//! Pages of text for the compressed tier: the guest `bench_memory` and the bench `memory` both include this file, so that guest and
+//! Pages of text for the compressed pool: the guest `bench_memory` and the bench `memory` both include this file, so that guest and
 //! host compress the same bytes.
 
 /// English prose with some tables and code.

@@ -26,7 +26,7 @@ pub struct Reference {
 
 /// What an index comes to: the line that the application logs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Figures {
+struct Metrics {
     terms: usize,
     postings: usize,
     files: u32,
@@ -35,7 +35,7 @@ struct Figures {
     digest: u64,
 }
 
-impl fmt::Display for Figures {
+impl fmt::Display for Metrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { terms, postings, files, queries, hits, digest } = self;
         write!(
@@ -55,7 +55,7 @@ pub fn verify(archive: &Path, log: &str) -> Result<String> {
     let reference = Reference::of_archive(archive)?;
     for &line in &found {
         let Some(queries) = logged_queries(line) else { bail!("the guest logged `{line}`, which tells no queries") };
-        let expected = reference.figures(queries).to_string();
+        let expected = reference.metrics(queries).to_string();
         ensure!(line == expected, "the guest logged `{line}`, the host finds `{expected}`");
     }
     Ok(found[0].to_owned())
@@ -103,9 +103,9 @@ impl Reference {
         self.files += 1;
     }
 
-    fn figures(&self, queries: u64) -> Figures {
+    fn metrics(&self, queries: u64) -> Metrics {
         let queries = if self.terms.is_empty() { 0 } else { queries };
-        Figures {
+        Metrics {
             terms: self.terms.len(),
             postings: self.terms.values().map(postings).sum(),
             files: self.files,
@@ -197,8 +197,8 @@ mod tests {
         }
         let index = index.sort().unwrap();
         let answers = queries(&index, 500, |_| ());
-        let (figures, digest) = (index.index(), index.digest());
-        let (terms, postings, files) = (figures.terms(), figures.postings(), figures.files());
+        let (metrics, digest) = (index.index(), index.digest());
+        let (terms, postings, files) = (metrics.terms(), metrics.postings(), metrics.files());
         format!(
             "[    0.529275] INFO  index: {terms} terms, {postings} postings, {files} files, {} queries with {} hits, digest {digest:016x}\n",
             answers.queries, answers.hits

@@ -31,7 +31,7 @@ impl<W: Watch> SortedIndex<W> {
         Ok(Self { index, by_text, by_frequency })
     }
 
-    /// What the index was built from, in figures.
+    /// What the index was built from, in metrics.
     #[must_use]
     pub fn index(&self) -> &Index<W> {
         &self.index

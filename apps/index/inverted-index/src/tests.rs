@@ -56,9 +56,9 @@ proptest! {
         let terms: Vec<&[u8]> = index.terms().map(|(term, _)| term).collect();
         prop_assert!(terms.is_sorted());
         let postings = model.values().map(Vec::len).sum::<usize>() as u64;
-        let figures = index.index();
-        prop_assert_eq!((figures.files() as usize, figures.terms() as usize), (files.len(), model.len()));
-        prop_assert_eq!(figures.postings(), postings);
+        let metrics = index.index();
+        prop_assert_eq!((metrics.files() as usize, metrics.terms() as usize), (files.len(), model.len()));
+        prop_assert_eq!(metrics.postings(), postings);
     }
 
     #[test]
@@ -129,7 +129,7 @@ fn long_lists_and_many_terms_are_kept() {
     assert_eq!(index.files_with_both(b"common", b"w0"), 100, "each file begins with it");
 }
 
-/// Fixed, because the same figures are computed elsewhere: a change here is one of the definition.
+/// Fixed, because the same metrics are computed elsewhere: a change here is one of the definition.
 #[test]
 fn digest_and_queries_are_what_they_are_defined_to_be() {
     let empty = build(&[]);

@@ -14,11 +14,11 @@ use proptest::test_runner::{Config as ProptestConfig, TestCaseError};
 use proptest::{prop_assert, prop_assert_eq, prop_assert_ne, prop_oneof, proptest};
 
 use super::{Driver, Extent, Next};
-use crate::conversation::Conversation;
 use crate::pace::PAUSE_GOAL_NS;
 use crate::rate::RateLimits;
-use crate::sides::{Block as _, Ledger, Memory};
-use crate::state::{Failure, Hindrance};
+use crate::session::Session;
+use crate::sides::{Block as _, Memory, PageList};
+use crate::state::{Failure, StallReason};
 use crate::testing::{Clock, FrameBook, Host, Mood, TestMemory};
 
 const HUGE: u64 = 12;
@@ -38,7 +38,7 @@ struct Fixture {
 }
 
 impl Fixture {
-    /// A conversation has begun; the target is not known to be another yet than what the guest has.
+    /// A session has begun; the target is not known to be another yet than what the guest has.
     fn new(target: u64) -> Self {
         let mut fixture = Self::with(TOTAL, RateLimits::DEFAULT);
         assert!(fixture.driver.begin(&mut fixture.host, &mut fixture.memory));
@@ -91,7 +91,7 @@ impl Fixture {
     /// Every frame is in one place, and both sides agree which are in the balloon.
     fn check(&self) -> Result<(), TestCaseError> {
         self.check_places()?;
-        prop_assert_eq!(self.driver.ledger(), &self.host.given);
+        prop_assert_eq!(self.driver.page_list(), &self.host.ballooned);
         prop_assert_eq!(self.driver.size().0, TOTAL.0 - self.balloon());
         prop_assert!(self.driver.size() >= FLOOR);
         Ok(())
@@ -101,7 +101,7 @@ impl Fixture {
     fn check_places(&self) -> Result<(), TestCaseError> {
         let mut all = self.memory.free.clone();
         self.memory.in_use.iter().for_each(|block| all.put(block));
-        (0..TOTAL.0).filter(|frame| self.driver.ledger().contains(*frame)).for_each(|frame| all.insert(frame));
+        (0..TOTAL.0).filter(|frame| self.driver.page_list().contains(*frame)).for_each(|frame| all.insert(frame));
         prop_assert_eq!(all.len(), TOTAL, "frames were lost");
         Ok(())
     }
@@ -114,7 +114,7 @@ fn a_driver_without_a_target_keeps_what_it_has() {
     fixture.host.mood = Mood::Silent;
     fixture.refresh();
     assert_eq!((fixture.step(), fixture.host.calls), (Next::Idle, 1));
-    assert_eq!(fixture.driver.figures().last_failure, Some(Failure::Silence));
+    assert_eq!(fixture.driver.metrics().last_failure, Some(Failure::Silence));
 }
 
 #[test]
@@ -122,10 +122,10 @@ fn targets_beyond_reason_are_bounded() {
     let mut fixture = Fixture::new(0);
     fixture.refresh();
     assert_eq!(fixture.run(SECOND_NS), Next::Idle);
-    assert_eq!((fixture.driver.size(), fixture.driver.hindrance()), (FLOOR, Some(Hindrance::Floor)));
+    assert_eq!((fixture.driver.size(), fixture.driver.stall_reason()), (FLOOR, Some(StallReason::Floor)));
     fixture.set_target(u64::MAX);
     assert_eq!(fixture.run(0), Next::Idle);
-    assert_eq!((fixture.driver.size(), fixture.driver.hindrance()), (TOTAL, None));
+    assert_eq!((fixture.driver.size(), fixture.driver.stall_reason()), (TOTAL, None));
     fixture.check().unwrap();
 }
 
@@ -136,7 +136,7 @@ fn whole_huge_frames_travel_as_one_entry() {
     assert_eq!(fixture.run(SECOND_NS), Next::Idle);
     assert_eq!(fixture.host.calls, 3, "one for the target, one for each size");
     let mut orders = Vec::new();
-    while let Some(block) = Ledger::take(&mut fixture.driver.ledger, FrameCount(HUGE_FRAMES)) {
+    while let Some(block) = PageList::take(&mut fixture.driver.page_list, FrameCount(HUGE_FRAMES)) {
         orders.push(block.size());
     }
     assert_eq!(orders, [BlockSize::Huge, BlockSize::Huge, BlockSize::Huge, BlockSize::Frame, BlockSize::Frame]);
@@ -149,7 +149,7 @@ fn inflating_keeps_to_the_rate() {
     fixture.set_target(FLOOR.0);
     assert!(matches!(fixture.run(0), Next::Wait { .. }));
     assert_eq!(fixture.balloon(), HUGE_FRAMES, "what it may do at once");
-    assert_eq!(fixture.driver.hindrance(), Some(Hindrance::Rate));
+    assert_eq!(fixture.driver.stall_reason(), Some(StallReason::Rate));
     for seconds in 1..5 {
         fixture.run(SECOND_NS);
         assert_eq!(fixture.balloon(), (1 + seconds) * HUGE_FRAMES, "one huge frame a second");
@@ -168,7 +168,7 @@ fn the_rate_does_not_slow_a_fast_host_down() {
     assert_eq!(fixture.run(SECOND_NS), Next::Idle);
     let elapsed_ns = fixture.clock.now_ns() - before_ns;
     assert!(elapsed_ns < 16_000_000, "{elapsed_ns} ns");
-    assert_eq!(fixture.driver.figures().inflating_ns, elapsed_ns - 25_000, "all of it but one call for the target");
+    assert_eq!(fixture.driver.metrics().inflating_ns, elapsed_ns - 25_000, "all of it but one call for the target");
 }
 
 #[test]
@@ -177,8 +177,8 @@ fn a_step_that_runs_dry_gives_what_it_found_and_waits() {
     fixture.memory.use_frames(TOTAL.0 - KERNEL_FLOOR.0 - 10);
     fixture.refresh();
     assert!(matches!(fixture.step(), Next::Wait { .. }));
-    assert_eq!((fixture.balloon(), fixture.driver.hindrance()), (10, Some(Hindrance::NoMemory)));
-    assert_eq!(fixture.driver.figures().allocation_failures, 1);
+    assert_eq!((fixture.balloon(), fixture.driver.stall_reason()), (10, Some(StallReason::NoMemory)));
+    assert_eq!(fixture.driver.metrics().allocation_failures, 1);
     fixture.check().unwrap();
 }
 
@@ -250,7 +250,7 @@ fn a_thrashing_guest_is_left_alone() {
     (fixture.memory.can_swap, fixture.memory.is_thrashing) = (true, true);
     fixture.refresh();
     fixture.run(10 * SECOND_NS);
-    assert_eq!(fixture.driver.hindrance(), Some(Hindrance::Thrashing));
+    assert_eq!(fixture.driver.stall_reason(), Some(StallReason::Thrashing));
     assert_eq!(fixture.memory.in_use.len() as u64, 8 * HUGE_FRAMES);
     fixture.memory.is_thrashing = false;
     assert_eq!(fixture.run(2 * SECOND_NS), Next::Idle);
@@ -263,7 +263,7 @@ fn nothing_is_taken_from_a_guest_in_which_somebody_waits() {
     fixture.memory.is_short = true;
     let held = fixture.step();
     assert!(matches!(held, Next::Wait { .. }));
-    assert_eq!((fixture.balloon(), fixture.driver.hindrance()), (0, Some(Hindrance::GuestShort)));
+    assert_eq!((fixture.balloon(), fixture.driver.stall_reason()), (0, Some(StallReason::GuestWaiting)));
     fixture.memory.is_short = false;
     fixture.clock.spend(1);
     assert_eq!((fixture.step(), fixture.balloon()), (held, 0), "nor a moment later");
@@ -319,7 +319,7 @@ fn pages_are_moved_together_where_that_is_cheaper() {
         fixture.memory.move_ns = move_ns;
         (fixture.host.huge_ns, fixture.host.frame_ns) = (7000, 400);
         assert_eq!(fixture.run(SECOND_NS), Next::Idle);
-        assert_eq!(fixture.driver.figures().compacted, compacted, "at {move_ns:?} ns a page");
+        assert_eq!(fixture.driver.metrics().compacted, compacted, "at {move_ns:?} ns a page");
         fixture.check().unwrap();
     }
 }
@@ -351,9 +351,9 @@ fn a_host_that_takes_nothing_is_asked_less_and_less_often() {
         fixture.host.mood = mood;
         assert!(matches!(fixture.run(60 * SECOND_NS), Next::Wait { .. }), "{mood:?}");
         assert!((60..100).contains(&fixture.host.calls), "{} calls in a minute: {mood:?}", fixture.host.calls);
-        assert!(fixture.driver.refused_entries() > 0 && fixture.driver.figures().last_failure.is_some());
-        let expected = if mood == Mood::Silent { Hindrance::HostSilent } else { Hindrance::Refused };
-        assert_eq!(fixture.driver.hindrance(), Some(expected));
+        assert!(fixture.driver.refused_entries() > 0 && fixture.driver.metrics().last_failure.is_some());
+        let expected = if mood == Mood::Silent { StallReason::HostSilent } else { StallReason::Refused };
+        assert_eq!(fixture.driver.stall_reason(), Some(expected));
         fixture.check().unwrap();
         let calls = calls_in_a_minute_of_tumult(&mut fixture);
         assert!(calls <= 60 * 110, "{calls} calls in a minute of tumult: {mood:?}");
@@ -390,7 +390,7 @@ fn a_host_that_has_changed_its_mind_does_not_count_as_refusing() {
     fixture.set_target(TOTAL.0);
     fixture.host.target = FLOOR;
     assert_eq!((fixture.step(), fixture.step()), (Next::Continue, Next::Idle));
-    assert_eq!((fixture.driver.size(), fixture.driver.hindrance()), (FLOOR, None));
+    assert_eq!((fixture.driver.size(), fixture.driver.stall_reason()), (FLOOR, None));
     fixture.set_target(TOTAL.0);
     assert_eq!(
         (fixture.run(0), fixture.driver.size()),
@@ -401,14 +401,14 @@ fn a_host_that_has_changed_its_mind_does_not_count_as_refusing() {
 
 #[test]
 fn a_host_that_cannot_be_talked_to_is_not_called_all_the_time() {
-    for mood in [Mood::Resets, Mood::ListsNonsense(0), Mood::Contradicts(Status::NotGreeted), Mood::Silent] {
+    for mood in [Mood::Resets, Mood::ListsNonsense(0), Mood::Contradicts(Status::NoSession), Mood::Silent] {
         let mut fixture = Fixture::new(FLOOR.0);
         fixture.host.orders_reset = true;
         fixture.refresh();
         fixture.host.mood = mood;
         let calls = calls_in_a_minute_of_tumult(&mut fixture);
         assert!(calls < 400, "{calls} calls in a minute: {mood:?}");
-        assert!(fixture.driver.hindrance().is_some());
+        assert!(fixture.driver.stall_reason().is_some());
         fixture.check().unwrap();
         fixture.host.mood = Mood::Honest;
         assert_eq!(fixture.run(2 * SECOND_NS), Next::Idle, "{mood:?}");
@@ -433,7 +433,7 @@ fn what_comes_back_comes_at_once_and_fresh() {
 #[test]
 fn the_initial_balloon_is_claimed() {
     let mut fixture = Fixture::with(TOTAL, RateLimits::DEFAULT);
-    (4 * HUGE_FRAMES..TOTAL.0).for_each(|frame| fixture.host.given.insert(frame));
+    (4 * HUGE_FRAMES..TOTAL.0).for_each(|frame| fixture.host.ballooned.insert(frame));
     fixture.host.target = FrameCount(4 * HUGE_FRAMES);
     assert!(fixture.driver.begin(&mut fixture.host, &mut fixture.memory));
     assert_eq!((fixture.driver.size(), fixture.step()), (FrameCount(4 * HUGE_FRAMES), Next::Idle));
@@ -453,7 +453,7 @@ fn a_monitor_that_does_not_answer_is_told_from_one_that_does() {
 #[test]
 fn a_conversation_that_somebody_else_began_is_ended_first() {
     let mut fixture = Fixture::new(FLOOR.0);
-    fixture.driver.conversation = Conversation::Ended;
+    fixture.driver.session = Session::Ended;
     assert_eq!(fixture.run(SECOND_NS), Next::Idle);
     assert_eq!(fixture.driver.size(), FLOOR);
     fixture.check().unwrap();
@@ -468,7 +468,7 @@ fn after_a_reset_both_sides_agree_on_one_balloon() {
     fixture.host.mood = Mood::LosesReplies;
     fixture.set_target(FLOOR.0);
     fixture.step();
-    assert!(fixture.host.given.len() > fixture.driver.balloon());
+    assert!(fixture.host.ballooned.len() > fixture.driver.balloon());
     fixture.memory.use_frames(3 * HUGE_FRAMES);
     fixture.host.mood = Mood::Honest;
     fixture.host.orders_reset = true;
@@ -476,7 +476,7 @@ fn after_a_reset_both_sides_agree_on_one_balloon() {
     fixture.run(SECOND_NS);
     let strays = fixture.driver.strays().0;
     assert!(strays > 0, "the guest uses some of what the host counts as given");
-    assert_eq!(fixture.driver.balloon().0 + strays, fixture.host.given.len().0);
+    assert_eq!(fixture.driver.balloon().0 + strays, fixture.host.ballooned.len().0);
     fixture.check_places().unwrap();
     fixture.set_target(TOTAL.0);
     assert_eq!(fixture.run(3 * SECOND_NS), Next::Idle);
@@ -484,14 +484,14 @@ fn after_a_reset_both_sides_agree_on_one_balloon() {
     fixture.check().unwrap();
 }
 
-/// The host takes offered memory without the guest, which notes it when it next looks; also at the beginning of a conversation.
+/// The host takes offered memory without the guest, which notes it when it next looks; also at the beginning of a session.
 #[test]
 fn what_the_monitor_takes_by_itself_is_in_the_balloon() {
     for orders_reset in [false, true] {
         let mut fixture = Fixture::new(TOTAL.0 - HUGE_FRAMES);
         let block = fixture.memory.free.take(BlockSize::Huge).unwrap();
-        fixture.host.given.put(&block);
-        fixture.memory.taken.push(block);
+        fixture.host.ballooned.put(&block);
+        fixture.memory.reclaimed.push(block);
         fixture.host.orders_reset = orders_reset;
         assert_eq!((fixture.run(SECOND_NS), fixture.balloon()), (Next::Idle, HUGE_FRAMES));
         assert_eq!(fixture.driver.refused_entries(), 0, "it was not asked back for want of the new target");
@@ -535,13 +535,14 @@ fn a_list_that_is_nonsense_changes_nothing() {
         fixture.host.orders_reset = true;
         fixture.refresh();
         fixture.run(SECOND_NS);
-        assert_eq!(fixture.driver.figures().last_failure, Some(Failure::List), "{kind}");
+        assert_eq!(fixture.driver.metrics().last_failure, Some(Failure::List), "{kind}");
         fixture.check().unwrap();
     }
 }
 
 fn mood() -> impl Strategy<Value = Mood> {
-    let refusals = [EntryStatus::Pending, EntryStatus::AlreadyGiven, EntryStatus::NotGiven, EntryStatus::HostFailed];
+    let refusals =
+        [EntryStatus::Pending, EntryStatus::AlreadyBallooned, EntryStatus::NotBallooned, EntryStatus::HostFailed];
     let statuses = [Status::UnknownCommand, Status::BadCount, Status::BadPage, Status::BadArgument];
     prop_oneof![
         4 => Just(Mood::Honest),
@@ -617,10 +618,10 @@ proptest! {
             if turn.is_refreshed {
                 fixture.refresh();
             }
-            let before = (fixture.balloon(), fixture.driver.conversation, fixture.driver.target());
+            let before = (fixture.balloon(), fixture.driver.session, fixture.driver.target());
             match fixture.step() {
                 Next::Continue | Next::Rest => {
-                    let after = (fixture.balloon(), fixture.driver.conversation, fixture.driver.target());
+                    let after = (fixture.balloon(), fixture.driver.session, fixture.driver.target());
                     prop_assert_ne!(after, before, "a step that moved nothing wants another");
                 }
                 Next::Wait { until_ns } => {
@@ -630,18 +631,18 @@ proptest! {
                 Next::Idle => {}
             }
             fixture.check_places()?;
-            let is_open = fixture.driver.conversation == Conversation::Open;
+            let is_open = fixture.driver.session == Session::Open;
             if is_open && fixture.driver.strays() == FrameCount::ZERO {
                 fixture.check()?;
             }
             fixture.clock.spend(turn.pause_ns);
         }
-        // Whatever has happened, a host that is honest from now on gets its conversation and the guest its memory.
+        // Whatever has happened, a host that is honest from now on gets its session and the guest its memory.
         fixture.host.mood = Mood::Honest;
         fixture.host.target = TOTAL;
         fixture.refresh();
         fixture.run(5 * SECOND_NS);
-        prop_assert_eq!((fixture.driver.size(), fixture.driver.hindrance()), (TOTAL, None));
+        prop_assert_eq!((fixture.driver.size(), fixture.driver.stall_reason()), (TOTAL, None));
         fixture.check()?;
     }
 

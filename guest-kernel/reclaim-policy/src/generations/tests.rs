@@ -1,29 +1,29 @@
 use super::{Generations, History, Page, SETTLER, SETTLER_EVERY, Trust, YOUNGEST};
-use crate::policy::{Arrival, Pass, Policy, Refault, Seen, Standing, Verdict};
+use crate::policy::{Age, Arrival, Pass, Policy, Refault, Seen, Verdict};
 
-/// The standing after visits that found the page touched (`true`) or not; `None` once it may go.
-fn after(policy: &mut Generations, mut standing: Standing, visits: &[bool]) -> Option<Standing> {
+/// The age after visits that found the page touched (`true`) or not; `None` once it may go.
+fn after(policy: &mut Generations, mut age: Age, visits: &[bool]) -> Option<Age> {
     for &accessed in visits {
-        match policy.visited(Seen { standing, accessed }) {
-            Verdict::Keep(next) => standing = next,
+        match policy.visited(Seen { age, accessed }) {
+            Verdict::Keep(next) => age = next,
             Verdict::Evict => return None,
         }
     }
-    Some(standing)
+    Some(age)
 }
 
 /// A page with `history` that comes back at once.
-fn regret(policy: &mut Generations, history: History) -> Standing {
-    let standing = Page { history, generation: 0 }.encode();
-    policy.arrived(Arrival::Refault(Refault { distance: 1, resident: 1000, standing }))
+fn regret(policy: &mut Generations, history: History) -> Age {
+    let age = Page { history, generation: 0 }.encode();
+    policy.arrived(Arrival::Refault(Refault { distance: 1, resident: 1000, age }))
 }
 
 #[test]
 fn a_page_that_is_touched_once_goes_with_the_second_visit() {
     let mut policy = Generations::default();
     let fresh = policy.arrived(Arrival::First);
-    let standing = after(&mut policy, fresh, &[true]);
-    assert_eq!(standing.map(Page::decode), Some(Page { history: History::Unproven, generation: 0 }));
+    let age = after(&mut policy, fresh, &[true]);
+    assert_eq!(age.map(Page::decode), Some(Page { history: History::Unproven, generation: 0 }));
     assert_eq!(after(&mut policy, fresh, &[true, false]), None);
 }
 
@@ -31,8 +31,8 @@ fn a_page_that_is_touched_once_goes_with_the_second_visit() {
 fn a_page_that_is_touched_again_outlives_seven_passes() {
     let mut policy = Generations::default();
     let fresh = policy.arrived(Arrival::First);
-    let standing = after(&mut policy, fresh, &[true, true]);
-    assert_eq!(standing.map(Page::decode), Some(Page { history: History::Proven, generation: YOUNGEST }));
+    let age = after(&mut policy, fresh, &[true, true]);
+    assert_eq!(age.map(Page::decode), Some(Page { history: History::Proven, generation: YOUNGEST }));
     assert!(after(&mut policy, fresh, &[&[true, true][..], &[false; 7]].concat()).is_some());
     assert_eq!(after(&mut policy, fresh, &[&[true, true][..], &[false; 8]].concat()), None);
 }
@@ -42,12 +42,12 @@ fn a_page_is_as_old_as_it_is_long_out_of_use() {
     let mut policy = Generations::default();
     let fresh = policy.arrived(Arrival::First);
     let mut age = |visits: &[bool]| {
-        let standing = after(&mut policy, fresh, visits).unwrap();
-        policy.age(standing)
+        let age = after(&mut policy, fresh, visits).unwrap();
+        policy.age(age)
     };
     assert_eq!(age(&[true]), YOUNGEST, "nothing is known of a use");
     assert_eq!([age(&[true, true]), age(&[true, true, false]), age(&[true, true, false, false, false])], [0, 1, 3]);
-    policy.trust = Trust::Given;
+    policy.trust = Trust::Ballooned;
     let age = |generation| policy.age(Page { history: History::Proven, generation }.encode());
     assert_eq!([age(YOUNGEST), age(1), age(0)], [0, 0, 1], "fewer generations, and those above are in use too");
 }
@@ -72,7 +72,7 @@ fn one_in_a_few_that_come_back_settles() {
 #[test]
 fn a_settler_of_a_longer_loop_begins_in_the_youngest_generation() {
     let mut policy = Generations::default();
-    let later = Refault { distance: 3000, resident: 1000, standing: Standing(0) };
+    let later = Refault { distance: 3000, resident: 1000, age: Age(0) };
     let generations = (0..SETTLER_EVERY).map(|_| Page::decode(policy.arrived(Arrival::Refault(later))).generation);
     assert_eq!(generations.max(), Some(YOUNGEST));
 }
@@ -81,7 +81,7 @@ fn a_settler_of_a_longer_loop_begins_in_the_youngest_generation() {
 fn a_page_that_comes_back_late_is_new() {
     let mut policy = Generations::default();
     for _ in 0..100 {
-        let late = Refault { distance: 4001, resident: 1000, standing: Standing(0) };
+        let late = Refault { distance: 4001, resident: 1000, age: Age(0) };
         assert_eq!(policy.arrived(Arrival::Refault(late)), policy.arrived(Arrival::First));
     }
 }
@@ -94,7 +94,7 @@ fn trust_is_given_while_only_the_unproven_are_missed_and_earned_again_after() {
         policy.count_eviction(History::Unproven);
         regret(&mut policy, History::Unproven);
     }
-    assert_eq!(policy.trust, Trust::Given);
+    assert_eq!(policy.trust, Trust::Ballooned);
     for _ in 0..200 {
         policy.count_eviction(History::Proven);
         regret(&mut policy, History::Proven);
@@ -115,11 +115,11 @@ fn no_proven_page_given_up_means_no_reason_to_change() {
 #[test]
 fn where_nothing_was_old_the_next_pass_skips_generations() {
     let mut policy = Generations::default();
-    let standing = |generation| Page { history: History::Proven, generation }.encode();
-    assert_eq!(after(&mut policy, standing(6), &[false]), Some(standing(5)));
+    let age = |generation| Page { history: History::Proven, generation }.encode();
+    assert_eq!(after(&mut policy, age(6), &[false]), Some(age(5)));
     policy.pass_ended(Pass { visited: 1, evicted: 0 });
-    assert_eq!(after(&mut policy, standing(5), &[false]), None);
-    assert_eq!(after(&mut policy, standing(7), &[false]), Some(standing(1)));
+    assert_eq!(after(&mut policy, age(5), &[false]), None);
+    assert_eq!(after(&mut policy, age(7), &[false]), Some(age(1)));
     policy.pass_ended(Pass { visited: 2, evicted: 1 });
-    assert_eq!(after(&mut policy, standing(2), &[false]), Some(standing(1)), "and the pass after it doesn't");
+    assert_eq!(after(&mut policy, age(2), &[false]), Some(age(1)), "and the pass after it doesn't");
 }

@@ -30,10 +30,10 @@ unsafe impl Send for Mapping {}
 unsafe impl Sync for Mapping {}
 
 impl Mapping {
-    /// Maps `bytes` bytes of zeroed memory. Costs a promise now, and frames with the first touch of each page. May wait for the host.
+    /// Maps `bytes` bytes of zeroed memory. Costs a commit charge now, and frames with the first touch of each page. May wait for the host.
     ///
     /// # Errors
-    /// [`OutOfMemory`] when so much can't be promised.
+    /// [`OutOfMemory`] when so much can't be committed.
     pub fn anonymous(bytes: usize) -> Result<Self, OutOfMemory> {
         let start = mm::map_region(APP_REGIONS, bytes as u64)?;
         report(bytes);
@@ -41,7 +41,7 @@ impl Mapping {
         Ok(Self { start: NonNull::new(start).ok_or(OutOfMemory)?, length: bytes })
     }
 
-    /// Zeroes `range`, and frees the memory of all pages that lie within it, wherever they are (`MADV_DONTNEED`). They stay promised:
+    /// Zeroes `range`, and frees the memory of all pages that lie within it, wherever they are (`MADV_DONTNEED`). They stay committed:
     /// touching them again can't fail.
     pub fn discard(&mut self, range: Range<usize>) {
         let pages = self.whole_pages(&range);

@@ -1,4 +1,4 @@
-//! What an application can say and hear about memory: mappings of its own ([`Mapping`]), blocks that it has by number ([`Pinned`]), the figures
+//! What an application can say and hear about memory: mappings of its own ([`Mapping`]), blocks that it has by number ([`Pinned`]), the metrics
 //! ([`memory`]), and a word before memory runs short ([`on_pressure`]).
 
 mod mapping;
@@ -26,7 +26,7 @@ pub struct MemoryInfo {
     pub ballooned: FrameCount,
     /// Frames that nobody uses.
     pub free: FrameCount,
-    /// What can still be allocated: free memory and swap that nothing has been promised.
+    /// What can still be allocated: free memory and swap that nothing has been committed.
     pub available: FrameCount,
     /// Page faults resolved with a 2 MiB mapping.
     pub huge_faults: u64,
@@ -40,9 +40,9 @@ pub struct MemoryInfo {
     pub major_faults: u64,
     /// Allocations that failed.
     pub allocation_failures: u64,
-    /// Pages whose contents are in the compressed tier, and the frames that they occupy there.
+    /// Pages whose contents are in the compressed pool, and the frames that they occupy there.
     pub compressed_pages: u64,
-    /// Frames of the compressed tier.
+    /// Frames of the compressed pool.
     pub compressed_frames: FrameCount,
     /// Pages that are one word over and over, and occupy nothing.
     pub filled_pages: u64,
@@ -76,7 +76,7 @@ pub struct MemoryInfo {
     pub thrash_episodes: u64,
 }
 
-/// The figures now.
+/// The metrics now.
 #[must_use]
 pub fn memory() -> MemoryInfo {
     let ballooned = balloon::size();
@@ -92,9 +92,9 @@ pub fn memory() -> MemoryInfo {
         collapses: memory.reclaim.collapses,
         moved_pages: memory.moved_pages,
         major_faults: memory.faults.major,
-        allocation_failures: memory.ladder.failures,
-        compressed_pages: memory.reclaim.tier.pages,
-        compressed_frames: memory.reclaim.tier.frames,
+        allocation_failures: memory.slow_path.failures,
+        compressed_pages: memory.reclaim.compressed_pool.pages,
+        compressed_frames: memory.reclaim.compressed_pool.frames,
         filled_pages: memory.reclaim.filled_pages,
         evictions: memory.reclaim.evictions,
         restores: memory.reclaim.restores,
@@ -120,7 +120,7 @@ pub fn reclaim(wanted: FrameCount) -> FrameCount {
     mm::reclaim::reclaim(wanted)
 }
 
-/// Recounts the kernel's books of frames, and looks at its threads' stacks: for tests and for doubt.
+/// Recounts the kernel's accounts of frames, and looks at its threads' stacks: for tests and for doubt.
 ///
 /// # Errors
 /// The first disagreement, as a sentence.

@@ -7,7 +7,7 @@ use aerostat_abi::units::{BlockSize, FrameNumber};
 
 use super::OutOfMemory;
 use crate::mm::block::Contents;
-use crate::mm::{Block, FRAMES, Purpose, ladder};
+use crate::mm::{Block, FRAMES, Purpose, slow_path};
 
 /// A frame or a huge frame that is never moved nor evicted, owned, and free again when dropped. It has no address: it is there to be given
 /// away, not to be used.
@@ -18,7 +18,7 @@ pub struct Pinned {
 }
 
 impl Pinned {
-    /// A block out of what the application could be promised now. Neither waits nor evicts.
+    /// A block out of what the application could be committed now. Neither waits nor evicts.
     ///
     /// # Errors
     /// [`OutOfMemory`] when there is none of that size.
@@ -58,7 +58,7 @@ impl Pinned {
     pub unsafe fn free_unbacked(self) {
         let size = self.size;
         FRAMES.free_unbacked(Block::from_number(self.into_number(), size, Contents::Zero));
-        ladder::memory_came();
+        slow_path::memory_came();
     }
 
     /// Gives up the value but not the memory.
@@ -103,6 +103,6 @@ impl aerostat_balloon_driver::Block for Pinned {
 impl Drop for Pinned {
     fn drop(&mut self) {
         FRAMES.free_ballooned(Block::from_number(self.first, self.size, Contents::Unknown));
-        ladder::memory_came();
+        slow_path::memory_came();
     }
 }

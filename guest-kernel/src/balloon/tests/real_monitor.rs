@@ -1,6 +1,6 @@
-//! Both sides of the port, as they are: this kernel's driver, ledger and frame allocator, and the monitor's device, with shared words
+//! Both sides of the port, as they are: this kernel's driver, page list and frame allocator, and the monitor's device, with shared words
 //! and memory of the host between them. What may happen in between happens in any order.
-#![allow(unsafe_code, reason = "the allocator's books lie in memory that the monitor sees")]
+#![allow(unsafe_code, reason = "the allocator's accounts lie in memory that the monitor sees")]
 
 use std::slice;
 use std::vec::Vec;
@@ -16,15 +16,15 @@ use proptest::test_runner::Config as ProptestConfig;
 use proptest::{prop_assert, prop_assert_eq, prop_oneof, proptest};
 
 use super::{FLOOR, GuestMemory, HUGE, KERNEL_FLOOR, SECOND_NS, TOTAL};
-use crate::balloon::ledger::Ledger;
+use crate::balloon::page_list::PageList;
 use crate::mm::block::Contents;
-use crate::mm::carve::Carver;
+use crate::mm::bump::BumpAllocator;
 use crate::mm::{Block, BlockSize, FrameAllocator, Purpose};
 
-/// The first huge frame holds the image, the batch page and the allocator's books.
+/// The first huge frame holds the image, the batch page and the allocator's accounts.
 const IMAGE: core::ops::Range<FrameNumber> = FrameNumber(256)..FrameNumber(264);
 const PAGE: FrameNumber = FrameNumber(264);
-const BOOKS: FrameNumber = FrameNumber(265);
+const METADATA: FrameNumber = FrameNumber(265);
 /// Steps of the driver between two events, at most.
 const STEPS: usize = 20;
 
@@ -39,7 +39,7 @@ enum Event {
     Free(usize),
     /// The driver has a turn.
     Steps(usize),
-    /// The monitor ends the conversation.
+    /// The monitor ends the session.
     Reset,
     /// The host can, or can't, put pages of other sizes behind memory.
     PageSizes(bool),
@@ -99,7 +99,7 @@ fn reply(answer: &Registers) -> Option<Reply> {
 }
 
 impl Monitor for Port {
-    fn greet(&mut self) -> Option<Reply> {
+    fn negotiate(&mut self) -> Option<Reply> {
         let hello = Hello { version: VERSION, features: self.wished, floor: FLOOR, vector: 0 };
         let answer = self.monitor.call(hello.encode());
         self.agreed = Welcome::decode(&answer).features;
@@ -130,12 +130,12 @@ impl Monitor for Port {
         self.call(Command::GetTarget, 0, 0).0
     }
 
-    fn give(&mut self, entries: &mut [Entry]) -> Option<Reply> {
-        self.batch(Command::Give, entries)
+    fn inflate(&mut self, entries: &mut [Entry]) -> Option<Reply> {
+        self.batch(Command::Inflate, entries)
     }
 
-    fn take(&mut self, entries: &mut [Entry]) -> Option<Reply> {
-        self.batch(Command::Take, entries)
+    fn deflate(&mut self, entries: &mut [Entry]) -> Option<Reply> {
+        self.batch(Command::Deflate, entries)
     }
 }
 
@@ -143,30 +143,30 @@ impl Monitor for Port {
 struct World {
     port: Port,
     memory: GuestMemory,
-    driver: Driver<Ledger>,
+    driver: Driver<PageList>,
     in_use: Vec<(FrameNumber, BlockSize)>,
     pinned: Option<FrameNumber>,
 }
 
 impl World {
-    /// A guest that starts with so many huge frames, and its first conversation.
+    /// A guest that starts with so many huge frames, and its first session.
     fn new(initial: u64, wished: Features) -> Self {
         let extent = harness::Extent { total: TOTAL, initial: FrameCount(initial * HUGE_FRAMES), image: IMAGE };
         let monitor = Box::leak(Box::new(Harness::new(extent).expect("the host has memory for a small machine")));
         let start = monitor.page(FrameNumber(0)).expect("it is memory");
-        let books = monitor.page(BOOKS).expect("it is memory").cast::<u64>();
+        let books = monitor.page(METADATA).expect("it is memory").cast::<u64>();
         let words = FrameAllocator::words(TOTAL);
-        assert!(words as u64 * 8 <= (HUGE_FRAMES - BOOKS.0) * FRAME_BYTES, "the books fit the first huge frame");
+        assert!(words as u64 * 8 <= (HUGE_FRAMES - METADATA.0) * FRAME_BYTES, "the accounts fit the first huge frame");
         // SAFETY: zeroed memory of a machine that is never dropped; of it the monitor reads and writes what is shared only, and that is atomic.
         let books = unsafe { slice::from_raw_parts_mut(books, words) };
         let reserved = [FrameNumber(0)..FrameNumber(HUGE_FRAMES)];
-        let allocator = FrameAllocator::new(TOTAL, &reserved, KERNEL_FLOOR, &mut Carver::new(books));
+        let allocator = FrameAllocator::new(TOTAL, &reserved, KERNEL_FLOOR, &mut BumpAllocator::new(books));
         let states = allocator.states();
         let address = (states.as_ptr().addr() - start.addr()) as u64;
         let port =
             Port { monitor, wished, agreed: Features(0), words: (address, states.len() as u64), is_shared: false };
         let extent = Extent { total: TOTAL, floor: FLOOR, end: FrameNumber(TOTAL.0) };
-        let driver = Driver::new(Ledger::leaked(to_usize(HUGE)), RateLimits::DEFAULT, extent, 0);
+        let driver = Driver::new(PageList::leaked(to_usize(HUGE)), RateLimits::DEFAULT, extent, 0);
         let mut world = Self { port, memory: GuestMemory(allocator, 0), driver, in_use: Vec::new(), pinned: None };
         assert!(world.driver.begin(&mut world.port, &mut world.memory), "the monitor answers");
         world.note_sharing();
@@ -231,14 +231,14 @@ impl World {
         (0..STEPS).for_each(|_| self.step(STEPS));
     }
 
-    /// Where a frame is, in the guest's books: those of its driver and allocator, and of who uses memory.
+    /// Where a frame is, in the guest's accounts: those of its driver and allocator, and of who uses memory.
     fn places(&self, in_use: &[bool], frame: FrameNumber) -> Places {
         let huge = to_usize(frame.0 / HUGE_FRAMES);
         Places {
             is_free: self.memory.0.is_free(frame),
             is_used: in_use[to_usize(frame.0)],
-            is_in_ledger: self.driver.ledger().contains_frame(frame),
-            is_taken: self.memory.0.states()[huge].load().is_taken(),
+            is_in_page_list: self.driver.page_list().contains_frame(frame),
+            is_reclaimed: self.memory.0.states()[huge].load().is_reclaimed(),
         }
     }
 
@@ -257,9 +257,9 @@ impl World {
 struct Places {
     is_free: bool,
     is_used: bool,
-    is_in_ledger: bool,
-    /// By the monitor, and the driver has not put it into its ledger yet.
-    is_taken: bool,
+    is_in_page_list: bool,
+    /// By the monitor, and the driver has not put it into its page list yet.
+    is_reclaimed: bool,
 }
 
 proptest! {
@@ -274,14 +274,14 @@ proptest! {
             // What the monitor has taken is no longer free, once somebody looks.
             let _ = world.memory.0.taken();
             prop_assert_eq!(world.port.monitor.check(), Ok(()));
-            prop_assert_eq!((world.driver.ledger().validate(), world.memory.0.validate()), (Ok(()), Ok(())));
+            prop_assert_eq!((world.driver.page_list().validate(), world.memory.0.validate()), (Ok(()), Ok(())));
             let in_use = world.uses();
             for frame in (0..TOTAL.0).map(FrameNumber) {
                 let places = world.places(&in_use, frame);
-                let Places { is_free, is_used, is_in_ledger, is_taken } = places;
-                let count = [is_free, is_used, is_in_ledger, is_taken].into_iter().filter(|&is_there| is_there).count();
+                let Places { is_free, is_used, is_in_page_list, is_reclaimed } = places;
+                let count = [is_free, is_used, is_in_page_list, is_reclaimed].into_iter().filter(|&is_there| is_there).count();
                 prop_assert_eq!(count, 1, "{:?} after {:?}: {:?}", frame, event, places);
-                prop_assert_eq!(world.port.monitor.is_kept(frame), is_free || is_used, "{:?} after {:?}: {:?}", frame, event, places);
+                prop_assert_eq!(world.port.monitor.is_guests(frame), is_free || is_used, "{:?} after {:?}: {:?}", frame, event, places);
             }
             let facts = world.port.monitor.facts();
             prop_assert_eq!(facts.size.saturating_add(facts.balloon), TOTAL);

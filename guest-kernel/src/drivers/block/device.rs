@@ -1,6 +1,6 @@
 //! A block device: found at boot, then used by whoever needs it.
 //!
-//! Interrupts are asked for only while somebody sleeps until a request is done: each costs a pass through the nub, and a submitter that
+//! Interrupts are asked for only while somebody sleeps until a request is done: each costs a pass through the ring-0 stub, and a submitter that
 //! looks later anyway has nothing from it.
 
 use core::fmt;
@@ -20,8 +20,8 @@ use crate::boot::{Interrupt, VirtioDevice, VirtioDevices};
 use crate::config::FIRST_DEVICE_VECTOR;
 use crate::cpu;
 use crate::drivers::{io_apic, virtio_mmio};
-use crate::nub;
 use crate::patience::Patience;
+use crate::ring0;
 use crate::sync::{SpinGuard, SpinLock};
 use crate::thread::{self, Event};
 use crate::time::Instant;
@@ -40,7 +40,7 @@ const IDENTITY_PATIENCE_NS: u64 = 1_000_000_000;
 
 /// How long a waiter looks out before it sleeps: about what going to sleep and being woken costs where interrupts are slow, so a wait is
 /// never more than twice as dear as it had to be (Karlin et al., "Empirical Studies of Competitive Spinning", SOSP 1991).
-const LOOKOUT_NS: u64 = 30_000;
+const POLL_NS: u64 = 30_000;
 
 static DEVICES: [Once<BlockDevice>; 2] = [const { Once::new() }; 2];
 
@@ -377,7 +377,7 @@ impl BlockDevice {
 
     /// Looks out for the request's end for a moment, as long as no other thread could use the time.
     fn is_soon_done(&self, slot: usize) -> bool {
-        let end = Instant::now().after(LOOKOUT_NS);
+        let end = Instant::now().after(POLL_NS);
         loop {
             let mut port = self.port.lock();
             self.collect(&mut port);
@@ -412,7 +412,7 @@ impl BlockDevice {
         }
         match port.requests.reap() {
             // A caller who has masked upcalls hears of a device that gives up here or never.
-            Ok(0) if cpu::is_pending(nub::FIRST_DEVICE_PENDING << self.line) && port.has_given_up() => {
+            Ok(0) if cpu::is_pending(ring0::FIRST_DEVICE_PENDING << self.line) && port.has_given_up() => {
                 self.give_up(port, "it has given up")
             }
             Ok(done) => {

@@ -1,4 +1,4 @@
-//! What an application says about its memory, on a machine of ordinary memory with a compressed tier and a disk.
+//! What an application says about its memory, on a machine of ordinary memory with a compressed pool and a disk.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -17,7 +17,7 @@ use crate::mm::fault::FaultError;
 use crate::mm::frame_allocator::Purpose;
 use crate::mm::page_table::{Access, Slot};
 use crate::mm::reclaim::disk_tests::{
-    assert_nothing_is_kept, bound_tier, half_noise, machine, noise, pages, run_batch,
+    assert_nothing_is_kept, bound_compressed_pool, half_noise, machine, noise, pages, run_batch,
 };
 use crate::mm::reclaim::slow_disk::SlowDisk;
 use crate::mm::reclaim::{self, reclaim};
@@ -63,7 +63,7 @@ fn discarded_memory_is_free_at_once_promised_anew_and_zero() {
     discard(&part(start, 0..2 * HUGE_FRAMES + 10));
     let after = machine.statistics();
     let frames = 2 * HUGE_FRAMES + 10 + 1; // with the last slot's table
-    assert_eq!((after.free.0, after.promised.0), (full.free.0 + frames, full.promised.0 + frames));
+    assert_eq!((after.free.0, after.committed.0), (full.free.0 + frames, full.committed.0 + frames));
     assert_eq!(machine.drawn(start), 0);
     for page in pages(start, 2 * HUGE_FRAMES + 10) {
         assert_eq!(read(&machine, page), 0);
@@ -91,15 +91,15 @@ fn a_huge_page_is_split_where_the_range_ends() {
 fn a_huge_page_that_cannot_be_split_is_zeroed_in_part() {
     let (machine, _) = machine(6, 1024);
     let start = written_region(&machine, HUGE_FRAMES);
-    let tier = || FRAMES.allocate(BlockSize::Frame, Purpose::Tier).map(Block::into_number);
-    let taken: Vec<_> = std::iter::from_fn(tier).collect();
+    let compressed_pool = || FRAMES.allocate(BlockSize::Frame, Purpose::CompressedPool).map(Block::into_number);
+    let taken: Vec<_> = std::iter::from_fn(compressed_pool).collect();
     discard(&part(start, 100..200));
     assert_eq!(slot_at(start), Slot::Huge);
     for (number, page) in (0..).zip(pages(start, HUGE_FRAMES)) {
         assert_eq!(read(&machine, page), if (100..200).contains(&number) { 0 } else { noise(page, 0)(0) });
     }
     for frame in taken {
-        FRAMES.free_credited(Block::from_number(frame, BlockSize::Frame, Contents::Unknown));
+        FRAMES.free_in_headroom(Block::from_number(frame, BlockSize::Frame, Contents::Unknown));
     }
     unmap_region(start);
     assert_nothing_is_kept(&machine);
@@ -108,7 +108,7 @@ fn a_huge_page_that_cannot_be_split_is_zeroed_in_part() {
 #[test]
 fn evicted_pages_are_forgotten_wherever_they_are() {
     let (machine, _) = machine(12, 1024);
-    bound_tier(8);
+    bound_compressed_pool(8);
     let start = written_region(&machine, 100);
     for page in pages(start, 100).skip(50) {
         machine.fill(page, half_noise(page, 1));
@@ -424,16 +424,19 @@ impl Model {
         Ok(())
     }
 
-    /// Nothing is promised twice or not at all.
+    /// Nothing is committed twice or not at all.
     fn check(&self, machine: &TestMachine) -> Result<(), TestCaseError> {
         let region = machine.region(self.start);
-        prop_assert_eq!(region.promise.0 + machine.drawn(self.start), Region::promise_for(PAGES * FRAME_BYTES).0);
-        // What is still being read for a region that has ended keeps none of this one's promises.
-        let kept_ahead = reclaim::promised_ahead().saturating_sub(FRAMES.ended_in_use());
-        prop_assert_eq!(region.promise, machine.statistics().promised.saturating_add(kept_ahead));
+        prop_assert_eq!(
+            region.commit_charge.0 + machine.drawn(self.start),
+            Region::commit_charge_for(PAGES * FRAME_BYTES).0
+        );
+        // What is still being read for a region that has ended keeps none of this one's commit charges.
+        let kept_ahead = reclaim::committed_ahead().saturating_sub(FRAMES.ended_in_use());
+        prop_assert_eq!(region.commit_charge, machine.statistics().committed.saturating_add(kept_ahead));
         prop_assert_eq!(validate(), Ok(()));
         let (region, all) = (statistics(self.start), reclaim::statistics());
-        prop_assert_eq!((region.filled, region.compressed), (all.filled_pages, all.tier.pages));
+        prop_assert_eq!((region.filled, region.compressed), (all.filled_pages, all.compressed_pool.pages));
         prop_assert_eq!(region.on_disk, all.pages_on_disk);
         Ok(())
     }
@@ -445,7 +448,7 @@ proptest! {
     #[test]
     fn memory_is_what_was_written_unless_it_was_given_up(bound in 0_u64..40, steps in steps()) {
         let (machine, disk) = machine(6, 1280);
-        bound_tier(bound);
+        bound_compressed_pool(bound);
         let mut model = Model::new();
         for step in steps {
             model.apply(&machine, disk, step)?;

@@ -60,7 +60,7 @@ fn huge_frames_come_free_and_pages_keep_what_is_in_them() {
     starts[6..].iter().for_each(|start| expect_contents(&machine, *start));
     assert_eq!(validate(), Ok(()));
     starts[6..].iter().for_each(|start| unmap_region(*start));
-    assert_eq!((machine.statistics().promised, validate()), (FrameCount::ZERO, Ok(())));
+    assert_eq!((machine.statistics().committed, validate()), (FrameCount::ZERO, Ok(())));
 }
 
 #[test]
@@ -98,8 +98,8 @@ enum Step {
     Evict { pages: u64 },
     Collapse { rounds: usize },
     Compact { wanted: usize },
-    TakeHuge,
-    GiveHuge,
+    DeflateHuge,
+    InflateHuge,
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -112,8 +112,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         2 => (1_u64..900).prop_map(|pages| Step::Evict { pages }),
         2 => (1_usize..3).prop_map(|rounds| Step::Collapse { rounds }),
         2 => (1_usize..5).prop_map(|wanted| Step::Compact { wanted }),
-        1 => Just(Step::TakeHuge),
-        1 => Just(Step::GiveHuge),
+        1 => Just(Step::DeflateHuge),
+        1 => Just(Step::InflateHuge),
     ];
     vec(step, 1..40)
 }
@@ -160,7 +160,7 @@ fn apply(machine: &TestMachine, regions: &mut Regions, step: &Step, number: u64)
             }
         }
         Step::Compact { wanted } => drop(compact(wanted)),
-        Step::TakeHuge | Step::GiveHuge => {}
+        Step::DeflateHuge | Step::InflateHuge => {}
     }
     Ok(())
 }
@@ -177,8 +177,8 @@ proptest! {
         let mut taken = Vec::new();
         for (number, step) in (1..).zip(&steps) {
             match step {
-                Step::TakeHuge => taken.extend(FRAMES.allocate(BlockSize::Huge, Purpose::Balloon)),
-                Step::GiveHuge => taken.pop().into_iter().for_each(|block| FRAMES.free(block)),
+                Step::DeflateHuge => taken.extend(FRAMES.allocate(BlockSize::Huge, Purpose::Balloon)),
+                Step::InflateHuge => taken.pop().into_iter().for_each(|block| FRAMES.free(block)),
                 _ => apply(&machine, &mut regions, step, number)?,
             }
             prop_assert_eq!(validate(), Ok(()));
@@ -192,7 +192,7 @@ proptest! {
             unmap_region(start);
         }
         let free = machine.statistics().free;
-        prop_assert_eq!((machine.statistics().promised, validate()), (FrameCount::ZERO, Ok(())));
+        prop_assert_eq!((machine.statistics().committed, validate()), (FrameCount::ZERO, Ok(())));
         prop_assert_eq!(free.0.div_ceil(HUGE_FRAMES), 12, "all is free but a few tables");
     }
 }

@@ -63,7 +63,7 @@ fn files_take_no_memory_from_anybody() {
     for page in 0..3000 {
         assert_eq!(read(&machine, start, page), Ok(word(page, 0)));
     }
-    // Page tables were promised; a table above them is the kernel's.
+    // Page tables were committed; a table above them is the kernel's.
     assert!(available.saturating_sub(machine.statistics().available) <= FrameCount(2));
     let memory = map_region(APP_REGIONS, (available.0 - 20) * FRAME_BYTES).expect("files make room");
     for page in 0..available.0 - 20 {

@@ -1,10 +1,10 @@
 //! Offers: free huge frames that the monitor may take without the guest running.
 //!
-//! While the monitor sees the state words, every wholly free huge frame is offered, as long as what is not offered covers all promises
+//! While the monitor sees the state words, every wholly free huge frame is offered, as long as what is not offered covers all commit charges
 //! and the kernel's floor. An offered frame is as free as any other: whoever needs it withdraws the offer, which costs a
-//! compare-and-swap. If the monitor was faster, the frame is *taken*: it is in the balloon, and the driver collects it for its ledger.
+//! compare-and-swap. If the monitor was faster, the frame is *taken*: it is in the balloon, and the driver collects it for its page list.
 //!
-//! What the monitor takes counts as free until somebody notices, but nobody relies on it: promises and the balloon rest on what is
+//! What the monitor takes counts as free until somebody notices, but nobody relies on it: commit charges and the balloon rest on what is
 //! [sure](FrameAllocator::sure).
 
 use aerostat_abi::frame_state::{HugeFrameState, HugeFrameWord};
@@ -13,7 +13,7 @@ use aerostat_abi::units::{FrameCount, FrameNumber, HUGE_FRAMES};
 use super::{FrameAllocator, Purpose};
 use crate::mm::bit_tree::BitTree;
 use crate::mm::block::{Block, BlockSize, Contents};
-use crate::mm::carve::Carver;
+use crate::mm::bump::BumpAllocator;
 
 /// What is offered.
 #[derive(Debug)]
@@ -22,23 +22,23 @@ pub(super) struct Offers {
     /// Free huge frames whose words are offered, or were until the monitor took them.
     offered: BitTree,
     count: u64,
-    /// Huge frames that turned out to be taken and are not in the ledger yet.
+    /// Huge frames that turned out to be taken and are not in the page list yet.
     taken: BitTree,
 }
 
 impl Offers {
-    /// Zeroed words that the books of `huge_frames` huge frames need.
+    /// Zeroed words that the accounts of `huge_frames` huge frames need.
     pub(super) const fn words(huge_frames: usize) -> usize {
         2 * BitTree::words(huge_frames)
     }
 
     /// Nothing is offered.
-    pub(super) fn new(huge_frames: usize, carver: &mut Carver) -> Self {
+    pub(super) fn new(huge_frames: usize, bump: &mut BumpAllocator) -> Self {
         Self {
             is_shared: false,
-            offered: BitTree::new(huge_frames, carver),
+            offered: BitTree::new(huge_frames, bump),
             count: 0,
-            taken: BitTree::new(huge_frames, carver),
+            taken: BitTree::new(huge_frames, bump),
         }
     }
 
@@ -79,7 +79,7 @@ impl FrameAllocator {
         self.offer_spare();
     }
 
-    /// Offers what has become free to be offered since it was freed, because a promise has ended.
+    /// Offers what has become free to be offered since it was freed, because a commit charge has ended.
     pub(crate) fn offer_spare(&mut self) {
         if self.free.count_whole() as u64 == self.offers.count {
             return;
@@ -95,9 +95,9 @@ impl FrameAllocator {
     }
 
     /// A huge frame that the monitor has taken; the caller has it from now on, for the balloon.
-    pub(crate) fn collect_taken(&mut self) -> Option<Block> {
+    pub(crate) fn collect_reclaimed(&mut self) -> Option<Block> {
         let huge = self.offers.taken.first().or_else(|| {
-            self.find_taken();
+            self.find_reclaimed();
             self.offers.taken.first()
         })?;
         self.offers.taken.remove(huge);
@@ -109,17 +109,17 @@ impl FrameAllocator {
 
     /// Frames that the monitor has taken and nobody has collected.
     pub(crate) fn taken(&mut self) -> FrameCount {
-        self.find_taken();
+        self.find_reclaimed();
         FrameCount(self.offers.taken.count() as u64 * HUGE_FRAMES)
     }
 
     /// Looks through all offers for those that the monitor has accepted.
-    fn find_taken(&mut self) {
+    fn find_reclaimed(&mut self) {
         if self.offers.count == 0 {
             return;
         }
         for huge in 0..self.free.huge_frames() {
-            if self.offers.contains(huge) && self.state(huge).is_taken() {
+            if self.offers.contains(huge) && self.state(huge).is_reclaimed() {
                 self.lose(huge);
             }
         }

@@ -1,4 +1,4 @@
-//! The allocator against a naive model that knows each frame's owner, and the promises it makes, one by one.
+//! The allocator against a naive model that knows each frame's owner, and the commit charges it makes, one by one.
 
 use std::ops::Range;
 
@@ -11,13 +11,13 @@ use proptest::{prop_assert, prop_assert_eq, prop_oneof, proptest};
 
 use super::{Block, BlockSize, Contents, FrameAllocator, FrameStatistics, Purpose};
 use crate::config::EVICTION_RESERVE;
-use crate::mm::carve::Carver;
+use crate::mm::bump::BumpAllocator;
 use crate::mm::frame_set::FrameSet;
 
 impl FrameAllocator {
-    /// An allocator with its books on the heap.
+    /// An allocator with its accounts on the heap.
     pub(crate) fn leaked(frames: FrameCount, reserved: &[Range<FrameNumber>], floor: FrameCount) -> Self {
-        Self::new(frames, reserved, floor, &mut Carver::leaked(Self::words(frames)))
+        Self::new(frames, reserved, floor, &mut BumpAllocator::leaked(Self::words(frames)))
     }
 
     /// Takes a block back that reads as zero and that the host does not back, whoever had it.
@@ -44,9 +44,9 @@ fn allocator_of_huge_frames(huge: u64) -> FrameAllocator {
 }
 
 /// What an allocation gave, as numbers: nothing to lose when a test fails.
-type Given = (FrameNumber, Contents);
+type Ballooned = (FrameNumber, Contents);
 
-fn allocate(allocator: &mut FrameAllocator, size: BlockSize, purpose: Purpose) -> Option<Given> {
+fn allocate(allocator: &mut FrameAllocator, size: BlockSize, purpose: Purpose) -> Option<Ballooned> {
     let block = allocator.allocate(size, purpose)?;
     let contents = block.contents();
     Some((block.into_number(), contents))
@@ -61,7 +61,7 @@ fn a_fresh_machine_is_free_and_untouched_but_for_the_reserved_ranges() {
     let reserved = [numbers(3..1030), numbers(2000..2001)];
     let mut allocator = FrameAllocator::leaked(FrameCount(3000), &reserved, FrameCount(100));
     let free = FrameCount(3000 - 1027 - 1);
-    let statistics = FrameStatistics { free, promised: FrameCount::ZERO, available: FrameCount(free.0 - 100) };
+    let statistics = FrameStatistics { free, committed: FrameCount::ZERO, available: FrameCount(free.0 - 100) };
     assert_eq!(allocator.statistics(), statistics);
     assert_eq!(allocator.validate(), Ok(()));
     let is_reserved = |frame| (3..1030).contains(&frame) || frame == 2000 || frame >= 3000;
@@ -166,8 +166,8 @@ fn the_balloon_claims_single_frames_but_nothing_that_is_promised() {
     assert_eq!(claim(&mut allocator, 4), Some(4));
     assert_eq!(claim(&mut allocator, 4), None, "claimed already");
     assert_eq!(claim(&mut allocator, HUGE_FRAMES + 7), Some(HUGE_FRAMES + 7), "out of a whole one");
-    allocator.promise(FrameCount(2 * HUGE_FRAMES - 3 - 10)).unwrap();
-    assert_eq!(claim(&mut allocator, 5), None, "promised, or the kernel's");
+    allocator.charge_commit(FrameCount(2 * HUGE_FRAMES - 3 - 10)).unwrap();
+    assert_eq!(claim(&mut allocator, 5), None, "committed, or the kernel's");
     assert_eq!(allocator.validate(), Ok(()));
 }
 
@@ -177,8 +177,8 @@ fn the_balloon_takes_what_the_host_backs_first_in_both_sizes() {
     let mut allocator = allocator_of_huge_frames(4);
     let claimed = allocator.claim_block(FrameNumber(2 * HUGE_FRAMES), BlockSize::Huge, Purpose::Balloon).unwrap();
     allocator.free(claimed);
-    allocator.promise(FrameCount(1)).unwrap();
-    let (page, _) = allocate(&mut allocator, BlockSize::Frame, Purpose::Promised).unwrap();
+    allocator.charge_commit(FrameCount(1)).unwrap();
+    let (page, _) = allocate(&mut allocator, BlockSize::Frame, Purpose::Committed).unwrap();
     assert_eq!(page, FrameNumber(2 * HUGE_FRAMES), "a page has broken the one huge frame that is backed");
     let mut next = |size| allocate(&mut allocator, size, Purpose::Balloon).map(|(first, _)| first.0);
     let beside_the_page: Vec<_> = (1..HUGE_FRAMES).map(|frame| Some(2 * HUGE_FRAMES + frame)).collect();
@@ -190,31 +190,31 @@ fn the_balloon_takes_what_the_host_backs_first_in_both_sizes() {
 #[test]
 fn a_promise_says_what_is_missing_and_leaves_the_floor() {
     let mut allocator = FrameAllocator::leaked(FrameCount(1024), &[], FrameCount(24));
-    assert_eq!(allocator.promise(FrameCount(1005)), Err(FrameCount(5)));
-    assert_eq!(allocator.promise(FrameCount(u64::MAX)), Err(FrameCount(u64::MAX - 1000)));
-    assert_eq!(allocator.statistics().promised, FrameCount::ZERO);
-    assert_eq!(allocator.promise(FrameCount(1000)), Ok(()));
+    assert_eq!(allocator.charge_commit(FrameCount(1005)), Err(FrameCount(5)));
+    assert_eq!(allocator.charge_commit(FrameCount(u64::MAX)), Err(FrameCount(u64::MAX - 1000)));
+    assert_eq!(allocator.statistics().committed, FrameCount::ZERO);
+    assert_eq!(allocator.charge_commit(FrameCount(1000)), Ok(()));
     assert_eq!(allocate(&mut allocator, BlockSize::Frame, Purpose::Balloon), None);
     for _ in 0..24 {
         assert!(allocate(&mut allocator, BlockSize::Frame, Purpose::Kernel).is_some(), "the floor is the kernel's");
     }
-    assert_eq!(allocate(&mut allocator, BlockSize::Frame, Purpose::Kernel), None, "the rest is promised");
+    assert_eq!(allocate(&mut allocator, BlockSize::Frame, Purpose::Kernel), None, "the rest is committed");
     for _ in 0..1000 {
-        assert!(allocate(&mut allocator, BlockSize::Frame, Purpose::Promised).is_some());
+        assert!(allocate(&mut allocator, BlockSize::Frame, Purpose::Committed).is_some());
     }
-    assert_eq!(allocate(&mut allocator, BlockSize::Frame, Purpose::Promised), None);
+    assert_eq!(allocate(&mut allocator, BlockSize::Frame, Purpose::Committed), None);
     assert_eq!(allocator.validate(), Ok(()));
 }
 
 #[test]
 fn nothing_is_put_into_a_huge_frame_that_is_vacated() {
     let mut allocator = allocator_of_huge_frames(4);
-    allocator.promise(FrameCount(2 * HUGE_FRAMES)).unwrap();
+    allocator.charge_commit(FrameCount(2 * HUGE_FRAMES)).unwrap();
     for frame in 0..2 * HUGE_FRAMES {
-        assert_eq!(allocate(&mut allocator, BlockSize::Frame, Purpose::Promised).unwrap().0, FrameNumber(frame));
+        assert_eq!(allocate(&mut allocator, BlockSize::Frame, Purpose::Committed).unwrap().0, FrameNumber(frame));
     }
     for frame in (128..HUGE_FRAMES).chain(HUGE_FRAMES + 256..2 * HUGE_FRAMES) {
-        allocator.free_promised(block(FrameNumber(frame), BlockSize::Frame));
+        allocator.free_committed(block(FrameNumber(frame), BlockSize::Frame));
     }
     assert_eq!(allocator.vacate(1), 1);
     assert!(allocator.is_vacated(FrameNumber(0)) && !allocator.is_vacated(FrameNumber(HUGE_FRAMES)));
@@ -258,12 +258,12 @@ mod misuse {
     }
 
     #[test]
-    #[should_panic(expected = "more promises ended than made")]
+    #[should_panic(expected = "more commit charges ended than made")]
     fn a_promise_ended_twice() {
         let mut allocator = allocator_of_huge_frames(1);
-        allocator.promise(FrameCount(5)).unwrap();
-        allocator.end_promise(FrameCount(5));
-        allocator.end_promise(FrameCount(1 << 20));
+        allocator.charge_commit(FrameCount(5)).unwrap();
+        allocator.uncharge_commit(FrameCount(5));
+        allocator.uncharge_commit(FrameCount(1 << 20));
     }
 }
 
@@ -280,7 +280,7 @@ enum Owner {
 
 /// Whether the purpose's frames lie among those that compaction moves.
 fn is_movable(purpose: Purpose) -> bool {
-    matches!(purpose, Purpose::Promised | Purpose::File)
+    matches!(purpose, Purpose::Committed | Purpose::File)
 }
 
 /// Every frame's owner and past.
@@ -294,8 +294,8 @@ struct Model {
     is_backed: Vec<bool>,
     /// A frame that can't be moved was handed out since the huge frame was last wholly free.
     is_pinned: Vec<bool>,
-    promised: u64,
-    credit: u64,
+    committed: u64,
+    headroom: u64,
     floor: u64,
     /// The huge frame that page tables come from.
     tables: Option<usize>,
@@ -312,8 +312,8 @@ impl Model {
             is_touched: vec![false; to_usize(frames)],
             is_backed: vec![false; to_usize(HUGE)],
             is_pinned: vec![true; to_usize(HUGE)],
-            promised: 0,
-            credit: 0,
+            committed: 0,
+            headroom: 0,
             floor,
             tables: None,
             held: Vec::new(),
@@ -329,26 +329,26 @@ impl Model {
     }
 
     fn available(&self) -> u64 {
-        (self.free() + self.credit).saturating_sub(self.promised + self.floor)
+        (self.free() + self.headroom).saturating_sub(self.committed + self.floor)
     }
 
     fn statistics(&self) -> FrameStatistics {
         FrameStatistics {
             free: FrameCount(self.free()),
-            promised: FrameCount(self.promised),
+            committed: FrameCount(self.committed),
             available: FrameCount(self.available()),
         }
     }
 
     fn open_to(&self, purpose: Purpose) -> u64 {
         match purpose {
-            Purpose::Kernel => self.free().saturating_sub(self.promised.saturating_sub(self.credit)),
-            Purpose::Promised | Purpose::PromisedPinned if self.credit == 0 => self.promised.min(self.free()),
-            Purpose::Promised | Purpose::PromisedPinned => {
-                self.promised.min(self.free().saturating_sub(EVICTION_RESERVE.0))
+            Purpose::Kernel => self.free().saturating_sub(self.committed.saturating_sub(self.headroom)),
+            Purpose::Committed | Purpose::CommittedPinned if self.headroom == 0 => self.committed.min(self.free()),
+            Purpose::Committed | Purpose::CommittedPinned => {
+                self.committed.min(self.free().saturating_sub(EVICTION_RESERVE.0))
             }
-            Purpose::PromisedReserve => self.promised.min(self.free()),
-            Purpose::Tier => self.free(),
+            Purpose::CommittedReserve => self.committed.min(self.free()),
+            Purpose::CompressedPool => self.free(),
             Purpose::File => self.free().saturating_sub(EVICTION_RESERVE.0),
             Purpose::Balloon | Purpose::Spare => self.available().min(self.free().saturating_sub(self.floor)),
         }
@@ -356,8 +356,8 @@ impl Model {
 
     fn account(&mut self, frames: u64, purpose: Purpose) {
         match purpose {
-            Purpose::Promised | Purpose::PromisedPinned | Purpose::PromisedReserve => self.promised -= frames,
-            Purpose::Tier | Purpose::File => self.credit += frames,
+            Purpose::Committed | Purpose::CommittedPinned | Purpose::CommittedReserve => self.committed -= frames,
+            Purpose::CompressedPool | Purpose::File => self.headroom += frames,
             Purpose::Kernel | Purpose::Balloon | Purpose::Spare => {}
         }
     }
@@ -433,7 +433,7 @@ impl Model {
         Some(FrameNumber(first as u64))
     }
 
-    fn hand_out(&mut self, (first, contents): Given, size: BlockSize) -> Result<(), TestCaseError> {
+    fn hand_out(&mut self, (first, contents): Ballooned, size: BlockSize) -> Result<(), TestCaseError> {
         prop_assert!(first.is_aligned(size.order()));
         for frame in to_usize(first.0)..to_usize(first.0 + size.frames()) {
             prop_assert_eq!(self.owners[frame], Owner::Allocator, "frame {} has two owners", frame);
@@ -447,7 +447,7 @@ impl Model {
     }
 
     /// Takes back one of the blocks that are held, if any.
-    fn take_back(&mut self, choice: usize) -> Option<(FrameNumber, BlockSize)> {
+    fn drain(&mut self, choice: usize) -> Option<(FrameNumber, BlockSize)> {
         let place = choice.checked_rem(self.held.len())?;
         let (first, size) = self.held.swap_remove(place);
         for frame in to_usize(first.0)..to_usize(first.0 + size.frames()) {
@@ -469,23 +469,23 @@ enum Step {
     Allocate { size: BlockSize, purpose: Purpose, count: usize },
     AllocateTables { purpose: Purpose, count: usize },
     Claim { first: u64, size: BlockSize },
-    Promise(u64),
-    EndPromise(u64),
+    CommitCharge(u64),
+    UnchargeCommit(u64),
     Free { choice: usize, count: usize },
     FreeUnbacked { choice: usize, count: usize },
-    FreePromised { choice: usize },
-    AddCredit(u64),
-    RemoveCredit(u64),
+    FreeCommitted { choice: usize },
+    AddHeadroom(u64),
+    RemoveHeadroom(u64),
 }
 
 fn step() -> impl Strategy<Value = Step> {
     let purpose = || {
         prop_oneof![
             2 => Just(Purpose::Kernel),
-            2 => Just(Purpose::Promised),
-            1 => Just(Purpose::PromisedPinned),
-            1 => Just(Purpose::PromisedReserve),
-            1 => Just(Purpose::Tier),
+            2 => Just(Purpose::Committed),
+            1 => Just(Purpose::CommittedPinned),
+            1 => Just(Purpose::CommittedReserve),
+            1 => Just(Purpose::CompressedPool),
             1 => Just(Purpose::File),
             2 => Just(Purpose::Balloon)
         ]
@@ -505,15 +505,15 @@ fn step() -> impl Strategy<Value = Step> {
         2 => tables,
         1 => (0..HUGE + 1).prop_map(|huge| Step::Claim { first: huge * HUGE_FRAMES, size: BlockSize::Huge }),
         1 => (0..FRAMES + 9).prop_map(|first| Step::Claim { first, size: BlockSize::Frame }),
-        2 => (0_u64..1500).prop_map(Step::Promise),
-        1 => (0_u64..1500).prop_map(Step::EndPromise),
+        2 => (0_u64..1500).prop_map(Step::CommitCharge),
+        1 => (0_u64..1500).prop_map(Step::UnchargeCommit),
         3 => (choice(), prop_oneof![1_usize..20, 400_usize..1100])
             .prop_map(|(choice, count)| Step::Free { choice, count }),
         2 => (choice(), prop_oneof![1_usize..20, 400_usize..1100])
             .prop_map(|(choice, count)| Step::FreeUnbacked { choice, count }),
-        1 => choice().prop_map(|choice| Step::FreePromised { choice }),
-        1 => (0_u64..700).prop_map(Step::AddCredit),
-        1 => (0_u64..700).prop_map(Step::RemoveCredit),
+        1 => choice().prop_map(|choice| Step::FreeCommitted { choice }),
+        1 => (0_u64..700).prop_map(Step::AddHeadroom),
+        1 => (0_u64..700).prop_map(Step::RemoveHeadroom),
     ]
 }
 
@@ -560,44 +560,44 @@ fn apply(allocator: &mut FrameAllocator, model: &mut Model, step: &Step) -> Resu
                 }
             }
         }
-        Step::Promise(frames) => {
+        Step::CommitCharge(frames) => {
             let missing = frames.saturating_sub(model.available());
             let expected = if missing == 0 { Ok(()) } else { Err(FrameCount(missing)) };
-            prop_assert_eq!(allocator.promise(FrameCount(frames)), expected);
-            model.promised += if missing == 0 { frames } else { 0 };
+            prop_assert_eq!(allocator.charge_commit(FrameCount(frames)), expected);
+            model.committed += if missing == 0 { frames } else { 0 };
         }
-        Step::EndPromise(frames) => {
-            let frames = frames.min(model.promised);
-            allocator.end_promise(FrameCount(frames));
-            model.promised -= frames;
+        Step::UnchargeCommit(frames) => {
+            let frames = frames.min(model.committed);
+            allocator.uncharge_commit(FrameCount(frames));
+            model.committed -= frames;
         }
         Step::Free { choice, count } => {
             for _ in 0..count {
-                let Some((first, size)) = model.take_back(choice) else { break };
+                let Some((first, size)) = model.drain(choice) else { break };
                 allocator.free(block(first, size));
             }
         }
         Step::FreeUnbacked { choice, count } => {
             for _ in 0..count {
-                let Some((first, size)) = model.take_back(choice) else { break };
+                let Some((first, size)) = model.drain(choice) else { break };
                 model.forget_contents(first, size);
                 allocator.free_unbacked(block(first, size));
             }
         }
-        Step::FreePromised { choice } => {
-            if let Some((first, size)) = model.take_back(choice) {
-                model.promised += size.frames();
-                allocator.free_promised(block(first, size));
+        Step::FreeCommitted { choice } => {
+            if let Some((first, size)) = model.drain(choice) {
+                model.committed += size.frames();
+                allocator.free_committed(block(first, size));
             }
         }
-        Step::AddCredit(frames) => {
-            allocator.add_credit(FrameCount(frames));
-            model.credit += frames;
+        Step::AddHeadroom(frames) => {
+            allocator.add_headroom(FrameCount(frames));
+            model.headroom += frames;
         }
-        Step::RemoveCredit(frames) => {
-            let frames = frames.min(model.credit);
-            allocator.remove_credit(FrameCount(frames));
-            model.credit -= frames;
+        Step::RemoveHeadroom(frames) => {
+            let frames = frames.min(model.headroom);
+            allocator.remove_headroom(FrameCount(frames));
+            model.headroom -= frames;
         }
     }
     Ok(())

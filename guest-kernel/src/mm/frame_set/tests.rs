@@ -11,13 +11,13 @@ use proptest::{prop_assert_eq, prop_oneof, proptest};
 
 use super::FrameSet;
 use crate::mm::BlockSize;
-use crate::mm::carve::Carver;
+use crate::mm::bump::BumpAllocator;
 
 const HUGE: u64 = 4;
 const FRAMES: u64 = HUGE * HUGE_FRAMES;
 
 fn empty_set() -> FrameSet {
-    FrameSet::new(to_usize(HUGE), &mut Carver::leaked(FrameSet::words(to_usize(HUGE))))
+    FrameSet::new(to_usize(HUGE), &mut BumpAllocator::leaked(FrameSet::words(to_usize(HUGE))))
 }
 
 #[derive(Clone, Debug)]

@@ -15,7 +15,7 @@ use crate::mm::testing::TestMachine;
 const CPUS: usize = 3;
 
 fn page() -> Option<Block> {
-    FRAMES.allocate(BlockSize::Frame, Purpose::Promised)
+    FRAMES.allocate(BlockSize::Frame, Purpose::Committed)
 }
 
 #[test]
@@ -41,13 +41,13 @@ fn what_another_cpu_has_cached_can_be_had() {
     let machine = TestMachine::start(2);
     cpu::set_index(1);
     let free = machine.statistics().free;
-    FRAMES.promise(FrameCount(40)).unwrap();
+    FRAMES.charge_commit(FrameCount(40)).unwrap();
     let pages: Vec<_> = (0..40).map(|_| page().unwrap()).collect();
     pages.into_iter().for_each(|page| FRAMES.free_page(page));
     assert_eq!(machine.statistics().free, free);
     cpu::set_index(2);
-    FRAMES.promise(FrameCount(free.0 - KERNEL_FLOOR.0)).expect("cached frames are free, too");
-    FRAMES.end_promise(FrameCount(free.0 - KERNEL_FLOOR.0));
+    FRAMES.charge_commit(FrameCount(free.0 - KERNEL_FLOOR.0)).expect("cached frames are free, too");
+    FRAMES.uncharge_commit(FrameCount(free.0 - KERNEL_FLOOR.0));
     let taken: Vec<_> = core::iter::from_fn(|| FRAMES.allocate(BlockSize::Frame, Purpose::Kernel)).collect();
     assert_eq!((taken.len() as u64, machine.statistics().free), (free.0, FrameCount::ZERO));
     taken.into_iter().for_each(|block| FRAMES.free(block));
@@ -56,15 +56,15 @@ fn what_another_cpu_has_cached_can_be_had() {
 #[test]
 fn a_huge_frame_of_which_parts_are_cached_can_be_had() {
     let _machine = TestMachine::start(4);
-    FRAMES.promise(FrameCount(HUGE_FRAMES)).unwrap();
+    FRAMES.charge_commit(FrameCount(HUGE_FRAMES)).unwrap();
     let others = [0, 1].map(|_| FRAMES.allocate(BlockSize::Huge, Purpose::Kernel).unwrap());
     for cpu in 0..CPUS {
         cpu::set_index(cpu);
         let block = page().unwrap();
-        FRAMES.free_promised(block);
+        FRAMES.free_committed(block);
     }
-    let huge = FRAMES.allocate(BlockSize::Huge, Purpose::Promised).expect("nobody uses any of it");
-    FRAMES.free_promised(huge);
+    let huge = FRAMES.allocate(BlockSize::Huge, Purpose::Committed).expect("nobody uses any of it");
+    FRAMES.free_committed(huge);
     others.into_iter().for_each(|block| FRAMES.free(block));
 }
 
@@ -73,17 +73,17 @@ fn a_huge_frame_of_which_parts_are_cached_can_be_had() {
 fn a_cached_huge_frame_can_be_had_by_others() {
     let machine = TestMachine::start(4);
     let before = machine.statistics();
-    FRAMES.promise(FrameCount(HUGE_FRAMES)).unwrap();
+    FRAMES.charge_commit(FrameCount(HUGE_FRAMES)).unwrap();
     cpu::set_index(1);
-    let huge = FRAMES.allocate(BlockSize::Huge, Purpose::Promised).unwrap();
+    let huge = FRAMES.allocate(BlockSize::Huge, Purpose::Committed).unwrap();
     let first = huge.first();
-    FRAMES.free_promised(huge);
-    assert_eq!(machine.statistics().promised, FrameCount(HUGE_FRAMES));
-    let again = FRAMES.allocate(BlockSize::Huge, Purpose::Promised).unwrap();
+    FRAMES.free_committed(huge);
+    assert_eq!(machine.statistics().committed, FrameCount(HUGE_FRAMES));
+    let again = FRAMES.allocate(BlockSize::Huge, Purpose::Committed).unwrap();
     assert_eq!(again.first(), first);
-    FRAMES.free_promised(again);
+    FRAMES.free_committed(again);
     cpu::set_index(2);
-    FRAMES.end_promise(FrameCount(HUGE_FRAMES));
+    FRAMES.uncharge_commit(FrameCount(HUGE_FRAMES));
     assert_eq!(machine.statistics(), before);
     let all: Vec<_> = core::iter::from_fn(|| FRAMES.allocate(BlockSize::Huge, Purpose::Kernel)).collect();
     assert!(all.iter().any(|block| block.first() == first));
@@ -95,10 +95,10 @@ fn a_cached_huge_frame_can_be_had_by_others() {
 #[should_panic(expected = "was written to while it was free")]
 fn a_write_to_a_free_frame() {
     let _machine = TestMachine::start(2);
-    FRAMES.promise(FrameCount(1)).unwrap();
+    FRAMES.charge_commit(FrameCount(1)).unwrap();
     let block = page().unwrap();
     let pointer = core::ptr::with_exposed_provenance_mut::<u64>(to_usize(block.first().address()));
-    FRAMES.free_promised(block);
+    FRAMES.free_committed(block);
     // SAFETY: memory of the test machine, which nobody uses now.
     unsafe { pointer.write(7) };
     let _ = page().map(Block::into_number);
@@ -108,22 +108,22 @@ fn a_write_to_a_free_frame() {
 enum Step {
     Cpu(usize),
     Allocate { size: BlockSize, purpose: Purpose, count: usize },
-    Promise(u64),
-    EndPromise(u64),
+    CommitCharge(u64),
+    UnchargeCommit(u64),
     FreePages(usize),
-    FreePromised(usize),
+    FreeCommitted(usize),
     Free(usize),
-    AddCredit(u64),
-    RemoveCredit(u64),
+    AddHeadroom(u64),
+    RemoveHeadroom(u64),
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let purpose = prop_oneof![
-        3 => Just(Purpose::Promised),
-        1 => Just(Purpose::PromisedPinned),
-        1 => Just(Purpose::PromisedReserve),
+        3 => Just(Purpose::Committed),
+        1 => Just(Purpose::CommittedPinned),
+        1 => Just(Purpose::CommittedReserve),
         1 => Just(Purpose::Kernel),
-        1 => Just(Purpose::Tier),
+        1 => Just(Purpose::CompressedPool),
         1 => Just(Purpose::File),
         1 => Just(Purpose::Balloon),
     ];
@@ -132,13 +132,13 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         3 => (0..CPUS).prop_map(Step::Cpu),
         6 => (size, purpose, count()).prop_map(|(size, purpose, count)| Step::Allocate { size, purpose, count }),
-        3 => (0_u64..900).prop_map(Step::Promise),
-        1 => (0_u64..900).prop_map(Step::EndPromise),
+        3 => (0_u64..900).prop_map(Step::CommitCharge),
+        1 => (0_u64..900).prop_map(Step::UnchargeCommit),
         2 => count().prop_map(Step::FreePages),
-        2 => count().prop_map(Step::FreePromised),
+        2 => count().prop_map(Step::FreeCommitted),
         1 => count().prop_map(Step::Free),
-        1 => (0_u64..400).prop_map(Step::AddCredit),
-        1 => (0_u64..400).prop_map(Step::RemoveCredit),
+        1 => (0_u64..400).prop_map(Step::AddHeadroom),
+        1 => (0_u64..400).prop_map(Step::RemoveHeadroom),
     ];
     vec(step, 1..60)
 }
@@ -147,22 +147,22 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 #[derive(Clone, Copy, Debug)]
 struct Account {
     free: u64,
-    promised: u64,
-    credit: u64,
+    committed: u64,
+    headroom: u64,
 }
 
 impl Account {
     fn available(self) -> u64 {
-        (self.free + self.credit).saturating_sub(self.promised + KERNEL_FLOOR.0)
+        (self.free + self.headroom).saturating_sub(self.committed + KERNEL_FLOOR.0)
     }
 
     fn open_to(self, purpose: Purpose) -> u64 {
-        let reserve = if self.credit > 0 { EVICTION_RESERVE.0 } else { 0 };
+        let reserve = if self.headroom > 0 { EVICTION_RESERVE.0 } else { 0 };
         match purpose {
-            Purpose::Kernel => self.free.saturating_sub(self.promised.saturating_sub(self.credit)),
-            Purpose::Promised | Purpose::PromisedPinned => self.promised.min(self.free.saturating_sub(reserve)),
-            Purpose::PromisedReserve => self.promised.min(self.free),
-            Purpose::Tier => self.free,
+            Purpose::Kernel => self.free.saturating_sub(self.committed.saturating_sub(self.headroom)),
+            Purpose::Committed | Purpose::CommittedPinned => self.committed.min(self.free.saturating_sub(reserve)),
+            Purpose::CommittedReserve => self.committed.min(self.free),
+            Purpose::CompressedPool => self.free,
             Purpose::File => self.free.saturating_sub(EVICTION_RESERVE.0),
             Purpose::Balloon | Purpose::Spare => self.available().min(self.free.saturating_sub(KERNEL_FLOOR.0)),
         }
@@ -171,7 +171,7 @@ impl Account {
     fn statistics(self) -> FrameStatistics {
         FrameStatistics {
             free: FrameCount(self.free),
-            promised: FrameCount(self.promised),
+            committed: FrameCount(self.committed),
             available: FrameCount(self.available()),
         }
     }
@@ -186,7 +186,7 @@ proptest! {
     #[test]
     fn caches_change_no_answer(steps in steps()) {
         let machine = TestMachine::start(4);
-        let mut account = Account { free: machine.statistics().free.0, promised: 0, credit: 0 };
+        let mut account = Account { free: machine.statistics().free.0, committed: 0, headroom: 0 };
         let mut held: Vec<(FrameNumber, BlockSize)> = Vec::new();
         for step in steps {
             match step {
@@ -201,24 +201,24 @@ proptest! {
                         account.free -= size.frames();
                         match purpose {
                             Purpose::Kernel | Purpose::Balloon | Purpose::Spare => {}
-                            Purpose::Tier | Purpose::File => account.credit += size.frames(),
-                            _ => account.promised -= size.frames(),
+                            Purpose::CompressedPool | Purpose::File => account.headroom += size.frames(),
+                            _ => account.committed -= size.frames(),
                         }
                         held.push((block.into_number(), size));
                     }
                 }
-                Step::Promise(frames) => {
+                Step::CommitCharge(frames) => {
                     let missing = frames.saturating_sub(account.available());
                     let expected = if missing == 0 { Ok(()) } else { Err(FrameCount(missing)) };
-                    prop_assert_eq!(FRAMES.promise(FrameCount(frames)), expected);
-                    account.promised += if missing == 0 { frames } else { 0 };
+                    prop_assert_eq!(FRAMES.charge_commit(FrameCount(frames)), expected);
+                    account.committed += if missing == 0 { frames } else { 0 };
                 }
-                Step::EndPromise(frames) => {
-                    let frames = frames.min(account.promised);
-                    FRAMES.end_promise(FrameCount(frames));
-                    account.promised -= frames;
+                Step::UnchargeCommit(frames) => {
+                    let frames = frames.min(account.committed);
+                    FRAMES.uncharge_commit(FrameCount(frames));
+                    account.committed -= frames;
                 }
-                Step::FreePages(count) | Step::FreePromised(count) | Step::Free(count) => {
+                Step::FreePages(count) | Step::FreeCommitted(count) | Step::Free(count) => {
                     for held in held.drain(held.len().saturating_sub(count)..) {
                         let block = owned(held);
                         account.free += block.size().frames();
@@ -226,20 +226,20 @@ proptest! {
                             Step::FreePages(_) => FRAMES.free_page(block),
                             Step::Free(_) => FRAMES.free(block),
                             _ => {
-                                account.promised += block.size().frames();
-                                FRAMES.free_promised(block);
+                                account.committed += block.size().frames();
+                                FRAMES.free_committed(block);
                             }
                         }
                     }
                 }
-                Step::AddCredit(frames) => {
-                    FRAMES.add_credit(FrameCount(frames));
-                    account.credit += frames;
+                Step::AddHeadroom(frames) => {
+                    FRAMES.add_headroom(FrameCount(frames));
+                    account.headroom += frames;
                 }
-                Step::RemoveCredit(frames) => {
-                    let frames = frames.min(account.credit);
-                    FRAMES.remove_credit(FrameCount(frames));
-                    account.credit -= frames;
+                Step::RemoveHeadroom(frames) => {
+                    let frames = frames.min(account.headroom);
+                    FRAMES.remove_headroom(FrameCount(frames));
+                    account.headroom -= frames;
                 }
             }
             prop_assert_eq!(FRAMES.statistics(), account.statistics());

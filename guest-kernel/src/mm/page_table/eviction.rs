@@ -5,7 +5,7 @@
 //! reinstates it.
 
 use aerostat_abi::units::{FRAME_SIZE, FrameNumber, HUGE_FRAMES};
-use aerostat_reclaim_policy::{Standing, Verdict};
+use aerostat_reclaim_policy::{Age, Verdict};
 use x86_64::PhysAddr;
 use x86_64::structures::paging::PageTableFlags;
 use x86_64::structures::paging::page_table::PageTableEntry;
@@ -14,11 +14,11 @@ use super::{
     Access, DATA, MAPPED, PageTables, Slot, TableLevel, TableSource, descend, frame_of, index, set, table_at, take,
 };
 use crate::mm::block::{Block, BlockSize};
-use crate::mm::reclaim::swap_entry::{STANDING_MASK, Stored, SwapEntry};
+use crate::mm::reclaim::swap_entry::{AGE_MASK, Stored, SwapEntry};
 
-/// The bits that a page table entry leaves to software and that hold a page's standing: 52 to 58 (Intel SDM vol. 3, 4.5.4).
-const STANDING_SHIFT: u32 = 52;
-const STANDING_FIELD: u64 = (STANDING_MASK as u64) << STANDING_SHIFT;
+/// The bits that a page table entry leaves to software and that hold a page's age: 52 to 58 (Intel SDM vol. 3, 4.5.4).
+const AGE_SHIFT: u32 = 52;
+const AGE_FIELD: u64 = (AGE_MASK as u64) << AGE_SHIFT;
 
 /// A bit that is left to software, too: compressing the page was tried in vain since it was last seen dirty.
 const INCOMPRESSIBLE: PageTableFlags = PageTableFlags::BIT_9;
@@ -43,7 +43,7 @@ pub(crate) enum PageState {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct RevokedPage {
     pub(crate) frame: FrameNumber,
-    pub(crate) standing: Standing,
+    pub(crate) age: Age,
     /// Compressing it was tried in vain, and it has not been written to since.
     pub(crate) is_incompressible: bool,
     /// Nobody needs what is in it.
@@ -53,7 +53,7 @@ pub(crate) struct RevokedPage {
 /// How a page comes back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Restored {
-    pub(crate) standing: Standing,
+    pub(crate) age: Age,
     /// It was kept as it was, as it does not compress.
     pub(crate) is_incompressible: bool,
     /// What its region allows.
@@ -86,29 +86,29 @@ impl PageTables {
         }
     }
 
-    /// Ages the huge page at `address`: clears its accessed bit, and keeps the standing that `age` returns. Says whether it was
+    /// Ages the huge page at `address`: clears its accessed bit, and keeps the age that `age` returns. Says whether it was
     /// accessed, and so the TLB must be flushed.
-    pub(crate) fn visit_huge(&mut self, address: u64, age: &mut dyn FnMut(Standing, bool) -> Standing) -> bool {
+    pub(crate) fn visit_huge(&mut self, address: u64, age: &mut dyn FnMut(Age, bool) -> Age) -> bool {
         let Some(entry) = self.existing_slot_entry_mut(address) else { return false };
         let accessed = entry.flags().contains(PageTableFlags::ACCESSED);
-        let standing = age(standing_of(entry), accessed);
-        keep(entry, standing);
+        let age = age(age_of(entry), accessed);
+        keep(entry, age);
         accessed
     }
 
-    /// Ages the page at `address`, if it is in memory: keeps it with the standing that `age` returns, or revokes its translation. One
+    /// Ages the page at `address`, if it is in memory: keeps it with the age that `age` returns, or revokes its translation. One
     /// whose contents nobody needs goes without being asked about.
-    pub(crate) fn visit_page(&mut self, address: u64, age: &mut dyn FnMut(Standing, bool) -> Verdict) -> Visited {
+    pub(crate) fn visit_page(&mut self, address: u64, age: &mut dyn FnMut(Age, bool) -> Verdict) -> Visited {
         let Some(entry) = self.page_entry_mut(address) else { return Visited::default() };
         let flags = entry.flags();
         if !flags.contains(PageTableFlags::PRESENT) {
             return Visited::default();
         }
         let accessed = flags.contains(PageTableFlags::ACCESSED);
-        let verdict = if settle_discard(entry) { Verdict::Evict } else { age(standing_of(entry), accessed) };
+        let verdict = if settle_discard(entry) { Verdict::Evict } else { age(age_of(entry), accessed) };
         match verdict {
-            Verdict::Keep(standing) => {
-                keep(entry, standing);
+            Verdict::Keep(age) => {
+                keep(entry, age);
                 Visited { is_mapped: true, is_stale: accessed, is_revoked: false }
             }
             Verdict::Evict => {
@@ -118,7 +118,7 @@ impl PageTables {
         }
     }
 
-    /// Makes the huge page at `address` a table of pages, in `table`. Each page inherits standing and accessed bit.
+    /// Makes the huge page at `address` a table of pages, in `table`. Each page inherits age and accessed bit.
     ///
     /// # Errors
     /// The block comes back when there is no huge page.
@@ -143,7 +143,7 @@ impl PageTables {
         let is_unchanged = !entry.flags().contains(PageTableFlags::DIRTY);
         Some(RevokedPage {
             frame: frame_of(entry),
-            standing: standing_of(entry),
+            age: age_of(entry),
             is_incompressible: entry.flags().contains(INCOMPRESSIBLE) && is_unchanged,
             is_discardable: entry.flags().contains(DISCARDABLE) && is_unchanged,
         })
@@ -196,9 +196,9 @@ impl PageTables {
     /// Puts a revoked translation into force again.
     pub(crate) fn reinstate(&mut self, address: u64) {
         if let Some(entry) = self.page_entry_mut(address).filter(|entry| is_revoked(entry)) {
-            let standing = standing_of(entry);
+            let age = age_of(entry);
             entry.set_flags(entry.flags() | PageTableFlags::PRESENT);
-            keep(entry, standing);
+            keep(entry, age);
         }
     }
 
@@ -225,7 +225,7 @@ impl PageTables {
             let mut flags = restored.access.data_flags();
             flags.set(PageTableFlags::DIRTY, !restored.is_incompressible);
             flags.set(INCOMPRESSIBLE, restored.is_incompressible);
-            set(entry, block.into_number(), with_standing(flags, restored.standing));
+            set(entry, block.into_number(), with_age(flags, restored.age));
         }
     }
 }
@@ -239,13 +239,13 @@ impl PageTables {
         &mut self,
         address: u64,
         block: Block,
-        standing: Standing,
+        age: Age,
         tables: TableSource<'_>,
     ) -> Result<(), Block> {
         let Some(slot) = self.slot_entry_mut(address, tables) else { return Err(block) };
         let Some(table) = descend(slot, TableLevel::Pages, tables) else { return Err(block) };
         let flags = DATA - PageTableFlags::WRITABLE - PageTableFlags::DIRTY;
-        set(&mut table[index(address, 0)], block.into_number(), with_standing(flags, standing));
+        set(&mut table[index(address, 0)], block.into_number(), with_age(flags, age));
         Ok(())
     }
 }
@@ -272,19 +272,19 @@ pub(super) fn is_revoked(entry: &PageTableEntry) -> bool {
     !entry.flags().contains(PageTableFlags::PRESENT) && entry.flags().contains(PageTableFlags::USER_ACCESSIBLE)
 }
 
-/// Keeps a page: not accessed since, with a new standing.
-fn keep(entry: &mut PageTableEntry, standing: Standing) {
+/// Keeps a page: not accessed since, with a new age.
+fn keep(entry: &mut PageTableEntry, age: Age) {
     let flags = entry.flags() - PageTableFlags::ACCESSED;
-    entry.set_flags(with_standing(flags, standing));
+    entry.set_flags(with_age(flags, age));
 }
 
-fn with_standing(flags: PageTableFlags, standing: Standing) -> PageTableFlags {
-    let bits = flags.bits() & !STANDING_FIELD | (u64::from(standing.0) << STANDING_SHIFT & STANDING_FIELD);
+fn with_age(flags: PageTableFlags, age: Age) -> PageTableFlags {
+    let bits = flags.bits() & !AGE_FIELD | (u64::from(age.0) << AGE_SHIFT & AGE_FIELD);
     PageTableFlags::from_bits_retain(bits)
 }
 
-fn standing_of(entry: &PageTableEntry) -> Standing {
-    Standing(u8::try_from((entry.flags().bits() & STANDING_FIELD) >> STANDING_SHIFT).unwrap_or(0))
+fn age_of(entry: &PageTableEntry) -> Age {
+    Age(u8::try_from((entry.flags().bits() & AGE_FIELD) >> AGE_SHIFT).unwrap_or(0))
 }
 
 /// The entry's 64 bits; the crate's type splits them into an address and flags.

@@ -58,9 +58,9 @@ impl Ahead {
     }
 
     #[cfg(test)]
-    pub(super) fn promised(&self) -> FrameCount {
-        let is_promised = self.plan.purpose == Purpose::Promised;
-        FrameCount(if is_promised { self.frames.count as u64 } else { 0 })
+    pub(super) fn committed(&self) -> FrameCount {
+        let is_committed = self.plan.purpose == Purpose::Committed;
+        FrameCount(if is_committed { self.frames.count as u64 } else { 0 })
     }
 }
 

@@ -1,4 +1,4 @@
-//! Reading ahead, on the machine of the disk tier's tests.
+//! Reading ahead, on the machine of the disk compressed pool's tests.
 
 use aerostat_abi::units::{FRAME_BYTES, FrameCount, HUGE_FRAMES};
 
@@ -10,7 +10,7 @@ use crate::mm::reclaim::disk::Direction;
 use crate::mm::reclaim::disk_tests::{self, assert_nothing_is_kept, noise, pages};
 use crate::mm::reclaim::slot_map::SlotNumber;
 use crate::mm::reclaim::slow_disk::SlowDisk;
-use crate::mm::reclaim::{RECLAIMER, promised_ahead, reclaim, statistics};
+use crate::mm::reclaim::{RECLAIMER, committed_ahead, reclaim, statistics};
 use crate::mm::testing::TestMachine;
 use crate::mm::watermarks::Watermarks;
 use crate::mm::{BlockSize, FRAMES, Purpose, map_region, unmap_region};
@@ -63,10 +63,10 @@ fn a_read_that_goes_on_with_another_begins_the_next() {
     let (machine, disk) = machine(1024);
     let start = evicted(&machine, 400, 1);
     touch(&machine, start, FIRST, 1);
-    assert_eq!((reads_under_way(disk), promised_ahead()), (vec![], FrameCount::ZERO), "one read is no sequence");
+    assert_eq!((reads_under_way(disk), committed_ahead()), (vec![], FrameCount::ZERO), "one read is no sequence");
     machine.touch(page(start, FIRST)).unwrap();
     assert_eq!((reads_under_way(disk), statistics().restores), (vec![32], FIRST + SECOND));
-    assert_eq!(promised_ahead(), FrameCount(THIRD));
+    assert_eq!(committed_ahead(), FrameCount(THIRD));
     disk.finish_one();
     touch(&machine, start, FIRST + SECOND, 1);
     let major = crate::mm::fault::counts().major;
@@ -161,7 +161,7 @@ fn take_free_slots() -> Vec<SlotNumber> {
 fn give_slots_back(taken: Vec<SlotNumber>) {
     let mut reclaimer = RECLAIMER.lock();
     let slots = &mut reclaimer.swap_disk.as_mut().unwrap().slots;
-    taken.into_iter().for_each(|slot| slots.give_back(slot));
+    taken.into_iter().for_each(|slot| slots.free_slot(slot));
 }
 
 #[test]
@@ -190,7 +190,7 @@ fn nothing_is_read_ahead_where_frames_are_few() {
     let all = Watermarks { low: FrameCount(8 * HUGE_FRAMES), high: FrameCount(8 * HUGE_FRAMES) };
     FRAMES.set_watermarks(all);
     touch(&machine, page(start, FIRST), 20, 7);
-    assert_eq!((reads_under_way(disk), promised_ahead()), (vec![], FrameCount::ZERO));
+    assert_eq!((reads_under_way(disk), committed_ahead()), (vec![], FrameCount::ZERO));
     assert_eq!(statistics().restores, FIRST + 20, "each alone");
     unmap_region(start);
     assert_nothing_is_kept(&machine);
@@ -205,16 +205,16 @@ fn frames_that_nobody_comes_for_are_given_back() {
     touch(&machine, start, FIRST + 1, 8);
     disk.finish_one();
     reclaim(FrameCount(1));
-    assert_eq!(promised_ahead(), FrameCount(THIRD));
+    assert_eq!(committed_ahead(), FrameCount(THIRD));
     let free = machine.statistics().free;
     let freed = reclaim(FrameCount(1));
     assert!(freed >= FrameCount(THIRD));
-    assert_eq!((promised_ahead(), machine.statistics().free), (FrameCount::ZERO, FrameCount(free.0 + freed.0)));
+    assert_eq!((committed_ahead(), machine.statistics().free), (FrameCount::ZERO, FrameCount(free.0 + freed.0)));
 
     touch(&machine, start, 100, 8);
-    assert!(promised_ahead() > FrameCount::ZERO);
+    assert!(committed_ahead() > FrameCount::ZERO);
     reclaim(EVERYTHING);
-    assert_eq!((promised_ahead(), statistics().pages_on_disk), (FrameCount::ZERO, 200));
+    assert_eq!((committed_ahead(), statistics().pages_on_disk), (FrameCount::ZERO, 200));
     touch(&machine, start, 200, 8);
     unmap_region(start);
     assert_nothing_is_kept(&machine);
@@ -232,7 +232,7 @@ fn a_thread_that_finds_no_frame_gets_one_of_those_read_into() {
     let blocks: Vec<_> = (0..spare).map(|_| FRAMES.allocate(BlockSize::Frame, Purpose::Kernel).unwrap()).collect();
     assert_eq!(reads_under_way(disk), [32]);
     machine.touch(other).unwrap();
-    assert_eq!((reads_under_way(disk), promised_ahead()), (vec![], FrameCount::ZERO));
+    assert_eq!((reads_under_way(disk), committed_ahead()), (vec![], FrameCount::ZERO));
     blocks.into_iter().for_each(|block| FRAMES.free(block));
     give_slots_back(taken);
     touch(&machine, start, 64, 9);

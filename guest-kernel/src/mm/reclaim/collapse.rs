@@ -91,7 +91,7 @@ fn begin(at: u64) -> bool {
     if free < FRAMES.watermarks().high.saturating_add(FrameCount(HUGE_FRAMES)) {
         return false;
     }
-    // What is neither promised nor the kernel's floor: the pages' own frames come free only afterwards.
+    // What is neither committed nor the kernel's floor: the pages' own frames come free only afterwards.
     let Some(block) = FRAMES.allocate(BlockSize::Huge, Purpose::Spare) else { return false };
     RECLAIMER.lock().begin_collapse(at, block);
     true
@@ -144,8 +144,8 @@ impl Reclaimer {
         match tables.replace_table(at, block, access, &mut |page| FRAMES.free(page)) {
             Ok(table) => {
                 cpu::flush_tlb(); // the CPU may remember the way to the table
-                FRAMES.free_promised_table(table);
-                space.regions.restore_promise(at, FrameCount(1));
+                FRAMES.free_committed_table(table);
+                space.regions.restore_commit_charge(at, FrameCount(1));
                 self.statistics.collapses += 1;
             }
             Err(block) => {

@@ -1,4 +1,4 @@
-//! The compressed tier: evicted pages, LZ4-compressed, packed into groups of frames.
+//! The compressed pool: evicted pages, LZ4-compressed, packed into groups of frames.
 //!
 //! A group is one to three frames, wherever they lie, that hold objects of one *class* as if they followed each other: 15 small
 //! ones in a frame, or four of three quarters of a page in three. In front is a header of 64 bytes: class, which places are used,
@@ -8,8 +8,8 @@
 //! most of it would have to stay. What does not compress to three quarters is not worth keeping here.
 //!
 //! One list holds the groups of a class that have room, the other all groups by age: the oldest is the next to be written to disk,
-//! as it is, where there is one ([`CompressedTier::begin_leaving`]). It comes back as it is, too: because an object names its page,
-//! the page table entries of all pages in a group can be found from the group ([`CompressedTier::pages`]).
+//! as it is, where there is one ([`CompressedPool::begin_leaving`]). It comes back as it is, too: because an object names its page,
+//! the page table entries of all pages in a group can be found from the group ([`CompressedPool::pages`]).
 //!
 //! Storing allocates nothing but, at times, the frames of a group for a class that is full; and it needs no memory to drop an object.
 #![allow(unsafe_code, reason = "objects are laid out in raw frames")]
@@ -174,29 +174,29 @@ impl Header {
     }
 
     /// The group's frames.
-    fn frames(&self) -> Group {
+    fn frames(&self) -> Zspage {
         let frames = self.frames.map(|frame| FrameNumber(u64::from(frame)));
-        Group { frames, count: self.class().frames }
+        Zspage { frames, count: self.class().frames }
     }
 }
 
 /// The frames of a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Group {
+pub(crate) struct Zspage {
     frames: [FrameNumber; MOST_FRAMES],
     count: usize,
 }
 
-impl Group {
+impl Zspage {
     /// The frames, the one with the header first.
     pub(crate) fn frames(&self) -> &[FrameNumber] {
         &self.frames[..self.count]
     }
 }
 
-/// What the tier holds.
+/// What the compressed pool holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct TierStatistics {
+pub(crate) struct CompressedPoolStatistics {
     /// Pages.
     pub(crate) pages: u64,
     /// Frames that they occupy.
@@ -212,14 +212,14 @@ pub(crate) enum StoreError {
     NoFrame,
 }
 
-/// The tier.
+/// The compressed pool.
 #[derive(Debug)]
-pub(crate) struct CompressedTier {
+pub(crate) struct CompressedPool {
     /// Groups with room, by class.
     with_room: [Ends; CLASSES.len()],
     /// All groups but those that are leaving, the oldest first.
     by_age: Ends,
-    statistics: TierStatistics,
+    statistics: CompressedPoolStatistics,
     workspace: Workspace,
 }
 
@@ -236,18 +236,18 @@ impl core::fmt::Debug for Workspace {
     }
 }
 
-impl CompressedTier {
-    /// An empty tier.
+impl CompressedPool {
+    /// An empty compressed pool.
     pub(crate) const fn new() -> Self {
         Self {
             with_room: [Ends::EMPTY; CLASSES.len()],
             by_age: Ends::EMPTY,
-            statistics: TierStatistics { pages: 0, frames: FrameCount::ZERO },
+            statistics: CompressedPoolStatistics { pages: 0, frames: FrameCount::ZERO },
             workspace: Workspace { table: CompressTable::small(), object: [0; HEAD_BYTES + OUTPUT_BYTES] },
         }
     }
 
-    pub(crate) fn statistics(&self) -> TierStatistics {
+    pub(crate) fn statistics(&self) -> CompressedPoolStatistics {
         self.statistics
     }
 
@@ -269,7 +269,7 @@ impl CompressedTier {
         head.copy_from_slice(&(address << LENGTH_BITS | length as u64).to_le_bytes());
         let class = class_of(HEAD_BYTES + length).ok_or(StoreError::Incompressible)?;
         if self.with_room[class].first == 0 {
-            self.add_group(class, frame, free)?;
+            self.add_zspage(class, frame, free)?;
         }
         let group = FrameNumber(self.with_room[class].first);
         let header = header_of(group);
@@ -332,7 +332,7 @@ impl CompressedTier {
 
     /// Takes the oldest group out of use, to be written to disk: its pages can still be loaded and dropped. Ends with
     /// [`Self::left`] or [`Self::stay`].
-    pub(crate) fn begin_leaving(&mut self) -> Option<Group> {
+    pub(crate) fn begin_leaving(&mut self) -> Option<Zspage> {
         let group = Some(FrameNumber(self.by_age.first)).filter(|group| group.0 != 0)?;
         let header = header_of(group);
         header.leaving = 1;
@@ -344,7 +344,7 @@ impl CompressedTier {
         Some(frames)
     }
 
-    /// A leaving group is on disk: its frames are free, its pages are the tier's no more.
+    /// A leaving group is on disk: its frames are free, its pages are the compressed pool's no more.
     pub(crate) fn left(&mut self, group: FrameNumber, give_back: impl FnMut(Block)) {
         self.statistics.pages -= u64::from(header_of(group).used.count_ones());
         self.give_up(group, give_back);
@@ -415,7 +415,7 @@ impl CompressedTier {
     }
 
     /// Makes an empty group, of all the frames that its class needs or none.
-    fn add_group(
+    fn add_zspage(
         &mut self,
         class: usize,
         mut frame: impl FnMut() -> Option<Block>,
@@ -473,8 +473,8 @@ fn head_of(object: &[u8]) -> (usize, u64) {
 
 fn header_of(group: FrameNumber) -> &'static mut Header {
     let pointer = core::ptr::with_exposed_provenance_mut::<Header>(to_usize(group.address()));
-    // SAFETY: the frame belongs to the tier, is reachable at its own address, and begins with a header that `add_group` wrote; the
-    // tier is used under one lock and keeps no header reference across a call that makes another to the same group.
+    // SAFETY: the frame belongs to the compressed pool, is reachable at its own address, and begins with a header that `add_zspage` wrote; the
+    // compressed pool is used under one lock and keeps no header reference across a call that makes another to the same group.
     unsafe { &mut *pointer }
 }
 
@@ -493,7 +493,7 @@ fn parts_of(place: Place) -> (&'static mut [u8], &'static mut [u8]) {
 
 fn bytes_in(frame: FrameNumber, offset: usize, bytes: usize) -> &'static mut [u8] {
     let pointer = core::ptr::with_exposed_provenance_mut::<u8>(to_usize(frame.address()) + offset);
-    // SAFETY: `parts_of` asks for bytes of one object, which lie within a frame of the tier, apart from header and other objects,
-    // and are used under the tier's lock.
+    // SAFETY: `parts_of` asks for bytes of one object, which lie within a frame of the compressed pool, apart from header and other objects,
+    // and are used under the compressed pool's lock.
     unsafe { core::slice::from_raw_parts_mut(pointer, bytes) }
 }

@@ -2,7 +2,7 @@
 
 use aerostat_abi::units::{FRAME_BYTES, FRAME_SIZE, FrameCount};
 
-use super::disk_tests::{assert_nothing_is_kept, bound_tier, half_noise, machine, pages};
+use super::disk_tests::{assert_nothing_is_kept, bound_compressed_pool, half_noise, machine, pages};
 use super::swap_entry::Stored;
 use super::{reclaim, statistics};
 use crate::layout::APP_REGIONS;
@@ -33,7 +33,7 @@ fn place(page: u64) -> Option<(u32, u8)> {
 /// The damage is told the page's number in its group.
 fn lost_pages(damage: impl Fn(&mut [u8], usize)) -> Vec<u64> {
     let (machine, disk) = machine(8, 1024);
-    bound_tier(0);
+    bound_compressed_pool(0);
     let start = map_region(APP_REGIONS, PAGES * FRAME_BYTES).unwrap();
     for page in pages(start, PAGES) {
         machine.touch(page).unwrap();

@@ -1,4 +1,4 @@
-//! The disk tier on a machine of ordinary memory, with a disk that takes its time and fails on request.
+//! The disk compressed pool on a machine of ordinary memory, with a disk that takes its time and fails on request.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ use super::slow_disk::{DEPTH, SlowDisk};
 use super::start::{Swap, start};
 use super::{RECLAIMER, reclaim, statistics};
 use crate::layout::APP_REGIONS;
-use crate::mm::carve::Carver;
+use crate::mm::bump::BumpAllocator;
 use crate::mm::fault::FaultError;
 use crate::mm::testing::{TestMachine, fill, read_fault};
 use crate::mm::{BlockSize, FRAMES, Fate, Purpose, SPACE, map_region, release, shorten, unmap_region, validate};
@@ -26,15 +26,15 @@ pub(in crate::mm) fn machine(huge_frames: u64, slots: u64) -> (TestMachine, &'st
     let machine = TestMachine::start(huge_frames);
     let disk = SlowDisk::leaked(slots);
     let usable = SlotMap::usable(slots);
-    let map = SlotMap::new(usable, &mut Carver::leaked(SlotMap::words(usable)));
+    let map = SlotMap::new(usable, &mut BumpAllocator::leaked(SlotMap::words(usable)));
     let swap = Swap { policy: Name::default(), compressed: FrameCount::ZERO, disk: Some((disk, map)) };
     start(swap);
     (machine, disk)
 }
 
-/// The tier may have so many frames.
-pub(in crate::mm) fn bound_tier(frames: u64) {
-    FRAMES.set_sizing(|sizing| sizing.tier_bound = FrameCount(frames));
+/// The compressed pool may have so many frames.
+pub(in crate::mm) fn bound_compressed_pool(frames: u64) {
+    FRAMES.set_sizing(|sizing| sizing.compressed_pool_bound = FrameCount(frames));
 }
 
 /// Runs one batch; returns how many frames are on their way to the disk.
@@ -64,10 +64,10 @@ pub(in crate::mm) fn assert_nothing_is_kept(machine: &TestMachine) {
     while super::wait_for_disk() {}
     let after = statistics();
     assert_eq!(
-        (after.evicted_pages(), after.tier.frames, after.disk.used_slots),
+        (after.evicted_pages(), after.compressed_pool.frames, after.disk.used_slots),
         (FrameCount::ZERO, FrameCount::ZERO, 0)
     );
-    assert_eq!((validate(), machine.statistics().promised), (Ok(()), FrameCount::ZERO));
+    assert_eq!((validate(), machine.statistics().committed), (Ok(()), FrameCount::ZERO));
 }
 
 #[test]
@@ -115,15 +115,15 @@ fn more_than_memory_can_be_promised_and_no_more_than_memory_and_disk() {
 #[test]
 fn promises_are_kept_by_a_tier_that_could_take_all_memory() {
     let (machine, _) = machine(8, 16_384);
-    bound_tier(EVERYTHING.0); // as large as it may be on a machine much larger than the guest
+    bound_compressed_pool(EVERYTHING.0); // as large as it may be on a machine much larger than the guest
     let count = 3 * 8 * HUGE_FRAMES;
     let start = map_region(APP_REGIONS, count * FRAME_BYTES).unwrap();
     for page in pages(start, count) {
-        machine.touch(page).expect("the page was promised, and the disk has room");
+        machine.touch(page).expect("the page was committed, and the disk has room");
         machine.fill(page, half_noise(page, 1));
     }
     for page in pages(start, count) {
-        machine.touch(page).expect("the page was promised, and the disk has room");
+        machine.touch(page).expect("the page was committed, and the disk has room");
         assert_eq!(machine.word(page), half_noise(page, 1)(0));
     }
     unmap_region(start);
@@ -133,7 +133,7 @@ fn promises_are_kept_by_a_tier_that_could_take_all_memory() {
 #[test]
 fn the_oldest_of_the_tier_goes_to_disk_as_it_is() {
     let (machine, _) = machine(8, 1024);
-    bound_tier(16);
+    bound_compressed_pool(16);
     let start = map_region(APP_REGIONS, 600 * FRAME_BYTES).unwrap();
     for page in pages(start, 600) {
         machine.touch(page).unwrap();
@@ -203,20 +203,20 @@ fn a_group_may_leave_or_return_while_regions_of_its_pages_end() {
         start
     });
     reclaim(EVERYTHING);
-    assert_eq!(statistics().tier.pages, 600);
-    bound_tier(0);
+    assert_eq!(statistics().compressed_pool.pages, 600);
+    bound_compressed_pool(0);
     RECLAIMER.lock().run_batch();
     assert!(RECLAIMER.lock().swap_disk.as_ref().unwrap().leaving() > 0);
     let range = shorten(ending, ending).unwrap();
     reclaim(EVERYTHING);
-    assert_eq!(statistics().tier.pages, 0, "all groups have left");
+    assert_eq!(statistics().compressed_pool.pages, 0, "all groups have left");
     for page in pages(other, 300) {
         machine.touch(page).unwrap();
         assert_eq!(machine.word(page), half_noise(page, 13)(0));
     }
     release(&range, Fate::Unmapped);
     let region = SPACE.lock().regions.remove(ending, |frame| FRAMES.free(frame)).unwrap();
-    FRAMES.end_promise(region.promise);
+    FRAMES.uncharge_commit(region.commit_charge);
     unmap_region(other);
     assert_nothing_is_kept(&machine);
 }
@@ -236,7 +236,7 @@ fn slots_that_cannot_be_written_cost_themselves_only() {
     let evicted = statistics();
     assert_eq!((evicted.disk.slots, evicted.pages_on_disk), (1021, 300), "{evicted:?}");
     assert_eq!(evicted.disk.errors, 4, "the cluster, and three slots");
-    assert!(machine.statistics().available.0 <= available - 3, "lost slots carry no promises");
+    assert!(machine.statistics().available.0 <= available - 3, "lost slots carry no commit charges");
     for page in pages(start, 300) {
         machine.touch(page).unwrap();
         assert_eq!(machine.word(page), noise(page, 7)(0));
@@ -323,16 +323,16 @@ fn a_group_is_not_torn_apart() {
     }
     reclaim(EVERYTHING);
     assert_eq!(
-        (statistics().tier.pages, statistics().tier.frames),
+        (statistics().compressed_pool.pages, statistics().compressed_pool.frames),
         (300, FrameCount(200)),
         "three pages in two frames"
     );
     let with_slots = |work: fn(&mut SlotMap)| work(&mut RECLAIMER.lock().swap_disk.as_mut().unwrap().slots);
     with_slots(|slots| {
         slots.take_run(64).unwrap();
-        (10..15).for_each(|slot| slots.give_back(SlotNumber(slot)));
+        (10..15).for_each(|slot| slots.free_slot(SlotNumber(slot)));
     });
-    bound_tier(0);
+    bound_compressed_pool(0);
     reclaim(FrameCount(2));
     while super::wait_for_disk() {}
     assert_eq!((statistics().pages_on_disk, statistics().disk.used_slots), (6, 59 + 4), "two groups of two frames");
@@ -340,12 +340,12 @@ fn a_group_is_not_torn_apart() {
         machine.touch(page).unwrap();
         assert_eq!(machine.word(page), word(page)(0));
     }
-    with_slots(|slots| (0..10).chain(15..64).for_each(|slot| slots.give_back(SlotNumber(slot))));
+    with_slots(|slots| (0..10).chain(15..64).for_each(|slot| slots.free_slot(SlotNumber(slot))));
     unmap_region(start);
     assert_nothing_is_kept(&machine);
 }
 
-/// Promises that rested on the disk stay, and no others are made.
+/// Commit charges that rested on the disk stay, and no others are made.
 #[test]
 fn a_disk_that_is_full_carries_no_more_promises() {
     let (machine, disk) = machine(8, 1024);
@@ -434,7 +434,7 @@ fn what_was_read_is_dropped_if_its_slot_was_used_again() {
     assert_nothing_is_kept(&machine);
 }
 
-/// The one promise that there is may be in the hands of another thread that brings the same page back: that is no end of memory.
+/// The one commit charge that there is may be in the hands of another thread that brings the same page back: that is no end of memory.
 #[test]
 fn two_threads_may_touch_the_only_page_that_is_away() {
     let (machine, disk) = machine(8, 64);
@@ -475,7 +475,7 @@ proptest! {
         steps in vec((0_u64..1100, 0_u8..10, any::<u64>()), 1..120),
     ) {
         let (machine, disk) = machine(6, 640);
-        bound_tier(bound);
+        bound_compressed_pool(bound);
         disk.state().unwritable.extend(unwritable);
         let mut start = map_region(APP_REGIONS, 1100 * FRAME_BYTES).unwrap();
         let mut written: BTreeMap<u64, (bool, u64)> = BTreeMap::new();
@@ -513,6 +513,6 @@ proptest! {
         }
         unmap_region(start);
         assert_nothing_is_kept(&machine);
-        prop_assert_eq!(FRAMES.statistics().promised, FrameCount::ZERO);
+        prop_assert_eq!(FRAMES.statistics().committed, FrameCount::ZERO);
     }
 }

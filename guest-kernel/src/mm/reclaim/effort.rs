@@ -34,7 +34,7 @@ impl Efforts {
     }
 
     /// Puts what has come to `total` since the last call on one side's account. What the disk has finished in between counts for who comes
-    /// next. The tier may take back what was free: that is not counted twice.
+    /// next. The compressed pool may take back what was free: that is not counted twice.
     pub(super) fn attribute(&mut self, urgency: Urgency, total: Effort) {
         let account = match urgency {
             Urgency::Direct => &mut self.direct,

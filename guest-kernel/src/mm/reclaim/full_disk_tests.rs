@@ -1,9 +1,9 @@
-//! A disk without a free slot: what needs none still leaves memory, and a fault finds the frame that it was promised.
+//! A disk without a free slot: what needs none still leaves memory, and a fault finds the frame that it was committed.
 
 use aerostat_abi::units::{FRAME_BYTES, FrameCount};
 use aerostat_reclaim_policy::Name;
 
-use super::disk_tests::{bound_tier, half_noise, machine, noise, pages};
+use super::disk_tests::{bound_compressed_pool, half_noise, machine, noise, pages};
 use super::slow_disk::SlowDisk;
 use super::{reclaim, statistics};
 use crate::layout::APP_REGIONS;
@@ -59,11 +59,11 @@ fn what_needs_no_slot_leaves_while_the_disk_is_full() {
     assert_eq!(validate(), Ok(()));
 }
 
-/// The compressed tier is far beyond its bound, and none of it can leave.
+/// The compressed pool is far beyond its bound, and none of it can leave.
 #[test]
 fn what_needs_no_slot_leaves_while_the_tier_is_full_too() {
     let (machine, _) = machine(8, 64);
-    bound_tier(0);
+    bound_compressed_pool(0);
     let kept = written(&machine, 600, |page| half_noise(page, 3));
     reclaim(EVERYTHING);
     assert!(statistics().disk.used_slots > 60, "{:?}", statistics());

@@ -2,7 +2,7 @@
 
 use aerostat_abi::statistics::AGES;
 use aerostat_abi::units::{FRAME_BYTES, HUGE_FRAMES};
-use aerostat_reclaim_policy::{Name, Pass, Policy, Seen, Selected, Standing, Verdict};
+use aerostat_reclaim_policy::{Age, Name, Pass, Policy, Seen, Selected, Verdict};
 
 use crate::cpu;
 use crate::mm::page_table::PageTables;
@@ -95,9 +95,9 @@ impl Hand {
     pub(super) fn visit_huge(&mut self, tables: &mut PageTables, at: u64) -> bool {
         let mut kept = None;
         let was_accessed =
-            tables.visit_huge(at, &mut |standing, accessed| match self.policy.visited(Seen { standing, accessed }) {
-                Verdict::Keep(standing) => *kept.insert(standing),
-                Verdict::Evict => standing,
+            tables.visit_huge(at, &mut |age, accessed| match self.policy.visited(Seen { age, accessed }) {
+                Verdict::Keep(age) => *kept.insert(age),
+                Verdict::Evict => age,
             });
         self.round.visited += HUGE_FRAMES;
         self.scanned += HUGE_FRAMES;
@@ -105,8 +105,8 @@ impl Hand {
             cpu::flush_tlb();
         }
         match kept {
-            Some(standing) if self.rounds_in_vain < PATIENT_ROUNDS => {
-                self.ages_so_far[class(&self.policy, standing)] += HUGE_FRAMES;
+            Some(age) if self.rounds_in_vain < PATIENT_ROUNDS => {
+                self.ages_so_far[class(&self.policy, age)] += HUGE_FRAMES;
                 false
             }
             _ => true,
@@ -121,10 +121,10 @@ impl Hand {
         let mut page = at;
         while page < end && victims.count < BATCH {
             let Self { policy, ages_so_far: ages, .. } = self;
-            let visited = tables.visit_page(page, &mut |standing, accessed| {
-                let verdict = policy.visited(Seen { standing, accessed });
-                if let Verdict::Keep(standing) = verdict {
-                    ages[class(policy, standing)] += 1;
+            let visited = tables.visit_page(page, &mut |age, accessed| {
+                let verdict = policy.visited(Seen { age, accessed });
+                if let Verdict::Keep(age) = verdict {
+                    ages[class(policy, age)] += 1;
                 }
                 verdict
             });
@@ -144,9 +144,9 @@ impl Hand {
     }
 }
 
-/// The class of age of a page with this standing.
-fn class(policy: &Selected, standing: Standing) -> usize {
-    match policy.age(standing) {
+/// The class of age of a page with this age.
+fn class(policy: &Selected, age: Age) -> usize {
+    match policy.age(age) {
         0 => 0,
         1 => 1,
         2 | 3 => 2,

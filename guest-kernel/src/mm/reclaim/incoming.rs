@@ -9,7 +9,7 @@ use crate::config::{MAX_READ_AHEAD, READ_AHEAD};
 use crate::mm::block::{Block, BlockSize};
 use crate::mm::frame_allocator::Purpose;
 use crate::mm::pressure::Stall;
-use crate::mm::{FRAMES, OutOfMemory, fault, ladder};
+use crate::mm::{FRAMES, OutOfMemory, fault, slow_path};
 
 const _: () = assert!(MAX_READ_AHEAD <= MAX_TRANSFER);
 
@@ -25,7 +25,7 @@ pub(crate) enum Caller {
 impl Caller {
     pub(crate) fn frame(self, purpose: Purpose) -> Result<Block, OutOfMemory> {
         match self {
-            Self::Fault => ladder::frame_for_fault(purpose),
+            Self::Fault => slow_path::frame_for_fault(purpose),
             Self::Prefetch => fault::spare_block(BlockSize::Frame, purpose).ok_or(OutOfMemory),
         }
     }
@@ -193,7 +193,7 @@ pub(crate) fn finish_read(disk: &dyn Disk, ticket: Ticket) -> Result<(), DiskErr
 /// Gives back a frame that nobody has come to need.
 pub(crate) fn free(block: Block, purpose: Purpose) {
     match purpose {
-        Purpose::Tier | Purpose::File => FRAMES.free_credited(block),
-        _ => FRAMES.free_promised(block),
+        Purpose::CompressedPool | Purpose::File => FRAMES.free_in_headroom(block),
+        _ => FRAMES.free_committed(block),
     }
 }

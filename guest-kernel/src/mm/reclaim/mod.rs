@@ -3,15 +3,15 @@
 //! A hand goes round the pages of all anonymous regions, another round those of files ([`hand`]; [`balance`] says whose turn it is).
 //! Each page it comes to is asked whether it was accessed since the last visit, and the policy ([`aerostat_reclaim_policy`])
 //! decides: keep, or evict. A page of a file is simply dropped. Of the others, a page that is one word over and over is kept nowhere;
-//! one that compresses goes to the [`compressed`] tier; the others, and the oldest of that tier, go to disk ([`swap_disk`]), where
+//! one that compresses goes to the [`compressed`] compressed pool; the others, and the oldest of that compressed pool, go to disk ([`swap_disk`]), where
 //! the guest has one. A touch of an evicted page faults and brings it back ([`restore`]), with its neighbours where memory allows
 //! ([`neighbours`]).
 //!
-//! Anonymous pages stay until the guest has swap ([`start`]). Then promises may exceed memory by what swap can hold, and no further, so a
-//! page that was promised can always be had by evicting others.
+//! Anonymous pages stay until the guest has swap ([`start`]). Then commit charges may exceed memory by what swap can hold, and no further, so a
+//! page that was committed can always be had by evicting others.
 //!
 //! Work is done in small batches, each under the locks of reclaim and of the address space: at most [`BATCH`] evictions and one
-//! TLB flush. The way out of memory allocates nothing but single frames for the tier, out of what is kept for it; waiting for the
+//! TLB flush. The way out of memory allocates nothing but single frames for the compressed pool, out of what is kept for it; waiting for the
 //! disk is done with no lock held. Lock order: reclaim before the address space before the frame allocator.
 #![allow(unsafe_code, reason = "copies the contents of frames")]
 
@@ -45,7 +45,7 @@ use aerostat_reclaim_policy::{Policy, Selected};
 use self::ahead::{Ahead, MOST_AHEAD};
 use self::balance::{Balance, PageKind};
 use self::collapse::Collapse;
-use self::compressed::{CompressedTier, MOST_FRAMES, StoreError, TierStatistics};
+use self::compressed::{CompressedPool, CompressedPoolStatistics, MOST_FRAMES, StoreError};
 use self::effort::{Effort, Efforts, Urgency};
 use self::hand::{BATCH, Hand, PATIENT_ROUNDS};
 use self::incoming::ReadAhead;
@@ -62,15 +62,15 @@ use crate::cpu;
 use crate::sync::SpinLock;
 use crate::time::Instant;
 
-/// Frames of the tier beyond its bound, on their way to disk at the latest then.
-const TIER_SLACK: FrameCount = FrameCount(2 * BATCH as u64);
+/// Frames of the compressed pool beyond its bound, on their way to disk at the latest then.
+const COMPRESSED_POOL_SLACK: FrameCount = FrameCount(2 * BATCH as u64);
 pub(crate) static RECLAIMER: SpinLock<Reclaimer> = SpinLock::new(Reclaimer::new());
 
 /// What reclaim has done and holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ReclaimStatistics {
-    /// Pages in the compressed tier, and the frames they occupy.
-    pub(crate) tier: TierStatistics,
+    /// Pages in the compressed pool, and the frames they occupy.
+    pub(crate) compressed_pool: CompressedPoolStatistics,
     /// The disk.
     pub(crate) disk: DiskStatistics,
     /// Pages on disk.
@@ -107,7 +107,7 @@ pub(crate) struct ReclaimStatistics {
 impl ReclaimStatistics {
     /// Pages that are somewhere else than in memory.
     pub(crate) fn evicted_pages(&self) -> FrameCount {
-        FrameCount(self.tier.pages + self.filled_pages + self.pages_on_disk)
+        FrameCount(self.compressed_pool.pages + self.filled_pages + self.pages_on_disk)
     }
 }
 
@@ -118,11 +118,11 @@ pub(crate) struct Reclaimer {
     /// The hand over files; `None` while none are mapped.
     files: Option<Hand>,
     pub(super) balance: Balance,
-    tier: CompressedTier,
+    compressed_pool: CompressedPool,
     swap_disk: Option<SwapDisk>,
-    /// Reads of pages and of groups of the tier, each in their own order.
+    /// Reads of pages and of groups of the compressed pool, each in their own order.
     page_reads: ReadAhead,
-    group_reads: ReadAhead,
+    zspage_reads: ReadAhead,
     /// What is read before it is touched.
     aheads: [Option<Ahead>; MOST_AHEAD],
     /// Frames that such reads have given back in vain.
@@ -132,14 +132,21 @@ pub(crate) struct Reclaimer {
     thrash: ThrashDetector,
 }
 
-/// The figures now.
+/// The metrics now.
 pub(crate) fn statistics() -> ReclaimStatistics {
     let mut reclaimer = RECLAIMER.lock();
     let is_thrashing = reclaimer.is_thrashing();
     let thrash_episodes = reclaimer.thrash.episodes();
     let disk = reclaimer.swap_disk.as_ref().map_or_else(DiskStatistics::default, SwapDisk::statistics);
-    let tier = reclaimer.tier.statistics();
-    ReclaimStatistics { tier, disk, is_thrashing, thrash_episodes, ages: reclaimer.ages(), ..reclaimer.statistics }
+    let compressed_pool = reclaimer.compressed_pool.statistics();
+    ReclaimStatistics {
+        compressed_pool,
+        disk,
+        is_thrashing,
+        thrash_episodes,
+        ages: reclaimer.ages(),
+        ..reclaimer.statistics
+    }
 }
 
 /// Whether there is anywhere to evict anonymous memory to.
@@ -188,7 +195,7 @@ fn reclaim_for(urgency: Urgency, wanted: FrameCount) -> FrameCount {
         // So many rounds give every page its chance, and huge ones are split meanwhile; after that there is nothing to be had.
         let is_vain = rounds > hands * (Selected::PASSES + PATIENT_ROUNDS);
         if is_vain && so_far == FrameCount::ZERO {
-            // Nothing else is left, and promises count on every frame of the tier, not only on those beyond its bound.
+            // Nothing else is left, and commit charges count on every frame of the compressed pool, not only on those beyond its bound.
             RECLAIMER.lock().write_out_tier(wanted);
         }
         let is_enough = so_far.0 + batch.leaving as u64 >= wanted.0;
@@ -236,10 +243,10 @@ pub(crate) fn wake() {
     background::wake();
 }
 
-/// Frames that keep promises of pages that are read ahead.
+/// Frames that keep commit charges of pages that are read ahead.
 #[cfg(test)]
-pub(in crate::mm) fn promised_ahead() -> FrameCount {
-    RECLAIMER.lock().aheads.iter().flatten().map(Ahead::promised).fold(FrameCount::ZERO, FrameCount::saturating_add)
+pub(in crate::mm) fn committed_ahead() -> FrameCount {
+    RECLAIMER.lock().aheads.iter().flatten().map(Ahead::committed).fold(FrameCount::ZERO, FrameCount::saturating_add)
 }
 
 /// Forgets everything: each test machine begins without swap.
@@ -265,15 +272,15 @@ impl Reclaimer {
             anonymous: None,
             files: None,
             balance: Balance::new(),
-            tier: CompressedTier::new(),
+            compressed_pool: CompressedPool::new(),
             swap_disk: None,
             page_reads: ReadAhead::new(),
-            group_reads: ReadAhead::new(),
+            zspage_reads: ReadAhead::new(),
             aheads: [const { None }; MOST_AHEAD],
             dropped_ahead: 0,
             collapse: None,
             statistics: ReclaimStatistics {
-                tier: TierStatistics { pages: 0, frames: FrameCount::ZERO },
+                compressed_pool: CompressedPoolStatistics { pages: 0, frames: FrameCount::ZERO },
                 disk: DiskStatistics { slots: 0, used_slots: 0, writes: 0, reads: 0, errors: 0 },
                 pages_on_disk: 0,
                 filled_pages: 0,
@@ -304,11 +311,11 @@ impl Reclaimer {
 
     /// Visits pages from the hand on, within one slot, and evicts what the policy gives up.
     fn run_batch(&mut self) -> BatchResult {
-        self.is_thrashing(); // the figures are looked at while they change
+        self.is_thrashing(); // the metrics are looked at while they change
         self.settle();
-        self.shrink_tier();
+        self.shrink_compressed_pool();
         let kind = self.next_kind();
-        // What is on a disk already needs neither a slot nor a frame of the tier.
+        // What is on a disk already needs neither a slot nor a frame of the compressed pool.
         let is_disk_busy = kind != Some(PageKind::File) && self.must_wait_for_disk();
         let result = if is_disk_busy { BatchResult::default() } else { self.turn_hand(kind) };
         BatchResult { is_disk_busy, leaving: self.swap_disk.as_ref().map_or(0, SwapDisk::leaving), ..result }
@@ -317,7 +324,7 @@ impl Reclaimer {
     /// Whether the disk will have room for anonymous pages once it has written what is under way. A disk that is full is not waited for:
     /// pages that need no slot can be evicted all the same, and the others stay ([`Self::evict`]).
     fn must_wait_for_disk(&mut self) -> bool {
-        let is_tier_full = self.tier_surplus() > TIER_SLACK;
+        let is_tier_full = self.tier_surplus() > COMPRESSED_POOL_SLACK;
         let Some(swap) = &mut self.swap_disk else { return false };
         if !is_tier_full && swap.make_room(1) {
             return false;
@@ -336,10 +343,10 @@ impl Reclaimer {
         self.thrash.observe(Instant::now(), tally)
     }
 
-    /// Frames that reclaim has made free since boot, less those that the compressed tier has taken for it.
+    /// Frames that reclaim has made free since boot, less those that the compressed pool has taken for it.
     fn made_free(&self) -> u64 {
         let ReclaimStatistics { evictions, discards, .. } = self.statistics;
-        (evictions + discards + self.dropped_ahead).saturating_sub(self.tier.statistics().frames.0)
+        (evictions + discards + self.dropped_ahead).saturating_sub(self.compressed_pool.statistics().frames.0)
     }
 
     /// Hands that go round.
@@ -418,10 +425,10 @@ impl Reclaimer {
         cpu::flush_tlb();
         tables.collect(at, end, &mut |collected| {
             if let Collected::Page(block) = collected {
-                FRAMES.free_promised(block);
+                FRAMES.free_committed(block);
             }
         });
-        space.regions.restore_promise(at, FrameCount(HUGE_FRAMES));
+        space.regions.restore_commit_charge(at, FrameCount(HUGE_FRAMES));
         self.statistics.discards += HUGE_FRAMES;
     }
 
@@ -443,8 +450,8 @@ impl Reclaimer {
         let Some(revoked) = tables.revoked_page(page) else { return };
         if revoked.is_discardable {
             if let Some(block) = tables.discard_revoked(page) {
-                space.regions.restore_promise(page, FrameCount(1));
-                FRAMES.free_promised(block);
+                space.regions.restore_commit_charge(page, FrameCount(1));
+                FRAMES.free_committed(block);
             }
             self.statistics.discards += 1;
             return;
@@ -454,8 +461,13 @@ impl Reclaimer {
             Some(pattern) => Ok(Stored::Filled(pattern)),
             None if revoked.is_incompressible => Err(StoreError::Incompressible),
             None => self
-                .tier
-                .store(page, contents, || FRAMES.allocate(BlockSize::Frame, Purpose::Tier), free_of_tier)
+                .compressed_pool
+                .store(
+                    page,
+                    contents,
+                    || FRAMES.allocate(BlockSize::Frame, Purpose::CompressedPool),
+                    free_of_compressed_pool,
+                )
                 .map(Stored::Compressed),
         };
         match stored {
@@ -492,37 +504,41 @@ impl Reclaimer {
         let Some(tables) = space.tables_mut() else { return };
         let Some(revoked) = tables.revoked_page(page) else { return };
         self.statistics.evictions += 1;
-        let entry = SwapEntry { stored, standing: revoked.standing, count: self.eviction_count() };
+        let entry = SwapEntry { stored, age: revoked.age, count: self.eviction_count() };
         let Some(block) = tables.replace_revoked(page, entry) else { return };
         if stored == Stored::InFile {
             self.note_eviction(PageKind::File);
             self.statistics.file_pages -= 1;
-            FRAMES.free_credited(block);
+            FRAMES.free_in_headroom(block);
         } else {
-            space.regions.restore_promise(page, FrameCount(1));
-            FRAMES.free_promised(block);
+            space.regions.restore_commit_charge(page, FrameCount(1));
+            FRAMES.free_committed(block);
         }
     }
 
-    /// Frames of the tier beyond its bound; none where there is no disk to put them.
+    /// Frames of the compressed pool beyond its bound; none where there is no disk to put them.
     fn tier_surplus(&self) -> FrameCount {
-        let frames = self.tier.statistics().frames;
-        if self.swap_disk.is_some() { frames.saturating_sub(FRAMES.sizing().tier_bound) } else { FrameCount::ZERO }
+        let frames = self.compressed_pool.statistics().frames;
+        if self.swap_disk.is_some() {
+            frames.saturating_sub(FRAMES.sizing().compressed_pool_bound)
+        } else {
+            FrameCount::ZERO
+        }
     }
 
-    /// Groups of the tier beyond its bound are on their way to disk, or will be.
-    fn shrink_tier(&mut self) {
+    /// Groups of the compressed pool beyond its bound are on their way to disk, or will be.
+    fn shrink_compressed_pool(&mut self) {
         let leaving = self.swap_disk.as_ref().map_or(0, SwapDisk::leaving) as u64;
         self.write_out_tier(self.tier_surplus().saturating_sub(FrameCount(leaving)));
     }
 
-    /// Has the oldest groups of the tier written to disk, `wanted` frames or a batch, whichever is less.
+    /// Has the oldest groups of the compressed pool written to disk, `wanted` frames or a batch, whichever is less.
     fn write_out_tier(&mut self, wanted: FrameCount) {
         let Some(swap) = &mut self.swap_disk else { return };
         let mut rest = wanted.0.min(BATCH as u64);
         while rest > 0 && swap.make_room(MOST_FRAMES) {
-            let Some(group) = self.tier.begin_leaving() else { return };
-            swap.stage(Leaver::Group, group.frames());
+            let Some(group) = self.compressed_pool.begin_leaving() else { return };
+            swap.stage(Leaver::Zspage, group.frames());
             rest = rest.saturating_sub(group.frames().len() as u64);
         }
     }
@@ -550,7 +566,7 @@ impl Reclaimer {
     /// A page or group is on disk, or, with no slot, it could not be written.
     fn finish(&mut self, space: &mut Space, finished: &Finished) {
         match (finished.leaver, finished.slot) {
-            (Leaver::Nobody | Leaver::RestOfGroup, _) => {}
+            (Leaver::Nobody | Leaver::RestOfZspage, _) => {}
             (Leaver::Page(page), None) => {
                 if let Some(tables) = space.tables_mut() {
                     tables.reinstate(page);
@@ -563,27 +579,27 @@ impl Reclaimer {
                 self.statistics.pages_on_disk += 1;
                 self.replace(space, page, Stored::OnDisk(slot));
             }
-            (Leaver::Group, None) => self.tier.stay(finished.frame, free_of_tier),
-            (Leaver::Group, Some(slot)) => self.group_left(space, finished.frame, slot),
+            (Leaver::Zspage, None) => self.compressed_pool.stay(finished.frame, free_of_compressed_pool),
+            (Leaver::Zspage, Some(slot)) => self.zspage_left(space, finished.frame, slot),
         }
     }
 
-    /// A group of the tier is on disk: its pages are found there from now on.
-    fn group_left(&mut self, space: &mut Space, group: FrameNumber, slot: SlotNumber) {
-        let (pages, slots) = self.tier.used(group);
+    /// A group of the compressed pool is on disk: its pages are found there from now on.
+    fn zspage_left(&mut self, space: &mut Space, group: FrameNumber, slot: SlotNumber) {
+        let (pages, slots) = self.compressed_pool.used(group);
         match (&mut self.swap_disk, space.tables_mut()) {
             (Some(swap), Some(tables)) if pages != 0 => {
-                swap.slots.keep(slot, Kept::Group { pages, slots });
-                for (place, page) in self.tier.pages(group) {
+                swap.slots.keep(slot, Kept::Zspage { pages, slots });
+                for (place, page) in self.compressed_pool.pages(group) {
                     let index = u8::try_from(place.index()).unwrap_or(u8::MAX);
                     tables.move_swapped(page, Stored::Compressed(place), Stored::CompressedOnDisk(slot, index));
                 }
             }
-            (Some(swap), _) => (0..slots).for_each(|place| swap.slots.give_back(slot.plus(place))),
+            (Some(swap), _) => (0..slots).for_each(|place| swap.slots.free_slot(slot.plus(place))),
             (None, _) => {}
         }
         self.statistics.pages_on_disk += u64::from(pages.count_ones());
-        self.tier.left(group, free_of_tier);
+        self.compressed_pool.left(group, free_of_compressed_pool);
     }
 
     fn eviction_count(&self) -> u32 {
@@ -603,22 +619,22 @@ impl Reclaimer {
         match (entry.stored, &mut self.swap_disk) {
             (Stored::Filled(_), _) => self.statistics.filled_pages -= 1,
             (Stored::InFile, _) => {}
-            (Stored::Compressed(place), _) => self.tier.drop_page(place, free_of_tier),
+            (Stored::Compressed(place), _) => self.compressed_pool.drop_page(place, free_of_compressed_pool),
             (Stored::OnDisk(slot), Some(swap)) => {
                 self.statistics.pages_on_disk -= 1;
                 swap.slots.drop_page(slot);
             }
             (Stored::CompressedOnDisk(slot, index), Some(swap)) => {
                 self.statistics.pages_on_disk -= 1;
-                swap.slots.drop_page_of_group(slot, usize::from(index));
+                swap.slots.drop_page_of_zspage(slot, usize::from(index));
             }
             (Stored::OnDisk(_) | Stored::CompressedOnDisk(..), None) => {}
         }
     }
 }
 
-fn free_of_tier(block: Block) {
-    FRAMES.free_credited(block);
+fn free_of_compressed_pool(block: Block) {
+    FRAMES.free_in_headroom(block);
 }
 
 /// The word that the page consists of, if it is one over and over.

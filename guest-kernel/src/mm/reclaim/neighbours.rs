@@ -28,9 +28,9 @@ impl Reclaimer {
             if entry.distance(other.count).min(other.distance(entry.count)) > TOGETHER {
                 continue;
             }
-            let Some(block) = fault::spare_block(BlockSize::Frame, Purpose::Promised) else { return };
+            let Some(block) = fault::spare_block(BlockSize::Frame, Purpose::Committed) else { return };
             if let Err(left) = self.unpack_into(space, neighbour, other, block, false) {
-                FRAMES.free_promised(left.block);
+                FRAMES.free_committed(left.block);
             }
         }
     }

@@ -1,4 +1,4 @@
-//! What is read from the swap disk at once: slots in a row that hold the same kind of thing, pages or groups of the compressed tier,
+//! What is read from the swap disk at once: slots in a row that hold the same kind of thing, pages or groups of the compressed pool,
 //! and what they held when that was decided.
 
 use aerostat_abi::units::{FRAME_BYTES, FRAME_SIZE};
@@ -17,7 +17,7 @@ use crate::mm::{SPACE, Space};
 /// Slots to be read.
 pub(super) struct Plan {
     pub(super) disk: &'static dyn Disk,
-    /// What the frames are for that are read into: promised to pages, or the tier's.
+    /// What the frames are for that are read into: committed to pages, or the compressed pool's.
     pub(super) purpose: Purpose,
     pub(super) first: SlotNumber,
     /// The page in each slot. Groups say themselves which pages are in them.
@@ -63,7 +63,7 @@ impl Plan {
     /// Where it ends among reads that may follow each other: those of pages by address, those of groups by place on the disk.
     fn end(&self) -> u64 {
         match self.purpose {
-            Purpose::Tier => self.first.plus(self.count).position(),
+            Purpose::CompressedPool => self.first.plus(self.count).position(),
             _ => self.pages[self.count - 1] + FRAME_BYTES,
         }
     }
@@ -81,9 +81,9 @@ impl Reclaimer {
                 Some(plan)
             }
             Stored::CompressedOnDisk(slot, _) => {
-                let window = self.group_reads.window_at(slot.position());
-                let plan = self.plan_groups(slot, window)?;
-                self.group_reads.has_read_to(plan.end());
+                let window = self.zspage_reads.window_at(slot.position());
+                let plan = self.plan_zspages(slot, window)?;
+                self.zspage_reads.has_read_to(plan.end());
                 Some(plan)
             }
             Stored::Filled(_) | Stored::Compressed(_) | Stored::InFile => None,
@@ -93,9 +93,9 @@ impl Reclaimer {
     /// What to read behind `plan`, and is not being read already.
     pub(super) fn plan_behind(&self, plan: &Plan) -> Option<Plan> {
         let window = plan.window.next();
-        if plan.purpose == Purpose::Tier {
+        if plan.purpose == Purpose::CompressedPool {
             let next = plan.first.plus(plan.count);
-            return if self.is_read_ahead(next) { None } else { self.plan_groups(next, window) };
+            return if self.is_read_ahead(next) { None } else { self.plan_zspages(next, window) };
         }
         let space = SPACE.lock();
         let mut pages = (plan.end()..=plan.end() + GAP_BYTES).step_by(FRAME_SIZE);
@@ -108,7 +108,7 @@ impl Reclaimer {
     fn plan_pages(&self, space: &Space, at: u64, window: Window) -> Option<Plan> {
         let first = slot_of(space, at)?;
         let SwapDisk { disk, slots, .. } = self.swap_disk.as_ref()?;
-        let mut plan = Plan::new(*disk, Purpose::Promised, first, window);
+        let mut plan = Plan::new(*disk, Purpose::Committed, first, window);
         let mut next = at;
         while plan.count < window.slots() {
             let slot = first.plus(plan.count);
@@ -122,11 +122,11 @@ impl Reclaimer {
     }
 
     /// Groups from `slot` on.
-    fn plan_groups(&self, first: SlotNumber, window: Window) -> Option<Plan> {
+    fn plan_zspages(&self, first: SlotNumber, window: Window) -> Option<Plan> {
         let SwapDisk { disk, slots, .. } = self.swap_disk.as_ref()?;
-        let mut plan = Plan::new(*disk, Purpose::Tier, first, window);
+        let mut plan = Plan::new(*disk, Purpose::CompressedPool, first, window);
         while plan.count < window.slots()
-            && let Some((Kept::Group { slots, .. }, version)) = slots.kept(first.plus(plan.count))
+            && let Some((Kept::Zspage { slots, .. }, version)) = slots.kept(first.plus(plan.count))
             && plan.count + slots <= MAX_READ_AHEAD
         {
             plan.push(0, version, slots);

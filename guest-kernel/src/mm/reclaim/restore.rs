@@ -6,7 +6,7 @@
 //! at again, and what is no longer wanted is dropped.
 
 use aerostat_abi::units::{FRAME_BYTES, FRAME_SIZE, FrameCount};
-use aerostat_reclaim_policy::{Arrival, Policy, Refault, Standing};
+use aerostat_reclaim_policy::{Age, Arrival, Policy, Refault};
 
 use super::ahead::take_in_ahead_for;
 use super::balance::PageKind;
@@ -48,9 +48,9 @@ fn bring_back(at: u64, caller: Caller) -> Result<(), FaultError> {
         match entry.stored {
             Stored::Filled(_) | Stored::Compressed(_) => return unpack(at, caller),
             Stored::OnDisk(slot) | Stored::CompressedOnDisk(slot, _) if take_in_ahead_for(at, slot, caller) => {}
-            Stored::OnDisk(_) => return read(at, Purpose::Promised, caller).map(drop),
-            // The group comes back into the tier first, then the page out of it.
-            Stored::CompressedOnDisk(..) if read(at, Purpose::Tier, caller)? => {}
+            Stored::OnDisk(_) => return read(at, Purpose::Committed, caller).map(drop),
+            // The group comes back into the compressed pool first, then the page out of it.
+            Stored::CompressedOnDisk(..) if read(at, Purpose::CompressedPool, caller)? => {}
             Stored::CompressedOnDisk(..) | Stored::InFile => return Ok(()),
         }
     }
@@ -58,10 +58,10 @@ fn bring_back(at: u64, caller: Caller) -> Result<(), FaultError> {
 
 /// Brings a page back that is in memory, packed. If it is not there any more, the next fault will see where it is.
 fn unpack(at: u64, caller: Caller) -> Result<(), FaultError> {
-    let block = caller.frame(Purpose::Promised)?;
+    let block = caller.frame(Purpose::Committed)?;
     let result = RECLAIMER.lock().unpack(at, block, caller);
     let Err(NotUnpacked { block, reason }) = result else { return Ok(()) };
-    FRAMES.free_promised(block);
+    FRAMES.free_committed(block);
     match reason {
         Reason::Elsewhere => Ok(()),
         Reason::Corrupt => Err(FaultError::Disk),
@@ -82,7 +82,7 @@ enum Reason {
     Corrupt,
 }
 
-/// Reads the slot of the page at `at`, and those behind it that hold the same kind of thing: pages, or groups of the tier. Says
+/// Reads the slot of the page at `at`, and those behind it that hold the same kind of thing: pages, or groups of the compressed pool. Says
 /// whether there was anything to read.
 fn read(at: u64, purpose: Purpose, caller: Caller) -> Result<bool, FaultError> {
     let first = caller.frame(purpose)?;
@@ -146,9 +146,9 @@ impl Reclaimer {
         match entry.stored {
             Stored::Filled(pattern) => fill(contents, pattern),
             Stored::Compressed(place) => {
-                if !self.tier.load(place, contents) {
+                if !self.compressed_pool.load(place, contents) {
                     let Some(swap) = &mut self.swap_disk else {
-                        panic!("a page in the compressed tier was overwritten");
+                        panic!("a page in the compressed pool was overwritten");
                     };
                     swap.errors += 1;
                     return Err(NotUnpacked { block, reason: Reason::Corrupt });
@@ -166,14 +166,14 @@ impl Reclaimer {
     fn arrive(&mut self, space: &mut Space, at: u64, block: Block, entry: SwapEntry, is_touched: bool) {
         self.statistics.restores += 1;
         self.statistics.touched_restores += u64::from(is_touched);
-        let standing = self.welcome(PageKind::Anonymous, Some(entry), is_touched);
+        let age = self.welcome(PageKind::Anonymous, Some(entry), is_touched);
         let is_incompressible = matches!(entry.stored, Stored::OnDisk(_));
         if let Space { regions, tables: Some(tables) } = space
             && let Some(region) = regions.find_mut(at)
         {
             region.restores += 1;
             let access = region.access;
-            tables.restore(at, block, Restored { standing, is_incompressible, access });
+            tables.restore(at, block, Restored { age, is_incompressible, access });
         }
         space.regions.draw(at, FrameCount(1));
         self.forget(entry);
@@ -181,25 +181,25 @@ impl Reclaimer {
 
     /// What the policy thinks of a page that arrives, whether somebody wants it or it comes along; `entry` tells of its eviction, if
     /// there was one.
-    pub(crate) fn welcome(&mut self, kind: PageKind, entry: Option<SwapEntry>, is_touched: bool) -> Standing {
+    pub(crate) fn welcome(&mut self, kind: PageKind, entry: Option<SwapEntry>, is_touched: bool) -> Age {
         let count = self.eviction_count();
-        let Some(hand) = self.hand(kind) else { return Standing::default() };
+        let Some(hand) = self.hand(kind) else { return Age::default() };
         let arrival = match entry {
             _ if !is_touched => Arrival::Prefetch,
             None => Arrival::First,
             Some(entry) => {
                 let (distance, resident) = (entry.distance(count), hand.resident_pages());
-                Arrival::Refault(Refault { distance, resident, standing: entry.standing })
+                Arrival::Refault(Refault { distance, resident, age: entry.age })
             }
         };
-        let standing = hand.policy.arrived(arrival);
+        let age = hand.policy.arrived(arrival);
         if let Arrival::Refault(Refault { distance, resident, .. }) = arrival
             && distance < resident / 2
         {
             self.statistics.refaults += 1;
             self.balance.refaulted(kind);
         }
-        standing
+        age
     }
 
     /// Puts what was read where it belongs, unless that has changed meanwhile; `touched` is the page that somebody waits for.
@@ -219,7 +219,7 @@ impl Reclaimer {
                     }
                     place += 1;
                 }
-                Some(Kept::Group { pages, slots }) => {
+                Some(Kept::Zspage { pages, slots }) => {
                     if place + slots > frames.count {
                         break; // there were not enough frames for all of it
                     }
@@ -254,7 +254,7 @@ impl Reclaimer {
         }
     }
 
-    /// Makes a group of the tier out of what was read from slots.
+    /// Makes a group of the compressed pool out of what was read from slots.
     fn adopt(
         &mut self,
         space: &mut Space,
@@ -267,11 +267,11 @@ impl Reclaimer {
         let is_due = |index, page| matches!(tables.page_state(page), PageState::Swapped(entry) if entry.stored == on_disk(index));
         // A disk that returns something else than it was given is a broken one. What it holds stays where it is: the next to want a
         // page of it is told the same.
-        let Some(group) = self.tier.adopt(blocks, pages, is_due) else {
+        let Some(group) = self.compressed_pool.adopt(blocks, pages, is_due) else {
             self.swap_disk.iter_mut().for_each(|swap| swap.errors += 1);
             return Err(DiskError);
         };
-        for (place, page) in self.tier.pages(group) {
+        for (place, page) in self.compressed_pool.pages(group) {
             tables.move_swapped(page, on_disk(place.index()), Stored::Compressed(place));
         }
         self.statistics.pages_on_disk -= u64::from(pages.count_ones());

@@ -1,7 +1,7 @@
 //! Which slots of the swap disk are in use, and for what: pure bookkeeping.
 //!
 //! A *slot* is a frame's worth of disk. It holds one page as it was, or, with one or two slots behind it, a group of the compressed
-//! tier with up to 15 pages in it, known by its first slot; slots are free again when the last of their pages is dropped. Slots are
+//! compressed pool with up to 15 pages in it, known by its first slot; slots are free again when the last of their pages is dropped. Slots are
 //! handed out in runs, so that what is written together can be written at once, and a run lies within one *cluster* of 64: wholly free
 //! clusters first, then what is left of others.
 //!
@@ -11,7 +11,7 @@
 use aerostat_abi::units::{FRAME_BYTES, to_usize};
 
 use crate::mm::bit_tree::{self, BitTree};
-use crate::mm::carve::Carver;
+use crate::mm::bump::BumpAllocator;
 
 /// Slots in a cluster, and so the longest run.
 pub(crate) const CLUSTER: usize = 64;
@@ -19,7 +19,7 @@ pub(crate) const CLUSTER: usize = 64;
 const MAX_SLOTS: usize = bit_tree::MAX_LENGTH * CLUSTER;
 /// In place of the pages of a slot: the slot is one page as it was, or belongs to the group that begins before it.
 const WHOLE_PAGE: u16 = 1 << 15;
-const REST_OF_GROUP: u16 = 1 << 15 | 1;
+const REST_OF_ZSPAGE: u16 = 1 << 15 | 1;
 /// Bits of a version; above them is the number of the group's slots behind the first.
 const VERSION_BITS: u32 = 14;
 
@@ -57,15 +57,15 @@ pub(crate) struct SlotVersion(u16);
 pub(crate) enum Kept {
     /// A page as it was.
     Page,
-    /// The first frame of a group of the compressed tier: which of its pages are still wanted, a bit each, and how many slots it
+    /// The first frame of a group of the compressed pool: which of its pages are still wanted, a bit each, and how many slots it
     /// takes.
-    Group { pages: u16, slots: usize },
+    Zspage { pages: u16, slots: usize },
 }
 
 /// One slot's use.
 #[derive(Clone, Copy, Debug, Default)]
 struct Use {
-    /// [`WHOLE_PAGE`], [`REST_OF_GROUP`], or the pages of a group, a bit each; zero while nothing is kept here.
+    /// [`WHOLE_PAGE`], [`REST_OF_ZSPAGE`], or the pages of a group, a bit each; zero while nothing is kept here.
     pages: u16,
     /// The group's slots behind this one.
     rest: u16,
@@ -99,13 +99,13 @@ impl SlotMap {
     }
 
     /// A map of `slots` free slots, a multiple of [`CLUSTER`].
-    pub(crate) fn new(slots: usize, carver: &mut Carver) -> Self {
+    pub(crate) fn new(slots: usize, bump: &mut BumpAllocator) -> Self {
         let clusters = slots / CLUSTER;
         let mut map = Self {
-            whole: BitTree::new(clusters, carver),
-            partial: BitTree::new(clusters, carver),
-            free: carver.take(clusters),
-            uses: carver.take(slots.div_ceil(2)),
+            whole: BitTree::new(clusters, bump),
+            partial: BitTree::new(clusters, bump),
+            free: bump.take(clusters),
+            uses: bump.take(slots.div_ceil(2)),
             length: slots,
             used: 0,
             lost: 0,
@@ -144,7 +144,7 @@ impl SlotMap {
     }
 
     /// Gives back a slot that was taken and not used.
-    pub(crate) fn give_back(&mut self, slot: SlotNumber) {
+    pub(crate) fn free_slot(&mut self, slot: SlotNumber) {
         let cluster = slot.index() / CLUSTER;
         let free = self.free[cluster];
         debug_assert!(free & bit(slot) == 0, "{slot:?} was free already");
@@ -171,10 +171,10 @@ impl SlotMap {
     pub(crate) fn keep(&mut self, slot: SlotNumber, kept: Kept) {
         match kept {
             Kept::Page => self.begin_use(slot, WHOLE_PAGE, 0),
-            Kept::Group { pages, slots } => {
+            Kept::Zspage { pages, slots } => {
                 debug_assert!(pages != 0 && pages & WHOLE_PAGE == 0);
                 self.begin_use(slot, pages, slots - 1);
-                (1..slots).for_each(|place| self.begin_use(slot.plus(place), REST_OF_GROUP, 0));
+                (1..slots).for_each(|place| self.begin_use(slot.plus(place), REST_OF_ZSPAGE, 0));
             }
         }
     }
@@ -192,9 +192,9 @@ impl SlotMap {
         }
         let Use { pages, rest, version } = self.use_of(slot);
         let kept = match pages {
-            0 | REST_OF_GROUP => return None,
+            0 | REST_OF_ZSPAGE => return None,
             WHOLE_PAGE => Kept::Page,
-            pages => Kept::Group { pages, slots: usize::from(rest) + 1 },
+            pages => Kept::Zspage { pages, slots: usize::from(rest) + 1 },
         };
         Some((kept, SlotVersion(version)))
     }
@@ -206,7 +206,7 @@ impl SlotMap {
     }
 
     /// Forgets one page of the group that begins in a slot.
-    pub(crate) fn drop_page_of_group(&mut self, slot: SlotNumber, index: usize) {
+    pub(crate) fn drop_page_of_zspage(&mut self, slot: SlotNumber, index: usize) {
         let Use { pages, rest, version } = self.use_of(slot);
         debug_assert!(pages & WHOLE_PAGE == 0 && pages & 1 << index != 0, "{slot:?} holds no page {index}");
         let pages = pages & !(1 << index);
@@ -223,7 +223,7 @@ impl SlotMap {
         for slot in (0..slots).map(|place| slot.plus(place)) {
             let Use { version, .. } = self.use_of(slot);
             self.set_use(slot, Use { pages: 0, rest: 0, version });
-            self.give_back(slot);
+            self.free_slot(slot);
         }
     }
 
@@ -266,13 +266,13 @@ fn bit(slot: SlotNumber) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::{CLUSTER, Kept, SlotMap, SlotNumber};
-    use crate::mm::carve::Carver;
+    use crate::mm::bump::BumpAllocator;
     use proptest::collection::vec;
     use proptest::{prop_assert, prop_assert_eq, proptest};
     use std::collections::BTreeMap;
 
     fn map(slots: usize) -> SlotMap {
-        SlotMap::new(slots, &mut Carver::leaked(SlotMap::words(slots)))
+        SlotMap::new(slots, &mut BumpAllocator::leaked(SlotMap::words(slots)))
     }
 
     #[test]
@@ -281,7 +281,7 @@ mod tests {
         assert_eq!(map.take_run(40), Some((SlotNumber(0), 40)));
         assert_eq!(map.take_run(40), Some((SlotNumber(64), 40)));
         assert_eq!(map.take_run(40), Some((SlotNumber(40), 24)), "no cluster is whole");
-        map.give_back(SlotNumber(3));
+        map.free_slot(SlotNumber(3));
         assert_eq!(map.take_run(40), Some((SlotNumber(3), 1)));
         assert_eq!(map.take_run(40), Some((SlotNumber(104), 24)));
         assert_eq!((map.take_run(1), map.used()), (None, 2 * CLUSTER));
@@ -291,12 +291,12 @@ mod tests {
     fn slots_are_free_when_their_last_page_is_dropped() {
         let mut map = map(CLUSTER);
         let (slot, _) = map.take_run(3).unwrap();
-        map.keep(slot, Kept::Group { pages: 0b101, slots: 3 });
+        map.keep(slot, Kept::Zspage { pages: 0b101, slots: 3 });
         let (_, version) = map.kept(slot).unwrap();
         assert_eq!((map.kept(slot.plus(1)), map.kept(slot.plus(2))), (None, None));
-        map.drop_page_of_group(slot, 0);
-        assert_eq!((map.kept(slot), map.used()), (Some((Kept::Group { pages: 0b100, slots: 3 }, version)), 3));
-        map.drop_page_of_group(slot, 2);
+        map.drop_page_of_zspage(slot, 0);
+        assert_eq!((map.kept(slot), map.used()), (Some((Kept::Zspage { pages: 0b100, slots: 3 }, version)), 3));
+        map.drop_page_of_zspage(slot, 2);
         assert_eq!((map.kept(slot), map.used()), (None, 0));
         assert_eq!(map.take_run(1), Some((slot, 1)));
         map.keep(slot, Kept::Page);
@@ -314,12 +314,12 @@ mod tests {
     }
 
     #[test]
-    fn slots_that_are_given_back_later_outlive_a_full_disk() {
+    fn slots_that_are_freed_later_outlive_a_full_disk() {
         let mut map = map(2 * CLUSTER);
         let (slot, _) = map.take_run(10).unwrap();
         assert_eq!(map.lose_free(), 2 * CLUSTER - 10);
         assert_eq!((map.capacity(), map.used(), map.take_run(1)), (10, 10, None));
-        map.give_back(slot);
+        map.free_slot(slot);
         assert_eq!((map.take_run(CLUSTER), map.take_run(1)), (Some((slot, 1)), None));
     }
 
@@ -338,7 +338,7 @@ mod tests {
                     let mut place = 0;
                     while place < length {
                         let slots = if choice % 2 == 0 { 1 } else { (choice % 3 + 1).min(length - place) };
-                        let kept = if choice % 2 == 0 { Kept::Page } else { Kept::Group { pages: 0b11, slots } };
+                        let kept = if choice % 2 == 0 { Kept::Page } else { Kept::Zspage { pages: 0b11, slots } };
                         map.keep(first.plus(place), kept);
                         prop_assert_eq!(taken.insert(first.plus(place), (kept, slots)), None);
                         place += slots;
@@ -347,7 +347,7 @@ mod tests {
                     prop_assert_eq!(map.kept(slot).map(|(kept, _)| kept), Some(kept));
                     match kept {
                         Kept::Page => map.drop_page(slot),
-                        Kept::Group { .. } => (0..2).for_each(|index| map.drop_page_of_group(slot, index)),
+                        Kept::Zspage { .. } => (0..2).for_each(|index| map.drop_page_of_zspage(slot, index)),
                     }
                     taken.remove(&slot);
                 }

@@ -13,7 +13,7 @@ use crate::mm::FRAMES;
 /// What a guest may swap to.
 pub(crate) struct Swap {
     pub(crate) policy: Name,
-    /// So much beyond its memory may be promised with nothing but the compressed tier behind it: whoever grants that knows that
+    /// So much beyond its memory may be committed with nothing but the compressed pool behind it: whoever grants that knows that
     /// the data compresses.
     pub(crate) compressed: FrameCount,
     /// A disk, with its slots.
@@ -23,16 +23,16 @@ pub(crate) struct Swap {
 /// Switches reclaim of anonymous memory on; to be called once, before memory runs short.
 pub(crate) fn start(swap: Swap) {
     let Swap { policy, compressed, disk } = swap;
-    let mut credit = compressed;
+    let mut headroom = compressed;
     {
         let mut reclaimer = RECLAIMER.lock();
         reclaimer.anonymous = Some(Hand::new(policy));
         if let Some(disk) = disk.and_then(|(disk, slots)| SwapDisk::new(disk, slots)) {
-            credit = credit.saturating_add(FrameCount(disk.slots.capacity() as u64));
+            headroom = headroom.saturating_add(FrameCount(disk.slots.capacity() as u64));
             reclaimer.swap_disk = Some(disk);
         }
     }
-    FRAMES.add_credit(credit);
+    FRAMES.add_headroom(headroom);
     FRAMES.begin_reclaim();
 }
 

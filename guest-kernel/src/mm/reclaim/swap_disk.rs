@@ -1,9 +1,9 @@
-//! The disk tier of swap: what leaves memory is gathered into clusters and written, several at a time.
+//! The disk compressed pool of swap: what leaves memory is gathered into clusters and written, several at a time.
 //!
 //! A frame that leaves stays where it is until its cluster is written: a page that is touched meanwhile is simply mapped again
 //! ([`SwapDisk::cancel`]), and one that could not be written has never been away. A cluster that fails is written again page by page,
-//! a group of the compressed tier counting as one; slots that fail then are taken out of use. When as many in a row fail as a cluster
-//! has, the disk is full or broken, and all its free slots are taken out of use: nobody is to be promised what it can't take. So the
+//! a group of the compressed pool counting as one; slots that fail then are taken out of use. When as many in a row fail as a cluster
+//! has, the disk is full or broken, and all its free slots are taken out of use: nobody is to be committed what it can't take. So the
 //! way out of memory allocates nothing, copies nothing, and loses nothing.
 
 use core::ops::Range;
@@ -24,10 +24,10 @@ const MAX_WRITES: usize = 4;
 pub(crate) enum Leaver {
     /// The page at this address; its translation is revoked.
     Page(u64),
-    /// The first frame of a group of the compressed tier.
-    Group,
+    /// The first frame of a group of the compressed pool.
+    Zspage,
     /// Another frame of the group before it.
-    RestOfGroup,
+    RestOfZspage,
     /// Nothing any more: it was needed again.
     Nobody,
 }
@@ -66,7 +66,7 @@ impl Cluster {
 
     /// How many frames from `place` on belong together.
     fn unit(&self, place: usize) -> usize {
-        let rest = self.leavers[place + 1..self.count].iter().take_while(|leaver| **leaver == Leaver::RestOfGroup);
+        let rest = self.leavers[place + 1..self.count].iter().take_while(|leaver| **leaver == Leaver::RestOfZspage);
         1 + rest.count()
     }
 
@@ -102,7 +102,7 @@ struct Queue {
     writes: [Write; MAX_WRITES],
 }
 
-/// What the disk tier has done and holds.
+/// What the disk compressed pool has done and holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct DiskStatistics {
     /// Slots that there are, and that are taken.
@@ -115,7 +115,7 @@ pub(crate) struct DiskStatistics {
     pub(crate) errors: u64,
 }
 
-/// The disk tier.
+/// The disk compressed pool.
 pub(crate) struct SwapDisk {
     pub(crate) disk: &'static dyn Disk,
     pub(crate) slots: SlotMap,
@@ -135,7 +135,7 @@ impl core::fmt::Debug for SwapDisk {
 }
 
 impl SwapDisk {
-    /// The tier on `disk`; `None` when the kernel heap has no room for it.
+    /// The compressed pool on `disk`; `None` when the kernel heap has no room for it.
     pub(crate) fn new(disk: &'static dyn Disk, slots: SlotMap) -> Option<Self> {
         let queue = Queue { open: Cluster::EMPTY, writes: [const { Write::NONE }; MAX_WRITES] };
         let queue = Box::try_new_in(queue, KernelHeap).ok()?;
@@ -175,7 +175,7 @@ impl SwapDisk {
     pub(crate) fn stage(&mut self, leaver: Leaver, frames: &[FrameNumber]) {
         let open = &mut self.queue.open;
         for (place, frame) in frames.iter().enumerate() {
-            open.leavers[open.count] = if place == 0 { leaver } else { Leaver::RestOfGroup };
+            open.leavers[open.count] = if place == 0 { leaver } else { Leaver::RestOfZspage };
             open.frames[open.count] = *frame;
             open.count += 1;
         }
@@ -192,10 +192,10 @@ impl SwapDisk {
         {
             let Some((first, length)) = self.slots.take_run(open.count) else { return };
             let mut used = length;
-            while used < open.count && used > 0 && open.leavers[used] == Leaver::RestOfGroup {
+            while used < open.count && used > 0 && open.leavers[used] == Leaver::RestOfZspage {
                 used -= 1; // a group is not torn apart
             }
-            (used..length).for_each(|place| self.slots.give_back(first.plus(place)));
+            (used..length).for_each(|place| self.slots.free_slot(first.plus(place)));
             if used == 0 {
                 return;
             }
@@ -213,7 +213,7 @@ impl SwapDisk {
             count += 1;
             let (leaver, frame) =
                 (self.queue.open.leavers[self.queue.open.count], self.queue.open.frames[self.queue.open.count]);
-            if leaver != Leaver::RestOfGroup {
+            if leaver != Leaver::RestOfZspage {
                 return Some(Finished { leaver, frame, count, slot: None });
             }
         }
@@ -248,12 +248,12 @@ impl SwapDisk {
                         if self.failed_in_a_row >= CLUSTER {
                             lost += self.slots.lose_free();
                         }
-                        FRAMES.remove_credit(FrameCount(lost as u64));
+                        FRAMES.remove_headroom(FrameCount(lost as u64));
                     } else {
                         self.failed_in_a_row = 0;
                         self.written += finished.count as u64;
                         if finished.leaver == Leaver::Nobody {
-                            slots.for_each(|slot| self.slots.give_back(slot));
+                            slots.for_each(|slot| self.slots.free_slot(slot));
                             finished.slot = None;
                         }
                     }

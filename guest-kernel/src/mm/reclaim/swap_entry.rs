@@ -4,13 +4,13 @@
 //! |--------|--------------------------------------------------------------------------------------|
 //! | 0..3   | 0: not present, and different from a translation that was merely revoked              |
 //! | 3..6   | kind: 1 filled, 2 compressed, 3 on disk, 4 compressed and on disk, 5 in a file       |
-//! | 6..13  | the page's standing with the policy when it was evicted                              |
+//! | 6..13  | the page's age with the policy when it was evicted                              |
 //! | 13..45 | filled: the 32-bit pattern · compressed: [`Place`] · on disk: [`SlotNumber`]         |
 //! | 45..64 | when it was evicted: the low 19 bits of half the eviction count                      |
 //!
 //! What is compressed and on disk has the page's number in its slot in the low four bits of that field, and the slot above them.
 
-use aerostat_reclaim_policy::Standing;
+use aerostat_reclaim_policy::Age;
 
 use super::compressed::Place;
 use super::slot_map::SlotNumber;
@@ -22,16 +22,16 @@ const COMPRESSED: u64 = 2;
 const ON_DISK: u64 = 3;
 const COMPRESSED_ON_DISK: u64 = 4;
 const IN_FILE: u64 = 5;
-const STANDING_SHIFT: u32 = 6;
+const AGE_SHIFT: u32 = 6;
 const PAYLOAD_SHIFT: u32 = 13;
 const PAYLOAD_MASK: u64 = 0xffff_ffff;
 const INDEX_BITS: u32 = 4;
 const COUNT_SHIFT: u32 = 45;
 /// Half the eviction count fits 19 bits.
 const COUNT_MASK: u64 = (1 << 20) - 2;
-/// Bits of a standing that there is room for, here and in the entry of a mapped page.
-pub(crate) const STANDING_BITS: u32 = 7;
-pub(crate) const STANDING_MASK: u8 = (1 << STANDING_BITS) - 1;
+/// Bits of a age that there is room for, here and in the entry of a mapped page.
+pub(crate) const AGE_BITS: u32 = 7;
+pub(crate) const AGE_MASK: u8 = (1 << AGE_BITS) - 1;
 /// Present, writable, user: any of them marks a mapping, in force or revoked.
 const MAPPING_MASK: u64 = 0b111;
 
@@ -40,11 +40,11 @@ const MAPPING_MASK: u64 = 0b111;
 pub(crate) enum Stored {
     /// Nowhere: the page is this word, over and over.
     Filled(u32),
-    /// In the compressed tier.
+    /// In the compressed pool.
     Compressed(Place),
     /// On disk, as it was.
     OnDisk(SlotNumber),
-    /// On disk, in a frame of the compressed tier: slot and number of the page in it.
+    /// On disk, in a frame of the compressed pool: slot and number of the page in it.
     CompressedOnDisk(SlotNumber, u8),
     /// Where it came from: the file that its region maps.
     InFile,
@@ -55,7 +55,7 @@ pub(crate) enum Stored {
 pub(crate) struct SwapEntry {
     pub(crate) stored: Stored,
     /// What the policy thought of it last.
-    pub(crate) standing: Standing,
+    pub(crate) age: Age,
     /// The eviction's number, even and modulo 2^20: the distance of a refault follows from it.
     pub(crate) count: u32,
 }
@@ -71,7 +71,7 @@ impl SwapEntry {
             Stored::InFile => (IN_FILE, 0),
         };
         kind << KIND_SHIFT
-            | u64::from(self.standing.0 & STANDING_MASK) << STANDING_SHIFT
+            | u64::from(self.age.0 & AGE_MASK) << AGE_SHIFT
             | u64::from(payload) << PAYLOAD_SHIFT
             | (u64::from(self.count) & COUNT_MASK) >> 1 << COUNT_SHIFT
     }
@@ -93,8 +93,8 @@ impl SwapEntry {
             IN_FILE => Stored::InFile,
             _ => return None,
         };
-        let standing = Standing(u8::try_from(value >> STANDING_SHIFT & u64::from(STANDING_MASK)).ok()?);
-        Some(Self { stored, standing, count: u32::try_from(value >> COUNT_SHIFT << 1).ok()? })
+        let age = Age(u8::try_from(value >> AGE_SHIFT & u64::from(AGE_MASK)).ok()?);
+        Some(Self { stored, age, count: u32::try_from(value >> COUNT_SHIFT << 1).ok()? })
     }
 
     /// Evictions since this one, where `now` is the eviction count.
@@ -105,12 +105,12 @@ impl SwapEntry {
 
 #[cfg(test)]
 mod tests {
-    use super::{Place, STANDING_MASK, SlotNumber, Standing, Stored, SwapEntry};
+    use super::{AGE_MASK, Age, Place, SlotNumber, Stored, SwapEntry};
     use proptest::{prop_assert_eq, proptest};
 
     proptest! {
         #[test]
-        fn entries_survive_a_round_trip(payload: u32, standing in 0..=STANDING_MASK, count in 0_u32..1 << 19, kind in 0..5) {
+        fn entries_survive_a_round_trip(payload: u32, age in 0..=AGE_MASK, count in 0_u32..1 << 19, kind in 0..5) {
             let slot = SlotNumber(payload >> 8);
             let stored = match kind {
                 0 => Stored::Filled(payload),
@@ -119,7 +119,7 @@ mod tests {
                 3 => Stored::CompressedOnDisk(slot, u8::try_from(payload % 16).unwrap()),
                 _ => Stored::InFile,
             };
-            let entry = SwapEntry { stored, standing: Standing(standing), count: 2 * count };
+            let entry = SwapEntry { stored, age: Age(age), count: 2 * count };
             prop_assert_eq!(SwapEntry::decode(entry.encode()), Some(entry));
         }
     }
@@ -133,7 +133,7 @@ mod tests {
 
     #[test]
     fn distances_survive_the_counter_turning_over() {
-        let entry = SwapEntry { stored: Stored::Filled(0), standing: Standing(0), count: (1 << 20) - 2 };
+        let entry = SwapEntry { stored: Stored::Filled(0), age: Age(0), count: (1 << 20) - 2 };
         assert_eq!(entry.distance(4), 6);
     }
 }

@@ -14,7 +14,7 @@ use proptest::{prop_assert_eq, prop_oneof, proptest};
 use super::effort::{Effort, Efforts};
 use super::hand::BATCH;
 use super::start::{Swap, start};
-use super::{RECLAIMER, compressed::CompressedTier, filled_with, reclaim, reclaim_ahead, statistics};
+use super::{RECLAIMER, compressed::CompressedPool, filled_with, reclaim, reclaim_ahead, statistics};
 use crate::config::FAULT_AROUND_PAGES;
 use crate::layout::APP_REGIONS;
 use crate::mm::slice::CHANCES;
@@ -57,7 +57,7 @@ fn cold_pages_leave_and_come_back_as_they_were() {
     assert_eq!(validate(), Ok(()));
     let after = machine.statistics();
     // The tables above the region's own stay.
-    assert!(before.free.0 - after.free.0 <= 2 && after.promised == before.promised);
+    assert!(before.free.0 - after.free.0 <= 2 && after.committed == before.committed);
 }
 
 #[test]
@@ -87,12 +87,12 @@ fn a_region_that_ends_takes_its_evicted_pages_along() {
         machine.set_word(page, 7);
     }
     reclaim(EVERYTHING);
-    assert!(statistics().tier.pages > 0);
+    assert!(statistics().compressed_pool.pages > 0);
     unmap_region(start);
     let after = statistics();
-    assert_eq!((after.evicted_pages(), after.tier.frames), (FrameCount::ZERO, FrameCount::ZERO));
+    assert_eq!((after.evicted_pages(), after.compressed_pool.frames), (FrameCount::ZERO, FrameCount::ZERO));
     assert!(machine.statistics().free > before.free);
-    assert_eq!((validate(), machine.statistics().promised), (Ok(()), FrameCount::ZERO));
+    assert_eq!((validate(), machine.statistics().committed), (Ok(()), FrameCount::ZERO));
 }
 
 #[test]
@@ -161,7 +161,7 @@ fn a_page_of_one_word_is_found() {
     assert_eq!(filled_with(&page), None);
 }
 
-/// What happens to the tier in the property below.
+/// What happens to the compressed pool in the property below.
 #[derive(Clone, Debug)]
 enum Step {
     /// Keep a page with so many bytes that don't repeat.
@@ -192,33 +192,33 @@ proptest! {
     fn the_tier_keeps_what_it_was_given(steps in steps()) {
         let machine = machine(8);
         let free = machine.statistics().free;
-        let mut tier = CompressedTier::new();
+        let mut compressed_pool = CompressedPool::new();
         let mut kept = BTreeMap::new();
         for (number, step) in steps.into_iter().enumerate() {
             match step {
                 Step::Store { noise, seed } => {
                     let page = noisy_page(noise, seed);
-                    let frame = || FRAMES.allocate(BlockSize::Frame, Purpose::Tier);
-                    if let Ok(place) = tier.store(0x1000 * number as u64, &page, frame, give_back) {
+                    let frame = || FRAMES.allocate(BlockSize::Frame, Purpose::CompressedPool);
+                    if let Ok(place) = compressed_pool.store(0x1000 * number as u64, &page, frame, give_back) {
                         kept.insert(number, (place, page));
                     }
                 }
                 Step::Drop(choice) if !kept.is_empty() => {
                     let key = *kept.keys().nth(choice % kept.len()).unwrap();
                     let (place, _) = kept.remove(&key).unwrap();
-                    tier.drop_page(place, give_back);
+                    compressed_pool.drop_page(place, give_back);
                 }
                 Step::Drop(_) => {}
             }
             for (place, page) in kept.values() {
                 let mut loaded = [0; FRAME_SIZE];
-                prop_assert_eq!((tier.load(*place, &mut loaded), loaded == *page), (true, true));
+                prop_assert_eq!((compressed_pool.load(*place, &mut loaded), loaded == *page), (true, true));
             }
             let frames = free.saturating_sub(machine.statistics().free);
-            prop_assert_eq!((tier.statistics().pages, tier.statistics().frames), (kept.len() as u64, frames));
+            prop_assert_eq!((compressed_pool.statistics().pages, compressed_pool.statistics().frames), (kept.len() as u64, frames));
         }
         for (place, _) in kept.into_values() {
-            tier.drop_page(place, give_back);
+            compressed_pool.drop_page(place, give_back);
         }
         prop_assert_eq!(machine.statistics().free, free);
     }
@@ -250,13 +250,13 @@ proptest! {
             prop_assert_eq!(machine.word(at), value);
         }
         unmap_region(start);
-        let after = (statistics().evicted_pages(), machine.statistics().promised, validate());
+        let after = (statistics().evicted_pages(), machine.statistics().committed, validate());
         prop_assert_eq!(after, (FrameCount::ZERO, FrameCount::ZERO, Ok(())));
     }
 }
 
 fn give_back(frame: Block) {
-    FRAMES.free_credited(frame);
+    FRAMES.free_in_headroom(frame);
 }
 
 /// Turns the hand until it has come round.

@@ -3,7 +3,7 @@
 //! Pages that are touched soon after they left ([`ReclaimStatistics::refaults`](super::ReclaimStatistics)) tell of a working set that
 //! does not fit. A few are the price of a policy that guesses. It is thrashing when most of what is touched has just been evicted, when
 //! as much comes back as leaves (a guest that takes back what it had given up evicts nothing meanwhile, and what a scan leaves behind
-//! never comes back), and when that is much. How much is counted in pages: a fault brings neighbours along. Pure: figures and the
+//! never comes back), and when that is much. How much is counted in pages: a fault brings neighbours along. Pure: metrics and the
 //! moment are passed in.
 
 use crate::time::Instant;
@@ -56,7 +56,7 @@ impl ThrashDetector {
         self.episodes
     }
 
-    /// Looks at the figures, which changes the answer once a window at most. Where nobody looked for long, the window is as long.
+    /// Looks at the metrics, which changes the answer once a window at most. Where nobody looked for long, the window is as long.
     pub(super) fn observe(&mut self, now: Instant, tally: Tally) -> bool {
         let time = now.since(self.since);
         if time >= WINDOW_NS {

@@ -90,18 +90,18 @@ impl Harness {
     /// What the supervisor and the VMM process's main thread do.
     pub fn set_target(&mut self, target: FrameCount) {
         self.registers.set_target(target);
-        while self.balloon.harvest() {}
+        while self.balloon.host_reclaim() {}
     }
 
     /// What the supervisor asks for when a guest uses what it has given.
-    pub fn reclaim_given(&mut self) {
+    pub fn reclaim_ballooned(&mut self) {
         let mut at = Some(0);
         while let Some(from) = at {
-            at = self.balloon.reclaim_given(from);
+            at = self.balloon.reclaim_ballooned(from);
         }
     }
 
-    /// The next call is answered with `ResetOrdered`, if the guest has greeted.
+    /// The next call is answered with `ResetOrdered`, if the guest has negotiated.
     pub fn order_reset(&mut self) {
         self.balloon.is_reset_ordered = true;
     }
@@ -161,8 +161,8 @@ impl Harness {
 
     /// Whether a frame is memory and the guest's.
     #[must_use]
-    pub fn is_kept(&self, frame: FrameNumber) -> bool {
-        self.balloon.map.is_kept(frame)
+    pub fn is_guests(&self, frame: FrameNumber) -> bool {
+        self.balloon.map.is_guests(frame)
     }
 
     /// What must hold after every call, whatever the call was.
@@ -188,7 +188,7 @@ impl Harness {
         for protected in [low, self.image.clone(), shared] {
             let count = FrameCount(protected.end.0 - protected.start.0);
             let frames = self.memory.layout().indexes(protected.start, count);
-            if frames.is_none_or(|frames| map.state(&frames) != Some(Frames::Kept)) {
+            if frames.is_none_or(|frames| map.state(&frames) != Some(Frames::Guest)) {
                 return Err(format!("some of the protected frames {protected:?} are given"));
             }
         }

@@ -42,7 +42,8 @@ impl Offers {
     /// Frames that were taken and that the guest has not noted, by its words.
     pub(super) fn not_noted(&self, memory: &GuestMemory) -> FrameCount {
         let words = self.words.clone().step_by(to_usize(WORD_BYTES));
-        let taken = words.filter(|&at| memory.shared_word(GuestAddress(at)).is_ok_and(|word| word.load().is_taken()));
+        let taken =
+            words.filter(|&at| memory.shared_word(GuestAddress(at)).is_ok_and(|word| word.load().is_reclaimed()));
         FrameCount(taken.count() as u64 * HUGE_FRAMES)
     }
 
@@ -65,9 +66,9 @@ impl Offers {
                 let entry = Entry::pending(FrameNumber(huge * HUGE_FRAMES), HUGE_ORDER);
                 // The map first: what is no memory of the guest's can't be taken, whatever its word says.
                 let no_page = FrameNumber(u64::MAX);
-                let Ok(block) = map.give(entry, no_page) else { continue };
+                let Ok(block) = map.inflate(entry, no_page) else { continue };
                 if word.take().is_none() {
-                    map.take_back(&block); // the guest was faster
+                    map.undo_inflate(&block); // the guest was faster
                     continue;
                 }
                 taken.push(block);

@@ -19,7 +19,7 @@ use crate::vmm::virtio::Workers;
 const TOTAL: FrameCount = FrameCount::from_mib(256);
 /// Huge frames of which a part is given: those behind the boot information, the image and the batch page.
 const MIXED: Range<u64> = 2..TOTAL.0 / HUGE_FRAMES;
-/// What figures may differ by: charges are batched by processor.
+/// What metrics may differ by: charges are batched by processor.
 const TOLERANCE: u64 = 4 << 20;
 const IN_GROUP: &str = "AEROSTAT_TEST_IN_GROUP";
 
@@ -53,32 +53,32 @@ fn touched() -> Balloon<Heard> {
     device
 }
 
-/// Gives what `is_given` says of each mixed huge frame, by the frame's number in it.
-fn give(device: &mut Balloon<Heard>, is_given: impl Fn(u64) -> bool) {
+/// Gives what `is_ballooned` says of each mixed huge frame, by the frame's number in it.
+fn inflate(device: &mut Balloon<Heard>, is_ballooned: impl Fn(u64) -> bool) {
     for huge in MIXED {
-        let frames = (0..HUGE_FRAMES).filter(|&frame| is_given(frame));
+        let frames = (0..HUGE_FRAMES).filter(|&frame| is_ballooned(frame));
         let entries: Vec<_> = frames.map(|frame| (huge * HUGE_FRAMES + frame, 0)).collect();
-        let (_, statuses) = batch(device, Command::Give, &entries);
+        let (_, statuses) = batch(device, Command::Inflate, &entries);
         assert!(statuses.iter().all(|status| *status == EntryStatus::Done));
     }
 }
 
 /// Expects that what was kept of each mixed huge frame is as it was.
-fn check_kept(device: &Balloon<Heard>, is_given: impl Fn(u64) -> bool) {
+fn check_kept(device: &Balloon<Heard>, is_ballooned: impl Fn(u64) -> bool) {
     for frame in MIXED.start * HUGE_FRAMES..MIXED.end * HUGE_FRAMES {
         let mut word = [0];
         device.memory.read_words(GuestAddress(frame * FRAME_BYTES), &mut word).unwrap();
-        let expected = if is_given(frame % HUGE_FRAMES) { 0 } else { frame };
+        let expected = if is_ballooned(frame % HUGE_FRAMES) { 0 } else { frame };
         assert_eq!(word[0], expected, "frame {frame}");
     }
 }
 
 /// Gives in one batch for each huge frame, and expects that as much becomes free.
-fn check_release(group: &MemoryGroup, device: &mut Balloon<Heard>, is_given: impl Fn(u64) -> bool) {
+fn check_release(group: &MemoryGroup, device: &mut Balloon<Heard>, is_ballooned: impl Fn(u64) -> bool) {
     let anonymous = || group.usage().unwrap().anonymous();
     let before = anonymous();
-    give(device, &is_given);
-    let given = (0..HUGE_FRAMES).filter(|&frame| is_given(frame)).count() as u64 * FRAME_BYTES;
+    inflate(device, &is_ballooned);
+    let given = (0..HUGE_FRAMES).filter(|&frame| is_ballooned(frame)).count() as u64 * FRAME_BYTES;
     let given = given * (MIXED.end - MIXED.start);
     let free = before.saturating_sub(anonymous());
     assert!(free.abs_diff(given) <= TOLERANCE, "{} of {} KiB are free", free >> 10, given >> 10);
@@ -87,19 +87,19 @@ fn check_release(group: &MemoryGroup, device: &mut Balloon<Heard>, is_given: imp
 #[test]
 fn little_is_kept() {
     let Some(group) = in_group("little_is_kept") else { return };
-    let is_given = |frame| frame % 32 != 5;
+    let is_ballooned = |frame| frame % 32 != 5;
     let mut device = touched();
-    check_release(&group, &mut device, is_given);
-    check_kept(&device, is_given);
+    check_release(&group, &mut device, is_ballooned);
+    check_kept(&device, is_ballooned);
 }
 
 #[test]
 fn half_is_kept() {
     let Some(group) = in_group("half_is_kept") else { return };
-    let is_given = |frame| frame % 2 == 0;
+    let is_ballooned = |frame| frame % 2 == 0;
     let mut device = touched();
-    check_release(&group, &mut device, is_given);
-    check_kept(&device, is_given);
+    check_release(&group, &mut device, is_ballooned);
+    check_kept(&device, is_ballooned);
 }
 
 #[test]
@@ -115,11 +115,11 @@ fn what_is_given_by_and_by_is_free_each_time() {
 #[test]
 fn a_device_at_work_changes_nothing() {
     let Some(group) = in_group("a_device_at_work_changes_nothing") else { return };
-    let is_given = |frame| frame != 7;
+    let is_ballooned = |frame| frame != 7;
     let mut device = touched();
     device.host.workers = Workers::one_at_work();
-    check_release(&group, &mut device, is_given);
-    check_kept(&device, is_given);
+    check_release(&group, &mut device, is_ballooned);
+    check_kept(&device, is_ballooned);
 }
 
 #[test]
@@ -128,16 +128,16 @@ fn what_was_given_and_touched_can_be_taken_away_after_a_part_came_back() {
     let Some(group) = in_group(name) else { return };
     let mut device = greeted_whole(TOTAL);
     let entries: Vec<_> = MIXED.map(|huge| (huge * HUGE_FRAMES, 9)).collect();
-    batch(&mut device, Command::Give, &entries);
+    batch(&mut device, Command::Inflate, &entries);
     let before = group.usage().unwrap().anonymous();
     for huge in MIXED {
         device.memory.write_words(GuestAddress(huge * HUGE_FRAMES * FRAME_BYTES), &[1]).unwrap();
     }
     let entries: Vec<_> = MIXED.map(|huge| (huge * HUGE_FRAMES, 0)).collect();
-    batch(&mut device, Command::Take, &entries);
+    batch(&mut device, Command::Deflate, &entries);
     let mut at = Some(0);
     while let Some(from) = at {
-        at = device.reclaim_given(from);
+        at = device.reclaim_ballooned(from);
     }
     let held = group.usage().unwrap().anonymous().saturating_sub(before);
     assert!(held <= TOLERANCE, "{} KiB are held", held >> 10);
@@ -155,21 +155,21 @@ fn a_call_that_names_many_huge_frames_leaves_splitting_to_the_main_thread() {
     for part in 0..2_u64 {
         let entries: Vec<_> =
             MIXED.flat_map(|huge| [0, 1].map(|frame| (huge * HUGE_FRAMES + 2 * part + frame, 0))).collect();
-        let (frames, _) = batch(&mut device, Command::Give, &entries);
+        let (frames, _) = batch(&mut device, Command::Inflate, &entries);
         assert_eq!(frames, 2 * count);
     }
     assert_eq!(device.host.work_left, 1, "the second call names no huge frame for the first time");
     let facts = device.registers.facts();
     let not_free = (count - SPLIT_IN_A_CALL as u64) * 4;
     assert_eq!(size.0 - facts.size.0, 4 * count - not_free, "what is not free yet is size");
-    assert_eq!((facts.given.0, facts.size.0 + facts.balloon.0), (4 * count, TOTAL.0));
+    assert_eq!((facts.inflated.0, facts.size.0 + facts.balloon.0), (4 * count, TOTAL.0));
     while device.split_left() {}
     assert_eq!(size.0 - device.registers.facts().size.0, 4 * count);
     // The rest of each huge frame: what is left of the huge pages would hold it.
     let entries: Vec<_> =
         MIXED.flat_map(|huge| [8, 7, 6].map(|order| (huge * HUGE_FRAMES + (1 << order), order))).collect();
     for entries in entries.chunks(300) {
-        batch(&mut device, Command::Give, entries);
+        batch(&mut device, Command::Inflate, entries);
     }
     let given = count * (4 + 256 + 128 + 64) * FRAME_BYTES;
     let free = before.saturating_sub(group.usage().unwrap().anonymous());
@@ -183,11 +183,11 @@ fn page_tables_go_with_the_last_part() {
     let mut device = greeted_whole(TOTAL);
     let before = page_tables();
     // One frame at a time: the second half of a huge frame is what no batch names together with the first.
-    for is_given in [|frame| frame < 256, |frame| frame >= 256_u64] {
+    for is_ballooned in [|frame| frame < 256, |frame| frame >= 256_u64] {
         for frame in MIXED.map(|huge| huge * HUGE_FRAMES) {
             device.memory.write_words(GuestAddress(frame * FRAME_BYTES), &[1]).unwrap();
         }
-        give(&mut device, is_given);
+        inflate(&mut device, is_ballooned);
     }
     drop(group);
     let left = page_tables().saturating_sub(before);

@@ -72,17 +72,17 @@ fn device_of(total: FrameCount, initial: FrameCount) -> Balloon<Heard> {
     Balloon::new(memory, Arc::new(registers), Heard::default(), map)
 }
 
-/// One that was greeted.
-fn greeted(initial: FrameCount) -> Balloon<Heard> {
-    greet(device(initial))
+/// One that was negotiated.
+fn negotiated(initial: FrameCount) -> Balloon<Heard> {
+    negotiate(device(initial))
 }
 
-/// One that has all of its `total` frames, and was greeted.
+/// One that has all of its `total` frames, and was negotiated.
 pub(super) fn greeted_whole(total: FrameCount) -> Balloon<Heard> {
-    greet(device_of(total, total))
+    negotiate(device_of(total, total))
 }
 
-fn greet(mut device: Balloon<Heard>) -> Balloon<Heard> {
+fn negotiate(mut device: Balloon<Heard>) -> Balloon<Heard> {
     let reply = device.call(hello(0x40).encode(), 1);
     assert_eq!(Status::decode(reply.rax), Some(Status::Ok));
     device
@@ -112,27 +112,27 @@ pub(super) fn batch(device: &mut Balloon<Heard>, command: Command, blocks: &[(u6
 #[test]
 fn hello_comes_first_and_once() {
     let mut device = device(FrameCount(2048));
-    assert_eq!(status(&mut device, Command::GetTarget, 0, 0), Some(Status::NotGreeted));
+    assert_eq!(status(&mut device, Command::GetTarget, 0, 0), Some(Status::NoSession));
     let welcome = Welcome::decode(&device.call(hello(0x40).encode(), 1));
     assert_eq!(welcome, Welcome { version: VERSION, features: Features(0), target: FrameCount(2048) });
     assert_eq!(device.host.vector, Some(0x40));
     let again = device.call(hello(0x41).encode(), 1);
-    assert_eq!(Status::decode(again.rax), Some(Status::AlreadyGreeted));
+    assert_eq!(Status::decode(again.rax), Some(Status::SessionExists));
     assert_eq!(device.host.vector, Some(0x40));
 }
 
 #[test]
 fn what_is_given_and_touched_all_the_same_is_released_a_chunk_at_a_time() {
-    let mut device = greeted(FrameCount(2048));
+    let mut device = negotiated(FrameCount(2048));
     let (given, kept) = (GuestAddress(9 << 20), GuestAddress(5 << 20));
-    assert_eq!(batch(&mut device, Command::Give, &[(1024, 0), (1026, 0)]).0, 2);
+    assert_eq!(batch(&mut device, Command::Inflate, &[(1024, 0), (1026, 0)]).0, 2);
     for address in [given, kept, GuestAddress(1025 << 12), GuestAddress(1026 << 12)] {
         device.memory.write_words(address, &[7]).unwrap();
     }
     let mut at = Some(0);
     let mut chunks = 0;
     while let Some(from) = at {
-        at = device.reclaim_given(from);
+        at = device.reclaim_ballooned(from);
         chunks += 1;
     }
     assert_eq!(chunks, 2, "one that releases, one that finds nothing");
@@ -146,7 +146,7 @@ fn what_is_given_and_touched_all_the_same_is_released_a_chunk_at_a_time() {
 
 #[test]
 fn reports_of_another_balloon_are_counted_in_a_row() {
-    let mut device = greeted(FrameCount(2048));
+    let mut device = negotiated(FrameCount(2048));
     let mut report = |mib: u64| {
         let report = Statistics { balloon_bytes: mib << 20, ..Statistics::default() };
         device.memory.write_words(PAGE, &report.encode()).unwrap();
@@ -158,7 +158,7 @@ fn reports_of_another_balloon_are_counted_in_a_row() {
 
 #[test]
 fn a_guest_that_keeps_believing_in_another_balloon_is_to_begin_anew_once() {
-    let mut device = greeted(FrameCount(2048));
+    let mut device = negotiated(FrameCount(2048));
     let mut report = |mib: u64| {
         let report = Statistics { balloon_bytes: mib << 20, ..Statistics::default() };
         device.memory.write_words(PAGE, &report.encode()).unwrap();
@@ -178,7 +178,7 @@ fn a_guest_that_keeps_believing_in_another_balloon_is_to_begin_anew_once() {
 fn what_the_guest_has_not_noted_yet_is_no_disagreement() {
     let mut device = sharing();
     offer(&device, 3, true);
-    assert_eq!(harvest(&mut device, 0), [3]);
+    assert_eq!(host_reclaim(&mut device, 0), [3]);
     let report = Statistics::default();
     device.memory.write_words(PAGE, &report.encode()).unwrap();
     assert_eq!(status(&mut device, Command::Report, PAGE.0, 0), Some(Status::Ok));
@@ -191,21 +191,23 @@ fn what_the_guest_has_not_noted_yet_is_no_disagreement() {
 #[test]
 fn bad_greetings_are_refused_and_may_be_mended() {
     let mut device = device(TOTAL);
-    let mut greet = |hello: Hello| Status::decode(device.call(hello.encode(), 1).rax);
-    assert_eq!(greet(Hello { version: 1, ..hello(0) }), Some(Status::UnsupportedVersion));
-    assert_eq!(greet(hello(31)), Some(Status::BadArgument));
-    assert_eq!(greet(Hello { floor: FrameCount(TOTAL.0 + 1), ..hello(0) }), Some(Status::BadArgument));
-    assert_eq!(greet(hello(0)), Some(Status::Ok));
+    let mut negotiate = |hello: Hello| Status::decode(device.call(hello.encode(), 1).rax);
+    assert_eq!(negotiate(Hello { version: 1, ..hello(0) }), Some(Status::UnsupportedVersion));
+    assert_eq!(negotiate(hello(31)), Some(Status::BadArgument));
+    assert_eq!(negotiate(Hello { floor: FrameCount(TOTAL.0 + 1), ..hello(0) }), Some(Status::BadArgument));
+    assert_eq!(negotiate(hello(0)), Some(Status::Ok));
     assert_eq!(device.host.vector, None, "vector 0 asks for no interrupt");
 }
 
 #[test]
 fn a_reset_ends_the_conversation_and_nothing_else() {
-    let mut device = greeted(FrameCount(2048));
+    let mut device = negotiated(FrameCount(2048));
     assert_eq!(status(&mut device, Command::Reset, 0, 0), Some(Status::Ok));
     assert_eq!(device.host.vector, None);
-    for command in [Command::GetTarget, Command::Give, Command::Take, Command::Report, Command::List, Command::Reset] {
-        assert_eq!(status(&mut device, command, PAGE.0, 1), Some(Status::NotGreeted), "{command:?}");
+    for command in
+        [Command::GetTarget, Command::Inflate, Command::Deflate, Command::Report, Command::List, Command::Reset]
+    {
+        assert_eq!(status(&mut device, command, PAGE.0, 1), Some(Status::NoSession), "{command:?}");
     }
     assert_eq!(Status::decode(device.call(hello(0x41).encode(), 1).rax), Some(Status::Ok));
     assert_eq!((device.host.vector, device.registers.facts().balloon), (Some(0x41), FrameCount(2048)));
@@ -213,10 +215,10 @@ fn a_reset_ends_the_conversation_and_nothing_else() {
 
 #[test]
 fn an_ordered_reset_is_the_answer_to_the_next_call_and_carries_nothing_out() {
-    let mut device = greeted(TOTAL);
+    let mut device = negotiated(TOTAL);
     device.is_reset_ordered = true;
-    assert_eq!(status(&mut device, Command::Give, PAGE.0, 1), Some(Status::ResetOrdered));
-    assert_eq!(status(&mut device, Command::GetTarget, 0, 0), Some(Status::NotGreeted));
+    assert_eq!(status(&mut device, Command::Inflate, PAGE.0, 1), Some(Status::ResetOrdered));
+    assert_eq!(status(&mut device, Command::GetTarget, 0, 0), Some(Status::NoSession));
     assert_eq!(Status::decode(device.call(hello(0x40).encode(), 1).rax), Some(Status::Ok));
     assert_eq!(status(&mut device, Command::GetTarget, 0, 0), Some(Status::Ok));
 }
@@ -248,10 +250,10 @@ fn offer(device: &Balloon<Heard>, huge: u64, is_backed: bool) {
     word(device, huge).store(if is_backed { state.with_backing() } else { state }.with_offer());
 }
 
-fn harvest(device: &mut Balloon<Heard>, target: u64) -> Vec<u64> {
+fn host_reclaim(device: &mut Balloon<Heard>, target: u64) -> Vec<u64> {
     device.registers.set_target(FrameCount(target));
-    while device.harvest() {}
-    (0..HUGE_FRAMES).filter(|&huge| word(device, huge).load().is_taken()).collect()
+    while device.host_reclaim() {}
+    (0..HUGE_FRAMES).filter(|&huge| word(device, huge).load().is_reclaimed()).collect()
 }
 
 #[test]
@@ -261,18 +263,18 @@ fn what_is_offered_is_taken_as_far_as_the_target_goes_backed_memory_first() {
         offer(&device, huge, is_backed);
         device.memory.write_words(GuestAddress(huge << 21), &[7]).unwrap();
     }
-    assert!(harvest(&mut device, TOTAL.0).is_empty());
-    assert_eq!(harvest(&mut device, TOTAL.0 - 3 * 512 - 100), [2, 3, 6], "no more than whole huge frames");
+    assert!(host_reclaim(&mut device, TOTAL.0).is_empty());
+    assert_eq!(host_reclaim(&mut device, TOTAL.0 - 3 * 512 - 100), [2, 3, 6], "no more than whole huge frames");
     for (huge, content) in [(2, 0), (3, 0), (4, 7), (6, 0), (7, 7)] {
         let mut words = [1];
         device.memory.read_words(GuestAddress(huge << 21), &mut words).unwrap();
         assert_eq!(words, [content], "huge frame {huge}");
     }
     let facts = device.registers.facts();
-    assert_eq!((facts.size.0, facts.given.0, facts.harvested.0), (TOTAL.0 - 1536, 1536, 1536));
-    assert_eq!(harvest(&mut device, 0), [2, 3, 4, 6, 7]);
+    assert_eq!((facts.size.0, facts.inflated.0, facts.host_reclaimed.0), (TOTAL.0 - 1536, 1536, 1536));
+    assert_eq!(host_reclaim(&mut device, 0), [2, 3, 4, 6, 7]);
     device.registers.set_target(TOTAL);
-    assert_eq!(batch(&mut device, Command::Take, &[(6 * 512, 9)]), (512, vec![EntryStatus::Done]));
+    assert_eq!(batch(&mut device, Command::Deflate, &[(6 * 512, 9)]), (512, vec![EntryStatus::Done]));
 }
 
 #[test]
@@ -294,25 +296,25 @@ fn nothing_is_taken_below_the_guests_floor() {
     for huge in 0..HUGE_FRAMES {
         offer(&device, huge, true);
     }
-    assert_eq!(harvest(&mut device, 0), [2, 3, 4, 5]);
+    assert_eq!(host_reclaim(&mut device, 0), [2, 3, 4, 5]);
     assert_eq!(device.registers.facts().size, FrameCount(TOTAL.0 - 4 * 512));
 }
 
 #[test]
 fn an_offer_of_what_is_not_the_guests_to_offer_is_ignored() {
     let mut device = sharing();
-    assert_eq!(batch(&mut device, Command::Give, &[(5 * 512, 0), (6 * 512, 9)]).0, 513);
+    assert_eq!(batch(&mut device, Command::Inflate, &[(5 * 512, 0), (6 * 512, 9)]).0, 513);
     for huge in 0..HUGE_FRAMES {
         offer(&device, huge, true);
     }
     // 0 has boot information, 1 the image and the words, 5 is given in part, 6 as a whole.
-    assert_eq!(harvest(&mut device, 0), [2, 3, 4, 7]);
+    assert_eq!(host_reclaim(&mut device, 0), [2, 3, 4, 7]);
     assert_eq!(device.registers.facts().size.0, 2 * 512 + 511);
 }
 
 #[test]
 fn words_are_shared_once_agreed_upon_and_stay_where_they_are() {
-    let mut device = greeted(TOTAL);
+    let mut device = negotiated(TOTAL);
     assert_eq!(status(&mut device, Command::Share, WORDS.0, HUGE_FRAMES), Some(Status::UnknownCommand));
     let mut device = sharing();
     for (address, count, expected) in [
@@ -325,21 +327,21 @@ fn words_are_shared_once_agreed_upon_and_stay_where_they_are() {
     ] {
         assert_eq!(status(&mut device, Command::Share, address, count), Some(expected), "{address:#x}");
     }
-    assert_eq!(batch(&mut device, Command::Give, &[(769, 0)]).1, [EntryStatus::Protected]);
+    assert_eq!(batch(&mut device, Command::Inflate, &[(769, 0)]).1, [EntryStatus::Protected]);
     offer(&device, 4, true);
     assert_eq!(status(&mut device, Command::Reset, 0, 0), Some(Status::Ok));
-    assert!(harvest(&mut device, 0).is_empty(), "nothing is shared any more");
+    assert!(host_reclaim(&mut device, 0).is_empty(), "nothing is shared any more");
     assert_eq!(Status::decode(device.call(hello(0).encode(), 1).rax), Some(Status::Ok));
-    assert_eq!(batch(&mut device, Command::Give, &[(769, 0)]).1, [EntryStatus::Done]);
+    assert_eq!(batch(&mut device, Command::Inflate, &[(769, 0)]).1, [EntryStatus::Done]);
 }
 
 #[test]
 fn what_is_given_is_listed_a_page_at_a_time() {
-    let mut device = greeted(TOTAL);
+    let mut device = negotiated(TOTAL);
     // Every second frame of two huge frames: a page full, and a few more.
     let scattered: Vec<_> = (1024..2048).step_by(2).map(|frame| (frame, 0)).collect();
-    batch(&mut device, Command::Give, &scattered);
-    batch(&mut device, Command::Give, &[(2048, 9), (3000, 0)]);
+    batch(&mut device, Command::Inflate, &scattered);
+    batch(&mut device, Command::Inflate, &[(2048, 9), (3000, 0)]);
     let mut list = |from| {
         let call = Registers { rax: Command::List.encode(), rdi: PAGE.0, rsi: from, r8: 0 };
         let reply = device.call(call, 4);
@@ -357,7 +359,7 @@ fn what_is_given_is_listed_a_page_at_a_time() {
 
 #[test]
 fn unknown_commands_are_named_so() {
-    let mut device = greeted(TOTAL);
+    let mut device = negotiated(TOTAL);
     let reply = device.call(Registers { rax: 0xae50_00ff, ..Registers::default() }, 1);
     assert_eq!(Status::decode(reply.rax), Some(Status::UnknownCommand));
     assert_eq!(reply.rsi, TOTAL.0);
@@ -365,15 +367,16 @@ fn unknown_commands_are_named_so() {
 
 #[test]
 fn given_memory_is_gone_and_counted() {
-    let mut device = greeted(TOTAL);
+    let mut device = negotiated(TOTAL);
     let kept = GuestAddress(1024 * 4096);
     let lost = GuestAddress(1536 * 4096);
     device.memory.write_words(kept, &[7]).unwrap();
     device.memory.write_words(lost, &[7]).unwrap();
 
-    let (frames, statuses) = batch(&mut device, Command::Give, &[(2050, 0), (2049, 0), (1536, 9), (1536, 0), (100, 0)]);
+    let (frames, statuses) =
+        batch(&mut device, Command::Inflate, &[(2050, 0), (2049, 0), (1536, 9), (1536, 0), (100, 0)]);
     assert_eq!(frames, 514);
-    let (done, given, protected) = (EntryStatus::Done, EntryStatus::AlreadyGiven, EntryStatus::Protected);
+    let (done, given, protected) = (EntryStatus::Done, EntryStatus::AlreadyBallooned, EntryStatus::Protected);
     assert_eq!(statuses, [done, done, done, given, protected]);
 
     let mut word = [0];
@@ -383,19 +386,19 @@ fn given_memory_is_gone_and_counted() {
     assert_eq!(word[0], 7);
     let facts = device.registers.facts();
     assert_eq!((facts.size.0, facts.balloon.0), (TOTAL.0 - 514, 514));
-    assert_eq!((facts.given.0, facts.taken.0, facts.all_refused_entries()), (514, 0, 2));
+    assert_eq!((facts.inflated.0, facts.deflated.0, facts.all_refused_entries()), (514, 0, 2));
     assert_eq!((facts.port_calls, facts.last_call_ns), (2, 3));
     assert_eq!(device.host.released, 1);
 }
 
 #[test]
 fn frames_come_back_up_to_the_target() {
-    let mut device = greeted(FrameCount(2048));
-    assert_eq!(batch(&mut device, Command::Take, &[(2048, 0)]), (0, vec![EntryStatus::NotGranted]));
+    let mut device = negotiated(FrameCount(2048));
+    assert_eq!(batch(&mut device, Command::Deflate, &[(2048, 0)]), (0, vec![EntryStatus::NotGranted]));
     device.registers.set_target(FrameCount(2048 + 513));
-    let (frames, statuses) = batch(&mut device, Command::Take, &[(2048, 9), (2048, 0), (2560, 0), (2561, 0)]);
+    let (frames, statuses) = batch(&mut device, Command::Deflate, &[(2048, 9), (2048, 0), (2560, 0), (2561, 0)]);
     assert_eq!(frames, 513);
-    let (done, kept, late) = (EntryStatus::Done, EntryStatus::NotGiven, EntryStatus::NotGranted);
+    let (done, kept, late) = (EntryStatus::Done, EntryStatus::NotBallooned, EntryStatus::NotGranted);
     assert_eq!(statuses, [done, kept, done, late]);
     assert_eq!(device.registers.facts().size, FrameCount(2048 + 513));
 }
@@ -420,7 +423,7 @@ fn allowed(device: &Balloon<Heard>, frame: usize) -> Option<PageSize> {
 
 #[test]
 fn the_kernel_puts_small_pages_behind_what_is_given_in_part() {
-    let mut device = greeted(TOTAL);
+    let mut device = negotiated(TOTAL);
     let (huge, small) = (Some(PageSize::Huge), Some(PageSize::Small));
     if allowed(&device, 1024) != huge {
         return; // This kernel knows no huge pages.
@@ -430,52 +433,52 @@ fn the_kernel_puts_small_pages_behind_what_is_given_in_part() {
         assert!(statuses.iter().all(|status| *status == EntryStatus::Done), "{statuses:?}");
         [512, 1024, 1536, 2048].map(|frame| allowed(&device, frame))
     };
-    assert_eq!(step(Command::Give, &[(1600, 0), (1024, 8), (2048, 9)]), [huge, small, small, huge]);
-    assert_eq!(step(Command::Give, &[(1280, 8)]), [huge, small, small, huge]);
-    assert_eq!(step(Command::Take, &[(2050, 0), (1600, 0)]), [huge, small, huge, small]);
-    assert_eq!(step(Command::Take, &[(1024, 9)]), [huge, huge, huge, small]);
+    assert_eq!(step(Command::Inflate, &[(1600, 0), (1024, 8), (2048, 9)]), [huge, small, small, huge]);
+    assert_eq!(step(Command::Inflate, &[(1280, 8)]), [huge, small, small, huge]);
+    assert_eq!(step(Command::Deflate, &[(2050, 0), (1600, 0)]), [huge, small, huge, small]);
+    assert_eq!(step(Command::Deflate, &[(1024, 9)]), [huge, huge, huge, small]);
 }
 
 #[test]
 fn what_the_host_can_not_tell_apart_is_neither_given_nor_taken() {
-    let mut device = greeted(FrameCount(2048));
+    let mut device = negotiated(FrameCount(2048));
     device.registers.set_target(TOTAL);
     device.allow = |_, _, _| Err(io::ErrorKind::OutOfMemory.into());
     device.memory.write_words(GuestAddress(1024 * 4096), &[7]).unwrap();
     let (done, failed) = (EntryStatus::Done, EntryStatus::HostFailed);
-    let given = batch(&mut device, Command::Give, &[(1024, 0), (1536, 9), (1025, 0)]);
+    let given = batch(&mut device, Command::Inflate, &[(1024, 0), (1536, 9), (1025, 0)]);
     assert_eq!(given, (512, vec![failed, done, failed]));
-    let taken = batch(&mut device, Command::Take, &[(2048, 0), (2560, 9), (1536, 0)]);
+    let taken = batch(&mut device, Command::Deflate, &[(2048, 0), (2560, 9), (1536, 0)]);
     assert_eq!(taken, (512, vec![failed, done, failed]));
     let mut word = [0];
     device.memory.read_words(GuestAddress(1024 * 4096), &mut word).unwrap();
     assert_eq!(word[0], 7, "nothing of it was released");
     let facts = device.registers.facts();
-    assert_eq!((facts.size.0, facts.given.0, facts.taken.0, facts.all_refused_entries()), (2048, 512, 512, 4));
+    assert_eq!((facts.size.0, facts.inflated.0, facts.deflated.0, facts.all_refused_entries()), (2048, 512, 512, 4));
 }
 
 #[test]
 fn bad_batches_cost_only_the_call() {
-    let mut device = greeted(FrameCount(2048));
+    let mut device = negotiated(FrameCount(2048));
     for page in [PAGE.0 + 8, 2048 * 4096, 1 << 40, !0xfff, 3 << 30] {
-        assert_eq!(status(&mut device, Command::Give, page, 1), Some(Status::BadPage), "{page:#x}");
+        assert_eq!(status(&mut device, Command::Inflate, page, 1), Some(Status::BadPage), "{page:#x}");
     }
     for count in [0, 513, u64::MAX] {
-        assert_eq!(status(&mut device, Command::Take, PAGE.0, count), Some(Status::BadCount));
+        assert_eq!(status(&mut device, Command::Deflate, PAGE.0, count), Some(Status::BadCount));
     }
     assert_eq!(device.registers.facts().size, FrameCount(2048));
 }
 
 #[test]
 fn the_batch_page_itself_is_protected() {
-    let mut device = greeted(TOTAL);
-    assert_eq!(batch(&mut device, Command::Give, &[(768, 0)]).1, [EntryStatus::Protected]);
-    assert_eq!(batch(&mut device, Command::Give, &[(768, 3)]).1, [EntryStatus::Protected]);
+    let mut device = negotiated(TOTAL);
+    assert_eq!(batch(&mut device, Command::Inflate, &[(768, 0)]).1, [EntryStatus::Protected]);
+    assert_eq!(batch(&mut device, Command::Inflate, &[(768, 3)]).1, [EntryStatus::Protected]);
 }
 
 #[test]
 fn reports_are_copied_out_and_pressure_is_passed_on() {
-    let mut device = greeted(TOTAL);
+    let mut device = negotiated(TOTAL);
     let calm = Statistics { free_memory_bytes: 5, ..Statistics::default() };
     device.memory.write_words(PAGE, &calm.encode()).unwrap();
     assert_eq!(status(&mut device, Command::Report, PAGE.0, 0), Some(Status::Ok));

@@ -4,15 +4,15 @@
 //! |-----------|-----------------------------------------------------------------------------------------|
 //! | bus       | this one (addresses, vectors), `mmio` (a device's page)                                  |
 //! | transport | `registers` (the driver's side: pure), `state` (what two threads share)                   |
-//! | queue     | `worker` (serves it), `lookout` (when it waits awake: pure), `quiescence` (when none works), `chain` (the parts of a request: pure), `memory` (the bytes behind)  |
+//! | queue     | `worker` (serves it), `adaptive_poll` (when it waits awake: pure), `quiescence` (when none works), `chain` (the parts of a request: pure), `memory` (the bytes behind)  |
 //! | device    | `block`                                                                                   |
 //!
 //! The guest is not trusted. Whatever it writes into registers and rings, the worst that comes of it is a device that says
 //! `DEVICE_NEEDS_RESET` and stops, or a request that ends with an error.
 
+mod adaptive_poll;
 mod block;
 mod chain;
-mod lookout;
 mod memory;
 mod mmio;
 mod quiescence;

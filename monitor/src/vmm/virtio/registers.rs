@@ -235,13 +235,13 @@ mod tests {
     use proptest::prelude::{any, proptest};
 
     const IDENTITY: Identity = Identity { device_id: 2, features: 0b110, queue_size: 256 };
-    const GREETED: u32 = status::ACKNOWLEDGE | status::DRIVER;
+    const NEGOTIATED: u32 = status::ACKNOWLEDGE | status::DRIVER;
 
     fn negotiated(features: u64) -> Registers {
         let mut registers = Registers::new(IDENTITY);
         for select in [0_u32, 1] {
-            registers.write(offset::DRIVER_FEATURES_SELECT, select, GREETED);
-            registers.write(offset::DRIVER_FEATURES, super::half(features, select), GREETED);
+            registers.write(offset::DRIVER_FEATURES_SELECT, select, NEGOTIATED);
+            registers.write(offset::DRIVER_FEATURES, super::half(features, select), NEGOTIATED);
         }
         registers
     }
@@ -265,10 +265,13 @@ mod tests {
 
     #[test]
     fn features_stick_only_where_they_were_offered() {
-        let accept = GREETED | status::FEATURES_OK;
-        assert_eq!(negotiated(FEATURE_VERSION_1 | 0b10).write(offset::STATUS, accept, GREETED), Effect::Status(accept));
+        let accept = NEGOTIATED | status::FEATURES_OK;
+        assert_eq!(
+            negotiated(FEATURE_VERSION_1 | 0b10).write(offset::STATUS, accept, NEGOTIATED),
+            Effect::Status(accept)
+        );
         for features in [0b10, FEATURE_VERSION_1 | 0b1, FEATURE_VERSION_1 | 1 << 63] {
-            assert_eq!(negotiated(features).write(offset::STATUS, accept, GREETED), Effect::Status(GREETED));
+            assert_eq!(negotiated(features).write(offset::STATUS, accept, NEGOTIATED), Effect::Status(NEGOTIATED));
         }
     }
 
@@ -278,9 +281,9 @@ mod tests {
         for (offset, value) in
             [(0x38, 16), (0x80, 0x1000), (0x84, 1), (0x90, 0x2000), (0xa0, 0x3000), (0x44, 1), (0x30, 1), (0x38, 32)]
         {
-            assert_eq!(registers.write(offset, value, GREETED), Effect::None);
+            assert_eq!(registers.write(offset, value, NEGOTIATED), Effect::None);
         }
-        let ready = GREETED | status::FEATURES_OK | status::DRIVER_OK;
+        let ready = NEGOTIATED | status::FEATURES_OK | status::DRIVER_OK;
         let Effect::Start { queue, features, status } = registers.write(offset::STATUS, ready, ready & !4) else {
             panic!("the queue starts")
         };
@@ -294,8 +297,8 @@ mod tests {
 
     #[test]
     fn nothing_starts_without_features() {
-        let all = GREETED | status::FEATURES_OK | status::DRIVER_OK;
-        assert_eq!(negotiated(0).write(offset::STATUS, all, GREETED), Effect::Status(GREETED));
+        let all = NEGOTIATED | status::FEATURES_OK | status::DRIVER_OK;
+        assert_eq!(negotiated(0).write(offset::STATUS, all, NEGOTIATED), Effect::Status(NEGOTIATED));
     }
 
     proptest! {

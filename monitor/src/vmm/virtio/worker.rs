@@ -14,9 +14,9 @@ use virtio_queue::{Error, Queue, QueueOwnedT, QueueT};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 use vmm_sys_util::eventfd::EventFd;
 
+use super::adaptive_poll::AdaptivePoll;
 use super::block::{Cache, Disk, FEATURE_FLUSH, MOST_PARTS};
 use super::chain::{Chain, Malformed};
-use super::lookout::Lookout;
 use super::memory::DeviceMemory;
 use super::state::{ActiveQueue, State};
 use crate::clock::monotonic_ns;
@@ -44,10 +44,10 @@ impl Worker {
     /// Starts the thread, which ends with the process.
     pub(super) fn spawn(mut self, name: &str) -> io::Result<()> {
         let serve = move || {
-            let mut lookout = Lookout::default();
+            let mut adaptive_poll = AdaptivePoll::default();
             loop {
                 match self.kick.read() {
-                    Ok(_) => serve(&self.state, &self.memory, &mut self.disk, &mut lookout),
+                    Ok(_) => serve(&self.state, &self.memory, &mut self.disk, &mut adaptive_poll),
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                     Err(error) => {
                         let why = format!("its worker can't wait for work: {error}");
@@ -62,10 +62,10 @@ impl Worker {
 
 /// Serves all that is in the queue, or stops the device for what is wrong with it. Returns when there is nothing more to do and the next
 /// request will be notified.
-pub(super) fn serve(state: &State, memory: &GuestMemoryMmap, disk: &mut Disk, lookout: &mut Lookout) {
+pub(super) fn serve(state: &State, memory: &GuestMemoryMmap, disk: &mut Disk, adaptive_poll: &mut AdaptivePoll) {
     let mut place = state.lock();
     let Some(active) = place.as_mut() else { return };
-    let result = work(state, active, memory, (disk, lookout));
+    let result = work(state, active, memory, (disk, adaptive_poll));
     if let Err(why) = result {
         state.stop(&mut place, why.to_string());
     }
@@ -91,14 +91,14 @@ fn work(
     state: &State,
     active: &mut ActiveQueue,
     memory: &GuestMemoryMmap,
-    (disk, lookout): (&mut Disk, &mut Lookout),
+    (disk, adaptive_poll): (&mut Disk, &mut AdaptivePoll),
 ) -> Result<(), Broken> {
     let ActiveQueue { queue, features } = active;
     let cache = if *features & FEATURE_FLUSH == 0 { Cache::WriteThrough } else { Cache::WriteBack };
     let mut unannounced = Unannounced::default();
     queue.disable_notification(memory)?;
     loop {
-        lookout.resume(monotonic_ns());
+        adaptive_poll.resume(monotonic_ns());
         while let Some(chain) = next_chain(state, queue, memory)? {
             let head = chain.head_index();
             let served = disk.serve(memory, Chain::collect(chain, MOST_PARTS)?, cache)?;
@@ -110,7 +110,7 @@ fn work(
             }
         }
         announce(state, queue, memory, &mut unannounced)?;
-        if look_out(state, queue, memory, lookout)? {
+        if poll(state, queue, memory, adaptive_poll)? {
             continue;
         }
         // What came between the last look and this enabling was not notified.
@@ -122,9 +122,14 @@ fn work(
 }
 
 /// Looks out for a request as long as that is worth it; whether there is one.
-fn look_out(state: &State, queue: &Queue, memory: &GuestMemoryMmap, lookout: &mut Lookout) -> Result<bool, Error> {
-    lookout.pause(monotonic_ns());
-    while state.is_running() && lookout.goes_on(monotonic_ns()) {
+fn poll(
+    state: &State,
+    queue: &Queue,
+    memory: &GuestMemoryMmap,
+    adaptive_poll: &mut AdaptivePoll,
+) -> Result<bool, Error> {
+    adaptive_poll.pause(monotonic_ns());
+    while state.is_running() && adaptive_poll.goes_on(monotonic_ns()) {
         if queue.avail_idx(memory, Ordering::Acquire)?.0 != queue.next_avail() {
             return Ok(true);
         }

@@ -8,7 +8,7 @@ use proptest::{prop_assert, prop_oneof};
 use vm_memory::{GuestAddress, GuestMemoryMmap};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
-use super::{Lookout, serve};
+use super::{AdaptivePoll, serve};
 use crate::host::disk::{DiskFaults, DiskMode, DiskRole, OpenDisk, Sectors};
 use crate::vmm::virtio::block::Disk;
 use crate::vmm::virtio::state::{State, status};
@@ -54,7 +54,7 @@ impl Bench {
     }
 
     fn serve(&mut self) {
-        serve(&self.state, &self.memory, &mut self.disk, &mut Lookout::default());
+        serve(&self.state, &self.memory, &mut self.disk, &mut AdaptivePoll::default());
     }
 
     /// One request, served; its status byte and the bytes written.

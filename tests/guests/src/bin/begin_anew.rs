@@ -1,4 +1,4 @@
-//! Ends the conversation with the monitor behind its driver's back, with a balloon in between: the driver begins anew, and both go on with
+//! Ends the session with the monitor behind its driver's back, with a balloon in between: the driver begins anew, and both go on with
 //! the balloon that there is.
 
 #![no_std]
@@ -43,7 +43,7 @@ fn run() -> Result<(), &'static str> {
         app::sleep(1);
     }
     for _ in 0..ENDS {
-        if end_conversation() != Status::Ok.encode() {
+        if end_session() != Status::Ok.encode() {
             return Err("the driver had not begun anew");
         }
         app::report(0, 0, "has the driver make a call");
@@ -62,7 +62,7 @@ fn run() -> Result<(), &'static str> {
 }
 
 /// RESET; returns the status.
-fn end_conversation() -> u64 {
+fn end_session() -> u64 {
     let mut status = Command::Reset.encode();
     // SAFETY: the monitor changes the four registers.
     unsafe {

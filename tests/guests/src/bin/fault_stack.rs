@@ -86,7 +86,7 @@ fn noise(place: usize) -> u64 {
     word.wrapping_mul(0xbf58_476d_1ce4_e5b9)
 }
 
-/// Goes to the compressed tier, and from there to disk.
+/// Goes to the compressed pool, and from there to disk.
 fn text(place: usize) -> u64 {
     let page = (place / 512) as u64;
     if place.is_multiple_of(2) { noise(place) } else { page }

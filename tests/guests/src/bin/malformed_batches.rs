@@ -25,34 +25,34 @@ fn main() -> Outcome {
     let own_page = FrameNumber::containing(port::page());
     let image = FrameNumber(512);
     let done = [
-        // GIVE, entry by entry.
-        expect(Command::Give, Entry::pending(FrameNumber(SPARE.0 + 1), 9), EntryStatus::Misaligned),
-        expect(Command::Give, Entry::pending(FrameNumber(0), 19), EntryStatus::BadOrder),
-        expect(Command::Give, Entry::pending(FrameNumber(0), 255), EntryStatus::BadOrder),
-        expect(Command::Give, Entry::pending(MEMORY, 0), EntryStatus::OutOfRange),
-        expect(Command::Give, Entry::pending(FrameNumber(0), 18), EntryStatus::OutOfRange),
-        expect(Command::Give, Entry::pending(FrameNumber((1 << 48) - 512), 9), EntryStatus::OutOfRange),
-        expect(Command::Give, Entry::pending(LAST, 0), EntryStatus::OutOfRange),
-        expect(Command::Give, Entry::pending(FrameNumber((1 << 48) - (1 << 18)), 18), EntryStatus::OutOfRange),
-        expect(Command::Give, Entry::pending(FrameNumber(3 << 12), 13), EntryStatus::Misaligned),
-        expect(Command::Give, Entry::pending(LAST, 255), EntryStatus::BadOrder),
-        expect(Command::Give, Entry::pending(DEVICES[0], 0), EntryStatus::OutOfRange),
-        expect(Command::Give, Entry::pending(DEVICES[1], 0), EntryStatus::OutOfRange),
-        expect(Command::Give, Entry::pending(FrameNumber(3 << 18), 18), EntryStatus::OutOfRange),
-        expect(Command::Give, Entry::pending(image, 9), EntryStatus::Protected),
-        expect(Command::Give, Entry::pending(FrameNumber(0), 0), EntryStatus::Protected),
-        expect(Command::Give, Entry::pending(own_page, 0), EntryStatus::Protected),
-        expect(Command::Give, Entry::pending(FrameNumber(0), 13), EntryStatus::Protected),
-        expect(Command::Take, Entry::pending(MEMORY, 0), EntryStatus::OutOfRange),
-        expect(Command::Take, Entry::pending(image, 9), EntryStatus::NotGiven),
-        // TAKE of what was never given, then a frame's whole journey.
-        expect(Command::Take, Entry::pending(SPARE, 0), EntryStatus::NotGiven),
-        expect(Command::Give, Entry::pending(SPARE, 0), EntryStatus::Done),
-        expect(Command::Give, Entry::pending(SPARE, 0), EntryStatus::AlreadyGiven),
-        expect(Command::Give, Entry::pending(FrameNumber(SPARE.0 & !511), 9), EntryStatus::AlreadyGiven),
-        expect(Command::Take, Entry::pending(FrameNumber(SPARE.0 & !511), 9), EntryStatus::NotGiven),
-        expect(Command::Take, Entry::pending(SPARE, 0), EntryStatus::Done),
-        expect(Command::Take, Entry::pending(SPARE, 0), EntryStatus::NotGiven),
+        // INFLATE, entry by entry.
+        expect(Command::Inflate, Entry::pending(FrameNumber(SPARE.0 + 1), 9), EntryStatus::Misaligned),
+        expect(Command::Inflate, Entry::pending(FrameNumber(0), 19), EntryStatus::BadOrder),
+        expect(Command::Inflate, Entry::pending(FrameNumber(0), 255), EntryStatus::BadOrder),
+        expect(Command::Inflate, Entry::pending(MEMORY, 0), EntryStatus::OutOfRange),
+        expect(Command::Inflate, Entry::pending(FrameNumber(0), 18), EntryStatus::OutOfRange),
+        expect(Command::Inflate, Entry::pending(FrameNumber((1 << 48) - 512), 9), EntryStatus::OutOfRange),
+        expect(Command::Inflate, Entry::pending(LAST, 0), EntryStatus::OutOfRange),
+        expect(Command::Inflate, Entry::pending(FrameNumber((1 << 48) - (1 << 18)), 18), EntryStatus::OutOfRange),
+        expect(Command::Inflate, Entry::pending(FrameNumber(3 << 12), 13), EntryStatus::Misaligned),
+        expect(Command::Inflate, Entry::pending(LAST, 255), EntryStatus::BadOrder),
+        expect(Command::Inflate, Entry::pending(DEVICES[0], 0), EntryStatus::OutOfRange),
+        expect(Command::Inflate, Entry::pending(DEVICES[1], 0), EntryStatus::OutOfRange),
+        expect(Command::Inflate, Entry::pending(FrameNumber(3 << 18), 18), EntryStatus::OutOfRange),
+        expect(Command::Inflate, Entry::pending(image, 9), EntryStatus::Protected),
+        expect(Command::Inflate, Entry::pending(FrameNumber(0), 0), EntryStatus::Protected),
+        expect(Command::Inflate, Entry::pending(own_page, 0), EntryStatus::Protected),
+        expect(Command::Inflate, Entry::pending(FrameNumber(0), 13), EntryStatus::Protected),
+        expect(Command::Deflate, Entry::pending(MEMORY, 0), EntryStatus::OutOfRange),
+        expect(Command::Deflate, Entry::pending(image, 9), EntryStatus::NotBallooned),
+        // DEFLATE of what was never given, then a frame's whole journey.
+        expect(Command::Deflate, Entry::pending(SPARE, 0), EntryStatus::NotBallooned),
+        expect(Command::Inflate, Entry::pending(SPARE, 0), EntryStatus::Done),
+        expect(Command::Inflate, Entry::pending(SPARE, 0), EntryStatus::AlreadyBallooned),
+        expect(Command::Inflate, Entry::pending(FrameNumber(SPARE.0 & !511), 9), EntryStatus::AlreadyBallooned),
+        expect(Command::Deflate, Entry::pending(FrameNumber(SPARE.0 & !511), 9), EntryStatus::NotBallooned),
+        expect(Command::Deflate, Entry::pending(SPARE, 0), EntryStatus::Done),
+        expect(Command::Deflate, Entry::pending(SPARE, 0), EntryStatus::NotBallooned),
         twice_in_one_batch(),
         // Calls that are wrong as a whole.
         expect_status(port::page(), 0, Status::BadCount),
@@ -66,7 +66,7 @@ fn main() -> Outcome {
         a_page_that_is_given(),
         raw_status(0xae50_00ff) == Some(Status::UnknownCommand),
         raw_status(0) == Some(Status::UnknownCommand),
-        port::call(Command::Hello, 1, 0) == Some(Status::AlreadyGreeted),
+        port::call(Command::Hello, 1, 0) == Some(Status::SessionExists),
     ];
     if let Some(place) = done.iter().position(|is_done| !is_done) {
         log::error!("malformed batches: number {place} was not answered as it should be");
@@ -78,16 +78,16 @@ fn main() -> Outcome {
 
 fn twice_in_one_batch() -> bool {
     let entry = Entry::pending(SPARE, 0);
-    let (_, given, entries) = port::batch(Command::Give, [entry, entry]);
+    let (_, given, entries) = port::batch(Command::Inflate, [entry, entry]);
     given == 1
-        && entries.map(|entry| entry.status) == [EntryStatus::Done, EntryStatus::AlreadyGiven]
-        && expect(Command::Take, entry, EntryStatus::Done)
+        && entries.map(|entry| entry.status) == [EntryStatus::Done, EntryStatus::AlreadyBallooned]
+        && expect(Command::Deflate, entry, EntryStatus::Done)
 }
 
 /// The same block as often as a batch can name it counts once.
 fn a_full_batch_of_one_block() -> bool {
     let block = Entry::pending(FrameNumber(SPARE.0 & !511), 9);
-    [Command::Give, Command::Take].into_iter().all(|command| {
+    [Command::Inflate, Command::Deflate].into_iter().all(|command| {
         let (status, frames, entries) = port::batch(command, [block; CAPACITY]);
         let done = entries.iter().filter(|entry| entry.status == EntryStatus::Done).count();
         status == Some(Status::Ok) && (frames, done) == (512, 1)
@@ -97,9 +97,9 @@ fn a_full_batch_of_one_block() -> bool {
 /// A batch page may be given in another page's batch, and is none from then on.
 fn a_page_that_is_given() -> bool {
     let page = Entry::pending(SPARE, 0);
-    expect(Command::Give, page, EntryStatus::Done)
+    expect(Command::Inflate, page, EntryStatus::Done)
         && expect_status(SPARE.address(), 1, Status::BadPage)
-        && expect(Command::Take, page, EntryStatus::Done)
+        && expect(Command::Deflate, page, EntryStatus::Done)
 }
 
 fn expect(command: Command, entry: Entry, status: EntryStatus) -> bool {
@@ -112,7 +112,7 @@ fn expect(command: Command, entry: Entry, status: EntryStatus) -> bool {
 }
 
 fn expect_status(page: u64, count: u64, status: Status) -> bool {
-    [Command::Give, Command::Take].into_iter().all(|command| port::call(command, page, count) == Some(status))
+    [Command::Inflate, Command::Deflate].into_iter().all(|command| port::call(command, page, count) == Some(status))
 }
 
 fn raw_status(rax: u64) -> Option<Status> {

@@ -1,6 +1,6 @@
-//! Makes large allocations until no more is promised: tens of thousands, as memory allows, and all is well after freeing.
+//! Makes large allocations until no more is committed: tens of thousands, as memory allows, and all is well after freeing.
 //!
-//! `compressed_swap=` on the command line makes room for promises; nothing of it is touched.
+//! `compressed_swap=` on the command line makes room for commit charges; nothing of it is touched.
 
 #![no_std]
 #![no_main]
@@ -25,7 +25,7 @@ fn main() -> Outcome {
     log::info!("many regions: {first}, then {second}");
     let is_exhausted = before.allocation_failures > failures && after.allocation_failures > before.allocation_failures;
     if first < LEAST || second != first || !is_exhausted {
-        log::error!("many regions: there were too few, or promises were lost");
+        log::error!("many regions: there were too few, or commit charges were lost");
         return Outcome::Failure;
     }
     if after.free < before.free || app::validate().is_err() {
@@ -36,7 +36,7 @@ fn main() -> Outcome {
     Outcome::Success
 }
 
-/// How many pieces are promised until one is refused; frees them again, in another order.
+/// How many pieces are committed until one is refused; frees them again, in another order.
 fn fill() -> usize {
     let mut pieces: Vec<Vec<u8>> = Vec::new();
     loop {

@@ -41,7 +41,7 @@ fn run() -> Result<(), &'static str> {
     }
     let memory = app::memory();
     log::info!(
-        "{} evictions, {} restores, {} in the tier",
+        "{} evictions, {} restores, {} in the compressed pool",
         memory.evictions,
         memory.restores,
         memory.compressed_frames

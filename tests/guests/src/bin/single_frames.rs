@@ -16,12 +16,12 @@ use aerostat_guest::app::{self, Outcome};
 aerostat_guest::app!(main);
 
 /// Addresses of 40 MiB at the end of a machine of 64, which nobody uses so early. The kernel maps all memory at its own address.
-const GIVEN: Range<usize> = 24 << 20..64 << 20;
+const BALLOONED: Range<usize> = 24 << 20..64 << 20;
 /// The same in huge frames.
-const HUGE: Range<u64> = GIVEN.start as u64 / HUGE_BYTES..GIVEN.end as u64 / HUGE_BYTES;
+const HUGE: Range<u64> = BALLOONED.start as u64 / HUGE_BYTES..BALLOONED.end as u64 / HUGE_BYTES;
 /// Frames that are taken back of each huge frame, so far apart.
-const TAKEN: u64 = 8;
-const APART: u64 = HUGE_FRAMES / TAKEN;
+const RECLAIMED: u64 = 8;
+const APART: u64 = HUGE_FRAMES / RECLAIMED;
 
 #[repr(C, align(4096))]
 struct Page(UnsafeCell<[u64; CAPACITY]>);
@@ -44,16 +44,16 @@ fn main() -> Outcome {
 }
 
 fn run() -> Result<(), &'static str> {
-    GIVEN.step_by(FRAME_SIZE).for_each(touch);
+    BALLOONED.step_by(FRAME_SIZE).for_each(touch);
     for huge in HUGE {
-        call(Command::Give, huge * HUGE_FRAMES, HUGE_ORDER).ok_or("given")?;
+        call(Command::Inflate, huge * HUGE_FRAMES, HUGE_ORDER).ok_or("given")?;
     }
-    for frame in (0..TAKEN).flat_map(|place| HUGE.map(move |huge| huge * HUGE_FRAMES + place * APART)) {
-        call(Command::Take, frame, 0).ok_or("taken")?;
+    for frame in (0..RECLAIMED).flat_map(|place| HUGE.map(move |huge| huge * HUGE_FRAMES + place * APART)) {
+        call(Command::Deflate, frame, 0).ok_or("taken")?;
         touch(to_usize(FrameNumber(frame).address()));
     }
-    // The monitor measures what is resident with every GIVE.
-    call(Command::Give, HUGE.start * HUGE_FRAMES, 0).ok_or("given again")
+    // The monitor measures what is resident with every INFLATE.
+    call(Command::Inflate, HUGE.start * HUGE_FRAMES, 0).ok_or("given again")
 }
 
 fn touch(address: usize) {

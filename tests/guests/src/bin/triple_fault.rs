@@ -15,7 +15,7 @@ fn main() -> Outcome {
     let tables = &raw mut boot_pml4;
     // SAFETY: none; this is the end of the machine, which is what this guest is for.
     unsafe { tables.write_volatile([0; 512]) };
-    // SAFETY: as above. Number 1 asks the nub to flush all translations.
+    // SAFETY: as above. Number 1 asks the ring-0 stub to flush all translations.
     unsafe { core::arch::asm!("int3", inout("rax") 1_u64 => _) };
     Outcome::Success
 }

@@ -1,12 +1,12 @@
 //! What `cargo xtask bench` runs: each bench measures Aerostat and, in turn with it, the host's own limit for the same work, and
-//! yields rows. Absolute figures drift from machine to machine and from hour to hour; ratios to a limit of the same run do not.
+//! yields rows. Absolute metrics drift from machine to machine and from hour to hour; ratios to a limit of the same run do not.
 
 mod balloon;
 mod boot;
-mod figures;
 mod floor;
 mod mapping;
 mod memory;
+mod metrics;
 mod native_compute;
 mod overhead;
 mod reclaim;

@@ -31,16 +31,16 @@ fn accept(allocator: &FrameAllocator, huge: usize) -> bool {
 }
 
 fn collect(allocator: &mut FrameAllocator) -> Vec<u64> {
-    std::iter::from_fn(|| allocator.collect_taken()).map(|block| block.into_number().0 / HUGE_FRAMES).collect()
+    std::iter::from_fn(|| allocator.collect_reclaimed()).map(|block| block.into_number().0 / HUGE_FRAMES).collect()
 }
 
 #[test]
 fn all_but_the_floor_and_what_is_promised_is_offered() {
     let mut allocator = shared();
     assert_eq!(offered(&allocator), [0, 1, 2, 3, 4, 5, 6], "the floor is not");
-    allocator.promise(FrameCount(2 * HUGE_FRAMES)).unwrap();
+    allocator.charge_commit(FrameCount(2 * HUGE_FRAMES)).unwrap();
     assert_eq!(offered(&allocator).len(), 5);
-    allocator.end_promise(FrameCount(2 * HUGE_FRAMES));
+    allocator.uncharge_commit(FrameCount(2 * HUGE_FRAMES));
     allocator.offer_spare();
     assert_eq!(offered(&allocator).len(), 7);
     assert_eq!(allocator.statistics().free, FrameCount(HUGE * HUGE_FRAMES), "it is free all the same");
@@ -79,20 +79,24 @@ fn a_promise_rests_on_nothing_that_the_monitor_can_take() {
     let mut allocator = shared();
     assert!((0..5).all(|huge| accept(&allocator, huge)));
     let left = FrameCount(3 * HUGE_FRAMES - FLOOR.0);
-    assert_eq!(allocator.promise(FrameCount(left.0 + 1)), Err(FrameCount(1)));
-    allocator.promise(left).unwrap();
+    assert_eq!(allocator.charge_commit(FrameCount(left.0 + 1)), Err(FrameCount(1)));
+    allocator.charge_commit(left).unwrap();
     assert!((0..to_usize(HUGE)).all(|huge| !accept(&allocator, huge)));
 }
 
 #[test]
 fn credit_that_is_taken_back_is_made_up_for() {
     let mut allocator = shared();
-    allocator.add_credit(FrameCount(2 * HUGE_FRAMES));
-    allocator.promise(FrameCount(2 * HUGE_FRAMES)).unwrap();
+    allocator.add_headroom(FrameCount(2 * HUGE_FRAMES));
+    allocator.charge_commit(FrameCount(2 * HUGE_FRAMES)).unwrap();
     allocator.offer_spare();
     assert_eq!(offered(&allocator).len(), 7);
-    allocator.remove_credit(FrameCount(2 * HUGE_FRAMES));
-    assert_eq!(offered(&allocator).len(), 6, "the last one and another keep the promises, the floor is used at need");
+    allocator.remove_headroom(FrameCount(2 * HUGE_FRAMES));
+    assert_eq!(
+        offered(&allocator).len(),
+        6,
+        "the last one and another keep the commit charges, the floor is used at need"
+    );
     assert_eq!(allocator.validate(), Ok(()));
 }
 
@@ -103,36 +107,36 @@ enum Step {
     OfferSpare,
     Allocate(BlockSize, Purpose),
     Free(usize),
-    Promise(u64),
-    EndPromise(u64),
+    CommitCharge(u64),
+    UnchargeCommit(u64),
     /// The monitor gives a block of the balloon back.
     Return(usize),
 }
 
 fn step() -> impl Strategy<Value = Step> {
     let size = prop_oneof![Just(BlockSize::Huge), Just(BlockSize::Frame)];
-    let purpose = prop_oneof![Just(Purpose::Kernel), Just(Purpose::Promised), Just(Purpose::Balloon)];
+    let purpose = prop_oneof![Just(Purpose::Kernel), Just(Purpose::Committed), Just(Purpose::Balloon)];
     prop_oneof![
         4 => (0..to_usize(HUGE)).prop_map(Step::Accept),
         1 => Just(Step::Collect),
         1 => Just(Step::OfferSpare),
         4 => (size, purpose).prop_map(|(size, purpose)| Step::Allocate(size, purpose)),
         4 => (0_usize..100).prop_map(Step::Free),
-        2 => (0_u64..1500).prop_map(Step::Promise),
-        1 => (0_u64..1500).prop_map(Step::EndPromise),
+        2 => (0_u64..1500).prop_map(Step::CommitCharge),
+        1 => (0_u64..1500).prop_map(Step::UnchargeCommit),
         1 => (0_usize..100).prop_map(Step::Return),
     ]
 }
 
 proptest! {
-    /// Whatever is accepted when: no frame has two owners, none is lost, and every promise can be kept.
+    /// Whatever is accepted when: no frame has two owners, none is lost, and every commit charge can be kept.
     #[test]
     fn every_frame_has_one_owner_and_every_promise_is_kept(steps in vec(step(), 1..80)) {
         let mut allocator = shared();
         let mut used: Vec<(FrameNumber, BlockSize)> = Vec::new();
         let mut monitors: Vec<usize> = Vec::new();
         let mut balloon: Vec<u64> = Vec::new();
-        let mut promised = 0;
+        let mut committed = 0;
         for step in steps {
             match step {
                 Step::Accept(huge) => {
@@ -148,7 +152,7 @@ proptest! {
                     if let Some(block) = allocator.allocate(size, purpose) {
                         let first = block.into_number();
                         prop_assert!(!monitors.contains(&to_usize(first.0 / HUGE_FRAMES)), "{first:?} is the monitor's");
-                        promised -= if purpose == Purpose::Promised { size.frames() } else { 0 };
+                        committed -= if purpose == Purpose::Committed { size.frames() } else { 0 };
                         used.push((first, size));
                     }
                 }
@@ -156,11 +160,11 @@ proptest! {
                     let (first, size) = used.swap_remove(choice % used.len());
                     allocator.free(Block::from_number(first, size, Contents::Unknown));
                 }
-                Step::Promise(frames) => promised += allocator.promise(FrameCount(frames)).map_or(0, |()| frames),
-                Step::EndPromise(frames) => {
-                    let frames = frames.min(promised);
-                    allocator.end_promise(FrameCount(frames));
-                    promised -= frames;
+                Step::CommitCharge(frames) => committed += allocator.charge_commit(FrameCount(frames)).map_or(0, |()| frames),
+                Step::UnchargeCommit(frames) => {
+                    let frames = frames.min(committed);
+                    allocator.uncharge_commit(FrameCount(frames));
+                    committed -= frames;
                 }
                 Step::Return(choice) if !balloon.is_empty() => {
                     let huge = balloon.swap_remove(choice % balloon.len());
@@ -172,11 +176,11 @@ proptest! {
             }
             prop_assert_eq!(allocator.validate(), Ok(()));
         }
-        for _ in 0..promised {
-            prop_assert!(allocator.allocate(BlockSize::Frame, Purpose::Promised).map(Block::into_number).is_some());
+        for _ in 0..committed {
+            prop_assert!(allocator.allocate(BlockSize::Frame, Purpose::Committed).map(Block::into_number).is_some());
         }
         balloon.extend(collect(&mut allocator));
-        let in_use = promised + used.iter().map(|(_, size)| size.frames()).sum::<u64>();
+        let in_use = committed + used.iter().map(|(_, size)| size.frames()).sum::<u64>();
         let free = HUGE * HUGE_FRAMES - in_use - monitors.len() as u64 * HUGE_FRAMES;
         prop_assert_eq!(allocator.statistics().free, FrameCount(free));
         balloon.sort_unstable();

@@ -55,13 +55,13 @@ fn a_full_table_in_use_becomes_a_huge_page() {
     let before = machine.statistics();
     assert_eq!(two_busy_rounds(&machine, start), Round { tables: 1, collapsed: 1, waiting: 0 });
     assert_eq!((slot_at(start), statistics().collapses), (Slot::Huge, 1));
-    assert_eq!(machine.region(start).promise, FrameCount(1), "the table is promised again");
+    assert_eq!(machine.region(start).commit_charge, FrameCount(1), "the table is committed again");
     let after = machine.statistics();
-    assert_eq!((after.free.0, after.promised.0), (before.free.0 + 1, before.promised.0 + 1));
+    assert_eq!((after.free.0, after.committed.0), (before.free.0 + 1, before.committed.0 + 1));
     assert_eq!(run_round(|| ()), Round::default());
     expect_contents(&machine, start);
     unmap_region(start);
-    assert_eq!((machine.statistics().promised, validate()), (FrameCount::ZERO, Ok(())));
+    assert_eq!((machine.statistics().committed, validate()), (FrameCount::ZERO, Ok(())));
 }
 
 #[test]
@@ -144,7 +144,7 @@ fn a_region_that_ends_during_the_copy_takes_its_pages_along() {
     unmap_region(start);
     assert!(!RECLAIMER.lock().copy_chunk());
     let statistics = machine.statistics();
-    assert_eq!((statistics.promised, validate()), (FrameCount::ZERO, Ok(())));
+    assert_eq!((statistics.committed, validate()), (FrameCount::ZERO, Ok(())));
     assert_eq!(statistics.free, FrameCount(8 * HUGE_FRAMES - 3), "the root and two tables above the region's stay");
 }
 
@@ -192,7 +192,7 @@ fn a_slot_that_becomes_huge_just_before_a_discard_keeps_what_lies_outside_the_ra
     }
     assert_eq!(validate(), Ok(()));
     unmap_region(start);
-    assert_eq!((machine.statistics().promised, validate()), (FrameCount::ZERO, Ok(())));
+    assert_eq!((machine.statistics().committed, validate()), (FrameCount::ZERO, Ok(())));
 }
 
 #[test]

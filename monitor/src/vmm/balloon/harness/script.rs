@@ -97,7 +97,7 @@ impl Guest {
                 "a call without a batch"
             }
             3 | 4 => {
-                let command = if script.byte() & 1 == 0 { Command::Give } else { Command::Take };
+                let command = if script.byte() & 1 == 0 { Command::Inflate } else { Command::Deflate };
                 let page = self.page(script);
                 let entries: Vec<_> = (0..=script.below(8)).map(|_| self.entry(script)).collect();
                 self.write(page, &entries);
@@ -118,7 +118,7 @@ impl Guest {
             6 => {
                 let at = self.page(script) + script.below(16) * 4;
                 let state = HugeFrameState(u32::from(script.byte()) << 8);
-                if self.harness.is_kept(FrameNumber::containing(at)) {
+                if self.harness.is_guests(FrameNumber::containing(at)) {
                     let word = self.harness.shared_word(at).expect("a page of the guest's, and aligned");
                     word.store(state);
                 }
@@ -145,7 +145,7 @@ impl Guest {
     fn disturb(&mut self, script: &mut Script<'_>) {
         match script.byte() % 5 {
             0 => self.harness.order_reset(),
-            4 => self.harness.reclaim_given(),
+            4 => self.harness.reclaim_ballooned(),
             1 => self.harness.let_page_sizes_change(script.byte() & 1 == 0),
             2 => {
                 let frame = FrameNumber(self.number(script));
@@ -166,7 +166,7 @@ impl Guest {
     }
 
     fn write(&mut self, at: u64, words: &[u64]) {
-        if self.harness.is_kept(FrameNumber::containing(at)) {
+        if self.harness.is_guests(FrameNumber::containing(at)) {
             self.harness.write(at, words);
         }
     }
@@ -174,7 +174,7 @@ impl Guest {
     fn check(&self) -> Result<(), String> {
         self.harness.check()?;
         // The guest writes to nothing that it has given.
-        for frame in PAGES.map(FrameNumber).filter(|&frame| !self.harness.is_kept(frame)) {
+        for frame in PAGES.map(FrameNumber).filter(|&frame| !self.harness.is_guests(frame)) {
             let is_zero = |place: u64| self.harness.read(frame.address() + 8 * place) == Some(0);
             if !(0..512).all(is_zero) && !self.pinned.contains(&frame) {
                 return Err(format!("frame {frame:?} is given and does not read as zero"));

@@ -23,7 +23,7 @@ const PAGE_BYTES: usize = 4096;
 /// What moves, where the guest can afford that.
 const MOVED: FrameCount = FrameCount::from_mib(3072);
 /// How often a guest looks at its size: seldom enough not to be in the way of who measures it.
-const LOOK_MS: u64 = 100;
+const SAMPLE_MS: u64 = 100;
 
 fn main() -> Outcome {
     let part = app::arguments().split_whitespace().find_map(|word| word.strip_prefix("bench="));
@@ -73,7 +73,7 @@ fn touch(memory: &mut [u8]) {
 
 fn wait_until(is_reached: impl Fn(FrameCount) -> bool) {
     while !is_reached(app::memory().ballooned) {
-        app::sleep(LOOK_MS);
+        app::sleep(SAMPLE_MS);
     }
 }
 

@@ -1,6 +1,6 @@
 //! Measures the memory paths of the guest kernel from inside; the bench `memory` reads what it logs.
 //!
-//! The command line names one part: `bench=copies`, `bench=faults`, `bench=tier` (with `compressed_swap=…`), `bench=swap` (with a swap
+//! The command line names one part: `bench=copies`, `bench=faults`, `bench=compressed_pool` (with `compressed_swap=…`), `bench=swap` (with a swap
 //! disk) or `bench=work` (with `size=…`). Each figure is a line `figure NAME: N ns for M`.
 
 #![no_std]
@@ -8,10 +8,10 @@
 
 extern crate alloc;
 
+mod compressed_pool;
 mod copies;
 mod faults;
 mod swap;
-mod tier;
 mod work;
 
 use aerostat_guest::app::{self, Instant, Outcome};
@@ -25,11 +25,13 @@ fn main() -> Outcome {
     match part {
         Some("copies") => copies::measure(),
         Some("faults") => faults::measure(),
-        Some("tier") => return tier::measure(),
+        Some("compressed_pool") => return compressed_pool::measure(),
         Some("swap") => return swap::measure(),
         Some("work") => return work::measure(),
         _ => {
-            log::error!("bench memory: name a part, bench=copies, bench=faults, bench=tier, bench=swap or bench=work");
+            log::error!(
+                "bench memory: name a part, bench=copies, bench=faults, bench=compressed pool, bench=swap or bench=work"
+            );
             return Outcome::Failure;
         }
     }

@@ -28,7 +28,7 @@ pub(crate) fn throw_to_and_fro() -> Result<(), Wrong> {
 }
 
 fn throw<const COUNT: usize>(entries: [Entry; COUNT]) -> Result<(), Wrong> {
-    for command in [Command::Give, Command::Take] {
+    for command in [Command::Inflate, Command::Deflate] {
         let (_, _, done) = port::batch(command, entries);
         expect(done.iter().all(|entry| entry.status == EntryStatus::Done), "an entry was refused")?;
     }

@@ -7,10 +7,10 @@
 extern crate alloc;
 
 mod calls;
-mod conversation;
 mod huge_frame;
 mod lies;
 mod rings;
+mod session;
 mod sharing;
 mod strings;
 mod stubborn;
@@ -38,14 +38,14 @@ fn main() -> Outcome {
     log::info!("hostile: {deed}");
     let outcome = match deed {
         "calls" => calls::make(count),
-        "conversation" => conversation::break_off(),
+        "session" => session::break_off(),
         "huge_frame" => huge_frame::throw_to_and_fro(),
         "lies" => lies::tell(),
-        "rings" => rings::give_away(),
+        "rings" => rings::inflate(),
         "share" => sharing::ask_for_nonsense(),
         "flicker" => sharing::flicker(),
         "strings" => strings::write(),
-        "tables" => tables::give_away(),
+        "tables" => tables::inflate(),
         "deaf" => stubborn::never_listen(),
         "slow" => stubborn::listen_slowly(),
         _ => Err("the command line says nothing"),

@@ -31,14 +31,14 @@ const USED: usize = 0x2000;
 const HEADER: usize = 0x3000;
 const DATA: usize = 0x4000;
 
-pub(crate) fn give_away() -> Result<(), Wrong> {
+pub(crate) fn inflate() -> Result<(), Wrong> {
     port::mask_upcalls();
     let frame = usize::try_from(SPARE.start.address()).map_err(|_| "no address")?;
     let huge = Entry::pending(SPARE.start, HUGE_ORDER);
     begin([frame, frame + AVAILABLE, frame + USED]);
     request(frame);
     wait_until("the device did nothing", || read::<u16>(frame + USED + 2) == 1)?;
-    expect(port::batch(Command::Give, [huge]).2[0].status == EntryStatus::Done, "the queue was not taken")?;
+    expect(port::batch(Command::Inflate, [huge]).2[0].status == EntryStatus::Done, "the queue was not taken")?;
     (0..NOTIFICATIONS).for_each(|_| write(DEVICE + NOTIFY, 0_u32));
     // The memory is not this guest's any more: a ring that is full of nonsense.
     (0..512).for_each(|word| write(frame + AVAILABLE + 8 * word, u64::MAX - word as u64));

@@ -22,7 +22,7 @@ pub(crate) fn ask_for_nonsense() -> Result<(), Wrong> {
     for count in [0, 1, WORDS - 1, WORDS + 1, 1 << 32, u64::MAX] {
         expect(share(AT, count) == Some(Status::BadCount), "SHARE took a wrong number of words")?;
     }
-    expect(port::batch(Command::Give, [Entry::pending(SPARE.start, 0)]).1 == 1, "GIVE was refused")?;
+    expect(port::batch(Command::Inflate, [Entry::pending(SPARE.start, 0)]).1 == 1, "INFLATE was refused")?;
     let given = SPARE.start.address();
     for address in
         [AT + 1, AT + 2, given, given - 64, SPARE.end.address() - 4, SPARE.end.address(), 3 << 30, 0xd000_0000, !3]
@@ -31,11 +31,11 @@ pub(crate) fn ask_for_nonsense() -> Result<(), Wrong> {
     }
     expect(share(AT, WORDS) == Some(Status::Ok), "SHARE was refused")?;
     for entry in [Entry::pending(FrameNumber::containing(AT), 0), Entry::pending(FrameNumber(62 << 8), HUGE_ORDER)] {
-        let [answer] = port::batch(Command::Give, [entry]).2;
+        let [answer] = port::batch(Command::Inflate, [entry]).2;
         expect(answer.status == EntryStatus::Protected, "shared words could be given")?;
     }
     expect(share(AT + 8192, WORDS) == Some(Status::Ok), "SHARE was refused a second time")?;
-    let [answer] = port::batch(Command::Give, [Entry::pending(FrameNumber::containing(AT), 0)]).2;
+    let [answer] = port::batch(Command::Inflate, [Entry::pending(FrameNumber::containing(AT), 0)]).2;
     expect(answer.status == EntryStatus::Done, "words that are shared no more are still protected")?;
     begin(Features(0))?;
     expect(share(AT, WORDS) == Some(Status::UnknownCommand), "SHARE was taken though nobody agreed on it")
@@ -47,7 +47,7 @@ pub(crate) fn flicker() -> Result<(), Wrong> {
     begin(Features::OFFERS)?;
     // Given in part, and given as a whole: offers of these are lies.
     let lies = [Entry::pending(SPARE.start, 0), Entry::pending(FrameNumber(SPARE.start.0 + HUGE_FRAMES), HUGE_ORDER)];
-    expect(port::batch(Command::Give, lies).1 == 1 + HUGE_FRAMES, "GIVE was refused")?;
+    expect(port::batch(Command::Inflate, lies).1 == 1 + HUGE_FRAMES, "INFLATE was refused")?;
     expect(port::call(Command::Share, AT, WORDS) == Some(Status::Ok), "SHARE was refused")?;
     log::info!("hostile: flickers");
     let given = loop {
@@ -68,12 +68,12 @@ pub(crate) fn flicker() -> Result<(), Wrong> {
     };
     (0..WORDS).for_each(|huge| put(huge, HugeFrameState::default()));
     expect(given > HUGE_FRAMES, "what was given is not")?;
-    let [first, second] = port::batch(Command::Give, lies).2;
-    let is_given = first.status == EntryStatus::AlreadyGiven && second.status == EntryStatus::AlreadyGiven;
-    expect(is_given, "what was given and offered could be given again")
+    let [first, second] = port::batch(Command::Inflate, lies).2;
+    let is_ballooned = first.status == EntryStatus::AlreadyBallooned && second.status == EntryStatus::AlreadyBallooned;
+    expect(is_ballooned, "what was given and offered could be given again")
 }
 
-/// Begins a new conversation, alone.
+/// Begins a new session, alone.
 fn begin(features: Features) -> Result<(), Wrong> {
     port::mask_upcalls();
     port::call(Command::Reset, 0, 0);

@@ -39,5 +39,5 @@ pub(crate) fn write() -> Result<(), Wrong> {
     // SAFETY: a read, which touches no memory.
     unsafe { asm!("in eax, dx", in("dx") PORT, out("eax") value) };
     expect(value == u32::MAX && read == [u32::MAX; COUNT], "a read found something")?;
-    expect(port::call(Command::GetTarget, 0, 0) == Some(Status::Ok), "the conversation has ended")
+    expect(port::call(Command::GetTarget, 0, 0) == Some(Status::Ok), "the session has ended")
 }

@@ -36,7 +36,7 @@ pub(crate) fn listen_slowly() -> Result<(), Wrong> {
     let mut frame = Entry::decode(port::read(0)).frame;
     loop {
         frame = FrameNumber(frame.0 - 1);
-        expect(port::batch(Command::Give, [Entry::pending(frame, 0)]).1 == 1, "a frame was refused")?;
+        expect(port::batch(Command::Inflate, [Entry::pending(frame, 0)]).1 == 1, "a frame was refused")?;
         let end = Instant::now().after(PAUSE_NS);
         while Instant::now() < end {
             core::hint::spin_loop();

@@ -6,11 +6,11 @@ use aerostat_abi::units::{FrameNumber, HUGE_ORDER};
 
 use crate::{SPARE, Wrong, port};
 
-pub(crate) fn give_away() -> Result<(), Wrong> {
+pub(crate) fn inflate() -> Result<(), Wrong> {
     port::mask_upcalls();
     for order in [HUGE_ORDER, 0] {
         for frame in (0..SPARE.end.0).step_by(1 << order) {
-            port::batch(Command::Give, [Entry::pending(FrameNumber(frame), order)]);
+            port::batch(Command::Inflate, [Entry::pending(FrameNumber(frame), order)]);
         }
     }
     Err("it is still there")

@@ -9,7 +9,7 @@ use anyhow::Result;
 
 use super::mover::Mover;
 use super::{TURNS, gib_s};
-use crate::figures::Figures;
+use crate::metrics::Metrics;
 use crate::row::Row;
 use crate::sample::median;
 
@@ -26,7 +26,7 @@ const PAGES_PER_MIB: f64 = 256.0;
 pub(super) fn measure() -> Result<Vec<Row>> {
     let plan = Plan::test_guest("bench_balloon").memory_mib(MEMORY_MIB).swap_mib(SWAP_MIB);
     let mut rates = Vec::new();
-    let mut figures = Figures::default();
+    let mut metrics = Metrics::default();
     for _ in 0..TURNS {
         let guest = Mover::boot_plan(&plan, "evicted");
         let small = MEMORY_MIB - FREE_MIB;
@@ -37,8 +37,8 @@ pub(super) fn measure() -> Result<Vec<Row>> {
 
         let mut guest = plan.clone().command_line("bench=reclaimed").boot(Machine::Kvm);
         guest.expect_exit(GuestExit::Success);
-        figures.add_guest(&guest)?;
+        metrics.add_guest(&guest)?;
     }
-    let reclaim = gib_s(1, figures.ns("reclaimed")? * PAGES_PER_MIB / 1e9);
+    let reclaim = gib_s(1, metrics.ns("reclaimed")? * PAGES_PER_MIB / 1e9);
     Ok(vec![Row::rate("inflate_evict", median(rates), "GiB/s", reclaim).goal_of_limit(0.8)])
 }

@@ -43,8 +43,8 @@ fn reactions_us(guest: &Mover) -> Result<Vec<f64>> {
     let mut times = Vec::with_capacity(CHANGES);
     for _ in 0..CHANGES {
         thread::sleep(REST);
-        let given = guest.0.facts().given;
-        times.push(1e6 * guest.retarget(MEMORY_MIB - STEP_MIB, |facts| facts.given > given)?);
+        let given = guest.0.facts().inflated;
+        times.push(1e6 * guest.retarget(MEMORY_MIB - STEP_MIB, |facts| facts.inflated > given)?);
         guest.resize(MEMORY_MIB)?;
     }
     Ok(times)

@@ -23,8 +23,8 @@ const TURNS: usize = 5;
 /// A guest's memory, and what moves of it.
 const MEMORY_MIB: u64 = 4096;
 const MOVED_MIB: u64 = 3072;
-/// What a change of books alone should come to: memory that nothing is behind. An absolute figure, as no host has a limit to measure.
-const BOOKS_GIB_S: f64 = 1024.0;
+/// What a change of accounts alone should come to: memory that nothing is behind. An absolute figure, as no host has a limit to measure.
+const METADATA_GIB_S: f64 = 1024.0;
 /// What a guest logs when the host may begin.
 const READY: &str = "bench balloon: ready";
 

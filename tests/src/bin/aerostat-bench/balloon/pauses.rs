@@ -9,7 +9,7 @@ use anyhow::{Result, ensure};
 
 use super::mover::Mover;
 use super::{MEMORY_MIB, MOVED_MIB, TURNS};
-use crate::figures::Figures;
+use crate::metrics::Metrics;
 use crate::row::Row;
 
 #[cfg(test)]
@@ -31,7 +31,7 @@ const EVICTED_MIB: u64 = 96;
 const LONG_WINDOW: Duration = Duration::from_millis(4900);
 
 pub(super) fn measure() -> Result<Vec<Row>> {
-    let mut figures = Figures::default();
+    let mut metrics = Metrics::default();
     let mut turns = 0;
     for _ in 0..2 * TURNS {
         let mut guest = Mover::boot(MEMORY_MIB, "pauses");
@@ -42,7 +42,7 @@ pub(super) fn measure() -> Result<Vec<Row>> {
         let is_in_time = ready.elapsed() < WINDOW;
         guest.0.expect_exit(GuestExit::Success);
         if is_in_time {
-            figures.add_guest(&guest.0)?;
+            metrics.add_guest(&guest.0)?;
             turns += 1;
         }
         if turns == TURNS {
@@ -50,7 +50,7 @@ pub(super) fn measure() -> Result<Vec<Row>> {
         }
     }
     ensure!(turns > 0, "memory has never left and returned within {WINDOW:?}");
-    let us = |name: &str| figures.ns(name).map(|ns| ns / 1e3);
+    let us = |name: &str| metrics.ns(name).map(|ns| ns / 1e3);
     let slowdown = (1.0 - us("quiet_unit")? / us("moving_unit")?) * 100.0;
     let mut rows = vec![
         Row::cost("pause_worst_us", us("moving_worst")?, "us", us("quiet_worst")?).goal(WORST_GOAL_US),
@@ -64,16 +64,16 @@ pub(super) fn measure() -> Result<Vec<Row>> {
 /// While memory leaves that is full of data, by the work of the balloon's driver and of the reclaimer.
 fn while_evicting() -> Result<Row> {
     let plan = Plan::test_guest("bench_balloon").memory_mib(EVICTING_MIB).swap_mib(EVICTING_MIB);
-    let mut figures = Figures::default();
+    let mut metrics = Metrics::default();
     for _ in 0..TURNS {
         let mut guest = Mover::boot_plan(&plan, "pauses-evicting");
         let ready = Instant::now();
         guest.resize(EVICTING_MIB - FREE_MIB - EVICTED_MIB)?;
         ensure!(ready.elapsed() < LONG_WINDOW, "{EVICTED_MIB} MiB are not evicted within {LONG_WINDOW:?}");
         guest.0.expect_exit(GuestExit::Success);
-        figures.add_guest(&guest.0)?;
+        metrics.add_guest(&guest.0)?;
     }
-    let us = |name: &str| figures.ns(name).map(|ns| ns / 1e3);
+    let us = |name: &str| metrics.ns(name).map(|ns| ns / 1e3);
     Ok(Row::cost("pause_evicting_us", us("evicting_worst")?, "us", us("evicted_worst")?).goal(WORST_GOAL_US))
 }
 

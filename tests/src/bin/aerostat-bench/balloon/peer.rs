@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 use super::qmp::Qmp;
 use super::resident::resident_mib;
-use super::{BOOKS_GIB_S, MEMORY_MIB, MOVED_MIB, gib_s, host, to_f64};
+use super::{MEMORY_MIB, METADATA_GIB_S, MOVED_MIB, gib_s, host, to_f64};
 use crate::row::Row;
 use crate::sample::median;
 
@@ -53,8 +53,8 @@ pub(crate) fn measure(folder: &Path) -> Result<Vec<Row>> {
     Ok(vec![
         Row::plain("peer_boot_s", median(boot), "s"),
         Row::rate("peer_inflate_touched", median(touched), "GiB/s", median(release)),
-        Row::rate("peer_inflate_untouched", median(untouched), "GiB/s", BOOKS_GIB_S),
-        Row::rate("peer_deflate", median(deflate), "GiB/s", BOOKS_GIB_S),
+        Row::rate("peer_inflate_untouched", median(untouched), "GiB/s", METADATA_GIB_S),
+        Row::rate("peer_deflate", median(deflate), "GiB/s", METADATA_GIB_S),
         Row::plain("peer_resident_after_inflate_mib", median(resident), "MiB"),
     ])
 }

@@ -8,7 +8,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
-/// A conversation with a running QEMU.
+/// A session with a running QEMU.
 pub(super) struct Qmp {
     lines: BufReader<UnixStream>,
 }
@@ -16,13 +16,13 @@ pub(super) struct Qmp {
 impl Qmp {
     pub(super) fn connect(socket: &Path) -> Result<Self> {
         let stream = UnixStream::connect(socket).with_context(|| format!("connecting to {}", socket.display()))?;
-        Self::greet(stream)
+        Self::negotiate(stream)
     }
 
-    fn greet(stream: UnixStream) -> Result<Self> {
+    fn negotiate(stream: UnixStream) -> Result<Self> {
         let mut qmp = Self { lines: BufReader::new(stream) };
-        let greeting = qmp.receive()?;
-        ensure!(greeting["QMP"].is_object(), "QEMU's monitor does not speak QMP: {greeting}");
+        let negotiation = qmp.receive()?;
+        ensure!(negotiation["QMP"].is_object(), "QEMU's monitor does not speak QMP: {negotiation}");
         qmp.execute("qmp_capabilities", &json!({}))?;
         Ok(qmp)
     }
@@ -60,15 +60,15 @@ mod tests {
 
     use super::Qmp;
 
-    const GREETING: &str = "{\"QMP\": {\"version\": {}}}\n{\"return\": {}}\n";
+    const NEGOTIATION: &str = "{\"QMP\": {\"version\": {}}}\n{\"return\": {}}\n";
 
-    /// What a client makes of a monitor that says `lines` behind its greeting, and what it has sent when `ask` is through.
-    fn conversation<T>(lines: &str, ask: impl FnOnce(&mut Qmp) -> T) -> (T, String) {
+    /// What a client makes of a monitor that says `lines` behind its negotiation, and what it has sent when `ask` is through.
+    fn session<T>(lines: &str, ask: impl FnOnce(&mut Qmp) -> T) -> (T, String) {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
-        theirs.write_all(GREETING.as_bytes()).unwrap();
+        theirs.write_all(NEGOTIATION.as_bytes()).unwrap();
         theirs.write_all(lines.as_bytes()).unwrap();
         theirs.shutdown(Shutdown::Write).unwrap();
-        let mut qmp = Qmp::greet(ours).unwrap();
+        let mut qmp = Qmp::negotiate(ours).unwrap();
         let result = ask(&mut qmp);
         drop(qmp);
         let mut sent = String::new();
@@ -79,7 +79,7 @@ mod tests {
     #[test]
     fn events_are_no_answers() {
         let lines = "{\"event\": \"BALLOON_CHANGE\", \"data\": {\"actual\": 1}}\n{\"return\": {\"actual\": 2}}\n";
-        let (result, sent) = conversation(lines, |qmp| qmp.execute("query-balloon", &json!({})));
+        let (result, sent) = session(lines, |qmp| qmp.execute("query-balloon", &json!({})));
         assert_eq!(result.unwrap(), json!({ "actual": 2 }));
         assert!(sent.contains("\"qmp_capabilities\"") && sent.contains("\"query-balloon\""), "{sent}");
     }
@@ -87,13 +87,13 @@ mod tests {
     #[test]
     fn a_refusal_is_an_error() {
         let lines = "{\"error\": {\"class\": \"DeviceNotActive\", \"desc\": \"No balloon\"}}\n";
-        let (result, _) = conversation(lines, |qmp| qmp.execute("balloon", &json!({ "value": 1 })));
+        let (result, _) = session(lines, |qmp| qmp.execute("balloon", &json!({ "value": 1 })));
         assert!(result.unwrap_err().to_string().contains("No balloon"));
     }
 
     #[test]
     fn the_end_is_an_error() {
-        let (result, _) = conversation("", |qmp| qmp.execute("query-balloon", &json!({})));
+        let (result, _) = session("", |qmp| qmp.execute("query-balloon", &json!({})));
         assert!(result.unwrap_err().to_string().contains("closed"));
     }
 }

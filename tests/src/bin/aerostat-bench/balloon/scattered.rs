@@ -13,7 +13,7 @@ use crate::sample::{median, seconds};
 /// What moves.
 const MOVED_MIB: u64 = 384;
 /// The guest keeps every second page of this area. As large as it, the guest has no huge frame left to give.
-/// The pages that it has discarded are still promised, so the kernel lets their frames go only where it can swap.
+/// The pages that it has discarded are still committed, so the kernel lets their frames go only where it can swap.
 const AREA_MIB: u64 = 1024;
 
 /// Of which every second page is as many ranges as a call takes.

@@ -10,8 +10,8 @@ use anyhow::Result;
 
 use super::mover::Mover;
 use super::resident::resident_mib;
-use super::{BOOKS_GIB_S, MEMORY_MIB, MOVED_MIB, TURNS, gib_s, host, to_f64};
-use crate::figures::Figures;
+use super::{MEMORY_MIB, METADATA_GIB_S, MOVED_MIB, TURNS, gib_s, host, to_f64};
+use crate::metrics::Metrics;
 use crate::row::Row;
 use crate::sample::median;
 
@@ -25,7 +25,7 @@ pub(super) fn measure(meter: &PhysicalMeter) -> Result<Vec<Row>> {
     let (mut touched, mut untouched, mut deflate) = (Vec::new(), Vec::new(), Vec::new());
     let (mut resident, mut host_release, mut host_touch) = (Vec::new(), Vec::new(), Vec::new());
     let mut physical = Vec::new();
-    let mut figures = Figures::default();
+    let mut metrics = Metrics::default();
     for _ in 0..TURNS {
         host_release.push(gib_s(MOVED_MIB, host::release()?));
 
@@ -42,7 +42,7 @@ pub(super) fn measure(meter: &PhysicalMeter) -> Result<Vec<Row>> {
         deflate.push(gib_s(MOVED_MIB, guest.resize(MEMORY_MIB)?));
         let rest = released.elapsed() + GUEST_LOOKS;
         guest.0.expect_exit(GuestExit::Success);
-        figures.add_guest(&guest.0)?;
+        metrics.add_guest(&guest.0)?;
         drop(guest);
         host_touch.push(gib_s(MOVED_MIB, host::touch_after(rest)?));
 
@@ -50,11 +50,11 @@ pub(super) fn measure(meter: &PhysicalMeter) -> Result<Vec<Row>> {
         thread::sleep(SETTLED);
         untouched.push(gib_s(MOVED_MIB, guest.resize(MEMORY_MIB - MOVED_MIB)?));
     }
-    let retouch = gib_s(1, figures.ns("retouch")? * PAGES_PER_MIB / 1e9);
+    let retouch = gib_s(1, metrics.ns("retouch")? * PAGES_PER_MIB / 1e9);
     Ok(vec![
         Row::rate("inflate_touched_2m", median(touched), "GiB/s", median(host_release)).goal_of_limit(0.85),
-        Row::rate("inflate_untouched", median(untouched), "GiB/s", BOOKS_GIB_S).goal_of_limit(1.0),
-        Row::rate("deflate", median(deflate), "GiB/s", BOOKS_GIB_S).goal_of_limit(1.0),
+        Row::rate("inflate_untouched", median(untouched), "GiB/s", METADATA_GIB_S).goal_of_limit(1.0),
+        Row::rate("deflate", median(deflate), "GiB/s", METADATA_GIB_S).goal_of_limit(1.0),
         Row::plain("resident_after_inflate_mib", median(resident), "MiB"),
         Row::plain("physical_after_inflate_mib", median(physical), "MiB"),
         Row::rate("retouch_2m", retouch, "GiB/s", median(host_touch)).goal_of_limit(0.9),

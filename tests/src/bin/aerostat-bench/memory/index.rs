@@ -19,7 +19,7 @@ use crate::sample::median;
 
 /// Text that is indexed: as much as makes an index of some twenty MiB.
 const TEXT_BYTES: u64 = 64 << 20;
-/// What a guest needs besides: image, books, the kernel's floor.
+/// What a guest needs besides: image, accounts, the kernel's floor.
 const REST_MIB: u64 = 8;
 const SWAP_MIB: u64 = 256;
 /// Pairs of guests.

@@ -5,7 +5,7 @@ use aerostat_abi::exit::GuestExit;
 use aerostat_tests::{Machine, Plan};
 use anyhow::Result;
 
-use crate::figures::Figures;
+use crate::metrics::Metrics;
 use crate::row::Row;
 use crate::sample::median;
 
@@ -38,7 +38,7 @@ fn step_ns(ratio: u64) -> Result<f64> {
     let plan = Plan::test_guest("bench_memory").memory_mib(ratio * SIZE_MIB).grant_mib(SIZE_MIB).swap_mib(SWAP_MIB);
     let mut guest = plan.command_line(&format!("bench=work size={SIZE_MIB}")).boot(Machine::Kvm);
     guest.expect_exit(GuestExit::Success);
-    let mut figures = Figures::default();
-    figures.add_guest(&guest)?;
-    figures.ns("work")
+    let mut metrics = Metrics::default();
+    metrics.add_guest(&guest)?;
+    metrics.ns("work")
 }

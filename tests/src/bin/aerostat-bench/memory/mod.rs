@@ -12,29 +12,29 @@ use aerostat_abi::exit::GuestExit;
 use aerostat_tests::{Guest, Machine, Plan};
 use anyhow::Result;
 
-use crate::figures::Figures;
+use crate::metrics::Metrics;
 use crate::row::Row;
 
 /// Turns of guest and host.
 const TURNS: usize = 5;
-/// Guest memory: for faults, and for a tier that never has to ask the host.
+/// Guest memory: for faults, and for a compressed pool that never has to ask the host.
 const FAULTS_MIB: u64 = 512;
-const TIER_MIB: u64 = 160;
+const COMPRESSED_POOL_MIB: u64 = 160;
 const PAGE_GIB: f64 = 4096.0 / (1 << 30) as f64;
 
 pub(crate) fn measure() -> Result<Vec<Row>> {
-    let mut figures = Figures::default();
+    let mut metrics = Metrics::default();
     let html = html::Text::new()?;
     for _ in 0..TURNS {
-        host::measure(&mut figures, html.pages())?;
-        figures.add_guest(&run(&Plan::test_guest("bench_memory").memory_mib(FAULTS_MIB), "bench=copies"))?;
-        figures.add_guest(&run(&Plan::test_guest("bench_memory").memory_mib(FAULTS_MIB), "bench=faults"))?;
-        let tier = Plan::test_guest("bench_memory").memory_mib(TIER_MIB);
-        figures.add_guest(&run(&tier, "bench=tier compressed_swap=128M"))?;
-        figures.add_guest(&run(&tier.disk(html.disk()), "bench=tier compressed_swap=128M"))?;
+        host::measure(&mut metrics, html.pages())?;
+        metrics.add_guest(&run(&Plan::test_guest("bench_memory").memory_mib(FAULTS_MIB), "bench=copies"))?;
+        metrics.add_guest(&run(&Plan::test_guest("bench_memory").memory_mib(FAULTS_MIB), "bench=faults"))?;
+        let compressed_pool = Plan::test_guest("bench_memory").memory_mib(COMPRESSED_POOL_MIB);
+        metrics.add_guest(&run(&compressed_pool, "bench=compressed pool compressed_swap=128M"))?;
+        metrics.add_guest(&run(&compressed_pool.disk(html.disk()), "bench=compressed pool compressed_swap=128M"))?;
     }
-    let us = |name: &str| figures.ns(name).map(|ns| ns / 1e3);
-    let gib_s = |name: &str| figures.ns(name).map(|ns| PAGE_GIB / (ns / 1e9));
+    let us = |name: &str| metrics.ns(name).map(|ns| ns / 1e3);
+    let gib_s = |name: &str| metrics.ns(name).map(|ns| PAGE_GIB / (ns / 1e9));
     let mut rows = vec![
         Row::cost("fault_sequential_us", us("fault_sequential_fresh")?, "us", us("host_huge_touch")?).goal(0.5),
         Row::plain("fault_sequential_reused_us", us("fault_sequential_reused")?, "us").goal(0.5),
@@ -47,7 +47,7 @@ pub(crate) fn measure() -> Result<Vec<Row>> {
         Row::rate("compressed_prose_in_gib_s", gib_s("prose_in")?, "GiB/s", gib_s("host_prose_in")?),
         Row::plain("restore_lone_us", us("restore_lone")?, "us"),
         Row::rate("copy_gib_s", gib_s("copy_pages")?, "GiB/s", gib_s("host_copy_pages")?),
-        Row::cost("copy_small_ns", figures.ns("copy_small")?, "ns", figures.ns("host_copy_small")?),
+        Row::cost("copy_small_ns", metrics.ns("copy_small")?, "ns", metrics.ns("host_copy_small")?),
     ];
     rows.extend(swap::measure()?);
     rows.extend(squeezed::measure()?);

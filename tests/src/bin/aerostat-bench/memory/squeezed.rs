@@ -5,7 +5,7 @@ use aerostat_abi::exit::GuestExit;
 use aerostat_tests::{Guest, Machine, Plan};
 use anyhow::Result;
 
-use crate::figures::Figures;
+use crate::metrics::Metrics;
 use crate::row::Row;
 use crate::sample::median;
 
@@ -43,7 +43,7 @@ fn work(mib: u64) -> Guest {
 
 /// Nanoseconds of one access: the median of the guest's rounds.
 fn step_ns(guest: &Guest) -> Result<f64> {
-    let mut figures = Figures::default();
-    figures.add_guest(guest)?;
-    figures.ns("work")
+    let mut metrics = Metrics::default();
+    metrics.add_guest(guest)?;
+    metrics.ns("work")
 }

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 
 use super::{PAGE_GIB, run};
-use crate::figures::Figures;
+use crate::metrics::Metrics;
 use crate::row::Row;
 
 /// Turns of guest and host.
@@ -23,13 +23,13 @@ const FILE_BYTES: usize = 128 << 20;
 const PAGE_BYTES: usize = 4096;
 
 pub(super) fn measure() -> Result<Vec<Row>> {
-    let mut figures = Figures::default();
+    let mut metrics = Metrics::default();
     for _ in 0..TURNS {
-        measure_file(&mut figures)?;
+        measure_file(&mut metrics)?;
         let plan = Plan::test_guest("bench_memory").memory_mib(MEMORY_MIB).swap_mib(SWAP_MIB);
-        figures.add_guest(&run(&plan, "bench=swap"))?;
+        metrics.add_guest(&run(&plan, "bench=swap"))?;
     }
-    let gib_s = |name: &str| figures.ns(name).map(|ns| PAGE_GIB / (ns / 1e9));
+    let gib_s = |name: &str| metrics.ns(name).map(|ns| PAGE_GIB / (ns / 1e9));
     Ok(vec![
         Row::rate("disk_swap_out", gib_s("swap_out")?, "GiB/s", gib_s("host_write")?).goal_of_limit(0.7),
         Row::rate("disk_swap_in", gib_s("swap_in")?, "GiB/s", gib_s("host_read")?).goal_of_limit(0.7),
@@ -38,7 +38,7 @@ pub(super) fn measure() -> Result<Vec<Row>> {
 
 /// Writes a new file, block by block, twice, and reads it as often: a swap disk has no space on the host before it is used, either. Each
 /// block has memory of its own, as pages have.
-fn measure_file(figures: &mut Figures) -> Result<()> {
+fn measure_file(metrics: &mut Metrics) -> Result<()> {
     let file = tempfile::tempfile_in(std::env::var_os("TMPDIR").unwrap_or_else(|| "/var/tmp".into()))
         .context("making a file to compare with")?;
     // As the file behind the swap disk.
@@ -47,8 +47,8 @@ fn measure_file(figures: &mut Figures) -> Result<()> {
     let start = memory.as_ptr().align_offset(PAGE_BYTES);
     let memory = &mut memory[start..start + FILE_BYTES];
     for _ in 0..2 {
-        figures.add("host_write", each(memory, |block, at| file.write_all_at(block, at))?);
-        figures.add("host_read", each(memory, |block, at| file.read_exact_at(block, at))?);
+        metrics.add("host_write", each(memory, |block, at| file.write_all_at(block, at))?);
+        metrics.add("host_read", each(memory, |block, at| file.read_exact_at(block, at))?);
     }
     Ok(())
 }

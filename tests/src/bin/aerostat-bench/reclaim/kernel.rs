@@ -1,7 +1,7 @@
 //! A policy driven as the guest kernel drives it: accessed bits only, in batches between two watermarks, the hand going over
 //! resident pages in the order of their addresses.
 
-use aerostat_reclaim_policy::{Arrival, Pass, Policy, Refault, Seen, Standing, Verdict};
+use aerostat_reclaim_policy::{Age, Arrival, Pass, Policy, Refault, Seen, Verdict};
 
 use super::trace::Trace;
 
@@ -41,7 +41,7 @@ pub(crate) fn replay(trace: &Trace, frames: usize, policy: &mut impl Policy) -> 
 /// What the kernel knows of a page.
 #[derive(Clone, Copy, Debug, Default)]
 struct Page {
-    standing: Standing,
+    age: Age,
     accessed: bool,
     /// The count of evictions when it was evicted.
     evicted_at: Option<u64>,
@@ -89,11 +89,11 @@ impl Memory {
             Arrival::Refault(Refault {
                 distance: self.replay.evictions - then,
                 resident: (self.frames - self.free) as u64,
-                standing: self.pages[page].standing,
+                age: self.pages[page].age,
             })
         });
         self.resident.insert(page);
-        self.pages[page].standing = policy.arrived(how);
+        self.pages[page].age = policy.arrived(how);
     }
 
     fn reclaim(&mut self, policy: &mut impl Policy) {
@@ -108,8 +108,8 @@ impl Memory {
             self.pass.visited += 1;
             let known = &mut self.pages[page];
             let accessed = std::mem::take(&mut known.accessed);
-            match policy.visited(Seen { standing: known.standing, accessed }) {
-                Verdict::Keep(standing) => known.standing = standing,
+            match policy.visited(Seen { age: known.age, accessed }) {
+                Verdict::Keep(age) => known.age = age,
                 Verdict::Evict => {
                     known.evicted_at = Some(self.replay.evictions);
                     self.resident.remove(page);

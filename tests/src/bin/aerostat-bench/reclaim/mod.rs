@@ -119,11 +119,11 @@ impl Outcome {
         let percent = |misses| percent(misses, &case.trace);
         let [kernel_clock, _] = self.kernel;
         let (ours, shuffled) = (self.default_policy(), self.shuffled);
-        let figures =
+        let metrics =
             [self.optimum, self.lru, self.clock, self.fifo, kernel_clock.misses, ours.misses, shuffled.misses];
-        let figures: String = figures.map(|misses| format!(" {:>11.3}", percent(misses))).concat();
+        let metrics: String = metrics.map(|misses| format!(" {:>11.3}", percent(misses))).concat();
         let (pages, frames, visits) = (case.trace.pages(), case.frames, ours.visits_per_eviction());
-        format!("{:<9} {pages:>7} {frames:>7}{figures} {visits:>6.1}", case.name)
+        format!("{:<9} {pages:>7} {frames:>7}{metrics} {visits:>6.1}", case.name)
     }
 }
 

@@ -1,12 +1,12 @@
-//! The ladder: where memory comes from, one step after the other, in one place.
+//! The slow path: where memory comes from, one step after the other, in one place.
 //!
-//! A *promise* ([`promise`]) is a matter of accounting:
+//! A *commit charge* ([`commit_charge`]) is a matter of accounting:
 //! 1. what is free, and what swap can hold;
 //! 2. what the application frees when it is told ([`shortage`]);
 //! 3. the host, for a while: it may have to take memory from somebody else first;
 //! 4. a failed allocation: never a hang, never a fault that can't be resolved.
 //!
-//! A *frame* that was promised ([`frame_for_fault`]) is found:
+//! A *frame* that was committed ([`frame_for_fault`]) is found:
 //! 1. among the free ones;
 //! 2. from the application, if it is told and frees some;
 //! 3. at the host's, for a moment, unless it has just been asked in vain: memory that it has to spare costs less than anything that
@@ -14,7 +14,7 @@
 //! 4. by eviction of cold pages;
 //! 5. at the host's, for longer.
 //!
-//! There is a frame at the end of the second way, as long as swap keeps what it promised.
+//! There is a frame at the end of the second way, as long as swap keeps what it committed.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -58,16 +58,16 @@ pub(crate) fn memory_came() {
     }
 }
 
-/// Promises and frames that were not to be had at once, and those that were not to be had at all, since boot.
+/// Commit charges and frames that were not to be had at once, and those that were not to be had at all, since boot.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct LadderStatistics {
+pub(crate) struct SlowPathStatistics {
     pub(crate) stalls: u64,
     pub(crate) failures: u64,
 }
 
-/// The figures now.
-pub(crate) fn statistics() -> LadderStatistics {
-    LadderStatistics { stalls: STALLS.load(Ordering::Relaxed), failures: FAILURES.load(Ordering::Relaxed) }
+/// The metrics now.
+pub(crate) fn statistics() -> SlowPathStatistics {
+    SlowPathStatistics { stalls: STALLS.load(Ordering::Relaxed), failures: FAILURES.load(Ordering::Relaxed) }
 }
 
 /// Somebody can't go on at once.
@@ -76,12 +76,12 @@ fn stall() -> pressure::Stall {
     pressure::Stall::begin()
 }
 
-/// Promises `frames` frames, climbing as far as it takes.
+/// Commit charges `frames` frames, going as far as it takes.
 ///
 /// # Errors
 /// [`OutOfMemory`] when the last step had nothing left.
-pub(crate) fn promise(frames: FrameCount) -> Result<(), OutOfMemory> {
-    if FRAMES.promise(frames).is_ok() {
+pub(crate) fn charge_commit(frames: FrameCount) -> Result<(), OutOfMemory> {
+    if FRAMES.charge_commit(frames).is_ok() {
         return Ok(());
     }
     let _stall = stall();
@@ -89,7 +89,7 @@ pub(crate) fn promise(frames: FrameCount) -> Result<(), OutOfMemory> {
     let mut patience = Patience::new(DEFLATE_WAIT_NS);
     let before = DEFLATED.load(Ordering::Relaxed);
     loop {
-        let Err(missing) = FRAMES.promise(frames) else { return Ok(()) };
+        let Err(missing) = FRAMES.charge_commit(frames) else { return Ok(()) };
         if !wait_for_host(frames, missing, &mut patience) {
             FAILURES.fetch_add(1, Ordering::Relaxed);
             report_end(&patience, frames, missing, before);
@@ -98,7 +98,7 @@ pub(crate) fn promise(frames: FrameCount) -> Result<(), OutOfMemory> {
     }
 }
 
-/// A frame that was promised, or that brings one back.
+/// A frame that was committed, or that brings one back.
 ///
 /// # Errors
 /// [`OutOfMemory`] when the last step had nothing left.
@@ -106,7 +106,7 @@ pub(crate) fn frame_for_fault(purpose: Purpose) -> Result<Block, OutOfMemory> {
     let free = FRAMES.allocate(BlockSize::Frame, purpose);
     let block = match free {
         Some(block) => block,
-        None => climb(purpose)?,
+        None => allocate_slow(purpose)?,
     };
     if FRAMES.is_short() {
         reclaim::wake();
@@ -114,7 +114,7 @@ pub(crate) fn frame_for_fault(purpose: Purpose) -> Result<Block, OutOfMemory> {
     Ok(block)
 }
 
-fn climb(purpose: Purpose) -> Result<Block, OutOfMemory> {
+fn allocate_slow(purpose: Purpose) -> Result<Block, OutOfMemory> {
     let _stall = stall();
     shortage::announce(Cause::FewFree);
     let mut short = Patience::new(SHORT_DEFLATE_WAIT_NS);

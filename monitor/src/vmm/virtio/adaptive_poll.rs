@@ -19,30 +19,30 @@ const BUSY_NS: u64 = 1_000_000_000;
 
 /// What a worker knows about the pauses between requests.
 #[derive(Debug, Default)]
-pub(super) struct Lookout {
+pub(super) struct AdaptivePoll {
     idle_since_ns: Option<u64>,
     until_ns: u64,
-    last_look_ns: u64,
+    last_sample_ns: u64,
     last_was_short: bool,
     busy_until_ns: u64,
 }
 
-impl Lookout {
+impl AdaptivePoll {
     /// There is nothing more to do.
     pub(super) fn pause(&mut self, now_ns: u64) {
         self.idle_since_ns = Some(now_ns);
-        self.last_look_ns = now_ns;
+        self.last_sample_ns = now_ns;
         let is_worth_it = self.last_was_short && now_ns >= self.busy_until_ns;
         self.until_ns = if is_worth_it { now_ns.saturating_add(LONGEST_NS) } else { now_ns };
     }
 
     /// Whether to yield and look again; asked after each look that found nothing.
     pub(super) fn goes_on(&mut self, now_ns: u64) -> bool {
-        if now_ns.saturating_sub(self.last_look_ns) > YIELD_NS {
+        if now_ns.saturating_sub(self.last_sample_ns) > YIELD_NS {
             self.busy_until_ns = now_ns.saturating_add(BUSY_NS);
             return false;
         }
-        self.last_look_ns = now_ns;
+        self.last_sample_ns = now_ns;
         now_ns < self.until_ns
     }
 
@@ -56,13 +56,13 @@ impl Lookout {
 
 #[cfg(test)]
 mod tests {
-    use super::{BUSY_NS, LONGEST_NS, Lookout, SHORT_NS, YIELD_NS};
+    use super::{AdaptivePoll, BUSY_NS, LONGEST_NS, SHORT_NS, YIELD_NS};
 
     /// How long a pause that begins now is looked out for, where each yield takes `yield_ns`.
-    fn looks_out(lookout: &mut Lookout, now_ns: u64, yield_ns: u64) -> u64 {
-        lookout.pause(now_ns);
+    fn polls(adaptive_poll: &mut AdaptivePoll, now_ns: u64, yield_ns: u64) -> u64 {
+        adaptive_poll.pause(now_ns);
         let mut at_ns = now_ns;
-        while lookout.goes_on(at_ns) {
+        while adaptive_poll.goes_on(at_ns) {
             at_ns += yield_ns;
         }
         at_ns - now_ns
@@ -70,25 +70,25 @@ mod tests {
 
     #[test]
     fn short_pauses_keep_a_worker_awake_and_long_ones_let_it_sleep() {
-        let mut lookout = Lookout::default();
-        lookout.resume(5);
-        assert_eq!(looks_out(&mut lookout, 10, 1000), 0, "nothing is known yet");
-        lookout.resume(10 + SHORT_NS);
-        assert_eq!(looks_out(&mut lookout, 1_000_000, 1000), LONGEST_NS);
-        lookout.resume(1_000_001);
-        assert_eq!(looks_out(&mut lookout, 2_000_000, 1000), LONGEST_NS);
-        lookout.resume(2_000_001 + SHORT_NS);
-        assert_eq!(looks_out(&mut lookout, 3_000_000, 1000), 0);
+        let mut adaptive_poll = AdaptivePoll::default();
+        adaptive_poll.resume(5);
+        assert_eq!(polls(&mut adaptive_poll, 10, 1000), 0, "nothing is known yet");
+        adaptive_poll.resume(10 + SHORT_NS);
+        assert_eq!(polls(&mut adaptive_poll, 1_000_000, 1000), LONGEST_NS);
+        adaptive_poll.resume(1_000_001);
+        assert_eq!(polls(&mut adaptive_poll, 2_000_000, 1000), LONGEST_NS);
+        adaptive_poll.resume(2_000_001 + SHORT_NS);
+        assert_eq!(polls(&mut adaptive_poll, 3_000_000, 1000), 0);
     }
 
     #[test]
     fn a_busy_host_is_left_alone() {
-        let mut lookout = Lookout { last_was_short: true, ..Lookout::default() };
+        let mut adaptive_poll = AdaptivePoll { last_was_short: true, ..AdaptivePoll::default() };
         let slow = YIELD_NS + 1;
-        assert_eq!(looks_out(&mut lookout, 1_000_000, slow), slow);
-        lookout.resume(1_000_001);
-        assert_eq!(looks_out(&mut lookout, 2_000_000, 1000), 0);
-        lookout.resume(2_000_001);
-        assert_eq!(looks_out(&mut lookout, 2_000_000 + BUSY_NS, 1000), LONGEST_NS);
+        assert_eq!(polls(&mut adaptive_poll, 1_000_000, slow), slow);
+        adaptive_poll.resume(1_000_001);
+        assert_eq!(polls(&mut adaptive_poll, 2_000_000, 1000), 0);
+        adaptive_poll.resume(2_000_001);
+        assert_eq!(polls(&mut adaptive_poll, 2_000_000 + BUSY_NS, 1000), LONGEST_NS);
     }
 }

@@ -1,6 +1,6 @@
-//! The ledger: the frames in the balloon, owned.
+//! The page list: the frames in the balloon, owned.
 //!
-//! A ballooned frame's memory is gone, so nothing can be written into it: the ledger is a set beside it. It gives huge frames back
+//! A ballooned frame's memory is gone, so nothing can be written into it: the page list is a set beside it. It gives huge frames back
 //! first, as those are the fastest to take and the best to have.
 
 use core::ops::Range;
@@ -8,25 +8,25 @@ use core::ops::Range;
 use aerostat_abi::units::{FrameCount, FrameNumber, HUGE_FRAMES, HUGE_ORDER, to_usize};
 
 use crate::mm::block::Contents;
-use crate::mm::carve::Carver;
+use crate::mm::bump::BumpAllocator;
 use crate::mm::frame_set::FrameSet;
 use crate::mm::{Block, BlockSize};
 
 /// Frames that belong to the balloon.
 #[derive(Debug)]
-pub(crate) struct Ledger {
+pub(crate) struct PageList {
     frames: FrameSet,
 }
 
-impl Ledger {
-    /// Zeroed words that a ledger for a machine of `huge_frames` huge frames needs.
+impl PageList {
+    /// Zeroed words that a page list for a machine of `huge_frames` huge frames needs.
     pub(crate) const fn words(huge_frames: usize) -> usize {
         FrameSet::words(huge_frames)
     }
 
-    /// An empty ledger.
-    pub(crate) fn new(huge_frames: usize, carver: &mut Carver) -> Self {
-        Self { frames: FrameSet::new(huge_frames, carver) }
+    /// An empty page list.
+    pub(crate) fn new(huge_frames: usize, bump: &mut BumpAllocator) -> Self {
+        Self { frames: FrameSet::new(huge_frames, bump) }
     }
 
     /// Recounts.
@@ -48,7 +48,7 @@ impl aerostat_balloon_driver::Block for Block {
     }
 }
 
-impl aerostat_balloon_driver::Ledger for Ledger {
+impl aerostat_balloon_driver::PageList for PageList {
     type Block = Block;
 
     fn put(&mut self, block: Block) {

@@ -1,4 +1,4 @@
-//! The ledger against a plain set, and the order in which it gives back.
+//! The page list against a plain set, and the order in which it gives back.
 
 use std::collections::BTreeSet;
 
@@ -7,20 +7,20 @@ use proptest::collection::vec;
 use proptest::prelude::Strategy;
 use proptest::{prop_assert, prop_assert_eq, prop_oneof, proptest};
 
-use aerostat_balloon_driver::Ledger as _;
+use aerostat_balloon_driver::PageList as _;
 
-use super::Ledger;
+use super::PageList;
 use crate::mm::block::Contents;
-use crate::mm::carve::Carver;
+use crate::mm::bump::BumpAllocator;
 use crate::mm::{Block, BlockSize};
 
 const HUGE: u64 = 4;
 const FRAMES: u64 = HUGE * HUGE_FRAMES;
 
-impl Ledger {
-    /// A ledger on the heap.
+impl PageList {
+    /// A page list on the heap.
     pub(crate) fn leaked(huge_frames: usize) -> Self {
-        Self::new(huge_frames, &mut Carver::leaked(Self::words(huge_frames)))
+        Self::new(huge_frames, &mut BumpAllocator::leaked(Self::words(huge_frames)))
     }
 
     pub(crate) fn contains_frame(&self, frame: FrameNumber) -> bool {
@@ -28,13 +28,13 @@ impl Ledger {
     }
 }
 
-fn put(ledger: &mut Ledger, first: u64, size: BlockSize) {
-    ledger.put(Block::from_number(FrameNumber(first), size, Contents::Unknown));
+fn put(page_list: &mut PageList, first: u64, size: BlockSize) {
+    page_list.put(Block::from_number(FrameNumber(first), size, Contents::Unknown));
 }
 
 /// What `take` gives, as numbers.
-fn take(ledger: &mut Ledger, frames: u64) -> Option<(u64, BlockSize)> {
-    let block = ledger.take(FrameCount(frames))?;
+fn take(page_list: &mut PageList, frames: u64) -> Option<(u64, BlockSize)> {
+    let block = page_list.take(FrameCount(frames))?;
     let (size, contents) = (block.size(), block.contents());
     let first = block.into_number().0;
     assert_eq!(contents, Contents::Zero, "what the monitor had reads as zero");
@@ -43,52 +43,52 @@ fn take(ledger: &mut Ledger, frames: u64) -> Option<(u64, BlockSize)> {
 
 #[test]
 fn huge_frames_go_first_while_they_fit_then_frames_of_broken_ones() {
-    let mut ledger = Ledger::leaked(to_usize(HUGE));
-    put(&mut ledger, 5, BlockSize::Frame);
-    put(&mut ledger, HUGE_FRAMES, BlockSize::Huge);
-    put(&mut ledger, 2 * HUGE_FRAMES, BlockSize::Huge);
-    assert_eq!(take(&mut ledger, HUGE_FRAMES), Some((HUGE_FRAMES, BlockSize::Huge)));
-    assert_eq!(take(&mut ledger, HUGE_FRAMES - 1), Some((5, BlockSize::Frame)), "a huge frame would be too much");
-    assert_eq!(take(&mut ledger, 1), Some((2 * HUGE_FRAMES, BlockSize::Frame)), "no frame left but a huge one's");
-    assert_eq!(take(&mut ledger, HUGE_FRAMES), Some((2 * HUGE_FRAMES + 1, BlockSize::Frame)));
-    assert_eq!(ledger.size(), FrameCount(HUGE_FRAMES - 2));
+    let mut page_list = PageList::leaked(to_usize(HUGE));
+    put(&mut page_list, 5, BlockSize::Frame);
+    put(&mut page_list, HUGE_FRAMES, BlockSize::Huge);
+    put(&mut page_list, 2 * HUGE_FRAMES, BlockSize::Huge);
+    assert_eq!(take(&mut page_list, HUGE_FRAMES), Some((HUGE_FRAMES, BlockSize::Huge)));
+    assert_eq!(take(&mut page_list, HUGE_FRAMES - 1), Some((5, BlockSize::Frame)), "a huge frame would be too much");
+    assert_eq!(take(&mut page_list, 1), Some((2 * HUGE_FRAMES, BlockSize::Frame)), "no frame left but a huge one's");
+    assert_eq!(take(&mut page_list, HUGE_FRAMES), Some((2 * HUGE_FRAMES + 1, BlockSize::Frame)));
+    assert_eq!(page_list.size(), FrameCount(HUGE_FRAMES - 2));
 }
 
 #[test]
 fn nothing_is_taken_for_nothing_or_from_nothing() {
-    let mut ledger = Ledger::leaked(to_usize(HUGE));
-    assert_eq!(take(&mut ledger, FRAMES), None);
-    put(&mut ledger, 0, BlockSize::Huge);
-    assert_eq!(take(&mut ledger, 0), None);
+    let mut page_list = PageList::leaked(to_usize(HUGE));
+    assert_eq!(take(&mut page_list, FRAMES), None);
+    put(&mut page_list, 0, BlockSize::Huge);
+    assert_eq!(take(&mut page_list, 0), None);
 }
 
 #[test]
 fn single_frames_merge_into_a_huge_one() {
-    let mut ledger = Ledger::leaked(to_usize(HUGE));
+    let mut page_list = PageList::leaked(to_usize(HUGE));
     for frame in (HUGE_FRAMES..2 * HUGE_FRAMES).rev() {
-        put(&mut ledger, frame, BlockSize::Frame);
+        put(&mut page_list, frame, BlockSize::Frame);
     }
-    assert_eq!(take(&mut ledger, FRAMES), Some((HUGE_FRAMES, BlockSize::Huge)));
+    assert_eq!(take(&mut page_list, FRAMES), Some((HUGE_FRAMES, BlockSize::Huge)));
 }
 
 #[cfg(debug_assertions)]
 #[test]
 #[should_panic(expected = "two owners")]
 fn a_frame_put_twice_is_caught() {
-    let mut ledger = Ledger::leaked(to_usize(HUGE));
-    put(&mut ledger, 0, BlockSize::Huge);
-    put(&mut ledger, 7, BlockSize::Frame);
+    let mut page_list = PageList::leaked(to_usize(HUGE));
+    put(&mut page_list, 0, BlockSize::Huge);
+    put(&mut page_list, 7, BlockSize::Frame);
 }
 
 #[derive(Clone, Debug)]
 enum Step {
-    /// Those frames of a run that the ledger doesn't have.
+    /// Those frames of a run that the page list doesn't have.
     Put {
         first: u64,
         count: u64,
     },
     PutHuge(u64),
-    Take {
+    Deflate {
         frames: u64,
     },
     /// All that lies in a run.
@@ -102,7 +102,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         (0..FRAMES, 1..HUGE_FRAMES).prop_map(|(first, count)| Step::Put { first, count }),
         (0..HUGE).prop_map(Step::PutHuge),
-        (0..FRAMES).prop_map(|frames| Step::Take { frames }),
+        (0..FRAMES).prop_map(|frames| Step::Deflate { frames }),
         (0..FRAMES, 0..FRAMES).prop_map(|(first, count)| Step::TakeWithin { first, count }),
     ];
     vec(step, 1..40)
@@ -111,26 +111,26 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 proptest! {
     #[test]
     fn gives_back_what_was_put_and_as_much_as_was_asked(steps in steps()) {
-        let mut ledger = Ledger::leaked(to_usize(HUGE));
+        let mut page_list = PageList::leaked(to_usize(HUGE));
         let mut model = BTreeSet::new();
         for step in steps {
             match step {
                 Step::Put { first, count } => {
                     for frame in (first..(first + count).min(FRAMES)).filter(|&frame| model.insert(frame)) {
-                        put(&mut ledger, frame, BlockSize::Frame);
+                        put(&mut page_list, frame, BlockSize::Frame);
                     }
                 }
                 Step::PutHuge(huge) => {
                     let frames = huge * HUGE_FRAMES..(huge + 1) * HUGE_FRAMES;
                     if model.range(frames.clone()).next().is_none() {
-                        put(&mut ledger, frames.start, BlockSize::Huge);
+                        put(&mut page_list, frames.start, BlockSize::Huge);
                         model.extend(frames);
                     }
                 }
-                Step::Take { frames } => {
+                Step::Deflate { frames } => {
                     let expected = frames.min(model.len() as u64);
                     let mut taken = 0;
-                    while let Some((first, size)) = take(&mut ledger, frames - taken) {
+                    while let Some((first, size)) = take(&mut page_list, frames - taken) {
                         taken += size.frames();
                         prop_assert!((first..first + size.frames()).all(|frame| model.remove(&frame)));
                     }
@@ -139,7 +139,7 @@ proptest! {
                 Step::TakeWithin { first, count } => {
                     let end = (first + count).min(FRAMES);
                     let mut at = first;
-                    while let Some(block) = ledger.take_within(FrameNumber(at)..FrameNumber(end)) {
+                    while let Some(block) = page_list.take_within(FrameNumber(at)..FrameNumber(end)) {
                         let size = block.size();
                         let taken = block.into_number().0;
                         prop_assert!(taken >= at && taken + size.frames() <= end);
@@ -150,11 +150,11 @@ proptest! {
                     prop_assert_eq!(model.range(at.min(end)..end).next(), None);
                 }
             }
-            prop_assert_eq!(ledger.validate(), Ok(()));
-            prop_assert_eq!(ledger.size(), FrameCount(model.len() as u64));
+            prop_assert_eq!(page_list.validate(), Ok(()));
+            prop_assert_eq!(page_list.size(), FrameCount(model.len() as u64));
         }
         for frame in 0..FRAMES {
-            prop_assert_eq!(ledger.contains_frame(FrameNumber(frame)), model.contains(&frame));
+            prop_assert_eq!(page_list.contains_frame(FrameNumber(frame)), model.contains(&frame));
         }
     }
 }

@@ -13,7 +13,7 @@
     .asciz "Xen"
     .long pvh_start
 
-.section .text.nub, "ax", @progbits
+.section .text.ring0, "ax", @progbits
 .code32
 .global pvh_start
 pvh_start:

@@ -9,13 +9,13 @@ use aerostat_guest::app::memory::{OutOfMemory, Pinned};
 
 /// Given blocks, by size and in ascending order.
 #[derive(Debug)]
-pub(crate) struct Ledger {
+pub(crate) struct PageList {
     huge: Vec<Pinned>,
     frames: Vec<Pinned>,
 }
 
-impl Ledger {
-    /// An empty ledger with room for all memory of a guest.
+impl PageList {
+    /// An empty page list with room for all memory of a guest.
     pub(crate) fn new(total: FrameCount) -> Result<Self, OutOfMemory> {
         let room = |blocks| {
             let mut list = Vec::new();
@@ -36,7 +36,7 @@ impl Ledger {
     }
 }
 
-impl aerostat_balloon_driver::Ledger for Ledger {
+impl aerostat_balloon_driver::PageList for PageList {
     type Block = Pinned;
 
     fn put(&mut self, block: Pinned) {

@@ -1,4 +1,4 @@
-//! Figures that test guests log: lines `figure NAME: N ns for M`.
+//! Metrics that test guests log: lines `figure NAME: N ns for M`.
 
 use std::collections::BTreeMap;
 
@@ -9,15 +9,15 @@ use crate::sample::median;
 
 /// What guest and host have measured: by name, nanoseconds for one of whatever a figure counts, sample by sample.
 #[derive(Debug, Default)]
-pub(crate) struct Figures(BTreeMap<String, Vec<f64>>);
+pub(crate) struct Metrics(BTreeMap<String, Vec<f64>>);
 
-impl Figures {
+impl Metrics {
     /// Adds a sample of the figure `name`.
     pub(crate) fn add(&mut self, name: &str, nanoseconds: f64) {
         self.0.entry(name.to_owned()).or_default().push(nanoseconds);
     }
 
-    /// Adds the figures that a guest has logged.
+    /// Adds the metrics that a guest has logged.
     pub(crate) fn add_guest(&mut self, guest: &Guest) -> Result<()> {
         for line in guest.log().lines() {
             if let Some((_, figure)) = line.split_once("figure ") {

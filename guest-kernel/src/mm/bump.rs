@@ -5,11 +5,11 @@ use aerostat_abi::frame_state::HugeFrameWord;
 
 /// What is left of the stretch.
 #[derive(Debug)]
-pub(crate) struct Carver {
+pub(crate) struct BumpAllocator {
     rest: &'static mut [u64],
 }
 
-impl Carver {
+impl BumpAllocator {
     /// `words` must be zero: zero means "empty" and "untouched" to whoever carves.
     pub(crate) fn new(words: &'static mut [u64]) -> Self {
         Self { rest: words }

@@ -1,4 +1,4 @@
-//! Calls when there is no conversation, begins it badly, and ends it in the middle.
+//! Calls when there is no session, begins it badly, and ends it in the middle.
 
 use aerostat_abi::batch::{Entry, EntryStatus};
 use aerostat_abi::port::{Command, Features, Hello, Registers, Status, VERSION, Welcome};
@@ -12,37 +12,39 @@ pub(crate) fn break_off() -> Result<(), Wrong> {
     port::mask_upcalls();
     expect(port::call(Command::Reset, !0, !0) == Some(Status::Ok), "RESET was refused")?;
     expect_silence()?;
-    greet_badly()?;
-    given_stays_given()?;
+    negotiate_badly()?;
+    ballooned_stays_ballooned()?;
     for _ in 0..ROUNDS {
         expect(port::call(Command::Reset, 0, 0) == Some(Status::Ok), "a later RESET was refused")?;
-        expect(greet(HELLO) == Some(Status::Ok), "a later HELLO was refused")?;
+        expect(negotiate(HELLO) == Some(Status::Ok), "a later HELLO was refused")?;
     }
-    expect(greet(HELLO) == Some(Status::AlreadyGreeted), "two HELLOs were taken")
+    expect(negotiate(HELLO) == Some(Status::SessionExists), "two HELLOs were taken")
 }
 
 const HELLO: Hello = Hello { version: VERSION, features: Features(1), floor: FrameCount::ZERO, vector: 0x41 };
 
-fn greet(hello: Hello) -> Option<Status> {
+fn negotiate(hello: Hello) -> Option<Status> {
     Status::decode(port::raw_call(hello.encode()).rax)
 }
 
 /// Nothing but HELLO is answered.
 fn expect_silence() -> Result<(), Wrong> {
-    for command in [Command::GetTarget, Command::Give, Command::Take, Command::Report, Command::Reset, Command::List] {
+    for command in
+        [Command::GetTarget, Command::Inflate, Command::Deflate, Command::Report, Command::Reset, Command::List]
+    {
         for argument in [0, port::page(), !0] {
             let status = port::call(command, argument, argument);
-            expect(status == Some(Status::NotGreeted), "a command was taken before HELLO")?;
+            expect(status == Some(Status::NoSession), "a command was taken before HELLO")?;
         }
     }
     expect(
-        port::call(Command::Share, SPARE.start.address(), 32) == Some(Status::NotGreeted),
+        port::call(Command::Share, SPARE.start.address(), 32) == Some(Status::NoSession),
         "SHARE was taken before HELLO",
     )
 }
 
 /// Greetings that are refused, none of which spoils the next one.
-fn greet_badly() -> Result<(), Wrong> {
+fn negotiate_badly() -> Result<(), Wrong> {
     for version in [0, 1, VERSION + 1, u32::MAX] {
         let reply = port::raw_call(Hello { version, ..HELLO }.encode());
         let is_refused = Status::decode(reply.rax) == Some(Status::UnsupportedVersion);
@@ -54,18 +56,18 @@ fn greet_badly() -> Result<(), Wrong> {
     }
     let floor = FrameCount(SPARE.end.0 + 1);
     for floor in [floor, FrameCount(u64::MAX)] {
-        expect(greet(Hello { floor, ..HELLO }) == Some(Status::BadArgument), "a floor above memory was taken")?;
+        expect(negotiate(Hello { floor, ..HELLO }) == Some(Status::BadArgument), "a floor above memory was taken")?;
     }
-    expect(greet(HELLO) == Some(Status::Ok), "HELLO was refused")
+    expect(negotiate(HELLO) == Some(Status::Ok), "HELLO was refused")
 }
 
-/// The end of a conversation changes nothing about the balloon.
-fn given_stays_given() -> Result<(), Wrong> {
+/// The end of a session changes nothing about the balloon.
+fn ballooned_stays_ballooned() -> Result<(), Wrong> {
     let frame = Entry::pending(SPARE.start, 0);
-    expect(port::batch(Command::Give, [frame]).2[0].status == EntryStatus::Done, "GIVE was refused")?;
+    expect(port::batch(Command::Inflate, [frame]).2[0].status == EntryStatus::Done, "INFLATE was refused")?;
     expect(port::call(Command::Reset, 0, 0) == Some(Status::Ok), "RESET was refused in the middle")?;
-    expect(port::call(Command::Take, port::page(), 1) == Some(Status::NotGreeted), "TAKE was taken before HELLO")?;
-    expect(greet(HELLO) == Some(Status::Ok), "HELLO was refused after RESET")?;
+    expect(port::call(Command::Deflate, port::page(), 1) == Some(Status::NoSession), "DEFLATE was taken before HELLO")?;
+    expect(negotiate(HELLO) == Some(Status::Ok), "HELLO was refused after RESET")?;
     let list = |from: u64| {
         let reply = port::raw_call(Registers { rax: Command::List.encode(), rdi: port::page(), rsi: from, r8: 0 });
         (Status::decode(reply.rax), reply.rdi, reply.r8)
@@ -81,5 +83,5 @@ fn given_stays_given() -> Result<(), Wrong> {
     for address in [port::page() + 4, port::page() + 4088, SPARE.start.address(), 0xd000_0000, !7] {
         expect(port::call(Command::Report, address, 0) == Some(Status::BadPage), "REPORT read from a bad address")?;
     }
-    expect(port::batch(Command::Take, [frame]).2[0].status == EntryStatus::Done, "TAKE was refused")
+    expect(port::batch(Command::Deflate, [frame]).2[0].status == EntryStatus::Done, "DEFLATE was refused")
 }

@@ -1,8 +1,8 @@
-//! Conversations: begun with HELLO, brought to one view of the balloon with LIST, and ended by either side.
+//! Sessions: begun with HELLO, brought to one view of the balloon with LIST, and ended by either side.
 //!
-//! What is given outlives a conversation. So after HELLO the driver goes through the monitor's list and its ledger side by side, a page
-//! of the list at a time. What the ledger has and the list has not is the guest's. What the list has and the ledger has not is put into the
-//! ledger if it is free, as the initial balloon is at the start; otherwise the monitor is asked for it, since somebody uses it. What it does not return is
+//! What is given outlives a session. So after HELLO the driver goes through the monitor's list and its page list side by side, a page
+//! of the list at a time. What the page list has and the list has not is the guest's. What the list has and the page list has not is put into the
+//! page list if it is free, as the initial balloon is at the start; otherwise the monitor is asked for it, since somebody uses it. What it does not return is
 //! a *stray*: counted as given, asked for again when the target allows more.
 
 use core::ops::Range;
@@ -12,15 +12,15 @@ use aerostat_abi::port::Status;
 use aerostat_abi::units::{BlockSize, FrameCount, FrameNumber, HUGE_FRAMES, HUGE_ORDER, MAX_ORDER};
 
 use crate::driver::{Driver, Next, refusal};
-use crate::sides::{Block as _, Ledger, Memory, Monitor};
-use crate::state::{Failure, Hindrance};
+use crate::sides::{Block as _, Memory, Monitor, PageList};
+use crate::state::{Failure, StallReason};
 
 /// Frames that are asked back at once.
 const STRAYS_AT_ONCE: usize = 64;
 
-/// Where a conversation is.
+/// Where a session is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Conversation {
+pub(crate) enum Session {
     /// Nothing but HELLO would be answered.
     Ended,
     /// The monitor's list has been gone through up to here.
@@ -29,8 +29,8 @@ pub(crate) enum Conversation {
     Open,
 }
 
-impl Conversation {
-    /// Greeted, nothing listed.
+impl Session {
+    /// Negotiated, nothing listed.
     pub(crate) const BEGUN: Self = Self::Listing { from: FrameNumber(0) };
 }
 
@@ -40,40 +40,44 @@ struct Strays {
     count: usize,
 }
 
-impl<L: Ledger> Driver<L> {
-    /// Begins the first conversation, to the end of the monitor's list; says whether there is one.
+impl<L: PageList> Driver<L> {
+    /// Begins the first session, to the end of the monitor's list; says whether there is one.
     pub fn begin(&mut self, monitor: &mut impl Monitor, memory: &mut impl Memory<Block = L::Block>) -> bool {
-        while self.conversation != Conversation::Open {
-            if self.converse(monitor, memory) != Next::Continue {
+        while self.session != Session::Open {
+            if self.negotiate_session(monitor, memory) != Next::Continue {
                 return false;
             }
         }
         true
     }
 
-    /// Does the next thing on the way to an open conversation.
-    pub(crate) fn converse(&mut self, monitor: &mut impl Monitor, memory: &mut impl Memory<Block = L::Block>) -> Next {
+    /// Does the next thing on the way to an open session.
+    pub(crate) fn negotiate_session(
+        &mut self,
+        monitor: &mut impl Monitor,
+        memory: &mut impl Memory<Block = L::Block>,
+    ) -> Next {
         if let Some(until_ns) = self.talking.pending(memory.now_ns()) {
-            return self.wait(Hindrance::HostSilent, until_ns);
+            return self.wait(StallReason::HostSilent, until_ns);
         }
-        match self.conversation {
-            Conversation::Ended => self.greet(monitor, memory.now_ns()),
-            Conversation::Listing { from } => self.list(from, monitor, memory),
-            Conversation::Open => Next::Continue,
+        match self.session {
+            Session::Ended => self.negotiate(monitor, memory.now_ns()),
+            Session::Listing { from } => self.list(from, monitor, memory),
+            Session::Open => Next::Continue,
         }
     }
 
-    fn greet(&mut self, monitor: &mut impl Monitor, now_ns: u64) -> Next {
-        let reply = monitor.greet();
+    fn negotiate(&mut self, monitor: &mut impl Monitor, now_ns: u64) -> Next {
+        let reply = monitor.negotiate();
         self.hear(reply, now_ns);
         match reply.map(|reply| reply.status) {
             Some(Status::Ok) => {
-                self.figures.conversations += 1;
-                self.conversation = Conversation::BEGUN;
+                self.metrics.sessions += 1;
+                self.session = Session::BEGUN;
                 return Next::Continue;
             }
-            // The monitor is in a conversation that this driver knows nothing of.
-            Some(Status::AlreadyGreeted) => drop(monitor.reset()),
+            // The monitor is in a session that this driver knows nothing of.
+            Some(Status::SessionExists) => drop(monitor.reset()),
             _ => {}
         }
         let until_ns = self.talking.failed(now_ns);
@@ -94,21 +98,21 @@ impl<L: Ledger> Driver<L> {
         let listed = monitor.list(from, &mut entries);
         let now_ns = memory.now_ns();
         self.hear(listed.map(|listed| listed.reply), now_ns);
-        if self.conversation == Conversation::Ended {
+        if self.session == Session::Ended {
             return Next::Continue;
         }
         let Some(listed) = listed.filter(|listed| listed.reply.status == Status::Ok) else {
-            self.conversation = Conversation::Ended;
+            self.session = Session::Ended;
             let until_ns = self.talking.failed(now_ns);
             return self.wait(refusal(listed.map(|listed| listed.reply)), until_ns);
         };
         let entries = &entries[..listed.count.min(CAPACITY)];
         let end = listed.next.unwrap_or(self.extent.end);
         if !is_sound(entries, from..end, self.extent.end) || (listed.next.is_some() && entries.len() < CAPACITY) {
-            self.figures.last_failure = Some(Failure::List);
-            self.conversation = Conversation::Ended;
+            self.metrics.last_failure = Some(Failure::List);
+            self.session = Session::Ended;
             let until_ns = self.talking.failed(now_ns);
-            return self.wait(Hindrance::HostSilent, until_ns);
+            return self.wait(StallReason::HostSilent, until_ns);
         }
         let mut strays = Strays { entries: [Entry::pending(FrameNumber(0), 0); STRAYS_AT_ONCE], count: 0 };
         let mut at = from;
@@ -119,14 +123,14 @@ impl<L: Ledger> Driver<L> {
         }
         self.free_unlisted(at..end, memory);
         self.ask_back(&mut strays, monitor, now_ns);
-        if self.conversation == Conversation::Ended {
+        if self.session == Session::Ended {
             return Next::Continue;
         }
         if let Some(from) = listed.next {
-            self.conversation = Conversation::Listing { from };
+            self.session = Session::Listing { from };
             return Next::Continue;
         }
-        self.conversation = Conversation::Open;
+        self.session = Session::Open;
         monitor.begin_options();
         if self.strays > FrameCount::ZERO {
             self.taking.failed(now_ns);
@@ -138,14 +142,14 @@ impl<L: Ledger> Driver<L> {
     fn free_unlisted(&mut self, range: Range<FrameNumber>, memory: &mut impl Memory<Block = L::Block>) {
         let mut at = range.start;
         while at < range.end
-            && let Some(block) = self.ledger.take_within(at..range.end)
+            && let Some(block) = self.page_list.take_within(at..range.end)
         {
             at = FrameNumber(block.first().0 + block.size().frames());
             memory.free_unbacked(block);
         }
     }
 
-    /// Sees to it that the ledger has what the monitor lists.
+    /// Sees to it that the page list has what the monitor lists.
     fn agree(
         &mut self,
         entry: Entry,
@@ -170,17 +174,17 @@ impl<L: Ledger> Driver<L> {
         }
     }
 
-    /// Whether the ledger has a block, or now has got it from among what is free.
+    /// Whether the page list has a block, or now has got it from among what is free.
     fn has(&mut self, first: FrameNumber, size: BlockSize, memory: &mut impl Memory<Block = L::Block>) -> bool {
         if !first.is_aligned(size.order()) {
             return false;
         }
-        if self.ledger.contains(first, size) {
+        if self.page_list.contains(first, size) {
             return true;
         }
         let is_above_floor = self.size().saturating_sub(FrameCount(size.frames())) >= self.extent.floor;
         let claimed = is_above_floor.then(|| memory.claim(first, size)).flatten();
-        claimed.map(|block| self.ledger.put(block)).is_some()
+        claimed.map(|block| self.page_list.put(block)).is_some()
     }
 
     fn ask_back(&mut self, strays: &mut Strays, monitor: &mut impl Monitor, now_ns: u64) {
@@ -188,7 +192,7 @@ impl<L: Ledger> Driver<L> {
         if entries.is_empty() {
             return;
         }
-        let reply = monitor.take(entries);
+        let reply = monitor.deflate(entries);
         self.hear(reply, now_ns);
         let is_valid = reply.is_some_and(|reply| reply.status == Status::Ok);
         let kept = entries.iter().filter(|entry| !is_valid || entry.status != EntryStatus::Done).count();

@@ -1,12 +1,12 @@
 # Entries of ring 0. Each instruction may cost a microsecond here: nothing that ring 3 could do as well.
 
-.section .text.nub, "ax", @progbits
+.section .text.ring0, "ax", @progbits
 .code64
 
 # int3 from ring 3: EAX = number. On CALL_IST.
 .balign 16
-.global nub_call
-nub_call:
+.global ring0_call
+ring0_call:
     test eax, eax
     jz 0f
     dec eax
@@ -33,7 +33,7 @@ nub_call:
     or qword ptr gs:[{pending}], \bit
     mov eax, {end_of_interrupt}
     mov dword ptr [rax], 0
-    test byte ptr [rsp + 16], 3         # the nub itself was halted: it looks at what is pending
+    test byte ptr [rsp + 16], 3         # the ring-0 stub itself was halted: it looks at what is pending
     jz 1f
     mov qword ptr [rsp + 40], {user_data} # an exception's change of stacks may have nulled SS: IRETQ would refuse it
     cmp qword ptr gs:[{mask}], 0
@@ -50,38 +50,38 @@ nub_call:
     iretq
 .endm
 .balign 16
-.global nub_timer
-nub_timer:
+.global ring0_timer
+ring0_timer:
     interrupt {timer}
 .balign 16
-.global nub_balloon
-nub_balloon:
+.global ring0_balloon
+ring0_balloon:
     interrupt {balloon}
 
 # One entry for each virtio device, at fixed distances.
 .balign 16
-.global nub_devices
-nub_devices:
+.global ring0_devices
+ring0_devices:
 .set device, 0
 .rept {devices}
     interrupt {first_device} << device
 .set device, device + 1
-.org nub_devices + device * {device_entry_bytes}
+.org ring0_devices + device * {device_entry_bytes}
 .endr
 
 .balign 16
-.global nub_spurious
-nub_spurious:
+.global ring0_spurious
+ring0_spurious:
     test byte ptr [rsp + 8], 3
     jz 1f
     mov qword ptr [rsp + 32], {user_data}
 1:  iretq
 
-# A fault inside the nub, or something no guest causes: end the machine, saying so. On FATAL_IST.
+# A fault inside the ring-0 stub, or something no guest causes: end the machine, saying so. On FATAL_IST.
 .balign 16
-.global nub_fatal
-nub_fatal:
-    mov eax, {nub_fault}
+.global ring0_fatal
+ring0_fatal:
+    mov eax, {ring0_fault}
     mov edx, {exit_port}
     out dx, eax
 0:  cli

@@ -1,4 +1,4 @@
-//! The compressed tier, through the paths that eviction and faults take: pages of text out and in again. The text is what is on the
+//! The compressed pool, through the paths that eviction and faults take: pages of text out and in again. The text is what is on the
 //! data disk, or prose where there is none.
 
 use core::hint::black_box;

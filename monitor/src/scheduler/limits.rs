@@ -9,7 +9,7 @@ pub struct GuestId(pub usize);
 
 /// The sizes between which a guest lives. Whoever builds one has checked that both are whole huge frames and `min <= max`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Contract {
+pub struct Limits {
     /// What the guest always keeps.
     pub min: FrameCount,
     /// All the memory its machine has.
@@ -40,12 +40,12 @@ pub enum Hints {
     Stale(Usage),
 }
 
-/// A guest's use of memory as it reported it. No count exceeds the contract's maximum.
+/// A guest's use of memory as it reported it. No count exceeds the limits's maximum.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
     /// Frames in use by kernel and application.
     pub used: FrameCount,
-    /// Frames promised to the application, touched or not.
+    /// Frames committed to the application, touched or not.
     pub committed: FrameCount,
     /// Frames that somebody in the guest waits for.
     pub wanted: FrameCount,
@@ -54,13 +54,13 @@ pub struct Usage {
 impl Usage {
     /// The usage in a report, or `None` where the guest has not reported yet.
     ///
-    /// A guest may write what it likes: every term saturates, and no result exceeds `contract.max`.
+    /// A guest may write what it likes: every term saturates, and no result exceeds `limits.max`.
     #[must_use]
-    pub fn from_statistics(statistics: &Statistics, contract: Contract) -> Option<Self> {
+    pub fn from_statistics(statistics: &Statistics, limits: Limits) -> Option<Self> {
         if statistics.total_memory_bytes == 0 {
             return None;
         }
-        let bounded = |bytes: u64| FrameCount::from_bytes_ceil(bytes).min(contract.max);
+        let bounded = |bytes: u64| FrameCount::from_bytes_ceil(bytes).min(limits.max);
         let used = bounded(statistics.total_memory_bytes)
             .saturating_sub(FrameCount::from_bytes_floor(statistics.balloon_bytes))
             .saturating_sub(FrameCount::from_bytes_floor(statistics.free_memory_bytes));
@@ -70,12 +70,12 @@ impl Usage {
 
 #[cfg(test)]
 mod tests {
-    use super::{Contract, Usage};
+    use super::{Limits, Usage};
     use aerostat_abi::statistics::{Statistics, WORDS};
     use aerostat_abi::units::FrameCount;
     use proptest::{prop_assert, proptest};
 
-    const CONTRACT: Contract = Contract { min: FrameCount(512), max: FrameCount(5120) };
+    const LIMITS: Limits = Limits { min: FrameCount(512), max: FrameCount(5120) };
 
     #[test]
     fn usage_is_what_is_neither_free_nor_ballooned() {
@@ -85,20 +85,20 @@ mod tests {
             free_memory_bytes: 120 << 12,
             ..Statistics::default()
         };
-        let usage = Usage::from_statistics(&statistics, CONTRACT).unwrap();
+        let usage = Usage::from_statistics(&statistics, LIMITS).unwrap();
         assert_eq!(usage.used, FrameCount(4000));
     }
 
     #[test]
     fn a_guest_that_has_not_reported_has_no_usage() {
-        assert_eq!(Usage::from_statistics(&Statistics::default(), CONTRACT), None);
+        assert_eq!(Usage::from_statistics(&Statistics::default(), LIMITS), None);
     }
 
     proptest! {
         #[test]
         fn no_report_exceeds_the_contract(words: [u64; WORDS]) {
-            if let Some(usage) = Usage::from_statistics(&Statistics::decode(&words), CONTRACT) {
-                prop_assert!(usage.used <= CONTRACT.max && usage.committed <= CONTRACT.max && usage.wanted <= CONTRACT.max);
+            if let Some(usage) = Usage::from_statistics(&Statistics::decode(&words), LIMITS) {
+                prop_assert!(usage.used <= LIMITS.max && usage.committed <= LIMITS.max && usage.wanted <= LIMITS.max);
             }
         }
     }

@@ -1,4 +1,4 @@
-//! What one guest holds of the pool: the side of the books that must never be too low.
+//! What one guest holds of the pool: the side of the accounts that must never be too low.
 //!
 //! *Held* is the largest of the guest's target, every target that its VMM process may still act on (`targets.rs`), its size and its
 //! resident memory. Lowering a target therefore frees nothing by itself; memory is free when the process has acknowledged the new target, and the
@@ -6,11 +6,11 @@
 
 use aerostat_abi::units::FrameCount;
 
-use super::contract::GuestSample;
+use super::limits::GuestSample;
 
 /// One guest's target, and what was last seen of it.
 #[derive(Debug)]
-pub(super) struct Holding {
+pub(super) struct AccountedUsage {
     target: FrameCount,
     /// The largest target that the VMM process may still act on.
     allowed: FrameCount,
@@ -18,7 +18,7 @@ pub(super) struct Holding {
     resident: FrameCount,
 }
 
-impl Holding {
+impl AccountedUsage {
     pub(super) fn new(target: FrameCount) -> Self {
         Self { target, allowed: target, size: FrameCount::ZERO, resident: FrameCount::ZERO }
     }
@@ -54,8 +54,8 @@ impl Holding {
 
 #[cfg(test)]
 mod tests {
-    use super::Holding;
-    use crate::scheduler::contract::{GuestSample, Hints};
+    use super::AccountedUsage;
+    use crate::scheduler::limits::{GuestSample, Hints};
     use aerostat_abi::units::FrameCount;
 
     fn sample(allowed: u64, size: u64, resident: u64) -> GuestSample {
@@ -65,18 +65,18 @@ mod tests {
 
     #[test]
     fn a_lowered_target_frees_nothing_before_it_is_acknowledged() {
-        let mut holding = Holding::new(FrameCount(100));
-        holding.observe(&sample(100, 60, 50));
-        holding.lower(FrameCount(60));
-        holding.lower(FrameCount(40));
-        assert_eq!(holding.held(), FrameCount(100));
-        holding.observe(&sample(100, 40, 40));
-        assert_eq!(holding.held(), FrameCount(100), "the process may still act on the old target");
-        holding.observe(&sample(60, 40, 40));
-        assert_eq!(holding.held(), FrameCount(60));
-        holding.observe(&sample(40, 40, 50));
-        assert_eq!(holding.held(), FrameCount(50), "resident memory has not fallen yet");
-        holding.observe(&sample(40, 40, 40));
-        assert_eq!(holding.held(), FrameCount(40));
+        let mut accounted_usage = AccountedUsage::new(FrameCount(100));
+        accounted_usage.observe(&sample(100, 60, 50));
+        accounted_usage.lower(FrameCount(60));
+        accounted_usage.lower(FrameCount(40));
+        assert_eq!(accounted_usage.held(), FrameCount(100));
+        accounted_usage.observe(&sample(100, 40, 40));
+        assert_eq!(accounted_usage.held(), FrameCount(100), "the process may still act on the old target");
+        accounted_usage.observe(&sample(60, 40, 40));
+        assert_eq!(accounted_usage.held(), FrameCount(60));
+        accounted_usage.observe(&sample(40, 40, 50));
+        assert_eq!(accounted_usage.held(), FrameCount(50), "resident memory has not fallen yet");
+        accounted_usage.observe(&sample(40, 40, 40));
+        assert_eq!(accounted_usage.held(), FrameCount(40));
     }
 }

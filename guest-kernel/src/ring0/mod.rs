@@ -1,6 +1,6 @@
-//! The nub: everything that runs in ring 0, and the ring-3 side of its calls.
+//! The ring-0 stub: everything that runs in ring 0, and the ring-3 side of its calls.
 //!
-//! Ring 0 is emulated instruction by instruction on a KVM without hardware virtualization, so the nub is as small as it can be:
+//! Ring 0 is emulated instruction by instruction on a KVM without hardware virtualization, so the ring-0 stub is as small as it can be:
 //! boot code that loads the tables and leaves for ring 3 (`boot.s`), and entries for calls, interrupts and fatal faults
 //! (`entries.s`). It has no loops, allocates nothing, takes no locks. Each entry has an IST stack of its own. Exceptions of ring 3
 //! don't come here: their gates lead straight to ring 3 (see [`crate::trap`]).
@@ -29,7 +29,7 @@ const KERNEL_CODE: u16 = 0x08;
 /// Control register 4 (Intel SDM vol. 3, 2.5): physical address extension, which paging in long mode needs, and SSE. All else is off.
 const CR4: u64 = 1 << 5 | 1 << 9 | 1 << 10;
 
-/// Interrupt vectors that the nub turns into upcalls, and the bits they set in [`CpuBlock::pending`].
+/// Interrupt vectors that the ring-0 stub turns into upcalls, and the bits they set in [`CpuBlock::pending`].
 pub(crate) const TIMER_VECTOR: u8 = 0x40;
 pub(crate) const BALLOON_VECTOR: u8 = 0x41;
 pub(crate) const SPURIOUS_VECTOR: u8 = 0xff;
@@ -81,18 +81,18 @@ global_asm!(
     devices = const MAX_VIRTIO_DEVICES,
     device_entry_bytes = const DEVICE_ENTRY_BYTES,
     exit_port = const aerostat_abi::exit::EXIT_PORT,
-    nub_fault = const aerostat_abi::exit::GuestExit::NubFault.encode(),
+    ring0_fault = const aerostat_abi::exit::GuestExit::Ring0Fault.encode(),
 );
 
 unsafe extern "C" {
     static boot_pml4: u8;
     static exception_stubs: u8;
-    fn nub_call();
-    fn nub_timer();
-    fn nub_balloon();
-    fn nub_devices();
-    fn nub_spurious();
-    fn nub_fatal();
+    fn ring0_call();
+    fn ring0_timer();
+    fn ring0_balloon();
+    fn ring0_devices();
+    fn ring0_spurious();
+    fn ring0_fatal();
 }
 
 /// A page-aligned static that assembly and the CPU use besides this module.
@@ -177,17 +177,17 @@ fn install_gates() {
         *gate = Gate::new(stubs + vector as u64 * EXCEPTION_STUB_BYTES, GateKind::Exception, EXCEPTION_IST);
     }
     let ring_0 = |entry: unsafe extern "C" fn()| entry as usize as u64;
-    gates[INT3_VECTOR] = Gate::new(ring_0(nub_call), GateKind::Call, CALL_IST);
+    gates[INT3_VECTOR] = Gate::new(ring_0(ring0_call), GateKind::Call, CALL_IST);
     for vector in FATAL_VECTORS {
-        gates[vector] = Gate::new(ring_0(nub_fatal), GateKind::Interrupt, FATAL_IST);
+        gates[vector] = Gate::new(ring_0(ring0_fatal), GateKind::Interrupt, FATAL_IST);
     }
-    gates[usize::from(TIMER_VECTOR)] = Gate::new(ring_0(nub_timer), GateKind::Interrupt, INTERRUPT_IST);
-    gates[usize::from(BALLOON_VECTOR)] = Gate::new(ring_0(nub_balloon), GateKind::Interrupt, INTERRUPT_IST);
+    gates[usize::from(TIMER_VECTOR)] = Gate::new(ring_0(ring0_timer), GateKind::Interrupt, INTERRUPT_IST);
+    gates[usize::from(BALLOON_VECTOR)] = Gate::new(ring_0(ring0_balloon), GateKind::Interrupt, INTERRUPT_IST);
     let devices = &mut gates[usize::from(FIRST_DEVICE_VECTOR)..][..MAX_VIRTIO_DEVICES];
-    for (entry, gate) in (ring_0(nub_devices)..).step_by(to_usize(DEVICE_ENTRY_BYTES)).zip(devices) {
+    for (entry, gate) in (ring_0(ring0_devices)..).step_by(to_usize(DEVICE_ENTRY_BYTES)).zip(devices) {
         *gate = Gate::new(entry, GateKind::Interrupt, INTERRUPT_IST);
     }
-    gates[usize::from(SPURIOUS_VECTOR)] = Gate::new(ring_0(nub_spurious), GateKind::Interrupt, INTERRUPT_IST);
+    gates[usize::from(SPURIOUS_VECTOR)] = Gate::new(ring_0(ring0_spurious), GateKind::Interrupt, INTERRUPT_IST);
     // SAFETY: nothing traps yet, so nobody else looks at the table.
     unsafe { *IDT.0.get() = gates };
 }

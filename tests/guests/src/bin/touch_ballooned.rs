@@ -17,20 +17,20 @@ use aerostat_guest::app::{self, Outcome};
 aerostat_guest::app!(main);
 
 /// Addresses of 40 MiB at the end of a machine of 64, which nobody uses so early. The kernel maps all memory at its own address.
-const GIVEN: Range<usize> = 24 << 20..64 << 20;
-const BLOCKS: usize = (GIVEN.end - GIVEN.start) / HUGE_SIZE;
+const BALLOONED: Range<usize> = 24 << 20..64 << 20;
+const BLOCKS: usize = (BALLOONED.end - BALLOONED.start) / HUGE_SIZE;
 
 fn main() -> Outcome {
-    let first = GIVEN.start as u64 / HUGE_BYTES;
+    let first = BALLOONED.start as u64 / HUGE_BYTES;
     let block = |index| Entry::pending(FrameNumber((first + index as u64) * HUGE_FRAMES), HUGE_ORDER);
-    let (status, _, entries) = port::batch(Command::Give, core::array::from_fn::<_, BLOCKS, _>(block));
+    let (status, _, entries) = port::batch(Command::Inflate, core::array::from_fn::<_, BLOCKS, _>(block));
     if entries.iter().any(|entry| entry.status != EntryStatus::Done) {
         log::error!("touch given: the memory was not taken: status {status:?}");
         return Outcome::Failure;
     }
     log::info!("touch given: given");
     for round in 1_u64.. {
-        for address in GIVEN.step_by(FRAME_SIZE) {
+        for address in BALLOONED.step_by(FRAME_SIZE) {
             // SAFETY: none; the memory is mapped and in no use by the kernel so early, but it is not ours, which is what this guest
             // is for.
             unsafe { ptr::with_exposed_provenance_mut::<u64>(address).write_volatile(round) };

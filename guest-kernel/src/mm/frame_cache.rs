@@ -1,0 +1,184 @@
+//! A CPU's small stock of frames for pages, so that most page faults and evictions need no lock that other CPUs want
+//! (Bonwick and Adams, "Frame caches and Vmem", USENIX ATC 2001).
+//!
+//! Of the single frames in a frame cache, as many as it holds *commit charges* may be taken: taking one keeps a commit charge. Frames and commit charges
+//! come from the [frame allocator](super::frame_allocator) and go back there in batches; there are never more commit charges than
+//! frames, so a commit charge in a frame cache is sure. Beside them there is room for one huge frame with all its commit charges, for the next huge page
+//! after one that went: it comes from whoever freed it, and goes back to the allocator with everything else.
+
+use aerostat_abi::units::{FrameNumber, HUGE_FRAMES};
+
+use super::block::{Block, BlockSize, Contents};
+
+/// Frames that a frame cache holds at most.
+const CAPACITY: usize = 64;
+/// Frames that come and go at once.
+pub(crate) const BATCH: usize = CAPACITY / 2;
+
+/// A stack of free frames whose memory holds what their last owners left.
+#[derive(Debug)]
+pub(crate) struct FrameCache {
+    frames: [FrameNumber; CAPACITY],
+    length: usize,
+    commit_charges: usize,
+    /// A huge frame, with the commit charges of all its frames.
+    huge: Option<FrameNumber>,
+}
+
+impl FrameCache {
+    pub(crate) const EMPTY: Self =
+        Self { frames: [FrameNumber(0); CAPACITY], length: 0, commit_charges: 0, huge: None };
+
+    /// Frames in it, single ones and those of the huge one.
+    pub(crate) fn frames(&self) -> u64 {
+        self.length as u64 + self.huge_frames()
+    }
+
+    /// Commit charges that it can keep.
+    pub(crate) fn commit_charges(&self) -> u64 {
+        self.commit_charges as u64 + self.huge_frames()
+    }
+
+    fn huge_frames(&self) -> u64 {
+        if self.huge.is_some() { HUGE_FRAMES } else { 0 }
+    }
+
+    /// Single frames in it.
+    pub(crate) fn len(&self) -> u64 {
+        self.length as u64
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        self.length == CAPACITY
+    }
+
+    /// A huge frame that keeps as many commit charges as it has frames.
+    pub(crate) fn take_committed_huge(&mut self) -> Option<Block> {
+        self.huge.take().map(|first| Block::from_number(first, BlockSize::Huge, Contents::Unknown))
+    }
+
+    /// Adds a huge frame together with the commit charges of its frames.
+    ///
+    /// # Errors
+    /// The block comes back when there is one already.
+    pub(crate) fn put_committed_huge(&mut self, block: Block) -> Result<(), Block> {
+        debug_assert_eq!(block.size(), BlockSize::Huge);
+        if self.huge.is_some() {
+            return Err(block);
+        }
+        self.huge = Some(block.into_number());
+        Ok(())
+    }
+
+    /// A single frame that keeps a commit charge.
+    pub(crate) fn take_committed(&mut self) -> Option<Block> {
+        self.commit_charges = self.commit_charges.checked_sub(1)?;
+        self.length -= 1;
+        Some(Block::from_number(self.frames[self.length], BlockSize::Frame, Contents::Unknown))
+    }
+
+    /// Adds a single frame that nobody was committed. The caller has seen that there is room.
+    pub(crate) fn put(&mut self, block: Block) {
+        debug_assert_eq!(block.size(), BlockSize::Frame);
+        let frame = block.into_number();
+        debug_assert!(!self.frames[..self.length].contains(&frame), "{frame:?} has two owners");
+        self.frames[self.length] = frame;
+        self.length += 1;
+    }
+
+    /// Adds a frame together with the commit charge of one.
+    pub(crate) fn put_committed(&mut self, block: Block) {
+        self.put(block);
+        self.commit_charges += 1;
+    }
+
+    /// Takes commit charges over for frames that have none, `commit_charges` at most; says how many.
+    pub(crate) fn accept_commit_charges(&mut self, commit_charges: u64) -> u64 {
+        let accepted = commit_charges.min((self.length - self.commit_charges) as u64);
+        self.commit_charges += aerostat_abi::units::to_usize(accepted);
+        accepted
+    }
+
+    /// Gives up to `count` single frames back, those that have been here longest, and the commit charges that it then has no frames for.
+    pub(crate) fn drain(&mut self, count: usize) -> (impl Iterator<Item = Block> + use<>, u64) {
+        let count = count.min(self.length);
+        let given = self.frames;
+        self.frames.copy_within(count..self.length, 0);
+        self.length -= count;
+        let commit_charges = self.commit_charges.saturating_sub(self.length);
+        self.commit_charges -= commit_charges;
+        let block = |frame| Block::from_number(frame, BlockSize::Frame, Contents::Unknown);
+        (given.into_iter().take(count).map(block), commit_charges as u64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Block, BlockSize, CAPACITY, Contents, FrameCache, FrameNumber};
+
+    fn frame(number: u64) -> Block {
+        Block::from_number(FrameNumber(number), BlockSize::Frame, Contents::Unknown)
+    }
+
+    #[test]
+    fn only_promised_frames_can_be_taken_and_the_latest_goes_first() {
+        let mut frame_cache = FrameCache::EMPTY;
+        frame_cache.put(frame(1));
+        frame_cache.put_committed(frame(2));
+        assert_eq!((frame_cache.len(), frame_cache.commit_charges()), (2, 1));
+        assert_eq!(frame_cache.take_committed().map(Block::into_number), Some(FrameNumber(2)));
+        assert!(frame_cache.take_committed().is_none(), "the other is nobody's");
+        assert_eq!((frame_cache.accept_commit_charges(5), frame_cache.commit_charges()), (1, 1));
+        assert_eq!(frame_cache.take_committed().map(Block::into_number), Some(FrameNumber(1)));
+        assert_eq!(frame_cache.len(), 0);
+    }
+
+    #[test]
+    fn the_oldest_go_back_with_promises_that_lost_their_frames() {
+        let mut frame_cache = FrameCache::EMPTY;
+        for number in 0..CAPACITY as u64 {
+            frame_cache.put_committed(frame(number));
+        }
+        assert!(frame_cache.is_full());
+        let (given, commit_charges) = frame_cache.drain(60);
+        assert_eq!(given.map(|block| block.into_number().0).collect::<Vec<_>>(), (0..60).collect::<Vec<_>>());
+        assert_eq!((commit_charges, frame_cache.len(), frame_cache.commit_charges()), (60, 4, 4));
+        let (given, commit_charges) = frame_cache.drain(usize::MAX);
+        assert_eq!((given.map(Block::into_number).count(), commit_charges, frame_cache.len()), (4, 4, 0));
+    }
+
+    #[test]
+    fn frames_without_promises_leave_promises_behind() {
+        let mut frame_cache = FrameCache::EMPTY;
+        for number in 0..10 {
+            frame_cache.put(frame(number));
+        }
+        assert_eq!(frame_cache.accept_commit_charges(4), 4);
+        let (given, commit_charges) = frame_cache.drain(6);
+        assert_eq!((given.map(Block::into_number).count(), commit_charges, frame_cache.commit_charges()), (6, 0, 4));
+    }
+
+    #[test]
+    fn a_huge_frame_keeps_all_its_promises_and_a_second_one_is_refused() {
+        let huge = |number| Block::from_number(FrameNumber(number), BlockSize::Huge, Contents::Unknown);
+        let mut frame_cache = FrameCache::EMPTY;
+        frame_cache.put(frame(1));
+        assert!(frame_cache.take_committed_huge().is_none());
+        assert!(frame_cache.put_committed_huge(huge(512)).is_ok());
+        assert_eq!((frame_cache.len(), frame_cache.frames(), frame_cache.commit_charges()), (1, 513, 512));
+        assert_eq!(frame_cache.put_committed_huge(huge(1024)).map_err(Block::into_number), Err(FrameNumber(1024)));
+        assert!(frame_cache.take_committed().is_none(), "its commit charges are for its own frames");
+        assert_eq!(frame_cache.take_committed_huge().map(Block::into_number), Some(FrameNumber(512)));
+        assert_eq!((frame_cache.frames(), frame_cache.commit_charges()), (1, 0));
+        assert_eq!(frame_cache.drain(usize::MAX).0.map(Block::into_number).count(), 1);
+    }
+
+    #[cfg(debug_assertions)]
+    #[test]
+    #[should_panic(expected = "two owners")]
+    fn a_frame_freed_twice() {
+        let mut frame_cache = FrameCache::EMPTY;
+        frame_cache.put(frame(7));
+        frame_cache.put(frame(7));
+    }
+}
