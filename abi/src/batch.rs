@@ -6,10 +6,11 @@
 //! | 8..16  | order: the entry covers `2^order` frames, at most 1 GiB      |
 //! | 16..64 | number of the first frame, aligned to the order             |
 //!
-//! The monitor writes the status and leaves the rest as it was; it looks at no status that a driver wrote. Entries are judged one
-//! after the other, each against the outcome of those before it, and a block stands or falls as a whole. The tests, of which the
-//! first that fails gives the status: order, alignment, range; INFLATE then protection, given before, release; DEFLATE then given at all,
-//! target, preparation.
+//! The monitor writes the status and leaves the rest as it was; it looks at no status that a driver
+//! wrote. Entries are judged one after the other, each against the outcome of those before it, and
+//! a block stands or falls as a whole. The tests, of which the first that fails gives the status:
+//! order, alignment, range; INFLATE then protection, given before, release; DEFLATE then given at
+//! all, target, preparation.
 
 use crate::units::{FRAME_SIZE, FrameCount, FrameNumber};
 
@@ -31,17 +32,20 @@ pub enum EntryStatus {
     Misaligned,
     /// Refused: the order is above [`crate::units::MAX_ORDER`].
     BadOrder,
-    /// INFLATE refused: part of the block lies below 1 MiB (where boot information is), in the image as loaded, or is the batch page of
-    /// this call. A guest has to keep its other vital frames out of a batch itself.
+    /// INFLATE refused: part of the block lies below 1 MiB (where boot information is), in the
+    /// image as loaded, or is the batch page of this call. A guest has to keep its other vital
+    /// frames out of a batch itself.
     Protected,
     /// INFLATE refused: part of the block is given already.
     AlreadyBallooned,
     /// DEFLATE refused: part of the block is the guest's.
     NotBallooned,
-    /// DEFLATE refused: the guest would grow beyond its target. A smaller block behind it may still be done.
+    /// DEFLATE refused: the guest would grow beyond its target. A smaller block behind it may still
+    /// be done.
     NotGranted,
-    /// INFLATE refused: the host could not release the memory. The block is the guest's, its contents may be lost. DEFLATE refused: the host
-    /// could not prepare the memory. The block is still given.
+    /// INFLATE refused: the host could not release the memory. The block is the guest's, its
+    /// contents may be lost. DEFLATE refused: the host could not prepare the memory. The block is
+    /// still given.
     HostFailed,
 }
 
@@ -114,7 +118,8 @@ impl Entry {
         self.frame.0 << 16 | (self.order as u64) << 8 | self.status.code() as u64
     }
 
-    /// The entry in eight bytes. A status code that nobody defined reads as [`EntryStatus::Pending`]: no driver may take it for done.
+    /// The entry in eight bytes. A status code that nobody defined reads as
+    /// [`EntryStatus::Pending`]: no driver may take it for done.
     #[must_use]
     pub fn decode(word: u64) -> Self {
         let [code, order, ..] = word.to_le_bytes();

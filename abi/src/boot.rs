@@ -1,6 +1,8 @@
-//! What a guest and its monitor agree on while booting: progress marks and names in the device tree.
+//! What a guest and its monitor agree on while booting: progress marks and names in the device
+//! tree.
 
-/// The port that takes [`BootMark`]s, eight bits wide; the first of each kind counts. Other machines ignore it.
+/// The port that takes [`BootMark`]s, eight bits wide; the first of each kind counts. Other
+/// machines ignore it.
 pub const MARK_PORT: u16 = 0xae58;
 
 /// The longest command line that a guest takes, in bytes.
@@ -9,7 +11,8 @@ pub const MAX_COMMAND_LINE: usize = 2047;
 /// `compatible` of the device tree node that announces the balloon port.
 pub const BALLOON_COMPATIBLE: &str = "aerostat,balloon-port";
 
-/// `compatible` of a device tree node that announces a virtio device with memory-mapped registers, which its `reg` names.
+/// `compatible` of a device tree node that announces a virtio device with memory-mapped registers,
+/// which its `reg` names.
 pub const VIRTIO_COMPATIBLE: &str = "virtio,mmio";
 
 /// Property of a virtio device's node: the interrupt vector that the device raises, 32 bits.
@@ -21,7 +24,8 @@ pub const DATA_DISK_ID: &str = "data";
 /// What the disk for swapping answers.
 pub const SWAP_DISK_ID: &str = "swap";
 
-/// Property of `/cpus/cpu@0`: rate of the time stamp counter in Hz, 64 bits, big-endian like all of the tree. Left out where unknown.
+/// Property of `/cpus/cpu@0`: rate of the time stamp counter in Hz, 64 bits, big-endian like all of
+/// the tree. Left out where unknown.
 pub const TSC_FREQUENCY: &str = "clock-frequency";
 
 /// Stages that a guest announces, so that start-up time can be measured from outside.

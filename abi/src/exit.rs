@@ -1,7 +1,7 @@
 //! How a guest ends: a code written to the exit port.
 //!
-//! The port is the one of QEMU's `isa-debug-exit` device, whose process exit status is `code * 2 + 1`; so one image ends the same
-//! way under QEMU and under the monitor.
+//! The port is the one of QEMU's `isa-debug-exit` device, whose process exit status is `code * 2 +
+//! 1`; so one image ends the same way under QEMU and under the monitor.
 
 use core::fmt;
 
@@ -17,7 +17,8 @@ pub enum GuestExit {
     Failure,
     /// The kernel or the application panicked.
     Panic,
-    /// An exception that nothing in the guest resolves: a wild access, an undefined instruction, a division by zero.
+    /// An exception that nothing in the guest resolves: a wild access, an undefined instruction, a
+    /// division by zero.
     Exception,
     /// A thread ran into the guard page under its stack.
     StackOverflow,
@@ -44,7 +45,8 @@ impl GuestExit {
         Self::DiskError,
     ];
 
-    /// The code written to [`EXIT_PORT`]: from 16 upwards, so that neither a stray zero nor a QEMU failure looks like one.
+    /// The code written to [`EXIT_PORT`]: from 16 upwards, so that neither a stray zero nor a QEMU
+    /// failure looks like one.
     #[must_use]
     pub const fn encode(self) -> u8 {
         match self {

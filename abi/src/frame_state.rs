@@ -1,10 +1,12 @@
-//! The frame allocator's word for one huge frame: what it says ([`HugeFrameState`]), and how guest and monitor change it
-//! ([`HugeFrameWord`]).
+//! The frame allocator's word for one huge frame: what it says ([`HugeFrameState`]), and how guest
+//! and monitor change it ([`HugeFrameWord`]).
 //!
-//! A guest may share its words with the monitor ([`crate::port::Command::Share`]). It *offers* huge frames that nobody uses and that
-//! have been committed to nobody; the monitor may *take* an offered one at any time, without the guest running, and the guest may
-//! *withdraw* an offer at any time, without the monitor knowing. One compare-and-swap settles which of them was first. All other words
-//! only the guest writes. (The idea of a frame allocator that guest and hypervisor share is that of HyperAlloc, Wrenger et al., EuroSys 2025.)
+//! A guest may share its words with the monitor ([`crate::port::Command::Share`]). It *offers* huge
+//! frames that nobody uses and that have been committed to nobody; the monitor may *take* an
+//! offered one at any time, without the guest running, and the guest may *withdraw* an offer at any
+//! time, without the monitor knowing. One compare-and-swap settles which of them was first. All
+//! other words only the guest writes. (The idea of a frame allocator that guest and hypervisor
+//! share is that of HyperAlloc, Wrenger et al., EuroSys 2025.)
 //!
 //! | bits  | field                                                                              |
 //! |-------|------------------------------------------------------------------------------------|
@@ -16,7 +18,8 @@
 //! | 14    | `OFFERED`: wholly free, and the monitor may take it                                 |
 //! | 15    | `RECLAIMED`: the monitor has taken it: it is given, and the guest has not noted that yet |
 //!
-//! All zero means: wholly free, and the host backs none of it. So a fresh machine's state needs no initialisation.
+//! All zero means: wholly free, and the host backs none of it. So a fresh machine's state needs no
+//! initialisation.
 
 mod word;
 
@@ -110,7 +113,8 @@ impl HugeFrameState {
         Self(self.0 & !(Self::OFFERED | Self::BACKED) | Self::RECLAIMED)
     }
 
-    /// The same with `used` frames in use, not as one huge frame. With none in use, nothing is pinned and nothing left to move.
+    /// The same with `used` frames in use, not as one huge frame. With none in use, nothing is
+    /// pinned and nothing left to move.
     #[must_use]
     pub const fn with_used(self, used: u32) -> Self {
         debug_assert!(used <= Self::FULL);

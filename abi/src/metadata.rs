@@ -1,7 +1,9 @@
-//! How much memory the guest kernel's metadata takes, so that a guest that is too small for its machine is refused before it starts.
+//! How much memory the guest kernel's metadata takes, so that a guest that is too small for its
+//! machine is refused before it starts.
 //!
-//! The kernel keeps words for every huge frame of the *machine*, ballooned or not, and page tables that map all of it. They lie behind its image and have
-//! to fit into what the guest starts with. The kernel's own sizes are tested against these.
+//! The kernel keeps words for every huge frame of the *machine*, ballooned or not, and page tables
+//! that map all of it. They lie behind its image and have to fit into what the guest starts with.
+//! The kernel's own sizes are tested against these.
 
 use crate::units::{FRAME_BYTES, FrameCount, FrameNumber, HUGE_FRAMES};
 
@@ -22,7 +24,8 @@ const SMALLEST_WITHOUT_METADATA: FrameCount = FrameCount::from_mib(14);
 /// What every guest needs.
 const SMALLEST: FrameCount = FrameCount::from_mib(16);
 
-/// 64-bit words of metadata on a machine whose memory ends at `end`: the frame allocator's and the page list's.
+/// 64-bit words of metadata on a machine whose memory ends at `end`: the frame allocator's and the
+/// page list's.
 #[must_use]
 pub const fn words(end: FrameNumber) -> u64 {
     let huge = end.0.div_ceil(HUGE_FRAMES);
@@ -32,7 +35,8 @@ pub const fn words(end: FrameNumber) -> u64 {
     (ALLOCATOR_TREES + LEDGER_TREES) * tree + 2 * BITMAP_WORDS * huge + huge.div_ceil(STATES_IN_WORD)
 }
 
-/// Frames of metadata on that machine: the words, and the tables that map what lies beyond the first gibibyte.
+/// Frames of metadata on that machine: the words, and the tables that map what lies beyond the
+/// first gibibyte.
 #[must_use]
 pub const fn frames(end: FrameNumber) -> FrameCount {
     FrameCount((words(end) * 8).div_ceil(FRAME_BYTES) + end.0.div_ceil(FRAMES_IN_TABLE).saturating_sub(1))

@@ -1,8 +1,9 @@
-//! The balloon port: one I/O port that a guest writes 32 bits to, with everything else in registers.
+//! The balloon port: one I/O port that a guest writes 32 bits to, with everything else in
+//! registers.
 //!
-//! A *call* is `out dx, eax` with `DX` = [`PORT`]. The monitor reads the registers while the guest stands still, acts, writes the
-//! reply into the same registers, all 64 bits of each, and lets the guest go on behind the `out`. Any other access to the port is no call
-//! and changes no register.
+//! A *call* is `out dx, eax` with `DX` = [`PORT`]. The monitor reads the registers while the guest
+//! stands still, acts, writes the reply into the same registers, all 64 bits of each, and lets the
+//! guest go on behind the `out`. Any other access to the port is no call and changes no register.
 //!
 //! | register | call                  | reply                                   |
 //! |----------|-----------------------|-----------------------------------------|
@@ -11,11 +12,12 @@
 //! | `RSI`    | second argument       | the current target, in frames           |
 //! | `R8`     | third argument        | second result, 0 where there is none    |
 //!
-//! Every reply carries the target, whatever its status. A call with another status than [`Status::Ok`] has done nothing.
+//! Every reply carries the target, whatever its status. A call with another status than
+//! [`Status::Ok`] has done nothing.
 //!
-//! Commands carry a tag in their upper half, statuses never do: a machine without the port leaves `RAX` as it was, and the driver
-//! sees that nobody answered. The idea of a backdoor port is VMware's (Waldspurger, "Memory resource management in VMware ESX
-//! Server", OSDI 2002).
+//! Commands carry a tag in their upper half, statuses never do: a machine without the port leaves
+//! `RAX` as it was, and the driver sees that nobody answered. The idea of a backdoor port is
+//! VMware's (Waldspurger, "Memory resource management in VMware ESX Server", OSDI 2002).
 
 use crate::units::FrameCount;
 
@@ -29,27 +31,35 @@ const TAG: u64 = 0xae50_0000;
 /// What a guest can ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Command {
-    /// Begin. `RDI`: version | [`Features`] << 32; `RSI`: the guest's own floor in frames; `R8`: interrupt vector for target changes,
-    /// 0 for none. Reply `RDI`: version | accepted features << 32. A monitor that refuses the version names its own in `RDI`.
+    /// Begin. `RDI`: version | [`Features`] << 32; `RSI`: the guest's own floor in frames; `R8`:
+    /// interrupt vector for target changes, 0 for none. Reply `RDI`: version | accepted features <<
+    /// 32. A monitor that refuses the version names its own in `RDI`.
     Hello,
     /// Ask for the target, and for nothing else.
     GetTarget,
-    /// Hand over the frames of a batch. `RDI`: guest-physical address of the batch page; `RSI`: entries, 1 to
-    /// [`crate::batch::CAPACITY`]. Reply `RDI`: frames given, those of entries that are done. What they held is lost: they read as zero.
+    /// Hand over the frames of a batch. `RDI`: guest-physical address of the batch page; `RSI`:
+    /// entries, 1 to [`crate::batch::CAPACITY`]. Reply `RDI`: frames given, those of entries that
+    /// are done. What they held is lost: they read as zero.
     Inflate,
-    /// Ask for the frames of a batch back, as far as the target allows. Registers as for [`Command::Inflate`]. Contents stay as they are:
-    /// zero, if the guest has not touched what it had given.
+    /// Ask for the frames of a batch back, as far as the target allows. Registers as for
+    /// [`Command::Inflate`]. Contents stay as they are: zero, if the guest has not touched what it
+    /// had given.
     Deflate,
-    /// Leave statistics. `RDI`: guest-physical address of a [`crate::statistics::Statistics`] record, 8-byte aligned, within one page.
+    /// Leave statistics. `RDI`: guest-physical address of a [`crate::statistics::Statistics`]
+    /// record, 8-byte aligned, within one page.
     Report,
-    /// End the session: what was agreed in HELLO is void, and nothing but HELLO is answered. What is given stays given.
+    /// End the session: what was agreed in HELLO is void, and nothing but HELLO is answered. What
+    /// is given stays given.
     Reset,
-    /// Ask which frames are given. `RDI`: address of the batch page; `RSI`: the frame number to begin at. Reply `RDI`: entries that the
-    /// monitor wrote, ascending blocks as large as they can be, each marked as done; `R8`: the frame number to go on at, 0 at the end.
+    /// Ask which frames are given. `RDI`: address of the batch page; `RSI`: the frame number to
+    /// begin at. Reply `RDI`: entries that the monitor wrote, ascending blocks as large as they can
+    /// be, each marked as done; `R8`: the frame number to go on at, 0 at the end.
     List,
-    /// Let the monitor see the states of all huge frames, and take those that are offered ([`Features::OFFERS`]). `RDI`: guest-physical
-    /// address of an array of [`crate::frame_state::HugeFrameWord`], one for each huge frame from address 0 to the end of memory, in memory
-    /// that is not given; `RSI`: its length. The frames that it lies in can't be given from then on.
+    /// Let the monitor see the states of all huge frames, and take those that are offered
+    /// ([`Features::OFFERS`]). `RDI`: guest-physical address of an array of
+    /// [`crate::frame_state::HugeFrameWord`], one for each huge frame from address 0 to the end of
+    /// memory, in memory that is not given; `RSI`: its length. The frames that it lies in can't be
+    /// given from then on.
     Share,
 }
 
@@ -80,14 +90,16 @@ impl Command {
         }
     }
 
-    /// The command that a `RAX` asks for; only its low 32 bits count, as only they are written to the port.
+    /// The command that a `RAX` asks for; only its low 32 bits count, as only they are written to
+    /// the port.
     #[must_use]
     pub fn decode(rax: u64) -> Option<Self> {
         Self::ALL.into_iter().find(|command| command.encode() == rax & 0xffff_ffff)
     }
 }
 
-/// How a call as a whole ended; single entries of a batch have an [`crate::batch::EntryStatus`] of their own.
+/// How a call as a whole ended; single entries of a batch have an [`crate::batch::EntryStatus`] of
+/// their own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
     /// The call was carried out; look at the entries of a batch for what became of each.
@@ -98,14 +110,16 @@ pub enum Status {
     UnsupportedVersion,
     /// The guest has not said HELLO yet.
     NoSession,
-    /// What the call names by address is misaligned, is not guest memory or lies in a frame that was given away; or a record of
-    /// statistics crosses a page.
+    /// What the call names by address is misaligned, is not guest memory or lies in a frame that
+    /// was given away; or a record of statistics crosses a page.
     BadPage,
-    /// The batch has no entries, or more than fit a page; the shared words are not one for each huge frame.
+    /// The batch has no entries, or more than fit a page; the shared words are not one for each
+    /// huge frame.
     BadCount,
     /// HELLO came again after one that succeeded.
     SessionExists,
-    /// An argument of HELLO is out of its range: an interrupt vector from 1 to 31 or above 255, a floor above memory.
+    /// An argument of HELLO is out of its range: an interrupt vector from 1 to 31 or above 255, a
+    /// floor above memory.
     BadArgument,
     /// The call was not carried out: the monitor has ended the session, as a RESET does.
     ResetOrdered,
@@ -147,12 +161,14 @@ impl Status {
     }
 }
 
-/// Optional parts of the protocol, a bit each. Driver and monitor find out in HELLO what both can do.
+/// Optional parts of the protocol, a bit each. Driver and monitor find out in HELLO what both can
+/// do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Features(pub u32);
 
 impl Features {
-    /// The guest can share the states of its huge frames (SHARE), and the monitor take those that it offers.
+    /// The guest can share the states of its huge frames (SHARE), and the monitor take those that
+    /// it offers.
     pub const OFFERS: Self = Self(1);
     /// What this crate describes.
     pub const SUPPORTED: Self = Self::OFFERS;

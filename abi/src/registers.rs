@@ -1,10 +1,12 @@
 //! The register page: one page of shared memory between the supervisor and one VMM process.
 //!
-//! It holds the *balloon register* (the target) and what the VMM process knows about its guest. Each word is written by one process:
-//! the magic number and the target by the supervisor, all else by the VMM process while it lives (then nothing is resident any
-//! more, and the supervisor says so). Readers take each word for itself, so words of two moments may stand side by side; no lock
-//! is needed, and a process that dies in the middle harms nobody. Whoever needs to know *at
-//! once* is told through a doorbell (the supervisor rings the guest's interrupt, the VMM process writes to its link).
+//! It holds the *balloon register* (the target) and what the VMM process knows about its guest.
+//! Each word is written by one process: the magic number and the target by the supervisor, all else
+//! by the VMM process while it lives (then nothing is resident any more, and the supervisor says
+//! so). Readers take each word for itself, so words of two moments may stand side by side; no lock
+//! is needed, and a process that dies in the middle harms nobody. Whoever needs to know *at once*
+//! is told through a doorbell (the supervisor rings the guest's interrupt, the VMM process writes
+//! to its link).
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -14,14 +16,16 @@ use crate::units::{FRAME_SIZE, FrameCount};
 /// Identifies the page and its layout.
 pub const MAGIC: u64 = 0x4145_524f_5245_4734;
 
-/// The page. All counts are 4 KiB frames; all times are nanoseconds of the host's monotonic clock, 0 for "not yet".
+/// The page. All counts are 4 KiB frames; all times are nanoseconds of the host's monotonic clock,
+/// 0 for "not yet".
 #[derive(Debug)]
 #[repr(C, align(4096))]
 pub struct RegisterPage {
     magic: AtomicU64,
     /// Written by the supervisor: how large the guest should be.
     target_frames: AtomicU64,
-    /// Written by the VMM process from here on: guest size, total less balloon. 0 until it has published its first facts.
+    /// Written by the VMM process from here on: guest size, total less balloon. 0 until it has
+    /// published its first facts.
     size_frames: AtomicU64,
     balloon_frames: AtomicU64,
     resident_frames: AtomicU64,
@@ -88,7 +92,8 @@ impl BootStage {
 /// What a VMM process measures itself. Read from a page, the fields may be of two moments.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Facts {
-    /// The epoch that the VMM process has acknowledged: no target before it is acted on any more. 0 for none yet.
+    /// The epoch that the VMM process has acknowledged: no target before it is acted on any more. 0
+    /// for none yet.
     pub acknowledged: Epoch,
     /// Guest size: total memory less balloon.
     pub size: FrameCount,
@@ -100,23 +105,27 @@ pub struct Facts {
     pub inflated: FrameCount,
     /// Frames taken since the start.
     pub deflated: FrameCount,
-    /// Batch entries not done since the start, failed releases included, by the code of their status.
+    /// Batch entries not done since the start, failed releases included, by the code of their
+    /// status.
     pub refused_entries: [u64; STATUSES],
     /// Calls through the balloon port since the start, refused ones included.
     pub port_calls: u64,
-    /// When the guest last used the balloon port, in nanoseconds of the monotonic clock; 0 for never.
+    /// When the guest last used the balloon port, in nanoseconds of the monotonic clock; 0 for
+    /// never.
     pub last_call_ns: u64,
     /// Calls since the start that had to wait, because the guest called too often.
     pub throttled_calls: u64,
     /// Nanoseconds that these calls waited.
     pub throttled_ns: u64,
-    /// Of the given frames, those that the VMM process took from what the guest offered, without running it.
+    /// Of the given frames, those that the VMM process took from what the guest offered, without
+    /// running it.
     pub host_reclaimed: FrameCount,
     /// Frames since the start that the guest had given, had touched all the same, and lost again.
     pub reclaimed: FrameCount,
     /// Latest reports in a row in which the guest's balloon is not as large as it really is.
     pub disagreeing_reports: u64,
-    /// Lines of the guest's console since the start that were not written to its log, because there were too many.
+    /// Lines of the guest's console since the start that were not written to its log, because there
+    /// were too many.
     pub dropped_lines: u64,
     /// Host memory in the page tables of the VMM process, which map the guest's memory.
     pub page_tables: FrameCount,
@@ -165,7 +174,8 @@ impl RegisterPage {
         }
     }
 
-    /// Makes zeroed shared memory a register page: the supervisor does so before it starts the VMM process.
+    /// Makes zeroed shared memory a register page: the supervisor does so before it starts the VMM
+    /// process.
     pub fn initialise(&self, target: FrameCount) {
         self.set_target(target);
         self.magic.store(MAGIC, Ordering::Release);
@@ -197,7 +207,8 @@ impl RegisterPage {
         Epoch(self.target_epoch.load(Ordering::Acquire))
     }
 
-    /// Tells the supervisor that no target before `epoch` is acted on any more, and that what was done by them is published.
+    /// Tells the supervisor that no target before `epoch` is acted on any more, and that what was
+    /// done by them is published.
     pub fn acknowledge(&self, epoch: Epoch) {
         self.acknowledged_epoch.store(epoch.0, Ordering::Release);
     }

@@ -1,10 +1,12 @@
-//! What a guest reports about itself: a record of 64-bit words, little-endian, that REPORT names by address.
+//! What a guest reports about itself: a record of 64-bit words, little-endian, that REPORT names by
+//! address.
 //!
-//! Memory is in bytes as it is now, or bytes and counts since boot. Names are those that the users of Linux know, from its virtio
-//! balloon's statistics (virtio 1.3, section 5.5.6.4) and from `/proc/meminfo`, where these have one for the same thing.
+//! Memory is in bytes as it is now, or bytes and counts since boot. Names are those that the users
+//! of Linux know, from its virtio balloon's statistics (virtio 1.3, section 5.5.6.4) and from
+//! `/proc/meminfo`, where these have one for the same thing.
 //!
-//! The monitor treats every field as a hint: a guest may lie, and what counts (resident memory, the balloon's size) the monitor
-//! measures itself.
+//! The monitor treats every field as a hint: a guest may lie, and what counts (resident memory, the
+//! balloon's size) the monitor measures itself.
 
 use crate::text::{self, Text};
 
@@ -49,7 +51,8 @@ impl Field<{ text::WORDS }> for Text {
     }
 }
 
-/// Defines the record from one list of fields: each with its docs, its type and the words that it takes.
+/// Defines the record from one list of fields: each with its docs, its type and the words that it
+/// takes.
 macro_rules! record {
     ($($(#[$docs:meta])* $field:ident: $type:ty, $words:expr;)*) => {
         /// A guest's report.
@@ -99,18 +102,18 @@ record! {
     total_memory_bytes: u64, 1;
     /// Memory that nobody uses. `free-memory`, `MemFree`.
     free_memory_bytes: u64, 1;
-    /// Memory that could be used without eviction: what is free and the pages of files, less the kernel's floor. `available-memory`,
-    /// `MemAvailable`.
+    /// Memory that could be used without eviction: what is free and the pages of files, less the
+    /// kernel's floor. `available-memory`, `MemAvailable`.
     available_memory_bytes: u64, 1;
     /// Pages of files in memory. `disk-caches`, `Cached`.
     disk_caches_bytes: u64, 1;
     /// Memory in the balloon, as the driver counts it.
     balloon_bytes: u64, 1;
-    /// What would be in use if nothing were evicted and every commit charge to an application kept. `Committed_AS`, the kernel's own memory
-    /// included.
+    /// What would be in use if nothing were evicted and every commit charge to an application kept.
+    /// `Committed_AS`, the kernel's own memory included.
     committed_bytes: u64, 1;
-    /// What can still be committed to applications, by free memory and by swap that nothing has been committed. `CommitLimit` less
-    /// `Committed_AS`.
+    /// What can still be committed to applications, by free memory and by swap that nothing has
+    /// been committed. `CommitLimit` less `Committed_AS`.
     committable_bytes: u64, 1;
     /// What somebody in the guest waits for now, on top of what is committed.
     wanted_bytes: u64, 1;
@@ -124,11 +127,12 @@ record! {
     swap_free_bytes: u64, 1;
     /// Pages on the swap disk, in their size in memory; those that went there compressed take less.
     swapped_bytes: u64, 1;
-    /// Free memory in whole huge frames that the host still backs: what a balloon takes first, as it costs the guest nothing and frees
-    /// memory on the host.
+    /// Free memory in whole huge frames that the host still backs: what a balloon takes first, as
+    /// it costs the guest nothing and frees memory on the host.
     backed_free_bytes: u64, 1;
-    /// The pages of applications and files in memory by age: steps of the reclaim policy since they were last found in use, none, one,
-    /// two or three, more. As the hand's last round has found them; zero where no hand goes round.
+    /// The pages of applications and files in memory by age: steps of the reclaim policy since they
+    /// were last found in use, none, one, two or three, more. As the hand's last round has found
+    /// them; zero where no hand goes round.
     working_set_bytes: [u64; AGES], AGES;
     /// Read from the swap disk since boot. `swap-in`.
     swap_in_bytes: u64, 1;
@@ -140,15 +144,18 @@ record! {
     minor_faults: u64, 1;
     /// Of those, faults that mapped 2 MiB at once. Linux's `thp_fault_alloc`.
     huge_faults: u64, 1;
-    /// Commit charges and page faults since boot that found no memory and had to wait for the host or for eviction. `alloc-stalls`.
+    /// Commit charges and page faults since boot that found no memory and had to wait for the host
+    /// or for eviction. `alloc-stalls`.
     alloc_stalls: u64, 1;
     /// Those that failed in the end.
     alloc_failures: u64, 1;
-    /// Memory that the hand went over since boot: in the background, or for the balloon. `async-scan`.
+    /// Memory that the hand went over since boot: in the background, or for the balloon.
+    /// `async-scan`.
     async_scan_bytes: u64, 1;
     /// The same for somebody who waited. `direct-scan`.
     direct_scan_bytes: u64, 1;
-    /// Memory that reclaim made free since boot, in the background, or for the balloon. `async-reclaim`.
+    /// Memory that reclaim made free since boot, in the background, or for the balloon.
+    /// `async-reclaim`.
     async_reclaim_bytes: u64, 1;
     /// The same for somebody who waited. `direct-reclaim`.
     direct_reclaim_bytes: u64, 1;
@@ -170,7 +177,8 @@ record! {
     inflating_ns: u64, 1;
     /// Nanoseconds since boot that it spent on deflating.
     deflating_ns: u64, 1;
-    /// Entries since boot that came back to the driver other than done, by the code of their [`crate::batch::EntryStatus`].
+    /// Entries since boot that came back to the driver other than done, by the code of their
+    /// [`crate::batch::EntryStatus`].
     refused_entries: [u64; STATUSES], STATUSES;
     /// What the driver is about, and what hinders it, in its own words.
     balloon_state: Text, text::WORDS;

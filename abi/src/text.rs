@@ -7,8 +7,8 @@ const BYTES: usize = 64;
 /// Words of a text.
 pub(crate) const WORDS: usize = BYTES / size_of::<u64>();
 
-/// At most 64 bytes of UTF-8, padded with zeros. Foreign bytes: what is read ends at the first zero, or where it stops being UTF-8, and
-/// may hold control characters.
+/// At most 64 bytes of UTF-8, padded with zeros. Foreign bytes: what is read ends at the first
+/// zero, or where it stops being UTF-8, and may hold control characters.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Text([u8; BYTES]);
 

@@ -1,7 +1,9 @@
-//! Frames, and the two numbers one does with them: which ([`FrameNumber`]) and how many ([`FrameCount`]).
+//! Frames, and the two numbers one does with them: which ([`FrameNumber`]) and how many
+//! ([`FrameCount`]).
 //!
-//! A *frame* is 4 KiB of guest-physical memory; a *huge frame* is 512 of them, aligned (2 MiB). Arithmetic is checked or
-//! saturating by name: the newtypes have no operators, so an overflow can't slip through.
+//! A *frame* is 4 KiB of guest-physical memory; a *huge frame* is 512 of them, aligned (2 MiB).
+//! Arithmetic is checked or saturating by name: the newtypes have no operators, so an overflow
+//! can't slip through.
 
 use core::fmt;
 

@@ -1,5 +1,6 @@
-//! All interleavings of a guest that withdraws an offer and a monitor that takes it, and what either does to the memory then: loom
-//! runs the word's own code with an atomic whose every order of events it tries.
+//! All interleavings of a guest that withdraws an offer and a monitor that takes it, and what
+//! either does to the memory then: loom runs the word's own code with an atomic whose every order
+//! of events it tries.
 
 #![allow(unsafe_code, reason = "loom's cells are entered by pointer")]
 
@@ -27,7 +28,8 @@ struct Machine {
     word: HugeFrameWord,
     /// Loom reports two accesses to it that nothing orders, one of them a write.
     memory: UnsafeCell<u8>,
-    /// The monitor's device, which one thread at a time is in; it says whether the huge frame is given.
+    /// The monitor's device, which one thread at a time is in; it says whether the huge frame is
+    /// given.
     device: Mutex<bool>,
 }
 

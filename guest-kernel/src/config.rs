@@ -20,8 +20,9 @@ pub(crate) const KERNEL_STACK_BYTES: u64 = 64 << 10;
 /// Stack of an application thread.
 pub(crate) const APP_STACK_BYTES: u64 = 256 << 10;
 
-/// Stack that an exception needs below the interrupted stack pointer, the handler's own frames included: a fault may have to evict
-/// pages and to read others from disk, and an interrupt may come on top of it. A test guest measures it.
+/// Stack that an exception needs below the interrupted stack pointer, the handler's own frames
+/// included: a fault may have to evict pages and to read others from disk, and an interrupt may
+/// come on top of it. A test guest measures it.
 pub const FAULT_STACK_BYTES: u64 = 16 << 10;
 
 /// How long a thread may run while others wait.
@@ -33,7 +34,8 @@ pub(crate) const KERNEL_HEAP_BYTES: usize = 1 << 20;
 /// Free frames that neither applications nor the balloon may take: page tables, stacks.
 pub(crate) const KERNEL_FLOOR: FrameCount = FrameCount::from_mib(2);
 
-/// Of the floor, frames that only eviction may take: splitting a huge page and packing pages takes a few before it frees many.
+/// Of the floor, frames that only eviction may take: splitting a huge page and packing pages takes
+/// a few before it frees many.
 pub(crate) const EVICTION_RESERVE: FrameCount = FrameCount(64);
 
 /// Pages brought in around a lone 4 KiB fault, aligned.
@@ -54,14 +56,17 @@ pub(crate) const DEFLATE_WAIT_NS: u64 = 2_000_000_000;
 /// How long a host that gave nothing is not asked again before pages are evicted.
 pub(crate) const HOST_REFUSAL_NS: u64 = 5_000_000_000;
 
-/// Share of the guest's current size, as a divisor, that the compressed pool may have before its oldest frames go to disk.
+/// Share of the guest's current size, as a divisor, that the compressed pool may have before its
+/// oldest frames go to disk.
 pub(crate) const COMPRESSED_POOL_SHARE: u64 = 4;
 
-/// Pages, or frames of the compressed pool, that are read at once: at first, and at most when one read follows another.
+/// Pages, or frames of the compressed pool, that are read at once: at first, and at most when one
+/// read follows another.
 pub(crate) const READ_AHEAD: usize = 8;
 pub(crate) const MAX_READ_AHEAD: usize = 64;
 
-/// Frames that are committed to a file region, so that it can always have some of its pages in memory.
+/// Frames that are committed to a file region, so that it can always have some of its pages in
+/// memory.
 pub(crate) const FILE_WORKING_SET: FrameCount = FrameCount(128);
 
 /// How long a thread sleeps for a disk before it looks again by itself.
@@ -88,11 +93,12 @@ pub(crate) const RECLAIM_STEP: FrameCount = FrameCount(64);
 /// The driver looks after its balloon at least this often.
 pub(crate) const BALLOON_PERIOD_NS: u64 = 1_000_000_000;
 
-/// How long a kernel thread works in the background before it lets others run. The largest piece of work that is not divided, the copy
-/// of a huge page, takes about as long.
+/// How long a kernel thread works in the background before it lets others run. The largest piece of
+/// work that is not divided, the copy of a huge page, takes about as long.
 pub(crate) const WORK_SLICE_NS: u64 = 500_000;
 
-/// How long other threads run between two slices of background work, or two bursts of the balloon driver, if any of them could.
+/// How long other threads run between two slices of background work, or two bursts of the balloon
+/// driver, if any of them could.
 pub(crate) const REST_NS: u64 = 500_000;
 
 /// How long an ending guest waits for its last report to be made.

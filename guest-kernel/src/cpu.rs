@@ -1,8 +1,9 @@
 //! This CPU: its block of data behind GS, and the software mask for upcalls.
 //!
-//! Ring 3 can't reliably change the interrupt flag (a KVM without hardware virtualization never sees it try), so the flag stays
-//! set and the kernel masks *upcalls* instead: while the mask is not zero, the ring-0 stub only notes an interrupt, and whoever unmasks
-//! delivers it. The mask is a depth and goes with the thread: a context switch saves and restores it.
+//! Ring 3 can't reliably change the interrupt flag (a KVM without hardware virtualization never
+//! sees it try), so the flag stays set and the kernel masks *upcalls* instead: while the mask is
+//! not zero, the ring-0 stub only notes an interrupt, and whoever unmasks delivers it. The mask is
+//! a depth and goes with the thread: a context switch saves and restores it.
 #![allow(unsafe_code, reason = "reads and writes the CPU block through GS")]
 
 /// Keeps upcalls masked on this CPU while it lives.
@@ -85,7 +86,8 @@ mod machine {
 
     use crate::config::MAX_CPUS;
 
-    /// What the ring-0 stub, the trap entries and the kernel share on one CPU. The assembly knows the fields by their offsets.
+    /// What the ring-0 stub, the trap entries and the kernel share on one CPU. The assembly knows
+    /// the fields by their offsets.
     #[derive(Debug)]
     #[repr(C, align(64))]
     pub(crate) struct CpuBlock {
@@ -93,7 +95,8 @@ mod machine {
         pub(crate) mask: u64,
         /// Interrupts that arrived and wait for their upcall, a bit each.
         pub(crate) pending: u64,
-        /// Where the code that an upcall interrupted goes on; valid from the ring-0 stub's interrupt entry until the upcall has read it.
+        /// Where the code that an upcall interrupted goes on; valid from the ring-0 stub's
+        /// interrupt entry until the upcall has read it.
         pub(crate) upcall_rip: u64,
         /// The current thread's stack: an exception taken outside of it can't be handled on it.
         pub(crate) stack_low: u64,
@@ -102,11 +105,13 @@ mod machine {
         index: u64,
     }
 
-    /// All CPUs' blocks; GS of CPU n points to block n. Rust never looks inside: all access is through GS.
+    /// All CPUs' blocks; GS of CPU n points to block n. Rust never looks inside: all access is
+    /// through GS.
     #[expect(dead_code, reason = "the field is reached through GS")]
     pub(crate) struct CpuBlocks(UnsafeCell<[CpuBlock; MAX_CPUS]>);
 
-    // SAFETY: each block is used by its own CPU alone, through GS, and outside the ring-0 stub only with single instructions.
+    // SAFETY: each block is used by its own CPU alone, through GS, and outside the ring-0 stub only
+    // with single instructions.
     unsafe impl Sync for CpuBlocks {}
 
     /// Starts masked: the boot code unmasks when there is somebody to take an upcall.
@@ -130,13 +135,15 @@ mod machine {
     const STACK_HIGH: usize = offset_of!(CpuBlock, stack_high);
     const INDEX: usize = offset_of!(CpuBlock, index);
 
-    /// Which CPU this is, below [`MAX_CPUS`]; unless upcalls are masked, the thread may be on another one a moment later.
+    /// Which CPU this is, below [`MAX_CPUS`]; unless upcalls are masked, the thread may be on
+    /// another one a moment later.
     pub(crate) fn index() -> usize {
         to_usize(read::<INDEX>()) % MAX_CPUS
     }
 
     pub(crate) fn mask() {
-        // SAFETY: GS points to this CPU's block since the boot code set it; one instruction, so no interrupt comes between.
+        // SAFETY: GS points to this CPU's block since the boot code set it; one instruction, so no
+        // interrupt comes between.
         unsafe { asm!("inc qword ptr gs:[{mask}]", mask = const MASK, options(nostack)) };
     }
 
@@ -168,7 +175,8 @@ mod machine {
         read::<MASK>()
     }
 
-    /// Gives the thread that was just switched to its own depth back; at least one, so no upcall comes between.
+    /// Gives the thread that was just switched to its own depth back; at least one, so no upcall
+    /// comes between.
     pub(crate) fn set_mask_depth(depth: u64) {
         debug_assert!(depth > 0);
         write::<MASK>(depth);
@@ -194,7 +202,8 @@ mod machine {
         pending
     }
 
-    /// Tells the trap entries which stack is in use. Upcalls are masked, so nobody reads a half-written pair.
+    /// Tells the trap entries which stack is in use. Upcalls are masked, so nobody reads a
+    /// half-written pair.
     pub(crate) fn set_stack_bounds(bounds: &Range<u64>) {
         write::<STACK_LOW>(bounds.start);
         write::<STACK_HIGH>(bounds.end);

@@ -22,12 +22,12 @@ const MEMORY: FrameCount = FrameCount::from_mib(1 << 10);
 /// Pairs that each thread makes before the time runs.
 const WARM_UP: u32 = 1000;
 
-/// Takes and frees `pairs` committed blocks on each of `threads` threads, one block at a time, through one allocator, each thread a
-/// CPU; returns the time until all are done.
+/// Takes and frees `pairs` committed blocks on each of `threads` threads, one block at a time,
+/// through one allocator, each thread a CPU; returns the time until all are done.
 ///
 /// # Panics
-/// In debug builds, where freed frames are written to: there is no memory here. When the allocator has nothing to give, though
-/// everything is free.
+/// In debug builds, where freed frames are written to: there is no memory here. When the allocator
+/// has nothing to give, though everything is free.
 #[must_use]
 pub fn allocate_and_free(blocks: Blocks, threads: usize, pairs: u32) -> Duration {
     if cfg!(debug_assertions) {

@@ -8,15 +8,16 @@
 //! 0x4100_0000_0000   regions of the application, up to 0x5000_0000_0000
 //! ```
 //!
-//! Everything lies in the lower half: a KVM without hardware virtualization runs guest ring 3 natively there, and only there.
+//! Everything lies in the lower half: a KVM without hardware virtualization runs guest ring 3
+//! natively there, and only there.
 
 use core::ops::Range;
 
 /// Where the image is linked and loaded; `link.ld` says the same.
 pub(crate) const IMAGE_BASE: u64 = 0x20_0000;
 
-/// What lies below belongs to loaders: boot information, command line, boot page tables. The kernel copies what it needs and then
-/// unmaps it all, so that a null pointer is an error.
+/// What lies below belongs to loaders: boot information, command line, boot page tables. The kernel
+/// copies what it needs and then unmaps it all, so that a null pointer is an error.
 pub(crate) const LOW_MEMORY_END: u64 = IMAGE_BASE;
 
 /// The identity map ends here: memory beyond is not used.
@@ -28,7 +29,8 @@ pub(crate) const BOOT_CODE_END: u64 = 16 << 20;
 /// What the page tables in the image map already.
 pub(crate) const BOOT_IDENTITY_END: u64 = 1 << 30;
 
-/// The fourth gibibyte belongs to devices: registers, never memory. The page tables in the image have a table for it.
+/// The fourth gibibyte belongs to devices: registers, never memory. The page tables in the image
+/// have a table for it.
 pub(crate) const DEVICE_HOLE: Range<u64> = 3 << 30..4 << 30;
 
 /// Registers of the I/O APIC, where a machine has one (82093AA data sheet, 3.0).

@@ -1,14 +1,17 @@
-//! Which address an instruction was reaching for when it faulted, from its bytes and registers (Intel SDM vol. 2, chapter 2).
+//! Which address an instruction was reaching for when it faulted, from its bytes and registers
+//! (Intel SDM vol. 2, chapter 2).
 //!
-//! The CPU says it in CR2, but only ring 0 can read that, and where ring 0 is emulated the question takes longer than all the rest
-//! of a fault. So the page fault handler computes the address of those instructions that compilers emit, and asks the ring-0 stub for CR2
-//! where that yields nothing that could have faulted. A wrong answer does no harm: a page comes in that nobody asked for, and when
-//! the instruction faults again, that page is mapped, so CR2 is asked.
+//! The CPU says it in CR2, but only ring 0 can read that, and where ring 0 is emulated the question
+//! takes longer than all the rest of a fault. So the page fault handler computes the address of
+//! those instructions that compilers emit, and asks the ring-0 stub for CR2 where that yields
+//! nothing that could have faulted. A wrong answer does no harm: a page comes in that nobody asked
+//! for, and when the instruction faults again, that page is mapped, so CR2 is asked.
 
 /// Bytes of an instruction at most.
 pub(crate) const LONGEST: usize = 15;
 
-/// An instruction's registers, in the order of their numbers in its encoding: RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8 to R15.
+/// An instruction's registers, in the order of their numbers in its encoding: RAX, RCX, RDX, RBX,
+/// RSP, RBP, RSI, RDI, R8 to R15.
 pub(crate) type Registers = [u64; 16];
 
 const RSP: u8 = 4;
@@ -25,8 +28,8 @@ pub(crate) enum Access {
     Write,
 }
 
-/// The address of the memory operand of the instruction in `code`; `None` for instructions that have none or that are not known
-/// here.
+/// The address of the memory operand of the instruction in `code`; `None` for instructions that
+/// have none or that are not known here.
 pub(crate) fn address(code: &[u8; LONGEST], registers: &Registers, access: Access) -> Option<u64> {
     let mut bytes = Bytes(code.iter());
     let mut extension = 0;
@@ -50,7 +53,8 @@ pub(crate) fn address(code: &[u8; LONGEST], registers: &Registers, access: Acces
 fn has_operand(opcode: u8) -> bool {
     match opcode {
         0x00..=0x3b => opcode & 7 < 4, // arithmetic
-        // MOVSXD, IMUL, arithmetic with constants, TEST, XCHG, MOV, shifts, MOV of constants, NOT to DIV, INC to PUSH
+        // MOVSXD, IMUL, arithmetic with constants, TEST, XCHG, MOV, shifts, MOV of constants, NOT
+        // to DIV, INC to PUSH
         0x63 | 0x69 | 0x6b | 0x80 | 0x81 | 0x83..=0x8b | 0xc0 | 0xc1 | 0xc6 | 0xc7 | 0xd0..=0xd3 => true,
         0xf6 | 0xf7 | 0xfe | 0xff => true,
         _ => false,
@@ -63,7 +67,8 @@ fn has_operand_0f(opcode: u8) -> bool {
     matches!(opcode, 0x10 | 0x11 | 0x28 | 0x29 | 0x40..=0x4f | 0x90..=0x9f | 0xaf | 0xb0 | 0xb1 | 0xb6 | 0xb7 | 0xbe | 0xbf | 0xc0 | 0xc1)
 }
 
-/// The address that ModRM, SIB and displacement name; `None` for a register, and for what is relative to RIP: statics are mapped.
+/// The address that ModRM, SIB and displacement name; `None` for a register, and for what is
+/// relative to RIP: statics are mapped.
 fn operand(bytes: &mut Bytes<'_>, extension: u8, registers: &Registers) -> Option<u64> {
     let base_register = |low: u8| registers[usize::from(low & 7 | (extension & REX_B) << 3)];
     let modrm = bytes.next()?;

@@ -1,8 +1,9 @@
 //! How long a thread goes on waiting: so much of the guest's own time without progress. Pure.
 //!
-//! The time stamp counter also runs while the guest does not: its process was stopped, or the host had no processor for it. That time
-//! says nothing about what the guest waits for, which may not even have been asked yet. So a waiter wakes at short intervals
-//! ([`Patience::look`]), and an interval costs it no more than it was to last, however late the waiter wakes.
+//! The time stamp counter also runs while the guest does not: its process was stopped, or the host
+//! had no processor for it. That time says nothing about what the guest waits for, which may not
+//! even have been asked yet. So a waiter wakes at short intervals ([`Patience::look`]), and an
+//! interval costs it no more than it was to last, however late the waiter wakes.
 
 use crate::time::Instant;
 
@@ -25,7 +26,8 @@ impl Patience {
         Self { total_ns: nanoseconds, left_ns: nanoseconds, last_sample: None, arrived: None }
     }
 
-    /// Charges the time since the last look, and returns until when to sleep before the next one; `None` when patience is at its end.
+    /// Charges the time since the last look, and returns until when to sleep before the next one;
+    /// `None` when patience is at its end.
     pub(crate) fn look(&mut self, now: Instant) -> Option<Instant> {
         let elapsed = self.last_sample.map_or(0, |last| now.since(last));
         self.last_sample = Some(now);
@@ -33,7 +35,8 @@ impl Patience {
         (self.left_ns > 0).then(|| now.after(self.left_ns.min(self.interval_ns())))
     }
 
-    /// Tells how much of what is waited for has arrived, counted from anywhere: patience begins anew whenever that grows.
+    /// Tells how much of what is waited for has arrived, counted from anywhere: patience begins
+    /// anew whenever that grows.
     pub(crate) fn observe(&mut self, arrived: u64) {
         if self.arrived.replace(arrived).is_some_and(|before| before < arrived) {
             self.left_ns = self.total_ns;

@@ -1,6 +1,7 @@
 //! Last words: what a guest writes to its log before it ends for a reason that it can't mend.
 //!
-//! Reports wait for no lock and allocate nothing. Each reason has an exit code of its own ([`GuestExit`]).
+//! Reports wait for no lock and allocate nothing. Each reason has an exit code of its own
+//! ([`GuestExit`]).
 #![allow(unsafe_code, reason = "walks stack frames")]
 
 use core::arch::asm;
@@ -66,7 +67,8 @@ pub(crate) fn violation(frame: &TrapFrame, address: u64, violation: Violation) -
     machine_ports::exit(GuestExit::Exception)
 }
 
-/// Reports a page fault of code that must not have any, as it holds a spin lock or handles an interrupt, and ends the guest.
+/// Reports a page fault of code that must not have any, as it holds a spin lock or handles an
+/// interrupt, and ends the guest.
 pub(crate) fn masked_fault(frame: &TrapFrame, address: u64) -> ! {
     machine_ports::begin_end(GuestExit::Panic);
     headline(frame, Some(address));
@@ -135,7 +137,8 @@ fn panic(info: &PanicInfo<'_>) -> ! {
     machine_ports::exit(GuestExit::Panic)
 }
 
-/// Whether the guest is about to end: a report masks upcalls for good, and may be about memory that has been evicted.
+/// Whether the guest is about to end: a report masks upcalls for good, and may be about memory that
+/// has been evicted.
 pub(crate) fn is_reporting() -> bool {
     machine_ports::is_ending()
 }
@@ -149,7 +152,8 @@ fn registers(frame: &TrapFrame) {
     line!("  r14 {:#018x} r15 {:#018x} cs {:#x} ss {:#x}", frame.r14, frame.r15, frame.cs, frame.ss);
 }
 
-/// Prints return addresses, innermost first, as far as the chain of frame pointers stays on one stack.
+/// Prints return addresses, innermost first, as far as the chain of frame pointers stays on one
+/// stack.
 fn backtrace(rip: u64, rbp: u64) {
     line!("backtrace:");
     if rip != 0 {
@@ -174,7 +178,8 @@ fn backtrace(rip: u64, rbp: u64) {
     }
 }
 
-/// Whether a frame of two words at `address` lies on the current thread's stack or on one in the image.
+/// Whether a frame of two words at `address` lies on the current thread's stack or on one in the
+/// image.
 fn is_on_a_stack(address: u64) -> bool {
     let bounds = cpu::stack_bounds();
     let image = crate::boot::image_range();

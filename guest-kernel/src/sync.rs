@@ -1,9 +1,11 @@
 //! The kernel's lock: a spin lock that masks upcalls while it is held.
 //!
-//! A thread that holds one is never interrupted on its own CPU, so an upcall can't wait for a lock that the code under it holds.
-//! Critical sections are short: no I/O, no allocation from the application heap, and no access to memory that may be evicted, as
-//! a page fault takes locks and may have to wait. Builds with debug assertions report a fault under a lock as a bug of the kernel
-//! ([`crate::trap`]), and a thread that sleeps with one. The order in which locks are taken is in `docs/ARCHITECTURE.md`.
+//! A thread that holds one is never interrupted on its own CPU, so an upcall can't wait for a lock
+//! that the code under it holds. Critical sections are short: no I/O, no allocation from the
+//! application heap, and no access to memory that may be evicted, as a page fault takes locks and
+//! may have to wait. Builds with debug assertions report a fault under a lock as a bug of the
+//! kernel ([`crate::trap`]), and a thread that sleeps with one. The order in which locks are taken
+//! is in `docs/ARCHITECTURE.md`.
 
 use core::fmt;
 use core::ops::{Deref, DerefMut};
@@ -35,13 +37,15 @@ impl<T> SpinLock<T> {
         SpinGuard { data: self.inner.lock(), _mask: mask }
     }
 
-    /// Takes the lock if it is open: for code that may run in the middle of anything, such as a panic report.
+    /// Takes the lock if it is open: for code that may run in the middle of anything, such as a
+    /// panic report.
     pub(crate) fn try_lock(&self) -> Option<SpinGuard<'_, T>> {
         let mask = UpcallMask::new();
         Some(SpinGuard { data: self.inner.try_lock()?, _mask: mask })
     }
 
-    /// Releases the lock for a guard that was forgotten, because another thread goes on where its owner left off. The mask stays.
+    /// Releases the lock for a guard that was forgotten, because another thread goes on where its
+    /// owner left off. The mask stays.
     ///
     /// # Safety
     /// The lock is held, and the guard that held it is never used or dropped.

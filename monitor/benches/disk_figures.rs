@@ -1,5 +1,5 @@
-//! What disks cost and carry. Needs `/dev/kvm`: `cargo bench -p aerostat --bench disk_figures`, on a machine that is idle
-//! otherwise.
+//! What disks cost and carry. Needs `/dev/kvm`: `cargo bench -p aerostat --bench disk_figures`, on
+//! a machine that is idle otherwise.
 
 #![expect(clippy::unwrap_used, reason = "a measurement that fails has nothing to report")]
 

@@ -1,7 +1,8 @@
 //! Moments of the host's monotonic clock.
 //!
-//! VMM processes stamp boot stages and port calls with the same clock, so a [`Moment`] of the supervisor and a stamp in a register
-//! page can be subtracted. Only thin outer layers call [`Moment::now`]; policy is handed its `now`.
+//! VMM processes stamp boot stages and port calls with the same clock, so a [`Moment`] of the
+//! supervisor and a stamp in a register page can be subtracted. Only thin outer layers call
+//! [`Moment::now`]; policy is handed its `now`.
 
 use std::time::Duration;
 
@@ -43,7 +44,8 @@ impl Moment {
     }
 }
 
-/// Nanoseconds of `CLOCK_MONOTONIC`: the same in every process of the host, never 0 on a running one.
+/// Nanoseconds of `CLOCK_MONOTONIC`: the same in every process of the host, never 0 on a running
+/// one.
 pub(crate) fn monotonic_ns() -> u64 {
     let time = clock_gettime(ClockId::Monotonic);
     let seconds = u64::try_from(time.tv_sec).unwrap_or_default();

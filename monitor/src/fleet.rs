@@ -1,7 +1,9 @@
-//! Fleet files: which guests run together, and how much memory they share. The format in prose is `docs/fleet-file.md`.
+//! Fleet files: which guests run together, and how much memory they share. The format in prose is
+//! `docs/fleet-file.md`.
 //!
-//! A [`Fleet`] in hand is valid: names are unique and fit for file names, sizes are whole huge frames in order, the minima fit the
-//! pool, every image is a file. Whatever is wrong with a file is said in one line before anything is started.
+//! A [`Fleet`] in hand is valid: names are unique and fit for file names, sizes are whole huge
+//! frames in order, the minima fit the pool, every image is a file. Whatever is wrong with a file
+//! is said in one line before anything is started.
 
 use std::collections::HashMap;
 use std::fs;
@@ -52,7 +54,8 @@ pub struct GuestSpec {
     pub balloon_rate: Option<RateLimits>,
 }
 
-/// What becomes of a guest that touches memory which it has given away. It is counted and charged to the guest in any case.
+/// What becomes of a guest that touches memory which it has given away. It is counted and charged
+/// to the guest in any case.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum OveruseRule {

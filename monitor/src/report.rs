@@ -11,10 +11,11 @@ use serde::Serialize;
 use crate::scheduler::Reading;
 use crate::supervisor::{BalloonTotals, GuestOutcome, Outcome, SwapTotals};
 
-/// Time between samples at first. Samples stand on a grid, the first look of each cell: so all guests are seen at the same looks, and
-/// what they held at one moment can be added up.
+/// Time between samples at first. Samples stand on a grid, the first look of each cell: so all
+/// guests are seen at the same looks, and what they held at one moment can be added up.
 const PACE_MS: u64 = 100;
-/// Samples at which every second one is dropped and the pace halved: a report covers days as well as seconds.
+/// Samples at which every second one is dropped and the pace halved: a report covers days as well
+/// as seconds.
 const LIMIT: usize = 36_000;
 
 /// One guest at one moment.
@@ -77,7 +78,8 @@ impl Samples {
     }
 }
 
-/// Version of the report's keys: 1 had `given_mib`, `taken_mib` and `harvested_mib`, and was not named.
+/// Version of the report's keys: 1 had `given_mib`, `taken_mib` and `harvested_mib`, and was not
+/// named.
 const SCHEMA: u64 = 2;
 
 #[derive(Serialize)]
@@ -232,7 +234,8 @@ fn milliseconds(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Mebibytes rounded up: what is compared with a limit must not look smaller than it is, and a little not like nothing.
+/// Mebibytes rounded up: what is compared with a limit must not look smaller than it is, and a
+/// little not like nothing.
 fn mib_ceil(count: FrameCount) -> u64 {
     count.0.div_ceil(FRAMES_PER_MIB)
 }

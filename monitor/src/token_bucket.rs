@@ -1,7 +1,9 @@
-//! A token bucket: so much at once, and no more than so much a second in the long run. Pure: the moment is passed in.
+//! A token bucket: so much at once, and no more than so much a second in the long run. Pure: the
+//! moment is passed in.
 //!
-//! The level is kept as time, as in the generic cell rate algorithm (ITU-T I.371): the bucket knows when it will be full, and an event moves
-//! that moment on by the time that one token takes to come.
+//! The level is kept as time, as in the generic cell rate algorithm (ITU-T I.371): the bucket knows
+//! when it will be full, and an event moves that moment on by the time that one token takes to
+//! come.
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
-//! `aerostat up` as a user meets it when something is wrong: one line on standard error, exit code 2, nothing started.
+//! `aerostat up` as a user meets it when something is wrong: one line on standard error, exit code
+//! 2, nothing started.
 
 #[path = "support/elf.rs"]
 mod elf;
@@ -9,7 +10,8 @@ use std::process::Command;
 
 use aerostat::host::cgroup::MemoryGroup;
 
-/// Runs `aerostat` in `directory`; returns its exit code and what it wrote to standard error, and checks that it wrote nothing else.
+/// Runs `aerostat` in `directory`; returns its exit code and what it wrote to standard error, and
+/// checks that it wrote nothing else.
 fn refusal(directory: &Path, arguments: &[&str]) -> (Option<i32>, String) {
     let output = Command::new(env!("CARGO_BIN_EXE_aerostat")).args(arguments).current_dir(directory).output();
     let output = output.expect("the command can be run");
@@ -36,7 +38,8 @@ fn what_is_no_guest_is_refused_before_anything_is_written() {
     assert!(!directory.path().join("report.json").exists() && !directory.path().join("logs").exists());
 }
 
-/// A fleet of guests with these disk lines, in a directory with an image; what `aerostat up` says to it.
+/// A fleet of guests with these disk lines, in a directory with an image; what `aerostat up` says
+/// to it.
 fn refusal_of_disks(directory: &Path, disks: &[&str]) -> String {
     fs::write(directory.join("image"), elf::image(&[0xf4], 0x1000)).expect("a file can be made");
     let guests = disks.iter().enumerate().map(|(number, disk)| {

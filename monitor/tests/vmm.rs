@@ -245,7 +245,8 @@ fn a_process_that_says_nothing_has_failed() {
     assert!(matches!(ending.reason, EndReason::Failed(_)), "{ending:?}");
 }
 
-/// Set in the process that [`guests_die_with_their_supervisor`] starts from this same file, for it to be the supervisor.
+/// Set in the process that [`guests_die_with_their_supervisor`] starts from this same file, for it
+/// to be the supervisor.
 const AS_SUPERVISOR: &str = "AEROSTAT_TEST_AS_SUPERVISOR";
 
 #[test]

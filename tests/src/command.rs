@@ -39,8 +39,8 @@ pub fn run<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> Output {
     run_through(&[], arguments)
 }
 
-/// Runs `aerostat` with `arguments` to its end, by way of the command `wrapper`, which is to become the command that its last
-/// arguments name.
+/// Runs `aerostat` with `arguments` to its end, by way of the command `wrapper`, which is to become
+/// the command that its last arguments name.
 ///
 /// # Panics
 /// When it can't be started or does not end in time.
@@ -54,7 +54,8 @@ pub fn run_through<A: AsRef<OsStr>>(wrapper: &[&str], arguments: impl IntoIterat
     running.output().expect("it has ended")
 }
 
-/// The command while it runs, in a process group of its own, as a shell starts it. Killed when dropped.
+/// The command while it runs, in a process group of its own, as a shell starts it. Killed when
+/// dropped.
 #[derive(Debug)]
 pub struct Running {
     process: Child,

@@ -1,4 +1,5 @@
-//! Where things lie: `cargo xtask test` and `cargo xtask bench` build them and tell through the environment.
+//! Where things lie: `cargo xtask test` and `cargo xtask bench` build them and tell through the
+//! environment.
 
 use std::env;
 use std::path::PathBuf;

@@ -80,7 +80,8 @@ impl FleetPlan {
         self.up_with(limit, Reader::Files)
     }
 
-    /// Runs it like [`Self::up`], but nobody reads what it prints, and nothing more can be written where it prints to.
+    /// Runs it like [`Self::up`], but nobody reads what it prints, and nothing more can be written
+    /// where it prints to.
     ///
     /// # Panics
     /// When the command can't be started.
@@ -90,7 +91,8 @@ impl FleetPlan {
         self.up_with(limit, Reader::Nobody)
     }
 
-    /// Runs it by way of the command `wrapper`, which is to become the command that its last arguments name.
+    /// Runs it by way of the command `wrapper`, which is to become the command that its last
+    /// arguments name.
     ///
     /// # Panics
     /// When the command can't be started.
@@ -271,7 +273,8 @@ impl Run {
         guests.iter().find(|guest| guest["name"] == name).unwrap_or_else(|| panic!("no guest {name}\n{self}")).clone()
     }
 
-    /// Expects that the guest `name`, an application that verifies its memory, found no error and ended well.
+    /// Expects that the guest `name`, an application that verifies its memory, found no error and
+    /// ended well.
     ///
     /// # Panics
     /// When it did not.
@@ -292,7 +295,8 @@ impl Run {
     #[track_caller]
     pub fn expect_in_summary(&self, name: &str, words: &str) {
         let (_, summary) = self.output.stdout.split_once("ran for").unwrap_or_else(|| panic!("no summary\n{self}"));
-        // A guest's row begins with its name, and what helps to understand its end is indented below.
+        // A guest's row begins with its name, and what helps to understand its end is indented
+        // below.
         let mut lines = summary.lines().skip_while(|line| !line.starts_with(&format!("{name} ")));
         let row = lines.next().unwrap_or_else(|| panic!("no row for {name}\n{self}"));
         let mut block = [row].into_iter().chain(lines.take_while(|line| line.starts_with(' ')));

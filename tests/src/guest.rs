@@ -18,7 +18,8 @@ use crate::kvm::KvmGuest;
 use crate::log_file::LogFile;
 use crate::qemu::QemuGuest;
 
-/// How long a wait may take. Far beyond what anything needs, as a loaded machine that emulates may be slow.
+/// How long a wait may take. Far beyond what anything needs, as a loaded machine that emulates may
+/// be slow.
 pub const DEADLINE: Duration = Duration::from_secs(60);
 /// How often a wait looks.
 pub(crate) const POLL: Duration = Duration::from_millis(2);
@@ -28,7 +29,8 @@ pub(crate) const POLL: Duration = Duration::from_millis(2);
 pub enum Machine {
     /// Aerostat's own VMM.
     Kvm,
-    /// QEMU's `microvm` with its software emulation: the referee, as it follows the architecture manual closely.
+    /// QEMU's `microvm` with its software emulation: the referee, as it follows the architecture
+    /// manual closely.
     Qemu,
 }
 
@@ -155,7 +157,8 @@ impl Guest {
         self.wait_for(what, |guest| Some(guest.facts()).filter(&wanted))
     }
 
-    /// Waits until the guest has told its VMM, with its last report, that a thread waits for memory.
+    /// Waits until the guest has told its VMM, with its last report, that a thread waits for
+    /// memory.
     ///
     /// # Panics
     /// As [`Self::wait_for_facts`].
@@ -289,7 +292,8 @@ impl Guest {
     fn wait_for<T>(&mut self, what: &str, probe: impl Fn(&Self) -> Option<T>) -> T {
         let start = Instant::now();
         loop {
-            // The end is looked for first, so that what a guest did before it ended is seen in the same round.
+            // The end is looked for first, so that what a guest did before it ended is seen in the
+            // same round.
             let ended = self.look_for_end();
             if let Some(found) = probe(self) {
                 return found;

@@ -18,7 +18,8 @@ pub enum Flaw {
     Oversized,
 }
 
-/// Offsets in the ELF64 file header and in a program header (System V ABI, "ELF-64 Object File Format").
+/// Offsets in the ELF64 file header and in a program header (System V ABI, "ELF-64 Object File
+/// Format").
 mod elf {
     pub(super) const MACHINE: usize = 18;
     pub(super) const PROGRAM_HEADERS: usize = 32;

@@ -1,6 +1,7 @@
 //! Tests that run on several machines.
 
-/// Makes each function named, of the invoking module, a test under each machine: `kvm::NAME` and `qemu::NAME`.
+/// Makes each function named, of the invoking module, a test under each machine: `kvm::NAME` and
+/// `qemu::NAME`.
 #[macro_export]
 macro_rules! on_both_machines {
     ($($name:ident),* $(,)?) => {

@@ -1,5 +1,5 @@
-//! Physical memory that a test or a bench and its guests take. Resident memory would not do: it falls when part of a huge page is
-//! unmapped, and the huge page stays allocated.
+//! Physical memory that a test or a bench and its guests take. Resident memory would not do: it
+//! falls when part of a huge page is unmapped, and the huge page stays allocated.
 
 use std::fs;
 use std::io;

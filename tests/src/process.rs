@@ -52,7 +52,8 @@ impl Vmm {
     }
 }
 
-/// The field number `place` behind the program's name in `/proc/PID/stat` (proc_pid_stat(5)): state, parent, ...
+/// The field number `place` behind the program's name in `/proc/PID/stat` (proc_pid_stat(5)):
+/// state, parent, ...
 fn status_field(pid: Pid, place: usize) -> Option<String> {
     let line = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name may contain anything, parentheses too.
@@ -60,7 +61,8 @@ fn status_field(pid: Pid, place: usize) -> Option<String> {
     fields.split_ascii_whitespace().nth(place).map(str::to_owned)
 }
 
-/// The guest of a VMM process: `aerostat vmm NAME`. A process that has been forked and not become one yet has none.
+/// The guest of a VMM process: `aerostat vmm NAME`. A process that has been forked and not become
+/// one yet has none.
 fn guest_name(pid: Pid) -> Option<String> {
     let line = fs::read_to_string(format!("/proc/{pid}/cmdline")).ok()?;
     let mut words = line.split('\0').skip(1);

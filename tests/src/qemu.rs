@@ -76,7 +76,8 @@ fn empty_disk(SwapDisk { size, faults }: &SwapDisk, folder: &Path) -> DataDisk {
     DataDisk { path, mode: DiskMode::ReadWrite, faults: faults.clone() }
 }
 
-/// The disk as QEMU is told of it: the file behind a driver that makes errors where they are asked for.
+/// The disk as QEMU is told of it: the file behind a driver that makes errors where they are asked
+/// for.
 fn block_device(disk: &DataDisk, name: &str) -> Value {
     let is_read_only = disk.mode == DiskMode::ReadOnly;
     let DiskFaults { read_errors, write_errors, .. } = &disk.faults;

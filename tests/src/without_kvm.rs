@@ -1,4 +1,5 @@
-//! A view of this host in which `/dev/kvm` is missing, or there and not for us: a mount namespace with another `/dev`.
+//! A view of this host in which `/dev/kvm` is missing, or there and not for us: a mount namespace
+//! with another `/dev`.
 
 use std::process::{Command, Stdio};
 
@@ -11,15 +12,17 @@ pub enum KvmFlaw {
     NotPermitted,
 }
 
-/// Ways into a mount namespace of one's own: as root of a user namespace, which most hosts allow everybody, or as root.
+/// Ways into a mount namespace of one's own: as root of a user namespace, which most hosts allow
+/// everybody, or as root.
 const NAMESPACES: [&[&str]; 2] = [&["unshare", "--user", "--map-root-user", "--mount"], &["unshare", "--mount"]];
-/// Becomes the program and arguments behind it, in the namespace; root of a namespace may open everything unless it lets go of its rights.
+/// Becomes the program and arguments behind it, in the namespace; root of a namespace may open
+/// everything unless it lets go of its rights.
 const MISSING: &str = r#"mount -t tmpfs none /dev && exec "$0" "$@""#;
 const NOT_PERMITTED: &str = r#"mount -t tmpfs none /dev && : > /dev/kvm && chmod 0 /dev/kvm &&
 exec setpriv --inh-caps=-all --bounding-set=-all "$0" "$@""#;
 
-/// A command that becomes the one that its last arguments name, on a host that has this flaw; `None` where the test machine does
-/// not allow that.
+/// A command that becomes the one that its last arguments name, on a host that has this flaw;
+/// `None` where the test machine does not allow that.
 #[must_use]
 pub fn wrapper(flaw: KvmFlaw) -> Option<Vec<&'static str>> {
     let script = match flaw {

@@ -1,4 +1,5 @@
-//! Applications that work on more than they are left: what they make of it is compared with what the host makes.
+//! Applications that work on more than they are left: what they make of it is compared with what
+//! the host makes.
 
 use std::path::Path;
 

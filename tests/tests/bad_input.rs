@@ -1,4 +1,5 @@
-//! What a user may get wrong: each mistake is refused before anything starts, in one line that names it, with exit code 2.
+//! What a user may get wrong: each mistake is refused before anything starts, in one line that
+//! names it, with exit code 2.
 //!
 //! Needs no machine.
 

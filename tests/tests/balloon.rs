@@ -1,4 +1,5 @@
-//! Memory that a guest gives back really reaches the host, comes back when the target rises, and no batch harms anybody.
+//! Memory that a guest gives back really reaches the host, comes back when the target rises, and no
+//! batch harms anybody.
 
 use std::thread;
 use std::time::Duration;
@@ -12,8 +13,8 @@ use rustix::process::Signal;
 const TOUCHED_MIB: u64 = 256;
 /// Where the target is lowered to.
 const SMALL_MIB: u64 = 64;
-/// Just enough for both, so that the balloon can be filled only with memory that was touched: frames that the host never backed
-/// would free nothing.
+/// Just enough for both, so that the balloon can be filled only with memory that was touched:
+/// frames that the host never backed would free nothing.
 const MEMORY_MIB: u64 = SMALL_MIB + TOUCHED_MIB;
 
 #[test]
@@ -46,7 +47,8 @@ fn deflate() {
     guest.expect_exit(GuestExit::Success);
 }
 
-/// Free memory that a guest offers is taken and released although nothing in the guest looks at its target any more.
+/// Free memory that a guest offers is taken and released although nothing in the guest looks at its
+/// target any more.
 #[test]
 fn offers() {
     let mut guest = Plan::test_guest("offers").memory_mib(MEMORY_MIB).boot(Machine::Kvm);
@@ -63,7 +65,8 @@ fn offers() {
     guest.check(facts.port_calls == before.port_calls, "the guest has made a call");
 }
 
-/// Somebody ends the session, again and again: what is given stays given, and comes back all the same.
+/// Somebody ends the session, again and again: what is given stays given, and comes back all the
+/// same.
 #[test]
 fn begin_anew() {
     let mut guest = Plan::test_guest("begin_anew").memory_mib(MEMORY_MIB).boot(Machine::Kvm);
@@ -77,7 +80,8 @@ fn begin_anew() {
     guest.expect_exit(GuestExit::Success);
 }
 
-/// A guest that starts with a part of its memory finds the rest in its balloon, and gets it without having given it.
+/// A guest that starts with a part of its memory finds the rest in its balloon, and gets it without
+/// having given it.
 #[test]
 fn initial_balloon() {
     let mut guest = Plan::test_guest("inflate").memory_mib(4 * MEMORY_MIB).grant_mib(SMALL_MIB).boot(Machine::Kvm);
@@ -89,7 +93,8 @@ fn initial_balloon() {
     guest.wait_for_line("inflate: freed");
 }
 
-/// Single frames of huge frames that were given whole come back alone: the host puts no memory behind those still in the balloon.
+/// Single frames of huge frames that were given whole come back alone: the host puts no memory
+/// behind those still in the balloon.
 #[test]
 fn single_frames() {
     let mut guest = Plan::test_guest("single_frames").boot(Machine::Kvm);
@@ -112,7 +117,8 @@ const LONG_PAUSE: Duration = Duration::from_secs(3);
 /// Not as long.
 const SHORT_PAUSE: Duration = Duration::from_millis(1200);
 
-/// While its process is stopped, a guest waits for nothing: what it had been waiting for may still come afterwards.
+/// While its process is stopped, a guest waits for nothing: what it had been waiting for may still
+/// come afterwards.
 #[test]
 fn a_pause_is_not_a_refusal() {
     let mut guest = Plan::test_guest("waiting").grant_mib(24).boot(Machine::Kvm);
@@ -154,7 +160,8 @@ fn shrink(guest: &mut Guest) {
     guest.wait_for_facts(&format!("a size of {SMALL_MIB} MiB"), |facts| facts.size == FrameCount::from_mib(SMALL_MIB));
 }
 
-/// A balloon that takes more than is free pushes cold pages into the compressed pool; all of them come back right.
+/// A balloon that takes more than is free pushes cold pages into the compressed pool; all of them
+/// come back right.
 #[test]
 fn squeeze() {
     let mut guest = Plan::test_guest("squeeze").memory_mib(128).command_line("compressed_swap=128M").boot(Machine::Kvm);
@@ -164,7 +171,8 @@ fn squeeze() {
     guest.expect_logged("squeeze: ok");
 }
 
-/// Where no huge frame is whole, the balloon has pages moved together instead of taking single frames from everywhere.
+/// Where no huge frame is whole, the balloon has pages moved together instead of taking single
+/// frames from everywhere.
 #[test]
 fn scattered() {
     let mut guest = Plan::test_guest("scattered").memory_mib(256).command_line("log=debug").boot(Machine::Kvm);
@@ -188,7 +196,8 @@ fn pressure() {
     guest.expect_logged("pressure: ok");
 }
 
-/// A guest that is pushed below what it works on notices, and its balloon lets it be until it has room again.
+/// A guest that is pushed below what it works on notices, and its balloon lets it be until it has
+/// room again.
 #[test]
 fn thrash() {
     let mut guest = Plan::test_guest("thrash").memory_mib(128).command_line("compressed_swap=128M").boot(Machine::Kvm);

@@ -1,4 +1,5 @@
-//! A balloon that an application drives: it gives and takes like the kernel's, and a guest has one driver or the other.
+//! A balloon that an application drives: it gives and takes like the kernel's, and a guest has one
+//! driver or the other.
 
 use std::time::Duration;
 
@@ -11,15 +12,16 @@ use aerostat_tests::{DEADLINE, Guest, Machine, Plan};
 const MEMORY_MIB: u64 = 256;
 const GRANT_MIB: u64 = 64;
 
-/// Memory that was given from the start, that the application gave itself, whole and in single frames, and that its own working set has had
-/// in between.
+/// Memory that was given from the start, that the application gave itself, whole and in single
+/// frames, and that its own working set has had in between.
 #[test]
 fn it_follows_its_target() {
     let plan = Plan::app("balloon").memory_mib(MEMORY_MIB).grant_mib(GRANT_MIB);
     let mut guest = plan.command_line("balloon=none phases=160M:1s,16M:1s repeat").boot(Machine::Kvm);
     guest.wait_for_line("working set 160 MiB");
     expect_size(&mut guest, GRANT_MIB);
-    // The working set has to be told that there is more, and the target may fall while it has all of it.
+    // The working set has to be told that there is more, and the target may fall while it has all
+    // of it.
     for target in [MEMORY_MIB, 48, 101, 97, 224, GRANT_MIB] {
         guest.set_target_mib(target);
         let facts = expect_size(&mut guest, target);
@@ -97,7 +99,8 @@ fn the_port_is_the_kernels_where_it_has_a_driver() {
     guest.expect_logged("balloon port: refused");
 }
 
-/// A guest that starts small, whose kernel drives no balloon and whose application doesn't either, keeps its hands off the rest.
+/// A guest that starts small, whose kernel drives no balloon and whose application doesn't either,
+/// keeps its hands off the rest.
 #[test]
 fn a_balloon_that_nobody_drives_is_left_alone() {
     let plan = Plan::test_guest("balloon_port").memory_mib(MEMORY_MIB).grant_mib(GRANT_MIB);
@@ -124,7 +127,8 @@ fn an_unknown_driver_is_refused() {
     guest.expect_logged("unusable machine: balloon= can only be none");
 }
 
-/// Beside a guest with the kernel's driver, paced by the host: what the one grows by, the other has given.
+/// Beside a guest with the kernel's driver, paced by the host: what the one grows by, the other has
+/// given.
 #[test]
 fn memory_moves_between_both_kinds_of_driver() {
     let member =

@@ -1,4 +1,5 @@
-//! What a guest kernel does by itself, shown on Aerostat's own VMM and in QEMU: one tiny kernel and one test per behaviour.
+//! What a guest kernel does by itself, shown on Aerostat's own VMM and in QEMU: one tiny kernel and
+//! one test per behaviour.
 
 use std::fs;
 

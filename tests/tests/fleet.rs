@@ -1,5 +1,5 @@
-//! A fleet from end to end, as a user runs it: memory moves between guests, every byte that they read back is right, and the report
-//! says what it commit charges.
+//! A fleet from end to end, as a user runs it: memory moves between guests, every byte that they
+//! read back is right, and the report says what it commit charges.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,7 +15,8 @@ fn walker<'a>(name: &'a str, max_mib: u64, phases: &'a str) -> Member<'a> {
     Member { name, image: app_image("memwalk"), min_mib: 48, max_mib, command_line: phases }
 }
 
-/// Two guests whose demands alternate and fit the pool only together: what one grows by, the other must have given.
+/// Two guests whose demands alternate and fit the pool only together: what one grows by, the other
+/// must have given.
 fn phases_run() -> FleetPlan {
     FleetPlan::pool_mib(256).with(&walker("ebb", 192, "phases=128M:2s,24M:2s repeat")).with(&walker(
         "flow",
@@ -37,7 +38,8 @@ fn memory_moves_and_stays_right() {
     expect_consistent_samples(&report, &run);
 }
 
-/// A guest that ends by itself has had its last metrics reported: the final phase is read back only at the very end.
+/// A guest that ends by itself has had its last metrics reported: the final phase is read back only
+/// at the very end.
 #[test]
 fn the_last_figures_of_a_guest_count() {
     let plan = FleetPlan::pool_mib(128).with(&walker("brief", 96, "phases=64M:50ms"));
@@ -47,18 +49,21 @@ fn the_last_figures_of_a_guest_count() {
     assert!(verified >= Some(64 << 20), "not all of 64 MiB was verified\n{run}");
 }
 
-/// Three guests that want twice the pool for good: each gets its fair share and goes on with what it has.
+/// Three guests that want twice the pool for good: each gets its fair share and goes on with what
+/// it has.
 #[test]
 fn demand_beyond_the_pool_for_good() {
     const NAMES: [&str; 3] = ["first", "second", "third"];
     const POOL_MIB: u64 = 288;
     let plan = FleetPlan::pool_mib(POOL_MIB);
-    // An allocation waits two seconds for memory before it fails: the phase has room for two that fail, with a walk between.
+    // An allocation waits two seconds for memory before it fails: the phase has room for two that
+    // fail, with a walk between.
     let plan = NAMES.iter().fold(plan, |plan, name| plan.with(&walker(name, 224, "phases=192M:7s")));
     let mut fleet = plan.up(None);
     for name in NAMES {
         let line = fleet.wait_for_line(&[&format!("  {name} "), " of 192 MiB, short of memory"]);
-        // Who asked first keeps what it already uses: a balloon takes only what a guest can do without.
+        // Who asked first keeps what it already uses: a balloon takes only what a guest can do
+        // without.
         let share = POOL_MIB / 3;
         for count in ["guest size ", "target "] {
             let mib = mib_behind(&line, count);
@@ -76,8 +81,9 @@ fn demand_beyond_the_pool_for_good() {
     }
 }
 
-/// A guest that has to give single frames, as all of its memory is in use and goes to its swap disk, and a neighbour that grows by them:
-/// what the neighbour gets must be physically free by then, or the two of them take more than there is.
+/// A guest that has to give single frames, as all of its memory is in use and goes to its swap
+/// disk, and a neighbour that grows by them: what the neighbour gets must be physically free by
+/// then, or the two of them take more than there is.
 #[test]
 fn memory_that_is_granted_again_is_physically_free() {
     const POOL_MIB: u64 = 224;
@@ -112,7 +118,8 @@ fn mib_behind(line: &str, count: &str) -> u64 {
     number.unwrap_or_else(|| panic!("no {count:?}: {line}"))
 }
 
-/// Expects every key that the example in `docs/report.md` has, with a value of the same kind, and no others.
+/// Expects every key that the example in `docs/report.md` has, with a value of the same kind, and
+/// no others.
 #[track_caller]
 fn expect_published_shape(report: &Value) {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/report.md");
@@ -142,7 +149,8 @@ fn expect_same_shape(example: &Value, found: &Value, place: &str) {
     }
 }
 
-/// Expects samples in the order of time, at most a pool of resident memory at every moment, and sizes that fit each other.
+/// Expects samples in the order of time, at most a pool of resident memory at every moment, and
+/// sizes that fit each other.
 #[track_caller]
 fn expect_consistent_samples(report: &Value, run: &Run) {
     let number = |value: &Value, key: &str| value[key].as_u64().unwrap_or_else(|| panic!("no {key}: {value}"));

@@ -1,4 +1,5 @@
-//! Whatever befalls one guest of a fleet, or the fleet as a whole: the others go on unharmed, and nothing is left behind.
+//! Whatever befalls one guest of a fleet, or the fleet as a whole: the others go on unharmed, and
+//! nothing is left behind.
 
 use std::time::Duration;
 
@@ -7,7 +8,8 @@ use aerostat_tests::fleet::{Fleet, FleetPlan, Member, Receiver, line_with};
 use aerostat_tests::{DEADLINE, Vmm};
 use rustix::process::Signal;
 
-/// How long a fleet may take to end when it is told to: it gives guests two seconds when asked, and two when killed.
+/// How long a fleet may take to end when it is told to: it gives guests two seconds when asked, and
+/// two when killed.
 const END_PATIENCE: Duration = Duration::from_secs(10);
 /// What every neighbour does; it fits its minimum, so nobody needs to give anything for it.
 const TIDE: &str = "phases=48M:300ms,16M:300ms repeat";
@@ -26,7 +28,8 @@ fn test_guest(name: &'static str) -> Member<'static> {
 fn a_vmm_killed_while_inflating() {
     let victim =
         Member { min_mib: 64, max_mib: 512, command_line: "phases=400M:1s,16M:1s repeat", ..neighbour("victim") };
-    // At first content, so that the victim grows and shrinks; then more than the pool has beside the others' minima.
+    // At first content, so that the victim grows and shrinks; then more than the pool has beside
+    // the others' minima.
     let below_target = Member { max_mib: 512, command_line: "phases=16M:6s,392M:100s", ..neighbour("below_target") };
     let plan = FleetPlan::pool_mib(480).with(&victim).with(&below_target).with(&neighbour("bystander"));
     let mut fleet = plan.up(None);
@@ -51,7 +54,8 @@ fn is_above_target(line: &str) -> bool {
     mib("guest size ").zip(mib("target ")).is_some_and(|(size, target)| size > target)
 }
 
-/// Freezes the process whenever its target falls, until it is seen to have been caught with its balloon on the way, and kills it.
+/// Freezes the process whenever its target falls, until it is seen to have been caught with its
+/// balloon on the way, and kills it.
 fn kill_while_inflating(fleet: &mut Fleet, victim: &Vmm) {
     let mut seen = 0;
     loop {
@@ -247,7 +251,8 @@ fn memory_used_after_it_was_given_and_taken_away_again() {
     assert_eq!(guest["exit"], "stopped", "{run}");
 }
 
-/// Expects that no process of the fleet is left, or soon: where the supervisor was killed, the kernel ends them after it.
+/// Expects that no process of the fleet is left, or soon: where the supervisor was killed, the
+/// kernel ends them after it.
 #[track_caller]
 fn expect_gone(vmms: &[Vmm]) {
     vmms.iter().for_each(Vmm::wait_until_gone);

@@ -1,7 +1,8 @@
 //! Guests that mean harm: whatever they do to their monitor, they alone pay for it.
 //!
-//! Each deed of the guest `hostile` is done alone, where the monitor's accounts must be right at the end, and then beside a neighbour that
-//! verifies its memory, under a supervisor that must end in order.
+//! Each deed of the guest `hostile` is done alone, where the monitor's accounts must be right at
+//! the end, and then beside a neighbour that verifies its memory, under a supervisor that must end
+//! in order.
 
 use std::time::Duration;
 
@@ -17,7 +18,8 @@ use rustix::process::Signal;
 const MEMORY_MIB: u64 = 64;
 /// How long a fleet may take to end when it is told to.
 const END_PATIENCE: Duration = Duration::from_secs(10);
-/// Calls that a fleet's guest makes at once: a burst, and as many again as a monitor may hold back for seconds.
+/// Calls that a fleet's guest makes at once: a burst, and as many again as a monitor may hold back
+/// for seconds.
 const CALLS: u64 = 30_000;
 
 #[test]
@@ -78,7 +80,8 @@ fn strings() {
     expect_right_accounts(&mut boot(&plan("strings")));
 }
 
-/// The monitor takes what is offered and nothing else, whatever the words say and however they change.
+/// The monitor takes what is offered and nothing else, whatever the words say and however they
+/// change.
 #[test]
 fn flicker() {
     let mut guest = boot(&plan("flicker"));

@@ -1,6 +1,8 @@
-//! VMM processes that mean harm, each beside an honest one: the supervisor looks after the other guest as ever, and ends in order.
+//! VMM processes that mean harm, each beside an honest one: the supervisor looks after the other
+//! guest as ever, and ends in order.
 //!
-//! The honest guest needs a target far above its minimum, so it does its work only where somebody looks at it and decides.
+//! The honest guest needs a target far above its minimum, so it does its work only where somebody
+//! looks at it and decides.
 
 use std::path::PathBuf;
 use std::sync::mpsc::channel;
@@ -100,7 +102,8 @@ fn expect_killed_at_the_end(deed: &'static str) {
     assert_eq!(reason, EndReason::Killed(9), "{deed}: {reason}");
 }
 
-/// Runs a fleet whose first guest does `deed` and whose second is honest, until the honest one is done.
+/// Runs a fleet whose first guest does `deed` and whose second is honest, until the honest one is
+/// done.
 #[track_caller]
 fn face(deed: &'static str) -> Outcomes {
     let (sender, receiver) = channel();

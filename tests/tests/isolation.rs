@@ -1,4 +1,5 @@
-//! Whatever a guest does, and however its VMM process dies, it ends with a reason and its neighbours go on.
+//! Whatever a guest does, and however its VMM process dies, it ends with a reason and its
+//! neighbours go on.
 
 use aerostat::host::EndReason;
 use aerostat_abi::exit::GuestExit;

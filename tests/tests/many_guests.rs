@@ -1,4 +1,5 @@
-//! Fleets of many small guests: they all start, they are looked after, and what the host has too few of is found out before the first one runs.
+//! Fleets of many small guests: they all start, they are looked after, and what the host has too
+//! few of is found out before the first one runs.
 
 use std::time::Duration;
 

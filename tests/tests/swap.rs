@@ -1,4 +1,5 @@
-//! Swapping to disk: what was evicted comes back as it was, and a disk that fails costs what is on it and nothing else.
+//! Swapping to disk: what was evicted comes back as it was, and a disk that fails costs what is on
+//! it and nothing else.
 
 use std::fs;
 
@@ -134,8 +135,8 @@ mod only_kvm {
     }
 }
 
-/// What was on the disk stays good, and allocations fail from then on; or a page that was committed memory before that can't have it, and
-/// the guest says so.
+/// What was on the disk stays good, and allocations fail from then on; or a page that was committed
+/// memory before that can't have it, and the guest says so.
 fn expect_less(faults: DiskFaults) {
     let mut guest = plan("fill").swap(swap_mib(2 * MIB), faults).boot(Machine::Kvm);
     match guest.wait_for_end() {

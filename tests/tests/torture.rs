@@ -1,4 +1,5 @@
-//! Everything at once: threads use three times the memory that there is, while the balloon never rests, and every byte is verified.
+//! Everything at once: threads use three times the memory that there is, while the balloon never
+//! rests, and every byte is verified.
 //!
 //! [`SEED`] is where the random choices begin. [`soak`] runs with `cargo xtask test --long`.
 

@@ -1,5 +1,6 @@
-//! `bench`: builds what is measured as it is used, then runs the `aerostat-bench` program of the tests, which links the monitor's
-//! library and boots guests through it. Doing so in a program of its own keeps xtask small and quick to build.
+//! `bench`: builds what is measured as it is used, then runs the `aerostat-bench` program of the
+//! tests, which links the monitor's library and boots guests through it. Doing so in a program of
+//! its own keeps xtask small and quick to build.
 
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
@@ -26,7 +27,8 @@ pub(crate) struct Options {
     /// Write the rows as a JSON array
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// With `balloon`: measure a Linux guest with its own balloon driver too; fetches it from Debian once
+    /// With `balloon`: measure a Linux guest with its own balloon driver too; fetches it from
+    /// Debian once
     #[arg(long)]
     peer: bool,
 }

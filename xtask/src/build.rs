@@ -1,8 +1,9 @@
 //! `build`: the `aerostat` command for this host and the guest images for the bare-metal target.
 //!
-//! Guests can't be part of a plain `cargo build`: they are for another target and are linked by the kernel's script. Applications
-//! (`apps/*`) are built with the profile `release`; test guests (`tests/guests`) with `checked`, which keeps every assertion.
-//! All images go below `target/` of this repository, whatever cargo's target directory is: fleet files name them by path.
+//! Guests can't be part of a plain `cargo build`: they are for another target and are linked by the
+//! kernel's script. Applications (`apps/*`) are built with the profile `release`; test guests
+//! (`tests/guests`) with `checked`, which keeps every assertion. All images go below `target/` of
+//! this repository, whatever cargo's target directory is: fleet files name them by path.
 
 use std::fs;
 use std::path::PathBuf;
@@ -48,7 +49,8 @@ pub(crate) fn test_guests() -> Result<PathBuf> {
     Ok(images("checked"))
 }
 
-/// Builds one test guest as applications are built, for measuring; it then lies among the applications.
+/// Builds one test guest as applications are built, for measuring; it then lies among the
+/// applications.
 pub(crate) fn measured_guest(name: &str) -> Result<()> {
     expect_success(guest_build("release").args(["-p", TEST_GUESTS, "--bin", name]))
 }

@@ -16,7 +16,8 @@ pub(crate) fn root() -> PathBuf {
     Path::new(&manifest).parent().map_or_else(PathBuf::new, Path::to_path_buf)
 }
 
-/// Cargo's target directory, wherever the user's configuration has put it: xtask itself runs from there.
+/// Cargo's target directory, wherever the user's configuration has put it: xtask itself runs from
+/// there.
 pub(crate) fn target_dir() -> Result<PathBuf> {
     let xtask = env::current_exe().context("finding the running xtask")?;
     let Some(target) = xtask.ancestors().nth(2) else {

@@ -35,7 +35,8 @@ impl Archive {
 
     fn entry(&mut self, path: &str, mode: u32, contents: &[u8]) {
         self.entries += 1;
-        // Inode, mode, owner, group, links, time, size, two pairs of device numbers, length of the name with its zero, checksum.
+        // Inode, mode, owner, group, links, time, size, two pairs of device numbers, length of the
+        // name with its zero, checksum.
         let fields = [self.entries as usize, mode as usize, 0, 0, 1, 0, contents.len(), 0, 0, 0, 0, path.len() + 1, 0];
         self.bytes.extend(b"070701");
         for field in fields {
@@ -65,7 +66,8 @@ mod tests {
         let bytes = archive.finish();
         let text = String::from_utf8_lossy(&bytes);
         let zeros = |fields| "00000000".repeat(fields);
-        // Inode, mode, owner and group, links, time and size and devices, length of the name, checksum.
+        // Inode, mode, owner and group, links, time and size and devices, length of the name,
+        // checksum.
         let folder = format!("07070100000001000041ed{}00000001{}00000004{}bin\0\0\0", zeros(2), zeros(6), zeros(1));
         assert!(text.starts_with(&folder), "{text}");
         assert_eq!(bytes.len() % 4, 0);

@@ -1,8 +1,11 @@
-//! Fuzzing, as a part of `test --long`: libFuzzer, with the stable compiler and no subcommand besides.
+//! Fuzzing, as a part of `test --long`: libFuzzer, with the stable compiler and no subcommand
+//! besides.
 //!
-//! The targets (`monitor/fuzz`) are ordinary programs that libFuzzer's `main` is linked into. What makes them worth a fuzzer's while is
-//! that LLVM counts edges in them, which is a matter of compiler flags: those that `cargo fuzz --sanitizer none` passes, but for watching
-//! comparisons, which costs four fifths of the speed. Inputs that led anywhere new are kept beside what is built, for the next time; those that are worth keeping for good are the seeds.
+//! The targets (`monitor/fuzz`) are ordinary programs that libFuzzer's `main` is linked into. What
+//! makes them worth a fuzzer's while is that LLVM counts edges in them, which is a matter of
+//! compiler flags: those that `cargo fuzz --sanitizer none` passes, but for watching comparisons,
+//! which costs four fifths of the speed. Inputs that led anywhere new are kept beside what is
+//! built, for the next time; those that are worth keeping for good are the seeds.
 
 use std::fs;
 use std::process::Command;
@@ -18,8 +21,8 @@ const TARGET: &str = "balloon_port";
 const SECONDS: u32 = 60;
 /// Some two hundred steps.
 const MOST_BYTES: u32 = 2000;
-/// Coverage of edges, assertions that releases do without, and all of a crate's code in one unit: what is counted must not
-/// come twice.
+/// Coverage of edges, assertions that releases do without, and all of a crate's code in one unit:
+/// what is counted must not come twice.
 const FLAGS: [&str; 8] = [
     "--cfg=fuzzing",
     "-Cpasses=sancov-module",
@@ -31,7 +34,8 @@ const FLAGS: [&str; 8] = [
     "-Ccodegen-units=1",
 ];
 
-/// The command that builds the target and fuzzes it for a minute, from its seeds and what earlier runs have found.
+/// The command that builds the target and fuzzes it for a minute, from its seeds and what earlier
+/// runs have found.
 ///
 /// # Errors
 /// When something is missing that this needs, or the target can't be built.

@@ -1,7 +1,7 @@
 //! `cargo xtask VERB`: everything one does with this repository, one file per verb.
 //!
-//! Each verb first asks [`tools`] for what it needs and only for that, so a fresh machine with `rustup` alone gets as far as the
-//! verb can take it.
+//! Each verb first asks [`tools`] for what it needs and only for that, so a fresh machine with
+//! `rustup` alone gets as far as the verb can take it.
 
 mod bench;
 mod build;

@@ -1,5 +1,6 @@
-//! The peer that `bench balloon --peer` measures: a Linux guest with its own balloon driver, out of Debian's packages. Fetched once and
-//! kept below `target/peer`: delete that folder to fetch it anew.
+//! The peer that `bench balloon --peer` measures: a Linux guest with its own balloon driver, out of
+//! Debian's packages. Fetched once and kept below `target/peer`: delete that folder to fetch it
+//! anew.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,7 +11,8 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::cargo::{expect_success, root};
 use crate::{cpio, tools};
 
-/// The package that depends on the newest kernel for virtual machines, and the one with a shell that needs no libraries.
+/// The package that depends on the newest kernel for virtual machines, and the one with a shell
+/// that needs no libraries.
 const KERNEL: &str = "linux-image-cloud-amd64";
 const SHELL: &str = "busybox-static";
 /// What fetches and unpacks them.
@@ -20,7 +22,8 @@ const MODULES: [&str; 6] =
     ["virtio_ring", "virtio", "virtio_pci_legacy_dev", "virtio_pci_modern_dev", "virtio_pci", "virtio_balloon"];
 /// The driver itself.
 const BALLOON: &str = "virtio_balloon";
-/// The guest's first process. A word `touch_mib=N` on the kernel's command line reaches it as a variable: so much memory is written to and freed.
+/// The guest's first process. A word `touch_mib=N` on the kernel's command line reaches it as a
+/// variable: so much memory is written to and freed.
 const INIT: &str = r#"#!/bin/busybox sh
 busybox() { /bin/busybox "$@"; }
 busybox mount -t devtmpfs dev /dev
@@ -37,7 +40,8 @@ echo peer: ready
 while true; do busybox sleep 1000; done
 "#;
 
-/// Makes sure that the peer and QEMU are there; returns the folder with the peer's kernel, `vmlinuz`, and its initial RAM disk, `initrd`.
+/// Makes sure that the peer and QEMU are there; returns the folder with the peer's kernel,
+/// `vmlinuz`, and its initial RAM disk, `initrd`.
 pub(crate) fn prepare() -> Result<PathBuf> {
     tools::qemu()?;
     let folder = root().join("target/peer");

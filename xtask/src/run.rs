@@ -1,5 +1,6 @@
-//! `run`: builds everything and becomes `aerostat up`, so that Ctrl-C and the exit code are the command's own. Where guests of the
-//! fleet build an index, text is packed for them before, and what they made of it is checked afterwards.
+//! `run`: builds everything and becomes `aerostat up`, so that Ctrl-C and the exit code are the
+//! command's own. Where guests of the fleet build an index, text is packed for them before, and
+//! what they made of it is checked afterwards.
 
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -18,7 +19,8 @@ use crate::{build, tools};
 
 /// How long fleets run: for ever, if nobody stops them.
 const SECONDS: u64 = 20;
-/// How long fleets run that build an index: they end by themselves, and this is for those that don't.
+/// How long fleets run that build an index: they end by themselves, and this is for those that
+/// don't.
 const SECONDS_TO_INDEX: u64 = 120;
 
 /// Paths are relative to where the user stands.
@@ -81,8 +83,8 @@ impl Options {
     }
 }
 
-/// Runs `command` to its end and passes signals on to it. In a process group of its own it gets each of them once, whether it was
-/// meant for xtask or comes from the terminal for all.
+/// Runs `command` to its end and passes signals on to it. In a process group of its own it gets
+/// each of them once, whether it was meant for xtask or comes from the terminal for all.
 fn run_in_its_own_group(command: &mut Command) -> Result<ExitStatus> {
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).context("catching signals")?;
     let handle = signals.handle();

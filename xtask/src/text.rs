@@ -1,5 +1,6 @@
-//! Guests that build an index: the text on their disks, and the check of what they made of it. Both are done by the program
-//! `aerostat-text` of the tests, which computes the index once more with nothing in common with the guests' but its definition.
+//! Guests that build an index: the text on their disks, and the check of what they made of it. Both
+//! are done by the program `aerostat-text` of the tests, which computes the index once more with
+//! nothing in common with the guests' but its definition.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,8 +13,8 @@ use crate::tools;
 
 /// The application that builds an index.
 const IMAGE: &str = "index";
-/// Parts of the Rust toolchain's documentation, in the order of packing, and how much of them is packed: what a guest indexes in
-/// about two seconds.
+/// Parts of the Rust toolchain's documentation, in the order of packing, and how much of them is
+/// packed: what a guest indexes in about two seconds.
 const DOCUMENTATION: [&str; 5] = ["std", "alloc", "book", "reference", "core"];
 const DOCUMENTATION_MIB: u64 = 256;
 
@@ -32,10 +33,12 @@ struct Indexer {
 }
 
 impl Indexers {
-    /// The guests of a fleet file that build an index of a disk, if there are any. What is wrong with the file is for `aerostat up` to say.
+    /// The guests of a fleet file that build an index of a disk, if there are any. What is wrong
+    /// with the file is for `aerostat up` to say.
     ///
     /// # Errors
-    /// When there is `text` that nobody reads, when there should be some and is none, or when the program can't be built.
+    /// When there is `text` that nobody reads, when there should be some and is none, or when the
+    /// program can't be built.
     pub(crate) fn of_fleet(fleet: &Path, text: Option<&Path>) -> Result<Option<Self>> {
         let guests = indexers(fleet);
         let is_packed = guests.iter().any(|guest| is_same_place(&guest.disk, &packed_text()));

@@ -1,4 +1,5 @@
-//! What a verb needs from the machine: found, or installed where that is possible without asking, or named in the error.
+//! What a verb needs from the machine: found, or installed where that is possible without asking,
+//! or named in the error.
 
 use std::env;
 use std::fs::OpenOptions;

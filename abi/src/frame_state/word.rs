@@ -1,5 +1,5 @@
-//! The word that guest and monitor share. The file knows no more of its atomic than the name, so that the test of all interleavings
-//! can put another in its place.
+//! The word that guest and monitor share. The file knows no more of its atomic than the name, so
+//! that the test of all interleavings can put another in its place.
 
 use core::sync::atomic::Ordering;
 
@@ -21,8 +21,8 @@ impl HugeFrameWord {
         HugeFrameState(self.0.load(Ordering::Acquire))
     }
 
-    /// The guest's: says something else about a huge frame that is not offered. An offer lets the monitor see all that was done to the
-    /// frame before.
+    /// The guest's: says something else about a huge frame that is not offered. An offer lets the
+    /// monitor see all that was done to the frame before.
     pub fn store(&self, state: HugeFrameState) {
         self.0.store(state.0, Ordering::Release);
     }
@@ -39,8 +39,8 @@ impl HugeFrameWord {
         self.exchange(offered, offered.without_offer()).map(drop).ok_or(Taken)
     }
 
-    /// The monitor's: takes the huge frame if it is offered, and says what its word said before. The guest may write anything there at any
-    /// time, so this proves nothing about the frame.
+    /// The monitor's: takes the huge frame if it is offered, and says what its word said before.
+    /// The guest may write anything there at any time, so this proves nothing about the frame.
     #[must_use]
     pub fn take(&self) -> Option<HugeFrameState> {
         let offered = self.load();

@@ -1,7 +1,8 @@
 //! The balloon's thread: the driver's loop, the port at one end and pinned memory at the other.
 //!
-//! No interrupt tells of a new target. Every reply does, so the thread reports several times a second, and at once when the working set's
-//! thread has news. It has no rate of its own either: the host paces it, if it likes (`balloon_rate` in a fleet file).
+//! No interrupt tells of a new target. Every reply does, so the thread reports several times a
+//! second, and at once when the working set's thread has news. It has no rate of its own either:
+//! the host paces it, if it likes (`balloon_rate` in a fleet file).
 
 use core::mem;
 
@@ -16,7 +17,8 @@ use crate::page_list::PageList;
 /// How often the thread looks at its target, at least.
 const SAMPLE_NS: u64 = 100_000_000;
 
-/// Drives the balloon until the application's work is done and the host has heard of that. Returns how many entries were refused.
+/// Drives the balloon until the application's work is done and the host has heard of that. Returns
+/// how many entries were refused.
 pub(crate) fn drive(mut port: Port, page_list: PageList) -> u64 {
     let now_ns = Instant::now().as_nanos();
     let mut driver = Driver::new(page_list, RateLimits::NONE, balloon_port::extent(), now_ns);

@@ -1,4 +1,5 @@
-//! Memory as an application may have it, for the driver: pinned blocks. Of the rest the kernel decides, asked as any application may ask.
+//! Memory as an application may have it, for the driver: pinned blocks. Of the rest the kernel
+//! decides, asked as any application may ask.
 
 use core::mem;
 
@@ -50,7 +51,8 @@ impl Memory for PinnedMemory {
     }
 
     fn free_unbacked(&mut self, block: Pinned) {
-        // SAFETY: the monitor had it and has returned it, and reading as zero is what it commit charges then.
+        // SAFETY: the monitor had it and has returned it, and reading as zero is what it commit
+        // charges then.
         unsafe { block.free_unbacked() };
     }
 

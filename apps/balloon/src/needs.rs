@@ -1,4 +1,5 @@
-//! What the working set's thread tells the balloon's: that it is short of memory, and that it has ended.
+//! What the working set's thread tells the balloon's: that it is short of memory, and that it has
+//! ended.
 
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 

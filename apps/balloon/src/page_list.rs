@@ -1,5 +1,6 @@
-//! What the application has given: its own blocks, which it keeps in two lists until they are returned. There is room in both from the start,
-//! since whoever gives memory away has none to grow a list.
+//! What the application has given: its own blocks, which it keeps in two lists until they are
+//! returned. There is room in both from the start, since whoever gives memory away has none to grow
+//! a list.
 
 use alloc::vec::Vec;
 use core::ops::Range;

@@ -1,8 +1,9 @@
-//! A search engine's indexer: reads the text on its disk, builds an inverted index in memory, asks it questions and says what it has
-//! built, so that others can check it. The text comes as a plain POSIX archive (ustar), whose files are indexed where they lie.
+//! A search engine's indexer: reads the text on its disk, builds an inverted index in memory, asks
+//! it questions and says what it has built, so that others can check it. The text comes as a plain
+//! POSIX archive (ustar), whose files are indexed where they lie.
 //!
-//! `repeat=3 queries=4000`: how often to do it all, once by default, and how many questions to ask each time. What exactly is built
-//! and asked is defined in `docs/applications.md`.
+//! `repeat=3 queries=4000`: how often to do it all, once by default, and how many questions to ask
+//! each time. What exactly is built and asked is defined in `docs/applications.md`.
 #![no_std]
 #![no_main]
 

@@ -1,4 +1,5 @@
-//! A batch job that works on all of its memory: makes records by rule, sorts them in place and verifies the result.
+//! A batch job that works on all of its memory: makes records by rule, sorts them in place and
+//! verifies the result.
 //!
 //! `size=256M repeat=3`: memory to fill with records, and how often to do it all, once by default.
 #![no_std]

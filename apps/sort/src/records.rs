@@ -1,9 +1,11 @@
 //! Records, sorted in place by an algorithm for more of them than memory holds.
 //!
-//! Passes over everything are what costs when memory is short, and quicksort makes one for each time that the records are twice as
-//! many as fit. So the first byte of the key goes first: one pass brings every record into one of 256 buckets (American flag sort:
-//! McIlroy, Bostic, McIlroy, 1993), working at 256 places that each move on through neighbouring pages; the buckets are then sorted one
-//! after the other, each in a few MiB. That is two passes, however short memory is, down to the pages of those 256 places.
+//! Passes over everything are what costs when memory is short, and quicksort makes one for each
+//! time that the records are twice as many as fit. So the first byte of the key goes first: one
+//! pass brings every record into one of 256 buckets (American flag sort: McIlroy, Bostic, McIlroy,
+//! 1993), working at 256 places that each move on through neighbouring pages; the buckets are then
+//! sorted one after the other, each in a few MiB. That is two passes, however short memory is, down
+//! to the pages of those 256 places.
 
 use alloc::vec::Vec;
 
@@ -81,8 +83,9 @@ impl Records {
         }
     }
 
-    /// Brings every record into its bucket. A record in the wrong one goes to the next place of its own, the record that was there to its,
-    /// and so on until one comes that belongs where the first was.
+    /// Brings every record into its bucket. A record in the wrong one goes to the next place of its
+    /// own, the record that was there to its, and so on until one comes that belongs where the
+    /// first was.
     fn distribute(&mut self) {
         let mut ends = [0; BUCKETS];
         let mut next = [0; BUCKETS];
@@ -107,8 +110,9 @@ impl Records {
         }
     }
 
-    /// Looks at every record: it has the key that belongs to its number, a number that was given out, and a key above the one before.
-    /// Keys of different numbers differ, so where all of that holds each record is there, and once.
+    /// Looks at every record: it has the key that belongs to its number, a number that was given
+    /// out, and a key above the one before. Keys of different numbers differ, so where all of that
+    /// holds each record is there, and once.
     pub(crate) fn verify(&self, seed: u64) -> Verdict {
         let mut verdict = Verdict::default();
         let mut before = None;
@@ -128,7 +132,8 @@ fn bucket(record: &Record) -> usize {
     usize::from(record.key.to_be_bytes()[0])
 }
 
-/// The key of a record: as good as random, and different for every number below 2^48, as each step can be undone.
+/// The key of a record: as good as random, and different for every number below 2^48, as each step
+/// can be undone.
 fn key(seed: u64, number: u64) -> u64 {
     mixed(number ^ (seed << 48))
 }

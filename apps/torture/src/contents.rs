@@ -1,4 +1,5 @@
-//! What is in a page: a rule that gives every word, so that all of it can be verified from a few bytes.
+//! What is in a page: a rule that gives every word, so that all of it can be verified from a few
+//! bytes.
 
 use crate::random::{Random, scramble};
 
@@ -13,7 +14,8 @@ pub(crate) enum Contents {
     Untouched,
     /// One word, over and over.
     OneWord(u32),
-    /// Compresses to about a fifth, to a half or to three quarters of a page: so many words of noise, the rest of one kind.
+    /// Compresses to about a fifth, to a half or to three quarters of a page: so many words of
+    /// noise, the rest of one kind.
     Mixed { noise: u16, seed: u64 },
     /// Does not compress.
     Noise(u64),

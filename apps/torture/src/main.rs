@@ -1,8 +1,10 @@
-//! Uses more memory than there is, in every way at once: threads that make and end regions, fill pages with what compresses and what
-//! does not, discard, prefetch and protect them, leave them alone for a while and find them as they were, or say what is wrong.
+//! Uses more memory than there is, in every way at once: threads that make and end regions, fill
+//! pages with what compresses and what does not, discard, prefetch and protect them, leave them
+//! alone for a while and find them as they were, or say what is wrong.
 //!
-//! `seconds=20 threads=8 times=3 seed=1`: how long, on how many threads, how many times the machine's memory they use together, and
-//! where the random choices begin. The same seed gives each thread the same choices; how they mix is up to the scheduler.
+//! `seconds=20 threads=8 times=3 seed=1`: how long, on how many threads, how many times the
+//! machine's memory they use together, and where the random choices begin. The same seed gives each
+//! thread the same choices; how they mix is up to the scheduler.
 #![no_std]
 #![no_main]
 

@@ -12,7 +12,8 @@ use crate::contents::PAGE_BYTES;
 use crate::random::Random;
 use crate::region::Region;
 
-/// Pages of a region at most: eight mebibytes, so that some have whole huge pages and some have none.
+/// Pages of a region at most: eight mebibytes, so that some have whole huge pages and some have
+/// none.
 const MAX_PAGES: usize = 2048;
 /// Pages of something in the heap at most.
 const MAX_HEAP_PAGES: usize = 16;

@@ -1,4 +1,5 @@
-//! When to try again what has failed: after twice as long each time, up to a second; soon, when something has changed that may help.
+//! When to try again what has failed: after twice as long each time, up to a second; soon, when
+//! something has changed that may help.
 
 /// The first pause, and the longest.
 const FIRST_NS: u64 = 1_000_000;

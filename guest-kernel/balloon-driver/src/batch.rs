@@ -44,7 +44,8 @@ impl<B: Block> Batch<B> {
         FrameCount(self.count as u64 * self.size.frames())
     }
 
-    /// Adds a block, for which there is room. All are of one size: so it can be told in advance how long the batch will take.
+    /// Adds a block, for which there is room. All are of one size: so it can be told in advance how
+    /// long the batch will take.
     pub(crate) fn push(&mut self, block: B) {
         debug_assert!(self.count == 0 || block.size() == self.size);
         self.size = block.size();
@@ -57,7 +58,8 @@ impl<B: Block> Batch<B> {
         &mut self.entries[..self.count]
     }
 
-    /// Hands every block to `place`, with what became of its entry: nothing, without a reply that says so.
+    /// Hands every block to `place`, with what became of its entry: nothing, without a reply that
+    /// says so.
     pub(crate) fn settle(&mut self, reply: Option<Reply>, mut place: impl FnMut(B, EntryStatus)) {
         let is_valid = reply.is_some_and(|reply| reply.status == Status::Ok);
         for (block, entry) in self.blocks[..self.count].iter_mut().zip(&self.entries) {

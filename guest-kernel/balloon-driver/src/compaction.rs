@@ -1,7 +1,8 @@
 //! Whether to move pages together for a whole huge frame, or to give 512 single frames instead.
 //!
-//! A whole huge frame is one entry, one range for the host to release, and later one fault; and the guest keeps huge frames for itself. Moving
-//! costs a copy a page. Both are measured as they are done; the rule compares.
+//! A whole huge frame is one entry, one range for the host to release, and later one fault; and the
+//! guest keeps huge frames for itself. Moving costs a copy a page. Both are measured as they are
+//! done; the rule compares.
 
 use aerostat_abi::units::{BlockSize, HUGE_FRAMES};
 
@@ -9,8 +10,9 @@ use crate::pace::{Direction, Pace};
 
 /// What moving a page is taken to cost before any was moved, in nanoseconds.
 const FIRST_MOVE_NS: u64 = 3000;
-/// What a frame that is given by itself costs later, in nanoseconds: it is taken back by itself, and comes back with a fault of its own on
-/// a small page of the host. Measured at 12 us a frame that is touched again (`docs/balloon-port.md`); half of them are taken to be.
+/// What a frame that is given by itself costs later, in nanoseconds: it is taken back by itself,
+/// and comes back with a fault of its own on a small page of the host. Measured at 12 us a frame
+/// that is touched again (`docs/balloon-port.md`); half of them are taken to be.
 const SINGLE_LATER_NS: u64 = 6000;
 /// How long it is left alone after it came to nothing.
 const VAIN_PAUSE_NS: u64 = 1_000_000_000;

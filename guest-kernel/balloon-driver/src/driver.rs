@@ -1,11 +1,15 @@
-//! The driver's loop, one step at a time: compare size and target, move a batch, say when to come back.
+//! The driver's loop, one step at a time: compare size and target, move a batch, say when to come
+//! back.
 //!
-//! *Inflating* takes what costs least: whole huge frames, then huge frames that become whole by moving pages where that is cheaper, then
-//! single frames, for which the guest may have to put pages elsewhere. It gives way at once to anybody in the guest who waits for memory,
-//! and for a while after that. *Deflating* gives, and knows no rate. What the monitor refuses to take stays the guest's; what it refuses
-//! to return stays in the page list. The driver trusts no reply: a target is bounded by the guest's own floor and its total.
+//! *Inflating* takes what costs least: whole huge frames, then huge frames that become whole by
+//! moving pages where that is cheaper, then single frames, for which the guest may have to put
+//! pages elsewhere. It gives way at once to anybody in the guest who waits for memory, and for a
+//! while after that. *Deflating* gives, and knows no rate. What the monitor refuses to take stays
+//! the guest's; what it refuses to return stays in the page list. The driver trusts no reply: a
+//! target is bounded by the guest's own floor and its total.
 //!
-//! A step that has failed is repeated after ever longer pauses ([`Backoff`]), sooner when memory comes free or the target changes.
+//! A step that has failed is repeated after ever longer pauses ([`Backoff`]), sooner when memory
+//! comes free or the target changes.
 
 use core::cmp::Ordering;
 
@@ -121,7 +125,8 @@ impl<L: PageList> Driver<L> {
         self.page_list
     }
 
-    /// Guest size that the driver works towards: what the monitor said last, within the guest's bounds.
+    /// Guest size that the driver works towards: what the monitor said last, within the guest's
+    /// bounds.
     #[must_use]
     pub fn target(&self) -> FrameCount {
         self.asked.clamp(self.extent.floor.min(self.extent.total), self.extent.total)
@@ -144,7 +149,8 @@ impl<L: PageList> Driver<L> {
         }
     }
 
-    /// Whether memory that comes free in the guest would help; then [`Self::memory_came_free`] is to be called.
+    /// Whether memory that comes free in the guest would help; then [`Self::memory_came_free`] is
+    /// to be called.
     #[must_use]
     pub fn wants_memory(&self) -> bool {
         matches!(self.stall_reason, Some(StallReason::NoMemory | StallReason::Thrashing))
@@ -219,7 +225,8 @@ impl<L: PageList> Driver<L> {
         next
     }
 
-    /// Puts into the page list what the monitor has taken by itself. It did so for a target that nobody may have told this driver of.
+    /// Puts into the page list what the monitor has taken by itself. It did so for a target that
+    /// nobody may have told this driver of.
     fn collect_reclaimed(&mut self, monitor: &mut impl Monitor, memory: &mut impl Memory<Block = L::Block>) {
         let before = self.balloon();
         while let Some(block) = memory.collect_reclaimed() {
@@ -273,7 +280,8 @@ impl<L: PageList> Driver<L> {
         }
     }
 
-    /// A huge frame that has become whole by moving pages, where that is cheaper than single frames.
+    /// A huge frame that has become whole by moving pages, where that is cheaper than single
+    /// frames.
     fn compacted<M: Memory<Block = L::Block>>(&mut self, wanted: usize, memory: &mut M) -> Option<L::Block> {
         let now_ns = memory.now_ns();
         if !self.compaction.is_open(now_ns) {

@@ -1,5 +1,6 @@
-//! How long nothing is taken from a guest in which somebody waits for memory: for a while after that, but not for ever. Somebody who wants more
-//! than there is would otherwise keep the host from giving what lies idle to others; so a host that insists has its turn, too.
+//! How long nothing is taken from a guest in which somebody waits for memory: for a while after
+//! that, but not for ever. Somebody who wants more than there is would otherwise keep the host from
+//! giving what lies idle to others; so a host that insists has its turn, too.
 
 /// After somebody has waited.
 const HOLD_NS: u64 = 200_000_000;

@@ -1,7 +1,9 @@
-//! How much is moved at once: a *burst*, all that the driver does before others may run, takes no longer than [`PAUSE_GOAL_NS`].
+//! How much is moved at once: a *burst*, all that the driver does before others may run, takes no
+//! longer than [`PAUSE_GOAL_NS`].
 //!
-//! What a block costs is measured with every batch, apart for giving and taking and for both sizes; a batch is as long as the rest of
-//! the burst allows. A host that turns slow makes the next batches short, and after that they grow by and by.
+//! What a block costs is measured with every batch, apart for giving and taking and for both sizes;
+//! a batch is as long as the rest of the burst allows. A host that turns slow makes the next
+//! batches short, and after that they grow by and by.
 
 use aerostat_abi::batch::CAPACITY;
 use aerostat_abi::units::{BlockSize, to_usize};
@@ -11,10 +13,11 @@ pub const PAUSE_GOAL_NS: u64 = 2_000_000;
 /// When so much of it is over, another batch is not worth its call.
 const WORTHWHILE_NS: u64 = PAUSE_GOAL_NS * 3 / 4;
 
-/// What blocks are taken to cost before the first was moved, in nanoseconds: a host that releases 2 MiB pages at 200 GiB/s, and
-/// 4 KiB pages at 4 GiB/s.
+/// What blocks are taken to cost before the first was moved, in nanoseconds: a host that releases 2
+/// MiB pages at 200 GiB/s, and 4 KiB pages at 4 GiB/s.
 const FIRST_COST_NS: [u64; 2] = [10_000, 1000];
-/// Shorter batches that take less, but more than was thought, tell more about the price of a call than about that of a block.
+/// Shorter batches that take less, but more than was thought, tell more about the price of a call
+/// than about that of a block.
 const TELLING_BLOCKS: usize = 32;
 const TELLING_NS: u64 = 200_000;
 

@@ -1,8 +1,9 @@
 //! How fast the balloon may move: additive increase on success, division on failure, within bounds.
 //!
-//! The rule is the one of the ballooning patent (US 7,433,951). Inflating and failing at it costs the guest, so a balloon that fails is slowed
-//! down, to the smallest rate at worst, and one that finds plenty is soon as fast as it may be. It begins so: nothing has failed yet. A
-//! pure machine: it is told what happened and when, and says how many frames may move now.
+//! The rule is the one of the ballooning patent (US 7,433,951). Inflating and failing at it costs
+//! the guest, so a balloon that fails is slowed down, to the smallest rate at worst, and one that
+//! finds plenty is soon as fast as it may be. It begins so: nothing has failed yet. A pure machine:
+//! it is told what happened and when, and says how many frames may move now.
 
 use core::fmt;
 
@@ -97,7 +98,8 @@ impl Rate {
         FrameCount(self.headroom)
     }
 
-    /// A tenth of a second's worth, and a huge frame at least: a long rest is no licence for a burst.
+    /// A tenth of a second's worth, and a huge frame at least: a long rest is no licence for a
+    /// burst.
     fn most_headroom(&self) -> u64 {
         (self.frames_per_s / 10).max(HUGE_FRAMES)
     }

@@ -1,9 +1,12 @@
-//! Sessions: begun with HELLO, brought to one view of the balloon with LIST, and ended by either side.
+//! Sessions: begun with HELLO, brought to one view of the balloon with LIST, and ended by either
+//! side.
 //!
-//! What is given outlives a session. So after HELLO the driver goes through the monitor's list and its page list side by side, a page
-//! of the list at a time. What the page list has and the list has not is the guest's. What the list has and the page list has not is put into the
-//! page list if it is free, as the initial balloon is at the start; otherwise the monitor is asked for it, since somebody uses it. What it does not return is
-//! a *stray*: counted as given, asked for again when the target allows more.
+//! What is given outlives a session. So after HELLO the driver goes through the monitor's list and
+//! its page list side by side, a page of the list at a time. What the page list has and the list
+//! has not is the guest's. What the list has and the page list has not is put into the page list if
+//! it is free, as the initial balloon is at the start; otherwise the monitor is asked for it, since
+//! somebody uses it. What it does not return is a *stray*: counted as given, asked for again when
+//! the target allows more.
 
 use core::ops::Range;
 

@@ -1,4 +1,5 @@
-//! What the driver stands between: the monitor on one side, the guest's memory on the other, and the page list in the middle.
+//! What the driver stands between: the monitor on one side, the guest's memory on the other, and
+//! the page list in the middle.
 
 use core::ops::Range;
 
@@ -16,7 +17,8 @@ pub trait Block {
     fn size(&self) -> BlockSize;
 }
 
-/// The other side of the port. `None` stands for a monitor that doesn't answer, or not with anything that makes sense.
+/// The other side of the port. `None` stands for a monitor that doesn't answer, or not with
+/// anything that makes sense.
 pub trait Monitor {
     /// Begins a session (HELLO). A monitor of another version has not been negotiated.
     fn negotiate(&mut self) -> Option<Reply>;
@@ -24,7 +26,8 @@ pub trait Monitor {
     fn begin_options(&mut self);
     /// Ends the session (RESET).
     fn reset(&mut self) -> Option<Reply>;
-    /// Asks which frames are given, from `from` on (LIST); the answer is in the first of the entries.
+    /// Asks which frames are given, from `from` on (LIST); the answer is in the first of the
+    /// entries.
     fn list(&mut self, from: FrameNumber, entries: &mut [Entry; CAPACITY]) -> Option<Listed>;
     /// Asks for the target, and for nothing else.
     fn target(&mut self) -> Option<Reply>;
@@ -60,11 +63,13 @@ pub trait Memory {
     type Block: Block;
     /// The moment, in nanoseconds.
     fn now_ns(&self) -> u64;
-    /// A block that is free and that nothing rests on, or `None`; one that the host backs before one that it does not.
+    /// A block that is free and that nothing rests on, or `None`; one that the host backs before
+    /// one that it does not.
     fn allocate(&mut self, size: BlockSize) -> Option<Self::Block>;
     /// One particular block, if it is free and the guest can do without it.
     fn claim(&mut self, first: FrameNumber, size: BlockSize) -> Option<Self::Block>;
-    /// A block that the monitor has taken by itself, from what the guest had offered it: it is in the balloon.
+    /// A block that the monitor has taken by itself, from what the guest had offered it: it is in
+    /// the balloon.
     fn collect_reclaimed(&mut self) -> Option<Self::Block>;
     /// A block that the balloon could not give.
     fn free(&mut self, block: Self::Block);
@@ -72,11 +77,14 @@ pub trait Memory {
     fn free_unbacked(&mut self, block: Self::Block);
     /// Up to so many huge frames that the driver could have if pages were moved together.
     fn compactable(&mut self, wanted: usize) -> Compactable;
-    /// Moves pages together until so many huge frames are whole, if that can be; says how many have become so.
+    /// Moves pages together until so many huge frames are whole, if that can be; says how many have
+    /// become so.
     fn compact(&mut self, wanted: usize) -> usize;
-    /// Has the guest put some pages elsewhere. A step of bounded length: it is called again for more.
+    /// Has the guest put some pages elsewhere. A step of bounded length: it is called again for
+    /// more.
     fn make_room(&mut self) -> Room;
-    /// Whether somebody in the guest waits for memory, or has waited in vain since this was asked last.
+    /// Whether somebody in the guest waits for memory, or has waited in vain since this was asked
+    /// last.
     fn is_short(&mut self) -> bool;
 }
 
@@ -97,7 +105,8 @@ pub trait PageList {
     type Block: Block;
     /// Takes a block that the monitor now has.
     fn put(&mut self, block: Self::Block);
-    /// Gives up a block of at most `frames` frames, to be asked back: huge while that fits, else a single frame.
+    /// Gives up a block of at most `frames` frames, to be asked back: huge while that fits, else a
+    /// single frame.
     fn take(&mut self, frames: FrameCount) -> Option<Self::Block>;
     /// Gives up the lowest block that lies within `range`, as large as that may be.
     fn take_within(&mut self, range: Range<FrameNumber>) -> Option<Self::Block>;

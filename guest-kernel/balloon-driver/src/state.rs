@@ -17,7 +17,8 @@ pub enum StallReason {
     Floor,
     /// The guest brings back what it has just put elsewhere: to take more would stop it.
     Thrashing,
-    /// All that is left is in use, committed or the kernel's, and nothing of it can be put elsewhere.
+    /// All that is left is in use, committed or the kernel's, and nothing of it can be put
+    /// elsewhere.
     NoMemory,
     /// Somebody in the guest waits for memory, or did so a moment ago.
     GuestWaiting,
@@ -115,7 +116,8 @@ impl Metrics {
     }
 }
 
-/// Decides when a line is written about what hinders the driver: when that changes, and not too often.
+/// Decides when a line is written about what hinders the driver: when that changes, and not too
+/// often.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Announcements {
     said: Option<StallReason>,
@@ -123,8 +125,8 @@ pub struct Announcements {
 }
 
 impl Announcements {
-    /// Looks at the stall reason; returns it if there is something new to be said. The rate's comes and goes all the time, and is
-    /// nothing new.
+    /// Looks at the stall reason; returns it if there is something new to be said. The rate's comes
+    /// and goes all the time, and is nothing new.
     pub fn news(&mut self, stall_reason: Option<StallReason>, now_ns: u64) -> Option<Option<StallReason>> {
         let is_early = self.at_ns.is_some_and(|at_ns| now_ns < at_ns.saturating_add(SPACING_NS));
         if is_early || stall_reason == self.said || stall_reason == Some(StallReason::Rate) {

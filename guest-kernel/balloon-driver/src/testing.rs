@@ -1,4 +1,5 @@
-//! What the tests put the driver between: a guest's memory, kept as one flag a frame, a page list of the same make, and hosts of every kind.
+//! What the tests put the driver between: a guest's memory, kept as one flag a frame, a page list
+//! of the same make, and hosts of every kind.
 
 extern crate std;
 
@@ -383,7 +384,8 @@ impl Host {
         Some(Reply { status, target: self.target })
     }
 
-    /// Answers a batch; `carry_out` moves the frames of an entry and says whether they were where they should be.
+    /// Answers a batch; `carry_out` moves the frames of an entry and says whether they were where
+    /// they should be.
     fn answer(
         &mut self,
         entries: &mut [Entry],

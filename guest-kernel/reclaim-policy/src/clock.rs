@@ -1,7 +1,9 @@
-//! CLOCK, or second chance: a page that was touched since the hand's last visit stays, any other goes.
+//! CLOCK, or second chance: a page that was touched since the hand's last visit stays, any other
+//! goes.
 //!
-//! F. J. Corbató, "A Paging Experiment with the Multics System", 1968. It approximates LRU with one bit a page, and shares LRU's
-//! weakness: a scan, or a loop a little larger than memory, drives out everything.
+//! F. J. Corbató, "A Paging Experiment with the Multics System", 1968. It approximates LRU with one
+//! bit a page, and shares LRU's weakness: a scan, or a loop a little larger than memory, drives out
+//! everything.
 
 use crate::policy::{Age, Arrival, Pass, Policy, Seen, Verdict};
 

@@ -1,26 +1,32 @@
-//! Generations: pages that have proved themselves outlive many passes of the hand, newcomers one; how many is measured by regret.
+//! Generations: pages that have proved themselves outlive many passes of the hand, newcomers one;
+//! how many is measured by regret.
 //!
-//! A page is in a *generation*, 0 the oldest. A visit that finds it touched makes it young again, any other moves it one generation
-//! on, and out of generation 0 it goes. What makes the difference is where pages begin and how young a touch makes them, the
-//! *trust*:
+//! A page is in a *generation*, 0 the oldest. A visit that finds it touched makes it young again,
+//! any other moves it one generation on, and out of generation 0 it goes. What makes the difference
+//! is where pages begin and how young a touch makes them, the *trust*:
 //!
-//! * **Earned**: newcomers begin in generation 0; a page that is touched again before the hand returns goes to the youngest. So a
-//!   scan passes through a few frames and leaves the rest alone. One in a few pages that come back begins younger, so that of a
-//!   loop larger than memory a part settles and stays, and is found by the loop each time it comes round.
-//! * **Given**: all pages get the same two generations, newcomers too: CLOCK with one more chance. It forgets what was hot as fast
-//!   as it learns what is, and that is right when the working set moves.
+//! * **Earned**: newcomers begin in generation 0; a page that is touched again before the hand
+//!   returns goes to the youngest. So a scan passes through a few frames and leaves the rest alone.
+//!   One in a few pages that come back begins younger, so that of a loop larger than memory a part
+//!   settles and stays, and is found by the loop each time it comes round.
+//! * **Given**: all pages get the same two generations, newcomers too: CLOCK with one more chance.
+//!   It forgets what was hot as fast as it learns what is, and that is right when the working set
+//!   moves.
 //!
-//! Neither is right always, and which one is can be measured. An eviction is *regretted* when the page comes back before as many
-//! others were evicted as are resident. Among pages that were never touched again (unproven) and pages that were (proven), the
-//! share of regretted evictions should be alike. If evictions of the unproven are regretted far more often, the proven are dead weight,
-//! and trust is given; if not, it is earned. On a loop both are regretted alike; on a scan the unproven never are.
+//! Neither is right always, and which one is can be measured. An eviction is *regretted* when the
+//! page comes back before as many others were evicted as are resident. Among pages that were never
+//! touched again (unproven) and pages that were (proven), the share of regretted evictions should
+//! be alike. If evictions of the unproven are regretted far more often, the proven are dead weight,
+//! and trust is given; if not, it is earned. On a loop both are regretted alike; on a scan the
+//! unproven never are.
 //!
-//! Sources: ages by accessed bits and insertion at a far age: RRIP, A. Jaleel et al., ISCA 2010, and for one newcomer in a few DIP,
-//! M. Qureshi et al., ISCA 2007. Generations, and refaults of one group held against another's: Linux, multi-gen LRU
-//! (Documentation/mm/multigen_lru.rst). Refault distance: Linux, mm/workingset.c.
+//! Sources: ages by accessed bits and insertion at a far age: RRIP, A. Jaleel et al., ISCA 2010,
+//! and for one newcomer in a few DIP, M. Qureshi et al., ISCA 2007. Generations, and refaults of
+//! one group held against another's: Linux, multi-gen LRU (Documentation/mm/multigen_lru.rst).
+//! Refault distance: Linux, mm/workingset.c.
 //!
-//! Why not CLOCK-Pro, LIRS or ARC: they remember as many absent pages as resident ones, in lists. Here an absent page costs what
-//! its swap slot holds anyway, and a resident one a byte.
+//! Why not CLOCK-Pro, LIRS or ARC: they remember as many absent pages as resident ones, in lists.
+//! Here an absent page costs what its swap slot holds anyway, and a resident one a byte.
 
 use crate::policy::{Age, Arrival, Pass, Policy, Refault, Seen, Verdict};
 
@@ -28,16 +34,20 @@ use crate::policy::{Age, Arrival, Pass, Policy, Refault, Seen, Verdict};
 const YOUNGEST: u8 = 7;
 /// The youngest generation while trust is given.
 const YOUNGEST_GIVEN: u8 = 1;
-/// Where a settler begins, while trust is earned, whose eviction is regretted; one that comes back later begins in the youngest
-/// generation, since the loop that it belongs to takes longer to come round.
+/// Where a settler begins, while trust is earned, whose eviction is regretted; one that comes back
+/// later begins in the youngest generation, since the loop that it belongs to takes longer to come
+/// round.
 const SETTLER: u8 = 3;
 /// One page in so many that come back is a settler.
 const SETTLER_EVERY: u8 = 8;
-/// A page that comes back after more than so many times as many evictions as pages are resident is no settler, but new.
+/// A page that comes back after more than so many times as many evictions as pages are resident is
+/// no settler, but new.
 const SETTLER_REACH: u64 = 4;
-/// How many times more often evictions of unproven pages must be regretted than those of proven ones for trust to be given.
+/// How many times more often evictions of unproven pages must be regretted than those of proven
+/// ones for trust to be given.
 const TRUST_RATIO: u64 = 2;
-/// One eviction for so many resident pages is assumed of each kind before any is counted, so that a few mean little.
+/// One eviction for so many resident pages is assumed of each kind before any is counted, so that a
+/// few mean little.
 const PAGES_PER_ASSUMED: u64 = 128;
 /// Passes without a victim after which touches don't count.
 const OVERRUN_PASSES: u32 = 3;
@@ -50,7 +60,8 @@ pub struct Generations {
     proven: Evictions,
     /// Pages that came back since the last settler.
     since_settler: u8,
-    /// How many generations an untouched page moves on: more than one where a pass found the oldest ones empty.
+    /// How many generations an untouched page moves on: more than one where a pass found the oldest
+    /// ones empty.
     stride: u8,
     /// The oldest generation of the pages kept in this pass.
     oldest: u8,
@@ -88,7 +99,8 @@ impl Policy for Generations {
         let page = Page::decode(seen.age);
         let touched = seen.accessed && self.fruitless < OVERRUN_PASSES;
         let next = match (page.history, touched) {
-            // A first visit can't tell the touch that brought the page in from a later one, and says nothing.
+            // A first visit can't tell the touch that brought the page in from a later one, and
+            // says nothing.
             (History::Fresh, _) => Some(Page { history: History::Unproven, ..page }),
             (History::Untouched, true) => Some(Page { history: History::Unproven, generation: self.newcomer() }),
             (History::Untouched, false) => None,
@@ -179,8 +191,9 @@ impl Generations {
         }
     }
 
-    /// Chooses the trust by the shares of regretted evictions; between the two bounds it stays as it is. As many evictions as
-    /// `assumed` count besides those made: of proven pages as regretted, of unproven ones as not, so nothing is given up for a guess.
+    /// Chooses the trust by the shares of regretted evictions; between the two bounds it stays as
+    /// it is. As many evictions as `assumed` count besides those made: of proven pages as
+    /// regretted, of unproven ones as not, so nothing is given up for a guess.
     fn weigh(&mut self, assumed: u64) {
         let (unproven, proven) = (&self.unproven, &self.proven);
         // Shares compared crosswise: regretted / made against regretted / made.

@@ -1,6 +1,7 @@
 //! What a policy is told and what it answers.
 
-/// A page's age with the policy: a byte that the reclaimer keeps beside the page and only the policy reads.
+/// A page's age with the policy: a byte that the reclaimer keeps beside the page and only the
+/// policy reads.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Age(pub u8);
 
@@ -31,7 +32,8 @@ pub struct Refault {
 pub struct Seen {
     /// What the policy said about it last.
     pub age: Age,
-    /// Touched since the hand was here last or, on its first visit, since the page arrived; the touch that brought it in counts.
+    /// Touched since the hand was here last or, on its first visit, since the page arrived; the
+    /// touch that brought it in counts.
     pub accessed: bool,
 }
 
@@ -55,7 +57,8 @@ pub struct Pass {
 
 /// Chooses victims by their accessed bits.
 ///
-/// Every implementation gives up a page within [`Policy::PASSES`] passes, even if every page is found touched every time.
+/// Every implementation gives up a page within [`Policy::PASSES`] passes, even if every page is
+/// found touched every time.
 pub trait Policy {
     /// Passes over unchanging pages after which one of them has been given up at the latest.
     const PASSES: u32;
@@ -66,10 +69,12 @@ pub trait Policy {
     /// The hand has come to a page, and has read and cleared its accessed bit.
     fn visited(&mut self, page: Seen) -> Verdict;
 
-    /// The hand has come round: since the last call it has visited everything that was resident all the while, once.
+    /// The hand has come round: since the last call it has visited everything that was resident all
+    /// the while, once.
     fn pass_ended(&mut self, pass: Pass);
 
-    /// How far the page has aged since a visit last found it in use, in steps that are a visit each, or more than one step a visit where
-    /// nothing was old enough to go; the most there is where none has. For the guest's report: nothing is decided by it.
+    /// How far the page has aged since a visit last found it in use, in steps that are a visit
+    /// each, or more than one step a visit where nothing was old enough to go; the most there is
+    /// where none has. For the guest's report: nothing is decided by it.
     fn age(&self, age: Age) -> u8;
 }

@@ -38,7 +38,8 @@ impl Name {
         }
     }
 
-    /// What the first word `reclaim=NAME` of a command line asks for; the default where there is none.
+    /// What the first word `reclaim=NAME` of a command line asks for; the default where there is
+    /// none.
     ///
     /// # Errors
     /// [`UnknownPolicy`] when there is no policy of that name.

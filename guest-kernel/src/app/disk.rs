@@ -1,8 +1,9 @@
 //! The disk with the guest's data.
 //!
-//! A device reaches frames, while an application's pages may be evicted at any time. So data pass through a few *bounce buffers* of the
-//! kernel's frames, and several of them are under way at once where there is much to transfer. Pages of the mapped disk use the same
-//! queue: who finds it full waits for a moment, as everything in it ends by itself.
+//! A device reaches frames, while an application's pages may be evicted at any time. So data pass
+//! through a few *bounce buffers* of the kernel's frames, and several of them are under way at once
+//! where there is much to transfer. Pages of the mapped disk use the same queue: who finds it full
+//! waits for a moment, as everything in it ends by itself.
 #![allow(unsafe_code, reason = "copies between applications' memory and the kernel's frames")]
 
 use core::fmt;
@@ -38,7 +39,8 @@ pub struct Disk {
     returned: Event,
 }
 
-/// Why something was not done with a disk. Of data that were to be transferred any part may have been.
+/// Why something was not done with a disk. Of data that were to be transferred any part may have
+/// been.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DiskError {
     /// Offset or length is not a multiple of 512 bytes.
@@ -105,8 +107,8 @@ impl fmt::Display for MapError {
 
 impl core::error::Error for MapError {}
 
-/// The whole of a read-only disk, to be read like memory: pages come in when they are touched, and go when memory is short. A page
-/// that the disk can't read ends the guest.
+/// The whole of a read-only disk, to be read like memory: pages come in when they are touched, and
+/// go when memory is short. A page that the disk can't read ends the guest.
 ///
 /// # Errors
 /// [`MapError`].
@@ -156,7 +158,8 @@ impl Disk {
         self.transfer(offset, Data::Into(data))
     }
 
-    /// Writes `data` to the disk at byte `offset`. Waits for it. That it survives an end of the host takes [`Self::flush`] too.
+    /// Writes `data` to the disk at byte `offset`. Waits for it. That it survives an end of the
+    /// host takes [`Self::flush`] too.
     ///
     /// # Errors
     /// [`DiskError`].
@@ -174,7 +177,8 @@ impl Disk {
         self.with_buffer(|| self.device.flush())
     }
 
-    /// Gives up `bytes` bytes at `offset`: reading them then gives anything. Where the disk can't, nothing happens.
+    /// Gives up `bytes` bytes at `offset`: reading them then gives anything. Where the disk can't,
+    /// nothing happens.
     ///
     /// # Errors
     /// [`DiskError`].
@@ -203,7 +207,8 @@ impl Disk {
         if self.is_read_only() { Err(DiskError::ReadOnly) } else { Ok(()) }
     }
 
-    /// Transfers piece after piece, each through a buffer, with as many under way as there are buffers to be had.
+    /// Transfers piece after piece, each through a buffer, with as many under way as there are
+    /// buffers to be had.
     fn transfer(&self, offset: u64, mut data: Data<'_>) -> Result<(), DiskError> {
         let length = data.len();
         let mut pieces = [const { None }; BUFFERS];
@@ -212,7 +217,8 @@ impl Disk {
         let mut result = Ok(());
         loop {
             while at < length && result.is_ok() {
-                // Nobody waits for a buffer with others in hand: two who did could wait for each other.
+                // Nobody waits for a buffer with others in hand: two who did could wait for each
+                // other.
                 let is_idle = started == finished;
                 let buffer = if is_idle { Some(self.take_buffer()) } else { self.try_take_buffer() };
                 let Some(buffer) = buffer else { break };
@@ -242,7 +248,8 @@ impl Disk {
         Piece { buffer, ticket, range }
     }
 
-    /// Carries out a request that has no data, with a buffer in hand as everybody has who has a request under way.
+    /// Carries out a request that has no data, with a buffer in hand as everybody has who has a
+    /// request under way.
     fn with_buffer(&self, submit: impl FnMut() -> Option<Ticket>) -> Result<(), DiskError> {
         let buffer = self.take_buffer();
         let result = self.device.finish(accepted(submit));
@@ -316,7 +323,8 @@ impl Data<'_> {
     fn copy_to(&self, buffer: &Buffer, range: Range<usize>) {
         if let Self::From(data) = self {
             for (piece, frame) in data[range].chunks(FRAME_SIZE).zip(&buffer.frames) {
-                // SAFETY: the frame is the buffer's, which is ours and not under way, and no shorter than the piece.
+                // SAFETY: the frame is the buffer's, which is ours and not under way, and no
+                // shorter than the piece.
                 unsafe { pointer(*frame).copy_from_nonoverlapping(piece.as_ptr(), piece.len()) };
             }
         }

@@ -1,8 +1,9 @@
 //! The application's heap, and so the image's global allocator.
 //!
-//! Small objects live in one growing and shrinking region that `talc` manages; allocations from [`REGION_ALLOCATION_BYTES`] on get
-//! a region each, whose memory goes back to the frame allocator the moment they are freed. Both are demand-paged: committed when
-//! allocated, found when touched. When no commit charge can be made, an allocation returns null.
+//! Small objects live in one growing and shrinking region that `talc` manages; allocations from
+//! [`REGION_ALLOCATION_BYTES`] on get a region each, whose memory goes back to the frame allocator
+//! the moment they are freed. Both are demand-paged: committed when allocated, found when touched.
+//! When no commit charge can be made, an allocation returns null.
 #![allow(unsafe_code, reason = "implements the global allocator")]
 
 use core::alloc::{GlobalAlloc, Layout};
@@ -28,8 +29,9 @@ static SMALL: Mutex<SmallObjects> = Mutex::new(SmallObjects { talc: Talc::new(Ma
 
 struct AppHeap;
 
-// SAFETY: regions are exclusive and mapped on touch until they are freed; `talc` vouches for what lies within its own region. The
-// layout passed to `dealloc` is the one of the allocation, so both sides choose the same way.
+// SAFETY: regions are exclusive and mapped on touch until they are freed; `talc` vouches for what
+// lies within its own region. The layout passed to `dealloc` is the one of the allocation, so both
+// sides choose the same way.
 unsafe impl GlobalAlloc for AppHeap {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         if has_own_region(&layout) { allocate_region(&layout) } else { allocate_small(layout) }
@@ -85,10 +87,12 @@ struct HeapRegion {
     claimed_end: NonNull<u8>,
 }
 
-// SAFETY: the pointer names the heap's end, nobody's thread-local data; all use is under the lock of `SMALL`.
+// SAFETY: the pointer names the heap's end, nobody's thread-local data; all use is under the lock
+// of `SMALL`.
 unsafe impl Send for SmallObjects {}
 
-/// Allocates a small object, growing the heap if need be. Memory is committed before the heap is locked, as that may take its time.
+/// Allocates a small object, growing the heap if need be. Memory is committed before the heap is
+/// locked, as that may take its time.
 fn allocate_small(layout: Layout) -> *mut u8 {
     loop {
         if let Some(pointer) = SMALL.lock().allocate(layout) {
@@ -130,7 +134,8 @@ impl SmallObjects {
         };
         mm::extend_region(region.start, room);
         region.end += bytes;
-        // SAFETY: the heap's end is the one that talc last returned, and the new memory belongs to the region.
+        // SAFETY: the heap's end is the one that talc last returned, and the new memory belongs to
+        // the region.
         region.claimed_end = unsafe { self.talc.extend(region.claimed_end, pointer(region.end)) };
         true
     }

@@ -40,7 +40,8 @@ pub fn words() -> impl Iterator<Item = &'static str> {
     COMMAND_LINE.get().into_iter().flat_map(CommandLine::application_words)
 }
 
-/// The bytes of a size as command lines give it: a whole number with a unit, `K`, `M` or `G` (1024-based).
+/// The bytes of a size as command lines give it: a whole number with a unit, `K`, `M` or `G`
+/// (1024-based).
 #[must_use]
 pub fn parse_size(text: &str) -> Option<usize> {
     boot::parse_size(text).map(to_usize)

@@ -13,9 +13,10 @@
 //! }
 //! ```
 //!
-//! `alloc` works: small objects come from a heap, large ones get a region each; either fails by returning null when memory is out.
-//! Threads, time, what there is to say and hear about memory ([`memory`](mod@memory)) and the disk with the guest's data are here, and
-//! the balloon for whoever drives it himself ([`balloon_port`]); logging is the `log` crate.
+//! `alloc` works: small objects come from a heap, large ones get a region each; either fails by
+//! returning null when memory is out. Threads, time, what there is to say and hear about memory
+//! ([`memory`](mod@memory)) and the disk with the guest's data are here, and the balloon for
+//! whoever drives it himself ([`balloon_port`]); logging is the `log` crate.
 
 pub mod balloon_port;
 mod disk;

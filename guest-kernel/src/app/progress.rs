@@ -1,4 +1,5 @@
-//! What the application tells the world about its work: it travels with the balloon driver's reports.
+//! What the application tells the world about its work: it travels with the balloon driver's
+//! reports.
 
 use aerostat_abi::text::Text;
 
@@ -18,7 +19,8 @@ pub struct Progress {
 
 static PROGRESS: SpinLock<Progress> = SpinLock::new(Progress { verified_bytes: 0, errors: 0, activity: Text::EMPTY });
 
-/// Tells how far the application is, and in at most 64 bytes what it does. The host hears of it within a fraction of a second.
+/// Tells how far the application is, and in at most 64 bytes what it does. The host hears of it
+/// within a fraction of a second.
 pub fn report(verified_bytes: u64, errors: u64, doing: &str) {
     // The words may have been evicted: they are read before the lock is taken.
     let progress = Progress { verified_bytes, errors, activity: Text::new(doing) };

@@ -12,7 +12,8 @@ use core::sync::atomic::{AtomicU32, Ordering, fence};
 use crate::thread::{self, Event, Mutex, Priority, SpawnError, sleep_until};
 use crate::time::Instant;
 
-/// What thread and handle share: freed by whoever lets go last. Allocated by hand, as a full heap must be an error and not a panic.
+/// What thread and handle share: freed by whoever lets go last. Allocated by hand, as a full heap
+/// must be an error and not a panic.
 struct Packet<T> {
     owners: AtomicU32,
     result: Mutex<Option<T>>,
@@ -91,7 +92,8 @@ pub fn spawn<T: Send + 'static, W: FnOnce() -> T + Send + 'static>(
 
 extern "C" fn run<T: Send + 'static, W: FnOnce() -> T + Send + 'static>(address: u64) {
     let pointer = core::ptr::with_exposed_provenance_mut::<Parcel<T, W>>(aerostat_abi::units::to_usize(address));
-    // SAFETY: `spawn` made the address from a parcel and passed it to this thread alone, as one of its two owners.
+    // SAFETY: `spawn` made the address from a parcel and passed it to this thread alone, as one of
+    // its two owners.
     let parcel = unsafe { NonNull::new_unchecked(pointer) };
     // SAFETY: the work is this thread's alone; the handle knows the packet only.
     let work = unsafe { &mut (*pointer).work }.take();
@@ -109,7 +111,8 @@ extern "C" fn run<T: Send + 'static, W: FnOnce() -> T + Send + 'static>(address:
 /// Gives up one ownership of the parcel around `packet`; the last one frees it.
 ///
 /// # Safety
-/// The packet is the beginning of a `Parcel<T, W>`, and the caller is one of its owners and won't use it again.
+/// The packet is the beginning of a `Parcel<T, W>`, and the caller is one of its owners and won't
+/// use it again.
 unsafe fn let_go<T, W>(packet: NonNull<Packet<T>>) {
     // SAFETY: an owner keeps the packet alive.
     if unsafe { packet.as_ref() }.owners.fetch_sub(1, Ordering::Release) > 1 {

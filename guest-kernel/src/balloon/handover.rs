@@ -1,8 +1,10 @@
-//! A balloon without a driver in the kernel (`balloon=none`): port and initial balloon wait for an application that drives it.
+//! A balloon without a driver in the kernel (`balloon=none`): port and initial balloon wait for an
+//! application that drives it.
 //!
-//! Nobody may touch what was given from the start, whoever drives the balloon and whenever that begins. So the kernel asks which frames these
-//! are and ends the session at once: what is given stays given. It keeps them until the application has found each of them
-//! in the monitor's list, too, and claims it.
+//! Nobody may touch what was given from the start, whoever drives the balloon and whenever that
+//! begins. So the kernel asks which frames these are and ends the session at once: what is given
+//! stays given. It keeps them until the application has found each of them in the monitor's list,
+//! too, and claims it.
 
 use core::sync::atomic::Ordering;
 
@@ -28,7 +30,8 @@ static LEFT: SpinLock<Option<Left>> = SpinLock::new(None);
 
 /// Leaves the balloon to an application.
 pub(super) fn leave(mut port: Port, initial: PageList) {
-    // Should nobody hear this, the application's driver finds itself negotiated already, and says it again.
+    // Should nobody hear this, the application's driver finds itself negotiated already, and says
+    // it again.
     let _ = port.reset();
     *LEFT.lock() = Some(Left { port: Some(port), initial });
 }

@@ -1,4 +1,5 @@
-//! The kernel's memory as the driver sees it: the frame allocator, compaction, reclaim, and who waits.
+//! The kernel's memory as the driver sees it: the frame allocator, compaction, reclaim, and who
+//! waits.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -64,7 +65,8 @@ impl Memory for KernelMemory {
     }
 
     fn make_room(&mut self) -> Room {
-        // A driver that asks for a frame pushes the guest to reclaim, like anybody who asks for memory.
+        // A driver that asks for a frame pushes the guest to reclaim, like anybody who asks for
+        // memory.
         shortage::announce(Cause::Balloon);
         if FRAMES.within_reach_of(Purpose::Balloon) > FrameCount::ZERO {
             return Room::Made;

@@ -1,8 +1,10 @@
 //! The balloon driver: an ordinary kernel driver in a thread of its own.
 //!
-//! The loop's logic is in [`aerostat_balloon_driver`]; here are [`page_list`], the frames in the balloon, `port`, the monitor at the other
-//! end, `memory`, the kernel's as the driver sees it, `statistics`, what the monitor is told of the guest, and the thread: woken by the balloon
-//! interrupt, by whoever needs memory, and once a second. Without a driver in the kernel (`balloon=none`) there is `handover` instead.
+//! The loop's logic is in [`aerostat_balloon_driver`]; here are [`page_list`], the frames in the
+//! balloon, `port`, the monitor at the other end, `memory`, the kernel's as the driver sees it,
+//! `statistics`, what the monitor is told of the guest, and the thread: woken by the balloon
+//! interrupt, by whoever needs memory, and once a second. Without a driver in the kernel
+//! (`balloon=none`) there is `handover` instead.
 
 #[cfg(target_os = "none")]
 mod handover;
@@ -72,8 +74,8 @@ mod machine {
     /// The driver between [`start`] and its thread.
     static STARTING: SpinLock<Option<(Driver<PageList>, Port)>> = SpinLock::new(None);
 
-    /// Negotiates the monitor, takes the initial balloon over and starts the driver's thread, or leaves both to an application. Without a
-    /// port, the guest simply keeps its memory.
+    /// Negotiates the monitor, takes the initial balloon over and starts the driver's thread, or
+    /// leaves both to an application. Without a port, the guest simply keeps its memory.
     ///
     /// # Errors
     /// When the command line asks for a rate or a driver that can't be.
@@ -125,7 +127,8 @@ mod machine {
         to_usize(end.0.div_ceil(HUGE_FRAMES))
     }
 
-    /// Balloon size, with what the monitor has taken and the driver has not looked at; as far as the kernel holds the balloon.
+    /// Balloon size, with what the monitor has taken and the driver has not looked at; as far as
+    /// the kernel holds the balloon.
     pub(crate) fn size() -> FrameCount {
         FRAMES.taken().saturating_add(FrameCount(IN_BALLOON.load(Ordering::Relaxed)))
     }

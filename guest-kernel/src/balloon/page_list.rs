@@ -1,7 +1,8 @@
 //! The page list: the frames in the balloon, owned.
 //!
-//! A ballooned frame's memory is gone, so nothing can be written into it: the page list is a set beside it. It gives huge frames back
-//! first, as those are the fastest to take and the best to have.
+//! A ballooned frame's memory is gone, so nothing can be written into it: the page list is a set
+//! beside it. It gives huge frames back first, as those are the fastest to take and the best to
+//! have.
 
 use core::ops::Range;
 

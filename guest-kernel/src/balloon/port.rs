@@ -16,7 +16,8 @@ use crate::drivers::machine_ports::balloon_call;
 use crate::mm::FRAMES;
 use crate::ring0::BALLOON_VECTOR;
 
-/// The page that batches and reports travel in: part of the image, so the monitor would refuse it as a gift.
+/// The page that batches and reports travel in: part of the image, so the monitor would refuse it
+/// as a gift.
 #[repr(C, align(4096))]
 struct Page(UnsafeCell<[u64; CAPACITY]>);
 
@@ -41,7 +42,8 @@ impl Wishes {
     pub(super) const APPLICATION: Self = Self { features: Features(0), vector: 0 };
 }
 
-/// The balloon port, and the page that batches and reports travel in. Whoever has it is the guest's one driver.
+/// The balloon port, and the page that batches and reports travel in. Whoever has it is the guest's
+/// one driver.
 #[derive(Debug)]
 pub struct Port {
     page: &'static mut [u64; CAPACITY],
@@ -68,7 +70,8 @@ impl Port {
         Status::decode(balloon_call(call).rax) == Some(Status::Ok)
     }
 
-    /// Leaves the guest's statistics (REPORT), and hears the target; somebody in the guest waits for `wanted` frames.
+    /// Leaves the guest's statistics (REPORT), and hears the target; somebody in the guest waits
+    /// for `wanted` frames.
     pub fn report(&mut self, driver: &Driver<impl PageList>, wanted: FrameCount) -> Option<Reply> {
         let record = statistics::record(driver, wanted);
         for (word, value) in self.page[..WORDS].iter_mut().zip(record.encode()) {
@@ -104,7 +107,8 @@ impl Port {
 
     /// A word of the page as the monitor has left it.
     fn word(&self, index: usize) -> u64 {
-        // SAFETY: the word is ours; the monitor may have written it in the last call, so it is read anew.
+        // SAFETY: the word is ours; the monitor may have written it in the last call, so it is read
+        // anew.
         unsafe { core::ptr::from_ref(&self.page[index]).read_volatile() }
     }
 }

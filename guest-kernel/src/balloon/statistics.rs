@@ -1,4 +1,5 @@
-//! What the guest reports to its host: the record of [`Statistics`], filled from the accounts of memory and of the driver.
+//! What the guest reports to its host: the record of [`Statistics`], filled from the accounts of
+//! memory and of the driver.
 
 use core::fmt::{Display, Write as _};
 

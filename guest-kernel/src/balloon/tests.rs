@@ -1,4 +1,5 @@
-//! The driver over the kernel's own accounts: the frame allocator below it, the page list behind it.
+//! The driver over the kernel's own accounts: the frame allocator below it, the page list behind
+//! it.
 
 mod real_monitor;
 

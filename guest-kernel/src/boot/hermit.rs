@@ -1,4 +1,5 @@
-//! Boot information from our own monitor: the hermit-entry protocol, with the machine described by a device tree.
+//! Boot information from our own monitor: the hermit-entry protocol, with the machine described by
+//! a device tree.
 #![allow(unsafe_code, reason = "reads what the loader left in memory")]
 
 use aerostat_abi::boot::{BALLOON_COMPATIBLE, TSC_FREQUENCY, VIRTIO_COMPATIBLE, VIRTIO_VECTOR};
@@ -18,7 +19,8 @@ pub(super) fn read(address: u64) -> Result<Machine, MachineError> {
     if raw.is_null() || !raw.is_aligned() {
         return Err(MachineError::BadBootInformation);
     }
-    // SAFETY: the loader passes the address of its boot information, which the protocol says stays readable and valid.
+    // SAFETY: the loader passes the address of its boot information, which the protocol says stays
+    // readable and valid.
     let information = BootInfo::from(unsafe { *raw });
     let (PlatformInfo::Fdt, Some(tree)) = (information.platform_info, information.hardware_info.device_tree) else {
         return Err(MachineError::BadBootInformation);

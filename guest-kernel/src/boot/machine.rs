@@ -1,4 +1,5 @@
-//! What the kernel knows about the machine it runs on: read once from whatever the loader left, validated, then trusted.
+//! What the kernel knows about the machine it runs on: read once from whatever the loader left,
+//! validated, then trusted.
 
 use core::fmt;
 use core::ops::Range;
@@ -30,7 +31,8 @@ pub(crate) struct Machine {
     pub(crate) tsc_hz: Option<u64>,
     /// I/O port of the serial device, where named.
     pub(crate) serial_port: Option<u16>,
-    /// Whether memory that nobody has written reads as zero: so our own monitor hands it over, while firmware may have used it.
+    /// Whether memory that nobody has written reads as zero: so our own monitor hands it over,
+    /// while firmware may have used it.
     pub(crate) is_memory_zeroed: bool,
     /// Whether the monitor announces the balloon port.
     pub(crate) has_balloon_port: bool,
@@ -66,7 +68,8 @@ pub(crate) enum MachineError {
     UnknownDriver,
     /// The command line's `reclaim` names no policy.
     UnknownPolicy(UnknownPolicy),
-    /// A virtio device is described that can't be: its registers, its interrupt, or one device too many.
+    /// A virtio device is described that can't be: its registers, its interrupt, or one device too
+    /// many.
     BadVirtioDevice,
 }
 
@@ -120,8 +123,9 @@ impl Machine {
         self.memory.last().map_or(0, |range| range.end)
     }
 
-    /// What `compressed_swap=SIZE` on the command line allows to be committed beyond memory with nothing but the compressed pool behind
-    /// it, in whole frames; the size is a number with a unit, `K`, `M` or `G`.
+    /// What `compressed_swap=SIZE` on the command line allows to be committed beyond memory with
+    /// nothing but the compressed pool behind it, in whole frames; the size is a number with a
+    /// unit, `K`, `M` or `G`.
     ///
     /// # Errors
     /// [`MachineError::BadSwapSize`].
@@ -134,7 +138,8 @@ impl Machine {
         Ok(FrameCount(bytes.ok_or(MachineError::BadSwapSize)? / FRAME_BYTES))
     }
 
-    /// The limits of the balloon's rate, as `balloon_rate=MIN-MAX` on the command line names them in MiB per second.
+    /// The limits of the balloon's rate, as `balloon_rate=MIN-MAX` on the command line names them
+    /// in MiB per second.
     ///
     /// # Errors
     /// [`MachineError::BadBalloonRate`].
@@ -224,7 +229,8 @@ impl CommandLine {
         core::str::from_utf8(&self.bytes[..self.length]).unwrap_or_default()
     }
 
-    /// The words that are meant for the application: neither the kernel's own nor those with which loaders name devices.
+    /// The words that are meant for the application: neither the kernel's own nor those with which
+    /// loaders name devices.
     pub(crate) fn application_words(&self) -> impl Iterator<Item = &str> {
         let is_for_others = |word: &&str| {
             ["log=", "reclaim=", "compressed_swap=", "balloon=", "balloon_rate=", "virtio_mmio."]
@@ -235,7 +241,8 @@ impl CommandLine {
     }
 }
 
-/// The bytes of a size as command lines give it: a whole number with a unit, `K`, `M` or `G` (1024-based).
+/// The bytes of a size as command lines give it: a whole number with a unit, `K`, `M` or `G`
+/// (1024-based).
 pub(crate) fn parse_size(text: &str) -> Option<u64> {
     let units = [('K', 1 << 10), ('M', 1 << 20), ('G', 1 << 30)];
     let (digits, unit) = units.iter().find_map(|&(letter, unit)| Some((text.strip_suffix(letter)?, unit)))?;

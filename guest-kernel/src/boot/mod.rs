@@ -1,4 +1,5 @@
-//! From the first Rust instruction to the application's `main`: [`start`] is the kernel's architecture in one list.
+//! From the first Rust instruction to the application's `main`: [`start`] is the kernel's
+//! architecture in one list.
 //!
 //! Two ways lead here ([`hermit`], [`pvh`]); both end in one validated [`Machine`].
 #![cfg_attr(
@@ -65,7 +66,8 @@ mod entry {
         (&raw const constants_end).expose_provenance() as u64
     }
 
-    /// Called in ring 3 with upcalls masked, on the boot stack, with the loader's information and where it came from.
+    /// Called in ring 3 with upcalls masked, on the boot stack, with the loader's information and
+    /// where it came from.
     pub(crate) extern "C" fn start(information: u64, origin: u32) -> ! {
         machine_ports::mark(BootMark::Kernel);
         ring0::install(); // from here on, exceptions are reported

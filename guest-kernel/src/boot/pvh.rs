@@ -1,6 +1,7 @@
 //! Boot information of the PVH protocol, as QEMU, Firecracker and Cloud Hypervisor leave it.
 //!
-//! Layout: Xen's `public/arch-x86/hvm/start_info.h`. The parser reads through [`PhysicalMemory`], so it runs on the host too.
+//! Layout: Xen's `public/arch-x86/hvm/start_info.h`. The parser reads through [`PhysicalMemory`],
+//! so it runs on the host too.
 
 use core::ops::Range;
 
@@ -80,7 +81,8 @@ impl PhysicalMemory for IdentityMapped {
             return 0;
         }
         let pointer = core::ptr::with_exposed_provenance::<u8>(aerostat_abi::units::to_usize(address));
-        // SAFETY: the boot page tables map the address; whatever is there, a byte can be read from it.
+        // SAFETY: the boot page tables map the address; whatever is there, a byte can be read from
+        // it.
         unsafe { pointer.read_volatile() }
     }
 }

@@ -1,7 +1,8 @@
 //! The virtio devices that the loader tells of: where their registers are, and how they interrupt.
 //!
-//! Our own monitor describes them in the device tree. Others append a word for each to the command line, in the form that Linux made up
-//! for its `virtio_mmio` driver: `virtio_mmio.device=SIZE@ADDRESS:IRQ`.
+//! Our own monitor describes them in the device tree. Others append a word for each to the command
+//! line, in the form that Linux made up for its `virtio_mmio` driver:
+//! `virtio_mmio.device=SIZE@ADDRESS:IRQ`.
 
 use aerostat_abi::units::HUGE_BYTES;
 
@@ -29,7 +30,8 @@ pub(crate) struct VirtioDevice {
 /// How a device interrupts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Interrupt {
-    /// By a message to the first CPU that raises this vector, one of the ring-0 stub's device vectors.
+    /// By a message to the first CPU that raises this vector, one of the ring-0 stub's device
+    /// vectors.
     Message(u8),
     /// Through this pin of the I/O APIC, once that is told to let it.
     Pin(u8),
@@ -84,7 +86,8 @@ impl VirtioDevices {
     }
 }
 
-/// Address, size and interrupt of `SIZE@ADDRESS:IRQ`; a number may follow that Linux gives the device.
+/// Address, size and interrupt of `SIZE@ADDRESS:IRQ`; a number may follow that Linux gives the
+/// device.
 fn parse(word: &str) -> Option<(u64, u64, u8)> {
     let (bytes, rest) = word.split_once('@')?;
     let mut rest = rest.split(':');

@@ -1,4 +1,5 @@
-    # RDI = to, RSI = from, RDX = bytes. Up to 32 bytes, everything is read before anything is written.
+    # RDI = to, RSI = from, RDX = bytes. Up to 32 bytes, everything is read before anything is
+    # written.
     mov rax, rdi
     cmp rdx, 16
     jb 3f

@@ -1,8 +1,10 @@
-//! Copying and filling memory: the functions that every copy in the image goes through, the compiler's own included.
+//! Copying and filling memory: the functions that every copy in the image goes through, the
+//! compiler's own included.
 //!
-//! The bare-metal target brings its own, which begin and end each copy with a string instruction for the odd bytes: tens of
-//! nanoseconds, whatever the length. Most copies are short. These move short lengths in a few words, which may overlap, and use
-//! one string instruction where it pays. They are assembly because a compiler that recognises a copy calls these functions for it.
+//! The bare-metal target brings its own, which begin and end each copy with a string instruction
+//! for the odd bytes: tens of nanoseconds, whatever the length. Most copies are short. These move
+//! short lengths in a few words, which may overlap, and use one string instruction where it pays.
+//! They are assembly because a compiler that recognises a copy calls these functions for it.
 #![allow(unsafe_code, reason = "raw memory is what these functions are about")]
 
 use core::arch::naked_asm;

@@ -1,6 +1,7 @@
 //! The local APIC (Intel SDM vol. 3, chapter 10): its one-shot timer, and being there for messages.
 //!
-//! Its registers are reached through memory, from ring 3. The timer counts at 1 GHz under KVM and QEMU alike.
+//! Its registers are reached through memory, from ring 3. The timer counts at 1 GHz under KVM and
+//! QEMU alike.
 #![allow(unsafe_code, reason = "memory-mapped registers")]
 
 use crate::layout::LOCAL_APIC;
@@ -31,12 +32,14 @@ pub(crate) fn stop() {
     write(SPURIOUS, u32::from(SPURIOUS_VECTOR));
 }
 
-/// Raises the timer interrupt once, `nanoseconds` from now (at most four seconds; the caller asks again).
+/// Raises the timer interrupt once, `nanoseconds` from now (at most four seconds; the caller asks
+/// again).
 pub(crate) fn arm_timer(nanoseconds: u64) {
     write(TIMER_INITIAL, u32::try_from(nanoseconds.max(1)).unwrap_or(u32::MAX));
 }
 
-/// Counts down from the top without an interrupt, for [`stopwatch`]: to measure another clock against this one.
+/// Counts down from the top without an interrupt, for [`stopwatch`]: to measure another clock
+/// against this one.
 pub(crate) fn start_stopwatch() {
     write(TIMER_LVT, MASKED | u32::from(TIMER_VECTOR));
     write(TIMER_INITIAL, u32::MAX);
@@ -58,7 +61,8 @@ fn register(offset: u64) -> *mut u32 {
 }
 
 fn write(offset: u64, value: u32) {
-    // SAFETY: the boot page tables map the APIC's registers, uncached; the offsets above are registers.
+    // SAFETY: the boot page tables map the APIC's registers, uncached; the offsets above are
+    // registers.
     unsafe { register(offset).write_volatile(value) };
 }
 

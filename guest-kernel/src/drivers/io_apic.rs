@@ -1,4 +1,5 @@
-//! The I/O APIC (82093AA data sheet, chapter 3): machines of other monitors have their devices' interrupts come through its pins.
+//! The I/O APIC (82093AA data sheet, chapter 3): machines of other monitors have their devices'
+//! interrupts come through its pins.
 #![allow(unsafe_code, reason = "memory-mapped registers")]
 
 use aerostat_abi::units::to_usize;
@@ -13,8 +14,8 @@ const REDIRECTION: u32 = 0x10;
 
 /// Lets `pin` raise `vector` on the first CPU: fixed delivery, edge-triggered, active high.
 ///
-/// Edge and not level: the ring-0 stub ends the interrupt before a driver can make the device take it back, and a level would raise it again
-/// and again in between.
+/// Edge and not level: the ring-0 stub ends the interrupt before a driver can make the device take
+/// it back, and a level would raise it again and again in between.
 pub(crate) fn route(pin: u8, vector: u8) {
     virtio_mmio::map(IO_APIC);
     let entry = REDIRECTION + 2 * u32::from(pin);
@@ -26,6 +27,7 @@ fn write(register: u32, value: u32) {
     let at = |offset| core::ptr::with_exposed_provenance_mut::<u32>(to_usize(IO_APIC + offset));
     // SAFETY: the registers are mapped, and this one chooses what the next access is to.
     unsafe { at(SELECT).write_volatile(register) };
-    // SAFETY: as above; a redirection entry does nothing to memory, and the vector it raises has a gate.
+    // SAFETY: as above; a redirection entry does nothing to memory, and the vector it raises has a
+    // gate.
     unsafe { at(WINDOW).write_volatile(value) };
 }

@@ -1,4 +1,5 @@
-//! Ports of the machine itself: the exit port, boot marks, the interrupt controllers nobody uses, and the balloon port.
+//! Ports of the machine itself: the exit port, boot marks, the interrupt controllers nobody uses,
+//! and the balloon port.
 #![allow(unsafe_code, reason = "port instructions")]
 
 use core::arch::asm;
@@ -17,8 +18,9 @@ const PIC_DATA: [u16; 2] = [0x21, 0xa1];
 /// The code of the reason for which the guest ends; zero while it does not.
 static END: AtomicU8 = AtomicU8::new(0);
 
-/// From here on no other thread runs, and the guest ends for this reason: a thread that ended it well meanwhile would hide what has
-/// happened. If it ends already, a report has failed half-way; then there are no second attempts.
+/// From here on no other thread runs, and the guest ends for this reason: a thread that ended it
+/// well meanwhile would hide what has happened. If it ends already, a report has failed half-way;
+/// then there are no second attempts.
 pub(crate) fn begin_end(reason: GuestExit) {
     core::mem::forget(cpu::UpcallMask::new());
     if END.compare_exchange(0, reason.encode(), Ordering::Relaxed, Ordering::Relaxed).is_err() {
@@ -60,11 +62,12 @@ pub(crate) fn mask_legacy_interrupts() {
     }
 }
 
-/// A call through the balloon port: the monitor reads and writes the registers while the instruction is under way.
+/// A call through the balloon port: the monitor reads and writes the registers while the
+/// instruction is under way.
 pub(crate) fn balloon_call(call: Registers) -> Registers {
     let mut reply = call;
-    // SAFETY: the monitor may change the four registers that are outputs, and the memory of the page that the call names, which
-    // the default clobber of memory covers.
+    // SAFETY: the monitor may change the four registers that are outputs, and the memory of the
+    // page that the call names, which the default clobber of memory covers.
     unsafe {
         asm!(
             "out dx, eax",

@@ -1,5 +1,5 @@
-//! The devices of a guest: serial port, local APIC, the ports that end the machine and mark its progress; and the virtio devices that
-//! a machine may have.
+//! The devices of a guest: serial port, local APIC, the ports that end the machine and mark its
+//! progress; and the virtio devices that a machine may have.
 
 #[cfg(target_os = "none")]
 pub(crate) mod apic;

@@ -1,8 +1,9 @@
 //! The log: whole lines to the serial port, through the `log` crate, with levels.
 //!
-//! A line is put together in a buffer of its own and sent byte by byte: monitors collect single bytes without leaving the kernel,
-//! while a string instruction costs them an exit for each. `log=LEVEL` on the command line chooses the level
-//! (`error`, `warn`, `info`, `debug`, `trace`); `info` is the default.
+//! A line is put together in a buffer of its own and sent byte by byte: monitors collect single
+//! bytes without leaving the kernel, while a string instruction costs them an exit for each.
+//! `log=LEVEL` on the command line chooses the level (`error`, `warn`, `info`, `debug`, `trace`);
+//! `info` is the default.
 
 use core::fmt::{self, Write};
 

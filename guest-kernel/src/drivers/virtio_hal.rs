@@ -10,8 +10,8 @@ use virtio_drivers::{BufferDirection, Hal, PhysAddr};
 
 use crate::mm::KernelHeap;
 
-/// What the crate `virtio-drivers` has to know of this kernel. Queues lie in one piece, so their memory is the kernel heap's, which is part
-/// of the image.
+/// What the crate `virtio-drivers` has to know of this kernel. Queues lie in one piece, so their
+/// memory is the kernel heap's, which is part of the image.
 #[derive(Debug)]
 pub(super) struct KernelHal;
 
@@ -19,8 +19,8 @@ fn layout(pages: usize) -> Option<Layout> {
     Layout::from_size_align(pages.checked_mul(FRAME_SIZE)?, FRAME_SIZE).ok()
 }
 
-// SAFETY: memory of the kernel heap is exclusive, page-aligned as the layout says, and zeroed; all memory of the guest is mapped at its
-// physical address.
+// SAFETY: memory of the kernel heap is exclusive, page-aligned as the layout says, and zeroed; all
+// memory of the guest is mapped at its physical address.
 unsafe impl Hal for KernelHal {
     fn dma_alloc(pages: usize, _: BufferDirection) -> (PhysAddr, NonNull<u8>) {
         let memory = layout(pages).and_then(|layout| KernelHeap.allocate_zeroed(layout).ok());

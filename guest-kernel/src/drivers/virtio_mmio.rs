@@ -1,4 +1,5 @@
-//! Registers of virtio devices in memory (virtio 1.2, 4.2). The protocol itself is the crate `virtio-drivers`.
+//! Registers of virtio devices in memory (virtio 1.2, 4.2). The protocol itself is the crate
+//! `virtio-drivers`.
 #![allow(unsafe_code, reason = "memory-mapped registers")]
 
 use core::ptr::NonNull;
@@ -17,8 +18,8 @@ pub(super) fn open(device: &VirtioDevice) -> Result<MmioTransport<'static>, Mmio
     map(device.registers);
     let registers = core::ptr::with_exposed_provenance_mut(to_usize(device.registers));
     let registers = NonNull::new(registers).ok_or(MmioError::MmioRegionTooSmall)?;
-    // SAFETY: the boot information says that the device's registers are there; they are mapped, validated to be aligned and large enough,
-    // and no other driver opens them.
+    // SAFETY: the boot information says that the device's registers are there; they are mapped,
+    // validated to be aligned and large enough, and no other driver opens them.
     unsafe { MmioTransport::new(registers, to_usize(device.bytes)) }
 }
 

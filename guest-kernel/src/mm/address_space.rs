@@ -1,8 +1,10 @@
-//! Regions: which parts of the address space an application may touch, and what a page fault in them means.
+//! Regions: which parts of the address space an application may touch, and what a page fault in
+//! them means.
 //!
-//! A *region* is a range of pages that was committed memory when it was made. Regions begin at multiples of 2 MiB, so that a slot
-//! of the page tables belongs to one region at most; the space between two regions is never mapped. [`resolve`] is the decision
-//! behind every page fault, and pure: the mechanism in [`super::fault`] carries it out.
+//! A *region* is a range of pages that was committed memory when it was made. Regions begin at
+//! multiples of 2 MiB, so that a slot of the page tables belongs to one region at most; the space
+//! between two regions is never mapped. [`resolve`] is the decision behind every page fault, and
+//! pure: the mechanism in [`super::fault`] carries it out.
 
 use core::fmt;
 use core::ops::Range;
@@ -22,7 +24,8 @@ pub(crate) enum RegionKind {
     Anonymous,
     /// What is on a disk, for reading.
     File,
-    /// The places of all threads' stacks: what is in use there is mapped as a whole, the rest is guard.
+    /// The places of all threads' stacks: what is in use there is mapped as a whole, the rest is
+    /// guard.
     Stack,
     /// Memory of the kernel that was mapped as a whole when it was made.
     Pinned,
@@ -36,7 +39,8 @@ pub(crate) struct Region {
     pub(crate) access: Access,
     /// First byte and the byte behind the last, whole pages.
     pub(crate) range: Range<u64>,
-    /// Where the next region's distance begins: behind `range` while pages that were given up are still on their way out.
+    /// Where the next region's distance begins: behind `range` while pages that were given up are
+    /// still on their way out.
     pub(crate) taken_end: u64,
     /// Frames of the region's commit charge that no page has: never touched, or evicted.
     pub(crate) commit_charge: FrameCount,
@@ -64,7 +68,8 @@ impl Region {
         }
     }
 
-    /// Frames that a region of `bytes` needs at most: its pages and a page table for every slot it touches.
+    /// Frames that a region of `bytes` needs at most: its pages and a page table for every slot it
+    /// touches.
     pub(crate) fn commit_charge_for(bytes: u64) -> FrameCount {
         FrameCount::from_bytes_ceil(bytes).saturating_add(FrameCount(bytes.div_ceil(HUGE_BYTES)))
     }
@@ -126,7 +131,8 @@ pub(crate) struct Fault {
     pub(crate) access: Access,
 }
 
-/// Decides about a fault in `region`, where the page tables hold `slot` and, for the page itself, `page`.
+/// Decides about a fault in `region`, where the page tables hold `slot` and, for the page itself,
+/// `page`.
 pub(crate) fn resolve(region: Option<&Region>, fault: Fault, slot: Slot, page: PageState) -> Resolution {
     let Some(region) = region else { return Resolution::Violation(Violation::NoRegion) };
     if (region.access, fault.access) == (Access::ReadOnly, Access::ReadWrite) {
@@ -182,7 +188,8 @@ impl Regions {
         self.list.get_mut(index).filter(|region| region.range.contains(&address))
     }
 
-    /// Notes that `frames` frames of the commit charge of the region that holds `address` were drawn.
+    /// Notes that `frames` frames of the commit charge of the region that holds `address` were
+    /// drawn.
     pub(crate) fn draw(&mut self, address: u64, frames: FrameCount) {
         if let Some(region) = self.find_mut(address) {
             debug_assert!(region.commit_charge >= frames, "a region drew more than it was committed");
@@ -190,15 +197,16 @@ impl Regions {
         }
     }
 
-    /// Notes that `frames` frames were given up, and that the region that holds `address` is committed them again.
+    /// Notes that `frames` frames were given up, and that the region that holds `address` is
+    /// committed them again.
     pub(crate) fn restore_commit_charge(&mut self, address: u64, frames: FrameCount) {
         if let Some(region) = self.find_mut(address) {
             region.commit_charge = region.commit_charge.saturating_add(frames);
         }
     }
 
-    /// The first slot at or behind `address` that belongs to a region with pages of this kind, from `address` on, and where it or the
-    /// region ends.
+    /// The first slot at or behind `address` that belongs to a region with pages of this kind, from
+    /// `address` on, and where it or the region ends.
     pub(crate) fn next_slot(&self, kind: PageKind, address: u64) -> Option<(u64, u64)> {
         let index = self.list.partition_point(|region| region.range.end <= address);
         let region =
@@ -207,8 +215,9 @@ impl Regions {
         Some((at, (at + 1).next_multiple_of(HUGE_BYTES).min(region.range.end)))
     }
 
-    /// Puts a region of `bytes` into the first gap of `within`, an unmapped slot apart from its neighbours. Returns where it begins;
-    /// `spare` is used where it takes another frame to write the region down.
+    /// Puts a region of `bytes` into the first gap of `within`, an unmapped slot apart from its
+    /// neighbours. Returns where it begins; `spare` is used where it takes another frame to write
+    /// the region down.
     ///
     /// # Errors
     /// [`InsertError`].
@@ -256,8 +265,9 @@ impl Regions {
         self.list.insert(at, Region::new(kind, range, FrameCount::ZERO), spare)
     }
 
-    /// Ends the region that begins at `start` earlier, and returns what it gives up. Those addresses stay taken until the caller
-    /// says otherwise: a region that began among pages on their way out would find them mapped, and then lose them.
+    /// Ends the region that begins at `start` earlier, and returns what it gives up. Those
+    /// addresses stay taken until the caller says otherwise: a region that began among pages on
+    /// their way out would find them mapped, and then lose them.
     pub(crate) fn shorten(&mut self, start: u64, end: u64) -> Option<Range<u64>> {
         let at = self.position(start)?;
         let region = self.list.get_mut(at).filter(|region| region.range.end > end)?;
@@ -266,7 +276,8 @@ impl Regions {
         Some(given_up)
     }
 
-    /// Takes out the region that begins at `start`; `free` gets a frame that it does not take any more to write the others down.
+    /// Takes out the region that begins at `start`; `free` gets a frame that it does not take any
+    /// more to write the others down.
     pub(crate) fn remove(&mut self, start: u64, free: impl FnMut(Block)) -> Option<Region> {
         let at = self.position(start)?;
         self.list.remove(at, free)

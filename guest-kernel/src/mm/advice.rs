@@ -1,8 +1,8 @@
-//! What an application says about memory that it goes on owning: what it does not need any more, what it is about to need, and what
-//! is not to be written.
+//! What an application says about memory that it goes on owning: what it does not need any more,
+//! what it is about to need, and what is not to be written.
 //!
-//! The words and their meaning are those of Linux's `madvise` (`MADV_DONTNEED`, `MADV_FREE`, `MADV_WILLNEED`) and `mprotect`. Ranges
-//! are whole pages of one region.
+//! The words and their meaning are those of Linux's `madvise` (`MADV_DONTNEED`, `MADV_FREE`,
+//! `MADV_WILLNEED`) and `mprotect`. Ranges are whole pages of one region.
 #![allow(unsafe_code, reason = "zeroes part of a huge page that can't be split")]
 
 use core::ops::Range;
@@ -42,9 +42,10 @@ pub(crate) fn discard(range: &Range<u64>) {
     slow_path::memory_came();
 }
 
-/// Splits huge pages that stick out of `range`, so that the rest can be released; returns the part of `range` that is left to
-/// release. Where there is no frame for a table, the part of the huge page is zeroed and left out instead. The caller keeps the lock
-/// of `space` until it has released that: a slot may become a huge page again at any other time.
+/// Splits huge pages that stick out of `range`, so that the rest can be released; returns the part
+/// of `range` that is left to release. Where there is no frame for a table, the part of the huge
+/// page is zeroed and left out instead. The caller keeps the lock of `space` until it has released
+/// that: a slot may become a huge page again at any other time.
 pub(super) fn cut_huge_pages(space: &mut Space, range: &Range<u64>) -> Range<u64> {
     let mut rest = range.clone();
     for (at, end) in cut_slots(range) {
@@ -57,8 +58,8 @@ pub(super) fn cut_huge_pages(space: &mut Space, range: &Range<u64>) -> Range<u64
     rest
 }
 
-/// Lets the pages of `range` be dropped instead of evicted, unless they are written to again; until then they read as they were, or as
-/// zero. Costs nothing to those who have memory.
+/// Lets the pages of `range` be dropped instead of evicted, unless they are written to again; until
+/// then they read as they were, or as zero. Costs nothing to those who have memory.
 pub(crate) fn discard_lazily(range: &Range<u64>) {
     // Nobody would look for such pages.
     if !reclaim::is_on() {
@@ -92,8 +93,8 @@ pub(crate) fn discard_lazily(range: &Range<u64>) {
     }
 }
 
-/// Brings the pages of `range` into memory, from the first on, as far as there are frames that nobody else needs; returns how many
-/// pages more are there now.
+/// Brings the pages of `range` into memory, from the first on, as far as there are frames that
+/// nobody else needs; returns how many pages more are there now.
 pub(crate) fn prefetch(range: &Range<u64>) -> u64 {
     let before = resident(range);
     let mut page = range.start;
@@ -185,8 +186,8 @@ fn zero_in_huge(space: &Space, at: u64, end: u64) {
     let Some(first) = space.tables().and_then(|tables| tables.huge_frame(at)) else { return };
     let place = first.address() + at % HUGE_BYTES;
     let pointer = core::ptr::with_exposed_provenance_mut::<u8>(to_usize(place));
-    // SAFETY: the frames belong to the region, whose owner has given these bytes up and does not use them meanwhile; the identity
-    // map reaches them.
+    // SAFETY: the frames belong to the region, whose owner has given these bytes up and does not
+    // use them meanwhile; the identity map reaches them.
     unsafe { pointer.write_bytes(0, to_usize(end - at)) };
 }
 

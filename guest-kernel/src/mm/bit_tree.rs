@@ -1,7 +1,9 @@
-//! A set of small numbers that finds its first member in constant time: bits, with two levels of summaries above.
+//! A set of small numbers that finds its first member in constant time: bits, with two levels of
+//! summaries above.
 //!
-//! Three levels of 64 cover 262,144 numbers, which as huge frames are 512 GiB. A summary bit is set while the word below holds any
-//! bit. The words come from outside (see [`super::bump`]): no heap is needed, and zeroed memory is the empty set.
+//! Three levels of 64 cover 262,144 numbers, which as huge frames are 512 GiB. A summary bit is set
+//! while the word below holds any bit. The words come from outside (see [`super::bump`]): no heap
+//! is needed, and zeroed memory is the empty set.
 
 use super::bump::BumpAllocator;
 

@@ -1,8 +1,10 @@
-//! Owned memory: a [`Block`] is one frame or one huge frame, and whoever holds the value owns the memory.
+//! Owned memory: a [`Block`] is one frame or one huge frame, and whoever holds the value owns the
+//! memory.
 //!
-//! A block is in exactly one place: in the allocator (then there is no value), in somebody's hands, behind a page table entry, or
-//! in the balloon's page list. Moving the value is the transition; [`Block::into_number`] and [`Block::from_number`] are the two
-//! doors through which ownership enters and leaves page tables and page list.
+//! A block is in exactly one place: in the allocator (then there is no value), in somebody's hands,
+//! behind a page table entry, or in the balloon's page list. Moving the value is the transition;
+//! [`Block::into_number`] and [`Block::from_number`] are the two doors through which ownership
+//! enters and leaves page tables and page list.
 
 pub(crate) use aerostat_abi::units::BlockSize;
 use aerostat_abi::units::FrameNumber;
@@ -16,7 +18,8 @@ pub(crate) enum Contents {
     Unknown,
 }
 
-/// An owned frame or huge frame. Must be freed, mapped or put into the page list: dropping one loses memory.
+/// An owned frame or huge frame. Must be freed, mapped or put into the page list: dropping one
+/// loses memory.
 #[derive(Debug)]
 #[must_use = "a block that is dropped is lost memory"]
 pub(crate) struct Block {
@@ -26,13 +29,15 @@ pub(crate) struct Block {
 }
 
 impl Block {
-    /// Takes ownership of the block that begins at `first`: the caller knows that nobody else owns it.
+    /// Takes ownership of the block that begins at `first`: the caller knows that nobody else owns
+    /// it.
     pub(crate) fn from_number(first: FrameNumber, size: BlockSize, contents: Contents) -> Self {
         debug_assert!(first.is_aligned(size.order()));
         Self { first, size, contents }
     }
 
-    /// Gives up the value but not the memory: it now belongs to whatever structure remembers the number.
+    /// Gives up the value but not the memory: it now belongs to whatever structure remembers the
+    /// number.
     #[must_use]
     pub(crate) fn into_number(self) -> FrameNumber {
         let first = self.first;

@@ -28,8 +28,8 @@ impl BumpAllocator {
     /// The words of `huge_frames` huge frames, out of [`Self::state_words`] words.
     pub(crate) fn take_states(&mut self, huge_frames: usize) -> &'static [HugeFrameWord] {
         let words = self.take(Self::state_words(huge_frames)).as_mut_ptr().cast::<HugeFrameWord>();
-        // SAFETY: two of the atomics are as large as a word and need no stricter alignment, any bits are one, and this is the only
-        // reference to these words there ever is.
+        // SAFETY: two of the atomics are as large as a word and need no stricter alignment, any
+        // bits are one, and this is the only reference to these words there ever is.
         unsafe { core::slice::from_raw_parts(words, huge_frames) }
     }
 

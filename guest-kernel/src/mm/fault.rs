@@ -1,7 +1,8 @@
 //! Carries out what [`super::address_space::resolve`] decides about a page fault.
 //!
-//! Memory is zeroed outside the locks; if another thread maps the page meanwhile, the block goes back. A fault draws on its
-//! region's commit charge: without swap there is a free frame behind it, with swap one may have to be made free first ([`slow_path`]).
+//! Memory is zeroed outside the locks; if another thread maps the page meanwhile, the block goes
+//! back. A fault draws on its region's commit charge: without swap there is a free frame behind it,
+//! with swap one may have to be made free first ([`slow_path`]).
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -25,7 +26,8 @@ static MAJOR_FAULTS: AtomicU64 = AtomicU64::new(0);
 pub(crate) enum FaultError {
     /// Nobody may do this.
     Violation(Violation),
-    /// There is no memory for the page, and none to be had: what was committed can't be put elsewhere after all.
+    /// There is no memory for the page, and none to be had: what was committed can't be put
+    /// elsewhere after all.
     OutOfMemory,
     /// The page is on a disk, which can't read it.
     Disk,
@@ -102,8 +104,9 @@ pub(crate) fn handle(fault: Fault) -> Result<(), FaultError> {
     }
 }
 
-/// Every page that is not there is committed a frame. Where no commit charge is left, other threads have drawn it and are about to map the page:
-/// the fault comes again, and is resolved sooner or later.
+/// Every page that is not there is committed a frame. Where no commit charge is left, other threads
+/// have drawn it and are about to map the page: the fault comes again, and is resolved sooner or
+/// later.
 fn unless_drawn_by_others(result: Result<(), FaultError>) -> Result<(), FaultError> {
     match result {
         Err(FaultError::OutOfMemory) if FRAMES.statistics().committed == FrameCount::ZERO => Ok(()),
@@ -111,7 +114,8 @@ fn unless_drawn_by_others(result: Result<(), FaultError>) -> Result<(), FaultErr
     }
 }
 
-/// Does for a page what a touch would do, if that takes nothing from anybody; says whether the page is in memory now.
+/// Does for a page what a touch would do, if that takes nothing from anybody; says whether the page
+/// is in memory now.
 pub(super) fn prefetch(page: u64) -> bool {
     let huge = || spare_block(BlockSize::Huge, Purpose::Committed);
     let decision = decide(&SPACE.lock(), Fault { address: page, access: Access::ReadOnly });
@@ -177,7 +181,8 @@ pub(super) fn spare_block(size: BlockSize, purpose: Purpose) -> Option<Block> {
     if FRAMES.can_spare(FrameCount(size.frames())) { FRAMES.allocate(size, purpose) } else { None }
 }
 
-/// Tables on the way to a page of a region, and how many were drawn from the region's commit charge.
+/// Tables on the way to a page of a region, and how many were drawn from the region's commit
+/// charge.
 pub(super) fn table_source(drawn: &mut u64) -> impl FnMut(TableLevel) -> Option<Block> {
     |level| {
         // The page has its frame: the table must not wait for another.
@@ -188,7 +193,8 @@ pub(super) fn table_source(drawn: &mut u64) -> impl FnMut(TableLevel) -> Option<
     }
 }
 
-/// Maps a block that was drawn from a commit charge, or gives it and its commit charge back; says whether it is mapped.
+/// Maps a block that was drawn from a commit charge, or gives it and its commit charge back; says
+/// whether it is mapped.
 fn install(space: &mut Space, at: u64, block: Block) -> bool {
     let frames = block.size().frames();
     let mut tables_drawn = 0;

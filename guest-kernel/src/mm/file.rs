@@ -1,11 +1,12 @@
 //! Files: regions whose pages are on a disk and come into memory when they are touched.
 //!
-//! What is mapped is the guest's data disk as a whole, for reading; what is on it is the application's business. A page of it costs
-//! nothing to give up, as the disk still has it: the reclaimer drops it ([`super::reclaim`]). So no memory is committed for the region
-//! but its page tables and a small working set, and frames that hold its pages count as swap headroom.
+//! What is mapped is the guest's data disk as a whole, for reading; what is on it is the
+//! application's business. A page of it costs nothing to give up, as the disk still has it: the
+//! reclaimer drops it ([`super::reclaim`]). So no memory is committed for the region but its page
+//! tables and a small working set, and frames that hold its pages count as swap headroom.
 //!
-//! Pages are read straight into the frames where they will be, with those behind them while frames are to spare; more of them, the
-//! longer somebody reads on and on. No lock is held meanwhile.
+//! Pages are read straight into the frames where they will be, with those behind them while frames
+//! are to spare; more of them, the longer somebody reads on and on. No lock is held meanwhile.
 
 use aerostat_abi::units::{FRAME_BYTES, FRAME_SIZE, FrameCount, HUGE_BYTES, to_usize};
 use aerostat_reclaim_policy::Name;
@@ -37,8 +38,8 @@ static MAPPED: SpinLock<Option<Mapped>> = SpinLock::new(None);
 
 static READ_AHEAD: SpinLock<ReadAhead> = SpinLock::new(ReadAhead::new());
 
-/// Maps the `bytes` bytes of `disk` for reading; what its last page has beyond them reads as zero. Returns the address of the first. There
-/// is one such region; it stays for good.
+/// Maps the `bytes` bytes of `disk` for reading; what its last page has beyond them reads as zero.
+/// Returns the address of the first. There is one such region; it stays for good.
 ///
 /// # Errors
 /// [`OutOfMemory`] when there is not even room for its page tables and a small working set.
@@ -98,7 +99,8 @@ impl Mapped {
     }
 }
 
-/// How many pages to read from `at` on: as far as none of them is in memory, within a slot of the page tables.
+/// How many pages to read from `at` on: as far as none of them is in memory, within a slot of the
+/// page tables.
 fn absent_pages(at: u64, mapped: &Mapped) -> usize {
     let space = SPACE.lock();
     let end = (mapped.start + mapped.bytes).next_multiple_of(FRAME_BYTES).min((at + 1).next_multiple_of(HUGE_BYTES));

@@ -1,20 +1,26 @@
-//! The frame allocator: hands out frames and huge frames in constant time, without a heap, and knows which of them the host backs.
+//! The frame allocator: hands out frames and huge frames in constant time, without a heap, and
+//! knows which of them the host backs.
 //!
-//! What is free is a [`FrameSet`]; each huge frame also has a [`HugeFrameState`] word. Single frames come out of broken huge
-//! frames first, lowest address first, so that huge frames stay whole; huge frames come from those that the host backs already
-//! before untouched ones, so that a guest does not grow on the host without need, and a balloon gives what frees memory there.
+//! What is free is a [`FrameSet`]; each huge frame also has a [`HugeFrameState`] word. Single
+//! frames come out of broken huge frames first, lowest address first, so that huge frames stay
+//! whole; huge frames come from those that the host backs already before untouched ones, so that a
+//! guest does not grow on the host without need, and a balloon gives what frees memory there.
 //!
-//! *Placement.* What can't be moved (page tables, stacks, the compressed pool, single frames in the balloon) is taken from *pinned*
-//! huge frames, what compaction can move from others; one kind takes from the other's only when nothing else is free. So huge frames
-//! can be had again: the pages in a movable one are moved out, while it is *vacated*, and nothing new is put in.
+//! *Placement.* What can't be moved (page tables, stacks, the compressed pool, single frames in the
+//! balloon) is taken from *pinned* huge frames, what compaction can move from others; one kind
+//! takes from the other's only when nothing else is free. So huge frames can be had again: the
+//! pages in a movable one are moved out, while it is *vacated*, and nothing new is put in.
 //!
 //! Single frames of pages go through the CPUs' [`FrameCache`]s; here those count as handed out.
 //!
-//! *Commit charges.* Applications are committed memory when they allocate it, not when they touch it ([`FrameAllocator::commit_charge`]). A
-//! commit charge rests on a free frame or, where the guest can swap, on the *swap headroom*: so many pages can be put elsewhere to free one. A
-//! page fault draws on a commit charge; at worst it waits until a frame is free. *Purposes* say who may take what: see [`Purpose`].
+//! *Commit charges.* Applications are committed memory when they allocate it, not when they touch
+//! it ([`FrameAllocator::commit_charge`]). A commit charge rests on a free frame or, where the
+//! guest can swap, on the *swap headroom*: so many pages can be put elsewhere to free one. A page
+//! fault draws on a commit charge; at worst it waits until a frame is free. *Purposes* say who may
+//! take what: see [`Purpose`].
 //!
-//! *Offers.* A monitor that sees the state words may take huge frames that are free and committed to nobody: see `offers`.
+//! *Offers.* A monitor that sees the state words may take huge frames that are free and committed
+//! to nobody: see `offers`.
 //!
 //! Zeroed bookkeeping means "all free, nothing backed", so a start costs no time per frame.
 
@@ -34,29 +40,36 @@ use super::frame_cache::{BATCH, FrameCache};
 use super::frame_set::FrameSet;
 use crate::config::{EVICTION_RESERVE, MAX_READ_AHEAD, MAX_THREADS};
 
-/// Frames that all threads together may have drawn from commit charges and not used yet: a huge frame, or what is read at once.
+/// Frames that all threads together may have drawn from commit charges and not used yet: a huge
+/// frame, or what is read at once.
 const MOST_IN_USE: u64 = HUGE_FRAMES * MAX_THREADS as u64;
 const _: () = assert!(MAX_READ_AHEAD as u64 <= HUGE_FRAMES);
 
 /// Who asks for a block, and so which free frames are open to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Purpose {
-    /// The kernel's own needs (page tables, stacks): everything that is not committed, the floor included.
+    /// The kernel's own needs (page tables, stacks): everything that is not committed, the floor
+    /// included.
     Kernel,
-    /// Keeping a commit charge: the commit charge shrinks with the block. Where commit charges rest on swap headroom, not the last reserve, which the way out
-    /// of memory needs.
+    /// Keeping a commit charge: the commit charge shrinks with the block. Where commit charges rest
+    /// on swap headroom, not the last reserve, which the way out of memory needs.
     Committed,
-    /// Keeping a commit charge with memory that is never moved, such as a stack; otherwise the same.
+    /// Keeping a commit charge with memory that is never moved, such as a stack; otherwise the
+    /// same.
     CommittedPinned,
-    /// Keeping a commit charge without which the way out of memory, or a page that has its frame already, would be stuck: any free frame.
+    /// Keeping a commit charge without which the way out of memory, or a page that has its frame
+    /// already, would be stuck: any free frame.
     CommittedReserve,
-    /// The compressed pool: any free frame. It can be emptied to disk, so it counts as swap headroom.
+    /// The compressed pool: any free frame. It can be emptied to disk, so it counts as swap
+    /// headroom.
     CompressedPool,
-    /// A page of a file, which can be dropped at any time, and so counts as swap headroom: not the last reserve.
+    /// A page of a file, which can be dropped at any time, and so counts as swap headroom: not the
+    /// last reserve.
     File,
     /// The balloon: what is neither committed nor the kernel's floor.
     Balloon,
-    /// Something that the kernel can do without, such as a huge page in place of small ones: the same frames.
+    /// Something that the kernel can do without, such as a huge page in place of small ones: the
+    /// same frames.
     Spare,
 }
 
@@ -80,7 +93,8 @@ enum Mobility {
 pub(crate) struct FrameStatistics {
     /// Frames that nobody owns.
     pub free: FrameCount,
-    /// Frames committed to applications: for pages never touched, and for pages that were put elsewhere.
+    /// Frames committed to applications: for pages never touched, and for pages that were put
+    /// elsewhere.
     pub committed: FrameCount,
     /// Frames that can still be committed.
     pub available: FrameCount,
@@ -92,7 +106,8 @@ pub(crate) struct FrameAllocator {
     free: FrameSet,
     /// Wholly free huge frames that the host backs.
     backed: BitTree,
-    /// Partly free huge frames, by what is to be taken from them; vacated ones and that for page tables are neither.
+    /// Partly free huge frames, by what is to be taken from them; vacated ones and that for page
+    /// tables are neither.
     movable: BitTree,
     pinned: BitTree,
     /// Vacated huge frames.
@@ -122,7 +137,8 @@ impl FrameAllocator {
         FrameSet::words(huge) + 3 * BitTree::words(huge) + Offers::words(huge) + BumpAllocator::state_words(huge)
     }
 
-    /// An allocator that owns all frames below `frames` but those in `reserved`; `floor` frames are kept for the kernel.
+    /// An allocator that owns all frames below `frames` but those in `reserved`; `floor` frames are
+    /// kept for the kernel.
     pub(crate) fn new(
         frames: FrameCount,
         reserved: &[Range<FrameNumber>],
@@ -194,8 +210,9 @@ impl FrameAllocator {
         Ok(())
     }
 
-    /// Takes back what is left of a commit charge. Part of it may be drawn and not used yet: the region of a page that is being read may end
-    /// meanwhile, and the frames come back afterwards ([`Self::free_committed`]).
+    /// Takes back what is left of a commit charge. Part of it may be drawn and not used yet: the
+    /// region of a page that is being read may end meanwhile, and the frames come back afterwards
+    /// ([`Self::free_committed`]).
     pub(crate) fn uncharge_commit(&mut self, frames: FrameCount) {
         self.ended_in_use += frames.0.saturating_sub(self.committed);
         debug_assert!(self.ended_in_use <= MOST_IN_USE, "more commit charges ended than made");
@@ -207,7 +224,8 @@ impl FrameAllocator {
         self.headroom += frames.0;
     }
 
-    /// Takes swap headroom back: that many pages can't be put elsewhere after all. Commit charges that rested on it stay.
+    /// Takes swap headroom back: that many pages can't be put elsewhere after all. Commit charges
+    /// that rested on it stay.
     pub(crate) fn remove_headroom(&mut self, frames: FrameCount) {
         debug_assert!(frames.0 <= self.headroom, "more swap headroom removed than given");
         self.headroom = self.headroom.saturating_sub(frames.0);
@@ -229,9 +247,10 @@ impl FrameAllocator {
         Some(block)
     }
 
-    /// Hands out a frame for a page table, or `None` when none is open to that purpose. Tables lie together, in huge frames that
-    /// nothing else is taken from as long as there are others: a host that shadows the guest's page tables (a KVM without hardware
-    /// virtualization does) protects each of them from writing, and can then map nothing of its huge frame in one piece.
+    /// Hands out a frame for a page table, or `None` when none is open to that purpose. Tables lie
+    /// together, in huge frames that nothing else is taken from as long as there are others: a host
+    /// that shadows the guest's page tables (a KVM without hardware virtualization does) protects
+    /// each of them from writing, and can then map nothing of its huge frame in one piece.
     pub(crate) fn allocate_table(&mut self, purpose: Purpose) -> Option<Block> {
         if !self.secure(1, purpose) {
             return None;
@@ -241,7 +260,8 @@ impl FrameAllocator {
         Some(block)
     }
 
-    /// Notes what handing out `frames` frames for a purpose does to commit charges and swap headroom.
+    /// Notes what handing out `frames` frames for a purpose does to commit charges and swap
+    /// headroom.
     fn account(&mut self, frames: u64, purpose: Purpose) {
         match purpose {
             Purpose::Committed | Purpose::CommittedPinned | Purpose::CommittedReserve => self.committed -= frames,
@@ -251,7 +271,8 @@ impl FrameAllocator {
         }
     }
 
-    /// Hands out one particular block, if it is free and open to that purpose: how the balloon claims what the monitor counts as given.
+    /// Hands out one particular block, if it is free and open to that purpose: how the balloon
+    /// claims what the monitor counts as given.
     pub(crate) fn claim_block(&mut self, first: FrameNumber, size: BlockSize, purpose: Purpose) -> Option<Block> {
         let huge = to_usize(first.0 / HUGE_FRAMES);
         let is_free = match size {
@@ -274,13 +295,15 @@ impl FrameAllocator {
         self.put_back(block, Contents::Unknown);
     }
 
-    /// Takes a frame back that counted as swap headroom: of the compressed pool, or with a page of a file.
+    /// Takes a frame back that counted as swap headroom: of the compressed pool, or with a page of
+    /// a file.
     pub(crate) fn free_in_headroom(&mut self, block: Block) {
         self.headroom -= block.size().frames();
         self.free(block);
     }
 
-    /// Takes a block back that was drawn from a commit charge and not used, or whose page was put elsewhere: the commit charge is made again.
+    /// Takes a block back that was drawn from a commit charge and not used, or whose page was put
+    /// elsewhere: the commit charge is made again.
     pub(crate) fn free_committed(&mut self, block: Block) {
         self.recharge_commit(block.size().frames());
         self.free(block);
@@ -293,19 +316,21 @@ impl FrameAllocator {
         self.committed += frames - ended;
     }
 
-    /// Frames that the balloon has, without those that the monitor has taken and the driver has not collected.
+    /// Frames that the balloon has, without those that the monitor has taken and the driver has not
+    /// collected.
     pub(crate) fn ballooned(&self) -> FrameCount {
         FrameCount(self.ballooned)
     }
 
-    /// Takes a block of the balloon back. What the host has had in between holds zeros and is not backed.
+    /// Takes a block of the balloon back. What the host has had in between holds zeros and is not
+    /// backed.
     pub(crate) fn deflate(&mut self, block: Block, contents: Contents) {
         self.ballooned -= block.size().frames();
         self.put_back(block, contents);
     }
 
-    /// Fills a frame cache with frames that can keep commit charges: first the commit charges for frames that it has, then a batch of frames with
-    /// their commit charges.
+    /// Fills a frame cache with frames that can keep commit charges: first the commit charges for
+    /// frames that it has, then a batch of frames with their commit charges.
     pub(crate) fn fill(&mut self, frame_cache: &mut FrameCache) {
         self.committed -= frame_cache.accept_commit_charges(self.committed);
         let wanted = (BATCH as u64).saturating_sub(frame_cache.len()).min(self.open_to(Purpose::Committed));
@@ -316,8 +341,8 @@ impl FrameAllocator {
         }
     }
 
-    /// Takes up to `count` frames of a frame cache back, those that have been there longest, and the commit charges for which it then has no
-    /// frames.
+    /// Takes up to `count` frames of a frame cache back, those that have been there longest, and
+    /// the commit charges for which it then has no frames.
     pub(crate) fn drain(&mut self, frame_cache: &mut FrameCache, count: usize) {
         let (blocks, commit_charges) = frame_cache.drain(count);
         for block in blocks {
@@ -326,8 +351,8 @@ impl FrameAllocator {
         self.recharge_commit(commit_charges);
     }
 
-    /// Whether the last reserve is in use, or commit charges rest on swap headroom that was taken back: then nothing is to be cached, so that the
-    /// metrics here are all that counts.
+    /// Whether the last reserve is in use, or commit charges rest on swap headroom that was taken
+    /// back: then nothing is to be cached, so that the metrics here are all that counts.
     pub(crate) fn is_tight(&self) -> bool {
         let free = self.sure();
         free < self.reserve() || self.committed > free + self.headroom
@@ -356,7 +381,8 @@ impl FrameAllocator {
         FrameCount(self.backed.count() as u64 * HUGE_FRAMES)
     }
 
-    /// Counts the huge frames that pages could be moved out of, or into, by how much of them is in use.
+    /// Counts the huge frames that pages could be moved out of, or into, by how much of them is in
+    /// use.
     pub(crate) fn occupancy(&self) -> Occupancy {
         let mut occupancy = Occupancy::default();
         for huge in (0..self.free.huge_frames()).filter(|&huge| self.movable.contains(huge)) {
@@ -365,7 +391,8 @@ impl FrameAllocator {
         occupancy
     }
 
-    /// Begins to vacate up to `wanted` huge frames, where that pays; says how many. Nothing is vacated so far.
+    /// Begins to vacate up to `wanted` huge frames, where that pays; says how many. Nothing is
+    /// vacated so far.
     pub(crate) fn vacate(&mut self, wanted: usize) -> usize {
         debug_assert_eq!(self.vacated, 0, "huge frames are vacated already");
         let mut victims = self.occupancy().victims(wanted);
@@ -401,13 +428,15 @@ impl FrameAllocator {
         }
     }
 
-    /// A frame to move a page into: out of a broken huge frame that keeps its pages. The frame that the page leaves makes up for it.
+    /// A frame to move a page into: out of a broken huge frame that keeps its pages. The frame that
+    /// the page leaves makes up for it.
     pub(crate) fn replacement(&mut self) -> Option<Block> {
         let huge = self.movable.first()?;
         if self.secure(1, Purpose::Kernel) { self.take_from(huge, Mobility::Movable) } else { None }
     }
 
-    /// Recounts everything: the free set against its summaries, every state word against the free set, commit charges against free frames.
+    /// Recounts everything: the free set against its summaries, every state word against the free
+    /// set, commit charges against free frames.
     ///
     /// # Errors
     /// The first disagreement, as a sentence.
@@ -461,12 +490,14 @@ impl FrameAllocator {
         FrameCount((self.sure() + self.headroom).saturating_sub(self.committed).saturating_sub(self.floor))
     }
 
-    /// Without swap headroom every commit charge has its frame, and there is nothing to be kept back.
+    /// Without swap headroom every commit charge has its frame, and there is nothing to be kept
+    /// back.
     fn reserve(&self) -> u64 {
         if self.headroom > 0 { EVICTION_RESERVE.0 } else { 0 }
     }
 
-    /// Sees to it that `frames` frames are open to a purpose, by withdrawing offers if need be; says whether they are.
+    /// Sees to it that `frames` frames are open to a purpose, by withdrawing offers if need be;
+    /// says whether they are.
     fn secure(&mut self, frames: u64, purpose: Purpose) -> bool {
         while self.open_to(purpose) < frames {
             if !self.withdraw_offer() {
@@ -476,7 +507,8 @@ impl FrameAllocator {
         true
     }
 
-    /// Frames that would be open to a purpose if all offers were withdrawn, and none of them accepted.
+    /// Frames that would be open to a purpose if all offers were withdrawn, and none of them
+    /// accepted.
     pub(crate) fn within_reach_of(&self, purpose: Purpose) -> u64 {
         self.open_to(purpose) + self.offers.frames()
     }
@@ -498,7 +530,8 @@ impl FrameAllocator {
         Some(self.hand_out_whole(huge))
     }
 
-    /// A wholly free huge frame that the monitor can't take; one that the host backs, if there is any.
+    /// A wholly free huge frame that the monitor can't take; one that the host backs, if there is
+    /// any.
     fn claim_any(&mut self) -> Option<usize> {
         loop {
             let huge = self.backed.first().or_else(|| self.free.first_whole())?;
@@ -529,8 +562,9 @@ impl FrameAllocator {
         Some(Block::from_number(frame, BlockSize::Frame, Contents::Unknown))
     }
 
-    /// A frame for the balloon: to give one that the host does not back frees nothing there. So an untouched huge frame is broken only
-    /// when nothing else is free, and pinned frames are taken from among those that can be moved before that.
+    /// A frame for the balloon: to give one that the host does not back frees nothing there. So an
+    /// untouched huge frame is broken only when nothing else is free, and pinned frames are taken
+    /// from among those that can be moved before that.
     fn take_backed_frame(&mut self) -> Option<Block> {
         let has_backed = self.pinned.first().is_some() || self.backed.first().is_some();
         match self.movable.first().filter(|_| !has_backed) {

@@ -1,10 +1,12 @@
-//! A CPU's small stock of frames for pages, so that most page faults and evictions need no lock that other CPUs want
-//! (Bonwick and Adams, "Frame caches and Vmem", USENIX ATC 2001).
+//! A CPU's small stock of frames for pages, so that most page faults and evictions need no lock
+//! that other CPUs want (Bonwick and Adams, "Frame caches and Vmem", USENIX ATC 2001).
 //!
-//! Of the single frames in a frame cache, as many as it holds *commit charges* may be taken: taking one keeps a commit charge. Frames and commit charges
-//! come from the [frame allocator](super::frame_allocator) and go back there in batches; there are never more commit charges than
-//! frames, so a commit charge in a frame cache is sure. Beside them there is room for one huge frame with all its commit charges, for the next huge page
-//! after one that went: it comes from whoever freed it, and goes back to the allocator with everything else.
+//! Of the single frames in a frame cache, as many as it holds *commit charges* may be taken: taking
+//! one keeps a commit charge. Frames and commit charges come from the [frame
+//! allocator](super::frame_allocator) and go back there in batches; there are never more commit
+//! charges than frames, so a commit charge in a frame cache is sure. Beside them there is room for
+//! one huge frame with all its commit charges, for the next huge page after one that went: it comes
+//! from whoever freed it, and goes back to the allocator with everything else.
 
 use aerostat_abi::units::{FrameNumber, HUGE_FRAMES};
 
@@ -92,14 +94,16 @@ impl FrameCache {
         self.commit_charges += 1;
     }
 
-    /// Takes commit charges over for frames that have none, `commit_charges` at most; says how many.
+    /// Takes commit charges over for frames that have none, `commit_charges` at most; says how
+    /// many.
     pub(crate) fn accept_commit_charges(&mut self, commit_charges: u64) -> u64 {
         let accepted = commit_charges.min((self.length - self.commit_charges) as u64);
         self.commit_charges += aerostat_abi::units::to_usize(accepted);
         accepted
     }
 
-    /// Gives up to `count` single frames back, those that have been here longest, and the commit charges that it then has no frames for.
+    /// Gives up to `count` single frames back, those that have been here longest, and the commit
+    /// charges that it then has no frames for.
     pub(crate) fn drain(&mut self, count: usize) -> (impl Iterator<Item = Block> + use<>, u64) {
         let count = count.min(self.length);
         let given = self.frames;

@@ -1,7 +1,9 @@
-//! A set of frames, kept as wholly contained huge frames plus a bitmap for each partly contained one.
+//! A set of frames, kept as wholly contained huge frames plus a bitmap for each partly contained
+//! one.
 //!
-//! Two things are such sets: what is free (the frame allocator) and what is given away (the balloon's page list). Taking any frame or
-//! any huge frame is O(1), and single frames are taken from broken huge frames first, so that whole ones stay whole.
+//! Two things are such sets: what is free (the frame allocator) and what is given away (the
+//! balloon's page list). Taking any frame or any huge frame is O(1), and single frames are taken
+//! from broken huge frames first, so that whole ones stay whole.
 
 use aerostat_abi::units::{FrameNumber, HUGE_FRAMES, to_usize};
 
@@ -131,7 +133,8 @@ impl FrameSet {
         Some(FrameNumber(huge as u64 * HUGE_FRAMES + word as u64 * 64 + u64::from(bit)))
     }
 
-    /// Takes one given frame out, breaking its huge frame if need be; returns whether it was a member.
+    /// Takes one given frame out, breaking its huge frame if need be; returns whether it was a
+    /// member.
     pub(crate) fn remove_frame(&mut self, frame: FrameNumber) -> bool {
         if !self.contains(frame) {
             return false;

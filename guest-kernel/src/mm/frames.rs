@@ -1,10 +1,11 @@
-//! The frame allocator as the kernel uses it, from any CPU: the [`FrameAllocator`] behind its lock, and in front of it a
-//! [`FrameCache`] for each CPU.
+//! The frame allocator as the kernel uses it, from any CPU: the [`FrameAllocator`] behind its lock,
+//! and in front of it a [`FrameCache`] for each CPU.
 //!
-//! Pages are taken from frame caches and freed into them; everything else goes straight to the allocator, and so do huge frames where
-//! the frame cache has none, or has one already. What frame caches hold is free and committed like everything else: whoever is refused by the allocator alone ([`Frames::exactly`]) has all
-//! frame caches emptied and asks again, so no answer depends on who has cached what. Lock order: frame caches by their numbers, then
-//! the allocator.
+//! Pages are taken from frame caches and freed into them; everything else goes straight to the
+//! allocator, and so do huge frames where the frame cache has none, or has one already. What frame
+//! caches hold is free and committed like everything else: whoever is refused by the allocator
+//! alone ([`Frames::exactly`]) has all frame caches emptied and asks again, so no answer depends on
+//! who has cached what. Lock order: frame caches by their numbers, then the allocator.
 
 use core::sync::atomic::{AtomicBool, Ordering};
 
@@ -164,7 +165,8 @@ impl Frames {
         self.free_cached(block, FrameCache::put, FrameAllocator::free);
     }
 
-    /// Takes a block back that was drawn from a commit charge and not used, or whose page was put elsewhere: the commit charge is made again.
+    /// Takes a block back that was drawn from a commit charge and not used, or whose page was put
+    /// elsewhere: the commit charge is made again.
     pub(crate) fn free_committed(&self, block: Block) {
         match block.size() {
             BlockSize::Frame => self.free_cached(block, FrameCache::put_committed, FrameAllocator::free_committed),
@@ -378,7 +380,8 @@ impl Frames {
     }
 
     fn frame_cache(&self) -> &SpinLock<FrameCache> {
-        // Should the thread be moved to another CPU meanwhile, it uses the frame cache of this one: that has a lock, too.
+        // Should the thread be moved to another CPU meanwhile, it uses the frame cache of this one:
+        // that has a lock, too.
         &self.frame_caches[cpu::index()].0
     }
 

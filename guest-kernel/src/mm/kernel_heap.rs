@@ -1,7 +1,9 @@
-//! The kernel heap: a fixed arena in the image for the kernel's own bookkeeping, never demand-paged, never shared with applications.
+//! The kernel heap: a fixed arena in the image for the kernel's own bookkeeping, never
+//! demand-paged, never shared with applications.
 //!
-//! [`KernelHeap`] is an allocator to be named where it is used (`Vec<Region, KernelHeap>`); the global allocator belongs to the
-//! application. A buddy system frees in time linear in the free blocks of a size, which is fine for an arena this small.
+//! [`KernelHeap`] is an allocator to be named where it is used (`Vec<Region, KernelHeap>`); the
+//! global allocator belongs to the application. A buddy system frees in time linear in the free
+//! blocks of a size, which is fine for an arena this small.
 #![allow(unsafe_code, reason = "implements an allocator over a static arena")]
 
 use core::alloc::Layout;
@@ -20,7 +22,8 @@ const ORDERS: usize = 21;
 #[repr(C, align(4096))]
 struct Arena(UnsafeCell<[u8; KERNEL_HEAP_BYTES]>);
 
-// SAFETY: the arena's bytes are only reached through blocks that the heap below hands out under its lock.
+// SAFETY: the arena's bytes are only reached through blocks that the heap below hands out under its
+// lock.
 unsafe impl Sync for Arena {}
 
 static ARENA: Arena = Arena(UnsafeCell::new([0; KERNEL_HEAP_BYTES]));
@@ -32,7 +35,8 @@ static HEAP: SpinLock<Option<Heap<ORDERS>>> = SpinLock::new(None);
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct KernelHeap;
 
-// SAFETY: blocks come from the buddy heap under its lock and stay valid until they are deallocated; every `KernelHeap` is the same.
+// SAFETY: blocks come from the buddy heap under its lock and stay valid until they are deallocated;
+// every `KernelHeap` is the same.
 unsafe impl Allocator for KernelHeap {
     fn allocate(&self, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
         if layout.size() == 0 {

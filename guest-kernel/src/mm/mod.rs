@@ -1,14 +1,19 @@
 //! Memory management, from frames to the application's heap.
 //!
-//! * [`frames`]: all frames, for every CPU; [`frame_allocator`]: who owns which; [`frame_cache`]: a CPU's stock; [`block`]: owned frames;
-//!   [`frame_set`], [`bit_tree`], [`bump`]: what the allocator is made of.
-//! * [`page_table`]: slots and pages; [`address_space`]: regions, in a [`region_list`], and the decision behind a fault; [`fault`]: carrying it out.
-//! * [`advice`]: what an application says about its regions; [`shortage`]: what it hears when memory runs short.
-//! * [`reclaim`]: pages that make room and come back; [`compaction`]: pages that move so that huge frames come free.
-//! * [`slow_path`]: where memory comes from; [`kernel_heap`]: the kernel's own; [`sizing`]: what follows from the guest's current size.
+//! * [`frames`]: all frames, for every CPU; [`frame_allocator`]: who owns which; [`frame_cache`]: a
+//!   CPU's stock; [`block`]: owned frames; [`frame_set`], [`bit_tree`], [`bump`]: what the
+//!   allocator is made of.
+//! * [`page_table`]: slots and pages; [`address_space`]: regions, in a [`region_list`], and the
+//!   decision behind a fault; [`fault`]: carrying it out.
+//! * [`advice`]: what an application says about its regions; [`shortage`]: what it hears when
+//!   memory runs short.
+//! * [`reclaim`]: pages that make room and come back; [`compaction`]: pages that move so that huge
+//!   frames come free.
+//! * [`slow_path`]: where memory comes from; [`kernel_heap`]: the kernel's own; [`sizing`]: what
+//!   follows from the guest's current size.
 //!
-//! Memory is committed when it is allocated and found when it is touched; [`map_region`] and [`unmap_region`] are the two ends.
-//! Lock order: [`reclaim`] before [`SPACE`] before [`FRAMES`].
+//! Memory is committed when it is allocated and found when it is touched; [`map_region`] and
+//! [`unmap_region`] are the two ends. Lock order: [`reclaim`] before [`SPACE`] before [`FRAMES`].
 #![allow(unsafe_code, reason = "zeroing frames and adopting the boot page tables need raw addresses")]
 
 pub(crate) mod address_space;
@@ -95,7 +100,8 @@ impl Space {
         self.tables.as_mut()
     }
 
-    /// Makes the huge page at `at` a table of pages; `false` when there is none, or no frame for the table.
+    /// Makes the huge page at `at` a table of pages; `false` when there is none, or no frame for
+    /// the table.
     pub(crate) fn split_huge(&mut self, at: u64) -> bool {
         let Some(tables) = self.tables.as_mut() else { return false };
         if tables.slot(at) != Slot::Huge {
@@ -113,7 +119,8 @@ impl Space {
     }
 }
 
-/// Frames set aside for a region, owned: void again when dropped, unless a region has taken it over.
+/// Frames set aside for a region, owned: void again when dropped, unless a region has taken it
+/// over.
 #[derive(Debug)]
 pub(crate) struct CommitCharge {
     frames: FrameCount,
@@ -121,7 +128,8 @@ pub(crate) struct CommitCharge {
 }
 
 impl CommitCharge {
-    /// A commit charge for `bytes` more of a region, rounded up to whole pages. May wait for the host.
+    /// A commit charge for `bytes` more of a region, rounded up to whole pages. May wait for the
+    /// host.
     ///
     /// # Errors
     /// [`OutOfMemory`] when it can't be made.
@@ -158,7 +166,8 @@ impl Drop for CommitCharge {
     }
 }
 
-/// Makes a region of at least `bytes` bytes in `within`: committed now, found when touched. Returns its first address.
+/// Makes a region of at least `bytes` bytes in `within`: committed now, found when touched. Returns
+/// its first address.
 ///
 /// # Errors
 /// [`OutOfMemory`] when the commit charge can't be made.
@@ -183,7 +192,8 @@ fn map_committed_as(kind: RegionKind, within: Range<u64>, commit_charge: CommitC
     Ok(start)
 }
 
-/// Adds a region, with a frame to write it down in where that takes one: it is waited for with no lock held.
+/// Adds a region, with a frame to write it down in where that takes one: it is waited for with no
+/// lock held.
 fn with_spare_frame<R>(mut insert: impl FnMut(&mut Option<Block>) -> Result<R, InsertError>) -> Result<R, OutOfMemory> {
     let mut result = insert(&mut None);
     if matches!(result, Err(InsertError::NoFrame)) {
@@ -194,7 +204,8 @@ fn with_spare_frame<R>(mut insert: impl FnMut(&mut Option<Block>) -> Result<R, I
     result.map_err(|_| OutOfMemory)
 }
 
-/// A frame of the kernel's that counts like memory of the application: not out of what page tables rest on.
+/// A frame of the kernel's that counts like memory of the application: not out of what page tables
+/// rest on.
 fn frame_for_books() -> Result<Block, OutOfMemory> {
     slow_path::charge_commit(FrameCount(1))?;
     slow_path::frame_for_fault(Purpose::CommittedPinned).inspect_err(|_| FRAMES.uncharge_commit(FrameCount(1)))
@@ -218,8 +229,9 @@ pub(crate) fn unmap_region(start: u64) {
     slow_path::memory_came();
 }
 
-/// Moves the end of the region at `start` up by what was committed. Whoever extends a region has left it room. The old end is a
-/// multiple of 2 MiB: its last slot has a page table committed already.
+/// Moves the end of the region at `start` up by what was committed. Whoever extends a region has
+/// left it room. The old end is a multiple of 2 MiB: its last slot has a page table committed
+/// already.
 pub(crate) fn extend_region(start: u64, commit_charge: CommitCharge) {
     let mut space = SPACE.lock();
     if let Some(region) = space.regions.find_mut(start) {
@@ -230,8 +242,9 @@ pub(crate) fn extend_region(start: u64, commit_charge: CommitCharge) {
     }
 }
 
-/// Moves the end of the region at `start` down to `end` and gives back what lay behind. The new end is a multiple of 2 MiB: a huge
-/// page is never cut, and a page table goes with the last of its pages.
+/// Moves the end of the region at `start` down to `end` and gives back what lay behind. The new end
+/// is a multiple of 2 MiB: a huge page is never cut, and a page table goes with the last of its
+/// pages.
 pub(crate) fn shrink_region(start: u64, end: u64) {
     debug_assert!(end > start && end.is_multiple_of(HUGE_BYTES), "a region can't end at {end:#x}");
     let Some(range) = shorten(start, end) else { return };
@@ -247,7 +260,8 @@ pub(crate) fn shrink_region(start: u64, end: u64) {
     slow_path::memory_came();
 }
 
-/// Ends the region at `start` at `end`; what lies behind is nobody's from here on, and is to be released.
+/// Ends the region at `start` at `end`; what lies behind is nobody's from here on, and is to be
+/// released.
 fn shorten(start: u64, end: u64) -> Option<Range<u64>> {
     let mut reclaimer = reclaim::RECLAIMER.lock();
     let mut space = SPACE.lock();
@@ -266,11 +280,12 @@ enum Fate {
     Discarded,
 }
 
-/// Unmaps `range`, frees what was mapped there and forgets what was evicted; returns how many frames that were. Only a range that is
-/// discarded may end within a huge page.
+/// Unmaps `range`, frees what was mapped there and forgets what was evicted; returns how many
+/// frames that were. Only a range that is discarded may end within a huge page.
 ///
-/// The locks are held from one end of a batch to the other: nothing that is on its way in or out may meet a slot that is half gone,
-/// and a slot that was looked at is still the same when it is released.
+/// The locks are held from one end of a batch to the other: nothing that is on its way in or out
+/// may meet a slot that is half gone, and a slot that was looked at is still the same when it is
+/// released.
 fn release(range: &Range<u64>, fate: Fate) -> FrameCount {
     let mut returned = FrameCount::ZERO;
     for (at, end) in pieces(range, RELEASE_SLOTS * HUGE_BYTES) {
@@ -336,17 +351,20 @@ fn pieces(range: &Range<u64>, bytes: u64) -> impl Iterator<Item = (u64, u64)> + 
 pub(crate) fn zero(block: &Block) {
     if block.contents() == Contents::Unknown {
         let pointer = core::ptr::with_exposed_provenance_mut::<u8>(to_usize(block.first().address()));
-        // SAFETY: the block is owned, so nobody else uses its memory, and the identity map reaches it at its own address.
+        // SAFETY: the block is owned, so nobody else uses its memory, and the identity map reaches
+        // it at its own address.
         unsafe { core::ptr::write_bytes(pointer, 0, to_usize(block.size().bytes())) };
     }
 }
 
-/// Copies a frame that nobody can write to, as its translation is revoked and flushed, to the given frame of a block.
+/// Copies a frame that nobody can write to, as its translation is revoked and flushed, to the given
+/// frame of a block.
 fn copy_page(from: FrameNumber, to: &Block, frame: u64) {
     debug_assert!(frame < to.size().frames());
     let source = core::ptr::with_exposed_provenance::<u8>(to_usize(from.address()));
     let target = core::ptr::with_exposed_provenance_mut::<u8>(to_usize(to.first().address() + frame * FRAME_BYTES));
-    // SAFETY: the identity map reaches both; the block is owned, so nobody else uses it, and it is not the frame, which a page has.
+    // SAFETY: the identity map reaches both; the block is owned, so nobody else uses it, and it is
+    // not the frame, which a page has.
     unsafe { core::ptr::copy_nonoverlapping(source, target, to_usize(FRAME_BYTES)) };
 }
 

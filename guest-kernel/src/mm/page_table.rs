@@ -1,8 +1,10 @@
-//! Four-level page tables (Intel SDM vol. 3, 4.5), seen as *slots* of 2 MiB: empty, one huge page, or a table of 512 pages.
+//! Four-level page tables (Intel SDM vol. 3, 4.5), seen as *slots* of 2 MiB: empty, one huge page,
+//! or a table of 512 pages.
 //!
-//! Tables are reached through the identity map, so a table's frame address is its virtual address; under `cargo test` the frames
-//! are ordinary memory of the test, and the same code runs. Mapping takes ownership of a [`Block`]; unmapping gives it back in two
-//! steps, [`PageTables::revoke`] and, after the TLB has been flushed, [`PageTables::collect`]: a frame must not reach its next
+//! Tables are reached through the identity map, so a table's frame address is its virtual address;
+//! under `cargo test` the frames are ordinary memory of the test, and the same code runs. Mapping
+//! takes ownership of a [`Block`]; unmapping gives it back in two steps, [`PageTables::revoke`]
+//! and, after the TLB has been flushed, [`PageTables::collect`]: a frame must not reach its next
 //! owner while a stale translation can still write to it.
 
 use aerostat_abi::units::{FRAME_BYTES, FRAME_SIZE, FrameNumber, HUGE_BYTES, HUGE_FRAMES};
@@ -24,13 +26,14 @@ pub(crate) use protection::Access;
 use super::block::{Block, BlockSize, Contents};
 use super::reclaim::swap_entry::SwapEntry;
 
-/// Everything runs in ring 3 and may write but for regions that are read-only and the image's code and constants; what must not be
-/// touched is not mapped.
+/// Everything runs in ring 3 and may write but for regions that are read-only and the image's code
+/// and constants; what must not be touched is not mapped.
 const MAPPED: PageTableFlags =
     PageTableFlags::PRESENT.union(PageTableFlags::WRITABLE).union(PageTableFlags::USER_ACCESSIBLE);
-/// Pages are mapped because they are touched, they or their neighbours, and fresh ones are nowhere but in memory. So they are
-/// marked as accessed and dirty from the start: the CPU need not do it, and a host that shadows page tables (a KVM without hardware
-/// virtualization) brings neighbours that are so marked in with one fault, where it takes a fault for each page otherwise.
+/// Pages are mapped because they are touched, they or their neighbours, and fresh ones are nowhere
+/// but in memory. So they are marked as accessed and dirty from the start: the CPU need not do it,
+/// and a host that shadows page tables (a KVM without hardware virtualization) brings neighbours
+/// that are so marked in with one fault, where it takes a fault for each page otherwise.
 const DATA: PageTableFlags =
     MAPPED.union(PageTableFlags::NO_EXECUTE).union(PageTableFlags::ACCESSED).union(PageTableFlags::DIRTY);
 const REGISTERS: PageTableFlags =
@@ -80,8 +83,8 @@ impl PageTables {
     /// The tables under `root`.
     ///
     /// # Safety
-    /// `root` holds a top-level table that is reachable at its own address, as are all tables below it, and nobody else changes
-    /// what lies under the entries that the caller maps.
+    /// `root` holds a top-level table that is reachable at its own address, as are all tables below
+    /// it, and nobody else changes what lies under the entries that the caller maps.
     pub(crate) unsafe fn new(root: FrameNumber) -> Self {
         Self { root }
     }
@@ -156,7 +159,8 @@ impl PageTables {
         Ok(())
     }
 
-    /// Identity-maps the 1 GiB at `address`, with `table` as its table of slots: for memory that the image's own tables don't cover.
+    /// Identity-maps the 1 GiB at `address`, with `table` as its table of slots: for memory that
+    /// the image's own tables don't cover.
     pub(crate) fn map_identity_gib(
         &mut self,
         address: u64,
@@ -174,8 +178,8 @@ impl PageTables {
         Ok(())
     }
 
-    /// Identity-maps the slot at `address`, which holds registers of devices: uncached. Nothing happens where it is mapped already, or where
-    /// the image's own tables don't reach.
+    /// Identity-maps the slot at `address`, which holds registers of devices: uncached. Nothing
+    /// happens where it is mapped already, or where the image's own tables don't reach.
     pub(crate) fn map_registers(&mut self, address: u64) {
         if let Some(entry) = self.existing_slot_entry_mut(address).filter(|entry| entry.is_unused()) {
             let slot = FrameNumber::containing(address - address % HUGE_BYTES);
@@ -190,8 +194,8 @@ impl PageTables {
         }
     }
 
-    /// Takes the translations of the slot at `address`, up to `end`, out of force; the TLB must be flushed before [`Self::collect`].
-    /// A huge page goes as a whole or not at all.
+    /// Takes the translations of the slot at `address`, up to `end`, out of force; the TLB must be
+    /// flushed before [`Self::collect`]. A huge page goes as a whole or not at all.
     pub(crate) fn revoke(&mut self, address: u64, end: u64) {
         match self.slot(address) {
             Slot::Empty => {}
@@ -209,7 +213,8 @@ impl PageTables {
                         entry.set_flags(entry.flags() - PageTableFlags::PRESENT);
                     }
                 }
-                // A table with nothing in force goes with its pages: the CPU may remember the way to it, too.
+                // A table with nothing in force goes with its pages: the CPU may remember the way
+                // to it, too.
                 if let Some(entry) = self.existing_slot_entry_mut(address)
                     && !table_at(frame_of(entry)).iter().any(|page| page.flags().contains(PageTableFlags::PRESENT))
                 {
@@ -219,8 +224,8 @@ impl PageTables {
         }
     }
 
-    /// Gives back what [`Self::revoke`] took out of force in the slot at `address` up to `end`, and what was evicted there, with the
-    /// slot's table once it is empty.
+    /// Gives back what [`Self::revoke`] took out of force in the slot at `address` up to `end`, and
+    /// what was evicted there, with the slot's table once it is empty.
     pub(crate) fn collect(&mut self, address: u64, end: u64, give_back: &mut dyn FnMut(Collected)) {
         let Some(entry) = self.existing_slot_entry_mut(address) else { return };
         if entry.is_unused() {
@@ -328,8 +333,9 @@ fn take(entry: &mut PageTableEntry, size: BlockSize) -> Block {
 /// The table in a frame.
 fn table_at(frame: FrameNumber) -> &'static mut PageTable {
     let pointer = core::ptr::with_exposed_provenance_mut::<PageTable>(aerostat_abi::units::to_usize(frame.address()));
-    // SAFETY: `frame` came out of a table entry or was just made a table, so by the limits of `PageTables::new` it is a table
-    // reachable at its own address; `PageTables` is only used under one lock, so no second reference is alive.
+    // SAFETY: `frame` came out of a table entry or was just made a table, so by the limits of
+    // `PageTables::new` it is a table reachable at its own address; `PageTables` is only used under
+    // one lock, so no second reference is alive.
     unsafe { &mut *pointer }
 }
 

@@ -1,4 +1,5 @@
-//! Memory of the kernel that is mapped as a whole when it is made and never leaves: stacks, and accounts too large for the heap.
+//! Memory of the kernel that is mapped as a whole when it is made and never leaves: stacks, and
+//! accounts too large for the heap.
 #![allow(unsafe_code, reason = "makes slices out of freshly mapped memory")]
 
 use core::ops::Range;
@@ -11,7 +12,8 @@ use super::page_table::Access;
 use super::{FRAMES, OutOfMemory, Purpose, SPACE, slow_path, zero};
 use crate::layout::METADATA;
 
-/// Maps the pages of `range` that are not mapped yet, zeroed, out of `commit_charge`, of which the rest stays the caller's.
+/// Maps the pages of `range` that are not mapped yet, zeroed, out of `commit_charge`, of which the
+/// rest stays the caller's.
 ///
 /// # Errors
 /// [`OutOfMemory`]; what was mapped until then stays, and serves the next attempt.
@@ -34,7 +36,8 @@ pub(crate) fn map(range: Range<u64>, commit_charge: &mut FrameCount) -> Result<(
     Ok(())
 }
 
-/// Zeroed memory of `words` words for accounts whose size shows only after the boot; to be called once.
+/// Zeroed memory of `words` words for accounts whose size shows only after the boot; to be called
+/// once.
 ///
 /// # Errors
 /// [`OutOfMemory`].

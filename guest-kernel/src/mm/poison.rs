@@ -1,5 +1,6 @@
-//! Debug builds notice writes to free memory: a frame that is freed gets a pattern at its beginning and at its end, and when it is
-//! handed out again both are there, or neither is, as the frame has been with the host or never in use.
+//! Debug builds notice writes to free memory: a frame that is freed gets a pattern at its beginning
+//! and at its end, and when it is handed out again both are there, or neither is, as the frame has
+//! been with the host or never in use.
 //!
 //! Release builds do none of this.
 #![allow(unsafe_code, reason = "writes to memory that nobody owns")]
@@ -15,7 +16,8 @@ pub(crate) fn fill(block: &Block) {
     if cfg!(debug_assertions) && block.contents() == Contents::Unknown {
         for frame in 0..block.size().frames() {
             for word in ends(block, frame) {
-                // SAFETY: the block is owned, so nobody else uses its memory, and the identity map reaches it.
+                // SAFETY: the block is owned, so nobody else uses its memory, and the identity map
+                // reaches it.
                 unsafe { word.write(PATTERN) };
             }
         }

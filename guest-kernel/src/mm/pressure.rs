@@ -1,7 +1,8 @@
 //! Memory pressure: the share of time in which somebody could not go on for want of memory.
 //!
-//! The figure is the one that Linux calls `some` in its pressure stall information: time in which at least one thread waits in the
-//! slow path or for a page to come back from disk. It is kept since boot and over the last five to ten seconds.
+//! The figure is the one that Linux calls `some` in its pressure stall information: time in which
+//! at least one thread waits in the slow path or for a page to come back from disk. It is kept
+//! since boot and over the last five to ten seconds.
 
 use crate::sync::SpinLock;
 use crate::time::Instant;

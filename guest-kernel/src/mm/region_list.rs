@@ -1,10 +1,13 @@
-//! Regions in the order of their addresses, in frames of their own: as many as memory has room to write down.
+//! Regions in the order of their addresses, in frames of their own: as many as memory has room to
+//! write down.
 //!
-//! A *leaf* is a frame with up to [`CAPACITY`] regions; the leaves' numbers, eight bytes each, are in the kernel heap. A full leaf is split, an empty
-//! one goes back, and two that are half full together become one. So finding a region takes O(log n) steps, and adding or
-//! removing one moves the regions of one leaf and the numbers of the leaves.
+//! A *leaf* is a frame with up to [`CAPACITY`] regions; the leaves' numbers, eight bytes each, are
+//! in the kernel heap. A full leaf is split, an empty one goes back, and two that are half full
+//! together become one. So finding a region takes O(log n) steps, and adding or removing one moves
+//! the regions of one leaf and the numbers of the leaves.
 //!
-//! Frames come from the caller, who must not wait for one with the lock held: see [`RegionList::insert`].
+//! Frames come from the caller, who must not wait for one with the lock held: see
+//! [`RegionList::insert`].
 #![allow(unsafe_code, reason = "leaves are raw frames")]
 
 use core::array;
@@ -36,7 +39,8 @@ impl Leaf {
         debug_assert_eq!(frame.size(), BlockSize::Frame);
         let leaf = Self(frame.into_number());
         let page = LeafPage { length: 0, regions: array::from_fn(|_| None) };
-        // SAFETY: the frame was owned by the caller, the identity map reaches it, and a frame is large and aligned enough.
+        // SAFETY: the frame was owned by the caller, the identity map reaches it, and a frame is
+        // large and aligned enough.
         unsafe { leaf.pointer().write(page) };
         leaf
     }
@@ -46,7 +50,8 @@ impl Leaf {
     }
 
     fn page(&self) -> &LeafPage {
-        // SAFETY: written by `new`; the frame is this leaf's alone, so the reference lives by the rules of the borrowed leaf.
+        // SAFETY: written by `new`; the frame is this leaf's alone, so the reference lives by the
+        // rules of the borrowed leaf.
         unsafe { &*self.pointer() }
     }
 
@@ -130,7 +135,8 @@ impl RegionList {
         Self { leaves: Vec::new_in(KernelHeap) }
     }
 
-    /// The position of the first region for which `is_before` is false; it is true for all before that.
+    /// The position of the first region for which `is_before` is false; it is true for all before
+    /// that.
     pub(super) fn partition_point(&self, is_before: impl Fn(&Region) -> bool) -> Position {
         let leaf = self.leaves.partition_point(|leaf| leaf.page().last().is_some_and(&is_before));
         let index = self.leaves.get(leaf).map_or(0, |leaf| leaf.page().partition_point(is_before));
@@ -168,8 +174,8 @@ impl RegionList {
         Ok(())
     }
 
-    /// A position at the beginning of a leaf is the one at the end of the leaf before it, which is preferred: what is only added to
-    /// fills its leaves.
+    /// A position at the beginning of a leaf is the one at the end of the leaf before it, which is
+    /// preferred: what is only added to fills its leaves.
     fn behind_leaf_before(&self, at: Position) -> Position {
         match at.leaf.checked_sub(1) {
             Some(leaf) if at.index == 0 => Position { leaf, index: self.leaves[leaf].page().length },
@@ -177,7 +183,8 @@ impl RegionList {
         }
     }
 
-    /// Adds a leaf behind the full one at the position, for the region or for half of the others, too.
+    /// Adds a leaf behind the full one at the position, for the region or for half of the others,
+    /// too.
     fn insert_with(&mut self, at: Position, region: Region, spare: &mut Option<Block>) -> Result<(), InsertError> {
         self.leaves.try_reserve(1).map_err(|_| InsertError::HeapFull)?;
         let mut added = Leaf::new(spare.take().ok_or(InsertError::NoFrame)?);

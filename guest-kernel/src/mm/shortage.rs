@@ -1,8 +1,8 @@
-//! Tells whoever holds memory that it can spare, before pages are evicted: what nobody has to bring back is cheaper than what is
-//! compressed or written.
+//! Tells whoever holds memory that it can spare, before pages are evicted: what nobody has to bring
+//! back is cheaper than what is compressed or written.
 //!
-//! The listener (the application, [`set_listener`]) is given a moment each time, and is told again only after a while. Without a
-//! listener nothing waits.
+//! The listener (the application, [`set_listener`]) is given a moment each time, and is told again
+//! only after a while. Without a listener nothing waits.
 
 use spin::Once;
 
@@ -34,7 +34,8 @@ pub(crate) enum Cause {
 pub(crate) trait Listener: Sync {
     /// Memory is short.
     fn hear(&self, pressure: Pressure);
-    /// Waits until the listener has done what it can about what it heard last, or until it has had its moment.
+    /// Waits until the listener has done what it can about what it heard last, or until it has had
+    /// its moment.
     fn wait(&self);
 }
 
@@ -46,8 +47,8 @@ pub(crate) fn set_listener(listener: &'static dyn Listener) {
     LISTENER.call_once(|| listener);
 }
 
-/// Memory is short: lets the listener know, unless it has just been told, and gives it its moment. Called before somebody evicts or
-/// waits.
+/// Memory is short: lets the listener know, unless it has just been told, and gives it its moment.
+/// Called before somebody evicts or waits.
 pub(crate) fn announce(cause: Cause) {
     let Some(listener) = LISTENER.get() else { return };
     let stalled_per_mille = pressure::statistics().recent_per_mille;

@@ -1,6 +1,8 @@
-//! Everything that follows from how much memory the guest has now: a large machine with a large balloon behaves as a small one.
+//! Everything that follows from how much memory the guest has now: a large machine with a large
+//! balloon behaves as a small one.
 //!
-//! Pure. [`Frames`](super::frames) computes it again whenever the balloon changes, and nobody else computes anything from a size.
+//! Pure. [`Frames`](super::frames) computes it again whenever the balloon changes, and nobody else
+//! computes anything from a size.
 
 use aerostat_abi::units::FrameCount;
 
@@ -11,7 +13,8 @@ use crate::config::COMPRESSED_POOL_SHARE;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Sizing {
     pub(crate) watermarks: Watermarks,
-    /// Frames that the compressed pool may have before its oldest groups go to disk, where there is one.
+    /// Frames that the compressed pool may have before its oldest groups go to disk, where there is
+    /// one.
     pub(crate) compressed_pool_bound: FrameCount,
 }
 

@@ -1,8 +1,9 @@
 //! Slices of background work.
 //!
-//! Kernel threads run before those of applications, so what they do has to be done in pieces: after a slice of [`WORK_SLICE_NS`] they
-//! rest for a moment, if another thread could run. A thread that reclaims because it needs memory itself has no slices: it works for
-//! its own sake and in its own time.
+//! Kernel threads run before those of applications, so what they do has to be done in pieces: after
+//! a slice of [`WORK_SLICE_NS`] they rest for a moment, if another thread could run. A thread that
+//! reclaims because it needs memory itself has no slices: it works for its own sake and in its own
+//! time.
 
 use crate::config::WORK_SLICE_NS;
 use crate::time::Instant;
@@ -29,8 +30,8 @@ impl Slice {
         Self { end: now.after(WORK_SLICE_NS) }
     }
 
-    /// Lets other threads run for a moment once the slice is over, and begins the next one. Called between two pieces of work, with no
-    /// lock held.
+    /// Lets other threads run for a moment once the slice is over, and begins the next one. Called
+    /// between two pieces of work, with no lock held.
     pub(crate) fn rest_if_over(&mut self) {
         #[cfg(test)]
         CHANCES.set(CHANCES.get() + 1);

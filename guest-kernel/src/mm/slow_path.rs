@@ -9,8 +9,8 @@
 //! A *frame* that was committed ([`frame_for_fault`]) is found:
 //! 1. among the free ones;
 //! 2. from the application, if it is told and frees some;
-//! 3. at the host's, for a moment, unless it has just been asked in vain: memory that it has to spare costs less than anything that
-//!    this guest could do;
+//! 3. at the host's, for a moment, unless it has just been asked in vain: memory that it has to
+//!    spare costs less than anything that this guest could do;
 //! 4. by eviction of cold pages;
 //! 5. at the host's, for longer.
 //!
@@ -31,8 +31,9 @@ use crate::time::Instant;
 
 /// Whoever can make the host give memory back: the balloon driver.
 pub(crate) trait Deflator: Sync {
-    /// Tells the host that somebody waits for `wanted` frames, and waits until some may have become free, or patience is at its end;
-    /// `false` when there is no hope left: it is, or the balloon does not even hold the `missing` ones.
+    /// Tells the host that somebody waits for `wanted` frames, and waits until some may have become
+    /// free, or patience is at its end; `false` when there is no hope left: it is, or the balloon
+    /// does not even hold the `missing` ones.
     fn wait_for(&self, wanted: FrameCount, missing: FrameCount, patience: &mut Patience) -> bool;
     /// Frames have become free inside the guest.
     fn memory_came(&self);
@@ -43,7 +44,8 @@ static STALLS: AtomicU64 = AtomicU64::new(0);
 static FAILURES: AtomicU64 = AtomicU64::new(0);
 /// Nanoseconds since boot until which it is not worth asking the host briefly.
 static HOST_REFUSES_UNTIL: AtomicU64 = AtomicU64::new(0);
-/// Frames that the host has given back since boot: as long as some arrive, a wait for the host is not in vain.
+/// Frames that the host has given back since boot: as long as some arrive, a wait for the host is
+/// not in vain.
 static DEFLATED: AtomicU64 = AtomicU64::new(0);
 
 /// Wires the balloon in.
@@ -58,7 +60,8 @@ pub(crate) fn memory_came() {
     }
 }
 
-/// Commit charges and frames that were not to be had at once, and those that were not to be had at all, since boot.
+/// Commit charges and frames that were not to be had at once, and those that were not to be had at
+/// all, since boot.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct SlowPathStatistics {
     pub(crate) stalls: u64,

@@ -1,4 +1,5 @@
-//! Sets memory up: from the memory map to a frame allocator and a full identity map. No step takes time per frame.
+//! Sets memory up: from the memory map to a frame allocator and a full identity map. No step takes
+//! time per frame.
 
 use core::ops::Range;
 
@@ -18,8 +19,8 @@ use crate::ring0;
 /// Ranges that are not to be handed out: holes and what is in use already.
 const MAX_RESERVED: usize = crate::boot::MAX_RANGES + 2;
 
-/// Builds the frame allocator and maps all memory. `more_words` says what other parts of the kernel need for their own accounts on a
-/// machine of that size; what is returned serves them.
+/// Builds the frame allocator and maps all memory. `more_words` says what other parts of the kernel
+/// need for their own accounts on a machine of that size; what is returned serves them.
 ///
 /// # Errors
 /// [`MachineError::TooSmall`] when the bookkeeping doesn't fit behind the image.
@@ -37,7 +38,8 @@ pub(crate) fn start(machine: &Machine, more_words: fn(FrameNumber) -> usize) -> 
     let mut reserved = [const { FrameNumber(0)..FrameNumber(0) }; MAX_RESERVED];
     let count = reserved_ranges(machine, tables_end, end, &mut reserved);
     let pointer = core::ptr::with_exposed_provenance_mut::<u64>(to_usize(books.start));
-    // SAFETY: the range lies in memory behind the image, where nothing else is; any bits are words, and they are zeroed below unless they are zero.
+    // SAFETY: the range lies in memory behind the image, where nothing else is; any bits are words,
+    // and they are zeroed below unless they are zero.
     let words = unsafe { core::slice::from_raw_parts_mut(pointer, words) };
     if !machine.is_memory_zeroed {
         words.fill(0);
@@ -63,10 +65,12 @@ fn image_slots() -> impl Iterator<Item = u64> {
     (layout::IMAGE_BASE..crate::boot::constants_end_address()).step_by(HUGE_SIZE)
 }
 
-/// Takes the image's page tables over: maps the memory that they don't reach, with tables in the frames from `free` on, gives each part of
-/// the image its rights, and unmaps what is not memory, and low memory.
+/// Takes the image's page tables over: maps the memory that they don't reach, with tables in the
+/// frames from `free` on, gives each part of the image its rights, and unmaps what is not memory,
+/// and low memory.
 fn adopt_page_tables(end: FrameNumber, free: u64) {
-    // SAFETY: the boot tables are static, identity-mapped, and from here on changed under the lock of `SPACE` only.
+    // SAFETY: the boot tables are static, identity-mapped, and from here on changed under the lock
+    // of `SPACE` only.
     let mut tables = unsafe { PageTables::new(FrameNumber::containing(ring0::page_table_root())) };
     let mut free = FrameNumber::containing(free);
     for gib in 1..=identity_tables(end) {

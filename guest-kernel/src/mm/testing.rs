@@ -1,7 +1,9 @@
-//! A machine for tests of the whole of memory management, faults included: the arena is ordinary memory of the test at a low fixed
-//! address, so that frame numbers stay small and the identity map is simply true.
+//! A machine for tests of the whole of memory management, faults included: the arena is ordinary
+//! memory of the test at a low fixed address, so that frame numbers stay small and the identity map
+//! is simply true.
 //!
-//! The kernel's globals are shared by all tests of the process, so a [`TestMachine`] holds a lock: one machine at a time.
+//! The kernel's globals are shared by all tests of the process, so a [`TestMachine`] holds a lock:
+//! one machine at a time.
 
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -16,7 +18,8 @@ use super::{Block, BlockSize, FRAMES, FrameAllocator, FrameStatistics, Purpose, 
 use crate::config::KERNEL_FLOOR;
 use crate::layout::STACKS;
 
-/// Where the arena lies: above what the kernel's image would occupy, below anything that the host puts somewhere by itself.
+/// Where the arena lies: above what the kernel's image would occupy, below anything that the host
+/// puts somewhere by itself.
 const ARENA: u64 = 1 << 30;
 const ARENA_BYTES: u64 = 48 << 20;
 
@@ -28,7 +31,8 @@ pub(super) struct TestMachine {
 }
 
 impl TestMachine {
-    /// A machine of `huge_frames` huge frames, of which the first holds the root of the page tables; nothing else is in use.
+    /// A machine of `huge_frames` huge frames, of which the first holds the root of the page
+    /// tables; nothing else is in use.
     pub(super) fn start(huge_frames: u64) -> Self {
         let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         assert!(huge_frames * HUGE_BYTES <= ARENA_BYTES);
@@ -41,8 +45,8 @@ impl TestMachine {
         let allocator = FrameAllocator::leaked(end, &[reserved], KERNEL_FLOOR);
         FRAMES.stop();
         FRAMES.start(allocator, FrameCount(huge_frames * HUGE_FRAMES));
-        // SAFETY: the root is zeroed memory at its own address, as are all frames that the allocator has; tables change under the
-        // lock of `SPACE` only.
+        // SAFETY: the root is zeroed memory at its own address, as are all frames that the
+        // allocator has; tables change under the lock of `SPACE` only.
         SPACE.lock().tables = Some(unsafe { PageTables::new(root) });
         place_stacks();
         Self { _turn: turn }
@@ -60,7 +64,8 @@ impl TestMachine {
         Ok(())
     }
 
-    /// What a write of `value` to a page's first word does, the CPU's mark in the page table entry included.
+    /// What a write of `value` to a page's first word does, the CPU's mark in the page table entry
+    /// included.
     pub(super) fn write(&self, page: u64, value: u64) -> Result<(), FaultError> {
         let can_write = || SPACE.lock().tables().is_some_and(|tables| tables.is_writable(page));
         if !can_write() {
@@ -80,7 +85,8 @@ impl TestMachine {
         }
     }
 
-    /// Makes pages come singly: keeps the first frame of every wholly free huge frame and frees the others one by one.
+    /// Makes pages come singly: keeps the first frame of every wholly free huge frame and frees the
+    /// others one by one.
     pub(super) fn break_huge_frames(&self) -> Vec<FrameNumber> {
         let huge = || FRAMES.allocate(BlockSize::Huge, Purpose::Kernel);
         let firsts: Vec<_> = core::iter::from_fn(huge).map(Block::into_number).collect();
@@ -105,7 +111,8 @@ impl TestMachine {
 
     /// The first word of a mapped page.
     pub(super) fn word(&self, page: u64) -> u64 {
-        // SAFETY: the page is mapped, so the frame belongs to the test's region and nobody else touches it.
+        // SAFETY: the page is mapped, so the frame belongs to the test's region and nobody else
+        // touches it.
         unsafe { pointer(page).read() }
     }
 
@@ -127,7 +134,8 @@ impl TestMachine {
         SPACE.lock().regions.find(start).expect("a region of the test").clone()
     }
 
-    /// Frames that the page tables hold for the region at `start`: its pages and its tables of pages.
+    /// Frames that the page tables hold for the region at `start`: its pages and its tables of
+    /// pages.
     pub(super) fn drawn(&self, start: u64) -> u64 {
         let range = self.region(start).range;
         let space = SPACE.lock();
@@ -174,7 +182,8 @@ impl Drop for TestMachine {
     }
 }
 
-/// Places the region of the stacks, as a start does. What holds the first regions is a frame of the host's, and not one of the machine's.
+/// Places the region of the stacks, as a start does. What holds the first regions is a frame of the
+/// host's, and not one of the machine's.
 fn place_stacks() {
     static FRAME: OnceLock<FrameNumber> = OnceLock::new();
     let number = *FRAME.get_or_init(|| host_frame().into_number());

@@ -1,4 +1,5 @@
-//! Regions from commit charge to touch to release, on a small machine: no frame and no commit charge may be lost on any way.
+//! Regions from commit charge to touch to release, on a small machine: no frame and no commit
+//! charge may be lost on any way.
 
 use std::collections::BTreeMap;
 use std::sync::Barrier;
@@ -162,8 +163,9 @@ fn a_region_is_not_resized_into_a_slot() {
     let _ = resize_region(start, start + FRAME_BYTES);
 }
 
-/// Threads that make regions in the same part of the address space, use them and end them, again and again: where one ends, the
-/// next begins at once, while the frames of the old one are still on their way home.
+/// Threads that make regions in the same part of the address space, use them and end them, again
+/// and again: where one ends, the next begins at once, while the frames of the old one are still on
+/// their way home.
 #[test]
 fn regions_of_several_threads_do_not_disturb_each_other() {
     const THREADS: u64 = 3;
@@ -197,7 +199,8 @@ fn regions_of_several_threads_do_not_disturb_each_other() {
     assert_eq!(validate(), Ok(()));
 }
 
-/// Threads that touch the same slot at the same time: the faster one maps it, and the other gives its block and commit charge back.
+/// Threads that touch the same slot at the same time: the faster one maps it, and the other gives
+/// its block and commit charge back.
 #[test]
 fn a_slot_that_several_threads_touch_at_once_is_paid_for_once() {
     const THREADS: usize = 3;
@@ -384,7 +387,8 @@ proptest! {
     }
 }
 
-/// Extends or shrinks the region at `start`, whichever takes its end to `end`. A region that ends within a slot is not extended.
+/// Extends or shrinks the region at `start`, whichever takes its end to `end`. A region that ends
+/// within a slot is not extended.
 fn resize_region(start: u64, end: u64) -> Result<(), OutOfMemory> {
     let old_end = SPACE.lock().regions.find(start).map(|region| region.range.end).ok_or(OutOfMemory)?;
     if end > old_end && !old_end.is_multiple_of(HUGE_BYTES) {

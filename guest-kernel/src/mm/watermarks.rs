@@ -8,7 +8,8 @@ use crate::config::KERNEL_FLOOR;
 /// [`EVICTION_RESERVE`](crate::config::EVICTION_RESERVE): whoever meets that evicts for himself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Watermarks {
-    /// Below this, frames are made free in the background, and nothing is brought in that nobody has asked for.
+    /// Below this, frames are made free in the background, and nothing is brought in that nobody
+    /// has asked for.
     pub(crate) low: FrameCount,
     /// Up to this.
     pub(crate) high: FrameCount,
@@ -18,7 +19,8 @@ impl Watermarks {
     /// Without swap nothing is to be had by evicting.
     pub(crate) const NONE: Self = Self { low: FrameCount::ZERO, high: FrameCount::ZERO };
 
-    /// For a guest of `size` frames now: what the balloon leaves and a little, then some 1.5 % of its size.
+    /// For a guest of `size` frames now: what the balloon leaves and a little, then some 1.5 % of
+    /// its size.
     pub(crate) const fn new(size: FrameCount) -> Self {
         let low = KERNEL_FLOOR.0 + size.0 / 256;
         Self { low: FrameCount(low), high: FrameCount(low + size.0 / 64) }

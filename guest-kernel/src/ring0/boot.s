@@ -1,11 +1,13 @@
 # From a loader to ring 3: load our own tables, leave. Two ways in, one way on.
 #
-# hermit_start: 64-bit, paging on, RDI = boot information (hermit-entry protocol).
-# pvh_start:    32-bit, paging off, EBX = start information (Xen's PVH protocol, as QEMU, Firecracker and Cloud Hypervisor speak it).
+# hermit_start: 64-bit, paging on, RDI = boot information (hermit-entry protocol). pvh_start:
+# 32-bit, paging off, EBX = start information (Xen's PVH protocol, as QEMU, Firecracker and Cloud
+# Hypervisor speak it).
 #
-# The page tables map the first GiB and the local APIC; all else is mapped later, from ring 3. The tables that LIDT and LTR load
-# are still empty: ring 3 fills them before anything can trap, as that costs nothing there. What is relied on is set here and not left
-# to the loader: CR4 in particular, in which SMEP and SMAP would keep ring 0 from pages that ring 3 may use, which all of them are.
+# The page tables map the first GiB and the local APIC; all else is mapped later, from ring 3. The
+# tables that LIDT and LTR load are still empty: ring 3 fills them before anything can trap, as that
+# costs nothing there. What is relied on is set here and not left to the loader: CR4 in particular,
+# in which SMEP and SMAP would keep ring 0 from pages that ring 3 may use, which all of them are.
 
 .section .note.Xen, "a", @note
 .balign 4

@@ -1,4 +1,5 @@
-# Entries of ring 0. Each instruction may cost a microsecond here: nothing that ring 3 could do as well.
+# Entries of ring 0. Each instruction may cost a microsecond here: nothing that ring 3 could do as
+# well.
 
 .section .text.ring0, "ax", @progbits
 .code64
@@ -27,7 +28,8 @@ ring0_call:
     cli
 3:  iretq
 
-# An interrupt: acknowledge it, note it, and unless upcalls are masked go on in ring 3 at `upcall_entry`. On INTERRUPT_IST.
+# An interrupt: acknowledge it, note it, and unless upcalls are masked go on in ring 3 at
+# `upcall_entry`. On INTERRUPT_IST.
 .macro interrupt bit
     push rax
     or qword ptr gs:[{pending}], \bit
@@ -77,7 +79,8 @@ ring0_spurious:
     mov qword ptr [rsp + 32], {user_data}
 1:  iretq
 
-# A fault inside the ring-0 stub, or something no guest causes: end the machine, saying so. On FATAL_IST.
+# A fault inside the ring-0 stub, or something no guest causes: end the machine, saying so. On
+# FATAL_IST.
 .balign 16
 .global ring0_fatal
 ring0_fatal:

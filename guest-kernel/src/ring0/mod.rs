@@ -1,11 +1,13 @@
 //! The ring-0 stub: everything that runs in ring 0, and the ring-3 side of its calls.
 //!
-//! Ring 0 is emulated instruction by instruction on a KVM without hardware virtualization, so the ring-0 stub is as small as it can be:
-//! boot code that loads the tables and leaves for ring 3 (`boot.s`), and entries for calls, interrupts and fatal faults
-//! (`entries.s`). It has no loops, allocates nothing, takes no locks. Each entry has an IST stack of its own. Exceptions of ring 3
+//! Ring 0 is emulated instruction by instruction on a KVM without hardware virtualization, so the
+//! ring-0 stub is as small as it can be: boot code that loads the tables and leaves for ring 3
+//! (`boot.s`), and entries for calls, interrupts and fatal faults (`entries.s`). It has no loops,
+//! allocates nothing, takes no locks. Each entry has an IST stack of its own. Exceptions of ring 3
 //! don't come here: their gates lead straight to ring 3 (see [`crate::trap`]).
 //!
-//! A call is `int3` with its number in `EAX`: `int3` is the one software interrupt that every host delivers.
+//! A call is `int3` with its number in `EAX`: `int3` is the one software interrupt that every host
+//! delivers.
 #![allow(unsafe_code, reason = "descriptor tables and the calls into ring 0")]
 
 use core::arch::{asm, global_asm};
@@ -20,16 +22,18 @@ use crate::config::{FIRST_DEVICE_VECTOR, MAX_VIRTIO_DEVICES};
 use crate::cpu::{CPUS, CpuBlock};
 use crate::layout::{BOOT_CODE_END, LOCAL_APIC};
 
-/// Ring-3 selectors. They are Linux's own on purpose: a KVM without hardware virtualization runs ring 3 on the host's descriptors,
-/// and only with equal values is a ring-3 `iretq` native.
+/// Ring-3 selectors. They are Linux's own on purpose: a KVM without hardware virtualization runs
+/// ring 3 on the host's descriptors, and only with equal values is a ring-3 `iretq` native.
 pub(crate) const USER_CODE: u16 = 0x33;
 pub(crate) const USER_DATA: u16 = 0x2b;
 const KERNEL_CODE: u16 = 0x08;
 
-/// Control register 4 (Intel SDM vol. 3, 2.5): physical address extension, which paging in long mode needs, and SSE. All else is off.
+/// Control register 4 (Intel SDM vol. 3, 2.5): physical address extension, which paging in long
+/// mode needs, and SSE. All else is off.
 const CR4: u64 = 1 << 5 | 1 << 9 | 1 << 10;
 
-/// Interrupt vectors that the ring-0 stub turns into upcalls, and the bits they set in [`CpuBlock::pending`].
+/// Interrupt vectors that the ring-0 stub turns into upcalls, and the bits they set in
+/// [`CpuBlock::pending`].
 pub(crate) const TIMER_VECTOR: u8 = 0x40;
 pub(crate) const BALLOON_VECTOR: u8 = 0x41;
 pub(crate) const SPURIOUS_VECTOR: u8 = 0xff;
@@ -99,11 +103,13 @@ unsafe extern "C" {
 #[repr(C, align(4096))]
 struct Shared<T>(UnsafeCell<T>);
 
-// SAFETY: written once by `install_gates` and `install_stacks` on the boot CPU before anything else can look, then only read.
+// SAFETY: written once by `install_gates` and `install_stacks` on the boot CPU before anything else
+// can look, then only read.
 unsafe impl<T> Sync for Shared<T> {}
 
-/// The task state segment with its I/O permission bitmap (Intel SDM vol. 1, 19.5.2), all zero: ring 3 may use every port. Raising
-/// IOPL would do the same on hardware, but an emulated `iretq` or `popfq` doesn't change it.
+/// The task state segment with its I/O permission bitmap (Intel SDM vol. 1, 19.5.2), all zero: ring
+/// 3 may use every port. Raising IOPL would do the same on hardware, but an emulated `iretq` or
+/// `popfq` doesn't change it.
 #[repr(C, packed)]
 struct TaskState {
     segment: TaskStateSegment,
@@ -120,7 +126,8 @@ static TSS: Shared<TaskState> = Shared(UnsafeCell::new(TaskState {
 static IDT: Shared<[Gate; 256]> = Shared(UnsafeCell::new([Gate::ABSENT; 256]));
 static IST_STACKS: Shared<[[u8; IST_STACK_BYTES]; 4]> = Shared(UnsafeCell::new([[0; IST_STACK_BYTES]; 4]));
 
-/// An entry of the interrupt descriptor table (Intel SDM vol. 3, 6.14.1). The `x86_64` crate's type can't name a ring-3 selector.
+/// An entry of the interrupt descriptor table (Intel SDM vol. 3, 6.14.1). The `x86_64` crate's type
+/// can't name a ring-3 selector.
 #[derive(Clone, Copy)]
 #[repr(C)]
 struct Gate(u64, u64);
@@ -154,7 +161,8 @@ impl Gate {
     }
 }
 
-/// Fills the descriptor tables that the boot code has loaded empty. Runs once, in ring 3, before anything can trap.
+/// Fills the descriptor tables that the boot code has loaded empty. Runs once, in ring 3, before
+/// anything can trap.
 pub(crate) fn install() {
     install_stacks();
     install_gates();
@@ -213,7 +221,8 @@ pub(crate) fn flush_all() {
     call(FLUSH_ALL);
 }
 
-/// Waits for an interrupt, unless one is pending already. Upcalls are masked, so it is noted, and delivered at unmask.
+/// Waits for an interrupt, unless one is pending already. Upcalls are masked, so it is noted, and
+/// delivered at unmask.
 pub(crate) fn halt() {
     call(HALT);
 }
@@ -225,8 +234,8 @@ pub(crate) fn enable_interrupts() {
 
 fn call(number: u64) -> u64 {
     let result;
-    // SAFETY: the entry changes RAX only, runs on a stack of its own and does what the number says; none of the calls can harm
-    // memory that Rust knows of.
+    // SAFETY: the entry changes RAX only, runs on a stack of its own and does what the number says;
+    // none of the calls can harm memory that Rust knows of.
     unsafe { asm!("int3", inout("rax") number => result) };
     result
 }

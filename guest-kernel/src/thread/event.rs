@@ -1,10 +1,11 @@
 //! Events: what threads wait for.
 //!
-//! An event may lie in the application's memory, which can be on disk, and a page fault under a spin lock could wait for that very
-//! lock. So the kernel keeps who waits in memory of its own, by the event's address ([`WaitQueue`]), and the event's one word is
-//! touched with no lock held. What happens between a look at the word and the sleep that follows is not missed: the queue counts
-//! how often anything was woken, and nobody falls asleep whose count is out of date. A futex, which compares a word of the
-//! application's before it sleeps, can be made in the same way.
+//! An event may lie in the application's memory, which can be on disk, and a page fault under a
+//! spin lock could wait for that very lock. So the kernel keeps who waits in memory of its own, by
+//! the event's address ([`WaitQueue`]), and the event's one word is touched with no lock held. What
+//! happens between a look at the word and the sleep that follows is not missed: the queue counts
+//! how often anything was woken, and nobody falls asleep whose count is out of date. A futex, which
+//! compares a word of the application's before it sleeps, can be made in the same way.
 
 use core::sync::atomic::{AtomicBool, Ordering};
 
@@ -35,15 +36,16 @@ pub(super) trait WaitQueue {
     /// How often [`Self::wake`] was called.
     fn wake_count(&self) -> WakeCount;
 
-    /// Puts the current thread to sleep until its key is woken, at most until the given moment; not at all when anything was woken since
-    /// `seen`.
+    /// Puts the current thread to sleep until its key is woken, at most until the given moment; not
+    /// at all when anything was woken since `seen`.
     fn sleep(&self, key: WaitKey, seen: WakeCount, until: Option<Instant>);
 
     /// Wakes all threads that wait for the key; says whether there were any.
     fn wake(&self, key: WaitKey) -> bool;
 }
 
-/// Something that may happen, and that threads can wait for. A signal that finds nobody waiting is kept for the next.
+/// Something that may happen, and that threads can wait for. A signal that finds nobody waiting is
+/// kept for the next.
 #[derive(Debug, Default)]
 pub struct Event {
     is_signaled: AtomicBool,
@@ -56,13 +58,15 @@ impl Event {
         Self { is_signaled: AtomicBool::new(false) }
     }
 
-    /// Says that it has happened: the threads that wait go on and look; if there are none, the next to wait doesn't.
+    /// Says that it has happened: the threads that wait go on and look; if there are none, the next
+    /// to wait doesn't.
     #[cfg(target_os = "none")]
     pub fn signal(&self) {
         self.signal_in(&super::machine::Waiters);
     }
 
-    /// Waits until it happens, at most until the given moment. May return early: the caller looks at what it waits for.
+    /// Waits until it happens, at most until the given moment. May return early: the caller looks
+    /// at what it waits for.
     #[cfg(target_os = "none")]
     pub fn wait(&self, until: Option<Instant>) {
         self.wait_in(&super::machine::Waiters, until);
@@ -74,7 +78,8 @@ impl Event {
             return;
         }
         self.is_signaled.store(true, Ordering::Release);
-        // A thread that looked at the word just before may have fallen asleep by now, or is about to.
+        // A thread that looked at the word just before may have fallen asleep by now, or is about
+        // to.
         queue.wake(key);
     }
 
@@ -166,7 +171,8 @@ mod tests {
         }
     }
 
-    /// A queue with one thread that signals; after its first look for sleepers another one comes and waits.
+    /// A queue with one thread that signals; after its first look for sleepers another one comes
+    /// and waits.
     #[derive(Default)]
     struct LateSleeper<'a> {
         event: Option<&'a Event>,

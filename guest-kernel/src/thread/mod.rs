@@ -1,8 +1,9 @@
 //! Threads: created, switched, put to sleep and woken; preempted by the timer.
 //!
-//! The kernel's and the application's threads are of one kind, each with a stack of its own above a guard page. A switch happens
-//! with the lock of the thread table held; the thread switched to releases it, and finds the upcall mask as deep as it left it.
-//! Decisions are in [`table`], what threads wait for in [`event`].
+//! The kernel's and the application's threads are of one kind, each with a stack of its own above a
+//! guard page. A switch happens with the lock of the thread table held; the thread switched to
+//! releases it, and finds the upcall mask as deep as it left it. Decisions are in [`table`], what
+//! threads wait for in [`event`].
 
 mod event;
 #[cfg(target_os = "none")]
@@ -59,7 +60,8 @@ mod machine {
         armed: Option<Instant>,
     }
 
-    /// What a thread that doesn't run consists of. The stack stays with its place in the table and serves the next thread there.
+    /// What a thread that doesn't run consists of. The stack stays with its place in the table and
+    /// serves the next thread there.
     struct Context {
         rsp: u64,
         stack: Range<u64>,
@@ -92,7 +94,8 @@ mod machine {
         let bounds = (&raw const boot_stack_bottom).expose_provenance() as u64
             ..(&raw const boot_stack_top).expose_provenance() as u64;
         let lowest = core::ptr::with_exposed_provenance::<[u64; 8]>(to_usize(bounds.start));
-        // SAFETY: the words are the end of the boot stack, which nothing is below to guard; they are zero unless it got so deep.
+        // SAFETY: the words are the end of the boot stack, which nothing is below to guard; they
+        // are zero unless it got so deep.
         if unsafe { lowest.read_volatile() } != [0; 8] {
             crate::report::bad_machine("the boot stack is too small");
         }
@@ -100,7 +103,8 @@ mod machine {
         SCHEDULER.lock().contexts[ThreadId::IDLE.index()].stack = bounds;
     }
 
-    /// The idle thread's life: halt until something happens. Entered with upcalls masked once, since boot.
+    /// The idle thread's life: halt until something happens. Entered with upcalls masked once,
+    /// since boot.
     pub(crate) fn idle() -> ! {
         loop {
             cpu::unmask(); // delivers what arrived, and switches to whoever became ready
@@ -133,7 +137,8 @@ mod machine {
         argument: u64,
     ) -> Result<ThreadId, SpawnError> {
         let bytes = if priority == Priority::Kernel { KERNEL_STACK_BYTES } else { APP_STACK_BYTES };
-        // Committed like any memory, so that stacks can't eat what page tables need; and before a place is taken, as it may wait.
+        // Committed like any memory, so that stacks can't eat what page tables need; and before a
+        // place is taken, as it may wait.
         let mut commit_charge = FrameCount::from_bytes_ceil(bytes);
         slow_path::charge_commit(commit_charge).map_err(|OutOfMemory| SpawnError::OutOfMemory)?;
         let spawned =
@@ -210,9 +215,11 @@ mod machine {
         Ok(())
     }
 
-    /// Lays out a stack so that the first switch to it arrives in `thread_start` with entry and argument in registers.
+    /// Lays out a stack so that the first switch to it arrives in `thread_start` with entry and
+    /// argument in registers.
     fn prepare_stack(stack: &Range<u64>, entry: extern "C" fn(u64), argument: u64) -> u64 {
-        // In the order in which `switch_stacks` pops: r15, r14, r13, r12, rbx, rbp, return address; then a zero return address.
+        // In the order in which `switch_stacks` pops: r15, r14, r13, r12, rbx, rbp, return address;
+        // then a zero return address.
         let start = thread_start as *const () as usize as u64;
         let words = [0, 0, argument, entry as usize as u64, 0, 0, start, 0, 0];
         let rsp = stack.end - size_of_val(&words) as u64;
@@ -259,7 +266,8 @@ mod machine {
         );
     }
 
-    /// Goes on with the next thread; returns when this one is switched to again. The caller has said what becomes of it.
+    /// Goes on with the next thread; returns when this one is switched to again. The caller has
+    /// said what becomes of it.
     fn switch(mut scheduler: SpinGuard<'_, Scheduler>) {
         let depth = cpu::mask_depth();
         let from = scheduler.table.current();
@@ -272,8 +280,8 @@ mod machine {
         cpu::set_stack_bounds(&scheduler.contexts[to.index()].stack);
         let save = &raw mut scheduler.contexts[from.index()].rsp;
         core::mem::forget(scheduler);
-        // SAFETY: both contexts belong to the static table, whose lock is held across the switch; `load` was saved by this very
-        // function or laid out by `prepare_stack`.
+        // SAFETY: both contexts belong to the static table, whose lock is held across the switch;
+        // `load` was saved by this very function or laid out by `prepare_stack`.
         unsafe { switch_stacks(save, load) };
         finish_switch(depth);
     }
@@ -284,8 +292,8 @@ mod machine {
         switch(scheduler);
     }
 
-    /// Releases the table's lock, which the thread switched away from has left held, and gives this thread its own mask again,
-    /// less what the lock's guard had added.
+    /// Releases the table's lock, which the thread switched away from has left held, and gives this
+    /// thread its own mask again, less what the lock's guard had added.
     extern "C" fn finish_switch(mask_depth: u64) {
         cpu::set_mask_depth(mask_depth);
         // SAFETY: whoever switched to this thread held the lock and forgot its guard.
@@ -305,7 +313,8 @@ mod machine {
         }
     }
 
-    /// The timer's upcall. Arming it again is left to [`preempt`]: before that decision, the next moment may already be past.
+    /// The timer's upcall. Arming it again is left to [`preempt`]: before that decision, the next
+    /// moment may already be past.
     pub(crate) fn timer_interrupt() {
         let mut scheduler = SCHEDULER.lock();
         scheduler.armed = None;

@@ -1,7 +1,8 @@
-//! The thread table: who exists, who may run, who waits until when. Pure bookkeeping; [`super`] does the switching.
+//! The thread table: who exists, who may run, who waits until when. Pure bookkeeping; [`super`]
+//! does the switching.
 //!
-//! Threads are places in a fixed table, so nothing here allocates. The table also says who waits for what: nothing is kept in what
-//! they wait for, which may not be in memory.
+//! Threads are places in a fixed table, so nothing here allocates. The table also says who waits
+//! for what: nothing is kept in what they wait for, which may not be in memory.
 
 use super::event::{WaitKey, WakeCount};
 use crate::config::MAX_THREADS;
@@ -171,7 +172,8 @@ impl Table {
         }
     }
 
-    /// The current thread will not run before it is woken, by `on` if it waits for something, or `until` has come.
+    /// The current thread will not run before it is woken, by `on` if it waits for something, or
+    /// `until` has come.
     pub(super) fn block_current(&mut self, on: Option<WaitKey>, until: Option<Instant>) {
         self.entries[self.current.index()].state = State::Blocked { on, until };
     }
@@ -194,13 +196,15 @@ impl Table {
         self.entries[thread.index()].priority == Priority::Kernel
     }
 
-    /// Whether the current thread should make room now: its slice is over, or somebody urgent waits.
+    /// Whether the current thread should make room now: its slice is over, or somebody urgent
+    /// waits.
     pub(super) fn should_switch(&self, now: Instant) -> bool {
         let may_go_on = self.current != ThreadId::IDLE && (self.is_kernel(self.current) || self.slice_end > now);
         self.ready.length > 0 && (!may_go_on || self.is_urgent)
     }
 
-    /// The current thread is interrupted for another: it goes on next if its slice is not over, else it queues up.
+    /// The current thread is interrupted for another: it goes on next if its slice is not over,
+    /// else it queues up.
     pub(super) fn preempt_current(&mut self, now: Instant) {
         if self.current == ThreadId::IDLE {
             return;
@@ -224,7 +228,8 @@ impl Table {
         self.current
     }
 
-    /// Whether the current thread may simply go on, although it has blocked: it was woken before anybody else ran.
+    /// Whether the current thread may simply go on, although it has blocked: it was woken before
+    /// anybody else ran.
     pub(super) fn is_runnable(&self) -> bool {
         self.ready.length > 0
     }

@@ -3,8 +3,8 @@
 .section .text.trap, "ax", @progbits
 .code64
 
-# Exception gates lead here, one stub per vector, on the exception IST stack. Until the first instruction has masked upcalls, the
-# ring-0 stub recognises the stubs by their addresses.
+# Exception gates lead here, one stub per vector, on the exception IST stack. Until the first
+# instruction has masked upcalls, the ring-0 stub recognises the stubs by their addresses.
 .balign 32
 .global exception_stubs
 exception_stubs:
@@ -90,7 +90,8 @@ exception_entry:
     call {stack_overflow}
     ud2
 
-# The ring-0 stub passes an interrupt on: registers and flags are the interrupted code's, RIP is in the CPU block, upcalls are masked.
+# The ring-0 stub passes an interrupt on: registers and flags are the interrupted code's, RIP is in
+# the CPU block, upcalls are masked.
 .balign 16
 .global upcall_entry
 upcall_entry:

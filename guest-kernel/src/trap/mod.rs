@@ -1,10 +1,11 @@
 //! Exceptions and upcalls: how ring 3 takes what the CPU and the ring-0 stub hand it.
 //!
-//! *Exceptions* of ring 3 come through gates that stay in ring 3, on a stack of their own (`entries.s`). The entry masks upcalls,
-//! checks that the thread's stack has room, moves there, and calls [`handle_exception`]; from then on the thread may be preempted
-//! in the middle of its own fault. Code that masks upcalls, as whoever holds a spin lock does, must not fault: what resolves the
-//! fault takes locks and may sleep. *Upcalls* are interrupts that the ring-0 stub passes on: they run on the interrupted thread's stack,
-//! masked, and call [`deliver_pending`].
+//! *Exceptions* of ring 3 come through gates that stay in ring 3, on a stack of their own
+//! (`entries.s`). The entry masks upcalls, checks that the thread's stack has room, moves there,
+//! and calls [`handle_exception`]; from then on the thread may be preempted in the middle of its
+//! own fault. Code that masks upcalls, as whoever holds a spin lock does, must not fault: what
+//! resolves the fault takes locks and may sleep. *Upcalls* are interrupts that the ring-0 stub
+//! passes on: they run on the interrupted thread's stack, masked, and call [`deliver_pending`].
 #![allow(unsafe_code, reason = "the entries are assembly that calls into this module")]
 
 use core::arch::global_asm;
@@ -21,7 +22,8 @@ use crate::operand::{self, LONGEST, Registers};
 use crate::{mm, report, ring0, thread};
 
 const PAGE_FAULT: u64 = 14;
-/// Error code bit of a page fault: the page is mapped, but not for this kind of access (Intel SDM vol. 3, 4.7).
+/// Error code bit of a page fault: the page is mapped, but not for this kind of access (Intel SDM
+/// vol. 3, 4.7).
 const PROTECTION: u64 = 1 << 0;
 /// The access was a write.
 const WRITE: u64 = 1 << 1;
@@ -83,7 +85,8 @@ global_asm!(
     deliver_pending = sym deliver_pending,
 );
 
-/// Handles an exception on the thread's own stack. Upcalls are masked once more than the interrupted code had them.
+/// Handles an exception on the thread's own stack. Upcalls are masked once more than the
+/// interrupted code had them.
 extern "C" fn handle_exception(frame: &mut TrapFrame) {
     if frame.vector != PAGE_FAULT {
         report::exception(frame, None);
@@ -108,7 +111,8 @@ fn fault_at(address: u64, frame: &TrapFrame) -> Fault {
     Fault { address, access: if frame.error_code & WRITE == 0 { Access::ReadOnly } else { Access::ReadWrite } }
 }
 
-/// What a page fault is about, if the faulting instruction says so and the page is one that may come in.
+/// What a page fault is about, if the faulting instruction says so and the page is one that may
+/// come in.
 fn touched(frame: &TrapFrame) -> Option<Fault> {
     let image = crate::boot::image_range();
     if frame.error_code & (PROTECTION | FETCH) != 0 || !(image.start..image.end - LONGEST as u64).contains(&frame.rip) {
@@ -116,13 +120,15 @@ fn touched(frame: &TrapFrame) -> Option<Fault> {
     }
     let access = if frame.error_code & WRITE == 0 { operand::Access::Read } else { operand::Access::Write };
     let code = core::ptr::with_exposed_provenance::<[u8; LONGEST]>(to_usize(frame.rip));
-    // SAFETY: so many bytes from RIP on lie within the image, which is mapped, and whose code nobody writes to.
+    // SAFETY: so many bytes from RIP on lie within the image, which is mapped, and whose code
+    // nobody writes to.
     let code = unsafe { code.read() };
     let address = operand::address(&code, &frame.registers(), access)?;
     Some(fault_at(address, frame)).filter(|&fault| mm::fault::is_due(fault))
 }
 
-/// An exception whose thread has no room left on its stack. Runs on the exception stack, upcalls masked.
+/// An exception whose thread has no room left on its stack. Runs on the exception stack, upcalls
+/// masked.
 extern "C" fn stack_overflow(frame: &TrapFrame) -> ! {
     report::stack_overflow(frame)
 }

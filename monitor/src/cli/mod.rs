@@ -1,7 +1,8 @@
-//! The command line: what a user types, and how errors reach him: one line on standard error that says what to do.
+//! The command line: what a user types, and how errors reach him: one line on standard error that
+//! says what to do.
 //!
-//! Exit codes: 0, all went well; 1, it ran and something went wrong (a guest failed, an application found errors, the pool was
-//! overdrawn); 2, refused, nothing was started.
+//! Exit codes: 0, all went well; 1, it ran and something went wrong (a guest failed, an application
+//! found errors, the pool was overdrawn); 2, refused, nothing was started.
 
 mod report_file;
 mod up;

@@ -1,7 +1,8 @@
 //! The file of a report: the old one stays as it is until the new one is complete.
 //!
-//! The report is written to a temporary file in the same directory, which takes the report's name by one rename. So a reader never sees half a
-//! report, a run that fails leaves the old one behind, and a symbolic link is not followed.
+//! The report is written to a temporary file in the same directory, which takes the report's name
+//! by one rename. So a reader never sees half a report, a run that fails leaves the old one behind,
+//! and a symbolic link is not followed.
 
 use std::fs::{self, Permissions};
 use std::io;
@@ -27,7 +28,8 @@ pub(super) enum ReportFileError {
 }
 
 impl ReportFile {
-    /// Makes the temporary file for a report at `path`, which shows that the directory can be written to.
+    /// Makes the temporary file for a report at `path`, which shows that the directory can be
+    /// written to.
     pub(super) fn create(path: &Path) -> Result<Self, ReportFileError> {
         match fs::symlink_metadata(path) {
             Ok(found) if !found.is_file() => return Err(ReportFileError::NotRegular),

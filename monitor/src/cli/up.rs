@@ -70,7 +70,8 @@ pub(super) fn up(arguments: &UpArguments) -> Result<ExitCode, Failure> {
     let Watchers { display, events } = watchers;
     let output = display.into_output();
     output.last_text(String::from_utf8_lossy(&summary).into_owned());
-    // Whoever closed standard output or does not read it does not get the summary; the report and the exit code still count.
+    // Whoever closed standard output or does not read it does not get the summary; the report and
+    // the exit code still count.
     let _ = output.finish();
     drop(events);
     reported?;
@@ -99,8 +100,8 @@ fn check_descriptors(fleet: &Fleet, path: &Path) -> Result<(), Failure> {
         .map_err(|error| Failure::refused(format!("{}: {error}", path.display())))
 }
 
-/// Checks what only the VMM knows: whether it can boot these images in machines of these sizes, with these disks.
-/// Returns the memory that their swap files may take of the host's page cache.
+/// Checks what only the VMM knows: whether it can boot these images in machines of these sizes,
+/// with these disks. Returns the memory that their swap files may take of the host's page cache.
 fn check_guests(fleet: &Fleet) -> Result<FrameCount, Failure> {
     // Disks that are held together are those that can be had together.
     let mut held = Vec::new();

@@ -1,7 +1,7 @@
 //! The list of everything that happened, target changes and their reasons included.
 //!
-//! Guests bring target changes about by what they ask for, as fast as they like; so no more of these are listed than [`TARGETS`] allows,
-//! and the list says how many are missing where.
+//! Guests bring target changes about by what they ask for, as fast as they like; so no more of
+//! these are listed than [`TARGETS`] allows, and the list says how many are missing where.
 
 use super::{Output, printable};
 use crate::clock::Moment;

@@ -1,8 +1,10 @@
-//! What a user sees of a run: a live table on a terminal, plain lines elsewhere, a summary at the end.
+//! What a user sees of a run: a live table on a terminal, plain lines elsewhere, a summary at the
+//! end.
 //!
-//! The live table is redrawn in place with a handful of ANSI sequences (ECMA-48), each frame in one write. Nothing here writes
-//! by itself: text goes to an [`Output`], in a run a [`Sink`], which never keeps the run waiting. Text that comes from
-//! guests is foreign: control characters in it are replaced before they reach the terminal.
+//! The live table is redrawn in place with a handful of ANSI sequences (ECMA-48), each frame in one
+//! write. Nothing here writes by itself: text goes to an [`Output`], in a run a [`Sink`], which
+//! never keeps the run waiting. Text that comes from guests is foreign: control characters in it
+//! are replaced before they reach the terminal.
 
 mod event_log;
 mod queue;
@@ -70,7 +72,8 @@ impl<O: Output> Display<O> {
 
 impl<O: Output> Observer for Display<O> {
     fn happened(&mut self, event: &Event) {
-        // Targets change many times a second: the table shows them, and the decision log lists them.
+        // Targets change many times a second: the table shows them, and the decision log lists
+        // them.
         if matches!(event.what, EventKind::Target { .. }) {
             return;
         }

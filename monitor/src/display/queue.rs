@@ -1,4 +1,5 @@
-//! What a sink has yet to write: a bounded queue of text, and the newest frame of a live table. Pure.
+//! What a sink has yet to write: a bounded queue of text, and the newest frame of a live table.
+//! Pure.
 
 use std::collections::VecDeque;
 use std::mem;

@@ -77,7 +77,8 @@ impl<W: Write> Screen<W> {
     }
 }
 
-/// Writes at once, and ignores what can't be written: for tests, and for what has no end to come to.
+/// Writes at once, and ignores what can't be written: for tests, and for what has no end to come
+/// to.
 impl<W: Write> Output for Screen<W> {
     fn text(&mut self, text: String) {
         let _ = self.write_text(&text);

@@ -1,8 +1,9 @@
 //! Writing that never blocks the writer: each sink has a thread of its own, fed by a bounded queue.
 //!
-//! A terminal may be stopped, a pipe unread, a disk slow or full. Whoever runs guests hands text to a [`Sink`] and goes on; what the
-//! queue has no room for is dropped, and the sink says how much as soon as it moves again. Only [`Sink::finish`] waits, for as long as
-//! something is still being written.
+//! A terminal may be stopped, a pipe unread, a disk slow or full. Whoever runs guests hands text to
+//! a [`Sink`] and goes on; what the queue has no room for is dropped, and the sink says how much as
+//! soon as it moves again. Only [`Sink::finish`] waits, for as long as something is still being
+//! written.
 
 use std::io::{self, ErrorKind, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -183,7 +184,8 @@ fn write_all(shared: &Shared, output: impl Write) {
     shared.changed.notify_all();
 }
 
-/// Writes an item, after the number of texts that are missing before it. Text that can't be written is missing before the next one.
+/// Writes an item, after the number of texts that are missing before it. Text that can't be written
+/// is missing before the next one.
 fn write(screen: &mut Screen<impl Write>, item: &Item, missing: &mut u64) -> io::Result<()> {
     match item {
         Item::Missing(count) => {
@@ -284,7 +286,8 @@ mod tests {
     fn an_output_that_nobody_reads_keeps_nobody_waiting_and_tells_what_is_missing_when_it_is_read() {
         let (mut sink, mut reader) = streamed();
         let (line, pushed) = ("x".repeat(99) + "\n", 3 * CAPACITY / 100);
-        // Far more than the socket and the queue hold together; a sink that blocks never gets past this.
+        // Far more than the socket and the queue hold together; a sink that blocks never gets past
+        // this.
         (0..pushed).for_each(|_| sink.text(line.clone()));
         sink.last_text("the end\n".into());
         let read = std::thread::spawn(move || {

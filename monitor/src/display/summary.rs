@@ -129,7 +129,8 @@ fn milliseconds(span: Duration) -> String {
     format!("{:.1} ms", span.as_secs_f64() * 1e3)
 }
 
-/// Another table, for guests that swapped: the most there was of what comes and goes, the sum of what only grows.
+/// Another table, for guests that swapped: the most there was of what comes and goes, the sum of
+/// what only grows.
 fn write_swap(guests: &[GuestOutcome], name_width: usize, output: &mut impl Write) -> io::Result<()> {
     let mut swapped = guests.iter().filter(|guest| guest.swap.has_any()).peekable();
     if swapped.peek().is_none() {

@@ -178,7 +178,8 @@ fn widths<T>(columns: &[Column<T>]) -> usize {
     columns.iter().map(|column| GAP + column.width).sum()
 }
 
-/// What the guest does, in its own words; what it waits for; and, while its size is not its target, what its balloon does.
+/// What the guest does, in its own words; what it waits for; and, while its size is not its target,
+/// what its balloon does.
 fn about(guest: &GuestStatus) -> String {
     let mut parts = vec![guest.activity.clone()];
     if guest.state == GuestState::Waiting {

@@ -1,8 +1,10 @@
 //! How much memory the host can give to a fleet, and what the fleet takes besides its pool.
 //!
-//! The pool is a commit charge to the guests. Where the host can't keep it, the kernel ends one of the processes in the middle of a run, so it is
-//! checked before the first one is started: against what the kernel calls available, and against the limit of every control group from
-//! this process's own up to the root. File pages count as free there, because the kernel drops them first.
+//! The pool is a commit charge to the guests. Where the host can't keep it, the kernel ends one of
+//! the processes in the middle of a run, so it is checked before the first one is started: against
+//! what the kernel calls available, and against the limit of every control group from this
+//! process's own up to the root. File pages count as free there, because the kernel drops them
+//! first.
 
 use std::fmt;
 use std::fs;
@@ -14,10 +16,11 @@ use thiserror::Error;
 
 use super::cgroup::{Location, Version};
 
-/// What a guest costs beyond its own memory: its VMM process's memory, the kernel's objects for process and machine. A guest of 128 MiB was
-/// charged 1.7 MiB for all of it, page tables included.
+/// What a guest costs beyond its own memory: its VMM process's memory, the kernel's objects for
+/// process and machine. A guest of 128 MiB was charged 1.7 MiB for all of it, page tables included.
 pub const OVERHEAD_PER_GUEST: FrameCount = FrameCount::from_mib(3);
-/// Page tables, as a part of the memory that they map: the VMM process's, KVM's, and what KVM keeps for each page (8 bytes each for 4 KiB).
+/// Page tables, as a part of the memory that they map: the VMM process's, KVM's, and what KVM keeps
+/// for each page (8 bytes each for 4 KiB).
 const PAGE_TABLES_DIVISOR: u64 = 128;
 /// The supervisor with its logs and samples.
 const SUPERVISOR: FrameCount = FrameCount::from_mib(8);

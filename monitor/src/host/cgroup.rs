@@ -1,8 +1,10 @@
-//! Memory control groups: what the kernel itself counts as taken from the host, and where a group of our own can be made.
+//! Memory control groups: what the kernel itself counts as taken from the host, and where a group
+//! of our own can be made.
 //!
-//! Resident memory is what page tables map. It falls as soon as part of a huge page is unmapped, while the huge page is still
-//! allocated. A control group is charged for a page until the page is free, so its charge is physical memory. `Usage::anonymous`
-//! leaves out the page cache and the kernel's own memory; both are charged to the same group. Version 1's `rss` and version 2's
+//! Resident memory is what page tables map. It falls as soon as part of a huge page is unmapped,
+//! while the huge page is still allocated. A control group is charged for a page until the page is
+//! free, so its charge is physical memory. `Usage::anonymous` leaves out the page cache and the
+//! kernel's own memory; both are charged to the same group. Version 1's `rss` and version 2's
 //! `anon` count mapped pages and are therefore no substitute.
 //!
 //! Charges are batched by processor: a figure is exact to about 256 KiB for each processor.
@@ -26,12 +28,14 @@ pub struct Usage {
     pub charged: u64,
     /// Pages of files, `tmpfs` included.
     pub cache: u64,
-    /// The kernel's own memory: page tables, those of KVM included, and what it allocates for processes.
+    /// The kernel's own memory: page tables, those of KVM included, and what it allocates for
+    /// processes.
     pub kernel: u64,
 }
 
 impl Usage {
-    /// Physical memory behind anonymous mappings. Version 1 charges the kernel's memory too, so all three are from one group.
+    /// Physical memory behind anonymous mappings. Version 1 charges the kernel's memory too, so all
+    /// three are from one group.
     #[must_use]
     pub const fn anonymous(&self) -> u64 {
         self.charged.saturating_sub(self.cache).saturating_sub(self.kernel)
@@ -48,7 +52,8 @@ pub struct MemoryGroup {
 }
 
 impl MemoryGroup {
-    /// Makes a group that is limited by the same groups as this process, and removes those that killed processes left behind.
+    /// Makes a group that is limited by the same groups as this process, and removes those that
+    /// killed processes left behind.
     ///
     /// # Errors
     ///
@@ -141,8 +146,8 @@ impl Drop for MemoryGroup {
 
 const PROCESSES: &str = "cgroup.procs";
 
-/// Where version 2 allows a group beside the processes: below a group that distributes memory, never in one that has processes
-/// itself, but for the root.
+/// Where version 2 allows a group beside the processes: below a group that distributes memory,
+/// never in one that has processes itself, but for the root.
 fn parent_v2(home: &Path) -> io::Result<PathBuf> {
     let distributes_memory = |folder: &&Path| {
         fs::read_to_string(folder.join("cgroup.subtree_control"))

@@ -1,13 +1,16 @@
-//! Descriptors that a fleet takes in the supervisor's process: counted before the first start, as running out of them later ends the fleet.
+//! Descriptors that a fleet takes in the supervisor's process: counted before the first start, as
+//! running out of them later ends the fleet.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// What a running guest takes: its process, the measure of its memory, link, doorbell, and what watches them.
+/// What a running guest takes: its process, the measure of its memory, link, doorbell, and what
+/// watches them.
 pub const PER_GUEST: u64 = 5;
-/// What one start takes in passing, besides the guest's disks: image, log, register page, the other ends of link and doorbell, and what starting a
-/// process takes.
+/// What one start takes in passing, besides the guest's disks: image, log, register page, the other
+/// ends of link and doorbell, and what starting a process takes.
 const PER_START: u64 = 16;
-/// What a run takes whatever runs in it: streams, logs, report, signals, KVM, and what was open before.
+/// What a run takes whatever runs in it: streams, logs, report, signals, KVM, and what was open
+/// before.
 const PER_RUN: u64 = 48;
 
 /// The process can't have as many descriptors as the fleet takes.
@@ -20,20 +23,23 @@ pub struct TooFewDescriptors {
     limit: u64,
 }
 
-/// Raises the limit as far as it may be, and checks that it does for a fleet of so many guests and disks.
+/// Raises the limit as far as it may be, and checks that it does for a fleet of so many guests and
+/// disks.
 ///
 /// # Errors
 ///
 /// [`TooFewDescriptors`], with the number that it takes.
 pub fn make_room(guests: usize, disks: usize) -> Result<(), TooFewDescriptors> {
     let limit = getrlimit(Resource::Nofile);
-    // A process may always raise its limit so far; where it is refused all the same, what is in force counts.
+    // A process may always raise its limit so far; where it is refused all the same, what is in
+    // force counts.
     let raised = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
     let in_force = if raised.is_ok() { limit.maximum } else { limit.current };
     check(needed(guests, disks), in_force.unwrap_or(u64::MAX))
 }
 
-/// Disks are all open at once when they are checked, before the first guest runs, and one guest's when that one is started.
+/// Disks are all open at once when they are checked, before the first guest runs, and one guest's
+/// when that one is started.
 const fn needed(guests: usize, disks: usize) -> u64 {
     PER_RUN + PER_START + PER_GUEST * guests as u64 + disks as u64
 }

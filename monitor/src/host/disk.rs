@@ -1,8 +1,9 @@
 //! Disks of a guest: what they are, and the host files behind them.
 //!
-//! The supervisor opens the files and hands them to the VMM process, which can reach no others. A file that a guest may write is locked for
-//! that guest alone, one that guests read is locked for readers; the lock lasts until the last process that has the file is gone. The file
-//! behind a swap disk has no name: it is gone with the guest, however that ends.
+//! The supervisor opens the files and hands them to the VMM process, which can reach no others. A
+//! file that a guest may write is locked for that guest alone, one that guests read is locked for
+//! readers; the lock lasts until the last process that has the file is gone. The file behind a swap
+//! disk has no name: it is gone with the guest, however that ends.
 
 use std::env;
 use std::fs::{File, OpenOptions};
@@ -20,7 +21,8 @@ use thiserror::Error;
 /// Bytes of a sector, the unit of a disk's size.
 pub const SECTOR_BYTES: u64 = 512;
 
-/// Where swap files are made unless `TMPDIR` names another directory. Not `/tmp`, which is often memory.
+/// Where swap files are made unless `TMPDIR` names another directory. Not `/tmp`, which is often
+/// memory.
 const SWAP_DIRECTORY: &str = "/var/tmp";
 
 /// File systems whose files are memory: tmpfs, ramfs, hugetlbfs (statfs(2)).
@@ -80,7 +82,8 @@ pub enum DiskRole {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DiskFaults {
-    /// Sectors that can't be read. A transfer that meets one fails there; what comes before it is done.
+    /// Sectors that can't be read. A transfer that meets one fails there; what comes before it is
+    /// done.
     pub read_errors: Vec<Sectors>,
     /// Sectors that can't be written.
     pub write_errors: Vec<Sectors>,
@@ -170,7 +173,8 @@ pub(crate) struct OpenDisk {
 }
 
 impl OpenDisk {
-    /// Memory that the file may take of the host's page cache and that the guest counts as put elsewhere.
+    /// Memory that the file may take of the host's page cache and that the guest counts as put
+    /// elsewhere.
     pub(crate) fn cached_swap(&self) -> FrameCount {
         let is_direct = fcntl_getfl(&self.file).is_ok_and(|flags| flags.contains(OFlags::DIRECT));
         if self.role != DiskRole::Swap || is_direct {
@@ -187,7 +191,8 @@ impl Disks {
         usize::from(self.data.is_some()) + usize::from(self.swap.is_some())
     }
 
-    /// The files of all disks, in the order in which the guest finds the devices. They are locked while any of them is open.
+    /// The files of all disks, in the order in which the guest finds the devices. They are locked
+    /// while any of them is open.
     pub(crate) fn open(&self) -> Result<Vec<OpenDisk>, DiskError> {
         let mut disks = Vec::new();
         if let Some(DataDisk { path, mode, faults }) = &self.data {
@@ -252,8 +257,8 @@ fn open_image(path: &Path, mode: DiskMode) -> Result<File, DiskError> {
     }
 }
 
-/// A file without a name, and without pages in the host's page cache where the file system can do that: what a guest has swapped out is to
-/// be out of the host's memory.
+/// A file without a name, and without pages in the host's page cache where the file system can do
+/// that: what a guest has swapped out is to be out of the host's memory.
 fn make_swap(directory: &Path, size: FrameCount) -> Result<File, DiskError> {
     let failed = |source| DiskError::Swap { size, directory: directory.to_owned(), source };
     let file = tempfile::tempfile_in(directory).map_err(failed)?;
@@ -263,7 +268,8 @@ fn make_swap(directory: &Path, size: FrameCount) -> Result<File, DiskError> {
     }
     file.set_len(size.bytes()).map_err(failed)?;
     let flags = fcntl_getfl(&file).map_err(|error| failed(error.into()))?;
-    // Refused by file systems that have no direct input and output; then the page cache is charged (`OpenDisk::cached_swap`).
+    // Refused by file systems that have no direct input and output; then the page cache is charged
+    // (`OpenDisk::cached_swap`).
     let _ = fcntl_setfl(&file, flags | OFlags::DIRECT);
     Ok(file)
 }

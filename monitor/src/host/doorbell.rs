@@ -1,7 +1,8 @@
 //! The doorbell: how the supervisor wakes a VMM process when it has set a target.
 //!
-//! It is a socket pair and no eventfd. Both sides share an eventfd's file description, so a VMM process could make it blocking, fill the
-//! counter, and have the supervisor wait for ever. A socket has a description at each end, and a send says for itself that it does not wait.
+//! It is a socket pair and no eventfd. Both sides share an eventfd's file description, so a VMM
+//! process could make it blocking, fill the counter, and have the supervisor wait for ever. A
+//! socket has a description at each end, and a send says for itself that it does not wait.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -21,12 +22,14 @@ impl Doorbell {
     /// A doorbell, and the end that becomes readable when it is rung.
     pub(crate) fn pair() -> io::Result<(Self, OwnedFd)> {
         let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
-        // Nothing comes back this way: what is never read might carry descriptors that take long to close.
+        // Nothing comes back this way: what is never read might carry descriptors that take long to
+        // close.
         shutdown(&ours, Shutdown::Read)?;
         Ok((Self(ours), theirs))
     }
 
-    /// Rings; never blocks. Where the other side is behind there are rings that it has not heard yet, and one is as good as many.
+    /// Rings; never blocks. Where the other side is behind there are rings that it has not heard
+    /// yet, and one is as good as many.
     pub(crate) fn ring(&self) {
         let _ = send(&self.0, &[1], SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
     }

@@ -1,7 +1,9 @@
-//! The link between the supervisor and one VMM process: a `SOCK_SEQPACKET` pair, one JSON message a packet.
+//! The link between the supervisor and one VMM process: a `SOCK_SEQPACKET` pair, one JSON message a
+//! packet.
 //!
-//! The supervisor's first message is [`ToVmm::Start`] and carries descriptors; whatever closes the link ends the VMM process. A VMM process is not
-//! trusted: its messages are bounded and parsed strictly, they carry no descriptors, and the supervisor never waits for one.
+//! The supervisor's first message is [`ToVmm::Start`] and carries descriptors; whatever closes the
+//! link ends the VMM process. A VMM process is not trusted: its messages are bounded and parsed
+//! strictly, they carry no descriptors, and the supervisor never waits for one.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -254,8 +256,9 @@ impl Link {
 
     /// Receives a message from a VMM process: one without descriptors.
     ///
-    /// A packet with descriptors is left where it is. Whoever takes it out closes them, and the last close of some files takes as long as their peer
-    /// likes, whether they were asked for or not. For the same reason [`super::reaper`] has the link's end.
+    /// A packet with descriptors is left where it is. Whoever takes it out closes them, and the
+    /// last close of some files takes as long as their peer likes, whether they were asked for or
+    /// not. For the same reason [`super::reaper`] has the link's end.
     pub(crate) fn receive_plain<M: DeserializeOwned>(&self, patience: Patience) -> Result<M, LinkError> {
         let mut flags = RecvFlags::empty();
         flags.set(RecvFlags::DONTWAIT, patience == Patience::DoNotWait);
@@ -294,7 +297,8 @@ impl Link {
     pub(crate) fn receive<M: DeserializeOwned>(&self, patience: Patience) -> Result<(M, Vec<OwnedFd>), LinkError> {
         let mut flags = RecvFlags::CMSG_CLOEXEC;
         flags.set(RecvFlags::DONTWAIT, patience == Patience::DoNotWait);
-        // Packets have any length up to the limit and most are short: look how long the next one is.
+        // Packets have any length up to the limit and most are short: look how long the next one
+        // is.
         let peek = flags | RecvFlags::PEEK | RecvFlags::TRUNC;
         let (_, length) = rustix::io::retry_on_intr(|| recv(&self.0, &mut [0_u8; 1][..], peek))?;
         let mut bytes = vec![0; length.min(MOST_BYTES)];

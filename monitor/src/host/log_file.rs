@@ -16,11 +16,13 @@ pub fn previous(path: &Path) -> PathBuf {
     name.into()
 }
 
-/// Makes an empty log at `path`, to be read and appended to. What was there becomes the previous generation.
+/// Makes an empty log at `path`, to be read and appended to. What was there becomes the previous
+/// generation.
 ///
 /// # Errors
 ///
-/// Where the directory can't be written to, or either name belongs to something that is not a regular file.
+/// Where the directory can't be written to, or either name belongs to something that is not a
+/// regular file.
 pub fn begin(path: &Path) -> io::Result<File> {
     check_regular(&previous(path))?;
     if check_regular(path)? {

@@ -1,7 +1,8 @@
 //! Guests as the supervisor sees them, whatever runs them.
 //!
-//! A [`GuestHandle`] is a running guest: a register page to read facts from and to set the target in, a doorbell, a stream of
-//! events and a way to end it. The scheduler and the supervisor know nothing else about guests.
+//! A [`GuestHandle`] is a running guest: a register page to read facts from and to set the target
+//! in, a doorbell, a stream of events and a way to end it. The scheduler and the supervisor know
+//! nothing else about guests.
 
 pub mod capacity;
 pub mod cgroup;
@@ -30,20 +31,22 @@ pub trait GuestHandle {
     /// Writes the balloon register and rings the guest's doorbell.
     fn set_target(&self, target: FrameCount);
 
-    /// The anonymous memory of the guest's process, measured from outside: the guest's, and the little that the process has of its own. `None`
-    /// where the process is gone.
+    /// The anonymous memory of the guest's process, measured from outside: the guest's, and the
+    /// little that the process has of its own. `None` where the process is gone.
     fn resident(&self) -> Option<FrameCount>;
 
     /// Readable when [`Self::next_event`] has something to say.
     fn event_fd(&self) -> BorrowedFd<'_>;
 
-    /// The next event, if one is there; never blocks. [`GuestEvent::Ended`] comes exactly once, as the last one.
+    /// The next event, if one is there; never blocks. [`GuestEvent::Ended`] comes exactly once, as
+    /// the last one.
     fn next_event(&mut self) -> Option<GuestEvent>;
 
     /// Has the guest's process take away what the guest has given and touched all the same.
     fn reclaim_ballooned(&mut self);
 
-    /// Asks where the guest's processor is; [`GuestEvent::Inspected`] follows, from a process that can.
+    /// Asks where the guest's processor is; [`GuestEvent::Inspected`] follows, from a process that
+    /// can.
     fn inspect(&mut self);
 
     /// Asks the guest's process to end cleanly; [`GuestEvent::Ended`] follows.
@@ -69,7 +72,8 @@ pub enum GuestEvent {
 pub struct Ending {
     /// The reason.
     pub reason: EndReason,
-    /// What helps to understand it: registers, the last lines of the guest's log. Empty after a clean end.
+    /// What helps to understand it: registers, the last lines of the guest's log. Empty after a
+    /// clean end.
     pub details: Vec<String>,
 }
 
@@ -84,9 +88,11 @@ pub enum EndReason {
     Fault(String),
     /// The guest's process was ended by a signal.
     Killed(i32),
-    /// The guest's process was ended by SIGKILL, and the kernel has ended one for want of memory: how that is known.
+    /// The guest's process was ended by SIGKILL, and the kernel has ended one for want of memory:
+    /// how that is known.
     KilledForMemory(&'static str),
-    /// The supervisor ended it, because it used so much memory beyond its size: memory that it had given away.
+    /// The supervisor ended it, because it used so much memory beyond its size: memory that it had
+    /// given away.
     BeyondSize(FrameCount),
     /// The guest's process could not do its work.
     Failed(String),

@@ -1,7 +1,8 @@
-//! The kernel's way out of memory: whom it ends first, and whether it was the one that ended a process.
+//! The kernel's way out of memory: whom it ends first, and whether it was the one that ended a
+//! process.
 //!
-//! The kernel does not say why a process got SIGKILL. It counts whom it ended for memory, by control group and for the whole host; each count
-//! explains one death.
+//! The kernel does not say why a process got SIGKILL. It counts whom it ended for memory, by
+//! control group and for the whole host; each count explains one death.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,7 +12,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::cgroup::{Location, Version};
 
-/// What a VMM process adds to its score: it is ended before the supervisor and before most of what else runs on the host.
+/// What a VMM process adds to its score: it is ended before the supervisor and before most of what
+/// else runs on the host.
 const VMM_SCORE: i32 = 500;
 /// The supervisor's own, where it may be lowered: without it all guests are gone.
 const SUPERVISOR_SCORE: i32 = -500;
@@ -36,9 +38,11 @@ struct Kills {
     host: u64,
 }
 
-/// Makes this process the last that the kernel ends, and begins to count. For the supervisor, before it starts anybody.
+/// Makes this process the last that the kernel ends, and begins to count. For the supervisor,
+/// before it starts anybody.
 pub(crate) fn protect_supervisor() {
-    // Only a privileged process may lower its score. One that runs unprivileged is still behind its guests.
+    // Only a privileged process may lower its score. One that runs unprivileged is still behind its
+    // guests.
     let own = fs::read_to_string("/proc/self/oom_score_adj").ok().and_then(|text| text.trim().parse::<i32>().ok());
     if own.is_some_and(|own| own > SUPERVISOR_SCORE) {
         let _ = fs::write("/proc/self/oom_score_adj", SUPERVISOR_SCORE.to_string());
@@ -62,8 +66,8 @@ pub(crate) fn watch_group() -> Option<Location> {
     Some(group)
 }
 
-/// Why a process of `group` may have got a SIGKILL that this process has not sent, if the kernel has ended one for memory that explains no
-/// other death yet.
+/// Why a process of `group` may have got a SIGKILL that this process has not sent, if the kernel
+/// has ended one for memory that explains no other death yet.
 #[must_use]
 pub(crate) fn explain_kill(group: Option<&Location>) -> Option<&'static str> {
     let mut explained = explained();

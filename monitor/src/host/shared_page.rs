@@ -1,7 +1,7 @@
 //! The register page in shared memory, as the supervisor makes it and as the VMM process maps it.
 //!
-//! The page is a sealed memfd: nobody can shrink it, so a VMM process that a guest has taken over can't make the supervisor fault on it. Both
-//! sides use only the atomics of [`RegisterPage`].
+//! The page is a sealed memfd: nobody can shrink it, so a VMM process that a guest has taken over
+//! can't make the supervisor fault on it. Both sides use only the atomics of [`RegisterPage`].
 
 use std::io;
 use std::ops::Deref;
@@ -57,7 +57,8 @@ impl Deref for SharedPage {
     type Target = RegisterPage;
 
     fn deref(&self) -> &RegisterPage {
-        // SAFETY: mapped until drop, aligned to a page, of the page's size; every bit pattern is valid for atomics.
+        // SAFETY: mapped until drop, aligned to a page, of the page's size; every bit pattern is
+        // valid for atomics.
         unsafe { self.0.as_ref() }
     }
 }

@@ -1,8 +1,9 @@
 //! A guest in a VMM process of its own.
 //!
-//! The handle owns the process: dropping it ends the process and waits a moment for it, so there are no zombies. What the process says over its link and
-//! how it ended become one stream of events, the last of which is [`GuestEvent::Ended`], sent once the process is gone
-//! and its memory with it.
+//! The handle owns the process: dropping it ends the process and waits a moment for it, so there
+//! are no zombies. What the process says over its link and how it ended become one stream of
+//! events, the last of which is [`GuestEvent::Ended`], sent once the process is gone and its memory
+//! with it.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -31,7 +32,8 @@ use crate::clock::{Moment, monotonic_ns};
 use crate::token_bucket::{Allowance, TokenBucket};
 use crate::vmm::{self, ImageError, KvmError, LayoutError, check_kvm};
 
-/// Messages that a process may send: it reports pressure two hundred times a second at most, and the supervisor may be behind.
+/// Messages that a process may send: it reports pressure two hundred times a second at most, and
+/// the supervisor may be behind.
 const MESSAGES: Allowance = Allowance { per_second: 400, burst: 2000 };
 /// Seconds that dropping a handle waits for the process, which has been killed.
 const DROP_PATIENCE_S: i64 = 1;
@@ -45,13 +47,15 @@ pub struct GuestConfig {
     pub image: PathBuf,
     /// All memory that the machine has.
     pub memory: FrameCount,
-    /// Memory that the guest starts with; it is its first target too. The rest is the initial balloon.
+    /// Memory that the guest starts with; it is its first target too. The rest is the initial
+    /// balloon.
     pub initial_grant: FrameCount,
     /// What the guest reads as its boot arguments.
     pub command_line: String,
     /// What it has besides memory.
     pub disks: Disks,
-    /// The file that the guest's console is written to. What was there is kept as the previous generation (`host::log_file`).
+    /// The file that the guest's console is written to. What was there is kept as the previous
+    /// generation (`host::log_file`).
     pub log: Option<PathBuf>,
     /// The executable that has the VMM process in it; the running one where this is `None`.
     pub program: Option<PathBuf>,
@@ -156,8 +160,8 @@ enum Progress {
 impl VmmGuest {
     /// Starts a guest. It runs when this returns, or soon.
     ///
-    /// The process ends with the *thread* that calls this, as the kernel sends it a signal then: call it from one that lives as long as
-    /// the supervisor does.
+    /// The process ends with the *thread* that calls this, as the kernel sends it a signal then:
+    /// call it from one that lives as long as the supervisor does.
     ///
     /// # Errors
     /// What the caller can mend is found before anything is started.
@@ -227,13 +231,15 @@ impl VmmGuest {
         self.child.as_ref().map_or(0, Child::id)
     }
 
-    /// The monotonic clock just before the process was started, to compare with the boot stages of the register page.
+    /// The monotonic clock just before the process was started, to compare with the boot stages of
+    /// the register page.
     #[must_use]
     pub const fn spawned_at_ns(&self) -> u64 {
         self.spawned_at_ns
     }
 
-    /// Takes the next message of the process. An end closes the link, and so does whatever must not be.
+    /// Takes the next message of the process. An end closes the link, and so does whatever must not
+    /// be.
     fn receive(&mut self) -> Option<GuestEvent> {
         match self.link.as_ref()?.receive_plain::<FromVmm>(Patience::DoNotWait) {
             Ok(FromVmm::Pressure) if self.messages.take(Moment::now()) => return Some(GuestEvent::Pressure),

@@ -1,8 +1,9 @@
 //! What one guest holds of the pool: the side of the accounts that must never be too low.
 //!
-//! *Held* is the largest of the guest's target, every target that its VMM process may still act on (`targets.rs`), its size and its
-//! resident memory. Lowering a target therefore frees nothing by itself; memory is free when the process has acknowledged the new target, and the
-//! guest's size *and* its resident memory have fallen.
+//! *Held* is the largest of the guest's target, every target that its VMM process may still act on
+//! (`targets.rs`), its size and its resident memory. Lowering a target therefore frees nothing by
+//! itself; memory is free when the process has acknowledged the new target, and the guest's size
+//! *and* its resident memory have fallen.
 
 use aerostat_abi::units::FrameCount;
 
@@ -33,7 +34,8 @@ impl AccountedUsage {
         self.resident = sample.resident;
     }
 
-    /// Raises the target to `target`; the caller has made sure that the pool has what [`Self::held`] grows by.
+    /// Raises the target to `target`; the caller has made sure that the pool has what
+    /// [`Self::held`] grows by.
     pub(super) fn raise(&mut self, target: FrameCount) {
         debug_assert!(target >= self.target, "a raise raises");
         self.target = target;

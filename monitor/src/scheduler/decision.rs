@@ -15,7 +15,8 @@ pub struct Decision {
     pub from: FrameCount,
     /// The target from now on.
     pub target: FrameCount,
-    /// Free pool memory that this decision gave away; less than the raise where the guest had not let go of it yet.
+    /// Free pool memory that this decision gave away; less than the raise where the guest had not
+    /// let go of it yet.
     pub granted: FrameCount,
     /// Why.
     pub reason: Reason,
@@ -40,7 +41,8 @@ pub enum Reason {
     Idle,
     /// Lowered: the guest needs less, and another guest is short of memory.
     NeededElsewhere,
-    /// Lowered: all guests together want more than the pool has, and this one is above its fair share.
+    /// Lowered: all guests together want more than the pool has, and this one is above its fair
+    /// share.
     FairShare,
     /// Kept: the guest has not reported yet.
     Starting,

@@ -1,13 +1,17 @@
-//! Max-min fairness: nobody gets more than it asks for, and what one leaves is shared equally among the rest.
+//! Max-min fairness: nobody gets more than it asks for, and what one leaves is shared equally among
+//! the rest.
 //!
-//! The classic "progressive filling" (Bertsekas and Gallager, *Data Networks*, section 6.5.2), done in one pass over the claims in
-//! the order of their size. Proportional sharing was not chosen: it rewards whoever asks for more, and a guest's claim is only a hint.
+//! The classic "progressive filling" (Bertsekas and Gallager, *Data Networks*, section 6.5.2), done
+//! in one pass over the claims in the order of their size. Proportional sharing was not chosen: it
+//! rewards whoever asks for more, and a guest's claim is only a hint.
 
 use aerostat_abi::units::{FrameCount, HUGE_FRAMES};
 
-/// Shares out `available` among `claims`, in whole huge frames; the result has the order of the claims.
+/// Shares out `available` among `claims`, in whole huge frames; the result has the order of the
+/// claims.
 ///
-/// No share exceeds its claim, their sum never exceeds `available`, and nothing is left while a claim lacks a huge frame.
+/// No share exceeds its claim, their sum never exceeds `available`, and nothing is left while a
+/// claim lacks a huge frame.
 pub(super) fn share_out(available: FrameCount, claims: &[FrameCount]) -> Vec<FrameCount> {
     let mut order: Vec<usize> = (0..claims.len()).collect();
     order.sort_by_key(|&index| claims[index]);
@@ -15,7 +19,8 @@ pub(super) fn share_out(available: FrameCount, claims: &[FrameCount]) -> Vec<Fra
     let mut left = available.0 / HUGE_FRAMES;
     let mut sharers = claims.len() as u64;
     for index in order {
-        // Rounded up for the larger claims would favour the first; rounded down, the remainder goes to the last, which lacks most.
+        // Rounded up for the larger claims would favour the first; rounded down, the remainder goes
+        // to the last, which lacks most.
         let share = (claims[index].0 / HUGE_FRAMES).min(left / sharers);
         shares[index] = FrameCount(share * HUGE_FRAMES);
         left -= share;

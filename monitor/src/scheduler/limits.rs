@@ -7,7 +7,8 @@ use aerostat_abi::units::FrameCount;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct GuestId(pub usize);
 
-/// The sizes between which a guest lives. Whoever builds one has checked that both are whole huge frames and `min <= max`.
+/// The sizes between which a guest lives. Whoever builds one has checked that both are whole huge
+/// frames and `min <= max`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// What the guest always keeps.
@@ -16,7 +17,8 @@ pub struct Limits {
     pub max: FrameCount,
 }
 
-/// One look at a guest. The counts are what its VMM process measured; only the hints come from the guest itself.
+/// One look at a guest. The counts are what its VMM process measured; only the hints come from the
+/// guest itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GuestSample {
     /// The largest target that its VMM process may still act on.

@@ -1,18 +1,22 @@
 //! The resource scheduler: who of the guests gets how much of the pool.
 //!
-//! A pure machine: [`Scheduler::observe`] takes samples, [`Scheduler::decide`] returns targets with reasons, the moment is passed
-//! in; no clock, no I/O, no lock. The supervisor owns one and carries its decisions out.
+//! A pure machine: [`Scheduler::observe`] takes samples, [`Scheduler::decide`] returns targets with
+//! reasons, the moment is passed in; no clock, no I/O, no lock. The supervisor owns one and carries
+//! its decisions out.
 //!
-//! *Words.* The *pool* is the host memory that all guests share. A guest's *demand* is what it uses or has committed to its
-//! application, and what somebody in it waits for, and some headroom ([`Policy`]). Its *entitlement* is its max-min fair part of
-//! the pool, never less than its minimum and never more than its demand. What it *holds* is what the pool can't give to others now
-//! (`accounted_usage.rs`).
+//! *Words.* The *pool* is the host memory that all guests share. A guest's *demand* is what it uses
+//! or has committed to its application, and what somebody in it waits for, and some headroom
+//! ([`Policy`]). Its *entitlement* is its max-min fair part of the pool, never less than its
+//! minimum and never more than its demand. What it *holds* is what the pool can't give to others
+//! now (`accounted_usage.rs`).
 //!
-//! *Invariant.* Σ held ≤ pool, at any moment and however guests behave: a raise is paid from memory that is free now.
+//! *Invariant.* Σ held ≤ pool, at any moment and however guests behave: a raise is paid from memory
+//! that is free now.
 //!
-//! *Decisions.* Guests below their entitlement are *hungry*. First targets above the entitlement are lowered: at once if the free
-//! memory can't satisfy the hungry, else when demand has been lower for a while. Then what is free is shared out among the hungry.
-//! Memory beyond demand stays in the pool, where it costs nobody a detour when somebody wakes up.
+//! *Decisions.* Guests below their entitlement are *hungry*. First targets above the entitlement
+//! are lowered: at once if the free memory can't satisfy the hungry, else when demand has been
+//! lower for a while. Then what is free is shared out among the hungry. Memory beyond demand stays
+//! in the pool, where it costs nobody a detour when somebody wakes up.
 
 mod accounted_usage;
 mod decision;
@@ -76,9 +80,11 @@ struct Account {
     limits: Limits,
     accounted_usage: AccountedUsage,
     hints: Hints,
-    /// Demand as last taken notice of: it follows the guest's use in steps, so that noise in one guest moves nobody's fair share.
+    /// Demand as last taken notice of: it follows the guest's use in steps, so that noise in one
+    /// guest moves nobody's fair share.
     demand: FrameCount,
-    /// Set while the entitlement is below the target: since when, and the largest entitlement seen meanwhile.
+    /// Set while the entitlement is below the target: since when, and the largest entitlement seen
+    /// meanwhile.
     low: Option<(Moment, FrameCount)>,
 }
 
@@ -165,7 +171,8 @@ impl Scheduler {
         self.a_guest_is_waiting
     }
 
-    /// One look at all guests: a decision for each, in the order of admission. Decisions are in force when this returns.
+    /// One look at all guests: a decision for each, in the order of admission. Decisions are in
+    /// force when this returns.
     pub fn decide(&mut self, now: Moment) -> Vec<Decision> {
         let plans = self.plan();
         let free = self.free();
@@ -237,7 +244,8 @@ impl Scheduler {
     /// Shares what is free among the hungry.
     fn raise(&mut self, plans: &[Plan], decisions: &mut [Decision]) {
         let free = self.free();
-        // What a guest has not let go of yet (it is being shrunk) it gets back without a claim on the pool.
+        // What a guest has not let go of yet (it is being shrunk) it gets back without a claim on
+        // the pool.
         let bases: Vec<FrameCount> = plans
             .iter()
             .map(|plan| huge_floor(self.account(plan.guest).accounted_usage.held()).min(plan.entitlement))

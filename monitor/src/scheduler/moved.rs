@@ -1,14 +1,17 @@
 //! How much memory moved from one guest to another.
 //!
-//! *Moved* is host memory that one guest's balloon released, that was then granted to another guest and became resident there.
-//! Memory has no names, so the account works with tokens:
+//! *Moved* is host memory that one guest's balloon released, that was then granted to another guest
+//! and became resident there. Memory has no names, so the account works with tokens:
 //!
-//! * What a guest's balloon took *and* what left the guest's resident memory becomes free tokens of that guest, the smaller of both;
-//!   a balloon of untouched frames releases nothing, and a guest that ends releases nothing by its balloon.
-//! * A grant takes free tokens. Those of the guest itself are spent: its memory only came back. Those of others wait with the guest.
+//! * What a guest's balloon took *and* what left the guest's resident memory becomes free tokens of
+//!   that guest, the smaller of both; a balloon of untouched frames releases nothing, and a guest
+//!   that ends releases nothing by its balloon.
+//! * A grant takes free tokens. Those of the guest itself are spent: its memory only came back.
+//!   Those of others wait with the guest.
 //! * When the guest's resident memory grows, waiting tokens are moved.
 //!
-//! Balloon and resident memory are measured at different moments, so what has no counterpart yet is kept for a short while.
+//! Balloon and resident memory are measured at different moments, so what has no counterpart yet is
+//! kept for a short while.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -18,7 +21,8 @@ use aerostat_abi::units::FrameCount;
 use super::limits::GuestId;
 use crate::clock::Moment;
 
-/// How long a change of the balloon and one of resident memory may lie apart and still belong together.
+/// How long a change of the balloon and one of resident memory may lie apart and still belong
+/// together.
 const MATCH_WINDOW: Duration = Duration::from_millis(500);
 
 /// One look at a guest.
@@ -82,7 +86,8 @@ impl MovedAccount {
 
         let arrived = reading.resident.saturating_sub(last.resident).min(flow.pending);
         self.moved = self.moved.saturating_add(arrived);
-        // What waits can't exceed what may still become resident: a lowered target takes a grant back.
+        // What waits can't exceed what may still become resident: a lowered target takes a grant
+        // back.
         let room = reading.target.saturating_sub(reading.resident);
         flow.pending = flow.pending.saturating_sub(arrived).min(room);
 

@@ -15,7 +15,8 @@ pub struct Policy {
     pub headroom_divisor: u64,
     /// Changes smaller than this are left alone, unless somebody waits.
     pub dead_band: FrameCount,
-    /// How long demand must have been lower before an idle guest shrinks while nobody else is short.
+    /// How long demand must have been lower before an idle guest shrinks while nobody else is
+    /// short.
     pub patience: Duration,
 }
 
@@ -31,9 +32,11 @@ impl Default for Policy {
 }
 
 impl Policy {
-    /// How large a guest would like to be: whole huge frames within its limits. `target` is what it has now.
+    /// How large a guest would like to be: whole huge frames within its limits. `target` is what it
+    /// has now.
     ///
-    /// Waiting memory counts on top of what is committed: whoever waits has been committed nothing yet.
+    /// Waiting memory counts on top of what is committed: whoever waits has been committed nothing
+    /// yet.
     pub(super) fn demand(&self, limits: Limits, hints: Hints, target: FrameCount) -> FrameCount {
         match hints {
             Hints::None => target,

@@ -154,7 +154,8 @@ fn look(scheduler: &mut Scheduler, guests: &mut [Option<Guest>], now: Moment) {
     }
 }
 
-/// A fleet of honest guests that use `used_mib` each and follow their targets within a tick; returns the targets in MiB.
+/// A fleet of honest guests that use `used_mib` each and follow their targets within a tick;
+/// returns the targets in MiB.
 fn settle(pool_mib: u64, used_mib: &[u64]) -> Vec<u64> {
     let mut now = Moment::from_ns(1);
     let limits: Vec<(u64, u64)> = used_mib.iter().map(|_| (32, 224)).collect();
@@ -331,7 +332,8 @@ proptest! {
     }
 }
 
-/// The last of 100 looks that changed a target, for guests that use these MiB with a little noise on top.
+/// The last of 100 looks that changed a target, for guests that use these MiB with a little noise
+/// on top.
 fn last_change(pool_mib: u64, used_mib: &[u64]) -> u64 {
     let mut now = Moment::from_ns(1);
     let limits: Vec<(u64, u64)> = used_mib.iter().map(|_| (16, 240)).collect();
@@ -358,6 +360,7 @@ fn last_change(pool_mib: u64, used_mib: &[u64]) -> u64 {
 
 #[test]
 fn noise_in_a_scarce_pool_moves_nobodys_share() {
-    // Demand is a hair above the pool: without steps in demand, the largest guest would pay for everybody's noise.
+    // Demand is a hair above the pool: without steps in demand, the largest guest would pay for
+    // everybody's noise.
     assert!(last_change(1134, &[33, 186, 462, 95, 280]) < 60);
 }

@@ -1,8 +1,9 @@
 //! A guest's targets by epoch: which of them its VMM process may still act on. Pure.
 //!
-//! Every target that is set has an epoch, one more than the last. The process acknowledges an epoch once it acts on no target before
-//! it any more. Until then the guest may still grow to each target since the one last acknowledged, however long that
-//! takes: the process may have been stopped between reading a target and acting on it. No time is involved.
+//! Every target that is set has an epoch, one more than the last. The process acknowledges an epoch
+//! once it acts on no target before it any more. Until then the guest may still grow to each target
+//! since the one last acknowledged, however long that takes: the process may have been stopped
+//! between reading a target and acting on it. No time is involved.
 
 use std::collections::VecDeque;
 
@@ -13,8 +14,9 @@ use aerostat_abi::units::FrameCount;
 #[derive(Debug)]
 pub struct Targets {
     latest: Epoch,
-    /// Never empty, and each target is smaller than the one before: a target counts for nothing beside a later one that is as large.
-    /// A later one that has pushed others out has the epoch of the first of these.
+    /// Never empty, and each target is smaller than the one before: a target counts for nothing
+    /// beside a later one that is as large. A later one that has pushed others out has the epoch of
+    /// the first of these.
     row: VecDeque<(Epoch, FrameCount)>,
 }
 
@@ -95,7 +97,8 @@ mod tests {
     }
 
     proptest! {
-        /// The row is short for it leaves out what can't matter; a list that leaves out nothing says the same.
+        /// The row is short for it leaves out what can't matter; a list that leaves out nothing
+        /// says the same.
         #[test]
         fn the_largest_is_that_of_all(sets in vec((1_u64..20, 0_usize..4), 0..60)) {
             let mut targets = Targets::new(FrameCount(10));

@@ -7,7 +7,8 @@ use aerostat_abi::registers::Facts;
 use aerostat_abi::statistics::Statistics;
 use aerostat_abi::units::FrameCount;
 
-/// A guest's balloon, from the start of the run. What the VMM process counts comes first, then what the guest says.
+/// A guest's balloon, from the start of the run. What the VMM process counts comes first, then what
+/// the guest says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BalloonTotals {
     /// Memory that the guest gave.

@@ -1,6 +1,7 @@
 //! What goes on for a while and may come again: told when it begins, and not too often. Pure.
 //!
-//! A guest can bring some things about as often as it likes. Each time is counted, and few are told.
+//! A guest can bring some things about as often as it likes. Each time is counted, and few are
+//! told.
 
 use std::time::Duration;
 
@@ -20,8 +21,8 @@ pub(super) struct Episodes {
 }
 
 impl Episodes {
-    /// Takes in whether it goes on now. Where an episode begins that is to be told, returns how many have begun since the last that was,
-    /// this one included.
+    /// Takes in whether it goes on now. Where an episode begins that is to be told, returns how
+    /// many have begun since the last that was, this one included.
     pub(super) fn observe(&mut self, goes_on: bool, now: Moment) -> Option<u64> {
         let was_on = std::mem::replace(&mut self.is_on, goes_on);
         if !goes_on || was_on {

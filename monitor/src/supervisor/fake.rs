@@ -1,4 +1,5 @@
-//! A guest without a machine: a balloon that follows its target some frames per step, with resident memory a step behind.
+//! A guest without a machine: a balloon that follows its target some frames per step, with resident
+//! memory a step behind.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -128,7 +129,8 @@ impl Machine {
         self.disagreeing_reports.set(reports);
     }
 
-    /// One step of the guest: its balloon moves, resident memory follows what was free to move a step ago.
+    /// One step of the guest: its balloon moves, resident memory follows what was free to move a
+    /// step ago.
     pub(super) fn step(&self, now: Moment) {
         let size = self.size.get();
         let target = self.page.target();

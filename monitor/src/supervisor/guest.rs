@@ -20,13 +20,16 @@ use crate::report::{Sample, Samples};
 use crate::scheduler::{GuestId, GuestSample, Hints, Limits, Reading, Targets, Usage};
 use crate::vmm::DISAGREEING_REPORTS;
 
-/// How long a guest may stay away from its balloon before it counts as silent; its driver comes once a second.
+/// How long a guest may stay away from its balloon before it counts as silent; its driver comes
+/// once a second.
 const SILENCE: Duration = Duration::from_secs(5);
-/// What a VMM process takes for itself, and what its measure of its guest's memory may be too small or too large by.
+/// What a VMM process takes for itself, and what its measure of its guest's memory may be too small
+/// or too large by.
 pub(super) const OWN_MEMORY: FrameCount = FrameCount::from_mib(2);
 /// Lines of an answer that are told.
 const LINES_OF_ANSWER: usize = 64;
-/// Events that one guest may have handled per round, so that a noisy guest does not keep the supervisor from the others.
+/// Events that one guest may have handled per round, so that a noisy guest does not keep the
+/// supervisor from the others.
 const EVENTS_PER_ROUND: usize = 64;
 
 /// One guest's record.
@@ -119,7 +122,8 @@ impl<G: GuestHandle> Guest<G> {
         self.samples.get_or_insert_default();
     }
 
-    /// Since when the guest is silent, once in each silence. Its processor is asked for at the same time.
+    /// Since when the guest is silent, once in each silence. Its processor is asked for at the same
+    /// time.
     pub(super) fn new_silence(&mut self) -> Option<Moment> {
         if self.state != GuestState::Silent {
             self.told_silence = None;
@@ -161,7 +165,8 @@ impl<G: GuestHandle> Guest<G> {
         }
     }
 
-    /// Reads the register page; a guest that ended keeps what was read last. Returns what there is to tell.
+    /// Reads the register page; a guest that ended keeps what was read last. Returns what there is
+    /// to tell.
     pub(super) fn look(&mut self, now: Moment) -> impl Iterator<Item = EventKind> + use<G> {
         let event_kinds = if self.read(now) { [self.judge(now), self.compare(now)] } else { [None, None] };
         event_kinds.into_iter().flatten()
@@ -172,7 +177,8 @@ impl<G: GuestHandle> Guest<G> {
         let Some(handle) = &self.handle else { return false };
         let bounds = Bounds {
             machine: self.limits.max,
-            // The page's own acknowledgement comes later: what its sizes may show was done by targets before it.
+            // The page's own acknowledgement comes later: what its sizes may show was done by
+            // targets before it.
             allowed: self.facts.size.max(self.targets.largest()),
             has_size: self.facts.size > FrameCount::ZERO,
             spawned: self.spawned,
@@ -215,7 +221,8 @@ impl<G: GuestHandle> Guest<G> {
         finding.told.map(|episodes| EventKind::Overuse { guest, excess, rule, episodes })
     }
 
-    /// Notices where the guest keeps reporting another balloon than it has. Its report is a hint, so that is all.
+    /// Notices where the guest keeps reporting another balloon than it has. Its report is a hint,
+    /// so that is all.
     fn compare(&mut self, now: Moment) -> Option<EventKind> {
         let disagrees = self.facts.disagreeing_reports >= DISAGREEING_REPORTS;
         let episodes = self.disagreements.observe(disagrees, now)?;
@@ -223,7 +230,8 @@ impl<G: GuestHandle> Guest<G> {
         Some(EventKind::Disagreement { guest: self.name.clone(), reported, balloon: self.facts.balloon, episodes })
     }
 
-    /// What the guest may use: its size, or what it was started with, until its process has published a size.
+    /// What the guest may use: its size, or what it was started with, until its process has
+    /// published a size.
     fn entitled(&self) -> FrameCount {
         if self.facts.size == FrameCount::ZERO { self.targets.largest() } else { self.facts.size }
     }
@@ -273,8 +281,8 @@ impl<G: GuestHandle> Guest<G> {
         Ending { reason: EndReason::Failed(why.into()), details: ending.details }
     }
 
-    /// Closes the record of a living guest: its last facts are read, its process is let go, its memory is gone. Returns what there is to
-    /// tell of it.
+    /// Closes the record of a living guest: its last facts are read, its process is let go, its
+    /// memory is gone. Returns what there is to tell of it.
     pub(super) fn end(&mut self, ending: Ending, now: Moment) -> impl Iterator<Item = EventKind> + use<G> {
         let last = self.look(now);
         self.handle = None;
@@ -305,7 +313,8 @@ impl<G: GuestHandle> Guest<G> {
         }
     }
 
-    /// Keeps a sample for the report, from when the VMM process has published its first facts until the guest ended.
+    /// Keeps a sample for the report, from when the VMM process has published its first facts until
+    /// the guest ended.
     pub(super) fn record(&mut self, elapsed: Duration) {
         let sample = Sample::new(elapsed, self.facts.size, &self.reading());
         if let Some(samples) = &mut self.samples
@@ -324,7 +333,8 @@ impl<G: GuestHandle> Guest<G> {
         self.facts.resident.saturating_add(self.facts.page_tables)
     }
 
-    /// What it may take beyond its size: its VMM process's own memory, and a page table for each of its huge frames.
+    /// What it may take beyond its size: its VMM process's own memory, and a page table for each of
+    /// its huge frames.
     pub(super) fn overhead(&self) -> FrameCount {
         let size = self.facts.size.max(self.target);
         if self.handle.is_some() {

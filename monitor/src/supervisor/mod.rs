@@ -1,11 +1,13 @@
-//! The supervisor: starts guests, looks at them, carries the scheduler's decisions out, and keeps the accounts of a run.
+//! The supervisor: starts guests, looks at them, carries the scheduler's decisions out, and keeps
+//! the accounts of a run.
 //!
-//! One thread, no locks. [`Supervisor`] is the machine: it is told the moment and knows guests only by [`GuestHandle`], so it runs
-//! against fake guests and a fake clock in tests. [`run`] is the loop around it: it waits for events, signals and the next look.
+//! One thread, no locks. [`Supervisor`] is the machine: it is told the moment and knows guests only
+//! by [`GuestHandle`], so it runs against fake guests and a fake clock in tests. [`run`] is the
+//! loop around it: it waits for events, signals and the next look.
 //!
-//! A *look* reads every register page, deals with guests that use memory beyond their size, checks that the pool is not overdrawn, and
-//! decides. Looks happen at a steady pace, sooner
-//! while somebody is short of memory, and at once when a guest reports pressure or ends.
+//! A *look* reads every register page, deals with guests that use memory beyond their size, checks
+//! that the pool is not overdrawn, and decides. Looks happen at a steady pace, sooner while
+//! somebody is short of memory, and at once when a guest reports pressure or ends.
 
 mod balloon;
 mod episodes;
@@ -124,7 +126,8 @@ impl<G: GuestHandle> Supervisor<G> {
         self.keeps_samples = true;
     }
 
-    /// Admits a guest and has its process started by `start`, which is handed the guest's first target.
+    /// Admits a guest and has its process started by `start`, which is handed the guest's first
+    /// target.
     ///
     /// # Errors
     ///
@@ -139,7 +142,8 @@ impl<G: GuestHandle> Supervisor<G> {
         self.launch(spec, admission, now, start)
     }
 
-    /// Sets a guest's minimum aside: nobody else is granted it, however long the guest's start takes.
+    /// Sets a guest's minimum aside: nobody else is granted it, however long the guest's start
+    /// takes.
     ///
     /// # Errors
     ///
@@ -150,8 +154,8 @@ impl<G: GuestHandle> Supervisor<G> {
         Ok(Admission { id, target })
     }
 
-    /// Has the process of an admitted guest started by `start`, which is handed its first target. Guests are launched in the order in which they
-    /// were admitted.
+    /// Has the process of an admitted guest started by `start`, which is handed its first target.
+    /// Guests are launched in the order in which they were admitted.
     ///
     /// # Errors
     ///
@@ -194,7 +198,8 @@ impl<G: GuestHandle> Supervisor<G> {
         attention
     }
 
-    /// Takes in how much physical memory the guests' processes take, all together; `None` where that can't be measured.
+    /// Takes in how much physical memory the guests' processes take, all together; `None` where
+    /// that can't be measured.
     pub fn measured(&mut self, physical: Option<FrameCount>) {
         self.physical = physical;
     }
@@ -220,7 +225,8 @@ impl<G: GuestHandle> Supervisor<G> {
         self.guests.iter_mut().for_each(|guest| guest.record(elapsed));
     }
 
-    /// Whether a guest lacks memory that others are about to let go of: the next look should come soon.
+    /// Whether a guest lacks memory that others are about to let go of: the next look should come
+    /// soon.
     #[must_use]
     pub fn is_guest_waiting(&self) -> bool {
         self.scheduler.is_guest_waiting()
@@ -308,8 +314,9 @@ impl<G: GuestHandle> Supervisor<G> {
         self.note(now, EventKind::Target { guest, from, to, reason });
     }
 
-    /// Counts a look at which more was granted, resident or physically taken than there is. What page tables map is not all that a
-    /// process takes, so where physical memory is measured, that counts too.
+    /// Counts a look at which more was granted, resident or physically taken than there is. What
+    /// page tables map is not all that a process takes, so where physical memory is measured, that
+    /// counts too.
     fn check_pool(&mut self, now: Moment) {
         let granted = self.sum(|guest| guest.target);
         let resident = self.sum(Guest::resident);

@@ -1,8 +1,9 @@
 //! What the supervisor believes of a register page.
 //!
-//! A VMM process is not trusted: it is assumed to be in a guest's hands, and what it writes decides who gets memory. So a page is read here
-//! and nowhere else, each fact is brought into the bounds of what can be true, and one that can't be true is found out. How much memory
-//! is behind the guest the process does not say at all: that is measured from outside.
+//! A VMM process is not trusted: it is assumed to be in a guest's hands, and what it writes decides
+//! who gets memory. So a page is read here and nowhere else, each fact is brought into the bounds
+//! of what can be true, and one that can't be true is found out. How much memory is behind the
+//! guest the process does not say at all: that is measured from outside.
 
 use std::fmt;
 use std::time::Duration;
@@ -14,7 +15,8 @@ use aerostat_abi::units::{FrameCount, HUGE_FRAMES};
 use super::guest::OWN_MEMORY;
 use crate::clock::Moment;
 
-/// How often resident memory is measured while nothing seems to change: at first, and at least. A measure costs a few microseconds.
+/// How often resident memory is measured while nothing seems to change: at first, and at least. A
+/// measure costs a few microseconds.
 const LIVELY: Duration = Duration::from_millis(20);
 const CALM: Duration = Duration::from_millis(320);
 
@@ -23,7 +25,8 @@ const CALM: Duration = Duration::from_millis(320);
 pub(super) struct Bounds {
     /// All memory of its machine.
     pub(super) machine: FrameCount,
-    /// The largest size that it may have: its last one, or a target that its process may still act on.
+    /// The largest size that it may have: its last one, or a target that its process may still act
+    /// on.
     pub(super) allowed: FrameCount,
     /// Whether its process has published a size before.
     pub(super) has_size: bool,
@@ -95,14 +98,16 @@ impl Observation {
     }
 }
 
-/// Page tables that a machine can have at most: one behind every huge frame, those above them, and what the process needs itself.
+/// Page tables that a machine can have at most: one behind every huge frame, those above them, and
+/// what the process needs itself.
 fn most_page_tables(machine: FrameCount) -> FrameCount {
     const OWN: u64 = 64;
     let lowest = machine.0.div_ceil(HUGE_FRAMES);
     FrameCount(lowest + lowest.div_ceil(HUGE_FRAMES) + OWN)
 }
 
-/// Resident memory, measured from outside the VMM process: at every look while something changes, and less and less often while nothing does.
+/// Resident memory, measured from outside the VMM process: at every look while something changes,
+/// and less and less often while nothing does.
 #[derive(Debug, Default)]
 pub(super) struct ResidentWatch {
     /// What the process said at the last measure: its size, and its own measure.
@@ -113,8 +118,8 @@ pub(super) struct ResidentWatch {
 }
 
 impl ResidentWatch {
-    /// Resident memory by `measure`, if that is due, or by the last one. Of what was measured, up to [`OWN_MEMORY`] is the process's own: how
-    /// much, the process may say.
+    /// Resident memory by `measure`, if that is due, or by the last one. Of what was measured, up
+    /// to [`OWN_MEMORY`] is the process's own: how much, the process may say.
     pub(super) fn observe(
         &mut self,
         claimed: &Facts,
@@ -191,7 +196,8 @@ mod tests {
         }
     }
 
-    /// Looks every 20 ms at a process that says (size, resident) and has `measured`; how often it was measured, and the last result.
+    /// Looks every 20 ms at a process that says (size, resident) and has `measured`; how often it
+    /// was measured, and the last result.
     fn looks(count: u32, watch: &mut ResidentWatch, says: (u64, u64), measured: u64) -> (u32, FrameCount) {
         let facts = Facts { size: MIB(says.0), resident: MIB(says.1), ..Facts::default() };
         let mut measures = 0;

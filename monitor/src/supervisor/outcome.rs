@@ -59,7 +59,8 @@ pub struct GuestOutcome {
 }
 
 impl Outcome {
-    /// Whether all went as it should: no guest failed, no application found an error, the pool was never overdrawn.
+    /// Whether all went as it should: no guest failed, no application found an error, the pool was
+    /// never overdrawn.
     #[must_use]
     pub fn is_success(&self) -> bool {
         self.violations == 0 && self.guests.iter().all(|guest| guest.is_success() && guest.app_errors == 0)

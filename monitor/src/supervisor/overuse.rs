@@ -1,11 +1,14 @@
 //! When a guest uses memory beyond its size. Pure.
 //!
-//! A guest can write to frames that are in its balloon: nothing on the host stops it, and every such frame becomes resident again.
-//! The scheduler charges the guest for it, so nobody is committed that memory; but others may need it, and a kernel that writes to
-//! what it gave away is broken or hostile. What becomes of it the fleet file says ([`OveruseRule`](crate::fleet::OveruseRule)).
+//! A guest can write to frames that are in its balloon: nothing on the host stops it, and every
+//! such frame becomes resident again. The scheduler charges the guest for it, so nobody is
+//! committed that memory; but others may need it, and a kernel that writes to what it gave away is
+//! broken or hostile. What becomes of it the fleet file says
+//! ([`OveruseRule`](crate::fleet::OveruseRule)).
 //!
-//! A *sample* is a size and a resident memory that belong together. The two are not read at one moment: resident memory is measured
-//! by the supervisor at intervals (`super::observation`), so a single look may pair an old measure with a new size. Therefore several samples in a row must
+//! A *sample* is a size and a resident memory that belong together. The two are not read at one
+//! moment: resident memory is measured by the supervisor at intervals (`super::observation`), so a
+//! single look may pair an old measure with a new size. Therefore several samples in a row must
 //! show the excess, and looks that may have seen the same measure count as one.
 
 use std::time::Duration;
@@ -15,16 +18,18 @@ use aerostat_abi::units::FrameCount;
 use super::episodes::Episodes;
 use crate::clock::Moment;
 
-/// What resident memory may exceed the size by, whatever the size: the VMM process's own memory, which its measure includes, and what a
-/// guest's disks bring into frames that it has just given. Huge pages of the host add nothing: none is behind a huge frame of which a
-/// part is given (`vmm::page_sizes`).
+/// What resident memory may exceed the size by, whatever the size: the VMM process's own memory,
+/// which its measure includes, and what a guest's disks bring into frames that it has just given.
+/// Huge pages of the host add nothing: none is behind a huge frame of which a part is given
+/// (`vmm::page_sizes`).
 const TOLERANCE: FrameCount = FrameCount::from_mib(8);
-/// The same as a part of the size: one frame for so many. Page tables and the VMM's map of frames grow with the size.
+/// The same as a part of the size: one frame for so many. Page tables and the VMM's map of frames
+/// grow with the size.
 const TOLERANCE_DIVISOR: u64 = 50;
 /// Samples in a row that must show the excess.
 const SAMPLES: u32 = 3;
-/// Time between samples, so that each has a measure of its own: while memory changes it is measured more often
-/// (`super::observation`).
+/// Time between samples, so that each has a measure of its own: while memory changes it is measured
+/// more often (`super::observation`).
 const SAMPLE_PACE: Duration = Duration::from_millis(50);
 
 /// The excess in a guest's latest samples.
@@ -148,11 +153,13 @@ mod tests {
     }
 
     proptest! {
-        /// Resident memory that is at most what the guest had the right to at some time in the last 90 ms never condemns it.
+        /// Resident memory that is at most what the guest had the right to at some time in the last
+        /// 90 ms never condemns it.
         #[test]
         fn a_measure_that_is_late_is_forgiven(sizes in vec(0_u64..1000, 1..200), lag in 0_usize..5) {
             let mut overuse = Overuse::default();
-            // A change of size every 20 looks, which are 20 ms apart; measures are up to four looks old.
+            // A change of size every 20 looks, which are 20 ms apart; measures are up to four looks
+            // old.
             let size_at = |look: usize| FrameCount::from_mib(sizes[look / 20]);
             for look in 0..sizes.len() * 20 {
                 let resident = size_at(look.saturating_sub(lag)).max(size_at(look));

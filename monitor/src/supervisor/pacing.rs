@@ -1,8 +1,10 @@
-//! The host's own control of how fast a balloon inflates, for guests whose driver has none (the alternative that US 7,433,951 names). Pure.
+//! The host's own control of how fast a balloon inflates, for guests whose driver has none (the
+//! alternative that US 7,433,951 names). Pure.
 //!
-//! The balloon register is lowered in steps, as far as the rate allows, each only when the guest has followed the last: so it is never asked
-//! for more at once than a step. The rate is the one that drivers use ([`Rate`]): faster after each step that was followed, a part of it
-//! when one was not followed in time. A target that rises is passed on at once.
+//! The balloon register is lowered in steps, as far as the rate allows, each only when the guest
+//! has followed the last: so it is never asked for more at once than a step. The rate is the one
+//! that drivers use ([`Rate`]): faster after each step that was followed, a part of it when one was
+//! not followed in time. A target that rises is passed on at once.
 
 use std::time::Duration;
 

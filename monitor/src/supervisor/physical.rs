@@ -1,8 +1,10 @@
-//! Physical memory that the guests' processes take, measured from outside them: by the charge of a control group that holds them all.
+//! Physical memory that the guests' processes take, measured from outside them: by the charge of a
+//! control group that holds them all.
 //!
-//! A process is born into the group of its parent, so the supervisor is in the group while it starts guests, and outside it
-//! otherwise. When it ends, the group goes with it; of a supervisor that was killed an empty group stays behind, which the next run
-//! removes (`host::cgroup`). Where no group can be made, the guests' own metrics have to do.
+//! A process is born into the group of its parent, so the supervisor is in the group while it
+//! starts guests, and outside it otherwise. When it ends, the group goes with it; of a supervisor
+//! that was killed an empty group stays behind, which the next run removes (`host::cgroup`). Where
+//! no group can be made, the guests' own metrics have to do.
 
 use aerostat_abi::units::FrameCount;
 
@@ -39,13 +41,15 @@ impl PhysicalMeter {
         let is_in = self.group.as_ref().is_some_and(|group| group.enter().is_ok());
         let result = start();
         if is_in && let Some(group) = &self.group {
-            // In vain only where the group it came from is gone; then the supervisor's own memory is counted too.
+            // In vain only where the group it came from is gone; then the supervisor's own memory
+            // is counted too.
             let _ = group.leave();
         }
         result
     }
 
-    /// Anonymous memory of all processes of the group. Their page tables and the kernel's other memory are not among it.
+    /// Anonymous memory of all processes of the group. Their page tables and the kernel's other
+    /// memory are not among it.
     pub(super) fn measure(&self) -> Option<FrameCount> {
         let usage = self.group.as_ref()?.usage().ok()?;
         Some(FrameCount::from_bytes_ceil(usage.anonymous()))

@@ -30,9 +30,11 @@ pub struct RunOptions {
     pub limit: Option<Duration>,
     /// How memory follows demand.
     pub policy: Policy,
-    /// How long guests may take to end when asked, and again when killed: a busy host takes its time to tear machines down.
+    /// How long guests may take to end when asked, and again when killed: a busy host takes its
+    /// time to tear machines down.
     pub stop_patience: Duration,
-    /// Whether the outcome is to have samples of the guests' sizes. They take some memory: 40 bytes each, ten a second.
+    /// Whether the outcome is to have samples of the guests' sizes. They take some memory: 40 bytes
+    /// each, ten a second.
     pub keeps_samples: bool,
     /// How the physical memory of all guests together is found out.
     pub physical: PhysicalMemory,
@@ -70,7 +72,8 @@ pub enum RunError {
     Wait(#[from] io::Error),
 }
 
-/// Starts the fleet by `start`, runs it until it is over, the limit is reached or a signal comes, and ends it.
+/// Starts the fleet by `start`, runs it until it is over, the limit is reached or a signal comes,
+/// and ends it.
 ///
 /// # Errors
 ///
@@ -109,8 +112,8 @@ enum Started {
     Interrupted,
 }
 
-/// Starts all guests, one after the other, and looks after those that run already. All are admitted before the first one runs: what that
-/// one grows by is nobody's minimum.
+/// Starts all guests, one after the other, and looks after those that run already. All are admitted
+/// before the first one runs: what that one grows by is nobody's minimum.
 fn start_all<G: GuestHandle>(
     fleet: &Fleet,
     supervisor: &mut Supervisor<G>,

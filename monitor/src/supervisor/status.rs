@@ -52,7 +52,8 @@ pub struct GuestStatus {
     pub balloon_state: String,
     /// What it has put elsewhere, once it has; nothing in a guest that ended.
     pub swap: Option<SwapStatus>,
-    /// What its application says it does. Foreign text: whoever shows it takes care of control characters.
+    /// What its application says it does. Foreign text: whoever shows it takes care of control
+    /// characters.
     pub activity: String,
 }
 
@@ -76,8 +77,9 @@ pub enum GuestState {
 }
 
 impl GuestState {
-    /// The state of a running guest that talks and in which threads wait for `wanted` more memory. That they wait says more than that
-    /// the balloon inflates meanwhile; while it deflates, what they wait for is on its way. Differences below a huge frame are none.
+    /// The state of a running guest that talks and in which threads wait for `wanted` more memory.
+    /// That they wait says more than that the balloon inflates meanwhile; while it deflates, what
+    /// they wait for is on its way. Differences below a huge frame are none.
     pub(super) fn of_sizes(size: FrameCount, target: FrameCount, wanted: FrameCount) -> Self {
         if target.saturating_sub(size).0 >= HUGE_FRAMES {
             Self::Growing
@@ -156,11 +158,13 @@ pub enum EventKind {
         /// How.
         ending: Ending,
     },
-    /// More than the pool was granted or taken: a bug in the monitor, or the doing of a guest that uses memory beyond its size.
+    /// More than the pool was granted or taken: a bug in the monitor, or the doing of a guest that
+    /// uses memory beyond its size.
     Violation {
         /// Σ of the targets.
         granted: FrameCount,
-        /// Physical memory that the guests take, or Σ of their resident memory and page tables where that is more.
+        /// Physical memory that the guests take, or Σ of their resident memory and page tables
+        /// where that is more.
         resident: FrameCount,
         /// The pool.
         pool: FrameCount,

@@ -1,6 +1,8 @@
-//! What a guest swaps, by its own reports: what is away from memory, how fast it moves, and what a run came to.
+//! What a guest swaps, by its own reports: what is away from memory, how fast it moves, and what a
+//! run came to.
 //!
-//! For display only: reports are hints, so counters may say anything and run backwards, and nothing is decided by them.
+//! For display only: reports are hints, so counters may say anything and run backwards, and nothing
+//! is decided by them.
 
 use std::time::Duration;
 

@@ -239,7 +239,8 @@ fn a_guest_that_uses_memory_beyond_its_size_is_charged_and_ended() {
     assert!(!outcome.guests[0].is_success() && outcome.guests[1].is_success());
 }
 
-/// What a process has not acknowledged it may still act on: it is nobody else's, however small the guest is.
+/// What a process has not acknowledged it may still act on: it is nobody else's, however small the
+/// guest is.
 #[test]
 fn a_process_that_acknowledges_nothing_keeps_its_old_target() {
     let mut bench = Bench::new();
@@ -542,7 +543,8 @@ fn guests_that_do_not_stop_are_killed_and_then_given_up() {
     assert!(outcome.elapsed < Duration::from_secs(5));
 }
 
-/// Many starts take their time; a guest that runs and needs memory gets it meanwhile, but never the minimum of one that is still to come.
+/// Many starts take their time; a guest that runs and needs memory gets it meanwhile, but never the
+/// minimum of one that is still to come.
 #[test]
 fn guests_are_looked_after_while_others_start() {
     const OTHERS: usize = 100;

@@ -1,7 +1,8 @@
 //! The balloon device: what happens when the guest accesses the balloon port.
 //!
-//! The guest stands still during a call, so a call is one function: registers in, registers out. Nothing in it trusts the guest: every address
-//! and every entry is checked, a bad entry costs that entry and a bad call costs that call. Memory is released before the reply, so a frame that
+//! The guest stands still during a call, so a call is one function: registers in, registers out.
+//! Nothing in it trusts the guest: every address and every entry is checked, a bad entry costs that
+//! entry and a bad call costs that call. Memory is released before the reply, so a frame that
 //! counts as given is already the host's.
 
 #[cfg(any(test, feature = "harness"))]
@@ -33,7 +34,8 @@ use crate::host::shared_page::SharedPage;
 const FIRST_VECTOR: u8 = 32;
 /// Reports in a row that must show another balloon than there is: one may cross with a change.
 pub(crate) const DISAGREEING_REPORTS: u64 = 3;
-/// Frames, and runs of frames, that are released at once where no guest waits for a reply: 64 MiB take 6 ms in small pages.
+/// Frames, and runs of frames, that are released at once where no guest waits for a reply: 64 MiB
+/// take 6 ms in small pages.
 const RECLAIMED_AT_ONCE: usize = 16 << 10;
 const RANGES_AT_ONCE: usize = 512;
 
@@ -49,7 +51,8 @@ pub(super) trait BalloonHost {
     fn memory_released(&mut self);
     /// There is something to do that can be done while the guest runs. Must not block.
     fn work_left(&mut self);
-    /// Keeps every device out of guest memory as long as the result lives; `None` where one is at work. Must not block.
+    /// Keeps every device out of guest memory as long as the result lives; `None` where one is at
+    /// work. Must not block.
     fn quiesce(&self) -> Option<Quiescent<'_>>;
 }
 
@@ -238,8 +241,9 @@ impl<H: BalloonHost> Balloon<H> {
         Status::Ok
     }
 
-    /// Takes up to [`CHUNK`] huge frames that the guest offers, as far as it is larger than its target, and releases them. Says whether
-    /// there may be more. The guest need not run: it may at the same time, on another processor, and use what is not taken.
+    /// Takes up to [`CHUNK`] huge frames that the guest offers, as far as it is larger than its
+    /// target, and releases them. Says whether there may be more. The guest need not run: it may at
+    /// the same time, on another processor, and use what is not taken.
     pub(super) fn host_reclaim(&mut self) -> bool {
         let Self { offers: Some(offers), map, memory, .. } = self else { return false };
         let surplus = map.size().saturating_sub(self.registers.target().max(self.floor));
@@ -267,7 +271,8 @@ impl<H: BalloonHost> Balloon<H> {
         self.publish();
     }
 
-    /// Splits a few of the huge pages that a call has left. Says whether there may be more. Safe while the guest runs.
+    /// Splits a few of the huge pages that a call has left. Says whether there may be more. Safe
+    /// while the guest runs.
     pub(super) fn split_left(&mut self) -> bool {
         if self.unsplit.is_empty() {
             return false;
@@ -283,7 +288,8 @@ impl<H: BalloonHost> Balloon<H> {
         self.map.size() == self.registers.target()
     }
 
-    /// Runs `carry_out` over the batch that the registers name and writes the entries back. The result is the number of frames done.
+    /// Runs `carry_out` over the batch that the registers name and writes the entries back. The
+    /// result is the number of frames done.
     fn batch(
         &mut self,
         registers: &Registers,
@@ -322,7 +328,8 @@ impl<H: BalloonHost> Balloon<H> {
         let blocks: Vec<_> = done.iter().map(|(block, _)| self.with_page_table(block)).collect();
         let ranges = merged(blocks.iter());
         let released = self.releaser.release(&self.memory, &ranges);
-        // After the release, when there is less left to split. Any kept frame stands for its huge page.
+        // After the release, when there is less left to split. Any kept frame stands for its huge
+        // page.
         let (now, later) = to_split.split_at(to_split.len().min(SPLIT_IN_A_CALL));
         let kept = now.iter().filter_map(|&huge| self.map.runs(Frames::Guest, frames_of(&(huge..huge + 1))).next());
         let parts: Vec<_> = kept.map(|run| run.start..run.start + 1).collect();
@@ -347,8 +354,8 @@ impl<H: BalloonHost> Balloon<H> {
         let target = self.registers.target();
         let mut done = judge(entries, |entry| self.map.deflate(entry, target));
         let (failed, mixed) = self.fit_pages(&mut done);
-        // These were wholly given until now. A guest that has touched one all the same may have a huge page there, of which the part
-        // that stays given could not be taken away any more.
+        // These were wholly given until now. A guest that has touched one all the same may have a
+        // huge page there, of which the part that stays given could not be taken away any more.
         let ranges: Vec<_> = mixed.iter().map(frames_of).collect();
         self.releaser.release(&self.memory, &ranges);
         for (block, index) in failed {
@@ -360,8 +367,9 @@ impl<H: BalloonHost> Balloon<H> {
         frames
     }
 
-    /// Has the host put pages of the right sizes behind blocks that were given or taken; removes and returns those where it can't. Also
-    /// returns the huge frames that have become mixed by this.
+    /// Has the host put pages of the right sizes behind blocks that were given or taken; removes
+    /// and returns those where it can't. Also returns the huge frames that have become mixed by
+    /// this.
     fn fit_pages(&mut self, blocks: &mut Vec<Named>) -> (Vec<Named>, Vec<Range<usize>>) {
         let Self { map, page_sizes, memory, allow, .. } = self;
         let named = blocks.iter().map(|(block, _)| block);
@@ -370,8 +378,9 @@ impl<H: BalloonHost> Balloon<H> {
         (unfit, mixed)
     }
 
-    /// Frees the huge pages behind huge frames that have just been given in part, where copying what is kept does it. Returns those
-    /// whose huge pages have to be split. Only for the vCPU's thread: the guest stands still.
+    /// Frees the huge pages behind huge frames that have just been given in part, where copying
+    /// what is kept does it. Returns those whose huge pages have to be split. Only for the vCPU's
+    /// thread: the guest stands still.
     fn copy_out_of_huge_pages(&mut self, mixed: Vec<Range<usize>>) -> Vec<usize> {
         let mut huge_frames: Vec<_> = mixed.into_iter().flatten().collect();
         if !huge_frames.is_empty()
@@ -383,8 +392,8 @@ impl<H: BalloonHost> Balloon<H> {
         huge_frames
     }
 
-    /// A block that was given, or all of its huge frame where that is now given as a whole: the kernel frees a page table only where
-    /// all that it maps is released at once (Linux 6.14).
+    /// A block that was given, or all of its huge frame where that is now given as a whole: the
+    /// kernel frees a page table only where all that it maps is released at once (Linux 6.14).
     fn with_page_table(&self, block: &Range<usize>) -> Range<usize> {
         let huge = block.start / to_usize(HUGE_FRAMES);
         let whole = frames_of(&(huge..huge + 1));
@@ -411,8 +420,9 @@ impl<H: BalloonHost> Balloon<H> {
         Status::Ok.into()
     }
 
-    /// Compares the balloon that the guest believes in with the one that there is. What the guest has not noted yet counts for it. If
-    /// they keep differing, the guest is to ask anew what is given; if that does not help, it is not asked again.
+    /// Compares the balloon that the guest believes in with the one that there is. What the guest
+    /// has not noted yet counts for it. If they keep differing, the guest is to ask anew what is
+    /// given; if that does not help, it is not asked again.
     fn compare(&mut self, reported: FrameCount) {
         let not_noted = self.offers.as_ref().map_or(FrameCount::ZERO, |offers| offers.not_noted(&self.memory));
         if reported.saturating_add(not_noted) == self.map.balloon() {
@@ -423,8 +433,9 @@ impl<H: BalloonHost> Balloon<H> {
         self.is_reset_ordered |= self.facts.disagreeing_reports == DISAGREEING_REPORTS;
     }
 
-    /// Releases what is resident in given frames, from frame index `from` on: a guest that has touched them all the same has no right to what
-    /// they hold. At most [`RECLAIMED_AT_ONCE`], as the guest's calls wait meanwhile. Returns where to go on; `None` when all is done.
+    /// Releases what is resident in given frames, from frame index `from` on: a guest that has
+    /// touched them all the same has no right to what they hold. At most [`RECLAIMED_AT_ONCE`], as
+    /// the guest's calls wait meanwhile. Returns where to go on; `None` when all is done.
     pub(super) fn reclaim_ballooned(&mut self, from: usize) -> Option<usize> {
         self.host.memory_released();
         let before = self.registers.facts().resident;
@@ -451,11 +462,12 @@ impl<H: BalloonHost> Balloon<H> {
         Registers { rax: status.encode(), rdi: result, rsi: self.registers.target().0, r8: second }
     }
 
-    /// Publishes the facts, and acknowledges the target that is acted on from now on. Whoever holds the device holds its lock, so nothing is under way
-    /// that has read an older one.
+    /// Publishes the facts, and acknowledges the target that is acted on from now on. Whoever holds
+    /// the device holds its lock, so nothing is under way that has read an older one.
     fn publish(&mut self) {
         let epoch = self.registers.target_epoch();
-        // Size is what the host can't have yet. What a call has left unsplit is not the host's, so size does not fall by it.
+        // Size is what the host can't have yet. What a call has left unsplit is not the host's, so
+        // size does not fall by it.
         let size = self.map.size();
         let held = size.saturating_add(self.unsplit.given(&self.map));
         self.facts.size = if self.unsplit.is_empty() { size } else { size.max(held.min(self.facts.size)) };
@@ -477,7 +489,8 @@ fn judge(entries: &mut [Entry], mut judge: impl FnMut(Entry) -> Result<Range<usi
             Err(refusal) => refusal,
         };
     }
-    // An allocator that runs down hands blocks out in descending order: sorted, they merge all the same.
+    // An allocator that runs down hands blocks out in descending order: sorted, they merge all the
+    // same.
     blocks.sort_unstable_by_key(|(block, _)| block.start);
     blocks
 }

@@ -1,7 +1,8 @@
-//! What a guest finds when it starts: its image, hermit-entry's boot information, page tables, descriptors, a stack.
+//! What a guest finds when it starts: its image, hermit-entry's boot information, page tables,
+//! descriptors, a stack.
 //!
-//! All but the image lies below 1 MiB (`layout` says where). The first 1 GiB is mapped to itself with 2 MiB pages that ring 3
-//! may use too, since the guest's kernel soon runs there.
+//! All but the image lies below 1 MiB (`layout` says where). The first 1 GiB is mapped to itself
+//! with 2 MiB pages that ring 3 may use too, since the guest's kernel soon runs there.
 
 use std::fs::File;
 use std::io;
@@ -23,14 +24,16 @@ use super::memory::{GuestMemory, NotMemory};
 /// The first serial line.
 const SERIAL_PORT: NonZeroU16 = NonZeroU16::new(0x3f8).expect("a constant that is not zero");
 
-/// Present, writable, for ring 3 too; in a level-2 entry also: a 2 MiB page (Intel SDM volume 3, 5.5.4).
+/// Present, writable, for ring 3 too; in a level-2 entry also: a 2 MiB page (Intel SDM volume 3,
+/// 5.5.4).
 const TABLE_ENTRY: u64 = 0x7;
 const HUGE_ENTRY: u64 = 0x87;
 
 /// Bytes in [`DESCRIPTORS`], less one.
 pub(super) const DESCRIPTORS_LIMIT: u16 = 7 * 8 - 1;
-/// Descriptors by selector / 8: flat 64-bit code and data for ring 0 at 0x08 and 0x10, for ring 3 at 0x2b and 0x33. The ring-3 ones
-/// are where Linux has its own, which makes the guest's ring changes cheap on a KVM without hardware virtualization.
+/// Descriptors by selector / 8: flat 64-bit code and data for ring 0 at 0x08 and 0x10, for ring 3
+/// at 0x2b and 0x33. The ring-3 ones are where Linux has its own, which makes the guest's ring
+/// changes cheap on a KVM without hardware virtualization.
 pub(super) const DESCRIPTORS: [u64; 7] =
     [0, 0x00af_9b00_0000_ffff, 0x00cf_9300_0000_ffff, 0, 0, 0x00cf_f300_0000_ffff, 0x00af_fb00_0000_ffff];
 
@@ -54,12 +57,14 @@ pub(super) enum BootError {
     /// The device tree, mostly the command line, is too long.
     #[error("the command line is too long")]
     DeviceTreeTooLong,
-    /// Boot information does not fit. Memory is too small for that only if the layout's minimum is wrong.
+    /// Boot information does not fit. Memory is too small for that only if the layout's minimum is
+    /// wrong.
     #[error(transparent)]
     NotMemory(#[from] NotMemory),
 }
 
-/// Loads `image` and writes everything that it needs to start. The image has to lie within the guest's first `initial` frames.
+/// Loads `image` and writes everything that it needs to start. The image has to lie within the
+/// guest's first `initial` frames.
 pub(super) fn prepare(
     memory: &mut GuestMemory,
     image: &File,
@@ -103,7 +108,8 @@ fn write_page_tables(memory: &GuestMemory) -> Result<(), NotMemory> {
     memory.write_words(level2, &pages)
 }
 
-/// The image file, mapped for reading: no copy of it, debug information and all, is ever in our memory.
+/// The image file, mapped for reading: no copy of it, debug information and all, is ever in our
+/// memory.
 struct MappedFile {
     start: NonNull<u8>,
     bytes: usize,
@@ -123,7 +129,8 @@ impl Deref for MappedFile {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        // SAFETY: mapped until drop. Whoever overwrites the image while a guest starts from it makes that guest's process fail, no other.
+        // SAFETY: mapped until drop. Whoever overwrites the image while a guest starts from it
+        // makes that guest's process fail, no other.
         unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.bytes) }
     }
 }

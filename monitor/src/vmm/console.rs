@@ -1,7 +1,8 @@
 //! The guest's serial line: a 16550 as the guest sees it, lines of text as we keep them.
 //!
-//! The last lines stay in memory to explain a fault; the log, if there is one, gets them all, as far as [`ConsoleLog`] bounds that. A line ends at a line feed
-//! or at [`LINE_BYTES`], so a guest that never ends one costs nothing. Most bytes come through the [`SerialRing`]: whoever has the
+//! The last lines stay in memory to explain a fault; the log, if there is one, gets them all, as
+//! far as [`ConsoleLog`] bounds that. A line ends at a line feed or at [`LINE_BYTES`], so a guest
+//! that never ends one costs nothing. Most bytes come through the [`SerialRing`]: whoever has the
 //! console drains it from time to time.
 
 use std::collections::VecDeque;
@@ -36,7 +37,8 @@ impl fmt::Debug for Console {
 }
 
 impl Console {
-    /// A console that appends whole lines to `log`, and whose data port may be written through `ring`.
+    /// A console that appends whole lines to `log`, and whose data port may be written through
+    /// `ring`.
     pub(super) fn new(log: Option<ConsoleLog>, ring: Option<SerialRing>) -> Self {
         Self { serial: Serial::new(NoInterrupt, Lines::new(log)), ring }
     }
@@ -73,7 +75,8 @@ impl Console {
         self.serial.writer().log.as_ref().map_or(0, ConsoleLog::dropped)
     }
 
-    /// The last lines, the unfinished one included, which goes to the log now. Without control characters.
+    /// The last lines, the unfinished one included, which goes to the log now. Without control
+    /// characters.
     pub(super) fn finish(&mut self, now: Moment) -> Vec<String> {
         self.drain(now);
         let lines = self.serial.writer_mut();

@@ -1,9 +1,11 @@
 //! The log of a guest's console: of bounded size, and honest about what is missing.
 //!
 //! * A guest may write [`LOGGED`]; what comes faster is dropped.
-//! * A log of [`MOST_BYTES`] becomes the previous generation, whose contents are lost. This process has two open files and no directory, so the
-//!   contents are copied and the log is emptied, as logrotate's `copytruncate` does.
-//! * What can't be written, because the disk is full, is dropped, and it is tried again a second later.
+//! * A log of [`MOST_BYTES`] becomes the previous generation, whose contents are lost. This process
+//!   has two open files and no directory, so the contents are copied and the log is emptied, as
+//!   logrotate's `copytruncate` does.
+//! * What can't be written, because the disk is full, is dropped, and it is tried again a second
+//!   later.
 //!
 //! The log says how many lines are missing where, and why.
 
@@ -16,7 +18,8 @@ use crate::token_bucket::{Allowance, TokenBucket};
 
 /// Lines that go to the log: 10 MiB at once, then 100 KiB a second, if they are as long as can be.
 pub(super) const LOGGED: Allowance = Allowance { per_second: 200, burst: 20_000 };
-/// Bytes of the log at which it begins anew. Copying them takes some milliseconds, at most every 160 s in the long run.
+/// Bytes of the log at which it begins anew. Copying them takes some milliseconds, at most every
+/// 160 s in the long run.
 const MOST_BYTES: u64 = 16 << 20;
 /// Time between attempts to write to a log that can't be written to.
 const RETRY: Duration = Duration::from_secs(1);
@@ -45,7 +48,8 @@ struct Failure {
 }
 
 impl ConsoleLog {
-    /// A log in `current`, which is empty and open for reading and appending; with what comes before it in `previous`.
+    /// A log in `current`, which is empty and open for reading and appending; with what comes
+    /// before it in `previous`.
     pub(super) fn new(current: File, previous: Option<File>) -> Self {
         let allowed = TokenBucket::new(LOGGED);
         Self { current, previous, bytes: 0, allowed, dropped: 0, untold: 0, failure: None }
@@ -114,7 +118,8 @@ impl ConsoleLog {
         true
     }
 
-    /// Makes the log the previous generation. Where it can't be kept it is lost: what is bounded is its size.
+    /// Makes the log the previous generation. Where it can't be kept it is lost: what is bounded is
+    /// its size.
     fn begin_anew(&mut self) {
         let kept = match &mut self.previous {
             Some(previous) => keep(&mut self.current, previous),
@@ -124,7 +129,8 @@ impl ConsoleLog {
             Ok(()) => "[the log was full and goes on here; the file with \".1\" behind its name has what was before]\n",
             Err(_) => "[the log was full and goes on here; what was before is lost]\n",
         };
-        // Where it can't even be emptied, its size stays as it is and it is tried again with the next line.
+        // Where it can't even be emptied, its size stays as it is and it is tried again with the
+        // next line.
         if self.current.set_len(0).is_ok() {
             self.bytes = note.len() as u64;
             let _ = self.current.write_all(note.as_bytes());

@@ -1,7 +1,8 @@
-//! The virtual processor's first state: features, control registers, segments, and the registers of hermit-entry's protocol.
+//! The virtual processor's first state: features, control registers, segments, and the registers of
+//! hermit-entry's protocol.
 //!
-//! The guest starts in 64-bit mode and ring 0 with paging on, interrupts off, `RDI` at its boot information and `RSI` 0, its
-//! processor's number (`hermit_entry::Entry`).
+//! The guest starts in 64-bit mode and ring 0 with paging on, interrupts off, `RDI` at its boot
+//! information and `RSI` 0, its processor's number (`hermit_entry::Entry`).
 
 use kvm_bindings::{CpuId, kvm_regs, kvm_segment};
 use kvm_ioctls::VcpuFd;

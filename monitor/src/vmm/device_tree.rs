@@ -1,5 +1,5 @@
-//! The device tree that tells a guest what its machine has: memory, boot arguments, the processor's clock, the balloon port,
-//! virtio devices. `docs/devices.md` shows the nodes.
+//! The device tree that tells a guest what its machine has: memory, boot arguments, the processor's
+//! clock, the balloon port, virtio devices. `docs/devices.md` shows the nodes.
 
 use aerostat_abi::boot::{BALLOON_COMPATIBLE, TSC_FREQUENCY, VIRTIO_COMPATIBLE, VIRTIO_VECTOR};
 use vm_fdt::{FdtWriter, FdtWriterResult};

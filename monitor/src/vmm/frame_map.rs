@@ -1,10 +1,14 @@
-//! Which frames the guest keeps and which it has ballooned: the truth behind every INFLATE and DEFLATE. Pure.
+//! Which frames the guest keeps and which it has ballooned: the truth behind every INFLATE and
+//! DEFLATE. Pure.
 //!
-//! One bit a frame, set for *kept*, so the zeroed pages that a large allocation begins with mean "given" and the map of a large guest
-//! with a small initial grant costs only what the grant touches: 32 KiB of resident memory per kept GiB. Counts per huge frame with
-//! bitmaps below them would be smaller still and were left out: a 1 GiB block is 4,096 words here, about a microsecond.
+//! One bit a frame, set for *kept*, so the zeroed pages that a large allocation begins with mean
+//! "given" and the map of a large guest with a small initial grant costs only what the grant
+//! touches: 32 KiB of resident memory per kept GiB. Counts per huge frame with bitmaps below them
+//! would be smaller still and were left out: a 1 GiB block is 4,096 words here, about a
+//! microsecond.
 //!
-//! Invariants: `given` is the number of clear bits; a protected frame is always kept; nothing outside memory has a bit.
+//! Invariants: `given` is the number of clear bits; a protected frame is always kept; nothing
+//! outside memory has a bit.
 
 use std::iter;
 use std::ops::Range;
@@ -26,7 +30,8 @@ pub(super) struct FrameMap {
 }
 
 impl FrameMap {
-    /// The map of a guest that starts with the first `initial` frames and with its image in `image`, which lies among them.
+    /// The map of a guest that starts with the first `initial` frames and with its image in
+    /// `image`, which lies among them.
     pub(super) fn new(layout: MemoryLayout, initial: FrameCount, image: Range<FrameNumber>) -> Self {
         let total = layout.total();
         let initial = initial.min(total);
@@ -63,8 +68,9 @@ impl FrameMap {
         [Frames::Guest, Frames::Ballooned].into_iter().find(|&state| self.all(block, state))
     }
 
-    /// Gives an entry's block away, or says why not. `batch_page` is the page that the entry was read from. The caller releases the
-    /// block's memory, or calls [`Self::undo_inflate`] where that fails.
+    /// Gives an entry's block away, or says why not. `batch_page` is the page that the entry was
+    /// read from. The caller releases the block's memory, or calls [`Self::undo_inflate`] where
+    /// that fails.
     pub(super) fn inflate(&mut self, entry: Entry, batch_page: FrameNumber) -> Result<Range<usize>, EntryStatus> {
         let block = self.block(entry)?;
         let low = FrameNumber(0)..FrameNumber::containing(LOW_END);
@@ -80,7 +86,8 @@ impl FrameMap {
         Ok(block)
     }
 
-    /// From now on these frames, which the guest keeps, can't be ballooned; says whether it keeps them.
+    /// From now on these frames, which the guest keeps, can't be ballooned; says whether it keeps
+    /// them.
     pub(super) fn protect_shared(&mut self, frames: Range<FrameNumber>) -> bool {
         let count = FrameCount(frames.end.0.saturating_sub(frames.start.0));
         let is_guests = self.layout.indexes(frames.start, count).is_some_and(|block| self.all(&block, Frames::Guest));
@@ -95,8 +102,9 @@ impl FrameMap {
         self.shared = FrameNumber(0)..FrameNumber(0);
     }
 
-    /// Lets the guest have an entry's block again, or says why not. The guest's size stays within `target`. The caller sees to it that
-    /// the guest can use the block, or calls [`Self::undo_deflate`] where that fails.
+    /// Lets the guest have an entry's block again, or says why not. The guest's size stays within
+    /// `target`. The caller sees to it that the guest can use the block, or calls
+    /// [`Self::undo_deflate`] where that fails.
     pub(super) fn deflate(&mut self, entry: Entry, target: FrameCount) -> Result<Range<usize>, EntryStatus> {
         let block = self.block(entry)?;
         if !self.all(&block, Frames::Ballooned) {
@@ -123,7 +131,8 @@ impl FrameMap {
         self.ballooned = self.ballooned.saturating_add(FrameCount(block.len() as u64));
     }
 
-    /// What is ballooned, from `from` on: ascending blocks, each as large as its alignment and its neighbours allow.
+    /// What is ballooned, from `from` on: ascending blocks, each as large as its alignment and its
+    /// neighbours allow.
     pub(super) fn ballooned_blocks(&self, from: FrameNumber) -> impl Iterator<Item = Entry> {
         self.layout.regions().flat_map(move |region| {
             let first = FrameNumber::containing(region.start.0);

@@ -1,20 +1,25 @@
 //! What the host's huge pages become when part of a huge frame goes into the balloon.
 //!
-//! Linux frees a huge page only as a whole. Releasing part of one lowers resident memory, while all 2 MiB stay allocated until memory
-//! runs short; measured on Linux 6.18 by the charge of a control group. So the first time that a huge frame is ballooned in part, the
-//! huge page behind it has to go. There are two ways:
+//! Linux frees a huge page only as a whole. Releasing part of one lowers resident memory, while all
+//! 2 MiB stay allocated until memory runs short; measured on Linux 6.18 by the charge of a control
+//! group. So the first time that a huge frame is ballooned in part, the huge page behind it has to
+//! go. There are two ways:
 //!
-//! * **Copying**: the kept frames are copied out, all 2 MiB are released, the kept frames are copied back into small pages. 10 us and
-//!   2 us for each kept frame. What anybody writes to them meanwhile is lost, and what anybody reads may be zeros, so nobody may: the
-//!   guest's only processor has left it for the call, and [`Quiescent`] proves that no device is at work.
-//! * **Splitting**: the kernel makes 512 small pages of the huge one. 250 to 430 us, whatever is kept, and safe against everybody.
+//! * **Copying**: the kept frames are copied out, all 2 MiB are released, the kept frames are
+//!   copied back into small pages. 10 us and 2 us for each kept frame. What anybody writes to them
+//!   meanwhile is lost, and what anybody reads may be zeros, so nobody may: the guest's only
+//!   processor has left it for the call, and [`Quiescent`] proves that no device is at work.
+//! * **Splitting**: the kernel makes 512 small pages of the huge one. 250 to 430 us, whatever is
+//!   kept, and safe against everybody.
 //!
-//! Copying is for few kept frames while the guest stands still, splitting for everything else. A second part of the same huge frame
-//! needs neither: `page_sizes` sees to it that small pages stay behind a huge frame until the guest has all of it.
+//! Copying is for few kept frames while the guest stands still, splitting for everything else. A
+//! second part of the same huge frame needs neither: `page_sizes` sees to it that small pages stay
+//! behind a huge frame until the guest has all of it.
 //!
-//! A call may name single frames of hundreds of huge frames, and the guest stands still meanwhile. So a call splits a few
-//! ([`SPLIT_IN_A_CALL`]), and the others are [`Unsplit`]: the main thread splits them beside the running guest. Until then what was given
-//! of them is not free, and the guest's size as it is published does not fall by it.
+//! A call may name single frames of hundreds of huge frames, and the guest stands still meanwhile.
+//! So a call splits a few ([`SPLIT_IN_A_CALL`]), and the others are [`Unsplit`]: the main thread
+//! splits them beside the running guest. Until then what was given of them is not free, and the
+//! guest's size as it is published does not fall by it.
 
 use std::ops::Range;
 
@@ -51,7 +56,8 @@ impl Unsplit {
         FrameCount(self.huge_frames.iter().flat_map(given).sum())
     }
 
-    /// Removes a few; returns the kept frames of them, one of which is a part of the huge page if any frame still is.
+    /// Removes a few; returns the kept frames of them, one of which is a part of the huge page if
+    /// any frame still is.
     pub(super) fn take(&mut self, map: &FrameMap) -> Vec<Range<usize>> {
         let few = self.huge_frames.drain(self.huge_frames.len().saturating_sub(SPLIT_IN_A_CALL)..);
         few.flat_map(|huge| map.runs(Frames::Guest, frames_of(&(huge..huge + 1)))).collect()
@@ -65,14 +71,15 @@ impl Unsplit {
 /// Copies kept frames out of huge pages and back.
 #[derive(Debug, Default)]
 pub(super) struct Copier {
-    /// Holds what is kept of one huge frame. Empty before the first copy, and not larger than [`COPIED_AT_MOST`] frames.
+    /// Holds what is kept of one huge frame. Empty before the first copy, and not larger than
+    /// [`COPIED_AT_MOST`] frames.
     kept: Vec<u8>,
 }
 
 impl Copier {
-    /// Frees the huge page behind huge frame `huge`, of which `map` says what is kept. Returns whether that is done: not where much is
-    /// kept, and not where the host may have less behind the huge frame than all of it. Then there is no huge page, or splitting is
-    /// cheaper.
+    /// Frees the huge page behind huge frame `huge`, of which `map` says what is kept. Returns
+    /// whether that is done: not where much is kept, and not where the host may have less behind
+    /// the huge frame than all of it. Then there is no huge page, or splitting is cheaper.
     ///
     /// The guest's processor does not run, and runs on only when this has returned.
     pub(super) fn free(

@@ -1,8 +1,10 @@
 //! The check of a guest image, before anything reads it for real.
 //!
-//! hermit-entry's loader panics on a file that is cut short, misaligned or unsorted, so everything that it relies on is checked
-//! here, by reads at offsets: the supervisor does the same check before it starts a VMM process, whatever the file's size. An image is a
-//! static ELF executable for guest-physical addresses between 1 MiB and 1 GiB, with the note that names hermit-entry's version.
+//! hermit-entry's loader panics on a file that is cut short, misaligned or unsorted, so everything
+//! that it relies on is checked here, by reads at offsets: the supervisor does the same check
+//! before it starts a VMM process, whatever the file's size. An image is a static ELF executable
+//! for guest-physical addresses between 1 MiB and 1 GiB, with the note that names hermit-entry's
+//! version.
 
 use std::fs::File;
 use std::io;
@@ -176,7 +178,8 @@ impl Bounded<'_> {
         Ok(buffer)
     }
 
-    /// A table of `count` headers of `size` bytes; the loader reads it in place, so it has to be aligned.
+    /// A table of `count` headers of `size` bytes; the loader reads it in place, so it has to be
+    /// aligned.
     fn table(&self, offset: u64, count: u16, size: usize, what: &'static str) -> Result<Vec<u8>, ImageError> {
         if count > MOST_HEADERS || !offset.is_multiple_of(8) {
             return Err(ImageError::Damaged(what));

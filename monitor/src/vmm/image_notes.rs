@@ -1,4 +1,5 @@
-//! The notes of an ELF image, and the one that counts: which version of hermit-entry's protocol the image expects. Pure.
+//! The notes of an ELF image, and the one that counts: which version of hermit-entry's protocol the
+//! image expects. Pure.
 //!
 //! Every size is checked the way the loader will use it, as it slices without looking.
 
@@ -52,7 +53,8 @@ struct Note<'a> {
 }
 
 impl<'a> Note<'a> {
-    /// The note that begins with `header`; `None` where it is longer than what there is, or its name is no text.
+    /// The note that begins with `header`; `None` where it is longer than what there is, or its
+    /// name is no text.
     fn split(header: &[u8; HEADER_BYTES], rest: &'a [u8], align: usize) -> Option<Self> {
         let [a, b, c, d, e, f, g, h, i, j, k, l] = *header;
         let name_bytes = usize::try_from(u32::from_le_bytes([a, b, c, d])).ok()?;
@@ -61,7 +63,8 @@ impl<'a> Note<'a> {
 
         let name = rest.get(..name_bytes)?;
         std::str::from_utf8(name.get(..name_bytes.checked_sub(1)?)?).ok()?;
-        // Offsets are rounded up from the note's first byte, so with 8-byte alignment the header counts.
+        // Offsets are rounded up from the note's first byte, so with 8-byte alignment the header
+        // counts.
         let aligned = |bytes: usize| (HEADER_BYTES + bytes).next_multiple_of(align) - HEADER_BYTES;
         let description_start = aligned(name_bytes);
         let description = rest.get(description_start..description_start.checked_add(description_bytes)?)?;

@@ -1,7 +1,8 @@
 //! Where the vCPU is, for whoever asks: a guest that hangs can't tell by itself.
 //!
-//! The main thread asks, and kicks the vCPU's thread out of the guest by SIGUSR2, whose handler notes the request. The vCPU's thread looks at the
-//! request between two runs, writes down registers and return addresses, and lets the guest go on. A signal that comes just before the
+//! The main thread asks, and kicks the vCPU's thread out of the guest by SIGUSR2, whose handler
+//! notes the request. The vCPU's thread looks at the request between two runs, writes down
+//! registers and return addresses, and lets the guest go on. A signal that comes just before the
 //! processor enters the guest would be lost on it, so the main thread repeats it for a while.
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -97,7 +98,8 @@ fn backtrace(vcpu: &VcpuFd, memory: &GuestMemory) -> Vec<String> {
     ["backtrace:".to_owned(), format!("  {:#x}", registers.rip)].into_iter().chain(lines).collect()
 }
 
-/// Return addresses by the chain of frame pointers that begins at `frame`, as far as it leads up one stack.
+/// Return addresses by the chain of frame pointers that begins at `frame`, as far as it leads up
+/// one stack.
 fn chain(frame: u64, read: impl Fn(u64) -> Option<u64>) -> impl Iterator<Item = u64> {
     let mut frame = Some(frame);
     std::iter::from_fn(move || {

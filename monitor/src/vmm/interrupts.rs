@@ -1,8 +1,9 @@
 //! Interrupts that eventfds raise: which line leads to which vector of the guest.
 //!
-//! KVM has one table of routes per machine and replaces it as a whole; [`InterruptRouter`] is its only owner. A device's line exists from the
-//! start, the doorbell's from when the guest says which vector it wants. Lines are messages to processor 0 and have nothing to do with the
-//! pins of the interrupt controller, which nothing drives.
+//! KVM has one table of routes per machine and replaces it as a whole; [`InterruptRouter`] is its
+//! only owner. A device's line exists from the start, the doorbell's from when the guest says which
+//! vector it wants. Lines are messages to processor 0 and have nothing to do with the pins of the
+//! interrupt controller, which nothing drives.
 
 use std::sync::{Arc, Mutex};
 
@@ -15,7 +16,8 @@ use super::machine::{KvmError, failed};
 
 /// A message to the local APIC of processor 0 (Intel SDM volume 3, 12.11.1).
 const MESSAGE_ADDRESS: u32 = 0xfee0_0000;
-/// The doorbell's line: the first one that belongs to no pin of the interrupt controller. The devices' follow.
+/// The doorbell's line: the first one that belongs to no pin of the interrupt controller. The
+/// devices' follow.
 const DOORBELL_LINE: u32 = 24;
 const FIRST_DEVICE_LINE: u32 = DOORBELL_LINE + 1;
 
@@ -75,7 +77,8 @@ impl InterruptRouter {
         if routes.doorbell.take().is_none() {
             return Ok(());
         }
-        // The route stays in KVM's table until that is replaced: a line that nothing raises leads nowhere.
+        // The route stays in KVM's table until that is replaced: a line that nothing raises leads
+        // nowhere.
         self.vm.unregister_irqfd(bell, DOORBELL_LINE).map_err(failed("disconnect an interrupt"))
     }
 

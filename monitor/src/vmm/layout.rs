@@ -1,8 +1,10 @@
-//! Guest-physical addresses: where memory lies, where boot information lies, and what is left for devices.
+//! Guest-physical addresses: where memory lies, where boot information lies, and what is left for
+//! devices.
 //!
-//! Memory fills `[0, 3 GiB)`, then skips a *hole* for devices and goes on at 4 GiB. The monitor holds all of it in one mapping
-//! without the hole; a frame's place in that mapping is its *index*. The hole is exactly 1 GiB and aligned, the largest block an entry may
-//! name is 1 GiB and aligned: so a block lies wholly below, in or above the hole, and its frames have consecutive indexes.
+//! Memory fills `[0, 3 GiB)`, then skips a *hole* for devices and goes on at 4 GiB. The monitor
+//! holds all of it in one mapping without the hole; a frame's place in that mapping is its *index*.
+//! The hole is exactly 1 GiB and aligned, the largest block an entry may name is 1 GiB and aligned:
+//! so a block lies wholly below, in or above the hole, and its frames have consecutive indexes.
 
 use std::ops::Range;
 
@@ -16,7 +18,8 @@ pub(super) const HOLE_START: u64 = 3 << 30;
 const HOLE_END: u64 = 4 << 30;
 /// Where the virtio devices' registers begin, in the hole: one page each.
 pub(super) const VIRTIO_START: u64 = 0xd000_0000;
-/// Boot information, the first page tables and the first stack live below this address: no image may begin there.
+/// Boot information, the first page tables and the first stack live below this address: no image
+/// may begin there.
 pub(super) const LOW_END: u64 = 1 << 20;
 /// The first page tables map this much; an image has to fit.
 pub(super) const IDENTITY_END: u64 = 1 << 30;
@@ -62,7 +65,8 @@ pub(crate) fn check_size(total: FrameCount) -> Result<(), LayoutError> {
     MemoryLayout::new(total).map(drop)
 }
 
-/// The smallest size at which the kernel of a guest of `total` frames can work; `None` where none can have so many.
+/// The smallest size at which the kernel of a guest of `total` frames can work; `None` where none
+/// can have so many.
 pub(crate) fn smallest_size(total: FrameCount) -> Option<FrameCount> {
     let end = MemoryLayout::new(total).ok()?.end();
     Some(metadata::smallest_size(FrameNumber::containing(end.0)))
@@ -116,7 +120,8 @@ impl MemoryLayout {
         self.regions().last().map_or(GuestAddress(0), |region| GuestAddress(region.start.0 + region.bytes))
     }
 
-    /// The place of `bytes` bytes from `start` in the monitor's mapping, or `None` where some of them are not memory.
+    /// The place of `bytes` bytes from `start` in the monitor's mapping, or `None` where some of
+    /// them are not memory.
     pub(super) fn place(&self, start: GuestAddress, bytes: u64) -> Option<Range<usize>> {
         let region = self.regions().find(|region| start >= region.start && start.0 - region.start.0 < region.bytes)?;
         let inside = start.0 - region.start.0;

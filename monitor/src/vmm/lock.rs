@@ -2,8 +2,8 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
-/// Locks what two threads use. A thread that panicked with it has left plain values that are still good: a device whose other user is gone
-/// is still a device.
+/// Locks what two threads use. A thread that panicked with it has left plain values that are still
+/// good: a device whose other user is gone is still a device.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

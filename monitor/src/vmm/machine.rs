@@ -1,6 +1,7 @@
 //! The virtual machine: KVM's objects, the memory slots, and what eventfds connect to it.
 //!
-//! The interrupt controller is the kernel's: its registers and the guest's timer cost no exit to us.
+//! The interrupt controller is the kernel's: its registers and the guest's timer cost no exit to
+//! us.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -67,10 +68,11 @@ pub(super) struct Machine {
 }
 
 impl Machine {
-    /// A machine with this memory, which stays mapped as long as the machine runs: the caller drops it later.
+    /// A machine with this memory, which stays mapped as long as the machine runs: the caller drops
+    /// it later.
     ///
-    /// Memory comes first: behind the interrupt controller, whose creation starts a grace period in the kernel, attaching it takes 6 ms
-    /// instead of 0.05.
+    /// Memory comes first: behind the interrupt controller, whose creation starts a grace period in
+    /// the kernel, attaching it takes 6 ms instead of 0.05.
     pub(super) fn new(memory: &GuestMemory) -> Result<Self, KvmError> {
         let kvm = open()?;
         let vm = kvm.create_vm().map_err(failed("create a virtual machine"))?;
@@ -105,10 +107,11 @@ impl Machine {
         Doorbell { interrupts: Arc::clone(&self.interrupts), bell }
     }
 
-    /// Connects a device: its interrupt, and notifications to it where KVM can take them without an exit.
+    /// Connects a device: its interrupt, and notifications to it where KVM can take them without an
+    /// exit.
     pub(super) fn connect_device(&self, wires: &Wires<'_>) -> Result<(), KvmError> {
-        // Any write there will do, so KVM need not even look at what was written. Where KVM can't, a notification is an exit, which the
-        // processor's thread handles.
+        // Any write there will do, so KVM need not even look at what was written. Where KVM can't,
+        // a notification is an exit, which the processor's thread handles.
         let notify = IoEventAddress::Mmio(wires.notify.0);
         let _ = self.vm.register_ioevent(wires.kick, &notify, NoDatamatch);
         self.interrupts.connect_device(wires.interrupt, wires.slot.vector)
@@ -129,7 +132,8 @@ pub(super) struct Doorbell {
 }
 
 impl Doorbell {
-    /// From now on a ring raises the guest's interrupt `vector`; a ring that came before does so at once.
+    /// From now on a ring raises the guest's interrupt `vector`; a ring that came before does so at
+    /// once.
     pub(super) fn connect(&self, vector: u8) -> Result<(), KvmError> {
         self.interrupts.connect_doorbell(&self.bell, vector)
     }
@@ -149,7 +153,8 @@ fn attach(vm: &VmFd, memory: &GuestMemory) -> Result<(), KvmError> {
             memory_size: region.bytes,
             userspace_addr: memory.host_address(to_usize(region.offset)).addr() as u64,
         };
-        // SAFETY: the region lies in the guest's mapping and overlaps no other; the caller keeps the mapping.
+        // SAFETY: the region lies in the guest's mapping and overlaps no other; the caller keeps
+        // the mapping.
         unsafe { vm.set_user_memory_region(region) }.map_err(failed("attach the guest's memory"))?;
     }
     Ok(())

@@ -1,9 +1,10 @@
 //! Guest memory: one private anonymous mapping, and the only ways to touch it.
 //!
-//! A running guest changes its memory at any moment, so no reference into it is ever handed out while the guest can run, but to atomics:
-//! words and bytes are copied, volatile, after the address was checked. The mapping reserves nothing (`NORESERVE`), so its size costs nothing; it is aligned
-//! to 2 MiB and asks for huge pages, which makes a first touch ~20 times and a release ~50 times cheaper per byte. Where it must not have
-//! any, `page_sizes` decides.
+//! A running guest changes its memory at any moment, so no reference into it is ever handed out
+//! while the guest can run, but to atomics: words and bytes are copied, volatile, after the address
+//! was checked. The mapping reserves nothing (`NORESERVE`), so its size costs nothing; it is
+//! aligned to 2 MiB and asks for huge pages, which makes a first touch ~20 times and a release ~50
+//! times cheaper per byte. Where it must not have any, `page_sizes` decides.
 
 use std::ffi::c_void;
 use std::io;
@@ -41,9 +42,11 @@ enum HugePages {
     Unknown,
 }
 
-// SAFETY: the mapping belongs to the process, not to a thread, and every access through `&self` is a volatile copy.
+// SAFETY: the mapping belongs to the process, not to a thread, and every access through `&self` is
+// a volatile copy.
 unsafe impl Send for GuestMemory {}
-// SAFETY: as above; two threads that write the same words leave one of the two values there, as two vCPUs would.
+// SAFETY: as above; two threads that write the same words leave one of the two values there, as two
+// vCPUs would.
 unsafe impl Sync for GuestMemory {}
 
 impl GuestMemory {
@@ -65,8 +68,8 @@ impl GuestMemory {
         unsafe { unmap(tail.cast(), HUGE_SIZE - head)? };
         let base = NonNull::new(base).ok_or(io::ErrorKind::OutOfMemory)?;
         let mut memory = Self { layout, base, bytes, host: HugePages::Supported };
-        // The first huge frame holds a few pages of boot information: small pages there save the clearing of 2 MiB at every start, and
-        // most of the memory.
+        // The first huge frame holds a few pages of boot information: small pages there save the
+        // clearing of 2 MiB at every start, and most of the memory.
         match memory.advise(&(HUGE_SIZE / FRAME_SIZE..bytes / FRAME_SIZE), Advice::LinuxHugepage) {
             Err(Errno::INVAL) => memory.host = HugePages::Unknown,
             outcome => outcome?,
@@ -79,17 +82,20 @@ impl GuestMemory {
         &self.layout
     }
 
-    /// The host address of the byte at `offset` of the mapping, for those who hand it to the kernel.
+    /// The host address of the byte at `offset` of the mapping, for those who hand it to the
+    /// kernel.
     pub(super) fn host_address(&self, offset: usize) -> *mut u8 {
         assert!(offset <= self.bytes, "an offset comes from the layout");
         // SAFETY: the offset is within the mapping or just behind it.
         unsafe { self.base.as_ptr().add(offset) }
     }
 
-    /// Says what the host may put behind the frames of these indexes when they are touched. What is there already stays.
+    /// Says what the host may put behind the frames of these indexes when they are touched. What is
+    /// there already stays.
     ///
     /// # Errors
-    /// Where the host can't tell these frames from their neighbours any more (`ENOMEM`): it may have heeded a part.
+    /// Where the host can't tell these frames from their neighbours any more (`ENOMEM`): it may
+    /// have heeded a part.
     pub(super) fn allow(&self, frames: &Range<usize>, size: PageSize) -> io::Result<()> {
         let advice = match size {
             PageSize::Small => Advice::LinuxNoHugepage,
@@ -115,7 +121,8 @@ impl GuestMemory {
         for (index, word) in words.iter_mut().enumerate() {
             // SAFETY: `locate` checked the whole range.
             let place = unsafe { source.add(index) };
-            // SAFETY: mapped and aligned, as checked; the guest may write at the same time, hence volatile.
+            // SAFETY: mapped and aligned, as checked; the guest may write at the same time, hence
+            // volatile.
             *word = unsafe { place.read_volatile() };
         }
         Ok(())
@@ -127,7 +134,8 @@ impl GuestMemory {
         for (index, word) in words.iter().enumerate() {
             // SAFETY: `locate` checked the whole range.
             let place = unsafe { target.add(index) };
-            // SAFETY: mapped and aligned, as checked; the guest may read at the same time, hence volatile.
+            // SAFETY: mapped and aligned, as checked; the guest may read at the same time, hence
+            // volatile.
             unsafe { place.write_volatile(*word) };
         }
         Ok(())
@@ -139,7 +147,8 @@ impl GuestMemory {
             return Err(NotMemory(at));
         }
         let place = self.locate(at, size_of::<HugeFrameWord>())?.cast::<HugeFrameWord>();
-        // SAFETY: mapped as long as `self` and aligned, as checked; an atomic, whatever the guest does to it meanwhile.
+        // SAFETY: mapped as long as `self` and aligned, as checked; an atomic, whatever the guest
+        // does to it meanwhile.
         Ok(unsafe { &*place })
     }
 
@@ -147,27 +156,32 @@ impl GuestMemory {
     pub(super) fn clear(&self, frames: &Range<usize>) {
         let start = self.host_address(frames.start * FRAME_SIZE);
         let end = self.host_address(frames.end * FRAME_SIZE);
-        // SAFETY: the range is within the mapping, and what a guest writes there meanwhile it writes in vain.
+        // SAFETY: the range is within the mapping, and what a guest writes there meanwhile it
+        // writes in vain.
         unsafe { ptr::write_bytes(start, 0, end.addr() - start.addr()) };
     }
 
-    /// Whether the host has memory behind every one of the frames of these indexes. The zero page counts.
+    /// Whether the host has memory behind every one of the frames of these indexes. The zero page
+    /// counts.
     pub(super) fn is_resident(&self, frames: &Range<usize>) -> bool {
         let start = self.host_address(frames.start * FRAME_SIZE);
         let end = self.host_address(frames.end * FRAME_SIZE);
         let mut pages = vec![0_u8; frames.len()];
-        // SAFETY: the range is within the mapping, and the kernel writes a byte for each of its pages.
+        // SAFETY: the range is within the mapping, and the kernel writes a byte for each of its
+        // pages.
         let result = unsafe { libc::mincore(start.cast(), end.addr() - start.addr(), pages.as_mut_ptr()) };
         result == 0 && pages.iter().all(|page| page & 1 == 1)
     }
 
-    /// Appends what is in the frames of these indexes to `bytes`. What is written there meanwhile may be missing.
+    /// Appends what is in the frames of these indexes to `bytes`. What is written there meanwhile
+    /// may be missing.
     pub(super) fn save(&self, frames: &Range<usize>, bytes: &mut Vec<u8>) {
         let start = self.host_address(frames.start * FRAME_SIZE);
         let count = self.host_address(frames.end * FRAME_SIZE).addr() - start.addr();
         bytes.reserve(count);
         let end = bytes.spare_capacity_mut().as_mut_ptr().cast();
-        // SAFETY: the frames are within the mapping, room for them was just reserved, and our vector does not overlap guest memory.
+        // SAFETY: the frames are within the mapping, room for them was just reserved, and our
+        // vector does not overlap guest memory.
         unsafe { ptr::copy_nonoverlapping(start, end, count) };
         // SAFETY: so many bytes more were just written.
         unsafe { bytes.set_len(bytes.len() + count) };
@@ -178,14 +192,16 @@ impl GuestMemory {
         let start = self.host_address(first * FRAME_SIZE);
         // Asked for so that bytes which did not come from the layout are noticed.
         let end = self.host_address(first * FRAME_SIZE + bytes.len());
-        // SAFETY: both ends are within the mapping, and a slice of ours does not overlap guest memory.
+        // SAFETY: both ends are within the mapping, and a slice of ours does not overlap guest
+        // memory.
         unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), start, end.addr() - start.addr()) };
     }
 
     /// Copies bytes into guest memory.
     pub(super) fn write_bytes(&self, to: GuestAddress, bytes: &[u8]) -> Result<(), NotMemory> {
         let place = self.locate(to, bytes.len())?;
-        // SAFETY: `locate` checked the whole range, and a slice of ours does not overlap guest memory.
+        // SAFETY: `locate` checked the whole range, and a slice of ours does not overlap guest
+        // memory.
         unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), place, bytes.len()) };
         Ok(())
     }
@@ -194,17 +210,20 @@ impl GuestMemory {
     pub(super) fn write_object<T: Copy>(&self, to: GuestAddress, value: &T) -> Result<(), NotMemory> {
         let source = ptr::from_ref(value).cast::<MaybeUninit<u8>>();
         let place = self.locate(to, size_of::<T>())?.cast::<MaybeUninit<u8>>();
-        // SAFETY: `locate` checked the whole range; a byte that may be uninitialised is copied as such.
+        // SAFETY: `locate` checked the whole range; a byte that may be uninitialised is copied as
+        // such.
         unsafe { ptr::copy_nonoverlapping(source, place, size_of::<T>()) };
         Ok(())
     }
 
-    /// Part of guest memory as a slice, for the loader: only while no guest can run, which `&mut` stands for.
+    /// Part of guest memory as a slice, for the loader: only while no guest can run, which `&mut`
+    /// stands for.
     pub(super) fn slice_mut(&mut self, addresses: Range<u64>) -> Result<&mut [MaybeUninit<u8>], NotMemory> {
         let start = GuestAddress(addresses.start);
         let bytes = to_usize(addresses.end.saturating_sub(addresses.start));
         let place = self.locate(start, bytes)?.cast();
-        // SAFETY: `locate` checked the range, and the exclusive borrow keeps every other user of the mapping away.
+        // SAFETY: `locate` checked the range, and the exclusive borrow keeps every other user of
+        // the mapping away.
         Ok(unsafe { std::slice::from_raw_parts_mut(place, bytes) })
     }
 

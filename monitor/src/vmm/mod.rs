@@ -8,7 +8,8 @@
 //! | memory   | `layout` (addresses), `memory` (the mapping), `release` (giving back), `resident` (measuring)                    |
 //! | decision | `frame_map` (who has which frame), `page_sizes` (what may be behind it), `throttle` (how fast it may call), `image` and `image_notes` (is this a guest image): pure or nearly so            |
 //!
-//! The process holds no policy: it sets no targets and knows of no other guest. It trusts the supervisor and nothing that the guest writes.
+//! The process holds no policy: it sets no targets and knows of no other guest. It trusts the
+//! supervisor and nothing that the guest writes.
 
 mod balloon;
 mod boot;

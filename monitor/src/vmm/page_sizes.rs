@@ -1,13 +1,16 @@
 //! Which pages the host may put behind each huge frame. Pure.
 //!
-//! A huge page of the host is all or nothing: the first touch brings 2 MiB, and `khugepaged` fills up what is there in part. Behind a huge
-//! frame of which the guest has given a part, that would be memory for frames in the balloon: the guest would use more than its size
-//! and have done nothing wrong. So a *mixed* huge frame, part given and part kept, may have small pages only, from before the call that
-//! makes it so is answered until it is the guest's as a whole. Of a huge frame that is wholly given nothing is touched, so what it
-//! may have stays as it is, and to give and take whole huge frames changes nothing here.
+//! A huge page of the host is all or nothing: the first touch brings 2 MiB, and `khugepaged` fills
+//! up what is there in part. Behind a huge frame of which the guest has given a part, that would be
+//! memory for frames in the balloon: the guest would use more than its size and have done nothing
+//! wrong. So a *mixed* huge frame, part given and part kept, may have small pages only, from before
+//! the call that makes it so is answered until it is the guest's as a whole. Of a huge frame that
+//! is wholly given nothing is touched, so what it may have stays as it is, and to give and take
+//! whole huge frames changes nothing here.
 //!
-//! The host is told once for each run of huge frames. It keeps a run as an area of its own, and a process may have `vm.max_map_count` of those,
-//! 65,530 by default: a guest below 127 GiB can't get there. Where it does, what would need another area is refused.
+//! The host is told once for each run of huge frames. It keeps a run as an area of its own, and a
+//! process may have `vm.max_map_count` of those, 65,530 by default: a guest below 127 GiB can't get
+//! there. Where it does, what would need another area is refused.
 //!
 //! Invariant, whatever the host refuses: between calls, a huge frame that is mixed has small pages.
 
@@ -32,7 +35,8 @@ pub(super) enum PageSize {
 /// What each huge frame may have.
 #[derive(Debug)]
 pub(super) struct PageSizes {
-    /// Set where the host is known to use small pages only. Zeroed memory costs nothing before it is written to.
+    /// Set where the host is known to use small pages only. Zeroed memory costs nothing before it
+    /// is written to.
     small: Vec<bool>,
 }
 
@@ -42,11 +46,13 @@ impl PageSizes {
         Self { small: vec![false; to_usize(total.0).div_ceil(HUGE)] }
     }
 
-    /// Follows the map, in which `blocks` (ascending) have just been given or taken: tells the host through `allow` what may be behind
-    /// frames of these indexes from now on. [`Self::fits`] says where that came to nothing.
+    /// Follows the map, in which `blocks` (ascending) have just been given or taken: tells the host
+    /// through `allow` what may be behind frames of these indexes from now on. [`Self::fits`] says
+    /// where that came to nothing.
     ///
-    /// Returns the huge frames that are mixed from now on and were not before. Each may still have a huge page behind it, as the host
-    /// changes nothing that is there already; no other mixed huge frame has one.
+    /// Returns the huge frames that are mixed from now on and were not before. Each may still have
+    /// a huge page behind it, as the host changes nothing that is there already; no other mixed
+    /// huge frame has one.
     pub(super) fn follow<'a>(
         &mut self,
         map: &FrameMap,
@@ -76,7 +82,8 @@ impl PageSizes {
         let mut mixed = Vec::new();
         for (run, size) in runs {
             if allow(&frames_of(&run), size).is_err() {
-                // The host may have done a part of it. Nothing is known to have small pages, so it will be told again.
+                // The host may have done a part of it. Nothing is known to have small pages, so it
+                // will be told again.
                 self.small[run].fill(false);
             } else if size == PageSize::Small {
                 mixed.push(run);
@@ -85,7 +92,8 @@ impl PageSizes {
         mixed
     }
 
-    /// Whether a block that was given or taken may stay so: not where its huge frame is mixed and may have huge pages.
+    /// Whether a block that was given or taken may stay so: not where its huge frame is mixed and
+    /// may have huge pages.
     pub(super) fn fits(&self, map: &FrameMap, block: &Range<usize>) -> bool {
         let huge = block.start / HUGE;
         block.len() >= HUGE || self.small[huge] || map.state(&frames_of(&(huge..huge + 1))).is_some()
@@ -222,7 +230,8 @@ mod tests {
     }
 
     proptest! {
-        /// A host that refuses now and then, after having done a part, never has a chance to put a huge page behind a mixed huge frame.
+        /// A host that refuses now and then, after having done a part, never has a chance to put a
+        /// huge page behind a mixed huge frame.
         #[test]
         fn mixed_huge_frames_never_have_huge_pages(
             calls in vec((entries(), any::<bool>(), vec(any::<Option<u8>>(), 8)), 1..60),

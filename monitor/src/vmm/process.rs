@@ -1,8 +1,9 @@
 //! The life of a VMM process.
 //!
-//! Two threads, and one for each disk: the vCPU's, and this one, which listens to the supervisor, takes what the guest offers, measures
-//! resident memory and drains the serial ring. Whatever ends the supervisor ends this process: the link closes, and the kernel sends a
-//! signal besides. Standard input is the link (see `host::link`).
+//! Two threads, and one for each disk: the vCPU's, and this one, which listens to the supervisor,
+//! takes what the guest offers, measures resident memory and drains the serial ring. Whatever ends
+//! the supervisor ends this process: the link closes, and the kernel sends a signal besides.
+//! Standard input is the link (see `host::link`).
 
 use std::fmt;
 use std::fs::File;
@@ -46,15 +47,17 @@ use crate::host::link::{FromVmm, Link, LinkError, Patience, Start, StartDescript
 use crate::host::shared_page::SharedPage;
 use crate::host::{EndReason, Ending};
 
-/// How often resident memory is measured and the serial ring drained: while memory changes, and at least. Every look costs some 20 us, so a
-/// guest that sleeps is looked at less and less often. Memory that goes back to the host is measured at once, whatever this says.
+/// How often resident memory is measured and the serial ring drained: while memory changes, and at
+/// least. Every look costs some 20 us, so a guest that sleeps is looked at less and less often.
+/// Memory that goes back to the host is measured at once, whatever this says.
 const LIVELY: Duration = Duration::from_millis(20);
 const CALM: Duration = Duration::from_millis(320);
 /// How often a stop is repeated until the vCPU's thread has seen it.
 const STOP_AGAIN: Duration = Duration::from_millis(1);
 /// The same for a kick.
 const KICK_AGAIN: Duration = Duration::from_millis(1);
-/// Reports of pressure that follow faster are dropped: the supervisor knows already, and a guest must not keep it busy.
+/// Reports of pressure that follow faster are dropped: the supervisor knows already, and a guest
+/// must not keep it busy.
 const PRESSURE_INTERVAL_NS: u64 = 5_000_000;
 /// The vCPU's thread needs little: its largest frame holds a batch.
 const VCPU_STACK_BYTES: usize = 128 << 10;
@@ -179,7 +182,8 @@ fn run_guest(
             console.dropped_lines()
         };
         registers.set_dropped_lines(dropped_lines);
-        // What is released between the measure and its publication would be missing in what is published.
+        // What is released between the measure and its publication would be missing in what is
+        // published.
         let no_call = lock(&measured);
         let resident = meter.publish(&registers)?;
         drop(no_call);
@@ -213,8 +217,8 @@ impl VcpuThread {
         Ok(Self { handle, ended, inspector })
     }
 
-    /// Serves the link and follows the target until the guest ends or is to end, and does `chores` at intervals that follow whether their
-    /// result changes.
+    /// Serves the link and follows the target until the guest ends or is to end, and does `chores`
+    /// at intervals that follow whether their result changes.
     fn see_through(
         mut self,
         link: &Link,
@@ -276,8 +280,8 @@ impl VcpuThread {
         }
     }
 
-    /// Gets the vCPU out of the guest and its thread to its end. A signal that comes just before the processor enters the guest would be
-    /// lost on it, so it is repeated.
+    /// Gets the vCPU out of the guest and its thread to its end. A signal that comes just before
+    /// the processor enters the guest would be lost on it, so it is repeated.
     fn stop(self) -> Result<Ending, ProcessError> {
         while !self.handle.is_finished() {
             self.signal(libc::SIGUSR1);

@@ -1,6 +1,7 @@
-//! What the VMM process's main thread does to a balloon beside the running guest, in chunks, so that the guest's calls get in between:
-//! taking away what the guest has given and touched all the same, by a pass over all that is given, when the supervisor says so; and
-//! splitting huge pages that calls have left.
+//! What the VMM process's main thread does to a balloon beside the running guest, in chunks, so
+//! that the guest's calls get in between: taking away what the guest has given and touched all the
+//! same, by a pass over all that is given, when the supervisor says so; and splitting huge pages
+//! that calls have left.
 
 use std::sync::{Arc, Mutex};
 

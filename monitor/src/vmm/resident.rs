@@ -1,13 +1,16 @@
 //! How much host memory is really behind the guest.
 //!
-//! Measured as the process's anonymous memory (`/proc/self/statm`, resident less shared) less what it was before the guest's memory was
-//! touched. `smaps` of the guest's mapping would be exact without a baseline, but walks every page table of the process: milliseconds
-//! for a large guest, against about 2 us here, whatever the size. What the VMM process itself allocates later is counted to the
-//! guest: stacks and a few log lines, below 200 KiB. Memory that the guest only read is the host's zero page and rightly not counted.
+//! Measured as the process's anonymous memory (`/proc/self/statm`, resident less shared) less what
+//! it was before the guest's memory was touched. `smaps` of the guest's mapping would be exact
+//! without a baseline, but walks every page table of the process: milliseconds for a large guest,
+//! against about 2 us here, whatever the size. What the VMM process itself allocates later is
+//! counted to the guest: stacks and a few log lines, below 200 KiB. Memory that the guest only read
+//! is the host's zero page and rightly not counted.
 //!
-//! The page tables that map guest memory are measured apart (`VmPTE` in `/proc/self/status`): 4 KiB for each huge frame with anything
-//! behind it, whatever that is. They are host memory that the guest has caused, but no memory that it uses beyond its size. The file
-//! takes 16 us to read, so that is done where resident memory has changed, and now and then.
+//! The page tables that map guest memory are measured apart (`VmPTE` in `/proc/self/status`): 4 KiB
+//! for each huge frame with anything behind it, whatever that is. They are host memory that the
+//! guest has caused, but no memory that it uses beyond its size. The file takes 16 us to read, so
+//! that is done where resident memory has changed, and now and then.
 
 use std::fs::File;
 use std::io;
@@ -32,7 +35,8 @@ pub(super) struct ResidentMeter {
 }
 
 impl ResidentMeter {
-    /// A meter that reads zero now: made when the process has what it needs and guest memory is still untouched.
+    /// A meter that reads zero now: made when the process has what it needs and guest memory is
+    /// still untouched.
     pub(super) fn new() -> io::Result<Self> {
         let mut meter = Self {
             statm: File::open("/proc/self/statm")?,
@@ -52,7 +56,8 @@ impl ResidentMeter {
         Ok(resident)
     }
 
-    /// Measures page tables and publishes them, unless nothing has changed since the last time. For the main thread's looks.
+    /// Measures page tables and publishes them, unless nothing has changed since the last time. For
+    /// the main thread's looks.
     pub(super) fn publish_page_tables(&self, registers: &RegisterPage, resident: FrameCount) -> io::Result<()> {
         let is_old = self.looks_since.fetch_add(1, Ordering::Relaxed) >= STALE_LOOKS;
         if self.tables_measured_at.swap(resident.0, Ordering::Relaxed) != resident.0 || is_old {
@@ -77,7 +82,8 @@ pub(crate) fn read_anonymous(statm: &File) -> io::Result<FrameCount> {
     Ok(anonymous(&text[..bytes]).ok_or(io::ErrorKind::InvalidData)?)
 }
 
-/// Resident less shared pages in a line of `statm` (proc_pid_statm(5)): size, resident, shared, ... Pages have 4 KiB on x86-64.
+/// Resident less shared pages in a line of `statm` (proc_pid_statm(5)): size, resident, shared, ...
+/// Pages have 4 KiB on x86-64.
 fn anonymous(statm: &[u8]) -> Option<FrameCount> {
     const _: () = assert!(FRAME_BYTES == 4096, "a frame of the guest is a page of the host");
     let mut fields = std::str::from_utf8(statm).ok()?.split_ascii_whitespace().skip(1).map(str::parse);
@@ -86,7 +92,8 @@ fn anonymous(statm: &[u8]) -> Option<FrameCount> {
     Some(resident.saturating_sub(shared))
 }
 
-/// Page tables by `status` (proc_pid_status(5)). Those that were there before the guest are some 50 KiB.
+/// Page tables by `status` (proc_pid_status(5)). Those that were there before the guest are some 50
+/// KiB.
 fn page_tables(status: &[u8]) -> Option<FrameCount> {
     // Names of processes come first, and are of any bytes.
     let line = status.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"VmPTE:"))?;
@@ -122,7 +129,8 @@ mod tests {
         for mib in 0..64 {
             memory.write_words(GuestAddress(mib << 20), &[1]).unwrap();
         }
-        // Other tests run in this process: the tolerance is wide, and without huge pages only one page per MiB is there.
+        // Other tests run in this process: the tolerance is wide, and without huge pages only one
+        // page per MiB is there.
         assert!(meter.measure().unwrap() >= FrameCount(64));
     }
 }

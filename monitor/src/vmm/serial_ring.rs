@@ -1,9 +1,11 @@
 //! Bytes on their way from the guest to its console without an exit each.
 //!
-//! KVM can append port writes to a ring in memory instead of leaving the guest (`KVM_CAP_COALESCED_PIO`). A guest writes its serial line a byte
-//! at a time, and KVM splits `rep outsb` into bytes too; on a KVM without hardware virtualization an exit to this process takes
-//! 25 us, an entry in the ring 3 us. When the ring is full the next write is an ordinary exit. Whoever handles any other access to the line
-//! drains the ring first, so the order of the guest's writes is kept.
+//! KVM can append port writes to a ring in memory instead of leaving the guest
+//! (`KVM_CAP_COALESCED_PIO`). A guest writes its serial line a byte at a time, and KVM splits `rep
+//! outsb` into bytes too; on a KVM without hardware virtualization an exit to this process takes 25
+//! us, an entry in the ring 3 us. When the ring is full the next write is an ordinary exit. Whoever
+//! handles any other access to the line drains the ring first, so the order of the guest's writes
+//! is kept.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -40,7 +42,8 @@ pub(super) struct SerialRing(NonNull<Page>);
 unsafe impl Send for SerialRing {}
 
 impl SerialRing {
-    /// Has single bytes that the guest writes to `port` put into the ring of `vcpu`. Fails where KVM can't do so; all writes are exits then.
+    /// Has single bytes that the guest writes to `port` put into the ring of `vcpu`. Fails where
+    /// KVM can't do so; all writes are exits then.
     pub(super) fn new(vm: &VmFd, vcpu: impl AsFd, port: u16) -> io::Result<Self> {
         let protection = ProtFlags::READ | ProtFlags::WRITE;
         // SAFETY: a new mapping at an address of the kernel's choice touches nothing that exists.
@@ -50,17 +53,20 @@ impl SerialRing {
         Ok(ring)
     }
 
-    /// Takes the bytes out, in the order in which they were written: all that were there, and not more than the ring holds, since a guest
-    /// can write as fast as they are read and would keep the caller busy for ever.
+    /// Takes the bytes out, in the order in which they were written: all that were there, and not
+    /// more than the ring holds, since a guest can write as fast as they are read and would keep
+    /// the caller busy for ever.
     pub(super) fn drain(&mut self, mut take: impl FnMut(u8)) {
-        // SAFETY: mapped until drop, aligned to a page, of a page's size; every bit pattern is valid for atomics.
+        // SAFETY: mapped until drop, aligned to a page, of a page's size; every bit pattern is
+        // valid for atomics.
         let page = unsafe { self.0.as_ref() };
         let mut first = page.first.load(Ordering::Relaxed);
         for _ in 0..ENTRIES {
             if first == page.last.load(Ordering::Acquire) {
                 break;
             }
-            // The kernel keeps both indexes in range; a wrong one ends the reading, not the process.
+            // The kernel keeps both indexes in range; a wrong one ends the reading, not the
+            // process.
             let Some([_, _, data]) = usize::try_from(first).ok().and_then(|first| page.entries.get(first)) else {
                 break;
             };

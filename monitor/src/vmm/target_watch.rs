@@ -1,5 +1,5 @@
-//! Follows the target from the VMM process's main thread: what the guest offers is taken first, without waking it; only what is then
-//! missing is the guest's business.
+//! Follows the target from the VMM process's main thread: what the guest offers is taken first,
+//! without waking it; only what is then missing is the guest's business.
 
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex};
@@ -34,8 +34,8 @@ impl<H: BalloonHost> TargetWatch<H> {
         self.is_ring_due = true;
     }
 
-    /// Takes a part of what the guest offers, if it is larger than its target, and tells the guest of a new target that can't be reached
-    /// so. Says whether there is more to take.
+    /// Takes a part of what the guest offers, if it is larger than its target, and tells the guest
+    /// of a new target that can't be reached so. Says whether there is more to take.
     pub(super) fn follow(&mut self) -> bool {
         if lock(&self.balloon).host_reclaim() {
             return true;

@@ -1,8 +1,11 @@
-//! How fast a guest may call the balloon port: one that calls faster waits, in its own processor's thread. Pure.
+//! How fast a guest may call the balloon port: one that calls faster waits, in its own processor's
+//! thread. Pure.
 //!
-//! A call costs the host at least an exit, and may take the lock of the VMM process's address space. A driver needs one call for each batch and
-//! a few a second besides; at the speed of the host's release, with full batches of single frames, that comes to 3,000 calls a
-//! second for as long as there is memory to give. So the burst covers 31 GiB in single frames, and what is sustained 7.8 GiB a second.
+//! A call costs the host at least an exit, and may take the lock of the VMM process's address
+//! space. A driver needs one call for each batch and a few a second besides; at the speed of the
+//! host's release, with full batches of single frames, that comes to 3,000 calls a second for as
+//! long as there is memory to give. So the burst covers 31 GiB in single frames, and what is
+//! sustained 7.8 GiB a second.
 
 use std::time::Duration;
 
@@ -28,7 +31,8 @@ impl Throttle {
         Self { bucket: TokenBucket::new(CALLS), calls: 0, waited: Duration::ZERO }
     }
 
-    /// Takes a call in; says how long the guest is to wait before its reply. Never longer than [`SHORTEST`] and the time of a call.
+    /// Takes a call in; says how long the guest is to wait before its reply. Never longer than
+    /// [`SHORTEST`] and the time of a call.
     pub(super) fn call(&mut self, now: Moment) -> Option<Duration> {
         let wait = self.bucket.borrow(now);
         self.calls += u64::from(wait > Duration::ZERO);
@@ -56,7 +60,8 @@ mod tests {
     use crate::clock::Moment;
     use std::time::Duration;
 
-    /// A guest that calls every `gap_ns`, and waits when it is told to. Returns its calls and the longest wait.
+    /// A guest that calls every `gap_ns`, and waits when it is told to. Returns its calls and the
+    /// longest wait.
     fn calls_in(seconds: u64, throttle: &mut Throttle, gap_ns: u64) -> (u64, Duration) {
         let begin = Moment::from_ns(1 << 40);
         let (mut now, mut calls, mut longest) = (begin, 0, Duration::ZERO);

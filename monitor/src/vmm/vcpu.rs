@@ -1,8 +1,9 @@
 //! The virtual processor's loop: run the guest, look why it stopped, act, go on.
 //!
-//! The balloon port passes its arguments in registers. KVM shares them in the vCPU's `kvm_run` page (`KVM_CAP_SYNC_REGS`), which saves
-//! two system calls: of the 35 us that a call from ring 3 took with them on a KVM without hardware virtualization, 25 are left. HLT
-//! never gets here: the in-kernel interrupt controller handles it.
+//! The balloon port passes its arguments in registers. KVM shares them in the vCPU's `kvm_run` page
+//! (`KVM_CAP_SYNC_REGS`), which saves two system calls: of the 35 us that a call from ring 3 took
+//! with them on a KVM without hardware virtualization, 25 are left. HLT never gets here: the
+//! in-kernel interrupt controller handles it.
 
 use std::fmt::Debug;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -63,7 +64,8 @@ enum Next {
     End(EndReason),
 }
 
-/// Runs the guest until it ends or `stop` is set. A signal has to follow the setting of `stop`, to get the processor out of the guest.
+/// Runs the guest until it ends or `stop` is set. A signal has to follow the setting of `stop`, to
+/// get the processor out of the guest.
 pub(super) fn run<H: BalloonHost + Debug>(vcpu: &mut VcpuFd, devices: &mut Devices<H>, stop: &AtomicBool) -> Ending {
     let reason = loop {
         if stop.load(Ordering::Acquire) {
@@ -146,8 +148,8 @@ fn step<H: BalloonHost>(vcpu: &mut VcpuFd, devices: &mut Devices<H>) -> Next {
     }
 }
 
-/// A call is one 32-bit write of `EAX`; anything else to the port is not. KVM may hand over a string of words (`rep outsd`) as so many single
-/// writes: what is `written` tells them apart.
+/// A call is one 32-bit write of `EAX`; anything else to the port is not. KVM may hand over a
+/// string of words (`rep outsd`) as so many single writes: what is `written` tells them apart.
 fn balloon_call<H: BalloonHost>(vcpu: &mut VcpuFd, devices: &mut Devices<H>, written: Option<u32>) {
     // SAFETY: the exit was an I/O exit, so `io` is what the kernel filled in.
     let access = unsafe { vcpu.get_kvm_run().__bindgen_anon_1.io };
@@ -165,7 +167,8 @@ fn balloon_call<H: BalloonHost>(vcpu: &mut VcpuFd, devices: &mut Devices<H>, wri
 }
 
 impl<H> Devices<H> {
-    /// Has the guest wait, if it calls too often. The signal that ends the loop ends the wait as well.
+    /// Has the guest wait, if it calls too often. The signal that ends the loop ends the wait as
+    /// well.
     fn hold_back(&mut self) {
         if let Some(wait) = self.throttle.call(Moment::now()) {
             self.registers.set_throttled(self.throttle.calls(), self.throttle.waited_ns());

@@ -1,14 +1,17 @@
 //! Guests of a few instructions each, as machine code to be put into an image.
 //!
-//! They run where [`super::elf::BASE`] is, in ring 0 with the first 1 GiB mapped to itself, unless they go to ring 3 themselves. A check that fails
-//! in a guest ends it with "panic". Ring-0 code may be emulated instruction by instruction, so none of them computes much.
+//! They run where [`super::elf::BASE`] is, in ring 0 with the first 1 GiB mapped to itself, unless
+//! they go to ring 3 themselves. A check that fails in a guest ends it with "panic". Ring-0 code
+//! may be emulated instruction by instruction, so none of them computes much.
 
 use std::arch::global_asm;
 
-/// Defines functions that return the machine code of guests. `EXIT code` and `CALL command` are assembler macros.
+/// Defines functions that return the machine code of guests. `EXIT code` and `CALL command` are
+/// assembler macros.
 macro_rules! guests {
     (macros { $($macro_line:literal,)* } $($(#[$meta:meta])* $name:ident: $($line:literal)*;)*) => {
-        // One block: the macros are known in the unit of compilation that they are in, and no other.
+        // One block: the macros are known in the unit of compilation that they are in, and no
+        // other.
         global_asm!(
             $($macro_line,)*
             $(
@@ -70,7 +73,8 @@ guests! {
         "mov edx, 0xae58",
         "out dx, al",
         ".endm",
-        // RBX to the first virtio device's registers, mapped through a level-2 table at 0x6000 for the fourth GiB.
+        // RBX to the first virtio device's registers, mapped through a level-2 table at 0x6000 for
+        // the fourth GiB.
         ".macro MAP_DISK",
         "mov qword ptr [0x4018], 0x6007",
         "mov rax, 0xd0000097",
@@ -80,8 +84,9 @@ guests! {
         ".macro REGISTER offset, value",
         "mov dword ptr [rbx + \\offset], \\value",
         ".endm",
-        // Starts the disk. Its queue: 16 descriptors at 0x500000, rings at 0x501000 and 0x502000. One request: header at 0x503000, `bytes`
-        // bytes of data at 0x800000, status at 0x503100; the device writes the data where `flags` is 3, reads it where it is 1.
+        // Starts the disk. Its queue: 16 descriptors at 0x500000, rings at 0x501000 and 0x502000.
+        // One request: header at 0x503000, `bytes` bytes of data at 0x800000, status at 0x503100;
+        // the device writes the data where `flags` is 3, reads it where it is 1.
         ".macro START_DISK bytes, flags",
         "MAP_DISK",
         "cmp dword ptr [rbx], 0x74726976",
@@ -112,7 +117,8 @@ guests! {
         "mov dword ptr [rbp + 40], 1",
         "mov dword ptr [rbp + 44], 2",
         ".endm",
-        // Offers the request, whose entry in the ring is 0 as all of them are, and notifies the device if it wants that.
+        // Offers the request, whose entry in the ring is 0 as all of them are, and notifies the
+        // device if it wants that.
         ".macro OFFER",
         "inc word ptr [0x501002]",
         "mfence",
@@ -135,8 +141,9 @@ guests! {
         "cmp byte ptr [0x503100], 0",
         "jne 5f",
         ".endm",
-        // From ring 3, between the two boot marks, without interrupts: 10,000 requests of `bytes` bytes in the first 64 MiB, `depth` at a time, at
-        // most 4. Sectors are random where `sectors` is 0, else so many further each time.
+        // From ring 3, between the two boot marks, without interrupts: 10,000 requests of `bytes`
+        // bytes in the first 64 MiB, `depth` at a time, at most 4. Sectors are random where
+        // `sectors` is 0, else so many further each time.
         ".macro MEASURE kind, bytes, depth, sectors",
         "START_DISK \\bytes, (3 - 2 * \\kind)",
         "mov word ptr [0x501000], 1",
@@ -294,7 +301,8 @@ guests! {
         "3: EXIT 0x10"
         "2: .word 0xfff" ".quad 0x7000";
 
-    /// Writes 1,000 lines of ten bytes from ring 3, between its two boot marks, then computes for ever.
+    /// Writes 1,000 lines of ten bytes from ring 3, between its two boot marks, then computes for
+    /// ever.
     talks:
         "RING3"
         "MARK 1"
@@ -305,7 +313,8 @@ guests! {
         "6: pause" "jmp 6b"
         "2: .ascii \"ten bytes\\n\"";
 
-    /// Writes to the 64 MiB from 16 MiB on, one word a frame, in ring 3; marks; then halts in `jmp`.
+    /// Writes to the 64 MiB from 16 MiB on, one word a frame, in ring 3; marks; then halts in
+    /// `jmp`.
     touches:
         "HELLO 0" "RING3"
         "mov eax, 0x1000000" "mov ecx, 16384"
@@ -313,7 +322,8 @@ guests! {
         "MARK 1"
         "3: pause" "jmp 3b";
 
-    /// Copies sector 1 to sector 2, flushes, and leaves with success when the disk's interrupt comes.
+    /// Copies sector 1 to sector 2, flushes, and leaves with success when the disk's interrupt
+    /// comes.
     uses_disk:
         // The local APIC, an interrupt gate at vector 0x50, a table for it at 0x7000.
         "START_DISK 512, 3"

@@ -11,7 +11,8 @@ use aerostat_abi::exit::GuestExit;
 use crate::bench::{Bench, SUCCESS, end};
 use crate::guests;
 
-/// A bench whose guest has a disk of this size with `AERO` at the beginning of sector 1, and that disk.
+/// A bench whose guest has a disk of this size with `AERO` at the beginning of sector 1, and that
+/// disk.
 fn with_disk(code: &[u8], mode: DiskMode, bytes: u64) -> (Bench, File) {
     let mut bench = Bench::new(code);
     let path = bench.config.image.with_file_name("disk");

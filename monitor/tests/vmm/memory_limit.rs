@@ -19,7 +19,8 @@ fn start_in(group: &MemoryGroup, script: &str, arguments: &[&str]) -> Child {
     command.spawn().unwrap()
 }
 
-/// Others fill the group that the fleet fitted into. The kernel ends the guest, not the supervisor, and the supervisor says who did it.
+/// Others fill the group that the fleet fitted into. The kernel ends the guest, not the supervisor,
+/// and the supervisor says who did it.
 #[test]
 fn a_guest_that_the_kernel_ends_for_memory() {
     // Where no group can be made there is nothing to test.
@@ -35,7 +36,8 @@ fn a_guest_that_the_kernel_ends_for_memory() {
     let mut lines = BufReader::new(run.stdout.take().unwrap()).lines().map(Result::unwrap);
     assert!(lines.any(|line| line.contains("g started")));
 
-    // Each has less than the score that a VMM process is given, and together they have more than the limit.
+    // Each has less than the score that a VMM process is given, and together they have more than
+    // the limit.
     let hog = || start_in(&group, "dd if=/dev/zero of=/dev/null bs=90M count=100000", &[]);
     let mut hogs = [hog(), hog(), hog(), hog()];
     let text: Vec<String> = lines.collect();

@@ -1,8 +1,9 @@
-//! The loop whose speed in a guest is compared with its speed on the host: the guest `native_compute` and the bench of the same
-//! name both include this file.
+//! The loop whose speed in a guest is compared with its speed on the host: the guest
+//! `native_compute` and the bench of the same name both include this file.
 //!
-//! Each step depends on the one before it and uses whole numbers only, so the two targets' compilers can do nothing different with
-//! it (a guest has no vector registers). The table fits the first-level cache: what is compared is processing, not memory.
+//! Each step depends on the one before it and uses whole numbers only, so the two targets'
+//! compilers can do nothing different with it (a guest has no vector registers). The table fits the
+//! first-level cache: what is compared is processing, not memory.
 
 /// Words in the table; a power of two.
 pub(crate) const WORDS: usize = 1 << 11;

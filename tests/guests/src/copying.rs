@@ -1,4 +1,5 @@
-//! Copying and filling memory: the guest `bench_memory` and the bench `memory` both include this file.
+//! Copying and filling memory: the guest `bench_memory` and the bench `memory` both include this
+//! file.
 
 use core::hint::black_box;
 

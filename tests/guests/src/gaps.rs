@@ -1,5 +1,5 @@
-//! How long a program that should never stop stood still: the guest `bench_balloon` keeps such a record, and the bench `balloon`
-//! includes this file to test it.
+//! How long a program that should never stop stood still: the guest `bench_balloon` keeps such a
+//! record, and the bench `balloon` includes this file to test it.
 
 /// Gaps are told apart by microseconds up to so many.
 const FINE: usize = 4096;

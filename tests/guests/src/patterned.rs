@@ -2,12 +2,14 @@
 
 use alloc::vec::Vec;
 
-/// Allocates `bytes`, checks that they read as zero, fills them with a pattern, checks that, and frees them.
+/// Allocates `bytes`, checks that they read as zero, fills them with a pattern, checks that, and
+/// frees them.
 pub(crate) fn touch(bytes: usize, seed: u64) -> Result<(), &'static str> {
     let words = bytes / 8;
     let mut memory: Vec<u64> = Vec::new();
     memory.try_reserve_exact(words).map_err(|_| "no memory")?;
-    // SAFETY: the capacity is there, and a fresh region of this size is zero: that is what the next line checks.
+    // SAFETY: the capacity is there, and a fresh region of this size is zero: that is what the next
+    // line checks.
     unsafe { memory.set_len(words) };
     if memory.iter().any(|&word| word != 0) {
         return Err("fresh memory is not zero");

@@ -24,7 +24,8 @@ pub(crate) fn page() -> u64 {
 /// Writes the first words of the page.
 pub(crate) fn write(words: &[u64]) {
     for (index, word) in words.iter().enumerate().take(CAPACITY) {
-        // SAFETY: within the page, which this thread alone uses; the monitor may read it, hence volatile.
+        // SAFETY: within the page, which this thread alone uses; the monitor may read it, hence
+        // volatile.
         unsafe { place(index).write_volatile(*word) };
     }
 }
@@ -68,7 +69,8 @@ pub(crate) fn batch<const COUNT: usize>(
 
 /// From now on nothing else runs in this guest: its balloon driver neither.
 pub(crate) fn mask_upcalls() {
-    // SAFETY: raises the upcall mask, the first word of the CPU block, which is never lowered again.
+    // SAFETY: raises the upcall mask, the first word of the CPU block, which is never lowered
+    // again.
     unsafe { asm!("inc qword ptr gs:[0]") };
 }
 

@@ -1,5 +1,5 @@
-//! Pages of text for the compressed pool: the guest `bench_memory` and the bench `memory` both include this file, so that guest and
-//! host compress the same bytes.
+//! Pages of text for the compressed pool: the guest `bench_memory` and the bench `memory` both
+//! include this file, so that guest and host compress the same bytes.
 
 /// English prose with some tables and code.
 const SOURCES: [&str; 4] = [
@@ -8,7 +8,8 @@ const SOURCES: [&str; 4] = [
     include_str!("../../../docs/reclaim.md"),
     include_str!("../../../docs/devices.md"),
 ];
-/// Distance of two pages' beginnings in the text; no divisor of its length, so that pages differ for long.
+/// Distance of two pages' beginnings in the text; no divisor of its length, so that pages differ
+/// for long.
 const STRIDE: usize = 1531;
 
 /// Fills `page` with the text from the place that belongs to page `number`, and the number itself.

@@ -1,7 +1,8 @@
-//! `aerostat-hostile-vmm`: a VMM process that a guest has taken over. `tests/tests/hostile_vmm.rs` has supervisors start it.
+//! `aerostat-hostile-vmm`: a VMM process that a guest has taken over. `tests/tests/hostile_vmm.rs`
+//! has supervisors start it.
 //!
-//! Started as `aerostat vmm NAME`, with the link as its standard input; the name says what it does. It speaks the link by hand: what it
-//! sends is what no honest process would.
+//! Started as `aerostat vmm NAME`, with the link as its standard input; the name says what it does.
+//! It speaks the link by hand: what it sends is what no honest process would.
 
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut, Write};
 use std::mem::{MaybeUninit, forget};
@@ -28,7 +29,8 @@ const SUCCESS: &[u8] = br#"{"Ended":{"reason":{"Exited":16},"details":[]}}"#;
 const STOPPED: &[u8] = br#"{"Ended":{"reason":"Stopped","details":[]}}"#;
 /// Seconds that closing a lingering socket takes: longer than a test waits.
 const LINGER: u64 = 600;
-/// How long it asks for much, or for little: longer than a scheduler waits before it lowers a target.
+/// How long it asks for much, or for little: longer than a scheduler waits before it lowers a
+/// target.
 const DEMAND_LASTS: Duration = Duration::from_millis(400);
 
 fn main() -> ExitCode {
@@ -123,11 +125,13 @@ fn map_page(file: &OwnedFd) -> Result<&'static RegisterPage> {
     let access = ProtFlags::READ | ProtFlags::WRITE;
     // SAFETY: a new mapping at an address of the kernel's choice touches nothing that exists.
     let place = unsafe { mmap(ptr::null_mut(), FRAME_SIZE, access, MapFlags::SHARED, file, 0) }?;
-    // SAFETY: the page is mapped for good, aligned and of its size; every bit pattern is valid for atomics.
+    // SAFETY: the page is mapped for good, aligned and of its size; every bit pattern is valid for
+    // atomics.
     Ok(unsafe { &*place.cast() })
 }
 
-/// Sends `bytes` and a TCP socket with unsent data whose last close waits for the peer, which does not read.
+/// Sends `bytes` and a TCP socket with unsent data whose last close waits for the peer, which does
+/// not read.
 fn pass_lingering_socket(link: BorrowedFd<'_>, bytes: &[u8]) -> Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let mut socket = TcpStream::connect(listener.local_addr()?)?;
@@ -148,11 +152,13 @@ fn pass_lingering_socket(link: BorrowedFd<'_>, bytes: &[u8]) -> Result<()> {
         bail!("no room for a descriptor");
     }
     sendmsg(link, &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL)?;
-    // In this process too the last close would wait, and the message has the socket now. Where it is not taken, that is the process's end.
+    // In this process too the last close would wait, and the message has the socket now. Where it
+    // is not taken, that is the process's end.
     Ok(())
 }
 
-/// Makes ringing as hard as it can be, and has the supervisor ring again and again: demand goes up and down.
+/// Makes ringing as hard as it can be, and has the supervisor ring again and again: demand goes up
+/// and down.
 fn block(doorbell: &OwnedFd, page: &RegisterPage) -> Result<()> {
     fcntl_setfl(doorbell, OFlags::empty())?;
     // An eventfd's counter is full at this value; a socket takes it as bytes.

@@ -1,4 +1,5 @@
-//! `aerostat-text`: packs text for guests that run `index`, and checks what they made of it. `cargo xtask run` calls it.
+//! `aerostat-text`: packs text for guests that run `index`, and checks what they made of it. `cargo
+//! xtask run` calls it.
 
 use std::fs;
 use std::path::PathBuf;

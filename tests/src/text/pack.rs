@@ -42,12 +42,14 @@ impl fmt::Display for Packed {
     }
 }
 
-/// Packs the files at and below `paths` into `archive`, in the order of `paths` and within each of the names, and stops before the
-/// file with which there would be more than `limit` bytes of text. Names begin with the last part of the path that was given. What can't be
-/// packed is skipped and counted.
+/// Packs the files at and below `paths` into `archive`, in the order of `paths` and within each of
+/// the names, and stops before the file with which there would be more than `limit` bytes of text.
+/// Names begin with the last part of the path that was given. What can't be packed is skipped and
+/// counted.
 ///
 /// # Errors
-/// When a path isn't there, when there is nothing to pack, or when the archive can't be written; what was there before then stays.
+/// When a path isn't there, when there is nothing to pack, or when the archive can't be written;
+/// what was there before then stays.
 pub fn pack(paths: &[PathBuf], limit: Option<u64>, archive: &Path) -> Result<Packed> {
     // A guest may still read what is there: it keeps its file.
     let folder = archive.parent().filter(|parent| *parent != Path::new("")).unwrap_or_else(|| Path::new("."));

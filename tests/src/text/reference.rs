@@ -1,5 +1,5 @@
-//! An inverted index as simple as can be, written from its definition in `docs/applications.md` and from nothing else: what it has
-//! in common with the application's index is that definition alone.
+//! An inverted index as simple as can be, written from its definition in `docs/applications.md` and
+//! from nothing else: what it has in common with the application's index is that definition alone.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -45,7 +45,8 @@ impl fmt::Display for Metrics {
     }
 }
 
-/// Compares what a guest logged with the host's own index of the `archive` on the guest's disk; returns what both found.
+/// Compares what a guest logged with the host's own index of the `archive` on the guest's disk;
+/// returns what both found.
 ///
 /// # Errors
 /// When the archive can't be read, when the guest logged no index, or one that is different.
@@ -181,7 +182,8 @@ mod tests {
     use std::fs;
     use std::path::{Path, PathBuf};
 
-    /// What the application's library makes of the files at and below `path`, as the application logs it.
+    /// What the application's library makes of the files at and below `path`, as the application
+    /// logs it.
     fn logged(path: &Path) -> String {
         let mut files = vec![path.to_owned()];
         let mut index = Index::default();

@@ -1,4 +1,5 @@
-//! Memory that grows without moving: elements in blocks of 2 MiB, each an allocation of its own, found by a number of 32 bits.
+//! Memory that grows without moving: elements in blocks of 2 MiB, each an allocation of its own,
+//! found by a number of 32 bits.
 
 use alloc::vec::Vec;
 use core::ops::Range;
@@ -33,8 +34,8 @@ impl<T: Copy + Default, W: Watch> Blocks<T, W> {
         self.blocks.len() * BLOCK_BYTES
     }
 
-    /// Appends `count` elements, at most a block of them, that lie in one block; returns the number of the first. What the last block had left and
-    /// was too little for them is not used.
+    /// Appends `count` elements, at most a block of them, that lie in one block; returns the number
+    /// of the first. What the last block had left and was too little for them is not used.
     pub(crate) fn allocate(&mut self, count: usize) -> Result<u32, IndexError> {
         if self.blocks.last().is_none_or(|block| block.len() + count > Self::PER_BLOCK) {
             self.add_block()?;

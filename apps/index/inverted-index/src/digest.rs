@@ -1,4 +1,5 @@
-//! The digest of an index: FNV-1a of 64 bits (Fowler, Noll, Vo) over all terms and postings, in an order that the text alone defines.
+//! The digest of an index: FNV-1a of 64 bits (Fowler, Noll, Vo) over all terms and postings, in an
+//! order that the text alone defines.
 
 use crate::postings::Posting;
 

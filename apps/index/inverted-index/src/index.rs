@@ -1,4 +1,5 @@
-//! Building: terms are interned in table and pool, and each occurrence is appended to its term's list.
+//! Building: terms are interned in table and pool, and each occurrence is appended to its term's
+//! list.
 
 use alloc::vec::Vec;
 

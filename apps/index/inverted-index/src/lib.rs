@@ -1,12 +1,14 @@
-//! An inverted index: for every term the places where it occurs, as search engines keep it while they read.
+//! An inverted index: for every term the places where it occurs, as search engines keep it while
+//! they read.
 //!
 //! * A *file* is a text with a number, from 0 in the order of reading.
 //! * A *term* is what [`tokens()`] makes of a run of letters and digits.
-//! * A *posting* is an occurrence of a term: a file, and the *position* in it, counted in terms from 0.
+//! * A *posting* is an occurrence of a term: a file, and the *position* in it, counted in terms
+//!   from 0.
 //!
-//! An [`Index`] is built a file at a time and then [sorted](Index::sort); a [`SortedIndex`] answers queries and has a
-//! [digest](SortedIndex::digest) that depends on the text alone. `docs/applications.md` defines terms, queries and digest for those who
-//! want to compare.
+//! An [`Index`] is built a file at a time and then [sorted](Index::sort); a [`SortedIndex`] answers
+//! queries and has a [digest](SortedIndex::digest) that depends on the text alone.
+//! `docs/applications.md` defines terms, queries and digest for those who want to compare.
 //!
 //! Three structures hold an index, and none of them ever copies postings:
 //!
@@ -17,8 +19,9 @@
 //!           variable length in chains of slices that double, from 8 bytes to 4 KiB
 //! ```
 //!
-//! That is how Lucene collects postings before it writes a segment (`BytesRefHash`, `ByteBlockPool`). Memory is asked for with care
-//! everywhere: where there is none, building ends with [`IndexError::OutOfMemory`]. A [`Watch`] sees every access, for recording traces.
+//! That is how Lucene collects postings before it writes a segment (`BytesRefHash`,
+//! `ByteBlockPool`). Memory is asked for with care everywhere: where there is none, building ends
+//! with [`IndexError::OutOfMemory`]. A [`Watch`] sees every access, for recording traces.
 #![no_std]
 #![forbid(unsafe_code)]
 

@@ -1,7 +1,9 @@
-//! Lists of numbers in the pool. A list is a chain of slices, each twice as large as the one before up to 4 KiB; the last four bytes
-//! of a slice hold the address of the next one. Appending never copies, and short lists, which most are, take few bytes.
+//! Lists of numbers in the pool. A list is a chain of slices, each twice as large as the one before
+//! up to 4 KiB; the last four bytes of a slice hold the address of the next one. Appending never
+//! copies, and short lists, which most are, take few bytes.
 //!
-//! A number is written in groups of seven bits, the least first; the eighth bit is set in all bytes but the last.
+//! A number is written in groups of seven bits, the least first; the eighth bit is set in all bytes
+//! but the last.
 
 use crate::IndexError;
 use crate::blocks::Blocks;

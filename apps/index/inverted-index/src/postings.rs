@@ -1,8 +1,10 @@
 //! What is known of a term: its text, and two lists that say where it occurs.
 //!
-//! * The list of files has for each file but the last twice the difference to the file before, plus one if the term occurs there
-//!   once only; else the number of occurrences follows. What belongs to the last file is in the [`Record`], as it still changes.
-//! * The list of positions has each file's positions: the first as it is, the others as differences.
+//! * The list of files has for each file but the last twice the difference to the file before, plus
+//!   one if the term occurs there once only; else the number of occurrences follows. What belongs
+//!   to the last file is in the [`Record`], as it still changes.
+//! * The list of positions has each file's positions: the first as it is, the others as
+//!   differences.
 //!
 //! So a query for files reads no positions, which are nearly all of an index.
 
@@ -19,7 +21,8 @@ pub(crate) struct Record {
     pub(crate) length: u8,
     /// Its postings.
     pub(crate) count: u32,
-    /// Files in which it occurs; the last of them, and the one before, whose number that one is counted from.
+    /// Files in which it occurs; the last of them, and the one before, whose number that one is
+    /// counted from.
     files: u32,
     last_file: u32,
     file_before: u32,

@@ -1,4 +1,5 @@
-//! What a finished index is asked: pairs of terms, drawn by rule, frequent ones more often than rare ones, as users do.
+//! What a finished index is asked: pairs of terms, drawn by rule, frequent ones more often than
+//! rare ones, as users do.
 
 use crate::sorted::SortedIndex;
 use crate::watch::Watch;
@@ -26,8 +27,8 @@ pub fn queries<W: Watch>(index: &SortedIndex<W>, count: u64, mut progress: impl 
     answers
 }
 
-/// Draws ranks: first one of the spans 2, 4, 8 … that begin with the most frequent term, then evenly within it. That comes near
-/// to Zipf's law with whole numbers alone.
+/// Draws ranks: first one of the spans 2, 4, 8 … that begin with the most frequent term, then
+/// evenly within it. That comes near to Zipf's law with whole numbers alone.
 struct Ranks {
     terms: u32,
     state: u64,

@@ -15,7 +15,8 @@ pub struct SortedIndex<W = Unwatched> {
     index: Index<W>,
     /// The terms' records in the order of their texts.
     by_text: Vec<u32>,
-    /// The same, terms with more postings first, and those with as many in the order of their texts.
+    /// The same, terms with more postings first, and those with as many in the order of their
+    /// texts.
     by_frequency: Vec<u32>,
 }
 
@@ -79,14 +80,16 @@ impl<W: Watch> SortedIndex<W> {
         both
     }
 
-    /// The term in this place when the most frequent come first; the lower in the alphabet before those that are as frequent.
+    /// The term in this place when the most frequent come first; the lower in the alphabet before
+    /// those that are as frequent.
     #[must_use]
     pub fn by_frequency(&self, rank: u32) -> Option<&[u8]> {
         let rank = rank as usize;
         (rank < self.by_frequency.len()).then(|| self.index.text(self.ranked(&self.by_frequency, rank)))
     }
 
-    /// A digest of all terms and their postings; the same for the same files in the same order, however they lie in memory.
+    /// A digest of all terms and their postings; the same for the same files in the same order,
+    /// however they lie in memory.
     #[must_use]
     pub fn digest(&self) -> u64 {
         let mut digest = Digest::new();

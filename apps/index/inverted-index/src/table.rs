@@ -1,5 +1,6 @@
-//! The hash table: which record has a term. Open addressing with linear probing; a bucket holds a record's number and the upper half of
-//! the term's hash, so that other terms are told apart, and all are moved to a larger table, without a look at their texts.
+//! The hash table: which record has a term. Open addressing with linear probing; a bucket holds a
+//! record's number and the upper half of the term's hash, so that other terms are told apart, and
+//! all are moved to a larger table, without a look at their texts.
 
 use alloc::vec::Vec;
 
@@ -11,7 +12,8 @@ const FEWEST_BUCKETS: usize = 1024;
 /// The table doubles when so many eighths of it are taken: linear probing slows down soon after.
 const FULL_EIGHTHS: usize = 6;
 
-/// A bucket: the upper half of the hash above, the record's number plus one below. 0 is an empty one.
+/// A bucket: the upper half of the hash above, the record's number plus one below. 0 is an empty
+/// one.
 type Bucket = u64;
 
 /// The table.
@@ -61,7 +63,8 @@ impl<W: Watch> Table<W> {
         Ok(())
     }
 
-    /// Looks for the record that has the term of this hash and is confirmed by `is_it`. [`Place::Free`] counts until the next growth.
+    /// Looks for the record that has the term of this hash and is confirmed by `is_it`.
+    /// [`Place::Free`] counts until the next growth.
     pub(crate) fn find(&self, hash: u64, is_it: impl Fn(u32) -> bool) -> Option<Place> {
         let mut index = self.home(hash)?;
         loop {
@@ -91,7 +94,8 @@ impl<W: Watch> Table<W> {
         self.buckets[index] = bucket;
     }
 
-    /// The first bucket to look at: the upper half of the hash chooses it, since a bucket keeps no more.
+    /// The first bucket to look at: the upper half of the hash chooses it, since a bucket keeps no
+    /// more.
     fn home(&self, hash: u64) -> Option<usize> {
         let mask = self.buckets.len().checked_sub(1)?;
         Some((hash >> 32) as usize & mask)
@@ -114,7 +118,8 @@ fn record_of(bucket: Bucket, hash: u64) -> Option<u32> {
     is_alike.then(|| u32::try_from(number - 1).ok()).flatten()
 }
 
-/// FNV-1a of 64 bits (Fowler, Noll, Vo), its halves mixed: the upper one alone depends too little on the last bytes.
+/// FNV-1a of 64 bits (Fowler, Noll, Vo), its halves mixed: the upper one alone depends too little
+/// on the last bytes.
 pub(crate) fn hash(term: &[u8]) -> u64 {
     let hash = term
         .iter()

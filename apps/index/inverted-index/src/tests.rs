@@ -150,7 +150,8 @@ fn digest_and_queries_are_what_they_are_defined_to_be() {
     );
 }
 
-/// A watch sees each area, the text byte by byte in its terms, and no more of the pool than there is.
+/// A watch sees each area, the text byte by byte in its terms, and no more of the pool than there
+/// is.
 #[test]
 fn a_watch_sees_every_area() {
     #[derive(Debug, Default)]

@@ -1,7 +1,8 @@
-//! What counts as a term: every longest run of ASCII letters and digits, in lower case. All other bytes separate, those of other
-//! alphabets too; markup is text like any other.
+//! What counts as a term: every longest run of ASCII letters and digits, in lower case. All other
+//! bytes separate, those of other alphabets too; markup is text like any other.
 
-/// Bytes of the longest term: longer runs are cut off here, and what follows up to their end is skipped.
+/// Bytes of the longest term: longer runs are cut off here, and what follows up to their end is
+/// skipped.
 pub const LONGEST_TERM: usize = 255;
 
 /// For every byte the one that stands for it in a term; 0 separates.

@@ -11,8 +11,9 @@ use crate::{Phase, Plan, WorkingSet};
 /// Between two passes over the working set: a service has other things to do.
 const REST_MS: u64 = 5;
 
-/// Goes through the phases of `plan`, for ever if it repeats, and lets the working set go in the end; returns that for what it has verified. Tells
-/// `needs` after each attempt to grow how many frames are missing, and when none are wanted any more.
+/// Goes through the phases of `plan`, for ever if it repeats, and lets the working set go in the
+/// end; returns that for what it has verified. Tells `needs` after each attempt to grow how many
+/// frames are missing, and when none are wanted any more.
 pub fn run(plan: &Plan, mut needs: impl FnMut(FrameCount)) -> WorkingSet {
     let mut set = WorkingSet::default();
     loop {
@@ -35,7 +36,8 @@ fn run_phase(set: &mut WorkingSet, phase: &Phase, needs: &mut impl FnMut(FrameCo
     let mut is_short = false;
     while Instant::now() < end {
         if set.bytes() < phase.bytes {
-            // Growing may wait for memory, and what is reported meanwhile must not be about the last phase.
+            // Growing may wait for memory, and what is reported meanwhile must not be about the
+            // last phase.
             tell_size(set, "growing", phase.bytes, is_short);
         }
         is_short = !set.resize(phase.bytes);
@@ -48,7 +50,8 @@ fn run_phase(set: &mut WorkingSet, phase: &Phase, needs: &mut impl FnMut(FrameCo
     needs(FrameCount::ZERO);
 }
 
-/// Reports what is done with how much of the `wished` bytes, and whether memory lacked for the rest when it was last tried.
+/// Reports what is done with how much of the `wished` bytes, and whether memory lacked for the rest
+/// when it was last tried.
 fn tell_size(set: &WorkingSet, doing: &str, wished: usize, is_short: bool) {
     let mut text = Text::EMPTY;
     let short = if is_short { ", short of memory" } else { "" };

@@ -1,5 +1,5 @@
-//! The driver against hosts of every kind: honest, refusing, silent, lying about statuses, resetting, changing their mind at every step;
-//! and in guests of every kind.
+//! The driver against hosts of every kind: honest, refusing, silent, lying about statuses,
+//! resetting, changing their mind at every step; and in guests of every kind.
 
 extern crate std;
 
@@ -75,7 +75,8 @@ impl Fixture {
         self.refresh();
     }
 
-    /// Steps, and waits where the driver says so, until it is idle or `patience_ns` have passed; returns what it said last.
+    /// Steps, and waits where the driver says so, until it is idle or `patience_ns` have passed;
+    /// returns what it said last.
     fn run(&mut self, patience_ns: u64) -> Next {
         let deadline_ns = self.clock.now_ns() + patience_ns;
         for _ in 0..10_000 {
@@ -200,7 +201,8 @@ fn a_reply_brings_the_new_target() {
     assert_eq!(fixture.balloon(), 0);
 }
 
-/// A guest that has nothing left to give: pauses grow to about a second, and every pause is followed by one attempt.
+/// A guest that has nothing left to give: pauses grow to about a second, and every pause is
+/// followed by one attempt.
 #[test]
 fn a_driver_that_finds_no_memory_waits_longer_and_longer() {
     let mut fixture = Fixture::new(FLOOR.0);
@@ -324,7 +326,8 @@ fn pages_are_moved_together_where_that_is_cheaper() {
     }
 }
 
-/// The number of calls in a minute in which memory seems to come free and the target changes every millisecond.
+/// The number of calls in a minute in which memory seems to come free and the target changes every
+/// millisecond.
 fn calls_in_a_minute_of_tumult(fixture: &mut Fixture) -> u64 {
     let before = fixture.host.calls;
     for tick in 0..60_000_u64 {
@@ -484,7 +487,8 @@ fn after_a_reset_both_sides_agree_on_one_balloon() {
     fixture.check().unwrap();
 }
 
-/// The host takes offered memory without the guest, which notes it when it next looks; also at the beginning of a session.
+/// The host takes offered memory without the guest, which notes it when it next looks; also at the
+/// beginning of a session.
 #[test]
 fn what_the_monitor_takes_by_itself_is_in_the_balloon() {
     for orders_reset in [false, true] {
@@ -637,7 +641,8 @@ proptest! {
             }
             fixture.clock.spend(turn.pause_ns);
         }
-        // Whatever has happened, a host that is honest from now on gets its session and the guest its memory.
+        // Whatever has happened, a host that is honest from now on gets its session and the guest
+        // its memory.
         fixture.host.mood = Mood::Honest;
         fixture.host.target = TOTAL;
         fixture.refresh();

@@ -1,4 +1,5 @@
-//! Mappings: memory of an application with a region of its own, and what the application can say about it.
+//! Mappings: memory of an application with a region of its own, and what the application can say
+//! about it.
 #![allow(unsafe_code, reason = "makes slices out of a region of its own")]
 
 use core::ops::{Deref, DerefMut, Range};
@@ -15,22 +16,26 @@ use crate::mm::{self, advice};
 /// Changes of this size are worth telling the host at once.
 const NOTABLE_BYTES: usize = HUGE_SIZE;
 
-/// Bytes in a region of their own: page-aligned, zero to begin with, found when touched, gone when dropped.
+/// Bytes in a region of their own: page-aligned, zero to begin with, found when touched, gone when
+/// dropped.
 ///
-/// Ranges are in bytes from the beginning of the mapping; one that ends behind its end panics, as with slices.
+/// Ranges are in bytes from the beginning of the mapping; one that ends behind its end panics, as
+/// with slices.
 #[derive(Debug)]
 pub struct Mapping {
     start: NonNull<u8>,
     length: usize,
 }
 
-// SAFETY: the mapping owns its region; sharing it shares bytes that only an exclusive reference changes.
+// SAFETY: the mapping owns its region; sharing it shares bytes that only an exclusive reference
+// changes.
 unsafe impl Send for Mapping {}
 // SAFETY: as above.
 unsafe impl Sync for Mapping {}
 
 impl Mapping {
-    /// Maps `bytes` bytes of zeroed memory. Costs a commit charge now, and frames with the first touch of each page. May wait for the host.
+    /// Maps `bytes` bytes of zeroed memory. Costs a commit charge now, and frames with the first
+    /// touch of each page. May wait for the host.
     ///
     /// # Errors
     /// [`OutOfMemory`] when so much can't be committed.
@@ -41,8 +46,8 @@ impl Mapping {
         Ok(Self { start: NonNull::new(start).ok_or(OutOfMemory)?, length: bytes })
     }
 
-    /// Zeroes `range`, and frees the memory of all pages that lie within it, wherever they are (`MADV_DONTNEED`). They stay committed:
-    /// touching them again can't fail.
+    /// Zeroes `range`, and frees the memory of all pages that lie within it, wherever they are
+    /// (`MADV_DONTNEED`). They stay committed: touching them again can't fail.
     pub fn discard(&mut self, range: Range<usize>) {
         let pages = self.whole_pages(&range);
         self[range.start..pages.start.min(range.end)].fill(0);
@@ -51,20 +56,23 @@ impl Mapping {
         report(pages.len());
     }
 
-    /// Lets the pages that lie within `range` be dropped, instead of evicted, when memory is short (`MADV_FREE`). Nothing happens to
-    /// those that it never becomes short for, and a page that is written to stays. What had been evicted is dropped at once, and so
-    /// is everything where the guest has nowhere to evict to.
+    /// Lets the pages that lie within `range` be dropped, instead of evicted, when memory is short
+    /// (`MADV_FREE`). Nothing happens to those that it never becomes short for, and a page that is
+    /// written to stays. What had been evicted is dropped at once, and so is everything where the
+    /// guest has nowhere to evict to.
     ///
     /// # Safety
-    /// Until a page has been written to, what it reads as may change at any moment, from what it was to zeros: the caller writes to
-    /// each page of the range before it reads from it, and makes no reference to it for anything else.
+    /// Until a page has been written to, what it reads as may change at any moment, from what it
+    /// was to zeros: the caller writes to each page of the range before it reads from it, and makes
+    /// no reference to it for anything else.
     pub unsafe fn discard_lazily(&mut self, range: Range<usize>) {
         let pages = self.whole_pages(&range);
         advice::discard_lazily(&self.addresses(&pages));
     }
 
-    /// Brings the pages of `range` into memory ahead of their use (`MADV_WILLNEED`): evicted ones, and those that were never touched.
-    /// Goes from the front as far as frames are to be had without evicting other pages. Returns how many pages more are in memory.
+    /// Brings the pages of `range` into memory ahead of their use (`MADV_WILLNEED`): evicted ones,
+    /// and those that were never touched. Goes from the front as far as frames are to be had
+    /// without evicting other pages. Returns how many pages more are in memory.
     pub fn prefetch(&self, range: Range<usize>) -> u64 {
         let covered = self.covered_pages(&range);
         advice::prefetch(&self.addresses(&covered))
@@ -91,7 +99,8 @@ impl Mapping {
         self.address() + range.start as u64..self.address() + range.end as u64
     }
 
-    /// The pages that lie within `range`, as bytes of the mapping; the last one may go on behind the mapping's end.
+    /// The pages that lie within `range`, as bytes of the mapping; the last one may go on behind
+    /// the mapping's end.
     fn whole_pages(&self, range: &Range<usize>) -> Range<usize> {
         let range = self.checked(range);
         let start = range.start.next_multiple_of(FRAME_SIZE);
@@ -121,14 +130,16 @@ impl Deref for Mapping {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        // SAFETY: the region is this mapping's alone, and readable, until it is dropped; it begins as zeros.
+        // SAFETY: the region is this mapping's alone, and readable, until it is dropped; it begins
+        // as zeros.
         unsafe { core::slice::from_raw_parts(self.start.as_ptr(), self.length) }
     }
 }
 
 impl DerefMut for Mapping {
     fn deref_mut(&mut self) -> &mut [u8] {
-        // SAFETY: as for reading; a mapping that is read-only is inside of a `ReadOnlyMapping`, which does not give it out.
+        // SAFETY: as for reading; a mapping that is read-only is inside of a `ReadOnlyMapping`,
+        // which does not give it out.
         unsafe { core::slice::from_raw_parts_mut(self.start.as_ptr(), self.length) }
     }
 }

@@ -1,5 +1,6 @@
-//! What an application can say and hear about memory: mappings of its own ([`Mapping`]), blocks that it has by number ([`Pinned`]), the metrics
-//! ([`memory`]), and a word before memory runs short ([`on_pressure`]).
+//! What an application can say and hear about memory: mappings of its own ([`Mapping`]), blocks
+//! that it has by number ([`Pinned`]), the metrics ([`memory`]), and a word before memory runs
+//! short ([`on_pressure`]).
 
 mod mapping;
 mod pinned;
@@ -22,7 +23,8 @@ pub struct MemoryInfo {
     pub total: FrameCount,
     /// Guest size: total less balloon.
     pub size: FrameCount,
-    /// Frames in the balloon; where an application drives it, those of the initial balloon that it has not claimed.
+    /// Frames in the balloon; where an application drives it, those of the initial balloon that it
+    /// has not claimed.
     pub ballooned: FrameCount,
     /// Frames that nobody uses.
     pub free: FrameCount,
@@ -52,7 +54,8 @@ pub struct MemoryInfo {
     pub restores: u64,
     /// Of those, pages that had been evicted shortly before.
     pub refaults: u64,
-    /// Pages dropped instead of evicted, as the application did not need what was in them ([`Mapping::discard_lazily`]).
+    /// Pages dropped instead of evicted, as the application did not need what was in them
+    /// ([`Mapping::discard_lazily`]).
     pub discards: u64,
     /// Pages on the swap disk.
     pub swapped_pages: u64,
@@ -70,7 +73,8 @@ pub struct MemoryInfo {
     pub stalled_ns: u64,
     /// The same in the last five to ten seconds, in thousandths of the time.
     pub pressure_per_mille: u64,
-    /// The guest is busy bringing back what it has just evicted: it has less memory than it works on.
+    /// The guest is busy bringing back what it has just evicted: it has less memory than it works
+    /// on.
     pub is_thrashing: bool,
     /// Times that this began.
     pub thrash_episodes: u64,
@@ -113,14 +117,16 @@ pub fn memory() -> MemoryInfo {
     }
 }
 
-/// Evicts pages that the application can do without until `wanted` frames more are free, or nothing that could go is left; returns
-/// how many became free: none where reclaim is off. For a service that knows that it will be idle, or that it is about to need memory
-/// quickly (Linux has the same as `memory.reclaim` of a control group).
+/// Evicts pages that the application can do without until `wanted` frames more are free, or nothing
+/// that could go is left; returns how many became free: none where reclaim is off. For a service
+/// that knows that it will be idle, or that it is about to need memory quickly (Linux has the same
+/// as `memory.reclaim` of a control group).
 pub fn reclaim(wanted: FrameCount) -> FrameCount {
     mm::reclaim::reclaim(wanted)
 }
 
-/// Recounts the kernel's accounts of frames, and looks at its threads' stacks: for tests and for doubt.
+/// Recounts the kernel's accounts of frames, and looks at its threads' stacks: for tests and for
+/// doubt.
 ///
 /// # Errors
 /// The first disagreement, as a sentence.

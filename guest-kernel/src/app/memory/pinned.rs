@@ -1,4 +1,5 @@
-//! Pinned memory: blocks that an application has by their numbers. On Linux, this is locked memory and `/proc/self/pagemap`.
+//! Pinned memory: blocks that an application has by their numbers. On Linux, this is locked memory
+//! and `/proc/self/pagemap`.
 #![allow(unsafe_code, reason = "what is said to be zero is believed")]
 
 use core::ops::Range;
@@ -9,8 +10,8 @@ use super::OutOfMemory;
 use crate::mm::block::Contents;
 use crate::mm::{Block, FRAMES, Purpose, slow_path};
 
-/// A frame or a huge frame that is never moved nor evicted, owned, and free again when dropped. It has no address: it is there to be given
-/// away, not to be used.
+/// A frame or a huge frame that is never moved nor evicted, owned, and free again when dropped. It
+/// has no address: it is there to be given away, not to be used.
 #[derive(Debug)]
 pub struct Pinned {
     first: FrameNumber,

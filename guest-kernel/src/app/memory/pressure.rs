@@ -1,7 +1,8 @@
-//! A word to the application when memory is short, so that it can shrink its caches before pages are evicted.
+//! A word to the application when memory is short, so that it can shrink its caches before pages
+//! are evicted.
 //!
-//! Callbacks run in a thread of their own, started with the first of them. Whoever found memory short waits a moment for them, and
-//! goes on without them if they take longer.
+//! Callbacks run in a thread of their own, started with the first of them. Whoever found memory
+//! short waits a moment for them, and goes on without them if they take longer.
 
 extern crate alloc;
 
@@ -40,11 +41,13 @@ static GRACE: SpinLock<Patience> = SpinLock::new(Patience::new(0));
 /// The thread.
 static THREAD: Once<ThreadId> = Once::new();
 
-/// Has `callback` called whenever memory is short, at most some ten times a second, and for as long as the guest runs. It may free
-/// memory, take locks and register others; what it frees within 20 ms need not be evicted.
+/// Has `callback` called whenever memory is short, at most some ten times a second, and for as long
+/// as the guest runs. It may free memory, take locks and register others; what it frees within 20
+/// ms need not be evicted.
 ///
 /// # Errors
-/// [`SpawnError`] when there is no thread for it, or no memory to remember it; `callback` is dropped then.
+/// [`SpawnError`] when there is no thread for it, or no memory to remember it; `callback` is
+/// dropped then.
 pub fn on_pressure(callback: Box<dyn FnMut(Pressure) + Send>) -> Result<(), SpawnError> {
     let mut registered = REGISTERED.lock();
     registered.new.try_reserve(1).map_err(|_| SpawnError::OutOfMemory)?;

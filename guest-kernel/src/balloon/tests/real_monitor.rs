@@ -1,5 +1,6 @@
-//! Both sides of the port, as they are: this kernel's driver, page list and frame allocator, and the monitor's device, with shared words
-//! and memory of the host between them. What may happen in between happens in any order.
+//! Both sides of the port, as they are: this kernel's driver, page list and frame allocator, and
+//! the monitor's device, with shared words and memory of the host between them. What may happen in
+//! between happens in any order.
 #![allow(unsafe_code, reason = "the allocator's accounts lie in memory that the monitor sees")]
 
 use std::slice;
@@ -157,7 +158,8 @@ impl World {
         let books = monitor.page(METADATA).expect("it is memory").cast::<u64>();
         let words = FrameAllocator::words(TOTAL);
         assert!(words as u64 * 8 <= (HUGE_FRAMES - METADATA.0) * FRAME_BYTES, "the accounts fit the first huge frame");
-        // SAFETY: zeroed memory of a machine that is never dropped; of it the monitor reads and writes what is shared only, and that is atomic.
+        // SAFETY: zeroed memory of a machine that is never dropped; of it the monitor reads and
+        // writes what is shared only, and that is atomic.
         let books = unsafe { slice::from_raw_parts_mut(books, words) };
         let reserved = [FrameNumber(0)..FrameNumber(HUGE_FRAMES)];
         let allocator = FrameAllocator::new(TOTAL, &reserved, KERNEL_FLOOR, &mut BumpAllocator::new(books));
@@ -231,7 +233,8 @@ impl World {
         (0..STEPS).for_each(|_| self.step(STEPS));
     }
 
-    /// Where a frame is, in the guest's accounts: those of its driver and allocator, and of who uses memory.
+    /// Where a frame is, in the guest's accounts: those of its driver and allocator, and of who
+    /// uses memory.
     fn places(&self, in_use: &[bool], frame: FrameNumber) -> Places {
         let huge = to_usize(frame.0 / HUGE_FRAMES);
         Places {

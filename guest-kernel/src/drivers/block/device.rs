@@ -1,7 +1,7 @@
 //! A block device: found at boot, then used by whoever needs it.
 //!
-//! Interrupts are asked for only while somebody sleeps until a request is done: each costs a pass through the ring-0 stub, and a submitter that
-//! looks later anyway has nothing from it.
+//! Interrupts are asked for only while somebody sleeps until a request is done: each costs a pass
+//! through the ring-0 stub, and a submitter that looks later anyway has nothing from it.
 
 use core::fmt;
 
@@ -38,8 +38,9 @@ const CONFIG_MAX_DISCARD_SECTORS: usize = 36;
 /// How long a device may take to say who it is, before the guest goes on without it.
 const IDENTITY_PATIENCE_NS: u64 = 1_000_000_000;
 
-/// How long a waiter looks out before it sleeps: about what going to sleep and being woken costs where interrupts are slow, so a wait is
-/// never more than twice as dear as it had to be (Karlin et al., "Empirical Studies of Competitive Spinning", SOSP 1991).
+/// How long a waiter looks out before it sleeps: about what going to sleep and being woken costs
+/// where interrupts are slow, so a wait is never more than twice as dear as it had to be (Karlin et
+/// al., "Empirical Studies of Competitive Spinning", SOSP 1991).
 const POLL_NS: u64 = 30_000;
 
 static DEVICES: [Once<BlockDevice>; 2] = [const { Once::new() }; 2];
@@ -108,8 +109,9 @@ pub(crate) struct BlockDevice {
     line: u8,
     /// What the submitter of each request sleeps on.
     done: [Event; MAX_REQUESTS],
-    /// What those sleep on who wait for any request's end. A signal is kept for one waiter only, so whoever sleeps on another's event
-    /// may take the signal that its owner needs, who would then sleep for ever.
+    /// What those sleep on who wait for any request's end. A signal is kept for one waiter only, so
+    /// whoever sleeps on another's event may take the signal that its owner needs, who would then
+    /// sleep for ever.
     any_done: Event,
     port: SpinLock<Port>,
 }
@@ -126,7 +128,8 @@ struct Geometry {
 
 /// The connection to the device.
 struct Port {
-    /// Before the queue: it is dropped first, which resets the device, and only then is the queue's memory given back.
+    /// Before the queue: it is dropped first, which resets the device, and only then is the queue's
+    /// memory given back.
     transport: MmioTransport<'static>,
     requests: Requests,
     /// Requests whose end somebody sleeps for; the device interrupts while there are any.
@@ -294,9 +297,10 @@ impl BlockDevice {
         self.geometry.max_discard_sectors
     }
 
-    /// Starts to transfer these sectors and the frames that they fill, at most [`super::MAX_FRAMES`], the last one perhaps in part. The
-    /// caller owns the frames and keeps them alone until the ticket is redeemed. `None` when the queue is full. Allocates nothing and
-    /// never waits.
+    /// Starts to transfer these sectors and the frames that they fill, at most
+    /// [`super::MAX_FRAMES`], the last one perhaps in part. The caller owns the frames and keeps
+    /// them alone until the ticket is redeemed. `None` when the queue is full. Allocates nothing
+    /// and never waits.
     pub(crate) fn submit(&self, direction: Direction, sectors: Sectors, frames: &[FrameNumber]) -> Option<Ticket> {
         self.submit_request(Request::Transfer { direction, sectors, frames })
     }
@@ -306,7 +310,8 @@ impl BlockDevice {
         self.submit_request(Request::Flush)
     }
 
-    /// Starts to give up sectors, at most [`Self::max_discard_sectors`]: what is in them then is not defined. `None` when the queue is full.
+    /// Starts to give up sectors, at most [`Self::max_discard_sectors`]: what is in them then is
+    /// not defined. `None` when the queue is full.
     pub(crate) fn discard(&self, sectors: Sectors) -> Option<Ticket> {
         self.submit_request(Request::Discard(sectors))
     }
@@ -327,15 +332,17 @@ impl BlockDevice {
         }
     }
 
-    /// Sleeps until the request is done, at most until the given moment. May return early: the caller looks. Of several sleepers, one that
-    /// comes when the request is just done may sleep to the given moment.
+    /// Sleeps until the request is done, at most until the given moment. May return early: the
+    /// caller looks. Of several sleepers, one that comes when the request is just done may sleep to
+    /// the given moment.
     pub(crate) fn wait(&self, ticket: &Ticket, until: Option<Instant>) {
         if !self.is_soon_done(ticket.slot) && !self.is_done_or_awaited(ticket.slot) {
             self.done[ticket.slot].wait(until);
         }
     }
 
-    /// Sleeps until a request is done, at most until the given moment; may return early. `false`, at once, when none is under way.
+    /// Sleeps until a request is done, at most until the given moment; may return early. `false`,
+    /// at once, when none is under way.
     pub(super) fn wait_for_any(&self, until: Instant) -> bool {
         let under_way = self.port.lock().requests.under_way();
         let Some(slot) = under_way else { return false };
@@ -450,8 +457,9 @@ impl BlockDevice {
         failed
     }
 
-    /// The device's interrupt. Where that is a message, the device need not be told that it was seen, which saves two slow accesses to
-    /// registers; then there is no telling what it was for, and the status is looked at only where nothing else has happened.
+    /// The device's interrupt. Where that is a message, the device need not be told that it was
+    /// seen, which saves two slow accesses to registers; then there is no telling what it was for,
+    /// and the status is looked at only where nothing else has happened.
     fn interrupt(&self) {
         let mut port = self.port.lock();
         let status = match self.interrupt {

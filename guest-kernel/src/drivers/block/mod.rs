@@ -1,10 +1,12 @@
 //! Disks: virtio block devices (virtio 1.2, 5.2), one for the guest's data and one to swap to.
 //!
-//! A request is *submitted*, which takes no longer than a notification, and leaves a [`Ticket`]; the device works on it while the
-//! submitter does what it likes; the ticket is *redeemed* for the result. [`requests`] keeps the queue, [`mod@device`] is what the kernel
-//! uses, the interrupt included.
+//! A request is *submitted*, which takes no longer than a notification, and leaves a [`Ticket`];
+//! the device works on it while the submitter does what it likes; the ticket is *redeemed* for the
+//! result. [`requests`] keeps the queue, [`mod@device`] is what the kernel uses, the interrupt
+//! included.
 //!
-//! Lock order: a device's lock may be taken with all others held but the scheduler's, the log's and the kernel heap's.
+//! Lock order: a device's lock may be taken with all others held but the scheduler's, the log's and
+//! the kernel heap's.
 
 #[cfg(target_os = "none")]
 mod device;

@@ -1,8 +1,10 @@
-//! The requests of one block device (virtio 1.2, 5.2.6): up to [`MAX_REQUESTS`] under way at once, done in whatever order.
+//! The requests of one block device (virtio 1.2, 5.2.6): up to [`MAX_REQUESTS`] under way at once,
+//! done in whatever order.
 //!
-//! A request is a chain of buffers: a header, the data, a byte for the status. The data are frames of the caller's; the rest lies in a
-//! [`Cell`] of a page that the device reaches. What the device says is checked before it is used: a chain that is not under way, or
-//! more bytes than there was room for, are errors of the device and never a panic here.
+//! A request is a chain of buffers: a header, the data, a byte for the status. The data are frames
+//! of the caller's; the rest lies in a [`Cell`] of a page that the device reaches. What the device
+//! says is checked before it is used: a chain that is not under way, or more bytes than there was
+//! room for, are errors of the device and never a panic here.
 #![allow(unsafe_code, reason = "memory shared with a device")]
 
 use core::fmt;
@@ -28,7 +30,8 @@ pub(crate) const MAX_REQUESTS: usize = 16;
 pub(super) const QUEUE: u16 = 0;
 /// Descriptors: a few of the largest requests, or all requests if they are small.
 const QUEUE_SIZE: usize = 256;
-/// Buffers that the device only reads or only writes, of one request: its data, and the header or the status.
+/// Buffers that the device only reads or only writes, of one request: its data, and the header or
+/// the status.
 const MAX_BUFFERS: usize = MAX_FRAMES + 1;
 
 const TYPE_IN: u32 = 0;
@@ -111,7 +114,8 @@ pub(super) struct Requests {
     queue: Box<VirtQueue<KernelHal, QUEUE_SIZE>, KernelHeap>,
     cells: Cells,
     slots: Vec<Slot, KernelHeap>,
-    /// For one request at a time; kept here, as a page fault that reads from a disk has little room on its stack.
+    /// For one request at a time; kept here, as a page fault that reads from a disk has little room
+    /// on its stack.
     buffers: Buffers,
 }
 
@@ -194,7 +198,8 @@ impl Requests {
         }
         self.gather(index);
         let (read, written) = self.buffers.both();
-        // SAFETY: header, status and inline data are the slot's until it is done; the frames are the caller's, who keeps them alone.
+        // SAFETY: header, status and inline data are the slot's until it is done; the frames are
+        // the caller's, who keeps them alone.
         let token = unsafe { self.queue.add(read, written) }.ok()?;
         self.slots[index].state = SlotState::UnderWay(token);
         Some(index)
@@ -226,8 +231,8 @@ impl Requests {
         Ok(done)
     }
 
-    /// Ends all that is under way with an error; the device has been reset and does not touch the buffers any more. Returns what was
-    /// under way.
+    /// Ends all that is under way with an error; the device has been reset and does not touch the
+    /// buffers any more. Returns what was under way.
     pub(super) fn fail_all(&mut self) -> RequestSet {
         let mut failed = 0;
         for (index, slot) in self.slots.iter_mut().enumerate() {
@@ -258,12 +263,14 @@ impl Requests {
 
     /// Whether the device wants to be told of new requests.
     pub(super) fn should_notify(&self) -> bool {
-        // The device looks for requests after it has asked to be notified: its wish must not be read before they can be seen.
+        // The device looks for requests after it has asked to be notified: its wish must not be
+        // read before they can be seen.
         fence(Ordering::SeqCst);
         self.queue.should_notify()
     }
 
-    /// Says whether the device should interrupt for requests that are done. Some may be done already: the caller reaps afterwards.
+    /// Says whether the device should interrupt for requests that are done. Some may be done
+    /// already: the caller reaps afterwards.
     pub(super) fn let_interrupt(&mut self, wanted: Interrupts) {
         self.queue.set_dev_notify(wanted == Interrupts::Wanted);
         fence(Ordering::SeqCst);
@@ -313,7 +320,8 @@ impl Requests {
                 (TYPE_GET_ID, 0)
             }
         };
-        // SAFETY: the cell is within the page, aligned, and not the device's while the request is not in the queue.
+        // SAFETY: the cell is within the page, aligned, and not the device's while the request is
+        // not in the queue.
         unsafe { cell.write_volatile(Cell { kind, reserved: 0, first_sector, inline, status: STATUS_NONE }) };
     }
 
@@ -334,7 +342,8 @@ impl Requests {
         written.push(bytes_at(Part { address: cell + offset_of!(Cell, status) as u64, bytes: 1 }));
     }
 
-    /// How a request ended of which the device says that it is done and that so many bytes were written to memory.
+    /// How a request ended of which the device says that it is done and that so many bytes were
+    /// written to memory.
     fn result(&self, index: usize, length: usize) -> Result<(), BlockError> {
         let slot = &self.slots[index];
         let data = slot.parts[..slot.count].iter().map(|part| part.bytes).sum::<usize>();
@@ -350,7 +359,8 @@ impl Requests {
 
     /// A request's cell as the device has left it.
     fn answer(&self, index: usize) -> Cell {
-        // SAFETY: the cell is within the page, initialized, and the device has finished with it; any bits are a cell.
+        // SAFETY: the cell is within the page, initialized, and the device has finished with it;
+        // any bits are a cell.
         unsafe { self.cell(index).read_volatile() }
     }
 
@@ -398,7 +408,8 @@ impl Buffers {
     /// The buffers as the queue takes them; it uses their addresses only.
     fn both(&mut self) -> (&[&[u8]], &mut [&mut [u8]]) {
         let (read, written) = (self.read.as_ptr().cast::<&[u8]>(), self.written.as_mut_ptr().cast::<&mut [u8]>());
-        // SAFETY: a reference is laid out like the pointer; the header is mapped, and the data belong to whoever made the request.
+        // SAFETY: a reference is laid out like the pointer; the header is mapped, and the data
+        // belong to whoever made the request.
         let read = unsafe { core::slice::from_raw_parts(read, self.read.len()) };
         // SAFETY: as above, and no two buffers overlap.
         let written = unsafe { core::slice::from_raw_parts_mut(written, self.written.len()) };
@@ -427,8 +438,9 @@ impl Slot {
     }
 }
 
-/// Memory that a device is about to get or has just given back. A part of a request is mapped at its own address, and belongs to whoever
-/// made the request, who doesn't touch it until the request is done.
+/// Memory that a device is about to get or has just given back. A part of a request is mapped at
+/// its own address, and belongs to whoever made the request, who doesn't touch it until the request
+/// is done.
 fn bytes_at(part: Part) -> NonNull<[u8]> {
     let pointer = core::ptr::with_exposed_provenance_mut(to_usize(part.address));
     NonNull::slice_from_raw_parts(NonNull::new(pointer).unwrap_or(NonNull::dangling()), part.bytes)

@@ -1,4 +1,5 @@
-//! The driver's side of the queue, against a device that does what the test wants, in the order it wants, and lies if it wants to.
+//! The driver's side of the queue, against a device that does what the test wants, in the order it
+//! wants, and lies if it wants to.
 
 use std::boxed::Box;
 use std::vec::Vec;
@@ -23,7 +24,8 @@ struct FakeDevice {
     done: u16,
 }
 
-/// A request as the device finds it: the first descriptor, and all buffers with whether they are to be written.
+/// A request as the device finds it: the first descriptor, and all buffers with whether they are to
+/// be written.
 struct Found {
     head: u32,
     buffers: Vec<(u64, u32, bool)>,

@@ -1,4 +1,5 @@
-//! The disk as swap and mapped files see it: slots of 4 KiB, the last one perhaps shorter, and tickets that are numbers.
+//! The disk as swap and mapped files see it: slots of 4 KiB, the last one perhaps shorter, and
+//! tickets that are numbers.
 
 use aerostat_abi::units::{FRAME_BYTES, FrameNumber};
 
@@ -42,7 +43,8 @@ impl Disk for BlockDevice {
         }
     }
 
-    /// Several threads may wait for one write, and another may have redeemed it: so nobody sleeps for long.
+    /// Several threads may wait for one write, and another may have redeemed it: so nobody sleeps
+    /// for long.
     fn wait(&self, ticket: disk::Ticket) {
         if cpu::is_masked() {
             cpu::relax(); // the caller can't sleep, and looks again

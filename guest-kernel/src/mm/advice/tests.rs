@@ -1,4 +1,5 @@
-//! What an application says about its memory, on a machine of ordinary memory with a compressed pool and a disk.
+//! What an application says about its memory, on a machine of ordinary memory with a compressed
+//! pool and a disk.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -431,7 +432,8 @@ impl Model {
             region.commit_charge.0 + machine.drawn(self.start),
             Region::commit_charge_for(PAGES * FRAME_BYTES).0
         );
-        // What is still being read for a region that has ended keeps none of this one's commit charges.
+        // What is still being read for a region that has ended keeps none of this one's commit
+        // charges.
         let kept_ahead = reclaim::committed_ahead().saturating_sub(FRAMES.ended_in_use());
         prop_assert_eq!(region.commit_charge, machine.statistics().committed.saturating_add(kept_ahead));
         prop_assert_eq!(validate(), Ok(()));

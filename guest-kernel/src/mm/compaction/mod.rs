@@ -1,11 +1,15 @@
-//! Compaction: moves pages between frames so that whole huge frames come free, for huge pages and for the balloon.
+//! Compaction: moves pages between frames so that whole huge frames come free, for huge pages and
+//! for the balloon.
 //!
-//! There is no reverse map. Huge frames that are little used are *vacated*: nothing new is put in, and what the regions' page tables
-//! have in them is moved, on one walk over all regions, to other broken huge frames. Which ones, and whether it pays, is decided in
-//! [`policy`]. Frames that no region maps are pinned and kept apart (see [`super::frame_allocator`]), so vacated ones do come free.
+//! There is no reverse map. Huge frames that are little used are *vacated*: nothing new is put in,
+//! and what the regions' page tables have in them is moved, on one walk over all regions, to other
+//! broken huge frames. Which ones, and whether it pays, is decided in [`policy`]. Frames that no
+//! region maps are pinned and kept apart (see [`super::frame_allocator`]), so vacated ones do come
+//! free.
 //!
-//! Pages are moved in batches of [`BATCH`], each under the lock of the address space and behind one TLB flush: nobody can touch a
-//! page between flush and copy but by a fault, which waits for the lock. That takes some ten microseconds a batch.
+//! Pages are moved in batches of [`BATCH`], each under the lock of the address space and behind one
+//! TLB flush: nobody can touch a page between flush and copy but by a fault, which waits for the
+//! lock. That takes some ten microseconds a batch.
 
 pub(crate) mod policy;
 
@@ -33,8 +37,9 @@ pub(crate) fn moved_pages() -> u64 {
     MOVED_PAGES.load(Ordering::Relaxed)
 }
 
-/// Makes up to `wanted_huge` huge frames wholly free, by moving what is in others that are little used; says how many came free.
-/// None do while somebody else is at it. Calls `between` after each batch, with no lock held: a walk over all page tables can take long.
+/// Makes up to `wanted_huge` huge frames wholly free, by moving what is in others that are little
+/// used; says how many came free. None do while somebody else is at it. Calls `between` after each
+/// batch, with no lock held: a walk over all page tables can take long.
 pub(crate) fn compact(wanted_huge: usize, mut between: impl FnMut()) -> usize {
     if IS_RUNNING.swap(true, Ordering::Acquire) {
         return 0;
@@ -55,7 +60,8 @@ pub(crate) fn compact(wanted_huge: usize, mut between: impl FnMut()) -> usize {
     after.saturating_sub(before)
 }
 
-/// Moves pages of a kind from `at` on, within one slot, and says where to go on; `None` when all is done that can be.
+/// Moves pages of a kind from `at` on, within one slot, and says where to go on; `None` when all is
+/// done that can be.
 fn move_batch(kind: PageKind, at: u64) -> Option<u64> {
     let mut space = SPACE.lock();
     let (at, end) = space.regions.next_slot(kind, at).filter(|_| FRAMES.is_vacating())?;
@@ -74,8 +80,8 @@ fn move_batch(kind: PageKind, at: u64) -> Option<u64> {
     (!is_full).then_some(next)
 }
 
-/// Revokes pages that are to be moved, each with the frame it will get. Returns where that ended, and whether there is no more room
-/// for any.
+/// Revokes pages that are to be moved, each with the frame it will get. Returns where that ended,
+/// and whether there is no more room for any.
 fn begin_moves(space: &mut Space, at: u64, end: u64, moves: &mut [Option<(u64, Block)>]) -> Option<(u64, bool)> {
     let tables = space.tables_mut()?;
     let mut moves = moves.iter_mut();

@@ -1,7 +1,7 @@
 //! Which huge frames are worth emptying, and when: pure.
 //!
-//! Moving a page costs about as much as copying it, so the emptiest huge frames are vacated first, none of which more than three
-//! quarters are in use, and no more than the others have room for.
+//! Moving a page costs about as much as copying it, so the emptiest huge frames are vacated first,
+//! none of which more than three quarters are in use, and no more than the others have room for.
 
 use aerostat_abi::units::{HUGE_FRAMES, to_usize};
 
@@ -11,8 +11,8 @@ const STEP: u64 = 32;
 const MOVED_CLASSES: usize = 12;
 const CLASSES: usize = to_usize(HUGE_FRAMES / STEP);
 
-/// Free frames in broken huge frames, as a multiple of what is missing, from which on the background goes to work: with fewer,
-/// most of what is moved has to go into the last gaps.
+/// Free frames in broken huge frames, as a multiple of what is missing, from which on the
+/// background goes to work: with fewer, most of what is moved has to go into the last gaps.
 const SURPLUS: u64 = 2;
 
 /// Huge frames by how much of them is in use.
@@ -42,13 +42,15 @@ impl Occupancy {
         class.used += u64::from(used);
     }
 
-    /// Whether moving pages is worth it so that `wanted` huge frames are wholly free, where `whole` are.
+    /// Whether moving pages is worth it so that `wanted` huge frames are wholly free, where `whole`
+    /// are.
     pub(crate) fn is_worth_it(&self, whole: usize, wanted: usize) -> bool {
         let missing = wanted.saturating_sub(whole) as u64;
         missing > 0 && self.free() >= SURPLUS * HUGE_FRAMES * missing && self.victims(1) != Victims::default()
     }
 
-    /// How many huge frames could be vacated, `wanted` at most, and about how many pages would have to be moved for that.
+    /// How many huge frames could be vacated, `wanted` at most, and about how many pages would have
+    /// to be moved for that.
     pub(crate) fn price(&self, wanted: usize) -> (usize, u64) {
         let victims = self.victims(wanted);
         let pages = self
@@ -69,7 +71,8 @@ impl Occupancy {
         let mut victims = Victims::default();
         let (mut room, mut left) = (self.free(), wanted as u64);
         for (class, victims) in self.classes[..MOVED_CLASSES].iter().zip(&mut victims.classes) {
-            // Each takes room for what is moved out of it, and the room that it has itself: together a huge frame.
+            // Each takes room for what is moved out of it, and the room that it has itself:
+            // together a huge frame.
             *victims = class.huge_frames.min(left).min(room / HUGE_FRAMES);
             left -= *victims;
             room -= *victims * HUGE_FRAMES;

@@ -23,7 +23,8 @@ fn compact(wanted: usize) -> usize {
     super::compact(wanted, || ())
 }
 
-/// Regions of small pages that were touched in turn, so that each has frames in every huge frame; each page has its address in it.
+/// Regions of small pages that were touched in turn, so that each has frames in every huge frame;
+/// each page has its address in it.
 fn interleaved_regions(machine: &TestMachine, count: u64) -> Vec<u64> {
     let starts: Vec<_> = (0..count).map(|_| map_region(APP_REGIONS, SMALL_REGION * FRAME_BYTES).unwrap()).collect();
     for page in 0..SMALL_REGION {

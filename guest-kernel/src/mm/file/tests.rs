@@ -1,4 +1,5 @@
-//! A mapped file on a machine of ordinary memory: what is read is what is on the disk, however little memory there is.
+//! A mapped file on a machine of ordinary memory: what is read is what is on the disk, however
+//! little memory there is.
 
 use aerostat_abi::units::{FRAME_BYTES, FRAME_SIZE, FrameCount, HUGE_FRAMES};
 use aerostat_reclaim_policy::Name;
@@ -18,8 +19,8 @@ use crate::mm::{FRAMES, map_region, unmap_region, validate};
 
 const EVERYTHING: FrameCount = FrameCount(1 << 20);
 
-/// A machine that has mapped a file of so many pages, in which each word is its page's number and its own, and the last half page is
-/// missing.
+/// A machine that has mapped a file of so many pages, in which each word is its page's number and
+/// its own, and the last half page is missing.
 fn machine(huge_frames: u64, pages: u32) -> (TestMachine, &'static SlowDisk, u64) {
     let machine = TestMachine::start(huge_frames);
     let disk = SlowDisk::leaked(pages.into());

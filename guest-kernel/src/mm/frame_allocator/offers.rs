@@ -1,11 +1,13 @@
 //! Offers: free huge frames that the monitor may take without the guest running.
 //!
-//! While the monitor sees the state words, every wholly free huge frame is offered, as long as what is not offered covers all commit charges
-//! and the kernel's floor. An offered frame is as free as any other: whoever needs it withdraws the offer, which costs a
-//! compare-and-swap. If the monitor was faster, the frame is *taken*: it is in the balloon, and the driver collects it for its page list.
+//! While the monitor sees the state words, every wholly free huge frame is offered, as long as what
+//! is not offered covers all commit charges and the kernel's floor. An offered frame is as free as
+//! any other: whoever needs it withdraws the offer, which costs a compare-and-swap. If the monitor
+//! was faster, the frame is *taken*: it is in the balloon, and the driver collects it for its page
+//! list.
 //!
-//! What the monitor takes counts as free until somebody notices, but nobody relies on it: commit charges and the balloon rest on what is
-//! [sure](FrameAllocator::sure).
+//! What the monitor takes counts as free until somebody notices, but nobody relies on it: commit
+//! charges and the balloon rest on what is [sure](FrameAllocator::sure).
 
 use aerostat_abi::frame_state::{HugeFrameState, HugeFrameWord};
 use aerostat_abi::units::{FrameCount, FrameNumber, HUGE_FRAMES};
@@ -79,7 +81,8 @@ impl FrameAllocator {
         self.offer_spare();
     }
 
-    /// Offers what has become free to be offered since it was freed, because a commit charge has ended.
+    /// Offers what has become free to be offered since it was freed, because a commit charge has
+    /// ended.
     pub(crate) fn offer_spare(&mut self) {
         if self.free.count_whole() as u64 == self.offers.count {
             return;
@@ -144,7 +147,8 @@ impl FrameAllocator {
         false
     }
 
-    /// Makes sure that the monitor can't take a wholly free huge frame; says whether that is so, or else it is lost.
+    /// Makes sure that the monitor can't take a wholly free huge frame; says whether that is so, or
+    /// else it is lost.
     pub(super) fn claim(&mut self, huge: usize) -> bool {
         if !self.offers.contains(huge) {
             return true;

@@ -1,4 +1,5 @@
-//! The allocator against a naive model that knows each frame's owner, and the commit charges it makes, one by one.
+//! The allocator against a naive model that knows each frame's owner, and the commit charges it
+//! makes, one by one.
 
 use std::ops::Range;
 
@@ -66,7 +67,8 @@ fn a_fresh_machine_is_free_and_untouched_but_for_the_reserved_ranges() {
     assert_eq!(allocator.validate(), Ok(()));
     let is_reserved = |frame| (3..1030).contains(&frame) || frame == 2000 || frame >= 3000;
     assert!((0..4096).all(|frame| allocator.is_free(FrameNumber(frame)) != is_reserved(frame)));
-    // Huge frames 0 to 2 and 5 are cut into by a range or by the end of memory, 3 holds frame 2000: only 4 is whole.
+    // Huge frames 0 to 2 and 5 are cut into by a range or by the end of memory, 3 holds frame 2000:
+    // only 4 is whole.
     let huge = allocate(&mut allocator, BlockSize::Huge, Purpose::Kernel);
     assert_eq!(huge, Some((FrameNumber(4 * HUGE_FRAMES), Contents::Zero)));
     assert_eq!(allocate(&mut allocator, BlockSize::Huge, Purpose::Kernel), None);
@@ -376,8 +378,9 @@ impl Model {
         self.free_in[huge] > 0 && !self.is_whole(huge)
     }
 
-    /// The frame that goes next: the lowest of the lowest broken huge frame of its kind, or else the first of the next huge one, or
-    /// else the lowest of the lowest broken one, be it meant for page tables. The balloon takes from pages before it breaks what is untouched.
+    /// The frame that goes next: the lowest of the lowest broken huge frame of its kind, or else
+    /// the first of the next huge one, or else the lowest of the lowest broken one, be it meant for
+    /// page tables. The balloon takes from pages before it breaks what is untouched.
     fn next_frame(&self, purpose: Purpose) -> Option<usize> {
         let is_its = |&huge: &usize| {
             let is_meant = self.is_pinned[huge] != is_movable(purpose) && self.tables != Some(huge);
@@ -396,7 +399,8 @@ impl Model {
         self.lowest_in(mine.or_else(|| self.next_huge()).or_else(|| all.find(any))?)
     }
 
-    /// The frame that the next page table gets: the lowest of the huge frame meant for them, or of the next one.
+    /// The frame that the next page table gets: the lowest of the huge frame meant for them, or of
+    /// the next one.
     fn next_table(&mut self) -> Option<usize> {
         if let Some(huge) = self.tables.filter(|&huge| self.is_broken(huge)) {
             return self.lowest_in(huge);

@@ -1,4 +1,5 @@
-//! Frames on several CPUs, against counters: wherever frames are cached, every answer is that of one allocator.
+//! Frames on several CPUs, against counters: wherever frames are cached, every answer is that of
+//! one allocator.
 
 use aerostat_abi::units::{FrameCount, FrameNumber, HUGE_FRAMES, to_usize};
 use proptest::collection::vec;

@@ -1,8 +1,9 @@
-//! What reclaim does to page tables: ages pages, splits huge ones, and replaces translations by [`SwapEntry`]s and back.
+//! What reclaim does to page tables: ages pages, splits huge ones, and replaces translations by
+//! [`SwapEntry`]s and back.
 //!
-//! A page on its way out is first *revoked*: not present, its frame still in the entry. After a TLB flush it is replaced by a swap
-//! entry or reinstated: at once, or, when it goes to disk, once it has been written. A fault on a page that is still on its way
-//! reinstates it.
+//! A page on its way out is first *revoked*: not present, its frame still in the entry. After a TLB
+//! flush it is replaced by a swap entry or reinstated: at once, or, when it goes to disk, once it
+//! has been written. A fault on a page that is still on its way reinstates it.
 
 use aerostat_abi::units::{FRAME_SIZE, FrameNumber, HUGE_FRAMES};
 use aerostat_reclaim_policy::{Age, Verdict};
@@ -16,14 +17,17 @@ use super::{
 use crate::mm::block::{Block, BlockSize};
 use crate::mm::reclaim::swap_entry::{AGE_MASK, Stored, SwapEntry};
 
-/// The bits that a page table entry leaves to software and that hold a page's age: 52 to 58 (Intel SDM vol. 3, 4.5.4).
+/// The bits that a page table entry leaves to software and that hold a page's age: 52 to 58 (Intel
+/// SDM vol. 3, 4.5.4).
 const AGE_SHIFT: u32 = 52;
 const AGE_FIELD: u64 = (AGE_MASK as u64) << AGE_SHIFT;
 
-/// A bit that is left to software, too: compressing the page was tried in vain since it was last seen dirty.
+/// A bit that is left to software, too: compressing the page was tried in vain since it was last
+/// seen dirty.
 const INCOMPRESSIBLE: PageTableFlags = PageTableFlags::BIT_9;
 
-/// Another: the application does not need what is in the page, unless the entry is dirty and so the page has been written since.
+/// Another: the application does not need what is in the page, unless the entry is dirty and so the
+/// page has been written since.
 pub(super) const DISCARDABLE: PageTableFlags = PageTableFlags::BIT_10;
 
 /// What a 4 KiB page's entry says.
@@ -86,8 +90,8 @@ impl PageTables {
         }
     }
 
-    /// Ages the huge page at `address`: clears its accessed bit, and keeps the age that `age` returns. Says whether it was
-    /// accessed, and so the TLB must be flushed.
+    /// Ages the huge page at `address`: clears its accessed bit, and keeps the age that `age`
+    /// returns. Says whether it was accessed, and so the TLB must be flushed.
     pub(crate) fn visit_huge(&mut self, address: u64, age: &mut dyn FnMut(Age, bool) -> Age) -> bool {
         let Some(entry) = self.existing_slot_entry_mut(address) else { return false };
         let accessed = entry.flags().contains(PageTableFlags::ACCESSED);
@@ -96,8 +100,8 @@ impl PageTables {
         accessed
     }
 
-    /// Ages the page at `address`, if it is in memory: keeps it with the age that `age` returns, or revokes its translation. One
-    /// whose contents nobody needs goes without being asked about.
+    /// Ages the page at `address`, if it is in memory: keeps it with the age that `age` returns, or
+    /// revokes its translation. One whose contents nobody needs goes without being asked about.
     pub(crate) fn visit_page(&mut self, address: u64, age: &mut dyn FnMut(Age, bool) -> Verdict) -> Visited {
         let Some(entry) = self.page_entry_mut(address) else { return Visited::default() };
         let flags = entry.flags();
@@ -118,7 +122,8 @@ impl PageTables {
         }
     }
 
-    /// Makes the huge page at `address` a table of pages, in `table`. Each page inherits age and accessed bit.
+    /// Makes the huge page at `address` a table of pages, in `table`. Each page inherits age and
+    /// accessed bit.
     ///
     /// # Errors
     /// The block comes back when there is no huge page.
@@ -149,8 +154,9 @@ impl PageTables {
         })
     }
 
-    /// Notes that nobody needs what is in the pages of the slot at `address`, up to `end`, until they are written to. The TLB must be
-    /// flushed: the CPU marks a page as written only where it does not remember to have done so. A huge page is taken as a whole.
+    /// Notes that nobody needs what is in the pages of the slot at `address`, up to `end`, until
+    /// they are written to. The TLB must be flushed: the CPU marks a page as written only where it
+    /// does not remember to have done so. A huge page is taken as a whole.
     pub(crate) fn mark_discardable(&mut self, address: u64, end: u64) {
         match self.slot(address) {
             Slot::Empty => {}
@@ -180,13 +186,15 @@ impl PageTables {
         take_swap_entry(self.page_entry_mut(address)?)
     }
 
-    /// Takes out the revoked page at `address`: it reads as zero from now on. Its frame is the caller's.
+    /// Takes out the revoked page at `address`: it reads as zero from now on. Its frame is the
+    /// caller's.
     pub(crate) fn discard_revoked(&mut self, address: u64) -> Option<Block> {
         let entry = self.page_entry_mut(address).filter(|entry| is_revoked(entry))?;
         Some(take(entry, BlockSize::Frame))
     }
 
-    /// Notes that the revoked page at `address` does not compress; that holds until it is written to.
+    /// Notes that the revoked page at `address` does not compress; that holds until it is written
+    /// to.
     pub(crate) fn note_incompressible(&mut self, address: u64) {
         if let Some(entry) = self.page_entry_mut(address).filter(|entry| is_revoked(entry)) {
             entry.set_flags((entry.flags() - PageTableFlags::DIRTY - DISCARDABLE) | INCOMPRESSIBLE);
@@ -202,7 +210,8 @@ impl PageTables {
         }
     }
 
-    /// Notes that an evicted page's contents are kept elsewhere now; says whether they were where the caller thought.
+    /// Notes that an evicted page's contents are kept elsewhere now; says whether they were where
+    /// the caller thought.
     pub(crate) fn move_swapped(&mut self, address: u64, from: Stored, to: Stored) -> bool {
         let Some(page) = self.page_entry_mut(address) else { return false };
         let Some(entry) = SwapEntry::decode(raw(page)).filter(|entry| entry.stored == from) else { return false };
@@ -231,7 +240,8 @@ impl PageTables {
 }
 
 impl PageTables {
-    /// Maps `block` at `address` for reading, in place of nothing or of what says that the page is in its file.
+    /// Maps `block` at `address` for reading, in place of nothing or of what says that the page is
+    /// in its file.
     ///
     /// # Errors
     /// The block comes back when a table is missing.
@@ -257,7 +267,8 @@ pub(super) fn take_swap_entry(entry: &mut PageTableEntry) -> Option<SwapEntry> {
     Some(swap)
 }
 
-/// Whether nobody needs what a mapped page holds. If it has been written after it was given up, somebody does from now on.
+/// Whether nobody needs what a mapped page holds. If it has been written after it was given up,
+/// somebody does from now on.
 fn settle_discard(entry: &mut PageTableEntry) -> bool {
     let flags = entry.flags();
     if flags.contains(DISCARDABLE) && flags.contains(PageTableFlags::DIRTY) {

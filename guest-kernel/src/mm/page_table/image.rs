@@ -1,7 +1,9 @@
-//! The image's place in the identity map: what may be written can't be run, and code and constants can't be written.
+//! The image's place in the identity map: what may be written can't be run, and code and constants
+//! can't be written.
 //!
-//! The image is mapped nowhere else, so there is no second way to it. The page tables themselves can be written to, as the kernel runs in
-//! ring 3 like the application: this stops stray writes and jumps, not an application that means harm.
+//! The image is mapped nowhere else, so there is no second way to it. The page tables themselves
+//! can be written to, as the kernel runs in ring 3 like the application: this stops stray writes
+//! and jumps, not an application that means harm.
 
 use aerostat_abi::units::{FRAME_SIZE, FrameNumber};
 use x86_64::structures::paging::PageTableFlags;
@@ -32,8 +34,8 @@ impl ImagePart {
 }
 
 impl PageTables {
-    /// Maps the slot at `address` of the identity map page by page, with `table` as its table, as `part_of` says of each page's address.
-    /// The TLB must be flushed.
+    /// Maps the slot at `address` of the identity map page by page, with `table` as its table, as
+    /// `part_of` says of each page's address. The TLB must be flushed.
     pub(crate) fn map_identity_pages(&mut self, address: u64, table: Block, part_of: impl Fn(u64) -> ImagePart) {
         let number = table.into_number();
         for (page, entry) in (address..).step_by(FRAME_SIZE).zip(table_at(number).iter_mut()) {

@@ -1,5 +1,5 @@
-//! What may be done to a mapped page. The region says so, and every entry of it says the same: when it is made, when the page comes
-//! back after an eviction, and when the region changes.
+//! What may be done to a mapped page. The region says so, and every entry of it says the same: when
+//! it is made, when the page comes back after an eviction, and when the region changes.
 
 use aerostat_abi::units::FRAME_SIZE;
 use x86_64::structures::paging::PageTableFlags;
@@ -28,8 +28,8 @@ impl Access {
 }
 
 impl PageTables {
-    /// Has the pages of the slot at `address`, up to `end`, allow `access` and no more; the TLB must be flushed. Evicted pages are
-    /// given it when they come back.
+    /// Has the pages of the slot at `address`, up to `end`, allow `access` and no more; the TLB
+    /// must be flushed. Evicted pages are given it when they come back.
     pub(crate) fn protect(&mut self, address: u64, end: u64, access: Access) {
         match self.slot(address) {
             Slot::Empty => {}

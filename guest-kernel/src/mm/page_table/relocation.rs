@@ -1,7 +1,9 @@
-//! Pages that get other frames without anybody noticing: one by one for compaction, 512 at once for a collapse.
+//! Pages that get other frames without anybody noticing: one by one for compaction, 512 at once for
+//! a collapse.
 //!
-//! Like a page on its way out, a page on its way to another frame is revoked first, and its contents are copied after a flush. Then
-//! it gets its new frame, or is reinstated with the old one.
+//! Like a page on its way out, a page on its way to another frame is revoked first, and its
+//! contents are copied after a flush. Then it gets its new frame, or is reinstated with the old
+//! one.
 
 use aerostat_abi::units::{FRAME_SIZE, FrameNumber, HUGE_BYTES};
 use x86_64::structures::paging::page_table::PageTableEntry;
@@ -11,7 +13,8 @@ use super::eviction::DISCARDABLE;
 use super::{Access, PageTables, existing_table, frame_of, is_revoked, set, table_at, take};
 use crate::mm::block::{Block, BlockSize};
 
-/// A bit of a table's entry that is left to software: the table was full and its pages were in use when it was last looked at.
+/// A bit of a table's entry that is left to software: the table was full and its pages were in use
+/// when it was last looked at.
 const WAS_BUSY: PageTableFlags = PageTableFlags::BIT_9;
 
 impl PageTables {
@@ -28,7 +31,8 @@ impl PageTables {
         }
     }
 
-    /// Gives the revoked page at `address` another frame, with the same contents, and puts it into force; the old one is the caller's.
+    /// Gives the revoked page at `address` another frame, with the same contents, and puts it into
+    /// force; the old one is the caller's.
     ///
     /// # Errors
     /// The new frame comes back when there is no such page.
@@ -40,9 +44,10 @@ impl PageTables {
         Ok(old)
     }
 
-    /// Looks at the table of pages of the slot at `address`: whether it is full and its pages were in use now and at the last visit.
-    /// Whether they were since then is said by the accessed bit of the table's own entry, which is cleared: the TLB must be flushed.
-    /// Entries are written only where they change, as a host may have to intercept that.
+    /// Looks at the table of pages of the slot at `address`: whether it is full and its pages were
+    /// in use now and at the last visit. Whether they were since then is said by the accessed bit
+    /// of the table's own entry, which is cleared: the TLB must be flushed. Entries are written
+    /// only where they change, as a host may have to intercept that.
     pub(crate) fn visit_table(&mut self, address: u64) -> bool {
         let is_full = self.is_full(address);
         let Some(entry) = self.existing_slot_entry_mut(address) else { return false };
@@ -66,7 +71,8 @@ impl PageTables {
         self.table(address).is_some_and(|table| table.iter().all(is_needed))
     }
 
-    /// Takes the translations of all pages of the slot at `address` out of force; the TLB must be flushed.
+    /// Takes the translations of all pages of the slot at `address` out of force; the TLB must be
+    /// flushed.
     pub(crate) fn revoke_pages(&mut self, address: u64) {
         for page in pages(address) {
             self.revoke_page(page);
@@ -80,8 +86,8 @@ impl PageTables {
         }
     }
 
-    /// Maps a huge frame with the contents of the slot's 512 revoked pages instead of their table; `give_back` gets their frames. The
-    /// table is the caller's, once the TLB has been flushed.
+    /// Maps a huge frame with the contents of the slot's 512 revoked pages instead of their table;
+    /// `give_back` gets their frames. The table is the caller's, once the TLB has been flushed.
     ///
     /// # Errors
     /// The huge frame comes back when not all pages are revoked.

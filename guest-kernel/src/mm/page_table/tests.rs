@@ -125,7 +125,8 @@ impl Fixture {
     fn new() -> Self {
         let root = Box::leak(Box::new(PageTable::new()));
         let root = FrameNumber::containing(core::ptr::from_mut(root).expose_provenance() as u64);
-        // SAFETY: a fresh table of leaked memory, reachable at its own address, as are those that the pool makes.
+        // SAFETY: a fresh table of leaked memory, reachable at its own address, as are those that
+        // the pool makes.
         let tables = unsafe { PageTables::new(root) };
         let pool = TablePool::default();
         Self { tables, pool, mapped: BTreeMap::new(), next_data_frame: FIRST_DATA_FRAME, upper_tables: 0 }
@@ -156,7 +157,8 @@ impl Fixture {
         }
     }
 
-    /// Revokes and collects what is mapped in `range`, which lies in one slot; returns the data frames that came back.
+    /// Revokes and collects what is mapped in `range`, which lies in one slot; returns the data
+    /// frames that came back.
     fn unmap(&mut self, range: &Range<u64>) -> Vec<(FrameNumber, BlockSize)> {
         self.tables.revoke(range.start, range.end);
         let pages = range.clone().step_by(FRAME_SIZE);

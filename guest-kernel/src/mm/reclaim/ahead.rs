@@ -1,13 +1,16 @@
 //! Reading ahead: while a thread uses what it has read, the disk reads what follows.
 //!
-//! Where reads follow each other, the next one is begun before anybody asks for it ([`Reclaimer::read_on`]), [`MOST_AHEAD`] at a time,
-//! and only into frames that can be spared. What it brings is put into place when the first of its pages is touched, and at that
-//! moment the next one begins: so a thread that goes on and on pays for one fault a read, and waits for the disk no longer than the disk
-//! is slower than it. (Linux marks a page in the middle of what it has read ahead, `PG_readahead`; here the fault is the mark.)
+//! Where reads follow each other, the next one is begun before anybody asks for it
+//! ([`Reclaimer::read_on`]), [`MOST_AHEAD`] at a time, and only into frames that can be spared.
+//! What it brings is put into place when the first of its pages is touched, and at that moment the
+//! next one begins: so a thread that goes on and on pays for one fault a read, and waits for the
+//! disk no longer than the disk is slower than it. (Linux marks a page in the middle of what it has
+//! read ahead, `PG_readahead`; here the fault is the mark.)
 //!
-//! Nobody may ever come. Then what was read is dropped: when reclaim comes by the second time, when the pages' region ends, or when
-//! nothing else is left to make free. Nothing is lost: the slots keep what they hold until it is put into place, each slot is
-//! looked at again before that, and a read that fails is repeated by whoever really wants the page.
+//! Nobody may ever come. Then what was read is dropped: when reclaim comes by the second time, when
+//! the pages' region ends, or when nothing else is left to make free. Nothing is lost: the slots
+//! keep what they hold until it is put into place, each slot is looked at again before that, and a
+//! read that fails is repeated by whoever really wants the page.
 
 use core::ops::Range;
 
@@ -24,8 +27,8 @@ use crate::mm::fault;
 #[cfg(test)]
 use crate::mm::frame_allocator::Purpose;
 
-/// Reads under way, or not come for yet, at most: pages that leave in order do so in two passes of the hand, most of them in the first,
-/// so whoever touches them in order follows two streams.
+/// Reads under way, or not come for yet, at most: pages that leave in order do so in two passes of
+/// the hand, most of them in the first, so whoever touches them in order follows two streams.
 pub(super) const MOST_AHEAD: usize = 2;
 
 /// A read that nobody waits for so far.
@@ -64,7 +67,8 @@ impl Ahead {
     }
 }
 
-/// Waits for what is read ahead from `slot`, for the page at `at`, and has it put into place; `false` when it is not read ahead.
+/// Waits for what is read ahead from `slot`, for the page at `at`, and has it put into place;
+/// `false` when it is not read ahead.
 pub(super) fn take_in_ahead_for(at: u64, slot: SlotNumber, caller: Caller) -> bool {
     let mut stall = None;
     let mut has_waited = false;

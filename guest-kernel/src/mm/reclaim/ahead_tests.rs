@@ -16,12 +16,14 @@ use crate::mm::watermarks::Watermarks;
 use crate::mm::{BlockSize, FRAMES, Purpose, map_region, unmap_region};
 
 const EVERYTHING: FrameCount = FrameCount(1 << 20);
-/// Pages that are touched before the first read goes on with another, and those that are then read and begun to be read.
+/// Pages that are touched before the first read goes on with another, and those that are then read
+/// and begun to be read.
 const FIRST: u64 = 8;
 const SECOND: u64 = 16;
 const THIRD: u64 = 32;
 
-/// A machine with a disk that ends transfers in their order, so that a thread which waits for its own does so for no other.
+/// A machine with a disk that ends transfers in their order, so that a thread which waits for its
+/// own does so for no other.
 fn machine(slots: u64) -> (TestMachine, &'static SlowDisk) {
     let (machine, disk) = disk_tests::machine(8, slots);
     disk.state().is_in_order = true;
@@ -127,7 +129,8 @@ fn the_end_of_a_region_ends_what_is_read_ahead_for_it() {
     }
 }
 
-/// While a page is read ahead, the application gives it up, uses it anew, and it is evicted to the same slot: what was read is old.
+/// While a page is read ahead, the application gives it up, uses it anew, and it is evicted to the
+/// same slot: what was read is old.
 #[test]
 fn what_was_read_ahead_is_dropped_if_its_slot_was_used_again() {
     let (machine, disk) = machine(64);
@@ -196,8 +199,8 @@ fn nothing_is_read_ahead_where_frames_are_few() {
     assert_nothing_is_kept(&machine);
 }
 
-/// Reclaim leaves what it sees for the first time to whoever is about to touch it; the second time it is in vain. Whoever finds nothing else
-/// waits even for the disk.
+/// Reclaim leaves what it sees for the first time to whoever is about to touch it; the second time
+/// it is in vain. Whoever finds nothing else waits even for the disk.
 #[test]
 fn frames_that_nobody_comes_for_are_given_back() {
     let (machine, disk) = machine(1024);
@@ -220,7 +223,8 @@ fn frames_that_nobody_comes_for_are_given_back() {
     assert_nothing_is_kept(&machine);
 }
 
-/// Where nothing can be evicted, the frames that the disk is about to fill are the last that there are: they are waited for.
+/// Where nothing can be evicted, the frames that the disk is about to fill are the last that there
+/// are: they are waited for.
 #[test]
 fn a_thread_that_finds_no_frame_gets_one_of_those_read_into() {
     let (machine, disk) = machine(64);

@@ -1,5 +1,6 @@
-//! The reclaimer's thread: makes frames free before somebody has to wait for them, and, while there are enough, looks once a second
-//! which tables of pages could be huge pages. Without such tables it sleeps until it is woken.
+//! The reclaimer's thread: makes frames free before somebody has to wait for them, and, while there
+//! are enough, looks once a second which tables of pages could be huge pages. Without such tables
+//! it sleeps until it is woken.
 
 use core::sync::atomic::{AtomicBool, Ordering};
 

@@ -1,6 +1,7 @@
-//! Which kind of page goes next: pages of files, which only have to be read again, or anonymous ones, which have to be kept somewhere
-//! first. By measurement, not by dogma: whichever is regretted less, counting how often pages that were just evicted are wanted
-//! again, and what bringing one back has cost of late. Linux decides likewise since 5.8 (`lru_note_cost` there).
+//! Which kind of page goes next: pages of files, which only have to be read again, or anonymous
+//! ones, which have to be kept somewhere first. By measurement, not by dogma: whichever is
+//! regretted less, counting how often pages that were just evicted are wanted again, and what
+//! bringing one back has cost of late. Linux decides likewise since 5.8 (`lru_note_cost` there).
 
 /// What pages are of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,7 +73,8 @@ impl Balance {
         }
     }
 
-    /// The kind that is likely to be regretted less; pages of files where that is the same, as nothing has to be kept of them.
+    /// The kind that is likely to be regretted less; pages of files where that is the same, as
+    /// nothing has to be kept of them.
     pub(crate) fn preferred(&self) -> PageKind {
         if self.file.expected() <= self.anonymous.expected() { PageKind::File } else { PageKind::Anonymous }
     }

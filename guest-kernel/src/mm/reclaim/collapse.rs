@@ -1,14 +1,17 @@
 //! Collapse: a table of 512 anonymous pages that are in use becomes a huge page again.
 //!
-//! Tables come from splitting huge pages and from times when no huge frame was free. A [round](run_round) looks at every table:
-//! one that is full, and was in use both since the last round and before it, is copied into a huge frame, as long as free memory stays
-//! above the high watermark. Whether it was in use says the accessed bit of the table's own entry; those of its pages are the
-//! policy's.
+//! Tables come from splitting huge pages and from times when no huge frame was free. A
+//! [round](run_round) looks at every table: one that is full, and was in use both since the last
+//! round and before it, is copied into a huge frame, as long as free memory stays above the high
+//! watermark. Whether it was in use says the accessed bit of the table's own entry; those of its
+//! pages are the policy's.
 //!
-//! All pages of the slot are revoked, as if they were about to leave, then copied in chunks, each under the locks for some ten
-//! microseconds. Whoever touches one of the pages meanwhile gets all of them back where they were ([`Reclaimer::abandon_collapse`]),
-//! and the slot waits for another round. The reclaimer's thread runs before those of applications, so on one CPU that is rare, and
-//! applications are kept from running for the length of the copy: 2 MiB, a few hundred microseconds. It rests between two slots.
+//! All pages of the slot are revoked, as if they were about to leave, then copied in chunks, each
+//! under the locks for some ten microseconds. Whoever touches one of the pages meanwhile gets all
+//! of them back where they were ([`Reclaimer::abandon_collapse`]), and the slot waits for another
+//! round. The reclaimer's thread runs before those of applications, so on one CPU that is rare, and
+//! applications are kept from running for the length of the copy: 2 MiB, a few hundred
+//! microseconds. It rests between two slots.
 
 use core::ops::Range;
 
@@ -46,8 +49,8 @@ pub(crate) struct Round {
     pub(crate) waiting: usize,
 }
 
-/// Goes over all regions once. Calls `between` after each table, with no lock held, and not while pages are revoked: whoever runs then
-/// would touch them.
+/// Goes over all regions once. Calls `between` after each table, with no lock held, and not while
+/// pages are revoked: whoever runs then would touch them.
 pub(crate) fn run_round(mut between: impl FnMut()) -> Round {
     let mut round = Round::default();
     let mut at = 0;
@@ -68,7 +71,8 @@ pub(crate) fn run_round(mut between: impl FnMut()) -> Round {
     round
 }
 
-/// The next slot from `at` on that has a table and lies wholly within its region, and whether it is to be collapsed.
+/// The next slot from `at` on that has a table and lies wholly within its region, and whether it is
+/// to be collapsed.
 fn next_table(mut at: u64) -> Option<(u64, bool)> {
     loop {
         let mut space = SPACE.lock();
@@ -91,7 +95,8 @@ fn begin(at: u64) -> bool {
     if free < FRAMES.watermarks().high.saturating_add(FrameCount(HUGE_FRAMES)) {
         return false;
     }
-    // What is neither committed nor the kernel's floor: the pages' own frames come free only afterwards.
+    // What is neither committed nor the kernel's floor: the pages' own frames come free only
+    // afterwards.
     let Some(block) = FRAMES.allocate(BlockSize::Huge, Purpose::Spare) else { return false };
     RECLAIMER.lock().begin_collapse(at, block);
     true
@@ -114,8 +119,8 @@ impl Reclaimer {
         }
     }
 
-    /// Copies some pages of the slot that is being collapsed, and maps the huge frame after the last; `false` when nothing is left to
-    /// do.
+    /// Copies some pages of the slot that is being collapsed, and maps the huge frame after the
+    /// last; `false` when nothing is left to do.
     fn copy_chunk(&mut self) -> bool {
         let Some(mut collapse) = self.collapse.take() else { return false };
         let mut space = SPACE.lock();
@@ -155,7 +160,8 @@ impl Reclaimer {
         }
     }
 
-    /// Puts the pages of the slot that is being collapsed back into force if any of `pages` is one of them.
+    /// Puts the pages of the slot that is being collapsed back into force if any of `pages` is one
+    /// of them.
     pub(crate) fn abandon_collapse(&mut self, space: &mut Space, pages: &Range<u64>) {
         let is_hit = |collapse: &mut Collapse| collapse.at < pages.end && pages.start < collapse.at + HUGE_BYTES;
         if let Some(collapse) = self.collapse.take_if(is_hit) {

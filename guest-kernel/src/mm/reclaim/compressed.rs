@@ -1,17 +1,22 @@
 //! The compressed pool: evicted pages, LZ4-compressed, packed into groups of frames.
 //!
-//! A group is one to three frames, wherever they lie, that hold objects of one *class* as if they followed each other: 15 small
-//! ones in a frame, or four of three quarters of a page in three. In front is a header of 64 bytes: class, which places are used,
-//! the group's frames, and the links of two lists. An object is its length and the page it belongs to (eight bytes together) and
-//! the compressed bytes; it may lie across the border of two frames. So a page is found from its [`Place`] alone, and storing or
-//! dropping one is O(1). The idea is zsmalloc's (Linux). Text compresses to 50 to 70 % of a page: without groups of several frames,
-//! most of it would have to stay. What does not compress to three quarters is not worth keeping here.
+//! A group is one to three frames, wherever they lie, that hold objects of one *class* as if they
+//! followed each other: 15 small ones in a frame, or four of three quarters of a page in three. In
+//! front is a header of 64 bytes: class, which places are used, the group's frames, and the links
+//! of two lists. An object is its length and the page it belongs to (eight bytes together) and the
+//! compressed bytes; it may lie across the border of two frames. So a page is found from its
+//! [`Place`] alone, and storing or dropping one is O(1). The idea is zsmalloc's (Linux). Text
+//! compresses to 50 to 70 % of a page: without groups of several frames, most of it would have to
+//! stay. What does not compress to three quarters is not worth keeping here.
 //!
-//! One list holds the groups of a class that have room, the other all groups by age: the oldest is the next to be written to disk,
-//! as it is, where there is one ([`CompressedPool::begin_leaving`]). It comes back as it is, too: because an object names its page,
-//! the page table entries of all pages in a group can be found from the group ([`CompressedPool::pages`]).
+//! One list holds the groups of a class that have room, the other all groups by age: the oldest is
+//! the next to be written to disk, as it is, where there is one
+//! ([`CompressedPool::begin_leaving`]). It comes back as it is, too: because an object names its
+//! page, the page table entries of all pages in a group can be found from the group
+//! ([`CompressedPool::pages`]).
 //!
-//! Storing allocates nothing but, at times, the frames of a group for a class that is full; and it needs no memory to drop an object.
+//! Storing allocates nothing but, at times, the frames of a group for a class that is full; and it
+//! needs no memory to drop an object.
 #![allow(unsafe_code, reason = "objects are laid out in raw frames")]
 
 use aerostat_abi::units::{FRAME_SIZE, FrameCount, FrameNumber, to_usize};
@@ -22,7 +27,8 @@ use crate::mm::block::{Block, BlockSize, Contents};
 const HEADER_BYTES: usize = 64;
 /// Length and page of an object.
 const HEAD_BYTES: usize = 8;
-/// Bits of the head that are the length; the rest are the page's address, all of which lie in the lower half.
+/// Bits of the head that are the length; the rest are the page's address, all of which lie in the
+/// lower half.
 const LENGTH_BITS: u32 = 16;
 /// Frames of a group at most.
 pub(crate) const MOST_FRAMES: usize = 3;
@@ -77,7 +83,8 @@ const _: () = {
     }
 };
 
-/// Where an object is: the number of its group's first frame, and its place in the group. 28 bits of frame number are 1 TiB.
+/// Where an object is: the number of its group's first frame, and its place in the group. 28 bits
+/// of frame number are 1 TiB.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Place(pub(crate) u32);
 
@@ -104,7 +111,8 @@ impl Place {
 struct Header {
     /// Where it is one, in [`CLASSES`]: what comes from a disk is checked first.
     class: u8,
-    /// Not zero while the group is being written to disk: nothing is added then, and it is in neither list.
+    /// Not zero while the group is being written to disk: nothing is added then, and it is in
+    /// neither list.
     leaving: u8,
     used: u16,
     /// Neighbours among the groups of the class with room.
@@ -115,7 +123,8 @@ struct Header {
     frames: [u32; MOST_FRAMES],
 }
 
-/// Neighbours in a list of groups, by their first frames; 0 for none, as frame 0 is never handed out.
+/// Neighbours in a list of groups, by their first frames; 0 for none, as frame 0 is never handed
+/// out.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
 struct Links {
@@ -251,8 +260,8 @@ impl CompressedPool {
         self.statistics
     }
 
-    /// Compresses a page, whose address is `address`, and keeps it. `frame` is asked for more frames when the page's class has no
-    /// room; `free` takes back what did not suffice.
+    /// Compresses a page, whose address is `address`, and keeps it. `frame` is asked for more
+    /// frames when the page's class has no room; `free` takes back what did not suffice.
     ///
     /// # Errors
     /// [`StoreError`]; nothing was kept then.
@@ -307,7 +316,8 @@ impl CompressedPool {
             .is_some_and(|bytes| matches!(decompress_into(bytes, page), Ok(FRAME_SIZE)))
     }
 
-    /// Forgets the page kept at `place`; the frames of a group that is empty thereby are given back.
+    /// Forgets the page kept at `place`; the frames of a group that is empty thereby are given
+    /// back.
     pub(crate) fn drop_page(&mut self, place: Place, give_back: impl FnMut(Block)) {
         let group = place.group();
         let header = header_of(group);
@@ -330,8 +340,8 @@ impl CompressedPool {
         }
     }
 
-    /// Takes the oldest group out of use, to be written to disk: its pages can still be loaded and dropped. Ends with
-    /// [`Self::left`] or [`Self::stay`].
+    /// Takes the oldest group out of use, to be written to disk: its pages can still be loaded and
+    /// dropped. Ends with [`Self::left`] or [`Self::stay`].
     pub(crate) fn begin_leaving(&mut self) -> Option<Zspage> {
         let group = Some(FrameNumber(self.by_age.first)).filter(|group| group.0 != 0)?;
         let header = header_of(group);
@@ -344,7 +354,8 @@ impl CompressedPool {
         Some(frames)
     }
 
-    /// A leaving group is on disk: its frames are free, its pages are the compressed pool's no more.
+    /// A leaving group is on disk: its frames are free, its pages are the compressed pool's no
+    /// more.
     pub(crate) fn left(&mut self, group: FrameNumber, give_back: impl FnMut(Block)) {
         self.statistics.pages -= u64::from(header_of(group).used.count_ones());
         self.give_up(group, give_back);
@@ -382,9 +393,10 @@ impl CompressedPool {
         })
     }
 
-    /// Takes a group back that was written to disk and read into `blocks`. Of its pages, only those in `wanted` are kept, and all of
-    /// these must be there: `is_due` is asked about each one's number in the group and its address. Returns the group's first frame;
-    /// otherwise nothing has changed, and the blocks are still the caller's.
+    /// Takes a group back that was written to disk and read into `blocks`. Of its pages, only those
+    /// in `wanted` are kept, and all of these must be there: `is_due` is asked about each one's
+    /// number in the group and its address. Returns the group's first frame; otherwise nothing has
+    /// changed, and the blocks are still the caller's.
     pub(crate) fn adopt(
         &mut self,
         blocks: &mut [Option<Block>],
@@ -473,12 +485,14 @@ fn head_of(object: &[u8]) -> (usize, u64) {
 
 fn header_of(group: FrameNumber) -> &'static mut Header {
     let pointer = core::ptr::with_exposed_provenance_mut::<Header>(to_usize(group.address()));
-    // SAFETY: the frame belongs to the compressed pool, is reachable at its own address, and begins with a header that `add_zspage` wrote; the
-    // compressed pool is used under one lock and keeps no header reference across a call that makes another to the same group.
+    // SAFETY: the frame belongs to the compressed pool, is reachable at its own address, and begins
+    // with a header that `add_zspage` wrote; the compressed pool is used under one lock and keeps
+    // no header reference across a call that makes another to the same group.
     unsafe { &mut *pointer }
 }
 
-/// The room of an object, in two parts where it lies across the border of two frames; the second is empty elsewhere.
+/// The room of an object, in two parts where it lies across the border of two frames; the second is
+/// empty elsewhere.
 fn parts_of(place: Place) -> (&'static mut [u8], &'static mut [u8]) {
     let header = header_of(place.group());
     let bytes = header.class().object_bytes();
@@ -493,7 +507,7 @@ fn parts_of(place: Place) -> (&'static mut [u8], &'static mut [u8]) {
 
 fn bytes_in(frame: FrameNumber, offset: usize, bytes: usize) -> &'static mut [u8] {
     let pointer = core::ptr::with_exposed_provenance_mut::<u8>(to_usize(frame.address()) + offset);
-    // SAFETY: `parts_of` asks for bytes of one object, which lie within a frame of the compressed pool, apart from header and other objects,
-    // and are used under the compressed pool's lock.
+    // SAFETY: `parts_of` asks for bytes of one object, which lie within a frame of the compressed
+    // pool, apart from header and other objects, and are used under the compressed pool's lock.
     unsafe { core::slice::from_raw_parts_mut(pointer, bytes) }
 }

@@ -1,4 +1,5 @@
-//! A disk that returns something else than it was given: a fault on what is lost fails, each time, and nothing else does.
+//! A disk that returns something else than it was given: a fault on what is lost fails, each time,
+//! and nothing else does.
 
 use aerostat_abi::units::{FRAME_BYTES, FRAME_SIZE, FrameCount};
 
@@ -29,8 +30,8 @@ fn place(page: u64) -> Option<(u32, u8)> {
     }
 }
 
-/// Evicts everything, damages the first slot of the group that holds one page, goes over all pages, twice, and returns which can't be had.
-/// The damage is told the page's number in its group.
+/// Evicts everything, damages the first slot of the group that holds one page, goes over all pages,
+/// twice, and returns which can't be had. The damage is told the page's number in its group.
 fn lost_pages(damage: impl Fn(&mut [u8], usize)) -> Vec<u64> {
     let (machine, disk) = machine(8, 1024);
     bound_compressed_pool(0);

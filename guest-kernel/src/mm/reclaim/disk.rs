@@ -29,16 +29,19 @@ pub(crate) trait Disk: Sync {
     /// Slots that there are.
     fn slots(&self) -> u64;
 
-    /// Starts a transfer between `frames`, at most [`MAX_TRANSFER`], and as many slots from `first` on. Until the transfer has ended,
-    /// the caller leaves the frames to the disk. Never waits and allocates nothing; `None` when too much is under way.
+    /// Starts a transfer between `frames`, at most [`MAX_TRANSFER`], and as many slots from `first`
+    /// on. Until the transfer has ended, the caller leaves the frames to the disk. Never waits and
+    /// allocates nothing; `None` when too much is under way.
     fn submit(&self, direction: Direction, first: SlotNumber, frames: &[FrameNumber]) -> Option<Ticket>;
 
     /// How a transfer has ended, which is said once; `None` while it is under way. Never waits.
     fn result(&self, ticket: Ticket) -> Option<Result<(), DiskError>>;
 
-    /// Waits until the transfer may have ended, or for a moment; the caller holds no lock, and looks.
+    /// Waits until the transfer may have ended, or for a moment; the caller holds no lock, and
+    /// looks.
     fn wait(&self, ticket: Ticket);
 
-    /// Waits until there may be room for another transfer, or for a moment; the caller holds no lock, and tries.
+    /// Waits until there may be room for another transfer, or for a moment; the caller holds no
+    /// lock, and tries.
     fn wait_for_room(&self);
 }

@@ -1,4 +1,5 @@
-//! The disk compressed pool on a machine of ordinary memory, with a disk that takes its time and fails on request.
+//! The disk compressed pool on a machine of ordinary memory, with a disk that takes its time and
+//! fails on request.
 
 use std::collections::BTreeMap;
 
@@ -190,7 +191,8 @@ fn a_region_that_ends_while_its_pages_leave_takes_them_along() {
     assert_nothing_is_kept(&machine);
 }
 
-/// A region has ended for everybody else before its pages are released: what moves meanwhile must be followed.
+/// A region has ended for everybody else before its pages are released: what moves meanwhile must
+/// be followed.
 #[test]
 fn a_group_may_leave_or_return_while_regions_of_its_pages_end() {
     let (machine, _) = machine(8, 1024);
@@ -368,7 +370,8 @@ fn a_disk_that_is_full_carries_no_more_promises() {
     assert_nothing_is_kept(&machine);
 }
 
-/// Readers may fill the disk's queue: whoever evicts waits for room, and does not believe that nothing is to be had.
+/// Readers may fill the disk's queue: whoever evicts waits for room, and does not believe that
+/// nothing is to be had.
 #[test]
 fn a_busy_disk_is_waited_for() {
     let (machine, disk) = machine(8, 1024);
@@ -389,7 +392,8 @@ fn a_busy_disk_is_waited_for() {
     assert_nothing_is_kept(&machine);
 }
 
-/// What others take while somebody waits for the disk has become free all the same: he is not to believe that nothing is to be had.
+/// What others take while somebody waits for the disk has become free all the same: he is not to
+/// believe that nothing is to be had.
 #[test]
 fn frames_count_that_others_have_taken_meanwhile() {
     let (machine, disk) = machine(8, 1024);
@@ -410,7 +414,8 @@ fn frames_count_that_others_have_taken_meanwhile() {
     assert_nothing_is_kept(&machine);
 }
 
-/// While a page is read, another thread brings it back, writes to it and evicts it again, to the same slot: what was read is old.
+/// While a page is read, another thread brings it back, writes to it and evicts it again, to the
+/// same slot: what was read is old.
 #[test]
 fn what_was_read_is_dropped_if_its_slot_was_used_again() {
     let (machine, disk) = machine(8, 64);
@@ -434,7 +439,8 @@ fn what_was_read_is_dropped_if_its_slot_was_used_again() {
     assert_nothing_is_kept(&machine);
 }
 
-/// The one commit charge that there is may be in the hands of another thread that brings the same page back: that is no end of memory.
+/// The one commit charge that there is may be in the hands of another thread that brings the same
+/// page back: that is no end of memory.
 #[test]
 fn two_threads_may_touch_the_only_page_that_is_away() {
     let (machine, disk) = machine(8, 64);

@@ -33,8 +33,9 @@ impl Efforts {
         Self { direct: NONE, background: NONE, attributed: NONE }
     }
 
-    /// Puts what has come to `total` since the last call on one side's account. What the disk has finished in between counts for who comes
-    /// next. The compressed pool may take back what was free: that is not counted twice.
+    /// Puts what has come to `total` since the last call on one side's account. What the disk has
+    /// finished in between counts for who comes next. The compressed pool may take back what was
+    /// free: that is not counted twice.
     pub(super) fn attribute(&mut self, urgency: Urgency, total: Effort) {
         let account = match urgency {
             Urgency::Direct => &mut self.direct,

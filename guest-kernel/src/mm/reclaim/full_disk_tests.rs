@@ -1,4 +1,5 @@
-//! A disk without a free slot: what needs none still leaves memory, and a fault finds the frame that it was committed.
+//! A disk without a free slot: what needs none still leaves memory, and a fault finds the frame
+//! that it was committed.
 
 use aerostat_abi::units::{FRAME_BYTES, FrameCount};
 use aerostat_reclaim_policy::Name;

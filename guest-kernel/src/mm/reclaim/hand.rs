@@ -11,7 +11,8 @@ use crate::mm::page_table::PageTables;
 pub(super) const BATCH: usize = 32;
 /// Pages that one batch may visit.
 const VISITS: u64 = 256;
-/// After so many rounds without a single eviction, huge pages that are in use are split: part of them may be cold.
+/// After so many rounds without a single eviction, huge pages that are in use are split: part of
+/// them may be cold.
 pub(super) const PATIENT_ROUNDS: u32 = 2;
 
 /// Where the hand is, and what it has come to.
@@ -91,7 +92,8 @@ impl Hand {
         self.scanned
     }
 
-    /// Ages the huge page at `at`; says whether it is cold, or has been waited for in vain: then it is not to stay in one piece.
+    /// Ages the huge page at `at`; says whether it is cold, or has been waited for in vain: then it
+    /// is not to stay in one piece.
     pub(super) fn visit_huge(&mut self, tables: &mut PageTables, at: u64) -> bool {
         let mut kept = None;
         let was_accessed =
@@ -113,7 +115,8 @@ impl Hand {
         }
     }
 
-    /// Ages pages from `at` on, not past `end`, and revokes what the policy gives up. Returns where it has got to.
+    /// Ages pages from `at` on, not past `end`, and revokes what the policy gives up. Returns where
+    /// it has got to.
     pub(super) fn visit_pages(&mut self, tables: &mut PageTables, at: u64, end: u64) -> (Victims, u64) {
         let end = end.min(at + VISITS * FRAME_BYTES);
         let mut victims = Victims { pages: [0; BATCH], count: 0 };

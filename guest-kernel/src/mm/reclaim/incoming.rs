@@ -39,7 +39,8 @@ impl Caller {
     }
 }
 
-/// A read that begins so little behind the end of the last goes on with it: what lies between is in memory already.
+/// A read that begins so little behind the end of the last goes on with it: what lies between is in
+/// memory already.
 pub(crate) const GAP_BYTES: u64 = 16 * FRAME_BYTES;
 
 /// How much is read at once: more, when one read begins where another has ended.
@@ -65,7 +66,8 @@ impl Window {
     }
 }
 
-/// Finds out whether reads go on with each other. Positions are bytes of whatever is read in order, be it memory or a disk.
+/// Finds out whether reads go on with each other. Positions are bytes of whatever is read in order,
+/// be it memory or a disk.
 #[derive(Debug)]
 pub(crate) struct ReadAhead {
     next: u64,
@@ -98,7 +100,8 @@ pub(crate) struct Frames {
 }
 
 impl Frames {
-    /// `first`, what else is needed to have `least`, and as many more as can be spared, `most` in all.
+    /// `first`, what else is needed to have `least`, and as many more as can be spared, `most` in
+    /// all.
     ///
     /// # Errors
     /// When there are not even the least.
@@ -153,13 +156,15 @@ impl Frames {
         finish_read(disk, self.begin_read(disk, first))
     }
 
-    /// Has the disk begin to read its slots from `first` on into the frames, once it has room for that.
+    /// Has the disk begin to read its slots from `first` on into the frames, once it has room for
+    /// that.
     pub(crate) fn begin_read(&self, disk: &dyn Disk, first: SlotNumber) -> Ticket {
         loop {
             if let Some(ticket) = self.submit_read(disk, first) {
                 return ticket;
             }
-            // Somebody has to redeem what fills the queue; what is nobody's errand is redeemed here.
+            // Somebody has to redeem what fills the queue; what is nobody's errand is redeemed
+            // here.
             RECLAIMER.lock().settle();
             disk.wait_for_room();
         }

@@ -1,18 +1,22 @@
 //! Reclaim: pages that are not in use make room, and come back when they are touched.
 //!
-//! A hand goes round the pages of all anonymous regions, another round those of files ([`hand`]; [`balance`] says whose turn it is).
-//! Each page it comes to is asked whether it was accessed since the last visit, and the policy ([`aerostat_reclaim_policy`])
-//! decides: keep, or evict. A page of a file is simply dropped. Of the others, a page that is one word over and over is kept nowhere;
-//! one that compresses goes to the [`compressed`] compressed pool; the others, and the oldest of that compressed pool, go to disk ([`swap_disk`]), where
-//! the guest has one. A touch of an evicted page faults and brings it back ([`restore`]), with its neighbours where memory allows
+//! A hand goes round the pages of all anonymous regions, another round those of files ([`hand`];
+//! [`balance`] says whose turn it is). Each page it comes to is asked whether it was accessed since
+//! the last visit, and the policy ([`aerostat_reclaim_policy`]) decides: keep, or evict. A page of
+//! a file is simply dropped. Of the others, a page that is one word over and over is kept nowhere;
+//! one that compresses goes to the [`compressed`] compressed pool; the others, and the oldest of
+//! that compressed pool, go to disk ([`swap_disk`]), where the guest has one. A touch of an evicted
+//! page faults and brings it back ([`restore`]), with its neighbours where memory allows
 //! ([`neighbours`]).
 //!
-//! Anonymous pages stay until the guest has swap ([`start`]). Then commit charges may exceed memory by what swap can hold, and no further, so a
-//! page that was committed can always be had by evicting others.
+//! Anonymous pages stay until the guest has swap ([`start`]). Then commit charges may exceed memory
+//! by what swap can hold, and no further, so a page that was committed can always be had by
+//! evicting others.
 //!
-//! Work is done in small batches, each under the locks of reclaim and of the address space: at most [`BATCH`] evictions and one
-//! TLB flush. The way out of memory allocates nothing but single frames for the compressed pool, out of what is kept for it; waiting for the
-//! disk is done with no lock held. Lock order: reclaim before the address space before the frame allocator.
+//! Work is done in small batches, each under the locks of reclaim and of the address space: at most
+//! [`BATCH`] evictions and one TLB flush. The way out of memory allocates nothing but single frames
+//! for the compressed pool, out of what is kept for it; waiting for the disk is done with no lock
+//! held. Lock order: reclaim before the address space before the frame allocator.
 #![allow(unsafe_code, reason = "copies the contents of frames")]
 
 mod ahead;
@@ -154,14 +158,15 @@ pub(crate) fn is_on() -> bool {
     RECLAIMER.lock().anonymous.is_some()
 }
 
-/// Whether the guest is busy bringing back what it has just evicted: it has less memory than it works on, and to take more from it
-/// would stop it.
+/// Whether the guest is busy bringing back what it has just evicted: it has less memory than it
+/// works on, and to take more from it would stop it.
 pub(crate) fn is_thrashing() -> bool {
     RECLAIMER.lock().is_thrashing()
 }
 
-/// Evicts pages until `wanted` frames have become free, or nothing cold is left; says how many have, whoever may have taken them since.
-/// None do where there is nowhere to evict to. Waits for the disk if need be, unless the caller can't wait.
+/// Evicts pages until `wanted` frames have become free, or nothing cold is left; says how many
+/// have, whoever may have taken them since. None do where there is nowhere to evict to. Waits for
+/// the disk if need be, unless the caller can't wait.
 pub(crate) fn reclaim(wanted: FrameCount) -> FrameCount {
     reclaim_for(Urgency::Direct, wanted)
 }
@@ -176,7 +181,8 @@ fn reclaim_for(urgency: Urgency, wanted: FrameCount) -> FrameCount {
     if hands == 0 {
         return FrameCount::ZERO;
     }
-    // A thread that looked only at what is free would believe that nothing is to be had when others are just faster.
+    // A thread that looked only at what is free would believe that nothing is to be had when others
+    // are just faster.
     let before = RECLAIMER.lock().made_free();
     RECLAIMER.lock().pass_aheads();
     let freed = || FrameCount(RECLAIMER.lock().made_free().saturating_sub(before));
@@ -192,10 +198,12 @@ fn reclaim_for(urgency: Urgency, wanted: FrameCount) -> FrameCount {
             return so_far;
         }
         rounds += u32::from(batch.ended_round);
-        // So many rounds give every page its chance, and huge ones are split meanwhile; after that there is nothing to be had.
+        // So many rounds give every page its chance, and huge ones are split meanwhile; after that
+        // there is nothing to be had.
         let is_vain = rounds > hands * (Selected::PASSES + PATIENT_ROUNDS);
         if is_vain && so_far == FrameCount::ZERO {
-            // Nothing else is left, and commit charges count on every frame of the compressed pool, not only on those beyond its bound.
+            // Nothing else is left, and commit charges count on every frame of the compressed pool,
+            // not only on those beyond its bound.
             RECLAIMER.lock().write_out_tier(wanted);
         }
         let is_enough = so_far.0 + batch.leaving as u64 >= wanted.0;
@@ -205,8 +213,8 @@ fn reclaim_for(urgency: Urgency, wanted: FrameCount) -> FrameCount {
     }
 }
 
-/// Lets the disk take what is on its way out, and waits until something has arrived there; `false` when nothing is on its way, or
-/// the caller can't wait.
+/// Lets the disk take what is on its way out, and waits until something has arrived there; `false`
+/// when nothing is on its way, or the caller can't wait.
 fn wait_for_disk() -> bool {
     let (disk, ticket) = {
         let mut reclaimer = RECLAIMER.lock();
@@ -237,7 +245,8 @@ fn wait_for_disk() -> bool {
     true
 }
 
-/// Has the background look after memory, if anybody does that: frames have become few, or a slot has got a table of pages.
+/// Has the background look after memory, if anybody does that: frames have become few, or a slot
+/// has got a table of pages.
 pub(crate) fn wake() {
     #[cfg(target_os = "none")]
     background::wake();
@@ -321,8 +330,9 @@ impl Reclaimer {
         BatchResult { is_disk_busy, leaving: self.swap_disk.as_ref().map_or(0, SwapDisk::leaving), ..result }
     }
 
-    /// Whether the disk will have room for anonymous pages once it has written what is under way. A disk that is full is not waited for:
-    /// pages that need no slot can be evicted all the same, and the others stay ([`Self::evict`]).
+    /// Whether the disk will have room for anonymous pages once it has written what is under way. A
+    /// disk that is full is not waited for: pages that need no slot can be evicted all the same,
+    /// and the others stay ([`Self::evict`]).
     fn must_wait_for_disk(&mut self) -> bool {
         let is_tier_full = self.tier_surplus() > COMPRESSED_POOL_SLACK;
         let Some(swap) = &mut self.swap_disk else { return false };
@@ -343,7 +353,8 @@ impl Reclaimer {
         self.thrash.observe(Instant::now(), tally)
     }
 
-    /// Frames that reclaim has made free since boot, less those that the compressed pool has taken for it.
+    /// Frames that reclaim has made free since boot, less those that the compressed pool has taken
+    /// for it.
     fn made_free(&self) -> u64 {
         let ReclaimStatistics { evictions, discards, .. } = self.statistics;
         (evictions + discards + self.dropped_ahead).saturating_sub(self.compressed_pool.statistics().frames.0)
@@ -371,7 +382,8 @@ impl Reclaimer {
         }
     }
 
-    /// The kind of page that goes next: the one that is regretted less, unless there was nothing to be had of it lately.
+    /// The kind of page that goes next: the one that is regretted less, unless there was nothing to
+    /// be had of it lately.
     fn next_kind(&self) -> Option<PageKind> {
         match (&self.anonymous, &self.files) {
             (None, None) => None,
@@ -405,7 +417,8 @@ impl Reclaimer {
         BatchResult::default()
     }
 
-    /// Splits a huge page that is cold, or that may be so in parts; the hand then goes over its pages.
+    /// Splits a huge page that is cold, or that may be so in parts; the hand then goes over its
+    /// pages.
     fn visit_huge(&mut self, space: &mut Space, at: u64, end: u64) -> u64 {
         let (Some(hand), Some(tables)) = (&mut self.anonymous, space.tables_mut()) else { return end };
         if tables.is_huge_discardable(at) {
@@ -532,7 +545,8 @@ impl Reclaimer {
         self.write_out_tier(self.tier_surplus().saturating_sub(FrameCount(leaving)));
     }
 
-    /// Has the oldest groups of the compressed pool written to disk, `wanted` frames or a batch, whichever is less.
+    /// Has the oldest groups of the compressed pool written to disk, `wanted` frames or a batch,
+    /// whichever is less.
     fn write_out_tier(&mut self, wanted: FrameCount) {
         let Some(swap) = &mut self.swap_disk else { return };
         let mut rest = wanted.0.min(BATCH as u64);
@@ -606,7 +620,8 @@ impl Reclaimer {
         u32::try_from(self.statistics.evictions & ((1 << 20) - 1)).unwrap_or(0)
     }
 
-    /// Pages of `pages` that are on their way to the disk or from it are not to be touched when they arrive: their region is gone.
+    /// Pages of `pages` that are on their way to the disk or from it are not to be touched when
+    /// they arrive: their region is gone.
     pub(crate) fn cancel(&mut self, pages: &Range<u64>) {
         self.cancel_aheads(pages);
         if let Some(swap) = &mut self.swap_disk {
@@ -646,14 +661,15 @@ fn filled_with(page: &[u8; FRAME_SIZE]) -> Option<u32> {
 
 fn page_at(frame: FrameNumber) -> &'static [u8; FRAME_SIZE] {
     let pointer = core::ptr::with_exposed_provenance::<[u8; FRAME_SIZE]>(to_usize(frame.address()));
-    // SAFETY: the frame's translation is revoked and flushed, so nobody writes to it while the locks are held; the identity map
-    // reaches it.
+    // SAFETY: the frame's translation is revoked and flushed, so nobody writes to it while the
+    // locks are held; the identity map reaches it.
     unsafe { &*pointer }
 }
 
 pub(super) fn page_in(block: &mut Block) -> &mut [u8; FRAME_SIZE] {
     let pointer = core::ptr::with_exposed_provenance_mut::<[u8; FRAME_SIZE]>(to_usize(block.first().address()));
-    // SAFETY: the block is owned by the caller and mapped nowhere else; the identity map reaches it.
+    // SAFETY: the block is owned by the caller and mapped nowhere else; the identity map reaches
+    // it.
     unsafe { &mut *pointer }
 }
 

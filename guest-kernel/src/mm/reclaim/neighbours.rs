@@ -1,7 +1,8 @@
-//! Neighbours of a page that comes back: a fault costs several times what decompressing a page does, so pages that went together
-//! come back together.
+//! Neighbours of a page that comes back: a fault costs several times what decompressing a page
+//! does, so pages that went together come back together.
 //!
-//! That is a guess, so it must cost nobody anything: neighbours get frames only while plenty are free.
+//! That is a guess, so it must cost nobody anything: neighbours get frames only while plenty are
+//! free.
 
 use aerostat_abi::units::FRAME_BYTES;
 
@@ -15,7 +16,8 @@ use crate::mm::{BlockSize, FRAMES, Purpose, Space, fault};
 const TOGETHER: u64 = 4 * BATCH as u64;
 
 impl Reclaimer {
-    /// Brings pages around `page` back that were evicted at about the same time as it, of which `entry` tells.
+    /// Brings pages around `page` back that were evicted at about the same time as it, of which
+    /// `entry` tells.
     pub(super) fn restore_neighbours(&mut self, space: &mut Space, page: u64, entry: SwapEntry) {
         let first = page - page % (FAULT_AROUND_PAGES * FRAME_BYTES);
         for neighbour in (0..FAULT_AROUND_PAGES).map(|number| first + number * FRAME_BYTES) {

@@ -1,5 +1,5 @@
-//! What is read from the swap disk at once: slots in a row that hold the same kind of thing, pages or groups of the compressed pool,
-//! and what they held when that was decided.
+//! What is read from the swap disk at once: slots in a row that hold the same kind of thing, pages
+//! or groups of the compressed pool, and what they held when that was decided.
 
 use aerostat_abi::units::{FRAME_BYTES, FRAME_SIZE};
 
@@ -60,7 +60,8 @@ impl Plan {
         self.pages[..self.count].iter().any(|page| pages.contains(page))
     }
 
-    /// Where it ends among reads that may follow each other: those of pages by address, those of groups by place on the disk.
+    /// Where it ends among reads that may follow each other: those of pages by address, those of
+    /// groups by place on the disk.
     fn end(&self) -> u64 {
         match self.purpose {
             Purpose::CompressedPool => self.first.plus(self.count).position(),
@@ -103,8 +104,8 @@ impl Reclaimer {
         self.plan_pages(&space, next, window)
     }
 
-    /// Pages from `at` on. They are found again by their addresses, so they follow each other in memory as they do on disk; pages
-    /// in between may be elsewhere, as not all go at once.
+    /// Pages from `at` on. They are found again by their addresses, so they follow each other in
+    /// memory as they do on disk; pages in between may be elsewhere, as not all go at once.
     fn plan_pages(&self, space: &Space, at: u64, window: Window) -> Option<Plan> {
         let first = slot_of(space, at)?;
         let SwapDisk { disk, slots, .. } = self.swap_disk.as_ref()?;

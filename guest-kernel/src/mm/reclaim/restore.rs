@@ -1,8 +1,10 @@
-//! The way back: a touched page that was evicted, or is about to be, is in memory again when [`restore`] returns.
+//! The way back: a touched page that was evicted, or is about to be, is in memory again when
+//! [`restore`] returns.
 //!
-//! What is on disk is read straight into the frames where it will be, with its neighbours on disk while there are frames to
-//! spare ([`plan`](super::plan)): pages that were written together are likely to be wanted together. Where that proves right, what
-//! follows is read before it is touched ([`ahead`](super::ahead)). No lock is held while the disk reads; afterwards each page is looked
+//! What is on disk is read straight into the frames where it will be, with its neighbours on disk
+//! while there are frames to spare ([`plan`](super::plan)): pages that were written together are
+//! likely to be wanted together. Where that proves right, what follows is read before it is touched
+//! ([`ahead`](super::ahead)). No lock is held while the disk reads; afterwards each page is looked
 //! at again, and what is no longer wanted is dropped.
 
 use aerostat_abi::units::{FRAME_BYTES, FRAME_SIZE, FrameCount};
@@ -56,7 +58,8 @@ fn bring_back(at: u64, caller: Caller) -> Result<(), FaultError> {
     }
 }
 
-/// Brings a page back that is in memory, packed. If it is not there any more, the next fault will see where it is.
+/// Brings a page back that is in memory, packed. If it is not there any more, the next fault will
+/// see where it is.
 fn unpack(at: u64, caller: Caller) -> Result<(), FaultError> {
     let block = caller.frame(Purpose::Committed)?;
     let result = RECLAIMER.lock().unpack(at, block, caller);
@@ -82,8 +85,8 @@ enum Reason {
     Corrupt,
 }
 
-/// Reads the slot of the page at `at`, and those behind it that hold the same kind of thing: pages, or groups of the compressed pool. Says
-/// whether there was anything to read.
+/// Reads the slot of the page at `at`, and those behind it that hold the same kind of thing: pages,
+/// or groups of the compressed pool. Says whether there was anything to read.
 fn read(at: u64, purpose: Purpose, caller: Caller) -> Result<bool, FaultError> {
     let first = caller.frame(purpose)?;
     let plan = RECLAIMER.lock().plan_read(at).filter(|plan| plan.purpose == purpose);
@@ -123,8 +126,8 @@ impl Reclaimer {
         }
     }
 
-    /// Fills `block` with the contents of the page at `at`, which are in memory, and maps it, and neighbours of the page, too, while
-    /// memory is plenty.
+    /// Fills `block` with the contents of the page at `at`, which are in memory, and maps it, and
+    /// neighbours of the page, too, while memory is plenty.
     fn unpack(&mut self, at: u64, block: Block, caller: Caller) -> Result<(), NotUnpacked> {
         let mut space = SPACE.lock();
         let Some(entry) = swapped(&space, at) else { return Err(NotUnpacked { block, reason: Reason::Elsewhere }) };
@@ -179,8 +182,8 @@ impl Reclaimer {
         self.forget(entry);
     }
 
-    /// What the policy thinks of a page that arrives, whether somebody wants it or it comes along; `entry` tells of its eviction, if
-    /// there was one.
+    /// What the policy thinks of a page that arrives, whether somebody wants it or it comes along;
+    /// `entry` tells of its eviction, if there was one.
     pub(crate) fn welcome(&mut self, kind: PageKind, entry: Option<SwapEntry>, is_touched: bool) -> Age {
         let count = self.eviction_count();
         let Some(hand) = self.hand(kind) else { return Age::default() };
@@ -202,7 +205,8 @@ impl Reclaimer {
         age
     }
 
-    /// Puts what was read where it belongs, unless that has changed meanwhile; `touched` is the page that somebody waits for.
+    /// Puts what was read where it belongs, unless that has changed meanwhile; `touched` is the
+    /// page that somebody waits for.
     pub(super) fn take_in(&mut self, plan: &Plan, frames: &mut Frames, touched: Option<u64>) -> Result<(), DiskError> {
         let mut space = SPACE.lock();
         let mut place = 0;
@@ -265,8 +269,8 @@ impl Reclaimer {
         let tables = space.tables_mut().ok_or(DiskError)?;
         let on_disk = |index| Stored::CompressedOnDisk(slot, u8::try_from(index).unwrap_or(u8::MAX));
         let is_due = |index, page| matches!(tables.page_state(page), PageState::Swapped(entry) if entry.stored == on_disk(index));
-        // A disk that returns something else than it was given is a broken one. What it holds stays where it is: the next to want a
-        // page of it is told the same.
+        // A disk that returns something else than it was given is a broken one. What it holds stays
+        // where it is: the next to want a page of it is told the same.
         let Some(group) = self.compressed_pool.adopt(blocks, pages, is_due) else {
             self.swap_disk.iter_mut().for_each(|swap| swap.errors += 1);
             return Err(DiskError);

@@ -1,12 +1,13 @@
 //! Which slots of the swap disk are in use, and for what: pure bookkeeping.
 //!
-//! A *slot* is a frame's worth of disk. It holds one page as it was, or, with one or two slots behind it, a group of the compressed
-//! compressed pool with up to 15 pages in it, known by its first slot; slots are free again when the last of their pages is dropped. Slots are
-//! handed out in runs, so that what is written together can be written at once, and a run lies within one *cluster* of 64: wholly free
-//! clusters first, then what is left of others.
+//! A *slot* is a frame's worth of disk. It holds one page as it was, or, with one or two slots
+//! behind it, a group of the compressed compressed pool with up to 15 pages in it, known by its
+//! first slot; slots are free again when the last of their pages is dropped. Slots are handed out
+//! in runs, so that what is written together can be written at once, and a run lies within one
+//! *cluster* of 64: wholly free clusters first, then what is left of others.
 //!
-//! A reader gives up the lock while the disk works, and must know afterwards whether its slot still holds what it asked for:
-//! every use of a slot has a [`SlotVersion`] of its own.
+//! A reader gives up the lock while the disk works, and must know afterwards whether its slot still
+//! holds what it asked for: every use of a slot has a [`SlotVersion`] of its own.
 
 use aerostat_abi::units::{FRAME_BYTES, to_usize};
 
@@ -17,7 +18,8 @@ use crate::mm::bump::BumpAllocator;
 pub(crate) const CLUSTER: usize = 64;
 /// The largest swap disk: 64 GiB.
 const MAX_SLOTS: usize = bit_tree::MAX_LENGTH * CLUSTER;
-/// In place of the pages of a slot: the slot is one page as it was, or belongs to the group that begins before it.
+/// In place of the pages of a slot: the slot is one page as it was, or belongs to the group that
+/// begins before it.
 const WHOLE_PAGE: u16 = 1 << 15;
 const REST_OF_ZSPAGE: u16 = 1 << 15 | 1;
 /// Bits of a version; above them is the number of the group's slots behind the first.
@@ -57,15 +59,16 @@ pub(crate) struct SlotVersion(u16);
 pub(crate) enum Kept {
     /// A page as it was.
     Page,
-    /// The first frame of a group of the compressed pool: which of its pages are still wanted, a bit each, and how many slots it
-    /// takes.
+    /// The first frame of a group of the compressed pool: which of its pages are still wanted, a
+    /// bit each, and how many slots it takes.
     Zspage { pages: u16, slots: usize },
 }
 
 /// One slot's use.
 #[derive(Clone, Copy, Debug, Default)]
 struct Use {
-    /// [`WHOLE_PAGE`], [`REST_OF_ZSPAGE`], or the pages of a group, a bit each; zero while nothing is kept here.
+    /// [`WHOLE_PAGE`], [`REST_OF_ZSPAGE`], or the pages of a group, a bit each; zero while nothing
+    /// is kept here.
     pages: u16,
     /// The group's slots behind this one.
     rest: u16,

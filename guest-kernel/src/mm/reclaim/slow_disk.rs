@@ -85,7 +85,8 @@ impl Disk for SlowDisk {
         Some(state.ended.swap_remove(place).1)
     }
 
-    /// Unless a test wants it otherwise, the transfer that came last ends first: nobody may rely on an order.
+    /// Unless a test wants it otherwise, the transfer that came last ends first: nobody may rely on
+    /// an order.
     fn wait(&self, _: Ticket) {
         self.finish_one();
         let meanwhile = self.state().meanwhile.take();

@@ -13,8 +13,8 @@ use crate::mm::FRAMES;
 /// What a guest may swap to.
 pub(crate) struct Swap {
     pub(crate) policy: Name,
-    /// So much beyond its memory may be committed with nothing but the compressed pool behind it: whoever grants that knows that
-    /// the data compresses.
+    /// So much beyond its memory may be committed with nothing but the compressed pool behind it:
+    /// whoever grants that knows that the data compresses.
     pub(crate) compressed: FrameCount,
     /// A disk, with its slots.
     pub(crate) disk: Option<(&'static dyn Disk, SlotMap)>,

@@ -1,10 +1,13 @@
-//! The disk compressed pool of swap: what leaves memory is gathered into clusters and written, several at a time.
+//! The disk compressed pool of swap: what leaves memory is gathered into clusters and written,
+//! several at a time.
 //!
-//! A frame that leaves stays where it is until its cluster is written: a page that is touched meanwhile is simply mapped again
-//! ([`SwapDisk::cancel`]), and one that could not be written has never been away. A cluster that fails is written again page by page,
-//! a group of the compressed pool counting as one; slots that fail then are taken out of use. When as many in a row fail as a cluster
-//! has, the disk is full or broken, and all its free slots are taken out of use: nobody is to be committed what it can't take. So the
-//! way out of memory allocates nothing, copies nothing, and loses nothing.
+//! A frame that leaves stays where it is until its cluster is written: a page that is touched
+//! meanwhile is simply mapped again ([`SwapDisk::cancel`]), and one that could not be written has
+//! never been away. A cluster that fails is written again page by page, a group of the compressed
+//! pool counting as one; slots that fail then are taken out of use. When as many in a row fail as a
+//! cluster has, the disk is full or broken, and all its free slots are taken out of use: nobody is
+//! to be committed what it can't take. So the way out of memory allocates nothing, copies nothing,
+//! and loses nothing.
 
 use core::ops::Range;
 
@@ -157,7 +160,8 @@ impl SwapDisk {
         self.queue.open.count + self.queue.writes.iter().map(|write| write.cluster.count - write.done).sum::<usize>()
     }
 
-    /// Whether `count` more frames can be staged now: there is a free slot for each of those that are.
+    /// Whether `count` more frames can be staged now: there is a free slot for each of those that
+    /// are.
     pub(crate) fn has_room(&self, count: usize) -> bool {
         self.queue.open.count + count <= CLUSTER.min(self.slots.free())
     }
@@ -170,8 +174,8 @@ impl SwapDisk {
         self.has_room(count)
     }
 
-    /// Adds frames that belong together to the cluster that is written next, and starts with that when it is full. The caller has
-    /// seen that there is room.
+    /// Adds frames that belong together to the cluster that is written next, and starts with that
+    /// when it is full. The caller has seen that there is room.
     pub(crate) fn stage(&mut self, leaver: Leaver, frames: &[FrameNumber]) {
         let open = &mut self.queue.open;
         for (place, frame) in frames.iter().enumerate() {
@@ -227,8 +231,8 @@ impl SwapDisk {
         }
     }
 
-    /// The next page or group whose write has ended, if there is one. The caller says of each what its slot holds now
-    /// ([`SlotMap::keep`]), or gives that back.
+    /// The next page or group whose write has ended, if there is one. The caller says of each what
+    /// its slot holds now ([`SlotMap::keep`]), or gives that back.
     pub(crate) fn next_finished(&mut self) -> Option<Finished> {
         for write in &mut self.queue.writes {
             if write.done == write.cluster.count {

@@ -1,4 +1,5 @@
-//! Where the contents of a page are that is not in memory: the value of its page table entry while it is not present.
+//! Where the contents of a page are that is not in memory: the value of its page table entry while
+//! it is not present.
 //!
 //! | bits   | field                                                                                |
 //! |--------|--------------------------------------------------------------------------------------|
@@ -8,7 +9,8 @@
 //! | 13..45 | filled: the 32-bit pattern · compressed: [`Place`] · on disk: [`SlotNumber`]         |
 //! | 45..64 | when it was evicted: the low 19 bits of half the eviction count                      |
 //!
-//! What is compressed and on disk has the page's number in its slot in the low four bits of that field, and the slot above them.
+//! What is compressed and on disk has the page's number in its slot in the low four bits of that
+//! field, and the slot above them.
 
 use aerostat_reclaim_policy::Age;
 

@@ -1,6 +1,8 @@
-//! Eviction and return on a machine of ordinary memory: what was written is what is read, and no frame is lost on the way.
+//! Eviction and return on a machine of ordinary memory: what was written is what is read, and no
+//! frame is lost on the way.
 //!
-//! Nothing sets accessed bits here but the tests' own faults, so pages that are not touched again are cold.
+//! Nothing sets accessed bits here but the tests' own faults, so pages that are not touched again
+//! are cold.
 
 use std::collections::BTreeMap;
 

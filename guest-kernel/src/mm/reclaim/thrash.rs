@@ -1,10 +1,13 @@
-//! Thrashing: the guest is busy bringing back what it has just evicted (Denning, "Thrashing: its causes and prevention", 1968).
+//! Thrashing: the guest is busy bringing back what it has just evicted (Denning, "Thrashing: its
+//! causes and prevention", 1968).
 //!
-//! Pages that are touched soon after they left ([`ReclaimStatistics::refaults`](super::ReclaimStatistics)) tell of a working set that
-//! does not fit. A few are the price of a policy that guesses. It is thrashing when most of what is touched has just been evicted, when
-//! as much comes back as leaves (a guest that takes back what it had given up evicts nothing meanwhile, and what a scan leaves behind
-//! never comes back), and when that is much. How much is counted in pages: a fault brings neighbours along. Pure: metrics and the
-//! moment are passed in.
+//! Pages that are touched soon after they left
+//! ([`ReclaimStatistics::refaults`](super::ReclaimStatistics)) tell of a working set that does not
+//! fit. A few are the price of a policy that guesses. It is thrashing when most of what is touched
+//! has just been evicted, when as much comes back as leaves (a guest that takes back what it had
+//! given up evicts nothing meanwhile, and what a scan leaves behind never comes back), and when
+//! that is much. How much is counted in pages: a fault brings neighbours along. Pure: metrics and
+//! the moment are passed in.
 
 use crate::time::Instant;
 
@@ -18,7 +21,8 @@ const GO_ON: Limits = Limits { restores_per_s: 250, percent: 25 };
 struct Limits {
     /// Pages that come back.
     restores_per_s: u64,
-    /// Refaults among a hundred touches of evicted pages; and of pages that come and go, the fewer in a hundred of the others.
+    /// Refaults among a hundred touches of evicted pages; and of pages that come and go, the fewer
+    /// in a hundred of the others.
     percent: u64,
 }
 
@@ -56,7 +60,8 @@ impl ThrashDetector {
         self.episodes
     }
 
-    /// Looks at the metrics, which changes the answer once a window at most. Where nobody looked for long, the window is as long.
+    /// Looks at the metrics, which changes the answer once a window at most. Where nobody looked
+    /// for long, the window is as long.
     pub(super) fn observe(&mut self, now: Instant, tally: Tally) -> bool {
         let time = now.since(self.since);
         if time >= WINDOW_NS {
@@ -89,8 +94,8 @@ mod tests {
     use super::{Tally, ThrashDetector};
     use crate::time::Instant;
 
-    /// Plays seconds, each with its evictions, restores, touches of evicted pages and refaults; returns what was said after each, and
-    /// how often it began.
+    /// Plays seconds, each with its evictions, restores, touches of evicted pages and refaults;
+    /// returns what was said after each, and how often it began.
     fn played(seconds: &[[u64; 4]]) -> (Vec<bool>, u64) {
         let mut detector = ThrashDetector::new();
         let mut tally = Tally::default();

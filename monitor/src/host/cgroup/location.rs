@@ -1,8 +1,8 @@
 //! Where the memory control group of a process is in the file system.
 //!
-//! `/proc/PID/cgroup` names the group from the root of its hierarchy, `mountinfo` says which part of the hierarchy is mounted
-//! where. Version 1 wins where both are mounted: a controller belongs to one of the two, and version 2 is often mounted without
-//! any.
+//! `/proc/PID/cgroup` names the group from the root of its hierarchy, `mountinfo` says which part
+//! of the hierarchy is mounted where. Version 1 wins where both are mounted: a controller belongs
+//! to one of the two, and version 2 is often mounted without any.
 
 use std::fs;
 use std::io;
@@ -59,7 +59,8 @@ fn group(version: Version, line: &str) -> Option<&Path> {
     is_it.then(|| Path::new(path))
 }
 
-/// The folder of `group` by a line of `mountinfo` (proc_pid_mountinfo(5)), if that is the hierarchy's.
+/// The folder of `group` by a line of `mountinfo` (proc_pid_mountinfo(5)), if that is the
+/// hierarchy's.
 fn folder(version: Version, line: &str, group: &Path) -> Option<PathBuf> {
     let (mount, file_system) = line.split_once(" - ")?;
     let mut mount = mount.split(' ').skip(3);

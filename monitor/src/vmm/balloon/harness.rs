@@ -1,5 +1,6 @@
-//! The device without a guest, for those who drive it by hand: a fuzzer ([`script`]), and the guest kernel's driver in a test of the two
-//! together. Behind the feature `harness`; not part of the `aerostat` command.
+//! The device without a guest, for those who drive it by hand: a fuzzer ([`script`]), and the guest
+//! kernel's driver in a test of the two together. Behind the feature `harness`; not part of the
+//! `aerostat` command.
 
 pub mod script;
 
@@ -112,8 +113,8 @@ impl Harness {
             if can_change { GuestMemory::allow } else { |_, _, _| Err(io::ErrorKind::OutOfMemory.into()) };
     }
 
-    /// From now on the host can't release this frame, as a page that is locked in memory can't be. Says whether it is so; what is no
-    /// frame, or too many for this process to lock, is not.
+    /// From now on the host can't release this frame, as a page that is locked in memory can't be.
+    /// Says whether it is so; what is no frame, or too many for this process to lock, is not.
     pub fn pin(&mut self, frame: FrameNumber) -> bool {
         // SAFETY: locking pages changes no contents.
         self.page(frame).is_some_and(|page| unsafe { mlock(page.cast(), FRAME_SIZE) }.is_ok())

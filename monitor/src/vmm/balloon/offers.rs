@@ -1,8 +1,8 @@
-//! Free memory that changes hands without the guest: the words that a guest shares say which huge frames it offers, and a
-//! compare-and-swap takes one (see `aerostat_abi::frame_state`).
+//! Free memory that changes hands without the guest: the words that a guest shares say which huge
+//! frames it offers, and a compare-and-swap takes one (see `aerostat_abi::frame_state`).
 //!
-//! What the words say is the guest's word only. That a frame is memory and the guest's is for the frame map to say; a guest that offers what
-//! it uses loses what is in it, and nobody else does.
+//! What the words say is the guest's word only. That a frame is memory and the guest's is for the
+//! frame map to say; a guest that offers what it uses loses what is in it, and nobody else does.
 
 use std::ops::Range;
 
@@ -14,7 +14,8 @@ use crate::vmm::frame_map::FrameMap;
 use crate::vmm::layout::GuestAddress;
 use crate::vmm::memory::GuestMemory;
 
-/// Huge frames taken in one go. While they are released, half a millisecond, a call of the guest's waits.
+/// Huge frames taken in one go. While they are released, half a millisecond, a call of the guest's
+/// waits.
 pub(super) const CHUNK: usize = 64;
 
 const WORD_BYTES: u64 = size_of::<HugeFrameWord>() as u64;
@@ -28,7 +29,8 @@ pub(super) struct Offers {
 }
 
 impl Offers {
-    /// `huge_frames` words from guest-physical address `start` on; `None` where they can't be words.
+    /// `huge_frames` words from guest-physical address `start` on; `None` where they can't be
+    /// words.
     pub(super) fn new(start: u64, huge_frames: u64) -> Option<Self> {
         let end = start.checked_add(huge_frames * WORD_BYTES)?;
         start.is_multiple_of(WORD_BYTES).then_some(Self { words: start..end, cursor: 0 })
@@ -47,8 +49,8 @@ impl Offers {
         FrameCount(taken.count() as u64 * HUGE_FRAMES)
     }
 
-    /// Takes up to `wanted` huge frames out of `map`, those that the host backs before others, as taking others frees nothing. The blocks
-    /// come in ascending order.
+    /// Takes up to `wanted` huge frames out of `map`, those that the host backs before others, as
+    /// taking others frees nothing. The blocks come in ascending order.
     pub(super) fn accept(&mut self, wanted: usize, memory: &GuestMemory, map: &mut FrameMap) -> Vec<Range<usize>> {
         let mut taken = Vec::with_capacity(wanted);
         for is_backed in [true, false] {
@@ -64,7 +66,8 @@ impl Offers {
                     continue;
                 }
                 let entry = Entry::pending(FrameNumber(huge * HUGE_FRAMES), HUGE_ORDER);
-                // The map first: what is no memory of the guest's can't be taken, whatever its word says.
+                // The map first: what is no memory of the guest's can't be taken, whatever its word
+                // says.
                 let no_page = FrameNumber(u64::MAX);
                 let Ok(block) = map.inflate(entry, no_page) else { continue };
                 if word.take().is_none() {

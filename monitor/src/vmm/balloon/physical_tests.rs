@@ -1,5 +1,5 @@
-//! What of given memory is really the host's: by the charge of a control group, which falls when pages are free. Each test runs in a
-//! process of its own, as a group counts whole processes.
+//! What of given memory is really the host's: by the charge of a control group, which falls when
+//! pages are free. Each test runs in a process of its own, as a group counts whole processes.
 
 use std::env;
 use std::ops::Range;
@@ -17,13 +17,15 @@ use crate::vmm::layout::GuestAddress;
 use crate::vmm::virtio::Workers;
 
 const TOTAL: FrameCount = FrameCount::from_mib(256);
-/// Huge frames of which a part is given: those behind the boot information, the image and the batch page.
+/// Huge frames of which a part is given: those behind the boot information, the image and the batch
+/// page.
 const MIXED: Range<u64> = 2..TOTAL.0 / HUGE_FRAMES;
 /// What metrics may differ by: charges are batched by processor.
 const TOLERANCE: u64 = 4 << 20;
 const IN_GROUP: &str = "AEROSTAT_TEST_IN_GROUP";
 
-/// Whether the test is to go on here: in a process of its own, in the group that is returned. Everywhere else it is run in one.
+/// Whether the test is to go on here: in a process of its own, in the group that is returned.
+/// Everywhere else it is run in one.
 fn in_group(test: &str) -> Option<MemoryGroup> {
     if env::var_os(IN_GROUP).is_none() {
         let name = format!("vmm::balloon::physical_tests::{test}");
@@ -182,7 +184,8 @@ fn page_tables_go_with_the_last_part() {
     let Some(group) = in_group("page_tables_go_with_the_last_part") else { return };
     let mut device = greeted_whole(TOTAL);
     let before = page_tables();
-    // One frame at a time: the second half of a huge frame is what no batch names together with the first.
+    // One frame at a time: the second half of a huge frame is what no batch names together with the
+    // first.
     for is_ballooned in [|frame| frame < 256, |frame| frame >= 256_u64] {
         for frame in MIXED.map(|huge| huge * HUGE_FRAMES) {
             device.memory.write_words(GuestAddress(frame * FRAME_BYTES), &[1]).unwrap();

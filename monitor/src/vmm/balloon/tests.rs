@@ -403,7 +403,8 @@ fn frames_come_back_up_to_the_target() {
     assert_eq!(device.registers.facts().size, FrameCount(2048 + 513));
 }
 
-/// What the kernel says may be behind a frame; `None` where it was told nothing, or knows small pages only.
+/// What the kernel says may be behind a frame; `None` where it was told nothing, or knows small
+/// pages only.
 fn allowed(device: &Balloon<Heard>, frame: usize) -> Option<PageSize> {
     let address = device.memory.host_address(frame * 4096).addr();
     let areas = fs::read_to_string("/proc/self/smaps").unwrap();

@@ -1,12 +1,14 @@
 //! How long a worker without work looks out for the next request before it sleeps. Pure.
 //!
-//! To wake a thread costs tens of microseconds, and the notification that wakes it several more, ten times what a small request takes from
-//! the host's page cache. A driver that has one request at a time under way pays that for each. So a worker whose last pause was short
-//! stays awake, with notifications off, for about as long as the way to sleep and back would take; one whose last pause was long sleeps at
-//! once, so a disk that is rarely used is never looked out for.
+//! To wake a thread costs tens of microseconds, and the notification that wakes it several more,
+//! ten times what a small request takes from the host's page cache. A driver that has one request
+//! at a time under way pays that for each. So a worker whose last pause was short stays awake, with
+//! notifications off, for about as long as the way to sleep and back would take; one whose last
+//! pause was long sleeps at once, so a disk that is rarely used is never looked out for.
 //!
-//! Looking out is for idle processors only. It yields all the time, and where that lets somebody else run, the host has better things
-//! to do, and a thread that sleeps is woken sooner than one that yields gets its turn: then the worker sleeps at once for a while.
+//! Looking out is for idle processors only. It yields all the time, and where that lets somebody
+//! else run, the host has better things to do, and a thread that sleeps is woken sooner than one
+//! that yields gets its turn: then the worker sleeps at once for a while.
 
 /// How long a worker looks out at most, in nanoseconds.
 const LONGEST_NS: u64 = 100_000;

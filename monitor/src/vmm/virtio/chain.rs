@@ -1,7 +1,9 @@
-//! A request's memory as its descriptors name it. Pure: addresses are claims here, `super::memory` makes memory of them.
+//! A request's memory as its descriptors name it. Pure: addresses are claims here, `super::memory`
+//! makes memory of them.
 //!
-//! A chain is a list of parts that the device may read, followed by a list of parts that it may write. Where one part ends and the next
-//! begins means nothing (virtio 1.2, 2.7.4): a request is cut out of the two lists by bytes, not by descriptors.
+//! A chain is a list of parts that the device may read, followed by a list of parts that it may
+//! write. Where one part ends and the next begins means nothing (virtio 1.2, 2.7.4): a request is
+//! cut out of the two lists by bytes, not by descriptors.
 
 use thiserror::Error;
 use virtio_queue::desc::split::Descriptor;
@@ -32,7 +34,8 @@ pub(super) enum Malformed {
     /// Nothing in it, or its first descriptor can't be read.
     #[error("a descriptor chain is empty")]
     Empty,
-    /// It goes on behind the queue, in a loop, beyond 2^32 bytes, or through a descriptor that can't be read.
+    /// It goes on behind the queue, in a loop, beyond 2^32 bytes, or through a descriptor that
+    /// can't be read.
     #[error("a descriptor chain does not end")]
     Endless,
     /// More parts than the device has announced that it takes.
@@ -56,8 +59,8 @@ pub(super) enum Malformed {
 }
 
 impl Chain {
-    /// The chain that `descriptors` make, of at most `most` of them. The iterator may end early where the chain is broken: then the last
-    /// descriptor still says that another one follows.
+    /// The chain that `descriptors` make, of at most `most` of them. The iterator may end early
+    /// where the chain is broken: then the last descriptor still says that another one follows.
     pub(super) fn collect(descriptors: impl Iterator<Item = Descriptor>, most: usize) -> Result<Self, Malformed> {
         let mut chain = Self::default();
         let mut is_complete = false;

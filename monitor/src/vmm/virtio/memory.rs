@@ -1,9 +1,11 @@
-//! Guest memory as rust-vmm's virtio building blocks want it, and input and output straight into it.
+//! Guest memory as rust-vmm's virtio building blocks want it, and input and output straight into
+//! it.
 //!
-//! A [`DeviceMemory`] is a second view of the mapping that [`GuestMemory`] owns, made only for guests that have a device. Parts of a chain
-//! become [`Buffers`]: slices that were checked once and are handed to the kernel, so a disk's bytes are never copied by us. A buffer
-//! may lie in frames that the guest has given away: the guest gets memory back that it did not take, the meter of resident memory sees it,
-//! and the loss is the guest's own.
+//! A [`DeviceMemory`] is a second view of the mapping that [`GuestMemory`] owns, made only for
+//! guests that have a device. Parts of a chain become [`Buffers`]: slices that were checked once
+//! and are handed to the kernel, so a disk's bytes are never copied by us. A buffer may lie in
+//! frames that the guest has given away: the guest gets memory back that it did not take, the meter
+//! of resident memory sees it, and the loss is the guest's own.
 
 use std::fs::File;
 use std::io;
@@ -35,7 +37,8 @@ impl DeviceMemory {
             let start = owner.host_address(to_usize(region.offset));
             let protection = libc::PROT_READ | libc::PROT_WRITE;
             let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
-            // SAFETY: a region lies in the owner's mapping, which lives as long as `self` and is not unmapped by the view.
+            // SAFETY: a region lies in the owner's mapping, which lives as long as `self` and is
+            // not unmapped by the view.
             let mapping = unsafe { MmapRegion::build_raw(start, to_usize(region.bytes), protection, flags) };
             let region = GuestRegionMmap::new(mapping.map_err(io::Error::other)?, GuestAddress(region.start.0));
             regions.push(region.ok_or(io::ErrorKind::InvalidInput)?);
@@ -98,8 +101,8 @@ impl<'a> Buffers<'a> {
         copied
     }
 
-    /// Moves the first `bytes` bytes, or all there are, between memory and `file` at `offset`. Returns how many were moved before the
-    /// first error; an end of the file is one.
+    /// Moves the first `bytes` bytes, or all there are, between memory and `file` at `offset`.
+    /// Returns how many were moved before the first error; an end of the file is one.
     pub(super) fn transfer(&self, direction: Direction, file: &File, offset: u64, bytes: u64) -> (u64, io::Result<()>) {
         let mut done = 0;
         loop {
@@ -146,8 +149,9 @@ fn transfer_once(direction: Direction, file: &File, vectors: &[Vector<'_>], offs
     let first: *const libc::iovec = vectors.as_ptr().cast();
     let file = file.as_raw_fd();
     let moved = match direction {
-        // SAFETY: every vector is memory of the guest's that stays mapped during the call; that the guest, or a neighbour in the
-        // list, uses the same bytes meanwhile is as harmless as a device that does so.
+        // SAFETY: every vector is memory of the guest's that stays mapped during the call; that the
+        // guest, or a neighbour in the list, uses the same bytes meanwhile is as harmless as a
+        // device that does so.
         Direction::Read => unsafe { libc::preadv(file, first, count, offset) },
         // SAFETY: as above.
         Direction::Write => unsafe { libc::pwritev(file, first, count, offset) },

@@ -1,7 +1,9 @@
-//! A virtio device on the bus: accesses to its page of addresses become reads and writes of registers and of configuration space.
+//! A virtio device on the bus: accesses to its page of addresses become reads and writes of
+//! registers and of configuration space.
 //!
-//! All of it happens on the processor's thread while the guest waits, and none of it does input or output. A start, a stop and a reset take
-//! the queue from the worker and may wait for the one request that is under way.
+//! All of it happens on the processor's thread while the guest waits, and none of it does input or
+//! output. A start, a stop and a reset take the queue from the worker and may wait for the one
+//! request that is under way.
 
 use std::sync::Arc;
 
@@ -44,7 +46,8 @@ impl MmioDevice {
         &self.state
     }
 
-    /// The guest reads at `offset` of the device's page. Where nothing is, `bytes` stays as it is and the answer is `None`.
+    /// The guest reads at `offset` of the device's page. Where nothing is, `bytes` stays as it is
+    /// and the answer is `None`.
     pub(super) fn read(&self, offset: u64, bytes: &mut [u8]) -> Option<()> {
         if let Some(start) = offset.checked_sub(CONFIG) {
             let start = usize::try_from(start).ok()?;
@@ -75,7 +78,8 @@ impl MmioDevice {
             Effect::Reset => state.reset(),
             Effect::Acknowledge(bits) => state.acknowledge(bits),
             Effect::Notify => {
-                // Where KVM takes notifications itself, none gets here. The counter never fills: the worker reads it.
+                // Where KVM takes notifications itself, none gets here. The counter never fills:
+                // the worker reads it.
                 let _ = self.kick.write(1);
             }
             Effect::Unknown => return None,

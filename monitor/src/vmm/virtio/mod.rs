@@ -1,4 +1,5 @@
-//! Virtio devices with registers in memory: the bus, and the disks on it. The layout in prose is `docs/devices.md`.
+//! Virtio devices with registers in memory: the bus, and the disks on it. The layout in prose is
+//! `docs/devices.md`.
 //!
 //! | layer     | modules                                                                                 |
 //! |-----------|-----------------------------------------------------------------------------------------|
@@ -7,8 +8,8 @@
 //! | queue     | `worker` (serves it), `adaptive_poll` (when it waits awake: pure), `quiescence` (when none works), `chain` (the parts of a request: pure), `memory` (the bytes behind)  |
 //! | device    | `block`                                                                                   |
 //!
-//! The guest is not trusted. Whatever it writes into registers and rings, the worst that comes of it is a device that says
-//! `DEVICE_NEEDS_RESET` and stops, or a request that ends with an error.
+//! The guest is not trusted. Whatever it writes into registers and rings, the worst that comes of
+//! it is a device that says `DEVICE_NEEDS_RESET` and stops, or a request that ends with an error.
 
 mod adaptive_poll;
 mod block;
@@ -83,8 +84,8 @@ pub(super) struct Bus {
 }
 
 impl Bus {
-    /// A bus with these disks, in this order. Each has its worker, which waits for the first notification; `connect` is called for each.
-    /// A guest without disks costs nothing here.
+    /// A bus with these disks, in this order. Each has its worker, which waits for the first
+    /// notification; `connect` is called for each. A guest without disks costs nothing here.
     pub(super) fn with_disks<E: From<io::Error>>(
         disks: Vec<OpenDisk>,
         memory: &Arc<GuestMemory>,

@@ -1,8 +1,9 @@
 //! Keeping devices out of guest memory for a moment.
 //!
-//! A worker reads rings and reads and writes buffers only while it holds its queue's lock, from before it looks at a ring until it
-//! goes to sleep. Whoever holds the locks of all queues therefore knows that no device accesses guest memory, and that none is about
-//! to. A worker may hold its lock for as long as a request takes, so the locks are only tried.
+//! A worker reads rings and reads and writes buffers only while it holds its queue's lock, from
+//! before it looks at a ring until it goes to sleep. Whoever holds the locks of all queues
+//! therefore knows that no device accesses guest memory, and that none is about to. A worker may
+//! hold its lock for as long as a request takes, so the locks are only tried.
 
 use std::sync::{Arc, MutexGuard};
 

@@ -1,7 +1,9 @@
-//! The registers of a virtio device in memory (virtio 1.2, 4.2.2, "MMIO device register layout", version 2). Pure.
+//! The registers of a virtio device in memory (virtio 1.2, 4.2.2, "MMIO device register layout",
+//! version 2). Pure.
 //!
-//! One queue. A driver walks through the states of 3.1.1: it negotiates features, describes the queue, sets DRIVER_OK. What concerns the
-//! rest of the device comes out of [`Registers::write`] as an [`Effect`]. The device's status and its pending interrupts are not here but in
+//! One queue. A driver walks through the states of 3.1.1: it negotiates features, describes the
+//! queue, sets DRIVER_OK. What concerns the rest of the device comes out of [`Registers::write`] as
+//! an [`Effect`]. The device's status and its pending interrupts are not here but in
 //! [`super::state::State`], as the worker changes them too.
 
 use super::state::status;
@@ -77,7 +79,8 @@ pub(super) enum Effect {
     None,
     /// The driver sets these status bits.
     Status(u32),
-    /// The driver is ready: serve this queue, with these features agreed on. The status bits come besides.
+    /// The driver is ready: serve this queue, with these features agreed on. The status bits come
+    /// besides.
     Start { queue: QueueSetup, features: u64, status: u32 },
     /// The driver takes its queue back; the device stays as it is.
     StopQueue,
@@ -134,7 +137,8 @@ impl Registers {
         })
     }
 
-    /// The driver writes the register at `offset`, below [`CONFIG`], while the device's status is `status`.
+    /// The driver writes the register at `offset`, below [`CONFIG`], while the device's status is
+    /// `status`.
     pub(super) fn write(&mut self, offset: u64, value: u32, status: u32) -> Effect {
         match offset {
             offset::DEVICE_FEATURES_SELECT => self.device_features_select = value,

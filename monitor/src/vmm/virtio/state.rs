@@ -1,8 +1,10 @@
-//! What the processor's thread and a device's worker share: the device's status, its pending interrupts, and the queue while it is served.
+//! What the processor's thread and a device's worker share: the device's status, its pending
+//! interrupts, and the queue while it is served.
 //!
-//! The worker holds the queue's lock while it works on a request; the processor's thread takes it to start and to stop the queue. So once a
-//! stop returns, no request is under way and guest memory is not touched any more. `running` is cleared before the lock is taken: the
-//! worker looks at it between any two requests, which bounds the wait to one.
+//! The worker holds the queue's lock while it works on a request; the processor's thread takes it
+//! to start and to stop the queue. So once a stop returns, no request is under way and guest memory
+//! is not touched any more. `running` is cleared before the lock is taken: the worker looks at it
+//! between any two requests, which bounds the wait to one.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard};
@@ -116,7 +118,8 @@ impl State {
     pub(super) fn stop(&self, queue: &mut Option<ActiveQueue>, why: impl Into<String>) {
         self.running.store(false, Ordering::Release);
         *queue = None;
-        // First the reason: a guest that sees the status may end at once, and the reason is part of how it ended.
+        // First the reason: a guest that sees the status may end at once, and the reason is part of
+        // how it ended.
         lock(&self.complaint).get_or_insert(why.into());
         self.status.fetch_or(status::NEEDS_RESET, Ordering::AcqRel);
         self.raise(CONFIG_CHANGE);

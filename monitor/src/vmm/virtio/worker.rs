@@ -1,8 +1,11 @@
-//! A disk's worker: the thread that serves its queue, so that the virtual processor computes on while the host's disk works.
+//! A disk's worker: the thread that serves its queue, so that the virtual processor computes on
+//! while the host's disk works.
 //!
-//! The worker sleeps on an eventfd that KVM writes when the guest notifies the device; the processor's thread is not involved. Between two
-//! looks at whether the queue is still the device's lies at most one request of bounded size, and one look into the ring takes at most
-//! as many requests as the queue has descriptors: a guest that feeds its queue for ever keeps its own worker busy and nothing else.
+//! The worker sleeps on an eventfd that KVM writes when the guest notifies the device; the
+//! processor's thread is not involved. Between two looks at whether the queue is still the device's
+//! lies at most one request of bounded size, and one look into the ring takes at most as many
+//! requests as the queue has descriptors: a guest that feeds its queue for ever keeps its own
+//! worker busy and nothing else.
 
 use std::io;
 use std::sync::Arc;
@@ -23,8 +26,8 @@ use crate::clock::monotonic_ns;
 
 /// The thread needs little: vectors of a request are on the heap.
 const STACK_BYTES: usize = 128 << 10;
-/// The driver hears of finished requests after so many, or so many bytes, where more wait: few interrupts, and no driver that waits for
-/// the end of a long queue before it sends more.
+/// The driver hears of finished requests after so many, or so many bytes, where more wait: few
+/// interrupts, and no driver that waits for the end of a long queue before it sends more.
 const ANNOUNCE_REQUESTS: u32 = 16;
 const ANNOUNCE_BYTES: u64 = 256 << 10;
 /// The driver wants no interrupts (`VIRTQ_AVAIL_F_NO_INTERRUPT`).
@@ -60,8 +63,8 @@ impl Worker {
     }
 }
 
-/// Serves all that is in the queue, or stops the device for what is wrong with it. Returns when there is nothing more to do and the next
-/// request will be notified.
+/// Serves all that is in the queue, or stops the device for what is wrong with it. Returns when
+/// there is nothing more to do and the next request will be notified.
 pub(super) fn serve(state: &State, memory: &GuestMemoryMmap, disk: &mut Disk, adaptive_poll: &mut AdaptivePoll) {
     let mut place = state.lock();
     let Some(active) = place.as_mut() else { return };
@@ -160,7 +163,8 @@ fn announce(
     if std::mem::take(unannounced).requests == 0 {
         return Ok(());
     }
-    // The used ring has to be visible before the driver's wish is read: a driver that changes it looks at the ring afterwards.
+    // The used ring has to be visible before the driver's wish is read: a driver that changes it
+    // looks at the ring afterwards.
     std::sync::atomic::fence(Ordering::SeqCst);
     let flags: u16 = memory.load(GuestAddress(queue.avail_ring()), Ordering::Relaxed).map_err(Error::GuestMemory)?;
     if u16::from_le(flags) & NO_INTERRUPT == 0 {

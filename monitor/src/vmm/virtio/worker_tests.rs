@@ -104,7 +104,8 @@ fn requests_do_what_they_say() {
 #[test]
 fn framing_means_nothing() {
     with_driver(Bench::writable(), |bench, driver| {
-        // The header in three parts, the last of them with data; the status byte at the end of a part of data.
+        // The header in three parts, the last of them with data; the status byte at the end of a
+        // part of data.
         driver.put(HEADER, &[1, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0]);
         driver.put(HEADER + 16, &[0xbb; 512]);
         driver.offer_parts(&[(HEADER, 1, 0), (HEADER + 1, 8, 0), (HEADER + 9, 7 + 512, 0), (STATUS, 1, WRITE)]);
@@ -210,7 +211,8 @@ fn a_full_ring_is_announced_in_few_interrupts() {
     });
 }
 
-/// Offers something broken; expects the device to stop, for this reason, and to work again after a reset.
+/// Offers something broken; expects the device to stop, for this reason, and to work again after a
+/// reset.
 #[track_caller]
 fn expect_stop(why: &str, break_it: impl FnOnce(&mut Driver<'_>)) {
     with_driver(Bench::writable(), |bench, driver| {
@@ -305,7 +307,8 @@ fn descriptor() -> impl Strategy<Value = Descriptor> {
     (address, bytes, flags, next).prop_map(|(address, bytes, flags, next)| Descriptor { address, bytes, flags, next })
 }
 
-/// A table of descriptors that is anything, or holds a request in every three with one of its descriptors replaced.
+/// A table of descriptors that is anything, or holds a request in every three with one of its
+/// descriptors replaced.
 fn table() -> impl Strategy<Value = Vec<Descriptor>> {
     let anything = prop::collection::vec(descriptor(), usize::from(SIZE));
     let data = (0_u64..0x8000, 0_u32..4, prop_oneof![Just(NEXT), Just(NEXT | WRITE)]);
@@ -363,7 +366,8 @@ proptest! {
             driver.offer(*head);
         }
         driver.set_available(u16::try_from(heads.len()).unwrap().wrapping_add(jump));
-        // Indirect descriptors reach descriptors that are not in the table: all of them come from memory that is zero, and name nothing.
+        // Indirect descriptors reach descriptors that are not in the table: all of them come from
+        // memory that is zero, and name nothing.
         let all = |memory: &GuestMemoryMmap| {
             let driver = Driver::untouched(memory);
             [driver.get(0, MEMORY), driver.get(0x2_0000, MEMORY)]

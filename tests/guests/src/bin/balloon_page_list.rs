@@ -1,5 +1,6 @@
-//! The page list of the application `balloon`, with blocks that were never given: every block is in it once and comes out once, whole where that
-//! may be, and in parts where a range or a count asks for less.
+//! The page list of the application `balloon`, with blocks that were never given: every block is in
+//! it once and comes out once, whole where that may be, and in parts where a range or a count asks
+//! for less.
 
 #![no_std]
 #![no_main]

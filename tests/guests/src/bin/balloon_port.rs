@@ -1,5 +1,6 @@
-//! Asks for the balloon port twice, pins memory and frees it, whole and in parts, and then uses all that there is: what was in the balloon from
-//! the start is not among it, whoever was to drive that. Keeps it until somebody ends it.
+//! Asks for the balloon port twice, pins memory and frees it, whole and in parts, and then uses all
+//! that there is: what was in the balloon from the start is not among it, whoever was to drive
+//! that. Keeps it until somebody ends it.
 
 #![no_std]
 #![no_main]
@@ -51,7 +52,8 @@ fn run() -> Result<Vec<Vec<u8>>, &'static str> {
     app::validate().map(|()| pieces)
 }
 
-/// Pins all huge frames and frees them; every other in single frames, of which one is held for longer.
+/// Pins all huge frames and frees them; every other in single frames, of which one is held for
+/// longer.
 fn pin() -> Result<(), &'static str> {
     let before = app::memory().free.0;
     let mut pinned = Vec::new();

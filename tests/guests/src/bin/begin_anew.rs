@@ -1,5 +1,5 @@
-//! Ends the session with the monitor behind its driver's back, with a balloon in between: the driver begins anew, and both go on with
-//! the balloon that there is.
+//! Ends the session with the monitor behind its driver's back, with a balloon in between: the
+//! driver begins anew, and both go on with the balloon that there is.
 
 #![no_std]
 #![no_main]

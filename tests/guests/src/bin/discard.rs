@@ -1,5 +1,6 @@
-//! Gives memory up that it goes on owning, at once and lazily, and brings pages in ahead: what was given up is zero and free, what was
-//! written again stays, with the CPU's own marks in the page tables.
+//! Gives memory up that it goes on owning, at once and lazily, and brings pages in ahead: what was
+//! given up is zero and free, what was written again stays, with the CPU's own marks in the page
+//! tables.
 
 #![no_std]
 #![no_main]
@@ -61,7 +62,8 @@ fn discard() -> Result<(), &'static str> {
     }
 }
 
-/// Gives up every page of a mapping, writes every fourth of its first half again, and then makes memory short.
+/// Gives up every page of a mapping, writes every fourth of its first half again, and then makes
+/// memory short.
 #[allow(unsafe_code, reason = "reads what it has discarded lazily, a byte at a time")]
 fn discard_lazily() -> Result<(), &'static str> {
     let mut memory = mapping(BYTES)?;

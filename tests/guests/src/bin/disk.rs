@@ -1,5 +1,5 @@
-//! Uses its disk as the command line says: `verify` writes patterns and reads them back, `read-only` tries to write, `faults` meets
-//! sectors that can't be read or written.
+//! Uses its disk as the command line says: `verify` writes patterns and reads them back,
+//! `read-only` tries to write, `faults` meets sectors that can't be read or written.
 
 #![no_std]
 #![no_main]
@@ -43,7 +43,8 @@ fn main() -> Outcome {
     }
 }
 
-/// Patterns of all sizes and at all places, from one thread and from many; leaves `AERO` at the beginning.
+/// Patterns of all sizes and at all places, from one thread and from many; leaves `AERO` at the
+/// beginning.
 fn verify(disk: &'static Disk) -> Result<(), &'static str> {
     for (offset, sectors) in [(0, 1), (512, 7), (4096, 8), (512, 9), (3 * 512, 1000), (0, 2048)] {
         round_trip(disk, offset, sectors * SECTOR)?;

@@ -1,5 +1,5 @@
-//! Waits for events that lie in the application's memory, while that is on disk: an event by itself, one in a mutex and one in a join
-//! handle.
+//! Waits for events that lie in the application's memory, while that is on disk: an event by
+//! itself, one in a mutex and one in a join handle.
 
 #![no_std]
 #![no_main]
@@ -57,7 +57,8 @@ fn run() -> Result<(), &'static str> {
     if *counter.lock() != 1 {
         return Err("the mutex did not keep its count");
     }
-    // The thread's result comes while this one waits for it, and both have other memory than what they share.
+    // The thread's result comes while this one waits for it, and both have other memory than what
+    // they share.
     let late = app::spawn("late", || noise(2).map(drop)).map_err(no_thread)?;
     late.join()
 }

@@ -1,4 +1,5 @@
-//! How much stack page faults take: paints the stack below a function that touches memory on disk, and looks how far the paint has gone.
+//! How much stack page faults take: paints the stack below a function that touches memory on disk,
+//! and looks how far the paint has gone.
 
 #![no_std]
 #![no_main]
@@ -33,7 +34,8 @@ fn main() -> Outcome {
     if deepest * 10 <= FAULT_STACK_BYTES * 9 { Outcome::Success } else { Outcome::Failure }
 }
 
-/// Fills memory, most of which goes to disk, and reads it in order, then writes it from the other end.
+/// Fills memory, most of which goes to disk, and reads it in order, then writes it from the other
+/// end.
 fn depth_of_faults(contents: fn(usize) -> u64) -> Result<u64, OutOfMemory> {
     let mut memory = Mapping::anonymous(BYTES)?;
     let top = paint();
@@ -54,7 +56,8 @@ fn depth_of_faults(contents: fn(usize) -> u64) -> Result<u64, OutOfMemory> {
 fn paint() -> usize {
     let top = stack_pointer() - OWN_WORDS * 8;
     for word in (1..=PAINTED_WORDS).map(|number| top - number * 8) {
-        // SAFETY: what lies so far below the stack pointer is the thread's stack, and in use by nobody.
+        // SAFETY: what lies so far below the stack pointer is the thread's stack, and in use by
+        // nobody.
         unsafe { core::ptr::with_exposed_provenance_mut::<u64>(word).write_volatile(PAINT) };
     }
     top

@@ -1,5 +1,6 @@
-//! Breaks every huge frame into small pieces, frees most of them, and uses memory for which then no huge frame is whole: the kernel
-//! moves pages together and makes huge pages, and every byte is right.
+//! Breaks every huge frame into small pieces, frees most of them, and uses memory for which then no
+//! huge frame is whole: the kernel moves pages together and makes huge pages, and every byte is
+//! right.
 
 #![no_std]
 #![no_main]

@@ -1,4 +1,5 @@
-//! Allocates until nothing is left, in large pieces and in small ones: a failed allocation, and all is well after freeing.
+//! Allocates until nothing is left, in large pieces and in small ones: a failed allocation, and all
+//! is well after freeing.
 
 #![no_std]
 #![no_main]

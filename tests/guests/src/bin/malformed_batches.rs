@@ -1,4 +1,5 @@
-//! Everything that a driver must not ask for: each is refused with its own status, and nothing is harmed.
+//! Everything that a driver must not ask for: each is refused with its own status, and nothing is
+//! harmed.
 
 #![no_std]
 #![no_main]

@@ -1,4 +1,5 @@
-//! Makes large allocations until no more is committed: tens of thousands, as memory allows, and all is well after freeing.
+//! Makes large allocations until no more is committed: tens of thousands, as memory allows, and all
+//! is well after freeing.
 //!
 //! `compressed_swap=` on the command line makes room for commit charges; nothing of it is touched.
 

@@ -12,7 +12,8 @@ aerostat_guest::app!(main);
 
 fn main() -> Outcome {
     let Ok(mut memory) = Mapping::anonymous(1) else { return Outcome::Failure };
-    // SAFETY: raises the upcall mask, the first word of the CPU block, and never lowers it: this guest ends with the next instruction.
+    // SAFETY: raises the upcall mask, the first word of the CPU block, and never lowers it: this
+    // guest ends with the next instruction.
     unsafe { core::arch::asm!("inc qword ptr gs:[0]") };
     *core::hint::black_box(&mut memory[0]) = 1;
     Outcome::Success

@@ -1,4 +1,5 @@
-//! Touches memory, frees it, masks upcalls and never comes back: what the host wants it has to take by itself.
+//! Touches memory, frees it, masks upcalls and never comes back: what the host wants it has to take
+//! by itself.
 
 #![no_std]
 #![no_main]

@@ -1,4 +1,5 @@
-//! Uses twice the memory that its machine has, of a kind that compresses: cold pieces make room for warm ones, and every byte is right.
+//! Uses twice the memory that its machine has, of a kind that compresses: cold pieces make room for
+//! warm ones, and every byte is right.
 
 #![no_std]
 #![no_main]

@@ -1,4 +1,5 @@
-//! Touches memory for the first time, in large regions and small, in order and not: zero when fresh, kept when written, free again at the end.
+//! Touches memory for the first time, in large regions and small, in order and not: zero when
+//! fresh, kept when written, free again at the end.
 
 #![no_std]
 #![no_main]

@@ -1,4 +1,5 @@
-//! Two threads that never give way: each waits for the other to come forward, which takes a scheduler that interrupts.
+//! Two threads that never give way: each waits for the other to come forward, which takes a
+//! scheduler that interrupts.
 
 #![no_std]
 #![no_main]

@@ -1,5 +1,6 @@
-//! A cache that is told when memory is short and lets go of what it holds. With `balloon` on its command line, the guest waits for
-//! its balloon to take what is in use; without, it uses more than there is itself.
+//! A cache that is told when memory is short and lets go of what it holds. With `balloon` on its
+//! command line, the guest waits for its balloon to take what is in use; without, it uses more than
+//! there is itself.
 
 #![no_std]
 #![no_main]

@@ -1,4 +1,5 @@
-//! Makes memory read-only and writable again, through evictions; in the end writes where it must not.
+//! Makes memory read-only and writable again, through evictions; in the end writes where it must
+//! not.
 
 #![no_std]
 #![no_main]

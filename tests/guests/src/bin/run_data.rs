@@ -24,7 +24,8 @@ fn main() -> Outcome {
         _ => &raw const *heap,
     };
     log::info!("run data: at {code:p}");
-    // SAFETY: it is not: the kernel is to end the guest here. Where it does not, the function returns at once.
+    // SAFETY: it is not: the kernel is to end the guest here. Where it does not, the function
+    // returns at once.
     unsafe { core::mem::transmute::<*const AtomicU64, extern "C" fn()>(code)() };
     log::error!("run data: nothing has happened");
     Outcome::Success

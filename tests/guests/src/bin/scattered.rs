@@ -1,5 +1,5 @@
-//! Uses a little of every huge frame while its balloon takes most of the machine: pages are moved together, so that whole huge frames can
-//! be given, and come back; every byte is right.
+//! Uses a little of every huge frame while its balloon takes most of the machine: pages are moved
+//! together, so that whole huge frames can be given, and come back; every byte is right.
 
 #![no_std]
 #![no_main]

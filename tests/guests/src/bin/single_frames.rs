@@ -1,4 +1,5 @@
-//! Gives whole huge frames that the host backs, takes single frames of them back, one at a time, and writes to each.
+//! Gives whole huge frames that the host backs, takes single frames of them back, one at a time,
+//! and writes to each.
 
 #![no_std]
 #![no_main]
@@ -15,7 +16,8 @@ use aerostat_guest::app::{self, Outcome};
 
 aerostat_guest::app!(main);
 
-/// Addresses of 40 MiB at the end of a machine of 64, which nobody uses so early. The kernel maps all memory at its own address.
+/// Addresses of 40 MiB at the end of a machine of 64, which nobody uses so early. The kernel maps
+/// all memory at its own address.
 const BALLOONED: Range<usize> = 24 << 20..64 << 20;
 /// The same in huge frames.
 const HUGE: Range<u64> = BALLOONED.start as u64 / HUGE_BYTES..BALLOONED.end as u64 / HUGE_BYTES;

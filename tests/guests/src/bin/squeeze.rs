@@ -1,5 +1,5 @@
-//! Works on text-like memory while its balloon takes more than is free: cold pages are compressed, come back when touched, and
-//! every byte is right all the time.
+//! Works on text-like memory while its balloon takes more than is free: cold pages are compressed,
+//! come back when touched, and every byte is right all the time.
 
 #![no_std]
 #![no_main]
@@ -66,7 +66,8 @@ fn run() -> Result<(), &'static str> {
     app::validate()
 }
 
-/// Words that repeat for a while, so that pages compress about as well as text does; every fourth page is one word throughout.
+/// Words that repeat for a while, so that pages compress about as well as text does; every fourth
+/// page is one word throughout.
 fn text_like(index: usize, round: u64) -> u64 {
     let page = index / 512;
     if page % 4 == 3 {

@@ -1,5 +1,7 @@
-//! Swaps to disk as the command line says: `overcommit` uses three times the memory that there is, `fill` takes what it can get and
-//! gives it back, `file` goes on to read a file beside all that, `rewrite` turns what compresses into what does not, `touch` and `beside` go over pages whose slots can't all be read.
+//! Swaps to disk as the command line says: `overcommit` uses three times the memory that there is,
+//! `fill` takes what it can get and gives it back, `file` goes on to read a file beside all that,
+//! `rewrite` turns what compresses into what does not, `touch` and `beside` go over pages whose
+//! slots can't all be read.
 
 #![no_std]
 #![no_main]
@@ -15,7 +17,8 @@ aerostat_guest::app!(main);
 
 const PIECE_WORDS: usize = (1 << 20) / 8;
 const PAGE_WORDS: usize = 512;
-/// Pages of one go, which take slots in the order of their addresses, and the one whose slot the test breaks.
+/// Pages of one go, which take slots in the order of their addresses, and the one whose slot the
+/// test breaks.
 const PAGES: usize = 128;
 const BAD_PAGE: usize = 20;
 
@@ -111,7 +114,8 @@ fn fill() -> Result<(), &'static str> {
     Ok(())
 }
 
-/// Takes all that there is, so that the disk is full; the pages of a file take each other's place then.
+/// Takes all that there is, so that the disk is full; the pages of a file take each other's place
+/// then.
 fn read_beside_all() -> Result<(), &'static str> {
     let file = app::map_disk().map_err(|_| "the file can't be mapped")?;
     let mut pieces = Vec::new();

@@ -1,5 +1,5 @@
-//! Works all over memory that its balloon wants for the host: the guest notices that it thrashes, and that it does no more once the
-//! memory is back.
+//! Works all over memory that its balloon wants for the host: the guest notices that it thrashes,
+//! and that it does no more once the memory is back.
 
 #![no_std]
 #![no_main]

@@ -16,7 +16,8 @@ use aerostat_guest::app::{self, Outcome};
 
 aerostat_guest::app!(main);
 
-/// Addresses of 40 MiB at the end of a machine of 64, which nobody uses so early. The kernel maps all memory at its own address.
+/// Addresses of 40 MiB at the end of a machine of 64, which nobody uses so early. The kernel maps
+/// all memory at its own address.
 const BALLOONED: Range<usize> = 24 << 20..64 << 20;
 const BLOCKS: usize = (BALLOONED.end - BALLOONED.start) / HUGE_SIZE;
 
@@ -31,8 +32,8 @@ fn main() -> Outcome {
     log::info!("touch given: given");
     for round in 1_u64.. {
         for address in BALLOONED.step_by(FRAME_SIZE) {
-            // SAFETY: none; the memory is mapped and in no use by the kernel so early, but it is not ours, which is what this guest
-            // is for.
+            // SAFETY: none; the memory is mapped and in no use by the kernel so early, but it is
+            // not ours, which is what this guest is for.
             unsafe { ptr::with_exposed_provenance_mut::<u64>(address).write_volatile(round) };
         }
         app::sleep(1);

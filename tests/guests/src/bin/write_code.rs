@@ -12,7 +12,8 @@ fn main() -> Outcome {
     log::info!("write code: at {code:p}");
     // SAFETY: it is code, which may be read.
     let byte = unsafe { code.read_volatile() };
-    // SAFETY: it is not: the kernel is to end the guest here. The byte is the one that is there already.
+    // SAFETY: it is not: the kernel is to end the guest here. The byte is the one that is there
+    // already.
     unsafe { code.write_volatile(byte) };
     log::error!("write code: nothing has happened");
     Outcome::Success

@@ -1,4 +1,5 @@
-//! From spawn to the application's `main`, stage by stage, and for guests of very different sizes: nothing may cost time per frame.
+//! From spawn to the application's `main`, stage by stage, and for guests of very different sizes:
+//! nothing may cost time per frame.
 //!
 //! The limit is [`floor`]: an empty VMM measured in turn with the guests.
 

@@ -1,8 +1,9 @@
 //! The floor under every start: a process that does what no VMM can leave out, and nothing else.
 //!
-//! It is spawned like a VMM, creates a virtual machine with an interrupt controller, a page of memory and a vCPU, runs one guest
-//! instruction that exits to it, and says when that was. It loads no image, builds no boot information and has no kernel to start,
-//! so a real start can come close to it but never reach it.
+//! It is spawned like a VMM, creates a virtual machine with an interrupt controller, a page of
+//! memory and a vCPU, runs one guest instruction that exits to it, and says when that was. It loads
+//! no image, builds no boot information and has no kernel to start, so a real start can come close
+//! to it but never reach it.
 
 use std::env;
 use std::process::{Command, Stdio};
@@ -14,7 +15,8 @@ use kvm_ioctls::{Kvm, VcpuExit, VmFd};
 
 use aerostat_tests::monotonic_ns;
 
-/// Where Intel processors may keep a task state segment while they emulate real mode: below the firmware, where no memory is.
+/// Where Intel processors may keep a task state segment while they emulate real mode: below the
+/// firmware, where no memory is.
 const TSS_ADDRESS: usize = 0xfffb_d000;
 /// `out 0x80, al`.
 const EXIT_INSTRUCTION: [u8; 2] = [0xe6, 0x80];
@@ -38,7 +40,8 @@ pub(crate) fn spawn_to_first_exit_ms() -> Result<f64> {
 pub(crate) fn be_an_empty_vmm() -> Result<()> {
     let kvm = Kvm::new()?;
     let vm = kvm.create_vm()?;
-    // Before the interrupt controller: a change of memory after it makes the kernel wait 5 ms for all readers of the old state.
+    // Before the interrupt controller: a change of memory after it makes the kernel wait 5 ms for
+    // all readers of the old state.
     add_memory(&vm)?;
     vm.set_tss_address(TSS_ADDRESS)?;
     vm.create_irq_chip()?;
@@ -71,6 +74,7 @@ fn add_memory(vm: &VmFd) -> Result<()> {
         memory_size: size_of::<Page>() as u64,
         userspace_addr: page.0.as_mut_ptr() as u64,
     };
-    // SAFETY: the page is leaked, so it outlives the machine, and nothing else uses it from here on.
+    // SAFETY: the page is leaked, so it outlives the machine, and nothing else uses it from here
+    // on.
     unsafe { vm.set_user_memory_region(region) }.context("giving the machine its page")
 }

@@ -1,5 +1,6 @@
-//! What `cargo xtask bench` runs: each bench measures Aerostat and, in turn with it, the host's own limit for the same work, and
-//! yields rows. Absolute metrics drift from machine to machine and from hour to hour; ratios to a limit of the same run do not.
+//! What `cargo xtask bench` runs: each bench measures Aerostat and, in turn with it, the host's own
+//! limit for the same work, and yields rows. Absolute metrics drift from machine to machine and
+//! from hour to hour; ratios to a limit of the same run do not.
 
 mod balloon;
 mod boot;

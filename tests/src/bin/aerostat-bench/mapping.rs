@@ -79,7 +79,8 @@ impl Mapping {
         self.advise_ranges(ranges, Advice::LinuxCold).context("splitting huge pages")
     }
 
-    /// Of the huge page at `at`, keeps every second page from the second on, by copying it out and back.
+    /// Of the huge page at `at`, keeps every second page from the second on, by copying it out and
+    /// back.
     pub(crate) fn keep_every_second(&mut self, at: usize) -> Result<()> {
         debug_assert!(at + HUGE_BYTES <= self.bytes);
         self.kept.resize(HUGE_BYTES / 2, 0);
@@ -101,10 +102,12 @@ impl Mapping {
         ranges.chunks(RANGES_PER_CALL).try_for_each(|ranges| self.advise_at_once(&process, ranges, advice))
     }
 
-    /// As many ranges as one call takes; where `process_madvise` refuses the own process (before Linux 6.13), each is a call.
+    /// As many ranges as one call takes; where `process_madvise` refuses the own process (before
+    /// Linux 6.13), each is a call.
     fn advise_at_once(&self, process: &OwnedFd, ranges: &[Range<usize>], advice: Advice) -> Result<()> {
         let vectors: Vec<_> = ranges.iter().map(|range| self.vector(range)).collect();
-        // SAFETY: the kernel reads the vectors only; what they name is this mapping, to which there are no references.
+        // SAFETY: the kernel reads the vectors only; what they name is this mapping, to which there
+        // are no references.
         let heeded = unsafe {
             libc::syscall(
                 libc::SYS_process_madvise,

@@ -7,7 +7,8 @@ use anyhow::{Context, Result};
 
 use crate::sample::median;
 
-/// What guest and host have measured: by name, nanoseconds for one of whatever a figure counts, sample by sample.
+/// What guest and host have measured: by name, nanoseconds for one of whatever a figure counts,
+/// sample by sample.
 #[derive(Debug, Default)]
 pub(crate) struct Metrics(BTreeMap<String, Vec<f64>>);
 

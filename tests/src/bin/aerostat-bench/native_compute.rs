@@ -1,6 +1,8 @@
-//! The same loop in a guest and on the host, in turn: what virtualization costs an application that computes.
+//! The same loop in a guest and on the host, in turn: what virtualization costs an application that
+//! computes.
 //!
-//! The guest `native_compute` logs one line `native compute: N ns, checksum X` per round. The limit is the host's own time.
+//! The guest `native_compute` logs one line `native compute: N ns, checksum X` per round. The limit
+//! is the host's own time.
 
 use std::hint::black_box;
 use std::time::Instant;

@@ -1,8 +1,10 @@
-//! What a VMM process costs besides its guest's memory: resident memory in total, and the anonymous part that no other VMM process
-//! shares (the rest is mostly the program itself, which all of them map from one file).
+//! What a VMM process costs besides its guest's memory: resident memory in total, and the anonymous
+//! part that no other VMM process shares (the rest is mostly the program itself, which all of them
+//! map from one file).
 //!
-//! Guest memory is told from the rest by `MADV_HUGEPAGE`, which the VMM asks for there and nowhere else; `/proc/PID/smaps` shows it
-//! as the flag `hg` (Linux, Documentation/filesystems/proc.rst). The limits are goals: a host has no floor to measure here.
+//! Guest memory is told from the rest by `MADV_HUGEPAGE`, which the VMM asks for there and nowhere
+//! else; `/proc/PID/smaps` shows it as the flag `hg` (Linux, Documentation/filesystems/proc.rst).
+//! The limits are goals: a host has no floor to measure here.
 
 use std::fs;
 use std::iter::Sum;

@@ -8,7 +8,8 @@ pub(crate) struct Row {
     name: String,
     value: f64,
     unit: &'static str,
-    /// The best that can be had: measured in the same run, or a goal where there is nothing to measure.
+    /// The best that can be had: measured in the same run, or a goal where there is nothing to
+    /// measure.
     limit: Option<f64>,
     /// Against the limit: 1 is as good as it, more is better.
     ratio: Option<f64>,

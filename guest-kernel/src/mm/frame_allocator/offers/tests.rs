@@ -10,7 +10,8 @@ use super::{Block, BlockSize, Contents, FrameAllocator, Purpose};
 const HUGE: u64 = 8;
 const FLOOR: FrameCount = FrameCount(100);
 
-/// An allocator of eight huge frames, of which the host backs the second; the floor is in the last one.
+/// An allocator of eight huge frames, of which the host backs the second; the floor is in the last
+/// one.
 fn shared() -> FrameAllocator {
     let mut allocator = FrameAllocator::leaked(FrameCount(HUGE * HUGE_FRAMES), &[], FLOOR);
     let blocks = [0, 1].map(|_| allocator.allocate(BlockSize::Huge, Purpose::Kernel).unwrap());
@@ -129,7 +130,8 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
-    /// Whatever is accepted when: no frame has two owners, none is lost, and every commit charge can be kept.
+    /// Whatever is accepted when: no frame has two owners, none is lost, and every commit charge
+    /// can be kept.
     #[test]
     fn every_frame_has_one_owner_and_every_promise_is_kept(steps in vec(step(), 1..80)) {
         let mut allocator = shared();

@@ -165,8 +165,8 @@ fn pages_that_are_discarded_during_the_copy_leave_the_others_where_they_are() {
     expect_contents(&machine, start);
 }
 
-/// A collapse that ends while a discard is about to begin: the slot is a table when the discard is asked for, and a huge page when
-/// its pages are released.
+/// A collapse that ends while a discard is about to begin: the slot is a table when the discard is
+/// asked for, and a huge page when its pages are released.
 #[test]
 fn a_slot_that_becomes_huge_just_before_a_discard_keeps_what_lies_outside_the_range() {
     let (machine, start) = machine_with_table();

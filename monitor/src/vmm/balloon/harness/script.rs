@@ -1,6 +1,6 @@
-//! A guest that does whatever bytes say: each input is a machine and a sequence of steps, and after each step all that must hold is
-//! checked. Made so that a fuzzer gets far by changing single bytes: every input is a script, most numbers lie where it matters, and any
-//! number can be had.
+//! A guest that does whatever bytes say: each input is a machine and a sequence of steps, and after
+//! each step all that must hold is checked. Made so that a fuzzer gets far by changing single
+//! bytes: every input is a script, most numbers lie where it matters, and any number can be had.
 
 use aerostat_abi::batch::Entry;
 use aerostat_abi::frame_state::HugeFrameState;

@@ -1,4 +1,5 @@
-//! Faults that a test asks for: which bytes of a transfer still get through, and what the rest ends with. Pure.
+//! Faults that a test asks for: which bytes of a transfer still get through, and what the rest ends
+//! with. Pure.
 
 use std::io;
 use std::ops::Range;
@@ -27,7 +28,8 @@ impl FaultPlan {
         Self { faults, written: 0 }
     }
 
-    /// What a transfer of `bytes` bytes at `offset` may do. Writing counts as done to the extent that it is admitted.
+    /// What a transfer of `bytes` bytes at `offset` may do. Writing counts as done to the extent
+    /// that it is admitted.
     pub(super) fn admit(&mut self, direction: Direction, offset: u64, bytes: u64) -> Admitted {
         let transfer = offset..offset.saturating_add(bytes);
         let bad = match direction {

@@ -33,7 +33,8 @@ const OK: u8 = 0;
 #[derive(Debug)]
 pub(super) struct Disk {
     file: File,
-    /// The same file by way of the page cache, where `file` goes around it: for buffers that lie as direct input and output can't take them.
+    /// The same file by way of the page cache, where `file` goes around it: for buffers that lie as
+    /// direct input and output can't take them.
     cached: Option<File>,
     limits: Limits,
     id: [u8; ID_BYTES],
@@ -119,7 +120,8 @@ impl Disk {
     ) -> (u64, Result<(), Refusal>) {
         let admitted = self.faults.admit(direction, offset, bytes);
         let mut transfer = buffers.transfer(direction, &self.file, offset, admitted.bytes);
-        // Drivers that swap use whole frames. What is aligned enough for direct input and output, the file system knows.
+        // Drivers that swap use whole frames. What is aligned enough for direct input and output,
+        // the file system knows.
         if let (Some(cached), Err(error)) = (&self.cached, &transfer.1)
             && error.kind() == io::ErrorKind::InvalidInput
         {

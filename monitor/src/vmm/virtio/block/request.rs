@@ -1,7 +1,8 @@
-//! What a driver asks of a disk (virtio 1.2, 5.2.6). Pure: bytes in, a valid request or the reason for a refusal out.
+//! What a driver asks of a disk (virtio 1.2, 5.2.6). Pure: bytes in, a valid request or the reason
+//! for a refusal out.
 //!
-//! A chain that can't be a request at all stops the device (`super::super::chain`); a request that asks for something impossible costs that
-//! request, as every disk answers it with an error.
+//! A chain that can't be a request at all stops the device (`super::super::chain`); a request that
+//! asks for something impossible costs that request, as every disk answers it with an error.
 
 use std::ops::Range;
 

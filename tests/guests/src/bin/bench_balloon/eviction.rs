@@ -1,4 +1,5 @@
-//! Nearly all memory holds data, text and noise page by page: what is to leave has to be compressed or written to the swap disk first.
+//! Nearly all memory holds data, text and noise page by page: what is to leave has to be compressed
+//! or written to the swap disk first.
 
 use aerostat_abi::units::{FrameCount, to_usize};
 use aerostat_guest::app::{self, Instant, memory::Mapping};
@@ -43,7 +44,8 @@ pub(crate) fn data() -> Result<Mapping, &'static str> {
     Ok(memory)
 }
 
-/// Words that don't compress: those of SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014).
+/// Words that don't compress: those of SplitMix64 (Steele, Lea and Flood, "Fast splittable
+/// pseudorandom number generators", 2014).
 fn fill_with_noise(page: &mut [u8], number: usize) {
     for (place, word) in page.chunks_exact_mut(8).enumerate() {
         let mut mixed = ((number << 9 | place) as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);

@@ -1,7 +1,10 @@
-//! Uses memory in the ways whose price the bench `balloon` measures from the host, which takes it away and returns it meanwhile.
+//! Uses memory in the ways whose price the bench `balloon` measures from the host, which takes it
+//! away and returns it meanwhile.
 //!
-//! The command line names one part: `bench=idle`, `bench=touched`, `bench=scattered`, `bench=pauses`,
-//! or, with a swap disk, `bench=evicted`, `bench=reclaimed` or `bench=pauses-evicting`. A guest logs `ready` when the host may begin. Each figure is a line `figure NAME: N ns for M`.
+//! The command line names one part: `bench=idle`, `bench=touched`, `bench=scattered`,
+//! `bench=pauses`, or, with a swap disk, `bench=evicted`, `bench=reclaimed` or
+//! `bench=pauses-evicting`. A guest logs `ready` when the host may begin. Each figure is a line
+//! `figure NAME: N ns for M`.
 
 #![no_std]
 #![no_main]

@@ -1,4 +1,5 @@
-//! Work in units of 10 us while memory leaves and returns, or while it is evicted, and for as long again while nothing moves: how long it stood still at worst.
+//! Work in units of 10 us while memory leaves and returns, or while it is evicted, and for as long
+//! again while nothing moves: how long it stood still at worst.
 
 use core::hint::black_box;
 
@@ -14,8 +15,9 @@ use gaps::Gaps;
 
 /// A unit of work.
 const UNIT_NS: u64 = 10_000;
-/// How long a stretch of work is: the host has that long to notice that the guest is ready, and to move memory. The guest does not look
-/// at its size meanwhile, as it need not be told that memory has moved.
+/// How long a stretch of work is: the host has that long to notice that the guest is ready, and to
+/// move memory. The guest does not look at its size meanwhile, as it need not be told that memory
+/// has moved.
 const WINDOW_NS: u64 = 500_000_000;
 /// The same where memory has to be evicted first.
 const LONG_WINDOW_NS: u64 = 5_000_000_000;

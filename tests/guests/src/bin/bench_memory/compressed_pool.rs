@@ -1,5 +1,5 @@
-//! The compressed pool, through the paths that eviction and faults take: pages of text out and in again. The text is what is on the
-//! data disk, or prose where there is none.
+//! The compressed pool, through the paths that eviction and faults take: pages of text out and in
+//! again. The text is what is on the data disk, or prose where there is none.
 
 use core::hint::black_box;
 

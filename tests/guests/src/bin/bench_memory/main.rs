@@ -1,7 +1,9 @@
-//! Measures the memory paths of the guest kernel from inside; the bench `memory` reads what it logs.
+//! Measures the memory paths of the guest kernel from inside; the bench `memory` reads what it
+//! logs.
 //!
-//! The command line names one part: `bench=copies`, `bench=faults`, `bench=compressed_pool` (with `compressed_swap=…`), `bench=swap` (with a swap
-//! disk) or `bench=work` (with `size=…`). Each figure is a line `figure NAME: N ns for M`.
+//! The command line names one part: `bench=copies`, `bench=faults`, `bench=compressed_pool` (with
+//! `compressed_swap=…`), `bench=swap` (with a swap disk) or `bench=work` (with `size=…`). Each
+//! figure is a line `figure NAME: N ns for M`.
 
 #![no_std]
 #![no_main]

@@ -1,4 +1,5 @@
-//! The swap disk, through the paths that eviction and faults take: pages that don't compress out and in again.
+//! The swap disk, through the paths that eviction and faults take: pages that don't compress out
+//! and in again.
 
 use core::hint::black_box;
 

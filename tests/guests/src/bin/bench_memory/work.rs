@@ -1,4 +1,5 @@
-//! Random access to a working set, in a guest that has been squeezed to `size=N` MiB or was never larger.
+//! Random access to a working set, in a guest that has been squeezed to `size=N` MiB or was never
+//! larger.
 
 use core::hint::black_box;
 
@@ -23,7 +24,8 @@ pub(crate) fn measure() -> Outcome {
     };
     let memory = app::memory();
     if memory.size > size {
-        // A guest that was larger has used what it had: its frames are backed, and its free memory is broken up.
+        // A guest that was larger has used what it had: its frames are backed, and its free memory
+        // is broken up.
         let used = memory.free.saturating_sub(SET).mib();
         use_and_free(usize::try_from(used).unwrap_or(0));
     }

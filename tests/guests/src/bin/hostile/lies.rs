@@ -1,4 +1,5 @@
-//! Reports what can't be: more memory in the balloon than there is, more free than in all, numbers that look negative, garbage for text.
+//! Reports what can't be: more memory in the balloon than there is, more free than in all, numbers
+//! that look negative, garbage for text.
 
 use aerostat_abi::port::{Command, Features, Hello, Status, VERSION};
 use aerostat_abi::statistics::WORDS;

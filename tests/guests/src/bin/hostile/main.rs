@@ -1,5 +1,5 @@
-//! Does to its monitor what its command line says, a file each here, and succeeds if it was answered as it should be. None of it may
-//! cost anybody but this guest.
+//! Does to its monitor what its command line says, a file each here, and succeeds if it was
+//! answered as it should be. None of it may cost anybody but this guest.
 
 #![no_std]
 #![no_main]
@@ -25,7 +25,8 @@ use aerostat_guest::app::{self, Outcome};
 
 aerostat_guest::app!(main);
 
-/// Frames of a machine of 64 MiB, or of the first grant of a larger one, which nobody uses so early: 24 MiB to 64 MiB.
+/// Frames of a machine of 64 MiB, or of the first grant of a larger one, which nobody uses so
+/// early: 24 MiB to 64 MiB.
 const SPARE: core::ops::Range<FrameNumber> = FrameNumber(24 << 8)..FrameNumber(64 << 8);
 
 /// What went otherwise than it should.

@@ -1,4 +1,5 @@
-//! Gives away the memory that its disk's queue is in, and puts the queue where no memory is. The device may stop.
+//! Gives away the memory that its disk's queue is in, and puts the queue where no memory is. The
+//! device may stop.
 
 use core::ptr;
 use core::sync::atomic::{Ordering, fence};
@@ -97,7 +98,8 @@ fn wait_until(otherwise: Wrong, holds: impl Fn() -> bool) -> Result<(), Wrong> {
 }
 
 fn write<T>(address: usize, value: T) {
-    // SAFETY: registers of a device, or memory that the kernel does not use; either is mapped at its own address.
+    // SAFETY: registers of a device, or memory that the kernel does not use; either is mapped at
+    // its own address.
     unsafe { ptr::with_exposed_provenance_mut::<T>(address).write_volatile(value) };
 }
 

@@ -41,8 +41,8 @@ pub(crate) fn ask_for_nonsense() -> Result<(), Wrong> {
     expect(share(AT, WORDS) == Some(Status::UnknownCommand), "SHARE was taken though nobody agreed on it")
 }
 
-/// Offers what it may not and what it may, everything again and again, until it has become as small as it should, and then takes all back.
-/// The test lowers the target.
+/// Offers what it may not and what it may, everything again and again, until it has become as small
+/// as it should, and then takes all back. The test lowers the target.
 pub(crate) fn flicker() -> Result<(), Wrong> {
     begin(Features::OFFERS)?;
     // Given in part, and given as a whole: offers of these are lies.
@@ -54,7 +54,8 @@ pub(crate) fn flicker() -> Result<(), Wrong> {
         for round in 0..ROUNDS {
             for huge in 0..WORDS {
                 let is_spare = (SPARE.start.0 / HUGE_FRAMES..WORDS).contains(&huge);
-                // What is in use is offered too where that is protected: boot information, the image, the words.
+                // What is in use is offered too where that is protected: boot information, the
+                // image, the words.
                 let is_offered = is_spare || huge < 2;
                 let state = HugeFrameState(round.rotate_left(16)).with_backing();
                 put(huge, if is_offered && round % 3 > 0 { state.with_offer() } else { state.without_offer() });
@@ -91,7 +92,7 @@ fn given() -> Result<u64, Wrong> {
 
 fn put(huge: u64, state: HugeFrameState) {
     let word = ptr::with_exposed_provenance_mut::<u32>(to_usize(AT + 4 * huge));
-    // SAFETY: memory of this guest's that nobody uses so early, mapped at its own address; not the compare-and-swap that a driver would
-    // use, but that is the point.
+    // SAFETY: memory of this guest's that nobody uses so early, mapped at its own address; not the
+    // compare-and-swap that a driver would use, but that is the point.
     unsafe { word.write_volatile(state.0) };
 }

@@ -1,4 +1,5 @@
-//! Accesses to the balloon port that are no calls: other widths, strings, reads. None changes a register.
+//! Accesses to the balloon port that are no calls: other widths, strings, reads. None changes a
+//! register.
 
 use core::arch::asm;
 

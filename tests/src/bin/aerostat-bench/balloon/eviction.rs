@@ -1,4 +1,5 @@
-//! Memory that is full of data: what leaves has to be compressed, or written to the swap disk, first.
+//! Memory that is full of data: what leaves has to be compressed, or written to the swap disk,
+//! first.
 
 use std::thread;
 use std::time::Duration;
@@ -15,7 +16,8 @@ use crate::sample::median;
 
 const MEMORY_MIB: u64 = 1024;
 const SWAP_MIB: u64 = 1024;
-/// Of the 64 MiB that the guest leaves free, what leaves first: then nothing is free beyond what the kernel wants to have.
+/// Of the 64 MiB that the guest leaves free, what leaves first: then nothing is free beyond what
+/// the kernel wants to have.
 const FREE_MIB: u64 = 56;
 /// What is evicted; as much as the guest evicts without its balloon.
 const EVICTED_MIB: u64 = 256;

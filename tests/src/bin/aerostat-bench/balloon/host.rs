@@ -1,4 +1,5 @@
-//! What the host itself takes to back as much memory with huge pages as moves between it and a guest, and to release it.
+//! What the host itself takes to back as much memory with huge pages as moves between it and a
+//! guest, and to release it.
 
 use std::thread;
 use std::time::Duration;
@@ -9,8 +10,9 @@ use super::MOVED_MIB;
 use crate::mapping::Mapping;
 use crate::sample::seconds;
 
-/// Seconds that the host takes to release as much memory. A single call releases everything: no driver can have less. It is touched for
-/// the first time before that, so that the host has made memory free for it: whoever comes next finds it free, too.
+/// Seconds that the host takes to release as much memory. A single call releases everything: no
+/// driver can have less. It is touched for the first time before that, so that the host has made
+/// memory free for it: whoever comes next finds it free, too.
 pub(super) fn release() -> Result<f64> {
     let memory = touched()?;
     memory.release()?;
@@ -18,8 +20,9 @@ pub(super) fn release() -> Result<f64> {
     seconds(|| memory.release())
 }
 
-/// Seconds that the host takes to back as much memory again that it released `rest` ago. A host that is a virtual machine itself may
-/// have reported the memory free meanwhile, and then has to be given it first; that costs several times as much.
+/// Seconds that the host takes to back as much memory again that it released `rest` ago. A host
+/// that is a virtual machine itself may have reported the memory free meanwhile, and then has to be
+/// given it first; that costs several times as much.
 pub(super) fn touch_after(rest: Duration) -> Result<f64> {
     let memory = touched()?;
     memory.release()?;

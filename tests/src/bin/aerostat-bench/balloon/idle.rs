@@ -50,7 +50,8 @@ fn reactions_us(guest: &Mover) -> Result<Vec<f64>> {
     Ok(times)
 }
 
-/// What a VMM process takes of a processor while its guest is idle: all of it, and its processor's thread alone.
+/// What a VMM process takes of a processor while its guest is idle: all of it, and its processor's
+/// thread alone.
 fn idle_percent(pid: u32) -> Result<(f64, f64)> {
     let start = Instant::now();
     let before = Times::of(pid)?;
@@ -68,7 +69,8 @@ struct Times {
 }
 
 impl Times {
-    /// From `schedstat` of every thread (Linux, Documentation/scheduler/sched-stats.rst): `stat` counts in ticks of 10 ms, far too coarse.
+    /// From `schedstat` of every thread (Linux, Documentation/scheduler/sched-stats.rst): `stat`
+    /// counts in ticks of 10 ms, far too coarse.
     fn of(pid: u32) -> Result<Self> {
         let mut times = Self::default();
         let threads = format!("/proc/{pid}/task");

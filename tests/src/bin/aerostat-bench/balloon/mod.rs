@@ -1,6 +1,7 @@
-//! The balloon, seen by a supervisor: how fast memory leaves a guest and returns, what the guest's application notices of it, and what
-//! it costs while nothing happens. This process sets targets, rings the doorbell and watches the register page, so times are the
-//! host's, except for what only the guest can see: its own first touches, its own pauses, its own eviction.
+//! The balloon, seen by a supervisor: how fast memory leaves a guest and returns, what the guest's
+//! application notices of it, and what it costs while nothing happens. This process sets targets,
+//! rings the doorbell and watches the register page, so times are the host's, except for what only
+//! the guest can see: its own first touches, its own pauses, its own eviction.
 
 mod eviction;
 mod host;
@@ -23,7 +24,8 @@ const TURNS: usize = 5;
 /// A guest's memory, and what moves of it.
 const MEMORY_MIB: u64 = 4096;
 const MOVED_MIB: u64 = 3072;
-/// What a change of accounts alone should come to: memory that nothing is behind. An absolute figure, as no host has a limit to measure.
+/// What a change of accounts alone should come to: memory that nothing is behind. An absolute
+/// figure, as no host has a limit to measure.
 const METADATA_GIB_S: f64 = 1024.0;
 /// What a guest logs when the host may begin.
 const READY: &str = "bench balloon: ready";

@@ -31,8 +31,9 @@ impl Mover {
         self.retarget(mib, |facts| facts.size == size)
     }
 
-    /// Lowers the target to `mib`; returns the seconds until the guest is as small, and all but 2 % of what has left it is resident no
-    /// more and physically free. Only then may a supervisor give memory to somebody else.
+    /// Lowers the target to `mib`; returns the seconds until the guest is as small, and all but 2 %
+    /// of what has left it is resident no more and physically free. Only then may a supervisor give
+    /// memory to somebody else.
     pub(super) fn squeeze(&self, mib: u64, meter: &PhysicalMeter) -> Result<f64> {
         let before = self.0.facts();
         let size = FrameCount::from_mib(mib);
@@ -48,8 +49,9 @@ impl Mover {
         Ok(start.elapsed().as_secs_f64())
     }
 
-    /// Sets the target; returns the seconds until the register page is as `wanted`. Does not sleep, as that would take longer than much
-    /// of what is to be measured, but lets everybody else go first.
+    /// Sets the target; returns the seconds until the register page is as `wanted`. Does not sleep,
+    /// as that would take longer than much of what is to be measured, but lets everybody else go
+    /// first.
     pub(super) fn retarget(&self, mib: u64, wanted: impl Fn(&Facts) -> bool) -> Result<f64> {
         let start = Instant::now();
         self.0.set_target_mib(mib);

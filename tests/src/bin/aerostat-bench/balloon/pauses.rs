@@ -16,8 +16,8 @@ use crate::row::Row;
 #[path = "../../../../guests/src/gaps.rs"]
 mod gaps;
 
-/// In which memory must have left and returned for a turn to count: the half second that the guest works for, less what it may take until
-/// this process sees that the guest is ready.
+/// In which memory must have left and returned for a turn to count: the half second that the guest
+/// works for, less what it may take until this process sees that the guest is ready.
 const WINDOW: Duration = Duration::from_millis(400);
 /// How long memory is away.
 const AWAY: Duration = Duration::from_millis(20);
@@ -61,7 +61,8 @@ pub(super) fn measure() -> Result<Vec<Row>> {
     Ok(rows)
 }
 
-/// While memory leaves that is full of data, by the work of the balloon's driver and of the reclaimer.
+/// While memory leaves that is full of data, by the work of the balloon's driver and of the
+/// reclaimer.
 fn while_evicting() -> Result<Row> {
     let plan = Plan::test_guest("bench_balloon").memory_mib(EVICTING_MIB).swap_mib(EVICTING_MIB);
     let mut metrics = Metrics::default();

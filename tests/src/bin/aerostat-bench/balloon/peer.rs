@@ -1,5 +1,6 @@
-//! The peer: a Linux guest with its own balloon driver (virtio-balloon) under QEMU, whose target is set over QMP. As many turns as for
-//! Aerostat's guests would take minutes where QEMU has to emulate.
+//! The peer: a Linux guest with its own balloon driver (virtio-balloon) under QEMU, whose target is
+//! set over QMP. As many turns as for Aerostat's guests would take minutes where QEMU has to
+//! emulate.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -23,7 +24,8 @@ const SERIAL_LOG: &str = "serial.log";
 const MONITOR: &str = "monitor";
 const COMPLAINTS: &str = "qemu.log";
 const TURNS: usize = 3;
-/// How long a guest may take to boot. KVM without hardware virtualization never gets there, and is not waited for so long.
+/// How long a guest may take to boot. KVM without hardware virtualization never gets there, and is
+/// not waited for so long.
 const PATIENCE: Duration = Duration::from_secs(120);
 const KVM_PATIENCE: Duration = Duration::from_secs(15);
 /// How often it is looked whether a guest has got somewhere.

@@ -1,5 +1,5 @@
-//! A client of QEMU's monitor: one JSON object a line, each command answered in turn, with events in between (QEMU, "QEMU Machine
-//! Protocol Specification").
+//! A client of QEMU's monitor: one JSON object a line, each command answered in turn, with events
+//! in between (QEMU, "QEMU Machine Protocol Specification").
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
@@ -62,7 +62,8 @@ mod tests {
 
     const NEGOTIATION: &str = "{\"QMP\": {\"version\": {}}}\n{\"return\": {}}\n";
 
-    /// What a client makes of a monitor that says `lines` behind its negotiation, and what it has sent when `ask` is through.
+    /// What a client makes of a monitor that says `lines` behind its negotiation, and what it has
+    /// sent when `ask` is through.
     fn session<T>(lines: &str, ask: impl FnOnce(&mut Qmp) -> T) -> (T, String) {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         theirs.write_all(NEGOTIATION.as_bytes()).unwrap();

@@ -1,5 +1,5 @@
-//! Memory in single frames, every second one of an area: no two of them are neighbours, and none of their huge frames is free. The host
-//! has huge pages behind all of them.
+//! Memory in single frames, every second one of an area: no two of them are neighbours, and none of
+//! their huge frames is free. The host has huge pages behind all of them.
 
 use aerostat_tests::{PhysicalMeter, Plan};
 use anyhow::{Result, ensure};
@@ -12,8 +12,9 @@ use crate::sample::{median, seconds};
 
 /// What moves.
 const MOVED_MIB: u64 = 384;
-/// The guest keeps every second page of this area. As large as it, the guest has no huge frame left to give.
-/// The pages that it has discarded are still committed, so the kernel lets their frames go only where it can swap.
+/// The guest keeps every second page of this area. As large as it, the guest has no huge frame left
+/// to give. The pages that it has discarded are still committed, so the kernel lets their frames go
+/// only where it can swap.
 const AREA_MIB: u64 = 1024;
 
 /// Of which every second page is as many ranges as a call takes.
@@ -43,8 +44,8 @@ pub(super) fn measure(meter: &PhysicalMeter) -> Result<Vec<Row>> {
     Ok(vec![row.goal_of_limit(0.8)])
 }
 
-/// Seconds that the host takes to free as much in every second page of memory that it has backed with huge pages, in as few calls as
-/// it allows.
+/// Seconds that the host takes to free as much in every second page of memory that it has backed
+/// with huge pages, in as few calls as it allows.
 fn on_the_host(way: Way, meter: &PhysicalMeter) -> Result<f64> {
     let bytes = usize::try_from((2 * MOVED_MIB) << 20)?;
     let mut memory = Mapping::new(bytes)?;
@@ -53,7 +54,8 @@ fn on_the_host(way: Way, meter: &PhysicalMeter) -> Result<f64> {
     let taken = meter.bytes()?;
     let time = seconds(|| {
         memory.advise_small()?;
-        // As many huge pages at a time as fill a call: what is split then is still in the processor's caches.
+        // As many huge pages at a time as fill a call: what is split then is still in the
+        // processor's caches.
         (0..bytes).step_by(CHUNK_BYTES).try_for_each(|at| match way {
             Way::Split => {
                 let pages = |first, step| -> Vec<_> {

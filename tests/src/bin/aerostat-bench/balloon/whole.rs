@@ -15,7 +15,8 @@ use crate::metrics::Metrics;
 use crate::row::Row;
 use crate::sample::median;
 
-/// A guest that has touched memory has been up for so long, too: how fast a driver begins may depend on that.
+/// A guest that has touched memory has been up for so long, too: how fast a driver begins may
+/// depend on that.
 const SETTLED: Duration = Duration::from_millis(1500);
 /// How long a guest takes to see that its memory is back.
 const GUEST_LOOKS: Duration = Duration::from_millis(50);

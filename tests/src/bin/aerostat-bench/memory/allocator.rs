@@ -1,4 +1,5 @@
-//! The guest kernel's frame allocator, compiled for the host: a block taken and freed, by one thread and by two at once.
+//! The guest kernel's frame allocator, compiled for the host: a block taken and freed, by one
+//! thread and by two at once.
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
-//! What the host itself takes for what the guest is measured at: touching and unmapping anonymous memory, and LZ4 page by page.
+//! What the host itself takes for what the guest is measured at: touching and unmapping anonymous
+//! memory, and LZ4 page by page.
 
 use std::hint::black_box;
 use std::time::Instant;

@@ -1,4 +1,5 @@
-//! Text as a guest has it in memory: the documentation of the Rust standard library, HTML, which the application `index` works on.
+//! Text as a guest has it in memory: the documentation of the Rust standard library, HTML, which
+//! the application `index` works on.
 
 use std::fs;
 use std::io::Write;
@@ -23,7 +24,8 @@ pub(super) struct Text {
 }
 
 impl Text {
-    /// Packs the documentation, or, where it isn't installed, the files of this repository over and over.
+    /// Packs the documentation, or, where it isn't installed, the files of this repository over and
+    /// over.
     pub(super) fn new() -> Result<Self> {
         let folder = tempfile::tempdir().context("making a temporary folder")?;
         let archive = folder.path().join("text.tar");

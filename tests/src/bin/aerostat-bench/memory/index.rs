@@ -1,6 +1,7 @@
-//! The application `index` with its natural working set in memory, and with three quarters of that: what a squeeze costs a program
-//! that uses its memory as real ones do. Its working set is all that it touches in a round: the text, which it reads again each time,
-//! and the index that it makes of it.
+//! The application `index` with its natural working set in memory, and with three quarters of that:
+//! what a squeeze costs a program that uses its memory as real ones do. Its working set is all that
+//! it touches in a round: the text, which it reads again each time, and the index that it makes of
+//! it.
 
 use std::fs;
 use std::io::Read;
@@ -57,7 +58,8 @@ fn index_bytes(archive: &Path) -> Result<usize> {
     Ok(index.sort().map_err(|why| anyhow!("sorting on the host: {why}"))?.bytes())
 }
 
-/// Seconds that a guest takes for a second round, when text and index have been in its memory before.
+/// Seconds that a guest takes for a second round, when text and index have been in its memory
+/// before.
 fn round_seconds(archive: &Path, memory_mib: u64) -> Result<f64> {
     let disk = DataDisk { path: archive.to_owned(), mode: DiskMode::ReadOnly, faults: DiskFaults::default() };
     let plan = Plan::app("index").memory_mib(memory_mib).disk(disk).swap_mib(SWAP_MIB).command_line("repeat=2");

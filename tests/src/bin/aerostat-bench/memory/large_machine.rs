@@ -1,5 +1,6 @@
-//! The same work at the same size on a machine of that size and on far larger ones, of which the balloon has the rest from the start. The guest can swap
-//! and need not, so what differs is what it computes from the machine's size.
+//! The same work at the same size on a machine of that size and on far larger ones, of which the
+//! balloon has the rest from the start. The guest can swap and need not, so what differs is what it
+//! computes from the machine's size.
 
 use aerostat_abi::exit::GuestExit;
 use aerostat_tests::{Machine, Plan};
@@ -33,7 +34,8 @@ pub(super) fn measure() -> Result<Vec<Row>> {
     ])
 }
 
-/// Nanoseconds of one access on a machine so many times as large as the guest: the median of the guest's rounds.
+/// Nanoseconds of one access on a machine so many times as large as the guest: the median of the
+/// guest's rounds.
 fn step_ns(ratio: u64) -> Result<f64> {
     let plan = Plan::test_guest("bench_memory").memory_mib(ratio * SIZE_MIB).grant_mib(SIZE_MIB).swap_mib(SWAP_MIB);
     let mut guest = plan.command_line(&format!("bench=work size={SIZE_MIB}")).boot(Machine::Kvm);

@@ -1,4 +1,5 @@
-//! The guest's memory paths, measured from inside by the guest `bench_memory`, and in turn the host's price for the same work.
+//! The guest's memory paths, measured from inside by the guest `bench_memory`, and in turn the
+//! host's price for the same work.
 
 mod allocator;
 mod host;

@@ -1,5 +1,6 @@
-//! The same work in a guest that a balloon has squeezed to a size, and in one that was started at that size: both fit their working
-//! set without evicting anything, so what differs is what the squeeze has left behind: split mappings, scattered frames.
+//! The same work in a guest that a balloon has squeezed to a size, and in one that was started at
+//! that size: both fit their working set without evicting anything, so what differs is what the
+//! squeeze has left behind: split mappings, scattered frames.
 
 use aerostat_abi::exit::GuestExit;
 use aerostat_tests::{Guest, Machine, Plan};
@@ -18,7 +19,8 @@ pub(super) fn measure() -> Result<Vec<Row>> {
     let mut squeezed = Vec::new();
     let mut small = Vec::new();
     for turn in 0..TURNS {
-        // Who goes first changes, as what the one leaves in the host's caches and memory meets the other.
+        // Who goes first changes, as what the one leaves in the host's caches and memory meets the
+        // other.
         for is_squeezed in [turn % 2 == 0, turn % 2 != 0] {
             let step_ns = step_ns(&work(if is_squeezed { LARGE_MIB } else { SMALL_MIB }))?;
             if is_squeezed { squeezed.push(step_ns) } else { small.push(step_ns) }

@@ -1,5 +1,6 @@
-//! The swap disk through the guest's own paths, and in turn a plain file of the host's with the same block size, written and read by
-//! whoever has it open, by direct input and output like the guest's where the file system has that.
+//! The swap disk through the guest's own paths, and in turn a plain file of the host's with the
+//! same block size, written and read by whoever has it open, by direct input and output like the
+//! guest's where the file system has that.
 
 use std::os::unix::fs::FileExt;
 use std::time::Instant;
@@ -36,8 +37,8 @@ pub(super) fn measure() -> Result<Vec<Row>> {
     ])
 }
 
-/// Writes a new file, block by block, twice, and reads it as often: a swap disk has no space on the host before it is used, either. Each
-/// block has memory of its own, as pages have.
+/// Writes a new file, block by block, twice, and reads it as often: a swap disk has no space on the
+/// host before it is used, either. Each block has memory of its own, as pages have.
 fn measure_file(metrics: &mut Metrics) -> Result<()> {
     let file = tempfile::tempfile_in(std::env::var_os("TMPDIR").unwrap_or_else(|| "/var/tmp".into()))
         .context("making a file to compare with")?;

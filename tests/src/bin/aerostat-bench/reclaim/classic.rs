@@ -1,4 +1,5 @@
-//! The textbook's policies, told of every touch: what the kernel's, which see accessed bits only, are compared with.
+//! The textbook's policies, told of every touch: what the kernel's, which see accessed bits only,
+//! are compared with.
 //!
 //! Each counts the misses of a trace in a memory of so many frames, first touches included.
 
@@ -19,7 +20,8 @@ pub(crate) fn clock(trace: &Trace, frames: usize) -> u64 {
     second_chance(trace, frames, |touched| touched)
 }
 
-/// A ring of frames; `spares` says whether the hand spares a page that was or wasn't touched since it was there last.
+/// A ring of frames; `spares` says whether the hand spares a page that was or wasn't touched since
+/// it was there last.
 fn second_chance(trace: &Trace, frames: usize, spares: impl Fn(bool) -> bool) -> u64 {
     let mut frame_of = vec![NONE; trace.pages()];
     let mut ring: Vec<u32> = Vec::with_capacity(frames);
@@ -76,8 +78,8 @@ pub(crate) fn lru(trace: &Trace, frames: usize) -> u64 {
     misses
 }
 
-/// The optimum, which knows the future: the page goes whose next touch is farthest (L. A. Belady, "A study of replacement
-/// algorithms for a virtual-storage computer", 1966).
+/// The optimum, which knows the future: the page goes whose next touch is farthest (L. A. Belady,
+/// "A study of replacement algorithms for a virtual-storage computer", 1966).
 pub(crate) fn optimum(trace: &Trace, frames: usize) -> u64 {
     let next = next_touches(trace);
     let mut by_next: BTreeSet<(u32, u32)> = BTreeSet::new();

@@ -1,5 +1,6 @@
-//! What the default policy commit charges, on small traces: never worse than LRU by more than 15 %, and better than LRU on scan and loop.
-//! It is committed whether or not the order of the pages' addresses has anything to do with the order of their use.
+//! What the default policy commit charges, on small traces: never worse than LRU by more than 15 %,
+//! and better than LRU on scan and loop. It is committed whether or not the order of the pages'
+//! addresses has anything to do with the order of their use.
 
 use super::{Case, Outcome, index, synthetic_cases};
 

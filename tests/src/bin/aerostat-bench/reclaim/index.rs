@@ -1,7 +1,9 @@
-//! The trace of a program that builds an inverted index of real text: recorded on the host from the library that the application
-//! `index` is made of, which tells of every access to its memory. What the application does around it is done here in the same order.
+//! The trace of a program that builds an inverted index of real text: recorded on the host from the
+//! library that the application `index` is made of, which tells of every access to its memory. What
+//! the application does around it is done here in the same order.
 //!
-//! Offsets are the library's own; the recorder only says where each of its areas lies. Tables that were outgrown are not used again.
+//! Offsets are the library's own; the recorder only says where each of its areas lies. Tables that
+//! were outgrown are not used again.
 
 use std::cell::{Cell, RefCell};
 use std::fs;
@@ -20,14 +22,16 @@ const PAGE_BYTES: u64 = 4096;
 const AREA_BYTES: u64 = 1 << 33;
 /// Text that is indexed at most.
 const TEXT_BYTES: u64 = 16 << 20;
-/// How often the index is built: from the second time on the text is read again, and memory that was freed is used again.
+/// How often the index is built: from the second time on the text is read again, and memory that
+/// was freed is used again.
 const ROUNDS: usize = 2;
 /// Bytes of a header in the archive, which are read before a file.
 const HEADER_BYTES: u64 = 512;
 /// Questions that the finished index is asked.
 const QUERIES: u64 = 4000;
 
-/// Indexes the documentation of the Rust standard library, or, where it isn't installed, the files of this repository.
+/// Indexes the documentation of the Rust standard library, or, where it isn't installed, the files
+/// of this repository.
 pub(crate) fn record() -> Result<Trace> {
     let folder = tempfile::tempdir().context("making a temporary folder")?;
     let path = folder.path().join("text.tar");

@@ -1,5 +1,5 @@
-//! A policy driven as the guest kernel drives it: accessed bits only, in batches between two watermarks, the hand going over
-//! resident pages in the order of their addresses.
+//! A policy driven as the guest kernel drives it: accessed bits only, in batches between two
+//! watermarks, the hand going over resident pages in the order of their addresses.
 
 use aerostat_reclaim_policy::{Age, Arrival, Pass, Policy, Refault, Seen, Verdict};
 
@@ -8,7 +8,8 @@ use super::trace::Trace;
 /// The smallest memory that is reclaimed from.
 pub(crate) const SMALLEST_FRAMES: usize = 64;
 
-/// Where reclaim begins, in free frames, and how many it frees before it rests: 32 of 8192, the like of other memories.
+/// Where reclaim begins, in free frames, and how many it frees before it rests: 32 of 8192, the
+/// like of other memories.
 fn batch(frames: usize) -> usize {
     (frames / 256).clamp(4, 64)
 }

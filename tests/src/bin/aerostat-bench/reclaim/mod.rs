@@ -1,5 +1,6 @@
-//! How well the guest kernel chooses what to give up: the misses of its reclaim policies on access traces, beside the textbook's
-//! policies and Belady's optimum on the same trace. No guest is booted; the policies are the very code that the kernel runs.
+//! How well the guest kernel chooses what to give up: the misses of its reclaim policies on access
+//! traces, beside the textbook's policies and Belady's optimum on the same trace. No guest is
+//! booted; the policies are the very code that the kernel runs.
 
 mod classic;
 #[cfg(test)]
@@ -93,7 +94,8 @@ struct Outcome {
     fifo: u64,
     /// The kernel's policies, in the order of [`Name::ALL`].
     kernel: [Replay; 2],
-    /// The default with the pages' addresses shuffled, so that the hand's order has nothing to do with the program's.
+    /// The default with the pages' addresses shuffled, so that the hand's order has nothing to do
+    /// with the program's.
     shuffled: Replay,
 }
 
@@ -127,8 +129,8 @@ impl Outcome {
     }
 }
 
-/// Misses in per cent of touches: of policies that are told of every touch, then of those that are driven as the kernel drives them.
-/// Last what the default costs: visits per eviction.
+/// Misses in per cent of touches: of policies that are told of every touch, then of those that are
+/// driven as the kernel drives them. Last what the default costs: visits per eviction.
 const HEADER: &str = "trace       pages  frames     optimum         LRU       CLOCK        FIFO  hand CLOCK generations    shuffled visits";
 
 /// Misses in per cent of the trace's touches.

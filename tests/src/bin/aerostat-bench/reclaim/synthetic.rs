@@ -1,8 +1,10 @@
-//! Traces made by rule, for a memory of a given number of frames. The same arguments make the same trace.
+//! Traces made by rule, for a memory of a given number of frames. The same arguments make the same
+//! trace.
 
 use super::trace::Trace;
 
-/// A generator of pseudo-random numbers: splitmix64 (S. Vigna, <https://prng.di.unimi.it/splitmix64.c>).
+/// A generator of pseudo-random numbers: splitmix64 (S. Vigna,
+/// <https://prng.di.unimi.it/splitmix64.c>).
 #[derive(Debug)]
 struct Random(u64);
 
@@ -34,7 +36,8 @@ impl Random {
     }
 }
 
-/// Pages of which the one of rank `r` (from 1) is touched with probability proportional to `r^-skew`, in shuffled places.
+/// Pages of which the one of rank `r` (from 1) is touched with probability proportional to
+/// `r^-skew`, in shuffled places.
 #[derive(Debug)]
 struct Zipf {
     cumulative: Vec<f64>,
@@ -63,7 +66,8 @@ impl Zipf {
     }
 }
 
-/// Every other touch goes through pages that are never touched again; the rest falls on a hot set of 60 % of memory.
+/// Every other touch goes through pages that are never touched again; the rest falls on a hot set
+/// of 60 % of memory.
 pub(crate) fn scan(frames: u32) -> Trace {
     let mut random = Random(1);
     let hot = frames * 6 / 10;
@@ -83,7 +87,8 @@ pub(crate) fn circle(frames: u32, percent: u32) -> Trace {
     Trace::new((0..frames * 40).map(|step| step % pages).collect())
 }
 
-/// Six phases, each with a working set of its own of 80 % of memory: half of it touched evenly, half by Zipf.
+/// Six phases, each with a working set of its own of 80 % of memory: half of it touched evenly,
+/// half by Zipf.
 pub(crate) fn phases(frames: u32) -> Trace {
     let mut random = Random(3);
     let size = frames * 8 / 10;
@@ -95,14 +100,16 @@ pub(crate) fn phases(frames: u32) -> Trace {
     Trace::new(touches)
 }
 
-/// A window of 90 % of memory that moves over ten times as many pages as frames; the best case for LRU.
+/// A window of 90 % of memory that moves over ten times as many pages as frames; the best case for
+/// LRU.
 pub(crate) fn window(frames: u32) -> Trace {
     let mut random = Random(4);
     let size = frames * 9 / 10;
     Trace::new((0..frames * 50).map(|step| step / 5 + random.below(size)).collect())
 }
 
-/// A loop over 60 % of memory, a Zipf set of twice memory and a scan in turn, as a database might: index, rows, reports.
+/// A loop over 60 % of memory, a Zipf set of twice memory and a scan in turn, as a database might:
+/// index, rows, reports.
 pub(crate) fn mixed(frames: u32) -> Trace {
     let mut random = Random(5);
     let looped = frames * 6 / 10;
@@ -118,8 +125,8 @@ pub(crate) fn mixed(frames: u32) -> Trace {
     }
     Trace::new(touches)
 }
-/// Touches by how long ago a page was touched last: the more recent, the more likely, down to 120 % of memory. Nothing but recency
-/// tells pages apart, so no rule is much better than LRU.
+/// Touches by how long ago a page was touched last: the more recent, the more likely, down to 120 %
+/// of memory. Nothing but recency tells pages apart, so no rule is much better than LRU.
 pub(crate) fn recency(frames: u32) -> Trace {
     let mut random = Random(6);
     let mut stack: Vec<u32> = (0..frames * 12 / 10).collect();

@@ -1,8 +1,9 @@
 //! Access traces: which pages a program touched, in order.
 //!
-//! A *trace file* holds one. It begins with the eight bytes `AEROTRC1`; every touch is a little-endian `u32` behind it: the page's
-//! number in the lower 31 bits, and bit 31 set where the touch wrote. Page numbers are addresses divided by 4096, from whatever
-//! base the recorder likes; touches of the same page in a row count once and may be left out.
+//! A *trace file* holds one. It begins with the eight bytes `AEROTRC1`; every touch is a
+//! little-endian `u32` behind it: the page's number in the lower 31 bits, and bit 31 set where the
+//! touch wrote. Page numbers are addresses divided by 4096, from whatever base the recorder likes;
+//! touches of the same page in a row count once and may be left out.
 
 use std::collections::HashMap;
 
