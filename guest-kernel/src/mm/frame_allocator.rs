@@ -14,7 +14,7 @@
 //! Single frames of pages go through the CPUs' [`FrameCache`]s; here those count as handed out.
 //!
 //! *Commit charges.* Applications are committed memory when they allocate it, not when they touch
-//! it ([`FrameAllocator::commit_charge`]). A commit charge rests on a free frame or, where the
+//! it ([`FrameAllocator::charge_commit`]). A commit charge rests on a free frame or, where the
 //! guest can swap, on the *swap headroom*: so many pages can be put elsewhere to free one. A page
 //! fault draws on a commit charge; at worst it waits until a frame is free. *Purposes* say who may
 //! take what: see [`Purpose`].

@@ -1,6 +1,6 @@
 //! The slow path: where memory comes from, one step after the other, in one place.
 //!
-//! A *commit charge* ([`commit_charge`]) is a matter of accounting:
+//! A *commit charge* ([`charge_commit`]) is a matter of accounting:
 //! 1. what is free, and what swap can hold;
 //! 2. what the application frees when it is told ([`shortage`]);
 //! 3. the host, for a while: it may have to take memory from somebody else first;
