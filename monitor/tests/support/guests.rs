@@ -63,7 +63,7 @@ guests! {
         "jnz 5f",
         ".endm",
         ".macro HELLO vector",
-        "mov edi, 2",
+        "mov edi, 3", // the version of the protocol
         "mov esi, 256",
         "mov r8d, \\vector",
         "CALL 1",
