@@ -32,7 +32,7 @@ fn main() -> Outcome {
         Some("work") => return work::measure(),
         _ => {
             log::error!(
-                "bench memory: name a part, bench=copies, bench=faults, bench=compressed pool, bench=swap or bench=work"
+                "bench memory: name a part, bench=copies, bench=faults, bench=compressed_pool, bench=swap or bench=work"
             );
             return Outcome::Failure;
         }

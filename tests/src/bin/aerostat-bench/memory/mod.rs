@@ -31,8 +31,8 @@ pub(crate) fn measure() -> Result<Vec<Row>> {
         metrics.add_guest(&run(&Plan::test_guest("bench_memory").memory_mib(FAULTS_MIB), "bench=copies"))?;
         metrics.add_guest(&run(&Plan::test_guest("bench_memory").memory_mib(FAULTS_MIB), "bench=faults"))?;
         let compressed_pool = Plan::test_guest("bench_memory").memory_mib(COMPRESSED_POOL_MIB);
-        metrics.add_guest(&run(&compressed_pool, "bench=compressed pool compressed_swap=128M"))?;
-        metrics.add_guest(&run(&compressed_pool.disk(html.disk()), "bench=compressed pool compressed_swap=128M"))?;
+        metrics.add_guest(&run(&compressed_pool, "bench=compressed_pool compressed_swap=128M"))?;
+        metrics.add_guest(&run(&compressed_pool.disk(html.disk()), "bench=compressed_pool compressed_swap=128M"))?;
     }
     let us = |name: &str| metrics.ns(name).map(|ns| ns / 1e3);
     let gib_s = |name: &str| metrics.ns(name).map(|ns| PAGE_GIB / (ns / 1e9));
