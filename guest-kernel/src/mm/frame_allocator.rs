@@ -1,28 +1,30 @@
 //! The frame allocator: hands out frames and huge frames in constant time, without a heap, and
 //! knows which of them the host backs.
 //!
-//! What is free is a [`FrameSet`]; each huge frame also has a [`HugeFrameState`] word. Single
-//! frames come out of broken huge frames first, lowest address first, so that huge frames stay
-//! whole; huge frames come from those that the host backs already before untouched ones, so that a
-//! guest does not grow on the host without need, and a balloon gives what frees memory there.
+//! The free frames are a [`FrameSet`]; each huge frame also has a [`HugeFrameState`] word. Single
+//! frames are taken from broken huge frames first, lowest address first, so that huge frames stay
+//! whole. Huge frames that the host backs already are taken before untouched ones: so the guest
+//! does not grow on the host without need, and what the balloon inflates with frees memory there.
 //!
-//! *Placement.* What can't be moved (page tables, stacks, the compressed pool, single frames in the
-//! balloon) is taken from *pinned* huge frames, what compaction can move from others; one kind
-//! takes from the other's only when nothing else is free. So huge frames can be had again: the
-//! pages in a movable one are moved out, while it is *vacated*, and nothing new is put in.
+//! *Placement.* Frames that can't be moved (page tables, stacks, the compressed pool, single frames
+//! in the balloon) are taken from *pinned* huge frames, and those that compaction can move are
+//! taken from the others. One kind is taken from the other kind's huge frames only when nothing
+//! else is free. So huge frames can become whole again: while a movable one is *vacated*, its pages
+//! are moved out and nothing new is allocated in it.
 //!
-//! Single frames of pages go through the CPUs' [`FrameCache`]s; here those count as handed out.
+//! Single frames of pages go through the CPUs' [`FrameCache`]s. The allocator counts the frames in
+//! a cache as handed out.
 //!
-//! *Commit charges.* Applications are committed memory when they allocate it, not when they touch
-//! it ([`FrameAllocator::charge_commit`]). A commit charge rests on a free frame or, where the
-//! guest can swap, on the *swap headroom*: so many pages can be put elsewhere to free one. A page
-//! fault draws on a commit charge; at worst it waits until a frame is free. *Purposes* say who may
-//! take what: see [`Purpose`].
+//! *Commit charges.* Memory is committed when an application allocates it, not when it is touched
+//! ([`FrameAllocator::charge_commit`]). A commit charge is backed by a free frame or, where the
+//! guest can swap, by *swap headroom*: the number of pages that can be evicted to free a frame
+//! each. A page fault draws on a commit charge; at worst it waits until a frame is free. The
+//! [`Purpose`] of an allocation says which frames are open to it.
 //!
-//! *Offers.* A monitor that sees the state words may take huge frames that are free and committed
-//! to nobody: see `offers`.
+//! *Offers.* A monitor that sees the state words may reclaim huge frames that are free and not
+//! committed: see `offers`.
 //!
-//! Zeroed bookkeeping means "all free, nothing backed", so a start costs no time per frame.
+//! Zeroed metadata means "all free, nothing backed", so a start costs no time per frame.
 
 mod offers;
 
@@ -40,50 +42,49 @@ use super::frame_cache::{BATCH, FrameCache};
 use super::frame_set::FrameSet;
 use crate::config::{EVICTION_RESERVE, MAX_READ_AHEAD, MAX_THREADS};
 
-/// Frames that all threads together may have drawn from commit charges and not used yet: a huge
-/// frame, or what is read at once.
+/// Most frames that all threads together may have drawn from commit charges and not used yet. Each
+/// thread has at most a huge frame, or the pages of one read.
 const MOST_IN_USE: u64 = HUGE_FRAMES * MAX_THREADS as u64;
 const _: () = assert!(MAX_READ_AHEAD as u64 <= HUGE_FRAMES);
 
-/// Who asks for a block, and so which free frames are open to it.
+/// What a block is allocated for, and so which free frames are open to the allocation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Purpose {
-    /// The kernel's own needs (page tables, stacks): everything that is not committed, the floor
+    /// The kernel's own needs (page tables, stacks): all that is not committed, the kernel's floor
     /// included.
     Kernel,
-    /// Keeping a commit charge: the commit charge shrinks with the block. Where commit charges rest
-    /// on swap headroom, not the last reserve, which the way out of memory needs.
+    /// Memory that was committed: the commit shrinks by the block. Where swap headroom backs commit
+    /// charges, the last reserve is not open to it, because eviction needs that.
     Committed,
-    /// Keeping a commit charge with memory that is never moved, such as a stack; otherwise the
-    /// same.
+    /// Committed memory that is never moved, such as a stack; otherwise as [`Self::Committed`].
     CommittedPinned,
-    /// Keeping a commit charge without which the way out of memory, or a page that has its frame
-    /// already, would be stuck: any free frame.
+    /// Committed memory without which eviction, or a page that has its frame already, could not go
+    /// on: any free frame.
     CommittedReserve,
-    /// The compressed pool: any free frame. It can be emptied to disk, so it counts as swap
+    /// The compressed pool: any free frame. The pool can be emptied to disk, so it counts as swap
     /// headroom.
     CompressedPool,
-    /// A page of a file, which can be dropped at any time, and so counts as swap headroom: not the
-    /// last reserve.
+    /// A page of a file. It can be dropped at any time, and so counts as swap headroom. The last
+    /// reserve is not open to it.
     File,
     /// The balloon: what is neither committed nor the kernel's floor.
     Balloon,
     /// Something that the kernel can do without, such as a huge page in place of small ones: the
-    /// same frames.
+    /// same frames as for the balloon.
     Spare,
 }
 
 impl Purpose {
-    /// Where its frames come from.
+    /// Returns which huge frames its frames are taken from.
     const fn mobility(self) -> Mobility {
         if matches!(self, Self::Committed | Self::File) { Mobility::Movable } else { Mobility::Pinned }
     }
 }
 
-/// Whether the contents of a frame can be moved to another.
+/// Whether the contents of a frame can be moved to another frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mobility {
-    /// It is a page of a region: its page table entry says where it is.
+    /// It is a page of a region, and its page table entry says where it is.
     Movable,
     Pinned,
 }
@@ -91,10 +92,9 @@ enum Mobility {
 /// The allocator's metrics, in frames.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct FrameStatistics {
-    /// Frames that nobody owns.
+    /// Free frames.
     pub free: FrameCount,
-    /// Frames committed to applications: for pages never touched, and for pages that were put
-    /// elsewhere.
+    /// Frames committed for pages that were never touched and for pages that were evicted.
     pub committed: FrameCount,
     /// Frames that can still be committed.
     pub available: FrameCount,
@@ -106,8 +106,8 @@ pub(crate) struct FrameAllocator {
     free: FrameSet,
     /// Wholly free huge frames that the host backs.
     backed: BitTree,
-    /// Partly free huge frames, by what is to be taken from them; vacated ones and that for page
-    /// tables are neither.
+    /// Partly free huge frames, by the kind of frame that is taken from them. Vacated huge frames
+    /// and the one for page tables are in neither list.
     movable: BitTree,
     pinned: BitTree,
     /// Vacated huge frames.
@@ -115,30 +115,32 @@ pub(crate) struct FrameAllocator {
     states: &'static [HugeFrameWord],
     offers: Offers,
     committed: u64,
-    /// Frames drawn from commit charges that have ended since, to come back without one.
+    /// Frames drawn from commit charges that were uncharged since. When these frames are freed, no
+    /// commit is charged for them.
     ended_in_use: u64,
     headroom: u64,
-    /// Swap headroom that commit charges may have rested on when it was taken back.
+    /// Swap headroom that may have backed commit charges when it was removed.
     lost_headroom: u64,
     floor: u64,
-    /// Frames that the balloon has.
+    /// Frames in the balloon.
     ballooned: u64,
-    /// What is in memory that nobody has used yet.
+    /// The contents of memory that was never used.
     untouched: Contents,
-    /// The huge frame that page tables come from; none of the machine's until one is needed.
+    /// The huge frame that page tables are taken from; a number beyond the machine until one is
+    /// needed.
     tables: usize,
 }
 
 impl FrameAllocator {
-    /// Zeroed 64-bit words that the bookkeeping of `frames` frames needs.
+    /// Returns how many zeroed 64-bit words the metadata of `frames` frames needs.
     #[must_use]
     pub(crate) fn words(frames: FrameCount) -> usize {
         let huge = huge_frames(frames);
         FrameSet::words(huge) + 3 * BitTree::words(huge) + Offers::words(huge) + BumpAllocator::state_words(huge)
     }
 
-    /// An allocator that owns all frames below `frames` but those in `reserved`; `floor` frames are
-    /// kept for the kernel.
+    /// Creates an allocator that owns all frames below `frames` except those in `reserved`, and
+    /// keeps `floor` frames for the kernel.
     pub(crate) fn new(
         frames: FrameCount,
         reserved: &[Range<FrameNumber>],
@@ -172,12 +174,13 @@ impl FrameAllocator {
         allocator
     }
 
-    /// Memory that nobody has used yet may hold anything: firmware ran here before.
+    /// Declares that memory that was never used may hold anything, because firmware ran here
+    /// before.
     pub(crate) fn distrust_untouched(&mut self) {
         self.untouched = Contents::Unknown;
     }
 
-    /// Marks frames as never to be handed out.
+    /// Marks frames that must never be handed out.
     fn exclude(&mut self, range: Range<FrameNumber>) {
         let mut frame = range.start;
         while frame < range.end {
@@ -196,10 +199,10 @@ impl FrameAllocator {
         }
     }
 
-    /// Commit charges `frames` frames to an application.
+    /// Charges `frames` frames to the commit.
     ///
     /// # Errors
-    /// How many frames are missing; nothing is committed then.
+    /// Returns how many frames are missing; nothing is charged then.
     pub(crate) fn charge_commit(&mut self, frames: FrameCount) -> Result<(), FrameCount> {
         while frames > self.available() {
             if !self.withdraw_offer() {
@@ -210,8 +213,8 @@ impl FrameAllocator {
         Ok(())
     }
 
-    /// Takes back what is left of a commit charge. Part of it may be drawn and not used yet: the
-    /// region of a page that is being read may end meanwhile, and the frames come back afterwards
+    /// Uncharges what is left of a commit charge. Part of it may be drawn and not used yet: the
+    /// region of a page that is being read may end meanwhile, and the frames are freed afterwards
     /// ([`Self::free_committed`]).
     pub(crate) fn uncharge_commit(&mut self, frames: FrameCount) {
         self.ended_in_use += frames.0.saturating_sub(self.committed);
@@ -219,13 +222,13 @@ impl FrameAllocator {
         self.committed = self.committed.saturating_sub(frames.0);
     }
 
-    /// Lets commit charges rest on `frames` pages that can be put elsewhere, too.
+    /// Adds swap headroom: `frames` more pages can be evicted.
     pub(crate) fn add_headroom(&mut self, frames: FrameCount) {
         self.headroom += frames.0;
     }
 
-    /// Takes swap headroom back: that many pages can't be put elsewhere after all. Commit charges
-    /// that rested on it stay.
+    /// Removes swap headroom: `frames` pages can't be evicted after all. Commit charges that it
+    /// backed stay.
     pub(crate) fn remove_headroom(&mut self, frames: FrameCount) {
         debug_assert!(frames.0 <= self.headroom, "more swap headroom removed than given");
         self.headroom = self.headroom.saturating_sub(frames.0);
@@ -247,10 +250,10 @@ impl FrameAllocator {
         Some(block)
     }
 
-    /// Hands out a frame for a page table, or `None` when none is open to that purpose. Tables lie
-    /// together, in huge frames that nothing else is taken from as long as there are others: a host
-    /// that shadows the guest's page tables (a KVM without hardware virtualization does) protects
-    /// each of them from writing, and can then map nothing of its huge frame in one piece.
+    /// Hands out a frame for a page table, or `None` when none is open to that purpose. Page tables
+    /// share huge frames that nothing else is taken from as long as there are others. A host that
+    /// shadows the guest's page tables (as KVM without hardware virtualization does) write-protects
+    /// each table, and can then not map the huge frame around it in one piece.
     pub(crate) fn allocate_table(&mut self, purpose: Purpose) -> Option<Block> {
         if !self.secure(1, purpose) {
             return None;
@@ -260,8 +263,7 @@ impl FrameAllocator {
         Some(block)
     }
 
-    /// Notes what handing out `frames` frames for a purpose does to commit charges and swap
-    /// headroom.
+    /// Updates the commit and the swap headroom for `frames` frames handed out for a purpose.
     fn account(&mut self, frames: u64, purpose: Purpose) {
         match purpose {
             Purpose::Committed | Purpose::CommittedPinned | Purpose::CommittedReserve => self.committed -= frames,
@@ -271,8 +273,8 @@ impl FrameAllocator {
         }
     }
 
-    /// Hands out one particular block, if it is free and open to that purpose: how the balloon
-    /// claims what the monitor counts as given.
+    /// Hands out one particular block, if it is free and open to that purpose. The balloon claims
+    /// in this way what the monitor counts as ballooned.
     pub(crate) fn claim_block(&mut self, first: FrameNumber, size: BlockSize, purpose: Purpose) -> Option<Block> {
         let huge = to_usize(first.0 / HUGE_FRAMES);
         let is_free = match size {
@@ -290,47 +292,48 @@ impl FrameAllocator {
         Some(block)
     }
 
-    /// Takes a block back; the host still backs it.
+    /// Frees a block that the host still backs.
     pub(crate) fn free(&mut self, block: Block) {
         self.put_back(block, Contents::Unknown);
     }
 
-    /// Takes a frame back that counted as swap headroom: of the compressed pool, or with a page of
-    /// a file.
+    /// Frees a frame that counted as swap headroom: one of the compressed pool, or one with a page
+    /// of a file.
     pub(crate) fn free_in_headroom(&mut self, block: Block) {
         self.headroom -= block.size().frames();
         self.free(block);
     }
 
-    /// Takes a block back that was drawn from a commit charge and not used, or whose page was put
-    /// elsewhere: the commit charge is made again.
+    /// Frees a block that was drawn from a commit charge and not used, or whose page was evicted.
+    /// The commit is charged for it again.
     pub(crate) fn free_committed(&mut self, block: Block) {
         self.recharge_commit(block.size().frames());
         self.free(block);
     }
 
-    /// Takes commit charges back, unless they have ended meanwhile.
+    /// Charges `frames` frames to the commit again, except for those whose commit charge was
+    /// uncharged meanwhile.
     fn recharge_commit(&mut self, frames: u64) {
         let ended = self.ended_in_use.min(frames);
         self.ended_in_use -= ended;
         self.committed += frames - ended;
     }
 
-    /// Frames that the balloon has, without those that the monitor has taken and the driver has not
-    /// collected.
+    /// Returns the number of frames in the balloon, without those that the host has reclaimed and
+    /// the driver has not collected.
     pub(crate) fn ballooned(&self) -> FrameCount {
         FrameCount(self.ballooned)
     }
 
-    /// Takes a block of the balloon back. What the host has had in between holds zeros and is not
+    /// Frees a block of the balloon. Memory that the host had in between reads as zero and is not
     /// backed.
     pub(crate) fn deflate(&mut self, block: Block, contents: Contents) {
         self.ballooned -= block.size().frames();
         self.put_back(block, contents);
     }
 
-    /// Fills a frame cache with frames that can keep commit charges: first the commit charges for
-    /// frames that it has, then a batch of frames with their commit charges.
+    /// Fills a frame cache: first charges the commit to frames that it has without a commit charge,
+    /// then adds a batch of frames with their commit charges.
     pub(crate) fn fill(&mut self, frame_cache: &mut FrameCache) {
         self.committed -= frame_cache.accept_commit_charges(self.committed);
         let wanted = (BATCH as u64).saturating_sub(frame_cache.len()).min(self.open_to(Purpose::Committed));
@@ -341,8 +344,8 @@ impl FrameAllocator {
         }
     }
 
-    /// Takes up to `count` frames of a frame cache back, those that have been there longest, and
-    /// the commit charges for which it then has no frames.
+    /// Frees up to `count` frames of a frame cache, those that have been there longest, and moves
+    /// back the commit charges for which the cache then has no frames.
     pub(crate) fn drain(&mut self, frame_cache: &mut FrameCache, count: usize) {
         let (blocks, commit_charges) = frame_cache.drain(count);
         for block in blocks {
@@ -351,38 +354,38 @@ impl FrameAllocator {
         self.recharge_commit(commit_charges);
     }
 
-    /// Whether the last reserve is in use, or commit charges rest on swap headroom that was taken
-    /// back: then nothing is to be cached, so that the metrics here are all that counts.
+    /// Returns whether the last reserve is in use, or removed swap headroom still backs commit
+    /// charges. Nothing must be cached then, so that the allocator alone knows all free frames.
     pub(crate) fn is_tight(&self) -> bool {
         let free = self.sure();
         free < self.reserve() || self.committed > free + self.headroom
     }
 
-    /// The metrics.
+    /// Returns the metrics.
     #[must_use]
     pub(crate) fn statistics(&self) -> FrameStatistics {
         self.statistics_with(0, 0)
     }
 
-    /// The metrics, where so many more frames are free and committed.
+    /// Returns the metrics with so many more frames free and committed.
     pub(crate) fn statistics_with(&self, free: u64, committed: u64) -> FrameStatistics {
         let (free, committed) = (self.free.len() + free, self.committed + committed);
         let available = (free + self.headroom).saturating_sub(committed).saturating_sub(self.floor);
         FrameStatistics { free: FrameCount(free), committed: FrameCount(committed), available: FrameCount(available) }
     }
 
-    /// Huge frames that are wholly free.
+    /// Returns how many huge frames are wholly free.
     pub(crate) fn whole_huge_frames(&self) -> usize {
         self.free.count_whole()
     }
 
-    /// Frames in wholly free huge frames that the host backs.
+    /// Returns the number of frames in wholly free huge frames that the host backs.
     pub(crate) fn backed_free(&self) -> FrameCount {
         FrameCount(self.backed.count() as u64 * HUGE_FRAMES)
     }
 
-    /// Counts the huge frames that pages could be moved out of, or into, by how much of them is in
-    /// use.
+    /// Counts the huge frames that pages could be moved out of, or into, by how many of their
+    /// frames are in use.
     pub(crate) fn occupancy(&self) -> Occupancy {
         let mut occupancy = Occupancy::default();
         for huge in (0..self.free.huge_frames()).filter(|&huge| self.movable.contains(huge)) {
@@ -391,8 +394,8 @@ impl FrameAllocator {
         occupancy
     }
 
-    /// Begins to vacate up to `wanted` huge frames, where that pays; says how many. Nothing is
-    /// vacated so far.
+    /// Begins to vacate up to `wanted` huge frames, as far as that makes huge frames whole, and
+    /// returns how many. The caller has ended the vacating before.
     pub(crate) fn vacate(&mut self, wanted: usize) -> usize {
         debug_assert_eq!(self.vacated, 0, "huge frames are vacated already");
         let mut victims = self.occupancy().victims(wanted);
@@ -407,17 +410,17 @@ impl FrameAllocator {
         self.vacated
     }
 
-    /// Whether huge frames are vacated and not empty yet.
+    /// Returns whether huge frames are being vacated and not empty yet.
     pub(crate) fn is_vacating(&self) -> bool {
         self.vacated > 0
     }
 
-    /// Whether what is in `frame` is to be moved.
+    /// Returns whether the page in `frame` must be moved.
     pub(crate) fn is_vacated(&self, frame: FrameNumber) -> bool {
         self.state(to_usize(frame.0 / HUGE_FRAMES)).is_vacated()
     }
 
-    /// Ends vacating: what is left stays.
+    /// Ends vacating. Pages that were not moved stay where they are.
     pub(crate) fn end_vacating(&mut self) {
         for huge in 0..self.free.huge_frames() {
             let state = self.state(huge);
@@ -428,18 +431,18 @@ impl FrameAllocator {
         }
     }
 
-    /// A frame to move a page into: out of a broken huge frame that keeps its pages. The frame that
-    /// the page leaves makes up for it.
+    /// Returns a frame to move a page into, out of a broken huge frame that keeps its pages. The
+    /// frame that the page leaves makes up for it.
     pub(crate) fn replacement(&mut self) -> Option<Block> {
         let huge = self.movable.first()?;
         if self.secure(1, Purpose::Kernel) { self.take_from(huge, Mobility::Movable) } else { None }
     }
 
-    /// Recounts everything: the free set against its summaries, every state word against the free
-    /// set, commit charges against free frames.
+    /// Recounts everything: checks the free set against its summaries, every state word against the
+    /// free set, and the commit against the free frames.
     ///
     /// # Errors
-    /// The first disagreement, as a sentence.
+    /// Returns the first disagreement, as a sentence.
     pub(crate) fn validate(&self) -> Result<(), &'static str> {
         self.free.validate()?;
         let mut vacated = 0;
@@ -456,7 +459,7 @@ impl FrameAllocator {
                 return Err("a huge frame is offered or taken that is not listed");
             }
             if state.is_reclaimed() {
-                continue; // the driver's as soon as it looks
+                continue; // the driver gets it at its next poll
             }
             if u64::from(state.used()) != expected {
                 return Err("a huge frame's state and the free frames disagree");
@@ -480,24 +483,24 @@ impl FrameAllocator {
         Ok(())
     }
 
-    /// Free frames that the monitor can't take.
+    /// Returns the number of free frames that the host can't reclaim.
     fn sure(&self) -> u64 {
         self.free.len() - self.offers.frames()
     }
 
-    /// What can be committed without withdrawing an offer.
+    /// Returns the number of frames that can be committed without withdrawing an offer.
     fn available(&self) -> FrameCount {
         FrameCount((self.sure() + self.headroom).saturating_sub(self.committed).saturating_sub(self.floor))
     }
 
-    /// Without swap headroom every commit charge has its frame, and there is nothing to be kept
-    /// back.
+    /// Returns the last reserve. Without swap headroom every commit charge has its frame, and no
+    /// reserve is needed.
     fn reserve(&self) -> u64 {
         if self.headroom > 0 { EVICTION_RESERVE.0 } else { 0 }
     }
 
-    /// Sees to it that `frames` frames are open to a purpose, by withdrawing offers if need be;
-    /// says whether they are.
+    /// Makes `frames` frames open to a purpose, by withdrawing offers if need be. Returns whether
+    /// they are.
     fn secure(&mut self, frames: u64, purpose: Purpose) -> bool {
         while self.open_to(purpose) < frames {
             if !self.withdraw_offer() {
@@ -507,8 +510,8 @@ impl FrameAllocator {
         true
     }
 
-    /// Frames that would be open to a purpose if all offers were withdrawn, and none of them
-    /// accepted.
+    /// Returns how many frames would be open to a purpose if all offers were withdrawn and the host
+    /// reclaimed none of them.
     pub(crate) fn within_reach_of(&self, purpose: Purpose) -> u64 {
         self.open_to(purpose) + self.offers.frames()
     }
@@ -530,8 +533,8 @@ impl FrameAllocator {
         Some(self.hand_out_whole(huge))
     }
 
-    /// A wholly free huge frame that the monitor can't take; one that the host backs, if there is
-    /// any.
+    /// Claims a wholly free huge frame that the host can't reclaim; one that the host backs, if
+    /// there is any.
     fn claim_any(&mut self) -> Option<usize> {
         loop {
             let huge = self.backed.first().or_else(|| self.free.first_whole())?;
@@ -562,9 +565,9 @@ impl FrameAllocator {
         Some(Block::from_number(frame, BlockSize::Frame, Contents::Unknown))
     }
 
-    /// A frame for the balloon: to give one that the host does not back frees nothing there. So an
-    /// untouched huge frame is broken only when nothing else is free, and pinned frames are taken
-    /// from among those that can be moved before that.
+    /// Takes a frame for the balloon. A frame that the host does not back frees nothing there when
+    /// it is ballooned. So an untouched huge frame is broken only when nothing else is free, and
+    /// before that the frame is taken from a movable huge frame.
     fn take_backed_frame(&mut self) -> Option<Block> {
         let has_backed = self.pinned.first().is_some() || self.backed.first().is_some();
         match self.movable.first().filter(|_| !has_backed) {
@@ -621,7 +624,7 @@ impl FrameAllocator {
         self.arrange(huge);
     }
 
-    /// Lists a huge frame by what is free in it and what may be taken from there.
+    /// Puts a huge frame into the list that its free frames and its state call for.
     fn arrange(&mut self, huge: usize) {
         let state = self.state(huge);
         let is_open = self.free.contains_part(huge) && !state.is_vacated() && huge != self.tables;

@@ -1,19 +1,20 @@
 //! Memory management, from frames to the application's heap.
 //!
-//! * [`frames`]: all frames, for every CPU; [`frame_allocator`]: who owns which; [`frame_cache`]: a
-//!   CPU's stock; [`block`]: owned frames; [`frame_set`], [`bit_tree`], [`bump`]: what the
-//!   allocator is made of.
+//! * [`frames`]: the frame allocator as every CPU uses it; [`frame_allocator`]: which frames are
+//!   free, committed or ballooned; [`frame_cache`]: a CPU's stock of free frames; [`block`]: owned
+//!   frames; [`frame_set`], [`bit_tree`], [`bump`]: the parts of the allocator.
 //! * [`page_table`]: slots and pages; [`address_space`]: regions, in a [`region_list`], and the
-//!   decision behind a fault; [`fault`]: carrying it out.
-//! * [`advice`]: what an application says about its regions; [`shortage`]: what it hears when
-//!   memory runs short.
-//! * [`reclaim`]: pages that make room and come back; [`compaction`]: pages that move so that huge
-//!   frames come free.
-//! * [`slow_path`]: where memory comes from; [`kernel_heap`]: the kernel's own; [`sizing`]: what
-//!   follows from the guest's current size.
+//!   decision behind a page fault; [`fault`]: carrying that decision out.
+//! * [`advice`]: what an application says about its regions; [`shortage`]: what the application is
+//!   told when memory runs short.
+//! * [`reclaim`]: evicting pages and restoring them; [`compaction`]: moving pages so that huge
+//!   frames become whole.
+//! * [`slow_path`]: what is tried when no memory is free; [`kernel_heap`]: the kernel's own memory;
+//!   [`sizing`]: what follows from the guest's current size.
 //!
-//! Memory is committed when it is allocated and found when it is touched; [`map_region`] and
-//! [`unmap_region`] are the two ends. Lock order: [`reclaim`] before [`SPACE`] before [`FRAMES`].
+//! Memory is committed when it is allocated, and its frames are allocated when it is first touched.
+//! [`map_region`] creates a region and [`unmap_region`] ends it. Lock order: [`reclaim`] before
+//! [`SPACE`] before [`FRAMES`].
 #![allow(unsafe_code, reason = "zeroing frames and adopting the boot page tables need raw addresses")]
 
 pub(crate) mod address_space;
@@ -65,16 +66,16 @@ use self::region_list::InsertError;
 use crate::cpu;
 use crate::sync::SpinLock;
 
-/// The frame allocator, once memory has been set up.
+/// The frame allocator. It is empty until memory has been set up.
 pub(crate) static FRAMES: Frames = Frames::new();
 
 /// The one address space.
 pub(crate) static SPACE: SpinLock<Space> = SpinLock::new(Space { regions: Regions::new(), tables: None });
 
-/// Slots that are released behind one TLB flush, with the locks held: 16 MiB.
+/// Slots that are released with one TLB flush and one hold of the locks: 16 MiB.
 const RELEASE_SLOTS: u64 = 8;
 
-/// No memory could be had, from whomever.
+/// The error of an allocation for which every step of the slow path found too little memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OutOfMemory;
 
@@ -100,14 +101,14 @@ impl Space {
         self.tables.as_mut()
     }
 
-    /// Makes the huge page at `at` a table of pages; `false` when there is none, or no frame for
-    /// the table.
+    /// Splits the huge page at `at` into a table of pages. Returns `false` when there is no huge
+    /// page at `at`, or no frame for the table.
     pub(crate) fn split_huge(&mut self, at: u64) -> bool {
         let Some(tables) = self.tables.as_mut() else { return false };
         if tables.slot(at) != Slot::Huge {
             return false;
         }
-        // Every slot of a region is committed a table.
+        // A region's commit charge includes a table for each of its slots.
         let Some(table) = FRAMES.allocate_table(Purpose::CommittedReserve) else { return false };
         if let Err(table) = tables.split(at, table) {
             FRAMES.free_committed_table(table);
@@ -119,8 +120,8 @@ impl Space {
     }
 }
 
-/// Frames set aside for a region, owned: void again when dropped, unless a region has taken it
-/// over.
+/// An owned commit charge for a region. Dropping it uncharges the commit, unless a region has taken
+/// it over.
 #[derive(Debug)]
 pub(crate) struct CommitCharge {
     frames: FrameCount,
@@ -128,7 +129,7 @@ pub(crate) struct CommitCharge {
 }
 
 impl CommitCharge {
-    /// A commit charge for `bytes` more of a region, rounded up to whole pages. May wait for the
+    /// Charges the commit for `bytes` more of a region, rounded up to whole pages. May wait for the
     /// host.
     ///
     /// # Errors
@@ -138,7 +139,7 @@ impl CommitCharge {
         Self::of(Region::commit_charge_for(bytes), bytes)
     }
 
-    /// A commit charge of `frames` frames for `bytes` of a region. May wait for the host.
+    /// Charges `frames` frames for `bytes` of a region. May wait for the host.
     ///
     /// # Errors
     /// [`OutOfMemory`] when it can't be made.
@@ -147,12 +148,13 @@ impl CommitCharge {
         Ok(Self { frames, bytes })
     }
 
-    /// Bytes of the region that it is for.
+    /// Returns how many bytes of a region the charge is for.
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// The frames, now the caller's to draw and to end.
+    /// Returns the charged frames. The caller is now responsible for drawing on them and uncharging
+    /// them.
     fn take_over(self) -> FrameCount {
         let frames = self.frames;
         core::mem::forget(self);
@@ -166,19 +168,19 @@ impl Drop for CommitCharge {
     }
 }
 
-/// Makes a region of at least `bytes` bytes in `within`: committed now, found when touched. Returns
-/// its first address.
+/// Creates a region of at least `bytes` bytes in `within`. Its memory is committed now, and its
+/// frames are allocated when they are touched. Returns the region's first address.
 ///
 /// # Errors
-/// [`OutOfMemory`] when the commit charge can't be made.
+/// [`OutOfMemory`] when the commit charge is refused.
 pub(crate) fn map_region(within: Range<u64>, bytes: u64) -> Result<u64, OutOfMemory> {
     map_committed(within, CommitCharge::for_region(bytes)?)
 }
 
-/// Makes a region in `within` out of a commit charge. Returns its first address.
+/// Creates a region in `within` that takes over a commit charge. Returns its first address.
 ///
 /// # Errors
-/// [`OutOfMemory`] when there are no addresses for it.
+/// [`OutOfMemory`] when no gap in `within` is large enough.
 pub(crate) fn map_committed(within: Range<u64>, commit_charge: CommitCharge) -> Result<u64, OutOfMemory> {
     map_committed_as(RegionKind::Anonymous, within, commit_charge)
 }
@@ -192,8 +194,8 @@ fn map_committed_as(kind: RegionKind, within: Range<u64>, commit_charge: CommitC
     Ok(start)
 }
 
-/// Adds a region, with a frame to write it down in where that takes one: it is waited for with no
-/// lock held.
+/// Calls `insert`, and calls it again with a spare frame when the region list needs one. No lock is
+/// held while this waits for the frame.
 fn with_spare_frame<R>(mut insert: impl FnMut(&mut Option<Block>) -> Result<R, InsertError>) -> Result<R, OutOfMemory> {
     let mut result = insert(&mut None);
     if matches!(result, Err(InsertError::NoFrame)) {
@@ -204,23 +206,23 @@ fn with_spare_frame<R>(mut insert: impl FnMut(&mut Option<Block>) -> Result<R, I
     result.map_err(|_| OutOfMemory)
 }
 
-/// A frame of the kernel's that counts like memory of the application: not out of what page tables
-/// rest on.
+/// Allocates a frame for the region list. It is charged like memory of the application, so that it
+/// does not use up the frames that page tables depend on.
 fn frame_for_books() -> Result<Block, OutOfMemory> {
     slow_path::charge_commit(FrameCount(1))?;
     slow_path::frame_for_fault(Purpose::CommittedPinned).inspect_err(|_| FRAMES.uncharge_commit(FrameCount(1)))
 }
 
-/// Adds a region of the kernel's at a place of its own.
+/// Adds a region of the kernel at a fixed place.
 ///
 /// # Errors
-/// [`OutOfMemory`] when it is taken, or there is no memory to write it down.
+/// [`OutOfMemory`] when the place is in use, or there is no memory for the region list.
 #[cfg(target_os = "none")]
 fn place_region(kind: RegionKind, range: &Range<u64>) -> Result<(), OutOfMemory> {
     with_spare_frame(|spare| SPACE.lock().regions.place(kind, range.clone(), spare))
 }
 
-/// Ends the region that begins at `start`: its memory is free again, its commit charge void.
+/// Ends the region that begins at `start`: frees its memory and uncharges its commit.
 pub(crate) fn unmap_region(start: u64) {
     let Some(range) = shorten(start, start) else { return };
     release(&range, Fate::Unmapped);
@@ -229,9 +231,9 @@ pub(crate) fn unmap_region(start: u64) {
     slow_path::memory_came();
 }
 
-/// Moves the end of the region at `start` up by what was committed. Whoever extends a region has
-/// left it room. The old end is a multiple of 2 MiB: its last slot has a page table committed
-/// already.
+/// Moves the end of the region at `start` up by as much as was charged. The caller has left room
+/// behind the region. The old end is a multiple of 2 MiB, so no slot gets a second page table
+/// charged.
 pub(crate) fn extend_region(start: u64, commit_charge: CommitCharge) {
     let mut space = SPACE.lock();
     if let Some(region) = space.regions.find_mut(start) {
@@ -242,9 +244,9 @@ pub(crate) fn extend_region(start: u64, commit_charge: CommitCharge) {
     }
 }
 
-/// Moves the end of the region at `start` down to `end` and gives back what lay behind. The new end
-/// is a multiple of 2 MiB: a huge page is never cut, and a page table goes with the last of its
-/// pages.
+/// Moves the end of the region at `start` down to `end` and releases what was behind it. The new
+/// end is a multiple of 2 MiB, so that no huge page is cut, and a page table is freed with the last
+/// of its pages.
 pub(crate) fn shrink_region(start: u64, end: u64) {
     debug_assert!(end > start && end.is_multiple_of(HUGE_BYTES), "a region can't end at {end:#x}");
     let Some(range) = shorten(start, end) else { return };
@@ -260,8 +262,8 @@ pub(crate) fn shrink_region(start: u64, end: u64) {
     slow_path::memory_came();
 }
 
-/// Ends the region at `start` at `end`; what lies behind is nobody's from here on, and is to be
-/// released.
+/// Ends the region at `start` at `end`, and returns the range behind it. That range belongs to no
+/// region from here on, and the caller must release it.
 fn shorten(start: u64, end: u64) -> Option<Range<u64>> {
     let mut reclaimer = reclaim::RECLAIMER.lock();
     let mut space = SPACE.lock();
@@ -271,21 +273,20 @@ fn shorten(start: u64, end: u64) -> Option<Range<u64>> {
     Some(range)
 }
 
-/// What becomes of a range whose contents nobody needs any more.
+/// What becomes of a range whose contents are no longer needed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fate {
     /// No region covers it any more.
     Unmapped,
-    /// It stays part of its region, which is committed anew what it gives up.
+    /// It stays part of its region, whose commit charge gets the freed frames back.
     Discarded,
 }
 
-/// Unmaps `range`, frees what was mapped there and forgets what was evicted; returns how many
-/// frames that were. Only a range that is discarded may end within a huge page.
+/// Unmaps `range`, frees what was mapped there and drops what was evicted. Returns how many frames
+/// that freed. Only a range that is discarded may end within a huge page.
 ///
-/// The locks are held from one end of a batch to the other: nothing that is on its way in or out
-/// may meet a slot that is half gone, and a slot that was looked at is still the same when it is
-/// released.
+/// The locks are held for a whole batch: an eviction or a restore must not meet a slot that is half
+/// released, and a slot must not change between the check and its release.
 fn release(range: &Range<u64>, fate: Fate) -> FrameCount {
     let mut returned = FrameCount::ZERO;
     for (at, end) in pieces(range, RELEASE_SLOTS * HUGE_BYTES) {
@@ -320,7 +321,7 @@ fn release(range: &Range<u64>, fate: Fate) -> FrameCount {
                         Fate::Discarded => FRAMES.free_committed_table(block),
                     }
                 }
-                Collected::Evicted(entry) => reclaimer.forget(entry), // its commit charge is the region's
+                Collected::Evicted(entry) => reclaimer.forget(entry), // its commit charge stays with the region
             });
             if fate == Fate::Discarded {
                 regions.restore_commit_charge(at, frames);
@@ -331,12 +332,12 @@ fn release(range: &Range<u64>, fate: Fate) -> FrameCount {
     returned
 }
 
-/// The 2 MiB slots of `range`, each with its end.
+/// Returns the 2 MiB slots of `range`, each with its end.
 fn slots(range: &Range<u64>) -> impl Iterator<Item = (u64, u64)> + use<> {
     pieces(range, HUGE_BYTES)
 }
 
-/// `range` cut at the multiples of `bytes`.
+/// Returns `range` cut at the multiples of `bytes`.
 fn pieces(range: &Range<u64>, bytes: u64) -> impl Iterator<Item = (u64, u64)> + use<> {
     let end = range.end;
     let mut at = range.start;
@@ -347,24 +348,24 @@ fn pieces(range: &Range<u64>, bytes: u64) -> impl Iterator<Item = (u64, u64)> + 
     })
 }
 
-/// Makes a block's memory zero, unless it is.
+/// Zeroes a block's memory, unless it is known to be zero.
 pub(crate) fn zero(block: &Block) {
     if block.contents() == Contents::Unknown {
         let pointer = core::ptr::with_exposed_provenance_mut::<u8>(to_usize(block.first().address()));
-        // SAFETY: the block is owned, so nobody else uses its memory, and the identity map reaches
-        // it at its own address.
+        // SAFETY: the block is owned, so no other code uses its memory, and the identity map
+        // reaches it at its own address.
         unsafe { core::ptr::write_bytes(pointer, 0, to_usize(block.size().bytes())) };
     }
 }
 
-/// Copies a frame that nobody can write to, as its translation is revoked and flushed, to the given
-/// frame of a block.
+/// Copies a frame to the given frame of a block. No thread can write to the source: its translation
+/// has been revoked and flushed.
 fn copy_page(from: FrameNumber, to: &Block, frame: u64) {
     debug_assert!(frame < to.size().frames());
     let source = core::ptr::with_exposed_provenance::<u8>(to_usize(from.address()));
     let target = core::ptr::with_exposed_provenance_mut::<u8>(to_usize(to.first().address() + frame * FRAME_BYTES));
-    // SAFETY: the identity map reaches both; the block is owned, so nobody else uses it, and it is
-    // not the frame, which a page has.
+    // SAFETY: the identity map reaches both; the block is owned, so no other code uses it, and it
+    // differs from the source frame, which belongs to a page.
     unsafe { core::ptr::copy_nonoverlapping(source, target, to_usize(FRAME_BYTES)) };
 }
 
@@ -377,19 +378,19 @@ pub(crate) struct MemoryStatistics {
     pub frames: FrameStatistics,
     /// Page faults resolved.
     pub faults: FaultCounts,
-    /// Allocations and page faults that had to wait for memory, and those that failed.
+    /// Allocations and page faults that took the slow path, and those that failed there.
     pub slow_path: slow_path::SlowPathStatistics,
     /// Free memory in whole huge frames that the host backs.
     pub backed_free: FrameCount,
     /// What reclaim has done and holds.
     pub reclaim: reclaim::ReclaimStatistics,
-    /// How long somebody had to wait for memory.
+    /// How long threads had to wait for memory.
     pub pressure: pressure::PressureStatistics,
     /// Pages moved by compaction.
     pub moved_pages: u64,
 }
 
-/// The metrics now.
+/// Returns the current metrics.
 #[must_use]
 pub(crate) fn statistics() -> MemoryStatistics {
     MemoryStatistics {
@@ -407,7 +408,7 @@ pub(crate) fn statistics() -> MemoryStatistics {
 /// Recounts the frame allocator's accounts.
 ///
 /// # Errors
-/// The first disagreement, as a sentence.
+/// Returns the first disagreement, as a sentence.
 pub(crate) fn validate() -> Result<(), &'static str> {
     FRAMES.validate()
 }
@@ -421,12 +422,12 @@ struct Extent {
 
 static EXTENT: spin::Once<Extent> = spin::Once::new();
 
-/// Frames of the machine; zero until memory has been set up.
+/// Returns the number of frames of the machine; zero until memory has been set up.
 pub(crate) fn total_frames() -> FrameCount {
     EXTENT.get().map_or(FrameCount::ZERO, |extent| extent.total)
 }
 
-/// The frame behind the last one; zero until memory has been set up.
+/// Returns the frame behind the last one; zero until memory has been set up.
 pub(crate) fn memory_end() -> FrameNumber {
     EXTENT.get().map_or(FrameNumber(0), |extent| extent.end)
 }
