@@ -1,10 +1,10 @@
 //! Regions: which parts of the address space an application may touch, and what a page fault in
 //! them means.
 //!
-//! A *region* is a range of pages that was committed memory when it was made. Regions begin at
-//! multiples of 2 MiB, so that a slot of the page tables belongs to one region at most; the space
-//! between two regions is never mapped. [`resolve`] is the decision behind every page fault, and
-//! pure: the mechanism in [`super::fault`] carries it out.
+//! A *region* is a range of pages whose memory was committed when the region was created. Regions
+//! begin at multiples of 2 MiB, so that each slot of the page tables belongs to at most one region;
+//! the space between two regions is never mapped. [`resolve`] is the decision behind every page
+//! fault. It is pure: [`super::fault`] carries the decision out.
 
 use core::fmt;
 use core::ops::Range;
@@ -17,17 +17,16 @@ use super::reclaim::balance::PageKind;
 use super::region_list::{InsertError, Position, RegionList};
 use crate::config::FAULT_AROUND_PAGES;
 
-/// What a region's pages are made of, and so what a fault in it means.
+/// What a region's pages contain, and so what a fault in the region means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RegionKind {
-    /// Memory that begins as zero, comes with the first touch and can be evicted.
+    /// Memory that begins as zero, is allocated at the first touch and can be evicted.
     Anonymous,
-    /// What is on a disk, for reading.
+    /// The contents of a disk, for reading.
     File,
-    /// The places of all threads' stacks: what is in use there is mapped as a whole, the rest is
-    /// guard.
+    /// The places of all threads' stacks. Stacks in use are mapped as a whole; the rest is guard.
     Stack,
-    /// Memory of the kernel that was mapped as a whole when it was made.
+    /// Memory of the kernel that was mapped as a whole when the region was created.
     Pinned,
 }
 
@@ -35,16 +34,17 @@ pub(crate) enum RegionKind {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Region {
     pub(crate) kind: RegionKind,
-    /// What an application may do to it.
+    /// How an application may access it.
     pub(crate) access: Access,
-    /// First byte and the byte behind the last, whole pages.
+    /// The first byte and the byte behind the last; whole pages.
     pub(crate) range: Range<u64>,
-    /// Where the next region's distance begins: behind `range` while pages that were given up are
-    /// still on their way out.
+    /// The address from which the distance to the next region is measured. It lies behind `range`
+    /// while pages that were released are still being unmapped.
     pub(crate) taken_end: u64,
-    /// Frames of the region's commit charge that no page has: never touched, or evicted.
+    /// Frames of the region's commit charge that no page uses: the page was never touched, or is
+    /// evicted.
     pub(crate) commit_charge: FrameCount,
-    /// Page faults in the region, and pages of it that came back after an eviction.
+    /// Page faults in the region, and pages of it that were restored after an eviction.
     pub(crate) faults: u64,
     pub(crate) restores: u64,
 }
@@ -59,7 +59,7 @@ impl Region {
         Self { kind, access, range, taken_end, commit_charge, faults: 0, restores: 0 }
     }
 
-    /// What its pages are to reclaim; none of its business where they stay.
+    /// Returns how reclaim treats the region's pages; `None` where they always stay.
     fn page_kind(&self) -> Option<PageKind> {
         match self.kind {
             RegionKind::Anonymous => Some(PageKind::Anonymous),
@@ -68,8 +68,8 @@ impl Region {
         }
     }
 
-    /// Frames that a region of `bytes` needs at most: its pages and a page table for every slot it
-    /// touches.
+    /// Returns the most frames that a region of `bytes` needs: its pages, and a page table for each
+    /// slot that it touches.
     pub(crate) fn commit_charge_for(bytes: u64) -> FrameCount {
         FrameCount::from_bytes_ceil(bytes).saturating_add(FrameCount(bytes.div_ceil(HUGE_BYTES)))
     }
@@ -78,30 +78,30 @@ impl Region {
 /// What to do about a page fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Resolution {
-    /// Map a zeroed huge frame at this address; where no huge frame is free, map the pages instead.
+    /// Map a zeroed huge frame at this address, or the pages where no huge frame is free.
     MapHuge { at: u64, pages: PageWindow },
-    /// Map zeroed frames at those pages that are not mapped yet.
+    /// Map zeroed frames at those of the pages that are not mapped yet.
     MapPages(PageWindow),
-    /// Bring the page at this address back: it was evicted, or is about to be.
+    /// Restore the page at this address: it was evicted, or is about to be.
     Restore { at: u64 },
     /// Read the page at this address from its file.
     ReadFile { at: u64 },
-    /// The page is mapped: somebody else was faster.
+    /// Do nothing: another thread has mapped the page.
     AlreadyMapped,
-    /// Nobody may do this.
+    /// Refuse the access.
     Violation(Violation),
 }
 
-/// What was wrong about an access.
+/// What was wrong with an access.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Violation {
     /// No region covers the address.
     NoRegion,
     /// A write to the region from `start` to `end`, which may only be read.
     ReadOnly { start: u64, end: u64 },
-    /// Nothing is mapped between two stacks.
+    /// The access hit the guard between two stacks, which is never mapped.
     StackGuard,
-    /// What is not mapped of the kernel's own memory never will be.
+    /// The access hit memory of the kernel that is not mapped and never will be.
     Pinned,
 }
 
@@ -123,16 +123,16 @@ pub(crate) struct PageWindow {
     pub(crate) pages: u64,
 }
 
-/// An access that the CPU did not carry out: what was tried, and where.
+/// An access that faulted: what was tried, and where.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Fault {
     pub(crate) address: u64,
-    /// Whether it was to read or to write.
+    /// Whether it was a read or a write.
     pub(crate) access: Access,
 }
 
-/// Decides about a fault in `region`, where the page tables hold `slot` and, for the page itself,
-/// `page`.
+/// Decides what to do about a fault in `region`. The page tables hold `slot`, and `page` for the
+/// page itself.
 pub(crate) fn resolve(region: Option<&Region>, fault: Fault, slot: Slot, page: PageState) -> Resolution {
     let Some(region) = region else { return Resolution::Violation(Violation::NoRegion) };
     if (region.access, fault.access) == (Access::ReadOnly, Access::ReadWrite) {
@@ -157,7 +157,7 @@ fn resolve_untouched(region: &Region, address: u64, slot: Slot) -> Resolution {
     if slot == Slot::Empty && fits { Resolution::MapHuge { at: huge, pages } } else { Resolution::MapPages(pages) }
 }
 
-/// The aligned neighbourhood of `address`, cut to the region.
+/// Returns the aligned window around `address`, cut to the region.
 fn window(region: &Region, address: u64) -> PageWindow {
     let bytes = FAULT_AROUND_PAGES * FRAME_BYTES;
     let at = (address - address % bytes).max(region.range.start);
@@ -176,20 +176,19 @@ impl Regions {
         Self { list: RegionList::new() }
     }
 
-    /// The region that holds `address`.
+    /// Returns the region that holds `address`.
     pub(crate) fn find(&self, address: u64) -> Option<&Region> {
         let index = self.list.partition_point(|region| region.range.end <= address);
         self.list.get(index).filter(|region| region.range.contains(&address))
     }
 
-    /// The same, to change it.
+    /// Returns the region that holds `address`, to change it.
     pub(crate) fn find_mut(&mut self, address: u64) -> Option<&mut Region> {
         let index = self.list.partition_point(|region| region.range.end <= address);
         self.list.get_mut(index).filter(|region| region.range.contains(&address))
     }
 
-    /// Notes that `frames` frames of the commit charge of the region that holds `address` were
-    /// drawn.
+    /// Subtracts `frames` drawn frames from the commit charge of the region that holds `address`.
     pub(crate) fn draw(&mut self, address: u64, frames: FrameCount) {
         if let Some(region) = self.find_mut(address) {
             debug_assert!(region.commit_charge >= frames, "a region drew more than it was committed");
@@ -197,16 +196,15 @@ impl Regions {
         }
     }
 
-    /// Notes that `frames` frames were given up, and that the region that holds `address` is
-    /// committed them again.
+    /// Adds `frames` freed frames to the commit charge of the region that holds `address`.
     pub(crate) fn restore_commit_charge(&mut self, address: u64, frames: FrameCount) {
         if let Some(region) = self.find_mut(address) {
             region.commit_charge = region.commit_charge.saturating_add(frames);
         }
     }
 
-    /// The first slot at or behind `address` that belongs to a region with pages of this kind, from
-    /// `address` on, and where it or the region ends.
+    /// Returns the first slot at or behind `address` that belongs to a region with pages of this
+    /// kind: where it starts, not before `address`, and where it or the region ends.
     pub(crate) fn next_slot(&self, kind: PageKind, address: u64) -> Option<(u64, u64)> {
         let index = self.list.partition_point(|region| region.range.end <= address);
         let region =
@@ -215,9 +213,9 @@ impl Regions {
         Some((at, (at + 1).next_multiple_of(HUGE_BYTES).min(region.range.end)))
     }
 
-    /// Puts a region of `bytes` into the first gap of `within`, an unmapped slot apart from its
-    /// neighbours. Returns where it begins; `spare` is used where it takes another frame to write
-    /// the region down.
+    /// Puts a region of `bytes` into the first gap of `within`, at least one unmapped slot apart
+    /// from its neighbours. Returns where the region begins. `spare` is used when the list of
+    /// regions needs another frame.
     ///
     /// # Errors
     /// [`InsertError`].
@@ -247,7 +245,7 @@ impl Regions {
         Some((start, end))
     }
 
-    /// Adds a region of the kernel's at a place of its own; otherwise as [`Self::insert`].
+    /// Adds a region of the kernel at a fixed place; otherwise as [`Self::insert`].
     ///
     /// # Errors
     /// [`InsertError`].
@@ -265,9 +263,9 @@ impl Regions {
         self.list.insert(at, Region::new(kind, range, FrameCount::ZERO), spare)
     }
 
-    /// Ends the region that begins at `start` earlier, and returns what it gives up. Those
-    /// addresses stay taken until the caller says otherwise: a region that began among pages on
-    /// their way out would find them mapped, and then lose them.
+    /// Moves the end of the region that begins at `start` down, and returns the range behind the
+    /// new end. Those addresses stay taken until the caller releases them: a new region among pages
+    /// that are still being unmapped would find them mapped, and then lose them.
     pub(crate) fn shorten(&mut self, start: u64, end: u64) -> Option<Range<u64>> {
         let at = self.position(start)?;
         let region = self.list.get_mut(at).filter(|region| region.range.end > end)?;
@@ -276,14 +274,14 @@ impl Regions {
         Some(given_up)
     }
 
-    /// Takes out the region that begins at `start`; `free` gets a frame that it does not take any
-    /// more to write the others down.
+    /// Removes the region that begins at `start`; `free` gets a frame that the list does not need
+    /// any more.
     pub(crate) fn remove(&mut self, start: u64, free: impl FnMut(Block)) -> Option<Region> {
         let at = self.position(start)?;
         self.list.remove(at, free)
     }
 
-    /// Where the region that begins at `start` is.
+    /// Returns the position of the region that begins at `start`.
     fn position(&self, start: u64) -> Option<Position> {
         let at = self.list.partition_point(|region| region.range.start < start);
         self.list.get(at).is_some_and(|region| region.range.start == start).then_some(at)

@@ -1,7 +1,7 @@
-//! What an application says about memory that it goes on owning: what it does not need any more,
-//! what it is about to need, and what is not to be written.
+//! What an application says about memory that it keeps: what it does not need any more, what it
+//! will need soon, and what must not be written.
 //!
-//! The words and their meaning are those of Linux's `madvise` (`MADV_DONTNEED`, `MADV_FREE`,
+//! The names and meanings are those of Linux's `madvise` (`MADV_DONTNEED`, `MADV_FREE`,
 //! `MADV_WILLNEED`) and `mprotect`. Ranges are whole pages of one region.
 #![allow(unsafe_code, reason = "zeroes part of a huge page that can't be split")]
 
@@ -15,7 +15,7 @@ use super::reclaim::{self, RECLAIMER};
 use super::{Fate, RELEASE_SLOTS, SPACE, Space, fault, pieces, release, slots, slow_path};
 use crate::cpu;
 
-/// What is where of a region, in pages, and what has happened in it.
+/// Where the pages of a region are, and what has happened in the region. All sizes are in pages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RegionStatistics {
     /// Pages of the region.
@@ -24,28 +24,28 @@ pub struct RegionStatistics {
     pub resident: u64,
     /// Of these, those mapped by 2 MiB.
     pub huge: u64,
-    /// Evicted pages that are one word over and over, and occupy nothing.
+    /// Evicted pages that repeat one word, and so need no memory.
     pub filled: u64,
     /// Evicted pages in the compressed pool.
     pub compressed: u64,
     /// Evicted pages on the swap disk.
     pub on_disk: u64,
-    /// Page faults since the region was made.
+    /// Page faults since the region was created.
     pub faults: u64,
-    /// Pages that came back after an eviction, since the region was made.
+    /// Pages that were restored after an eviction, since the region was created.
     pub restores: u64,
 }
 
-/// Forgets what is in `range`: it reads as zero from now on, and its memory is free at once.
+/// Discards the contents of `range`: it reads as zero from now on, and its memory is free at once.
 pub(crate) fn discard(range: &Range<u64>) {
     release(range, Fate::Discarded);
     slow_path::memory_came();
 }
 
-/// Splits huge pages that stick out of `range`, so that the rest can be released; returns the part
-/// of `range` that is left to release. Where there is no frame for a table, the part of the huge
-/// page is zeroed and left out instead. The caller keeps the lock of `space` until it has released
-/// that: a slot may become a huge page again at any other time.
+/// Splits huge pages that extend beyond `range`, so that the part within can be released. Returns
+/// the part of `range` that is left to release. Where there is no frame for a table, this zeroes
+/// the part of the huge page and leaves it out instead. The caller keeps `space` locked until it
+/// has released the range, because a slot may become a huge page again at any other time.
 pub(super) fn cut_huge_pages(space: &mut Space, range: &Range<u64>) -> Range<u64> {
     let mut rest = range.clone();
     for (at, end) in cut_slots(range) {
@@ -58,10 +58,10 @@ pub(super) fn cut_huge_pages(space: &mut Space, range: &Range<u64>) -> Range<u64
     rest
 }
 
-/// Lets the pages of `range` be dropped instead of evicted, unless they are written to again; until
-/// then they read as they were, or as zero. Costs nothing to those who have memory.
+/// Lets the pages of `range` be dropped instead of evicted, unless they are written to again. Until
+/// then they read as they were, or as zero. While memory is free this costs nothing.
 pub(crate) fn discard_lazily(range: &Range<u64>) {
-    // Nobody would look for such pages.
+    // Without reclaim no code would look for such pages.
     if !reclaim::is_on() {
         return discard(range);
     }
@@ -93,8 +93,8 @@ pub(crate) fn discard_lazily(range: &Range<u64>) {
     }
 }
 
-/// Brings the pages of `range` into memory, from the first on, as far as there are frames that
-/// nobody else needs; returns how many pages more are there now.
+/// Brings the pages of `range` into memory, from the first on, as far as there are frames to spare.
+/// Returns how many more pages are in memory now.
 pub(crate) fn prefetch(range: &Range<u64>) -> u64 {
     let before = resident(range);
     let mut page = range.start;
@@ -105,12 +105,12 @@ pub(crate) fn prefetch(range: &Range<u64>) -> u64 {
     resident(range).saturating_sub(before)
 }
 
-/// Sets what may be done to the region at `start`, as a whole.
+/// Sets how the whole region at `start` may be accessed.
 pub(crate) fn protect(start: u64, access: Access) {
     let range = {
         let mut space = SPACE.lock();
         let Some(region) = space.regions.find_mut(start) else { return };
-        region.access = access; // pages that come from now on have it
+        region.access = access; // pages that are mapped from now on have it
         region.range.clone()
     };
     for (at, end) in slots(&range) {
@@ -121,7 +121,7 @@ pub(crate) fn protect(start: u64, access: Access) {
     cpu::flush_tlb();
 }
 
-/// The metrics of the region at `start`.
+/// Returns the metrics of the region at `start`.
 pub(crate) fn statistics(start: u64) -> RegionStatistics {
     let Some((range, mut metrics)) = SPACE.lock().regions.find(start).map(|region| {
         let (faults, restores) = (region.faults, region.restores);
@@ -156,7 +156,7 @@ pub(crate) fn statistics(start: u64) -> RegionStatistics {
     metrics
 }
 
-/// Pages of `range` in memory.
+/// Counts the pages of `range` that are in memory.
 fn resident(range: &Range<u64>) -> u64 {
     let resident_in = |(at, end): (u64, u64)| {
         let space = SPACE.lock();
@@ -170,23 +170,23 @@ fn resident(range: &Range<u64>) -> u64 {
     slots(range).map(resident_in).sum()
 }
 
-/// The parts of `range` at its ends that are not a whole slot.
+/// Returns the parts of `range` at its ends that are not a whole slot.
 fn cut_slots(range: &Range<u64>) -> impl Iterator<Item = (u64, u64)> + use<> {
     slots(range).filter(|&(at, end)| (at, end) != whole_slot(at))
 }
 
-/// The slot that holds `address`, and its end.
+/// Returns the slot that holds `address`, and its end.
 fn whole_slot(address: u64) -> (u64, u64) {
     let at = address - address % HUGE_BYTES;
     (at, at + HUGE_BYTES)
 }
 
-/// Makes part of a huge page zero.
+/// Zeroes part of a huge page.
 fn zero_in_huge(space: &Space, at: u64, end: u64) {
     let Some(first) = space.tables().and_then(|tables| tables.huge_frame(at)) else { return };
     let place = first.address() + at % HUGE_BYTES;
     let pointer = core::ptr::with_exposed_provenance_mut::<u8>(to_usize(place));
-    // SAFETY: the frames belong to the region, whose owner has given these bytes up and does not
+    // SAFETY: the frames belong to the region, whose owner has discarded these bytes and does not
     // use them meanwhile; the identity map reaches them.
     unsafe { pointer.write_bytes(0, to_usize(end - at)) };
 }

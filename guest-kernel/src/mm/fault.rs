@@ -1,8 +1,8 @@
 //! Carries out what [`super::address_space::resolve`] decides about a page fault.
 //!
-//! Memory is zeroed outside the locks; if another thread maps the page meanwhile, the block goes
-//! back. A fault draws on its region's commit charge: without swap there is a free frame behind it,
-//! with swap one may have to be made free first ([`slow_path`]).
+//! Memory is zeroed outside the locks; if another thread maps the page meanwhile, the block is
+//! freed. A fault draws on its region's commit charge. Without swap a free frame backs that charge;
+//! with swap a frame may have to be reclaimed first ([`slow_path`]).
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -24,12 +24,11 @@ static MAJOR_FAULTS: AtomicU64 = AtomicU64::new(0);
 /// Why a fault could not be resolved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FaultError {
-    /// Nobody may do this.
+    /// The access is not allowed.
     Violation(Violation),
-    /// There is no memory for the page, and none to be had: what was committed can't be put
-    /// elsewhere after all.
+    /// There is no memory for the page: what was committed can't be evicted after all.
     OutOfMemory,
-    /// The page is on a disk, which can't read it.
+    /// The disk can't read the page.
     Disk,
 }
 
@@ -48,7 +47,7 @@ pub(crate) struct FaultCounts {
     pub small: u64,
     /// By reading from a disk.
     pub major: u64,
-    /// Without a disk, however.
+    /// All of them, except those that had to wait for a disk.
     pub minor: u64,
 }
 
@@ -69,7 +68,7 @@ pub(super) fn count_major() {
     MAJOR_FAULTS.fetch_add(1, Ordering::Relaxed);
 }
 
-/// Whether an access faults, and the fault can be resolved.
+/// Returns whether an access faults and the fault can be resolved.
 pub(crate) fn is_due(fault: Fault) -> bool {
     !matches!(decide(&SPACE.lock(), fault), Resolution::AlreadyMapped | Resolution::Violation(_))
 }
@@ -97,16 +96,15 @@ pub(crate) fn handle(fault: Fault) -> Result<(), FaultError> {
         Resolution::MapHuge { at, .. } if map_huge(at, huge()) => Ok(()),
         Resolution::MapHuge { pages, .. } => {
             unless_drawn_by_others(map_pages(at, pages))?;
-            reclaim::wake(); // it may become a huge page, once there is a frame for it
+            reclaim::wake(); // it may become a huge page once a huge frame is free
             Ok(())
         }
         Resolution::MapPages(pages) => unless_drawn_by_others(map_pages(at, pages)),
     }
 }
 
-/// Every page that is not there is committed a frame. Where no commit charge is left, other threads
-/// have drawn it and are about to map the page: the fault comes again, and is resolved sooner or
-/// later.
+/// Every page that is not mapped has a frame in the commit charge. When no charge is left, other
+/// threads have drawn it and are about to map the page: the access faults again until that is done.
 fn unless_drawn_by_others(result: Result<(), FaultError>) -> Result<(), FaultError> {
     match result {
         Err(FaultError::OutOfMemory) if FRAMES.statistics().committed == FrameCount::ZERO => Ok(()),
@@ -114,8 +112,8 @@ fn unless_drawn_by_others(result: Result<(), FaultError>) -> Result<(), FaultErr
     }
 }
 
-/// Does for a page what a touch would do, if that takes nothing from anybody; says whether the page
-/// is in memory now.
+/// Does what a touch of the page would do, if that takes no memory from other uses. Returns whether
+/// the page is in memory now.
 pub(super) fn prefetch(page: u64) -> bool {
     let huge = || spare_block(BlockSize::Huge, Purpose::Committed);
     let decision = decide(&SPACE.lock(), Fault { address: page, access: Access::ReadOnly });
@@ -135,7 +133,7 @@ fn decide(space: &Space, fault: Fault) -> Resolution {
     resolve(space.regions.find(fault.address), fault, slot, page)
 }
 
-/// Maps `block`, if there is one, at `at`; says whether the slot is mapped now.
+/// Maps `block`, if there is one, at `at`. Returns whether the slot is mapped now.
 fn map_huge(at: u64, block: Option<Block>) -> bool {
     let Some(block) = block else { return false };
     zero(&block);
@@ -146,7 +144,7 @@ fn map_huge(at: u64, block: Option<Block>) -> bool {
     true
 }
 
-/// Maps the page at `at`, and those around it for which frames are at hand.
+/// Maps the page at `at`, and its neighbours for which frames can be spared.
 fn map_pages(at: u64, window: PageWindow) -> Result<(), FaultError> {
     let block = slow_path::frame_for_fault(Purpose::Committed)?;
     zero(&block);
@@ -169,23 +167,23 @@ fn is_empty(space: &Space, page: u64) -> bool {
     space.tables().is_some_and(|tables| tables.page_state(page) == PageState::Empty)
 }
 
-/// Maps the page, which is empty, if there is a frame to spare.
+/// Maps the page, which was never touched, if there is a frame to spare.
 fn map_spare(space: &mut Space, page: u64) -> bool {
     let Some(block) = spare_block(BlockSize::Frame, Purpose::Committed) else { return false };
     zero(&block);
     install(space, page, block)
 }
 
-/// A block for something that nobody has asked for yet: only while there are enough.
+/// Allocates a block for a page that was not asked for: only while enough frames are free.
 pub(super) fn spare_block(size: BlockSize, purpose: Purpose) -> Option<Block> {
     if FRAMES.can_spare(FrameCount(size.frames())) { FRAMES.allocate(size, purpose) } else { None }
 }
 
-/// Tables on the way to a page of a region, and how many were drawn from the region's commit
+/// The tables on the way to a page of a region, and how many were drawn from the region's commit
 /// charge.
 pub(super) fn table_source(drawn: &mut u64) -> impl FnMut(TableLevel) -> Option<Block> {
     |level| {
-        // The page has its frame: the table must not wait for another.
+        // The page has its frame already: the table must not wait for another.
         let purpose = if level == TableLevel::Pages { Purpose::CommittedReserve } else { Purpose::Kernel };
         let table = FRAMES.allocate_table(purpose);
         *drawn += u64::from(table.is_some() && level == TableLevel::Pages);
@@ -193,8 +191,8 @@ pub(super) fn table_source(drawn: &mut u64) -> impl FnMut(TableLevel) -> Option<
     }
 }
 
-/// Maps a block that was drawn from a commit charge, or gives it and its commit charge back; says
-/// whether it is mapped.
+/// Maps a block that was drawn from a commit charge, or frees it and charges the commit again.
+/// Returns whether it is mapped.
 fn install(space: &mut Space, at: u64, block: Block) -> bool {
     let frames = block.size().frames();
     let mut tables_drawn = 0;

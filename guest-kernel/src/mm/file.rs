@@ -1,12 +1,13 @@
-//! Files: regions whose pages are on a disk and come into memory when they are touched.
+//! Files: regions whose pages are on a disk and are read when they are touched.
 //!
-//! What is mapped is the guest's data disk as a whole, for reading; what is on it is the
-//! application's business. A page of it costs nothing to give up, as the disk still has it: the
-//! reclaimer drops it ([`super::reclaim`]). So no memory is committed for the region but its page
-//! tables and a small working set, and frames that hold its pages count as swap headroom.
+//! The mapped file is the guest's whole data disk, for reading; its contents are up to the
+//! application. Evicting such a page costs nothing, as the disk still has it: the reclaimer drops
+//! it ([`super::reclaim`]). So only the page tables and a small working set are committed for the
+//! region, and frames that hold its pages count as swap headroom.
 //!
-//! Pages are read straight into the frames where they will be, with those behind them while frames
-//! are to spare; more of them, the longer somebody reads on and on. No lock is held meanwhile.
+//! Pages are read straight into the frames where they stay. The pages behind them are read with
+//! them while frames can be spared, and more of them the longer a thread reads sequentially. No
+//! lock is held during a read.
 
 use aerostat_abi::units::{FRAME_BYTES, FRAME_SIZE, FrameCount, HUGE_BYTES, to_usize};
 use aerostat_reclaim_policy::Name;
@@ -26,7 +27,7 @@ use crate::layout::APP_REGIONS;
 use crate::sync::SpinLock;
 use crate::time::Instant;
 
-/// What is mapped.
+/// The mapped file.
 #[derive(Clone, Copy)]
 struct Mapped {
     disk: &'static dyn Disk,
@@ -38,11 +39,11 @@ static MAPPED: SpinLock<Option<Mapped>> = SpinLock::new(None);
 
 static READ_AHEAD: SpinLock<ReadAhead> = SpinLock::new(ReadAhead::new());
 
-/// Maps the `bytes` bytes of `disk` for reading; what its last page has beyond them reads as zero.
-/// Returns the address of the first. There is one such region; it stays for good.
+/// Maps the `bytes` bytes of `disk` for reading. The rest of the last page reads as zero. Returns
+/// the address of the first byte. There is one such region, and it is never unmapped.
 ///
 /// # Errors
-/// [`OutOfMemory`] when there is not even room for its page tables and a small working set.
+/// [`OutOfMemory`] when there is no memory for its page tables and a small working set.
 pub(crate) fn map(disk: &'static dyn Disk, bytes: u64, policy: Name) -> Result<u64, OutOfMemory> {
     if let Some(mapped) = &*MAPPED.lock() {
         return Ok(mapped.start);
@@ -59,9 +60,9 @@ pub(crate) fn map(disk: &'static dyn Disk, bytes: u64, policy: Name) -> Result<u
 /// Reads the page at `at` of the file region, and some behind it.
 ///
 /// # Errors
-/// [`FaultError`] when there is no memory for it, or the disk can't read it.
+/// [`FaultError`] when there is no memory for the page, or the disk can't read it.
 pub(super) fn read(at: u64, caller: Caller) -> Result<(), FaultError> {
-    let Some(mapped) = *MAPPED.lock() else { return Ok(()) }; // nobody knows the address yet
+    let Some(mapped) = *MAPPED.lock() else { return Ok(()) }; // no thread knows the address yet
     let slot = SlotNumber(u32::try_from((at - mapped.start) / FRAME_BYTES).map_err(|_| FaultError::Disk)?);
     let first = caller.frame(Purpose::File)?;
     let count = absent_pages(at, &mapped);
@@ -75,7 +76,7 @@ pub(super) fn read(at: u64, caller: Caller) -> Result<(), FaultError> {
     mapped.clear_tail(at, &mut frames);
     let mut result = frames.fill_from(mapped.disk, slot);
     if result.is_err() && frames.count > 1 {
-        frames.free_from(1); // a neighbour's sector may be the bad one
+        frames.free_from(1); // the bad sector may be a neighbour's
         result = frames.fill_from(mapped.disk, slot);
     }
     if result.is_ok() {
@@ -87,7 +88,7 @@ pub(super) fn read(at: u64, caller: Caller) -> Result<(), FaultError> {
 }
 
 impl Mapped {
-    /// Makes what the last page has beyond the file zero, before the disk reads the rest.
+    /// Zeroes the part of the last page beyond the end of the file, before the disk reads the rest.
     fn clear_tail(&self, at: u64, frames: &mut Frames) {
         let end = self.start + self.bytes;
         let last = end - end % FRAME_BYTES;
@@ -99,8 +100,8 @@ impl Mapped {
     }
 }
 
-/// How many pages to read from `at` on: as far as none of them is in memory, within a slot of the
-/// page tables.
+/// Returns how many pages to read from `at` on: up to the first that is in memory, within a slot of
+/// the page tables.
 fn absent_pages(at: u64, mapped: &Mapped) -> usize {
     let space = SPACE.lock();
     let end = (mapped.start + mapped.bytes).next_multiple_of(FRAME_BYTES).min((at + 1).next_multiple_of(HUGE_BYTES));
@@ -116,7 +117,7 @@ fn absent_pages(at: u64, mapped: &Mapped) -> usize {
 }
 
 impl Reclaimer {
-    /// Maps what was read, unless somebody else was faster; says how many pages that were.
+    /// another thread was faster
     fn install_file_pages(&mut self, at: u64, frames: &mut Frames) -> u64 {
         let mut space = SPACE.lock();
         let mut installed = 0;
@@ -144,7 +145,7 @@ impl Reclaimer {
     }
 }
 
-/// Forgets what was mapped: each test machine begins without files.
+/// Forgets the mapped file, because each test machine begins without files.
 #[cfg(test)]
 pub(super) fn restart() {
     *MAPPED.lock() = None;

@@ -394,8 +394,8 @@ impl FrameAllocator {
         occupancy
     }
 
-    /// Begins to vacate up to `wanted` huge frames, as far as that makes huge frames whole, and
-    /// returns how many. The caller has ended the vacating before.
+    /// Begins to vacate up to `wanted` huge frames, where the gain is worth the moves, and returns
+    /// how many. No huge frame may be vacated at the call.
     pub(crate) fn vacate(&mut self, wanted: usize) -> usize {
         debug_assert_eq!(self.vacated, 0, "huge frames are vacated already");
         let mut victims = self.occupancy().victims(wanted);

@@ -1,23 +1,24 @@
-//! A CPU's small stock of frames for pages, so that most page faults and evictions need no lock
-//! that other CPUs want (Bonwick and Adams, "Frame caches and Vmem", USENIX ATC 2001).
+//! A CPU's small stock of free frames for pages. With it most page faults and evictions need no
+//! lock that other CPUs want (Bonwick and Adams, "Magazines and Vmem", USENIX ATC 2001).
 //!
-//! Of the single frames in a frame cache, as many as it holds *commit charges* may be taken: taking
-//! one keeps a commit charge. Frames and commit charges come from the [frame
-//! allocator](super::frame_allocator) and go back there in batches; there are never more commit
-//! charges than frames, so a commit charge in a frame cache is sure. Beside them there is room for
-//! one huge frame with all its commit charges, for the next huge page after one that went: it comes
-//! from whoever freed it, and goes back to the allocator with everything else.
+//! A frame cache also holds *commit charges*. Taking a frame uses up one of them, so as many single
+//! frames can be taken as there are charges. Frames and commit charges come from the [frame
+//! allocator](super::frame_allocator) and return to it in batches. A cache never has more commit
+//! charges than frames, so each charge in it is backed by a frame. Beside the single frames there
+//! is room for one huge frame with all its commit charges, for the huge page that is mapped after
+//! one was freed. It is put there when it is freed, and returns to the allocator with everything
+//! else.
 
 use aerostat_abi::units::{FrameNumber, HUGE_FRAMES};
 
 use super::block::{Block, BlockSize, Contents};
 
-/// Frames that a frame cache holds at most.
+/// The most single frames that a frame cache holds.
 const CAPACITY: usize = 64;
-/// Frames that come and go at once.
+/// Single frames that are moved between cache and allocator at once.
 pub(crate) const BATCH: usize = CAPACITY / 2;
 
-/// A stack of free frames whose memory holds what their last owners left.
+/// A stack of free frames. Their memory still holds what their last owners wrote.
 #[derive(Debug)]
 pub(crate) struct FrameCache {
     frames: [FrameNumber; CAPACITY],
@@ -31,12 +32,12 @@ impl FrameCache {
     pub(crate) const EMPTY: Self =
         Self { frames: [FrameNumber(0); CAPACITY], length: 0, commit_charges: 0, huge: None };
 
-    /// Frames in it, single ones and those of the huge one.
+    /// Returns the number of frames, those of the huge frame included.
     pub(crate) fn frames(&self) -> u64 {
         self.length as u64 + self.huge_frames()
     }
 
-    /// Commit charges that it can keep.
+    /// Returns the number of commit charges.
     pub(crate) fn commit_charges(&self) -> u64 {
         self.commit_charges as u64 + self.huge_frames()
     }
@@ -45,7 +46,7 @@ impl FrameCache {
         if self.huge.is_some() { HUGE_FRAMES } else { 0 }
     }
 
-    /// Single frames in it.
+    /// Returns the number of single frames.
     pub(crate) fn len(&self) -> u64 {
         self.length as u64
     }
@@ -54,7 +55,7 @@ impl FrameCache {
         self.length == CAPACITY
     }
 
-    /// A huge frame that keeps as many commit charges as it has frames.
+    /// Takes the huge frame together with the commit charges of its frames.
     pub(crate) fn take_committed_huge(&mut self) -> Option<Block> {
         self.huge.take().map(|first| Block::from_number(first, BlockSize::Huge, Contents::Unknown))
     }
@@ -62,7 +63,7 @@ impl FrameCache {
     /// Adds a huge frame together with the commit charges of its frames.
     ///
     /// # Errors
-    /// The block comes back when there is one already.
+    /// Returns the block when there is one already.
     pub(crate) fn put_committed_huge(&mut self, block: Block) -> Result<(), Block> {
         debug_assert_eq!(block.size(), BlockSize::Huge);
         if self.huge.is_some() {
@@ -72,14 +73,14 @@ impl FrameCache {
         Ok(())
     }
 
-    /// A single frame that keeps a commit charge.
+    /// Takes a single frame together with a commit charge.
     pub(crate) fn take_committed(&mut self) -> Option<Block> {
         self.commit_charges = self.commit_charges.checked_sub(1)?;
         self.length -= 1;
         Some(Block::from_number(self.frames[self.length], BlockSize::Frame, Contents::Unknown))
     }
 
-    /// Adds a single frame that nobody was committed. The caller has seen that there is room.
+    /// Adds a single frame without a commit charge. The caller has checked that there is room.
     pub(crate) fn put(&mut self, block: Block) {
         debug_assert_eq!(block.size(), BlockSize::Frame);
         let frame = block.into_number();
@@ -88,13 +89,13 @@ impl FrameCache {
         self.length += 1;
     }
 
-    /// Adds a frame together with the commit charge of one.
+    /// Adds a single frame together with a commit charge.
     pub(crate) fn put_committed(&mut self, block: Block) {
         self.put(block);
         self.commit_charges += 1;
     }
 
-    /// Takes commit charges over for frames that have none, `commit_charges` at most; says how
+    /// Accepts at most `commit_charges` commit charges, for frames that have none. Returns how
     /// many.
     pub(crate) fn accept_commit_charges(&mut self, commit_charges: u64) -> u64 {
         let accepted = commit_charges.min((self.length - self.commit_charges) as u64);
@@ -102,8 +103,8 @@ impl FrameCache {
         accepted
     }
 
-    /// Gives up to `count` single frames back, those that have been here longest, and the commit
-    /// charges that it then has no frames for.
+    /// Removes up to `count` single frames, those that have been here longest. Returns them, and
+    /// the commit charges for which no single frames are left.
     pub(crate) fn drain(&mut self, count: usize) -> (impl Iterator<Item = Block> + use<>, u64) {
         let count = count.min(self.length);
         let given = self.frames;
@@ -125,13 +126,13 @@ mod tests {
     }
 
     #[test]
-    fn only_promised_frames_can_be_taken_and_the_latest_goes_first() {
+    fn only_committed_frames_can_be_taken_and_the_latest_goes_first() {
         let mut frame_cache = FrameCache::EMPTY;
         frame_cache.put(frame(1));
         frame_cache.put_committed(frame(2));
         assert_eq!((frame_cache.len(), frame_cache.commit_charges()), (2, 1));
         assert_eq!(frame_cache.take_committed().map(Block::into_number), Some(FrameNumber(2)));
-        assert!(frame_cache.take_committed().is_none(), "the other is nobody's");
+        assert!(frame_cache.take_committed().is_none(), "the other frame has no commit charge");
         assert_eq!((frame_cache.accept_commit_charges(5), frame_cache.commit_charges()), (1, 1));
         assert_eq!(frame_cache.take_committed().map(Block::into_number), Some(FrameNumber(1)));
         assert_eq!(frame_cache.len(), 0);

@@ -1,11 +1,12 @@
 //! The frame allocator as the kernel uses it, from any CPU: the [`FrameAllocator`] behind its lock,
-//! and in front of it a [`FrameCache`] for each CPU.
+//! and a [`FrameCache`] in front of it for each CPU.
 //!
-//! Pages are taken from frame caches and freed into them; everything else goes straight to the
-//! allocator, and so do huge frames where the frame cache has none, or has one already. What frame
-//! caches hold is free and committed like everything else: whoever is refused by the allocator
-//! alone ([`Frames::exactly`]) has all frame caches emptied and asks again, so no answer depends on
-//! who has cached what. Lock order: frame caches by their numbers, then the allocator.
+//! Frames for pages are taken from the frame caches and freed into them. Everything else goes
+//! straight to the allocator, and so do huge frames when the cache has none, or has one already.
+//! The frames and commit charges in the caches count as free and committed like all others: when
+//! the allocator alone refuses a request ([`Frames::exactly`]), all frame caches are emptied and
+//! the request is repeated, so no answer depends on what is cached where. Lock order: frame caches
+//! by their numbers, then the allocator.
 
 use core::sync::atomic::{AtomicBool, Ordering};
 
@@ -23,16 +24,16 @@ use crate::config::MAX_CPUS;
 use crate::cpu;
 use crate::sync::{SpinGuard, SpinLock};
 
-/// All frames: empty, and so refusing everything, until [`Frames::start`].
+/// All frames of the machine. It is empty, and refuses every request, until [`Frames::start`].
 #[derive(Debug)]
 pub(crate) struct Frames {
     frame_caches: [CpuFrameCache; MAX_CPUS],
     pool: SpinLock<Pool>,
-    /// Nothing is to be cached now; see [`FrameAllocator::is_tight`].
+    /// Whether nothing must be cached now; see [`FrameAllocator::is_tight`].
     is_tight: AtomicBool,
 }
 
-/// A frame cache in cache lines of its own, two of which the processor may fetch at once.
+/// A frame cache in cache lines of its own; the processor may fetch two at once.
 #[derive(Debug)]
 #[repr(align(128))]
 struct CpuFrameCache(SpinLock<FrameCache>);
@@ -42,9 +43,9 @@ struct Pool {
     allocator: Option<FrameAllocator>,
     /// Frames of the machine.
     total: FrameCount,
-    /// Whether there is anything to reclaim.
+    /// Whether pages can be reclaimed.
     can_reclaim: bool,
-    /// What follows from the guest's size, and the balloon for which that is so.
+    /// What follows from the guest's size, and the size of the balloon for which it was computed.
     sizing: Sizing,
     sized_for: FrameCount,
 }
@@ -58,7 +59,7 @@ impl Pool {
         sized_for: FrameCount::ZERO,
     };
 
-    /// Recomputes whatever depends on the guest's size: called where that changes.
+    /// Recomputes what depends on the guest's size. Called where that changes.
     fn resize(&mut self) {
         self.sized_for = self.allocator.as_ref().map_or(FrameCount::ZERO, FrameAllocator::ballooned);
         let size = self.total.saturating_sub(self.sized_for);
@@ -79,19 +80,19 @@ impl Frames {
         }
     }
 
-    /// Gives it what it allocates from, on a machine of `total` frames.
+    /// Sets the allocator to allocate from, on a machine of `total` frames.
     pub(crate) fn start(&self, allocator: FrameAllocator, total: FrameCount) {
         *self.pool.lock() = Pool { allocator: Some(allocator), total, ..Pool::EMPTY };
     }
 
-    /// Pages can be reclaimed from now on.
+    /// Notes that pages can be reclaimed from now on.
     pub(crate) fn begin_reclaim(&self) {
         let mut pool = self.pool.lock();
         pool.can_reclaim = true;
         pool.resize();
     }
 
-    /// Forgets everything: for the next test machine.
+    /// Forgets everything, for the next test machine.
     #[cfg(test)]
     pub(crate) fn stop(&self) {
         if self.pool.lock().allocator.is_some() {
@@ -101,7 +102,7 @@ impl Frames {
         self.is_tight.store(false, Ordering::Relaxed);
     }
 
-    /// Frames drawn from commit charges that have ended since.
+    /// Returns the number of frames drawn from commit charges that were uncharged since.
     #[cfg(test)]
     pub(crate) fn ended_in_use(&self) -> FrameCount {
         self.exactly(|allocator| allocator.ended_in_use())
@@ -144,29 +145,29 @@ impl Frames {
         block.or_else(|| self.exactly(|allocator| allocator.claim_block(first, size, purpose)))
     }
 
-    /// Frames that would be open to a purpose if all offers were withdrawn.
+    /// Returns how many frames would be open to a purpose if all offers were withdrawn.
     pub(crate) fn within_reach_of(&self, purpose: Purpose) -> FrameCount {
         FrameCount(self.exactly(|allocator| allocator.within_reach_of(purpose)))
     }
 
-    /// A frame to move a page into; see [`FrameAllocator::replacement`].
+    /// Returns a frame to move a page into; see [`FrameAllocator::replacement`].
     pub(crate) fn replacement(&self) -> Option<Block> {
         self.pool(FrameAllocator::replacement)?.map(poison::checked)
     }
 
-    /// Takes a block back; the host still backs it.
+    /// Frees a block that the host still backs.
     pub(crate) fn free(&self, block: Block) {
         poison::fill(&block);
         self.existing_pool(|allocator| allocator.free(block));
     }
 
-    /// Takes the frame of a page back, which the next page on this CPU may get.
+    /// Frees the frame of a page into this CPU's cache.
     pub(crate) fn free_page(&self, block: Block) {
         self.free_cached(block, FrameCache::put, FrameAllocator::free);
     }
 
-    /// Takes a block back that was drawn from a commit charge and not used, or whose page was put
-    /// elsewhere: the commit charge is made again.
+    /// Frees a block that was drawn from a commit charge and not used, or whose page was evicted.
+    /// The commit is charged for it again.
     pub(crate) fn free_committed(&self, block: Block) {
         match block.size() {
             BlockSize::Frame => self.free_cached(block, FrameCache::put_committed, FrameAllocator::free_committed),
@@ -183,7 +184,7 @@ impl Frames {
         }
     }
 
-    /// The same for a page table, whose frame is not for pages.
+    /// Does the same for a page table, whose frame must not be used for pages.
     pub(crate) fn free_committed_table(&self, table: Block) {
         poison::fill(&table);
         self.existing_pool(|allocator| allocator.free_committed(table));
@@ -201,18 +202,18 @@ impl Frames {
         put(&mut frame_cache, block);
     }
 
-    /// Takes a block back that was for the balloon and that the host has not had.
+    /// Frees a block that was allocated for the balloon and never reached the host.
     pub(crate) fn free_ballooned(&self, block: Block) {
         poison::fill(&block);
         self.existing_pool(|allocator| allocator.deflate(block, Contents::Unknown));
     }
 
-    /// Takes a block of the balloon back that the host has had in between.
+    /// Frees a block of the balloon that the host had in between.
     pub(crate) fn free_unbacked(&self, block: Block) {
         self.existing_pool(|allocator| allocator.deflate(block, Contents::Zero));
     }
 
-    /// Takes a frame back that counts as swap headroom.
+    /// Frees a frame that counts as swap headroom.
     pub(crate) fn free_in_headroom(&self, block: Block) {
         poison::fill(&block);
         self.existing_pool(|allocator| allocator.free_in_headroom(block));
@@ -226,10 +227,10 @@ impl Frames {
         self.existing_pool(|allocator| allocator.remove_headroom(frames));
     }
 
-    /// Commit charges `frames` frames.
+    /// Charges `frames` frames to the commit.
     ///
     /// # Errors
-    /// How many frames are missing; nothing is committed then.
+    /// Returns how many frames are missing; nothing is charged then.
     pub(crate) fn charge_commit(&self, frames: FrameCount) -> Result<(), FrameCount> {
         match self.pool(|allocator| allocator.charge_commit(frames)) {
             None => Err(frames),
@@ -238,7 +239,7 @@ impl Frames {
         }
     }
 
-    /// Takes back what is left of a commit charge.
+    /// Uncharges what is left of a commit charge.
     pub(crate) fn uncharge_commit(&self, frames: FrameCount) {
         let is_here = |allocator: &mut FrameAllocator| frames <= allocator.statistics().committed;
         let is_ended = self.existing_pool(|allocator| {
@@ -253,27 +254,27 @@ impl Frames {
         }
     }
 
-    /// The words of all huge frames from address 0 on, for the monitor to see.
+    /// Returns the state words of all huge frames from address 0 on, for the monitor to see.
     pub(crate) fn states(&self) -> &'static [HugeFrameWord] {
         self.existing_pool(|allocator| allocator.states())
     }
 
-    /// The monitor sees the words from now on, and may take what is offered.
+    /// Notes that the monitor sees the state words from now on and may reclaim what is offered.
     pub(crate) fn begin_offers(&self) {
         self.existing_pool(FrameAllocator::begin_offers);
     }
 
-    /// Offers the monitor what can be spared by now.
+    /// Offers the monitor the huge frames that can be spared by now.
     pub(crate) fn offer_spare(&self) {
         self.existing_pool(FrameAllocator::offer_spare);
     }
 
-    /// A huge frame that the monitor has taken, for the balloon.
+    /// Returns a huge frame that the host has reclaimed, for the balloon.
     pub(crate) fn collect_reclaimed(&self) -> Option<Block> {
         self.existing_pool(FrameAllocator::collect_reclaimed)
     }
 
-    /// Frames that the monitor has taken and nobody has collected.
+    /// Returns the number of frames that the host has reclaimed and the driver has not collected.
     pub(crate) fn taken(&self) -> FrameCount {
         self.pool(FrameAllocator::taken).unwrap_or_default()
     }
@@ -287,7 +288,7 @@ impl Frames {
         self.existing_pool(|allocator| allocator.is_vacating())
     }
 
-    /// Whether what is in `frame` is to be moved.
+    /// Returns whether the page in `frame` must be moved.
     pub(crate) fn is_vacated(&self, frame: FrameNumber) -> bool {
         self.existing_pool(|allocator| allocator.is_vacated(frame))
     }
@@ -296,17 +297,17 @@ impl Frames {
         self.existing_pool(FrameAllocator::end_vacating);
     }
 
-    /// Frames in wholly free huge frames that the host backs.
+    /// Returns the number of frames in wholly free huge frames that the host backs.
     pub(crate) fn backed_free(&self) -> FrameCount {
         self.pool(|allocator| allocator.backed_free()).unwrap_or_default()
     }
 
-    /// Huge frames that are wholly free, and how much of the others is in use.
+    /// Returns the number of wholly free huge frames, and how much of the others is in use.
     pub(crate) fn huge_frames(&self) -> (usize, Occupancy) {
         self.exactly(|allocator| (allocator.whole_huge_frames(), allocator.occupancy()))
     }
 
-    /// What follows from the guest's size now.
+    /// Returns what follows from the guest's current size.
     pub(crate) fn sizing(&self) -> Sizing {
         self.pool.lock().sizing
     }
@@ -315,7 +316,7 @@ impl Frames {
         self.sizing().watermarks
     }
 
-    /// Frames that the balloon has, as far as they are collected.
+    /// Returns the number of frames in the balloon that the driver has collected.
     pub(crate) fn ballooned(&self) -> FrameCount {
         self.pool.lock().sized_for
     }
@@ -330,20 +331,20 @@ impl Frames {
         self.set_sizing(|sizing| sizing.watermarks = watermarks);
     }
 
-    /// Whether free frames are so few that some should be made.
+    /// Returns whether free frames are so few that reclaim should start.
     pub(crate) fn is_short(&self) -> bool {
         let low = {
             let pool = self.pool.lock();
             let Some(allocator) = &pool.allocator else { return false };
             if allocator.statistics().free >= pool.sizing.watermarks.low {
-                return false; // whatever the frame caches hold
+                return false; // no matter what the frame caches hold
             }
             pool.sizing.watermarks.low
         };
         self.statistics().free < low
     }
 
-    /// Whether so many frames can be handed out without making them few.
+    /// Returns whether so many frames can be handed out without making free frames few.
     pub(crate) fn can_spare(&self, frames: FrameCount) -> bool {
         let needed = self.watermarks().low.saturating_add(FrameCount(frames.0 - 1));
         let in_pool =
@@ -351,13 +352,14 @@ impl Frames {
         in_pool >= needed || self.statistics().free >= needed
     }
 
-    /// Frames to be made free so that there are enough again; none while there are.
+    /// Returns how many frames to reclaim so that there are enough again; zero while there are
+    /// enough.
     pub(crate) fn missing_to_high(&self) -> FrameCount {
         let (free, watermarks) = (self.statistics().free, self.watermarks());
         if free < watermarks.low { watermarks.high.saturating_sub(free) } else { FrameCount::ZERO }
     }
 
-    /// The metrics, frame caches included.
+    /// Returns the metrics, frame caches included.
     pub(crate) fn statistics(&self) -> FrameStatistics {
         let frame_caches = self.lock_frame_caches();
         let free = frame_caches.iter().map(|frame_cache| frame_cache.frames()).sum();
@@ -371,7 +373,7 @@ impl Frames {
     /// Recounts the accounts, frame caches included.
     ///
     /// # Errors
-    /// The first disagreement, as a sentence.
+    /// Returns the first disagreement, as a sentence.
     pub(crate) fn validate(&self) -> Result<(), &'static str> {
         if self.pool.lock().allocator.is_none() {
             return Ok(());
@@ -380,8 +382,8 @@ impl Frames {
     }
 
     fn frame_cache(&self) -> &SpinLock<FrameCache> {
-        // Should the thread be moved to another CPU meanwhile, it uses the frame cache of this one:
-        // that has a lock, too.
+        // If the thread moves to another CPU meanwhile, it uses the frame cache of this CPU, which
+        // is safe because each cache has a lock.
         &self.frame_caches[cpu::index()].0
     }
 
@@ -389,7 +391,7 @@ impl Frames {
         self.frame_caches.each_ref().map(|frame_cache| frame_cache.0.lock())
     }
 
-    /// Asks the allocator alone; `None` before there is one.
+    /// Calls `ask` for the allocator alone; `None` before there is one.
     fn pool<R>(&self, act: impl FnOnce(&mut FrameAllocator) -> R) -> Option<R> {
         let mut pool = self.pool.lock();
         pool.allocator.as_ref()?;
@@ -400,7 +402,8 @@ impl Frames {
         self.act(&mut self.pool.lock(), act)
     }
 
-    /// Asks the allocator when it has everything: with all frame caches empty, and locked.
+    /// Asks the allocator with all frame caches emptied and locked, so that it has every free
+    /// frame.
     fn exactly<R>(&self, act: impl FnOnce(&mut FrameAllocator) -> R) -> R {
         let mut frame_caches = self.lock_frame_caches();
         let mut pool = self.pool.lock();

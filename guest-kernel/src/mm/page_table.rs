@@ -1,11 +1,11 @@
 //! Four-level page tables (Intel SDM vol. 3, 4.5), seen as *slots* of 2 MiB: empty, one huge page,
 //! or a table of 512 pages.
 //!
-//! Tables are reached through the identity map, so a table's frame address is its virtual address;
-//! under `cargo test` the frames are ordinary memory of the test, and the same code runs. Mapping
-//! takes ownership of a [`Block`]; unmapping gives it back in two steps, [`PageTables::revoke`]
-//! and, after the TLB has been flushed, [`PageTables::collect`]: a frame must not reach its next
-//! owner while a stale translation can still write to it.
+//! Tables are reached through the identity map, so a table's frame address is its virtual address.
+//! Under `cargo test` the frames are ordinary memory of the test, and the same code runs. Mapping
+//! takes ownership of a [`Block`]. Unmapping returns it in two steps, [`PageTables::revoke`] and,
+//! after the TLB has been flushed, [`PageTables::collect`]: a frame must not reach its next owner
+//! while a stale translation can still write to it.
 
 use aerostat_abi::units::{FRAME_BYTES, FRAME_SIZE, FrameNumber, HUGE_BYTES, HUGE_FRAMES};
 use x86_64::PhysAddr;
@@ -26,14 +26,15 @@ pub(crate) use protection::Access;
 use super::block::{Block, BlockSize, Contents};
 use super::reclaim::swap_entry::SwapEntry;
 
-/// Everything runs in ring 3 and may write but for regions that are read-only and the image's code
-/// and constants; what must not be touched is not mapped.
+/// Flags of a table entry. All code runs in ring 3 and may write everywhere except in read-only
+/// regions and in the image's code and constants; what must not be touched is not mapped.
 const MAPPED: PageTableFlags =
     PageTableFlags::PRESENT.union(PageTableFlags::WRITABLE).union(PageTableFlags::USER_ACCESSIBLE);
-/// Pages are mapped because they are touched, they or their neighbours, and fresh ones are nowhere
-/// but in memory. So they are marked as accessed and dirty from the start: the CPU need not do it,
-/// and a host that shadows page tables (a KVM without hardware virtualization) brings neighbours
-/// that are so marked in with one fault, where it takes a fault for each page otherwise.
+/// Flags of a new page. Pages are mapped because they or their neighbours are touched, and the
+/// contents of new ones are nowhere but in memory. So they are marked as accessed and dirty from
+/// the start: the CPU need not do it, and a host that shadows page tables (KVM without hardware
+/// virtualization) maps neighbours that are so marked with one fault, where it otherwise takes a
+/// fault for each page.
 const DATA: PageTableFlags =
     MAPPED.union(PageTableFlags::NO_EXECUTE).union(PageTableFlags::ACCESSED).union(PageTableFlags::DIRTY);
 const REGISTERS: PageTableFlags =
@@ -50,46 +51,46 @@ pub(crate) enum Slot {
     Table,
 }
 
-/// What an unmapped slot gives back.
+/// What unmapping part of a slot returns.
 #[derive(Debug)]
 pub(crate) enum Collected {
     /// The memory of a page.
     Page(Block),
     /// The memory of the table that held the slot's pages.
     Table(Block),
-    /// Not memory: where a page's contents were kept.
+    /// No memory, but the place where an evicted page's contents are kept.
     Evicted(SwapEntry),
 }
 
-/// Which table is missing, and so who pays for it.
+/// Which kind of table is missing, and so which commit it is charged to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum TableLevel {
-    /// A table of pages: belongs to the region that its 2 MiB slot belongs to.
+    /// A table of pages. It belongs to the region of its 2 MiB slot.
     Pages,
-    /// A table of tables: the kernel's, kept for good.
+    /// A table of tables. It belongs to the kernel and is never freed.
     Upper,
 }
 
-/// Hands out frames for page tables; `None` when there is none.
+/// Allocates frames for page tables; returns `None` when there is none.
 pub(crate) type TableSource<'a> = &'a mut dyn FnMut(TableLevel) -> Option<Block>;
 
-/// The address space's tables.
+/// The page tables of the address space.
 #[derive(Debug)]
 pub(crate) struct PageTables {
     root: FrameNumber,
 }
 
 impl PageTables {
-    /// The tables under `root`.
+    /// Takes over the tables under `root`.
     ///
     /// # Safety
     /// `root` holds a top-level table that is reachable at its own address, as are all tables below
-    /// it, and nobody else changes what lies under the entries that the caller maps.
+    /// it, and no other code changes what lies under the entries that the caller maps.
     pub(crate) unsafe fn new(root: FrameNumber) -> Self {
         Self { root }
     }
 
-    /// What the slot that holds `address` contains.
+    /// Returns what the slot that holds `address` contains.
     pub(crate) fn slot(&self, address: u64) -> Slot {
         let Some(entry) = self.slot_entry(address) else { return Slot::Empty };
         if !entry.flags().contains(PageTableFlags::PRESENT) {
@@ -101,7 +102,7 @@ impl PageTables {
         }
     }
 
-    /// Whether the 4 KiB page at `address` is mapped.
+    /// Returns whether the 4 KiB page at `address` is mapped.
     pub(crate) fn is_mapped(&self, address: u64) -> bool {
         match self.slot(address) {
             Slot::Empty => false,
@@ -112,7 +113,7 @@ impl PageTables {
         }
     }
 
-    /// The first frame of the huge page that holds `address`.
+    /// Returns the first frame of the huge page that holds `address`.
     pub(crate) fn huge_frame(&self, address: u64) -> Option<FrameNumber> {
         (self.slot(address) == Slot::Huge).then(|| self.slot_entry(address).map(frame_of))?
     }
@@ -120,7 +121,7 @@ impl PageTables {
     /// Maps a huge frame at `address`.
     ///
     /// # Errors
-    /// The block comes back when the slot is not empty or a table is missing.
+    /// Returns the block when the slot is not empty or a table is missing.
     pub(crate) fn map_huge(
         &mut self,
         address: u64,
@@ -140,7 +141,7 @@ impl PageTables {
     /// Maps a frame at `address`.
     ///
     /// # Errors
-    /// The block comes back when the page is mapped already or a table is missing.
+    /// Returns the block when the page is mapped already or a table is missing.
     pub(crate) fn map_page(
         &mut self,
         address: u64,
@@ -159,8 +160,8 @@ impl PageTables {
         Ok(())
     }
 
-    /// Identity-maps the 1 GiB at `address`, with `table` as its table of slots: for memory that
-    /// the image's own tables don't cover.
+    /// Identity-maps the 1 GiB at `address`, with `table` as its table of slots. This is for memory
+    /// that the image's own tables don't cover.
     pub(crate) fn map_identity_gib(
         &mut self,
         address: u64,
@@ -178,8 +179,8 @@ impl PageTables {
         Ok(())
     }
 
-    /// Identity-maps the slot at `address`, which holds registers of devices: uncached. Nothing
-    /// happens where it is mapped already, or where the image's own tables don't reach.
+    /// Identity-maps the slot at `address` uncached, because it holds device registers. Does
+    /// nothing where the slot is mapped already, or where the image's own tables don't reach.
     pub(crate) fn map_registers(&mut self, address: u64) {
         if let Some(entry) = self.existing_slot_entry_mut(address).filter(|entry| entry.is_unused()) {
             let slot = FrameNumber::containing(address - address % HUGE_BYTES);
@@ -187,19 +188,19 @@ impl PageTables {
         }
     }
 
-    /// Takes the slot at `address` out of the identity map; the TLB must be flushed.
+    /// Removes the slot at `address` from the identity map. The caller must flush the TLB.
     pub(crate) fn unmap_identity(&mut self, address: u64) {
         if let Some(entry) = self.existing_slot_entry_mut(address) {
             entry.set_unused();
         }
     }
 
-    /// Takes the translations of the slot at `address`, up to `end`, out of force; the TLB must be
-    /// flushed before [`Self::collect`]. A huge page goes as a whole or not at all.
+    /// Revokes the translations of the slot at `address`, up to `end`. The caller must flush the
+    /// TLB before [`Self::collect`]. A huge page is revoked as a whole or not at all.
     pub(crate) fn revoke(&mut self, address: u64, end: u64) {
         match self.slot(address) {
             Slot::Empty => {}
-            // Part of a huge page can't be taken: what lies outside is somebody's.
+            // Part of a huge page can't be revoked: the rest is still in use.
             Slot::Huge => {
                 let is_whole = address.is_multiple_of(HUGE_BYTES) && end == address + HUGE_BYTES;
                 debug_assert!(is_whole, "{address:#x} to {end:#x} is only part of a huge page");
@@ -213,8 +214,8 @@ impl PageTables {
                         entry.set_flags(entry.flags() - PageTableFlags::PRESENT);
                     }
                 }
-                // A table with nothing in force goes with its pages: the CPU may remember the way
-                // to it, too.
+                // A table without valid entries is revoked with its pages: the CPU may have cached
+                // the entry that refers to it, too.
                 if let Some(entry) = self.existing_slot_entry_mut(address)
                     && !table_at(frame_of(entry)).iter().any(|page| page.flags().contains(PageTableFlags::PRESENT))
                 {
@@ -224,8 +225,8 @@ impl PageTables {
         }
     }
 
-    /// Gives back what [`Self::revoke`] took out of force in the slot at `address` up to `end`, and
-    /// what was evicted there, with the slot's table once it is empty.
+    /// Returns what [`Self::revoke`] revoked in the slot at `address` up to `end`, and what was
+    /// evicted there, with the slot's table once it is empty.
     pub(crate) fn collect(&mut self, address: u64, end: u64, give_back: &mut dyn FnMut(Collected)) {
         let Some(entry) = self.existing_slot_entry_mut(address) else { return };
         if entry.is_unused() {
@@ -289,19 +290,19 @@ impl PageTables {
     }
 }
 
-/// The place of `address` in a table of the given level, 0 for pages to 3 for the root.
+/// Returns the index of `address` in a table of the given level, 0 for pages to 3 for the root.
 fn index(address: u64, level: u32) -> usize {
     usize::from(u16::try_from((address >> (12 + 9 * level)) & 511).unwrap_or(0))
 }
 
-/// The table below an entry, where there is one.
+/// Returns the table below an entry, if there is one.
 fn existing_table(entry: &PageTableEntry) -> Option<&'static mut PageTable> {
     let flags = entry.flags();
     let is_table = flags.contains(PageTableFlags::PRESENT) && !flags.contains(PageTableFlags::HUGE_PAGE);
     is_table.then(|| table_at(frame_of(entry)))
 }
 
-/// The table below an entry, made if the entry is empty.
+/// Returns the table below an entry, and creates it if the entry is empty.
 fn descend(entry: &mut PageTableEntry, level: TableLevel, tables: TableSource<'_>) -> Option<&'static mut PageTable> {
     if entry.is_unused() {
         let block = tables(level)?;
@@ -323,19 +324,19 @@ fn frame_of(entry: &PageTableEntry) -> FrameNumber {
     FrameNumber::containing(entry.addr().as_u64())
 }
 
-/// Empties an entry; what it mapped is the caller's again.
+/// Clears an entry and returns what it mapped to the caller.
 fn take(entry: &mut PageTableEntry, size: BlockSize) -> Block {
     let frame = frame_of(entry);
     entry.set_unused();
     Block::from_number(frame, size, Contents::Unknown)
 }
 
-/// The table in a frame.
+/// Returns the table in a frame.
 fn table_at(frame: FrameNumber) -> &'static mut PageTable {
     let pointer = core::ptr::with_exposed_provenance_mut::<PageTable>(aerostat_abi::units::to_usize(frame.address()));
-    // SAFETY: `frame` came out of a table entry or was just made a table, so by the limits of
-    // `PageTables::new` it is a table reachable at its own address; `PageTables` is only used under
-    // one lock, so no second reference is alive.
+    // SAFETY: `frame` came out of a table entry or was just made a table, so by the safety
+    // requirements of `PageTables::new` it is a table reachable at its own address; `PageTables` is
+    // only used under one lock, so no second reference is alive.
     unsafe { &mut *pointer }
 }
 

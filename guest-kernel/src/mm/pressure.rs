@@ -1,18 +1,18 @@
-//! Memory pressure: the share of time in which somebody could not go on for want of memory.
+//! Memory pressure: the share of time in which at least one thread waited for memory.
 //!
-//! The figure is the one that Linux calls `some` in its pressure stall information: time in which
-//! at least one thread waits in the slow path or for a page to come back from disk. It is kept
-//! since boot and over the last five to ten seconds.
+//! Linux calls this metric `some` in its pressure stall information: time in which at least one
+//! thread is in the slow path or waits for a page to be read back from disk. It is kept since boot
+//! and over the last five to ten seconds.
 
 use crate::sync::SpinLock;
 use crate::time::Instant;
 
-/// Half the span that [`PressureStatistics::recent_per_mille`] looks back.
+/// Half the time span that [`PressureStatistics::recent_per_mille`] covers.
 const WINDOW_NS: u64 = 5_000_000_000;
 
 static STALLS: SpinLock<Stalls> = SpinLock::new(Stalls::new());
 
-/// A thread that can't go on, as long as the value lives.
+/// A stalled thread. The stall lasts as long as the value lives.
 #[derive(Debug)]
 pub(crate) struct Stall(());
 
@@ -29,23 +29,23 @@ impl Drop for Stall {
     }
 }
 
-/// How much was stalled.
+/// How long and how often threads stalled.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct PressureStatistics {
-    /// Nanoseconds since boot in which somebody was stalled.
+    /// Nanoseconds since boot in which a thread was stalled.
     pub(crate) stalled_ns: u64,
-    /// Times that somebody stalled since boot.
+    /// Number of stalls since boot.
     pub(crate) stalls: u64,
-    /// Of the last five to ten seconds, thousandths in which somebody was stalled.
+    /// Thousandths of the last five to ten seconds in which a thread was stalled.
     pub(crate) recent_per_mille: u64,
 }
 
-/// The metrics now.
+/// Returns the current metrics.
 pub(crate) fn statistics() -> PressureStatistics {
     STALLS.lock().statistics(Instant::now())
 }
 
-/// A moment, and what had been stalled until then.
+/// A moment, and the stalled time up to it.
 #[derive(Clone, Copy, Debug, Default)]
 struct Mark {
     at: Instant,
@@ -55,12 +55,12 @@ struct Mark {
 /// The account of all stalls.
 #[derive(Debug)]
 struct Stalls {
-    /// Threads that stall, and since when at least one does.
+    /// The number of stalled threads, and since when there is at least one.
     current: u32,
     since: Instant,
     stalled_ns: u64,
     stalls: u64,
-    /// Where the last two windows began.
+    /// The starts of the last two windows.
     previous: Mark,
     latest: Mark,
 }
@@ -89,7 +89,7 @@ impl Stalls {
         PressureStatistics { stalled_ns: self.stalled_ns, stalls: self.stalls, recent_per_mille }
     }
 
-    /// Brings the sum up to date, and begins a new window when the latest is full.
+    /// Updates the sum, and begins a new window when the latest is full.
     fn settle(&mut self, now: Instant) {
         if self.current > 0 {
             self.stalled_ns += now.since(self.since);
@@ -98,7 +98,8 @@ impl Stalls {
         let age = now.since(self.latest.at);
         if age >= WINDOW_NS {
             let mark = Mark { at: now, stalled_ns: self.stalled_ns };
-            // After a long silence nothing is known of what lies between: all of it is the window.
+            // After a long time without updates the windows between are unknown: all of that time
+            // is one window.
             self.previous = if age < 2 * WINDOW_NS || self.current > 0 { self.latest } else { mark };
             self.latest = mark;
         }

@@ -1,12 +1,11 @@
-//! Regions in the order of their addresses, in frames of their own: as many as memory has room to
-//! write down.
+//! A sorted list of regions, stored in frames of its own, so that memory alone limits its length.
 //!
-//! A *leaf* is a frame with up to [`CAPACITY`] regions; the leaves' numbers, eight bytes each, are
-//! in the kernel heap. A full leaf is split, an empty one goes back, and two that are half full
-//! together become one. So finding a region takes O(log n) steps, and adding or removing one moves
-//! the regions of one leaf and the numbers of the leaves.
+//! A *leaf* is a frame with up to [`CAPACITY`] regions; the frame numbers of the leaves, eight
+//! bytes each, are in the kernel heap. A full leaf is split, an empty one is freed, and two that
+//! are half full together are merged. So finding a region takes O(log n) steps, and adding or
+//! removing one moves the regions of one leaf and the numbers of the leaves.
 //!
-//! Frames come from the caller, who must not wait for one with the lock held: see
+//! Frames come from the caller, which must not wait for one with the lock held: see
 //! [`RegionList::insert`].
 #![allow(unsafe_code, reason = "leaves are raw frames")]
 
@@ -22,7 +21,7 @@ use super::kernel_heap::KernelHeap;
 /// Regions in a leaf.
 const CAPACITY: usize = 56;
 
-/// What a leaf's frame holds: the first `length` entries are there and sorted.
+/// The contents of a leaf's frame: the first `length` entries are in use and sorted.
 struct LeafPage {
     length: usize,
     regions: [Option<Region>; CAPACITY],
@@ -30,7 +29,7 @@ struct LeafPage {
 
 const _: () = assert!(size_of::<LeafPage>() <= FRAME_SIZE && align_of::<LeafPage>() <= FRAME_SIZE);
 
-/// A leaf, owned: its frame is nobody else's.
+/// An owned leaf. No other code uses its frame.
 #[derive(Debug)]
 struct Leaf(FrameNumber);
 
@@ -50,13 +49,13 @@ impl Leaf {
     }
 
     fn page(&self) -> &LeafPage {
-        // SAFETY: written by `new`; the frame is this leaf's alone, so the reference lives by the
-        // rules of the borrowed leaf.
+        // SAFETY: written by `new`; the frame belongs to this leaf alone, so the reference follows
+        // the borrow of the leaf.
         unsafe { &*self.pointer() }
     }
 
     fn page_mut(&mut self) -> &mut LeafPage {
-        // SAFETY: as in `page`; the leaf is borrowed for changing.
+        // SAFETY: as in `page`; the leaf is mutably borrowed.
         unsafe { &mut *self.pointer() }
     }
 
@@ -95,7 +94,7 @@ impl LeafPage {
         region
     }
 
-    /// Moves the regions from `index` on behind those of another leaf, which has room for them.
+    /// Moves the regions from `index` on to the end of another leaf, which has room for them.
     fn move_tail(&mut self, index: usize, to: &mut Self) {
         for region in &mut self.regions[index..self.length] {
             to.regions[to.length] = region.take();
@@ -105,7 +104,7 @@ impl LeafPage {
     }
 }
 
-/// Where a region is in the list, or would be.
+/// A place in the list, of a region that is there or could be inserted.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Position {
     leaf: usize,
@@ -115,18 +114,18 @@ pub(super) struct Position {
 /// Why a region was not added.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum InsertError {
-    /// There are no addresses for it.
+    /// No gap is large enough for it.
     NoAddresses,
-    /// It takes another frame to write it down, and the caller has brought none.
+    /// The list needs another frame, and the caller has supplied none.
     NoFrame,
     /// The kernel heap is full.
     HeapFull,
 }
 
-/// The list.
+/// A sorted list of regions.
 #[derive(Debug)]
 pub(super) struct RegionList {
-    /// None of them empty.
+    /// The leaves, none of them empty.
     leaves: Vec<Leaf, KernelHeap>,
 }
 
@@ -135,8 +134,8 @@ impl RegionList {
         Self { leaves: Vec::new_in(KernelHeap) }
     }
 
-    /// The position of the first region for which `is_before` is false; it is true for all before
-    /// that.
+    /// Returns the position of the first region for which `is_before` is false; it is true for all
+    /// regions before that one.
     pub(super) fn partition_point(&self, is_before: impl Fn(&Region) -> bool) -> Position {
         let leaf = self.leaves.partition_point(|leaf| leaf.page().last().is_some_and(&is_before));
         let index = self.leaves.get(leaf).map_or(0, |leaf| leaf.page().partition_point(is_before));
@@ -151,15 +150,15 @@ impl RegionList {
         self.leaves.get_mut(at.leaf)?.page_mut().regions.get_mut(at.index)?.as_mut()
     }
 
-    /// The regions from a position on.
+    /// Returns the regions from a position on.
     pub(super) fn iter_from(&self, at: Position) -> impl Iterator<Item = &Region> {
         self.leaves.iter().skip(at.leaf).flat_map(|leaf| leaf.page().regions()).skip(at.index)
     }
 
-    /// Puts a region at a position. `spare` is used where it takes another leaf.
+    /// Inserts a region at a position. `spare` is used when the list needs another leaf.
     ///
     /// # Errors
-    /// [`InsertError`]; nothing has changed then.
+    /// Returns [`InsertError`], and has changed nothing.
     pub(super) fn insert(
         &mut self,
         at: Position,
@@ -174,8 +173,8 @@ impl RegionList {
         Ok(())
     }
 
-    /// A position at the beginning of a leaf is the one at the end of the leaf before it, which is
-    /// preferred: what is only added to fills its leaves.
+    /// Prefers the end of a leaf to the beginning of the next, which is the same position: so a
+    /// list that only grows at its end fills its leaves.
     fn behind_leaf_before(&self, at: Position) -> Position {
         match at.leaf.checked_sub(1) {
             Some(leaf) if at.index == 0 => Position { leaf, index: self.leaves[leaf].page().length },
@@ -183,8 +182,8 @@ impl RegionList {
         }
     }
 
-    /// Adds a leaf behind the full one at the position, for the region or for half of the others,
-    /// too.
+    /// Adds a leaf behind the full one at the position. The new leaf gets the region, or half of
+    /// the full leaf's regions.
     fn insert_with(&mut self, at: Position, region: Region, spare: &mut Option<Block>) -> Result<(), InsertError> {
         self.leaves.try_reserve(1).map_err(|_| InsertError::HeapFull)?;
         let mut added = Leaf::new(spare.take().ok_or(InsertError::NoFrame)?);
@@ -204,7 +203,7 @@ impl RegionList {
         Ok(())
     }
 
-    /// Takes a region out; `free` gets the frame of a leaf that is not needed any more.
+    /// Removes a region; `free` gets the frame of a leaf that is not needed any more.
     pub(super) fn remove(&mut self, at: Position, mut free: impl FnMut(Block)) -> Option<Region> {
         self.get(at)?;
         let region = self.leaves[at.leaf].page_mut().remove(at.index);
@@ -219,7 +218,7 @@ impl RegionList {
         region
     }
 
-    /// Takes everything out.
+    /// Removes all regions.
     #[cfg(test)]
     pub(super) fn clear(&mut self, free: impl FnMut(Block)) {
         self.leaves.drain(..).map(Leaf::into_frame).for_each(free);

@@ -1,8 +1,8 @@
-//! Tells whoever holds memory that it can spare, before pages are evicted: what nobody has to bring
-//! back is cheaper than what is compressed or written.
+//! Tells the application that memory is short before pages are evicted: freeing memory that it can
+//! spare is cheaper than compressing or writing pages.
 //!
-//! The listener (the application, [`set_listener`]) is given a moment each time, and is told again
-//! only after a while. Without a listener nothing waits.
+//! The listener (the application, [`set_listener`]) gets a short time to react, and is told again
+//! only after a while. Without a listener no thread waits.
 
 use spin::Once;
 
@@ -17,38 +17,37 @@ use crate::time::Instant;
 pub enum Pressure {
     /// Few frames are free: pages will be evicted unless some become free.
     Low,
-    /// Threads wait for memory a good part of the time, or the host takes memory that is in use.
+    /// Threads wait for memory a large part of the time, or the host takes memory that is in use.
     High,
 }
 
-/// Who noticed.
+/// What noticed the shortage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Cause {
-    /// Free frames have become few, or somebody is about to wait for one.
+    /// Free frames have become few, or a thread is about to wait for one.
     FewFree,
     /// The balloon asks for more than is free.
     Balloon,
 }
 
-/// Whoever can make memory free without losing anything that it needs.
+/// A listener that can free memory without losing anything that it needs.
 pub(crate) trait Listener: Sync {
-    /// Memory is short.
+    /// Tells the listener that memory is short.
     fn hear(&self, pressure: Pressure);
-    /// Waits until the listener has done what it can about what it heard last, or until it has had
-    /// its moment.
+    /// Waits until the listener has reacted to the last announcement, or its time is over.
     fn wait(&self);
 }
 
 static LISTENER: Once<&'static dyn Listener> = Once::new();
 static ANNOUNCEMENTS: SpinLock<Announcements> = SpinLock::new(Announcements { last: None });
 
-/// Wires the application in.
+/// Sets the listener.
 pub(crate) fn set_listener(listener: &'static dyn Listener) {
     LISTENER.call_once(|| listener);
 }
 
-/// Memory is short: lets the listener know, unless it has just been told, and gives it its moment.
-/// Called before somebody evicts or waits.
+/// Tells the listener that memory is short, unless it has just been told, and gives it time to
+/// react. Called before a thread evicts pages or waits.
 pub(crate) fn announce(cause: Cause) {
     let Some(listener) = LISTENER.get() else { return };
     let stalled_per_mille = pressure::statistics().recent_per_mille;
@@ -61,7 +60,7 @@ pub(crate) fn announce(cause: Cause) {
     }
 }
 
-/// When the listener was told last; decides if it is to be told again.
+/// When the listener was told last. Decides whether to tell it again.
 #[derive(Debug)]
 struct Announcements {
     last: Option<Instant>,

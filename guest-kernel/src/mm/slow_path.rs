@@ -1,20 +1,21 @@
-//! The slow path: where memory comes from, one step after the other, in one place.
+//! The allocation slow path: the steps that are tried, one after the other, when no memory is free.
 //!
-//! A *commit charge* ([`charge_commit`]) is a matter of accounting:
-//! 1. what is free, and what swap can hold;
-//! 2. what the application frees when it is told ([`shortage`]);
-//! 3. the host, for a while: it may have to take memory from somebody else first;
-//! 4. a failed allocation: never a hang, never a fault that can't be resolved.
+//! A *commit charge* ([`charge_commit`]) only concerns accounting. It can be made from:
+//! 1. free frames and swap headroom;
+//! 2. what the application frees when it is told that memory is short ([`shortage`]);
+//! 3. the host, with a longer wait, because the host may have to take memory from another guest
+//!    first;
+//! 4. otherwise the allocation fails: never a hang, never a fault that can't be resolved.
 //!
-//! A *frame* that was committed ([`frame_for_fault`]) is found:
-//! 1. among the free ones;
-//! 2. from the application, if it is told and frees some;
-//! 3. at the host's, for a moment, unless it has just been asked in vain: memory that it has to
-//!    spare costs less than anything that this guest could do;
-//! 4. by eviction of cold pages;
-//! 5. at the host's, for longer.
+//! A *frame* that was committed ([`frame_for_fault`]) is taken from:
+//! 1. the free frames;
+//! 2. the application, if it frees some when it is told;
+//! 3. the host, with a short wait, unless a short wait has just failed: memory that the host can
+//!    spare is cheaper than anything that this guest could do;
+//! 4. eviction of cold pages;
+//! 5. the host, with a longer wait.
 //!
-//! There is a frame at the end of the second way, as long as swap keeps what it committed.
+//! These steps find a frame as long as swap can hold what was committed on it.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -29,57 +30,55 @@ use crate::config::{DEFLATE_WAIT_NS, HOST_REFUSAL_NS, RECLAIM_STEP, SHORT_DEFLAT
 use crate::patience::Patience;
 use crate::time::Instant;
 
-/// Whoever can make the host give memory back: the balloon driver.
+/// The part that can get memory back from the host: the balloon driver.
 pub(crate) trait Deflator: Sync {
-    /// Tells the host that somebody waits for `wanted` frames, and waits until some may have become
-    /// free, or patience is at its end; `false` when there is no hope left: it is, or the balloon
-    /// does not even hold the `missing` ones.
+    /// Tells the host that a thread waits for `wanted` frames, and waits until some may have become
+    /// free or the time limit is reached. Returns `false` when waiting longer is useless: the limit
+    /// is reached, or the balloon holds fewer than the `missing` frames.
     fn wait_for(&self, wanted: FrameCount, missing: FrameCount, patience: &mut Patience) -> bool;
-    /// Frames have become free inside the guest.
+    /// Notes that frames have become free inside the guest.
     fn memory_came(&self);
 }
 
 static DEFLATOR: Once<&'static dyn Deflator> = Once::new();
 static STALLS: AtomicU64 = AtomicU64::new(0);
 static FAILURES: AtomicU64 = AtomicU64::new(0);
-/// Nanoseconds since boot until which it is not worth asking the host briefly.
+/// Nanoseconds since boot before which a short wait for the host is not worth trying.
 static HOST_REFUSES_UNTIL: AtomicU64 = AtomicU64::new(0);
-/// Frames that the host has given back since boot: as long as some arrive, a wait for the host is
-/// not in vain.
+/// Frames deflated since boot. While the number grows, a wait for the host is not in vain.
 static DEFLATED: AtomicU64 = AtomicU64::new(0);
 
-/// Wires the balloon in.
+/// Sets the balloon driver to ask.
 pub(crate) fn set_deflator(deflator: &'static dyn Deflator) {
     DEFLATOR.call_once(|| deflator);
 }
 
-/// Lets whoever waits for memory look again.
+/// Wakes the threads that wait for memory, so that they try again.
 pub(crate) fn memory_came() {
     if let Some(deflator) = DEFLATOR.get() {
         deflator.memory_came();
     }
 }
 
-/// Commit charges and frames that were not to be had at once, and those that were not to be had at
-/// all, since boot.
+/// Commit charges and frames, since boot, that took the slow path, and those that it failed to get.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct SlowPathStatistics {
     pub(crate) stalls: u64,
     pub(crate) failures: u64,
 }
 
-/// The metrics now.
+/// Returns the current metrics.
 pub(crate) fn statistics() -> SlowPathStatistics {
     SlowPathStatistics { stalls: STALLS.load(Ordering::Relaxed), failures: FAILURES.load(Ordering::Relaxed) }
 }
 
-/// Somebody can't go on at once.
+/// Counts a request that can't be met at once.
 fn stall() -> pressure::Stall {
     STALLS.fetch_add(1, Ordering::Relaxed);
     pressure::Stall::begin()
 }
 
-/// Commit charges `frames` frames, going as far as it takes.
+/// Charges `frames` frames to the commit, with as many steps of the slow path as it takes.
 ///
 /// # Errors
 /// [`OutOfMemory`] when the last step had nothing left.
@@ -101,7 +100,7 @@ pub(crate) fn charge_commit(frames: FrameCount) -> Result<(), OutOfMemory> {
     }
 }
 
-/// A frame that was committed, or that brings one back.
+/// Allocates a frame that was committed, or one to restore a page into.
 ///
 /// # Errors
 /// [`OutOfMemory`] when the last step had nothing left.
@@ -138,7 +137,7 @@ fn allocate_slow(purpose: Purpose) -> Result<Block, OutOfMemory> {
     }
 }
 
-/// Says in the log how far a wait for the host got that was in vain.
+/// Logs how much the host deflated during a wait that was in vain.
 fn report_end(patience: &Patience, wanted: FrameCount, missing: FrameCount, deflated_before: u64) {
     if patience.is_over() {
         let came = FrameCount(DEFLATED.load(Ordering::Relaxed) - deflated_before);
@@ -149,7 +148,7 @@ fn report_end(patience: &Patience, wanted: FrameCount, missing: FrameCount, defl
     }
 }
 
-/// Waits for the host for a moment; not while it is known to have nothing to spare.
+/// Waits a short time for the host, unless it is known to have nothing to spare.
 fn ask_host_briefly(patience: &mut Patience) -> bool {
     let now = Instant::now().as_nanos();
     if now < HOST_REFUSES_UNTIL.load(Ordering::Relaxed) {
@@ -162,7 +161,7 @@ fn ask_host_briefly(patience: &mut Patience) -> bool {
     goes_on
 }
 
-/// The host has given `frames` back: it may have more.
+/// Notes that `frames` were deflated: the host may have more.
 pub(crate) fn host_gave(frames: FrameCount) {
     DEFLATED.fetch_add(frames.0, Ordering::Relaxed);
     HOST_REFUSES_UNTIL.store(0, Ordering::Relaxed);
@@ -170,6 +169,7 @@ pub(crate) fn host_gave(frames: FrameCount) {
 
 fn wait_for_host(wanted: FrameCount, missing: FrameCount, patience: &mut Patience) -> bool {
     patience.observe(DEFLATED.load(Ordering::Relaxed));
-    // Whoever holds a spin lock can't wait: the host's answer would need threads to run.
+    // A caller that holds a spin lock can't wait: other threads must run for the host's answer to
+    // arrive.
     !crate::cpu::is_masked() && DEFLATOR.get().is_some_and(|deflator| deflator.wait_for(wanted, missing, patience))
 }
