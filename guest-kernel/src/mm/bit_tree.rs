@@ -10,7 +10,7 @@ use super::bump::BumpAllocator;
 const WORD_BITS: usize = 64;
 const LEVELS: usize = 3;
 
-/// How many numbers a tree can hold at most.
+/// The most numbers that a tree can hold.
 pub(crate) const MAX_LENGTH: usize = WORD_BITS * WORD_BITS * WORD_BITS;
 
 /// A set of numbers below a fixed length.
@@ -22,14 +22,14 @@ pub(crate) struct BitTree {
 }
 
 impl BitTree {
-    /// Words that a tree for `length` numbers needs.
+    /// Returns how many words a tree for `length` numbers needs.
     pub(crate) const fn words(length: usize) -> usize {
         let leaves = length.div_ceil(WORD_BITS);
         let middle = leaves.div_ceil(WORD_BITS);
         leaves + middle + middle.div_ceil(WORD_BITS)
     }
 
-    /// The empty set of numbers below `length`.
+    /// Creates the empty set of numbers below `length`.
     pub(crate) fn new(length: usize, bump: &mut BumpAllocator) -> Self {
         assert!(length <= MAX_LENGTH, "more huge frames than the frame allocator is built for");
         let leaves = length.div_ceil(WORD_BITS);
@@ -63,7 +63,7 @@ impl BitTree {
         }
     }
 
-    /// The smallest member.
+    /// Returns the smallest member.
     pub(crate) fn first(&self) -> Option<usize> {
         let [leaves, middle, top] = &self.levels;
         let top_word = *top.first()?;
@@ -75,7 +75,7 @@ impl BitTree {
         Some(leaf_index * WORD_BITS + lowest(leaves[leaf_index]))
     }
 
-    /// Members, counted a word at a time.
+    /// Counts the members, a word at a time.
     pub(crate) fn count(&self) -> usize {
         self.levels[0].iter().map(|word| word.count_ones() as usize).sum()
     }
@@ -92,7 +92,7 @@ impl BitTree {
         }
     }
 
-    /// Members in order, for tests.
+    /// Returns the members in order, for tests.
     #[cfg(test)]
     pub(crate) fn iter(&self) -> impl Iterator<Item = usize> + '_ {
         (0..self.length).filter(|&number| self.contains(number))

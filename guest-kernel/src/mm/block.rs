@@ -1,10 +1,10 @@
-//! Owned memory: a [`Block`] is one frame or one huge frame, and whoever holds the value owns the
+//! Owned memory: a [`Block`] is one frame or one huge frame, and the holder of the value owns the
 //! memory.
 //!
-//! A block is in exactly one place: in the allocator (then there is no value), in somebody's hands,
-//! behind a page table entry, or in the balloon's page list. Moving the value is the transition;
-//! [`Block::into_number`] and [`Block::from_number`] are the two doors through which ownership
-//! enters and leaves page tables and page list.
+//! A block is in exactly one place: in the allocator (then there is no value), held by code that
+//! uses it, behind a page table entry, or in the balloon's page list. Moving the value is the
+//! transition. Ownership enters and leaves page tables and page list only through
+//! [`Block::into_number`] and [`Block::from_number`].
 
 pub(crate) use aerostat_abi::units::BlockSize;
 use aerostat_abi::units::FrameNumber;
@@ -14,7 +14,7 @@ use aerostat_abi::units::FrameNumber;
 pub(crate) enum Contents {
     /// All zero: the host has not backed it since it last had it.
     Zero,
-    /// Whatever its last owner left.
+    /// What its last owner left.
     Unknown,
 }
 
@@ -29,15 +29,15 @@ pub(crate) struct Block {
 }
 
 impl Block {
-    /// Takes ownership of the block that begins at `first`: the caller knows that nobody else owns
-    /// it.
+    /// Takes ownership of the block that begins at `first`. The caller knows that no other owner
+    /// exists.
     pub(crate) fn from_number(first: FrameNumber, size: BlockSize, contents: Contents) -> Self {
         debug_assert!(first.is_aligned(size.order()));
         Self { first, size, contents }
     }
 
-    /// Gives up the value but not the memory: it now belongs to whatever structure remembers the
-    /// number.
+    /// Consumes the value but does not free the memory: the structure that stores the number owns
+    /// it now.
     #[must_use]
     pub(crate) fn into_number(self) -> FrameNumber {
         let first = self.first;
@@ -45,19 +45,19 @@ impl Block {
         first
     }
 
-    /// The first frame.
+    /// Returns the first frame.
     #[must_use]
     pub(crate) fn first(&self) -> FrameNumber {
         self.first
     }
 
-    /// How large it is.
+    /// Returns the block's size.
     #[must_use]
     pub(crate) fn size(&self) -> BlockSize {
         self.size
     }
 
-    /// What is in it.
+    /// Returns what is in the block's memory.
     #[must_use]
     pub(crate) fn contents(&self) -> Contents {
         self.contents

@@ -1,4 +1,4 @@
-//! Cuts one stretch of zeroed memory into the slices that the frame bookkeeping consists of.
+//! Cuts one stretch of zeroed memory into the slices that hold the frame metadata.
 #![allow(unsafe_code, reason = "some of the words are atomics")]
 
 use aerostat_abi::frame_state::HugeFrameWord;
@@ -10,22 +10,23 @@ pub(crate) struct BumpAllocator {
 }
 
 impl BumpAllocator {
-    /// `words` must be zero: zero means "empty" and "untouched" to whoever carves.
+    /// Allocates from `words`, which must be zero: zero means "empty" and "untouched" to the
+    /// structures in them.
     pub(crate) fn new(words: &'static mut [u64]) -> Self {
         Self { rest: words }
     }
 
-    /// The next `words` words.
+    /// Returns the next `words` words.
     ///
     /// # Panics
-    /// When the stretch is too short: whoever reserved it asked for too little.
+    /// Panics when the stretch is too short, because too little was reserved.
     pub(crate) fn take(&mut self, words: usize) -> &'static mut [u64] {
         let (taken, rest) = core::mem::take(&mut self.rest).split_at_mut(words);
         self.rest = rest;
         taken
     }
 
-    /// The words of `huge_frames` huge frames, out of [`Self::state_words`] words.
+    /// Returns the state words of `huge_frames` huge frames, out of [`Self::state_words`] words.
     pub(crate) fn take_states(&mut self, huge_frames: usize) -> &'static [HugeFrameWord] {
         let words = self.take(Self::state_words(huge_frames)).as_mut_ptr().cast::<HugeFrameWord>();
         // SAFETY: two of the atomics are as large as a word and need no stricter alignment, any
@@ -33,12 +34,12 @@ impl BumpAllocator {
         unsafe { core::slice::from_raw_parts(words, huge_frames) }
     }
 
-    /// Words that hold those of `huge_frames` huge frames: two share one.
+    /// Returns how many words hold the state words of `huge_frames` huge frames: two share one.
     pub(crate) const fn state_words(huge_frames: usize) -> usize {
         huge_frames.div_ceil(2)
     }
 
-    /// A stretch of leaked heap memory.
+    /// Returns an allocator over leaked heap memory.
     #[cfg(test)]
     pub(crate) fn leaked(words: usize) -> Self {
         Self::new(Box::leak(vec![0; words].into_boxed_slice()))

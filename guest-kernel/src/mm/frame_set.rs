@@ -1,9 +1,9 @@
 //! A set of frames, kept as wholly contained huge frames plus a bitmap for each partly contained
 //! one.
 //!
-//! Two things are such sets: what is free (the frame allocator) and what is given away (the
-//! balloon's page list). Taking any frame or any huge frame is O(1), and single frames are taken
-//! from broken huge frames first, so that whole ones stay whole.
+//! The free frames (in the frame allocator) and the ballooned frames (in the page list) are such
+//! sets. Taking any frame or any huge frame is O(1), and single frames are taken from broken huge
+//! frames first, so that whole ones stay whole.
 
 use aerostat_abi::units::{FrameNumber, HUGE_FRAMES, to_usize};
 
@@ -26,37 +26,37 @@ pub(crate) struct FrameSet {
 }
 
 impl FrameSet {
-    /// Words that a set over `huge_frames` huge frames needs.
+    /// Returns how many words a set over `huge_frames` huge frames needs.
     pub(crate) const fn words(huge_frames: usize) -> usize {
         2 * BitTree::words(huge_frames) + BITMAP_WORDS * huge_frames
     }
 
-    /// The empty set.
+    /// Creates the empty set.
     pub(crate) fn new(huge_frames: usize, bump: &mut BumpAllocator) -> Self {
         let (bitmaps, _) = bump.take(BITMAP_WORDS * huge_frames).as_chunks_mut();
         Self { whole: BitTree::new(huge_frames, bump), partial: BitTree::new(huge_frames, bump), bitmaps, length: 0 }
     }
 
-    /// Puts every frame of the machine into the set.
+    /// Adds every frame of the machine.
     pub(crate) fn fill(&mut self) {
         debug_assert_eq!(self.length, 0);
         self.whole.fill();
         self.length = self.bitmaps.len() as u64 * HUGE_FRAMES;
     }
 
-    /// Members, in frames.
+    /// Returns the number of members.
     pub(crate) fn len(&self) -> u64 {
         self.length
     }
 
-    /// Whether `frame` is a member.
+    /// Returns whether `frame` is a member.
     pub(crate) fn contains(&self, frame: FrameNumber) -> bool {
         let (huge, bit) = position(frame);
         self.whole.contains(huge)
             || self.bitmaps.get(huge).is_some_and(|bitmap| bitmap[bit / 64] & 1 << (bit % 64) != 0)
     }
 
-    /// Whether all of huge frame `huge` is in the set.
+    /// Returns whether all of huge frame `huge` is in the set.
     pub(crate) fn contains_whole(&self, huge: usize) -> bool {
         self.whole.contains(huge)
     }
@@ -90,7 +90,7 @@ impl FrameSet {
         }
     }
 
-    /// Takes huge frame `huge` out, if all of it is a member.
+    /// Removes huge frame `huge`, if all of it is a member.
     pub(crate) fn remove_whole(&mut self, huge: usize) -> Option<FrameNumber> {
         self.whole.contains(huge).then(|| {
             self.whole.remove(huge);
@@ -99,28 +99,28 @@ impl FrameSet {
         })
     }
 
-    /// Takes the lowest whole huge frame out.
+    /// Removes the lowest whole huge frame.
     pub(crate) fn take_whole(&mut self) -> Option<FrameNumber> {
         let huge = self.whole.first()?;
         self.remove_whole(huge)
     }
 
-    /// The lowest partly contained huge frame.
+    /// Returns the lowest partly contained huge frame.
     pub(crate) fn first_partial(&self) -> Option<usize> {
         self.partial.first()
     }
 
-    /// Whether some of huge frame `huge` is in the set, but not all.
+    /// Returns whether some of huge frame `huge` is in the set, but not all.
     pub(crate) fn contains_part(&self, huge: usize) -> bool {
         self.partial.contains(huge)
     }
 
-    /// Takes the lowest frame out of the lowest partly contained huge frame.
+    /// Removes the lowest frame of the lowest partly contained huge frame.
     pub(crate) fn take_from_partial(&mut self) -> Option<FrameNumber> {
         self.take_from(self.partial.first()?)
     }
 
-    /// Takes the lowest frame out of huge frame `huge`, if that is partly contained.
+    /// Removes the lowest frame of huge frame `huge`, if that is partly contained.
     pub(crate) fn take_from(&mut self, huge: usize) -> Option<FrameNumber> {
         let bitmap = self.bitmaps.get_mut(huge)?;
         let word = bitmap.iter().position(|word| *word != 0)?;
@@ -133,8 +133,7 @@ impl FrameSet {
         Some(FrameNumber(huge as u64 * HUGE_FRAMES + word as u64 * 64 + u64::from(bit)))
     }
 
-    /// Takes one given frame out, breaking its huge frame if need be; returns whether it was a
-    /// member.
+    /// Removes a given frame, breaking its huge frame if need be. Returns whether it was a member.
     pub(crate) fn remove_frame(&mut self, frame: FrameNumber) -> bool {
         if !self.contains(frame) {
             return false;
@@ -159,22 +158,22 @@ impl FrameSet {
         }
     }
 
-    /// Huge frames that the set ranges over.
+    /// Returns the number of huge frames that the set covers.
     pub(crate) fn huge_frames(&self) -> usize {
         self.bitmaps.len()
     }
 
-    /// Whole huge frames, counted a word at a time.
+    /// Counts the whole huge frames, a word at a time.
     pub(crate) fn count_whole(&self) -> usize {
         self.whole.count()
     }
 
-    /// The lowest whole huge frame.
+    /// Returns the lowest whole huge frame.
     pub(crate) fn first_whole(&self) -> Option<usize> {
         self.whole.first()
     }
 
-    /// Members in huge frame `huge`, counted; for checks.
+    /// Counts the members in huge frame `huge`, for checks.
     pub(crate) fn count_in(&self, huge: usize) -> u64 {
         if self.whole.contains(huge) {
             return HUGE_FRAMES;
@@ -185,7 +184,7 @@ impl FrameSet {
     /// Recounts everything and compares it with the summaries.
     ///
     /// # Errors
-    /// The first disagreement, as a sentence.
+    /// Returns the first disagreement, as a sentence.
     pub(crate) fn validate(&self) -> Result<(), &'static str> {
         let mut length = 0;
         for huge in 0..self.bitmaps.len() {
@@ -205,7 +204,7 @@ impl FrameSet {
     }
 }
 
-/// Huge frame and place within it.
+/// Returns the huge frame and the index within it.
 fn position(frame: FrameNumber) -> (usize, usize) {
     let number = to_usize(frame.0);
     (number / HUGE, number % HUGE)

@@ -1,8 +1,8 @@
-//! Everything that follows from how much memory the guest has now: a large machine with a large
-//! balloon behaves as a small one.
+//! All values that follow from how much memory the guest has now: a large machine with a large
+//! balloon behaves like a small one.
 //!
-//! Pure. [`Frames`](super::frames) computes it again whenever the balloon changes, and nobody else
-//! computes anything from a size.
+//! Pure. [`Frames`](super::frames) recomputes the values whenever the balloon changes, and no other
+//! code derives anything from a size.
 
 use aerostat_abi::units::FrameCount;
 
@@ -13,16 +13,17 @@ use crate::config::COMPRESSED_POOL_SHARE;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Sizing {
     pub(crate) watermarks: Watermarks,
-    /// Frames that the compressed pool may have before its oldest groups go to disk, where there is
-    /// one.
+    /// Frames that the compressed pool may have before its oldest zspages go to disk, if there is a
+    /// swap disk.
     pub(crate) compressed_pool_bound: FrameCount,
 }
 
 impl Sizing {
-    /// Of a guest that has nothing to reclaim.
+    /// Returns the values for a guest that has nothing to reclaim.
     pub(crate) const NONE: Self = Self { watermarks: Watermarks::NONE, compressed_pool_bound: FrameCount::ZERO };
 
-    /// Of a guest that can reclaim and has `size` frames: its machine's memory less its balloon.
+    /// Returns the values for a guest that can reclaim and has `size` frames: its machine's memory
+    /// less its balloon.
     pub(crate) const fn of(size: FrameCount) -> Self {
         Self { watermarks: Watermarks::new(size), compressed_pool_bound: FrameCount(size.0 / COMPRESSED_POOL_SHARE) }
     }

@@ -1,9 +1,9 @@
 //! What reclaim does to page tables: ages pages, splits huge ones, and replaces translations by
 //! [`SwapEntry`]s and back.
 //!
-//! A page on its way out is first *revoked*: not present, its frame still in the entry. After a TLB
-//! flush it is replaced by a swap entry or reinstated: at once, or, when it goes to disk, once it
-//! has been written. A fault on a page that is still on its way reinstates it.
+//! A page that is being evicted is first *revoked*: not present, its frame still in the entry.
+//! After a TLB flush it is replaced by a swap entry or reinstated: at once, or, when it goes to
+//! disk, once it has been written. A fault on a page that is still being evicted reinstates it.
 
 use aerostat_abi::units::{FRAME_SIZE, FrameNumber, HUGE_FRAMES};
 use aerostat_reclaim_policy::{Age, Verdict};
@@ -22,12 +22,11 @@ use crate::mm::reclaim::swap_entry::{AGE_MASK, Stored, SwapEntry};
 const AGE_SHIFT: u32 = 52;
 const AGE_FIELD: u64 = (AGE_MASK as u64) << AGE_SHIFT;
 
-/// A bit that is left to software, too: compressing the page was tried in vain since it was last
-/// seen dirty.
+/// Another software bit: compressing the page has failed since it was last seen dirty.
 const INCOMPRESSIBLE: PageTableFlags = PageTableFlags::BIT_9;
 
-/// Another: the application does not need what is in the page, unless the entry is dirty and so the
-/// page has been written since.
+/// Another software bit: the application does not need the page's contents, unless the entry is
+/// dirty and so the page has been written since.
 pub(super) const DISCARDABLE: PageTableFlags = PageTableFlags::BIT_10;
 
 /// What a 4 KiB page's entry says.
@@ -37,30 +36,30 @@ pub(crate) enum PageState {
     Empty,
     /// In memory.
     Mapped,
-    /// In memory, but on its way out: its translation is revoked.
+    /// In memory, but being evicted: its translation is revoked.
     Leaving,
-    /// Somewhere else.
+    /// Evicted.
     Swapped(SwapEntry),
 }
 
-/// A page on its way out.
+/// A page that is being evicted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct RevokedPage {
     pub(crate) frame: FrameNumber,
     pub(crate) age: Age,
-    /// Compressing it was tried in vain, and it has not been written to since.
+    /// Compressing it has failed, and it has not been written to since.
     pub(crate) is_incompressible: bool,
-    /// Nobody needs what is in it.
+    /// The application does not need its contents.
     pub(crate) is_discardable: bool,
 }
 
-/// How a page comes back.
+/// How a page is restored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Restored {
     pub(crate) age: Age,
-    /// It was kept as it was, as it does not compress.
+    /// The page was stored uncompressed, because it does not compress.
     pub(crate) is_incompressible: bool,
-    /// What its region allows.
+    /// The access that its region allows.
     pub(crate) access: Access,
 }
 
@@ -69,14 +68,14 @@ pub(crate) struct Restored {
 pub(crate) struct Visited {
     /// The page was in memory.
     pub(crate) is_mapped: bool,
-    /// The TLB may know more than the tables.
+    /// The TLB may hold what the tables no longer say.
     pub(crate) is_stale: bool,
-    /// The page's translation is revoked: it is to be evicted or reinstated.
+    /// The page's translation is revoked: the caller must evict the page or reinstate it.
     pub(crate) is_revoked: bool,
 }
 
 impl PageTables {
-    /// What the entry of the page at `address` says.
+    /// Returns what the entry of the page at `address` says.
     pub(crate) fn page_state(&self, address: u64) -> PageState {
         match self.slot(address) {
             Slot::Empty => PageState::Empty,
@@ -90,8 +89,8 @@ impl PageTables {
         }
     }
 
-    /// Ages the huge page at `address`: clears its accessed bit, and keeps the age that `age`
-    /// returns. Says whether it was accessed, and so the TLB must be flushed.
+    /// Ages the huge page at `address`: clears its accessed bit, and stores the age that `age`
+    /// returns. Returns whether it was accessed; then the TLB must be flushed.
     pub(crate) fn visit_huge(&mut self, address: u64, age: &mut dyn FnMut(Age, bool) -> Age) -> bool {
         let Some(entry) = self.existing_slot_entry_mut(address) else { return false };
         let accessed = entry.flags().contains(PageTableFlags::ACCESSED);
@@ -100,8 +99,9 @@ impl PageTables {
         accessed
     }
 
-    /// Ages the page at `address`, if it is in memory: keeps it with the age that `age` returns, or
-    /// revokes its translation. One whose contents nobody needs goes without being asked about.
+    /// Ages the page at `address`, if it is in memory: stores the age that `age` returns, or
+    /// revokes the translation. A page whose contents are not needed is revoked without calling
+    /// `age`.
     pub(crate) fn visit_page(&mut self, address: u64, age: &mut dyn FnMut(Age, bool) -> Verdict) -> Visited {
         let Some(entry) = self.page_entry_mut(address) else { return Visited::default() };
         let flags = entry.flags();
@@ -122,11 +122,11 @@ impl PageTables {
         }
     }
 
-    /// Makes the huge page at `address` a table of pages, in `table`. Each page inherits age and
-    /// accessed bit.
+    /// Splits the huge page at `address` into a table of pages, in `table`. Each page inherits age
+    /// and accessed bit.
     ///
     /// # Errors
-    /// The block comes back when there is no huge page.
+    /// Returns the block when there is no huge page.
     pub(crate) fn split(&mut self, address: u64, table: Block) -> Result<(), Block> {
         if self.slot(address) != Slot::Huge {
             return Err(table);
@@ -142,7 +142,7 @@ impl PageTables {
         Ok(())
     }
 
-    /// The page at `address`, if its translation is revoked.
+    /// Returns the page at `address`, if its translation is revoked.
     pub(crate) fn revoked_page(&self, address: u64) -> Option<RevokedPage> {
         let entry = self.page_entry(address).filter(|entry| is_revoked(entry))?;
         let is_unchanged = !entry.flags().contains(PageTableFlags::DIRTY);
@@ -154,9 +154,9 @@ impl PageTables {
         })
     }
 
-    /// Notes that nobody needs what is in the pages of the slot at `address`, up to `end`, until
-    /// they are written to. The TLB must be flushed: the CPU marks a page as written only where it
-    /// does not remember to have done so. A huge page is taken as a whole.
+    /// Notes that the contents of the pages of the slot at `address`, up to `end`, are not needed
+    /// until they are written to. The caller must flush the TLB: the CPU sets a dirty bit only
+    /// where the TLB does not say that it is set. A huge page is marked as a whole.
     pub(crate) fn mark_discardable(&mut self, address: u64, end: u64) {
         match self.slot(address) {
             Slot::Empty => {}
@@ -176,24 +176,24 @@ impl PageTables {
         }
     }
 
-    /// Whether nobody needs what is in the huge page at `address`.
+    /// Returns whether the contents of the huge page at `address` are not needed.
     pub(crate) fn is_huge_discardable(&mut self, address: u64) -> bool {
         self.slot(address) == Slot::Huge && self.existing_slot_entry_mut(address).is_some_and(settle_discard)
     }
 
-    /// Takes out where the evicted page at `address` is: it reads as zero from now on.
+    /// Removes the swap entry of the evicted page at `address`: it reads as zero from now on.
     pub(crate) fn take_swapped(&mut self, address: u64) -> Option<SwapEntry> {
         take_swap_entry(self.page_entry_mut(address)?)
     }
 
-    /// Takes out the revoked page at `address`: it reads as zero from now on. Its frame is the
-    /// caller's.
+    /// Removes the revoked page at `address`: it reads as zero from now on. The caller gets its
+    /// frame.
     pub(crate) fn discard_revoked(&mut self, address: u64) -> Option<Block> {
         let entry = self.page_entry_mut(address).filter(|entry| is_revoked(entry))?;
         Some(take(entry, BlockSize::Frame))
     }
 
-    /// Notes that the revoked page at `address` does not compress; that holds until it is written
+    /// Notes that the revoked page at `address` does not compress. That holds until it is written
     /// to.
     pub(crate) fn note_incompressible(&mut self, address: u64) {
         if let Some(entry) = self.page_entry_mut(address).filter(|entry| is_revoked(entry)) {
@@ -201,7 +201,7 @@ impl PageTables {
         }
     }
 
-    /// Puts a revoked translation into force again.
+    /// Makes a revoked translation valid again.
     pub(crate) fn reinstate(&mut self, address: u64) {
         if let Some(entry) = self.page_entry_mut(address).filter(|entry| is_revoked(entry)) {
             let age = age_of(entry);
@@ -210,8 +210,8 @@ impl PageTables {
         }
     }
 
-    /// Notes that an evicted page's contents are kept elsewhere now; says whether they were where
-    /// the caller thought.
+    /// Notes that an evicted page's contents have moved. Returns whether they were where the caller
+    /// expected.
     pub(crate) fn move_swapped(&mut self, address: u64, from: Stored, to: Stored) -> bool {
         let Some(page) = self.page_entry_mut(address) else { return false };
         let Some(entry) = SwapEntry::decode(raw(page)).filter(|entry| entry.stored == from) else { return false };
@@ -219,7 +219,7 @@ impl PageTables {
         true
     }
 
-    /// Notes where a revoked page's contents are now; its frame is the caller's.
+    /// Notes where a revoked page's contents are now. The caller gets its frame.
     pub(crate) fn replace_revoked(&mut self, address: u64, swap: SwapEntry) -> Option<Block> {
         let entry = self.page_entry_mut(address).filter(|entry| is_revoked(entry))?;
         let block = take(entry, BlockSize::Frame);
@@ -240,11 +240,11 @@ impl PageTables {
 }
 
 impl PageTables {
-    /// Maps `block` at `address` for reading, in place of nothing or of what says that the page is
-    /// in its file.
+    /// Maps `block` at `address` for reading, in place of an empty entry or of one that says that
+    /// the page is in its file.
     ///
     /// # Errors
-    /// The block comes back when a table is missing.
+    /// Returns the block when a table is missing.
     pub(crate) fn map_file_page(
         &mut self,
         address: u64,
@@ -260,15 +260,15 @@ impl PageTables {
     }
 }
 
-/// Takes the swap entry out of a page table entry, if it is one.
+/// Removes the swap entry from a page table entry, if it holds one.
 pub(super) fn take_swap_entry(entry: &mut PageTableEntry) -> Option<SwapEntry> {
     let swap = SwapEntry::decode(raw(entry))?;
     entry.set_unused();
     Some(swap)
 }
 
-/// Whether nobody needs what a mapped page holds. If it has been written after it was given up,
-/// somebody does from now on.
+/// Returns whether the contents of a mapped page are not needed. A page that was written after it
+/// was discarded is needed from then on.
 fn settle_discard(entry: &mut PageTableEntry) -> bool {
     let flags = entry.flags();
     if flags.contains(DISCARDABLE) && flags.contains(PageTableFlags::DIRTY) {
@@ -278,12 +278,12 @@ fn settle_discard(entry: &mut PageTableEntry) -> bool {
     flags.contains(DISCARDABLE)
 }
 
-/// Whether the entry holds a frame without mapping it.
+/// Returns whether the entry holds a frame without mapping it.
 pub(super) fn is_revoked(entry: &PageTableEntry) -> bool {
     !entry.flags().contains(PageTableFlags::PRESENT) && entry.flags().contains(PageTableFlags::USER_ACCESSIBLE)
 }
 
-/// Keeps a page: not accessed since, with a new age.
+/// Keeps a page: clears its accessed bit and stores a new age.
 fn keep(entry: &mut PageTableEntry, age: Age) {
     let flags = entry.flags() - PageTableFlags::ACCESSED;
     entry.set_flags(with_age(flags, age));
@@ -298,7 +298,7 @@ fn age_of(entry: &PageTableEntry) -> Age {
     Age(u8::try_from((entry.flags().bits() & AGE_FIELD) >> AGE_SHIFT).unwrap_or(0))
 }
 
-/// The entry's 64 bits; the crate's type splits them into an address and flags.
+/// Returns the entry's 64 bits; the crate's type splits them into an address and flags.
 fn raw(entry: &PageTableEntry) -> u64 {
     entry.addr().as_u64() | entry.flags().bits()
 }

@@ -1,5 +1,5 @@
-//! What may be done to a mapped page. The region says so, and every entry of it says the same: when
-//! it is made, when the page comes back after an eviction, and when the region changes.
+//! How a mapped page may be accessed. The region decides it, and each of its entries says the same:
+//! when it is created, when the page is restored after an eviction, and when the region changes.
 
 use aerostat_abi::units::FRAME_SIZE;
 use x86_64::structures::paging::PageTableFlags;
@@ -8,7 +8,7 @@ use x86_64::structures::paging::page_table::PageTableEntry;
 use super::eviction::is_revoked;
 use super::{DATA, PageTables, Slot};
 
-/// What may be done to a page, or what somebody tries to do to it.
+/// The access that a page allows, or that a thread attempts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Access {
     /// Reading.
@@ -18,7 +18,7 @@ pub(crate) enum Access {
 }
 
 impl Access {
-    /// Flags of the entry of a page with data.
+    /// Returns the flags of the entry of a page with data.
     pub(super) fn data_flags(self) -> PageTableFlags {
         match self {
             Self::ReadOnly => DATA - PageTableFlags::WRITABLE,
@@ -28,8 +28,8 @@ impl Access {
 }
 
 impl PageTables {
-    /// Has the pages of the slot at `address`, up to `end`, allow `access` and no more; the TLB
-    /// must be flushed. Evicted pages are given it when they come back.
+    /// Makes the pages of the slot at `address`, up to `end`, allow `access` and no more. The
+    /// caller must flush the TLB. Evicted pages get it when they are restored.
     pub(crate) fn protect(&mut self, address: u64, end: u64, access: Access) {
         match self.slot(address) {
             Slot::Empty => {}
@@ -49,7 +49,7 @@ impl PageTables {
     }
 }
 
-/// Whether the entry is a mapping, in force or revoked.
+/// Returns whether the entry is a mapping, valid or revoked.
 fn holds_frame(entry: &PageTableEntry) -> bool {
     entry.flags().contains(PageTableFlags::PRESENT) || is_revoked(entry)
 }

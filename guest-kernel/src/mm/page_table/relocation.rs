@@ -1,9 +1,8 @@
-//! Pages that get other frames without anybody noticing: one by one for compaction, 512 at once for
-//! a collapse.
+//! Moves pages to other frames without the application noticing: one by one for compaction, 512 at
+//! once for a collapse.
 //!
-//! Like a page on its way out, a page on its way to another frame is revoked first, and its
-//! contents are copied after a flush. Then it gets its new frame, or is reinstated with the old
-//! one.
+//! Like a page that is evicted, a page that moves is revoked first, and its contents are copied
+//! after a TLB flush. Then it gets its new frame, or is reinstated with the old one.
 
 use aerostat_abi::units::{FRAME_SIZE, FrameNumber, HUGE_BYTES};
 use x86_64::structures::paging::page_table::PageTableEntry;
@@ -13,29 +12,29 @@ use super::eviction::DISCARDABLE;
 use super::{Access, PageTables, existing_table, frame_of, is_revoked, set, table_at, take};
 use crate::mm::block::{Block, BlockSize};
 
-/// A bit of a table's entry that is left to software: the table was full and its pages were in use
-/// when it was last looked at.
+/// A software bit of a table's entry: the table was full and its pages were in use at the last
+/// visit.
 const WAS_BUSY: PageTableFlags = PageTableFlags::BIT_9;
 
 impl PageTables {
-    /// The frame of the 4 KiB page at `address`, if it is in memory and in force.
+    /// Returns the frame of the 4 KiB page at `address`, if it is in memory and not revoked.
     pub(crate) fn page_frame(&self, address: u64) -> Option<FrameNumber> {
         let entry = self.page_entry(address)?;
         entry.flags().contains(PageTableFlags::PRESENT).then(|| frame_of(entry))
     }
 
-    /// Takes the translation of one page out of force; the TLB must be flushed.
+    /// Revokes the translation of one page. The caller must flush the TLB.
     pub(crate) fn revoke_page(&mut self, address: u64) {
         if let Some(entry) = self.page_entry_mut(address).filter(|entry| !entry.is_unused()) {
             entry.set_flags(entry.flags() - PageTableFlags::PRESENT);
         }
     }
 
-    /// Gives the revoked page at `address` another frame, with the same contents, and puts it into
-    /// force; the old one is the caller's.
+    /// Gives the revoked page at `address` another frame with the same contents, and makes its
+    /// translation valid. The caller gets the old frame.
     ///
     /// # Errors
-    /// The new frame comes back when there is no such page.
+    /// Returns the new frame when there is no such page.
     pub(crate) fn exchange_frame(&mut self, address: u64, block: Block) -> Result<Block, Block> {
         let Some(entry) = self.page_entry_mut(address).filter(|entry| is_revoked(entry)) else { return Err(block) };
         let flags = entry.flags() | PageTableFlags::PRESENT;
@@ -44,10 +43,10 @@ impl PageTables {
         Ok(old)
     }
 
-    /// Looks at the table of pages of the slot at `address`: whether it is full and its pages were
-    /// in use now and at the last visit. Whether they were since then is said by the accessed bit
-    /// of the table's own entry, which is cleared: the TLB must be flushed. Entries are written
-    /// only where they change, as a host may have to intercept that.
+    /// Visits the table of pages of the slot at `address`. Returns whether it is full and its pages
+    /// were in use now and at the last visit. The accessed bit of the table's own entry says
+    /// whether they were used in between; it is cleared, so the caller must flush the TLB. Entries
+    /// are written only where they change, as a host may have to intercept the write.
     pub(crate) fn visit_table(&mut self, address: u64) -> bool {
         let is_full = self.is_full(address);
         let Some(entry) = self.existing_slot_entry_mut(address) else { return false };
@@ -61,7 +60,8 @@ impl PageTables {
         is_busy && flags.contains(WAS_BUSY)
     }
 
-    /// Whether the slot at `address` is a table of 512 pages, all in memory, in force and needed.
+    /// Returns whether the slot at `address` is a table of 512 pages that are all in memory, not
+    /// revoked, and needed.
     pub(crate) fn is_full(&self, address: u64) -> bool {
         let is_needed = |page: &PageTableEntry| {
             let flags = page.flags();
@@ -71,15 +71,15 @@ impl PageTables {
         self.table(address).is_some_and(|table| table.iter().all(is_needed))
     }
 
-    /// Takes the translations of all pages of the slot at `address` out of force; the TLB must be
-    /// flushed.
+    /// Revokes the translations of all pages of the slot at `address`. The caller must flush the
+    /// TLB.
     pub(crate) fn revoke_pages(&mut self, address: u64) {
         for page in pages(address) {
             self.revoke_page(page);
         }
     }
 
-    /// Puts all revoked pages of the slot at `address` into force again.
+    /// Makes the translations of all revoked pages of the slot at `address` valid again.
     pub(crate) fn reinstate_pages(&mut self, address: u64) {
         for page in pages(address) {
             self.reinstate(page);
@@ -87,10 +87,10 @@ impl PageTables {
     }
 
     /// Maps a huge frame with the contents of the slot's 512 revoked pages instead of their table;
-    /// `give_back` gets their frames. The table is the caller's, once the TLB has been flushed.
+    /// `give_back` gets their frames. The caller may use the table once the TLB has been flushed.
     ///
     /// # Errors
-    /// The huge frame comes back when not all pages are revoked.
+    /// Returns the huge frame when not all pages are revoked.
     pub(crate) fn replace_table(
         &mut self,
         address: u64,
@@ -112,7 +112,7 @@ impl PageTables {
         Ok(table)
     }
 
-    /// The table of pages of the slot at `address`.
+    /// Returns the table of pages of the slot at `address`.
     fn table(&self, address: u64) -> Option<&PageTable> {
         existing_table(self.slot_entry(address)?).map(|table| &*table)
     }
