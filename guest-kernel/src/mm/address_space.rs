@@ -402,7 +402,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_region_gives_up_stays_taken_until_it_is_gone() {
+    fn a_shortened_range_stays_taken_until_it_is_released() {
         let mut regions = Regions::new();
         let insert = |regions: &mut Regions| insert(regions, HUGE_BYTES).unwrap();
         let first = insert(&mut regions);

@@ -68,7 +68,7 @@ pub(super) fn read(at: u64, caller: Caller) -> Result<(), FaultError> {
     let count = absent_pages(at, &mapped);
     if count == 0 {
         incoming::free(first, Purpose::File);
-        return Ok(()); // somebody else was faster
+        return Ok(()); // another thread was faster
     }
     let _stall = caller.stall();
     let start = Instant::now();
@@ -117,7 +117,8 @@ fn absent_pages(at: u64, mapped: &Mapped) -> usize {
 }
 
 impl Reclaimer {
-    /// another thread was faster
+    /// Maps the pages that were read, unless another thread has mapped them meanwhile. Returns how
+    /// many were mapped.
     fn install_file_pages(&mut self, at: u64, frames: &mut Frames) -> u64 {
         let mut space = SPACE.lock();
         let mut installed = 0;

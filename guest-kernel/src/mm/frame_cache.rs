@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_go_back_with_promises_that_lost_their_frames() {
+    fn draining_returns_the_oldest_frames_and_surplus_commit_charges() {
         let mut frame_cache = FrameCache::EMPTY;
         for number in 0..CAPACITY as u64 {
             frame_cache.put_committed(frame(number));
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn frames_without_promises_leave_promises_behind() {
+    fn draining_uncharged_frames_keeps_the_commit_charges() {
         let mut frame_cache = FrameCache::EMPTY;
         for number in 0..10 {
             frame_cache.put(frame(number));
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn a_huge_frame_keeps_all_its_promises_and_a_second_one_is_refused() {
+    fn a_huge_frame_keeps_its_commit_charges_and_a_second_is_refused() {
         let huge = |number| Block::from_number(FrameNumber(number), BlockSize::Huge, Contents::Unknown);
         let mut frame_cache = FrameCache::EMPTY;
         frame_cache.put(frame(1));

@@ -391,7 +391,7 @@ impl Frames {
         self.frame_caches.each_ref().map(|frame_cache| frame_cache.0.lock())
     }
 
-    /// Calls `ask` for the allocator alone; `None` before there is one.
+    /// Calls `act` with the allocator alone; `None` before there is one.
     fn pool<R>(&self, act: impl FnOnce(&mut FrameAllocator) -> R) -> Option<R> {
         let mut pool = self.pool.lock();
         pool.allocator.as_ref()?;

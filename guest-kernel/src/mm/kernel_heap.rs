@@ -1,9 +1,9 @@
-//! The kernel heap: a fixed arena in the image for the kernel's own bookkeeping, never
-//! demand-paged, never shared with applications.
+//! The kernel heap: a fixed arena in the image for the kernel's own metadata. It is never
+//! demand-paged and never shared with applications.
 //!
-//! [`KernelHeap`] is an allocator to be named where it is used (`Vec<Region, KernelHeap>`); the
-//! global allocator belongs to the application. A buddy system frees in time linear in the free
-//! blocks of a size, which is fine for an arena this small.
+//! [`KernelHeap`] is an allocator that is named where it is used (`Vec<Region, KernelHeap>`); the
+//! global allocator belongs to the application. A buddy system frees in time linear in the number
+//! of free blocks of a size, which is acceptable for an arena this small.
 #![allow(unsafe_code, reason = "implements an allocator over a static arena")]
 
 use core::alloc::Layout;
@@ -60,7 +60,8 @@ unsafe impl Allocator for KernelHeap {
 
 fn new_heap() -> Heap<ORDERS> {
     let mut heap = Heap::empty();
-    // SAFETY: the arena is static, used by nobody else, and this runs once, under the heap's lock.
+    // SAFETY: the arena is static, no other code uses it, and this runs once, under the heap's
+    // lock.
     unsafe { heap.init(ARENA.0.get().expose_provenance(), KERNEL_HEAP_BYTES) };
     heap
 }

@@ -1,5 +1,5 @@
-//! Memory of the kernel that is mapped as a whole when it is made and never leaves: stacks, and
-//! accounts too large for the heap.
+//! Kernel memory that is mapped as a whole when it is allocated and never freed: stacks, and
+//! metadata too large for the heap.
 #![allow(unsafe_code, reason = "makes slices out of freshly mapped memory")]
 
 use core::ops::Range;
@@ -12,11 +12,11 @@ use super::page_table::Access;
 use super::{FRAMES, OutOfMemory, Purpose, SPACE, slow_path, zero};
 use crate::layout::METADATA;
 
-/// Maps the pages of `range` that are not mapped yet, zeroed, out of `commit_charge`, of which the
-/// rest stays the caller's.
+/// Maps zeroed frames at the pages of `range` that are not mapped yet. The frames are drawn from
+/// `commit_charge`; the caller keeps the rest of it.
 ///
 /// # Errors
-/// [`OutOfMemory`]; what was mapped until then stays, and serves the next attempt.
+/// [`OutOfMemory`]; the pages that were mapped until then stay mapped, for the next attempt.
 pub(crate) fn map(range: Range<u64>, commit_charge: &mut FrameCount) -> Result<(), OutOfMemory> {
     for page in range.step_by(to_usize(FRAME_BYTES)) {
         if SPACE.lock().tables().is_some_and(|tables| tables.is_mapped(page)) {
@@ -36,7 +36,7 @@ pub(crate) fn map(range: Range<u64>, commit_charge: &mut FrameCount) -> Result<(
     Ok(())
 }
 
-/// Zeroed memory of `words` words for accounts whose size shows only after the boot; to be called
+/// Allocates `words` zeroed words for metadata whose size is known only after the boot. Called
 /// once.
 ///
 /// # Errors

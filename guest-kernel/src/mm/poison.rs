@@ -1,9 +1,9 @@
-//! Debug builds notice writes to free memory: a frame that is freed gets a pattern at its beginning
-//! and at its end, and when it is handed out again both are there, or neither is, as the frame has
-//! been with the host or never in use.
+//! Debug builds detect writes to free memory. A frame that is freed gets a pattern at its beginning
+//! and at its end. When it is handed out again, either both are there, or neither is, because the
+//! host had the frame or it was never in use.
 //!
 //! Release builds do none of this.
-#![allow(unsafe_code, reason = "writes to memory that nobody owns")]
+#![allow(unsafe_code, reason = "writes to memory that has no owner")]
 
 use aerostat_abi::units::{FRAME_BYTES, to_usize};
 
@@ -16,18 +16,18 @@ pub(crate) fn fill(block: &Block) {
     if cfg!(debug_assertions) && block.contents() == Contents::Unknown {
         for frame in 0..block.size().frames() {
             for word in ends(block, frame) {
-                // SAFETY: the block is owned, so nobody else uses its memory, and the identity map
-                // reaches it.
+                // SAFETY: the block is owned, so no other code uses its memory, and the identity
+                // map reaches it.
                 unsafe { word.write(PATTERN) };
             }
         }
     }
 }
 
-/// A block that is being handed out, after a look at it.
+/// Checks a block that is being handed out, and returns it.
 ///
 /// # Panics
-/// When somebody has written to it while it was free.
+/// Panics when the block was written to while it was free.
 pub(crate) fn checked(block: Block) -> Block {
     if cfg!(debug_assertions) && (block.size(), block.contents()) == (BlockSize::Frame, Contents::Unknown) {
         // SAFETY: as in `fill`.
@@ -39,7 +39,7 @@ pub(crate) fn checked(block: Block) -> Block {
     block
 }
 
-/// First and last word of one of the block's frames.
+/// Returns the first and the last word of one of the block's frames.
 fn ends(block: &Block, frame: u64) -> [*mut u64; 2] {
     let start = block.first().address() + frame * FRAME_BYTES;
     [start, start + FRAME_BYTES - 8].map(|address| core::ptr::with_exposed_provenance_mut(to_usize(address)))

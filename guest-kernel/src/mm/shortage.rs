@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_told_twice_in_a_short_time() {
+    fn a_listener_is_not_told_twice_in_a_short_time() {
         let mut announcements = Announcements { last: None };
         let mut tell =
             |nanoseconds| announcements.announce(Cause::FewFree, 0, Instant::from_nanos(nanoseconds)).is_some();

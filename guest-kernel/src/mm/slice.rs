@@ -1,16 +1,15 @@
 //! Slices of background work.
 //!
-//! Kernel threads run before those of applications, so what they do has to be done in pieces: after
-//! a slice of [`WORK_SLICE_NS`] they rest for a moment, if another thread could run. A thread that
-//! reclaims because it needs memory itself has no slices: it works for its own sake and in its own
-//! time.
+//! Kernel threads run before those of applications, so they have to work in slices: after
+//! [`WORK_SLICE_NS`] they rest for a moment, if another thread could run. A thread that reclaims
+//! because it needs memory itself has no slices, as it works for itself and in its own time.
 
 use crate::config::WORK_SLICE_NS;
 use crate::time::Instant;
 
 #[cfg(test)]
 std::thread_local! {
-    /// How often the thread could have rested.
+    /// How often a slice was over.
     pub(crate) static CHANCES: core::cell::Cell<u64> = const { core::cell::Cell::new(0) };
 }
 
@@ -21,7 +20,7 @@ pub(crate) struct Slice {
 }
 
 impl Slice {
-    /// A slice that begins now.
+    /// Begins a slice now.
     pub(crate) fn begin() -> Self {
         Self::beginning(Instant::now())
     }

@@ -16,28 +16,30 @@ use crate::config::KERNEL_FLOOR;
 use crate::layout;
 use crate::ring0;
 
-/// Ranges that are not to be handed out: holes and what is in use already.
+/// Most ranges that must not be handed out: holes, and what is in use already.
 const MAX_RESERVED: usize = crate::boot::MAX_RANGES + 2;
 
-/// Builds the frame allocator and maps all memory. `more_words` says what other parts of the kernel
-/// need for their own accounts on a machine of that size; what is returned serves them.
+/// Builds the frame allocator and maps all memory. `more_words` returns how many words other parts
+/// of the kernel need for their own metadata on a machine of that size; the returned allocator
+/// supplies them.
 ///
 /// # Errors
-/// [`MachineError::TooSmall`] when the bookkeeping doesn't fit behind the image.
+/// [`MachineError::TooSmall`] when the metadata doesn't fit behind the image.
 pub(crate) fn start(machine: &Machine, more_words: fn(FrameNumber) -> usize) -> Result<BumpAllocator, MachineError> {
     let image_end = crate::boot::image_range().end;
     let end = FrameNumber::containing(machine.memory_end().min(layout::IDENTITY_END));
     let words = FrameAllocator::words(FrameCount(end.0)) + more_words(end);
-    let books = image_end..image_end + (words as u64 * 8).next_multiple_of(FRAME_BYTES);
-    let tables_end = books.end + (identity_tables(end) + image_slots().count() as u64) * FRAME_BYTES;
-    let first_range = machine.memory.iter().find(|range| range.contains(&books.start)).ok_or(MachineError::TooSmall)?;
+    let metadata = image_end..image_end + (words as u64 * 8).next_multiple_of(FRAME_BYTES);
+    let tables_end = metadata.end + (identity_tables(end) + image_slots().count() as u64) * FRAME_BYTES;
+    let first_range =
+        machine.memory.iter().find(|range| range.contains(&metadata.start)).ok_or(MachineError::TooSmall)?;
     if tables_end + 2 * HUGE_BYTES > first_range.end.min(layout::BOOT_IDENTITY_END) {
         return Err(MachineError::TooSmall);
     }
-    adopt_page_tables(end, books.end);
+    adopt_page_tables(end, metadata.end);
     let mut reserved = [const { FrameNumber(0)..FrameNumber(0) }; MAX_RESERVED];
     let count = reserved_ranges(machine, tables_end, end, &mut reserved);
-    let pointer = core::ptr::with_exposed_provenance_mut::<u64>(to_usize(books.start));
+    let pointer = core::ptr::with_exposed_provenance_mut::<u64>(to_usize(metadata.start));
     // SAFETY: the range lies in memory behind the image, where nothing else is; any bits are words,
     // and they are zeroed below unless they are zero.
     let words = unsafe { core::slice::from_raw_parts_mut(pointer, words) };
@@ -55,19 +57,19 @@ pub(crate) fn start(machine: &Machine, more_words: fn(FrameNumber) -> usize) -> 
     Ok(bump)
 }
 
-/// Page tables needed to map what lies beyond the first gibibyte.
+/// Returns how many page tables it takes to map what lies beyond the first gibibyte.
 fn identity_tables(end: FrameNumber) -> u64 {
     end.address().div_ceil(layout::BOOT_IDENTITY_END) - 1
 }
 
-/// The slots that hold code or constants of the image: they are mapped page by page.
+/// Returns the slots that hold code or constants of the image: they are mapped page by page.
 fn image_slots() -> impl Iterator<Item = u64> {
     (layout::IMAGE_BASE..crate::boot::constants_end_address()).step_by(HUGE_SIZE)
 }
 
-/// Takes the image's page tables over: maps the memory that they don't reach, with tables in the
-/// frames from `free` on, gives each part of the image its rights, and unmaps what is not memory,
-/// and low memory.
+/// Adopts the image's page tables: maps the memory that they don't reach, with tables in the frames
+/// from `free` on, sets the access rights of each part of the image, and unmaps low memory and what
+/// is not memory.
 fn adopt_page_tables(end: FrameNumber, free: u64) {
     // SAFETY: the boot tables are static, identity-mapped, and from here on changed under the lock
     // of `SPACE` only.
@@ -99,7 +101,8 @@ fn adopt_page_tables(end: FrameNumber, free: u64) {
     SPACE.lock().tables = Some(tables);
 }
 
-/// Low memory, the image with its bookkeeping, and every hole between the ranges of the memory map.
+/// Returns low memory, the image with its metadata, and every hole between the ranges of the memory
+/// map.
 fn reserved_ranges(
     machine: &Machine,
     used_end: u64,
@@ -108,7 +111,7 @@ fn reserved_ranges(
 ) -> usize {
     let frames =
         |range: Range<u64>| FrameNumber(range.start / FRAME_BYTES)..FrameNumber(range.end.div_ceil(FRAME_BYTES));
-    reserved[0] = frames(0..used_end); // low memory, the image behind it, the accounts behind that
+    reserved[0] = frames(0..used_end); // low memory, the image behind it, the metadata behind that
     let mut count = 1;
     let mut at = 0;
     for range in machine.memory.iter().chain(core::iter::once(&(end.address()..end.address()))) {

@@ -156,7 +156,7 @@ pub(super) fn read_fault(address: u64) -> Result<(), FaultError> {
     fault::handle(Fault { address, access: Access::ReadOnly })
 }
 
-/// Writes every word of a mapped page: for whoever has no machine at hand, while somebody has.
+/// Writes every word of a mapped page: for code that has no machine at hand, while a test has one.
 pub(super) fn fill(page: u64, word: impl Fn(usize) -> u64) {
     for place in 0..512 {
         // SAFETY: as in `TestMachine::word`; a page has 512 words.

@@ -31,7 +31,7 @@ fn slot_at(address: u64) -> Slot {
 }
 
 #[test]
-fn a_region_is_promised_first_drawn_by_touches_and_gone_when_it_ends() {
+fn a_region_is_committed_then_drawn_by_touches_and_uncharged_at_its_end() {
     let machine = TestMachine::start(16);
     let before = machine.statistics();
     let start = map_region(APP_REGIONS, 2 * HUGE_BYTES + 1).unwrap();
@@ -85,7 +85,7 @@ fn pages_come_singly_when_no_huge_frame_is_left() {
 }
 
 #[test]
-fn memory_that_somebody_used_is_zero_for_the_next() {
+fn reused_memory_is_zero() {
     let machine = TestMachine::start(4);
     for bytes in [HUGE_BYTES, 3 * FRAME_BYTES, HUGE_BYTES] {
         let start = map_region(APP_REGIONS, bytes).unwrap();
@@ -99,7 +99,7 @@ fn memory_that_somebody_used_is_zero_for_the_next() {
 }
 
 #[test]
-fn what_cannot_be_promised_leaves_everything_as_it_was() {
+fn a_refused_commit_charge_changes_nothing() {
     let machine = TestMachine::start(8);
     let start = map_region(APP_REGIONS, 2 * HUGE_BYTES).unwrap();
     machine.touch(start).unwrap();
@@ -124,7 +124,7 @@ fn what_cannot_be_promised_leaves_everything_as_it_was() {
 }
 
 #[test]
-fn the_balloon_can_take_nothing_that_is_promised() {
+fn the_balloon_can_inflate_with_nothing_that_is_committed() {
     let machine = TestMachine::start(4);
     let bytes = 2 * HUGE_BYTES;
     let start = map_region(APP_REGIONS, bytes).unwrap();
@@ -244,7 +244,7 @@ enum Step {
         choice: usize,
         slots: u64,
     },
-    /// Somebody else takes frames that are not committed, or gives some back.
+    /// Another user allocates frames that are not committed, or frees some.
     Inflate {
         size: BlockSize,
         count: usize,
@@ -313,7 +313,7 @@ impl Model {
             Step::Resize { choice, slots } => {
                 let Some(start) = self.choose(choice) else { return Ok(()) };
                 let new_end = start + slots * HUGE_BYTES;
-                // Whoever grows a region has left it room.
+                // The code that extends a region has left room behind it.
                 if self.regions.range(start + 1..=new_end).next().is_some() {
                     return Ok(());
                 }
@@ -368,7 +368,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn no_frame_and_no_promise_is_lost(steps in steps()) {
+    fn no_frame_and_no_commit_charge_is_lost(steps in steps()) {
         let machine = TestMachine::start(16);
         let all_frames = machine.statistics().free;
         let mut model = Model::default();

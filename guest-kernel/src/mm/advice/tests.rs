@@ -57,7 +57,7 @@ fn slot_at(address: u64) -> Slot {
 }
 
 #[test]
-fn discarded_memory_is_free_at_once_promised_anew_and_zero() {
+fn discarded_memory_is_free_at_once_committed_again_and_zero() {
     let (machine, _) = machine(12, 1024);
     let start = written_region(&machine, 2 * HUGE_FRAMES + 10);
     let full = machine.statistics();
@@ -225,7 +225,7 @@ fn prefetch_brings_in_what_was_evicted_and_what_was_never_there() {
     let (restored, fresh) = (statistics(start), statistics(other));
     assert_eq!((restored.resident, restored.restores), (60, 60));
     assert_eq!((fresh.resident, fresh.huge, fresh.faults), (HUGE_FRAMES + 100, HUGE_FRAMES, 0));
-    assert_eq!(reclaim::statistics().refaults, 0, "nobody has touched them");
+    assert_eq!(reclaim::statistics().refaults, 0, "no thread has touched them");
     for region in [start, other] {
         unmap_region(region);
     }
@@ -448,7 +448,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
 
     #[test]
-    fn memory_is_what_was_written_unless_it_was_given_up(bound in 0_u64..40, steps in steps()) {
+    fn memory_is_what_was_written_unless_it_was_discarded(bound in 0_u64..40, steps in steps()) {
         let (machine, disk) = machine(6, 1280);
         bound_compressed_pool(bound);
         let mut model = Model::new();

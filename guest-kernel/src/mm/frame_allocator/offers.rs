@@ -1,13 +1,13 @@
-//! Offers: free huge frames that the monitor may take without the guest running.
+//! Offers: free huge frames that the monitor may reclaim without the guest running.
 //!
-//! While the monitor sees the state words, every wholly free huge frame is offered, as long as what
-//! is not offered covers all commit charges and the kernel's floor. An offered frame is as free as
-//! any other: whoever needs it withdraws the offer, which costs a compare-and-swap. If the monitor
-//! was faster, the frame is *taken*: it is in the balloon, and the driver collects it for its page
-//! list.
+//! While the monitor sees the state words, every wholly free huge frame is offered, as long as the
+//! frames that are not offered cover all commit charges and the kernel's floor. An offered frame is
+//! as free as any other: an allocation that needs it withdraws the offer, which costs a
+//! compare-and-swap. If the monitor was faster, the frame is *reclaimed by the host*: it is in the
+//! balloon, and the driver collects it for its page list.
 //!
-//! What the monitor takes counts as free until somebody notices, but nobody relies on it: commit
-//! charges and the balloon rest on what is [sure](FrameAllocator::sure).
+//! A frame that the host reclaims counts as free until the guest notices, but nothing relies on it:
+//! commit charges and the balloon are backed by what is [sure](FrameAllocator::sure).
 
 use aerostat_abi::frame_state::{HugeFrameState, HugeFrameWord};
 use aerostat_abi::units::{FrameCount, FrameNumber, HUGE_FRAMES};
@@ -17,24 +17,24 @@ use crate::mm::bit_tree::BitTree;
 use crate::mm::block::{Block, BlockSize, Contents};
 use crate::mm::bump::BumpAllocator;
 
-/// What is offered.
+/// The offers.
 #[derive(Debug)]
 pub(super) struct Offers {
     is_shared: bool,
-    /// Free huge frames whose words are offered, or were until the monitor took them.
+    /// Free huge frames whose words are offered, or were until the host reclaimed them.
     offered: BitTree,
     count: u64,
-    /// Huge frames that turned out to be taken and are not in the page list yet.
+    /// Huge frames that were found reclaimed by the host and are not in the page list yet.
     taken: BitTree,
 }
 
 impl Offers {
-    /// Zeroed words that the accounts of `huge_frames` huge frames need.
+    /// Returns how many zeroed words the metadata of `huge_frames` huge frames needs.
     pub(super) const fn words(huge_frames: usize) -> usize {
         2 * BitTree::words(huge_frames)
     }
 
-    /// Nothing is offered.
+    /// Creates an empty set of offers.
     pub(super) fn new(huge_frames: usize, bump: &mut BumpAllocator) -> Self {
         Self {
             is_shared: false,
@@ -48,12 +48,12 @@ impl Offers {
         self.offered.contains(huge)
     }
 
-    /// Whether it was taken, and the driver has not collected it.
+    /// Returns whether the host has reclaimed it and the driver has not collected it.
     pub(super) fn awaits_collection(&self, huge: usize) -> bool {
         self.taken.contains(huge)
     }
 
-    /// Frames in what is offered.
+    /// Returns the number of frames that are offered.
     pub(super) fn frames(&self) -> u64 {
         self.count * HUGE_FRAMES
     }
@@ -70,19 +70,19 @@ impl Offers {
 }
 
 impl FrameAllocator {
-    /// The words of all huge frames from address 0 on.
+    /// Returns the state words of all huge frames from address 0 on.
     pub(crate) fn states(&self) -> &'static [HugeFrameWord] {
         self.states
     }
 
-    /// The monitor sees the words from now on.
+    /// Notes that the monitor sees the state words from now on.
     pub(crate) fn begin_offers(&mut self) {
         self.offers.is_shared = true;
         self.offer_spare();
     }
 
-    /// Offers what has become free to be offered since it was freed, because a commit charge has
-    /// ended.
+    /// Offers the free huge frames that can be offered by now, because a commit charge was
+    /// uncharged since they were freed.
     pub(crate) fn offer_spare(&mut self) {
         if self.free.count_whole() as u64 == self.offers.count {
             return;
@@ -97,7 +97,8 @@ impl FrameAllocator {
         }
     }
 
-    /// A huge frame that the monitor has taken; the caller has it from now on, for the balloon.
+    /// Returns a huge frame that the host has reclaimed. The caller owns it from now on, for the
+    /// balloon.
     pub(crate) fn collect_reclaimed(&mut self) -> Option<Block> {
         let huge = self.offers.taken.first().or_else(|| {
             self.find_reclaimed();
@@ -110,13 +111,13 @@ impl FrameAllocator {
         Some(Block::from_number(first, BlockSize::Huge, Contents::Zero))
     }
 
-    /// Frames that the monitor has taken and nobody has collected.
+    /// Returns the number of frames that the host has reclaimed and the driver has not collected.
     pub(crate) fn taken(&mut self) -> FrameCount {
         self.find_reclaimed();
         FrameCount(self.offers.taken.count() as u64 * HUGE_FRAMES)
     }
 
-    /// Looks through all offers for those that the monitor has accepted.
+    /// Searches all offers for those that the monitor has accepted.
     fn find_reclaimed(&mut self) {
         if self.offers.count == 0 {
             return;
@@ -137,7 +138,7 @@ impl FrameAllocator {
         self.states[huge].store(self.state(huge).with_offer());
     }
 
-    /// Withdraws the first offer that the monitor has not accepted; says whether there was one.
+    /// Withdraws the first offer that the monitor has not accepted. Returns whether there was one.
     pub(super) fn withdraw_offer(&mut self) -> bool {
         while let Some(huge) = self.offers.offered.first() {
             if self.claim(huge) {
@@ -147,8 +148,8 @@ impl FrameAllocator {
         false
     }
 
-    /// Makes sure that the monitor can't take a wholly free huge frame; says whether that is so, or
-    /// else it is lost.
+    /// Makes sure that the host can't reclaim a wholly free huge frame. Returns whether that
+    /// succeeded; otherwise the frame is lost to the balloon.
     pub(super) fn claim(&mut self, huge: usize) -> bool {
         if !self.offers.contains(huge) {
             return true;
@@ -161,7 +162,7 @@ impl FrameAllocator {
         true
     }
 
-    /// Notes that the monitor has a huge frame.
+    /// Notes that the host has reclaimed a huge frame.
     fn lose(&mut self, huge: usize) {
         self.offers.remove(huge);
         self.offers.taken.insert(huge);

@@ -21,7 +21,7 @@ impl FrameAllocator {
         Self::new(frames, reserved, floor, &mut BumpAllocator::leaked(Self::words(frames)))
     }
 
-    /// Takes a block back that reads as zero and that the host does not back, whoever had it.
+    /// Frees a block that reads as zero and that the host does not back, no matter who owned it.
     pub(crate) fn free_unbacked(&mut self, block: Block) {
         self.put_back(block, Contents::Zero);
     }
@@ -158,7 +158,7 @@ fn only_what_is_wholly_free_can_be_claimed() {
 }
 
 #[test]
-fn the_balloon_claims_single_frames_but_nothing_that_is_promised() {
+fn the_balloon_claims_single_frames_but_nothing_that_is_committed() {
     let mut allocator = FrameAllocator::leaked(FrameCount(2 * HUGE_FRAMES), &[numbers(3..4)], FrameCount(10));
     let claim = |allocator: &mut FrameAllocator, frame| {
         let claimed = allocator.claim_block(FrameNumber(frame), BlockSize::Frame, Purpose::Balloon);
@@ -190,7 +190,7 @@ fn the_balloon_takes_what_the_host_backs_first_in_both_sizes() {
 }
 
 #[test]
-fn a_promise_says_what_is_missing_and_leaves_the_floor() {
+fn a_refused_commit_charge_says_what_is_missing_and_leaves_the_floor() {
     let mut allocator = FrameAllocator::leaked(FrameCount(1024), &[], FrameCount(24));
     assert_eq!(allocator.charge_commit(FrameCount(1005)), Err(FrameCount(5)));
     assert_eq!(allocator.charge_commit(FrameCount(u64::MAX)), Err(FrameCount(u64::MAX - 1000)));
@@ -261,7 +261,7 @@ mod misuse {
 
     #[test]
     #[should_panic(expected = "more commit charges ended than made")]
-    fn a_promise_ended_twice() {
+    fn a_commit_charge_uncharged_twice() {
         let mut allocator = allocator_of_huge_frames(1);
         allocator.charge_commit(FrameCount(5)).unwrap();
         allocator.uncharge_commit(FrameCount(5));
@@ -623,7 +623,7 @@ proptest! {
         let mut allocator = FrameAllocator::leaked(FrameCount(FRAMES), &ranges, FrameCount(floor));
         let mut model = Model::new(&reserved, floor);
         if is_shared {
-            allocator.begin_offers(); // which nobody accepts, so nobody notices
+            allocator.begin_offers(); // no monitor accepts them
         }
         for step in &steps {
             apply(&mut allocator, &mut model, step)?;

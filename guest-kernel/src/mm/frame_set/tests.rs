@@ -107,7 +107,7 @@ fn apply(set: &mut FrameSet, model: &mut BTreeSet<u64>, step: &Step) -> Result<(
                 expected.map(|frame| model.remove(&frame));
             }
         }
-        // Whoever breaks a huge frame takes a frame of it at once.
+        // A huge frame is only broken to remove a frame of it at once.
         Step::Break(huge) => {
             if is_whole(model, huge) && first_in_partial(model).is_none() {
                 set.break_whole(to_usize(huge));

@@ -64,7 +64,7 @@ fn a_huge_frame_of_which_parts_are_cached_can_be_had() {
         let block = page().unwrap();
         FRAMES.free_committed(block);
     }
-    let huge = FRAMES.allocate(BlockSize::Huge, Purpose::Committed).expect("nobody uses any of it");
+    let huge = FRAMES.allocate(BlockSize::Huge, Purpose::Committed).expect("no frame of it is in use");
     FRAMES.free_committed(huge);
     others.into_iter().for_each(|block| FRAMES.free(block));
 }
@@ -100,7 +100,7 @@ fn a_write_to_a_free_frame() {
     let block = page().unwrap();
     let pointer = core::ptr::with_exposed_provenance_mut::<u64>(to_usize(block.first().address()));
     FRAMES.free_committed(block);
-    // SAFETY: memory of the test machine, which nobody uses now.
+    // SAFETY: memory of the test machine, which no code uses now.
     unsafe { pointer.write(7) };
     let _ = page().map(Block::into_number);
 }

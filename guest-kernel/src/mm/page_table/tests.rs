@@ -94,7 +94,7 @@ impl TablePool {
             frame
         });
         let pointer = core::ptr::with_exposed_provenance_mut::<u8>(to_usize(frame.address()));
-        // SAFETY: the frame is a leaked table, and nobody uses it now.
+        // SAFETY: the frame is a leaked table, and no code uses it now.
         unsafe { pointer.write_bytes(0xa5, FRAME_SIZE) };
         Some(Block::from_number(frame, BlockSize::Frame, Contents::Unknown))
     }
@@ -299,7 +299,7 @@ fn nothing_is_collected_that_was_not_revoked() {
 }
 
 #[test]
-fn what_is_revoked_is_out_of_force_but_its_place_is_taken_until_it_is_collected() {
+fn a_revoked_page_is_invalid_but_its_slot_is_in_use_until_collected() {
     let mut fixture = Fixture::new();
     assert!(fixture.map(SLOTS[0], BlockSize::Huge, Tables::AtHand));
     assert!(fixture.map(SLOTS[1], BlockSize::Frame, Tables::AtHand));

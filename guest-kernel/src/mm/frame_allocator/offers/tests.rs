@@ -36,7 +36,7 @@ fn collect(allocator: &mut FrameAllocator) -> Vec<u64> {
 }
 
 #[test]
-fn all_but_the_floor_and_what_is_promised_is_offered() {
+fn all_but_the_floor_and_what_is_committed_is_offered() {
     let mut allocator = shared();
     assert_eq!(offered(&allocator), [0, 1, 2, 3, 4, 5, 6], "the floor is not");
     allocator.charge_commit(FrameCount(2 * HUGE_FRAMES)).unwrap();
@@ -76,7 +76,7 @@ fn what_the_monitor_took_is_passed_over_and_collected_once() {
 }
 
 #[test]
-fn a_promise_rests_on_nothing_that_the_monitor_can_take() {
+fn a_commit_charge_is_backed_by_nothing_that_the_host_can_reclaim() {
     let mut allocator = shared();
     assert!((0..5).all(|huge| accept(&allocator, huge)));
     let left = FrameCount(3 * HUGE_FRAMES - FLOOR.0);
@@ -86,7 +86,7 @@ fn a_promise_rests_on_nothing_that_the_monitor_can_take() {
 }
 
 #[test]
-fn credit_that_is_taken_back_is_made_up_for() {
+fn removed_swap_headroom_is_made_up_for() {
     let mut allocator = shared();
     allocator.add_headroom(FrameCount(2 * HUGE_FRAMES));
     allocator.charge_commit(FrameCount(2 * HUGE_FRAMES)).unwrap();
@@ -133,7 +133,7 @@ proptest! {
     /// Whatever is accepted when: no frame has two owners, none is lost, and every commit charge
     /// can be kept.
     #[test]
-    fn every_frame_has_one_owner_and_every_promise_is_kept(steps in vec(step(), 1..80)) {
+    fn every_frame_has_one_owner_and_every_commit_charge_is_kept(steps in vec(step(), 1..80)) {
         let mut allocator = shared();
         let mut used: Vec<(FrameNumber, BlockSize)> = Vec::new();
         let mut monitors: Vec<usize> = Vec::new();
