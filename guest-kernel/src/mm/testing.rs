@@ -1,6 +1,6 @@
-//! A machine for tests of the whole of memory management, faults included: the arena is ordinary
-//! memory of the test at a low fixed address, so that frame numbers stay small and the identity map
-//! is simply true.
+//! A machine for tests of all of memory management, faults included. The arena is ordinary memory
+//! of the test at a low fixed address, so that frame numbers stay small and the identity map holds
+//! as it is.
 //!
 //! The kernel's globals are shared by all tests of the process, so a [`TestMachine`] holds a lock:
 //! one machine at a time.
@@ -18,21 +18,21 @@ use super::{Block, BlockSize, FRAMES, FrameAllocator, FrameStatistics, Purpose, 
 use crate::config::KERNEL_FLOOR;
 use crate::layout::STACKS;
 
-/// Where the arena lies: above what the kernel's image would occupy, below anything that the host
-/// puts somewhere by itself.
+/// The address of the arena: above what the kernel's image would occupy, and below anything that
+/// the host places by itself.
 const ARENA: u64 = 1 << 30;
 const ARENA_BYTES: u64 = 48 << 20;
 
 static TURN: Mutex<()> = Mutex::new(());
 
-/// A started machine; the globals are empty again when it goes.
+/// A started machine. Dropping it empties the globals again.
 pub(super) struct TestMachine {
     _turn: MutexGuard<'static, ()>,
 }
 
 impl TestMachine {
-    /// A machine of `huge_frames` huge frames, of which the first holds the root of the page
-    /// tables; nothing else is in use.
+    /// Starts a machine of `huge_frames` huge frames. The first holds the root of the page tables;
+    /// nothing else is in use.
     pub(super) fn start(huge_frames: u64) -> Self {
         let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         assert!(huge_frames * HUGE_BYTES <= ARENA_BYTES);
@@ -52,7 +52,7 @@ impl TestMachine {
         Self { _turn: turn }
     }
 
-    /// What a read of `address` does; afterwards the page is mapped.
+    /// Does what a read of `address` does; afterwards the page is mapped.
     pub(super) fn touch(&self, address: u64) -> Result<(), FaultError> {
         if self.frame_at(address).is_none() {
             read_fault(address)?;
@@ -64,8 +64,8 @@ impl TestMachine {
         Ok(())
     }
 
-    /// What a write of `value` to a page's first word does, the CPU's mark in the page table entry
-    /// included.
+    /// Does what a write of `value` to a page's first word does, and sets the dirty bit as the CPU
+    /// does.
     pub(super) fn write(&self, page: u64, value: u64) -> Result<(), FaultError> {
         let can_write = || SPACE.lock().tables().is_some_and(|tables| tables.is_writable(page));
         if !can_write() {
@@ -77,7 +77,7 @@ impl TestMachine {
         Ok(())
     }
 
-    /// Touches a page as the CPU does: the way to it is marked as accessed.
+    /// Touches a page as the CPU does: marks its entries as accessed.
     pub(super) fn access(&self, address: u64) {
         self.touch(address).expect("the address lies in a region");
         if let Some(tables) = SPACE.lock().tables_mut() {
@@ -85,8 +85,8 @@ impl TestMachine {
         }
     }
 
-    /// Makes pages come singly: keeps the first frame of every wholly free huge frame and frees the
-    /// others one by one.
+    /// Makes pages single frames: keeps the first frame of every wholly free huge frame and frees
+    /// the others one by one.
     pub(super) fn break_huge_frames(&self) -> Vec<FrameNumber> {
         let huge = || FRAMES.allocate(BlockSize::Huge, Purpose::Kernel);
         let firsts: Vec<_> = core::iter::from_fn(huge).map(Block::into_number).collect();
@@ -98,7 +98,7 @@ impl TestMachine {
         firsts
     }
 
-    /// Gives back what [`Self::break_huge_frames`] has kept.
+    /// Frees what [`Self::break_huge_frames`] has kept.
     pub(super) fn mend_huge_frames(&self, firsts: Vec<FrameNumber>) {
         for first in firsts {
             FRAMES.free(Block::from_number(first, BlockSize::Frame, Contents::Unknown));
@@ -109,9 +109,9 @@ impl TestMachine {
         frame_at(address)
     }
 
-    /// The first word of a mapped page.
+    /// Returns the first word of a mapped page.
     pub(super) fn word(&self, page: u64) -> u64 {
-        // SAFETY: the page is mapped, so the frame belongs to the test's region and nobody else
+        // SAFETY: the page is mapped, so the frame belongs to the test's region and no other code
         // touches it.
         unsafe { pointer(page).read() }
     }
@@ -134,8 +134,8 @@ impl TestMachine {
         SPACE.lock().regions.find(start).expect("a region of the test").clone()
     }
 
-    /// Frames that the page tables hold for the region at `start`: its pages and its tables of
-    /// pages.
+    /// Counts the frames that the page tables hold for the region at `start`: its pages and its
+    /// tables of pages.
     pub(super) fn drawn(&self, start: u64) -> u64 {
         let range = self.region(start).range;
         let space = SPACE.lock();
@@ -151,7 +151,7 @@ impl TestMachine {
     }
 }
 
-/// What a read of `address` does when it is not mapped.
+/// Does what a read of `address` does when it is not mapped.
 pub(super) fn read_fault(address: u64) -> Result<(), FaultError> {
     fault::handle(Fault { address, access: Access::ReadOnly })
 }
@@ -182,8 +182,8 @@ impl Drop for TestMachine {
     }
 }
 
-/// Places the region of the stacks, as a start does. What holds the first regions is a frame of the
-/// host's, and not one of the machine's.
+/// Places the region of the stacks, as a start does. The first regions are stored in a frame of the
+/// host, not in one of the machine.
 fn place_stacks() {
     static FRAME: OnceLock<FrameNumber> = OnceLock::new();
     let number = *FRAME.get_or_init(|| host_frame().into_number());
@@ -192,7 +192,7 @@ fn place_stacks() {
     assert_eq!((placed, frame.is_none()), (Ok(()), true));
 }
 
-/// A frame of ordinary memory, as the identity map is true here, for good.
+/// Leaks a frame of ordinary memory, which the identity map reaches.
 pub(super) fn host_frame() -> Block {
     #[repr(align(4096))]
     struct Frame([u8; 4096]);
@@ -200,7 +200,7 @@ pub(super) fn host_frame() -> Block {
     Block::from_number(FrameNumber::containing(frame.expose_provenance() as u64), BlockSize::Frame, Contents::Unknown)
 }
 
-/// Makes the arena read as zero, as memory does that the host has just given.
+/// Makes the arena read as zero, like memory that the host has just supplied.
 fn clear_arena() {
     static PLACED: OnceLock<()> = OnceLock::new();
     let pointer = core::ptr::with_exposed_provenance_mut(to_usize(ARENA));

@@ -163,9 +163,9 @@ fn a_region_is_not_resized_into_a_slot() {
     let _ = resize_region(start, start + FRAME_BYTES);
 }
 
-/// Threads that make regions in the same part of the address space, use them and end them, again
-/// and again: where one ends, the next begins at once, while the frames of the old one are still on
-/// their way home.
+/// Several threads create regions in the same part of the address space, use them and end them,
+/// again and again: where one ends, the next begins at once, while the frames of the old one are
+/// still being freed.
 #[test]
 fn regions_of_several_threads_do_not_disturb_each_other() {
     const THREADS: u64 = 3;
@@ -199,8 +199,8 @@ fn regions_of_several_threads_do_not_disturb_each_other() {
     assert_eq!(validate(), Ok(()));
 }
 
-/// Threads that touch the same slot at the same time: the faster one maps it, and the other gives
-/// its block and commit charge back.
+/// Several threads touch the same slot at the same time: the fastest maps it, and the others free
+/// their blocks and charge the commit again.
 #[test]
 fn a_slot_that_several_threads_touch_at_once_is_paid_for_once() {
     const THREADS: usize = 3;

@@ -27,7 +27,7 @@ use crate::mm::{FRAMES, SPACE, map_region, unmap_region, validate};
 
 const EVERYTHING: FrameCount = FrameCount(1 << 20);
 
-/// A region of so many pages, each of them written with its own noise.
+/// Creates a region of so many pages, each of them filled with noise of its own.
 fn written_region(machine: &TestMachine, count: u64) -> u64 {
     let start = map_region(APP_REGIONS, count * FRAME_BYTES).unwrap();
     for page in pages(start, count) {
@@ -46,7 +46,7 @@ fn part(start: u64, pages: Range<u64>) -> Range<u64> {
     start + pages.start * FRAME_BYTES..start + pages.end * FRAME_BYTES
 }
 
-/// What a read of the page's first word finds.
+/// Returns what a read of the page's first word finds.
 fn read(machine: &TestMachine, page: u64) -> u64 {
     machine.touch(page).unwrap();
     machine.word(page)
@@ -233,7 +233,7 @@ fn prefetch_brings_in_what_was_evicted_and_what_was_never_there() {
 }
 
 #[test]
-fn prefetch_stops_before_anybody_else_has_to_go() {
+fn prefetch_stops_before_it_evicts_other_pages() {
     let (machine, _) = machine(8, 8192);
     let evicted = written_region(&machine, 500);
     reclaim(EVERYTHING);

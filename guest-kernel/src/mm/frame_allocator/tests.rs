@@ -83,7 +83,7 @@ fn reserved_ranges_may_overlap_and_reach_beyond_the_end() {
 }
 
 #[test]
-fn the_monitor_knows_what_the_books_take() {
+fn the_monitor_knows_what_the_metadata_takes() {
     for frames in [4096_u64, 4097, 1 << 15, (1 << 18) + 12_345, 1 << 22, 134_217_728] {
         let huge = to_usize(frames.div_ceil(HUGE_FRAMES));
         let words = FrameAllocator::words(FrameCount(frames)) + FrameSet::words(huge);
@@ -173,7 +173,7 @@ fn the_balloon_claims_single_frames_but_nothing_that_is_committed() {
     assert_eq!(allocator.validate(), Ok(()));
 }
 
-/// To give what the host does not back frees nothing there.
+/// Inflating with what the host does not back frees nothing there.
 #[test]
 fn the_balloon_takes_what_the_host_backs_first_in_both_sizes() {
     let mut allocator = allocator_of_huge_frames(4);
@@ -288,7 +288,7 @@ fn is_movable(purpose: Purpose) -> bool {
 /// Every frame's owner and past.
 struct Model {
     owners: Vec<Owner>,
-    /// The allocator's frames in each huge frame.
+    /// Counts the allocator's frames in each huge frame.
     free_in: Vec<u64>,
     /// Handed out since the start, or since the host last had it.
     is_touched: Vec<bool>,

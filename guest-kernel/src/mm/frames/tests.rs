@@ -69,7 +69,7 @@ fn a_huge_frame_of_which_parts_are_cached_can_be_had() {
     others.into_iter().for_each(|block| FRAMES.free(block));
 }
 
-/// A huge frame stays with its CPU, and is everybody's all the same.
+/// A huge frame is cached by its CPU, but every CPU can allocate it.
 #[test]
 fn a_cached_huge_frame_can_be_had_by_others() {
     let machine = TestMachine::start(4);

@@ -27,7 +27,7 @@ impl PageTables {
         }
     }
 
-    /// The frame behind `address`, where one is mapped.
+    /// Returns the frame behind `address`, if one is mapped.
     pub(crate) fn translate(&self, address: u64) -> Option<FrameNumber> {
         match self.slot(address) {
             Slot::Empty => None,
@@ -44,7 +44,7 @@ impl PageTables {
 }
 
 impl PageTables {
-    /// Whether a write to `address` finds a page that allows it.
+    /// Returns whether a write to `address` finds a page that allows it.
     pub(crate) fn is_writable(&self, address: u64) -> bool {
         self.leaf(address).is_some_and(|entry| entry.flags().contains(PageTableFlags::WRITABLE))
     }
@@ -108,7 +108,7 @@ impl TablePool {
 struct Fixture {
     tables: PageTables,
     pool: TablePool,
-    /// By address, whether in force or revoked.
+    /// By address, whether valid or revoked.
     mapped: BTreeMap<u64, (FrameNumber, BlockSize)>,
     next_data_frame: u64,
     upper_tables: usize,
@@ -132,7 +132,7 @@ impl Fixture {
         Self { tables, pool, mapped: BTreeMap::new(), next_data_frame: FIRST_DATA_FRAME, upper_tables: 0 }
     }
 
-    /// Maps a new block; says whether that was possible.
+    /// Maps a new block. Returns whether that was possible.
     fn map(&mut self, address: u64, size: BlockSize, tables: Tables) -> bool {
         let first = FrameNumber(self.next_data_frame);
         self.next_data_frame += HUGE_FRAMES;
@@ -271,7 +271,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
     #[test]
-    fn maps_what_was_asked_and_gives_back_what_was_mapped(steps in steps()) {
+    fn maps_what_was_asked_and_returns_what_was_mapped(steps in steps()) {
         let mut fixture = Fixture::new();
         for step in steps {
             apply(&mut fixture, step)?;
@@ -348,7 +348,7 @@ fn a_gibibyte_of_the_identity_map_takes_one_table() {
 }
 
 #[test]
-fn a_gibibyte_that_finds_no_table_above_gives_its_own_back() {
+fn a_gibibyte_without_a_table_above_returns_its_own_table() {
     let mut fixture = Fixture::new();
     let table = fixture.pool.take().unwrap();
     let first = table.first();

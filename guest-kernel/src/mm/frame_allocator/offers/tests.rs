@@ -59,7 +59,7 @@ fn an_allocation_withdraws_what_it_takes_and_a_freed_huge_frame_is_offered_again
 }
 
 #[test]
-fn what_the_monitor_took_is_passed_over_and_collected_once() {
+fn what_the_host_reclaimed_is_skipped_and_collected_once() {
     let mut allocator = shared();
     assert!(accept(&allocator, 1) && accept(&allocator, 0) && !accept(&allocator, 7));
     let block = allocator.allocate(BlockSize::Huge, Purpose::Kernel).unwrap();
@@ -110,7 +110,7 @@ enum Step {
     Free(usize),
     CommitCharge(u64),
     UnchargeCommit(u64),
-    /// The monitor gives a block of the balloon back.
+    /// The balloon deflates by a block.
     Return(usize),
 }
 
@@ -130,8 +130,8 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
-    /// Whatever is accepted when: no frame has two owners, none is lost, and every commit charge
-    /// can be kept.
+    /// No frame has two owners, none is lost, and every commit charge can be kept, no matter when
+    /// offers are accepted.
     #[test]
     fn every_frame_has_one_owner_and_every_commit_charge_is_kept(steps in vec(step(), 1..80)) {
         let mut allocator = shared();
