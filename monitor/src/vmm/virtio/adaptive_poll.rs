@@ -1,22 +1,22 @@
-//! How long a worker without work looks out for the next request before it sleeps. Pure.
+//! How long a worker without work polls for the next request before it sleeps. Pure.
 //!
-//! To wake a thread costs tens of microseconds, and the notification that wakes it several more,
-//! ten times what a small request takes from the host's page cache. A driver that has one request
-//! at a time under way pays that for each. So a worker whose last pause was short stays awake, with
-//! notifications off, for about as long as the way to sleep and back would take; one whose last
-//! pause was long sleeps at once, so a disk that is rarely used is never looked out for.
+//! Waking a thread costs tens of microseconds, and the notification that wakes it several more: ten
+//! times what a small request takes from the host's page cache. A driver with one request at a time
+//! in flight pays that for each request. So a worker whose last pause was short polls, with
+//! notifications off, for about as long as going to sleep and waking up would take. A worker whose
+//! last pause was long sleeps at once, so a disk that is rarely used is never polled.
 //!
-//! Looking out is for idle processors only. It yields all the time, and where that lets somebody
-//! else run, the host has better things to do, and a thread that sleeps is woken sooner than one
-//! that yields gets its turn: then the worker sleeps at once for a while.
+//! Polling is for idle processors only. The worker yields all the time. Where that lets another
+//! thread run, the host is busy, and a sleeping thread is woken sooner than a yielding one gets its
+//! turn: then the worker sleeps at once for a while.
 
-/// How long a worker looks out at most, in nanoseconds.
+/// How long a worker polls at most, in nanoseconds.
 const LONGEST_NS: u64 = 100_000;
-/// A pause up to this long, waking up included, was a short one.
+/// A pause up to this long, waking up included, is a short one.
 const SHORT_NS: u64 = 150_000;
-/// Nobody else ran where a yield took no longer than this.
+/// No other thread ran where a yield took no longer than this.
 const YIELD_NS: u64 = 20_000;
-/// How long a busy host is left alone.
+/// How long a worker does not poll on a busy host.
 const BUSY_NS: u64 = 1_000_000_000;
 
 /// What a worker knows about the pauses between requests.
@@ -30,7 +30,7 @@ pub(super) struct AdaptivePoll {
 }
 
 impl AdaptivePoll {
-    /// There is nothing more to do.
+    /// Notes that there is nothing more to do.
     pub(super) fn pause(&mut self, now_ns: u64) {
         self.idle_since_ns = Some(now_ns);
         self.last_sample_ns = now_ns;
@@ -38,7 +38,7 @@ impl AdaptivePoll {
         self.until_ns = if is_worth_it { now_ns.saturating_add(LONGEST_NS) } else { now_ns };
     }
 
-    /// Whether to yield and look again; asked after each look that found nothing.
+    /// Returns whether to yield and poll again; called after each poll that found nothing.
     pub(super) fn goes_on(&mut self, now_ns: u64) -> bool {
         if now_ns.saturating_sub(self.last_sample_ns) > YIELD_NS {
             self.busy_until_ns = now_ns.saturating_add(BUSY_NS);
@@ -48,7 +48,7 @@ impl AdaptivePoll {
         now_ns < self.until_ns
     }
 
-    /// There is work again.
+    /// Notes that there is work again.
     pub(super) fn resume(&mut self, now_ns: u64) {
         if let Some(since_ns) = self.idle_since_ns.take() {
             self.last_was_short = now_ns.saturating_sub(since_ns) <= SHORT_NS;
@@ -60,7 +60,7 @@ impl AdaptivePoll {
 mod tests {
     use super::{AdaptivePoll, BUSY_NS, LONGEST_NS, SHORT_NS, YIELD_NS};
 
-    /// How long a pause that begins now is looked out for, where each yield takes `yield_ns`.
+    /// Returns how long to poll in a pause that begins now, where each yield takes `yield_ns`.
     fn polls(adaptive_poll: &mut AdaptivePoll, now_ns: u64, yield_ns: u64) -> u64 {
         adaptive_poll.pause(now_ns);
         let mut at_ns = now_ns;

@@ -1,4 +1,4 @@
-//! Disks on their bus, with their workers, driven through registers.
+//! Tests disks on their bus, with their workers, driven through registers.
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
@@ -49,7 +49,7 @@ impl Bench {
         self.bus.write(BASE + device * 0x1000 + offset, &value.to_le_bytes()).unwrap();
     }
 
-    /// What a driver does to a device before its first request.
+    /// Does what a driver does to a device before its first request.
     fn initialise(&mut self, device: u64) {
         for (offset, value) in [
             (0x70, 0),
@@ -132,7 +132,7 @@ fn resets_during_work_lose_nothing() {
         driver.request(IN, 0, &[(DATA, 4096, WRITE)]);
         bench.write(0, 0x50, 0);
         bench.write(0, 0x70, 0);
-        // The device is quiet from here on: what it has not done by now it never does.
+        // The device is idle from here on: what it has not done by now it never does.
         driver.put(DATA, &[0; 4096]);
         assert_eq!((bench.read(0, 0x70), bench.read(0, 0x60)), (0, 0));
         assert_eq!(driver.get(DATA, 4096), [0; 4096]);

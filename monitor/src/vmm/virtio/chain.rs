@@ -1,5 +1,5 @@
-//! A request's memory as its descriptors name it. Pure: addresses are claims here, `super::memory`
-//! makes memory of them.
+//! A request's memory as its descriptors name it. Pure: addresses are unchecked here, and
+//! `super::memory` resolves them to memory.
 //!
 //! A chain is a list of parts that the device may read, followed by a list of parts that it may
 //! write. Where one part ends and the next begins means nothing (virtio 1.2, 2.7.4): a request is
@@ -28,10 +28,10 @@ pub(super) struct Chain {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Parts(Vec<Part>);
 
-/// Why a chain is none. The driver broke the rules, so its device stops.
+/// Why a chain is invalid. The driver broke the rules, so its device stops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub(super) enum Malformed {
-    /// Nothing in it, or its first descriptor can't be read.
+    /// It is empty, or its first descriptor can't be read.
     #[error("a descriptor chain is empty")]
     Empty,
     /// It goes on behind the queue, in a loop, beyond 2^32 bytes, or through a descriptor that
@@ -50,16 +50,16 @@ pub(super) enum Malformed {
     /// A readable part follows a writable one.
     #[error("a descriptor to be read follows one to be written")]
     Disorder,
-    /// It lacks what every request of this device has.
+    /// It lacks what every request of this device must have.
     #[error("a request is too short")]
     TooShort,
-    /// It names what is not memory.
+    /// It names addresses that are not memory.
     #[error("a descriptor names what is not memory")]
     NotMemory,
 }
 
 impl Chain {
-    /// The chain that `descriptors` make, of at most `most` of them. The iterator may end early
+    /// Builds the chain of `descriptors`, of at most `most` of them. The iterator may end early
     /// where the chain is broken: then the last descriptor still says that another one follows.
     pub(super) fn collect(descriptors: impl Iterator<Item = Descriptor>, most: usize) -> Result<Self, Malformed> {
         let mut chain = Self::default();
@@ -91,12 +91,12 @@ impl Chain {
 }
 
 impl Parts {
-    /// All bytes.
+    /// Returns the number of all bytes.
     pub(super) fn bytes(&self) -> u64 {
         self.0.iter().map(|part| u64::from(part.bytes)).sum()
     }
 
-    /// The parts, in order.
+    /// Returns the parts, in order.
     pub(super) fn iter(&self) -> impl ExactSizeIterator<Item = Part> {
         self.0.iter().copied()
     }

@@ -1,11 +1,10 @@
-//! Guest memory as rust-vmm's virtio building blocks want it, and input and output straight into
-//! it.
+//! Guest memory as rust-vmm's virtio building blocks need it, and I/O directly to and from it.
 //!
 //! A [`DeviceMemory`] is a second view of the mapping that [`GuestMemory`] owns, made only for
 //! guests that have a device. Parts of a chain become [`Buffers`]: slices that were checked once
-//! and are handed to the kernel, so a disk's bytes are never copied by us. A buffer may lie in
-//! frames that the guest has given away: the guest gets memory back that it did not take, the meter
-//! of resident memory sees it, and the loss is the guest's own.
+//! and are handed to the kernel, so the monitor never copies a disk's bytes. A buffer may lie in
+//! ballooned frames: then these frames become resident without having been deflated, the meter of
+//! resident memory sees it, and only the guest loses data.
 
 use std::fs::File;
 use std::io;
@@ -25,12 +24,12 @@ use crate::vmm::memory::GuestMemory;
 #[derive(Debug)]
 pub(super) struct DeviceMemory {
     view: GuestMemoryMmap,
-    /// Keeps the mapping behind the view.
+    /// Keeps the mapping behind the view alive.
     _owner: Arc<GuestMemory>,
 }
 
 impl DeviceMemory {
-    /// A view of all memory that there is in `owner`.
+    /// Creates a view of all memory in `owner`.
     pub(super) fn new(owner: Arc<GuestMemory>) -> io::Result<Self> {
         let mut regions = Vec::new();
         for region in owner.layout().regions() {
@@ -60,7 +59,7 @@ impl Deref for DeviceMemory {
 #[derive(Debug)]
 pub(super) struct Buffers<'a>(Vec<VolatileSlice<'a>>);
 
-/// Which way bytes go between a file and memory.
+/// The direction in which bytes move between a file and memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Direction {
     /// From the file into memory.
@@ -70,7 +69,7 @@ pub(super) enum Direction {
 }
 
 impl<'a> Buffers<'a> {
-    /// The memory that `parts` name, if all of it is.
+    /// Resolves the memory that `parts` name, if all of it is memory.
     pub(super) fn new(memory: &'a GuestMemoryMmap, parts: &Parts) -> Result<Self, Malformed> {
         let slices = parts
             .iter()
@@ -78,7 +77,7 @@ impl<'a> Buffers<'a> {
         Ok(Self(slices.collect::<Result<_, _>>().map_err(|_| Malformed::NotMemory)?))
     }
 
-    /// Copies as many of the first bytes as `bytes` holds; returns how many these were.
+    /// Copies as many of the first bytes as `bytes` holds; returns how many there were.
     pub(super) fn copy_to(&self, mut bytes: &mut [u8]) -> usize {
         let mut copied = 0;
         for slice in &self.0 {
@@ -102,7 +101,7 @@ impl<'a> Buffers<'a> {
     }
 
     /// Moves the first `bytes` bytes, or all there are, between memory and `file` at `offset`.
-    /// Returns how many were moved before the first error; an end of the file is one.
+    /// Returns how many were moved before the first error; the end of the file counts as one.
     pub(super) fn transfer(&self, direction: Direction, file: &File, offset: u64, bytes: u64) -> (u64, io::Result<()>) {
         let mut done = 0;
         loop {
@@ -119,7 +118,7 @@ impl<'a> Buffers<'a> {
         }
     }
 
-    /// What lies between the bytes `from` and `to`, for the kernel.
+    /// Returns what lies between the bytes `from` and `to`, for the kernel.
     fn vectors(&self, from: u64, to: u64) -> Vec<Vector<'_>> {
         let mut vectors = Vec::with_capacity(self.0.len());
         let mut start = 0;
@@ -138,20 +137,20 @@ impl<'a> Buffers<'a> {
     }
 }
 
-/// A slice of guest memory that lives as long as `'a`, as the kernel takes it.
+/// A slice of guest memory that lives as long as `'a`, in the form that the kernel takes.
 #[repr(transparent)]
 struct Vector<'a>(libc::iovec, std::marker::PhantomData<&'a ()>);
 
-/// One system call; returns the bytes that it moved.
+/// Makes one system call; returns the bytes that it moved.
 fn transfer_once(direction: Direction, file: &File, vectors: &[Vector<'_>], offset: u64) -> io::Result<u64> {
     let offset = libc::off_t::try_from(offset).map_err(|_| io::ErrorKind::InvalidInput)?;
     let count = libc::c_int::try_from(vectors.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
     let first: *const libc::iovec = vectors.as_ptr().cast();
     let file = file.as_raw_fd();
     let moved = match direction {
-        // SAFETY: every vector is memory of the guest's that stays mapped during the call; that the
-        // guest, or a neighbour in the list, uses the same bytes meanwhile is as harmless as a
-        // device that does so.
+        // SAFETY: every vector is guest memory that stays mapped during the call. The guest, or a
+        // neighbour in the list, may use the same bytes meanwhile, which is as harmless as a device
+        // that does so.
         Direction::Read => unsafe { libc::preadv(file, first, count, offset) },
         // SAFETY: as above.
         Direction::Write => unsafe { libc::pwritev(file, first, count, offset) },

@@ -1,9 +1,9 @@
 //! A virtio device on the bus: accesses to its page of addresses become reads and writes of
 //! registers and of configuration space.
 //!
-//! All of it happens on the processor's thread while the guest waits, and none of it does input or
-//! output. A start, a stop and a reset take the queue from the worker and may wait for the one
-//! request that is under way.
+//! All of it happens on the vCPU's thread while the guest waits, and none of it does I/O. A start,
+//! a stop and a reset take the queue from the worker and may wait for the one request that is in
+//! progress.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use super::memory::DeviceMemory;
 use super::registers::{CONFIG, Effect, Identity, Registers};
 use super::state::State;
 
-/// A device.
+/// A device on the bus.
 #[derive(Debug)]
 pub(super) struct MmioDevice {
     registers: Registers,
@@ -26,7 +26,7 @@ pub(super) struct MmioDevice {
 }
 
 impl MmioDevice {
-    /// A device that was just reset.
+    /// Creates a device that was just reset.
     pub(super) fn new(
         identity: Identity,
         config: impl Into<Box<[u8]>>,
@@ -37,7 +37,7 @@ impl MmioDevice {
         Self { registers: Registers::new(identity), queue_size, config: config.into(), state, memory, kick }
     }
 
-    /// What the rest of the machine shares with the device.
+    /// Returns what the rest of the machine shares with the device.
     pub(super) fn shared_state(&self) -> Arc<State> {
         Arc::clone(&self.state)
     }
@@ -46,8 +46,8 @@ impl MmioDevice {
         &self.state
     }
 
-    /// The guest reads at `offset` of the device's page. Where nothing is, `bytes` stays as it is
-    /// and the answer is `None`.
+    /// Handles the guest's read at `offset` of the device's page. Where there is no register,
+    /// leaves `bytes` as it is and returns `None`.
     pub(super) fn read(&self, offset: u64, bytes: &mut [u8]) -> Option<()> {
         if let Some(start) = offset.checked_sub(CONFIG) {
             let start = usize::try_from(start).ok()?;
@@ -59,10 +59,10 @@ impl MmioDevice {
         Some(())
     }
 
-    /// The guest writes at `offset`. `None` where nothing takes it.
+    /// Handles the guest's write at `offset`. Returns `None` where no register takes it.
     pub(super) fn write(&mut self, offset: u64, bytes: &[u8]) -> Option<()> {
         if offset >= CONFIG {
-            // A disk's configuration has nothing to be written.
+            // Nothing in a disk's configuration can be written.
             return None;
         }
         let value = u32::from_le_bytes(bytes.try_into().ok()?);
@@ -78,8 +78,8 @@ impl MmioDevice {
             Effect::Reset => state.reset(),
             Effect::Acknowledge(bits) => state.acknowledge(bits),
             Effect::Notify => {
-                // Where KVM takes notifications itself, none gets here. The counter never fills:
-                // the worker reads it.
+                // Reached only where KVM does not take notifications itself. The counter never
+                // overflows, as the worker reads it.
                 let _ = self.kick.write(1);
             }
             Effect::Unknown => return None,

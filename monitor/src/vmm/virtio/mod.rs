@@ -1,5 +1,5 @@
-//! Virtio devices with registers in memory: the bus, and the disks on it. The layout in prose is
-//! `docs/devices.md`.
+//! Virtio devices with registers in memory: the bus, and the disks on it. `docs/devices.md`
+//! describes the layout.
 //!
 //! | layer     | modules                                                                                 |
 //! |-----------|-----------------------------------------------------------------------------------------|
@@ -8,8 +8,8 @@
 //! | queue     | `worker` (serves it), `adaptive_poll` (when it waits awake: pure), `quiescence` (when none works), `chain` (the parts of a request: pure), `memory` (the bytes behind)  |
 //! | device    | `block`                                                                                   |
 //!
-//! The guest is not trusted. Whatever it writes into registers and rings, the worst that comes of
-//! it is a device that says `DEVICE_NEEDS_RESET` and stops, or a request that ends with an error.
+//! The guest is not trusted. The worst that its writes to registers and rings can cause is a device
+//! that says `DEVICE_NEEDS_RESET` and stops, or a request that ends with an error.
 
 mod adaptive_poll;
 mod block;
@@ -39,12 +39,12 @@ use super::layout::{GuestAddress, VIRTIO_START};
 use super::memory::GuestMemory;
 use crate::host::disk::OpenDisk;
 
-/// Devices that the bus has room for: as many as there are vectors for them.
+/// The most devices that the bus can have: one for each vector.
 pub(super) const MOST_DEVICES: usize = 16;
 /// The vector of the first device; those of the others follow.
 const FIRST_VECTOR: u8 = 0x50;
 
-/// Where a device is found, and how it calls.
+/// Where a device is, and which interrupt it raises.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Slot {
     /// The device's page.
@@ -55,7 +55,7 @@ pub(super) struct Slot {
     pub(super) vector: u8,
 }
 
-/// The slots of the first `count` devices.
+/// Returns the slots of the first `count` devices.
 pub(super) fn slots(count: usize) -> impl Iterator<Item = Slot> {
     (0..).zip(FIRST_VECTOR..).take(count.min(MOST_DEVICES)).map(|(index, vector): (u64, u8)| Slot {
         address: GuestAddress(VIRTIO_START + index * FRAME_BYTES),
@@ -64,14 +64,15 @@ pub(super) fn slots(count: usize) -> impl Iterator<Item = Slot> {
     })
 }
 
-/// Everything between a device and the virtual machine, to be connected by whoever has the machine.
+/// All links between a device and the virtual machine, to be connected by the machine's owner.
 #[derive(Debug)]
 pub(super) struct Wires<'a> {
     /// Where it is.
     pub(super) slot: Slot,
-    /// The register that a notification is written to.
+    /// The address of the register that a notification is written to.
     pub(super) notify: GuestAddress,
-    /// Has to be written on that, which need not be done: the write reaches [`Bus::write`] then.
+    /// Is to be written on a notification. This is optional: otherwise the write reaches
+    /// [`Bus::write`].
     pub(super) kick: &'a EventFd,
     /// Raises the device's interrupt when it is written.
     pub(super) interrupt: &'a EventFd,
@@ -84,8 +85,8 @@ pub(super) struct Bus {
 }
 
 impl Bus {
-    /// A bus with these disks, in this order. Each has its worker, which waits for the first
-    /// notification; `connect` is called for each. A guest without disks costs nothing here.
+    /// Creates a bus with these disks, in this order. Each has its worker, which waits for the
+    /// first notification; `connect` is called for each. A guest without disks costs nothing here.
     pub(super) fn with_disks<E: From<io::Error>>(
         disks: Vec<OpenDisk>,
         memory: &Arc<GuestMemory>,
@@ -118,24 +119,25 @@ impl Bus {
         Ok(Self { devices })
     }
 
-    /// The workers of all devices.
+    /// Returns the workers of all devices.
     pub(super) fn workers(&self) -> Workers {
         Workers::new(self.devices.iter().map(|(_, device)| device.shared_state()).collect())
     }
 
-    /// The guest reads at `address`; `None` where no device answers.
+    /// Handles the guest's read at `address`; returns `None` where no device answers.
     pub(super) fn read(&self, address: u64, bytes: &mut [u8]) -> Option<()> {
         let (index, offset) = locate(address)?;
         self.devices.get(index)?.1.read(offset, bytes)
     }
 
-    /// The guest writes at `address`; `None` where no device takes it.
+    /// Handles the guest's write at `address`; returns `None` where no device takes it.
     pub(super) fn write(&mut self, address: u64, bytes: &[u8]) -> Option<()> {
         let (index, offset) = locate(address)?;
         self.devices.get_mut(index)?.1.write(offset, bytes)
     }
 
-    /// A line for each device that had to stop because of what the guest did, to explain its end.
+    /// Returns a line for each device that had to stop because of what the guest did, to explain
+    /// its end.
     pub(super) fn complaints(&self) -> impl Iterator<Item = String> {
         self.devices
             .iter()
@@ -143,7 +145,7 @@ impl Bus {
     }
 }
 
-/// The device and the offset in its page.
+/// Returns the device and the offset in its page.
 fn locate(address: u64) -> Option<(usize, u64)> {
     let offset = address.checked_sub(VIRTIO_START)?;
     Some((to_usize(offset / FRAME_BYTES), offset % FRAME_BYTES))

@@ -1,7 +1,7 @@
-//! Keeping devices out of guest memory for a moment.
+//! Keeps devices out of guest memory for a moment.
 //!
 //! A worker reads rings and reads and writes buffers only while it holds its queue's lock, from
-//! before it looks at a ring until it goes to sleep. Whoever holds the locks of all queues
+//! before it polls a ring until it goes to sleep. A thread that holds the locks of all queues
 //! therefore knows that no device accesses guest memory, and that none is about to. A worker may
 //! hold its lock for as long as a request takes, so the locks are only tried.
 
@@ -33,7 +33,7 @@ impl Workers {
 
 #[cfg(test)]
 impl Workers {
-    /// One worker that is at work for good.
+    /// Creates one worker that is at work for ever.
     pub(in crate::vmm) fn one_at_work() -> Self {
         let interrupt = vmm_sys_util::eventfd::EventFd::new(0).unwrap();
         let state = Arc::new(State::new(interrupt));

@@ -1,10 +1,10 @@
 //! The registers of a virtio device in memory (virtio 1.2, 4.2.2, "MMIO device register layout",
 //! version 2). Pure.
 //!
-//! One queue. A driver walks through the states of 3.1.1: it negotiates features, describes the
-//! queue, sets DRIVER_OK. What concerns the rest of the device comes out of [`Registers::write`] as
-//! an [`Effect`]. The device's status and its pending interrupts are not here but in
-//! [`super::state::State`], as the worker changes them too.
+//! There is one queue. A driver goes through the states of 3.1.1: it negotiates features, describes
+//! the queue and sets DRIVER_OK. What concerns the rest of the device is returned by
+//! [`Registers::write`] as an [`Effect`]. The device's status and its pending interrupts are not
+//! here but in [`super::state::State`], as the worker changes them too.
 
 use super::state::status;
 
@@ -43,12 +43,12 @@ mod offset {
     pub(super) const CONFIG_GENERATION: u64 = 0x0fc;
 }
 
-/// Writing the number of a queue here says that there is work in it.
+/// The driver writes the number of a queue here to say that there is work in it.
 pub(super) const QUEUE_NOTIFY: u64 = 0x050;
 /// Where the device's own configuration begins.
 pub(super) const CONFIG: u64 = 0x100;
 
-/// What a kind of device is, for its registers.
+/// The kind of a device, for its registers.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Identity {
     /// The kind (virtio 1.2, 5).
@@ -59,12 +59,12 @@ pub(super) struct Identity {
     pub(super) queue_size: u16,
 }
 
-/// The queue as the driver describes it: claims, to be checked by whoever uses them.
+/// The queue as the driver describes it: unchecked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct QueueSetup {
     /// Descriptors.
     pub(super) size: u32,
-    /// Whether the driver is done with it.
+    /// Whether the driver has finished describing it.
     pub(super) ready: bool,
     /// Guest-physical addresses of the three parts.
     pub(super) descriptors: u64,
@@ -79,12 +79,12 @@ pub(super) enum Effect {
     None,
     /// The driver sets these status bits.
     Status(u32),
-    /// The driver is ready: serve this queue, with these features agreed on. The status bits come
-    /// besides.
+    /// The driver is ready: serve this queue, with these negotiated features, and set these status
+    /// bits.
     Start { queue: QueueSetup, features: u64, status: u32 },
     /// The driver takes its queue back; the device stays as it is.
     StopQueue,
-    /// The driver begins anew.
+    /// The driver resets the device.
     Reset,
     /// There is work in the queue.
     Notify,
@@ -117,7 +117,7 @@ impl Registers {
         }
     }
 
-    /// The register at `offset`, below [`CONFIG`]; `None` where there is none to be read.
+    /// Returns the register at `offset`, below [`CONFIG`]; `None` where there is none to be read.
     pub(super) fn read(&self, offset: u64, status: u32, interrupts: u32) -> Option<u32> {
         Some(match offset {
             offset::MAGIC => MAGIC,
@@ -137,13 +137,13 @@ impl Registers {
         })
     }
 
-    /// The driver writes the register at `offset`, below [`CONFIG`], while the device's status is
-    /// `status`.
+    /// Handles the driver's write to the register at `offset`, below [`CONFIG`], while the device's
+    /// status is `status`.
     pub(super) fn write(&mut self, offset: u64, value: u32, status: u32) -> Effect {
         match offset {
             offset::DEVICE_FEATURES_SELECT => self.device_features_select = value,
             offset::DRIVER_FEATURES_SELECT => self.driver_features_select = value,
-            // Once agreed on, features stay (3.1.1).
+            // Negotiated features can't change (3.1.1).
             offset::DRIVER_FEATURES if status & status::FEATURES_OK == 0 => {
                 set_half(&mut self.driver_features, self.driver_features_select, value);
             }
@@ -173,7 +173,7 @@ impl Registers {
             return Effect::Reset;
         }
         let mut new = value & status::DRIVERS;
-        // FEATURES_OK sticks only where the device can live with what the driver took (3.1.1).
+        // FEATURES_OK stays set only where the device accepts what the driver chose (3.1.1).
         let acceptable = self.driver_features & FEATURE_VERSION_1 != 0 && self.driver_features & !self.offered() == 0;
         if !acceptable {
             new &= !status::FEATURES_OK;
@@ -215,7 +215,7 @@ impl Registers {
     }
 }
 
-/// The low (0) or high (1) half of `value`; there are no further ones.
+/// Returns the low (0) or high (1) half of `value`; there are no others.
 fn half(value: u64, select: u32) -> u32 {
     let [a, b, c, d, e, f, g, h] = value.to_le_bytes();
     match select {

@@ -1,10 +1,10 @@
-//! What the processor's thread and a device's worker share: the device's status, its pending
-//! interrupts, and the queue while it is served.
+//! What the vCPU's thread and a device's worker share: the device's status, its pending interrupts,
+//! and the queue while it is served.
 //!
-//! The worker holds the queue's lock while it works on a request; the processor's thread takes it
-//! to start and to stop the queue. So once a stop returns, no request is under way and guest memory
-//! is not touched any more. `running` is cleared before the lock is taken: the worker looks at it
-//! between any two requests, which bounds the wait to one.
+//! The worker holds the queue's lock while it works on a request; the vCPU's thread takes it to
+//! start and to stop the queue. So once a stop returns, no request is in progress and guest memory
+//! is not touched any more. `running` is cleared before the lock is taken: the worker checks it
+//! between any two requests, which bounds the wait to one request.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard};
@@ -49,12 +49,12 @@ pub(super) struct State {
 #[derive(Debug)]
 pub(super) struct ActiveQueue {
     pub(super) queue: Queue,
-    /// The features that driver and device agreed on.
+    /// The features that were negotiated.
     pub(super) features: u64,
 }
 
 impl State {
-    /// A device that was just reset and raises its interrupt by writing to `interrupt`.
+    /// Creates a device that was just reset and raises its interrupt by writing to `interrupt`.
     pub(super) fn new(interrupt: EventFd) -> Self {
         Self {
             status: AtomicU32::new(0),
@@ -74,22 +74,22 @@ impl State {
         self.interrupts.load(Ordering::Acquire)
     }
 
-    /// The eventfd behind the interrupt.
+    /// Returns the eventfd behind the interrupt.
     pub(super) const fn interrupt(&self) -> &EventFd {
         &self.interrupt
     }
 
-    /// The driver sets status bits; only a reset clears any.
+    /// Sets the driver's status bits; only a reset clears any.
     pub(super) fn add_status(&self, bits: u32) {
         self.status.fetch_or(bits, Ordering::AcqRel);
     }
 
-    /// The driver has seen interrupts.
+    /// Acknowledges interrupts that the driver has seen.
     pub(super) fn acknowledge(&self, bits: u32) {
         self.interrupts.fetch_and(!bits, Ordering::AcqRel);
     }
 
-    /// Starts a queue, or stops the device if the queue can't be.
+    /// Starts a queue, or stops the device if the queue is invalid.
     pub(super) fn start(&self, setup: &QueueSetup, features: u64, most: u16, memory: &impl GuestMemory) {
         let mut place = self.lock();
         match checked(setup, most, memory) {
@@ -101,41 +101,41 @@ impl State {
         }
     }
 
-    /// Takes the queue from the worker. No request is under way when this returns.
+    /// Takes the queue from the worker. No request is in progress when this returns.
     pub(super) fn stop_queue(&self) {
         self.running.store(false, Ordering::Release);
         *self.lock() = None;
     }
 
-    /// Back to the beginning.
+    /// Resets the device.
     pub(super) fn reset(&self) {
         self.stop_queue();
         self.status.store(0, Ordering::Release);
         self.interrupts.store(0, Ordering::Release);
     }
 
-    /// The driver broke the rules: the device does nothing more until it is reset.
+    /// Stops the device until it is reset, as the driver broke the rules.
     pub(super) fn stop(&self, queue: &mut Option<ActiveQueue>, why: impl Into<String>) {
         self.running.store(false, Ordering::Release);
         *queue = None;
-        // First the reason: a guest that sees the status may end at once, and the reason is part of
-        // how it ended.
+        // The reason comes first: a guest that sees the status may end at once, and the reason is
+        // part of the report.
         lock(&self.complaint).get_or_insert(why.into());
         self.status.fetch_or(status::NEEDS_RESET, Ordering::AcqRel);
         self.raise(CONFIG_CHANGE);
     }
 
-    /// Whether there is a queue to serve.
+    /// Returns whether there is a queue to serve.
     pub(super) fn is_running(&self) -> bool {
         self.running.load(Ordering::Acquire)
     }
 
-    /// The queue, for the worker.
+    /// Returns the queue, for the worker.
     pub(super) fn lock(&self) -> MutexGuard<'_, Option<ActiveQueue>> {
         lock(&self.queue)
     }
 
-    /// The queue where its worker is at rest.
+    /// Returns the queue where its worker is idle.
     pub(super) fn try_lock(&self) -> Option<MutexGuard<'_, Option<ActiveQueue>>> {
         try_lock(&self.queue)
     }
@@ -145,19 +145,19 @@ impl State {
         self.raise(USED_BUFFERS);
     }
 
-    /// Why the device stopped, if it ever did.
+    /// Returns why the device stopped, if it ever did.
     pub(super) fn complaint(&self) -> Option<String> {
         lock(&self.complaint).clone()
     }
 
     fn raise(&self, bits: u32) {
         self.interrupts.fetch_or(bits, Ordering::AcqRel);
-        // The counter fills only where no machine takes the interrupt.
+        // The counter overflows only where no machine takes the interrupt.
         let _ = self.interrupt.write(1);
     }
 }
 
-/// A queue for `virtio-queue`, once every number in it is possible.
+/// Builds a queue of `virtio-queue`, once every number in it is valid.
 fn checked(setup: &QueueSetup, most: u16, memory: &impl GuestMemory) -> Result<Queue, String> {
     let mut queue = Queue::new(most).map_err(|error| error.to_string())?;
     let size = u16::try_from(setup.size).map_err(|_| "the queue is too long")?;

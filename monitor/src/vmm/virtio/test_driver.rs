@@ -1,4 +1,4 @@
-//! A driver's side of a queue, for tests: descriptors and rings written by hand, well or badly.
+//! A driver's side of a queue, for tests: descriptors and rings written directly, valid or not.
 
 use std::sync::atomic::Ordering;
 
@@ -46,13 +46,13 @@ pub(super) struct Driver<'a> {
 }
 
 impl<'a> Driver<'a> {
-    /// A driver with empty rings.
+    /// Creates a driver with empty rings.
     pub(super) fn new(memory: &'a GuestMemoryMmap) -> Self {
         memory.write_slice(&[0; 0x1000], GuestAddress(0)).unwrap();
         Self::untouched(memory)
     }
 
-    /// A driver that has written nothing yet.
+    /// Creates a driver that has written nothing yet.
     pub(super) fn untouched(memory: &'a GuestMemoryMmap) -> Self {
         Self { memory, next_descriptor: 0, next_available: 0, seen_used: 0 }
     }
@@ -80,7 +80,7 @@ impl<'a> Driver<'a> {
         self.memory.write_obj(flags, GuestAddress(SETUP.driver_ring)).unwrap();
     }
 
-    /// Offers a chain of these parts: addresses, lengths, and [`WRITE`] where the device may write.
+    /// Adds a chain of these parts: addresses, lengths, and [`WRITE`] where the device may write.
     pub(super) fn offer_parts(&mut self, parts: &[(u64, u32, u16)]) -> u16 {
         let head = self.next_descriptor;
         for (index, &(address, bytes, flags)) in parts.iter().enumerate() {
@@ -96,7 +96,7 @@ impl<'a> Driver<'a> {
         head
     }
 
-    /// Offers a request with its data in these parts, header and status where tests have them.
+    /// Adds a request with its data in these parts, header and status where tests have them.
     pub(super) fn request(&mut self, kind: u32, sector: u64, data: &[(u64, u32, u16)]) {
         self.memory.write_obj([u64::from(kind), sector], GuestAddress(HEADER)).unwrap();
         self.memory.write_obj(0xff_u8, GuestAddress(STATUS)).unwrap();
@@ -105,7 +105,7 @@ impl<'a> Driver<'a> {
         self.offer_parts(&[&header[..], data, &status[..]].concat());
     }
 
-    /// The next finished chain: its head and the bytes written.
+    /// Returns the next finished chain: its head and the bytes written.
     pub(super) fn finished(&mut self) -> Option<(u32, u32)> {
         let index: u16 = self.memory.load(GuestAddress(SETUP.device_ring + 2), Ordering::Acquire).unwrap();
         if index == self.seen_used {

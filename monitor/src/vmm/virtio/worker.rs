@@ -1,11 +1,11 @@
-//! A disk's worker: the thread that serves its queue, so that the virtual processor computes on
-//! while the host's disk works.
+//! A disk's worker: the thread that serves its queue, so that the vCPU runs on while the host's
+//! disk works.
 //!
-//! The worker sleeps on an eventfd that KVM writes when the guest notifies the device; the
-//! processor's thread is not involved. Between two looks at whether the queue is still the device's
-//! lies at most one request of bounded size, and one look into the ring takes at most as many
-//! requests as the queue has descriptors: a guest that feeds its queue for ever keeps its own
-//! worker busy and nothing else.
+//! The worker sleeps on an eventfd that KVM writes when the guest notifies the device; the vCPU's
+//! thread is not involved. The worker checks whether the queue is still the device's at least once
+//! for each request, whose size is bounded, and one poll of the ring takes at most as many requests
+//! as the queue has descriptors. A guest that feeds its queue for ever therefore keeps only its own
+//! worker busy.
 
 use std::io;
 use std::sync::Arc;
@@ -24,22 +24,23 @@ use super::memory::DeviceMemory;
 use super::state::{ActiveQueue, State};
 use crate::clock::monotonic_ns;
 
-/// The thread needs little: vectors of a request are on the heap.
+/// The thread needs a small stack: the vectors of a request are on the heap.
 const STACK_BYTES: usize = 128 << 10;
-/// The driver hears of finished requests after so many, or so many bytes, where more wait: few
-/// interrupts, and no driver that waits for the end of a long queue before it sends more.
+/// The driver is told of finished requests after so many, or so many bytes, where more wait: that
+/// makes few interrupts, and a driver need not wait for the end of a long queue before it sends
+/// more.
 const ANNOUNCE_REQUESTS: u32 = 16;
 const ANNOUNCE_BYTES: u64 = 256 << 10;
 /// The driver wants no interrupts (`VIRTQ_AVAIL_F_NO_INTERRUPT`).
 const NO_INTERRUPT: u16 = 1;
 
-/// What a worker works with.
+/// What a worker needs.
 #[derive(Debug)]
 pub(super) struct Worker {
     pub(super) state: Arc<State>,
     pub(super) memory: Arc<DeviceMemory>,
     pub(super) disk: Disk,
-    /// Readable when there is work. Blocks.
+    /// Waits until the eventfd is readable, which means that there is work.
     pub(super) kick: EventFd,
 }
 
@@ -63,8 +64,8 @@ impl Worker {
     }
 }
 
-/// Serves all that is in the queue, or stops the device for what is wrong with it. Returns when
-/// there is nothing more to do and the next request will be notified.
+/// Serves all that is in the queue, or stops the device if it is invalid. Returns when there is
+/// nothing more to do and the next request will be notified.
 pub(super) fn serve(state: &State, memory: &GuestMemoryMmap, disk: &mut Disk, adaptive_poll: &mut AdaptivePoll) {
     let mut place = state.lock();
     let Some(active) = place.as_mut() else { return };
@@ -116,7 +117,7 @@ fn work(
         if poll(state, queue, memory, adaptive_poll)? {
             continue;
         }
-        // What came between the last look and this enabling was not notified.
+        // A request between the last poll and this enabling was not notified.
         if !state.is_running() || !queue.enable_notification(memory)? {
             return Ok(());
         }
@@ -124,7 +125,7 @@ fn work(
     }
 }
 
-/// Looks out for a request as long as that is worth it; whether there is one.
+/// Polls for a request as long as that is worthwhile; returns whether there is one.
 fn poll(
     state: &State,
     queue: &Queue,
@@ -141,7 +142,7 @@ fn poll(
     Ok(false)
 }
 
-/// The next request, unless the device is to stop.
+/// Returns the next request, unless the device has to stop.
 fn next_chain<'a>(
     state: &State,
     queue: &mut Queue,
@@ -153,7 +154,8 @@ fn next_chain<'a>(
     Ok(queue.iter(memory)?.next())
 }
 
-/// Raises the interrupt for what is not announced yet, if anything, unless the driver wants none.
+/// Raises the interrupt for finished requests not announced yet, if any, unless the driver wants
+/// none.
 fn announce(
     state: &State,
     queue: &Queue,
@@ -163,8 +165,8 @@ fn announce(
     if std::mem::take(unannounced).requests == 0 {
         return Ok(());
     }
-    // The used ring has to be visible before the driver's wish is read: a driver that changes it
-    // looks at the ring afterwards.
+    // The used ring has to be visible before the driver's setting is read: a driver that changes it
+    // checks the ring afterwards.
     std::sync::atomic::fence(Ordering::SeqCst);
     let flags: u16 = memory.load(GuestAddress(queue.avail_ring()), Ordering::Relaxed).map_err(Error::GuestMemory)?;
     if u16::from_le(flags) & NO_INTERRUPT == 0 {

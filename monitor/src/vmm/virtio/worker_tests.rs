@@ -1,4 +1,4 @@
-//! A disk behind its queue, driven well and badly by hand.
+//! Tests a disk behind its queue with valid and invalid requests.
 
 use std::fs::File;
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -57,7 +57,7 @@ impl Bench {
         serve(&self.state, &self.memory, &mut self.disk, &mut AdaptivePoll::default());
     }
 
-    /// One request, served; its status byte and the bytes written.
+    /// Serves one request; returns its status byte and the bytes written.
     fn run(&mut self, driver: &mut Driver<'_>, kind: u32, sector: u64, data: &[(u64, u32, u16)]) -> (u8, u32) {
         driver.request(kind, sector, data);
         self.serve();
@@ -71,7 +71,7 @@ impl Bench {
         bytes
     }
 
-    /// Interrupts raised since the last look.
+    /// Returns the interrupts raised since the last call.
     fn interrupts(&self) -> u64 {
         self.state.interrupt().read().unwrap_or(0)
     }
@@ -200,7 +200,7 @@ fn a_driver_that_polls_is_not_interrupted() {
 #[test]
 fn a_full_ring_is_announced_in_few_interrupts() {
     with_driver(Bench::writable(), |bench, driver| {
-        // One chain, offered as often as the ring allows.
+        // One chain, made available as often as the ring allows.
         driver.request(IN, 0, &[(DATA, 512, WRITE)]);
         for _ in 1..SIZE {
             driver.offer(0);
@@ -211,8 +211,8 @@ fn a_full_ring_is_announced_in_few_interrupts() {
     });
 }
 
-/// Offers something broken; expects the device to stop, for this reason, and to work again after a
-/// reset.
+/// Makes an invalid chain available; checks that the device stops for this reason, and works again
+/// after a reset.
 #[track_caller]
 fn expect_stop(why: &str, break_it: impl FnOnce(&mut Driver<'_>)) {
     with_driver(Bench::writable(), |bench, driver| {
@@ -292,7 +292,7 @@ fn a_stopped_queue_is_left_alone() {
     });
 }
 
-/// A descriptor of a hostile guest: often plausible, sometimes anything.
+/// Generates a descriptor of a malicious guest: often plausible, sometimes arbitrary.
 fn descriptor() -> impl Strategy<Value = Descriptor> {
     let address = prop_oneof![
         6 => (0_u64..0xe000).prop_map(|offset| DATA + offset),
@@ -307,8 +307,8 @@ fn descriptor() -> impl Strategy<Value = Descriptor> {
     (address, bytes, flags, next).prop_map(|(address, bytes, flags, next)| Descriptor { address, bytes, flags, next })
 }
 
-/// A table of descriptors that is anything, or holds a request in every three with one of its
-/// descriptors replaced.
+/// Generates a table of descriptors that is arbitrary, or holds a request in every three with one
+/// of its descriptors replaced.
 fn table() -> impl Strategy<Value = Vec<Descriptor>> {
     let anything = prop::collection::vec(descriptor(), usize::from(SIZE));
     let data = (0_u64..0x8000, 0_u32..4, prop_oneof![Just(NEXT), Just(NEXT | WRITE)]);
@@ -336,7 +336,7 @@ fn table() -> impl Strategy<Value = Vec<Descriptor>> {
     prop_oneof![1 => anything, 3 => nearly_right]
 }
 
-/// Where two memories differ.
+/// Returns where two memories differ.
 fn differences(old: &[u8], new: &[u8]) -> impl Iterator<Item = u64> {
     const LINE: usize = 512;
     let lines = (0_u64..).step_by(LINE).zip(old.chunks(LINE).zip(new.chunks(LINE)));

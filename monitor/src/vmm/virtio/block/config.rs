@@ -17,16 +17,16 @@ const FEATURE_SIZE_MAX: u64 = 1 << 1;
 const FEATURE_SEG_MAX: u64 = 1 << 2;
 const FEATURE_RO: u64 = 1 << 5;
 const FEATURE_BLK_SIZE: u64 = 1 << 6;
-/// The driver may ask for what it has written to be made lasting.
+/// The driver may ask for what it has written to be made durable.
 pub(crate) const FEATURE_FLUSH: u64 = 1 << 9;
 const FEATURE_DISCARD: u64 = 1 << 13;
 
 /// Bytes of the configuration space, up to the fields for discarding.
 pub(crate) const CONFIG_BYTES: usize = 48;
-/// Holes are made of whole blocks of the host's filesystem.
+/// The host's filesystem makes holes of whole blocks.
 const DISCARD_ALIGNMENT_SECTORS: u32 = 8;
 
-/// What the registers say of a disk.
+/// What the registers say about a disk.
 pub(crate) fn identity(mode: DiskMode) -> Identity {
     let always = FEATURE_SIZE_MAX | FEATURE_SEG_MAX | FEATURE_BLK_SIZE | FEATURE_FLUSH;
     let features = always
@@ -37,7 +37,7 @@ pub(crate) fn identity(mode: DiskMode) -> Identity {
     Identity { device_id: DEVICE_ID, features, queue_size: QUEUE_SIZE }
 }
 
-/// The configuration space of a disk of `sectors` sectors.
+/// Returns the configuration space of a disk of `sectors` sectors.
 pub(crate) fn config_space(sectors: u64) -> [u8; CONFIG_BYTES] {
     // A driver that keeps to both limits never exceeds what one request may carry.
     let size_max = (u32::try_from(MOST_BYTES).unwrap_or(u32::MAX) / MOST_DATA_PARTS) & !0xfff;

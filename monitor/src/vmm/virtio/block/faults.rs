@@ -1,5 +1,5 @@
-//! Faults that a test asks for: which bytes of a transfer still get through, and what the rest ends
-//! with. Pure.
+//! Faults that a test asks for: which bytes of a transfer still succeed, and how the rest ends.
+//! Pure.
 
 use std::io;
 use std::ops::Range;
@@ -7,19 +7,19 @@ use std::ops::Range;
 use crate::host::disk::DiskFaults;
 use crate::vmm::virtio::memory::Direction;
 
-/// The faults of one disk, and how far they are.
+/// The faults of one disk, and how far they have progressed.
 #[derive(Debug)]
 pub(super) struct FaultPlan {
     faults: DiskFaults,
     written: u64,
 }
 
-/// What the plan lets a transfer do.
+/// What the faults let a transfer do.
 #[derive(Debug)]
 pub(super) struct Admitted {
-    /// So many of the first bytes get through,
+    /// How many of the first bytes succeed,
     pub(super) bytes: u64,
-    /// and this is how it ends if they do.
+    /// and how the transfer ends after them.
     pub(super) end: io::Result<()>,
 }
 
@@ -28,8 +28,8 @@ impl FaultPlan {
         Self { faults, written: 0 }
     }
 
-    /// What a transfer of `bytes` bytes at `offset` may do. Writing counts as done to the extent
-    /// that it is admitted.
+    /// Returns what a transfer of `bytes` bytes at `offset` may do. Bytes of a write that are
+    /// admitted count as written.
     pub(super) fn admit(&mut self, direction: Direction, offset: u64, bytes: u64) -> Admitted {
         let transfer = offset..offset.saturating_add(bytes);
         let bad = match direction {
@@ -56,7 +56,7 @@ impl FaultPlan {
     }
 }
 
-/// The first byte that lies in both ranges.
+/// Returns the first byte that lies in both ranges.
 fn first_common(one: &Range<u64>, other: &Range<u64>) -> Option<u64> {
     let start = one.start.max(other.start);
     (start < one.end.min(other.end)).then_some(start)

@@ -33,8 +33,8 @@ const OK: u8 = 0;
 #[derive(Debug)]
 pub(super) struct Disk {
     file: File,
-    /// The same file by way of the page cache, where `file` goes around it: for buffers that lie as
-    /// direct input and output can't take them.
+    /// The same file through the page cache, where `file` bypasses it: for buffers whose alignment
+    /// direct I/O can't use.
     cached: Option<File>,
     limits: Limits,
     id: [u8; ID_BYTES],
@@ -46,11 +46,11 @@ pub(super) struct Disk {
 pub(super) enum Cache {
     /// It may: the driver flushes.
     WriteBack,
-    /// It may not: the driver knows nothing of flushing.
+    /// It may not: the driver does not flush.
     WriteThrough,
 }
 
-/// What a request came to.
+/// The result of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Served {
     /// Bytes that were written to the writable parts, from their beginning.
@@ -60,7 +60,7 @@ pub(super) struct Served {
 }
 
 impl Disk {
-    /// The disk in this file, which keeps the size that it has now.
+    /// Creates the disk in this file, with the size that the file has now.
     pub(super) fn new(disk: OpenDisk) -> io::Result<Self> {
         let sectors = disk.file.metadata()?.len() / SECTOR_BYTES;
         let mut id = [0; ID_BYTES];
@@ -72,12 +72,12 @@ impl Disk {
         Ok(Self { file: disk.file, cached, limits, id, faults: FaultPlan::new(disk.faults) })
     }
 
-    /// Sectors.
+    /// Returns the number of sectors.
     pub(super) const fn sectors(&self) -> u64 {
         self.limits.sectors
     }
 
-    /// What the guest may do with it.
+    /// Returns what the guest may do with it.
     pub(super) const fn mode(&self) -> DiskMode {
         self.limits.mode
     }
@@ -120,8 +120,8 @@ impl Disk {
     ) -> (u64, Result<(), Refusal>) {
         let admitted = self.faults.admit(direction, offset, bytes);
         let mut transfer = buffers.transfer(direction, &self.file, offset, admitted.bytes);
-        // Drivers that swap use whole frames. What is aligned enough for direct input and output,
-        // the file system knows.
+        // Drivers that swap use whole frames. The file system decides what is aligned enough for
+        // direct I/O.
         if let (Some(cached), Err(error)) = (&self.cached, &transfer.1)
             && error.kind() == io::ErrorKind::InvalidInput
         {
@@ -152,12 +152,12 @@ impl Disk {
     }
 }
 
-/// Opens a file with direct input and output once more without it; `None` for any other file.
+/// Opens a file that uses direct I/O a second time without it; returns `None` for any other file.
 fn reopen_cached(file: &File) -> io::Result<Option<File>> {
     if !fcntl_getfl(file)?.contains(OFlags::DIRECT) {
         return Ok(None);
     }
-    // The file may have no name; this is the one that the kernel has for it.
+    // The file may have no name; this is the kernel's name for it.
     let path = format!("/proc/self/fd/{}", file.as_raw_fd());
     OpenOptions::new().read(true).write(true).open(path).map(Some)
 }

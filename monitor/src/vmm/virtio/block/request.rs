@@ -1,8 +1,8 @@
-//! What a driver asks of a disk (virtio 1.2, 5.2.6). Pure: bytes in, a valid request or the reason
-//! for a refusal out.
+//! What a driver asks of a disk (virtio 1.2, 5.2.6). Pure: takes bytes and returns a valid request
+//! or the reason for a refusal.
 //!
-//! A chain that can't be a request at all stops the device (`super::super::chain`); a request that
-//! asks for something impossible costs that request, as every disk answers it with an error.
+//! A chain that can't be a request at all stops the device (`super::super::chain`). A request that
+//! asks for something impossible fails alone, as every disk answers it with an error.
 
 use std::ops::Range;
 
@@ -37,7 +37,7 @@ pub(super) struct Limits {
     pub(super) mode: DiskMode,
 }
 
-/// Bytes of the request's data, without header and status.
+/// Returns the bytes of the request's data, without header and status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct DataBytes {
     pub(super) readable: u64,
@@ -47,29 +47,29 @@ pub(super) struct DataBytes {
 /// A request that can be carried out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Request {
-    /// Fill the data from this byte of the disk on.
+    /// Read from this byte of the disk on into the data.
     Read { offset: u64 },
-    /// Write the data there.
+    /// Write the data from this byte of the disk on.
     Write { offset: u64 },
-    /// Make what was written last.
+    /// Make what was written durable.
     Flush,
     /// The data is a list of ranges that are no longer needed.
     Discard,
-    /// Say who you are.
+    /// Return the disk's identity.
     Identify,
 }
 
-/// Why a request is not carried out; the status byte that the driver gets.
+/// Why a request is not carried out: the status byte that the driver gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Refusal {
-    /// It can't be done.
+    /// It failed or is impossible.
     Failed,
-    /// Nobody knows what it means.
+    /// Its type is unknown.
     Unsupported,
 }
 
 impl Refusal {
-    /// The status byte.
+    /// Returns the status byte.
     pub(super) const fn encode(self) -> u8 {
         match self {
             Self::Failed => 1,
@@ -79,7 +79,7 @@ impl Refusal {
 }
 
 impl Request {
-    /// The request with this header and so much data.
+    /// Parses the request with this header and so much data.
     pub(super) fn parse(
         header: [u8; HEADER_BYTES as usize],
         data: DataBytes,
@@ -110,7 +110,7 @@ impl Request {
 }
 
 impl Limits {
-    /// The bytes of one range of a discard request.
+    /// Parses one range of a discard request; returns its bytes.
     pub(super) fn discarded(&self, range: [u8; RANGE_BYTES]) -> Result<Range<u64>, Refusal> {
         let [s0, s1, s2, s3, s4, s5, s6, s7, c0, c1, c2, c3, flags @ ..] = range;
         let sector = u64::from_le_bytes([s0, s1, s2, s3, s4, s5, s6, s7]);
@@ -134,7 +134,7 @@ impl Limits {
         }
     }
 
-    /// Where the data of a transfer lies on the disk.
+    /// Returns where the data of a transfer lies on the disk.
     fn offset(&self, sector: u64, bytes: u64) -> Result<u64, Refusal> {
         if bytes == 0 || !bytes.is_multiple_of(SECTOR_BYTES) || bytes > MOST_BYTES {
             return Err(Refusal::Failed);
@@ -142,7 +142,7 @@ impl Limits {
         self.place(sector, bytes)
     }
 
-    /// The first byte of `bytes` bytes from `sector` on, all of which the disk has.
+    /// Returns the first byte of `bytes` bytes from `sector` on, if the disk has them all.
     fn place(&self, sector: u64, bytes: u64) -> Result<u64, Refusal> {
         let end = sector.checked_add(bytes / SECTOR_BYTES).ok_or(Refusal::Failed)?;
         if end > self.sectors {
