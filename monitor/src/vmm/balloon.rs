@@ -1,9 +1,9 @@
 //! The balloon device: what happens when the guest accesses the balloon port.
 //!
-//! The guest stands still during a call, so a call is one function: registers in, registers out.
-//! Nothing in it trusts the guest: every address and every entry is checked, a bad entry costs that
-//! entry and a bad call costs that call. Memory is released before the reply, so a frame that
-//! counts as given is already the host's.
+//! The guest does not run during a call, so a call is one function: registers in, registers out.
+//! The device trusts nothing from the guest: it checks every address and every entry. A bad entry
+//! fails only that entry, and a bad call fails only that call. Memory is released before the reply,
+//! so a frame that counts as ballooned already belongs to the host.
 
 #[cfg(any(test, feature = "harness"))]
 pub mod harness;
@@ -30,33 +30,34 @@ use super::release::Releaser;
 use super::virtio::Quiescent;
 use crate::host::shared_page::SharedPage;
 
-/// The lowest interrupt vector that is no exception's.
+/// The lowest interrupt vector that is not reserved for exceptions.
 const FIRST_VECTOR: u8 = 32;
-/// Reports in a row that must show another balloon than there is: one may cross with a change.
+/// Consecutive reports that must disagree with the real balloon: one may cross with a change.
 pub(crate) const DISAGREEING_REPORTS: u64 = 3;
-/// Frames, and runs of frames, that are released at once where no guest waits for a reply: 64 MiB
+/// Frames, and runs of frames, that are released at once while no guest waits for a reply: 64 MiB
 /// take 6 ms in small pages.
 const RECLAIMED_AT_ONCE: usize = 16 << 10;
 const RANGES_AT_ONCE: usize = 512;
 
-/// What the device needs of the process around it.
+/// What the device needs from the process around it.
 pub(super) trait BalloonHost {
-    /// The guest wants interrupt `vector` when the doorbell rings.
+    /// Connects the doorbell to interrupt `vector`.
     fn connect_doorbell(&mut self, vector: u8);
-    /// The guest wants no interrupt any more. Does nothing where it had none.
+    /// Disconnects the doorbell's interrupt. Does nothing where there was none.
     fn disconnect_doorbell(&mut self);
-    /// The guest reported at `now_ns` that somebody in it waits for memory. Must not block.
+    /// Notes that the guest reported at `now_ns` that a thread in it waits for memory. Must not
+    /// block.
     fn pressure(&mut self, now_ns: u64);
-    /// Memory went back to the host.
+    /// Notes that memory went back to the host.
     fn memory_released(&mut self);
-    /// There is something to do that can be done while the guest runs. Must not block.
+    /// Notes that there is work that can be done while the guest runs. Must not block.
     fn work_left(&mut self);
-    /// Keeps every device out of guest memory as long as the result lives; `None` where one is at
-    /// work. Must not block.
+    /// Keeps every device out of guest memory as long as the result lives; returns `None` where a
+    /// device is at work. Must not block.
     fn quiesce(&self) -> Option<Quiescent<'_>>;
 }
 
-/// The device.
+/// The balloon device.
 #[derive(Debug)]
 pub(super) struct Balloon<H> {
     map: FrameMap,
@@ -70,13 +71,13 @@ pub(super) struct Balloon<H> {
     registers: Arc<SharedPage>,
     host: H,
     negotiation: Negotiation,
-    /// What the guest has in force.
+    /// The features that the guest negotiated.
     features: Features,
-    /// The guest's own floor: below it nothing is taken from it.
+    /// The guest's own floor: the host reclaims nothing below it.
     floor: FrameCount,
-    /// Where the guest's words are, while it shares them.
+    /// Where the guest's shared words are, while it shares them.
     offers: Option<Offers>,
-    /// The next call is answered with an order to begin anew.
+    /// Whether the next call is answered with an order to reset.
     is_reset_ordered: bool,
     facts: Facts,
 }
@@ -91,7 +92,7 @@ enum Negotiation {
 /// A block that an entry named, and the entry's place in the batch.
 type Named = (Range<usize>, usize);
 
-/// How a call ended: a status, and what goes into `RDI` and `R8`.
+/// How a call ended: a status, and the values for `RDI` and `R8`.
 struct Outcome {
     status: Status,
     result: u64,
@@ -111,7 +112,7 @@ impl From<Status> for Outcome {
 }
 
 impl<H: BalloonHost> Balloon<H> {
-    /// The device of a guest whose frames are as `map` says.
+    /// Creates the device of a guest whose frames are as `map` says.
     pub(super) fn new(memory: Arc<GuestMemory>, registers: Arc<SharedPage>, host: H, map: FrameMap) -> Self {
         let mut balloon = Self {
             map,
@@ -134,7 +135,7 @@ impl<H: BalloonHost> Balloon<H> {
         balloon
     }
 
-    /// Carries out the call in `registers` and returns the reply's.
+    /// Carries out the call in `registers` and returns the reply's registers.
     pub(super) fn call(&mut self, registers: Registers, now_ns: u64) -> Registers {
         self.facts.port_calls += 1;
         self.facts.last_call_ns = now_ns;
@@ -199,7 +200,7 @@ impl<H: BalloonHost> Balloon<H> {
         Welcome { version: VERSION, features: self.features, target: self.registers.target() }.encode()
     }
 
-    /// Begins anew: the guest has to say HELLO again. What is given stays given.
+    /// Ends the session: the guest has to say HELLO again. What is ballooned stays ballooned.
     fn end_session(&mut self) {
         self.negotiation = Negotiation::Awaited;
         self.offers = None;
@@ -207,13 +208,13 @@ impl<H: BalloonHost> Balloon<H> {
         self.host.disconnect_doorbell();
     }
 
-    /// The page that the registers name for a batch, if it is one of the guest's.
+    /// Returns the page that the registers name for a batch, if it is one of the guest's.
     fn batch_page(&self, registers: &Registers) -> Option<FrameNumber> {
         let page = FrameNumber::containing(registers.rdi);
         (registers.rdi.is_multiple_of(FRAME_BYTES) && self.map.is_guests(page)).then_some(page)
     }
 
-    /// Writes what is given into the batch page.
+    /// Writes what is ballooned into the batch page.
     fn list(&self, registers: &Registers) -> Outcome {
         if self.batch_page(registers).is_none() {
             return Status::BadPage.into();
@@ -227,7 +228,7 @@ impl<H: BalloonHost> Balloon<H> {
         }
     }
 
-    /// Looks at the guest's words from now on.
+    /// Uses the guest's shared words from now on.
     fn share(&mut self, registers: &Registers) -> Status {
         let huge_frames = self.memory.layout().end().0.div_ceil(HUGE_BYTES);
         if registers.rsi != huge_frames {
@@ -241,9 +242,9 @@ impl<H: BalloonHost> Balloon<H> {
         Status::Ok
     }
 
-    /// Takes up to [`CHUNK`] huge frames that the guest offers, as far as it is larger than its
-    /// target, and releases them. Says whether there may be more. The guest need not run: it may at
-    /// the same time, on another processor, and use what is not taken.
+    /// Reclaims up to [`CHUNK`] huge frames that the guest offers, as far as the guest is larger
+    /// than its target, and releases them. Returns whether there may be more. The guest need not
+    /// run; it may also run on another processor and use what is not reclaimed.
     pub(super) fn host_reclaim(&mut self) -> bool {
         let Self { offers: Some(offers), map, memory, .. } = self else { return false };
         let surplus = map.size().saturating_sub(self.registers.target().max(self.floor));
@@ -255,7 +256,8 @@ impl<H: BalloonHost> Balloon<H> {
         let ranges = merged(taken.iter());
         let released = self.releaser.release(memory, &ranges);
         for range in &ranges[released..] {
-            // It is given, and what is given reads as zero when it comes back, released or not.
+            // It is ballooned, and a ballooned frame reads as zero when it comes back, released or
+            // not.
             memory.clear(range);
         }
         let frames = FrameCount(taken.len() as u64 * HUGE_FRAMES);
@@ -266,12 +268,12 @@ impl<H: BalloonHost> Balloon<H> {
         true
     }
 
-    /// Acts on the target as it is now, and on none before it.
+    /// Adopts the target as it is now; no earlier one is used any more.
     pub(super) fn acknowledge(&mut self) {
         self.publish();
     }
 
-    /// Splits a few of the huge pages that a call has left. Says whether there may be more. Safe
+    /// Splits a few of the huge pages that calls have left. Returns whether there may be more. Safe
     /// while the guest runs.
     pub(super) fn split_left(&mut self) -> bool {
         if self.unsplit.is_empty() {
@@ -283,7 +285,7 @@ impl<H: BalloonHost> Balloon<H> {
         true
     }
 
-    /// Whether the guest is as large as it should be.
+    /// Returns whether the guest is as large as it should be.
     pub(super) fn is_on_target(&self) -> bool {
         self.map.size() == self.registers.target()
     }
@@ -313,7 +315,7 @@ impl<H: BalloonHost> Balloon<H> {
         for entry in entries.iter().filter(|entry| entry.status != EntryStatus::Done) {
             self.facts.refused_entries[usize::from(entry.status.code())] += 1;
         }
-        // The page was readable a moment ago and is protected from being given in its own batch.
+        // The page was readable a moment ago, and its own batch can't balloon it.
         match self.memory.write_words(address, words) {
             Ok(()) => Outcome::new(Status::Ok, frames.0),
             Err(_) => Status::BadPage.into(),
@@ -322,14 +324,14 @@ impl<H: BalloonHost> Balloon<H> {
 
     fn inflate(&mut self, entries: &mut [Entry], page: FrameNumber) -> FrameCount {
         let mut done = judge(entries, |entry| self.map.inflate(entry, page));
-        // Before the release: what is released must not come back with a huge page.
+        // Before the release: released memory must not come back as a huge page.
         let (mut failed, mixed) = self.fit_pages(&mut done);
         let to_split = self.copy_out_of_huge_pages(mixed);
         let blocks: Vec<_> = done.iter().map(|(block, _)| self.with_page_table(block)).collect();
         let ranges = merged(blocks.iter());
         let released = self.releaser.release(&self.memory, &ranges);
-        // After the release, when there is less left to split. Any kept frame stands for its huge
-        // page.
+        // After the release, when there is less left to split. Any of the guest's frames stands for
+        // its huge page.
         let (now, later) = to_split.split_at(to_split.len().min(SPLIT_IN_A_CALL));
         let kept = now.iter().filter_map(|&huge| self.map.runs(Frames::Guest, frames_of(&(huge..huge + 1))).next());
         let parts: Vec<_> = kept.map(|run| run.start..run.start + 1).collect();
@@ -354,8 +356,8 @@ impl<H: BalloonHost> Balloon<H> {
         let target = self.registers.target();
         let mut done = judge(entries, |entry| self.map.deflate(entry, target));
         let (failed, mixed) = self.fit_pages(&mut done);
-        // These were wholly given until now. A guest that has touched one all the same may have a
-        // huge page there, of which the part that stays given could not be taken away any more.
+        // These were wholly ballooned until now. A guest that touched one all the same may have a
+        // huge page there, and the part of it that stays ballooned could not be released any more.
         let ranges: Vec<_> = mixed.iter().map(frames_of).collect();
         self.releaser.release(&self.memory, &ranges);
         for (block, index) in failed {
@@ -367,9 +369,9 @@ impl<H: BalloonHost> Balloon<H> {
         frames
     }
 
-    /// Has the host put pages of the right sizes behind blocks that were given or taken; removes
-    /// and returns those where it can't. Also returns the huge frames that have become mixed by
-    /// this.
+    /// Has the host put pages of the right sizes behind blocks that were inflated or deflated.
+    /// Removes and returns those where it can't, and returns the huge frames that have become
+    /// mixed.
     fn fit_pages(&mut self, blocks: &mut Vec<Named>) -> (Vec<Named>, Vec<Range<usize>>) {
         let Self { map, page_sizes, memory, allow, .. } = self;
         let named = blocks.iter().map(|(block, _)| block);
@@ -378,9 +380,9 @@ impl<H: BalloonHost> Balloon<H> {
         (unfit, mixed)
     }
 
-    /// Frees the huge pages behind huge frames that have just been given in part, where copying
-    /// what is kept does it. Returns those whose huge pages have to be split. Only for the vCPU's
-    /// thread: the guest stands still.
+    /// Frees the huge pages behind huge frames that have just been ballooned in part, where copying
+    /// the guest's frames does it. Returns those whose huge pages have to be split. Only for the
+    /// vCPU's thread, as the guest must not run.
     fn copy_out_of_huge_pages(&mut self, mixed: Vec<Range<usize>>) -> Vec<usize> {
         let mut huge_frames: Vec<_> = mixed.into_iter().flatten().collect();
         if !huge_frames.is_empty()
@@ -392,8 +394,9 @@ impl<H: BalloonHost> Balloon<H> {
         huge_frames
     }
 
-    /// A block that was given, or all of its huge frame where that is now given as a whole: the
-    /// kernel frees a page table only where all that it maps is released at once (Linux 6.14).
+    /// Returns a block that was ballooned, or its whole huge frame where that is now wholly
+    /// ballooned: the kernel frees a page table only where all that it maps is released at once
+    /// (Linux 6.14).
     fn with_page_table(&self, block: &Range<usize>) -> Range<usize> {
         let huge = block.start / to_usize(HUGE_FRAMES);
         let whole = frames_of(&(huge..huge + 1));
@@ -420,9 +423,9 @@ impl<H: BalloonHost> Balloon<H> {
         Status::Ok.into()
     }
 
-    /// Compares the balloon that the guest believes in with the one that there is. What the guest
-    /// has not noted yet counts for it. If they keep differing, the guest is to ask anew what is
-    /// given; if that does not help, it is not asked again.
+    /// Compares the balloon that the guest reports with the real one. What the guest has not noted
+    /// yet counts for it. If they keep differing, the guest is ordered to ask anew what is
+    /// ballooned; if that does not help, it is not ordered to again.
     fn compare(&mut self, reported: FrameCount) {
         let not_noted = self.offers.as_ref().map_or(FrameCount::ZERO, |offers| offers.not_noted(&self.memory));
         if reported.saturating_add(not_noted) == self.map.balloon() {
@@ -433,9 +436,10 @@ impl<H: BalloonHost> Balloon<H> {
         self.is_reset_ordered |= self.facts.disagreeing_reports == DISAGREEING_REPORTS;
     }
 
-    /// Releases what is resident in given frames, from frame index `from` on: a guest that has
-    /// touched them all the same has no right to what they hold. At most [`RECLAIMED_AT_ONCE`], as
-    /// the guest's calls wait meanwhile. Returns where to go on; `None` when all is done.
+    /// Releases what is resident in ballooned frames, from frame index `from` on: a guest that has
+    /// touched ballooned frames has no right to what they hold. Releases at most
+    /// [`RECLAIMED_AT_ONCE`], as the guest's calls wait meanwhile. Returns where to go on; `None`
+    /// when all is done.
     pub(super) fn reclaim_ballooned(&mut self, from: usize) -> Option<usize> {
         self.host.memory_released();
         let before = self.registers.facts().resident;
@@ -448,7 +452,7 @@ impl<H: BalloonHost> Balloon<H> {
             left -= run.len();
             ranges.push(run);
         }
-        // What can't be released stays resident, and so on the guest's account.
+        // What can't be released stays resident, and so counts against the guest.
         self.releaser.release(&self.memory, &ranges);
         self.host.memory_released();
         let after = self.registers.facts().resident;
@@ -462,12 +466,12 @@ impl<H: BalloonHost> Balloon<H> {
         Registers { rax: status.encode(), rdi: result, rsi: self.registers.target().0, r8: second }
     }
 
-    /// Publishes the facts, and acknowledges the target that is acted on from now on. Whoever holds
-    /// the device holds its lock, so nothing is under way that has read an older one.
+    /// Publishes the facts, and acknowledges the target that is acted on from now on. The caller
+    /// holds the device's lock, so no operation is under way that has read an older one.
     fn publish(&mut self) {
         let epoch = self.registers.target_epoch();
-        // Size is what the host can't have yet. What a call has left unsplit is not the host's, so
-        // size does not fall by it.
+        // Size counts what the host can't have yet. What a call has left unsplit does not belong to
+        // the host yet, so size does not fall by it.
         let size = self.map.size();
         let held = size.saturating_add(self.unsplit.given(&self.map));
         self.facts.size = if self.unsplit.is_empty() { size } else { size.max(held.min(self.facts.size)) };
@@ -477,7 +481,7 @@ impl<H: BalloonHost> Balloon<H> {
     }
 }
 
-/// Judges all entries, one after the other; returns the blocks of those that are done, ascending.
+/// Checks all entries in order; returns the blocks of those that are done, ascending.
 fn judge(entries: &mut [Entry], mut judge: impl FnMut(Entry) -> Result<Range<usize>, EntryStatus>) -> Vec<Named> {
     let mut blocks = Vec::with_capacity(entries.len());
     for (index, entry) in entries.iter_mut().enumerate() {
@@ -489,8 +493,8 @@ fn judge(entries: &mut [Entry], mut judge: impl FnMut(Entry) -> Result<Range<usi
             Err(refusal) => refusal,
         };
     }
-    // An allocator that runs down hands blocks out in descending order: sorted, they merge all the
-    // same.
+    // An allocator that runs low hands blocks out in descending order: once sorted, they merge all
+    // the same.
     blocks.sort_unstable_by_key(|(block, _)| block.start);
     blocks
 }
@@ -499,7 +503,7 @@ fn frames(blocks: &[Named]) -> FrameCount {
     FrameCount(blocks.iter().map(|(block, _)| block.len() as u64).sum())
 }
 
-/// Sorted blocks as the fewest ranges. Blocks may be the same.
+/// Merges sorted blocks, which may repeat, into the fewest ranges.
 fn merged<'a>(blocks: impl Iterator<Item = &'a Range<usize>>) -> Vec<Range<usize>> {
     let mut ranges: Vec<Range<usize>> = Vec::new();
     for block in blocks {

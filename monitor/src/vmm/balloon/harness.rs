@@ -1,6 +1,6 @@
-//! The device without a guest, for those who drive it by hand: a fuzzer ([`script`]), and the guest
-//! kernel's driver in a test of the two together. Behind the feature `harness`; not part of the
-//! `aerostat` command.
+//! The device without a guest, for code that drives it directly: a fuzzer ([`script`]), and a test
+//! that runs it together with the guest kernel's driver. Behind the feature `harness`; not part of
+//! the `aerostat` command.
 
 pub mod script;
 
@@ -21,17 +21,17 @@ use crate::vmm::layout::{GuestAddress, LOW_END, MemoryLayout};
 use crate::vmm::memory::GuestMemory;
 use crate::vmm::virtio::{Quiescent, Workers};
 
-/// The image's last word.
+/// The value of the image's last word.
 const CANARY: u64 = 0x1bad_ca11_ab1e_b0a7;
 
-/// A machine's memory.
+/// The size of a machine's memory and of its parts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Extent {
-    /// All frames, those in the balloon included.
+    /// All frames, including those in the balloon.
     pub total: FrameCount,
     /// The frames that the guest starts with, from 0 on.
     pub initial: FrameCount,
-    /// Those of its image, which is at least one.
+    /// The image's frames, at least one.
     pub image: Range<FrameNumber>,
 }
 
@@ -45,7 +45,7 @@ pub struct Harness {
     calls: u64,
 }
 
-/// Nobody is told anything.
+/// A host that ignores what it is told.
 #[derive(Debug, Default)]
 struct Nobody {
     workers: Workers,
@@ -63,10 +63,10 @@ impl BalloonHost for Nobody {
 }
 
 impl Harness {
-    /// The device of a machine that has just been made, its target what it starts with.
+    /// Creates the device of a new machine, whose target is its initial size.
     ///
     /// # Errors
-    /// Where there can't be such a machine.
+    /// Fails where such a machine is impossible.
     pub fn new(extent: Extent) -> io::Result<Self> {
         let layout = MemoryLayout::new(extent.total).map_err(io::Error::other)?;
         let memory = Arc::new(GuestMemory::new(layout)?);
@@ -79,22 +79,22 @@ impl Harness {
         Ok(harness)
     }
 
-    /// What happens when the guest calls.
+    /// Carries out a guest's call.
     pub fn call(&mut self, registers: Registers) -> Registers {
         self.calls += 1;
         let reply = self.balloon.call(registers, self.calls);
-        // What the main thread does as soon as it can.
+        // The main thread does this as soon as it can.
         while self.balloon.split_left() {}
         reply
     }
 
-    /// What the supervisor and the VMM process's main thread do.
+    /// Does what the supervisor and the VMM process's main thread do.
     pub fn set_target(&mut self, target: FrameCount) {
         self.registers.set_target(target);
         while self.balloon.host_reclaim() {}
     }
 
-    /// What the supervisor asks for when a guest uses what it has given.
+    /// Starts what the supervisor asks for when a guest uses what is ballooned.
     pub fn reclaim_ballooned(&mut self) {
         let mut at = Some(0);
         while let Some(from) = at {
@@ -102,25 +102,25 @@ impl Harness {
         }
     }
 
-    /// The next call is answered with `ResetOrdered`, if the guest has negotiated.
+    /// Answers the next call with `ResetOrdered`, if the guest has negotiated.
     pub fn order_reset(&mut self) {
         self.balloon.is_reset_ordered = true;
     }
 
-    /// Whether the host puts pages of other sizes behind guest memory when it is asked to.
+    /// Sets whether the host changes the page sizes behind guest memory when it is asked to.
     pub fn let_page_sizes_change(&mut self, can_change: bool) {
         self.balloon.allow =
             if can_change { GuestMemory::allow } else { |_, _, _| Err(io::ErrorKind::OutOfMemory.into()) };
     }
 
-    /// From now on the host can't release this frame, as a page that is locked in memory can't be.
-    /// Says whether it is so; what is no frame, or too many for this process to lock, is not.
+    /// Makes the host unable to release this frame, like a page that is locked in memory. Returns
+    /// whether it did: not for what is no frame, nor beyond what this process may lock.
     pub fn pin(&mut self, frame: FrameNumber) -> bool {
         // SAFETY: locking pages changes no contents.
         self.page(frame).is_some_and(|page| unsafe { mlock(page.cast(), FRAME_SIZE) }.is_ok())
     }
 
-    /// The host can release the frame again.
+    /// Lets the host release the frame again.
     pub fn unpin(&mut self, frame: FrameNumber) {
         if let Some(page) = self.page(frame) {
             // SAFETY: as in `pin`.
@@ -128,12 +128,12 @@ impl Harness {
         }
     }
 
-    /// Copies words into guest memory, as the guest does; nothing happens where that is no memory.
+    /// Copies words into guest memory, as the guest does; does nothing where there is no memory.
     pub fn write(&mut self, address: u64, words: &[u64]) {
         let _ = self.memory.write_words(GuestAddress(address), words);
     }
 
-    /// A word of guest memory.
+    /// Returns a word of guest memory.
     #[must_use]
     pub fn read(&self, address: u64) -> Option<u64> {
         let mut word = [0];
@@ -141,35 +141,35 @@ impl Harness {
         Some(word[0])
     }
 
-    /// A word that guest and monitor share.
+    /// Returns a word that guest and monitor share.
     #[must_use]
     pub fn shared_word(&self, address: u64) -> Option<&HugeFrameWord> {
         self.memory.shared_word(GuestAddress(address)).ok()
     }
 
-    /// Where a frame lies in this process, mapped for as long as `self` is there.
+    /// Returns where a frame lies in this process, mapped as long as `self` lives.
     #[must_use]
     pub fn page(&self, frame: FrameNumber) -> Option<*mut u8> {
         let index = self.memory.layout().indexes(frame, FrameCount(1))?.start;
         Some(self.memory.host_address(index * FRAME_SIZE))
     }
 
-    /// What the register page says.
+    /// Returns what the register page says.
     #[must_use]
     pub fn facts(&self) -> Facts {
         self.registers.facts()
     }
 
-    /// Whether a frame is memory and the guest's.
+    /// Returns whether a frame is memory and the guest's.
     #[must_use]
     pub fn is_guests(&self, frame: FrameNumber) -> bool {
         self.balloon.map.is_guests(frame)
     }
 
-    /// What must hold after every call, whatever the call was.
+    /// Checks what must hold after every call.
     ///
     /// # Errors
-    /// What does not hold, as a sentence.
+    /// Returns what does not hold, as a sentence.
     pub fn check(&self) -> Result<(), String> {
         let map = &self.balloon.map;
         let total = self.memory.layout().total();
@@ -193,7 +193,7 @@ impl Harness {
                 return Err(format!("some of the protected frames {protected:?} are given"));
             }
         }
-        // The guest may have had the monitor write to it, but nothing makes a word of zeros.
+        // The guest may have had the monitor write to it, but no call turns a word into zeros.
         if self.read(self.canary()) == Some(0) {
             return Err("the image was released".to_owned());
         }
@@ -204,7 +204,7 @@ impl Harness {
         }
     }
 
-    /// Where the canary sits: the image's last word.
+    /// Returns where the canary lies: the image's last word.
     fn canary(&self) -> u64 {
         self.image.end.address() - size_of_val(&CANARY) as u64
     }

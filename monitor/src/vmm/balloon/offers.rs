@@ -1,8 +1,8 @@
-//! Free memory that changes hands without the guest: the words that a guest shares say which huge
-//! frames it offers, and a compare-and-swap takes one (see `aerostat_abi::frame_state`).
+//! Reclaims free memory without the guest's cooperation: the words that a guest shares say which
+//! huge frames it offers, and a compare-and-swap reclaims one (see `aerostat_abi::frame_state`).
 //!
-//! What the words say is the guest's word only. That a frame is memory and the guest's is for the
-//! frame map to say; a guest that offers what it uses loses what is in it, and nobody else does.
+//! The words are untrusted. The frame map decides whether a frame is memory and the guest's. A
+//! guest that offers what it uses loses its contents and harms no other guest.
 
 use std::ops::Range;
 
@@ -14,8 +14,8 @@ use crate::vmm::frame_map::FrameMap;
 use crate::vmm::layout::GuestAddress;
 use crate::vmm::memory::GuestMemory;
 
-/// Huge frames taken in one go. While they are released, half a millisecond, a call of the guest's
-/// waits.
+/// Huge frames that are reclaimed at once. While they are released, which takes half a millisecond,
+/// the guest's calls wait.
 pub(super) const CHUNK: usize = 64;
 
 const WORD_BYTES: u64 = size_of::<HugeFrameWord>() as u64;
@@ -24,24 +24,24 @@ const WORD_BYTES: u64 = size_of::<HugeFrameWord>() as u64;
 #[derive(Debug)]
 pub(super) struct Offers {
     words: Range<u64>,
-    /// Where the next search begins: behind the last frame that was taken.
+    /// Where the next search begins: behind the last frame that was reclaimed.
     cursor: u64,
 }
 
 impl Offers {
-    /// `huge_frames` words from guest-physical address `start` on; `None` where they can't be
-    /// words.
+    /// Uses `huge_frames` words from guest-physical address `start` on; returns `None` where no
+    /// words can lie.
     pub(super) fn new(start: u64, huge_frames: u64) -> Option<Self> {
         let end = start.checked_add(huge_frames * WORD_BYTES)?;
         start.is_multiple_of(WORD_BYTES).then_some(Self { words: start..end, cursor: 0 })
     }
 
-    /// The frames that the words lie in.
+    /// Returns the frames that the words lie in.
     pub(super) fn frames(&self) -> Range<FrameNumber> {
         FrameNumber::containing(self.words.start)..FrameNumber(FrameNumber::containing(self.words.end - 1).0 + 1)
     }
 
-    /// Frames that were taken and that the guest has not noted, by its words.
+    /// Returns the frames that were reclaimed and that the guest has not noted, by its words.
     pub(super) fn not_noted(&self, memory: &GuestMemory) -> FrameCount {
         let words = self.words.clone().step_by(to_usize(WORD_BYTES));
         let taken =
@@ -49,8 +49,8 @@ impl Offers {
         FrameCount(taken.count() as u64 * HUGE_FRAMES)
     }
 
-    /// Takes up to `wanted` huge frames out of `map`, those that the host backs before others, as
-    /// taking others frees nothing. The blocks come in ascending order.
+    /// Reclaims up to `wanted` huge frames out of `map`. Those that the host backs come first, as
+    /// reclaiming others frees nothing. The blocks are in ascending order.
     pub(super) fn accept(&mut self, wanted: usize, memory: &GuestMemory, map: &mut FrameMap) -> Vec<Range<usize>> {
         let mut taken = Vec::with_capacity(wanted);
         for is_backed in [true, false] {
@@ -66,8 +66,8 @@ impl Offers {
                     continue;
                 }
                 let entry = Entry::pending(FrameNumber(huge * HUGE_FRAMES), HUGE_ORDER);
-                // The map first: what is no memory of the guest's can't be taken, whatever its word
-                // says.
+                // The map comes first: what is not the guest's memory can't be reclaimed, whatever
+                // its word says.
                 let no_page = FrameNumber(u64::MAX);
                 let Ok(block) = map.inflate(entry, no_page) else { continue };
                 if word.take().is_none() {

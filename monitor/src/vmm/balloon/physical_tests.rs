@@ -1,5 +1,6 @@
-//! What of given memory is really the host's: by the charge of a control group, which falls when
-//! pages are free. Each test runs in a process of its own, as a group counts whole processes.
+//! Which part of ballooned memory is really free on the host, by the charge of a control group,
+//! which falls when pages are free. Each test runs in its own process, as a group counts whole
+//! processes.
 
 use std::env;
 use std::ops::Range;
@@ -17,15 +18,15 @@ use crate::vmm::layout::GuestAddress;
 use crate::vmm::virtio::Workers;
 
 const TOTAL: FrameCount = FrameCount::from_mib(256);
-/// Huge frames of which a part is given: those behind the boot information, the image and the batch
-/// page.
+/// Huge frames of which a part is ballooned: those behind the boot information, the image and the
+/// batch page.
 const MIXED: Range<u64> = 2..TOTAL.0 / HUGE_FRAMES;
-/// What metrics may differ by: charges are batched by processor.
+/// How far metrics may differ: charges are batched by processor.
 const TOLERANCE: u64 = 4 << 20;
 const IN_GROUP: &str = "AEROSTAT_TEST_IN_GROUP";
 
-/// Whether the test is to go on here: in a process of its own, in the group that is returned.
-/// Everywhere else it is run in one.
+/// Returns the group where the test is to go on here, in a process of its own. Elsewhere runs the
+/// test in such a process.
 fn in_group(test: &str) -> Option<MemoryGroup> {
     if env::var_os(IN_GROUP).is_none() {
         let name = format!("vmm::balloon::physical_tests::{test}");
@@ -46,7 +47,7 @@ fn in_group(test: &str) -> Option<MemoryGroup> {
     Some(group)
 }
 
-/// A device whose guest has written its own number into every frame.
+/// Creates a device whose guest has written its own number into every frame.
 fn touched() -> Balloon<Heard> {
     let device = greeted_whole(TOTAL);
     for frame in 0..TOTAL.0 {
@@ -55,7 +56,7 @@ fn touched() -> Balloon<Heard> {
     device
 }
 
-/// Gives what `is_ballooned` says of each mixed huge frame, by the frame's number in it.
+/// Inflates what `is_ballooned` says of each mixed huge frame, by the frame's number in it.
 fn inflate(device: &mut Balloon<Heard>, is_ballooned: impl Fn(u64) -> bool) {
     for huge in MIXED {
         let frames = (0..HUGE_FRAMES).filter(|&frame| is_ballooned(frame));
@@ -65,7 +66,7 @@ fn inflate(device: &mut Balloon<Heard>, is_ballooned: impl Fn(u64) -> bool) {
     }
 }
 
-/// Expects that what was kept of each mixed huge frame is as it was.
+/// Checks that the guest's frames of each mixed huge frame are unchanged.
 fn check_kept(device: &Balloon<Heard>, is_ballooned: impl Fn(u64) -> bool) {
     for frame in MIXED.start * HUGE_FRAMES..MIXED.end * HUGE_FRAMES {
         let mut word = [0];
@@ -75,7 +76,7 @@ fn check_kept(device: &Balloon<Heard>, is_ballooned: impl Fn(u64) -> bool) {
     }
 }
 
-/// Gives in one batch for each huge frame, and expects that as much becomes free.
+/// Inflates in one batch for each huge frame, and checks that as much becomes free.
 fn check_release(group: &MemoryGroup, device: &mut Balloon<Heard>, is_ballooned: impl Fn(u64) -> bool) {
     let anonymous = || group.usage().unwrap().anonymous();
     let before = anonymous();
@@ -167,7 +168,7 @@ fn a_call_that_names_many_huge_frames_leaves_splitting_to_the_main_thread() {
     assert_eq!((facts.inflated.0, facts.size.0 + facts.balloon.0), (4 * count, TOTAL.0));
     while device.split_left() {}
     assert_eq!(size.0 - device.registers.facts().size.0, 4 * count);
-    // The rest of each huge frame: what is left of the huge pages would hold it.
+    // The rest of each huge frame: it would be held by what is left of the huge pages.
     let entries: Vec<_> =
         MIXED.flat_map(|huge| [8, 7, 6].map(|order| (huge * HUGE_FRAMES + (1 << order), order))).collect();
     for entries in entries.chunks(300) {
@@ -184,8 +185,7 @@ fn page_tables_go_with_the_last_part() {
     let Some(group) = in_group("page_tables_go_with_the_last_part") else { return };
     let mut device = greeted_whole(TOTAL);
     let before = page_tables();
-    // One frame at a time: the second half of a huge frame is what no batch names together with the
-    // first.
+    // One frame at a time: no batch names the second half of a huge frame together with the first.
     for is_ballooned in [|frame| frame < 256, |frame| frame >= 256_u64] {
         for frame in MIXED.map(|huge| huge * HUGE_FRAMES) {
             device.memory.write_words(GuestAddress(frame * FRAME_BYTES), &[1]).unwrap();

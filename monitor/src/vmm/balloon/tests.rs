@@ -1,4 +1,4 @@
-//! The device without a guest: calls made by hand on memory that nobody runs in.
+//! Tests the device without a guest: by direct calls, on memory in which no guest runs.
 
 use std::fs;
 use std::io;
@@ -58,12 +58,12 @@ impl BalloonHost for Heard {
     }
 }
 
-/// A device whose guest has `initial` frames.
+/// Creates a device whose guest has `initial` frames.
 fn device(initial: FrameCount) -> Balloon<Heard> {
     device_of(TOTAL, initial)
 }
 
-/// The same with `total` frames in all.
+/// Does the same with `total` frames in all.
 fn device_of(total: FrameCount, initial: FrameCount) -> Balloon<Heard> {
     let memory = Arc::new(GuestMemory::new(MemoryLayout::new(total).unwrap()).unwrap());
     let (registers, _) = SharedPage::create(initial).unwrap();
@@ -72,12 +72,12 @@ fn device_of(total: FrameCount, initial: FrameCount) -> Balloon<Heard> {
     Balloon::new(memory, Arc::new(registers), Heard::default(), map)
 }
 
-/// One that was negotiated.
+/// Creates a device with a session.
 fn negotiated(initial: FrameCount) -> Balloon<Heard> {
     negotiate(device(initial))
 }
 
-/// One that has all of its `total` frames, and was negotiated.
+/// Creates a device with a session, whose guest has all of its `total` frames.
 pub(super) fn greeted_whole(total: FrameCount) -> Balloon<Heard> {
     negotiate(device_of(total, total))
 }
@@ -96,7 +96,7 @@ fn status(device: &mut Balloon<Heard>, command: Command, rdi: u64, rsi: u64) -> 
     Status::decode(device.call(Registers { rax: command.encode(), rdi, rsi, r8: 0 }, 2).rax)
 }
 
-/// Makes a batch call; the reply's first result and what became of each entry.
+/// Makes a batch call; returns the reply's first result and each entry's status.
 pub(super) fn batch(device: &mut Balloon<Heard>, command: Command, blocks: &[(u64, u8)]) -> (u64, Vec<EntryStatus>) {
     let mut words: Vec<_> =
         blocks.iter().map(|&(frame, order)| Entry::pending(FrameNumber(frame), order).encode()).collect();
@@ -227,12 +227,12 @@ fn an_ordered_reset_is_the_answer_to_the_next_call_and_carries_nothing_out() {
 const WORDS: GuestAddress = GuestAddress(PAGE.0 + 4096);
 const HUGE_FRAMES: u64 = TOTAL.0 / 512;
 
-/// A device whose guest shares its words.
+/// Creates a device whose guest shares its words.
 fn sharing() -> Balloon<Heard> {
     sharing_above(FrameCount::ZERO)
 }
 
-/// The same, where the guest has named a floor.
+/// Does the same, with a guest that has named a floor.
 fn sharing_above(floor: FrameCount) -> Balloon<Heard> {
     let mut device = device(TOTAL);
     let hello = Hello { features: Features::OFFERS, floor, ..hello(0) };
@@ -307,7 +307,7 @@ fn an_offer_of_what_is_not_the_guests_to_offer_is_ignored() {
     for huge in 0..HUGE_FRAMES {
         offer(&device, huge, true);
     }
-    // 0 has boot information, 1 the image and the words, 5 is given in part, 6 as a whole.
+    // 0 has boot information, 1 the image and the words; 5 is ballooned in part, 6 as a whole.
     assert_eq!(host_reclaim(&mut device, 0), [2, 3, 4, 7]);
     assert_eq!(device.registers.facts().size.0, 2 * 512 + 511);
 }
@@ -403,8 +403,8 @@ fn frames_come_back_up_to_the_target() {
     assert_eq!(device.registers.facts().size, FrameCount(2048 + 513));
 }
 
-/// What the kernel says may be behind a frame; `None` where it was told nothing, or knows small
-/// pages only.
+/// Returns what the kernel says may be behind a frame; `None` where it was told nothing, or knows
+/// small pages only.
 fn allowed(device: &Balloon<Heard>, frame: usize) -> Option<PageSize> {
     let address = device.memory.host_address(frame * 4096).addr();
     let areas = fs::read_to_string("/proc/self/smaps").unwrap();

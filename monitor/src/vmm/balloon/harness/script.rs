@@ -1,6 +1,7 @@
-//! A guest that does whatever bytes say: each input is a machine and a sequence of steps, and after
-//! each step all that must hold is checked. Made so that a fuzzer gets far by changing single
-//! bytes: every input is a script, most numbers lie where it matters, and any number can be had.
+//! A guest that follows a script of bytes: each input is a machine and a sequence of steps, and
+//! after each step all invariants are checked. Designed so that a fuzzer gets far by changing
+//! single bytes: every input is a script, most numbers are near limits, and every number is
+//! possible.
 
 use aerostat_abi::batch::Entry;
 use aerostat_abi::frame_state::HugeFrameState;
@@ -17,10 +18,10 @@ const PAGES: std::ops::Range<u64> = 264..272;
 /// Frames that the host is told not to release.
 const MOST_PINNED: usize = 4;
 
-/// Plays a script to its end.
+/// Runs a script to its end.
 ///
 /// # Panics
-/// When something does not hold that must.
+/// Panics when an invariant does not hold.
 pub fn play(script: &[u8]) {
     let mut script = Script { rest: script };
     let mut guest = Guest::new(&mut script);
@@ -32,7 +33,7 @@ pub fn play(script: &[u8]) {
     }
 }
 
-/// Bytes that have not been read; behind the end are zeros.
+/// Unread bytes; zeros follow the last one.
 struct Script<'a> {
     rest: &'a [u8],
 }
@@ -101,7 +102,7 @@ impl Guest {
                 let page = self.page(script);
                 let entries: Vec<_> = (0..=script.below(8)).map(|_| self.entry(script)).collect();
                 self.write(page, &entries);
-                // Now and then another page or count than was written.
+                // Sometimes another page or count than was written.
                 let (page, count) = match script.byte() {
                     0xff => (self.address(script), self.number(script)),
                     _ => (page, entries.len() as u64),
@@ -141,7 +142,7 @@ impl Guest {
         }
     }
 
-    /// The host does what it seldom does.
+    /// Does something that a host rarely does.
     fn disturb(&mut self, script: &mut Script<'_>) {
         match script.byte() % 5 {
             0 => self.harness.order_reset(),
@@ -173,7 +174,7 @@ impl Guest {
 
     fn check(&self) -> Result<(), String> {
         self.harness.check()?;
-        // The guest writes to nothing that it has given.
+        // The guest writes to no ballooned frame.
         for frame in PAGES.map(FrameNumber).filter(|&frame| !self.harness.is_guests(frame)) {
             let is_zero = |place: u64| self.harness.read(frame.address() + 8 * place) == Some(0);
             if !(0..512).all(is_zero) && !self.pinned.contains(&frame) {
@@ -187,7 +188,7 @@ impl Guest {
         FrameNumber(PAGES.start + script.below(PAGES.end - PAGES.start)).address()
     }
 
-    /// An address that means something, more often than not.
+    /// Returns an address, usually a meaningful one.
     fn address(&self, script: &mut Script<'_>) -> u64 {
         match script.byte() % 4 {
             0 => self.number(script).wrapping_mul(FRAME_BYTES),
@@ -197,7 +198,7 @@ impl Guest {
         }
     }
 
-    /// An entry, more often than not a block of memory.
+    /// Returns an entry, usually a block of memory.
     fn entry(&self, script: &mut Script<'_>) -> u64 {
         match script.byte() {
             0xff => script.word(),
@@ -210,7 +211,7 @@ impl Guest {
         }
     }
 
-    /// A number of frames, or of one.
+    /// Returns a number of frames, or of one frame.
     fn number(&self, script: &mut Script<'_>) -> u64 {
         match script.byte() % 5 {
             0 => script.byte().into(),

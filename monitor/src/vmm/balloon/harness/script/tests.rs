@@ -1,10 +1,10 @@
-//! The fuzzer's target without the fuzzer: its seeds, and as many scripts that nobody wrote.
+//! Runs the fuzzer's target without the fuzzer: on its seeds and on random scripts.
 
 use std::fs;
 
 use super::play;
 
-/// Scripts, and the most bytes in one: about a second.
+/// The number of scripts, and the most bytes in one: they take about a second.
 const SCRIPTS: u32 = 150;
 const MOST_BYTES: u64 = 2_000;
 
