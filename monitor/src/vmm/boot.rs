@@ -1,5 +1,5 @@
 //! What a guest finds when it starts: its image, hermit-entry's boot information, page tables,
-//! descriptors, a stack.
+//! descriptors and a stack.
 //!
 //! All but the image lies below 1 MiB (`layout` says where). The first 1 GiB is mapped to itself
 //! with 2 MiB pages that ring 3 may use too, since the guest's kernel soon runs there.
@@ -39,13 +39,13 @@ pub(super) const DESCRIPTORS: [u64; 7] =
 
 const _: () = assert!(size_of_val(&DESCRIPTORS) == DESCRIPTORS_LIMIT as usize + 1);
 
-/// Why a guest can't be made ready.
+/// Why a guest can't be prepared.
 #[derive(Debug, Error)]
 pub(super) enum BootError {
     /// The image is bad.
     #[error("the image {0}")]
     Image(#[from] ImageError),
-    /// The loader refuses it after all.
+    /// The loader refuses it although it passed the check.
     #[error("the image is refused by its loader: {0}")]
     Loader(ParseKernelError),
     /// The image can't be mapped.
@@ -57,8 +57,8 @@ pub(super) enum BootError {
     /// The device tree, mostly the command line, is too long.
     #[error("the command line is too long")]
     DeviceTreeTooLong,
-    /// Boot information does not fit. Memory is too small for that only if the layout's minimum is
-    /// wrong.
+    /// Boot information does not fit. As memory has a minimum size, this happens only if that
+    /// minimum is wrong.
     #[error(transparent)]
     NotMemory(#[from] NotMemory),
 }
@@ -108,8 +108,8 @@ fn write_page_tables(memory: &GuestMemory) -> Result<(), NotMemory> {
     memory.write_words(level2, &pages)
 }
 
-/// The image file, mapped for reading: no copy of it, debug information and all, is ever in our
-/// memory.
+/// The image file, mapped for reading: it is never copied into our memory, which matters with debug
+/// information.
 struct MappedFile {
     start: NonNull<u8>,
     bytes: usize,
@@ -129,8 +129,8 @@ impl Deref for MappedFile {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        // SAFETY: mapped until drop. Whoever overwrites the image while a guest starts from it
-        // makes that guest's process fail, no other.
+        // SAFETY: mapped until drop. A process that overwrites the image while a guest starts from
+        // it makes that guest's VMM process fail, and no other.
         unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.bytes) }
     }
 }

@@ -1,9 +1,10 @@
-//! The guest's serial line: a 16550 as the guest sees it, lines of text as we keep them.
+//! The guest's serial line: a 16550 as the guest sees it, and lines of text as the monitor keeps
+//! them.
 //!
-//! The last lines stay in memory to explain a fault; the log, if there is one, gets them all, as
-//! far as [`ConsoleLog`] bounds that. A line ends at a line feed or at [`LINE_BYTES`], so a guest
-//! that never ends one costs nothing. Most bytes come through the [`SerialRing`]: whoever has the
-//! console drains it from time to time.
+//! The last lines stay in memory to explain a fault. The log, if there is one, gets all lines,
+//! within the bounds of [`ConsoleLog`]. A line ends at a line feed or at [`LINE_BYTES`], so a guest
+//! that never ends a line costs nothing. Most bytes come through the [`SerialRing`], which the
+//! owner of the console drains from time to time.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -19,12 +20,12 @@ use crate::clock::Moment;
 
 /// The ports of the first serial line (COM1).
 pub(super) const PORTS: RangeInclusive<u16> = 0x3f8..=0x3ff;
-/// Lines that are kept.
+/// How many lines are kept.
 const LINES: usize = 40;
 /// Bytes after which a line is cut.
 const LINE_BYTES: usize = 512;
 
-/// The device.
+/// The serial line's device.
 pub(super) struct Console {
     serial: Serial<NoInterrupt, NoEvents, Lines>,
     ring: Option<SerialRing>,
@@ -37,22 +38,22 @@ impl fmt::Debug for Console {
 }
 
 impl Console {
-    /// A console that appends whole lines to `log`, and whose data port may be written through
-    /// `ring`.
+    /// Creates a console that appends whole lines to `log`, and whose data port may be written
+    /// through `ring`.
     pub(super) fn new(log: Option<ConsoleLog>, ring: Option<SerialRing>) -> Self {
         Self { serial: Serial::new(NoInterrupt, Lines::new(log)), ring }
     }
 
-    /// Takes what the guest has written without an exit.
+    /// Drains the ring of what the guest has written without an exit.
     pub(super) fn drain(&mut self, now: Moment) {
         self.serial.writer_mut().now = now;
         if let Some(ring) = &mut self.ring {
-            // A full or failing log is no fault of the guest's: `Lines` never fails.
+            // A full or failing log is not the guest's fault: `Lines` never fails.
             ring.drain(|byte| drop(self.serial.write(register(*PORTS.start()), byte)));
         }
     }
 
-    /// The guest wrote bytes to one of [`PORTS`], in one access or in a row.
+    /// Handles bytes that the guest wrote to one of [`PORTS`], in one access or several.
     pub(super) fn write(&mut self, port: u16, bytes: &[u8], now: Moment) {
         self.drain(now);
         let register = register(port);
@@ -62,7 +63,7 @@ impl Console {
         }
     }
 
-    /// The guest reads one of [`PORTS`].
+    /// Handles the guest's read of one of [`PORTS`].
     pub(super) fn read(&mut self, port: u16, bytes: &mut [u8]) {
         let register = register(port);
         for byte in bytes {
@@ -70,13 +71,13 @@ impl Console {
         }
     }
 
-    /// Lines that the log did not get.
+    /// Returns how many lines the log did not get.
     pub(super) fn dropped_lines(&self) -> u64 {
         self.serial.writer().log.as_ref().map_or(0, ConsoleLog::dropped)
     }
 
-    /// The last lines, the unfinished one included, which goes to the log now. Without control
-    /// characters.
+    /// Returns the last lines without control characters. An unfinished line is included, and goes
+    /// to the log now.
     pub(super) fn finish(&mut self, now: Moment) -> Vec<String> {
         self.drain(now);
         let lines = self.serial.writer_mut();
@@ -95,7 +96,7 @@ fn register(port: u16) -> u8 {
     port.to_le_bytes()[0] & 7
 }
 
-/// We never have input, and output never blocks: no interrupts.
+/// The guest never gets input, and output never blocks: no interrupts.
 struct NoInterrupt;
 
 impl Trigger for NoInterrupt {
@@ -106,7 +107,7 @@ impl Trigger for NoInterrupt {
     }
 }
 
-/// Bytes in, lines out.
+/// Makes lines of bytes.
 #[derive(Debug)]
 struct Lines {
     current: Vec<u8>,

@@ -1,11 +1,11 @@
-//! The log of a guest's console: of bounded size, and honest about what is missing.
+//! The log of a guest's console: bounded in size, and it says what is missing.
 //!
-//! * A guest may write [`LOGGED`]; what comes faster is dropped.
-//! * A log of [`MOST_BYTES`] becomes the previous generation, whose contents are lost. This process
-//!   has two open files and no directory, so the contents are copied and the log is emptied, as
-//!   logrotate's `copytruncate` does.
-//! * What can't be written, because the disk is full, is dropped, and it is tried again a second
-//!   later.
+//! * A guest may write [`LOGGED`]; lines beyond that rate are dropped.
+//! * When the log reaches [`MOST_BYTES`], it becomes the previous generation, whose contents are
+//!   lost. This process has two open files and no directory, so it copies the contents and empties
+//!   the log, as logrotate's `copytruncate` does.
+//! * Lines that can't be written, because the disk is full, are dropped. The log tries again a
+//!   second later.
 //!
 //! The log says how many lines are missing where, and why.
 
@@ -16,23 +16,24 @@ use std::time::Duration;
 use crate::clock::Moment;
 use crate::token_bucket::{Allowance, TokenBucket};
 
-/// Lines that go to the log: 10 MiB at once, then 100 KiB a second, if they are as long as can be.
+/// The lines that go to the log: 10 MiB at once, then 100 KiB a second, if they have the full
+/// length.
 pub(super) const LOGGED: Allowance = Allowance { per_second: 200, burst: 20_000 };
-/// Bytes of the log at which it begins anew. Copying them takes some milliseconds, at most every
-/// 160 s in the long run.
+/// Bytes at which the log is rotated. The copy takes some milliseconds, at most every 160 s in the
+/// long run.
 const MOST_BYTES: u64 = 16 << 20;
-/// Time between attempts to write to a log that can't be written to.
+/// Time between attempts to write to a log that failed.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// A log.
+/// A console log.
 #[derive(Debug)]
 pub(super) struct ConsoleLog {
     current: File,
-    /// Where what the log has no room for goes.
+    /// Where the contents of a full log go.
     previous: Option<File>,
     bytes: u64,
     allowed: TokenBucket,
-    /// Lines that the log did not get; and those of them that it has not been told of.
+    /// Lines that the log did not get, and how many of them it has not reported.
     dropped: u64,
     untold: u64,
     failure: Option<Failure>,
@@ -48,19 +49,19 @@ struct Failure {
 }
 
 impl ConsoleLog {
-    /// A log in `current`, which is empty and open for reading and appending; with what comes
-    /// before it in `previous`.
+    /// Creates a log in `current`, which is empty and open for reading and appending. Its previous
+    /// generation goes to `previous`.
     pub(super) fn new(current: File, previous: Option<File>) -> Self {
         let allowed = TokenBucket::new(LOGGED);
         Self { current, previous, bytes: 0, allowed, dropped: 0, untold: 0, failure: None }
     }
 
-    /// Lines that the log did not get.
+    /// Returns how many lines the log did not get.
     pub(super) fn dropped(&self) -> u64 {
         self.dropped
     }
 
-    /// Appends a line, which has its line feed.
+    /// Appends a line, which includes its line feed.
     pub(super) fn append(&mut self, line: &[u8], now: Moment) {
         let is_hopeless = self.failure.as_ref().is_some_and(|failure| now < failure.retry_at);
         let is_written = !is_hopeless && self.allowed.take(now) && self.own_up(now) && self.write(line, now);
@@ -70,7 +71,7 @@ impl ConsoleLog {
         }
     }
 
-    /// Tells the log what it did not get; says whether it could be told.
+    /// Reports in the log what is missing; returns whether that succeeded.
     pub(super) fn own_up(&mut self, now: Moment) -> bool {
         if self.untold == 0 {
             return true;
@@ -90,7 +91,7 @@ impl ConsoleLog {
         is_told
     }
 
-    /// Writes all of `bytes`, or as much as goes; says whether it was all.
+    /// Writes all of `bytes`, or as much as possible; returns whether it was all.
     fn write(&mut self, bytes: &[u8], now: Moment) -> bool {
         if self.bytes + bytes.len() as u64 > MOST_BYTES {
             self.begin_anew();
@@ -118,8 +119,8 @@ impl ConsoleLog {
         true
     }
 
-    /// Makes the log the previous generation. Where it can't be kept it is lost: what is bounded is
-    /// its size.
+    /// Makes the log the previous generation. Where it can't be kept, its contents are lost: the
+    /// size must stay bounded.
     fn begin_anew(&mut self) {
         let kept = match &mut self.previous {
             Some(previous) => keep(&mut self.current, previous),
@@ -129,8 +130,7 @@ impl ConsoleLog {
             Ok(()) => "[the log was full and goes on here; the file with \".1\" behind its name has what was before]\n",
             Err(_) => "[the log was full and goes on here; what was before is lost]\n",
         };
-        // Where it can't even be emptied, its size stays as it is and it is tried again with the
-        // next line.
+        // Where the log can't even be emptied, its size stays, and the next line tries again.
         if self.current.set_len(0).is_ok() {
             self.bytes = note.len() as u64;
             let _ = self.current.write_all(note.as_bytes());
@@ -179,7 +179,7 @@ mod tests {
         assert!(text.starts_with("[the log was full and goes on here; the file with"), "{}", &text[..100]);
     }
 
-    /// A log that takes nothing while nobody reads it, as a disk that is full.
+    /// A log that accepts nothing until it is read, like a full disk.
     fn pipe() -> (File, ConsoleLog) {
         let (reader, writer) = rustix::pipe::pipe().unwrap();
         for end in [&reader, &writer] {

@@ -1,8 +1,8 @@
 //! The virtual processor's first state: features, control registers, segments, and the registers of
 //! hermit-entry's protocol.
 //!
-//! The guest starts in 64-bit mode and ring 0 with paging on, interrupts off, `RDI` at its boot
-//! information and `RSI` 0, its processor's number (`hermit_entry::Entry`).
+//! The guest starts in 64-bit mode and ring 0 with paging on and interrupts off. `RDI` has the
+//! address of its boot information and `RSI` its processor's number, 0 (`hermit_entry::Entry`).
 
 use kvm_bindings::{CpuId, kvm_regs, kvm_segment};
 use kvm_ioctls::VcpuFd;
@@ -45,7 +45,7 @@ pub(super) fn set_up(vcpu: &VcpuFd, cpuid: &CpuId, entry: u64) -> Result<(), kvm
 
     vcpu.set_regs(&kvm_regs {
         rip: entry,
-        // A function begins eight bytes below a 16-byte boundary, as if it had been called.
+        // A function begins eight bytes below a 16-byte boundary, as after a call.
         rsp: STACK_TOP.0 - 8,
         rdi: BOOT_INFO.0,
         rsi: 0,
@@ -54,11 +54,11 @@ pub(super) fn set_up(vcpu: &VcpuFd, cpuid: &CpuId, entry: u64) -> Result<(), kvm
     })
 }
 
-/// What the host offers, made that of processor 0 of one.
+/// Returns the host's features, adapted to processor 0 of one.
 pub(super) fn guest_features(mut host: CpuId) -> CpuId {
     for entry in host.as_mut_slice() {
         match entry.function {
-            // Bits 24 to 31 hold the number of the processor that happened to be asked.
+            // Bits 24 to 31 hold the number of the processor that happened to execute CPUID.
             1 => entry.ebx &= 0x00ff_ffff,
             0xb | 0x1f => entry.edx = 0,
             _ => {}
@@ -93,7 +93,7 @@ fn efer(cpuid: &CpuId) -> u64 {
     efer
 }
 
-/// Whether a bit of a CPUID leaf's first subleaf is set.
+/// Returns whether a bit of a CPUID leaf's first subleaf is set.
 fn has(cpuid: &CpuId, leaf: u32, register: fn(&kvm_bindings::kvm_cpuid_entry2) -> u32, bit: u32) -> bool {
     cpuid.as_slice().iter().any(|entry| entry.function == leaf && entry.index == 0 && register(entry) >> bit & 1 == 1)
 }

@@ -1,5 +1,5 @@
-//! The device tree that tells a guest what its machine has: memory, boot arguments, the processor's
-//! clock, the balloon port, virtio devices. `docs/devices.md` shows the nodes.
+//! The device tree that describes a guest's machine: memory, boot arguments, the processor's clock,
+//! the balloon port, virtio devices. `docs/devices.md` shows the nodes.
 
 use aerostat_abi::boot::{BALLOON_COMPATIBLE, TSC_FREQUENCY, VIRTIO_COMPATIBLE, VIRTIO_VECTOR};
 use vm_fdt::{FdtWriter, FdtWriterResult};
@@ -7,20 +7,20 @@ use vm_fdt::{FdtWriter, FdtWriterResult};
 use super::layout::MemoryLayout;
 use super::virtio;
 
-/// What goes into the tree.
+/// The contents of the tree.
 #[derive(Debug)]
 pub(super) struct Description<'a> {
     /// Where memory lies.
     pub(super) memory: &'a MemoryLayout,
-    /// What the guest reads as its boot arguments.
+    /// The guest's boot arguments.
     pub(super) command_line: &'a str,
     /// Rate of the time stamp counter, where the host knows it.
     pub(super) tsc_hz: Option<u64>,
-    /// How many virtio devices there are.
+    /// The number of virtio devices.
     pub(super) virtio_devices: usize,
 }
 
-/// The tree as a flat blob.
+/// Builds the tree as a flat blob.
 pub(super) fn build(description: &Description<'_>) -> FdtWriterResult<Vec<u8>> {
     let mut tree = FdtWriter::new()?;
     let root = tree.begin_node("")?;

@@ -4,7 +4,7 @@ use kvm_ioctls::VcpuFd;
 
 use super::vcpu::Ignored;
 
-/// The processor's state, a few registers a line.
+/// Formats the processor's state, a few registers a line.
 pub(super) fn describe(vcpu: &VcpuFd, ignored: &Ignored) -> Vec<String> {
     let mut lines = Vec::new();
     if let Ok(r) = vcpu.get_regs() {
@@ -25,12 +25,12 @@ pub(super) fn describe(vcpu: &VcpuFd, ignored: &Ignored) -> Vec<String> {
     lines
 }
 
-/// The guest's last lines, marked as its words.
+/// Formats the guest's last lines, marked as the guest's text.
 pub(super) fn log_lines(lines: Vec<String>) -> Vec<String> {
     lines.into_iter().map(|line| format!("| {line}")).collect()
 }
 
-/// Why KVM gave up. Called after an exit that says it did.
+/// Returns why KVM gave up. Called after an exit that reports an internal error.
 pub(super) fn internal_error(vcpu: &mut VcpuFd) -> String {
     // SAFETY: the exit was an internal error, so `internal` is what the kernel filled in.
     let error = unsafe { vcpu.get_kvm_run().__bindgen_anon_1.internal };

@@ -1,14 +1,14 @@
-//! Which frames the guest keeps and which it has ballooned: the truth behind every INFLATE and
-//! DEFLATE. Pure.
+//! Which frames are the guest's and which are ballooned. Every INFLATE and DEFLATE is decided here.
+//! Pure.
 //!
-//! One bit a frame, set for *kept*, so the zeroed pages that a large allocation begins with mean
-//! "given" and the map of a large guest with a small initial grant costs only what the grant
-//! touches: 32 KiB of resident memory per kept GiB. Counts per huge frame with bitmaps below them
-//! would be smaller still and were left out: a 1 GiB block is 4,096 words here, about a
-//! microsecond.
+//! One bit a frame, set for *the guest's*, so the zeroed pages that a large allocation begins with
+//! mean "ballooned". The map of a large guest with a small initial grant therefore costs only what
+//! the grant touches: 32 KiB of resident memory per GiB that is the guest's. Counts per huge frame
+//! with bitmaps below them would be smaller still and were left out: a 1 GiB block is 4,096 words
+//! here, about a microsecond.
 //!
-//! Invariants: `given` is the number of clear bits; a protected frame is always kept; nothing
-//! outside memory has a bit.
+//! Invariants: `given` is the number of clear bits; a protected frame is always the guest's; no bit
+//! outside memory is set.
 
 use std::iter;
 use std::ops::Range;
@@ -30,7 +30,7 @@ pub(super) struct FrameMap {
 }
 
 impl FrameMap {
-    /// The map of a guest that starts with the first `initial` frames and with its image in
+    /// Creates the map of a guest that starts with the first `initial` frames and with its image in
     /// `image`, which lies among them.
     pub(super) fn new(layout: MemoryLayout, initial: FrameCount, image: Range<FrameNumber>) -> Self {
         let total = layout.total();
@@ -48,29 +48,29 @@ impl FrameMap {
         map
     }
 
-    /// Frames in the balloon.
+    /// Returns the number of frames in the balloon.
     pub(super) const fn balloon(&self) -> FrameCount {
         self.ballooned
     }
 
-    /// Frames that the guest keeps.
+    /// Returns the number of frames that are the guest's.
     pub(super) const fn size(&self) -> FrameCount {
         self.layout.total().saturating_sub(self.ballooned)
     }
 
-    /// Whether `frame` is memory that the guest keeps.
+    /// Returns whether `frame` is memory and the guest's.
     pub(super) fn is_guests(&self, frame: FrameNumber) -> bool {
         self.layout.indexes(frame, FrameCount(1)).is_some_and(|block| self.all(&block, Frames::Guest))
     }
 
-    /// What all frames of a block are; `None` where they differ.
+    /// Returns the state of all frames of a block; `None` where they differ.
     pub(super) fn state(&self, block: &Range<usize>) -> Option<Frames> {
         [Frames::Guest, Frames::Ballooned].into_iter().find(|&state| self.all(block, state))
     }
 
-    /// Gives an entry's block away, or says why not. `batch_page` is the page that the entry was
-    /// read from. The caller releases the block's memory, or calls [`Self::undo_inflate`] where
-    /// that fails.
+    /// Moves an entry's block into the balloon, or says why not. `batch_page` is the page that the
+    /// entry was read from. The caller releases the block's memory, or calls [`Self::undo_inflate`]
+    /// where that fails.
     pub(super) fn inflate(&mut self, entry: Entry, batch_page: FrameNumber) -> Result<Range<usize>, EntryStatus> {
         let block = self.block(entry)?;
         let low = FrameNumber(0)..FrameNumber::containing(LOW_END);
@@ -86,8 +86,8 @@ impl FrameMap {
         Ok(block)
     }
 
-    /// From now on these frames, which the guest keeps, can't be ballooned; says whether it keeps
-    /// them.
+    /// Protects these frames from being ballooned, if they are the guest's; returns whether they
+    /// are.
     pub(super) fn protect_shared(&mut self, frames: Range<FrameNumber>) -> bool {
         let count = FrameCount(frames.end.0.saturating_sub(frames.start.0));
         let is_guests = self.layout.indexes(frames.start, count).is_some_and(|block| self.all(&block, Frames::Guest));
@@ -97,13 +97,13 @@ impl FrameMap {
         is_guests
     }
 
-    /// The frames of shared words can be given again.
+    /// Ends the protection of the shared words' frames.
     pub(super) fn end_protection(&mut self) {
         self.shared = FrameNumber(0)..FrameNumber(0);
     }
 
-    /// Lets the guest have an entry's block again, or says why not. The guest's size stays within
-    /// `target`. The caller sees to it that the guest can use the block, or calls
+    /// Moves an entry's block out of the balloon, or says why not. The guest's size stays within
+    /// `target`. The caller makes sure that the guest can use the block, or calls
     /// [`Self::undo_deflate`] where that fails.
     pub(super) fn deflate(&mut self, entry: Entry, target: FrameCount) -> Result<Range<usize>, EntryStatus> {
         let block = self.block(entry)?;
@@ -131,8 +131,8 @@ impl FrameMap {
         self.ballooned = self.ballooned.saturating_add(FrameCount(block.len() as u64));
     }
 
-    /// What is ballooned, from `from` on: ascending blocks, each as large as its alignment and its
-    /// neighbours allow.
+    /// Returns what is ballooned, from `from` on: ascending blocks, each as large as its alignment
+    /// and its neighbours allow.
     pub(super) fn ballooned_blocks(&self, from: FrameNumber) -> impl Iterator<Item = Entry> {
         self.layout.regions().flat_map(move |region| {
             let first = FrameNumber::containing(region.start.0);
@@ -155,7 +155,7 @@ impl FrameMap {
         })
     }
 
-    /// The first run of given frames from index `from` on, at most `most` of them.
+    /// Returns the first run of ballooned frames from index `from` on, at most `most` of them.
     pub(super) fn ballooned_run(&self, from: usize, most: usize) -> Option<Range<usize>> {
         let end = to_usize(self.layout.total().0);
         let start = self.find(Frames::Ballooned, from.min(end)..end);
@@ -163,7 +163,7 @@ impl FrameMap {
         (!run.is_empty()).then_some(run)
     }
 
-    /// The runs of frames in `state` among these indexes, ascending.
+    /// Returns the runs of frames in `state` among these indexes, ascending.
     pub(super) fn runs(&self, state: Frames, within: Range<usize>) -> impl Iterator<Item = Range<usize>> {
         let other = match state {
             Frames::Guest => Frames::Ballooned,
@@ -177,7 +177,7 @@ impl FrameMap {
         })
     }
 
-    /// The first of these indexes whose frame is in `state`, or their end.
+    /// Returns the first of these indexes whose frame is in `state`, or their end.
     fn find(&self, state: Frames, within: Range<usize>) -> usize {
         if within.is_empty() {
             return within.end;
@@ -189,13 +189,13 @@ impl FrameMap {
         found.unwrap_or(within.end)
     }
 
-    /// Frames that the guest keeps, counted one by one.
+    /// Counts the frames that are the guest's, one by one.
     #[cfg(any(test, feature = "harness"))]
     pub(super) fn recount(&self) -> FrameCount {
         FrameCount(self.guest.iter().map(|word| u64::from(word.count_ones())).sum())
     }
 
-    /// The indexes of an entry's frames, once the entry is known to name a block of memory.
+    /// Returns the indexes of an entry's frames, or why the entry names no block of memory.
     fn block(&self, entry: Entry) -> Result<Range<usize>, EntryStatus> {
         if entry.order > MAX_ORDER {
             return Err(EntryStatus::BadOrder);
@@ -210,7 +210,7 @@ impl FrameMap {
         words(block).all(|(word, mask)| self.bits(state, word) & mask == mask)
     }
 
-    /// A word with the bits set of those frames that are in `state`.
+    /// Returns a word with the bits set of those frames that are in `state`.
     fn bits(&self, state: Frames, word: usize) -> u64 {
         match state {
             Frames::Guest => self.guest[word],
@@ -228,7 +228,7 @@ impl FrameMap {
     }
 }
 
-/// What a frame can be.
+/// The state of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Frames {
     /// The guest's.
@@ -237,7 +237,8 @@ pub(super) enum Frames {
     Ballooned,
 }
 
-/// The words that hold a block's bits, each with the mask of those bits. The block is not empty.
+/// Returns the words that hold a block's bits, each with the mask of those bits. The block is not
+/// empty.
 fn words(block: &Range<usize>) -> impl Iterator<Item = (usize, u64)> {
     const BITS: usize = u64::BITS as usize;
     let Range { start, end } = *block;

@@ -3,23 +3,24 @@
 //! Linux frees a huge page only as a whole. Releasing part of one lowers resident memory, while all
 //! 2 MiB stay allocated until memory runs short; measured on Linux 6.18 by the charge of a control
 //! group. So the first time that a huge frame is ballooned in part, the huge page behind it has to
-//! go. There are two ways:
+//! be broken up. There are two ways:
 //!
-//! * **Copying**: the kept frames are copied out, all 2 MiB are released, the kept frames are
-//!   copied back into small pages. 10 us and 2 us for each kept frame. What anybody writes to them
-//!   meanwhile is lost, and what anybody reads may be zeros, so nobody may: the guest's only
-//!   processor has left it for the call, and [`Quiescent`] proves that no device is at work.
-//! * **Splitting**: the kernel makes 512 small pages of the huge one. 250 to 430 us, whatever is
-//!   kept, and safe against everybody.
+//! * **Copying**: the guest's frames are copied out, all 2 MiB are released, and the guest's frames
+//!   are copied back into small pages. This takes 10 us and 2 us for each of the guest's frames.
+//!   What is written to them meanwhile is lost, and what is read may be zeros, so there must be no
+//!   access: the guest's only processor has left it for the call, and [`Quiescent`] proves that no
+//!   device is at work.
+//! * **Splitting**: the kernel makes 512 small pages of the huge one. This takes 250 to 430 us,
+//!   however many frames are the guest's, and is safe under any concurrent access.
 //!
-//! Copying is for few kept frames while the guest stands still, splitting for everything else. A
-//! second part of the same huge frame needs neither: `page_sizes` sees to it that small pages stay
-//! behind a huge frame until the guest has all of it.
+//! Copying is used where few frames are the guest's and the guest does not run, splitting
+//! everywhere else. A second part of the same huge frame needs neither: `page_sizes` makes sure
+//! that small pages stay behind a huge frame until all of it is the guest's.
 //!
-//! A call may name single frames of hundreds of huge frames, and the guest stands still meanwhile.
+//! A call may name single frames of hundreds of huge frames, and the guest does not run meanwhile.
 //! So a call splits a few ([`SPLIT_IN_A_CALL`]), and the others are [`Unsplit`]: the main thread
-//! splits them beside the running guest. Until then what was given of them is not free, and the
-//! guest's size as it is published does not fall by it.
+//! splits them while the guest runs. Until then what was ballooned of them is not free, and the
+//! guest's published size does not fall by it.
 
 use std::ops::Range;
 
@@ -31,7 +32,7 @@ use super::page_sizes::frames_of;
 use super::release::Releaser;
 use super::virtio::Quiescent;
 
-/// Kept frames up to which copying is clearly cheaper than splitting; 256 KiB hold them.
+/// Guest's frames up to which copying is clearly cheaper than splitting; they fill 256 KiB.
 const COPIED_AT_MOST: usize = 64;
 
 /// Huge pages that are split before a call returns, or while a call waits: they take 1.6 ms.
@@ -44,20 +45,20 @@ pub(super) struct Unsplit {
 }
 
 impl Unsplit {
-    /// Adds huge frames that have just been given in part.
+    /// Adds huge frames that have just been ballooned in part.
     pub(super) fn extend(&mut self, huge_frames: impl IntoIterator<Item = usize>) {
         self.huge_frames.extend(huge_frames);
     }
 
-    /// What was given and is not free.
+    /// Returns how many frames are ballooned but not free.
     pub(super) fn given(&self, map: &FrameMap) -> FrameCount {
         let given =
             |&huge: &usize| map.runs(Frames::Ballooned, frames_of(&(huge..huge + 1))).map(|run| run.len() as u64);
         FrameCount(self.huge_frames.iter().flat_map(given).sum())
     }
 
-    /// Removes a few; returns the kept frames of them, one of which is a part of the huge page if
-    /// any frame still is.
+    /// Removes a few huge frames and returns the guest's frames of each; any of them is a part of
+    /// the huge page if there still is one.
     pub(super) fn take(&mut self, map: &FrameMap) -> Vec<Range<usize>> {
         let few = self.huge_frames.drain(self.huge_frames.len().saturating_sub(SPLIT_IN_A_CALL)..);
         few.flat_map(|huge| map.runs(Frames::Guest, frames_of(&(huge..huge + 1)))).collect()
@@ -68,20 +69,21 @@ impl Unsplit {
     }
 }
 
-/// Copies kept frames out of huge pages and back.
+/// Copies the guest's frames out of huge pages and back.
 #[derive(Debug, Default)]
 pub(super) struct Copier {
-    /// Holds what is kept of one huge frame. Empty before the first copy, and not larger than
-    /// [`COPIED_AT_MOST`] frames.
+    /// Holds the guest's frames of one huge frame. Empty before the first copy, and never larger
+    /// than [`COPIED_AT_MOST`] frames.
     kept: Vec<u8>,
 }
 
 impl Copier {
-    /// Frees the huge page behind huge frame `huge`, of which `map` says what is kept. Returns
-    /// whether that is done: not where much is kept, and not where the host may have less behind
-    /// the huge frame than all of it. Then there is no huge page, or splitting is cheaper.
+    /// Frees the huge page behind huge frame `huge`, of which `map` says which frames are the
+    /// guest's. Returns whether that is done. It is not done where many frames are the guest's, nor
+    /// where the host may not back all of the huge frame: then there is no huge page, or splitting
+    /// is cheaper.
     ///
-    /// The guest's processor does not run, and runs on only when this has returned.
+    /// The guest's processor must not run until this has returned.
     pub(super) fn free(
         &mut self,
         huge: usize,

@@ -1,7 +1,7 @@
-//! The check of a guest image, before anything reads it for real.
+//! The check of a guest image, before the loader reads it.
 //!
 //! hermit-entry's loader panics on a file that is cut short, misaligned or unsorted, so everything
-//! that it relies on is checked here, by reads at offsets: the supervisor does the same check
+//! that it relies on is checked here. The check reads at offsets, so the supervisor can do it
 //! before it starts a VMM process, whatever the file's size. An image is a static ELF executable
 //! for guest-physical addresses between 1 MiB and 1 GiB, with the note that names hermit-entry's
 //! version.
@@ -21,7 +21,7 @@ use super::layout::{IDENTITY_END, LOW_END};
 const HEADER_BYTES: usize = 64;
 const SEGMENT_BYTES: usize = 56;
 const SECTION_BYTES: usize = 64;
-/// More than any linker writes; bounds what a hostile file makes us read.
+/// More than any linker writes; bounds what a malicious file makes the monitor read.
 const MOST_HEADERS: u16 = 256;
 
 const CLASS_64: u8 = 2;
@@ -57,7 +57,7 @@ pub enum ImageError {
     /// It was built for another processor.
     #[error("is built for another processor (ELF machine {0}), not for x86-64")]
     WrongMachine(u16),
-    /// It was linked to be moved.
+    /// It was linked to be relocated.
     #[error("is position-independent: link it statically at a fixed address")]
     PositionIndependent,
     /// It is an object file, a core dump ...
@@ -78,7 +78,7 @@ pub enum ImageError {
     /// Loadable segments are not in the order of their addresses, or overlap.
     #[error("has segments that overlap or are not sorted by address")]
     Unsorted,
-    /// It wants to be where boot information goes.
+    /// It overlaps the place of boot information.
     #[error("begins at {0:#x}: the first MiB is for boot information")]
     TooLow(u64),
     /// It does not fit guest memory.
@@ -92,7 +92,7 @@ pub enum ImageError {
     /// The first page tables do not reach it.
     #[error("ends at {0:#x}: the first page tables reach only 1 GiB")]
     TooHigh(u64),
-    /// The first instruction is nowhere.
+    /// The entry point is in no segment.
     #[error("has its entry point {0:#x} outside its segments")]
     BadEntry(u64),
     /// There is no usable entry-version note.
@@ -122,12 +122,12 @@ impl ImageInfo {
 /// Checks the image at `path` for a guest with `memory`.
 ///
 /// # Errors
-/// What is wrong with the file; the message reads on after the file's name.
+/// Returns what is wrong with the file; the message continues a sentence that begins with its name.
 pub fn check_image(path: &Path, memory: FrameCount) -> Result<ImageInfo, ImageError> {
     check_file(&File::open(path)?, memory)
 }
 
-/// The same for an open file.
+/// Does the same for an open file.
 pub(crate) fn check_file(file: &File, memory: FrameCount) -> Result<ImageInfo, ImageError> {
     let metadata = file.metadata()?;
     if !metadata.is_file() {
@@ -157,7 +157,7 @@ pub(crate) fn check_file(file: &File, memory: FrameCount) -> Result<ImageInfo, I
     Ok(info)
 }
 
-/// A file and the length it had.
+/// A file and the length that it had.
 struct Bounded<'a> {
     file: &'a File,
     bytes: u64,
@@ -168,7 +168,7 @@ impl Bounded<'_> {
         offset.checked_add(bytes).is_some_and(|end| end <= self.bytes)
     }
 
-    /// `bytes` bytes at `offset`: the caller has bounded `bytes`.
+    /// Reads `bytes` bytes at `offset`: the caller has bounded `bytes`.
     fn read(&self, offset: u64, bytes: u64, what: &'static str) -> Result<Vec<u8>, ImageError> {
         if !self.has(offset, bytes) {
             return Err(ImageError::CutShort(what));
@@ -178,8 +178,8 @@ impl Bounded<'_> {
         Ok(buffer)
     }
 
-    /// A table of `count` headers of `size` bytes; the loader reads it in place, so it has to be
-    /// aligned.
+    /// Reads a table of `count` headers of `size` bytes. The loader reads it in place, so it has to
+    /// be aligned.
     fn table(&self, offset: u64, count: u16, size: usize, what: &'static str) -> Result<Vec<u8>, ImageError> {
         if count > MOST_HEADERS || !offset.is_multiple_of(8) {
             return Err(ImageError::Damaged(what));
@@ -188,7 +188,7 @@ impl Bounded<'_> {
     }
 }
 
-/// What the check needs of the ELF header.
+/// The fields of the ELF header that the check needs.
 struct Header {
     entry: u64,
     segments: (u64, u16),
@@ -308,7 +308,7 @@ fn check_loads(
     Ok(ImageInfo { start, end, entry })
 }
 
-/// A little-endian number in a header whose size is known to hold it.
+/// Reads a little-endian number in a header whose size is known to hold it.
 fn bytes_at<const N: usize>(bytes: &[u8], offset: usize) -> [u8; N] {
     std::array::from_fn(|place| bytes[offset + place])
 }

@@ -1,7 +1,7 @@
-//! The notes of an ELF image, and the one that counts: which version of hermit-entry's protocol the
-//! image expects. Pure.
+//! The notes of an ELF image, and the one that is needed: which version of hermit-entry's protocol
+//! the image expects. Pure.
 //!
-//! Every size is checked the way the loader will use it, as it slices without looking.
+//! Every size is checked against how the loader will use it, as the loader slices unchecked.
 
 use thiserror::Error;
 
@@ -13,7 +13,7 @@ const OWNER: &[u8] = b"HERMIT\0";
 /// Sizes of name and description, and the type.
 const HEADER_BYTES: usize = 12;
 
-/// Why an image's notes are of no use.
+/// Why an image's notes can't be used.
 #[derive(Debug, PartialEq, Eq, Error)]
 pub enum NoteError {
     /// No note names the version.
@@ -53,7 +53,7 @@ struct Note<'a> {
 }
 
 impl<'a> Note<'a> {
-    /// The note that begins with `header`; `None` where it is longer than what there is, or its
+    /// Returns the note that begins with `header`; `None` where it is longer than its bytes, or its
     /// name is no text.
     fn split(header: &[u8; HEADER_BYTES], rest: &'a [u8], align: usize) -> Option<Self> {
         let [a, b, c, d, e, f, g, h, i, j, k, l] = *header;

@@ -1,9 +1,9 @@
-//! Where the vCPU is, for whoever asks: a guest that hangs can't tell by itself.
+//! Where the vCPU is, on request: a guest that hangs can't report it itself.
 //!
-//! The main thread asks, and kicks the vCPU's thread out of the guest by SIGUSR2, whose handler
-//! notes the request. The vCPU's thread looks at the request between two runs, writes down
+//! The main thread makes a request, and kicks the vCPU's thread out of the guest by SIGUSR2, whose
+//! handler notes the request. The vCPU's thread checks for a request between two runs, writes down
 //! registers and return addresses, and lets the guest go on. A signal that comes just before the
-//! processor enters the guest would be lost on it, so the main thread repeats it for a while.
+//! processor enters the guest would be lost, so the main thread repeats it for a while.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -16,9 +16,9 @@ use super::lock::lock;
 use super::memory::GuestMemory;
 use super::vcpu::Ignored;
 
-/// Return addresses that are followed, as in the guest's own reports.
+/// The number of return addresses that are followed, as in the guest's own reports.
 const MOST_FRAMES: usize = 24;
-/// Kicks after which the vCPU counts as one that can't be stopped.
+/// Kicks after which the vCPU is considered impossible to stop.
 const MOST_KICKS: u32 = 500;
 
 /// A request and its answer, shared by both threads.
@@ -36,19 +36,19 @@ pub(super) struct Inspector {
     kicks_left: u32,
 }
 
-/// What the main thread is to do for a request.
+/// What the main thread has to do for a request.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Step {
-    /// Nothing was asked, or it is answered.
+    /// There is no request, or it is answered.
     None,
     /// Get the vCPU out of the guest.
     Kick,
-    /// Tell who asked.
+    /// Send this answer to the supervisor.
     Answer(Vec<String>),
 }
 
 impl Inspection {
-    /// For the vCPU's thread, between two runs: answers a request.
+    /// Answers a request, if there is one. For the vCPU's thread, between two runs.
     pub(super) fn serve(&self, vcpu: &VcpuFd, memory: &GuestMemory, ignored: &Ignored) {
         if self.is_wanted.swap(false, Ordering::Acquire) {
             let lines = fault::describe(vcpu, ignored).into_iter().chain(backtrace(vcpu, memory)).collect();
@@ -62,13 +62,13 @@ impl Inspector {
         Self { shared, kicks_left: 0 }
     }
 
-    /// Somebody asks.
+    /// Makes a request.
     pub(super) fn ask(&mut self) {
         *lock(&self.shared.answer) = None;
         self.kicks_left = MOST_KICKS;
     }
 
-    /// What is to be done now. After a kick, this is to be called again soon.
+    /// Returns what is to be done now. After a kick, this has to be called again soon.
     pub(super) fn advance(&mut self) -> Step {
         if self.kicks_left == 0 {
             return Step::None;
@@ -85,7 +85,7 @@ impl Inspector {
     }
 }
 
-/// The guest's return addresses, innermost first.
+/// Returns the guest's return addresses, innermost first.
 fn backtrace(vcpu: &VcpuFd, memory: &GuestMemory) -> Vec<String> {
     let Ok(registers) = vcpu.get_regs() else { return Vec::new() };
     let read = |address: u64| {
@@ -98,8 +98,8 @@ fn backtrace(vcpu: &VcpuFd, memory: &GuestMemory) -> Vec<String> {
     ["backtrace:".to_owned(), format!("  {:#x}", registers.rip)].into_iter().chain(lines).collect()
 }
 
-/// Return addresses by the chain of frame pointers that begins at `frame`, as far as it leads up
-/// one stack.
+/// Follows the chain of frame pointers that begins at `frame`, as far as it leads up one stack;
+/// returns the return addresses.
 fn chain(frame: u64, read: impl Fn(u64) -> Option<u64>) -> impl Iterator<Item = u64> {
     let mut frame = Some(frame);
     std::iter::from_fn(move || {
@@ -117,7 +117,7 @@ mod tests {
     use crate::vmm::lock::lock;
     use std::sync::Arc;
 
-    /// The addresses that a stack of (address, word) leads to.
+    /// Returns the addresses that a stack of (address, word) leads to.
     fn chain_in(stack: &[(u64, u64)], frame: u64) -> Vec<u64> {
         chain(frame, |address| stack.iter().find(|(at, _)| *at == address).map(|(_, word)| *word)).collect()
     }

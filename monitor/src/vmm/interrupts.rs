@@ -2,8 +2,8 @@
 //!
 //! KVM has one table of routes per machine and replaces it as a whole; [`InterruptRouter`] is its
 //! only owner. A device's line exists from the start, the doorbell's from when the guest says which
-//! vector it wants. Lines are messages to processor 0 and have nothing to do with the pins of the
-//! interrupt controller, which nothing drives.
+//! vector it wants. Lines are messages to processor 0 and are independent of the interrupt
+//! controller's pins, which are unused.
 
 use std::sync::{Arc, Mutex};
 
@@ -17,11 +17,11 @@ use super::machine::{KvmError, failed};
 /// A message to the local APIC of processor 0 (Intel SDM volume 3, 12.11.1).
 const MESSAGE_ADDRESS: u32 = 0xfee0_0000;
 /// The doorbell's line: the first one that belongs to no pin of the interrupt controller. The
-/// devices' follow.
+/// devices' lines follow.
 const DOORBELL_LINE: u32 = 24;
 const FIRST_DEVICE_LINE: u32 = DOORBELL_LINE + 1;
 
-/// Who raises interrupts by which vector. Pure.
+/// The vector of each interrupt source. Pure.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Routes {
     doorbell: Option<u8>,
@@ -36,13 +36,13 @@ struct Route {
 }
 
 impl Routes {
-    /// Adds a device; its line.
+    /// Adds a device; returns its line.
     fn add_device(&mut self, vector: u8) -> u32 {
         self.devices.push(vector);
         self.entries().last().map_or(FIRST_DEVICE_LINE, |route| route.line)
     }
 
-    /// The whole table.
+    /// Returns the whole table.
     fn entries(&self) -> impl Iterator<Item = Route> {
         let doorbell = self.doorbell.map(|vector| Route { line: DOORBELL_LINE, vector });
         let devices = (FIRST_DEVICE_LINE..).zip(&self.devices).map(|(line, &vector)| Route { line, vector });
@@ -58,12 +58,12 @@ pub(super) struct InterruptRouter {
 }
 
 impl InterruptRouter {
-    /// The router of a machine that has an interrupt controller.
+    /// Creates the router of a machine that has an interrupt controller.
     pub(super) fn new(vm: Arc<VmFd>) -> Self {
         Self { vm, routes: Mutex::default() }
     }
 
-    /// From now on a write to `bell` raises `vector`; a write that came before does so at once.
+    /// Makes a write to `bell` raise `vector` from now on; an earlier write raises it at once.
     pub(super) fn connect_doorbell(&self, bell: &EventFd, vector: u8) -> Result<(), KvmError> {
         self.connect(bell, |routes| {
             routes.doorbell = Some(vector);
@@ -71,25 +71,26 @@ impl InterruptRouter {
         })
     }
 
-    /// From now on `bell` raises nothing; does nothing where it was not connected.
+    /// Disconnects `bell`, which raises nothing from now on; does nothing where it was not
+    /// connected.
     pub(super) fn disconnect_doorbell(&self, bell: &EventFd) -> Result<(), KvmError> {
         let mut routes = lock(&self.routes);
         if routes.doorbell.take().is_none() {
             return Ok(());
         }
-        // The route stays in KVM's table until that is replaced: a line that nothing raises leads
-        // nowhere.
+        // The route stays in KVM's table until that is replaced; a line that is never raised does
+        // no harm.
         self.vm.unregister_irqfd(bell, DOORBELL_LINE).map_err(failed("disconnect an interrupt"))
     }
 
-    /// From now on a write to `interrupt` raises a new device's `vector`.
+    /// Makes a write to `interrupt` raise a new device's `vector` from now on.
     pub(super) fn connect_device(&self, interrupt: &EventFd, vector: u8) -> Result<(), KvmError> {
         self.connect(interrupt, |routes| routes.add_device(vector))
     }
 
-    /// Changes the table and has the line that comes out of it raised by `source`.
+    /// Changes the table and connects `source` to the line that results.
     fn connect(&self, source: &EventFd, change: impl FnOnce(&mut Routes) -> u32) -> Result<(), KvmError> {
-        // Changed as a copy: a table that KVM refuses is no table.
+        // Changed as a copy: a table that KVM refuses is not kept.
         let mut routes = lock(&self.routes);
         let mut changed = routes.clone();
         let line = change(&mut changed);

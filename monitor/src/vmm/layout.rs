@@ -1,10 +1,10 @@
-//! Guest-physical addresses: where memory lies, where boot information lies, and what is left for
-//! devices.
+//! Guest-physical addresses: where memory and boot information lie, and what is left for devices.
 //!
 //! Memory fills `[0, 3 GiB)`, then skips a *hole* for devices and goes on at 4 GiB. The monitor
 //! holds all of it in one mapping without the hole; a frame's place in that mapping is its *index*.
-//! The hole is exactly 1 GiB and aligned, the largest block an entry may name is 1 GiB and aligned:
-//! so a block lies wholly below, in or above the hole, and its frames have consecutive indexes.
+//! The hole is exactly 1 GiB and aligned, and so is the largest block that an entry may name. A
+//! block therefore lies wholly below, in or above the hole, and its frames have consecutive
+//! indexes.
 
 use std::ops::Range;
 
@@ -48,25 +48,25 @@ const _: () = assert!(
     "a block of the largest order must not cross the hole's borders"
 );
 
-/// A guest-physical address. A claim until [`MemoryLayout`] has placed it.
+/// A guest-physical address. Unchecked until [`MemoryLayout`] has placed it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct GuestAddress(pub(super) u64);
 
 /// A size that no guest can have.
 #[derive(Debug, Error)]
 pub enum LayoutError {
-    /// Too small, too large, or no number of huge frames.
+    /// Too small, too large, or not a whole number of huge frames.
     #[error("a guest's memory has to be between {SMALLEST} and {LARGEST} in steps of 2 MiB, not {0}")]
     BadSize(FrameCount),
 }
 
-/// Whether a guest may have `total` frames.
+/// Checks whether a guest may have `total` frames.
 pub(crate) fn check_size(total: FrameCount) -> Result<(), LayoutError> {
     MemoryLayout::new(total).map(drop)
 }
 
-/// The smallest size at which the kernel of a guest of `total` frames can work; `None` where none
-/// can have so many.
+/// Returns the smallest size at which the kernel of a guest of `total` frames can work; `None`
+/// where no guest can have so many.
 pub(crate) fn smallest_size(total: FrameCount) -> Option<FrameCount> {
     let end = MemoryLayout::new(total).ok()?.end();
     Some(metadata::smallest_size(FrameNumber::containing(end.0)))
@@ -90,7 +90,7 @@ pub(super) struct Region {
 }
 
 impl MemoryLayout {
-    /// The layout of `total` frames.
+    /// Creates the layout of `total` frames.
     pub(super) fn new(total: FrameCount) -> Result<Self, LayoutError> {
         if total < SMALLEST || total > LARGEST || !total.0.is_multiple_of(HUGE_FRAMES) {
             return Err(LayoutError::BadSize(total));
@@ -98,12 +98,12 @@ impl MemoryLayout {
         Ok(Self { total })
     }
 
-    /// All frames.
+    /// Returns the number of all frames.
     pub(super) const fn total(&self) -> FrameCount {
         self.total
     }
 
-    /// The one or two regions, in the order of their addresses.
+    /// Returns the one or two regions, in the order of their addresses.
     pub(super) fn regions(&self) -> impl Iterator<Item = Region> {
         let low = self.total.bytes().min(HOLE_START);
         let high = self.total.bytes() - low;
@@ -115,13 +115,13 @@ impl MemoryLayout {
         .filter(|region| region.bytes > 0)
     }
 
-    /// The first address behind all memory.
+    /// Returns the first address behind all memory.
     pub(super) fn end(&self) -> GuestAddress {
         self.regions().last().map_or(GuestAddress(0), |region| GuestAddress(region.start.0 + region.bytes))
     }
 
-    /// The place of `bytes` bytes from `start` in the monitor's mapping, or `None` where some of
-    /// them are not memory.
+    /// Returns the place of `bytes` bytes from `start` in the monitor's mapping, or `None` where
+    /// some of them are not memory.
     pub(super) fn place(&self, start: GuestAddress, bytes: u64) -> Option<Range<usize>> {
         let region = self.regions().find(|region| start >= region.start && start.0 - region.start.0 < region.bytes)?;
         let inside = start.0 - region.start.0;
@@ -132,7 +132,8 @@ impl MemoryLayout {
         Some(place..place + to_usize(bytes))
     }
 
-    /// The indexes of `count` frames from `start`, or `None` where some of them are not memory.
+    /// Returns the indexes of `count` frames from `start`, or `None` where some of them are not
+    /// memory.
     pub(super) fn indexes(&self, start: FrameNumber, count: FrameCount) -> Option<Range<usize>> {
         let place = self.place(GuestAddress(start.address()), count.bytes())?;
         let frame = aerostat_abi::units::FRAME_SIZE;

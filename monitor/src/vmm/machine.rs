@@ -1,7 +1,7 @@
 //! The virtual machine: KVM's objects, the memory slots, and what eventfds connect to it.
 //!
-//! The interrupt controller is the kernel's: its registers and the guest's timer cost no exit to
-//! us.
+//! The interrupt controller is the kernel's, so its registers and the guest's timer cost no exit to
+//! this process.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -20,10 +20,10 @@ use super::memory::GuestMemory;
 use super::serial_ring::SerialRing;
 use super::virtio::Wires;
 
-/// Three pages in the device hole that Intel's virtualization needs for itself.
+/// Three pages in the device hole that Intel's virtualization needs.
 const TSS_ADDRESS: usize = 0xfffb_d000;
 
-/// Why no guest can be run.
+/// Why no guest can run.
 #[derive(Debug, Error)]
 pub enum KvmError {
     /// The device is missing.
@@ -31,13 +31,13 @@ pub enum KvmError {
         "there is no /dev/kvm: enable virtualization in the firmware, or load kvm_intel, kvm_amd or (on a virtual host) kvm_pvm"
     )]
     Missing,
-    /// The device is there, but not for us.
+    /// The device exists, but may not be used.
     #[error("/dev/kvm may not be opened: run as root, or add this user to the group that owns it (often `kvm`)")]
     NotPermitted,
-    /// It is another KVM than any known.
+    /// Its version is unknown.
     #[error("/dev/kvm speaks version {0}, this monitor {KVM_API_VERSION}")]
     WrongVersion(i32),
-    /// It lacks what this monitor is built on.
+    /// It lacks something that the monitor needs.
     #[error("this host's KVM can't {0}: use Linux 4.17 or later")]
     Lacks(&'static str),
     /// A call failed.
@@ -50,10 +50,10 @@ pub enum KvmError {
     },
 }
 
-/// Whether guests can run on this host, as far as that is known before one is started.
+/// Checks whether guests can run on this host, as far as that is known before one is started.
 ///
 /// # Errors
-/// A sentence that says what to do.
+/// Returns a sentence that says what to do.
 pub fn check_kvm() -> Result<(), KvmError> {
     open().map(drop)
 }
@@ -68,11 +68,11 @@ pub(super) struct Machine {
 }
 
 impl Machine {
-    /// A machine with this memory, which stays mapped as long as the machine runs: the caller drops
-    /// it later.
+    /// Creates a machine with this memory, which must stay mapped as long as the machine runs: the
+    /// caller drops it later.
     ///
-    /// Memory comes first: behind the interrupt controller, whose creation starts a grace period in
-    /// the kernel, attaching it takes 6 ms instead of 0.05.
+    /// Memory comes first. Once there is an interrupt controller, whose creation starts a grace
+    /// period in the kernel, attaching memory takes 6 ms instead of 0.05.
     pub(super) fn new(memory: &GuestMemory) -> Result<Self, KvmError> {
         let kvm = open()?;
         let vm = kvm.create_vm().map_err(failed("create a virtual machine"))?;
@@ -87,12 +87,12 @@ impl Machine {
         Ok(Self { vm, vcpu, cpuid: cpu::guest_features(host), interrupts })
     }
 
-    /// Rate of the guest's time stamp counter, where KVM tells.
+    /// Returns the rate of the guest's time stamp counter, where KVM reports it.
     pub(super) fn tsc_hz(&self) -> Option<u64> {
         self.vcpu.get_tsc_khz().ok().map(|khz| u64::from(khz) * 1000)
     }
 
-    /// A way for bytes from `port` that does without exits, where KVM has one.
+    /// Returns a ring for the bytes from `port` that needs no exits, where KVM has one.
     pub(super) fn serial_ring(&self, port: u16) -> Option<SerialRing> {
         if !self.vm.check_extension(Cap::CoalescedPio) {
             return None;
@@ -102,7 +102,7 @@ impl Machine {
         SerialRing::new(&self.vm, vcpu, port).ok()
     }
 
-    /// The doorbell that rings whenever `bell` is written.
+    /// Returns the doorbell that rings whenever `bell` is written.
     pub(super) fn doorbell(&self, bell: EventFd) -> Doorbell {
         Doorbell { interrupts: Arc::clone(&self.interrupts), bell }
     }
@@ -110,14 +110,14 @@ impl Machine {
     /// Connects a device: its interrupt, and notifications to it where KVM can take them without an
     /// exit.
     pub(super) fn connect_device(&self, wires: &Wires<'_>) -> Result<(), KvmError> {
-        // Any write there will do, so KVM need not even look at what was written. Where KVM can't,
-        // a notification is an exit, which the processor's thread handles.
+        // The written value does not matter, so KVM need not compare it. Where KVM can't take
+        // notifications, each is an exit, which the vCPU's thread handles.
         let notify = IoEventAddress::Mmio(wires.notify.0);
         let _ = self.vm.register_ioevent(wires.kick, &notify, NoDatamatch);
         self.interrupts.connect_device(wires.interrupt, wires.slot.vector)
     }
 
-    /// The machine's processor, about to execute `entry`.
+    /// Returns the machine's processor, about to execute `entry`.
     pub(super) fn into_vcpu(self, entry: u64) -> Result<VcpuFd, KvmError> {
         cpu::set_up(&self.vcpu, &self.cpuid, entry).map_err(failed("set the processor's registers"))?;
         Ok(self.vcpu)
@@ -132,13 +132,13 @@ pub(super) struct Doorbell {
 }
 
 impl Doorbell {
-    /// From now on a ring raises the guest's interrupt `vector`; a ring that came before does so at
+    /// Makes a ring raise the guest's interrupt `vector` from now on; an earlier ring raises it at
     /// once.
     pub(super) fn connect(&self, vector: u8) -> Result<(), KvmError> {
         self.interrupts.connect_doorbell(&self.bell, vector)
     }
 
-    /// From now on a ring raises nothing; it is kept for the next connection.
+    /// Disconnects the doorbell: a ring raises nothing, and is kept for the next connection.
     pub(super) fn disconnect(&self) -> Result<(), KvmError> {
         self.interrupts.disconnect_doorbell(&self.bell)
     }

@@ -1,10 +1,10 @@
-//! Guest memory: one private anonymous mapping, and the only ways to touch it.
+//! Guest memory: one private anonymous mapping, and the only ways to access it.
 //!
-//! A running guest changes its memory at any moment, so no reference into it is ever handed out
-//! while the guest can run, but to atomics: words and bytes are copied, volatile, after the address
-//! was checked. The mapping reserves nothing (`NORESERVE`), so its size costs nothing; it is
-//! aligned to 2 MiB and asks for huge pages, which makes a first touch ~20 times and a release ~50
-//! times cheaper per byte. Where it must not have any, `page_sizes` decides.
+//! A running guest changes its memory at any moment, so while it can run there are no references
+//! into guest memory but to atomics: words and bytes are copied, volatile, after the address was
+//! checked. The mapping reserves nothing (`NORESERVE`), so its size costs nothing. It is aligned to
+//! 2 MiB and asks for huge pages, which makes a first touch ~20 times and a release ~50 times
+//! cheaper per byte. `page_sizes` decides where it must not have any.
 
 use std::ffi::c_void;
 use std::io;
@@ -21,7 +21,7 @@ use thiserror::Error;
 use super::layout::{GuestAddress, MemoryLayout};
 use super::page_sizes::PageSize;
 
-/// An access that is not, or not wholly, to guest memory, or is misaligned.
+/// An access that is not wholly to guest memory, or is misaligned.
 #[derive(Debug, PartialEq, Eq, Error)]
 #[error("no usable guest memory at {:#x}", .0.0)]
 pub(super) struct NotMemory(GuestAddress);
@@ -77,25 +77,24 @@ impl GuestMemory {
         Ok(memory)
     }
 
-    /// Where memory lies.
+    /// Returns where memory lies.
     pub(super) const fn layout(&self) -> &MemoryLayout {
         &self.layout
     }
 
-    /// The host address of the byte at `offset` of the mapping, for those who hand it to the
-    /// kernel.
+    /// Returns the host address of the byte at `offset` of the mapping, for use in a system call.
     pub(super) fn host_address(&self, offset: usize) -> *mut u8 {
         assert!(offset <= self.bytes, "an offset comes from the layout");
         // SAFETY: the offset is within the mapping or just behind it.
         unsafe { self.base.as_ptr().add(offset) }
     }
 
-    /// Says what the host may put behind the frames of these indexes when they are touched. What is
+    /// Sets what the host may put behind the frames of these indexes when they are touched. What is
     /// there already stays.
     ///
     /// # Errors
-    /// Where the host can't tell these frames from their neighbours any more (`ENOMEM`): it may
-    /// have heeded a part.
+    /// Fails where the host can't treat these frames apart from their neighbours any more
+    /// (`ENOMEM`): it may have followed a part of the advice.
     pub(super) fn allow(&self, frames: &Range<usize>, size: PageSize) -> io::Result<()> {
         let advice = match size {
             PageSize::Small => Advice::LinuxNoHugepage,
@@ -103,7 +102,7 @@ impl GuestMemory {
         };
         match self.host {
             HugePages::Supported => Ok(self.advise(frames, advice)?),
-            // Without them all pages are small.
+            // Without huge pages all pages are small.
             HugePages::Unknown => Ok(()),
         }
     }
@@ -141,7 +140,7 @@ impl GuestMemory {
         Ok(())
     }
 
-    /// A word that guest and monitor change as an atomic; `at` is 4-byte aligned.
+    /// Returns a word that guest and monitor change as an atomic; `at` is 4-byte aligned.
     pub(super) fn shared_word(&self, at: GuestAddress) -> Result<&HugeFrameWord, NotMemory> {
         if !at.0.is_multiple_of(align_of::<HugeFrameWord>() as u64) {
             return Err(NotMemory(at));
@@ -156,13 +155,13 @@ impl GuestMemory {
     pub(super) fn clear(&self, frames: &Range<usize>) {
         let start = self.host_address(frames.start * FRAME_SIZE);
         let end = self.host_address(frames.end * FRAME_SIZE);
-        // SAFETY: the range is within the mapping, and what a guest writes there meanwhile it
-        // writes in vain.
+        // SAFETY: the range is within the mapping; what a guest writes there meanwhile may be
+        // overwritten.
         unsafe { ptr::write_bytes(start, 0, end.addr() - start.addr()) };
     }
 
-    /// Whether the host has memory behind every one of the frames of these indexes. The zero page
-    /// counts.
+    /// Returns whether the host has memory behind every one of the frames of these indexes. The
+    /// zero page counts.
     pub(super) fn is_resident(&self, frames: &Range<usize>) -> bool {
         let start = self.host_address(frames.start * FRAME_SIZE);
         let end = self.host_address(frames.end * FRAME_SIZE);
@@ -173,8 +172,8 @@ impl GuestMemory {
         result == 0 && pages.iter().all(|page| page & 1 == 1)
     }
 
-    /// Appends what is in the frames of these indexes to `bytes`. What is written there meanwhile
-    /// may be missing.
+    /// Appends the contents of the frames of these indexes to `bytes`. What is written there
+    /// meanwhile may be missing.
     pub(super) fn save(&self, frames: &Range<usize>, bytes: &mut Vec<u8>) {
         let start = self.host_address(frames.start * FRAME_SIZE);
         let count = self.host_address(frames.end * FRAME_SIZE).addr() - start.addr();
@@ -190,7 +189,7 @@ impl GuestMemory {
     /// Writes `bytes`, whole frames, into the frames from index `first` on.
     pub(super) fn restore(&self, first: usize, bytes: &[u8]) {
         let start = self.host_address(first * FRAME_SIZE);
-        // Asked for so that bytes which did not come from the layout are noticed.
+        // Checked explicitly, to detect numbers that did not come from the layout.
         let end = self.host_address(first * FRAME_SIZE + bytes.len());
         // SAFETY: both ends are within the mapping, and a slice of ours does not overlap guest
         // memory.
@@ -206,7 +205,7 @@ impl GuestMemory {
         Ok(())
     }
 
-    /// Copies a value into guest memory as it lies in ours, padding included.
+    /// Copies a value into guest memory as it lies in the monitor's, padding included.
     pub(super) fn write_object<T: Copy>(&self, to: GuestAddress, value: &T) -> Result<(), NotMemory> {
         let source = ptr::from_ref(value).cast::<MaybeUninit<u8>>();
         let place = self.locate(to, size_of::<T>())?.cast::<MaybeUninit<u8>>();
@@ -216,8 +215,8 @@ impl GuestMemory {
         Ok(())
     }
 
-    /// Part of guest memory as a slice, for the loader: only while no guest can run, which `&mut`
-    /// stands for.
+    /// Returns part of guest memory as a slice, for the loader: only while no guest can run, for
+    /// which `&mut` stands.
     pub(super) fn slice_mut(&mut self, addresses: Range<u64>) -> Result<&mut [MaybeUninit<u8>], NotMemory> {
         let start = GuestAddress(addresses.start);
         let bytes = to_usize(addresses.end.saturating_sub(addresses.start));
@@ -242,7 +241,7 @@ impl GuestMemory {
 
 impl Drop for GuestMemory {
     fn drop(&mut self) {
-        // SAFETY: the mapping is ours and nobody borrows it any more.
+        // SAFETY: the mapping is ours and is not borrowed any more.
         let _ = unsafe { unmap(self.base.as_ptr().cast(), self.bytes) };
     }
 }
@@ -250,10 +249,10 @@ impl Drop for GuestMemory {
 /// Unmaps `bytes` bytes, which may be none.
 ///
 /// # Safety
-/// The range is mapped by the caller and nobody uses it.
+/// The range is mapped by the caller and not used.
 unsafe fn unmap(start: *mut c_void, bytes: usize) -> io::Result<()> {
     if bytes > 0 {
-        // SAFETY: as the caller commit charges.
+        // SAFETY: as the caller guarantees.
         unsafe { munmap(start, bytes)? };
     }
     Ok(())

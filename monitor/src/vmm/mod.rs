@@ -1,4 +1,4 @@
-//! The VMM process: one virtual machine, started by the supervisor and obeying it.
+//! The VMM process: one virtual machine, started and controlled by the supervisor.
 //!
 //! | layer    | modules                                                                                                     |
 //! |----------|-------------------------------------------------------------------------------------------------------------|

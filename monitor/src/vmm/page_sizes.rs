@@ -1,18 +1,19 @@
 //! Which pages the host may put behind each huge frame. Pure.
 //!
-//! A huge page of the host is all or nothing: the first touch brings 2 MiB, and `khugepaged` fills
-//! up what is there in part. Behind a huge frame of which the guest has given a part, that would be
-//! memory for frames in the balloon: the guest would use more than its size and have done nothing
-//! wrong. So a *mixed* huge frame, part given and part kept, may have small pages only, from before
-//! the call that makes it so is answered until it is the guest's as a whole. Of a huge frame that
-//! is wholly given nothing is touched, so what it may have stays as it is, and to give and take
-//! whole huge frames changes nothing here.
+//! The host allocates and frees a huge page as a whole: the first touch brings 2 MiB, and
+//! `khugepaged` fills up what is there in part. Behind a huge frame that is ballooned in part, that
+//! would be memory for frames in the balloon: the guest would use more than its size without any
+//! fault of its own. So a *mixed* huge frame, part ballooned and part the guest's, may have small
+//! pages only, from before the call that makes it so is answered until it is the guest's as a
+//! whole. The guest does not touch a huge frame that is wholly ballooned, so what it may have stays
+//! as it is, and to inflate and deflate whole huge frames changes nothing here.
 //!
-//! The host is told once for each run of huge frames. It keeps a run as an area of its own, and a
-//! process may have `vm.max_map_count` of those, 65,530 by default: a guest below 127 GiB can't get
-//! there. Where it does, what would need another area is refused.
+//! The host is told once for each run of huge frames. It keeps a run as a memory area, and a
+//! process may have `vm.max_map_count` of those, 65,530 by default: a guest below 127 GiB can't
+//! reach that. Where a guest does, calls that would need another area are refused.
 //!
-//! Invariant, whatever the host refuses: between calls, a huge frame that is mixed has small pages.
+//! Invariant, even where the host refuses: between calls, a huge frame that is mixed has small
+//! pages.
 
 use std::io;
 use std::ops::Range;
@@ -28,31 +29,30 @@ const HUGE: usize = to_usize(HUGE_FRAMES);
 pub(super) enum PageSize {
     /// 4 KiB each.
     Small,
-    /// 2 MiB each where it can, else small ones.
+    /// 2 MiB each where possible, else small ones.
     Huge,
 }
 
-/// What each huge frame may have.
+/// Which pages each huge frame may have.
 #[derive(Debug)]
 pub(super) struct PageSizes {
-    /// Set where the host is known to use small pages only. Zeroed memory costs nothing before it
-    /// is written to.
+    /// Set where the host is known to use small pages only. Zeroed memory costs nothing until it is
+    /// written.
     small: Vec<bool>,
 }
 
 impl PageSizes {
-    /// Huge pages for all of a guest's `total` frames, none of them in a mixed huge frame.
+    /// Allows huge pages for all of a guest's `total` frames, of which no huge frame is mixed.
     pub(super) fn new(total: FrameCount) -> Self {
         Self { small: vec![false; to_usize(total.0).div_ceil(HUGE)] }
     }
 
-    /// Follows the map, in which `blocks` (ascending) have just been given or taken: tells the host
-    /// through `allow` what may be behind frames of these indexes from now on. [`Self::fits`] says
-    /// where that came to nothing.
+    /// Follows the map, in which `blocks` (ascending) have just been inflated or deflated: tells
+    /// the host through `allow` what may be behind frames of these indexes from now on.
+    /// [`Self::fits`] tells where that failed.
     ///
-    /// Returns the huge frames that are mixed from now on and were not before. Each may still have
-    /// a huge page behind it, as the host changes nothing that is there already; no other mixed
-    /// huge frame has one.
+    /// Returns the huge frames that have become mixed. Each may still have a huge page behind it,
+    /// as the host does not change what is already there; no other mixed huge frame has one.
     pub(super) fn follow<'a>(
         &mut self,
         map: &FrameMap,
@@ -62,7 +62,7 @@ impl PageSizes {
         let mut runs: Vec<(Range<usize>, PageSize)> = Vec::new();
         for (huge, is_whole) in blocks.flat_map(huge_frames) {
             if is_whole && !self.small[huge] {
-                // Neither mixed nor to be told of: the common case, and a fast one.
+                // Neither mixed nor changed: the common case, and a fast one.
                 continue;
             }
             let wanted = match map.state(&frames_of(&(huge..huge + 1))) {
@@ -82,8 +82,8 @@ impl PageSizes {
         let mut mixed = Vec::new();
         for (run, size) in runs {
             if allow(&frames_of(&run), size).is_err() {
-                // The host may have done a part of it. Nothing is known to have small pages, so it
-                // will be told again.
+                // The host may have done a part of it. None of these is recorded as having small
+                // pages, so it will be told again.
                 self.small[run].fill(false);
             } else if size == PageSize::Small {
                 mixed.push(run);
@@ -92,8 +92,8 @@ impl PageSizes {
         mixed
     }
 
-    /// Whether a block that was given or taken may stay so: not where its huge frame is mixed and
-    /// may have huge pages.
+    /// Returns whether a block that was inflated or deflated may stay so: not where its huge frame
+    /// is mixed and may have huge pages.
     pub(super) fn fits(&self, map: &FrameMap, block: &Range<usize>) -> bool {
         let huge = block.start / HUGE;
         block.len() >= HUGE || self.small[huge] || map.state(&frames_of(&(huge..huge + 1))).is_some()
@@ -102,19 +102,19 @@ impl PageSizes {
 
 #[cfg(any(test, feature = "harness"))]
 impl PageSizes {
-    /// Whether the invariant holds for a huge frame.
+    /// Returns whether the invariant holds for a huge frame.
     pub(super) fn is_right(&self, map: &FrameMap, huge: usize) -> bool {
         self.small[huge] || map.state(&frames_of(&(huge..huge + 1))).is_some()
     }
 }
 
-/// The huge frames that a block lies in, each with whether the block holds the whole of it.
+/// Returns the huge frames that a block lies in, each with whether the block holds the whole of it.
 fn huge_frames(block: &Range<usize>) -> impl Iterator<Item = (usize, bool)> {
     let is_whole = block.len() >= HUGE;
     (block.start / HUGE..block.end.div_ceil(HUGE)).map(move |huge| (huge, is_whole))
 }
 
-/// The indexes of the frames of huge frames.
+/// Returns the indexes of the frames of huge frames.
 pub(super) fn frames_of(huge: &Range<usize>) -> Range<usize> {
     huge.start * HUGE..huge.end * HUGE
 }
@@ -138,7 +138,7 @@ mod tests {
         FrameMap::new(layout, FrameCount(initial as u64), FrameNumber(256)..FrameNumber(512))
     }
 
-    /// The two together, and a host that keeps a list of what it was told.
+    /// A map with its page sizes, and a host that records what it was told.
     struct Guest {
         map: FrameMap,
         pages: PageSizes,
@@ -151,7 +151,7 @@ mod tests {
             Self { map: map(initial), pages, told: Vec::new() }
         }
 
-        /// Gives or takes blocks; returns the runs of huge frames of which the host was told.
+        /// Inflates or deflates blocks; returns the runs of huge frames of which the host was told.
         fn batch(
             &mut self,
             is_ballooned: impl Fn(Entry, &mut FrameMap) -> Range<usize>,
@@ -230,7 +230,7 @@ mod tests {
     }
 
     proptest! {
-        /// A host that refuses now and then, after having done a part, never has a chance to put a
+        /// A host that sometimes refuses, after having done a part, must never be able to put a
         /// huge page behind a mixed huge frame.
         #[test]
         fn mixed_huge_frames_never_have_huge_pages(

@@ -1,9 +1,9 @@
 //! The life of a VMM process.
 //!
-//! Two threads, and one for each disk: the vCPU's, and this one, which listens to the supervisor,
-//! takes what the guest offers, measures resident memory and drains the serial ring. Whatever ends
-//! the supervisor ends this process: the link closes, and the kernel sends a signal besides.
-//! Standard input is the link (see `host::link`).
+//! There are two threads, and one more for each disk: the vCPU's, and the main thread, which
+//! listens to the supervisor, reclaims what the guest offers, measures resident memory and drains
+//! the serial ring. This process ends with the supervisor: the link closes, and the kernel also
+//! sends a signal. Standard input is the link (see `host::link`).
 
 use std::fmt;
 use std::fs::File;
@@ -48,18 +48,18 @@ use crate::host::shared_page::SharedPage;
 use crate::host::{EndReason, Ending};
 
 /// How often resident memory is measured and the serial ring drained: while memory changes, and at
-/// least. Every look costs some 20 us, so a guest that sleeps is looked at less and less often.
-/// Memory that goes back to the host is measured at once, whatever this says.
+/// least. A sample costs some 20 us, so a guest that sleeps is sampled less and less often. Memory
+/// that goes back to the host is measured at once in any case.
 const LIVELY: Duration = Duration::from_millis(20);
 const CALM: Duration = Duration::from_millis(320);
 /// How often a stop is repeated until the vCPU's thread has seen it.
 const STOP_AGAIN: Duration = Duration::from_millis(1);
-/// The same for a kick.
+/// How often a kick is repeated.
 const KICK_AGAIN: Duration = Duration::from_millis(1);
-/// Reports of pressure that follow faster are dropped: the supervisor knows already, and a guest
-/// must not keep it busy.
+/// Reports of pressure within this time after the last are dropped: the supervisor knows already,
+/// and a guest must not keep it busy.
 const PRESSURE_INTERVAL_NS: u64 = 5_000_000;
-/// The vCPU's thread needs little: its largest frame holds a batch.
+/// The vCPU's thread needs a small stack: its largest stack frame holds a batch.
 const VCPU_STACK_BYTES: usize = 128 << 10;
 
 /// Why a VMM process can't do its work.
@@ -85,13 +85,13 @@ enum ProcessError {
     SupervisorGone,
 }
 
-/// Runs one guest, as the supervisor says, to its end. The whole of a VMM process.
+/// Runs one guest for the supervisor until it ends. This is the whole of a VMM process.
 #[must_use]
 pub fn process_main() -> ExitCode {
     let began_ns = monotonic_ns();
     match serve(began_ns) {
         Ok(()) => ExitCode::SUCCESS,
-        // Nobody is left to tell.
+        // There is no process left to tell.
         Err(ProcessError::SupervisorGone) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("aerostat vmm: {error}");
@@ -115,7 +115,7 @@ fn serve(began_ns: u64) -> Result<(), ProcessError> {
     link.send(&FromVmm::from(ending), &[], Patience::Wait).map_err(|_| ProcessError::SupervisorGone)
 }
 
-/// Builds the machine, starts it and sees it through.
+/// Builds the machine, starts it and runs it to its end.
 fn run_guest(
     link: &Arc<Link>,
     start: &Start,
@@ -182,8 +182,8 @@ fn run_guest(
             console.dropped_lines()
         };
         registers.set_dropped_lines(dropped_lines);
-        // What is released between the measure and its publication would be missing in what is
-        // published.
+        // Otherwise, what is released between the measurement and its publication would be missing
+        // in what is published.
         let no_call = lock(&measured);
         let resident = meter.publish(&registers)?;
         drop(no_call);
@@ -192,10 +192,10 @@ fn run_guest(
     })
 }
 
-/// The vCPU's thread, seen from the main one.
+/// The vCPU's thread as the main thread sees it.
 struct VcpuThread {
     handle: JoinHandle<Result<Ending, KvmError>>,
-    /// Becomes readable when the thread ends, however it does.
+    /// Becomes readable when the thread ends, by a panic too.
     ended: Arc<rustix::fd::OwnedFd>,
     inspector: Inspector,
 }
@@ -217,8 +217,8 @@ impl VcpuThread {
         Ok(Self { handle, ended, inspector })
     }
 
-    /// Serves the link and follows the target until the guest ends or is to end, and does `chores`
-    /// at intervals that follow whether their result changes.
+    /// Serves the link and follows the target until the guest ends or has to end. Does `chores` at
+    /// intervals that depend on whether their result changes.
     fn see_through(
         mut self,
         link: &Link,
@@ -243,7 +243,7 @@ impl VcpuThread {
                     patience.min(KICK_AGAIN)
                 }
                 Step::Answer(lines) => {
-                    // A supervisor that does not read asks again.
+                    // A supervisor that has not read asks again.
                     let _ = link.send(&FromVmm::Inspected { lines }, &[], Patience::DoNotWait);
                     patience
                 }
@@ -280,8 +280,8 @@ impl VcpuThread {
         }
     }
 
-    /// Gets the vCPU out of the guest and its thread to its end. A signal that comes just before
-    /// the processor enters the guest would be lost on it, so it is repeated.
+    /// Gets the vCPU out of the guest and ends its thread. A signal that comes just before the
+    /// processor enters the guest would be lost, so it is repeated.
     fn stop(self) -> Result<Ending, ProcessError> {
         while !self.handle.is_finished() {
             self.signal(libc::SIGUSR1);
@@ -314,7 +314,7 @@ impl Drop for EndNotice {
     }
 }
 
-/// What the balloon device reaches in this process.
+/// What the balloon device uses in this process.
 #[derive(Debug)]
 struct Neighbours {
     doorbell: Doorbell,
@@ -329,7 +329,7 @@ struct Neighbours {
 }
 
 impl Neighbours {
-    /// Tells the user what is wrong, once: a guest may bring it about as often as it likes.
+    /// Reports a problem to the user, once: a guest may cause it any number of times.
     fn complain(&mut self, what: fmt::Arguments<'_>) {
         if !mem::replace(&mut self.has_complained, true) {
             eprintln!("aerostat vmm: {what}");
@@ -339,7 +339,7 @@ impl Neighbours {
 
 impl BalloonHost for Neighbours {
     fn connect_doorbell(&mut self, vector: u8) {
-        // Without it the guest still looks at its target once a second.
+        // Without the interrupt the guest still samples its target once a second.
         if let Err(error) = self.doorbell.connect(vector) {
             self.complain(format_args!("the guest gets no balloon interrupt: {error}"));
         }
@@ -360,12 +360,12 @@ impl BalloonHost for Neighbours {
     }
 
     fn memory_released(&mut self) {
-        // Where it can't be measured now, the main thread finds out and ends the process.
+        // Where it can't be measured now, the main thread notices and ends the process.
         let _ = self.meter.publish(&self.registers);
     }
 
     fn work_left(&mut self) {
-        // Full only where it was written 2^64 times and the main thread did not look.
+        // Full only where it was written 2^64 times and the main thread did not read it.
         let _ = rustix::io::write(&self.work_left, &1_u64.to_ne_bytes());
     }
 

@@ -1,9 +1,9 @@
-//! Giving guest memory back to the host.
+//! Releasing guest memory to the host.
 //!
-//! `MADV_DONTNEED` by range, not by frame: a call costs about a microsecond, and a 2 MiB page goes
-//! for hardly more. Many ranges go in one `process_madvise` on the own process where the kernel
-//! allows that (Linux 6.13 and later), which nearly doubles the release of scattered frames;
-//! elsewhere each range is a call.
+//! `MADV_DONTNEED` is applied by range, not by frame: a call costs about a microsecond, and
+//! releasing a 2 MiB page costs hardly more. Many ranges are released by one `process_madvise` on
+//! the own process where the kernel allows that (Linux 6.13 and later), which nearly doubles the
+//! rate for scattered frames; elsewhere each range is a call.
 //!
 //! Releasing part of a huge page unmaps that part and frees nothing: the huge page stays allocated
 //! as a whole until memory runs short. [`Releaser::split`] has the kernel split it at once;
@@ -30,32 +30,32 @@ pub(super) struct Releaser {
 }
 
 impl Releaser {
-    /// Finds out what the kernel can do.
+    /// Detects what the kernel can do.
     pub(super) fn new() -> Self {
         let process = pidfd_open(getpid(), PidfdFlags::empty()).ok();
         Self { bulk: process.filter(|process| process_madvise(process, &[], Advice::LinuxDontNeed).is_ok()) }
     }
 
-    /// Releases what is behind `ranges` of frame indexes, in order, and says how many of the ranges
+    /// Releases what is behind `ranges` of frame indexes, in order. Returns how many of the ranges
     /// were released before one failed. The guest reads zeros there from now on.
     pub(super) fn release(&self, memory: &GuestMemory, ranges: &[Range<usize>]) -> usize {
         self.advise(memory, ranges, Advice::LinuxDontNeed)
     }
 
     /// Has the kernel split the huge pages that these ranges of frames are parts of. Contents stay
-    /// as they are, and whoever uses them meanwhile waits a moment. A frame with a small page
-    /// behind it, or nothing, costs next to nothing.
+    /// as they are, and concurrent accesses wait a moment. A frame with a small page behind it, or
+    /// with none, costs next to nothing.
     ///
     /// `MADV_COLD` on a part of a huge page splits it first (Linux 5.4), as only the part is to be
-    /// aged. A huge page that something in the kernel holds at this moment, such as direct input
-    /// and output, is left for the kernel to split when memory runs short.
+    /// aged. A huge page that the kernel holds at this moment, such as for direct I/O, is left for
+    /// the kernel to split when memory runs short.
     pub(super) fn split(&self, memory: &GuestMemory, parts: &[Range<usize>]) {
         // Fails only where the kernel does not know the advice; then it splits the huge pages when
         // memory runs short.
         self.advise(memory, parts, Advice::LinuxCold);
     }
 
-    /// Gives advice about ranges, in order; says about how many before the kernel refused.
+    /// Applies advice to ranges, in order; returns to about how many before the kernel refused.
     fn advise(&self, memory: &GuestMemory, ranges: &[Range<usize>], advice: Advice) -> usize {
         let mut done = 0;
         if let Some(process) = &self.bulk
@@ -72,7 +72,7 @@ impl Releaser {
         }
         for range in &ranges[done..] {
             let libc::iovec { iov_base, iov_len } = vector(memory, range);
-            // SAFETY: the range lies in guest memory, of which nobody holds a reference while a
+            // SAFETY: the range lies in guest memory, to which there are no references while a
             // guest runs.
             if unsafe { madvise(iov_base, iov_len, advice) }.is_err() {
                 break;
@@ -83,19 +83,19 @@ impl Releaser {
     }
 }
 
-/// Where the frames of a range lie in our address space.
+/// Returns where the frames of a range lie in our address space.
 fn vector(memory: &GuestMemory, range: &Range<usize>) -> libc::iovec {
     let base = memory.host_address(range.start * FRAME_SIZE);
-    // The end is asked for too: a range that did not come from the layout must not get to the
-    // kernel.
+    // The end is checked too: a range that did not come from the layout must not reach the kernel.
     let end = memory.host_address(range.end * FRAME_SIZE);
     libc::iovec { iov_base: base.cast(), iov_len: end.addr() - base.addr() }
 }
 
-/// `process_madvise(2)`: bytes that the advice was heeded for. rustix has no wrapper for it.
+/// Calls `process_madvise(2)`, for which rustix has no wrapper; returns to how many bytes the
+/// advice was applied.
 fn process_madvise(process: &OwnedFd, ranges: &[libc::iovec], advice: Advice) -> io::Result<usize> {
-    // SAFETY: the kernel reads the vectors only; what they name is guest memory (see `vector`), of
-    // which nobody holds a reference.
+    // SAFETY: the kernel only reads the vectors; they name guest memory (see `vector`), to which
+    // there are no references.
     let heeded = unsafe {
         libc::syscall(
             libc::SYS_process_madvise,

@@ -1,16 +1,16 @@
 //! How much host memory is really behind the guest.
 //!
-//! Measured as the process's anonymous memory (`/proc/self/statm`, resident less shared) less what
-//! it was before the guest's memory was touched. `smaps` of the guest's mapping would be exact
+//! Measured as the process's anonymous memory (`/proc/self/statm`, resident less shared) less its
+//! value before the guest's memory was touched. `smaps` of the guest's mapping would be exact
 //! without a baseline, but walks every page table of the process: milliseconds for a large guest,
-//! against about 2 us here, whatever the size. What the VMM process itself allocates later is
-//! counted to the guest: stacks and a few log lines, below 200 KiB. Memory that the guest only read
-//! is the host's zero page and rightly not counted.
+//! against about 2 us here, for any size. What the VMM process itself allocates later counts as the
+//! guest's: stacks and a few log lines, below 200 KiB. Memory that the guest only read is the
+//! host's zero page and rightly not counted.
 //!
-//! The page tables that map guest memory are measured apart (`VmPTE` in `/proc/self/status`): 4 KiB
-//! for each huge frame with anything behind it, whatever that is. They are host memory that the
-//! guest has caused, but no memory that it uses beyond its size. The file takes 16 us to read, so
-//! that is done where resident memory has changed, and now and then.
+//! The page tables that map guest memory are measured separately (`VmPTE` in `/proc/self/status`):
+//! 4 KiB for each huge frame with any memory behind it. They are host memory that the guest has
+//! caused, but not memory that it uses beyond its size. The file takes 16 us to read, so it is read
+//! where resident memory has changed, and otherwise now and then.
 
 use std::fs::File;
 use std::io;
@@ -20,23 +20,23 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use aerostat_abi::registers::RegisterPage;
 use aerostat_abi::units::{FRAME_BYTES, FrameCount};
 
-/// Looks after which page tables are measured although resident memory has not changed.
+/// Samples after which page tables are measured although resident memory has not changed.
 const STALE_LOOKS: u64 = 16;
 
-/// Measures the own process.
+/// Measures this process.
 #[derive(Debug)]
 pub(super) struct ResidentMeter {
     statm: File,
     status: File,
     baseline: FrameCount,
-    /// Resident memory when page tables were last measured, and looks since then.
+    /// Resident memory when page tables were last measured, and the samples since then.
     tables_measured_at: AtomicU64,
     looks_since: AtomicU64,
 }
 
 impl ResidentMeter {
-    /// A meter that reads zero now: made when the process has what it needs and guest memory is
-    /// still untouched.
+    /// Creates a meter that reads zero now. To be called when the process has all that it needs and
+    /// guest memory is still untouched.
     pub(super) fn new() -> io::Result<Self> {
         let mut meter = Self {
             statm: File::open("/proc/self/statm")?,
@@ -49,7 +49,7 @@ impl ResidentMeter {
         Ok(meter)
     }
 
-    /// Measures, and publishes what it finds.
+    /// Measures and publishes the result.
     pub(super) fn publish(&self, registers: &RegisterPage) -> io::Result<FrameCount> {
         let resident = self.measure()?;
         registers.set_resident(resident);
@@ -57,7 +57,7 @@ impl ResidentMeter {
     }
 
     /// Measures page tables and publishes them, unless nothing has changed since the last time. For
-    /// the main thread's looks.
+    /// the main thread's samples.
     pub(super) fn publish_page_tables(&self, registers: &RegisterPage, resident: FrameCount) -> io::Result<()> {
         let is_old = self.looks_since.fetch_add(1, Ordering::Relaxed) >= STALE_LOOKS;
         if self.tables_measured_at.swap(resident.0, Ordering::Relaxed) != resident.0 || is_old {
@@ -69,21 +69,21 @@ impl ResidentMeter {
         Ok(())
     }
 
-    /// Host memory behind the guest, now.
+    /// Returns the host memory behind the guest now.
     fn measure(&self) -> io::Result<FrameCount> {
         Ok(read_anonymous(&self.statm)?.saturating_sub(self.baseline))
     }
 }
 
-/// The anonymous memory of the process whose `statm` this is.
+/// Returns the anonymous memory of the process whose `statm` this is.
 pub(crate) fn read_anonymous(statm: &File) -> io::Result<FrameCount> {
     let mut text = [0; 128];
     let bytes = statm.read_at(&mut text, 0)?;
     Ok(anonymous(&text[..bytes]).ok_or(io::ErrorKind::InvalidData)?)
 }
 
-/// Resident less shared pages in a line of `statm` (proc_pid_statm(5)): size, resident, shared, ...
-/// Pages have 4 KiB on x86-64.
+/// Returns resident less shared pages in a line of `statm` (proc_pid_statm(5)): size, resident,
+/// shared, ... Pages have 4 KiB on x86-64.
 fn anonymous(statm: &[u8]) -> Option<FrameCount> {
     const _: () = assert!(FRAME_BYTES == 4096, "a frame of the guest is a page of the host");
     let mut fields = std::str::from_utf8(statm).ok()?.split_ascii_whitespace().skip(1).map(str::parse);
@@ -92,10 +92,10 @@ fn anonymous(statm: &[u8]) -> Option<FrameCount> {
     Some(resident.saturating_sub(shared))
 }
 
-/// Page tables by `status` (proc_pid_status(5)). Those that were there before the guest are some 50
-/// KiB.
+/// Returns the page tables by `status` (proc_pid_status(5)). Those from before the guest are some
+/// 50 KiB.
 fn page_tables(status: &[u8]) -> Option<FrameCount> {
-    // Names of processes come first, and are of any bytes.
+    // The process's name comes first, and may have any bytes.
     let line = status.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"VmPTE:"))?;
     let kib: u64 = std::str::from_utf8(line).ok()?.trim().strip_suffix(" kB")?.parse().ok()?;
     Some(FrameCount::from_bytes_ceil(kib << 10))

@@ -1,11 +1,11 @@
-//! Bytes on their way from the guest to its console without an exit each.
+//! Bytes from the guest to its console that do not cost an exit each.
 //!
 //! KVM can append port writes to a ring in memory instead of leaving the guest
 //! (`KVM_CAP_COALESCED_PIO`). A guest writes its serial line a byte at a time, and KVM splits `rep
-//! outsb` into bytes too; on a KVM without hardware virtualization an exit to this process takes 25
-//! us, an entry in the ring 3 us. When the ring is full the next write is an ordinary exit. Whoever
-//! handles any other access to the line drains the ring first, so the order of the guest's writes
-//! is kept.
+//! outsb` into bytes too. On a KVM without hardware virtualization an exit to this process takes 25
+//! us, an entry in the ring 3 us. When the ring is full the next write is an ordinary exit. The
+//! code that handles any other access to the line drains the ring first, so the order of the
+//! guest's writes is kept.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -16,17 +16,17 @@ use aerostat_abi::units::{FRAME_BYTES, FRAME_SIZE};
 use kvm_ioctls::{IoEventAddress, VmFd};
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
-/// Where the ring lies in a vCPU's file on x86 (`KVM_COALESCED_MMIO_PAGE_OFFSET`).
+/// The place of the ring in a vCPU's file on x86 (`KVM_COALESCED_MMIO_PAGE_OFFSET`).
 const FILE_OFFSET: u64 = 2 * FRAME_BYTES;
-/// What fits the page behind the two indexes.
+/// The number of entries that fit the page behind the two indexes.
 const ENTRIES: usize = (FRAME_SIZE - 8) / 24;
 
 /// The page as the kernel lays it out (`struct kvm_coalesced_mmio_ring`).
 #[repr(C)]
 struct Page {
-    /// The next entry to read: ours to write.
+    /// The next entry to read: written by this process.
     first: AtomicU32,
-    /// The next entry to be written: the kernel's.
+    /// The next entry to be written: written by the kernel.
     last: AtomicU32,
     /// Address; length and kind; data.
     entries: [[AtomicU64; 3]; ENTRIES],
@@ -34,7 +34,7 @@ struct Page {
 
 const _: () = assert!(size_of::<Page>() <= FRAME_SIZE);
 
-/// The reading end. There is only one, as reading moves `first`.
+/// The reading end. There is only one, as reading changes `first`.
 #[derive(Debug)]
 pub(super) struct SerialRing(NonNull<Page>);
 
@@ -42,8 +42,8 @@ pub(super) struct SerialRing(NonNull<Page>);
 unsafe impl Send for SerialRing {}
 
 impl SerialRing {
-    /// Has single bytes that the guest writes to `port` put into the ring of `vcpu`. Fails where
-    /// KVM can't do so; all writes are exits then.
+    /// Makes KVM put single bytes that the guest writes to `port` into the ring of `vcpu`. Fails
+    /// where KVM can't do so; all writes are exits then.
     pub(super) fn new(vm: &VmFd, vcpu: impl AsFd, port: u16) -> io::Result<Self> {
         let protection = ProtFlags::READ | ProtFlags::WRITE;
         // SAFETY: a new mapping at an address of the kernel's choice touches nothing that exists.
@@ -53,9 +53,9 @@ impl SerialRing {
         Ok(ring)
     }
 
-    /// Takes the bytes out, in the order in which they were written: all that were there, and not
-    /// more than the ring holds, since a guest can write as fast as they are read and would keep
-    /// the caller busy for ever.
+    /// Removes and returns the bytes in the order in which they were written: all that were there,
+    /// but not more than the ring holds. A guest can write as fast as they are read and would
+    /// otherwise keep the caller busy for ever.
     pub(super) fn drain(&mut self, mut take: impl FnMut(u8)) {
         // SAFETY: mapped until drop, aligned to a page, of a page's size; every bit pattern is
         // valid for atomics.

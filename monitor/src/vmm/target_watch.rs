@@ -1,5 +1,5 @@
-//! Follows the target from the VMM process's main thread: what the guest offers is taken first,
-//! without waking it; only what is then missing is the guest's business.
+//! Follows the target from the VMM process's main thread: what the guest offers is reclaimed first,
+//! without waking the guest; the guest is told only if that is not enough.
 
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex};
@@ -10,7 +10,7 @@ use super::balloon::{Balloon, BalloonHost};
 use super::lock::lock;
 use crate::host::doorbell::answer;
 
-/// The target's watch.
+/// Follows the target.
 #[derive(Debug)]
 pub(super) struct TargetWatch<H> {
     /// Becomes readable when the supervisor has set a target.
@@ -18,7 +18,7 @@ pub(super) struct TargetWatch<H> {
     /// Raises the guest's balloon interrupt.
     guest_bell: EventFd,
     balloon: Arc<Mutex<Balloon<H>>>,
-    /// The supervisor has rung, and the guest has not been told.
+    /// Whether the supervisor has rung and the guest has not been told.
     is_ring_due: bool,
 }
 
@@ -27,21 +27,22 @@ impl<H: BalloonHost> TargetWatch<H> {
         Self { doorbell, guest_bell, balloon, is_ring_due: false }
     }
 
-    /// The doorbell is readable.
+    /// Handles that the doorbell is readable.
     pub(super) fn rung(&mut self) {
         answer(&self.doorbell);
         lock(&self.balloon).acknowledge();
         self.is_ring_due = true;
     }
 
-    /// Takes a part of what the guest offers, if it is larger than its target, and tells the guest
-    /// of a new target that can't be reached so. Says whether there is more to take.
+    /// Reclaims a part of what the guest offers, if it is larger than its target, and tells the
+    /// guest of a new target that can't be reached this way. Returns whether there is more to
+    /// reclaim.
     pub(super) fn follow(&mut self) -> bool {
         if lock(&self.balloon).host_reclaim() {
             return true;
         }
         if std::mem::take(&mut self.is_ring_due) && !lock(&self.balloon).is_on_target() {
-            // Full only where the guest has been told 2^64 times and did not look.
+            // Full only where the guest has been told 2^64 times and did not respond.
             let _ = self.guest_bell.write(1);
         }
         false

@@ -1,11 +1,11 @@
-//! How fast a guest may call the balloon port: one that calls faster waits, in its own processor's
+//! How fast a guest may call the balloon port. A guest that calls faster waits, in its own vCPU's
 //! thread. Pure.
 //!
 //! A call costs the host at least an exit, and may take the lock of the VMM process's address
-//! space. A driver needs one call for each batch and a few a second besides; at the speed of the
-//! host's release, with full batches of single frames, that comes to 3,000 calls a second for as
-//! long as there is memory to give. So the burst covers 31 GiB in single frames, and what is
-//! sustained 7.8 GiB a second.
+//! space. A driver needs one call for each batch and a few a second besides. At the speed of the
+//! host's release, with full batches of single frames, that comes to 3,000 calls a second while
+//! there is memory to inflate. So the burst covers 31 GiB in single frames, and the sustained rate
+//! is 7.8 GiB a second.
 
 use std::time::Duration;
 
@@ -13,14 +13,14 @@ use crate::clock::Moment;
 use crate::token_bucket::{Allowance, TokenBucket};
 
 const CALLS: Allowance = Allowance { per_second: 4_000, burst: 16_000 };
-/// Shorter waits are put together to one: a sleep costs more than it lasts otherwise.
+/// Shorter waits are combined into one: below this, a sleep costs more than it lasts.
 const SHORTEST: Duration = Duration::from_millis(1);
 
-/// The limit on a guest's calls, and what came of it.
+/// The limit on a guest's calls, and its statistics.
 #[derive(Debug)]
 pub(super) struct Throttle {
     bucket: TokenBucket,
-    /// Calls that came faster than they may.
+    /// Calls that came faster than allowed.
     calls: u64,
     /// Time that the guest was told to wait.
     waited: Duration,
@@ -31,7 +31,7 @@ impl Throttle {
         Self { bucket: TokenBucket::new(CALLS), calls: 0, waited: Duration::ZERO }
     }
 
-    /// Takes a call in; says how long the guest is to wait before its reply. Never longer than
+    /// Counts a call; returns how long the guest has to wait before its reply. Never longer than
     /// [`SHORTEST`] and the time of a call.
     pub(super) fn call(&mut self, now: Moment) -> Option<Duration> {
         let wait = self.bucket.borrow(now);
@@ -43,12 +43,12 @@ impl Throttle {
         Some(wait)
     }
 
-    /// Calls that came faster than they may.
+    /// Returns the number of calls that came faster than allowed.
     pub(super) fn calls(&self) -> u64 {
         self.calls
     }
 
-    /// Nanoseconds that the guest was told to wait.
+    /// Returns the nanoseconds that the guest was told to wait.
     pub(super) fn waited_ns(&self) -> u64 {
         u64::try_from(self.waited.as_nanos()).unwrap_or(u64::MAX)
     }
@@ -60,8 +60,8 @@ mod tests {
     use crate::clock::Moment;
     use std::time::Duration;
 
-    /// A guest that calls every `gap_ns`, and waits when it is told to. Returns its calls and the
-    /// longest wait.
+    /// Simulates a guest that calls every `gap_ns`, and waits when it is told to. Returns its
+    /// number of calls and the longest wait.
     fn calls_in(seconds: u64, throttle: &mut Throttle, gap_ns: u64) -> (u64, Duration) {
         let begin = Moment::from_ns(1 << 40);
         let (mut now, mut calls, mut longest) = (begin, 0, Duration::ZERO);

@@ -1,4 +1,4 @@
-//! The virtual processor's loop: run the guest, look why it stopped, act, go on.
+//! The virtual processor's loop: run the guest, find out why it stopped, act, repeat.
 //!
 //! The balloon port passes its arguments in registers. KVM shares them in the vCPU's `kvm_run` page
 //! (`KVM_CAP_SYNC_REGS`), which saves two system calls: of the 35 us that a call from ring 3 took
@@ -29,7 +29,7 @@ use crate::clock::{Moment, monotonic_ns};
 use crate::host::shared_page::SharedPage;
 use crate::host::{EndReason, Ending};
 
-/// All that the guest can reach besides memory and the interrupt controller.
+/// All that the guest can access besides memory and the interrupt controller.
 #[derive(Debug)]
 pub(super) struct Devices<H> {
     /// The serial line, which the main thread drains too.
@@ -38,18 +38,18 @@ pub(super) struct Devices<H> {
     pub(super) balloon: Arc<Mutex<Balloon<H>>>,
     /// The disks.
     pub(super) virtio: Bus,
-    /// Takes the boot marks.
+    /// Records the boot marks.
     pub(super) registers: Arc<SharedPage>,
-    /// Holds a guest back that calls the balloon port too often.
+    /// Delays a guest that calls the balloon port too often.
     pub(super) throttle: Throttle,
-    /// What the guest did in vain.
+    /// The guest's accesses that had no effect.
     pub(super) ignored: Ignored,
-    /// Answers who asks where the vCPU is.
+    /// Answers requests for where the vCPU is.
     pub(super) inspection: Arc<Inspection>,
     pub(super) memory: Arc<GuestMemory>,
 }
 
-/// Accesses that nothing answers, or that are not made as they should be. Reads see all ones.
+/// Counts of accesses that nothing answers, or that are malformed. Reads return all ones.
 #[derive(Debug, Default)]
 pub(super) struct Ignored {
     /// Port accesses.
@@ -86,7 +86,7 @@ pub(super) fn run<H: BalloonHost + Debug>(vcpu: &mut VcpuFd, devices: &mut Devic
     Ending { reason, details }
 }
 
-/// Lets the guest run up to its next exit, and handles that.
+/// Lets the guest run until its next exit, and handles that.
 fn step<H: BalloonHost>(vcpu: &mut VcpuFd, devices: &mut Devices<H>) -> Next {
     let exit = match vcpu.run() {
         Ok(exit) => exit,
@@ -148,8 +148,9 @@ fn step<H: BalloonHost>(vcpu: &mut VcpuFd, devices: &mut Devices<H>) -> Next {
     }
 }
 
-/// A call is one 32-bit write of `EAX`; anything else to the port is not. KVM may hand over a
-/// string of words (`rep outsd`) as so many single writes: what is `written` tells them apart.
+/// Handles an access to the balloon port. A call is one 32-bit write of `EAX`; anything else is not
+/// a call. KVM may hand over a string of words (`rep outsd`) as single writes: `written` tells them
+/// apart.
 fn balloon_call<H: BalloonHost>(vcpu: &mut VcpuFd, devices: &mut Devices<H>, written: Option<u32>) {
     // SAFETY: the exit was an I/O exit, so `io` is what the kernel filled in.
     let access = unsafe { vcpu.get_kvm_run().__bindgen_anon_1.io };
@@ -167,8 +168,8 @@ fn balloon_call<H: BalloonHost>(vcpu: &mut VcpuFd, devices: &mut Devices<H>, wri
 }
 
 impl<H> Devices<H> {
-    /// Has the guest wait, if it calls too often. The signal that ends the loop ends the wait as
-    /// well.
+    /// Makes the guest wait, if it calls too often. The signal that ends the loop ends the wait
+    /// too.
     fn hold_back(&mut self) {
         if let Some(wait) = self.throttle.call(Moment::now()) {
             self.registers.set_throttled(self.throttle.calls(), self.throttle.waited_ns());
@@ -189,7 +190,7 @@ impl<H> Devices<H> {
     }
 }
 
-/// What a write to the exit port means.
+/// Returns what a write to the exit port means.
 fn exit_reason(bytes: &[u8]) -> EndReason {
     let mut code = [0; 4];
     for (place, byte) in code.iter_mut().zip(bytes) {
