@@ -1,6 +1,6 @@
-//! How much memory the host can give to a fleet, and what the fleet takes besides its pool.
+//! How much memory the host has for a fleet, and what the fleet uses besides its pool.
 //!
-//! The pool is a commit charge to the guests. Where the host can't keep it, the kernel ends one of
+//! The pool is committed to the guests. Where the host can't provide it, the kernel kills one of
 //! the processes in the middle of a run, so it is checked before the first one is started: against
 //! what the kernel calls available, and against the limit of every control group from this
 //! process's own up to the root. File pages count as free there, because the kernel drops them
@@ -25,12 +25,12 @@ const PAGE_TABLES_DIVISOR: u64 = 128;
 /// The supervisor with its logs and samples.
 const SUPERVISOR: FrameCount = FrameCount::from_mib(8);
 
-/// Memory that can be had, and who says so.
+/// Available memory, and what limits it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Available {
-    /// How much.
+    /// The amount.
     pub memory: FrameCount,
-    /// The limit that is met first.
+    /// The limit that is reached first.
     pub limit: Limit,
 }
 
@@ -39,7 +39,7 @@ pub struct Available {
 pub enum Limit {
     /// The host has no more.
     Host,
-    /// This control group gets no more.
+    /// The limit of this control group.
     Zspage(PathBuf),
 }
 
@@ -52,7 +52,7 @@ impl fmt::Display for Limit {
     }
 }
 
-/// What a fleet takes of the host.
+/// What a fleet needs from the host.
 #[derive(Clone, Copy, Debug)]
 pub struct Need {
     /// The guests' memory.
@@ -81,7 +81,7 @@ pub struct TooLarge {
 }
 
 impl Need {
-    /// Whether the fleet fits `available`.
+    /// Checks whether the fleet fits `available`.
     ///
     /// # Errors
     ///
@@ -122,7 +122,7 @@ fn advice(largest_pool: Option<FrameCount>) -> String {
     }
 }
 
-/// What this process and its children can get; `None` where the host does not tell.
+/// Returns what this process and its children can get; `None` where the host does not say.
 #[must_use]
 pub fn available() -> Option<Available> {
     let host = fs::read_to_string("/proc/meminfo").ok().and_then(|text| available_on_host(&text));
@@ -131,7 +131,7 @@ pub fn available() -> Option<Available> {
     host.into_iter().chain(groups).min_by_key(|available| available.memory)
 }
 
-/// What the group and those around it leave.
+/// Returns what the group and those around it leave.
 fn in_groups(location: &Location) -> Vec<Available> {
     let is_group = |folder: &&Path| folder.join("cgroup.procs").exists();
     let left = |folder: &Path| {
@@ -148,17 +148,17 @@ fn available_on_host(meminfo: &str) -> Option<FrameCount> {
     Some(FrameCount::from_bytes_floor(kib.saturating_mul(1024)))
 }
 
-/// What a group's limit leaves; `None` where it has no limit.
+/// Returns what a group's limit leaves; `None` where it has no limit.
 fn left_in_group(version: Version, read: impl Fn(&str) -> io::Result<String>) -> Option<FrameCount> {
     let number = |name: &str| read(name).ok()?.trim().parse::<u64>().ok();
     let (limit, used, file_lists) = match version {
         Version::V1 => {
-            // No limit is the largest number of pages that fits.
+            // The largest number of pages that fits means no limit.
             let limit = number("memory.limit_in_bytes").filter(|&limit| limit < 1 << 62)?;
             (limit, number("memory.usage_in_bytes")?, ["total_active_file ", "total_inactive_file "])
         }
         Version::V2 => {
-            // "max" is no limit. Above memory.high a group is slowed down until it stands still.
+            // "max" means no limit. Above memory.high a group is slowed down until it stands still.
             let limit = ["memory.max", "memory.high"].into_iter().filter_map(number).min()?;
             (limit, number("memory.current")?, ["active_file ", "inactive_file "])
         }

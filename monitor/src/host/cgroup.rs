@@ -1,4 +1,4 @@
-//! Memory control groups: what the kernel itself counts as taken from the host, and where a group
+//! Memory control groups: how much host memory the kernel itself counts as used, and where a group
 //! of our own can be made.
 //!
 //! Resident memory is what page tables map. It falls as soon as part of a huge page is unmapped,
@@ -7,7 +7,7 @@
 //! kernel's own memory; both are charged to the same group. Version 1's `rss` and version 2's
 //! `anon` count mapped pages and are therefore no substitute.
 //!
-//! Charges are batched by processor: a figure is exact to about 256 KiB for each processor.
+//! Charges are batched by processor: a value is exact to about 256 KiB for each processor.
 
 use std::fs;
 use std::io;
@@ -18,7 +18,7 @@ mod location;
 
 pub use self::location::{Location, Version};
 
-/// What begins the name of every group made here.
+/// The beginning of the name of every group made here.
 const PREFIX: &str = "aerostat-";
 
 /// Bytes that are charged to a group and to the groups below it.
@@ -57,7 +57,7 @@ impl MemoryGroup {
     ///
     /// # Errors
     ///
-    /// Where the host has no memory controller, or this process may not make groups.
+    /// Fails where the host has no memory controller, or this process may not make groups.
     pub fn create() -> io::Result<Self> {
         let Location { version, folder: home } = Location::of_this_process()?;
         let parent = match version {
@@ -80,16 +80,16 @@ impl MemoryGroup {
     ///
     /// # Errors
     ///
-    /// What the kernel says.
+    /// Returns the kernel's error.
     pub fn add(&self, process: u32) -> io::Result<()> {
         fs::write(self.folder.join(PROCESSES), process.to_string())
     }
 
-    /// Moves this process here; its children begin here.
+    /// Moves this process here; its children start here.
     ///
     /// # Errors
     ///
-    /// What the kernel says.
+    /// Returns the kernel's error.
     pub fn enter(&self) -> io::Result<()> {
         self.add(process::id())
     }
@@ -98,12 +98,12 @@ impl MemoryGroup {
     ///
     /// # Errors
     ///
-    /// What the kernel says.
+    /// Returns the kernel's error.
     pub fn leave(&self) -> io::Result<()> {
         fs::write(self.home.join(PROCESSES), process::id().to_string())
     }
 
-    /// Its folder.
+    /// Returns its folder.
     #[must_use]
     pub fn folder(&self) -> &Path {
         &self.folder
@@ -113,7 +113,7 @@ impl MemoryGroup {
     ///
     /// # Errors
     ///
-    /// What the kernel says: under version 1 also where more is charged already.
+    /// Returns the kernel's error, under version 1 also where more is charged already.
     pub fn set_limit(&self, bytes: u64) -> io::Result<()> {
         let file = match self.version {
             Version::V1 => "memory.limit_in_bytes",
@@ -122,11 +122,11 @@ impl MemoryGroup {
         fs::write(self.folder.join(file), bytes.to_string())
     }
 
-    /// What is charged to the group now.
+    /// Returns what is charged to the group now.
     ///
     /// # Errors
     ///
-    /// Where a file can't be read or is not understood.
+    /// Fails where a file can't be read or is not understood.
     pub fn usage(&self) -> io::Result<Usage> {
         usage(self.version, |name| fs::read_to_string(self.folder.join(name)))
     }
@@ -139,7 +139,8 @@ impl Drop for MemoryGroup {
         if is_member {
             let _ = self.leave();
         }
-        // Fails only while a process is left in it; whoever makes the next group removes it then.
+        // Fails only while a process is left in it; the process that makes the next group removes
+        // it then.
         let _ = fs::remove_dir(&self.folder);
     }
 }
@@ -168,7 +169,7 @@ fn remove_leftovers(parent: &Path) {
     }
 }
 
-/// The process that made a group of this name.
+/// Returns the process that made a group of this name.
 fn maker(name: &str) -> Option<u32> {
     name.strip_prefix(PREFIX)?.split_once('-')?.0.parse().ok()
 }
@@ -192,7 +193,7 @@ fn usage(version: Version, read: impl Fn(&str) -> io::Result<String>) -> io::Res
             Ok(Usage {
                 charged: number("memory.current")?,
                 cache: entry(&stat, "file").ok_or(io::ErrorKind::InvalidData)?,
-                // One figure since Linux 5.18; its parts before.
+                // One number since Linux 5.18; its parts before.
                 kernel: entry(&stat, "kernel")
                     .unwrap_or_else(|| sum(&["slab", "kernel_stack", "pagetables", "percpu"])),
             })
@@ -200,7 +201,7 @@ fn usage(version: Version, read: impl Fn(&str) -> io::Result<String>) -> io::Res
     }
 }
 
-/// The number in the line of `memory.stat` that begins with `name`.
+/// Returns the number in the line of `memory.stat` that begins with `name`.
 fn entry(stat: &str, name: &str) -> Option<u64> {
     stat.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
 }

@@ -1,19 +1,18 @@
-//! Descriptors that a fleet takes in the supervisor's process: counted before the first start, as
+//! Descriptors that a fleet needs in the supervisor's process: counted before the first start, as
 //! running out of them later ends the fleet.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// What a running guest takes: its process, the measure of its memory, link, doorbell, and what
+/// What a running guest needs: its process, the measurement of its memory, link, doorbell, and what
 /// watches them.
 pub const PER_GUEST: u64 = 5;
-/// What one start takes in passing, besides the guest's disks: image, log, register page, the other
-/// ends of link and doorbell, and what starting a process takes.
+/// What one start needs temporarily, besides the guest's disks: image, log, register page, the
+/// other ends of link and doorbell, and what starting a process takes.
 const PER_START: u64 = 16;
-/// What a run takes whatever runs in it: streams, logs, report, signals, KVM, and what was open
-/// before.
+/// What every run needs: streams, logs, report, signals, KVM, and what was open before.
 const PER_RUN: u64 = 48;
 
-/// The process can't have as many descriptors as the fleet takes.
+/// The process can't have as many descriptors as the fleet needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "it takes up to {needed} open files, and the limit is {limit}; raise it with `ulimit -n {needed}`, or run fewer guests"
@@ -23,15 +22,15 @@ pub struct TooFewDescriptors {
     limit: u64,
 }
 
-/// Raises the limit as far as it may be, and checks that it does for a fleet of so many guests and
-/// disks.
+/// Raises the limit as far as allowed, and checks that it suffices for a fleet of so many guests
+/// and disks.
 ///
 /// # Errors
 ///
-/// [`TooFewDescriptors`], with the number that it takes.
+/// Returns [`TooFewDescriptors`], with the number that the fleet needs.
 pub fn make_room(guests: usize, disks: usize) -> Result<(), TooFewDescriptors> {
     let limit = getrlimit(Resource::Nofile);
-    // A process may always raise its limit so far; where it is refused all the same, what is in
+    // A process may always raise its limit so far; where it is refused all the same, the limit in
     // force counts.
     let raised = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
     let in_force = if raised.is_ok() { limit.maximum } else { limit.current };

@@ -21,7 +21,7 @@ use thiserror::Error;
 /// Bytes of a sector, the unit of a disk's size.
 pub const SECTOR_BYTES: u64 = 512;
 
-/// Where swap files are made unless `TMPDIR` names another directory. Not `/tmp`, which is often
+/// Where swap files are made unless `TMPDIR` names another directory. Not `/tmp`, which is often in
 /// memory.
 const SWAP_DIRECTORY: &str = "/var/tmp";
 
@@ -48,10 +48,10 @@ pub struct DataDisk {
     pub faults: DiskFaults,
 }
 
-/// An empty disk that is gone with its guest.
+/// An empty disk that is removed with its guest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SwapDisk {
-    /// Its size. It takes no more of the host's disk than was written to it.
+    /// Its size. It uses only as much of the host's disk as was written to it.
     pub size: FrameCount,
     /// For tests.
     pub faults: DiskFaults,
@@ -78,7 +78,7 @@ pub enum DiskRole {
     Swap,
 }
 
-/// Faults to be injected, to see how a guest lives with them.
+/// Faults to be injected, to test how a guest handles them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DiskFaults {
@@ -95,27 +95,27 @@ pub struct DiskFaults {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Sectors {
-    /// The first one.
+    /// The first sector.
     pub first: u64,
-    /// How many.
+    /// The number of sectors.
     pub count: u64,
 }
 
 impl Sectors {
-    /// The bytes of the disk that they are.
+    /// Returns the bytes of the disk that they cover.
     pub(crate) fn bytes(self) -> Range<u64> {
         let end = self.first.saturating_add(self.count);
         self.first.saturating_mul(SECTOR_BYTES)..end.saturating_mul(SECTOR_BYTES)
     }
 }
 
-/// Why a disk can't be had: a sentence about it, without the guest's name.
+/// Why a disk can't be used: a sentence about it, without the guest's name.
 #[derive(Debug, Error)]
 pub enum DiskError {
     /// There is no such file.
     #[error("the disk {} does not exist; make it or correct the path", .0.display())]
     Missing(PathBuf),
-    /// A directory, a device.
+    /// It is not a regular file: a directory or a device.
     #[error("the disk {} is not a file; name a disk image", .0.display())]
     NotFile(PathBuf),
     /// It may not be written, or not be read.
@@ -126,10 +126,10 @@ pub enum DiskError {
         /// What was tried.
         mode: DiskMode,
     },
-    /// Nothing in it.
+    /// The file is empty.
     #[error("the disk {} is empty; a disk has at least one sector of {SECTOR_BYTES} bytes", .0.display())]
     Empty(PathBuf),
-    /// Half a sector.
+    /// The size is not a whole number of sectors.
     #[error("the disk {} has {bytes} bytes, not a multiple of {SECTOR_BYTES}; pad it to whole sectors", path.display())]
     NotWhole {
         /// The file.
@@ -137,7 +137,7 @@ pub enum DiskError {
         /// Its size.
         bytes: u64,
     },
-    /// Another guest has it.
+    /// Another guest uses it.
     #[error("the disk {} is in use by another guest, and one of the two writes to it; give each a copy", .0.display())]
     InUse(PathBuf),
     /// The swap file would lie in memory.
@@ -151,7 +151,7 @@ pub enum DiskError {
         /// Why.
         source: io::Error,
     },
-    /// No swap file.
+    /// The swap file can't be made.
     #[error("no file for {size} of swap can be made in {}: {source}; set TMPDIR to another directory", directory.display())]
     Swap {
         /// How large.
@@ -173,8 +173,8 @@ pub(crate) struct OpenDisk {
 }
 
 impl OpenDisk {
-    /// Memory that the file may take of the host's page cache and that the guest counts as put
-    /// elsewhere.
+    /// Memory that the file may use in the host's page cache and that the guest counts as swapped
+    /// out.
     pub(crate) fn cached_swap(&self) -> FrameCount {
         let is_direct = fcntl_getfl(&self.file).is_ok_and(|flags| flags.contains(OFlags::DIRECT));
         if self.role != DiskRole::Swap || is_direct {
@@ -185,7 +185,7 @@ impl OpenDisk {
 }
 
 impl Disks {
-    /// How many there are.
+    /// Returns how many there are.
     #[must_use]
     pub fn count(&self) -> usize {
         usize::from(self.data.is_some()) + usize::from(self.swap.is_some())
@@ -209,7 +209,7 @@ impl Disks {
 }
 
 impl DiskRole {
-    /// What the disk answers when the guest asks who it is.
+    /// Returns the identity that the disk reports to the guest.
     #[must_use]
     pub const fn id(self) -> &'static str {
         match self {
@@ -222,7 +222,7 @@ impl DiskRole {
 fn open_image(path: &Path, mode: DiskMode) -> Result<File, DiskError> {
     let named = || path.to_owned();
     let unusable = |source| DiskError::Unusable { path: named(), source };
-    // Looked at first: opening something else than a file may wait, or do something.
+    // Checked first: opening something other than a file may wait, or have side effects.
     let found = std::fs::metadata(path).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => DiskError::Missing(named()),
         _ => unusable(error),
@@ -251,14 +251,14 @@ fn open_image(path: &Path, mode: DiskMode) -> Result<File, DiskError> {
     match flock(&file, operation) {
         Ok(()) => Ok(file),
         Err(Errno::AGAIN) => Err(DiskError::InUse(named())),
-        // Some network filesystems have no locks; whoever uses them takes care himself.
+        // Some network filesystems have no locks; there the user has to prevent sharing.
         Err(Errno::NOTSUP | Errno::NOLCK | Errno::NOSYS) => Ok(file),
         Err(error) => Err(unusable(error.into())),
     }
 }
 
-/// A file without a name, and without pages in the host's page cache where the file system can do
-/// that: what a guest has swapped out is to be out of the host's memory.
+/// Makes a file without a name, and without pages in the host's page cache where the file system
+/// supports that: what a guest has swapped out must not stay in the host's memory.
 fn make_swap(directory: &Path, size: FrameCount) -> Result<File, DiskError> {
     let failed = |source| DiskError::Swap { size, directory: directory.to_owned(), source };
     let file = tempfile::tempfile_in(directory).map_err(failed)?;
@@ -268,7 +268,7 @@ fn make_swap(directory: &Path, size: FrameCount) -> Result<File, DiskError> {
     }
     file.set_len(size.bytes()).map_err(failed)?;
     let flags = fcntl_getfl(&file).map_err(|error| failed(error.into()))?;
-    // Refused by file systems that have no direct input and output; then the page cache is charged
+    // Refused by file systems that have no direct I/O; then the page cache is charged
     // (`OpenDisk::cached_swap`).
     let _ = fcntl_setfl(&file, flags | OFlags::DIRECT);
     Ok(file)

@@ -1,8 +1,8 @@
 //! The doorbell: how the supervisor wakes a VMM process when it has set a target.
 //!
-//! It is a socket pair and no eventfd. Both sides share an eventfd's file description, so a VMM
-//! process could make it blocking, fill the counter, and have the supervisor wait for ever. A
-//! socket has a description at each end, and a send says for itself that it does not wait.
+//! It is a socket pair and not an eventfd. Both sides share an eventfd's file description, so a VMM
+//! process could make it blocking, fill the counter, and make the supervisor wait for ever. A
+//! socket has a description at each end, and each send says whether it may wait.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -11,7 +11,7 @@ use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, Shutdown, SocketFlags, SocketType, recv, send, shutdown, socketpair,
 };
 
-/// Rings that are taken in one go; where there are more, the doorbell stays readable.
+/// Rings that are received at once; where there are more, the doorbell stays readable.
 const RINGS_AT_ONCE: usize = 64;
 
 /// The supervisor's end.
@@ -19,23 +19,23 @@ const RINGS_AT_ONCE: usize = 64;
 pub(crate) struct Doorbell(OwnedFd);
 
 impl Doorbell {
-    /// A doorbell, and the end that becomes readable when it is rung.
+    /// Creates a doorbell, and the end that becomes readable when it is rung.
     pub(crate) fn pair() -> io::Result<(Self, OwnedFd)> {
         let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
-        // Nothing comes back this way: what is never read might carry descriptors that take long to
+        // This end never receives: an unread message might carry descriptors that take long to
         // close.
         shutdown(&ours, Shutdown::Read)?;
         Ok((Self(ours), theirs))
     }
 
-    /// Rings; never blocks. Where the other side is behind there are rings that it has not heard
-    /// yet, and one is as good as many.
+    /// Rings; never blocks. Where the other side is behind, it still has unread rings, and one of
+    /// them is enough.
     pub(crate) fn ring(&self) {
         let _ = send(&self.0, &[1], SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
     }
 }
 
-/// Takes the rings that are there: several are one.
+/// Receives the rings that are there: several count as one.
 pub(crate) fn answer(bell: impl AsFd) {
     let mut ring = [0_u8; 1];
     for _ in 0..RINGS_AT_ONCE {

@@ -1,8 +1,8 @@
 //! The link between the supervisor and one VMM process: a `SOCK_SEQPACKET` pair, one JSON message a
 //! packet.
 //!
-//! The supervisor's first message is [`ToVmm::Start`] and carries descriptors; whatever closes the
-//! link ends the VMM process. A VMM process is not trusted: its messages are bounded and parsed
+//! The supervisor's first message is [`ToVmm::Start`] and carries descriptors. Closing the link
+//! ends the VMM process. A VMM process is not trusted: its messages are bounded and parsed
 //! strictly, they carry no descriptors, and the supervisor never waits for one.
 
 use std::io::{self, IoSlice, IoSliceMut};
@@ -23,22 +23,22 @@ use thiserror::Error;
 use super::disk::{DiskFaults, DiskMode, DiskRole, OpenDisk};
 use super::{EndReason, Ending};
 
-/// The longest message that either side takes.
+/// The longest message that either side accepts.
 const MOST_BYTES: usize = 64 << 10;
 /// Descriptors that a message may carry.
 const MOST_DESCRIPTORS: usize = 8;
 
-/// What the supervisor says.
+/// A message of the supervisor.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) enum ToVmm {
     /// Build the machine and run it. With the descriptors of [`StartDescriptors`].
     Start(Start),
-    /// Release whatever is resident in given frames.
+    /// Release what is resident in ballooned frames.
     ReclaimBallooned,
-    /// Say where the guest's processor is.
+    /// Report where the guest's processor is.
     Inspect,
-    /// End the guest and yourself.
+    /// End the guest and the process.
     Stop,
 }
 
@@ -50,7 +50,7 @@ pub(crate) struct Start {
     pub(crate) memory_frames: u64,
     /// Memory that the guest starts with; the rest is the initial balloon.
     pub(crate) initial_frames: u64,
-    /// What the guest reads as its boot arguments.
+    /// The guest's boot arguments.
     pub(crate) command_line: String,
     /// The guest's disks; a descriptor comes with each.
     pub(crate) disks: Vec<StartDisk>,
@@ -114,18 +114,18 @@ impl StartDescriptors {
     }
 }
 
-/// What a VMM process says.
+/// A message of a VMM process.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) enum FromVmm {
-    /// Somebody in the guest waits for memory.
+    /// A thread in the guest waits for memory.
     Pressure,
     /// Where the guest's processor is: registers and return addresses, as asked.
     Inspected {
-        /// What there is to tell.
+        /// The lines of the answer.
         lines: Vec<String>,
     },
-    /// The guest ended; the process follows.
+    /// The guest ended; the process ends next.
     Ended {
         /// Why.
         reason: Reason,
@@ -134,14 +134,15 @@ pub(crate) enum FromVmm {
     },
 }
 
-/// The reasons that a VMM process knows. That it was killed, and why, only the supervisor can tell.
+/// The reasons for an end that a VMM process knows. Only the supervisor can tell that a VMM process
+/// was killed, and why.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Reason {
     /// A code of [`GuestExit`].
     Exited(u8),
-    /// As asked.
+    /// The supervisor asked for it.
     Stopped,
-    /// The guest did what no guest may.
+    /// The guest did something that is not allowed.
     Fault(String),
     /// The process can't do its work.
     Failed(String),
@@ -185,7 +186,7 @@ pub(crate) enum LinkError {
     /// Nothing to receive, or no room to send, right now.
     #[error("the link would block")]
     WouldBlock,
-    /// The packet is too long or no message of ours.
+    /// The packet is too long or not a valid message.
     #[error("the link carried a message that makes no sense")]
     Garbled,
     /// The packet has descriptors where none may be. It is still in the link.
@@ -211,7 +212,7 @@ impl From<Errno> for LinkError {
 #[derive(Debug)]
 pub(crate) struct Link(OwnedFd);
 
-/// What a call may wait for.
+/// How long a call may wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Patience {
     /// Until the message is through.
@@ -221,13 +222,13 @@ pub(crate) enum Patience {
 }
 
 impl Link {
-    /// Both ends of a new link.
+    /// Creates both ends of a new link.
     pub(crate) fn pair() -> io::Result<(Self, OwnedFd)> {
         let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
         Ok((Self(ours), theirs))
     }
 
-    /// The end that this descriptor is.
+    /// Takes this descriptor as an end of a link.
     pub(crate) const fn new(socket: OwnedFd) -> Self {
         Self(socket)
     }
@@ -256,9 +257,9 @@ impl Link {
 
     /// Receives a message from a VMM process: one without descriptors.
     ///
-    /// A packet with descriptors is left where it is. Whoever takes it out closes them, and the
-    /// last close of some files takes as long as their peer likes, whether they were asked for or
-    /// not. For the same reason [`super::reaper`] has the link's end.
+    /// A packet with descriptors is left where it is. A process that receives it has to close them,
+    /// wanted or not, and the last close of some files takes as long as their peer likes. For the
+    /// same reason [`super::reaper`] drops the link's end.
     pub(crate) fn receive_plain<M: DeserializeOwned>(&self, patience: Patience) -> Result<M, LinkError> {
         let mut flags = RecvFlags::empty();
         flags.set(RecvFlags::DONTWAIT, patience == Patience::DoNotWait);
@@ -268,7 +269,8 @@ impl Link {
                 .map(|next| (next.bytes, next.flags.contains(ReturnFlags::CTRUNC)))
         };
         let (length, has_descriptors) = match rustix::io::retry_on_intr(look) {
-            // Told once, of a peer that left messages unread; what it said before is still there.
+            // Reported once, for a peer that left messages unread; what it sent before is still
+            // there.
             Err(Errno::CONNRESET) => rustix::io::retry_on_intr(look),
             looked => looked,
         }?;
@@ -286,7 +288,7 @@ impl Link {
         serde_json::from_slice(&bytes).map_err(|_| LinkError::Garbled)
     }
 
-    /// Whether nothing more can come: an empty packet looks like the end otherwise.
+    /// Returns whether nothing more can come: an empty packet looks like the end otherwise.
     fn is_hung_up(&self) -> Result<bool, LinkError> {
         let mut end = [PollFd::new(&self.0, PollFlags::RDHUP)];
         rustix::io::retry_on_intr(|| poll(&mut end, Some(&Timespec::default())))?;
@@ -297,8 +299,8 @@ impl Link {
     pub(crate) fn receive<M: DeserializeOwned>(&self, patience: Patience) -> Result<(M, Vec<OwnedFd>), LinkError> {
         let mut flags = RecvFlags::CMSG_CLOEXEC;
         flags.set(RecvFlags::DONTWAIT, patience == Patience::DoNotWait);
-        // Packets have any length up to the limit and most are short: look how long the next one
-        // is.
+        // Packets have any length up to the limit and most are short: find out how long the next
+        // one is.
         let peek = flags | RecvFlags::PEEK | RecvFlags::TRUNC;
         let (_, length) = rustix::io::retry_on_intr(|| recv(&self.0, &mut [0_u8; 1][..], peek))?;
         let mut bytes = vec![0; length.min(MOST_BYTES)];
@@ -317,7 +319,7 @@ impl Link {
         if received.bytes == 0 {
             return Err(LinkError::Closed);
         }
-        // A packet beyond the limit was cut, and what is left of it is no JSON.
+        // A packet beyond the limit was cut, and the rest of it is not valid JSON.
         let message = serde_json::from_slice(&bytes[..received.bytes]).map_err(|_| LinkError::Garbled)?;
         Ok((message, descriptors))
     }

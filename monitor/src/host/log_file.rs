@@ -1,14 +1,14 @@
-//! Log files: each run begins new ones, and keeps one generation of what was there.
+//! Log files: each run begins new ones, and keeps one generation of the old contents.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-/// What the name of the previous generation has behind the log's own.
+/// The suffix of the previous generation's name.
 const PREVIOUS: &str = ".1";
 
-/// The name of the generation before the log at `path`.
+/// Returns the name of the generation before the log at `path`.
 #[must_use]
 pub fn previous(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
@@ -16,12 +16,12 @@ pub fn previous(path: &Path) -> PathBuf {
     name.into()
 }
 
-/// Makes an empty log at `path`, to be read and appended to. What was there becomes the previous
+/// Makes an empty log at `path`, to be read and appended to. An existing log becomes the previous
 /// generation.
 ///
 /// # Errors
 ///
-/// Where the directory can't be written to, or either name belongs to something that is not a
+/// Fails where the directory can't be written to, or either name belongs to something that is not a
 /// regular file.
 pub fn begin(path: &Path) -> io::Result<File> {
     check_regular(&previous(path))?;
@@ -31,18 +31,18 @@ pub fn begin(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).append(true).create_new(true).open(path)
 }
 
-/// Opens the previous generation of the log at `path`, empty if there is none, to be written over.
+/// Opens the previous generation of the log at `path`, empty if there is none, to be overwritten.
 ///
 /// # Errors
 ///
-/// As for [`begin`].
+/// The same as for [`begin`].
 pub fn open_previous(path: &Path) -> io::Result<File> {
     let path = previous(path);
     check_regular(&path)?;
     OpenOptions::new().write(true).create(true).truncate(false).custom_flags(libc::O_NOFOLLOW).open(path)
 }
 
-/// Whether there is something at `path`, which is then a regular file.
+/// Checks whether there is something at `path`, which must then be a regular file.
 fn check_regular(path: &Path) -> io::Result<bool> {
     match fs::symlink_metadata(path) {
         Ok(found) if found.is_file() => Ok(true),

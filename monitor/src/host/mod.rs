@@ -1,4 +1,4 @@
-//! Guests as the supervisor sees them, whatever runs them.
+//! Guests as the supervisor sees them, independent of what runs them.
 //!
 //! A [`GuestHandle`] is a running guest: a register page to read facts from and to set the target
 //! in, a doorbell, a stream of events and a way to end it. The scheduler and the supervisor know
@@ -25,28 +25,28 @@ use aerostat_abi::units::FrameCount;
 
 /// A running guest.
 pub trait GuestHandle {
-    /// The page shared with whatever runs the guest.
+    /// Returns the page shared with the process that runs the guest.
     fn registers(&self) -> &RegisterPage;
 
     /// Writes the balloon register and rings the guest's doorbell.
     fn set_target(&self, target: FrameCount);
 
-    /// The anonymous memory of the guest's process, measured from outside: the guest's, and the
-    /// little that the process has of its own. `None` where the process is gone.
+    /// Returns the anonymous memory of the guest's process, measured from outside: the guest's, and
+    /// the little that the process has of its own. `None` where the process is gone.
     fn resident(&self) -> Option<FrameCount>;
 
-    /// Readable when [`Self::next_event`] has something to say.
+    /// Returns a descriptor that is readable when [`Self::next_event`] has an event.
     fn event_fd(&self) -> BorrowedFd<'_>;
 
-    /// The next event, if one is there; never blocks. [`GuestEvent::Ended`] comes exactly once, as
-    /// the last one.
+    /// Returns the next event, if there is one; never blocks. [`GuestEvent::Ended`] comes exactly
+    /// once, as the last one.
     fn next_event(&mut self) -> Option<GuestEvent>;
 
-    /// Has the guest's process take away what the guest has given and touched all the same.
+    /// Has the guest's process release ballooned frames that the guest has touched.
     fn reclaim_ballooned(&mut self);
 
     /// Asks where the guest's processor is; [`GuestEvent::Inspected`] follows, from a process that
-    /// can.
+    /// can answer.
     fn inspect(&mut self);
 
     /// Asks the guest's process to end cleanly; [`GuestEvent::Ended`] follows.
@@ -59,11 +59,11 @@ pub trait GuestHandle {
 /// What a guest's process tells its supervisor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum GuestEvent {
-    /// The guest reported that somebody in it waits for memory.
+    /// The guest reported that a thread in it waits for memory.
     Pressure,
-    /// Where its processor is: registers and return addresses. Foreign text.
+    /// Where its processor is: registers and return addresses. Untrusted text.
     Inspected(Vec<String>),
-    /// The guest is gone, and all its memory with it.
+    /// The guest has ended, and all its memory is free.
     Ended(Ending),
 }
 
@@ -84,17 +84,17 @@ pub enum EndReason {
     Exited(GuestExit),
     /// The supervisor asked for it.
     Stopped,
-    /// The guest did what no guest may: a triple fault, an unknown exit.
+    /// The guest did something that is not allowed: a triple fault, an unknown exit.
     Fault(String),
     /// The guest's process was ended by a signal.
     Killed(i32),
-    /// The guest's process was ended by SIGKILL, and the kernel has ended one for want of memory:
+    /// The guest's process was ended by SIGKILL, and the kernel has killed one for lack of memory:
     /// how that is known.
     KilledForMemory(&'static str),
     /// The supervisor ended it, because it used so much memory beyond its size: memory that it had
-    /// given away.
+    /// ballooned.
     BeyondSize(FrameCount),
-    /// The guest's process could not do its work.
+    /// The guest's process failed.
     Failed(String),
 }
 

@@ -1,8 +1,8 @@
-//! The kernel's way out of memory: whom it ends first, and whether it was the one that ended a
+//! The kernel's OOM killer: which process it kills first, and whether it was the one that ended a
 //! process.
 //!
-//! The kernel does not say why a process got SIGKILL. It counts whom it ended for memory, by
-//! control group and for the whole host; each count explains one death.
+//! The kernel does not say why a process got SIGKILL. It counts the processes that it killed for
+//! memory, by control group and for the whole host; each count explains one death.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,24 +12,24 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::cgroup::{Location, Version};
 
-/// What a VMM process adds to its score: it is ended before the supervisor and before most of what
-/// else runs on the host.
+/// What a VMM process adds to its score: it is killed before the supervisor and before most other
+/// processes on the host.
 const VMM_SCORE: i32 = 500;
-/// The supervisor's own, where it may be lowered: without it all guests are gone.
+/// The supervisor's own score, where it may be lowered: without the supervisor all guests end.
 const SUPERVISOR_SCORE: i32 = -500;
 
-/// The kills that have explained a death, or came before there was anybody to be ended.
+/// The kills that have explained a death, or came before the first guest.
 static EXPLAINED: Mutex<Explained> = Mutex::new(Explained { host: None, groups: BTreeMap::new() });
 
 #[derive(Debug)]
 struct Explained {
-    /// On the whole host; `None` where nobody counts yet.
+    /// On the whole host; `None` before counting began.
     host: Option<u64>,
     /// By the folder of each control group.
     groups: BTreeMap<PathBuf, u64>,
 }
 
-/// Processes that the kernel has ended for want of memory.
+/// Kills for lack of memory, counted by the kernel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Kills {
     /// In a control group, whose limit or whose parents' was reached.
@@ -38,10 +38,10 @@ struct Kills {
     host: u64,
 }
 
-/// Makes this process the last that the kernel ends, and begins to count. For the supervisor,
-/// before it starts anybody.
+/// Makes this process the last that the kernel kills, and begins to count. For the supervisor,
+/// before it starts a process.
 pub(crate) fn protect_supervisor() {
-    // Only a privileged process may lower its score. One that runs unprivileged is still behind its
+    // Only a privileged process may lower its score. An unprivileged one still comes after its
     // guests.
     let own = fs::read_to_string("/proc/self/oom_score_adj").ok().and_then(|text| text.trim().parse::<i32>().ok());
     if own.is_some_and(|own| own > SUPERVISOR_SCORE) {
@@ -50,24 +50,24 @@ pub(crate) fn protect_supervisor() {
     explained().host.get_or_insert_with(kills_on_host);
 }
 
-/// Has the kernel end `process` before the supervisor, from whom it has inherited its score.
+/// Makes the kernel kill `process` before the supervisor, from which it has inherited its score.
 ///
 /// # Errors
 ///
-/// What the kernel says; a process may always be made easier to end.
+/// Returns the kernel's error; a process's score may always be raised.
 pub(crate) fn expose_vmm(process: u32) -> io::Result<()> {
     fs::write(format!("/proc/{process}/oom_score_adj"), VMM_SCORE.to_string())
 }
 
-/// The control group into which processes are born now, and whose kills are counted from now on.
+/// Returns the control group that new processes start in, whose kills are counted from now on.
 pub(crate) fn watch_group() -> Option<Location> {
     let group = Location::of_this_process().ok()?;
     explained().groups.entry(group.folder.clone()).or_insert_with(|| kills_in(&group));
     Some(group)
 }
 
-/// Why a process of `group` may have got a SIGKILL that this process has not sent, if the kernel
-/// has ended one for memory that explains no other death yet.
+/// Returns why a process of `group` may have got a SIGKILL that this process has not sent, if the
+/// kernel has killed one for memory and that explains no other death yet.
 #[must_use]
 pub(crate) fn explain_kill(group: Option<&Location>) -> Option<&'static str> {
     let mut explained = explained();
@@ -100,10 +100,10 @@ fn kills_in(group: &Location) -> u64 {
 }
 
 impl Kills {
-    /// Takes one of the kills between `self` and `now` as the explanation of a death.
+    /// Uses one of the kills between `self` and `now` as the explanation of a death.
     fn explain(&mut self, now: Self) -> Option<&'static str> {
         let (in_group, on_host) = (now.group > self.group, now.host > self.host);
-        // A kill in the group is one on the host as well.
+        // A kill in the group also counts on the host.
         self.group += u64::from(in_group);
         self.host += u64::from(on_host);
         match (in_group, on_host) {
@@ -114,7 +114,7 @@ impl Kills {
     }
 }
 
-/// The line `oom_kill N` of `memory.oom_control`, `memory.events` or `vmstat`.
+/// Returns the value of the line `oom_kill N` of `memory.oom_control`, `memory.events` or `vmstat`.
 fn count(text: &str) -> u64 {
     text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok()).unwrap_or(0)
 }

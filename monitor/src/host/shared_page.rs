@@ -1,6 +1,6 @@
 //! The register page in shared memory, as the supervisor makes it and as the VMM process maps it.
 //!
-//! The page is a sealed memfd: nobody can shrink it, so a VMM process that a guest has taken over
+//! The page is a sealed memfd that can't be shrunk, so a VMM process that a guest has taken over
 //! can't make the supervisor fault on it. Both sides use only the atomics of [`RegisterPage`].
 
 use std::io;
@@ -23,7 +23,7 @@ unsafe impl Send for SharedPage {}
 unsafe impl Sync for SharedPage {}
 
 impl SharedPage {
-    /// A new page that holds `target`, and the descriptor to hand to the other side.
+    /// Creates a page that holds `target`, and the descriptor to hand to the other side.
     pub(crate) fn create(target: FrameCount) -> io::Result<(Self, OwnedFd)> {
         let file = memfd_create("aerostat-registers", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
         ftruncate(&file, FRAME_BYTES)?;

@@ -1,9 +1,8 @@
-//! A guest in a VMM process of its own.
+//! A guest in its own VMM process.
 //!
 //! The handle owns the process: dropping it ends the process and waits a moment for it, so there
-//! are no zombies. What the process says over its link and how it ended become one stream of
-//! events, the last of which is [`GuestEvent::Ended`], sent once the process is gone and its memory
-//! with it.
+//! are no zombies. The messages of the process and the way it ended become one stream of events.
+//! The last event is [`GuestEvent::Ended`], sent once the process is gone and its memory is free.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -38,7 +37,7 @@ const MESSAGES: Allowance = Allowance { per_second: 400, burst: 2000 };
 /// Seconds that dropping a handle waits for the process, which has been killed.
 const DROP_PATIENCE_S: i64 = 1;
 
-/// What to start.
+/// What to start, and how.
 #[derive(Clone, Debug)]
 pub struct GuestConfig {
     /// The guest's name, to be seen in the list of processes.
@@ -50,24 +49,24 @@ pub struct GuestConfig {
     /// Memory that the guest starts with; it is its first target too. The rest is the initial
     /// balloon.
     pub initial_grant: FrameCount,
-    /// What the guest reads as its boot arguments.
+    /// The guest's boot arguments.
     pub command_line: String,
-    /// What it has besides memory.
+    /// The guest's disks.
     pub disks: Disks,
-    /// The file that the guest's console is written to. What was there is kept as the previous
+    /// The file that the guest's console is written to. An existing file is kept as the previous
     /// generation (`host::log_file`).
     pub log: Option<PathBuf>,
-    /// The executable that has the VMM process in it; the running one where this is `None`.
+    /// The executable that contains the VMM process; `None` for the running one.
     pub program: Option<PathBuf>,
 }
 
-/// Why a guest was not started. Nothing is left behind.
+/// Why a guest was not started. The failed start leaves nothing behind.
 #[derive(Debug, Error)]
 pub enum SpawnError {
     /// The host can't run guests.
     #[error(transparent)]
     Kvm(#[from] KvmError),
-    /// The image is no good.
+    /// The image is invalid.
     #[error("image {} {source}", path.display())]
     Image {
         /// The file.
@@ -89,7 +88,7 @@ pub enum SpawnError {
     /// The rest of memory would not be a balloon of huge frames.
     #[error("the initial grant {0} is not in steps of 2 MiB")]
     GrantUneven(FrameCount),
-    /// The grant does not even hold the image.
+    /// The grant is too small for the image.
     #[error("the initial grant {grant} does not hold the image, which ends at {needed}")]
     GrantTooSmall {
         /// The grant.
@@ -127,11 +126,11 @@ pub enum SpawnError {
 /// A guest in a VMM process.
 #[derive(Debug)]
 pub struct VmmGuest {
-    /// There until the handle is dropped.
+    /// Present until the handle is dropped.
     child: Option<Child>,
     process: OwnedFd,
     link: Option<Link>,
-    /// Messages that the process may send.
+    /// Messages that the process may still send.
     messages: TokenBucket,
     doorbell: Doorbell,
     registers: SharedPage,
@@ -141,19 +140,19 @@ pub struct VmmGuest {
     events: OwnedFd,
     spawned_at_ns: u64,
     progress: Progress,
-    /// This process has ended it.
+    /// Whether this process has ended it.
     is_killed: bool,
-    /// Where the kernel counts whom it ends.
+    /// Where the kernel counts its OOM kills.
     group: Option<Location>,
 }
 
-/// How far the guest is towards its end.
+/// The stages of a guest's end.
 #[derive(Debug)]
 enum Progress {
     Running,
-    /// The process, or what it did, has said how the guest ended.
+    /// How the guest ended is known, from the process or from its exit.
     Ending(Ending),
-    /// The last event is out.
+    /// The last event has been returned.
     Ended,
 }
 
@@ -164,7 +163,7 @@ impl VmmGuest {
     /// call it from one that lives as long as the supervisor does.
     ///
     /// # Errors
-    /// What the caller can mend is found before anything is started.
+    /// Problems that the caller can fix are found before anything is started.
     pub fn spawn(config: &GuestConfig) -> Result<Self, SpawnError> {
         check_kvm()?;
         let image = check(config)?;
@@ -189,7 +188,7 @@ impl VmmGuest {
             command_line: config.command_line.clone(),
             disks,
         };
-        // The start waits in the link for the process to come.
+        // The start message waits in the link for the process.
         link.send(&ToVmm::Start(start), &descriptors.borrowed(), Patience::DoNotWait)
             .map_err(|error| SpawnError::SetUp(io::Error::other(error.to_string())))?;
 
@@ -225,21 +224,21 @@ impl VmmGuest {
         })
     }
 
-    /// The process's number.
+    /// Returns the process's number.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.child.as_ref().map_or(0, Child::id)
     }
 
-    /// The monotonic clock just before the process was started, to compare with the boot stages of
-    /// the register page.
+    /// Returns the monotonic clock just before the process was started, to compare with the boot
+    /// stages of the register page.
     #[must_use]
     pub const fn spawned_at_ns(&self) -> u64 {
         self.spawned_at_ns
     }
 
-    /// Takes the next message of the process. An end closes the link, and so does whatever must not
-    /// be.
+    /// Receives the next message of the process. A message that ends the guest closes the link, and
+    /// so does an invalid one.
     fn receive(&mut self) -> Option<GuestEvent> {
         match self.link.as_ref()?.receive_plain::<FromVmm>(Patience::DoNotWait) {
             Ok(FromVmm::Pressure) if self.messages.take(Moment::now()) => return Some(GuestEvent::Pressure),
@@ -257,7 +256,7 @@ impl VmmGuest {
         None
     }
 
-    /// Notes how the guest ended. Its process has nothing left to say or to do.
+    /// Notes how the guest ended. Its process has no more to report or to do.
     fn part(&mut self, reason: EndReason, details: Vec<String>) {
         if matches!(self.progress, Progress::Running) {
             self.progress = Progress::Ending(Ending { reason, details });
@@ -274,7 +273,7 @@ impl VmmGuest {
         }
     }
 
-    /// The last event, once.
+    /// Returns the last event, once.
     fn end(&mut self, status: ExitStatus) -> Option<GuestEvent> {
         self.close_link();
         let _ = epoll::delete(&self.events, &self.process);
@@ -288,7 +287,7 @@ impl VmmGuest {
         }
     }
 
-    /// What became of a process that did not say.
+    /// Returns how a process ended that did not report it.
     fn silent_end(&self, status: ExitStatus) -> EndReason {
         const KILL: i32 = Signal::KILL.as_raw();
         match status.signal() {
@@ -323,7 +322,7 @@ impl GuestHandle for VmmGuest {
         if matches!(self.progress, Progress::Ended) {
             return None;
         }
-        // Asked first, so that all that an ended process said is in the link by now.
+        // Checked first, so that all that an ended process sent is in the link by now.
         let status = self.child.as_mut().and_then(|child| child.try_wait().ok().flatten());
         if let Some(event) = self.receive() {
             return Some(event);
@@ -347,7 +346,7 @@ impl GuestHandle for VmmGuest {
 
     fn request_stop(&mut self) {
         match &self.link {
-            // A process that never reads is killed when patience is at its end.
+            // A process that never reads is killed when its grace period ends.
             Some(link) => drop(link.send(&ToVmm::Stop, &[], Patience::DoNotWait)),
             // It can't be asked.
             None => self.kill(),
@@ -356,7 +355,7 @@ impl GuestHandle for VmmGuest {
 
     fn kill(&mut self) {
         self.is_killed = true;
-        // A process that is gone already has what it was to get.
+        // A process that is gone already needs no signal.
         let _ = pidfd_send_signal(&self.process, Signal::KILL);
     }
 }
@@ -378,7 +377,7 @@ impl Drop for VmmGuest {
     }
 }
 
-/// A process that nobody watches yet: ended and reaped when dropped.
+/// A process that no handle watches yet: killed and reaped when dropped.
 struct Orphan(Option<Child>);
 
 impl Orphan {
@@ -400,7 +399,7 @@ impl Drop for Orphan {
     }
 }
 
-/// Checks all that can be checked without a process; the image, open.
+/// Checks all that can be checked without a process; returns the open image.
 fn check(config: &GuestConfig) -> Result<File, SpawnError> {
     let GuestConfig { memory, initial_grant: grant, .. } = *config;
     vmm::check_size(memory)?;
@@ -423,14 +422,15 @@ fn check(config: &GuestConfig) -> Result<File, SpawnError> {
     Ok(image)
 }
 
-/// A new log, and where it goes when it is full.
+/// Creates a new log, and opens the file for its contents when it is full.
 fn begin_log(path: &Path) -> Result<(OwnedFd, OwnedFd), SpawnError> {
     let failed = |source| SpawnError::Log { path: path.to_owned(), source };
     let log = log_file::begin(path).map_err(failed)?;
     Ok((log.into(), log_file::open_previous(path).map_err(failed)?.into()))
 }
 
-/// A descriptor of the process, and one that becomes readable when the process speaks or ends.
+/// Returns a descriptor of the process, and one that becomes readable when the process sends or
+/// ends.
 fn watch(child: &Child, link: &Link) -> io::Result<(OwnedFd, OwnedFd)> {
     let process = pidfd_open(Pid::from_child(child), PidfdFlags::empty())?;
     let events = epoll::create(epoll::CreateFlags::CLOEXEC)?;

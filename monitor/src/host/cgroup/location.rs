@@ -20,18 +20,18 @@ pub enum Version {
 /// A memory control group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Location {
-    /// Whose files its folder has.
+    /// The version of the interface in its folder.
     pub version: Version,
     /// Its folder.
     pub folder: PathBuf,
 }
 
 impl Location {
-    /// The group of this process.
+    /// Finds the group of this process.
     ///
     /// # Errors
     ///
-    /// Where there is none, or its hierarchy is not mounted.
+    /// Fails where there is none, or its hierarchy is not mounted.
     pub fn of_this_process() -> io::Result<Self> {
         let groups = fs::read_to_string("/proc/self/cgroup")?;
         let mounts = fs::read_to_string("/proc/self/mountinfo")?;
@@ -48,7 +48,7 @@ fn locate(groups: &str, mounts: &str) -> Option<Location> {
     })
 }
 
-/// The path in a line of `/proc/PID/cgroup` (cgroups(7)): hierarchy, controllers, path.
+/// Returns the path in a line of `/proc/PID/cgroup` (cgroups(7)): hierarchy, controllers, path.
 fn group(version: Version, line: &str) -> Option<&Path> {
     let mut fields = line.splitn(3, ':').skip(1);
     let (controllers, path) = (fields.next()?, fields.next()?);
@@ -59,8 +59,8 @@ fn group(version: Version, line: &str) -> Option<&Path> {
     is_it.then(|| Path::new(path))
 }
 
-/// The folder of `group` by a line of `mountinfo` (proc_pid_mountinfo(5)), if that is the
-/// hierarchy's.
+/// Returns the folder of `group` by a line of `mountinfo` (proc_pid_mountinfo(5)), if that line is
+/// the hierarchy's.
 fn folder(version: Version, line: &str, group: &Path) -> Option<PathBuf> {
     let (mount, file_system) = line.split_once(" - ")?;
     let mut mount = mount.split(' ').skip(3);
