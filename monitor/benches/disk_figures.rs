@@ -1,5 +1,5 @@
-//! What disks cost and carry. Needs `/dev/kvm`: `cargo bench -p aerostat --bench disk_figures`, on
-//! a machine that is idle otherwise.
+//! What disks cost and achieve. Needs `/dev/kvm`: `cargo bench -p aerostat --bench disk_figures`,
+//! on an otherwise idle machine.
 
 #![expect(clippy::unwrap_used, reason = "a measurement that fails has nothing to report")]
 
@@ -25,7 +25,7 @@ use bench::{Bench, SUCCESS, end};
 
 const DISK_BYTES: u64 = 128 << 20;
 
-/// A bench whose guest has a disk of this size and that disk.
+/// Creates a bench whose guest has a disk of this size, and that disk.
 fn with_disk(code: &[u8], mode: DiskMode, bytes: u64) -> (Bench, File) {
     let mut bench = Bench::new(code);
     let path = bench.config.image.with_file_name("disk");
@@ -40,7 +40,7 @@ fn main() {
     resident_memory_of_disks();
 }
 
-/// Prints what a notification costs and what a disk carries.
+/// Prints what a notification costs and a disk's throughput.
 fn metrics() {
     let between_marks = |bench: &Bench| {
         let mut guest = bench.spawn();
@@ -117,7 +117,7 @@ fn resident_memory_of_disks() {
     }
 }
 
-/// Gives the whole disk contents and a place in the page cache.
+/// Writes the whole disk and brings it into the page cache.
 fn fill(file: &File) {
     let block = vec![0x5a; 1 << 20];
     for offset in (0..DISK_BYTES).step_by(1 << 20) {
@@ -126,7 +126,7 @@ fn fill(file: &File) {
     file.sync_all().unwrap();
 }
 
-/// The same accesses as the guests', by one thread of this process, with as many buffers.
+/// Makes the same accesses as the guests, in one thread of this process, with as many buffers.
 fn on_host(file: &File, write: bool, bytes: u64, count: u32) -> Duration {
     let mut buffers = vec![vec![1; usize::try_from(bytes).unwrap()]; 4];
     let mut state = 12345_u32;

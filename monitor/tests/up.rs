@@ -1,5 +1,5 @@
-//! `aerostat up` as a user meets it when something is wrong: one line on standard error, exit code
-//! 2, nothing started.
+//! `aerostat up` on a user's mistakes: one line on standard error, exit code 2, and nothing is
+//! started.
 
 #[path = "support/elf.rs"]
 mod elf;
@@ -38,8 +38,8 @@ fn what_is_no_guest_is_refused_before_anything_is_written() {
     assert!(!directory.path().join("report.json").exists() && !directory.path().join("logs").exists());
 }
 
-/// A fleet of guests with these disk lines, in a directory with an image; what `aerostat up` says
-/// to it.
+/// Runs `aerostat up` with a fleet of guests with these disk lines, in a directory with an image;
+/// returns what it prints.
 fn refusal_of_disks(directory: &Path, disks: &[&str]) -> String {
     fs::write(directory.join("image"), elf::image(&[0xf4], 0x1000)).expect("a file can be made");
     let guests = disks.iter().enumerate().map(|(number, disk)| {
@@ -85,7 +85,7 @@ fn disks_that_cannot_be_had_are_refused_in_one_line() {
     }
 }
 
-/// A fleet of one guest that does nothing, with this pool, and in a directory of its own.
+/// Writes a fleet of one guest that does nothing, with this pool, in its own directory.
 fn fleet_with_pool(pool: &str) -> tempfile::TempDir {
     let directory = tempfile::tempdir().expect("a directory with two files can be made");
     fs::write(directory.path().join("image"), elf::image(&[0xf4], 0x1000))
@@ -106,7 +106,7 @@ fn a_pool_that_the_host_does_not_have_is_refused() {
     assert!(!directory.path().join("report.json").exists());
 }
 
-/// Runs in a memory control group of its own, where one can be made.
+/// Runs in its own memory control group, where one can be made.
 #[test]
 fn a_pool_beyond_the_limit_of_a_control_group_is_refused() {
     const LIMIT_MIB: u64 = 256;

@@ -1,6 +1,6 @@
-//! VMM processes with real, tiny guests. Needs `/dev/kvm`.
+//! Tests VMM processes with real, tiny guests. Needs `/dev/kvm`.
 //!
-//! Tests wait for what the other side reports, never for a while to pass.
+//! The tests wait for what the other side reports, never for a fixed time.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
@@ -29,7 +29,7 @@ use aerostat_abi::units::FrameCount;
 
 use bench::{Bench, PATIENCE, SUCCESS, end, next};
 
-/// Waits until `condition` holds for what the guest's page says.
+/// Waits until `condition` holds for the facts in the guest's page.
 fn until(guest: &mut VmmGuest, condition: impl Fn(&VmmGuest) -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !condition(guest) {
@@ -43,7 +43,7 @@ fn negotiated(guest: &VmmGuest) -> bool {
     guest.registers().facts().port_calls > 0
 }
 
-/// One that computes for ever, and one that sleeps for ever.
+/// One guest computes for ever, and one sleeps for ever.
 #[test]
 fn a_guest_that_hangs_can_be_asked_where_it_is() {
     for code in [&[0xeb, 0xfe][..], &[0xf4, 0xeb, 0xfd]] {
@@ -273,7 +273,7 @@ fn guests_die_with_their_supervisor() {
     }
 }
 
-/// Starts a guest, says its process's number and waits for the end.
+/// Starts a guest, prints its process's number and waits for the end.
 fn be_a_supervisor() {
     let guest = Bench::new(guests::spins()).spawn();
     println!("guest {}", guest.pid());

@@ -1,6 +1,6 @@
-//! The balloon port's device: any calls, in any order, with any memory contents. The scripts'
-//! interpreter and what must hold after each step are the monitor's
-//! (`aerostat::vmm::harness::script`), whose tests play the seeds without a fuzzer.
+//! Fuzzes the balloon port's device with any calls, in any order, with any memory contents. The
+//! interpreter of the scripts and the checks after each step are the monitor's
+//! (`aerostat::vmm::harness::script`), whose tests run the seeds without a fuzzer.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! A directory with one tiny guest in it, and how to run that.
+//! A directory with one tiny guest in it, and the means to run that guest.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -12,10 +12,10 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::elf;
 
-/// How long anything may take.
+/// The longest that any wait may take.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A directory with one image in it, and how to run it.
+/// A directory with one image in it, and the means to run it.
 pub(crate) struct Bench {
     directory: tempfile::TempDir,
     pub(crate) config: GuestConfig,
@@ -48,7 +48,7 @@ impl Bench {
     }
 }
 
-/// The next event, waited for as a supervisor would.
+/// Waits for the next event as a supervisor would, and returns it.
 pub(crate) fn next(guest: &mut VmmGuest) -> GuestEvent {
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -62,7 +62,7 @@ pub(crate) fn next(guest: &mut VmmGuest) -> GuestEvent {
     }
 }
 
-/// How the guest ends.
+/// Returns how the guest ends.
 pub(crate) fn end(guest: &mut VmmGuest) -> Ending {
     loop {
         if let GuestEvent::Ended(ending) = next(guest) {
@@ -73,5 +73,5 @@ pub(crate) fn end(guest: &mut VmmGuest) -> Ending {
     }
 }
 
-/// The end of a guest that is done.
+/// Returns the end of a guest that succeeded.
 pub(crate) const SUCCESS: Ending = Ending { reason: EndReason::Exited(GuestExit::Success), details: Vec::new() };

@@ -1,4 +1,4 @@
-//! Guest images made by hand: an ELF header, two program headers, the entry-version note and one
+//! Generated guest images: an ELF header, two program headers, the entry-version note and one
 //! loadable segment.
 
 /// Where the image is linked.
@@ -8,8 +8,8 @@ pub(crate) const CODE_OFFSET: usize = 0x1000;
 /// Where the program headers begin in the file.
 pub(crate) const SEGMENTS_OFFSET: usize = 64;
 
-/// An image that loads `code` at [`BASE`], followed by zeros up to `bytes` bytes, and starts at its
-/// first byte.
+/// Builds an image that loads `code` at [`BASE`], followed by zeros up to `bytes` bytes, and starts
+/// at its first byte.
 pub(crate) fn image(code: &[u8], bytes: u64) -> Vec<u8> {
     let mut file = vec![0; CODE_OFFSET];
     let mut put = |offset: usize, part: &[u8]| file[offset..offset + part.len()].copy_from_slice(part);
@@ -35,7 +35,7 @@ pub(crate) fn image(code: &[u8], bytes: u64) -> Vec<u8> {
     file
 }
 
-/// A program header.
+/// Builds a program header.
 pub(crate) fn segment(kind: u32, offset: u64, address: u64, file_bytes: u64, bytes: u64, align: u64) -> Vec<u8> {
     let mut header = Vec::new();
     header.extend(kind.to_le_bytes());

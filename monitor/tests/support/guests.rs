@@ -1,4 +1,4 @@
-//! Guests of a few instructions each, as machine code to be put into an image.
+//! Guests of a few instructions each, as machine code for an image.
 //!
 //! They run where [`super::elf::BASE`] is, in ring 0 with the first 1 GiB mapped to itself, unless
 //! they go to ring 3 themselves. A check that fails in a guest ends it with "panic". Ring-0 code
@@ -10,8 +10,7 @@ use std::arch::global_asm;
 /// assembler macros.
 macro_rules! guests {
     (macros { $($macro_line:literal,)* } $($(#[$meta:meta])* $name:ident: $($line:literal)*;)*) => {
-        // One block: the macros are known in the unit of compilation that they are in, and no
-        // other.
+        // One block: macros are known only in their own unit of compilation.
         global_asm!(
             $($macro_line,)*
             $(
@@ -54,7 +53,7 @@ guests! {
         "mov eax, \\code",
         "out 0xf4, eax",
         ".endm",
-        // A call of the balloon port that has to succeed.
+        // Makes a call of the balloon port that has to succeed.
         ".macro CALL command",
         "mov eax, 0xae500000 + \\command",
         "mov edx, 0xae50",
@@ -227,13 +226,13 @@ guests! {
         "EXIT 0x10"
         "2: .ascii \"hello\\n\"";
 
-    /// Leaves with a failed check.
+    /// Exits as after a failed check.
     panics:
         "lea rsi, [rip + 2f]" "mov ecx, 5" "mov edx, 0x3f8" "rep outsb"
         "jmp 5f"
         "2: .ascii \"alas\\n\"";
 
-    /// Gives 2 MiB and a frame, is refused a frame of its own image, takes the 2 MiB back.
+    /// Inflates 2 MiB and a frame, is refused a frame of its own image, deflates the 2 MiB.
     inflates_and_deflates:
         "HELLO 0"
         "mov dword ptr [0x600000], 7"
@@ -251,7 +250,7 @@ guests! {
         "cmp dword ptr [0x600000], 0" "jne 5f"
         "EXIT 0x10";
 
-    /// Uses ports and addresses where nothing is, and the balloon port in wrong ways, then falls.
+    /// Uses unassigned ports and addresses, and the balloon port in wrong ways, then triple-faults.
     pokes_about:
         "in al, 0x99" "cmp al, 0xff" "jne 5f"
         "out 0x99, eax"
@@ -262,7 +261,7 @@ guests! {
         "mov dword ptr [0x3f000000], 7"
         "ud2";
 
-    /// Falls: there is no interrupt table.
+    /// Triple-faults: there is no interrupt table.
     falls:
         "mov r12d, 0x1234"
         "lea rsi, [rip + 2f]" "mov ecx, 14" "mov edx, 0x3f8" "rep outsb"
@@ -272,20 +271,20 @@ guests! {
     /// Computes in ring 3 for ever.
     spins: "HELLO 0" "RING3" "2: jmp 2b";
 
-    /// Asks for its target again and again, from ring 3.
+    /// Asks for its target repeatedly, from ring 3.
     nags: "HELLO 0" "RING3" "2: CALL 2" "jmp 2b";
 
     /// Waits in ring 0 for ever, interrupts off.
     halts: "2: hlt" "jmp 2b";
 
-    /// Reports that somebody waits for memory, then halts.
+    /// Reports that a thread waits for memory, then halts.
     presses:
         "HELLO 0"
         "mov ebx, 0x400000" "mov qword ptr [rbx + 56], 77" "mov byte ptr [rbx + 576], 0x78"
         "mov edi, ebx" "CALL 5"
         "2: hlt" "jmp 2b";
 
-    /// Leaves with success when the doorbell rings.
+    /// Exits with success when the doorbell rings.
     listens:
         // Map the local APIC: a level-2 table at 0x6000 for the fourth GiB.
         "mov qword ptr [0x4018], 0x6007"
@@ -322,7 +321,7 @@ guests! {
         "MARK 1"
         "3: pause" "jmp 3b";
 
-    /// Copies sector 1 to sector 2, flushes, and leaves with success when the disk's interrupt
+    /// Copies sector 1 to sector 2, flushes, and exits with success when the disk's interrupt
     /// comes.
     uses_disk:
         // The local APIC, an interrupt gate at vector 0x50, a table for it at 0x7000.
@@ -347,7 +346,7 @@ guests! {
         "EXIT 0x10"
         "2: .word 0xfff" ".quad 0x7000";
 
-    /// Reads sector 1; leaves with success if that fails.
+    /// Reads sector 1; exits with success if that fails.
     expects_a_read_error:
         "START_DISK 512, 3"
         "mov word ptr [0x501000], 1"
@@ -358,7 +357,7 @@ guests! {
         "cmp byte ptr [0x503100], 1" "jne 5f"
         "EXIT 0x10";
 
-    /// Names memory that there is not; panics when its disk has stopped.
+    /// Names addresses that are not memory; panics when its disk has stopped.
     breaks_its_disk:
         "START_DISK 512, 3"
         "mov dword ptr [0x500010], 0xc0000000"
@@ -375,18 +374,18 @@ guests! {
         "MARK 2"
         "EXIT 0x10";
 
-    /// Random reads of 4 KiB, one at a time.
+    /// Makes random reads of 4 KiB, one at a time.
     reads_randomly: "MEASURE 0, 4096, 1, 0";
-    /// The same, four at a time.
+    /// Does the same, four at a time.
     reads_randomly_ahead: "MEASURE 0, 4096, 4, 0";
-    /// Random writes of 4 KiB, one at a time.
+    /// Makes random writes of 4 KiB, one at a time.
     writes_randomly: "MEASURE 1, 4096, 1, 0";
-    /// Reads of 64 KiB in order, four at a time.
+    /// Makes reads of 64 KiB in order, four at a time.
     reads_clusters: "MEASURE 0, 0x10000, 4, 128";
-    /// Writes of 64 KiB in order, four at a time.
+    /// Makes writes of 64 KiB in order, four at a time.
     writes_clusters: "MEASURE 1, 0x10000, 4, 128";
-    /// Reads of 1 MiB in order, two at a time.
+    /// Makes reads of 1 MiB in order, two at a time.
     reads_on: "MEASURE 0, 0x100000, 2, 2048";
-    /// Writes of 1 MiB in order, two at a time.
+    /// Makes writes of 1 MiB in order, two at a time.
     writes_on: "MEASURE 1, 0x100000, 2, 2048";
 }

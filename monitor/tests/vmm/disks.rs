@@ -1,4 +1,4 @@
-//! Disks of real, tiny guests.
+//! Tests disks of real, tiny guests.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -11,8 +11,8 @@ use aerostat_abi::exit::GuestExit;
 use crate::bench::{Bench, SUCCESS, end};
 use crate::guests;
 
-/// A bench whose guest has a disk of this size with `AERO` at the beginning of sector 1, and that
-/// disk.
+/// Creates a bench whose guest has a disk of this size with `AERO` at the beginning of sector 1,
+/// and that disk.
 fn with_disk(code: &[u8], mode: DiskMode, bytes: u64) -> (Bench, File) {
     let mut bench = Bench::new(code);
     let path = bench.config.image.with_file_name("disk");

@@ -1,4 +1,4 @@
-//! A fleet whose memory control group is too small for what else is in it.
+//! A fleet whose memory control group is too small for the other processes in it.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -8,7 +8,7 @@ use aerostat::host::cgroup::MemoryGroup;
 
 use crate::elf;
 
-/// `hlt` for ever.
+/// Halts for ever.
 const IDLE: [u8; 3] = [0xf4, 0xeb, 0xfd];
 
 /// Starts `script` in a group; its arguments are `$1` and so on.
@@ -19,8 +19,8 @@ fn start_in(group: &MemoryGroup, script: &str, arguments: &[&str]) -> Child {
     command.spawn().unwrap()
 }
 
-/// Others fill the group that the fleet fitted into. The kernel ends the guest, not the supervisor,
-/// and the supervisor says who did it.
+/// Other processes fill the group that the fleet fitted into. The kernel kills the guest, not the
+/// supervisor, and the supervisor reports that the kernel did it.
 #[test]
 fn a_guest_that_the_kernel_ends_for_memory() {
     // Where no group can be made there is nothing to test.
@@ -36,14 +36,13 @@ fn a_guest_that_the_kernel_ends_for_memory() {
     let mut lines = BufReader::new(run.stdout.take().unwrap()).lines().map(Result::unwrap);
     assert!(lines.any(|line| line.contains("g started")));
 
-    // Each has less than the score that a VMM process is given, and together they have more than
-    // the limit.
+    // Each has a lower score than a VMM process gets, and together they use more than the limit.
     let hog = || start_in(&group, "dd if=/dev/zero of=/dev/null bs=90M count=100000", &[]);
     let mut hogs = [hog(), hog(), hog(), hog()];
     let text: Vec<String> = lines.collect();
     let status = run.wait().unwrap();
     for hog in &mut hogs {
-        // Some were ended by the kernel.
+        // Some were killed by the kernel.
         let _ = hog.kill();
         hog.wait().unwrap();
     }
