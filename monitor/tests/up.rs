@@ -28,7 +28,7 @@ fn a_missing_file_is_refused() {
 }
 
 #[test]
-fn what_is_no_guest_is_refused_before_anything_is_written() {
+fn invalid_images_are_refused_before_anything_is_written() {
     let directory = tempfile::tempdir().unwrap();
     let fleet = "pool = \"64M\"\n[[guest]]\nname = \"a\"\nimage = \"a.elf\"\nmin = \"64M\"\nmax = \"64M\"\n";
     fs::write(directory.path().join("fleet.toml"), fleet).unwrap();
@@ -54,7 +54,7 @@ fn refusal_of_disks(directory: &Path, disks: &[&str]) -> String {
 }
 
 #[test]
-fn disks_that_cannot_be_had_are_refused_in_one_line() {
+fn unusable_disks_are_refused_in_one_line() {
     let directory = tempfile::tempdir().unwrap();
     for (name, bytes) in [("empty", 0), ("partial", 1000), ("disk", 1024)] {
         fs::write(directory.path().join(name), vec![0; bytes]).unwrap();

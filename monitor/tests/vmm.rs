@@ -105,7 +105,7 @@ fn a_panic_comes_with_the_last_lines() {
 }
 
 #[test]
-fn memory_is_given_and_taken() {
+fn memory_is_inflated_and_deflated() {
     let mut guest = Bench::new(guests::inflates_and_deflates()).spawn();
     assert_eq!(end(&mut guest), SUCCESS);
     let facts = guest.registers().facts();
@@ -122,7 +122,7 @@ fn a_triple_fault_is_explained() {
 }
 
 #[test]
-fn poking_about_does_no_harm_and_is_counted() {
+fn invalid_accesses_do_no_harm_and_are_counted() {
     let mut bench = Bench::new(guests::pokes_about());
     bench.config.memory = FrameCount::from_mib(16);
     bench.config.initial_grant = FrameCount::from_mib(16);
@@ -218,7 +218,7 @@ fn resident_memory_is_what_smaps_says() {
 }
 
 #[test]
-fn what_can_be_known_is_refused_before_a_start() {
+fn invalid_settings_are_refused_before_a_start() {
     let refused = |change: fn(&mut GuestConfig)| {
         let mut bench = Bench::new(guests::success());
         change(&mut bench.config);

@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn the_hosts_figure_is_understood() {
+    fn available_memory_is_parsed() {
         let meminfo = "MemTotal:       24684492 kB\nMemFree: 10 kB\nMemAvailable:   23068672 kB\nBuffers: 5 kB\n";
         assert_eq!(available_on_host(meminfo), Some(FrameCount::from_mib(22528)));
         assert_eq!(available_on_host("MemTotal: 5 kB\n"), None);
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fleet_that_does_not_fit_is_told_what_would() {
+    fn a_fleet_that_does_not_fit_gets_the_largest_pool() {
         assert_eq!(NEED.check(host(1024 + 22)), Ok(()));
         let line = NEED.check(host(512)).unwrap_err().to_string();
         assert_eq!(

@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn version_2_has_one_figure_for_the_kernel_or_its_parts() {
+    fn version_2_has_one_number_for_the_kernel_or_its_parts() {
         let new = [("memory.current", "1000\n"), ("memory.stat", "anon 5\nfile 100\nkernel 40\nkernel_stack 8\n")];
         assert_eq!(usage(Version::V2, read(&new)).unwrap(), Usage { charged: 1000, cache: 100, kernel: 40 });
         let old = [("memory.current", "1000\n"), ("memory.stat", "file 100\nslab 20\nkernel_stack 8\npagetables 3\n")];
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn figures_that_do_not_fit_each_other_are_no_panic() {
+    fn inconsistent_values_do_not_panic() {
         assert_eq!(Usage { charged: 10, cache: 100, kernel: 3 }.anonymous(), 0);
     }
 

@@ -52,7 +52,7 @@ mod tests {
     use super::{check, needed};
 
     #[test]
-    fn a_limit_that_is_too_low_is_told_with_the_number_that_is_not() {
+    fn a_limit_that_is_too_low_is_reported_with_a_sufficient_one() {
         let three_hundred = needed(300, 4);
         assert!(check(three_hundred, three_hundred).is_ok());
         let error = check(three_hundred, 1024).unwrap_err().to_string();

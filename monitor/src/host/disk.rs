@@ -303,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_disk_is_refused() {
+    fn invalid_disks_are_refused() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("disk");
         let refused = || data(&path, DiskMode::ReadOnly).open().map(drop).unwrap_err();
@@ -323,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_writes_is_alone() {
+    fn a_writer_has_the_disk_alone() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("disk");
         fs::write(&path, [0; 1024]).unwrap();
@@ -338,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn swap_in_memory_is_no_swap() {
+    fn swap_files_in_memory_are_refused() {
         // Where there is no such file system there is nothing to test.
         let memory = Path::new("/dev/shm");
         if rustix::fs::statfs(memory).is_ok_and(|found| found.f_type == IN_MEMORY[0]) {

@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn a_side_that_never_answers_keeps_nobody_waiting() {
+    fn ringing_never_blocks_on_a_side_that_does_not_answer() {
         let (doorbell, bell) = Doorbell::pair().unwrap();
         fcntl_setfl(&bell, OFlags::empty()).unwrap();
         (0..100_000).for_each(|_| doorbell.ring());
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_comes_back() {
+    fn nothing_can_be_sent_back() {
         let (_doorbell, bell) = Doorbell::pair().unwrap();
         assert_eq!(send(&bell, b"x", SendFlags::NOSIGNAL), Err(Errno::PIPE));
     }

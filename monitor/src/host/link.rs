@@ -386,7 +386,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_said_last_is_heard_from_a_side_that_did_not_listen() {
+    fn last_messages_of_a_side_that_left_others_unread_arrive() {
         let (ours, theirs) = pair();
         ours.send(&ToVmm::ReclaimBallooned, &[], Patience::Wait).unwrap();
         theirs.send(&FromVmm::Pressure, &[], Patience::Wait).unwrap();
@@ -403,7 +403,7 @@ mod tests {
     }
 
     #[test]
-    fn garbage_is_garbled() {
+    fn invalid_messages_are_reported_as_garbled() {
         for garbage in [&b"{\"Ended\":"[..], &[b' '; 100_000], b""] {
             let (ours, theirs) = pair();
             rustix::net::send(theirs.as_fd(), garbage, rustix::net::SendFlags::empty()).unwrap();
@@ -431,7 +431,7 @@ mod tests {
     }
 
     #[test]
-    fn endings_survive_the_way() {
+    fn endings_survive_serialization() {
         for reason in [
             EndReason::Exited(GuestExit::Panic),
             EndReason::Stopped,

@@ -124,7 +124,7 @@ mod tests {
     use super::{Kills, count};
 
     #[test]
-    fn all_three_files_are_understood() {
+    fn all_three_files_are_parsed() {
         assert_eq!(count("oom_kill_disable 0\nunder_oom 0\noom_kill 7\n"), 7);
         assert_eq!(count("low 0\nhigh 4\nmax 9\noom 3\noom_kill 2\noom_group_kill 0\n"), 2);
         assert_eq!(count("nr_free_pages 5\noom_kill 1\n"), 1);
@@ -138,6 +138,6 @@ mod tests {
         let now = Kills { group: 2, host: 7 };
         assert!(kills.explain(now).unwrap().contains("control group"));
         assert!(kills.explain(now).unwrap().contains("the host had no memory left"));
-        assert_eq!(kills.explain(now), None, "somebody else has sent the signal");
+        assert_eq!(kills.explain(now), None, "another process has sent the signal");
     }
 }

@@ -249,18 +249,18 @@ impl<H: BalloonHost> Balloon<H> {
         let Self { offers: Some(offers), map, memory, .. } = self else { return false };
         let surplus = map.size().saturating_sub(self.registers.target().max(self.floor));
         let wanted = to_usize(surplus.0 / HUGE_FRAMES).min(CHUNK);
-        let taken = offers.accept(wanted, memory, map);
-        if taken.is_empty() {
+        let reclaimed = offers.accept(wanted, memory, map);
+        if reclaimed.is_empty() {
             return false;
         }
-        let ranges = merged(taken.iter());
+        let ranges = merged(reclaimed.iter());
         let released = self.releaser.release(memory, &ranges);
         for range in &ranges[released..] {
             // It is ballooned, and a ballooned frame reads as zero when it comes back, released or
             // not.
             memory.clear(range);
         }
-        let frames = FrameCount(taken.len() as u64 * HUGE_FRAMES);
+        let frames = FrameCount(reclaimed.len() as u64 * HUGE_FRAMES);
         self.facts.inflated = self.facts.inflated.saturating_add(frames);
         self.facts.host_reclaimed = self.facts.host_reclaimed.saturating_add(frames);
         self.host.memory_released();

@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_dropped_in_the_end_is_told_too() {
+    fn lines_dropped_at_the_end_are_reported_too() {
         let mut log = tempfile::tempfile().unwrap();
         let mut console = Console::new(Some(ConsoleLog::new(log.try_clone().unwrap(), None)), None);
         console.write(0x3f8, "\n".repeat(20_003).as_bytes(), NOW);

@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn a_guest_without_devices_reads_of_none() {
+    fn a_guest_without_devices_has_no_device_nodes() {
         let blob = tree(0);
         let tree = Fdt::new(&blob).unwrap();
         assert!(tree.find_compatible(&[VIRTIO_COMPATIBLE]).is_none());

@@ -119,14 +119,14 @@ impl FrameMap {
 
     /// Undoes a [`Self::inflate`] of exactly this block.
     pub(super) fn undo_inflate(&mut self, block: &Range<usize>) {
-        debug_assert!(self.all(block, Frames::Ballooned), "only what was given comes back");
+        debug_assert!(self.all(block, Frames::Ballooned), "only ballooned frames are undone");
         self.set(block, Frames::Guest);
         self.ballooned = self.ballooned.saturating_sub(FrameCount(block.len() as u64));
     }
 
     /// Undoes a [`Self::deflate`] of exactly this block.
     pub(super) fn undo_deflate(&mut self, block: &Range<usize>) {
-        debug_assert!(self.all(block, Frames::Guest), "only what was taken goes back");
+        debug_assert!(self.all(block, Frames::Guest), "only deflated frames are undone");
         self.set(block, Frames::Ballooned);
         self.ballooned = self.ballooned.saturating_add(FrameCount(block.len() as u64));
     }
@@ -360,7 +360,7 @@ mod tests {
         }
 
         #[test]
-        fn what_is_taken_back_was_never_given(entry in entries()) {
+        fn an_undone_inflate_leaves_no_trace(entry in entries()) {
             let mut map = map(16, 4096);
             if let Ok(block) = map.inflate(entry, PAGE) {
                 prop_assert!(map.inflate(entry, PAGE).is_err());
@@ -398,7 +398,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_given_is_listed_in_the_largest_blocks_around_the_hole() {
+    fn ballooned_frames_are_listed_in_the_largest_blocks_around_the_hole() {
         let mut map = map(4 << 10, 4 << 18);
         for (frame, order) in [(1023, 0), (1024, 9), (1536, 1), ((3 << 18) - 1, 0), (4 << 18, 9)] {
             map.inflate(entry(frame, order), PAGE).unwrap();
@@ -413,7 +413,7 @@ mod tests {
     }
 
     #[test]
-    fn the_initial_balloon_counts_as_given() {
+    fn the_initial_balloon_counts_as_ballooned() {
         let mut map = map(16, 1000);
         assert_eq!(map.size(), FrameCount(1000));
         assert_eq!(map.inflate(entry(1000, 0), PAGE), Err(EntryStatus::AlreadyBallooned));

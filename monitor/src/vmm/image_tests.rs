@@ -39,7 +39,7 @@ fn a_good_image_passes() {
 }
 
 #[test]
-fn missing_and_foreign_files() {
+fn missing_and_unsuitable_files() {
     let missing = check_image("/nowhere/image".as_ref(), MEMORY).unwrap_err();
     assert!(matches!(missing, ImageError::Unreadable(_)), "{missing}");
     assert!(matches!(check_file(&File::open("/").unwrap(), MEMORY), Err(ImageError::NotAFile)));

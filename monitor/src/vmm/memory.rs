@@ -45,8 +45,7 @@ enum HugePages {
 // SAFETY: the mapping belongs to the process, not to a thread, and every access through `&self` is
 // a volatile copy.
 unsafe impl Send for GuestMemory {}
-// SAFETY: as above; two threads that write the same words leave one of the two values there, as two
-// vCPUs would.
+// SAFETY: as above; of two threads that write the same words, one wins, as with two vCPUs.
 unsafe impl Sync for GuestMemory {}
 
 impl GuestMemory {

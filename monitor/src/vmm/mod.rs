@@ -1,12 +1,18 @@
 //! The VMM process: one virtual machine, started and controlled by the supervisor.
 //!
-//! | layer    | modules                                                                                                     |
-//! |----------|-------------------------------------------------------------------------------------------------------------|
-//! | process  | `process` (start, link, sampling, end), `target_watch` and `reclamation` (what its main thread does to the balloon)      |
-//! | devices  | `vcpu` (the loop and its exits), `balloon`, `console`, `console_log`, `serial_ring`, `virtio` (disks), `fault` (what a bad end looks like), `inspection` (where the vCPU is)      |
-//! | machine  | `machine` (KVM's objects, the doorbell), `interrupts` (routes), `cpu` (first registers), `boot` (image, boot information), `device_tree` |
-//! | memory   | `layout` (addresses), `memory` (the mapping), `release` (giving back), `resident` (measuring)                    |
-//! | decision | `frame_map` (who has which frame), `page_sizes` (what may be behind it), `throttle` (how fast it may call), `image` and `image_notes` (is this a guest image): pure or nearly so            |
+//! The modules by layer:
+//!
+//! * process: `process` (start, link, sampling, end); `target_watch` and `reclamation` (what its
+//!   main thread does to the balloon)
+//! * devices: `vcpu` (the loop and its exits), `balloon`, `console`, `console_log`, `serial_ring`,
+//!   `virtio` (disks), `fault` (the report of a bad end), `inspection` (where the vCPU is)
+//! * machine: `machine` (KVM's objects, the doorbell), `interrupts` (routes), `cpu` (first
+//!   registers), `boot` (image, boot information), `device_tree`
+//! * memory: `layout` (addresses), `memory` (the mapping), `release` (to the host), `resident`
+//!   (measuring)
+//! * decision, pure or nearly so: `frame_map` (which frames are ballooned), `page_sizes` (what may
+//!   be behind them), `throttle` (how fast the guest may call), `image` and `image_notes` (is this
+//!   a guest image)
 //!
 //! The process holds no policy: it sets no targets and knows of no other guest. It trusts the
 //! supervisor and nothing that the guest writes.

@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_was_given_in_parts_and_is_taken_whole_has_huge_pages_again() {
+    fn a_huge_frame_inflated_in_parts_and_deflated_whole_has_huge_pages_again() {
         let mut guest = Guest::new(4096);
         assert_eq!(guest.inflate(&[(1024, 8)]), [(2..3, PageSize::Small)]);
         assert_eq!(guest.inflate(&[(1280, 8)]), []);

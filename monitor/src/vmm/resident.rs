@@ -109,7 +109,7 @@ mod tests {
     use aerostat_abi::units::FrameCount;
 
     #[test]
-    fn the_line_is_understood() {
+    fn the_statm_line_is_parsed() {
         assert_eq!(anonymous(b"4711 300 200 1 0 50 0\n"), Some(FrameCount(100)));
         assert_eq!(anonymous(b"4711 300"), None);
         assert_eq!(anonymous(b"\xff"), None);

@@ -210,7 +210,7 @@ mod tests {
     use aerostat_abi::exit::GuestExit;
 
     #[test]
-    fn exit_codes_of_any_width_are_understood() {
+    fn exit_codes_of_any_width_are_decoded() {
         assert_eq!(exit_reason(&[0x10]), EndReason::Exited(GuestExit::Success));
         assert_eq!(exit_reason(&[0x12, 0, 0, 0]), EndReason::Exited(GuestExit::Panic));
         assert!(matches!(exit_reason(&[0x10, 1]), EndReason::Fault(_)));

@@ -51,7 +51,7 @@ fn faults_are_injected_where_they_are_asked_for() {
 }
 
 #[test]
-fn a_guest_that_breaks_its_disk_is_told_of() {
+fn a_guest_that_breaks_its_disk_is_reported() {
     let (bench, _file) = with_disk(guests::breaks_its_disk(), DiskMode::ReadOnly, 4096);
     let ending = end(&mut bench.spawn());
     assert_eq!(ending.reason, EndReason::Exited(GuestExit::Panic));
@@ -59,7 +59,7 @@ fn a_guest_that_breaks_its_disk_is_told_of() {
 }
 
 #[test]
-fn a_disk_that_cannot_be_had_prevents_the_start() {
+fn an_unusable_disk_prevents_the_start() {
     let (mut bench, _file) = with_disk(guests::success(), DiskMode::ReadWrite, 4096);
     let guest = bench.spawn();
     let second = VmmGuest::spawn(&bench.config).unwrap_err();

@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_mounted_is_nowhere() {
+    fn an_unmounted_hierarchy_has_no_group() {
         assert_eq!(locate("4:memory:/\n0::/\n", "\nnonsense\n32 31 0:29 / /x rw - tmpfs tmpfs rw\n"), None);
     }
 }

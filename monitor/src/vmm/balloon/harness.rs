@@ -38,7 +38,7 @@ pub struct Extent {
 /// A balloon device, its guest's memory and its register page.
 #[derive(Debug)]
 pub struct Harness {
-    balloon: Balloon<Nobody>,
+    balloon: Balloon<SilentHost>,
     memory: Arc<GuestMemory>,
     registers: Arc<SharedPage>,
     image: Range<FrameNumber>,
@@ -47,11 +47,11 @@ pub struct Harness {
 
 /// A host that ignores what it is told.
 #[derive(Debug, Default)]
-struct Nobody {
+struct SilentHost {
     workers: Workers,
 }
 
-impl BalloonHost for Nobody {
+impl BalloonHost for SilentHost {
     fn connect_doorbell(&mut self, _vector: u8) {}
     fn disconnect_doorbell(&mut self) {}
     fn pressure(&mut self, _now_ns: u64) {}
@@ -73,7 +73,7 @@ impl Harness {
         let (registers, _) = SharedPage::create(extent.initial)?;
         let registers = Arc::new(registers);
         let map = FrameMap::new(layout, extent.initial, extent.image.clone());
-        let balloon = Balloon::new(Arc::clone(&memory), Arc::clone(&registers), Nobody::default(), map);
+        let balloon = Balloon::new(Arc::clone(&memory), Arc::clone(&registers), SilentHost::default(), map);
         let mut harness = Self { balloon, memory, registers, image: extent.image, calls: 0 };
         harness.write(harness.canary(), &[CANARY]);
         Ok(harness)
@@ -182,7 +182,7 @@ impl Harness {
         }
         let kept = map.recount();
         if kept != map.size() {
-            return Err(format!("{kept} are kept, and {} are counted", map.size()));
+            return Err(format!("{kept} are the guest's, and {} are counted", map.size()));
         }
         let low = FrameNumber(0)..FrameNumber::containing(LOW_END);
         let shared = self.balloon.offers.as_ref().map_or(low.clone(), |offers| offers.frames());
@@ -190,7 +190,7 @@ impl Harness {
             let count = FrameCount(protected.end.0 - protected.start.0);
             let frames = self.memory.layout().indexes(protected.start, count);
             if frames.is_none_or(|frames| map.state(&frames) != Some(Frames::Guest)) {
-                return Err(format!("some of the protected frames {protected:?} are given"));
+                return Err(format!("some of the protected frames {protected:?} are ballooned"));
             }
         }
         // The guest may have had the monitor write to it, but no call turns a word into zeros.
@@ -199,7 +199,7 @@ impl Harness {
         }
         let huge_frames = to_usize(total.0 / HUGE_FRAMES);
         match (0..huge_frames).find(|&huge| !self.balloon.page_sizes.is_right(map, huge)) {
-            Some(huge) => Err(format!("huge frame {huge} is given in part, and may have a huge page")),
+            Some(huge) => Err(format!("huge frame {huge} is ballooned in part, and may have a huge page")),
             None => Ok(()),
         }
     }

@@ -44,19 +44,19 @@ impl Offers {
     /// Returns the frames that were reclaimed and that the guest has not noted, by its words.
     pub(super) fn not_noted(&self, memory: &GuestMemory) -> FrameCount {
         let words = self.words.clone().step_by(to_usize(WORD_BYTES));
-        let taken =
+        let reclaimed =
             words.filter(|&at| memory.shared_word(GuestAddress(at)).is_ok_and(|word| word.load().is_reclaimed()));
-        FrameCount(taken.count() as u64 * HUGE_FRAMES)
+        FrameCount(reclaimed.count() as u64 * HUGE_FRAMES)
     }
 
     /// Reclaims up to `wanted` huge frames out of `map`. Those that the host backs come first, as
     /// reclaiming others frees nothing. The blocks are in ascending order.
     pub(super) fn accept(&mut self, wanted: usize, memory: &GuestMemory, map: &mut FrameMap) -> Vec<Range<usize>> {
-        let mut taken = Vec::with_capacity(wanted);
+        let mut reclaimed = Vec::with_capacity(wanted);
         for is_backed in [true, false] {
             let huge_frames = (self.words.end - self.words.start) / WORD_BYTES;
             for step in 0..huge_frames {
-                if taken.len() == wanted {
+                if reclaimed.len() == wanted {
                     break;
                 }
                 let huge = (self.cursor + step) % huge_frames;
@@ -74,13 +74,13 @@ impl Offers {
                     map.undo_inflate(&block); // the guest was faster
                     continue;
                 }
-                taken.push(block);
-                if taken.len() == wanted {
+                reclaimed.push(block);
+                if reclaimed.len() == wanted {
                     self.cursor = huge + 1;
                 }
             }
         }
-        taken.sort_unstable_by_key(|block| block.start);
-        taken
+        reclaimed.sort_unstable_by_key(|block| block.start);
+        reclaimed
     }
 }

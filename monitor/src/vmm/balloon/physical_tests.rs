@@ -81,15 +81,15 @@ fn check_release(group: &MemoryGroup, device: &mut Balloon<Heard>, is_ballooned:
     let anonymous = || group.usage().unwrap().anonymous();
     let before = anonymous();
     inflate(device, &is_ballooned);
-    let given = (0..HUGE_FRAMES).filter(|&frame| is_ballooned(frame)).count() as u64 * FRAME_BYTES;
-    let given = given * (MIXED.end - MIXED.start);
+    let ballooned = (0..HUGE_FRAMES).filter(|&frame| is_ballooned(frame)).count() as u64 * FRAME_BYTES;
+    let ballooned = ballooned * (MIXED.end - MIXED.start);
     let free = before.saturating_sub(anonymous());
-    assert!(free.abs_diff(given) <= TOLERANCE, "{} of {} KiB are free", free >> 10, given >> 10);
+    assert!(free.abs_diff(ballooned) <= TOLERANCE, "{} of {} KiB are free", free >> 10, ballooned >> 10);
 }
 
 #[test]
-fn little_is_kept() {
-    let Some(group) = in_group("little_is_kept") else { return };
+fn few_of_the_guests_frames_are_copied() {
+    let Some(group) = in_group("few_of_the_guests_frames_are_copied") else { return };
     let is_ballooned = |frame| frame % 32 != 5;
     let mut device = touched();
     check_release(&group, &mut device, is_ballooned);
@@ -97,8 +97,8 @@ fn little_is_kept() {
 }
 
 #[test]
-fn half_is_kept() {
-    let Some(group) = in_group("half_is_kept") else { return };
+fn many_of_the_guests_frames_are_split_off() {
+    let Some(group) = in_group("many_of_the_guests_frames_are_split_off") else { return };
     let is_ballooned = |frame| frame % 2 == 0;
     let mut device = touched();
     check_release(&group, &mut device, is_ballooned);
@@ -106,8 +106,8 @@ fn half_is_kept() {
 }
 
 #[test]
-fn what_is_given_by_and_by_is_free_each_time() {
-    let Some(group) = in_group("what_is_given_by_and_by_is_free_each_time") else { return };
+fn frames_inflated_gradually_are_free_each_time() {
+    let Some(group) = in_group("frames_inflated_gradually_are_free_each_time") else { return };
     let mut device = touched();
     check_release(&group, &mut device, |frame| frame < 64);
     check_release(&group, &mut device, |frame| (64..400).contains(&frame));
@@ -126,8 +126,8 @@ fn a_device_at_work_changes_nothing() {
 }
 
 #[test]
-fn what_was_given_and_touched_can_be_taken_away_after_a_part_came_back() {
-    let name = "what_was_given_and_touched_can_be_taken_away_after_a_part_came_back";
+fn touched_ballooned_frames_can_be_released_after_a_part_was_deflated() {
+    let name = "touched_ballooned_frames_can_be_released_after_a_part_was_deflated";
     let Some(group) = in_group(name) else { return };
     let mut device = greeted_whole(TOTAL);
     let entries: Vec<_> = MIXED.map(|huge| (huge * HUGE_FRAMES, 9)).collect();
@@ -174,9 +174,9 @@ fn a_call_that_names_many_huge_frames_leaves_splitting_to_the_main_thread() {
     for entries in entries.chunks(300) {
         batch(&mut device, Command::Inflate, entries);
     }
-    let given = count * (4 + 256 + 128 + 64) * FRAME_BYTES;
+    let ballooned = count * (4 + 256 + 128 + 64) * FRAME_BYTES;
     let free = before.saturating_sub(group.usage().unwrap().anonymous());
-    assert!(free.abs_diff(given) <= TOLERANCE, "{} of {} KiB are free", free >> 10, given >> 10);
+    assert!(free.abs_diff(ballooned) <= TOLERANCE, "{} of {} KiB are free", free >> 10, ballooned >> 10);
     check_kept(&device, |frame| !(4..64).contains(&frame));
 }
 

@@ -122,11 +122,11 @@ fn hello_comes_first_and_once() {
 }
 
 #[test]
-fn what_is_given_and_touched_all_the_same_is_released_a_chunk_at_a_time() {
+fn touched_ballooned_frames_are_released_a_chunk_at_a_time() {
     let mut device = negotiated(FrameCount(2048));
-    let (given, kept) = (GuestAddress(9 << 20), GuestAddress(5 << 20));
+    let (ballooned, guests) = (GuestAddress(9 << 20), GuestAddress(5 << 20));
     assert_eq!(batch(&mut device, Command::Inflate, &[(1024, 0), (1026, 0)]).0, 2);
-    for address in [given, kept, GuestAddress(1025 << 12), GuestAddress(1026 << 12)] {
+    for address in [ballooned, guests, GuestAddress(1025 << 12), GuestAddress(1026 << 12)] {
         device.memory.write_words(address, &[7]).unwrap();
     }
     let mut at = Some(0);
@@ -137,7 +137,9 @@ fn what_is_given_and_touched_all_the_same_is_released_a_chunk_at_a_time() {
     }
     assert_eq!(chunks, 2, "one that releases, one that finds nothing");
     let mut word = [0];
-    for (address, expected) in [(given, 0), (kept, 7), (GuestAddress(1025 << 12), 7), (GuestAddress(1026 << 12), 0)] {
+    for (address, expected) in
+        [(ballooned, 0), (guests, 7), (GuestAddress(1025 << 12), 7), (GuestAddress(1026 << 12), 0)]
+    {
         device.memory.read_words(address, &mut word).unwrap();
         assert_eq!(word, [expected], "{address:?}");
     }
@@ -145,7 +147,7 @@ fn what_is_given_and_touched_all_the_same_is_released_a_chunk_at_a_time() {
 }
 
 #[test]
-fn reports_of_another_balloon_are_counted_in_a_row() {
+fn consecutive_reports_of_another_balloon_are_counted() {
     let mut device = negotiated(FrameCount(2048));
     let mut report = |mib: u64| {
         let report = Statistics { balloon_bytes: mib << 20, ..Statistics::default() };
@@ -157,7 +159,7 @@ fn reports_of_another_balloon_are_counted_in_a_row() {
 }
 
 #[test]
-fn a_guest_that_keeps_believing_in_another_balloon_is_to_begin_anew_once() {
+fn a_guest_that_keeps_reporting_another_balloon_is_reset_once() {
     let mut device = negotiated(FrameCount(2048));
     let mut report = |mib: u64| {
         let report = Statistics { balloon_bytes: mib << 20, ..Statistics::default() };
@@ -189,7 +191,7 @@ fn what_the_guest_has_not_noted_yet_is_no_disagreement() {
 }
 
 #[test]
-fn bad_greetings_are_refused_and_may_be_mended() {
+fn bad_hellos_are_refused_and_can_be_corrected() {
     let mut device = device(TOTAL);
     let mut negotiate = |hello: Hello| Status::decode(device.call(hello.encode(), 1).rax);
     assert_eq!(negotiate(Hello { version: 1, ..hello(0) }), Some(Status::UnsupportedVersion));
@@ -200,7 +202,7 @@ fn bad_greetings_are_refused_and_may_be_mended() {
 }
 
 #[test]
-fn a_reset_ends_the_conversation_and_nothing_else() {
+fn a_reset_ends_the_session_and_nothing_else() {
     let mut device = negotiated(FrameCount(2048));
     assert_eq!(status(&mut device, Command::Reset, 0, 0), Some(Status::Ok));
     assert_eq!(device.host.vector, None);
@@ -257,7 +259,7 @@ fn host_reclaim(device: &mut Balloon<Heard>, target: u64) -> Vec<u64> {
 }
 
 #[test]
-fn what_is_offered_is_taken_as_far_as_the_target_goes_backed_memory_first() {
+fn offers_are_reclaimed_down_to_the_target_backed_memory_first() {
     let mut device = sharing();
     for (huge, is_backed) in [(2, false), (3, true), (4, false), (6, true), (7, false)] {
         offer(&device, huge, is_backed);
@@ -282,7 +284,7 @@ fn a_target_is_acknowledged_when_nothing_acts_on_an_older_one_any_more() {
     let mut device = sharing();
     assert_eq!(device.registers.facts().acknowledged, Epoch::FIRST);
     device.registers.set_target(FrameCount(1024));
-    assert_eq!(device.registers.facts().acknowledged, Epoch::FIRST, "nobody has looked at it");
+    assert_eq!(device.registers.facts().acknowledged, Epoch::FIRST, "the device has not adopted it");
     device.acknowledge();
     assert_eq!(device.registers.facts().acknowledged, Epoch(2));
     device.registers.set_target(TOTAL);
@@ -291,7 +293,7 @@ fn a_target_is_acknowledged_when_nothing_acts_on_an_older_one_any_more() {
 }
 
 #[test]
-fn nothing_is_taken_below_the_guests_floor() {
+fn nothing_is_reclaimed_below_the_guests_floor() {
     let mut device = sharing_above(FrameCount(2000));
     for huge in 0..HUGE_FRAMES {
         offer(&device, huge, true);
@@ -336,7 +338,7 @@ fn words_are_shared_once_agreed_upon_and_stay_where_they_are() {
 }
 
 #[test]
-fn what_is_given_is_listed_a_page_at_a_time() {
+fn ballooned_frames_are_listed_a_page_at_a_time() {
     let mut device = negotiated(TOTAL);
     // Every second frame of two huge frames: a page full, and a few more.
     let scattered: Vec<_> = (1024..2048).step_by(2).map(|frame| (frame, 0)).collect();
@@ -358,7 +360,7 @@ fn what_is_given_is_listed_a_page_at_a_time() {
 }
 
 #[test]
-fn unknown_commands_are_named_so() {
+fn unknown_commands_are_reported() {
     let mut device = negotiated(TOTAL);
     let reply = device.call(Registers { rax: 0xae50_00ff, ..Registers::default() }, 1);
     assert_eq!(Status::decode(reply.rax), Some(Status::UnknownCommand));
@@ -366,7 +368,7 @@ fn unknown_commands_are_named_so() {
 }
 
 #[test]
-fn given_memory_is_gone_and_counted() {
+fn ballooned_memory_is_released_and_counted() {
     let mut device = negotiated(TOTAL);
     let kept = GuestAddress(1024 * 4096);
     let lost = GuestAddress(1536 * 4096);
@@ -376,8 +378,8 @@ fn given_memory_is_gone_and_counted() {
     let (frames, statuses) =
         batch(&mut device, Command::Inflate, &[(2050, 0), (2049, 0), (1536, 9), (1536, 0), (100, 0)]);
     assert_eq!(frames, 514);
-    let (done, given, protected) = (EntryStatus::Done, EntryStatus::AlreadyBallooned, EntryStatus::Protected);
-    assert_eq!(statuses, [done, done, done, given, protected]);
+    let (done, already, protected) = (EntryStatus::Done, EntryStatus::AlreadyBallooned, EntryStatus::Protected);
+    assert_eq!(statuses, [done, done, done, already, protected]);
 
     let mut word = [0];
     device.memory.read_words(lost, &mut word).unwrap();
@@ -423,7 +425,7 @@ fn allowed(device: &Balloon<Heard>, frame: usize) -> Option<PageSize> {
 }
 
 #[test]
-fn the_kernel_puts_small_pages_behind_what_is_given_in_part() {
+fn the_kernel_puts_small_pages_behind_mixed_huge_frames() {
     let mut device = negotiated(TOTAL);
     let (huge, small) = (Some(PageSize::Huge), Some(PageSize::Small));
     if allowed(&device, 1024) != huge {
@@ -441,16 +443,16 @@ fn the_kernel_puts_small_pages_behind_what_is_given_in_part() {
 }
 
 #[test]
-fn what_the_host_can_not_tell_apart_is_neither_given_nor_taken() {
+fn what_the_host_can_not_tell_apart_is_neither_inflated_nor_deflated() {
     let mut device = negotiated(FrameCount(2048));
     device.registers.set_target(TOTAL);
     device.allow = |_, _, _| Err(io::ErrorKind::OutOfMemory.into());
     device.memory.write_words(GuestAddress(1024 * 4096), &[7]).unwrap();
     let (done, failed) = (EntryStatus::Done, EntryStatus::HostFailed);
-    let given = batch(&mut device, Command::Inflate, &[(1024, 0), (1536, 9), (1025, 0)]);
-    assert_eq!(given, (512, vec![failed, done, failed]));
-    let taken = batch(&mut device, Command::Deflate, &[(2048, 0), (2560, 9), (1536, 0)]);
-    assert_eq!(taken, (512, vec![failed, done, failed]));
+    let inflated = batch(&mut device, Command::Inflate, &[(1024, 0), (1536, 9), (1025, 0)]);
+    assert_eq!(inflated, (512, vec![failed, done, failed]));
+    let deflated = batch(&mut device, Command::Deflate, &[(2048, 0), (2560, 9), (1536, 0)]);
+    assert_eq!(deflated, (512, vec![failed, done, failed]));
     let mut word = [0];
     device.memory.read_words(GuestAddress(1024 * 4096), &mut word).unwrap();
     assert_eq!(word[0], 7, "nothing of it was released");

@@ -106,7 +106,7 @@ fn each_disk_serves_its_own_queue() {
 }
 
 #[test]
-fn accesses_that_nothing_takes_are_told() {
+fn unanswered_accesses_are_reported() {
     let mut bench = Bench::new(&[DiskRole::Data]);
     let mut word = [7; 4];
     for address in [0, BASE - 4, BASE + 0x50, BASE + 0x1000, BASE + 0x12c, BASE + 0x12e, BASE + 0xffc, u64::MAX] {
@@ -148,7 +148,7 @@ fn resets_during_work_lose_nothing() {
 }
 
 #[test]
-fn a_broken_queue_is_complained_about() {
+fn a_broken_queue_is_reported() {
     let mut bench = Bench::new(&[DiskRole::Swap]);
     bench.initialise(0);
     let memory = (*bench.memory).clone();

@@ -1,12 +1,13 @@
 //! Virtio devices with registers in memory: the bus, and the disks on it. `docs/devices.md`
 //! describes the layout.
 //!
-//! | layer     | modules                                                                                 |
-//! |-----------|-----------------------------------------------------------------------------------------|
-//! | bus       | this one (addresses, vectors), `mmio` (a device's page)                                  |
-//! | transport | `registers` (the driver's side: pure), `state` (what two threads share)                   |
-//! | queue     | `worker` (serves it), `adaptive_poll` (when it waits awake: pure), `quiescence` (when none works), `chain` (the parts of a request: pure), `memory` (the bytes behind)  |
-//! | device    | `block`                                                                                   |
+//! The modules by layer:
+//!
+//! * bus: this one (addresses, vectors), `mmio` (a device's page)
+//! * transport: `registers` (the driver's side: pure), `state` (what two threads share)
+//! * queue: `worker` (serves it), `adaptive_poll` (when it polls: pure), `quiescence` (when no
+//!   worker runs), `chain` (the parts of a request: pure), `memory` (the bytes behind them)
+//! * device: `block`
 //!
 //! The guest is not trusted. The worst that its writes to registers and rings can cause is a device
 //! that says `DEVICE_NEEDS_RESET` and stops, or a request that ends with an error.

@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn a_device_says_what_it_is() {
+    fn a_device_identifies_itself() {
         let mut registers = Registers::new(IDENTITY);
         let read = |registers: &Registers, offset| registers.read(offset, 0x40, 1);
         assert_eq!(read(&registers, 0), Some(u32::from_le_bytes(*b"virt")));

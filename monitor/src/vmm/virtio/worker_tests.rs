@@ -102,7 +102,7 @@ fn requests_do_what_they_say() {
 }
 
 #[test]
-fn framing_means_nothing() {
+fn the_framing_of_a_request_does_not_matter() {
     with_driver(Bench::writable(), |bench, driver| {
         // The header in three parts, the last of them with data; the status byte at the end of a
         // part of data.

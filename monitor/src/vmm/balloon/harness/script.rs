@@ -178,7 +178,7 @@ impl Guest {
         for frame in PAGES.map(FrameNumber).filter(|&frame| !self.harness.is_guests(frame)) {
             let is_zero = |place: u64| self.harness.read(frame.address() + 8 * place) == Some(0);
             if !(0..512).all(is_zero) && !self.pinned.contains(&frame) {
-                return Err(format!("frame {frame:?} is given and does not read as zero"));
+                return Err(format!("frame {frame:?} is ballooned and does not read as zero"));
             }
         }
         Ok(())

@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn without_faults_all_gets_through() {
+    fn without_faults_all_transfers_succeed() {
         let mut plan = FaultPlan::new(DiskFaults::default());
         assert_eq!(admit(&mut plan, Read, 0, u64::MAX), (u64::MAX, None));
         assert_eq!(admit(&mut plan, Write, u64::MAX, 4096), (4096, None));

@@ -183,7 +183,7 @@ mod tests {
         let file = tempfile::tempfile_in("/var/tmp").unwrap();
         file.set_len(1 << 20).unwrap();
         if fcntl_setfl(&file, fcntl_getfl(&file).unwrap() | OFlags::DIRECT).is_err() {
-            return; // This file system has no direct input and output.
+            return; // This file system has no direct I/O.
         }
         let open = OpenDisk { role: DiskRole::Swap, mode: DiskMode::ReadWrite, faults: DiskFaults::default(), file };
         let mut disk = Disk::new(open).unwrap();

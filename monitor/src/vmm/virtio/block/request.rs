@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn good_requests_are_understood() {
+    fn good_requests_are_parsed() {
         assert_eq!(parse(0, 99, 0, 512, &DISK), Ok(Request::Read { offset: 99 * 512 }));
         assert_eq!(parse(1, 0, 100 * 512, 0, &DISK), Ok(Request::Write { offset: 0 }));
         assert_eq!(parse(4, u64::MAX, 0, 0, &DISK), Ok(Request::Flush));

@@ -9,7 +9,7 @@ const SCRIPTS: u32 = 150;
 const MOST_BYTES: u64 = 2_000;
 
 #[test]
-fn the_fuzzers_seeds_are_played() {
+fn the_fuzzers_seeds_are_run() {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/seeds/balloon_port");
     let seeds: Vec<_> = fs::read_dir(folder).unwrap().map(|seed| seed.unwrap().path()).collect();
     assert!(!seeds.is_empty());
@@ -20,7 +20,7 @@ fn the_fuzzers_seeds_are_played() {
 }
 
 #[test]
-fn scripts_that_nobody_wrote_are_played() {
+fn random_scripts_are_run() {
     // Steps of xorshift64 (Marsaglia, "Xorshift RNGs", 2003).
     let mut state = 1_u64;
     let mut random = || {
