@@ -1,8 +1,8 @@
 //! Aerostat's guest kernel: a unikernel that runs in ring 3, hosts one application, and lives with
 //! the memory its host leaves it.
 //!
-//! 1. Ring 0 holds a *ring-0 stub* of a few instructions (`ring0`); the kernel is ordinary ring-3
-//!    code in the application's address space.
+//! 1. Ring 0 holds a *ring-0 stub* of a few instructions (`arch::x86_64::ring0`); the kernel is
+//!    ordinary ring-3 code in the application's address space.
 //! 2. Every frame has one owner, and values say who (`mm`). Memory is committed when it is
 //!    allocated, so a page fault finds a frame, though it may have to wait for one. A fault fails
 //!    only where swap breaks its word: a disk that reports errors, or a compressed pool without a
@@ -12,10 +12,9 @@
 //! 4. Decisions are pure and tested on the host; mechanism is thin. Everything that doesn't touch
 //!    the machine compiles there.
 //!
-//! From the bottom: `copy` (of memory), `cpu` (this CPU, upcalls masked or not), `ring0`, `trap`
-//! (faults and interrupts; `operand` decodes for it), `sync`, `mm`, `time`, `thread`, `drivers`,
-//! `balloon`, and on top `app`, which is all that an application sees. `boot` starts them in that
-//! order.
+//! From the bottom: `arch::x86_64` (boot, the ring-0 stub, traps, this CPU's upcall mask, copy
+//! routines, the operand decoder), `sync`, `time`, `mm`, `thread`, `drivers`, `balloon`, and on top
+//! `app`, which is all that an application sees. `arch::x86_64::boot` starts them in that order.
 #![cfg_attr(target_os = "none", no_std)]
 #![deny(unsafe_code)]
 // On the host the logic is compiled for its tests, without the machine and the applications that
@@ -27,24 +26,17 @@
 
 #[cfg(target_os = "none")]
 pub mod app;
+mod arch;
 mod balloon;
-mod boot;
 mod config;
-mod copy;
-mod cpu;
 mod drivers;
 #[cfg(all(feature = "host-bench", not(target_os = "none")))]
 pub mod host_bench;
 mod layout;
 mod mm;
-mod operand;
 mod patience;
 #[cfg(target_os = "none")]
 mod report;
-#[cfg(target_os = "none")]
-mod ring0;
 mod sync;
 mod thread;
 mod time;
-#[cfg(target_os = "none")]
-mod trap;

@@ -10,12 +10,13 @@ use core::panic::PanicInfo;
 use aerostat_abi::exit::GuestExit;
 use aerostat_abi::units::{HUGE_BYTES, to_usize};
 
-use crate::cpu;
-use crate::drivers::{machine_ports, serial};
+use crate::arch::x86_64::cpu;
+use crate::arch::x86_64::machine_ports;
+use crate::arch::x86_64::trap::TrapFrame;
+use crate::drivers::serial;
 use crate::layout::STACKS;
 use crate::mm::address_space::Violation;
 use crate::thread;
-use crate::trap::TrapFrame;
 
 const MAX_BACKTRACE: usize = 24;
 /// Intel SDM vol. 3, table 6-1.
@@ -182,7 +183,7 @@ fn backtrace(rip: u64, rbp: u64) {
 /// image.
 fn is_on_a_stack(address: u64) -> bool {
     let bounds = cpu::stack_bounds();
-    let image = crate::boot::image_range();
+    let image = crate::arch::x86_64::boot::image_range();
     let within = |range: &core::ops::Range<u64>| range.start <= address && address.saturating_add(16) <= range.end;
     (STACKS.contains(&address) && within(&bounds)) || (within(&image) && address >= image.start + HUGE_BYTES / 64)
 }

@@ -4,13 +4,13 @@
 //! that the code under it holds. Critical sections are short: no I/O, no allocation from the
 //! application heap, and no access to memory that may be evicted, as a page fault takes locks and
 //! may have to wait. Builds with debug assertions report a fault under a lock as a bug of the
-//! kernel ([`crate::trap`]), and a thread that sleeps with one. The order in which locks are taken
+//! kernel ([`crate::arch::x86_64::trap`]), and a thread that sleeps with one. The order in which locks are taken
 //! is in `docs/ARCHITECTURE.md`.
 
 use core::fmt;
 use core::ops::{Deref, DerefMut};
 
-use crate::cpu::UpcallMask;
+use crate::arch::x86_64::cpu::UpcallMask;
 
 /// Data behind a spin lock.
 pub(crate) struct SpinLock<T> {

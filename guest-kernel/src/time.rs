@@ -51,7 +51,7 @@ mod clock {
     use spin::Once;
 
     use super::Instant;
-    use crate::drivers::apic;
+    use crate::arch::x86_64::apic;
 
     /// How long an unknown counter is measured against the APIC timer.
     const CALIBRATION_NS: u64 = 2_000_000;

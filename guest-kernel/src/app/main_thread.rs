@@ -7,9 +7,9 @@ use aerostat_abi::units::to_usize;
 use spin::Once;
 
 use super::disk;
+use crate::arch::x86_64::boot::{self, CommandLine, Machine};
+use crate::arch::x86_64::machine_ports;
 use crate::balloon;
-use crate::boot::{self, CommandLine, Machine};
-use crate::drivers::machine_ports;
 use crate::report;
 use crate::thread::{self, Priority};
 

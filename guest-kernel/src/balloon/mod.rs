@@ -39,7 +39,7 @@ mod machine {
     use super::memory::{KernelMemory, WANTED};
     use super::page_list::PageList;
     use super::port::{Port, Wishes};
-    use crate::boot::{BalloonDriver, Machine, MachineError};
+    use crate::arch::x86_64::boot::{BalloonDriver, Machine, MachineError};
     use crate::config::{BALLOON_PERIOD_NS, REPORT_PATIENCE_NS, REPORT_SPACING_NS};
     use crate::mm::bump::BumpAllocator;
     use crate::mm::slow_path::Deflator;

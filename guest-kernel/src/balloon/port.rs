@@ -12,9 +12,9 @@ use aerostat_abi::units::{FrameCount, FrameNumber, to_usize};
 use aerostat_balloon_driver::{Driver, Listed, Monitor, PageList, Reply};
 
 use super::statistics;
-use crate::drivers::machine_ports::balloon_call;
+use crate::arch::x86_64::machine_ports::balloon_call;
+use crate::arch::x86_64::ring0::BALLOON_VECTOR;
 use crate::mm::FRAMES;
-use crate::ring0::BALLOON_VECTOR;
 
 /// The page that batches and reports travel in: part of the image, so the monitor would refuse it
 /// as a gift.

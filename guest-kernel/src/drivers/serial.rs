@@ -10,7 +10,7 @@ use core::fmt::{self, Write};
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use spin::Once;
 
-use super::machine_ports::out_byte;
+use crate::arch::x86_64::machine_ports::out_byte;
 use crate::sync::SpinLock;
 use crate::time::Instant;
 

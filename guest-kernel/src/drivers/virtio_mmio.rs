@@ -7,7 +7,7 @@ use core::ptr::NonNull;
 use aerostat_abi::units::to_usize;
 use virtio_drivers::transport::mmio::{MmioError, MmioTransport};
 
-use crate::boot::VirtioDevice;
+use crate::arch::x86_64::boot::VirtioDevice;
 use crate::mm::SPACE;
 
 /// The transport to a device.

@@ -13,7 +13,7 @@ use super::page_table::{Access, PageState, Slot};
 use super::reclaim::swap_entry::Stored;
 use super::reclaim::{self, RECLAIMER};
 use super::{Fate, RELEASE_SLOTS, SPACE, Space, fault, pieces, release, slots, slow_path};
-use crate::cpu;
+use crate::arch::x86_64::cpu;
 
 /// Where the pages of a region are, and what has happened in the region. All sizes are in pages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -20,8 +20,8 @@ use super::frame_cache::{BATCH, FrameCache};
 use super::poison;
 use super::sizing::Sizing;
 use super::watermarks::Watermarks;
+use crate::arch::x86_64::cpu;
 use crate::config::MAX_CPUS;
-use crate::cpu;
 use crate::sync::{SpinGuard, SpinLock};
 
 /// All frames of the machine. It is empty, and refuses every request, until [`Frames::start`].

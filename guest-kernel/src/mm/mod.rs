@@ -63,7 +63,7 @@ pub(crate) use kernel_heap::KernelHeap;
 use self::address_space::{Region, RegionKind, Regions};
 use self::page_table::{Collected, PageTables, Slot};
 use self::region_list::InsertError;
-use crate::cpu;
+use crate::arch::x86_64::cpu;
 use crate::sync::SpinLock;
 
 /// The frame allocator. It is empty until memory has been set up.

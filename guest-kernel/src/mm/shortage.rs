@@ -7,8 +7,8 @@
 use spin::Once;
 
 use super::pressure;
+use crate::arch::x86_64::cpu;
 use crate::config::{PRESSURE_SPACING_NS, PRESSURE_STALL_PER_MILLE};
-use crate::cpu;
 use crate::sync::SpinLock;
 use crate::time::Instant;
 

@@ -171,5 +171,6 @@ fn wait_for_host(wanted: FrameCount, missing: FrameCount, patience: &mut Patienc
     patience.observe(DEFLATED.load(Ordering::Relaxed));
     // A caller that holds a spin lock can't wait: other threads must run for the host's answer to
     // arrive.
-    !crate::cpu::is_masked() && DEFLATOR.get().is_some_and(|deflator| deflator.wait_for(wanted, missing, patience))
+    !crate::arch::x86_64::cpu::is_masked()
+        && DEFLATOR.get().is_some_and(|deflator| deflator.wait_for(wanted, missing, patience))
 }

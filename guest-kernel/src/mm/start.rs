@@ -11,13 +11,13 @@ use super::bump::BumpAllocator;
 use super::frame_allocator::FrameAllocator;
 use super::page_table::PageTables;
 use super::{EXTENT, Extent, FRAMES, SPACE};
-use crate::boot::{Machine, MachineError};
+use crate::arch::x86_64::boot::{Machine, MachineError};
+use crate::arch::x86_64::ring0;
 use crate::config::KERNEL_FLOOR;
 use crate::layout;
-use crate::ring0;
 
 /// Most ranges that must not be handed out: holes, and what is in use already.
-const MAX_RESERVED: usize = crate::boot::MAX_RANGES + 2;
+const MAX_RESERVED: usize = crate::arch::x86_64::boot::MAX_RANGES + 2;
 
 /// Builds the frame allocator and maps all memory. `more_words` returns how many words other parts
 /// of the kernel need for their own metadata on a machine of that size; the returned allocator
@@ -26,7 +26,7 @@ const MAX_RESERVED: usize = crate::boot::MAX_RANGES + 2;
 /// # Errors
 /// [`MachineError::TooSmall`] when the metadata doesn't fit behind the image.
 pub(crate) fn start(machine: &Machine, more_words: fn(FrameNumber) -> usize) -> Result<BumpAllocator, MachineError> {
-    let image_end = crate::boot::image_range().end;
+    let image_end = crate::arch::x86_64::boot::image_range().end;
     let end = FrameNumber::containing(machine.memory_end().min(layout::IDENTITY_END));
     let words = FrameAllocator::words(FrameCount(end.0)) + more_words(end);
     let metadata = image_end..image_end + (words as u64 * 8).next_multiple_of(FRAME_BYTES);
@@ -64,7 +64,7 @@ fn identity_tables(end: FrameNumber) -> u64 {
 
 /// Returns the slots that hold code or constants of the image: they are mapped page by page.
 fn image_slots() -> impl Iterator<Item = u64> {
-    (layout::IMAGE_BASE..crate::boot::constants_end_address()).step_by(HUGE_SIZE)
+    (layout::IMAGE_BASE..crate::arch::x86_64::boot::constants_end_address()).step_by(HUGE_SIZE)
 }
 
 /// Adopts the image's page tables: maps the memory that they don't reach, with tables in the frames
@@ -89,7 +89,7 @@ fn adopt_page_tables(end: FrameNumber, free: u64) {
     for slot in image_slots() {
         let table = Block::from_number(free, BlockSize::Frame, Contents::Unknown);
         free = FrameNumber(free.0 + 1);
-        tables.map_identity_pages(slot, table, crate::boot::image_part);
+        tables.map_identity_pages(slot, table, crate::arch::x86_64::boot::image_part);
         code_end = slot + HUGE_BYTES;
     }
     (code_end..layout::BOOT_CODE_END).step_by(HUGE_SIZE).for_each(|slot| tables.forbid_execution(slot));
@@ -97,7 +97,7 @@ fn adopt_page_tables(end: FrameNumber, free: u64) {
     for slot in (0..layout::LOW_MEMORY_END).chain(beyond).step_by(HUGE_SIZE) {
         tables.unmap_identity(slot);
     }
-    crate::cpu::flush_tlb();
+    crate::arch::x86_64::cpu::flush_tlb();
     SPACE.lock().tables = Some(tables);
 }
 

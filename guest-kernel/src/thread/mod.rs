@@ -35,12 +35,12 @@ mod machine {
 
     use super::event::{WaitKey, WaitQueue, WakeCount};
     use super::table::{Priority, Table, ThreadId};
+    use crate::arch::x86_64::apic;
+    use crate::arch::x86_64::cpu;
+    use crate::arch::x86_64::ring0;
     use crate::config::{APP_STACK_BYTES, KERNEL_STACK_BYTES, MAX_THREADS, REST_NS, TIME_SLICE_NS};
-    use crate::cpu;
-    use crate::drivers::apic;
     use crate::layout::{STACK_SLOT_BYTES, STACKS};
     use crate::mm::{FRAMES, OutOfMemory, pinned, slow_path};
-    use crate::ring0;
     use crate::sync::{SpinGuard, SpinLock};
     use crate::time::Instant;
 

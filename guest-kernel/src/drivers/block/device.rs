@@ -16,12 +16,12 @@ use super::requests::{
     BlockError, Broken, Direction, ID_BYTES, Interrupts, MAX_REQUESTS, QUEUE, Request, RequestSet, Requests,
     SECTOR_BYTES, Sectors,
 };
-use crate::boot::{Interrupt, VirtioDevice, VirtioDevices};
+use crate::arch::x86_64::boot::{Interrupt, VirtioDevice, VirtioDevices};
+use crate::arch::x86_64::cpu;
+use crate::arch::x86_64::ring0;
 use crate::config::FIRST_DEVICE_VECTOR;
-use crate::cpu;
 use crate::drivers::{io_apic, virtio_mmio};
 use crate::patience::Patience;
-use crate::ring0;
 use crate::sync::{SpinGuard, SpinLock};
 use crate::thread::{self, Event};
 use crate::time::Instant;

@@ -5,8 +5,8 @@ use aerostat_abi::units::{FRAME_BYTES, FrameNumber};
 
 use super::device::{BlockDevice, Ticket};
 use super::requests::{self, SECTOR_BYTES, Sectors};
+use crate::arch::x86_64::cpu;
 use crate::config::DISK_PATIENCE_NS;
-use crate::cpu;
 use crate::mm::reclaim::disk::{self, Direction, Disk, DiskError, MAX_TRANSFER};
 use crate::mm::reclaim::slot_map::SlotNumber;
 use crate::thread;

@@ -21,7 +21,7 @@ use super::block::Block;
 use super::page_table::Slot;
 use super::reclaim::balance::PageKind;
 use super::{FRAMES, SPACE, Space, copy_page};
-use crate::cpu;
+use crate::arch::x86_64::cpu;
 
 /// Pages moved behind one TLB flush.
 const BATCH: usize = 32;

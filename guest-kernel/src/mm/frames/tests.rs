@@ -7,8 +7,8 @@ use proptest::prelude::{Just, Strategy};
 use proptest::{prop_assert_eq, prop_oneof, proptest};
 
 use super::{Block, BlockSize, FrameAllocator, FrameStatistics, Frames, Purpose, Sizing};
+use crate::arch::x86_64::cpu;
 use crate::config::{EVICTION_RESERVE, KERNEL_FLOOR};
-use crate::cpu;
 use crate::mm::FRAMES;
 use crate::mm::block::Contents;
 use crate::mm::testing::TestMachine;

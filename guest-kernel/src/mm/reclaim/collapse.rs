@@ -19,7 +19,7 @@ use aerostat_abi::units::{FRAME_BYTES, FrameCount, HUGE_BYTES, HUGE_FRAMES};
 
 use super::balance::PageKind;
 use super::{RECLAIMER, Reclaimer};
-use crate::cpu;
+use crate::arch::x86_64::cpu;
 use crate::mm::address_space::RegionKind;
 use crate::mm::block::{Block, BlockSize};
 use crate::mm::frame_allocator::Purpose;

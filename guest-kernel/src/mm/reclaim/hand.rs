@@ -4,7 +4,7 @@ use aerostat_abi::statistics::AGES;
 use aerostat_abi::units::{FRAME_BYTES, HUGE_FRAMES};
 use aerostat_reclaim_policy::{Age, Name, Pass, Policy, Seen, Selected, Verdict};
 
-use crate::cpu;
+use crate::arch::x86_64::cpu;
 use crate::mm::page_table::PageTables;
 
 /// Evictions in one batch, and so behind one TLB flush.

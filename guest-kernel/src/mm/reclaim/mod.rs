@@ -62,7 +62,7 @@ use super::frame_allocator::Purpose;
 use super::page_table::{Collected, Slot};
 use super::slice::Slice;
 use super::{FRAMES, SPACE, Space};
-use crate::cpu;
+use crate::arch::x86_64::cpu;
 use crate::sync::SpinLock;
 use crate::time::Instant;
 

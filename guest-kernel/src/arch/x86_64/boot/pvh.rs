@@ -90,7 +90,7 @@ impl PhysicalMemory for IdentityMapped {
 #[cfg(test)]
 mod tests {
     use super::{MAGIC, PhysicalMemory, read};
-    use crate::boot::machine::MachineError;
+    use crate::arch::x86_64::boot::machine::MachineError;
 
     impl PhysicalMemory for Vec<u8> {
         fn byte(&self, address: u64) -> u8 {

@@ -13,13 +13,14 @@ use core::mem::offset_of;
 
 use aerostat_abi::units::to_usize;
 
+use crate::arch::x86_64::cpu::{self, CpuBlock};
+use crate::arch::x86_64::operand::{self, LONGEST, Registers};
+use crate::arch::x86_64::ring0;
 use crate::config::FAULT_STACK_BYTES;
-use crate::cpu::{self, CpuBlock};
 use crate::mm::address_space::Fault;
 use crate::mm::fault::FaultError;
 use crate::mm::page_table::Access;
-use crate::operand::{self, LONGEST, Registers};
-use crate::{mm, report, ring0, thread};
+use crate::{mm, report, thread};
 
 const PAGE_FAULT: u64 = 14;
 /// Error code bit of a page fault: the page is mapped, but not for this kind of access (Intel SDM
@@ -114,7 +115,7 @@ fn fault_at(address: u64, frame: &TrapFrame) -> Fault {
 /// What a page fault is about, if the faulting instruction says so and the page is one that may
 /// come in.
 fn touched(frame: &TrapFrame) -> Option<Fault> {
-    let image = crate::boot::image_range();
+    let image = crate::arch::x86_64::boot::image_range();
     if frame.error_code & (PROTECTION | FETCH) != 0 || !(image.start..image.end - LONGEST as u64).contains(&frame.rip) {
         return None;
     }

@@ -4,8 +4,8 @@
 //! QEMU alike.
 #![allow(unsafe_code, reason = "memory-mapped registers")]
 
+use crate::arch::x86_64::ring0::{SPURIOUS_VECTOR, TIMER_VECTOR};
 use crate::layout::LOCAL_APIC;
-use crate::ring0::{SPURIOUS_VECTOR, TIMER_VECTOR};
 
 /// Counts per second of the timer with a divisor of one: what KVM and QEMU emulate.
 pub(crate) const TIMER_HZ: u64 = 1_000_000_000;

@@ -10,7 +10,7 @@ use aerostat_abi::exit::{EXIT_PORT, GuestExit};
 use aerostat_abi::port::{PORT, Registers};
 
 use super::apic;
-use crate::{cpu, ring0};
+use crate::arch::x86_64::{cpu, ring0};
 
 /// Data ports of the two 8259 interrupt controllers.
 const PIC_DATA: [u16; 2] = [0x21, 0xa1];

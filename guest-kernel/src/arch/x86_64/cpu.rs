@@ -155,7 +155,7 @@ mod machine {
         }
         loop {
             if read::<PENDING>() != 0 {
-                crate::trap::deliver_pending();
+                crate::arch::x86_64::trap::deliver_pending();
             }
             lower_mask();
             // An interrupt between the check and the lowering was only noted: look again.
@@ -234,6 +234,6 @@ mod machine {
 
     /// Forgets every translation that this CPU remembers.
     pub(crate) fn flush_tlb() {
-        crate::ring0::flush_all();
+        crate::arch::x86_64::ring0::flush_all();
     }
 }

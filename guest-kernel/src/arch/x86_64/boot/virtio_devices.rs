@@ -108,7 +108,7 @@ fn number(text: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::{Interrupt, VirtioDevice, VirtioDevices};
-    use crate::boot::machine::MachineError;
+    use crate::arch::x86_64::boot::machine::MachineError;
 
     #[test]
     fn words_of_the_command_line_name_devices() {

@@ -4,7 +4,7 @@
 //! ring-0 stub is as small as it can be: boot code that loads the tables and leaves for ring 3
 //! (`boot.s`), and entries for calls, interrupts and fatal faults (`entries.s`). It has no loops,
 //! allocates nothing, takes no locks. Each entry has an IST stack of its own. Exceptions of ring 3
-//! don't come here: their gates lead straight to ring 3 (see [`crate::trap`]).
+//! don't come here: their gates lead straight to ring 3 (see [`crate::arch::x86_64::trap`]).
 //!
 //! A call is `int3` with its number in `EAX`: `int3` is the one software interrupt that every host
 //! delivers.
@@ -18,8 +18,8 @@ use aerostat_abi::units::to_usize;
 use x86_64::VirtAddr;
 use x86_64::structures::tss::TaskStateSegment;
 
+use crate::arch::x86_64::cpu::{CPUS, CpuBlock};
 use crate::config::{FIRST_DEVICE_VECTOR, MAX_VIRTIO_DEVICES};
-use crate::cpu::{CPUS, CpuBlock};
 use crate::layout::{BOOT_CODE_END, LOCAL_APIC};
 
 /// Ring-3 selectors. They are Linux's own on purpose: a KVM without hardware virtualization runs
@@ -70,7 +70,7 @@ global_asm!(
     cpus = sym CPUS,
     tss = sym TSS,
     idt = sym IDT,
-    start = sym crate::boot::start,
+    start = sym crate::arch::x86_64::boot::start,
 );
 global_asm!(
     include_str!("entries.s"),

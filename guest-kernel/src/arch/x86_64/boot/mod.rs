@@ -30,13 +30,15 @@ mod entry {
     use aerostat_reclaim_policy::Name;
 
     use super::{Machine, MachineError, hermit, pvh};
+    use crate::arch::x86_64::ring0;
+    use crate::arch::x86_64::{apic, machine_ports};
     use crate::drivers::block::{self, DiskId};
-    use crate::drivers::{apic, machine_ports, serial};
+    use crate::drivers::serial;
     use crate::mm::page_table::ImagePart;
     use crate::mm::pinned;
     use crate::mm::reclaim::slot_map::{CLUSTER, SlotMap};
     use crate::mm::reclaim::{self, disk::Disk, start::Swap};
-    use crate::{app, balloon, mm, report, ring0, thread, time};
+    use crate::{app, balloon, mm, report, thread, time};
 
     unsafe extern "C" {
         static image_start: u8;

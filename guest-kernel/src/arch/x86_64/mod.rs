@@ -1,0 +1,15 @@
+//! Everything that only this processor needs: boot, the ring-0 stub, traps, descriptor tables, the
+//! local APIC, port access, copy routines, and the decoder of memory operands.
+
+#[cfg(target_os = "none")]
+pub(crate) mod apic;
+pub(crate) mod boot;
+pub(crate) mod copy;
+pub(crate) mod cpu;
+#[cfg(target_os = "none")]
+pub(crate) mod machine_ports;
+pub(crate) mod operand;
+#[cfg(target_os = "none")]
+pub(crate) mod ring0;
+#[cfg(target_os = "none")]
+pub(crate) mod trap;
