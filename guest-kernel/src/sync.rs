@@ -17,7 +17,7 @@ pub(crate) struct SpinLock<T> {
     inner: spin::Mutex<T>,
 }
 
-/// Access to the data; the lock is released, then upcalls are unmasked, when it goes.
+/// Access to the data. Dropping it releases the lock and then unmasks upcalls.
 #[must_use]
 pub(crate) struct SpinGuard<'a, T> {
     // Order matters: fields are dropped from the top.
@@ -26,18 +26,18 @@ pub(crate) struct SpinGuard<'a, T> {
 }
 
 impl<T> SpinLock<T> {
-    /// An open lock.
+    /// Returns an unlocked lock.
     pub(crate) const fn new(data: T) -> Self {
         Self { inner: spin::Mutex::new(data) }
     }
 
-    /// Waits for the lock.
+    /// Acquires the lock; spins until it is free.
     pub(crate) fn lock(&self) -> SpinGuard<'_, T> {
         let mask = UpcallMask::new();
         SpinGuard { data: self.inner.lock(), _mask: mask }
     }
 
-    /// Takes the lock if it is open: for code that may run in the middle of anything, such as a
+    /// Acquires the lock if it is free: for code that may run in the middle of anything, such as a
     /// panic report.
     pub(crate) fn try_lock(&self) -> Option<SpinGuard<'_, T>> {
         let mask = UpcallMask::new();

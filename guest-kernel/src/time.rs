@@ -5,25 +5,25 @@
 pub struct Instant(u64);
 
 impl Instant {
-    /// The moment `nanoseconds` after boot.
+    /// Returns the moment `nanoseconds` after boot.
     #[must_use]
     pub const fn from_nanos(nanoseconds: u64) -> Self {
         Self(nanoseconds)
     }
 
-    /// Nanoseconds since boot.
+    /// Returns the nanoseconds since boot.
     #[must_use]
     pub const fn as_nanos(self) -> u64 {
         self.0
     }
 
-    /// The moment `nanoseconds` later; saturates.
+    /// Returns the moment `nanoseconds` later; saturates.
     #[must_use]
     pub const fn after(self, nanoseconds: u64) -> Self {
         Self(self.0.saturating_add(nanoseconds))
     }
 
-    /// Nanoseconds since `earlier`; zero if that is later.
+    /// Returns the nanoseconds since `earlier`; zero if that is later.
     #[must_use]
     pub const fn since(self, earlier: Self) -> u64 {
         self.0.saturating_sub(earlier.0)
@@ -32,7 +32,7 @@ impl Instant {
 
 #[cfg(not(target_os = "none"))]
 impl Instant {
-    /// This moment; on the host, since the first call.
+    /// Returns the present moment; on the host, counted from the first call.
     pub fn now() -> Self {
         static FIRST: std::sync::OnceLock<std::time::Instant> = std::sync::OnceLock::new();
         let first = FIRST.get_or_init(std::time::Instant::now);
@@ -53,7 +53,7 @@ mod clock {
     use super::Instant;
     use crate::arch::x86_64::apic;
 
-    /// How long an unknown counter is measured against the APIC timer.
+    /// How long a counter of unknown rate is measured against the APIC timer.
     const CALIBRATION_NS: u64 = 2_000_000;
     const NANOS_PER_SECOND: u64 = 1_000_000_000;
 
@@ -74,7 +74,7 @@ mod clock {
     }
 
     impl Instant {
-        /// This moment; the moment of boot until the clock runs.
+        /// Returns the present moment; until the clock runs, the moment of boot.
         #[must_use]
         pub fn now() -> Self {
             let Some(clock) = CLOCK.get() else { return Self(0) };

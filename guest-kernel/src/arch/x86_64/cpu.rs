@@ -2,14 +2,14 @@
 //!
 //! Ring 3 can't reliably change the interrupt flag (a KVM without hardware virtualization never
 //! sees it try), so the flag stays set and the kernel masks *upcalls* instead: while the mask is
-//! not zero, the ring-0 stub only notes an interrupt, and whoever unmasks delivers it. The mask is
-//! a depth and goes with the thread: a context switch saves and restores it.
+//! not zero, the ring-0 stub only notes an interrupt, and the thread that unmasks delivers it. The
+//! mask is a depth and belongs to the thread: a context switch saves and restores it.
 #![allow(unsafe_code, reason = "reads and writes the CPU block through GS")]
 
 /// Keeps upcalls masked on this CPU while it lives.
 #[derive(Debug)]
 pub(crate) struct UpcallMask {
-    /// Not to be sent to another CPU.
+    /// Keeps the guard from being sent to another CPU.
     _here: core::marker::PhantomData<*const ()>,
 }
 
@@ -26,7 +26,7 @@ impl Drop for UpcallMask {
     }
 }
 
-/// Waits a moment, without giving up the CPU.
+/// Waits a moment without yielding the CPU.
 pub(crate) fn relax() {
     core::hint::spin_loop();
 }
@@ -61,7 +61,7 @@ mod machine {
         })
     }
 
-    /// Makes the thread another CPU.
+    /// Makes the calling thread another CPU.
     #[cfg(test)]
     pub(crate) fn set_index(index: usize) {
         INDEX.set(Some(index));
@@ -114,7 +114,7 @@ mod machine {
     // with single instructions.
     unsafe impl Sync for CpuBlocks {}
 
-    /// Starts masked: the boot code unmasks when there is somebody to take an upcall.
+    /// Starts masked: the boot code unmasks when upcalls can be handled.
     pub(crate) static CPUS: CpuBlocks = CpuBlocks(UnsafeCell::new(initial_blocks()));
 
     const fn initial_blocks() -> [CpuBlock; MAX_CPUS] {
@@ -135,8 +135,8 @@ mod machine {
     const STACK_HIGH: usize = offset_of!(CpuBlock, stack_high);
     const INDEX: usize = offset_of!(CpuBlock, index);
 
-    /// Which CPU this is, below [`MAX_CPUS`]; unless upcalls are masked, the thread may be on
-    /// another one a moment later.
+    /// Returns the number of this CPU, below [`MAX_CPUS`]. Unless upcalls are masked, the thread
+    /// may be on another CPU a moment later.
     pub(crate) fn index() -> usize {
         to_usize(read::<INDEX>()) % MAX_CPUS
     }
@@ -158,7 +158,7 @@ mod machine {
                 crate::arch::x86_64::trap::deliver_pending();
             }
             lower_mask();
-            // An interrupt between the check and the lowering was only noted: look again.
+            // An interrupt between the check and the lowering was only noted: check again.
             if read::<PENDING>() == 0 {
                 return;
             }
@@ -166,7 +166,7 @@ mod machine {
         }
     }
 
-    /// Whether upcalls are masked, and so the current thread must not wait.
+    /// Returns whether upcalls are masked. If so, the current thread must not wait.
     pub(crate) fn is_masked() -> bool {
         mask_depth() > 0
     }
@@ -175,8 +175,8 @@ mod machine {
         read::<MASK>()
     }
 
-    /// Gives the thread that was just switched to its own depth back; at least one, so no upcall
-    /// comes between.
+    /// Restores the mask depth of the thread that was just switched to. It is at least one, so no
+    /// upcall can intervene.
     pub(crate) fn set_mask_depth(depth: u64) {
         debug_assert!(depth > 0);
         write::<MASK>(depth);
@@ -187,12 +187,12 @@ mod machine {
         unsafe { asm!("dec qword ptr gs:[{mask}]", mask = const MASK, options(nostack)) };
     }
 
-    /// Whether any of these interrupts wait.
+    /// Returns whether any of these interrupts are pending.
     pub(crate) fn is_pending(interrupts: u64) -> bool {
         read::<PENDING>() & interrupts != 0
     }
 
-    /// The interrupts that wait, and forgets them.
+    /// Returns the pending interrupts and clears them.
     pub(crate) fn take_pending() -> u64 {
         let mut pending = 0_u64;
         // SAFETY: as in `mask`; the exchange is one instruction.
@@ -202,14 +202,14 @@ mod machine {
         pending
     }
 
-    /// Tells the trap entries which stack is in use. Upcalls are masked, so nobody reads a
-    /// half-written pair.
+    /// Tells the trap entries which stack is in use. Upcalls are masked, so no entry
+    /// reads a half-written pair.
     pub(crate) fn set_stack_bounds(bounds: &Range<u64>) {
         write::<STACK_LOW>(bounds.start);
         write::<STACK_HIGH>(bounds.end);
     }
 
-    /// The stack in use.
+    /// Returns the stack in use.
     pub(crate) fn stack_bounds() -> Range<u64> {
         read::<STACK_LOW>()..read::<STACK_HIGH>()
     }
@@ -232,7 +232,7 @@ mod machine {
         }
     }
 
-    /// Forgets every translation that this CPU remembers.
+    /// Flushes every translation that this CPU has cached.
     pub(crate) fn flush_tlb() {
         crate::arch::x86_64::ring0::flush_all();
     }

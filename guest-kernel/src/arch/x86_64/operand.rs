@@ -1,13 +1,14 @@
-//! Which address an instruction was reaching for when it faulted, from its bytes and registers
-//! (Intel SDM vol. 2, chapter 2).
+//! Computes the address that a faulting instruction accessed, from its bytes and registers (Intel
+//! SDM vol. 2, chapter 2).
 //!
-//! The CPU says it in CR2, but only ring 0 can read that, and where ring 0 is emulated the question
-//! takes longer than all the rest of a fault. So the page fault handler computes the address of
+//! The CPU reports it in CR2, but only ring 0 can read that, and where ring 0 is emulated, reading
+//! it takes longer than the rest of the fault. So the page fault handler computes the address of
 //! those instructions that compilers emit, and asks the ring-0 stub for CR2 where that yields
-//! nothing that could have faulted. A wrong answer does no harm: a page comes in that nobody asked
-//! for, and when the instruction faults again, that page is mapped, so CR2 is asked.
+//! nothing that could have faulted. A wrong answer does no harm: a page is mapped that the
+//! application did not access, and when the instruction faults again, CR2 is read, because that
+//! page is mapped.
 
-/// Bytes of an instruction at most.
+/// The longest instruction, in bytes.
 pub(crate) const LONGEST: usize = 15;
 
 /// An instruction's registers, in the order of their numbers in its encoding: RAX, RCX, RDX, RBX,
@@ -28,8 +29,8 @@ pub(crate) enum Access {
     Write,
 }
 
-/// The address of the memory operand of the instruction in `code`; `None` for instructions that
-/// have none or that are not known here.
+/// Returns the address of the memory operand of the instruction in `code`; `None` for instructions
+/// that have none or that are not known here.
 pub(crate) fn address(code: &[u8; LONGEST], registers: &Registers, access: Access) -> Option<u64> {
     let mut bytes = Bytes(code.iter());
     let mut extension = 0;
@@ -49,7 +50,8 @@ pub(crate) fn address(code: &[u8; LONGEST], registers: &Registers, access: Acces
     }
 }
 
-/// Whether an opcode of one byte is followed by a ModRM byte whose operand is read or written.
+/// Returns whether an opcode of one byte is followed by a ModRM byte whose operand is read or
+/// written.
 fn has_operand(opcode: u8) -> bool {
     match opcode {
         0x00..=0x3b => opcode & 7 < 4, // arithmetic
@@ -67,8 +69,8 @@ fn has_operand_0f(opcode: u8) -> bool {
     matches!(opcode, 0x10 | 0x11 | 0x28 | 0x29 | 0x40..=0x4f | 0x90..=0x9f | 0xaf | 0xb0 | 0xb1 | 0xb6 | 0xb7 | 0xbe | 0xbf | 0xc0 | 0xc1)
 }
 
-/// The address that ModRM, SIB and displacement name; `None` for a register, and for what is
-/// relative to RIP: statics are mapped.
+/// Returns the address that ModRM, SIB and displacement name; `None` for a register, and for what
+/// is relative to RIP: statics are mapped.
 fn operand(bytes: &mut Bytes<'_>, extension: u8, registers: &Registers) -> Option<u64> {
     let base_register = |low: u8| registers[usize::from(low & 7 | (extension & REX_B) << 3)];
     let modrm = bytes.next()?;
@@ -106,7 +108,7 @@ impl Bytes<'_> {
         self.0.next().copied()
     }
 
-    /// The next one or four bytes, as a signed number.
+    /// Returns the next one or four bytes, as a signed number.
     fn displacement(&mut self, length: usize) -> Option<u64> {
         let mut number = [0; 4];
         for byte in &mut number[..length] {

@@ -1,10 +1,10 @@
-//! Exceptions and upcalls: how ring 3 takes what the CPU and the ring-0 stub hand it.
+//! Exceptions and upcalls: how ring 3 handles what the CPU and the ring-0 stub deliver.
 //!
 //! *Exceptions* of ring 3 come through gates that stay in ring 3, on a stack of their own
 //! (`entries.s`). The entry masks upcalls, checks that the thread's stack has room, moves there,
 //! and calls [`handle_exception`]; from then on the thread may be preempted in the middle of its
-//! own fault. Code that masks upcalls, as whoever holds a spin lock does, must not fault: what
-//! resolves the fault takes locks and may sleep. *Upcalls* are interrupts that the ring-0 stub
+//! own fault. Code that masks upcalls, as the holder of a spin lock does, must not fault: the
+//! fault handler takes locks and may sleep. *Upcalls* are interrupts that the ring-0 stub
 //! passes on: they run on the interrupted thread's stack, masked, and call [`deliver_pending`].
 #![allow(unsafe_code, reason = "the entries are assembly that calls into this module")]
 
@@ -28,7 +28,7 @@ const PAGE_FAULT: u64 = 14;
 const PROTECTION: u64 = 1 << 0;
 /// The access was a write.
 const WRITE: u64 = 1 << 1;
-/// An instruction was to be fetched.
+/// The access was an instruction fetch.
 const FETCH: u64 = 1 << 4;
 
 /// A thread's state at an exception, in the order in which `entries.s` pushes it.
@@ -60,7 +60,7 @@ pub(crate) struct TrapFrame {
 }
 
 impl TrapFrame {
-    /// The registers in the order of their numbers.
+    /// Returns the registers in the order of their numbers.
     fn registers(&self) -> Registers {
         [
             self.rax, self.rcx, self.rdx, self.rbx, self.rsp, self.rbp, self.rsi, self.rdi, self.r8, self.r9, self.r10,
@@ -112,8 +112,8 @@ fn fault_at(address: u64, frame: &TrapFrame) -> Fault {
     Fault { address, access: if frame.error_code & WRITE == 0 { Access::ReadOnly } else { Access::ReadWrite } }
 }
 
-/// What a page fault is about, if the faulting instruction says so and the page is one that may
-/// come in.
+/// Returns the address of a page fault, if it follows from the faulting instruction and its page
+/// may be mapped.
 fn touched(frame: &TrapFrame) -> Option<Fault> {
     let image = crate::arch::x86_64::boot::image_range();
     if frame.error_code & (PROTECTION | FETCH) != 0 || !(image.start..image.end - LONGEST as u64).contains(&frame.rip) {
@@ -121,15 +121,15 @@ fn touched(frame: &TrapFrame) -> Option<Fault> {
     }
     let access = if frame.error_code & WRITE == 0 { operand::Access::Read } else { operand::Access::Write };
     let code = core::ptr::with_exposed_provenance::<[u8; LONGEST]>(to_usize(frame.rip));
-    // SAFETY: so many bytes from RIP on lie within the image, which is mapped, and whose code
-    // nobody writes to.
+    // SAFETY: this many bytes from RIP on lie within the image, which is mapped, and whose code is
+    // never written.
     let code = unsafe { code.read() };
     let address = operand::address(&code, &frame.registers(), access)?;
     Some(fault_at(address, frame)).filter(|&fault| mm::fault::is_due(fault))
 }
 
-/// An exception whose thread has no room left on its stack. Runs on the exception stack, upcalls
-/// masked.
+/// Handles an exception whose thread has no room left on its stack. Runs on the exception stack,
+/// upcalls masked.
 extern "C" fn stack_overflow(frame: &TrapFrame) -> ! {
     report::stack_overflow(frame)
 }
