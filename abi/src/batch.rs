@@ -1,4 +1,4 @@
-//! The batch page: up to 512 entries of eight bytes that a INFLATE or DEFLATE carries.
+//! The batch page: up to 512 entries of eight bytes, which an INFLATE or DEFLATE carries.
 //!
 //! | bits   | field                                                       |
 //! |--------|-------------------------------------------------------------|
@@ -6,25 +6,25 @@
 //! | 8..16  | order: the entry covers `2^order` frames, at most 1 GiB      |
 //! | 16..64 | number of the first frame, aligned to the order             |
 //!
-//! The monitor writes the status and leaves the rest as it was; it looks at no status that a driver
-//! wrote. Entries are judged one after the other, each against the outcome of those before it, and
-//! a block stands or falls as a whole. The tests, of which the first that fails gives the status:
-//! order, alignment, range; INFLATE then protection, given before, release; DEFLATE then given at
-//! all, target, preparation.
+//! The monitor writes the status and leaves the rest as it was; it ignores the status that a driver
+//! wrote. It processes entries in order, each against the outcome of those before it. A block is
+//! done as a whole or refused as a whole. The first test that fails decides the status: order,
+//! alignment, range; then for INFLATE protection, already ballooned, release; for DEFLATE not
+//! ballooned, target, preparation.
 
 use crate::units::{FRAME_SIZE, FrameCount, FrameNumber};
 
-/// Entries that fit the page.
+/// The number of entries that fit the page.
 pub const CAPACITY: usize = 512;
 
 const _: () = assert!(CAPACITY * size_of::<u64>() == FRAME_SIZE);
 
-/// What became of one entry.
+/// The outcome of one entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EntryStatus {
-    /// Not looked at yet: no answer once the call has ended with [`crate::port::Status::Ok`].
+    /// Not processed yet. After a call that ended with [`crate::port::Status::Ok`]: not answered.
     Pending,
-    /// Given, or taken.
+    /// Inflated, or deflated.
     Done,
     /// Refused: part of the block lies outside guest memory.
     OutOfRange,
@@ -36,16 +36,16 @@ pub enum EntryStatus {
     /// image as loaded, or is the batch page of this call. A guest has to keep its other vital
     /// frames out of a batch itself.
     Protected,
-    /// INFLATE refused: part of the block is given already.
+    /// INFLATE refused: part of the block is ballooned already.
     AlreadyBallooned,
-    /// DEFLATE refused: part of the block is the guest's.
+    /// DEFLATE refused: part of the block is not ballooned.
     NotBallooned,
-    /// DEFLATE refused: the guest would grow beyond its target. A smaller block behind it may still
+    /// DEFLATE refused: the guest would grow beyond its target. A smaller block after it may still
     /// be done.
     NotGranted,
     /// INFLATE refused: the host could not release the memory. The block is the guest's, its
     /// contents may be lost. DEFLATE refused: the host could not prepare the memory. The block is
-    /// still given.
+    /// still ballooned.
     HostFailed,
 }
 
@@ -64,7 +64,7 @@ impl EntryStatus {
         Self::HostFailed,
     ];
 
-    /// The status in words, for people: lower case, with underscores.
+    /// Returns the name of the status for logs and reports: lower case, with underscores.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -81,44 +81,44 @@ impl EntryStatus {
         }
     }
 
-    /// The status as it travels.
+    /// Returns the status as it is encoded in an entry.
     #[must_use]
     pub const fn code(self) -> u8 {
         self as u8
     }
 }
 
-/// One block of frames, and what became of it.
+/// One block of frames, and its outcome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// The block's first frame; 48 bits of it travel.
+    /// The block's first frame; 48 bits of it are encoded.
     pub frame: FrameNumber,
     /// `log2` of the block's frames.
     pub order: u8,
-    /// Outcome.
+    /// The outcome.
     pub status: EntryStatus,
 }
 
 impl Entry {
-    /// An entry as the driver writes it.
+    /// Returns an entry as the driver writes it.
     #[must_use]
     pub const fn pending(frame: FrameNumber, order: u8) -> Self {
         Self { frame, order, status: EntryStatus::Pending }
     }
 
-    /// Frames in the block. The order must have been checked.
+    /// Returns the number of frames in the block. The order must have been checked.
     #[must_use]
     pub const fn count(self) -> FrameCount {
         FrameCount::of_order(self.order)
     }
 
-    /// The entry's eight bytes.
+    /// Returns the entry's eight bytes.
     #[must_use]
     pub const fn encode(self) -> u64 {
         self.frame.0 << 16 | (self.order as u64) << 8 | self.status.code() as u64
     }
 
-    /// The entry in eight bytes. A status code that nobody defined reads as
+    /// Returns the entry in eight bytes. An undefined status code reads as
     /// [`EntryStatus::Pending`]: no driver may take it for done.
     #[must_use]
     pub fn decode(word: u64) -> Self {
@@ -135,7 +135,7 @@ mod tests {
     use proptest::{prop_assert_eq, proptest};
 
     #[test]
-    fn codes_are_the_places_in_the_list() {
+    fn each_code_is_the_index_in_the_list() {
         for (place, status) in EntryStatus::ALL.into_iter().enumerate() {
             assert_eq!(usize::from(status.code()), place);
         }

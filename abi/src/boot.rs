@@ -1,11 +1,11 @@
 //! What a guest and its monitor agree on while booting: progress marks and names in the device
 //! tree.
 
-/// The port that takes [`BootMark`]s, eight bits wide; the first of each kind counts. Other
-/// machines ignore it.
+/// The port to which a guest writes [`BootMark`]s, eight bits wide. The first of each kind counts.
+/// Other machines ignore the port.
 pub const MARK_PORT: u16 = 0xae58;
 
-/// The longest command line that a guest takes, in bytes.
+/// The longest command line that a guest accepts, in bytes.
 pub const MAX_COMMAND_LINE: usize = 2047;
 
 /// `compatible` of the device tree node that announces the balloon port.
@@ -18,27 +18,27 @@ pub const VIRTIO_COMPATIBLE: &str = "virtio,mmio";
 /// Property of a virtio device's node: the interrupt vector that the device raises, 32 bits.
 pub const VIRTIO_VECTOR: &str = "aerostat,vector";
 
-/// What the disk with the guest's data answers to a virtio request for its identity.
+/// The answer of the disk with the guest's data to a virtio request for its identity.
 pub const DATA_DISK_ID: &str = "data";
 
-/// What the disk for swapping answers.
+/// The answer of the swap disk to a virtio request for its identity.
 pub const SWAP_DISK_ID: &str = "swap";
 
-/// Property of `/cpus/cpu@0`: rate of the time stamp counter in Hz, 64 bits, big-endian like all of
-/// the tree. Left out where unknown.
+/// Property of `/cpus/cpu@0`: rate of the time stamp counter in Hz, 64 bits, big-endian as all of
+/// the tree. Absent where the rate is unknown.
 pub const TSC_FREQUENCY: &str = "clock-frequency";
 
 /// Stages that a guest announces, so that start-up time can be measured from outside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BootMark {
-    /// The kernel's first Rust code runs.
+    /// The kernel's first Rust code is running.
     Kernel,
     /// The application's `main` is about to be called.
     Main,
 }
 
 impl BootMark {
-    /// The byte written to [`MARK_PORT`].
+    /// Returns the byte that is written to [`MARK_PORT`].
     #[must_use]
     pub const fn encode(self) -> u8 {
         match self {
@@ -47,7 +47,7 @@ impl BootMark {
         }
     }
 
-    /// The mark in a byte written to [`MARK_PORT`].
+    /// Returns the mark in a byte that was written to [`MARK_PORT`].
     #[must_use]
     pub const fn decode(byte: u8) -> Option<Self> {
         match byte {

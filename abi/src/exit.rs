@@ -17,8 +17,8 @@ pub enum GuestExit {
     Failure,
     /// The kernel or the application panicked.
     Panic,
-    /// An exception that nothing in the guest resolves: a wild access, an undefined instruction, a
-    /// division by zero.
+    /// An exception that nothing in the guest resolves: an access to an unmapped address, an
+    /// undefined instruction, a division by zero.
     Exception,
     /// A thread ran into the guard page under its stack.
     StackOverflow,
@@ -26,9 +26,9 @@ pub enum GuestExit {
     Ring0Fault,
     /// The machine or its boot information can't be used.
     BadMachine,
-    /// A page is needed that was committed memory, and there is none.
+    /// A committed page is needed, and there is no memory for it.
     OutOfMemory,
-    /// A page is needed that a disk can't read.
+    /// A page is needed, and the disk can't read it.
     DiskError,
 }
 
@@ -45,8 +45,8 @@ impl GuestExit {
         Self::DiskError,
     ];
 
-    /// The code written to [`EXIT_PORT`]: from 16 upwards, so that neither a stray zero nor a QEMU
-    /// failure looks like one.
+    /// Returns the code that is written to [`EXIT_PORT`]. Codes start at 16, so that neither an
+    /// accidental zero nor a failure of QEMU looks like one.
     #[must_use]
     pub const fn encode(self) -> u8 {
         match self {
@@ -62,13 +62,13 @@ impl GuestExit {
         }
     }
 
-    /// The reason behind a code.
+    /// Returns the reason for a code.
     #[must_use]
     pub fn decode(code: u32) -> Option<Self> {
         Self::ALL.into_iter().find(|exit| u32::from(exit.encode()) == code)
     }
 
-    /// The reason behind the exit status of a QEMU process.
+    /// Returns the reason for the exit status of a QEMU process.
     #[must_use]
     pub fn from_qemu_status(status: i32) -> Option<Self> {
         let status = u32::try_from(status).ok()?;
@@ -97,7 +97,7 @@ mod tests {
     use super::GuestExit;
 
     #[test]
-    fn codes_survive_both_ways_out() {
+    fn codes_survive_the_monitor_and_qemu() {
         for exit in GuestExit::ALL {
             let code = exit.encode();
             assert_eq!(GuestExit::decode(u32::from(code)), Some(exit));

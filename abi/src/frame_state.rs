@@ -2,11 +2,11 @@
 //! and monitor change it ([`HugeFrameWord`]).
 //!
 //! A guest may share its words with the monitor ([`crate::port::Command::Share`]). It *offers* huge
-//! frames that nobody uses and that have been committed to nobody; the monitor may *take* an
-//! offered one at any time, without the guest running, and the guest may *withdraw* an offer at any
-//! time, without the monitor knowing. One compare-and-swap settles which of them was first. All
-//! other words only the guest writes. (The idea of a frame allocator that guest and hypervisor
-//! share is that of HyperAlloc, Wrenger et al., EuroSys 2025.)
+//! frames that are free and not committed. The monitor may *reclaim* an offered huge frame at any
+//! time, without running the guest. The guest may *withdraw* an offer at any time, without telling
+//! the monitor. One compare-and-swap decides which of them was first. Only the guest writes words
+//! that are not offered. (The idea of a frame allocator that guest and hypervisor share is that of
+//! HyperAlloc, Wrenger et al., EuroSys 2025.)
 //!
 //! | bits  | field                                                                              |
 //! |-------|------------------------------------------------------------------------------------|
@@ -14,12 +14,12 @@
 //! | 10    | `WHOLE`: allocated as one huge frame (the count is then 512)                        |
 //! | 11    | `BACKED`: some frame was handed out since the host last had the memory              |
 //! | 12    | `PINNED`: since it was last wholly free, a frame was handed out that can't be moved |
-//! | 13    | `VACATED`: its pages are being moved out; its free frames are the last to be taken  |
-//! | 14    | `OFFERED`: wholly free, and the monitor may take it                                 |
-//! | 15    | `RECLAIMED`: the monitor has taken it: it is given, and the guest has not noted that yet |
+//! | 13    | `VACATED`: its pages are being moved out; its free frames are allocated last         |
+//! | 14    | `OFFERED`: wholly free, and the monitor may reclaim it                              |
+//! | 15    | `RECLAIMED`: reclaimed by the host: ballooned, and not yet noted by the guest       |
 //!
-//! All zero means: wholly free, and the host backs none of it. So a fresh machine's state needs no
-//! initialisation.
+//! A word of zero means that the huge frame is wholly free and that the host backs none of it. So
+//! the state of a new machine needs no initialisation.
 
 mod word;
 
@@ -41,80 +41,80 @@ impl HugeFrameState {
     const RECLAIMED: u32 = 1 << 15;
     const FULL: u32 = 512;
 
-    /// Frames in use, 0 to 512.
+    /// Returns the number of frames in use, 0 to 512.
     #[must_use]
     pub const fn used(self) -> u32 {
         self.0 & Self::USED_MASK
     }
 
-    /// Whether no frame is in use.
+    /// Returns whether no frame is in use.
     #[must_use]
     pub const fn is_free(self) -> bool {
         self.used() == 0
     }
 
-    /// Whether every frame is in use.
+    /// Returns whether every frame is in use.
     #[must_use]
     pub const fn is_full(self) -> bool {
         self.used() == Self::FULL
     }
 
-    /// Whether it is allocated as one huge frame.
+    /// Returns whether it is allocated as one huge frame.
     #[must_use]
     pub const fn is_whole(self) -> bool {
         self.0 & Self::WHOLE != 0
     }
 
-    /// Whether the host may hold memory behind it.
+    /// Returns whether the host may back it.
     #[must_use]
     pub const fn is_backed(self) -> bool {
         self.0 & Self::BACKED != 0
     }
 
-    /// Whether a frame in use may be one that can't be moved.
+    /// Returns whether a frame in use may be one that can't be moved.
     #[must_use]
     pub const fn is_pinned(self) -> bool {
         self.0 & Self::PINNED != 0
     }
 
-    /// Whether its pages are being moved out.
+    /// Returns whether its pages are being moved out.
     #[must_use]
     pub const fn is_vacated(self) -> bool {
         self.0 & Self::VACATED != 0
     }
 
-    /// Whether the monitor may take it.
+    /// Returns whether the monitor may reclaim it.
     #[must_use]
     pub const fn is_offered(self) -> bool {
         self.0 & Self::OFFERED != 0
     }
 
-    /// Whether the monitor has taken it.
+    /// Returns whether it is reclaimed by the host.
     #[must_use]
     pub const fn is_reclaimed(self) -> bool {
         self.0 & Self::RECLAIMED != 0
     }
 
-    /// The same, offered to the monitor.
+    /// Returns the state with an offer to the monitor.
     #[must_use]
     pub const fn with_offer(self) -> Self {
         Self(self.0 | Self::OFFERED)
     }
 
-    /// The same, not offered.
+    /// Returns the state without an offer.
     #[must_use]
     pub const fn without_offer(self) -> Self {
         Self(self.0 & !Self::OFFERED)
     }
 
-    /// The same after the monitor took it: the host does not back it any more.
+    /// Returns the state after the monitor reclaimed the huge frame: the host backs it no more.
     #[must_use]
     pub const fn with_reclaimed(self) -> Self {
         Self(self.0 & !(Self::OFFERED | Self::BACKED) | Self::RECLAIMED)
     }
 
-    /// The same with `used` frames in use, not as one huge frame. With none in use, nothing is
-    /// pinned and nothing left to move.
+    /// Returns the state with `used` frames in use, not as one huge frame. With none in use,
+    /// nothing is pinned and nothing is left to move.
     #[must_use]
     pub const fn with_used(self, used: u32) -> Self {
         debug_assert!(used <= Self::FULL);
@@ -122,37 +122,38 @@ impl HugeFrameState {
         Self(self.0 & kept | used)
     }
 
-    /// The same, with a frame in use that can't be moved: moving the others out would be in vain.
+    /// Returns the state with a frame in use that can't be moved. Moving the other frames' pages
+    /// out would not make the huge frame free.
     #[must_use]
     pub const fn with_pinned(self) -> Self {
         Self((self.0 | Self::PINNED) & !Self::VACATED)
     }
 
-    /// The same, with its pages being moved out.
+    /// Returns the state of a huge frame whose pages are being moved out.
     #[must_use]
     pub const fn with_vacated(self) -> Self {
         Self(self.0 | Self::VACATED)
     }
 
-    /// The same, with its pages staying.
+    /// Returns the state of a huge frame whose pages stay.
     #[must_use]
     pub const fn without_vacated(self) -> Self {
         Self(self.0 & !Self::VACATED)
     }
 
-    /// The same, allocated as one huge frame.
+    /// Returns the state of a huge frame that is allocated as one.
     #[must_use]
     pub const fn with_whole(self) -> Self {
         Self(self.0 & Self::BACKED | Self::WHOLE | Self::FULL)
     }
 
-    /// The same, backed by the host.
+    /// Returns the state with backing by the host.
     #[must_use]
     pub const fn with_backing(self) -> Self {
         Self(self.0 | Self::BACKED)
     }
 
-    /// The same, not backed by the host.
+    /// Returns the state without backing by the host.
     #[must_use]
     pub const fn without_backing(self) -> Self {
         Self(self.0 & !Self::BACKED)
@@ -170,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn fields_do_not_touch_each_other() {
+    fn fields_do_not_overlap() {
         let whole = HugeFrameState::default().with_backing().with_whole();
         assert!(whole.is_full() && whole.is_whole() && whole.is_backed());
         let partly = whole.with_used(3);
@@ -189,17 +190,17 @@ mod tests {
     }
 
     #[test]
-    fn what_is_taken_is_neither_offered_nor_backed() {
+    fn a_reclaimed_huge_frame_is_neither_offered_nor_backed() {
         let offered = HugeFrameState::default().with_backing().with_offer();
         assert!(offered.is_offered() && offered.is_backed() && offered.is_free() && !offered.is_reclaimed());
         assert_eq!(offered.without_offer(), HugeFrameState::default().with_backing());
-        let taken = offered.with_reclaimed();
-        assert!(taken.is_reclaimed() && !taken.is_offered() && !taken.is_backed());
-        assert!(!taken.with_whole().is_reclaimed() && !taken.with_used(0).is_reclaimed(), "noted");
+        let reclaimed = offered.with_reclaimed();
+        assert!(reclaimed.is_reclaimed() && !reclaimed.is_offered() && !reclaimed.is_backed());
+        assert!(!reclaimed.with_whole().is_reclaimed() && !reclaimed.with_used(0).is_reclaimed(), "noted");
     }
 
     #[test]
-    fn what_is_wholly_free_is_neither_pinned_nor_vacated() {
+    fn a_wholly_free_huge_frame_is_neither_pinned_nor_vacated() {
         let state = HugeFrameState::default().with_used(1).with_backing().with_pinned();
         assert_eq!(state.with_used(0), HugeFrameState::default().with_backing());
         assert_eq!(state.without_backing().with_pinned().with_vacated().with_used(0), HugeFrameState::default());

@@ -2,13 +2,13 @@
 //!
 //! One module per subject: [`units`] (frames and how to count them), [`port`] (the balloon port's
 //! calls), [`batch`] (the page of entries that INFLATE and DEFLATE carry), [`statistics`] (what a
-//! guest reports), [`text`] (words in it), [`boot`] (marks and names used while booting), [`exit`]
-//! (how a guest ends), [`metadata`] (what the kernel takes for itself), [`frame_state`] (the
-//! allocator's word per huge frame) and [`registers`] (the page that the supervisor and a VMM
-//! process share).
+//! guest reports), [`text`] (texts in a report), [`boot`] (marks and names used while booting),
+//! [`exit`] (how a guest ends), [`metadata`] (memory for the kernel's metadata), [`frame_state`]
+//! (the allocator's word for each huge frame) and [`registers`] (the page that the supervisor and a
+//! VMM process share).
 //!
-//! No dependencies, no unsafe code, no I/O: encoding and decoding are pure functions with tests
-//! beside them. The protocol in prose is `docs/balloon-port.md`.
+//! The crate has no dependencies, no unsafe code and no I/O. Encoding and decoding are pure
+//! functions with tests beside them. `docs/balloon-port.md` describes the protocol.
 
 #![no_std]
 #![forbid(unsafe_code)]

@@ -1,31 +1,31 @@
-//! How much memory the guest kernel's metadata takes, so that a guest that is too small for its
-//! machine is refused before it starts.
+//! How much memory the guest kernel's metadata takes. With these sizes, a guest that is too small
+//! for its machine is refused before it starts.
 //!
 //! The kernel keeps words for every huge frame of the *machine*, ballooned or not, and page tables
-//! that map all of it. They lie behind its image and have to fit into what the guest starts with.
-//! The kernel's own sizes are tested against these.
+//! that map all of it. They lie after its image and have to fit into the memory that the guest
+//! starts with. A test compares the kernel's own sizes with these.
 
 use crate::units::{FRAME_BYTES, FrameCount, FrameNumber, HUGE_FRAMES};
 
-/// Numbers that one word of a bit tree has a bit for; its summaries are two levels above that.
+/// Numbers for which one word of a bit tree has bits. Two levels of summaries are above it.
 const WORD_BITS: u64 = 64;
-/// Bit trees of the frame allocator, of the balloon's page list and of both.
+/// Bit trees of the frame allocator, of the balloon's page list, and of both.
 const ALLOCATOR_TREES: u64 = 7;
 const LEDGER_TREES: u64 = 2;
-/// Words for each huge frame's bitmap, of which allocator and page list have one each.
+/// Words of each huge frame's bitmap; allocator and page list have one each.
 const BITMAP_WORDS: u64 = 8;
 /// Huge frames that share a word of states.
 const STATES_IN_WORD: u64 = 2;
-/// One page table maps so many frames.
+/// Frames that one page table maps.
 const FRAMES_IN_TABLE: u64 = HUGE_FRAMES * HUGE_FRAMES;
 
-/// What a kernel needs beside its metadata: image, floor, a little for the application.
+/// Memory that a kernel needs beside its metadata: image, floor, some for the application.
 const SMALLEST_WITHOUT_METADATA: FrameCount = FrameCount::from_mib(14);
-/// What every guest needs.
+/// Memory that every guest needs.
 const SMALLEST: FrameCount = FrameCount::from_mib(16);
 
-/// 64-bit words of metadata on a machine whose memory ends at `end`: the frame allocator's and the
-/// page list's.
+/// Returns the number of 64-bit words of metadata on a machine whose memory ends at `end`: those of
+/// the frame allocator and of the page list.
 #[must_use]
 pub const fn words(end: FrameNumber) -> u64 {
     let huge = end.0.div_ceil(HUGE_FRAMES);
@@ -35,14 +35,14 @@ pub const fn words(end: FrameNumber) -> u64 {
     (ALLOCATOR_TREES + LEDGER_TREES) * tree + 2 * BITMAP_WORDS * huge + huge.div_ceil(STATES_IN_WORD)
 }
 
-/// Frames of metadata on that machine: the words, and the tables that map what lies beyond the
-/// first gibibyte.
+/// Returns the number of frames of metadata on that machine: the words, and the tables that map
+/// memory above the first gibibyte.
 #[must_use]
 pub const fn frames(end: FrameNumber) -> FrameCount {
     FrameCount((words(end) * 8).div_ceil(FRAME_BYTES) + end.0.div_ceil(FRAMES_IN_TABLE).saturating_sub(1))
 }
 
-/// The smallest size at which a kernel can work on that machine, in whole huge frames.
+/// Returns the smallest size at which a kernel can work on that machine, in whole huge frames.
 #[must_use]
 pub const fn smallest_size(end: FrameNumber) -> FrameCount {
     let needed = (SMALLEST_WITHOUT_METADATA.0 + frames(end).0).next_multiple_of(HUGE_FRAMES);
@@ -58,7 +58,7 @@ mod tests {
     }
 
     #[test]
-    fn ordinary_machines_need_the_least_and_the_largest_some_fifty_mib() {
+    fn small_machines_need_the_minimum_and_the_largest_about_fifty_mib() {
         assert_eq!(smallest_size(FrameNumber(FrameCount::from_mib(512).0)), FrameCount::from_mib(16));
         assert_eq!(smallest_size(gib(16)), FrameCount::from_mib(16));
         assert_eq!(frames(gib(512)).0, 8522 + 511);
@@ -66,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn it_grows_with_the_machine() {
+    fn metadata_grows_with_the_machine() {
         assert!((1..512).all(|size| frames(gib(size)) < frames(gib(size + 1))));
         assert!((1..512).all(|size| smallest_size(gib(size)) <= smallest_size(gib(size + 1))));
     }

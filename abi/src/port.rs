@@ -1,9 +1,9 @@
-//! The balloon port: one I/O port that a guest writes 32 bits to, with everything else in
+//! The balloon port: one I/O port to which a guest writes 32 bits, with everything else in
 //! registers.
 //!
 //! A *call* is `out dx, eax` with `DX` = [`PORT`]. The monitor reads the registers while the guest
-//! stands still, acts, writes the reply into the same registers, all 64 bits of each, and lets the
-//! guest go on behind the `out`. Any other access to the port is no call and changes no register.
+//! is stopped, acts, writes the reply into the same registers (all 64 bits of each), and lets the
+//! guest continue after the `out`. Any other access to the port is no call and changes no register.
 //!
 //! | register | call                  | reply                                   |
 //! |----------|-----------------------|-----------------------------------------|
@@ -15,9 +15,9 @@
 //! Every reply carries the target, whatever its status. A call with another status than
 //! [`Status::Ok`] has done nothing.
 //!
-//! Commands carry a tag in their upper half, statuses never do: a machine without the port leaves
-//! `RAX` as it was, and the driver sees that nobody answered. The idea of a backdoor port is
-//! VMware's (Waldspurger, "Memory resource management in VMware ESX Server", OSDI 2002).
+//! Commands have a tag in their upper half, and statuses never do. A machine without the port
+//! leaves `RAX` as it was, and so the driver sees that there was no answer. The idea of a backdoor
+//! port is VMware's (Waldspurger, "Memory resource management in VMware ESX Server", OSDI 2002).
 
 use crate::units::FrameCount;
 
@@ -28,38 +28,39 @@ pub const VERSION: u32 = 3;
 /// The tag in the upper half of every command.
 const TAG: u64 = 0xae50_0000;
 
-/// What a guest can ask for.
+/// A guest's request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Command {
-    /// Begin. `RDI`: version | [`Features`] << 32; `RSI`: the guest's own floor in frames; `R8`:
-    /// interrupt vector for target changes, 0 for none. Reply `RDI`: version | accepted features <<
+    /// Opens a session. `RDI`: version | [`Features`] << 32; `RSI`: the guest's own floor in
+    /// frames; `R8`: interrupt vector for target changes, 0 for none. Reply `RDI`: version |
+    /// accepted features <<
     /// 32. A monitor that refuses the version names its own in `RDI`.
     Hello,
-    /// Ask for the target, and for nothing else.
+    /// Asks for the target only.
     GetTarget,
-    /// Hand over the frames of a batch. `RDI`: guest-physical address of the batch page; `RSI`:
-    /// entries, 1 to [`crate::batch::CAPACITY`]. Reply `RDI`: frames given, those of entries that
-    /// are done. What they held is lost: they read as zero.
+    /// Puts the frames of a batch into the balloon. `RDI`: guest-physical address of the batch
+    /// page; `RSI`: entries, 1 to [`crate::batch::CAPACITY`]. Reply `RDI`: frames inflated, those
+    /// of entries that are done. Their contents are lost: they read as zero.
     Inflate,
-    /// Ask for the frames of a batch back, as far as the target allows. Registers as for
-    /// [`Command::Inflate`]. Contents stay as they are: zero, if the guest has not touched what it
-    /// had given.
+    /// Gets the frames of a batch back from the balloon, as far as the target allows. Registers as
+    /// for [`Command::Inflate`]. Contents stay as they are: zero, if the guest has not touched the
+    /// frames while they were ballooned.
     Deflate,
-    /// Leave statistics. `RDI`: guest-physical address of a [`crate::statistics::Statistics`]
+    /// Reports statistics. `RDI`: guest-physical address of a [`crate::statistics::Statistics`]
     /// record, 8-byte aligned, within one page.
     Report,
-    /// End the session: what was agreed in HELLO is void, and nothing but HELLO is answered. What
-    /// is given stays given.
+    /// Ends the session. What was negotiated in HELLO is void, and only HELLO is answered.
+    /// Ballooned frames stay ballooned.
     Reset,
-    /// Ask which frames are given. `RDI`: address of the batch page; `RSI`: the frame number to
-    /// begin at. Reply `RDI`: entries that the monitor wrote, ascending blocks as large as they can
-    /// be, each marked as done; `R8`: the frame number to go on at, 0 at the end.
+    /// Asks which frames are ballooned. `RDI`: address of the batch page; `RSI`: the frame number
+    /// to begin at. Reply `RDI`: entries that the monitor wrote, ascending blocks as large as
+    /// possible, each marked as done; `R8`: the frame number to continue at, 0 at the end.
     List,
-    /// Let the monitor see the states of all huge frames, and take those that are offered
-    /// ([`Features::OFFERS`]). `RDI`: guest-physical address of an array of
+    /// Shares the states of all huge frames with the monitor, which may then reclaim those that are
+    /// offered ([`Features::OFFERS`]). `RDI`: guest-physical address of an array of
     /// [`crate::frame_state::HugeFrameWord`], one for each huge frame from address 0 to the end of
-    /// memory, in memory that is not given; `RSI`: its length. The frames that it lies in can't be
-    /// given from then on.
+    /// memory, in memory that is not ballooned; `RSI`: its length. The frames of the array can't be
+    /// inflated from then on.
     Share,
 }
 
@@ -75,7 +76,7 @@ impl Command {
         Self::Share,
     ];
 
-    /// The value of `RAX` that asks for this.
+    /// Returns the value of `RAX` for this command.
     #[must_use]
     pub const fn encode(self) -> u64 {
         TAG | match self {
@@ -90,33 +91,33 @@ impl Command {
         }
     }
 
-    /// The command that a `RAX` asks for; only its low 32 bits count, as only they are written to
-    /// the port.
+    /// Returns the command in a `RAX`. Only its low 32 bits count, as only they are written to the
+    /// port.
     #[must_use]
     pub fn decode(rax: u64) -> Option<Self> {
         Self::ALL.into_iter().find(|command| command.encode() == rax & 0xffff_ffff)
     }
 }
 
-/// How a call as a whole ended; single entries of a batch have an [`crate::batch::EntryStatus`] of
-/// their own.
+/// The outcome of a call as a whole. Each entry of a batch has an [`crate::batch::EntryStatus`] of
+/// its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
-    /// The call was carried out; look at the entries of a batch for what became of each.
+    /// The call was carried out; the entries of a batch have the outcome of each block.
     Ok,
-    /// The command is none that this monitor knows. Told apart before all else, HELLO included.
+    /// This monitor does not know the command. This is tested first, even before a session exists.
     UnknownCommand,
     /// HELLO named a version that this monitor does not speak.
     UnsupportedVersion,
-    /// The guest has not said HELLO yet.
+    /// There is no session: HELLO has not succeeded yet.
     NoSession,
-    /// What the call names by address is misaligned, is not guest memory or lies in a frame that
-    /// was given away; or a record of statistics crosses a page.
+    /// The address in the call is misaligned, is not guest memory or lies in a ballooned frame; or
+    /// a record of statistics crosses a page.
     BadPage,
-    /// The batch has no entries, or more than fit a page; the shared words are not one for each
-    /// huge frame.
+    /// The batch has no entries, or more than fit a page; or the number of shared words is not that
+    /// of the huge frames.
     BadCount,
-    /// HELLO came again after one that succeeded.
+    /// HELLO was called in a session.
     SessionExists,
     /// An argument of HELLO is out of its range: an interrupt vector from 1 to 31 or above 255, a
     /// floor above memory.
@@ -138,7 +139,7 @@ impl Status {
         Self::ResetOrdered,
     ];
 
-    /// The value of `RAX` in a reply.
+    /// Returns the value of `RAX` in a reply.
     #[must_use]
     pub const fn encode(self) -> u64 {
         match self {
@@ -154,32 +155,31 @@ impl Status {
         }
     }
 
-    /// The status in a reply's `RAX`, or `None` where nobody answered or the answer makes no sense.
+    /// Returns the status in a reply's `RAX`, or `None` where there was no answer or no valid one.
     #[must_use]
     pub fn decode(rax: u64) -> Option<Self> {
         Self::ALL.into_iter().find(|status| status.encode() == rax)
     }
 }
 
-/// Optional parts of the protocol, a bit each. Driver and monitor find out in HELLO what both can
-/// do.
+/// Optional parts of the protocol, a bit each. Driver and monitor negotiate them in HELLO.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Features(pub u32);
 
 impl Features {
-    /// The guest can share the states of its huge frames (SHARE), and the monitor take those that
-    /// it offers.
+    /// The guest can share the states of its huge frames (SHARE), and the monitor can reclaim those
+    /// that it offers.
     pub const OFFERS: Self = Self(1);
-    /// What this crate describes.
+    /// The features that this crate describes.
     pub const SUPPORTED: Self = Self::OFFERS;
 
-    /// What both sides can do.
+    /// Returns the features that are in both sets.
     #[must_use]
     pub const fn intersection(self, other: Self) -> Self {
         Self(self.0 & other.0)
     }
 
-    /// Whether all of `other` is here.
+    /// Returns whether all features of `other` are in this set.
     #[must_use]
     pub const fn contains(self, other: Self) -> bool {
         self.0 & other.0 == other.0
@@ -204,7 +204,7 @@ pub struct Registers {
 pub struct Hello {
     /// Protocol version that the driver speaks.
     pub version: u32,
-    /// Optional parts that the driver can use.
+    /// Optional parts that the driver supports.
     pub features: Features,
     /// The smallest size that the guest can work at.
     pub floor: FrameCount,
@@ -213,7 +213,7 @@ pub struct Hello {
 }
 
 impl Hello {
-    /// The call's registers.
+    /// Returns the call's registers.
     #[must_use]
     pub fn encode(self) -> Registers {
         Registers {
@@ -224,7 +224,7 @@ impl Hello {
         }
     }
 
-    /// The arguments in a call's registers, or `None` where the vector is no vector.
+    /// Returns the arguments in a call's registers, or `None` where the vector does not fit a byte.
     #[must_use]
     pub fn decode(registers: &Registers) -> Option<Self> {
         let (version, features) = split(registers.rdi);
@@ -245,7 +245,7 @@ pub struct Welcome {
 }
 
 impl Welcome {
-    /// The reply's registers.
+    /// Returns the reply's registers.
     #[must_use]
     pub fn encode(self) -> Registers {
         Registers {
@@ -256,7 +256,7 @@ impl Welcome {
         }
     }
 
-    /// The reply in the registers; the caller has looked at the status.
+    /// Returns the reply in the registers. The caller has checked the status.
     #[must_use]
     pub fn decode(registers: &Registers) -> Self {
         let (version, features) = split(registers.rdi);
@@ -264,7 +264,7 @@ impl Welcome {
     }
 }
 
-/// Low and high half of a register.
+/// Returns the low and the high half of a register.
 fn split(register: u64) -> (u32, u32) {
     let [a, b, c, d, e, f, g, h] = register.to_le_bytes();
     (u32::from_le_bytes([a, b, c, d]), u32::from_le_bytes([e, f, g, h]))
@@ -276,7 +276,7 @@ mod tests {
     use crate::units::FrameCount;
 
     #[test]
-    fn commands_and_statuses_survive_a_round_trip_and_never_meet() {
+    fn commands_and_statuses_survive_a_round_trip_and_never_overlap() {
         for command in Command::ALL {
             assert_eq!(Command::decode(command.encode()), Some(command));
             assert_eq!(Status::decode(command.encode()), None, "an unanswered call must not look like a status");

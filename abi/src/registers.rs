@@ -2,11 +2,11 @@
 //!
 //! It holds the *balloon register* (the target) and what the VMM process knows about its guest.
 //! Each word is written by one process: the magic number and the target by the supervisor, all else
-//! by the VMM process while it lives (then nothing is resident any more, and the supervisor says
-//! so). Readers take each word for itself, so words of two moments may stand side by side; no lock
-//! is needed, and a process that dies in the middle harms nobody. Whoever needs to know *at once*
-//! is told through a doorbell (the supervisor rings the guest's interrupt, the VMM process writes
-//! to its link).
+//! by the VMM process while it runs. After its end, nothing is resident any more, and the
+//! supervisor stores that. A reader reads word by word, so it may see words of two moments. No lock
+//! is needed, and a process that ends during an update does not block the other. When a change must
+//! be known *at once*, a doorbell tells it: the supervisor rings for the guest's interrupt, the VMM
+//! process writes to its link.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -16,20 +16,20 @@ use crate::units::{FRAME_SIZE, FrameCount};
 /// Identifies the page and its layout.
 pub const MAGIC: u64 = 0x4145_524f_5245_4734;
 
-/// The page. All counts are 4 KiB frames; all times are nanoseconds of the host's monotonic clock,
-/// 0 for "not yet".
+/// A register page. All counts are 4 KiB frames; all times are nanoseconds of the host's monotonic
+/// clock, 0 for "not yet".
 #[derive(Debug)]
 #[repr(C, align(4096))]
 pub struct RegisterPage {
     magic: AtomicU64,
-    /// Written by the supervisor: how large the guest should be.
+    /// Written by the supervisor: the guest size that the host wants.
     target_frames: AtomicU64,
     /// Written by the VMM process from here on: guest size, total less balloon. 0 until it has
     /// published its first facts.
     size_frames: AtomicU64,
     balloon_frames: AtomicU64,
     resident_frames: AtomicU64,
-    /// Frames given so far, and taken so far; the initial balloon is not among them.
+    /// Frames inflated since the start, and frames deflated; the initial balloon is in neither.
     inflated_frames: AtomicU64,
     deflated_frames: AtomicU64,
     refused_entries: [AtomicU64; STATUSES],
@@ -54,15 +54,15 @@ pub struct RegisterPage {
 const _: () = assert!(size_of::<RegisterPage>() == FRAME_SIZE);
 const _: () = assert!(align_of::<RegisterPage>() == FRAME_SIZE);
 
-/// Counts the targets that were set: each has an epoch, one more than the last.
+/// The number of a target: each target that is set has an epoch, one more than the last.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Epoch(pub u64);
 
 impl Epoch {
-    /// The first target's.
+    /// The epoch of the first target.
     pub const FIRST: Self = Self(1);
 
-    /// The next target's.
+    /// Returns the epoch of the next target.
     #[must_use]
     pub const fn next(self) -> Self {
         Self(self.0.wrapping_add(1))
@@ -85,11 +85,11 @@ pub enum BootStage {
 }
 
 impl BootStage {
-    /// In the order of time.
+    /// Every stage, in the order of time.
     pub const ALL: [Self; 5] = [Self::Process, Self::Machine, Self::Loaded, Self::Kernel, Self::Main];
 }
 
-/// What a VMM process measures itself. Read from a page, the fields may be of two moments.
+/// The measurements of a VMM process. Read from a page, the fields may be of two moments.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Facts {
     /// The epoch that the VMM process has acknowledged: no target before it is acted on any more. 0
@@ -99,11 +99,11 @@ pub struct Facts {
     pub size: FrameCount,
     /// Frames in the balloon.
     pub balloon: FrameCount,
-    /// Host memory really behind the guest.
+    /// Host memory that is really behind the guest.
     pub resident: FrameCount,
-    /// Frames given since the start.
+    /// Frames inflated since the start.
     pub inflated: FrameCount,
-    /// Frames taken since the start.
+    /// Frames deflated since the start.
     pub deflated: FrameCount,
     /// Batch entries not done since the start, failed releases included, by the code of their
     /// status.
@@ -117,12 +117,12 @@ pub struct Facts {
     pub throttled_calls: u64,
     /// Nanoseconds that these calls waited.
     pub throttled_ns: u64,
-    /// Of the given frames, those that the VMM process took from what the guest offered, without
-    /// running it.
+    /// Of the inflated frames, those that the VMM process reclaimed from the guest's offers,
+    /// without running it.
     pub host_reclaimed: FrameCount,
-    /// Frames since the start that the guest had given, had touched all the same, and lost again.
+    /// Frames since the start that the guest touched while they were ballooned, and lost again.
     pub reclaimed: FrameCount,
-    /// Latest reports in a row in which the guest's balloon is not as large as it really is.
+    /// Consecutive latest reports whose balloon size is not the real one.
     pub disagreeing_reports: u64,
     /// Lines of the guest's console since the start that were not written to its log, because there
     /// were too many.
@@ -132,7 +132,7 @@ pub struct Facts {
 }
 
 impl Facts {
-    /// Batch entries not done since the start, whatever their status.
+    /// Returns the number of batch entries not done since the start, of any status.
     #[must_use]
     pub fn all_refused_entries(&self) -> u64 {
         self.refused_entries.iter().fold(0, |sum, count| sum.saturating_add(*count))
@@ -146,7 +146,7 @@ impl Default for RegisterPage {
 }
 
 impl RegisterPage {
-    /// A page in its initial state.
+    /// Returns a page in its initial state.
     #[must_use]
     pub const fn new() -> Self {
         Self {
@@ -181,13 +181,13 @@ impl RegisterPage {
         self.magic.store(MAGIC, Ordering::Release);
     }
 
-    /// Whether the page has this crate's layout.
+    /// Returns whether the page has this crate's layout.
     #[must_use]
     pub fn is_valid(&self) -> bool {
         self.magic.load(Ordering::Acquire) == MAGIC
     }
 
-    /// The balloon register: how large the guest should be.
+    /// Returns the balloon register: the guest size that the host wants.
     #[must_use]
     pub fn target(&self) -> FrameCount {
         FrameCount(self.target_frames.load(Ordering::Acquire))
@@ -195,13 +195,14 @@ impl RegisterPage {
 
     /// Sets the balloon register, in the next epoch. The caller rings the doorbell.
     pub fn set_target(&self, target: FrameCount) {
-        // The target first: whoever sees the epoch sees its target or a later one.
+        // The target first: a reader that sees the epoch sees its target or a later one.
         self.target_frames.store(target.0, Ordering::Release);
         let epoch = self.target_epoch();
         self.target_epoch.store(epoch.next().0, Ordering::Release);
     }
 
-    /// The epoch of a target that [`Self::target`] returns from now on, if not that of a later one.
+    /// Returns the epoch of the target. [`Self::target`] returns the target of this epoch, or of a
+    /// later one, from now on.
     #[must_use]
     pub fn target_epoch(&self) -> Epoch {
         Epoch(self.target_epoch.load(Ordering::Acquire))
@@ -213,12 +214,12 @@ impl RegisterPage {
         self.acknowledged_epoch.store(epoch.0, Ordering::Release);
     }
 
-    /// What the VMM process last wrote.
+    /// Returns what the VMM process last wrote.
     #[must_use]
     pub fn facts(&self) -> Facts {
         let read = |word: &AtomicU64| word.load(Ordering::Acquire);
         Facts {
-            // Read first, as it is written last: the sizes are at least as fresh.
+            // Read first, as it is written last: the sizes are at least as recent.
             acknowledged: Epoch(read(&self.acknowledged_epoch)),
             size: FrameCount(read(&self.size_frames)),
             balloon: FrameCount(read(&self.balloon_frames)),
@@ -274,7 +275,7 @@ impl RegisterPage {
         self.page_table_frames.store(page_tables.0, Ordering::Release);
     }
 
-    /// When `stage` was reached; 0 for not yet.
+    /// Returns the time at which `stage` was reached; 0 for not yet.
     #[must_use]
     pub fn boot_ns(&self, stage: BootStage) -> u64 {
         self.boot[stage as usize].load(Ordering::Acquire)
@@ -288,7 +289,7 @@ impl RegisterPage {
         }
     }
 
-    /// The guest's latest report; words of two reports may mix.
+    /// Returns the guest's latest report. Words of two reports may mix.
     #[must_use]
     pub fn statistics(&self) -> Statistics {
         let mut words = [0; statistics::WORDS];
@@ -313,7 +314,7 @@ mod tests {
     use crate::units::FrameCount;
 
     #[test]
-    fn what_is_written_is_read() {
+    fn values_are_read_as_they_were_written() {
         let page = RegisterPage::new();
         page.initialise(FrameCount(7));
         let facts = Facts {

@@ -1,21 +1,21 @@
 //! What a guest reports about itself: a record of 64-bit words, little-endian, that REPORT names by
 //! address.
 //!
-//! Memory is in bytes as it is now, or bytes and counts since boot. Names are those that the users
-//! of Linux know, from its virtio balloon's statistics (virtio 1.3, section 5.5.6.4) and from
-//! `/proc/meminfo`, where these have one for the same thing.
+//! Sizes of memory are in bytes, now or since boot; counts are since boot. Where Linux has a name
+//! for a value, the field's documentation has it: from the virtio balloon's statistics (virtio 1.3,
+//! section 5.5.6.4) or from `/proc/meminfo`.
 //!
-//! The monitor treats every field as a hint: a guest may lie, and what counts (resident memory, the
-//! balloon's size) the monitor measures itself.
+//! The monitor treats every field as a hint, since a guest may lie. The monitor itself measures
+//! resident memory and the balloon's size.
 
 use crate::text::{self, Text};
 
 /// Classes of age in [`Statistics::working_set_bytes`].
 pub const AGES: usize = 4;
-/// Entry statuses that [`Statistics::refused_entries`] has room for.
+/// The number of entry statuses for which [`Statistics::refused_entries`] has room.
 pub const STATUSES: usize = 16;
 
-/// Something that fills whole words of the record.
+/// A type of field: it fills whole words of the record.
 trait Field<const WORDS: usize>: Sized {
     fn encode(&self) -> [u64; WORDS];
     fn decode(words: &[u64; WORDS]) -> Self;
@@ -61,11 +61,11 @@ macro_rules! record {
             $($(#[$docs])* pub $field: $type,)*
         }
 
-        /// Words in the record.
+        /// The number of words in the record.
         pub const WORDS: usize = 0 $(+ $words)*;
 
         impl Statistics {
-            /// The record's words.
+            /// Returns the record's words.
             #[must_use]
             pub fn encode(&self) -> [u64; WORDS] {
                 let mut words = [0; WORDS];
@@ -78,7 +78,7 @@ macro_rules! record {
                 words
             }
 
-            /// The report in the record's words.
+            /// Returns the report in the record's words.
             #[must_use]
             pub fn decode(words: &[u64; WORDS]) -> Self {
                 let rest = &words[..];
@@ -98,9 +98,9 @@ macro_rules! record {
 }
 
 record! {
-    /// All memory of the machine, what is in the balloon included. `total-memory`, `MemTotal`.
+    /// All memory of the machine, balloon included. `total-memory`, `MemTotal`.
     total_memory_bytes: u64, 1;
-    /// Memory that nobody uses. `free-memory`, `MemFree`.
+    /// Free memory. `free-memory`, `MemFree`.
     free_memory_bytes: u64, 1;
     /// Memory that could be used without eviction: what is free and the pages of files, less the
     /// kernel's floor. `available-memory`, `MemAvailable`.
@@ -112,27 +112,27 @@ record! {
     /// What would be in use if nothing were evicted and every commit charge to an application kept.
     /// `Committed_AS`, the kernel's own memory included.
     committed_bytes: u64, 1;
-    /// What can still be committed to applications, by free memory and by swap that nothing has
-    /// been committed. `CommitLimit` less `Committed_AS`.
+    /// Memory that can still be committed to applications, in free memory and in swap that are not
+    /// committed. `CommitLimit` less `Committed_AS`.
     committable_bytes: u64, 1;
-    /// What somebody in the guest waits for now, on top of what is committed.
+    /// Memory that threads of the guest wait for now, in addition to what is committed.
     wanted_bytes: u64, 1;
     /// Pages in the compressed pool, in their size outside it. `Zswapped`.
     zswapped_bytes: u64, 1;
     /// Memory that these pages take in it. `Zswap`.
     zswap_bytes: u64, 1;
-    /// The swap disk. `SwapTotal`.
+    /// Size of the swap disk. `SwapTotal`.
     swap_total_bytes: u64, 1;
-    /// What of it is not used. `SwapFree`.
+    /// The unused part of it. `SwapFree`.
     swap_free_bytes: u64, 1;
     /// Pages on the swap disk, in their size in memory; those that went there compressed take less.
     swapped_bytes: u64, 1;
-    /// Free memory in whole huge frames that the host still backs: what a balloon takes first, as
-    /// it costs the guest nothing and frees memory on the host.
+    /// Free memory in whole huge frames that the host still backs. The driver inflates this first,
+    /// as it costs the guest nothing and frees memory on the host.
     backed_free_bytes: u64, 1;
     /// The pages of applications and files in memory by age: steps of the reclaim policy since they
-    /// were last found in use, none, one, two or three, more. As the hand's last round has found
-    /// them; zero where no hand goes round.
+    /// were last found in use, none, one, two or three, more. The values are those of the last
+    /// scan; zero where there are no scans.
     working_set_bytes: [u64; AGES], AGES;
     /// Read from the swap disk since boot. `swap-in`.
     swap_in_bytes: u64, 1;
@@ -140,59 +140,57 @@ record! {
     swap_out_bytes: u64, 1;
     /// Page faults since boot that waited for a disk. `major-faults`.
     major_faults: u64, 1;
-    /// Page faults since boot that did not. `minor-faults`.
+    /// Page faults since boot that did not wait for one. `minor-faults`.
     minor_faults: u64, 1;
     /// Of those, faults that mapped 2 MiB at once. Linux's `thp_fault_alloc`.
     huge_faults: u64, 1;
     /// Commit charges and page faults since boot that found no memory and had to wait for the host
     /// or for eviction. `alloc-stalls`.
     alloc_stalls: u64, 1;
-    /// Those that failed in the end.
+    /// Of those, the ones that failed in the end.
     alloc_failures: u64, 1;
-    /// Memory that the hand went over since boot: in the background, or for the balloon.
-    /// `async-scan`.
+    /// Memory that was scanned since boot in the background, or for the balloon. `async-scan`.
     async_scan_bytes: u64, 1;
-    /// The same for somebody who waited. `direct-scan`.
+    /// Memory that direct reclaim scanned since boot. `direct-scan`.
     direct_scan_bytes: u64, 1;
     /// Memory that reclaim made free since boot, in the background, or for the balloon.
     /// `async-reclaim`.
     async_reclaim_bytes: u64, 1;
-    /// The same for somebody who waited. `direct-reclaim`.
+    /// Memory that direct reclaim made free since boot. `direct-reclaim`.
     direct_reclaim_bytes: u64, 1;
-    /// Pages evicted since boot, wherever to.
+    /// Pages evicted since boot, to any place.
     evictions: u64, 1;
     /// Evicted pages brought back since boot.
     restores: u64, 1;
-    /// Of those, pages that had been evicted shortly before: memory is too small for what goes on.
+    /// Of those, pages that had been evicted shortly before: memory is too small for the load.
     refaults: u64, 1;
     /// Nanoseconds since boot in which at least one thread waited for memory.
     stalled_ns: u64, 1;
-    /// The same of late, in thousandths of the time.
+    /// The recent share of time in which a thread waited for memory, in thousandths.
     pressure_per_mille: u64, 1;
     /// How fast the driver allows itself to inflate.
     rate_bytes_per_s: u64, 1;
-    /// Times since boot that the driver found no memory to give.
+    /// Times since boot that the driver found no memory to inflate.
     balloon_alloc_failures: u64, 1;
     /// Nanoseconds since boot that the driver spent on inflating.
     inflating_ns: u64, 1;
     /// Nanoseconds since boot that it spent on deflating.
     deflating_ns: u64, 1;
-    /// Entries since boot that came back to the driver other than done, by the code of their
-    /// [`crate::batch::EntryStatus`].
+    /// Entries since boot that were not done, by the code of their [`crate::batch::EntryStatus`].
     refused_entries: [u64; STATUSES], STATUSES;
-    /// What the driver is about, and what hinders it, in its own words.
+    /// The driver's state and its stall reason, as a text of the driver.
     balloon_state: Text, text::WORDS;
-    /// The last thing that went wrong with the driver, in its own words.
+    /// The driver's last error, as a text of the driver.
     balloon_error: Text, text::WORDS;
-    /// Bytes since boot that the application read back and found right.
+    /// Bytes since boot that the application read back and found correct.
     verified_bytes: u64, 1;
     /// Errors since boot that the application found.
     app_errors: u64, 1;
-    /// What the application does, in its own words.
+    /// The application's activity, as a text of the application.
     activity: Text, text::WORDS;
 }
 
-/// Bytes in the record.
+/// The size of the record in bytes.
 pub const BYTES: usize = WORDS * size_of::<u64>();
 
 #[cfg(test)]
@@ -211,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn fields_stand_where_the_documentation_says() {
+    fn the_documentation_has_the_offset_of_each_field() {
         let documentation = include_str!("../../docs/balloon-port.md");
         let mut offset = 0;
         for (name, words) in FIELDS {
@@ -224,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn fields_are_where_their_offsets_say() {
+    fn each_field_is_encoded_at_its_offset() {
         let mut words = [0; WORDS];
         words[7] = 77;
         words[WORDS - 8] = u64::from(b'x');
@@ -233,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn every_entry_status_has_a_place() {
+    fn refused_entries_has_room_for_every_status() {
         assert!(EntryStatus::ALL.into_iter().all(|status| usize::from(status.code()) < STATUSES));
     }
 }

@@ -7,16 +7,16 @@ const BYTES: usize = 64;
 /// Words of a text.
 pub(crate) const WORDS: usize = BYTES / size_of::<u64>();
 
-/// At most 64 bytes of UTF-8, padded with zeros. Foreign bytes: what is read ends at the first
-/// zero, or where it stops being UTF-8, and may hold control characters.
+/// At most 64 bytes of UTF-8, padded with zeros. The bytes are untrusted: the text ends at the
+/// first zero or at the first invalid byte, and may contain control characters.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Text([u8; BYTES]);
 
 impl Text {
-    /// No text.
+    /// The empty text.
     pub const EMPTY: Self = Self([0; BYTES]);
 
-    /// `text`, cut at a character's border to fit.
+    /// Returns `text`, cut at a character boundary to fit.
     #[must_use]
     pub fn new(text: &str) -> Self {
         let end = text.floor_char_boundary(BYTES);
@@ -25,7 +25,7 @@ impl Text {
         Self(bytes)
     }
 
-    /// The text.
+    /// Returns the text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         let end = self.0.iter().position(|&byte| byte == 0).unwrap_or(BYTES);
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn foreign_bytes_end_the_text() {
+    fn invalid_bytes_end_the_text() {
         let mut text = Text::new("walking");
         text.0[4] = 0xff;
         assert_eq!(text.as_str(), "walk");

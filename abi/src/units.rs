@@ -1,9 +1,9 @@
-//! Frames, and the two numbers one does with them: which ([`FrameNumber`]) and how many
+//! Frames, and their two kinds of numbers: which frame ([`FrameNumber`]) and how many
 //! ([`FrameCount`]).
 //!
 //! A *frame* is 4 KiB of guest-physical memory; a *huge frame* is 512 of them, aligned (2 MiB).
 //! Arithmetic is checked or saturating by name: the newtypes have no operators, so an overflow
-//! can't slip through.
+//! can't go unnoticed.
 
 use core::fmt;
 
@@ -27,7 +27,7 @@ pub const HUGE_SIZE: usize = to_usize(HUGE_BYTES);
 
 const _: () = assert!(size_of::<usize>() == size_of::<u64>(), "Aerostat's guests and hosts are 64-bit machines");
 
-/// `value` as an index or a length.
+/// Returns `value` as an index or a length.
 #[must_use]
 #[expect(clippy::cast_possible_truncation, reason = "usize has 64 bits, asserted above")]
 pub const fn to_usize(value: u64) -> usize {
@@ -39,19 +39,20 @@ pub const fn to_usize(value: u64) -> usize {
 pub struct FrameNumber(pub u64);
 
 impl FrameNumber {
-    /// The frame that holds the byte at guest-physical `address`.
+    /// Returns the frame that holds the byte at guest-physical `address`.
     #[must_use]
     pub const fn containing(address: u64) -> Self {
         Self(address / FRAME_BYTES)
     }
 
-    /// The guest-physical address of the frame's first byte; saturates for numbers no machine has.
+    /// Returns the guest-physical address of the frame's first byte; saturates for numbers that no
+    /// machine has.
     #[must_use]
     pub const fn address(self) -> u64 {
         self.0.saturating_mul(FRAME_BYTES)
     }
 
-    /// The frame `count` further on, or `None` past the end of the number range.
+    /// Returns the frame that is `count` frames later, or `None` beyond the range of numbers.
     #[must_use]
     pub const fn checked_add(self, count: FrameCount) -> Option<Self> {
         match self.0.checked_add(count.0) {
@@ -60,14 +61,14 @@ impl FrameNumber {
         }
     }
 
-    /// Whether a block of `2^order` frames may begin here.
+    /// Returns whether a block of `2^order` frames may begin here.
     #[must_use]
     pub const fn is_aligned(self, order: u8) -> bool {
         self.0.trailing_zeros() >= order as u32
     }
 }
 
-/// How large a block is that guests handle as one.
+/// The size of a block that guests handle as one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BlockSize {
     /// 4 KiB.
@@ -77,7 +78,7 @@ pub enum BlockSize {
 }
 
 impl BlockSize {
-    /// Frames in the block.
+    /// Returns the number of frames in the block.
     #[must_use]
     pub const fn frames(self) -> u64 {
         match self {
@@ -86,7 +87,7 @@ impl BlockSize {
         }
     }
 
-    /// Bytes in the block.
+    /// Returns the number of bytes in the block.
     #[must_use]
     pub const fn bytes(self) -> u64 {
         match self {
@@ -95,7 +96,7 @@ impl BlockSize {
         }
     }
 
-    /// `log2` of the block's frames.
+    /// Returns `log2` of the block's frames.
     #[must_use]
     pub const fn order(self) -> u8 {
         match self {
@@ -110,58 +111,58 @@ impl BlockSize {
 pub struct FrameCount(pub u64);
 
 impl FrameCount {
-    /// None at all.
+    /// No frames.
     pub const ZERO: Self = Self(0);
 
-    /// The frames of `mib` mebibytes; saturates.
+    /// Returns the number of frames in `mib` mebibytes; saturates.
     #[must_use]
     pub const fn from_mib(mib: u64) -> Self {
         Self(mib.saturating_mul(FRAMES_PER_MIB))
     }
 
-    /// The whole frames in `bytes`, rounded down.
+    /// Returns the number of whole frames in `bytes`, rounded down.
     #[must_use]
     pub const fn from_bytes_floor(bytes: u64) -> Self {
         Self(bytes / FRAME_BYTES)
     }
 
-    /// The frames that `bytes` need, rounded up.
+    /// Returns the number of frames that `bytes` need, rounded up.
     #[must_use]
     pub const fn from_bytes_ceil(bytes: u64) -> Self {
         Self(bytes.div_ceil(FRAME_BYTES))
     }
 
-    /// `2^order` frames.
+    /// Returns a count of `2^order` frames.
     #[must_use]
     pub const fn of_order(order: u8) -> Self {
         Self(1 << order)
     }
 
-    /// Bytes; saturates.
+    /// Returns the number of bytes; saturates.
     #[must_use]
     pub const fn bytes(self) -> u64 {
         self.0.saturating_mul(FRAME_BYTES)
     }
 
-    /// Whole mebibytes, rounded down.
+    /// Returns the number of whole mebibytes, rounded down.
     #[must_use]
     pub const fn mib(self) -> u64 {
         self.0 / FRAMES_PER_MIB
     }
 
-    /// The sum, at most the largest count there is.
+    /// Returns the sum, at most the largest count.
     #[must_use]
     pub const fn saturating_add(self, other: Self) -> Self {
         Self(self.0.saturating_add(other.0))
     }
 
-    /// The difference, at least zero.
+    /// Returns the difference, at least zero.
     #[must_use]
     pub const fn saturating_sub(self, other: Self) -> Self {
         Self(self.0.saturating_sub(other.0))
     }
 
-    /// The difference, or `None` where it would be negative.
+    /// Returns the difference, or `None` where it would be negative.
     #[must_use]
     pub const fn checked_sub(self, other: Self) -> Option<Self> {
         match self.0.checked_sub(other.0) {
@@ -172,7 +173,7 @@ impl FrameCount {
 }
 
 impl fmt::Display for FrameCount {
-    /// Mebibytes with one decimal: `12.5 MiB`.
+    /// Shows mebibytes with one decimal: `12.5 MiB`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let tenths = self.0.saturating_mul(10) / FRAMES_PER_MIB;
         write!(f, "{}.{} MiB", tenths / 10, tenths % 10)

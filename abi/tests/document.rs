@@ -1,4 +1,4 @@
-//! The protocol's document, `docs/balloon-port.md`, says what the constants say.
+//! Compares `docs/balloon-port.md`, which describes the protocol, with the constants.
 
 use aerostat_abi::{batch, port, statistics};
 
@@ -6,7 +6,7 @@ const DOCUMENT: &str = include_str!("../../docs/balloon-port.md");
 
 #[track_caller]
 fn says(sentence: &str) {
-    // The document's lines are wrapped anywhere.
+    // The lines of the document may be wrapped at any word.
     let document = DOCUMENT.split_whitespace().collect::<Vec<_>>().join(" ");
     assert!(document.contains(sentence), "docs/balloon-port.md does not say: {sentence}");
 }

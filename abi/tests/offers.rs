@@ -1,6 +1,6 @@
-//! All interleavings of a guest that withdraws an offer and a monitor that takes it, and what
-//! either does to the memory then: loom runs the word's own code with an atomic whose every order
-//! of events it tries.
+//! Tests all interleavings of a guest that withdraws an offer and a monitor that reclaims the huge
+//! frame, with the accesses of both to its memory. Loom runs the word's own code with an atomic of
+//! loom's, and tries every order of events.
 
 #![allow(unsafe_code, reason = "loom's cells are entered by pointer")]
 
@@ -18,7 +18,7 @@ mod word;
 
 use word::{HugeFrameWord, Taken};
 
-/// What is in the huge frame.
+/// Contents of the huge frame.
 const OLD: u8 = 1;
 const RELEASED: u8 = 0;
 const NEW: u8 = 2;
@@ -26,10 +26,9 @@ const NEW: u8 = 2;
 /// A machine with one huge frame.
 struct Machine {
     word: HugeFrameWord,
-    /// Loom reports two accesses to it that nothing orders, one of them a write.
+    /// Loom reports two unordered accesses of which one is a write.
     memory: UnsafeCell<u8>,
-    /// The monitor's device, which one thread at a time is in; it says whether the huge frame is
-    /// given.
+    /// The monitor's device, which one thread at a time uses: whether the huge frame is ballooned.
     device: Mutex<bool>,
 }
 
@@ -53,13 +52,13 @@ impl Machine {
         self.memory.with(|memory| unsafe { *memory })
     }
 
-    /// The guest uses the frame, frees and offers it.
+    /// Uses the frame, frees it and offers it, as the guest does.
     fn offer(&self) {
         self.write(OLD);
         self.word.store(HugeFrameState::default().with_backing().with_offer());
     }
 
-    /// The monitor takes what is offered and releases it, inside its device.
+    /// Reclaims an offered frame and releases it, inside the device, as the monitor does.
     fn host_reclaim(&self) -> bool {
         let mut is_ballooned = self.device.lock().expect("a test that panics has failed");
         if self.word.take().is_none() {
@@ -70,12 +69,12 @@ impl Machine {
         true
     }
 
-    /// The guest allocates the frame: by withdrawing the offer, else by asking the monitor for it.
+    /// Allocates the frame, as the guest does: by withdrawing the offer, else by deflating.
     fn allocate(&self) -> Result<(), Taken> {
         let withdrawn = self.word.withdraw();
         if withdrawn.is_err() {
             let mut is_ballooned = self.device.lock().expect("a test that panics has failed");
-            assert!(*is_ballooned, "what the word calls taken is given once the device is free");
+            assert!(*is_ballooned, "a frame that its word calls reclaimed is ballooned once the device is free");
             *is_ballooned = false;
             assert_eq!(self.read(), RELEASED);
         }
@@ -85,49 +84,49 @@ impl Machine {
     }
 }
 
-/// A monitor at work; it ends with whether it has taken the frame.
+/// Starts a monitor; its thread returns whether it has reclaimed the frame.
 fn host_reclaiming(machine: &Arc<Machine>) -> JoinHandle<bool> {
     let machine = Arc::clone(machine);
     thread::spawn(move || machine.host_reclaim())
 }
 
 #[test]
-fn one_of_them_has_the_frame_and_nobody_touches_it_besides() {
+fn only_one_side_gets_the_frame_and_only_that_side_accesses_it() {
     loom::model(|| {
         let machine = Machine::new();
         machine.offer();
         let monitor = host_reclaiming(&machine);
         let withdrawn = machine.allocate();
-        assert_eq!(machine.read(), NEW, "what the guest has allocated stays its own");
-        let taken = monitor.join().unwrap();
-        assert_eq!(taken, withdrawn.is_err());
+        assert_eq!(machine.read(), NEW, "an allocated frame stays the guest's");
+        let reclaimed = monitor.join().unwrap();
+        assert_eq!(reclaimed, withdrawn.is_err());
     });
 }
 
 #[test]
-fn an_offer_made_again_is_a_new_one() {
+fn a_repeated_offer_is_a_new_offer() {
     loom::model(|| {
         let machine = Machine::new();
         machine.offer();
         let monitor = host_reclaiming(&machine);
         let withdrawn = machine.allocate();
         machine.offer();
-        let taken = monitor.join().unwrap();
+        let reclaimed = monitor.join().unwrap();
         let state = machine.word.load();
-        // Taken by the first offer or by the second, never by both.
-        assert_eq!(taken, withdrawn.is_err() || state.is_reclaimed());
+        // The monitor reclaims the frame by the first offer or by the second, never by both.
+        assert_eq!(reclaimed, withdrawn.is_err() || state.is_reclaimed());
         assert!(!(withdrawn.is_err() && state.is_reclaimed()));
         assert_ne!(state.is_reclaimed(), state.is_offered());
     });
 }
 
 #[test]
-fn two_monitors_take_it_once() {
+fn only_one_of_two_monitors_reclaims_the_frame() {
     loom::model(|| {
         let machine = Machine::new();
         machine.offer();
         let other = host_reclaiming(&machine);
-        let taken = machine.host_reclaim();
-        assert_ne!(taken, other.join().unwrap());
+        let reclaimed = machine.host_reclaim();
+        assert_ne!(reclaimed, other.join().unwrap());
     });
 }

@@ -1,5 +1,5 @@
-//! The word that guest and monitor share. The file knows no more of its atomic than the name, so
-//! that the test of all interleavings can put another in its place.
+//! The word that guest and monitor share. This file uses its atomic by name only, so that the test
+//! of all interleavings can substitute another type.
 
 use core::sync::atomic::Ordering;
 
@@ -10,37 +10,38 @@ use super::{AtomicU32, HugeFrameState};
 #[repr(transparent)]
 pub struct HugeFrameWord(AtomicU32);
 
-/// The monitor was faster: the huge frame is given.
+/// The monitor was faster: the huge frame is reclaimed by the host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Taken;
 
 impl HugeFrameWord {
-    /// What the word says now.
+    /// Returns the current state.
     #[must_use]
     pub fn load(&self) -> HugeFrameState {
         HugeFrameState(self.0.load(Ordering::Acquire))
     }
 
-    /// The guest's: says something else about a huge frame that is not offered. An offer lets the
-    /// monitor see all that was done to the frame before.
+    /// Stores a new state of a huge frame that is not offered; only the guest does this. When the
+    /// new state is an offer, the monitor sees everything that was done to the frame before.
     pub fn store(&self, state: HugeFrameState) {
         self.0.store(state.0, Ordering::Release);
     }
 
-    /// The guest's: withdraws an offer; the huge frame is then as free as before.
+    /// Withdraws an offer; only the guest does this. The huge frame stays free.
     ///
     /// # Errors
-    /// [`Taken`] when the monitor has it.
+    /// [`Taken`] when the monitor has reclaimed it.
     pub fn withdraw(&self) -> Result<(), Taken> {
         let offered = self.load();
         if !offered.is_offered() {
-            return Err(Taken); // nobody but the monitor ends an offer behind the guest's back
+            return Err(Taken); // only the monitor ends an offer without the guest
         }
         self.exchange(offered, offered.without_offer()).map(drop).ok_or(Taken)
     }
 
-    /// The monitor's: takes the huge frame if it is offered, and says what its word said before.
-    /// The guest may write anything there at any time, so this proves nothing about the frame.
+    /// Reclaims the huge frame if it is offered, and returns its state from before; only the
+    /// monitor does this. The guest may write anything into the word at any time, so the result
+    /// proves nothing about the frame.
     #[must_use]
     pub fn take(&self) -> Option<HugeFrameState> {
         let offered = self.load();
@@ -50,7 +51,7 @@ impl HugeFrameWord {
         self.exchange(offered, offered.with_reclaimed())
     }
 
-    /// The one compare-and-swap that settles a race.
+    /// Replaces `from` by `to`: the compare-and-swap that decides a race.
     fn exchange(&self, from: HugeFrameState, to: HugeFrameState) -> Option<HugeFrameState> {
         let swapped = self.0.compare_exchange(from.0, to.0, Ordering::AcqRel, Ordering::Acquire);
         swapped.ok().map(HugeFrameState)

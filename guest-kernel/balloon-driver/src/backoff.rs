@@ -1,10 +1,10 @@
-//! When to try again what has failed: after twice as long each time, up to a second; soon, when
-//! something has changed that may help.
+//! When to repeat a failed action: after a pause that doubles with each failure, up to a second;
+//! sooner when something changed that may help.
 
 /// The first pause, and the longest.
 const FIRST_NS: u64 = 1_000_000;
 const LONGEST_NS: u64 = 1_000_000_000;
-/// The shortest pause after a failure, whatever changes.
+/// The shortest pause after a failure, even if something changes.
 const NUDGED_NS: u64 = 10_000_000;
 
 /// Pauses after failures.
@@ -16,12 +16,12 @@ pub(crate) struct Backoff {
 }
 
 impl Backoff {
-    /// The moment before which there is no point in trying; `None` when it has come.
+    /// Returns the time of the next attempt; `None` when it has come.
     pub(crate) fn pending(&self, now_ns: u64) -> Option<u64> {
         (now_ns < self.until_ns).then_some(self.until_ns)
     }
 
-    /// It failed; says when to try again.
+    /// Notes a failure, and returns the time of the next attempt.
     pub(crate) fn failed(&mut self, now_ns: u64) -> u64 {
         self.pause_ns = self.pause_ns.saturating_mul(2).clamp(FIRST_NS, LONGEST_NS);
         self.failed_at_ns = now_ns;
@@ -29,12 +29,12 @@ impl Backoff {
         self.until_ns
     }
 
-    /// It worked.
+    /// Notes a success.
     pub(crate) fn succeeded(&mut self) {
         *self = Self::default();
     }
 
-    /// Something has changed: it may work now.
+    /// Brings the next attempt forward, as something changed that may help.
     pub(crate) fn nudge(&mut self) {
         self.until_ns = self.until_ns.min(self.failed_at_ns.saturating_add(NUDGED_NS));
     }
@@ -61,7 +61,7 @@ mod tests {
     }
 
     #[test]
-    fn a_nudge_helps_soon_but_not_at_once() {
+    fn a_nudge_shortens_a_pause_but_does_not_end_it() {
         let mut backoff = Backoff::default();
         for _ in 0..20 {
             backoff.failed(100);
@@ -71,6 +71,6 @@ mod tests {
         let mut fresh = Backoff::default();
         fresh.failed(100);
         fresh.nudge();
-        assert_eq!(fresh.pending(101), Some(100 + FIRST_NS), "it makes nothing later");
+        assert_eq!(fresh.pending(101), Some(100 + FIRST_NS), "a nudge never lengthens a pause");
     }
 }

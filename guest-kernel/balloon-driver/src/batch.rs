@@ -1,4 +1,4 @@
-//! A batch: blocks of one size on their way, and the entries that speak of them.
+//! A batch: blocks of one size for one call, and their entries.
 
 use aerostat_abi::batch::{CAPACITY, Entry, EntryStatus};
 use aerostat_abi::port::Status;
@@ -6,7 +6,7 @@ use aerostat_abi::units::{BlockSize, FrameCount, FrameNumber};
 
 use crate::sides::{Block, Reply};
 
-/// Blocks on their way.
+/// The blocks of one call.
 #[derive(Debug)]
 pub(crate) struct Batch<B> {
     size: BlockSize,
@@ -16,7 +16,7 @@ pub(crate) struct Batch<B> {
 }
 
 impl<B: Block> Batch<B> {
-    /// An empty batch. It is large: there is one in a step, which is not moved.
+    /// Returns an empty batch. A batch is large, so a step has one only and does not move it.
     pub(crate) fn new() -> Self {
         Self {
             size: BlockSize::Frame,
@@ -30,7 +30,7 @@ impl<B: Block> Batch<B> {
         self.size
     }
 
-    /// Blocks in it.
+    /// Returns the number of blocks.
     pub(crate) fn len(&self) -> usize {
         self.count
     }
@@ -39,13 +39,13 @@ impl<B: Block> Batch<B> {
         self.count == 0
     }
 
-    /// Frames of all blocks in it.
+    /// Returns the number of frames in all blocks.
     pub(crate) fn frames(&self) -> FrameCount {
         FrameCount(self.count as u64 * self.size.frames())
     }
 
-    /// Adds a block, for which there is room. All are of one size: so it can be told in advance how
-    /// long the batch will take.
+    /// Adds a block; there must be room for it. All blocks have one size, so that the driver can
+    /// estimate how long the call will take.
     pub(crate) fn push(&mut self, block: B) {
         debug_assert!(self.count == 0 || block.size() == self.size);
         self.size = block.size();
@@ -58,8 +58,8 @@ impl<B: Block> Batch<B> {
         &mut self.entries[..self.count]
     }
 
-    /// Hands every block to `place`, with what became of its entry: nothing, without a reply that
-    /// says so.
+    /// Passes every block to `place`, with the status of its entry. Without a reply that says
+    /// otherwise, that is [`EntryStatus::Pending`].
     pub(crate) fn settle(&mut self, reply: Option<Reply>, mut place: impl FnMut(B, EntryStatus)) {
         let is_valid = reply.is_some_and(|reply| reply.status == Status::Ok);
         for (block, entry) in self.blocks[..self.count].iter_mut().zip(&self.entries) {

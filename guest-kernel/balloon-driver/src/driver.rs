@@ -1,15 +1,15 @@
-//! The driver's loop, one step at a time: compare size and target, move a batch, say when to come
-//! back.
+//! The driver's loop, one step at a time: compare guest size and target, move a batch, return when
+//! the next step is due.
 //!
-//! *Inflating* takes what costs least: whole huge frames, then huge frames that become whole by
-//! moving pages where that is cheaper, then single frames, for which the guest may have to put
-//! pages elsewhere. It gives way at once to anybody in the guest who waits for memory, and for a
-//! while after that. *Deflating* gives, and knows no rate. What the monitor refuses to take stays
-//! the guest's; what it refuses to return stays in the page list. The driver trusts no reply: a
-//! target is bounded by the guest's own floor and its total.
+//! *Inflating* uses the cheapest memory first: whole huge frames, then huge frames that become whole
+//! by moving pages where that is cheaper, then single frames, for which the guest may have to evict
+//! pages. It stops at once while a thread of the guest waits for memory, and for some time after
+//! that. *Deflating* has no limit on its rate. A block whose INFLATE is refused stays the guest's; a
+//! block whose DEFLATE is refused stays in the page list. The driver trusts no reply: it bounds a
+//! target by the guest's own floor and its total.
 //!
-//! A step that has failed is repeated after ever longer pauses ([`Backoff`]), sooner when memory
-//! comes free or the target changes.
+//! A failed step is repeated after pauses that grow ([`Backoff`]), and sooner when memory becomes
+//! free or the target changes.
 
 use core::cmp::Ordering;
 
@@ -27,19 +27,19 @@ use crate::session::Session;
 use crate::sides::{Block as _, Memory, Monitor, PageList, Reply, Room};
 use crate::state::{Failure, Metrics, StallReason, State};
 
-/// Huge frames that are made whole at once.
+/// Huge frames that one compaction makes whole at most.
 const COMPACTED_AT_ONCE: usize = 32;
 
-/// What the driver does next.
+/// When the driver's next step is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
-    /// Another step at once.
+    /// The next step is due at once.
     Continue,
-    /// Another step once others have had their turn, at once if nobody wants one.
+    /// The next step is due when other threads have run; at once if none is ready.
     Rest,
-    /// Nothing to do before this moment, or before something changes.
+    /// The next step is due at a time, or when something changes.
     Wait {
-        /// That moment.
+        /// That time.
         until_ns: u64,
     },
     /// The target is reached.
@@ -51,26 +51,26 @@ pub enum Next {
 pub struct Extent {
     /// All frames, those in the balloon included.
     pub total: FrameCount,
-    /// The guest is never to be smaller.
+    /// The smallest guest size that the guest can work at.
     pub floor: FrameCount,
-    /// The frame behind the last one.
+    /// The frame after the last one.
     pub end: FrameNumber,
 }
 
-/// The balloon of one guest.
+/// A balloon driver, with the balloon of its guest.
 #[derive(Debug)]
 pub struct Driver<L> {
     pub(crate) page_list: L,
     pub(crate) extent: Extent,
-    /// As the monitor said last.
+    /// The target of the monitor's latest reply.
     asked: FrameCount,
     pub(crate) session: Session,
-    /// Frames that the monitor holds to be given though the page list has not got them.
+    /// Frames that the monitor counts as ballooned although they are not in the page list.
     pub(crate) strays: FrameCount,
     pub(crate) rate: Rate,
     pub(crate) pace: Pace,
     compaction: Compaction,
-    /// After failures of inflating, of deflating and of sessions.
+    /// Pauses after failures of inflating, of deflating and of sessions.
     giving: Backoff,
     pub(crate) taking: Backoff,
     pub(crate) talking: Backoff,
@@ -80,7 +80,7 @@ pub struct Driver<L> {
 }
 
 impl<L: PageList> Driver<L> {
-    /// A driver with an empty page list, which has not talked to its monitor yet.
+    /// Returns a driver with an empty page list, which has made no call yet.
     #[must_use]
     pub fn new(page_list: L, limits: RateLimits, extent: Extent, now_ns: u64) -> Self {
         Self {
@@ -101,44 +101,44 @@ impl<L: PageList> Driver<L> {
         }
     }
 
-    /// Guest size: what the monitor does not hold to be in the balloon.
+    /// Returns the guest size: the frames that the monitor does not count as ballooned.
     #[must_use]
     pub fn size(&self) -> FrameCount {
         self.extent.total.saturating_sub(self.balloon()).saturating_sub(self.strays)
     }
 
-    /// Balloon size.
+    /// Returns the balloon size.
     #[must_use]
     pub fn balloon(&self) -> FrameCount {
         self.page_list.size()
     }
 
-    /// The frames in the balloon.
+    /// Returns the frames in the balloon.
     #[must_use]
     pub fn page_list(&self) -> &L {
         &self.page_list
     }
 
-    /// The frames in the balloon, for whoever goes on with them.
+    /// Returns the frames in the balloon, for another driver that continues with them.
     #[must_use]
     pub fn into_page_list(self) -> L {
         self.page_list
     }
 
-    /// Guest size that the driver works towards: what the monitor said last, within the guest's
-    /// bounds.
+    /// Returns the guest size that the driver works towards: the target of the latest reply, within
+    /// the guest's bounds.
     #[must_use]
     pub fn target(&self) -> FrameCount {
         self.asked.clamp(self.extent.floor.min(self.extent.total), self.extent.total)
     }
 
-    /// What keeps it from the target, if anything does.
+    /// Returns the stall reason, if the driver has one.
     #[must_use]
     pub fn stall_reason(&self) -> Option<StallReason> {
         self.stall_reason
     }
 
-    /// What it is about.
+    /// Returns the driver's state.
     #[must_use]
     pub fn state(&self) -> State {
         match (self.stall_reason, self.size().cmp(&self.target())) {
@@ -149,38 +149,39 @@ impl<L: PageList> Driver<L> {
         }
     }
 
-    /// Whether memory that comes free in the guest would help; then [`Self::memory_came_free`] is
-    /// to be called.
+    /// Returns whether the driver could continue with memory that becomes free in the guest. If so,
+    /// the caller calls [`Self::memory_came_free`] when memory becomes free.
     #[must_use]
     pub fn wants_memory(&self) -> bool {
         matches!(self.stall_reason, Some(StallReason::NoMemory | StallReason::Thrashing))
     }
 
-    /// Frames that the monitor holds to be given although the guest uses them.
+    /// Returns the number of frames that the monitor counts as ballooned although the guest uses
+    /// them.
     #[must_use]
     pub fn strays(&self) -> FrameCount {
         self.strays
     }
 
-    /// What it has done.
+    /// Returns the driver's metrics.
     #[must_use]
     pub fn metrics(&self) -> &Metrics {
         &self.metrics
     }
 
-    /// Entries that the monitor refused since boot.
+    /// Returns the number of entries that the monitor refused since boot.
     #[must_use]
     pub fn refused_entries(&self) -> u64 {
         self.metrics.refused_entries.iter().sum()
     }
 
-    /// Frames per second that the driver allows itself.
+    /// Returns the rate at which the driver may inflate, in frames per second.
     #[must_use]
     pub fn frames_per_s(&self) -> u64 {
         self.rate.frames_per_s()
     }
 
-    /// Looks at the target again.
+    /// Asks the monitor for the target.
     pub fn refresh(&mut self, monitor: &mut impl Monitor, now_ns: u64) {
         if self.session == Session::Open {
             let reply = monitor.target();
@@ -188,7 +189,7 @@ impl<L: PageList> Driver<L> {
         }
     }
 
-    /// Memory has come free in the guest: what failed for want of it may work.
+    /// Notes that memory became free in the guest, so that inflating is tried again soon.
     pub fn memory_came_free(&mut self) {
         self.giving.nudge();
     }
@@ -225,8 +226,8 @@ impl<L: PageList> Driver<L> {
         next
     }
 
-    /// Puts into the page list what the monitor has taken by itself. It did so for a target that
-    /// nobody may have told this driver of.
+    /// Puts the huge frames that are reclaimed by the host into the page list. The monitor may have
+    /// reclaimed them for a target that this driver does not know yet, so it asks for the target.
     fn collect_reclaimed(&mut self, monitor: &mut impl Monitor, memory: &mut impl Memory<Block = L::Block>) {
         let before = self.balloon();
         while let Some(block) = memory.collect_reclaimed() {
@@ -263,7 +264,7 @@ impl<L: PageList> Driver<L> {
         self.hand_over(batch, dry, monitor, memory)
     }
 
-    /// Whole huge frames, as many as are wanted, fit the burst, and are there.
+    /// Adds whole huge frames to the batch: at most `wanted`, what fits the burst, and what is free.
     fn huge_frames<M: Memory<Block = L::Block>>(
         &mut self,
         wanted: FrameCount,
@@ -280,7 +281,7 @@ impl<L: PageList> Driver<L> {
         }
     }
 
-    /// A huge frame that has become whole by moving pages, where that is cheaper than single
+    /// Returns a huge frame that became whole by moving pages, where that is cheaper than single
     /// frames.
     fn compacted<M: Memory<Block = L::Block>>(&mut self, wanted: usize, memory: &mut M) -> Option<L::Block> {
         let now_ns = memory.now_ns();
@@ -298,7 +299,8 @@ impl<L: PageList> Driver<L> {
         memory.allocate(BlockSize::Huge)
     }
 
-    /// Single frames, as many as are wanted and fit the burst; says why they are fewer.
+    /// Adds single frames to the batch: at most `wanted`, and what fits the burst. Returns the
+    /// reason where it found too few.
     fn single_frames<M: Memory<Block = L::Block>>(
         &mut self,
         wanted: FrameCount,
@@ -312,7 +314,7 @@ impl<L: PageList> Driver<L> {
                 batch.push(block);
                 continue;
             }
-            // Room takes time to make, and the burst has to do for giving what was found, too.
+            // Making room takes time, and the burst must have time left to inflate the batch.
             let began_ns = memory.now_ns();
             let needed_ns = room_ns + self.pace.batch_ns(Direction::Inflate, BlockSize::Frame, batch.len());
             if !batch.is_empty() && self.pace.left_ns(began_ns) < needed_ns {
@@ -325,7 +327,7 @@ impl<L: PageList> Driver<L> {
                 return Some(StallReason::GuestWaiting);
             }
             let why = match memory.make_room() {
-                Room::Made => StallReason::NoMemory, // somebody else may have been faster
+                Room::Made => StallReason::NoMemory, // another thread may have been faster
                 Room::Thrashing => StallReason::Thrashing,
                 Room::Nothing => StallReason::NoMemory,
             };
@@ -339,7 +341,7 @@ impl<L: PageList> Driver<L> {
         None
     }
 
-    /// Gives a batch, which is as long as it is because it ran `dry`, if it did.
+    /// Inflates a batch. `dry` is the reason why the batch is shorter than wanted, if it is.
     fn hand_over(
         &mut self,
         batch: &mut Batch<L::Block>,
@@ -381,7 +383,8 @@ impl<L: PageList> Driver<L> {
         self.wait(stall_reason, until_ns)
     }
 
-    /// Memory that comes back helps at once and costs nothing until it is touched: no rate applies.
+    /// Deflates a batch. No rate applies: the memory helps at once, and costs nothing until it is
+    /// touched.
     fn deflate(
         &mut self,
         batch: &mut Batch<L::Block>,
@@ -395,7 +398,7 @@ impl<L: PageList> Driver<L> {
         let surplus = self.target().saturating_sub(self.size());
         self.page_list_blocks(surplus, batch, before_ns);
         if batch.is_empty() {
-            // The monitor has more to return than the page list knows of.
+            // The monitor counts more frames as ballooned than the page list has.
             self.session = Session::BEGUN;
             return Next::Continue;
         }
@@ -418,7 +421,7 @@ impl<L: PageList> Driver<L> {
             return Next::Continue;
         }
         if deflated == 0 && self.size() >= self.target() {
-            return Next::Continue; // it was refused because the host has changed its mind
+            return Next::Continue; // refused because the host lowered the target
         }
         if deflated == 0 {
             let until_ns = self.taking.failed(now_ns);
@@ -429,7 +432,8 @@ impl<L: PageList> Driver<L> {
         self.went_well(now_ns)
     }
 
-    /// Blocks of the page list to ask back, of the size that fits first, as many as fit the burst.
+    /// Fills the batch with blocks of the page list to deflate. All have the size of the first one
+    /// that fits; there are as many as fit the burst.
     fn page_list_blocks(&mut self, surplus: FrameCount, batch: &mut Batch<L::Block>, now_ns: u64) {
         let mut most = 1;
         while batch.len() < most {
@@ -453,7 +457,7 @@ impl<L: PageList> Driver<L> {
         Next::Wait { until_ns }
     }
 
-    /// Takes note of a reply to whichever call, or of its absence.
+    /// Notes the reply to any call, or its absence.
     pub fn hear(&mut self, reply: Option<Reply>, now_ns: u64) {
         let Some(reply) = reply else {
             self.metrics.last_failure = Some(Failure::Silence);
@@ -474,7 +478,7 @@ impl<L: PageList> Driver<L> {
     }
 }
 
-/// What a reply under which nothing was done tells of its monitor.
+/// Returns the stall reason after a reply with which nothing was done.
 pub(crate) fn refusal(reply: Option<Reply>) -> StallReason {
     if reply.is_some() { StallReason::Refused } else { StallReason::HostSilent }
 }
