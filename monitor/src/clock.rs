@@ -13,39 +13,39 @@ use rustix::time::{ClockId, clock_gettime};
 pub struct Moment(u64);
 
 impl Moment {
-    /// The present.
+    /// Returns the present moment.
     #[must_use]
     pub fn now() -> Self {
         Self(monotonic_ns())
     }
 
-    /// The moment that a stamp in a register page names.
+    /// Converts a stamp in a register page to a moment.
     #[must_use]
     pub const fn from_ns(nanoseconds: u64) -> Self {
         Self(nanoseconds)
     }
 
-    /// The moment as a stamp in a register page.
+    /// Converts the moment to a stamp in a register page.
     #[must_use]
     pub const fn ns(self) -> u64 {
         self.0
     }
 
-    /// Time since `earlier`; zero where `earlier` is later.
+    /// Returns the time since `earlier`, or zero if `earlier` is later.
     #[must_use]
     pub const fn since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
 
-    /// The moment `span` later; saturates.
+    /// Returns the moment `span` later; saturates.
     #[must_use]
     pub fn after(self, span: Duration) -> Self {
         Self(self.0.saturating_add(u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)))
     }
 }
 
-/// Nanoseconds of `CLOCK_MONOTONIC`: the same in every process of the host, never 0 on a running
-/// one.
+/// Returns the nanoseconds of `CLOCK_MONOTONIC`. All processes of the host read the same clock, and
+/// it is never 0 on a running host.
 pub(crate) fn monotonic_ns() -> u64 {
     let time = clock_gettime(ClockId::Monotonic);
     let seconds = u64::try_from(time.tv_sec).unwrap_or_default();

@@ -1,9 +1,9 @@
 //! Fleet files: which guests run together, and how much memory they share. The format in prose is
 //! `docs/fleet-file.md`.
 //!
-//! A [`Fleet`] in hand is valid: names are unique and fit for file names, sizes are whole huge
-//! frames in order, the minima fit the pool, every image is a file. Whatever is wrong with a file
-//! is said in one line before anything is started.
+//! A value of [`Fleet`] is valid: names are unique and usable as file names, sizes are whole huge
+//! frames with min at most max, the minima fit the pool, and every image is a file. An error in a
+//! fleet file is reported in one line before any guest is started.
 
 use std::collections::HashMap;
 use std::fs;
@@ -19,9 +19,9 @@ use crate::scheduler::Limits;
 use crate::size::Size;
 use crate::vmm;
 
-/// Bytes of the longest name; a name becomes a row's head and part of a file name.
+/// Bytes of the longest name. A name is shown as the head of a row and is part of a file name.
 const LONGEST_NAME: usize = 32;
-/// The name of the log that lists what happened: guests' logs lie beside it.
+/// The name of the event log. The guests' logs are in the same directory.
 pub const EVENTS: &str = "events";
 /// Bytes of the longest command line.
 const LONGEST_COMMAND_LINE: usize = 1024;
@@ -40,30 +40,30 @@ pub struct Fleet {
 pub struct GuestSpec {
     /// Unique in its fleet; letters, digits, `-`, `_`, `.`.
     pub name: String,
-    /// The image, found from the directory of the fleet file.
+    /// The image; a relative path starts at the directory of the fleet file.
     pub image: PathBuf,
-    /// How small and how large the guest may be.
+    /// The smallest and the largest size of the guest.
     pub limits: Limits,
     /// The application's command line.
     pub command_line: String,
-    /// The guest's disks; their files are looked at when they are opened.
+    /// The guest's disks. Their files are checked when they are opened.
     pub disks: Disks,
-    /// What becomes of it when it uses memory beyond its size.
+    /// What happens to the guest when it uses memory beyond its size.
     pub overuse: OveruseRule,
-    /// How fast the host lets its balloon inflate; as fast as its driver will where this is `None`.
+    /// How fast the host lets the guest's balloon inflate; `None` if only the driver limits it.
     pub balloon_rate: Option<RateLimits>,
 }
 
-/// What becomes of a guest that touches memory which it has given away. It is counted and charged
-/// to the guest in any case.
+/// What happens to a guest that touches ballooned memory. The memory is counted and charged to the
+/// guest in any case.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum OveruseRule {
-    /// It is told of.
+    /// The supervisor reports it.
     Warn,
-    /// What it touched is taken away again.
+    /// The host releases the memory that the guest touched.
     Cap,
-    /// It is ended.
+    /// The supervisor ends the guest.
     #[default]
     Kill,
 }
@@ -126,7 +126,7 @@ enum Problem {
     BadImage { name: String, image: PathBuf, why: String },
 }
 
-/// The file's own shape.
+/// The file as it is written, before it is checked.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct FleetFile {
@@ -178,7 +178,7 @@ impl Fleet {
         let mut guests = Vec::with_capacity(file.guests.len());
         for table in file.guests {
             let guest = table.check(directory, file.overuse.unwrap_or_default())?;
-            // Some file systems make no difference between upper and lower case.
+            // Some file systems do not distinguish upper and lower case.
             match names.insert(guest.name.to_ascii_lowercase(), guest.name.clone()) {
                 Some(other) if other == guest.name => return Err(Problem::DuplicateName(other)),
                 Some(other) => return Err(Problem::SimilarNames(other, guest.name)),
@@ -191,7 +191,7 @@ impl Fleet {
         if minima > pool {
             return Err(Problem::MinimaExceedPool { minima, pool });
         }
-        // Last, because a file is usually wrong before an image is missing.
+        // Last: an error in the file is more likely than a missing image, and is reported first.
         guests.iter().try_for_each(check_image_file)?;
         Ok(Self { pool, guests })
     }
@@ -211,7 +211,7 @@ impl GuestTable {
             min: whole(format!("guest {name:?}: min"), min)?,
             max: whole(format!("guest {name:?}: max"), max)?,
         };
-        // What no guest can have as max is refused where it is looked at as a machine.
+        // A max that no machine can have is refused where the machine is checked.
         if let Some(least) = vmm::smallest_size(limits.max).filter(|least| limits.min < *least) {
             return Err(Problem::MinTooSmall { name, min, max, least });
         }
@@ -276,7 +276,7 @@ fn check_image_file(guest: &GuestSpec) -> Result<(), Problem> {
     }
 }
 
-/// A size in frames, if it is a whole number of huge frames.
+/// Converts a size to frames if it is a whole number of huge frames.
 fn whole(what: String, size: Size) -> Result<FrameCount, Problem> {
     size.whole_huge_frames().ok_or_else(|| {
         let below_mib = size.bytes() >> 21 << 1;
@@ -284,7 +284,7 @@ fn whole(what: String, size: Size) -> Result<FrameCount, Problem> {
     })
 }
 
-/// The parser's message on one line, with the line of the file that it is about.
+/// Returns the parser's message on one line, with the line of the file that it is about.
 fn malformed(text: &str, error: &toml::de::Error) -> Problem {
     let start = error.span().map_or(0, |span| span.start);
     let line = 1 + text.bytes().take(start).filter(|&byte| byte == b'\n').count();
@@ -319,7 +319,8 @@ min = "64M"
 max = "1G"
 "#;
 
-    /// Loads a file of this text beside a file named `image`; an error without the directory.
+    /// Loads a file of this text that lies beside a file named `image`. An error is returned
+    /// without the directory's path.
     fn load(text: &str) -> Result<Fleet, String> {
         let directory = tempfile::tempdir().unwrap();
         fs::write(directory.path().join("image"), "").unwrap();
@@ -347,7 +348,7 @@ max = "1G"
     }
 
     #[test]
-    fn a_guest_may_be_judged_otherwise_than_its_fleet() {
+    fn a_guest_overrides_the_overuse_policy_of_its_fleet() {
         let rules = |text: &str| load(text).unwrap().guests.iter().map(|guest| guest.overuse).collect::<Vec<_>>();
         assert_eq!(rules(GOOD), [OveruseRule::Kill; 2]);
         let mild = GOOD.replace("pool =", "overuse = \"warn\"\npool =");
@@ -357,7 +358,7 @@ max = "1G"
     }
 
     #[test]
-    fn every_mistake_is_named_in_one_line() {
+    fn every_error_is_reported_in_one_line() {
         let mistakes = [
             ("768M", "768", "line 2: \"768\" is not a size"),
             ("\"768M\"", "768", "line 2: invalid type: integer `768`, expected a size in quotes such as \"512M\""),
@@ -432,7 +433,7 @@ max = "1G"
     }
 
     #[test]
-    fn the_examples_are_valid_but_for_the_images() {
+    fn the_examples_are_valid_except_for_missing_images() {
         let example = |name| {
             let path = format!("{}/../fleets/{name}", env!("CARGO_MANIFEST_DIR"));
             let text = fs::read_to_string(path).unwrap();

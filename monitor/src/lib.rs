@@ -1,5 +1,5 @@
-//! The monitor: one VMM process ([`vmm`]) per guest ([`host`] starts them), one [`supervisor`] that
-//! decides, by its [`scheduler`], who gets how much memory.
+//! The monitor: one VMM process ([`vmm`]) per guest ([`host`] starts them), and one [`supervisor`],
+//! whose [`scheduler`] decides how much memory each guest gets.
 
 pub mod cli;
 pub mod clock;

@@ -1,4 +1,4 @@
-//! The report of a run: JSON for whoever measures. Its schema in prose is `docs/report.md`.
+//! The report of a run: JSON for programs that measure. Its schema in prose is `docs/report.md`.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -11,11 +11,12 @@ use serde::Serialize;
 use crate::scheduler::Reading;
 use crate::supervisor::{BalloonTotals, GuestOutcome, Outcome, SwapTotals};
 
-/// Time between samples at first. Samples stand on a grid, the first look of each cell: so all
-/// guests are seen at the same looks, and what they held at one moment can be added up.
+/// Time between samples at first. Time is divided into cells of this length, and the first
+/// observation in each cell is kept. All guests are therefore sampled at the same moments, and what
+/// they held at one moment can be added up.
 const PACE_MS: u64 = 100;
-/// Samples at which every second one is dropped and the pace halved: a report covers days as well
-/// as seconds.
+/// Number of samples at which every second one is dropped and the rate is halved, so that a report
+/// can cover days as well as seconds.
 const LIMIT: usize = 36_000;
 
 /// One guest at one moment.
@@ -29,7 +30,7 @@ pub struct Sample {
 }
 
 impl Sample {
-    /// What was seen `elapsed` after the run began.
+    /// Makes a sample of what was observed `elapsed` after the run began.
     #[must_use]
     pub fn new(elapsed: Duration, size: FrameCount, reading: &Reading) -> Self {
         Self {
@@ -42,7 +43,7 @@ impl Sample {
     }
 }
 
-/// A guest's samples, a bounded number of them at an even pace.
+/// A guest's samples: a bounded number of them at equal intervals.
 #[derive(Debug, Serialize)]
 #[serde(transparent)]
 pub struct Samples {
@@ -58,13 +59,13 @@ impl Default for Samples {
 }
 
 impl Samples {
-    /// Whether there are none.
+    /// Returns whether there are no samples.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.samples.is_empty()
     }
 
-    /// Keeps `sample` if it is time for one.
+    /// Keeps `sample` if the next one is due.
     pub fn record(&mut self, sample: Sample) {
         let cell = |sample: &Sample, pace_ms| sample.ms / pace_ms;
         if self.samples.last().is_some_and(|last| cell(last, self.pace_ms) == cell(&sample, self.pace_ms)) {
@@ -78,8 +79,8 @@ impl Samples {
     }
 }
 
-/// Version of the report's keys: 1 had `given_mib`, `taken_mib` and `harvested_mib`, and was not
-/// named.
+/// Version of the report's keys. Version 1 had `given_mib`, `taken_mib` and `harvested_mib`, and
+/// did not state its version.
 const SCHEMA: u64 = 2;
 
 #[derive(Serialize)]
@@ -208,7 +209,7 @@ impl<'a> BalloonReport<'a> {
     }
 }
 
-/// How often an entry was refused for each reason that there is.
+/// Returns how often an entry was refused, for each reason.
 fn refusals(totals: &BalloonTotals) -> BTreeMap<&'static str, u64> {
     let all = EntryStatus::ALL.into_iter().filter(|&status| status != EntryStatus::Done).map(|status| (status, 0));
     all.chain(totals.refused_entries.iter().copied()).map(|(status, count)| (status.name(), count)).collect()
@@ -234,8 +235,8 @@ fn milliseconds(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Mebibytes rounded up: what is compared with a limit must not look smaller than it is, and a
-/// little not like nothing.
+/// Converts to mebibytes, rounded up: a figure that is compared with a limit must not look smaller
+/// than it is, and a small amount must not look like none.
 fn mib_ceil(count: FrameCount) -> u64 {
     count.0.div_ceil(FRAMES_PER_MIB)
 }
@@ -367,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_run_has_fewer_samples_not_more() {
+    fn a_long_run_is_sampled_less_often() {
         let mut samples = Samples::default();
         (0..3 * LIMIT as u64).for_each(|step| samples.record(sample(step * 100)));
         assert!(samples.samples.len() <= LIMIT);

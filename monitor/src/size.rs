@@ -10,7 +10,7 @@ use serde::de::{Deserialize, Deserializer, Error, Visitor};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Size(u64);
 
-/// Why a text is no size.
+/// Why a text is not a size.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SizeError {
     /// Not digits followed by a unit.
@@ -22,13 +22,13 @@ pub enum SizeError {
 }
 
 impl Size {
-    /// Bytes.
+    /// Returns the size in bytes.
     #[must_use]
     pub const fn bytes(self) -> u64 {
         self.0
     }
 
-    /// The same in frames, where the size is a multiple of a huge frame.
+    /// Returns the size in frames if it is a multiple of a huge frame.
     #[must_use]
     pub const fn whole_huge_frames(self) -> Option<FrameCount> {
         if self.0.is_multiple_of(HUGE_BYTES) { Some(FrameCount::from_bytes_floor(self.0)) } else { None }
@@ -59,7 +59,7 @@ impl FromStr for Size {
 }
 
 impl fmt::Display for Size {
-    /// As a user would write it, in the largest unit that needs no fraction.
+    /// Formats the size as a user would write it, in the largest unit that needs no fraction.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (shift, unit) in [(30, 'G'), (20, 'M')] {
             if self.0 != 0 && self.0.trailing_zeros() >= shift {
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_size_is_refused() {
+    fn malformed_sizes_are_refused() {
         for text in ["", "M", "512", "512m", "1.5G", "-1M", "+1M", " 1M", "1 M", "1MiB", "0x10M", "١M"] {
             assert_eq!(parse(text), Err(SizeError::Malformed(text.into())), "{text}");
         }
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn guest_memory_is_dealt_in_huge_frames() {
+    fn only_whole_huge_frames_are_guest_memory() {
         assert_eq!("2048K".parse::<Size>().unwrap().whole_huge_frames(), Some(FrameCount(512)));
         assert_eq!("3M".parse::<Size>().unwrap().whole_huge_frames(), None);
     }

@@ -1,24 +1,24 @@
-//! A token bucket: so much at once, and no more than so much a second in the long run. Pure: the
+//! A token bucket: allows a burst, and limits the sustained rate of events. Pure: the current
 //! moment is passed in.
 //!
 //! The level is kept as time, as in the generic cell rate algorithm (ITU-T I.371): the bucket knows
 //! when it will be full, and an event moves that moment on by the time that one token takes to
-//! come.
+//! arrive.
 
 use std::time::Duration;
 
 use crate::clock::Moment;
 
-/// What a bucket lets through.
+/// What a bucket allows.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Allowance {
     /// Events a second, sustained.
     pub(crate) per_second: u32,
-    /// Events at once, after a rest.
+    /// Events in a burst, once the bucket is full.
     pub(crate) burst: u32,
 }
 
-/// The bucket, full to begin with.
+/// A bucket, which is full at first.
 #[derive(Clone, Debug)]
 pub(crate) struct TokenBucket {
     token_ns: u64,
@@ -33,7 +33,7 @@ impl TokenBucket {
         Self { token_ns, burst, full_at: Moment::default() }
     }
 
-    /// Takes a token if there is one; says whether there was.
+    /// Takes a token if there is one; returns whether there was.
     pub(crate) fn take(&mut self, now: Moment) -> bool {
         let before = self.full_at;
         let has_one = self.borrow(now) == Duration::ZERO;
@@ -43,7 +43,7 @@ impl TokenBucket {
         has_one
     }
 
-    /// Takes a token in any case; says how long it takes until the debt is paid, if there was none.
+    /// Takes a token in any case. If there was none, returns the time until the debt is paid.
     pub(crate) fn borrow(&mut self, now: Moment) -> Duration {
         self.full_at = self.full_at.max(now).after(Duration::from_nanos(self.token_ns));
         self.full_at.since(now).saturating_sub(self.burst)
@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn who_borrows_waits_as_long_as_the_tokens_take() {
+    fn borrowing_waits_until_the_debt_is_paid() {
         let mut bucket = TokenBucket::new(ALLOWANCE);
         let waits: Vec<_> = (0..7).map(|_| bucket.borrow(at(0)).as_millis()).collect();
         assert_eq!(waits, [0, 0, 0, 0, 0, 10, 20]);

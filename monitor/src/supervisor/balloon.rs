@@ -1,4 +1,4 @@
-//! What a guest's balloon did in a run, and what came in its way.
+//! What a guest's balloon did in a run, and what stopped it.
 
 use std::time::Duration;
 
@@ -7,46 +7,46 @@ use aerostat_abi::registers::Facts;
 use aerostat_abi::statistics::Statistics;
 use aerostat_abi::units::FrameCount;
 
-/// A guest's balloon, from the start of the run. What the VMM process counts comes first, then what
-/// the guest says.
+/// Totals of a guest's balloon since the start of the run. The VMM process counts the first fields;
+/// the guest reports the others.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BalloonTotals {
-    /// Memory that the guest gave.
+    /// Memory that the guest inflated its balloon by.
     pub inflated: FrameCount,
-    /// Memory that it took back.
+    /// Memory that the guest deflated its balloon by.
     pub deflated: FrameCount,
-    /// Memory that was taken from it without its processor running.
+    /// Memory that the host reclaimed while the guest's processor did not run.
     pub host_reclaimed: FrameCount,
-    /// Batch entries that were not done, by status; those that never happened are left out.
+    /// Batch entries that were refused, by status. A status that did not occur is left out.
     pub refused_entries: Vec<(EntryStatus, u64)>,
     /// Calls through the balloon port.
     pub calls: u64,
-    /// Those that had to wait because they came too fast.
+    /// Calls that were delayed because they came too fast.
     pub throttled_calls: u64,
-    /// How long these waited.
+    /// Total delay of these calls.
     pub throttled: Duration,
-    /// Times that the guest used memory beyond its size.
+    /// How often the guest began to use memory beyond its size.
     pub overuse_episodes: u64,
-    /// The most that it was.
+    /// The most memory that the guest used beyond its size.
     pub peak_overuse: FrameCount,
-    /// What of it was taken away again.
+    /// How much of that memory the host released.
     pub reclaimed: FrameCount,
-    /// Times that the guest began to report another balloon than it had.
+    /// How often the guest began to report a balloon size that was not its own.
     pub disagreements: u64,
-    /// Times that the driver found no memory to give.
+    /// How often the driver found no memory to inflate with.
     pub allocation_failures: u64,
     /// Time that the driver spent on inflating.
     pub inflating: Duration,
-    /// Time that it spent on deflating.
+    /// Time that the driver spent on deflating.
     pub deflating: Duration,
-    /// What the driver was about in the end, and what hindered it. Foreign text.
+    /// The driver's last activity and its stall reason. Untrusted text.
     pub state: String,
-    /// The last thing that went wrong with it. Foreign text.
+    /// The driver's last error. Untrusted text.
     pub last_error: String,
 }
 
 impl BalloonTotals {
-    /// The totals in what the VMM process and the guest last said.
+    /// Returns the totals in what the VMM process and the guest last published.
     pub(super) fn new(facts: &Facts, report: &Statistics) -> Self {
         let refused = |status: EntryStatus| (status, facts.refused_entries[usize::from(status.code())]);
         Self {
@@ -67,7 +67,7 @@ impl BalloonTotals {
         }
     }
 
-    /// Entries that were not done, whatever their status.
+    /// Returns the number of refused entries, of all statuses.
     #[must_use]
     pub fn all_refused_entries(&self) -> u64 {
         self.refused_entries.iter().fold(0, |sum, (_, count)| sum.saturating_add(*count))

@@ -1,28 +1,29 @@
-//! What goes on for a while and may come again: told when it begins, and not too often. Pure.
+//! Conditions that last for a while and may recur. The beginning of an episode is reported, at a
+//! limited rate. Pure.
 //!
-//! A guest can bring some things about as often as it likes. Each time is counted, and few are
-//! told.
+//! A guest can cause some conditions as often as it likes. Every episode is counted; few are
+//! reported.
 
 use std::time::Duration;
 
 use crate::clock::Moment;
 
-/// The least time between two that are told.
+/// The least time between two reports.
 const SPACING: Duration = Duration::from_secs(10);
 
-/// Episodes of one thing.
+/// Episodes of one condition.
 #[derive(Debug, Default)]
 pub(super) struct Episodes {
     is_on: bool,
     count: u64,
-    /// Those that began since one was told.
+    /// Episodes that began since the last report.
     untold: u64,
     last_told: Option<Moment>,
 }
 
 impl Episodes {
-    /// Takes in whether it goes on now. Where an episode begins that is to be told, returns how
-    /// many have begun since the last that was, this one included.
+    /// Records whether the condition holds now. If an episode begins and is to be reported, returns
+    /// how many have begun since the last report, this one included.
     pub(super) fn observe(&mut self, goes_on: bool, now: Moment) -> Option<u64> {
         let was_on = std::mem::replace(&mut self.is_on, goes_on);
         if !goes_on || was_on {
@@ -37,7 +38,7 @@ impl Episodes {
         Some(std::mem::take(&mut self.untold))
     }
 
-    /// Episodes so far.
+    /// Returns the number of episodes so far.
     pub(super) fn count(&self) -> u64 {
         self.count
     }
@@ -48,7 +49,7 @@ mod tests {
     use super::Episodes;
     use crate::clock::Moment;
 
-    /// What is told of looks a tenth of a second apart.
+    /// Returns what is reported of samples a tenth of a second apart.
     fn told(episodes: &mut Episodes, looks: impl IntoIterator<Item = bool>) -> Vec<(u64, u64)> {
         let at = |tenth: u64| Moment::from_ns(1 + tenth * 100_000_000);
         let looks = (0..).zip(looks);

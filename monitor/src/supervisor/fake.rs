@@ -1,5 +1,5 @@
-//! A guest without a machine: a balloon that follows its target some frames per step, with resident
-//! memory a step behind.
+//! A fake guest without a machine. Its balloon moves towards the target by some frames per step,
+//! and its resident memory follows one step later.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -19,43 +19,43 @@ use crate::host::{EndReason, Ending, GuestEvent, GuestHandle};
 /// Frames that the fake's balloon moves per step.
 const STEP: FrameCount = FrameCount::from_mib(40);
 
-/// How a fake takes being asked to end.
+/// How a fake guest responds when it is asked to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Manners {
-    /// It ends.
+    /// The guest ends.
     Obliging,
-    /// It ends only when killed.
+    /// The guest ends only when it is killed.
     Stubborn,
-    /// Nothing ends it.
+    /// The guest does not end even when it is killed.
     Immortal,
 }
 
-/// Facts that are not true.
+/// False facts that a process publishes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Lie {
     pub(super) size: FrameCount,
     pub(super) resident: FrameCount,
 }
 
-/// What a test holds of a fake guest.
+/// The test's side of a fake guest.
 #[derive(Debug)]
 pub(super) struct Machine {
     page: RegisterPage,
     total: FrameCount,
     manners: Manners,
     size: Cell<FrameCount>,
-    /// What the application uses when it can get it.
+    /// The memory that the application would use if it could get it.
     need: Cell<FrameCount>,
     resident: Cell<FrameCount>,
-    /// Pages that the guest says it has on its swap disk.
+    /// Pages that the guest reports on its swap disk.
     swapped: Cell<FrameCount>,
-    /// Frames of its balloon that the guest writes to all the same.
+    /// Ballooned frames that the guest writes to nevertheless.
     beyond: Cell<FrameCount>,
-    /// Reports in a row that disagree with the facts.
+    /// How many of the next reports disagree with the facts.
     disagreeing_reports: Cell<u64>,
-    /// What its process says instead of its facts.
+    /// What the guest's process publishes instead of the true facts.
     lies: Cell<Option<Lie>>,
-    /// What it acknowledges instead of what it was told.
+    /// What the process acknowledges instead of the target that it was told.
     pub(super) acknowledges: Cell<Option<Epoch>>,
     pub(super) reclaims: Cell<u32>,
     pub(super) inspections: Cell<u32>,
@@ -64,7 +64,7 @@ pub(super) struct Machine {
     pub(super) doorbells: Cell<u32>,
 }
 
-/// What the supervisor holds of it.
+/// The supervisor's side of a fake guest.
 #[derive(Debug)]
 pub(super) struct FakeGuest {
     machine: Rc<Machine>,
@@ -72,7 +72,7 @@ pub(super) struct FakeGuest {
 }
 
 impl Machine {
-    /// A machine of `total` frames whose guest has reached `main`, and its handle.
+    /// Creates a machine of `total` frames whose guest has reached `main`, and its handle.
     pub(super) fn boot(total: FrameCount, target: FrameCount, manners: Manners) -> (Rc<Self>, FakeGuest) {
         let (link, bell) = UnixStream::pair().unwrap();
         link.set_nonblocking(true).unwrap();
@@ -120,7 +120,7 @@ impl Machine {
         self.lies.set(Some(lie));
     }
 
-    /// Host memory behind the guest, whatever its process says.
+    /// Returns the host memory behind the guest, which may differ from what its process publishes.
     fn measured(&self) -> FrameCount {
         self.resident.get().saturating_add(self.beyond.get())
     }
@@ -129,8 +129,8 @@ impl Machine {
         self.disagreeing_reports.set(reports);
     }
 
-    /// One step of the guest: its balloon moves, resident memory follows what was free to move a
-    /// step ago.
+    /// Runs one step of the guest: the balloon moves, and resident memory follows the balloon's
+    /// previous step.
     pub(super) fn step(&self, now: Moment) {
         let size = self.size.get();
         let target = self.page.target();

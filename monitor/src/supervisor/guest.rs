@@ -20,19 +20,19 @@ use crate::report::{Sample, Samples};
 use crate::scheduler::{GuestId, GuestSample, Hints, Limits, Reading, Targets, Usage};
 use crate::vmm::DISAGREEING_REPORTS;
 
-/// How long a guest may stay away from its balloon before it counts as silent; its driver comes
-/// once a second.
+/// How long a guest may make no call to its balloon before it counts as silent. Its driver makes
+/// one each second.
 const SILENCE: Duration = Duration::from_secs(5);
-/// What a VMM process takes for itself, and what its measure of its guest's memory may be too small
-/// or too large by.
+/// Memory that a VMM process uses for itself, and the error of its measurement of its guest's
+/// memory in either direction.
 pub(super) const OWN_MEMORY: FrameCount = FrameCount::from_mib(2);
-/// Lines of an answer that are told.
+/// The most lines of an answer that are reported.
 const LINES_OF_ANSWER: usize = 64;
-/// Events that one guest may have handled per round, so that a noisy guest does not keep the
+/// The most events of one guest that are handled at a time, so that a noisy guest does not keep the
 /// supervisor from the others.
 const EVENTS_PER_ROUND: usize = 64;
 
-/// One guest's record.
+/// The supervisor's record of one guest.
 #[derive(Debug)]
 pub(super) struct Guest<G> {
     pub(super) id: GuestId,
@@ -43,11 +43,12 @@ pub(super) struct Guest<G> {
     pub(super) ending: Option<Ending>,
     /// What the scheduler has decided.
     pub(super) target: FrameCount,
-    /// What is in the register. The page is not asked: its process may write anywhere in it.
+    /// The value of the register. It is not read from the page, since the process may write
+    /// anywhere in it.
     register: FrameCount,
-    /// What was written into the register so far.
+    /// The values that were written into the register so far.
     targets: Targets,
-    /// How the register comes to the target, where that is the host's business.
+    /// How the register moves to the target, if the host limits the rate.
     pacing: Option<Pacing>,
     spawned: Moment,
     facts: Facts,
@@ -58,34 +59,34 @@ pub(super) struct Guest<G> {
     overuse: Overuse,
     overuse_rule: OveruseRule,
     disagreements: Episodes,
-    /// Why the supervisor has ended it, while its process may still be there.
+    /// Why the supervisor has ended the guest. Its process may still exist.
     verdict: Option<Ending>,
-    /// Since when it is silent, once that was told.
+    /// Since when the guest is silent, once that was reported.
     told_silence: Option<Moment>,
-    /// It was asked where its processor is, and has not answered.
+    /// The guest was asked where its processor is, and has not answered.
     is_asked: bool,
-    /// Its answer.
+    /// The guest's answer.
     answer: Vec<String>,
-    /// It was asked to end.
+    /// The guest was asked to end.
     is_stopping: bool,
     spawn_to_main: Option<Duration>,
-    /// Kept only where something will read them.
+    /// Kept only if a report will read them.
     samples: Option<Samples>,
 }
 
-/// What a guest's events ask for.
+/// What a guest's events require.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum News {
     /// Nothing new.
     Nothing,
-    /// Somebody in the guest waits for memory.
+    /// A thread in the guest waits for memory.
     Pressure,
     /// The guest ended.
     Ended(Ending),
 }
 
 impl<G: GuestHandle> Guest<G> {
-    /// The record of a guest whose process was started; `spawned` is the moment before.
+    /// Creates the record of a guest whose process was started; `spawned` is the moment before.
     pub(super) fn new(id: GuestId, spec: &GuestSpec, handle: G, spawned: Moment) -> Self {
         let target = handle.registers().target();
         Self {
@@ -122,8 +123,8 @@ impl<G: GuestHandle> Guest<G> {
         self.samples.get_or_insert_default();
     }
 
-    /// Since when the guest is silent, once in each silence. Its processor is asked for at the same
-    /// time.
+    /// Returns since when the guest is silent, once in each silence. Also asks the guest where its
+    /// processor is.
     pub(super) fn new_silence(&mut self) -> Option<Moment> {
         if self.state != GuestState::Silent {
             self.told_silence = None;
@@ -137,12 +138,12 @@ impl<G: GuestHandle> Guest<G> {
         self.told_silence
     }
 
-    /// When its driver last came to the balloon; its start, before it has.
+    /// Returns when the driver last made a call to the balloon, or the guest's start if it made none.
     fn last_heard(&self) -> Moment {
         self.spawned.max(Moment::from_ns(self.facts.last_call_ns))
     }
 
-    /// Asks where its processor is; [`Self::take_answer`] has it later.
+    /// Asks where the guest's processor is; [`Self::take_answer`] returns the answer later.
     pub(super) fn inspect(&mut self) {
         if let Some(handle) = &mut self.handle {
             self.is_asked = true;
@@ -150,14 +151,14 @@ impl<G: GuestHandle> Guest<G> {
         }
     }
 
-    /// Where its processor was, if there is an answer that has not been taken.
+    /// Returns where the guest's processor was, if there is an answer that has not been taken.
     pub(super) fn take_answer(&mut self) -> impl Iterator<Item = EventKind> + use<G> {
         let guest = self.name.clone();
         let lines = std::mem::take(&mut self.answer).into_iter();
         lines.map(move |line| EventKind::Inspected { guest: guest.clone(), line })
     }
 
-    /// Asks the guest to end; [`Self::news`] tells when it has.
+    /// Asks the guest to end; [`Self::news`] reports when it has.
     pub(super) fn request_stop(&mut self) {
         self.is_stopping = true;
         if let Some(handle) = &mut self.handle {
@@ -165,19 +166,19 @@ impl<G: GuestHandle> Guest<G> {
         }
     }
 
-    /// Reads the register page; a guest that ended keeps what was read last. Returns what there is
-    /// to tell.
+    /// Reads the register page; a guest that ended keeps what was read last. Returns the events to
+    /// report.
     pub(super) fn look(&mut self, now: Moment) -> impl Iterator<Item = EventKind> + use<G> {
         let event_kinds = if self.read(now) { [self.judge(now), self.compare(now)] } else { [None, None] };
         event_kinds.into_iter().flatten()
     }
 
-    /// Reads the register page; says whether there is one.
+    /// Reads the register page; returns whether there is one.
     fn read(&mut self, now: Moment) -> bool {
         let Some(handle) = &self.handle else { return false };
         let bounds = Bounds {
             machine: self.limits.max,
-            // The page's own acknowledgement comes later: what its sizes may show was done by
+            // The page's own acknowledgement counts only afterwards: its sizes may result from
             // targets before it.
             allowed: self.facts.size.max(self.targets.largest()),
             has_size: self.facts.size > FrameCount::ZERO,
@@ -209,7 +210,7 @@ impl<G: GuestHandle> Guest<G> {
         true
     }
 
-    /// Does what the fleet file says about a guest that uses memory beyond its size.
+    /// Applies the fleet file's rule to a guest that uses memory beyond its size.
     fn judge(&mut self, now: Moment) -> Option<EventKind> {
         let finding = self.overuse.observe(self.entitled(), self.facts.resident, now)?;
         match (self.overuse_rule, &mut self.handle) {
@@ -221,8 +222,8 @@ impl<G: GuestHandle> Guest<G> {
         finding.told.map(|episodes| EventKind::Overuse { guest, excess, rule, episodes })
     }
 
-    /// Notices where the guest keeps reporting another balloon than it has. Its report is a hint,
-    /// so that is all.
+    /// Detects a guest that keeps reporting a wrong balloon size. The report is only a hint, so
+    /// nothing else follows.
     fn compare(&mut self, now: Moment) -> Option<EventKind> {
         let disagrees = self.facts.disagreeing_reports >= DISAGREEING_REPORTS;
         let episodes = self.disagreements.observe(disagrees, now)?;
@@ -230,13 +231,13 @@ impl<G: GuestHandle> Guest<G> {
         Some(EventKind::Disagreement { guest: self.name.clone(), reported, balloon: self.facts.balloon, episodes })
     }
 
-    /// What the guest may use: its size, or what it was started with, until its process has
-    /// published a size.
+    /// Returns what the guest may use: its size, or, until its process has published a size, the
+    /// size that it was started with.
     fn entitled(&self) -> FrameCount {
         if self.facts.size == FrameCount::ZERO { self.targets.largest() } else { self.facts.size }
     }
 
-    /// Ends the guest for the first of these reasons; [`Self::news`] tells when it is gone.
+    /// Ends the guest for the first of these reasons; [`Self::news`] reports when it has ended.
     fn condemn(&mut self, reason: EndReason) {
         if self.verdict.is_some() {
             return;
@@ -249,7 +250,7 @@ impl<G: GuestHandle> Guest<G> {
         }
     }
 
-    /// What the handle has to say, in one piece.
+    /// Returns the handle's events as one result.
     pub(super) fn news(&mut self) -> News {
         let mut news = News::Nothing;
         let Some(handle) = &mut self.handle else { return news };
@@ -259,7 +260,7 @@ impl<G: GuestHandle> Guest<G> {
                     return News::Ended(self.verdict.take().unwrap_or_else(|| self.believable(ending)));
                 }
                 Some(GuestEvent::Pressure) => news = News::Pressure,
-                // Nobody else's words fill the logs.
+                // An answer that was not asked for does not fill the logs.
                 Some(GuestEvent::Inspected(lines)) => {
                     if std::mem::take(&mut self.is_asked) {
                         self.answer = lines;
@@ -272,7 +273,7 @@ impl<G: GuestHandle> Guest<G> {
         news
     }
 
-    /// How the guest ended: a process that stopped without having been asked has not done its work.
+    /// Returns how the guest ended. A process that stopped without having been asked has failed.
     fn believable(&self, ending: Ending) -> Ending {
         if ending.reason != EndReason::Stopped || self.is_stopping {
             return ending;
@@ -281,8 +282,8 @@ impl<G: GuestHandle> Guest<G> {
         Ending { reason: EndReason::Failed(why.into()), details: ending.details }
     }
 
-    /// Closes the record of a living guest: its last facts are read, its process is let go, its
-    /// memory is gone. Returns what there is to tell of it.
+    /// Closes the record of a living guest: reads its last facts, drops its process and counts its
+    /// memory as released. Returns the events to report.
     pub(super) fn end(&mut self, ending: Ending, now: Moment) -> impl Iterator<Item = EventKind> + use<G> {
         let last = self.look(now);
         self.handle = None;
@@ -294,7 +295,7 @@ impl<G: GuestHandle> Guest<G> {
         last
     }
 
-    /// Brings the register to the target: at once, or on the way that the host's pace allows.
+    /// Moves the register to the target: at once, or as fast as the host's rate allows.
     pub(super) fn follow_target(&mut self, now: Moment) {
         let Some(handle) = &self.handle else { return };
         let register = match &mut self.pacing {
@@ -313,8 +314,8 @@ impl<G: GuestHandle> Guest<G> {
         }
     }
 
-    /// Keeps a sample for the report, from when the VMM process has published its first facts until
-    /// the guest ended.
+    /// Keeps a sample for the report. Samples begin when the VMM process has published its first
+    /// facts and stop when the guest has ended.
     pub(super) fn record(&mut self, elapsed: Duration) {
         let sample = Sample::new(elapsed, self.facts.size, &self.reading());
         if let Some(samples) = &mut self.samples
@@ -328,13 +329,14 @@ impl<G: GuestHandle> Guest<G> {
         self.facts.resident
     }
 
-    /// Host memory that the guest takes: what is behind it, and the page tables that map it.
+    /// Returns the host memory that the guest uses: what is behind it, and the page tables that map
+    /// it.
     pub(super) fn charged(&self) -> FrameCount {
         self.facts.resident.saturating_add(self.facts.page_tables)
     }
 
-    /// What it may take beyond its size: its VMM process's own memory, and a page table for each of
-    /// its huge frames.
+    /// Returns what the guest may use beyond its size: its VMM process's own memory, and a page
+    /// table for each of its huge frames.
     pub(super) fn overhead(&self) -> FrameCount {
         let size = self.facts.size.max(self.target);
         if self.handle.is_some() {
@@ -374,12 +376,13 @@ impl<G: GuestHandle> Guest<G> {
         }
     }
 
-    /// Memory that threads in the guest wait for, as far as its machine could have it.
+    /// Returns the memory that threads in the guest wait for, at most what its machine could have.
     fn wanted(&self) -> FrameCount {
         FrameCount::from_bytes_ceil(self.statistics.wanted_bytes).min(self.limits.max)
     }
 
-    /// Frames per second that its balloon may inflate by: the host's rate, or its driver's own.
+    /// Returns the frames per second that the balloon may inflate by: the host's rate, or the
+    /// driver's own.
     fn rate_per_s(&self) -> FrameCount {
         let drivers = FrameCount::from_bytes_floor(self.statistics.rate_bytes_per_s);
         self.pacing.as_ref().map_or(drivers, |pacing| FrameCount(pacing.frames_per_s()))

@@ -1,13 +1,13 @@
-//! The supervisor: starts guests, looks at them, carries the scheduler's decisions out, and keeps
+//! The supervisor: starts guests, samples them, carries out the scheduler's decisions, and keeps
 //! the accounts of a run.
 //!
-//! One thread, no locks. [`Supervisor`] is the machine: it is told the moment and knows guests only
-//! by [`GuestHandle`], so it runs against fake guests and a fake clock in tests. [`run`] is the
-//! loop around it: it waits for events, signals and the next look.
+//! It has one thread and no locks. [`Supervisor`] is the state machine. It is passed the current
+//! moment and knows guests only by [`GuestHandle`], so tests run it against fake guests and a fake
+//! clock. [`run`] is the loop around it, which waits for events, signals and the next poll.
 //!
-//! A *look* reads every register page, deals with guests that use memory beyond their size, checks
-//! that the pool is not overdrawn, and decides. Looks happen at a steady pace, sooner while
-//! somebody is short of memory, and at once when a guest reports pressure or ends.
+//! A *poll* reads every register page, deals with guests that use memory beyond their size, checks
+//! that the pool is not overdrawn, and decides. Polls happen at a steady rate, sooner while a guest
+//! waits for memory, and at once when a guest reports pressure or ends.
 
 mod balloon;
 mod episodes;
@@ -46,7 +46,7 @@ use crate::fleet::GuestSpec;
 use crate::host::{EndReason, Ending, GuestHandle};
 use crate::scheduler::{AdmissionError, Decision, GuestId, MovedAccount, Policy, Scheduler};
 
-/// A fleet that runs.
+/// A running fleet.
 #[derive(Debug)]
 pub struct Supervisor<G> {
     pool: FrameCount,
@@ -59,7 +59,7 @@ pub struct Supervisor<G> {
     violation_episodes: Episodes,
     peak_resident: FrameCount,
     keeps_samples: bool,
-    /// Physical memory that the guests' processes take, by the latest measure, where there is one.
+    /// Physical memory that the guests' processes use, by the latest measurement, if there is one.
     physical: Option<FrameCount>,
     peak_physical: FrameCount,
 }
@@ -82,7 +82,7 @@ pub enum StartError {
         /// Why.
         source: AdmissionError,
     },
-    /// Its process could not be started.
+    /// The guest's process could not be started.
     #[error("guest {name:?} can't be started: {source:#}")]
     NotStarted {
         /// The guest.
@@ -92,17 +92,17 @@ pub enum StartError {
     },
 }
 
-/// Whether what was heard is worth a look at once.
+/// Whether the events that were read require a poll at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Attention {
-    /// It can wait for the next look.
+    /// They can wait for the next poll.
     None,
-    /// A guest waits for memory, or one ended and left its memory.
+    /// A guest waits for memory, or a guest ended and released its memory.
     Needed,
 }
 
 impl<G: GuestHandle> Supervisor<G> {
-    /// A supervisor of `pool`, without guests; the run begins `now`.
+    /// Creates a supervisor of `pool`, without guests; the run begins `now`.
     #[must_use]
     pub fn new(pool: FrameCount, policy: Policy, now: Moment) -> Self {
         Self {
@@ -126,8 +126,7 @@ impl<G: GuestHandle> Supervisor<G> {
         self.keeps_samples = true;
     }
 
-    /// Admits a guest and has its process started by `start`, which is handed the guest's first
-    /// target.
+    /// Admits a guest and starts its process by `start`, which is passed the guest's first target.
     ///
     /// # Errors
     ///
@@ -142,7 +141,7 @@ impl<G: GuestHandle> Supervisor<G> {
         self.launch(spec, admission, now, start)
     }
 
-    /// Sets a guest's minimum aside: nobody else is granted it, however long the guest's start
+    /// Reserves a guest's minimum: no other guest is granted it, however long the guest's start
     /// takes.
     ///
     /// # Errors
@@ -154,7 +153,7 @@ impl<G: GuestHandle> Supervisor<G> {
         Ok(Admission { id, target })
     }
 
-    /// Has the process of an admitted guest started by `start`, which is handed its first target.
+    /// Starts the process of an admitted guest by `start`, which is passed the guest's first target.
     /// Guests are launched in the order in which they were admitted.
     ///
     /// # Errors
@@ -181,7 +180,7 @@ impl<G: GuestHandle> Supervisor<G> {
         Ok(())
     }
 
-    /// Takes in what guests have to say.
+    /// Reads the guests' events.
     pub fn hear(&mut self, now: Moment) -> Attention {
         let mut attention = Attention::None;
         let at = now.since(self.began);
@@ -198,13 +197,13 @@ impl<G: GuestHandle> Supervisor<G> {
         attention
     }
 
-    /// Takes in how much physical memory the guests' processes take, all together; `None` where
-    /// that can't be measured.
+    /// Records how much physical memory all guests' processes use together; `None` if that can't be
+    /// measured.
     pub fn measured(&mut self, physical: Option<FrameCount>) {
         self.physical = physical;
     }
 
-    /// Looks at every guest, keeps the accounts, and decides.
+    /// Polls every guest, updates the accounts, and decides.
     pub fn look(&mut self, now: Moment) {
         let at = now.since(self.began);
         for guest in self.guests.iter_mut().filter(|guest| guest.handle.is_some()) {
@@ -225,25 +224,25 @@ impl<G: GuestHandle> Supervisor<G> {
         self.guests.iter_mut().for_each(|guest| guest.record(elapsed));
     }
 
-    /// Whether a guest lacks memory that others are about to let go of: the next look should come
-    /// soon.
+    /// Returns whether a guest lacks memory that others are about to release, so that the next poll
+    /// should come soon.
     #[must_use]
     pub fn is_guest_waiting(&self) -> bool {
         self.scheduler.is_guest_waiting()
     }
 
-    /// Whether no guest runs.
+    /// Returns whether no guest runs.
     #[must_use]
     pub fn is_over(&self) -> bool {
         self.guests.iter().all(|guest| guest.handle.is_none())
     }
 
-    /// What to wait on for [`Self::hear`].
+    /// Returns the descriptors to wait on before [`Self::hear`].
     pub fn event_fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         self.guests.iter().filter_map(|guest| Some(guest.handle.as_ref()?.event_fd()))
     }
 
-    /// Asks every guest where its processor is. The answers come as events, once they are heard.
+    /// Asks every guest where its processor is. [`Self::hear`] turns the answers into events.
     pub fn inspect(&mut self) {
         self.guests.iter_mut().for_each(Guest::inspect);
     }
@@ -258,7 +257,7 @@ impl<G: GuestHandle> Supervisor<G> {
         self.guests.iter_mut().filter_map(|guest| guest.handle.as_mut()).for_each(GuestHandle::kill);
     }
 
-    /// Gives up on guests that did not even end when they were killed.
+    /// Gives up on guests that did not end even when they were killed.
     pub fn abandon(&mut self, now: Moment) {
         for place in 0..self.guests.len() {
             if self.guests[place].handle.is_some() {
@@ -268,12 +267,12 @@ impl<G: GuestHandle> Supervisor<G> {
         }
     }
 
-    /// What happened since the last call.
+    /// Returns the events since the last call.
     pub fn take_events(&mut self) -> Vec<Event> {
         std::mem::take(&mut self.events)
     }
 
-    /// What is known as of the last look.
+    /// Returns the status as of the last poll.
     #[must_use]
     pub fn status(&self, now: Moment) -> FleetStatus {
         FleetStatus {
@@ -286,7 +285,7 @@ impl<G: GuestHandle> Supervisor<G> {
         }
     }
 
-    /// The run as a whole; guests that still run are counted as stopped.
+    /// Returns the outcome of the run; guests that still run are counted as stopped.
     #[must_use]
     pub fn into_outcome(self, now: Moment) -> Outcome {
         Outcome {
@@ -314,9 +313,9 @@ impl<G: GuestHandle> Supervisor<G> {
         self.note(now, EventKind::Target { guest, from, to, reason });
     }
 
-    /// Counts a look at which more was granted, resident or physically taken than there is. What
-    /// page tables map is not all that a process takes, so where physical memory is measured, that
-    /// counts too.
+    /// Counts a poll at which more memory was granted, resident or physically used than the pool
+    /// has. A process uses more than its page tables map, so physical memory counts too where it is
+    /// measured.
     fn check_pool(&mut self, now: Moment) {
         let granted = self.sum(|guest| guest.target);
         let resident = self.sum(Guest::resident);
@@ -354,7 +353,7 @@ impl<G: GuestHandle> Supervisor<G> {
     }
 }
 
-/// Time since the run began, as events and displays print it.
+/// Formats the time since the run began, as events and displays print it.
 pub(crate) fn seconds(elapsed: Duration) -> String {
     format!("{:7.2} s", elapsed.as_secs_f64())
 }

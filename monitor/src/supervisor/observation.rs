@@ -1,9 +1,9 @@
-//! What the supervisor believes of a register page.
+//! What the supervisor accepts from a register page.
 //!
-//! A VMM process is not trusted: it is assumed to be in a guest's hands, and what it writes decides
-//! who gets memory. So a page is read here and nowhere else, each fact is brought into the bounds
-//! of what can be true, and one that can't be true is found out. How much memory is behind the
-//! guest the process does not say at all: that is measured from outside.
+//! A VMM process is not trusted: a guest is assumed to control it, and what it writes decides which
+//! guests get memory. Therefore a page is read only in this module, each fact is limited to what
+//! can be true, and an impossible fact is detected. How much memory is behind the guest is measured
+//! from outside the process.
 
 use std::fmt;
 use std::time::Duration;
@@ -15,44 +15,45 @@ use aerostat_abi::units::{FrameCount, HUGE_FRAMES};
 use super::guest::OWN_MEMORY;
 use crate::clock::Moment;
 
-/// How often resident memory is measured while nothing seems to change: at first, and at least. A
-/// measure costs a few microseconds.
+/// Intervals at which resident memory is measured while nothing seems to change: the first, and the
+/// longest. A measurement costs a few microseconds.
 const LIVELY: Duration = Duration::from_millis(20);
 const CALM: Duration = Duration::from_millis(320);
 
-/// What can be true of a guest.
+/// The bounds of what can be true of a guest.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bounds {
     /// All memory of its machine.
     pub(super) machine: FrameCount,
-    /// The largest size that it may have: its last one, or a target that its process may still act
-    /// on.
+    /// The largest size that the guest may have: its last one, or a target that its process may
+    /// still act on.
     pub(super) allowed: FrameCount,
     /// Whether its process has published a size before.
     pub(super) has_size: bool,
-    /// When its process was started.
+    /// The moment at which the guest's process was started.
     pub(super) spawned: Moment,
-    /// When the page is read.
+    /// The moment at which the page is read.
     pub(super) now: Moment,
 }
 
-/// A register page, as far as it is believed. Its resident memory is still what the process says.
+/// The accepted contents of a register page. The resident memory in it is still the process's own
+/// claim.
 #[derive(Clone, Debug)]
 pub(super) struct Observation {
     pub(super) facts: Facts,
     pub(super) statistics: Statistics,
     /// When the application's `main` was called.
     pub(super) main: Option<Moment>,
-    /// What can't be true, if anything.
+    /// An impossible fact, if the page has one.
     pub(super) contradiction: Option<Contradiction>,
 }
 
-/// A fact that no sound VMM process publishes.
+/// A fact that no correct VMM process publishes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Contradiction {
-    /// A size that it was not granted.
+    /// A size that the guest was not granted.
     Size { claimed: FrameCount, allowed: FrameCount },
-    /// No size, after there was one.
+    /// No size, although one was published before.
     NoSize,
     /// A balloon that is larger than the machine.
     Balloon { claimed: FrameCount, machine: FrameCount },
@@ -88,7 +89,7 @@ impl Observation {
             size: claimed.size.min(allowed),
             balloon: claimed.balloon.min(machine),
             page_tables: claimed.page_tables.min(most_page_tables(machine)),
-            // A stamp may be of a moment after `now`, when the page was about to be read.
+            // The process may have written a stamp after `now`, which was taken before the read.
             last_call_ns: claimed.last_call_ns.min(now.ns()),
             ..claimed
         };
@@ -98,19 +99,19 @@ impl Observation {
     }
 }
 
-/// Page tables that a machine can have at most: one behind every huge frame, those above them, and
-/// what the process needs itself.
+/// Returns the most page tables that a machine can have: one behind every huge frame, the tables
+/// above them, and those that the process itself needs.
 fn most_page_tables(machine: FrameCount) -> FrameCount {
     const OWN: u64 = 64;
     let lowest = machine.0.div_ceil(HUGE_FRAMES);
     FrameCount(lowest + lowest.div_ceil(HUGE_FRAMES) + OWN)
 }
 
-/// Resident memory, measured from outside the VMM process: at every look while something changes,
-/// and less and less often while nothing does.
+/// Resident memory, measured from outside the VMM process: at every sample while something changes,
+/// and at growing intervals while nothing does.
 #[derive(Debug, Default)]
 pub(super) struct ResidentWatch {
-    /// What the process said at the last measure: its size, and its own measure.
+    /// What the process published at the last measurement: its size and its own measurement.
     seen: Option<(FrameCount, FrameCount)>,
     measured: FrameCount,
     pace: Duration,
@@ -118,8 +119,8 @@ pub(super) struct ResidentWatch {
 }
 
 impl ResidentWatch {
-    /// Resident memory by `measure`, if that is due, or by the last one. Of what was measured, up
-    /// to [`OWN_MEMORY`] is the process's own: how much, the process may say.
+    /// Returns the resident memory by `measure` if a measurement is due, else by the last one. Up
+    /// to [`OWN_MEMORY`] of what was measured is the process's own; the process may say how much.
     pub(super) fn observe(
         &mut self,
         claimed: &Facts,
@@ -127,7 +128,7 @@ impl ResidentWatch {
         measure: impl FnOnce() -> Option<FrameCount>,
     ) -> FrameCount {
         let says = Some((claimed.size, claimed.resident));
-        // A process that is gone has nothing to be measured; its end is about to be heard.
+        // A process that has ended can't be measured; the event of its end will follow.
         if (now >= self.due || says != self.seen)
             && let Some(measured) = measure()
         {

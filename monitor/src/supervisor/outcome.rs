@@ -1,4 +1,4 @@
-//! How a run went, once it is over.
+//! The outcome of a run, once it is over.
 
 use std::time::Duration;
 
@@ -12,55 +12,55 @@ use crate::host::{EndReason, Ending, GuestHandle};
 use crate::report::Samples;
 use crate::scheduler::Limits;
 
-/// A run.
+/// The outcome of a run.
 #[derive(Debug)]
 pub struct Outcome {
-    /// How long it took.
+    /// How long the run took.
     pub elapsed: Duration,
     /// Host memory that the guests shared.
     pub pool: FrameCount,
     /// Memory that moved between guests.
     pub moved: FrameCount,
-    /// The most that was resident at one look.
+    /// The most memory that was resident in one sample.
     pub peak_resident: FrameCount,
-    /// The most physical memory that the guests' processes took at one look.
+    /// The most physical memory that the guests' processes used in one sample.
     pub peak_physical: FrameCount,
-    /// Looks at which more than the pool was granted or taken.
+    /// Samples in which more memory was granted or used than the pool has.
     pub violations: u64,
     /// Every guest.
     pub guests: Vec<GuestOutcome>,
 }
 
-/// One guest of a run.
+/// The outcome of one guest.
 #[derive(Debug)]
 pub struct GuestOutcome {
     /// Its name in the fleet file.
     pub name: String,
-    /// How small and how large it was allowed to be.
+    /// The smallest and the largest size that the guest was allowed to have.
     pub limits: Limits,
-    /// From before its process was started until its application's `main`, where it came so far.
+    /// Time from before the process was started until the application's `main`, if it was reached.
     pub spawn_to_main: Option<Duration>,
-    /// Its sizes over time; empty where they were not to be kept.
+    /// The guest's sizes over time; empty if samples were not kept.
     pub samples: Samples,
-    /// Bytes that its application read back and found right.
+    /// Bytes that the application read back and found correct.
     pub verified_bytes: u64,
-    /// Errors that its application found.
+    /// Errors that the application found.
     pub app_errors: u64,
-    /// Allocations in it that failed for want of memory.
+    /// Allocations in the guest that failed because no memory was available.
     pub allocation_failures: u64,
-    /// What its balloon did.
+    /// What the guest's balloon did.
     pub balloon: BalloonTotals,
-    /// Lines that it wrote and its log did not get, because there were too many.
+    /// Lines of the guest that were left out of its log, because there were too many.
     pub dropped_log_lines: u64,
-    /// What it swapped.
+    /// What the guest swapped.
     pub swap: SwapTotals,
-    /// How it ended.
+    /// How the guest ended.
     pub ending: Ending,
 }
 
 impl Outcome {
-    /// Whether all went as it should: no guest failed, no application found an error, the pool was
-    /// never overdrawn.
+    /// Returns whether the run succeeded: no guest failed, no application found an error, and the
+    /// pool was never overdrawn.
     #[must_use]
     pub fn is_success(&self) -> bool {
         self.violations == 0 && self.guests.iter().all(|guest| guest.is_success() && guest.app_errors == 0)
@@ -85,7 +85,7 @@ impl GuestOutcome {
         }
     }
 
-    /// Whether the guest ended by itself with success, or because it was asked to.
+    /// Returns whether the guest ended by itself with success, or because it was asked to.
     #[must_use]
     pub fn is_success(&self) -> bool {
         matches!(self.ending.reason, EndReason::Exited(GuestExit::Success) | EndReason::Stopped)

@@ -1,15 +1,15 @@
-//! When a guest uses memory beyond its size. Pure.
+//! Detects a guest that uses memory beyond its size. Pure.
 //!
-//! A guest can write to frames that are in its balloon: nothing on the host stops it, and every
-//! such frame becomes resident again. The scheduler charges the guest for it, so nobody is
-//! committed that memory; but others may need it, and a kernel that writes to what it gave away is
-//! broken or hostile. What becomes of it the fleet file says
+//! A guest can write to frames that are in its balloon: nothing on the host prevents it, and every
+//! such frame becomes resident again. The scheduler charges the guest for it, so that memory is not
+//! granted to another guest. But other guests may need it, and a kernel that writes to ballooned
+//! frames is broken or hostile. The fleet file says what happens to such a guest
 //! ([`OveruseRule`](crate::fleet::OveruseRule)).
 //!
 //! A *sample* is a size and a resident memory that belong together. The two are not read at one
 //! moment: resident memory is measured by the supervisor at intervals (`super::observation`), so a
-//! single look may pair an old measure with a new size. Therefore several samples in a row must
-//! show the excess, and looks that may have seen the same measure count as one.
+//! single poll may pair an old measurement with a new size. Therefore several samples in a row must
+//! show the excess, and polls that may have seen the same measurement count as one.
 
 use std::time::Duration;
 
@@ -18,18 +18,18 @@ use aerostat_abi::units::FrameCount;
 use super::episodes::Episodes;
 use crate::clock::Moment;
 
-/// What resident memory may exceed the size by, whatever the size: the VMM process's own memory,
-/// which its measure includes, and what a guest's disks bring into frames that it has just given.
-/// Huge pages of the host add nothing: none is behind a huge frame of which a part is given
-/// (`vmm::page_sizes`).
+/// The excess of resident memory over the size that is allowed for every size: the VMM process's
+/// own memory, which the measurement includes, and what a guest's disks write into frames that have
+/// just been ballooned. Huge pages of the host add nothing: none is behind a huge frame of which a
+/// part is ballooned (`vmm::page_sizes`).
 const TOLERANCE: FrameCount = FrameCount::from_mib(8);
-/// The same as a part of the size: one frame for so many. Page tables and the VMM's map of frames
-/// grow with the size.
+/// The allowed excess that grows with the size: one frame for so many. Page tables and the VMM
+/// process's frame map grow with the size.
 const TOLERANCE_DIVISOR: u64 = 50;
 /// Samples in a row that must show the excess.
 const SAMPLES: u32 = 3;
-/// Time between samples, so that each has a measure of its own: while memory changes it is measured
-/// more often (`super::observation`).
+/// Time between samples. It is long enough for each sample to have a measurement of its own: while
+/// memory changes it is measured more often (`super::observation`).
 const SAMPLE_PACE: Duration = Duration::from_millis(50);
 
 /// The excess in a guest's latest samples.
@@ -41,21 +41,21 @@ pub(super) struct Overuse {
     peak: FrameCount,
 }
 
-/// A guest is found to use memory beyond its size.
+/// The finding that a guest uses memory beyond its size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Finding {
-    /// How much.
+    /// How much memory the guest uses beyond its size.
     pub(super) excess: FrameCount,
-    /// This look is a sample of its own; what was done about an earlier one has had its time.
+    /// Whether this poll is a new sample, so that a response to an earlier one has had time to act.
     pub(super) is_new_sample: bool,
-    /// To be told of: how often it began since it last was.
+    /// If this is to be reported: how often an excess began since the last report.
     pub(super) told: Option<u64>,
 }
 
 impl Overuse {
-    /// Takes a look at a guest in; returns what it is found to use beyond its size.
+    /// Records one poll of a guest; returns what the guest is found to use beyond its size.
     ///
-    /// A size of zero is that of a machine which has not published any.
+    /// A size of zero means that the machine has not published one.
     pub(super) fn observe(&mut self, size: FrameCount, resident: FrameCount, now: Moment) -> Option<Finding> {
         let is_new_sample = self.count_sample(size, resident, now);
         let is_found = self.in_a_row >= SAMPLES;
@@ -67,7 +67,7 @@ impl Overuse {
         })
     }
 
-    /// Says whether the look is one more sample that shows an excess.
+    /// Returns whether the poll is one more sample that shows an excess.
     fn count_sample(&mut self, size: FrameCount, resident: FrameCount, now: Moment) -> bool {
         let tolerated = size.saturating_add(TOLERANCE).saturating_add(FrameCount(size.0 / TOLERANCE_DIVISOR));
         if size == FrameCount::ZERO || resident <= tolerated {
@@ -82,12 +82,12 @@ impl Overuse {
         is_new
     }
 
-    /// Times that it began.
+    /// Returns how often an excess began.
     pub(super) fn episodes(&self) -> u64 {
         self.episodes.count()
     }
 
-    /// The most that was found.
+    /// Returns the largest excess that was found.
     pub(super) fn peak(&self) -> FrameCount {
         self.peak
     }
@@ -102,7 +102,7 @@ mod tests {
 
     const SIZE: FrameCount = FrameCount::from_mib(100);
 
-    /// What is found at looks of (milliseconds, MiB resident), in order.
+    /// Returns what is found at polls of (milliseconds, MiB resident), in order.
     fn found(looks: &[(u64, u64)]) -> Vec<Option<u64>> {
         let mut overuse = Overuse::default();
         let look = |&(ms, mib): &(u64, u64)| {
@@ -153,13 +153,13 @@ mod tests {
     }
 
     proptest! {
-        /// Resident memory that is at most what the guest had the right to at some time in the last
-        /// 90 ms never condemns it.
+        /// A guest is never reported for resident memory that is at most the size which it was allowed
+        /// at some time in the last 90 ms.
         #[test]
         fn a_measure_that_is_late_is_forgiven(sizes in vec(0_u64..1000, 1..200), lag in 0_usize..5) {
             let mut overuse = Overuse::default();
-            // A change of size every 20 looks, which are 20 ms apart; measures are up to four looks
-            // old.
+            // The size changes every 20 polls, which are 20 ms apart; measurements are up to four
+            // polls old.
             let size_at = |look: usize| FrameCount::from_mib(sizes[look / 20]);
             for look in 0..sizes.len() * 20 {
                 let resident = size_at(look.saturating_sub(lag)).max(size_at(look));

@@ -1,10 +1,11 @@
 //! The host's own control of how fast a balloon inflates, for guests whose driver has none (the
 //! alternative that US 7,433,951 names). Pure.
 //!
-//! The balloon register is lowered in steps, as far as the rate allows, each only when the guest
-//! has followed the last: so it is never asked for more at once than a step. The rate is the one
-//! that drivers use ([`Rate`]): faster after each step that was followed, a part of it when one was
-//! not followed in time. A target that rises is passed on at once.
+//! The balloon register is lowered in steps, as far as the rate allows, and each step only when the
+//! guest has followed the last one. The guest is therefore never asked for more than one step at
+//! once. The rate is the one that drivers use ([`Rate`]): it rises after each step that was
+//! followed, and falls to a part of itself when a step was not followed in time. A target that
+//! rises is passed on at once.
 
 use std::time::Duration;
 
@@ -13,10 +14,10 @@ use aerostat_balloon_driver::{Rate, RateLimits};
 
 use crate::clock::Moment;
 
-/// How long a guest has for a step.
+/// How long a guest may take for a step.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// The register of one guest on its way to the target.
+/// The balloon register of one guest, which moves to the target in steps.
 #[derive(Debug)]
 pub(super) struct Pacing {
     rate: Rate,
@@ -26,22 +27,22 @@ pub(super) struct Pacing {
 }
 
 impl Pacing {
-    /// For a guest whose register holds `register`.
+    /// Creates the pacing of a guest whose register holds `register`.
     pub(super) fn new(limits: RateLimits, register: FrameCount, now: Moment) -> Self {
         Self { rate: Rate::new(limits, now.ns()), register, asked: None }
     }
 
-    /// What the register holds.
+    /// Returns the register's value.
     pub(super) const fn register(&self) -> FrameCount {
         self.register
     }
 
-    /// Frames per second that the guest may be asked for.
+    /// Returns the frames per second that the guest may be asked for.
     pub(super) fn frames_per_s(&self) -> u64 {
         self.rate.frames_per_s()
     }
 
-    /// Sets the register for a guest of this size that is to come to `target`.
+    /// Moves the register of a guest of this size towards `target`.
     pub(super) fn follow(&mut self, target: FrameCount, size: FrameCount, now: Moment) {
         if target >= self.register {
             self.register = target;
@@ -60,7 +61,7 @@ impl Pacing {
         if self.asked.is_some() {
             return;
         }
-        // A guest that is smaller than it was asked to be is not to grow again.
+        // A guest that is smaller than it was asked to be must not grow again.
         self.register = self.register.min(size.max(target));
         let allowed = self.rate.allowance(now.ns()).0 / HUGE_FRAMES * HUGE_FRAMES;
         let step = self.register.saturating_sub(target).min(FrameCount(allowed));
