@@ -15,6 +15,10 @@
 //! page, the page table entries of all pages in a group can be found from the group
 //! ([`CompressedPool::pages`]).
 //!
+//! Every frame of the compressed pool counts as swap headroom, so no zspage may keep more frames
+//! than pages: one that loses pages is packed in place into as many frames as it has pages
+//! ([`CompressedPool::pack`]). Only the zspage of a class that is being filled is sparse.
+//!
 //! Storing allocates nothing but, at times, the frames of a group for a class that is full; and it
 //! needs no memory to drop an object.
 #![allow(unsafe_code, reason = "objects are laid out in raw frames")]
@@ -45,7 +49,9 @@ struct Class {
 }
 
 /// The classes, those with the largest objects first.
-const CLASSES: [Class; 18] = [
+const CLASSES: [Class; 20] = [
+    Class { frames: 2, objects: 2 },
+    Class { frames: 1, objects: 1 },
     Class { frames: 3, objects: 4 },
     Class { frames: 2, objects: 3 },
     Class { frames: 3, objects: 5 },
@@ -65,6 +71,10 @@ const CLASSES: [Class; 18] = [
     Class { frames: 1, objects: 14 },
     Class { frames: 1, objects: 15 },
 ];
+
+/// The first classes hold only packed zspages, one page in each frame. Their number of frames is
+/// [`PACKED_CLASSES`] less their index.
+const PACKED_CLASSES: usize = 2;
 
 impl Class {
     /// Bytes of an object.
@@ -121,6 +131,9 @@ struct Header {
     by_age: Links,
     /// The group's frames, this one first.
     frames: [u32; MOST_FRAMES],
+    /// The indexes whose objects are laid out, a bit each: an object's position is its rank among
+    /// them. A packed zspage's objects keep the indexes that page table entries have.
+    laid_out: u16,
 }
 
 /// Neighbours in a list of groups, by their first frames; 0 for none, as frame 0 is never handed
@@ -180,6 +193,11 @@ impl Header {
 
     fn is_full(&self) -> bool {
         self.used.count_ones() as usize == self.class().objects
+    }
+
+    /// Whether it holds fewer pages than frames.
+    fn is_sparse(&self) -> bool {
+        (self.used.count_ones() as usize) < self.class().frames
     }
 
     /// The group's frames.
@@ -335,9 +353,43 @@ impl CompressedPool {
             }
             self.by_age.remove(group, BY_AGE);
             self.give_up(group, give_back);
+        } else if header.is_sparse() {
+            if !was_full {
+                self.with_room[class].remove(group, WITH_ROOM);
+            }
+            self.pack(group, give_back);
         } else if was_full {
             self.with_room[class].append(group, WITH_ROOM);
         }
+    }
+
+    /// Packs the pages of a sparse zspage, which is in no list of zspages with room, into its first
+    /// frames, one in each, and gives the others back. Nothing is allocated, and the pages keep
+    /// their places. In ascending order, no object is written over one that is still to be moved.
+    fn pack(&mut self, group: FrameNumber, mut give_back: impl FnMut(Block)) {
+        let header = header_of(group);
+        let (used, old, frames) = (header.used, header.class(), header.frames());
+        let count = used.count_ones() as usize;
+        let laid_out = core::mem::replace(&mut header.laid_out, used);
+        header.class = u8::try_from(PACKED_CLASSES - count).unwrap_or(0);
+        let new_bytes = header.class().object_bytes();
+        for index in (0..1 << INDEX_BITS).filter(|index| used & 1 << index != 0) {
+            let object = &mut self.workspace.object[..old.object_bytes()];
+            let (first, second) = object_at(frames, old.object_bytes(), rank(laid_out, index));
+            object[..first.len()].copy_from_slice(first);
+            object[first.len()..].copy_from_slice(second);
+            // What is cut off is unused: a packed zspage has larger objects than any was stored in.
+            let object = &object[..old.object_bytes().min(new_bytes)];
+            let (first, second) = object_at(frames, new_bytes, rank(used, index));
+            let split = object.len().min(first.len());
+            first[..split].copy_from_slice(&object[..split]);
+            second[..object.len() - split].copy_from_slice(&object[split..]);
+        }
+        for frame in &frames.frames()[count..] {
+            give_back(Block::from_number(*frame, BlockSize::Frame, Contents::Unknown));
+        }
+        let freed = FrameCount((frames.count - count) as u64);
+        self.statistics.frames = self.statistics.frames.saturating_sub(freed);
     }
 
     /// Takes the oldest group out of use, to be written to disk: its pages can still be loaded and
@@ -368,6 +420,9 @@ impl CompressedPool {
         if header.used == 0 {
             self.give_up(group, give_back);
         } else {
+            if header.is_sparse() {
+                self.pack(group, give_back);
+            }
             self.link(group);
         }
     }
@@ -381,8 +436,8 @@ impl CompressedPool {
     /// The pages in a group: each one's place and address.
     pub(crate) fn pages(&self, group: FrameNumber) -> impl Iterator<Item = (Place, u64)> + use<> {
         let header = header_of(group);
-        let (objects, used) = (header.class().objects, header.used);
-        (0..objects).filter(move |index| used & 1 << index != 0).filter_map(move |index| {
+        let used = header.used;
+        (0..1 << INDEX_BITS).filter(move |index| used & 1 << index != 0).filter_map(move |index| {
             let place = Place::new(group, index)?;
             let (first, second) = parts_of(place);
             let mut head = [0; HEAD_BYTES];
@@ -402,12 +457,14 @@ impl CompressedPool {
         blocks: &mut [Option<Block>],
         wanted: u16,
         is_due: impl Fn(usize, u64) -> bool,
+        give_back: impl FnMut(Block),
     ) -> Option<FrameNumber> {
         let group = blocks.first()?.as_ref()?.first();
         let header = header_of(group);
         let class = CLASSES.get(usize::from(header.class))?;
-        if class.frames != blocks.len() || wanted == 0 || header.used & wanted != wanted || wanted >> class.objects != 0
-        {
+        let there = header.used & header.laid_out;
+        let ends_within = |used: u16| rank(header.laid_out, to_usize(u64::from(used.ilog2()))) < class.objects;
+        if class.frames != blocks.len() || wanted == 0 || there & wanted != wanted || !ends_within(wanted) {
             return None;
         }
         for (frame, block) in header.frames.iter_mut().zip(&*blocks) {
@@ -421,6 +478,9 @@ impl CompressedPool {
         self.statistics.frames = self.statistics.frames.saturating_add(FrameCount(blocks.len() as u64));
         for block in blocks.iter_mut().filter_map(Option::take) {
             let _ = block.into_number(); // the group's header knows it
+        }
+        if header_of(group).is_sparse() {
+            self.pack(group, give_back);
         }
         self.link(group);
         Some(group)
@@ -447,7 +507,7 @@ impl CompressedPool {
         let group = FrameNumber(u64::from(frames[0]));
         let (with_room, by_age) = (Links::default(), Links::default());
         let class = u8::try_from(class).map_err(|_| StoreError::NoFrame)?;
-        *header_of(group) = Header { class, leaving: 0, used: 0, with_room, by_age, frames };
+        *header_of(group) = Header { class, leaving: 0, used: 0, with_room, by_age, frames, laid_out: u16::MAX };
         self.link(group);
         self.statistics.frames = self.statistics.frames.saturating_add(FrameCount(count as u64));
         Ok(())
@@ -474,7 +534,8 @@ impl CompressedPool {
 
 /// The class with the smallest objects that hold `bytes`.
 fn class_of(bytes: usize) -> Option<usize> {
-    CLASSES.iter().rposition(|class| class.object_bytes() >= bytes)
+    let class = CLASSES.iter().rposition(|class| class.object_bytes() >= bytes);
+    class.filter(|class| *class >= PACKED_CLASSES)
 }
 
 /// Length and page of an object.
@@ -495,11 +556,19 @@ fn header_of(group: FrameNumber) -> &'static mut Header {
 /// empty elsewhere.
 fn parts_of(place: Place) -> (&'static mut [u8], &'static mut [u8]) {
     let header = header_of(place.group());
-    let bytes = header.class().object_bytes();
-    let start = HEADER_BYTES + place.index() * bytes;
+    object_at(header.frames(), header.class().object_bytes(), rank(header.laid_out, place.index()))
+}
+
+/// The position of the object `index` among those that are laid out.
+fn rank(laid_out: u16, index: usize) -> usize {
+    (laid_out & ((1 << index) - 1)).count_ones() as usize
+}
+
+/// The room of the object at a position, where objects have so many bytes; in two parts likewise.
+fn object_at(frames: Zspage, bytes: usize, position: usize) -> (&'static mut [u8], &'static mut [u8]) {
+    let start = HEADER_BYTES + position * bytes;
     let (frame, offset) = (start / FRAME_SIZE, start % FRAME_SIZE);
     let first = bytes.min(FRAME_SIZE - offset);
-    let frames = header.frames();
     let second = frames.frames().get(frame + 1).filter(|_| first < bytes);
     let rest = second.map_or(&mut [][..], |next| bytes_in(*next, 0, bytes - first));
     (bytes_in(frames.frames[frame], offset, first), rest)

@@ -682,4 +682,6 @@ mod full_disk_tests;
 #[cfg(test)]
 pub(crate) mod slow_disk;
 #[cfg(test)]
+mod sparse_tests;
+#[cfg(test)]
 mod tests;

@@ -17,7 +17,7 @@ use super::incoming::{self, Caller, Frames};
 use super::plan::{Plan, slot_of};
 use super::slot_map::{Kept, SlotNumber};
 use super::swap_entry::{Stored, SwapEntry};
-use super::{RECLAIMER, Reclaimer, page_in};
+use super::{RECLAIMER, Reclaimer, free_of_compressed_pool, page_in};
 use crate::mm::block::Block;
 use crate::mm::fault::FaultError;
 use crate::mm::frame_allocator::Purpose;
@@ -271,7 +271,7 @@ impl Reclaimer {
         let is_due = |index, page| matches!(tables.page_state(page), PageState::Swapped(entry) if entry.stored == on_disk(index));
         // A disk that returns something else than it was given is a broken one. What it holds stays
         // where it is: the next to want a page of it is told the same.
-        let Some(group) = self.compressed_pool.adopt(blocks, pages, is_due) else {
+        let Some(group) = self.compressed_pool.adopt(blocks, pages, is_due, free_of_compressed_pool) else {
             self.swap_disk.iter_mut().for_each(|swap| swap.errors += 1);
             return Err(DiskError);
         };
