@@ -17,8 +17,8 @@ pub enum GuestExit {
     Failure,
     /// The kernel or the application panicked.
     Panic,
-    /// An exception that nothing in the guest resolves: an access to an unmapped address, an
-    /// undefined instruction, a division by zero.
+    /// An exception that nothing in the guest resolves: an invalid access, an undefined
+    /// instruction, a division by zero.
     Exception,
     /// A thread ran into the guard page under its stack.
     StackOverflow,

@@ -1,8 +1,8 @@
 //! Decides whether to move pages for a whole huge frame, or to inflate 512 single frames instead.
 //!
 //! A whole huge frame is one entry, one range for the host to release, and later one fault; and the
-//! guest keeps huge frames for itself. Moving costs one copy for each page. The driver measures both
-//! costs as it works, and compares them.
+//! guest keeps huge frames for itself. Moving costs one copy for each page. The driver measures
+//! both costs as it works, and compares them.
 
 use aerostat_abi::units::{BlockSize, HUGE_FRAMES};
 

@@ -1,12 +1,12 @@
 //! The driver's loop, one step at a time: compare guest size and target, move a batch, return when
 //! the next step is due.
 //!
-//! *Inflating* uses the cheapest memory first: whole huge frames, then huge frames that become whole
-//! by moving pages where that is cheaper, then single frames, for which the guest may have to evict
-//! pages. It stops at once while a thread of the guest waits for memory, and for some time after
-//! that. *Deflating* has no limit on its rate. A block whose INFLATE is refused stays the guest's; a
-//! block whose DEFLATE is refused stays in the page list. The driver trusts no reply: it bounds a
-//! target by the guest's own floor and its total.
+//! *Inflating* uses the cheapest memory first: whole huge frames, then huge frames that become
+//! whole by moving pages where that is cheaper, then single frames, for which the guest may have to
+//! evict pages. It stops at once while a thread of the guest waits for memory, and for some time
+//! after that. *Deflating* has no limit on its rate. A block whose INFLATE is refused stays the
+//! guest's; a block whose DEFLATE is refused stays in the page list. The driver trusts no reply: it
+//! bounds a target by the guest's own floor and its total.
 //!
 //! A failed step is repeated after pauses that grow ([`Backoff`]), and sooner when memory becomes
 //! free or the target changes.
@@ -264,7 +264,8 @@ impl<L: PageList> Driver<L> {
         self.hand_over(batch, dry, monitor, memory)
     }
 
-    /// Adds whole huge frames to the batch: at most `wanted`, what fits the burst, and what is free.
+    /// Adds whole huge frames to the batch: at most `wanted`, what fits the burst, and what is
+    /// free.
     fn huge_frames<M: Memory<Block = L::Block>>(
         &mut self,
         wanted: FrameCount,
