@@ -138,7 +138,8 @@ impl<G: GuestHandle> Guest<G> {
         self.told_silence
     }
 
-    /// Returns when the driver last made a call to the balloon, or the guest's start if it made none.
+    /// Returns when the driver last made a call to the balloon, or the guest's start if it made
+    /// none.
     fn last_heard(&self) -> Moment {
         self.spawned.max(Moment::from_ns(self.facts.last_call_ns))
     }

@@ -153,8 +153,8 @@ impl<G: GuestHandle> Supervisor<G> {
         Ok(Admission { id, target })
     }
 
-    /// Starts the process of an admitted guest by `start`, which is passed the guest's first target.
-    /// Guests are launched in the order in which they were admitted.
+    /// Starts the process of an admitted guest by `start`, which is passed the guest's first
+    /// target. Guests are launched in the order in which they were admitted.
     ///
     /// # Errors
     ///

@@ -153,8 +153,8 @@ mod tests {
     }
 
     proptest! {
-        /// A guest is never reported for resident memory that is at most the size which it was allowed
-        /// at some time in the last 90 ms.
+        /// A guest is never reported for resident memory that is at most the size which it was
+        /// allowed at some time in the last 90 ms.
         #[test]
         fn a_measure_that_is_late_is_forgiven(sizes in vec(0_u64..1000, 1..200), lag in 0_usize..5) {
             let mut overuse = Overuse::default();
