@@ -123,7 +123,7 @@ fn check_guests(fleet: &Fleet) -> Result<FrameCount, Failure> {
     Ok(held.iter().flatten().map(OpenDisk::cached_swap).fold(FrameCount::ZERO, FrameCount::saturating_add))
 }
 
-/// Checks that the host can keep what the pool commit charges.
+/// Checks that the host can keep the memory that the pool grants.
 fn check_host(fleet: &Fleet, cached_swap: FrameCount, path: &Path) -> Result<(), Failure> {
     let Some(available) = capacity::available() else { return Ok(()) };
     let minima = fleet.guests.iter().map(|guest| guest.limits.min).fold(FrameCount::ZERO, FrameCount::saturating_add);
