@@ -13,7 +13,7 @@ use aerostat_abi::units::{FRAME_BYTES, FrameCount, HUGE_BYTES};
 
 use super::block::Block;
 use super::page_table::{Access, PageState, Slot};
-use super::reclaim::balance::PageKind;
+use super::reclaim::scan::balance::PageKind;
 use super::region_list::{InsertError, Position, RegionList};
 use crate::config::FAULT_AROUND_PAGES;
 
@@ -299,8 +299,8 @@ mod tests {
     use super::{Fault, PageWindow, Region, RegionKind, Regions, Resolution, Violation, resolve};
     use crate::mm::block::Block;
     use crate::mm::page_table::{Access, PageState, Slot};
-    use crate::mm::reclaim::balance::PageKind;
-    use crate::mm::reclaim::swap_entry::{Stored, SwapEntry};
+    use crate::mm::reclaim::scan::balance::PageKind;
+    use crate::mm::reclaim::swap::entry::{Stored, SwapEntry};
     use crate::mm::region_list::InsertError;
     use crate::mm::testing::host_frame;
     use aerostat_abi::units::{FrameCount, HUGE_BYTES};

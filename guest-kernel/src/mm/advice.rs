@@ -10,7 +10,7 @@ use core::ops::Range;
 use aerostat_abi::units::{FRAME_BYTES, FRAME_SIZE, HUGE_BYTES, to_usize};
 
 use super::page_table::{Access, PageState, Slot};
-use super::reclaim::swap_entry::Stored;
+use super::reclaim::swap::entry::Stored;
 use super::reclaim::{self, RECLAIMER};
 use super::{Fate, RELEASE_SLOTS, SPACE, Space, fault, pieces, release, slots, slow_path};
 use crate::arch::x86_64::cpu;

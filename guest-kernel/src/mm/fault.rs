@@ -12,8 +12,8 @@ use super::address_space::{Fault, PageWindow, Resolution, Violation, resolve};
 use super::block::{Block, BlockSize};
 use super::frame_allocator::Purpose;
 use super::page_table::{Access, PageState, Slot, TableLevel};
-use super::reclaim::incoming::Caller;
-use super::reclaim::restore::restore;
+use super::reclaim::swap_in::frames::Caller;
+use super::reclaim::swap_in::restore::restore;
 use super::{FRAMES, OutOfMemory, PageTables, SPACE, Space, file, reclaim, slow_path, zero};
 
 static HUGE_FAULTS: AtomicU64 = AtomicU64::new(0);

@@ -24,7 +24,7 @@ pub(crate) use image::ImagePart;
 pub(crate) use protection::Access;
 
 use super::block::{Block, BlockSize, Contents};
-use super::reclaim::swap_entry::SwapEntry;
+use super::reclaim::swap::entry::SwapEntry;
 
 /// Flags of a table entry. All code runs in ring 3 and may write everywhere except in read-only
 /// regions and in the image's code and constants; what must not be touched is not mapped.

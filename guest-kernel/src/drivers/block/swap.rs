@@ -7,8 +7,8 @@ use super::device::{BlockDevice, Ticket};
 use super::requests::{self, SECTOR_BYTES, Sectors};
 use crate::arch::x86_64::cpu;
 use crate::config::DISK_PATIENCE_NS;
-use crate::mm::reclaim::disk::{self, Direction, Disk, DiskError, MAX_TRANSFER};
-use crate::mm::reclaim::slot_map::SlotNumber;
+use crate::mm::reclaim::swap::disk::{self, Direction, Disk, DiskError, MAX_TRANSFER};
+use crate::mm::reclaim::swap::slot_map::SlotNumber;
 use crate::thread;
 use crate::time::Instant;
 

@@ -17,10 +17,10 @@ use crate::mm::block::{Block, BlockSize, Contents};
 use crate::mm::fault::FaultError;
 use crate::mm::frame_allocator::Purpose;
 use crate::mm::page_table::{Access, Slot};
-use crate::mm::reclaim::disk_tests::{
+use crate::mm::reclaim::swap::slow_disk::SlowDisk;
+use crate::mm::reclaim::tests::swap_disk::{
     assert_nothing_is_kept, bound_compressed_pool, half_noise, machine, noise, pages, run_batch,
 };
-use crate::mm::reclaim::slow_disk::SlowDisk;
 use crate::mm::reclaim::{self, reclaim};
 use crate::mm::testing::TestMachine;
 use crate::mm::{FRAMES, SPACE, map_region, unmap_region, validate};

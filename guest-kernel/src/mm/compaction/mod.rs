@@ -11,6 +11,7 @@
 //! TLB flush: nobody can touch a page between flush and copy but by a fault, which waits for the
 //! lock. That takes some ten microseconds a batch.
 
+pub(crate) mod collapse;
 pub(crate) mod policy;
 
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -19,7 +20,7 @@ use aerostat_abi::units::FRAME_BYTES;
 
 use super::block::Block;
 use super::page_table::Slot;
-use super::reclaim::balance::PageKind;
+use super::reclaim::scan::balance::PageKind;
 use super::{FRAMES, SPACE, Space, copy_page};
 use crate::arch::x86_64::cpu;
 

@@ -11,8 +11,9 @@ use proptest::{prop_assert_eq, prop_oneof, proptest};
 
 use super::moved_pages;
 use crate::layout::APP_REGIONS;
+use crate::mm::compaction::collapse;
+use crate::mm::reclaim::reclaim;
 use crate::mm::reclaim::start::{Swap, start};
-use crate::mm::reclaim::{collapse, reclaim};
 use crate::mm::testing::TestMachine;
 use crate::mm::{BlockSize, FRAMES, Purpose, map_region, unmap_region, validate};
 

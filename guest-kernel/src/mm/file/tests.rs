@@ -11,7 +11,7 @@ use super::map;
 use crate::config::READ_AHEAD;
 use crate::layout::APP_REGIONS;
 use crate::mm::fault::FaultError;
-use crate::mm::reclaim::slow_disk::SlowDisk;
+use crate::mm::reclaim::swap::slow_disk::SlowDisk;
 use crate::mm::reclaim::{reclaim, statistics};
 use crate::mm::testing::TestMachine;
 use crate::mm::watermarks::Watermarks;

@@ -15,7 +15,7 @@ use super::{
     Access, DATA, MAPPED, PageTables, Slot, TableLevel, TableSource, descend, frame_of, index, set, table_at, take,
 };
 use crate::mm::block::{Block, BlockSize};
-use crate::mm::reclaim::swap_entry::{AGE_MASK, Stored, SwapEntry};
+use crate::mm::reclaim::swap::entry::{AGE_MASK, Stored, SwapEntry};
 
 /// The bits that a page table entry leaves to software and that hold a page's age: 52 to 58 (Intel
 /// SDM vol. 3, 4.5.4).

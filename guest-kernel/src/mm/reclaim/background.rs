@@ -6,11 +6,12 @@ use core::sync::atomic::{AtomicBool, Ordering};
 
 use aerostat_abi::units::FrameCount;
 
-use super::{collapse, reclaim_ahead};
+use super::reclaim_ahead;
 use crate::config::{COLLAPSE_PERIOD_NS, VAIN_RECLAIM_PAUSE_NS};
+use crate::mm::FRAMES;
+use crate::mm::compaction::{self, collapse};
 use crate::mm::shortage::{self, Cause};
 use crate::mm::slice::Slice;
-use crate::mm::{FRAMES, compaction};
 use crate::thread::{self, Event, Priority, SpawnError};
 use crate::time::Instant;
 

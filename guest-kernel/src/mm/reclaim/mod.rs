@@ -1,13 +1,13 @@
 //! Reclaim: pages that are not in use make room, and come back when they are touched.
 //!
-//! A hand goes round the pages of all anonymous regions, another round those of files ([`hand`];
-//! [`balance`] says whose turn it is). Each page it comes to is asked whether it was accessed since
-//! the last visit, and the policy ([`aerostat_reclaim_policy`]) decides: keep, or evict. A page of
-//! a file is simply dropped. Of the others, a page that is one word over and over is kept nowhere;
-//! one that compresses goes to the [`compressed`] compressed pool; the others, and the oldest of
-//! that compressed pool, go to disk ([`swap_disk`]), where the guest has one. A touch of an evicted
-//! page faults and brings it back ([`restore`]), with its neighbours where memory allows
-//! ([`neighbours`]).
+//! A hand goes round the pages of all anonymous regions, another round those of files
+//! ([`scan::hand`]; [`scan::balance`] says whose turn it is). Each page it comes to is asked
+//! whether it was accessed since the last visit, and the policy ([`aerostat_reclaim_policy`])
+//! decides: keep, or evict. A page of a file is simply dropped. Of the others, a page that is one
+//! word over and over is kept nowhere; one that compresses goes to the [compressed
+//! pool](swap::compressed_pool); the others, and the oldest of that compressed pool, go to disk
+//! ([`swap::swap_disk`]), where the guest has one. A touch of an evicted page faults and brings it
+//! back ([`swap_in::restore`]), with its neighbours where memory allows ([`swap_in`]).
 //!
 //! Anonymous pages stay until the guest has swap ([`start`]). Then commit charges may exceed memory
 //! by what swap can hold, and no further, so a page that was committed can always be had by
@@ -19,24 +19,12 @@
 //! held. Lock order: reclaim before the address space before the frame allocator.
 #![allow(unsafe_code, reason = "copies the contents of frames")]
 
-mod ahead;
 #[cfg(target_os = "none")]
 pub(crate) mod background;
-pub(crate) mod balance;
-pub(crate) mod collapse;
-pub(crate) mod compressed;
-pub(crate) mod disk;
-pub(crate) mod effort;
-mod hand;
-pub(crate) mod incoming;
-mod neighbours;
-mod plan;
-pub(crate) mod restore;
-pub(crate) mod slot_map;
+pub(crate) mod scan;
 pub(crate) mod start;
-mod swap_disk;
-pub(crate) mod swap_entry;
-mod thrash;
+pub(crate) mod swap;
+pub(crate) mod swap_in;
 
 use core::array;
 use core::cmp::Ordering;
@@ -46,18 +34,18 @@ use aerostat_abi::statistics::AGES;
 use aerostat_abi::units::{FRAME_SIZE, FrameCount, FrameNumber, HUGE_FRAMES, to_usize};
 use aerostat_reclaim_policy::{Policy, Selected};
 
-use self::ahead::{Ahead, MOST_AHEAD};
-use self::balance::{Balance, PageKind};
-use self::collapse::Collapse;
-use self::compressed::{CompressedPool, CompressedPoolStatistics, MOST_FRAMES, StoreError};
-use self::effort::{Effort, Efforts, Urgency};
-use self::hand::{BATCH, Hand, PATIENT_ROUNDS};
-use self::incoming::ReadAhead;
-use self::slot_map::{Kept, SlotNumber};
-use self::swap_disk::{DiskStatistics, Finished, Leaver, SwapDisk};
-use self::swap_entry::{Stored, SwapEntry};
-use self::thrash::{Tally, ThrashDetector};
+use self::scan::balance::{Balance, PageKind};
+use self::scan::effort::{Effort, Efforts, Urgency};
+use self::scan::hand::{BATCH, Hand, PATIENT_ROUNDS};
+use self::scan::thrash::{Tally, ThrashDetector};
+use self::swap::compressed_pool::{CompressedPool, CompressedPoolStatistics, MOST_FRAMES, StoreError};
+use self::swap::entry::{Stored, SwapEntry};
+use self::swap::slot_map::{Kept, SlotNumber};
+use self::swap::swap_disk::{DiskStatistics, Finished, Leaver, SwapDisk};
+use self::swap_in::frames::ReadAhead;
+use self::swap_in::read_ahead::{Ahead, MOST_AHEAD};
 use super::block::{Block, BlockSize};
+use super::compaction::collapse::Collapse;
 use super::frame_allocator::Purpose;
 use super::page_table::{Collected, Slot};
 use super::slice::Slice;
@@ -131,7 +119,7 @@ pub(crate) struct Reclaimer {
     aheads: [Option<Ahead>; MOST_AHEAD],
     /// Frames that such reads have given back in vain.
     dropped_ahead: u64,
-    collapse: Option<Collapse>,
+    pub(super) collapse: Option<Collapse>,
     pub(super) statistics: ReclaimStatistics,
     thrash: ThrashDetector,
 }
@@ -674,14 +662,4 @@ pub(super) fn page_in(block: &mut Block) -> &mut [u8; FRAME_SIZE] {
 }
 
 #[cfg(test)]
-mod corrupt_tests;
-#[cfg(test)]
-pub(in crate::mm) mod disk_tests;
-#[cfg(test)]
-mod full_disk_tests;
-#[cfg(test)]
-pub(crate) mod slow_disk;
-#[cfg(test)]
-mod sparse_tests;
-#[cfg(test)]
-mod tests;
+pub(in crate::mm) mod tests;

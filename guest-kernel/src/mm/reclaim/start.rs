@@ -4,10 +4,10 @@ use aerostat_abi::units::FrameCount;
 use aerostat_reclaim_policy::Name;
 
 use super::RECLAIMER;
-use super::disk::Disk;
-use super::hand::Hand;
-use super::slot_map::SlotMap;
-use super::swap_disk::SwapDisk;
+use super::scan::hand::Hand;
+use super::swap::disk::Disk;
+use super::swap::slot_map::SlotMap;
+use super::swap::swap_disk::SwapDisk;
 use crate::mm::FRAMES;
 
 /// What a guest may swap to.

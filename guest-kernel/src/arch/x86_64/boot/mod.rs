@@ -36,8 +36,8 @@ mod entry {
     use crate::drivers::serial;
     use crate::mm::page_table::ImagePart;
     use crate::mm::pinned;
-    use crate::mm::reclaim::slot_map::{CLUSTER, SlotMap};
-    use crate::mm::reclaim::{self, disk::Disk, start::Swap};
+    use crate::mm::reclaim::swap::slot_map::{CLUSTER, SlotMap};
+    use crate::mm::reclaim::{self, start::Swap, swap::disk::Disk};
     use crate::{app, balloon, mm, report, thread, time};
 
     unsafe extern "C" {

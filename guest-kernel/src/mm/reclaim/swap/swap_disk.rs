@@ -15,8 +15,8 @@ use allocator_api2::boxed::Box;
 
 use aerostat_abi::units::{FrameCount, FrameNumber};
 
-use super::disk::{Direction, Disk, DiskError, Ticket};
-use super::slot_map::{CLUSTER, SlotMap, SlotNumber};
+use crate::mm::reclaim::swap::disk::{Direction, Disk, DiskError, Ticket};
+use crate::mm::reclaim::swap::slot_map::{CLUSTER, SlotMap, SlotNumber};
 use crate::mm::{FRAMES, KernelHeap};
 
 /// Clusters being written at once: the disk always has the next one at hand.

@@ -3,10 +3,10 @@
 use aerostat_abi::units::{FRAME_BYTES, FrameCount};
 use aerostat_reclaim_policy::Name;
 
-use super::disk_tests::{noise, pages};
-use super::start::{Swap, start};
-use super::{reclaim, statistics};
 use crate::layout::APP_REGIONS;
+use crate::mm::reclaim::start::{Swap, start};
+use crate::mm::reclaim::tests::swap_disk::{noise, pages};
+use crate::mm::reclaim::{reclaim, statistics};
 use crate::mm::testing::TestMachine;
 use crate::mm::{advice, map_region, unmap_region, validate};
 

@@ -14,8 +14,8 @@
 
 use aerostat_reclaim_policy::Age;
 
-use super::compressed::Place;
-use super::slot_map::SlotNumber;
+use crate::mm::reclaim::swap::compressed_pool::Place;
+use crate::mm::reclaim::swap::slot_map::SlotNumber;
 
 const KIND_SHIFT: u32 = 3;
 const KIND_MASK: u64 = 0b111;

@@ -5,8 +5,8 @@ use std::sync::Mutex;
 
 use aerostat_abi::units::{FRAME_SIZE, FrameNumber, to_usize};
 
-use super::disk::{Direction, Disk, DiskError, MAX_TRANSFER, Ticket};
-use super::slot_map::SlotNumber;
+use crate::mm::reclaim::swap::disk::{Direction, Disk, DiskError, MAX_TRANSFER, Ticket};
+use crate::mm::reclaim::swap::slot_map::SlotNumber;
 
 /// Transfers that the disk takes at once.
 pub(crate) const DEPTH: usize = 6;

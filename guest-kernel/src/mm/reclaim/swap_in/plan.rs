@@ -3,30 +3,30 @@
 
 use aerostat_abi::units::{FRAME_BYTES, FRAME_SIZE};
 
-use super::Reclaimer;
-use super::disk::Disk;
-use super::incoming::{GAP_BYTES, Window};
-use super::slot_map::{Kept, SlotNumber, SlotVersion};
-use super::swap_disk::SwapDisk;
-use super::swap_entry::Stored;
 use crate::config::MAX_READ_AHEAD;
 use crate::mm::frame_allocator::Purpose;
 use crate::mm::page_table::PageState;
+use crate::mm::reclaim::Reclaimer;
+use crate::mm::reclaim::swap::disk::Disk;
+use crate::mm::reclaim::swap::entry::Stored;
+use crate::mm::reclaim::swap::slot_map::{Kept, SlotNumber, SlotVersion};
+use crate::mm::reclaim::swap::swap_disk::SwapDisk;
+use crate::mm::reclaim::swap_in::frames::{GAP_BYTES, Window};
 use crate::mm::{SPACE, Space};
 
 /// Slots to be read.
-pub(super) struct Plan {
-    pub(super) disk: &'static dyn Disk,
+pub(crate) struct Plan {
+    pub(crate) disk: &'static dyn Disk,
     /// What the frames are for that are read into: committed to pages, or the compressed pool's.
-    pub(super) purpose: Purpose,
-    pub(super) first: SlotNumber,
+    pub(crate) purpose: Purpose,
+    pub(crate) first: SlotNumber,
     /// The page in each slot. Groups say themselves which pages are in them.
-    pub(super) pages: [u64; MAX_READ_AHEAD],
+    pub(crate) pages: [u64; MAX_READ_AHEAD],
     /// `None` where a slot belongs to the group before it.
     versions: [Option<SlotVersion>; MAX_READ_AHEAD],
-    pub(super) count: usize,
+    pub(crate) count: usize,
     /// Slots that what is wanted takes.
-    pub(super) least: usize,
+    pub(crate) least: usize,
     /// How far to read, and so how much farther the next time.
     window: Window,
 }
@@ -45,18 +45,18 @@ impl Plan {
     }
 
     /// Whether what begins in a slot and has this version is to be read.
-    pub(super) fn includes(&self, slot: SlotNumber, version: SlotVersion) -> bool {
+    pub(crate) fn includes(&self, slot: SlotNumber, version: SlotVersion) -> bool {
         let place = slot.distance_from(self.first).filter(|place| *place < self.count);
         place.is_some_and(|place| self.versions[place] == Some(version))
     }
 
     /// Whether it goes on with an earlier read, so that more is likely to be wanted behind it.
-    pub(super) fn is_sequential(&self) -> bool {
+    pub(crate) fn is_sequential(&self) -> bool {
         self.window.is_sequential()
     }
 
     /// Whether a page in `pages` is to be read; nothing is known of pages in groups.
-    pub(super) fn concerns(&self, pages: &core::ops::Range<u64>) -> bool {
+    pub(crate) fn concerns(&self, pages: &core::ops::Range<u64>) -> bool {
         self.pages[..self.count].iter().any(|page| pages.contains(page))
     }
 
@@ -72,9 +72,9 @@ impl Plan {
 
 impl Reclaimer {
     /// What to read for the page at `at`; `None` when it is not on disk (any more).
-    pub(super) fn plan_read(&mut self, at: u64) -> Option<Plan> {
+    pub(crate) fn plan_read(&mut self, at: u64) -> Option<Plan> {
         let space = SPACE.lock();
-        match super::restore::swapped(&space, at)?.stored {
+        match crate::mm::reclaim::swap_in::restore::swapped(&space, at)?.stored {
             Stored::OnDisk(_) => {
                 let window = self.page_reads.window_at(at);
                 let plan = self.plan_pages(&space, at, window)?;
@@ -92,7 +92,7 @@ impl Reclaimer {
     }
 
     /// What to read behind `plan`, and is not being read already.
-    pub(super) fn plan_behind(&self, plan: &Plan) -> Option<Plan> {
+    pub(crate) fn plan_behind(&self, plan: &Plan) -> Option<Plan> {
         let window = plan.window.next();
         if plan.purpose == Purpose::CompressedPool {
             let next = plan.first.plus(plan.count);
@@ -136,7 +136,7 @@ impl Reclaimer {
     }
 
     /// What a slot holds, unless that has changed since it was planned to be read.
-    pub(super) fn still_kept(&self, plan: &Plan, place: usize) -> Option<Kept> {
+    pub(crate) fn still_kept(&self, plan: &Plan, place: usize) -> Option<Kept> {
         let slot = plan.first.plus(place);
         let (kept, version) = self.swap_disk.as_ref()?.slots.kept(slot)?;
         plan.includes(slot, version).then_some(kept)
@@ -144,7 +144,7 @@ impl Reclaimer {
 }
 
 /// The slot that holds the page at `at` as it was, if one does.
-pub(super) fn slot_of(space: &Space, at: u64) -> Option<SlotNumber> {
+pub(crate) fn slot_of(space: &Space, at: u64) -> Option<SlotNumber> {
     match space.tables()?.page_state(at) {
         PageState::Swapped(entry) if space.regions.find(at).is_some() => match entry.stored {
             Stored::OnDisk(slot) => Some(slot),

@@ -2,13 +2,13 @@
 
 use aerostat_abi::units::{FRAME_BYTES, FrameNumber};
 
-use super::RECLAIMER;
-use super::disk::{Direction, Disk, DiskError, MAX_TRANSFER, Ticket};
-use super::slot_map::SlotNumber;
 use crate::config::{MAX_READ_AHEAD, READ_AHEAD};
 use crate::mm::block::{Block, BlockSize};
 use crate::mm::frame_allocator::Purpose;
 use crate::mm::pressure::Stall;
+use crate::mm::reclaim::RECLAIMER;
+use crate::mm::reclaim::swap::disk::{Direction, Disk, DiskError, MAX_TRANSFER, Ticket};
+use crate::mm::reclaim::swap::slot_map::SlotNumber;
 use crate::mm::{FRAMES, OutOfMemory, fault, slow_path};
 
 const _: () = assert!(MAX_READ_AHEAD <= MAX_TRANSFER);

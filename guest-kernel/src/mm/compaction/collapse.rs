@@ -17,13 +17,13 @@ use core::ops::Range;
 
 use aerostat_abi::units::{FRAME_BYTES, FrameCount, HUGE_BYTES, HUGE_FRAMES};
 
-use super::balance::PageKind;
-use super::{RECLAIMER, Reclaimer};
 use crate::arch::x86_64::cpu;
 use crate::mm::address_space::RegionKind;
 use crate::mm::block::{Block, BlockSize};
 use crate::mm::frame_allocator::Purpose;
 use crate::mm::page_table::Slot;
+use crate::mm::reclaim::scan::balance::PageKind;
+use crate::mm::reclaim::{RECLAIMER, Reclaimer};
 use crate::mm::{FRAMES, SPACE, Space, copy_page};
 
 /// Pages copied with upcalls masked.
@@ -31,7 +31,7 @@ const CHUNK: u64 = 32;
 
 /// A slot on its way into a huge frame.
 #[derive(Debug)]
-pub(super) struct Collapse {
+pub(in crate::mm) struct Collapse {
     at: u64,
     /// Pages copied.
     copied: u64,

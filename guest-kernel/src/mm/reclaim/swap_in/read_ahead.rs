@@ -17,22 +17,22 @@ use core::ops::Range;
 #[cfg(test)]
 use aerostat_abi::units::FrameCount;
 
-use super::disk::{Disk, DiskError, Ticket};
-use super::incoming::{Caller, Frames};
-use super::plan::Plan;
-use super::slot_map::SlotNumber;
-use super::{RECLAIMER, Reclaimer};
 use crate::mm::block::BlockSize;
 use crate::mm::fault;
 #[cfg(test)]
 use crate::mm::frame_allocator::Purpose;
+use crate::mm::reclaim::swap::disk::{Disk, DiskError, Ticket};
+use crate::mm::reclaim::swap::slot_map::SlotNumber;
+use crate::mm::reclaim::swap_in::frames::{Caller, Frames};
+use crate::mm::reclaim::swap_in::plan::Plan;
+use crate::mm::reclaim::{RECLAIMER, Reclaimer};
 
 /// Reads under way, or not come for yet, at most: pages that leave in order do so in two passes of
 /// the hand, most of them in the first, so whoever touches them in order follows two streams.
-pub(super) const MOST_AHEAD: usize = 2;
+pub(crate) const MOST_AHEAD: usize = 2;
 
 /// A read that nobody waits for so far.
-pub(super) struct Ahead {
+pub(crate) struct Ahead {
     plan: Plan,
     frames: Frames,
     ticket: Ticket,
@@ -53,7 +53,7 @@ impl core::fmt::Debug for Ahead {
 
 impl Ahead {
     /// What to wait for; `None` when the disk has done its part.
-    pub(super) fn under_way(&mut self) -> Option<Ticket> {
+    pub(crate) fn under_way(&mut self) -> Option<Ticket> {
         if self.result.is_none() {
             self.result = self.plan.disk.result(self.ticket);
         }
@@ -61,7 +61,7 @@ impl Ahead {
     }
 
     #[cfg(test)]
-    pub(super) fn committed(&self) -> FrameCount {
+    pub(crate) fn committed(&self) -> FrameCount {
         let is_committed = self.plan.purpose == Purpose::Committed;
         FrameCount(if is_committed { self.frames.count as u64 } else { 0 })
     }
@@ -69,7 +69,7 @@ impl Ahead {
 
 /// Waits for what is read ahead from `slot`, for the page at `at`, and has it put into place;
 /// `false` when it is not read ahead.
-pub(super) fn take_in_ahead_for(at: u64, slot: SlotNumber, caller: Caller) -> bool {
+pub(crate) fn take_in_ahead_for(at: u64, slot: SlotNumber, caller: Caller) -> bool {
     let mut stall = None;
     let mut has_waited = false;
     loop {
@@ -97,7 +97,7 @@ enum Progress {
 
 impl Reclaimer {
     /// Begins to read what follows `plan`, if that is likely to be wanted and frames are to spare.
-    pub(super) fn read_on(&mut self, plan: &Plan) {
+    pub(crate) fn read_on(&mut self, plan: &Plan) {
         if !plan.is_sequential() {
             return;
         }
@@ -133,7 +133,7 @@ impl Reclaimer {
     }
 
     /// Whether what begins in a slot is being read already.
-    pub(super) fn is_read_ahead(&self, slot: SlotNumber) -> bool {
+    pub(crate) fn is_read_ahead(&self, slot: SlotNumber) -> bool {
         self.ahead_of(slot).is_some()
     }
 
@@ -143,18 +143,18 @@ impl Reclaimer {
     }
 
     /// Looks which reads have ended: their places in the disk's queue are free for others then.
-    pub(super) fn settle_aheads(&mut self) {
+    pub(crate) fn settle_aheads(&mut self) {
         self.aheads.iter_mut().flatten().for_each(|ahead| _ = ahead.under_way());
     }
 
     /// Somebody needs the room: nobody has come for what was there the last time already.
-    pub(super) fn pass_aheads(&mut self) {
+    pub(crate) fn pass_aheads(&mut self) {
         self.drop_aheads(|ahead| ahead.is_old);
         self.aheads.iter_mut().flatten().for_each(|ahead| ahead.is_old = true);
     }
 
     /// What is read ahead for pages in `pages` is not wanted any more.
-    pub(super) fn cancel_aheads(&mut self, pages: &Range<u64>) {
+    pub(crate) fn cancel_aheads(&mut self, pages: &Range<u64>) {
         self.drop_aheads(|ahead| {
             let is_vain = ahead.plan.concerns(pages);
             ahead.is_old |= is_vain;
@@ -163,7 +163,7 @@ impl Reclaimer {
     }
 
     /// Gives up what is read ahead. Where the disk still works on some of it: what to wait for.
-    pub(super) fn give_up_aheads(&mut self) -> Option<Ticket> {
+    pub(crate) fn give_up_aheads(&mut self) -> Option<Ticket> {
         let under_way = self.aheads.iter_mut().flatten().find_map(Ahead::under_way);
         self.drop_aheads(|_| true);
         under_way
@@ -180,5 +180,4 @@ impl Reclaimer {
 }
 
 #[cfg(test)]
-#[path = "ahead_tests.rs"]
 mod tests;

@@ -2,10 +2,10 @@
 
 use aerostat_abi::units::FrameNumber;
 
-use super::slot_map::SlotNumber;
+use crate::mm::reclaim::swap::slot_map::SlotNumber;
 
 /// Frames in one transfer at most.
-pub(crate) const MAX_TRANSFER: usize = super::slot_map::CLUSTER;
+pub(crate) const MAX_TRANSFER: usize = crate::mm::reclaim::swap::slot_map::CLUSTER;
 
 /// Which way a transfer goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use aerostat_abi::units::{FRAME_BYTES, FRAME_SIZE, FrameCount, HUGE_BYTES, HUGE_FRAMES};
 
-use super::super::{RECLAIMER, statistics};
 use super::{CHUNK, Round, begin, run_round, slot_at};
 use crate::layout::APP_REGIONS;
 use crate::mm::address_space::RegionKind;
 use crate::mm::advice;
 use crate::mm::page_table::{Access, Slot};
+use crate::mm::reclaim::{RECLAIMER, statistics};
 use crate::mm::testing::TestMachine;
 use crate::mm::watermarks::Watermarks;
 use crate::mm::{BlockSize, FRAMES, Purpose, SPACE, map_region, unmap_region, validate};

@@ -28,7 +28,7 @@ pub(crate) struct Efforts {
 }
 
 impl Efforts {
-    pub(super) const fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         const NONE: Effort = Effort { scanned: 0, freed: 0 };
         Self { direct: NONE, background: NONE, attributed: NONE }
     }
@@ -36,7 +36,7 @@ impl Efforts {
     /// Puts what has come to `total` since the last call on one side's account. What the disk has
     /// finished in between counts for who comes next. The compressed pool may take back what was
     /// free: that is not counted twice.
-    pub(super) fn attribute(&mut self, urgency: Urgency, total: Effort) {
+    pub(crate) fn attribute(&mut self, urgency: Urgency, total: Effort) {
         let account = match urgency {
             Urgency::Direct => &mut self.direct,
             Urgency::Background => &mut self.background,

@@ -8,20 +8,20 @@ use crate::arch::x86_64::cpu;
 use crate::mm::page_table::PageTables;
 
 /// Evictions in one batch, and so behind one TLB flush.
-pub(super) const BATCH: usize = 32;
+pub(crate) const BATCH: usize = 32;
 /// Pages that one batch may visit.
 const VISITS: u64 = 256;
 /// After so many rounds without a single eviction, huge pages that are in use are split: part of
 /// them may be cold.
-pub(super) const PATIENT_ROUNDS: u32 = 2;
+pub(crate) const PATIENT_ROUNDS: u32 = 2;
 
 /// Where the hand is, and what it has come to.
 #[derive(Debug)]
-pub(super) struct Hand {
-    pub(super) at: u64,
-    pub(super) policy: Selected,
+pub(crate) struct Hand {
+    pub(crate) at: u64,
+    pub(crate) policy: Selected,
     /// Rounds that ended without an eviction, since the last that had one.
-    pub(super) rounds_in_vain: u32,
+    pub(crate) rounds_in_vain: u32,
     /// Since the hand last began; and pages in memory as the round before has found.
     round: Pass,
     resident: u64,
@@ -33,23 +33,23 @@ pub(super) struct Hand {
 }
 
 /// Pages by age, in steps of the policy since their last known use: none, one, two or three, more.
-pub(super) type Ages = [u64; AGES];
+pub(crate) type Ages = [u64; AGES];
 
 /// Pages whose translation the hand has revoked: to be evicted or reinstated.
 #[derive(Debug)]
-pub(super) struct Victims {
+pub(crate) struct Victims {
     pages: [u64; BATCH],
     count: usize,
 }
 
 impl Victims {
-    pub(super) fn pages(&self) -> &[u64] {
+    pub(crate) fn pages(&self) -> &[u64] {
         &self.pages[..self.count]
     }
 }
 
 impl Hand {
-    pub(super) fn new(policy: Name) -> Self {
+    pub(crate) fn new(policy: Name) -> Self {
         let round = Pass { visited: 0, evicted: 0 };
         Self {
             at: 0,
@@ -64,7 +64,7 @@ impl Hand {
     }
 
     /// The hand has come round.
-    pub(super) fn end_round(&mut self) {
+    pub(crate) fn end_round(&mut self) {
         self.at = 0;
         self.rounds_in_vain = if self.round.evicted > 0 { 0 } else { self.rounds_in_vain + 1 };
         self.resident = self.round.visited;
@@ -74,27 +74,27 @@ impl Hand {
     }
 
     /// A page that the hand came to goes.
-    pub(super) fn note_eviction(&mut self) {
+    pub(crate) fn note_eviction(&mut self) {
         self.round.evicted += 1;
     }
 
     /// Pages that the last round found in memory.
-    pub(super) fn resident_pages(&self) -> u64 {
+    pub(crate) fn resident_pages(&self) -> u64 {
         self.resident.max(self.round.visited).max(1)
     }
 
     /// Pages in memory by age, as the last round has found them.
-    pub(super) fn ages(&self) -> Ages {
+    pub(crate) fn ages(&self) -> Ages {
         self.ages_of_last_round
     }
 
-    pub(super) fn scanned(&self) -> u64 {
+    pub(crate) fn scanned(&self) -> u64 {
         self.scanned
     }
 
     /// Ages the huge page at `at`; says whether it is cold, or has been waited for in vain: then it
     /// is not to stay in one piece.
-    pub(super) fn visit_huge(&mut self, tables: &mut PageTables, at: u64) -> bool {
+    pub(crate) fn visit_huge(&mut self, tables: &mut PageTables, at: u64) -> bool {
         let mut kept = None;
         let was_accessed =
             tables.visit_huge(at, &mut |age, accessed| match self.policy.visited(Seen { age, accessed }) {
@@ -117,7 +117,7 @@ impl Hand {
 
     /// Ages pages from `at` on, not past `end`, and revokes what the policy gives up. Returns where
     /// it has got to.
-    pub(super) fn visit_pages(&mut self, tables: &mut PageTables, at: u64, end: u64) -> (Victims, u64) {
+    pub(crate) fn visit_pages(&mut self, tables: &mut PageTables, at: u64, end: u64) -> (Victims, u64) {
         let end = end.min(at + VISITS * FRAME_BYTES);
         let mut victims = Victims { pages: [0; BATCH], count: 0 };
         let mut is_stale = false;

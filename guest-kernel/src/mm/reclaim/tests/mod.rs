@@ -4,6 +4,11 @@
 //! Nothing sets accessed bits here but the tests' own faults, so pages that are not touched again
 //! are cold.
 
+mod corrupt_disk;
+mod full_disk;
+mod sparse_zspages;
+pub(in crate::mm) mod swap_disk;
+
 use std::collections::BTreeMap;
 
 use aerostat_abi::units::{FRAME_BYTES, FRAME_SIZE, FrameCount, HUGE_BYTES, HUGE_FRAMES, to_usize};
@@ -13,12 +18,14 @@ use proptest::prelude::{Strategy, any};
 use proptest::test_runner::Config as ProptestConfig;
 use proptest::{prop_assert_eq, prop_oneof, proptest};
 
-use super::effort::{Effort, Efforts};
-use super::hand::BATCH;
-use super::start::{Swap, start};
-use super::{RECLAIMER, compressed::CompressedPool, filled_with, reclaim, reclaim_ahead, statistics};
 use crate::config::FAULT_AROUND_PAGES;
 use crate::layout::APP_REGIONS;
+use crate::mm::reclaim::scan::effort::{Effort, Efforts};
+use crate::mm::reclaim::scan::hand::BATCH;
+use crate::mm::reclaim::start::{Swap, start};
+use crate::mm::reclaim::{
+    RECLAIMER, filled_with, reclaim, reclaim_ahead, statistics, swap::compressed_pool::CompressedPool,
+};
 use crate::mm::slice::CHANCES;
 use crate::mm::testing::TestMachine;
 use crate::mm::watermarks::Watermarks;

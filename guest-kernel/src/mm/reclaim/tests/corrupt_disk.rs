@@ -3,12 +3,12 @@
 
 use aerostat_abi::units::{FRAME_BYTES, FRAME_SIZE, FrameCount};
 
-use super::disk_tests::{assert_nothing_is_kept, bound_compressed_pool, half_noise, machine, pages};
-use super::swap_entry::Stored;
-use super::{reclaim, statistics};
 use crate::layout::APP_REGIONS;
 use crate::mm::fault::FaultError;
 use crate::mm::page_table::PageState;
+use crate::mm::reclaim::swap::entry::Stored;
+use crate::mm::reclaim::tests::swap_disk::{assert_nothing_is_kept, bound_compressed_pool, half_noise, machine, pages};
+use crate::mm::reclaim::{reclaim, statistics};
 use crate::mm::{SPACE, map_region, unmap_region};
 
 const PAGES: u64 = 64;
@@ -41,7 +41,7 @@ fn lost_pages(damage: impl Fn(&mut [u8], usize)) -> Vec<u64> {
         machine.fill(page, half_noise(page, 1));
     }
     reclaim(FrameCount(1 << 20));
-    while super::wait_for_disk() {}
+    while crate::mm::reclaim::wait_for_disk() {}
     let (slot, index) = place(start + DAMAGED * FRAME_BYTES).expect("it is on the disk, in a group");
     damage(disk.state().contents.get_mut(&slot).expect("the slot was written"), usize::from(index));
     let mut lost = Vec::new();

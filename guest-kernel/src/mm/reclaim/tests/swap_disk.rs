@@ -10,14 +10,14 @@ use proptest::prelude::any;
 use proptest::test_runner::Config as ProptestConfig;
 use proptest::{prop_assert_eq, proptest};
 
-use super::disk::{Direction, Disk as _};
-use super::slot_map::{SlotMap, SlotNumber};
-use super::slow_disk::{DEPTH, SlowDisk};
-use super::start::{Swap, start};
-use super::{RECLAIMER, reclaim, statistics};
 use crate::layout::APP_REGIONS;
 use crate::mm::bump::BumpAllocator;
 use crate::mm::fault::FaultError;
+use crate::mm::reclaim::start::{Swap, start};
+use crate::mm::reclaim::swap::disk::{Direction, Disk as _};
+use crate::mm::reclaim::swap::slot_map::{SlotMap, SlotNumber};
+use crate::mm::reclaim::swap::slow_disk::{DEPTH, SlowDisk};
+use crate::mm::reclaim::{RECLAIMER, reclaim, statistics};
 use crate::mm::testing::{TestMachine, fill, read_fault};
 use crate::mm::{BlockSize, FRAMES, Fate, Purpose, SPACE, map_region, release, shorten, unmap_region, validate};
 
@@ -62,7 +62,7 @@ pub(in crate::mm) fn pages(start: u64, count: u64) -> impl Iterator<Item = u64> 
 }
 
 pub(in crate::mm) fn assert_nothing_is_kept(machine: &TestMachine) {
-    while super::wait_for_disk() {}
+    while crate::mm::reclaim::wait_for_disk() {}
     let after = statistics();
     assert_eq!(
         (after.evicted_pages(), after.compressed_pool.frames, after.disk.used_slots),
@@ -141,7 +141,7 @@ fn the_oldest_of_the_tier_goes_to_disk_as_it_is() {
         machine.fill(page, half_noise(page, 3));
     }
     reclaim(EVERYTHING);
-    while super::wait_for_disk() {}
+    while crate::mm::reclaim::wait_for_disk() {}
     let evicted = statistics();
     assert_eq!(evicted.evicted_pages(), FrameCount(600));
     assert!(evicted.disk.used_slots * 3 <= evicted.pages_on_disk * 2, "three pages or more in two slots: {evicted:?}");
@@ -167,7 +167,7 @@ fn a_page_that_is_touched_on_its_way_out_stays() {
         machine.touch(page).unwrap();
         machine.fill(page, noise(page, 5));
     }
-    while super::wait_for_disk() {}
+    while crate::mm::reclaim::wait_for_disk() {}
     let after = statistics();
     assert_eq!((after.pages_on_disk, after.disk.used_slots, after.disk.writes), (32, 32, 64));
     for (number, page) in pages(start, 64).enumerate() {
@@ -336,7 +336,7 @@ fn a_group_is_not_torn_apart() {
     });
     bound_compressed_pool(0);
     reclaim(FrameCount(2));
-    while super::wait_for_disk() {}
+    while crate::mm::reclaim::wait_for_disk() {}
     assert_eq!((statistics().pages_on_disk, statistics().disk.used_slots), (6, 59 + 4), "two groups of two frames");
     for page in pages(start, 300) {
         machine.touch(page).unwrap();

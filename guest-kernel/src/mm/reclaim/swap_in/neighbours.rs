@@ -6,10 +6,11 @@
 
 use aerostat_abi::units::FRAME_BYTES;
 
-use super::swap_entry::{Stored, SwapEntry};
-use super::{BATCH, Reclaimer};
 use crate::config::FAULT_AROUND_PAGES;
 use crate::mm::page_table::PageState;
+use crate::mm::reclaim::Reclaimer;
+use crate::mm::reclaim::scan::hand::BATCH;
+use crate::mm::reclaim::swap::entry::{Stored, SwapEntry};
 use crate::mm::{BlockSize, FRAMES, Purpose, Space, fault};
 
 /// Evictions between two pages that count as one go: the hand's batch and those beside it.
@@ -18,7 +19,7 @@ const TOGETHER: u64 = 4 * BATCH as u64;
 impl Reclaimer {
     /// Brings pages around `page` back that were evicted at about the same time as it, of which
     /// `entry` tells.
-    pub(super) fn restore_neighbours(&mut self, space: &mut Space, page: u64, entry: SwapEntry) {
+    pub(crate) fn restore_neighbours(&mut self, space: &mut Space, page: u64, entry: SwapEntry) {
         let first = page - page % (FAULT_AROUND_PAGES * FRAME_BYTES);
         for neighbour in (0..FAULT_AROUND_PAGES).map(|number| first + number * FRAME_BYTES) {
             let Some(PageState::Swapped(other)) = space.tables().map(|tables| tables.page_state(neighbour)) else {

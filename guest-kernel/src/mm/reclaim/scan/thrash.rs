@@ -2,12 +2,12 @@
 //! causes and prevention", 1968).
 //!
 //! Pages that are touched soon after they left
-//! ([`ReclaimStatistics::refaults`](super::ReclaimStatistics)) tell of a working set that does not
-//! fit. A few are the price of a policy that guesses. It is thrashing when most of what is touched
-//! has just been evicted, when as much comes back as leaves (a guest that takes back what it had
-//! given up evicts nothing meanwhile, and what a scan leaves behind never comes back), and when
-//! that is much. How much is counted in pages: a fault brings neighbours along. Pure: metrics and
-//! the moment are passed in.
+//! ([`ReclaimStatistics::refaults`](crate::mm::reclaim::ReclaimStatistics)) tell of a working set
+//! that does not fit. A few are the price of a policy that guesses. It is thrashing when most of
+//! what is touched has just been evicted, when as much comes back as leaves (a guest that takes
+//! back what it had given up evicts nothing meanwhile, and what a scan leaves behind never comes
+//! back), and when that is much. How much is counted in pages: a fault brings neighbours along.
+//! Pure: metrics and the moment are passed in.
 
 use crate::time::Instant;
 
@@ -28,20 +28,20 @@ struct Limits {
 
 /// What has happened since boot.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Tally {
+pub(crate) struct Tally {
     /// Pages evicted.
-    pub(super) evictions: u64,
+    pub(crate) evictions: u64,
     /// Pages that came back.
-    pub(super) restores: u64,
+    pub(crate) restores: u64,
     /// Of those, pages that somebody had touched.
-    pub(super) touched_restores: u64,
+    pub(crate) touched_restores: u64,
     /// Of those, pages that had left shortly before.
-    pub(super) refaults: u64,
+    pub(crate) refaults: u64,
 }
 
 /// Decides whether a guest thrashes.
 #[derive(Debug)]
-pub(super) struct ThrashDetector {
+pub(crate) struct ThrashDetector {
     /// When the window began, and what had happened until then.
     since: Instant,
     before: Tally,
@@ -50,19 +50,19 @@ pub(super) struct ThrashDetector {
 }
 
 impl ThrashDetector {
-    pub(super) const fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         let before = Tally { evictions: 0, restores: 0, touched_restores: 0, refaults: 0 };
         Self { since: Instant::from_nanos(0), before, is_thrashing: false, episodes: 0 }
     }
 
     /// Times that the guest began to thrash.
-    pub(super) fn episodes(&self) -> u64 {
+    pub(crate) fn episodes(&self) -> u64 {
         self.episodes
     }
 
     /// Looks at the metrics, which changes the answer once a window at most. Where nobody looked
     /// for long, the window is as long.
-    pub(super) fn observe(&mut self, now: Instant, tally: Tally) -> bool {
+    pub(crate) fn observe(&mut self, now: Instant, tally: Tally) -> bool {
         let time = now.since(self.since);
         if time >= WINDOW_NS {
             let limits = if self.is_thrashing { GO_ON } else { BEGIN };

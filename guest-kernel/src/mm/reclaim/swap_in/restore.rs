@@ -2,26 +2,27 @@
 //! [`restore`] returns.
 //!
 //! What is on disk is read straight into the frames where it will be, with its neighbours on disk
-//! while there are frames to spare ([`plan`](super::plan)): pages that were written together are
-//! likely to be wanted together. Where that proves right, what follows is read before it is touched
-//! ([`ahead`](super::ahead)). No lock is held while the disk reads; afterwards each page is looked
-//! at again, and what is no longer wanted is dropped.
+//! while there are frames to spare ([`plan`](crate::mm::reclaim::swap_in::plan)): pages that were
+//! written together are likely to be wanted together. Where that proves right, what follows is read
+//! before it is touched ([`ahead`](crate::mm::reclaim::swap_in::read_ahead)). No lock is held while
+//! the disk reads; afterwards each page is looked at again, and what is no longer wanted is
+//! dropped.
 
 use aerostat_abi::units::{FRAME_BYTES, FRAME_SIZE, FrameCount};
 use aerostat_reclaim_policy::{Age, Arrival, Policy, Refault};
 
-use super::ahead::take_in_ahead_for;
-use super::balance::PageKind;
-use super::disk::DiskError;
-use super::incoming::{self, Caller, Frames};
-use super::plan::{Plan, slot_of};
-use super::slot_map::{Kept, SlotNumber};
-use super::swap_entry::{Stored, SwapEntry};
-use super::{RECLAIMER, Reclaimer, free_of_compressed_pool, page_in};
 use crate::mm::block::Block;
 use crate::mm::fault::FaultError;
 use crate::mm::frame_allocator::Purpose;
 use crate::mm::page_table::{PageState, Restored};
+use crate::mm::reclaim::scan::balance::PageKind;
+use crate::mm::reclaim::swap::disk::DiskError;
+use crate::mm::reclaim::swap::entry::{Stored, SwapEntry};
+use crate::mm::reclaim::swap::slot_map::{Kept, SlotNumber};
+use crate::mm::reclaim::swap_in::frames::{self as incoming, Caller, Frames};
+use crate::mm::reclaim::swap_in::plan::{Plan, slot_of};
+use crate::mm::reclaim::swap_in::read_ahead::take_in_ahead_for;
+use crate::mm::reclaim::{RECLAIMER, Reclaimer, free_of_compressed_pool, page_in};
 use crate::mm::{FRAMES, SPACE, Space};
 use crate::time::Instant;
 
@@ -72,8 +73,8 @@ fn unpack(at: u64, caller: Caller) -> Result<(), FaultError> {
 }
 
 /// A page that was not unpacked, and the frame that was to hold it.
-pub(super) struct NotUnpacked {
-    pub(super) block: Block,
+pub(crate) struct NotUnpacked {
+    pub(crate) block: Block,
     reason: Reason,
 }
 
@@ -137,7 +138,7 @@ impl Reclaimer {
     }
 
     /// The same for one page.
-    pub(super) fn unpack_into(
+    pub(crate) fn unpack_into(
         &mut self,
         space: &mut Space,
         at: u64,
@@ -207,7 +208,7 @@ impl Reclaimer {
 
     /// Puts what was read where it belongs, unless that has changed meanwhile; `touched` is the
     /// page that somebody waits for.
-    pub(super) fn take_in(&mut self, plan: &Plan, frames: &mut Frames, touched: Option<u64>) -> Result<(), DiskError> {
+    pub(crate) fn take_in(&mut self, plan: &Plan, frames: &mut Frames, touched: Option<u64>) -> Result<(), DiskError> {
         let mut space = SPACE.lock();
         let mut place = 0;
         while place < frames.count {
@@ -287,7 +288,7 @@ impl Reclaimer {
 }
 
 /// Where the page at `at` is, if it was evicted and its region is still there.
-pub(super) fn swapped(space: &Space, at: u64) -> Option<SwapEntry> {
+pub(crate) fn swapped(space: &Space, at: u64) -> Option<SwapEntry> {
     let tables = space.regions.find(at).and(space.tables())?;
     match tables.page_state(at) {
         PageState::Swapped(entry) => Some(entry),

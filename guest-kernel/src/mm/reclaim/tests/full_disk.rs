@@ -4,10 +4,10 @@
 use aerostat_abi::units::{FRAME_BYTES, FrameCount};
 use aerostat_reclaim_policy::Name;
 
-use super::disk_tests::{bound_compressed_pool, half_noise, machine, noise, pages};
-use super::slow_disk::SlowDisk;
-use super::{reclaim, statistics};
 use crate::layout::APP_REGIONS;
+use crate::mm::reclaim::swap::slow_disk::SlowDisk;
+use crate::mm::reclaim::tests::swap_disk::{bound_compressed_pool, half_noise, machine, noise, pages};
+use crate::mm::reclaim::{reclaim, statistics};
 use crate::mm::testing::TestMachine;
 use crate::mm::{advice, file, map_region, unmap_region, validate};
 
