@@ -27,6 +27,8 @@
 #[cfg(target_os = "none")]
 pub mod app;
 mod arch;
+#[cfg(target_os = "none")]
+mod background;
 mod balloon;
 mod config;
 mod drivers;

@@ -14,7 +14,7 @@ use super::frame_allocator::Purpose;
 use super::page_table::{Access, PageState, Slot, TableLevel};
 use super::reclaim::swap_in::frames::Caller;
 use super::reclaim::swap_in::restore::restore;
-use super::{FRAMES, OutOfMemory, PageTables, SPACE, Space, file, reclaim, slow_path, zero};
+use super::{FRAMES, OutOfMemory, PageTables, SPACE, Space, background, file, slow_path, zero};
 
 static HUGE_FAULTS: AtomicU64 = AtomicU64::new(0);
 static SMALL_FAULTS: AtomicU64 = AtomicU64::new(0);
@@ -96,7 +96,7 @@ pub(crate) fn handle(fault: Fault) -> Result<(), FaultError> {
         Resolution::MapHuge { at, .. } if map_huge(at, huge()) => Ok(()),
         Resolution::MapHuge { pages, .. } => {
             unless_drawn_by_others(map_pages(at, pages))?;
-            reclaim::wake(); // it may become a huge page once a huge frame is free
+            background::wake(); // it may become a huge page once a huge frame is free
             Ok(())
         }
         Resolution::MapPages(pages) => unless_drawn_by_others(map_pages(at, pages)),

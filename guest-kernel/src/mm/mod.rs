@@ -19,6 +19,7 @@
 
 pub(crate) mod address_space;
 pub(crate) mod advice;
+pub(crate) mod background;
 mod bit_tree;
 pub(crate) mod block;
 pub(crate) mod bump;

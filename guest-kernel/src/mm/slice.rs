@@ -4,6 +4,7 @@
 //! [`WORK_SLICE_NS`] they rest for a moment, if another thread could run. A thread that reclaims
 //! because it needs memory itself has no slices, as it works for itself and in its own time.
 
+use super::background;
 use crate::config::WORK_SLICE_NS;
 use crate::time::Instant;
 
@@ -35,8 +36,7 @@ impl Slice {
         #[cfg(test)]
         CHANCES.set(CHANCES.get() + 1);
         if self.is_over(Instant::now()) {
-            #[cfg(target_os = "none")]
-            crate::thread::rest();
+            background::rest();
             *self = Self::begin();
         }
     }

@@ -25,7 +25,7 @@ use spin::Once;
 use super::block::{Block, BlockSize};
 use super::frame_allocator::Purpose;
 use super::shortage::{self, Cause};
-use super::{FRAMES, OutOfMemory, pressure, reclaim};
+use super::{FRAMES, OutOfMemory, background, pressure, reclaim};
 use crate::config::{DEFLATE_WAIT_NS, HOST_REFUSAL_NS, RECLAIM_STEP, SHORT_DEFLATE_WAIT_NS};
 use crate::patience::Patience;
 use crate::time::Instant;
@@ -111,7 +111,7 @@ pub(crate) fn frame_for_fault(purpose: Purpose) -> Result<Block, OutOfMemory> {
         None => allocate_slow(purpose)?,
     };
     if FRAMES.is_short() {
-        reclaim::wake();
+        background::wake();
     }
     Ok(block)
 }

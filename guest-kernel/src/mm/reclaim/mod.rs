@@ -19,8 +19,6 @@
 //! held. Lock order: reclaim before the address space before the frame allocator.
 #![allow(unsafe_code, reason = "copies the contents of frames")]
 
-#[cfg(target_os = "none")]
-pub(crate) mod background;
 pub(crate) mod scan;
 pub(crate) mod start;
 pub(crate) mod swap;
@@ -231,13 +229,6 @@ fn wait_for_disk() -> bool {
     }
     RECLAIMER.lock().settle();
     true
-}
-
-/// Has the background look after memory, if anybody does that: frames have become few, or a slot
-/// has got a table of pages.
-pub(crate) fn wake() {
-    #[cfg(target_os = "none")]
-    background::wake();
 }
 
 /// Frames that keep commit charges of pages that are read ahead.

@@ -38,7 +38,7 @@ mod entry {
     use crate::mm::pinned;
     use crate::mm::reclaim::swap::slot_map::{CLUSTER, SlotMap};
     use crate::mm::reclaim::{self, start::Swap, swap::disk::Disk};
-    use crate::{app, balloon, mm, report, thread, time};
+    use crate::{app, background, balloon, mm, report, thread, time};
 
     unsafe extern "C" {
         static image_start: u8;
@@ -130,7 +130,7 @@ mod entry {
     }
 
     fn start_background() -> Result<(), MachineError> {
-        reclaim::background::start().map_err(|_| MachineError::TooSmall)
+        background::start().map_err(|_| MachineError::TooSmall)
     }
 
     fn read_machine(information: u64, origin: u32) -> Result<Machine, MachineError> {

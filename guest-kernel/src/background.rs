@@ -1,44 +1,58 @@
-//! The reclaimer's thread: makes frames free before somebody has to wait for them, and, while there
-//! are enough, looks once a second which tables of pages could be huge pages. Without such tables
-//! it sleeps until it is woken.
+//! The background reclaimer: a thread that frees frames before other threads have to wait for them.
+//!
+//! It is woken when free frames fall below the low watermark, and evicts until the high one is
+//! reached. While enough frames are free, it checks once a second which tables of 4 KiB pages can
+//! become huge pages; without such tables it sleeps until it is woken. Memory management wakes it
+//! through [`crate::mm::background`], as it knows nothing of threads.
 
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use aerostat_abi::units::FrameCount;
 
-use super::reclaim_ahead;
 use crate::config::{COLLAPSE_PERIOD_NS, VAIN_RECLAIM_PAUSE_NS};
 use crate::mm::FRAMES;
+use crate::mm::background::{self, Background};
 use crate::mm::compaction::{self, collapse};
+use crate::mm::reclaim::reclaim_ahead;
 use crate::mm::shortage::{self, Cause};
 use crate::mm::slice::Slice;
 use crate::thread::{self, Event, Priority, SpawnError};
 use crate::time::Instant;
 
 static WAKE: Event = Event::new();
-/// The thread has been woken and not looked yet.
+/// Whether the thread has been woken and has not yet begun to check why.
 static IS_WOKEN: AtomicBool = AtomicBool::new(false);
+
+/// The reclaimer's thread as memory management sees it.
+struct Reclaimer;
+
+impl Background for Reclaimer {
+    fn wake(&self) {
+        if !IS_WOKEN.swap(true, Ordering::Relaxed) {
+            WAKE.signal();
+        }
+    }
+
+    fn rest(&self) {
+        thread::rest();
+    }
+}
 
 /// Starts the thread.
 ///
 /// # Errors
 /// [`SpawnError`].
 pub(crate) fn start() -> Result<(), SpawnError> {
+    background::set(&Reclaimer);
     thread::spawn_entry("reclaim", Priority::Kernel, run, 0).map(drop)
 }
 
-/// Free frames have become few, or there is a table of pages to look after.
-pub(super) fn wake() {
-    if !IS_WOKEN.swap(true, Ordering::Relaxed) {
-        WAKE.signal();
-    }
-}
-
 extern "C" fn run(_: u64) {
-    let mut next_round = None;
+    let mut next_collapse = None;
     loop {
-        WAKE.wait(next_round);
-        IS_WOKEN.store(false, Ordering::Relaxed); // before the look: what happens from here on wakes the thread again
+        WAKE.wait(next_collapse);
+        // Before the check: whatever changes from here on wakes the thread again.
+        IS_WOKEN.store(false, Ordering::Relaxed);
         if FRAMES.is_short() {
             shortage::announce(Cause::FewFree);
         }
@@ -47,13 +61,13 @@ extern "C" fn run(_: u64) {
             if reclaim_ahead(missing) == FrameCount::ZERO {
                 thread::sleep_until(Instant::now().after(VAIN_RECLAIM_PAUSE_NS));
             }
-        } else if next_round.is_none_or(|moment| Instant::now() >= moment) {
-            next_round = collapse_tables().then(|| Instant::now().after(COLLAPSE_PERIOD_NS));
+        } else if next_collapse.is_none_or(|moment| Instant::now() >= moment) {
+            next_collapse = collapse_tables().then(|| Instant::now().after(COLLAPSE_PERIOD_NS));
         }
     }
 }
 
-/// Says whether there are tables left to look at.
+/// Collapses the tables that can become huge pages now. Returns whether others are left.
 fn collapse_tables() -> bool {
     let mut slice = Slice::begin();
     let round = collapse::run_round(|| slice.rest_if_over());
