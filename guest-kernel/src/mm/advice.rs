@@ -9,10 +9,11 @@ use core::ops::Range;
 
 use aerostat_abi::units::{FRAME_BYTES, FRAME_SIZE, HUGE_BYTES, to_usize};
 
+use super::address_space::{Fate, RELEASE_SLOTS, pieces, release, slots};
 use super::page_table::{Access, PageState, Slot};
 use super::reclaim::swap::entry::Stored;
 use super::reclaim::{self, RECLAIMER};
-use super::{Fate, RELEASE_SLOTS, SPACE, Space, fault, pieces, release, slots, slow_path};
+use super::{SPACE, Space, fault, slow_path};
 use crate::arch::x86_64::cpu;
 
 /// Where the pages of a region are, and what has happened in the region. All sizes are in pages.

@@ -11,10 +11,11 @@ use aerostat_abi::units::{FRAME_BYTES, FrameCount};
 use super::address_space::{Fault, PageWindow, Resolution, Violation, resolve};
 use super::block::{Block, BlockSize};
 use super::frame_allocator::Purpose;
-use super::page_table::{Access, PageState, Slot, TableLevel};
+use super::frame_contents::zero;
+use super::page_table::{Access, PageState, PageTables, Slot, TableLevel};
 use super::reclaim::swap_in::frames::Caller;
 use super::reclaim::swap_in::restore::restore;
-use super::{FRAMES, OutOfMemory, PageTables, SPACE, Space, background, file, slow_path, zero};
+use super::{FRAMES, OutOfMemory, SPACE, Space, background, file, slow_path};
 
 static HUGE_FAULTS: AtomicU64 = AtomicU64::new(0);
 static SMALL_FAULTS: AtomicU64 = AtomicU64::new(0);

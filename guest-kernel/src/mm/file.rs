@@ -12,7 +12,7 @@
 use aerostat_abi::units::{FRAME_BYTES, FRAME_SIZE, FrameCount, HUGE_BYTES, to_usize};
 use aerostat_reclaim_policy::Name;
 
-use super::address_space::RegionKind;
+use super::address_space::{self, RegionKind};
 use super::fault::{self, FaultError};
 use super::frame_allocator::Purpose;
 use super::page_table::PageState;
@@ -52,7 +52,7 @@ pub(crate) fn map(disk: &'static dyn Disk, bytes: u64, policy: Name) -> Result<u
     let tables = FrameCount(whole.div_ceil(HUGE_BYTES));
     let commit_charge = CommitCharge::of(tables.saturating_add(FILE_WORKING_SET), whole)?;
     reclaim::start::start_dropping_files(policy);
-    let start = super::map_committed_as(RegionKind::File, APP_REGIONS, commit_charge)?;
+    let start = address_space::map_committed_as(RegionKind::File, APP_REGIONS, commit_charge)?;
     *MAPPED.lock() = Some(Mapped { disk, bytes, start });
     Ok(start)
 }

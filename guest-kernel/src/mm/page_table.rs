@@ -6,6 +6,7 @@
 //! takes ownership of a [`Block`]. Unmapping returns it in two steps, [`PageTables::revoke`] and,
 //! after the TLB has been flushed, [`PageTables::collect`]: a frame must not reach its next owner
 //! while a stale translation can still write to it.
+#![allow(unsafe_code, reason = "reaches tables by their addresses")]
 
 use aerostat_abi::units::{FRAME_BYTES, FRAME_SIZE, FrameNumber, HUGE_BYTES, HUGE_FRAMES};
 use x86_64::PhysAddr;

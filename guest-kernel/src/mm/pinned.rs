@@ -6,10 +6,11 @@ use core::ops::Range;
 
 use aerostat_abi::units::{FRAME_BYTES, FrameCount, to_usize};
 
-use super::address_space::RegionKind;
+use super::address_space::{self, RegionKind};
 use super::bump::BumpAllocator;
+use super::frame_contents::zero;
 use super::page_table::Access;
-use super::{FRAMES, OutOfMemory, Purpose, SPACE, slow_path, zero};
+use super::{FRAMES, OutOfMemory, Purpose, SPACE, slow_path};
 use crate::layout::METADATA;
 
 /// Maps zeroed frames at the pages of `range` that are not mapped yet. The frames are drawn from
@@ -48,7 +49,7 @@ pub(crate) fn books(words: usize) -> Result<BumpAllocator, OutOfMemory> {
     let mapped = map(METADATA..METADATA + bytes, &mut commit_charge);
     FRAMES.uncharge_commit(commit_charge);
     mapped?;
-    super::place_region(RegionKind::Pinned, &(METADATA..METADATA + bytes))?;
+    address_space::place_region(RegionKind::Pinned, &(METADATA..METADATA + bytes))?;
     let pointer = core::ptr::with_exposed_provenance_mut::<u64>(to_usize(METADATA));
     // SAFETY: just mapped and zeroed, for this one caller, and never unmapped.
     Ok(BumpAllocator::new(unsafe { core::slice::from_raw_parts_mut(pointer, words) }))

@@ -17,6 +17,7 @@
 //!
 //! These steps find a frame as long as swap can hold what was committed on it.
 
+use core::fmt;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use aerostat_abi::units::FrameCount;
@@ -25,10 +26,20 @@ use spin::Once;
 use super::block::{Block, BlockSize};
 use super::frame_allocator::Purpose;
 use super::shortage::{self, Cause};
-use super::{FRAMES, OutOfMemory, background, pressure, reclaim};
+use super::{FRAMES, background, pressure, reclaim};
 use crate::config::{DEFLATE_WAIT_NS, HOST_REFUSAL_NS, RECLAIM_STEP, SHORT_DEFLATE_WAIT_NS};
 use crate::patience::Patience;
 use crate::time::Instant;
+
+/// The error of an allocation for which every step of the slow path found too little memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OutOfMemory;
+
+impl fmt::Display for OutOfMemory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("out of memory")
+    }
+}
 
 /// The part that can get memory back from the host: the balloon driver.
 pub(crate) trait Deflator: Sync {

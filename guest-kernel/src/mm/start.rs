@@ -1,16 +1,18 @@
 //! Sets memory up: from the memory map to a frame allocator and a full identity map. No step takes
 //! time per frame.
+#![allow(unsafe_code, reason = "takes over memory and the page tables of the image")]
 
 use core::ops::Range;
 
 use aerostat_abi::units::{FRAME_BYTES, FrameCount, FrameNumber, HUGE_BYTES, HUGE_SIZE, to_usize};
 
-use super::address_space::RegionKind;
+use super::address_space::{self, RegionKind};
 use super::block::{Block, BlockSize, Contents};
 use super::bump::BumpAllocator;
+use super::extent::{self, Extent};
 use super::frame_allocator::FrameAllocator;
 use super::page_table::PageTables;
-use super::{EXTENT, Extent, FRAMES, SPACE};
+use super::{FRAMES, SPACE};
 use crate::arch::x86_64::boot::{Machine, MachineError};
 use crate::arch::x86_64::ring0;
 use crate::config::KERNEL_FLOOR;
@@ -52,8 +54,8 @@ pub(crate) fn start(machine: &Machine, more_words: fn(FrameNumber) -> usize) -> 
         allocator.distrust_untouched();
     }
     FRAMES.start(allocator, machine.total_frames());
-    EXTENT.call_once(|| Extent { total: machine.total_frames(), end });
-    super::place_region(RegionKind::Stack, &layout::STACKS).map_err(|_| MachineError::TooSmall)?;
+    extent::set(Extent { total: machine.total_frames(), end });
+    address_space::place_region(RegionKind::Stack, &layout::STACKS).map_err(|_| MachineError::TooSmall)?;
     Ok(bump)
 }
 

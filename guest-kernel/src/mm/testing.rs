@@ -4,6 +4,7 @@
 //!
 //! The kernel's globals are shared by all tests of the process, so a [`TestMachine`] holds a lock:
 //! one machine at a time.
+#![allow(unsafe_code, reason = "places memory and reads it by its address")]
 
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -13,8 +14,9 @@ use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous};
 use super::address_space::{Fault, Region, RegionKind};
 use super::block::Contents;
 use super::fault::{self, FaultError};
+use super::frame_allocator::FrameStatistics;
 use super::page_table::{Access, PageState, PageTables, Slot};
-use super::{Block, BlockSize, FRAMES, FrameAllocator, FrameStatistics, Purpose, SPACE, reclaim};
+use super::{Block, BlockSize, FRAMES, FrameAllocator, Purpose, SPACE, reclaim};
 use crate::config::KERNEL_FLOOR;
 use crate::layout::STACKS;
 

@@ -21,10 +21,11 @@ use crate::arch::x86_64::cpu;
 use crate::mm::address_space::RegionKind;
 use crate::mm::block::{Block, BlockSize};
 use crate::mm::frame_allocator::Purpose;
+use crate::mm::frame_contents::copy_page;
 use crate::mm::page_table::Slot;
 use crate::mm::reclaim::scan::balance::PageKind;
 use crate::mm::reclaim::{RECLAIMER, Reclaimer};
-use crate::mm::{FRAMES, SPACE, Space, copy_page};
+use crate::mm::{FRAMES, SPACE, Space};
 
 /// Pages copied with upcalls masked.
 const CHUNK: u64 = 32;

@@ -19,9 +19,10 @@ use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use aerostat_abi::units::FRAME_BYTES;
 
 use super::block::Block;
+use super::frame_contents::copy_page;
 use super::page_table::Slot;
 use super::reclaim::scan::balance::PageKind;
-use super::{FRAMES, SPACE, Space, copy_page};
+use super::{FRAMES, SPACE, Space};
 use crate::arch::x86_64::cpu;
 
 /// Pages moved behind one TLB flush.

@@ -1,5 +1,6 @@
 //! Frames on several CPUs, against counters: wherever frames are cached, every answer is that of
 //! one allocator.
+#![allow(unsafe_code, reason = "a test writes to a frame that is free")]
 
 use aerostat_abi::units::{FrameCount, FrameNumber, HUGE_FRAMES, to_usize};
 use proptest::collection::vec;

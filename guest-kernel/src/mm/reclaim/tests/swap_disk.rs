@@ -11,6 +11,7 @@ use proptest::test_runner::Config as ProptestConfig;
 use proptest::{prop_assert_eq, proptest};
 
 use crate::layout::APP_REGIONS;
+use crate::mm::address_space::{Fate, release, shorten};
 use crate::mm::bump::BumpAllocator;
 use crate::mm::fault::FaultError;
 use crate::mm::reclaim::start::{Swap, start};
@@ -19,7 +20,7 @@ use crate::mm::reclaim::swap::slot_map::{SlotMap, SlotNumber};
 use crate::mm::reclaim::swap::slow_disk::{DEPTH, SlowDisk};
 use crate::mm::reclaim::{RECLAIMER, reclaim, statistics};
 use crate::mm::testing::{TestMachine, fill, read_fault};
-use crate::mm::{BlockSize, FRAMES, Fate, Purpose, SPACE, map_region, release, shorten, unmap_region, validate};
+use crate::mm::{BlockSize, FRAMES, Purpose, SPACE, map_region, unmap_region, validate};
 
 const EVERYTHING: FrameCount = FrameCount(1 << 20);
 

@@ -14,9 +14,9 @@ use core::array;
 use aerostat_abi::units::{FRAME_SIZE, FrameNumber, to_usize};
 use allocator_api2::vec::Vec;
 
-use super::address_space::Region;
-use super::block::{Block, BlockSize, Contents};
-use super::kernel_heap::KernelHeap;
+use super::Region;
+use crate::mm::block::{Block, BlockSize, Contents};
+use crate::mm::kernel_heap::KernelHeap;
 
 /// Regions in a leaf.
 const CAPACITY: usize = 56;

@@ -10,17 +10,13 @@ use proptest::prelude::{Just, Strategy};
 use proptest::test_runner::{Config as ProptestConfig, TestCaseError};
 use proptest::{prop_assert, prop_assert_eq, prop_oneof, proptest};
 
-use super::address_space::Region;
-use super::address_space::Violation;
-use super::block::Contents;
-use super::fault::FaultError;
-use super::page_table::Slot;
-use super::testing::TestMachine;
-use super::{
-    Block, BlockSize, CommitCharge, FRAMES, OutOfMemory, Purpose, SPACE, extend_region, map_region, pressure,
-    shrink_region, slow_path, unmap_region, validate,
-};
+use super::{CommitCharge, Region, SPACE, Violation, extend_region, map_region, shrink_region, unmap_region};
 use crate::layout::APP_REGIONS;
+use crate::mm::block::Contents;
+use crate::mm::fault::FaultError;
+use crate::mm::page_table::Slot;
+use crate::mm::testing::TestMachine;
+use crate::mm::{Block, BlockSize, FRAMES, OutOfMemory, Purpose, pressure, slow_path, validate};
 
 const VIOLATION: FaultError = FaultError::Violation(Violation::NoRegion);
 /// A table of slots and what is above it, made with the first mapping and kept.
