@@ -1,5 +1,6 @@
-//! A client of QEMU's monitor: one JSON object a line, each command answered in turn, with events
-//! in between (QEMU, "QEMU Machine Protocol Specification").
+//! A client of QEMU's monitor (QEMU, "QEMU Machine Protocol Specification"). Each line is a JSON
+//! object. The server sends a greeting first and then answers each command in turn, with events in
+//! between.
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
@@ -14,6 +15,7 @@ pub(super) struct Qmp {
 }
 
 impl Qmp {
+    /// Connects to the socket of QEMU's monitor and negotiates capabilities.
     pub(super) fn connect(socket: &Path) -> Result<Self> {
         let stream = UnixStream::connect(socket).with_context(|| format!("connecting to {}", socket.display()))?;
         Self::negotiate(stream)
@@ -21,13 +23,13 @@ impl Qmp {
 
     fn negotiate(stream: UnixStream) -> Result<Self> {
         let mut qmp = Self { lines: BufReader::new(stream) };
-        let negotiation = qmp.receive()?;
-        ensure!(negotiation["QMP"].is_object(), "QEMU's monitor does not speak QMP: {negotiation}");
+        let greeting = qmp.receive()?;
+        ensure!(greeting["QMP"].is_object(), "QEMU's monitor does not speak QMP: {greeting}");
         qmp.execute("qmp_capabilities", &json!({}))?;
         Ok(qmp)
     }
 
-    /// Runs a command; returns what it returns.
+    /// Runs a command and returns its result.
     pub(super) fn execute(&mut self, command: &str, arguments: &Value) -> Result<Value> {
         let request = json!({ "execute": command, "arguments": arguments });
         writeln!(self.lines.get_mut(), "{request}").context("writing to QEMU's monitor")?;
@@ -60,13 +62,14 @@ mod tests {
 
     use super::Qmp;
 
-    const NEGOTIATION: &str = "{\"QMP\": {\"version\": {}}}\n{\"return\": {}}\n";
+    /// The server's greeting, and its answer to the negotiation of capabilities.
+    const OPENING: &str = "{\"QMP\": {\"version\": {}}}\n{\"return\": {}}\n";
 
-    /// What a client makes of a monitor that says `lines` behind its negotiation, and what it has
-    /// sent when `ask` is through.
+    /// Connects a client to a server that sends `lines` after [`OPENING`]. Returns the result of
+    /// `ask`, and all that the client has sent.
     fn session<T>(lines: &str, ask: impl FnOnce(&mut Qmp) -> T) -> (T, String) {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
-        theirs.write_all(NEGOTIATION.as_bytes()).unwrap();
+        theirs.write_all(OPENING.as_bytes()).unwrap();
         theirs.write_all(lines.as_bytes()).unwrap();
         theirs.shutdown(Shutdown::Write).unwrap();
         let mut qmp = Qmp::negotiate(ours).unwrap();
@@ -78,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn events_are_no_answers() {
+    fn events_before_an_answer_are_skipped() {
         let lines = "{\"event\": \"BALLOON_CHANGE\", \"data\": {\"actual\": 1}}\n{\"return\": {\"actual\": 2}}\n";
         let (result, sent) = session(lines, |qmp| qmp.execute("query-balloon", &json!({})));
         assert_eq!(result.unwrap(), json!({ "actual": 2 }));
@@ -86,14 +89,14 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_is_an_error() {
+    fn a_refused_command_is_an_error() {
         let lines = "{\"error\": {\"class\": \"DeviceNotActive\", \"desc\": \"No balloon\"}}\n";
         let (result, _) = session(lines, |qmp| qmp.execute("balloon", &json!({ "value": 1 })));
         assert!(result.unwrap_err().to_string().contains("No balloon"));
     }
 
     #[test]
-    fn the_end_is_an_error() {
+    fn a_closed_connection_is_an_error() {
         let (result, _) = session("", |qmp| qmp.execute("query-balloon", &json!({})));
         assert!(result.unwrap_err().to_string().contains("closed"));
     }
