@@ -83,7 +83,8 @@ proptest! {
     #[test]
     fn frequent_terms_come_first(files in any_files()) {
         let (model, index) = (model(&files), build(&files));
-        let mut expected: Vec<_> = model.iter().map(|(term, postings)| (usize::MAX - postings.len(), term.clone())).collect();
+        let ranked = model.iter().map(|(term, postings)| (usize::MAX - postings.len(), term.clone()));
+        let mut expected: Vec<_> = ranked.collect();
         expected.sort();
         for (rank, (_, term)) in (0..).zip(&expected) {
             prop_assert_eq!(index.by_frequency(rank), Some(&term[..]));
