@@ -1,5 +1,5 @@
-//! `check`: every static gate a change must pass. All gates run, whatever fails, and the end lists
-//! all that failed. The tests are `xtask test`'s alone, so that CI runs each of them once.
+//! `check`: runs every static gate that a change must pass. All gates run, even if one fails, and
+//! the end lists those that failed. No gate runs tests, so CI runs each test once, by `xtask test`.
 
 use std::process::{Command, ExitCode};
 
@@ -7,34 +7,37 @@ use anyhow::Result;
 
 use crate::build::{TEST_GUESTS, app_packages};
 use crate::cargo::{BARE_METAL, cargo, expect_success, select};
+use crate::source::{self, SourceFile};
 use crate::tools;
 use crate::workspace::Workspace;
 
-/// The package that can be built only where C++ can be compiled.
+/// The package that can be built only where there is a C++ compiler.
 const FUZZER: &str = "aerostat-fuzz";
 
-/// One thing that must hold.
-struct Gate {
-    name: &'static str,
-    command: Command,
-}
-
-/// What is to be checked, and what this machine can't check, with the reason.
+/// The commands that check something, each with the gate's name, and the gates that this machine
+/// can't run, each with the reason.
 #[derive(Default)]
 struct Plan {
-    gates: Vec<Gate>,
+    commands: Vec<(&'static str, Command)>,
     skipped: Vec<String>,
 }
 
 pub(crate) fn perform() -> Result<ExitCode> {
     tools::bare_metal_target()?;
     let plan = Plan::new()?;
+    let files = SourceFile::read_all()?;
     let mut failures = Vec::new();
-    for mut gate in plan.gates {
-        println!("\n== {}", gate.name);
-        if let Err(error) = expect_success(&mut gate.command) {
-            failures.push(format!("{}: {error:#}", gate.name));
+    let mut check = |name: &str, gate: &mut dyn FnMut() -> Result<()>| {
+        println!("\n== {name}");
+        if let Err(error) = gate() {
+            failures.push(format!("{name}: {error:#}"));
         }
+    };
+    for gate in source::GATES {
+        check(gate.name, &mut || gate.check(&files));
+    }
+    for (name, mut command) in plan.commands {
+        check(name, &mut || expect_success(&mut command));
     }
     println!();
     for skipped in &plan.skipped {
@@ -63,7 +66,7 @@ impl Plan {
     }
 
     fn add(&mut self, name: &'static str, command: Command) {
-        self.gates.push(Gate { name, command });
+        self.commands.push((name, command));
     }
 
     fn add_lints(&mut self) -> Result<()> {
@@ -75,8 +78,8 @@ impl Plan {
             self.skipped.push(format!("the lints of {FUZZER}: {why}"));
             host.retain(|package| package != FUZZER);
         }
-        // Modules of the guest kernel are complete on bare metal only, so what images are made of
-        // is documented there.
+        // Modules of the guest kernel are complete only on bare metal, so the packages of images
+        // are documented there.
         let documented: Vec<String> = host.iter().filter(|package| !bare_metal.contains(package)).cloned().collect();
         self.add("clippy, host", clippy(&["--all-targets"], &host));
         self.add("clippy, tests with guests", clippy_of_left_out_tests(&workspace)?);
@@ -86,8 +89,8 @@ impl Plan {
         Ok(())
     }
 
-    /// What others have written, by the rules of `deny.toml`. Advisories apart: they need the
-    /// network.
+    /// Adds the gates for dependencies, by the rules of `deny.toml`. Advisories have a gate of
+    /// their own, as they need the network.
     fn add_dependencies(&mut self) {
         if tools::has_cargo_subcommand("deny") {
             self.add("dependencies", cargo(["deny", "check", "bans", "licenses", "sources"]));
@@ -111,7 +114,8 @@ fn clippy(options: &[&str], packages: &[String]) -> Command {
     command
 }
 
-/// To cargo, all targets are those that it would test by itself.
+/// Returns the lints of the test files that `--all-targets` leaves out, since a plain `cargo test`
+/// does.
 fn clippy_of_left_out_tests(workspace: &Workspace) -> Result<Command> {
     let files = workspace.left_out_tests()?;
     let mut packages: Vec<String> = files.iter().map(|file| file.package.clone()).collect();

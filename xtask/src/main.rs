@@ -1,7 +1,7 @@
-//! `cargo xtask VERB`: everything one does with this repository, one file per verb.
+//! `cargo xtask VERB`: builds, runs, tests, checks and measures Aerostat, one file per verb.
 //!
-//! Each verb first asks [`tools`] for what it needs and only for that, so a fresh machine with
-//! `rustup` alone gets as far as the verb can take it.
+//! Each verb first asks [`tools`] for what it needs and for nothing else, so a machine that has
+//! only `rustup` can use every verb that needs no more.
 
 mod bench;
 mod build;
@@ -11,7 +11,6 @@ mod cpio;
 mod fuzz;
 mod peer;
 mod run;
-#[allow(dead_code, reason = "becomes a gate as soon as no use points upwards")]
 mod source;
 mod test;
 mod text;

@@ -14,11 +14,11 @@ use std::collections::BTreeSet;
 use super::{Finding, SourceFile};
 
 /// Where the kernel's modules are.
-pub(crate) const FOLDER: &str = "guest-kernel/src";
+const FOLDER: &str = "guest-kernel/src";
 
 /// The modules of the kernel's root, from the bottom to the top. A module may use itself and those
 /// before it. `docs/ARCHITECTURE.md` shows the same list.
-pub(crate) const LAYERS: [&str; 17] = [
+const LAYERS: [&str; 17] = [
     "config",
     "layout",
     "command_line",
@@ -41,12 +41,18 @@ pub(crate) const LAYERS: [&str; 17] = [
 /// Files of the root that are above all layers: they only say what there is.
 const ABOVE_ALL: [&str; 2] = ["lib", "host_bench"];
 
+/// Returns what breaks the order of the guest kernel's layers.
+pub(super) fn findings(files: &[SourceFile]) -> Vec<Finding> {
+    check(FOLDER, &LAYERS, files)
+}
+
 /// Returns every use of a module by one that is not above it, and every difference between `layers`
-/// and the modules that there are. `files` are all files of the crate, with paths below `folder`.
-pub(crate) fn check(folder: &str, layers: &[&str], files: &[SourceFile]) -> Vec<Finding> {
+/// and the modules that there are. Files that are not below `folder`, or are not in Rust, are left
+/// out.
+fn check(folder: &str, layers: &[&str], files: &[SourceFile]) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut seen = BTreeSet::new();
-    for file in files {
+    for file in files.iter().filter(|file| file.path.starts_with(folder) && file.path.ends_with(".rs")) {
         let module = module_of(folder, &file.path);
         let Some(&layer) = module.first().filter(|name| !ABOVE_ALL.contains(name)) else { continue };
         let mut find = |line, what| findings.push(Finding { path: file.path.clone(), line, what });
