@@ -1,6 +1,6 @@
-//! `bench`: builds what is measured as it is used, then runs the `aerostat-bench` program of the
-//! tests, which links the monitor's library and boots guests through it. Doing so in a program of
-//! its own keeps xtask small and quick to build.
+//! `bench`: builds what is measured with the profile in which it is used, then runs the program
+//! `aerostat-bench` of the tests. That program links the monitor's library and boots guests through
+//! it, so xtask stays small and quick to build.
 
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
@@ -11,15 +11,16 @@ use clap::Args;
 use crate::cargo::{cargo, expect_success, target_dir};
 use crate::{build, peer, tools};
 
-/// The bench that boots no guest: it needs neither KVM nor images.
+/// The bench that boots no guest. It needs neither KVM nor images.
 const WITHOUT_GUESTS: &str = "reclaim";
 
-/// The bench that has a peer to be compared with.
+/// The bench that can measure a peer.
 const WITH_PEER: &str = "balloon";
 
-/// Test guests that benches boot.
+/// The test guests that benches boot.
 const GUESTS: [&str; 4] = ["bench_balloon", "bench_memory", "inflate", "native_compute"];
 
+/// The options of the verb.
 #[derive(Args, Debug)]
 pub(crate) struct Options {
     /// Run only this bench; `list` names them all
@@ -56,7 +57,7 @@ pub(crate) fn perform(options: &Options) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Builds the monitor and all guests that are measured, and tells `bench` where they are.
+/// Builds the monitor and all guests that are measured, and passes their paths to `bench`.
 fn build_guests(bench: &mut Command) -> Result<()> {
     tools::kvm()?;
     let aerostat = build::host()?;

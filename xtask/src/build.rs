@@ -1,9 +1,9 @@
 //! `build`: the `aerostat` command for this host and the guest images for the bare-metal target.
 //!
-//! Guests can't be part of a plain `cargo build`: they are for another target and are linked by the
-//! kernel's script. Applications (`apps/*`) are built with the profile `release`; test guests
+//! A plain `cargo build` can't build guests: they are for another target and are linked by the
+//! kernel's script. Applications (`apps/*`) are built with the profile `release`, test guests
 //! (`tests/guests`) with `checked`, which keeps every assertion. All images go below `target/` of
-//! this repository, whatever cargo's target directory is: fleet files name them by path.
+//! this repository, whatever cargo's target directory is, since fleet files name them by path.
 
 use std::fs;
 use std::path::PathBuf;
@@ -16,7 +16,7 @@ use crate::tools;
 
 /// The package that holds the test guests.
 pub(crate) const TEST_GUESTS: &str = "aerostat-test-guests";
-/// An application that is a test guest, too.
+/// An application that the tests boot as a test guest, too.
 const TORTURE: &str = "torture";
 
 pub(crate) fn perform() -> Result<ExitCode> {
@@ -49,13 +49,12 @@ pub(crate) fn test_guests() -> Result<PathBuf> {
     Ok(images("checked"))
 }
 
-/// Builds one test guest as applications are built, for measuring; it then lies among the
-/// applications.
+/// Builds one test guest for a bench: with the profile of applications, into their folder.
 pub(crate) fn measured_guest(name: &str) -> Result<()> {
     expect_success(guest_build("release").args(["-p", TEST_GUESTS, "--bin", name]))
 }
 
-/// The applications' packages: named like their folders.
+/// Returns the names of the applications' packages, which are those of their folders.
 pub(crate) fn app_packages() -> Result<Vec<String>> {
     let folder = root().join("apps");
     let mut names = Vec::new();
@@ -69,14 +68,14 @@ pub(crate) fn app_packages() -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// The command that builds images with a profile; the caller adds the packages.
+/// Returns the command that builds images with a profile; the caller adds the packages.
 fn guest_build(profile: &str) -> Command {
     let mut command = cargo(["build", "--profile", profile, "--target", BARE_METAL, "--target-dir"]);
     command.arg(images_root());
     command
 }
 
-/// Where cargo leaves the images of a profile.
+/// Returns the folder in which cargo leaves the images of a profile.
 fn images(profile: &str) -> PathBuf {
     images_root().join(BARE_METAL).join(profile)
 }

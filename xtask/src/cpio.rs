@@ -1,15 +1,15 @@
-//! Archives as Linux unpacks them into its initial RAM disk: cpio's format `newc` (Linux,
+//! Writes archives that Linux unpacks into its initial RAM disk: cpio's format `newc` (Linux,
 //! Documentation/driver-api/early-userspace/buffer-format.rst).
 
-/// File type and permissions, as `stat` has them.
+/// File type and permissions, as in `st_mode`.
 const FOLDER: u32 = 0o040_755;
 const PROGRAM: u32 = 0o100_755;
-/// The entry that ends an archive.
+/// The name of the entry that ends an archive.
 const END: &str = "TRAILER!!!";
-/// Headers and contents begin at multiples of this.
+/// Headers and contents begin at multiples of this, in bytes.
 const ALIGNMENT: usize = 4;
 
-/// An archive in the making.
+/// An archive that is being written.
 #[derive(Debug, Default)]
 pub(crate) struct Archive {
     bytes: Vec<u8>,
@@ -17,17 +17,17 @@ pub(crate) struct Archive {
 }
 
 impl Archive {
-    /// Adds a folder. Those above it come before.
+    /// Adds a folder. The folders above it must have been added before.
     pub(crate) fn folder(&mut self, path: &str) {
         self.entry(path, FOLDER, &[]);
     }
 
-    /// Adds a file that everybody may run.
+    /// Adds a file that every user may execute.
     pub(crate) fn program(&mut self, path: &str, contents: &[u8]) {
         self.entry(path, PROGRAM, contents);
     }
 
-    /// The archive.
+    /// Ends the archive and returns it.
     pub(crate) fn finish(mut self) -> Vec<u8> {
         self.entry(END, 0, &[]);
         self.bytes
@@ -36,7 +36,7 @@ impl Archive {
     fn entry(&mut self, path: &str, mode: u32, contents: &[u8]) {
         self.entries += 1;
         // Inode, mode, owner, group, links, time, size, two pairs of device numbers, length of the
-        // name with its zero, checksum.
+        // name with its final zero, checksum.
         let fields = [self.entries as usize, mode as usize, 0, 0, 1, 0, contents.len(), 0, 0, 0, 0, path.len() + 1, 0];
         self.bytes.extend(b"070701");
         for field in fields {
@@ -59,7 +59,7 @@ mod tests {
     use super::Archive;
 
     #[test]
-    fn an_archive_is_headers_names_and_contents() {
+    fn an_archive_has_headers_names_and_contents() {
         let mut archive = Archive::default();
         archive.folder("bin");
         archive.program("bin/sh", b"12345");

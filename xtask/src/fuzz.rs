@@ -1,11 +1,10 @@
-//! Fuzzing, as a part of `test --long`: libFuzzer, with the stable compiler and no subcommand
-//! besides.
+//! Fuzzing, as a part of `test --long`: libFuzzer with the stable compiler, without `cargo fuzz`.
 //!
-//! The targets (`monitor/fuzz`) are ordinary programs that libFuzzer's `main` is linked into. What
-//! makes them worth a fuzzer's while is that LLVM counts edges in them, which is a matter of
-//! compiler flags: those that `cargo fuzz --sanitizer none` passes, but for watching comparisons,
-//! which costs four fifths of the speed. Inputs that led anywhere new are kept beside what is
-//! built, for the next time; those that are worth keeping for good are the seeds.
+//! The targets (`monitor/fuzz`) are ordinary programs that libFuzzer's `main` is linked into. The
+//! fuzzer needs to know which edges an input takes, so compiler flags make LLVM count them. They
+//! are the flags that `cargo fuzz --sanitizer none` passes, except the one that traces comparisons,
+//! which costs four fifths of the speed. Inputs that reach new edges are kept in the target
+//! directory for the next run. Inputs that are worth keeping for good are the seeds, in git.
 
 use std::fs;
 use std::process::Command;
@@ -19,10 +18,10 @@ use crate::tools;
 const PACKAGE: &str = "aerostat-fuzz";
 const TARGET: &str = "balloon_port";
 const SECONDS: u32 = 60;
-/// Some two hundred steps.
+/// The longest input: some two hundred steps.
 const MOST_BYTES: u32 = 2000;
-/// Coverage of edges, assertions that releases do without, and all of a crate's code in one unit:
-/// what is counted must not come twice.
+/// Flags for coverage of edges, for assertions, which releases do without, and for one code
+/// generation unit per crate, so that no edge is counted twice.
 const FLAGS: [&str; 8] = [
     "--cfg=fuzzing",
     "-Cpasses=sancov-module",
@@ -34,16 +33,16 @@ const FLAGS: [&str; 8] = [
     "-Ccodegen-units=1",
 ];
 
-/// The command that builds the target and fuzzes it for a minute, from its seeds and what earlier
-/// runs have found.
+/// Builds the target and returns the command that fuzzes it for a minute, from its seeds and the
+/// inputs that earlier runs have found.
 ///
 /// # Errors
-/// When something is missing that this needs, or the target can't be built.
+/// When a tool is missing or the target can't be built.
 pub(crate) fn command() -> Result<Command> {
     tools::cpp_compiler()?;
     let host = tools::host()?;
     let folder = target_dir()?.join("fuzz");
-    // With a target named, the flags concern it alone, and not what runs during the build.
+    // With `--target`, the flags do not apply to build scripts, which run during the build.
     let mut build = cargo(["build", "--release", "--package", PACKAGE, "--bin", TARGET, "--target", &host]);
     build.arg("--target-dir").arg(&folder).env("RUSTFLAGS", FLAGS.join(" ")).env("CARGO_PROFILE_RELEASE_LTO", "off");
     expect_success(&mut build)?;
@@ -52,7 +51,7 @@ pub(crate) fn command() -> Result<Command> {
     let mut fuzz = Command::new(folder.join(host).join("release").join(TARGET));
     fuzz.arg(corpus).arg(root().join("monitor/fuzz/seeds").join(TARGET));
     fuzz.args([format!("-max_total_time={SECONDS}"), format!("-max_len={MOST_BYTES}"), "-len_control=0".to_owned()]);
-    // An input that breaks something is left here, and named.
+    // libFuzzer writes an input that fails to this folder and prints its name.
     fuzz.arg(format!("-artifact_prefix={}/", folder.display()));
     fuzz.args(["-print_final_stats=1", "-verbosity=0"]);
     Ok(fuzz)

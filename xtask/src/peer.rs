@@ -1,6 +1,6 @@
-//! The peer that `bench balloon --peer` measures: a Linux guest with its own balloon driver, out of
-//! Debian's packages. Fetched once and kept below `target/peer`: delete that folder to fetch it
-//! anew.
+//! The peer that `bench balloon --peer` measures: a Linux guest with its own balloon driver, made
+//! of Debian's packages. They are fetched once and kept in `target/peer`; delete that folder to
+//! fetch them again.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,19 +11,20 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::cargo::{expect_success, root};
 use crate::{cpio, tools};
 
-/// The package that depends on the newest kernel for virtual machines, and the one with a shell
-/// that needs no libraries.
+/// The package that depends on the newest kernel for virtual machines.
 const KERNEL: &str = "linux-image-cloud-amd64";
+/// The package with a shell that needs no libraries.
 const SHELL: &str = "busybox-static";
-/// What fetches and unpacks them.
+/// The programs that fetch and unpack the packages.
 const PROGRAMS: [&str; 3] = ["apt-get", "apt-cache", "dpkg-deb"];
-/// The balloon's driver and what it needs, in the order of loading. Some are parts of some kernels.
+/// The balloon driver and the modules that it needs, in the order of loading. A kernel may have
+/// some of them built in.
 const MODULES: [&str; 6] =
     ["virtio_ring", "virtio", "virtio_pci_legacy_dev", "virtio_pci_modern_dev", "virtio_pci", "virtio_balloon"];
-/// The driver itself.
+/// The module of the balloon driver, which no kernel of Debian has built in.
 const BALLOON: &str = "virtio_balloon";
-/// The guest's first process. A word `touch_mib=N` on the kernel's command line reaches it as a
-/// variable: so much memory is written to and freed.
+/// The guest's first process. The kernel passes a word `touch_mib=N` of its command line on as a
+/// variable; the script then writes to so much memory and frees it.
 const INIT: &str = r#"#!/bin/busybox sh
 busybox() { /bin/busybox "$@"; }
 busybox mount -t devtmpfs dev /dev
@@ -71,13 +72,13 @@ pub(crate) fn prepare() -> Result<PathBuf> {
     for done_with in [&packages, &tree] {
         fs::remove_dir_all(done_with).with_context(|| format!("removing {}", done_with.display()))?;
     }
-    // The last to be written, as it says that all is there.
+    // Written last: its presence means that all is there.
     let initrd = folder.join("initrd");
     fs::write(&initrd, ram_disk).with_context(|| format!("writing {}", initrd.display()))?;
     Ok(folder)
 }
 
-/// The package with the kernel itself.
+/// Returns the name of the package that contains the newest kernel.
 fn newest_kernel() -> Result<String> {
     let asked = Command::new("apt-cache").args(["depends", KERNEL]).output().context("starting apt-cache")?;
     let answer = String::from_utf8_lossy(&asked.stdout);
@@ -85,7 +86,7 @@ fn newest_kernel() -> Result<String> {
     kernel.map(str::to_owned).with_context(|| format!("apt knows no package {KERNEL}, which the peer is made of"))
 }
 
-/// The shell, the modules and [`INIT`].
+/// Returns an archive with the shell, the modules and [`INIT`].
 fn initial_ram_disk(tree: &Path) -> Result<Vec<u8>> {
     let mut archive = cpio::Archive::default();
     for folder in ["bin", "dev", "modules", "touched"] {
@@ -108,7 +109,7 @@ fn read(file: &Path) -> Result<Vec<u8>> {
     fs::read(file).with_context(|| format!("reading {}", file.display()))
 }
 
-/// The file below `folder` whose name `is_wanted`.
+/// Finds the file below `folder` whose name `is_wanted`.
 fn find(folder: &Path, is_wanted: impl Fn(&str) -> bool) -> Result<PathBuf> {
     let mut folders = vec![folder.to_path_buf()];
     while let Some(next) = folders.pop() {
@@ -120,10 +121,10 @@ fn find(folder: &Path, is_wanted: impl Fn(&str) -> bool) -> Result<PathBuf> {
             }
         }
     }
-    bail!("Debian's packages have nothing of the kind that is looked for below {}", folder.display())
+    bail!("a file of Debian's packages is missing below {}", folder.display())
 }
 
-/// What is in a folder.
+/// Returns the paths of a folder's entries.
 fn files(folder: &Path) -> Result<Vec<PathBuf>> {
     let entries = fs::read_dir(folder).with_context(|| format!("reading {}", folder.display()))?;
     entries.map(|entry| Ok(entry?.path())).collect()

@@ -1,6 +1,6 @@
 //! `run`: builds everything and becomes `aerostat up`, so that Ctrl-C and the exit code are the
-//! command's own. Where guests of the fleet build an index, text is packed for them before, and
-//! what they made of it is checked afterwards.
+//! command's own. Where guests of the fleet build an index, text is packed for them first, and
+//! their indexes are checked afterwards.
 
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -17,13 +17,13 @@ use crate::cargo::{root, shown};
 use crate::text::Indexers;
 use crate::{build, tools};
 
-/// How long fleets run: for ever, if nobody stops them.
+/// How long a fleet runs unless the user says otherwise.
 const SECONDS: u64 = 20;
-/// How long fleets run that build an index: they end by themselves, and this is for those that
-/// don't.
+/// The same for a fleet whose guests build an index. Such a fleet ends by itself; this bounds one
+/// that does not.
 const SECONDS_TO_INDEX: u64 = 120;
 
-/// Paths are relative to where the user stands.
+/// The options of the verb. Paths are relative to the working directory.
 #[derive(Args, Debug)]
 pub(crate) struct Options {
     /// The fleet file [default: fleets/demo.toml of this repository]
@@ -67,7 +67,7 @@ pub(crate) fn perform(options: &Options) -> Result<ExitCode> {
 }
 
 impl Options {
-    /// The command `aerostat up`.
+    /// Returns the command `aerostat up` for this fleet.
     fn up(&self, aerostat: &Path, fleet: &Path, seconds: u64, log_dir: Option<&Path>) -> Command {
         let mut command = Command::new(aerostat);
         command.arg("up").arg(fleet).args(["--seconds", &self.seconds.unwrap_or(seconds).to_string()]);
@@ -83,8 +83,9 @@ impl Options {
     }
 }
 
-/// Runs `command` to its end and passes signals on to it. In a process group of its own it gets
-/// each of them once, whether it was meant for xtask or comes from the terminal for all.
+/// Runs `command` to its end and passes signals on to it. The command has a process group of its
+/// own, so it gets each signal once, whether xtask alone got it or the terminal sent it to xtask's
+/// whole group.
 fn run_in_its_own_group(command: &mut Command) -> Result<ExitStatus> {
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).context("catching signals")?;
     let handle = signals.handle();
@@ -94,12 +95,12 @@ fn run_in_its_own_group(command: &mut Command) -> Result<ExitStatus> {
     let passing_on = thread::spawn(move || {
         for signal in signals.forever() {
             let signal = if signal == SIGINT { Signal::INT } else { Signal::TERM };
-            // It may just have ended.
+            // An error means that the command has just ended.
             let _ = kill_process(pid, signal);
         }
     });
     let status = child.wait().context("waiting for the run to end");
     handle.close();
-    passing_on.join().expect("passing signals on does not panic");
+    passing_on.join().expect("the thread that passes signals on does not panic");
     status
 }

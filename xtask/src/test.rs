@@ -2,10 +2,10 @@
 //! `--long` also what takes minutes.
 //!
 //! Guests are booted by the test files that a plain `cargo test` leaves out ([`crate::workspace`]):
-//! the integration tests of `aerostat-tests`, which learn from the environment where everything
-//! lies, and the monitor's own. Nothing here names one of them. A test is for QEMU where its name
-//! says so (`qemu::...`); every other test of these files is for KVM, unless the head of its file
-//! says that it needs no machine.
+//! the integration tests of `aerostat-tests`, which get the paths of all images from the
+//! environment, and the monitor's own. No list here names them. A test needs QEMU if its name
+//! contains `qemu::`. Every other test of these files needs KVM, unless the head of its file says
+//! that it needs no machine.
 
 mod bench;
 
@@ -21,6 +21,7 @@ use crate::{fuzz, tools};
 
 use bench::Bench;
 
+/// The options of the verb.
 #[derive(Args, Debug)]
 pub(crate) struct Options {
     /// Run only tests whose names contain this
@@ -33,7 +34,7 @@ pub(crate) struct Options {
     long: bool,
 }
 
-/// What became of one part of the tests.
+/// The result of one part of the tests.
 enum Outcome {
     Passed,
     Failed(String),
@@ -75,6 +76,7 @@ pub(crate) fn perform(options: &Options) -> Result<ExitCode> {
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
+/// Runs one part of the tests.
 type Part<'a> = &'a dyn Fn() -> Result<Outcome>;
 
 fn run_qemu(bench: &Bench) -> Result<Outcome> {
@@ -110,7 +112,7 @@ fn skipped(why: &str) -> Outcome {
     Outcome::Skipped(why.to_owned())
 }
 
-/// Runs all `commands`, whatever fails.
+/// Runs all `commands`, even if one fails.
 fn outcome(commands: &mut [Command]) -> Outcome {
     let failures = commands.iter_mut().filter_map(|command| expect_success(command).err());
     let failures: Vec<String> = failures.map(|error| format!("{error:#}")).collect();

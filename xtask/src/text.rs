@@ -1,6 +1,6 @@
-//! Guests that build an index: the text on their disks, and the check of what they made of it. Both
-//! are done by the program `aerostat-text` of the tests, which computes the index once more with
-//! nothing in common with the guests' but its definition.
+//! Guests that build an index: packs the text for their disks before a run, and checks their
+//! indexes afterwards. The program `aerostat-text` of the tests does both. Its index has nothing in
+//! common with the guests' but the definition.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,15 +13,16 @@ use crate::tools;
 
 /// The application that builds an index.
 const IMAGE: &str = "index";
-/// Parts of the Rust toolchain's documentation, in the order of packing, and how much of them is
-/// packed: what a guest indexes in about two seconds.
+/// Parts of the Rust toolchain's documentation, in the order of packing.
 const DOCUMENTATION: [&str; 5] = ["std", "alloc", "book", "reference", "core"];
+/// How much of the documentation is packed. A guest indexes this in about two seconds.
 const DOCUMENTATION_MIB: u64 = 256;
 
-/// Guests of a fleet that build an index.
+/// The guests of a fleet that build an index.
 pub(crate) struct Indexers {
     guests: Vec<Indexer>,
-    /// What to pack, and up to how many MiB, if one of them reads the packed text.
+    /// The files and folders to pack, and the limit in MiB; `None` if no guest reads the packed
+    /// text.
     text: Option<(Vec<PathBuf>, Option<u64>)>,
     /// The program that packs and checks.
     program: PathBuf,
@@ -33,12 +34,12 @@ struct Indexer {
 }
 
 impl Indexers {
-    /// The guests of a fleet file that build an index of a disk, if there are any. What is wrong
-    /// with the file is for `aerostat up` to say.
+    /// Finds the guests of a fleet file that build an index of a disk; `None` if there are none. An
+    /// invalid file has none: `aerostat up` will report its errors.
     ///
     /// # Errors
-    /// When there is `text` that nobody reads, when there should be some and is none, or when the
-    /// program can't be built.
+    /// When no guest reads the `text` that the user names, when no text is found for guests that
+    /// read it, or when the program can't be built.
     pub(crate) fn of_fleet(fleet: &Path, text: Option<&Path>) -> Result<Option<Self>> {
         let guests = indexers(fleet);
         let is_packed = guests.iter().any(|guest| is_same_place(&guest.disk, &packed_text()));
@@ -60,7 +61,7 @@ impl Indexers {
         Ok(Some(Self { guests, text, program: target_dir()?.join("release/aerostat-text") }))
     }
 
-    /// Packs the text where the guests look for it.
+    /// Packs the text into the file that fleet files name as a disk.
     pub(crate) fn pack_text(&self) -> Result<()> {
         let Some((paths, limit_mib)) = &self.text else { return Ok(()) };
         let mut pack = Command::new(&self.program);
@@ -71,7 +72,7 @@ impl Indexers {
         expect_success(pack.args(paths))
     }
 
-    /// The guests' logs: in the user's folder, or else in one of the repository's build output.
+    /// Opens the folder of the guests' logs: the user's, or else one below `target/`.
     pub(crate) fn open_logs(&self, folder: Option<&Path>) -> Result<Logs<'_>> {
         let folder = folder.map_or_else(|| root().join("target/run-logs"), Path::to_path_buf);
         fs::create_dir_all(&folder).with_context(|| format!("creating {}", folder.display()))?;
@@ -83,11 +84,11 @@ impl Indexers {
     }
 }
 
-/// Logs of guests that are going to run.
+/// The logs of guests that are about to run.
 pub(crate) struct Logs<'a> {
     indexers: &'a Indexers,
     folder: PathBuf,
-    /// Bytes that earlier runs have left in each: logs are only ever appended to.
+    /// The length of each log before the run, in bytes.
     lengths: Vec<u64>,
 }
 
@@ -96,7 +97,7 @@ impl Logs<'_> {
         &self.folder
     }
 
-    /// Compares every index that was logged with the host's own.
+    /// Compares every index that the guests have logged with one that the host builds.
     pub(crate) fn verify(&self) -> Result<()> {
         for (guest, length) in self.indexers.guests.iter().zip(&self.lengths) {
             println!("checking the index of {:?} against one that the host builds", guest.name);
@@ -112,7 +113,7 @@ impl Logs<'_> {
     }
 }
 
-/// Guests of a fleet file whose image is the indexer's and that have a disk.
+/// Returns the guests of a fleet file whose image is the indexer's and that have a disk.
 fn indexers(fleet: &Path) -> Vec<Indexer> {
     let directory = fleet.parent().unwrap_or(Path::new(""));
     let table = fs::read_to_string(fleet).ok().and_then(|text| text.parse::<toml::Table>().ok()).unwrap_or_default();
@@ -125,18 +126,18 @@ fn indexers(fleet: &Path) -> Vec<Indexer> {
     guests.into_iter().flatten().filter_map(indexer).collect()
 }
 
-/// Where text is packed: fleet files name it as a disk.
+/// Returns the file that text is packed into, which fleet files name as a disk.
 fn packed_text() -> PathBuf {
     root().join("target/text.tar")
 }
 
-/// Whether two paths name one file, which may not be there yet.
+/// Returns whether two paths name one file, which need not exist yet.
 fn is_same_place(one: &Path, other: &Path) -> bool {
     let folder = |path: &Path| path.parent().and_then(|parent| parent.canonicalize().ok());
     one.file_name() == other.file_name() && folder(one).is_some() && folder(one) == folder(other)
 }
 
-/// The default text.
+/// Returns the default text.
 fn documentation() -> Result<Vec<PathBuf>> {
     let folder = tools::sysroot()?.join("share/doc/rust/html");
     let parts: Vec<PathBuf> = DOCUMENTATION.iter().map(|part| folder.join(part)).filter(|part| part.is_dir()).collect();

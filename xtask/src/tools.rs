@@ -1,5 +1,5 @@
-//! What a verb needs from the machine: found, or installed where that is possible without asking,
-//! or named in the error.
+//! What a verb needs from the machine. A function finds it, or installs it where no question has to
+//! be asked, or returns an error that says how to install it.
 
 use std::env;
 use std::fs::OpenOptions;
@@ -25,12 +25,12 @@ pub(crate) fn bare_metal_target() -> Result<()> {
         .with_context(|| format!("guests need the Rust target {BARE_METAL}: `rustup target add {BARE_METAL}`"))
 }
 
-/// Where the Rust toolchain is installed.
+/// Returns the folder in which the Rust toolchain is installed.
 pub(crate) fn sysroot() -> Result<PathBuf> {
     ask_rustc("sysroot").map(PathBuf::from)
 }
 
-/// What `rustc --print WHAT` says.
+/// Returns the output of `rustc --print WHAT`.
 fn ask_rustc(what: &str) -> Result<String> {
     let rustc = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
     let asked = Command::new(rustc).args(["--print", what]).current_dir(root()).output();
@@ -61,12 +61,12 @@ pub(crate) fn qemu() -> Result<()> {
     Ok(())
 }
 
-/// The target that is built for by default.
+/// Returns the target that cargo builds for by default.
 pub(crate) fn host() -> Result<String> {
     ask_rustc("host-tuple")
 }
 
-/// Makes sure that C++ can be compiled: libFuzzer is built from source.
+/// Makes sure that there is a C++ compiler, since libFuzzer is built from source.
 pub(crate) fn cpp_compiler() -> Result<()> {
     let is_there = env::var_os("CXX").is_some() || find_program("c++").is_some();
     ensure!(is_there, "there is no C++ compiler: `sudo apt-get install g++`, or name yours in CXX, then try again");
@@ -85,12 +85,12 @@ pub(crate) fn kvm() -> Result<()> {
     }
 }
 
-/// Whether cargo knows the subcommand `name`.
+/// Returns whether cargo has the subcommand `name`.
 pub(crate) fn has_cargo_subcommand(name: &str) -> bool {
     find_program(&format!("cargo-{name}")).is_some()
 }
 
-/// The executable `name` in `PATH`.
+/// Finds the executable `name` in `PATH`.
 pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
     let folders = env::var_os("PATH")?;
     env::split_paths(&folders).map(|folder| folder.join(name)).find(|path| is_executable(path))

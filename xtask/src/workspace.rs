@@ -1,7 +1,7 @@
 //! The workspace's packages and their targets, as cargo knows them.
 //!
-//! No verb keeps a list of packages or of test files: a list that is kept by hand misses what is
-//! added later. `check` and `test` ask here instead.
+//! No verb keeps a list of packages or of test files, as such a list misses what is added later.
+//! `check` and `test` ask this module instead.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -15,7 +15,7 @@ use crate::cargo::{cargo, shown};
 /// The line in the head of a test file whose tests boot no guest.
 const NEEDS_NO_MACHINE: &str = "//! Needs no machine.";
 
-/// What `cargo metadata` says.
+/// The output of `cargo metadata`.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Workspace {
     packages: Vec<Package>,
@@ -41,7 +41,7 @@ struct Dependency {
 struct Target {
     name: String,
     kind: Vec<String>,
-    /// Whether `cargo test` runs it without being told to.
+    /// Whether a plain `cargo test` runs it.
     test: bool,
     src_path: PathBuf,
 }
@@ -56,7 +56,7 @@ pub(crate) struct TestFile {
 }
 
 impl Workspace {
-    /// Asks cargo.
+    /// Asks cargo for the workspace.
     pub(crate) fn load() -> Result<Self> {
         let mut command = cargo(["metadata", "--no-deps", "--format-version", "1"]);
         let answer = command.output().with_context(|| format!("starting {}", shown(&command)))?;
@@ -64,8 +64,8 @@ impl Workspace {
         serde_json::from_slice(&answer.stdout).with_context(|| format!("reading what `{}` says", shown(&command)))
     }
 
-    /// The packages that images are made of: `images` and all that they depend on in this
-    /// workspace.
+    /// Returns the packages that are linked into images: `images` and all that they depend on in
+    /// this workspace.
     pub(crate) fn bare_metal(&self, images: &[String]) -> Vec<String> {
         let mut found = BTreeSet::new();
         let mut next: Vec<&str> = images.iter().map(String::as_str).collect();
@@ -79,8 +79,8 @@ impl Workspace {
         found.into_iter().collect()
     }
 
-    /// The packages that are built for the host: the default members and what is for no other
-    /// target.
+    /// Returns the packages that are built for the host: the default members, and those that are
+    /// linked into no image.
     pub(crate) fn host(&self, images: &[String]) -> Vec<String> {
         let bare_metal = self.bare_metal(images);
         let packages = self.packages.iter();
@@ -88,9 +88,9 @@ impl Workspace {
         on_host.map(|package| package.name.clone()).collect()
     }
 
-    /// The test files that a plain `cargo test` leaves out, since they need what `cargo xtask test`
-    /// builds: all of a package that is no default member, and those whose manifest says
-    /// `test = false`.
+    /// Returns the test files that a plain `cargo test` leaves out, as they need images that `cargo
+    /// xtask test` builds: all files of a package that is no default member, and those for which
+    /// the manifest says `test = false`.
     pub(crate) fn left_out_tests(&self) -> Result<Vec<TestFile>> {
         let mut files = Vec::new();
         for package in &self.packages {
@@ -108,8 +108,8 @@ impl Workspace {
         Ok(files)
     }
 
-    /// The packages whose unit tests a plain `cargo test` leaves out together with their test
-    /// files.
+    /// Returns the packages whose unit tests a plain `cargo test` leaves out together with their
+    /// test files.
     pub(crate) fn left_out_packages(&self) -> Vec<String> {
         let has_tests = |package: &&Package| package.targets.iter().any(|target| target.kind == ["test"]);
         let left_out = self.packages.iter().filter(|package| !self.is_default(package)).filter(has_tests);
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn images_bring_what_they_depend_on_but_not_what_only_tests_do() {
+    fn packages_of_an_image_include_its_dependencies_but_not_those_of_tests() {
         let found = this_workspace().bare_metal(&["memwalk".to_owned()]);
         for name in ["memwalk", "working-set", "aerostat-guest", "aerostat-reclaim-policy", "aerostat-abi"] {
             assert!(found.iter().any(|found| found == name), "{name} is missing: {found:?}");
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_for_no_other_target_is_for_the_host() {
+    fn packages_for_the_host_include_the_default_members_but_no_applications() {
         let found = this_workspace().host(&["memwalk".to_owned()]);
         for name in ["aerostat", "aerostat-abi", "aerostat-guest", "aerostat-tests", "xtask"] {
             assert!(found.iter().any(|found| found == name), "{name} is missing: {found:?}");
@@ -155,9 +155,9 @@ mod tests {
         assert!(!found.iter().any(|found| found == "working-set" || found == "memwalk"), "{found:?}");
     }
 
-    /// Every file in `tests/tests` is found, and so is the monitor's that its manifest leaves out.
+    /// These are all files in `tests/tests`, and the monitor's file with `test = false`.
     #[test]
-    fn tests_that_cargo_leaves_out_are_found() {
+    fn test_files_that_cargo_leaves_out_are_found() {
         let files = this_workspace().left_out_tests().expect("test files can be read");
         let folder = crate::cargo::root().join("tests/tests");
         let in_folder = std::fs::read_dir(folder).expect("the folder is there").filter(|entry| {

@@ -9,21 +9,23 @@ use crate::build;
 use crate::cargo::{cargo, select, shown};
 use crate::workspace::{TestFile, Workspace};
 
-/// The part of a test's name that says that it needs KVM, or QEMU instead.
+/// The part of a test's name that says that it needs KVM.
 const ON_KVM: &str = "kvm::";
+/// The part of a test's name that says that it needs QEMU.
 const ON_QEMU: &str = "qemu::";
 
-/// What the tests run on: paths of what was built, the test files that boot it, and the user's
-/// filter.
+/// All that is needed to run the tests: paths of the images, the test files that boot them, and the
+/// user's filter.
 pub(super) struct Bench {
     environment: [(&'static str, PathBuf); 3],
     files: Vec<TestFile>,
-    /// The packages whose unit tests `cargo test` does not run by itself.
+    /// The packages whose unit tests a plain `cargo test` leaves out.
     packages: Vec<String>,
     filter: Option<String>,
 }
 
 impl Bench {
+    /// Builds all that the tests boot.
     pub(super) fn build(filter: Option<String>) -> Result<Self> {
         let environment = [
             ("AEROSTAT_BIN", build::host()?),
@@ -34,7 +36,8 @@ impl Bench {
         Ok(Self { environment, files: workspace.left_out_tests()?, packages: workspace.left_out_packages(), filter })
     }
 
-    /// All that a plain `cargo test` runs, then the unit tests that it leaves out.
+    /// Returns the commands for all that a plain `cargo test` runs and for the unit tests that it
+    /// leaves out.
     pub(super) fn host_tests(&self) -> [Command; 2] {
         [self.filtered(cargo(["test", "--no-fail-fast"])), self.filtered(self.left_out_units())]
     }
@@ -45,22 +48,25 @@ impl Bench {
         command
     }
 
+    /// Returns the command for the tests that need no machine.
     pub(super) fn without_machine(&self) -> Command {
         self.run(|file| !file.needs_machine)
     }
 
+    /// Returns the command for the tests that need KVM.
     pub(super) fn kvm(&self) -> Command {
         let mut command = self.run(|file| file.needs_machine);
         command.args(["--skip", ON_QEMU]);
         command
     }
 
-    /// `None` when the filter leaves nothing to run.
+    /// Returns the command for the tests that need QEMU; `None` if the filter matches none of them.
     pub(super) fn qemu(&self) -> Result<Option<Command>> {
         let mut list = self.run(|file| file.needs_machine);
         list.args(["--skip", ON_KVM]);
         let mut names = names([list])?;
-        // A test runner has no filter for two words at once, so the tests are named.
+        // A test must match the user's filter and "qemu::". The test runner has no filter for both
+        // at once, so the command names the tests.
         names.retain(|name| name.contains(ON_QEMU));
         if names.is_empty() {
             return Ok(None);
@@ -70,8 +76,8 @@ impl Bench {
         Ok(Some(command))
     }
 
-    /// The tests that take minutes, which are marked as ignored. With `--tests`, as an ignored
-    /// example in a comment is no test.
+    /// Returns the commands for the tests that take minutes, which are marked as ignored. `--tests`
+    /// leaves out ignored examples in comments, which are not meant to run.
     pub(super) fn long(&self) -> [Command; 3] {
         let host = cargo(["test", "--no-fail-fast", "--tests"]);
         [host, self.left_out_units(), self.files(|_| true)].map(|command| {
@@ -81,7 +87,7 @@ impl Bench {
         })
     }
 
-    /// The command that runs the tests of the files that are `wanted`, as far as the filter allows.
+    /// Returns the command for the tests in the files that are `wanted` and match the filter.
     fn run(&self, wanted: impl Fn(&TestFile) -> bool) -> Command {
         self.filtered(self.files(wanted))
     }
@@ -105,7 +111,7 @@ impl Bench {
     }
 }
 
-/// The names of the tests that `commands` would run.
+/// Returns the names of the tests that `commands` would run.
 pub(super) fn names(commands: impl IntoIterator<Item = Command>) -> Result<Vec<String>> {
     let mut names = Vec::new();
     for mut list in commands {
