@@ -2,7 +2,6 @@
 //! whose [`scheduler`] decides how much memory each guest gets.
 
 pub mod cli;
-pub mod clock;
 pub mod display;
 pub mod fleet;
 pub mod host;
@@ -10,5 +9,6 @@ pub mod report;
 pub mod scheduler;
 pub mod size;
 pub mod supervisor;
-mod token_bucket;
-pub mod vmm;
+
+pub use aerostat_link::{clock, token_bucket};
+pub use aerostat_vmm as vmm;

@@ -130,10 +130,34 @@ fn a_pool_beyond_the_limit_of_a_control_group_is_refused() {
     assert!((128..LIMIT_MIB).contains(&largest), "{line}");
 }
 
+/// Runs `aerostat up` with a valid fleet, from a directory where `sh` has run `script`; returns the
+/// line of its refusal.
+///
+/// The programs are linked or made by another process: a file that this one has open for writing
+/// can't be executed, and a child of another test may hold it open for a moment.
+fn refusal_with_vmm(script: &str) -> String {
+    let fleet = fleet_with_pool("16M");
+    let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory can be made");
+    let aerostat = directory.path().join("aerostat");
+    fs::hard_link(env!("CARGO_BIN_EXE_aerostat"), &aerostat).expect("it is the same file system");
+    let made = Command::new("sh").args(["-c", script]).current_dir(directory.path()).status();
+    assert!(made.is_ok_and(|status| status.success()));
+    let output = Command::new(aerostat).args(["up", "fleet.toml"]).current_dir(fleet.path()).output();
+    let output = output.expect("the command can be run");
+    let line = String::from_utf8(output.stderr).expect("messages are text");
+    assert_eq!((output.status.code(), line.lines().count()), (Some(2), 1), "{line}");
+    line
+}
+
 #[test]
-fn a_vmm_without_a_supervisor_does_nothing() {
-    let output =
-        Command::new(env!("CARGO_BIN_EXE_aerostat")).arg("vmm").stdin(std::process::Stdio::null()).output().unwrap();
-    assert!(!output.status.success());
-    assert!(String::from_utf8(output.stderr).unwrap().contains("this command is for the supervisor only"));
+fn a_missing_vmm_is_refused() {
+    let line = refusal_with_vmm("true");
+    assert!(line.contains("/aerostat-vmm is missing, which runs the guests; build it with `cargo build"), "{line}");
+}
+
+#[test]
+fn a_vmm_of_another_build_is_refused() {
+    let line =
+        refusal_with_vmm("printf '#!/bin/sh\\necho 0123456789abcdef\\n' > aerostat-vmm && chmod +x aerostat-vmm");
+    assert!(line.contains("/aerostat-vmm is not of this program's build; build both with `cargo build"), "{line}");
 }

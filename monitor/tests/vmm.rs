@@ -230,7 +230,7 @@ fn invalid_settings_are_refused_before_a_start() {
     assert!(matches!(refused(|config| config.initial_grant = FrameCount(512)), SpawnError::GrantTooSmall { .. }));
     assert!(matches!(refused(|config| config.command_line.push('\0')), SpawnError::CommandLine));
     assert!(matches!(refused(|config| config.log = Some("/nowhere/log".into())), SpawnError::Log { .. }));
-    let error = refused(|config| config.program = Some("/nowhere/aerostat".into()));
+    let error = refused(|config| config.program = "/nowhere/aerostat".into());
     assert_eq!(
         error.to_string(),
         "the guest's process can't be started from /nowhere/aerostat: No such file or directory (os error 2)"
@@ -240,7 +240,7 @@ fn invalid_settings_are_refused_before_a_start() {
 #[test]
 fn a_process_that_says_nothing_has_failed() {
     let mut bench = Bench::new(guests::success());
-    bench.config.program = Some("/bin/true".into());
+    bench.config.program = "/bin/true".into();
     let ending = end(&mut bench.spawn());
     assert!(matches!(ending.reason, EndReason::Failed(_)), "{ending:?}");
 }

@@ -13,6 +13,15 @@ pub fn aerostat() -> PathBuf {
     variable("AEROSTAT_BIN")
 }
 
+/// The `aerostat-vmm` program, which lies beside it.
+///
+/// # Panics
+/// Outside `cargo xtask`.
+#[must_use]
+pub fn aerostat_vmm() -> PathBuf {
+    aerostat().with_file_name("aerostat-vmm")
+}
+
 /// The image of the test guest `name`.
 ///
 /// # Panics

@@ -9,7 +9,7 @@ use aerostat::host::{Ending, GuestEvent, GuestHandle};
 use aerostat_abi::registers::BootStage;
 
 use crate::clock::monotonic_ns;
-use crate::environment::aerostat;
+use crate::environment::aerostat_vmm;
 use crate::guest::Plan;
 
 /// A VMM process.
@@ -30,7 +30,7 @@ impl KvmGuest {
             command_line: plan.command_line.clone(),
             disks: Disks { data: plan.disk.clone(), swap: plan.swap.clone() },
             log: Some(log.to_path_buf()),
-            program: Some(aerostat()),
+            program: aerostat_vmm(),
         };
         let spawned_ns = monotonic_ns();
         let handle = VmmGuest::spawn(&config).unwrap_or_else(|error| panic!("starting {config:?}: {error}"));

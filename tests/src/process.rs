@@ -61,11 +61,11 @@ fn status_field(pid: Pid, place: usize) -> Option<String> {
     fields.split_ascii_whitespace().nth(place).map(str::to_owned)
 }
 
-/// The guest of a VMM process: `aerostat vmm NAME`. A process that has been forked and not become
-/// one yet has none.
+/// The guest of a VMM process: `aerostat-vmm NAME BUILD`. A process that has been forked and not
+/// become one yet has none.
 fn guest_name(pid: Pid) -> Option<String> {
     let line = fs::read_to_string(format!("/proc/{pid}/cmdline")).ok()?;
-    let mut words = line.split('\0').skip(1);
-    (words.next()? == "vmm").then_some(())?;
+    let mut words = line.split('\0');
+    (words.next()? == "aerostat-vmm").then_some(())?;
     words.next().map(str::to_owned)
 }

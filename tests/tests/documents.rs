@@ -63,7 +63,8 @@ fn explained_refusals_are_those_that_the_monitor_prints() {
     let text = read(&root().join("docs/troubleshooting.md"));
     let (_, rest) = text.split_once("\n## Refusals\n").expect("there is a section on refusals");
     let section = rest.split("\n## ").next().unwrap_or_default();
-    let sources = sources(&root().join("monitor/src"));
+    let sources: String =
+        ["src", "link/src", "vmm/src"].map(|folder| sources(&root().join("monitor").join(folder))).concat();
     let mut explained = 0;
     for row in section.lines().filter(|line| line.starts_with("| `")) {
         let messages = row.split('|').nth(1).unwrap_or_default().split('`').skip(1).step_by(2);

@@ -18,7 +18,7 @@ use aerostat::supervisor::{Event, EventKind, FleetStatus, GuestOutcome, Observer
 use aerostat_abi::exit::GuestExit;
 use aerostat_abi::units::FrameCount;
 use aerostat_tests::DEADLINE;
-use aerostat_tests::environment::{aerostat, app_image};
+use aerostat_tests::environment::{aerostat_vmm, app_image};
 
 const HONEST: &str = "honest";
 
@@ -148,7 +148,7 @@ fn spec(name: &str, max_mib: u64, command_line: &str) -> GuestSpec {
 
 fn start(spec: &GuestSpec, target: FrameCount) -> anyhow::Result<VmmGuest> {
     let program =
-        if spec.name == HONEST { aerostat() } else { PathBuf::from(env!("CARGO_BIN_EXE_aerostat-hostile-vmm")) };
+        if spec.name == HONEST { aerostat_vmm() } else { PathBuf::from(env!("CARGO_BIN_EXE_aerostat-hostile-vmm")) };
     let config = GuestConfig {
         name: spec.name.clone(),
         image: spec.image.clone(),
@@ -157,7 +157,7 @@ fn start(spec: &GuestSpec, target: FrameCount) -> anyhow::Result<VmmGuest> {
         command_line: spec.command_line.clone(),
         disks: spec.disks.clone(),
         log: None,
-        program: Some(program),
+        program,
     };
     Ok(VmmGuest::spawn(&config)?)
 }

@@ -1,4 +1,5 @@
-//! `build`: the `aerostat` command for this host and the guest images for the bare-metal target.
+//! `build`: the programs `aerostat` and `aerostat-vmm` for this host, and the guest images for the
+//! bare-metal target.
 //!
 //! A plain `cargo build` can't build guests: they are for another target and are linked by the
 //! kernel's script. Applications (`apps/*`) are built with the profile `release`, test guests
@@ -16,6 +17,8 @@ use crate::tools;
 
 /// The package that holds the test guests.
 pub(crate) const TEST_GUESTS: &str = "aerostat-test-guests";
+/// The packages of the programs that run a fleet.
+const PROGRAMS: [&str; 4] = ["-p", "aerostat", "-p", "aerostat-vmm"];
 /// An application that the tests boot as a test guest, too.
 const TORTURE: &str = "torture";
 
@@ -27,10 +30,17 @@ pub(crate) fn perform() -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Builds the `aerostat` command; returns its path.
+/// Builds the `aerostat` command, and beside it `aerostat-vmm`, which it starts; returns the
+/// command's path.
 pub(crate) fn host() -> Result<PathBuf> {
-    expect_success(&mut cargo(["build", "--release", "-p", "aerostat"]))?;
+    expect_success(cargo(["build", "--release"]).args(PROGRAMS))?;
     Ok(target_dir()?.join("release/aerostat"))
+}
+
+/// Builds `aerostat-vmm` as tests are built, for those that start guests: cargo builds a test's own
+/// package only.
+pub(crate) fn tested_vmm() -> Result<()> {
+    expect_success(&mut cargo(["build", "-p", "aerostat-vmm"]))
 }
 
 /// Builds the images of all applications; returns the folder that holds them.

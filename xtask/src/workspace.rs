@@ -155,6 +155,20 @@ mod tests {
         assert!(!found.iter().any(|found| found == "working-set" || found == "memwalk"), "{found:?}");
     }
 
+    /// What runs beside an untrusted guest does not contain the supervisor or its libraries.
+    #[test]
+    fn the_vmm_process_depends_on_little() {
+        let workspace = this_workspace();
+        for name in ["aerostat-vmm", "aerostat-link"] {
+            let package = workspace.packages.iter().find(|package| package.name == name).expect("it is there");
+            let built = package.dependencies.iter().filter(|dependency| dependency.kind.is_none());
+            for dependency in built {
+                let is_allowed = !["aerostat", "anyhow", "clap", "tempfile", "toml"].contains(&&*dependency.name);
+                assert!(is_allowed, "{name} depends on {}", dependency.name);
+            }
+        }
+    }
+
     /// These are all files in `tests/tests`, and the monitor's file with `test = false`.
     #[test]
     fn test_files_that_cargo_leaves_out_are_found() {

@@ -7,7 +7,6 @@
 mod report_file;
 mod up;
 
-use std::env;
 use std::io;
 use std::process::ExitCode;
 
@@ -15,7 +14,6 @@ use clap::{Parser, Subcommand};
 
 use self::up::UpArguments;
 use crate::display::Sink;
-use crate::vmm;
 
 /// Packs memory-elastic unikernel guests on one host.
 #[derive(Debug, Parser)]
@@ -62,10 +60,6 @@ impl Failure {
 /// The whole of the `aerostat` command.
 #[must_use]
 pub fn main() -> ExitCode {
-    // Not a verb for users, and a guest's start is not to wait for the parser.
-    if env::args_os().nth(1).is_some_and(|verb| verb == vmm::SUBCOMMAND) {
-        return vmm::process_main();
-    }
     let result = match Arguments::parse().verb {
         Verb::Up(arguments) => up::up(&arguments),
     };

@@ -16,7 +16,7 @@ use crate::fleet::{EVENTS, Fleet, GuestSpec};
 use crate::host::capacity::{self, Need};
 use crate::host::disk::OpenDisk;
 use crate::host::vmm_guest::{GuestConfig, VmmGuest};
-use crate::host::{descriptors, log_file, oom};
+use crate::host::{descriptors, log_file, oom, vmm_program};
 use crate::report;
 use crate::supervisor::{Event, FleetStatus, Observer, Outcome, PhysicalMemory, RunOptions, run};
 use crate::vmm::{self, KvmError};
@@ -44,6 +44,7 @@ pub(super) fn up(arguments: &UpArguments) -> Result<ExitCode, Failure> {
     check_descriptors(&fleet, &arguments.fleet)?;
     let cached_swap = check_guests(&fleet)?;
     check_host(&fleet, cached_swap, &arguments.fleet)?;
+    let program = vmm_program::find().map_err(Failure::refused)?;
     vmm::check_kvm().map_err(without_kvm)?;
     oom::protect_supervisor();
     let events = arguments.log_dir.as_deref().map(open_logs).transpose()?;
@@ -60,7 +61,10 @@ pub(super) fn up(arguments: &UpArguments) -> Result<ExitCode, Failure> {
     let output = Sink::to_descriptor(io::stdout())
         .map_err(|error| Failure::refused(format!("standard output can't be written: {error}")))?;
     let mut watchers = Watchers { display: Display::new(output, mode), events };
-    let start = |spec: &GuestSpec, target| start_guest(spec, target, arguments.log_dir.as_deref());
+    let start = |spec: &GuestSpec, target| {
+        let config = guest_config(spec, target, &program, arguments.log_dir.as_deref());
+        Ok(VmmGuest::spawn(&config)?)
+    };
     let outcome = run(&fleet, options, start, &mut watchers).map_err(Failure::broken)?;
 
     // The report first: whoever does not read standard output may still want it.
@@ -131,8 +135,8 @@ fn check_host(fleet: &Fleet, cached_swap: FrameCount, path: &Path) -> Result<(),
     need.check(available).map_err(|error| Failure::refused(format!("{}: {error}", path.display())))
 }
 
-fn start_guest(spec: &GuestSpec, target: FrameCount, log_dir: Option<&Path>) -> anyhow::Result<VmmGuest> {
-    let config = GuestConfig {
+fn guest_config(spec: &GuestSpec, target: FrameCount, program: &Path, log_dir: Option<&Path>) -> GuestConfig {
+    GuestConfig {
         name: spec.name.clone(),
         image: spec.image.clone(),
         memory: spec.limits.max,
@@ -140,9 +144,8 @@ fn start_guest(spec: &GuestSpec, target: FrameCount, log_dir: Option<&Path>) -> 
         command_line: spec.command_line.clone(),
         disks: spec.disks.clone(),
         log: log_dir.map(|directory| directory.join(format!("{}.log", spec.name))),
-        program: None,
-    };
-    Ok(VmmGuest::spawn(&config)?)
+        program: program.to_owned(),
+    }
 }
 
 // ---- End of the wiring. ----

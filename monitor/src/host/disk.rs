@@ -8,18 +8,14 @@
 use std::env;
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use aerostat_abi::boot::{DATA_DISK_ID, SWAP_DISK_ID};
 use aerostat_abi::units::FrameCount;
 use rustix::fs::{FlockOperation, FsWord, OFlags, fcntl_getfl, fcntl_setfl, flock, fstatfs};
 use rustix::io::Errno;
-use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-/// Bytes of a sector, the unit of a disk's size.
-pub const SECTOR_BYTES: u64 = 512;
+pub use aerostat_link::disk::{DiskFaults, DiskMode, DiskRole, OpenDisk, SECTOR_BYTES, Sectors};
 
 /// Where swap files are made unless `TMPDIR` names another directory. Not `/tmp`, which is often in
 /// memory.
@@ -55,58 +51,6 @@ pub struct SwapDisk {
     pub size: FrameCount,
     /// For tests.
     pub faults: DiskFaults,
-}
-
-/// What a guest may do with a disk.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum DiskMode {
-    /// Read it.
-    #[default]
-    ReadOnly,
-    /// Read it and write it.
-    ReadWrite,
-}
-
-/// Which of a guest's disks it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum DiskRole {
-    /// [`Disks::data`].
-    Data,
-    /// [`Disks::swap`].
-    Swap,
-}
-
-/// Faults to be injected, to test how a guest handles them.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct DiskFaults {
-    /// Sectors that can't be read. A transfer that meets one fails there; what comes before it is
-    /// done.
-    pub read_errors: Vec<Sectors>,
-    /// Sectors that can't be written.
-    pub write_errors: Vec<Sectors>,
-    /// The host's disk is full after so many bytes were written.
-    pub full_after_bytes: Option<u64>,
-}
-
-/// Sectors in a row.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Sectors {
-    /// The first sector.
-    pub first: u64,
-    /// The number of sectors.
-    pub count: u64,
-}
-
-impl Sectors {
-    /// Returns the bytes of the disk that they cover.
-    pub(crate) fn bytes(self) -> Range<u64> {
-        let end = self.first.saturating_add(self.count);
-        self.first.saturating_mul(SECTOR_BYTES)..end.saturating_mul(SECTOR_BYTES)
-    }
 }
 
 /// Why a disk can't be used: a sentence about it, without the guest's name.
@@ -163,27 +107,6 @@ pub enum DiskError {
     },
 }
 
-/// A disk ready to be handed to a VMM process.
-#[derive(Debug)]
-pub(crate) struct OpenDisk {
-    pub(crate) role: DiskRole,
-    pub(crate) mode: DiskMode,
-    pub(crate) faults: DiskFaults,
-    pub(crate) file: File,
-}
-
-impl OpenDisk {
-    /// Memory that the file may use in the host's page cache and that the guest counts as swapped
-    /// out.
-    pub(crate) fn cached_swap(&self) -> FrameCount {
-        let is_direct = fcntl_getfl(&self.file).is_ok_and(|flags| flags.contains(OFlags::DIRECT));
-        if self.role != DiskRole::Swap || is_direct {
-            return FrameCount::ZERO;
-        }
-        FrameCount::from_bytes_ceil(self.file.metadata().map_or(0, |metadata| metadata.len()))
-    }
-}
-
 impl Disks {
     /// Returns how many there are.
     #[must_use]
@@ -205,17 +128,6 @@ impl Disks {
             disks.push(OpenDisk { role: DiskRole::Swap, mode: DiskMode::ReadWrite, faults: faults.clone(), file });
         }
         Ok(disks)
-    }
-}
-
-impl DiskRole {
-    /// Returns the identity that the disk reports to the guest.
-    #[must_use]
-    pub const fn id(self) -> &'static str {
-        match self {
-            Self::Data => DATA_DISK_ID,
-            Self::Swap => SWAP_DISK_ID,
-        }
     }
 }
 

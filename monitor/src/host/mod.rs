@@ -8,13 +8,11 @@ pub mod capacity;
 pub mod cgroup;
 pub mod descriptors;
 pub mod disk;
-pub(crate) mod doorbell;
-pub(crate) mod link;
 pub mod log_file;
 pub(crate) mod oom;
 mod reaper;
-pub(crate) mod shared_page;
 pub mod vmm_guest;
+pub mod vmm_program;
 
 use std::fmt;
 use std::os::fd::BorrowedFd;
@@ -22,6 +20,7 @@ use std::os::fd::BorrowedFd;
 use aerostat_abi::exit::GuestExit;
 use aerostat_abi::registers::RegisterPage;
 use aerostat_abi::units::FrameCount;
+use aerostat_link::message::{self, Reason};
 
 /// A running guest.
 pub trait GuestHandle {
@@ -109,5 +108,45 @@ impl fmt::Display for EndReason {
             Self::BeyondSize(excess) => write!(f, "used {excess} beyond its size"),
             Self::Failed(why) => write!(f, "failed: {why}"),
         }
+    }
+}
+
+impl Ending {
+    fn failed(why: impl ToString) -> Self {
+        Self { reason: EndReason::Failed(why.to_string()), details: Vec::new() }
+    }
+}
+
+impl From<message::Ending> for Ending {
+    fn from(message::Ending { reason, details }: message::Ending) -> Self {
+        Self { reason: reason.into(), details }
+    }
+}
+
+impl From<Reason> for EndReason {
+    fn from(reason: Reason) -> Self {
+        match reason {
+            Reason::Exited(code) => match GuestExit::decode(code.into()) {
+                Some(exit) => Self::Exited(exit),
+                None => Self::Failed(format!("its process reported the unknown exit code {code}")),
+            },
+            Reason::Stopped => Self::Stopped,
+            Reason::Fault(what) => Self::Fault(what),
+            Reason::Failed(why) => Self::Failed(why),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::EndReason;
+    use aerostat_abi::exit::GuestExit;
+    use aerostat_link::message::Reason;
+
+    #[test]
+    fn exit_codes_of_a_process_are_checked() {
+        let panic = EndReason::Exited(GuestExit::Panic);
+        assert_eq!(EndReason::from(Reason::Exited(GuestExit::Panic.encode())), panic);
+        assert!(matches!(EndReason::from(Reason::Exited(0)), EndReason::Failed(_)));
     }
 }

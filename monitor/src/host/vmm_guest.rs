@@ -4,7 +4,6 @@
 //! are no zombies. The messages of the process and the way it ended become one stream of events.
 //! The last event is [`GuestEvent::Ended`], sent once the process is gone and its memory is free.
 
-use std::ffi::OsString;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -20,16 +19,16 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use thiserror::Error;
 
+use aerostat_link::message::{FromVmm, Start, StartDescriptors, StartDisk, ToVmm};
+use aerostat_link::{Doorbell, Link, LinkError, Patience, SharedPage};
+
 use super::cgroup::Location;
 use super::disk::{DiskError, Disks};
-use super::doorbell::Doorbell;
-use super::link::{FromVmm, Link, LinkError, Patience, Start, StartDescriptors, StartDisk, ToVmm};
-use super::shared_page::SharedPage;
 use super::{EndReason, Ending, GuestEvent, GuestHandle, reaper};
-use super::{log_file, oom};
+use super::{log_file, oom, vmm_program};
 use crate::clock::{Moment, monotonic_ns};
 use crate::token_bucket::{Allowance, TokenBucket};
-use crate::vmm::{self, ImageError, KvmError, LayoutError, check_kvm};
+use crate::vmm::{self, BUILD_ID, ImageError, KvmError, LayoutError, check_kvm};
 
 /// Messages that a process may send: it reports pressure two hundred times a second at most, and
 /// the supervisor may be behind.
@@ -56,8 +55,8 @@ pub struct GuestConfig {
     /// The file that the guest's console is written to. An existing file is kept as the previous
     /// generation (`host::log_file`).
     pub log: Option<PathBuf>,
-    /// The executable that contains the VMM process; `None` for the running one.
-    pub program: Option<PathBuf>,
+    /// The program that runs it ([`vmm_program`]).
+    pub program: PathBuf,
 }
 
 /// Why a guest was not started. The failed start leaves nothing behind.
@@ -192,17 +191,16 @@ impl VmmGuest {
         link.send(&ToVmm::Start(start), &descriptors.borrowed(), Patience::DoNotWait)
             .map_err(|error| SpawnError::SetUp(io::Error::other(error.to_string())))?;
 
-        let program = config.program.clone().unwrap_or_else(|| PathBuf::from("/proc/self/exe"));
         let group = oom::watch_group();
         let spawned_at_ns = monotonic_ns();
-        let child = Command::new(&program)
-            .arg0("aerostat")
-            .args([OsString::from(vmm::SUBCOMMAND), OsString::from(&config.name)])
+        let child = Command::new(&config.program)
+            .arg0(vmm_program::NAME)
+            .args([&config.name, BUILD_ID])
             .stdin(Stdio::from(their_link))
             .stdout(Stdio::null())
             .process_group(0)
             .spawn()
-            .map_err(|source| SpawnError::Process { program, source })?;
+            .map_err(|source| SpawnError::Process { program: config.program.clone(), source })?;
         let mut child = Orphan(Some(child));
         // A process that is gone already needs no score.
         let _ = oom::expose_vmm(child.get().id());
@@ -246,20 +244,20 @@ impl VmmGuest {
                 return Some(GuestEvent::Inspected(lines));
             }
             Ok(FromVmm::Pressure | FromVmm::Inspected { .. }) => {
-                self.part(EndReason::Failed("its process floods the link".into()), Vec::new());
+                self.part(Ending::failed("its process floods the link"));
             }
-            Ok(FromVmm::Ended { reason, details }) => self.part(reason.into(), details),
+            Ok(FromVmm::Ended(ending)) => self.part(ending.into()),
             Err(LinkError::WouldBlock) => {}
             Err(LinkError::Closed) => self.close_link(),
-            Err(error) => self.part(EndReason::Failed(error.to_string()), Vec::new()),
+            Err(error) => self.part(Ending::failed(error)),
         }
         None
     }
 
     /// Notes how the guest ended. Its process has no more to report or to do.
-    fn part(&mut self, reason: EndReason, details: Vec<String>) {
+    fn part(&mut self, ending: Ending) {
         if matches!(self.progress, Progress::Running) {
-            self.progress = Progress::Ending(Ending { reason, details });
+            self.progress = Progress::Ending(ending);
         }
         self.close_link();
         self.kill();

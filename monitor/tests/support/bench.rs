@@ -1,6 +1,6 @@
 //! A directory with one tiny guest in it, and the means to run that guest.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use aerostat::host::disk::Disks;
@@ -14,6 +14,14 @@ use crate::elf;
 
 /// The longest that any wait may take.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Returns the program that runs guests. Cargo does not build another package's programs for a
+/// test.
+fn program() -> PathBuf {
+    let program = Path::new(env!("CARGO_BIN_EXE_aerostat")).with_file_name("aerostat-vmm");
+    assert!(program.exists(), "run `cargo build -p aerostat-vmm` first");
+    program
+}
 
 /// A directory with one image in it, and the means to run it.
 pub(crate) struct Bench {
@@ -34,7 +42,7 @@ impl Bench {
             command_line: "verbose=1".to_owned(),
             disks: Disks::default(),
             log: Some(directory.path().join("log")),
-            program: Some(PathBuf::from(env!("CARGO_BIN_EXE_aerostat"))),
+            program: program(),
         };
         Self { directory, config }
     }

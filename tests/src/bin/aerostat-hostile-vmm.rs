@@ -1,7 +1,7 @@
 //! `aerostat-hostile-vmm`: a VMM process that a guest has taken over. `tests/tests/hostile_vmm.rs`
 //! has supervisors start it.
 //!
-//! Started as `aerostat vmm NAME`, with the link as its standard input; the name says what it does.
+//! Started as `aerostat-vmm NAME BUILD`, with the link as its standard input; the name says what it does.
 //! It speaks the link by hand: what it sends is what no honest process would.
 
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut, Write};
@@ -34,7 +34,7 @@ const LINGER: u64 = 600;
 const DEMAND_LASTS: Duration = Duration::from_millis(400);
 
 fn main() -> ExitCode {
-    let deed = env::args().nth(2).unwrap_or_default();
+    let deed = env::args().nth(1).unwrap_or_default();
     match act(&deed) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -27,6 +27,7 @@ pub(super) struct Bench {
 impl Bench {
     /// Builds all that the tests boot.
     pub(super) fn build(filter: Option<String>) -> Result<Self> {
+        build::tested_vmm()?;
         let environment = [
             ("AEROSTAT_BIN", build::host()?),
             ("AEROSTAT_APPS", build::apps()?),

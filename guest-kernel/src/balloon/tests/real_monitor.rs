@@ -6,11 +6,11 @@
 use std::slice;
 use std::vec::Vec;
 
-use aerostat::vmm::harness::{self, Harness};
 use aerostat_abi::batch::{CAPACITY, Entry};
 use aerostat_abi::port::{Command, Features, Hello, Registers, Status, VERSION, Welcome};
 use aerostat_abi::units::{FRAME_BYTES, FrameCount, FrameNumber, HUGE_FRAMES, to_usize};
 use aerostat_balloon_driver::{Driver, Extent, Listed, Monitor, Next, RateLimits, Reply};
+use aerostat_vmm::harness::{self, Harness};
 use proptest::collection::vec;
 use proptest::prelude::{Just, Strategy, any};
 use proptest::test_runner::Config as ProptestConfig;

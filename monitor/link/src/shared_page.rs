@@ -1,0 +1,94 @@
+//! The register page in shared memory, as the supervisor makes it and as the VMM process maps it.
+//!
+//! The page is a sealed memfd that can't be shrunk, so a VMM process that a guest has taken over
+//! can't make the supervisor fault on it. Both sides use only the atomics of [`RegisterPage`].
+
+use std::io;
+use std::ops::Deref;
+use std::os::fd::{AsFd, OwnedFd};
+use std::ptr::{self, NonNull};
+
+use aerostat_abi::registers::RegisterPage;
+use aerostat_abi::units::{FRAME_BYTES, FRAME_SIZE, FrameCount};
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fstat, ftruncate, memfd_create};
+use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+
+/// A mapped register page. Unmapped when dropped.
+#[derive(Debug)]
+pub struct SharedPage(NonNull<RegisterPage>);
+
+// SAFETY: the mapping belongs to the process, and a register page is made of atomics.
+unsafe impl Send for SharedPage {}
+// SAFETY: as above.
+unsafe impl Sync for SharedPage {}
+
+impl SharedPage {
+    /// Creates a page that holds `target`, and the descriptor to hand to the other side.
+    pub fn create(target: FrameCount) -> io::Result<(Self, OwnedFd)> {
+        let file = memfd_create("aerostat-registers", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+        ftruncate(&file, FRAME_BYTES)?;
+        fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
+        let page = Self::map_file(&file)?;
+        page.initialise(target);
+        Ok((page, file))
+    }
+
+    /// Maps the page that the other side has made.
+    pub fn map(file: impl AsFd) -> io::Result<Self> {
+        if u64::try_from(fstat(&file)?.st_size).ok() != Some(FRAME_BYTES) {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "this is no register page"));
+        }
+        let page = Self::map_file(file)?;
+        if !page.is_valid() {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "the register page has another layout"));
+        }
+        Ok(page)
+    }
+
+    fn map_file(file: impl AsFd) -> io::Result<Self> {
+        let protection = ProtFlags::READ | ProtFlags::WRITE;
+        // SAFETY: a new mapping at an address of the kernel's choice touches nothing that exists.
+        let place = unsafe { mmap(ptr::null_mut(), FRAME_SIZE, protection, MapFlags::SHARED, file, 0)? };
+        NonNull::new(place.cast()).map(Self).ok_or_else(|| io::ErrorKind::OutOfMemory.into())
+    }
+}
+
+impl Deref for SharedPage {
+    type Target = RegisterPage;
+
+    fn deref(&self) -> &RegisterPage {
+        // SAFETY: mapped until drop, aligned to a page, of the page's size; every bit pattern is
+        // valid for atomics.
+        unsafe { self.0.as_ref() }
+    }
+}
+
+impl Drop for SharedPage {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is ours, and no reference outlives `self`.
+        let _ = unsafe { munmap(self.0.as_ptr().cast(), FRAME_SIZE) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::SharedPage;
+    use aerostat_abi::units::FrameCount;
+
+    #[test]
+    fn both_sides_see_one_page() {
+        let (ours, file) = SharedPage::create(FrameCount(5)).unwrap();
+        let theirs = SharedPage::map(&file).unwrap();
+        theirs.set_resident(FrameCount(3));
+        assert_eq!((theirs.target(), ours.facts().resident), (FrameCount(5), FrameCount(3)));
+        assert!(rustix::fs::ftruncate(&file, 0).is_err(), "the page is sealed");
+    }
+
+    #[test]
+    fn other_files_are_refused() {
+        let file = tempfile::tempfile().unwrap();
+        assert!(SharedPage::map(&file).is_err());
+        file.set_len(4096).unwrap();
+        assert!(SharedPage::map(&file).is_err());
+    }
+}

@@ -1,0 +1,66 @@
+//! The VMM process: one virtual machine, started and controlled by the supervisor.
+//!
+//! The program `aerostat-vmm` is this crate's [`process_main`]. The supervisor uses the crate for
+//! what only a VMM knows: which images it boots, which sizes of memory, and whether there is KVM.
+//!
+//! The modules by layer:
+//!
+//! * process: `process` (start, link, sampling, end); `target_watch` and `reclamation` (what its
+//!   main thread does to the balloon)
+//! * devices: `vcpu` (the loop and its exits), `balloon`, `console`, `console_log`, `serial_ring`,
+//!   `virtio` (disks), `fault` (the report of a bad end), `inspection` (where the vCPU is)
+//! * machine: `machine` (KVM's objects, the doorbell), `interrupts` (routes), `cpu` (first
+//!   registers), `boot` (image, boot information), `device_tree`
+//! * memory: `layout` (addresses), `memory` (the mapping), `release` (to the host), `resident`
+//!   (measuring)
+//! * decision, pure or nearly so: `frame_map` (which frames are ballooned), `page_sizes` (what may
+//!   be behind them), `throttle` (how fast the guest may call), `image` and `image_notes` (is this
+//!   a guest image)
+//!
+//! The process holds no policy: it sets no targets and knows of no other guest. It trusts the
+//! supervisor and nothing that the guest writes.
+
+mod balloon;
+mod boot;
+mod console;
+mod console_log;
+mod cpu;
+mod device_tree;
+mod fault;
+mod frame_map;
+mod huge_pages;
+mod image;
+mod image_notes;
+mod inspection;
+mod interrupts;
+mod layout;
+mod lock;
+mod machine;
+mod memory;
+mod page_sizes;
+mod process;
+mod reclamation;
+mod release;
+mod resident;
+mod serial_ring;
+mod target_watch;
+mod throttle;
+mod vcpu;
+mod virtio;
+
+pub use balloon::DISAGREEING_REPORTS;
+#[cfg(any(test, feature = "harness"))]
+#[doc(hidden)]
+pub use balloon::harness;
+pub use image::{ImageError, ImageInfo, check_file, check_image};
+pub use image_notes::NoteError;
+pub use layout::{LayoutError, check_size, smallest_size};
+pub use machine::{KvmError, check_kvm};
+pub use process::process_main;
+pub use resident::read_anonymous;
+
+/// Names the sources that this library was built from, and those of the link. The supervisor passes
+/// it to the program, which refuses another one's.
+pub const BUILD_ID: &str = env!("AEROSTAT_BUILD_ID");
+/// The argument with which the program prints [`BUILD_ID`] and ends.
+pub const ASK_BUILD: &str = "--build-id";

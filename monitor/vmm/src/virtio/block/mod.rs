@@ -1,0 +1,215 @@
+//! The block device (virtio 1.2, 5.2): a file that a guest sees as a disk.
+//!
+//! | module    | what                                                                         |
+//! |-----------|------------------------------------------------------------------------------|
+//! | `request` | what a driver may ask for: pure                                              |
+//! | `faults`  | faults that a test asks for: pure                                            |
+//! | `config`  | features and configuration space                                             |
+//! | this one  | carries requests out, on the worker's thread                                 |
+
+mod config;
+mod faults;
+mod request;
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::AsRawFd;
+
+use rustix::fs::{FallocateFlags, OFlags, fallocate, fcntl_getfl, fdatasync};
+use rustix::io::Errno;
+use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
+
+pub(super) use self::config::{FEATURE_FLUSH, MOST_PARTS, config_space, identity};
+use self::faults::FaultPlan;
+use self::request::{DataBytes, HEADER_BYTES, ID_BYTES, Limits, RANGE_BYTES, Refusal, Request};
+use super::chain::{Chain, Malformed};
+use super::memory::{Buffers, Direction};
+use aerostat_link::disk::{DiskMode, OpenDisk, SECTOR_BYTES};
+
+/// The status byte of a request that was carried out.
+const OK: u8 = 0;
+
+/// A disk and the file behind it.
+#[derive(Debug)]
+pub(super) struct Disk {
+    file: File,
+    /// The same file through the page cache, where `file` bypasses it: for buffers whose alignment
+    /// direct I/O can't use.
+    cached: Option<File>,
+    limits: Limits,
+    id: [u8; ID_BYTES],
+    faults: FaultPlan,
+}
+
+/// Whether a write may be reported before it is on the host's disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cache {
+    /// It may: the driver flushes.
+    WriteBack,
+    /// It may not: the driver does not flush.
+    WriteThrough,
+}
+
+/// The result of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Served {
+    /// Bytes that were written to the writable parts, from their beginning.
+    pub(super) written: u32,
+    /// Bytes that were moved between memory and file.
+    pub(super) moved: u64,
+}
+
+impl Disk {
+    /// Creates the disk in this file, with the size that the file has now.
+    pub(super) fn new(disk: OpenDisk) -> io::Result<Self> {
+        let sectors = disk.file.metadata()?.len() / SECTOR_BYTES;
+        let mut id = [0; ID_BYTES];
+        for (place, byte) in id.iter_mut().zip(disk.role.id().bytes()) {
+            *place = byte;
+        }
+        let limits = Limits { sectors, mode: disk.mode };
+        let cached = reopen_cached(&disk.file)?;
+        Ok(Self { file: disk.file, cached, limits, id, faults: FaultPlan::new(disk.faults) })
+    }
+
+    /// Returns the number of sectors.
+    pub(super) const fn sectors(&self) -> u64 {
+        self.limits.sectors
+    }
+
+    /// Returns what the guest may do with it.
+    pub(super) const fn mode(&self) -> DiskMode {
+        self.limits.mode
+    }
+
+    /// Carries out the request in `chain` and writes its status byte.
+    pub(super) fn serve(&mut self, memory: &GuestMemoryMmap, chain: Chain, cache: Cache) -> Result<Served, Malformed> {
+        let Chain { mut readable, mut writable } = chain;
+        let mut header = [0; HEADER_BYTES as usize];
+        Buffers::new(memory, &readable.take_front(HEADER_BYTES)?)?.copy_to(&mut header);
+        let status_address = GuestAddress(writable.take_last()?);
+        let data = DataBytes { readable: readable.bytes(), writable: writable.bytes() };
+        let (source, target) = (Buffers::new(memory, &readable)?, Buffers::new(memory, &writable)?);
+
+        let (moved, outcome) = match Request::parse(header, data, &self.limits) {
+            Ok(Request::Read { offset }) => self.transfer(Direction::Read, &target, offset, data.writable),
+            Ok(Request::Write { offset }) => {
+                let (moved, outcome) = self.transfer(Direction::Write, &source, offset, data.readable);
+                let lasting = if cache == Cache::WriteThrough { self.flush() } else { Ok(()) };
+                (moved, outcome.and(lasting))
+            }
+            Ok(Request::Flush) => (0, self.flush()),
+            Ok(Request::Discard) => (0, self.discard(&source, data.readable)),
+            Ok(Request::Identify) => (target.copy_from(&self.id) as u64, Ok(())),
+            Err(refusal) => (0, Err(refusal)),
+        };
+        let status = outcome.map_or_else(Refusal::encode, |()| OK);
+        memory.write_obj(status, status_address).map_err(|_| Malformed::NotMemory)?;
+        // The status byte counts only where nothing before it was left out (2.7.8.2).
+        let filled = if data.writable == 0 { 0 } else { moved };
+        let written = if filled == data.writable { filled + 1 } else { filled };
+        Ok(Served { written: u32::try_from(written).unwrap_or(u32::MAX), moved })
+    }
+
+    fn transfer(
+        &mut self,
+        direction: Direction,
+        buffers: &Buffers<'_>,
+        offset: u64,
+        bytes: u64,
+    ) -> (u64, Result<(), Refusal>) {
+        let admitted = self.faults.admit(direction, offset, bytes);
+        let mut transfer = buffers.transfer(direction, &self.file, offset, admitted.bytes);
+        // Drivers that swap use whole frames. The file system decides what is aligned enough for
+        // direct I/O.
+        if let (Some(cached), Err(error)) = (&self.cached, &transfer.1)
+            && error.kind() == io::ErrorKind::InvalidInput
+        {
+            transfer = buffers.transfer(direction, cached, offset, admitted.bytes);
+        }
+        let (moved, outcome) = transfer;
+        (moved, outcome.and(admitted.end).map_err(|_| Refusal::Failed))
+    }
+
+    fn flush(&self) -> Result<(), Refusal> {
+        fdatasync(&self.file).map_err(|_| Refusal::Failed)
+    }
+
+    /// Punches holes into the file. All ranges are checked before the first hole is made.
+    fn discard(&self, list: &Buffers<'_>, bytes: u64) -> Result<(), Refusal> {
+        let mut ranges = vec![[0; RANGE_BYTES]; usize::try_from(bytes).map_err(|_| Refusal::Failed)? / RANGE_BYTES];
+        list.copy_to(ranges.as_flattened_mut());
+        let ranges = ranges.into_iter().map(|range| self.limits.discarded(range)).collect::<Result<Vec<_>, _>>()?;
+        for range in ranges {
+            let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+            match fallocate(&self.file, flags, range.start, range.end - range.start) {
+                // A discard is a hint: a filesystem without holes keeps what it has.
+                Ok(()) | Err(Errno::NOTSUP) => {}
+                Err(_) => return Err(Refusal::Failed),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Opens a file that uses direct I/O a second time without it; returns `None` for any other file.
+fn reopen_cached(file: &File) -> io::Result<Option<File>> {
+    if !fcntl_getfl(file)?.contains(OFlags::DIRECT) {
+        return Ok(None);
+    }
+    // The file may have no name; this is the kernel's name for it.
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    OpenOptions::new().read(true).write(true).open(path).map(Some)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Disk, DiskMode, OpenDisk, reopen_cached};
+    use crate::layout::MemoryLayout;
+    use crate::memory::GuestMemory;
+    use crate::virtio::chain::Chain;
+    use crate::virtio::memory::{Buffers, DeviceMemory, Direction};
+    use aerostat_abi::units::FrameCount;
+    use aerostat_link::disk::{DiskFaults, DiskRole};
+    use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+    use std::sync::Arc;
+    use virtio_queue::desc::split::Descriptor;
+    use vm_memory::{Bytes, GuestAddress};
+
+    #[test]
+    fn direct_disks_take_buffers_of_any_alignment() {
+        let memory = GuestMemory::new(MemoryLayout::new(FrameCount::from_mib(128)).unwrap()).unwrap();
+        let memory = DeviceMemory::new(Arc::new(memory)).unwrap();
+        let file = tempfile::tempfile_in("/var/tmp").unwrap();
+        file.set_len(1 << 20).unwrap();
+        if fcntl_setfl(&file, fcntl_getfl(&file).unwrap() | OFlags::DIRECT).is_err() {
+            return; // This file system has no direct I/O.
+        }
+        let open = OpenDisk { role: DiskRole::Swap, mode: DiskMode::ReadWrite, faults: DiskFaults::default(), file };
+        let mut disk = Disk::new(open).unwrap();
+        assert!(reopen_cached(disk.cached.as_ref().unwrap()).unwrap().is_none(), "the second one is not direct");
+        let mut transfer = |direction, address, bytes: u32, offset| {
+            let chain = Chain::collect([Descriptor::new(address, bytes, 0, 0)].into_iter(), 1).unwrap();
+            let (moved, outcome) =
+                disk.transfer(direction, &Buffers::new(&memory, &chain.readable).unwrap(), offset, bytes.into());
+            assert_eq!((moved, outcome), (bytes.into(), Ok(())), "{direction:?} {address:#x} {offset}");
+        };
+        for (number, (address, bytes, offset)) in (1_u8..).zip([
+            (0x1000, 8192, 4096),
+            (0x1000, 512, 512),
+            (0x1004, 512, 8192),
+            (0x1001, 1024, 1536),
+            (0x1000, 4096, 0),
+        ]) {
+            let written: Vec<u8> = (0_u32..bytes).map(|place| place.to_le_bytes()[0].wrapping_add(number)).collect();
+            memory.write_slice(&written, GuestAddress(address)).unwrap();
+            transfer(Direction::Write, address, bytes, offset);
+            for target in [0x10_0000, 0x20_0007] {
+                transfer(Direction::Read, target, bytes, offset);
+                let mut read = vec![0; written.len()];
+                memory.read_slice(&mut read, GuestAddress(target)).unwrap();
+                assert!(read == written, "{address:#x} {target:#x} {offset}");
+            }
+        }
+    }
+}
