@@ -1,11 +1,11 @@
 //! The balloon as an ordinary application (US 7,433,951, claim 9), for guests whose kernel has no
 //! driver of its own (`balloon=none`).
 //!
-//! It is the loop of the kernel's driver between other neighbours: pinned memory as any application
-//! may have it ([`memory`]), a list of what it has given ([`page_list`]), and the port, which it
-//! looks at several times a second ([`balloon`]). So that memory has a rival, a second thread has a
-//! working set with phases: `phases=64M:3s,320M:4s repeat`, as for `memwalk`. Where that finds no
-//! memory, it says so ([`needs`]), and the balloon gives way and tells the host.
+//! The loop is that of the kernel's driver. Its sides differ: pinned memory as any application may
+//! have it ([`memory`]), a list of the ballooned blocks ([`page_list`]), and the port, which it polls
+//! several times a second ([`balloon`]). A second thread competes for memory: it has a working set
+//! with phases, `phases=64M:3s,320M:4s repeat`, as in `memwalk`. When that finds no memory, it says
+//! so ([`needs`]); then the balloon stops inflating and tells the host.
 #![no_std]
 #![no_main]
 
@@ -34,15 +34,15 @@ fn main() -> Outcome {
     }
 }
 
-/// The application can't do its work; the log says why.
+/// The application cannot do its work; the log has the reason.
 struct Refused;
 
-/// Drives the balloon while the working set goes through its phases; returns that.
+/// Drives the balloon while the working set goes through its phases. Returns the working set.
 fn run() -> Result<WorkingSet, Refused> {
     let plan = Plan::parse(app::words()).map_err(|error| refuse(&error))?;
     let page_list = PageList::new(balloon_port::extent().total).map_err(|error| refuse(&error))?;
-    // SAFETY: the driver gives blocks that its page list or its batch has, and puts them there
-    // until they are returned.
+    // SAFETY: the driver balloons only blocks that its batch owns, and its page list owns them until
+    // they are deflated.
     let port = unsafe { balloon_port::open() };
     let Some(port) = port else {
         return Err(refuse(

@@ -1,5 +1,5 @@
-//! Memory as an application may have it, for the driver: pinned blocks. Of the rest the kernel
-//! decides, asked as any application may ask.
+//! The driver's memory in an application: pinned blocks. Everything else is up to the kernel, and
+//! requested with calls that any application has.
 
 use core::mem;
 
@@ -10,13 +10,13 @@ use aerostat_guest::app::{self, Instant, balloon_port};
 
 use crate::needs::NEEDS;
 
-/// Frames that are evicted at once when one is missing.
+/// Frames that one call evicts.
 const RECLAIM_STEP: FrameCount = FrameCount(64);
 
 /// Pinned memory.
 #[derive(Debug)]
 pub(crate) struct PinnedMemory {
-    /// Allocations that had failed when it was asked last.
+    /// Allocations that had failed at the last [`Memory::has_waiters`].
     failures: u64,
 }
 
@@ -37,13 +37,13 @@ impl Memory for PinnedMemory {
         Pinned::allocate(size).ok()
     }
 
-    /// An application can't choose its blocks; only those of the initial balloon are kept for it.
+    /// Returns a block of the initial balloon. An application cannot choose other blocks.
     fn claim(&mut self, first: FrameNumber, size: BlockSize) -> Option<Pinned> {
         balloon_port::claim_initial(first, size)
     }
 
     fn collect_reclaimed(&mut self) -> Option<Pinned> {
-        None // it offers nothing
+        None // an application offers nothing
     }
 
     fn free(&mut self, block: Pinned) {
@@ -51,13 +51,12 @@ impl Memory for PinnedMemory {
     }
 
     fn free_unbacked(&mut self, block: Pinned) {
-        // SAFETY: the monitor had it and has returned it, and reading as zero is what it commit
-        // charges then.
+        // SAFETY: the block was ballooned and the monitor has deflated it, so it reads as zero.
         unsafe { block.free_unbacked() };
     }
 
     fn compactable(&mut self, _wanted: usize) -> Compactable {
-        Compactable::default() // where pages lie is the kernel's business
+        Compactable::default() // only the kernel moves pages
     }
 
     fn compact(&mut self, _wanted: usize) -> usize {
@@ -71,7 +70,7 @@ impl Memory for PinnedMemory {
         if app::reclaim(RECLAIM_STEP) > FrameCount::ZERO { Room::Made } else { Room::Nothing }
     }
 
-    fn is_short(&mut self) -> bool {
+    fn has_waiters(&mut self) -> bool {
         let failures = app::memory().allocation_failures;
         let has_failed = mem::replace(&mut self.failures, failures) != failures;
         has_failed || NEEDS.wanted() > FrameCount::ZERO

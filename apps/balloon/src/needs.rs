@@ -1,5 +1,5 @@
-//! What the working set's thread tells the balloon's: that it is short of memory, and that it has
-//! ended.
+//! What the working set's thread tells the balloon's thread: how much memory it waits for, and that
+//! it has ended.
 
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -8,43 +8,44 @@ use aerostat_guest::app::{Event, Instant};
 
 /// The needs of this application.
 pub(crate) static NEEDS: Needs =
-    Needs { wanted: AtomicU64::new(0), has_ended: AtomicBool::new(false), news: Event::new() };
+    Needs { wanted: AtomicU64::new(0), has_ended: AtomicBool::new(false), changed: Event::new() };
 
-/// Needs, shared by both threads.
+/// The needs of the working set.
 #[derive(Debug)]
 pub(crate) struct Needs {
-    /// In frames.
+    /// Frames that the working set waits for.
     wanted: AtomicU64,
     has_ended: AtomicBool,
-    news: Event,
+    /// Wakes the balloon's thread.
+    changed: Event,
 }
 
 impl Needs {
-    /// So many frames more are wanted than there are, or none any more.
+    /// Sets the number of frames that the working set waits for.
     pub(crate) fn want(&self, frames: FrameCount) {
         if self.wanted.swap(frames.0, Ordering::Relaxed) != frames.0 {
-            self.news.signal();
+            self.changed.signal();
         }
     }
 
-    /// Frames that are wanted.
+    /// Returns the number of frames that the working set waits for.
     pub(crate) fn wanted(&self) -> FrameCount {
         FrameCount(self.wanted.load(Ordering::Relaxed))
     }
 
-    /// The work is done.
+    /// Notes that the working set has ended.
     pub(crate) fn end(&self) {
         self.has_ended.store(true, Ordering::Relaxed);
-        self.news.signal();
+        self.changed.signal();
     }
 
-    /// Whether the work is done.
+    /// Returns whether the working set has ended.
     pub(crate) fn have_ended(&self) -> bool {
         self.has_ended.load(Ordering::Relaxed)
     }
 
-    /// Waits for news, at most until the given moment.
+    /// Waits for a change, at most until the given time.
     pub(crate) fn wait(&self, until: Instant) {
-        self.news.wait(Some(until));
+        self.changed.wait(Some(until));
     }
 }

@@ -1,6 +1,5 @@
-//! What the application has given: its own blocks, which it keeps in two lists until they are
-//! returned. There is room in both from the start, since whoever gives memory away has none to grow
-//! a list.
+//! The application's page list: its ballooned blocks, in a list for each size. Both lists have room
+//! for all memory from the start, because a guest that inflates has no memory left to grow a list.
 
 use alloc::vec::Vec;
 use core::ops::Range;
@@ -8,7 +7,7 @@ use core::ops::Range;
 use aerostat_abi::units::{BlockSize, FrameCount, FrameNumber, HUGE_FRAMES, HUGE_ORDER, to_usize};
 use aerostat_guest::app::memory::{OutOfMemory, Pinned};
 
-/// Given blocks, by size and in ascending order.
+/// The ballooned blocks, by size and in ascending order.
 #[derive(Debug)]
 pub(crate) struct PageList {
     huge: Vec<Pinned>,
@@ -16,7 +15,10 @@ pub(crate) struct PageList {
 }
 
 impl PageList {
-    /// An empty page list with room for all memory of a guest.
+    /// Returns an empty page list with room for all memory of a guest.
+    ///
+    /// # Errors
+    /// [`OutOfMemory`] when the guest has no memory for the lists.
     pub(crate) fn new(total: FrameCount) -> Result<Self, OutOfMemory> {
         let room = |blocks| {
             let mut list = Vec::new();
@@ -25,7 +27,7 @@ impl PageList {
         Ok(Self { huge: room(total.0 / HUGE_FRAMES)?, frames: room(total.0)? })
     }
 
-    /// Makes single frames of the huge frame that has `border` inside.
+    /// Splits the huge frame that has `border` inside into single frames.
     fn split_at(&mut self, border: FrameNumber) {
         if border.is_aligned(HUGE_ORDER) {
             return;
@@ -40,14 +42,14 @@ impl PageList {
 impl aerostat_balloon_driver::PageList for PageList {
     type Block = Pinned;
 
-    fn put(&mut self, block: Pinned) {
+    fn insert(&mut self, block: Pinned) {
         match block.size() {
             BlockSize::Huge => insert(&mut self.huge, block),
             BlockSize::Frame => insert(&mut self.frames, block),
         }
     }
 
-    fn take(&mut self, frames: FrameCount) -> Option<Pinned> {
+    fn remove(&mut self, frames: FrameCount) -> Option<Pinned> {
         if frames.0 >= HUGE_FRAMES && !self.huge.is_empty() {
             return self.huge.pop();
         }
@@ -60,7 +62,7 @@ impl aerostat_balloon_driver::PageList for PageList {
         self.frames.pop()
     }
 
-    fn take_within(&mut self, range: Range<FrameNumber>) -> Option<Pinned> {
+    fn remove_within(&mut self, range: Range<FrameNumber>) -> Option<Pinned> {
         self.split_at(range.start);
         self.split_at(range.end);
         let lowest = |list: &[Pinned]| {
@@ -89,18 +91,19 @@ impl aerostat_balloon_driver::PageList for PageList {
     }
 }
 
-/// Where the block that begins at `first` is, or would be.
+/// Returns the index of the block that begins at `first`, or the index where it would be.
 fn find(list: &[Pinned], first: FrameNumber) -> Result<usize, usize> {
     list.binary_search_by_key(&first, Pinned::first)
 }
 
-/// Puts a block in its place: at the end, as a rule, since memory is handed out from below.
+/// Inserts a block in order. This is usually at the end, because memory is allocated from low
+/// addresses up.
 fn insert(list: &mut Vec<Pinned>, block: Pinned) {
     let index = find(list, block.first()).unwrap_or_else(|next| next);
     list.insert(index, block);
 }
 
-/// The huge frame that a frame is in.
+/// Returns the first frame of the huge frame that has `frame`.
 fn huge_frame_of(frame: FrameNumber) -> FrameNumber {
     FrameNumber(frame.0 / HUGE_FRAMES * HUGE_FRAMES)
 }

@@ -42,7 +42,6 @@ impl Backoff {
 
 #[cfg(test)]
 mod tests {
-    extern crate std;
 
     use std::vec::Vec;
 

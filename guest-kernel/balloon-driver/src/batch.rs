@@ -26,6 +26,7 @@ impl<B: Block> Batch<B> {
         }
     }
 
+    /// Returns the size of all blocks.
     pub(crate) fn size(&self) -> BlockSize {
         self.size
     }
@@ -54,12 +55,13 @@ impl<B: Block> Batch<B> {
         self.count += 1;
     }
 
+    /// Returns the entries, for a call.
     pub(crate) fn entries(&mut self) -> &mut [Entry] {
         &mut self.entries[..self.count]
     }
 
-    /// Passes every block to `place`, with the status of its entry. Without a reply that says
-    /// otherwise, that is [`EntryStatus::Pending`].
+    /// Empties the batch: passes every block to `place`, with the status of its entry. Without a
+    /// reply whose status is Ok, that is [`EntryStatus::Pending`].
     pub(crate) fn settle(&mut self, reply: Option<Reply>, mut place: impl FnMut(B, EntryStatus)) {
         let is_valid = reply.is_some_and(|reply| reply.status == Status::Ok);
         for (block, entry) in self.blocks[..self.count].iter_mut().zip(&self.entries) {

@@ -10,15 +10,15 @@ use crate::pace::{Direction, Pace};
 
 /// The assumed cost of moving a page before any was moved, in nanoseconds.
 const FIRST_MOVE_NS: u64 = 3000;
-/// What a frame that is ballooned as a single one costs later, in nanoseconds: it is deflated as a
+/// The later cost of a frame that is ballooned as a single one, in nanoseconds: it is deflated as a
 /// single one, and its first touch is a fault of its own on a small page of the host. Measured at
 /// 12 us for a frame that is touched again (`docs/balloon-port.md`); half of the frames are assumed
-/// to be.
+/// to be touched.
 const SINGLE_LATER_NS: u64 = 6000;
 /// The pause after a compaction that made no huge frame whole.
-const VAIN_PAUSE_NS: u64 = 1_000_000_000;
+const FAILURE_PAUSE_NS: u64 = 1_000_000_000;
 
-/// What a compaction could do.
+/// The estimated result of a compaction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Compactable {
     /// Huge frames that would become whole.
@@ -40,32 +40,33 @@ impl Compaction {
     }
 
     /// Returns whether compaction may be tried now.
-    pub(crate) fn is_open(&self, now_ns: u64) -> bool {
+    pub(crate) fn is_due(&self, now_ns: u64) -> bool {
         now_ns >= self.not_before_ns
     }
 
-    /// Returns whether `offer` is cheaper than the same number of single frames.
-    pub(crate) fn is_worth_it(&self, offer: Compactable, pace: &Pace) -> bool {
+    /// Returns whether the compaction is cheaper than as many single frames.
+    pub(crate) fn is_worth_it(&self, estimate: Compactable, pace: &Pace) -> bool {
         let single_ns = pace.cost_ns(Direction::Inflate, BlockSize::Frame) + SINGLE_LATER_NS;
-        let singles_ns = (offer.huge_frames as u64 * HUGE_FRAMES).saturating_mul(single_ns);
-        offer.huge_frames > 0 && offer.pages.saturating_mul(self.move_ns) < singles_ns
+        let singles_ns = (estimate.huge_frames as u64 * HUGE_FRAMES).saturating_mul(single_ns);
+        estimate.huge_frames > 0 && estimate.pages.saturating_mul(self.move_ns) < singles_ns
     }
 
-    /// Notes that `offer` made `gained` huge frames whole in `elapsed_ns`.
-    pub(crate) fn note(&mut self, offer: Compactable, gained: usize, elapsed_ns: u64, now_ns: u64) {
+    /// Notes that the compaction that was estimated so made `gained` huge frames whole, and took
+    /// `elapsed_ns`.
+    pub(crate) fn note(&mut self, estimate: Compactable, gained: usize, elapsed_ns: u64, now_ns: u64) {
         if gained == 0 {
-            self.not_before_ns = now_ns.saturating_add(VAIN_PAUSE_NS);
+            self.not_before_ns = now_ns.saturating_add(FAILURE_PAUSE_NS);
             return;
         }
-        // Where only some became whole, the cost of all moves counts for those.
-        let pages = (offer.pages * gained as u64).div_ceil(offer.huge_frames.max(gained) as u64).max(1);
+        // Where only some became whole, they bear the cost of all moves.
+        let pages = (estimate.pages * gained as u64).div_ceil(estimate.huge_frames.max(gained) as u64).max(1);
         self.move_ns = u64::midpoint(self.move_ns, elapsed_ns / pages);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Compactable, Compaction, VAIN_PAUSE_NS};
+    use super::{Compactable, Compaction, FAILURE_PAUSE_NS};
     use crate::pace::Pace;
 
     const HALF_USED: Compactable = Compactable { huge_frames: 4, pages: 4 * 256 };
@@ -99,6 +100,6 @@ mod tests {
     fn compaction_pauses_after_a_failed_attempt() {
         let mut compaction = Compaction::new();
         compaction.note(HALF_USED, 0, 1, 5);
-        assert!(!compaction.is_open(6) && compaction.is_open(5 + VAIN_PAUSE_NS));
+        assert!(!compaction.is_due(6) && compaction.is_due(5 + FAILURE_PAUSE_NS));
     }
 }

@@ -1,34 +1,30 @@
-//! The driver's loop, one step at a time: compare guest size and target, move a batch, return when
-//! the next step is due.
+//! The driver, one step at a time: compare guest size and target, move a batch, return when the next
+//! step is due. The crate's documentation draws a step.
 //!
-//! *Inflating* uses the cheapest memory first: whole huge frames, then huge frames that become
-//! whole by moving pages where that is cheaper, then single frames, for which the guest may have to
-//! evict pages. It stops at once while a thread of the guest waits for memory, and for some time
-//! after that. *Deflating* has no limit on its rate. A block whose INFLATE is refused stays the
-//! guest's; a block whose DEFLATE is refused stays in the page list. The driver trusts no reply: it
-//! bounds a target by the guest's own floor and its total.
-//!
-//! A failed step is repeated after pauses that grow ([`Backoff`]), and sooner when memory becomes
-//! free or the target changes.
+//! The driver trusts no reply. It bounds a target by the guest's own floor and its total; a block
+//! whose INFLATE is not done stays the guest's, and a block whose DEFLATE is not done stays in the
+//! page list.
+
+mod deflate;
+mod inflate;
+mod session;
+#[cfg(test)]
+mod tests;
 
 use core::cmp::Ordering;
 
-use aerostat_abi::batch::EntryStatus;
 use aerostat_abi::port::Status;
-use aerostat_abi::units::{BlockSize, FrameCount, FrameNumber, HUGE_FRAMES, to_usize};
+use aerostat_abi::units::{FrameCount, FrameNumber};
 
+use self::session::Session;
 use crate::backoff::Backoff;
 use crate::batch::Batch;
 use crate::compaction::Compaction;
-use crate::hold::Hold;
-use crate::pace::{Direction, Pace};
-use crate::rate::{Rate, RateLimits};
-use crate::session::Session;
-use crate::sides::{Block as _, Memory, Monitor, PageList, Reply, Room};
+use crate::gate::Gate;
+use crate::pace::Pace;
+use crate::rate::RateLimits;
+use crate::sides::{Memory, Monitor, PageList, Reply};
 use crate::state::{Failure, Metrics, StallReason, State};
-
-/// Huge frames that one compaction makes whole at most.
-const COMPACTED_AT_ONCE: usize = 32;
 
 /// When the driver's next step is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,23 +56,33 @@ pub struct Extent {
 /// A balloon driver, with the balloon of its guest.
 #[derive(Debug)]
 pub struct Driver<L> {
-    pub(crate) page_list: L,
-    pub(crate) extent: Extent,
+    page_list: L,
+    extent: Extent,
     /// The target of the monitor's latest reply.
-    asked: FrameCount,
-    pub(crate) session: Session,
-    /// Frames that the monitor counts as ballooned although they are not in the page list.
-    pub(crate) strays: FrameCount,
-    pub(crate) rate: Rate,
-    pub(crate) pace: Pace,
+    host_target: FrameCount,
+    session: Session,
+    gate: Gate,
+    pace: Pace,
     compaction: Compaction,
-    /// Pauses after failures of inflating, of deflating and of sessions.
-    giving: Backoff,
-    pub(crate) taking: Backoff,
-    pub(crate) talking: Backoff,
-    hold: Hold,
+    deflate_backoff: Backoff,
     stall_reason: Option<StallReason>,
-    pub(crate) metrics: Metrics,
+    metrics: Metrics,
+}
+
+/// What a step works with: the two sides, and the batch between them.
+struct Step<'a, M, G: Memory> {
+    monitor: &'a mut M,
+    memory: &'a mut G,
+    /// A batch is large: there is one for a step, and it is not moved.
+    batch: &'a mut Batch<G::Block>,
+}
+
+/// What a step does.
+enum Work {
+    OpenSession,
+    Inflate { missing: FrameCount },
+    Deflate { surplus: FrameCount },
+    Nothing,
 }
 
 impl<L: PageList> Driver<L> {
@@ -86,31 +92,142 @@ impl<L: PageList> Driver<L> {
         Self {
             page_list,
             extent,
-            asked: extent.total,
-            session: Session::Ended,
-            strays: FrameCount::ZERO,
-            rate: Rate::new(limits, now_ns),
+            host_target: extent.total,
+            session: Session::new(),
+            gate: Gate::new(limits, now_ns),
             pace: Pace::new(),
             compaction: Compaction::new(),
-            giving: Backoff::default(),
-            taking: Backoff::default(),
-            talking: Backoff::default(),
-            hold: Hold::default(),
+            deflate_backoff: Backoff::default(),
             stall_reason: None,
             metrics: Metrics::default(),
         }
     }
 
+    /// Opens the first session, up to the end of the monitor's list. Returns whether there is one.
+    pub fn begin(&mut self, monitor: &mut impl Monitor, memory: &mut impl Memory<Block = L::Block>) -> bool {
+        let step = &mut Step { monitor, memory, batch: &mut Batch::new() };
+        while !self.session.is_open() {
+            if self.open_session(step) != Next::Continue {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Moves at most one batch towards the target.
+    pub fn step(&mut self, monitor: &mut impl Monitor, memory: &mut impl Memory<Block = L::Block>) -> Next {
+        let began_ns = memory.now_ns();
+        self.pace.begin_burst(began_ns);
+        let step = &mut Step { monitor, memory, batch: &mut Batch::new() };
+        self.collect_reclaimed(step);
+        let next = match self.work() {
+            Work::OpenSession => self.open_session(step),
+            Work::Inflate { missing } => {
+                let next = self.inflate(missing, step);
+                self.metrics.inflating_ns += step.memory.now_ns().saturating_sub(began_ns);
+                next
+            }
+            Work::Deflate { surplus } => {
+                let next = self.deflate(surplus, step);
+                self.metrics.deflating_ns += step.memory.now_ns().saturating_sub(began_ns);
+                next
+            }
+            Work::Nothing => {
+                self.stall_reason = (self.host_target < self.target()).then_some(StallReason::Floor);
+                Next::Idle
+            }
+        };
+        if next != Next::Continue {
+            self.pace.end_burst();
+        }
+        next
+    }
+
+    fn work(&self) -> Work {
+        if !self.session.is_open() {
+            return Work::OpenSession;
+        }
+        let (size, target) = (self.size(), self.target());
+        match size.cmp(&target) {
+            Ordering::Greater => Work::Inflate { missing: size.saturating_sub(target) },
+            Ordering::Less => Work::Deflate { surplus: target.saturating_sub(size) },
+            Ordering::Equal => Work::Nothing,
+        }
+    }
+
+    /// Asks the monitor for the target.
+    pub fn refresh(&mut self, monitor: &mut impl Monitor, now_ns: u64) {
+        if self.session.is_open() {
+            let reply = monitor.target();
+            self.note_reply(reply, now_ns);
+        }
+    }
+
+    /// Notes the reply to any call, or its absence.
+    pub fn note_reply(&mut self, reply: Option<Reply>, now_ns: u64) {
+        let Some(reply) = reply else {
+            self.metrics.last_failure = Some(Failure::Silence);
+            return;
+        };
+        if reply.target != self.host_target {
+            self.host_target = reply.target;
+            self.gate.nudge();
+            self.deflate_backoff.nudge();
+        }
+        if reply.status != Status::Ok {
+            self.metrics.last_failure = Some(Failure::Call(reply.status));
+        }
+        if matches!(reply.status, Status::ResetOrdered | Status::NoSession) {
+            self.session.fail(now_ns);
+        }
+    }
+
+    /// Notes that memory became free in the guest, so that inflating is tried again soon.
+    pub fn note_freed_memory(&mut self) {
+        self.gate.nudge();
+    }
+
+    /// Puts the huge frames that the host has reclaimed into the page list. The monitor may have
+    /// reclaimed them for a target that this driver does not know yet, so it asks for the target.
+    fn collect_reclaimed(&mut self, step: &mut Step<'_, impl Monitor, impl Memory<Block = L::Block>>) {
+        let before = self.balloon();
+        while let Some(block) = step.memory.collect_reclaimed() {
+            self.page_list.insert(block);
+        }
+        if self.balloon() > before {
+            self.refresh(step.monitor, step.memory.now_ns());
+        }
+    }
+
+    /// Ends a step that moved a batch: the burst continues as long as it has time left.
+    fn progress(&mut self, now_ns: u64) -> Next {
+        self.stall_reason = None;
+        if self.pace.is_burst_over(now_ns) { Next::Rest } else { Next::Continue }
+    }
+
+    /// Ends a step that waits for `stall_reason`.
+    fn wait(&mut self, stall_reason: StallReason, until_ns: u64) -> Next {
+        self.stall_reason = Some(stall_reason);
+        Next::Wait { until_ns }
+    }
+
     /// Returns the guest size: the frames that the monitor does not count as ballooned.
     #[must_use]
     pub fn size(&self) -> FrameCount {
-        self.extent.total.saturating_sub(self.balloon()).saturating_sub(self.strays)
+        self.extent.total.saturating_sub(self.balloon()).saturating_sub(self.disputed())
     }
 
     /// Returns the balloon size.
     #[must_use]
     pub fn balloon(&self) -> FrameCount {
         self.page_list.size()
+    }
+
+    /// Returns the number of frames that the monitor counts as ballooned although the guest uses
+    /// them.
+    #[must_use]
+    pub fn disputed(&self) -> FrameCount {
+        self.session.disputed
     }
 
     /// Returns the frames in the balloon.
@@ -129,7 +246,7 @@ impl<L: PageList> Driver<L> {
     /// the guest's bounds.
     #[must_use]
     pub fn target(&self) -> FrameCount {
-        self.asked.clamp(self.extent.floor.min(self.extent.total), self.extent.total)
+        self.host_target.clamp(self.extent.floor.min(self.extent.total), self.extent.total)
     }
 
     /// Returns the stall reason, if the driver has one.
@@ -142,7 +259,7 @@ impl<L: PageList> Driver<L> {
     #[must_use]
     pub fn state(&self) -> State {
         match (self.stall_reason, self.size().cmp(&self.target())) {
-            (Some(stall_reason), _) => State::Hindered(stall_reason),
+            (Some(stall_reason), _) => State::Stalled(stall_reason),
             (None, Ordering::Equal) => State::AtTarget,
             (None, Ordering::Greater) => State::Inflating,
             (None, Ordering::Less) => State::Deflating,
@@ -150,17 +267,10 @@ impl<L: PageList> Driver<L> {
     }
 
     /// Returns whether the driver could continue with memory that becomes free in the guest. If so,
-    /// the caller calls [`Self::memory_came_free`] when memory becomes free.
+    /// the caller calls [`Self::note_freed_memory`] when memory becomes free.
     #[must_use]
     pub fn wants_memory(&self) -> bool {
         matches!(self.stall_reason, Some(StallReason::NoMemory | StallReason::Thrashing))
-    }
-
-    /// Returns the number of frames that the monitor counts as ballooned although the guest uses
-    /// them.
-    #[must_use]
-    pub fn strays(&self) -> FrameCount {
-        self.strays
     }
 
     /// Returns the driver's metrics.
@@ -178,311 +288,11 @@ impl<L: PageList> Driver<L> {
     /// Returns the rate at which the driver may inflate, in frames per second.
     #[must_use]
     pub fn frames_per_s(&self) -> u64 {
-        self.rate.frames_per_s()
-    }
-
-    /// Asks the monitor for the target.
-    pub fn refresh(&mut self, monitor: &mut impl Monitor, now_ns: u64) {
-        if self.session == Session::Open {
-            let reply = monitor.target();
-            self.hear(reply, now_ns);
-        }
-    }
-
-    /// Notes that memory became free in the guest, so that inflating is tried again soon.
-    pub fn memory_came_free(&mut self) {
-        self.giving.nudge();
-    }
-
-    /// Moves at most one batch towards the target.
-    pub fn step(&mut self, monitor: &mut impl Monitor, memory: &mut impl Memory<Block = L::Block>) -> Next {
-        let began_ns = memory.now_ns();
-        self.pace.go_on(began_ns);
-        self.collect_reclaimed(monitor, memory);
-        let mut batch = Batch::new();
-        let next = if self.session == Session::Open {
-            match self.size().cmp(&self.target()) {
-                Ordering::Greater => {
-                    let next = self.inflate(&mut batch, monitor, memory);
-                    self.metrics.inflating_ns += memory.now_ns().saturating_sub(began_ns);
-                    next
-                }
-                Ordering::Less => {
-                    let next = self.deflate(&mut batch, monitor, memory);
-                    self.metrics.deflating_ns += memory.now_ns().saturating_sub(began_ns);
-                    next
-                }
-                Ordering::Equal => {
-                    self.stall_reason = (self.asked < self.target()).then_some(StallReason::Floor);
-                    Next::Idle
-                }
-            }
-        } else {
-            self.negotiate_session(monitor, memory)
-        };
-        if next != Next::Continue {
-            self.pace.end_burst();
-        }
-        next
-    }
-
-    /// Puts the huge frames that are reclaimed by the host into the page list. The monitor may have
-    /// reclaimed them for a target that this driver does not know yet, so it asks for the target.
-    fn collect_reclaimed(&mut self, monitor: &mut impl Monitor, memory: &mut impl Memory<Block = L::Block>) {
-        let before = self.balloon();
-        while let Some(block) = memory.collect_reclaimed() {
-            self.page_list.put(block);
-        }
-        if self.balloon() > before {
-            self.refresh(monitor, memory.now_ns());
-        }
-    }
-
-    fn inflate(
-        &mut self,
-        batch: &mut Batch<L::Block>,
-        monitor: &mut impl Monitor,
-        memory: &mut impl Memory<Block = L::Block>,
-    ) -> Next {
-        let now_ns = memory.now_ns();
-        if memory.is_short() {
-            self.hold.extend(now_ns);
-        }
-        if let Some(until_ns) = self.hold.pending(now_ns) {
-            return self.wait(StallReason::GuestWaiting, until_ns);
-        }
-        if let Some(until_ns) = self.giving.pending(now_ns) {
-            return Next::Wait { until_ns };
-        }
-        let missing = self.size().saturating_sub(self.target());
-        let wanted = missing.min(self.rate.allowance(now_ns));
-        if wanted < missing && wanted.0 < HUGE_FRAMES {
-            return self.wait(StallReason::Rate, self.rate.next_allowance());
-        }
-        self.huge_frames(wanted, batch, memory);
-        let dry = if batch.is_empty() { self.single_frames(wanted, batch, memory) } else { None };
-        self.hand_over(batch, dry, monitor, memory)
-    }
-
-    /// Adds whole huge frames to the batch: at most `wanted`, what fits the burst, and what is
-    /// free.
-    fn huge_frames<M: Memory<Block = L::Block>>(
-        &mut self,
-        wanted: FrameCount,
-        batch: &mut Batch<L::Block>,
-        memory: &mut M,
-    ) {
-        let most = to_usize(wanted.0 / HUGE_FRAMES);
-        let most = most.min(self.pace.blocks(Direction::Inflate, BlockSize::Huge, memory.now_ns()));
-        while batch.len() < most {
-            let whole = memory.allocate(BlockSize::Huge);
-            let made = if batch.is_empty() { whole.or_else(|| self.compacted(most, memory)) } else { whole };
-            let Some(block) = made else { return };
-            batch.push(block);
-        }
-    }
-
-    /// Returns a huge frame that became whole by moving pages, where that is cheaper than single
-    /// frames.
-    fn compacted<M: Memory<Block = L::Block>>(&mut self, wanted: usize, memory: &mut M) -> Option<L::Block> {
-        let now_ns = memory.now_ns();
-        if !self.compaction.is_open(now_ns) {
-            return None;
-        }
-        let offer = memory.compactable(wanted.min(COMPACTED_AT_ONCE));
-        if !self.compaction.is_worth_it(offer, &self.pace) {
-            return None;
-        }
-        let gained = memory.compact(offer.huge_frames);
-        let after_ns = memory.now_ns();
-        self.compaction.note(offer, gained, after_ns.saturating_sub(now_ns), after_ns);
-        self.metrics.compacted += gained as u64;
-        memory.allocate(BlockSize::Huge)
-    }
-
-    /// Adds single frames to the batch: at most `wanted`, and what fits the burst. Returns the
-    /// reason where it found too few.
-    fn single_frames<M: Memory<Block = L::Block>>(
-        &mut self,
-        wanted: FrameCount,
-        batch: &mut Batch<L::Block>,
-        memory: &mut M,
-    ) -> Option<StallReason> {
-        let most = self.pace.blocks(Direction::Inflate, BlockSize::Frame, memory.now_ns()).min(to_usize(wanted.0));
-        let mut room_ns = 0;
-        while batch.len() < most {
-            if let Some(block) = memory.allocate(BlockSize::Frame) {
-                batch.push(block);
-                continue;
-            }
-            // Making room takes time, and the burst must have time left to inflate the batch.
-            let began_ns = memory.now_ns();
-            let needed_ns = room_ns + self.pace.batch_ns(Direction::Inflate, BlockSize::Frame, batch.len());
-            if !batch.is_empty() && self.pace.left_ns(began_ns) < needed_ns {
-                break;
-            }
-            if memory.is_short() {
-                self.hold.extend(began_ns);
-            }
-            if self.hold.pending(began_ns).is_some() {
-                return Some(StallReason::GuestWaiting);
-            }
-            let why = match memory.make_room() {
-                Room::Made => StallReason::NoMemory, // another thread may have been faster
-                Room::Thrashing => StallReason::Thrashing,
-                Room::Nothing => StallReason::NoMemory,
-            };
-            room_ns = memory.now_ns().saturating_sub(began_ns);
-            let Some(block) = memory.allocate(BlockSize::Frame) else {
-                self.metrics.allocation_failures += 1;
-                return Some(why);
-            };
-            batch.push(block);
-        }
-        None
-    }
-
-    /// Inflates a batch. `dry` is the reason why the batch is shorter than wanted, if it is.
-    fn hand_over(
-        &mut self,
-        batch: &mut Batch<L::Block>,
-        dry: Option<StallReason>,
-        monitor: &mut impl Monitor,
-        memory: &mut impl Memory<Block = L::Block>,
-    ) -> Next {
-        let before_ns = memory.now_ns();
-        let (size, count) = (batch.size(), batch.len());
-        let reply = if batch.is_empty() { None } else { monitor.inflate(batch.entries()) };
-        let mut inflated = FrameCount::ZERO;
-        batch.settle(reply, |block, status| {
-            if status == EntryStatus::Done {
-                inflated = inflated.saturating_add(FrameCount(size.frames()));
-                self.page_list.put(block);
-            } else {
-                self.metrics.refused(status);
-                memory.free(block);
-            }
-        });
-        let now_ns = memory.now_ns();
-        self.pace.note(Direction::Inflate, size, count, now_ns.saturating_sub(before_ns));
-        self.rate.moved(inflated);
-        if count > 0 {
-            self.hear(reply, now_ns);
-        }
-        if self.session != Session::Open {
-            return Next::Continue;
-        }
-        let failure = if inflated == FrameCount::ZERO { dry.or(Some(refusal(reply))) } else { dry };
-        let Some(stall_reason) = failure else {
-            self.rate.succeeded();
-            self.giving.succeeded();
-            self.talking.succeeded();
-            return self.went_well(now_ns);
-        };
-        self.rate.failed();
-        let until_ns = self.giving.failed(now_ns);
-        self.wait(stall_reason, until_ns)
-    }
-
-    /// Deflates a batch. No rate applies: the memory helps at once, and costs nothing until it is
-    /// touched.
-    fn deflate(
-        &mut self,
-        batch: &mut Batch<L::Block>,
-        monitor: &mut impl Monitor,
-        memory: &mut impl Memory<Block = L::Block>,
-    ) -> Next {
-        let before_ns = memory.now_ns();
-        if let Some(until_ns) = self.taking.pending(before_ns) {
-            return Next::Wait { until_ns };
-        }
-        let surplus = self.target().saturating_sub(self.size());
-        self.page_list_blocks(surplus, batch, before_ns);
-        if batch.is_empty() {
-            // The monitor counts more frames as ballooned than the page list has.
-            self.session = Session::BEGUN;
-            return Next::Continue;
-        }
-        let (size, count) = (batch.size(), batch.len());
-        let reply = monitor.deflate(batch.entries());
-        let mut deflated = 0;
-        batch.settle(reply, |block, status| {
-            if status == EntryStatus::Done {
-                deflated += 1;
-                memory.free_unbacked(block);
-            } else {
-                self.metrics.refused(status);
-                self.page_list.put(block);
-            }
-        });
-        let now_ns = memory.now_ns();
-        self.pace.note(Direction::Deflate, size, count, now_ns.saturating_sub(before_ns));
-        self.hear(reply, now_ns);
-        if self.session != Session::Open {
-            return Next::Continue;
-        }
-        if deflated == 0 && self.size() >= self.target() {
-            return Next::Continue; // refused because the host lowered the target
-        }
-        if deflated == 0 {
-            let until_ns = self.taking.failed(now_ns);
-            return self.wait(refusal(reply), until_ns);
-        }
-        self.taking.succeeded();
-        self.talking.succeeded();
-        self.went_well(now_ns)
-    }
-
-    /// Fills the batch with blocks of the page list to deflate. All have the size of the first one
-    /// that fits; there are as many as fit the burst.
-    fn page_list_blocks(&mut self, surplus: FrameCount, batch: &mut Batch<L::Block>, now_ns: u64) {
-        let mut most = 1;
-        while batch.len() < most {
-            let Some(block) = self.page_list.take(surplus.saturating_sub(batch.frames())) else { return };
-            if batch.is_empty() {
-                most = self.pace.blocks(Direction::Deflate, block.size(), now_ns);
-            } else if block.size() != batch.size() {
-                return self.page_list.put(block);
-            }
-            batch.push(block);
-        }
-    }
-
-    fn went_well(&mut self, now_ns: u64) -> Next {
-        self.stall_reason = None;
-        if self.pace.is_burst_over(now_ns) { Next::Rest } else { Next::Continue }
-    }
-
-    pub(crate) fn wait(&mut self, stall_reason: StallReason, until_ns: u64) -> Next {
-        self.stall_reason = Some(stall_reason);
-        Next::Wait { until_ns }
-    }
-
-    /// Notes the reply to any call, or its absence.
-    pub fn hear(&mut self, reply: Option<Reply>, now_ns: u64) {
-        let Some(reply) = reply else {
-            self.metrics.last_failure = Some(Failure::Silence);
-            return;
-        };
-        if reply.target != self.asked {
-            self.asked = reply.target;
-            self.giving.nudge();
-            self.taking.nudge();
-        }
-        if reply.status != Status::Ok {
-            self.metrics.last_failure = Some(Failure::Call(reply.status));
-        }
-        if matches!(reply.status, Status::ResetOrdered | Status::NoSession) {
-            self.session = Session::Ended;
-            self.talking.failed(now_ns);
-        }
+        self.gate.rate.frames_per_s()
     }
 }
 
-/// Returns the stall reason after a reply with which nothing was done.
-pub(crate) fn refusal(reply: Option<Reply>) -> StallReason {
+/// Returns the stall reason after a call with which nothing was done.
+fn refusal(reply: Option<Reply>) -> StallReason {
     if reply.is_some() { StallReason::Refused } else { StallReason::HostSilent }
 }
-
-#[cfg(test)]
-mod tests;

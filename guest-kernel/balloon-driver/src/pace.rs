@@ -1,34 +1,35 @@
-//! How much is moved at once: a *burst*, all that the driver does before others may run, takes no
-//! longer than [`PAUSE_GOAL_NS`].
+//! How much the driver moves at once: a *burst*, all that it does before other threads may run,
+//! takes no longer than [`PAUSE_GOAL_NS`].
 //!
-//! What a block costs is measured with every batch, apart for giving and taking and for both sizes;
-//! a batch is as long as the rest of the burst allows. A host that turns slow makes the next
-//! batches short, and after that they grow by and by.
+//! The cost of a block is measured with every batch, separately for each direction and size. A batch
+//! is as long as the rest of the burst allows. When the host becomes slow, the next batches are
+//! short, and grow gradually afterwards.
 
 use aerostat_abi::batch::CAPACITY;
 use aerostat_abi::units::{BlockSize, to_usize};
 
-/// How long nobody else in the guest runs, at most, as far as the driver can tell in advance.
+/// The longest time for which the driver keeps other threads of the guest from running, as far as it
+/// can estimate in advance.
 pub const PAUSE_GOAL_NS: u64 = 2_000_000;
-/// When so much of it is over, another batch is not worth its call.
+/// The part of a burst after which another batch is not worth its call.
 const WORTHWHILE_NS: u64 = PAUSE_GOAL_NS * 3 / 4;
 
-/// What blocks are taken to cost before the first was moved, in nanoseconds: a host that releases 2
-/// MiB pages at 200 GiB/s, and 4 KiB pages at 4 GiB/s.
+/// The assumed costs of huge and single frames before the first was moved, in nanoseconds: a host
+/// that releases 2 MiB pages at 200 GiB/s, and 4 KiB pages at 4 GiB/s.
 const FIRST_COST_NS: [u64; 2] = [10_000, 1000];
-/// Shorter batches that take less, but more than was thought, tell more about the price of a call
-/// than about that of a block.
-const TELLING_BLOCKS: usize = 32;
-const TELLING_NS: u64 = 200_000;
+/// A batch that took longer than estimated raises the estimate only if it has so many blocks or took
+/// so long. The time of a smaller one is mostly that of the call itself.
+const SAMPLE_BLOCKS: usize = 32;
+const SAMPLE_NS: u64 = 200_000;
 
-/// Which way a batch goes.
+/// The direction of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Direction {
     Inflate,
     Deflate,
 }
 
-/// What batches cost, and when the burst began.
+/// The costs of blocks, and when the burst began.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pace {
     burst_since_ns: Option<u64>,
@@ -41,50 +42,52 @@ impl Pace {
         Self { burst_since_ns: None, costs_ns: [FIRST_COST_NS; 2] }
     }
 
-    /// The driver runs: a burst begins, unless one goes on.
-    pub(crate) fn go_on(&mut self, now_ns: u64) {
+    /// Begins a burst, unless one has begun already.
+    pub(crate) fn begin_burst(&mut self, now_ns: u64) {
         self.burst_since_ns.get_or_insert(now_ns);
     }
 
-    /// Others may run.
+    /// Ends the burst: other threads may run.
     pub(crate) fn end_burst(&mut self) {
         self.burst_since_ns = None;
     }
 
-    /// What is left of the burst.
+    /// Returns the time that is left of the burst.
     pub(crate) fn left_ns(&self, now_ns: u64) -> u64 {
         let since_ns = self.burst_since_ns.unwrap_or(now_ns);
         PAUSE_GOAL_NS.saturating_sub(now_ns.saturating_sub(since_ns))
     }
 
+    /// Returns whether too little is left of the burst for another batch.
     pub(crate) fn is_burst_over(&self, now_ns: u64) -> bool {
         self.left_ns(now_ns) < PAUSE_GOAL_NS - WORTHWHILE_NS
     }
 
-    /// Blocks that the rest of the burst has time for; at least one, or nothing would ever move.
-    pub(crate) fn blocks(&self, direction: Direction, size: BlockSize, now_ns: u64) -> usize {
+    /// Returns the number of blocks that the rest of the burst has time for. It is at least one, so
+    /// that memory moves on any host.
+    pub(crate) fn max_blocks(&self, direction: Direction, size: BlockSize, now_ns: u64) -> usize {
         let blocks = self.left_ns(now_ns) / self.cost_ns(direction, size).max(1);
         to_usize(blocks).clamp(1, CAPACITY)
     }
 
-    /// What a block costs.
+    /// Returns the estimated cost of a block.
     pub(crate) fn cost_ns(&self, direction: Direction, size: BlockSize) -> u64 {
         self.costs_ns[direction as usize][usize::from(size == BlockSize::Frame)]
     }
 
-    /// What so many blocks cost.
+    /// Returns the estimated cost of a batch.
     pub(crate) fn batch_ns(&self, direction: Direction, size: BlockSize, blocks: usize) -> u64 {
         self.cost_ns(direction, size).saturating_mul(blocks as u64)
     }
 
-    /// A batch of so many blocks took so long.
+    /// Notes that a batch of `blocks` blocks took `elapsed_ns`.
     pub(crate) fn note(&mut self, direction: Direction, size: BlockSize, blocks: usize, elapsed_ns: u64) {
         let Some(each_ns) = elapsed_ns.checked_div(blocks as u64) else { return };
         let cost_ns = &mut self.costs_ns[direction as usize][usize::from(size == BlockSize::Frame)];
-        // Bad news counts at once, good news by and by.
+        // A higher cost counts at once, a lower one gradually.
         if each_ns < *cost_ns {
             *cost_ns = u64::midpoint(*cost_ns, each_ns);
-        } else if blocks >= TELLING_BLOCKS || elapsed_ns >= TELLING_NS {
+        } else if blocks >= SAMPLE_BLOCKS || elapsed_ns >= SAMPLE_NS {
             *cost_ns = each_ns;
         }
     }
@@ -100,7 +103,7 @@ mod tests {
     const INFLATE_HUGE: (Direction, BlockSize) = (Direction::Inflate, BlockSize::Huge);
 
     fn blocks(pace: &Pace, now_ns: u64) -> usize {
-        pace.blocks(INFLATE_HUGE.0, INFLATE_HUGE.1, now_ns)
+        pace.max_blocks(INFLATE_HUGE.0, INFLATE_HUGE.1, now_ns)
     }
 
     fn note(pace: &mut Pace, blocks: usize, elapsed_ns: u64) {
@@ -108,9 +111,9 @@ mod tests {
     }
 
     #[test]
-    fn a_slow_host_is_given_little_at_once_and_a_fast_one_all_that_fits() {
+    fn batches_are_short_on_a_slow_host_and_full_on_a_fast_one() {
         let mut pace = Pace::new();
-        pace.go_on(0);
+        pace.begin_burst(0);
         for _ in 0..20 {
             note(&mut pace, 64, 64 * 1000);
         }
@@ -126,23 +129,23 @@ mod tests {
     }
 
     #[test]
-    fn the_later_in_the_burst_the_shorter_the_batch() {
+    fn batches_get_shorter_towards_the_end_of_a_burst() {
         let mut pace = Pace::new();
-        pace.go_on(1000);
+        pace.begin_burst(1000);
         let all = blocks(&pace, 1000);
-        pace.go_on(1000 + PAUSE_GOAL_NS / 2);
+        pace.begin_burst(1000 + PAUSE_GOAL_NS / 2);
         assert_eq!(blocks(&pace, 1000 + PAUSE_GOAL_NS / 2), all / 2);
-        assert_eq!(blocks(&pace, 1000 + 2 * PAUSE_GOAL_NS), 1, "it goes on all the same");
+        assert_eq!(blocks(&pace, 1000 + 2 * PAUSE_GOAL_NS), 1, "at least one block moves");
         assert!(pace.is_burst_over(1000 + PAUSE_GOAL_NS) && !pace.is_burst_over(1000 + PAUSE_GOAL_NS / 2));
         pace.end_burst();
-        pace.go_on(3 * PAUSE_GOAL_NS);
+        pace.begin_burst(3 * PAUSE_GOAL_NS);
         assert_eq!(blocks(&pace, 3 * PAUSE_GOAL_NS), all);
     }
 
     #[test]
-    fn a_host_that_was_slow_for_a_moment_is_soon_trusted_again() {
+    fn batches_grow_again_after_a_host_was_slow_once() {
         let mut pace = Pace::new();
-        pace.go_on(0);
+        pace.begin_burst(0);
         let usual = blocks(&pace, 0);
         note(&mut pace, 100, 100 * PAUSE_GOAL_NS);
         assert_eq!(blocks(&pace, 0), 1);
@@ -154,12 +157,12 @@ mod tests {
     }
 
     #[test]
-    fn a_call_with_next_to_nothing_tells_nothing_about_blocks() {
+    fn a_small_batch_does_not_raise_the_estimate() {
         let mut pace = Pace::new();
         let before = pace.cost_ns(INFLATE_HUGE.0, INFLATE_HUGE.1);
         note(&mut pace, 1, 100_000);
         assert_eq!(pace.cost_ns(INFLATE_HUGE.0, INFLATE_HUGE.1), before);
         note(&mut pace, 1, PAUSE_GOAL_NS);
-        assert!(pace.cost_ns(INFLATE_HUGE.0, INFLATE_HUGE.1) > 50 * before, "but that it takes so long");
+        assert!(pace.cost_ns(INFLATE_HUGE.0, INFLATE_HUGE.1) > 50 * before, "unless it takes very long");
     }
 }

@@ -1,20 +1,20 @@
 //! How fast the balloon may move: additive increase on success, division on failure, within bounds.
 //!
-//! The rule is the one of the ballooning patent (US 7,433,951). Inflating and failing at it costs
-//! the guest, so a balloon that fails is slowed down, to the smallest rate at worst, and one that
-//! finds plenty is soon as fast as it may be. It begins so: nothing has failed yet. A pure machine:
-//! it is told what happened and when, and says how many frames may move now.
+//! The rule is the one of the ballooning patent (US 7,433,951). Attempts to inflate that fail cost
+//! the guest time. So each failure slows the balloon down, at worst to the smallest rate, and a
+//! balloon that finds enough memory soon reaches the largest rate again. It starts at the largest
+//! rate. Pure: the caller says what happened and when; the rate says how many frames may move now.
 
 use core::fmt;
 
 use aerostat_abi::units::{FRAMES_PER_MIB, FrameCount, HUGE_FRAMES};
 
 const NANOS_PER_SECOND: u64 = 1_000_000_000;
-/// The largest rate that may be asked for, in MiB/s: more than memory can do.
-const MOST_MIB_PER_S: u64 = 16 << 20;
+/// The largest rate that a user may set, in MiB/s: more than memory can do.
+const MAX_MIB_PER_S: u64 = 16 << 20;
 /// Successes that bring the smallest rate to the largest.
 const STEPS: u64 = 16;
-/// What a failure divides the rate by.
+/// A failure divides the rate by this.
 const DIVISOR: u64 = 4;
 
 /// The bounds of a balloon's rate.
@@ -25,7 +25,7 @@ pub struct RateLimits {
     max: u64,
 }
 
-/// A text that names no limits.
+/// The text is not a valid range of rates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BadRate;
 
@@ -41,16 +41,16 @@ impl RateLimits {
     /// From 2 MiB/s, which is a huge frame a second, to 4 TiB/s, which no host reaches.
     pub const DEFAULT: Self = Self { min: FrameCount::from_mib(2).0, max: FrameCount::from_mib(4 << 20).0 };
 
-    /// No limits and no slowing down either, for a driver that its host paces.
+    /// No limits, and failures do not slow it down: for a driver that its host paces.
     pub const NONE: Self = Self { min: Self::DEFAULT.max, max: Self::DEFAULT.max };
 
-    /// The limits that a text `MIN-MAX` names, in MiB per second.
+    /// Parses `MIN-MAX`, in MiB per second.
     ///
     /// # Errors
-    /// [`BadRate`].
+    /// [`BadRate`] when the text is something else, or a number is out of range.
     pub fn parse(text: &str) -> Result<Self, BadRate> {
         let (min, max) = text.split_once('-').ok_or(BadRate)?;
-        let rate = |text: &str| text.parse().ok().filter(|rate| (1..=MOST_MIB_PER_S).contains(rate)).ok_or(BadRate);
+        let rate = |text: &str| text.parse().ok().filter(|rate| (1..=MAX_MIB_PER_S).contains(rate)).ok_or(BadRate);
         let (min, max) = (rate(min)?, rate(max)?);
         if min > max {
             return Err(BadRate);
@@ -68,63 +68,63 @@ impl RateLimits {
 pub struct Rate {
     limits: RateLimits,
     frames_per_s: u64,
-    /// Frames that may move at `since_ns`.
-    headroom: u64,
-    since_ns: u64,
+    /// Frames that may move at `budget_ns`.
+    budget: u64,
+    budget_ns: u64,
 }
 
 impl Rate {
-    /// A rate that is as fast as it may be.
+    /// Returns the largest rate within `limits`.
     #[must_use]
     pub fn new(limits: RateLimits, now_ns: u64) -> Self {
-        let mut rate = Self { limits, frames_per_s: limits.max, headroom: 0, since_ns: now_ns };
-        rate.headroom = rate.most_headroom();
+        let mut rate = Self { limits, frames_per_s: limits.max, budget: 0, budget_ns: now_ns };
+        rate.budget = rate.max_budget();
         rate
     }
 
-    /// Frames per second.
+    /// Returns the rate in frames per second.
     #[must_use]
     pub fn frames_per_s(&self) -> u64 {
         self.frames_per_s
     }
 
-    /// Frames that may move now.
-    pub fn allowance(&mut self, now_ns: u64) -> FrameCount {
-        let elapsed_ns = now_ns.saturating_sub(self.since_ns);
+    /// Returns the number of frames that may move now.
+    pub fn budget(&mut self, now_ns: u64) -> FrameCount {
+        let elapsed_ns = now_ns.saturating_sub(self.budget_ns);
         let earned = u128::from(self.frames_per_s) * u128::from(elapsed_ns) / u128::from(NANOS_PER_SECOND);
-        let headroom = self.headroom.saturating_add(u64::try_from(earned).unwrap_or(u64::MAX));
-        self.headroom = headroom.min(self.most_headroom());
-        self.since_ns = now_ns;
-        FrameCount(self.headroom)
+        let budget = self.budget.saturating_add(u64::try_from(earned).unwrap_or(u64::MAX));
+        self.budget = budget.min(self.max_budget());
+        self.budget_ns = now_ns;
+        FrameCount(self.budget)
     }
 
-    /// A tenth of a second's worth, and a huge frame at least: a long rest is no licence for a
-    /// burst.
-    fn most_headroom(&self) -> u64 {
+    /// Returns the largest budget: the frames of a tenth of a second, at least a huge frame. So a
+    /// long rest does not permit a long burst.
+    fn max_budget(&self) -> u64 {
         (self.frames_per_s / 10).max(HUGE_FRAMES)
     }
 
-    /// When at least a huge frame may move.
+    /// Returns when at least a huge frame may move.
     #[must_use]
-    pub fn next_allowance(&self) -> u64 {
-        let missing = HUGE_FRAMES.saturating_sub(self.headroom);
-        self.since_ns.saturating_add((missing * NANOS_PER_SECOND).div_ceil(self.frames_per_s))
+    pub fn next_budget_ns(&self) -> u64 {
+        let missing = HUGE_FRAMES.saturating_sub(self.budget);
+        self.budget_ns.saturating_add((missing * NANOS_PER_SECOND).div_ceil(self.frames_per_s))
     }
 
-    /// So many frames have moved.
-    pub fn moved(&mut self, frames: FrameCount) {
-        self.headroom = self.headroom.saturating_sub(frames.0);
+    /// Notes that `frames` frames have moved.
+    pub fn spend(&mut self, frames: FrameCount) {
+        self.budget = self.budget.saturating_sub(frames.0);
     }
 
-    /// As many as were wished.
+    /// Notes that all wanted frames have moved, and raises the rate.
     pub fn succeeded(&mut self) {
         self.frames_per_s = (self.frames_per_s + self.limits.increase()).min(self.limits.max);
     }
 
-    /// There were not so many to move, or they could not be moved.
+    /// Notes that too few frames were found or could be moved, and lowers the rate.
     pub fn failed(&mut self) {
         self.frames_per_s = (self.frames_per_s / DIVISOR).max(self.limits.min);
-        self.headroom = self.headroom.min(self.most_headroom());
+        self.budget = self.budget.min(self.max_budget());
     }
 }
 
@@ -139,15 +139,15 @@ mod tests {
     const SECOND_NS: u64 = 1_000_000_000;
 
     #[test]
-    fn failures_slow_it_down_to_the_smallest_rate_and_success_speeds_it_up() {
+    fn failures_lower_the_rate_to_the_smallest_and_successes_raise_it() {
         let mut rate = Rate::new(LIMITS, 0);
         assert_eq!(rate.frames_per_s(), 16_512, "nothing has failed yet");
         for _ in 0..20 {
             rate.failed();
         }
-        assert_eq!((rate.frames_per_s(), rate.allowance(0)), (512, FrameCount(HUGE_FRAMES)));
-        rate.moved(FrameCount(HUGE_FRAMES));
-        assert_eq!(rate.next_allowance(), SECOND_NS, "one huge frame a second");
+        assert_eq!((rate.frames_per_s(), rate.budget(0)), (512, FrameCount(HUGE_FRAMES)));
+        rate.spend(FrameCount(HUGE_FRAMES));
+        assert_eq!(rate.next_budget_ns(), SECOND_NS, "one huge frame a second");
         rate.succeeded();
         assert_eq!(rate.frames_per_s(), 1512);
         for _ in 0..20 {
@@ -157,22 +157,22 @@ mod tests {
     }
 
     #[test]
-    fn without_limits_nothing_slows_it_down() {
+    fn without_limits_failures_do_not_lower_the_rate() {
         let mut rate = Rate::new(RateLimits::NONE, 0);
         rate.failed();
         assert_eq!(rate.frames_per_s(), RateLimits::DEFAULT.max);
     }
 
     #[test]
-    fn a_long_rest_earns_no_burst() {
+    fn a_long_rest_does_not_permit_a_long_burst() {
         let mut rate = Rate::new(LIMITS, 0);
-        assert_eq!(rate.allowance(3600 * SECOND_NS), FrameCount(1651));
-        rate.moved(FrameCount(1651));
-        assert_eq!(rate.allowance(3600 * SECOND_NS), FrameCount::ZERO);
+        assert_eq!(rate.budget(3600 * SECOND_NS), FrameCount(1651));
+        rate.spend(FrameCount(1651));
+        assert_eq!(rate.budget(3600 * SECOND_NS), FrameCount::ZERO);
     }
 
     #[test]
-    fn the_command_line_names_limits_in_mib() {
+    fn limits_are_parsed_in_mib() {
         let parsed = |text| RateLimits::parse(text);
         assert_eq!(parsed("2-4194304"), Ok(RateLimits::DEFAULT));
         assert_eq!(parsed("1-1"), Ok(RateLimits { min: 256, max: 256 }));
@@ -185,21 +185,21 @@ mod tests {
 
     proptest! {
         #[test]
-        fn stays_within_bounds_and_waiting_always_helps(steps in vec((0_u8..3, 0_u64..2_000_000_000), 1..100)) {
+        fn the_rate_stays_within_its_limits_and_waiting_always_helps(steps in vec((0_u8..3, 0_u64..2_000_000_000), 1..100)) {
             let mut now = 0;
             let mut rate = Rate::new(LIMITS, 0);
             for (step, pause) in steps {
                 now += pause;
-                let allowed = rate.allowance(now);
-                rate.moved(FrameCount(allowed.0 / 2));
+                let allowed = rate.budget(now);
+                rate.spend(FrameCount(allowed.0 / 2));
                 match step {
                     0 => rate.succeeded(),
                     1 => rate.failed(),
                     _ => {}
                 }
                 prop_assert!((LIMITS.min..=LIMITS.max).contains(&rate.frames_per_s()));
-                let next = rate.next_allowance();
-                prop_assert!(rate.clone().allowance(next).0 + 1 >= HUGE_FRAMES);
+                let next = rate.next_budget_ns();
+                prop_assert!(rate.clone().budget(next).0 + 1 >= HUGE_FRAMES);
             }
         }
     }

@@ -1,5 +1,4 @@
-//! What the driver stands between: the monitor on one side, the guest's memory on the other, and
-//! the page list in the middle.
+//! The driver's two sides, the monitor and the guest's memory, and the page list between them.
 
 use core::ops::Range;
 
@@ -9,38 +8,38 @@ use aerostat_abi::units::{BlockSize, FrameCount, FrameNumber};
 
 use crate::compaction::Compactable;
 
-/// A piece of memory that can be given: whoever holds the value owns the memory.
+/// A piece of memory that can be ballooned. The value owns the memory.
 pub trait Block {
-    /// The first frame.
+    /// Returns the first frame.
     fn first(&self) -> FrameNumber;
-    /// How large it is.
+    /// Returns the block's size.
     fn size(&self) -> BlockSize;
 }
 
-/// The other side of the port. `None` stands for a monitor that doesn't answer, or not with
-/// anything that makes sense.
+/// The monitor. A method returns `None` when the monitor does not answer, or not with a valid reply.
 pub trait Monitor {
-    /// Begins a session (HELLO). A monitor of another version has not been negotiated.
+    /// Opens a session (HELLO). A monitor that speaks another version opens none.
     fn negotiate(&mut self) -> Option<Reply>;
-    /// Both sides know what is in the balloon: now optional parts of the protocol may be used.
-    fn begin_options(&mut self);
+    /// Enables optional parts of the protocol. Called when both sides agree on what is in the
+    /// balloon.
+    fn enable_features(&mut self);
     /// Ends the session (RESET).
     fn reset(&mut self) -> Option<Reply>;
-    /// Asks which frames are given, from `from` on (LIST); the answer is in the first of the
+    /// Asks which frames are ballooned, from `from` on (LIST). The answer is in the first of the
     /// entries.
     fn list(&mut self, from: FrameNumber, entries: &mut [Entry; CAPACITY]) -> Option<Listed>;
-    /// Asks for the target, and for nothing else.
+    /// Asks for the target only.
     fn target(&mut self) -> Option<Reply>;
-    /// Hands over the entries; their statuses say what became of them.
+    /// Inflates the entries' blocks; the outcome of each is in its status.
     fn inflate(&mut self, entries: &mut [Entry]) -> Option<Reply>;
-    /// Asks for the entries back.
+    /// Deflates the entries' blocks; the outcome of each is in its status.
     fn deflate(&mut self, entries: &mut [Entry]) -> Option<Reply>;
 }
 
-/// What every reply carries.
+/// The parts that every reply has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reply {
-    /// How the call as a whole ended.
+    /// The outcome of the call as a whole.
     pub status: Status,
     /// The current target.
     pub target: FrameCount,
@@ -49,69 +48,69 @@ pub struct Reply {
 /// The reply to LIST.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Listed {
-    /// What every reply carries.
+    /// The parts that every reply has.
     pub reply: Reply,
-    /// Entries that the monitor has written.
+    /// The number of entries that the monitor has written.
     pub count: usize,
-    /// The frame to go on at; none at the end.
+    /// The frame to continue at, or `None` at the end.
     pub next: Option<FrameNumber>,
 }
 
 /// The guest as the driver sees it: where blocks come from and go to, and a clock.
 pub trait Memory {
-    /// What it is made of.
+    /// A piece of this memory.
     type Block: Block;
-    /// The moment, in nanoseconds.
+    /// Returns the time in nanoseconds.
     fn now_ns(&self) -> u64;
-    /// A block that is free and that nothing rests on, or `None`; one that the host backs before
-    /// one that it does not.
+    /// Allocates a free block that no commit charge and no reserve needs. Blocks that the host backs
+    /// come first.
     fn allocate(&mut self, size: BlockSize) -> Option<Self::Block>;
-    /// One particular block, if it is free and the guest can do without it.
+    /// Allocates one particular block, if it is free and can be spared.
     fn claim(&mut self, first: FrameNumber, size: BlockSize) -> Option<Self::Block>;
-    /// A block that the monitor has taken by itself, from what the guest had offered it: it is in
-    /// the balloon.
+    /// Returns a block that the host has reclaimed from the guest's offers and that the driver has
+    /// not noted yet: it is in the balloon.
     fn collect_reclaimed(&mut self) -> Option<Self::Block>;
-    /// A block that the balloon could not give.
+    /// Frees a block that was allocated and not ballooned.
     fn free(&mut self, block: Self::Block);
-    /// A block that comes back from the monitor, its memory fresh.
+    /// Frees a block that was deflated: it reads as zero, and the host does not back it.
     fn free_unbacked(&mut self, block: Self::Block);
-    /// Up to so many huge frames that the driver could have if pages were moved together.
+    /// Returns how many huge frames, at most `wanted`, moving pages could make whole for the driver,
+    /// and how many pages would have to move.
     fn compactable(&mut self, wanted: usize) -> Compactable;
-    /// Moves pages together until so many huge frames are whole, if that can be; says how many have
-    /// become so.
+    /// Moves pages until `wanted` huge frames are whole, as far as possible. Returns how many became
+    /// whole.
     fn compact(&mut self, wanted: usize) -> usize;
-    /// Has the guest put some pages elsewhere. A step of bounded length: it is called again for
-    /// more.
+    /// Evicts some pages. The length of a call is bounded; the driver calls again for more.
     fn make_room(&mut self) -> Room;
-    /// Whether somebody in the guest waits for memory, or has waited in vain since this was asked
-    /// last.
-    fn is_short(&mut self) -> bool;
+    /// Returns whether a thread of the guest waits for memory, or an allocation has failed since the
+    /// last call.
+    fn has_waiters(&mut self) -> bool;
 }
 
-/// What came of an attempt to make room.
+/// The outcome of an attempt to evict pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Room {
-    /// Some frames came free.
+    /// Some frames became free.
     Made,
-    /// The guest brings back what it has just put elsewhere: to take more would stop it.
+    /// Nothing was evicted: the guest restores pages soon after they were evicted.
     Thrashing,
-    /// Nothing can go.
+    /// No page can be evicted.
     Nothing,
 }
 
 /// The frames in the balloon, owned.
 pub trait PageList {
-    /// What it keeps.
+    /// A piece of the balloon.
     type Block: Block;
-    /// Takes a block that the monitor now has.
-    fn put(&mut self, block: Self::Block);
-    /// Gives up a block of at most `frames` frames, to be asked back: huge while that fits, else a
+    /// Adds a block that is ballooned now.
+    fn insert(&mut self, block: Self::Block);
+    /// Removes a block of at most `frames` frames, for DEFLATE: a huge frame where that fits, else a
     /// single frame.
-    fn take(&mut self, frames: FrameCount) -> Option<Self::Block>;
-    /// Gives up the lowest block that lies within `range`, as large as that may be.
-    fn take_within(&mut self, range: Range<FrameNumber>) -> Option<Self::Block>;
-    /// Whether it has all of a block.
+    fn remove(&mut self, frames: FrameCount) -> Option<Self::Block>;
+    /// Removes the lowest block within `range`, as large as possible.
+    fn remove_within(&mut self, range: Range<FrameNumber>) -> Option<Self::Block>;
+    /// Returns whether the whole block is in the list.
     fn contains(&self, first: FrameNumber, size: BlockSize) -> bool;
-    /// Frames in the balloon.
+    /// Returns the balloon size.
     fn size(&self) -> FrameCount;
 }

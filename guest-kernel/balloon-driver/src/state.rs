@@ -1,30 +1,30 @@
-//! What keeps the driver from its target, and what it has done: to be read by whoever reports it.
+//! What keeps the driver from its target, and what it has done, for reports and logs.
 
 use core::fmt;
 
 use aerostat_abi::batch::EntryStatus;
 use aerostat_abi::port::Status;
 
-/// A line about what hinders the driver is written at most this often.
+/// The shortest time between two lines about stall reasons.
 const SPACING_NS: u64 = 1_000_000_000;
 
-/// Why the guest has not the size that the host wants.
+/// Why the guest does not have the size that the host wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StallReason {
     /// The rate allows nothing more for now.
     Rate,
     /// The target lies below the guest's own floor, which is reached.
     Floor,
-    /// The guest brings back what it has just put elsewhere: to take more would stop it.
+    /// The guest restores pages soon after they were evicted; evicting more would stop it.
     Thrashing,
-    /// All that is left is in use, committed or the kernel's, and nothing of it can be put
-    /// elsewhere.
+    /// All memory that is left is in use, committed or reserved for the kernel, and no page can be
+    /// evicted.
     NoMemory,
-    /// Somebody in the guest waits for memory, or did so a moment ago.
+    /// A thread of the guest waits for memory, or did so recently.
     GuestWaiting,
-    /// The monitor refuses what it is asked.
+    /// The monitor refuses the driver's calls or entries.
     Refused,
-    /// The monitor does not answer, or with nothing that makes sense.
+    /// The monitor does not answer, or not with a valid reply.
     HostSilent,
 }
 
@@ -45,13 +45,13 @@ impl fmt::Display for StallReason {
 /// What went wrong in a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failure {
-    /// Nobody answered, or with garbage.
+    /// There was no answer, or no valid one.
     Silence,
     /// The call as a whole was refused.
     Call(Status),
-    /// An entry was refused, or not looked at.
+    /// An entry was refused, or not processed.
     Entry(EntryStatus),
-    /// The list of what is given contradicts itself.
+    /// The monitor's list of ballooned frames contradicts itself.
     List,
 }
 
@@ -66,17 +66,17 @@ impl fmt::Display for Failure {
     }
 }
 
-/// What the driver is about.
+/// The driver's state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
     /// The guest has the size that the host wants.
     AtTarget,
-    /// It is to be smaller.
+    /// The guest is above its target, and the driver inflates.
     Inflating,
-    /// It is to be larger.
+    /// The guest is below its target, and the driver deflates.
     Deflating,
-    /// It is to have another size, and this is in the way.
-    Hindered(StallReason),
+    /// The guest is not at its target, for this reason.
+    Stalled(StallReason),
 }
 
 impl fmt::Display for State {
@@ -85,7 +85,7 @@ impl fmt::Display for State {
             Self::AtTarget => f.write_str("at its target"),
             Self::Inflating => f.write_str("inflating"),
             Self::Deflating => f.write_str("deflating"),
-            Self::Hindered(stall_reason) => stall_reason.fmt(f),
+            Self::Stalled(stall_reason) => stall_reason.fmt(f),
         }
     }
 }
@@ -93,66 +93,73 @@ impl fmt::Display for State {
 /// What the driver has done since it began.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Metrics {
-    /// Entries that came back other than done, by their status: [`EntryStatus::ALL`] is the order.
+    /// Entries that were not done, by their status, in the order of [`EntryStatus::ALL`].
     pub refused_entries: [u64; EntryStatus::ALL.len()],
-    /// Times that it found no block to give.
+    /// Times that it found no block to inflate.
     pub allocation_failures: u64,
     /// Huge frames made whole by moving pages.
     pub compacted: u64,
     /// Sessions begun.
     pub sessions: u64,
-    /// Nanoseconds in which it inflated and deflated, calls included.
+    /// Nanoseconds in which it inflated, calls included.
     pub inflating_ns: u64,
-    /// See above.
+    /// Nanoseconds in which it deflated, calls included.
     pub deflating_ns: u64,
     /// What went wrong last.
     pub last_failure: Option<Failure>,
 }
 
 impl Metrics {
-    pub(crate) fn refused(&mut self, status: EntryStatus) {
+    /// Counts an entry that was not done.
+    pub(crate) fn note_refusal(&mut self, status: EntryStatus) {
         self.refused_entries[status as usize] += 1;
         self.last_failure = Some(Failure::Entry(status));
     }
 }
 
-/// Decides when a line is written about what hinders the driver: when that changes, and not too
-/// often.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Announcements {
-    said: Option<StallReason>,
-    at_ns: Option<u64>,
+/// A change of the stall reason that is worth a line in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StallChange {
+    /// The driver has this stall reason now.
+    Stalled(StallReason),
+    /// The driver has no stall reason any more.
+    Ended,
 }
 
-impl Announcements {
-    /// Looks at the stall reason; returns it if there is something new to be said. The rate's comes
-    /// and goes all the time, and is nothing new.
-    pub fn news(&mut self, stall_reason: Option<StallReason>, now_ns: u64) -> Option<Option<StallReason>> {
-        let is_early = self.at_ns.is_some_and(|at_ns| now_ns < at_ns.saturating_add(SPACING_NS));
-        if is_early || stall_reason == self.said || stall_reason == Some(StallReason::Rate) {
+/// Decides when a change of the stall reason is logged: not more than one a second.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct StallLog {
+    logged: Option<StallReason>,
+    logged_ns: Option<u64>,
+}
+
+impl StallLog {
+    /// Returns the change to log, if there is one now. [`StallReason::Rate`] comes and goes many
+    /// times a second and is not logged.
+    pub fn observe(&mut self, stall_reason: Option<StallReason>, now_ns: u64) -> Option<StallChange> {
+        let is_early = self.logged_ns.is_some_and(|logged_ns| now_ns < logged_ns.saturating_add(SPACING_NS));
+        if is_early || stall_reason == self.logged || stall_reason == Some(StallReason::Rate) {
             return None;
         }
-        (self.said, self.at_ns) = (stall_reason, Some(now_ns));
-        Some(stall_reason)
+        (self.logged, self.logged_ns) = (stall_reason, Some(now_ns));
+        Some(stall_reason.map_or(StallChange::Ended, StallChange::Stalled))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Announcements, SPACING_NS, StallReason};
+    use super::{SPACING_NS, StallChange, StallLog, StallReason};
 
     #[test]
-    fn a_change_is_said_once_and_not_too_often() {
-        let mut announcements = Announcements::default();
-        assert_eq!(announcements.news(None, 0), None);
-        assert_eq!(announcements.news(Some(StallReason::Refused), 5), Some(Some(StallReason::Refused)));
-        assert_eq!(announcements.news(Some(StallReason::Refused), 5 + SPACING_NS), None);
-        assert_eq!(announcements.news(None, 5 + SPACING_NS), Some(None));
-        assert_eq!(announcements.news(Some(StallReason::Refused), 6 + SPACING_NS), None, "too soon");
-        assert_eq!(
-            announcements.news(Some(StallReason::NoMemory), 5 + 2 * SPACING_NS),
-            Some(Some(StallReason::NoMemory))
-        );
-        assert_eq!(announcements.news(Some(StallReason::Rate), 5 + 9 * SPACING_NS), None);
+    fn a_change_is_logged_once_and_not_too_often() {
+        let stalled = |reason| Some(StallChange::Stalled(reason));
+        let mut log = StallLog::default();
+        assert_eq!(log.observe(None, 0), None);
+        assert_eq!(log.observe(Some(StallReason::Refused), 5), stalled(StallReason::Refused));
+        assert_eq!(log.observe(Some(StallReason::Refused), 5 + SPACING_NS), None);
+        assert_eq!(log.observe(None, 5 + SPACING_NS), Some(StallChange::Ended));
+        assert_eq!(log.observe(Some(StallReason::Refused), 6 + SPACING_NS), None, "too soon");
+        assert_eq!(log.observe(Some(StallReason::NoMemory), 5 + 2 * SPACING_NS), stalled(StallReason::NoMemory));
+        assert_eq!(log.observe(Some(StallReason::Rate), 5 + 9 * SPACING_NS), None);
     }
 }

@@ -12,7 +12,7 @@ use aerostat_balloon_driver::Extent;
 
 use super::memory::Pinned;
 use crate::balloon;
-pub use crate::balloon::{Port, announce};
+pub use crate::balloon::{Port, log_stall_change};
 
 /// The port, once; `None` where the kernel has its own driver, or no port is announced, or somebody
 /// has it already.

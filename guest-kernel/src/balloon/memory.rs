@@ -1,24 +1,20 @@
-//! The kernel's memory as the driver sees it: the frame allocator, compaction, reclaim, and who
-//! waits.
-
-use core::sync::atomic::{AtomicU64, Ordering};
+//! The kernel's memory as the driver sees it: the frame allocator, compaction, reclaim, and threads
+//! that wait for memory.
 
 use aerostat_abi::units::{FrameCount, FrameNumber, HUGE_FRAMES, to_usize};
 use aerostat_balloon_driver::{Compactable, Memory, Room};
 
+use super::signals::SIGNALS;
 use crate::config::RECLAIM_STEP;
 use crate::mm::shortage::{self, Cause};
 use crate::mm::slice::Slice;
 use crate::mm::{Block, BlockSize, FRAMES, Purpose, compaction, reclaim, slow_path};
 use crate::time::Instant;
 
-/// Frames that somebody waits for.
-pub(super) static WANTED: AtomicU64 = AtomicU64::new(0);
-
 /// The kernel's memory.
 #[derive(Debug, Default)]
 pub(super) struct KernelMemory {
-    /// Allocations that had failed when it was asked last.
+    /// Allocations that had failed at the last [`Memory::has_waiters`].
     failures: u64,
 }
 
@@ -50,12 +46,12 @@ impl Memory for KernelMemory {
     }
 
     fn compactable(&mut self, wanted: usize) -> Compactable {
-        let open = to_usize(FRAMES.within_reach_of(Purpose::Balloon).0 / HUGE_FRAMES);
-        if open == 0 {
+        let spare = to_usize(FRAMES.within_reach_of(Purpose::Balloon).0 / HUGE_FRAMES);
+        if spare == 0 {
             return Compactable::default();
         }
         let (_, occupancy) = FRAMES.huge_frames();
-        let (huge_frames, pages) = occupancy.price(wanted.min(open));
+        let (huge_frames, pages) = occupancy.price(wanted.min(spare));
         Compactable { huge_frames, pages }
     }
 
@@ -65,8 +61,6 @@ impl Memory for KernelMemory {
     }
 
     fn make_room(&mut self) -> Room {
-        // A driver that asks for a frame pushes the guest to reclaim, like anybody who asks for
-        // memory.
         shortage::announce(Cause::Balloon);
         if FRAMES.within_reach_of(Purpose::Balloon) > FrameCount::ZERO {
             return Room::Made;
@@ -77,9 +71,9 @@ impl Memory for KernelMemory {
         if reclaim::reclaim_ahead(RECLAIM_STEP) > FrameCount::ZERO { Room::Made } else { Room::Nothing }
     }
 
-    fn is_short(&mut self) -> bool {
+    fn has_waiters(&mut self) -> bool {
         let failures = slow_path::statistics().failures;
         let has_failed = core::mem::replace(&mut self.failures, failures) != failures;
-        has_failed || WANTED.load(Ordering::Relaxed) > 0
+        has_failed || SIGNALS.wanted() > FrameCount::ZERO
     }
 }

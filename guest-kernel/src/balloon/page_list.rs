@@ -1,8 +1,7 @@
 //! The page list: the frames in the balloon, owned.
 //!
-//! A ballooned frame's memory is gone, so nothing can be written into it: the page list is a set
-//! beside it. It gives huge frames back first, as those are the fastest to take and the best to
-//! have.
+//! A ballooned frame has no memory that could hold list links, so the page list is a set of frame
+//! numbers. Huge frames leave it first: they are the fastest to deflate and the most useful.
 
 use core::ops::Range;
 
@@ -13,27 +12,27 @@ use crate::mm::bump::BumpAllocator;
 use crate::mm::frame_set::FrameSet;
 use crate::mm::{Block, BlockSize};
 
-/// Frames that belong to the balloon.
+/// The frames in the balloon.
 #[derive(Debug)]
 pub(crate) struct PageList {
     frames: FrameSet,
 }
 
 impl PageList {
-    /// Zeroed words that a page list for a machine of `huge_frames` huge frames needs.
+    /// Returns the number of zeroed words that a page list for `huge_frames` huge frames needs.
     pub(crate) const fn words(huge_frames: usize) -> usize {
         FrameSet::words(huge_frames)
     }
 
-    /// An empty page list.
+    /// Returns an empty page list.
     pub(crate) fn new(huge_frames: usize, bump: &mut BumpAllocator) -> Self {
         Self { frames: FrameSet::new(huge_frames, bump) }
     }
 
-    /// Recounts.
+    /// Recounts all frames.
     ///
     /// # Errors
-    /// The first disagreement, as a sentence.
+    /// Names the first inconsistency.
     pub(crate) fn validate(&self) -> Result<(), &'static str> {
         self.frames.validate()
     }
@@ -52,42 +51,40 @@ impl aerostat_balloon_driver::Block for Block {
 impl aerostat_balloon_driver::PageList for PageList {
     type Block = Block;
 
-    fn put(&mut self, block: Block) {
+    fn insert(&mut self, block: Block) {
         let size = block.size();
         self.frames.insert(block.into_number(), size);
     }
 
-    fn take(&mut self, frames: FrameCount) -> Option<Block> {
-        let owned = |first: FrameNumber, size| Block::from_number(first, size, Contents::Zero);
+    fn remove(&mut self, frames: FrameCount) -> Option<Block> {
         if frames.0 >= BlockSize::Huge.frames()
             && let Some(first) = self.frames.take_whole()
         {
-            return Some(owned(first, BlockSize::Huge));
+            return Some(removed(first, BlockSize::Huge));
         }
         if frames == FrameCount::ZERO {
             return None;
         }
         if let Some(first) = self.frames.take_from_partial() {
-            return Some(owned(first, BlockSize::Frame));
+            return Some(removed(first, BlockSize::Frame));
         }
         let huge = self.frames.first_whole()?;
         self.frames.break_whole(huge);
-        self.frames.take_from_partial().map(|first| owned(first, BlockSize::Frame))
+        self.frames.take_from_partial().map(|first| removed(first, BlockSize::Frame))
     }
 
-    fn take_within(&mut self, range: Range<FrameNumber>) -> Option<Block> {
+    fn remove_within(&mut self, range: Range<FrameNumber>) -> Option<Block> {
         let mut at = range.start;
         while at < range.end {
             let huge = to_usize(at.0 / HUGE_FRAMES);
             let next = FrameNumber((at.0 + 1).next_multiple_of(HUGE_FRAMES));
             if at.is_aligned(HUGE_ORDER) && next <= range.end && self.frames.contains_whole(huge) {
-                let first = self.frames.remove_whole(huge)?;
-                return Some(Block::from_number(first, BlockSize::Huge, Contents::Zero));
+                return self.frames.remove_whole(huge).map(|first| removed(first, BlockSize::Huge));
             }
             if self.frames.contains_whole(huge) || self.frames.contains_part(huge) {
                 let mut frames = (at.0..next.0.min(range.end.0)).map(FrameNumber);
                 if let Some(first) = frames.find(|frame| self.frames.remove_frame(*frame)) {
-                    return Some(Block::from_number(first, BlockSize::Frame, Contents::Zero));
+                    return Some(removed(first, BlockSize::Frame));
                 }
             }
             at = next;
@@ -105,6 +102,11 @@ impl aerostat_balloon_driver::PageList for PageList {
     fn size(&self) -> FrameCount {
         FrameCount(self.frames.len())
     }
+}
+
+/// Returns the block that was just removed from the set.
+fn removed(first: FrameNumber, size: BlockSize) -> Block {
+    Block::from_number(first, size, Contents::Zero)
 }
 
 #[cfg(test)]

@@ -16,8 +16,7 @@ use crate::arch::x86_64::machine_ports::balloon_call;
 use crate::arch::x86_64::ring0::BALLOON_VECTOR;
 use crate::mm::FRAMES;
 
-/// The page that batches and reports travel in: part of the image, so the monitor would refuse it
-/// as a gift.
+/// The page of batches and reports. It is part of the image, so the monitor refuses to balloon it.
 #[repr(C, align(4096))]
 struct Page(UnsafeCell<[u64; CAPACITY]>);
 
@@ -27,51 +26,50 @@ unsafe impl Sync for Page {}
 static PAGE: Page = Page(UnsafeCell::new([0; CAPACITY]));
 static PAGE_TAKEN: AtomicBool = AtomicBool::new(false);
 
-/// What a driver asks for in HELLO.
+/// What a driver requests in HELLO.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Wishes {
+pub(super) struct HelloOptions {
     features: Features,
-    /// To be interrupted by when the target changes; 0 for a driver that looks by itself.
+    /// The interrupt vector for target changes; 0 for a driver that polls.
     vector: u8,
 }
 
-impl Wishes {
-    /// Those of the kernel's driver.
+impl HelloOptions {
+    /// The options of the kernel's driver.
     pub(super) const KERNEL: Self = Self { features: Features::SUPPORTED, vector: BALLOON_VECTOR };
-    /// Those of an application: interrupts and offers are the kernel's.
+    /// The options of an application: only the kernel has interrupts and offers.
     pub(super) const APPLICATION: Self = Self { features: Features(0), vector: 0 };
 }
 
-/// The balloon port, and the page that batches and reports travel in. Whoever has it is the guest's
-/// one driver.
+/// The balloon port, with its page for batches and reports. There is one value: its owner is the
+/// guest's driver.
 #[derive(Debug)]
 pub struct Port {
     page: &'static mut [u64; CAPACITY],
-    wishes: Wishes,
-    /// What was agreed on in HELLO.
+    options: HelloOptions,
+    /// The features in force since HELLO.
     features: Features,
 }
 
 impl Port {
-    /// The port, to be opened once; nobody has been negotiated yet.
-    pub(super) fn open(wishes: Wishes) -> Option<Self> {
+    /// Returns the port the first time it is called. No call has been made through it yet.
+    pub(super) fn open(options: HelloOptions) -> Option<Self> {
         if PAGE_TAKEN.swap(true, Ordering::Relaxed) {
             return None;
         }
         // SAFETY: the flag above makes this the only reference to the page there ever is.
         let page = unsafe { &mut *PAGE.0.get() };
-        Some(Self { page, wishes, features: Features::default() })
+        Some(Self { page, options, features: Features::default() })
     }
 
-    /// Lets the monitor see the words of all huge frames; says whether it looks.
+    /// Shares the words of all huge frames with the monitor. Returns whether it accepted them.
     fn share(&mut self, words: &'static [HugeFrameWord]) -> bool {
         let address = words.as_ptr().expose_provenance() as u64;
         let call = Registers { rax: Command::Share.encode(), rdi: address, rsi: words.len() as u64, r8: 0 };
         Status::decode(balloon_call(call).rax) == Some(Status::Ok)
     }
 
-    /// Leaves the guest's statistics (REPORT), and hears the target; somebody in the guest waits
-    /// for `wanted` frames.
+    /// Reports the guest's statistics (REPORT), with the `wanted` frames that threads wait for.
     pub fn report(&mut self, driver: &Driver<impl PageList>, wanted: FrameCount) -> Option<Reply> {
         let record = statistics::record(driver, wanted);
         for (word, value) in self.page[..WORDS].iter_mut().zip(record.encode()) {
@@ -88,7 +86,7 @@ impl Port {
         let reply = self.call(command, count as u64)?;
         for (index, entry) in entries.iter_mut().enumerate() {
             let answered = Entry::decode(self.word(index));
-            // An answer about another block is no answer.
+            // An entry that names another block is no answer.
             if (answered.frame, answered.order) == (entry.frame, entry.order) {
                 entry.status = answered.status;
             }
@@ -105,22 +103,22 @@ impl Port {
         balloon_call(Registers { rax: command.encode(), rdi: page, rsi: argument, r8: 0 })
     }
 
-    /// A word of the page as the monitor has left it.
+    /// Reads a word of the page as the monitor left it.
     fn word(&self, index: usize) -> u64 {
-        // SAFETY: the word is ours; the monitor may have written it in the last call, so it is read
-        // anew.
+        // SAFETY: the reference is valid for reads. The read is volatile because the monitor may
+        // have written the word in the last call.
         unsafe { core::ptr::from_ref(&self.page[index]).read_volatile() }
     }
 }
 
-/// What every reply carries, where there is one.
+/// Decodes the parts that every reply has, or returns `None` if there was no reply.
 fn read(reply: &Registers) -> Option<Reply> {
     Some(Reply { status: Status::decode(reply.rax)?, target: FrameCount(reply.rsi) })
 }
 
 impl Monitor for Port {
     fn negotiate(&mut self) -> Option<Reply> {
-        let (version, Wishes { features, vector }) = (VERSION, self.wishes);
+        let (version, HelloOptions { features, vector }) = (VERSION, self.options);
         let answer = balloon_call(Hello { version, features, floor: super::extent().floor, vector }.encode());
         let reply = read(&answer)?;
         let welcome = Welcome::decode(&answer);
@@ -130,7 +128,7 @@ impl Monitor for Port {
         Some(Reply { status, ..reply })
     }
 
-    fn begin_options(&mut self) {
+    fn enable_features(&mut self) {
         if self.features.contains(Features::OFFERS) && self.share(FRAMES.states()) {
             FRAMES.begin_offers();
         }

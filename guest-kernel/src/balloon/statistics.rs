@@ -1,5 +1,5 @@
-//! What the guest reports to its host: the record of [`Statistics`], filled from the accounts of
-//! memory and of the driver.
+//! What the guest reports to its host: a record of [`Statistics`], with those of memory and of the
+//! driver.
 
 use core::fmt::{Display, Write as _};
 
@@ -11,7 +11,7 @@ use aerostat_balloon_driver::{Driver, PageList};
 use crate::config::KERNEL_FLOOR;
 use crate::mm::{self, MemoryStatistics};
 
-/// The guest's report now; somebody waits for `wanted` frames.
+/// Returns the guest's current report, with the `wanted` frames that threads wait for.
 pub(super) fn record(driver: &Driver<impl PageList>, wanted: FrameCount) -> Statistics {
     debug_assert_eq!(mm::validate(), Ok(()));
     let memory = mm::statistics();
@@ -63,24 +63,25 @@ pub(super) fn record(driver: &Driver<impl PageList>, wanted: FrameCount) -> Stat
     }
 }
 
-/// Bytes of so many frames, pages or slots.
+/// Returns the bytes in a number of frames, pages or slots.
 fn bytes(frames: u64) -> u64 {
     frames.saturating_mul(FRAME_BYTES)
 }
 
-/// What could be used without eviction: pages of files are as good as free.
+/// Returns the frames that could be used without eviction, pages of files among them.
 fn available(memory: &MemoryStatistics) -> FrameCount {
     let free = memory.frames.free.saturating_sub(KERNEL_FLOOR);
     free.saturating_add(FrameCount(memory.reclaim.file_pages))
 }
 
-/// What the guest would occupy if nothing were evicted and every commit charge were kept.
+/// Returns the frames that would be in use if nothing were evicted and every commit charge were
+/// used.
 fn committed(driver: &Driver<impl PageList>, memory: &MemoryStatistics) -> FrameCount {
     let used = driver.size().saturating_sub(memory.frames.free).saturating_sub(memory.reclaim.compressed_pool.frames);
     used.saturating_add(memory.frames.committed)
 }
 
-/// By the codes of statuses, of which there is room for more.
+/// Returns the refused entries by the code of their status. The record has room for more codes.
 fn refused_entries(driver: &Driver<impl PageList>) -> [u64; STATUSES] {
     let known = driver.metrics().refused_entries;
     core::array::from_fn(|code| known.get(code).copied().unwrap_or(0))
@@ -89,6 +90,6 @@ fn refused_entries(driver: &Driver<impl PageList>) -> [u64; STATUSES] {
 fn text(what: impl Display) -> Text {
     let mut text = Text::EMPTY;
     let written = write!(text, "{what}");
-    debug_assert_eq!(written, Ok(()), "what does not fit is dropped without an error");
+    debug_assert_eq!(written, Ok(()), "a text that does not fit is cut without an error");
     text
 }

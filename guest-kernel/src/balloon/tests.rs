@@ -1,5 +1,4 @@
-//! The driver over the kernel's own accounts: the frame allocator below it, the page list behind
-//! it.
+//! The driver with the kernel's own frame allocator and page list.
 
 mod real_monitor;
 
@@ -23,7 +22,7 @@ const FLOOR: FrameCount = FrameCount(2 * HUGE_FRAMES);
 const KERNEL_FLOOR: FrameCount = FrameCount(100);
 const SECOND_NS: u64 = 1_000_000_000;
 
-/// The kernel's allocator behind the driver's trait.
+/// The kernel's allocator as the driver's memory, and the time.
 struct GuestMemory(FrameAllocator, u64);
 
 impl Memory for GuestMemory {
@@ -53,7 +52,7 @@ impl Memory for GuestMemory {
         Room::Nothing
     }
 
-    fn is_short(&mut self) -> bool {
+    fn has_waiters(&mut self) -> bool {
         false
     }
 
@@ -70,7 +69,7 @@ impl Memory for GuestMemory {
     }
 }
 
-/// A host that refuses one entry in `refuses`, none for 0.
+/// A host that refuses one entry in `refuses`, or none for 0.
 struct Host {
     target: FrameCount,
     refuses: u64,
@@ -95,7 +94,7 @@ impl Monitor for Host {
         self.target()
     }
 
-    fn begin_options(&mut self) {}
+    fn enable_features(&mut self) {}
 
     fn reset(&mut self) -> Option<Reply> {
         self.target()
@@ -132,7 +131,7 @@ proptest! {
         let initial_balloon = HUGE - initial..HUGE;
         let mut host = Host { target: TOTAL, refuses: 0, answered: 0, initial_balloon };
         prop_assert!(driver.begin(&mut host, &mut memory));
-        prop_assert_eq!((driver.balloon().0, driver.strays()), (initial * HUGE_FRAMES, FrameCount::ZERO));
+        prop_assert_eq!((driver.balloon().0, driver.disputed()), (initial * HUGE_FRAMES, FrameCount::ZERO));
         let mut in_use = Vec::new();
         for (target, used, freed, refuses) in turns {
             (host.target, host.refuses) = (FrameCount(target), refuses);

@@ -63,10 +63,10 @@ impl Pacing {
         }
         // A guest that is smaller than it was asked to be must not grow again.
         self.register = self.register.min(size.max(target));
-        let allowed = self.rate.allowance(now.ns()).0 / HUGE_FRAMES * HUGE_FRAMES;
+        let allowed = self.rate.budget(now.ns()).0 / HUGE_FRAMES * HUGE_FRAMES;
         let step = self.register.saturating_sub(target).min(FrameCount(allowed));
         if step > FrameCount::ZERO {
-            self.rate.moved(step);
+            self.rate.spend(step);
             self.register = self.register.saturating_sub(step);
             self.asked = Some(now);
         }

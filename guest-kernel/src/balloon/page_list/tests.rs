@@ -1,4 +1,4 @@
-//! The page list against a plain set, and the order in which it gives back.
+//! The page list against a plain set, and the order in which blocks leave it.
 
 use std::collections::BTreeSet;
 
@@ -28,71 +28,71 @@ impl PageList {
     }
 }
 
-fn put(page_list: &mut PageList, first: u64, size: BlockSize) {
-    page_list.put(Block::from_number(FrameNumber(first), size, Contents::Unknown));
+fn insert(page_list: &mut PageList, first: u64, size: BlockSize) {
+    page_list.insert(Block::from_number(FrameNumber(first), size, Contents::Unknown));
 }
 
-/// What `take` gives, as numbers.
-fn take(page_list: &mut PageList, frames: u64) -> Option<(u64, BlockSize)> {
-    let block = page_list.take(FrameCount(frames))?;
+/// Removes a block, and returns its numbers.
+fn remove(page_list: &mut PageList, frames: u64) -> Option<(u64, BlockSize)> {
+    let block = page_list.remove(FrameCount(frames))?;
     let (size, contents) = (block.size(), block.contents());
     let first = block.into_number().0;
-    assert_eq!(contents, Contents::Zero, "what the monitor had reads as zero");
+    assert_eq!(contents, Contents::Zero, "ballooned memory reads as zero");
     Some((first, size))
 }
 
 #[test]
-fn huge_frames_go_first_while_they_fit_then_frames_of_broken_ones() {
+fn huge_frames_leave_first_while_they_fit_then_frames_of_partial_ones() {
     let mut page_list = PageList::leaked(to_usize(HUGE));
-    put(&mut page_list, 5, BlockSize::Frame);
-    put(&mut page_list, HUGE_FRAMES, BlockSize::Huge);
-    put(&mut page_list, 2 * HUGE_FRAMES, BlockSize::Huge);
-    assert_eq!(take(&mut page_list, HUGE_FRAMES), Some((HUGE_FRAMES, BlockSize::Huge)));
-    assert_eq!(take(&mut page_list, HUGE_FRAMES - 1), Some((5, BlockSize::Frame)), "a huge frame would be too much");
-    assert_eq!(take(&mut page_list, 1), Some((2 * HUGE_FRAMES, BlockSize::Frame)), "no frame left but a huge one's");
-    assert_eq!(take(&mut page_list, HUGE_FRAMES), Some((2 * HUGE_FRAMES + 1, BlockSize::Frame)));
+    insert(&mut page_list, 5, BlockSize::Frame);
+    insert(&mut page_list, HUGE_FRAMES, BlockSize::Huge);
+    insert(&mut page_list, 2 * HUGE_FRAMES, BlockSize::Huge);
+    assert_eq!(remove(&mut page_list, HUGE_FRAMES), Some((HUGE_FRAMES, BlockSize::Huge)));
+    assert_eq!(remove(&mut page_list, HUGE_FRAMES - 1), Some((5, BlockSize::Frame)), "a huge frame would be too much");
+    assert_eq!(remove(&mut page_list, 1), Some((2 * HUGE_FRAMES, BlockSize::Frame)), "no frame left but a huge one's");
+    assert_eq!(remove(&mut page_list, HUGE_FRAMES), Some((2 * HUGE_FRAMES + 1, BlockSize::Frame)));
     assert_eq!(page_list.size(), FrameCount(HUGE_FRAMES - 2));
 }
 
 #[test]
-fn nothing_is_taken_for_nothing_or_from_nothing() {
+fn nothing_is_removed_from_an_empty_list_or_for_no_frames() {
     let mut page_list = PageList::leaked(to_usize(HUGE));
-    assert_eq!(take(&mut page_list, FRAMES), None);
-    put(&mut page_list, 0, BlockSize::Huge);
-    assert_eq!(take(&mut page_list, 0), None);
+    assert_eq!(remove(&mut page_list, FRAMES), None);
+    insert(&mut page_list, 0, BlockSize::Huge);
+    assert_eq!(remove(&mut page_list, 0), None);
 }
 
 #[test]
-fn single_frames_merge_into_a_huge_one() {
+fn single_frames_become_a_huge_frame() {
     let mut page_list = PageList::leaked(to_usize(HUGE));
     for frame in (HUGE_FRAMES..2 * HUGE_FRAMES).rev() {
-        put(&mut page_list, frame, BlockSize::Frame);
+        insert(&mut page_list, frame, BlockSize::Frame);
     }
-    assert_eq!(take(&mut page_list, FRAMES), Some((HUGE_FRAMES, BlockSize::Huge)));
+    assert_eq!(remove(&mut page_list, FRAMES), Some((HUGE_FRAMES, BlockSize::Huge)));
 }
 
 #[cfg(debug_assertions)]
 #[test]
 #[should_panic(expected = "two owners")]
-fn a_frame_put_twice_is_caught() {
+fn a_frame_inserted_twice_is_caught() {
     let mut page_list = PageList::leaked(to_usize(HUGE));
-    put(&mut page_list, 0, BlockSize::Huge);
-    put(&mut page_list, 7, BlockSize::Frame);
+    insert(&mut page_list, 0, BlockSize::Huge);
+    insert(&mut page_list, 7, BlockSize::Frame);
 }
 
 #[derive(Clone, Debug)]
 enum Step {
-    /// Those frames of a run that the page list doesn't have.
-    Put {
+    /// The frames of a run that are not in the page list.
+    Insert {
         first: u64,
         count: u64,
     },
-    PutHuge(u64),
+    InsertHuge(u64),
     Deflate {
         frames: u64,
     },
-    /// All that lies in a run.
-    TakeWithin {
+    /// All frames in a run.
+    RemoveWithin {
         first: u64,
         count: u64,
     },
@@ -100,52 +100,52 @@ enum Step {
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
-        (0..FRAMES, 1..HUGE_FRAMES).prop_map(|(first, count)| Step::Put { first, count }),
-        (0..HUGE).prop_map(Step::PutHuge),
+        (0..FRAMES, 1..HUGE_FRAMES).prop_map(|(first, count)| Step::Insert { first, count }),
+        (0..HUGE).prop_map(Step::InsertHuge),
         (0..FRAMES).prop_map(|frames| Step::Deflate { frames }),
-        (0..FRAMES, 0..FRAMES).prop_map(|(first, count)| Step::TakeWithin { first, count }),
+        (0..FRAMES, 0..FRAMES).prop_map(|(first, count)| Step::RemoveWithin { first, count }),
     ];
     vec(step, 1..40)
 }
 
 proptest! {
     #[test]
-    fn gives_back_what_was_put_and_as_much_as_was_asked(steps in steps()) {
+    fn blocks_that_were_inserted_leave_once_and_as_many_as_asked(steps in steps()) {
         let mut page_list = PageList::leaked(to_usize(HUGE));
         let mut model = BTreeSet::new();
         for step in steps {
             match step {
-                Step::Put { first, count } => {
+                Step::Insert { first, count } => {
                     for frame in (first..(first + count).min(FRAMES)).filter(|&frame| model.insert(frame)) {
-                        put(&mut page_list, frame, BlockSize::Frame);
+                        insert(&mut page_list, frame, BlockSize::Frame);
                     }
                 }
-                Step::PutHuge(huge) => {
+                Step::InsertHuge(huge) => {
                     let frames = huge * HUGE_FRAMES..(huge + 1) * HUGE_FRAMES;
                     if model.range(frames.clone()).next().is_none() {
-                        put(&mut page_list, frames.start, BlockSize::Huge);
+                        insert(&mut page_list, frames.start, BlockSize::Huge);
                         model.extend(frames);
                     }
                 }
                 Step::Deflate { frames } => {
                     let expected = frames.min(model.len() as u64);
-                    let mut taken = 0;
-                    while let Some((first, size)) = take(&mut page_list, frames - taken) {
-                        taken += size.frames();
+                    let mut removed = 0;
+                    while let Some((first, size)) = remove(&mut page_list, frames - removed) {
+                        removed += size.frames();
                         prop_assert!((first..first + size.frames()).all(|frame| model.remove(&frame)));
                     }
-                    prop_assert_eq!(taken, expected);
+                    prop_assert_eq!(removed, expected);
                 }
-                Step::TakeWithin { first, count } => {
+                Step::RemoveWithin { first, count } => {
                     let end = (first + count).min(FRAMES);
                     let mut at = first;
-                    while let Some(block) = page_list.take_within(FrameNumber(at)..FrameNumber(end)) {
+                    while let Some(block) = page_list.remove_within(FrameNumber(at)..FrameNumber(end)) {
                         let size = block.size();
-                        let taken = block.into_number().0;
-                        prop_assert!(taken >= at && taken + size.frames() <= end);
-                        prop_assert!((at..taken).all(|frame| !model.contains(&frame)), "the lowest first");
-                        prop_assert!((taken..taken + size.frames()).all(|frame| model.remove(&frame)));
-                        at = taken + size.frames();
+                        let removed = block.into_number().0;
+                        prop_assert!(removed >= at && removed + size.frames() <= end);
+                        prop_assert!((at..removed).all(|frame| !model.contains(&frame)), "the lowest first");
+                        prop_assert!((removed..removed + size.frames()).all(|frame| model.remove(&frame)));
+                        at = removed + size.frames();
                     }
                     prop_assert_eq!(model.range(at.min(end)..end).next(), None);
                 }

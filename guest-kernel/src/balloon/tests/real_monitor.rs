@@ -1,7 +1,7 @@
-//! Both sides of the port, as they are: this kernel's driver, page list and frame allocator, and
-//! the monitor's device, with shared words and memory of the host between them. What may happen in
-//! between happens in any order.
-#![allow(unsafe_code, reason = "the allocator's accounts lie in memory that the monitor sees")]
+//! The real parts on both sides of the port: this kernel's driver, page list and frame allocator, and
+//! the monitor's device, with shared words and memory of the host between them. Events come in any
+//! order.
+#![allow(unsafe_code, reason = "the allocator's metadata lie in memory that the monitor sees")]
 
 use std::slice;
 use std::vec::Vec;
@@ -22,23 +22,23 @@ use crate::mm::block::Contents;
 use crate::mm::bump::BumpAllocator;
 use crate::mm::{Block, BlockSize, FrameAllocator, Purpose};
 
-/// The first huge frame holds the image, the batch page and the allocator's accounts.
+/// The first huge frame holds the image, the batch page and the allocator's metadata.
 const IMAGE: core::ops::Range<FrameNumber> = FrameNumber(256)..FrameNumber(264);
 const PAGE: FrameNumber = FrameNumber(264);
 const METADATA: FrameNumber = FrameNumber(265);
 /// Steps of the driver between two events, at most.
 const STEPS: usize = 20;
 
-/// What can happen.
+/// An event on either side.
 #[derive(Clone, Debug)]
 enum Event {
-    /// The supervisor wants another size, and the monitor takes what is offered.
+    /// The supervisor sets a target, and the host reclaims what is offered.
     Target(FrameCount),
-    /// The guest uses so many blocks more.
+    /// The guest allocates so many blocks.
     Use(BlockSize, usize),
     /// The guest frees so many of the blocks it uses.
     Free(usize),
-    /// The driver has a turn.
+    /// The driver makes up to so many steps.
     Steps(usize),
     /// The monitor ends the session.
     Reset,
@@ -62,15 +62,16 @@ fn events() -> impl Strategy<Value = Event> {
     ]
 }
 
-/// The monitor at the other end of a port that is a function call.
+/// A port through which the monitor is called as a function.
 struct Port {
     monitor: &'static mut Harness,
-    /// What the driver wants in force.
-    wished: Features,
+    /// The features that the driver requests.
+    requested: Features,
+    /// The features in force.
     agreed: Features,
-    /// Where the allocator's words are, and how many.
+    /// The address and the number of the allocator's words.
     words: (u64, u64),
-    /// The monitor has been shown the words, and the allocator is to be told.
+    /// Whether the words were shared, and the allocator does not know yet.
     is_shared: bool,
 }
 
@@ -101,13 +102,13 @@ fn reply(answer: &Registers) -> Option<Reply> {
 
 impl Monitor for Port {
     fn negotiate(&mut self) -> Option<Reply> {
-        let hello = Hello { version: VERSION, features: self.wished, floor: FLOOR, vector: 0 };
+        let hello = Hello { version: VERSION, features: self.requested, floor: FLOOR, vector: 0 };
         let answer = self.monitor.call(hello.encode());
         self.agreed = Welcome::decode(&answer).features;
         reply(&answer)
     }
 
-    fn begin_options(&mut self) {
+    fn enable_features(&mut self) {
         if self.agreed.contains(Features::OFFERS) {
             let (address, count) = self.words;
             let (reply, _) = self.call(Command::Share, address, count);
@@ -151,22 +152,22 @@ struct World {
 
 impl World {
     /// A guest that starts with so many huge frames, and its first session.
-    fn new(initial: u64, wished: Features) -> Self {
+    fn new(initial: u64, requested: Features) -> Self {
         let extent = harness::Extent { total: TOTAL, initial: FrameCount(initial * HUGE_FRAMES), image: IMAGE };
         let monitor = Box::leak(Box::new(Harness::new(extent).expect("the host has memory for a small machine")));
         let start = monitor.page(FrameNumber(0)).expect("it is memory");
-        let books = monitor.page(METADATA).expect("it is memory").cast::<u64>();
+        let metadata = monitor.page(METADATA).expect("it is memory").cast::<u64>();
         let words = FrameAllocator::words(TOTAL);
-        assert!(words as u64 * 8 <= (HUGE_FRAMES - METADATA.0) * FRAME_BYTES, "the accounts fit the first huge frame");
-        // SAFETY: zeroed memory of a machine that is never dropped; of it the monitor reads and
-        // writes what is shared only, and that is atomic.
-        let books = unsafe { slice::from_raw_parts_mut(books, words) };
+        assert!(words as u64 * 8 <= (HUGE_FRAMES - METADATA.0) * FRAME_BYTES, "the metadata fit the first huge frame");
+        // SAFETY: the memory is zeroed and belongs to a machine that is never dropped. The monitor
+        // accesses only the shared words in it, with atomic operations.
+        let metadata = unsafe { slice::from_raw_parts_mut(metadata, words) };
         let reserved = [FrameNumber(0)..FrameNumber(HUGE_FRAMES)];
-        let allocator = FrameAllocator::new(TOTAL, &reserved, KERNEL_FLOOR, &mut BumpAllocator::new(books));
+        let allocator = FrameAllocator::new(TOTAL, &reserved, KERNEL_FLOOR, &mut BumpAllocator::new(metadata));
         let states = allocator.states();
         let address = (states.as_ptr().addr() - start.addr()) as u64;
         let port =
-            Port { monitor, wished, agreed: Features(0), words: (address, states.len() as u64), is_shared: false };
+            Port { monitor, requested, agreed: Features(0), words: (address, states.len() as u64), is_shared: false };
         let extent = Extent { total: TOTAL, floor: FLOOR, end: FrameNumber(TOTAL.0) };
         let driver = Driver::new(PageList::leaked(to_usize(HUGE)), RateLimits::DEFAULT, extent, 0);
         let mut world = Self { port, memory: GuestMemory(allocator, 0), driver, in_use: Vec::new(), pinned: None };
@@ -175,10 +176,11 @@ impl World {
         world
     }
 
-    fn happen(&mut self, event: &Event) {
+    /// Applies an event.
+    fn apply(&mut self, event: &Event) {
         match *event {
-            // A host that can take by itself does not ask for what the guest has to keep.
-            Event::Target(target) if self.port.wished.contains(Features::OFFERS) => {
+            // A host that reclaims offers sets no target below the guest's floor.
+            Event::Target(target) if self.port.requested.contains(Features::OFFERS) => {
                 self.port.monitor.set_target(target.max(FLOOR));
             }
             Event::Target(target) => self.port.monitor.set_target(target),
@@ -223,18 +225,18 @@ impl World {
         }
     }
 
-    /// Brings everything to rest and the target to all memory: what was lost does not come back.
+    /// Repairs the host, sets the target to all memory and lets the driver finish. Only lost memory
+    /// stays in the balloon.
     fn settle(&mut self) {
-        self.happen(&Event::PageSizes(true));
+        self.apply(&Event::PageSizes(true));
         if let Some(frame) = self.pinned.take() {
             self.port.monitor.unpin(frame);
         }
-        self.happen(&Event::Target(TOTAL));
+        self.apply(&Event::Target(TOTAL));
         (0..STEPS).for_each(|_| self.step(STEPS));
     }
 
-    /// Where a frame is, in the guest's accounts: those of its driver and allocator, and of who
-    /// uses memory.
+    /// Returns the places in which the guest's driver, allocator and users have a frame.
     fn places(&self, in_use: &[bool], frame: FrameNumber) -> Places {
         let huge = to_usize(frame.0 / HUGE_FRAMES);
         Places {
@@ -245,6 +247,7 @@ impl World {
         }
     }
 
+    /// Returns which frames are in use.
     fn uses(&self) -> Vec<bool> {
         let mut in_use = vec![false; to_usize(TOTAL.0)];
         in_use[..to_usize(HUGE_FRAMES)].fill(true);
@@ -255,13 +258,13 @@ impl World {
     }
 }
 
-/// The places a frame can be in.
+/// The places that a frame can be in.
 #[derive(Clone, Copy, Debug)]
 struct Places {
     is_free: bool,
     is_used: bool,
     is_in_page_list: bool,
-    /// By the monitor, and the driver has not put it into its page list yet.
+    /// Reclaimed by the host, and not in the page list yet.
     is_reclaimed: bool,
 }
 
@@ -270,11 +273,11 @@ proptest! {
 
     #[test]
     fn both_sides_always_agree(initial in 3..=HUGE, offers: bool, turns in vec(events(), 1..40)) {
-        let wished = if offers { Features::OFFERS } else { Features(0) };
-        let mut world = World::new(initial, wished);
+        let requested = if offers { Features::OFFERS } else { Features(0) };
+        let mut world = World::new(initial, requested);
         for event in &turns {
-            world.happen(event);
-            // What the monitor has taken is no longer free, once somebody looks.
+            world.apply(event);
+            // This call notes which huge frames the host has reclaimed.
             let _ = world.memory.0.taken();
             prop_assert_eq!(world.port.monitor.check(), Ok(()));
             prop_assert_eq!((world.driver.page_list().validate(), world.memory.0.validate()), (Ok(()), Ok(())));
@@ -289,7 +292,7 @@ proptest! {
             let facts = world.port.monitor.facts();
             prop_assert_eq!(facts.size.saturating_add(facts.balloon), TOTAL);
             prop_assert!(facts.size >= FLOOR, "{:?}", facts);
-            prop_assert_eq!(world.driver.strays(), FrameCount::ZERO);
+            prop_assert_eq!(world.driver.disputed(), FrameCount::ZERO);
         }
         world.settle();
         prop_assert_eq!(world.port.monitor.facts().balloon, FrameCount::ZERO, "memory was lost");

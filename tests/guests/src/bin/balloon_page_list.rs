@@ -41,13 +41,14 @@ fn run() -> Result<(), &'static str> {
     let mut firsts: Vec<FrameNumber> = blocks.iter().map(Pinned::first).collect();
     firsts.sort_unstable();
     let [lowest, second, .., highest] = firsts[..] else { return Err("there is no memory to pin") };
-    blocks.into_iter().rev().for_each(|block| page_list.put(block));
+    blocks.into_iter().rev().for_each(|block| page_list.insert(block));
     let is_whole = firsts.iter().all(|first| page_list.contains(*first, BlockSize::Huge));
     expect(is_whole && page_list.contains(at(second, 5), BlockSize::Frame), "a block is not in it")?;
     expect(page_list.size().0 == firsts.len() as u64 * HUGE_FRAMES, "its size is wrong")?;
 
-    let part =
-        page_list.take_within(at(second, 511)..at(second, HUGE_FRAMES)).ok_or("the end of a block is not to be had")?;
+    let part = page_list
+        .remove_within(at(second, 511)..at(second, HUGE_FRAMES))
+        .ok_or("the end of a block is not to be had")?;
     expect((part.first(), part.size()) == (at(second, 511), BlockSize::Frame), "another part was taken")?;
     expect(
         !page_list.contains(second, BlockSize::Huge) && !page_list.contains(part.first(), BlockSize::Frame),
@@ -57,13 +58,13 @@ fn run() -> Result<(), &'static str> {
         [0, 1, 509, 510].iter().all(|&rest| page_list.contains(at(second, rest), BlockSize::Frame)),
         "the rest went",
     )?;
-    let head = page_list.take_within(highest..at(highest, 1)).ok_or("the beginning of a block is not to be had")?;
+    let head = page_list.remove_within(highest..at(highest, 1)).ok_or("the beginning of a block is not to be had")?;
     expect((head.first(), head.size()) == (highest, BlockSize::Frame), "more than the beginning was taken")?;
-    let whole = page_list.take_within(lowest..at(highest, HUGE_FRAMES)).ok_or("nothing is in all of the range")?;
+    let whole = page_list.remove_within(lowest..at(highest, HUGE_FRAMES)).ok_or("nothing is in all of the range")?;
     expect((whole.first(), whole.size()) == (lowest, BlockSize::Huge), "the lowest was not taken first, or not whole")?;
-    expect(page_list.take_within(lowest..at(lowest, HUGE_FRAMES)).is_none(), "it was taken twice")?;
+    expect(page_list.remove_within(lowest..at(lowest, HUGE_FRAMES)).is_none(), "it was taken twice")?;
 
-    expect(page_list.take(FrameCount::ZERO).is_none(), "a block of no frames")?;
+    expect(page_list.remove(FrameCount::ZERO).is_none(), "a block of no frames")?;
     expect(size_of_reclaimed(&mut page_list, HUGE_FRAMES) == Some(BlockSize::Huge), "nothing was taken whole")?;
     expect(size_of_reclaimed(&mut page_list, HUGE_FRAMES - 1) == Some(BlockSize::Frame), "too much was taken")?;
     let mut left = page_list.size().0;
@@ -86,5 +87,5 @@ fn at(first: FrameNumber, frames: u64) -> FrameNumber {
 
 /// Takes a block of at most so many frames and frees it.
 fn size_of_reclaimed(page_list: &mut PageList, frames: u64) -> Option<BlockSize> {
-    page_list.take(FrameCount(frames)).map(|block| block.size())
+    page_list.remove(FrameCount(frames)).map(|block| block.size())
 }

@@ -1,0 +1,218 @@
+//! What the driver's thread and the rest of the kernel tell each other.
+//!
+//! The rest of the kernel makes *requests*, each a bit that stays set until the thread handles it,
+//! and wakes the thread. The thread publishes what it has done. Nothing in here takes a lock, so
+//! interrupts and the allocator may call it.
+
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+
+use aerostat_abi::units::FrameCount;
+
+use super::report_timer::Demand;
+use crate::config::REPORT_PATIENCE_NS;
+use crate::mm::FRAMES;
+use crate::mm::slow_path::Deflator;
+use crate::patience::Patience;
+use crate::thread::Event;
+use crate::time::Instant;
+
+/// The signals of the guest's balloon.
+pub(super) static SIGNALS: Signals = Signals::new();
+
+/// A request to the driver's thread.
+#[derive(Clone, Copy, Debug)]
+#[repr(u8)]
+enum Request {
+    /// The target may have changed: ask for it.
+    Target = 1 << 0,
+    /// The statistics have changed: report them.
+    Report = 1 << 1,
+    /// A thread waits until they are reported.
+    Flush = 1 << 2,
+    /// Memory became free, and the driver wants some.
+    Memory = 1 << 3,
+}
+
+/// The state that the driver's thread shares with the rest of the kernel.
+#[derive(Debug)]
+pub(super) struct Signals {
+    /// Wakes the driver's thread.
+    wake: Event,
+    /// A bit for each pending [`Request`].
+    requests: AtomicU8,
+    /// Whether the driver's thread has begun its work.
+    is_running: AtomicBool,
+    /// Whether the driver could continue with memory that becomes free.
+    wants_memory: AtomicBool,
+    /// Frames in the balloon, as long as the kernel holds it.
+    balloon: AtomicU64,
+    /// Frames that threads wait for.
+    wanted: AtomicU64,
+    /// The number of times that waiting threads were told to try again.
+    arrivals: AtomicU64,
+    /// Wakes the threads that wait for memory.
+    arrived: Event,
+    /// Wakes the threads that wait for a report.
+    flushed: Event,
+}
+
+impl Signals {
+    const fn new() -> Self {
+        Self {
+            wake: Event::new(),
+            requests: AtomicU8::new(0),
+            is_running: AtomicBool::new(false),
+            wants_memory: AtomicBool::new(false),
+            balloon: AtomicU64::new(0),
+            wanted: AtomicU64::new(0),
+            arrivals: AtomicU64::new(0),
+            arrived: Event::new(),
+            flushed: Event::new(),
+        }
+    }
+
+    /// Notes that the driver's thread has begun its work.
+    pub(super) fn begin(&self) {
+        self.is_running.store(true, Ordering::Relaxed);
+    }
+
+    /// Puts the driver's thread to sleep until a request wakes it, at most until the given time.
+    pub(super) fn sleep(&self, until: Instant) {
+        self.wake.wait(Some(until));
+    }
+
+    /// Returns whether the target may have changed since the last call.
+    pub(super) fn take_target_change(&self) -> bool {
+        self.take(Request::Target)
+    }
+
+    /// Returns whether memory that the driver wants became free since the last call.
+    pub(super) fn take_freed_memory(&self) -> bool {
+        self.take(Request::Memory)
+    }
+
+    /// Returns how much a report is needed.
+    pub(super) fn report_demand(&self) -> Demand {
+        if self.is_flushing() {
+            return Demand::Urgent;
+        }
+        match (self.is_pending(Request::Report), self.wanted()) {
+            (false, _) => Demand::Unchanged,
+            (true, FrameCount::ZERO) => Demand::Changed,
+            (true, _) => Demand::Urgent,
+        }
+    }
+
+    /// Returns whether a thread waits for a report.
+    pub(super) fn is_flushing(&self) -> bool {
+        self.is_pending(Request::Flush)
+    }
+
+    /// Begins a report: later changes of the statistics need another one.
+    pub(super) fn begin_report(&self) {
+        self.take(Request::Report);
+    }
+
+    /// Tells the threads that wait for a report that it was made.
+    pub(super) fn end_flush(&self) {
+        self.take(Request::Flush);
+        self.flushed.signal();
+    }
+
+    /// Returns the number of frames that threads wait for.
+    pub(super) fn wanted(&self) -> FrameCount {
+        FrameCount(self.wanted.load(Ordering::Relaxed))
+    }
+
+    /// Publishes the balloon size, and returns the one before.
+    pub(super) fn set_balloon(&self, balloon: FrameCount) -> FrameCount {
+        FrameCount(self.balloon.swap(balloon.0, Ordering::Relaxed))
+    }
+
+    /// Publishes whether the driver could continue with memory that becomes free.
+    pub(super) fn set_wants_memory(&self, wants_memory: bool) {
+        self.wants_memory.store(wants_memory, Ordering::Relaxed);
+    }
+
+    /// Tells the threads that wait for memory to try again.
+    pub(super) fn wake_waiters(&self) {
+        self.arrivals.fetch_add(1, Ordering::Relaxed);
+        self.arrived.signal();
+    }
+
+    /// Makes a request. Returns whether it was not pending already.
+    fn request(&self, request: Request) -> bool {
+        self.requests.fetch_or(request as u8, Ordering::Relaxed) & request as u8 == 0
+    }
+
+    fn is_pending(&self, request: Request) -> bool {
+        self.requests.load(Ordering::Relaxed) & request as u8 != 0
+    }
+
+    /// Ends a request. Returns whether it was pending.
+    fn take(&self, request: Request) -> bool {
+        self.requests.fetch_and(!(request as u8), Ordering::Relaxed) & request as u8 != 0
+    }
+}
+
+impl Deflator for Signals {
+    fn wait_for(&self, wanted: FrameCount, missing: FrameCount, patience: &mut Patience) -> bool {
+        if self.balloon.load(Ordering::Relaxed) < missing.0 || patience.look(Instant::now()).is_none() {
+            return false;
+        }
+        let arrivals = self.arrivals.load(Ordering::Relaxed);
+        self.wanted.fetch_add(wanted.0, Ordering::Relaxed);
+        self.request(Request::Report);
+        self.wake.signal();
+        while self.arrivals.load(Ordering::Relaxed) == arrivals
+            && let Some(until) = patience.look(Instant::now())
+        {
+            self.arrived.wait(Some(until));
+        }
+        self.wanted.fetch_sub(wanted.0, Ordering::Relaxed);
+        true
+    }
+
+    fn memory_came(&self) {
+        if self.wants_memory.load(Ordering::Relaxed) && self.request(Request::Memory) {
+            self.wake.signal();
+        }
+        if self.wanted() > FrameCount::ZERO {
+            self.wake_waiters();
+        }
+    }
+}
+
+/// Returns the balloon size as far as the kernel holds the balloon, with the memory that the host
+/// has reclaimed and the driver has not collected.
+pub(crate) fn size() -> FrameCount {
+    FRAMES.taken().saturating_add(FrameCount(SIGNALS.balloon.load(Ordering::Relaxed)))
+}
+
+/// Handles the balloon interrupt.
+pub(crate) fn interrupt() {
+    SIGNALS.request(Request::Target);
+    SIGNALS.wake.signal();
+}
+
+/// Has the changed statistics reported soon.
+pub(crate) fn report_soon() {
+    if SIGNALS.request(Request::Report) {
+        SIGNALS.wake.signal();
+    }
+}
+
+/// Has the latest statistics reported before it returns, if the kernel drives the balloon.
+pub(crate) fn flush_report() {
+    if !SIGNALS.is_running.load(Ordering::Relaxed) {
+        return;
+    }
+    let mut patience = Patience::new(REPORT_PATIENCE_NS);
+    SIGNALS.request(Request::Flush);
+    SIGNALS.wake.signal();
+    while SIGNALS.is_flushing()
+        && let Some(until) = patience.look(Instant::now())
+    {
+        SIGNALS.flushed.wait(Some(until));
+    }
+}

@@ -1,0 +1,70 @@
+//! The balloon's start: the first session, the initial balloon, and the thread.
+
+use aerostat_abi::metadata;
+use aerostat_abi::units::{FrameCount, FrameNumber, HUGE_FRAMES, to_usize};
+use aerostat_balloon_driver::{Driver, Extent};
+
+use super::memory::KernelMemory;
+use super::page_list::PageList;
+use super::port::{HelloOptions, Port};
+use super::signals::SIGNALS;
+use super::{handover, thread};
+use crate::arch::x86_64::boot::{BalloonDriver, Machine, MachineError};
+use crate::mm::bump::BumpAllocator;
+use crate::mm::{self, slow_path};
+use crate::report;
+use crate::time::Instant;
+
+/// Opens a session, adopts the initial balloon and starts the driver's thread, or leaves both to an
+/// application. Without a port, the guest keeps all its memory.
+///
+/// # Errors
+/// [`MachineError`] when the command line names a rate or a driver that do not exist.
+pub(crate) fn start(machine: &Machine, metadata: &mut BumpAllocator) -> Result<(), MachineError> {
+    let limits = machine.balloon_rate()?;
+    let owner = machine.balloon_driver()?;
+    let options = match owner {
+        BalloonDriver::Kernel => HelloOptions::KERNEL,
+        BalloonDriver::Application => HelloOptions::APPLICATION,
+    };
+    let opened = if machine.has_balloon_port { Port::open(options) } else { None };
+    let Some(mut port) = opened else { return Ok(()) };
+    let extent = extent();
+    let page_list = PageList::new(huge_frames(extent.end), metadata);
+    let mut driver = Driver::new(page_list, limits, extent, Instant::now().as_nanos());
+    if !driver.begin(&mut port, &mut KernelMemory::default()) {
+        log::warn!("balloon: the monitor did not answer HELLO, or not with anything that makes sense");
+        return Ok(());
+    }
+    if driver.disputed() > FrameCount::ZERO {
+        report::bad_machine("the first grant is too small for the kernel");
+    }
+    SIGNALS.set_balloon(driver.balloon());
+    log::debug!("balloon: {} of {} to begin with, target {}", driver.balloon(), extent.total, driver.target());
+    match owner {
+        BalloonDriver::Application => handover::leave(port, driver.into_page_list()),
+        BalloonDriver::Kernel => {
+            slow_path::set_deflator(&SIGNALS);
+            if let Err(error) = thread::spawn(driver, port) {
+                log::warn!("balloon: {error}");
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Returns the extent of the guest's memory.
+pub(crate) fn extent() -> Extent {
+    let end = mm::memory_end();
+    Extent { total: mm::total_frames(), floor: metadata::smallest_size(end), end }
+}
+
+/// Returns the number of words of metadata that the driver needs on a machine whose memory ends at
+/// `end`.
+pub(crate) const fn words(end: FrameNumber) -> usize {
+    PageList::words(huge_frames(end))
+}
+
+const fn huge_frames(end: FrameNumber) -> usize {
+    to_usize(end.0.div_ceil(HUGE_FRAMES))
+}

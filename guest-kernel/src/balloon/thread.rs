@@ -1,0 +1,119 @@
+//! The driver's thread: it makes steps, publishes what they changed, reports, and sleeps.
+
+use aerostat_abi::units::FrameCount;
+use aerostat_balloon_driver::{Driver, Next, StallLog};
+
+use super::log_stall_change;
+use super::memory::KernelMemory;
+use super::page_list::PageList;
+use super::port::Port;
+use super::report_timer::ReportTimer;
+use super::signals::SIGNALS;
+use crate::mm::{FRAMES, slow_path};
+use crate::sync::SpinLock;
+use crate::thread::{self, Priority, SpawnError};
+use crate::time::Instant;
+
+/// The driver on its way from [`spawn`] to the thread.
+static STARTING: SpinLock<Option<(Driver<PageList>, Port)>> = SpinLock::new(None);
+
+/// Starts the thread.
+///
+/// # Errors
+/// [`SpawnError`].
+pub(super) fn spawn(driver: Driver<PageList>, port: Port) -> Result<(), SpawnError> {
+    *STARTING.lock() = Some((driver, port));
+    thread::spawn_entry("balloon", Priority::Kernel, enter, 0).map(drop)
+}
+
+extern "C" fn enter(_: u64) {
+    let Some((driver, port)) = STARTING.lock().take() else { return };
+    SIGNALS.begin();
+    let logged_size = driver.size();
+    let timer = ReportTimer::default();
+    DriverThread { driver, port, memory: KernelMemory::default(), timer, stall_log: StallLog::default(), logged_size }
+        .run();
+}
+
+/// The state of the thread.
+struct DriverThread {
+    driver: Driver<PageList>,
+    port: Port,
+    memory: KernelMemory,
+    timer: ReportTimer,
+    stall_log: StallLog,
+    /// The guest size that was logged last.
+    logged_size: FrameCount,
+}
+
+impl DriverThread {
+    fn run(mut self) {
+        loop {
+            let next = self.driver.step(&mut self.port, &mut self.memory);
+            self.publish(next);
+            match next {
+                Next::Continue => continue,
+                Next::Rest => thread::rest(),
+                Next::Wait { .. } | Next::Idle => {}
+            }
+            FRAMES.offer_spare();
+            if !self.report_if_due() {
+                self.sleep(next);
+            }
+        }
+    }
+
+    /// Publishes what a step has changed.
+    fn publish(&mut self, next: Next) {
+        let balloon = self.driver.balloon();
+        let before = SIGNALS.set_balloon(balloon);
+        if before > balloon {
+            slow_path::host_gave(before.saturating_sub(balloon));
+            SIGNALS.wake_waiters();
+        }
+        SIGNALS.set_wants_memory(self.driver.wants_memory());
+        log_stall_change(&self.driver, &mut self.stall_log);
+        let size = self.driver.size();
+        if next == Next::Idle && size != self.logged_size {
+            self.logged_size = size;
+            log::debug!("balloon: the size is {size}; so far {:?}", self.driver.metrics());
+        }
+    }
+
+    /// Makes a report if one is due. Returns whether it did: then the target may have changed.
+    fn report_if_due(&mut self) -> bool {
+        let now = Instant::now();
+        if !self.timer.is_due(SIGNALS.report_demand(), now) {
+            return false;
+        }
+        let is_flushing = SIGNALS.is_flushing();
+        SIGNALS.begin_report();
+        self.timer.note_report(now);
+        debug_assert_eq!(self.driver.page_list().validate(), Ok(()));
+        debug_assert_eq!(thread::validate(), Ok(()));
+        debug_assert_eq!(FRAMES.ballooned(), self.driver.balloon(), "the guest's size is wrong");
+        let reply = self.port.report(&self.driver, SIGNALS.wanted());
+        self.driver.note_reply(reply, now.as_nanos());
+        if is_flushing {
+            SIGNALS.end_flush();
+        }
+        true
+    }
+
+    /// Sleeps until the next step or report is due, or a request comes, and handles that.
+    fn sleep(&mut self, next: Next) {
+        let report_at = self.timer.due_at(SIGNALS.report_demand());
+        let until = match next {
+            Next::Continue | Next::Rest => return,
+            Next::Wait { until_ns } => report_at.min(Instant::from_nanos(until_ns)),
+            Next::Idle => report_at,
+        };
+        SIGNALS.sleep(until);
+        if SIGNALS.take_target_change() {
+            self.driver.refresh(&mut self.port, Instant::now().as_nanos());
+        }
+        if SIGNALS.take_freed_memory() {
+            self.driver.note_freed_memory();
+        }
+    }
+}
