@@ -7,6 +7,7 @@ pub mod fleet;
 pub mod host;
 pub mod report;
 pub mod scheduler;
+pub mod simulate;
 pub mod size;
 pub mod supervisor;
 

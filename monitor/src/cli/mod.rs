@@ -5,6 +5,7 @@
 //! found errors, the pool was overdrawn); 2, refused, nothing was started.
 
 mod report_file;
+mod simulate;
 mod up;
 
 use std::io;
@@ -12,6 +13,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use self::simulate::SimulateArguments;
 use self::up::UpArguments;
 use crate::display::Sink;
 
@@ -27,6 +29,8 @@ struct Arguments {
 enum Verb {
     /// Boot the guests of a fleet file and move memory between them.
     Up(UpArguments),
+    /// Run a trace of simulated guests under the scheduler and under the rules of other systems.
+    Simulate(SimulateArguments),
 }
 
 /// Why a command failed: the line to print and the exit code.
@@ -62,6 +66,7 @@ impl Failure {
 pub fn main() -> ExitCode {
     let result = match Arguments::parse().verb {
         Verb::Up(arguments) => up::up(&arguments),
+        Verb::Simulate(arguments) => simulate::simulate(&arguments),
     };
     match result {
         Ok(exit_code) => exit_code,
@@ -87,6 +92,12 @@ mod tests {
     #[test]
     fn the_arguments_are_consistent() {
         Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn a_simulation_needs_a_trace() {
+        assert!(Arguments::try_parse_from(["aerostat", "simulate", "trace.toml"]).is_ok());
+        assert!(Arguments::try_parse_from(["aerostat", "simulate"]).is_err());
     }
 
     #[test]

@@ -1,0 +1,253 @@
+//! A simulated guest: an application that needs memory, a kernel that follows a target.
+//!
+//! The guest is ideal: it deflates at once, gives up free memory at once, evicts idle memory before
+//! active memory, and its VMM process acts on no old target. Without swap it cannot shrink below
+//! what its application has allocated. With swap it shrinks further, at the rate of a disk.
+//!
+//! *Stall.* While the application waits for an allocation, it stands still. While a part of its
+//! active memory is on the swap disk, it stands still for ten times that part of its time: an access
+//! to a page on disk costs far more than one to memory, so the loss is much larger than the part
+//! that is missing. The factor only scales figures of swapping guests; it is the same for all rules.
+
+use std::time::Duration;
+
+use aerostat_abi::units::FrameCount;
+
+use super::demand::{Demand, Need};
+use super::scaled;
+use crate::scheduler::{GuestSample, Hints, Limits, Usage};
+
+/// Memory of the guest's kernel and of the application's image.
+pub(super) const KERNEL: FrameCount = FrameCount::from_mib(8);
+/// What a guest writes to its swap disk in a second.
+const SWAP_OUT_PER_S: FrameCount = FrameCount::from_mib(1024);
+/// How many times the missing part of active memory a guest stalls.
+const STALL_FACTOR: f64 = 10.0;
+
+/// One guest.
+#[derive(Debug)]
+pub(super) struct SimulatedGuest {
+    pub(super) limits: Limits,
+    demand: Demand,
+    /// Where in its demand the guest begins.
+    offset: Duration,
+    /// Size of the swap disk.
+    swap: FrameCount,
+    pub(super) target: FrameCount,
+    pub(super) size: FrameCount,
+    /// Host memory behind the guest.
+    pub(super) resident: FrameCount,
+    /// What the application has of what it needs.
+    allocated: FrameCount,
+    /// The part of it on the swap disk.
+    evicted: FrameCount,
+    /// What the application needs now.
+    need: Need,
+    /// The time in which the application stood still.
+    pub(super) stalled: Duration,
+}
+
+/// The demand and the limits of a guest before its start.
+#[derive(Clone, Debug)]
+pub(super) struct GuestPlan {
+    pub(super) limits: Limits,
+    pub(super) demand: Demand,
+    pub(super) offset: Duration,
+    pub(super) swap: FrameCount,
+}
+
+impl SimulatedGuest {
+    pub(super) fn new(plan: &GuestPlan) -> Self {
+        let GuestPlan { limits, demand, offset, swap } = plan.clone();
+        Self {
+            limits,
+            demand,
+            offset,
+            swap,
+            target: limits.min,
+            size: limits.min,
+            resident: KERNEL.min(limits.min),
+            allocated: FrameCount::ZERO,
+            evicted: FrameCount::ZERO,
+            need: Need::default(),
+            stalled: Duration::ZERO,
+        }
+    }
+
+    /// Lives through one tick that ends at `elapsed`; returns the share of it in which the guest
+    /// stood still, 0 to 1.
+    pub(super) fn tick(&mut self, elapsed: Duration, tick: Duration) -> f64 {
+        self.need = need_at(&self.demand, self.offset, self.limits, elapsed);
+        self.free_unneeded();
+        self.follow_target(tick);
+        self.grow();
+        self.restore();
+        self.resident = self.resident.max(self.in_use()).min(self.size);
+        let share = self.stall_share();
+        self.stalled += tick.mul_f64(share);
+        share
+    }
+
+    /// Returns what the scheduler sees of the guest.
+    pub(super) fn sample(&self) -> GuestSample {
+        GuestSample {
+            allowed: self.target,
+            size: self.size,
+            resident: self.resident,
+            hints: Hints::Report(self.usage()),
+        }
+    }
+
+    /// Returns what the guest reports.
+    pub(super) fn usage(&self) -> Usage {
+        Usage {
+            used: self.in_use(),
+            committed: KERNEL.saturating_add(self.allocated).min(self.limits.max),
+            wanted: self.need.allocated.saturating_sub(self.allocated),
+        }
+    }
+
+    fn in_use(&self) -> FrameCount {
+        KERNEL.saturating_add(self.allocated).saturating_sub(self.evicted)
+    }
+
+    fn free(&self) -> FrameCount {
+        self.size.saturating_sub(self.in_use())
+    }
+
+    /// The active memory that the application has allocated.
+    fn active(&self) -> FrameCount {
+        self.need.active.min(self.allocated)
+    }
+
+    fn in_memory(&self) -> FrameCount {
+        self.allocated.saturating_sub(self.evicted)
+    }
+
+    fn free_unneeded(&mut self) {
+        self.allocated = self.allocated.min(self.need.allocated);
+        self.evicted = self.evicted.min(self.allocated);
+    }
+
+    fn follow_target(&mut self, tick: Duration) {
+        if self.size <= self.target {
+            self.size = self.target;
+            return;
+        }
+        self.size = self.size.saturating_sub(self.free()).max(self.target);
+        let rate = scaled(SWAP_OUT_PER_S, tick.as_secs_f64());
+        let evicted = self.evict(self.size.saturating_sub(self.target).min(rate));
+        self.size = self.size.saturating_sub(evicted);
+    }
+
+    fn grow(&mut self) {
+        let missing = self.need.allocated.saturating_sub(self.allocated);
+        let idle = self.in_memory().saturating_sub(self.active());
+        self.evict(missing.saturating_sub(self.free()).min(idle));
+        self.allocated = self.allocated.saturating_add(missing.min(self.free()));
+    }
+
+    fn restore(&mut self) {
+        let lacking = self.active().saturating_sub(self.in_memory());
+        self.evicted = self.evicted.saturating_sub(lacking.min(self.free()));
+    }
+
+    /// Evicts up to `count` frames; returns how many.
+    fn evict(&mut self, count: FrameCount) -> FrameCount {
+        let evicted = count.min(self.swap.saturating_sub(self.evicted)).min(self.in_memory());
+        self.evicted = self.evicted.saturating_add(evicted);
+        evicted
+    }
+
+    fn stall_share(&self) -> f64 {
+        if self.allocated < self.need.allocated {
+            return 1.0;
+        }
+        stall_of_missing(self.active().saturating_sub(self.in_memory()), self.active())
+    }
+}
+
+/// Returns what an application needs at `elapsed`. Nobody can help one that wants more than its
+/// guest's maximum, so that counts as no need.
+pub(super) fn need_at(demand: &Demand, offset: Duration, limits: Limits, elapsed: Duration) -> Need {
+    let need = demand.at(elapsed.saturating_add(offset));
+    let most = limits.max.saturating_sub(KERNEL);
+    Need { allocated: need.allocated.min(most), active: need.active.min(most) }
+}
+
+/// Returns the share of time in which a guest stands still while `missing` of its `active` memory is
+/// not in memory.
+pub(super) fn stall_of_missing(missing: FrameCount, active: FrameCount) -> f64 {
+    if missing == FrameCount::ZERO {
+        return 0.0;
+    }
+    (STALL_FACTOR * missing.0 as f64 / active.0.max(1) as f64).min(1.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{GuestPlan, KERNEL, SimulatedGuest};
+    use crate::scheduler::Limits;
+    use aerostat_abi::units::FrameCount;
+    use std::time::Duration;
+
+    const TICK: Duration = Duration::from_millis(20);
+
+    fn mib(count: u64) -> FrameCount {
+        FrameCount::from_mib(count)
+    }
+
+    fn guest(demand: &str, swap: u64) -> SimulatedGuest {
+        let limits = Limits { min: mib(16), max: mib(256) };
+        SimulatedGuest::new(&GuestPlan {
+            limits,
+            demand: demand.parse().unwrap(),
+            offset: Duration::ZERO,
+            swap: mib(swap),
+        })
+    }
+
+    fn run(guest: &mut SimulatedGuest, from_ms: u64, ticks: u64) -> f64 {
+        (0..ticks)
+            .map(|tick| guest.tick(Duration::from_millis(from_ms) + TICK * u32::try_from(tick).unwrap(), TICK))
+            .sum()
+    }
+
+    #[test]
+    fn a_guest_that_lacks_memory_stands_still_until_it_is_granted() {
+        let mut guest = guest("100M:1s", 0);
+        assert_eq!(run(&mut guest, 0, 5), 5.0);
+        assert_eq!(guest.usage().wanted, mib(100 - 8));
+        guest.target = mib(128);
+        assert_eq!(run(&mut guest, 100, 5), 0.0);
+        assert_eq!(guest.usage().used, mib(108));
+        assert_eq!(guest.stalled, 5 * TICK);
+    }
+
+    #[test]
+    fn a_guest_without_swap_keeps_what_its_application_has() {
+        let mut guest = guest("100M:1s,10M:1s", 0);
+        guest.target = mib(128);
+        run(&mut guest, 0, 5);
+        guest.target = mib(16);
+        run(&mut guest, 100, 5);
+        assert_eq!(guest.size, mib(108));
+        run(&mut guest, 1000, 1);
+        assert_eq!(guest.size, mib(18), "what the application frees goes at once");
+        assert_eq!(guest.resident, guest.size);
+    }
+
+    #[test]
+    fn a_guest_with_swap_loses_idle_memory_first() {
+        let mut guest = guest("100M/20M:60s", 200);
+        guest.target = mib(128);
+        run(&mut guest, 0, 5);
+        guest.target = mib(28);
+        assert_eq!(run(&mut guest, 100, 10), 0.0, "idle memory is enough");
+        assert_eq!(guest.size, KERNEL.saturating_add(mib(20)));
+        guest.target = mib(18);
+        assert!(run(&mut guest, 300, 10) > 9.0, "half of the active memory is missing");
+        guest.target = mib(28);
+        assert_eq!(run(&mut guest, 500, 2), 0.0, "it comes back");
+    }
+}

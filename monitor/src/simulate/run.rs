@@ -1,0 +1,170 @@
+//! One trace under one rule, and under all of them.
+
+use std::thread;
+use std::time::Duration;
+
+use aerostat_abi::units::FrameCount;
+
+use super::guest::{GuestPlan, SimulatedGuest};
+use super::oracle::least_stall;
+use super::rules::{self, Observed, Rule};
+use super::scaled;
+use super::trace::Trace;
+use crate::clock::Moment;
+use crate::scheduler::Limits;
+
+/// What became of a fleet under one rule.
+#[derive(Clone, Debug)]
+pub struct RunResult {
+    /// The rule's name.
+    pub rule: &'static str,
+    /// The time in which each guest stood still, group by group.
+    pub stalled: Vec<Duration>,
+    /// Target changes of all guests.
+    pub changes: u64,
+    /// The sum of all changes of size.
+    pub moved: FrameCount,
+    /// Whether the rule wished for more than was free at some moment.
+    pub overdrew: bool,
+}
+
+impl RunResult {
+    /// Returns the stall of all guests together.
+    #[must_use]
+    pub fn total_stall(&self) -> Duration {
+        self.stalled.iter().sum()
+    }
+
+    /// Returns the stall of the guest that stood still longest.
+    #[must_use]
+    pub fn worst_stall(&self) -> Duration {
+        self.stalled.iter().copied().max().unwrap_or_default()
+    }
+}
+
+/// A trace under all rules.
+#[derive(Clone, Debug)]
+pub struct Comparison {
+    /// How long each run lasted, in simulated time.
+    pub duration: Duration,
+    /// The least stall that any rule could have caused, all guests together.
+    pub least_stall: Duration,
+    /// The runs, the scheduler's first.
+    pub runs: Vec<RunResult>,
+}
+
+/// Runs `trace` under all rules, several at a time.
+#[must_use]
+pub fn compare(trace: &Trace) -> Comparison {
+    let plans: Vec<GuestPlan> = trace.guests().cloned().collect();
+    let limits: Vec<Limits> = plans.iter().map(|plan| plan.limits).collect();
+    thread::scope(|scope| {
+        let oracle = scope.spawn(|| least_stall(&plans, trace.pool, trace.duration, trace.tick));
+        let runs: Vec<_> = rules::all(trace.pool, &limits)
+            .into_iter()
+            .map(|mut rule| {
+                let plans = &plans;
+                scope.spawn(move || run(trace, plans, &mut *rule))
+            })
+            .collect();
+        let joined = "a simulation does not panic";
+        Comparison {
+            duration: trace.duration,
+            least_stall: oracle.join().expect(joined),
+            runs: runs.into_iter().map(|run| run.join().expect(joined)).collect(),
+        }
+    })
+}
+
+fn run(trace: &Trace, plans: &[GuestPlan], rule: &mut dyn Rule) -> RunResult {
+    let mut guests: Vec<SimulatedGuest> = plans.iter().map(SimulatedGuest::new).collect();
+    let mut result =
+        RunResult { rule: rule.name(), stalled: Vec::new(), changes: 0, moved: FrameCount::ZERO, overdrew: false };
+    let mut observed = Vec::with_capacity(guests.len());
+    let mut elapsed = trace.tick;
+    while elapsed <= trace.duration {
+        observed.clear();
+        for guest in &mut guests {
+            let before = guest.size;
+            guest.tick(elapsed, trace.tick);
+            result.moved = result.moved.saturating_add(FrameCount(guest.size.0.abs_diff(before.0)));
+            observed.push(Observed { limits: guest.limits, target: guest.target, sample: guest.sample() });
+        }
+        let wishes = rule.decide(&observed, Moment::default().after(elapsed));
+        let (targets, overdrew) = grant(trace.pool, &observed, &wishes);
+        result.overdrew |= overdrew;
+        for (guest, target) in guests.iter_mut().zip(targets) {
+            result.changes += u64::from(guest.target != target);
+            guest.target = target;
+        }
+        elapsed += trace.tick;
+    }
+    result.stalled = guests.iter().map(|guest| guest.stalled).collect();
+    result
+}
+
+/// Turns wishes into targets that the pool can pay: each within its guest's limits, raises from free
+/// memory only, all by the same part where that does not suffice. Also returns whether it did not.
+fn grant(pool: FrameCount, guests: &[Observed], wishes: &[FrameCount]) -> (Vec<FrameCount>, bool) {
+    let wishes = guests.iter().zip(wishes).map(|(guest, &wish)| wish.max(guest.limits.min).min(guest.limits.max));
+    // A guest holds its old size until it has shrunk.
+    let held = |guest: &Observed| guest.sample.size;
+    let wishes: Vec<FrameCount> = wishes.collect();
+    let lowered: u64 = guests.iter().zip(&wishes).map(|(guest, &wish)| held(guest).max(wish.min(held(guest))).0).sum();
+    let free = pool.0.saturating_sub(lowered);
+    let raises: u64 = guests.iter().zip(&wishes).map(|(guest, wish)| wish.saturating_sub(held(guest)).0).sum();
+    if raises <= free {
+        return (wishes, false);
+    }
+    let part = free as f64 / raises as f64;
+    let targets = guests.iter().zip(&wishes).map(|(guest, &wish)| {
+        let raise = wish.saturating_sub(held(guest));
+        if raise == FrameCount::ZERO { wish } else { held(guest).saturating_add(scaled(raise, part)) }
+    });
+    (targets.collect(), true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Comparison, compare};
+    use crate::simulate::Trace;
+    use std::time::Duration;
+
+    fn compared(text: &str) -> Comparison {
+        compare(&Trace::parse(text).unwrap())
+    }
+
+    const TWO: &str = r#"
+pool = "256M"
+duration = "40s"
+[[guest]]
+name = "pair"
+count = 2
+min = "16M"
+max = "256M"
+demand = "180M:10s,20M:10s"
+stagger = "20s"
+"#;
+
+    #[test]
+    fn memory_that_follows_demand_saves_what_a_fixed_split_loses() {
+        let comparison = compared(TWO);
+        assert_eq!(comparison.least_stall, Duration::ZERO);
+        let [scheduler, fixed, ..] = &comparison.runs[..] else { panic!("two rules") };
+        assert_eq!((scheduler.rule, fixed.rule), ("aerostat", "static partition"));
+        assert!(fixed.total_stall() >= Duration::from_secs(40), "a half of the pool is less than 180 MiB");
+        assert!(scheduler.total_stall() < Duration::from_secs(1), "{:?}", scheduler.total_stall());
+        assert!(!scheduler.overdrew);
+    }
+
+    #[test]
+    fn no_rule_beats_the_oracle() {
+        let crowded = TWO.replace("stagger = \"20s\"", "swap = \"256M\"").replace("180M:", "180M/150M:");
+        for text in [TWO, &crowded, &TWO.replace("256M\"\nduration", "150M\"\nduration")] {
+            let comparison = compared(text);
+            for run in &comparison.runs {
+                assert!(run.total_stall() >= comparison.least_stall, "{}: {run:?}", run.rule);
+            }
+        }
+    }
+}
