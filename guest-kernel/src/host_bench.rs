@@ -36,7 +36,7 @@ pub fn allocate_and_free(blocks: Blocks, threads: usize, pairs: u32) -> Duration
     let words = vec![0; FrameAllocator::words(MEMORY)].leak();
     let size = if blocks == Blocks::Huge { BlockSize::Huge } else { BlockSize::Frame };
     let frames = Frames::new();
-    frames.start(FrameAllocator::new(MEMORY, &[], FrameCount::ZERO, &mut BumpAllocator::new(words)), MEMORY);
+    frames.start(FrameAllocator::new(MEMORY, [], FrameCount::ZERO, &mut BumpAllocator::new(words)), MEMORY);
     frames.charge_commit(FrameCount(MEMORY.0 / 2)).expect("all memory is free");
     let work = |pairs| {
         for _ in 0..pairs {

@@ -143,7 +143,7 @@ impl FrameAllocator {
     /// keeps `floor` frames for the kernel.
     pub(crate) fn new(
         frames: FrameCount,
-        reserved: &[Range<FrameNumber>],
+        reserved: impl IntoIterator<Item = Range<FrameNumber>>,
         floor: FrameCount,
         bump: &mut BumpAllocator,
     ) -> Self {

@@ -21,7 +21,7 @@ mod relocation;
 pub(crate) use eviction::{PageState, Restored};
 use eviction::{is_revoked, take_swap_entry};
 #[cfg(target_os = "none")]
-pub(crate) use image::ImagePart;
+pub(crate) use image::Image;
 pub(crate) use protection::Access;
 
 use super::block::{Block, BlockSize, Contents};

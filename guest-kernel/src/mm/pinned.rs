@@ -42,7 +42,7 @@ pub(crate) fn map(range: Range<u64>, commit_charge: &mut FrameCount) -> Result<(
 ///
 /// # Errors
 /// [`OutOfMemory`].
-pub(crate) fn books(words: usize) -> Result<BumpAllocator, OutOfMemory> {
+pub(crate) fn metadata(words: usize) -> Result<BumpAllocator, OutOfMemory> {
     let bytes = (words as u64 * 8).next_multiple_of(FRAME_BYTES);
     let mut commit_charge = FrameCount::from_bytes_ceil(bytes);
     slow_path::charge_commit(commit_charge)?;

@@ -163,7 +163,7 @@ impl World {
         // accesses only the shared words in it, with atomic operations.
         let metadata = unsafe { slice::from_raw_parts_mut(metadata, words) };
         let reserved = [FrameNumber(0)..FrameNumber(HUGE_FRAMES)];
-        let allocator = FrameAllocator::new(TOTAL, &reserved, KERNEL_FLOOR, &mut BumpAllocator::new(metadata));
+        let allocator = FrameAllocator::new(TOTAL, reserved, KERNEL_FLOOR, &mut BumpAllocator::new(metadata));
         let states = allocator.states();
         let address = (states.as_ptr().addr() - start.addr()) as u64;
         let port =

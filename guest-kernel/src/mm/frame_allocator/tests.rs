@@ -18,7 +18,7 @@ use crate::mm::frame_set::FrameSet;
 impl FrameAllocator {
     /// An allocator with its accounts on the heap.
     pub(crate) fn leaked(frames: FrameCount, reserved: &[Range<FrameNumber>], floor: FrameCount) -> Self {
-        Self::new(frames, reserved, floor, &mut BumpAllocator::leaked(Self::words(frames)))
+        Self::new(frames, reserved.iter().cloned(), floor, &mut BumpAllocator::leaked(Self::words(frames)))
     }
 
     /// Frees a block that reads as zero and that the host does not back, no matter who owned it.

@@ -11,35 +11,40 @@ use x86_64::structures::paging::PageTableFlags;
 use super::{DATA, MAPPED, PageTables, set, table_at};
 use crate::mm::block::Block;
 
-/// What a page of the image's slots contains.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum ImagePart {
-    /// Code, to be run and read.
-    Code,
-    /// Constants, to be read.
-    Constants,
-    /// Data, and the memory behind the image, to be read and written.
-    Data,
+/// Where the parts of the image end. It begins with its code, which constants follow, and data
+/// follows these.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Image {
+    /// The address behind the code.
+    pub(crate) code_end: u64,
+    /// The address behind the constants.
+    pub(crate) constants_end: u64,
+    /// The address behind all of it.
+    pub(crate) end: u64,
 }
 
-impl ImagePart {
-    fn flags(self) -> PageTableFlags {
+impl Image {
+    /// Returns the flags of the page at `address` of the image's slots. Behind the image they hold
+    /// memory that may be read and written, like its data.
+    fn flags_at(&self, address: u64) -> PageTableFlags {
         let constants = DATA - PageTableFlags::WRITABLE - PageTableFlags::DIRTY;
-        match self {
-            Self::Code => constants - PageTableFlags::NO_EXECUTE,
-            Self::Constants => constants,
-            Self::Data => DATA,
+        if address < self.code_end {
+            constants - PageTableFlags::NO_EXECUTE
+        } else if address < self.constants_end {
+            constants
+        } else {
+            DATA
         }
     }
 }
 
 impl PageTables {
     /// Maps the slot at `address` of the identity map page by page, with `table` as its table, as
-    /// `part_of` says for each page's address. The caller must flush the TLB.
-    pub(crate) fn map_identity_pages(&mut self, address: u64, table: Block, part_of: impl Fn(u64) -> ImagePart) {
+    /// the parts of the image require. The caller must flush the TLB.
+    pub(crate) fn map_image_slot(&mut self, address: u64, table: Block, image: &Image) {
         let number = table.into_number();
         for (page, entry) in (address..).step_by(FRAME_SIZE).zip(table_at(number).iter_mut()) {
-            set(entry, FrameNumber::containing(page), part_of(page).flags());
+            set(entry, FrameNumber::containing(page), image.flags_at(page));
         }
         if let Some(entry) = self.existing_slot_entry_mut(address) {
             set(entry, number, MAPPED);

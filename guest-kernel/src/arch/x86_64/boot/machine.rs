@@ -118,11 +118,6 @@ impl Machine {
         self.memory.total()
     }
 
-    /// The address behind the last byte of memory.
-    pub(crate) fn memory_end(&self) -> u64 {
-        self.memory.last().map_or(0, |range| range.end)
-    }
-
     /// What `compressed_swap=SIZE` on the command line allows to be committed beyond memory with
     /// nothing but the compressed pool behind it, in whole frames; the size is a number with a
     /// unit, `K`, `M` or `G`.

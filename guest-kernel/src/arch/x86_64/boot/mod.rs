@@ -15,9 +15,9 @@ mod pvh;
 mod virtio_devices;
 
 #[cfg(target_os = "none")]
-pub(crate) use entry::{constants_end_address, image_part, image_range, start};
+pub(crate) use entry::{image_range, start};
 #[cfg(target_os = "none")]
-pub(crate) use machine::{BalloonDriver, CommandLine, MAX_RANGES, Machine, MachineError, parse_size};
+pub(crate) use machine::{BalloonDriver, CommandLine, Machine, MachineError, parse_size};
 #[cfg(target_os = "none")]
 pub(crate) use virtio_devices::{Interrupt, VirtioDevice, VirtioDevices};
 
@@ -34,10 +34,12 @@ mod entry {
     use crate::arch::x86_64::{apic, machine_ports};
     use crate::drivers::block::{self, DiskId};
     use crate::drivers::serial;
-    use crate::mm::page_table::ImagePart;
-    use crate::mm::pinned;
+    use crate::mm::block::Contents;
+    use crate::mm::page_table::Image;
     use crate::mm::reclaim::swap::slot_map::{CLUSTER, SlotMap};
     use crate::mm::reclaim::{self, start::Swap, swap::disk::Disk};
+    use crate::mm::start::InstalledMemory;
+    use crate::mm::{OutOfMemory, pinned};
     use crate::{app, background, balloon, mm, report, thread, time};
 
     unsafe extern "C" {
@@ -52,20 +54,13 @@ mod entry {
         (&raw const image_start).expose_provenance() as u64..(&raw const image_end).expose_provenance() as u64
     }
 
-    /// What the page at `address` of the image holds.
-    pub(crate) fn image_part(address: u64) -> ImagePart {
-        if address < (&raw const code_end).expose_provenance() as u64 {
-            ImagePart::Code
-        } else if address < constants_end_address() {
-            ImagePart::Constants
-        } else {
-            ImagePart::Data
+    /// Where the parts of the image end.
+    fn image() -> Image {
+        Image {
+            code_end: (&raw const code_end).expose_provenance() as u64,
+            constants_end: (&raw const constants_end).expose_provenance() as u64,
+            end: image_range().end,
         }
-    }
-
-    /// Where the constants end, which follow the code; data lies behind them.
-    pub(crate) fn constants_end_address() -> u64 {
-        (&raw const constants_end).expose_provenance() as u64
     }
 
     /// Called in ring 3 with upcalls masked, on the boot stack, with the loader's information and
@@ -84,15 +79,20 @@ mod entry {
         machine_ports::mask_legacy_interrupts();
         apic::start();
         time::start(machine.tsc_hz);
-        let mut books = match mm::start::start(&machine, balloon::words) {
-            Ok(books) => books,
-            Err(error) => report::bad_machine(error),
+        let memory = InstalledMemory {
+            ranges: &machine.memory,
+            untouched: if machine.is_memory_zeroed { Contents::Zero } else { Contents::Unknown },
+            image: image(),
+        };
+        let mut metadata = match mm::start::start(&memory, balloon::words) {
+            Ok(metadata) => metadata,
+            Err(OutOfMemory) => report::bad_machine(MachineError::TooSmall),
         };
         log::debug!("memory: {} in {} ranges", machine.total_frames(), machine.memory.len());
         block::start(&machine.virtio_devices);
         thread::start(); // this becomes the idle thread
         ring0::enable_interrupts();
-        let started = balloon::start(&machine, &mut books).and_then(|()| start_swap(&machine));
+        let started = balloon::start(&machine, &mut metadata).and_then(|()| start_swap(&machine));
         if let Err(error) = started.and_then(|()| start_background()) {
             report::bad_machine(error);
         }
@@ -122,8 +122,8 @@ mod entry {
             );
             return None;
         }
-        if let Ok(mut books) = pinned::books(SlotMap::words(slots)) {
-            return Some((disk, SlotMap::new(slots, &mut books)));
+        if let Ok(mut metadata) = pinned::metadata(SlotMap::words(slots)) {
+            return Some((disk, SlotMap::new(slots, &mut metadata)));
         }
         log::warn!("swap: there is no memory for the accounts of {slots} slots; the disk is not used");
         None
