@@ -25,7 +25,7 @@ mod word;
 
 use core::sync::atomic::AtomicU32;
 
-pub use self::word::{HugeFrameWord, Taken};
+pub use self::word::{AlreadyReclaimed, HugeFrameWord};
 
 /// The state of a huge frame, as a value.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

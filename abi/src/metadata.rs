@@ -11,7 +11,7 @@ use crate::units::{FRAME_BYTES, FrameCount, FrameNumber, HUGE_FRAMES};
 const WORD_BITS: u64 = 64;
 /// Bit trees of the frame allocator, of the balloon's page list, and of both.
 const ALLOCATOR_TREES: u64 = 7;
-const LEDGER_TREES: u64 = 2;
+const PAGE_LIST_TREES: u64 = 2;
 /// Words of each huge frame's bitmap; allocator and page list have one each.
 const BITMAP_WORDS: u64 = 8;
 /// Huge frames that share a word of states.
@@ -32,7 +32,7 @@ pub const fn words(end: FrameNumber) -> u64 {
     let leaves = huge.div_ceil(WORD_BITS);
     let middle = leaves.div_ceil(WORD_BITS);
     let tree = leaves + middle + middle.div_ceil(WORD_BITS);
-    (ALLOCATOR_TREES + LEDGER_TREES) * tree + 2 * BITMAP_WORDS * huge + huge.div_ceil(STATES_IN_WORD)
+    (ALLOCATOR_TREES + PAGE_LIST_TREES) * tree + 2 * BITMAP_WORDS * huge + huge.div_ceil(STATES_IN_WORD)
 }
 
 /// Returns the number of frames of metadata on that machine: the words, and the tables that map

@@ -16,7 +16,7 @@ use loom::thread::{self, JoinHandle};
 #[expect(unreachable_pub, reason = "it is the library's, and public there")]
 mod word;
 
-use word::{HugeFrameWord, Taken};
+use word::{AlreadyReclaimed, HugeFrameWord};
 
 /// Contents of the huge frame.
 const OLD: u8 = 1;
@@ -61,7 +61,7 @@ impl Machine {
     /// Reclaims an offered frame and releases it, inside the device, as the monitor does.
     fn host_reclaim(&self) -> bool {
         let mut is_ballooned = self.device.lock().expect("a test that panics has failed");
-        if self.word.take().is_none() {
+        if self.word.reclaim().is_none() {
             return false;
         }
         *is_ballooned = true;
@@ -70,7 +70,7 @@ impl Machine {
     }
 
     /// Allocates the frame, as the guest does: by withdrawing the offer, else by deflating.
-    fn allocate(&self) -> Result<(), Taken> {
+    fn allocate(&self) -> Result<(), AlreadyReclaimed> {
         let withdrawn = self.word.withdraw();
         if withdrawn.is_err() {
             let mut is_ballooned = self.device.lock().expect("a test that panics has failed");

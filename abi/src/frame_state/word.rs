@@ -10,9 +10,9 @@ use super::{AtomicU32, HugeFrameState};
 #[repr(transparent)]
 pub struct HugeFrameWord(AtomicU32);
 
-/// The monitor was faster: the huge frame is reclaimed by the host.
+/// An offer can't be withdrawn, as the host has reclaimed the huge frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Taken;
+pub struct AlreadyReclaimed;
 
 impl HugeFrameWord {
     /// Returns the current state.
@@ -30,20 +30,20 @@ impl HugeFrameWord {
     /// Withdraws an offer; only the guest does this. The huge frame stays free.
     ///
     /// # Errors
-    /// [`Taken`] when the monitor has reclaimed it.
-    pub fn withdraw(&self) -> Result<(), Taken> {
+    /// [`AlreadyReclaimed`] when the monitor has reclaimed it.
+    pub fn withdraw(&self) -> Result<(), AlreadyReclaimed> {
         let offered = self.load();
         if !offered.is_offered() {
-            return Err(Taken); // only the monitor ends an offer without the guest
+            return Err(AlreadyReclaimed); // only the monitor ends an offer without the guest
         }
-        self.exchange(offered, offered.without_offer()).map(drop).ok_or(Taken)
+        self.exchange(offered, offered.without_offer()).map(drop).ok_or(AlreadyReclaimed)
     }
 
     /// Reclaims the huge frame if it is offered, and returns its state from before; only the
     /// monitor does this. The guest may write anything into the word at any time, so the result
     /// proves nothing about the frame.
     #[must_use]
-    pub fn take(&self) -> Option<HugeFrameState> {
+    pub fn reclaim(&self) -> Option<HugeFrameState> {
         let offered = self.load();
         if !offered.is_offered() {
             return None;

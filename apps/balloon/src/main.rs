@@ -2,10 +2,10 @@
 //! driver of its own (`balloon=none`).
 //!
 //! The loop is that of the kernel's driver. Its sides differ: pinned memory as any application may
-//! have it ([`memory`]), a list of the ballooned blocks ([`page_list`]), and the port, which it polls
-//! several times a second ([`balloon`]). A second thread competes for memory: it has a working set
-//! with phases, `phases=64M:3s,320M:4s repeat`, as in `memwalk`. When that finds no memory, it says
-//! so ([`needs`]); then the balloon stops inflating and tells the host.
+//! have it ([`memory`]), a list of the ballooned blocks ([`page_list`]), and the port, which it
+//! polls several times a second ([`balloon`]). A second thread competes for memory: it has a
+//! working set with phases, `phases=64M:3s,320M:4s repeat`, as in `memwalk`. When that finds no
+//! memory, it says so ([`needs`]); then the balloon stops inflating and tells the host.
 #![no_std]
 #![no_main]
 
@@ -41,8 +41,8 @@ struct Refused;
 fn run() -> Result<WorkingSet, Refused> {
     let plan = Plan::parse(app::words()).map_err(|error| refuse(&error))?;
     let page_list = PageList::new(balloon_port::extent().total).map_err(|error| refuse(&error))?;
-    // SAFETY: the driver balloons only blocks that its batch owns, and its page list owns them until
-    // they are deflated.
+    // SAFETY: the driver balloons only blocks that its batch owns, and its page list owns them
+    // until they are deflated.
     let port = unsafe { balloon_port::open() };
     let Some(port) = port else {
         return Err(refuse(

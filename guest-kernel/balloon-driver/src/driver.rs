@@ -1,5 +1,5 @@
-//! The driver, one step at a time: compare guest size and target, move a batch, return when the next
-//! step is due. The crate's documentation draws a step.
+//! The driver, one step at a time: compare guest size and target, move a batch, return when the
+//! next step is due. The crate's documentation draws a step.
 //!
 //! The driver trusts no reply. It bounds a target by the guest's own floor and its total; a block
 //! whose INFLATE is not done stays the guest's, and a block whose DEFLATE is not done stays in the

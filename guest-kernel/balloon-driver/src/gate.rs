@@ -37,8 +37,8 @@ impl Gate {
         Self { hold: Hold::default(), backoff: Backoff::default(), rate: Rate::new(limits, now_ns) }
     }
 
-    /// Decides how many of the `missing` frames may be inflated. Less than a huge frame is permitted
-    /// only where no more is missing.
+    /// Decides how many of the `missing` frames may be inflated. Less than a huge frame is
+    /// permitted only where no more is missing.
     pub(crate) fn permit(&mut self, missing: FrameCount, now_ns: u64) -> Permit {
         if let Some(until_ns) = self.hold.pending(now_ns) {
             return Permit::Wait { until_ns, reason: Some(StallReason::GuestWaiting) };

@@ -19,7 +19,7 @@
 //!       session open? --no--> backoff pending --------------------> wait: HostSilent
 //!             |               Ended   --HELLO Ok--> Listing
 //!             |               Listing --LIST Ok---> Listing, after the last page Open
-//!             |               any of these fails: Ended, backoff grows --> wait: Refused, HostSilent
+//!             |               a call fails: Ended, backoff grows --> wait: Refused, HostSilent
 //!             | yes
 //!   +---------+------------------------+---------------------------+
 //!   | guest size > target              | =                         | guest size < target

@@ -1,15 +1,15 @@
 //! How much the driver moves at once: a *burst*, all that it does before other threads may run,
 //! takes no longer than [`PAUSE_GOAL_NS`].
 //!
-//! The cost of a block is measured with every batch, separately for each direction and size. A batch
-//! is as long as the rest of the burst allows. When the host becomes slow, the next batches are
-//! short, and grow gradually afterwards.
+//! The cost of a block is measured with every batch, separately for each direction and size. A
+//! batch is as long as the rest of the burst allows. When the host becomes slow, the next batches
+//! are short, and grow gradually afterwards.
 
 use aerostat_abi::batch::CAPACITY;
 use aerostat_abi::units::{BlockSize, to_usize};
 
-/// The longest time for which the driver keeps other threads of the guest from running, as far as it
-/// can estimate in advance.
+/// The longest time for which the driver keeps other threads of the guest from running, as far as
+/// it can estimate in advance.
 pub const PAUSE_GOAL_NS: u64 = 2_000_000;
 /// The part of a burst after which another batch is not worth its call.
 const WORTHWHILE_NS: u64 = PAUSE_GOAL_NS * 3 / 4;
@@ -17,8 +17,8 @@ const WORTHWHILE_NS: u64 = PAUSE_GOAL_NS * 3 / 4;
 /// The assumed costs of huge and single frames before the first was moved, in nanoseconds: a host
 /// that releases 2 MiB pages at 200 GiB/s, and 4 KiB pages at 4 GiB/s.
 const FIRST_COST_NS: [u64; 2] = [10_000, 1000];
-/// A batch that took longer than estimated raises the estimate only if it has so many blocks or took
-/// so long. The time of a smaller one is mostly that of the call itself.
+/// A batch that took longer than estimated raises the estimate only if it has so many blocks or
+/// took so long. The time of a smaller one is mostly that of the call itself.
 const SAMPLE_BLOCKS: usize = 32;
 const SAMPLE_NS: u64 = 200_000;
 

@@ -16,7 +16,8 @@ pub trait Block {
     fn size(&self) -> BlockSize;
 }
 
-/// The monitor. A method returns `None` when the monitor does not answer, or not with a valid reply.
+/// The monitor. A method returns `None` when the monitor does not answer, or not with a valid
+/// reply.
 pub trait Monitor {
     /// Opens a session (HELLO). A monitor that speaks another version opens none.
     fn negotiate(&mut self) -> Option<Reply>;
@@ -62,8 +63,8 @@ pub trait Memory {
     type Block: Block;
     /// Returns the time in nanoseconds.
     fn now_ns(&self) -> u64;
-    /// Allocates a free block that no commit charge and no reserve needs. Blocks that the host backs
-    /// come first.
+    /// Allocates a free block that no commit charge and no reserve needs. Blocks that the host
+    /// backs come first.
     fn allocate(&mut self, size: BlockSize) -> Option<Self::Block>;
     /// Allocates one particular block, if it is free and can be spared.
     fn claim(&mut self, first: FrameNumber, size: BlockSize) -> Option<Self::Block>;
@@ -74,16 +75,16 @@ pub trait Memory {
     fn free(&mut self, block: Self::Block);
     /// Frees a block that was deflated: it reads as zero, and the host does not back it.
     fn free_unbacked(&mut self, block: Self::Block);
-    /// Returns how many huge frames, at most `wanted`, moving pages could make whole for the driver,
-    /// and how many pages would have to move.
+    /// Returns how many huge frames, at most `wanted`, moving pages could make whole for the
+    /// driver, and how many pages would have to move.
     fn compactable(&mut self, wanted: usize) -> Compactable;
-    /// Moves pages until `wanted` huge frames are whole, as far as possible. Returns how many became
-    /// whole.
+    /// Moves pages until `wanted` huge frames are whole, as far as possible. Returns how many
+    /// became whole.
     fn compact(&mut self, wanted: usize) -> usize;
     /// Evicts some pages. The length of a call is bounded; the driver calls again for more.
     fn make_room(&mut self) -> Room;
-    /// Returns whether a thread of the guest waits for memory, or an allocation has failed since the
-    /// last call.
+    /// Returns whether a thread of the guest waits for memory, or an allocation has failed since
+    /// the last call.
     fn has_waiters(&mut self) -> bool;
 }
 
@@ -104,8 +105,8 @@ pub trait PageList {
     type Block: Block;
     /// Adds a block that is ballooned now.
     fn insert(&mut self, block: Self::Block);
-    /// Removes a block of at most `frames` frames, for DEFLATE: a huge frame where that fits, else a
-    /// single frame.
+    /// Removes a block of at most `frames` frames, for DEFLATE: a huge frame where that fits, else
+    /// a single frame.
     fn remove(&mut self, frames: FrameCount) -> Option<Self::Block>;
     /// Removes the lowest block within `range`, as large as possible.
     fn remove_within(&mut self, range: Range<FrameNumber>) -> Option<Self::Block>;

@@ -34,10 +34,10 @@ impl fmt::Display for StallReason {
             Self::Rate => "the rate allows nothing more for now",
             Self::Floor => "the target is below the guest's floor",
             Self::Thrashing => "the guest is thrashing",
-            Self::NoMemory => "nothing is left that the guest can do without",
+            Self::NoMemory => "no memory is left that the guest can spare",
             Self::GuestWaiting => "the guest itself waits for memory",
             Self::Refused => "the monitor refuses",
-            Self::HostSilent => "the monitor gives no answer that makes sense",
+            Self::HostSilent => "the monitor gives no valid answer",
         })
     }
 }

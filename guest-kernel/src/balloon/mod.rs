@@ -3,11 +3,11 @@
 //! The driver's loop is [`aerostat_balloon_driver`]'s. This module has its two sides, `port` (the
 //! monitor) and `memory` (the kernel's memory), and [`page_list`] between them. `thread` runs the
 //! loop: the balloon interrupt, threads that need memory, and a timer wake it. What it shares with
-//! the rest of the kernel is in `signals`. `statistics` and [`report_timer`] decide what the monitor
-//! is told, and when.
+//! the rest of the kernel is in `signals`. `statistics` and [`report_timer`] decide what the
+//! monitor is told, and when.
 //!
-//! Without a driver in the kernel (`balloon=none`), `handover` keeps port and initial balloon for an
-//! application.
+//! Without a driver in the kernel (`balloon=none`), `handover` keeps port and initial balloon for
+//! an application.
 
 #[cfg(target_os = "none")]
 mod handover;

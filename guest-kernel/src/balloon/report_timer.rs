@@ -1,9 +1,9 @@
 //! When the guest reports to its monitor. Pure: the time is passed in.
 //!
 //! A report costs a call and the collection of all statistics. So changes are reported together, at
-//! most once in [`REPORT_SPACING_NS`]. A report that a thread waits for is made at once. Without any
-//! change a report is due after [`BALLOON_PERIOD_NS`]: it shows the monitor that the guest works,
-//! and its reply brings the target even if an interrupt was lost.
+//! most once in [`REPORT_SPACING_NS`]. A report that a thread waits for is made at once. Without
+//! any change a report is due after [`BALLOON_PERIOD_NS`]: it shows the monitor that the guest
+//! works, and its reply brings the target even if an interrupt was lost.
 
 use crate::config::{BALLOON_PERIOD_NS, REPORT_SPACING_NS};
 use crate::time::Instant;

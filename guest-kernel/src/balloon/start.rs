@@ -33,7 +33,7 @@ pub(crate) fn start(machine: &Machine, metadata: &mut BumpAllocator) -> Result<(
     let page_list = PageList::new(huge_frames(extent.end), metadata);
     let mut driver = Driver::new(page_list, limits, extent, Instant::now().as_nanos());
     if !driver.begin(&mut port, &mut KernelMemory::default()) {
-        log::warn!("balloon: the monitor did not answer HELLO, or not with anything that makes sense");
+        log::warn!("balloon: the monitor gave no valid answer to HELLO");
         return Ok(());
     }
     if driver.disputed() > FrameCount::ZERO {

@@ -1,5 +1,5 @@
-//! A set of frames with one flag for each, and the blocks in it. It serves as free memory, as a page
-//! list and as a host's view of the balloon.
+//! A set of frames with one flag for each, and the blocks in it. It serves as free memory, as a
+//! page list and as a host's view of the balloon.
 
 use core::ops::Range;
 use std::vec::Vec;

@@ -1,5 +1,5 @@
-//! The two sides of the driver in tests: a guest's memory and hosts of every kind, with a clock that
-//! the test moves.
+//! The two sides of the driver in tests: a guest's memory and hosts of every kind, with a clock
+//! that the test moves.
 
 mod clock;
 mod frame_set;

@@ -1,6 +1,6 @@
-//! The real parts on both sides of the port: this kernel's driver, page list and frame allocator, and
-//! the monitor's device, with shared words and memory of the host between them. Events come in any
-//! order.
+//! The real parts on both sides of the port: this kernel's driver, page list and frame allocator,
+//! and the monitor's device, with shared words and memory of the host between them. Events come in
+//! any order.
 #![allow(unsafe_code, reason = "the allocator's metadata lie in memory that the monitor sees")]
 
 use std::slice;

@@ -70,7 +70,7 @@ impl Offers {
                 // its word says.
                 let no_page = FrameNumber(u64::MAX);
                 let Ok(block) = map.inflate(entry, no_page) else { continue };
-                if word.take().is_none() {
+                if word.reclaim().is_none() {
                     map.undo_inflate(&block); // the guest was faster
                     continue;
                 }

@@ -1,5 +1,5 @@
-//! The driver against hosts of every kind (honest, refusing, silent, lying about statuses, resetting,
-//! with another target at every step), and in guests of every kind.
+//! The driver against hosts of every kind (honest, refusing, silent, lying about statuses,
+//! resetting, with another target at every step), and in guests of every kind.
 
 mod hosts;
 mod inflate;

@@ -28,7 +28,7 @@ fn offered(allocator: &FrameAllocator) -> Vec<usize> {
 
 /// The monitor accepts an offer.
 fn accept(allocator: &FrameAllocator, huge: usize) -> bool {
-    allocator.states()[huge].take().is_some()
+    allocator.states()[huge].reclaim().is_some()
 }
 
 fn collect(allocator: &mut FrameAllocator) -> Vec<u64> {
