@@ -13,7 +13,7 @@ use crate::config::{COLLAPSE_PERIOD_NS, VAIN_RECLAIM_PAUSE_NS};
 use crate::mm::FRAMES;
 use crate::mm::background::{self, Background};
 use crate::mm::compaction::{self, collapse};
-use crate::mm::reclaim::reclaim_ahead;
+use crate::mm::reclaim::reclaim_in_background;
 use crate::mm::shortage::{self, Cause};
 use crate::mm::slice::Slice;
 use crate::thread::{self, Event, Priority, SpawnError};
@@ -58,7 +58,7 @@ extern "C" fn run(_: u64) {
         }
         let missing = FRAMES.missing_to_high();
         if missing > FrameCount::ZERO {
-            if reclaim_ahead(missing) == FrameCount::ZERO {
+            if reclaim_in_background(missing) == FrameCount::ZERO {
                 thread::sleep_until(Instant::now().after(VAIN_RECLAIM_PAUSE_NS));
             }
         } else if next_collapse.is_none_or(|moment| Instant::now() >= moment) {
@@ -70,12 +70,12 @@ extern "C" fn run(_: u64) {
 /// Collapses the tables that can become huge pages now. Returns whether others are left.
 fn collapse_tables() -> bool {
     let mut slice = Slice::begin();
-    let round = collapse::run_round(|| slice.rest_if_over());
-    if round.waiting > 0 {
+    let scan = collapse::collapse_tables(|| slice.rest_if_over());
+    if scan.waiting > 0 {
         let (whole, occupancy) = FRAMES.huge_frames();
-        if occupancy.is_worth_it(whole, round.waiting) {
-            compaction::compact(round.waiting, || slice.rest_if_over());
+        if occupancy.is_worth_it(whole, scan.waiting) {
+            compaction::compact(scan.waiting, || slice.rest_if_over());
         }
     }
-    round.tables > round.collapsed
+    scan.tables > scan.collapsed
 }

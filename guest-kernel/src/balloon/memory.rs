@@ -68,7 +68,7 @@ impl Memory for KernelMemory {
         if reclaim::is_thrashing() {
             return Room::Thrashing;
         }
-        if reclaim::reclaim_ahead(RECLAIM_STEP) > FrameCount::ZERO { Room::Made } else { Room::Nothing }
+        if reclaim::reclaim_in_background(RECLAIM_STEP) > FrameCount::ZERO { Room::Made } else { Room::Nothing }
     }
 
     fn has_waiters(&mut self) -> bool {

@@ -71,7 +71,7 @@ pub(crate) fn discard_lazily(range: &Range<u64>) {
         let mut reclaimer = RECLAIMER.lock();
         let mut space = SPACE.lock();
         reclaimer.cancel(&batch);
-        reclaimer.abandon_collapse(&mut space, &batch);
+        space.abandon_collapse(&batch);
         for (at, _) in cut_slots(&batch) {
             space.split_huge(whole_slot(at).0);
         }
@@ -84,7 +84,8 @@ pub(crate) fn discard_lazily(range: &Range<u64>) {
                 for page in (at..end).step_by(FRAME_SIZE) {
                     tables.reinstate(page);
                     if let Some(entry) = tables.take_swapped(page) {
-                        reclaimer.forget(entry);
+                        // SAFETY: the entry has just been removed from the page table.
+                        unsafe { reclaimer.forget(entry) };
                     }
                 }
             }

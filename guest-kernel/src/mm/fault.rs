@@ -13,7 +13,7 @@ use super::block::{Block, BlockSize};
 use super::frame_allocator::Purpose;
 use super::frame_contents::zero;
 use super::page_table::{Access, PageState, PageTables, Slot, TableLevel};
-use super::reclaim::swap_in::frames::Caller;
+use super::reclaim::swap_in::caller::Caller;
 use super::reclaim::swap_in::restore::restore;
 use super::{FRAMES, OutOfMemory, SPACE, Space, background, file, slow_path};
 

@@ -16,10 +16,11 @@ use super::address_space::{self, RegionKind};
 use super::fault::{self, FaultError};
 use super::frame_allocator::Purpose;
 use super::page_table::PageState;
-use super::reclaim::scan::balance::PageKind;
 use super::reclaim::swap::disk::{Disk, DiskError};
 use super::reclaim::swap::slot_map::SlotNumber;
-use super::reclaim::swap_in::frames::{self as incoming, Caller, Frames, ReadAhead};
+use super::reclaim::swap_in::caller::Caller;
+use super::reclaim::swap_in::read_frames::{self, ReadFrames};
+use super::reclaim::swap_in::window::ReadSequence;
 use super::reclaim::{self, RECLAIMER, Reclaimer};
 use super::{CommitCharge, OutOfMemory, SPACE};
 use crate::config::FILE_WORKING_SET;
@@ -37,7 +38,7 @@ struct Mapped {
 
 static MAPPED: SpinLock<Option<Mapped>> = SpinLock::new(None);
 
-static READ_AHEAD: SpinLock<ReadAhead> = SpinLock::new(ReadAhead::new());
+static READ_AHEAD: SpinLock<ReadSequence> = SpinLock::new(ReadSequence::new());
 
 /// Maps the `bytes` bytes of `disk` for reading. The rest of the last page reads as zero. Returns
 /// the address of the first byte. There is one such region, and it is never unmapped.
@@ -67,35 +68,34 @@ pub(super) fn read(at: u64, caller: Caller) -> Result<(), FaultError> {
     let first = caller.frame(Purpose::File)?;
     let count = absent_pages(at, &mapped);
     if count == 0 {
-        incoming::free(first, Purpose::File);
+        read_frames::free(first, Purpose::File);
         return Ok(()); // another thread was faster
     }
     let _stall = caller.stall();
     let start = Instant::now();
-    let mut frames = Frames::with(first, 1, count, Purpose::File, caller)?;
+    let mut frames = ReadFrames::with(first, 1, count, Purpose::File, caller)?;
     mapped.clear_tail(at, &mut frames);
-    let mut result = frames.fill_from(mapped.disk, slot);
-    if result.is_err() && frames.count > 1 {
+    let mut result = frames.read(mapped.disk, slot);
+    if result.is_err() && frames.len() > 1 {
         frames.free_from(1); // the bad sector may be a neighbour's
-        result = frames.fill_from(mapped.disk, slot);
+        result = frames.read(mapped.disk, slot);
     }
     if result.is_ok() {
         let mut reclaimer = RECLAIMER.lock();
-        let pages = reclaimer.install_file_pages(at, &mut frames);
-        reclaimer.balance.restored(PageKind::File, pages, Instant::now().since(start));
+        let pages = install_pages(&mut reclaimer, at, &mut frames);
+        reclaimer.note_file_read(pages, Instant::now().since(start));
     }
     result.map_err(|DiskError| FaultError::Disk)
 }
 
 impl Mapped {
     /// Zeroes the part of the last page beyond the end of the file, before the disk reads the rest.
-    fn clear_tail(&self, at: u64, frames: &mut Frames) {
+    fn clear_tail(&self, at: u64, frames: &mut ReadFrames) {
         let end = self.start + self.bytes;
         let last = end - end % FRAME_BYTES;
         let place = last.checked_sub(at).map(|distance| to_usize(distance / FRAME_BYTES));
-        let block = place.filter(|_| end != last).and_then(|place| frames.blocks.get_mut(place)?.as_mut());
-        if let Some(block) = block {
-            reclaim::page_in(block).fill(0);
+        if let Some(contents) = place.filter(|_| end != last).and_then(|place| frames.contents_mut(place)) {
+            contents.fill(0);
         }
     }
 }
@@ -116,34 +116,29 @@ fn absent_pages(at: u64, mapped: &Mapped) -> usize {
     count
 }
 
-impl Reclaimer {
-    /// Maps the pages that were read, unless another thread has mapped them meanwhile. Returns how
-    /// many were mapped.
-    fn install_file_pages(&mut self, at: u64, frames: &mut Frames) -> u64 {
-        let mut space = SPACE.lock();
-        let mut installed = 0;
-        for place in 0..frames.count {
-            let page = at + place as u64 * FRAME_BYTES;
-            let Some(tables) = space.tables_mut() else { break };
-            let entry = match tables.page_state(page) {
-                PageState::Empty => None,
-                PageState::Swapped(entry) => Some(entry),
-                PageState::Mapped | PageState::Leaving => continue,
-            };
-            let Some(block) = frames.take(place) else { break };
-            let age = self.welcome(PageKind::File, entry, place == 0);
-            self.statistics.restores += u64::from(entry.is_some());
-            self.statistics.touched_restores += u64::from(entry.is_some() && place == 0);
-            let mut drawn = 0;
-            match tables.map_file_page(page, block, age, &mut fault::table_source(&mut drawn)) {
-                Ok(()) => installed += 1,
-                Err(block) => incoming::free(block, Purpose::File),
-            }
-            space.regions.draw(page, FrameCount(drawn));
+/// Maps the pages that were read, unless another thread has mapped them meanwhile. Returns how many
+/// were mapped.
+fn install_pages(reclaimer: &mut Reclaimer, at: u64, frames: &mut ReadFrames) -> u64 {
+    let mut space = SPACE.lock();
+    let mut installed = 0;
+    for place in 0..frames.len() {
+        let page = at + place as u64 * FRAME_BYTES;
+        let Some(tables) = space.tables_mut() else { break };
+        let entry = match tables.page_state(page) {
+            PageState::Empty => None,
+            PageState::Swapped(entry) => Some(entry),
+            PageState::Mapped | PageState::Leaving => continue,
+        };
+        let Some(block) = frames.take(place) else { break };
+        let age = reclaimer.file_page_arrives(entry, place == 0);
+        let mut drawn = 0;
+        match tables.map_file_page(page, block, age, &mut fault::table_source(&mut drawn)) {
+            Ok(()) => installed += 1,
+            Err(block) => read_frames::free(block, Purpose::File),
         }
-        self.statistics.file_pages += installed;
-        installed
+        space.regions.draw(page, FrameCount(drawn));
     }
+    installed
 }
 
 /// Forgets the mapped file, because each test machine begins without files.

@@ -42,10 +42,10 @@ pub(crate) fn statistics() -> MemoryStatistics {
     }
 }
 
-/// Recounts the frame allocator's accounts.
+/// Recounts the accounts of the frame allocator and of the compressed pool.
 ///
 /// # Errors
 /// Returns the first disagreement, as a sentence.
 pub(crate) fn validate() -> Result<(), &'static str> {
-    FRAMES.validate()
+    FRAMES.validate().and_then(|()| reclaim::validate())
 }

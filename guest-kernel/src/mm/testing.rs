@@ -13,6 +13,7 @@ use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous};
 
 use super::address_space::{Fault, Region, RegionKind};
 use super::block::Contents;
+use super::compaction::collapse::Collapser;
 use super::fault::{self, FaultError};
 use super::frame_allocator::FrameStatistics;
 use super::page_table::{Access, PageState, PageTables, Slot};
@@ -39,7 +40,8 @@ impl TestMachine {
         let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         assert!(huge_frames * HUGE_BYTES <= ARENA_BYTES);
         clear_arena();
-        reclaim::restart();
+        reclaim::tests::restart();
+        core::mem::forget(core::mem::replace(&mut SPACE.lock().collapser, Collapser::new()));
         super::file::restart();
         let root = FrameNumber::containing(ARENA);
         let end = FrameCount((ARENA + huge_frames * HUGE_BYTES) / FRAME_BYTES);

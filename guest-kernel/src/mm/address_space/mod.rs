@@ -35,19 +35,22 @@ pub(crate) use resolve::{Fault, PageWindow, Resolution, Violation, resolve};
 
 use self::regions::Regions;
 use super::FRAMES;
+use super::compaction::collapse::Collapser;
 use super::frame_allocator::Purpose;
 use super::page_table::{PageTables, Slot};
 use crate::arch::x86_64::cpu;
 use crate::sync::SpinLock;
 
 /// The one address space.
-pub(crate) static SPACE: SpinLock<Space> = SpinLock::new(Space { regions: Regions::new(), tables: None });
+pub(crate) static SPACE: SpinLock<Space> =
+    SpinLock::new(Space { regions: Regions::new(), tables: None, collapser: Collapser::new() });
 
-/// Regions and page tables.
+/// Regions and page tables, and the slot that is being collapsed.
 #[derive(Debug)]
 pub(crate) struct Space {
     pub(crate) regions: Regions,
     pub(super) tables: Option<PageTables>,
+    pub(super) collapser: Collapser,
 }
 
 impl Space {

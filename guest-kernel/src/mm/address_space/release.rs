@@ -1,5 +1,6 @@
 //! Unmaps ranges, frees what was mapped there and drops what was evicted: when a region ends or
 //! shrinks, and when the application discards a part of one.
+#![allow(unsafe_code, reason = "drops what a swap entry names")]
 
 use core::ops::Range;
 
@@ -21,7 +22,7 @@ pub(in crate::mm) fn shorten(start: u64, end: u64) -> Option<Range<u64>> {
     let mut space = SPACE.lock();
     let range = space.regions.shorten(start, end)?;
     reclaimer.cancel(&range);
-    reclaimer.abandon_collapse(&mut space, &range);
+    space.abandon_collapse(&range);
     Some(range)
 }
 
@@ -45,9 +46,9 @@ pub(in crate::mm) fn release(range: &Range<u64>, fate: Fate) -> FrameCount {
         let batch = at..end;
         let mut reclaimer = reclaim::RECLAIMER.lock();
         let mut space = SPACE.lock();
-        reclaimer.abandon_collapse(&mut space, &batch);
+        space.abandon_collapse(&batch);
         let batch = if fate == Fate::Discarded { advice::cut_huge_pages(&mut space, &batch) } else { batch };
-        let Space { regions, tables: Some(tables) } = &mut *space else { return returned };
+        let Space { regions, tables: Some(tables), .. } = &mut *space else { return returned };
         if slots(&batch).all(|(at, _)| tables.slot(at) == Slot::Empty) {
             continue;
         }
@@ -73,7 +74,8 @@ pub(in crate::mm) fn release(range: &Range<u64>, fate: Fate) -> FrameCount {
                         Fate::Discarded => FRAMES.free_committed_table(block),
                     }
                 }
-                Collected::Evicted(entry) => reclaimer.forget(entry), // its commit charge stays with the region
+                // SAFETY: the entry has just been removed from the page table.
+                Collected::Evicted(entry) => unsafe { reclaimer.forget(entry) }, // its charge stays with the region
             });
             if fate == Fate::Discarded {
                 regions.restore_commit_charge(at, frames);

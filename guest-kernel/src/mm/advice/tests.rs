@@ -434,7 +434,7 @@ impl Model {
         );
         // What is still being read for a region that has ended keeps none of this one's commit
         // charges.
-        let kept_ahead = reclaim::committed_ahead().saturating_sub(FRAMES.ended_in_use());
+        let kept_ahead = reclaim::tests::committed_ahead().saturating_sub(FRAMES.ended_in_use());
         prop_assert_eq!(region.commit_charge, machine.statistics().committed.saturating_add(kept_ahead));
         prop_assert_eq!(validate(), Ok(()));
         let (region, all) = (statistics(self.start), reclaim::statistics());

@@ -1,17 +1,17 @@
 //! Collapse: a table of 512 anonymous pages that are in use becomes a huge page again.
 //!
 //! Tables come from splitting huge pages and from times when no huge frame was free. A
-//! [round](run_round) looks at every table: one that is full, and was in use both since the last
-//! round and before it, is copied into a huge frame, as long as free memory stays above the high
-//! watermark. Whether it was in use says the accessed bit of the table's own entry; those of its
-//! pages are the policy's.
+//! [scan](collapse_tables) visits every table. One that is full, and was in use both since the last
+//! scan and before it, is copied into a huge frame, as long as free memory stays above the high
+//! watermark. The accessed bit of the table's own entry says whether it was in use; those of its
+//! pages belong to the policy.
 //!
-//! All pages of the slot are revoked, as if they were about to leave, then copied in chunks, each
-//! under the locks for some ten microseconds. Whoever touches one of the pages meanwhile gets all
-//! of them back where they were ([`Reclaimer::abandon_collapse`]), and the slot waits for another
-//! round. The reclaimer's thread runs before those of applications, so on one CPU that is rare, and
-//! applications are kept from running for the length of the copy: 2 MiB, a few hundred
-//! microseconds. It rests between two slots.
+//! All pages of the slot are revoked, as if they were being evicted, then copied in chunks, each
+//! under the lock of the address space for some ten microseconds. A thread that touches one of the
+//! pages meanwhile gets all of them back where they were ([`Space::abandon_collapse`]), and the slot
+//! waits for another scan. The thread that collapses runs before those of applications, so on one
+//! CPU that is rare, and applications are kept from running for the length of the copy: 2 MiB, a few
+//! hundred microseconds. It rests between two slots.
 
 use core::ops::Range;
 
@@ -24,56 +24,75 @@ use crate::mm::frame_allocator::Purpose;
 use crate::mm::frame_contents::copy_page;
 use crate::mm::page_table::Slot;
 use crate::mm::reclaim::scan::balance::PageKind;
-use crate::mm::reclaim::{RECLAIMER, Reclaimer};
 use crate::mm::{FRAMES, SPACE, Space};
 
 /// Pages copied with upcalls masked.
 const CHUNK: u64 = 32;
 
-/// A slot on its way into a huge frame.
+/// The slot of an address space that is being collapsed, if any.
 #[derive(Debug)]
-pub(in crate::mm) struct Collapse {
+pub(in crate::mm) struct Collapser {
+    current: Option<Collapse>,
+    /// Tables that became huge pages since boot.
+    collapses: u64,
+}
+
+impl Collapser {
+    pub(in crate::mm) const fn new() -> Self {
+        Self { current: None, collapses: 0 }
+    }
+}
+
+/// A slot that is being copied into a huge frame.
+#[derive(Debug)]
+struct Collapse {
     at: u64,
     /// Pages copied.
     copied: u64,
     block: Block,
 }
 
-/// What a round came to.
+/// What a scan found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Round {
+pub(crate) struct TableScan {
     /// Slots that have tables and could have huge pages.
     pub(crate) tables: usize,
     /// Those that became huge pages.
     pub(crate) collapsed: usize,
-    /// Those that would have, had a huge frame been to be had.
+    /// Those that are due but found no huge frame.
     pub(crate) waiting: usize,
 }
 
-/// Goes over all regions once. Calls `between` after each table, with no lock held, and not while
-/// pages are revoked: whoever runs then would touch them.
-pub(crate) fn run_round(mut between: impl FnMut()) -> Round {
-    let mut round = Round::default();
+/// Returns how many tables became huge pages since boot.
+pub(crate) fn collapses() -> u64 {
+    SPACE.lock().collapser.collapses
+}
+
+/// Visits the tables of all regions once, and collapses those that are due. Calls `between` after
+/// each table, with no lock held. It does not call it while pages are revoked, as a thread that runs
+/// then would touch them.
+pub(crate) fn collapse_tables(mut between: impl FnMut()) -> TableScan {
+    let mut scan = TableScan::default();
     let mut at = 0;
     while let Some((slot, is_due)) = next_table(at) {
         at = slot + HUGE_BYTES;
-        round.tables += 1;
+        scan.tables += 1;
         if is_due && begin(slot) {
-            while RECLAIMER.lock().copy_chunk() {}
-            round.collapsed += usize::from(slot_at(slot) == Slot::Huge);
+            while copy_chunk() {}
+            scan.collapsed += usize::from(slot_at(slot) == Slot::Huge);
         } else {
-            round.waiting += usize::from(is_due);
+            scan.waiting += usize::from(is_due);
         }
         between();
     }
-    if round.tables > 0 {
+    if scan.tables > 0 {
         cpu::flush_tlb(); // accessed bits were cleared
     }
-    round
+    scan
 }
 
-/// The next slot from `at` on that has a table and lies wholly within its region, and whether it is
-/// to be collapsed.
+/// Returns the next slot from `at` on that has a table and lies wholly within its region, and
+/// whether it is due to collapse.
 fn next_table(mut at: u64) -> Option<(u64, bool)> {
     loop {
         let mut space = SPACE.lock();
@@ -90,69 +109,73 @@ fn slot_at(at: u64) -> Slot {
     SPACE.lock().tables().map_or(Slot::Empty, |tables| tables.slot(at))
 }
 
-/// Revokes the pages of a slot and finds a huge frame for them; `false` when there is none.
+/// Finds a huge frame for the pages of a slot, and revokes them. Returns `false` when there is no
+/// huge frame.
 fn begin(at: u64) -> bool {
     let free = FRAMES.statistics().free;
     if free < FRAMES.watermarks().high.saturating_add(FrameCount(HUGE_FRAMES)) {
         return false;
     }
-    // What is neither committed nor the kernel's floor: the pages' own frames come free only
+    // From what is neither committed nor the kernel's floor: the frames of the pages come free only
     // afterwards.
     let Some(block) = FRAMES.allocate(BlockSize::Huge, Purpose::Spare) else { return false };
-    RECLAIMER.lock().begin_collapse(at, block);
+    SPACE.lock().begin_collapse(at, block);
     true
 }
 
-impl Reclaimer {
+/// Copies a chunk of the slot that is being collapsed, and maps the huge frame after the last one.
+/// Returns `false` when nothing is left to do.
+fn copy_chunk() -> bool {
+    let mut space = SPACE.lock();
+    let Some(mut collapse) = space.collapser.current.take() else { return false };
+    let end = (collapse.copied + CHUNK).min(HUGE_FRAMES);
+    for page in collapse.copied..end {
+        let revoked = space.tables().and_then(|tables| tables.revoked_page(collapse.at + page * FRAME_BYTES));
+        let Some(revoked) = revoked else {
+            debug_assert!(false, "a page came back while its slot was collapsed");
+            continue;
+        };
+        copy_page(revoked.frame, &collapse.block, page);
+    }
+    collapse.copied = end;
+    if end < HUGE_FRAMES {
+        space.collapser.current = Some(collapse);
+        return true;
+    }
+    space.end_collapse(collapse);
+    false
+}
+
+impl Space {
+    /// Revokes the pages of a slot, to be copied into `block`. Frees the block if the slot has
+    /// changed meanwhile.
     fn begin_collapse(&mut self, at: u64, block: Block) {
-        let mut space = SPACE.lock();
-        let may_be_huge = space
+        let may_be_huge = self
             .regions
             .find(at)
             .is_some_and(|region| region.kind == RegionKind::Anonymous && at + HUGE_BYTES <= region.range.end);
-        match space.tables_mut() {
-            Some(tables) if may_be_huge && tables.is_full(at) && self.collapse.is_none() => {
+        let is_idle = self.collapser.current.is_none();
+        match self.tables_mut() {
+            Some(tables) if may_be_huge && is_idle && tables.is_full(at) => {
                 tables.revoke_pages(at);
                 cpu::flush_tlb();
-                self.collapse = Some(Collapse { at, copied: 0, block });
+                self.collapser.current = Some(Collapse { at, copied: 0, block });
             }
-            _ => FRAMES.free(block), // it has changed meanwhile
+            _ => FRAMES.free(block),
         }
     }
 
-    /// Copies some pages of the slot that is being collapsed, and maps the huge frame after the
-    /// last; `false` when nothing is left to do.
-    fn copy_chunk(&mut self) -> bool {
-        let Some(mut collapse) = self.collapse.take() else { return false };
-        let mut space = SPACE.lock();
-        let end = (collapse.copied + CHUNK).min(HUGE_FRAMES);
-        for page in collapse.copied..end {
-            let revoked = space.tables().and_then(|tables| tables.revoked_page(collapse.at + page * FRAME_BYTES));
-            let Some(revoked) = revoked else {
-                debug_assert!(false, "a page came back while its slot was collapsed");
-                continue;
-            };
-            copy_page(revoked.frame, &collapse.block, page);
-        }
-        collapse.copied = end;
-        if end < HUGE_FRAMES {
-            self.collapse = Some(collapse);
-            return true;
-        }
-        self.end_collapse(&mut space, collapse);
-        false
-    }
-
-    fn end_collapse(&mut self, space: &mut Space, collapse: Collapse) {
+    /// Maps the huge frame in place of the table.
+    fn end_collapse(&mut self, collapse: Collapse) {
         let Collapse { at, block, .. } = collapse;
-        let access = space.regions.find(at).map(|region| region.access);
-        let (Some(access), Some(tables)) = (access, space.tables_mut()) else { return FRAMES.free(block) };
+        let access = self.regions.find(at).map(|region| region.access);
+        let (Some(access), Some(tables)) = (access, self.tables_mut()) else { return FRAMES.free(block) };
         match tables.replace_table(at, block, access, &mut |page| FRAMES.free(page)) {
             Ok(table) => {
                 cpu::flush_tlb(); // the CPU may remember the way to the table
                 FRAMES.free_committed_table(table);
-                space.regions.restore_commit_charge(at, FrameCount(1));
-                self.statistics.collapses += 1;
+                self.regions.restore_commit_charge(at, FrameCount(1));
+                self.collapser.collapses += 1;
             }
             Err(block) => {
                 tables.reinstate_pages(at);
@@ -161,12 +184,11 @@ impl Reclaimer {
         }
     }
 
-    /// Puts the pages of the slot that is being collapsed back into force if any of `pages` is one
-    /// of them.
-    pub(crate) fn abandon_collapse(&mut self, space: &mut Space, pages: &Range<u64>) {
+    /// Maps the pages of the slot that is being collapsed again, if any of `pages` is one of them.
+    pub(in crate::mm) fn abandon_collapse(&mut self, pages: &Range<u64>) {
         let is_hit = |collapse: &mut Collapse| collapse.at < pages.end && pages.start < collapse.at + HUGE_BYTES;
-        if let Some(collapse) = self.collapse.take_if(is_hit) {
-            if let Some(tables) = space.tables_mut() {
+        if let Some(collapse) = self.collapser.current.take_if(is_hit) {
+            if let Some(tables) = self.tables_mut() {
                 tables.reinstate_pages(collapse.at);
             }
             FRAMES.free(collapse.block);

@@ -4,7 +4,7 @@ use aerostat_abi::units::FrameCount;
 use aerostat_reclaim_policy::Name;
 
 use super::RECLAIMER;
-use super::scan::hand::Hand;
+use super::scan::balance::PageKind;
 use super::swap::disk::Disk;
 use super::swap::slot_map::SlotMap;
 use super::swap::swap_disk::SwapDisk;
@@ -13,31 +13,31 @@ use crate::mm::FRAMES;
 /// What a guest may swap to.
 pub(crate) struct Swap {
     pub(crate) policy: Name,
-    /// So much beyond its memory may be committed with nothing but the compressed pool behind it:
-    /// whoever grants that knows that the data compresses.
+    /// How many frames beyond memory may be committed with only the compressed pool behind them.
+    /// The owner of the guest grants them, and knows that its data compresses.
     pub(crate) compressed: FrameCount,
-    /// A disk, with its slots.
+    /// The swap disk, with its slots.
     pub(crate) disk: Option<(&'static dyn Disk, SlotMap)>,
 }
 
-/// Switches reclaim of anonymous memory on; to be called once, before memory runs short.
+/// Switches reclaim of anonymous memory on. Called once, before memory runs short.
 pub(crate) fn start(swap: Swap) {
     let Swap { policy, compressed, disk } = swap;
     let mut headroom = compressed;
     {
         let mut reclaimer = RECLAIMER.lock();
-        reclaimer.anonymous = Some(Hand::new(policy));
+        reclaimer.scanner.start(PageKind::Anonymous, policy);
         if let Some(disk) = disk.and_then(|(disk, slots)| SwapDisk::new(disk, slots)) {
             headroom = headroom.saturating_add(FrameCount(disk.slots.capacity() as u64));
-            reclaimer.swap_disk = Some(disk);
+            reclaimer.swap.disk = Some(disk);
         }
     }
     FRAMES.add_headroom(headroom);
     FRAMES.begin_reclaim();
 }
 
-/// Switches reclaim of files on.
+/// Switches reclaim of file pages on, if it is not on yet.
 pub(crate) fn start_dropping_files(policy: Name) {
-    RECLAIMER.lock().files.get_or_insert_with(|| Hand::new(policy));
+    RECLAIMER.lock().scanner.start(PageKind::File, policy);
     FRAMES.begin_reclaim();
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use aerostat_abi::units::{FRAME_BYTES, FRAME_SIZE, FrameCount, HUGE_BYTES, HUGE_FRAMES};
 
-use super::{CHUNK, Round, begin, run_round, slot_at};
+use super::{CHUNK, TableScan, begin, collapse_tables, copy_chunk, slot_at};
 use crate::layout::APP_REGIONS;
 use crate::mm::address_space::RegionKind;
 use crate::mm::advice;
@@ -34,11 +34,11 @@ fn machine_with_table() -> (TestMachine, u64) {
 }
 
 /// Two rounds, with a touch before each.
-fn two_busy_rounds(machine: &TestMachine, start: u64) -> Round {
+fn two_busy_rounds(machine: &TestMachine, start: u64) -> TableScan {
     machine.access(start);
-    assert_eq!(run_round(|| ()), Round { tables: 1, ..Round::default() }, "in use once is not enough");
+    assert_eq!(collapse_tables(|| ()), TableScan { tables: 1, ..TableScan::default() }, "in use once is not enough");
     machine.access(start + 7 * FRAME_BYTES);
-    run_round(|| ())
+    collapse_tables(|| ())
 }
 
 fn expect_contents(machine: &TestMachine, start: u64) {
@@ -53,12 +53,12 @@ fn expect_contents(machine: &TestMachine, start: u64) {
 fn a_full_table_in_use_becomes_a_huge_page() {
     let (machine, start) = machine_with_table();
     let before = machine.statistics();
-    assert_eq!(two_busy_rounds(&machine, start), Round { tables: 1, collapsed: 1, waiting: 0 });
+    assert_eq!(two_busy_rounds(&machine, start), TableScan { tables: 1, collapsed: 1, waiting: 0 });
     assert_eq!((slot_at(start), statistics().collapses), (Slot::Huge, 1));
     assert_eq!(machine.region(start).commit_charge, FrameCount(1), "the table is committed again");
     let after = machine.statistics();
     assert_eq!((after.free.0, after.committed.0), (before.free.0 + 1, before.committed.0 + 1));
-    assert_eq!(run_round(|| ()), Round::default());
+    assert_eq!(collapse_tables(|| ()), TableScan::default());
     expect_contents(&machine, start);
     unmap_region(start);
     assert_eq!((machine.statistics().committed, validate()), (FrameCount::ZERO, Ok(())));
@@ -69,10 +69,10 @@ fn a_table_that_is_not_in_use_stays_one() {
     let (machine, start) = machine_with_table();
     machine.access(start);
     for _ in 0..3 {
-        assert_eq!(run_round(|| ()), Round { tables: 1, ..Round::default() });
+        assert_eq!(collapse_tables(|| ()), TableScan { tables: 1, ..TableScan::default() });
     }
     machine.access(start);
-    assert_eq!(run_round(|| ()), Round { tables: 1, ..Round::default() }, "in use now, but not before");
+    assert_eq!(collapse_tables(|| ()), TableScan { tables: 1, ..TableScan::default() }, "in use now, but not before");
     expect_contents(&machine, start);
 }
 
@@ -81,7 +81,7 @@ fn a_round_can_rest_after_each_table() {
     let (machine, start) = machine_with_table();
     let mut rests = 0;
     let mut round = || {
-        run_round(|| {
+        collapse_tables(|| {
             assert!(RECLAIMER.try_lock().is_some() && SPACE.try_lock().is_some(), "a lock is held");
             assert!(pages(start).all(|page| machine.frame_at(page).is_some()), "pages are revoked");
             rests += 1;
@@ -101,22 +101,22 @@ fn a_table_with_gaps_stays_one() {
     let start = map_region(APP_REGIONS, HUGE_BYTES).unwrap();
     machine.touch(start).unwrap();
     machine.mend_huge_frames(kept);
-    assert_eq!(two_busy_rounds(&machine, start), Round { tables: 1, ..Round::default() });
+    assert_eq!(two_busy_rounds(&machine, start), TableScan { tables: 1, ..TableScan::default() });
 }
 
 #[test]
 fn a_slot_waits_for_a_huge_frame_and_for_free_memory() {
     let (machine, start) = machine_with_table();
     let huge: Vec<_> = core::iter::from_fn(|| FRAMES.allocate(BlockSize::Huge, Purpose::Kernel)).collect();
-    assert_eq!(two_busy_rounds(&machine, start), Round { tables: 1, collapsed: 0, waiting: 1 });
+    assert_eq!(two_busy_rounds(&machine, start), TableScan { tables: 1, collapsed: 0, waiting: 1 });
     huge.into_iter().for_each(|block| FRAMES.free(block));
     let high = FrameCount(machine.statistics().free.0 - HUGE_FRAMES + 1);
     FRAMES.set_watermarks(Watermarks { low: FrameCount::ZERO, high });
     machine.access(start);
-    assert_eq!(run_round(|| ()).waiting, 1);
+    assert_eq!(collapse_tables(|| ()).waiting, 1);
     FRAMES.set_watermarks(Watermarks { low: FrameCount::ZERO, high: FrameCount(high.0 - 1) });
     machine.access(start);
-    assert_eq!(run_round(|| ()).collapsed, 1);
+    assert_eq!(collapse_tables(|| ()).collapsed, 1);
     expect_contents(&machine, start);
 }
 
@@ -125,12 +125,12 @@ fn a_touch_during_the_copy_gets_the_pages_back() {
     let (machine, start) = machine_with_table();
     let before = machine.statistics();
     assert!(begin(start));
-    assert!(RECLAIMER.lock().copy_chunk());
+    assert!(copy_chunk());
     let page = start + CHUNK / 2 * FRAME_BYTES;
     assert!(machine.frame_at(page).is_none());
     machine.touch(page).unwrap();
     machine.set_word(page, page);
-    assert!(!RECLAIMER.lock().copy_chunk(), "it was abandoned");
+    assert!(!copy_chunk(), "it was abandoned");
     assert!(pages(start).all(|page| machine.frame_at(page).is_some()));
     assert_eq!((slot_at(start), machine.statistics()), (Slot::Table, before));
     expect_contents(&machine, start);
@@ -140,9 +140,9 @@ fn a_touch_during_the_copy_gets_the_pages_back() {
 fn a_region_that_ends_during_the_copy_takes_its_pages_along() {
     let (machine, start) = machine_with_table();
     assert!(begin(start));
-    assert!(RECLAIMER.lock().copy_chunk());
+    assert!(copy_chunk());
     unmap_region(start);
-    assert!(!RECLAIMER.lock().copy_chunk());
+    assert!(!copy_chunk());
     let statistics = machine.statistics();
     assert_eq!((statistics.committed, validate()), (FrameCount::ZERO, Ok(())));
     assert_eq!(statistics.free, FrameCount(8 * HUGE_FRAMES - 3), "the root and two tables above the region's stay");
@@ -152,9 +152,9 @@ fn a_region_that_ends_during_the_copy_takes_its_pages_along() {
 fn pages_that_are_discarded_during_the_copy_leave_the_others_where_they_are() {
     let (machine, start) = machine_with_table();
     assert!(begin(start));
-    assert!(RECLAIMER.lock().copy_chunk());
+    assert!(copy_chunk());
     advice::discard(&(start + FRAME_BYTES..start + 3 * FRAME_BYTES));
-    assert!(!RECLAIMER.lock().copy_chunk(), "it was abandoned");
+    assert!(!copy_chunk(), "it was abandoned");
     let absent: Vec<_> = pages(start).filter(|&page| machine.frame_at(page).is_none()).collect();
     assert_eq!(absent, [start + FRAME_BYTES, start + 2 * FRAME_BYTES]);
     for page in absent {
@@ -173,14 +173,14 @@ fn a_slot_that_becomes_huge_just_before_a_discard_keeps_what_lies_outside_the_ra
     let outside = start + HUGE_BYTES / 2;
     assert!(begin(start));
     for _ in 1..HUGE_FRAMES / CHUNK {
-        assert!(RECLAIMER.lock().copy_chunk());
+        assert!(copy_chunk());
     }
     thread::scope(|scope| {
-        let mut reclaimer = RECLAIMER.lock();
+        let _reclaimer = RECLAIMER.lock();
         scope.spawn(|| advice::discard(&(start..outside)));
         // The discard comes as far as it can without the reclaimer's lock.
         thread::sleep(Duration::from_millis(50));
-        assert!(!reclaimer.copy_chunk());
+        assert!(!copy_chunk());
         assert_eq!(slot_at(start), Slot::Huge);
     });
     for page in pages(start) {
@@ -201,7 +201,7 @@ fn a_file_at_the_address_of_a_due_table_is_not_collapsed() {
     SPACE.lock().regions.find_mut(start).unwrap().kind = RegionKind::File;
     let before = machine.statistics();
     assert!(begin(start));
-    assert!(!RECLAIMER.lock().copy_chunk(), "nothing has begun");
+    assert!(!copy_chunk(), "nothing has begun");
     assert_eq!((slot_at(start), machine.statistics()), (Slot::Table, before));
     SPACE.lock().regions.find_mut(start).unwrap().kind = RegionKind::Anonymous;
 }

@@ -1,33 +1,35 @@
-//! Which kind of page goes next: pages of files, which only have to be read again, or anonymous
-//! ones, which have to be kept somewhere first. By measurement, not by dogma: whichever is
-//! regretted less, counting how often pages that were just evicted are wanted again, and what
-//! bringing one back has cost of late. Linux decides likewise since 5.8 (`lru_note_cost` there).
+//! Decides which kind of page is evicted next: pages of files, which only have to be read again, or
+//! anonymous pages, which must be stored first.
+//!
+//! It measures instead of preferring one kind: the kind goes whose evictions are regretted less. It
+//! counts how often pages that were just evicted are touched again, and what restoring a page has
+//! cost recently. Linux decides likewise since 5.8 (`lru_note_cost`). Pure.
 
-/// What pages are of.
+/// What a page belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PageKind {
-    /// Memory of the application.
+    /// Memory of the application that no file backs.
     Anonymous,
-    /// What is on a disk.
+    /// A mapped file.
     File,
 }
 
-/// Evictions after which what has been is worth half.
+/// Evictions after which older ones count half.
 const HALF_LIFE: u64 = 4096;
-/// As much as nothing is known: neither kind has been regretted, and both cost the same.
-const BEGINNING: Regret = Regret { evictions: 0, refaults: 0, restore_ns: 10_000 };
+/// Before anything is known: no eviction is regretted, and both kinds cost the same.
+const UNKNOWN: Regret = Regret { evictions: 0, refaults: 0, restore_ns: 10_000 };
 
-/// How one kind has fared of late.
+/// What evictions of one kind have led to recently.
 #[derive(Clone, Copy, Debug)]
 struct Regret {
     evictions: u64,
     refaults: u64,
-    /// Of one page, on average.
+    /// Average time to restore a page.
     restore_ns: u64,
 }
 
 impl Regret {
-    /// Nanoseconds per eviction that are likely to be paid later, times 2^10.
+    /// Returns the nanoseconds that an eviction is likely to cost later, times 2^10.
     fn expected(&self) -> u64 {
         self.restore_ns.saturating_mul((self.refaults + 1) << 10) / (self.evictions + 16)
     }
@@ -40,7 +42,7 @@ impl Regret {
     }
 }
 
-/// The account of both kinds.
+/// The regret of both kinds.
 #[derive(Debug)]
 pub(crate) struct Balance {
     anonymous: Regret,
@@ -48,24 +50,24 @@ pub(crate) struct Balance {
 }
 
 impl Balance {
-    /// Nothing is known.
+    /// Creates a balance that knows nothing yet.
     pub(crate) const fn new() -> Self {
-        Self { anonymous: BEGINNING, file: BEGINNING }
+        Self { anonymous: UNKNOWN, file: UNKNOWN }
     }
 
-    /// A page was evicted.
+    /// Counts an eviction.
     pub(crate) fn evicted(&mut self, kind: PageKind) {
         let regret = self.of(kind);
         regret.evictions += 1;
         regret.age();
     }
 
-    /// A page that was evicted shortly before was needed.
+    /// Counts a page that was touched shortly after its eviction.
     pub(crate) fn refaulted(&mut self, kind: PageKind) {
         self.of(kind).refaults += 1;
     }
 
-    /// `pages` pages were brought back in so many nanoseconds.
+    /// Notes that restoring `pages` pages took that many nanoseconds.
     pub(crate) fn restored(&mut self, kind: PageKind, pages: u64, nanoseconds: u64) {
         if let Some(each) = nanoseconds.checked_div(pages) {
             let regret = self.of(kind);
@@ -73,8 +75,8 @@ impl Balance {
         }
     }
 
-    /// The kind that is likely to be regretted less; pages of files where that is the same, as
-    /// nothing has to be kept of them.
+    /// Returns the kind whose evictions are likely to be regretted less, and files where both are
+    /// alike, because nothing of them has to be stored.
     pub(crate) fn preferred(&self) -> PageKind {
         if self.file.expected() <= self.anonymous.expected() { PageKind::File } else { PageKind::Anonymous }
     }
@@ -97,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn files_go_first_as_long_as_nobody_misses_them() {
+    fn files_go_first_while_their_evictions_are_not_regretted() {
         let mut balance = Balance::new();
         assert_eq!(balance.preferred(), PageKind::File);
         evict(&mut balance, PageKind::File, 1000, 0);
@@ -106,17 +108,17 @@ mod tests {
     }
 
     #[test]
-    fn files_that_are_missed_stay() {
+    fn files_stay_when_their_evictions_are_regretted() {
         let mut balance = Balance::new();
         evict(&mut balance, PageKind::File, 1000, 500);
         evict(&mut balance, PageKind::Anonymous, 1000, 10);
         assert_eq!(balance.preferred(), PageKind::Anonymous);
         evict(&mut balance, PageKind::Anonymous, 1000, 1900);
-        assert_eq!(balance.preferred(), PageKind::File, "anonymous pages are missed more");
+        assert_eq!(balance.preferred(), PageKind::File, "anonymous pages are regretted more");
     }
 
     #[test]
-    fn what_comes_back_cheaply_goes_more_easily() {
+    fn pages_that_are_cheap_to_restore_go_first() {
         let mut balance = Balance::new();
         evict(&mut balance, PageKind::File, 1000, 100);
         evict(&mut balance, PageKind::Anonymous, 1000, 200);
@@ -127,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn the_past_is_forgotten() {
+    fn old_regrets_fade() {
         let mut balance = Balance::new();
         evict(&mut balance, PageKind::File, 4000, 4000);
         evict(&mut balance, PageKind::Anonymous, 4000, 100);

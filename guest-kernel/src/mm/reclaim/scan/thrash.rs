@@ -1,48 +1,55 @@
-//! Thrashing: the guest is busy bringing back what it has just evicted (Denning, "Thrashing: its
-//! causes and prevention", 1968).
+//! Detects thrashing: the guest is busy restoring pages that it has just evicted (Denning,
+//! "Thrashing: its causes and prevention", 1968).
 //!
-//! Pages that are touched soon after they left
-//! ([`ReclaimStatistics::refaults`](crate::mm::reclaim::ReclaimStatistics)) tell of a working set
-//! that does not fit. A few are the price of a policy that guesses. It is thrashing when most of
-//! what is touched has just been evicted, when as much comes back as leaves (a guest that takes
-//! back what it had given up evicts nothing meanwhile, and what a scan leaves behind never comes
-//! back), and when that is much. How much is counted in pages: a fault brings neighbours along.
+//! Pages that are touched soon after their eviction ([`Tally::refaults`]) show that the working set
+//! does not fit into memory. A few of them are the price of a policy that guesses. A guest is
+//! thrashing when three things are true:
+//!
+//! * Most of the evicted pages that are touched have been evicted shortly before.
+//! * About as many pages are restored as are evicted. A guest whose balloon has deflated restores
+//!   pages and evicts none, and a scan of much memory evicts pages that never come back.
+//! * Many pages are restored. Pages are counted, not faults: a fault brings neighbours too.
+//!
 //! Pure: metrics and the moment are passed in.
 
 use crate::time::Instant;
 
-/// How long is looked at, at least.
+/// The shortest time that is judged.
 const WINDOW_NS: u64 = 1_000_000_000;
-/// From which on it is thrashing, and until it is below any of which that goes on.
+/// Thrashing begins when all of `BEGIN` is met, and lasts while all of `GO_ON` is.
 const BEGIN: Limits = Limits { restores_per_s: 1000, percent: 50 };
 const GO_ON: Limits = Limits { restores_per_s: 250, percent: 25 };
 
 #[derive(Clone, Copy, Debug)]
 struct Limits {
-    /// Pages that come back.
+    /// Pages restored.
     restores_per_s: u64,
-    /// Refaults among a hundred touches of evicted pages; and of pages that come and go, the fewer
-    /// in a hundred of the others.
+    /// Refaults in a hundred touches of evicted pages; and of pages restored and pages evicted, the
+    /// lesser number in a hundred of the greater.
     percent: u64,
 }
 
-/// What has happened since boot.
+/// Evictions and restores since boot.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Tally {
     /// Pages evicted.
     pub(crate) evictions: u64,
-    /// Pages that came back.
+    /// Pages restored.
     pub(crate) restores: u64,
-    /// Of those, pages that somebody had touched.
+    /// Of those, pages that a thread had touched. The others came with them.
     pub(crate) touched_restores: u64,
-    /// Of those, pages that had left shortly before.
+    /// Of those, pages that had been evicted shortly before.
     pub(crate) refaults: u64,
 }
 
-/// Decides whether a guest thrashes.
+impl Tally {
+    pub(super) const ZERO: Self = Self { evictions: 0, restores: 0, touched_restores: 0, refaults: 0 };
+}
+
+/// The detector of one guest.
 #[derive(Debug)]
-pub(crate) struct ThrashDetector {
-    /// When the window began, and what had happened until then.
+pub(super) struct ThrashDetector {
+    /// When the window began, and the tally at that moment.
     since: Instant,
     before: Tally,
     is_thrashing: bool,
@@ -51,17 +58,16 @@ pub(crate) struct ThrashDetector {
 
 impl ThrashDetector {
     pub(crate) const fn new() -> Self {
-        let before = Tally { evictions: 0, restores: 0, touched_restores: 0, refaults: 0 };
-        Self { since: Instant::from_nanos(0), before, is_thrashing: false, episodes: 0 }
+        Self { since: Instant::from_nanos(0), before: Tally::ZERO, is_thrashing: false, episodes: 0 }
     }
 
-    /// Times that the guest began to thrash.
+    /// Returns how often the guest began to thrash.
     pub(crate) fn episodes(&self) -> u64 {
         self.episodes
     }
 
-    /// Looks at the metrics, which changes the answer once a window at most. Where nobody looked
-    /// for long, the window is as long.
+    /// Returns whether the guest is thrashing. The answer changes at most once a window, and a
+    /// window is as long as the time between two calls if that is longer.
     pub(crate) fn observe(&mut self, now: Instant, tally: Tally) -> bool {
         let time = now.since(self.since);
         if time >= WINDOW_NS {
@@ -94,8 +100,8 @@ mod tests {
     use super::{Tally, ThrashDetector};
     use crate::time::Instant;
 
-    /// Plays seconds, each with its evictions, restores, touches of evicted pages and refaults;
-    /// returns what was said after each, and how often it began.
+    /// Plays seconds, each with its evictions, restores, touches of evicted pages and refaults.
+    /// Returns the answer after each, and the number of episodes.
     fn played(seconds: &[[u64; 4]]) -> (Vec<bool>, u64) {
         let mut detector = ThrashDetector::new();
         let mut tally = Tally::default();
@@ -111,23 +117,23 @@ mod tests {
     }
 
     #[test]
-    fn a_guest_that_brings_back_what_it_evicts_thrashes() {
+    fn a_guest_that_restores_what_it_evicts_thrashes() {
         assert_eq!(played(&[[0; 4], [5000, 4800, 4800, 4000], [5000, 5000, 5000, 4900]]), (vec![false, true, true], 1));
-        assert_eq!(played(&[[5000, 5000, 400, 350]]), (vec![true], 1), "neighbours come along");
+        assert_eq!(played(&[[5000, 5000, 400, 350]]), (vec![true], 1), "neighbours are restored too");
     }
 
     #[test]
-    fn a_guest_whose_evictions_are_not_regretted_does_not() {
+    fn a_guest_that_evicts_for_good_does_not_thrash() {
         let quiet = |second| assert_eq!(played(&[second, second]), (vec![false, false], 0), "{second:?}");
         quiet([50_000, 2000, 2000, 1800]); // a scan
         quiet([5000, 5000, 5000, 400]); // a loop over much more than there is
         quiet([999, 999, 999, 999]); // a few
-        quiet([10, 5000, 5000, 5000]); // it takes back what it had given up
+        quiet([10, 5000, 5000, 5000]); // its balloon has deflated
         quiet([0; 4]);
     }
 
     #[test]
-    fn what_has_begun_goes_on_until_it_is_clearly_over() {
+    fn thrashing_lasts_until_it_is_clearly_over() {
         let [much, some] = [[2000, 2000, 2000, 1500], [800, 400, 400, 150]];
         let few = [2000, 2000, 2000, 400];
         let seconds = [some, much, some, few, some, much];
@@ -136,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_said_before_a_window_is_full_and_a_long_one_counts_by_its_length() {
+    fn a_window_is_judged_when_it_is_full_and_by_its_length() {
         let all = |pages| Tally { evictions: pages, restores: pages, touched_restores: pages, refaults: pages };
         let mut detector = ThrashDetector::new();
         assert!(!detector.observe(Instant::from_nanos(900_000_000), all(9000)));

@@ -1,13 +1,13 @@
-//! The disk under swap, as reclaim needs it: whoever drives one implements [`Disk`].
+//! The disk interface of reclaim: a disk driver implements [`Disk`], for swap and for mapped files.
 
 use aerostat_abi::units::FrameNumber;
 
-use crate::mm::reclaim::swap::slot_map::SlotNumber;
+use super::slot_map::{CLUSTER, SlotNumber};
 
-/// Frames in one transfer at most.
-pub(crate) const MAX_TRANSFER: usize = crate::mm::reclaim::swap::slot_map::CLUSTER;
+/// Most frames in one transfer.
+pub(crate) const MAX_TRANSFER: usize = CLUSTER;
 
-/// Which way a transfer goes.
+/// The direction of a transfer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Direction {
     /// From the disk into memory.
@@ -16,32 +16,32 @@ pub(crate) enum Direction {
     Write,
 }
 
-/// A transfer under way.
+/// Names a transfer that has been submitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Ticket(pub(crate) usize);
 
-/// The disk could not do it; what the transfer was to change may have been changed in part.
+/// The error of a transfer that failed. Part of what it was to change may have been changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct DiskError;
 
 /// A disk of slots of 4 KiB.
 pub(crate) trait Disk: Sync {
-    /// Slots that there are.
+    /// Returns how many slots the disk has.
     fn slots(&self) -> u64;
 
     /// Starts a transfer between `frames`, at most [`MAX_TRANSFER`], and as many slots from `first`
-    /// on. Until the transfer has ended, the caller leaves the frames to the disk. Never waits and
-    /// allocates nothing; `None` when too much is under way.
+    /// on. The caller must not use the frames until the transfer has ended. Never waits, and
+    /// allocates nothing. Returns `None` when the disk's queue is full.
     fn submit(&self, direction: Direction, first: SlotNumber, frames: &[FrameNumber]) -> Option<Ticket>;
 
-    /// How a transfer has ended, which is said once; `None` while it is under way. Never waits.
+    /// Returns the result of a transfer, once; `None` while it is under way. Never waits.
     fn result(&self, ticket: Ticket) -> Option<Result<(), DiskError>>;
 
-    /// Waits until the transfer may have ended, or for a moment; the caller holds no lock, and
-    /// looks.
+    /// Waits until the transfer may have ended, for a short time at most. The caller holds no lock,
+    /// and asks for the result afterwards.
     fn wait(&self, ticket: Ticket);
 
-    /// Waits until there may be room for another transfer, or for a moment; the caller holds no
-    /// lock, and tries.
+    /// Waits until the queue may have room for another transfer, for a short time at most. The
+    /// caller holds no lock, and submits again afterwards.
     fn wait_for_room(&self);
 }

@@ -1,21 +1,20 @@
-//! Where the contents of a page are that is not in memory: the value of its page table entry while
-//! it is not present.
+//! Swap entries: the value of a page table entry while its page is evicted.
 //!
 //! | bits   | field                                                                                |
 //! |--------|--------------------------------------------------------------------------------------|
-//! | 0..3   | 0: not present, and different from a translation that was merely revoked              |
+//! | 0..3   | 0: not present, and different from a translation that was merely revoked             |
 //! | 3..6   | kind: 1 filled, 2 compressed, 3 on disk, 4 compressed and on disk, 5 in a file       |
-//! | 6..13  | the page's age with the policy when it was evicted                              |
-//! | 13..45 | filled: the 32-bit pattern · compressed: [`Place`] · on disk: [`SlotNumber`]         |
+//! | 6..13  | the page's age when it was evicted                                                   |
+//! | 13..45 | filled: the 32-bit pattern · compressed: [`Handle`] · on disk: [`SlotNumber`]        |
 //! | 45..64 | when it was evicted: the low 19 bits of half the eviction count                      |
 //!
-//! What is compressed and on disk has the page's number in its slot in the low four bits of that
-//! field, and the slot above them.
+//! For a page that is compressed and on disk, the low four bits of that field are its index in its
+//! zspage, and the bits above them are the zspage's slot.
 
 use aerostat_reclaim_policy::Age;
 
-use crate::mm::reclaim::swap::compressed_pool::Place;
-use crate::mm::reclaim::swap::slot_map::SlotNumber;
+use super::compressed_pool::Handle;
+use super::slot_map::SlotNumber;
 
 const KIND_SHIFT: u32 = 3;
 const KIND_MASK: u64 = 0b111;
@@ -31,43 +30,43 @@ const INDEX_BITS: u32 = 4;
 const COUNT_SHIFT: u32 = 45;
 /// Half the eviction count fits 19 bits.
 const COUNT_MASK: u64 = (1 << 20) - 2;
-/// Bits of a age that there is room for, here and in the entry of a mapped page.
+/// Bits of an age, here and in the entry of a mapped page.
 pub(crate) const AGE_BITS: u32 = 7;
 pub(crate) const AGE_MASK: u8 = (1 << AGE_BITS) - 1;
-/// Present, writable, user: any of them marks a mapping, in force or revoked.
+/// Present, writable, user: any of them marks a mapping, valid or revoked.
 const MAPPING_MASK: u64 = 0b111;
 
-/// Where a page's contents are.
+/// Where the contents of an evicted page are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stored {
-    /// Nowhere: the page is this word, over and over.
+    /// Nowhere: the page repeats this word.
     Filled(u32),
     /// In the compressed pool.
-    Compressed(Place),
-    /// On disk, as it was.
+    Compressed(Handle),
+    /// On disk, uncompressed.
     OnDisk(SlotNumber),
-    /// On disk, in a frame of the compressed pool: slot and number of the page in it.
+    /// On disk, in a zspage: the first slot of the zspage, and the index of the page in it.
     CompressedOnDisk(SlotNumber, u8),
-    /// Where it came from: the file that its region maps.
+    /// In the file that its region maps.
     InFile,
 }
 
-/// A page that was evicted.
+/// An evicted page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SwapEntry {
     pub(crate) stored: Stored,
-    /// What the policy thought of it last.
+    /// The age that the policy gave it last.
     pub(crate) age: Age,
-    /// The eviction's number, even and modulo 2^20: the distance of a refault follows from it.
+    /// The number of the eviction, even and modulo 2^20: the distance of a refault follows from it.
     pub(crate) count: u32,
 }
 
 impl SwapEntry {
-    /// The page table entry's value.
+    /// Returns the value of the page table entry.
     pub(crate) fn encode(self) -> u64 {
         let (kind, payload) = match self.stored {
             Stored::Filled(pattern) => (FILLED, pattern),
-            Stored::Compressed(place) => (COMPRESSED, place.0),
+            Stored::Compressed(handle) => (COMPRESSED, handle.to_bits()),
             Stored::OnDisk(slot) => (ON_DISK, slot.0),
             Stored::CompressedOnDisk(slot, index) => (COMPRESSED_ON_DISK, slot.0 << INDEX_BITS | u32::from(index)),
             Stored::InFile => (IN_FILE, 0),
@@ -78,7 +77,7 @@ impl SwapEntry {
             | (u64::from(self.count) & COUNT_MASK) >> 1 << COUNT_SHIFT
     }
 
-    /// What a page table entry's value says; `None` when it is empty or a mapping.
+    /// Returns what the value of a page table entry says; `None` when it is empty or a mapping.
     pub(crate) fn decode(value: u64) -> Option<Self> {
         if value & MAPPING_MASK != 0 {
             return None;
@@ -86,7 +85,7 @@ impl SwapEntry {
         let payload = u32::try_from(value >> PAYLOAD_SHIFT & PAYLOAD_MASK).ok()?;
         let stored = match value >> KIND_SHIFT & KIND_MASK {
             FILLED => Stored::Filled(payload),
-            COMPRESSED => Stored::Compressed(Place(payload)),
+            COMPRESSED => Stored::Compressed(Handle::from_bits(payload)),
             ON_DISK => Stored::OnDisk(SlotNumber(payload)),
             COMPRESSED_ON_DISK => {
                 let index = u8::try_from(payload & ((1 << INDEX_BITS) - 1)).ok()?;
@@ -99,7 +98,7 @@ impl SwapEntry {
         Some(Self { stored, age, count: u32::try_from(value >> COUNT_SHIFT << 1).ok()? })
     }
 
-    /// Evictions since this one, where `now` is the eviction count.
+    /// Returns the number of evictions since this one, where `now` is the eviction count.
     pub(crate) fn distance(self, now: u32) -> u64 {
         u64::from(now).wrapping_sub(u64::from(self.count)) & COUNT_MASK
     }
@@ -107,7 +106,7 @@ impl SwapEntry {
 
 #[cfg(test)]
 mod tests {
-    use super::{AGE_MASK, Age, Place, SlotNumber, Stored, SwapEntry};
+    use super::{AGE_MASK, Age, Handle, SlotNumber, Stored, SwapEntry};
     use proptest::{prop_assert_eq, proptest};
 
     proptest! {
@@ -116,7 +115,7 @@ mod tests {
             let slot = SlotNumber(payload >> 8);
             let stored = match kind {
                 0 => Stored::Filled(payload),
-                1 => Stored::Compressed(Place(payload)),
+                1 => Stored::Compressed(Handle::from_bits(payload)),
                 2 => Stored::OnDisk(slot),
                 3 => Stored::CompressedOnDisk(slot, u8::try_from(payload % 16).unwrap()),
                 _ => Stored::InFile,
@@ -127,14 +126,14 @@ mod tests {
     }
 
     #[test]
-    fn empty_and_mapped_entries_are_no_swap_entries() {
+    fn empty_and_mapped_entries_are_not_swap_entries() {
         assert_eq!(SwapEntry::decode(0), None);
         assert_eq!(SwapEntry::decode(0x1234_5007), None);
         assert_eq!(SwapEntry::decode(0x1234_5006), None, "a revoked mapping");
     }
 
     #[test]
-    fn distances_survive_the_counter_turning_over() {
+    fn distances_survive_a_wrap_of_the_counter() {
         let entry = SwapEntry { stored: Stored::Filled(0), age: Age(0), count: (1 << 20) - 2 };
         assert_eq!(entry.distance(4), 6);
     }

@@ -1,13 +1,13 @@
-//! Which slots of the swap disk are in use, and for what: pure bookkeeping.
+//! The slot map: which slots of the swap disk are in use, and for what. Pure.
 //!
-//! A *slot* is a frame's worth of disk. It holds one page as it was, or, with one or two slots
-//! behind it, a group of the compressed compressed pool with up to 15 pages in it, known by its
-//! first slot; slots are free again when the last of their pages is dropped. Slots are handed out
-//! in runs, so that what is written together can be written at once, and a run lies within one
-//! *cluster* of 64: wholly free clusters first, then what is left of others.
+//! A *slot* is 4 KiB of the disk. It holds one uncompressed page, or it is the first of up to three
+//! slots that hold a zspage of the compressed pool with up to 15 pages. Slots are free again when
+//! the last of their pages is dropped. They are handed out in runs, so that frames that are evicted
+//! together are written in one transfer. A run lies within one *cluster* of 64 slots: in a free
+//! cluster if there is one, otherwise in a partly used one.
 //!
-//! A reader gives up the lock while the disk works, and must know afterwards whether its slot still
-//! holds what it asked for: every use of a slot has a [`SlotVersion`] of its own.
+//! A reader releases the lock while the disk works, and has to know afterwards whether its slot
+//! still holds what it has asked for: so each use of a slot has its own [`SlotVersion`].
 
 use aerostat_abi::units::{FRAME_BYTES, to_usize};
 
@@ -18,11 +18,11 @@ use crate::mm::bump::BumpAllocator;
 pub(crate) const CLUSTER: usize = 64;
 /// The largest swap disk: 64 GiB.
 const MAX_SLOTS: usize = bit_tree::MAX_LENGTH * CLUSTER;
-/// In place of the pages of a slot: the slot is one page as it was, or belongs to the group that
-/// begins before it.
+/// Stand in the place of a zspage's pages: the slot holds one uncompressed page, or belongs to the
+/// zspage that begins before it.
 const WHOLE_PAGE: u16 = 1 << 15;
 const REST_OF_ZSPAGE: u16 = 1 << 15 | 1;
-/// Bits of a version; above them is the number of the group's slots behind the first.
+/// Bits of a version. Above them is the number of the zspage's slots behind the first.
 const VERSION_BITS: u32 = 14;
 
 /// A slot's number.
@@ -30,17 +30,17 @@ const VERSION_BITS: u32 = 14;
 pub(crate) struct SlotNumber(pub(crate) u32);
 
 impl SlotNumber {
-    /// The slot `distance` behind this one.
+    /// Returns the slot `distance` behind this one.
     pub(crate) fn plus(self, distance: usize) -> Self {
         Self(self.0 + u32::try_from(distance).expect("runs are short"))
     }
 
-    /// How far behind `first` it lies, unless it lies before.
+    /// Returns how far this slot lies behind `first`; `None` when it lies before.
     pub(crate) fn distance_from(self, first: Self) -> Option<usize> {
         self.0.checked_sub(first.0).map(|distance| to_usize(u64::from(distance)))
     }
 
-    /// Where it begins on the disk, in bytes.
+    /// Returns the slot's position on the disk in bytes.
     pub(crate) fn position(self) -> u64 {
         u64::from(self.0) * FRAME_BYTES
     }
@@ -54,31 +54,31 @@ impl SlotNumber {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SlotVersion(u16);
 
-/// What a slot holds.
+/// What begins in a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kept {
-    /// A page as it was.
+pub(crate) enum SlotContents {
+    /// An uncompressed page.
     Page,
-    /// The first frame of a group of the compressed pool: which of its pages are still wanted, a
-    /// bit each, and how many slots it takes.
+    /// A zspage: the indexes of its pages that have not been dropped, a bit each, and how many slots
+    /// it takes.
     Zspage { pages: u16, slots: usize },
 }
 
-/// One slot's use.
+/// The use of one slot.
 #[derive(Clone, Copy, Debug, Default)]
 struct Use {
-    /// [`WHOLE_PAGE`], [`REST_OF_ZSPAGE`], or the pages of a group, a bit each; zero while nothing
-    /// is kept here.
+    /// [`WHOLE_PAGE`], [`REST_OF_ZSPAGE`], or the pages of a zspage, a bit each; zero while the slot
+    /// holds nothing.
     pages: u16,
-    /// The group's slots behind this one.
+    /// The zspage's slots behind this one.
     rest: u16,
     version: u16,
 }
 
-/// All slots of a disk.
+/// The slots of a disk.
 #[derive(Debug)]
 pub(crate) struct SlotMap {
-    /// Clusters of which every slot is free, and clusters of which some are.
+    /// Clusters of which all slots are free, and clusters of which some are.
     whole: BitTree,
     partial: BitTree,
     /// Free slots of each cluster, a bit each.
@@ -86,22 +86,22 @@ pub(crate) struct SlotMap {
     uses: &'static mut [u64],
     length: usize,
     used: usize,
-    lost: usize,
+    retired: usize,
 }
 
 impl SlotMap {
-    /// Slots of a disk of that size that are used at all.
+    /// Returns how many of a disk's slots are used: whole clusters, up to 64 GiB.
     pub(crate) fn usable(slots: u64) -> usize {
         to_usize(slots).min(MAX_SLOTS) / CLUSTER * CLUSTER
     }
 
-    /// Zeroed words that the map of `slots` slots needs.
+    /// Returns how many zeroed words the map of `slots` slots needs.
     pub(crate) const fn words(slots: usize) -> usize {
         let clusters = slots / CLUSTER;
         2 * BitTree::words(clusters) + clusters + slots.div_ceil(2)
     }
 
-    /// A map of `slots` free slots, a multiple of [`CLUSTER`].
+    /// Creates a map of `slots` free slots, a multiple of [`CLUSTER`].
     pub(crate) fn new(slots: usize, bump: &mut BumpAllocator) -> Self {
         let clusters = slots / CLUSTER;
         let mut map = Self {
@@ -111,29 +111,29 @@ impl SlotMap {
             uses: bump.take(slots.div_ceil(2)),
             length: slots,
             used: 0,
-            lost: 0,
+            retired: 0,
         };
         map.whole.fill();
         map.free.fill(u64::MAX);
         map
     }
 
-    /// Slots that hold something or can.
+    /// Returns the number of slots that are not retired.
     pub(crate) fn capacity(&self) -> usize {
-        self.length - self.lost
+        self.length - self.retired
     }
 
-    /// Slots taken.
+    /// Returns the number of slots in use.
     pub(crate) fn used(&self) -> usize {
         self.used
     }
 
-    /// Slots that can be taken.
+    /// Returns the number of free slots.
     pub(crate) fn free(&self) -> usize {
         self.capacity() - self.used
     }
 
-    /// Takes a run of at most `most` free slots, as long as there is one at hand.
+    /// Takes a run of at most `most` free slots.
     pub(crate) fn take_run(&mut self, most: usize) -> Option<(SlotNumber, usize)> {
         let cluster = self.whole.first().or_else(|| self.partial.first())?;
         let free = self.free[cluster];
@@ -146,7 +146,7 @@ impl SlotMap {
         Some((SlotNumber(u32::try_from(first).ok()?), length))
     }
 
-    /// Gives back a slot that was taken and not used.
+    /// Frees a slot that was taken and not used.
     pub(crate) fn free_slot(&mut self, slot: SlotNumber) {
         let cluster = slot.index() / CLUSTER;
         let free = self.free[cluster];
@@ -155,26 +155,26 @@ impl SlotMap {
         self.used -= 1;
     }
 
-    /// Takes a slot that can't be written out of use for good.
-    pub(crate) fn lose(&mut self, slot: SlotNumber) {
+    /// Retires a taken slot that can't be written: it is never used again.
+    pub(crate) fn retire(&mut self, slot: SlotNumber) {
         debug_assert!(self.free[slot.index() / CLUSTER] & bit(slot) == 0);
-        self.lost += 1;
+        self.retired += 1;
         self.used -= 1;
     }
 
-    /// Takes all free slots out of use for good; returns how many there were.
-    pub(crate) fn lose_free(&mut self) -> usize {
+    /// Retires all free slots. Returns how many there were.
+    pub(crate) fn retire_free(&mut self) -> usize {
         let free = self.free();
         (0..self.free.len()).for_each(|cluster| self.set_free(cluster, 0));
-        self.lost += free;
+        self.retired += free;
         free
     }
 
-    /// Notes what was written to a taken slot, or to it and those behind it.
-    pub(crate) fn keep(&mut self, slot: SlotNumber, kept: Kept) {
-        match kept {
-            Kept::Page => self.begin_use(slot, WHOLE_PAGE, 0),
-            Kept::Zspage { pages, slots } => {
+    /// Records what was written to a taken slot, or to it and the slots behind it.
+    pub(crate) fn record(&mut self, slot: SlotNumber, contents: SlotContents) {
+        match contents {
+            SlotContents::Page => self.begin_use(slot, WHOLE_PAGE, 0),
+            SlotContents::Zspage { pages, slots } => {
                 debug_assert!(pages != 0 && pages & WHOLE_PAGE == 0);
                 self.begin_use(slot, pages, slots - 1);
                 (1..slots).for_each(|place| self.begin_use(slot.plus(place), REST_OF_ZSPAGE, 0));
@@ -184,44 +184,44 @@ impl SlotMap {
 
     fn begin_use(&mut self, slot: SlotNumber, pages: u16, rest: usize) {
         let version = (self.use_of(slot).version + 1) & ((1 << VERSION_BITS) - 1);
-        let rest = u16::try_from(rest).expect("groups are small");
+        let rest = u16::try_from(rest).expect("a zspage has few slots");
         self.set_use(slot, Use { pages, rest, version });
     }
 
-    /// What begins in a slot, and which use of it this is.
-    pub(crate) fn kept(&self, slot: SlotNumber) -> Option<(Kept, SlotVersion)> {
+    /// Returns what begins in a slot, and the version of this use.
+    pub(crate) fn contents(&self, slot: SlotNumber) -> Option<(SlotContents, SlotVersion)> {
         if slot.index() >= self.length {
             return None;
         }
         let Use { pages, rest, version } = self.use_of(slot);
-        let kept = match pages {
+        let contents = match pages {
             0 | REST_OF_ZSPAGE => return None,
-            WHOLE_PAGE => Kept::Page,
-            pages => Kept::Zspage { pages, slots: usize::from(rest) + 1 },
+            WHOLE_PAGE => SlotContents::Page,
+            pages => SlotContents::Zspage { pages, slots: usize::from(rest) + 1 },
         };
-        Some((kept, SlotVersion(version)))
+        Some((contents, SlotVersion(version)))
     }
 
-    /// Forgets the page that a slot holds.
+    /// Drops the uncompressed page in a slot, and frees the slot.
     pub(crate) fn drop_page(&mut self, slot: SlotNumber) {
         debug_assert_eq!(self.use_of(slot).pages, WHOLE_PAGE);
-        self.empty(slot);
+        self.clear(slot);
     }
 
-    /// Forgets one page of the group that begins in a slot.
+    /// Drops one page of the zspage that begins in a slot, and frees its slots with the last page.
     pub(crate) fn drop_page_of_zspage(&mut self, slot: SlotNumber, index: usize) {
         let Use { pages, rest, version } = self.use_of(slot);
         debug_assert!(pages & WHOLE_PAGE == 0 && pages & 1 << index != 0, "{slot:?} holds no page {index}");
         let pages = pages & !(1 << index);
         if pages == 0 {
-            self.empty(slot);
+            self.clear(slot);
         } else {
             self.set_use(slot, Use { pages, rest, version });
         }
     }
 
-    /// Forgets all of what begins in a slot.
-    pub(crate) fn empty(&mut self, slot: SlotNumber) {
+    /// Drops all that begins in a slot, and frees its slots.
+    pub(crate) fn clear(&mut self, slot: SlotNumber) {
         let slots = usize::from(self.use_of(slot).rest) + 1;
         for slot in (0..slots).map(|place| slot.plus(place)) {
             let Use { version, .. } = self.use_of(slot);
@@ -242,7 +242,7 @@ impl SlotMap {
         }
     }
 
-    /// Two uses share a word.
+    /// Returns the use of a slot. Two uses share a word.
     fn use_of(&self, slot: SlotNumber) -> Use {
         let [a, b, c, d, e, f, g, h] = self.uses[slot.index() / 2].to_le_bytes();
         let [a, b, c, d] = if slot.index().is_multiple_of(2) { [a, b, c, d] } else { [e, f, g, h] };
@@ -267,95 +267,4 @@ fn bit(slot: SlotNumber) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::{CLUSTER, Kept, SlotMap, SlotNumber};
-    use crate::mm::bump::BumpAllocator;
-    use proptest::collection::vec;
-    use proptest::{prop_assert, prop_assert_eq, proptest};
-    use std::collections::BTreeMap;
-
-    fn map(slots: usize) -> SlotMap {
-        SlotMap::new(slots, &mut BumpAllocator::leaked(SlotMap::words(slots)))
-    }
-
-    #[test]
-    fn runs_come_from_whole_clusters_and_end_at_their_borders() {
-        let mut map = map(2 * CLUSTER);
-        assert_eq!(map.take_run(40), Some((SlotNumber(0), 40)));
-        assert_eq!(map.take_run(40), Some((SlotNumber(64), 40)));
-        assert_eq!(map.take_run(40), Some((SlotNumber(40), 24)), "no cluster is whole");
-        map.free_slot(SlotNumber(3));
-        assert_eq!(map.take_run(40), Some((SlotNumber(3), 1)));
-        assert_eq!(map.take_run(40), Some((SlotNumber(104), 24)));
-        assert_eq!((map.take_run(1), map.used()), (None, 2 * CLUSTER));
-    }
-
-    #[test]
-    fn slots_are_free_when_their_last_page_is_dropped() {
-        let mut map = map(CLUSTER);
-        let (slot, _) = map.take_run(3).unwrap();
-        map.keep(slot, Kept::Zspage { pages: 0b101, slots: 3 });
-        let (_, version) = map.kept(slot).unwrap();
-        assert_eq!((map.kept(slot.plus(1)), map.kept(slot.plus(2))), (None, None));
-        map.drop_page_of_zspage(slot, 0);
-        assert_eq!((map.kept(slot), map.used()), (Some((Kept::Zspage { pages: 0b100, slots: 3 }, version)), 3));
-        map.drop_page_of_zspage(slot, 2);
-        assert_eq!((map.kept(slot), map.used()), (None, 0));
-        assert_eq!(map.take_run(1), Some((slot, 1)));
-        map.keep(slot, Kept::Page);
-        assert!(map.kept(slot).is_some_and(|(kept, now)| kept == Kept::Page && now != version), "another use");
-    }
-
-    #[test]
-    fn a_lost_slot_is_never_seen_again() {
-        let mut map = map(CLUSTER);
-        let (slot, _) = map.take_run(1).unwrap();
-        map.lose(slot);
-        assert_eq!((map.capacity(), map.used()), (CLUSTER - 1, 0));
-        assert_eq!(map.take_run(CLUSTER), Some((SlotNumber(1), CLUSTER - 1)));
-        assert_eq!(map.take_run(1), None);
-    }
-
-    #[test]
-    fn slots_that_are_freed_later_outlive_a_full_disk() {
-        let mut map = map(2 * CLUSTER);
-        let (slot, _) = map.take_run(10).unwrap();
-        assert_eq!(map.lose_free(), 2 * CLUSTER - 10);
-        assert_eq!((map.capacity(), map.used(), map.take_run(1)), (10, 10, None));
-        map.free_slot(slot);
-        assert_eq!((map.take_run(CLUSTER), map.take_run(1)), (Some((slot, 1)), None));
-    }
-
-    proptest! {
-        #[test]
-        fn no_slot_is_handed_out_twice(clusters in 1_usize..8, steps in vec((0_u8..4, 1_usize..80, 0_usize..1000), 1..200)) {
-            let mut map = map(clusters * CLUSTER);
-            let mut taken = BTreeMap::new();
-            for (action, most, choice) in steps {
-                if action < 2 {
-                    let Some((first, length)) = map.take_run(most) else {
-                        prop_assert_eq!(map.used(), map.capacity());
-                        continue;
-                    };
-                    prop_assert!(length >= 1 && length <= most);
-                    let mut place = 0;
-                    while place < length {
-                        let slots = if choice % 2 == 0 { 1 } else { (choice % 3 + 1).min(length - place) };
-                        let kept = if choice % 2 == 0 { Kept::Page } else { Kept::Zspage { pages: 0b11, slots } };
-                        map.keep(first.plus(place), kept);
-                        prop_assert_eq!(taken.insert(first.plus(place), (kept, slots)), None);
-                        place += slots;
-                    }
-                } else if let Some((&slot, &(kept, _))) = taken.iter().nth(choice % taken.len().max(1)) {
-                    prop_assert_eq!(map.kept(slot).map(|(kept, _)| kept), Some(kept));
-                    match kept {
-                        Kept::Page => map.drop_page(slot),
-                        Kept::Zspage { .. } => (0..2).for_each(|index| map.drop_page_of_zspage(slot, index)),
-                    }
-                    taken.remove(&slot);
-                }
-                prop_assert_eq!(map.used(), taken.values().map(|(_, slots)| slots).sum::<usize>());
-            }
-        }
-    }
-}
+mod tests;

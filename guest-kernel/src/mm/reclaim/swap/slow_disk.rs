@@ -1,4 +1,5 @@
-//! For tests: a disk in memory that takes its time and fails on request.
+//! A disk in memory, for tests: it takes its time, and fails on request.
+#![allow(unsafe_code, reason = "reads and writes frames")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
@@ -8,10 +9,10 @@ use aerostat_abi::units::{FRAME_SIZE, FrameNumber, to_usize};
 use crate::mm::reclaim::swap::disk::{Direction, Disk, DiskError, MAX_TRANSFER, Ticket};
 use crate::mm::reclaim::swap::slot_map::SlotNumber;
 
-/// Transfers that the disk takes at once.
+/// Length of the disk's queue.
 pub(crate) const DEPTH: usize = 6;
 
-/// A disk in memory: transfers end when somebody waits.
+/// A disk in memory. A transfer ends when a thread waits.
 pub(crate) struct SlowDisk {
     slots: u64,
     state: Mutex<State>,
@@ -23,11 +24,11 @@ pub(crate) struct State {
     next_ticket: usize,
     pub(crate) under_way: Vec<(Ticket, Direction, SlotNumber, Vec<FrameNumber>)>,
     ended: Vec<(Ticket, Result<(), DiskError>)>,
-    /// Transfers end in the order in which they came, not the other way round.
+    /// Transfers end in the order in which they were submitted, not in reverse.
     pub(crate) is_in_order: bool,
     pub(crate) unwritable: BTreeSet<u32>,
     pub(crate) unreadable: BTreeSet<u32>,
-    /// What another thread does while somebody waits for a transfer, which has just ended.
+    /// What another thread does while one waits for a transfer, which has just ended.
     pub(crate) meanwhile: Option<Box<dyn FnOnce() + Send>>,
 }
 
@@ -85,8 +86,8 @@ impl Disk for SlowDisk {
         Some(state.ended.swap_remove(place).1)
     }
 
-    /// Unless a test wants it otherwise, the transfer that came last ends first: nobody may rely on
-    /// an order.
+    /// The transfer that was submitted last ends first, unless a test wants it otherwise: no code
+    /// may rely on an order.
     fn wait(&self, _: Ticket) {
         self.finish_one();
         let meanwhile = self.state().meanwhile.take();

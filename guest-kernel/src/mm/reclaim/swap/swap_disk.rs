@@ -1,13 +1,11 @@
-//! The disk compressed pool of swap: what leaves memory is gathered into clusters and written,
-//! several at a time.
+//! The swap disk: gathers what is evicted into clusters, and writes several at a time.
 //!
-//! A frame that leaves stays where it is until its cluster is written: a page that is touched
-//! meanwhile is simply mapped again ([`SwapDisk::cancel`]), and one that could not be written has
-//! never been away. A cluster that fails is written again page by page, a group of the compressed
-//! pool counting as one; slots that fail then are taken out of use. When as many in a row fail as a
-//! cluster has, the disk is full or broken, and all its free slots are taken out of use: nobody is
-//! to be committed what it can't take. So the way out of memory allocates nothing, copies nothing,
-//! and loses nothing.
+//! A frame stays in use until its cluster is written. So a page that is touched meanwhile is simply
+//! mapped again ([`SwapDisk::cancel`]), and one that can't be written has never been away. A cluster
+//! that fails is written again page by page, where a zspage counts as one page. Slots that fail then
+//! are retired. When as many slots in a row fail as a cluster has, the disk is full or broken, and
+//! all its free slots are retired: no commit charge may rest on them. Eviction to the disk
+//! allocates nothing and copies nothing.
 
 use core::ops::Range;
 
@@ -15,100 +13,28 @@ use allocator_api2::boxed::Box;
 
 use aerostat_abi::units::{FrameCount, FrameNumber};
 
-use crate::mm::reclaim::swap::disk::{Direction, Disk, DiskError, Ticket};
-use crate::mm::reclaim::swap::slot_map::{CLUSTER, SlotMap, SlotNumber};
+use super::compressed_pool::Writeback;
+use super::disk::{Disk, Ticket};
+use super::slot_map::{CLUSTER, SlotMap};
+use super::write::{Cluster, Step, Write};
 use crate::mm::{FRAMES, KernelHeap};
 
-/// Clusters being written at once: the disk always has the next one at hand.
+pub(crate) use super::write::{Finished, Outgoing};
+
+/// Clusters that are written at once, so that the disk always has the next one.
 const MAX_WRITES: usize = 4;
 
-/// What a frame that leaves holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Leaver {
-    /// The page at this address; its translation is revoked.
-    Page(u64),
-    /// The first frame of a group of the compressed pool.
-    Zspage,
-    /// Another frame of the group before it.
-    RestOfZspage,
-    /// Nothing any more: it was needed again.
-    Nobody,
-}
-
-/// A page or group whose write has ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Finished {
-    pub(crate) leaver: Leaver,
-    /// Its first frame, and how many there are.
-    pub(crate) frame: FrameNumber,
-    pub(crate) count: usize,
-    /// Where it is now; `None` when it could not be written.
-    pub(crate) slot: Option<SlotNumber>,
-}
-
-/// Frames that leave together.
-#[derive(Debug)]
-struct Cluster {
-    leavers: [Leaver; CLUSTER],
-    frames: [FrameNumber; CLUSTER],
-    count: usize,
-}
-
-impl Cluster {
-    const EMPTY: Self = Self { leavers: [Leaver::Nobody; CLUSTER], frames: [FrameNumber(0); CLUSTER], count: 0 };
-
-    /// Moves the first `count` frames to `other`, in place of what is there.
-    fn move_to(&mut self, other: &mut Self, count: usize) {
-        other.leavers[..count].copy_from_slice(&self.leavers[..count]);
-        other.frames[..count].copy_from_slice(&self.frames[..count]);
-        other.count = count;
-        self.leavers.copy_within(count..self.count, 0);
-        self.frames.copy_within(count..self.count, 0);
-        self.count -= count;
-    }
-
-    /// How many frames from `place` on belong together.
-    fn unit(&self, place: usize) -> usize {
-        let rest = self.leavers[place + 1..self.count].iter().take_while(|leaver| **leaver == Leaver::RestOfZspage);
-        1 + rest.count()
-    }
-
-    fn cancel(&mut self, pages: &Range<u64>) {
-        for leaver in &mut self.leavers[..self.count] {
-            if matches!(leaver, Leaver::Page(page) if pages.contains(page)) {
-                *leaver = Leaver::Nobody;
-            }
-        }
-    }
-}
-
-/// A cluster on its way.
-#[derive(Debug)]
-struct Write {
-    /// Empty while nothing is being written.
-    cluster: Cluster,
-    first: SlotNumber,
-    /// `None` when the disk was too busy: to be tried again.
-    ticket: Option<Ticket>,
-    /// Frames dealt with.
-    done: usize,
-    /// All of it is written at once, or, after that has failed, one page or group after the other.
-    is_whole: bool,
-    /// The result of what the ticket was for, once known.
-    result: Option<Result<(), DiskError>>,
-}
-
-/// What is on its way: the cluster that is being gathered, and those that are being written.
+/// The cluster that is being gathered, and those that are being written.
 #[derive(Debug)]
 struct Queue {
     open: Cluster,
     writes: [Write; MAX_WRITES],
 }
 
-/// What the disk compressed pool has done and holds.
+/// What the swap disk has done and holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct DiskStatistics {
-    /// Slots that there are, and that are taken.
+    /// Slots that can be used, and those in use.
     pub(crate) slots: u64,
     pub(crate) used_slots: u64,
     /// Slots written and read since boot.
@@ -118,16 +44,16 @@ pub(crate) struct DiskStatistics {
     pub(crate) errors: u64,
 }
 
-/// The disk compressed pool.
+/// The swap disk.
 pub(crate) struct SwapDisk {
     pub(crate) disk: &'static dyn Disk,
     pub(crate) slots: SlotMap,
-    /// Too large to be moved about on stacks.
+    /// Too large to be moved on a stack.
     queue: Box<Queue, KernelHeap>,
     written: u64,
-    pub(crate) read: u64,
-    pub(crate) errors: u64,
-    /// Slots whose writes failed since the last that did not.
+    read: u64,
+    errors: u64,
+    /// Slots whose writes failed since the last write that did not.
     failed_in_a_row: usize,
 }
 
@@ -138,7 +64,7 @@ impl core::fmt::Debug for SwapDisk {
 }
 
 impl SwapDisk {
-    /// The compressed pool on `disk`; `None` when the kernel heap has no room for it.
+    /// Returns a swap disk with these slots; `None` when the kernel heap has no room for its queue.
     pub(crate) fn new(disk: &'static dyn Disk, slots: SlotMap) -> Option<Self> {
         let queue = Queue { open: Cluster::EMPTY, writes: [const { Write::NONE }; MAX_WRITES] };
         let queue = Box::try_new_in(queue, KernelHeap).ok()?;
@@ -155,18 +81,28 @@ impl SwapDisk {
         }
     }
 
-    /// Frames on their way to the disk.
+    /// Counts slots that have been read.
+    pub(crate) fn count_read(&mut self, slots: usize) {
+        self.read += slots as u64;
+    }
+
+    /// Counts a transfer that failed, or one that returned something else than was written.
+    pub(crate) fn count_error(&mut self) {
+        self.errors += 1;
+    }
+
+    /// Returns how many frames are staged or being written.
     pub(crate) fn leaving(&self) -> usize {
-        self.queue.open.count + self.queue.writes.iter().map(|write| write.cluster.count - write.done).sum::<usize>()
+        self.queue.open.len() + self.queue.writes.iter().map(Write::left).sum::<usize>()
     }
 
-    /// Whether `count` more frames can be staged now: there is a free slot for each of those that
-    /// are.
+    /// Returns whether `count` more frames can be staged now: there is a free slot for each frame
+    /// that is staged.
     pub(crate) fn has_room(&self, count: usize) -> bool {
-        self.queue.open.count + count <= CLUSTER.min(self.slots.free())
+        self.queue.open.len() + count <= CLUSTER.min(self.slots.free())
     }
 
-    /// The same, after the disk has been given what it can take.
+    /// Returns the same after it has submitted as much as the disk can take.
     pub(crate) fn make_room(&mut self, count: usize) -> bool {
         if !self.has_room(count) {
             self.submit();
@@ -174,89 +110,77 @@ impl SwapDisk {
         self.has_room(count)
     }
 
-    /// Adds frames that belong together to the cluster that is written next, and starts with that
-    /// when it is full. The caller has seen that there is room.
-    pub(crate) fn stage(&mut self, leaver: Leaver, frames: &[FrameNumber]) {
-        let open = &mut self.queue.open;
-        for (place, frame) in frames.iter().enumerate() {
-            open.leavers[open.count] = if place == 0 { leaver } else { Leaver::RestOfZspage };
-            open.frames[open.count] = *frame;
-            open.count += 1;
-        }
-        if self.queue.open.count == CLUSTER {
+    /// Stages a page whose translation is revoked. The caller has checked that there is room.
+    pub(crate) fn stage_page(&mut self, page: u64, frame: FrameNumber) {
+        self.stage(Outgoing::Page(page), &[frame]);
+    }
+
+    /// Stages a zspage. The caller has checked that there is room.
+    pub(crate) fn stage_zspage(&mut self, writeback: Writeback) {
+        let frames = writeback.frames();
+        self.stage(Outgoing::Zspage(writeback), frames.as_slice());
+    }
+
+    /// Adds frames to the cluster that is written next, and submits the cluster when it is full.
+    fn stage(&mut self, outgoing: Outgoing, frames: &[FrameNumber]) {
+        self.queue.open.push(outgoing, frames);
+        if self.queue.open.len() == CLUSTER {
             self.submit();
         }
     }
 
-    /// Starts to write what is staged, as far as the disk has slots and can take it now.
+    /// Begins to write what is staged, as far as the disk has slots and can take it now.
     pub(crate) fn submit(&mut self) {
         let Queue { open, writes } = &mut *self.queue;
-        while open.count > 0
-            && let Some(write) = writes.iter_mut().find(|write| write.cluster.count == 0)
+        while open.len() > 0
+            && let Some(write) = writes.iter_mut().find(|write| write.is_empty())
         {
-            let Some((first, length)) = self.slots.take_run(open.count) else { return };
-            let mut used = length;
-            while used < open.count && used > 0 && open.leavers[used] == Leaver::RestOfZspage {
-                used -= 1; // a group is not torn apart
-            }
+            let Some((first, length)) = self.slots.take_run(open.len()) else { return };
+            let used = open.undivided(length);
             (used..length).for_each(|place| self.slots.free_slot(first.plus(place)));
             if used == 0 {
                 return;
             }
-            open.move_to(&mut write.cluster, used);
-            (write.first, write.done, write.is_whole, write.result) = (first, 0, true, None);
-            write.start(self.disk);
+            write.begin(self.disk, open, used, first);
         }
     }
 
-    /// What is staged and no slot could be found for, one page or group at a time: it stays.
+    /// Returns a staged page or zspage for which there is no slot: it stays in memory.
     pub(crate) fn unstage(&mut self) -> Option<Finished> {
-        let mut count = 0;
-        loop {
-            self.queue.open.count = self.queue.open.count.checked_sub(1)?;
-            count += 1;
-            let (leaver, frame) =
-                (self.queue.open.leavers[self.queue.open.count], self.queue.open.frames[self.queue.open.count]);
-            if leaver != Leaver::RestOfZspage {
-                return Some(Finished { leaver, frame, count, slot: None });
-            }
-        }
+        let (outgoing, frames) = self.queue.open.pop()?;
+        Some(Finished { outgoing, frames, slot: None })
     }
 
-    /// Pages of `pages` that were to leave are to stay.
+    /// Cancels the eviction of the pages in `pages`.
     pub(crate) fn cancel(&mut self, pages: &Range<u64>) {
         self.queue.open.cancel(pages);
         for write in &mut self.queue.writes {
-            write.cluster.cancel(pages);
+            write.cancel(pages);
         }
     }
 
-    /// The next page or group whose write has ended, if there is one. The caller says of each what
-    /// its slot holds now ([`SlotMap::keep`]), or gives that back.
+    /// Returns the next page or zspage whose write has ended. The caller records in the slot map
+    /// what its slot holds now, or frees the slot.
     pub(crate) fn next_finished(&mut self) -> Option<Finished> {
         for write in &mut self.queue.writes {
-            if write.done == write.cluster.count {
-                (write.cluster.count, write.done) = (0, 0);
-                continue;
-            }
             match write.advance(self.disk) {
-                Step::UnderWay => {}
-                Step::Failed => self.errors += 1,
-                Step::Finished(mut finished, slots) => {
-                    let slots = (0..finished.count).map(|place| slots.plus(place));
+                None | Some(Step::UnderWay) => {}
+                Some(Step::Failed) => self.errors += 1,
+                Some(Step::Finished(mut finished, first)) => {
+                    let slots = (0..finished.frames).map(|place| first.plus(place));
                     if finished.slot.is_none() {
                         self.errors += 1;
-                        slots.for_each(|slot| self.slots.lose(slot));
-                        let mut lost = finished.count;
-                        self.failed_in_a_row += finished.count;
+                        slots.for_each(|slot| self.slots.retire(slot));
+                        let mut lost = finished.frames;
+                        self.failed_in_a_row += finished.frames;
                         if self.failed_in_a_row >= CLUSTER {
-                            lost += self.slots.lose_free();
+                            lost += self.slots.retire_free();
                         }
                         FRAMES.remove_headroom(FrameCount(lost as u64));
                     } else {
                         self.failed_in_a_row = 0;
-                        self.written += finished.count as u64;
-                        if finished.leaver == Leaver::Nobody {
+                        self.written += finished.frames as u64;
+                        if finished.outgoing == Outgoing::Cancelled {
                             slots.for_each(|slot| self.slots.free_slot(slot));
                             finished.slot = None;
                         }
@@ -268,63 +192,13 @@ impl SwapDisk {
         None
     }
 
-    /// Whether something is being written.
+    /// Returns whether anything is being written.
     pub(crate) fn is_writing(&self) -> bool {
-        self.queue.writes.iter().any(|write| write.cluster.count > 0)
+        self.queue.writes.iter().any(|write| !write.is_empty())
     }
 
-    /// Something that is being written, to be waited for.
-    pub(crate) fn a_write(&self) -> Option<Ticket> {
-        self.queue.writes.iter().filter(|write| write.cluster.count > 0).find_map(|write| write.ticket)
-    }
-}
-
-/// How far a write has come.
-enum Step {
-    UnderWay,
-    /// A cluster failed, and is written again page by page.
-    Failed,
-    /// A page or group is done with, and these are its slots.
-    Finished(Finished, SlotNumber),
-}
-
-impl Write {
-    const NONE: Self =
-        Self { cluster: Cluster::EMPTY, first: SlotNumber(0), ticket: None, done: 0, is_whole: true, result: None };
-
-    /// Hands the next part to the disk.
-    fn start(&mut self, disk: &dyn Disk) {
-        let end = if self.is_whole { self.cluster.count } else { self.done + self.cluster.unit(self.done) };
-        let frames = &self.cluster.frames[self.done..end];
-        self.ticket = disk.submit(Direction::Write, self.first.plus(self.done), frames);
-    }
-
-    fn advance(&mut self, disk: &dyn Disk) -> Step {
-        if self.result.is_none() {
-            match self.ticket {
-                None => self.start(disk),
-                Some(ticket) => self.result = disk.result(ticket),
-            }
-        }
-        match self.result {
-            None => Step::UnderWay,
-            Some(Err(DiskError)) if self.is_whole && self.cluster.count > self.cluster.unit(0) => {
-                (self.is_whole, self.ticket, self.result) = (false, None, None);
-                self.start(disk);
-                Step::Failed
-            }
-            Some(result) => {
-                let place = self.done;
-                let count = self.cluster.unit(place);
-                self.done += count;
-                if !self.is_whole && self.done < self.cluster.count {
-                    (self.ticket, self.result) = (None, None);
-                    self.start(disk);
-                }
-                let slots = self.first.plus(place);
-                let (leaver, frame) = (self.cluster.leavers[place], self.cluster.frames[place]);
-                Step::Finished(Finished { leaver, frame, count, slot: result.is_ok().then_some(slots) }, slots)
-            }
-        }
+    /// Returns a write that a thread can wait for.
+    pub(crate) fn write_under_way(&self) -> Option<Ticket> {
+        self.queue.writes.iter().find_map(Write::ticket)
     }
 }

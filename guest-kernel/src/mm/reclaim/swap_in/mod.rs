@@ -1,7 +1,19 @@
-//! How evicted pages come back: restored by a fault, with their neighbours, or read ahead.
+//! How evicted pages come back.
+//!
+//! A fault [restores](restore) its page, which [`install`] maps with neighbours that were evicted at
+//! the same time. From disk, a [`plan`] says what is read with it, straight into the frames where it
+//! will be ([`read_frames`]). Where reads follow each other ([`window`]), the next one is begun
+//! before a thread asks for it ([`read_ahead`]).
+//!
+//! No lock is held while the disk reads. Afterwards each page is looked up again, and what is not
+//! wanted any more is dropped.
 
-pub(crate) mod frames;
-mod neighbours;
-pub(super) mod plan;
-pub(super) mod read_ahead;
+pub(crate) mod caller;
+mod install;
+mod plan;
+mod read_ahead;
+pub(crate) mod read_frames;
 pub(crate) mod restore;
+pub(crate) mod window;
+
+pub(super) use read_ahead::SwapIn;

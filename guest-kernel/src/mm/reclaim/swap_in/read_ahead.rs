@@ -1,44 +1,42 @@
 //! Reading ahead: while a thread uses what it has read, the disk reads what follows.
 //!
-//! Where reads follow each other, the next one is begun before anybody asks for it
-//! ([`Reclaimer::read_on`]), [`MOST_AHEAD`] at a time, and only into frames that can be spared.
-//! What it brings is put into place when the first of its pages is touched, and at that moment the
-//! next one begins: so a thread that goes on and on pays for one fault a read, and waits for the
-//! disk no longer than the disk is slower than it. (Linux marks a page in the middle of what it has
-//! read ahead, `PG_readahead`; here the fault is the mark.)
+//! Where reads follow each other, the next one is begun before a thread asks for it
+//! ([`SwapIn::read_on`]): up to [`MAX_READS`] at a time, and only into frames that can be spared. Its
+//! pages are installed when the first of them is touched, and at that moment the next read begins.
+//! So a thread that reads sequentially takes one fault for each read, and waits only if the disk is
+//! slower than the thread. (Linux marks a page in the middle of what it has read ahead,
+//! `PG_readahead`; here the fault is the mark.)
 //!
-//! Nobody may ever come. Then what was read is dropped: when reclaim comes by the second time, when
-//! the pages' region ends, or when nothing else is left to make free. Nothing is lost: the slots
-//! keep what they hold until it is put into place, each slot is looked at again before that, and a
-//! read that fails is repeated by whoever really wants the page.
+//! The thread may stop. Then the read is dropped: by the second reclaim attempt that meets it, when
+//! the region of its pages ends, or when nothing else is left to free. No data is lost: a slot keeps
+//! its contents until they are installed, is checked again before that, and a read that fails is
+//! repeated when a thread touches the page.
 
 use core::ops::Range;
 
-#[cfg(test)]
-use aerostat_abi::units::FrameCount;
-
+use super::caller::Caller;
+use super::plan::{ReadPlan, swap_entry_at};
+use super::read_frames::ReadFrames;
+use super::window::ReadSequence;
 use crate::mm::block::BlockSize;
-use crate::mm::fault;
-#[cfg(test)]
-use crate::mm::frame_allocator::Purpose;
 use crate::mm::reclaim::swap::disk::{Disk, DiskError, Ticket};
+use crate::mm::reclaim::swap::entry::Stored;
 use crate::mm::reclaim::swap::slot_map::SlotNumber;
-use crate::mm::reclaim::swap_in::frames::{Caller, Frames};
-use crate::mm::reclaim::swap_in::plan::Plan;
-use crate::mm::reclaim::{RECLAIMER, Reclaimer};
+use crate::mm::reclaim::swap::swap_disk::SwapDisk;
+use crate::mm::{SPACE, fault};
 
-/// Reads under way, or not come for yet, at most: pages that leave in order do so in two passes of
-/// the hand, most of them in the first, so whoever touches them in order follows two streams.
-pub(crate) const MOST_AHEAD: usize = 2;
+/// Most reads that are under way or not used yet. Pages that are evicted in order go in two scans of
+/// the hand, most of them in the first, so a thread that touches them in order follows two streams.
+const MAX_READS: usize = 2;
 
-/// A read that nobody waits for so far.
-pub(crate) struct Ahead {
-    plan: Plan,
-    frames: Frames,
+/// A read that no thread waits for yet.
+struct Ahead {
+    plan: ReadPlan,
+    frames: ReadFrames,
     ticket: Ticket,
-    /// How it has ended, once it has.
+    /// The result, once it is known.
     result: Option<Result<(), DiskError>>,
-    /// It was there when reclaim came by the last time.
+    /// A reclaim attempt has met it before.
     is_old: bool,
 }
 
@@ -46,136 +44,177 @@ impl core::fmt::Debug for Ahead {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.debug_struct("Ahead")
             .field("first", &self.plan.first)
-            .field("count", &self.frames.count)
+            .field("count", &self.frames.len())
             .finish_non_exhaustive()
     }
 }
 
 impl Ahead {
-    /// What to wait for; `None` when the disk has done its part.
-    pub(crate) fn under_way(&mut self) -> Option<Ticket> {
+    /// Returns the transfer to wait for; `None` when it has ended.
+    fn under_way(&mut self) -> Option<Ticket> {
         if self.result.is_none() {
             self.result = self.plan.disk.result(self.ticket);
         }
         self.result.is_none().then_some(self.ticket)
     }
-
-    #[cfg(test)]
-    pub(crate) fn committed(&self) -> FrameCount {
-        let is_committed = self.plan.purpose == Purpose::Committed;
-        FrameCount(if is_committed { self.frames.count as u64 } else { 0 })
-    }
 }
 
-/// Waits for what is read ahead from `slot`, for the page at `at`, and has it put into place;
-/// `false` when it is not read ahead.
-pub(crate) fn take_in_ahead_for(at: u64, slot: SlotNumber, caller: Caller) -> bool {
-    let mut stall = None;
-    let mut has_waited = false;
-    loop {
-        let progress = RECLAIMER.lock().come_for_ahead(at, slot, caller);
-        match progress {
-            Progress::None => return has_waited,
-            Progress::TakenIn => return true,
-            Progress::UnderWay(disk, ticket) => {
-                stall = stall.or_else(|| caller.stall());
-                disk.wait(ticket);
-                has_waited = true;
-            }
-        }
-    }
-}
-
-/// How far the read of a slot has come.
-enum Progress {
-    /// It is not read ahead.
+/// How far the read ahead of a slot has come.
+pub(super) enum Progress {
+    /// The slot is not read ahead.
     None,
     UnderWay(&'static dyn Disk, Ticket),
-    /// It was put into place, unless it could not be read.
-    TakenIn,
+    /// The read has ended, well or not.
+    Ended,
 }
 
-impl Reclaimer {
-    /// Begins to read what follows `plan`, if that is likely to be wanted and frames are to spare.
-    pub(crate) fn read_on(&mut self, plan: &Plan) {
+/// Reads from the swap disk: what follows what, and what is read ahead.
+#[derive(Debug)]
+pub(in crate::mm::reclaim) struct SwapIn {
+    page_reads: ReadSequence,
+    zspage_reads: ReadSequence,
+    ahead: [Option<Ahead>; MAX_READS],
+    /// Frames of reads that were dropped, since boot.
+    dropped: u64,
+}
+
+impl SwapIn {
+    pub(in crate::mm::reclaim) const fn new() -> Self {
+        Self {
+            page_reads: ReadSequence::new(),
+            zspage_reads: ReadSequence::new(),
+            ahead: [const { None }; MAX_READS],
+            dropped: 0,
+        }
+    }
+
+    /// Plans a read for the page at `at`. Returns `None` when the page is not on disk any more.
+    pub(super) fn plan(&mut self, swap: &SwapDisk, at: u64) -> Option<ReadPlan> {
+        let space = SPACE.lock();
+        match swap_entry_at(&space, at)?.stored {
+            Stored::OnDisk(_) => {
+                let window = self.page_reads.window_at(at);
+                let plan = ReadPlan::for_pages(swap, &space, at, window)?;
+                self.page_reads.has_read_to(plan.end());
+                Some(plan)
+            }
+            Stored::CompressedOnDisk(slot, _) => {
+                let window = self.zspage_reads.window_at(slot.position());
+                let plan = ReadPlan::for_zspages(swap, slot, window)?;
+                self.zspage_reads.has_read_to(plan.end());
+                Some(plan)
+            }
+            Stored::Filled(_) | Stored::Compressed(_) | Stored::InFile => None,
+        }
+    }
+
+    /// Begins to read what follows `plan`, if that is likely to be wanted and frames can be spared.
+    pub(super) fn read_on(&mut self, swap: &SwapDisk, plan: &ReadPlan) {
         if !plan.is_sequential() {
             return;
         }
-        if self.aheads.iter().all(Option::is_some) {
-            self.pass_aheads();
+        if self.free_place().is_none() {
+            self.age_read_ahead();
         }
-        if self.aheads.iter().all(Option::is_some) {
-            return;
-        }
-        let Some(plan) = self.plan_behind(plan) else { return };
+        let Some(place) = self.free_place() else { return };
+        let Some(plan) = plan.next(swap, &SPACE.lock(), |slot| self.find(swap, slot).is_some()) else { return };
         let Some(first) = fault::spare_block(BlockSize::Frame, plan.purpose) else { return };
-        let Ok(frames) = Frames::with(first, plan.least, plan.count, plan.purpose, Caller::Prefetch) else { return };
+        let frames = ReadFrames::with(first, plan.least, plan.count, plan.purpose, Caller::Prefetch);
+        let Ok(frames) = frames else { return };
         let Some(ticket) = frames.submit_read(plan.disk, plan.first) else { return }; // the disk has enough to do
-        if let Some(place) = self.aheads.iter_mut().find(|place| place.is_none()) {
-            *place = Some(Ahead { plan, frames, ticket, result: None, is_old: false });
+        self.ahead[place] = Some(Ahead { plan, frames, ticket, result: None, is_old: false });
+    }
+
+    fn free_place(&self) -> Option<usize> {
+        self.ahead.iter().position(Option::is_none)
+    }
+
+    /// Returns how far the read ahead of what begins in a slot has come.
+    pub(super) fn progress(&mut self, swap: &SwapDisk, slot: SlotNumber) -> Progress {
+        let Some(place) = self.find(swap, slot) else { return Progress::None };
+        let Some(ahead) = &mut self.ahead[place] else { return Progress::None };
+        match ahead.under_way() {
+            Some(ticket) => Progress::UnderWay(ahead.plan.disk, ticket),
+            None => Progress::Ended,
         }
     }
 
-    fn come_for_ahead(&mut self, at: u64, slot: SlotNumber, caller: Caller) -> Progress {
-        let Some(place) = self.ahead_of(slot) else { return Progress::None };
-        if let Some(ahead) = &mut self.aheads[place]
-            && let Some(ticket) = ahead.under_way()
-        {
-            return Progress::UnderWay(ahead.plan.disk, ticket);
-        }
-        let Some(mut ahead) = self.aheads[place].take() else { return Progress::None };
-        if ahead.result == Some(Ok(())) {
-            self.read_on(&ahead.plan); // the disk is to have work meanwhile
-            // A group that is not what was written is found out by whoever reads it for himself.
-            let _ = self.take_in(&ahead.plan, &mut ahead.frames, (caller == Caller::Fault).then_some(at));
-        }
-        Progress::TakenIn
+    /// Takes the read ahead of what begins in a slot, which has ended. Returns `None` when it has
+    /// failed.
+    pub(super) fn take(&mut self, swap: &SwapDisk, slot: SlotNumber) -> Option<(ReadPlan, ReadFrames)> {
+        let place = self.find(swap, slot)?;
+        let Ahead { plan, frames, result, .. } = self.ahead[place].take()?;
+        (result == Some(Ok(()))).then_some((plan, frames))
     }
 
-    /// Whether what begins in a slot is being read already.
-    pub(crate) fn is_read_ahead(&self, slot: SlotNumber) -> bool {
-        self.ahead_of(slot).is_some()
+    /// Returns the place of the read of what begins in a slot.
+    fn find(&self, swap: &SwapDisk, slot: SlotNumber) -> Option<usize> {
+        let (_, version) = swap.slots.contents(slot)?;
+        self.ahead.iter().position(|ahead| ahead.as_ref().is_some_and(|ahead| ahead.plan.includes(slot, version)))
     }
 
-    fn ahead_of(&self, slot: SlotNumber) -> Option<usize> {
-        let (_, version) = self.swap_disk.as_ref()?.slots.kept(slot)?;
-        self.aheads.iter().position(|ahead| ahead.as_ref().is_some_and(|ahead| ahead.plan.includes(slot, version)))
+    /// Asks for the results of reads that have ended, which makes room in the disk's queue.
+    pub(in crate::mm::reclaim) fn finish_reads(&mut self) {
+        self.ahead.iter_mut().flatten().for_each(|ahead| _ = ahead.under_way());
     }
 
-    /// Looks which reads have ended: their places in the disk's queue are free for others then.
-    pub(crate) fn settle_aheads(&mut self) {
-        self.aheads.iter_mut().flatten().for_each(|ahead| _ = ahead.under_way());
+    /// Drops reads that the last call has met already, and marks the others.
+    pub(in crate::mm::reclaim) fn age_read_ahead(&mut self) {
+        self.drop_if(|ahead| core::mem::replace(&mut ahead.is_old, true));
     }
 
-    /// Somebody needs the room: nobody has come for what was there the last time already.
-    pub(crate) fn pass_aheads(&mut self) {
-        self.drop_aheads(|ahead| ahead.is_old);
-        self.aheads.iter_mut().flatten().for_each(|ahead| ahead.is_old = true);
-    }
-
-    /// What is read ahead for pages in `pages` is not wanted any more.
-    pub(crate) fn cancel_aheads(&mut self, pages: &Range<u64>) {
-        self.drop_aheads(|ahead| {
-            let is_vain = ahead.plan.concerns(pages);
-            ahead.is_old |= is_vain;
-            is_vain
+    /// Drops reads of pages in `pages`. Those under way are dropped when they have ended.
+    pub(in crate::mm::reclaim) fn cancel(&mut self, pages: &Range<u64>) {
+        self.drop_if(|ahead| {
+            let is_cancelled = ahead.plan.reads_any_of(pages);
+            ahead.is_old |= is_cancelled;
+            is_cancelled
         });
     }
 
-    /// Gives up what is read ahead. Where the disk still works on some of it: what to wait for.
-    pub(crate) fn give_up_aheads(&mut self) -> Option<Ticket> {
-        let under_way = self.aheads.iter_mut().flatten().find_map(Ahead::under_way);
-        self.drop_aheads(|_| true);
+    /// Drops all reads that have ended. Returns one under way that a thread can wait for.
+    pub(in crate::mm::reclaim) fn drop_read_ahead(&mut self) -> Option<Ticket> {
+        let under_way = self.ahead.iter_mut().flatten().find_map(Ahead::under_way);
+        self.drop_if(|_| true);
         under_way
     }
 
-    /// Gives the frames back that were read into ahead in vain, unless the disk still has them.
-    fn drop_aheads(&mut self, mut is_vain: impl FnMut(&mut Ahead) -> bool) {
-        for place in &mut self.aheads {
-            if let Some(ahead) = place.take_if(|ahead| is_vain(ahead) && ahead.under_way().is_none()) {
-                self.dropped_ahead += ahead.frames.count as u64;
+    /// Returns how many frames of dropped reads were freed since boot.
+    pub(in crate::mm::reclaim) fn dropped_frames(&self) -> u64 {
+        self.dropped
+    }
+
+    /// Frees the frames of reads for which `is_unwanted` is true, unless the disk still writes to
+    /// them.
+    fn drop_if(&mut self, mut is_unwanted: impl FnMut(&mut Ahead) -> bool) {
+        for place in &mut self.ahead {
+            if let Some(ahead) = place
+                && is_unwanted(ahead)
+                && ahead.under_way().is_none()
+            {
+                self.dropped += ahead.frames.len() as u64;
+                *place = None;
             }
         }
+    }
+
+    /// Forgets what is read ahead, because the frames went with their test machine.
+    #[cfg(test)]
+    pub(in crate::mm::reclaim) fn leak(self) {
+        core::mem::forget(self.ahead);
+    }
+
+    /// Returns how many frames that hold commit charges are read ahead.
+    #[cfg(test)]
+    pub(in crate::mm::reclaim) fn committed_ahead(&self) -> u64 {
+        let is_committed = |ahead: &&Ahead| ahead.plan.purpose == crate::mm::Purpose::Committed;
+        self.ahead.iter().flatten().filter(is_committed).map(|ahead| ahead.frames.len() as u64).sum()
+    }
+
+    /// Returns how many reads are under way or not used yet.
+    #[cfg(test)]
+    pub(in crate::mm::reclaim) fn reads_ahead(&self) -> usize {
+        self.ahead.iter().flatten().count()
     }
 }
 

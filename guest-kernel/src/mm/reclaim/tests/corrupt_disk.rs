@@ -41,7 +41,7 @@ fn lost_pages(damage: impl Fn(&mut [u8], usize)) -> Vec<u64> {
         machine.fill(page, half_noise(page, 1));
     }
     reclaim(FrameCount(1 << 20));
-    while crate::mm::reclaim::wait_for_disk() {}
+    while crate::mm::reclaim::attempt::wait_for_disk() {}
     let (slot, index) = place(start + DAMAGED * FRAME_BYTES).expect("it is on the disk, in a group");
     damage(disk.state().contents.get_mut(&slot).expect("the slot was written"), usize::from(index));
     let mut lost = Vec::new();

@@ -14,6 +14,7 @@ use crate::layout::APP_REGIONS;
 use crate::mm::address_space::{Fate, release, shorten};
 use crate::mm::bump::BumpAllocator;
 use crate::mm::fault::FaultError;
+use crate::mm::reclaim::scan::efforts::Urgency;
 use crate::mm::reclaim::start::{Swap, start};
 use crate::mm::reclaim::swap::disk::{Direction, Disk as _};
 use crate::mm::reclaim::swap::slot_map::{SlotMap, SlotNumber};
@@ -41,7 +42,7 @@ pub(in crate::mm) fn bound_compressed_pool(frames: u64) {
 
 /// Runs one batch; returns how many frames are on their way to the disk.
 pub(in crate::mm) fn run_batch() -> usize {
-    RECLAIMER.lock().run_batch().leaving
+    RECLAIMER.lock().run_batch(Urgency::Direct).leaving
 }
 
 /// Noise, different for each page and seed.
@@ -63,7 +64,7 @@ pub(in crate::mm) fn pages(start: u64, count: u64) -> impl Iterator<Item = u64> 
 }
 
 pub(in crate::mm) fn assert_nothing_is_kept(machine: &TestMachine) {
-    while crate::mm::reclaim::wait_for_disk() {}
+    while crate::mm::reclaim::attempt::wait_for_disk() {}
     let after = statistics();
     assert_eq!(
         (after.evicted_pages(), after.compressed_pool.frames, after.disk.used_slots),
@@ -142,7 +143,7 @@ fn the_oldest_of_the_tier_goes_to_disk_as_it_is() {
         machine.fill(page, half_noise(page, 3));
     }
     reclaim(EVERYTHING);
-    while crate::mm::reclaim::wait_for_disk() {}
+    while crate::mm::reclaim::attempt::wait_for_disk() {}
     let evicted = statistics();
     assert_eq!(evicted.evicted_pages(), FrameCount(600));
     assert!(evicted.disk.used_slots * 3 <= evicted.pages_on_disk * 2, "three pages or more in two slots: {evicted:?}");
@@ -168,7 +169,7 @@ fn a_page_that_is_touched_on_its_way_out_stays() {
         machine.touch(page).unwrap();
         machine.fill(page, noise(page, 5));
     }
-    while crate::mm::reclaim::wait_for_disk() {}
+    while crate::mm::reclaim::attempt::wait_for_disk() {}
     let after = statistics();
     assert_eq!((after.pages_on_disk, after.disk.used_slots, after.disk.writes), (32, 32, 64));
     for (number, page) in pages(start, 64).enumerate() {
@@ -208,8 +209,8 @@ fn a_group_may_leave_or_return_while_regions_of_its_pages_end() {
     reclaim(EVERYTHING);
     assert_eq!(statistics().compressed_pool.pages, 600);
     bound_compressed_pool(0);
-    RECLAIMER.lock().run_batch();
-    assert!(RECLAIMER.lock().swap_disk.as_ref().unwrap().leaving() > 0);
+    RECLAIMER.lock().run_batch(Urgency::Direct);
+    assert!(RECLAIMER.lock().swap.disk.as_ref().unwrap().leaving() > 0);
     let range = shorten(ending, ending).unwrap();
     reclaim(EVERYTHING);
     assert_eq!(statistics().compressed_pool.pages, 0, "all groups have left");
@@ -330,14 +331,14 @@ fn a_group_is_not_torn_apart() {
         (300, FrameCount(200)),
         "three pages in two frames"
     );
-    let with_slots = |work: fn(&mut SlotMap)| work(&mut RECLAIMER.lock().swap_disk.as_mut().unwrap().slots);
+    let with_slots = |work: fn(&mut SlotMap)| work(&mut RECLAIMER.lock().swap.disk.as_mut().unwrap().slots);
     with_slots(|slots| {
         slots.take_run(64).unwrap();
         (10..15).for_each(|slot| slots.free_slot(SlotNumber(slot)));
     });
     bound_compressed_pool(0);
     reclaim(FrameCount(2));
-    while crate::mm::reclaim::wait_for_disk() {}
+    while crate::mm::reclaim::attempt::wait_for_disk() {}
     assert_eq!((statistics().pages_on_disk, statistics().disk.used_slots), (6, 59 + 4), "two groups of two frames");
     for page in pages(start, 300) {
         machine.touch(page).unwrap();

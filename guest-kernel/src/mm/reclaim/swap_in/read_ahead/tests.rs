@@ -9,8 +9,9 @@ use crate::mm::fault::FaultError;
 use crate::mm::reclaim::swap::disk::Direction;
 use crate::mm::reclaim::swap::slot_map::SlotNumber;
 use crate::mm::reclaim::swap::slow_disk::SlowDisk;
+use crate::mm::reclaim::tests::committed_ahead;
 use crate::mm::reclaim::tests::swap_disk::{self as disk_tests, assert_nothing_is_kept, noise, pages};
-use crate::mm::reclaim::{RECLAIMER, committed_ahead, reclaim, statistics};
+use crate::mm::reclaim::{RECLAIMER, reclaim, statistics};
 use crate::mm::testing::TestMachine;
 use crate::mm::watermarks::Watermarks;
 use crate::mm::{BlockSize, FRAMES, Purpose, map_region, unmap_region};
@@ -96,7 +97,7 @@ fn two_streams_are_followed_at_once() {
     for at in pages(start, 500) {
         machine.touch(at).unwrap();
         assert_eq!(machine.word(at), noise(at, 2)(0));
-        most = most.max(RECLAIMER.lock().aheads.iter().flatten().count());
+        most = most.max(RECLAIMER.lock().swap_in.reads_ahead());
     }
     assert_eq!((most, statistics().disk.reads), (2, 500), "and no page is read twice");
     unmap_region(start);
@@ -156,14 +157,14 @@ fn what_was_read_ahead_is_dropped_if_its_slot_was_used_again() {
 /// Takes all free slots of the disk: nothing can be evicted to it.
 fn take_free_slots() -> Vec<SlotNumber> {
     let mut reclaimer = RECLAIMER.lock();
-    let slots = &mut reclaimer.swap_disk.as_mut().unwrap().slots;
+    let slots = &mut reclaimer.swap.disk.as_mut().unwrap().slots;
     let runs = core::iter::from_fn(|| slots.take_run(64));
     runs.flat_map(|(first, length)| (0..length).map(move |place| first.plus(place))).collect()
 }
 
 fn give_slots_back(taken: Vec<SlotNumber>) {
     let mut reclaimer = RECLAIMER.lock();
-    let slots = &mut reclaimer.swap_disk.as_mut().unwrap().slots;
+    let slots = &mut reclaimer.swap.disk.as_mut().unwrap().slots;
     taken.into_iter().for_each(|slot| slots.free_slot(slot));
 }
 

@@ -1,29 +1,29 @@
-//! How much reclaim looked at and made free, by whether somebody waited for it. Pure.
+//! How many pages reclaim has scanned and freed, by whether a thread waited for it. Pure.
 
-/// Who wants memory to be made free.
+/// What a reclaim attempt is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Urgency {
-    /// A thread that can't go on without, or asked for it.
+    /// A thread that needs the memory now, or has asked for reclaim.
     Direct,
-    /// Somebody who looks ahead, or the balloon: no thread of the application waits.
+    /// The background reclaimer or the balloon: no thread of the application waits.
     Background,
 }
 
-/// Pages since boot.
+/// Pages scanned and freed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Effort {
-    /// That the hands went over.
+    /// Pages that hands have visited.
     pub(crate) scanned: u64,
-    /// That have become free by it.
+    /// Frames that have become free.
     pub(crate) freed: u64,
 }
 
-/// The account.
+/// The efforts since boot, by urgency.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Efforts {
     pub(crate) direct: Effort,
     pub(crate) background: Effort,
-    /// What is in either of them.
+    /// The sum of both.
     attributed: Effort,
 }
 
@@ -33,9 +33,9 @@ impl Efforts {
         Self { direct: NONE, background: NONE, attributed: NONE }
     }
 
-    /// Puts what has come to `total` since the last call on one side's account. What the disk has
-    /// finished in between counts for who comes next. The compressed pool may take back what was
-    /// free: that is not counted twice.
+    /// Attributes what has been added to `total` since the last call. What the disk has finished in
+    /// between counts for the next attempt. `total.freed` falls when the compressed pool grows; what
+    /// is freed again is not counted twice.
     pub(crate) fn attribute(&mut self, urgency: Urgency, total: Effort) {
         let account = match urgency {
             Urgency::Direct => &mut self.direct,
@@ -53,7 +53,7 @@ mod tests {
     use super::{Effort, Efforts, Urgency};
 
     #[test]
-    fn every_page_is_on_one_account() {
+    fn every_page_is_counted_once() {
         let mut efforts = Efforts::new();
         let effort = |scanned, freed| Effort { scanned, freed };
         efforts.attribute(Urgency::Background, effort(10, 4));
