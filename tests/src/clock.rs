@@ -2,7 +2,7 @@
 
 use rustix::time::{ClockId, clock_gettime};
 
-/// The host's monotonic clock in nanoseconds.
+/// Returns the host's monotonic time in nanoseconds.
 ///
 /// # Panics
 /// Never: the clock counts from the host's start.

@@ -1,4 +1,4 @@
-//! The `aerostat` command, run as a user runs it.
+//! Runs the `aerostat` command as a user runs it.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -19,7 +19,7 @@ use crate::environment::aerostat;
 use crate::guest::{DEADLINE, POLL};
 use crate::log_file::LogFile;
 
-/// What a run of the command left behind.
+/// The result of a run of the command.
 #[derive(Debug)]
 pub struct Output {
     /// How it ended.
@@ -39,7 +39,7 @@ pub fn run<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> Output {
     run_through(&[], arguments)
 }
 
-/// Runs `aerostat` with `arguments` to its end, by way of the command `wrapper`, which is to become
+/// Runs `aerostat` with `arguments` to its end, by way of the command `wrapper`, which must execute
 /// the command that its last arguments name.
 ///
 /// # Panics
@@ -51,29 +51,30 @@ pub fn run_through<A: AsRef<OsStr>>(wrapper: &[&str], arguments: impl IntoIterat
     words.extend(arguments.into_iter().map(|argument| argument.as_ref().to_owned()));
     let mut running = Running::start(&words);
     running.wait_for_end();
-    running.output().expect("it has ended")
+    running.output().expect("the command has ended")
 }
 
-/// The command while it runs, in a process group of its own, as a shell starts it. Killed when
-/// dropped.
+/// A running command in a process group of its own, as a shell starts it. It is killed when the
+/// value is dropped.
 #[derive(Debug)]
 pub struct Running {
     process: Child,
     status: Option<ExitStatus>,
     stdout: LogFile,
     stderr: LogFile,
-    /// Held open, since a pipe without a reader is another case.
+    /// The end of the pipe that is not read. It stays open, since writing to a pipe without a
+    /// reader is an error.
     _unread: Option<OwnedFd>,
     _folder: TempDir,
 }
 
-/// What becomes of the command's output.
+/// Where the command's output goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reader {
-    /// It can be read from files.
+    /// To files, which the test reads.
     Files,
-    /// Standard output and standard error are a full pipe that nobody reads.
-    Nobody,
+    /// To a full pipe that is not read, standard output and standard error alike.
+    FullPipe,
 }
 
 impl Running {
@@ -83,7 +84,7 @@ impl Running {
         Self::start_with(words, Reader::Files)
     }
 
-    /// The same, with its output read as `reader` says.
+    /// Starts the program that `words` begin with; `reader` says where its output goes.
     #[track_caller]
     pub(crate) fn start_with(words: &[OsString], reader: Reader) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
@@ -92,7 +93,7 @@ impl Running {
         let mut command = Command::new(&words[0]);
         command.args(&words[1..]).stdin(Stdio::null()).process_group(0);
         command.stdout(sink(stdout.path())).stderr(sink(stderr.path()));
-        let unread = (reader == Reader::Nobody).then(|| {
+        let unread = (reader == Reader::FullPipe).then(|| {
             let (unread, full) = full_pipe().expect("a pipe can be made and filled");
             command.stdout(full.try_clone().expect("a descriptor can be copied")).stderr(full);
             unread
@@ -101,15 +102,17 @@ impl Running {
         Self { process, status: None, stdout, stderr, _unread: unread, _folder: folder }
     }
 
+    /// Returns the process's number.
     pub(crate) fn pid(&self) -> Pid {
         Pid::from_child(&self.process)
     }
 
+    /// Returns what the command has written to the standard output so far.
     pub(crate) fn stdout(&self) -> String {
         self.stdout.text()
     }
 
-    /// What it left behind, if it has ended.
+    /// Returns the result if the command has ended.
     pub(crate) fn output(&mut self) -> Option<Output> {
         if self.status.is_none() {
             self.status = self.process.try_wait().expect("a child that was not reaped can be waited for");
@@ -117,11 +120,12 @@ impl Running {
         self.status.map(|status| Output { status, stdout: self.stdout.text(), stderr: self.stderr.text() })
     }
 
+    /// Sends a signal to the process.
     pub(crate) fn signal(&self, signal: Signal) {
         kill_process(self.pid(), signal).expect("a child that was not reaped can be sent a signal");
     }
 
-    /// Sends a signal to all that is in the process group, as a terminal does.
+    /// Sends a signal to all processes of the group, as a terminal does.
     pub(crate) fn signal_group(&self, signal: Signal) {
         kill_process_group(self.pid(), signal).expect("a child that was not reaped is in its group");
     }
@@ -131,13 +135,16 @@ impl Running {
         let start = Instant::now();
         while self.output().is_none() {
             let (stdout, stderr) = (self.stdout.text(), self.stderr.text());
-            assert!(start.elapsed() < DEADLINE, "it did not end in time\nstdout:\n{stdout}\nstderr:\n{stderr}");
+            assert!(
+                start.elapsed() < DEADLINE,
+                "the command did not end in time\nstdout:\n{stdout}\nstderr:\n{stderr}"
+            );
             thread::sleep(POLL);
         }
     }
 }
 
-/// Both ends of a pipe that takes no more.
+/// Makes a pipe that is full. Returns the end to read from and the end to write to.
 fn full_pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     let (unread, full) = pipe_with(PipeFlags::CLOEXEC)?;
     fcntl_setfl(&full, OFlags::NONBLOCK)?;
@@ -148,7 +155,7 @@ fn full_pipe() -> io::Result<(OwnedFd, OwnedFd)> {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // Both fail only for a process that has ended and was reaped.
+        // Both fail only if the process has ended and was reaped.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }

@@ -1,10 +1,10 @@
-//! Where things lie: `cargo xtask test` and `cargo xtask bench` build them and tell through the
-//! environment.
+//! Paths of the command and of images. `cargo xtask test` and `cargo xtask bench` build them and
+//! pass the paths in environment variables.
 
 use std::env;
 use std::path::PathBuf;
 
-/// The `aerostat` command.
+/// Returns the path of the `aerostat` command.
 ///
 /// # Panics
 /// Outside `cargo xtask`.
@@ -13,7 +13,7 @@ pub fn aerostat() -> PathBuf {
     variable("AEROSTAT_BIN")
 }
 
-/// The `aerostat-vmm` program, which lies beside it.
+/// Returns the path of the program `aerostat-vmm`, which is in the same folder.
 ///
 /// # Panics
 /// Outside `cargo xtask`.
@@ -22,19 +22,19 @@ pub fn aerostat_vmm() -> PathBuf {
     aerostat().with_file_name("aerostat-vmm")
 }
 
-/// The image of the test guest `name`.
+/// Returns the path of the image of the test guest `name`.
 ///
 /// # Panics
-/// Outside `cargo xtask`, and where there is no such image.
+/// Outside `cargo xtask`, and when there is no such image.
 #[must_use]
 pub fn guest_image(name: &str) -> PathBuf {
     existing(variable("AEROSTAT_GUESTS").join(name))
 }
 
-/// The image of the application `name`.
+/// Returns the path of the image of the application `name`.
 ///
 /// # Panics
-/// Outside `cargo xtask`, and where there is no such image.
+/// Outside `cargo xtask`, and when there is no such image.
 #[must_use]
 pub fn app_image(name: &str) -> PathBuf {
     existing(variable("AEROSTAT_APPS").join(name))

@@ -1,4 +1,5 @@
-//! A fleet run by `aerostat up`, the waits of a test on what it prints, and what it leaves behind.
+//! A fleet that `aerostat up` runs: starts it, waits for what it prints, and reads its report and
+//! logs.
 
 use std::ffi::OsString;
 use std::fs;
@@ -15,7 +16,7 @@ use crate::environment::aerostat;
 use crate::guest::{DEADLINE, POLL};
 use crate::process::Vmm;
 
-/// What to run: a fleet file in the making.
+/// A fleet file that a test writes.
 #[derive(Clone, Debug)]
 pub struct FleetPlan {
     text: String,
@@ -28,31 +29,31 @@ pub struct Member<'a> {
     pub name: &'a str,
     /// Its image.
     pub image: PathBuf,
-    /// What it always keeps, in MiB.
+    /// Memory that it always has, in MiB.
     pub min_mib: u64,
-    /// All the memory it has, in MiB.
+    /// Memory of its machine, in MiB.
     pub max_mib: u64,
-    /// What its application is told.
+    /// The command line of its application.
     pub command_line: &'a str,
 }
 
-/// Who gets a signal.
+/// The processes that get a signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Receiver {
     /// The supervisor's process.
     Supervisor,
-    /// All processes of its group, as with a key on a terminal.
-    Zspage,
+    /// All processes of its group, as when a key is pressed on a terminal.
+    Group,
 }
 
 impl FleetPlan {
-    /// A fleet without guests that shares so much.
+    /// Makes a plan for a fleet that shares so much memory and has no guests yet.
     #[must_use]
     pub fn pool_mib(mib: u64) -> Self {
         Self { text: format!("pool = \"{mib}M\"\n") }
     }
 
-    /// The same with one guest more.
+    /// Adds a guest.
     #[must_use]
     pub fn with(self, member: &Member<'_>) -> Self {
         let Member { name, image, min_mib, max_mib, command_line } = member;
@@ -64,13 +65,13 @@ impl FleetPlan {
         Self { text: self.text + &guest }
     }
 
-    /// The same with a further key for the last guest, such as a disk.
+    /// Adds a key to the last guest, such as a disk.
     #[must_use]
     pub fn with_key(self, key: &str, value: &str) -> Self {
         Self { text: format!("{}{key} = \"{value}\"\n", self.text) }
     }
 
-    /// Runs it until it is over, or until `limit`.
+    /// Starts the fleet, which runs until all guests have ended or until `limit`.
     ///
     /// # Panics
     /// When the command can't be started.
@@ -80,19 +81,18 @@ impl FleetPlan {
         self.up_with(limit, Reader::Files)
     }
 
-    /// Runs it like [`Self::up`], but nobody reads what it prints, and nothing more can be written
-    /// where it prints to.
+    /// Starts the fleet like [`Self::up`], but its output goes to a full pipe that is not read.
     ///
     /// # Panics
     /// When the command can't be started.
     #[must_use]
     #[track_caller]
     pub fn up_unread(&self, limit: Option<Duration>) -> Fleet {
-        self.up_with(limit, Reader::Nobody)
+        self.up_with(limit, Reader::FullPipe)
     }
 
-    /// Runs it by way of the command `wrapper`, which is to become the command that its last
-    /// arguments name.
+    /// Starts the fleet by way of the command `wrapper`, which must execute the command that its
+    /// last arguments name.
     ///
     /// # Panics
     /// When the command can't be started.
@@ -120,46 +120,46 @@ impl FleetPlan {
     }
 }
 
-/// A fleet that runs. Ended when dropped.
+/// A running fleet. It is ended when the value is dropped.
 #[derive(Debug)]
 pub struct Fleet {
     running: Running,
     folder: TempDir,
 }
 
-/// A fleet's run, once it is over.
+/// The result of a fleet's run.
 #[derive(Debug)]
 pub struct Run {
     /// What the command printed, and its exit code.
     pub output: Output,
-    /// All that happened, target changes included, a line each.
+    /// All events, changes of targets included, a line each.
     pub events: String,
     report: String,
 }
 
 impl Fleet {
-    /// What the command has printed so far.
+    /// Returns what the command has printed so far.
     #[must_use]
     pub fn printed(&self) -> String {
         self.running.stdout()
     }
 
-    /// All that has happened so far, target changes included, a line each.
+    /// Returns all events so far, changes of targets included, a line each.
     #[must_use]
     pub fn events(&self) -> String {
         fs::read_to_string(self.folder.path().join("logs/events.log")).unwrap_or_default()
     }
 
-    /// What the guest `name` has logged so far.
+    /// Returns what the guest `name` has logged so far.
     #[must_use]
     pub fn log(&self, name: &str) -> String {
         fs::read_to_string(self.folder.path().join(format!("logs/{name}.log"))).unwrap_or_default()
     }
 
-    /// How many descriptors the supervisor has open.
+    /// Counts the descriptors that the supervisor has open.
     ///
     /// # Panics
-    /// When it has ended.
+    /// When the supervisor has ended.
     #[must_use]
     pub fn descriptors(&self) -> usize {
         let folder = format!("/proc/{}/fd", self.running.pid());
@@ -169,12 +169,12 @@ impl Fleet {
     /// Waits until `probe` finds something.
     ///
     /// # Panics
-    /// When the deadline passes, or the command ends without it.
+    /// When the deadline passes or the command ends first.
     #[track_caller]
     pub fn wait_for<T>(&mut self, what: &str, mut probe: impl FnMut(&Self) -> Option<T>) -> T {
         let start = Instant::now();
         loop {
-            // The end is looked for first, so that what was printed last is seen in the same round.
+            // Before the probe, so that the probe sees all that was printed before the end.
             let output = self.running.output();
             if let Some(found) = probe(self) {
                 return found;
@@ -190,26 +190,27 @@ impl Fleet {
     /// Waits for a printed line that contains all `words`; returns it.
     ///
     /// # Panics
-    /// When the deadline passes, or the command ends without it.
+    /// When the deadline passes or the command ends first.
     #[track_caller]
     pub fn wait_for_line(&mut self, words: &[&str]) -> String {
         self.wait_for(&format!("line with {words:?}"), |fleet| line_with(&fleet.printed(), words))
     }
 
-    /// Waits until the VMM process of the guest `name` is there; returns it.
+    /// Waits until the VMM process of the guest `name` runs; returns it.
     ///
     /// # Panics
-    /// When the deadline passes, or the command ends before.
+    /// When the deadline passes or the command ends first.
     #[track_caller]
     pub fn wait_for_vmm(&mut self, name: &str) -> Vmm {
         let supervisor = self.running.pid();
         self.wait_for("VMM process", |_| Vmm::children_of(supervisor).into_iter().find(|vmm| vmm.guest == name))
     }
 
-    /// Waits until the application of the guest `name` says what it does; returns the VMM process.
+    /// Waits until the application of the guest `name` reports what it does; returns the VMM
+    /// process.
     ///
     /// # Panics
-    /// When the deadline passes, or the command ends before.
+    /// When the deadline passes or the command ends first.
     #[track_caller]
     pub fn wait_for_guest(&mut self, name: &str) -> Vmm {
         self.wait_for_line(&[&format!("  {name} "), "MiB; "]);
@@ -223,14 +224,14 @@ impl Fleet {
     pub fn signal(&self, receiver: Receiver, signal: Signal) {
         match receiver {
             Receiver::Supervisor => self.running.signal(signal),
-            Receiver::Zspage => self.running.signal_group(signal),
+            Receiver::Group => self.running.signal_group(signal),
         }
     }
 
-    /// Waits for the end of the command, which is due within `patience`.
+    /// Waits at most `patience` for the end of the command; returns the result.
     ///
     /// # Panics
-    /// When it does not end so soon.
+    /// When the command does not end in time.
     #[track_caller]
     pub fn wait_for_end(&mut self, patience: Duration) -> Run {
         let start = Instant::now();
@@ -241,7 +242,7 @@ impl Fleet {
             let (printed, events) = (self.printed(), self.events());
             assert!(
                 start.elapsed() < patience,
-                "it did not end within {patience:?}\nprinted:\n{printed}\nevents:\n{events}"
+                "the command did not end within {patience:?}\nprinted:\n{printed}\nevents:\n{events}"
             );
             thread::sleep(POLL);
         };
@@ -251,20 +252,20 @@ impl Fleet {
 }
 
 impl Run {
-    /// The report.
+    /// Returns the report.
     ///
     /// # Panics
-    /// When there is none, or it is no JSON.
+    /// When there is no report, or it is not valid JSON.
     #[must_use]
     #[track_caller]
     pub fn report(&self) -> Value {
         serde_json::from_str(&self.report).unwrap_or_else(|error| panic!("{error}: {:?}\n{self}", self.report))
     }
 
-    /// The report of the guest `name`.
+    /// Returns the part of the report about the guest `name`.
     ///
     /// # Panics
-    /// When there is none.
+    /// When there is no such part.
     #[must_use]
     #[track_caller]
     pub fn guest(&self, name: &str) -> Value {
@@ -273,11 +274,11 @@ impl Run {
         guests.iter().find(|guest| guest["name"] == name).unwrap_or_else(|| panic!("no guest {name}\n{self}")).clone()
     }
 
-    /// Expects that the guest `name`, an application that verifies its memory, found no error and
-    /// ended well.
+    /// Asserts that the guest `name`, whose application verifies its memory, found no error and
+    /// ended in order.
     ///
     /// # Panics
-    /// When it did not.
+    /// When it found an error, verified nothing or ended otherwise.
     #[track_caller]
     pub fn expect_unharmed(&self, name: &str) {
         let guest = self.guest(name);
@@ -285,28 +286,27 @@ impl Run {
         assert_eq!(app["errors"], 0, "{name} found errors\n{self}");
         assert!(app["verified_bytes"].as_u64().is_some_and(|bytes| bytes > 0), "{name} verified nothing\n{self}");
         let exit = &guest["exit"];
-        assert!(exit == "stopped" || exit == "success", "{name} did not end well: {exit}\n{self}");
+        assert!(exit == "stopped" || exit == "success", "{name} did not end in order: {exit}\n{self}");
     }
 
-    /// Expects that the summary says of the guest `name` what `words` are.
+    /// Asserts that the summary has `words` in its lines about the guest `name`.
     ///
     /// # Panics
-    /// When it does not.
+    /// When it has not.
     #[track_caller]
     pub fn expect_in_summary(&self, name: &str, words: &str) {
         let (_, summary) = self.output.stdout.split_once("ran for").unwrap_or_else(|| panic!("no summary\n{self}"));
-        // A guest's row begins with its name, and what helps to understand its end is indented
-        // below.
+        // A guest's row begins with its name. Indented lines below it explain how the guest ended.
         let mut lines = summary.lines().skip_while(|line| !line.starts_with(&format!("{name} ")));
         let row = lines.next().unwrap_or_else(|| panic!("no row for {name}\n{self}"));
         let mut block = [row].into_iter().chain(lines.take_while(|line| line.starts_with(' ')));
         assert!(block.any(|line| line.contains(words)), "{name}: no {words:?} in the summary\n{self}");
     }
 
-    /// Expects this exit code.
+    /// Asserts that the command ended with this exit code.
     ///
     /// # Panics
-    /// When it is another.
+    /// When it ended otherwise.
     #[track_caller]
     pub fn expect_exit_code(&self, code: i32) {
         assert_eq!(self.output.status.code(), Some(code), "\n{self}");
@@ -320,7 +320,7 @@ impl std::fmt::Display for Run {
     }
 }
 
-/// The first whole line of `text` that contains all `words`.
+/// Returns the first whole line of `text` that contains all `words`.
 #[must_use]
 pub fn line_with(text: &str, words: &[&str]) -> Option<String> {
     let mut lines = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));

@@ -1,4 +1,4 @@
-//! One running guest, whatever runs it, and the waits of a test.
+//! One running guest, under KVM or QEMU, and the functions with which a test waits for it.
 
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
@@ -18,23 +18,22 @@ use crate::kvm::KvmGuest;
 use crate::log_file::LogFile;
 use crate::qemu::QemuGuest;
 
-/// How long a wait may take. Far beyond what anything needs, as a loaded machine that emulates may
-/// be slow.
+/// How long a wait may take. It is far longer than anything needs, since a loaded machine may
+/// emulate slowly.
 pub const DEADLINE: Duration = Duration::from_secs(60);
-/// How often a wait looks.
+/// The time between two probes of a wait.
 pub(crate) const POLL: Duration = Duration::from_millis(2);
 
-/// What a guest runs on.
+/// The machine that a guest runs on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Machine {
     /// Aerostat's own VMM.
     Kvm,
-    /// QEMU's `microvm` with its software emulation: the referee, as it follows the architecture
-    /// manual closely.
+    /// QEMU's `microvm` with its software emulation, which follows the architecture manual closely.
     Qemu,
 }
 
-/// What to boot.
+/// A guest to boot.
 #[derive(Clone, Debug)]
 pub struct Plan {
     pub(crate) image: PathBuf,
@@ -46,13 +45,13 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// The test guest `name` with 64 MiB, all granted.
+    /// Makes a plan for the test guest `name` with 64 MiB, all granted.
     #[must_use]
     pub fn test_guest(name: &str) -> Self {
         Self::image(guest_image(name))
     }
 
-    /// The application `name` with 64 MiB, all granted.
+    /// Makes a plan for the application `name` with 64 MiB, all granted.
     #[must_use]
     pub fn app(name: &str) -> Self {
         Self::image(app_image(name))
@@ -63,44 +62,44 @@ impl Plan {
         Self { image, memory, grant: memory, command_line: String::new(), disk: None, swap: None }
     }
 
-    /// The same with another size, all granted.
+    /// Sets the memory of the machine, all of it granted.
     #[must_use]
     pub fn memory_mib(self, mib: u64) -> Self {
         let memory = FrameCount::from_mib(mib);
         Self { memory, grant: memory, ..self }
     }
 
-    /// The same with a first target below its memory.
+    /// Sets the first target, which is below the memory of the machine.
     #[must_use]
     pub fn grant_mib(self, mib: u64) -> Self {
         Self { grant: FrameCount::from_mib(mib), ..self }
     }
 
-    /// The same with a command line.
+    /// Sets the command line.
     #[must_use]
     pub fn command_line(self, command_line: &str) -> Self {
         Self { command_line: command_line.to_owned(), ..self }
     }
 
-    /// The same with a disk for its data. Under QEMU the host's disk is never full.
+    /// Adds a data disk. QEMU does not simulate a host whose disk is full.
     #[must_use]
     pub fn disk(self, disk: DataDisk) -> Self {
         Self { disk: Some(disk), ..self }
     }
 
-    /// The same with an empty disk to swap to.
+    /// Adds an empty swap disk.
     #[must_use]
     pub fn swap_mib(self, mib: u64) -> Self {
         self.swap(FrameCount::from_mib(mib), DiskFaults::default())
     }
 
-    /// The same with a disk to swap to that has faults; under QEMU as with [`Self::disk`].
+    /// Adds an empty swap disk that has faults, with the same limit under QEMU as [`Self::disk`].
     #[must_use]
     pub fn swap(self, size: FrameCount, faults: DiskFaults) -> Self {
         Self { swap: Some(SwapDisk { size, faults }), ..self }
     }
 
-    /// Boots it.
+    /// Boots the guest.
     ///
     /// # Panics
     /// When the machine does not start.
@@ -116,7 +115,7 @@ impl Plan {
     }
 }
 
-/// A running guest, or one that has ended.
+/// A guest that runs or has ended. It is ended when the value is dropped.
 #[derive(Debug)]
 pub struct Guest {
     runner: Runner,
@@ -133,7 +132,7 @@ enum Runner {
 }
 
 impl Guest {
-    /// What the guest has logged so far.
+    /// Returns what the guest has logged so far.
     #[must_use]
     pub fn log(&self) -> String {
         self.log.text()
@@ -142,30 +141,29 @@ impl Guest {
     /// Waits for a line that contains `text`; returns it.
     ///
     /// # Panics
-    /// When the deadline passes, or the guest ends without it.
+    /// When the deadline passes or the guest ends first.
     #[track_caller]
     pub fn wait_for_line(&mut self, text: &str) -> String {
         self.wait_for(&format!("the line {text:?}"), |guest| guest.log.line_with(text))
     }
 
-    /// Waits until the register page's facts are as `wanted`; returns them.
+    /// Waits until the facts in the register page are `wanted`; returns them.
     ///
     /// # Panics
-    /// When the deadline passes or the guest ends before, and for a guest that is not under KVM.
+    /// When the deadline passes or the guest ends first, and for a guest that is not under KVM.
     #[track_caller]
     pub fn wait_for_facts(&mut self, what: &str, wanted: impl Fn(&Facts) -> bool) -> Facts {
         self.wait_for(what, |guest| Some(guest.facts()).filter(&wanted))
     }
 
-    /// Waits until the guest has told its VMM, with its last report, that a thread waits for
-    /// memory.
+    /// Waits until the guest's last report says that a thread waits for memory.
     ///
     /// # Panics
     /// As [`Self::wait_for_facts`].
     #[track_caller]
-    pub fn wait_until_short(&mut self) {
-        let is_short = |guest: &Self| (guest.registers().statistics().wanted_bytes > 0).then_some(());
-        self.wait_for("a report that memory is wanted", is_short);
+    pub fn wait_until_memory_is_wanted(&mut self) {
+        let is_wanted = |guest: &Self| (guest.registers().statistics().wanted_bytes > 0).then_some(());
+        self.wait_for("a report that memory is wanted", is_wanted);
     }
 
     /// Sends a signal to the VMM process.
@@ -177,46 +175,52 @@ impl Guest {
         kill_process(pid, signal).unwrap_or_else(|error| panic!("sending {signal:?} to {pid:?}: {error}"));
     }
 
-    /// Waits until the guest has ended; returns why.
+    /// Waits until the guest has ended; returns the reason.
     ///
     /// # Panics
     /// When the deadline passes.
     #[track_caller]
     pub fn wait_for_end(&mut self) -> EndReason {
         let start = Instant::now();
-        while !self.look_for_end() {
+        while !self.has_ended() {
             self.check(start.elapsed() < DEADLINE, "it did not end in time");
             thread::sleep(POLL);
         }
         self.ending.as_ref().expect("the loop ended because there is an ending").reason.clone()
     }
 
-    /// Whether the guest has ended.
+    /// Returns whether the guest has ended.
     #[must_use]
     pub fn has_ended(&mut self) -> bool {
-        self.look_for_end()
+        if self.ending.is_none() {
+            self.ending = match &mut self.runner {
+                Runner::Kvm(guest) => guest.ending(),
+                Runner::Qemu(guest) => guest.ending(),
+            };
+        }
+        self.ending.is_some()
     }
 
-    /// Waits for the end and expects the guest to exit with `wanted`.
+    /// Waits for the end and asserts that the guest exited with `wanted`.
     ///
     /// # Panics
-    /// When the deadline passes, or the guest ends otherwise.
+    /// When the deadline passes or the guest ends otherwise.
     #[track_caller]
     pub fn expect_exit(&mut self, wanted: GuestExit) {
         let reason = self.wait_for_end();
         self.check(reason == EndReason::Exited(wanted), &format!("it ended with {reason:?}, not with {wanted:?}"));
     }
 
-    /// Expects a line that contains `text` in what the guest has logged so far.
+    /// Asserts that the guest has logged a line that contains `text`.
     ///
     /// # Panics
-    /// When there is none.
+    /// When it has not.
     #[track_caller]
     pub fn expect_logged(&self, text: &str) {
         self.check(self.log.line_with(text).is_some(), &format!("no line contains {text:?}"));
     }
 
-    /// Panics with `complaint` and all that is known about the guest, unless `holds`.
+    /// Panics with `complaint` and all that is known about the guest unless `holds`.
     ///
     /// # Panics
     /// Unless `holds`.
@@ -227,7 +231,7 @@ impl Guest {
         }
     }
 
-    /// The register page.
+    /// Returns the register page.
     ///
     /// # Panics
     /// For a guest that is not under KVM.
@@ -236,7 +240,7 @@ impl Guest {
         self.kvm().handle().registers()
     }
 
-    /// What the register page says now.
+    /// Returns the facts that the register page has now.
     ///
     /// # Panics
     /// For a guest that is not under KVM.
@@ -245,7 +249,7 @@ impl Guest {
         self.registers().facts()
     }
 
-    /// Time from before the spawn to `stage`, if the guest has come so far.
+    /// Returns the time from before the spawn to `stage` if the guest has reached it.
     ///
     /// # Panics
     /// For a guest that is not under KVM.
@@ -254,7 +258,7 @@ impl Guest {
         self.kvm().since_spawn(stage)
     }
 
-    /// The VMM process.
+    /// Returns the number of the VMM process.
     ///
     /// # Panics
     /// For a guest that is not under KVM.
@@ -263,7 +267,7 @@ impl Guest {
         self.kvm().handle().pid()
     }
 
-    /// Sets how large the guest should be.
+    /// Sets the guest's target.
     ///
     /// # Panics
     /// For a guest that is not under KVM.
@@ -271,7 +275,7 @@ impl Guest {
         self.kvm().handle().set_target(FrameCount::from_mib(mib));
     }
 
-    /// Asks the guest's process to end.
+    /// Asks the VMM process to end.
     ///
     /// # Panics
     /// For a guest that is not under KVM.
@@ -279,7 +283,7 @@ impl Guest {
         self.kvm_mut().handle_mut().request_stop();
     }
 
-    /// Ends the guest's process at once.
+    /// Kills the VMM process.
     ///
     /// # Panics
     /// For a guest that is not under KVM.
@@ -287,14 +291,13 @@ impl Guest {
         self.kvm_mut().handle_mut().kill();
     }
 
-    /// Looks until `probe` finds something.
+    /// Waits until `probe` finds something.
     #[track_caller]
     fn wait_for<T>(&mut self, what: &str, probe: impl Fn(&Self) -> Option<T>) -> T {
         let start = Instant::now();
         loop {
-            // The end is looked for first, so that what a guest did before it ended is seen in the
-            // same round.
-            let ended = self.look_for_end();
+            // Before the probe, so that the probe sees all that the guest did before it ended.
+            let ended = self.has_ended();
             if let Some(found) = probe(self) {
                 return found;
             }
@@ -302,17 +305,6 @@ impl Guest {
             self.check(start.elapsed() < DEADLINE, &format!("it did not come to {what} in time"));
             thread::sleep(POLL);
         }
-    }
-
-    /// Whether the guest has ended.
-    fn look_for_end(&mut self) -> bool {
-        if self.ending.is_none() {
-            self.ending = match &mut self.runner {
-                Runner::Kvm(guest) => guest.ending(),
-                Runner::Qemu(guest) => guest.ending(),
-            };
-        }
-        self.ending.is_some()
     }
 
     fn kvm(&self) -> &KvmGuest {

@@ -1,9 +1,9 @@
-//! Broken guest images, made from a good one: what a loader must refuse with a sentence.
+//! Makes broken guest images from a good one. A loader must refuse each of them with a sentence.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// What is wrong with an image.
+/// A flaw of an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flaw {
     /// Text where an ELF header should be.
@@ -12,9 +12,9 @@ pub enum Flaw {
     Truncated,
     /// For another processor.
     WrongMachine,
-    /// No notes, so nothing says that it is a guest of ours.
+    /// No notes, so nothing says that it is a guest of Aerostat.
     WithoutNotes,
-    /// A segment that no guest's memory can hold.
+    /// A segment larger than any guest's memory.
     Oversized,
 }
 
@@ -35,7 +35,7 @@ mod elf {
 /// Writes a copy of the image `good` with `flaw` into `folder`; returns its path.
 ///
 /// # Panics
-/// When `good` is no readable ELF image, or `folder` can't be written to.
+/// When `good` is not a readable ELF image, or `folder` can't be written to.
 #[must_use]
 pub fn broken(good: &Path, flaw: Flaw, folder: &Path) -> PathBuf {
     let mut bytes = fs::read(good).unwrap_or_else(|error| panic!("reading {}: {error}", good.display()));
@@ -58,7 +58,7 @@ pub fn broken(good: &Path, flaw: Flaw, folder: &Path) -> PathBuf {
     path
 }
 
-/// Offsets of the program headers of a type.
+/// Returns the offsets of the program headers of a type.
 fn segments(bytes: &[u8], kind: u32) -> Vec<usize> {
     let first = word(bytes, elf::PROGRAM_HEADERS);
     let size = half(bytes, elf::PROGRAM_HEADER_BYTES);

@@ -12,7 +12,7 @@ use crate::clock::monotonic_ns;
 use crate::environment::aerostat_vmm;
 use crate::guest::Plan;
 
-/// A VMM process.
+/// A guest with its VMM process.
 #[derive(Debug)]
 pub(crate) struct KvmGuest {
     handle: VmmGuest,
@@ -20,7 +20,7 @@ pub(crate) struct KvmGuest {
 }
 
 impl KvmGuest {
-    /// Starts `plan`; the serial port is written to `log`.
+    /// Starts the guest of `plan`; its serial port writes to `log`.
     pub(crate) fn start(plan: &Plan, log: &Path) -> Self {
         let config = GuestConfig {
             name: plan.image.file_name().unwrap_or_default().to_string_lossy().into_owned(),
@@ -45,13 +45,13 @@ impl KvmGuest {
         &mut self.handle
     }
 
-    /// Time from before the spawn to `stage`, if it was reached.
+    /// Returns the time from before the spawn to `stage` if the guest has reached it.
     pub(crate) fn since_spawn(&self, stage: BootStage) -> Option<Duration> {
         let reached = self.handle.registers().boot_ns(stage);
         (reached != 0).then(|| Duration::from_nanos(reached.saturating_sub(self.spawned_ns)))
     }
 
-    /// How the guest ended, if it has.
+    /// Returns how the guest ended if it has.
     pub(crate) fn ending(&mut self) -> Option<Ending> {
         while let Some(event) = self.handle.next_event() {
             if let GuestEvent::Ended(ending) = event {

@@ -1,16 +1,19 @@
 //! The test bench: boots guest images and waits for what they report.
 //!
-//! A test says what to boot in a [`Plan`], on which [`Machine`], and gets a running [`Guest`]. From
-//! there it waits for lines of the guest's log, for values in its register page and for its end:
-//! always for something reported, never for time to pass. Every wait has a deadline, and whatever
-//! goes wrong panics with the guest's whole log. A guest that is dropped is ended.
+//! A test describes a guest in a [`Plan`], boots it on a [`Machine`] and gets a running [`Guest`].
+//! It then waits for lines of the guest's log, for values in its register page and for its end. It
+//! always waits for something reported, never for time to pass. Every wait has a deadline. A failed
+//! wait or check panics with the guest's whole log. A guest that is dropped is ended.
 //!
-//! [`PhysicalMeter`] measures what memory a test's guests really take. [`environment`] says where
-//! images lie, [`image`] makes broken ones, [`command`] runs the `aerostat` command itself, and
-//! [`fleet`] runs a fleet by it and waits for what it prints. [`without_kvm`] hides the host's KVM;
-//! a test that can't run here says so by [`skip()`]. [`text`] packs text for the application
-//! `index` and checks what it made of it. The images are one tiny kernel per behaviour, in
-//! `tests/guests`.
+//! The modules:
+//!
+//! * [`environment`] has the paths of images, and [`image`] makes broken ones.
+//! * [`command`] runs the `aerostat` command, and [`fleet`] runs a fleet with it.
+//! * [`PhysicalMeter`] measures the physical memory that a test's guests take.
+//! * [`without_kvm`] hides the host's KVM. A test that can't run on a machine calls [`skip()`].
+//! * [`text`] packs text for the application `index` and checks its index.
+//!
+//! The images are those of the applications and of one tiny guest per behaviour, in `tests/guests`.
 
 mod clock;
 pub mod command;

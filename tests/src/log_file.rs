@@ -1,9 +1,9 @@
-//! The file that a guest's serial port is written to, as the guest writes it.
+//! The file to which a guest's serial port writes, read while the guest runs.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// A guest's log.
+/// The path of a log, whose file need not exist yet.
 #[derive(Debug)]
 pub(crate) struct LogFile {
     path: PathBuf,
@@ -18,13 +18,13 @@ impl LogFile {
         &self.path
     }
 
-    /// What the guest has written so far. A guest that has not written yet has no file.
+    /// Returns what was written so far. A guest that has not written yet has no file.
     pub(crate) fn text(&self) -> String {
         let bytes = fs::read(&self.path).unwrap_or_default();
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
-    /// The first whole line that contains `text`.
+    /// Returns the first whole line that contains `text`.
     pub(crate) fn line_with(&self, text: &str) -> Option<String> {
         let log = self.text();
         let mut lines = log.split_inclusive('\n').filter(|line| line.ends_with('\n'));

@@ -1,7 +1,7 @@
-//! Tests that run on several machines.
+//! Macros for tests that run on several machines.
 
-/// Makes each function named, of the invoking module, a test under each machine: `kvm::NAME` and
-/// `qemu::NAME`.
+/// Makes two tests of each named function of the invoking module: `kvm::NAME` and `qemu::NAME`. The
+/// function takes the machine as its argument.
 #[macro_export]
 macro_rules! on_both_machines {
     ($($name:ident),* $(,)?) => {
@@ -10,7 +10,7 @@ macro_rules! on_both_machines {
     };
 }
 
-/// The same under one machine, in a module of this name.
+/// Makes tests of functions on one machine, in a module of this name.
 #[macro_export]
 macro_rules! on_machine {
     ($module:ident, $machine:ident, $($name:ident),*) => {

@@ -1,51 +1,52 @@
-//! Physical memory that a test or a bench and its guests take. Resident memory would not do: it
-//! falls when part of a huge page is unmapped, and the huge page stays allocated.
+//! Measures the physical memory that a test or a bench and its guests take. Resident memory does
+//! not show it: that falls when part of a huge page is unmapped, while the huge page stays
+//! allocated.
 
 use std::fs;
 use std::io;
 
 use aerostat::host::cgroup::MemoryGroup;
 
-/// A meter of what this process and those that it starts from now on take.
+/// A meter of the memory of this process and of those that it starts after [`Self::enter`].
 #[derive(Debug)]
 pub enum PhysicalMeter {
-    /// By the charge of a control group that this process is in.
-    Zspage(MemoryGroup),
-    /// By the host's free memory, where no group can be made: exact on a quiet host only.
+    /// Reads the charge of a control group that this process is in.
+    Group(MemoryGroup),
+    /// Reads the host's free memory, if no group can be made. It is exact only on a quiet host.
     Host,
 }
 
 impl PhysicalMeter {
-    /// Begins to measure.
+    /// Makes a control group and moves this process into it, if both are permitted.
     #[must_use]
     pub fn enter() -> Self {
         let group = MemoryGroup::create().and_then(|group| group.enter().map(|()| group));
-        group.map_or(Self::Host, Self::Zspage)
+        group.map_or(Self::Host, Self::Group)
     }
 
-    /// Whether metrics are about this process and its children alone.
+    /// Returns whether the meter leaves out all other processes of the host.
     #[must_use]
     pub const fn is_exact(&self) -> bool {
-        matches!(self, Self::Zspage(_))
+        matches!(self, Self::Group(_))
     }
 
-    /// Bytes taken now. Only differences mean something.
+    /// Returns the bytes in use now. Only differences between two calls have a meaning.
     ///
     /// # Errors
-    /// Where the kernel's metrics can't be read.
+    /// When the kernel's files can't be read.
     pub fn bytes(&self) -> io::Result<u64> {
         match self {
-            Self::Zspage(group) => Ok(group.usage()?.anonymous()),
+            Self::Group(group) => Ok(group.usage()?.anonymous()),
             Self::Host => {
                 let text = fs::read_to_string("/proc/meminfo")?;
-                taken(&text).ok_or_else(|| io::ErrorKind::InvalidData.into())
+                used(&text).ok_or_else(|| io::ErrorKind::InvalidData.into())
             }
         }
     }
 }
 
-/// Bytes that are not free, by `/proc/meminfo` (proc_meminfo(5)).
-fn taken(meminfo: &str) -> Option<u64> {
+/// Returns the bytes that are not free, by `/proc/meminfo` (proc_meminfo(5)).
+fn used(meminfo: &str) -> Option<u64> {
     let kib = |name: &str| {
         let value = meminfo.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
         value.trim().strip_suffix(" kB")?.parse::<u64>().ok()
@@ -55,11 +56,11 @@ fn taken(meminfo: &str) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use super::taken;
+    use super::used;
 
     #[test]
-    fn what_is_not_free_is_taken() {
-        assert_eq!(taken("MemTotal:  100 kB\nMemFree:    40 kB\nMemAvailable: 90 kB\n"), Some(60 << 10));
-        assert_eq!(taken("MemTotal:  100 kB\n"), None);
+    fn used_memory_is_all_that_is_not_free() {
+        assert_eq!(used("MemTotal:  100 kB\nMemFree:    40 kB\nMemAvailable: 90 kB\n"), Some(60 << 10));
+        assert_eq!(used("MemTotal:  100 kB\n"), None);
     }
 }

@@ -1,4 +1,4 @@
-//! Processes of this host, by what `/proc` says of them.
+//! VMM processes of a fleet, found in `/proc`.
 
 use std::fs;
 use std::thread;
@@ -17,7 +17,7 @@ pub struct Vmm {
 }
 
 impl Vmm {
-    /// The VMM processes whose parent is `supervisor`.
+    /// Finds the VMM processes whose parent is `supervisor`.
     pub(crate) fn children_of(supervisor: Pid) -> Vec<Self> {
         let entries = fs::read_dir("/proc").expect("/proc can be read");
         let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok().and_then(Pid::from_raw));
@@ -25,44 +25,44 @@ impl Vmm {
         of_supervisor.filter_map(|pid| Some(Self { guest: guest_name(pid)?, pid })).collect()
     }
 
-    /// Whether it still runs: a zombie does not, and its new parent may take its time to reap it.
+    /// Returns whether the process still runs. A zombie does not; its new parent may reap it late.
     fn is_alive(&self) -> bool {
         status_field(self.pid, 0).is_some_and(|state| state != "Z" && state != "X")
     }
 
-    /// Waits until it is gone.
+    /// Waits until the process has ended.
     ///
     /// # Panics
-    /// When it is still there at the deadline.
+    /// When the deadline passes.
     #[track_caller]
     pub fn wait_until_gone(&self) {
         let start = Instant::now();
         while self.is_alive() {
-            assert!(start.elapsed() < DEADLINE, "{self:?} is still there");
+            assert!(start.elapsed() < DEADLINE, "{self:?} has not ended in time");
             thread::sleep(POLL);
         }
     }
 
-    /// Sends it a signal.
+    /// Sends the process a signal.
     ///
     /// # Panics
-    /// When it is gone.
+    /// When the process is gone.
     pub fn signal(&self, signal: Signal) {
         kill_process(self.pid, signal).unwrap_or_else(|error| panic!("sending {signal:?} to {self:?}: {error}"));
     }
 }
 
-/// The field number `place` behind the program's name in `/proc/PID/stat` (proc_pid_stat(5)):
-/// state, parent, ...
+/// Returns the field at `place` after the program's name in `/proc/PID/stat` (proc_pid_stat(5)): 0
+/// is the state, 1 the parent.
 fn status_field(pid: Pid, place: usize) -> Option<String> {
     let line = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name may contain anything, parentheses too.
+    // The name may contain any character, a parenthesis too.
     let (_, fields) = line.rsplit_once(')')?;
     fields.split_ascii_whitespace().nth(place).map(str::to_owned)
 }
 
-/// The guest of a VMM process: `aerostat-vmm NAME BUILD`. A process that has been forked and not
-/// become one yet has none.
+/// Returns the guest of a VMM process, `aerostat-vmm NAME BUILD`; `None` for a process that has
+/// been forked and has not executed its program yet.
 fn guest_name(pid: Pid) -> Option<String> {
     let line = fs::read_to_string(format!("/proc/{pid}/cmdline")).ok()?;
     let mut words = line.split('\0');

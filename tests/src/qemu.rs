@@ -1,4 +1,4 @@
-//! A guest in QEMU's software emulation: a `microvm` without ACPI, booted through PVH.
+//! A guest under QEMU's software emulation: a `microvm` without ACPI, booted through PVH.
 
 use std::fs::{self, File};
 use std::os::unix::process::ExitStatusExt;
@@ -23,7 +23,7 @@ pub(crate) struct QemuGuest {
 }
 
 impl QemuGuest {
-    /// Starts `plan`; the serial port is written to `log`.
+    /// Starts the guest of `plan`; its serial port writes to `log`.
     pub(crate) fn start(plan: &Plan, folder: &Path, log: &Path) -> Self {
         let complaints = folder.join("qemu.log");
         let stderr = File::create(&complaints).expect("a file can be made in a fresh temporary folder");
@@ -33,7 +33,7 @@ impl QemuGuest {
         Self { process, complaints }
     }
 
-    /// How the guest ended, if it has.
+    /// Returns how the guest ended if it has.
     pub(crate) fn ending(&mut self) -> Option<Ending> {
         let status = self.process.try_wait().expect("a child that was not reaped can be waited for")?;
         let complaints = fs::read_to_string(&self.complaints).unwrap_or_default();
@@ -43,7 +43,7 @@ impl QemuGuest {
 
 impl Drop for QemuGuest {
     fn drop(&mut self) {
-        // Both fail only for a process that has ended and was reaped.
+        // Both fail only if the process has ended and was reaped.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
@@ -68,7 +68,7 @@ fn command(plan: &Plan, folder: &Path, log: &Path) -> Command {
     command
 }
 
-/// A disk to swap to, as a file in the guest's folder.
+/// Makes a swap disk: a file in the guest's folder.
 fn empty_disk(SwapDisk { size, faults }: &SwapDisk, folder: &Path) -> DataDisk {
     let path = folder.join("swap");
     let file = File::create(&path).expect("a file can be made in a fresh temporary folder");
@@ -76,8 +76,7 @@ fn empty_disk(SwapDisk { size, faults }: &SwapDisk, folder: &Path) -> DataDisk {
     DataDisk { path, mode: DiskMode::ReadWrite, faults: faults.clone() }
 }
 
-/// The disk as QEMU is told of it: the file behind a driver that makes errors where they are asked
-/// for.
+/// Returns QEMU's description of a disk: the file behind a driver that injects errors.
 fn block_device(disk: &DataDisk, name: &str) -> Value {
     let is_read_only = disk.mode == DiskMode::ReadOnly;
     let DiskFaults { read_errors, write_errors, .. } = &disk.faults;
@@ -94,7 +93,7 @@ fn block_device(disk: &DataDisk, name: &str) -> Value {
     device
 }
 
-/// Errors of requests of one kind; QEMU takes them sector by sector.
+/// Returns QEMU's description of the errors of one kind of request, one for each sector.
 fn errors((kind, sectors): (&'static str, &Vec<Sectors>)) -> impl Iterator<Item = Value> {
     let bad_sectors = sectors.iter().flat_map(|sectors| sectors.first..sectors.first + sectors.count);
     bad_sectors.map(move |sector| json!({ "event": "none", "iotype": kind, "sector": sector }))
@@ -105,7 +104,7 @@ fn end_reason(status: ExitStatus) -> EndReason {
         return EndReason::Killed(signal);
     }
     match status.code() {
-        // With -no-reboot a reset, which is what a triple fault leads to, ends QEMU cleanly.
+        // A triple fault resets the machine. With -no-reboot, a reset ends QEMU with success.
         Some(0) => EndReason::Fault("the machine was reset".to_owned()),
         Some(code) => GuestExit::from_qemu_status(code)
             .map_or_else(|| EndReason::Failed(format!("QEMU ended with status {code}")), EndReason::Exited),

@@ -1,12 +1,12 @@
-//! Tests that this machine can't run.
+//! Reports tests that this machine can't run.
 
 use std::io::{self, Write};
 use std::thread;
 
-/// Says that the test that calls this is left out, and why. Not through the print macros: the test
-/// runner would keep that to itself.
+/// Prints that the calling test is left out, and why. It does not use the print macros, as the test
+/// runner captures their output.
 pub fn skip(why: &str) {
     let name = thread::current().name().unwrap_or("a test").to_owned();
-    // A closed standard error has no reader who could miss it.
+    // An error means that standard error is closed and has no reader.
     let _ = writeln!(io::stderr(), "SKIPPED {name}: {why}");
 }

@@ -1,9 +1,9 @@
-//! A view of this host in which `/dev/kvm` is missing, or there and not for us: a mount namespace
-//! with another `/dev`.
+//! Runs a command in a mount namespace with another `/dev`, in which `/dev/kvm` is missing or must
+//! not be opened.
 
 use std::process::{Command, Stdio};
 
-/// What is wrong with `/dev/kvm`.
+/// A flaw of `/dev/kvm`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KvmFlaw {
     /// There is no such file.
@@ -12,17 +12,18 @@ pub enum KvmFlaw {
     NotPermitted,
 }
 
-/// Ways into a mount namespace of one's own: as root of a user namespace, which most hosts allow
-/// everybody, or as root.
+/// Commands that enter a new mount namespace: as root of a user namespace, which most hosts allow
+/// every user, or as root of the host.
 const NAMESPACES: [&[&str]; 2] = [&["unshare", "--user", "--map-root-user", "--mount"], &["unshare", "--mount"]];
-/// Becomes the program and arguments behind it, in the namespace; root of a namespace may open
-/// everything unless it lets go of its rights.
+/// A script that hides `/dev` in the namespace and executes its arguments.
 const MISSING: &str = r#"mount -t tmpfs none /dev && exec "$0" "$@""#;
+/// The same with a `/dev/kvm` that must not be opened. Root of a namespace may open every file, so
+/// the script drops its capabilities.
 const NOT_PERMITTED: &str = r#"mount -t tmpfs none /dev && : > /dev/kvm && chmod 0 /dev/kvm &&
 exec setpriv --inh-caps=-all --bounding-set=-all "$0" "$@""#;
 
-/// A command that becomes the one that its last arguments name, on a host that has this flaw;
-/// `None` where the test machine does not allow that.
+/// Returns a command that executes its last arguments on a host that has this flaw; `None` if this
+/// machine does not permit that.
 #[must_use]
 pub fn wrapper(flaw: KvmFlaw) -> Option<Vec<&'static str>> {
     let script = match flaw {

@@ -1,5 +1,4 @@
-//! Applications that work on more than they are left: what they make of it is compared with what
-//! the host makes.
+//! Applications whose data exceeds their memory. Their results are compared with the host's.
 
 use std::path::Path;
 
@@ -13,7 +12,7 @@ use aerostat_tests::text::{pack, verify};
 use aerostat_tests::{DEADLINE, Machine, Plan};
 
 #[test]
-fn sorted_records_are_those_that_the_host_sorts() {
+fn sorted_records_have_the_checksum_that_the_host_computes() {
     const RECORDS: u64 = (24 << 20) / 16;
     let mut guest = Plan::app("sort").command_line("size=24M repeat=2").boot(Machine::Kvm);
     guest.expect_exit(GuestExit::Success);
@@ -23,7 +22,7 @@ fn sorted_records_are_those_that_the_host_sorts() {
 }
 
 #[test]
-fn records_beyond_memory_are_sorted_by_way_of_the_swap_disk() {
+fn records_beyond_memory_are_sorted_with_a_swap_disk() {
     const RECORDS: u64 = (96 << 20) / 16;
     let sort = Member {
         name: "sort",
@@ -41,9 +40,9 @@ fn records_beyond_memory_are_sorted_by_way_of_the_swap_disk() {
     assert!(log.contains(&expected), "not logged: {expected}\n{log}\n{run}");
 }
 
-/// The text is on a disk that is mapped, and there is memory for a part of it at a time.
+/// The text is on a mapped disk, and memory holds only a part of it at a time.
 #[test]
-fn an_index_of_a_mapped_text_is_the_one_that_the_host_builds() {
+fn an_index_of_a_mapped_text_equals_the_one_that_the_host_builds() {
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
     let archive = folder.path().join("text.tar");
     let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
@@ -57,7 +56,7 @@ fn an_index_of_a_mapped_text_is_the_one_that_the_host_builds() {
     guest.check(verified.is_ok(), &format!("{verified:?}"));
 }
 
-/// Without a place for what does not fit, the array is not committed, and that is said.
+/// Without a swap disk the array exceeds the commit limit, and the application says so.
 #[test]
 fn records_beyond_memory_and_swap_are_refused() {
     let mut guest = Plan::app("sort").command_line("size=1G").boot(Machine::Kvm);
@@ -65,8 +64,8 @@ fn records_beyond_memory_and_swap_are_refused() {
     guest.expect_logged("there is no memory for 1024 MiB of records");
 }
 
-/// There is nowhere to swap to: the balloon gets what the cache drops, and the cache grows again
-/// once it may.
+/// The guest has no swap: the balloon gets the memory that the cache drops, and the cache grows
+/// again when the target rises.
 #[test]
 fn a_cache_follows_the_target_of_its_guest() {
     const ITEMS_MIB: u64 = 160;
@@ -84,7 +83,7 @@ fn a_cache_follows_the_target_of_its_guest() {
     guest.check(statistics.evictions == 0, "pages were evicted");
 }
 
-/// The cache wants more than its guest has, so it is the guest itself that runs short.
+/// The cache could use more memory than its guest has, so the pressure comes from the guest itself.
 #[test]
 fn a_cache_answers_all_requests_with_less_memory_than_it_could_use() {
     let mut guest = Plan::app("cache").memory_mib(48).command_line("items=96 requests=3000").boot(Machine::Kvm);
@@ -94,7 +93,7 @@ fn a_cache_answers_all_requests_with_less_memory_than_it_could_use() {
 }
 
 #[test]
-fn a_word_that_the_cache_does_not_know_is_refused() {
+fn the_cache_refuses_words_that_it_does_not_know() {
     for words in ["items=0", "items=64 rquests=5"] {
         let mut guest = Plan::app("cache").command_line(words).boot(Machine::Kvm);
         guest.expect_exit(GuestExit::Failure);
@@ -102,14 +101,14 @@ fn a_word_that_the_cache_does_not_know_is_refused() {
     }
 }
 
-/// What `sort` tells of so many records, as `docs/applications.md` defines it.
+/// Returns the checksum that `sort` logs for so many records, as `docs/applications.md` defines it.
 fn checksum(records: u64, round: u64) -> u64 {
     let mut keys: Vec<u64> = (0..records).map(|number| mixed(number ^ (round << 48))).collect();
     keys.sort_unstable();
     (0_u64..).zip(keys).fold(0, |sum, (place, key)| sum.wrapping_add(key.wrapping_mul(place)))
 }
 
-/// SplitMix64's step for a state (Steele, Lea, Flood, OOPSLA 2014).
+/// Returns SplitMix64's number for a state (Steele, Lea, Flood, OOPSLA 2014).
 fn mixed(state: u64) -> u64 {
     let mixed = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

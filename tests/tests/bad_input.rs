@@ -1,5 +1,5 @@
-//! What a user may get wrong: each mistake is refused before anything starts, in one line that
-//! names it, with exit code 2.
+//! Mistakes of users: the command refuses each of them before any guest starts, with exit code 2
+//! and one line that names the mistake.
 //!
 //! Needs no machine.
 
@@ -13,7 +13,7 @@ use aerostat_tests::skip;
 use aerostat_tests::without_kvm::{KvmFlaw, wrapper};
 use tempfile::TempDir;
 
-/// A fleet of one guest; the tests replace a part of it.
+/// A valid fleet of one guest. The tests replace a part of it.
 const FLEET: &str = r#"
 pool = "256M"
 
@@ -24,117 +24,117 @@ min = "64M"
 max = "128M"
 "#;
 
-/// A line of the fleet that others may follow.
+/// The line of the fleet that tests append lines to.
 const MAX: &str = r#"max = "128M""#;
 
 #[test]
-fn missing_fleet_file() {
+fn a_missing_fleet_file_is_refused() {
     expect_refusal(&command::run(["up", "nowhere.toml"]), &["nowhere.toml", "can't read"]);
 }
 
 #[test]
-fn malformed_fleet_file() {
+fn a_malformed_fleet_file_is_refused() {
     refuse_with("pool =", "pool", &["line 2"]);
 }
 
 #[test]
-fn unknown_key() {
+fn an_unknown_key_is_refused() {
     refuse_with("pool =", "pools =", &["pools"]);
 }
 
 #[test]
-fn size_without_a_unit() {
+fn a_size_without_a_unit_is_refused() {
     refuse_with("256M", "256", &["256", "not a size"]);
 }
 
 #[test]
-fn min_above_max() {
+fn a_min_above_max_is_refused() {
     refuse_with("64M", "192M", &["alpha", "min 192M", "max 128M"]);
 }
 
 #[test]
-fn max_zero() {
+fn a_max_of_zero_is_refused() {
     refuse_with("128M", "0M", &["alpha", "max is 0"]);
 }
 
 #[test]
-fn minima_beyond_the_pool() {
+fn a_pool_below_the_sum_of_minima_is_refused() {
     refuse_with("256M", "32M", &["64", "32", "pool"]);
 }
 
 #[test]
-fn missing_image() {
+fn a_missing_image_is_refused() {
     refuse_with("IMAGE", "nowhere", &["alpha", "nowhere", "does not exist"]);
 }
 
 #[test]
-fn image_that_is_no_elf_file() {
+fn an_image_that_is_not_elf_is_refused() {
     refuse_image(Flaw::NotElf, &["not an ELF file"]);
 }
 
 #[test]
-fn truncated_image() {
+fn a_truncated_image_is_refused() {
     refuse_image(Flaw::Truncated, &["cut short"]);
 }
 
 #[test]
-fn image_for_another_machine() {
+fn an_image_for_another_processor_is_refused() {
     refuse_image(Flaw::WrongMachine, &["another processor"]);
 }
 
 #[test]
-fn image_without_the_note() {
+fn an_image_without_notes_is_refused() {
     refuse_image(Flaw::WithoutNotes, &["note"]);
 }
 
 #[test]
-fn image_larger_than_memory() {
+fn an_image_larger_than_memory_is_refused() {
     refuse_image(Flaw::Oversized, &["larger than memory"]);
 }
 
 #[test]
-fn missing_disk() {
+fn a_missing_disk_is_refused() {
     refuse_with(MAX, "max = \"128M\"\ndisk = \"nowhere.img\"", &["alpha", "nowhere.img", "does not exist"]);
 }
 
 #[test]
-fn disk_without_sectors() {
+fn an_empty_disk_is_refused() {
     refuse_disk(0, &["is empty", "at least one sector"]);
 }
 
 #[test]
-fn disk_with_half_a_sector() {
+fn a_disk_with_half_a_sector_is_refused() {
     refuse_disk(4096 + 256, &["4352 bytes", "not a multiple of 512"]);
 }
 
 #[test]
-fn swap_of_no_size() {
+fn a_swap_size_of_zero_is_refused() {
     refuse_with(MAX, "max = \"128M\"\nswap = \"0M\"", &["alpha", "swap is 0"]);
 }
 
 #[test]
-fn swap_with_half_a_page() {
+fn a_swap_size_with_half_a_page_is_refused() {
     refuse_with(MAX, "max = \"128M\"\nswap = \"6K\"", &["alpha", "swap is 6K", "not a multiple of 4K"]);
 }
 
 #[test]
-fn unknown_option() {
+fn an_unknown_option_is_refused() {
     let output = command::run(["up", "--no-such-option"]);
     assert_eq!(output.status.code(), Some(2), "{output:?}");
     assert!(output.stderr.contains("--no-such-option"), "{output:?}");
 }
 
 #[test]
-fn no_kvm() {
+fn a_host_without_kvm_is_refused() {
     refuse_host(KvmFlaw::Missing, &["there is no /dev/kvm", "enable virtualization"]);
 }
 
 #[test]
-fn kvm_for_others_only() {
+fn a_kvm_that_must_not_be_opened_is_refused() {
     refuse_host(KvmFlaw::NotPermitted, &["/dev/kvm may not be opened", "add this user to the group"]);
 }
 
-/// Expects a good fleet to be refused on a host that has `flaw`.
+/// Asserts that a valid fleet is refused on a host that has `flaw`.
 #[track_caller]
 fn refuse_host(flaw: KvmFlaw, words: &[&str]) {
     let Some(wrapper) = wrapper(flaw) else {
@@ -146,7 +146,7 @@ fn refuse_host(flaw: KvmFlaw, words: &[&str]) {
     expect_refusal(&up_through(&wrapper, folder.path(), &fleet), &words);
 }
 
-/// Expects the fleet with an image that has `flaw` to be refused.
+/// Asserts that a fleet whose image has `flaw` is refused.
 #[track_caller]
 fn refuse_image(flaw: Flaw, words: &[&str]) {
     let folder = fresh_folder();
@@ -156,7 +156,7 @@ fn refuse_image(flaw: Flaw, words: &[&str]) {
     expect_refusal(&up(folder.path(), &FLEET.replace("IMAGE", &named)), &words);
 }
 
-/// Expects the fleet with a disk of so many bytes to be refused.
+/// Asserts that a fleet whose disk has so many bytes is refused.
 #[track_caller]
 fn refuse_disk(bytes: u64, words: &[&str]) {
     let folder = fresh_folder();
@@ -167,7 +167,7 @@ fn refuse_disk(bytes: u64, words: &[&str]) {
     refuse_with(MAX, &format!("max = \"128M\"\ndisk = {disk:?}"), &words);
 }
 
-/// Expects the fleet with `bad` in place of `good` to be refused.
+/// Asserts that the fleet with `bad` in place of `good` is refused.
 #[track_caller]
 fn refuse_with(good: &str, bad: &str, words: &[&str]) {
     let folder = fresh_folder();
@@ -181,12 +181,12 @@ fn fresh_folder() -> TempDir {
     tempfile::tempdir().expect("a temporary folder can be made")
 }
 
-/// Runs a fleet from a file of this text.
+/// Writes a fleet file with this text and runs it.
 fn up(folder: &Path, fleet: &str) -> Output {
     up_through(&[], folder, fleet)
 }
 
-/// The same by way of another command.
+/// Does the same by way of another command.
 fn up_through(wrapper: &[&str], folder: &Path, fleet: &str) -> Output {
     let file = folder.join("fleet.toml");
     fs::write(&file, fleet).expect("a file can be made in a fresh temporary folder");
@@ -194,11 +194,11 @@ fn up_through(wrapper: &[&str], folder: &Path, fleet: &str) -> Output {
     command::run_through(wrapper, [&["up".as_ref(), file.as_os_str()], &options[..]].concat())
 }
 
-/// Expects exit code 2 and one line that contains all `words`.
+/// Asserts exit code 2 and one line that contains all `words`.
 #[track_caller]
 fn expect_refusal(output: &Output, words: &[&str]) {
     assert_eq!(output.status.code(), Some(2), "{output:?}");
-    assert_eq!(output.stderr.trim_end().lines().count(), 1, "one line says what is wrong: {output:?}");
+    assert_eq!(output.stderr.trim_end().lines().count(), 1, "not one line: {output:?}");
     for word in words {
         assert!(output.stderr.contains(word), "{word:?} is missing: {output:?}");
     }

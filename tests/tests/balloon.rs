@@ -1,5 +1,5 @@
-//! Memory that a guest gives back really reaches the host, comes back when the target rises, and no
-//! batch harms anybody.
+//! Moves memory between guest and host: ballooned memory is released on the host, it returns when
+//! the target rises, and a bad batch harms neither side.
 
 use std::thread;
 use std::time::Duration;
@@ -9,12 +9,12 @@ use aerostat_abi::units::FrameCount;
 use aerostat_tests::{Guest, Machine, Plan};
 use rustix::process::Signal;
 
-/// What the guests `inflate` and `deflate` touch and free.
+/// The memory that the guests `inflate` and `deflate` touch and free.
 const TOUCHED_MIB: u64 = 256;
-/// Where the target is lowered to.
+/// The lowered target.
 const SMALL_MIB: u64 = 64;
-/// Just enough for both, so that the balloon can be filled only with memory that was touched:
-/// frames that the host never backed would free nothing.
+/// Just enough for both, so that the balloon can be filled only with memory that was touched.
+/// Frames that the host never backed would free nothing.
 const MEMORY_MIB: u64 = SMALL_MIB + TOUCHED_MIB;
 
 #[test]
@@ -24,9 +24,9 @@ fn inflate() {
     let before = guest
         .wait_for_facts("all touched memory resident", |facts| facts.resident >= FrameCount::from_mib(TOUCHED_MIB));
     shrink(&mut guest);
-    guest.wait_for_facts("98 % of what was given released", |facts| {
-        let given = facts.inflated.saturating_sub(before.inflated).0;
-        before.resident.saturating_sub(facts.resident).0 * 100 >= given * 98
+    guest.wait_for_facts("98 % of the inflated memory released", |facts| {
+        let inflated = facts.inflated.saturating_sub(before.inflated).0;
+        before.resident.saturating_sub(facts.resident).0 * 100 >= inflated * 98
     });
     let facts = guest.facts();
     guest.check(facts.all_refused_entries() == 0, "the monitor refused entries of a well-behaved driver");
@@ -47,8 +47,8 @@ fn deflate() {
     guest.expect_exit(GuestExit::Success);
 }
 
-/// Free memory that a guest offers is taken and released although nothing in the guest looks at its
-/// target any more.
+/// The host reclaims free memory that the guest offers, though the guest does not read its target
+/// any more.
 #[test]
 fn offers() {
     let mut guest = Plan::test_guest("offers").memory_mib(MEMORY_MIB).boot(Machine::Kvm);
@@ -60,13 +60,13 @@ fn offers() {
     });
     guest.check(
         facts.host_reclaimed == facts.inflated && facts.inflated > FrameCount::ZERO,
-        "the guest gave something itself",
+        "the guest inflated something itself",
     );
     guest.check(facts.port_calls == before.port_calls, "the guest has made a call");
 }
 
-/// Somebody ends the session, again and again: what is given stays given, and comes back all the
-/// same.
+/// A thread of the guest ends the session again and again. Ballooned memory stays ballooned, and
+/// still returns when the target rises.
 #[test]
 fn begin_anew() {
     let mut guest = Plan::test_guest("begin_anew").memory_mib(MEMORY_MIB).boot(Machine::Kvm);
@@ -80,8 +80,7 @@ fn begin_anew() {
     guest.expect_exit(GuestExit::Success);
 }
 
-/// A guest that starts with a part of its memory finds the rest in its balloon, and gets it without
-/// having given it.
+/// A guest that starts with a part of its memory finds the rest in its balloon, and can deflate it.
 #[test]
 fn initial_balloon() {
     let mut guest = Plan::test_guest("inflate").memory_mib(4 * MEMORY_MIB).grant_mib(SMALL_MIB).boot(Machine::Kvm);
@@ -93,14 +92,14 @@ fn initial_balloon() {
     guest.wait_for_line("inflate: freed");
 }
 
-/// Single frames of huge frames that were given whole come back alone: the host puts no memory
-/// behind those still in the balloon.
+/// Single frames of a huge frame that was inflated as a whole return alone. The host does not back
+/// those that stay in the balloon.
 #[test]
 fn single_frames() {
     let mut guest = Plan::test_guest("single_frames").boot(Machine::Kvm);
     guest.wait_for_line("single frames: touched");
     let facts = guest.facts();
-    guest.check(facts.deflated > FrameCount::ZERO, "nothing was taken back");
+    guest.check(facts.deflated > FrameCount::ZERO, "nothing was deflated");
     let tolerated = facts.size.saturating_add(FrameCount::from_mib(1));
     guest.check(facts.resident <= tolerated, &format!("{} are resident of a size of {}", facts.resident, facts.size));
 }
@@ -112,32 +111,32 @@ fn malformed_batches() {
     guest.expect_logged("malformed batches: ok");
 }
 
-/// Longer than a guest waits for its host.
+/// Longer than a guest waits for memory from its host.
 const LONG_PAUSE: Duration = Duration::from_secs(3);
-/// Not as long.
+/// Shorter than a guest waits for memory from its host.
 const SHORT_PAUSE: Duration = Duration::from_millis(1200);
 
-/// While its process is stopped, a guest waits for nothing: what it had been waiting for may still
-/// come afterwards.
+/// The time in which the VMM process is stopped does not count as waiting, so memory that arrives
+/// afterwards still arrives in time.
 #[test]
-fn a_pause_is_not_a_refusal() {
+fn a_paused_guest_goes_on_waiting_for_memory() {
     let mut guest = Plan::test_guest("waiting").grant_mib(24).boot(Machine::Kvm);
-    guest.wait_until_short();
+    guest.wait_until_memory_is_wanted();
     guest.signal(Signal::STOP);
     thread::sleep(LONG_PAUSE);
     guest.signal(Signal::CONT);
-    // It runs for a while before the host answers.
+    // The guest runs for a while before the host raises the target.
     thread::sleep(SHORT_PAUSE / 4);
     guest.set_target_mib(64);
     guest.expect_exit(GuestExit::Success);
     guest.expect_logged("waiting: ok");
 }
 
-/// In all, the host takes longer than a guest waits, but it goes on giving.
+/// The host takes longer than a guest waits, but makes progress in between.
 #[test]
-fn a_host_that_gives_slowly_is_waited_for() {
+fn a_guest_waits_for_a_host_that_grants_memory_slowly() {
     let mut guest = Plan::test_guest("waiting").grant_mib(24).boot(Machine::Kvm);
-    guest.wait_until_short();
+    guest.wait_until_memory_is_wanted();
     for mib in [28, 32, 36, 64] {
         thread::sleep(SHORT_PAUSE);
         guest.set_target_mib(mib);
@@ -146,22 +145,22 @@ fn a_host_that_gives_slowly_is_waited_for() {
     guest.expect_logged("waiting: ok");
 }
 
-/// A host that gives nothing is not waited for for ever, and the log says how far it got.
+/// The log says how much memory the host granted.
 #[test]
-fn a_host_that_gives_nothing_is_given_up() {
+fn a_guest_stops_waiting_for_a_host_that_grants_nothing() {
     let mut guest = Plan::test_guest("waiting").grant_mib(24).boot(Machine::Kvm);
     guest.expect_exit(GuestExit::Failure);
     guest.expect_logged("the host gave 0.0 MiB meanwhile and none for 2 s");
 }
 
-/// Lowers the target and waits until the guest is as small.
+/// Lowers the target and waits until the guest has reached it.
 fn shrink(guest: &mut Guest) {
     guest.set_target_mib(SMALL_MIB);
     guest.wait_for_facts(&format!("a size of {SMALL_MIB} MiB"), |facts| facts.size == FrameCount::from_mib(SMALL_MIB));
 }
 
-/// A balloon that takes more than is free pushes cold pages into the compressed pool; all of them
-/// come back right.
+/// A balloon that needs more than is free evicts cold pages to the compressed pool. All of them
+/// return unchanged.
 #[test]
 fn squeeze() {
     let mut guest = Plan::test_guest("squeeze").memory_mib(128).command_line("compressed_swap=128M").boot(Machine::Kvm);
@@ -171,8 +170,8 @@ fn squeeze() {
     guest.expect_logged("squeeze: ok");
 }
 
-/// Where no huge frame is whole, the balloon has pages moved together instead of taking single
-/// frames from everywhere.
+/// If no huge frame is whole, the balloon has pages moved together instead of allocating single
+/// frames.
 #[test]
 fn scattered() {
     let mut guest = Plan::test_guest("scattered").memory_mib(256).command_line("log=debug").boot(Machine::Kvm);
@@ -185,7 +184,7 @@ fn scattered() {
     guest.check(!line.contains(" 0 pages moved"), "no page was moved");
 }
 
-/// A balloon that takes more than is free asks the application's caches first.
+/// A balloon that needs more than is free tells the application first, which drops its cache.
 #[test]
 fn pressure() {
     let plan = Plan::test_guest("pressure").memory_mib(128).command_line("compressed_swap=128M balloon");
@@ -196,13 +195,13 @@ fn pressure() {
     guest.expect_logged("pressure: ok");
 }
 
-/// A guest that is pushed below what it works on notices, and its balloon lets it be until it has
-/// room again.
+/// A guest whose target is below its working set detects that it is thrashing, and its driver does
+/// not inflate until it has room again.
 #[test]
 fn thrash() {
     let mut guest = Plan::test_guest("thrash").memory_mib(128).command_line("compressed_swap=128M").boot(Machine::Kvm);
     guest.wait_for_line("thrash: filled");
-    // A little less than it works on: what was evicted last is soon wanted again.
+    // A little less than the working set: pages that were evicted last are soon touched again.
     guest.set_target_mib(84);
     guest.wait_for_line("thrash: noticed");
     guest.set_target_mib(40);

@@ -1,5 +1,5 @@
-//! A balloon that an application drives: it gives and takes like the kernel's, and a guest has one
-//! driver or the other.
+//! A balloon that an application drives. It inflates and deflates like the kernel's driver, and a
+//! guest has one driver or the other.
 
 use std::time::Duration;
 
@@ -12,16 +12,16 @@ use aerostat_tests::{DEADLINE, Guest, Machine, Plan};
 const MEMORY_MIB: u64 = 256;
 const GRANT_MIB: u64 = 64;
 
-/// Memory that was given from the start, that the application gave itself, whole and in single
-/// frames, and that its own working set has had in between.
+/// Moves memory of the initial balloon, memory that the application inflated in huge and single
+/// frames, and memory that its working set used in between.
 #[test]
-fn it_follows_its_target() {
+fn an_application_follows_the_target() {
     let plan = Plan::app("balloon").memory_mib(MEMORY_MIB).grant_mib(GRANT_MIB);
     let mut guest = plan.command_line("balloon=none phases=160M:1s,16M:1s repeat").boot(Machine::Kvm);
     guest.wait_for_line("working set 160 MiB");
     expect_size(&mut guest, GRANT_MIB);
-    // The working set has to be told that there is more, and the target may fall while it has all
-    // of it.
+    // The working set is refused memory and tries again, and the target may fall while the working
+    // set has all of it.
     for target in [MEMORY_MIB, 48, 101, 97, 224, GRANT_MIB] {
         guest.set_target_mib(target);
         let facts = expect_size(&mut guest, target);
@@ -34,14 +34,14 @@ fn it_follows_its_target() {
     guest.set_target_mib(GRANT_MIB);
     expect_size(&mut guest, GRANT_MIB);
     let facts = guest.facts();
-    guest.check(facts.all_refused_entries() == 0, "it asked for something that it could not have");
+    guest.check(facts.all_refused_entries() == 0, "the monitor refused entries");
     guest.check(facts.inflated > FrameCount::ZERO && facts.deflated > FrameCount::ZERO, "nothing moved");
-    guest.check(facts.host_reclaimed == FrameCount::ZERO, "it offered memory");
+    guest.check(facts.host_reclaimed == FrameCount::ZERO, "the host reclaimed memory");
     let statistics = guest.registers().statistics();
     guest.check(statistics.app_errors == 0 && statistics.verified_bytes > 0, "its working set was not verified");
 }
 
-/// Waits for a size; on the way there the guest never exceeds it by growing.
+/// Waits for a size and asserts that the guest does not grow beyond it on the way.
 #[track_caller]
 fn expect_size(guest: &mut Guest, mib: u64) -> aerostat_abi::registers::Facts {
     let (wanted, before) = (FrameCount::from_mib(mib), guest.facts().size);
@@ -56,9 +56,10 @@ fn expect_size(guest: &mut Guest, mib: u64) -> aerostat_abi::registers::Facts {
     facts
 }
 
-/// Where nothing is free, it has pages evicted by asking for memory, and gives what comes free.
+/// If no memory is free, the application has pages evicted and inflates the frames that become
+/// free.
 #[test]
-fn it_makes_room_in_a_guest_that_swaps() {
+fn an_application_evicts_pages_to_inflate() {
     let plan = Plan::app("balloon").memory_mib(128).swap_mib(256);
     let mut guest = plan.command_line("balloon=none phases=96M:100s").boot(Machine::Kvm);
     guest.wait_for_facts("a working set in memory", |facts| facts.resident >= FrameCount::from_mib(96));
@@ -73,36 +74,36 @@ fn it_makes_room_in_a_guest_that_swaps() {
     guest.check(statistics.evictions > 0, "nothing was evicted");
 }
 
-/// The phases end, and what they verified is reported.
+/// The report has all bytes that the phases verified.
 #[test]
-fn it_ends_with_its_working_set() {
+fn the_application_ends_after_the_last_phase() {
     let plan = Plan::app("balloon").memory_mib(96).command_line("balloon=none phases=32M:100ms");
     let mut guest = plan.boot(Machine::Kvm);
     guest.expect_exit(GuestExit::Success);
     guest.expect_logged("balloon: 0 entries were refused");
     let statistics = guest.registers().statistics();
     guest.check(statistics.verified_bytes >= 32 << 20, "not all of 32 MiB was reported as verified");
-    guest.check(statistics.activity.as_str() == "done", "it was not reported that it is done");
+    guest.check(statistics.activity.as_str() == "done", "the last report does not say that it is done");
 }
 
 #[test]
-fn it_is_refused_where_the_kernel_has_a_driver() {
+fn the_application_ends_where_the_kernel_has_a_driver() {
     let mut guest = Plan::app("balloon").command_line("phases=16M:1s").boot(Machine::Kvm);
     guest.expect_exit(GuestExit::Failure);
     guest.expect_logged("there is no balloon to drive: say balloon=none");
 }
 
 #[test]
-fn the_port_is_the_kernels_where_it_has_a_driver() {
+fn the_port_cannot_be_opened_where_the_kernel_has_a_driver() {
     let mut guest = Plan::test_guest("balloon_port").boot(Machine::Kvm);
     guest.wait_for_line("balloon port: ok");
     guest.expect_logged("balloon port: refused");
 }
 
-/// A guest that starts small, whose kernel drives no balloon and whose application doesn't either,
-/// keeps its hands off the rest.
+/// Neither kernel nor application drives the balloon of a guest that starts small: it never uses
+/// its initial balloon.
 #[test]
-fn a_balloon_that_nobody_drives_is_left_alone() {
+fn a_balloon_without_a_driver_is_left_alone() {
     let plan = Plan::test_guest("balloon_port").memory_mib(MEMORY_MIB).grant_mib(GRANT_MIB);
     let mut guest = plan.command_line("balloon=none").boot(Machine::Kvm);
     guest.wait_for_line("balloon port: ok");
@@ -110,11 +111,11 @@ fn a_balloon_that_nobody_drives_is_left_alone() {
     let (granted, used) = (FrameCount::from_mib(GRANT_MIB), FrameCount::from_mib(GRANT_MIB - 16));
     let facts = guest.wait_for_facts("most of its memory in use", |facts| facts.resident >= used);
     guest.check(facts.size == granted, "its size has changed");
-    guest.check(facts.resident <= granted, "it has used what it was not granted");
+    guest.check(facts.resident <= granted, "it has used memory that was not granted");
 }
 
 #[test]
-fn its_ledger_keeps_every_block_once() {
+fn the_page_list_of_the_application_has_every_block_once() {
     let mut guest = Plan::test_guest("balloon_page_list").boot(Machine::Kvm);
     guest.expect_exit(GuestExit::Success);
     guest.expect_logged("balloon page list: ok");
@@ -127,8 +128,7 @@ fn an_unknown_driver_is_refused() {
     guest.expect_logged("unusable machine: balloon= can only be none");
 }
 
-/// Beside a guest with the kernel's driver, paced by the host: what the one grows by, the other has
-/// given.
+/// The host paces both drivers. Each guest grows by the memory that the other has inflated.
 #[test]
 fn memory_moves_between_both_kinds_of_driver() {
     let member =
@@ -145,6 +145,6 @@ fn memory_moves_between_both_kinds_of_driver() {
     for name in ["kernel", "app"] {
         run.expect_unharmed(name);
         let balloon = &run.guest(name)["balloon"];
-        assert!(balloon["inflated_mib"].as_u64() > Some(0), "{name} gave nothing\n{run}");
+        assert!(balloon["inflated_mib"].as_u64() > Some(0), "{name} inflated nothing\n{run}");
     }
 }

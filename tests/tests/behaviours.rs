@@ -1,5 +1,5 @@
-//! What a guest kernel does by itself, shown on Aerostat's own VMM and in QEMU: one tiny kernel and
-//! one test per behaviour.
+//! Behaviours of the guest kernel alone, under Aerostat's own VMM and under QEMU. Each has a tiny
+//! guest and a test of the same name.
 
 use std::fs;
 
@@ -56,13 +56,14 @@ fn discard(machine: Machine) {
 fn disk(machine: Machine) {
     let disk = TestDisk::new(DiskMode::ReadWrite);
     expect_disk_ok("verify", machine, &disk);
-    // What the guest has written last, and cut to what the test had made.
+    // The first sector is as the guest has written it last, and the size is as the test has set it.
     let contents = fs::read(&disk.data.path).expect("the disk is there");
     assert!(contents.starts_with(b"AERO"), "{:?}", &contents[..16]);
     assert_eq!(contents.len(), TestDisk::BYTES);
 }
 
-/// Errors of the host's disk are errors of the request, in its middle too, and the guest goes on.
+/// An error of the host's disk, in the middle of a request too, fails the request, and the guest
+/// goes on.
 fn disk_faults(machine: Machine) {
     let mut disk = TestDisk::new(DiskMode::ReadWrite);
     let sectors = vec![Sectors { first: 16, count: 8 }];
@@ -77,7 +78,7 @@ fn disk_read_only(machine: Machine) {
     assert!(before == fs::read(&disk.data.path).expect("the disk is there"), "a read-only disk was written");
 }
 
-/// A build with debug assertions does not try to resolve what may hang.
+/// A build with debug assertions panics on a fault whose resolution could hang.
 fn masked_fault(machine: Machine) {
     let guest = ended("masked_fault", machine, GuestExit::Panic);
     guest.expect_logged("exception: page fault");
@@ -99,7 +100,7 @@ fn null_access(machine: Machine) {
     ended("null_access", machine, GuestExit::Exception).expect_logged("page fault at 0x18");
 }
 
-/// Memory that was broken into small pieces becomes huge pages again.
+/// Fragmented memory becomes huge pages again.
 fn fragmentation(machine: Machine) {
     let mut guest = Plan::test_guest("fragmentation").boot(machine);
     guest.expect_exit(GuestExit::Success);
@@ -143,7 +144,7 @@ fn protect(machine: Machine) {
     guest.expect_logged("a write to the read-only region 0x41");
 }
 
-/// Data, stacks and heaps are not to be run.
+/// Data, stacks and heaps can't be executed.
 fn run_data(machine: Machine) {
     for place in ["data", "stack", "heap"] {
         let mut guest = Plan::test_guest("run_data").command_line(place).boot(machine);
@@ -173,7 +174,7 @@ fn write_code(machine: Machine) {
     expect_fault_in_image("write_code", "write code: at ", machine);
 }
 
-/// Nor can constants.
+/// Constants can't be written to.
 fn write_constant(machine: Machine) {
     expect_fault_in_image("write_constant", "write constant: at ", machine);
 }
@@ -185,7 +186,7 @@ fn expect_fault_in_image(name: &str, announcement: &str, machine: Machine) {
     guest.expect_logged("no region is there");
 }
 
-/// A disk whose first sector begins with `AERO`, in a folder of its own.
+/// A disk image whose first sector begins with `AERO`, in a folder of its own.
 struct TestDisk {
     data: DataDisk,
     _folder: TempDir,
@@ -204,7 +205,7 @@ impl TestDisk {
     }
 }
 
-/// Boots the disk's user with this command line and expects it to find everything right.
+/// Boots the guest `disk` with this command line and asserts that it finds no error.
 fn expect_disk_ok(command_line: &str, machine: Machine, disk: &TestDisk) {
     let mut guest = Plan::test_guest("disk").command_line(command_line).disk(disk.data.clone()).boot(machine);
     guest.expect_exit(GuestExit::Success);

@@ -1,4 +1,4 @@
-//! What the documents show of this repository is what is in it.
+//! Compares the documents with the repository: code, links, exit codes and messages.
 //!
 //! Needs no machine.
 
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use aerostat_abi::exit::GuestExit;
 
-/// Begins the line before a code block that shows a whole file: `<!-- file: PATH -->`.
+/// The beginning of the line before a code block that shows a whole file: `<!-- file: PATH -->`.
 const FILE_MARK: &str = "<!-- file: ";
 
 #[test]
@@ -21,10 +21,7 @@ fn code_in_the_documents_is_the_code_that_is_built() {
             let (path, rest) = rest.split_once(" -->\n").unwrap_or_else(|| panic!("{at}: the mark has no end"));
             let (_language, rest) = rest.split_once('\n').unwrap_or_else(|| panic!("{at}: no code block follows"));
             let (code, _) = rest.split_once("```\n").unwrap_or_else(|| panic!("{at}: the code block has no end"));
-            assert!(
-                code == read(&root().join(path)),
-                "{at}: what is shown of {path} is not what it contains: copy it anew"
-            );
+            assert!(code == read(&root().join(path)), "{at}: the code block differs from {path}: copy the file again");
             shown += 1;
         }
     }
@@ -32,14 +29,14 @@ fn code_in_the_documents_is_the_code_that_is_built() {
 }
 
 #[test]
-fn links_in_the_documents_lead_somewhere() {
+fn every_link_in_the_documents_has_a_target() {
     let mut followed = 0;
     for document in documents() {
         let folder = document.parent().expect("a document is in a folder");
         for target in links(&read(&document)) {
             let path = target.split('#').next().unwrap_or_default();
             let exists = path.is_empty() || target.contains("://") || folder.join(path).exists();
-            assert!(exists, "{}: nothing is at {target}", document.display());
+            assert!(exists, "{}: there is no {target}", document.display());
             followed += 1;
         }
     }
@@ -50,16 +47,16 @@ fn links_in_the_documents_lead_somewhere() {
 fn every_exit_code_of_a_guest_is_explained() {
     let text = read(&root().join("docs/troubleshooting.md"));
     let exits: Vec<(u32, GuestExit)> = (0..256).filter_map(|code| Some((code, GuestExit::decode(code)?))).collect();
-    assert!(!exits.is_empty(), "no code means anything");
+    assert!(!exits.is_empty(), "there is no exit code");
     for (code, exit) in exits {
         let row = format!("| `{code:#04x}` | {exit} | ");
         assert!(text.contains(&row), "docs/troubleshooting.md has no row that begins with {row}");
     }
 }
 
-/// A message that was reworded would not be found by a user who looks for it.
+/// A user who searches for a message would not find it if only the code was reworded.
 #[test]
-fn explained_refusals_are_those_that_the_monitor_prints() {
+fn the_monitor_prints_every_refusal_that_is_explained() {
     let text = read(&root().join("docs/troubleshooting.md"));
     let (_, rest) = text.split_once("\n## Refusals\n").expect("there is a section on refusals");
     let section = rest.split("\n## ").next().unwrap_or_default();
@@ -70,28 +67,28 @@ fn explained_refusals_are_those_that_the_monitor_prints() {
         let messages = row.split('|').nth(1).unwrap_or_default().split('`').skip(1).step_by(2);
         // The parser of the fleet file has words of its own.
         for part in messages.filter(|message| !message.starts_with("line ")).flat_map(|message| message.split('…')) {
-            assert!(sources.contains(part), "docs/troubleshooting.md: the monitor says nowhere {part:?}");
+            assert!(sources.contains(part), "docs/troubleshooting.md: the monitor never prints {part:?}");
             explained += 1;
         }
     }
     assert!(explained > 0, "no refusal is explained");
 }
 
-/// All source text below a folder.
+/// Returns all source text below a folder.
 fn sources(folder: &Path) -> String {
     let entries = fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
     let paths = entries.map(|entry| entry.expect("a folder can be listed").path());
     paths.map(|path| if path.is_dir() { sources(&path) } else { read(&path) }).collect()
 }
 
-/// The targets of Markdown's inline links, outside of code blocks.
+/// Returns the targets of Markdown's inline links outside of code blocks.
 fn links(text: &str) -> Vec<String> {
     let prose: String = text.split("```").step_by(2).collect();
     let targets = prose.split("](").skip(1).filter_map(|rest| rest.split(')').next());
     targets.map(str::to_owned).collect()
 }
 
-/// All Markdown files of the repository that are for its readers.
+/// Returns all Markdown files of the repository.
 fn documents() -> Vec<PathBuf> {
     let folders = ["", "docs", "docs/decisions", "tests"].map(|folder| root().join(folder));
     let entries = folders.iter().filter_map(|folder| fs::read_dir(folder).ok()).flatten();

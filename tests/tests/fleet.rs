@@ -1,5 +1,5 @@
 //! A fleet from end to end, as a user runs it: memory moves between guests, every byte that they
-//! read back is right, and the report says what it commit charges.
+//! read back is right, and the report has the shape and the sums that it should have.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,14 +10,14 @@ use aerostat_tests::environment::app_image;
 use aerostat_tests::fleet::{FleetPlan, Member, Run};
 use serde_json::Value;
 
-/// A guest that walks through `phases`.
+/// Describes a guest that walks through `phases`.
 fn walker<'a>(name: &'a str, max_mib: u64, phases: &'a str) -> Member<'a> {
     Member { name, image: app_image("memwalk"), min_mib: 48, max_mib, command_line: phases }
 }
 
-/// Two guests whose demands alternate and fit the pool only together: what one grows by, the other
-/// must have given.
-fn phases_run() -> FleetPlan {
+/// Describes two guests whose demands alternate. One can grow only by memory that the other has
+/// inflated.
+fn alternating_guests() -> FleetPlan {
     FleetPlan::pool_mib(256).with(&walker("ebb", 192, "phases=128M:2s,24M:2s repeat")).with(&walker(
         "flow",
         192,
@@ -26,8 +26,8 @@ fn phases_run() -> FleetPlan {
 }
 
 #[test]
-fn memory_moves_and_stays_right() {
-    let run = phases_run().up(Some(Duration::from_secs(8))).wait_for_end(DEADLINE);
+fn memory_moves_between_guests_and_keeps_its_contents() {
+    let run = alternating_guests().up(Some(Duration::from_secs(8))).wait_for_end(DEADLINE);
     run.expect_exit_code(0);
     let report = run.report();
     assert!(report["moved_mib"].as_u64() > Some(0), "no memory moved\n{run}");
@@ -38,10 +38,9 @@ fn memory_moves_and_stays_right() {
     expect_consistent_samples(&report, &run);
 }
 
-/// A guest that ends by itself has had its last metrics reported: the final phase is read back only
-/// at the very end.
+/// The application reads its last phase back just before it ends.
 #[test]
-fn the_last_figures_of_a_guest_count() {
+fn the_last_metrics_of_a_guest_are_in_the_report() {
     let plan = FleetPlan::pool_mib(128).with(&walker("brief", 96, "phases=64M:50ms"));
     let run = plan.up(None).wait_for_end(DEADLINE);
     run.expect_exit_code(0);
@@ -49,10 +48,9 @@ fn the_last_figures_of_a_guest_count() {
     assert!(verified >= Some(64 << 20), "not all of 64 MiB was verified\n{run}");
 }
 
-/// Three guests that want twice the pool for good: each gets its fair share and goes on with what
-/// it has.
+/// Three guests want twice the pool until they end, and each goes on with its share.
 #[test]
-fn demand_beyond_the_pool_for_good() {
+fn guests_that_want_more_than_the_pool_get_fair_shares() {
     const NAMES: [&str; 3] = ["first", "second", "third"];
     const POOL_MIB: u64 = 288;
     let plan = FleetPlan::pool_mib(POOL_MIB);
@@ -62,11 +60,11 @@ fn demand_beyond_the_pool_for_good() {
     let mut fleet = plan.up(None);
     for name in NAMES {
         let line = fleet.wait_for_line(&[&format!("  {name} "), " of 192 MiB, short of memory"]);
-        // Who asked first keeps what it already uses: a balloon takes only what a guest can do
-        // without.
+        // A guest that asked first keeps the memory that it uses: its balloon takes only memory
+        // that it can do without.
         let share = POOL_MIB / 3;
         for count in ["guest size ", "target "] {
-            let mib = mib_behind(&line, count);
+            let mib = mib_after(&line, count);
             let is_fair = (share * 3 / 4..=share * 3 / 2).contains(&mib);
             assert!(is_fair, "{name} has {count}{mib} of a fair share of {share}: {line}");
         }
@@ -77,17 +75,17 @@ fn demand_beyond_the_pool_for_good() {
     for name in NAMES {
         run.expect_unharmed(name);
         let failures = run.guest(name)["allocation_failures"].as_u64();
-        assert!(failures > Some(0), "{name} told of no failed allocation\n{run}");
+        assert!(failures > Some(0), "{name} reported no failed allocation\n{run}");
     }
 }
 
-/// A guest that has to give single frames, as all of its memory is in use and goes to its swap
-/// disk, and a neighbour that grows by them: what the neighbour gets must be physically free by
-/// then, or the two of them take more than there is.
+/// One guest inflates single frames, as all of its memory is in use and goes to its swap disk, and
+/// a neighbour grows by them. They must be physically free before the neighbour gets them, or both
+/// guests together take more than the pool.
 #[test]
 fn memory_that_is_granted_again_is_physically_free() {
     const POOL_MIB: u64 = 224;
-    // A VMM process takes 2 MiB for itself, and page tables a 512th.
+    // A VMM process takes 2 MiB for itself, and page tables take a 512th.
     const OVERHEAD_MIB: u64 = 2 * 2 + 1;
     let squeezed = Member {
         name: "squeezed",
@@ -107,19 +105,19 @@ fn memory_that_is_granted_again_is_physically_free() {
     let physical = report["peak_physical_mib"].as_u64();
     assert!(physical <= Some(POOL_MIB + OVERHEAD_MIB), "{physical:?} MiB were taken of a pool of {POOL_MIB}\n{run}");
     assert_eq!(report["violations"], 0, "{run}");
-    let given = run.guest("squeezed")["balloon"]["inflated_mib"].as_u64();
-    assert!(given >= Some(48), "little was given: {given:?} MiB\n{run}");
+    let inflated = run.guest("squeezed")["balloon"]["inflated_mib"].as_u64();
+    assert!(inflated >= Some(48), "little was inflated: {inflated:?} MiB\n{run}");
 }
 
-/// The number of MiB that follows `count` in a printed line.
+/// Returns the number of MiB that follows `count` in a printed line.
 #[track_caller]
-fn mib_behind(line: &str, count: &str) -> u64 {
+fn mib_after(line: &str, count: &str) -> u64 {
     let number = line.split(count).nth(1).and_then(|rest| rest.split(' ').next()?.parse().ok());
     number.unwrap_or_else(|| panic!("no {count:?}: {line}"))
 }
 
-/// Expects every key that the example in `docs/report.md` has, with a value of the same kind, and
-/// no others.
+/// Asserts that the report has the keys of the example in `docs/report.md`, with values of the same
+/// kinds, and no others.
 #[track_caller]
 fn expect_published_shape(report: &Value) {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/report.md");
@@ -149,8 +147,8 @@ fn expect_same_shape(example: &Value, found: &Value, place: &str) {
     }
 }
 
-/// Expects samples in the order of time, at most a pool of resident memory at every moment, and
-/// sizes that fit each other.
+/// Asserts that samples are in the order of time, that resident memory is at most the pool at every
+/// moment, and that size and balloon add up.
 #[track_caller]
 fn expect_consistent_samples(report: &Value, run: &Run) {
     let number = |value: &Value, key: &str| value[key].as_u64().unwrap_or_else(|| panic!("no {key}: {value}"));
@@ -163,7 +161,7 @@ fn expect_consistent_samples(report: &Value, run: &Run) {
             *resident_at.entry(number(sample, "ms")).or_default() += number(sample, "resident_mib");
             let (size, balloon) = (number(sample, "size_mib"), number(sample, "balloon_mib"));
             // Each is rounded down.
-            assert!(number(guest, "max_mib") - (size + balloon) <= 1, "size and balloon are all memory: {sample}");
+            assert!(number(guest, "max_mib") - (size + balloon) <= 1, "size and balloon are not all memory: {sample}");
         }
     }
     let pool = number(report, "pool_mib");
@@ -171,7 +169,10 @@ fn expect_consistent_samples(report: &Value, run: &Run) {
         assert!(*resident <= pool, "{resident} MiB resident of a pool of {pool} MiB at {ms} ms\n{run}");
     }
     let most = resident_at.values().max().copied();
-    assert!(most <= Some(number(report, "peak_resident_mib") + 2), "no sample exceeds the peak but by rounding\n{run}");
+    assert!(
+        most <= Some(number(report, "peak_resident_mib") + 2),
+        "a sample exceeds the peak by more than rounding\n{run}"
+    );
     let all_guests = report["guests"].as_array().map_or(0, Vec::len);
     let shared = resident_at.len() * all_guests;
     let samples: usize = report["guests"]
@@ -183,7 +184,7 @@ fn expect_consistent_samples(report: &Value, run: &Run) {
         .sum();
     assert!(
         samples * 10 >= shared * 9,
-        "guests are sampled at the same looks: {samples} samples at {} times\n{run}",
+        "guests are not sampled together: {samples} samples at {} times\n{run}",
         resident_at.len()
     );
 }

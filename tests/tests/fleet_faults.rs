@@ -1,5 +1,5 @@
-//! Whatever befalls one guest of a fleet, or the fleet as a whole: the others go on unharmed, and
-//! nothing is left behind.
+//! Faults of one guest, of its VMM process or of the supervisor: the other guests go on unharmed,
+//! and no process is left behind.
 
 use std::time::Duration;
 
@@ -8,54 +8,54 @@ use aerostat_tests::fleet::{Fleet, FleetPlan, Member, Receiver, line_with};
 use aerostat_tests::{DEADLINE, Vmm};
 use rustix::process::Signal;
 
-/// How long a fleet may take to end when it is told to: it gives guests two seconds when asked, and
-/// two when killed.
+/// How long a fleet may take to end after a signal: its guests have two seconds after the request
+/// to stop, and two after they are killed.
 const END_PATIENCE: Duration = Duration::from_secs(10);
-/// What every neighbour does; it fits its minimum, so nobody needs to give anything for it.
-const TIDE: &str = "phases=48M:300ms,16M:300ms repeat";
+/// The phases of every neighbour. They fit its minimum, so no other guest has to shrink for it.
+const PHASES: &str = "phases=48M:300ms,16M:300ms repeat";
 
-/// A guest that walks up and down beside others.
+/// Describes a guest that works beside the faulty one and verifies its memory.
 fn neighbour(name: &str) -> Member<'_> {
-    Member { name, image: app_image("memwalk"), min_mib: 48, max_mib: 96, command_line: TIDE }
+    Member { name, image: app_image("memwalk"), min_mib: 48, max_mib: 96, command_line: PHASES }
 }
 
-/// A test guest with all its memory granted from the start.
+/// Describes a test guest with all its memory granted from the start.
 fn test_guest(name: &'static str) -> Member<'static> {
     Member { name, image: guest_image(name), min_mib: 64, max_mib: 64, command_line: "" }
 }
 
 #[test]
-fn a_vmm_killed_while_inflating() {
+fn a_vmm_process_killed_while_inflating_frees_its_memory() {
     let victim =
         Member { min_mib: 64, max_mib: 512, command_line: "phases=400M:1s,16M:1s repeat", ..neighbour("victim") };
-    // At first content, so that the victim grows and shrinks; then more than the pool has beside
-    // the others' minima.
-    let below_target = Member { max_mib: 512, command_line: "phases=16M:6s,392M:100s", ..neighbour("below_target") };
-    let plan = FleetPlan::pool_mib(480).with(&victim).with(&below_target).with(&neighbour("bystander"));
+    // Small at first, so that the victim grows and shrinks. Then it needs more than the pool has
+    // beside the minima of the others, so it needs the memory of the victim.
+    let grower = Member { max_mib: 512, command_line: "phases=16M:6s,392M:100s", ..neighbour("grower") };
+    let plan = FleetPlan::pool_mib(480).with(&victim).with(&grower).with(&neighbour("bystander"));
     let mut fleet = plan.up(None);
-    let vmms = ["victim", "below_target", "bystander"].map(|name| fleet.wait_for_vmm(name));
+    let vmms = ["victim", "grower", "bystander"].map(|name| fleet.wait_for_vmm(name));
     kill_while_inflating(&mut fleet, &vmms[0]);
     fleet.wait_for("end of the victim", |fleet| line_with(&fleet.events(), &["victim ended"]));
-    fleet.wait_for_line(&["below_target", "walking 392 of 392 MiB"]);
+    fleet.wait_for_line(&["grower", "walking 392 of 392 MiB"]);
     fleet.signal(Receiver::Supervisor, Signal::INT);
     let run = fleet.wait_for_end(END_PATIENCE);
     run.expect_exit_code(1);
     assert_eq!(run.report()["violations"], 0, "{run}");
-    run.expect_unharmed("below_target");
+    run.expect_unharmed("grower");
     run.expect_unharmed("bystander");
     run.expect_in_summary("victim", "killed by signal 9");
     assert!(run.guest("victim")["exit"].as_str().is_some_and(|exit| exit.contains("killed by signal 9")), "{run}");
     expect_gone(&vmms);
 }
 
-/// Whether a status line shows a guest that is larger than its target: its balloon is on the way.
+/// Returns whether a status line shows a guest that is larger than its target, so it is inflating.
 fn is_above_target(line: &str) -> bool {
     let mib = |key: &str| -> Option<u64> { line.split_once(key)?.1.split_whitespace().next()?.parse().ok() };
     mib("guest size ").zip(mib("target ")).is_some_and(|(size, target)| size > target)
 }
 
-/// Freezes the process whenever its target falls, until it is seen to have been caught with its
-/// balloon on the way, and kills it.
+/// Stops the process whenever its target falls. Kills it once a status line shows that it was
+/// stopped while inflating.
 fn kill_while_inflating(fleet: &mut Fleet, victim: &Vmm) {
     let mut seen = 0;
     loop {
@@ -78,7 +78,7 @@ fn kill_while_inflating(fleet: &mut Fleet, victim: &Vmm) {
     }
 }
 
-/// Whether an event says that the target of `guest` fell.
+/// Returns whether an event says that the target of `guest` fell.
 fn is_lowering(line: &str, guest: &str) -> bool {
     let Some((_, change)) = line.split_once(&format!("  {guest} target from ")) else { return false };
     let mut sizes = change.split(" to ").filter_map(|part| part.split(' ').next()?.parse::<f64>().ok());
@@ -86,7 +86,7 @@ fn is_lowering(line: &str, guest: &str) -> bool {
 }
 
 #[test]
-fn guests_that_fail() {
+fn guests_that_fail_do_not_harm_a_neighbour() {
     let plan = FleetPlan::pool_mib(256).with(&test_guest("panic")).with(&test_guest("triple_fault"));
     let run = plan.with(&neighbour("neighbour")).up(Some(Duration::from_secs(3))).wait_for_end(DEADLINE);
     run.expect_exit_code(1);
@@ -101,9 +101,9 @@ fn guests_that_fail() {
     assert_eq!(run.guest("panic")["exit"], "panic", "{run}");
 }
 
-/// A guest that never comes to its balloon again is shown as silent, and ended with the others.
+/// The guest masks interrupts for ever, so its driver never runs again. It ends with the others.
 #[test]
-fn a_guest_that_falls_silent() {
+fn a_guest_that_falls_silent_is_shown_as_silent() {
     let plan = FleetPlan::pool_mib(256).with(&test_guest("masked_loop")).with(&neighbour("neighbour"));
     let mut fleet = plan.up(Some(Duration::from_secs(7)));
     let vmms = ["masked_loop", "neighbour"].map(|name| fleet.wait_for_vmm(name));
@@ -116,13 +116,13 @@ fn a_guest_that_falls_silent() {
 }
 
 #[test]
-fn interrupted() {
+fn a_signal_to_the_supervisor_ends_the_fleet_in_order() {
     interrupt(Receiver::Supervisor);
 }
 
 #[test]
-fn interrupted_by_a_key_on_the_terminal() {
-    interrupt(Receiver::Zspage);
+fn a_signal_to_the_process_group_ends_the_fleet_in_order() {
+    interrupt(Receiver::Group);
 }
 
 fn interrupt(receiver: Receiver) {
@@ -139,17 +139,17 @@ fn interrupt(receiver: Receiver) {
     expect_gone(&vmms);
 }
 
-/// Two guests whose phases need each other's memory, where nobody reads what the supervisor prints.
-fn tides_unread(limit: Option<Duration>) -> Fleet {
-    let tide = |name, phases| Member { max_mib: 192, command_line: phases, ..neighbour(name) };
-    let plan = FleetPlan::pool_mib(256).with(&tide("ebb", "phases=128M:1s,24M:1s repeat"));
-    plan.with(&tide("flow", "phases=24M:1s,128M:1s repeat")).up_unread(limit)
+/// Starts two guests whose phases need each other's memory. The supervisor's output is not read.
+fn up_alternating_unread(limit: Option<Duration>) -> Fleet {
+    let walker = |name, phases| Member { max_mib: 192, command_line: phases, ..neighbour(name) };
+    let plan = FleetPlan::pool_mib(256).with(&walker("ebb", "phases=128M:1s,24M:1s repeat"));
+    plan.with(&walker("flow", "phases=24M:1s,128M:1s repeat")).up_unread(limit)
 }
 
-/// Guests get their targets, and a signal is heard.
+/// Guests get their targets, and a signal ends the fleet.
 #[test]
-fn output_that_nobody_reads() {
-    let mut fleet = tides_unread(None);
+fn a_supervisor_whose_output_is_not_read_goes_on() {
+    let mut fleet = up_alternating_unread(None);
     for guest in ["ebb", "flow", "ebb"] {
         let seen = fleet.events().len();
         fleet.wait_for("lower target", |fleet| {
@@ -166,8 +166,8 @@ fn output_that_nobody_reads() {
 }
 
 #[test]
-fn a_limit_on_a_run_whose_output_nobody_reads() {
-    let run = tides_unread(Some(Duration::from_secs(2))).wait_for_end(DEADLINE);
+fn a_run_whose_output_is_not_read_ends_at_its_limit() {
+    let run = up_alternating_unread(Some(Duration::from_secs(2))).wait_for_end(DEADLINE);
     run.expect_exit_code(0);
     assert_eq!(
         (&run.guest("ebb")["exit"], &run.guest("flow")["exit"]),
@@ -177,7 +177,7 @@ fn a_limit_on_a_run_whose_output_nobody_reads() {
 }
 
 #[test]
-fn a_supervisor_that_is_killed() {
+fn vmm_processes_end_with_a_killed_supervisor() {
     let plan = FleetPlan::pool_mib(256).with(&neighbour("left")).with(&neighbour("right"));
     let mut fleet = plan.up(None);
     let vmms = ["left", "right"].map(|name| fleet.wait_for_guest(name));
@@ -187,15 +187,15 @@ fn a_supervisor_that_is_killed() {
     expect_gone(&vmms);
 }
 
-/// A guest that writes to memory which it has given away costs nobody but itself.
+/// A guest that writes to its ballooned memory harms only itself.
 #[test]
-fn memory_used_after_it_was_given() {
+fn a_guest_that_uses_ballooned_memory_is_ended() {
     let mut fleet =
         FleetPlan::pool_mib(192).with(&test_guest("touch_ballooned")).with(&neighbour("neighbour")).up(None);
     let vmm = fleet.wait_for_vmm("touch_ballooned");
     let line = fleet.wait_for("end of the guest", |fleet| line_with(&fleet.events(), &["touch_ballooned ended"]));
     assert!(line.contains("MiB beyond its size"), "{line}");
-    // The neighbour is still at it.
+    // The neighbour goes on.
     let count = |fleet: &Fleet| fleet.printed().matches("  neighbour ").count();
     let before = count(&fleet);
     fleet.wait_for("line more about the neighbour", |fleet| (count(fleet) > before + 1).then_some(()));
@@ -208,16 +208,16 @@ fn memory_used_after_it_was_given() {
     expect_gone(&[vmm]);
 }
 
-/// The same where the fleet file asks for a warning only: it lives, and the user knows.
+/// With `overuse = "warn"` the guest lives on, and the user is told.
 #[test]
-fn memory_used_after_it_was_given_with_a_warning() {
+fn a_guest_that_uses_ballooned_memory_is_reported() {
     let plan = FleetPlan::pool_mib(192).with(&test_guest("touch_ballooned")).with_key("overuse", "warn");
     let mut fleet = plan.with(&neighbour("neighbour")).up(None);
     let words = ["touch_ballooned uses ", "beyond its size"];
     fleet.wait_for("warning", |fleet| line_with(&fleet.events(), &words));
     let walked = |fleet: &Fleet| line_with(&fleet.printed(), &["  neighbour ", "walking 48 of 48 MiB"]);
     fleet.wait_for("walk of the neighbour", walked);
-    // It gave behind its driver's back.
+    // The guest called INFLATE itself, without its driver.
     let words = ["touch_ballooned reports a balloon of 0.0 MiB and has one of 40.0 MiB"];
     fleet.wait_for("notice of wrong reports", |fleet| line_with(&fleet.events(), &words));
     fleet.signal(Receiver::Supervisor, Signal::INT);
@@ -233,9 +233,9 @@ fn memory_used_after_it_was_given_with_a_warning() {
     );
 }
 
-/// The same where the memory is to be taken away again: as often as it is touched.
+/// With `overuse = "cap"` the memory is released again each time that the guest touches it.
 #[test]
-fn memory_used_after_it_was_given_and_taken_away_again() {
+fn ballooned_memory_that_a_guest_uses_is_released_again() {
     let plan = FleetPlan::pool_mib(192).with(&test_guest("touch_ballooned")).with_key("overuse", "cap");
     let mut fleet = plan.with(&neighbour("neighbour")).up(None);
     let words = ["touch_ballooned uses ", "beyond its size, which is taken away again"];
@@ -251,8 +251,8 @@ fn memory_used_after_it_was_given_and_taken_away_again() {
     assert_eq!(guest["exit"], "stopped", "{run}");
 }
 
-/// Expects that no process of the fleet is left, or soon: where the supervisor was killed, the
-/// kernel ends them after it.
+/// Waits until no process of the fleet is left. If the supervisor was killed, the kernel ends them
+/// after it.
 #[track_caller]
 fn expect_gone(vmms: &[Vmm]) {
     vmms.iter().for_each(Vmm::wait_until_gone);

@@ -1,8 +1,8 @@
-//! Guests that mean harm: whatever they do to their monitor, they alone pay for it.
+//! Malicious guests: whatever they do to their monitor, they harm only themselves.
 //!
-//! Each deed of the guest `hostile` is done alone, where the monitor's accounts must be right at
-//! the end, and then beside a neighbour that verifies its memory, under a supervisor that must end
-//! in order.
+//! The guest `hostile` does each of its deeds alone, and the monitor's accounts must be right at
+//! the end. Then it does them in a fleet, beside a neighbour that verifies its memory, and the
+//! supervisor must end in order.
 
 use std::time::Duration;
 
@@ -16,10 +16,10 @@ use aerostat_tests::{Guest, Machine, Plan};
 use rustix::process::Signal;
 
 const MEMORY_MIB: u64 = 64;
-/// How long a fleet may take to end when it is told to.
+/// How long a fleet may take to end after a signal.
 const END_PATIENCE: Duration = Duration::from_secs(10);
-/// Calls that a fleet's guest makes at once: a burst, and as many again as a monitor may hold back
-/// for seconds.
+/// Calls that a guest makes without a pause: more than a burst, so that the monitor holds some of
+/// them back for seconds.
 const CALLS: u64 = 30_000;
 
 #[test]
@@ -29,9 +29,9 @@ fn calls() {
     guest.check(guest.facts().port_calls >= CALLS, "calls were not counted");
 }
 
-/// Calls keep nobody from ending the guest.
+/// The supervisor can end the guest in the middle of its calls.
 #[test]
-fn calls_without_end() {
+fn a_guest_that_never_stops_calling_can_be_stopped() {
     let mut guest = boot(&plan("calls 1000000000"));
     guest.wait_for_facts("calls held back", |facts| facts.port_calls > CALLS);
     guest.request_stop();
@@ -52,7 +52,7 @@ fn huge_frame() {
     let facts = guest.facts();
     guest.check(
         facts.inflated == facts.deflated && facts.inflated > FrameCount::ZERO,
-        "not all that was given came back",
+        "not all inflated memory was deflated",
     );
 }
 
@@ -80,18 +80,17 @@ fn strings() {
     expect_right_accounts(&mut boot(&plan("strings")));
 }
 
-/// The monitor takes what is offered and nothing else, whatever the words say and however they
-/// change.
+/// The monitor reclaims offered frames and no others, while the guest changes all shared words.
 #[test]
 fn flicker() {
     let mut guest = boot(&plan("flicker"));
     guest.wait_for_line("hostile: flickers");
     guest.set_target_mib(MEMORY_MIB / 2);
     expect_right_accounts(&mut guest);
-    guest.check(guest.facts().host_reclaimed > FrameCount::ZERO, "nothing was taken");
+    guest.check(guest.facts().host_reclaimed > FrameCount::ZERO, "nothing was reclaimed");
 }
 
-/// A guest that gives its own page tables away is gone; the monitor is not.
+/// A guest that balloons its own page tables ends; its monitor does not.
 #[test]
 fn tables() {
     let mut guest = boot(&plan("tables"));
@@ -109,7 +108,7 @@ fn boot(plan: &Plan) -> Guest {
     plan.boot(Machine::Kvm)
 }
 
-/// Expects that the guest was answered as it should be, and that nothing got lost over it.
+/// Asserts that the guest got the right answers and that no frame was lost.
 #[track_caller]
 fn expect_right_accounts(guest: &mut Guest) {
     guest.expect_exit(GuestExit::Success);
@@ -124,12 +123,12 @@ fn expect_sum(guest: &Guest) {
     guest.check(sum == FrameCount::from_mib(MEMORY_MIB), "size + balloon is not the memory");
 }
 
-/// All of them at once.
+/// All deeds at the same time.
 #[test]
-fn a_fleet_of_them_beside_a_neighbour() {
+fn hostile_guests_do_not_harm_a_neighbour() {
     let deeds = ["session", "huge_frame", "share", "strings"];
     let calls = format!("calls {CALLS}");
-    // Who lies about needing memory could have more.
+    // The guest that lies about its demand has a larger machine, so the scheduler could grant more.
     let liar = Member { max_mib: 512, ..member("lies", "lies") };
     let mut plan = FleetPlan::pool_mib(640).with(&neighbour()).with(&liar);
     for deed in deeds {
@@ -146,15 +145,15 @@ fn a_fleet_of_them_beside_a_neighbour() {
     assert!(!run.guest("tables")["exit"].as_str().is_some_and(|exit| exit.contains("signal")), "{run}");
 }
 
-/// A million calls as fast as they are answered.
+/// A million calls as fast as the monitor answers.
 #[test]
 #[ignore = "takes minutes where calls are held back"]
-fn a_million_calls_beside_a_neighbour() {
+fn a_million_calls_do_not_harm_a_neighbour() {
     let fleet = FleetPlan::pool_mib(192).with(&neighbour()).with(&member("calls", "calls 1000000")).up(None);
     let patience = Duration::from_secs(600);
     let start = std::time::Instant::now();
     while line_with(&fleet.events(), &["calls ended"]).is_none() {
-        assert!(start.elapsed() < patience, "a million calls take too long");
+        assert!(start.elapsed() < patience, "a million calls took too long");
         std::thread::sleep(Duration::from_millis(100));
     }
     let run = end(fleet);
@@ -162,35 +161,36 @@ fn a_million_calls_beside_a_neighbour() {
 }
 
 #[test]
-fn a_guest_that_never_gives_back() {
+fn others_are_served_beside_a_guest_that_never_inflates() {
     expect_others_served("deaf", "silent");
 }
 
 #[test]
-fn a_guest_that_gives_one_frame_every_five_seconds() {
+fn others_are_served_beside_a_guest_that_inflates_a_frame_in_five_seconds() {
     expect_others_served("slow", "shrinking");
 }
 
-/// Whoever asks for more than is left beside a guest that keeps what it has gets what is left.
+/// Asserts that a guest which needs more memory gets all that is left beside one that keeps its
+/// own.
 #[track_caller]
 fn expect_others_served(deed: &str, state: &str) {
     const POOL_MIB: u64 = 384;
     let stubborn = Member { min_mib: 32, max_mib: 256, ..member("stubborn", deed) };
-    let below_target = Member {
-        name: "below_target",
+    let grower = Member {
+        name: "grower",
         image: app_image("memwalk"),
         min_mib: 32,
         max_mib: 256,
         command_line: "phases=16M:4s,240M:100s",
     };
-    let mut fleet = FleetPlan::pool_mib(POOL_MIB).with(&stubborn).with(&below_target).with(&neighbour()).up(None);
+    let mut fleet = FleetPlan::pool_mib(POOL_MIB).with(&stubborn).with(&grower).with(&neighbour()).up(None);
     fleet.wait_for("lower target for the stubborn guest", |fleet| {
         line_with(&fleet.events(), &["stubborn target from", "fair share"])
     });
     fleet.wait_for_line(&["  stubborn ", &format!("  {state} ")]);
     let run = end(fleet);
-    run.expect_unharmed("below_target");
-    let samples = run.guest("below_target")["samples"].clone();
+    run.expect_unharmed("grower");
+    let samples = run.guest("grower")["samples"].clone();
     let largest = samples.as_array().into_iter().flatten().filter_map(|sample| sample["size_mib"].as_u64()).max();
     // The stubborn guest holds more than its share, some 178 MiB, and the neighbour 48.
     assert!(largest.is_some_and(|mib| (128..=POOL_MIB - 168 - 48).contains(&mib)), "{largest:?} MiB\n{run}");
@@ -200,7 +200,7 @@ fn member<'a>(name: &'a str, deed: &'a str) -> Member<'a> {
     Member { name, image: guest_image("hostile"), min_mib: MEMORY_MIB, max_mib: MEMORY_MIB, command_line: deed }
 }
 
-/// Walks up and down within its minimum.
+/// Describes a guest whose phases fit its minimum.
 fn neighbour() -> Member<'static> {
     Member {
         name: "neighbour",
@@ -216,7 +216,7 @@ fn wait_for_end_of(fleet: &mut Fleet, name: &str) {
     fleet.wait_for(&format!("end of {name}"), |fleet| line_with(&fleet.events(), &[&format!("  {name} ended")]));
 }
 
-/// Sees that the neighbour is still at it, and ends the fleet.
+/// Waits until the neighbour has gone on, and ends the fleet.
 #[track_caller]
 fn end(mut fleet: Fleet) -> Run {
     let count = |fleet: &Fleet| fleet.printed().matches("  neighbour ").count();

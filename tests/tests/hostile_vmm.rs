@@ -1,8 +1,8 @@
-//! VMM processes that mean harm, each beside an honest one: the supervisor looks after the other
-//! guest as ever, and ends in order.
+//! Malicious VMM processes, each beside an honest one: the supervisor serves the other guest as
+//! before, and ends in order.
 //!
-//! The honest guest needs a target far above its minimum, so it does its work only where somebody
-//! looks at it and decides.
+//! The honest guest needs a target far above its minimum, so it can do its work only if the
+//! supervisor samples it and decides.
 
 use std::path::PathBuf;
 use std::sync::mpsc::channel;
@@ -22,97 +22,97 @@ use aerostat_tests::environment::{aerostat_vmm, app_image};
 
 const HONEST: &str = "honest";
 
-/// What came of a fleet of two.
+/// The result of a fleet of a hostile and an honest guest.
 struct Outcomes {
     hostile: GuestOutcome,
-    /// Targets that the hostile guest was given.
+    /// The number of targets that the hostile guest got.
     targets: usize,
-    /// Ends of the hostile guest that were told.
+    /// The number of events that say that the hostile guest ended.
     ends: usize,
 }
 
 #[test]
-fn silence() {
+fn a_silent_process_is_killed_at_the_end() {
     expect_killed_at_the_end("silent");
 }
 
 #[test]
-fn pressure_without_end() {
+fn a_flood_of_pressure_is_a_fault() {
     expect_fault("presses", "its process floods the link");
 }
 
 #[test]
-fn an_end_without_end() {
-    let outcomes = face("ends_without_end");
+fn a_flood_of_ends_counts_once() {
+    let outcomes = run_beside_honest("ends_without_end");
     assert_eq!(outcomes.hostile.ending.reason, EndReason::Exited(GuestExit::Success));
     assert_eq!(outcomes.ends, 1);
 }
 
 #[test]
-fn an_end_that_is_none() {
-    let outcomes = face("ends_twice_and_stays");
-    assert_eq!(outcomes.hostile.ending.reason, EndReason::Exited(GuestExit::Success), "what came first counts");
+fn a_process_that_lives_on_after_its_end_has_ended() {
+    let outcomes = run_beside_honest("ends_twice_and_stays");
+    assert_eq!(outcomes.hostile.ending.reason, EndReason::Exited(GuestExit::Success), "the first message counts");
     assert_eq!(outcomes.ends, 1);
 }
 
 #[test]
-fn an_end_before_the_start() {
+fn an_end_before_the_start_is_a_fault() {
     expect_fault("ends_unstarted", "nothing had asked it to");
 }
 
 #[test]
-fn messages_that_are_none() {
+fn malformed_messages_are_faults() {
     for deed in ["garbles", "says_half", "says_nothing_at_length", "says_nothing"] {
         expect_fault(deed, "makes no sense");
     }
 }
 
 #[test]
-fn a_link_that_is_hung_up() {
+fn a_process_that_closes_its_link_is_killed_at_the_end() {
     expect_killed_at_the_end("hangs_up");
 }
 
 #[test]
-fn descriptors_that_can_not_be_closed() {
+fn passed_descriptors_are_a_fault_and_block_nothing() {
     expect_fault("passes_descriptors", "descriptors");
-    let outcomes = face("ends_and_passes_descriptors");
+    let outcomes = run_beside_honest("ends_and_passes_descriptors");
     assert_eq!(outcomes.hostile.ending.reason, EndReason::Exited(GuestExit::Success));
 }
 
 #[test]
-fn a_target_of_the_future() {
+fn acknowledging_a_future_target_is_a_fault() {
     expect_fault("acknowledges_the_future", "acknowledged a target that was never set");
 }
 
 #[test]
-fn a_doorbell_that_is_full() {
-    let outcomes = face("blocks_the_doorbell");
-    assert!(outcomes.targets >= 2, "it was given {} targets", outcomes.targets);
+fn a_full_doorbell_does_not_block_the_supervisor() {
+    let outcomes = run_beside_honest("blocks_the_doorbell");
+    assert!(outcomes.targets >= 2, "it got {} targets", outcomes.targets);
 }
 
 #[track_caller]
 fn expect_fault(deed: &'static str, words: &str) {
-    let reason = face(deed).hostile.ending.reason;
+    let reason = run_beside_honest(deed).hostile.ending.reason;
     assert!(matches!(&reason, EndReason::Failed(why) if why.contains(words)), "{deed}: {reason}");
 }
 
 #[track_caller]
 fn expect_killed_at_the_end(deed: &'static str) {
-    let reason = face(deed).hostile.ending.reason;
+    let reason = run_beside_honest(deed).hostile.ending.reason;
     assert_eq!(reason, EndReason::Killed(9), "{deed}: {reason}");
 }
 
-/// Runs a fleet whose first guest does `deed` and whose second is honest, until the honest one is
-/// done.
+/// Runs a fleet whose first guest does `deed` and whose second is honest, until the honest one has
+/// ended. Asserts that the honest one did its work.
 #[track_caller]
-fn face(deed: &'static str) -> Outcomes {
+fn run_beside_honest(deed: &'static str) -> Outcomes {
     let (sender, receiver) = channel();
     thread::spawn(move || {
-        // The receiver is gone when the deadline has passed, and the test has failed then.
+        // An error means that the deadline has passed and the test has failed.
         let _ = sender.send(run_fleet(deed));
     });
     let received = receiver.recv_timeout(DEADLINE);
-    let (outcomes, honest) = received.unwrap_or_else(|_| panic!("{deed}: the supervisor stands still"));
+    let (outcomes, honest) = received.unwrap_or_else(|_| panic!("{deed}: the supervisor is blocked"));
     assert_eq!(honest.ending.reason, EndReason::Exited(GuestExit::Success), "{deed}: {}", honest.ending.reason);
     assert_eq!(honest.app_errors, 0, "{deed}");
     assert!(honest.verified_bytes >= 160 << 20, "{deed}: the honest guest verified {} bytes", honest.verified_bytes);
@@ -162,7 +162,7 @@ fn start(spec: &GuestSpec, target: FrameCount) -> anyhow::Result<VmmGuest> {
     Ok(VmmGuest::spawn(&config)?)
 }
 
-/// Counts what happens to the hostile guest.
+/// Counts the events about the hostile guest.
 struct Notes<'a> {
     deed: &'a str,
     targets: usize,

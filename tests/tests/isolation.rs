@@ -1,5 +1,4 @@
-//! Whatever a guest does, and however its VMM process dies, it ends with a reason and its
-//! neighbours go on.
+//! Guests and VMM processes that fail: each ends with a reason, and its neighbours go on.
 
 use aerostat::host::EndReason;
 use aerostat_abi::exit::GuestExit;
@@ -7,7 +6,7 @@ use aerostat_abi::units::FrameCount;
 use aerostat_tests::{Guest, Machine, Plan};
 
 #[test]
-fn triple_fault() {
+fn a_triple_fault_ends_its_guest_only() {
     let mut neighbour = masked_loop();
     let mut guest = Plan::test_guest("triple_fault").boot(Machine::Kvm);
     let reason = guest.wait_for_end();
@@ -17,15 +16,15 @@ fn triple_fault() {
 }
 
 #[test]
-fn unknown_ports() {
+fn writes_to_unknown_ports_are_ignored() {
     let mut guest = Plan::test_guest("unknown_ports").boot(Machine::Kvm);
     guest.expect_exit(GuestExit::Success);
     guest.expect_logged("unknown ports: ok");
 }
 
-/// A guest that never answers an interrupt can still be stopped, and until then harms nobody.
+/// A guest that masks interrupts for ever does not harm its neighbour.
 #[test]
-fn interrupts_masked_for_ever() {
+fn a_guest_that_masks_interrupts_can_be_stopped() {
     let mut stubborn = masked_loop();
     let mut neighbour = Plan::test_guest("timer").boot(Machine::Kvm);
     neighbour.expect_exit(GuestExit::Success);
@@ -34,7 +33,7 @@ fn interrupts_masked_for_ever() {
 }
 
 #[test]
-fn vmm_killed_while_inflating() {
+fn a_killed_vmm_process_does_not_harm_a_neighbour() {
     const MIB: u64 = 320;
     const SMALL_MIB: u64 = 64;
     let [mut victim, mut neighbour] =
@@ -43,7 +42,7 @@ fn vmm_killed_while_inflating() {
     neighbour.wait_for_line("deflate: freed");
     victim.set_target_mib(SMALL_MIB);
     neighbour.set_target_mib(SMALL_MIB);
-    victim.wait_for_facts("the first frames given", |facts| facts.inflated > FrameCount::ZERO);
+    victim.wait_for_facts("the first frames inflated", |facts| facts.inflated > FrameCount::ZERO);
     victim.kill();
     let reason = victim.wait_for_end();
     victim.check(reason == EndReason::Killed(9), &format!("SIGKILL ended it with {reason:?}"));
@@ -53,14 +52,14 @@ fn vmm_killed_while_inflating() {
     neighbour.expect_logged("deflate: ok");
 }
 
-/// A guest that masks interrupts and never comes back.
+/// Boots a guest that masks interrupts and loops for ever.
 fn masked_loop() -> Guest {
     let mut guest = Plan::test_guest("masked_loop").boot(Machine::Kvm);
     guest.wait_for_line("masked loop: begins");
     guest
 }
 
-/// Expects that `guest` still runs and stops when it is asked to.
+/// Asserts that `guest` still runs and ends after a request to stop.
 fn expect_stop(guest: &mut Guest) {
     guest.request_stop();
     let reason = guest.wait_for_end();

@@ -1,5 +1,5 @@
-//! Fleets of many small guests: they all start, they are looked after, and what the host has too
-//! few of is found out before the first one runs.
+//! Fleets of many small guests: all of them start and are served, and a limit of the host that is
+//! too low is reported before the first one starts.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ fn plan(guests: usize) -> FleetPlan {
     })
 }
 
-/// A shell that sets a limit on open files and becomes the command.
+/// Returns a shell command that sets a limit on open files and executes its arguments.
 fn limited(option: &str) -> [String; 4] {
     ["sh".into(), "-c".into(), format!("ulimit {option} && exec \"$@\""), "sh".into()]
 }
@@ -31,7 +31,7 @@ fn up(guests: usize, limit: &str) -> Fleet {
     plan(guests).up_through(&words.each_ref().map(String::as_str))
 }
 
-/// Waits until all have begun.
+/// Waits until all guests run.
 fn wait_for_all(fleet: &mut Fleet, guests: usize) {
     fleet.wait_for("work of every guest", |fleet| {
         let printed = fleet.printed();
@@ -47,16 +47,16 @@ fn end(fleet: &mut Fleet) {
     assert_eq!(run.report()["violations"], 0, "{run}");
 }
 
-/// The soft limit on open files is only where a process begins.
+/// The supervisor raises its soft limit on open files.
 #[test]
-fn many_guests_under_a_low_soft_limit() {
+fn many_guests_run_under_a_low_soft_limit() {
     let mut fleet = up(GUESTS, "-Sn 64");
     wait_for_all(&mut fleet, GUESTS);
     end(&mut fleet);
 }
 
 #[test]
-fn too_few_descriptors_are_found_out_before_the_first_start() {
+fn too_low_a_hard_limit_is_refused_before_the_first_start() {
     let run = up(GUESTS, "-n 128").wait_for_end(Duration::from_secs(30));
     run.expect_exit_code(2);
     let needed = 64 + PER_GUEST * GUESTS as u64;
@@ -66,9 +66,9 @@ fn too_few_descriptors_are_found_out_before_the_first_start() {
     assert!(!run.events.contains("started"), "{run}");
 }
 
-/// What is committed to be enough for a guest is what one takes.
+/// The number that the supervisor requires for a guest is the number that a guest takes.
 #[test]
-fn guests_take_the_descriptors_that_are_counted_for_them() {
+fn a_guest_takes_the_descriptors_that_are_counted_for_it() {
     let [few, many] = [4, 12].map(|guests| {
         let mut fleet = up(guests, "-Sn 64");
         wait_for_all(&mut fleet, guests);

@@ -1,5 +1,5 @@
-//! Swapping to disk: what was evicted comes back as it was, and a disk that fails costs what is on
-//! it and nothing else.
+//! Swapping to disk: evicted pages return unchanged, and a disk that fails costs the pages on it
+//! and nothing else.
 
 use std::fs;
 
@@ -10,21 +10,22 @@ use aerostat_abi::units::FrameCount;
 use aerostat_tests::{Guest, Machine, Plan};
 
 const MIB: u64 = 64;
-/// Sectors in a slot, and slots that are written at once.
+/// Sectors in a slot.
 const SLOT: u64 = 8;
+/// Slots that are written at once.
 const CLUSTER: u64 = 64;
 
 aerostat_tests::on_both_machines! {
-    a_disk_that_is_too_small_is_not_used,
-    a_sector_beside_what_is_wanted_may_be_unreadable,
-    a_sector_that_is_wanted_may_not,
-    a_file_is_read_while_the_disk_is_full,
+    a_disk_smaller_than_a_cluster_is_not_used,
+    an_unreadable_sector_does_not_harm_its_neighbours,
+    an_unreadable_page_ends_the_guest,
+    file_pages_are_dropped_while_the_disk_is_full,
     data_that_stops_compressing_ends_the_guest,
-    events_that_were_evicted,
+    evicted_events_wake_their_threads,
     faults_have_room_on_the_stack,
     more_than_memory_and_swap_is_refused,
-    sectors_that_cannot_be_written_are_left_alone,
-    three_times_the_memory,
+    slots_that_cannot_be_written_are_not_used_again,
+    three_times_the_memory_is_swapped_and_restored,
 }
 
 fn plan(mode: &str) -> Plan {
@@ -35,7 +36,7 @@ fn swap_mib(mib: u64) -> FrameCount {
     FrameCount::from_mib(mib)
 }
 
-/// Boots it and expects it to find everything right.
+/// Boots the guest and asserts that it finds no error.
 fn expect_ok(plan: &Plan, machine: Machine) -> Guest {
     let mut guest = plan.boot(machine);
     guest.expect_exit(GuestExit::Success);
@@ -43,7 +44,7 @@ fn expect_ok(plan: &Plan, machine: Machine) -> Guest {
     guest
 }
 
-fn three_times_the_memory(machine: Machine) {
+fn three_times_the_memory_is_swapped_and_restored(machine: Machine) {
     let _ended = expect_ok(&plan("overcommit").swap_mib(3 * MIB), machine);
 }
 
@@ -53,8 +54,8 @@ fn more_than_memory_and_swap_is_refused(machine: Machine) {
     guest.check((MIB..MIB + 16).contains(&mib), &format!("{mib} MiB of {MIB} and 16"));
 }
 
-/// What can be dropped is, though nothing can be swapped any more.
-fn a_file_is_read_while_the_disk_is_full(machine: Machine) {
+/// Pages of a file can be dropped when nothing can be swapped any more.
+fn file_pages_are_dropped_while_the_disk_is_full(machine: Machine) {
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
     let path = folder.path().join("disk");
     fs::write(&path, vec![b'A'; 32 << 20]).expect("a file can be made in a fresh temporary folder");
@@ -62,8 +63,8 @@ fn a_file_is_read_while_the_disk_is_full(machine: Machine) {
     let _ended = expect_ok(&plan("file").swap_mib(16).disk(disk), machine);
 }
 
-/// The first, a middle and the last page of the first cluster, each by one of its sectors.
-fn sectors_that_cannot_be_written_are_left_alone(machine: Machine) {
+/// One sector is bad in each of the first, a middle and the last slot of the first cluster.
+fn slots_that_cannot_be_written_are_not_used_again(machine: Machine) {
     let slots = [0, CLUSTER / 2, CLUSTER - 1];
     let write_errors = slots.map(|slot| Sectors { first: slot * SLOT + slot % SLOT, count: 1 }).to_vec();
     let faults = DiskFaults { write_errors, ..DiskFaults::default() };
@@ -72,11 +73,11 @@ fn sectors_that_cannot_be_written_are_left_alone(machine: Machine) {
     guest.expect_logged(&format!("swap: {left} slots"));
 }
 
-fn a_sector_beside_what_is_wanted_may_be_unreadable(machine: Machine) {
+fn an_unreadable_sector_does_not_harm_its_neighbours(machine: Machine) {
     let _ended = expect_ok(&plan("beside").swap(swap_mib(MIB), unreadable_slot()), machine);
 }
 
-fn a_sector_that_is_wanted_may_not(machine: Machine) {
+fn an_unreadable_page_ends_the_guest(machine: Machine) {
     let mut guest = plan("touch").swap(swap_mib(MIB), unreadable_slot()).boot(machine);
     guest.expect_exit(GuestExit::DiskError);
     let line = guest.wait_for_line("the bad page is at");
@@ -84,7 +85,7 @@ fn a_sector_that_is_wanted_may_not(machine: Machine) {
     guest.expect_logged(&format!("disk error: the page at {page} can't be read from its disk"));
 }
 
-/// One sector of the slot that the guest's page 20 is written to.
+/// Makes one sector unreadable, in the slot to which the guest's page 20 is written.
 fn unreadable_slot() -> DiskFaults {
     DiskFaults { read_errors: vec![Sectors { first: 20 * SLOT + 3, count: 1 }], ..DiskFaults::default() }
 }
@@ -96,8 +97,8 @@ fn data_that_stops_compressing_ends_the_guest(machine: Machine) {
     guest.expect_logged("out of memory: there is no frame for the page");
 }
 
-/// Threads wait for what is on disk by the time that it happens.
-fn events_that_were_evicted(machine: Machine) {
+/// Threads wait for events whose memory is on the swap disk when they are signalled.
+fn evicted_events_wake_their_threads(machine: Machine) {
     let mut guest = Plan::test_guest("evicted_events").memory_mib(MIB).swap_mib(4 * MIB).boot(machine);
     guest.expect_exit(GuestExit::Success);
     guest.expect_logged("evicted events: ok");
@@ -109,8 +110,8 @@ fn faults_have_room_on_the_stack(machine: Machine) {
     guest.expect_exit(GuestExit::Success);
 }
 
-/// Fewer slots than a cluster has: the guest says so and goes on with its memory.
-fn a_disk_that_is_too_small_is_not_used(machine: Machine) {
+/// The guest logs it and goes on without swap.
+fn a_disk_smaller_than_a_cluster_is_not_used(machine: Machine) {
     let guest = expect_ok(&plan("fill").swap(FrameCount(CLUSTER - 1), DiskFaults::default()), machine);
     guest.expect_logged(
         "swap: the disk has 63 slots of 4 KiB, less than the 64 that are written at once; it is not used",
@@ -119,25 +120,25 @@ fn a_disk_that_is_too_small_is_not_used(machine: Machine) {
     guest.check(mib < MIB, &format!("{mib} MiB of {MIB}"));
 }
 
-/// QEMU has no host whose disk is full, and takes errors sector by sector.
+/// Faults that QEMU can't inject: a full disk of the host, and errors of all sectors.
 mod only_kvm {
-    use super::{DiskFaults, Sectors, expect_less};
+    use super::{DiskFaults, Sectors, expect_less_memory};
 
     #[test]
-    fn a_host_whose_disk_is_full() {
-        expect_less(DiskFaults { full_after_bytes: Some(24 << 20), ..DiskFaults::default() });
+    fn a_full_disk_of_the_host_ends_growth() {
+        expect_less_memory(DiskFaults { full_after_bytes: Some(24 << 20), ..DiskFaults::default() });
     }
 
     #[test]
-    fn a_disk_that_takes_nothing() {
+    fn a_disk_that_cannot_be_written_ends_growth() {
         let write_errors = vec![Sectors { first: 0, count: u64::MAX }];
-        expect_less(DiskFaults { write_errors, ..DiskFaults::default() });
+        expect_less_memory(DiskFaults { write_errors, ..DiskFaults::default() });
     }
 }
 
-/// What was on the disk stays good, and allocations fail from then on; or a page that was committed
-/// memory before that can't have it, and the guest says so.
-fn expect_less(faults: DiskFaults) {
+/// Asserts that pages on the disk stay intact and that allocations fail after the fault. A page
+/// that was committed before may find no frame then; in that case the guest ends and says so.
+fn expect_less_memory(faults: DiskFaults) {
     let mut guest = plan("fill").swap(swap_mib(2 * MIB), faults).boot(Machine::Kvm);
     match guest.wait_for_end() {
         EndReason::Exited(GuestExit::Success) => {
@@ -151,11 +152,11 @@ fn expect_less(faults: DiskFaults) {
     }
 }
 
-/// What the guest says that it could have.
+/// Returns how many MiB the guest could allocate, as it logs.
 fn available(guest: &Guest) -> u64 {
     let log = guest.log();
     let line = log.lines().find(|line| line.contains("MiB to be had")).expect("the guest was successful");
     let words: Vec<_> = line.split_whitespace().collect();
-    let unit = words.iter().position(|word| *word == "MiB").expect("the line says so");
+    let unit = words.iter().position(|word| *word == "MiB").expect("the line has a number of MiB");
     words[unit - 1].parse().expect("a number")
 }

@@ -1,7 +1,7 @@
-//! Everything at once: threads use three times the memory that there is, while the balloon never
-//! rests, and every byte is verified.
+//! All mechanisms at the same time: threads use three times the memory of the guest while the
+//! target changes without a pause, and every byte is verified.
 //!
-//! [`SEED`] is where the random choices begin. [`soak`] runs with `cargo xtask test --long`.
+//! Random choices begin with [`SEED`]. [`soak`] runs with `cargo xtask test --long`.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -10,13 +10,13 @@ use aerostat_abi::exit::GuestExit;
 use aerostat_tests::{DEADLINE, Machine, Plan};
 
 const SEED: u64 = 1;
-/// More than the swap disk's queue has places for.
+/// More threads than the swap disk's queue has places.
 const THREADS: u64 = 24;
 const MEMORY_MIB: u64 = 64;
-/// Where the balloon's target is at least; the kernel needs 16.
+/// The lowest target. The kernel needs 16 MiB.
 const LEAST_MIB: u64 = 20;
 const SWAP_MIB: u64 = 256;
-/// Between two targets, at most.
+/// The longest time between two targets.
 const REST_MS: u64 = 16;
 
 #[test]
@@ -24,14 +24,15 @@ fn torture() {
     run(20);
 }
 
-/// Sizes and machines in MiB: a guest's own machine, one somewhat larger, and one far larger.
+/// Pairs of a guest's size and its machine's, in MiB: a machine of the same size, one somewhat
+/// larger and one far larger.
 const RATIOS: [(u64, u64); 9] =
     [(24, 24), (24, 152), (24, 1024), (32, 152), (32, 512), (48, 152), (64, 128), (64, 512), (96, 4096)];
 const RATIO_SWAP_MIB: u64 = 1024;
 
-/// A commit charge is kept at every ratio of a guest's size to its machine.
+/// Committed memory is found at every ratio of a guest's size to its machine's.
 #[test]
-fn ratios() {
+fn ratios_of_size_to_machine() {
     for (size, machine) in RATIOS {
         println!("{size} MiB of {machine}");
         let plan = Plan::test_guest("torture").memory_mib(machine).grant_mib(size).swap_mib(RATIO_SWAP_MIB);
@@ -42,9 +43,9 @@ fn ratios() {
     }
 }
 
-/// A guest that has enough for its work swaps nothing, however large its machine is.
+/// The guest has enough memory for its work on each machine.
 #[test]
-fn the_size_of_the_machine_does_not_count() {
+fn a_guest_with_enough_memory_evicts_nothing_on_a_large_machine() {
     const SIZE_MIB: u64 = 128;
     for ratio in [1, 8, 64] {
         println!("{ratio} times the size");
@@ -56,7 +57,7 @@ fn the_size_of_the_machine_does_not_count() {
     }
 }
 
-/// As many regions as memory has commit charges for, and an orderly end.
+/// The guest makes regions until the commit limit refuses one, and ends in order.
 #[test]
 fn many_regions() {
     let mut guest = Plan::test_guest("many_regions").command_line("compressed_swap=26G").boot(Machine::Kvm);

@@ -1,11 +1,11 @@
-//! Copying and filling memory: the guest `bench_memory` and the bench `memory` both include this
-//! file.
+//! Large and small copies of memory. The guest `bench_memory` and the bench `memory` both include
+//! this file.
 
 use core::hint::black_box;
 
-/// Large copies: of 4 KiB each, out of the processor's caches.
+/// Bytes of the large copies, which do not fit the processor's caches.
 pub(crate) const LARGE_BYTES: usize = 64 << 20;
-/// Small ones, which stay in the first-level cache.
+/// The number of small copies, which stay in the first-level cache.
 pub(crate) const SMALL_COPIES: usize = 1 << 20;
 const PAGE_BYTES: usize = 4096;
 
@@ -17,7 +17,7 @@ pub(crate) fn large(from: &[u8], to: &mut [u8]) -> usize {
     LARGE_BYTES / PAGE_BYTES
 }
 
-/// Copies of 1 to 64 bytes, whose lengths the compiler does not know.
+/// Makes copies of 1 to 64 bytes whose lengths the compiler does not know; returns their number.
 pub(crate) fn small(from: &[u8; 64], to: &mut [u8; 64]) -> usize {
     for copy in 0..SMALL_COPIES {
         let length = black_box(copy % 64 + 1);

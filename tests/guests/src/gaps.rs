@@ -1,12 +1,12 @@
-//! How long a program that should never stop stood still: the guest `bench_balloon` keeps such a
-//! record, and the bench `balloon` includes this file to test it.
+//! A record of pauses in work that should never pause. The guest `bench_balloon` keeps one, and the
+//! bench `balloon` includes this file to test it.
 
-/// Gaps are told apart by microseconds up to so many.
+/// Gaps below so many microseconds are counted by whole microseconds.
 const FINE: usize = 4096;
 
-/// The gaps between one sign of life and the next, in nanoseconds.
+/// The gaps between the ends of two units of work, in nanoseconds.
 pub(crate) struct Gaps {
-    /// By whole microseconds; the last one counts all that are longer.
+    /// Counts by whole microseconds. The last one counts all longer gaps.
     counts: [u32; FINE + 1],
     count: u64,
     worst: u64,
@@ -32,7 +32,7 @@ impl Gaps {
         self.worst
     }
 
-    /// What no more than one gap in a thousand exceeds, to the microsecond above.
+    /// Returns the time that at most one gap in a thousand exceeds, rounded up to a microsecond.
     pub(crate) fn p999(&self) -> u64 {
         let mut above = 0;
         for (microseconds, &count) in self.counts.iter().enumerate().rev() {

@@ -1,8 +1,8 @@
-//! The end of a guest that hears nothing any more.
+//! A loop in which a guest gets no upcall any more.
 
-/// Masks upcalls and never comes back.
+/// Masks upcalls and loops for ever.
 pub(crate) fn stay_masked() -> ! {
-    // SAFETY: raises the upcall mask, the first word of the CPU block, and never lowers it: this
+    // SAFETY: raises the upcall mask, the first word of the CPU block. It is never lowered, as this
     // guest does nothing else.
     unsafe { core::arch::asm!("inc qword ptr gs:[0]") };
     loop {

@@ -1,4 +1,4 @@
-//! Memory that shows if anybody else has written to it.
+//! Memory with a pattern that shows whether it was written to.
 
 use alloc::vec::Vec;
 
@@ -8,8 +8,8 @@ pub(crate) fn touch(bytes: usize, seed: u64) -> Result<(), &'static str> {
     let words = bytes / 8;
     let mut memory: Vec<u64> = Vec::new();
     memory.try_reserve_exact(words).map_err(|_| "no memory")?;
-    // SAFETY: the capacity is there, and a fresh region of this size is zero: that is what the next
-    // line checks.
+    // SAFETY: the capacity is there, and a fresh region of this size is zero, as the next line
+    // checks.
     unsafe { memory.set_len(words) };
     if memory.iter().any(|&word| word != 0) {
         return Err("fresh memory is not zero");

@@ -1,20 +1,22 @@
-//! Memory in small pieces, all over the machine: each huge frame is used a little.
+//! Small pieces of memory in all huge frames of the machine, so that each is partly used.
 
 use aerostat_guest::app;
 use alloc::vec::Vec;
 
 pub(crate) const PAGE_WORDS: usize = 512;
-/// Too small for a huge page.
+/// Words of a piece, which is too small for a huge page.
 const PIECE_WORDS: usize = (3 << 19) / 8;
-/// Of so many pieces one is kept.
+/// One piece of so many is kept.
 const KEPT: usize = 4;
 
-/// Words of which each page has its numbers in it.
+/// The number of a piece and its words. The first word of each page has the numbers of piece and
+/// page.
 pub(crate) type Piece = (usize, Vec<u64>);
 
-/// Breaks every huge frame into small pieces, and frees most of them.
+/// Allocates all memory in small pieces, each with pages in every huge frame, and frees most of the
+/// pieces.
 pub(crate) fn scattered() -> Result<Vec<Piece>, &'static str> {
-    let mut pieces = pieces_that_take_turns()?;
+    let mut pieces = interleaved_pieces()?;
     let mut number = 0;
     pieces.retain(|_| {
         number += 1;
@@ -23,8 +25,8 @@ pub(crate) fn scattered() -> Result<Vec<Piece>, &'static str> {
     Ok(pieces)
 }
 
-/// All memory in small pieces, each of which has pages everywhere; a page has its numbers in it.
-fn pieces_that_take_turns() -> Result<Vec<Piece>, &'static str> {
+/// Allocates all memory in small pieces and touches a page of each in turn.
+fn interleaved_pieces() -> Result<Vec<Piece>, &'static str> {
     let mut pieces = Vec::new();
     while app::memory().available.bytes() > 8 * PIECE_WORDS as u64 {
         pieces.push((pieces.len(), reserved(PIECE_WORDS)?));
@@ -37,7 +39,7 @@ fn pieces_that_take_turns() -> Result<Vec<Piece>, &'static str> {
     Ok(pieces)
 }
 
-/// Memory of which no page has been touched.
+/// Allocates memory and touches none of it.
 pub(crate) fn reserved(words: usize) -> Result<Vec<u64>, &'static str> {
     let mut memory = Vec::new();
     memory.try_reserve_exact(words).map_err(|_| "no memory")?;
@@ -48,7 +50,7 @@ fn contents(number: usize, page: usize) -> u64 {
     ((number as u64) << 32) | page as u64 | 1
 }
 
-/// Whether each page is as it was.
+/// Returns whether each page has its contents.
 pub(crate) fn are_right(pieces: &[Piece]) -> bool {
     let is_right = |(number, piece): &Piece| {
         (0..PIECE_WORDS).step_by(PAGE_WORDS).all(|page| piece[page] == contents(*number, page))

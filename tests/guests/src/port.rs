@@ -1,4 +1,4 @@
-//! The balloon port by hand, for guests that use it as no driver would.
+//! Calls to the balloon port without the driver, for guests that use it as no driver would.
 #![allow(dead_code, reason = "each guest uses a part")]
 
 use core::arch::asm;
@@ -11,12 +11,12 @@ use aerostat_abi::port::{Command, PORT, Registers, Status};
 #[repr(C, align(4096))]
 struct Page(UnsafeCell<[u64; CAPACITY]>);
 
-// SAFETY: used by one thread of a guest and, during a call, by the monitor.
+// SAFETY: only one thread of a guest uses it, and the monitor does during a call.
 unsafe impl Sync for Page {}
 
 static PAGE: Page = Page(UnsafeCell::new([0; CAPACITY]));
 
-/// Where batches and reports lie: in the image.
+/// Returns the address of the page for batches and reports, which is in the image.
 pub(crate) fn page() -> u64 {
     PAGE.0.get().expose_provenance() as u64
 }
@@ -24,15 +24,15 @@ pub(crate) fn page() -> u64 {
 /// Writes the first words of the page.
 pub(crate) fn write(words: &[u64]) {
     for (index, word) in words.iter().enumerate().take(CAPACITY) {
-        // SAFETY: within the page, which this thread alone uses; the monitor may read it, hence
-        // volatile.
+        // SAFETY: within the page, which only this thread uses. The access is volatile, as the
+        // monitor reads it.
         unsafe { place(index).write_volatile(*word) };
     }
 }
 
-/// A word of the page as the monitor has left it.
+/// Returns a word of the page as the monitor has written it.
 pub(crate) fn read(index: usize) -> u64 {
-    assert!(index < CAPACITY, "the page has so many words");
+    assert!(index < CAPACITY, "the page has no word {index}");
     // SAFETY: as in `write`.
     unsafe { place(index).read_volatile() }
 }
@@ -41,22 +41,23 @@ fn place(index: usize) -> *mut u64 {
     PAGE.0.get().cast::<u64>().wrapping_add(index)
 }
 
-/// A call with any registers.
+/// Makes a call with any registers; returns those that the monitor leaves.
 pub(crate) fn raw_call(mut registers: Registers) -> Registers {
     let Registers { rax, rdi, rsi, r8 } = &mut registers;
-    // SAFETY: the monitor changes the four registers, and memory that the call names.
+    // SAFETY: the monitor changes the four registers and the memory that the call names.
     unsafe {
         asm!("out dx, eax", in("dx") PORT, inout("rax") *rax, inout("rdi") *rdi, inout("rsi") *rsi, inout("r8") *r8);
     };
     registers
 }
 
-/// A call with two arguments; the status, if it is one.
+/// Makes a call with two arguments; returns the status, if it is one.
 pub(crate) fn call(command: Command, first: u64, second: u64) -> Option<Status> {
     Status::decode(raw_call(Registers { rax: command.encode(), rdi: first, rsi: second, r8: 0 }).rax)
 }
 
-/// A batch in the page: the call's status, the frames done, and what became of the entries.
+/// Makes a call with a batch in the page; returns the call's status, the number of frames done, and
+/// the entries with their statuses.
 pub(crate) fn batch<const COUNT: usize>(
     command: Command,
     entries: [Entry; COUNT],
@@ -67,14 +68,13 @@ pub(crate) fn batch<const COUNT: usize>(
     (Status::decode(reply.rax), reply.rdi, core::array::from_fn(|index| Entry::decode(read(index))))
 }
 
-/// From now on nothing else runs in this guest: its balloon driver neither.
+/// Masks upcalls for ever, so that no other thread of this guest runs, its balloon driver included.
 pub(crate) fn mask_upcalls() {
-    // SAFETY: raises the upcall mask, the first word of the CPU block, which is never lowered
-    // again.
+    // SAFETY: raises the upcall mask, the first word of the CPU block. It is never lowered again.
     unsafe { asm!("inc qword ptr gs:[0]") };
 }
 
-/// Ends the guest at once, whatever state its kernel is in.
+/// Ends the guest at once, in any state of its kernel.
 pub(crate) fn exit(exit: GuestExit) -> ! {
     loop {
         // SAFETY: the exit port does nothing to the guest's memory.

@@ -1,4 +1,4 @@
-//! Pages of text for the compressed pool: the guest `bench_memory` and the bench `memory` both
+//! Pages of text for the compressed pool. The guest `bench_memory` and the bench `memory` both
 //! include this file, so that guest and host compress the same bytes.
 
 /// English prose with some tables and code.
@@ -8,11 +8,11 @@ const SOURCES: [&str; 4] = [
     include_str!("../../../docs/reclaim.md"),
     include_str!("../../../docs/devices.md"),
 ];
-/// Distance of two pages' beginnings in the text; no divisor of its length, so that pages differ
-/// for long.
+/// The distance in the text between the beginnings of two pages. It does not divide the text's
+/// length, so that pages repeat late.
 const STRIDE: usize = 1531;
 
-/// Fills `page` with the text from the place that belongs to page `number`, and the number itself.
+/// Fills `page` with its number and the text of page `number`.
 pub(crate) fn fill(page: &mut [u8], number: usize) {
     let (head, body) = page.split_at_mut(size_of::<usize>());
     head.copy_from_slice(&number.to_le_bytes());
@@ -28,7 +28,7 @@ pub(crate) fn fill(page: &mut [u8], number: usize) {
     }
 }
 
-/// What follows place `at` of all sources, to the end of the one that it lies in.
+/// Returns the text from place `at` of all sources to the end of the source that it is in.
 fn from(mut at: usize) -> &'static [u8] {
     for source in SOURCES {
         match source.as_bytes().get(at..) {

@@ -1,8 +1,8 @@
-//! `aerostat-hostile-vmm`: a VMM process that a guest has taken over. `tests/tests/hostile_vmm.rs`
-//! has supervisors start it.
+//! `aerostat-hostile-vmm`: behaves as a VMM process that a guest has taken over.
 //!
-//! Started as `aerostat-vmm NAME BUILD`, with the link as its standard input; the name says what it does.
-//! It speaks the link by hand: what it sends is what no honest process would.
+//! Supervisors in `tests/tests/hostile_vmm.rs` start it as they start `aerostat-vmm NAME BUILD`,
+//! with the link as its standard input. The name says what it does. It writes to the link without
+//! the monitor's code, since that code can't send what no honest process sends.
 
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut, Write};
 use std::mem::{MaybeUninit, forget};
@@ -27,10 +27,9 @@ use rustix::process::{Signal, set_parent_process_death_signal};
 const PRESSURE: &[u8] = b"\"Pressure\"";
 const SUCCESS: &[u8] = br#"{"Ended":{"reason":{"Exited":16},"details":[]}}"#;
 const STOPPED: &[u8] = br#"{"Ended":{"reason":"Stopped","details":[]}}"#;
-/// Seconds that closing a lingering socket takes: longer than a test waits.
+/// Seconds for which closing the socket may block. A test waits for less.
 const LINGER: u64 = 600;
-/// How long it asks for much, or for little: longer than a scheduler waits before it lowers a
-/// target.
+/// How long it reports a high demand, and then a low one. The scheduler lowers a target sooner.
 const DEMAND_LASTS: Duration = Duration::from_millis(400);
 
 fn main() -> ExitCode {
@@ -45,7 +44,7 @@ fn main() -> ExitCode {
 }
 
 fn act(deed: &str) -> Result<()> {
-    // Where a test fails, nothing is to stay behind.
+    // No process stays behind when a test fails.
     set_parent_process_death_signal(Some(Signal::KILL))?;
     let stdin = io::stdin();
     let link = stdin.as_fd();
@@ -93,11 +92,11 @@ fn act(deed: &str) -> Result<()> {
             stay()
         }
         "blocks_the_doorbell" => block(&doorbell, page),
-        _ => bail!("it knows no such deed"),
+        _ => bail!("there is no such deed"),
     }
 }
 
-/// Does nothing, for ever.
+/// Sleeps for ever.
 fn stay() -> ! {
     loop {
         thread::park();
@@ -108,7 +107,7 @@ fn say(link: BorrowedFd<'_>, bytes: &[u8]) -> Result<()> {
     send(link, bytes, SendFlags::NOSIGNAL).map(drop).context("sending")
 }
 
-/// Takes the supervisor's first message; returns what came with it.
+/// Receives the supervisor's first message; returns the descriptors that came with it.
 fn receive_start(link: BorrowedFd<'_>) -> Result<Vec<OwnedFd>> {
     let mut bytes = vec![0; 1 << 16];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(16))];
@@ -152,13 +151,13 @@ fn pass_lingering_socket(link: BorrowedFd<'_>, bytes: &[u8]) -> Result<()> {
         bail!("no room for a descriptor");
     }
     sendmsg(link, &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL)?;
-    // In this process too the last close would wait, and the message has the socket now. Where it
-    // is not taken, that is the process's end.
+    // The message holds the socket now. If it is never received, the last close happens when this
+    // process ends.
     Ok(())
 }
 
-/// Makes ringing as hard as it can be, and has the supervisor ring again and again: demand goes up
-/// and down.
+/// Fills the doorbell, so that ringing it would block, and makes the supervisor ring it again and
+/// again by a demand that rises and falls.
 fn block(doorbell: &OwnedFd, page: &RegisterPage) -> Result<()> {
     fcntl_setfl(doorbell, OFlags::empty())?;
     // An eventfd's counter is full at this value; a socket takes it as bytes.

@@ -1,5 +1,5 @@
-//! `aerostat-text`: packs text for guests that run `index`, and checks what they made of it. `cargo
-//! xtask run` calls it.
+//! `aerostat-text`: packs text for guests that run `index`, and checks their indexes. `cargo xtask
+//! run` calls it.
 
 use std::fs;
 use std::path::PathBuf;
@@ -9,7 +9,7 @@ use aerostat_tests::text;
 use anyhow::{Context, Result};
 use clap::Parser;
 
-/// Packs text for guests that run `index`, and checks what they made of it.
+/// Packs text for guests that run `index`, and checks their indexes.
 #[derive(Debug, Parser)]
 #[command(name = "aerostat-text")]
 enum Verb {

@@ -1,5 +1,5 @@
-//! Text for the application `index`: packed into an archive for its disk, and indexed once more on
-//! the host, to compare.
+//! Text for the application `index`: packs it into an archive for the disk, and indexes it on the
+//! host to compare.
 
 mod pack;
 mod reference;

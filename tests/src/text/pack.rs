@@ -1,4 +1,4 @@
-//! Packs files into a plain POSIX archive (ustar): always the same bytes for the same files.
+//! Packs files into a plain POSIX archive (ustar). The same files always make the same bytes.
 
 use std::fmt;
 use std::fs;
@@ -9,10 +9,10 @@ use anyhow::{Context, Result, ensure};
 use tar::{Builder, EntryType, Header};
 use tempfile::NamedTempFile;
 
-/// Bytes of a file that a header of the plain format can't count any more: eleven octal digits.
+/// The smallest file, in bytes, that the format can't hold: its header has eleven octal digits.
 const TOO_LARGE: u64 = 1 << 33;
 
-/// What became of the files.
+/// Counts of the files that were packed and skipped.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Packed {
     /// Files in the archive.
@@ -21,9 +21,9 @@ pub struct Packed {
     pub bytes: u64,
     /// Files and folders that could not be read.
     pub unreadable: u64,
-    /// What is neither a regular file nor a folder: links, sockets, devices.
+    /// Entries that are neither regular files nor folders: links, sockets, devices.
     pub not_regular: u64,
-    /// Files whose names are too long for the format, or that are.
+    /// Files that are too large for the format, or whose names are too long for it.
     pub unfit: u64,
 }
 
@@ -42,16 +42,17 @@ impl fmt::Display for Packed {
     }
 }
 
-/// Packs the files at and below `paths` into `archive`, in the order of `paths` and within each of
-/// the names, and stops before the file with which there would be more than `limit` bytes of text.
-/// Names begin with the last part of the path that was given. What can't be packed is skipped and
-/// counted.
+/// Packs the files at and below `paths` into `archive`, in the order of `paths` and, within each,
+/// in the order of names. It stops before a file that would bring the text to more than `limit`
+/// bytes. Names in the archive begin with the last part of the given path. Files that can't be
+/// packed are skipped and counted.
 ///
 /// # Errors
-/// When a path isn't there, when there is nothing to pack, or when the archive can't be written;
-/// what was there before then stays.
+/// When a path does not exist, when there is nothing to pack, or when the archive can't be written.
+/// An older archive then stays as it was.
 pub fn pack(paths: &[PathBuf], limit: Option<u64>, archive: &Path) -> Result<Packed> {
-    // A guest may still read what is there: it keeps its file.
+    // The new archive replaces the old one by a rename: a guest that still reads the old one keeps
+    // its file.
     let folder = archive.parent().filter(|parent| *parent != Path::new("")).unwrap_or_else(|| Path::new("."));
     let creating = || format!("creating a file in {}", folder.display());
     let file = NamedTempFile::new_in(folder).with_context(creating)?;
@@ -83,7 +84,7 @@ struct Packer<W: Write> {
 }
 
 impl<W: Write> Packer<W> {
-    /// Adds a file, or a folder with all that it has.
+    /// Adds a file, or a folder with all files in it.
     fn add(&mut self, path: &Path, name: &Path) -> Result<()> {
         if self.is_full {
             return Ok(());
@@ -166,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_is_packed_in_the_order_of_names_and_what_does_not_fit_is_counted() {
+    fn a_folder_is_packed_in_the_order_of_names_and_skipped_files_are_counted() {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path().join("root");
         fs::create_dir_all(root.join("b")).unwrap();
@@ -187,11 +188,11 @@ mod tests {
         assert!(fs::read(&archive).unwrap() == once, "the same files make the same archive");
 
         let packed = pack(&[root], Some(12), &archive).unwrap();
-        assert_eq!((packed.files, packed.bytes), (2, 11), "the third would be above the limit");
+        assert_eq!((packed.files, packed.bytes), (2, 11), "the third file is above the limit");
     }
 
     #[test]
-    fn nothing_to_pack_is_an_error_that_leaves_the_old_archive() {
+    fn an_error_leaves_the_old_archive_as_it_was() {
         let folder = tempfile::tempdir().unwrap();
         let archive = folder.path().join("text.tar");
         fs::write(&archive, "old").unwrap();

@@ -1,5 +1,5 @@
-//! An inverted index as simple as can be, written from its definition in `docs/applications.md` and
-//! from nothing else: what it has in common with the application's index is that definition alone.
+//! A simple inverted index, written from the definition in `docs/applications.md`. It has nothing
+//! in common with the application's index but that definition.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,22 +9,22 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 
-/// Bytes of a term at most.
+/// The longest term, in bytes.
 const LONGEST_TERM: usize = 255;
 const FNV_BASIS: u64 = 0xcbf2_9ce4_8422_2325;
 const FNV_PRIME: u64 = 0x0000_0100_0000_01b3;
 
-/// Positions of a term, by file.
+/// The positions of a term, by file.
 type Places = BTreeMap<u32, Vec<u32>>;
 
-/// The host's own index of an archive.
+/// The index of an archive.
 #[derive(Debug, Default)]
 pub struct Reference {
     terms: BTreeMap<String, Places>,
     files: u32,
 }
 
-/// What an index comes to: the line that the application logs.
+/// The numbers in the line that the application logs about an index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Metrics {
     terms: usize,
@@ -45,11 +45,11 @@ impl fmt::Display for Metrics {
     }
 }
 
-/// Compares what a guest logged with the host's own index of the `archive` on the guest's disk;
-/// returns what both found.
+/// Compares each index that a guest logged with the reference for the `archive` on the guest's
+/// disk; returns the line that both agree on.
 ///
 /// # Errors
-/// When the archive can't be read, when the guest logged no index, or one that is different.
+/// When the archive can't be read, or the guest logged no index or a different one.
 pub fn verify(archive: &Path, log: &str) -> Result<String> {
     let found: Vec<&str> = log.lines().filter_map(logged_index).collect();
     ensure!(!found.is_empty(), "the guest logged no index: it did not come to the end");
@@ -62,7 +62,7 @@ pub fn verify(archive: &Path, log: &str) -> Result<String> {
     Ok(found[0].to_owned())
 }
 
-/// What follows `index: ` in a line that tells an index.
+/// Returns what follows `index: ` in a line about an index.
 fn logged_index(line: &str) -> Option<&str> {
     let (_, rest) = line.split_once("index: ")?;
     rest.contains(", digest ").then_some(rest.trim_end())
@@ -182,8 +182,7 @@ mod tests {
     use std::fs;
     use std::path::{Path, PathBuf};
 
-    /// What the application's library makes of the files at and below `path`, as the application
-    /// logs it.
+    /// Returns the line that the application logs about its index of the files at and below `path`.
     fn logged(path: &Path) -> String {
         let mut files = vec![path.to_owned()];
         let mut index = Index::default();
@@ -208,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn both_indexes_of_real_text_agree_and_a_wrong_one_is_found_out() {
+    fn the_applications_index_agrees_and_a_wrong_one_is_refused() {
         let text = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/src"));
         let folder = tempfile::tempdir().unwrap();
         let archive = folder.path().join("text.tar");

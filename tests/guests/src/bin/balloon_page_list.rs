@@ -1,6 +1,6 @@
-//! The page list of the application `balloon`, with blocks that were never given: every block is in
-//! it once and comes out once, whole where that may be, and in parts where a range or a count asks
-//! for less.
+//! Tests the page list of the application `balloon`, with blocks that are not ballooned. Every
+//! block is in it once and comes out once: whole if it fits the range or count, in parts if that
+//! asks for less.
 
 #![no_std]
 #![no_main]
@@ -46,29 +46,28 @@ fn run() -> Result<(), &'static str> {
     expect(is_whole && page_list.contains(at(second, 5), BlockSize::Frame), "a block is not in it")?;
     expect(page_list.size().0 == firsts.len() as u64 * HUGE_FRAMES, "its size is wrong")?;
 
-    let part = page_list
-        .remove_within(at(second, 511)..at(second, HUGE_FRAMES))
-        .ok_or("the end of a block is not to be had")?;
+    let part =
+        page_list.remove_within(at(second, 511)..at(second, HUGE_FRAMES)).ok_or("the end of a block was not found")?;
     expect((part.first(), part.size()) == (at(second, 511), BlockSize::Frame), "another part was taken")?;
     expect(
         !page_list.contains(second, BlockSize::Huge) && !page_list.contains(part.first(), BlockSize::Frame),
-        "it stayed",
+        "the part is still in the list",
     )?;
     expect(
         [0, 1, 509, 510].iter().all(|&rest| page_list.contains(at(second, rest), BlockSize::Frame)),
-        "the rest went",
+        "the rest of the block is not in the list",
     )?;
-    let head = page_list.remove_within(highest..at(highest, 1)).ok_or("the beginning of a block is not to be had")?;
+    let head = page_list.remove_within(highest..at(highest, 1)).ok_or("the beginning of a block was not found")?;
     expect((head.first(), head.size()) == (highest, BlockSize::Frame), "more than the beginning was taken")?;
     let whole = page_list.remove_within(lowest..at(highest, HUGE_FRAMES)).ok_or("nothing is in all of the range")?;
     expect((whole.first(), whole.size()) == (lowest, BlockSize::Huge), "the lowest was not taken first, or not whole")?;
     expect(page_list.remove_within(lowest..at(lowest, HUGE_FRAMES)).is_none(), "it was taken twice")?;
 
     expect(page_list.remove(FrameCount::ZERO).is_none(), "a block of no frames")?;
-    expect(size_of_reclaimed(&mut page_list, HUGE_FRAMES) == Some(BlockSize::Huge), "nothing was taken whole")?;
-    expect(size_of_reclaimed(&mut page_list, HUGE_FRAMES - 1) == Some(BlockSize::Frame), "too much was taken")?;
+    expect(size_of_taken(&mut page_list, HUGE_FRAMES) == Some(BlockSize::Huge), "nothing was taken whole")?;
+    expect(size_of_taken(&mut page_list, HUGE_FRAMES - 1) == Some(BlockSize::Frame), "too much was taken")?;
     let mut left = page_list.size().0;
-    while size_of_reclaimed(&mut page_list, 1).is_some() {
+    while size_of_taken(&mut page_list, 1).is_some() {
         left -= 1;
     }
     expect(left == 0 && page_list.size() == FrameCount::ZERO, "not all frames came out one by one")?;
@@ -80,12 +79,12 @@ fn expect(holds: bool, complaint: &'static str) -> Result<(), &'static str> {
     if holds { Ok(()) } else { Err(complaint) }
 }
 
-/// The frame so many behind `first`.
+/// Returns the frame so many after `first`.
 fn at(first: FrameNumber, frames: u64) -> FrameNumber {
     FrameNumber(first.0 + frames)
 }
 
-/// Takes a block of at most so many frames and frees it.
-fn size_of_reclaimed(page_list: &mut PageList, frames: u64) -> Option<BlockSize> {
+/// Takes a block of at most so many frames and frees it; returns its size.
+fn size_of_taken(page_list: &mut PageList, frames: u64) -> Option<BlockSize> {
     page_list.remove(FrameCount(frames)).map(|block| block.size())
 }

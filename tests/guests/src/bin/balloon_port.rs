@@ -1,6 +1,6 @@
-//! Asks for the balloon port twice, pins memory and frees it, whole and in parts, and then uses all
-//! that there is: what was in the balloon from the start is not among it, whoever was to drive
-//! that. Keeps it until somebody ends it.
+//! Opens the balloon port twice, pins memory and frees it, whole and in parts, and then uses all
+//! memory of the guest. The initial balloon is not part of that memory, with or without a driver.
+//! The guest keeps the memory until the test ends it.
 
 #![no_std]
 #![no_main]
@@ -16,9 +16,9 @@ aerostat_guest::app!(main);
 
 const MIB: usize = 1 << 20;
 const PIECE_BYTES: usize = 2 * MIB;
-/// What the heap may have grown by for the lists of blocks.
+/// How much the heap may grow for the lists of blocks.
 const HEAP_FRAMES: u64 = 2 * HUGE_FRAMES;
-/// Enough for a list of pieces.
+/// Memory that is left for the list of pieces.
 const KEPT: FrameCount = FrameCount::from_mib(4);
 
 fn main() -> Outcome {
@@ -37,11 +37,11 @@ fn main() -> Outcome {
 }
 
 fn run() -> Result<Vec<Vec<u8>>, &'static str> {
-    // SAFETY: nothing is given.
+    // SAFETY: this guest makes no call through the port.
     let open = || unsafe { balloon_port::open() };
     let (first, second) = (open(), open());
     if second.is_some() {
-        return Err("the port was to be had twice");
+        return Err("the port was opened twice");
     }
     log::info!("balloon port: {}", if first.is_some() { "opened" } else { "refused" });
     if balloon_port::claim_initial(FrameNumber(HUGE_FRAMES), BlockSize::Huge).is_some() {
@@ -52,7 +52,7 @@ fn run() -> Result<Vec<Vec<u8>>, &'static str> {
     app::validate().map(|()| pieces)
 }
 
-/// Pins all huge frames and frees them; every other in single frames, of which one is held for
+/// Pins all huge frames and frees them, every other one in single frames, one of which is held
 /// longer.
 fn pin() -> Result<(), &'static str> {
     let before = app::memory().free.0;
@@ -77,10 +77,10 @@ fn pin() -> Result<(), &'static str> {
     }
     app::validate()?;
     drop(held);
-    if app::memory().free.0 + HEAP_FRAMES < before { Err("memory that was pinned did not come back") } else { Ok(()) }
+    if app::memory().free.0 + HEAP_FRAMES < before { Err("memory that was pinned is not free again") } else { Ok(()) }
 }
 
-/// Memory, touched until there is no more.
+/// Touches memory until no more is available; returns it.
 fn use_up() -> Vec<Vec<u8>> {
     let mut pieces: Vec<Vec<u8>> = Vec::new();
     while app::memory().available > KEPT {

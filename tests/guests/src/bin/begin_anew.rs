@@ -1,5 +1,5 @@
-//! Ends the session with the monitor behind its driver's back, with a balloon in between: the
-//! driver begins anew, and both go on with the balloon that there is.
+//! Ends the driver's session with the monitor while the balloon holds memory. The driver begins a
+//! new session, and both sides go on with the same balloon.
 
 #![no_std]
 #![no_main]
@@ -8,10 +8,10 @@ extern crate alloc;
 
 #[path = "../patterned.rs"]
 mod patterned;
+#[path = "../port.rs"]
+mod port;
 
-use core::arch::asm;
-
-use aerostat_abi::port::{Command, PORT, Status};
+use aerostat_abi::port::{Command, Status};
 use aerostat_abi::units::FrameCount;
 use aerostat_guest::app::{self, Outcome};
 
@@ -43,14 +43,14 @@ fn run() -> Result<(), &'static str> {
         app::sleep(1);
     }
     for _ in 0..ENDS {
-        if end_session() != Status::Ok.encode() {
-            return Err("the driver had not begun anew");
+        if port::call(Command::Reset, 0, 0) != Some(Status::Ok) {
+            return Err("the driver had not begun a new session");
         }
         app::report(0, 0, "has the driver make a call");
         app::sleep(PAUSE_MS);
         app::validate()?;
         if app::memory().size > SMALL {
-            return Err("the balloon was emptied");
+            return Err("the balloon was deflated");
         }
     }
     log::info!("begin anew: shrunk");
@@ -59,14 +59,4 @@ fn run() -> Result<(), &'static str> {
     }
     patterned::touch(BYTES, 2)?;
     app::validate()
-}
-
-/// RESET; returns the status.
-fn end_session() -> u64 {
-    let mut status = Command::Reset.encode();
-    // SAFETY: the monitor changes the four registers.
-    unsafe {
-        asm!("out dx, eax", in("dx") PORT, inout("rax") status, inout("rdi") 0_u64 => _, inout("rsi") 0_u64 => _, inout("r8") 0_u64 => _);
-    }
-    status
 }

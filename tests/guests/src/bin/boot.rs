@@ -1,4 +1,4 @@
-//! Says how large its machine is.
+//! Logs the size of its machine.
 
 #![no_std]
 #![no_main]

@@ -1,4 +1,4 @@
-//! Touches memory, frees it, waits until it is gone and has come back, and checks every byte of it.
+//! Touches memory, frees it, waits until it was inflated and deflated, and checks every byte of it.
 
 #![no_std]
 #![no_main]

@@ -1,5 +1,5 @@
 //! Uses its disk as the command line says: `verify` writes patterns and reads them back,
-//! `read-only` tries to write, `faults` meets sectors that can't be read or written.
+//! `read-only` tries to write, `faults` reads and writes bad sectors.
 
 #![no_std]
 #![no_main]
@@ -14,7 +14,7 @@ use aerostat_guest::app::{self, Disk, DiskError, Outcome};
 aerostat_guest::app!(main);
 
 const SECTOR: usize = 512;
-/// Sectors 16 to 23 can be neither read nor written where the test asks for faults.
+/// Where the test injects faults: sectors 16 to 23 can be neither read nor written.
 const BAD_OFFSET: u64 = 16 * SECTOR as u64;
 const THREADS: u64 = 6;
 const THREAD_BYTES: usize = 256 << 10;
@@ -29,7 +29,7 @@ fn main() -> Outcome {
         Some("verify") => verify(disk),
         Some("read-only") => read_only(disk),
         Some("faults") => faults(disk),
-        _ => Err("the command line says nothing"),
+        _ => Err("the command line names no mode"),
     };
     match result {
         Ok(()) => {
@@ -43,8 +43,8 @@ fn main() -> Outcome {
     }
 }
 
-/// Patterns of all sizes and at all places, from one thread and from many; leaves `AERO` at the
-/// beginning.
+/// Writes and reads patterns of several sizes at several places, from one thread and from many.
+/// Leaves `AERO` at the beginning of the disk.
 fn verify(disk: &'static Disk) -> Result<(), &'static str> {
     for (offset, sectors) in [(0, 1), (512, 7), (4096, 8), (512, 9), (3 * 512, 1000), (0, 2048)] {
         round_trip(disk, offset, sectors * SECTOR)?;
@@ -63,7 +63,7 @@ fn verify(disk: &'static Disk) -> Result<(), &'static str> {
         (1, SECTOR, DiskError::Unaligned),
         (0, 100, DiskError::Unaligned),
     ] {
-        expect(disk.read(offset, &mut vec![0; bytes]), Err(expected), "a read that can't be")?;
+        expect(disk.read(offset, &mut vec![0; bytes]), Err(expected), "a read of no valid range")?;
     }
     expect(disk.discard(0, THREAD_BYTES as u64), Ok(()), "a discard")?;
     let mut first = [0; SECTOR];
@@ -80,7 +80,7 @@ fn round_trip(disk: &Disk, offset: u64, bytes: usize) -> Result<(), &'static str
         let mut read = vec![0; bytes];
         expect(disk.read(offset, &mut read), Ok(()), "a read")?;
         if read != pattern {
-            return Err("what was read is not what was written");
+            return Err("the data read is not the data written");
         }
     }
     Ok(())
@@ -90,7 +90,7 @@ fn byte(place: u64, seed: u64) -> u8 {
     (place.wrapping_add(seed).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8
 }
 
-/// Writes are refused, and reads still work.
+/// Asserts that writes are refused and reads still work.
 fn read_only(disk: &Disk) -> Result<(), &'static str> {
     let mut sector = [0; SECTOR];
     expect(disk.read(0, &mut sector), Ok(()), "a read")?;
@@ -101,7 +101,8 @@ fn read_only(disk: &Disk) -> Result<(), &'static str> {
     if sector.starts_with(b"AERO") { Ok(()) } else { Err("the disk does not begin with AERO") }
 }
 
-/// Errors are told, also in the middle of a long transfer, and what lies beside them works.
+/// Asserts that errors are reported, in the middle of a long transfer too, and that other sectors
+/// still work.
 fn faults(disk: &'static Disk) -> Result<(), &'static str> {
     let mut much = vec![0; 1 << 20];
     for _ in 0..3 {

@@ -1,5 +1,5 @@
-//! Waits for events that lie in the application's memory, while that is on disk: an event by
-//! itself, one in a mutex and one in a join handle.
+//! Waits for events whose memory is on the swap disk: an event by itself, one in a mutex and one in
+//! a join handle.
 
 #![no_std]
 #![no_main]
@@ -15,7 +15,7 @@ use aerostat_guest::app::{self, Event, Mutex, Outcome, SpawnError};
 aerostat_guest::app!(main);
 
 const EVENTS: usize = 400;
-/// Between two events, so that each has a page of its own.
+/// The distance between two events, so that each has a page of its own.
 const SPACING_BYTES: usize = 8 << 10;
 /// More than twice the memory of the guest.
 const NOISE_BYTES: usize = 140 << 20;
@@ -57,13 +57,13 @@ fn run() -> Result<(), &'static str> {
     if *counter.lock() != 1 {
         return Err("the mutex did not keep its count");
     }
-    // The thread's result comes while this one waits for it, and both have other memory than what
-    // they share.
+    // The thread returns while this one waits for it, and each of them has memory of its own
+    // besides what they share.
     let late = app::spawn("late", || noise(2).map(drop)).map_err(no_thread)?;
     late.join()
 }
 
-/// Between objects that do not compress, so that it leaves for the disk with them.
+/// Allocates `value` between objects that do not compress, so that its page goes to the disk.
 fn leaked_apart<T>(value: T) -> &'static T {
     let mut neighbours = [(); 2].map(|()| Box::new([0; SPACING_BYTES / 2]));
     neighbours.iter_mut().zip(3..).for_each(|(neighbour, seed)| fill(&mut **neighbour, seed));
@@ -72,7 +72,7 @@ fn leaked_apart<T>(value: T) -> &'static T {
     value
 }
 
-/// Memory that does not compress.
+/// Allocates memory and fills it with data that does not compress.
 fn noise(seed: u64) -> Result<Mapping, &'static str> {
     let mut memory = Mapping::anonymous(NOISE_BYTES).map_err(|OutOfMemory| "no memory")?;
     fill(&mut memory, seed);

@@ -8,7 +8,7 @@ use aerostat_guest::app::Outcome;
 aerostat_guest::app!(main);
 
 fn main() -> Outcome {
-    // SAFETY: never goes on: the exception ends the guest.
+    // SAFETY: the exception ends the guest here.
     unsafe { core::arch::asm!("ud2") };
     Outcome::Success
 }

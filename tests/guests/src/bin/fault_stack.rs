@@ -1,5 +1,5 @@
-//! How much stack page faults take: paints the stack below a function that touches memory on disk,
-//! and looks how far the paint has gone.
+//! Measures the stack that page faults use: paints the stack below a function that touches memory
+//! on disk, and finds how much of the paint is overwritten.
 
 #![no_std]
 #![no_main]
@@ -17,10 +17,10 @@ aerostat_guest::app!(main);
 /// More than twice the memory of the guest.
 const BYTES: usize = 140 << 20;
 const PAGE_BYTES: usize = 4096;
-/// How far the stack is painted, well within what a thread has.
+/// Words that are painted, well within a thread's stack.
 const PAINTED_WORDS: usize = (4 * FAULT_STACK_BYTES / 8) as usize;
 const PAINT: u64 = 0xa5a5_5a5a_c3c3_3c3c;
-/// What the paint leaves to the functions that paint and look.
+/// Words between the stack pointer and the paint, for the functions that paint and measure.
 const OWN_WORDS: usize = 64;
 
 fn main() -> Outcome {
@@ -30,12 +30,12 @@ fn main() -> Outcome {
     });
     let Ok(deepest) = result else { return Outcome::Failure };
     log::info!("fault stack: {deepest} of {FAULT_STACK_BYTES} bytes");
-    // A tenth is left to what this run has not met.
+    // A tenth is left for paths that this run has not taken.
     if deepest * 10 <= FAULT_STACK_BYTES * 9 { Outcome::Success } else { Outcome::Failure }
 }
 
-/// Fills memory, most of which goes to disk, and reads it in order, then writes it from the other
-/// end.
+/// Fills memory, most of which goes to disk, reads it in order and writes it in reverse order;
+/// returns the stack that was used.
 fn depth_of_faults(contents: fn(usize) -> u64) -> Result<u64, OutOfMemory> {
     let mut memory = Mapping::anonymous(BYTES)?;
     let top = paint();
@@ -51,23 +51,22 @@ fn depth_of_faults(contents: fn(usize) -> u64) -> Result<u64, OutOfMemory> {
     Ok(gone_from(top))
 }
 
-/// Paints the stack from a little below here on; returns where the paint begins, above all of it.
+/// Paints the stack, a little below the stack pointer; returns the address above the paint.
 #[inline(never)]
 fn paint() -> usize {
     let top = stack_pointer() - OWN_WORDS * 8;
     for word in (1..=PAINTED_WORDS).map(|number| top - number * 8) {
-        // SAFETY: what lies so far below the stack pointer is the thread's stack, and in use by
-        // nobody.
+        // SAFETY: so far below the stack pointer is still the thread's stack, and nothing uses it.
         unsafe { core::ptr::with_exposed_provenance_mut::<u64>(word).write_volatile(PAINT) };
     }
     top
 }
 
-/// Bytes between the top of the paint and what is left of it.
+/// Returns the bytes between the top of the paint and the part of it that is left.
 #[inline(never)]
 fn gone_from(top: usize) -> u64 {
     let is_paint = |word: &usize| {
-        // SAFETY: as above; a fault's frames have left it as it is.
+        // SAFETY: as above, and the frames of faults are gone.
         unsafe { core::ptr::with_exposed_provenance::<u64>(*word).read_volatile() == PAINT }
     };
     let lowest = top - PAINTED_WORDS * 8;
@@ -82,20 +81,20 @@ fn stack_pointer() -> usize {
     pointer
 }
 
-/// Goes to disk as it is.
+/// Returns words of pages that go to disk uncompressed.
 fn noise(place: usize) -> u64 {
     let mut word = (place as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     word ^= word >> 29;
     word.wrapping_mul(0xbf58_476d_1ce4_e5b9)
 }
 
-/// Goes to the compressed pool, and from there to disk.
+/// Returns words of pages that go to the compressed pool, and from there to disk.
 fn text(place: usize) -> u64 {
     let page = (place / 512) as u64;
     if place.is_multiple_of(2) { noise(place) } else { page }
 }
 
-/// Goes nowhere.
+/// Returns words of pages that need neither pool nor disk.
 fn zeros(_: usize) -> u64 {
     0
 }

@@ -1,5 +1,5 @@
-//! Breaks every huge frame into small pieces, frees most of them, and uses memory for which then no
-//! huge frame is whole: the kernel moves pages together and makes huge pages, and every byte is
+//! Allocates pieces of every huge frame, frees most of them, and then uses memory for which no huge
+//! frame is whole. The kernel moves pages together and makes huge pages, and every byte stays
 //! right.
 
 #![no_std]
@@ -16,7 +16,7 @@ use pieces::{PAGE_WORDS, are_right, reserved, scattered};
 aerostat_guest::app!(main);
 
 const BUSY_WORDS: usize = (8 << 20) / 8;
-/// Far more turns than it takes, of a twentieth of a second and more each.
+/// Turns of a twentieth of a second or more: far more than needed.
 const PATIENCE: usize = 1200;
 
 fn main() -> Outcome {
@@ -50,7 +50,7 @@ fn run() -> Result<MemoryInfo, &'static str> {
         app::sleep(50);
     }
     log::error!("from {first:?} to {:?}", app::memory());
-    Err("nothing became whole")
+    Err("no huge frame became whole")
 }
 
 fn check(pieces: &[pieces::Piece], busy: &[u64], turns: usize) -> Result<(), &'static str> {

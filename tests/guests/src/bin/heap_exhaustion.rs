@@ -1,5 +1,5 @@
-//! Allocates until nothing is left, in large pieces and in small ones: a failed allocation, and all
-//! is well after freeing.
+//! Allocates until memory runs out, in large and in small pieces. The last allocation fails, and
+//! after freeing as much memory can be allocated again.
 
 #![no_std]
 #![no_main]
@@ -26,7 +26,7 @@ fn main() -> Outcome {
     Outcome::Success
 }
 
-/// Bytes that don't compress: what does could be evicted to make room, for a long time.
+/// Bytes that do not compress. Data that does could be evicted to make room for a long time.
 struct Noise(u64);
 
 impl Noise {
@@ -36,7 +36,8 @@ impl Noise {
     }
 }
 
-/// How many pieces of so many bytes, all of them touched, fit into memory; frees them again.
+/// Allocates and touches pieces of so many bytes until memory runs out, and frees them; returns
+/// their number.
 fn fill_memory(piece: usize) -> usize {
     let mut pieces: Vec<Vec<u8>> = Vec::new();
     let mut noise = Noise(1);

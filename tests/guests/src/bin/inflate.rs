@@ -1,4 +1,4 @@
-//! Touches memory, frees it, and then only exists: the memory is the balloon's for the taking.
+//! Touches memory, frees it, and then sleeps, so that the balloon can have that memory.
 
 #![no_std]
 #![no_main]

@@ -1,5 +1,5 @@
-//! Everything that a driver must not ask for: each is refused with its own status, and nothing is
-//! harmed.
+//! Makes calls that a driver must not make. The monitor refuses each with its own status, and
+//! nothing is harmed.
 
 #![no_std]
 #![no_main]
@@ -15,7 +15,7 @@ use aerostat_guest::app::Outcome;
 aerostat_guest::app!(main);
 
 const MEMORY: FrameNumber = FrameNumber(64 << 8);
-/// A frame near the end of memory, which nobody uses so early.
+/// A frame near the end of memory, which the kernel has not used yet.
 const SPARE: FrameNumber = FrameNumber(MEMORY.0 - 1024);
 /// Registers of the first virtio device and of the local APIC, in the hole for devices.
 const DEVICES: [FrameNumber; 2] = [FrameNumber(0xd_0000), FrameNumber(0xf_ee00)];
@@ -46,7 +46,7 @@ fn main() -> Outcome {
         expect(Command::Inflate, Entry::pending(FrameNumber(0), 13), EntryStatus::Protected),
         expect(Command::Deflate, Entry::pending(MEMORY, 0), EntryStatus::OutOfRange),
         expect(Command::Deflate, Entry::pending(image, 9), EntryStatus::NotBallooned),
-        // DEFLATE of what was never given, then a frame's whole journey.
+        // DEFLATE of a frame that is not ballooned, then INFLATE and DEFLATE of that frame.
         expect(Command::Deflate, Entry::pending(SPARE, 0), EntryStatus::NotBallooned),
         expect(Command::Inflate, Entry::pending(SPARE, 0), EntryStatus::Done),
         expect(Command::Inflate, Entry::pending(SPARE, 0), EntryStatus::AlreadyBallooned),
@@ -64,13 +64,13 @@ fn main() -> Outcome {
         expect_status(!4095, 1, Status::BadPage),
         expect_status(DEVICES[0].address(), 1, Status::BadPage),
         a_full_batch_of_one_block(),
-        a_page_that_is_given(),
+        a_ballooned_batch_page(),
         raw_status(0xae50_00ff) == Some(Status::UnknownCommand),
         raw_status(0) == Some(Status::UnknownCommand),
         port::call(Command::Hello, 1, 0) == Some(Status::SessionExists),
     ];
     if let Some(place) = done.iter().position(|is_done| !is_done) {
-        log::error!("malformed batches: number {place} was not answered as it should be");
+        log::error!("malformed batches: number {place} got a wrong answer");
         return Outcome::Failure;
     }
     log::info!("malformed batches: ok");
@@ -79,13 +79,13 @@ fn main() -> Outcome {
 
 fn twice_in_one_batch() -> bool {
     let entry = Entry::pending(SPARE, 0);
-    let (_, given, entries) = port::batch(Command::Inflate, [entry, entry]);
-    given == 1
+    let (_, frames, entries) = port::batch(Command::Inflate, [entry, entry]);
+    frames == 1
         && entries.map(|entry| entry.status) == [EntryStatus::Done, EntryStatus::AlreadyBallooned]
         && expect(Command::Deflate, entry, EntryStatus::Done)
 }
 
-/// The same block as often as a batch can name it counts once.
+/// A block that a batch names as often as it can counts once.
 fn a_full_batch_of_one_block() -> bool {
     let block = Entry::pending(FrameNumber(SPARE.0 & !511), 9);
     [Command::Inflate, Command::Deflate].into_iter().all(|command| {
@@ -95,8 +95,8 @@ fn a_full_batch_of_one_block() -> bool {
     })
 }
 
-/// A batch page may be given in another page's batch, and is none from then on.
-fn a_page_that_is_given() -> bool {
+/// A batch page may be ballooned by a batch in another page, and can't be used as one afterwards.
+fn a_ballooned_batch_page() -> bool {
     let page = Entry::pending(SPARE, 0);
     expect(Command::Inflate, page, EntryStatus::Done)
         && expect_status(SPARE.address(), 1, Status::BadPage)

@@ -1,7 +1,7 @@
-//! Makes large allocations until no more is committed: tens of thousands, as memory allows, and all
-//! is well after freeing.
+//! Makes tens of thousands of large allocations until the commit limit refuses one, and frees them.
+//! As many succeed again afterwards.
 //!
-//! `compressed_swap=` on the command line makes room for commit charges; nothing of it is touched.
+//! `compressed_swap=` on the command line raises the commit limit. The memory is never touched.
 
 #![no_std]
 #![no_main]
@@ -26,7 +26,7 @@ fn main() -> Outcome {
     log::info!("many regions: {first}, then {second}");
     let is_exhausted = before.allocation_failures > failures && after.allocation_failures > before.allocation_failures;
     if first < LEAST || second != first || !is_exhausted {
-        log::error!("many regions: there were too few, or commit charges were lost");
+        log::error!("many regions: there were too few, or some commit was not released");
         return Outcome::Failure;
     }
     if after.free < before.free || app::validate().is_err() {
@@ -37,7 +37,7 @@ fn main() -> Outcome {
     Outcome::Success
 }
 
-/// How many pieces are committed until one is refused; frees them again, in another order.
+/// Allocates pieces until one is refused, and frees them in another order; returns their number.
 fn fill() -> usize {
     let mut pieces: Vec<Vec<u8>> = Vec::new();
     loop {

@@ -1,4 +1,4 @@
-//! Touches a fresh page with upcalls masked, as code does that holds a spin lock of the kernel.
+//! Touches a fresh page while upcalls are masked, like code that holds a spin lock of the kernel.
 
 #![no_std]
 #![no_main]
@@ -12,7 +12,7 @@ aerostat_guest::app!(main);
 
 fn main() -> Outcome {
     let Ok(mut memory) = Mapping::anonymous(1) else { return Outcome::Failure };
-    // SAFETY: raises the upcall mask, the first word of the CPU block, and never lowers it: this
+    // SAFETY: raises the upcall mask, the first word of the CPU block. It is never lowered, as the
     // guest ends with the next instruction.
     unsafe { core::arch::asm!("inc qword ptr gs:[0]") };
     *core::hint::black_box(&mut memory[0]) = 1;

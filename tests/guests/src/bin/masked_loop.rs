@@ -1,4 +1,4 @@
-//! Masks upcalls and never comes back.
+//! Masks upcalls and loops for ever.
 
 #![no_std]
 #![no_main]

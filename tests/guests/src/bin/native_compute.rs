@@ -1,5 +1,5 @@
-//! Runs the loop of `compute.rs` and logs each round's time, to be compared with the host's time
-//! for the same loop.
+//! Runs the loop of `compute.rs` and logs each round's time, which the bench compares with the
+//! host's time for the same loop.
 
 #![no_std]
 #![no_main]

@@ -1,5 +1,5 @@
-//! Touches memory, frees it, masks upcalls and never comes back: what the host wants it has to take
-//! by itself.
+//! Touches memory, frees it, masks upcalls and loops for ever, so that the host can only reclaim
+//! offered memory.
 
 #![no_std]
 #![no_main]

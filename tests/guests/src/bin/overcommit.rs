@@ -1,5 +1,5 @@
-//! Uses twice the memory that its machine has, of a kind that compresses: cold pieces make room for
-//! warm ones, and every byte is right.
+//! Uses twice the memory of its machine, with data that compresses. Cold pieces are evicted for
+//! warm ones, and every byte stays right.
 
 #![no_std]
 #![no_main]
@@ -48,10 +48,14 @@ fn run() -> Result<(), &'static str> {
         memory.compressed_frames
     );
     drop(pieces);
-    if app::memory().compressed_pages != 0 { Err("evicted pages outlived their region") } else { app::validate() }
+    if app::memory().compressed_pages != 0 {
+        Err("evicted pages are left of a dropped region")
+    } else {
+        app::validate()
+    }
 }
 
-/// Words that repeat for a while, as text does.
+/// Returns words that repeat for a while, as those of text do.
 fn text_like(piece: usize, index: usize) -> u64 {
     ((piece as u64) << 48) | 0x616e_7469_0000 | ((index as u64 / 4).wrapping_mul(31) % 251)
 }

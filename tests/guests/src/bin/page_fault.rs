@@ -1,5 +1,5 @@
-//! Touches memory for the first time, in large regions and small, in order and not: zero when
-//! fresh, kept when written, free again at the end.
+//! Touches fresh memory in large and small regions, in order and not. It is zero at first, keeps
+//! what is written, and is free again at the end.
 
 #![no_std]
 #![no_main]
@@ -22,10 +22,10 @@ fn main() -> Outcome {
     }
     let after = app::memory();
     log::info!("{} faults with huge pages, {} with small ones", after.huge_faults, after.small_faults);
-    // What stays is one step of the small-object heap and what the page tables above it need.
+    // One step of the small-object heap stays allocated, and the page tables for it.
     let lost = before.free.saturating_sub(after.free);
     if after.huge_faults == 0 || after.small_faults == 0 || lost > FrameCount::from_mib(3) {
-        log::error!("page fault: {lost} of memory did not come back");
+        log::error!("page fault: {lost} of memory is not free again");
         return Outcome::Failure;
     }
     log::info!("page fault: ok");
@@ -39,7 +39,7 @@ fn check_region(bytes: usize) -> Result<(), &'static str> {
     if region.iter().any(|&word| word != 0) {
         return Err("fresh memory is not zero");
     }
-    // A stride that is no multiple of a page, backwards, so that faults come out of order.
+    // Backwards, by a stride that is no multiple of a page, so that faults are not in order.
     for index in (0..region.len()).rev().step_by(701) {
         region[index] = index as u64;
     }

@@ -1,5 +1,5 @@
-//! Two threads that never give way: each waits for the other to come forward, which takes a
-//! scheduler that interrupts.
+//! Runs two threads that never yield. Each waits for the other to make progress, so the scheduler
+//! has to preempt them.
 
 #![no_std]
 #![no_main]
@@ -24,7 +24,7 @@ fn main() -> Outcome {
     Outcome::Success
 }
 
-/// Counts up whenever the other has caught up.
+/// Counts up whenever the other thread has caught up.
 fn take_turns(own: usize, other: usize) {
     for round in 0..ROUNDS {
         while PROGRESS[other].load(Ordering::Relaxed) < round {

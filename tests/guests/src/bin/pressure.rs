@@ -1,6 +1,5 @@
-//! A cache that is told when memory is short and lets go of what it holds. With `balloon` on its
-//! command line, the guest waits for its balloon to take what is in use; without, it uses more than
-//! there is itself.
+//! Keeps a cache and drops it when memory is short. With `balloon` on its command line, the guest
+//! waits until its balloon needs memory in use. Without, it uses more memory than it has.
 
 #![no_std]
 #![no_main]
@@ -23,7 +22,7 @@ const PIECE: usize = 4 << 20;
 const PIECES: usize = 10;
 
 static CACHE: Mutex<Vec<Mapping>> = Mutex::new(Vec::new());
-/// Calls with low and with high pressure.
+/// The numbers of calls with low and with high pressure.
 static CALLS: [AtomicU64; 2] = [const { AtomicU64::new(0) }; 2];
 
 fn main() -> Outcome {
@@ -47,7 +46,7 @@ fn run() -> Result<(), &'static str> {
     }
     on_pressure(Box::new(shrink)).map_err(|_| "no thread")?;
     if CALLS.iter().any(|calls| calls.load(Ordering::Relaxed) > 0) {
-        return Err("told of pressure that there is not");
+        return Err("the application was told of pressure while memory is free");
     }
     if app::arguments().contains("balloon") {
         log::info!("pressure: filled");
@@ -71,7 +70,7 @@ fn run() -> Result<(), &'static str> {
     app::validate()
 }
 
-/// Lets go of everything.
+/// Drops the whole cache.
 fn shrink(pressure: Pressure) {
     let is_first = CALLS.iter().all(|calls| calls.load(Ordering::Relaxed) == 0);
     if is_first {

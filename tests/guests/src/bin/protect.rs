@@ -1,5 +1,5 @@
-//! Makes memory read-only and writable again, through evictions; in the end writes where it must
-//! not.
+//! Makes memory read-only and writable again while pages are evicted. In the end it writes to
+//! read-only memory.
 
 #![no_std]
 #![no_main]
@@ -47,8 +47,8 @@ fn run() -> Result<(), &'static str> {
     Ok(())
 }
 
-#[allow(unsafe_code, reason = "does what safe code can't")]
+#[allow(unsafe_code, reason = "writes to read-only memory, which safe code can't")]
 fn write_to(byte: &u8) {
-    // SAFETY: never goes on: the exception ends the guest.
+    // SAFETY: the exception ends the guest here.
     unsafe { core::ptr::from_ref(byte).cast_mut().write_volatile(1) };
 }

@@ -1,4 +1,5 @@
-//! Runs what lies in its data, on its stack or in its heap, as the command line says; that ends it.
+//! Executes bytes of its data, its stack or its heap, as the command line says, which ends the
+//! guest.
 
 #![no_std]
 #![no_main]
@@ -24,9 +25,9 @@ fn main() -> Outcome {
         _ => &raw const *heap,
     };
     log::info!("run data: at {code:p}");
-    // SAFETY: it is not: the kernel is to end the guest here. Where it does not, the function
-    // returns at once.
+    // SAFETY: none. The kernel must end the guest here; if it does not, the function returns at
+    // once.
     unsafe { core::mem::transmute::<*const AtomicU64, extern "C" fn()>(code)() };
-    log::error!("run data: nothing has happened");
+    log::error!("run data: the guest was not ended");
     Outcome::Success
 }

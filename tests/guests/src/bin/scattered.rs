@@ -1,5 +1,5 @@
-//! Uses a little of every huge frame while its balloon takes most of the machine: pages are moved
-//! together, so that whole huge frames can be given, and come back; every byte is right.
+//! Uses a part of every huge frame while its balloon inflates to most of the machine. Pages are
+//! moved together, so that whole huge frames can be inflated, and every byte stays right.
 
 #![no_std]
 #![no_main]
@@ -17,7 +17,7 @@ aerostat_guest::app!(main);
 
 /// The test lowers the target to this, of 256 MiB of which a quarter is in use.
 const SMALL: FrameCount = FrameCount::from_mib(96);
-/// What is touched of what comes back.
+/// Words that are touched of the memory that returns.
 const BUSY_WORDS: usize = (128 << 20) / 8;
 
 fn main() -> Outcome {
@@ -53,7 +53,10 @@ fn run() -> Result<MemoryInfo, &'static str> {
     for page in 0..BUSY_WORDS / PAGE_WORDS {
         busy.resize((page + 1) * PAGE_WORDS, page as u64);
     }
-    log::info!("scattered: touched 128 MiB of what came back in {} us", app::Instant::now().since(before) / 1000);
+    log::info!(
+        "scattered: touched 128 MiB of the memory that returned in {} us",
+        app::Instant::now().since(before) / 1000
+    );
     if !are_right(&pieces) {
         return Err("a page has changed");
     }

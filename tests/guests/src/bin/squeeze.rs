@@ -1,5 +1,5 @@
-//! Works on text-like memory while its balloon takes more than is free: cold pages are compressed,
-//! come back when touched, and every byte is right all the time.
+//! Works on text-like memory while its balloon needs more than is free. Cold pages are compressed
+//! and restored when they are touched, and every byte stays right.
 
 #![no_std]
 #![no_main]
@@ -61,13 +61,13 @@ fn run() -> Result<(), &'static str> {
     drop(memory);
     let freed = app::memory();
     if freed.compressed_pages != 0 || freed.filled_pages != 0 {
-        return Err("pages of a region that is gone are still kept");
+        return Err("evicted pages are left of a dropped region");
     }
     app::validate()
 }
 
-/// Words that repeat for a while, so that pages compress about as well as text does; every fourth
-/// page is one word throughout.
+/// Returns words that repeat for a while, so that pages compress about as well as text. Every
+/// fourth page consists of one word.
 fn text_like(index: usize, round: u64) -> u64 {
     let page = index / 512;
     if page % 4 == 3 {

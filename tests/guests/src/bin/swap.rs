@@ -1,7 +1,7 @@
-//! Swaps to disk as the command line says: `overcommit` uses three times the memory that there is,
-//! `fill` takes what it can get and gives it back, `file` goes on to read a file beside all that,
-//! `rewrite` turns what compresses into what does not, `touch` and `beside` go over pages whose
-//! slots can't all be read.
+//! Swaps to disk as the command line says: `overcommit` uses three times the memory, `fill`
+//! allocates all that it can and frees it, `file` does the same and reads a file in between,
+//! `rewrite` replaces data that compresses by data that does not, `touch` and `beside` read pages
+//! of which one has a bad slot.
 
 #![no_std]
 #![no_main]
@@ -17,9 +17,9 @@ aerostat_guest::app!(main);
 
 const PIECE_WORDS: usize = (1 << 20) / 8;
 const PAGE_WORDS: usize = 512;
-/// Pages of one go, which take slots in the order of their addresses, and the one whose slot the
-/// test breaks.
+/// Pages that are evicted together. They get slots in the order of their addresses.
 const PAGES: usize = 128;
+/// The page whose slot the test makes unreadable.
 const BAD_PAGE: usize = 20;
 
 fn main() -> Outcome {
@@ -30,7 +30,7 @@ fn main() -> Outcome {
         Some("rewrite") => rewrite(),
         Some("touch") => touch(PAGES),
         Some("beside") => touch(BAD_PAGE),
-        _ => Err("the command line says nothing"),
+        _ => Err("the command line names no mode"),
     };
     let memory = app::memory();
     let (slots, written, read, errors) = (memory.swap_slots, memory.swap_out, memory.swap_in, memory.swap_errors);
@@ -47,21 +47,21 @@ fn main() -> Outcome {
     }
 }
 
-/// Words that don't compress.
+/// Returns words that do not compress.
 fn noise(piece: usize, index: usize) -> u64 {
     let mut word = ((piece << 32 | index) as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     word ^= word >> 29;
     word.wrapping_mul(0xbf58_476d_1ce4_e5b9)
 }
 
-/// Words that repeat for a while, as text does.
+/// Returns words that repeat for a while, as those of text do.
 fn text_like(piece: usize, index: usize) -> u64 {
     ((piece as u64) << 48) | 0x616e_7469_0000 | ((index as u64 / 4).wrapping_mul(31) % 251)
 }
 
 type Pattern = fn(usize, usize) -> u64;
 
-/// A piece with a pattern, if there is memory for it.
+/// Allocates a piece and fills it with a pattern; `None` if there is no memory for it.
 fn filled(piece: usize, words: usize, pattern: Pattern) -> Option<Vec<u64>> {
     let mut memory = Vec::new();
     memory.try_reserve_exact(words).ok()?;
@@ -78,7 +78,7 @@ fn mebibytes(times: usize) -> usize {
     usize::try_from(app::memory().total.mib()).unwrap_or(0) * times
 }
 
-/// Three times the memory, all of it kept, and verified twice.
+/// Keeps three times the memory and verifies it twice.
 fn overcommit() -> Result<(), &'static str> {
     let mut pieces = Vec::new();
     for piece in 0..mebibytes(3) {
@@ -95,10 +95,10 @@ fn overcommit() -> Result<(), &'static str> {
     if memory.swap_out < FrameCount::from_mib(64).0 || memory.swap_in < FrameCount::from_mib(64).0 {
         return Err("it did not swap");
     }
-    if memory.swap_slots_used > FrameCount::from_mib(1).0 { Err("slots outlived their pages") } else { Ok(()) }
+    if memory.swap_slots_used > FrameCount::from_mib(1).0 { Err("slots are left of dropped pages") } else { Ok(()) }
 }
 
-/// As much as there is; then piece after piece is verified and given back.
+/// Allocates all that it can, then verifies and frees piece after piece.
 fn fill() -> Result<(), &'static str> {
     let mut pieces = Vec::new();
     while let Some(words) = filled(pieces.len(), PIECE_WORDS, noise) {
@@ -114,8 +114,8 @@ fn fill() -> Result<(), &'static str> {
     Ok(())
 }
 
-/// Takes all that there is, so that the disk is full; the pages of a file take each other's place
-/// then.
+/// Allocates all that it can, so that the disk is full, and reads a file. Its pages can only
+/// replace each other.
 fn read_beside_all() -> Result<(), &'static str> {
     let file = app::map_disk().map_err(|_| "the file can't be mapped")?;
     let mut pieces = Vec::new();
@@ -134,7 +134,7 @@ fn read_beside_all() -> Result<(), &'static str> {
     pieces.iter().enumerate().try_for_each(|(piece, words)| verify(piece, words, noise))
 }
 
-/// Half as much again as there is memory, first compressible and then not.
+/// Fills one and a half times the memory with data that compresses, then with data that does not.
 fn rewrite() -> Result<(), &'static str> {
     let mut pieces = Vec::new();
     for piece in 0..mebibytes(3) / 2 {
@@ -150,7 +150,7 @@ fn rewrite() -> Result<(), &'static str> {
     Err("noise was compressed")
 }
 
-/// Has pages evicted, and goes over all of them but one.
+/// Has pages evicted and reads all of them but one.
 fn touch(left_out: usize) -> Result<(), &'static str> {
     let words = filled(0, PIECE_WORDS, noise).ok_or("no memory")?;
     app::reclaim(FrameCount(PIECE_WORDS as u64 / PAGE_WORDS as u64));

@@ -1,5 +1,5 @@
-//! Works all over memory that its balloon wants for the host: the guest notices that it thrashes,
-//! and that it does no more once the memory is back.
+//! Works on more memory than its target allows. The guest detects that it is thrashing, and that it
+//! no longer is once the memory has returned.
 
 #![no_std]
 #![no_main]
@@ -35,7 +35,7 @@ fn run() -> Result<(), &'static str> {
     let mut place = 1_usize;
     let mut was_thrashing = false;
     loop {
-        // A full period over all pages, in no order that a policy could know.
+        // A linear congruential sequence, in an order that no policy can predict.
         for _ in 0..1000 {
             place = place.wrapping_mul(1_664_525).wrapping_add(1_013_904_223) % (1 << 32);
             let page = (place >> 8) % (BYTES / FRAME_SIZE);

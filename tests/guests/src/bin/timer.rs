@@ -1,4 +1,4 @@
-//! Sleeps, and looks at the clock before and after.
+//! Sleeps, and reads the clock before and after.
 
 #![no_std]
 #![no_main]

@@ -1,4 +1,4 @@
-//! Gives the upper part of its memory away and then writes to it again and again.
+//! Inflates the upper part of its memory without its driver, and then writes to it again and again.
 
 #![no_std]
 #![no_main]
@@ -16,7 +16,7 @@ use aerostat_guest::app::{self, Outcome};
 
 aerostat_guest::app!(main);
 
-/// Addresses of 40 MiB at the end of a machine of 64, which nobody uses so early. The kernel maps
+/// Addresses of 40 MiB at the end of a machine of 64, which the kernel has not used yet. It maps
 /// all memory at its own address.
 const BALLOONED: Range<usize> = 24 << 20..64 << 20;
 const BLOCKS: usize = (BALLOONED.end - BALLOONED.start) / HUGE_SIZE;
@@ -26,14 +26,14 @@ fn main() -> Outcome {
     let block = |index| Entry::pending(FrameNumber((first + index as u64) * HUGE_FRAMES), HUGE_ORDER);
     let (status, _, entries) = port::batch(Command::Inflate, core::array::from_fn::<_, BLOCKS, _>(block));
     if entries.iter().any(|entry| entry.status != EntryStatus::Done) {
-        log::error!("touch given: the memory was not taken: status {status:?}");
+        log::error!("touch ballooned: the memory was not inflated: status {status:?}");
         return Outcome::Failure;
     }
-    log::info!("touch given: given");
+    log::info!("touch ballooned: inflated");
     for round in 1_u64.. {
         for address in BALLOONED.step_by(FRAME_SIZE) {
-            // SAFETY: none; the memory is mapped and in no use by the kernel so early, but it is
-            // not ours, which is what this guest is for.
+            // SAFETY: none. The memory is mapped and not in use, but it is ballooned: writing to it
+            // is the purpose of this guest.
             unsafe { ptr::with_exposed_provenance_mut::<u64>(address).write_volatile(round) };
         }
         app::sleep(1);

@@ -1,4 +1,4 @@
-//! Takes its own page tables away.
+//! Clears its own page tables.
 
 #![no_std]
 #![no_main]
@@ -13,7 +13,7 @@ unsafe extern "C" {
 
 fn main() -> Outcome {
     let tables = &raw mut boot_pml4;
-    // SAFETY: none; this is the end of the machine, which is what this guest is for.
+    // SAFETY: none. Ending the machine is the purpose of this guest.
     unsafe { tables.write_volatile([0; 512]) };
     // SAFETY: as above. Number 1 asks the ring-0 stub to flush all translations.
     unsafe { core::arch::asm!("int3", inout("rax") 1_u64 => _) };

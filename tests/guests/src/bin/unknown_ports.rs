@@ -1,5 +1,5 @@
-//! Writes to ports that nobody has, in every width, and to the balloon port in widths that it does
-//! not take.
+//! Writes to ports without a device in every width, and to the balloon port in widths that it does
+//! not accept.
 
 #![no_std]
 #![no_main]
@@ -14,8 +14,8 @@ const PORTS: [u16; 5] = [0x80, 0x60, 0xcf8, 0xae50, 0xae58];
 
 fn main() -> Outcome {
     for port in PORTS {
-        // SAFETY: no port touches the guest's memory; 0xae50 is the balloon port, which takes 32
-        // bits only.
+        // SAFETY: no port touches the guest's memory. 0xae50 is the balloon port, which accepts
+        // only 32 bits.
         unsafe { asm!("out dx, al", in("dx") port, in("al") 0xee_u8) };
         // SAFETY: as above.
         unsafe { asm!("out dx, ax", in("dx") port, in("ax") 0xeeee_u16) };

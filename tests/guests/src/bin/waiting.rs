@@ -1,4 +1,4 @@
-//! Asks for more memory than the host has granted, and fills what it gets.
+//! Allocates more memory than the host has granted, and fills it.
 
 #![no_std]
 #![no_main]

@@ -1,4 +1,4 @@
-//! Writes to an address that belongs to nobody.
+//! Writes to an address in no region.
 
 #![no_std]
 #![no_main]
@@ -9,7 +9,7 @@ aerostat_guest::app!(main);
 
 fn main() -> Outcome {
     let nowhere = core::ptr::with_exposed_provenance_mut::<u64>(0xdead_0000);
-    // SAFETY: never goes on: the exception ends the guest.
+    // SAFETY: the exception ends the guest here.
     unsafe { nowhere.write_volatile(1) };
     Outcome::Success
 }

@@ -1,4 +1,4 @@
-//! Writes to its own code, which ends it.
+//! Writes to its own code, which ends the guest.
 
 #![no_std]
 #![no_main]
@@ -10,11 +10,10 @@ aerostat_guest::app!(main);
 fn main() -> Outcome {
     let code = (main as fn() -> Outcome as *const ()).cast_mut().cast::<u8>();
     log::info!("write code: at {code:p}");
-    // SAFETY: it is code, which may be read.
+    // SAFETY: code may be read.
     let byte = unsafe { code.read_volatile() };
-    // SAFETY: it is not: the kernel is to end the guest here. The byte is the one that is there
-    // already.
+    // SAFETY: none. The kernel must end the guest here; if it does not, the byte stays the same.
     unsafe { code.write_volatile(byte) };
-    log::error!("write code: nothing has happened");
+    log::error!("write code: the guest was not ended");
     Outcome::Success
 }

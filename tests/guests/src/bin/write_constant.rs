@@ -1,4 +1,4 @@
-//! Writes to a constant in its image, which ends it.
+//! Writes to a constant in its image, which ends the guest.
 
 #![no_std]
 #![no_main]
@@ -12,9 +12,8 @@ static CONSTANT: [u64; 4] = [1, 2, 3, 4];
 fn main() -> Outcome {
     let constant = (&raw const CONSTANT).cast_mut().cast::<u64>();
     log::info!("write constant: at {constant:p}");
-    // SAFETY: it is not: the kernel is to end the guest here. The word is the one that is there
-    // already.
+    // SAFETY: none. The kernel must end the guest here; if it does not, the word stays the same.
     unsafe { constant.write_volatile(1) };
-    log::error!("write constant: nothing has happened");
+    log::error!("write constant: the guest was not ended");
     Outcome::Success
 }

@@ -1,7 +1,7 @@
-//! From spawn to the application's `main`, stage by stage, and for guests of very different sizes:
-//! nothing may cost time per frame.
+//! Measures the time from spawn to the application's `main`, stage by stage, for guests of very
+//! different sizes, since start-up must not cost time per frame.
 //!
-//! The limit is [`floor`]: an empty VMM measured in turn with the guests.
+//! The limit is the [`floor`]: an empty VMM, measured in turn with the guests.
 
 use aerostat_abi::exit::GuestExit;
 use aerostat_abi::registers::BootStage;
@@ -14,7 +14,7 @@ use crate::sample::median;
 
 /// Starts per size.
 const STARTS: usize = 15;
-/// The size whose start-up is the headline, and whose stages are shown.
+/// The size of the headline figure and of the stages.
 const USUAL_MIB: u64 = 512;
 /// Sizes that show whether start-up depends on size.
 const OTHER_MIB: [u64; 2] = [64, 8192];
@@ -47,7 +47,7 @@ pub(crate) fn measure() -> Result<Vec<Row>> {
     Ok(rows)
 }
 
-/// Starts `hello` once in a guest of `mib` MiB.
+/// Starts `hello` in a guest of `mib` MiB.
 fn start(mib: u64) -> Result<Stages> {
     let mut guest = Plan::app("hello").memory_mib(mib).boot(Machine::Kvm);
     guest.expect_exit(GuestExit::Success);
@@ -63,7 +63,7 @@ fn to_main(starts: &[Stages]) -> f64 {
     median(starts.iter().map(|stages| stages[BootStage::Main as usize]).collect())
 }
 
-/// What the time before a stage goes into.
+/// Returns the name of the time before a stage, for its row.
 fn name(stage: BootStage) -> &'static str {
     match stage {
         BootStage::Process => "process",

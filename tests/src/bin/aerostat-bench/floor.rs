@@ -1,9 +1,9 @@
-//! The floor under every start: a process that does what no VMM can leave out, and nothing else.
+//! The lower bound of every start: a process that does only what no VMM can leave out.
 //!
-//! It is spawned like a VMM, creates a virtual machine with an interrupt controller, a page of
-//! memory and a vCPU, runs one guest instruction that exits to it, and says when that was. It loads
-//! no image, builds no boot information and has no kernel to start, so a real start can come close
-//! to it but never reach it.
+//! It is spawned like a VMM process, creates a virtual machine with an interrupt controller, a page
+//! of memory and a vCPU, runs one guest instruction that exits to it, and prints the time. It loads
+//! no image, builds no boot information and has no kernel to start, so a real start can approach it
+//! but not reach it.
 
 use std::env;
 use std::process::{Command, Stdio};
@@ -15,8 +15,8 @@ use kvm_ioctls::{Kvm, VcpuExit, VmFd};
 
 use aerostat_tests::monotonic_ns;
 
-/// Where Intel processors may keep a task state segment while they emulate real mode: below the
-/// firmware, where no memory is.
+/// The address at which KVM may place a task state segment to emulate real mode on Intel
+/// processors: below the firmware, where there is no memory.
 const TSS_ADDRESS: usize = 0xfffb_d000;
 /// `out 0x80, al`.
 const EXIT_INSTRUCTION: [u8; 2] = [0xe6, 0x80];
@@ -25,7 +25,7 @@ const EXIT_INSTRUCTION: [u8; 2] = [0xe6, 0x80];
 #[repr(align(4096))]
 struct Page([u8; 4096]);
 
-/// Milliseconds from before the spawn to the first exit of an empty VMM.
+/// Returns the milliseconds from before the spawn to the first exit of an empty VMM.
 pub(crate) fn spawn_to_first_exit_ms() -> Result<f64> {
     let program = env::current_exe()?;
     let start = monotonic_ns();
@@ -36,7 +36,7 @@ pub(crate) fn spawn_to_first_exit_ms() -> Result<f64> {
     Ok(Duration::from_nanos(exit - start).as_secs_f64() * 1e3)
 }
 
-/// The empty VMM itself.
+/// Runs the empty VMM in this process.
 pub(crate) fn be_an_empty_vmm() -> Result<()> {
     let kvm = Kvm::new()?;
     let vm = kvm.create_vm()?;
@@ -62,7 +62,7 @@ pub(crate) fn be_an_empty_vmm() -> Result<()> {
     Ok(())
 }
 
-/// Gives the machine one page, which holds the instruction.
+/// Adds a page of memory to the machine, which holds the instruction.
 fn add_memory(vm: &VmFd) -> Result<()> {
     let mut page = Box::new(Page([0; 4096]));
     page.0[..EXIT_INSTRUCTION.len()].copy_from_slice(&EXIT_INSTRUCTION);
@@ -76,5 +76,5 @@ fn add_memory(vm: &VmFd) -> Result<()> {
     };
     // SAFETY: the page is leaked, so it outlives the machine, and nothing else uses it from here
     // on.
-    unsafe { vm.set_user_memory_region(region) }.context("giving the machine its page")
+    unsafe { vm.set_user_memory_region(region) }.context("adding a page of memory to the machine")
 }

@@ -1,6 +1,6 @@
-//! What `cargo xtask bench` runs: each bench measures Aerostat and, in turn with it, the host's own
-//! limit for the same work, and yields rows. Absolute metrics drift from machine to machine and
-//! from hour to hour; ratios to a limit of the same run do not.
+//! `aerostat-bench`, which `cargo xtask bench` runs. Each bench measures Aerostat and, in turn with
+//! it, the host's own limit for the same work, and returns rows. Absolute figures differ between
+//! machines and hours; ratios to a limit of the same run differ far less.
 
 mod balloon;
 mod boot;
@@ -33,7 +33,7 @@ struct Options {
     /// Measure the Linux guest in this folder too
     #[arg(long, value_name = "DIR")]
     peer: Option<PathBuf>,
-    /// Be the empty VMM that the boot bench compares with
+    /// Run as the empty VMM that the boot bench compares with
     #[arg(long, hide = true)]
     empty_vmm: bool,
 }
@@ -74,7 +74,7 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// The benches that `name` asks for.
+/// Returns the bench of this name, or all of them.
 fn chosen(name: Option<&str>) -> Result<&'static [Bench]> {
     let Some(name) = name else { return Ok(&BENCHES) };
     if let Some(place) = BENCHES.iter().position(|bench| bench.name == name) {

@@ -1,4 +1,4 @@
-//! Anonymous memory of this process: what the host itself takes to back memory and to release it.
+//! Anonymous memory of this process, to measure how fast the host backs memory and releases it.
 
 use std::ops::Range;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -8,18 +8,18 @@ use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
 use rustix::process::{PidfdFlags, getpid, pidfd_open};
 
 pub(crate) const PAGE_BYTES: usize = 4096;
-/// Where a huge page may begin.
+/// The size and alignment of a huge page.
 pub(crate) const HUGE_BYTES: usize = 2 << 20;
-/// Ranges that one call may carry (`UIO_MAXIOV`).
+/// The most ranges that one call may have (`UIO_MAXIOV`).
 const RANGES_PER_CALL: usize = 1024;
 
-/// A mapping, aligned so that huge pages fit. Unmapped when dropped.
+/// A mapping, aligned for huge pages. It is unmapped when the value is dropped.
 pub(crate) struct Mapping {
-    /// What was mapped: the memory and what aligns it.
+    /// Start and length of all that was mapped, with the part that aligns the memory.
     whole: (*mut u8, usize),
     start: *mut u8,
     bytes: usize,
-    /// Room for what is copied out of a huge page.
+    /// A buffer for the pages that are copied out of a huge page.
     kept: Vec<u8>,
 }
 
@@ -27,7 +27,7 @@ impl Mapping {
     pub(crate) fn new(bytes: usize) -> Result<Self> {
         let access = ProtFlags::READ | ProtFlags::WRITE;
         let mapped = bytes + HUGE_BYTES;
-        // SAFETY: no address is asked for, so nothing that exists is replaced.
+        // SAFETY: the kernel chooses the address, so no other mapping is replaced.
         let whole = unsafe { mmap_anonymous(std::ptr::null_mut(), mapped, access, MapFlags::PRIVATE) };
         let whole = whole.context("mapping memory")?.cast::<u8>();
         Ok(Self {
@@ -38,38 +38,40 @@ impl Mapping {
         })
     }
 
-    /// Huge pages from now on, where the host has them.
+    /// Asks the host for huge pages from now on.
     pub(crate) fn advise_huge(&self) -> Result<()> {
         self.advise(Advice::LinuxHugepage).context("asking for huge pages")
     }
 
-    /// Small pages from now on.
+    /// Asks the host for small pages from now on.
     pub(crate) fn advise_small(&self) -> Result<()> {
         self.advise(Advice::LinuxNoHugepage).context("asking for small pages")
     }
 
     fn advise(&self, advice: Advice) -> rustix::io::Result<()> {
-        // SAFETY: the range is this mapping, and the advice changes nothing that is in it.
+        // SAFETY: the range is this mapping, and the advice does not change its contents.
         unsafe { madvise(self.start.cast(), self.bytes, advice) }
     }
 
+    /// Writes to every page.
     pub(crate) fn touch_all(&self) {
         (0..self.bytes).step_by(PAGE_BYTES).for_each(|at| self.touch(at));
     }
 
+    /// Writes to a byte.
     pub(crate) fn touch(&self, at: usize) {
         debug_assert!(at < self.bytes);
-        // SAFETY: the byte lies within the mapping, to which there are no references.
+        // SAFETY: the byte is within the mapping, to which there are no references.
         unsafe { self.start.wrapping_add(at).write_volatile(1) };
     }
 
-    /// Releases all of it in one call.
+    /// Releases all memory in one call.
     pub(crate) fn release(&self) -> Result<()> {
         // SAFETY: the range is this mapping, to which there are no references.
         unsafe { madvise(self.start.cast(), self.bytes, Advice::LinuxDontNeed) }.context("releasing memory")
     }
 
-    /// Releases ranges of bytes, as many in a call as the host takes.
+    /// Releases ranges of bytes, in as few calls as the host allows.
     pub(crate) fn release_ranges(&self, ranges: &[Range<usize>]) -> Result<()> {
         self.advise_ranges(ranges, Advice::LinuxDontNeed).context("releasing memory")
     }
@@ -79,14 +81,14 @@ impl Mapping {
         self.advise_ranges(ranges, Advice::LinuxCold).context("splitting huge pages")
     }
 
-    /// Of the huge page at `at`, keeps every second page from the second on, by copying it out and
-    /// back.
+    /// Releases every second page of the huge page at `at`, from the first on: copies the others
+    /// out, releases the huge page and copies them back.
     pub(crate) fn keep_every_second(&mut self, at: usize) -> Result<()> {
         debug_assert!(at + HUGE_BYTES <= self.bytes);
         self.kept.resize(HUGE_BYTES / 2, 0);
         let kept = (PAGE_BYTES..HUGE_BYTES).step_by(2 * PAGE_BYTES);
         for (offset, saved) in kept.clone().zip(self.kept.chunks_exact_mut(PAGE_BYTES)) {
-            // SAFETY: the page lies within the mapping, and the vector is other memory.
+            // SAFETY: the page is within the mapping, and the vector is other memory.
             unsafe { self.start.wrapping_add(at + offset).copy_to_nonoverlapping(saved.as_mut_ptr(), PAGE_BYTES) };
         }
         self.release_ranges(std::slice::from_ref(&(at..at + HUGE_BYTES)))?;
@@ -98,17 +100,17 @@ impl Mapping {
     }
 
     fn advise_ranges(&self, ranges: &[Range<usize>], advice: Advice) -> Result<()> {
-        let process = pidfd_open(getpid(), PidfdFlags::empty()).context("opening the own process")?;
+        let process = pidfd_open(getpid(), PidfdFlags::empty()).context("opening this process")?;
         ranges.chunks(RANGES_PER_CALL).try_for_each(|ranges| self.advise_at_once(&process, ranges, advice))
     }
 
-    /// As many ranges as one call takes; where `process_madvise` refuses the own process (before
-    /// Linux 6.13), each is a call.
+    /// Gives advice on as many ranges as one call may have. Where `process_madvise` refuses its own
+    /// process (before Linux 6.13), each range takes a call.
     fn advise_at_once(&self, process: &OwnedFd, ranges: &[Range<usize>], advice: Advice) -> Result<()> {
         let vectors: Vec<_> = ranges.iter().map(|range| self.vector(range)).collect();
-        // SAFETY: the kernel reads the vectors only; what they name is this mapping, to which there
-        // are no references.
-        let heeded = unsafe {
+        // SAFETY: the kernel only reads the vectors. They name this mapping, to which there are no
+        // references.
+        let advised = unsafe {
             libc::syscall(
                 libc::SYS_process_madvise,
                 process.as_raw_fd(),
@@ -118,7 +120,7 @@ impl Mapping {
                 0,
             )
         };
-        if usize::try_from(heeded) == Ok(ranges.iter().map(Range::len).sum()) {
+        if usize::try_from(advised) == Ok(ranges.iter().map(Range::len).sum()) {
             return Ok(());
         }
         for vector in vectors {
@@ -137,7 +139,7 @@ impl Mapping {
 impl Drop for Mapping {
     fn drop(&mut self) {
         let (start, bytes) = self.whole;
-        // SAFETY: the mapping is this value's own, and there are no references to it.
+        // SAFETY: this value owns the mapping, and there are no references to it.
         let unmapped = unsafe { munmap(start.cast(), bytes) };
         debug_assert!(unmapped.is_ok());
     }
@@ -148,7 +150,7 @@ mod tests {
     use super::{HUGE_BYTES, Mapping, PAGE_BYTES};
 
     #[test]
-    fn what_is_released_reads_as_zero() {
+    fn released_ranges_read_as_zero_and_others_keep_their_contents() {
         let mapping = Mapping::new(HUGE_BYTES).unwrap();
         mapping.advise_small().unwrap();
         mapping.touch_all();
@@ -162,7 +164,7 @@ mod tests {
 
     impl Mapping {
         fn read(&self, at: usize) -> u8 {
-            // SAFETY: the byte lies within the mapping, to which there are no references.
+            // SAFETY: the byte is within the mapping, to which there are no references.
             unsafe { self.start.wrapping_add(at).read_volatile() }
         }
     }

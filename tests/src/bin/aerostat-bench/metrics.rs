@@ -1,4 +1,4 @@
-//! Metrics that test guests log: lines `figure NAME: N ns for M`.
+//! Figures that test guests log, as lines `figure NAME: N ns for M`.
 
 use std::collections::BTreeMap;
 
@@ -7,8 +7,7 @@ use anyhow::{Context, Result};
 
 use crate::sample::median;
 
-/// What guest and host have measured: by name, nanoseconds for one of whatever a figure counts,
-/// sample by sample.
+/// Figures of guest and host by name: for each sample, the nanoseconds of one operation.
 #[derive(Debug, Default)]
 pub(crate) struct Metrics(BTreeMap<String, Vec<f64>>);
 
@@ -18,7 +17,7 @@ impl Metrics {
         self.0.entry(name.to_owned()).or_default().push(nanoseconds);
     }
 
-    /// Adds the metrics that a guest has logged.
+    /// Adds the figures that a guest has logged.
     pub(crate) fn add_guest(&mut self, guest: &Guest) -> Result<()> {
         for line in guest.log().lines() {
             if let Some((_, figure)) = line.split_once("figure ") {
@@ -29,13 +28,13 @@ impl Metrics {
         Ok(())
     }
 
-    /// The median.
+    /// Returns the median of a figure.
     pub(crate) fn ns(&self, name: &str) -> Result<f64> {
-        self.0.get(name).map(|samples| median(samples.clone())).with_context(|| format!("nobody has measured {name}"))
+        self.0.get(name).map(|samples| median(samples.clone())).with_context(|| format!("{name} was not measured"))
     }
 }
 
-/// Name and nanoseconds for one in `NAME: N ns for M`.
+/// Returns the name and the nanoseconds of one operation in `NAME: N ns for M`.
 fn parse(figure: &str) -> Option<(&str, f64)> {
     let (name, rest) = figure.trim_end().split_once(": ")?;
     let (nanoseconds, count) = rest.split_once(" ns for ")?;
@@ -48,7 +47,7 @@ mod tests {
     use super::parse;
 
     #[test]
-    fn a_figure_is_for_one() {
+    fn a_figure_is_divided_by_its_count() {
         assert_eq!(parse("unmap: 600 ns for 4\n"), Some(("unmap", 150.0)));
         assert_eq!(parse("unmap: 600 ns for 0"), None);
         assert_eq!(parse("unmap"), None);

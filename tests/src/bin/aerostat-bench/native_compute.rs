@@ -1,5 +1,5 @@
-//! The same loop in a guest and on the host, in turn: what virtualization costs an application that
-//! computes.
+//! Runs the same loop in a guest and on the host, in turn: the cost of virtualization for an
+//! application that computes.
 //!
 //! The guest `native_compute` logs one line `native compute: N ns, checksum X` per round. The limit
 //! is the host's own time.
@@ -31,7 +31,7 @@ pub(crate) fn measure() -> Result<Vec<Row>> {
     Ok(vec![Row::cost("native_compute_ms", median(guest), "ms", median(host))])
 }
 
-/// Milliseconds of each round, and the checksum that every round ends with.
+/// Returns the milliseconds of each round, and the checksum of every round.
 fn on_the_host() -> (Vec<f64>, u64) {
     let mut table = [0; compute::WORDS];
     let mut checksum = 0;
@@ -44,7 +44,7 @@ fn on_the_host() -> (Vec<f64>, u64) {
     (times, checksum)
 }
 
-/// Milliseconds of each round, from the guest's log.
+/// Returns the milliseconds of each round, from the guest's log.
 fn in_a_guest(checksum: u64) -> Result<Vec<f64>> {
     let mut guest = Plan::test_guest("native_compute").boot(Machine::Kvm);
     guest.expect_exit(GuestExit::Success);
@@ -55,7 +55,7 @@ fn in_a_guest(checksum: u64) -> Result<Vec<f64>> {
     Ok(times)
 }
 
-/// The time in `N ns, checksum X`, where X must be what the host found.
+/// Returns the time in `N ns, checksum X`, where X must be the host's checksum.
 fn milliseconds(round: &str, checksum: u64) -> Result<f64> {
     let (time, found) = round.split_once(" ns, checksum ").with_context(|| format!("no round: {round:?}"))?;
     ensure!(found.trim_end() == format!("{checksum:#018x}"), "the guest computed {found:?}, the host {checksum:#018x}");

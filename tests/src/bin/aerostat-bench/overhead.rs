@@ -1,10 +1,10 @@
-//! What a VMM process costs besides its guest's memory: resident memory in total, and the anonymous
-//! part that no other VMM process shares (the rest is mostly the program itself, which all of them
-//! map from one file).
+//! Measures the memory of a VMM process besides its guest's: resident memory in total, and the
+//! anonymous part, which VMM processes do not share. The rest is mostly the program, which all of
+//! them map from one file.
 //!
-//! Guest memory is told from the rest by `MADV_HUGEPAGE`, which the VMM asks for there and nowhere
-//! else; `/proc/PID/smaps` shows it as the flag `hg` (Linux, Documentation/filesystems/proc.rst).
-//! The limits are goals: a host has no floor to measure here.
+//! Guest memory is found by `MADV_HUGEPAGE`, which the VMM process uses for nothing else.
+//! `/proc/PID/smaps` shows it as the flag `hg` (Linux, Documentation/filesystems/proc.rst). The
+//! limits are goals, as the host has no lower bound to measure.
 
 use std::fs;
 use std::iter::Sum;
@@ -15,11 +15,11 @@ use anyhow::{Context, Result, ensure};
 
 use crate::row::Row;
 
-/// Guest memory.
+/// Memory of the guest.
 const MEMORY_MIB: u64 = 512;
-/// Resident memory of a VMM process that can be had (Firecracker needs 4.2 MiB).
+/// The goal for resident memory (Firecracker needs 4.2 MiB).
 const RESIDENT_GOAL_MIB: f64 = 5.0;
-/// The same for anonymous memory (Firecracker needs 0.4 MiB).
+/// The goal for anonymous memory (Firecracker needs 0.4 MiB).
 const ANONYMOUS_GOAL_MIB: f64 = 0.5;
 
 pub(crate) fn measure() -> Result<Vec<Row>> {
@@ -38,14 +38,14 @@ pub(crate) fn measure() -> Result<Vec<Row>> {
     ])
 }
 
-/// What one mapping of a process uses.
+/// A mapping of a process.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Mapping {
     use_kib: Use,
     is_guest_memory: bool,
 }
 
-/// Memory in KiB.
+/// Memory in use, in KiB.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Use {
     resident: u64,
@@ -66,7 +66,8 @@ impl Sum for Use {
     }
 }
 
-/// The mappings in the text of an smaps file, where the flags are each mapping's last line.
+/// Returns the mappings in the text of an smaps file, in which the flags are each mapping's last
+/// line.
 fn mappings(smaps: &str) -> impl Iterator<Item = Mapping> {
     let mut current = Mapping::default();
     smaps.lines().filter_map(move |line| {

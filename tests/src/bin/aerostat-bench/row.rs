@@ -1,4 +1,4 @@
-//! What a bench yields, and how it is shown.
+//! A row: what a bench returns for each figure, and how it is printed.
 
 use serde::Serialize;
 
@@ -8,43 +8,42 @@ pub(crate) struct Row {
     name: String,
     value: f64,
     unit: &'static str,
-    /// The best that can be had: measured in the same run, or a goal where there is nothing to
-    /// measure.
+    /// The best possible value: measured in the same run, or a goal if nothing can be measured.
     limit: Option<f64>,
-    /// Against the limit: 1 is as good as it, more is better.
+    /// The value relative to the limit: 1 is as good as the limit, more is better.
     ratio: Option<f64>,
-    /// What it should come to: at most for a cost, at least for a rate.
+    /// The value that it should reach: at most for a cost, at least for a rate.
     goal: Option<f64>,
 }
 
 impl Row {
-    /// A figure without a limit.
+    /// Makes a row without a limit.
     pub(crate) fn plain(name: impl Into<String>, value: f64, unit: &'static str) -> Self {
         Self { name: name.into(), value, unit, limit: None, ratio: None, goal: None }
     }
 
-    /// A figure of which less is better.
+    /// Makes a row whose smaller values are better.
     pub(crate) fn cost(name: impl Into<String>, value: f64, unit: &'static str, limit: f64) -> Self {
         Self { limit: Some(limit), ratio: Some(limit / value), ..Self::plain(name, value, unit) }
     }
 
-    /// A figure of which more is better.
+    /// Makes a row whose larger values are better.
     pub(crate) fn rate(name: impl Into<String>, value: f64, unit: &'static str, limit: f64) -> Self {
         Self { limit: Some(limit), ratio: Some(value / limit), ..Self::plain(name, value, unit) }
     }
 
-    /// The same with a goal.
+    /// Sets the goal.
     pub(crate) fn goal(self, goal: f64) -> Self {
         Self { goal: Some(goal), ..self }
     }
 
-    /// The same with a part of its limit as the goal; without a limit there is none.
+    /// Sets the goal to a part of the limit. Without a limit there is no goal.
     pub(crate) fn goal_of_limit(self, part: f64) -> Self {
         Self { goal: self.limit.map(|limit| part * limit), ..self }
     }
 }
 
-/// The rows as an aligned table.
+/// Returns the rows as an aligned table.
 pub(crate) fn table(rows: &[Row]) -> String {
     let number = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.3}"));
     let width = rows.iter().map(|row| row.name.len()).max().unwrap_or(0).max("name".len());
@@ -81,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn columns_line_up() {
+    fn all_lines_of_a_table_have_the_same_width() {
         let shown = table(&[Row::plain("a", 1.0, "MiB"), Row::cost("longer_name", 1234.5, "ms", 2.0)]);
         let mut widths = shown.lines().map(str::len);
         let first = widths.next();

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 
-/// The median: what a measurement on a machine shared with others is worth.
+/// Returns the median, which a few disturbed samples do not change.
 pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     let middle = values.len() / 2;
@@ -15,7 +15,7 @@ pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     }
 }
 
-/// Seconds that `work` takes.
+/// Runs `work`; returns the seconds that it takes.
 pub(crate) fn seconds(work: impl FnOnce() -> Result<()>) -> Result<f64> {
     let start = Instant::now();
     work()?;
@@ -27,7 +27,7 @@ mod tests {
     use super::median;
 
     #[test]
-    fn the_middle_of_an_even_count_lies_between_two() {
+    fn the_median_of_an_even_count_is_the_mean_of_the_middle_two() {
         assert_eq!(median(vec![9.0, 1.0, 3.0]).to_bits(), 3.0_f64.to_bits());
         assert_eq!(median(vec![9.0, 1.0, 3.0, 4.0]).to_bits(), 3.5_f64.to_bits());
     }

@@ -1,5 +1,5 @@
-//! Nearly all memory holds data, text and noise page by page: what is to leave has to be compressed
-//! or written to the swap disk first.
+//! Nearly all memory holds data, one page of text and one of noise in turn. Pages have to be
+//! compressed or written to the swap disk before their frames can leave.
 
 use aerostat_abi::units::{FrameCount, to_usize};
 use aerostat_guest::app::{self, Instant, memory::Mapping};
@@ -11,16 +11,16 @@ mod text;
 
 /// Frames that stay free.
 const FREE: FrameCount = FrameCount::from_mib(64);
-/// What the guest evicts itself, as much as the host asks for otherwise.
+/// Frames that the guest evicts by itself: as many as the host asks for in the other part.
 const EVICTED: FrameCount = FrameCount::from_mib(256);
 
-/// Leaves eviction to the balloon.
+/// Fills memory and leaves eviction to the balloon.
 pub(crate) fn prepare() -> Result<(), &'static str> {
     let _data = data()?;
     stay()
 }
 
-/// Evicts without it.
+/// Fills memory and evicts without the balloon.
 pub(crate) fn measure() -> Result<(), &'static str> {
     let _data = data()?;
     let start = Instant::now();
@@ -29,7 +29,7 @@ pub(crate) fn measure() -> Result<(), &'static str> {
     Ok(())
 }
 
-/// Memory full of data.
+/// Fills memory with data.
 pub(crate) fn data() -> Result<Mapping, &'static str> {
     let bytes = to_usize(app::memory().free.saturating_sub(FREE).bytes());
     let mut memory = Mapping::anonymous(bytes).map_err(|_| "no memory")?;
@@ -40,12 +40,12 @@ pub(crate) fn data() -> Result<Mapping, &'static str> {
             fill_with_noise(page, number);
         }
     }
-    let _ = app::reclaim(FrameCount(1)); // splits and ages pages: what comes next is eviction alone
+    let _ = app::reclaim(FrameCount(1)); // splits and ages pages, so that the next call only evicts
     Ok(memory)
 }
 
-/// Words that don't compress: those of SplitMix64 (Steele, Lea and Flood, "Fast splittable
-/// pseudorandom number generators", 2014).
+/// Fills a page with words that do not compress: those of SplitMix64 (Steele, Lea and Flood, "Fast
+/// splittable pseudorandom number generators", 2014).
 fn fill_with_noise(page: &mut [u8], number: usize) {
     for (place, word) in page.chunks_exact_mut(8).enumerate() {
         let mut mixed = ((number << 9 | place) as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);

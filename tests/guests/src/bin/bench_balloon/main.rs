@@ -1,9 +1,9 @@
-//! Uses memory in the ways whose price the bench `balloon` measures from the host, which takes it
-//! away and returns it meanwhile.
+//! Uses memory in the ways for which the bench `balloon` measures, from the host, how it inflates
+//! and deflates.
 //!
 //! The command line names one part: `bench=idle`, `bench=touched`, `bench=scattered`,
 //! `bench=pauses`, or, with a swap disk, `bench=evicted`, `bench=reclaimed` or
-//! `bench=pauses-evicting`. A guest logs `ready` when the host may begin. Each figure is a line
+//! `bench=pauses-evicting`. The guest logs `ready` when the host may begin. Each figure is a line
 //! `figure NAME: N ns for M`.
 
 #![no_std]
@@ -23,9 +23,9 @@ use aerostat_guest::app::{self, Outcome};
 aerostat_guest::app!(main);
 
 const PAGE_BYTES: usize = 4096;
-/// What moves, where the guest can afford that.
+/// The memory that moves in most parts.
 const MOVED: FrameCount = FrameCount::from_mib(3072);
-/// How often a guest looks at its size: seldom enough not to be in the way of who measures it.
+/// How often the guest reads its size: too seldom to disturb the measurement.
 const SAMPLE_MS: u64 = 100;
 
 fn main() -> Outcome {
@@ -49,7 +49,7 @@ fn main() -> Outcome {
     }
 }
 
-/// Does nothing any more, for as long as the host likes.
+/// Sleeps until the host ends the guest.
 fn stay() -> ! {
     ready();
     loop {
@@ -61,7 +61,7 @@ fn ready() {
     log::info!("bench balloon: ready");
 }
 
-/// Memory of `bytes` bytes, each page of it touched once.
+/// Allocates memory and touches each page once.
 fn touched(bytes: usize) -> Result<Mapping, &'static str> {
     let mut memory = Mapping::anonymous(bytes).map_err(|OutOfMemory| "no memory")?;
     touch(&mut memory);

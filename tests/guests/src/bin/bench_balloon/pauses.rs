@@ -1,5 +1,5 @@
-//! Work in units of 10 us while memory leaves and returns, or while it is evicted, and for as long
-//! again while nothing moves: how long it stood still at worst.
+//! Works in units of 10 us while memory leaves and returns, or while it is evicted, and then while
+//! nothing moves. Records the pauses between the ends of units.
 
 use core::hint::black_box;
 
@@ -13,15 +13,14 @@ mod gaps;
 
 use gaps::Gaps;
 
-/// A unit of work.
+/// The length of a unit of work.
 const UNIT_NS: u64 = 10_000;
-/// How long a stretch of work is: the host has that long to notice that the guest is ready, and to
-/// move memory. The guest does not look at its size meanwhile, as it need not be told that memory
-/// has moved.
+/// The length of a window of work. In that time the host notices that the guest is ready and moves
+/// memory. The guest does not read its size meanwhile.
 const WINDOW_NS: u64 = 500_000_000;
-/// The same where memory has to be evicted first.
+/// The length of a window in which memory has to be evicted.
 const LONG_WINDOW_NS: u64 = 5_000_000_000;
-/// Steps that the length of one is measured by.
+/// Steps that measure the length of one step.
 const TRIAL_STEPS: u64 = 1 << 24;
 
 pub(crate) fn measure() -> Result<(), &'static str> {
@@ -35,7 +34,7 @@ pub(crate) fn measure() -> Result<(), &'static str> {
     Ok(())
 }
 
-/// While the host takes memory that is full of data.
+/// Measures while the host lowers the target of a guest that is full of data.
 pub(crate) fn measure_evicting() -> Result<(), &'static str> {
     let _data = eviction::data()?;
     let steps = steps_per_unit();
@@ -47,7 +46,7 @@ pub(crate) fn measure_evicting() -> Result<(), &'static str> {
     Ok(())
 }
 
-/// A stretch of work.
+/// A window of work.
 struct Window {
     gaps: Gaps,
     nanoseconds: u64,
@@ -80,7 +79,7 @@ fn steps_per_unit() -> u64 {
     (TRIAL_STEPS * UNIT_NS / Instant::now().since(start).max(1)).max(1)
 }
 
-/// Steps of xorshift64 (Marsaglia, "Xorshift RNGs", 2003), each of which needs the one before.
+/// Runs steps of xorshift64 (Marsaglia, "Xorshift RNGs", 2003), each of which needs the one before.
 fn work(steps: u64) {
     let mut state = black_box(1_u64);
     for _ in 0..steps {

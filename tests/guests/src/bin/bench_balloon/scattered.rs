@@ -1,8 +1,8 @@
-//! Memory of which every second page was freed, so that nothing but single frames can leave.
+//! Frees every second page of memory, so that only single frames can leave.
 
 use crate::{PAGE_BYTES, stay, touched};
 
-/// Memory that keeps half of its pages.
+/// The size of the memory that keeps half of its pages.
 const BYTES: usize = 1 << 30;
 
 pub(crate) fn prepare() -> Result<(), &'static str> {

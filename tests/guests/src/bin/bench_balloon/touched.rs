@@ -1,4 +1,4 @@
-//! Memory that was touched in 2 MiB pages and freed leaves, returns, and is touched again.
+//! Touches memory in 2 MiB pages and frees it. It leaves, returns, and is touched again.
 
 use aerostat_abi::units::{FrameCount, to_usize};
 use aerostat_guest::app::{self, Instant, memory::Mapping};

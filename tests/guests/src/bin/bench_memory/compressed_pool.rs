@@ -1,5 +1,5 @@
-//! The compressed pool, through the paths that eviction and faults take: pages of text out and in
-//! again. The text is what is on the data disk, or prose where there is none.
+//! Evicts pages of text to the compressed pool and restores them, through the paths of eviction and
+//! faults. The text is that of the data disk, or prose if there is none.
 
 use core::hint::black_box;
 
@@ -16,11 +16,11 @@ mod text;
 
 const TEXT_BYTES: usize = 64 << 20;
 const PAGES: usize = TEXT_BYTES / PAGE_BYTES;
-/// Frames to be freed by eviction: about half of the text's pages have to go for it.
+/// Frames to free by eviction, which takes about half of the pages of text.
 const FREED: FrameCount = FrameCount::from_mib(8);
-/// Pages between two that are touched alone.
+/// The distance, in pages, between two pages that are touched alone.
 const LONE_STRIDE: usize = 67;
-/// Text that is read from the disk at once.
+/// Bytes that are read from the disk at once.
 const READ_BYTES: usize = 1 << 20;
 
 pub(crate) fn measure() -> Outcome {
@@ -31,7 +31,7 @@ pub(crate) fn measure() -> Outcome {
             return Outcome::Failure;
         }
     }
-    let _ = app::reclaim(FrameCount(1)); // splits and ages pages: what comes next is eviction alone
+    let _ = app::reclaim(FrameCount(1)); // splits and ages pages, so that the next call only evicts
     let text = if app::disk().is_some() { "text" } else { "prose" };
     out(&format!("{text}_out"));
     into(&format!("{text}_in"), &memory);
@@ -45,7 +45,7 @@ pub(crate) fn measure() -> Outcome {
     }
 }
 
-/// Evicts pages; the figure is per page that went.
+/// Evicts pages; the figure is per evicted page.
 fn out(name: &str) {
     let before = app::memory().evictions;
     let start = Instant::now();
@@ -55,7 +55,7 @@ fn out(name: &str) {
     log(name, nanoseconds, count(app::memory().evictions - before));
 }
 
-/// Touches every page in order; the figure is per page that came back.
+/// Touches every page in order; the figure is per restored page.
 fn into(name: &str, memory: &[u8]) {
     let before = app::memory().restores;
     let start = Instant::now();
@@ -65,7 +65,7 @@ fn into(name: &str, memory: &[u8]) {
     log(name, Instant::now().since(start), count(app::memory().restores - before));
 }
 
-/// Touches pages far apart; the figure is the median of those that had to come back.
+/// Touches pages far apart; the figure is the median over those that had to be restored.
 fn lone(memory: &[u8]) {
     let mut times = Vec::with_capacity(PAGES / LONE_STRIDE + 1);
     for page in (0..PAGES).step_by(LONE_STRIDE) {
@@ -81,7 +81,7 @@ fn lone(memory: &[u8]) {
     log("restore_lone", times.get(times.len() / 2).copied().unwrap_or(0), times.len().min(1));
 }
 
-/// Fills `part` with the part of the text that has this number.
+/// Fills `part` with part `number` of the text.
 fn fill(part: &mut [u8], number: usize) -> Result<(), app::DiskError> {
     if let Some(disk) = app::disk() {
         return disk.read((number * READ_BYTES) as u64, part);

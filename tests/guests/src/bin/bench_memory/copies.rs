@@ -1,4 +1,4 @@
-//! Copies, with the functions that every copy of the guest goes through.
+//! Measures copies, by the functions that all copies in a guest go through.
 
 use aerostat_guest::app::Instant;
 use alloc::vec;
@@ -15,7 +15,7 @@ pub(crate) fn measure() {
     timed("copy_small", || copying::small(&[1; 64], &mut [0; 64]));
 }
 
-/// Runs `work`, which says how many copies it made.
+/// Runs `work`, which returns how many copies it made, and logs its time.
 fn timed(name: &str, work: impl FnOnce() -> usize) {
     let start = Instant::now();
     let count = work();

@@ -1,4 +1,4 @@
-//! First touch and release of memory.
+//! Measures the first touch and the release of memory.
 
 use core::hint::black_box;
 
@@ -8,12 +8,12 @@ use alloc::vec::Vec;
 
 use crate::{PAGE_BYTES, log, measured};
 
-/// A region that huge pages fit into.
+/// The size of a region that huge pages fit into.
 const LARGE_BYTES: usize = 192 << 20;
-/// A region that no huge page fits into, and how many of them.
+/// The size of a region that no huge page fits into.
 const SMALL_BYTES: usize = (2 << 20) - PAGE_BYTES;
 const SMALL_REGIONS: usize = 32;
-/// Distance of lone faults: beyond what one of them brings in.
+/// The distance of lone faults, which is more than one of them maps.
 const APART_BYTES: usize = 128 << 10;
 
 pub(crate) fn measure() {
@@ -27,7 +27,7 @@ pub(crate) fn measure() {
     unmap();
 }
 
-/// One touch here and one there, each timed by itself; the median is the figure.
+/// Touches single pages far apart and times each touch; the figure is the median.
 fn lone_faults() {
     let mut regions: Vec<Vec<u8>> = (0..SMALL_REGIONS).map(|_| region(SMALL_BYTES)).collect();
     let mut times = Vec::with_capacity(SMALL_REGIONS * SMALL_BYTES / APART_BYTES);
@@ -43,7 +43,7 @@ fn lone_faults() {
     log("fault_lone", times[times.len() / 2], 1);
 }
 
-/// Regions of 4 KiB pages only, all of them mapped, dropped one after the other.
+/// Touches regions that have only 4 KiB pages, then drops them one after the other.
 fn unmap() {
     let regions: Vec<Vec<u8>> = (0..SMALL_REGIONS).map(|_| region(SMALL_BYTES)).collect();
     let pages = SMALL_REGIONS * SMALL_BYTES / PAGE_BYTES;
@@ -53,7 +53,7 @@ fn unmap() {
     measured("unmap", pages, || drop(regions));
 }
 
-/// Zeroed memory that nothing has touched yet: an allocation of this size is a region of its own.
+/// Allocates zeroed memory without touching it: an allocation of this size is a region of its own.
 fn region(bytes: usize) -> Vec<u8> {
     vec![0; bytes]
 }

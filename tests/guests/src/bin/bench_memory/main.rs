@@ -40,7 +40,7 @@ fn main() -> Outcome {
     Outcome::Success
 }
 
-/// Runs `work` and logs what it took for `count` of whatever the figure is about.
+/// Runs `work` and logs its time as that of `count` operations.
 fn measured<T>(name: &str, count: usize, work: impl FnOnce() -> T) -> T {
     let start = Instant::now();
     let result = work();

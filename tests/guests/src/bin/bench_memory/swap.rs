@@ -1,5 +1,5 @@
-//! The swap disk, through the paths that eviction and faults take: pages that don't compress out
-//! and in again.
+//! Evicts pages that do not compress to the swap disk and restores them, through the paths of
+//! eviction and faults.
 
 use core::hint::black_box;
 
@@ -17,7 +17,7 @@ pub(crate) fn measure() -> Outcome {
     for (place, word) in memory.iter_mut().enumerate() {
         *word = noise(place);
     }
-    let _ = app::reclaim(FrameCount(1)); // splits and ages pages: what comes next is eviction alone
+    let _ = app::reclaim(FrameCount(1)); // splits and ages pages, so that the next call only evicts
     for _ in 0..2 {
         out(&memory);
         into(&memory);
@@ -49,7 +49,7 @@ fn into(memory: &[u64]) {
     log("swap_in", Instant::now().since(start), count(app::memory().swap_in - before));
 }
 
-/// A word like no other.
+/// Returns a word that no other place has.
 fn noise(place: usize) -> u64 {
     let mixed = (place as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     (mixed ^ mixed >> 31).wrapping_mul(0xbf58_476d_1ce4_e5b9)

@@ -1,5 +1,5 @@
-//! Random access to a working set, in a guest that has been squeezed to `size=N` MiB or was never
-//! larger.
+//! Measures random access to a working set, in a guest that was squeezed to `size=N` MiB or never
+//! was larger.
 
 use core::hint::black_box;
 
@@ -10,7 +10,7 @@ use alloc::vec::Vec;
 
 use crate::measured;
 
-/// The working set.
+/// The size of the working set.
 const SET: FrameCount = FrameCount::from_mib(64);
 const WORDS: usize = to_usize(SET.bytes()) / 8;
 const STEPS: usize = 1 << 22;
@@ -19,13 +19,13 @@ const ROUNDS: usize = 9;
 pub(crate) fn measure() -> Outcome {
     let size = app::arguments().split_whitespace().find_map(|word| word.strip_prefix("size=")?.parse().ok());
     let Some(size) = size.map(FrameCount::from_mib) else {
-        log::error!("bench memory: say to which size the guest is squeezed, size=128");
+        log::error!("bench memory: name the size to which the guest is squeezed, such as size=128");
         return Outcome::Failure;
     };
     let memory = app::memory();
     if memory.size > size {
-        // A guest that was larger has used what it had: its frames are backed, and its free memory
-        // is broken up.
+        // A guest that was larger has used its memory: its frames are backed, and its free memory
+        // is fragmented.
         let used = memory.free.saturating_sub(SET).mib();
         use_and_free(usize::try_from(used).unwrap_or(0));
     }
@@ -42,7 +42,7 @@ pub(crate) fn measure() -> Outcome {
     Outcome::Success
 }
 
-/// Touches so many MiB in small and large regions that come and go in turn.
+/// Touches so many MiB in small and in large regions, and frees every other region before the rest.
 fn use_and_free(mib: usize) {
     for bytes in [1 << 20, 6 << 20] {
         let count = (mib.saturating_sub(16) << 20) / (2 * bytes);
@@ -56,7 +56,7 @@ fn use_and_free(mib: usize) {
     }
 }
 
-/// Reads and writes words in an order that no prefetcher foresees.
+/// Reads and writes words in an order that no prefetcher predicts.
 fn work(words: &mut [u64], steps: usize) {
     let mut state = 1_u64;
     for step in 0..steps {

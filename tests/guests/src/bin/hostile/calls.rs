@@ -1,4 +1,4 @@
-//! Calls as fast as it can, of all kinds, few of which make sense.
+//! Makes calls of all kinds as fast as it can, most of them invalid.
 
 use aerostat_abi::batch::Entry;
 use aerostat_abi::port::{Command, Features, Hello, Registers, Status, VERSION};

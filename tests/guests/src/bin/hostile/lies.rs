@@ -1,5 +1,5 @@
-//! Reports what can't be: more memory in the balloon than there is, more free than in all, numbers
-//! that look negative, garbage for text.
+//! Reports impossible values: a balloon larger than memory, more free memory than there is, numbers
+//! with the sign bit set, garbage as text.
 
 use aerostat_abi::port::{Command, Features, Hello, Status, VERSION};
 use aerostat_abi::statistics::WORDS;
@@ -8,7 +8,7 @@ use aerostat_guest::app::Instant;
 
 use crate::{Wrong, expect, port};
 
-/// How long each lie stands: the supervisor looks more often.
+/// How long each lie stays. The supervisor samples more often.
 const STANDS_NS: u64 = 25_000_000;
 const RANDOM_REPORTS: usize = 30;
 
@@ -41,7 +41,7 @@ fn report(words: &[u64; WORDS]) -> Result<(), Wrong> {
         port::write(words);
         match port::call(Command::Report, port::page(), 0) {
             Some(Status::Ok) => {}
-            // The monitor has noticed that this is not the balloon that there is.
+            // The monitor has noticed that the reported balloon differs from the real one.
             Some(Status::ResetOrdered) => {
                 let hello = Hello { version: VERSION, features: Features(0), floor: FrameCount::ZERO, vector: 0 };
                 expect(Status::decode(port::raw_call(hello.encode()).rax) == Some(Status::Ok), "HELLO was refused")?;

@@ -1,5 +1,5 @@
-//! Does to its monitor what its command line says, a file each here, and succeeds if it was
-//! answered as it should be. None of it may cost anybody but this guest.
+//! Attacks its monitor as its command line says, with a file for each deed, and succeeds if it got
+//! the right answers. No deed may harm anything but this guest.
 
 #![no_std]
 #![no_main]
@@ -25,11 +25,11 @@ use aerostat_guest::app::{self, Outcome};
 
 aerostat_guest::app!(main);
 
-/// Frames of a machine of 64 MiB, or of the first grant of a larger one, which nobody uses so
-/// early: 24 MiB to 64 MiB.
+/// Frames of a machine of 64 MiB, or of the first grant of a larger one, that the kernel has not
+/// used yet: 24 MiB to 64 MiB.
 const SPARE: core::ops::Range<FrameNumber> = FrameNumber(24 << 8)..FrameNumber(64 << 8);
 
-/// What went otherwise than it should.
+/// A wrong answer.
 type Wrong = &'static str;
 
 fn main() -> Outcome {
@@ -40,7 +40,7 @@ fn main() -> Outcome {
     let outcome = match deed {
         "calls" => calls::make(count),
         "session" => session::break_off(),
-        "huge_frame" => huge_frame::throw_to_and_fro(),
+        "huge_frame" => huge_frame::inflate_and_deflate(),
         "lies" => lies::tell(),
         "rings" => rings::inflate(),
         "share" => sharing::ask_for_nonsense(),
@@ -49,17 +49,17 @@ fn main() -> Outcome {
         "tables" => tables::inflate(),
         "deaf" => stubborn::never_listen(),
         "slow" => stubborn::listen_slowly(),
-        _ => Err("the command line says nothing"),
+        _ => Err("the command line names no deed"),
     };
     match outcome {
         Ok(()) => log::info!("hostile: ok"),
         Err(what) => log::error!("hostile: {what}"),
     }
-    // The kernel may not be fit to go on.
+    // The kernel may not be able to go on.
     port::exit(if outcome.is_ok() { GuestExit::Success } else { GuestExit::Failure })
 }
 
-/// Says what is wrong unless `holds`.
+/// Returns `what` as an error unless `holds`.
 fn expect(holds: bool, what: Wrong) -> Result<(), Wrong> {
     if holds { Ok(()) } else { Err(what) }
 }

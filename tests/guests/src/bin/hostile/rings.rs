@@ -1,4 +1,4 @@
-//! Gives away the memory that its disk's queue is in, and puts the queue where no memory is. The
+//! Inflates the memory of its disk's queue, and then places the queue where there is no memory. The
 //! device may stop.
 
 use core::ptr;
@@ -20,13 +20,13 @@ const QUEUE_SIZE: usize = 0x038;
 const QUEUE_READY: usize = 0x044;
 const NOTIFY: usize = 0x050;
 const STATUS: usize = 0x070;
-/// Descriptors, what the driver has made available, what the device has used: 64 bits each.
+/// Addresses of the descriptors, the available ring and the used ring, 64 bits each.
 const QUEUE_PARTS: [usize; 3] = [0x080, 0x090, 0x0a0];
 const DRIVER_OK: u32 = 1 | 2 | 4 | 8;
 const DEVICE_NEEDS_RESET: u32 = 64;
 const PATIENCE_NS: u64 = 5_000_000_000;
 const NOTIFICATIONS: usize = 100;
-/// Places in the queue's huge frame.
+/// Offsets in the queue's huge frame.
 const AVAILABLE: usize = 0x1000;
 const USED: usize = 0x2000;
 const HEADER: usize = 0x3000;
@@ -39,16 +39,16 @@ pub(crate) fn inflate() -> Result<(), Wrong> {
     begin([frame, frame + AVAILABLE, frame + USED]);
     request(frame);
     wait_until("the device did nothing", || read::<u16>(frame + USED + 2) == 1)?;
-    expect(port::batch(Command::Inflate, [huge]).2[0].status == EntryStatus::Done, "the queue was not taken")?;
+    expect(port::batch(Command::Inflate, [huge]).2[0].status == EntryStatus::Done, "the queue was not inflated")?;
     (0..NOTIFICATIONS).for_each(|_| write(DEVICE + NOTIFY, 0_u32));
-    // The memory is not this guest's any more: a ring that is full of nonsense.
+    // The memory is ballooned now. The rings are filled with garbage.
     (0..512).for_each(|word| write(frame + AVAILABLE + 8 * word, u64::MAX - word as u64));
     (0..512).for_each(|word| write(frame + 8 * word, 0xdead_beef_dead_beef_u64));
     (0..NOTIFICATIONS).for_each(|_| write(DEVICE + NOTIFY, 0_u32));
     for nowhere in [DEVICE, 1 << 40, usize::MAX - 0xffff, 0] {
         begin([nowhere; 3]);
         (0..NOTIFICATIONS).for_each(|_| write(DEVICE + NOTIFY, 0_u32));
-        wait_until("the device took a queue without memory", || {
+        wait_until("the device accepted a queue without memory", || {
             nowhere == 0 || read::<u32>(DEVICE + STATUS) & DEVICE_NEEDS_RESET != 0
         })?;
     }
@@ -98,12 +98,12 @@ fn wait_until(otherwise: Wrong, holds: impl Fn() -> bool) -> Result<(), Wrong> {
 }
 
 fn write<T>(address: usize, value: T) {
-    // SAFETY: registers of a device, or memory that the kernel does not use; either is mapped at
-    // its own address.
+    // SAFETY: registers of a device, or memory that the kernel does not use. Both are mapped at
+    // their own addresses.
     unsafe { ptr::with_exposed_provenance_mut::<T>(address).write_volatile(value) };
 }
 
 fn read<T>(address: usize) -> T {
-    // SAFETY: as in `write`; every bit pattern is a number.
+    // SAFETY: as in `write`, and every bit pattern is a number.
     unsafe { ptr::with_exposed_provenance::<T>(address).read_volatile() }
 }

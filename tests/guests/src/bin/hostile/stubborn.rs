@@ -1,4 +1,4 @@
-//! Grows, and then gives nothing back, or one frame every five seconds, whatever the target is.
+//! Grows, and then inflates nothing, or one frame every five seconds, whatever the target is.
 
 use alloc::vec::Vec;
 
@@ -9,10 +9,10 @@ use aerostat_guest::app::{self, Instant};
 
 use crate::{Wrong, expect, port};
 
-/// What it grows by.
+/// Bytes that it grows by.
 const BYTES: usize = 160 << 20;
 const PAUSE_NS: u64 = 5_000_000_000;
-/// Long enough for the balloon driver to report what is in use.
+/// Long enough for the balloon driver to report the memory in use.
 const REPORTED_MS: u64 = 1500;
 
 pub(crate) fn never_listen() -> Result<(), Wrong> {
@@ -30,7 +30,7 @@ pub(crate) fn listen_slowly() -> Result<(), Wrong> {
     port::call(Command::Reset, 0, 0);
     let hello = Hello { version: VERSION, features: Features(0), floor: FrameCount::ZERO, vector: 0 };
     port::raw_call(hello.encode());
-    // Below the frames that are given, whatever is in them: nobody in this guest runs any more.
+    // Inflates frames below the balloon, whatever is in them, since no other thread runs any more.
     let list = Registers { rax: Command::List.encode(), rdi: port::page(), rsi: 0, r8: 0 };
     expect(port::raw_call(list).rdi > 0, "the balloon is empty")?;
     let mut frame = Entry::decode(port::read(0)).frame;

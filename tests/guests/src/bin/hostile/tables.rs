@@ -1,4 +1,4 @@
-//! Gives everything away that it can, its page tables and its stack included: that is its end.
+//! Inflates all memory that it can, its page tables and its stack included, which ends the guest.
 
 use aerostat_abi::batch::Entry;
 use aerostat_abi::port::Command;
@@ -13,5 +13,5 @@ pub(crate) fn inflate() -> Result<(), Wrong> {
             port::batch(Command::Inflate, [Entry::pending(FrameNumber(frame), order)]);
         }
     }
-    Err("it is still there")
+    Err("the guest goes on without its page tables")
 }

@@ -1,5 +1,5 @@
-//! Memory that is full of data: what leaves has to be compressed, or written to the swap disk,
-//! first.
+//! Measures inflating of memory that is full of data: pages have to be compressed or written to the
+//! swap disk first.
 
 use std::thread;
 use std::time::Duration;
@@ -16,12 +16,12 @@ use crate::sample::median;
 
 const MEMORY_MIB: u64 = 1024;
 const SWAP_MIB: u64 = 1024;
-/// Of the 64 MiB that the guest leaves free, what leaves first: then nothing is free beyond what
-/// the kernel wants to have.
+/// Memory that leaves first, of the 64 MiB that the guest leaves free. Nothing is free then but
+/// what the kernel keeps.
 const FREE_MIB: u64 = 56;
-/// What is evicted; as much as the guest evicts without its balloon.
+/// Memory that is evicted: as much as the guest evicts without its balloon.
 const EVICTED_MIB: u64 = 256;
-/// The background reclaimer has nothing to do any more after this.
+/// The time after which the background reclaimer has nothing to do.
 const SETTLED: Duration = Duration::from_millis(500);
 const PAGES_PER_MIB: f64 = 256.0;
 

@@ -1,5 +1,5 @@
-//! What the host itself takes to back as much memory with huge pages as moves between it and a
-//! guest, and to release it.
+//! Measures how fast the host itself backs memory with huge pages and releases it: as much as moves
+//! between it and a guest.
 
 use std::thread;
 use std::time::Duration;
@@ -10,9 +10,9 @@ use super::MOVED_MIB;
 use crate::mapping::Mapping;
 use crate::sample::seconds;
 
-/// Seconds that the host takes to release as much memory. A single call releases everything: no
-/// driver can have less. It is touched for the first time before that, so that the host has made
-/// memory free for it: whoever comes next finds it free, too.
+/// Returns the seconds that the host takes to release as much memory in a single call, which no
+/// driver can beat. The memory is touched and released once before, so that the host has made
+/// memory free for it and for the measurement that follows.
 pub(super) fn release() -> Result<f64> {
     let memory = touched()?;
     memory.release()?;
@@ -20,9 +20,9 @@ pub(super) fn release() -> Result<f64> {
     seconds(|| memory.release())
 }
 
-/// Seconds that the host takes to back as much memory again that it released `rest` ago. A host
-/// that is a virtual machine itself may have reported the memory free meanwhile, and then has to be
-/// given it first; that costs several times as much.
+/// Returns the seconds that the host takes to back memory again that it released `rest` ago. A host
+/// that is a virtual machine itself may have reported that memory as free meanwhile. It then has to
+/// get memory from its own host first, which costs several times as much.
 pub(super) fn touch_after(rest: Duration) -> Result<f64> {
     let memory = touched()?;
     memory.release()?;

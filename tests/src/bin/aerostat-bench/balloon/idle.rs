@@ -1,4 +1,4 @@
-//! A guest that does nothing: how soon it follows its target, and what it costs the host meanwhile.
+//! Measures an idle guest: how soon it follows its target, and how much processor time it takes.
 
 use std::fs;
 use std::thread;
@@ -15,13 +15,15 @@ use crate::sample::median;
 const CHANGES: usize = 200;
 /// One huge frame.
 const STEP_MIB: u64 = 2;
-/// From the start, or from one change to the next: the guest has gone back to sleep.
+/// The time after which a booted guest is idle.
 const BOOTED: Duration = Duration::from_secs(2);
+/// The time after which a guest is idle again after a change.
 const REST: Duration = Duration::from_millis(5);
-/// What following a target may take at most, in microseconds.
+/// The goal for the time to follow a target, in microseconds.
 const REACTION_GOAL_US: f64 = 200.0;
-/// What an idle guest may take of a processor.
+/// How long the processor time of an idle guest is measured.
 const IDLE_TIME: Duration = Duration::from_secs(10);
+/// The goal for the share of a processor that an idle guest takes.
 const IDLE_GOAL_PERCENT: f64 = 0.05;
 
 pub(super) fn measure() -> Result<Vec<Row>> {
@@ -38,20 +40,20 @@ pub(super) fn measure() -> Result<Vec<Row>> {
     ])
 }
 
-/// Microseconds from each change of the target to the first frame given.
+/// Returns the microseconds from each change of the target to the first ballooned frame.
 fn reactions_us(guest: &Mover) -> Result<Vec<f64>> {
     let mut times = Vec::with_capacity(CHANGES);
     for _ in 0..CHANGES {
         thread::sleep(REST);
-        let given = guest.0.facts().inflated;
-        times.push(1e6 * guest.retarget(MEMORY_MIB - STEP_MIB, |facts| facts.inflated > given)?);
+        let inflated = guest.0.facts().inflated;
+        times.push(1e6 * guest.retarget(MEMORY_MIB - STEP_MIB, |facts| facts.inflated > inflated)?);
         guest.resize(MEMORY_MIB)?;
     }
     Ok(times)
 }
 
-/// What a VMM process takes of a processor while its guest is idle: all of it, and its processor's
-/// thread alone.
+/// Returns the share of a processor that a VMM process takes while its guest is idle: of all its
+/// threads, and of the vCPU's thread alone.
 fn idle_percent(pid: u32) -> Result<(f64, f64)> {
     let start = Instant::now();
     let before = Times::of(pid)?;
@@ -69,8 +71,8 @@ struct Times {
 }
 
 impl Times {
-    /// From `schedstat` of every thread (Linux, Documentation/scheduler/sched-stats.rst): `stat`
-    /// counts in ticks of 10 ms, far too coarse.
+    /// Reads `schedstat` of every thread (Linux, Documentation/scheduler/sched-stats.rst), as
+    /// `stat` counts in ticks of 10 ms, which is too coarse.
     fn of(pid: u32) -> Result<Self> {
         let mut times = Self::default();
         let threads = format!("/proc/{pid}/task");
@@ -100,7 +102,7 @@ mod tests {
     use super::Times;
 
     #[test]
-    fn threads_add_up() {
+    fn times_of_threads_are_added_up() {
         let mut times = Times::default();
         times.add("aerostat\n", "70 5 2\n").unwrap();
         times.add("vcpu\n", "30 9 1\n").unwrap();

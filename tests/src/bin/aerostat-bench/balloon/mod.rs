@@ -1,7 +1,7 @@
-//! The balloon, seen by a supervisor: how fast memory leaves a guest and returns, what the guest's
-//! application notices of it, and what it costs while nothing happens. This process sets targets,
-//! rings the doorbell and watches the register page, so times are the host's, except for what only
-//! the guest can see: its own first touches, its own pauses, its own eviction.
+//! Measures the balloon from the supervisor's side: how fast memory leaves a guest and returns, the
+//! pauses of the guest's application meanwhile, and the cost of an idle guest. This process sets
+//! targets, rings the doorbell and polls the register page, so times are the host's. Only the guest
+//! can measure its own first touches, pauses and eviction.
 
 mod eviction;
 mod host;
@@ -21,20 +21,21 @@ use crate::row::Row;
 
 /// Turns of guest and host.
 const TURNS: usize = 5;
-/// A guest's memory, and what moves of it.
+/// A guest's memory.
 const MEMORY_MIB: u64 = 4096;
+/// The part of it that moves.
 const MOVED_MIB: u64 = 3072;
-/// What a change of accounts alone should come to: memory that nothing is behind. An absolute
-/// figure, as no host has a limit to measure.
+/// The goal for memory that the host does not back, which changes only accounts. It is an absolute
+/// figure, as the host has no limit to measure.
 const METADATA_GIB_S: f64 = 1024.0;
-/// What a guest logs when the host may begin.
+/// The line that a guest logs when the host may begin.
 const READY: &str = "bench balloon: ready";
 
 pub(crate) fn measure() -> Result<Vec<Row>> {
     let meter = PhysicalMeter::enter();
     if !meter.is_exact() {
         eprintln!(
-            "bench: no memory control group can be made; judging by the host's free memory, which wants a quiet host"
+            "bench: no memory control group can be made; judging by the host's free memory, which needs a quiet host"
         );
     }
     let mut rows = whole::measure(&meter)?;
@@ -45,7 +46,7 @@ pub(crate) fn measure() -> Result<Vec<Row>> {
     Ok(rows)
 }
 
-/// GiB a second of `mib` MiB in so many seconds.
+/// Returns the GiB per second of `mib` MiB in so many seconds.
 fn gib_s(mib: u64, seconds: f64) -> f64 {
     to_f64(mib) / 1024.0 / seconds
 }

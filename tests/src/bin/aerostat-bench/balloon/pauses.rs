@@ -1,4 +1,4 @@
-//! What an application that computes notices while memory leaves its guest and returns.
+//! Measures the pauses of an application that computes while memory leaves its guest and returns.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -16,18 +16,20 @@ use crate::row::Row;
 #[path = "../../../../guests/src/gaps.rs"]
 mod gaps;
 
-/// In which memory must have left and returned for a turn to count: the half second that the guest
-/// works for, less what it may take until this process sees that the guest is ready.
+/// The time in which memory must leave and return for a turn to count: the half second that the
+/// guest works for, less the time until this process sees that the guest is ready.
 const WINDOW: Duration = Duration::from_millis(400);
 /// How long memory is away.
 const AWAY: Duration = Duration::from_millis(20);
-/// What a pause may come to, in microseconds.
+/// The goal for the longest pause, in microseconds.
 const WORST_GOAL_US: f64 = 5000.0;
-/// A guest full of data, of which it leaves some free, and what is evicted.
+/// Memory of the guest that is full of data.
 const EVICTING_MIB: u64 = 512;
+/// Memory that is free in it and leaves first.
 const FREE_MIB: u64 = 56;
+/// Memory that has to be evicted.
 const EVICTED_MIB: u64 = 96;
-/// In which that has to happen: what the guest works for, with the same allowance.
+/// The time in which that must happen: as for [`WINDOW`], of the time that the guest works for.
 const LONG_WINDOW: Duration = Duration::from_millis(4900);
 
 pub(super) fn measure() -> Result<Vec<Row>> {
@@ -49,7 +51,7 @@ pub(super) fn measure() -> Result<Vec<Row>> {
             break;
         }
     }
-    ensure!(turns > 0, "memory has never left and returned within {WINDOW:?}");
+    ensure!(turns > 0, "memory never left and returned within {WINDOW:?}");
     let us = |name: &str| metrics.ns(name).map(|ns| ns / 1e3);
     let slowdown = (1.0 - us("quiet_unit")? / us("moving_unit")?) * 100.0;
     let mut rows = vec![
@@ -61,8 +63,8 @@ pub(super) fn measure() -> Result<Vec<Row>> {
     Ok(rows)
 }
 
-/// While memory leaves that is full of data, by the work of the balloon's driver and of the
-/// reclaimer.
+/// Measures pauses while memory leaves that is full of data, so that the balloon driver and the
+/// reclaimer work.
 fn while_evicting() -> Result<Row> {
     let plan = Plan::test_guest("bench_balloon").memory_mib(EVICTING_MIB).swap_mib(EVICTING_MIB);
     let mut metrics = Metrics::default();
@@ -70,7 +72,7 @@ fn while_evicting() -> Result<Row> {
         let mut guest = Mover::boot_plan(&plan, "pauses-evicting");
         let ready = Instant::now();
         guest.resize(EVICTING_MIB - FREE_MIB - EVICTED_MIB)?;
-        ensure!(ready.elapsed() < LONG_WINDOW, "{EVICTED_MIB} MiB are not evicted within {LONG_WINDOW:?}");
+        ensure!(ready.elapsed() < LONG_WINDOW, "{EVICTED_MIB} MiB were not evicted within {LONG_WINDOW:?}");
         guest.0.expect_exit(GuestExit::Success);
         metrics.add_guest(&guest.0)?;
     }
@@ -83,7 +85,7 @@ mod tests {
     use super::gaps::Gaps;
 
     #[test]
-    fn one_gap_in_a_thousand_may_be_longer() {
+    fn one_gap_in_a_thousand_may_exceed_p999() {
         let mut gaps = Gaps::new();
         (0..999).for_each(|_| gaps.add(10_400));
         gaps.add(7_000_000);
@@ -93,14 +95,14 @@ mod tests {
     }
 
     #[test]
-    fn a_gap_off_the_scale_counts() {
+    fn gaps_beyond_the_scale_are_counted() {
         let mut gaps = Gaps::new();
         gaps.add(u64::MAX);
         assert_eq!((gaps.worst(), gaps.p999() > 4_000_000), (u64::MAX, true));
     }
 
     #[test]
-    fn no_gaps_have_no_length() {
+    fn without_gaps_all_figures_are_zero() {
         assert_eq!((Gaps::new().worst(), Gaps::new().p999()), (0, 0));
     }
 }

@@ -1,6 +1,6 @@
-//! The peer: a Linux guest with its own balloon driver (virtio-balloon) under QEMU, whose target is
-//! set over QMP. As many turns as for Aerostat's guests would take minutes where QEMU has to
-//! emulate.
+//! Measures the peer: a Linux guest with its own balloon driver (virtio-balloon) under QEMU, whose
+//! target is set over QMP. It has fewer turns than Aerostat's guests, as it takes minutes where
+//! QEMU has to emulate.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -19,18 +19,18 @@ use crate::row::Row;
 use crate::sample::median;
 
 const QEMU: &str = "qemu-system-x86_64";
-/// Files of a running QEMU.
+// Files of a running QEMU.
 const SERIAL_LOG: &str = "serial.log";
 const MONITOR: &str = "monitor";
 const COMPLAINTS: &str = "qemu.log";
 const TURNS: usize = 3;
-/// How long a guest may take to boot. KVM without hardware virtualization never gets there, and is
-/// not waited for so long.
+/// How long a guest may take to boot.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// How long it may take under KVM. A KVM without hardware virtualization never boots it.
 const KVM_PATIENCE: Duration = Duration::from_secs(15);
-/// How often it is looked whether a guest has got somewhere.
+/// The time between two probes of a wait.
 const POLL: Duration = Duration::from_millis(1);
-/// After booting, the guest has become quiet.
+/// The time after which a booted guest is idle.
 const SETTLED: Duration = Duration::from_secs(1);
 
 pub(crate) fn measure(folder: &Path) -> Result<Vec<Row>> {
@@ -61,7 +61,7 @@ pub(crate) fn measure(folder: &Path) -> Result<Vec<Row>> {
     ])
 }
 
-/// What QEMU calls itself.
+/// Returns QEMU's name and version.
 fn version() -> Result<String> {
     let asked = Command::new(QEMU).arg("--version").output().with_context(|| format!("starting {QEMU}"))?;
     let text = String::from_utf8_lossy(&asked.stdout);
@@ -76,7 +76,7 @@ struct Peer {
 }
 
 impl Peer {
-    /// Boots one that writes to `touched_mib` MiB and frees them again.
+    /// Boots a peer that writes to `touched_mib` MiB and frees them.
     fn boot(folder: &Path, accelerator: &str, touched_mib: u64, patience: Duration) -> Result<Self> {
         let start = Instant::now();
         let mut qemu = Qemu::start(folder, accelerator, touched_mib)?;
@@ -88,7 +88,7 @@ impl Peer {
         Ok(Self { qemu, qmp, boot_s })
     }
 
-    /// Sets the target; returns the seconds until the guest is as large.
+    /// Sets the target; returns the seconds until the guest has that size.
     fn resize(&mut self, mib: u64) -> Result<f64> {
         let bytes = mib << 20;
         let start = Instant::now();
@@ -100,13 +100,13 @@ impl Peer {
         Ok(start.elapsed().as_secs_f64())
     }
 
-    /// Resident memory of QEMU.
+    /// Returns QEMU's resident memory.
     fn resident_mib(&self) -> Result<f64> {
         resident_mib(self.qemu.process.id())
     }
 }
 
-/// The process, and the folder with its files. Ended when dropped.
+/// A QEMU process and the folder with its files. The process is ended when the value is dropped.
 struct Qemu {
     process: Child,
     folder: TempDir,
@@ -130,7 +130,7 @@ impl Qemu {
         Ok(Self { process, folder })
     }
 
-    /// The socket that it listens to.
+    /// Returns the socket of its monitor.
     fn monitor(&self) -> PathBuf {
         self.folder.path().join(MONITOR)
     }
@@ -147,7 +147,7 @@ impl Qemu {
         Ok(())
     }
 
-    /// What is in one of its files so far.
+    /// Returns the text of one of its files.
     fn text(&self, name: &str) -> String {
         String::from_utf8_lossy(&fs::read(self.folder.path().join(name)).unwrap_or_default()).into_owned()
     }
@@ -155,7 +155,7 @@ impl Qemu {
 
 impl Drop for Qemu {
     fn drop(&mut self) {
-        // Both fail only for a process that has ended and was reaped.
+        // Both fail only if the process has ended and was reaped.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }

@@ -1,5 +1,5 @@
-//! Memory in single frames, every second one of an area: no two of them are neighbours, and none of
-//! their huge frames is free. The host has huge pages behind all of them.
+//! Measures inflating of single frames: every second one of an area. No two of them are neighbours,
+//! no huge frame is free, and the host backs all of them with huge pages.
 
 use aerostat_tests::{PhysicalMeter, Plan};
 use anyhow::{Result, ensure};
@@ -10,22 +10,22 @@ use crate::mapping::{HUGE_BYTES, Mapping, PAGE_BYTES};
 use crate::row::Row;
 use crate::sample::{median, seconds};
 
-/// What moves.
+/// The memory that moves.
 const MOVED_MIB: u64 = 384;
-/// The guest keeps every second page of this area. As large as it, the guest has no huge frame left
-/// to give. The pages that it has discarded are still committed, so the kernel lets their frames go
-/// only where it can swap.
+/// The area of which the guest keeps every second page. At this size it has no whole huge frame to
+/// inflate. The discarded pages are still committed, so their frames can leave only if the guest
+/// can swap.
 const AREA_MIB: u64 = 1024;
 
-/// Of which every second page is as many ranges as a call takes.
+/// Memory whose every second page makes as many ranges as a call may have.
 const CHUNK_BYTES: usize = 4 * HUGE_BYTES;
 
-/// How a host frees part of a huge page.
+/// A way in which a host frees part of a huge page.
 #[derive(Clone, Copy, Debug)]
 enum Way {
-    /// The parts are released, and what is left of each huge page is split.
+    /// Releases the pages, then splits the rest of each huge page.
     Split,
-    /// What is to stay is copied out, all is released, and what is to stay is copied back.
+    /// Copies the pages that stay out, releases the huge page and copies them back.
     Copy,
 }
 
@@ -44,18 +44,18 @@ pub(super) fn measure(meter: &PhysicalMeter) -> Result<Vec<Row>> {
     Ok(vec![row.goal_of_limit(0.8)])
 }
 
-/// Seconds that the host takes to free as much in every second page of memory that it has backed
-/// with huge pages, in as few calls as it allows.
+/// Returns the seconds that the host takes to free as much memory: every second page of memory that
+/// it backs with huge pages, in as few calls as it allows.
 fn on_the_host(way: Way, meter: &PhysicalMeter) -> Result<f64> {
     let bytes = usize::try_from((2 * MOVED_MIB) << 20)?;
     let mut memory = Mapping::new(bytes)?;
     memory.advise_huge()?;
     memory.touch_all();
-    let taken = meter.bytes()?;
+    let before = meter.bytes()?;
     let time = seconds(|| {
         memory.advise_small()?;
-        // As many huge pages at a time as fill a call: what is split then is still in the
-        // processor's caches.
+        // As many huge pages at a time as fill a call, so that they are still in the processor's
+        // caches when they are split.
         (0..bytes).step_by(CHUNK_BYTES).try_for_each(|at| match way {
             Way::Split => {
                 let pages = |first, step| -> Vec<_> {
@@ -67,7 +67,7 @@ fn on_the_host(way: Way, meter: &PhysicalMeter) -> Result<f64> {
             Way::Copy => (at..at + CHUNK_BYTES).step_by(HUGE_BYTES).try_for_each(|at| memory.keep_every_second(at)),
         })
     })?;
-    let free = taken.saturating_sub(meter.bytes()?);
+    let free = before.saturating_sub(meter.bytes()?);
     ensure!(free >= (MOVED_MIB << 20) * 98 / 100, "{way:?} frees {} of {MOVED_MIB} MiB on the host", free >> 20);
     Ok(time)
 }

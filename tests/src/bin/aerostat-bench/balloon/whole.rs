@@ -1,4 +1,4 @@
-//! Memory in whole huge frames: how fast it leaves, returns and is backed again.
+//! Measures how fast memory in huge frames leaves, returns and is backed again.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -15,11 +15,12 @@ use crate::metrics::Metrics;
 use crate::row::Row;
 use crate::sample::median;
 
-/// A guest that has touched memory has been up for so long, too: how fast a driver begins may
-/// depend on that.
+/// How long the untouched guest rests. A guest that touches memory has run for as long, and a
+/// driver's rate may depend on that.
 const SETTLED: Duration = Duration::from_millis(1500);
-/// How long a guest takes to see that its memory is back.
-const GUEST_LOOKS: Duration = Duration::from_millis(50);
+/// How long a guest takes to see that its memory has returned: half of the time between its
+/// samples.
+const GUEST_SAMPLES: Duration = Duration::from_millis(50);
 const PAGES_PER_MIB: f64 = 256.0;
 
 pub(super) fn measure(meter: &PhysicalMeter) -> Result<Vec<Row>> {
@@ -41,7 +42,7 @@ pub(super) fn measure(meter: &PhysicalMeter) -> Result<Vec<Row>> {
         resident.push(resident_mib(guest.0.pid())?);
         physical.push(to_f64(meter.bytes()?.saturating_sub(without) >> 20));
         deflate.push(gib_s(MOVED_MIB, guest.resize(MEMORY_MIB)?));
-        let rest = released.elapsed() + GUEST_LOOKS;
+        let rest = released.elapsed() + GUEST_SAMPLES;
         guest.0.expect_exit(GuestExit::Success);
         metrics.add_guest(&guest.0)?;
         drop(guest);

@@ -1,5 +1,5 @@
-//! The guest kernel's frame allocator, compiled for the host: a block taken and freed, by one
-//! thread and by two at once.
+//! Measures the guest kernel's frame allocator, compiled for the host: allocating and freeing a
+//! block, by one thread and by two at the same time.
 
 use std::time::Duration;
 

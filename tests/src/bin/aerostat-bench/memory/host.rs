@@ -1,5 +1,5 @@
-//! What the host itself takes for what the guest is measured at: touching and unmapping anonymous
-//! memory, and LZ4 page by page.
+//! Measures the host at the same work as the guest: touching and unmapping anonymous memory,
+//! copying, and LZ4 page by page.
 
 use std::hint::black_box;
 use std::time::Instant;
@@ -16,13 +16,13 @@ mod copying;
 #[path = "../../../../guests/src/text.rs"]
 mod text;
 
-/// Sizes as in the guest.
+// Sizes as in the guest.
 const LARGE_BYTES: usize = 192 << 20;
 const SMALL_BYTES: usize = (2 << 20) - PAGE_BYTES;
 const SMALL_REGIONS: usize = 32;
 const APART_BYTES: usize = 128 << 10;
 
-/// Measures everything once; `html` are pages of text.
+/// Takes a sample of each figure; `html` has pages of text.
 pub(super) fn measure(metrics: &mut Metrics, html: &[[u8; PAGE_BYTES]]) -> Result<()> {
     let large = Mapping::new(LARGE_BYTES)?;
     large.advise_huge()?;
@@ -72,13 +72,14 @@ fn measure_lz4(metrics: &mut Metrics, [out_name, in_name]: [&str; 2], pages: &[[
         in_name,
         each(pages.len(), || {
             for (output, length) in compressed.iter().zip(&lengths) {
-                decompress_into(&output[..*length], black_box(&mut page)).expect("what was compressed can be read");
+                decompress_into(&output[..*length], black_box(&mut page))
+                    .expect("compressed pages can be decompressed");
             }
         }),
     );
 }
 
-/// Nanoseconds for each of `count` parts of `work`.
+/// Runs `work`, which has `count` operations; returns the nanoseconds of one.
 #[expect(clippy::cast_precision_loss, reason = "counts and times are far below 2^53")]
 fn each(count: usize, work: impl FnOnce()) -> f64 {
     let start = Instant::now();

@@ -1,5 +1,5 @@
-//! Text as a guest has it in memory: the documentation of the Rust standard library, HTML, which
-//! the application `index` works on.
+//! HTML text for guests: the documentation of the Rust standard library, on which the application
+//! `index` works.
 
 use std::fs;
 use std::io::Write;
@@ -12,20 +12,20 @@ use tempfile::NamedTempFile;
 use crate::reclaim::index::text;
 
 const PAGE_BYTES: usize = 4096;
-/// As much as the guest has in memory.
+/// Bytes of text, as many as the guest has in memory.
 const TEXT_BYTES: usize = 64 << 20;
-/// What the host compresses: about what the guest evicts, which begins in front.
+/// Pages that the host compresses: about those that the guest evicts, which are the first.
 const HOST_PAGES: usize = 4096;
 
-/// The text, on a disk for guests.
+/// The text, in memory and on a disk for guests.
 pub(super) struct Text {
     file: NamedTempFile,
     bytes: Vec<u8>,
 }
 
 impl Text {
-    /// Packs the documentation, or, where it isn't installed, the files of this repository over and
-    /// over.
+    /// Packs the documentation or, if it is not installed, the files of this repository, again and
+    /// again until there is enough text.
     pub(super) fn new() -> Result<Self> {
         let folder = tempfile::tempdir().context("making a temporary folder")?;
         let archive = folder.path().join("text.tar");

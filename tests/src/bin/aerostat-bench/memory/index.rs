@@ -1,7 +1,6 @@
-//! The application `index` with its natural working set in memory, and with three quarters of that:
-//! what a squeeze costs a program that uses its memory as real ones do. Its working set is all that
-//! it touches in a round: the text, which it reads again each time, and the index that it makes of
-//! it.
+//! Measures the application `index` with memory for its working set and with three quarters of
+//! that: the cost of a squeeze for a program that uses memory as real ones do. Its working set is
+//! all that it touches in a round: the text, which it reads again in each, and the index.
 
 use std::fs;
 use std::io::Read;
@@ -18,9 +17,9 @@ use crate::reclaim::index::text;
 use crate::row::Row;
 use crate::sample::median;
 
-/// Text that is indexed: as much as makes an index of some twenty MiB.
+/// Bytes of text, whose index takes some twenty MiB.
 const TEXT_BYTES: u64 = 64 << 20;
-/// What a guest needs besides: image, accounts, the kernel's floor.
+/// Memory that a guest needs besides: image, metadata, the kernel's floor.
 const REST_MIB: u64 = 8;
 const SWAP_MIB: u64 = 256;
 /// Pairs of guests.
@@ -46,7 +45,7 @@ pub(super) fn measure() -> Result<Vec<Row>> {
     ])
 }
 
-/// Bytes of the finished index, as the application's own library counts them.
+/// Returns the bytes of the finished index, as the application's library counts them.
 fn index_bytes(archive: &Path) -> Result<usize> {
     let mut index = Index::default();
     let mut text = Vec::new();
@@ -58,8 +57,8 @@ fn index_bytes(archive: &Path) -> Result<usize> {
     Ok(index.sort().map_err(|why| anyhow!("sorting on the host: {why}"))?.bytes())
 }
 
-/// Seconds that a guest takes for a second round, when text and index have been in its memory
-/// before.
+/// Returns the seconds that a guest takes for its second round, when text and index have been in
+/// its memory before.
 fn round_seconds(archive: &Path, memory_mib: u64) -> Result<f64> {
     let disk = DataDisk { path: archive.to_owned(), mode: DiskMode::ReadOnly, faults: DiskFaults::default() };
     let plan = Plan::app("index").memory_mib(memory_mib).disk(disk).swap_mib(SWAP_MIB).command_line("repeat=2");
@@ -73,7 +72,7 @@ fn round_seconds(archive: &Path, memory_mib: u64) -> Result<f64> {
     }
 }
 
-/// The time in front of a line of a guest's log.
+/// Returns the time at the beginning of a line of a guest's log.
 fn timestamp(line: &str) -> Option<f64> {
     line.strip_prefix('[')?.split(']').next()?.trim().parse().ok()
 }

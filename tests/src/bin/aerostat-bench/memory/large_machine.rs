@@ -1,6 +1,6 @@
-//! The same work at the same size on a machine of that size and on far larger ones, of which the
-//! balloon has the rest from the start. The guest can swap and need not, so what differs is what it
-//! computes from the machine's size.
+//! Measures the same work of guests of the same size on a machine of that size and on far larger
+//! ones, whose other memory is in the initial balloon. The guest can swap and need not, so only
+//! what it computes from the machine's size can make a difference.
 
 use aerostat_abi::exit::GuestExit;
 use aerostat_tests::{Machine, Plan};
@@ -11,7 +11,7 @@ use crate::row::Row;
 use crate::sample::median;
 
 const SIZE_MIB: u64 = 128;
-/// How many times as large the machines are.
+/// Sizes of the machines in sizes of the guest.
 const RATIOS: [u64; 2] = [8, 64];
 const SWAP_MIB: u64 = 512;
 /// Turns of all machines.
@@ -34,8 +34,8 @@ pub(super) fn measure() -> Result<Vec<Row>> {
     ])
 }
 
-/// Nanoseconds of one access on a machine so many times as large as the guest: the median of the
-/// guest's rounds.
+/// Returns the nanoseconds of one access on a machine `ratio` times as large as the guest: the
+/// median of the guest's rounds.
 fn step_ns(ratio: u64) -> Result<f64> {
     let plan = Plan::test_guest("bench_memory").memory_mib(ratio * SIZE_MIB).grant_mib(SIZE_MIB).swap_mib(SWAP_MIB);
     let mut guest = plan.command_line(&format!("bench=work size={SIZE_MIB}")).boot(Machine::Kvm);

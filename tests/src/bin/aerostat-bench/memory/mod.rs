@@ -1,5 +1,5 @@
-//! The guest's memory paths, measured from inside by the guest `bench_memory`, and in turn the
-//! host's price for the same work.
+//! Measures the guest's memory paths from inside, by the guest `bench_memory`, and in turn the same
+//! work on the host.
 
 mod allocator;
 mod host;
@@ -18,8 +18,9 @@ use crate::row::Row;
 
 /// Turns of guest and host.
 const TURNS: usize = 5;
-/// Guest memory: for faults, and for a compressed pool that never has to ask the host.
+/// Memory of the guest for copies and faults.
 const FAULTS_MIB: u64 = 512;
+/// Memory of the guest for the compressed pool, which never has to ask the host for more.
 const COMPRESSED_POOL_MIB: u64 = 160;
 const PAGE_GIB: f64 = 4096.0 / (1 << 30) as f64;
 
@@ -58,7 +59,7 @@ pub(crate) fn measure() -> Result<Vec<Row>> {
     Ok(rows)
 }
 
-/// Boots a guest with a command line and returns it when it has done its work.
+/// Boots a guest with a command line; returns it when it has ended with success.
 fn run(plan: &Plan, command_line: &str) -> Guest {
     let mut guest = plan.clone().command_line(command_line).boot(Machine::Kvm);
     guest.expect_exit(GuestExit::Success);

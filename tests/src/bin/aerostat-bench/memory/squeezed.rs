@@ -1,6 +1,6 @@
-//! The same work in a guest that a balloon has squeezed to a size, and in one that was started at
-//! that size: both fit their working set without evicting anything, so what differs is what the
-//! squeeze has left behind: split mappings, scattered frames.
+//! Measures the same work in a guest that its balloon has squeezed to a size and in one that was
+//! started at that size. Both have memory for their working set without eviction, so only split
+//! mappings and scattered frames, which the squeeze leaves, can make a difference.
 
 use aerostat_abi::exit::GuestExit;
 use aerostat_tests::{Guest, Machine, Plan};
@@ -19,8 +19,7 @@ pub(super) fn measure() -> Result<Vec<Row>> {
     let mut squeezed = Vec::new();
     let mut small = Vec::new();
     for turn in 0..TURNS {
-        // Who goes first changes, as what the one leaves in the host's caches and memory meets the
-        // other.
+        // The order alternates, as the first guest leaves traces in the host's caches and memory.
         for is_squeezed in [turn % 2 == 0, turn % 2 != 0] {
             let step_ns = step_ns(&work(if is_squeezed { LARGE_MIB } else { SMALL_MIB }))?;
             if is_squeezed { squeezed.push(step_ns) } else { small.push(step_ns) }
@@ -33,7 +32,7 @@ pub(super) fn measure() -> Result<Vec<Row>> {
     ])
 }
 
-/// A guest of `mib` MiB that has done the work at [`SMALL_MIB`].
+/// Boots a guest of `mib` MiB, squeezes it to [`SMALL_MIB`] and waits until it has done its work.
 fn work(mib: u64) -> Guest {
     let command_line = format!("bench=work size={SMALL_MIB} compressed_swap=64M");
     let mut guest = Plan::test_guest("bench_memory").memory_mib(mib).command_line(&command_line).boot(Machine::Kvm);
@@ -43,7 +42,7 @@ fn work(mib: u64) -> Guest {
     guest
 }
 
-/// Nanoseconds of one access: the median of the guest's rounds.
+/// Returns the nanoseconds of one access: the median of the guest's rounds.
 fn step_ns(guest: &Guest) -> Result<f64> {
     let mut metrics = Metrics::default();
     metrics.add_guest(guest)?;

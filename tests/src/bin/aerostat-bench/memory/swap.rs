@@ -1,6 +1,6 @@
-//! The swap disk through the guest's own paths, and in turn a plain file of the host's with the
-//! same block size, written and read by whoever has it open, by direct input and output like the
-//! guest's where the file system has that.
+//! Measures the swap disk through the guest's own paths, and in turn a plain file of the host with
+//! the same block size. The file is accessed with direct I/O, like the guest's, where the file
+//! system has that.
 
 use std::os::unix::fs::FileExt;
 use std::time::Instant;
@@ -17,9 +17,9 @@ use crate::row::Row;
 const TURNS: usize = 5;
 const MEMORY_MIB: u64 = 512;
 const SWAP_MIB: u64 = 512;
-/// What the guest's kernel writes at once, and reads at once when pages are touched in order.
+/// Bytes that the guest's kernel writes at once, and reads at once when pages are touched in order.
 const BLOCK_BYTES: usize = 256 << 10;
-/// As much as the guest writes in one go.
+/// Bytes of the file, as many as the guest writes without a pause.
 const FILE_BYTES: usize = 128 << 20;
 const PAGE_BYTES: usize = 4096;
 
@@ -37,12 +37,12 @@ pub(super) fn measure() -> Result<Vec<Row>> {
     ])
 }
 
-/// Writes a new file, block by block, twice, and reads it as often: a swap disk has no space on the
-/// host before it is used, either. Each block has memory of its own, as pages have.
+/// Writes a new file, block by block, and reads it, both twice. The first write allocates space on
+/// the host, as with a new swap disk. Each block has memory of its own, as pages have.
 fn measure_file(metrics: &mut Metrics) -> Result<()> {
     let file = tempfile::tempfile_in(std::env::var_os("TMPDIR").unwrap_or_else(|| "/var/tmp".into()))
         .context("making a file to compare with")?;
-    // As the file behind the swap disk.
+    // As for the file behind the swap disk. An error leaves the page cache in use.
     let _ = fcntl_setfl(&file, fcntl_getfl(&file)? | OFlags::DIRECT);
     let mut memory = vec![0x5a; FILE_BYTES + PAGE_BYTES];
     let start = memory.as_ptr().align_offset(PAGE_BYTES);
@@ -54,7 +54,7 @@ fn measure_file(metrics: &mut Metrics) -> Result<()> {
     Ok(())
 }
 
-/// Nanoseconds for a page of the file.
+/// Transfers the file block by block; returns the nanoseconds of a page.
 #[expect(clippy::cast_precision_loss, reason = "counts and times are far below 2^53")]
 fn each(memory: &mut [u8], mut transfer: impl FnMut(&mut [u8], u64) -> std::io::Result<()>) -> Result<f64> {
     let start = Instant::now();

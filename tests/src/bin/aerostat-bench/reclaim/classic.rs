@@ -1,27 +1,28 @@
-//! The textbook's policies, told of every touch: what the kernel's, which see accessed bits only,
-//! are compared with.
+//! The policies of the textbooks, which see every touch, to compare with the kernel's, which see
+//! only accessed bits.
 //!
-//! Each counts the misses of a trace in a memory of so many frames, first touches included.
+//! Each function returns the misses of a trace in a memory of so many frames, first touches
+//! included.
 
 use std::collections::BTreeSet;
 
 use super::trace::Trace;
 
-/// Stands for "not resident" and "never again".
+/// Means "not resident" or "never again".
 const NONE: u32 = u32::MAX;
 
-/// First in, first out.
+/// Replays FIFO: first in, first out.
 pub(crate) fn fifo(trace: &Trace, frames: usize) -> u64 {
     second_chance(trace, frames, |_| false)
 }
 
-/// CLOCK on every miss: the hand stands behind the page that came last.
+/// Replays CLOCK. The hand moves on misses only and stops after the page that arrived last.
 pub(crate) fn clock(trace: &Trace, frames: usize) -> u64 {
     second_chance(trace, frames, |touched| touched)
 }
 
-/// A ring of frames; `spares` says whether the hand spares a page that was or wasn't touched since
-/// it was there last.
+/// Replays a policy with a ring of frames. `spares` says whether the hand spares a page, by whether
+/// it was touched since the hand was there last.
 fn second_chance(trace: &Trace, frames: usize, spares: impl Fn(bool) -> bool) -> u64 {
     let mut frame_of = vec![NONE; trace.pages()];
     let mut ring: Vec<u32> = Vec::with_capacity(frames);
@@ -52,9 +53,9 @@ fn second_chance(trace: &Trace, frames: usize, spares: impl Fn(bool) -> bool) ->
     misses
 }
 
-/// Least recently used.
+/// Replays LRU: least recently used.
 pub(crate) fn lru(trace: &Trace, frames: usize) -> u64 {
-    // The victim is found in a queue of touches, of which all but the last of each page are void.
+    // The trace is the queue of touches. Only the last touch of each page counts in it.
     let mut last_touch = vec![NONE; trace.pages()];
     let (mut oldest, mut resident, mut misses) = (0, 0, 0);
     for (now, &page) in trace.touches().iter().enumerate() {
@@ -78,8 +79,8 @@ pub(crate) fn lru(trace: &Trace, frames: usize) -> u64 {
     misses
 }
 
-/// The optimum, which knows the future: the page goes whose next touch is farthest (L. A. Belady,
-/// "A study of replacement algorithms for a virtual-storage computer", 1966).
+/// Replays the optimum, which knows the future: it evicts the page whose next touch is farthest
+/// away (L. A. Belady, "A study of replacement algorithms for a virtual-storage computer", 1966).
 pub(crate) fn optimum(trace: &Trace, frames: usize) -> u64 {
     let next = next_touches(trace);
     let mut by_next: BTreeSet<(u32, u32)> = BTreeSet::new();
@@ -105,7 +106,7 @@ pub(crate) fn optimum(trace: &Trace, frames: usize) -> u64 {
     misses
 }
 
-/// For each touch, when its page is touched next.
+/// Returns, for each touch, the next touch of its page.
 fn next_touches(trace: &Trace) -> Vec<u32> {
     let mut seen = vec![NONE; trace.pages()];
     let mut next = vec![NONE; trace.touches().len()];

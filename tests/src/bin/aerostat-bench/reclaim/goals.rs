@@ -1,6 +1,6 @@
-//! What the default policy commit charges, on small traces: never worse than LRU by more than 15 %,
-//! and better than LRU on scan and loop. It is committed whether or not the order of the pages'
-//! addresses has anything to do with the order of their use.
+//! The goals of the default policy, on small traces: never more than 15 % worse than LRU, and
+//! better than LRU on scans and loops. They hold for shuffled addresses too, whose order is not the
+//! order of use.
 
 use super::{Case, Outcome, index, synthetic_cases};
 
@@ -8,8 +8,8 @@ use super::{Case, Outcome, index, synthetic_cases};
 const FRAMES: u32 = 1024;
 
 #[test]
-fn the_default_is_never_far_behind_lru_and_ahead_of_it_on_scans_and_loops() {
-    let index = index::of_made_up_text();
+fn the_default_is_near_lru_and_better_on_scans_and_loops() {
+    let index = index::record_made_up_text();
     let mut cases = synthetic_cases(FRAMES);
     cases.push(Case::recorded("index_75", index.clone(), 75));
     cases.push(Case::recorded("index_50", index, 50));

@@ -1,9 +1,9 @@
-//! The trace of a program that builds an inverted index of real text: recorded on the host from the
-//! library that the application `index` is made of, which tells of every access to its memory. What
-//! the application does around it is done here in the same order.
+//! The trace of a program that builds an inverted index of real text. It is recorded on the host
+//! from the library of the application `index`, which reports every access to its memory. This
+//! module calls the library in the same order as the application.
 //!
-//! Offsets are the library's own; the recorder only says where each of its areas lies. Tables that
-//! were outgrown are not used again.
+//! Offsets are the library's. The recorder places each of its areas in an address space. A table
+//! that has grown is not used again at its old place.
 
 use std::cell::{Cell, RefCell};
 use std::fs;
@@ -20,18 +20,17 @@ use super::trace::Trace;
 const PAGE_BYTES: u64 = 4096;
 /// Addresses between the beginnings of two areas.
 const AREA_BYTES: u64 = 1 << 33;
-/// Text that is indexed at most.
+/// The most text that is indexed, in bytes.
 const TEXT_BYTES: u64 = 16 << 20;
-/// How often the index is built: from the second time on the text is read again, and memory that
-/// was freed is used again.
+/// How often the index is built. The second time reads the text again and uses freed memory again.
 const ROUNDS: usize = 2;
-/// Bytes of a header in the archive, which are read before a file.
+/// Bytes of a header in the archive, which is read before each file.
 const HEADER_BYTES: u64 = 512;
-/// Questions that the finished index is asked.
+/// Queries to the finished index.
 const QUERIES: u64 = 4000;
 
-/// Indexes the documentation of the Rust standard library, or, where it isn't installed, the files
-/// of this repository.
+/// Records a trace of indexing the documentation of the Rust standard library or, if it is not
+/// installed, the files of this repository.
 pub(crate) fn record() -> Result<Trace> {
     let folder = tempfile::tempdir().context("making a temporary folder")?;
     let path = folder.path().join("text.tar");
@@ -48,9 +47,10 @@ pub(crate) fn record() -> Result<Trace> {
     trace_of(&files)
 }
 
-/// Indexes words that are made up by rule, some far more frequent than others, as in texts.
+/// Records a trace of indexing words that are made up by a rule. Some are far more frequent than
+/// others, as in texts.
 #[cfg(test)]
-pub(crate) fn of_made_up_text() -> Trace {
+pub(crate) fn record_made_up_text() -> Trace {
     let text = |document: u32| {
         let words = (0..1000_u32).map(move |place| {
             let number = (document * 1000 + place).wrapping_mul(0x9e37_79b9).rotate_left(place % 32) % 100_000;
@@ -71,7 +71,7 @@ pub(crate) fn of_made_up_text() -> Trace {
     trace_of(&files).expect("there is memory for a small index")
 }
 
-/// A text to index.
+/// Returns the files and folders to index.
 pub(crate) fn text() -> Result<Vec<PathBuf>> {
     let rustc = Command::new("rustc").args(["--print", "sysroot"]).output().context("asking rustc for its root")?;
     let documentation = Path::new(String::from_utf8_lossy(&rustc.stdout).trim()).join("share/doc/rust/html/std");
@@ -80,7 +80,7 @@ pub(crate) fn text() -> Result<Vec<PathBuf>> {
     }
     eprintln!(
         "aerostat-bench: the Rust documentation is not installed (`rustup component add rust-docs`): \
-         the traces index_* are of this repository's files, and not to be compared with others"
+         the traces index_* are of this repository's files; do not compare them with others"
     );
     let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let parts = ["abi", "apps", "docs", "fleets", "guest-kernel", "monitor", "tests", "xtask", "Cargo.lock"];
@@ -94,7 +94,7 @@ struct File<'a> {
     text: &'a [u8],
 }
 
-/// Builds the index, reads it, asks it questions and reads it again, round after round.
+/// Builds the index, digests it, queries it and digests it again, in each round.
 fn trace_of(files: &[File<'_>]) -> Result<Trace> {
     let recorder = Recorder::default();
     for _ in 0..ROUNDS {
@@ -107,16 +107,16 @@ fn trace_of(files: &[File<'_>]) -> Result<Trace> {
         let index = index.sort()?;
         let digest = index.digest();
         queries(&index, QUERIES, |_| ());
-        ensure!(index.digest() == digest, "the index has changed while it was asked");
+        ensure!(index.digest() == digest, "the queries changed the index");
     }
     Ok(Trace::new(recorder.touches.into_inner()))
 }
 
-/// Notes the pages that are touched.
+/// Records the pages that are touched.
 #[derive(Debug, Default)]
 struct Recorder {
     touches: RefCell<Vec<u32>>,
-    /// Where the file that is being read begins.
+    /// The beginning of the file that is being read.
     file_start: Cell<u64>,
 }
 

@@ -1,25 +1,25 @@
-//! A policy driven as the guest kernel drives it: accessed bits only, in batches between two
-//! watermarks, the hand going over resident pages in the order of their addresses.
+//! Replays a policy as the guest kernel drives it: with accessed bits only, in batches between two
+//! watermarks, with a hand that visits resident pages in the order of their addresses.
 
 use aerostat_reclaim_policy::{Age, Arrival, Pass, Policy, Refault, Seen, Verdict};
 
 use super::trace::Trace;
 
-/// The smallest memory that is reclaimed from.
+/// The smallest memory for which reclaim is replayed.
 pub(crate) const SMALLEST_FRAMES: usize = 64;
 
-/// Where reclaim begins, in free frames, and how many it frees before it rests: 32 of 8192, the
-/// like of other memories.
+/// Returns the number of free frames at which reclaim begins, and of frames that it then frees: 32
+/// for 8192 frames, and in proportion for others.
 fn batch(frames: usize) -> usize {
     (frames / 256).clamp(4, 64)
 }
 
-/// What a replay has cost.
+/// The costs of a replay.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Replay {
     pub(crate) misses: u64,
     evictions: u64,
-    /// Pages that the hand has looked at.
+    /// Pages that the hand has visited.
     visits: u64,
 }
 
@@ -39,7 +39,7 @@ pub(crate) fn replay(trace: &Trace, frames: usize, policy: &mut impl Policy) -> 
     memory.replay
 }
 
-/// What the kernel knows of a page.
+/// The kernel's record of a page.
 #[derive(Clone, Copy, Debug, Default)]
 struct Page {
     age: Age,
@@ -139,7 +139,7 @@ impl Residents {
         self.0[page / 64] &= !(1 << (page % 64));
     }
 
-    /// The first at `from` or behind it.
+    /// Returns the first page at or after `from`.
     fn next(&self, from: usize) -> Option<usize> {
         let first = from / 64;
         let mut word = self.0.get(first)? & (u64::MAX << (from % 64));

@@ -1,6 +1,6 @@
-//! How well the guest kernel chooses what to give up: the misses of its reclaim policies on access
-//! traces, beside the textbook's policies and Belady's optimum on the same trace. No guest is
-//! booted; the policies are the very code that the kernel runs.
+//! Measures how well the guest kernel chooses pages to evict: the misses of its reclaim policies on
+//! access traces, beside those of textbook policies and of Belady's optimum. It boots no guest; the
+//! policies are the crate that the kernel runs.
 
 mod classic;
 #[cfg(test)]
@@ -20,12 +20,12 @@ use self::kernel::Replay;
 use self::trace::Trace;
 use crate::row::Row;
 
-/// Memory that synthetic traces are made for.
+/// Frames of the memory that synthetic traces are made for.
 const FRAMES: u32 = 8192;
-/// Names a file with a trace recorded elsewhere, to be measured instead of all others.
+/// The variable that names a trace file to measure instead of all other traces.
 const TRACE_FILE: &str = "AEROSTAT_TRACE";
 
-/// A trace, and a memory too small for it.
+/// A trace and a memory that is too small for it.
 struct Case {
     name: &'static str,
     trace: Trace,
@@ -79,7 +79,7 @@ fn synthetic_cases(frames: u32) -> Vec<Case> {
 }
 
 impl Case {
-    /// A trace with a memory of so many per cent of its pages.
+    /// Makes a case whose memory is `percent` % of the trace's pages.
     fn recorded(name: &'static str, trace: Trace, percent: usize) -> Self {
         let frames = (trace.pages() * percent / 100).max(kernel::SMALLEST_FRAMES);
         Self { name, trace, frames }
@@ -94,8 +94,7 @@ struct Outcome {
     fifo: u64,
     /// The kernel's policies, in the order of [`Name::ALL`].
     kernel: [Replay; 2],
-    /// The default with the pages' addresses shuffled, so that the hand's order has nothing to do
-    /// with the program's.
+    /// The default policy with shuffled addresses, so that the hand's order is not the program's.
     shuffled: Replay,
 }
 
@@ -116,7 +115,7 @@ impl Outcome {
         self.kernel[Name::ALL.iter().position(|&name| name == Name::default()).expect("the default is one of all")]
     }
 
-    /// A line of the table.
+    /// Returns a line of the table.
     fn line(&self, case: &Case) -> String {
         let percent = |misses| percent(misses, &case.trace);
         let [kernel_clock, _] = self.kernel;
@@ -129,11 +128,12 @@ impl Outcome {
     }
 }
 
-/// Misses in per cent of touches: of policies that are told of every touch, then of those that are
-/// driven as the kernel drives them. Last what the default costs: visits per eviction.
+/// The head of the table. Misses are in per cent of touches: first of policies that see every
+/// touch, then of those that are driven as the kernel drives them. The last column is the cost of
+/// the default policy, in visits per eviction.
 const HEADER: &str = "trace       pages  frames     optimum         LRU       CLOCK        FIFO  hand CLOCK generations    shuffled visits";
 
-/// Misses in per cent of the trace's touches.
+/// Returns misses in per cent of the trace's touches.
 #[expect(clippy::cast_precision_loss, reason = "traces have far fewer than 2^53 touches")]
 fn percent(misses: u64, trace: &Trace) -> f64 {
     misses as f64 * 100.0 / trace.touches().len().max(1) as f64

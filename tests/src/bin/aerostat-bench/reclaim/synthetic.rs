@@ -17,7 +17,7 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    /// Evenly in `0..end`.
+    /// Returns a number from `0..end`, evenly distributed.
     #[expect(clippy::cast_possible_truncation, reason = "the result is below `end`")]
     fn below(&mut self, end: u32) -> u32 {
         ((u128::from(self.next()) * u128::from(end)) >> 64) as u32
@@ -36,8 +36,8 @@ impl Random {
     }
 }
 
-/// Pages of which the one of rank `r` (from 1) is touched with probability proportional to
-/// `r^-skew`, in shuffled places.
+/// Pages in shuffled places. The page of rank `r` (from 1) is touched with a probability
+/// proportional to `r^-skew`.
 #[derive(Debug)]
 struct Zipf {
     cumulative: Vec<f64>,
@@ -66,29 +66,29 @@ impl Zipf {
     }
 }
 
-/// Every other touch goes through pages that are never touched again; the rest falls on a hot set
-/// of 60 % of memory.
+/// Makes a trace in which every other touch is of a page that is never touched again. The rest
+/// falls on a hot set of 60 % of memory.
 pub(crate) fn scan(frames: u32) -> Trace {
     let mut random = Random(1);
     let hot = frames * 6 / 10;
     Trace::new((0..frames * 16).flat_map(|step| [random.below(hot), hot + step]).collect())
 }
 
-/// Four times as many pages as frames, touched with Zipf's frequencies.
+/// Makes a trace of four times as many pages as frames, touched with Zipf's frequencies.
 pub(crate) fn zipf(frames: u32) -> Trace {
     let mut random = Random(2);
     let zipf = Zipf::new(0, frames * 4, 0.9, &mut random);
     Trace::new((0..frames * 64).map(|_| zipf.draw(&mut random)).collect())
 }
 
-/// A loop over pages of `percent` % of memory.
+/// Makes a trace of a loop over pages of `percent` % of memory.
 pub(crate) fn circle(frames: u32, percent: u32) -> Trace {
     let pages = frames * percent / 100;
     Trace::new((0..frames * 40).map(|step| step % pages).collect())
 }
 
-/// Six phases, each with a working set of its own of 80 % of memory: half of it touched evenly,
-/// half by Zipf.
+/// Makes a trace of six phases, each with a working set of its own of 80 % of memory, touched with
+/// Zipf's frequencies.
 pub(crate) fn phases(frames: u32) -> Trace {
     let mut random = Random(3);
     let size = frames * 8 / 10;
@@ -100,16 +100,16 @@ pub(crate) fn phases(frames: u32) -> Trace {
     Trace::new(touches)
 }
 
-/// A window of 90 % of memory that moves over ten times as many pages as frames; the best case for
-/// LRU.
+/// Makes a trace of a window of 90 % of memory that moves over ten times as many pages as frames:
+/// the best case for LRU.
 pub(crate) fn window(frames: u32) -> Trace {
     let mut random = Random(4);
     let size = frames * 9 / 10;
     Trace::new((0..frames * 50).map(|step| step / 5 + random.below(size)).collect())
 }
 
-/// A loop over 60 % of memory, a Zipf set of twice memory and a scan in turn, as a database might:
-/// index, rows, reports.
+/// Makes a trace of a loop over 60 % of memory, a Zipf set of twice memory and a scan, in turn,
+/// like index, rows and reports of a database.
 pub(crate) fn mixed(frames: u32) -> Trace {
     let mut random = Random(5);
     let looped = frames * 6 / 10;
@@ -125,8 +125,9 @@ pub(crate) fn mixed(frames: u32) -> Trace {
     }
     Trace::new(touches)
 }
-/// Touches by how long ago a page was touched last: the more recent, the more likely, down to 120 %
-/// of memory. Nothing but recency tells pages apart, so no rule is much better than LRU.
+
+/// Makes a trace in which a page is the likelier, the more recently it was touched, over 120 % of
+/// memory. Pages differ by recency only, so no policy is much better than LRU.
 pub(crate) fn recency(frames: u32) -> Trace {
     let mut random = Random(6);
     let mut stack: Vec<u32> = (0..frames * 12 / 10).collect();
@@ -142,7 +143,7 @@ pub(crate) fn recency(frames: u32) -> Trace {
     Trace::new(touches)
 }
 
-/// The same trace with its pages at other addresses.
+/// Makes the same trace with its pages at other addresses.
 pub(crate) fn shuffled(trace: &Trace) -> Trace {
     let mut addresses: Vec<u32> = (0..u32::try_from(trace.pages()).unwrap_or(u32::MAX)).collect();
     Random(7).shuffle(&mut addresses);

@@ -1,9 +1,9 @@
-//! Access traces: which pages a program touched, in order.
+//! Access traces: the pages that a program touched, in order.
 //!
-//! A *trace file* holds one. It begins with the eight bytes `AEROTRC1`; every touch is a
-//! little-endian `u32` behind it: the page's number in the lower 31 bits, and bit 31 set where the
-//! touch wrote. Page numbers are addresses divided by 4096, from whatever base the recorder likes;
-//! touches of the same page in a row count once and may be left out.
+//! A *trace file* holds one trace. It begins with the eight bytes `AEROTRC1`. Every touch follows
+//! as a little-endian `u32`: the page's number in the lower 31 bits, and bit 31 set if the touch
+//! wrote. A page's number is its address divided by 4096, less any base. Touches of the same page
+//! in a row count once and may be left out.
 
 use std::collections::HashMap;
 
@@ -11,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 
 /// The first bytes of a trace file.
 const MAGIC: &[u8; 8] = b"AEROTRC1";
-/// Set in the word of a touch that wrote. No policy distinguishes them yet.
+/// The bit of a touch that wrote. No policy distinguishes these touches yet.
 const WRITE: u32 = 1 << 31;
 
 /// A trace, its pages renumbered from 0 in the order of their addresses.
@@ -22,7 +22,7 @@ pub(crate) struct Trace {
 }
 
 impl Trace {
-    /// A trace of page numbers as a program would give them.
+    /// Makes a trace of page numbers, which may begin anywhere.
     pub(crate) fn new(mut touches: Vec<u32>) -> Self {
         touches.dedup();
         let mut known = touches.clone();
@@ -35,10 +35,10 @@ impl Trace {
         Self { touches, pages: known.len() }
     }
 
-    /// The trace in a trace file.
+    /// Reads the trace in a trace file.
     ///
     /// # Errors
-    /// When it isn't one.
+    /// When the bytes are not a trace file.
     pub(crate) fn decode(file: &[u8]) -> Result<Self> {
         let body = file.strip_prefix(MAGIC).context("a trace file begins with AEROTRC1")?;
         let (touches, rest) = body.as_chunks::<4>();
@@ -50,7 +50,7 @@ impl Trace {
         &self.touches
     }
 
-    /// Different pages.
+    /// Returns the number of different pages.
     pub(crate) fn pages(&self) -> usize {
         self.pages
     }
@@ -61,7 +61,7 @@ mod tests {
     use super::Trace;
 
     #[test]
-    fn a_trace_file_is_read() {
+    fn pages_of_a_trace_file_are_renumbered() {
         let words = [7_u32, 7, 1 << 31 | 9, 3, 7].map(u32::to_le_bytes);
         let file = [b"AEROTRC1", words.as_flattened()].concat();
         let trace = Trace::decode(&file).unwrap();
@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn anything_else_is_refused() {
+    fn bytes_that_are_not_a_trace_file_are_refused() {
         assert!(Trace::decode(b"").is_err());
         assert!(Trace::decode(b"AEROTRC2").is_err());
         assert!(Trace::decode(b"AEROTRC1\0\0\0").is_err());
