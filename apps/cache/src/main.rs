@@ -1,7 +1,7 @@
-//! A service that answers from a cache, and lets go of it when memory is short.
+//! A service that answers from a cache, and drops items when memory is short.
 //!
-//! `items=192 [requests=100000]`: how many items of 1 MiB there are to ask for, and how many
-//! requests to answer. Without `requests=` it answers for as long as the guest runs.
+//! `items=192 [requests=100000]`: the number of items of 1 MiB, and the number of requests to
+//! answer. Without `requests=` the service answers for as long as the guest runs.
 #![no_std]
 #![no_main]
 
@@ -18,16 +18,16 @@ use items::{Item, Items, word};
 
 aerostat_guest::app!(main);
 
-/// How often the host is told what the service does, and how many items more may be cached each
-/// time.
+/// The time between two reports to the host.
 const REPORT_NS: u64 = 100_000_000;
+/// Items by which the limit of the cache rises with every report.
 const GROWTH: usize = 4;
 
-/// What is cached. No memory is allocated while it is locked: an allocation may wait for
+/// The cached items. No memory is allocated while they are locked: an allocation may wait for
 /// [`shrink`], which needs the lock.
 static CACHE: Mutex<Items> = Mutex::new(Items::new());
 
-/// What the command line asks for.
+/// The values on the command line.
 struct Plan {
     items: usize,
     requests: u64,
@@ -46,13 +46,13 @@ fn main() -> Outcome {
         return Outcome::Failure;
     }
     if let Err(error) = on_pressure(Box::new(shrink)) {
-        log::error!("the cache can't be told that memory is short: {error}");
+        log::error!("the kernel can't call the cache when memory is short: {error}");
         return Outcome::Failure;
     }
     serve(&plan)
 }
 
-/// The plan that the words of a command line describe, or the word that is wrong.
+/// Parses the words of a command line; the error is the word that is wrong.
 fn plan<'a>(words: impl Iterator<Item = &'a str>) -> Result<Plan, &'a str> {
     let mut plan = Plan { items: 64, requests: u64::MAX };
     for word in words {
@@ -65,7 +65,7 @@ fn plan<'a>(words: impl Iterator<Item = &'a str>) -> Result<Plan, &'a str> {
     Ok(plan)
 }
 
-/// Answers requests, and checks each answer: this example is there to show that none is ever wrong.
+/// Answers requests and checks each answer, since this example is to show that none is ever wrong.
 fn serve(plan: &Plan) -> Outcome {
     let (mut right, mut wrong) = (0, 0);
     let mut next_report = Instant::now();
@@ -89,17 +89,17 @@ fn serve(plan: &Plan) -> Outcome {
     if wrong == 0 { Outcome::Success } else { Outcome::Failure }
 }
 
-/// One word of an item: from the cache, or else from the item made anew.
+/// Returns a word of an item, from the cache or else from a new item.
 fn answer(key: u64, place: u64) -> u64 {
     let cached = CACHE.lock().find(key, place);
     if let Some(word) = cached {
         return word;
     }
-    // Before the item is made, so that the cache does not grow beyond its limit, nor wait for
-    // memory that it has itself.
+    // Before the item is made, so that the cache stays within its limit and no allocation waits for
+    // memory that the cache could drop.
     CACHE.lock().make_room();
     let Some(item) = Item::make(key) else {
-        // Without memory the item is not cached. The service is slower then, but it goes on.
+        // Without memory for the item, the service answers without it. That is slower.
         return word(key, place);
     };
     let word = item.word(place);
@@ -107,9 +107,9 @@ fn answer(key: u64, place: u64) -> u64 {
     word
 }
 
-/// Called by the kernel, in a thread of its own, when memory is short. What is dropped here need
-/// not be evicted, and goes to another guest where the balloon asked for it. Growing again takes a
-/// while, or the cache would want back at once what it has given up.
+/// Drops items. The kernel calls this in a thread of its own when memory is short. Memory that is
+/// dropped here need not be evicted, and the balloon can pass it on to another guest. The limit
+/// rises slowly afterwards, or the cache would need the memory again at once.
 fn shrink(pressure: Pressure) {
     let cached = CACHE.lock().count();
     let goal = match pressure {
@@ -122,8 +122,8 @@ fn shrink(pressure: Pressure) {
     log::info!("{pressure:?} pressure: {} of {cached} MiB stay cached", CACHE.lock().count());
 }
 
-/// SplitMix64's step for a state (Steele, Lea, Flood, OOPSLA 2014): requests in an order without a
-/// pattern.
+/// Returns SplitMix64's number for a state (Steele, Lea, Flood, OOPSLA 2014), for requests in an
+/// order without a pattern.
 fn mixed(number: u64) -> u64 {
     let mixed = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

@@ -1,4 +1,4 @@
-//! The smallest application: says hello, with its arguments, and ends.
+//! The smallest application: logs its memory and its arguments, and ends.
 #![no_std]
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! Why the application can't do its work.
+//! The errors that end the application.
 
 use core::fmt;
 
@@ -8,10 +8,10 @@ use tar_no_std::CorruptDataError;
 
 use crate::plan::BadWord;
 
-/// What went wrong.
+/// An error that ends the application.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// The command line.
+    /// The command line has a bad word.
     Word(BadWord),
     /// The disk can't be read.
     Disk(MapError),
@@ -19,9 +19,9 @@ pub(crate) enum Failure {
     Archive(CorruptDataError),
     /// The index can't grow.
     Index {
-        /// Why not.
+        /// The reason.
         why: IndexError,
-        /// Files that it has.
+        /// The number of files that it has.
         files: u32,
     },
 }

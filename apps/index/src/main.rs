@@ -1,9 +1,9 @@
-//! A search engine's indexer: reads the text on its disk, builds an inverted index in memory, asks
-//! it questions and says what it has built, so that others can check it. The text comes as a plain
-//! POSIX archive (ustar), whose files are indexed where they lie.
+//! A search engine's indexer: reads the text on its disk, builds an inverted index in memory,
+//! queries it and logs a digest, so that another program can check it. The text is a plain POSIX
+//! archive (ustar) on a mapped disk, and is not copied.
 //!
-//! `repeat=3 queries=4000`: how often to do it all, once by default, and how many questions to ask
-//! each time. What exactly is built and asked is defined in `docs/applications.md`.
+//! `repeat=3 queries=4000`: the number of rounds, one by default, and of queries in each.
+//! `docs/applications.md` defines index, queries and digest.
 #![no_std]
 #![no_main]
 
@@ -34,7 +34,7 @@ fn main() -> Outcome {
     }
 }
 
-/// Does what the command line asks for; returns how often an index was not what it had been.
+/// Runs all rounds; returns the number of digests that differ from the first.
 fn run() -> Result<u64, Failure> {
     let plan = Plan::parse(app::words())?;
     let archive = TarArchiveRef::new(app::map_disk()?)?;
@@ -56,7 +56,7 @@ fn run() -> Result<u64, Failure> {
             answers.queries,
             answers.hits
         );
-        // Since the last look any part of it may have been away and have come back.
+        // Meanwhile any page of the index may have been evicted and restored.
         progress.tell("reading the index again");
         progress.compare(index.digest(), digest, index.bytes());
     }

@@ -1,20 +1,20 @@
 //! The command line: `[repeat=N] [queries=N]`.
 
-/// What to do.
+/// The values on the command line.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Plan {
-    /// How often the index is built.
+    /// The number of times that the index is built.
     pub(crate) rounds: u64,
-    /// Questions for each index.
+    /// The number of queries to each index.
     pub(crate) queries: u64,
 }
 
-/// A word of the command line that means nothing here, or whose value does not.
+/// A word of the command line that is unknown or has a bad value.
 #[derive(Debug)]
 pub(crate) struct BadWord(pub(crate) &'static str);
 
 impl Plan {
-    /// The plan that the words of a command line describe.
+    /// Parses the words of a command line.
     pub(crate) fn parse(words: impl Iterator<Item = &'static str>) -> Result<Plan, BadWord> {
         let mut plan = Plan { rounds: 1, queries: 4000 };
         for word in words {

@@ -1,12 +1,12 @@
-//! What the application tells of its work while it goes on.
+//! Reports to the host while the application works.
 
 use aerostat_guest::app;
 use alloc::format;
 
-/// Steps between two reports: the host hears only some twenty a second.
+/// Steps between two reports, as the host gets only some twenty in a second.
 const STEPS: u64 = 64;
 
-/// How far it is.
+/// The progress of the application.
 #[derive(Debug)]
 pub(crate) struct Progress {
     rounds: u64,
@@ -24,7 +24,8 @@ impl Progress {
         self.round += 1;
     }
 
-    /// An index of so many bytes was read and has a digest, which should be another one.
+    /// Counts an index of so many bytes as verified if its digest is the expected one, and as an
+    /// error otherwise.
     pub(crate) fn compare(&mut self, digest: u64, expected: u64, bytes: usize) {
         if digest == expected {
             self.verified_bytes += bytes as u64;
@@ -38,13 +39,14 @@ impl Progress {
         self.errors
     }
 
-    /// Tells of a step out of many.
+    /// Reports one step in [`STEPS`].
     pub(crate) fn tell_now_and_then(&self, what: &str, count: u64) {
         if count.is_multiple_of(STEPS) {
             self.tell(&format!("{count} {what}"));
         }
     }
 
+    /// Reports what the application does.
     pub(crate) fn tell(&self, doing: &str) {
         app::report(self.verified_bytes, self.errors, &format!("{doing}, round {} of {}", self.round, self.rounds));
     }

@@ -1,8 +1,8 @@
-//! A service whose working set has phases: it grows and shrinks in phases, is written with known
-//! patterns, and every byte that is read back is verified.
+//! A service whose working set grows and shrinks in phases. It is written with known patterns, and
+//! every byte is verified when it is read back.
 //!
-//! `phases=64M:3s,320M:4s,64M:3s repeat`: working set and duration of each phase; with `repeat` for
-//! ever, else once. See [`working_set`].
+//! `phases=64M:3s,320M:4s,64M:3s repeat`: working set and duration of each phase. With `repeat` the
+//! phases begin again after the last one. See [`working_set`].
 #![no_std]
 #![no_main]
 

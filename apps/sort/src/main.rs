@@ -1,7 +1,7 @@
-//! A batch job that works on all of its memory: makes records by rule, sorts them in place and
+//! A batch job that works on all of its memory: makes records by a rule, sorts them in place and
 //! verifies the result.
 //!
-//! `size=256M repeat=3`: memory to fill with records, and how often to do it all, once by default.
+//! `size=256M repeat=3`: memory to fill with records, and the number of rounds, one by default.
 #![no_std]
 #![no_main]
 

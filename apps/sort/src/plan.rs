@@ -5,21 +5,21 @@ use core::fmt;
 
 use crate::records::RECORD_BYTES;
 
-/// What to do.
+/// The values on the command line.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Plan {
     /// Memory for records.
     pub(crate) bytes: usize,
-    /// How often they are made and sorted.
+    /// The number of times that they are made and sorted.
     pub(crate) rounds: u64,
 }
 
-/// What is wrong with a command line.
+/// An error in a command line.
 #[derive(Debug)]
 pub(crate) enum PlanError<'a> {
-    /// There is no `size=`, or nothing fits it.
+    /// There is no `size=`, or no record fits it.
     NoSize,
-    /// A word that means nothing here, or whose value does not.
+    /// A word is unknown or has a bad value.
     BadWord(&'a str),
 }
 
@@ -35,7 +35,7 @@ impl fmt::Display for PlanError<'_> {
 }
 
 impl Plan {
-    /// The plan that the words of a command line describe.
+    /// Parses the words of a command line.
     pub(crate) fn parse<'a>(words: impl Iterator<Item = &'a str>) -> Result<Plan, PlanError<'a>> {
         let mut plan = Plan { bytes: 0, rounds: 1 };
         for word in words {

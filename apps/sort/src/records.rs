@@ -1,11 +1,11 @@
-//! Records, sorted in place by an algorithm for more of them than memory holds.
+//! Records, sorted in place by an algorithm for more records than memory holds.
 //!
-//! Passes over everything are what costs when memory is short, and quicksort makes one for each
-//! time that the records are twice as many as fit. So the first byte of the key goes first: one
-//! pass brings every record into one of 256 buckets (American flag sort: McIlroy, Bostic, McIlroy,
-//! 1993), working at 256 places that each move on through neighbouring pages; the buckets are then
-//! sorted one after the other, each in a few MiB. That is two passes, however short memory is, down
-//! to the pages of those 256 places.
+//! Passes over all records are expensive when memory is short. Quicksort makes one each time that
+//! the records are twice as many as fit. So the first pass sorts by the first byte of the key: it
+//! brings every record into one of 256 buckets (American flag sort: McIlroy, Bostic, McIlroy,
+//! 1993), and works at 256 places that each move through neighbouring pages. The buckets are then
+//! sorted one after the other, each in a few MiB. That is two passes, as long as memory holds the
+//! pages of those 256 places.
 
 use alloc::vec::Vec;
 
@@ -15,12 +15,12 @@ const BUCKETS: usize = 256;
 /// Bytes of a record.
 pub(crate) const RECORD_BYTES: usize = size_of::<Record>();
 
-/// What is sorted, by its key.
+/// A record, which is sorted by its key.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 struct Record {
     key: u64,
-    /// The record's number when it was made: from it the key can be told again.
+    /// The record's number when it was made, from which the key can be computed again.
     number: u64,
 }
 
@@ -28,24 +28,24 @@ struct Record {
 #[derive(Debug)]
 pub(crate) struct Records {
     records: Vec<Record>,
-    /// Records whose keys begin with each byte.
+    /// For each byte, the number of records whose keys begin with it.
     counts: [usize; BUCKETS],
     capacity: usize,
 }
 
-/// What came out.
+/// The result of a verification.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Verdict {
-    /// Bytes of records that are right.
+    /// The number of bytes of right records.
     pub(crate) verified_bytes: u64,
-    /// Records that are wrong.
+    /// The number of wrong records.
     pub(crate) errors: u64,
     /// The sum of all keys, each multiplied by its place.
     pub(crate) checksum: u64,
 }
 
 impl Records {
-    /// Room for so many bytes of records, if there is memory for them.
+    /// Allocates memory for so many bytes of records; `None` if there is none.
     pub(crate) fn with_room(bytes: usize) -> Option<Self> {
         let capacity = bytes / RECORD_BYTES;
         let mut records = Vec::new();
@@ -57,7 +57,7 @@ impl Records {
         self.records.len()
     }
 
-    /// Makes the records that belong to `seed`, and counts them by bucket, which saves a pass.
+    /// Makes the records of `seed`, and counts them by bucket, which saves a pass.
     pub(crate) fn make(&mut self, seed: u64) {
         self.records.clear();
         self.counts = [0; BUCKETS];
@@ -68,7 +68,7 @@ impl Records {
         }
     }
 
-    /// Sorts them by key; tells `progress` in per cent now and then.
+    /// Sorts the records by key. Calls `progress` from time to time with per cents.
     pub(crate) fn sort(&mut self, progress: impl Fn(usize)) {
         progress(0);
         self.distribute();
@@ -83,9 +83,9 @@ impl Records {
         }
     }
 
-    /// Brings every record into its bucket. A record in the wrong one goes to the next place of its
-    /// own, the record that was there to its, and so on until one comes that belongs where the
-    /// first was.
+    /// Moves every record into its bucket. A record in the wrong bucket is swapped with the one at
+    /// the next place of its own bucket, and so on, until a record arrives that belongs to the
+    /// place of the first.
     fn distribute(&mut self) {
         let mut ends = [0; BUCKETS];
         let mut next = [0; BUCKETS];
@@ -110,9 +110,9 @@ impl Records {
         }
     }
 
-    /// Looks at every record: it has the key that belongs to its number, a number that was given
-    /// out, and a key above the one before. Keys of different numbers differ, so where all of that
-    /// holds each record is there, and once.
+    /// Checks that every record has the key of its number, a number below the count of records, and
+    /// a key above the one before. Keys of different numbers differ, so each record is then there
+    /// exactly once.
     pub(crate) fn verify(&self, seed: u64) -> Verdict {
         let mut verdict = Verdict::default();
         let mut before = None;
@@ -132,13 +132,13 @@ fn bucket(record: &Record) -> usize {
     usize::from(record.key.to_be_bytes()[0])
 }
 
-/// The key of a record: as good as random, and different for every number below 2^48, as each step
-/// can be undone.
+/// Returns the key of a record: pseudo-random, and different for every number below 2^48, as each
+/// step can be inverted.
 fn key(seed: u64, number: u64) -> u64 {
     mixed(number ^ (seed << 48))
 }
 
-/// SplitMix64's finalizer (Steele, Lea, Flood, OOPSLA 2014).
+/// Returns SplitMix64's number for a state (Steele, Lea, Flood, OOPSLA 2014).
 fn mixed(number: u64) -> u64 {
     let mixed = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

@@ -1,5 +1,5 @@
-//! What is in a page: a rule that gives every word, so that all of it can be verified from a few
-//! bytes.
+//! The contents of a page: a rule of a few bytes that determines every word, so that the whole page
+//! can be verified.
 
 use crate::random::{Random, scramble};
 
@@ -7,15 +7,16 @@ use crate::random::{Random, scramble};
 pub(crate) const PAGE_BYTES: usize = 4096;
 const WORD_BYTES: usize = 8;
 
-/// The rule of one page. The seed makes it different from all other pages, and from itself before.
+/// The rule of one page. The seed makes its contents differ from those of other pages and from its
+/// own before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Contents {
     /// Never written, or discarded since.
     Untouched,
-    /// One word, over and over.
+    /// Consists of one word.
     OneWord(u32),
-    /// Compresses to about a fifth, to a half or to three quarters of a page: so many words of
-    /// noise, the rest of one kind.
+    /// Compresses to about a fifth, a half or three quarters of a page: `noise` words of noise, and
+    /// one word in all other places.
     Mixed { noise: u16, seed: u64 },
     /// Does not compress.
     Noise(u64),
@@ -48,7 +49,7 @@ impl Contents {
         }
     }
 
-    /// Words that are not as the rule says.
+    /// Returns the number of words that break the rule.
     pub(crate) fn wrong_words(self, page: &[u8]) -> u64 {
         let words = page.as_chunks::<WORD_BYTES>().0.iter().enumerate();
         words.map(|(index, bytes)| u64::from(*bytes != self.word(index).to_le_bytes())).sum()

@@ -1,10 +1,10 @@
-//! Uses more memory than there is, in every way at once: threads that make and end regions, fill
-//! pages with what compresses and what does not, discard, prefetch and protect them, leave them
-//! alone for a while and find them as they were, or say what is wrong.
+//! Uses more memory than its machine has, in every way at the same time. Threads make and drop
+//! regions, fill pages with data that compresses or does not, discard, prefetch and protect them,
+//! and verify later that they are unchanged.
 //!
-//! `seconds=20 threads=8 times=3 seed=1`: how long, on how many threads, how many times the
-//! machine's memory they use together, and where the random choices begin. The same seed gives each
-//! thread the same choices; how they mix is up to the scheduler.
+//! `seconds=20 threads=8 times=3 seed=1`: the time, the number of threads, the memory that they use
+//! together in sizes of the machine, and the seed of the random choices. The same seed gives each
+//! thread the same choices; the scheduler determines their order.
 #![no_std]
 #![no_main]
 
@@ -26,7 +26,7 @@ use worker::{Tally, Worker};
 
 aerostat_guest::app!(main);
 
-/// How often progress is reported and the accounts are recounted.
+/// The time between two reports of progress, each with a recount of the kernel's accounts.
 const REPORT_MS: u64 = 250;
 
 fn main() -> Outcome {
@@ -79,7 +79,7 @@ fn torture(plan: &Plan) -> Result<(), &'static str> {
         memory.swap_in
     );
     app::validate()?;
-    if tally.errors() > 0 { Err("memory was not as it was left") } else { Ok(()) }
+    if tally.errors() > 0 { Err("memory has changed") } else { Ok(()) }
 }
 
 fn tell(tally: &Tally, doing: &str) {

@@ -1,23 +1,23 @@
-//! The command line: `seconds=N threads=N times=N seed=N`, all of which may be left out.
+//! The command line: `[seconds=N] [threads=N] [times=N] [seed=N]`.
 
 use core::fmt;
 
-/// What to do.
+/// The values on the command line.
 #[derive(Debug)]
 pub(crate) struct Plan {
     pub(crate) seconds: u64,
     pub(crate) threads: u64,
-    /// How many times the machine's memory is used.
+    /// The memory to use, in sizes of the machine.
     pub(crate) times: u64,
     pub(crate) seed: u64,
 }
 
-/// What is wrong with a command line.
+/// An error in a command line.
 #[derive(Debug)]
 pub(crate) enum PlanError {
-    /// A word that means nothing here.
+    /// A word is unknown.
     UnknownWord(&'static str),
-    /// Something that is no number, or zero.
+    /// A value is not a number, or is zero.
     BadNumber(&'static str),
 }
 
@@ -33,7 +33,7 @@ impl fmt::Display for PlanError {
 }
 
 impl Plan {
-    /// The plan that the words of a command line describe.
+    /// Parses the words of a command line.
     pub(crate) fn parse(words: impl Iterator<Item = &'static str>) -> Result<Self, PlanError> {
         let mut plan = Self { seconds: 20, threads: 8, times: 3, seed: 1 };
         for word in words {

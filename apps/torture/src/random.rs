@@ -1,4 +1,4 @@
-//! Random numbers that can be had again: xorshift64* (Vigna, 2016).
+//! Reproducible random numbers: xorshift64* (Vigna, 2016).
 
 /// A sequence of numbers.
 #[derive(Debug)]
@@ -16,13 +16,13 @@ impl Random {
         self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
     }
 
-    /// A number below `end`, which is not zero.
+    /// Returns a number below `end`, which must not be zero.
     pub(crate) fn below(&mut self, end: usize) -> usize {
         usize::try_from(self.next() >> 33).unwrap_or(0) % end
     }
 }
 
-/// Another number for each number, without any likeness (the end of splitmix64).
+/// Maps each number to another without a visible pattern (the finalizer of splitmix64).
 pub(crate) fn scramble(number: u64) -> u64 {
     let mut x = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
     x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

@@ -1,4 +1,4 @@
-//! Pages, and what should be in each of them.
+//! A region of memory and the expected contents of each of its pages.
 
 use alloc::vec::Vec;
 use core::ops::Range;
@@ -11,26 +11,26 @@ use crate::random::Random;
 /// Pages and their contents.
 #[derive(Debug)]
 pub(crate) struct Region {
-    /// Always there; taken out for as long as its protection changes.
+    /// `None` only while its protection changes.
     memory: Option<Memory>,
     pages: Vec<Contents>,
 }
 
 #[derive(Debug)]
 enum Memory {
-    /// In the heap, among smaller things.
+    /// In the heap, between smaller allocations.
     Heap(Vec<u8>),
     Mapped(Mapping),
     Protected(ReadOnlyMapping),
 }
 
 impl Region {
-    /// A mapping that nobody has touched; `None` when there is no memory for it.
+    /// Makes a region that is an untouched mapping; `None` if there is no memory for it.
     pub(crate) fn mapped(pages: usize) -> Option<Self> {
         Self::of(pages, || Mapping::anonymous(pages * PAGE_BYTES).ok().map(Memory::Mapped))
     }
 
-    /// The same in the heap.
+    /// Makes a region in the heap.
     pub(crate) fn in_heap(pages: usize) -> Option<Self> {
         Self::of(pages, || {
             let mut bytes = Vec::new();
@@ -51,13 +51,13 @@ impl Region {
         self.pages.len()
     }
 
-    /// A run of at most `most` pages, anywhere.
+    /// Returns a random run of at most `most` pages.
     pub(crate) fn random_run(&self, most: usize, random: &mut Random) -> Range<usize> {
         let start = random.below(self.pages());
         start..self.pages().min(start + 1 + random.below(most))
     }
 
-    /// Words in these pages that are not as they were left.
+    /// Returns the number of words in these pages that have changed.
     pub(crate) fn wrong_words(&self, run: Range<usize>) -> u64 {
         let bytes = self.bytes();
         run.map(|page| {
@@ -71,7 +71,7 @@ impl Region {
         .sum()
     }
 
-    /// Writes something new to these pages.
+    /// Writes new contents to these pages.
     pub(crate) fn rewrite(&mut self, run: Range<usize>, random: &mut Random) {
         self.unprotect();
         let bytes = match &mut self.memory {
@@ -85,7 +85,7 @@ impl Region {
         }
     }
 
-    /// Gives up what is in these pages.
+    /// Discards these pages.
     pub(crate) fn discard(&mut self, run: Range<usize>) {
         self.unprotect();
         if let Some(Memory::Mapped(mapping)) = &mut self.memory {
@@ -94,7 +94,7 @@ impl Region {
         }
     }
 
-    /// Has these pages brought in.
+    /// Prefetches these pages.
     pub(crate) fn prefetch(&self, run: &Range<usize>) {
         let range = run.start * PAGE_BYTES..run.end * PAGE_BYTES;
         match &self.memory {
@@ -104,7 +104,7 @@ impl Region {
         }
     }
 
-    /// Makes a mapping read-only, until something is to be written to it.
+    /// Makes a mapping read-only until the next write.
     pub(crate) fn protect(&mut self) {
         self.memory = self.memory.take().map(|memory| match memory {
             Memory::Mapped(mapping) => Memory::Protected(mapping.into_read_only()),

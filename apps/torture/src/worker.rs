@@ -1,4 +1,4 @@
-//! A thread that does at random what applications do, and remembers what should be where.
+//! A thread that makes random use of memory, and keeps the expected contents of every page.
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -12,17 +12,16 @@ use crate::contents::PAGE_BYTES;
 use crate::random::Random;
 use crate::region::Region;
 
-/// Pages of a region at most: eight mebibytes, so that some have whole huge pages and some have
-/// none.
+/// The most pages of a mapping: 8 MiB, so that some mappings have huge pages and some have none.
 const MAX_PAGES: usize = 2048;
-/// Pages of something in the heap at most.
+/// The most pages of a region in the heap.
 const MAX_HEAP_PAGES: usize = 16;
-/// Pages that are touched or read in a row.
+/// The most pages that are used in a row.
 const RUN: usize = 96;
-/// Pages that the application itself has evicted at once.
+/// The most pages whose eviction the application asks for at once.
 const EVICTED: usize = 256;
 
-/// What all threads have done.
+/// The counts of all threads.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
     verified_bytes: AtomicU64,
@@ -31,41 +30,41 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
-    /// Bytes read back and found right.
+    /// Returns the number of bytes that were read back and were right.
     pub(crate) fn verified_bytes(&self) -> u64 {
         self.verified_bytes.load(Ordering::Relaxed)
     }
 
-    /// Words found wrong.
+    /// Returns the number of words that were wrong.
     pub(crate) fn errors(&self) -> u64 {
         self.errors.load(Ordering::Relaxed)
     }
 
-    /// Allocations that failed.
+    /// Returns the number of allocations that failed.
     pub(crate) fn refusals(&self) -> u64 {
         self.refusals.load(Ordering::Relaxed)
     }
 }
 
-/// One thread's memory.
+/// The memory of a thread.
 #[derive(Debug)]
 pub(crate) struct Worker {
     random: Random,
     regions: Vec<Region>,
     pages: usize,
-    /// So many pages it may have.
+    /// The most pages that it may have.
     share: usize,
     tally: Arc<Tally>,
 }
 
 impl Worker {
-    /// A thread that is to use `share` bytes.
+    /// Makes a worker that uses up to `share` bytes.
     pub(crate) fn new(seed: u64, share: u64, tally: Arc<Tally>) -> Self {
         let share = usize::try_from(FrameCount::from_bytes_floor(share).0).unwrap_or(usize::MAX);
         Self { random: Random::new(seed), regions: Vec::new(), pages: 0, share, tally }
     }
 
-    /// Works until `end`, then verifies and gives back all that it has.
+    /// Works until `end`, then verifies and releases all regions.
     pub(crate) fn run(&mut self, end: Instant) {
         while Instant::now() < end {
             match self.random.below(100) {
@@ -86,7 +85,7 @@ impl Worker {
         }
     }
 
-    /// A new region, or, when the share is used up, the end of an old one.
+    /// Makes a region or, if the share is used up or memory is refused, releases one.
     fn make(&mut self, most: usize, new: fn(usize) -> Option<Region>) {
         let pages = 1 + self.random.below(most);
         if self.pages + pages > self.share {
@@ -97,7 +96,7 @@ impl Worker {
             self.tally.refusals.fetch_add(1, Ordering::Relaxed);
             return self.release();
         };
-        // Some pages are left untouched, and have to read as zero.
+        // Some pages stay untouched and must read as zero.
         for _ in 0..4 {
             let run = region.random_run(pages, &mut self.random);
             region.rewrite(run, &mut self.random);
@@ -110,13 +109,13 @@ impl Worker {
         let Some(number) = self.any_region() else { return };
         let region = self.regions.swap_remove(number);
         self.pages -= region.pages();
-        // Half of them without a look: pages must be given back from wherever they are.
+        // Half of the regions are released unread, so that pages are released in every state.
         if self.random.below(2) == 0 {
             self.check(&region, 0..region.pages());
         }
     }
 
-    /// Verifies a run of pages and does something to it.
+    /// Verifies a run of pages and changes it.
     fn change(&mut self, change: fn(&mut Region, Range<usize>, &mut Random)) {
         let Some(number) = self.any_region() else { return };
         let run = self.regions[number].random_run(RUN, &mut self.random);

@@ -1,5 +1,5 @@
-//! Memory that grows without moving: elements in blocks of 2 MiB, each an allocation of its own,
-//! found by a number of 32 bits.
+//! A growing sequence whose elements never move. They are in blocks of 2 MiB, each an allocation of
+//! its own, and have numbers of 32 bits.
 
 use alloc::vec::Vec;
 use core::ops::Range;
@@ -19,7 +19,8 @@ pub(crate) struct Blocks<T, W> {
 }
 
 impl<T: Copy + Default, W: Watch> Blocks<T, W> {
-    /// A power of two, so that an element's number splits into two by bits.
+    /// Elements of a block: a power of two, so that bits of an element's number select the block
+    /// and the place in it.
     const PER_BLOCK: usize = {
         assert!(size_of::<T>().is_power_of_two());
         BLOCK_BYTES / size_of::<T>()
@@ -29,13 +30,13 @@ impl<T: Copy + Default, W: Watch> Blocks<T, W> {
         Self { blocks: Vec::new(), area, watch }
     }
 
-    /// Bytes of all blocks.
+    /// Returns the bytes of all blocks.
     pub(crate) fn bytes(&self) -> usize {
         self.blocks.len() * BLOCK_BYTES
     }
 
-    /// Appends `count` elements, at most a block of them, that lie in one block; returns the number
-    /// of the first. What the last block had left and was too little for them is not used.
+    /// Appends `count` elements, at most a whole block, in one block; returns the number of the
+    /// first. If the rest of the last block is too small for them, it stays unused.
     pub(crate) fn allocate(&mut self, count: usize) -> Result<u32, IndexError> {
         if self.blocks.last().is_none_or(|block| block.len() + count > Self::PER_BLOCK) {
             self.add_block()?;
@@ -45,7 +46,7 @@ impl<T: Copy + Default, W: Watch> Blocks<T, W> {
         let first = block * Self::PER_BLOCK + elements.len();
         elements.resize(elements.len() + count, T::default());
         self.touched(first, count);
-        // `add_block` keeps the count of all elements within 32 bits.
+        // Never fails, as `add_block` keeps the count of all elements within 32 bits.
         u32::try_from(first).map_err(|_| IndexError::TooLarge)
     }
 
@@ -71,14 +72,14 @@ impl<T: Copy + Default, W: Watch> Blocks<T, W> {
         &mut self.blocks[number / Self::PER_BLOCK][number % Self::PER_BLOCK]
     }
 
-    /// Elements that were allocated together.
+    /// Returns elements that were allocated together.
     pub(crate) fn slice(&self, first: u32, count: usize) -> &[T] {
         let range = Self::in_block(first, count);
         self.touched(first as usize, count);
         &self.blocks[first as usize / Self::PER_BLOCK][range]
     }
 
-    /// Elements that were allocated together.
+    /// Returns elements that were allocated together.
     pub(crate) fn slice_mut(&mut self, first: u32, count: usize) -> &mut [T] {
         let range = Self::in_block(first, count);
         self.touched(first as usize, count);

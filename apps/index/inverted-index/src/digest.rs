@@ -3,7 +3,7 @@
 
 use crate::postings::Posting;
 
-/// A digest in the making.
+/// A digest that is being computed.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Digest(u64);
 
@@ -12,14 +12,14 @@ impl Digest {
         Self(0xcbf2_9ce4_8422_2325)
     }
 
-    /// The next term: its text, a zero byte, how many postings follow.
+    /// Adds a term: its text, a zero byte and the number of its postings.
     pub(crate) fn add_term(&mut self, text: &[u8], count: u32) {
         self.add(text);
         self.add(&[0]);
         self.add(&count.to_le_bytes());
     }
 
-    /// The term's next posting: file and position.
+    /// Adds a posting of the last term: file and position.
     pub(crate) fn add_posting(&mut self, posting: Posting) {
         self.add(&posting.file.to_le_bytes());
         self.add(&posting.position.to_le_bytes());

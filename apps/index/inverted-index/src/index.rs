@@ -1,4 +1,4 @@
-//! Building: terms are interned in table and pool, and each occurrence is appended to its term's
+//! Builds an index: interns terms in table and pool, and appends each occurrence to its term's
 //! list.
 
 use alloc::vec::Vec;
@@ -30,7 +30,7 @@ impl Default for Index {
 }
 
 impl<W: Watch> Index<W> {
-    /// An empty index whose accesses `watch` sees.
+    /// Makes an empty index that reports its accesses to `watch`.
     #[must_use]
     pub fn watched_by(watch: W) -> Self {
         Self {
@@ -47,7 +47,7 @@ impl<W: Watch> Index<W> {
     /// Adds the next file.
     ///
     /// # Errors
-    /// [`IndexError`]; the index then has a part of the file, and is good for nothing.
+    /// [`IndexError`]. The index then has a part of the file and must not be used.
     pub fn add_file(&mut self, text: &[u8]) -> Result<(), IndexError> {
         let file = self.files;
         self.files = file.checked_add(1).ok_or(IndexError::TooLarge)?;
@@ -63,31 +63,31 @@ impl<W: Watch> Index<W> {
         Ok(())
     }
 
-    /// Different terms.
+    /// Returns the number of different terms.
     #[must_use]
     pub fn terms(&self) -> u32 {
         self.terms
     }
 
-    /// Files added.
+    /// Returns the number of files.
     #[must_use]
     pub fn files(&self) -> u32 {
         self.files
     }
 
-    /// Occurrences of all terms.
+    /// Returns the number of occurrences of all terms.
     #[must_use]
     pub fn postings(&self) -> u64 {
         self.postings
     }
 
-    /// Bytes of memory that table, records and pool take.
+    /// Returns the bytes of table, records and pool.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.table.bytes() + self.records.bytes() + self.pool.bytes()
     }
 
-    /// Brings the terms into order, which ends the building.
+    /// Sorts the terms. No file can be added afterwards.
     ///
     /// # Errors
     /// [`IndexError::OutOfMemory`].
@@ -95,7 +95,7 @@ impl<W: Watch> Index<W> {
         SortedIndex::new(self)
     }
 
-    /// The record that has `term`.
+    /// Finds the record of `term`.
     pub(crate) fn find(&self, term: &[u8]) -> Option<&Record> {
         match self.place(table::hash(term), term)? {
             Place::Taken(record) => Some(self.records.get(record)),
@@ -103,13 +103,13 @@ impl<W: Watch> Index<W> {
         }
     }
 
-    /// The text of a record's term.
+    /// Returns the text of a record's term.
     pub(crate) fn text(&self, number: u32) -> &[u8] {
         let record = self.records.get(number);
         self.pool.slice(record.text, record.length.into())
     }
 
-    /// The record that has `term`, a new one if need be.
+    /// Returns the record of `term`, which is made if there is none.
     fn intern(&mut self, term: &[u8]) -> Result<u32, IndexError> {
         let hash = table::hash(term);
         self.table.reserve()?;
@@ -120,7 +120,7 @@ impl<W: Watch> Index<W> {
                 self.table.take(bucket, hash, record);
                 Ok(record)
             }
-            None => unreachable!("a table with room for one more has buckets"),
+            None => unreachable!("a table with room for a record has buckets"),
         }
     }
 
@@ -139,7 +139,7 @@ impl<W: Watch> Index<W> {
         Ok(number)
     }
 
-    /// The numbers of all records, in the order of their making.
+    /// Returns the numbers of all records, in the order in which they were made.
     pub(crate) fn record_numbers(&self) -> Result<Vec<u32>, IndexError> {
         let mut numbers = Vec::new();
         numbers.try_reserve_exact(self.terms as usize).map_err(|_| IndexError::OutOfMemory)?;

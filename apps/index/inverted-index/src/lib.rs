@@ -1,27 +1,27 @@
-//! An inverted index: for every term the places where it occurs, as search engines keep it while
-//! they read.
+//! An inverted index, as a search engine builds it in memory: the places of every term.
 //!
 //! * A *file* is a text with a number, from 0 in the order of reading.
 //! * A *term* is what [`tokens()`] makes of a run of letters and digits.
 //! * A *posting* is an occurrence of a term: a file, and the *position* in it, counted in terms
 //!   from 0.
 //!
-//! An [`Index`] is built a file at a time and then [sorted](Index::sort); a [`SortedIndex`] answers
-//! queries and has a [digest](SortedIndex::digest) that depends on the text alone.
-//! `docs/applications.md` defines terms, queries and digest for those who want to compare.
+//! An [`Index`] is built one file at a time and then [sorted](Index::sort). A [`SortedIndex`]
+//! answers queries and has a [digest](SortedIndex::digest) that depends only on the text.
+//! `docs/applications.md` defines terms, queries and digest, so that another program can compute
+//! the same.
 //!
 //! Three structures hold an index, and none of them ever copies postings:
 //!
 //! ```text
-//! table     hash table of open addressing: which record has a term; doubles            table.rs
-//! records   64 bytes a term: where its text and its lists lie                          postings.rs
-//! pool      texts of terms, lists of files and of positions: differences of            lists.rs, blocks.rs
-//!           variable length in chains of slices that double, from 8 bytes to 4 KiB
+//! table     hash table with open addressing, which doubles: the record of a term     table.rs
+//! records   64 bytes a term: the places of its text and of its lists                 postings.rs
+//! pool      texts of terms; lists of files and of positions: differences of          lists.rs
+//!           variable length in chains of slices that double, from 8 bytes to 4 KiB   blocks.rs
 //! ```
 //!
-//! That is how Lucene collects postings before it writes a segment (`BytesRefHash`,
-//! `ByteBlockPool`). Memory is asked for with care everywhere: where there is none, building ends
-//! with [`IndexError::OutOfMemory`]. A [`Watch`] sees every access, for recording traces.
+//! Lucene collects postings in the same way before it writes a segment (`BytesRefHash`,
+//! `ByteBlockPool`). Every allocation may fail; building then ends with
+//! [`IndexError::OutOfMemory`]. A [`Watch`] gets every access, to record traces.
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -49,7 +49,7 @@ pub use sorted::SortedIndex;
 pub use tokens::{LONGEST_TERM, Token, Tokens, tokens};
 pub use watch::{Area, Unwatched, Watch};
 
-/// Why an index can't grow.
+/// The reason why an index can't grow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IndexError {
     /// The allocator has no more memory.

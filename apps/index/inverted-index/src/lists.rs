@@ -1,9 +1,9 @@
-//! Lists of numbers in the pool. A list is a chain of slices, each twice as large as the one before
-//! up to 4 KiB; the last four bytes of a slice hold the address of the next one. Appending never
-//! copies, and short lists, which most are, take few bytes.
+//! Lists of numbers in the pool. A list is a chain of slices, each twice as large as the one
+//! before, up to 4 KiB. The last four bytes of a slice are the address of the next one. Appending
+//! never copies a list, and short lists, which are the most frequent, take few bytes.
 //!
-//! A number is written in groups of seven bits, the least first; the eighth bit is set in all bytes
-//! but the last.
+//! A number is written in groups of seven bits, least significant first. The eighth bit is set in
+//! all bytes but the last.
 
 use crate::IndexError;
 use crate::blocks::Blocks;
@@ -11,14 +11,14 @@ use crate::watch::Watch;
 
 /// Bytes for numbers in the first slice of a list.
 const FIRST_SLICE_BYTES: u32 = 8;
-/// How often slices double.
+/// The number of times that slices double.
 const LAST_LEVEL: u8 = 9;
 /// Bytes of the address of the next slice.
 const LINK_BYTES: usize = 4;
 
 pub(crate) type Pool<W> = Blocks<u8, W>;
 
-/// A list: where it begins, and where it goes on.
+/// A list: its first slice, and the place where it continues.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct List {
     first: u32,
@@ -28,14 +28,15 @@ pub(crate) struct List {
 /// A place in a list.
 #[derive(Clone, Copy, Debug, Default)]
 struct Place {
-    /// The next byte, and where its slice ends.
+    /// The next byte.
     at: u32,
+    /// The end of its slice.
     end: u32,
     level: u8,
 }
 
 impl List {
-    /// An empty list.
+    /// Makes an empty list.
     pub(crate) fn new<W: Watch>(pool: &mut Pool<W>) -> Result<Self, IndexError> {
         let tail = Place::in_new_slice(pool, 0)?;
         Ok(Self { first: tail.at, tail })
@@ -77,7 +78,8 @@ impl Place {
     }
 }
 
-/// Reads a list from its beginning. Whoever reads knows how many numbers there are.
+/// Reads a list from its beginning. The list has no end mark, so the caller must know how many
+/// numbers there are.
 #[derive(Debug)]
 pub(crate) struct Reader<'a, W> {
     pool: &'a Pool<W>,
@@ -89,7 +91,7 @@ impl<'a, W: Watch> Reader<'a, W> {
         Self { pool, place: Place::at_begin(list.first, 0) }
     }
 
-    /// The next number.
+    /// Returns the next number.
     pub(crate) fn next(&mut self) -> u64 {
         let (mut number, mut shift) = (0, 0);
         loop {

@@ -1,12 +1,12 @@
-//! What is known of a term: its text, and two lists that say where it occurs.
+//! The record of a term: its text, and two lists of the places where it occurs.
 //!
-//! * The list of files has for each file but the last twice the difference to the file before, plus
-//!   one if the term occurs there once only; else the number of occurrences follows. What belongs
-//!   to the last file is in the [`Record`], as it still changes.
-//! * The list of positions has each file's positions: the first as it is, the others as
+//! * The list of files has, for each file but the last, twice the difference to the file before,
+//!   plus one if the term occurs there only once. Otherwise the number of occurrences follows. The
+//!   entry of the last file is in the [`Record`], as it still changes.
+//! * The list of positions has the positions in each file: the first as it is, the others as
 //!   differences.
 //!
-//! So a query for files reads no positions, which are nearly all of an index.
+//! So a query for files reads no positions, which are most of an index.
 
 use crate::IndexError;
 use crate::lists::{List, Pool, Reader};
@@ -15,19 +15,20 @@ use crate::watch::Watch;
 /// A term.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Record {
-    /// Where its text begins in the pool.
+    /// The beginning of its text in the pool.
     pub(crate) text: u32,
     /// Bytes of its text.
     pub(crate) length: u8,
-    /// Its postings.
+    /// The number of its postings.
     pub(crate) count: u32,
-    /// Files in which it occurs; the last of them, and the one before, whose number that one is
-    /// counted from.
+    /// The number of files in which it occurs.
     files: u32,
     last_file: u32,
+    /// The file before the last, from whose number the difference is counted.
     file_before: u32,
-    /// Postings in the last file, and the position of the last one.
+    /// The number of postings in the last file.
     count_in_file: u32,
+    /// The position of the last posting.
     last_position: u32,
     file_list: List,
     position_list: List,
@@ -43,13 +44,13 @@ pub struct Posting {
 }
 
 impl Record {
-    /// A term without postings, whose text is already in the pool.
+    /// Makes a record without postings for a term whose text is already in the pool.
     pub(crate) fn new<W: Watch>(text: u32, length: u8, pool: &mut Pool<W>) -> Result<Self, IndexError> {
         let (file_list, position_list) = (List::new(pool)?, List::new(pool)?);
         Ok(Self { text, length, file_list, position_list, ..Self::default() })
     }
 
-    /// Appends a posting; it is behind all others.
+    /// Appends a posting, which must come after all others.
     pub(crate) fn append<W: Watch>(&mut self, posting: Posting, pool: &mut Pool<W>) -> Result<(), IndexError> {
         let count = self.count.checked_add(1).ok_or(IndexError::TooLarge)?;
         if self.count == 0 || posting.file != self.last_file {
@@ -85,7 +86,7 @@ pub struct Files<'a, W> {
     list: Reader<'a, W>,
     left: u32,
     file: u32,
-    /// What the list does not have yet.
+    /// The last file, which the list does not have.
     last: InFile,
 }
 
@@ -125,7 +126,7 @@ impl<W: Watch> Iterator for Files<'_, W> {
 pub struct Postings<'a, W> {
     files: Files<'a, W>,
     positions: Reader<'a, W>,
-    /// The file, and its postings that are still to come.
+    /// The current file, and the number of its postings that are left.
     current: InFile,
     position: u32,
 }
@@ -152,5 +153,5 @@ impl<W: Watch> Iterator for Postings<'_, W> {
 }
 
 fn narrow(number: u64) -> u32 {
-    u32::try_from(number).expect("lists hold differences of numbers of 32 bits")
+    u32::try_from(number).expect("lists have differences of numbers of 32 bits")
 }

@@ -1,4 +1,4 @@
-//! An index whose terms are in order: for looking up, for queries and for the digest.
+//! An index whose terms are in order, for queries and for the digest.
 
 use alloc::vec::Vec;
 use core::cmp::Reverse;
@@ -15,7 +15,7 @@ pub struct SortedIndex<W = Unwatched> {
     index: Index<W>,
     /// The terms' records in the order of their texts.
     by_text: Vec<u32>,
-    /// The same, terms with more postings first, and those with as many in the order of their
+    /// The records with more postings first. Those with as many postings are in the order of their
     /// texts.
     by_frequency: Vec<u32>,
 }
@@ -32,36 +32,36 @@ impl<W: Watch> SortedIndex<W> {
         Ok(Self { index, by_text, by_frequency })
     }
 
-    /// What the index was built from, in metrics.
+    /// Returns the index with its counts of terms, files and postings.
     #[must_use]
     pub fn index(&self) -> &Index<W> {
         &self.index
     }
 
-    /// Bytes of memory that the index takes.
+    /// Returns the bytes of memory that the index takes.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.index.bytes() + size_of_val(&self.by_text[..]) + size_of_val(&self.by_frequency[..])
     }
 
-    /// The terms in order, as bytes compare, and where each occurs.
+    /// Returns the terms in the order of their bytes, with their postings.
     pub fn terms(&self) -> impl Iterator<Item = (&[u8], Postings<'_, W>)> {
         self.records().map(|(number, record)| (self.index.text(number), Postings::new(record, &self.index.pool)))
     }
 
-    /// Where `term` occurs, if it does.
+    /// Returns the postings of `term`, if it occurs.
     #[must_use]
     pub fn postings(&self, term: &[u8]) -> Option<Postings<'_, W>> {
         Some(Postings::new(self.index.find(term)?, &self.index.pool))
     }
 
-    /// In which files `term` occurs, if it does, and how often.
+    /// Returns the files in which `term` occurs, if it does, with the number of occurrences.
     #[must_use]
     pub fn files(&self, term: &[u8]) -> Option<Files<'_, W>> {
         Some(Files::new(self.index.find(term)?, &self.index.pool))
     }
 
-    /// In how many files both terms occur.
+    /// Returns the number of files in which both terms occur.
     #[must_use]
     pub fn files_with_both(&self, one: &[u8], other: &[u8]) -> u32 {
         let (Some(ones), Some(others)) = (self.files(one), self.files(other)) else { return 0 };
@@ -80,16 +80,16 @@ impl<W: Watch> SortedIndex<W> {
         both
     }
 
-    /// The term in this place when the most frequent come first; the lower in the alphabet before
-    /// those that are as frequent.
+    /// Returns the term of a rank. The most frequent term has rank 0; terms of the same frequency
+    /// are in the order of their bytes.
     #[must_use]
     pub fn by_frequency(&self, rank: u32) -> Option<&[u8]> {
         let rank = rank as usize;
         (rank < self.by_frequency.len()).then(|| self.index.text(self.ranked(&self.by_frequency, rank)))
     }
 
-    /// A digest of all terms and their postings; the same for the same files in the same order,
-    /// however they lie in memory.
+    /// Computes a digest of all terms and their postings. It depends only on the files and their
+    /// order.
     #[must_use]
     pub fn digest(&self) -> u64 {
         let mut digest = Digest::new();
@@ -100,7 +100,7 @@ impl<W: Watch> SortedIndex<W> {
         digest.value()
     }
 
-    /// The records in the order of their texts.
+    /// Returns the records in the order of their texts.
     fn records(&self) -> impl Iterator<Item = (u32, &Record)> {
         (0..self.by_text.len()).map(|rank| {
             let number = self.ranked(&self.by_text, rank);

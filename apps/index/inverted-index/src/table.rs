@@ -1,6 +1,6 @@
-//! The hash table: which record has a term. Open addressing with linear probing; a bucket holds a
-//! record's number and the upper half of the term's hash, so that other terms are told apart, and
-//! all are moved to a larger table, without a look at their texts.
+//! The hash table that finds the record of a term. It has open addressing with linear probing. A
+//! bucket has a record's number and the upper half of the term's hash, so that most other terms are
+//! skipped, and all terms are moved to a larger table, without reading their texts.
 
 use alloc::vec::Vec;
 
@@ -9,29 +9,30 @@ use crate::watch::{Area, Watch};
 
 /// Buckets of the first table.
 const FEWEST_BUCKETS: usize = 1024;
-/// The table doubles when so many eighths of it are taken: linear probing slows down soon after.
+/// The table doubles when so many eighths of its buckets are in use, as linear probing becomes slow
+/// beyond that.
 const FULL_EIGHTHS: usize = 6;
 
-/// A bucket: the upper half of the hash above, the record's number plus one below. 0 is an empty
-/// one.
+/// A bucket: the upper half of the hash in the upper half, the record's number plus one in the
+/// lower half. An empty bucket is 0.
 type Bucket = u64;
 
 /// The table.
 #[derive(Debug)]
 pub(crate) struct Table<W> {
-    /// None, or a power of two.
+    /// Their number is zero or a power of two.
     buckets: Vec<Bucket>,
     taken: usize,
     growths: u32,
     watch: W,
 }
 
-/// Where a term is, or where it goes.
+/// The place of a term in the table.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Place {
-    /// The record that has it.
+    /// The record of the term.
     Taken(u32),
-    /// The bucket for it.
+    /// The empty bucket for the term.
     Free(usize),
 }
 
@@ -44,7 +45,7 @@ impl<W: Watch> Table<W> {
         self.buckets.len() * size_of::<Bucket>()
     }
 
-    /// Makes room for one more record.
+    /// Grows the table if it has no room for another record.
     pub(crate) fn reserve(&mut self) -> Result<(), IndexError> {
         if self.taken * 8 < self.buckets.len() * FULL_EIGHTHS {
             return Ok(());
@@ -63,8 +64,8 @@ impl<W: Watch> Table<W> {
         Ok(())
     }
 
-    /// Looks for the record that has the term of this hash and is confirmed by `is_it`.
-    /// [`Place::Free`] counts until the next growth.
+    /// Finds the record whose term has this hash and for which `is_it` returns true.
+    /// [`Place::Free`] is valid until the table grows.
     pub(crate) fn find(&self, hash: u64, is_it: impl Fn(u32) -> bool) -> Option<Place> {
         let mut index = self.home(hash)?;
         loop {
@@ -85,7 +86,7 @@ impl<W: Watch> Table<W> {
         self.taken += 1;
     }
 
-    /// Moves a bucket over from a smaller table.
+    /// Inserts a bucket of a smaller table.
     fn move_here(&mut self, bucket: Bucket) {
         let Some(mut index) = self.home(bucket) else { return };
         while self.bucket(index) != 0 {
@@ -94,8 +95,8 @@ impl<W: Watch> Table<W> {
         self.buckets[index] = bucket;
     }
 
-    /// The first bucket to look at: the upper half of the hash chooses it, since a bucket keeps no
-    /// more.
+    /// Returns the first bucket to probe. The upper half of the hash selects it, as a bucket does
+    /// not keep the lower half.
     fn home(&self, hash: u64) -> Option<usize> {
         let mask = self.buckets.len().checked_sub(1)?;
         Some((hash >> 32) as usize & mask)
@@ -111,15 +112,15 @@ impl<W: Watch> Table<W> {
     }
 }
 
-/// The record in a bucket, if its half of the hash is the same.
+/// Returns the record in a bucket if its half of the hash is the same.
 fn record_of(bucket: Bucket, hash: u64) -> Option<u32> {
     let is_alike = (bucket ^ hash) >> 32 == 0;
     let number = bucket & u64::from(u32::MAX);
     is_alike.then(|| u32::try_from(number - 1).ok()).flatten()
 }
 
-/// FNV-1a of 64 bits (Fowler, Noll, Vo), its halves mixed: the upper one alone depends too little
-/// on the last bytes.
+/// Computes FNV-1a of 64 bits (Fowler, Noll, Vo) and mixes its halves, as the upper half depends
+/// too little on the last bytes.
 pub(crate) fn hash(term: &[u8]) -> u64 {
     let hash = term
         .iter()

@@ -1,4 +1,4 @@
-//! The index against a simple model, and against what is known by heart.
+//! Compares the index with a simple model and with known results.
 
 extern crate std;
 
@@ -13,9 +13,10 @@ use proptest::{prop_assert, prop_assert_eq, proptest};
 
 use crate::{Answers, Area, InFile, Index, LONGEST_TERM, Posting, SortedIndex, Watch, queries, tokens};
 
-/// Terms, and where each occurs: file and position.
+/// Terms with their occurrences.
 type Model = BTreeMap<Vec<u8>, Occurrences>;
 
+/// File and position of each occurrence.
 type Occurrences = Vec<(u32, u32)>;
 
 fn model(files: &[Vec<u8>]) -> Model {
@@ -41,7 +42,7 @@ fn contents(index: &SortedIndex) -> Model {
     index.terms().map(|(term, postings)| (term.to_vec(), postings.map(pairs).collect())).collect()
 }
 
-/// Files of words that come again, in several spellings, of bytes of any kind, and of long runs.
+/// Generates files of repeated words in several spellings, of arbitrary bytes and of long runs.
 fn any_files() -> impl Strategy<Value = Vec<Vec<u8>>> {
     let words = vec(prop_oneof!["[a-d]{1,2}", "[A-Da-d0-3]{1,4}[ .<]", "(xy ){1,99}", "[a-z]{250,260} "], 0..20);
     let text = words.prop_map(|words: Vec<String>| words.join(" ").into_bytes());
@@ -50,7 +51,7 @@ fn any_files() -> impl Strategy<Value = Vec<Vec<u8>>> {
 
 proptest! {
     #[test]
-    fn it_holds_what_the_model_holds(files in any_files()) {
+    fn terms_postings_and_files_equal_those_of_the_model(files in any_files()) {
         let (model, index) = (model(&files), build(&files));
         prop_assert_eq!(contents(&index), model.clone());
         let terms: Vec<&[u8]> = index.terms().map(|(term, _)| term).collect();
@@ -62,7 +63,7 @@ proptest! {
     }
 
     #[test]
-    fn both_terms_are_where_the_model_has_them(files in any_files(), one in "[a-d]{1,2}", other in "[a-d]{1,2}") {
+    fn files_with_both_terms_are_counted_as_in_the_model(files in any_files(), one in "[a-d]{1,2}", other in "[a-d]{1,2}") {
         let (model, index) = (model(&files), build(&files));
         let files_of = |term: &str| {
             let mut files: Vec<u32> = model.get(term.as_bytes()).into_iter().flatten().map(|&(file, _)| file).collect();
@@ -93,7 +94,7 @@ proptest! {
     }
 
     #[test]
-    fn the_digest_tells_files_apart(files in any_files(), file in 0..8_usize, at in 0..100_usize) {
+    fn the_digest_differs_for_different_files(files in any_files(), file in 0..8_usize, at in 0..100_usize) {
         let mut others = files.clone();
         let Some(byte) = others.get_mut(file).and_then(|text| text.get_mut(at)) else { return Ok(()) };
         *byte = if byte.is_ascii_alphanumeric() { b'-' } else { b'q' };
@@ -130,9 +131,9 @@ fn long_lists_and_many_terms_are_kept() {
     assert_eq!(index.files_with_both(b"common", b"w0"), 100, "each file begins with it");
 }
 
-/// Fixed, because the same metrics are computed elsewhere: a change here is one of the definition.
+/// Other programs compute the same numbers, so they may change only with the definition.
 #[test]
-fn digest_and_queries_are_what_they_are_defined_to_be() {
+fn digest_and_queries_follow_the_definition() {
     let empty = build(&[]);
     assert_eq!(empty.digest(), 0xcbf2_9ce4_8422_2325, "the FNV offset basis");
     assert_eq!(queries(&empty, 10, |_| ()), Answers::default());
@@ -151,8 +152,7 @@ fn digest_and_queries_are_what_they_are_defined_to_be() {
     );
 }
 
-/// A watch sees each area, the text byte by byte in its terms, and no more of the pool than there
-/// is.
+/// Accesses to the text cover its terms, and accesses to the pool stay within it.
 #[test]
 fn a_watch_sees_every_area() {
     #[derive(Debug, Default)]

@@ -1,11 +1,10 @@
-//! What counts as a term: every longest run of ASCII letters and digits, in lower case. All other
-//! bytes separate, those of other alphabets too; markup is text like any other.
+//! Splits text into terms. A term is a longest run of ASCII letters and digits, in lower case. All
+//! other bytes separate terms, those of other alphabets included. Markup is text like any other.
 
-/// Bytes of the longest term: longer runs are cut off here, and what follows up to their end is
-/// skipped.
+/// Bytes of the longest term. The rest of a longer run is skipped.
 pub const LONGEST_TERM: usize = 255;
 
-/// For every byte the one that stands for it in a term; 0 separates.
+/// For every byte, its lower-case byte in a term; 0 for bytes that separate terms.
 const FOLDED: [u8; 256] = {
     let mut folded = [0; 256];
     let mut byte = 0_u8;
@@ -18,7 +17,7 @@ const FOLDED: [u8; 256] = {
     folded
 };
 
-/// The terms of a text, in order.
+/// Returns the terms of a text, in order.
 #[must_use]
 pub fn tokens(text: &[u8]) -> Tokens<'_> {
     Tokens { text, at: 0, term: [0; LONGEST_TERM] }
@@ -29,11 +28,11 @@ pub fn tokens(text: &[u8]) -> Tokens<'_> {
 pub struct Token<'a> {
     /// The term.
     pub term: &'a [u8],
-    /// Where its run begins in the text, in bytes.
+    /// The beginning of its run in the text, in bytes.
     pub start: usize,
 }
 
-/// Goes through a text. Not an `Iterator`, because each term is in lower case in the same place.
+/// The terms of a text. It is not an `Iterator`, since all terms are written to the same buffer.
 #[derive(Clone, Debug)]
 pub struct Tokens<'a> {
     text: &'a [u8],
@@ -42,7 +41,7 @@ pub struct Tokens<'a> {
 }
 
 impl Tokens<'_> {
-    /// The next term.
+    /// Returns the next term.
     pub fn next_token(&mut self) -> Option<Token<'_>> {
         let rest = &self.text[self.at..];
         let start = self.at + rest.iter().position(|&byte| FOLDED[usize::from(byte)] != 0)?;

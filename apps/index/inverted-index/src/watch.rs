@@ -1,11 +1,12 @@
-//! Who sees what an index reads and writes: nobody in a guest, a recorder of traces on the host.
+//! Observation of the memory that an index reads and writes. A recorder of traces uses it on the
+//! host; in a guest it costs nothing.
 
 /// A part of the memory that an index works with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Area {
-    /// The file that is being read; offsets count from its beginning.
+    /// The file that is being read. Offsets count from its beginning.
     Text,
-    /// The hash table, which moves when it grows: how often it has.
+    /// The hash table after so many growths, each of which moves it.
     Table(u32),
     /// The terms' records.
     Records,
@@ -15,13 +16,13 @@ pub enum Area {
     Order,
 }
 
-/// Is told of every access to the memory of an index.
+/// An observer of every access to the memory of an index.
 pub trait Watch: Copy {
-    /// So many bytes from `offset` on were read or written.
+    /// Notes that `bytes` bytes from `offset` on were read or written.
     fn touched(&self, area: Area, offset: usize, bytes: usize);
 }
 
-/// Watches nothing, and costs nothing.
+/// The observer that does nothing.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Unwatched;
 

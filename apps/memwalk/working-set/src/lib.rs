@@ -1,6 +1,6 @@
-//! A working set with phases, as the applications `memwalk` and `balloon` have one: [`Plan`] says
-//! how large it is when, as the words of a command line give it, [`WorkingSet`] is the memory,
-//! written with known patterns, and [`run`] carries the plan out.
+//! A working set with phases, for the applications `memwalk` and `balloon`. A [`Plan`] has the
+//! phases, parsed from the words of a command line. A [`WorkingSet`] is the memory, written with
+//! known patterns. [`run`] carries the plan out.
 #![no_std]
 #![forbid(unsafe_code)]
 

@@ -5,30 +5,30 @@ use aerostat_guest::app;
 use alloc::vec::Vec;
 use core::fmt;
 
-/// A working set to keep for a while.
+/// A size of the working set and the time for which it stays.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Phase {
-    /// Its size.
+    /// The size in bytes.
     pub bytes: usize,
-    /// How long, in milliseconds.
+    /// The time in milliseconds.
     pub duration_ms: u64,
 }
 
-/// The phases, in order.
+/// The phases of a command line, in order.
 #[derive(Debug)]
 pub struct Plan {
     phases: Vec<Phase>,
     repeats: bool,
 }
 
-/// What is wrong with a command line.
+/// An error in a command line.
 #[derive(Debug)]
 pub enum PlanError<'a> {
     /// There is no `phases=`.
     NoPhases,
-    /// A word that means nothing here.
+    /// A word is unknown.
     UnknownWord(&'a str),
-    /// A phase that is not SIZE:TIME.
+    /// A phase is not SIZE:TIME.
     BadPhase(&'a str),
 }
 
@@ -43,7 +43,7 @@ impl fmt::Display for PlanError<'_> {
 }
 
 impl Plan {
-    /// The plan that the words of a command line describe.
+    /// Parses the words of a command line.
     ///
     /// # Errors
     /// [`PlanError`], which names the word.
@@ -63,13 +63,13 @@ impl Plan {
         if plan.phases.is_empty() { Err(PlanError::NoPhases) } else { Ok(plan) }
     }
 
-    /// The phases, in order.
+    /// Returns the phases, in order.
     #[must_use]
     pub fn phases(&self) -> &[Phase] {
         &self.phases
     }
 
-    /// Whether they begin again after the last one.
+    /// Returns whether the phases begin again after the last one.
     #[must_use]
     pub fn repeats(&self) -> bool {
         self.repeats

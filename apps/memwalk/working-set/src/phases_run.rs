@@ -1,4 +1,4 @@
-//! A plan carried out: the working set grows and shrinks, and is walked all the time.
+//! Carries a plan out: resizes the working set and walks it all the time.
 
 use core::fmt::Write as _;
 
@@ -8,12 +8,12 @@ use aerostat_guest::app::{self, Instant};
 
 use crate::{Phase, Plan, WorkingSet};
 
-/// Between two passes over the working set: a service has other things to do.
+/// The pause between two walks over the working set, as a service has other work, too.
 const REST_MS: u64 = 5;
 
-/// Goes through the phases of `plan`, for ever if it repeats, and lets the working set go in the
-/// end; returns that for what it has verified. Tells `needs` after each attempt to grow how many
-/// frames are missing, and when none are wanted any more.
+/// Goes through the phases of `plan`, for ever if it repeats. Returns the empty working set with
+/// its counts. Calls `needs` after each attempt to grow with the number of missing frames, and with
+/// zero at the end of a phase.
 pub fn run(plan: &Plan, mut needs: impl FnMut(FrameCount)) -> WorkingSet {
     let mut set = WorkingSet::default();
     loop {
@@ -29,15 +29,15 @@ pub fn run(plan: &Plan, mut needs: impl FnMut(FrameCount)) -> WorkingSet {
     set
 }
 
-/// Brings the working set to the phase's size and walks it until the phase is over.
+/// Resizes the working set to the phase's size and walks it until the phase ends.
 fn run_phase(set: &mut WorkingSet, phase: &Phase, needs: &mut impl FnMut(FrameCount)) {
     let end = Instant::now().after(phase.duration_ms * 1_000_000);
     log::info!("working set {} MiB for {} ms", phase.bytes >> 20, phase.duration_ms);
     let mut is_short = false;
     while Instant::now() < end {
         if set.bytes() < phase.bytes {
-            // Growing may wait for memory, and what is reported meanwhile must not be about the
-            // last phase.
+            // Growing may wait for memory, and the report must not be about the last phase
+            // meanwhile.
             tell_size(set, "growing", phase.bytes, is_short);
         }
         is_short = !set.resize(phase.bytes);
@@ -50,13 +50,13 @@ fn run_phase(set: &mut WorkingSet, phase: &Phase, needs: &mut impl FnMut(FrameCo
     needs(FrameCount::ZERO);
 }
 
-/// Reports what is done with how much of the `wished` bytes, and whether memory lacked for the rest
-/// when it was last tried.
-fn tell_size(set: &WorkingSet, doing: &str, wished: usize, is_short: bool) {
+/// Reports what the application does with how much of the `wanted` bytes, and whether the last
+/// attempt to grow was refused.
+fn tell_size(set: &WorkingSet, doing: &str, wanted: usize, is_short: bool) {
     let mut text = Text::EMPTY;
     let short = if is_short { ", short of memory" } else { "" };
-    // What does not fit is dropped without an error.
-    let _ = write!(text, "{doing} {} of {} MiB{short}", set.bytes() >> 20, wished >> 20);
+    // Text that does not fit is dropped without an error.
+    let _ = write!(text, "{doing} {} of {} MiB{short}", set.bytes() >> 20, wanted >> 20);
     tell(set, text.as_str());
 }
 

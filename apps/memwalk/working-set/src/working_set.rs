@@ -1,10 +1,11 @@
-//! Memory in pieces, each with a pattern of its own: whoever else writes to it is found out.
+//! Memory in pieces, each with a pattern of its own that shows whether anything else wrote to it.
 
 use alloc::vec::Vec;
 
 use aerostat_guest::app::Instant;
 
-/// Pieces get regions of their own, so what is dropped is free for the balloon at once.
+/// The size of a piece. Pieces of this size have regions of their own, so the memory of a dropped
+/// one is free for the balloon at once.
 const PIECE_BYTES: usize = 4 << 20;
 
 /// A piece of the working set, filled with the pattern of `seed`.
@@ -14,19 +15,20 @@ struct Piece {
     seed: u64,
 }
 
-/// The working set.
+/// A working set, with counts of what was verified.
 #[derive(Debug, Default)]
 pub struct WorkingSet {
     pieces: Vec<Piece>,
     next_seed: u64,
-    /// Where the last walk stopped.
+    /// The piece at which the last walk stopped.
     position: usize,
     verified_bytes: u64,
     errors: u64,
 }
 
 impl WorkingSet {
-    /// Grows or shrinks to `bytes`, rounded up to whole pieces; `false` when memory ran out before.
+    /// Grows or shrinks to `bytes`, rounded up to whole pieces. Returns `false` if memory ran out
+    /// before.
     pub fn resize(&mut self, bytes: usize) -> bool {
         let count = bytes.div_ceil(PIECE_BYTES);
         while self.pieces.len() > count {
@@ -46,7 +48,7 @@ impl WorkingSet {
         true
     }
 
-    /// Verifies and rewrites the pieces in turn, at most all of them once, and not past `end`.
+    /// Verifies and rewrites the pieces in turn, each at most once, until `end`.
     pub fn walk(&mut self, end: Instant) {
         for _ in 0..self.pieces.len() {
             if Instant::now() >= end {
@@ -63,19 +65,19 @@ impl WorkingSet {
         }
     }
 
-    /// Size in bytes.
+    /// Returns the size in bytes.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.pieces.len() * PIECE_BYTES
     }
 
-    /// Bytes read back and found right.
+    /// Returns the number of bytes that were read back and were right.
     #[must_use]
     pub fn verified_bytes(&self) -> u64 {
         self.verified_bytes
     }
 
-    /// Words found wrong.
+    /// Returns the number of words that were wrong.
     #[must_use]
     pub fn errors(&self) -> u64 {
         self.errors
@@ -99,7 +101,7 @@ impl WorkingSet {
     }
 }
 
-/// Different for every word of every piece, and cheap.
+/// Returns a word that differs for every word of every piece, and is cheap to compute.
 fn pattern(seed: u64, index: usize) -> u64 {
     (seed << 32 | index as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
