@@ -195,10 +195,15 @@ impl RegisterPage {
 
     /// Sets the balloon register, in the next epoch. The caller rings the doorbell.
     pub fn set_target(&self, target: FrameCount) {
+        self.publish_target(target, self.target_epoch().next());
+    }
+
+    /// Sets the balloon register to the target of `epoch`, which is later than the last. The caller
+    /// rings the doorbell.
+    pub fn publish_target(&self, target: FrameCount, epoch: Epoch) {
         // The target first: a reader that sees the epoch sees its target or a later one.
         self.target_frames.store(target.0, Ordering::Release);
-        let epoch = self.target_epoch();
-        self.target_epoch.store(epoch.next().0, Ordering::Release);
+        self.target_epoch.store(epoch.0, Ordering::Release);
     }
 
     /// Returns the epoch of the target. [`Self::target`] returns the target of this epoch, or of a

@@ -31,14 +31,15 @@ impl Targets {
         Self { latest: Epoch::FIRST, row: VecDeque::from([(Epoch::FIRST, target)]) }
     }
 
-    /// Notes that `target` is set, in the next epoch.
-    pub fn set(&mut self, target: FrameCount) {
+    /// Records that `target` is set, and returns its epoch, the next one.
+    pub fn set(&mut self, target: FrameCount) -> Epoch {
         self.latest = self.latest.next();
         let mut since = self.latest;
         while let Some((epoch, _)) = self.row.pop_back_if(|(_, before)| *before <= target) {
             since = epoch;
         }
         self.row.push_back((since, target));
+        self.latest
     }
 
     /// Notes what the process acknowledges. An epoch that was acknowledged already changes nothing.
