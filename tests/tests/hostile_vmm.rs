@@ -170,7 +170,7 @@ struct Notes<'a> {
 }
 
 impl Observer for Notes<'_> {
-    fn happened(&mut self, event: &Event) {
+    fn on_event(&mut self, event: &Event) {
         match &event.what {
             EventKind::Target { guest, .. } if guest == self.deed => self.targets += 1,
             EventKind::Ended { guest, .. } if guest == self.deed => self.ends += 1,
@@ -178,5 +178,5 @@ impl Observer for Notes<'_> {
         }
     }
 
-    fn looked(&mut self, _: &FleetStatus) {}
+    fn on_poll(&mut self, _: &FleetStatus) {}
 }

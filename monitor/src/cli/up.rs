@@ -14,11 +14,12 @@ use super::report_file::ReportFile;
 use crate::display::{Display, EventLog, Mode, Sink, write_summary};
 use crate::fleet::{EVENTS, Fleet, GuestSpec};
 use crate::host::capacity::{self, Need};
+use crate::host::descriptors::FleetSize;
 use crate::host::disk::OpenDisk;
 use crate::host::vmm_guest::{GuestConfig, VmmGuest};
 use crate::host::{descriptors, log_file, oom, vmm_program};
 use crate::report;
-use crate::supervisor::{Event, FleetStatus, Observer, Outcome, PhysicalMemory, RunOptions, run};
+use crate::supervisor::{Event, FleetStatus, Observer, Outcome, PhysicalMemory, RunOptions, STARTERS, run};
 use crate::vmm::{self, KvmError};
 
 #[derive(Args, Debug)]
@@ -61,8 +62,9 @@ pub(super) fn up(arguments: &UpArguments) -> Result<ExitCode, Failure> {
     let output = Sink::to_descriptor(io::stdout())
         .map_err(|error| Failure::refused(format!("standard output can't be written: {error}")))?;
     let mut watchers = Watchers { display: Display::new(output, mode), events };
-    let start = |spec: &GuestSpec, target| {
-        let config = guest_config(spec, target, &program, arguments.log_dir.as_deref());
+    let log_dir = arguments.log_dir.clone();
+    let start = move |spec: &GuestSpec, target| {
+        let config = guest_config(spec, target, &program, log_dir.as_deref());
         Ok(VmmGuest::spawn(&config)?)
     };
     let outcome = run(&fleet, options, start, &mut watchers).map_err(Failure::broken)?;
@@ -99,8 +101,9 @@ fn write_report(outcome: &Outcome, path: &Path, file: ReportFile) -> Result<(), 
 
 /// Checks that the supervisor may have as many descriptors as the fleet takes.
 fn check_descriptors(fleet: &Fleet, path: &Path) -> Result<(), Failure> {
+    let guests = fleet.guests.len();
     let disks = fleet.guests.iter().map(|guest| guest.disks.count()).sum();
-    descriptors::make_room(fleet.guests.len(), disks)
+    descriptors::make_room(FleetSize { guests, disks, starts: guests.min(STARTERS) })
         .map_err(|error| Failure::refused(format!("{}: {error}", path.display())))
 }
 
@@ -161,15 +164,15 @@ struct Watchers {
 }
 
 impl Observer for Watchers {
-    fn happened(&mut self, event: &Event) {
-        self.display.happened(event);
+    fn on_event(&mut self, event: &Event) {
+        self.display.on_event(event);
         if let Some(events) = &mut self.events {
-            events.happened(event);
+            events.on_event(event);
         }
     }
 
-    fn looked(&mut self, status: &FleetStatus) {
-        self.display.looked(status);
+    fn on_poll(&mut self, status: &FleetStatus) {
+        self.display.on_poll(status);
     }
 }
 

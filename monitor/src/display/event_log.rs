@@ -28,7 +28,7 @@ impl<O: Output> EventLog<O> {
 }
 
 impl<O: Output> Observer for EventLog<O> {
-    fn happened(&mut self, event: &Event) {
+    fn on_event(&mut self, event: &Event) {
         let is_target = matches!(event.what, EventKind::Target { .. });
         if is_target && !self.targets.take(Moment::default().after(event.at)) {
             self.dropped += 1;
@@ -41,7 +41,7 @@ impl<O: Output> Observer for EventLog<O> {
         self.output.text(printable(&format!("{}  {}", seconds(event.at), event.what)) + "\n");
     }
 
-    fn looked(&mut self, _: &FleetStatus) {}
+    fn on_poll(&mut self, _: &FleetStatus) {}
 }
 
 #[cfg(test)]
@@ -64,8 +64,8 @@ mod tests {
             reason: Reason::Demand,
         };
         let (at, allowed) = (Duration::from_secs(1), TARGETS.burst as usize);
-        (0..1_000_000).for_each(|_| log.happened(&Event { at, what: target.clone() }));
-        log.happened(&Event { at, what: EventKind::Started { guest: "beta".into(), target: FrameCount(512) } });
+        (0..1_000_000).for_each(|_| log.on_event(&Event { at, what: target.clone() }));
+        log.on_event(&Event { at, what: EventKind::Started { guest: "beta".into(), target: FrameCount(512) } });
         drop(log);
         let list = String::from_utf8(list).unwrap();
         let tail: Vec<_> = list.lines().skip(allowed).collect();

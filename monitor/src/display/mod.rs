@@ -71,7 +71,7 @@ impl<O: Output> Display<O> {
 }
 
 impl<O: Output> Observer for Display<O> {
-    fn happened(&mut self, event: &Event) {
+    fn on_event(&mut self, event: &Event) {
         // Targets change many times a second: the table shows them, and the decision log lists
         // them.
         if matches!(event.what, EventKind::Target { .. }) {
@@ -83,7 +83,7 @@ impl<O: Output> Observer for Display<O> {
         }
     }
 
-    fn looked(&mut self, status: &FleetStatus) {
+    fn on_poll(&mut self, status: &FleetStatus) {
         if status.elapsed < self.due {
             return;
         }
@@ -169,10 +169,10 @@ mod tests {
     #[test]
     fn plain_lines_have_units_and_no_control_characters() {
         let text = shown(Mode::Plain, |display| {
-            display.looked(&status(0));
-            display.looked(&status(999));
-            display.happened(&ended());
-            display.looked(&status(1000));
+            display.on_poll(&status(0));
+            display.on_poll(&status(999));
+            display.on_event(&ended());
+            display.on_poll(&status(1000));
         });
         let line = "growing    guest size 128 MiB, balloon size 384 MiB, target 256 MiB, resident 100 MiB; walk?[2Jing";
         let lines = [
@@ -186,11 +186,11 @@ mod tests {
     #[test]
     fn the_table_stays_in_place() {
         let text = shown(Mode::Live, |display| {
-            display.looked(&status(0));
-            display.looked(&status(50));
-            display.looked(&status(100));
-            display.happened(&ended());
-            display.looked(&status(110));
+            display.on_poll(&status(0));
+            display.on_poll(&status(50));
+            display.on_poll(&status(100));
+            display.on_event(&ended());
+            display.on_poll(&status(110));
         });
         assert_eq!(text.matches("alpha ").count(), 4, "three tables and an event");
         assert_eq!(text.matches("\x1b[4A\r").count(), 2, "back to the top for the second table and for the event");

@@ -22,25 +22,36 @@ pub struct TooFewDescriptors {
     limit: u64,
 }
 
-/// Raises the limit as far as allowed, and checks that it suffices for a fleet of so many guests
-/// and disks.
+/// The size of a fleet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FleetSize {
+    /// Guests.
+    pub guests: usize,
+    /// Disks of all guests.
+    pub disks: usize,
+    /// Guests that are started at the same time.
+    pub starts: usize,
+}
+
+/// Raises the limit as far as allowed, and checks that it suffices for a fleet.
 ///
 /// # Errors
 ///
 /// Returns [`TooFewDescriptors`], with the number that the fleet needs.
-pub fn make_room(guests: usize, disks: usize) -> Result<(), TooFewDescriptors> {
+pub fn make_room(fleet: FleetSize) -> Result<(), TooFewDescriptors> {
     let limit = getrlimit(Resource::Nofile);
     // A process may always raise its limit so far; where it is refused all the same, the limit in
     // force counts.
     let raised = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
     let in_force = if raised.is_ok() { limit.maximum } else { limit.current };
-    check(needed(guests, disks), in_force.unwrap_or(u64::MAX))
+    check(needed(fleet), in_force.unwrap_or(u64::MAX))
 }
 
-/// Disks are all open at once when they are checked, before the first guest runs, and one guest's
-/// when that one is started.
-const fn needed(guests: usize, disks: usize) -> u64 {
-    PER_RUN + PER_START + PER_GUEST * guests as u64 + disks as u64
+/// Disks are all open at once when they are checked, before the first guest runs, and later those
+/// of the guests that are being started.
+const fn needed(fleet: FleetSize) -> u64 {
+    let FleetSize { guests, disks, starts } = fleet;
+    PER_RUN + PER_START * starts as u64 + PER_GUEST * guests as u64 + disks as u64
 }
 
 const fn check(needed: u64, limit: u64) -> Result<(), TooFewDescriptors> {
@@ -49,13 +60,13 @@ const fn check(needed: u64, limit: u64) -> Result<(), TooFewDescriptors> {
 
 #[cfg(test)]
 mod tests {
-    use super::{check, needed};
+    use super::{FleetSize, check, needed};
 
     #[test]
     fn a_limit_that_is_too_low_is_reported_with_a_sufficient_one() {
-        let three_hundred = needed(300, 4);
+        let three_hundred = needed(FleetSize { guests: 300, disks: 4, starts: 4 });
         assert!(check(three_hundred, three_hundred).is_ok());
         let error = check(three_hundred, 1024).unwrap_err().to_string();
-        assert!(error.contains("takes up to 1568 open files") && error.contains("ulimit -n 1568"), "{error}");
+        assert!(error.contains("takes up to 1616 open files") && error.contains("ulimit -n 1616"), "{error}");
     }
 }

@@ -1,13 +1,13 @@
-//! Guests as the supervisor sees them, independent of what runs them.
+//! The host's side of guests: handles, processes, links, disks, and what the host can provide.
 //!
-//! A [`GuestHandle`] is a running guest: a register page to read facts from and to set the target
-//! in, a doorbell, a stream of events and a way to end it. The scheduler and the supervisor know
-//! nothing else about guests.
+//! The supervisor knows a guest only as a [`GuestHandle`]. [`vmm_guest::VmmGuest`] is the one whose
+//! machine runs in a VMM process of ours.
 
 pub mod capacity;
 pub mod cgroup;
 pub mod descriptors;
 pub mod disk;
+mod guest_handle;
 pub mod log_file;
 pub(crate) mod oom;
 mod reaper;
@@ -15,56 +15,12 @@ pub mod vmm_guest;
 pub mod vmm_program;
 
 use std::fmt;
-use std::os::fd::BorrowedFd;
 
 use aerostat_abi::exit::GuestExit;
-use aerostat_abi::registers::RegisterPage;
 use aerostat_abi::units::FrameCount;
 use aerostat_link::message::{self, Reason};
 
-/// A running guest.
-pub trait GuestHandle {
-    /// Returns the page shared with the process that runs the guest.
-    fn registers(&self) -> &RegisterPage;
-
-    /// Writes the balloon register and rings the guest's doorbell.
-    fn set_target(&self, target: FrameCount);
-
-    /// Returns the anonymous memory of the guest's process, measured from outside: the guest's, and
-    /// the little that the process has of its own. `None` where the process is gone.
-    fn resident(&self) -> Option<FrameCount>;
-
-    /// Returns a descriptor that is readable when [`Self::next_event`] has an event.
-    fn event_fd(&self) -> BorrowedFd<'_>;
-
-    /// Returns the next event, if there is one; never blocks. [`GuestEvent::Ended`] comes exactly
-    /// once, as the last one.
-    fn next_event(&mut self) -> Option<GuestEvent>;
-
-    /// Has the guest's process release ballooned frames that the guest has touched.
-    fn reclaim_ballooned(&mut self);
-
-    /// Asks where the guest's processor is; [`GuestEvent::Inspected`] follows, from a process that
-    /// can answer.
-    fn inspect(&mut self);
-
-    /// Asks the guest's process to end cleanly; [`GuestEvent::Ended`] follows.
-    fn request_stop(&mut self);
-
-    /// Ends the guest's process now; [`GuestEvent::Ended`] follows.
-    fn kill(&mut self);
-}
-
-/// What a guest's process tells its supervisor.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum GuestEvent {
-    /// The guest reported that a thread in it waits for memory.
-    Pressure,
-    /// Where its processor is: registers and return addresses. Untrusted text.
-    Inspected(Vec<String>),
-    /// The guest has ended, and all its memory is free.
-    Ended(Ending),
-}
+pub use self::guest_handle::{BalloonCounters, GuestEvent, GuestHandle, Observation};
 
 /// How a guest ended.
 #[derive(Clone, Debug, PartialEq, Eq)]

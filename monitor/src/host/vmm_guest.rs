@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
 use aerostat_abi::boot::MAX_COMMAND_LINE;
-use aerostat_abi::registers::RegisterPage;
+use aerostat_abi::registers::{Epoch, RegisterPage};
 use aerostat_abi::units::{FrameCount, HUGE_FRAMES};
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -24,7 +24,7 @@ use aerostat_link::{Doorbell, Link, LinkError, Patience, SharedPage};
 
 use super::cgroup::Location;
 use super::disk::{DiskError, Disks};
-use super::{EndReason, Ending, GuestEvent, GuestHandle, reaper};
+use super::{EndReason, Ending, GuestEvent, GuestHandle, Observation, reaper};
 use super::{log_file, oom, vmm_program};
 use crate::clock::{Moment, monotonic_ns};
 use crate::token_bucket::{Allowance, TokenBucket};
@@ -235,6 +235,18 @@ impl VmmGuest {
         self.spawned_at_ns
     }
 
+    /// Returns the page that is shared with the process.
+    #[must_use]
+    pub fn registers(&self) -> &RegisterPage {
+        &self.registers
+    }
+
+    /// Sends a target in the next epoch: for a caller that does not count epochs.
+    pub fn set_target(&self, target: FrameCount) {
+        self.registers.set_target(target);
+        self.doorbell.ring();
+    }
+
     /// Receives the next message of the process. A message that ends the guest closes the link, and
     /// so does an invalid one.
     fn receive(&mut self) -> Option<GuestEvent> {
@@ -299,16 +311,16 @@ impl VmmGuest {
 }
 
 impl GuestHandle for VmmGuest {
-    fn registers(&self) -> &RegisterPage {
-        &self.registers
+    fn observe(&self) -> Observation {
+        Observation::of_page(&self.registers)
     }
 
-    fn set_target(&self, target: FrameCount) {
-        self.registers.set_target(target);
+    fn send_target(&mut self, target: FrameCount, epoch: Epoch) {
+        self.registers.publish_target(target, epoch);
         self.doorbell.ring();
     }
 
-    fn resident(&self) -> Option<FrameCount> {
+    fn measure_resident(&self) -> Option<FrameCount> {
         vmm::read_anonymous(&self.statm).ok()
     }
 

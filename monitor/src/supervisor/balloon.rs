@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use aerostat_abi::batch::EntryStatus;
-use aerostat_abi::registers::Facts;
 use aerostat_abi::statistics::Statistics;
 use aerostat_abi::units::FrameCount;
+
+use crate::host::BalloonCounters;
 
 /// Totals of a guest's balloon since the start of the run. The VMM process counts the first fields;
 /// the guest reports the others.
@@ -47,17 +48,17 @@ pub struct BalloonTotals {
 
 impl BalloonTotals {
     /// Returns the totals in what the VMM process and the guest last published.
-    pub(super) fn new(facts: &Facts, report: &Statistics) -> Self {
-        let refused = |status: EntryStatus| (status, facts.refused_entries[usize::from(status.code())]);
+    pub(super) fn new(counters: &BalloonCounters, report: &Statistics) -> Self {
+        let refused = |status: EntryStatus| (status, counters.refused_entries[usize::from(status.code())]);
         Self {
-            inflated: facts.inflated,
-            deflated: facts.deflated,
-            host_reclaimed: facts.host_reclaimed,
+            inflated: counters.inflated,
+            deflated: counters.deflated,
+            host_reclaimed: counters.host_reclaimed,
             refused_entries: EntryStatus::ALL.into_iter().map(refused).filter(|&(_, count)| count > 0).collect(),
-            calls: facts.port_calls,
-            throttled_calls: facts.throttled_calls,
-            throttled: Duration::from_nanos(facts.throttled_ns),
-            reclaimed: facts.reclaimed,
+            calls: counters.calls,
+            throttled_calls: counters.throttled_calls,
+            throttled: counters.throttled,
+            reclaimed: counters.reclaimed,
             allocation_failures: report.balloon_alloc_failures,
             inflating: Duration::from_nanos(report.inflating_ns),
             deflating: Duration::from_nanos(report.deflating_ns),
@@ -77,19 +78,19 @@ impl BalloonTotals {
 #[cfg(test)]
 mod tests {
     use super::BalloonTotals;
+    use crate::host::BalloonCounters;
     use aerostat_abi::batch::EntryStatus;
-    use aerostat_abi::registers::Facts;
     use aerostat_abi::statistics::{STATUSES, Statistics};
     use aerostat_abi::text::Text;
     use std::time::Duration;
 
     #[test]
     fn refusals_are_told_by_reason() {
-        let mut facts = Facts { throttled_ns: 7, ..Facts::default() };
-        facts.refused_entries[usize::from(EntryStatus::NotGranted.code())] = 3;
-        facts.refused_entries[usize::from(EntryStatus::HostFailed.code())] = u64::MAX;
+        let mut counters = BalloonCounters { throttled: Duration::from_nanos(7), ..BalloonCounters::default() };
+        counters.refused_entries[usize::from(EntryStatus::NotGranted.code())] = 3;
+        counters.refused_entries[usize::from(EntryStatus::HostFailed.code())] = u64::MAX;
         let report = Statistics { balloon_error: Text::new("no answer"), inflating_ns: 9, ..Statistics::default() };
-        let totals = BalloonTotals::new(&facts, &report);
+        let totals = BalloonTotals::new(&counters, &report);
         assert_eq!(totals.refused_entries, [(EntryStatus::NotGranted, 3), (EntryStatus::HostFailed, u64::MAX)]);
         assert_eq!(totals.all_refused_entries(), u64::MAX);
         assert_eq!((totals.throttled, totals.inflating), (Duration::from_nanos(7), Duration::from_nanos(9)));
@@ -98,8 +99,12 @@ mod tests {
 
     #[test]
     fn absurd_facts_have_totals() {
-        let facts = Facts { refused_entries: [u64::MAX; STATUSES], throttled_ns: u64::MAX, ..Facts::default() };
-        let totals = BalloonTotals::new(&facts, &Statistics::default());
+        let counters = BalloonCounters {
+            refused_entries: [u64::MAX; STATUSES],
+            throttled: Duration::MAX,
+            ..BalloonCounters::default()
+        };
+        let totals = BalloonTotals::new(&counters, &Statistics::default());
         assert_eq!(totals.refused_entries.len(), EntryStatus::ALL.len());
     }
 }

@@ -1,46 +1,19 @@
-//! The supervisor: starts guests, samples them, carries out the scheduler's decisions, and keeps
-//! the accounts of a run.
+//! The state machine: the guests, the scheduler, and the accounts of a run.
 //!
-//! It has one thread and no locks. [`Supervisor`] is the state machine. It is passed the current
-//! moment and knows guests only by [`GuestHandle`], so tests run it against fake guests and a fake
-//! clock. [`run`] is the loop around it, which waits for events, signals and the next poll.
-//!
-//! A *poll* reads every register page, deals with guests that use memory beyond their size, checks
-//! that the pool is not overdrawn, and decides. Polls happen at a steady rate, sooner while a guest
-//! waits for memory, and at once when a guest reports pressure or ends.
+//! A *poll* reads what every guest publishes, deals with guests that use memory beyond their size,
+//! checks that the pool is not overdrawn, and decides. The current moment is passed in, and a guest
+//! is known only by its [`GuestHandle`], so tests run this against fake guests and a fake clock.
 
-mod balloon;
-mod episodes;
-#[cfg(test)]
-mod fake;
-mod guest;
-mod observation;
-mod outcome;
-mod overuse;
-mod pacing;
-mod physical;
-mod run_loop;
-mod signals;
-mod status;
-mod swap;
-#[cfg(test)]
-mod tests;
-
+use std::collections::BTreeMap;
 use std::os::fd::BorrowedFd;
-use std::time::Duration;
 
 use aerostat_abi::units::FrameCount;
 
-pub use self::balloon::BalloonTotals;
-pub use self::outcome::{GuestOutcome, Outcome};
-pub use self::physical::PhysicalMemory;
-pub use self::run_loop::{Observer, RunError, RunOptions, run};
-pub use self::signals::StopSignals;
-pub use self::status::{Event, EventKind, FleetStatus, GuestState, GuestStatus};
-pub use self::swap::{SwapStatus, SwapTotals};
-
-use self::episodes::Episodes;
-use self::guest::{Guest, News};
+use super::episodes::Episodes;
+use super::guest::{Guest, Received, Start, overhead};
+use super::outcome::Outcome;
+use super::starters::STARTERS;
+use super::status::{Event, EventKind, FleetStatus};
 use crate::clock::Moment;
 use crate::fleet::GuestSpec;
 use crate::host::{EndReason, Ending, GuestHandle};
@@ -53,6 +26,9 @@ pub struct Supervisor<G> {
     began: Moment,
     scheduler: Scheduler,
     moved: MovedAccount,
+    /// Guests that were admitted and are not started yet, with their first targets.
+    starting: BTreeMap<GuestId, FrameCount>,
+    /// In the order of admission.
     guests: Vec<Guest<G>>,
     events: Vec<Event>,
     violations: u64,
@@ -64,11 +40,21 @@ pub struct Supervisor<G> {
     peak_physical: FrameCount,
 }
 
-/// A guest's place in the pool, before it runs.
+/// A guest that has its place in the pool and does not run yet.
 #[derive(Debug)]
 pub struct Admission {
     id: GuestId,
+    spec: GuestSpec,
     target: FrameCount,
+}
+
+/// The process of an admitted guest.
+#[derive(Debug)]
+pub struct Launched<G> {
+    /// The running guest.
+    pub handle: G,
+    /// The moment before its process was started.
+    pub spawned: Moment,
 }
 
 /// Why a guest was not started.
@@ -101,6 +87,20 @@ pub enum Attention {
     Needed,
 }
 
+impl Admission {
+    /// Returns what the fleet file says of the guest.
+    #[must_use]
+    pub fn spec(&self) -> &GuestSpec {
+        &self.spec
+    }
+
+    /// Returns the guest's first target.
+    #[must_use]
+    pub fn target(&self) -> FrameCount {
+        self.target
+    }
+}
+
 impl<G: GuestHandle> Supervisor<G> {
     /// Creates a supervisor of `pool`, without guests; the run begins `now`.
     #[must_use]
@@ -110,6 +110,7 @@ impl<G: GuestHandle> Supervisor<G> {
             began: now,
             scheduler: Scheduler::new(pool, policy),
             moved: MovedAccount::default(),
+            starting: BTreeMap::new(),
             guests: Vec::new(),
             events: Vec::new(),
             violations: 0,
@@ -126,21 +127,6 @@ impl<G: GuestHandle> Supervisor<G> {
         self.keeps_samples = true;
     }
 
-    /// Admits a guest and starts its process by `start`, which is passed the guest's first target.
-    ///
-    /// # Errors
-    ///
-    /// [`StartError`]; the other guests are as before.
-    pub fn start(
-        &mut self,
-        spec: &GuestSpec,
-        now: Moment,
-        start: impl FnOnce(&GuestSpec, FrameCount) -> anyhow::Result<G>,
-    ) -> Result<(), StartError> {
-        let admission = self.admit(spec)?;
-        self.launch(spec, admission, now, start)
-    }
-
     /// Reserves a guest's minimum: no other guest is granted it, however long the guest's start
     /// takes.
     ///
@@ -150,47 +136,45 @@ impl<G: GuestHandle> Supervisor<G> {
     pub fn admit(&mut self, spec: &GuestSpec) -> Result<Admission, StartError> {
         let admitted = self.scheduler.admit(spec.limits);
         let (id, target) = admitted.map_err(|source| StartError::NotAdmitted { name: spec.name.clone(), source })?;
-        Ok(Admission { id, target })
+        self.starting.insert(id, target);
+        Ok(Admission { id, spec: spec.clone(), target })
     }
 
-    /// Starts the process of an admitted guest by `start`, which is passed the guest's first
-    /// target. Guests are launched in the order in which they were admitted.
-    ///
-    /// # Errors
-    ///
-    /// [`StartError::NotStarted`]; the other guests are as before.
-    pub fn launch(
-        &mut self,
-        spec: &GuestSpec,
-        Admission { id, target }: Admission,
-        now: Moment,
-        start: impl FnOnce(&GuestSpec, FrameCount) -> anyhow::Result<G>,
-    ) -> Result<(), StartError> {
-        let handle = start(spec, target).map_err(|source| {
-            self.scheduler.remove(id);
-            StartError::NotStarted { name: spec.name.clone(), source }
-        })?;
+    /// Takes over the process of an admitted guest, in any order of admissions.
+    pub fn launched(&mut self, admission: Admission, Launched { handle, spawned }: Launched<G>, now: Moment) {
+        let Admission { id, spec, target } = admission;
+        self.starting.remove(&id);
         self.moved.granted(id, target);
-        let mut guest = Guest::new(id, spec, handle, now);
+        let mut guest = Guest::new(id, &spec, handle, Start { target, spawned });
         if self.keeps_samples {
             guest.keep_samples();
         }
-        self.guests.push(guest);
-        self.note(now, EventKind::Started { guest: spec.name.clone(), target });
-        Ok(())
+        // Guests are kept in the order of their admission, which is that of their numbers.
+        let place = self.guests.partition_point(|guest| guest.id < id);
+        self.guests.insert(place, guest);
+        self.note(now, EventKind::Started { guest: spec.name, target });
+    }
+
+    /// Gives up the place of an admitted guest whose process could not be started; the other guests
+    /// are as before.
+    pub fn withdraw(&mut self, admission: Admission, source: anyhow::Error) -> StartError {
+        let Admission { id, spec, .. } = admission;
+        self.starting.remove(&id);
+        self.scheduler.remove(id);
+        StartError::NotStarted { name: spec.name, source }
     }
 
     /// Reads the guests' events.
-    pub fn hear(&mut self, now: Moment) -> Attention {
+    pub fn read_events(&mut self, now: Moment) -> Attention {
         let mut attention = Attention::None;
         let at = now.since(self.began);
         for place in 0..self.guests.len() {
-            let news = self.guests[place].news();
+            let received = self.guests[place].receive();
             self.events.extend(self.guests[place].take_answer().map(|what| Event { at, what }));
-            match news {
-                News::Nothing => continue,
-                News::Pressure => {}
-                News::Ended(ending) => self.end(place, ending, now),
+            match received {
+                Received::Nothing => continue,
+                Received::Pressure => {}
+                Received::Ended(ending) => self.end(place, ending, now),
             }
             attention = Attention::Needed;
         }
@@ -199,15 +183,15 @@ impl<G: GuestHandle> Supervisor<G> {
 
     /// Records how much physical memory all guests' processes use together; `None` if that can't be
     /// measured.
-    pub fn measured(&mut self, physical: Option<FrameCount>) {
+    pub fn record_physical(&mut self, physical: Option<FrameCount>) {
         self.physical = physical;
     }
 
     /// Polls every guest, updates the accounts, and decides.
-    pub fn look(&mut self, now: Moment) {
+    pub fn poll(&mut self, now: Moment) {
         let at = now.since(self.began);
-        for guest in self.guests.iter_mut().filter(|guest| guest.handle.is_some()) {
-            self.events.extend(guest.look(now).map(|what| Event { at, what }));
+        for guest in self.guests.iter_mut().filter(|guest| guest.is_running()) {
+            self.events.extend(guest.poll(now).into_iter().map(|what| Event { at, what }));
             if let Some(since) = guest.new_silence() {
                 let what = EventKind::Silent { guest: guest.name.clone(), since: since.since(self.began) };
                 self.events.push(Event { at, what });
@@ -220,8 +204,7 @@ impl<G: GuestHandle> Supervisor<G> {
             self.carry_out(&decision, now);
         }
         self.guests.iter_mut().for_each(|guest| guest.follow_target(now));
-        let elapsed = now.since(self.began);
-        self.guests.iter_mut().for_each(|guest| guest.record(elapsed));
+        self.guests.iter_mut().for_each(|guest| guest.record(at));
     }
 
     /// Returns whether a guest lacks memory that others are about to release, so that the next poll
@@ -234,15 +217,15 @@ impl<G: GuestHandle> Supervisor<G> {
     /// Returns whether no guest runs.
     #[must_use]
     pub fn is_over(&self) -> bool {
-        self.guests.iter().all(|guest| guest.handle.is_none())
+        !self.guests.iter().any(Guest::is_running)
     }
 
-    /// Returns the descriptors to wait on before [`Self::hear`].
+    /// Returns the descriptors to wait on before [`Self::read_events`].
     pub fn event_fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.guests.iter().filter_map(|guest| Some(guest.handle.as_ref()?.event_fd()))
+        self.guests.iter().filter_map(Guest::event_fd)
     }
 
-    /// Asks every guest where its processor is. [`Self::hear`] turns the answers into events.
+    /// Asks every guest where its processor is. [`Self::read_events`] turns the answers into events.
     pub fn inspect(&mut self) {
         self.guests.iter_mut().for_each(Guest::inspect);
     }
@@ -254,13 +237,13 @@ impl<G: GuestHandle> Supervisor<G> {
 
     /// Ends every guest that still runs.
     pub fn kill(&mut self) {
-        self.guests.iter_mut().filter_map(|guest| guest.handle.as_mut()).for_each(GuestHandle::kill);
+        self.guests.iter_mut().for_each(Guest::kill);
     }
 
     /// Gives up on guests that did not end even when they were killed.
     pub fn abandon(&mut self, now: Moment) {
         for place in 0..self.guests.len() {
-            if self.guests[place].handle.is_some() {
+            if self.guests[place].is_running() {
                 let reason = EndReason::Failed("its process can't be ended".into());
                 self.end(place, Ending { reason, details: Vec::new() }, now);
             }
@@ -295,7 +278,7 @@ impl<G: GuestHandle> Supervisor<G> {
             peak_resident: self.peak_resident,
             peak_physical: self.peak_physical,
             violations: self.violations,
-            guests: self.guests.into_iter().map(GuestOutcome::new).collect(),
+            guests: self.guests.into_iter().map(Guest::into_outcome).collect(),
         }
     }
 
@@ -303,7 +286,6 @@ impl<G: GuestHandle> Supervisor<G> {
         if !decision.is_change() {
             return;
         }
-        // Guests are kept in the order of their admission, which is that of their numbers.
         let Ok(place) = self.guests.binary_search_by_key(&decision.guest, |guest| guest.id) else { return };
         let guest = &mut self.guests[place];
         guest.target = decision.target;
@@ -324,13 +306,23 @@ impl<G: GuestHandle> Supervisor<G> {
         self.peak_resident = self.peak_resident.max(resident);
         self.peak_physical = self.peak_physical.max(physical);
         let taken = charged.max(physical);
-        let bound = self.pool.saturating_add(self.sum(Guest::overhead));
+        let bound = self.pool.saturating_add(self.sum(Guest::overhead)).saturating_add(self.overhead_of_starts());
         let is_overdrawn = granted > self.pool || taken > bound;
         self.violations += u64::from(is_overdrawn);
         if let Some(episodes) = self.violation_episodes.observe(is_overdrawn, now) {
             let pool = self.pool;
             self.note(now, EventKind::Violation { granted, resident: taken, pool, episodes });
         }
+    }
+
+    /// Returns what the processes may use that are being started now: the first of those that are
+    /// admitted.
+    fn overhead_of_starts(&self) -> FrameCount {
+        self.starting
+            .values()
+            .take(STARTERS)
+            .map(|&target| overhead(target))
+            .fold(FrameCount::ZERO, FrameCount::saturating_add)
     }
 
     fn end(&mut self, place: usize, ending: Ending, now: Moment) {
@@ -351,9 +343,4 @@ impl<G: GuestHandle> Supervisor<G> {
     fn sum(&self, count: impl Fn(&Guest<G>) -> FrameCount) -> FrameCount {
         self.guests.iter().map(count).fold(FrameCount::ZERO, FrameCount::saturating_add)
     }
-}
-
-/// Formats the time since the run began, as events and displays print it.
-pub(crate) fn seconds(elapsed: Duration) -> String {
-    format!("{:7.2} s", elapsed.as_secs_f64())
 }

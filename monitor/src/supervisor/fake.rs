@@ -1,12 +1,11 @@
 //! A fake guest without a machine. Its balloon moves towards the target by some frames per step,
 //! and its resident memory follows one step later.
 
-use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
-use std::rc::Rc;
+use std::sync::{Arc, Mutex};
 
 use aerostat_abi::registers::{BootStage, Epoch, Facts, RegisterPage};
 use aerostat_abi::statistics::Statistics;
@@ -14,7 +13,7 @@ use aerostat_abi::text::Text;
 use aerostat_abi::units::FrameCount;
 
 use crate::clock::Moment;
-use crate::host::{EndReason, Ending, GuestEvent, GuestHandle};
+use crate::host::{EndReason, Ending, GuestEvent, GuestHandle, Observation};
 
 /// Frames that the fake's balloon moves per step.
 const STEP: FrameCount = FrameCount::from_mib(40);
@@ -37,67 +36,85 @@ pub(super) struct Lie {
     pub(super) resident: FrameCount,
 }
 
+/// A value that the test and the threads of the supervisor share.
+#[derive(Debug, Default)]
+pub(super) struct Shared<T>(Mutex<T>);
+
+impl<T: Copy> Shared<T> {
+    fn new(value: T) -> Self {
+        Self(Mutex::new(value))
+    }
+
+    pub(super) fn get(&self) -> T {
+        *self.0.lock().unwrap()
+    }
+
+    pub(super) fn set(&self, value: T) {
+        *self.0.lock().unwrap() = value;
+    }
+}
+
 /// The test's side of a fake guest.
 #[derive(Debug)]
 pub(super) struct Machine {
     page: RegisterPage,
     total: FrameCount,
     manners: Manners,
-    size: Cell<FrameCount>,
+    size: Shared<FrameCount>,
     /// The memory that the application would use if it could get it.
-    need: Cell<FrameCount>,
-    resident: Cell<FrameCount>,
+    need: Shared<FrameCount>,
+    resident: Shared<FrameCount>,
     /// Pages that the guest reports on its swap disk.
-    swapped: Cell<FrameCount>,
+    swapped: Shared<FrameCount>,
     /// Ballooned frames that the guest writes to nevertheless.
-    beyond: Cell<FrameCount>,
+    beyond: Shared<FrameCount>,
     /// How many of the next reports disagree with the facts.
-    disagreeing_reports: Cell<u64>,
+    disagreeing_reports: Shared<u64>,
     /// What the guest's process publishes instead of the true facts.
-    lies: Cell<Option<Lie>>,
+    lies: Shared<Option<Lie>>,
     /// What the process acknowledges instead of the target that it was told.
-    pub(super) acknowledges: Cell<Option<Epoch>>,
-    pub(super) reclaims: Cell<u32>,
-    pub(super) inspections: Cell<u32>,
-    events: RefCell<VecDeque<GuestEvent>>,
-    bell: RefCell<UnixStream>,
-    pub(super) doorbells: Cell<u32>,
+    pub(super) acknowledges: Shared<Option<Epoch>>,
+    pub(super) reclaims: Shared<u32>,
+    pub(super) inspections: Shared<u32>,
+    events: Mutex<VecDeque<GuestEvent>>,
+    bell: Mutex<UnixStream>,
+    pub(super) doorbells: Shared<u32>,
 }
 
 /// The supervisor's side of a fake guest.
 #[derive(Debug)]
 pub(super) struct FakeGuest {
-    machine: Rc<Machine>,
+    machine: Arc<Machine>,
     link: UnixStream,
 }
 
 impl Machine {
     /// Creates a machine of `total` frames whose guest has reached `main`, and its handle.
-    pub(super) fn boot(total: FrameCount, target: FrameCount, manners: Manners) -> (Rc<Self>, FakeGuest) {
+    pub(super) fn boot(total: FrameCount, target: FrameCount, manners: Manners) -> (Arc<Self>, FakeGuest) {
         let (link, bell) = UnixStream::pair().unwrap();
         link.set_nonblocking(true).unwrap();
-        let machine = Rc::new(Self {
+        let machine = Arc::new(Self {
             page: RegisterPage::new(),
             total,
             manners,
-            size: Cell::new(target),
-            need: Cell::new(FrameCount::ZERO),
-            resident: Cell::new(FrameCount::ZERO),
-            swapped: Cell::new(FrameCount::ZERO),
-            beyond: Cell::new(FrameCount::ZERO),
-            disagreeing_reports: Cell::new(0),
-            lies: Cell::new(None),
-            acknowledges: Cell::new(None),
-            reclaims: Cell::new(0),
-            inspections: Cell::new(0),
-            events: RefCell::default(),
-            bell: RefCell::new(bell),
-            doorbells: Cell::new(0),
+            size: Shared::new(target),
+            need: Shared::new(FrameCount::ZERO),
+            resident: Shared::new(FrameCount::ZERO),
+            swapped: Shared::new(FrameCount::ZERO),
+            beyond: Shared::new(FrameCount::ZERO),
+            disagreeing_reports: Shared::new(0),
+            lies: Shared::new(None),
+            acknowledges: Shared::new(None),
+            reclaims: Shared::new(0),
+            inspections: Shared::new(0),
+            events: Mutex::default(),
+            bell: Mutex::new(bell),
+            doorbells: Shared::new(0),
         });
         machine.page.initialise(target);
         machine.page.mark_boot(BootStage::Main, Moment::default().after(std::time::Duration::from_millis(5)).ns());
         machine.publish(target, Moment::default());
-        (Rc::clone(&machine), FakeGuest { machine, link })
+        (Arc::clone(&machine), FakeGuest { machine, link })
     }
 
     pub(super) fn need(&self, need: FrameCount) {
@@ -171,8 +188,8 @@ impl Machine {
     }
 
     pub(super) fn say(&self, event: GuestEvent) {
-        self.events.borrow_mut().push_back(event);
-        self.bell.borrow_mut().write_all(&[1]).unwrap();
+        self.events.lock().unwrap().push_back(event);
+        self.bell.lock().unwrap().write_all(&[1]).unwrap();
     }
 
     pub(super) fn end(&self, reason: EndReason) {
@@ -181,16 +198,16 @@ impl Machine {
 }
 
 impl GuestHandle for FakeGuest {
-    fn registers(&self) -> &RegisterPage {
-        &self.machine.page
+    fn observe(&self) -> Observation {
+        Observation::of_page(&self.machine.page)
     }
 
-    fn set_target(&self, target: FrameCount) {
-        self.machine.page.set_target(target);
+    fn send_target(&mut self, target: FrameCount, epoch: Epoch) {
+        self.machine.page.publish_target(target, epoch);
         self.machine.doorbells.set(self.machine.doorbells.get() + 1);
     }
 
-    fn resident(&self) -> Option<FrameCount> {
+    fn measure_resident(&self) -> Option<FrameCount> {
         Some(self.machine.measured())
     }
 
@@ -200,7 +217,7 @@ impl GuestHandle for FakeGuest {
 
     fn next_event(&mut self) -> Option<GuestEvent> {
         let _ = self.link.read(&mut [0]);
-        self.machine.events.borrow_mut().pop_front()
+        self.machine.events.lock().unwrap().pop_front()
     }
 
     fn reclaim_ballooned(&mut self) {

@@ -6,9 +6,8 @@ use aerostat_abi::exit::GuestExit;
 use aerostat_abi::units::FrameCount;
 
 use super::balloon::BalloonTotals;
-use super::guest::Guest;
 use super::swap::SwapTotals;
-use crate::host::{EndReason, Ending, GuestHandle};
+use crate::host::{EndReason, Ending};
 use crate::report::Samples;
 use crate::scheduler::Limits;
 
@@ -68,23 +67,6 @@ impl Outcome {
 }
 
 impl GuestOutcome {
-    pub(super) fn new<G: GuestHandle>(guest: Guest<G>) -> Self {
-        let still_running = || Ending { reason: EndReason::Stopped, details: Vec::new() };
-        Self {
-            name: guest.name.clone(),
-            limits: guest.limits,
-            spawn_to_main: guest.spawn_to_main(),
-            verified_bytes: guest.statistics().verified_bytes,
-            app_errors: guest.statistics().app_errors,
-            allocation_failures: guest.statistics().alloc_failures,
-            balloon: guest.balloon_totals(),
-            dropped_log_lines: guest.dropped_lines(),
-            swap: guest.swap_totals(),
-            ending: guest.ending.clone().unwrap_or_else(still_running),
-            samples: guest.into_samples(),
-        }
-    }
-
     /// Returns whether the guest ended by itself with success, or because it was asked to.
     #[must_use]
     pub fn is_success(&self) -> bool {

@@ -1,21 +1,22 @@
-//! Physical memory that the guests' processes take, measured from outside them: by the charge of a
+//! Physical memory that the guests' processes use, measured from outside them: by the charge of a
 //! control group that holds them all.
 //!
-//! A process is born into the group of its parent, so the supervisor is in the group while it
-//! starts guests, and outside it otherwise. When it ends, the group goes with it; of a supervisor
-//! that was killed an empty group stays behind, which the next run removes (`host::cgroup`). Where
-//! no group can be made, the guests' own metrics have to do.
+//! A process begins in the group of its parent, so the supervisor is in the group while it starts
+//! guests, and outside it otherwise. A process is in a group as a whole, so this holds for the
+//! threads that start guests too. When the supervisor ends, the group is removed; of a supervisor
+//! that was killed an empty group is left, which the next run removes (`host::cgroup`). Where no
+//! group can be made, what the guests' processes report counts instead.
 
 use aerostat_abi::units::FrameCount;
 
 use crate::host::cgroup::MemoryGroup;
 
-/// How physical memory is found out.
+/// How physical memory is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PhysicalMemory {
     /// By the charge of a control group, where one can be made; else as reported.
     ByControlGroup,
-    /// As the guests' processes report it themselves.
+    /// As the guests' processes report it.
     AsReported,
 }
 
@@ -26,7 +27,7 @@ pub(super) struct PhysicalMeter {
 }
 
 impl PhysicalMeter {
-    /// A meter that reads zero.
+    /// Creates a meter that reads zero.
     pub(super) fn new(how: PhysicalMemory) -> Self {
         Self {
             group: match how {
@@ -36,20 +37,26 @@ impl PhysicalMeter {
         }
     }
 
-    /// Runs `start`, whose child processes are measured from their first instruction on.
-    pub(super) fn around_starts<T>(&self, start: impl FnOnce() -> T) -> T {
-        let is_in = self.group.as_ref().is_some_and(|group| group.enter().is_ok());
-        let result = start();
-        if is_in && let Some(group) = &self.group {
-            // In vain only where the group it came from is gone; then the supervisor's own memory
-            // is counted too.
-            let _ = group.leave();
+    /// Begins the starts: processes that are started from now on are measured from their first
+    /// instruction.
+    pub(super) fn enter(&self) {
+        if let Some(group) = &self.group {
+            // Where it fails, no process is measured, and the group reads zero.
+            let _ = group.enter();
         }
-        result
     }
 
-    /// Anonymous memory of all processes of the group. Their page tables and the kernel's other
-    /// memory are not among it.
+    /// Ends the starts. A process that is started later is not measured.
+    pub(super) fn leave(&self) {
+        if let Some(group) = &self.group {
+            // Fails only where the group is gone that this process came from; then the supervisor's
+            // own memory is counted too.
+            let _ = group.leave();
+        }
+    }
+
+    /// Returns the anonymous memory of all processes of the group, without their page tables and
+    /// the kernel's other memory.
     pub(super) fn measure(&self) -> Option<FrameCount> {
         let usage = self.group.as_ref()?.usage().ok()?;
         Some(FrameCount::from_bytes_ceil(usage.anonymous()))

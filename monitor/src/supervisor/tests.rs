@@ -1,6 +1,6 @@
-//! The supervisor with fake guests and a fake clock; the loop with fake guests and the real one.
+//! The supervisor with fake guests and a fake clock.
 
-use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use aerostat_abi::exit::GuestExit;
@@ -9,13 +9,11 @@ use aerostat_abi::units::FrameCount;
 use aerostat_balloon_driver::RateLimits;
 
 use super::fake::{FakeGuest, Lie, Machine, Manners};
-use super::{
-    Attention, Event, EventKind, FleetStatus, GuestState, Observer, Outcome, RunError, RunOptions, Supervisor, run,
-};
+use super::{Attention, EventKind, FleetStatus, GuestState, Launched, Outcome, Supervisor};
 use crate::clock::Moment;
-use crate::fleet::{Fleet, GuestSpec, OveruseRule};
+use crate::fleet::{GuestSpec, OveruseRule};
 use crate::host::disk::Disks;
-use crate::host::{EndReason, GuestEvent, GuestHandle};
+use crate::host::{EndReason, GuestEvent};
 use crate::scheduler::{Limits, Policy};
 
 const TICK: Duration = Duration::from_millis(20);
@@ -34,10 +32,18 @@ fn spec(name: &str) -> GuestSpec {
     }
 }
 
+/// Admits a fake guest and has the supervisor take it over.
+fn launch(supervisor: &mut Supervisor<FakeGuest>, spec: &GuestSpec, now: Moment) -> Arc<Machine> {
+    let admission = supervisor.admit(spec).unwrap();
+    let (machine, handle) = Machine::boot(spec.limits.max, admission.target(), Manners::Obliging);
+    supervisor.launched(admission, Launched { handle, spawned: now }, now);
+    machine
+}
+
 /// A supervisor with two fakes, and time.
 struct Bench {
     supervisor: Supervisor<FakeGuest>,
-    machines: Vec<Rc<Machine>>,
+    machines: Vec<Arc<Machine>>,
     now: Moment,
 }
 
@@ -54,15 +60,7 @@ impl Bench {
         let now = Moment::from_ns(1_000_000);
         let mut bench = Self { supervisor: Supervisor::new(POOL, Policy::default(), now), machines: Vec::new(), now };
         for name in ["alpha", "beta"] {
-            let machines = &mut bench.machines;
-            bench
-                .supervisor
-                .start(&spec(name), now, |spec, target| {
-                    let (machine, handle) = Machine::boot(spec.limits.max, target, Manners::Obliging);
-                    machines.push(machine);
-                    Ok(handle)
-                })
-                .unwrap();
+            bench.machines.push(launch(&mut bench.supervisor, &spec(name), now));
         }
         bench
     }
@@ -71,8 +69,8 @@ impl Bench {
         for _ in 0..looks {
             self.now = self.now.after(TICK);
             self.machines.iter().for_each(|machine| machine.step(self.now));
-            self.supervisor.hear(self.now);
-            self.supervisor.look(self.now);
+            self.supervisor.read_events(self.now);
+            self.supervisor.poll(self.now);
         }
     }
 
@@ -173,7 +171,7 @@ fn states_tell_what_a_guest_is_about() {
     bench.pass(18);
     assert_eq!(bench.status().guests[0].state, GuestState::Shrinking);
     bench.now = bench.now.after(Duration::from_secs(6));
-    bench.supervisor.look(bench.now);
+    bench.supervisor.poll(bench.now);
     assert_eq!(bench.status().guests[0].state, GuestState::Silent);
 }
 
@@ -195,12 +193,12 @@ fn what_a_guest_swapped_is_told_while_it_lives_and_kept_afterwards() {
 #[test]
 fn pressure_and_endings_ask_for_attention() {
     let mut bench = Bench::new();
-    assert_eq!(bench.supervisor.hear(bench.now), Attention::None);
+    assert_eq!(bench.supervisor.read_events(bench.now), Attention::None);
     bench.machines[1].say(GuestEvent::Pressure);
-    assert_eq!(bench.supervisor.hear(bench.now), Attention::Needed);
-    assert_eq!(bench.supervisor.hear(bench.now), Attention::None);
+    assert_eq!(bench.supervisor.read_events(bench.now), Attention::Needed);
+    assert_eq!(bench.supervisor.read_events(bench.now), Attention::None);
     bench.machines[1].end(EndReason::Exited(GuestExit::Success));
-    assert_eq!(bench.supervisor.hear(bench.now), Attention::Needed);
+    assert_eq!(bench.supervisor.read_events(bench.now), Attention::Needed);
 }
 
 #[test]
@@ -440,9 +438,8 @@ fn samples_are_kept_where_they_are_wanted() {
     assert!(outcome.guests.iter().all(|guest| guest.samples.is_empty()));
     let mut supervisor = Supervisor::new(POOL, Policy::default(), Moment::default());
     supervisor.keep_samples();
-    let boot = |spec: &GuestSpec, target| Ok(Machine::boot(spec.limits.max, target, Manners::Obliging).1);
-    supervisor.start(&spec("alpha"), Moment::default(), boot).unwrap();
-    supervisor.look(Moment::default());
+    launch(&mut supervisor, &spec("alpha"), Moment::default());
+    supervisor.poll(Moment::default());
     assert!(!supervisor.into_outcome(Moment::default()).guests[0].samples.is_empty());
 }
 
@@ -451,11 +448,11 @@ fn physical_memory_beyond_the_pool_is_a_violation_although_it_is_not_resident() 
     let mut bench = Bench::new();
     bench.needs([64, 64]);
     bench.pass(50);
-    bench.supervisor.measured(Some(POOL.saturating_add(FrameCount::from_mib(4))));
+    bench.supervisor.record_physical(Some(POOL.saturating_add(FrameCount::from_mib(4))));
     bench.pass(1);
-    bench.supervisor.measured(Some(POOL.saturating_add(FrameCount::from_mib(8))));
+    bench.supervisor.record_physical(Some(POOL.saturating_add(FrameCount::from_mib(8))));
     bench.pass(3);
-    bench.supervisor.measured(None);
+    bench.supervisor.record_physical(None);
     bench.pass(3);
     let outcome = bench.supervisor.into_outcome(bench.now);
     assert_eq!(outcome.violations, 3, "two processes take 4 MiB for themselves, and page tables a little");
@@ -475,111 +472,17 @@ fn a_silence_is_told_once_with_where_the_processor_is() {
     for _ in 0..300 {
         bench.now = bench.now.after(TICK);
         bench.machines[1].step(bench.now);
-        bench.supervisor.look(bench.now);
+        bench.supervisor.poll(bench.now);
     }
     let since = silent_since.since(Moment::from_ns(1_000_000)).as_secs_f64();
     assert_eq!(bench.told(), [format!("alpha is silent: it has not come to its balloon since {since:.2} s")]);
     assert_eq!([0, 1].map(|guest| bench.machines[guest].inspections.get()), [1, 0]);
     bench.machines[0].say(answer());
     bench.machines[0].say(answer());
-    bench.supervisor.hear(bench.now);
+    bench.supervisor.read_events(bench.now);
     assert_eq!(bench.told(), ["alpha | RIP 1", "alpha | RIP 2"], "one answer");
     bench.supervisor.inspect();
     assert_eq!([0, 1].map(|guest| bench.machines[guest].inspections.get()), [2, 1]);
     bench.pass(1);
     assert_eq!(bench.status().guests[0].state, GuestState::Running);
-}
-
-/// Notes what happened.
-#[derive(Default)]
-struct Notes(Vec<String>);
-
-impl Observer for Notes {
-    fn happened(&mut self, event: &Event) {
-        if !matches!(event.what, EventKind::Target { .. }) {
-            self.0.push(event.what.to_string());
-        }
-    }
-
-    fn looked(&mut self, _: &FleetStatus) {}
-}
-
-/// Runs two fakes with these manners for 50 ms.
-fn run_fakes(manners: [Manners; 2]) -> (Outcome, Vec<String>) {
-    let fleet = Fleet { pool: POOL, guests: vec![spec("alpha"), spec("beta")] };
-    let options = RunOptions {
-        limit: Some(Duration::from_millis(50)),
-        stop_patience: Duration::from_millis(200),
-        ..RunOptions::default()
-    };
-    let mut notes = Notes::default();
-    let mut manners = manners.into_iter();
-    let start = |spec: &GuestSpec, target| Ok(Machine::boot(spec.limits.max, target, manners.next().unwrap()).1);
-    let outcome = run(&fleet, options, start, &mut notes).unwrap();
-    (outcome, notes.0)
-}
-
-#[test]
-fn guests_that_run_at_the_end_are_stopped() {
-    let (outcome, notes) = run_fakes([Manners::Obliging; 2]);
-    assert!(outcome.is_success());
-    assert!(outcome.elapsed >= Duration::from_millis(50) && outcome.elapsed < Duration::from_secs(1));
-    assert_eq!(
-        notes,
-        [
-            "alpha started with a target of 64.0 MiB",
-            "beta started with a target of 64.0 MiB",
-            "alpha ended: stopped",
-            "beta ended: stopped"
-        ]
-    );
-}
-
-#[test]
-fn guests_that_do_not_stop_are_killed_and_then_given_up() {
-    let (outcome, _) = run_fakes([Manners::Stubborn, Manners::Immortal]);
-    let reasons: Vec<String> = outcome.guests.iter().map(|guest| guest.ending.reason.to_string()).collect();
-    assert_eq!(reasons, ["process killed by signal 9", "failed: its process can't be ended"]);
-    assert!(outcome.elapsed < Duration::from_secs(5));
-}
-
-/// Many starts take their time; a guest that runs and needs memory gets it meanwhile, but never the
-/// minimum of one that is still to come.
-#[test]
-fn guests_are_looked_after_while_others_start() {
-    const OTHERS: usize = 100;
-    let min = FrameCount::from_mib(2);
-    let small = |name: &str| GuestSpec { limits: Limits { min, max: min }, ..spec(name) };
-    let mut guests = vec![spec("alpha")];
-    guests.extend((0..OTHERS).map(|number| small(&format!("other{number}"))));
-    let fleet = Fleet { pool: POOL, guests };
-    let options = RunOptions { limit: Some(Duration::from_millis(1)), ..RunOptions::default() };
-    let (mut alpha, mut most): (Option<Rc<Machine>>, _) = (None, FrameCount::ZERO);
-    let start = |spec: &GuestSpec, target| {
-        let (machine, handle) = Machine::boot(spec.limits.max, target, Manners::Obliging);
-        let alpha = alpha.get_or_insert(machine);
-        alpha.need(FrameCount::from_mib(500));
-        alpha.step(Moment::now());
-        most = most.max(handle.registers().target().max(alpha.target()));
-        std::thread::sleep(Duration::from_millis(1));
-        Ok(handle)
-    };
-    let outcome = run(&fleet, options, start, &mut Notes::default()).unwrap();
-    assert_eq!((outcome.guests.len(), outcome.violations), (OTHERS + 1, 0));
-    let left = POOL.saturating_sub(FrameCount::from_mib(2 * OTHERS as u64));
-    assert_eq!(most, left, "alpha has all but the minima of the others");
-}
-
-#[test]
-fn a_guest_that_can_not_start_ends_the_others() {
-    let fleet = Fleet { pool: POOL, guests: vec![spec("alpha"), spec("beta")] };
-    let mut notes = Notes::default();
-    let start = |spec: &GuestSpec, target| match spec.name.as_str() {
-        "alpha" => Ok(Machine::boot(spec.limits.max, target, Manners::Obliging).1),
-        _ => Err(anyhow::anyhow!("no luck")),
-    };
-    let error = run(&fleet, RunOptions::default(), start, &mut notes).unwrap_err();
-    assert!(matches!(error, RunError::Start(_)));
-    assert_eq!(error.to_string(), "guest \"beta\" can't be started: no luck");
-    assert_eq!(notes.0.last().unwrap(), "alpha ended: stopped");
 }

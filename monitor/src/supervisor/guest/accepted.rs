@@ -1,19 +1,18 @@
-//! What the supervisor accepts from a register page.
+//! What the supervisor accepts of what a guest's process publishes.
 //!
 //! A VMM process is not trusted: a guest is assumed to control it, and what it writes decides which
-//! guests get memory. Therefore a page is read only in this module, each fact is limited to what
-//! can be true, and an impossible fact is detected. How much memory is behind the guest is measured
-//! from outside the process.
+//! guests get memory. Therefore an observation is used only after it went through this module: each
+//! fact is limited to what can be true, and an impossible fact is detected. How much memory is
+//! behind the guest is measured from outside the process.
 
 use std::fmt;
 use std::time::Duration;
 
-use aerostat_abi::registers::{BootStage, Facts, RegisterPage};
-use aerostat_abi::statistics::Statistics;
 use aerostat_abi::units::{FrameCount, HUGE_FRAMES};
 
-use super::guest::OWN_MEMORY;
+use super::OWN_MEMORY;
 use crate::clock::Moment;
+use crate::host::Observation;
 
 /// Intervals at which resident memory is measured while nothing seems to change: the first, and the
 /// longest. A measurement costs a few microseconds.
@@ -32,19 +31,16 @@ pub(super) struct Bounds {
     pub(super) has_size: bool,
     /// The moment at which the guest's process was started.
     pub(super) spawned: Moment,
-    /// The moment at which the page is read.
+    /// A moment before the observation.
     pub(super) now: Moment,
 }
 
-/// The accepted contents of a register page. The resident memory in it is still the process's own
-/// claim.
+/// An observation, limited to what can be true. The resident memory in it is still the process's
+/// own claim.
 #[derive(Clone, Debug)]
-pub(super) struct Observation {
-    pub(super) facts: Facts,
-    pub(super) statistics: Statistics,
-    /// When the application's `main` was called.
-    pub(super) main: Option<Moment>,
-    /// An impossible fact, if the page has one.
+pub(super) struct Accepted {
+    pub(super) observation: Observation,
+    /// An impossible fact, if there was one.
     pub(super) contradiction: Option<Contradiction>,
 }
 
@@ -71,31 +67,26 @@ impl fmt::Display for Contradiction {
     }
 }
 
-impl Observation {
-    /// Reads `page` within `bounds`.
-    pub(super) fn read(page: &RegisterPage, bounds: &Bounds) -> Self {
+impl Accepted {
+    /// Limits what was `claimed` to `bounds`.
+    pub(super) fn new(claimed: Observation, bounds: &Bounds) -> Self {
         let Bounds { machine, allowed, has_size, spawned, now } = *bounds;
-        let claimed = page.facts();
-        let contradiction = if claimed.size > allowed {
-            Some(Contradiction::Size { claimed: claimed.size, allowed })
-        } else if claimed.size == FrameCount::ZERO && has_size {
-            Some(Contradiction::NoSize)
-        } else if claimed.balloon > machine {
-            Some(Contradiction::Balloon { claimed: claimed.balloon, machine })
-        } else {
-            None
+        let contradiction = match (claimed.size, claimed.balloon) {
+            (Some(size), _) if size > allowed => Some(Contradiction::Size { claimed: size, allowed }),
+            (None, _) if has_size => Some(Contradiction::NoSize),
+            (_, Some(balloon)) if balloon > machine => Some(Contradiction::Balloon { claimed: balloon, machine }),
+            _ => None,
         };
-        let facts = Facts {
-            size: claimed.size.min(allowed),
-            balloon: claimed.balloon.min(machine),
-            page_tables: claimed.page_tables.min(most_page_tables(machine)),
-            // The process may have written a stamp after `now`, which was taken before the read.
-            last_call_ns: claimed.last_call_ns.min(now.ns()),
+        let observation = Observation {
+            size: claimed.size.map(|size| size.min(allowed)),
+            balloon: claimed.balloon.map(|balloon| balloon.min(machine)),
+            page_tables: claimed.page_tables.map(|tables| tables.min(most_page_tables(machine))),
+            // The process may have written a stamp after `now`.
+            last_call: claimed.last_call.map(|at| at.min(now)),
+            main: claimed.main.map(|at| at.clamp(spawned, now.max(spawned))),
             ..claimed
         };
-        let main = Some(page.boot_ns(BootStage::Main)).filter(|&main| main != 0);
-        let main = main.map(|main| Moment::from_ns(main).clamp(spawned, now.max(spawned)));
-        Self { facts, statistics: page.statistics(), main, contradiction }
+        Self { observation, contradiction }
     }
 }
 
@@ -107,12 +98,19 @@ fn most_page_tables(machine: FrameCount) -> FrameCount {
     FrameCount(lowest + lowest.div_ceil(HUGE_FRAMES) + OWN)
 }
 
-/// Resident memory, measured from outside the VMM process: at every sample while something changes,
+/// A process's claims that are worth a new measurement when they change.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Claims {
+    pub(super) size: Option<FrameCount>,
+    pub(super) resident: Option<FrameCount>,
+}
+
+/// Resident memory, measured from outside the VMM process: at every poll while something changes,
 /// and at growing intervals while nothing does.
 #[derive(Debug, Default)]
 pub(super) struct ResidentWatch {
-    /// What the process published at the last measurement: its size and its own measurement.
-    seen: Option<(FrameCount, FrameCount)>,
+    /// The claims at the last measurement.
+    seen: Option<Claims>,
     measured: FrameCount,
     pace: Duration,
     due: Moment,
@@ -123,27 +121,28 @@ impl ResidentWatch {
     /// to [`OWN_MEMORY`] of what was measured is the process's own; the process may say how much.
     pub(super) fn observe(
         &mut self,
-        claimed: &Facts,
+        claims: Claims,
         now: Moment,
         measure: impl FnOnce() -> Option<FrameCount>,
     ) -> FrameCount {
-        let says = Some((claimed.size, claimed.resident));
         // A process that has ended can't be measured; the event of its end will follow.
-        if (now >= self.due || says != self.seen)
+        if (now >= self.due || self.seen != Some(claims))
             && let Some(measured) = measure()
         {
-            let is_same = measured == self.measured && says == self.seen;
+            let is_same = measured == self.measured && self.seen == Some(claims);
             self.pace = if is_same { CALM.min(2 * self.pace) } else { LIVELY };
-            (self.seen, self.measured, self.due) = (says, measured, now.after(self.pace));
+            (self.seen, self.measured, self.due) = (Some(claims), measured, now.after(self.pace));
         }
-        claimed.resident.clamp(self.measured.saturating_sub(OWN_MEMORY), self.measured)
+        let claimed = claims.resident.unwrap_or(self.measured);
+        claimed.clamp(self.measured.saturating_sub(OWN_MEMORY), self.measured)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Bounds, Contradiction, LIVELY, Observation, ResidentWatch};
+    use super::{Accepted, Bounds, Claims, Contradiction, LIVELY, ResidentWatch};
     use crate::clock::Moment;
+    use crate::host::Observation;
     use aerostat_abi::registers::{BootStage, Facts, RegisterPage};
     use aerostat_abi::units::FrameCount;
     use proptest::{prop_assert, proptest};
@@ -157,33 +156,38 @@ mod tests {
         now: Moment::from_ns(5000),
     };
 
-    fn observed(size: FrameCount, balloon: FrameCount) -> (Facts, Option<Contradiction>) {
+    fn accepted(page: &RegisterPage) -> Accepted {
+        Accepted::new(Observation::of_page(page), &BOUNDS)
+    }
+
+    /// Returns what is accepted of this size and balloon.
+    fn sizes(size: FrameCount, balloon: FrameCount) -> (Option<FrameCount>, Option<FrameCount>, Option<Contradiction>) {
         let page = RegisterPage::new();
         page.set_balloon_facts(&Facts { size, balloon, ..Facts::default() });
-        let observation = Observation::read(&page, &BOUNDS);
-        (observation.facts, observation.contradiction)
+        let Accepted { observation, contradiction } = accepted(&page);
+        (observation.size, observation.balloon, contradiction)
     }
 
     #[test]
     fn facts_that_can_be_true_are_believed() {
-        let (facts, contradiction) = observed(MIB(128), MIB(512));
-        assert_eq!((facts.size, facts.balloon, contradiction), (MIB(128), MIB(512), None));
-        let unpublished = Observation::read(&RegisterPage::new(), &Bounds { has_size: false, ..BOUNDS });
-        assert_eq!((unpublished.contradiction, unpublished.main), (None, None));
+        assert_eq!(sizes(MIB(128), MIB(512)), (Some(MIB(128)), Some(MIB(512)), None));
+        let unpublished = Accepted::new(Observation::default(), &Bounds { has_size: false, ..BOUNDS });
+        assert_eq!((unpublished.contradiction, unpublished.observation.main), (None, None));
     }
 
     #[test]
     fn impossible_facts_are_found_out_and_bounded() {
         let everything = FrameCount(u64::MAX);
-        let (facts, contradiction) = observed(everything, MIB(384));
-        assert_eq!(facts.size, MIB(128));
+        let (size, _, contradiction) = sizes(everything, MIB(384));
+        assert_eq!(size, Some(MIB(128)));
         assert_eq!(contradiction, Some(Contradiction::Size { claimed: everything, allowed: MIB(128) }));
-        assert_eq!(observed(FrameCount::ZERO, MIB(384)).1, Some(Contradiction::NoSize));
-        let (facts, contradiction) = observed(MIB(64), everything);
-        assert_eq!((facts.balloon, contradiction.is_some()), (MIB(512), true));
+        assert_eq!(sizes(FrameCount::ZERO, MIB(384)).2, Some(Contradiction::NoSize));
+        let (_, balloon, contradiction) = sizes(MIB(64), everything);
+        assert_eq!((balloon, contradiction.is_some()), (Some(MIB(512)), true));
         let page = RegisterPage::new();
         page.set_page_tables(everything);
-        assert!(Observation::read(&page, &BOUNDS).facts.page_tables < MIB(3), "a 512th of the machine, and a little");
+        let page_tables = accepted(&page).observation.page_tables.unwrap();
+        assert!(page_tables < MIB(3), "a 512th of the machine, and a little");
     }
 
     #[test]
@@ -192,21 +196,21 @@ mod tests {
             let page = RegisterPage::new();
             page.mark_boot(BootStage::Main, stamp);
             page.set_balloon_facts(&Facts { size: MIB(1), last_call_ns: u64::MAX, ..Facts::default() });
-            let observation = Observation::read(&page, &BOUNDS);
-            assert_eq!((observation.main, observation.facts.last_call_ns), (Some(Moment::from_ns(main)), 5000));
+            let Observation { main: found, last_call, .. } = accepted(&page).observation;
+            assert_eq!((found, last_call), (Some(Moment::from_ns(main)), Some(BOUNDS.now)));
         }
     }
 
-    /// Looks every 20 ms at a process that says (size, resident) and has `measured`; how often it
-    /// was measured, and the last result.
-    fn looks(count: u32, watch: &mut ResidentWatch, says: (u64, u64), measured: u64) -> (u32, FrameCount) {
-        let facts = Facts { size: MIB(says.0), resident: MIB(says.1), ..Facts::default() };
+    /// Polls a process that claims (size, resident) and has `measured` every 20 ms; returns how
+    /// often it was measured, and the last result.
+    fn polls(count: u32, watch: &mut ResidentWatch, claims: (u64, u64), measured: u64) -> (u32, FrameCount) {
+        let claims = Claims { size: Some(MIB(claims.0)), resident: Some(MIB(claims.1)) };
         let mut measures = 0;
         let mut resident = FrameCount::ZERO;
         let start = Moment::from_ns(watch.due.ns() + 1);
-        for look in 0..count {
-            let now = start.after(look * LIVELY);
-            resident = watch.observe(&facts, now, || {
+        for poll in 0..count {
+            let now = start.after(poll * LIVELY);
+            resident = watch.observe(claims, now, || {
                 measures += 1;
                 Some(MIB(measured))
             });
@@ -217,17 +221,17 @@ mod tests {
     #[test]
     fn an_idle_guest_is_measured_rarely_and_a_change_at_once() {
         let mut watch = ResidentWatch::default();
-        let (measures, resident) = looks(500, &mut watch, (128, 60), 61);
+        let (measures, resident) = polls(500, &mut watch, (128, 60), 61);
         assert!((25..60).contains(&measures), "{measures} measures in ten seconds");
         assert_eq!(resident, MIB(60));
-        assert_eq!(looks(1, &mut watch, (126, 60), 59), (1, MIB(59)));
-        assert_eq!(looks(1, &mut watch, (126, 58), 59), (1, MIB(58)));
+        assert_eq!(polls(1, &mut watch, (126, 60), 59), (1, MIB(59)));
+        assert_eq!(polls(1, &mut watch, (126, 58), 59), (1, MIB(58)));
     }
 
     #[test]
     fn a_process_that_lies_about_its_memory_is_not_believed() {
         for (claimed, believed) in [(0, 298), (u64::MAX >> 20, 300), (299, 299)] {
-            assert_eq!(looks(1, &mut ResidentWatch::default(), (64, claimed), 300).1, MIB(believed));
+            assert_eq!(polls(1, &mut ResidentWatch::default(), (64, claimed), 300).1, MIB(believed));
         }
     }
 
@@ -238,9 +242,10 @@ mod tests {
             page.mark_boot(BootStage::Main, main);
             let (size, balloon) = (FrameCount(size), FrameCount(balloon));
             page.set_balloon_facts(&Facts { size, balloon, last_call_ns, ..Facts::default() });
-            let Observation { facts, main, .. } = Observation::read(&page, &BOUNDS);
-            prop_assert!(facts.size <= BOUNDS.allowed && facts.balloon <= BOUNDS.machine);
-            prop_assert!(facts.last_call_ns <= BOUNDS.now.ns());
+            let Observation { size, balloon, last_call, main, .. } = accepted(&page).observation;
+            prop_assert!(size.is_none_or(|size| size <= BOUNDS.allowed));
+            prop_assert!(balloon.is_some_and(|balloon| balloon <= BOUNDS.machine));
+            prop_assert!(last_call.is_none_or(|at| at <= BOUNDS.now));
             prop_assert!(main.is_none_or(|main| (BOUNDS.spawned..=BOUNDS.now).contains(&main)));
         }
     }

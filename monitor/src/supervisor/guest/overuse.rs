@@ -7,7 +7,7 @@
 //! ([`OveruseRule`](crate::fleet::OveruseRule)).
 //!
 //! A *sample* is a size and a resident memory that belong together. The two are not read at one
-//! moment: resident memory is measured by the supervisor at intervals (`super::observation`), so a
+//! moment: resident memory is measured by the supervisor at intervals (`super::accepted`), so a
 //! single poll may pair an old measurement with a new size. Therefore several samples in a row must
 //! show the excess, and polls that may have seen the same measurement count as one.
 
@@ -15,8 +15,8 @@ use std::time::Duration;
 
 use aerostat_abi::units::FrameCount;
 
-use super::episodes::Episodes;
 use crate::clock::Moment;
+use crate::supervisor::episodes::Episodes;
 
 /// The excess of resident memory over the size that is allowed for every size: the VMM process's
 /// own memory, which the measurement includes, and what a guest's disks write into frames that have
@@ -29,7 +29,7 @@ const TOLERANCE_DIVISOR: u64 = 50;
 /// Samples in a row that must show the excess.
 const SAMPLES: u32 = 3;
 /// Time between samples. It is long enough for each sample to have a measurement of its own: while
-/// memory changes it is measured more often (`super::observation`).
+/// memory changes it is measured more often (`super::accepted`).
 const SAMPLE_PACE: Duration = Duration::from_millis(50);
 
 /// The excess in a guest's latest samples.

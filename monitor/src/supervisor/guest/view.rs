@@ -1,0 +1,66 @@
+//! What observers see of a guest while it runs, and what is known of it at its end.
+
+use aerostat_abi::units::FrameCount;
+
+use super::Guest;
+use crate::host::{EndReason, Ending, GuestHandle};
+use crate::supervisor::balloon::BalloonTotals;
+use crate::supervisor::outcome::GuestOutcome;
+use crate::supervisor::status::GuestStatus;
+
+impl<G: GuestHandle> Guest<G> {
+    /// Returns the guest's status as of the last poll.
+    pub(in crate::supervisor) fn status(&self) -> GuestStatus {
+        let accounts = &self.accounts;
+        GuestStatus {
+            name: self.name.clone(),
+            state: self.state,
+            max: self.limits.max,
+            size: accounts.size(),
+            balloon: accounts.balloon,
+            target: self.target,
+            resident: accounts.resident,
+            wanted: self.wanted(),
+            rate_per_s: self.rate_per_s(),
+            balloon_state: accounts.statistics.balloon_state.as_str().to_owned(),
+            swap: if self.is_running() { accounts.swap.status() } else { None },
+            activity: accounts.statistics.activity.as_str().to_owned(),
+        }
+    }
+
+    /// Returns the outcome; a guest that still runs counts as stopped.
+    pub(in crate::supervisor) fn into_outcome(self) -> GuestOutcome {
+        let still_running = || Ending { reason: EndReason::Stopped, details: Vec::new() };
+        let balloon = self.balloon_totals();
+        let accounts = self.accounts;
+        GuestOutcome {
+            name: self.name,
+            limits: self.limits,
+            spawn_to_main: accounts.spawn_to_main,
+            verified_bytes: accounts.statistics.verified_bytes,
+            app_errors: accounts.statistics.app_errors,
+            allocation_failures: accounts.statistics.alloc_failures,
+            balloon,
+            dropped_log_lines: accounts.dropped_lines,
+            swap: accounts.swap.totals(),
+            ending: self.life.into_ending().unwrap_or_else(still_running),
+            samples: accounts.into_samples(),
+        }
+    }
+
+    fn balloon_totals(&self) -> BalloonTotals {
+        BalloonTotals {
+            overuse_episodes: self.verdict.overuse.episodes(),
+            peak_overuse: self.verdict.overuse.peak(),
+            disagreements: self.verdict.disagreements.count(),
+            ..BalloonTotals::new(&self.accounts.counters, &self.accounts.statistics)
+        }
+    }
+
+    /// Returns the frames per second that the balloon may inflate by: the host's rate, or the
+    /// driver's own.
+    fn rate_per_s(&self) -> FrameCount {
+        let drivers = FrameCount::from_bytes_floor(self.accounts.statistics.rate_bytes_per_s);
+        self.register.frames_per_s().unwrap_or(drivers)
+    }
+}

@@ -1,0 +1,49 @@
+//! The supervisor: starts guests, samples them, carries out the scheduler's decisions, and keeps
+//! the accounts of a run.
+//!
+//! | part | what it does |
+//! |---|---|
+//! | [`Supervisor`] (`engine.rs`) | the state machine: guests, scheduler, accounts; no I/O of its own |
+//! | [`run`] (`run.rs`, `run_loop.rs`) | the loop around it: waits for events, signals and the next poll |
+//! | `starters.rs` | threads that start guests, so that the loop never waits for a start |
+//! | `guest/` | the record of one guest: registers, accounts, verdict, contact, view |
+//!
+//! One thread decides, and it shares no lock with another. Polls happen at a steady rate, sooner
+//! while a guest waits for memory, and at once when a guest reports pressure or ends.
+
+mod balloon;
+mod engine;
+mod episodes;
+#[cfg(test)]
+mod fake;
+mod guest;
+mod outcome;
+mod physical;
+mod poll_schedule;
+mod run;
+mod run_loop;
+#[cfg(test)]
+mod run_tests;
+mod signals;
+mod starters;
+mod status;
+mod swap;
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+pub use self::balloon::BalloonTotals;
+pub use self::engine::{Admission, Attention, Launched, StartError, Supervisor};
+pub use self::outcome::{GuestOutcome, Outcome};
+pub use self::physical::PhysicalMemory;
+pub use self::run::{Observer, RunError, RunOptions, run};
+pub use self::signals::StopSignals;
+pub use self::starters::STARTERS;
+pub use self::status::{Event, EventKind, FleetStatus, GuestState, GuestStatus};
+pub use self::swap::{SwapStatus, SwapTotals};
+
+/// Formats the time since the run began, as events and displays print it.
+pub(crate) fn seconds(elapsed: Duration) -> String {
+    format!("{:7.2} s", elapsed.as_secs_f64())
+}

@@ -1,0 +1,86 @@
+//! When to poll the guests. Pure.
+
+use std::time::Duration;
+
+use crate::clock::Moment;
+
+/// The time between polls.
+const INTERVAL: Duration = Duration::from_millis(20);
+/// The same while a guest waits for memory that others are about to release.
+const INTERVAL_WHILE_WAITING: Duration = Duration::from_millis(4);
+/// The least time between polls, however many events come.
+const LEAST_INTERVAL: Duration = Duration::from_millis(1);
+
+/// The moments of the last poll and of the next.
+#[derive(Debug, Default)]
+pub(super) struct PollSchedule {
+    last: Moment,
+    next: Moment,
+}
+
+/// Whether a guest waits for memory that others are about to release.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Demand {
+    Met,
+    Waiting,
+}
+
+impl PollSchedule {
+    /// Moves the next poll forward: something happened that requires one.
+    pub(super) fn hurry(&mut self) {
+        self.next = self.next.min(self.last.after(LEAST_INTERVAL));
+    }
+
+    pub(super) fn is_due(&self, now: Moment) -> bool {
+        now >= self.next
+    }
+
+    /// Returns the moment of the next poll.
+    pub(super) fn next(&self) -> Moment {
+        self.next
+    }
+
+    /// Records a poll, and schedules the next.
+    pub(super) fn polled(&mut self, demand: Demand, now: Moment) {
+        let interval = match demand {
+            Demand::Met => INTERVAL,
+            Demand::Waiting => INTERVAL_WHILE_WAITING,
+        };
+        self.last = now;
+        self.next = now.after(interval);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Demand, PollSchedule};
+    use crate::clock::Moment;
+
+    const fn ms(ms: u64) -> Moment {
+        Moment::from_ns(ms * 1_000_000)
+    }
+
+    #[test]
+    fn the_first_poll_is_due_at_once() {
+        assert!(PollSchedule::default().is_due(ms(0)));
+    }
+
+    #[test]
+    fn a_guest_that_waits_is_polled_more_often() {
+        let mut schedule = PollSchedule::default();
+        schedule.polled(Demand::Met, ms(100));
+        assert_eq!(schedule.next(), ms(120));
+        schedule.polled(Demand::Waiting, ms(120));
+        assert_eq!(schedule.next(), ms(124));
+    }
+
+    #[test]
+    fn events_bring_the_next_poll_forward_and_never_closer_than_a_millisecond() {
+        let mut schedule = PollSchedule::default();
+        schedule.polled(Demand::Met, ms(100));
+        schedule.hurry();
+        schedule.hurry();
+        assert_eq!(schedule.next(), ms(101));
+        assert!(!schedule.is_due(ms(100)) && schedule.is_due(ms(101)));
+    }
+}
