@@ -1,5 +1,5 @@
-//! Frames, and their two kinds of numbers: which frame ([`FrameNumber`]) and how many
-//! ([`FrameCount`]).
+//! Frames, and their kinds of numbers: which frame ([`FrameNumber`]), which huge frame
+//! ([`HugeFrameNumber`]) and how many frames ([`FrameCount`]).
 //!
 //! A *frame* is 4 KiB of guest-physical memory; a *huge frame* is 512 of them, aligned (2 MiB).
 //! Arithmetic is checked or saturating by name: the newtypes have no operators, so an overflow
@@ -65,6 +65,30 @@ impl FrameNumber {
     #[must_use]
     pub const fn is_aligned(self, order: u8) -> bool {
         self.0.trailing_zeros() >= order as u32
+    }
+}
+
+/// The number of a huge frame: its guest-physical address divided by [`HUGE_BYTES`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct HugeFrameNumber(pub u64);
+
+impl HugeFrameNumber {
+    /// Returns the huge frame that holds `frame`.
+    #[must_use]
+    pub const fn containing(frame: FrameNumber) -> Self {
+        Self(frame.0 / HUGE_FRAMES)
+    }
+
+    /// Returns its first frame; saturates for numbers that no machine has.
+    #[must_use]
+    pub const fn first(self) -> FrameNumber {
+        FrameNumber(self.0.saturating_mul(HUGE_FRAMES))
+    }
+
+    /// Returns the number as an index into what is kept for each huge frame.
+    #[must_use]
+    pub const fn index(self) -> usize {
+        to_usize(self.0)
     }
 }
 
@@ -183,7 +207,7 @@ impl fmt::Display for FrameCount {
 #[cfg(test)]
 mod tests {
     extern crate std;
-    use super::{FrameCount, FrameNumber};
+    use super::{FrameCount, FrameNumber, HugeFrameNumber};
     use std::string::ToString;
 
     #[test]
@@ -191,6 +215,15 @@ mod tests {
         assert!(FrameNumber(0).is_aligned(18));
         assert!(FrameNumber(512).is_aligned(9));
         assert!(!FrameNumber(256).is_aligned(9));
+    }
+
+    #[test]
+    fn a_huge_frame_holds_512_frames_from_its_first_on() {
+        let huge = HugeFrameNumber(3);
+        assert_eq!(huge.first(), FrameNumber(1536));
+        assert_eq!(HugeFrameNumber::containing(FrameNumber(1535)), HugeFrameNumber(2));
+        assert_eq!([1536, 2047].map(|frame| HugeFrameNumber::containing(FrameNumber(frame))), [huge, huge]);
+        assert_eq!(huge.index(), 3);
     }
 
     #[test]

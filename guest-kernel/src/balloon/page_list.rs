@@ -5,7 +5,7 @@
 
 use core::ops::Range;
 
-use aerostat_abi::units::{FrameCount, FrameNumber, HUGE_FRAMES, HUGE_ORDER, to_usize};
+use aerostat_abi::units::{FrameCount, FrameNumber, HUGE_FRAMES, HugeFrameNumber};
 
 use crate::mm::block::Contents;
 use crate::mm::bump::BumpAllocator;
@@ -52,40 +52,41 @@ impl aerostat_balloon_driver::PageList for PageList {
     type Block = Block;
 
     fn insert(&mut self, block: Block) {
-        let size = block.size();
-        self.frames.insert(block.into_number(), size);
+        self.frames.insert(block);
     }
 
     fn remove(&mut self, frames: FrameCount) -> Option<Block> {
         if frames.0 >= BlockSize::Huge.frames()
-            && let Some(first) = self.frames.take_whole()
+            && let Some(block) = self.frames.take_whole()
         {
-            return Some(removed(first, BlockSize::Huge));
+            return Some(block.with_contents(Contents::Zero));
         }
         if frames == FrameCount::ZERO {
             return None;
         }
-        if let Some(first) = self.frames.take_from_partial() {
-            return Some(removed(first, BlockSize::Frame));
-        }
-        let huge = self.frames.first_whole()?;
-        self.frames.break_whole(huge);
-        self.frames.take_from_partial().map(|first| removed(first, BlockSize::Frame))
+        let block = self.frames.take_from_partial().or_else(|| {
+            self.frames.break_whole(self.frames.first_whole()?);
+            self.frames.take_from_partial()
+        })?;
+        Some(block.with_contents(Contents::Zero))
     }
 
     fn remove_within(&mut self, range: Range<FrameNumber>) -> Option<Block> {
         let mut at = range.start;
         while at < range.end {
-            let huge = to_usize(at.0 / HUGE_FRAMES);
+            let huge = HugeFrameNumber::containing(at);
             let next = FrameNumber((at.0 + 1).next_multiple_of(HUGE_FRAMES));
-            if at.is_aligned(HUGE_ORDER) && next <= range.end && self.frames.contains_whole(huge) {
-                return self.frames.remove_whole(huge).map(|first| removed(first, BlockSize::Huge));
-            }
-            if self.frames.contains_whole(huge) || self.frames.contains_part(huge) {
+            let is_whole = at == huge.first() && next <= range.end;
+            let block = if is_whole && self.frames.contains_whole(huge) {
+                self.frames.remove_whole(huge)
+            } else if self.frames.contains_whole(huge) || self.frames.contains_part(huge) {
                 let mut frames = (at.0..next.0.min(range.end.0)).map(FrameNumber);
-                if let Some(first) = frames.find(|frame| self.frames.remove_frame(*frame)) {
-                    return Some(removed(first, BlockSize::Frame));
-                }
+                frames.find_map(|frame| self.frames.remove_frame(frame))
+            } else {
+                None
+            };
+            if let Some(block) = block {
+                return Some(block.with_contents(Contents::Zero));
             }
             at = next;
         }
@@ -94,7 +95,7 @@ impl aerostat_balloon_driver::PageList for PageList {
 
     fn contains(&self, first: FrameNumber, size: BlockSize) -> bool {
         match size {
-            BlockSize::Huge => self.frames.contains_whole(to_usize(first.0 / HUGE_FRAMES)),
+            BlockSize::Huge => self.frames.contains_whole(HugeFrameNumber::containing(first)),
             BlockSize::Frame => self.frames.contains(first),
         }
     }
@@ -102,11 +103,6 @@ impl aerostat_balloon_driver::PageList for PageList {
     fn size(&self) -> FrameCount {
         FrameCount(self.frames.len())
     }
-}
-
-/// Returns the block that was just removed from the set.
-fn removed(first: FrameNumber, size: BlockSize) -> Block {
-    Block::from_number(first, size, Contents::Zero)
 }
 
 #[cfg(test)]

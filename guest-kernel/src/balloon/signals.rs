@@ -186,7 +186,7 @@ impl Deflator for Signals {
 /// Returns the balloon size as far as the kernel holds the balloon, with the memory that the host
 /// has reclaimed and the driver has not collected.
 pub(crate) fn size() -> FrameCount {
-    FRAMES.taken().saturating_add(FrameCount(SIGNALS.balloon.load(Ordering::Relaxed)))
+    FRAMES.reclaimed_by_host().saturating_add(FrameCount(SIGNALS.balloon.load(Ordering::Relaxed)))
 }
 
 /// Handles the balloon interrupt.

@@ -14,6 +14,7 @@ use proptest::{prop_assert, prop_assert_eq, proptest};
 
 use super::page_list::PageList;
 use crate::mm::block::Contents;
+use crate::mm::testing::block;
 use crate::mm::{Block, BlockSize, FrameAllocator, Purpose};
 
 const HUGE: u64 = 12;
@@ -138,7 +139,7 @@ proptest! {
             let kernel = || memory.0.allocate(BlockSize::Frame, Purpose::Kernel).map(Block::into_number);
             in_use.extend(core::iter::from_fn(kernel).take(to_usize(used)));
             for frame in in_use.drain(in_use.len().saturating_sub(freed)..) {
-                memory.0.free(Block::from_number(frame, BlockSize::Frame, Contents::Unknown));
+                memory.0.free(block(frame, BlockSize::Frame));
             }
             driver.refresh(&mut host, memory.1);
             for _ in 0..20 {

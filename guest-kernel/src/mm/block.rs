@@ -1,10 +1,12 @@
 //! Owned memory: a [`Block`] is one frame or one huge frame, and the holder of the value owns the
 //! memory.
 //!
-//! A block is in exactly one place: in the allocator (then there is no value), held by code that
-//! uses it, behind a page table entry, or in the balloon's page list. Moving the value is the
-//! transition. Ownership enters and leaves page tables and page list only through
-//! [`Block::into_number`] and [`Block::from_number`].
+//! A block is in exactly one place: in a [set of frames](super::frame_set) (free, or in the
+//! balloon's page list), in a CPU's frame cache, held by code that uses it, or behind a page table
+//! entry. Moving the value is the transition. Where a structure keeps a number in place of the
+//! value, ownership enters it through [`Block::into_number`] and leaves it through
+//! [`Block::from_raw`].
+#![allow(unsafe_code, reason = "makes ownership out of a number, for callers who vouch for it")]
 
 pub(crate) use aerostat_abi::units::BlockSize;
 use aerostat_abi::units::FrameNumber;
@@ -18,7 +20,7 @@ pub(crate) enum Contents {
     Unknown,
 }
 
-/// An owned frame or huge frame. Must be freed, mapped or put into the page list: dropping one
+/// An owned frame or huge frame. It must be freed, mapped or put into the page list: dropping one
 /// loses memory.
 #[derive(Debug)]
 #[must_use = "a block that is dropped is lost memory"]
@@ -29,9 +31,12 @@ pub(crate) struct Block {
 }
 
 impl Block {
-    /// Takes ownership of the block that begins at `first`. The caller knows that no other owner
-    /// exists.
-    pub(crate) fn from_number(first: FrameNumber, size: BlockSize, contents: Contents) -> Self {
+    /// Takes ownership of the block that begins at `first`.
+    ///
+    /// # Safety
+    /// The caller owns the memory of this block: no other block, page table entry or set holds any
+    /// of its frames, and nothing refers to what is in them.
+    pub(crate) unsafe fn from_raw(first: FrameNumber, size: BlockSize, contents: Contents) -> Self {
         debug_assert!(first.is_aligned(size.order()));
         Self { first, size, contents }
     }
@@ -43,6 +48,13 @@ impl Block {
         let first = self.first;
         core::mem::forget(self);
         first
+    }
+
+    /// Returns the block, of whose memory the caller knows what is in it.
+    pub(crate) fn with_contents(self, contents: Contents) -> Self {
+        let size = self.size;
+        let first = self.into_number();
+        Self { first, size, contents }
     }
 
     /// Returns the first frame.
@@ -66,6 +78,10 @@ impl Block {
 
 impl Drop for Block {
     fn drop(&mut self) {
+        #[cfg(not(target_os = "none"))]
+        if std::thread::panicking() {
+            return; // a test has failed, and says why
+        }
         debug_assert!(false, "{:?} ({:?}) was dropped instead of freed", self.first, self.size);
     }
 }

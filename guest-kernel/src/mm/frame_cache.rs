@@ -9,7 +9,7 @@
 //! one was freed. It is put there when it is freed, and returns to the allocator with everything
 //! else.
 
-use aerostat_abi::units::{FrameNumber, HUGE_FRAMES};
+use aerostat_abi::units::HUGE_FRAMES;
 
 use super::block::{Block, BlockSize, Contents};
 
@@ -21,16 +21,17 @@ pub(crate) const BATCH: usize = CAPACITY / 2;
 /// A stack of free frames. Their memory still holds what their last owners wrote.
 #[derive(Debug)]
 pub(crate) struct FrameCache {
-    frames: [FrameNumber; CAPACITY],
+    /// The first `length` places hold a frame each.
+    frames: [Option<Block>; CAPACITY],
     length: usize,
     commit_charges: usize,
     /// A huge frame, with the commit charges of all its frames.
-    huge: Option<FrameNumber>,
+    huge: Option<Block>,
 }
 
 impl FrameCache {
     pub(crate) const EMPTY: Self =
-        Self { frames: [FrameNumber(0); CAPACITY], length: 0, commit_charges: 0, huge: None };
+        Self { frames: [const { None }; CAPACITY], length: 0, commit_charges: 0, huge: None };
 
     /// Returns the number of frames, those of the huge frame included.
     pub(crate) fn frames(&self) -> u64 {
@@ -57,7 +58,7 @@ impl FrameCache {
 
     /// Takes the huge frame together with the commit charges of its frames.
     pub(crate) fn take_committed_huge(&mut self) -> Option<Block> {
-        self.huge.take().map(|first| Block::from_number(first, BlockSize::Huge, Contents::Unknown))
+        self.huge.take()
     }
 
     /// Adds a huge frame together with the commit charges of its frames.
@@ -69,7 +70,7 @@ impl FrameCache {
         if self.huge.is_some() {
             return Err(block);
         }
-        self.huge = Some(block.into_number());
+        self.huge = Some(block.with_contents(Contents::Unknown));
         Ok(())
     }
 
@@ -77,15 +78,15 @@ impl FrameCache {
     pub(crate) fn take_committed(&mut self) -> Option<Block> {
         self.commit_charges = self.commit_charges.checked_sub(1)?;
         self.length -= 1;
-        Some(Block::from_number(self.frames[self.length], BlockSize::Frame, Contents::Unknown))
+        self.frames[self.length].take()
     }
 
     /// Adds a single frame without a commit charge. The caller has checked that there is room.
     pub(crate) fn put(&mut self, block: Block) {
         debug_assert_eq!(block.size(), BlockSize::Frame);
-        let frame = block.into_number();
-        debug_assert!(!self.frames[..self.length].contains(&frame), "{frame:?} has two owners");
-        self.frames[self.length] = frame;
+        let is_twice = || self.frames[..self.length].iter().flatten().any(|other| other.first() == block.first());
+        debug_assert!(!is_twice(), "{:?} has two owners", block.first());
+        self.frames[self.length] = Some(block.with_contents(Contents::Unknown));
         self.length += 1;
     }
 
@@ -103,26 +104,41 @@ impl FrameCache {
         accepted
     }
 
-    /// Removes up to `count` single frames, those that have been here longest. Returns them, and
-    /// the commit charges for which no single frames are left.
-    pub(crate) fn drain(&mut self, count: usize) -> (impl Iterator<Item = Block> + use<>, u64) {
+    /// Returns how many frames [`Self::drain`] would remove, and how many commit charges have no
+    /// single frames left then.
+    pub(crate) fn drainable(&self, count: usize) -> (u64, u64) {
         let count = count.min(self.length);
-        let given = self.frames;
-        self.frames.copy_within(count..self.length, 0);
+        (count as u64, self.commit_charges.saturating_sub(self.length - count) as u64)
+    }
+
+    /// Removes up to `count` single frames, those that have been here longest, and calls `free` with
+    /// each. Removes the commit charges for which no single frames are left.
+    pub(crate) fn drain(&mut self, count: usize, free: impl FnMut(Block)) {
+        let count = count.min(self.length);
+        self.frames[..count].iter_mut().filter_map(Option::take).for_each(free);
+        self.frames[..self.length].rotate_left(count);
         self.length -= count;
-        let commit_charges = self.commit_charges.saturating_sub(self.length);
-        self.commit_charges -= commit_charges;
-        let block = |frame| Block::from_number(frame, BlockSize::Frame, Contents::Unknown);
-        (given.into_iter().take(count).map(block), commit_charges as u64)
+        self.commit_charges = self.commit_charges.min(self.length);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Block, BlockSize, CAPACITY, Contents, FrameCache, FrameNumber};
+    use super::{Block, BlockSize, CAPACITY, FrameCache};
+    use crate::mm::testing::block;
+    use aerostat_abi::units::FrameNumber;
 
     fn frame(number: u64) -> Block {
-        Block::from_number(FrameNumber(number), BlockSize::Frame, Contents::Unknown)
+        block(FrameNumber(number), BlockSize::Frame)
+    }
+
+    /// Drains up to `count` frames. Returns their numbers, and the surplus commit charges.
+    fn drain(frame_cache: &mut FrameCache, count: usize) -> (Vec<u64>, u64) {
+        let mut numbers = Vec::new();
+        let (frames, commit_charges) = frame_cache.drainable(count);
+        frame_cache.drain(count, |block| numbers.push(block.into_number().0));
+        assert_eq!(numbers.len() as u64, frames);
+        (numbers, commit_charges)
     }
 
     #[test]
@@ -145,11 +161,11 @@ mod tests {
             frame_cache.put_committed(frame(number));
         }
         assert!(frame_cache.is_full());
-        let (given, commit_charges) = frame_cache.drain(60);
-        assert_eq!(given.map(|block| block.into_number().0).collect::<Vec<_>>(), (0..60).collect::<Vec<_>>());
+        let (drained, commit_charges) = drain(&mut frame_cache, 60);
+        assert_eq!(drained, (0..60).collect::<Vec<_>>());
         assert_eq!((commit_charges, frame_cache.len(), frame_cache.commit_charges()), (60, 4, 4));
-        let (given, commit_charges) = frame_cache.drain(usize::MAX);
-        assert_eq!((given.map(Block::into_number).count(), commit_charges, frame_cache.len()), (4, 4, 0));
+        let (drained, commit_charges) = drain(&mut frame_cache, usize::MAX);
+        assert_eq!((drained.len(), commit_charges, frame_cache.len()), (4, 4, 0));
     }
 
     #[test]
@@ -159,13 +175,14 @@ mod tests {
             frame_cache.put(frame(number));
         }
         assert_eq!(frame_cache.accept_commit_charges(4), 4);
-        let (given, commit_charges) = frame_cache.drain(6);
-        assert_eq!((given.map(Block::into_number).count(), commit_charges, frame_cache.commit_charges()), (6, 0, 4));
+        let (drained, commit_charges) = drain(&mut frame_cache, 6);
+        assert_eq!((drained.len(), commit_charges, frame_cache.commit_charges()), (6, 0, 4));
+        assert_eq!(drain(&mut frame_cache, usize::MAX), (vec![6, 7, 8, 9], 4), "what is left has moved down");
     }
 
     #[test]
     fn a_huge_frame_keeps_its_commit_charges_and_a_second_is_refused() {
-        let huge = |number| Block::from_number(FrameNumber(number), BlockSize::Huge, Contents::Unknown);
+        let huge = |number| block(FrameNumber(number), BlockSize::Huge);
         let mut frame_cache = FrameCache::EMPTY;
         frame_cache.put(frame(1));
         assert!(frame_cache.take_committed_huge().is_none());
@@ -175,7 +192,7 @@ mod tests {
         assert!(frame_cache.take_committed().is_none(), "its commit charges are for its own frames");
         assert_eq!(frame_cache.take_committed_huge().map(Block::into_number), Some(FrameNumber(512)));
         assert_eq!((frame_cache.frames(), frame_cache.commit_charges()), (1, 0));
-        assert_eq!(frame_cache.drain(usize::MAX).0.map(Block::into_number).count(), 1);
+        assert_eq!(drain(&mut frame_cache, usize::MAX).0.len(), 1);
     }
 
     #[cfg(debug_assertions)]

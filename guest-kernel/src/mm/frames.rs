@@ -275,8 +275,8 @@ impl Frames {
     }
 
     /// Returns the number of frames that the host has reclaimed and the driver has not collected.
-    pub(crate) fn taken(&self) -> FrameCount {
-        self.pool(FrameAllocator::taken).unwrap_or_default()
+    pub(crate) fn reclaimed_by_host(&self) -> FrameCount {
+        self.pool(FrameAllocator::reclaimed_by_host).unwrap_or_default()
     }
 
     /// Begins to vacate huge frames; see [`FrameAllocator::vacate`].

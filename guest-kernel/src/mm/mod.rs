@@ -2,7 +2,7 @@
 //!
 //! * [`frames`]: the frame allocator as every CPU uses it; [`frame_allocator`]: which frames are
 //!   free, committed or ballooned; [`frame_cache`]: a CPU's stock of free frames; [`block`]: owned
-//!   frames; [`frame_set`], [`bit_tree`], [`bump`]: the parts of the allocator.
+//!   frames; [`frame_set`], [`huge_frame_set`], [`bit_tree`], [`bump`]: the parts of the allocator.
 //! * [`address_space`]: regions, how they are created and released, and the decision behind a page
 //!   fault; [`page_table`]: slots and pages; [`fault`]: carrying that decision out.
 //! * [`advice`]: what an application says about its regions; [`file`]: the region whose pages are on
@@ -31,6 +31,7 @@ mod frame_cache;
 mod frame_contents;
 pub(crate) mod frame_set;
 mod frames;
+mod huge_frame_set;
 mod kernel_heap;
 pub(crate) mod page_table;
 #[cfg(target_os = "none")]
@@ -67,4 +68,4 @@ pub(crate) use self::{
 pub(crate) static FRAMES: Frames = Frames::new();
 
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;

@@ -8,7 +8,7 @@
 //! while a stale translation can still write to it.
 #![allow(unsafe_code, reason = "reaches tables by their addresses")]
 
-use aerostat_abi::units::{FRAME_BYTES, FRAME_SIZE, FrameNumber, HUGE_BYTES, HUGE_FRAMES};
+use aerostat_abi::units::{FRAME_SIZE, FrameNumber, HUGE_BYTES, HUGE_FRAMES};
 use x86_64::PhysAddr;
 use x86_64::structures::paging::page_table::PageTableEntry;
 use x86_64::structures::paging::{PageTable, PageTableFlags};
@@ -25,6 +25,7 @@ pub(crate) use image::Image;
 pub(crate) use protection::Access;
 
 use super::block::{Block, BlockSize, Contents};
+use super::frame_contents::zero;
 use super::reclaim::swap::entry::SwapEntry;
 
 /// Flags of a table entry. All code runs in ring 3 and may write everywhere except in read-only
@@ -151,9 +152,7 @@ impl PageTables {
         tables: TableSource<'_>,
     ) -> Result<(), Block> {
         debug_assert_eq!(block.size(), BlockSize::Frame);
-        let Some(slot) = self.slot_entry_mut(address, tables) else { return Err(block) };
-        let Some(table) = descend(slot, TableLevel::Pages, tables) else { return Err(block) };
-        let entry = &mut table[index(address, 0)];
+        let Some(entry) = self.page_entry_or_new(address, tables) else { return Err(block) };
         if !entry.is_unused() {
             return Err(block);
         }
@@ -169,13 +168,12 @@ impl PageTables {
         table: Block,
         tables: TableSource<'_>,
     ) -> Result<(), Block> {
-        let root = table_at(self.root);
-        let Some(upper) = descend(&mut root[index(address, 3)], TableLevel::Upper, tables) else { return Err(table) };
-        let number = table.into_number();
-        for (slot, entry) in table_at(number).iter_mut().enumerate() {
-            let frame = FrameNumber((address / FRAME_BYTES) + slot as u64 * HUGE_FRAMES);
-            set(entry, frame, MAPPED | PageTableFlags::NO_EXECUTE | PageTableFlags::HUGE_PAGE);
-        }
+        let entry = &mut self.root_mut()[index(address, 3)];
+        // SAFETY: the entry is one of these tables, which are borrowed exclusively.
+        let Some(upper) = (unsafe { descend(entry, TableLevel::Upper, tables) }) else { return Err(table) };
+        let flags = MAPPED | PageTableFlags::NO_EXECUTE | PageTableFlags::HUGE_PAGE;
+        let first = FrameNumber::containing(address);
+        let number = fill_table(table, |slot| (FrameNumber(first.0 + slot * HUGE_FRAMES), flags));
         set(&mut upper[index(address, 2)], number, MAPPED);
         Ok(())
     }
@@ -217,10 +215,13 @@ impl PageTables {
                 }
                 // A table without valid entries is revoked with its pages: the CPU may have cached
                 // the entry that refers to it, too.
-                if let Some(entry) = self.existing_slot_entry_mut(address)
-                    && !table_at(frame_of(entry)).iter().any(|page| page.flags().contains(PageTableFlags::PRESENT))
-                {
-                    entry.set_flags(entry.flags() - PageTableFlags::PRESENT);
+                let is_valid = |page: &PageTableEntry| page.flags().contains(PageTableFlags::PRESENT);
+                if let Some(entry) = self.existing_slot_entry_mut(address) {
+                    // SAFETY: the slot is a table of these tables, which are borrowed exclusively.
+                    let table = unsafe { table_of(entry) };
+                    if !table.iter().any(is_valid) {
+                        entry.set_flags(entry.flags() - PageTableFlags::PRESENT);
+                    }
                 }
             }
         }
@@ -235,59 +236,87 @@ impl PageTables {
         }
         if entry.flags().contains(PageTableFlags::HUGE_PAGE) {
             if is_revoked(entry) {
-                give_back(Collected::Page(take(entry, BlockSize::Huge)));
+                // SAFETY: the entry owns a huge frame.
+                give_back(Collected::Page(unsafe { take(entry, BlockSize::Huge) }));
             }
             return;
         }
-        let table = table_at(frame_of(entry));
+        // SAFETY: the slot is a table of these tables, which are borrowed exclusively.
+        let table = unsafe { table_of(entry) };
         for page in (address..end).step_by(FRAME_SIZE) {
             let page = &mut table[index(page, 0)];
             if let Some(swap) = take_swap_entry(page) {
                 give_back(Collected::Evicted(swap));
             } else if is_revoked(page) {
-                give_back(Collected::Page(take(page, BlockSize::Frame)));
+                // SAFETY: the entry of a revoked page owns its frame.
+                give_back(Collected::Page(unsafe { take(page, BlockSize::Frame) }));
             }
         }
+        let is_empty = table.iter().all(PageTableEntry::is_unused);
         if entry.flags().contains(PageTableFlags::PRESENT) {
             return; // some of its pages remain
         }
-        if table.iter().all(PageTableEntry::is_unused) {
-            give_back(Collected::Table(take(entry, BlockSize::Frame)));
+        if is_empty {
+            // SAFETY: the entry owns the table's frame, and no reference to the table is left.
+            give_back(Collected::Table(unsafe { take(entry, BlockSize::Frame) }));
         } else {
             entry.set_flags(entry.flags() | PageTableFlags::PRESENT);
         }
     }
 
+    fn root(&self) -> &PageTable {
+        // SAFETY: by the requirements of `new` the root is a table, and these tables are borrowed.
+        unsafe { &*table_at(self.root) }
+    }
+
+    fn root_mut(&mut self) -> &mut PageTable {
+        // SAFETY: as in `root`; they are borrowed exclusively.
+        unsafe { &mut *table_at(self.root) }
+    }
+
     fn slot_entry(&self, address: u64) -> Option<&PageTableEntry> {
-        let mut table = table_at(self.root);
+        let mut table = self.root();
         for level in [3, 2] {
-            table = existing_table(&table[index(address, level)])?;
+            // SAFETY: the entry is one of these tables, which are borrowed.
+            table = unsafe { table_below(&table[index(address, level)]) }?;
         }
         Some(&table[index(address, 1)])
     }
 
     fn existing_slot_entry_mut(&mut self, address: u64) -> Option<&mut PageTableEntry> {
-        let mut table = table_at(self.root);
+        let mut table = self.root_mut();
         for level in [3, 2] {
-            table = existing_table(&table[index(address, level)])?;
+            // SAFETY: the entry is one of these tables, which are borrowed exclusively.
+            table = unsafe { table_below_mut(&mut table[index(address, level)]) }?;
         }
         Some(&mut table[index(address, 1)])
     }
 
     fn slot_entry_mut(&mut self, address: u64, tables: TableSource<'_>) -> Option<&mut PageTableEntry> {
-        let mut table = table_at(self.root);
+        let mut table = self.root_mut();
         for level in [3, 2] {
-            table = descend(&mut table[index(address, level)], TableLevel::Upper, tables)?;
+            // SAFETY: the entry is one of these tables, which are borrowed exclusively.
+            table = unsafe { descend(&mut table[index(address, level)], TableLevel::Upper, tables) }?;
         }
         Some(&mut table[index(address, 1)])
     }
 
     fn page_entry(&self, address: u64) -> Option<&PageTableEntry> {
-        existing_table(self.slot_entry(address)?).map(|table| &table[index(address, 0)])
+        // SAFETY: the entry is one of these tables, which are borrowed.
+        unsafe { table_below(self.slot_entry(address)?) }.map(|table| &table[index(address, 0)])
     }
 
     fn page_entry_mut(&mut self, address: u64) -> Option<&mut PageTableEntry> {
-        existing_table(self.slot_entry(address)?).map(|table| &mut table[index(address, 0)])
+        // SAFETY: the entry is one of these tables, which are borrowed exclusively.
+        unsafe { table_below_mut(self.existing_slot_entry_mut(address)?) }.map(|table| &mut table[index(address, 0)])
+    }
+
+    /// Returns the entry of the page at `address`, and creates the tables on the way to it.
+    fn page_entry_or_new(&mut self, address: u64, tables: TableSource<'_>) -> Option<&mut PageTableEntry> {
+        let slot = self.slot_entry_mut(address, tables)?;
+        // SAFETY: the entry is one of these tables, which are borrowed exclusively.
+        let table = unsafe { descend(slot, TableLevel::Pages, tables) }?;
+        Some(&mut table[index(address, 0)])
     }
 }
 
@@ -296,25 +325,69 @@ fn index(address: u64, level: u32) -> usize {
     usize::from(u16::try_from((address >> (12 + 9 * level)) & 511).unwrap_or(0))
 }
 
-/// Returns the table below an entry, if there is one.
-fn existing_table(entry: &PageTableEntry) -> Option<&'static mut PageTable> {
+/// Returns whether an entry refers to a table that is in force.
+fn is_table(entry: &PageTableEntry) -> bool {
     let flags = entry.flags();
-    let is_table = flags.contains(PageTableFlags::PRESENT) && !flags.contains(PageTableFlags::HUGE_PAGE);
-    is_table.then(|| table_at(frame_of(entry)))
+    flags.contains(PageTableFlags::PRESENT) && !flags.contains(PageTableFlags::HUGE_PAGE)
+}
+
+/// Returns the table below an entry, if there is one.
+///
+/// # Safety
+/// The entry is part of the tables of a [`PageTables`] that is borrowed for as long.
+unsafe fn table_below(entry: &PageTableEntry) -> Option<&PageTable> {
+    // SAFETY: such an entry refers to a table of the same tables.
+    is_table(entry).then(|| unsafe { &*table_at(frame_of(entry)) })
+}
+
+/// Returns the table below an entry, if there is one.
+///
+/// # Safety
+/// The entry is part of the tables of a [`PageTables`] that is borrowed exclusively for as long.
+unsafe fn table_below_mut(entry: &mut PageTableEntry) -> Option<&mut PageTable> {
+    // SAFETY: such an entry refers to a table of the same tables.
+    is_table(entry).then(|| unsafe { table_of(entry) })
+}
+
+/// Returns the table that an entry refers to, be it in force or revoked.
+///
+/// # Safety
+/// The entry refers to a table, and is part of the tables of a [`PageTables`] that is borrowed
+/// exclusively for as long.
+unsafe fn table_of(entry: &mut PageTableEntry) -> &mut PageTable {
+    // SAFETY: the table belongs to the same tables, so no other reference to it is alive.
+    unsafe { &mut *table_at(frame_of(entry)) }
 }
 
 /// Returns the table below an entry, and creates it if the entry is empty.
-fn descend(entry: &mut PageTableEntry, level: TableLevel, tables: TableSource<'_>) -> Option<&'static mut PageTable> {
+///
+/// # Safety
+/// As for [`table_below_mut`].
+unsafe fn descend<'a>(
+    entry: &'a mut PageTableEntry,
+    level: TableLevel,
+    tables: TableSource<'_>,
+) -> Option<&'a mut PageTable> {
     if entry.is_unused() {
-        let block = tables(level)?;
-        let is_zero = block.contents() == Contents::Zero;
-        let number = block.into_number();
-        if !is_zero {
-            table_at(number).zero();
-        }
-        set(entry, number, MAPPED);
+        let table = tables(level)?;
+        zero(&table);
+        set(entry, table.into_number(), MAPPED);
     }
-    existing_table(entry)
+    // SAFETY: as the caller vouches.
+    unsafe { table_below_mut(entry) }
+}
+
+/// Makes a table of a frame: `entry_of` returns what the entry at each place refers to. Returns the
+/// frame's number, for the entry that will own it.
+fn fill_table(table: Block, entry_of: impl Fn(u64) -> (FrameNumber, PageTableFlags)) -> FrameNumber {
+    debug_assert_eq!(table.size(), BlockSize::Frame);
+    // SAFETY: the frame is owned, so no other code uses its memory, and any bits are a table.
+    let entries = unsafe { &mut *table_at(table.first()) };
+    for (place, entry) in (0..).zip(entries.iter_mut()) {
+        let (frame, flags) = entry_of(place);
+        set(entry, frame, flags);
+    }
+    table.into_number()
 }
 
 fn set(entry: &mut PageTableEntry, frame: FrameNumber, flags: PageTableFlags) {
@@ -325,20 +398,20 @@ fn frame_of(entry: &PageTableEntry) -> FrameNumber {
     FrameNumber::containing(entry.addr().as_u64())
 }
 
-/// Clears an entry and returns what it mapped to the caller.
-fn take(entry: &mut PageTableEntry, size: BlockSize) -> Block {
+/// Clears an entry and returns what it owned to the caller.
+///
+/// # Safety
+/// The entry owns a block of this size. If that is a table, no reference to it is alive.
+unsafe fn take(entry: &mut PageTableEntry, size: BlockSize) -> Block {
     let frame = frame_of(entry);
     entry.set_unused();
-    Block::from_number(frame, size, Contents::Unknown)
+    // SAFETY: the entry owned it, and refers to it no more.
+    unsafe { Block::from_raw(frame, size, Contents::Unknown) }
 }
 
-/// Returns the table in a frame.
-fn table_at(frame: FrameNumber) -> &'static mut PageTable {
-    let pointer = core::ptr::with_exposed_provenance_mut::<PageTable>(aerostat_abi::units::to_usize(frame.address()));
-    // SAFETY: `frame` came out of a table entry or was just made a table, so by the safety
-    // requirements of `PageTables::new` it is a table reachable at its own address; `PageTables` is
-    // only used under one lock, so no second reference is alive.
-    unsafe { &mut *pointer }
+/// Returns where the identity map has the table in a frame.
+fn table_at(frame: FrameNumber) -> *mut PageTable {
+    core::ptr::with_exposed_provenance_mut(aerostat_abi::units::to_usize(frame.address()))
 }
 
 #[cfg(test)]

@@ -79,7 +79,8 @@ pub(crate) fn start(
     }
     let mut bump = BumpAllocator::new(words);
     let reserved = memory.reserved(tables_end, end);
-    let mut allocator = FrameAllocator::new(FrameCount(end.0), reserved, KERNEL_FLOOR, &mut bump);
+    // SAFETY: the loader has handed over all of this memory, and what is in use of it is reserved.
+    let mut allocator = unsafe { FrameAllocator::new(FrameCount(end.0), reserved, KERNEL_FLOOR, &mut bump) };
     if memory.untouched != Contents::Zero {
         allocator.distrust_untouched();
     }
@@ -107,20 +108,25 @@ fn adopt_page_tables(image: &Image, end: FrameNumber, free: u64) {
     // of `SPACE` only.
     let mut tables = unsafe { PageTables::new(FrameNumber::containing(ring0::page_table_root())) };
     let mut free = FrameNumber::containing(free);
+    // SAFETY: the caller has seen that as many frames as are taken lie in memory that nothing uses,
+    // and reserves them.
+    let take_frame = |free: &mut FrameNumber| unsafe {
+        let frame = Block::from_raw(*free, BlockSize::Frame, Contents::Unknown);
+        *free = FrameNumber(free.0 + 1);
+        frame
+    };
     for gib in 1..=identity_tables(end) {
         if gib == layout::LOCAL_APIC / layout::BOOT_IDENTITY_END {
             continue;
         }
-        let table = Block::from_number(free, BlockSize::Frame, Contents::Zero);
-        free = FrameNumber(free.0 + 1);
+        let table = take_frame(&mut free);
         if let Err(table) = tables.map_identity_gib(gib * layout::BOOT_IDENTITY_END, table, &mut |_| None) {
             unreachable!("the root of the boot tables has no entry for {:?}", table.into_number());
         }
     }
     let mut code_end = layout::IMAGE_BASE;
     for slot in image_slots(image) {
-        let table = Block::from_number(free, BlockSize::Frame, Contents::Unknown);
-        free = FrameNumber(free.0 + 1);
+        let table = take_frame(&mut free);
         tables.map_image_slot(slot, table, image);
         code_end = slot + HUGE_BYTES;
     }

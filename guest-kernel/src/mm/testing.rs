@@ -96,7 +96,7 @@ impl TestMachine {
         let firsts: Vec<_> = core::iter::from_fn(huge).map(Block::into_number).collect();
         for first in &firsts {
             for frame in (1..HUGE_FRAMES).map(|offset| FrameNumber(first.0 + offset)) {
-                FRAMES.free(Block::from_number(frame, BlockSize::Frame, Contents::Unknown));
+                FRAMES.free(block(frame, BlockSize::Frame));
             }
         }
         firsts
@@ -105,7 +105,7 @@ impl TestMachine {
     /// Frees what [`Self::break_huge_frames`] has kept.
     pub(super) fn mend_huge_frames(&self, firsts: Vec<FrameNumber>) {
         for first in firsts {
-            FRAMES.free(Block::from_number(first, BlockSize::Frame, Contents::Unknown));
+            FRAMES.free(block(first, BlockSize::Frame));
         }
     }
 
@@ -191,9 +191,15 @@ impl Drop for TestMachine {
 fn place_stacks() {
     static FRAME: OnceLock<FrameNumber> = OnceLock::new();
     let number = *FRAME.get_or_init(|| host_frame().into_number());
-    let mut frame = Some(Block::from_number(number, BlockSize::Frame, Contents::Unknown));
+    let mut frame = Some(block(number, BlockSize::Frame));
     let placed = SPACE.lock().regions.place(RegionKind::Stack, STACKS, &mut frame);
     assert_eq!((placed, frame.is_none()), (Ok(()), true));
+}
+
+/// Makes a block of a number. The test knows that no other owner exists.
+pub(crate) fn block(first: FrameNumber, size: BlockSize) -> Block {
+    // SAFETY: the test knows.
+    unsafe { Block::from_raw(first, size, Contents::Unknown) }
 }
 
 /// Leaks a frame of ordinary memory, which the identity map reaches.
@@ -201,7 +207,7 @@ pub(super) fn host_frame() -> Block {
     #[repr(align(4096))]
     struct Frame([u8; 4096]);
     let frame: *mut Frame = Box::leak(Box::new(Frame([0; 4096])));
-    Block::from_number(FrameNumber::containing(frame.expose_provenance() as u64), BlockSize::Frame, Contents::Unknown)
+    block(FrameNumber::containing(frame.expose_provenance() as u64), BlockSize::Frame)
 }
 
 /// Makes the arena read as zero, like memory that the host has just supplied.

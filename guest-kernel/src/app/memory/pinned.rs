@@ -58,7 +58,9 @@ impl Pinned {
     /// It does: the host has taken it and returned it, and nobody has used it since.
     pub unsafe fn free_unbacked(self) {
         let size = self.size;
-        FRAMES.free_unbacked(Block::from_number(self.into_number(), size, Contents::Zero));
+        // SAFETY: the value owned the memory, and is gone.
+        let block = unsafe { Block::from_raw(self.into_number(), size, Contents::Zero) };
+        FRAMES.free_unbacked(block);
         slow_path::memory_came();
     }
 
@@ -103,7 +105,9 @@ impl aerostat_balloon_driver::Block for Pinned {
 
 impl Drop for Pinned {
     fn drop(&mut self) {
-        FRAMES.free_ballooned(Block::from_number(self.first, self.size, Contents::Unknown));
+        // SAFETY: the value owns the memory, and is going.
+        let block = unsafe { Block::from_raw(self.first, self.size, Contents::Unknown) };
+        FRAMES.free_ballooned(block);
         slow_path::memory_came();
     }
 }

@@ -10,9 +10,10 @@ use proptest::{prop_assert, prop_assert_eq, prop_oneof, proptest};
 use aerostat_balloon_driver::PageList as _;
 
 use super::PageList;
+use crate::mm::BlockSize;
 use crate::mm::block::Contents;
 use crate::mm::bump::BumpAllocator;
-use crate::mm::{Block, BlockSize};
+use crate::mm::testing::block;
 
 const HUGE: u64 = 4;
 const FRAMES: u64 = HUGE * HUGE_FRAMES;
@@ -29,7 +30,7 @@ impl PageList {
 }
 
 fn insert(page_list: &mut PageList, first: u64, size: BlockSize) {
-    page_list.insert(Block::from_number(FrameNumber(first), size, Contents::Unknown));
+    page_list.insert(block(FrameNumber(first), size));
 }
 
 /// Removes a block, and returns its numbers.

@@ -18,8 +18,8 @@ use proptest::{prop_assert, prop_assert_eq, prop_oneof, proptest};
 
 use super::{FLOOR, GuestMemory, HUGE, KERNEL_FLOOR, SECOND_NS, TOTAL};
 use crate::balloon::page_list::PageList;
-use crate::mm::block::Contents;
 use crate::mm::bump::BumpAllocator;
+use crate::mm::testing::block;
 use crate::mm::{Block, BlockSize, FrameAllocator, Purpose};
 
 /// The first huge frame holds the image, the batch page and the allocator's metadata.
@@ -163,7 +163,9 @@ impl World {
         // accesses only the shared words in it, with atomic operations.
         let metadata = unsafe { slice::from_raw_parts_mut(metadata, words) };
         let reserved = [FrameNumber(0)..FrameNumber(HUGE_FRAMES)];
-        let allocator = FrameAllocator::new(TOTAL, reserved, KERNEL_FLOOR, &mut BumpAllocator::new(metadata));
+        let bump = &mut BumpAllocator::new(metadata);
+        // SAFETY: memory of a machine that this test alone uses.
+        let allocator = unsafe { FrameAllocator::new(TOTAL, reserved, KERNEL_FLOOR, bump) };
         let states = allocator.states();
         let address = (states.as_ptr().addr() - start.addr()) as u64;
         let port =
@@ -190,7 +192,7 @@ impl World {
             }
             Event::Free(count) => {
                 for (first, size) in self.in_use.drain(self.in_use.len().saturating_sub(count)..) {
-                    self.memory.0.free(Block::from_number(first, size, Contents::Unknown));
+                    self.memory.0.free(block(first, size));
                 }
             }
             Event::Steps(count) => self.step(count),
@@ -278,7 +280,7 @@ proptest! {
         for event in &turns {
             world.apply(event);
             // This call notes which huge frames the host has reclaimed.
-            let _ = world.memory.0.taken();
+            let _ = world.memory.0.reclaimed_by_host();
             prop_assert_eq!(world.port.monitor.check(), Ok(()));
             prop_assert_eq!((world.driver.page_list().validate(), world.memory.0.validate()), (Ok(()), Ok(())));
             let in_use = world.uses();

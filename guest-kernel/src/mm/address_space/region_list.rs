@@ -60,7 +60,8 @@ impl Leaf {
     }
 
     fn into_frame(self) -> Block {
-        Block::from_number(self.0, BlockSize::Frame, Contents::Unknown)
+        // SAFETY: the leaf owned the frame, and is gone.
+        unsafe { Block::from_raw(self.0, BlockSize::Frame, Contents::Unknown) }
     }
 }
 

@@ -12,10 +12,9 @@ use proptest::{prop_assert, prop_assert_eq, prop_oneof, proptest};
 
 use super::{CommitCharge, Region, SPACE, Violation, extend_region, map_region, shrink_region, unmap_region};
 use crate::layout::APP_REGIONS;
-use crate::mm::block::Contents;
 use crate::mm::fault::FaultError;
 use crate::mm::page_table::Slot;
-use crate::mm::testing::TestMachine;
+use crate::mm::testing::{TestMachine, block};
 use crate::mm::{Block, BlockSize, FRAMES, OutOfMemory, Purpose, pressure, slow_path, validate};
 
 const VIOLATION: FaultError = FaultError::Violation(Violation::NoRegion);
@@ -332,7 +331,7 @@ impl Model {
             Step::Deflate { count } => {
                 let kept = self.ballooned.len().saturating_sub(count);
                 for (first, size) in self.ballooned.drain(kept..) {
-                    FRAMES.free(Block::from_number(first, size, Contents::Unknown));
+                    FRAMES.free(block(first, size));
                 }
             }
         }

@@ -13,7 +13,7 @@ use proptest::{prop_assert, prop_assert_eq, prop_oneof, proptest};
 use super::{discard, discard_lazily, prefetch, protect, statistics};
 use crate::layout::APP_REGIONS;
 use crate::mm::address_space::{Region, Violation};
-use crate::mm::block::{Block, BlockSize, Contents};
+use crate::mm::block::{Block, BlockSize};
 use crate::mm::fault::FaultError;
 use crate::mm::frame_allocator::Purpose;
 use crate::mm::page_table::{Access, Slot};
@@ -22,7 +22,7 @@ use crate::mm::reclaim::tests::swap_disk::{
     assert_nothing_is_kept, bound_compressed_pool, half_noise, machine, noise, pages, run_batch,
 };
 use crate::mm::reclaim::{self, reclaim};
-use crate::mm::testing::TestMachine;
+use crate::mm::testing::{TestMachine, block};
 use crate::mm::{FRAMES, SPACE, map_region, unmap_region, validate};
 
 const EVERYTHING: FrameCount = FrameCount(1 << 20);
@@ -100,7 +100,7 @@ fn a_huge_page_that_cannot_be_split_is_zeroed_in_part() {
         assert_eq!(read(&machine, page), if (100..200).contains(&number) { 0 } else { noise(page, 0)(0) });
     }
     for frame in taken {
-        FRAMES.free_in_headroom(Block::from_number(frame, BlockSize::Frame, Contents::Unknown));
+        FRAMES.free_in_headroom(block(frame, BlockSize::Frame));
     }
     unmap_region(start);
     assert_nothing_is_kept(&machine);

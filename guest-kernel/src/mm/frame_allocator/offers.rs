@@ -7,72 +7,54 @@
 //! balloon, and the driver collects it for its page list.
 //!
 //! A frame that the host reclaims counts as free until the guest notices, but nothing relies on it:
-//! commit charges and the balloon are backed by what is [sure](FrameAllocator::sure).
+//! commit charges and the balloon are backed by free frames that the host can't reclaim.
+#![allow(unsafe_code, reason = "what the host has reclaimed is kept as bits and becomes a block again")]
 
 use aerostat_abi::frame_state::{HugeFrameState, HugeFrameWord};
-use aerostat_abi::units::{FrameCount, FrameNumber, HUGE_FRAMES};
+use aerostat_abi::units::{FrameCount, HUGE_FRAMES, HugeFrameNumber};
 
 use super::{FrameAllocator, Purpose};
-use crate::mm::bit_tree::BitTree;
 use crate::mm::block::{Block, BlockSize, Contents};
 use crate::mm::bump::BumpAllocator;
+use crate::mm::huge_frame_set::HugeFrameSet;
 
 /// The offers.
 #[derive(Debug)]
 pub(super) struct Offers {
+    /// Whether the monitor sees the state words.
     is_shared: bool,
     /// Free huge frames whose words are offered, or were until the host reclaimed them.
-    offered: BitTree,
-    count: u64,
-    /// Huge frames that were found reclaimed by the host and are not in the page list yet.
-    taken: BitTree,
+    offered: HugeFrameSet,
+    /// Owned huge frames that were found reclaimed by the host and are not in the page list yet.
+    reclaimed: HugeFrameSet,
 }
 
 impl Offers {
     /// Returns how many zeroed words the metadata of `huge_frames` huge frames needs.
     pub(super) const fn words(huge_frames: usize) -> usize {
-        2 * BitTree::words(huge_frames)
+        2 * HugeFrameSet::words(huge_frames)
     }
 
     /// Creates an empty set of offers.
     pub(super) fn new(huge_frames: usize, bump: &mut BumpAllocator) -> Self {
-        Self {
-            is_shared: false,
-            offered: BitTree::new(huge_frames, bump),
-            count: 0,
-            taken: BitTree::new(huge_frames, bump),
-        }
+        let (offered, reclaimed) = (HugeFrameSet::new(huge_frames, bump), HugeFrameSet::new(huge_frames, bump));
+        Self { is_shared: false, offered, reclaimed }
     }
 
-    pub(super) fn contains(&self, huge: usize) -> bool {
+    pub(super) fn contains(&self, huge: HugeFrameNumber) -> bool {
         self.offered.contains(huge)
     }
 
     /// Returns whether the host has reclaimed it and the driver has not collected it.
-    pub(super) fn awaits_collection(&self, huge: usize) -> bool {
-        self.taken.contains(huge)
-    }
-
-    /// Returns the number of frames that are offered.
-    pub(super) fn frames(&self) -> u64 {
-        self.count * HUGE_FRAMES
-    }
-
-    fn insert(&mut self, huge: usize) {
-        self.offered.insert(huge);
-        self.count += 1;
-    }
-
-    fn remove(&mut self, huge: usize) {
-        self.offered.remove(huge);
-        self.count -= 1;
+    pub(super) fn awaits_collection(&self, huge: HugeFrameNumber) -> bool {
+        self.reclaimed.contains(huge)
     }
 }
 
 impl FrameAllocator {
     /// Returns the state words of all huge frames from address 0 on.
     pub(crate) fn states(&self) -> &'static [HugeFrameWord] {
-        self.states
+        self.placement.states()
     }
 
     /// Notes that the monitor sees the state words from now on.
@@ -84,14 +66,14 @@ impl FrameAllocator {
     /// Offers the free huge frames that can be offered by now, because a commit charge was
     /// uncharged since they were freed.
     pub(crate) fn offer_spare(&mut self) {
-        if self.free.count_whole() as u64 == self.offers.count {
+        if self.placement.count_whole() as u64 * HUGE_FRAMES == self.commit.offered() {
             return;
         }
-        for huge in 0..self.free.huge_frames() {
-            if self.open_to(Purpose::Balloon) < HUGE_FRAMES {
+        for huge in self.placement.huge_frames() {
+            if self.commit.open_to(Purpose::Balloon) < HUGE_FRAMES {
                 return;
             }
-            if self.free.contains_whole(huge) && !self.offers.contains(huge) {
+            if self.placement.contains_whole(huge) && !self.offers.contains(huge) {
                 self.offer(huge);
             }
         }
@@ -100,42 +82,43 @@ impl FrameAllocator {
     /// Returns a huge frame that the host has reclaimed. The caller owns it from now on, for the
     /// balloon.
     pub(crate) fn collect_reclaimed(&mut self) -> Option<Block> {
-        let huge = self.offers.taken.first().or_else(|| {
+        let huge = self.offers.reclaimed.first().or_else(|| {
             self.find_reclaimed();
-            self.offers.taken.first()
+            self.offers.reclaimed.first()
         })?;
-        self.offers.taken.remove(huge);
+        self.offers.reclaimed.remove(huge);
         self.ballooned += HUGE_FRAMES;
-        let first = FrameNumber(huge as u64 * HUGE_FRAMES);
-        self.set_state(huge, HugeFrameState::default().with_whole());
-        Some(Block::from_number(first, BlockSize::Huge, Contents::Zero))
+        self.placement.set_state(huge, HugeFrameState::default().with_whole());
+        // SAFETY: the set owned the huge frame, and it is a member no more.
+        Some(unsafe { Block::from_raw(huge.first(), BlockSize::Huge, Contents::Zero) })
     }
 
     /// Returns the number of frames that the host has reclaimed and the driver has not collected.
-    pub(crate) fn taken(&mut self) -> FrameCount {
+    pub(crate) fn reclaimed_by_host(&mut self) -> FrameCount {
         self.find_reclaimed();
-        FrameCount(self.offers.taken.count() as u64 * HUGE_FRAMES)
+        FrameCount(self.offers.reclaimed.count() as u64 * HUGE_FRAMES)
     }
 
     /// Searches all offers for those that the monitor has accepted.
     fn find_reclaimed(&mut self) {
-        if self.offers.count == 0 {
+        if self.commit.offered() == 0 {
             return;
         }
-        for huge in 0..self.free.huge_frames() {
-            if self.offers.contains(huge) && self.state(huge).is_reclaimed() {
+        for huge in self.placement.huge_frames() {
+            if self.offers.contains(huge) && self.placement.state(huge).is_reclaimed() {
                 self.lose(huge);
             }
         }
     }
 
     /// Offers a wholly free huge frame, if that leaves enough.
-    pub(super) fn offer(&mut self, huge: usize) {
-        if !self.offers.is_shared || self.open_to(Purpose::Balloon) < HUGE_FRAMES {
+    pub(super) fn offer(&mut self, huge: HugeFrameNumber) {
+        if !self.offers.is_shared || self.commit.open_to(Purpose::Balloon) < HUGE_FRAMES {
             return;
         }
-        self.offers.insert(huge);
-        self.states[huge].store(self.state(huge).with_offer());
+        self.offers.offered.insert(huge);
+        self.commit.offer(HUGE_FRAMES);
+        self.placement.set_state(huge, self.placement.state(huge).with_offer());
     }
 
     /// Withdraws the first offer that the monitor has not accepted. Returns whether there was one.
@@ -150,24 +133,27 @@ impl FrameAllocator {
 
     /// Makes sure that the host can't reclaim a wholly free huge frame. Returns whether that
     /// succeeded; otherwise the frame is lost to the balloon.
-    pub(super) fn claim(&mut self, huge: usize) -> bool {
+    pub(super) fn claim(&mut self, huge: HugeFrameNumber) -> bool {
         if !self.offers.contains(huge) {
             return true;
         }
-        if self.states[huge].withdraw().is_err() {
+        if self.placement.withdraw(huge).is_err() {
             self.lose(huge);
             return false;
         }
-        self.offers.remove(huge);
+        self.offers.offered.remove(huge);
+        self.commit.withdraw(HUGE_FRAMES);
         true
     }
 
     /// Notes that the host has reclaimed a huge frame.
-    fn lose(&mut self, huge: usize) {
-        self.offers.remove(huge);
-        self.offers.taken.insert(huge);
-        self.backed.remove(huge);
-        let _ = self.free.remove_whole(huge);
+    fn lose(&mut self, huge: HugeFrameNumber) {
+        self.offers.offered.remove(huge);
+        self.commit.lose(HUGE_FRAMES);
+        if let Some(block) = self.placement.lose(huge) {
+            let _ = block.into_number();
+            self.offers.reclaimed.insert(huge);
+        }
     }
 }
 

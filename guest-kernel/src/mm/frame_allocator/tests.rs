@@ -1,5 +1,6 @@
 //! The allocator against a naive model that knows each frame's owner, and the commit charges it
 //! makes, one by one.
+#![allow(unsafe_code, reason = "makes an allocator of frames that do not exist")]
 
 use std::ops::Range;
 
@@ -14,24 +15,28 @@ use super::{Block, BlockSize, Contents, FrameAllocator, FrameStatistics, Purpose
 use crate::config::EVICTION_RESERVE;
 use crate::mm::bump::BumpAllocator;
 use crate::mm::frame_set::FrameSet;
+use crate::mm::testing::block;
 
 impl FrameAllocator {
     /// An allocator with its accounts on the heap.
     pub(crate) fn leaked(frames: FrameCount, reserved: &[Range<FrameNumber>], floor: FrameCount) -> Self {
-        Self::new(frames, reserved.iter().cloned(), floor, &mut BumpAllocator::leaked(Self::words(frames)))
+        let bump = &mut BumpAllocator::leaked(Self::words(frames));
+        // SAFETY: the frames of a test have no other owner; those that are not memory are never touched.
+        unsafe { Self::new(frames, reserved.iter().cloned(), floor, bump) }
     }
 
     /// Frees a block that reads as zero and that the host does not back, no matter who owned it.
     pub(crate) fn free_unbacked(&mut self, block: Block) {
+        self.commit.free(block.size().frames());
         self.put_back(block, Contents::Zero);
     }
 
     pub(crate) fn ended_in_use(&self) -> FrameCount {
-        FrameCount(self.ended_in_use)
+        self.commit.ended_in_use()
     }
 
     pub(crate) fn is_free(&self, frame: FrameNumber) -> bool {
-        self.free.contains(frame)
+        self.placement.contains(frame, BlockSize::Frame)
     }
 }
 
@@ -51,10 +56,6 @@ fn allocate(allocator: &mut FrameAllocator, size: BlockSize, purpose: Purpose) -
     let block = allocator.allocate(size, purpose)?;
     let contents = block.contents();
     Some((block.into_number(), contents))
-}
-
-fn block(first: FrameNumber, size: BlockSize) -> Block {
-    Block::from_number(first, size, Contents::Unknown)
 }
 
 #[test]
@@ -92,7 +93,7 @@ fn the_monitor_knows_what_the_metadata_takes() {
 }
 
 #[test]
-fn books_cost_about_two_bits_a_frame() {
+fn metadata_costs_about_two_bits_a_frame() {
     let frames = FrameCount::from_mib(8 << 10);
     assert!(to_usize(frames.0).div_ceil(FrameAllocator::words(frames)) >= 50, "64 frames in little more than a word");
     let allocator = FrameAllocator::leaked(frames, &[], FrameCount::ZERO);
@@ -275,7 +276,7 @@ const HUGE: u64 = FRAMES.div_ceil(HUGE_FRAMES);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Owner {
     /// Reserved, or not there at all.
-    Nobody,
+    Elsewhere,
     Allocator,
     Caller,
 }
@@ -309,7 +310,7 @@ impl Model {
         let is_free = |frame| frame < FRAMES && !reserved.iter().any(|range| range.contains(&frame));
         let frames = HUGE * HUGE_FRAMES;
         let mut model = Self {
-            owners: vec![Owner::Nobody; to_usize(frames)],
+            owners: vec![Owner::Elsewhere; to_usize(frames)],
             free_in: vec![0; to_usize(HUGE)],
             is_touched: vec![false; to_usize(frames)],
             is_backed: vec![false; to_usize(HUGE)],

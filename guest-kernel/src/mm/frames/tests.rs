@@ -11,8 +11,7 @@ use super::{Block, BlockSize, FrameAllocator, FrameStatistics, Frames, Purpose, 
 use crate::arch::x86_64::cpu;
 use crate::config::{EVICTION_RESERVE, KERNEL_FLOOR};
 use crate::mm::FRAMES;
-use crate::mm::block::Contents;
-use crate::mm::testing::TestMachine;
+use crate::mm::testing::{TestMachine, block};
 
 const CPUS: usize = 3;
 
@@ -181,7 +180,7 @@ impl Account {
 
 /// What was held as numbers, so that a failing test has nothing to lose.
 fn owned((first, size): (FrameNumber, BlockSize)) -> Block {
-    Block::from_number(first, size, Contents::Unknown)
+    block(first, size)
 }
 
 proptest! {

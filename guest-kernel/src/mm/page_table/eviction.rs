@@ -5,15 +5,13 @@
 //! After a TLB flush it is replaced by a swap entry or reinstated: at once, or, when it goes to
 //! disk, once it has been written. A fault on a page that is still being evicted reinstates it.
 
-use aerostat_abi::units::{FRAME_SIZE, FrameNumber, HUGE_FRAMES};
+use aerostat_abi::units::{FRAME_SIZE, FrameNumber};
 use aerostat_reclaim_policy::{Age, Verdict};
 use x86_64::PhysAddr;
 use x86_64::structures::paging::PageTableFlags;
 use x86_64::structures::paging::page_table::PageTableEntry;
 
-use super::{
-    Access, DATA, MAPPED, PageTables, Slot, TableLevel, TableSource, descend, frame_of, index, set, table_at, take,
-};
+use super::{Access, DATA, MAPPED, PageTables, Slot, TableSource, fill_table, frame_of, set, take};
 use crate::mm::block::{Block, BlockSize};
 use crate::mm::reclaim::swap::entry::{AGE_MASK, Stored, SwapEntry};
 
@@ -134,10 +132,7 @@ impl PageTables {
         let Some(entry) = self.existing_slot_entry_mut(address) else { return Err(table) };
         let first = frame_of(entry);
         let flags = entry.flags() - PageTableFlags::HUGE_PAGE;
-        let number = table.into_number();
-        for (page, entry) in (0..HUGE_FRAMES).zip(table_at(number).iter_mut()) {
-            set(entry, FrameNumber(first.0 + page), flags);
-        }
+        let number = fill_table(table, |page| (FrameNumber(first.0 + page), flags));
         set(entry, number, MAPPED);
         Ok(())
     }
@@ -190,7 +185,8 @@ impl PageTables {
     /// frame.
     pub(crate) fn discard_revoked(&mut self, address: u64) -> Option<Block> {
         let entry = self.page_entry_mut(address).filter(|entry| is_revoked(entry))?;
-        Some(take(entry, BlockSize::Frame))
+        // SAFETY: the entry of a revoked page owns its frame.
+        Some(unsafe { take(entry, BlockSize::Frame) })
     }
 
     /// Notes that the revoked page at `address` does not compress. That holds until it is written
@@ -222,7 +218,8 @@ impl PageTables {
     /// Notes where a revoked page's contents are now. The caller gets its frame.
     pub(crate) fn replace_revoked(&mut self, address: u64, swap: SwapEntry) -> Option<Block> {
         let entry = self.page_entry_mut(address).filter(|entry| is_revoked(entry))?;
-        let block = take(entry, BlockSize::Frame);
+        // SAFETY: the entry of a revoked page owns its frame.
+        let block = unsafe { take(entry, BlockSize::Frame) };
         set_raw(entry, swap.encode());
         Some(block)
     }
@@ -252,10 +249,9 @@ impl PageTables {
         age: Age,
         tables: TableSource<'_>,
     ) -> Result<(), Block> {
-        let Some(slot) = self.slot_entry_mut(address, tables) else { return Err(block) };
-        let Some(table) = descend(slot, TableLevel::Pages, tables) else { return Err(block) };
+        let Some(entry) = self.page_entry_or_new(address, tables) else { return Err(block) };
         let flags = DATA - PageTableFlags::WRITABLE - PageTableFlags::DIRTY;
-        set(&mut table[index(address, 0)], block.into_number(), with_age(flags, age));
+        set(entry, block.into_number(), with_age(flags, age));
         Ok(())
     }
 }

@@ -5,10 +5,10 @@
 //! are writable, as the kernel runs in ring 3 like the application: this stops stray writes and
 //! jumps, not a malicious application.
 
-use aerostat_abi::units::{FRAME_SIZE, FrameNumber};
+use aerostat_abi::units::{FRAME_BYTES, FrameNumber};
 use x86_64::structures::paging::PageTableFlags;
 
-use super::{DATA, MAPPED, PageTables, set, table_at};
+use super::{DATA, MAPPED, PageTables, fill_table, set};
 use crate::mm::block::Block;
 
 /// Where the parts of the image end. It begins with its code, which constants follow, and data
@@ -42,10 +42,10 @@ impl PageTables {
     /// Maps the slot at `address` of the identity map page by page, with `table` as its table, as
     /// the parts of the image require. The caller must flush the TLB.
     pub(crate) fn map_image_slot(&mut self, address: u64, table: Block, image: &Image) {
-        let number = table.into_number();
-        for (page, entry) in (address..).step_by(FRAME_SIZE).zip(table_at(number).iter_mut()) {
-            set(entry, FrameNumber::containing(page), image.flags_at(page));
-        }
+        let number = fill_table(table, |place| {
+            let page = address + place * FRAME_BYTES;
+            (FrameNumber::containing(page), image.flags_at(page))
+        });
         if let Some(entry) = self.existing_slot_entry_mut(address) {
             set(entry, number, MAPPED);
         }

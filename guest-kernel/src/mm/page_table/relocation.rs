@@ -9,7 +9,7 @@ use x86_64::structures::paging::page_table::PageTableEntry;
 use x86_64::structures::paging::{PageTable, PageTableFlags};
 
 use super::eviction::DISCARDABLE;
-use super::{Access, PageTables, existing_table, frame_of, is_revoked, set, table_at, take};
+use super::{Access, PageTables, frame_of, is_revoked, set, table_at, table_below, take};
 use crate::mm::block::{Block, BlockSize};
 
 /// A software bit of a table's entry: the table was full and its pages were in use at the last
@@ -38,7 +38,8 @@ impl PageTables {
     pub(crate) fn exchange_frame(&mut self, address: u64, block: Block) -> Result<Block, Block> {
         let Some(entry) = self.page_entry_mut(address).filter(|entry| is_revoked(entry)) else { return Err(block) };
         let flags = entry.flags() | PageTableFlags::PRESENT;
-        let old = take(entry, BlockSize::Frame);
+        // SAFETY: the entry of a revoked page owns its frame.
+        let old = unsafe { take(entry, BlockSize::Frame) };
         set(entry, block.into_number(), flags);
         Ok(old)
     }
@@ -104,17 +105,21 @@ impl PageTables {
             _ => return Err(block),
         }
         let Some(entry) = self.existing_slot_entry_mut(address) else { return Err(block) };
-        let table = take(entry, BlockSize::Frame);
+        // SAFETY: the entry owns the table's frame, and the reference from above is gone.
+        let table = unsafe { take(entry, BlockSize::Frame) };
         set(entry, block.into_number(), access.data_flags() | PageTableFlags::HUGE_PAGE);
-        for page in table_at(table.first()).iter_mut() {
-            give_back(take(page, BlockSize::Frame));
+        // SAFETY: the table is owned here, so no other reference to it is alive.
+        for page in unsafe { &mut *table_at(table.first()) }.iter_mut() {
+            // SAFETY: the entries of revoked pages own their frames.
+            give_back(unsafe { take(page, BlockSize::Frame) });
         }
         Ok(table)
     }
 
     /// Returns the table of pages of the slot at `address`.
     fn table(&self, address: u64) -> Option<&PageTable> {
-        existing_table(self.slot_entry(address)?).map(|table| &*table)
+        // SAFETY: the entry is one of these tables, which are borrowed.
+        unsafe { table_below(self.slot_entry(address)?) }
     }
 }
 

@@ -12,9 +12,9 @@ use proptest::{prop_assert, prop_assert_eq, prop_oneof, proptest};
 use x86_64::structures::paging::PageTable;
 
 use super::{
-    Access, Block, BlockSize, Collected, Contents, PageTableEntry, PageTableFlags, PageTables, Slot, TableLevel,
-    frame_of,
+    Access, Block, BlockSize, Collected, PageTableEntry, PageTableFlags, PageTables, Slot, TableLevel, frame_of,
 };
+use crate::mm::testing::block;
 
 impl PageTables {
     /// Does what the CPU does when it walks to a page that is mapped.
@@ -96,7 +96,7 @@ impl TablePool {
         let pointer = core::ptr::with_exposed_provenance_mut::<u8>(to_usize(frame.address()));
         // SAFETY: the frame is a leaked table, and no code uses it now.
         unsafe { pointer.write_bytes(0xa5, FRAME_SIZE) };
-        Some(Block::from_number(frame, BlockSize::Frame, Contents::Unknown))
+        Some(block(frame, BlockSize::Frame))
     }
 
     fn live(&self) -> usize {
@@ -143,7 +143,7 @@ impl Fixture {
             *upper_tables += usize::from(level == TableLevel::Upper);
             Some(table)
         };
-        let block = Block::from_number(first, size, Contents::Zero);
+        let block = block(first, size);
         let result = match size {
             BlockSize::Huge => self.tables.map_huge(address, block, Access::ReadWrite, &mut source),
             BlockSize::Frame => self.tables.map_page(address, block, Access::ReadWrite, &mut source),

@@ -6,6 +6,7 @@ use proptest::prelude::{Just, Strategy};
 use proptest::{prop_assert, prop_assert_eq, prop_oneof, proptest};
 
 use super::{Block, BlockSize, Contents, FrameAllocator, Purpose};
+use crate::mm::testing::block;
 
 const HUGE: u64 = 8;
 const FLOOR: FrameCount = FrameCount(100);
@@ -62,16 +63,16 @@ fn an_allocation_withdraws_what_it_takes_and_a_freed_huge_frame_is_offered_again
 fn what_the_host_reclaimed_is_skipped_and_collected_once() {
     let mut allocator = shared();
     assert!(accept(&allocator, 1) && accept(&allocator, 0) && !accept(&allocator, 7));
-    let block = allocator.allocate(BlockSize::Huge, Purpose::Kernel).unwrap();
-    assert_eq!((block.first(), block.contents()), (FrameNumber(2 * HUGE_FRAMES), Contents::Zero));
+    let kept = allocator.allocate(BlockSize::Huge, Purpose::Kernel).unwrap();
+    assert_eq!((kept.first(), kept.contents()), (FrameNumber(2 * HUGE_FRAMES), Contents::Zero));
     assert!(accept(&allocator, 4));
-    assert_eq!(allocator.taken(), FrameCount(3 * HUGE_FRAMES));
+    assert_eq!(allocator.reclaimed_by_host(), FrameCount(3 * HUGE_FRAMES));
     assert_eq!(collect(&mut allocator), [0, 1, 4]);
     assert!(collect(&mut allocator).is_empty());
     assert_eq!(allocator.statistics().free, FrameCount(4 * HUGE_FRAMES));
     assert_eq!(allocator.validate(), Ok(()));
-    allocator.free(block);
-    allocator.free_unbacked(Block::from_number(FrameNumber(4 * HUGE_FRAMES), BlockSize::Huge, Contents::Zero));
+    allocator.free(kept);
+    allocator.free_unbacked(block(FrameNumber(4 * HUGE_FRAMES), BlockSize::Huge));
     assert_eq!(offered(&allocator), [2, 3, 4, 5, 6]);
 }
 
@@ -160,7 +161,7 @@ proptest! {
                 }
                 Step::Free(choice) if !used.is_empty() => {
                     let (first, size) = used.swap_remove(choice % used.len());
-                    allocator.free(Block::from_number(first, size, Contents::Unknown));
+                    allocator.free(block(first, size));
                 }
                 Step::CommitCharge(frames) => committed += allocator.charge_commit(FrameCount(frames)).map_or(0, |()| frames),
                 Step::UnchargeCommit(frames) => {
@@ -172,7 +173,7 @@ proptest! {
                     let huge = balloon.swap_remove(choice % balloon.len());
                     monitors.retain(|&other| other as u64 != huge);
                     let first = FrameNumber(huge * HUGE_FRAMES);
-                    allocator.free_unbacked(Block::from_number(first, BlockSize::Huge, Contents::Zero));
+                    allocator.free_unbacked(block(first, BlockSize::Huge));
                 }
                 Step::Free(_) | Step::Return(_) => {}
             }

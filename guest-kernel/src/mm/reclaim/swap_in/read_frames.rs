@@ -67,7 +67,8 @@ impl ReadFrames {
     pub(crate) fn take(&mut self, place: usize) -> Option<Block> {
         let bit = 1_u64.checked_shl(u32::try_from(place).ok()?).filter(|bit| self.owned & bit != 0)?;
         self.owned &= !bit;
-        Some(Block::from_number(self.frames[place], BlockSize::Frame, Contents::Unknown))
+        // SAFETY: the bit said that the frame is owned, and is cleared.
+        Some(unsafe { Block::from_raw(self.frames[place], BlockSize::Frame, Contents::Unknown) })
     }
 
     /// Returns the contents of the frame at a place, if it has not been taken.

@@ -188,7 +188,8 @@ impl CompressedPool {
             let length = old.object_bytes.min(new.object_bytes);
             zspage.write_object(new, index, &object[..length]);
         }
-        self.free_frames(&frames.as_slice()[pages..]);
+        // SAFETY: the packed zspage does not reach these frames any more.
+        unsafe { self.free_frames(&frames.as_slice()[pages..]) };
     }
 
     /// Begins to write the oldest zspage to disk.
@@ -278,7 +279,8 @@ impl CompressedPool {
             let block = FRAMES.allocate(BlockSize::Frame, Purpose::CompressedPool);
             let Some(number) = block.and_then(|block| u32::try_from(block.into_number().0).ok()) else {
                 let unused = frames.map(|frame| FrameNumber(u64::from(frame)));
-                unused[..place].iter().for_each(|frame| free_frame(*frame));
+                // SAFETY: these were allocated above.
+                unused[..place].iter().for_each(|frame| unsafe { free_frame(*frame) });
                 return Err(StoreError::NoFrame);
             };
             frames[place] = number;
@@ -301,12 +303,18 @@ impl CompressedPool {
     /// Frees all frames of a zspage that is in no list and is not used again.
     fn free_all(&mut self, zspage: &Zspage) {
         let frames = zspage.header().frames();
-        self.free_frames(frames.as_slice());
+        // SAFETY: the zspage owned them, and is not used again.
+        unsafe { self.free_frames(frames.as_slice()) };
     }
 
-    fn free_frames(&mut self, frames: &[FrameNumber]) {
+    /// Frees frames of the pool.
+    ///
+    /// # Safety
+    /// The pool owns them, and no zspage uses them any more.
+    unsafe fn free_frames(&mut self, frames: &[FrameNumber]) {
         self.statistics.frames = self.statistics.frames.saturating_sub(FrameCount(frames.len() as u64));
-        frames.iter().for_each(|frame| free_frame(*frame));
+        // SAFETY: as the caller vouches.
+        frames.iter().for_each(|frame| unsafe { free_frame(*frame) });
     }
 
     /// Checks that the lists and the statistics agree, and that no zspage is sparse but those that a
@@ -334,6 +342,11 @@ impl CompressedPool {
     }
 }
 
-fn free_frame(frame: FrameNumber) {
-    FRAMES.free_in_headroom(Block::from_number(frame, BlockSize::Frame, Contents::Unknown));
+/// Frees a frame of the pool.
+///
+/// # Safety
+/// As for [`CompressedPool::free_frames`].
+unsafe fn free_frame(frame: FrameNumber) {
+    // SAFETY: as the caller vouches.
+    FRAMES.free_in_headroom(unsafe { Block::from_raw(frame, BlockSize::Frame, Contents::Unknown) });
 }
