@@ -38,6 +38,8 @@ mod layout;
 mod mm;
 mod patience;
 #[cfg(target_os = "none")]
+mod progress;
+#[cfg(target_os = "none")]
 mod report;
 mod sync;
 mod thread;

@@ -30,8 +30,7 @@ pub use disk::{Disk, DiskError, MapError, disk, map_disk};
 pub(crate) use main_thread::start;
 pub use main_thread::{Outcome, arguments, parse_size, words};
 pub use memory::{MemoryInfo, memory, reclaim, validate};
-pub(crate) use progress::progress;
-pub use progress::{Progress, report};
+pub use progress::report;
 pub use threads::{JoinHandle, sleep, spawn};
 
 pub use crate::config::FAULT_STACK_BYTES;

@@ -10,6 +10,7 @@ use aerostat_balloon_driver::{Driver, PageList};
 
 use crate::config::KERNEL_FLOOR;
 use crate::mm::{self, MemoryStatistics};
+use crate::progress;
 
 /// Returns the guest's current report, with the `wanted` frames that threads wait for.
 pub(super) fn record(driver: &Driver<impl PageList>, wanted: FrameCount) -> Statistics {
@@ -17,7 +18,7 @@ pub(super) fn record(driver: &Driver<impl PageList>, wanted: FrameCount) -> Stat
     let memory = mm::statistics();
     let MemoryStatistics { frames, faults, slow_path, reclaim, pressure, .. } = memory;
     let metrics = driver.metrics();
-    let progress = crate::app::progress();
+    let progress = progress::latest();
     Statistics {
         total_memory_bytes: memory.total.bytes(),
         free_memory_bytes: frames.free.bytes(),
