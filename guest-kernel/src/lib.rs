@@ -12,9 +12,10 @@
 //! 4. Decisions are pure and tested on the host; mechanism is thin. Everything that doesn't touch
 //!    the machine compiles there.
 //!
-//! From the bottom: `arch::x86_64` (boot, the ring-0 stub, traps, this CPU's upcall mask, copy
-//! routines, the operand decoder), `sync`, `time`, `mm`, `thread`, `drivers`, `balloon`, and on top
-//! `app`, which is all that an application sees. `arch::x86_64::boot` starts them in that order.
+//! From the bottom: `arch` (all that only this processor needs), `sync`, `time`, `report`, `mm`,
+//! `thread`, `drivers`, `balloon`, `background`, and on top `app`, which is all that an application
+//! sees. No module uses one above it; what it needs from there, it calls through a trait or a
+//! function that is registered with it. `start` starts them all, from the bottom up.
 #![cfg_attr(target_os = "none", no_std)]
 #![deny(unsafe_code)]
 // On the host the logic is compiled for its tests, without the machine and the applications that
@@ -30,17 +31,22 @@ mod arch;
 #[cfg(target_os = "none")]
 mod background;
 mod balloon;
+mod command_line;
 mod config;
 mod drivers;
 #[cfg(all(feature = "host-bench", not(target_os = "none")))]
 pub mod host_bench;
 mod layout;
+#[cfg(target_os = "none")]
+mod logger;
 mod mm;
 mod patience;
 #[cfg(target_os = "none")]
 mod progress;
 #[cfg(target_os = "none")]
 mod report;
+#[cfg(target_os = "none")]
+mod start;
 mod sync;
 mod thread;
 mod time;

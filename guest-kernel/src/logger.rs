@@ -1,43 +1,23 @@
 //! The log: whole lines to the serial port, through the `log` crate, with levels.
 //!
-//! A line is put together in a buffer of its own and sent byte by byte: monitors collect single
-//! bytes without leaving the kernel, while a string instruction costs them an exit for each.
 //! `log=LEVEL` on the command line chooses the level (`error`, `warn`, `info`, `debug`, `trace`);
 //! `info` is the default.
 
-use core::fmt::{self, Write};
+use core::fmt::Write;
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
-use spin::Once;
 
-use crate::arch::x86_64::machine_ports::out_byte;
+use crate::arch::x86_64::serial::Line;
 use crate::sync::SpinLock;
 use crate::time::Instant;
 
-const DEFAULT_PORT: u16 = 0x3f8;
-const LINE_BYTES: usize = 320;
-
-static PORT: Once<u16> = Once::new();
 static WRITING: SpinLock<()> = SpinLock::new(());
-
-/// Sets the port, if the boot information names one.
-pub(crate) fn use_port(port: u16) {
-    PORT.call_once(|| port);
-}
 
 /// Starts the log.
 pub(crate) fn start(level: LevelFilter) {
-    // A second start would find the logger set, which is what it wants.
+    // Fails only if a logger is set already, and this is the only one.
     let _ = log::set_logger(&Logger);
     log::set_max_level(level);
-}
-
-/// Writes a line without waiting for anything: for reports from the middle of nowhere.
-pub(crate) fn write_line(arguments: fmt::Arguments<'_>) {
-    let mut line = Line::new();
-    // `Line` cuts what is too long; it never fails.
-    let _ = line.write_fmt(arguments);
-    line.send();
 }
 
 struct Logger;
@@ -68,35 +48,4 @@ impl Log for Logger {
     }
 
     fn flush(&self) {}
-}
-
-/// A line in the making, cut to fit.
-struct Line {
-    bytes: [u8; LINE_BYTES],
-    length: usize,
-}
-
-impl Line {
-    fn new() -> Self {
-        Self { bytes: [0; LINE_BYTES], length: 0 }
-    }
-
-    fn send(&mut self) {
-        let end = self.length.min(LINE_BYTES - 1);
-        self.bytes[end] = b'\n';
-        let port = PORT.get().copied().unwrap_or(DEFAULT_PORT);
-        for byte in &self.bytes[..=end] {
-            out_byte(port, *byte);
-        }
-    }
-}
-
-impl Write for Line {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        let room = &mut self.bytes[self.length.min(LINE_BYTES - 1)..LINE_BYTES - 1];
-        let count = text.len().min(room.len());
-        room[..count].copy_from_slice(&text.as_bytes()[..count]);
-        self.length += count;
-        Ok(())
-    }
 }

@@ -7,9 +7,9 @@ use aerostat_abi::units::to_usize;
 use spin::Once;
 
 use super::disk;
-use crate::arch::x86_64::boot::{self, CommandLine, Machine};
 use crate::arch::x86_64::machine_ports;
 use crate::balloon;
+use crate::command_line::{self, CommandLine};
 use crate::report;
 use crate::thread::{self, Priority};
 
@@ -44,12 +44,12 @@ pub fn words() -> impl Iterator<Item = &'static str> {
 /// (1024-based).
 #[must_use]
 pub fn parse_size(text: &str) -> Option<usize> {
-    boot::parse_size(text).map(to_usize)
+    command_line::parse_size(text).map(to_usize)
 }
 
 /// Starts the application's first thread.
-pub(crate) fn start(machine: Machine) {
-    COMMAND_LINE.call_once(|| machine.command_line);
+pub(crate) fn start(command_line: CommandLine) {
+    COMMAND_LINE.call_once(|| command_line);
     disk::start();
     if let Err(error) = thread::spawn_entry("main", Priority::Application, run, 0) {
         report::bad_machine(error);

@@ -37,6 +37,6 @@ pub use self::stall_log::log_stall_change;
 #[cfg(target_os = "none")]
 pub(crate) use self::{
     handover::{claim_initial, take_port},
-    signals::{flush_report, interrupt, report_soon, size},
+    signals::{flush_report, report_soon, size},
     start::{extent, start, words},
 };

@@ -12,8 +12,8 @@ use aerostat_abi::units::{FrameCount, FrameNumber, to_usize};
 use aerostat_balloon_driver::{Driver, Listed, Monitor, PageList, Reply};
 
 use super::statistics;
+use crate::arch::x86_64::interrupt::InterruptLine;
 use crate::arch::x86_64::machine_ports::balloon_call;
-use crate::arch::x86_64::ring0::BALLOON_VECTOR;
 use crate::mm::FRAMES;
 
 /// The page of batches and reports. It is part of the image, so the monitor refuses to balloon it.
@@ -36,7 +36,7 @@ pub(super) struct HelloOptions {
 
 impl HelloOptions {
     /// The options of the kernel's driver.
-    pub(super) const KERNEL: Self = Self { features: Features::SUPPORTED, vector: BALLOON_VECTOR };
+    pub(super) const KERNEL: Self = Self { features: Features::SUPPORTED, vector: InterruptLine::BALLOON.vector() };
     /// The options of an application: only the kernel has interrupts and offers.
     pub(super) const APPLICATION: Self = Self { features: Features(0), vector: 0 };
 }

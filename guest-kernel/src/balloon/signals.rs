@@ -9,6 +9,7 @@ use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use aerostat_abi::units::FrameCount;
 
 use super::report_timer::Demand;
+use crate::arch::x86_64::interrupt::InterruptLine;
 use crate::config::REPORT_PATIENCE_NS;
 use crate::mm::FRAMES;
 use crate::mm::slow_path::Deflator;
@@ -190,7 +191,7 @@ pub(crate) fn size() -> FrameCount {
 }
 
 /// Handles the balloon interrupt.
-pub(crate) fn interrupt() {
+pub(super) fn interrupt(_: InterruptLine) {
     SIGNALS.request(Request::Target);
     SIGNALS.wake.signal();
 }

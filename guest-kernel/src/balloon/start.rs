@@ -7,41 +7,38 @@ use aerostat_balloon_driver::{Driver, Extent};
 use super::memory::KernelMemory;
 use super::page_list::PageList;
 use super::port::{HelloOptions, Port};
-use super::signals::SIGNALS;
+use super::signals::{self, SIGNALS};
 use super::{handover, thread};
-use crate::arch::x86_64::boot::{BalloonDriver, Machine, MachineError};
+use crate::arch::x86_64::interrupt::InterruptLine;
+use crate::arch::x86_64::trap;
+use crate::command_line::{BalloonDriver, Options};
 use crate::mm::bump::BumpAllocator;
 use crate::mm::{self, slow_path};
 use crate::report;
 use crate::time::Instant;
 
 /// Opens a session, adopts the initial balloon and starts the driver's thread, or leaves both to an
-/// application. Without a port, the guest keeps all its memory.
-///
-/// # Errors
-/// [`MachineError`] when the command line names a rate or a driver that do not exist.
-pub(crate) fn start(machine: &Machine, metadata: &mut BumpAllocator) -> Result<(), MachineError> {
-    let limits = machine.balloon_rate()?;
-    let owner = machine.balloon_driver()?;
-    let options = match owner {
+/// application.
+pub(crate) fn start(options: &Options, metadata: &mut BumpAllocator) {
+    trap::register_interrupt(InterruptLine::BALLOON, signals::interrupt).expect("there is one balloon");
+    let hello = match options.balloon_driver {
         BalloonDriver::Kernel => HelloOptions::KERNEL,
         BalloonDriver::Application => HelloOptions::APPLICATION,
     };
-    let opened = if machine.has_balloon_port { Port::open(options) } else { None };
-    let Some(mut port) = opened else { return Ok(()) };
+    let Some(mut port) = Port::open(hello) else { return };
     let extent = extent();
     let page_list = PageList::new(huge_frames(extent.end), metadata);
-    let mut driver = Driver::new(page_list, limits, extent, Instant::now().as_nanos());
+    let mut driver = Driver::new(page_list, options.balloon_rate, extent, Instant::now().as_nanos());
     if !driver.begin(&mut port, &mut KernelMemory::default()) {
         log::warn!("balloon: the monitor gave no valid answer to HELLO");
-        return Ok(());
+        return;
     }
     if driver.disputed() > FrameCount::ZERO {
         report::bad_machine("the first grant is too small for the kernel");
     }
     SIGNALS.set_balloon(driver.balloon());
     log::debug!("balloon: {} of {} to begin with, target {}", driver.balloon(), extent.total, driver.target());
-    match owner {
+    match options.balloon_driver {
         BalloonDriver::Application => handover::leave(port, driver.into_page_list()),
         BalloonDriver::Kernel => {
             slow_path::set_deflator(&SIGNALS);
@@ -50,7 +47,6 @@ pub(crate) fn start(machine: &Machine, metadata: &mut BumpAllocator) -> Result<(
             }
         }
     }
-    Ok(())
 }
 
 /// Returns the extent of the guest's memory.

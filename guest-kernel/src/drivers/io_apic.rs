@@ -4,7 +4,7 @@
 
 use aerostat_abi::units::to_usize;
 
-use super::virtio_mmio;
+use super::virtio::mmio;
 use crate::layout::IO_APIC;
 
 const SELECT: u64 = 0x00;
@@ -17,7 +17,7 @@ const REDIRECTION: u32 = 0x10;
 /// Edge and not level: the ring-0 stub ends the interrupt before a driver can make the device take
 /// it back, and a level would raise it again and again in between.
 pub(crate) fn route(pin: u8, vector: u8) {
-    virtio_mmio::map(IO_APIC);
+    mmio::map(IO_APIC);
     let entry = REDIRECTION + 2 * u32::from(pin);
     write(entry + 1, 0); // to the local APIC with the identity 0
     write(entry, u32::from(vector));

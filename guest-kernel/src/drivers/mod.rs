@@ -1,11 +1,12 @@
-//! The devices of a guest: the serial port, the I/O APIC, and the virtio devices that a machine may
-//! have.
+//! The devices of a guest: the I/O APIC, and the virtio devices that a machine may have.
 
 pub(crate) mod block;
 #[cfg(target_os = "none")]
 mod io_apic;
+mod virtio;
+
 #[cfg(target_os = "none")]
-pub(crate) mod serial;
-mod virtio_hal;
+pub(crate) use start::start;
+
 #[cfg(target_os = "none")]
-mod virtio_mmio;
+mod start;

@@ -46,6 +46,8 @@ pub(crate) mod slow_path;
 #[cfg(target_os = "none")]
 pub(crate) mod start;
 mod statistics;
+#[cfg(target_os = "none")]
+pub(crate) mod trap;
 mod watermarks;
 
 pub(crate) use address_space::{CommitCharge, SPACE, Space};

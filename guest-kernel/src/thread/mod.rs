@@ -15,10 +15,7 @@ pub use event::Event;
 #[cfg(target_os = "none")]
 pub use machine::{SpawnError, yield_now};
 #[cfg(target_os = "none")]
-pub(crate) use machine::{
-    current, current_name, idle, is_another_ready, preempt, rest, sleep_until, spawn_entry, start, timer_interrupt,
-    validate,
-};
+pub(crate) use machine::{current, idle, is_another_ready, rest, sleep_until, spawn_entry, start, validate};
 #[cfg(target_os = "none")]
 pub use mutex::{Mutex, MutexGuard};
 #[cfg(target_os = "none")]
@@ -35,12 +32,12 @@ mod machine {
 
     use super::event::{WaitKey, WaitQueue, WakeCount};
     use super::table::{Priority, Table, ThreadId};
-    use crate::arch::x86_64::apic;
-    use crate::arch::x86_64::cpu;
-    use crate::arch::x86_64::ring0;
+    use crate::arch::x86_64::interrupt::InterruptLine;
+    use crate::arch::x86_64::{apic, cpu, ring0, trap};
     use crate::config::{APP_STACK_BYTES, KERNEL_STACK_BYTES, MAX_THREADS, REST_NS, TIME_SLICE_NS};
     use crate::layout::{STACK_SLOT_BYTES, STACKS};
     use crate::mm::{FRAMES, OutOfMemory, pinned, slow_path};
+    use crate::report;
     use crate::sync::{SpinGuard, SpinLock};
     use crate::time::Instant;
 
@@ -97,10 +94,13 @@ mod machine {
         // SAFETY: the words are the end of the boot stack, which nothing is below to guard; they
         // are zero unless it got so deep.
         if unsafe { lowest.read_volatile() } != [0; 8] {
-            crate::report::bad_machine("the boot stack is too small");
+            report::bad_machine("the boot stack is too small");
         }
         cpu::set_stack_bounds(&bounds);
         SCHEDULER.lock().contexts[ThreadId::IDLE.index()].stack = bounds;
+        report::set_current_thread(current_name);
+        trap::register_interrupt(InterruptLine::TIMER, timer_interrupt).expect("there is one scheduler");
+        trap::set_reschedule(preempt);
     }
 
     /// The idle thread's life: halt until something happens. Entered with upcalls masked once,
@@ -315,14 +315,14 @@ mod machine {
 
     /// The timer's upcall. Arming it again is left to [`preempt`]: before that decision, the next
     /// moment may already be past.
-    pub(crate) fn timer_interrupt() {
+    fn timer_interrupt(_: InterruptLine) {
         let mut scheduler = SCHEDULER.lock();
         scheduler.armed = None;
         scheduler.table.wake_due(Instant::now());
     }
 
     /// Makes room for another thread if it is time. Called at the end of upcalls, masked once.
-    pub(crate) fn preempt() {
+    fn preempt() {
         let mut scheduler = SCHEDULER.lock();
         let now = Instant::now();
         if scheduler.table.should_switch(now) {
@@ -377,7 +377,7 @@ mod machine {
     }
 
     /// The current thread's name; for reports, so it never waits.
-    pub(crate) fn current_name() -> &'static str {
+    fn current_name() -> &'static str {
         SCHEDULER.try_lock().map_or("unknown", |scheduler| scheduler.table.name(scheduler.table.current()))
     }
 

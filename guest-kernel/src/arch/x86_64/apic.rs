@@ -4,7 +4,8 @@
 //! QEMU alike.
 #![allow(unsafe_code, reason = "memory-mapped registers")]
 
-use crate::arch::x86_64::ring0::{SPURIOUS_VECTOR, TIMER_VECTOR};
+use crate::arch::x86_64::interrupt::InterruptLine;
+use crate::arch::x86_64::ring0::SPURIOUS_VECTOR;
 use crate::layout::LOCAL_APIC;
 
 /// Counts per second of the timer with a divisor of one: what KVM and QEMU emulate.
@@ -24,7 +25,7 @@ const DIVIDE_BY_ONE: u32 = 0xb;
 pub(crate) fn start() {
     write(SPURIOUS, ENABLE | u32::from(SPURIOUS_VECTOR));
     write(TIMER_DIVIDE, DIVIDE_BY_ONE);
-    write(TIMER_LVT, u32::from(TIMER_VECTOR));
+    write(TIMER_LVT, u32::from(InterruptLine::TIMER.vector()));
 }
 
 /// Switches it off: no interrupt arrives any more.
@@ -41,7 +42,7 @@ pub(crate) fn arm_timer(nanoseconds: u64) {
 /// Counts down from the top without an interrupt, for [`stopwatch`]: to measure another clock
 /// against this one.
 pub(crate) fn start_stopwatch() {
-    write(TIMER_LVT, MASKED | u32::from(TIMER_VECTOR));
+    write(TIMER_LVT, MASKED | u32::from(InterruptLine::TIMER.vector()));
     write(TIMER_INITIAL, u32::MAX);
 }
 
@@ -53,7 +54,7 @@ pub(crate) fn stopwatch() -> u64 {
 /// Makes the timer an interrupting one again.
 pub(crate) fn stop_stopwatch() {
     write(TIMER_INITIAL, 0);
-    write(TIMER_LVT, u32::from(TIMER_VECTOR));
+    write(TIMER_LVT, u32::from(InterruptLine::TIMER.vector()));
 }
 
 fn register(offset: u64) -> *mut u32 {

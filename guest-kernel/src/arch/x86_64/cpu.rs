@@ -84,6 +84,8 @@ mod machine {
 
     use aerostat_abi::units::to_usize;
 
+    use crate::arch::x86_64::interrupt::InterruptLine;
+    use crate::arch::x86_64::{ring0, trap};
     use crate::config::MAX_CPUS;
 
     /// What the ring-0 stub, the trap entries and the kernel share on one CPU. The assembly knows
@@ -155,7 +157,7 @@ mod machine {
         }
         loop {
             if read::<PENDING>() != 0 {
-                crate::arch::x86_64::trap::deliver_pending();
+                trap::deliver_pending();
             }
             lower_mask();
             // An interrupt between the check and the lowering was only noted: check again.
@@ -187,9 +189,9 @@ mod machine {
         unsafe { asm!("dec qword ptr gs:[{mask}]", mask = const MASK, options(nostack)) };
     }
 
-    /// Returns whether any of these interrupts are pending.
-    pub(crate) fn is_pending(interrupts: u64) -> bool {
-        read::<PENDING>() & interrupts != 0
+    /// Returns whether the line has interrupted and waits for its upcall.
+    pub(crate) fn is_pending(line: InterruptLine) -> bool {
+        read::<PENDING>() & line.pending_bit() != 0
     }
 
     /// Returns the pending interrupts and clears them.
@@ -234,6 +236,6 @@ mod machine {
 
     /// Flushes every translation that this CPU has cached.
     pub(crate) fn flush_tlb() {
-        crate::arch::x86_64::ring0::flush_all();
+        ring0::flush_all();
     }
 }

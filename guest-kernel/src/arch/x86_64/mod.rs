@@ -7,9 +7,14 @@ pub(crate) mod boot;
 pub(crate) mod copy;
 pub(crate) mod cpu;
 #[cfg(target_os = "none")]
+pub(crate) mod image;
+pub(crate) mod interrupt;
+#[cfg(target_os = "none")]
 pub(crate) mod machine_ports;
 pub(crate) mod operand;
 #[cfg(target_os = "none")]
 pub(crate) mod ring0;
+#[cfg(target_os = "none")]
+pub(crate) mod serial;
 #[cfg(target_os = "none")]
 pub(crate) mod trap;

@@ -16,11 +16,12 @@ use super::requests::{
     BlockError, Broken, Direction, ID_BYTES, Interrupts, MAX_REQUESTS, QUEUE, Request, RequestSet, Requests,
     SECTOR_BYTES, Sectors,
 };
-use crate::arch::x86_64::boot::{Interrupt, VirtioDevice, VirtioDevices};
-use crate::arch::x86_64::cpu;
-use crate::arch::x86_64::ring0;
-use crate::config::FIRST_DEVICE_VECTOR;
-use crate::drivers::{io_apic, virtio_mmio};
+use crate::arch::x86_64::boot::devices::Interrupt;
+use crate::arch::x86_64::interrupt::{InterruptLine, LineInUse};
+use crate::arch::x86_64::{cpu, trap};
+use crate::drivers::io_apic;
+use crate::drivers::virtio::device::VirtioDevice;
+use crate::drivers::virtio::mmio;
 use crate::patience::Patience;
 use crate::sync::{SpinGuard, SpinLock};
 use crate::thread::{self, Event};
@@ -105,8 +106,7 @@ pub(crate) struct BlockDevice {
     id: DiskId,
     geometry: Geometry,
     interrupt: Interrupt,
-    /// Its interrupt's place among the devices'.
-    line: u8,
+    line: InterruptLine,
     /// What the submitter of each request sleeps on.
     done: [Event; MAX_REQUESTS],
     /// What those sleep on who wait for any request's end. A signal is kept for one waiter only, so
@@ -137,22 +137,25 @@ struct Port {
     is_broken: bool,
 }
 
-/// Finds the disks among the machine's devices.
-pub(crate) fn start(devices: &VirtioDevices) {
-    for (line, device) in (0..).zip(devices.iter()) {
-        match attach(device, line) {
-            Ok(Some(disk)) => {
-                let place = &DEVICES[disk.id as usize];
-                let Geometry { sectors, is_read_only, .. } = disk.geometry;
-                log::debug!("disk {}: {sectors} sectors, read-only: {is_read_only}", disk.id.name());
-                if place.is_completed() {
-                    log::warn!("disk {}: there is a second one, which is not used", disk.id.name());
-                }
-                place.call_once(|| disk);
+/// Starts a device if it is a disk.
+///
+/// # Safety
+/// The device has no other driver.
+#[allow(unsafe_code, reason = "passes the duty on to the one place that starts drivers")]
+pub(crate) unsafe fn start(device: &VirtioDevice) {
+    // SAFETY: the caller's duty.
+    match unsafe { attach(device) } {
+        Ok(Some(disk)) => {
+            let place = &DEVICES[disk.id as usize];
+            let Geometry { sectors, is_read_only, .. } = disk.geometry;
+            log::debug!("disk {}: {sectors} sectors, read-only: {is_read_only}", disk.id.name());
+            if place.is_completed() {
+                log::warn!("disk {}: there is a second one, which is not used", disk.id.name());
             }
-            Ok(None) => {}
-            Err(error) => log::warn!("virtio device at {:#x} is not used: {error}", device.registers),
+            place.call_once(|| disk);
         }
+        Ok(None) => {}
+        Err(error) => log::warn!("virtio device at {:#x} is not used: {error}", device.registers),
     }
 }
 
@@ -166,6 +169,7 @@ enum AttachError {
     ReadOnlySwap,
     Mute,
     Stranger,
+    SharedInterrupt,
 }
 
 impl fmt::Display for AttachError {
@@ -178,6 +182,7 @@ impl fmt::Display for AttachError {
             Self::Geometry => "it has no sectors, or more than there can be",
             Self::ReadOnlySwap => "it is the disk to swap to, and can't be written",
             Self::Mute => "it does not say who it is",
+            Self::SharedInterrupt => "it has the interrupt of another device",
             Self::Stranger => "it is neither the disk with the data nor the one to swap to",
         })
     }
@@ -190,8 +195,13 @@ impl From<Error> for AttachError {
 }
 
 /// Starts a device if it is a disk (virtio 1.2, 3.1.1).
-fn attach(device: &VirtioDevice, index: u8) -> Result<Option<BlockDevice>, AttachError> {
-    let mut transport = match virtio_mmio::open(device) {
+///
+/// # Safety
+/// The device has no other driver.
+#[allow(unsafe_code, reason = "opens the device's registers")]
+unsafe fn attach(device: &VirtioDevice) -> Result<Option<BlockDevice>, AttachError> {
+    // SAFETY: the caller's duty.
+    let mut transport = match unsafe { mmio::open(device) } {
         Ok(transport) => transport,
         Err(MmioError::InvalidDeviceID(_)) => return Ok(None), // an empty place, or what no driver here knows
         Err(error) => return Err(AttachError::Transport(error)),
@@ -208,15 +218,13 @@ fn attach(device: &VirtioDevice, index: u8) -> Result<Option<BlockDevice>, Attac
     if id == DiskId::Swap && geometry.is_read_only {
         return Err(AttachError::ReadOnlySwap);
     }
-    let line = match device.interrupt {
-        Interrupt::Message(vector) => vector - FIRST_DEVICE_VECTOR,
-        Interrupt::Pin(pin) => {
-            io_apic::route(pin, FIRST_DEVICE_VECTOR + index);
-            index
-        }
-    };
+    let VirtioDevice { interrupt, line, .. } = *device;
+    trap::register_interrupt(line, handle_interrupt).map_err(|LineInUse| AttachError::SharedInterrupt)?;
+    if let Interrupt::Pin(pin) = interrupt {
+        io_apic::route(pin, line.vector());
+    }
     let done = [const { Event::new() }; MAX_REQUESTS];
-    let (interrupt, any_done) = (device.interrupt, Event::new());
+    let any_done = Event::new();
     Ok(Some(BlockDevice { id, geometry, interrupt, line, done, any_done, port: SpinLock::new(port) }))
 }
 
@@ -419,9 +427,7 @@ impl BlockDevice {
         }
         match port.requests.reap() {
             // A caller who has masked upcalls hears of a device that gives up here or never.
-            Ok(0) if cpu::is_pending(ring0::FIRST_DEVICE_PENDING << self.line) && port.has_given_up() => {
-                self.give_up(port, "it has given up")
-            }
+            Ok(0) if cpu::is_pending(self.line) && port.has_given_up() => self.give_up(port, "it has given up"),
             Ok(done) => {
                 self.wake(port, done);
                 done
@@ -483,11 +489,9 @@ impl fmt::Debug for BlockDevice {
     }
 }
 
-/// Interrupts of devices, a bit for each.
-pub(crate) fn interrupt(lines: u64) {
-    for disk in DEVICES.iter().filter_map(Once::get) {
-        if lines & 1 << disk.line != 0 {
-            disk.interrupt();
-        }
+/// Handles the interrupt of the disk on `line`.
+fn handle_interrupt(line: InterruptLine) {
+    for disk in DEVICES.iter().filter_map(Once::get).filter(|disk| disk.line == line) {
+        disk.interrupt();
     }
 }

@@ -12,9 +12,11 @@
 mod device;
 mod requests;
 #[cfg(target_os = "none")]
-mod swap;
+pub(crate) mod swap;
 
 #[cfg(target_os = "none")]
-pub(crate) use device::{BlockDevice, DiskId, Ticket, device, interrupt, start};
+pub(super) use device::start;
+#[cfg(target_os = "none")]
+pub(crate) use device::{BlockDevice, DiskId, Ticket, device};
 #[cfg(target_os = "none")]
 pub(crate) use requests::{BlockError, Direction, MAX_FRAMES, MAX_REQUESTS, SECTOR_BYTES, Sectors};

@@ -19,7 +19,7 @@ use virtio_drivers::queue::VirtQueue;
 use virtio_drivers::transport::Transport;
 use virtio_drivers::{BufferDirection, Error, Hal};
 
-use crate::drivers::virtio_hal::KernelHal;
+use crate::drivers::virtio::hal::KernelHal;
 use crate::mm::KernelHeap;
 
 /// Frames that one request may transfer.

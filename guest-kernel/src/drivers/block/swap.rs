@@ -3,18 +3,38 @@
 
 use aerostat_abi::units::{FRAME_BYTES, FrameNumber};
 
-use super::device::{BlockDevice, Ticket};
+use super::device::{BlockDevice, DiskId, Ticket, device};
 use super::requests::{self, SECTOR_BYTES, Sectors};
 use crate::arch::x86_64::cpu;
 use crate::config::DISK_PATIENCE_NS;
+use crate::mm::pinned;
 use crate::mm::reclaim::swap::disk::{self, Direction, Disk, DiskError, MAX_TRANSFER};
-use crate::mm::reclaim::swap::slot_map::SlotNumber;
+use crate::mm::reclaim::swap::slot_map::{CLUSTER, SlotMap, SlotNumber};
 use crate::thread;
 use crate::time::Instant;
 
 const SECTORS_PER_SLOT: u64 = FRAME_BYTES / SECTOR_BYTES;
 
 const _: () = assert!(MAX_TRANSFER <= requests::MAX_FRAMES);
+
+/// Returns the disk to swap to with metadata for its slots, if there is such a disk and memory for
+/// them.
+pub(crate) fn disk() -> Option<(&'static dyn Disk, SlotMap)> {
+    let disk: &dyn Disk = device(DiskId::Swap)?;
+    let slots = SlotMap::usable(disk.slots());
+    if slots == 0 {
+        log::warn!(
+            "swap: the disk has {} slots of 4 KiB, less than the {CLUSTER} that are written at once; it is not used",
+            disk.slots()
+        );
+        return None;
+    }
+    if let Ok(mut metadata) = pinned::metadata(SlotMap::words(slots)) {
+        return Some((disk, SlotMap::new(slots, &mut metadata)));
+    }
+    log::warn!("swap: there is no memory for the metadata of {slots} slots; the disk is not used");
+    None
+}
 
 impl Disk for BlockDevice {
     fn slots(&self) -> u64 {

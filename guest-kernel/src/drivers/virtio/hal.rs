@@ -13,7 +13,7 @@ use crate::mm::KernelHeap;
 /// What the crate `virtio-drivers` has to know of this kernel. Queues lie in one piece, so their
 /// memory is the kernel heap's, which is part of the image.
 #[derive(Debug)]
-pub(super) struct KernelHal;
+pub(crate) struct KernelHal;
 
 fn layout(pages: usize) -> Option<Layout> {
     Layout::from_size_align(pages.checked_mul(FRAME_SIZE)?, FRAME_SIZE).ok()

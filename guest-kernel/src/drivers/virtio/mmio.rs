@@ -7,24 +7,27 @@ use core::ptr::NonNull;
 use aerostat_abi::units::to_usize;
 use virtio_drivers::transport::mmio::{MmioError, MmioTransport};
 
-use crate::arch::x86_64::boot::VirtioDevice;
+use super::device::VirtioDevice;
 use crate::mm::SPACE;
 
-/// The transport to a device.
+/// Opens the transport to a device.
+///
+/// # Safety
+/// There is no other transport to the device.
 ///
 /// # Errors
-/// When there is none, or none that one can talk to.
-pub(super) fn open(device: &VirtioDevice) -> Result<MmioTransport<'static>, MmioError> {
+/// When no device is there, or none that speaks a known version of the protocol.
+pub(crate) unsafe fn open(device: &VirtioDevice) -> Result<MmioTransport<'static>, MmioError> {
     map(device.registers);
     let registers = core::ptr::with_exposed_provenance_mut(to_usize(device.registers));
     let registers = NonNull::new(registers).ok_or(MmioError::MmioRegionTooSmall)?;
-    // SAFETY: the boot information says that the device's registers are there; they are mapped,
-    // validated to be aligned and large enough, and no other driver opens them.
+    // SAFETY: the boot information says that the device's registers are there; they are mapped and
+    // validated to be aligned and large enough, and the caller vouches that nothing else has them.
     unsafe { MmioTransport::new(registers, to_usize(device.bytes)) }
 }
 
-/// Makes the registers at `address`, in the device hole, accessible.
-pub(super) fn map(address: u64) {
+/// Maps the registers at `address`, in the device hole.
+pub(crate) fn map(address: u64) {
     if let Some(tables) = SPACE.lock().tables_mut() {
         tables.map_registers(address);
     }

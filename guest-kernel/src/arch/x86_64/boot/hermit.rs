@@ -8,25 +8,30 @@ use fdt::Fdt;
 use fdt::node::FdtNode;
 use hermit_entry::boot_info::{BootInfo, PlatformInfo, RawBootInfo};
 
+use super::devices::{BadVirtioDevice, Interrupt, VirtioDescription, VirtioDescriptions};
 use super::machine::{Machine, MachineError};
-use super::virtio_devices::{Interrupt, VirtioDevices};
 
 hermit_entry::define_entry_version!();
 
 /// Reads the boot information at `address`.
-pub(super) fn read(address: u64) -> Result<Machine, MachineError> {
+///
+/// # Safety
+/// A loader of this protocol left it there, and nothing has been written over it.
+///
+/// # Errors
+/// [`MachineError`] when the machine can't be used.
+pub(super) unsafe fn read(address: u64) -> Result<Machine, MachineError> {
     let raw = core::ptr::with_exposed_provenance::<RawBootInfo>(to_usize(address));
     if raw.is_null() || !raw.is_aligned() {
         return Err(MachineError::BadBootInformation);
     }
-    // SAFETY: the loader passes the address of its boot information, which the protocol says stays
-    // readable and valid.
+    // SAFETY: the caller vouches for the boot information; it is aligned.
     let information = BootInfo::from(unsafe { *raw });
     let (PlatformInfo::Fdt, Some(tree)) = (information.platform_info, information.hardware_info.device_tree) else {
         return Err(MachineError::BadBootInformation);
     };
     let tree = core::ptr::with_exposed_provenance::<u8>(to_usize(tree.get()));
-    // SAFETY: as above; the header is checked before the rest is read.
+    // SAFETY: the boot information names the tree; its header is checked before the rest is read.
     let tree = unsafe { Fdt::from_ptr(tree) }.map_err(|_| MachineError::BadBootInformation)?;
     let mut machine = describe(&tree)?;
     machine.serial_port = information.hardware_info.serial_port_base.map(u16::from);
@@ -53,17 +58,20 @@ fn describe(tree: &Fdt<'_>) -> Result<Machine, MachineError> {
     Ok(machine)
 }
 
-fn virtio_devices(tree: &Fdt<'_>) -> Result<VirtioDevices, MachineError> {
-    let mut devices = VirtioDevices::default();
+fn virtio_devices(tree: &Fdt<'_>) -> Result<VirtioDescriptions, BadVirtioDevice> {
+    let mut devices = VirtioDescriptions::default();
     let is_virtio = |node: &FdtNode<'_, '_>| {
         node.compatible().is_some_and(|compatible| compatible.all().any(|name| name == VIRTIO_COMPATIBLE))
     };
     for node in tree.all_nodes().filter(is_virtio) {
-        let registers = node.reg().and_then(|mut regions| regions.next()).ok_or(MachineError::BadVirtioDevice)?;
-        let start = registers.starting_address.expose_provenance() as u64;
+        let registers = node.reg().and_then(|mut regions| regions.next()).ok_or(BadVirtioDevice)?;
         let vector = node.property(VIRTIO_VECTOR).and_then(|property| property.as_usize());
-        let vector = vector.and_then(|vector| vector.try_into().ok()).ok_or(MachineError::BadVirtioDevice)?;
-        devices.add(start, registers.size.unwrap_or(0) as u64, Interrupt::Message(vector))?;
+        let vector = vector.and_then(|vector| vector.try_into().ok()).ok_or(BadVirtioDevice)?;
+        devices.add(VirtioDescription {
+            registers: registers.starting_address.expose_provenance() as u64,
+            bytes: registers.size.unwrap_or(0) as u64,
+            interrupt: Interrupt::Message(vector),
+        })?;
     }
     Ok(devices)
 }

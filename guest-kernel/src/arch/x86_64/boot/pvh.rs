@@ -7,8 +7,9 @@ use core::ops::Range;
 
 use aerostat_abi::boot::MAX_COMMAND_LINE;
 
-use super::machine::{MAX_RANGES, Machine, MachineError};
-use super::virtio_devices::VirtioDevices;
+use super::devices::VirtioDescriptions;
+use super::machine::{Machine, MachineError};
+use super::memory_map::MAX_RANGES;
 
 const MAGIC: u32 = 0x336e_c578;
 const USABLE_MEMORY: u32 = 1;
@@ -54,7 +55,7 @@ pub(super) fn read(address: u64, memory: &impl PhysicalMemory) -> Result<Machine
     let mut text = [0; MAX_COMMAND_LINE + 1];
     let length = if command_line == 0 { 0 } else { copy_string(command_line, memory, &mut text)? };
     let mut machine = Machine::new(ranges.into_iter().take(count), &text[..length])?;
-    machine.virtio_devices = VirtioDevices::from_command_line(machine.command_line.as_str())?;
+    machine.virtio_devices = VirtioDescriptions::from_command_line(machine.command_line.as_str())?;
     Ok(machine)
 }
 

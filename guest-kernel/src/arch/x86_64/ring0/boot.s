@@ -39,12 +39,12 @@ pvh_start:
 .code64
 pvh_start_64:
     mov edi, ebx
-    mov esi, 1                          # boot::Origin::Pvh
+    mov esi, {origin_pvh}
     jmp leave_ring_0
 
 .global hermit_start
 hermit_start:
-    xor esi, esi                        # boot::Origin::Hermit
+    mov esi, {origin_hermit}
     lgdt [rip + boot_gdt_pointer]
     mov eax, {cr4}
     mov cr4, rax
@@ -86,7 +86,7 @@ leave_ring_0:
     iretq
 ring_3_start:
     xor ebp, ebp
-    call {start}
+    call {kernel_main}
     ud2
 
 .section .data.boot, "aw", @progbits

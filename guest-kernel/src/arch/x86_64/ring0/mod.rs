@@ -18,7 +18,9 @@ use aerostat_abi::units::to_usize;
 use x86_64::VirtAddr;
 use x86_64::structures::tss::TaskStateSegment;
 
+use crate::arch::x86_64::boot::Origin;
 use crate::arch::x86_64::cpu::{CPUS, CpuBlock};
+use crate::arch::x86_64::interrupt::InterruptLine;
 use crate::config::{FIRST_DEVICE_VECTOR, MAX_VIRTIO_DEVICES};
 use crate::layout::{BOOT_CODE_END, LOCAL_APIC};
 
@@ -32,19 +34,13 @@ const KERNEL_CODE: u16 = 0x08;
 /// mode needs, and SSE. All else is off.
 const CR4: u64 = 1 << 5 | 1 << 9 | 1 << 10;
 
-/// Interrupt vectors that the ring-0 stub turns into upcalls, and the bits they set in
-/// [`CpuBlock::pending`].
-pub(crate) const TIMER_VECTOR: u8 = 0x40;
-pub(crate) const BALLOON_VECTOR: u8 = 0x41;
+/// The vector of interrupts that vanish before they are delivered: the only one that is no upcall.
 pub(crate) const SPURIOUS_VECTOR: u8 = 0xff;
-pub(crate) const TIMER_PENDING: u64 = 1 << 0;
-pub(crate) const BALLOON_PENDING: u64 = 1 << 1;
-/// The first virtio device's; each has a bit of its own.
-pub(crate) const FIRST_DEVICE_PENDING: u64 = 1 << 8;
-pub(crate) const DEVICES_PENDING: u64 = (FIRST_DEVICE_PENDING << MAX_VIRTIO_DEVICES) - FIRST_DEVICE_PENDING;
 
 /// Gates for the vectors 0 to 31 that lead to ring 3, 16 bytes of code apart.
 const EXCEPTION_STUB_BYTES: u64 = 32;
+/// The first virtio device's line; those of the others follow.
+const FIRST_DEVICE: InterruptLine = InterruptLine::device(0).expect("there may be a device");
 /// The devices' entries are so many bytes of code apart.
 const DEVICE_ENTRY_BYTES: u64 = 128;
 const INT3_VECTOR: usize = 3;
@@ -70,7 +66,9 @@ global_asm!(
     cpus = sym CPUS,
     tss = sym TSS,
     idt = sym IDT,
-    start = sym crate::arch::x86_64::boot::start,
+    origin_hermit = const Origin::Hermit as u32,
+    origin_pvh = const Origin::Pvh as u32,
+    kernel_main = sym kernel_main,
 );
 global_asm!(
     include_str!("entries.s"),
@@ -79,9 +77,9 @@ global_asm!(
     upcall_rip = const offset_of!(CpuBlock, upcall_rip),
     user_data = const USER_DATA,
     end_of_interrupt = const LOCAL_APIC + 0xb0,
-    timer = const TIMER_PENDING,
-    balloon = const BALLOON_PENDING,
-    first_device = const FIRST_DEVICE_PENDING,
+    timer = const InterruptLine::TIMER.pending_bit(),
+    balloon = const InterruptLine::BALLOON.pending_bit(),
+    first_device = const FIRST_DEVICE.pending_bit(),
     devices = const MAX_VIRTIO_DEVICES,
     device_entry_bytes = const DEVICE_ENTRY_BYTES,
     exit_port = const aerostat_abi::exit::EXIT_PORT,
@@ -97,6 +95,8 @@ unsafe extern "C" {
     fn ring0_devices();
     fn ring0_spurious();
     fn ring0_fatal();
+    /// The start list: the one function above this layer that is called by name.
+    fn kernel_main(information: u64, origin: Origin) -> !;
 }
 
 /// A page-aligned static that assembly and the CPU use besides this module.
@@ -189,8 +189,10 @@ fn install_gates() {
     for vector in FATAL_VECTORS {
         gates[vector] = Gate::new(ring_0(ring0_fatal), GateKind::Interrupt, FATAL_IST);
     }
-    gates[usize::from(TIMER_VECTOR)] = Gate::new(ring_0(ring0_timer), GateKind::Interrupt, INTERRUPT_IST);
-    gates[usize::from(BALLOON_VECTOR)] = Gate::new(ring_0(ring0_balloon), GateKind::Interrupt, INTERRUPT_IST);
+    gates[usize::from(InterruptLine::TIMER.vector())] =
+        Gate::new(ring_0(ring0_timer), GateKind::Interrupt, INTERRUPT_IST);
+    gates[usize::from(InterruptLine::BALLOON.vector())] =
+        Gate::new(ring_0(ring0_balloon), GateKind::Interrupt, INTERRUPT_IST);
     let devices = &mut gates[usize::from(FIRST_DEVICE_VECTOR)..][..MAX_VIRTIO_DEVICES];
     for (entry, gate) in (ring_0(ring0_devices)..).step_by(to_usize(DEVICE_ENTRY_BYTES)).zip(devices) {
         *gate = Gate::new(entry, GateKind::Interrupt, INTERRUPT_IST);
