@@ -15,9 +15,11 @@ use super::{Finding, SourceFile};
 
 /// Where the kernel's modules are.
 const FOLDER: &str = "guest-kernel/src";
+/// The document that shows them.
+const DOCUMENT: &str = "docs/ARCHITECTURE.md";
 
 /// The modules of the kernel's root, from the bottom to the top. A module may use itself and those
-/// before it. `docs/ARCHITECTURE.md` shows the same list.
+/// before it.
 const LAYERS: [&str; 17] = [
     "config",
     "layout",
@@ -41,9 +43,30 @@ const LAYERS: [&str; 17] = [
 /// Files of the root that are above all layers: they only say what there is.
 const ABOVE_ALL: [&str; 2] = ["lib", "host_bench"];
 
-/// Returns what breaks the order of the guest kernel's layers.
+/// Returns what breaks the order of the guest kernel's layers, and whether the document shows another
+/// order.
 pub(super) fn findings(files: &[SourceFile]) -> Vec<Finding> {
-    check(FOLDER, &LAYERS, files)
+    let mut findings = check(FOLDER, &LAYERS, files);
+    let document = files.iter().find(|file| file.path == DOCUMENT);
+    findings.extend(document.and_then(|document| check_document(document, FOLDER, &LAYERS)));
+    findings
+}
+
+/// Compares the layers with the lines that follow the name of their folder in a document, each of
+/// which begins with two spaces and the name of a layer.
+fn check_document(document: &SourceFile, folder: &str, layers: &[&str]) -> Option<Finding> {
+    let lines = || document.lines().skip_while(|(_, text)| text.trim_end_matches('/') != folder);
+    let shown = lines().skip(1).map_while(|(_, text)| text.strip_prefix("  "));
+    // A longer description goes on in lines that are indented further.
+    let shown: Vec<&str> = shown.filter(|text| !text.starts_with(' ')).filter_map(name_of).collect();
+    let line = lines().next().map_or(1, |(line, _)| line);
+    let what = format!("the layers are {layers:?}, and not {shown:?}");
+    (shown != layers).then(|| document.finding(line, what))
+}
+
+/// Returns the module that a line of a folder's listing names.
+fn name_of(line: &str) -> Option<&str> {
+    line.split([' ', '/', '.']).next()
 }
 
 /// Returns every use of a module by one that is not above it, and every difference between `layers`
@@ -291,7 +314,7 @@ fn block_comment(text: &str) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::{SourceFile, check};
+    use super::{SourceFile, check, check_document};
 
     const LISTED: [&str; 3] = ["low", "middle", "high"];
 
@@ -376,6 +399,18 @@ mod tests {
         let only_low = [SourceFile { path: "src/low.rs".to_owned(), text: String::new() }];
         let missing: Vec<_> = check("src", &LISTED, &only_low).into_iter().map(|finding| finding.what).collect();
         assert_eq!(missing.len(), 2, "{missing:?}");
+    }
+
+    #[test]
+    fn the_document_shows_the_list() {
+        let document = |listing: &str| {
+            let text = format!("# Layers\n\n```\nsrc/\n{listing}other/\n  high/  of another folder\n```\n");
+            check_document(&SourceFile { path: "layers.md".to_owned(), text }, "src", &LISTED)
+        };
+        assert_eq!(document("  low.rs   numbers\n  middle/  all that is\n           between\n  high.rs\n"), None);
+        for wrong in ["  middle/\n  low.rs\n  high.rs\n", "  low.rs\n  middle/\n", ""] {
+            assert_eq!(document(wrong).map(|finding| finding.line), Some(4), "{wrong}");
+        }
     }
 
     #[test]

@@ -3,7 +3,6 @@
 //! A gate is a pure function from the files to its findings, so its tests need no files. `check`
 //! runs all of [`GATES`].
 
-#[allow(dead_code, reason = "becomes a gate as soon as no use points upwards")]
 mod layers;
 mod widths;
 mod words;
@@ -17,8 +16,11 @@ use anyhow::{Context, Result, ensure};
 use crate::cargo::{root, shown};
 
 /// All gates, in the order in which they run.
-pub(crate) const GATES: [Gate; 2] =
-    [Gate { name: "words", find: words::findings }, Gate { name: "widths", find: widths::findings }];
+pub(crate) const GATES: [Gate; 3] = [
+    Gate { name: "layers", find: layers::findings, not_yet: &[] },
+    Gate { name: "words", find: words::findings, not_yet: NOT_YET },
+    Gate { name: "widths", find: widths::findings, not_yet: NOT_YET },
+];
 
 /// Files that do not keep the rules yet, by the beginnings of their paths.
 const NOT_YET: &[&str] = &["abi/", "apps/", "docs/", "fleets/", "guest-kernel/", "monitor/", "tests/"];
@@ -28,6 +30,8 @@ const NOT_YET: &[&str] = &["abi/", "apps/", "docs/", "fleets/", "guest-kernel/",
 pub(crate) struct Gate {
     pub(crate) name: &'static str,
     find: fn(&[SourceFile]) -> Vec<Finding>,
+    /// Files that do not keep the rule yet, by the beginnings of their paths.
+    not_yet: &'static [&'static str],
 }
 
 /// A file of the repository.
@@ -53,7 +57,7 @@ impl Gate {
     /// When there is such a place.
     pub(crate) fn check(self, files: &[SourceFile]) -> Result<()> {
         let mut findings = (self.find)(files);
-        findings.retain(|finding| !NOT_YET.iter().any(|folder| finding.path.starts_with(folder)));
+        findings.retain(|finding| !self.not_yet.iter().any(|folder| finding.path.starts_with(folder)));
         for finding in &findings {
             println!("{finding}");
         }
