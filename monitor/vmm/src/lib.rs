@@ -5,8 +5,9 @@
 //!
 //! The modules by layer:
 //!
-//! * process: `process` (start, link, sampling, end); `target_watch` and `reclamation` (what its
-//!   main thread does to the balloon)
+//! * process: `process` (from start to end), `guest` (assembles the parts), `main_loop` and what it
+//!   calls: `target_watch` and `reclamation` (what the main thread does to the balloon), `sampler`
+//!   (what it does at intervals), `vcpu_thread`; `process_host` (what the balloon uses of it all)
 //! * devices: `vcpu` (the loop and its exits), `balloon`, `console`, `console_log`, `serial_ring`,
 //!   `virtio` (disks), `fault` (the report of a bad end), `inspection` (where the vCPU is)
 //! * machine: `machine` (KVM's objects, the doorbell), `interrupts` (routes), `cpu` (first
@@ -28,6 +29,7 @@ mod cpu;
 mod device_tree;
 mod fault;
 mod frame_map;
+mod guest;
 mod huge_pages;
 mod image;
 mod image_notes;
@@ -36,16 +38,20 @@ mod interrupts;
 mod layout;
 mod lock;
 mod machine;
+mod main_loop;
 mod memory;
 mod page_sizes;
 mod process;
+mod process_host;
 mod reclamation;
 mod release;
 mod resident;
+mod sampler;
 mod serial_ring;
 mod target_watch;
 mod throttle;
 mod vcpu;
+mod vcpu_thread;
 mod virtio;
 
 pub use balloon::DISAGREEING_REPORTS;

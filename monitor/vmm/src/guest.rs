@@ -1,0 +1,111 @@
+//! A guest's parts, assembled in the order that its start needs.
+
+use std::fs::File;
+use std::sync::{Arc, Mutex};
+
+use aerostat_abi::registers::BootStage;
+use aerostat_abi::units::FrameCount;
+use aerostat_link::clock::monotonic_ns;
+use aerostat_link::message::{Start, StartDescriptors};
+use aerostat_link::{Link, SharedPage};
+use rustix::event::{EventfdFlags, eventfd};
+use vmm_sys_util::eventfd::EventFd;
+
+use super::balloon::Balloon;
+use super::boot;
+use super::console::{self, Console};
+use super::console_log::ConsoleLog;
+use super::device_tree::Description;
+use super::frame_map::FrameMap;
+use super::layout::MemoryLayout;
+use super::machine::Machine;
+use super::memory::GuestMemory;
+use super::process::ProcessError;
+use super::process_host::ProcessHost;
+use super::reclamation::Reclamation;
+use super::resident::ResidentMeter;
+use super::sampler::Sampler;
+use super::target_watch::TargetWatch;
+use super::throttle::Throttle;
+use super::vcpu::{Devices, Ignored};
+use super::virtio::Bus;
+
+/// A guest that is ready to run: what the vCPU's thread takes, and what the main thread keeps.
+#[derive(Debug)]
+pub(super) struct Guest {
+    pub(super) link: Arc<Link>,
+    pub(super) machine: Machine,
+    /// Where the vCPU begins.
+    pub(super) entry: u64,
+    pub(super) devices: Devices<ProcessHost>,
+    pub(super) target: TargetWatch<ProcessHost>,
+    pub(super) reclamation: Reclamation<ProcessHost>,
+    pub(super) sampler: Sampler,
+}
+
+impl Guest {
+    /// Assembles the guest that `start` describes. `began_ns` is when the process began.
+    pub(super) fn assemble(
+        link: &Arc<Link>,
+        start: &Start,
+        descriptors: StartDescriptors,
+        began_ns: u64,
+    ) -> Result<Self, ProcessError> {
+        let registers = Arc::new(SharedPage::map(&descriptors.registers)?);
+        registers.mark_boot(BootStage::Process, began_ns);
+        let layout = MemoryLayout::new(FrameCount(start.memory_frames))?;
+        let initial = FrameCount(start.initial_frames);
+        let mut memory = GuestMemory::new(layout).map_err(ProcessError::Memory)?;
+        let machine = Machine::new(&memory)?;
+        registers.mark_boot(BootStage::Machine, monotonic_ns());
+
+        let meter = Arc::new(ResidentMeter::new()?);
+        let description = Description {
+            memory: &layout,
+            command_line: &start.command_line,
+            tsc_hz: machine.tsc_hz(),
+            virtio_devices: start.disks.len(),
+        };
+        let image = boot::prepare(&mut memory, &File::from(descriptors.image), initial, &description)?;
+        let memory = Arc::new(memory);
+        let disks = start.disks.iter().zip(descriptors.disks).map(|(disk, file)| disk.with_file(file)).collect();
+        let virtio =
+            Bus::with_disks(disks, &memory, |wires| machine.connect_device(wires).map_err(ProcessError::from))?;
+        registers.mark_boot(BootStage::Loaded, monotonic_ns());
+
+        let guest_bell = EventFd::new(libc::EFD_CLOEXEC | libc::EFD_NONBLOCK)?;
+        let work_left = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
+        let host = ProcessHost::new(
+            Arc::clone(link),
+            machine.doorbell(guest_bell.try_clone()?),
+            (Arc::clone(&meter), Arc::clone(&registers)),
+            virtio.workers(),
+            Arc::clone(&work_left),
+        );
+        let frames = FrameMap::new(layout, initial, image.frames());
+        let balloon = Balloon::new(Arc::clone(&memory), Arc::clone(&registers), host, frames);
+        let balloon = Arc::new(Mutex::new(balloon));
+        let previous = descriptors.previous_log.map(File::from);
+        let log = descriptors.log.map(|log| ConsoleLog::new(log.into(), previous));
+        let console = Console::new(log, machine.serial_ring(*console::PORTS.start()));
+        let console = Arc::new(Mutex::new(console));
+        Ok(Self {
+            link: Arc::clone(link),
+            machine,
+            entry: image.entry,
+            target: TargetWatch::new(descriptors.doorbell, guest_bell, Arc::clone(&balloon)),
+            reclamation: Reclamation::new(Arc::clone(&balloon), work_left),
+            sampler: Sampler::new(Arc::clone(&console), Arc::clone(&balloon), meter, Arc::clone(&registers)),
+            devices: Devices {
+                console,
+                balloon,
+                virtio,
+                registers,
+                throttle: Throttle::new(),
+                ignored: Ignored::default(),
+                inspection: Arc::default(),
+                memory,
+            },
+        })
+    }
+}

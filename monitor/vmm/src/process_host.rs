@@ -1,0 +1,90 @@
+//! What the balloon device uses of this process: interrupts, the link, the meter, the main thread.
+
+use std::fmt;
+use std::mem;
+use std::sync::Arc;
+
+use aerostat_link::message::FromVmm;
+use aerostat_link::{Link, Patience, SharedPage};
+use rustix::fd::OwnedFd;
+
+use super::balloon::BalloonHost;
+use super::machine::Doorbell;
+use super::resident::ResidentMeter;
+use super::virtio::{Quiescent, Workers};
+
+/// Reports of pressure within this time after the last are dropped: the supervisor knows already,
+/// and a guest must not keep it busy.
+const PRESSURE_INTERVAL_NS: u64 = 5_000_000;
+
+/// The process around a balloon device.
+#[derive(Debug)]
+pub(super) struct ProcessHost {
+    link: Arc<Link>,
+    doorbell: Doorbell,
+    meter: Arc<ResidentMeter>,
+    registers: Arc<SharedPage>,
+    workers: Workers,
+    /// Wakes the main thread.
+    work_left: Arc<OwnedFd>,
+    last_pressure_ns: u64,
+    has_complained: bool,
+}
+
+impl ProcessHost {
+    /// Resident memory is measured by `meter` and published in `registers`; `work_left` wakes the
+    /// main thread.
+    pub(super) fn new(
+        link: Arc<Link>,
+        doorbell: Doorbell,
+        (meter, registers): (Arc<ResidentMeter>, Arc<SharedPage>),
+        workers: Workers,
+        work_left: Arc<OwnedFd>,
+    ) -> Self {
+        Self { link, doorbell, meter, registers, workers, work_left, last_pressure_ns: 0, has_complained: false }
+    }
+
+    /// Reports a problem to the user, once: a guest may cause it any number of times.
+    fn complain(&mut self, what: fmt::Arguments<'_>) {
+        if !mem::replace(&mut self.has_complained, true) {
+            eprintln!("aerostat-vmm: {what}");
+        }
+    }
+}
+
+impl BalloonHost for ProcessHost {
+    fn connect_doorbell(&mut self, vector: u8) {
+        // Without the interrupt the guest still samples its target once a second.
+        if let Err(error) = self.doorbell.connect(vector) {
+            self.complain(format_args!("the guest gets no balloon interrupt: {error}"));
+        }
+    }
+
+    fn disconnect_doorbell(&mut self) {
+        if let Err(error) = self.doorbell.disconnect() {
+            self.complain(format_args!("the guest keeps its balloon interrupt: {error}"));
+        }
+    }
+
+    fn pressure(&mut self, now_ns: u64) {
+        if now_ns.saturating_sub(self.last_pressure_ns) >= PRESSURE_INTERVAL_NS {
+            self.last_pressure_ns = now_ns;
+            // A full link means that the supervisor has not read the last ones yet.
+            let _ = self.link.send(&FromVmm::Pressure, &[], Patience::DoNotWait);
+        }
+    }
+
+    fn memory_released(&mut self) {
+        // Where it can't be measured now, the main thread notices and ends the process.
+        let _ = self.meter.publish(&self.registers);
+    }
+
+    fn work_left(&mut self) {
+        // Full only where it was written 2^64 times and the main thread did not read it.
+        let _ = rustix::io::write(&self.work_left, &1_u64.to_ne_bytes());
+    }
+
+    fn quiesce(&self) -> Option<Quiescent<'_>> {
+        self.workers.hold()
+    }
+}

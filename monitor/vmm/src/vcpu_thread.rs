@@ -1,0 +1,88 @@
+//! The vCPU's thread as the main thread sees it: started, kicked out of the guest, ended.
+
+use std::io;
+use std::os::unix::thread::JoinHandleExt;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use aerostat_link::message::Ending;
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::fd::OwnedFd;
+use signal_hook::consts::{SIGUSR1, SIGUSR2};
+
+use super::machine::{KvmError, Machine};
+use super::process::ProcessError;
+use super::process_host::ProcessHost;
+use super::vcpu::{self, Devices};
+
+/// How often a stop is repeated until the thread has seen it.
+const STOP_AGAIN: Duration = Duration::from_millis(1);
+/// The thread needs a small stack: its largest stack frame holds a batch.
+const STACK_BYTES: usize = 128 << 10;
+
+/// The thread that runs the guest.
+#[derive(Debug)]
+pub(super) struct VcpuThread {
+    handle: JoinHandle<Result<Ending, KvmError>>,
+    /// Becomes readable when the thread ends, by a panic too.
+    pub(super) ended: Arc<OwnedFd>,
+}
+
+impl VcpuThread {
+    /// Starts the thread, and with it the guest.
+    pub(super) fn spawn(machine: Machine, entry: u64, mut devices: Devices<ProcessHost>) -> Result<Self, ProcessError> {
+        let ended = Arc::new(eventfd(0, EventfdFlags::CLOEXEC)?);
+        let notice = EndNotice(Arc::clone(&ended));
+        // The signal that stops the loop sets this flag.
+        let stop = Arc::new(AtomicBool::new(false));
+        signal_hook::flag::register(SIGUSR1, Arc::clone(&stop))?;
+        signal_hook::flag::register(SIGUSR2, Arc::clone(&devices.inspection.is_wanted))?;
+        let handle = thread::Builder::new().name("vcpu".to_owned()).stack_size(STACK_BYTES).spawn(move || {
+            let _notice = notice;
+            let mut vcpu = machine.into_vcpu(entry)?;
+            Ok(vcpu::run(&mut vcpu, &mut devices, &stop))
+        })?;
+        Ok(Self { handle, ended })
+    }
+
+    /// Gets the vCPU out of the guest for a moment, to see whether an inspection is wanted.
+    pub(super) fn kick(&self) {
+        self.signal(SIGUSR2);
+    }
+
+    /// Gets the vCPU out of the guest and ends the thread. A signal that comes just before the
+    /// processor enters the guest would be lost, so it is repeated.
+    pub(super) fn stop(self) -> Result<Ending, ProcessError> {
+        let patience = Timespec::try_from(STOP_AGAIN).ok();
+        while !self.handle.is_finished() {
+            self.signal(SIGUSR1);
+            let _ = poll(&mut [PollFd::new(&self.ended, PollFlags::IN)], patience.as_ref());
+        }
+        self.join()
+    }
+
+    /// Returns how the guest ended, once the thread has.
+    pub(super) fn join(self) -> Result<Ending, ProcessError> {
+        match self.handle.join() {
+            Ok(ending) => Ok(ending?),
+            Err(_) => Err(io::Error::other("the processor's thread panicked").into()),
+        }
+    }
+
+    fn signal(&self, signal: libc::c_int) {
+        // SAFETY: the thread is not joined yet, so its handle is valid even where it has ended.
+        unsafe { libc::pthread_kill(self.handle.as_pthread_t(), signal) };
+    }
+}
+
+/// Tells the main thread that this one ends, even by a panic.
+struct EndNotice(Arc<OwnedFd>);
+
+impl Drop for EndNotice {
+    fn drop(&mut self) {
+        // The counter can't be full: this is its only write.
+        let _ = rustix::io::write(&self.0, &1_u64.to_ne_bytes());
+    }
+}
