@@ -1,6 +1,7 @@
 //! A guest's parts, assembled in the order that its start needs.
 
 use std::fs::File;
+use std::io;
 use std::sync::{Arc, Mutex};
 
 use aerostat_abi::registers::BootStage;
@@ -28,7 +29,7 @@ use super::sampler::Sampler;
 use super::target_watch::TargetWatch;
 use super::throttle::Throttle;
 use super::vcpu::{Devices, Ignored};
-use super::virtio::Bus;
+use super::virtio::{Bus, Device, Disk};
 
 /// A guest that is ready to run: what the vCPU's thread takes, and what the main thread keeps.
 #[derive(Debug)]
@@ -68,9 +69,13 @@ impl Guest {
         };
         let image = boot::prepare(&mut memory, &File::from(descriptors.image), initial, &description)?;
         let memory = Arc::new(memory);
-        let disks = start.disks.iter().zip(descriptors.disks).map(|(disk, file)| disk.with_file(file)).collect();
-        let virtio =
-            Bus::with_disks(disks, &memory, |wires| machine.connect_device(wires).map_err(ProcessError::from))?;
+        let disks = start.disks.iter().zip(descriptors.disks).map(|(disk, file)| {
+            let disk: Arc<dyn Device> = Arc::new(Disk::new(disk.with_file(file))?);
+            Ok(disk)
+        });
+        let virtio = Bus::new(disks.collect::<io::Result<_>>()?, &memory, |wires| {
+            machine.connect_device(wires).map_err(ProcessError::from)
+        })?;
         registers.mark_boot(BootStage::Loaded, monotonic_ns());
 
         let guest_bell = EventFd::new(libc::EFD_CLOEXEC | libc::EFD_NONBLOCK)?;

@@ -110,10 +110,17 @@ impl Machine {
     /// Connects a device: its interrupt, and notifications to it where KVM can take them without an
     /// exit.
     pub(super) fn connect_device(&self, wires: &Wires<'_>) -> Result<(), KvmError> {
-        // The written value does not matter, so KVM need not compare it. Where KVM can't take
-        // notifications, each is an exit, which the vCPU's thread handles.
+        // Where KVM can't take notifications, each is an exit, which the vCPU's thread handles.
         let notify = IoEventAddress::Mmio(wires.notify.0);
-        let _ = self.vm.register_ioevent(wires.kick, &notify, NoDatamatch);
+        match wires.kicks {
+            // The written value does not matter, so KVM need not compare it.
+            [kick] => drop(self.vm.register_ioevent(kick, &notify, NoDatamatch)),
+            kicks => {
+                for (queue, kick) in (0_u32..).zip(kicks) {
+                    let _ = self.vm.register_ioevent(kick, &notify, queue);
+                }
+            }
+        }
         self.interrupts.connect_device(wires.interrupt, wires.slot.vector)
     }
 

@@ -30,7 +30,7 @@ pub(super) struct Parts(Vec<Part>);
 
 /// Why a chain is invalid. The driver broke the rules, so its device stops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub(super) enum Malformed {
+pub(crate) enum Malformed {
     /// It is empty, or its first descriptor can't be read.
     #[error("a descriptor chain is empty")]
     Empty,

@@ -1,13 +1,16 @@
-//! Virtio devices with registers in memory: the bus, and the disks on it. `docs/devices.md`
+//! Virtio devices with registers in memory: the bus, and what can be on it. `docs/devices.md`
 //! describes the layout.
 //!
 //! The modules by layer:
 //!
 //! * bus: this one (addresses, vectors), `mmio` (a device's page)
-//! * transport: `registers` (the driver's side: pure), `state` (what two threads share)
+//! * transport: `registers` (the driver's side: pure), `state` (what threads share)
 //! * queue: `worker` (serves it), `adaptive_poll` (when it polls: pure), `quiescence` (when no
-//!   worker runs), `chain` (the parts of a request: pure), `memory` (the bytes behind them)
-//! * device: `block`
+//!   worker runs), `queue` (its requests), `chain` (the parts of a request: pure), `memory` (the
+//!   bytes behind them)
+//! * device: `device` (what every device has), `block`
+//!
+//! Only `block` knows what a disk is: a further kind of device implements [`Device`].
 //!
 //! The guest is not trusted. The worst that its writes to registers and rings can cause is a device
 //! that says `DEVICE_NEEDS_RESET` and stops, or a request that ends with an error.
@@ -15,8 +18,10 @@
 mod adaptive_poll;
 mod block;
 mod chain;
+mod device;
 mod memory;
 mod mmio;
+mod queue;
 mod quiescence;
 mod registers;
 mod state;
@@ -30,7 +35,9 @@ use std::sync::Arc;
 use aerostat_abi::units::{FRAME_BYTES, to_usize};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
-use self::block::Disk;
+pub(super) use self::block::Disk;
+pub(super) use self::device::Device;
+use self::device::QueueIndex;
 use self::memory::DeviceMemory;
 use self::mmio::MmioDevice;
 pub(super) use self::quiescence::{Quiescent, Workers};
@@ -38,7 +45,6 @@ use self::state::State;
 use self::worker::Worker;
 use super::layout::{GuestAddress, VIRTIO_START};
 use super::memory::GuestMemory;
-use aerostat_link::disk::OpenDisk;
 
 /// The most devices that the bus can have: one for each vector.
 pub(super) const MOST_DEVICES: usize = 16;
@@ -72,9 +78,9 @@ pub(super) struct Wires<'a> {
     pub(super) slot: Slot,
     /// The address of the register that a notification is written to.
     pub(super) notify: GuestAddress,
-    /// Is to be written on a notification. This is optional: otherwise the write reaches
-    /// [`Bus::write`].
-    pub(super) kick: &'a EventFd,
+    /// For each queue, what is to be written on a notification of it. This is optional: otherwise
+    /// the write reaches [`Bus::write`].
+    pub(super) kicks: &'a [EventFd],
     /// Raises the device's interrupt when it is written.
     pub(super) interrupt: &'a EventFd,
 }
@@ -82,67 +88,62 @@ pub(super) struct Wires<'a> {
 /// All virtio devices of a guest.
 #[derive(Debug, Default)]
 pub(super) struct Bus {
-    devices: Vec<(String, MmioDevice)>,
+    devices: Vec<MmioDevice>,
 }
 
 impl Bus {
-    /// Creates a bus with these disks, in this order. Each has its worker, which waits for the
-    /// first notification; `connect` is called for each. A guest without disks costs nothing here.
-    pub(super) fn with_disks<E: From<io::Error>>(
-        disks: Vec<OpenDisk>,
+    /// Creates a bus with these devices, in this order. Each queue has its worker, which waits for
+    /// the first notification; `connect` is called for each device. A guest without devices costs
+    /// nothing here.
+    pub(super) fn new<E: From<io::Error>>(
+        devices: Vec<Arc<dyn Device>>,
         memory: &Arc<GuestMemory>,
         mut connect: impl FnMut(&Wires<'_>) -> Result<(), E>,
     ) -> Result<Self, E> {
-        if disks.is_empty() {
+        if devices.is_empty() {
             return Ok(Self::default());
         }
-        if disks.len() > MOST_DEVICES {
+        if devices.len() > MOST_DEVICES {
             return Err(io::Error::other("a guest has more devices than its bus has places").into());
         }
         let memory = Arc::new(DeviceMemory::new(Arc::clone(memory))?);
-        let mut devices = Vec::with_capacity(disks.len());
-        for (slot, disk) in slots(disks.len()).zip(disks) {
-            let name = disk.role.id();
-            let disk = Disk::new(disk)?;
-            let state = Arc::new(State::new(EventFd::new(EFD_CLOEXEC | EFD_NONBLOCK)?));
-            let kick = EventFd::new(EFD_CLOEXEC)?;
+        let mut on_bus = Vec::with_capacity(devices.len());
+        for (slot, device) in slots(devices.len()).zip(devices) {
+            let queues = device.identity().queue_sizes.len();
+            let state = Arc::new(State::new(queues, EventFd::new(EFD_CLOEXEC | EFD_NONBLOCK)?));
+            let kicks = (0..queues).map(|_| EventFd::new(EFD_CLOEXEC)).collect::<Result<Vec<_>, _>>()?;
             let notify = GuestAddress(slot.address.0 + registers::QUEUE_NOTIFY);
-            connect(&Wires { slot, notify, kick: &kick, interrupt: state.interrupt() })?;
-            let device = MmioDevice::new(
-                block::identity(disk.mode()),
-                block::config_space(disk.sectors()),
-                (Arc::clone(&state), kick.try_clone()?),
-                Arc::clone(&memory),
-            );
-            Worker { state, memory: Arc::clone(&memory), disk, kick }.spawn(name)?;
-            devices.push((name.to_owned(), device));
+            connect(&Wires { slot, notify, kicks: &kicks, interrupt: state.interrupt() })?;
+            for (queue, kick) in (0..).map(QueueIndex).zip(&kicks) {
+                let (device, state, memory) = (Arc::clone(&device), Arc::clone(&state), Arc::clone(&memory));
+                Worker { device, queue, state, memory, kick: kick.try_clone()? }.spawn()?;
+            }
+            on_bus.push(MmioDevice::new(device, state, Arc::clone(&memory), kicks));
         }
-        Ok(Self { devices })
+        Ok(Self { devices: on_bus })
     }
 
     /// Returns the workers of all devices.
     pub(super) fn workers(&self) -> Workers {
-        Workers::new(self.devices.iter().map(|(_, device)| device.shared_state()).collect())
+        Workers::new(self.devices.iter().map(MmioDevice::shared_state).collect())
     }
 
     /// Handles the guest's read at `address`; returns `None` where no device answers.
     pub(super) fn read(&self, address: u64, bytes: &mut [u8]) -> Option<()> {
         let (index, offset) = locate(address)?;
-        self.devices.get(index)?.1.read(offset, bytes)
+        self.devices.get(index)?.read(offset, bytes)
     }
 
     /// Handles the guest's write at `address`; returns `None` where no device takes it.
-    pub(super) fn write(&mut self, address: u64, bytes: &[u8]) -> Option<()> {
+    pub(super) fn write(&self, address: u64, bytes: &[u8]) -> Option<()> {
         let (index, offset) = locate(address)?;
-        self.devices.get_mut(index)?.1.write(offset, bytes)
+        self.devices.get(index)?.write(offset, bytes)
     }
 
     /// Returns a line for each device that had to stop because of what the guest did, to explain
     /// its end.
     pub(super) fn complaints(&self) -> impl Iterator<Item = String> {
-        self.devices
-            .iter()
-            .filter_map(|(name, device)| Some(format!("disk {name} stopped: {}", device.state().complaint()?)))
+        self.devices.iter().filter_map(MmioDevice::complaint)
     }
 }
 

@@ -7,6 +7,8 @@
 
 use std::sync::{Arc, MutexGuard};
 
+#[cfg(test)]
+use super::device::QueueIndex;
 use super::state::{ActiveQueue, State};
 
 /// The workers of a guest's devices.
@@ -26,7 +28,7 @@ impl Workers {
 
     /// Holds all workers, or none where one of them is at work. Never blocks.
     pub(crate) fn hold(&self) -> Option<Quiescent<'_>> {
-        let queues = self.0.iter().map(|state| state.try_lock()).collect::<Option<_>>()?;
+        let queues = self.0.iter().flat_map(|state| state.try_lock_all()).collect::<Option<_>>()?;
         Some(Quiescent { _queues: queues })
     }
 }
@@ -36,8 +38,8 @@ impl Workers {
     /// Creates one worker that is at work for ever.
     pub(crate) fn one_at_work() -> Self {
         let interrupt = vmm_sys_util::eventfd::EventFd::new(0).unwrap();
-        let state = Arc::new(State::new(interrupt));
-        std::mem::forget(state.lock());
+        let state = Arc::new(State::new(1, interrupt));
+        std::mem::forget(state.lock(QueueIndex(0)));
         Self::new(vec![state])
     }
 }
@@ -45,22 +47,27 @@ impl Workers {
 #[cfg(test)]
 mod tests {
     use super::Workers;
+    use crate::virtio::device::QueueIndex;
     use crate::virtio::state::State;
     use std::sync::Arc;
     use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
     #[test]
     fn all_workers_are_held_or_none() {
-        let states: Vec<_> = (0..2).map(|_| Arc::new(State::new(EventFd::new(EFD_NONBLOCK).unwrap()))).collect();
-        let workers = Workers::new(states.clone());
-        let at_work = states[1].lock();
+        let state = |queues| Arc::new(State::new(queues, EventFd::new(EFD_NONBLOCK).unwrap()));
+        let states = [state(1), state(2)];
+        let workers = Workers::new(states.to_vec());
+        let idle =
+            || states.iter().flat_map(|state| state.try_lock_all()).map(|queue| queue.is_some()).collect::<Vec<_>>();
+        let at_work = states[1].lock(QueueIndex(1));
         assert!(workers.hold().is_none());
-        assert!(states[0].try_lock().is_some(), "the first was let go again");
+        assert_eq!(idle(), vec![true, true, false], "the others were let go again");
         drop(at_work);
         let held = workers.hold();
-        assert!(held.is_some() && states.iter().all(|state| state.try_lock().is_none()));
+        assert!(held.is_some());
+        assert_eq!(idle(), vec![false; 3]);
         drop(held);
-        assert!(states.iter().all(|state| state.try_lock().is_some()));
+        assert_eq!(idle(), vec![true; 3]);
     }
 
     #[test]

@@ -1,11 +1,12 @@
 //! The registers of a virtio device in memory (virtio 1.2, 4.2.2, "MMIO device register layout",
 //! version 2). Pure.
 //!
-//! There is one queue. A driver goes through the states of 3.1.1: it negotiates features, describes
-//! the queue and sets DRIVER_OK. What concerns the rest of the device is returned by
+//! A driver goes through the states of 3.1.1: it negotiates features, describes its queues and sets
+//! DRIVER_OK. What concerns the rest of the device is returned by
 //! [`Registers::write`] as an [`Effect`]. The device's status and its pending interrupts are not
-//! here but in [`super::state::State`], as the worker changes them too.
+//! here but in [`super::state::State`], as workers change them too.
 
+use super::device::{Identity, QueueIndex};
 use super::state::status;
 
 /// What every virtio device offers: the modern interface (6, "Reserved feature bits").
@@ -48,19 +49,8 @@ pub(super) const QUEUE_NOTIFY: u64 = 0x050;
 /// Where the device's own configuration begins.
 pub(super) const CONFIG: u64 = 0x100;
 
-/// The kind of a device, for its registers.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Identity {
-    /// The kind (virtio 1.2, 5).
-    pub(super) device_id: u32,
-    /// Features beyond [`FEATURE_VERSION_1`].
-    pub(super) features: u64,
-    /// The largest queue that the driver may make.
-    pub(super) queue_size: u16,
-}
-
-/// The queue as the driver describes it: unchecked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A queue as the driver describes it: unchecked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct QueueSetup {
     /// Descriptors.
     pub(super) size: u32,
@@ -79,15 +69,15 @@ pub(super) enum Effect {
     None,
     /// The driver sets these status bits.
     Status(u32),
-    /// The driver is ready: serve this queue, with these negotiated features, and set these status
-    /// bits.
-    Start { queue: QueueSetup, features: u64, status: u32 },
-    /// The driver takes its queue back; the device stays as it is.
-    StopQueue,
+    /// The driver is ready: serve [`Registers::queues`], with these negotiated features, and set
+    /// these status bits.
+    Start { features: u64, status: u32 },
+    /// The driver takes this queue back; the device stays as it is.
+    StopQueue(QueueIndex),
     /// The driver resets the device.
     Reset,
-    /// There is work in the queue.
-    Notify,
+    /// There is work in this queue.
+    Notify(QueueIndex),
     /// The driver has seen these interrupts.
     Acknowledge(u32),
     /// No register takes this write.
@@ -102,7 +92,7 @@ pub(super) struct Registers {
     driver_features_select: u32,
     driver_features: u64,
     queue_select: u32,
-    queue: QueueSetup,
+    queues: Box<[QueueSetup]>,
 }
 
 impl Registers {
@@ -113,8 +103,13 @@ impl Registers {
             driver_features_select: 0,
             driver_features: 0,
             queue_select: 0,
-            queue: QueueSetup { size: 0, ready: false, descriptors: 0, driver_ring: 0, device_ring: 0 },
+            queues: vec![QueueSetup::default(); identity.queue_sizes.len()].into(),
         }
+    }
+
+    /// Returns the queues as the driver has described them.
+    pub(super) fn queues(&self) -> &[QueueSetup] {
+        &self.queues
     }
 
     /// Returns the register at `offset`, below [`CONFIG`]; `None` where there is none to be read.
@@ -125,10 +120,11 @@ impl Registers {
             offset::DEVICE_ID => self.identity.device_id,
             offset::VENDOR => VENDOR,
             offset::DEVICE_FEATURES => half(self.offered(), self.device_features_select),
-            offset::QUEUE_SIZE_MAX if self.queue_select == 0 => self.identity.queue_size.into(),
-            offset::QUEUE_READY if self.queue_select == 0 => self.queue.ready.into(),
-            // A queue that does not exist.
-            offset::QUEUE_SIZE_MAX | offset::QUEUE_READY => 0,
+            // Zero where there is no such queue.
+            offset::QUEUE_SIZE_MAX => {
+                self.queue(self.queue_select).map_or(0, |queue| self.identity.queue_sizes[queue.0].into())
+            }
+            offset::QUEUE_READY => self.queue(self.queue_select).map_or(0, |queue| self.queues[queue.0].ready.into()),
             offset::INTERRUPT_STATUS => interrupts,
             offset::STATUS => status,
             offset::CONFIG_GENERATION => 0,
@@ -149,8 +145,7 @@ impl Registers {
             }
             offset::DRIVER_FEATURES => {}
             offset::QUEUE_SELECT => self.queue_select = value,
-            offset::QUEUE_NOTIFY if value == 0 => return Effect::Notify,
-            offset::QUEUE_NOTIFY => return Effect::Unknown,
+            offset::QUEUE_NOTIFY => return self.queue(value).map_or(Effect::Unknown, Effect::Notify),
             offset::INTERRUPT_ACK => return Effect::Acknowledge(value),
             offset::STATUS => return self.write_status(value, status),
             _ => return self.write_queue(offset, value),
@@ -182,36 +177,43 @@ impl Registers {
         if new & status::DRIVER_OK == 0 || status & status::DRIVER_OK != 0 {
             Effect::Status(new)
         } else if negotiated {
-            Effect::Start { queue: self.queue, features: self.driver_features, status: new }
+            Effect::Start { features: self.driver_features, status: new }
         } else {
             Effect::Status(new & !status::DRIVER_OK)
         }
     }
 
+    /// Handles a write to a register of the selected queue. It has no effect where there is no such
+    /// queue.
     fn write_queue(&mut self, offset: u64, value: u32) -> Effect {
-        let field = match offset {
-            offset::QUEUE_SIZE | offset::QUEUE_READY => None,
-            _ => match offset & !0x4 {
-                offset::QUEUE_DESCRIPTORS => Some(&mut self.queue.descriptors),
-                offset::QUEUE_DRIVER => Some(&mut self.queue.driver_ring),
-                offset::QUEUE_DEVICE => Some(&mut self.queue.device_ring),
-                _ => return Effect::Unknown,
-            },
-        };
-        if self.queue_select != 0 {
-            return Effect::None;
-        }
-        match field {
-            Some(address) => set_half(address, u32::from(offset & 0x4 != 0), value),
-            None if offset == offset::QUEUE_SIZE => self.queue.size = value,
-            None => {
-                self.queue.ready = value & 1 != 0;
-                if !self.queue.ready {
-                    return Effect::StopQueue;
+        let index = self.queue(self.queue_select);
+        let mut none = QueueSetup::default();
+        let queue = index.map_or(&mut none, |index| &mut self.queues[index.0]);
+        match offset {
+            offset::QUEUE_SIZE => queue.size = value,
+            offset::QUEUE_READY => {
+                queue.ready = value & 1 != 0;
+                if let (Some(index), false) = (index, queue.ready) {
+                    return Effect::StopQueue(index);
                 }
+            }
+            _ => {
+                let address = match offset & !0x4 {
+                    offset::QUEUE_DESCRIPTORS => &mut queue.descriptors,
+                    offset::QUEUE_DRIVER => &mut queue.driver_ring,
+                    offset::QUEUE_DEVICE => &mut queue.device_ring,
+                    _ => return Effect::Unknown,
+                };
+                set_half(address, u32::from(offset & 0x4 != 0), value);
             }
         }
         Effect::None
+    }
+
+    /// Returns the queue of this number, if there is one.
+    fn queue(&self, number: u32) -> Option<QueueIndex> {
+        let index = usize::try_from(number).ok()?;
+        (index < self.queues.len()).then_some(QueueIndex(index))
     }
 }
 
@@ -235,10 +237,10 @@ fn set_half(value: &mut u64, select: u32, half: u32) {
 
 #[cfg(test)]
 mod tests {
-    use super::{Effect, FEATURE_VERSION_1, Identity, Registers, offset, status};
+    use super::{Effect, FEATURE_VERSION_1, Identity, QueueIndex, Registers, offset, status};
     use proptest::prelude::{any, proptest};
 
-    const IDENTITY: Identity = Identity { device_id: 2, features: 0b110, queue_size: 256 };
+    const IDENTITY: Identity = Identity { device_id: 2, features: 0b110, queue_sizes: &[256] };
     const NEGOTIATED: u32 = status::ACKNOWLEDGE | status::DRIVER;
 
     fn negotiated(features: u64) -> Registers {
@@ -288,15 +290,35 @@ mod tests {
             assert_eq!(registers.write(offset, value, NEGOTIATED), Effect::None);
         }
         let ready = NEGOTIATED | status::FEATURES_OK | status::DRIVER_OK;
-        let Effect::Start { queue, features, status } = registers.write(offset::STATUS, ready, ready & !4) else {
+        let Effect::Start { features, status } = registers.write(offset::STATUS, ready, ready & !4) else {
             panic!("the queue starts")
         };
+        let queue = registers.queues()[0];
         assert_eq!((queue.size, queue.ready, queue.descriptors), (16, true, 0x1_0000_1000));
         assert_eq!((queue.driver_ring, queue.device_ring), (0x2000, 0x3000));
         assert_eq!((features, status), (FEATURE_VERSION_1, ready));
         assert_eq!(registers.write(offset::STATUS, ready, ready), Effect::Status(ready));
         assert_eq!(registers.write(offset::STATUS, 0, ready), Effect::Reset);
         assert_eq!(registers.read(offset::QUEUE_READY, 0, 0), Some(0));
+    }
+
+    #[test]
+    fn each_queue_has_registers_of_its_own() {
+        let mut registers = Registers::new(Identity { queue_sizes: &[256, 64], ..IDENTITY });
+        for (queue, most, size) in [(0, 256, 16), (1, 64, 32), (2, 0, 8)] {
+            registers.write(offset::QUEUE_SELECT, queue, 0);
+            assert_eq!(registers.read(offset::QUEUE_SIZE_MAX, 0, 0), Some(most));
+            for (offset, value) in [(offset::QUEUE_SIZE, size), (offset::QUEUE_READY, 1)] {
+                assert_eq!(registers.write(offset, value, 0), Effect::None);
+            }
+            assert_eq!(registers.read(offset::QUEUE_READY, 0, 0), Some(u32::from(most > 0)));
+        }
+        assert_eq!(registers.queues().iter().map(|queue| queue.size).collect::<Vec<_>>(), [16, 32]);
+        assert_eq!(registers.write(offset::QUEUE_READY, 0, 0), Effect::None, "there is no third queue");
+        registers.write(offset::QUEUE_SELECT, 1, 0);
+        assert_eq!(registers.write(offset::QUEUE_READY, 0, 0), Effect::StopQueue(QueueIndex(1)));
+        assert_eq!(registers.write(offset::QUEUE_NOTIFY, 1, 0), Effect::Notify(QueueIndex(1)));
+        assert_eq!(registers.write(offset::QUEUE_NOTIFY, 2, 0), Effect::Unknown);
     }
 
     #[test]

@@ -40,6 +40,7 @@ pub(super) struct Descriptor {
 #[derive(Debug)]
 pub(super) struct Driver<'a> {
     pub(super) memory: &'a GuestMemoryMmap,
+    setup: QueueSetup,
     next_descriptor: u16,
     next_available: u16,
     seen_used: u16,
@@ -54,30 +55,35 @@ impl<'a> Driver<'a> {
 
     /// Creates a driver that has written nothing yet.
     pub(super) fn untouched(memory: &'a GuestMemoryMmap) -> Self {
-        Self { memory, next_descriptor: 0, next_available: 0, seen_used: 0 }
+        Self::of_queue(memory, SETUP)
+    }
+
+    /// Creates a driver of the queue at these places, which has written nothing yet.
+    pub(super) fn of_queue(memory: &'a GuestMemoryMmap, setup: QueueSetup) -> Self {
+        Self { memory, setup, next_descriptor: 0, next_available: 0, seen_used: 0 }
     }
 
     pub(super) fn put_descriptor(&self, index: u16, descriptor: Descriptor) {
         let Descriptor { address, bytes, flags, next } = descriptor;
-        let place = SETUP.descriptors + u64::from(index) * 16;
+        let place = self.setup.descriptors + u64::from(index) * 16;
         let rest = u64::from(bytes) | u64::from(flags) << 32 | u64::from(next) << 48;
         self.memory.write_obj([address, rest], GuestAddress(place)).unwrap();
     }
 
     /// Makes the chain at `head` available.
     pub(super) fn offer(&mut self, head: u16) {
-        let place = SETUP.driver_ring + 4 + u64::from(self.next_available % SIZE) * 2;
+        let place = self.setup.driver_ring + 4 + u64::from(self.next_available % SIZE) * 2;
         self.memory.write_obj(head, GuestAddress(place)).unwrap();
         self.next_available = self.next_available.wrapping_add(1);
         self.set_available(self.next_available);
     }
 
     pub(super) fn set_available(&self, index: u16) {
-        self.memory.store(index, GuestAddress(SETUP.driver_ring + 2), Ordering::Release).unwrap();
+        self.memory.store(index, GuestAddress(self.setup.driver_ring + 2), Ordering::Release).unwrap();
     }
 
     pub(super) fn set_flags(&self, flags: u16) {
-        self.memory.write_obj(flags, GuestAddress(SETUP.driver_ring)).unwrap();
+        self.memory.write_obj(flags, GuestAddress(self.setup.driver_ring)).unwrap();
     }
 
     /// Adds a chain of these parts: addresses, lengths, and [`WRITE`] where the device may write.
@@ -107,11 +113,11 @@ impl<'a> Driver<'a> {
 
     /// Returns the next finished chain: its head and the bytes written.
     pub(super) fn finished(&mut self) -> Option<(u32, u32)> {
-        let index: u16 = self.memory.load(GuestAddress(SETUP.device_ring + 2), Ordering::Acquire).unwrap();
+        let index: u16 = self.memory.load(GuestAddress(self.setup.device_ring + 2), Ordering::Acquire).unwrap();
         if index == self.seen_used {
             return None;
         }
-        let place = SETUP.device_ring + 4 + u64::from(self.seen_used % SIZE) * 8;
+        let place = self.setup.device_ring + 4 + u64::from(self.seen_used % SIZE) * 8;
         self.seen_used = self.seen_used.wrapping_add(1);
         let [head, written]: [u32; 2] = self.memory.read_obj(GuestAddress(place)).unwrap();
         Some((head, written))

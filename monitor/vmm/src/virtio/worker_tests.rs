@@ -10,6 +10,7 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::{AdaptivePoll, serve};
 use crate::virtio::block::Disk;
+use crate::virtio::device::QueueIndex;
 use crate::virtio::state::{State, status};
 use crate::virtio::test_driver::{
     DATA, DISCARD, Descriptor, Driver, FLUSH, GET_ID, HEADER, IN, NEXT, OUT, SETUP, SIZE, STATUS, WRITE,
@@ -18,6 +19,8 @@ use aerostat_link::disk::{DiskFaults, DiskMode, DiskRole, OpenDisk, Sectors};
 
 /// `VIRTIO_BLK_F_FLUSH`.
 const FLUSH_FEATURE: u64 = 1 << 9;
+/// The only queue of a disk.
+const QUEUE: QueueIndex = QueueIndex(0);
 const SECTORS: u64 = 256;
 const MEMORY: usize = 0x1_0000;
 
@@ -37,7 +40,7 @@ impl Bench {
         let disk = OpenDisk { role: DiskRole::Data, mode, faults, file: file.try_clone().unwrap() };
         let bench = Self {
             memory: memory.unwrap(),
-            state: State::new(EventFd::new(EFD_NONBLOCK).unwrap()),
+            state: State::new(1, EventFd::new(EFD_NONBLOCK).unwrap()),
             disk: Disk::new(disk).unwrap(),
             file,
         };
@@ -50,11 +53,11 @@ impl Bench {
     }
 
     fn start(&self) {
-        self.state.start(&SETUP, FLUSH_FEATURE, 256, &self.memory);
+        self.state.start(&[SETUP], FLUSH_FEATURE, &[256], &self.memory);
     }
 
     fn serve(&mut self) {
-        serve(&self.state, &self.memory, &mut self.disk, &mut AdaptivePoll::default());
+        serve(&self.disk, QUEUE, (&self.state, &self.memory), &mut AdaptivePoll::default());
     }
 
     /// Serves one request; returns its status byte and the bytes written.
@@ -218,7 +221,7 @@ fn expect_stop(why: &str, break_it: impl FnOnce(&mut Driver<'_>)) {
     with_driver(Bench::writable(), |bench, driver| {
         break_it(driver);
         bench.serve();
-        assert_eq!((bench.state.status(), bench.state.is_running()), (status::NEEDS_RESET, false));
+        assert_eq!((bench.state.status(), bench.state.is_running(QUEUE)), (status::NEEDS_RESET, false));
         let complaint = bench.state.complaint().unwrap();
         assert!(complaint.contains(why), "{complaint}");
         assert_eq!((bench.interrupts(), bench.state.interrupts() & 2), (1, 2), "the driver is told");
@@ -285,7 +288,7 @@ fn long_indirect_chains_stop_the_device() {
 #[test]
 fn a_stopped_queue_is_left_alone() {
     with_driver(Bench::writable(), |bench, driver| {
-        bench.state.stop_queue();
+        bench.state.stop_queue(QUEUE);
         driver.request(IN, 0, &[(DATA, 512, WRITE)]);
         bench.serve();
         assert_eq!((driver.finished(), bench.interrupts()), (None, 0));
@@ -389,6 +392,6 @@ proptest! {
         prop_assert!(bench.file.metadata().unwrap().len() == SECTORS * 512, "the disk keeps its size");
         let finished = (0..=SIZE).filter_map(|_| driver.finished()).count();
         prop_assert!(finished <= heads.len().max(usize::from(SIZE)));
-        prop_assert!(bench.state.is_running() || bench.state.status() == status::NEEDS_RESET);
+        prop_assert!(bench.state.is_running(QUEUE) || bench.state.status() == status::NEEDS_RESET);
     }
 }

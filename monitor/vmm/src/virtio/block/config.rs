@@ -1,13 +1,13 @@
 //! What a disk offers, and its configuration space (virtio 1.2, 5.2.3 and 5.2.4).
 
 use super::request::{MOST_BYTES, MOST_RANGE_SECTORS, MOST_RANGES};
-use crate::virtio::registers::Identity;
+use crate::virtio::device::Identity;
 use aerostat_link::disk::{DiskMode, SECTOR_BYTES};
 
 const DEVICE_ID: u32 = 2;
 
-/// Descriptors of the queue.
-const QUEUE_SIZE: u16 = 256;
+/// Descriptors of its one queue.
+const QUEUE_SIZES: &[u16] = &[256];
 /// Parts of a request's data, each its own descriptor. Two more are for the header and the status.
 const MOST_DATA_PARTS: u32 = 126;
 /// Descriptors of one request.
@@ -34,7 +34,7 @@ pub(crate) fn identity(mode: DiskMode) -> Identity {
             DiskMode::ReadOnly => FEATURE_RO,
             DiskMode::ReadWrite => FEATURE_DISCARD,
         };
-    Identity { device_id: DEVICE_ID, features, queue_size: QUEUE_SIZE }
+    Identity { device_id: DEVICE_ID, features, queue_sizes: QUEUE_SIZES }
 }
 
 /// Returns the configuration space of a disk of `sectors` sectors.

@@ -14,54 +14,52 @@ mod request;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::AsRawFd;
+use std::sync::Mutex;
 
+use aerostat_link::disk::{OpenDisk, SECTOR_BYTES};
 use rustix::fs::{FallocateFlags, OFlags, fallocate, fcntl_getfl, fdatasync};
 use rustix::io::Errno;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
-pub(super) use self::config::{FEATURE_FLUSH, MOST_PARTS, config_space, identity};
+use self::config::{CONFIG_BYTES, FEATURE_FLUSH, MOST_PARTS, config_space, identity};
 use self::faults::FaultPlan;
-use self::request::{DataBytes, HEADER_BYTES, ID_BYTES, Limits, RANGE_BYTES, Refusal, Request};
+use self::request::{Command, DataBytes, HEADER_BYTES, ID_BYTES, Limits, RANGE_BYTES, Refusal};
 use super::chain::{Chain, Malformed};
+use super::device::{Device, Identity, read_bytes};
 use super::memory::{Buffers, Direction};
-use aerostat_link::disk::{DiskMode, OpenDisk, SECTOR_BYTES};
+use super::queue::{Broken, Request, Requests, Served};
+use crate::lock::lock;
 
 /// The status byte of a request that was carried out.
 const OK: u8 = 0;
 
 /// A disk and the file behind it.
 #[derive(Debug)]
-pub(super) struct Disk {
+pub(crate) struct Disk {
     file: File,
     /// The same file through the page cache, where `file` bypasses it: for buffers whose alignment
     /// direct I/O can't use.
     cached: Option<File>,
+    name: String,
     limits: Limits,
+    config: [u8; CONFIG_BYTES],
     id: [u8; ID_BYTES],
-    faults: FaultPlan,
+    /// Locked for a moment at the start of a transfer.
+    faults: Mutex<FaultPlan>,
 }
 
 /// Whether a write may be reported before it is on the host's disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Cache {
+enum Cache {
     /// It may: the driver flushes.
     WriteBack,
     /// It may not: the driver does not flush.
     WriteThrough,
 }
 
-/// The result of a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Served {
-    /// Bytes that were written to the writable parts, from their beginning.
-    pub(super) written: u32,
-    /// Bytes that were moved between memory and file.
-    pub(super) moved: u64,
-}
-
 impl Disk {
     /// Creates the disk in this file, with the size that the file has now.
-    pub(super) fn new(disk: OpenDisk) -> io::Result<Self> {
+    pub(crate) fn new(disk: OpenDisk) -> io::Result<Self> {
         let sectors = disk.file.metadata()?.len() / SECTOR_BYTES;
         let mut id = [0; ID_BYTES];
         for (place, byte) in id.iter_mut().zip(disk.role.id().bytes()) {
@@ -69,21 +67,19 @@ impl Disk {
         }
         let limits = Limits { sectors, mode: disk.mode };
         let cached = reopen_cached(&disk.file)?;
-        Ok(Self { file: disk.file, cached, limits, id, faults: FaultPlan::new(disk.faults) })
-    }
-
-    /// Returns the number of sectors.
-    pub(super) const fn sectors(&self) -> u64 {
-        self.limits.sectors
-    }
-
-    /// Returns what the guest may do with it.
-    pub(super) const fn mode(&self) -> DiskMode {
-        self.limits.mode
+        Ok(Self {
+            file: disk.file,
+            cached,
+            name: format!("disk {}", disk.role.id()),
+            limits,
+            config: config_space(sectors),
+            id,
+            faults: Mutex::new(FaultPlan::new(disk.faults)),
+        })
     }
 
     /// Carries out the request in `chain` and writes its status byte.
-    pub(super) fn serve(&mut self, memory: &GuestMemoryMmap, chain: Chain, cache: Cache) -> Result<Served, Malformed> {
+    fn carry_out(&self, memory: &GuestMemoryMmap, chain: Chain, cache: Cache) -> Result<Served, Malformed> {
         let Chain { mut readable, mut writable } = chain;
         let mut header = [0; HEADER_BYTES as usize];
         Buffers::new(memory, &readable.take_front(HEADER_BYTES)?)?.copy_to(&mut header);
@@ -91,16 +87,16 @@ impl Disk {
         let data = DataBytes { readable: readable.bytes(), writable: writable.bytes() };
         let (source, target) = (Buffers::new(memory, &readable)?, Buffers::new(memory, &writable)?);
 
-        let (moved, outcome) = match Request::parse(header, data, &self.limits) {
-            Ok(Request::Read { offset }) => self.transfer(Direction::Read, &target, offset, data.writable),
-            Ok(Request::Write { offset }) => {
+        let (moved, outcome) = match Command::parse(header, data, &self.limits) {
+            Ok(Command::Read { offset }) => self.transfer(Direction::Read, &target, offset, data.writable),
+            Ok(Command::Write { offset }) => {
                 let (moved, outcome) = self.transfer(Direction::Write, &source, offset, data.readable);
                 let lasting = if cache == Cache::WriteThrough { self.flush() } else { Ok(()) };
                 (moved, outcome.and(lasting))
             }
-            Ok(Request::Flush) => (0, self.flush()),
-            Ok(Request::Discard) => (0, self.discard(&source, data.readable)),
-            Ok(Request::Identify) => (target.copy_from(&self.id) as u64, Ok(())),
+            Ok(Command::Flush) => (0, self.flush()),
+            Ok(Command::Discard) => (0, self.discard(&source, data.readable)),
+            Ok(Command::Identify) => (target.copy_from(&self.id) as u64, Ok(())),
             Err(refusal) => (0, Err(refusal)),
         };
         let status = outcome.map_or_else(Refusal::encode, |()| OK);
@@ -112,13 +108,13 @@ impl Disk {
     }
 
     fn transfer(
-        &mut self,
+        &self,
         direction: Direction,
         buffers: &Buffers<'_>,
         offset: u64,
         bytes: u64,
     ) -> (u64, Result<(), Refusal>) {
-        let admitted = self.faults.admit(direction, offset, bytes);
+        let admitted = lock(&self.faults).admit(direction, offset, bytes);
         let mut transfer = buffers.transfer(direction, &self.file, offset, admitted.bytes);
         // Drivers that swap use whole frames. The file system decides what is aligned enough for
         // direct I/O.
@@ -152,6 +148,29 @@ impl Disk {
     }
 }
 
+impl Device for Disk {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn identity(&self) -> Identity {
+        identity(self.limits.mode)
+    }
+
+    fn read_config(&self, offset: usize, bytes: &mut [u8]) -> Option<()> {
+        read_bytes(&self.config, offset, bytes)
+    }
+
+    fn serve(&self, requests: &mut Requests<'_>) -> Result<(), Broken> {
+        let cache = if requests.features() & FEATURE_FLUSH == 0 { Cache::WriteThrough } else { Cache::WriteBack };
+        while let Some(Request { head, chain }) = requests.next(MOST_PARTS)? {
+            let served = self.carry_out(requests.memory(), chain, cache)?;
+            requests.finish(head, served)?;
+        }
+        Ok(())
+    }
+}
+
 /// Opens a file that uses direct I/O a second time without it; returns `None` for any other file.
 fn reopen_cached(file: &File) -> io::Result<Option<File>> {
     if !fcntl_getfl(file)?.contains(OFlags::DIRECT) {
@@ -164,13 +183,13 @@ fn reopen_cached(file: &File) -> io::Result<Option<File>> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Disk, DiskMode, OpenDisk, reopen_cached};
+    use super::{Disk, OpenDisk, reopen_cached};
     use crate::layout::MemoryLayout;
     use crate::memory::GuestMemory;
     use crate::virtio::chain::Chain;
     use crate::virtio::memory::{Buffers, DeviceMemory, Direction};
     use aerostat_abi::units::FrameCount;
-    use aerostat_link::disk::{DiskFaults, DiskRole};
+    use aerostat_link::disk::{DiskFaults, DiskMode, DiskRole};
     use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
     use std::sync::Arc;
     use virtio_queue::desc::split::Descriptor;
@@ -186,9 +205,9 @@ mod tests {
             return; // This file system has no direct I/O.
         }
         let open = OpenDisk { role: DiskRole::Swap, mode: DiskMode::ReadWrite, faults: DiskFaults::default(), file };
-        let mut disk = Disk::new(open).unwrap();
+        let disk = Disk::new(open).unwrap();
         assert!(reopen_cached(disk.cached.as_ref().unwrap()).unwrap().is_none(), "the second one is not direct");
-        let mut transfer = |direction, address, bytes: u32, offset| {
+        let transfer = |direction, address, bytes: u32, offset| {
             let chain = Chain::collect([Descriptor::new(address, bytes, 0, 0)].into_iter(), 1).unwrap();
             let (moved, outcome) =
                 disk.transfer(direction, &Buffers::new(&memory, &chain.readable).unwrap(), offset, bytes.into());

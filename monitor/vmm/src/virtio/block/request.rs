@@ -21,7 +21,7 @@ pub(super) const MOST_RANGE_SECTORS: u32 = 1 << 21;
 /// Bytes of one request. Bounds how long a reset may have to wait.
 pub(super) const MOST_BYTES: u64 = 32 << 20;
 
-/// Request types.
+/// Command types.
 mod kind {
     pub(super) const IN: u32 = 0;
     pub(super) const OUT: u32 = 1;
@@ -46,7 +46,7 @@ pub(super) struct DataBytes {
 
 /// A request that can be carried out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Request {
+pub(super) enum Command {
     /// Read from this byte of the disk on into the data.
     Read { offset: u64 },
     /// Write the data from this byte of the disk on.
@@ -78,7 +78,7 @@ impl Refusal {
     }
 }
 
-impl Request {
+impl Command {
     /// Parses the request with this header and so much data.
     pub(super) fn parse(
         header: [u8; HEADER_BYTES as usize],
@@ -154,17 +154,17 @@ impl Limits {
 
 #[cfg(test)]
 mod tests {
-    use super::{DataBytes, Limits, MOST_RANGE_SECTORS, Refusal, Request};
+    use super::{Command, DataBytes, Limits, MOST_RANGE_SECTORS, Refusal};
     use aerostat_link::disk::DiskMode;
     use proptest::prelude::{any, proptest};
 
     const DISK: Limits = Limits { sectors: 100, mode: DiskMode::ReadWrite };
 
-    fn parse(kind: u32, sector: u64, readable: u64, writable: u64, limits: &Limits) -> Result<Request, Refusal> {
+    fn parse(kind: u32, sector: u64, readable: u64, writable: u64, limits: &Limits) -> Result<Command, Refusal> {
         let mut header = [0; 16];
         header[..4].copy_from_slice(&kind.to_le_bytes());
         header[8..].copy_from_slice(&sector.to_le_bytes());
-        Request::parse(header, DataBytes { readable, writable }, limits)
+        Command::parse(header, DataBytes { readable, writable }, limits)
     }
 
     fn range(sector: u64, count: u32, flags: u32) -> [u8; 16] {
@@ -174,11 +174,11 @@ mod tests {
 
     #[test]
     fn good_requests_are_parsed() {
-        assert_eq!(parse(0, 99, 0, 512, &DISK), Ok(Request::Read { offset: 99 * 512 }));
-        assert_eq!(parse(1, 0, 100 * 512, 0, &DISK), Ok(Request::Write { offset: 0 }));
-        assert_eq!(parse(4, u64::MAX, 0, 0, &DISK), Ok(Request::Flush));
-        assert_eq!(parse(8, 0, 0, 20, &DISK), Ok(Request::Identify));
-        assert_eq!(parse(11, 0, 32, 0, &DISK), Ok(Request::Discard));
+        assert_eq!(parse(0, 99, 0, 512, &DISK), Ok(Command::Read { offset: 99 * 512 }));
+        assert_eq!(parse(1, 0, 100 * 512, 0, &DISK), Ok(Command::Write { offset: 0 }));
+        assert_eq!(parse(4, u64::MAX, 0, 0, &DISK), Ok(Command::Flush));
+        assert_eq!(parse(8, 0, 0, 20, &DISK), Ok(Command::Identify));
+        assert_eq!(parse(11, 0, 32, 0, &DISK), Ok(Command::Discard));
     }
 
     #[test]
@@ -241,8 +241,8 @@ mod tests {
         ) {
             let limits = Limits { sectors, mode: DiskMode::ReadWrite };
             match parse(kind, sector, readable, writable, &limits) {
-                Ok(Request::Read { offset }) => assert!(offset / 512 + writable / 512 <= sectors),
-                Ok(Request::Write { offset }) => assert!(offset / 512 + readable / 512 <= sectors),
+                Ok(Command::Read { offset }) => assert!(offset / 512 + writable / 512 <= sectors),
+                Ok(Command::Write { offset }) => assert!(offset / 512 + readable / 512 <= sectors),
                 _ => {}
             }
         }
