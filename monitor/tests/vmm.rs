@@ -148,11 +148,13 @@ fn a_guest_stops_when_asked() {
 fn a_guest_that_calls_too_often_waits_and_can_be_stopped_meanwhile() {
     let mut guest = Bench::new(guests::nags()).spawn();
     let began = Instant::now();
-    until(&mut guest, |guest| guest.registers().facts().throttled_calls > 100);
+    until(&mut guest, |guest| {
+        let facts = guest.registers().facts();
+        facts.throttled_calls > 100 && facts.throttled_ns >= 20 * 1_000_000
+    });
     let facts = guest.registers().facts();
     let allowed = 16_000.0 + 4_000.0 * began.elapsed().as_secs_f64() + 10.0;
     assert!(u32::try_from(facts.port_calls).is_ok_and(|calls| f64::from(calls) <= allowed), "{facts:?}");
-    assert!(facts.throttled_ns >= 20 * 1_000_000, "{facts:?}");
     guest.request_stop();
     assert_eq!(end(&mut guest), Ending { reason: EndReason::Stopped, details: Vec::new() });
 }
@@ -243,6 +245,28 @@ fn a_process_that_says_nothing_has_failed() {
     bench.config.program = "/bin/true".into();
     let ending = end(&mut bench.spawn());
     assert!(matches!(ending.reason, EndReason::Failed(_)), "{ending:?}");
+}
+
+/// What a process has to tell without ending the guest becomes an event, as one line of plain text.
+/// One that has more to tell than an honest process is ended.
+#[test]
+fn problems_are_told_and_bounded() {
+    let mut bench = Bench::new(guests::success());
+    let message = r#"{"Problem":{"what":"no\u001b interrupt\nfor it"}}"#;
+    bench.config.program = bench
+        .program_of(&format!("printf '%s' '{message}' >&0; while :; do printf '%s' '{message}' >&0 || exit; done"));
+    let mut guest = bench.spawn();
+    assert_eq!(next(&mut guest), GuestEvent::Problem("no\u{fffd} interrupt\u{fffd}for it".into()));
+    let rest: Vec<_> = std::iter::from_fn(|| match next(&mut guest) {
+        GuestEvent::Problem(_) => Some(()),
+        GuestEvent::Ended(ending) => {
+            assert_eq!(ending.reason, EndReason::Failed("its process floods the link".into()));
+            None
+        }
+        other => panic!("{other:?}"),
+    })
+    .collect();
+    assert_eq!(rest.len(), 3);
 }
 
 /// Set in the process that [`guests_die_with_their_supervisor`] starts from this same file, for it

@@ -1,10 +1,14 @@
 //! What the two sides say to each other.
 
+use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use serde::{Deserialize, Serialize};
 
 use crate::disk::{DiskFaults, DiskMode, DiskRole, OpenDisk};
+
+/// The longest text about a problem.
+pub const MOST_PROBLEM_BYTES: usize = 512;
 
 /// A message of the supervisor.
 #[derive(Debug, Serialize, Deserialize)]
@@ -111,8 +115,23 @@ pub enum FromVmm {
         /// The lines of the answer.
         lines: Vec<String>,
     },
+    /// Something does not work as it should, and the guest goes on.
+    Problem {
+        /// What, in one line.
+        what: String,
+    },
     /// The guest ended; the process ends next.
     Ended(Ending),
+}
+
+impl FromVmm {
+    /// Returns the message about a problem, which is cut where it is long.
+    #[must_use]
+    pub fn problem(what: &dyn fmt::Display) -> Self {
+        let mut what = what.to_string();
+        what.truncate(what.floor_char_boundary(MOST_PROBLEM_BYTES));
+        Self::Problem { what }
+    }
 }
 
 /// How a guest ended, as its process reports it.

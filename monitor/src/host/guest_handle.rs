@@ -56,6 +56,8 @@ pub enum GuestEvent {
     Pressure,
     /// Where its processor is: registers and return addresses. Untrusted text.
     Inspected(Vec<String>),
+    /// Something does not work as it should, and the guest goes on: what, in a line. Untrusted text.
+    Problem(String),
     /// The guest has ended, and all its memory is free.
     Ended(Ending),
 }

@@ -33,6 +33,8 @@ use crate::vmm::{self, BUILD_ID, ImageError, KvmError, LayoutError, check_kvm};
 /// Messages that a process may send: it reports pressure two hundred times a second at most, and
 /// the supervisor may be behind.
 const MESSAGES: Allowance = Allowance { per_second: 400, burst: 2000 };
+/// Problems that a process may tell of: it tells of one, and of its threads' panics.
+const MOST_PROBLEMS: u32 = 4;
 /// Seconds that dropping a handle waits for the process, which has been killed.
 const DROP_PATIENCE_S: i64 = 1;
 
@@ -131,6 +133,8 @@ pub struct VmmGuest {
     link: Option<Link>,
     /// Messages that the process may still send.
     messages: TokenBucket,
+    /// Problems that it may still tell of.
+    problems_left: u32,
     doorbell: Doorbell,
     registers: SharedPage,
     /// The process's memory, as the kernel counts it.
@@ -211,6 +215,7 @@ impl VmmGuest {
             process,
             link: Some(link),
             messages: TokenBucket::new(MESSAGES),
+            problems_left: MOST_PROBLEMS,
             doorbell,
             registers,
             statm,
@@ -255,7 +260,11 @@ impl VmmGuest {
             Ok(FromVmm::Inspected { lines }) if self.messages.take(Moment::now()) => {
                 return Some(GuestEvent::Inspected(lines));
             }
-            Ok(FromVmm::Pressure | FromVmm::Inspected { .. }) => {
+            Ok(FromVmm::Problem { what }) if self.problems_left > 0 => {
+                self.problems_left -= 1;
+                return Some(GuestEvent::Problem(what.replace(char::is_control, "\u{fffd}")));
+            }
+            Ok(FromVmm::Pressure | FromVmm::Inspected { .. } | FromVmm::Problem { .. }) => {
                 self.part(Ending::failed("its process floods the link"));
             }
             Ok(FromVmm::Ended(ending)) => self.part(ending.into()),

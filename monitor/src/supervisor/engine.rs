@@ -170,7 +170,7 @@ impl<G: GuestHandle> Supervisor<G> {
         let at = now.since(self.began);
         for place in 0..self.guests.len() {
             let received = self.guests[place].receive();
-            self.events.extend(self.guests[place].take_answer().map(|what| Event { at, what }));
+            self.events.extend(self.guests[place].take_reports().into_iter().map(|what| Event { at, what }));
             match received {
                 Received::Nothing => continue,
                 Received::Pressure => {}

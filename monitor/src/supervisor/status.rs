@@ -151,6 +151,13 @@ pub enum EventKind {
         /// Registers or a return address. Foreign text.
         line: String,
     },
+    /// Something does not work as it should in a guest's process.
+    Problem {
+        /// Whose.
+        guest: String,
+        /// What. Untrusted text.
+        what: String,
+    },
     /// A guest ended.
     Ended {
         /// Which.
@@ -206,6 +213,7 @@ impl fmt::Display for EventKind {
                 write!(f, "{guest} is silent: it has not come to its balloon since {:.2} s", since.as_secs_f64())
             }
             Self::Inspected { guest, line } => write!(f, "{guest} | {line}"),
+            Self::Problem { guest, what } => write!(f, "{guest} has a problem: {what}"),
             Self::Ended { guest, ending } => write!(f, "{guest} ended: {}", ending.reason),
             Self::Violation { granted, resident, pool, episodes } => {
                 write!(f, "violation: {granted} granted and {resident} taken of a pool of {pool}{}", Times(*episodes))

@@ -486,3 +486,12 @@ fn a_silence_is_told_once_with_where_the_processor_is() {
     bench.pass(1);
     assert_eq!(bench.status().guests[0].state, GuestState::Running);
 }
+
+#[test]
+fn a_problem_is_told_with_the_guests_name() {
+    let mut bench = Bench::new();
+    bench.pass(1);
+    bench.machines[0].say(GuestEvent::Problem("the guest gets no balloon interrupt".into()));
+    bench.pass(1);
+    assert_eq!(bench.told(), ["alpha has a problem: the guest gets no balloon interrupt"]);
+}

@@ -1,6 +1,7 @@
 //! A directory with one tiny guest in it, and the means to run that guest.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use aerostat::host::disk::Disks;
@@ -45,6 +46,17 @@ impl Bench {
             program: program(),
         };
         Self { directory, config }
+    }
+
+    /// Makes a program of this script of `sh`, which has the link as standard input. Another process
+    /// writes it: a file that this one has open for writing can't be executed.
+    #[allow(dead_code, reason = "for some of the tests")]
+    pub(crate) fn program_of(&self, script: &str) -> PathBuf {
+        let path = self.directory.path().join("program");
+        let write = "printf '#!/bin/sh\n%s\n' \"$1\" > \"$0\" && chmod +x \"$0\"";
+        let status = Command::new("sh").args(["-c", write]).arg(&path).arg(script).status();
+        assert!(status.is_ok_and(|status| status.success()));
+        path
     }
 
     pub(crate) fn spawn(&self) -> VmmGuest {

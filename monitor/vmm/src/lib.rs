@@ -7,7 +7,8 @@
 //!
 //! * process: `process` (from start to end), `guest` (assembles the parts), `main_loop` and what it
 //!   calls: `target_watch` and `reclamation` (what the main thread does to the balloon), `sampler`
-//!   (what it does at intervals), `vcpu_thread`; `process_host` (what the balloon uses of it all)
+//!   (what it does at intervals), `vcpu_thread`; `process_host` (what the balloon uses of it all),
+//!   `problems` (told to the supervisor)
 //! * devices: `vcpu` (the loop and its exits), `balloon`, `console`, `console_log`, `serial_ring`,
 //!   `virtio` (disks), `fault` (the report of a bad end), `inspection` (where the vCPU is)
 //! * machine: `machine` (KVM's objects, the doorbell), `interrupts` (routes), `cpu` (first
@@ -41,6 +42,7 @@ mod machine;
 mod main_loop;
 mod memory;
 mod page_sizes;
+mod problems;
 mod process;
 mod process_host;
 mod reclamation;

@@ -23,6 +23,7 @@ use super::guest::Guest;
 use super::layout::LayoutError;
 use super::machine::KvmError;
 use super::main_loop::MainLoop;
+use super::problems;
 use super::{ASK_BUILD, BUILD_ID};
 
 /// Why a VMM process can't do its work.
@@ -83,6 +84,7 @@ fn serve(build: Option<&str>, began_ns: u64) -> Result<(), ProcessError> {
     let ToVmm::Start(start) = message else { return Err(ProcessError::NoStart) };
     let descriptors = StartDescriptors::from_received(descriptors, &start).ok_or(ProcessError::NoStart)?;
     let link = Arc::new(link);
+    problems::tell_of_panics(Arc::clone(&link));
     let ending = match run_guest(&link, &start, descriptors, began_ns) {
         Err(ProcessError::SupervisorGone) => return Err(ProcessError::SupervisorGone),
         Err(error) => Ending::failed(error),

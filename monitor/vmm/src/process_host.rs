@@ -1,7 +1,5 @@
 //! What the balloon device uses of this process: interrupts, the link, the meter, the main thread.
 
-use std::fmt;
-use std::mem;
 use std::sync::Arc;
 
 use aerostat_link::message::FromVmm;
@@ -10,6 +8,7 @@ use rustix::fd::OwnedFd;
 
 use super::balloon::BalloonHost;
 use super::machine::Doorbell;
+use super::problems::Problems;
 use super::resident::ResidentMeter;
 use super::virtio::{Quiescent, Workers};
 
@@ -21,6 +20,7 @@ const PRESSURE_INTERVAL_NS: u64 = 5_000_000;
 #[derive(Debug)]
 pub(super) struct ProcessHost {
     link: Arc<Link>,
+    problems: Problems,
     doorbell: Doorbell,
     meter: Arc<ResidentMeter>,
     registers: Arc<SharedPage>,
@@ -28,7 +28,6 @@ pub(super) struct ProcessHost {
     /// Wakes the main thread.
     work_left: Arc<OwnedFd>,
     last_pressure_ns: u64,
-    has_complained: bool,
 }
 
 impl ProcessHost {
@@ -41,14 +40,8 @@ impl ProcessHost {
         workers: Workers,
         work_left: Arc<OwnedFd>,
     ) -> Self {
-        Self { link, doorbell, meter, registers, workers, work_left, last_pressure_ns: 0, has_complained: false }
-    }
-
-    /// Reports a problem to the user, once: a guest may cause it any number of times.
-    fn complain(&mut self, what: fmt::Arguments<'_>) {
-        if !mem::replace(&mut self.has_complained, true) {
-            eprintln!("aerostat-vmm: {what}");
-        }
+        let problems = Problems::new(Arc::clone(&link));
+        Self { link, problems, doorbell, meter, registers, workers, work_left, last_pressure_ns: 0 }
     }
 }
 
@@ -56,13 +49,13 @@ impl BalloonHost for ProcessHost {
     fn connect_doorbell(&mut self, vector: u8) {
         // Without the interrupt the guest still samples its target once a second.
         if let Err(error) = self.doorbell.connect(vector) {
-            self.complain(format_args!("the guest gets no balloon interrupt: {error}"));
+            self.problems.tell(format_args!("the guest gets no balloon interrupt: {error}"));
         }
     }
 
     fn disconnect_doorbell(&mut self) {
         if let Err(error) = self.doorbell.disconnect() {
-            self.complain(format_args!("the guest keeps its balloon interrupt: {error}"));
+            self.problems.tell(format_args!("the guest keeps its balloon interrupt: {error}"));
         }
     }
 

@@ -17,6 +17,8 @@ pub(super) struct Contact {
     /// The guest was asked where its processor is, and has not answered.
     is_asked: bool,
     answer: Vec<String>,
+    /// Problems to be reported.
+    problems: Vec<String>,
 }
 
 impl Contact {
@@ -42,6 +44,16 @@ impl Contact {
             self.answer = lines;
             self.answer.truncate(LINES_OF_ANSWER);
         }
+    }
+
+    /// Records a problem that the guest's process has told of.
+    pub(super) fn add_problem(&mut self, what: String) {
+        self.problems.push(what);
+    }
+
+    /// Returns the problems that were not taken.
+    pub(super) fn take_problems(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.problems)
     }
 
     /// Returns the answer, if there is one that was not taken.

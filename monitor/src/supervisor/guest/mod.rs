@@ -127,6 +127,7 @@ impl<G: GuestHandle> Guest<G> {
                 Some(GuestEvent::Ended(ending)) => return Received::Ended(self.verdict.of_ending(ending)),
                 Some(GuestEvent::Pressure) => received = Received::Pressure,
                 Some(GuestEvent::Inspected(lines)) => self.contact.receive(lines),
+                Some(GuestEvent::Problem(what)) => self.contact.add_problem(what),
                 None => break,
             }
         }
@@ -216,7 +217,7 @@ impl<G: GuestHandle> Guest<G> {
         Some(self.accounts.last_call())
     }
 
-    /// Asks where the guest's processor is; [`Self::take_answer`] returns the answer later.
+    /// Asks where the guest's processor is; [`Self::take_reports`] returns the answer later.
     pub(super) fn inspect(&mut self) {
         if let Life::Running(handle) = &mut self.life {
             self.contact.ask();
@@ -224,10 +225,16 @@ impl<G: GuestHandle> Guest<G> {
         }
     }
 
-    /// Returns where the guest's processor was, if there is an answer that has not been taken.
-    pub(super) fn take_answer(&mut self) -> impl Iterator<Item = EventKind> + use<G> {
-        let guest = self.name.clone();
-        self.contact.take_answer().into_iter().map(move |line| EventKind::Inspected { guest: guest.clone(), line })
+    /// Returns what the guest's process has told and has not been taken: problems, and where the
+    /// guest's processor was.
+    pub(super) fn take_reports(&mut self) -> Vec<EventKind> {
+        let guest = &self.name;
+        let problems = self.contact.take_problems().into_iter();
+        let problems = problems.map(|what| EventKind::Problem { guest: guest.clone(), what });
+        let mut reports: Vec<_> = problems.collect();
+        let lines = self.contact.take_answer().into_iter();
+        reports.extend(lines.map(|line| EventKind::Inspected { guest: guest.clone(), line }));
+        reports
     }
 
     /// Moves the register to the target: at once, or as fast as the host's rate allows.
