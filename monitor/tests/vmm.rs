@@ -98,6 +98,19 @@ fn guests_of_all_sizes_boot() {
     }
 }
 
+/// KVM learns of memory beyond 16 GiB when the guest gets it.
+#[test]
+fn a_small_guest_of_a_large_machine_grows() {
+    let mut bench = Bench::new(guests::deflates_far_away());
+    bench.config.memory = FrameCount::from_mib(511 << 10);
+    bench.config.initial_grant = FrameCount::from_mib(16);
+    bench.config.log = None;
+    let mut guest = bench.spawn();
+    guest.set_target(FrameCount::from_mib(18));
+    assert_eq!(end(&mut guest), SUCCESS);
+    assert_eq!(guest.registers().facts().size, FrameCount::from_mib(18));
+}
+
 #[test]
 fn a_panic_comes_with_the_last_lines() {
     let ending = end(&mut Bench::new(guests::panics()).spawn());

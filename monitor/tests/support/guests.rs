@@ -250,6 +250,23 @@ guests! {
         "cmp dword ptr [0x600000], 0" "jne 5f"
         "EXIT 0x10";
 
+    /// Deflates the 2 MiB at 100 GiB, uses them, and finds no memory at 101 GiB. A level-2 table at
+    /// 0x6000 maps both.
+    deflates_far_away:
+        "HELLO 0"
+        "mov ebx, 0x400000"
+        "2: mov rax, 0x19000000900" "mov [rbx], rax" // frame 0x1900000, order 9
+        "mov edi, ebx" "mov esi, 1" "CALL 4"
+        "cmp rdi, 512" "jne 2b" // until the target allows it
+        "mov rax, 0x1900000087" "mov [0x6000], rax"
+        "mov rax, 0x1940000087" "mov [0x6008], rax"
+        "mov qword ptr [0x4320], 0x6007"
+        "mov rbp, 0x1900000000"
+        "mov dword ptr [rbp + 64], 7" "cmp dword ptr [rbp + 64], 7" "jne 5f"
+        "cmp dword ptr [rbp + 128], 0" "jne 5f"
+        "mov dword ptr [rbp + 0x200000], 7" "mov eax, [rbp + 0x200000]" "cmp eax, -1" "jne 5f"
+        "EXIT 0x10";
+
     /// Uses unassigned ports and addresses, and the balloon port in wrong ways, then triple-faults.
     pokes_about:
         "in al, 0x99" "cmp al, 0xff" "jne 5f"

@@ -48,6 +48,9 @@ pub(super) trait BalloonHost {
     /// Notes that the guest reported at `now_ns` that a thread in it waits for memory. Must not
     /// block.
     fn pressure(&mut self, now_ns: u64);
+    /// Makes sure that the guest can use the frames of these indexes; returns whether it can. They
+    /// lie in one block.
+    fn attach(&mut self, frames: &Range<usize>) -> bool;
     /// Notes that memory went back to the host.
     fn memory_released(&mut self);
     /// Notes that there is work that can be done while the guest runs. Must not block.
@@ -355,7 +358,8 @@ impl<H: BalloonHost> Balloon<H> {
     fn deflate(&mut self, entries: &mut [Entry], _page: FrameNumber) -> FrameCount {
         let target = self.registers.target();
         let mut done = judge(entries, |entry| self.map.deflate(entry, target));
-        let (failed, mixed) = self.fit_pages(&mut done);
+        let (mut failed, mixed) = self.fit_pages(&mut done);
+        failed.extend(done.extract_if(.., |(block, _)| !self.host.attach(block)));
         // These were wholly ballooned until now. A guest that touched one all the same may have a
         // huge page there, and the part of it that stays ballooned could not be released any more.
         let ranges: Vec<_> = mixed.iter().map(frames_of).collect();
@@ -473,7 +477,7 @@ impl<H: BalloonHost> Balloon<H> {
         // Size counts what the host can't have yet. What a call has left unsplit does not belong to
         // the host yet, so size does not fall by it.
         let size = self.map.size();
-        let held = size.saturating_add(self.unsplit.given(&self.map));
+        let held = size.saturating_add(self.unsplit.ballooned(&self.map));
         self.facts.size = if self.unsplit.is_empty() { size } else { size.max(held.min(self.facts.size)) };
         self.facts.balloon = self.memory.layout().total().saturating_sub(self.facts.size);
         self.registers.set_balloon_facts(&self.facts);

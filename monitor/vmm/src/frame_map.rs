@@ -7,7 +7,7 @@
 //! with bitmaps below them would be smaller still and were left out: a 1 GiB block is 4,096 words
 //! here, about a microsecond.
 //!
-//! Invariants: `given` is the number of clear bits; a protected frame is always the guest's; no bit
+//! Invariants: `ballooned` is the number of clear bits; a protected frame is always the guest's; no bit
 //! outside memory is set.
 
 use std::iter;
@@ -344,8 +344,8 @@ mod tests {
         ) {
             let mut map = map(16, initial);
             let mut model = Model { guest: (0..4096).map(|frame| frame < initial).collect() };
-            for (entry, give, target) in calls {
-                if give {
+            for (entry, inflates, target) in calls {
+                if inflates {
                     prop_assert_eq!(map.inflate(entry, PAGE), model.inflate(entry));
                 } else {
                     prop_assert_eq!(map.deflate(entry, FrameCount(target as u64)), model.deflate(entry, target));

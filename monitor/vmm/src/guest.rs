@@ -57,7 +57,9 @@ impl Guest {
         let layout = MemoryLayout::new(FrameCount(start.memory_frames))?;
         let initial = FrameCount(start.initial_frames);
         let mut memory = GuestMemory::new(layout).map_err(ProcessError::Memory)?;
-        let machine = Machine::new(&memory)?;
+        // SAFETY: the vCPU's thread runs the processor, and has the devices meanwhile, which keep
+        // the memory mapped.
+        let (machine, slots) = unsafe { Machine::new(&memory, initial)? };
         registers.mark_boot(BootStage::Machine, monotonic_ns());
 
         let meter = Arc::new(ResidentMeter::new()?);
@@ -83,9 +85,9 @@ impl Guest {
         let host = ProcessHost::new(
             Arc::clone(link),
             machine.doorbell(guest_bell.try_clone()?),
+            slots,
             (Arc::clone(&meter), Arc::clone(&registers)),
-            virtio.workers(),
-            Arc::clone(&work_left),
+            (virtio.workers(), Arc::clone(&work_left)),
         );
         let frames = FrameMap::new(layout, initial, image.frames());
         let balloon = Balloon::new(Arc::clone(&memory), Arc::clone(&registers), host, frames);

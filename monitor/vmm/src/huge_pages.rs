@@ -51,10 +51,10 @@ impl Unsplit {
     }
 
     /// Returns how many frames are ballooned but not free.
-    pub(super) fn given(&self, map: &FrameMap) -> FrameCount {
-        let given =
+    pub(super) fn ballooned(&self, map: &FrameMap) -> FrameCount {
+        let ballooned =
             |&huge: &usize| map.runs(Frames::Ballooned, frames_of(&(huge..huge + 1))).map(|run| run.len() as u64);
-        FrameCount(self.huge_frames.iter().flat_map(given).sum())
+        FrameCount(self.huge_frames.iter().flat_map(ballooned).sum())
     }
 
     /// Removes a few huge frames and returns the guest's frames of each; any of them is a part of

@@ -13,8 +13,8 @@
 //!   `virtio` (disks), `fault` (the report of a bad end), `inspection` (where the vCPU is)
 //! * machine: `machine` (KVM's objects, the doorbell), `interrupts` (routes), `cpu` (first
 //!   registers), `boot` (image, boot information), `device_tree`
-//! * memory: `layout` (addresses), `memory` (the mapping), `release` (to the host), `resident`
-//!   (measuring)
+//! * memory: `layout` (addresses), `memory` (the mapping), `memory_slots` (what KVM knows of it),
+//!   `release` (to the host), `resident` (measuring)
 //! * decision, pure or nearly so: `frame_map` (which frames are ballooned), `page_sizes` (what may
 //!   be behind them), `throttle` (how fast the guest may call), `image` and `image_notes` (is this
 //!   a guest image)
@@ -41,6 +41,7 @@ mod lock;
 mod machine;
 mod main_loop;
 mod memory;
+mod memory_slots;
 mod page_sizes;
 mod problems;
 mod process;

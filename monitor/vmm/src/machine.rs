@@ -1,4 +1,4 @@
-//! The virtual machine: KVM's objects, the memory slots, and what eventfds connect to it.
+//! The virtual machine: KVM's objects, and what eventfds connect to it.
 //!
 //! The interrupt controller is the kernel's, so its registers and the guest's timer cost no exit to
 //! this process.
@@ -7,8 +7,8 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::Arc;
 
-use aerostat_abi::units::to_usize;
-use kvm_bindings::{CpuId, KVM_API_VERSION, KVM_MAX_CPUID_ENTRIES, kvm_userspace_memory_region};
+use aerostat_abi::units::FrameCount;
+use kvm_bindings::{CpuId, KVM_API_VERSION, KVM_MAX_CPUID_ENTRIES};
 use kvm_ioctls::{Cap, IoEventAddress, Kvm, NoDatamatch, SyncReg, VcpuFd, VmFd};
 use rustix::io::Errno;
 use thiserror::Error;
@@ -17,6 +17,7 @@ use vmm_sys_util::eventfd::EventFd;
 use super::cpu;
 use super::interrupts::InterruptRouter;
 use super::memory::GuestMemory;
+use super::memory_slots::MemorySlots;
 use super::serial_ring::SerialRing;
 use super::virtio::Wires;
 
@@ -68,23 +69,26 @@ pub(super) struct Machine {
 }
 
 impl Machine {
-    /// Creates a machine with this memory, which must stay mapped as long as the machine runs: the
-    /// caller drops it later.
+    /// Creates a machine with this memory, of which the guest starts with the first `initial`
+    /// frames. Returns the slots, too, through which the guest gets more.
     ///
     /// Memory comes first. Once there is an interrupt controller, whose creation starts a grace
     /// period in the kernel, attaching memory takes 6 ms instead of 0.05.
-    pub(super) fn new(memory: &GuestMemory) -> Result<Self, KvmError> {
+    ///
+    /// # Safety
+    /// `memory` has to stay mapped as long as the machine's processor may run.
+    pub(super) unsafe fn new(memory: &GuestMemory, initial: FrameCount) -> Result<(Self, MemorySlots), KvmError> {
         let kvm = open()?;
-        let vm = kvm.create_vm().map_err(failed("create a virtual machine"))?;
-        attach(&vm, memory)?;
+        let vm = Arc::new(kvm.create_vm().map_err(failed("create a virtual machine"))?);
+        // SAFETY: the caller keeps the memory mapped.
+        let slots = unsafe { MemorySlots::new(Arc::clone(&vm), memory, initial)? };
         vm.set_tss_address(TSS_ADDRESS).map_err(failed("place the task state segment"))?;
         vm.create_irq_chip().map_err(failed("create the interrupt controller"))?;
         let mut vcpu = vm.create_vcpu(0).map_err(failed("create a processor"))?;
         let host = kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).map_err(failed("list the processor's features"))?;
         vcpu.set_sync_valid_reg(SyncReg::Register);
-        let vm = Arc::new(vm);
         let interrupts = Arc::new(InterruptRouter::new(Arc::clone(&vm)));
-        Ok(Self { vm, vcpu, cpuid: cpu::guest_features(host), interrupts })
+        Ok((Self { vm, vcpu, cpuid: cpu::guest_features(host), interrupts }, slots))
     }
 
     /// Returns the rate of the guest's time stamp counter, where KVM reports it.
@@ -149,22 +153,6 @@ impl Doorbell {
     pub(super) fn disconnect(&self) -> Result<(), KvmError> {
         self.interrupts.disconnect_doorbell(&self.bell)
     }
-}
-
-fn attach(vm: &VmFd, memory: &GuestMemory) -> Result<(), KvmError> {
-    for (slot, region) in (0..).zip(memory.layout().regions()) {
-        let region = kvm_userspace_memory_region {
-            slot,
-            flags: 0,
-            guest_phys_addr: region.start.0,
-            memory_size: region.bytes,
-            userspace_addr: memory.host_address(to_usize(region.offset)).addr() as u64,
-        };
-        // SAFETY: the region lies in the guest's mapping and overlaps no other; the caller keeps
-        // the mapping.
-        unsafe { vm.set_user_memory_region(region) }.map_err(failed("attach the guest's memory"))?;
-    }
-    Ok(())
 }
 
 fn open() -> Result<Kvm, KvmError> {

@@ -239,11 +239,11 @@ mod tests {
             let mut map = map(2048);
             let mut pages = PageSizes::new(FrameCount::from_mib(16));
             let mut host = [PageSize::Huge; 4096 / HUGE];
-            for (entries, give, failures) in calls {
+            for (entries, inflates, failures) in calls {
                 let mut blocks: Vec<_> = entries
                     .into_iter()
                     .filter_map(|entry| {
-                        if give { map.inflate(entry, FrameNumber(0)).ok() } else { map.deflate(entry, FrameCount(4096)).ok() }
+                        if inflates { map.inflate(entry, FrameNumber(0)).ok() } else { map.deflate(entry, FrameCount(4096)).ok() }
                     })
                     .collect();
                 blocks.sort_unstable_by_key(|block| block.start);
@@ -256,7 +256,7 @@ mod tests {
                 });
                 let unfit: Vec<_> = blocks.iter().filter(|block| !pages.fits(&map, block)).collect();
                 for block in unfit {
-                    if give { map.undo_inflate(block) } else { map.undo_deflate(block) }
+                    if inflates { map.undo_inflate(block) } else { map.undo_deflate(block) }
                 }
                 for (huge, size) in host.iter().enumerate() {
                     let mixed = map.state(&frames_of(&(huge..huge + 1))).is_none();

@@ -1,5 +1,6 @@
 //! What the balloon device uses of this process: interrupts, the link, the meter, the main thread.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use aerostat_link::message::FromVmm;
@@ -8,6 +9,7 @@ use rustix::fd::OwnedFd;
 
 use super::balloon::BalloonHost;
 use super::machine::Doorbell;
+use super::memory_slots::MemorySlots;
 use super::problems::Problems;
 use super::resident::ResidentMeter;
 use super::virtio::{Quiescent, Workers};
@@ -22,6 +24,7 @@ pub(super) struct ProcessHost {
     link: Arc<Link>,
     problems: Problems,
     doorbell: Doorbell,
+    slots: MemorySlots,
     meter: Arc<ResidentMeter>,
     registers: Arc<SharedPage>,
     workers: Workers,
@@ -36,12 +39,12 @@ impl ProcessHost {
     pub(super) fn new(
         link: Arc<Link>,
         doorbell: Doorbell,
+        slots: MemorySlots,
         (meter, registers): (Arc<ResidentMeter>, Arc<SharedPage>),
-        workers: Workers,
-        work_left: Arc<OwnedFd>,
+        (workers, work_left): (Workers, Arc<OwnedFd>),
     ) -> Self {
         let problems = Problems::new(Arc::clone(&link));
-        Self { link, problems, doorbell, meter, registers, workers, work_left, last_pressure_ns: 0 }
+        Self { link, problems, doorbell, slots, meter, registers, workers, work_left, last_pressure_ns: 0 }
     }
 }
 
@@ -64,6 +67,16 @@ impl BalloonHost for ProcessHost {
             self.last_pressure_ns = now_ns;
             // A full link means that the supervisor has not read the last ones yet.
             let _ = self.link.send(&FromVmm::Pressure, &[], Patience::DoNotWait);
+        }
+    }
+
+    fn attach(&mut self, frames: &Range<usize>) -> bool {
+        match self.slots.attach(frames) {
+            Ok(()) => true,
+            Err(error) => {
+                self.problems.tell(format_args!("the guest can't grow: {error}"));
+                false
+            }
         }
     }
 

@@ -55,6 +55,9 @@ impl BalloonHost for SilentHost {
     fn connect_doorbell(&mut self, _vector: u8) {}
     fn disconnect_doorbell(&mut self) {}
     fn pressure(&mut self, _now_ns: u64) {}
+    fn attach(&mut self, _frames: &Range<usize>) -> bool {
+        true
+    }
     fn memory_released(&mut self) {}
     fn work_left(&mut self) {}
     fn quiesce(&self) -> Option<Quiescent<'_>> {

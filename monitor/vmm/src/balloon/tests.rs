@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 
 use aerostat_abi::batch::{Entry, EntryStatus};
@@ -30,6 +31,8 @@ pub(super) struct Heard {
     released: u32,
     pub(super) work_left: u32,
     pub(super) workers: Workers,
+    /// Frames that can't be attached.
+    unattachable: Range<usize>,
 }
 
 impl BalloonHost for Heard {
@@ -43,6 +46,10 @@ impl BalloonHost for Heard {
 
     fn pressure(&mut self, _now_ns: u64) {
         self.pressure += 1;
+    }
+
+    fn attach(&mut self, frames: &Range<usize>) -> bool {
+        !self.unattachable.contains(&frames.start)
     }
 
     fn memory_released(&mut self) {
@@ -107,6 +114,19 @@ pub(super) fn batch(device: &mut Balloon<Heard>, command: Command, blocks: &[(u6
     assert_eq!(reply.rsi, device.registers.target().0, "every reply carries the target");
     device.memory.read_words(PAGE, &mut words).unwrap();
     (reply.rdi, words.into_iter().map(|word| Entry::decode(word).status).collect())
+}
+
+/// A guest grows only by frames that it can use.
+#[test]
+fn frames_that_can_not_be_attached_stay_ballooned() {
+    let mut device = negotiated(FrameCount(2048));
+    device.registers.set_target(TOTAL);
+    device.host.unattachable = 2560..3072;
+    let statuses = batch(&mut device, Command::Deflate, &[(2048, 9), (2560, 9), (3072, 9)]);
+    assert_eq!(statuses, (1024, vec![EntryStatus::Done, EntryStatus::HostFailed, EntryStatus::Done]));
+    assert_eq!(device.map.size(), FrameCount(3072));
+    device.host.unattachable = 0..0;
+    assert_eq!(batch(&mut device, Command::Deflate, &[(2560, 9)]), (512, vec![EntryStatus::Done]));
 }
 
 #[test]

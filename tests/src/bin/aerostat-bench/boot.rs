@@ -18,6 +18,9 @@ const STARTS: usize = 15;
 const USUAL_MIB: u64 = 512;
 /// Sizes that show whether start-up depends on size.
 const OTHER_MIB: [u64; 2] = [64, 8192];
+/// The largest machine, whose guest starts small.
+const HUGE_GIB: u64 = 511;
+const HUGE_GRANT_MIB: u64 = 64;
 
 /// Milliseconds since the spawn at which each of [`BootStage::ALL`] was reached.
 type Stages = [f64; BootStage::ALL.len()];
@@ -26,12 +29,15 @@ pub(crate) fn measure() -> Result<Vec<Row>> {
     let mut floors = Vec::new();
     let mut usual = Vec::new();
     let mut others = OTHER_MIB.map(|_| Vec::new());
+    let mut huge = Vec::new();
+    let hello = |mib| Plan::app("hello").memory_mib(mib);
     for _ in 0..STARTS {
         floors.push(floor::spawn_to_first_exit_ms()?);
-        usual.push(start(USUAL_MIB)?);
+        usual.push(start(&hello(USUAL_MIB))?);
         for (mib, starts) in OTHER_MIB.into_iter().zip(&mut others) {
-            starts.push(start(mib)?);
+            starts.push(start(&hello(mib))?);
         }
+        huge.push(start(&hello(HUGE_GIB << 10).grant_mib(HUGE_GRANT_MIB))?);
     }
     let floor = median(floors);
     let mut rows = vec![Row::cost("spawn_to_main_ms", to_main(&usual), "ms", floor)];
@@ -44,12 +50,13 @@ pub(crate) fn measure() -> Result<Vec<Row>> {
     for (mib, starts) in OTHER_MIB.into_iter().zip(&others) {
         rows.push(Row::cost(format!("spawn_to_main_{mib}_mib_ms"), to_main(starts), "ms", floor));
     }
+    rows.push(Row::cost(format!("spawn_to_main_{HUGE_GIB}_gib_ms"), to_main(&huge), "ms", floor));
     Ok(rows)
 }
 
-/// Starts `hello` in a guest of `mib` MiB.
-fn start(mib: u64) -> Result<Stages> {
-    let mut guest = Plan::app("hello").memory_mib(mib).boot(Machine::Kvm);
+/// Starts a guest.
+fn start(plan: &Plan) -> Result<Stages> {
+    let mut guest = plan.boot(Machine::Kvm);
     guest.expect_exit(GuestExit::Success);
     let mut stages = Stages::default();
     for (stage, reached) in BootStage::ALL.into_iter().zip(&mut stages) {
