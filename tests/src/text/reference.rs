@@ -40,7 +40,8 @@ impl fmt::Display for Metrics {
         let Self { terms, postings, files, queries, hits, digest } = self;
         write!(
             f,
-            "{terms} terms, {postings} postings, {files} files, {queries} queries with {hits} hits, digest {digest:016x}"
+            "{terms} terms, {postings} postings, {files} files, {queries} queries with {hits} hits, \
+             digest {digest:016x}"
         )
     }
 }
@@ -201,7 +202,8 @@ mod tests {
         let (metrics, digest) = (index.index(), index.digest());
         let (terms, postings, files) = (metrics.terms(), metrics.postings(), metrics.files());
         format!(
-            "[    0.529275] INFO  index: {terms} terms, {postings} postings, {files} files, {} queries with {} hits, digest {digest:016x}\n",
+            "[    0.529275] INFO  index: {terms} terms, {postings} postings, {files} files, \
+             {} queries with {} hits, digest {digest:016x}\n",
             answers.queries, answers.hits
         )
     }

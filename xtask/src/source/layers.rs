@@ -43,8 +43,8 @@ const LAYERS: [&str; 17] = [
 /// Files of the root that are above all layers: they only say what there is.
 const ABOVE_ALL: [&str; 2] = ["lib", "host_bench"];
 
-/// Returns what breaks the order of the guest kernel's layers, and whether the document shows another
-/// order.
+/// Returns what breaks the order of the guest kernel's layers, and whether the document shows
+/// another order.
 pub(super) fn findings(files: &[SourceFile]) -> Vec<Finding> {
     let mut findings = check(FOLDER, &LAYERS, files);
     let document = files.iter().find(|file| file.path == DOCUMENT);

@@ -63,7 +63,7 @@ proptest! {
     }
 
     #[test]
-    fn files_with_both_terms_are_counted_as_in_the_model(files in any_files(), one in "[a-d]{1,2}", other in "[a-d]{1,2}") {
+    fn files_with_both_terms_are_counted(files in any_files(), one in "[a-d]{1,2}", other in "[a-d]{1,2}") {
         let (model, index) = (model(&files), build(&files));
         let files_of = |term: &str| {
             let mut files: Vec<u32> = model.get(term.as_bytes()).into_iter().flatten().map(|&(file, _)| file).collect();

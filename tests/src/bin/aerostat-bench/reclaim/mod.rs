@@ -131,7 +131,8 @@ impl Outcome {
 /// The head of the table. Misses are in per cent of touches: first of policies that see every
 /// touch, then of those that are driven as the kernel drives them. The last column is the cost of
 /// the default policy, in visits per eviction.
-const HEADER: &str = "trace       pages  frames     optimum         LRU       CLOCK        FIFO  hand CLOCK generations    shuffled visits";
+const HEADER: &str = "trace       pages  frames     optimum         LRU       CLOCK        FIFO  \
+                      hand CLOCK generations    shuffled visits";
 
 /// Returns misses in per cent of the trace's touches.
 #[expect(clippy::cast_precision_loss, reason = "traces have far fewer than 2^53 touches")]
