@@ -25,7 +25,7 @@ use super::frame_map::{FrameMap, Frames};
 use super::huge_pages::{Copier, SPLIT_IN_A_CALL, Unsplit};
 use super::layout::GuestAddress;
 use super::memory::GuestMemory;
-use super::page_sizes::{PageSize, PageSizes, frames_of};
+use super::page_sizes::{HugeIndex, HugeRun, PageSize, PageSizes};
 use super::release::Releaser;
 use super::virtio::Quiescent;
 use aerostat_link::SharedPage;
@@ -329,14 +329,14 @@ impl<H: BalloonHost> Balloon<H> {
         let mut done = judge(entries, |entry| self.map.inflate(entry, page));
         // Before the release: released memory must not come back as a huge page.
         let (mut failed, mixed) = self.fit_pages(&mut done);
-        let to_split = self.copy_out_of_huge_pages(mixed);
+        let to_split = self.copy_out_of_huge_pages(&mixed);
         let blocks: Vec<_> = done.iter().map(|(block, _)| self.with_page_table(block)).collect();
         let ranges = merged(blocks.iter());
         let released = self.releaser.release(&self.memory, &ranges);
         // After the release, when there is less left to split. Any of the guest's frames stands for
         // its huge page.
         let (now, later) = to_split.split_at(to_split.len().min(SPLIT_IN_A_CALL));
-        let kept = now.iter().filter_map(|&huge| self.map.runs(Frames::Guest, frames_of(&(huge..huge + 1))).next());
+        let kept = now.iter().filter_map(|&huge| self.map.runs(Frames::Guest, huge.frames()).next());
         let parts: Vec<_> = kept.map(|run| run.start..run.start + 1).collect();
         self.releaser.split(&self.memory, &parts);
         if !later.is_empty() {
@@ -362,7 +362,7 @@ impl<H: BalloonHost> Balloon<H> {
         failed.extend(done.extract_if(.., |(block, _)| !self.host.attach(block)));
         // These were wholly ballooned until now. A guest that touched one all the same may have a
         // huge page there, and the part of it that stays ballooned could not be released any more.
-        let ranges: Vec<_> = mixed.iter().map(frames_of).collect();
+        let ranges: Vec<_> = mixed.iter().map(HugeRun::frames).collect();
         self.releaser.release(&self.memory, &ranges);
         for (block, index) in failed {
             self.map.undo_deflate(&block);
@@ -376,7 +376,7 @@ impl<H: BalloonHost> Balloon<H> {
     /// Has the host put pages of the right sizes behind blocks that were inflated or deflated.
     /// Removes and returns those where it can't, and returns the huge frames that have become
     /// mixed.
-    fn fit_pages(&mut self, blocks: &mut Vec<Named>) -> (Vec<Named>, Vec<Range<usize>>) {
+    fn fit_pages(&mut self, blocks: &mut Vec<Named>) -> (Vec<Named>, Vec<HugeRun>) {
         let Self { map, page_sizes, memory, allow, .. } = self;
         let named = blocks.iter().map(|(block, _)| block);
         let mixed = page_sizes.follow(map, named, |frames, size| allow(memory, frames, size));
@@ -387,8 +387,8 @@ impl<H: BalloonHost> Balloon<H> {
     /// Frees the huge pages behind huge frames that have just been ballooned in part, where copying
     /// the guest's frames does it. Returns those whose huge pages have to be split. Only for the
     /// vCPU's thread, as the guest must not run.
-    fn copy_out_of_huge_pages(&mut self, mixed: Vec<Range<usize>>) -> Vec<usize> {
-        let mut huge_frames: Vec<_> = mixed.into_iter().flatten().collect();
+    fn copy_out_of_huge_pages(&mut self, mixed: &[HugeRun]) -> Vec<HugeIndex> {
+        let mut huge_frames: Vec<_> = mixed.iter().flat_map(HugeRun::huge_frames).collect();
         if !huge_frames.is_empty()
             && let Some(quiescent) = self.host.quiesce()
         {
@@ -402,8 +402,7 @@ impl<H: BalloonHost> Balloon<H> {
     /// ballooned: the kernel frees a page table only where all that it maps is released at once
     /// (Linux 6.14).
     fn with_page_table(&self, block: &Range<usize>) -> Range<usize> {
-        let huge = block.start / to_usize(HUGE_FRAMES);
-        let whole = frames_of(&(huge..huge + 1));
+        let whole = HugeIndex::holding(block.start).frames();
         let is_part = block.len() < whole.len();
         if is_part && self.map.state(&whole) == Some(Frames::Ballooned) { whole } else { block.clone() }
     }

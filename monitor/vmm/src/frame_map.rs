@@ -7,8 +7,8 @@
 //! with bitmaps below them would be smaller still and were left out: a 1 GiB block is 4,096 words
 //! here, about a microsecond.
 //!
-//! Invariants: `ballooned` is the number of clear bits; a protected frame is always the guest's; no bit
-//! outside memory is set.
+//! Invariants: `ballooned` is the number of clear bits; a protected frame is always the guest's; no
+//! bit outside memory is set.
 
 use std::iter;
 use std::ops::Range;

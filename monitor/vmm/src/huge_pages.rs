@@ -28,7 +28,7 @@ use aerostat_abi::units::{FRAME_SIZE, FrameCount};
 
 use super::frame_map::{FrameMap, Frames};
 use super::memory::GuestMemory;
-use super::page_sizes::frames_of;
+use super::page_sizes::HugeIndex;
 use super::release::Releaser;
 use super::virtio::Quiescent;
 
@@ -41,19 +41,18 @@ pub(super) const SPLIT_IN_A_CALL: usize = 4;
 /// Huge frames whose huge page is still to be split.
 #[derive(Debug, Default)]
 pub(super) struct Unsplit {
-    huge_frames: Vec<usize>,
+    huge_frames: Vec<HugeIndex>,
 }
 
 impl Unsplit {
     /// Adds huge frames that have just been ballooned in part.
-    pub(super) fn extend(&mut self, huge_frames: impl IntoIterator<Item = usize>) {
+    pub(super) fn extend(&mut self, huge_frames: impl IntoIterator<Item = HugeIndex>) {
         self.huge_frames.extend(huge_frames);
     }
 
     /// Returns how many frames are ballooned but not free.
     pub(super) fn ballooned(&self, map: &FrameMap) -> FrameCount {
-        let ballooned =
-            |&huge: &usize| map.runs(Frames::Ballooned, frames_of(&(huge..huge + 1))).map(|run| run.len() as u64);
+        let ballooned = |huge: &HugeIndex| map.runs(Frames::Ballooned, huge.frames()).map(|run| run.len() as u64);
         FrameCount(self.huge_frames.iter().flat_map(ballooned).sum())
     }
 
@@ -61,7 +60,7 @@ impl Unsplit {
     /// the huge page if there still is one.
     pub(super) fn take(&mut self, map: &FrameMap) -> Vec<Range<usize>> {
         let few = self.huge_frames.drain(self.huge_frames.len().saturating_sub(SPLIT_IN_A_CALL)..);
-        few.flat_map(|huge| map.runs(Frames::Guest, frames_of(&(huge..huge + 1)))).collect()
+        few.flat_map(|huge| map.runs(Frames::Guest, huge.frames())).collect()
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -86,12 +85,12 @@ impl Copier {
     /// The guest's processor must not run until this has returned.
     pub(super) fn free(
         &mut self,
-        huge: usize,
+        huge: HugeIndex,
         map: &FrameMap,
         (memory, releaser): (&GuestMemory, &Releaser),
         _nobody_writes: &Quiescent<'_>,
     ) -> bool {
-        let all = frames_of(&(huge..huge + 1));
+        let all = huge.frames();
         let kept: Vec<_> = map.runs(Frames::Guest, all.clone()).collect();
         let count: usize = kept.iter().map(ExactSizeIterator::len).sum();
         if count > COPIED_AT_MOST || !memory.is_resident(&all) {

@@ -24,6 +24,38 @@ use super::frame_map::{FrameMap, Frames};
 
 const HUGE: usize = to_usize(HUGE_FRAMES);
 
+/// A huge frame, by its index: its place in the monitor's mapping, in steps of 2 MiB.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct HugeIndex(pub(super) usize);
+
+impl HugeIndex {
+    /// Returns the huge frame that holds the frame of this index.
+    pub(super) const fn holding(frame: usize) -> Self {
+        Self(frame / HUGE)
+    }
+
+    /// Returns the indexes of its frames.
+    pub(super) const fn frames(self) -> Range<usize> {
+        self.0 * HUGE..(self.0 + 1) * HUGE
+    }
+}
+
+/// Huge frames in a row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct HugeRun(Range<usize>);
+
+impl HugeRun {
+    /// Returns each of them.
+    pub(super) fn huge_frames(&self) -> impl Iterator<Item = HugeIndex> + use<> {
+        self.0.clone().map(HugeIndex)
+    }
+
+    /// Returns the indexes of their frames.
+    pub(super) const fn frames(&self) -> Range<usize> {
+        self.0.start * HUGE..self.0.end * HUGE
+    }
+}
+
 /// What the host may back memory with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum PageSize {
@@ -58,33 +90,33 @@ impl PageSizes {
         map: &FrameMap,
         blocks: impl Iterator<Item = &'a Range<usize>>,
         mut allow: impl FnMut(&Range<usize>, PageSize) -> io::Result<()>,
-    ) -> Vec<Range<usize>> {
-        let mut runs: Vec<(Range<usize>, PageSize)> = Vec::new();
+    ) -> Vec<HugeRun> {
+        let mut runs: Vec<(HugeRun, PageSize)> = Vec::new();
         for (huge, is_whole) in blocks.flat_map(huge_frames) {
-            if is_whole && !self.small[huge] {
+            if is_whole && !self.small[huge.0] {
                 // Neither mixed nor changed: the common case, and a fast one.
                 continue;
             }
-            let wanted = match map.state(&frames_of(&(huge..huge + 1))) {
+            let wanted = match map.state(&huge.frames()) {
                 Some(Frames::Ballooned) => continue,
                 Some(Frames::Guest) => PageSize::Huge,
                 None => PageSize::Small,
             };
-            if self.small[huge] == (wanted == PageSize::Small) {
+            if self.small[huge.0] == (wanted == PageSize::Small) {
                 continue;
             }
-            self.small[huge] = wanted == PageSize::Small;
+            self.small[huge.0] = wanted == PageSize::Small;
             match runs.last_mut() {
-                Some((run, size)) if run.end == huge && *size == wanted => run.end += 1,
-                _ => runs.push((huge..huge + 1, wanted)),
+                Some((HugeRun(run), size)) if run.end == huge.0 && *size == wanted => run.end += 1,
+                _ => runs.push((HugeRun(huge.0..huge.0 + 1), wanted)),
             }
         }
         let mut mixed = Vec::new();
         for (run, size) in runs {
-            if allow(&frames_of(&run), size).is_err() {
+            if allow(&run.frames(), size).is_err() {
                 // The host may have done a part of it. None of these is recorded as having small
                 // pages, so it will be told again.
-                self.small[run].fill(false);
+                self.small[run.0].fill(false);
             } else if size == PageSize::Small {
                 mixed.push(run);
             }
@@ -95,33 +127,28 @@ impl PageSizes {
     /// Returns whether a block that was inflated or deflated may stay so: not where its huge frame
     /// is mixed and may have huge pages.
     pub(super) fn fits(&self, map: &FrameMap, block: &Range<usize>) -> bool {
-        let huge = block.start / HUGE;
-        block.len() >= HUGE || self.small[huge] || map.state(&frames_of(&(huge..huge + 1))).is_some()
+        let huge = HugeIndex::holding(block.start);
+        block.len() >= HUGE || self.small[huge.0] || map.state(&huge.frames()).is_some()
     }
 }
 
 #[cfg(any(test, feature = "harness"))]
 impl PageSizes {
     /// Returns whether the invariant holds for a huge frame.
-    pub(super) fn is_right(&self, map: &FrameMap, huge: usize) -> bool {
-        self.small[huge] || map.state(&frames_of(&(huge..huge + 1))).is_some()
+    pub(super) fn is_right(&self, map: &FrameMap, huge: HugeIndex) -> bool {
+        self.small[huge.0] || map.state(&huge.frames()).is_some()
     }
 }
 
 /// Returns the huge frames that a block lies in, each with whether the block holds the whole of it.
-fn huge_frames(block: &Range<usize>) -> impl Iterator<Item = (usize, bool)> {
+fn huge_frames(block: &Range<usize>) -> impl Iterator<Item = (HugeIndex, bool)> {
     let is_whole = block.len() >= HUGE;
-    (block.start / HUGE..block.end.div_ceil(HUGE)).map(move |huge| (huge, is_whole))
-}
-
-/// Returns the indexes of the frames of huge frames.
-pub(super) fn frames_of(huge: &Range<usize>) -> Range<usize> {
-    huge.start * HUGE..huge.end * HUGE
+    (block.start / HUGE..block.end.div_ceil(HUGE)).map(move |huge| (HugeIndex(huge), is_whole))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{HUGE, PageSize, PageSizes, frames_of};
+    use super::{HUGE, HugeIndex, PageSize, PageSizes};
     use crate::frame_map::FrameMap;
     use crate::layout::MemoryLayout;
     use aerostat_abi::batch::Entry;
@@ -259,7 +286,7 @@ mod tests {
                     if inflates { map.undo_inflate(block) } else { map.undo_deflate(block) }
                 }
                 for (huge, size) in host.iter().enumerate() {
-                    let mixed = map.state(&frames_of(&(huge..huge + 1))).is_none();
+                    let mixed = map.state(&HugeIndex(huge).frames()).is_none();
                     prop_assert!(!mixed || *size == PageSize::Small, "huge frame {huge}");
                 }
             }

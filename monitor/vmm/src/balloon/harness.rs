@@ -18,6 +18,7 @@ use super::{Balloon, BalloonHost};
 use crate::frame_map::{FrameMap, Frames};
 use crate::layout::{GuestAddress, LOW_END, MemoryLayout};
 use crate::memory::GuestMemory;
+use crate::page_sizes::HugeIndex;
 use crate::virtio::{Quiescent, Workers};
 use aerostat_link::SharedPage;
 
@@ -201,7 +202,7 @@ impl Harness {
             return Err("the image was released".to_owned());
         }
         let huge_frames = to_usize(total.0 / HUGE_FRAMES);
-        match (0..huge_frames).find(|&huge| !self.balloon.page_sizes.is_right(map, huge)) {
+        match (0..huge_frames).find(|&huge| !self.balloon.page_sizes.is_right(map, HugeIndex(huge))) {
             Some(huge) => Err(format!("huge frame {huge} is ballooned in part, and may have a huge page")),
             None => Ok(()),
         }
