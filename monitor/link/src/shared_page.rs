@@ -6,21 +6,15 @@
 use std::io;
 use std::ops::Deref;
 use std::os::fd::{AsFd, OwnedFd};
-use std::ptr::{self, NonNull};
 
 use aerostat_abi::registers::RegisterPage;
 use aerostat_abi::units::{FRAME_BYTES, FRAME_SIZE, FrameCount};
+use memmap2::{MmapOptions, MmapRaw};
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fstat, ftruncate, memfd_create};
-use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
 /// A mapped register page. Unmapped when dropped.
 #[derive(Debug)]
-pub struct SharedPage(NonNull<RegisterPage>);
-
-// SAFETY: the mapping belongs to the process, and a register page is made of atomics.
-unsafe impl Send for SharedPage {}
-// SAFETY: as above.
-unsafe impl Sync for SharedPage {}
+pub struct SharedPage(MmapRaw);
 
 impl SharedPage {
     /// Creates a page that holds `target`, and the descriptor to hand to the other side.
@@ -46,10 +40,7 @@ impl SharedPage {
     }
 
     fn map_file(file: impl AsFd) -> io::Result<Self> {
-        let protection = ProtFlags::READ | ProtFlags::WRITE;
-        // SAFETY: a new mapping at an address of the kernel's choice touches nothing that exists.
-        let place = unsafe { mmap(ptr::null_mut(), FRAME_SIZE, protection, MapFlags::SHARED, file, 0)? };
-        NonNull::new(place.cast()).map(Self).ok_or_else(|| io::ErrorKind::OutOfMemory.into())
+        MmapOptions::new().len(FRAME_SIZE).map_raw(&file.as_fd()).map(Self)
     }
 }
 
@@ -59,14 +50,7 @@ impl Deref for SharedPage {
     fn deref(&self) -> &RegisterPage {
         // SAFETY: mapped until drop, aligned to a page, of the page's size; every bit pattern is
         // valid for atomics.
-        unsafe { self.0.as_ref() }
-    }
-}
-
-impl Drop for SharedPage {
-    fn drop(&mut self) {
-        // SAFETY: the mapping is ours, and no reference outlives `self`.
-        let _ = unsafe { munmap(self.0.as_ptr().cast(), FRAME_SIZE) };
+        unsafe { &*self.0.as_ptr().cast() }
     }
 }
 

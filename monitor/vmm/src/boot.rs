@@ -6,23 +6,15 @@
 
 use std::fs::File;
 use std::io;
-use std::num::{NonZeroU16, NonZeroU64};
-use std::ops::Deref;
-use std::ptr::{self, NonNull};
 
 use aerostat_abi::units::{FrameCount, HUGE_BYTES, to_usize};
-use hermit_entry::boot_info::{BootInfo, HardwareInfo, PlatformInfo, RawBootInfo};
-use hermit_entry::elf::{KernelObject, LoadedKernel, ParseKernelError};
-use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 use thiserror::Error;
 
+use super::boot_info;
 use super::device_tree::{self, Description};
 use super::image::{self, ImageError, ImageInfo};
 use super::layout::{BOOT_INFO, DEVICE_TREE, DEVICE_TREE_BYTES, GDT, PAGE_TABLES};
 use super::memory::{GuestMemory, NotMemory};
-
-/// The first serial line.
-const SERIAL_PORT: NonZeroU16 = NonZeroU16::new(0x3f8).expect("a constant that is not zero");
 
 /// Present, writable, for ring 3 too; in a level-2 entry also: a 2 MiB page (Intel SDM volume 3,
 /// 5.5.4).
@@ -45,12 +37,9 @@ pub(super) enum BootError {
     /// The image is bad.
     #[error("the image {0}")]
     Image(#[from] ImageError),
-    /// The loader refuses it although it passed the check.
-    #[error("the image is refused by its loader: {0}")]
-    Loader(ParseKernelError),
-    /// The image can't be mapped.
-    #[error("the image can't be mapped: {0}")]
-    Map(#[from] io::Error),
+    /// The image can't be read any more.
+    #[error("the image can't be loaded: {0}")]
+    Load(#[from] io::Error),
     /// The device tree can't be built.
     #[error("the device tree can't be built: {0}")]
     DeviceTree(#[from] vm_fdt::Error),
@@ -63,41 +52,27 @@ pub(super) enum BootError {
     NotMemory(#[from] NotMemory),
 }
 
-/// Loads `image` and writes everything that it needs to start. The image has to lie within the
-/// guest's first `initial` frames.
+/// Loads `file` and writes everything that it needs to start. The image has to lie within the
+/// guest's first `initial` frames. Memory is untouched.
 pub(super) fn prepare(
-    memory: &mut GuestMemory,
-    image: &File,
+    memory: &GuestMemory,
+    file: &File,
     initial: FrameCount,
     description: &Description<'_>,
 ) -> Result<ImageInfo, BootError> {
-    let info = image::check_file(image, initial)?;
-    let loaded = load(memory, image, &info)?;
-
+    let image = image::read(file, initial)?;
+    for load in &image.loads {
+        memory.read_file(load.address, to_usize(load.bytes), file, load.offset)?;
+    }
     let tree = device_tree::build(description)?;
     if tree.len() > DEVICE_TREE_BYTES {
         return Err(BootError::DeviceTreeTooLong);
     }
     memory.write_bytes(DEVICE_TREE, &tree)?;
-    let boot_info = BootInfo {
-        hardware_info: HardwareInfo {
-            phys_addr_range: 0..memory.layout().end().0,
-            serial_port_base: Some(SERIAL_PORT),
-            device_tree: NonZeroU64::new(DEVICE_TREE.0),
-        },
-        load_info: loaded.load_info,
-        platform_info: PlatformInfo::Fdt,
-    };
-    memory.write_object(BOOT_INFO, &RawBootInfo::from(boot_info))?;
+    memory.write_words(BOOT_INFO, &boot_info::encode(&image, memory.layout().end()))?;
     memory.write_words(GDT, &DESCRIPTORS)?;
     write_page_tables(memory)?;
-    Ok(info)
-}
-
-fn load(memory: &mut GuestMemory, image: &File, info: &ImageInfo) -> Result<LoadedKernel, BootError> {
-    let file = MappedFile::new(image)?;
-    let object = KernelObject::parse(&file).map_err(BootError::Loader)?;
-    Ok(object.load_kernel(memory.slice_mut(info.start..info.end)?, info.start))
+    Ok(image.info)
 }
 
 fn write_page_tables(memory: &GuestMemory) -> Result<(), NotMemory> {
@@ -106,38 +81,4 @@ fn write_page_tables(memory: &GuestMemory) -> Result<(), NotMemory> {
     memory.write_words(level3, &[level2.0 | TABLE_ENTRY])?;
     let pages: [u64; 512] = std::array::from_fn(|page| (page as u64 * HUGE_BYTES) | HUGE_ENTRY);
     memory.write_words(level2, &pages)
-}
-
-/// The image file, mapped for reading: it is never copied into our memory, which matters with debug
-/// information.
-struct MappedFile {
-    start: NonNull<u8>,
-    bytes: usize,
-}
-
-impl MappedFile {
-    fn new(file: &File) -> io::Result<Self> {
-        let bytes = to_usize(file.metadata()?.len());
-        // SAFETY: a new mapping at an address of the kernel's choice touches nothing that exists.
-        let start = unsafe { mmap(ptr::null_mut(), bytes, ProtFlags::READ, MapFlags::PRIVATE, file, 0)? };
-        let start = NonNull::new(start.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
-        Ok(Self { start, bytes })
-    }
-}
-
-impl Deref for MappedFile {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        // SAFETY: mapped until drop. A process that overwrites the image while a guest starts from
-        // it makes that guest's VMM process fail, and no other.
-        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.bytes) }
-    }
-}
-
-impl Drop for MappedFile {
-    fn drop(&mut self) {
-        // SAFETY: the mapping is ours, and no reference outlives `self`.
-        let _ = unsafe { munmap(self.start.as_ptr().cast(), self.bytes) };
-    }
 }

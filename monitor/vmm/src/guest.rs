@@ -56,7 +56,7 @@ impl Guest {
         registers.mark_boot(BootStage::Process, began_ns);
         let layout = MemoryLayout::new(FrameCount(start.memory_frames))?;
         let initial = FrameCount(start.initial_frames);
-        let mut memory = GuestMemory::new(layout).map_err(ProcessError::Memory)?;
+        let memory = Arc::new(GuestMemory::new(layout).map_err(ProcessError::Memory)?);
         // SAFETY: the vCPU's thread runs the processor, and has the devices meanwhile, which keep
         // the memory mapped.
         let (machine, slots) = unsafe { Machine::new(&memory, initial)? };
@@ -69,8 +69,7 @@ impl Guest {
             tsc_hz: machine.tsc_hz(),
             virtio_devices: start.disks.len(),
         };
-        let image = boot::prepare(&mut memory, &File::from(descriptors.image), initial, &description)?;
-        let memory = Arc::new(memory);
+        let image = boot::prepare(&memory, &File::from(descriptors.image), initial, &description)?;
         let disks = start.disks.iter().zip(descriptors.disks).map(|(disk, file)| {
             let disk: Arc<dyn Device> = Arc::new(Disk::new(disk.with_file(file))?);
             Ok(disk)

@@ -1,10 +1,8 @@
-//! The check of a guest image, before the loader reads it.
+//! Guest images: what is in one, once it has been checked.
 //!
-//! hermit-entry's loader panics on a file that is cut short, misaligned or unsorted, so everything
-//! that it relies on is checked here. The check reads at offsets, so the supervisor can do it
-//! before it starts a VMM process, whatever the file's size. An image is a static ELF executable
-//! for guest-physical addresses between 1 MiB and 1 GiB, with the note that names hermit-entry's
-//! version.
+//! An image is a static ELF executable for guest-physical addresses between 1 MiB and 1 GiB, with
+//! the note that names hermit-entry's version. The check reads at offsets, so the supervisor can do
+//! it before it starts a VMM process, whatever the file's size.
 
 use std::fs::File;
 use std::io;
@@ -16,7 +14,7 @@ use aerostat_abi::units::{FRAME_BYTES, FrameCount, FrameNumber, to_usize};
 use thiserror::Error;
 
 use super::image_notes::{self, NoteError};
-use super::layout::{IDENTITY_END, LOW_END};
+use super::layout::{GuestAddress, IDENTITY_END, LOW_END};
 
 const HEADER_BYTES: usize = 64;
 const SEGMENT_BYTES: usize = 56;
@@ -100,7 +98,35 @@ pub enum ImageError {
     Note(#[from] NoteError),
 }
 
-/// An image that passed the check.
+/// An image that passed the check, with what its loader needs.
+#[derive(Debug)]
+pub(super) struct Image {
+    pub(super) info: ImageInfo,
+    /// What to load, ascending and within [`ImageInfo::start`] and [`ImageInfo::end`].
+    pub(super) loads: Vec<Load>,
+    /// The image of thread-local variables.
+    pub(super) thread_local: Option<ThreadLocal>,
+}
+
+/// A part of the file that is loaded; memory behind it is zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Load {
+    /// The place in the file.
+    pub(super) offset: u64,
+    pub(super) address: GuestAddress,
+    pub(super) bytes: u64,
+}
+
+/// Where thread-local variables are initialised from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct ThreadLocal {
+    pub(super) start: u64,
+    pub(super) file_bytes: u64,
+    pub(super) bytes: u64,
+    pub(super) align: u64,
+}
+
+/// Where an image lies in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ImageInfo {
     /// The first address.
@@ -128,7 +154,15 @@ pub fn check_image(path: &Path, memory: FrameCount) -> Result<ImageInfo, ImageEr
 }
 
 /// Does the same for an open file.
+///
+/// # Errors
+/// The same.
 pub fn check_file(file: &File, memory: FrameCount) -> Result<ImageInfo, ImageError> {
+    Ok(read(file, memory)?.info)
+}
+
+/// Reads the headers of an image for a guest with `memory`, and checks them.
+pub(super) fn read(file: &File, memory: FrameCount) -> Result<Image, ImageError> {
     let metadata = file.metadata()?;
     if !metadata.is_file() {
         return Err(ImageError::NotAFile);
@@ -141,7 +175,8 @@ pub fn check_file(file: &File, memory: FrameCount) -> Result<ImageInfo, ImageErr
         return Err(ImageError::Dynamic);
     }
     let info = check_loads(&file, &segments, header.entry, memory)?;
-    if let Some(local) = segments.iter().find(|segment| segment.kind == THREAD_LOCAL) {
+    let thread_local = segments.iter().find(|segment| segment.kind == THREAD_LOCAL);
+    if let Some(local) = thread_local {
         let end = local.end().ok_or(ImageError::Damaged("thread-local segment"))?;
         if local.address < info.start || end > info.end {
             return Err(ImageError::Damaged("thread-local segment"));
@@ -154,7 +189,11 @@ pub fn check_file(file: &File, memory: FrameCount) -> Result<ImageInfo, ImageErr
         return Err(ImageError::Damaged("notes"));
     }
     image_notes::check(&file.read(note.offset, note.file_bytes, "notes")?, note.align)?;
-    Ok(info)
+    Ok(Image {
+        info,
+        loads: segments.iter().filter(|segment| segment.kind == LOAD).map(Segment::load).collect(),
+        thread_local: thread_local.map(Segment::thread_local),
+    })
 }
 
 /// A file and the length that it had.
@@ -178,8 +217,7 @@ impl Bounded<'_> {
         Ok(buffer)
     }
 
-    /// Reads a table of `count` headers of `size` bytes. The loader reads it in place, so it has to
-    /// be aligned.
+    /// Reads a table of `count` headers of `size` bytes, which has to be aligned (gABI, chapter 4).
     fn table(&self, offset: u64, count: u16, size: usize, what: &'static str) -> Result<Vec<u8>, ImageError> {
         if count > MOST_HEADERS || !offset.is_multiple_of(8) {
             return Err(ImageError::Damaged(what));
@@ -245,6 +283,15 @@ impl Segment {
     fn end(&self) -> Option<u64> {
         self.address.checked_add(self.bytes)
     }
+
+    fn load(&self) -> Load {
+        Load { offset: self.offset, address: GuestAddress(self.address), bytes: self.file_bytes }
+    }
+
+    fn thread_local(&self) -> ThreadLocal {
+        let Self { address: start, file_bytes, bytes, align, .. } = *self;
+        ThreadLocal { start, file_bytes, bytes, align }
+    }
 }
 
 fn read_segments(file: &Bounded<'_>, header: &Header) -> Result<Vec<Segment>, ImageError> {
@@ -261,7 +308,7 @@ fn read_segments(file: &Bounded<'_>, header: &Header) -> Result<Vec<Segment>, Im
     Ok(table.chunks_exact(SEGMENT_BYTES).map(segment).collect())
 }
 
-/// The loader looks for a dynamic symbol table among the sections.
+/// Refuses an image that expects symbols to be found at run time.
 fn check_sections(file: &Bounded<'_>, header: &Header) -> Result<(), ImageError> {
     let (offset, count) = header.sections;
     let table = file.table(offset, count, SECTION_BYTES, "section headers")?;

@@ -8,11 +8,11 @@
 //! * process: `process` (from start to end), `guest` (assembles the parts), `main_loop` and what it
 //!   calls: `target_watch` and `reclamation` (what the main thread does to the balloon), `sampler`
 //!   (what it does at intervals), `vcpu_thread`; `process_host` (what the balloon uses of it all),
-//!   `problems` (told to the supervisor)
+//!   `problems` (reports to the supervisor)
 //! * devices: `vcpu` (the loop and its exits), `balloon`, `console`, `console_log`, `serial_ring`,
 //!   `virtio` (disks), `fault` (the report of a bad end), `inspection` (where the vCPU is)
 //! * machine: `machine` (KVM's objects, the doorbell), `interrupts` (routes), `cpu` (first
-//!   registers), `boot` (image, boot information), `device_tree`
+//!   registers), `boot` and `boot_info` (what it finds in memory), `device_tree`
 //! * memory: `layout` (addresses), `memory` (the mapping), `memory_slots` (what KVM knows of it),
 //!   `release` (to the host), `resident` (measuring)
 //! * decision, pure or nearly so: `frame_map` (which frames are ballooned), `page_sizes` (what may
@@ -24,6 +24,7 @@
 
 mod balloon;
 mod boot;
+mod boot_info;
 mod console;
 mod console_log;
 mod cpu;

@@ -7,9 +7,10 @@
 //! cheaper per byte. `page_sizes` decides where it must not have any.
 
 use std::ffi::c_void;
+use std::fs::File;
 use std::io;
-use std::mem::MaybeUninit;
 use std::ops::Range;
+use std::os::fd::AsRawFd;
 use std::ptr::{self, NonNull};
 
 use aerostat_abi::frame_state::HugeFrameWord;
@@ -204,25 +205,27 @@ impl GuestMemory {
         Ok(())
     }
 
-    /// Copies a value into guest memory as it lies in the monitor's, padding included.
-    pub(super) fn write_object<T: Copy>(&self, to: GuestAddress, value: &T) -> Result<(), NotMemory> {
-        let source = ptr::from_ref(value).cast::<MaybeUninit<u8>>();
-        let place = self.locate(to, size_of::<T>())?.cast::<MaybeUninit<u8>>();
-        // SAFETY: `locate` checked the whole range; a byte that may be uninitialised is copied as
-        // such.
-        unsafe { ptr::copy_nonoverlapping(source, place, size_of::<T>()) };
+    /// Reads `bytes` bytes of `file` at `offset` into guest memory; the end of the file is an error.
+    pub(super) fn read_file(&self, to: GuestAddress, bytes: usize, file: &File, offset: u64) -> io::Result<()> {
+        let place = self.locate(to, bytes).map_err(io::Error::other)?;
+        let mut done = 0;
+        while done < bytes {
+            // SAFETY: `locate` checked the whole range, and `done` lies in it.
+            let rest = unsafe { place.add(done) };
+            let offset = libc::off_t::try_from(offset + done as u64).map_err(io::Error::other)?;
+            // SAFETY: the kernel writes the rest of the range at most, which stays mapped.
+            match unsafe { libc::pread(file.as_raw_fd(), rest.cast(), bytes - done, offset) } {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                count => match usize::try_from(count) {
+                    Ok(count) => done += count,
+                    Err(_) => match io::Error::last_os_error() {
+                        error if error.kind() == io::ErrorKind::Interrupted => {}
+                        error => return Err(error),
+                    },
+                },
+            }
+        }
         Ok(())
-    }
-
-    /// Returns part of guest memory as a slice, for the loader: only while no guest can run, for
-    /// which `&mut` stands.
-    pub(super) fn slice_mut(&mut self, addresses: Range<u64>) -> Result<&mut [MaybeUninit<u8>], NotMemory> {
-        let start = GuestAddress(addresses.start);
-        let bytes = to_usize(addresses.end.saturating_sub(addresses.start));
-        let place = self.locate(start, bytes)?.cast();
-        // SAFETY: `locate` checked the range, and the exclusive borrow keeps every other user of
-        // the mapping away.
-        Ok(unsafe { std::slice::from_raw_parts_mut(place, bytes) })
     }
 
     fn locate_words(&self, start: GuestAddress, words: &[u64]) -> Result<*mut u64, NotMemory> {
