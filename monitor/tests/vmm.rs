@@ -260,10 +260,10 @@ fn a_process_that_says_nothing_has_failed() {
     assert!(matches!(ending.reason, EndReason::Failed(_)), "{ending:?}");
 }
 
-/// What a process has to tell without ending the guest becomes an event, as one line of plain text.
-/// One that has more to tell than an honest process is ended.
+/// A problem that does not end the guest becomes an event, with one line of text without control
+/// characters. A process that reports more of them than an honest one is ended.
 #[test]
-fn problems_are_told_and_bounded() {
+fn problems_are_reported_and_bounded() {
     let mut bench = Bench::new(guests::success());
     let message = r#"{"Problem":{"what":"no\u001b interrupt\nfor it"}}"#;
     bench.config.program = bench

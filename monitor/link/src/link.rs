@@ -105,16 +105,16 @@ impl Link {
     pub fn receive_plain<M: DeserializeOwned>(&self, patience: Patience) -> Result<M, LinkError> {
         let mut flags = RecvFlags::empty();
         flags.set(RecvFlags::DONTWAIT, patience == Patience::DoNotWait);
-        let peek = flags | RecvFlags::PEEK | RecvFlags::TRUNC;
-        let look = || {
-            recvmsg(&self.0, &mut [IoSliceMut::new(&mut [0])], &mut RecvAncillaryBuffer::default(), peek)
+        let peeking = flags | RecvFlags::PEEK | RecvFlags::TRUNC;
+        let peek = || {
+            recvmsg(&self.0, &mut [IoSliceMut::new(&mut [0])], &mut RecvAncillaryBuffer::default(), peeking)
                 .map(|next| (next.bytes, next.flags.contains(ReturnFlags::CTRUNC)))
         };
-        let (length, has_descriptors) = match rustix::io::retry_on_intr(look) {
+        let (length, has_descriptors) = match rustix::io::retry_on_intr(peek) {
             // Reported once, for a peer that left messages unread; what it sent before is still
             // there.
-            Err(Errno::CONNRESET) => rustix::io::retry_on_intr(look),
-            looked => looked,
+            Err(Errno::CONNRESET) => rustix::io::retry_on_intr(peek),
+            peeked => peeked,
         }?;
         if has_descriptors {
             return Err(LinkError::Descriptors);

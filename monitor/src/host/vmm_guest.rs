@@ -33,7 +33,7 @@ use crate::vmm::{self, BUILD_ID, ImageError, KvmError, LayoutError, check_kvm};
 /// Messages that a process may send: it reports pressure two hundred times a second at most, and
 /// the supervisor may be behind.
 const MESSAGES: Allowance = Allowance { per_second: 400, burst: 2000 };
-/// Problems that a process may tell of: it tells of one, and of its threads' panics.
+/// Problems that a process may report: it reports one, and panics of its threads.
 const MOST_PROBLEMS: u32 = 4;
 /// Seconds that dropping a handle waits for the process, which has been killed.
 const DROP_PATIENCE_S: i64 = 1;
@@ -133,7 +133,7 @@ pub struct VmmGuest {
     link: Option<Link>,
     /// Messages that the process may still send.
     messages: TokenBucket,
-    /// Problems that it may still tell of.
+    /// Problems that it may still report.
     problems_left: u32,
     doorbell: Doorbell,
     registers: SharedPage,

@@ -151,7 +151,7 @@ pub enum EventKind {
         /// Registers or a return address. Foreign text.
         line: String,
     },
-    /// Something does not work as it should in a guest's process.
+    /// Something in a guest's process does not work as it should, and the guest goes on.
     Problem {
         /// Whose.
         guest: String,

@@ -488,7 +488,7 @@ fn a_silence_is_told_once_with_where_the_processor_is() {
 }
 
 #[test]
-fn a_problem_is_told_with_the_guests_name() {
+fn a_problem_is_reported_with_the_guests_name() {
     let mut bench = Bench::new();
     bench.pass(1);
     bench.machines[0].say(GuestEvent::Problem("the guest gets no balloon interrupt".into()));

@@ -86,7 +86,7 @@ impl Console {
         }
         let now = lines.now;
         if let Some(log) = &mut lines.log {
-            log.own_up(now);
+            log.note_dropped(now);
         }
         lines.last.drain(..).collect()
     }

@@ -35,7 +35,7 @@ pub(super) struct ConsoleLog {
     allowed: TokenBucket,
     /// Lines that the log did not get, and how many of them it has not reported.
     dropped: u64,
-    untold: u64,
+    unnoted: u64,
     failure: Option<Failure>,
 }
 
@@ -53,7 +53,7 @@ impl ConsoleLog {
     /// generation goes to `previous`.
     pub(super) fn new(current: File, previous: Option<File>) -> Self {
         let allowed = TokenBucket::new(LOGGED);
-        Self { current, previous, bytes: 0, allowed, dropped: 0, untold: 0, failure: None }
+        Self { current, previous, bytes: 0, allowed, dropped: 0, unnoted: 0, failure: None }
     }
 
     /// Returns how many lines the log did not get.
@@ -64,31 +64,31 @@ impl ConsoleLog {
     /// Appends a line, which includes its line feed.
     pub(super) fn append(&mut self, line: &[u8], now: Moment) {
         let is_hopeless = self.failure.as_ref().is_some_and(|failure| now < failure.retry_at);
-        let is_written = !is_hopeless && self.allowed.take(now) && self.own_up(now) && self.write(line, now);
+        let is_written = !is_hopeless && self.allowed.take(now) && self.note_dropped(now) && self.write(line, now);
         if !is_written {
             self.dropped += 1;
-            self.untold += 1;
+            self.unnoted += 1;
         }
     }
 
     /// Reports in the log what is missing; returns whether that succeeded.
-    pub(super) fn own_up(&mut self, now: Moment) -> bool {
-        if self.untold == 0 {
+    pub(super) fn note_dropped(&mut self, now: Moment) -> bool {
+        if self.unnoted == 0 {
             return true;
         }
         let note = match &self.failure {
-            None => format!("[{} lines dropped]\n", self.untold),
+            None => format!("[{} lines dropped]\n", self.unnoted),
             Some(Failure { error, is_torn, .. }) => {
                 let gap = if *is_torn { "\n" } else { "" };
-                format!("{gap}[{} lines dropped: {error}]\n", self.untold)
+                format!("{gap}[{} lines dropped: {error}]\n", self.unnoted)
             }
         };
-        let is_told = self.write(note.as_bytes(), now);
-        if is_told {
-            self.untold = 0;
+        let is_noted = self.write(note.as_bytes(), now);
+        if is_noted {
+            self.unnoted = 0;
             self.failure = None;
         }
-        is_told
+        is_noted
     }
 
     /// Writes all of `bytes`, or as much as possible; returns whether it was all.

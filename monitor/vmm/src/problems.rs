@@ -1,9 +1,8 @@
-//! Problems that the user should know of, and that do not end the guest: told to the supervisor,
-//! over the link.
+//! Reports of problems that do not end the guest, sent to the supervisor over the link.
 //!
-//! Standard error is for failures before there is a link. A terminal that is stopped or a pipe that
-//! is full makes a write wait, here with a device locked; and a guest may cause a problem as often
-//! as it likes. So one is told in a process's life, and the telling never waits.
+//! Standard error is for failures before there is a link: a terminal that is stopped or a pipe that
+//! is full makes a write wait, and here a device is locked meanwhile. A guest may cause a problem
+//! as often as it likes, so a process reports one, and the report never waits.
 
 use std::fmt;
 use std::panic;
@@ -12,33 +11,34 @@ use std::sync::Arc;
 use aerostat_link::message::FromVmm;
 use aerostat_link::{Link, Patience};
 
-/// Tells the supervisor of the first problem.
+/// Reports the first problem to the supervisor.
 #[derive(Debug)]
 pub(super) struct Problems {
     link: Arc<Link>,
-    is_told: bool,
+    is_reported: bool,
 }
 
 impl Problems {
     pub(super) fn new(link: Arc<Link>) -> Self {
-        Self { link, is_told: false }
+        Self { link, is_reported: false }
     }
 
-    /// Tells of a problem, unless one was told before. A link that is full takes the next one.
-    pub(super) fn tell(&mut self, what: fmt::Arguments<'_>) {
-        self.is_told = self.is_told || tell(&self.link, &what);
+    /// Reports a problem, unless one was reported before. Where the link is full, the next problem
+    /// is reported instead.
+    pub(super) fn report(&mut self, what: fmt::Arguments<'_>) {
+        self.is_reported = self.is_reported || report(&self.link, &what);
     }
 }
 
-/// Has panics told over `link` instead of written to standard error.
-pub(super) fn tell_of_panics(link: Arc<Link>) {
+/// Makes panics be reported over `link` instead of written to standard error.
+pub(super) fn report_panics(link: Arc<Link>) {
     panic::set_hook(Box::new(move |panic| {
-        tell(&link, panic);
+        report(&link, panic);
     }));
 }
 
 /// Returns whether the link took the message.
-fn tell(link: &Link, what: &dyn fmt::Display) -> bool {
+fn report(link: &Link, what: &dyn fmt::Display) -> bool {
     link.send(&FromVmm::problem(what), &[], Patience::DoNotWait).is_ok()
 }
 
@@ -58,31 +58,31 @@ mod tests {
     }
 
     #[test]
-    fn the_first_problem_is_told_once() {
+    fn the_first_problem_is_reported_once() {
         let (ours, theirs) = Link::pair().unwrap();
         let mut problems = Problems::new(Arc::new(Link::new(theirs)));
         for number in 0..3 {
-            problems.tell(format_args!("number {number}"));
+            problems.report(format_args!("number {number}"));
         }
         assert_eq!((next(&ours), next(&ours)), (Some("number 0".into()), None));
     }
 
     #[test]
-    fn telling_never_waits() {
+    fn a_report_never_waits() {
         let (ours, theirs) = Link::pair().unwrap();
         let link = Arc::new(Link::new(theirs));
         while link.send(&FromVmm::Pressure, &[], Patience::DoNotWait).is_ok() {}
         let mut problems = Problems::new(link);
-        problems.tell(format_args!("while the link is full"));
+        problems.report(format_args!("while the link is full"));
         while matches!(ours.receive_plain(Patience::DoNotWait), Ok(FromVmm::Pressure)) {}
-        problems.tell(format_args!("again"));
+        problems.report(format_args!("again"));
         assert_eq!(next(&ours), Some("again".into()));
     }
 
     #[test]
     fn a_long_problem_is_cut() {
         let (ours, theirs) = Link::pair().unwrap();
-        Problems::new(Arc::new(Link::new(theirs))).tell(format_args!("{}", "ä".repeat(100_000)));
+        Problems::new(Arc::new(Link::new(theirs))).report(format_args!("{}", "ä".repeat(100_000)));
         assert_eq!(next(&ours).unwrap().len(), 512);
     }
 }

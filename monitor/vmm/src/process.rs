@@ -1,9 +1,9 @@
 //! The life of a VMM process.
 //!
-//! A supervisor starts the program with the guest's name, its own build id, and the link as standard
-//! input. The first message says what to run: [`Guest::assemble`] builds it and [`MainLoop::run`]
-//! sees it through to its end, which is the last message. The process ends with the supervisor: the
-//! link closes, and the kernel also sends a signal.
+//! A supervisor starts the program with the guest's name, its own build id, and the link as
+//! standard input. The first message says what to run: [`Guest::assemble`] builds it and
+//! [`MainLoop::run`] sees it through to its end, which is the last message. The process ends with
+//! the supervisor: the link closes, and the kernel also sends a signal.
 
 use std::env;
 use std::io;
@@ -84,7 +84,7 @@ fn serve(build: Option<&str>, began_ns: u64) -> Result<(), ProcessError> {
     let ToVmm::Start(start) = message else { return Err(ProcessError::NoStart) };
     let descriptors = StartDescriptors::from_received(descriptors, &start).ok_or(ProcessError::NoStart)?;
     let link = Arc::new(link);
-    problems::tell_of_panics(Arc::clone(&link));
+    problems::report_panics(Arc::clone(&link));
     let ending = match run_guest(&link, &start, descriptors, began_ns) {
         Err(ProcessError::SupervisorGone) => return Err(ProcessError::SupervisorGone),
         Err(error) => Ending::failed(error),

@@ -52,13 +52,13 @@ impl BalloonHost for ProcessHost {
     fn connect_doorbell(&mut self, vector: u8) {
         // Without the interrupt the guest still samples its target once a second.
         if let Err(error) = self.doorbell.connect(vector) {
-            self.problems.tell(format_args!("the guest gets no balloon interrupt: {error}"));
+            self.problems.report(format_args!("the guest gets no balloon interrupt: {error}"));
         }
     }
 
     fn disconnect_doorbell(&mut self) {
         if let Err(error) = self.doorbell.disconnect() {
-            self.problems.tell(format_args!("the guest keeps its balloon interrupt: {error}"));
+            self.problems.report(format_args!("the guest keeps its balloon interrupt: {error}"));
         }
     }
 
@@ -74,7 +74,7 @@ impl BalloonHost for ProcessHost {
         match self.slots.attach(frames) {
             Ok(()) => true,
             Err(error) => {
-                self.problems.tell(format_args!("the guest can't grow: {error}"));
+                self.problems.report(format_args!("the guest can't grow: {error}"));
                 false
             }
         }

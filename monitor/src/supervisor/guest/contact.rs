@@ -46,7 +46,7 @@ impl Contact {
         }
     }
 
-    /// Records a problem that the guest's process has told of.
+    /// Records a problem that the guest's process has reported.
     pub(super) fn add_problem(&mut self, what: String) {
         self.problems.push(what);
     }

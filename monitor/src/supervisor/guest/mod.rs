@@ -225,7 +225,7 @@ impl<G: GuestHandle> Guest<G> {
         }
     }
 
-    /// Returns what the guest's process has told and has not been taken: problems, and where the
+    /// Returns what the guest's process has reported and was not taken: problems, and where the
     /// guest's processor was.
     pub(super) fn take_reports(&mut self) -> Vec<EventKind> {
         let guest = &self.name;

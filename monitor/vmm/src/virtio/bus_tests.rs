@@ -114,8 +114,8 @@ fn each_disk_serves_its_own_queue() {
     assert_eq!(bench.bus.complaints().count(), 0);
 }
 
-/// A device that is no disk: it inverts bits of a request's four bytes, by a mask for each queue that
-/// the driver sets in the configuration space.
+/// A device that is no disk: it inverts bits of a request's four bytes, by a mask for each queue
+/// that the driver sets in the configuration space.
 #[derive(Debug, Default)]
 struct Inverter {
     masks: Mutex<[u8; 2]>,

@@ -1,5 +1,5 @@
-//! What the vCPU's thread and a device's workers share: the device's status, its pending interrupts,
-//! and its queues while they are served.
+//! What the vCPU's thread and a device's workers share: the device's status, its pending
+//! interrupts, and its queues while they are served.
 //!
 //! A worker holds its queue's lock while it works on a request; the vCPU's thread takes it to start
 //! and to stop the queue. So once a stop returns, no request is in progress and guest memory is not
