@@ -10,6 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
 
 use aerostat_abi::boot::MAX_COMMAND_LINE;
 use aerostat_abi::registers::{Epoch, RegisterPage};
@@ -35,6 +36,9 @@ use crate::vmm::{self, BUILD_ID, ImageError, KvmError, LayoutError, check_kvm};
 const MESSAGES: Allowance = Allowance { per_second: 400, burst: 2000 };
 /// Problems that a process may report: it reports one, and panics of its threads.
 const MOST_PROBLEMS: u32 = 4;
+/// How long a process may take to end after the link was closed: a process that ends closes it, and
+/// then removes its machine.
+const HANG_UP_PATIENCE: Duration = Duration::from_secs(2);
 /// Seconds that dropping a handle waits for the process, which has been killed.
 const DROP_PATIENCE_S: i64 = 1;
 
@@ -143,6 +147,8 @@ pub struct VmmGuest {
     events: OwnedFd,
     spawned_at_ns: u64,
     progress: Progress,
+    /// When its process closed the link.
+    hung_up: Option<Moment>,
     /// Whether this process has ended it.
     is_killed: bool,
     /// Where the kernel counts its OOM kills.
@@ -222,6 +228,7 @@ impl VmmGuest {
             events,
             spawned_at_ns,
             progress: Progress::Running,
+            hung_up: None,
             is_killed: false,
             group,
         })
@@ -269,7 +276,10 @@ impl VmmGuest {
             }
             Ok(FromVmm::Ended(ending)) => self.part(ending.into()),
             Err(LinkError::WouldBlock) => {}
-            Err(LinkError::Closed) => self.close_link(),
+            Err(LinkError::Closed) => {
+                self.hung_up = Some(Moment::now());
+                self.close_link();
+            }
             Err(error) => self.part(Ending::failed(error)),
         }
         None
@@ -282,6 +292,15 @@ impl VmmGuest {
         }
         self.close_link();
         self.kill();
+    }
+
+    /// Ends a process that has closed its end of the link and does not end by itself: nothing that
+    /// happens to its guest would be known.
+    fn check_hung_up(&mut self) {
+        if self.hung_up.is_some_and(|since| Moment::now().since(since) >= HANG_UP_PATIENCE) {
+            self.hung_up = None;
+            self.part(Ending::failed("its process closed the link and did not end"));
+        }
     }
 
     /// A closed link would stay readable: from now on only the process is watched.
@@ -345,6 +364,9 @@ impl GuestHandle for VmmGuest {
         let status = self.child.as_mut().and_then(|child| child.try_wait().ok().flatten());
         if let Some(event) = self.receive() {
             return Some(event);
+        }
+        if status.is_none() {
+            self.check_hung_up();
         }
         self.end(status?)
     }
