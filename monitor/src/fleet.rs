@@ -15,6 +15,7 @@ use aerostat_balloon_driver::{BadRate, RateLimits};
 use serde::Deserialize;
 
 use crate::host::disk::{DataDisk, DiskFaults, DiskMode, Disks, SwapDisk};
+use crate::host::vmm_guest::GuestConfig;
 use crate::scheduler::Limits;
 use crate::size::Size;
 use crate::vmm;
@@ -52,6 +53,24 @@ pub struct GuestSpec {
     pub overuse: OveruseRule,
     /// How fast the host lets the guest's balloon inflate; `None` if only the driver limits it.
     pub balloon_rate: Option<RateLimits>,
+}
+
+impl GuestSpec {
+    /// Returns how to start the guest with its first target in a VMM process of `program`, without
+    /// a log.
+    #[must_use]
+    pub fn config(&self, target: FrameCount, program: PathBuf) -> GuestConfig {
+        GuestConfig {
+            name: self.name.clone(),
+            image: self.image.clone(),
+            memory: self.limits.max,
+            initial_grant: target,
+            command_line: self.command_line.clone(),
+            disks: self.disks.clone(),
+            log: None,
+            program,
+        }
+    }
 }
 
 /// What happens to a guest that touches ballooned memory. The memory is counted and charged to the

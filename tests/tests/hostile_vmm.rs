@@ -12,7 +12,7 @@ use std::time::Duration;
 use aerostat::fleet::{Fleet, GuestSpec, OveruseRule};
 use aerostat::host::EndReason;
 use aerostat::host::disk::Disks;
-use aerostat::host::vmm_guest::{GuestConfig, VmmGuest};
+use aerostat::host::vmm_guest::VmmGuest;
 use aerostat::scheduler::Limits;
 use aerostat::supervisor::{Event, EventKind, FleetStatus, GuestOutcome, Observer, RunOptions, run};
 use aerostat_abi::exit::GuestExit;
@@ -149,17 +149,7 @@ fn spec(name: &str, max_mib: u64, command_line: &str) -> GuestSpec {
 fn start(spec: &GuestSpec, target: FrameCount) -> anyhow::Result<VmmGuest> {
     let program =
         if spec.name == HONEST { aerostat_vmm() } else { PathBuf::from(env!("CARGO_BIN_EXE_aerostat-hostile-vmm")) };
-    let config = GuestConfig {
-        name: spec.name.clone(),
-        image: spec.image.clone(),
-        memory: spec.limits.max,
-        initial_grant: target,
-        command_line: spec.command_line.clone(),
-        disks: spec.disks.clone(),
-        log: None,
-        program,
-    };
-    Ok(VmmGuest::spawn(&config)?)
+    Ok(VmmGuest::spawn(&spec.config(target, program))?)
 }
 
 /// Counts the events about the hostile guest.

@@ -64,8 +64,8 @@ pub(super) fn up(arguments: &UpArguments) -> Result<ExitCode, Failure> {
     let mut watchers = Watchers { display: Display::new(output, mode), events };
     let log_dir = arguments.log_dir.clone();
     let start = move |spec: &GuestSpec, target| {
-        let config = guest_config(spec, target, &program, log_dir.as_deref());
-        Ok(VmmGuest::spawn(&config)?)
+        let log = log_dir.as_ref().map(|directory| directory.join(format!("{}.log", spec.name)));
+        Ok(VmmGuest::spawn(&GuestConfig { log, ..spec.config(target, program.clone()) })?)
     };
     let outcome = run(&fleet, options, start, &mut watchers).map_err(Failure::broken)?;
 
@@ -136,19 +136,6 @@ fn check_host(fleet: &Fleet, cached_swap: FrameCount, path: &Path) -> Result<(),
     let minima = fleet.guests.iter().map(|guest| guest.limits.min).fold(FrameCount::ZERO, FrameCount::saturating_add);
     let need = Need { pool: fleet.pool, minima, guests: fleet.guests.len() as u64, cached_swap };
     need.check(available).map_err(|error| Failure::refused(format!("{}: {error}", path.display())))
-}
-
-fn guest_config(spec: &GuestSpec, target: FrameCount, program: &Path, log_dir: Option<&Path>) -> GuestConfig {
-    GuestConfig {
-        name: spec.name.clone(),
-        image: spec.image.clone(),
-        memory: spec.limits.max,
-        initial_grant: target,
-        command_line: spec.command_line.clone(),
-        disks: spec.disks.clone(),
-        log: log_dir.map(|directory| directory.join(format!("{}.log", spec.name))),
-        program: program.to_owned(),
-    }
 }
 
 // ---- End of the wiring. ----
