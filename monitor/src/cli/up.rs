@@ -133,8 +133,16 @@ fn check_guests(fleet: &Fleet) -> Result<FrameCount, Failure> {
 /// Checks that the host can keep the memory that the pool grants.
 fn check_host(fleet: &Fleet, cached_swap: FrameCount, path: &Path) -> Result<(), Failure> {
     let Some(available) = capacity::available() else { return Ok(()) };
-    let minima = fleet.guests.iter().map(|guest| guest.limits.min).fold(FrameCount::ZERO, FrameCount::saturating_add);
-    let need = Need { pool: fleet.pool, minima, guests: fleet.guests.len() as u64, cached_swap };
+    let sum = |size: fn(&GuestSpec) -> FrameCount| {
+        fleet.guests.iter().map(size).fold(FrameCount::ZERO, FrameCount::saturating_add)
+    };
+    let need = Need {
+        pool: fleet.pool,
+        minima: sum(|guest| guest.limits.min),
+        slots: sum(|guest| capacity::slots_at_start(guest.limits.max)),
+        guests: fleet.guests.len() as u64,
+        cached_swap,
+    };
     need.check(available).map_err(|error| Failure::refused(format!("{}: {error}", path.display())))
 }
 
