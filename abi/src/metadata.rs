@@ -19,6 +19,15 @@ const STATES_IN_WORD: u64 = 2;
 /// Frames that one page table maps.
 const FRAMES_IN_TABLE: u64 = HUGE_FRAMES * HUGE_FRAMES;
 
+/// Slots of a swap disk that share a cluster. The slot map has two bit trees and one word for each
+/// cluster.
+const SLOTS_IN_CLUSTER: u64 = 64;
+const SLOT_MAP_TREES: u64 = 2;
+/// Slots that share a word with their uses.
+const SLOTS_IN_WORD: u64 = 2;
+/// The largest part of a swap disk that is used: 64 GiB.
+const MOST_SLOTS: u64 = 1 << 24;
+
 /// Memory that a kernel needs beside its metadata: image, floor, some for the application.
 const SMALLEST_WITHOUT_METADATA: FrameCount = FrameCount::from_mib(14);
 /// Memory that every guest needs.
@@ -29,10 +38,22 @@ const SMALLEST: FrameCount = FrameCount::from_mib(16);
 #[must_use]
 pub const fn words(end: FrameNumber) -> u64 {
     let huge = end.0.div_ceil(HUGE_FRAMES);
-    let leaves = huge.div_ceil(WORD_BITS);
+    (ALLOCATOR_TREES + PAGE_LIST_TREES) * tree_words(huge) + 2 * BITMAP_WORDS * huge + huge.div_ceil(STATES_IN_WORD)
+}
+
+/// Returns the number of 64-bit words in the slot map of a swap disk of `slots` slots of 4 KiB.
+#[must_use]
+pub const fn swap_words(slots: u64) -> u64 {
+    let used = if slots < MOST_SLOTS { slots } else { MOST_SLOTS };
+    let clusters = used / SLOTS_IN_CLUSTER;
+    SLOT_MAP_TREES * tree_words(clusters) + clusters + (clusters * SLOTS_IN_CLUSTER).div_ceil(SLOTS_IN_WORD)
+}
+
+/// Returns the number of words of a bit tree for the numbers below `length`.
+const fn tree_words(length: u64) -> u64 {
+    let leaves = length.div_ceil(WORD_BITS);
     let middle = leaves.div_ceil(WORD_BITS);
-    let tree = leaves + middle + middle.div_ceil(WORD_BITS);
-    (ALLOCATOR_TREES + PAGE_LIST_TREES) * tree + 2 * BITMAP_WORDS * huge + huge.div_ceil(STATES_IN_WORD)
+    leaves + middle + middle.div_ceil(WORD_BITS)
 }
 
 /// Returns the number of frames of metadata on that machine: the words, and the tables that map
@@ -45,13 +66,20 @@ pub const fn frames(end: FrameNumber) -> FrameCount {
 /// Returns the smallest size at which a kernel can work on that machine, in whole huge frames.
 #[must_use]
 pub const fn smallest_size(end: FrameNumber) -> FrameCount {
-    let needed = (SMALLEST_WITHOUT_METADATA.0 + frames(end).0).next_multiple_of(HUGE_FRAMES);
+    smallest_size_with_swap(end, 0)
+}
+
+/// Returns the same for a kernel that uses a swap disk of `slots` slots of 4 KiB.
+#[must_use]
+pub const fn smallest_size_with_swap(end: FrameNumber, slots: u64) -> FrameCount {
+    let swap = (swap_words(slots) * 8).div_ceil(FRAME_BYTES);
+    let needed = (SMALLEST_WITHOUT_METADATA.0 + frames(end).0 + swap).next_multiple_of(HUGE_FRAMES);
     if needed > SMALLEST.0 { FrameCount(needed) } else { SMALLEST }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{FrameCount, FrameNumber, frames, smallest_size};
+    use super::{FrameCount, FrameNumber, frames, smallest_size, smallest_size_with_swap};
 
     fn gib(gib: u64) -> FrameNumber {
         FrameNumber(gib << 18)
@@ -63,6 +91,12 @@ mod tests {
         assert_eq!(smallest_size(gib(16)), FrameCount::from_mib(16));
         assert_eq!(frames(gib(512)).0, 8522 + 511);
         assert_eq!(smallest_size(gib(512)), FrameCount::from_mib(50));
+    }
+
+    #[test]
+    fn a_swap_disk_costs_a_little_more_than_four_bytes_a_slot() {
+        let with_swap = |gib: u64| smallest_size_with_swap(FrameNumber(FrameCount::from_mib(512).0), gib << 18).mib();
+        assert_eq!([0, 1, 16, 64, 1000].map(with_swap), [16, 16, 32, 82, 82]);
     }
 
     #[test]

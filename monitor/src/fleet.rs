@@ -127,6 +127,8 @@ enum Problem {
     MinAboveMax { name: String, min: Size, max: Size },
     #[error("guest {name:?}: min {min} is too little for a kernel to run on a machine of {max}; take at least {}M", .least.mib())]
     MinTooSmall { name: String, min: Size, max: Size, least: FrameCount },
+    #[error("guest {name:?}: min {min} is too little for the metadata of a swap disk of {swap}; take at least {}M, or less swap", .least.mib())]
+    MinTooSmallForSwap { name: String, min: Size, swap: Size, least: FrameCount },
     #[error("the minima of the guests add up to {minima} and the pool has {pool}; raise pool or lower some min")]
     MinimaExceedPool { minima: FrameCount, pool: FrameCount },
     #[error("guest {name:?}: the command line has {length} bytes; take at most {LONGEST_COMMAND_LINE}")]
@@ -230,10 +232,6 @@ impl GuestTable {
             min: whole(format!("guest {name:?}: min"), min)?,
             max: whole(format!("guest {name:?}: max"), max)?,
         };
-        // A max that no machine can have is refused where the machine is checked.
-        if let Some(least) = vmm::smallest_size(limits.max).filter(|least| limits.min < *least) {
-            return Err(Problem::MinTooSmall { name, min, max, least });
-        }
         if command_line.len() > LONGEST_COMMAND_LINE {
             return Err(Problem::LongCommandLine { name, length: command_line.len() });
         }
@@ -244,10 +242,27 @@ impl GuestTable {
             data: check_data_disk(&name, disk.map(|path| directory.join(path)), disk_mode)?,
             swap: swap.map(|size| check_swap(&name, size)).transpose()?,
         };
+        check_min(&name, limits, &disks)?;
         let overuse = overuse.unwrap_or(overuse_of_fleet);
         let balloon_rate = balloon_rate.map(|text| RateLimits::parse(&text)).transpose();
         let balloon_rate = balloon_rate.map_err(|why| Problem::BadRate { name: name.clone(), why })?;
         Ok(GuestSpec { name, image: directory.join(image), limits, command_line, disks, overuse, balloon_rate })
+    }
+}
+
+/// Checks that the kernel's metadata fits the size with which the guest starts.
+fn check_min(name: &str, limits: Limits, disks: &Disks) -> Result<(), Problem> {
+    let Limits { min, max } = limits;
+    let swap = disks.swap.as_ref().map_or(FrameCount::ZERO, |swap| swap.size);
+    // A max that no machine can have is refused where the machine is checked.
+    let too_small = |swap| vmm::smallest_size(max, swap).filter(|&least| min < least);
+    let (name, size) = (name.to_owned(), Size::of);
+    if let Some(least) = too_small(FrameCount::ZERO) {
+        return Err(Problem::MinTooSmall { name, min: size(min), max: size(max), least });
+    }
+    match too_small(swap) {
+        Some(least) => Err(Problem::MinTooSmallForSwap { name, min: size(min), swap: size(swap), least }),
+        None => Ok(()),
     }
 }
 
@@ -416,6 +431,11 @@ max = "1G"
                 "guest \"alpha\": min 48M is too little for a kernel to run on a machine of 511G; take at least 50M",
             ),
             ("min = \"64M\"", "min = \"0M\"", "guest \"alpha\": min 0K is too little for a kernel"),
+            (
+                "swap = \"512M\"",
+                "swap = \"64G\"",
+                "guest \"alpha\": min 64M is too little for the metadata of a swap disk of 64G; take at least 82M, or less swap",
+            ),
             ("min = \"64M\"", "", "line 4: missing field `min`"),
             ("\"image\"", "\"nowhere\"", "guest \"alpha\": the image nowhere does not exist"),
             ("\"image\"", "\".\"", "guest \"alpha\": the image . is not a file"),

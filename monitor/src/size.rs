@@ -22,6 +22,12 @@ pub enum SizeError {
 }
 
 impl Size {
+    /// Returns the size of so many frames.
+    #[must_use]
+    pub const fn of(frames: FrameCount) -> Self {
+        Self(frames.bytes())
+    }
+
     /// Returns the size in bytes.
     #[must_use]
     pub const fn bytes(self) -> u64 {

@@ -65,11 +65,11 @@ pub fn check_size(total: FrameCount) -> Result<(), LayoutError> {
     MemoryLayout::new(total).map(drop)
 }
 
-/// Returns the smallest size at which the kernel of a guest of `total` frames can work; `None`
-/// where no guest can have so many.
-pub fn smallest_size(total: FrameCount) -> Option<FrameCount> {
+/// Returns the smallest size at which the kernel of a guest of `total` frames can work that has a
+/// swap disk for `swap` frames; `None` where no guest can have so many frames.
+pub fn smallest_size(total: FrameCount, swap: FrameCount) -> Option<FrameCount> {
     let end = MemoryLayout::new(total).ok()?.end();
-    Some(metadata::smallest_size(FrameNumber::containing(end.0)))
+    Some(metadata::smallest_size_with_swap(FrameNumber::containing(end.0), swap.0))
 }
 
 /// Where a guest's memory lies.

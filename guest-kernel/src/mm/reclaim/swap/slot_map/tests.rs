@@ -2,12 +2,20 @@
 
 use super::{CLUSTER, SlotContents, SlotMap, SlotNumber};
 use crate::mm::bump::BumpAllocator;
+use aerostat_abi::metadata;
 use proptest::collection::vec;
 use proptest::{prop_assert, prop_assert_eq, proptest};
 use std::collections::BTreeMap;
 
 fn map(slots: usize) -> SlotMap {
     SlotMap::new(slots, &mut BumpAllocator::leaked(SlotMap::words(slots)))
+}
+
+#[test]
+fn the_monitor_knows_what_the_slot_map_takes() {
+    for slots in [0, 63, 64, 1 << 18, (1 << 20) + 12_345, 1 << 24, 1 << 30] {
+        assert_eq!(metadata::swap_words(slots), SlotMap::words(SlotMap::usable(slots)) as u64, "{slots} slots");
+    }
 }
 
 #[test]
