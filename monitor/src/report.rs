@@ -1,4 +1,4 @@
-//! The report of a run: JSON for programs that measure. Its schema in prose is `docs/report.md`.
+//! The report of a run: JSON for other programs. Its schema in prose is `docs/report.md`.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -152,7 +152,7 @@ struct SwapReport {
 ///
 /// # Errors
 ///
-/// What writing to `output` failed with.
+/// Returns the error of a write to `output`.
 pub fn write(outcome: &Outcome, mut output: impl io::Write) -> io::Result<()> {
     let report = Report {
         schema: SCHEMA,
@@ -235,7 +235,7 @@ fn milliseconds(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Converts to mebibytes, rounded up: a figure that is compared with a limit must not look smaller
+/// Converts to mebibytes, rounded up: a number that is compared with a limit must not look smaller
 /// than it is, and a small amount must not look like none.
 fn mib_ceil(count: FrameCount) -> u64 {
     count.0.div_ceil(FRAMES_PER_MIB)

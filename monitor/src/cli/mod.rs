@@ -1,5 +1,5 @@
-//! The command line: what a user types, and how errors reach him: one line on standard error that
-//! says what to do.
+//! The command line: its arguments, and errors, which are one line on standard error that says what
+//! to do.
 //!
 //! Exit codes: 0, all went well; 1, it ran and something went wrong (a guest failed, an application
 //! found errors, the pool was overdrawn); 2, refused, nothing was started.
@@ -39,7 +39,7 @@ enum Failure {
     /// Nothing was started.
     #[error("{0}")]
     Refused(String),
-    /// It ran, but not to a good end.
+    /// It ran, and something went wrong.
     #[error("{0}")]
     Broken(String),
 }
@@ -77,7 +77,7 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Writes to standard error, as long as somebody reads it.
+/// Writes to standard error, as long as it is read.
 fn complain(line: &str) {
     if let Ok(sink) = Sink::to_descriptor(io::stderr()) {
         sink.last_text(line.to_owned());

@@ -11,14 +11,14 @@ use std::path::{Path, PathBuf};
 
 use tempfile::{Builder, NamedTempFile};
 
-/// A report that has no name yet. Dropped, it leaves nothing behind.
+/// A report that has no name yet. A value that is dropped leaves nothing behind.
 #[derive(Debug)]
 pub(super) struct ReportFile {
     path: PathBuf,
     temporary: NamedTempFile,
 }
 
-/// Why there can't be a report of this name: a sentence without the name.
+/// Why a report can't have this name: a sentence without the name.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ReportFileError {
     #[error("is not a regular file; name a new file, or one to be replaced")]
@@ -28,7 +28,7 @@ pub(super) enum ReportFileError {
 }
 
 impl ReportFile {
-    /// Makes the temporary file for a report at `path`, which shows that the directory can be
+    /// Creates the temporary file for a report at `path`, which shows that the directory can be
     /// written to.
     pub(super) fn create(path: &Path) -> Result<Self, ReportFileError> {
         match fs::symlink_metadata(path) {
@@ -40,13 +40,13 @@ impl ReportFile {
             return Err(ReportFileError::NotRegular);
         }
         let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        // As any new file: the creation mask takes away what it is to take away.
+        // As for any new file: the creation mask restricts them.
         let permissions = Permissions::from_mode(0o666);
         let temporary = Builder::new().prefix(".report-").permissions(permissions).tempfile_in(directory)?;
         Ok(Self { path: path.to_owned(), temporary })
     }
 
-    /// Has `write` write the report, and gives it its name.
+    /// Writes the report by `write`, and gives it its name.
     pub(super) fn publish(mut self, write: impl FnOnce(&mut NamedTempFile) -> io::Result<()>) -> io::Result<()> {
         write(&mut self.temporary)?;
         self.temporary.persist(&self.path).map_err(|error| error.error)?;

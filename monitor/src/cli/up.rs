@@ -1,4 +1,4 @@
-//! `aerostat up`: checks everything, runs the fleet, tells how it went.
+//! `aerostat up`: checks the fleet, runs it, and reports the outcome.
 
 use std::fs;
 use std::io;
@@ -61,30 +61,30 @@ pub(super) fn up(arguments: &UpArguments) -> Result<ExitCode, Failure> {
     };
     let output = Sink::to_descriptor(io::stdout())
         .map_err(|error| Failure::refused(format!("standard output can't be written: {error}")))?;
-    let mut watchers = Watchers { display: Display::new(output, mode), events };
+    let mut observers = Observers { display: Display::new(output, mode), events };
     let log_dir = arguments.log_dir.clone();
     let start = move |spec: &GuestSpec, target| {
         let log = log_dir.as_ref().map(|directory| directory.join(format!("{}.log", spec.name)));
         Ok(VmmGuest::spawn(&GuestConfig { log, ..spec.config(target, program.clone()) })?)
     };
-    let outcome = run(&fleet, options, start, &mut watchers).map_err(Failure::broken)?;
+    let outcome = run(&fleet, options, start, &mut observers).map_err(Failure::broken)?;
 
-    // The report first: whoever does not read standard output may still want it.
+    // The report first: it may be wanted although standard output is not read.
     let reported = report.map(|(path, file)| write_report(&outcome, path, file)).transpose();
     let mut summary = Vec::new();
     write_summary(&outcome, &mut summary).map_err(Failure::broken)?;
-    let Watchers { display, events } = watchers;
+    let Observers { display, events } = observers;
     let output = display.into_output();
     output.last_text(String::from_utf8_lossy(&summary).into_owned());
-    // Whoever closed standard output or does not read it does not get the summary; the report and
-    // the exit code still count.
+    // Where standard output is closed or not read the summary is lost; the report and the exit code
+    // still count.
     let _ = output.finish();
     drop(events);
     reported?;
     Ok(if outcome.is_success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Writes the report as long as the file takes it, and gives it its name.
+/// Writes the report and gives the file its name.
 fn write_report(outcome: &Outcome, path: &Path, file: ReportFile) -> Result<(), Failure> {
     let mut text = Vec::new();
     let written = report::write(outcome, &mut text).and_then(|()| {
@@ -152,13 +152,13 @@ fn without_kvm(error: KvmError) -> Failure {
     Failure::refused(format!("{error}; without KVM, `cargo xtask test --no-kvm` runs guests under QEMU"))
 }
 
-/// All who watch a run.
-struct Watchers {
+/// The observers of a run.
+struct Observers {
     display: Display<Sink>,
     events: Option<EventLog<Sink>>,
 }
 
-impl Observer for Watchers {
+impl Observer for Observers {
     fn on_event(&mut self, event: &Event) {
         self.display.on_event(event);
         if let Some(events) = &mut self.events {
@@ -171,7 +171,7 @@ impl Observer for Watchers {
     }
 }
 
-/// Makes the log directory and the event log in it.
+/// Creates the log directory and the event log in it.
 fn open_logs(directory: &Path) -> Result<EventLog<Sink>, Failure> {
     fs::create_dir_all(directory).map_err(|error| file_failure(directory, &error))?;
     let path = directory.join(format!("{EVENTS}.log"));

@@ -1,7 +1,7 @@
-//! The list of everything that happened, target changes and their reasons included.
+//! The log of all events, target changes with their reasons included.
 //!
-//! Guests bring target changes about by what they ask for, as fast as they like; so no more of
-//! these are listed than [`TARGETS`] allows, and the list says how many are missing where.
+//! Guests cause target changes by what they request, at any rate. Therefore no more of these are
+//! listed than [`TARGETS`] allows, and the log says where some are missing and how many.
 
 use super::{Output, printable};
 use crate::clock::Moment;
@@ -11,7 +11,7 @@ use crate::token_bucket::{Allowance, TokenBucket};
 /// Target changes that are listed: a hundred bytes each.
 const TARGETS: Allowance = Allowance { per_second: 100, burst: 20_000 };
 
-/// Puts out one line per event.
+/// A log with a line for each event.
 #[derive(Debug)]
 pub struct EventLog<O> {
     output: O,
@@ -21,7 +21,7 @@ pub struct EventLog<O> {
 }
 
 impl<O: Output> EventLog<O> {
-    /// A list that goes to `output`.
+    /// Creates a log that is written to `output`.
     pub fn new(output: O) -> Self {
         Self { output, targets: TokenBucket::new(TARGETS), dropped: 0 }
     }
@@ -54,7 +54,7 @@ mod tests {
     use std::time::Duration;
 
     #[test]
-    fn a_guest_that_asks_without_end_does_not_fill_the_disk() {
+    fn a_guest_that_requests_without_end_does_not_fill_the_disk() {
         let mut list = Vec::new();
         let mut log = EventLog::new(Screen::new(&mut list));
         let target = EventKind::Target {

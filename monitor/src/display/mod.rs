@@ -1,10 +1,8 @@
-//! What a user sees of a run: a live table on a terminal, plain lines elsewhere, a summary at the
-//! end.
+//! How a run is shown: a live table on a terminal, plain lines elsewhere, a summary at the end.
 //!
-//! The live table is redrawn in place with a handful of ANSI sequences (ECMA-48), each frame in one
-//! write. Nothing here writes by itself: text goes to an [`Output`], in a run a [`Sink`], which
-//! never keeps the run waiting. Text that comes from guests is foreign: control characters in it
-//! are replaced before they reach the terminal.
+//! The live table is redrawn in place with a few ANSI sequences (ECMA-48), each frame in one write.
+//! Text goes to an [`Output`], in a run a [`Sink`], which never blocks the run. Text of guests is
+//! untrusted: control characters in it are replaced before they reach the terminal.
 
 mod event_log;
 mod queue;
@@ -36,12 +34,12 @@ const PLAIN_PACE: Duration = Duration::from_secs(1);
 pub enum Mode {
     /// A table that is redrawn in place.
     Live,
-    /// Lines, no terminal control.
+    /// Lines without terminal control.
     Plain,
 }
 
 impl Mode {
-    /// Live where standard output is a terminal that can do it.
+    /// Returns the live mode where standard output is a terminal that supports it.
     #[must_use]
     pub fn of_stdout() -> Self {
         let is_dumb = std::env::var_os("TERM").is_none_or(|term| term.is_empty() || term == "dumb");
@@ -49,7 +47,7 @@ impl Mode {
     }
 }
 
-/// Shows a run on `output`. A reader that goes away or does not read ends the showing, not the run.
+/// A display of a run. A reader that goes away or does not read ends the display, not the run.
 #[derive(Debug)]
 pub struct Display<O> {
     output: O,
@@ -59,12 +57,12 @@ pub struct Display<O> {
 }
 
 impl<O: Output> Display<O> {
-    /// A display in `mode`.
+    /// Creates a display in `mode`.
     pub const fn new(output: O, mode: Mode) -> Self {
         Self { output, mode, due: Duration::ZERO }
     }
 
-    /// Where it shows the run: for what follows it.
+    /// Returns the output, for what is written after the run.
     pub fn into_output(self) -> O {
         self.output
     }
@@ -72,8 +70,7 @@ impl<O: Output> Display<O> {
 
 impl<O: Output> Observer for Display<O> {
     fn on_event(&mut self, event: &Event) {
-        // Targets change many times a second: the table shows them, and the decision log lists
-        // them.
+        // Targets change many times a second. The table shows them, and the event log lists them.
         if matches!(event.what, EventKind::Target { .. }) {
             return;
         }
@@ -101,7 +98,7 @@ impl<O: Output> Observer for Display<O> {
     }
 }
 
-/// Columns and rows of the terminal, or what terminals have at least.
+/// Returns the columns and rows of the terminal, or the usual minimum where they are unknown.
 fn terminal_size() -> (usize, usize) {
     match tcgetwinsize(io::stdout()) {
         Ok(size) if size.ws_col > 0 && size.ws_row > 0 => (size.ws_col.into(), size.ws_row.into()),
@@ -109,12 +106,12 @@ fn terminal_size() -> (usize, usize) {
     }
 }
 
-/// Thousandths as per cent, with a decimal.
+/// Formats thousandths as per cent, with a decimal.
 fn percent(per_mille: u16) -> String {
     format!("{}.{} %", per_mille / 10, per_mille % 10)
 }
 
-/// `text` without control characters.
+/// Returns `text` with its control characters replaced.
 fn printable(text: &str) -> String {
     text.chars().map(|character| if character.is_control() { '?' } else { character }).collect()
 }
@@ -194,7 +191,7 @@ mod tests {
         });
         assert_eq!(text.matches("alpha ").count(), 4, "three tables and an event");
         assert_eq!(text.matches("\x1b[4A\r").count(), 2, "back to the top for the second table and for the event");
-        assert!(!text.contains("\x1b[2J"), "foreign text moves nothing");
+        assert!(!text.contains("\x1b[2J"), "untrusted text moves nothing");
         assert!(text.ends_with("\x1b[?25h"), "the cursor comes back");
     }
 }

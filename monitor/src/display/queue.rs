@@ -1,5 +1,4 @@
-//! What a sink has yet to write: a bounded queue of text, and the newest frame of a live table.
-//! Pure.
+//! The queue of a sink: a bounded amount of text, and the newest frame of a live table. Pure.
 
 use std::collections::VecDeque;
 use std::mem;
@@ -12,7 +11,7 @@ pub(super) const CAPACITY: usize = 1 << 20;
 pub(super) enum Item {
     /// Whole lines, newlines included.
     Text(String),
-    /// So many texts are missing at this place.
+    /// The number of texts that are missing at this place.
     Missing(u64),
     /// The lines of a table, which replaces the table before it.
     Frame(Vec<String>),
@@ -38,7 +37,7 @@ impl Queue {
         }
     }
 
-    /// Appends `text` whatever is in the queue: for the end of a run, which happens once.
+    /// Appends `text` also where the queue is full: for the end of a run, which happens once.
     pub(super) fn push_last(&mut self, text: String) {
         let dropped = self.take_dropped();
         self.items.extend(dropped);
@@ -51,7 +50,7 @@ impl Queue {
         self.frame = Some(lines);
     }
 
-    /// The next item to write. Text comes before the frame, which has the screen's end to itself.
+    /// Returns the next item to write. Text comes before the frame, which is below all text.
     pub(super) fn pop(&mut self) -> Option<Item> {
         let item = self.items.pop_front().or_else(|| self.take_dropped());
         if let Some(Item::Text(text)) = &item {
@@ -65,7 +64,7 @@ impl Queue {
         self.items.is_empty() && self.dropped == 0 && self.frame.is_none()
     }
 
-    /// Forgets everything: nobody will read it.
+    /// Removes everything: it can't be written any more.
     pub(super) fn clear(&mut self) {
         *self = Self::default();
     }
@@ -95,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_dropped_last_is_told_too() {
+    fn a_drop_at_the_end_is_reported_too() {
         let mut queue = Queue::default();
         queue.push("x".repeat(CAPACITY));
         queue.push("y".into());

@@ -1,4 +1,5 @@
-//! Text on its way out: lines one below the other, and a table that stays in place below them.
+//! Writing to a terminal or a file: lines below each other, and a table that stays in place below
+//! them.
 
 use std::io::{self, ErrorKind, Write};
 
@@ -7,7 +8,7 @@ const SHOW_CURSOR: &str = "\x1b[?25h";
 /// From the cursor to the end of the screen.
 const ERASE_BELOW: &str = "\x1b[J";
 
-/// What takes a run's text.
+/// A receiver of a run's text.
 pub trait Output {
     /// Shows whole lines, newlines included.
     fn text(&mut self, text: String);
@@ -16,28 +17,28 @@ pub trait Output {
     fn frame(&mut self, lines: Vec<String>);
 }
 
-/// Text as it is written to `output`, each piece in one go where the system takes it so.
+/// A screen on `output`. Each piece of text is one write where the system accepts all of it.
 #[derive(Debug)]
 pub struct Screen<W: Write> {
     output: W,
-    /// Lines of the table that stands on the screen.
-    age: usize,
+    /// Lines of the table that is on the screen.
+    table_lines: usize,
     is_cursor_hidden: bool,
-    /// The last piece was written in part only.
+    /// Only a part of the last piece was written.
     is_cut: bool,
 }
 
 impl<W: Write> Screen<W> {
-    /// A screen without a table.
+    /// Creates a screen without a table.
     pub const fn new(output: W) -> Self {
-        Self { output, age: 0, is_cursor_hidden: false, is_cut: false }
+        Self { output, table_lines: 0, is_cursor_hidden: false, is_cut: false }
     }
 
-    /// Writes whole lines. They take the place of the table, which is drawn anew below them.
+    /// Writes whole lines in place of the table, which the next frame draws again below them.
     pub(super) fn write_text(&mut self, text: &str) -> io::Result<()> {
         let top = self.back_to_top();
-        let erase = if self.age == 0 { "" } else { ERASE_BELOW };
-        self.age = 0;
+        let erase = if self.table_lines == 0 { "" } else { ERASE_BELOW };
+        self.table_lines = 0;
         self.put(&format!("{top}{erase}{text}"))
     }
 
@@ -50,7 +51,7 @@ impl<W: Write> Screen<W> {
             frame.push_str("\x1b[K\n");
         }
         frame.push_str(ERASE_BELOW);
-        self.age = lines.len();
+        self.table_lines = lines.len();
         self.is_cursor_hidden = true;
         self.put(&frame)
     }
@@ -71,14 +72,13 @@ impl<W: Write> Screen<W> {
         self.output.flush()
     }
 
-    /// Moves the cursor to the table's first line.
+    /// Returns what moves the cursor to the table's first line.
     fn back_to_top(&self) -> String {
-        if self.age == 0 { String::new() } else { format!("\x1b[{}A\r", self.age) }
+        if self.table_lines == 0 { String::new() } else { format!("\x1b[{}A\r", self.table_lines) }
     }
 }
 
-/// Writes at once, and ignores what can't be written: for tests, and for what has no end to come
-/// to.
+/// Writes at once, and ignores errors: for tests.
 impl<W: Write> Output for Screen<W> {
     fn text(&mut self, text: String) {
         let _ = self.write_text(&text);

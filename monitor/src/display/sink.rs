@@ -1,9 +1,9 @@
 //! Writing that never blocks the writer: each sink has a thread of its own, fed by a bounded queue.
 //!
-//! A terminal may be stopped, a pipe unread, a disk slow or full. Whoever runs guests hands text to
-//! a [`Sink`] and goes on; what the queue has no room for is dropped, and the sink says how much as
-//! soon as it moves again. Only [`Sink::finish`] waits, for as long as something is still being
-//! written.
+//! A terminal may be stopped, a pipe unread, a disk slow or full. The supervisor passes text to a
+//! [`Sink`] and goes on. Text that finds the queue full is dropped, and the sink writes how many
+//! messages are missing as soon as it can write again. Only [`Sink::finish`] waits, for as long as
+//! something is still being written.
 
 use std::io::{self, ErrorKind, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -20,21 +20,21 @@ use super::screen::{Output, Screen};
 
 /// How long [`Sink::finish`] waits without anything being written.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// The most that is written in one go, so that a slow reader is seen to read.
+/// The most bytes in one write, so that progress shows with a slow reader too.
 const MOST_AT_ONCE: usize = 4096;
 
 /// Why not everything was written.
 #[derive(Debug, thiserror::Error)]
 pub enum SinkError {
-    /// Nobody reads it.
+    /// The output is not read.
     #[error("nothing could be written for {} s", PATIENCE.as_secs())]
     Stuck,
-    /// The system refused.
+    /// The system refused a write.
     #[error(transparent)]
     Refused(#[from] io::Error),
 }
 
-/// One output and its thread. Dropping it is [`Sink::finish`].
+/// One output and its thread. Dropping it does the same as [`Sink::finish`].
 #[derive(Debug)]
 pub struct Sink {
     shared: Arc<Shared>,
@@ -45,7 +45,7 @@ pub struct Sink {
 #[derive(Debug)]
 struct Shared {
     state: Mutex<State>,
-    /// The state has changed: there is something to write, or nothing any more.
+    /// Notified when the state has changed.
     changed: Condvar,
     /// Bytes written so far.
     written: AtomicU64,
@@ -54,29 +54,29 @@ struct Shared {
 #[derive(Debug, Default)]
 struct State {
     queue: Queue,
-    /// Nothing more will come.
+    /// No more text will be queued.
     is_closed: bool,
-    /// The thread is done with the output.
+    /// The thread has finished with the output.
     is_done: bool,
-    /// The first thing that went wrong.
+    /// The first error.
     error: Option<io::Error>,
 }
 
 impl Sink {
-    /// A sink that writes to a copy of `descriptor`.
+    /// Creates a sink that writes to a copy of `descriptor`.
     ///
     /// # Errors
     ///
-    /// What the system says where it refuses a descriptor or a thread.
+    /// Returns the system's error where it refuses a descriptor or a thread.
     pub fn to_descriptor(descriptor: impl AsFd) -> io::Result<Self> {
         Self::new(Descriptor(descriptor.as_fd().try_clone_to_owned()?))
     }
 
-    /// A sink that writes to `output`.
+    /// Creates a sink that writes to `output`.
     ///
     /// # Errors
     ///
-    /// What the system says where it refuses a thread.
+    /// Returns the system's error where it refuses a thread.
     pub fn new(output: impl Write + Send + 'static) -> io::Result<Self> {
         let shared = Arc::new(Shared { state: Mutex::default(), changed: Condvar::new(), written: AtomicU64::new(0) });
         let theirs = Arc::clone(&shared);
@@ -84,16 +84,17 @@ impl Sink {
         Ok(Self { shared, patience: PATIENCE, is_finished: false })
     }
 
-    /// Queues `text`, whatever is in the queue: for the end of a run.
+    /// Queues `text` also where the queue is full: for the end of a run.
     pub fn last_text(&self, text: String) {
         self.change(|state| state.queue.push_last(text));
     }
 
-    /// Waits until all is written, as long as anything is; then the output is left alone.
+    /// Waits until all is written, or nothing has been written for a while. The output is not used
+    /// afterwards.
     ///
     /// # Errors
     ///
-    /// [`SinkError`] where something was not written.
+    /// Fails with [`SinkError`] where something was not written.
     pub fn finish(mut self) -> Result<(), SinkError> {
         self.is_finished = true;
         self.wait_until_done()
@@ -144,12 +145,12 @@ impl Drop for Sink {
 }
 
 impl Shared {
-    /// The state; never held while something is written.
+    /// Locks the state. The lock is never held during a write.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The next item; `None` when nothing more will come.
+    /// Waits for the next item; returns `None` when the sink is closed and empty.
     fn next(&self) -> Option<Item> {
         let mut state = self.lock();
         loop {
@@ -164,7 +165,7 @@ impl Shared {
     }
 }
 
-/// The whole of a sink's thread.
+/// The life of a sink's thread.
 fn write_all(shared: &Shared, output: impl Write) {
     let mut screen = Screen::new(Counted { output, written: &shared.written });
     let mut missing = 0;
@@ -176,7 +177,7 @@ fn write_all(shared: &Shared, output: impl Write) {
             break;
         }
     }
-    // The cursor comes back before anybody is told.
+    // The cursor is shown again before the end is announced.
     drop(screen);
     let mut state = shared.lock();
     state.queue.clear();
@@ -190,18 +191,18 @@ fn write(screen: &mut Screen<impl Write>, item: &Item, missing: &mut u64) -> io:
     match item {
         Item::Missing(count) => {
             *missing += count;
-            tell_missing(screen, missing)
+            write_missing(screen, missing)
         }
         Item::Frame(lines) => screen.write_frame(lines),
         Item::Text(text) => {
-            let written = tell_missing(screen, missing).and_then(|()| screen.write_text(text));
+            let written = write_missing(screen, missing).and_then(|()| screen.write_text(text));
             *missing += u64::from(written.is_err());
             written
         }
     }
 }
 
-fn tell_missing(screen: &mut Screen<impl Write>, missing: &mut u64) -> io::Result<()> {
+fn write_missing(screen: &mut Screen<impl Write>, missing: &mut u64) -> io::Result<()> {
     if *missing > 0 {
         screen.write_text(&format!("({missing} messages are missing here, since they could not be written)\n"))?;
         *missing = 0;
@@ -209,7 +210,7 @@ fn tell_missing(screen: &mut Screen<impl Write>, missing: &mut u64) -> io::Resul
     Ok(())
 }
 
-/// A descriptor that may be non-blocking, since whoever else has it open may have made it so.
+/// A descriptor that may be non-blocking: another process that has it open may have made it so.
 struct Descriptor(OwnedFd);
 
 impl Write for Descriptor {
@@ -230,7 +231,7 @@ impl Write for Descriptor {
     }
 }
 
-/// An output that counts what it takes.
+/// An output that counts the bytes that it accepts.
 struct Counted<'a, W> {
     output: W,
     written: &'a AtomicU64,

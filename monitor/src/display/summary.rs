@@ -9,11 +9,11 @@ use aerostat_abi::units::FrameCount;
 use super::{percent, printable};
 use crate::supervisor::{BalloonTotals, GuestOutcome, Outcome};
 
-/// Writes what a run came to.
+/// Writes the summary of a run.
 ///
 /// # Errors
 ///
-/// What writing to `output` failed with.
+/// Returns the error of a write to `output`.
 pub fn write_summary(outcome: &Outcome, mut output: impl Write) -> io::Result<()> {
     let verified: u64 = outcome.guests.iter().fold(0, |sum, guest| sum.saturating_add(guest.verified_bytes));
     let errors: u64 = outcome.guests.iter().fold(0, |sum, guest| sum.saturating_add(guest.app_errors));
@@ -54,7 +54,7 @@ fn write_guest(guest: &GuestOutcome, name_width: usize, output: &mut impl Write)
     Ok(())
 }
 
-/// A table of the balloons that did something, and under each what came in its way.
+/// Writes a table of the balloons that were used, with the stall reasons of each below it.
 fn write_balloons(guests: &[GuestOutcome], name_width: usize, output: &mut impl Write) -> io::Result<()> {
     let mut balloons = guests.iter().filter(|guest| guest.balloon != BalloonTotals::default()).peekable();
     if balloons.peek().is_none() {
@@ -89,7 +89,7 @@ fn write_balloons(guests: &[GuestOutcome], name_width: usize, output: &mut impl 
     Ok(())
 }
 
-/// What came in a balloon's way, a line each.
+/// Returns a balloon's stall reasons and what else went wrong, a line each.
 fn stall_reasons(guest: &GuestOutcome) -> Vec<String> {
     let balloon = &guest.balloon;
     let mut lines = Vec::new();
@@ -129,8 +129,8 @@ fn milliseconds(span: Duration) -> String {
     format!("{:.1} ms", span.as_secs_f64() * 1e3)
 }
 
-/// Another table, for guests that swapped: the most there was of what comes and goes, the sum of
-/// what only grows.
+/// Writes a table of the guests that swapped: the peak of what rises and falls, the total of what
+/// only grows.
 fn write_swap(guests: &[GuestOutcome], name_width: usize, output: &mut impl Write) -> io::Result<()> {
     let mut swapped = guests.iter().filter(|guest| guest.swap.has_any()).peekable();
     if swapped.peek().is_none() {
@@ -161,7 +161,7 @@ fn write_swap(guests: &[GuestOutcome], name_width: usize, output: &mut impl Writ
     writeln!(output, "{:name_width$}  compressed, into, on disk, pressure: the most there was", "")
 }
 
-/// Bytes in the unit that suits them, with one decimal.
+/// Formats bytes in a suitable unit, with one decimal.
 fn bytes(count: u64) -> String {
     let in_unit = |shift: u32, unit: &str| {
         let tenths = (u128::from(count) * 10) >> shift;

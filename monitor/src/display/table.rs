@@ -1,4 +1,4 @@
-//! The live table and the plain line: text from a status, no I/O.
+//! The live table and the plain lines, made from a status. Pure.
 
 use std::fmt::Write;
 
@@ -7,11 +7,11 @@ use aerostat_abi::units::{FRAMES_PER_MIB, FrameCount, to_usize};
 use super::{percent, printable};
 use crate::supervisor::{FleetStatus, GuestState, GuestStatus, SwapStatus, seconds};
 
-/// Columns of a line.
+/// The width of a line in columns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Width(pub(super) usize);
 
-/// Width from which there is room for the bars.
+/// The width from which there is room for bars.
 const WIDTH_WITH_BARS: usize = 110;
 /// Cells of a bar, and of one that shares the line with the columns of swap.
 const BAR_CELLS: u64 = 32;
@@ -23,7 +23,7 @@ const SIZES: [Column<GuestStatus>; 4] = [
     Column { title: "target", width: 6, cell: |guest| guest.target.mib().to_string() },
     Column { title: "resident", width: 8, cell: |guest| guest.resident.mib().to_string() },
 ];
-/// The columns of swap, the first ones the last to go where the terminal is narrow.
+/// The columns of swap. Where the terminal is narrow, the last ones are left out first.
 const SWAP: [Column<SwapStatus>; 5] = [
     Column { title: "compressed", width: 10, cell: |swap| swap.compressed.mib().to_string() },
     Column { title: "disk", width: 5, cell: |swap| swap.on_disk.mib().to_string() },
@@ -41,7 +41,7 @@ struct Column<T> {
     cell: fn(&T) -> String,
 }
 
-/// What a table shows: as much as there is, and as the terminal has room for.
+/// What a table shows, as far as the terminal has room for it.
 struct Layout {
     name_width: usize,
     /// Zero where there are no bars.
@@ -88,11 +88,11 @@ impl Layout {
         for column in self.swap {
             push(&mut line, &guest.swap.as_ref().map(column.cell).unwrap_or_default(), column.width);
         }
-        let _ = write!(line, "  {}", printable(&about(guest)));
+        let _ = write!(line, "  {}", printable(&activity(guest)));
         line
     }
 
-    /// What the columns mean, a line each.
+    /// Returns the meanings of the columns, a line each.
     fn legend(&self) -> impl Iterator<Item = &'static str> {
         let sizes = if self.bar_cells > 0 {
             "sizes in MiB  bars: # resident  = guest size not resident  . balloon  | target"
@@ -103,13 +103,13 @@ impl Layout {
         [sizes].into_iter().chain((!self.swap.is_empty()).then_some(swap))
     }
 
-    /// Columns of a bar with its brackets and the gap before it.
+    /// Returns the columns of a bar with its brackets and the gap before it.
     fn bar_width(&self) -> usize {
         if self.bar_cells == 0 { 0 } else { GAP + to_usize(self.bar_cells) + 2 }
     }
 }
 
-/// The table's lines, none wider than `width`, and at most `rows` of them.
+/// Returns the table's lines, none wider than `width`, and at most `rows` of them.
 pub(super) fn table(status: &FleetStatus, width: Width, rows: usize) -> Vec<String> {
     let layout = Layout::new(status, width);
     let mut lines = vec![
@@ -134,7 +134,7 @@ pub(super) fn table(status: &FleetStatus, width: Width, rows: usize) -> Vec<Stri
     lines.iter().map(|line| line.chars().take(width.0).collect()).collect()
 }
 
-/// A line for every guest that has not ended.
+/// Returns a line for every guest that has not ended.
 pub(super) fn plain_lines(status: &FleetStatus) -> String {
     let name_width = name_width(status);
     let mut lines = String::new();
@@ -161,9 +161,9 @@ pub(super) fn plain_lines(status: &FleetStatus) -> String {
                 percent(swap.pressure_per_mille)
             );
         }
-        let about = about(guest);
-        if !about.is_empty() {
-            let _ = write!(lines, "; {}", printable(&about));
+        let activity = activity(guest);
+        if !activity.is_empty() {
+            let _ = write!(lines, "; {}", printable(&activity));
         }
         lines.push('\n');
     }
@@ -178,9 +178,9 @@ fn widths<T>(columns: &[Column<T>]) -> usize {
     columns.iter().map(|column| GAP + column.width).sum()
 }
 
-/// What the guest does, in its own words; what it waits for; and, while its size is not its target,
-/// what its balloon does.
-fn about(guest: &GuestStatus) -> String {
+/// Returns what the guest says that it does, what it waits for, and, while its size is not its
+/// target, what its balloon does.
+fn activity(guest: &GuestStatus) -> String {
     let mut parts = vec![guest.activity.clone()];
     if guest.state == GuestState::Waiting {
         parts.push(format!("waits for {} MiB", few_mib(guest.wanted)));
@@ -199,13 +199,13 @@ fn about(guest: &GuestStatus) -> String {
     parts.join("; ")
 }
 
-/// Mebibytes, with a decimal while they are few.
+/// Formats mebibytes, with a decimal below ten.
 fn few_mib(count: FrameCount) -> String {
     let tenths = u128::from(count.0) * 10 / u128::from(FRAMES_PER_MIB);
     if tenths < 100 { format!("{}.{}", tenths / 10, tenths % 10) } else { count.mib().to_string() }
 }
 
-/// A guest against its maximum, in `cells` cells: `#####===|........`.
+/// Draws a guest against its maximum in `cells` cells: `#####===|........`.
 fn bar(guest: &GuestStatus, cells: u64) -> String {
     let reached = |count: FrameCount| count.0.saturating_mul(cells).div_ceil(guest.max.0.max(1)).min(cells);
     let (resident, size, target) = (reached(guest.resident), reached(guest.size), reached(guest.target));
@@ -222,7 +222,7 @@ fn name_width(status: &FleetStatus) -> usize {
     status.guests.iter().map(|guest| guest.name.len()).max().unwrap_or(0).max("guest".len())
 }
 
-/// How many of `count` rows are shown in `room` lines, and how many are not.
+/// Returns how many of `count` rows are shown in `room` lines, and how many are not.
 fn fitting(count: usize, room: usize) -> (usize, usize) {
     let shown = count.min(room);
     (shown, count - shown)
@@ -310,14 +310,14 @@ flow   running         1        1       1         0                             
     }
 
     #[test]
-    fn nobody_who_does_not_swap_sees_its_columns() {
+    fn a_fleet_that_does_not_swap_has_no_columns_for_it() {
         let status = fleet(vec![guest(256, 128, 384)]);
         assert!(table(&status, Width(200), 24).iter().all(|line| !line.contains("compressed")));
         assert!(!plain_lines(&status).contains("compressed"));
     }
 
     #[test]
-    fn plain_lines_tell_of_swap() {
+    fn plain_lines_show_swap() {
         let line = plain_lines(&fleet(vec![swapping(SWAP)]));
         let swap = "resident 0 MiB, compressed 120 MiB, on disk 300 MiB (in 3.1 MiB/s, out 12 MiB/s), pressure 4.2 %; walking\n";
         assert!(line.ends_with(swap), "{line}");
@@ -325,7 +325,7 @@ flow   running         1        1       1         0                             
     }
 
     #[test]
-    fn a_balloon_that_moves_tells_what_it_is_about() {
+    fn a_balloon_that_moves_shows_its_state() {
         let state = |state| GuestStatus { state, ..guest(256, 128, 384) };
         let line = |guest: GuestStatus| plain_lines(&fleet(vec![guest]));
         assert!(line(state(GuestState::Running)).ends_with("; filling ünïcode\n"));
@@ -338,7 +338,7 @@ flow   running         1        1       1         0                             
     }
 
     #[test]
-    fn a_guest_that_waits_says_for_how_much() {
+    fn a_guest_that_waits_shows_for_how_much() {
         let waiting =
             GuestStatus { state: GuestState::Waiting, wanted: FrameCount::from_mib(184), ..guest(256, 128, 384) };
         let line = plain_lines(&fleet(vec![waiting]));

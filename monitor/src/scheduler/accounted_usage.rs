@@ -1,4 +1,4 @@
-//! What one guest holds of the pool: the side of the accounts that must never be too low.
+//! What one guest holds of the pool. The account may be too high for a while, and never too low.
 //!
 //! *Held* is the largest of the guest's target, every target that its VMM process may still act on
 //! (`targets.rs`), its size and its resident memory. Lowering a target therefore frees nothing by
@@ -9,7 +9,7 @@ use aerostat_abi::units::FrameCount;
 
 use super::limits::GuestSample;
 
-/// One guest's target, and what was last seen of it.
+/// One guest's target, and its last sample.
 #[derive(Debug)]
 pub(super) struct AccountedUsage {
     target: FrameCount,
@@ -34,21 +34,21 @@ impl AccountedUsage {
         self.resident = sample.resident;
     }
 
-    /// Raises the target to `target`; the caller has made sure that the pool has what
-    /// [`Self::held`] grows by.
+    /// Raises the target to `target`. The caller has checked that the pool has the memory by which
+    /// [`Self::held`] grows.
     pub(super) fn raise(&mut self, target: FrameCount) {
         debug_assert!(target >= self.target, "a raise raises");
         self.target = target;
     }
 
-    /// Lowers the target; the old one counts until a sample says that it does not any more.
+    /// Lowers the target. The old one counts until a sample says that it is not acted on any more.
     pub(super) fn lower(&mut self, target: FrameCount) {
         debug_assert!(target <= self.target, "a lowering lowers");
         self.allowed = self.allowed.max(self.target);
         self.target = target;
     }
 
-    /// Frames of the pool that the guest holds.
+    /// Returns the frames of the pool that the guest holds.
     pub(super) fn held(&self) -> FrameCount {
         self.target.max(self.allowed).max(self.size).max(self.resident)
     }

@@ -30,7 +30,7 @@ pub enum AdmissionError {
         /// The pool.
         pool: FrameCount,
     },
-    /// The minimum is not free now; other guests may let go of memory later.
+    /// The minimum is not free now; other guests may release memory later.
     #[error("the guest's minimum is {min}, and {free} of the pool is free now")]
     NotFreeNow {
         /// The new guest's minimum.

@@ -1,62 +1,62 @@
-//! What a guest is entitled to, and what the scheduler sees of it.
+//! A guest's limits, and the samples that the scheduler gets of it.
 
 use aerostat_abi::statistics::Statistics;
 use aerostat_abi::units::FrameCount;
 
-/// A guest, in the order of admission.
+/// A guest's number, in the order of admission.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct GuestId(pub usize);
 
-/// The sizes between which a guest lives. Whoever builds one has checked that both are whole huge
-/// frames and `min <= max`.
+/// The smallest and the largest size of a guest. The creator of a value has checked that both are
+/// whole huge frames and that `min <= max`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// What the guest always keeps.
+    /// The memory that the guest always keeps.
     pub min: FrameCount,
     /// All the memory its machine has.
     pub max: FrameCount,
 }
 
-/// One look at a guest. The counts are what its VMM process measured; only the hints come from the
-/// guest itself.
+/// One sample of a guest. The host has measured the counts; only the hints come from the guest
+/// itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GuestSample {
     /// The largest target that its VMM process may still act on.
     pub allowed: FrameCount,
     /// Guest size: total memory less balloon.
     pub size: FrameCount,
-    /// Host memory really behind the guest.
+    /// Host memory behind the guest.
     pub resident: FrameCount,
-    /// What the guest last said about itself.
+    /// The guest's latest report.
     pub hints: Hints,
 }
 
-/// What a guest says about itself, bounded by what can be true.
+/// What a guest reports of itself, limited to what can be true.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hints {
-    /// Nothing yet: the guest is booting.
+    /// No report yet: the guest is booting.
     None,
     /// Its latest report.
     Report(Usage),
-    /// Its latest report, from a guest that has not been heard of for a while.
+    /// Its latest report, from a guest that has made no call for a while.
     Stale(Usage),
 }
 
-/// A guest's use of memory as it reported it. No count exceeds the limits's maximum.
+/// A guest's use of memory as it reported it. No count exceeds the maximum in its limits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
     /// Frames in use by kernel and application.
     pub used: FrameCount,
     /// Frames committed to the application, touched or not.
     pub committed: FrameCount,
-    /// Frames that somebody in the guest waits for.
+    /// Frames that threads in the guest wait for.
     pub wanted: FrameCount,
 }
 
 impl Usage {
-    /// The usage in a report, or `None` where the guest has not reported yet.
+    /// Returns the usage in a report, or `None` where the guest has not reported yet.
     ///
-    /// A guest may write what it likes: every term saturates, and no result exceeds `limits.max`.
+    /// A guest may write anything: every term saturates, and no result exceeds `limits.max`.
     #[must_use]
     pub fn from_statistics(statistics: &Statistics, limits: Limits) -> Option<Self> {
         if statistics.total_memory_bytes == 0 {
@@ -98,7 +98,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_report_exceeds_the_contract(words: [u64; WORDS]) {
+        fn no_report_exceeds_the_limits(words: [u64; WORDS]) {
             if let Some(usage) = Usage::from_statistics(&Statistics::decode(&words), LIMITS) {
                 prop_assert!(usage.used <= LIMITS.max && usage.committed <= LIMITS.max && usage.wanted <= LIMITS.max);
             }

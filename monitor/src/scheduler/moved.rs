@@ -3,15 +3,15 @@
 //! *Moved* is host memory that one guest's balloon released, that was then granted to another guest
 //! and became resident there. Memory has no names, so the account works with tokens:
 //!
-//! * What a guest's balloon took *and* what left the guest's resident memory becomes free tokens of
-//!   that guest, the smaller of both; a balloon of untouched frames releases nothing, and a guest
-//!   that ends releases nothing by its balloon.
-//! * A grant takes free tokens. Those of the guest itself are spent: its memory only came back.
-//!   Those of others wait with the guest.
-//! * When the guest's resident memory grows, waiting tokens are moved.
+//! * The smaller of what a guest's balloon gained and what its resident memory lost becomes free
+//!   tokens of that guest. So a balloon of untouched frames releases nothing, and a guest that ends
+//!   releases nothing by its balloon.
+//! * A grant takes free tokens. Those of the guest itself are spent: its own memory returned to it.
+//!   Those of others become pending tokens of the guest.
+//! * When the guest's resident memory grows, pending tokens count as moved.
 //!
-//! Balloon and resident memory are measured at different moments, so what has no counterpart yet is
-//! kept for a short while.
+//! Balloon and resident memory are measured at different moments, so a change of one that has no
+//! counterpart yet is kept for a short while.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -25,7 +25,7 @@ use crate::clock::Moment;
 /// together.
 const MATCH_WINDOW: Duration = Duration::from_millis(500);
 
-/// One look at a guest.
+/// One reading of a guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reading {
     /// Frames in the balloon.
@@ -40,7 +40,7 @@ pub struct Reading {
 #[derive(Debug, Default)]
 pub struct MovedAccount {
     guests: BTreeMap<GuestId, Flow>,
-    /// What balloons released and nobody was granted since, by origin.
+    /// What balloons released and no guest was granted since, by origin.
     free: BTreeMap<GuestId, FrameCount>,
     moved: FrameCount,
 }
@@ -59,13 +59,13 @@ struct Flow {
 }
 
 impl MovedAccount {
-    /// All that moved so far.
+    /// Returns what moved so far.
     #[must_use]
     pub fn moved(&self) -> FrameCount {
         self.moved
     }
 
-    /// Notes that `granted` frames of free pool memory were granted to `guest`.
+    /// Records that `granted` frames of free pool memory were granted to `guest`.
     pub fn granted(&mut self, guest: GuestId, granted: FrameCount) {
         let own = self.free.entry(guest).or_default();
         let mut left = granted.saturating_sub(*own);
@@ -79,14 +79,14 @@ impl MovedAccount {
         }
     }
 
-    /// Notes what was seen of `guest`.
+    /// Records a reading of `guest`.
     pub fn observe(&mut self, guest: GuestId, reading: Reading, now: Moment) {
         let flow = self.guests.entry(guest).or_default();
         let last = flow.last.replace(reading).unwrap_or(reading);
 
         let arrived = reading.resident.saturating_sub(last.resident).min(flow.pending);
         self.moved = self.moved.saturating_add(arrived);
-        // What waits can't exceed what may still become resident: a lowered target takes a grant
+        // No more can be pending than may still become resident: a lowered target takes a grant
         // back.
         let room = reading.target.saturating_sub(reading.resident);
         flow.pending = flow.pending.saturating_sub(arrived).min(room);
@@ -96,14 +96,14 @@ impl MovedAccount {
         *tokens = tokens.saturating_add(released);
     }
 
-    /// Forgets a guest that ended. What its balloon released before is still there for others.
+    /// Removes a guest that ended. What its balloon released before stays for others.
     pub fn remove(&mut self, guest: GuestId) {
         self.guests.remove(&guest);
     }
 }
 
 impl Flow {
-    /// What the balloon released between two readings.
+    /// Returns what the balloon released between two readings.
     fn release(&mut self, last: Reading, reading: Reading, now: Moment) -> FrameCount {
         if now.since(self.changed) > MATCH_WINDOW {
             self.inflated = FrameCount::ZERO;
@@ -114,7 +114,7 @@ impl Flow {
         if inflated.max(fallen) > FrameCount::ZERO {
             self.changed = now;
         }
-        // A step back takes away what has not found its counterpart: nothing was released by it.
+        // A change in the other direction takes away what has no counterpart yet: it released nothing.
         self.inflated =
             self.inflated.saturating_sub(last.balloon.saturating_sub(reading.balloon)).saturating_add(inflated);
         self.fallen = self.fallen.saturating_sub(reading.resident.saturating_sub(last.resident)).saturating_add(fallen);
@@ -152,11 +152,11 @@ mod tests {
         observe(&mut account, B, [20, 30, 80], 40);
         assert_eq!(account.moved(), FrameCount(30));
         observe(&mut account, B, [20, 80, 80], 60);
-        assert_eq!(account.moved(), FrameCount(60), "the other 20 came from nobody");
+        assert_eq!(account.moved(), FrameCount(60), "the other 20 came from no balloon");
     }
 
     #[test]
-    fn balloon_and_resident_memory_may_be_seen_at_different_moments() {
+    fn balloon_and_resident_memory_may_change_at_different_moments() {
         let mut account = MovedAccount::default();
         observe(&mut account, A, [0, 100, 100], 0);
         observe(&mut account, A, [60, 100, 40], 20);
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn a_grant_that_was_taken_back_does_not_wait() {
+    fn a_grant_that_was_taken_back_is_not_pending() {
         let mut account = MovedAccount::default();
         observe(&mut account, A, [0, 100, 100], 0);
         observe(&mut account, A, [60, 40, 40], 20);

@@ -1,4 +1,4 @@
-//! The numbers that shape decisions, and a guest's demand by them.
+//! The parameters of decisions, and a guest's demand by them.
 
 use std::time::Duration;
 
@@ -6,17 +6,17 @@ use aerostat_abi::units::{FrameCount, HUGE_FRAMES};
 
 use super::limits::{Hints, Limits, Usage};
 
-/// How eagerly memory follows demand.
+/// How closely memory follows demand.
 #[derive(Clone, Copy, Debug)]
 pub struct Policy {
-    /// What a guest gets on top of its use, so that small growth needs no decision.
+    /// What a guest gets in addition to its use, so that small growth needs no decision.
     pub headroom: FrameCount,
     /// The same as a part of the use: one frame for so many.
     pub headroom_divisor: u64,
-    /// Changes smaller than this are left alone, unless somebody waits.
+    /// Changes smaller than this are not made, unless a thread in the guest waits for memory.
     pub dead_band: FrameCount,
-    /// How long demand must have been lower before an idle guest shrinks while nobody else is
-    /// short.
+    /// How long demand must have been lower before an idle guest shrinks while no other guest is
+    /// below its entitlement.
     pub patience: Duration,
 }
 
@@ -32,34 +32,34 @@ impl Default for Policy {
 }
 
 impl Policy {
-    /// How large a guest would like to be: whole huge frames within its limits. `target` is what it
-    /// has now.
+    /// Returns a guest's demand, in whole huge frames within its limits. `target` is its present
+    /// target.
     ///
-    /// Waiting memory counts on top of what is committed: whoever waits has been committed nothing
+    /// Memory that a thread waits for counts in addition to what is committed: it is not committed
     /// yet.
     pub(super) fn demand(&self, limits: Limits, hints: Hints, target: FrameCount) -> FrameCount {
         match hints {
             Hints::None => target,
-            Hints::Report(usage) => self.wish(limits, usage),
-            // A guest that does not come to its balloon can't take anything back either.
-            Hints::Stale(usage) => self.wish(limits, usage).min(target),
+            Hints::Report(usage) => self.wanted_size(limits, usage),
+            // A guest that makes no call to its balloon can't deflate it either.
+            Hints::Stale(usage) => self.wanted_size(limits, usage).min(target),
         }
     }
 
-    fn wish(&self, limits: Limits, usage: Usage) -> FrameCount {
+    fn wanted_size(&self, limits: Limits, usage: Usage) -> FrameCount {
         let need = usage.used.max(usage.committed).saturating_add(usage.wanted);
         let share = FrameCount(need.0 / self.headroom_divisor.max(1));
-        let wish = huge_ceil(need.saturating_add(share).saturating_add(self.headroom));
-        wish.max(limits.min).min(limits.max)
+        let size = huge_ceil(need.saturating_add(share).saturating_add(self.headroom));
+        size.max(limits.min).min(limits.max)
     }
 }
 
-/// `count` in whole huge frames, rounded up.
+/// Returns `count` in whole huge frames, rounded up.
 pub(super) fn huge_ceil(count: FrameCount) -> FrameCount {
     FrameCount(count.0.checked_next_multiple_of(HUGE_FRAMES).unwrap_or(u64::MAX - u64::MAX % HUGE_FRAMES))
 }
 
-/// `count` in whole huge frames, rounded down.
+/// Returns `count` in whole huge frames, rounded down.
 pub(super) fn huge_floor(count: FrameCount) -> FrameCount {
     FrameCount(count.0 - count.0 % HUGE_FRAMES)
 }
@@ -81,19 +81,19 @@ mod tests {
     }
 
     #[test]
-    fn the_larger_of_use_and_promise_counts() {
+    fn the_larger_of_use_and_commit_counts() {
         assert_eq!(demand(128, 0, 0), 128 + 4 + 8);
         assert_eq!(demand(20, 320, 0), 320 + 10 + 8);
     }
 
     #[test]
-    fn who_waits_wants_more_than_was_promised() {
+    fn memory_that_is_waited_for_adds_to_the_commit() {
         assert_eq!(demand(120, 320, 96), 320 + 96 + 14 + 8);
         assert_eq!(demand(300, 0, 100), 400 + 14 + 8);
     }
 
     #[test]
-    fn the_contract_bounds_demand() {
+    fn the_limits_bound_demand() {
         assert_eq!(demand(0, 0, 0), 64);
         assert_eq!(demand(500, 512, 512), 512);
     }

@@ -1,4 +1,4 @@
-//! The scheduler against simulated guests that do whatever guests can do.
+//! The scheduler against simulated guests that do all that guests can do.
 
 use std::time::Duration;
 
@@ -16,14 +16,14 @@ const TICK: Duration = Duration::from_millis(20);
 struct Guest {
     id: GuestId,
     limits: Limits,
-    /// What is in its register, and in which epoch.
+    /// The value of its register, and its epoch.
     target: FrameCount,
     epoch: Epoch,
-    /// What the process has read of both and may be about to act on, for as long as it likes.
+    /// What the process has read of both. It may act on it at any later time.
     read: Option<(FrameCount, Epoch)>,
     /// What the process has acknowledged.
     acknowledged: Epoch,
-    /// What the supervisor makes of it.
+    /// What the supervisor concludes from it.
     targets: Targets,
     size: FrameCount,
     resident: FrameCount,
@@ -50,13 +50,13 @@ impl Guest {
         self.target.max(self.size).max(self.resident)
     }
 
-    /// The process reads the register, unless it is still about to act on what it read before.
+    /// The process reads the register, unless it has not acted yet on what it read before.
     fn read(&mut self) {
         self.read.get_or_insert((self.target, self.epoch));
     }
 
-    /// The process grows as far as the target allows that it has read.
-    fn take(&mut self, frames: u64) {
+    /// The process deflates as far as the target allows that it has read.
+    fn deflate(&mut self, frames: u64) {
         self.read();
         if let Some((limit, _)) = self.read
             && self.size < limit
@@ -65,7 +65,7 @@ impl Guest {
         }
     }
 
-    /// The process is done with what it read, and says so.
+    /// The process acknowledges that it has finished with what it read.
     fn acknowledge(&mut self) {
         if let Some((_, epoch)) = self.read.take() {
             self.acknowledged = epoch;
@@ -84,7 +84,7 @@ impl Guest {
         GuestSample { allowed: self.targets.largest(), size: self.size, resident: self.resident, hints }
     }
 
-    /// Obeys its target at once and says so.
+    /// Follows its target at once and acknowledges it.
     fn obey(&mut self) {
         self.size = self.target;
         self.read = None;
@@ -92,7 +92,7 @@ impl Guest {
     }
 }
 
-/// What happens between two looks.
+/// What happens between two decisions.
 #[derive(Clone, Debug)]
 enum Event {
     Read { guest: usize },
@@ -139,7 +139,7 @@ fn fleet(limits: &[(u64, u64)], pool: FrameCount) -> (Scheduler, Vec<Option<Gues
     (scheduler, guests)
 }
 
-fn look(scheduler: &mut Scheduler, guests: &mut [Option<Guest>], now: Moment) {
+fn decide(scheduler: &mut Scheduler, guests: &mut [Option<Guest>], now: Moment) {
     for guest in guests.iter_mut().flatten() {
         scheduler.observe(guest.id, &guest.sample());
     }
@@ -154,7 +154,7 @@ fn look(scheduler: &mut Scheduler, guests: &mut [Option<Guest>], now: Moment) {
     }
 }
 
-/// A fleet of honest guests that use `used_mib` each and follow their targets within a tick;
+/// Runs a fleet of honest guests that use `used_mib` each and follow their targets within a tick;
 /// returns the targets in MiB.
 fn settle(pool_mib: u64, used_mib: &[u64]) -> Vec<u64> {
     let mut now = Moment::from_ns(1);
@@ -168,13 +168,13 @@ fn settle(pool_mib: u64, used_mib: &[u64]) -> Vec<u64> {
             guest.resident = guest.usage.used;
         }
         now = now.after(TICK);
-        look(&mut scheduler, &mut guests, now);
+        decide(&mut scheduler, &mut guests, now);
     }
     guests.iter().flatten().map(|guest| guest.target.mib()).collect()
 }
 
 #[test]
-fn everybody_gets_use_and_headroom_from_a_large_pool() {
+fn a_large_pool_gives_every_guest_its_use_and_headroom() {
     // 318 where 320 would be the demand: the last step is within the dead band.
     assert_eq!(settle(1000, &[300, 100, 10]), [318, 112, 64]);
 }
@@ -183,12 +183,12 @@ fn everybody_gets_use_and_headroom_from_a_large_pool() {
 fn a_scarce_pool_is_shared_fairly() {
     let targets = settle(512, &[400, 400, 100]);
     assert_eq!(targets.iter().sum::<u64>(), 512);
-    assert_eq!(targets[2], 112, "who asks for little gets it");
+    assert_eq!(targets[2], 112, "a small claim is met");
     assert!(targets[0].abs_diff(targets[1]) <= 2);
 }
 
 #[test]
-fn memory_flows_to_a_waking_guest_only_after_the_other_let_go() {
+fn a_guest_gets_memory_only_after_the_other_has_released_it() {
     let mut now = Moment::from_ns(1);
     let (mut scheduler, mut guests) = fleet(&[(32, 224), (32, 224)], FrameCount::from_mib(600));
     let mib = FrameCount::from_mib;
@@ -196,7 +196,7 @@ fn memory_flows_to_a_waking_guest_only_after_the_other_let_go() {
         guest.as_mut().unwrap().usage.committed = mib(committed);
     };
     report(&mut guests[0], 440);
-    look(&mut scheduler, &mut guests, now);
+    decide(&mut scheduler, &mut guests, now);
     let first = guests[0].as_ref().unwrap().target;
     guests[0].as_mut().unwrap().obey();
     guests[0].as_mut().unwrap().resident = first;
@@ -204,8 +204,8 @@ fn memory_flows_to_a_waking_guest_only_after_the_other_let_go() {
     report(&mut guests[0], 60);
     report(&mut guests[1], 440);
     now = now.after(TICK);
-    look(&mut scheduler, &mut guests, now);
-    assert!(guests[0].as_ref().unwrap().target < mib(100), "the idle guest shrinks at once, somebody is short");
+    decide(&mut scheduler, &mut guests, now);
+    assert!(guests[0].as_ref().unwrap().target < mib(100), "the idle guest shrinks at once, as the other needs memory");
     assert_eq!(guests[1].as_ref().unwrap().target, mib(600).saturating_sub(first), "only what is free is granted");
     assert!(scheduler.is_guest_waiting());
 
@@ -213,19 +213,19 @@ fn memory_flows_to_a_waking_guest_only_after_the_other_let_go() {
     idle.obey();
     idle.resident = idle.target;
     now = now.after(TICK);
-    look(&mut scheduler, &mut guests, now);
+    decide(&mut scheduler, &mut guests, now);
     assert!(guests[1].as_ref().unwrap().target > mib(440));
     assert!(!scheduler.is_guest_waiting());
 }
 
-/// However long a process is stopped between reading its target and acting on it.
+/// It does not matter how long a process is stopped between reading its target and acting on it.
 #[test]
 fn a_process_that_was_stopped_in_the_middle_may_still_act_on_its_old_target() {
     let mut now = Moment::from_ns(1);
     let mib = FrameCount::from_mib;
     let (mut scheduler, mut guests) = fleet(&[(32, 224), (32, 224)], mib(600));
     guests[0].as_mut().unwrap().usage.committed = mib(400);
-    look(&mut scheduler, &mut guests, now);
+    decide(&mut scheduler, &mut guests, now);
     let stopped = guests[0].as_mut().unwrap();
     let first = stopped.target;
     stopped.read();
@@ -233,20 +233,20 @@ fn a_process_that_was_stopped_in_the_middle_may_still_act_on_its_old_target() {
     guests[1].as_mut().unwrap().usage.committed = mib(400);
     for _ in 0..1000 {
         now = now.after(Duration::from_secs(1));
-        look(&mut scheduler, &mut guests, now);
+        decide(&mut scheduler, &mut guests, now);
     }
     assert!(guests[1].as_ref().unwrap().target <= mib(600).saturating_sub(first));
-    guests[0].as_mut().unwrap().take(u64::MAX);
+    guests[0].as_mut().unwrap().deflate(u64::MAX);
     assert_eq!(guests[0].as_ref().unwrap().size, first);
     let stopped = guests[0].as_mut().unwrap();
     stopped.acknowledge();
     stopped.obey();
-    look(&mut scheduler, &mut guests, now);
+    decide(&mut scheduler, &mut guests, now);
     assert!(guests[1].as_ref().unwrap().target > mib(400), "what is acknowledged is free");
 }
 
 #[test]
-fn an_idle_guest_keeps_its_memory_for_a_moment_while_nobody_is_short() {
+fn an_idle_guest_keeps_its_memory_for_a_moment_while_no_other_needs_it() {
     let mut now = Moment::from_ns(1);
     let (mut scheduler, _) = fleet(&[(32, 224)], FrameCount::from_mib(600));
     let mut reason_for = |committed: u64, now| {
@@ -295,7 +295,7 @@ proptest! {
                     guest.acknowledge();
                 },
                 Event::Deflate { guest, frames } => if let Some(Some(guest)) = guests.get_mut(guest) {
-                    guest.take(frames);
+                    guest.deflate(frames);
                 },
                 Event::Inflate { guest, frames } => if let Some(Some(guest)) = guests.get_mut(guest) {
                     guest.size = guest.size.saturating_sub(FrameCount(frames));
@@ -318,7 +318,7 @@ proptest! {
                     scheduler.remove(guest.id);
                 },
                 Event::Pass { ms } => now = now.after(Duration::from_millis(ms)),
-                Event::Decide => look(&mut scheduler, &mut guests, now),
+                Event::Decide => decide(&mut scheduler, &mut guests, now),
             }
             let held = guests.iter().flatten().fold(0, |sum, guest| sum + guest.held().0);
             prop_assert!(held <= pool.0, "{held} frames are held of {}", pool.0);
@@ -326,14 +326,14 @@ proptest! {
     }
 
     #[test]
-    fn targets_come_to_rest(pool in 100_u64..1000, used in vec(0_u64..500, 1..6)) {
+    fn targets_stop_changing(pool in 100_u64..1000, used in vec(0_u64..500, 1..6)) {
         let last = last_change(pool * 2, &used);
-        prop_assert!(last < 60, "targets still changed in look {last}");
+        prop_assert!(last < 60, "targets still changed in decision {last}");
     }
 }
 
-/// The last of 100 looks that changed a target, for guests that use these MiB with a little noise
-/// on top.
+/// Returns the last of 100 decisions that changed a target, for guests that use these MiB with a
+/// little noise.
 fn last_change(pool_mib: u64, used_mib: &[u64]) -> u64 {
     let mut now = Moment::from_ns(1);
     let limits: Vec<(u64, u64)> = used_mib.iter().map(|_| (16, 240)).collect();
@@ -350,7 +350,7 @@ fn last_change(pool_mib: u64, used_mib: &[u64]) -> u64 {
             guest.resident = guest.usage.committed.min(guest.size);
         }
         now = now.after(TICK);
-        look(&mut scheduler, &mut guests, now);
+        decide(&mut scheduler, &mut guests, now);
         if targets(&guests) != before {
             last_change = round;
         }
@@ -359,8 +359,8 @@ fn last_change(pool_mib: u64, used_mib: &[u64]) -> u64 {
 }
 
 #[test]
-fn noise_in_a_scarce_pool_moves_nobodys_share() {
-    // Demand is a hair above the pool: without steps in demand, the largest guest would pay for
-    // everybody's noise.
+fn noise_in_a_scarce_pool_moves_no_share() {
+    // Demand is a little above the pool: without steps in demand, the noise of every guest would
+    // change the share of the largest.
     assert!(last_change(1134, &[33, 186, 462, 95, 280]) < 60);
 }

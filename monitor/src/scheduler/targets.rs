@@ -14,8 +14,8 @@ use aerostat_abi::units::FrameCount;
 #[derive(Debug)]
 pub struct Targets {
     latest: Epoch,
-    /// Never empty, and each target is smaller than the one before: a target counts for nothing
-    /// beside a later one that is as large. A later one that has pushed others out has the epoch of
+    /// Never empty, and each target is smaller than the one before: a target does not matter beside
+    /// a later one that is at least as large. A later one that has replaced others has the epoch of
     /// the first of these.
     row: VecDeque<(Epoch, FrameCount)>,
 }
@@ -25,7 +25,7 @@ pub struct Targets {
 pub struct FutureEpoch;
 
 impl Targets {
-    /// Those of a guest that starts with `target`.
+    /// Creates the targets of a guest that starts with `target`.
     #[must_use]
     pub fn new(target: FrameCount) -> Self {
         Self { latest: Epoch::FIRST, row: VecDeque::from([(Epoch::FIRST, target)]) }
@@ -42,11 +42,12 @@ impl Targets {
         self.latest
     }
 
-    /// Notes what the process acknowledges. An epoch that was acknowledged already changes nothing.
+    /// Records what the process acknowledges. An epoch that was acknowledged already changes
+    /// nothing.
     ///
     /// # Errors
     ///
-    /// [`FutureEpoch`]: an honest process never does that.
+    /// Fails with [`FutureEpoch`]: a correct process never acknowledges that.
     pub fn acknowledge(&mut self, epoch: Epoch) -> Result<(), FutureEpoch> {
         if epoch > self.latest {
             return Err(FutureEpoch);
@@ -57,7 +58,7 @@ impl Targets {
         Ok(())
     }
 
-    /// The largest target that the process may still act on.
+    /// Returns the largest target that the process may still act on.
     #[must_use]
     pub fn largest(&self) -> FrameCount {
         self.row.front().map_or(FrameCount::ZERO, |&(_, target)| target)
@@ -98,8 +99,8 @@ mod tests {
     }
 
     proptest! {
-        /// The row is short for it leaves out what can't matter; a list that leaves out nothing
-        /// says the same.
+        /// The row is short because it leaves out what can't matter. A list of all targets has the
+        /// same largest.
         #[test]
         fn the_largest_is_that_of_all(sets in vec((1_u64..20, 0_usize..4), 0..60)) {
             let mut targets = Targets::new(FrameCount(10));

@@ -85,7 +85,7 @@ mod tests {
     use std::time::Duration;
 
     #[test]
-    fn refusals_are_told_by_reason() {
+    fn refusals_are_counted_by_reason() {
         let mut counters = BalloonCounters { throttled: Duration::from_nanos(7), ..BalloonCounters::default() };
         counters.refused_entries[usize::from(EntryStatus::NotGranted.code())] = 3;
         counters.refused_entries[usize::from(EntryStatus::HostFailed.code())] = u64::MAX;

@@ -50,24 +50,24 @@ mod tests {
     use crate::clock::Moment;
 
     /// Returns what is reported of samples a tenth of a second apart.
-    fn told(episodes: &mut Episodes, looks: impl IntoIterator<Item = bool>) -> Vec<(u64, u64)> {
+    fn told(episodes: &mut Episodes, polls: impl IntoIterator<Item = bool>) -> Vec<(u64, u64)> {
         let at = |tenth: u64| Moment::from_ns(1 + tenth * 100_000_000);
-        let looks = (0..).zip(looks);
-        looks.filter_map(|(tenth, goes_on)| Some((tenth, episodes.observe(goes_on, at(tenth))?))).collect()
+        let polls = (0..).zip(polls);
+        polls.filter_map(|(tenth, goes_on)| Some((tenth, episodes.observe(goes_on, at(tenth))?))).collect()
     }
 
     #[test]
-    fn what_goes_on_is_told_once() {
+    fn a_condition_that_lasts_is_reported_once() {
         let mut episodes = Episodes::default();
         assert_eq!(told(&mut episodes, [false, true, true, true, true]), [(1, 1)]);
         assert_eq!(episodes.count(), 1);
     }
 
     #[test]
-    fn what_comes_again_and_again_is_told_now_and_then_and_counted() {
+    fn a_condition_that_recurs_is_counted_and_reported_at_a_limited_rate() {
         let mut episodes = Episodes::default();
-        let looks = (0..250).map(|tenth| tenth % 2 == 0);
-        assert_eq!(told(&mut episodes, looks), [(0, 1), (100, 50), (200, 50)]);
+        let polls = (0..250).map(|tenth| tenth % 2 == 0);
+        assert_eq!(told(&mut episodes, polls), [(0, 1), (100, 50), (200, 50)]);
         assert_eq!(episodes.count(), 125);
     }
 }

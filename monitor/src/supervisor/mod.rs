@@ -3,8 +3,8 @@
 //!
 //! | part | what it does |
 //! |---|---|
-//! | [`Supervisor`] (`engine.rs`) | the state machine: guests, scheduler, accounts; no I/O of its own |
-//! | [`run`] (`run.rs`, `run_loop.rs`) | the loop around it: waits for events, signals and the next poll |
+//! | `engine.rs` | [`Supervisor`], the state machine: guests, scheduler, accounts |
+//! | `run.rs`, `run_loop.rs` | [`run`]: waits for events, signals and the next poll |
 //! | `starters.rs` | threads that start guests, so that the loop never waits for a start |
 //! | `guest/` | the record of one guest: registers, accounts, verdict, contact, view |
 //!

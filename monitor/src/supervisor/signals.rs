@@ -1,4 +1,4 @@
-//! Signals that end a run, as something to wait on; and the one that asks where the guests are.
+//! Signals: those that end a run, which wake the loop, and the one that has all guests inspected.
 
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -11,7 +11,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::flag;
 use signal_hook::low_level::{pipe, unregister};
 
-/// SIGINT, SIGTERM and SIGHUP, and SIGUSR1, caught while this lives.
+/// SIGINT, SIGTERM, SIGHUP and SIGUSR1, caught while a value lives.
 #[derive(Debug)]
 pub struct StopSignals {
     receiver: UnixStream,
@@ -24,7 +24,7 @@ impl StopSignals {
     ///
     /// # Errors
     ///
-    /// What the system says where it refuses a socket pair or a handler.
+    /// Returns the system's error where it refuses a socket pair or a handler.
     pub fn catch() -> io::Result<Self> {
         let (receiver, sender) = UnixStream::pair()?;
         receiver.set_nonblocking(true)?;
@@ -37,18 +37,18 @@ impl StopSignals {
         Ok(signals)
     }
 
-    /// Readable when [`Self::take`] has something to say.
+    /// Returns a descriptor that is readable when [`Self::take`] returns true.
     #[must_use]
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.receiver.as_fd()
     }
 
-    /// Whether SIGUSR1 came since the last call.
+    /// Returns whether SIGUSR1 came since the last call.
     pub fn take_inspection(&mut self) -> bool {
         self.is_inspection_wanted.swap(false, Ordering::Relaxed)
     }
 
-    /// Whether a signal to stop came since the last call; never blocks.
+    /// Returns whether a signal to stop came since the last call; never blocks.
     pub fn take(&mut self) -> bool {
         let mut buffer = [0; 64];
         matches!(self.receiver.read(&mut buffer), Ok(count) if count > 0)

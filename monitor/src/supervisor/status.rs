@@ -1,4 +1,4 @@
-//! What the supervisor knows at one moment, in a form to show.
+//! The supervisor's view of a fleet at one moment, and the events of a run, for observers.
 
 use std::fmt;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use crate::fleet::OveruseRule;
 use crate::host::Ending;
 use crate::scheduler::Reason;
 
-/// The whole fleet.
+/// The status of a fleet.
 #[derive(Clone, Debug)]
 pub struct FleetStatus {
     /// Time since the run began.
@@ -27,40 +27,40 @@ pub struct FleetStatus {
     pub guests: Vec<GuestStatus>,
 }
 
-/// One guest.
+/// The status of a guest.
 #[derive(Clone, Debug)]
 pub struct GuestStatus {
     /// Its name in the fleet file.
     pub name: String,
-    /// What it is about.
+    /// Its state.
     pub state: GuestState,
-    /// How large it may become.
+    /// The largest size that it may have.
     pub max: FrameCount,
     /// Guest size: total memory less balloon.
     pub size: FrameCount,
     /// Frames in the balloon.
     pub balloon: FrameCount,
-    /// How large it should be.
+    /// The size that it is to have.
     pub target: FrameCount,
     /// Host memory behind it.
     pub resident: FrameCount,
     /// Memory that threads in it wait for, by its own report.
     pub wanted: FrameCount,
-    /// How fast its balloon may inflate, a second.
+    /// How much its balloon may inflate in a second.
     pub rate_per_s: FrameCount,
-    /// What its balloon is about, and what hinders it. Foreign text, as the activity.
+    /// What its balloon does, and its stall reason. Untrusted text, as the activity.
     pub balloon_state: String,
-    /// What it has put elsewhere, once it has; nothing in a guest that ended.
+    /// What it has swapped out; `None` before it has, and for a guest that ended.
     pub swap: Option<SwapStatus>,
-    /// What its application says it does. Foreign text: whoever shows it takes care of control
-    /// characters.
+    /// What its application says it does. Untrusted text: it may have control characters, which are
+    /// replaced before it is shown.
     pub activity: String,
 }
 
-/// What a guest is about.
+/// The state of a guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GuestState {
-    /// Its application has not begun.
+    /// The application's `main` has not been called.
     Starting,
     /// Its size is its target.
     Running,
@@ -70,16 +70,17 @@ pub enum GuestState {
     Growing,
     /// A thread in it waits for memory, and none is on its way.
     Waiting,
-    /// It has not come to its balloon for a while.
+    /// Its driver has made no call to its balloon for a while.
     Silent,
-    /// It is gone.
+    /// It has ended.
     Ended,
 }
 
 impl GuestState {
-    /// The state of a running guest that talks and in which threads wait for `wanted` more memory.
-    /// That they wait says more than that the balloon inflates meanwhile; while it deflates, what
-    /// they wait for is on its way. Differences below a huge frame are none.
+    /// Returns the state of a running guest that makes calls and in which threads wait for `wanted`
+    /// more memory. That they wait matters more than that the balloon inflates meanwhile; while it
+    /// deflates, the memory that they wait for is on its way. Differences below a huge frame do not
+    /// count.
     pub(super) fn of_sizes(size: FrameCount, target: FrameCount, wanted: FrameCount) -> Self {
         if target.saturating_sub(size).0 >= HUGE_FRAMES {
             Self::Growing
@@ -107,28 +108,28 @@ impl fmt::Display for GuestState {
     }
 }
 
-/// Something that happened, and when.
+/// An event of a run.
 #[derive(Clone, Debug)]
 pub struct Event {
     /// Time since the run began.
     pub at: Duration,
-    /// What.
+    /// What happened.
     pub what: EventKind,
 }
 
-/// What can happen in a run.
+/// What happened.
 #[derive(Clone, Debug)]
 pub enum EventKind {
     /// A guest's process was started.
     Started {
-        /// Whose.
+        /// The guest.
         guest: String,
         /// Its first target.
         target: FrameCount,
     },
     /// The scheduler changed a target.
     Target {
-        /// Whose.
+        /// The guest.
         guest: String,
         /// The target before.
         from: FrameCount,
@@ -137,18 +138,18 @@ pub enum EventKind {
         /// Why.
         reason: Reason,
     },
-    /// A guest has not come to its balloon for a while. Where its processor is follows.
+    /// A guest's driver has made no call to its balloon for a while. Where its processor is follows.
     Silent {
-        /// Which.
+        /// The guest.
         guest: String,
-        /// When it last came, from the beginning of the run.
+        /// When it last made one, from the begin of the run.
         since: Duration,
     },
     /// Where a guest's processor is: one of several lines.
     Inspected {
-        /// Which.
+        /// The guest.
         guest: String,
-        /// Registers or a return address. Foreign text.
+        /// Registers or a return address. Untrusted text.
         line: String,
     },
     /// Something in a guest's process does not work as it should, and the guest goes on.
@@ -160,7 +161,7 @@ pub enum EventKind {
     },
     /// A guest ended.
     Ended {
-        /// Which.
+        /// The guest.
         guest: String,
         /// How.
         ending: Ending,
@@ -180,7 +181,7 @@ pub enum EventKind {
     },
     /// A guest began to use memory beyond its size.
     Overuse {
-        /// Which.
+        /// The guest.
         guest: String,
         /// How much.
         excess: FrameCount,
@@ -191,7 +192,7 @@ pub enum EventKind {
     },
     /// A guest began to report another balloon than it has.
     Disagreement {
-        /// Which.
+        /// The guest.
         guest: String,
         /// Balloon size by its latest report.
         reported: FrameCount,
@@ -233,7 +234,7 @@ impl fmt::Display for EventKind {
     }
 }
 
-/// How often something happened, where it was not just once.
+/// A number of times, empty for one.
 struct Times(u64);
 
 impl fmt::Display for Times {

@@ -1,8 +1,8 @@
-//! What a guest swaps, by its own reports: what is away from memory, how fast it moves, and what a
-//! run came to.
+//! What a guest swaps, by its own reports: what is swapped out, the current rates, and the totals of
+//! a run.
 //!
-//! For display only: reports are hints, so counters may say anything and run backwards, and nothing
-//! is decided by them.
+//! For display only. Reports are hints: counters may have any value and decrease, and nothing is
+//! decided by them.
 
 use std::time::Duration;
 
@@ -13,10 +13,10 @@ use crate::clock::Moment;
 
 /// Traffic is averaged over the last one to two of these.
 const WINDOW: Duration = Duration::from_secs(1);
-/// All of the time, in thousandths.
+/// The whole time, in thousandths.
 const ALWAYS_PER_MILLE: u16 = 1000;
 
-/// What a guest has put elsewhere, and how fast that moves.
+/// What a guest has swapped out, and its current rates.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SwapStatus {
     /// Pages in the guest's compressed pool.
@@ -27,11 +27,11 @@ pub struct SwapStatus {
     pub in_per_s: FrameCount,
     /// Written to the swap disk, a second.
     pub out_per_s: FrameCount,
-    /// Thousandths of the time in which a thread of the guest waited for memory, of late.
+    /// Thousandths of the time in which a thread of the guest waited for memory recently.
     pub pressure_per_mille: u16,
 }
 
-/// What a guest swapped in a run. Of what is gone in the end, the most there was at one look.
+/// What a guest swapped in a run. For amounts that rise and fall, the peak of all samples.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SwapTotals {
     /// The most pages in the compressed pool.
@@ -44,7 +44,7 @@ pub struct SwapTotals {
     pub swapped_in: FrameCount,
     /// Written to the swap disk.
     pub swapped_out: FrameCount,
-    /// Pages that were back shortly after their eviction.
+    /// Pages that were restored shortly after their eviction.
     pub refaults: u64,
     /// Page faults that waited for a disk.
     pub major_faults: u64,
@@ -55,7 +55,7 @@ pub struct SwapTotals {
 }
 
 impl SwapTotals {
-    /// Whether there was any: a guest without swap may have waited for memory all the same.
+    /// Returns whether the guest swapped: a guest without swap may have waited for memory too.
     #[must_use]
     pub fn has_any(&self) -> bool {
         let waits =
@@ -64,13 +64,13 @@ impl SwapTotals {
     }
 }
 
-/// A guest's account, kept from its reports.
+/// A guest's swap account, made from its reports.
 #[derive(Debug, Default)]
 pub(super) struct SwapAccount {
     /// `None` until the guest has evicted something.
     status: Option<SwapStatus>,
     totals: SwapTotals,
-    /// Where the last two windows began.
+    /// The begins of the last two windows.
     previous: Mark,
     latest: Mark,
 }
@@ -84,7 +84,7 @@ struct Mark {
 }
 
 impl SwapAccount {
-    /// Takes the latest report in.
+    /// Records the latest report.
     pub(super) fn observe(&mut self, report: &Statistics, now: Moment) {
         let here = Mark { at: now, swapped_in: report.swap_in_bytes, swapped_out: report.swap_out_bytes };
         if now.since(self.latest.at) >= WINDOW {
@@ -105,7 +105,7 @@ impl SwapAccount {
         });
     }
 
-    /// What is away now; `None` for a guest that has never evicted anything.
+    /// Returns what is swapped out now; `None` for a guest that has never evicted anything.
     pub(super) fn status(&self) -> Option<SwapStatus> {
         self.status
     }
@@ -140,7 +140,7 @@ fn pressure(report: &Statistics) -> u16 {
     u16::try_from(report.pressure_per_mille).unwrap_or(u16::MAX).min(ALWAYS_PER_MILLE)
 }
 
-/// `bytes` in `span`, as a rate.
+/// Returns `bytes` in `span` as a rate.
 fn per_second(bytes: u64, span: Duration) -> FrameCount {
     let rate = (u128::from(bytes) * 1_000_000_000).checked_div(span.as_nanos()).unwrap_or(0);
     FrameCount::from_bytes_floor(u64::try_from(rate).unwrap_or(u64::MAX))
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn traffic_is_what_moved_of_late() {
+    fn rates_are_those_of_the_last_windows() {
         let mut account = SwapAccount::default();
         let rates = |account: &SwapAccount| account.status().map(|status| (status.in_per_s.0, status.out_per_s.0));
         let report = |moved: u64| Statistics {
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn peaks_outlive_what_they_count() {
+    fn peaks_stay_when_amounts_fall() {
         let mut account = SwapAccount::default();
         let report = |pages: u64, pressure: u64| Statistics {
             evictions: 1,

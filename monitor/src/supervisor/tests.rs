@@ -65,8 +65,8 @@ impl Bench {
         bench
     }
 
-    fn pass(&mut self, looks: usize) {
-        for _ in 0..looks {
+    fn pass(&mut self, polls: usize) {
+        for _ in 0..polls {
             self.now = self.now.after(TICK);
             self.machines.iter().for_each(|machine| machine.step(self.now));
             self.supervisor.read_events(self.now);
@@ -78,7 +78,7 @@ impl Bench {
         self.supervisor.status(self.now)
     }
 
-    /// What happened besides starts and targets.
+    /// Returns the events besides starts and targets.
     fn told(&mut self) -> Vec<String> {
         let events = self.supervisor.take_events().into_iter().map(|event| event.what);
         let is_told = |what: &EventKind| !matches!(what, EventKind::Started { .. } | EventKind::Target { .. });
@@ -115,7 +115,7 @@ fn memory_follows_need_from_guest_to_guest() {
 }
 
 #[test]
-fn a_guest_whose_balloon_the_host_paces_gives_little_at_a_time() {
+fn a_guest_whose_balloon_the_host_paces_inflates_in_small_steps() {
     let rate = RateLimits::parse("10-100").unwrap();
     let mut bench = Bench::with(|name| GuestSpec { balloon_rate: Some(rate), ..spec(name) });
     bench.needs([400, 20]);
@@ -125,8 +125,8 @@ fn a_guest_whose_balloon_the_host_paces_gives_little_at_a_time() {
     bench.needs([20, 400]);
     bench.pass(50);
     let after = bench.status().guests[0].size;
-    let given = before.saturating_sub(after).mib();
-    assert!((50..=110).contains(&given), "{given} MiB given in a second, at 100 MiB/s");
+    let inflated = before.saturating_sub(after).mib();
+    assert!((50..=110).contains(&inflated), "{inflated} MiB inflated in a second, at 100 MiB/s");
     bench.pass(300);
     assert_eq!(bench.status().guests[0].size, FrameCount::from_mib(64));
     assert!(bench.status().guests[1].size >= FrameCount::from_mib(400));
@@ -153,14 +153,14 @@ fn waiting_for_memory_says_more_than_shrinking() {
     let states = |bench: &Bench| bench.status().guests.iter().map(|guest| guest.state).collect::<Vec<_>>();
     assert_eq!(states(&bench)[1], GuestState::Waiting);
     assert!(bench.status().guests[1].wanted > FrameCount::from_mib(200));
-    // The first one gives memory up for the second, and then lacks it itself.
+    // The first one releases memory for the second, and then lacks it itself.
     bench.needs([512, 400]);
     bench.pass(3);
     assert_eq!(states(&bench), [GuestState::Waiting; 2]);
 }
 
 #[test]
-fn states_tell_what_a_guest_is_about() {
+fn states_follow_size_and_target() {
     let mut bench = Bench::new();
     bench.needs([400, 20]);
     bench.pass(2);
@@ -176,7 +176,7 @@ fn states_tell_what_a_guest_is_about() {
 }
 
 #[test]
-fn what_a_guest_swapped_is_told_while_it_lives_and_kept_afterwards() {
+fn swap_is_shown_while_a_guest_runs_and_kept_afterwards() {
     let mut bench = Bench::new();
     bench.machines[0].swap(FrameCount(700));
     bench.pass(1);
@@ -225,7 +225,7 @@ fn a_guest_that_uses_memory_beyond_its_size_is_charged_and_ended() {
     bench.machines[0].use_beyond_size(FrameCount::from_mib(248));
     bench.pass(5);
     let status = bench.status();
-    assert_ne!(status.guests[0].state, GuestState::Ended, "a look or two may be wrong");
+    assert_ne!(status.guests[0].state, GuestState::Ended, "a poll or two may be wrong");
     assert!(status.guests[1].target <= FrameCount::from_mib(512 - 264), "what it uses is not committed to others");
     bench.pass(50);
     assert_eq!(bench.status().guests[0].state, GuestState::Ended);
@@ -237,8 +237,8 @@ fn a_guest_that_uses_memory_beyond_its_size_is_charged_and_ended() {
     assert!(!outcome.guests[0].is_success() && outcome.guests[1].is_success());
 }
 
-/// What a process has not acknowledged it may still act on: it is nobody else's, however small the
-/// guest is.
+/// A process may still act on what it has not acknowledged: that is granted to no other guest,
+/// however small this one is.
 #[test]
 fn a_process_that_acknowledges_nothing_keeps_its_old_target() {
     let mut bench = Bench::new();
@@ -305,7 +305,7 @@ fn a_guest_may_lose_what_it_uses_beyond_its_size() {
     assert_eq!(bench.status().guests[0].state, GuestState::Running);
 }
 
-/// What becomes of the other guest, and of one whose process says this.
+/// Returns the other guest's size and the outcome beside a process that publishes this.
 fn beside_a_liar(lie: Lie) -> (FrameCount, Outcome) {
     let mut bench = Bench::new();
     bench.needs([16, 400]);
@@ -348,7 +348,7 @@ fn a_size_that_was_granted_once_is_not_granted_for_ever() {
 }
 
 #[test]
-fn resident_memory_is_measured_and_not_asked_for() {
+fn resident_memory_is_measured_and_not_believed() {
     let own_size = FrameCount::from_mib(64);
     let (others_size, outcome) = beside_a_liar(Lie { size: own_size, resident: FrameCount(u64::MAX) });
     assert!(others_size >= FrameCount::from_mib(400) && outcome.is_success() && outcome.peak_resident <= POOL);
@@ -369,7 +369,7 @@ fn resident_memory_is_measured_and_not_asked_for() {
 fn a_process_that_never_publishes_a_size_is_judged() {
     let mut bench = Bench::new();
     bench.machines[0].use_beyond_size(FrameCount::from_mib(200));
-    // From before the first look on.
+    // From before the first poll.
     bench.machines[0].lie(Lie { size: FrameCount::ZERO, resident: FrameCount::ZERO });
     bench.pass(50);
     let outcome = bench.supervisor.into_outcome(bench.now);
@@ -391,7 +391,7 @@ fn a_guest_that_keeps_reporting_another_balloon_is_noticed() {
 }
 
 #[test]
-fn a_violation_is_told_once_and_counted_at_every_look() {
+fn a_violation_is_reported_once_and_counted_at_every_poll() {
     let mut bench = Bench::with_rule(OveruseRule::Warn);
     bench.needs([64, 400]);
     bench.pass(50);
@@ -461,13 +461,13 @@ fn physical_memory_beyond_the_pool_is_a_violation_although_it_is_not_resident() 
 }
 
 #[test]
-fn a_silence_is_told_once_with_where_the_processor_is() {
+fn a_silence_is_reported_once_with_where_the_processor_is() {
     let mut bench = Bench::new();
     bench.pass(50);
     let answer = || GuestEvent::Inspected(vec!["RIP 1".into(), "RIP 2".into()]);
     bench.machines[0].say(answer());
     bench.pass(1);
-    assert_eq!(bench.told(), [""; 0], "nobody has asked");
+    assert_eq!(bench.told(), [""; 0], "it was not asked for");
     let silent_since = bench.now;
     for _ in 0..300 {
         bench.now = bench.now.after(TICK);

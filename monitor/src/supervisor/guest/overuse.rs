@@ -103,13 +103,13 @@ mod tests {
     const SIZE: FrameCount = FrameCount::from_mib(100);
 
     /// Returns what is found at polls of (milliseconds, MiB resident), in order.
-    fn found(looks: &[(u64, u64)]) -> Vec<Option<u64>> {
+    fn found(polls: &[(u64, u64)]) -> Vec<Option<u64>> {
         let mut overuse = Overuse::default();
-        let look = |&(ms, mib): &(u64, u64)| {
+        let poll = |&(ms, mib): &(u64, u64)| {
             let finding = overuse.observe(SIZE, FrameCount::from_mib(mib), Moment::from_ns(ms * 1_000_000));
             finding.map(|finding| finding.excess.mib())
         };
-        looks.iter().map(look).collect()
+        polls.iter().map(poll).collect()
     }
 
     #[test]
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn looks_at_one_measure_are_one_sample() {
+    fn polls_of_one_measurement_are_one_sample() {
         assert_eq!(found(&[(1, 140), (2, 140), (3, 140), (4, 140), (50, 140)]), [None; 5]);
     }
 
@@ -134,10 +134,10 @@ mod tests {
     }
 
     #[test]
-    fn an_episode_is_told_once_and_each_sample_may_be_acted_on() {
+    fn an_episode_is_reported_once_and_each_sample_may_be_acted_on() {
         let mut overuse = Overuse::default();
-        let mut look = |ms: u64, mib| overuse.observe(SIZE, FrameCount::from_mib(mib), Moment::from_ns(ms * 1_000_000));
-        let found: Vec<_> = (0..10).filter_map(|look_| look(1 + look_ * 25, 140 - look_)).collect();
+        let mut poll = |ms: u64, mib| overuse.observe(SIZE, FrameCount::from_mib(mib), Moment::from_ns(ms * 1_000_000));
+        let found: Vec<_> = (0..10).filter_map(|number| poll(1 + number * 25, 140 - number)).collect();
         let acted_on: Vec<_> = found.iter().map(|finding| (finding.is_new_sample, finding.told)).collect();
         let (new, old) = ((true, None), (false, None));
         assert_eq!(acted_on, [(true, Some(1)), old, new, old, new, old]);
@@ -156,15 +156,15 @@ mod tests {
         /// A guest is never reported for resident memory that is at most the size which it was
         /// allowed at some time in the last 90 ms.
         #[test]
-        fn a_measure_that_is_late_is_forgiven(sizes in vec(0_u64..1000, 1..200), lag in 0_usize..5) {
+        fn a_late_measurement_is_tolerated(sizes in vec(0_u64..1000, 1..200), lag in 0_usize..5) {
             let mut overuse = Overuse::default();
             // The size changes every 20 polls, which are 20 ms apart; measurements are up to four
             // polls old.
-            let size_at = |look: usize| FrameCount::from_mib(sizes[look / 20]);
-            for look in 0..sizes.len() * 20 {
-                let resident = size_at(look.saturating_sub(lag)).max(size_at(look));
-                let now = Moment::from_ns(1 + look as u64 * 20_000_000);
-                prop_assert!(overuse.observe(size_at(look), resident, now).is_none());
+            let size_at = |poll: usize| FrameCount::from_mib(sizes[poll / 20]);
+            for poll in 0..sizes.len() * 20 {
+                let resident = size_at(poll.saturating_sub(lag)).max(size_at(poll));
+                let now = Moment::from_ns(1 + poll as u64 * 20_000_000);
+                prop_assert!(overuse.observe(size_at(poll), resident, now).is_none());
             }
         }
     }
