@@ -15,6 +15,7 @@ use aerostat_abi::units::{FRAMES_PER_MIB, FrameCount, HUGE_FRAMES};
 use thiserror::Error;
 
 use super::cgroup::{Location, Version};
+use crate::vmm;
 
 /// What a guest costs beyond its own memory: its VMM process's memory, the kernel's objects for
 /// process and machine. A guest of 128 MiB was charged 1.7 MiB for all of it, page tables included.
@@ -25,9 +26,6 @@ const PAGE_TABLES_DIVISOR: u64 = 128;
 /// What KVM keeps for each frame of a memory slot, ballooned or not, where it shadows page tables:
 /// one frame for so many. Measured are 2.1 to 4.2 MiB a GiB (decisions 0054 and 0065).
 const SLOT_DIVISOR: u64 = 256;
-/// The memory of a machine that has slots from the start. Other slots are made as a guest grows, so
-/// the pool bounds them, and they are counted as page tables.
-const SLOTS_AT_START: FrameCount = FrameCount::from_mib(16 << 10);
 /// The supervisor with its logs and samples.
 const SUPERVISOR: FrameCount = FrameCount::from_mib(8);
 
@@ -114,10 +112,11 @@ impl Need {
     }
 }
 
-/// Returns the memory of a guest's machine for which KVM has slots before the guest runs.
+/// Returns the memory of a guest's machine for which KVM has slots before the guest runs. Other
+/// slots are made as the guest grows, so the pool bounds them: they are counted as page tables.
 #[must_use]
 pub fn slots_at_start(max: FrameCount) -> FrameCount {
-    max.min(SLOTS_AT_START)
+    max.min(vmm::ALWAYS_ATTACHED)
 }
 
 fn page_tables(memory: FrameCount) -> FrameCount {

@@ -66,6 +66,7 @@ pub use image::{ImageError, ImageInfo, check_file, check_image};
 pub use image_notes::NoteError;
 pub use layout::{LayoutError, check_size, smallest_size};
 pub use machine::{KvmError, check_kvm};
+pub use memory_slots::ALWAYS_ATTACHED;
 pub use process::process_main;
 pub use resident::read_anonymous;
 

@@ -21,7 +21,7 @@ use super::machine::{KvmError, failed};
 use super::memory::GuestMemory;
 
 /// Memory that has slots from the start: those of ordinary guests, which then cost nothing later.
-const ALWAYS_ATTACHED: FrameCount = FrameCount::from_mib(16 << 10);
+pub const ALWAYS_ATTACHED: FrameCount = FrameCount::from_mib(16 << 10);
 /// What each further slot holds. The largest block that an entry may name lies in one of them.
 const STEP: FrameCount = FrameCount::of_order(MAX_ORDER);
 
