@@ -63,7 +63,7 @@ impl Memory for PinnedMemory {
         0
     }
 
-    fn make_room(&mut self) -> Room {
+    fn make_room(&mut self, _size: BlockSize) -> Room {
         if app::memory().is_thrashing {
             return Room::Thrashing;
         }

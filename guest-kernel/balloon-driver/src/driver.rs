@@ -17,6 +17,7 @@ use aerostat_abi::port::Status;
 use aerostat_abi::units::{FrameCount, FrameNumber};
 
 use self::session::Session;
+use crate::assembly::Assembly;
 use crate::backoff::Backoff;
 use crate::batch::Batch;
 use crate::compaction::Compaction;
@@ -64,6 +65,7 @@ pub struct Driver<L> {
     gate: Gate,
     pace: Pace,
     compaction: Compaction,
+    assembly: Assembly,
     deflate_backoff: Backoff,
     stall_reason: Option<StallReason>,
     metrics: Metrics,
@@ -97,6 +99,7 @@ impl<L: PageList> Driver<L> {
             gate: Gate::new(limits, now_ns),
             pace: Pace::new(),
             compaction: Compaction::new(),
+            assembly: Assembly::default(),
             deflate_backoff: Backoff::default(),
             stall_reason: None,
             metrics: Metrics::default(),

@@ -58,9 +58,10 @@ impl Gate {
         self.hold.extend(now_ns);
     }
 
-    /// Returns whether a thread of the guest waits for memory, or did so recently.
-    pub(crate) fn is_held(&self, now_ns: u64) -> bool {
-        self.hold.pending(now_ns).is_some()
+    /// Returns until when nothing is inflated because a thread of the guest waits for memory, or did
+    /// so recently.
+    pub(crate) fn held_until(&self, now_ns: u64) -> Option<u64> {
+        self.hold.pending(now_ns)
     }
 
     /// Notes that `frames` frames were inflated.
@@ -117,7 +118,7 @@ mod tests {
         assert_eq!(gate.permit(HUGE, 0), Permit::Wait { until_ns, reason: None });
         gate.hold(0);
         assert_eq!(reason(gate.permit(HUGE, 0)), Some(StallReason::GuestWaiting));
-        assert!(gate.is_held(0) && !gate.is_held(SECOND_NS));
+        assert!(gate.held_until(0).is_some() && gate.held_until(SECOND_NS).is_none());
         assert_eq!(gate.permit(HUGE, SECOND_NS), Permit::Inflate(HUGE));
     }
 

@@ -34,9 +34,11 @@
 //!  allocate, of one size:                                          none, and the target was
 //!   1. whole huge frames                                             lowered: continue
 //!   2. compaction, if it is cheaper                                none: backoff grows
-//!   3. single frames, with reclaim                                     --> Refused, HostSilent
-//!       a thread waits --> GuestWaiting
+//!   3. assembly: evict until a huge                                    --> Refused, HostSilent
+//!       frame is whole
+//!   4. single frames, with reclaim
 //!       none left --> NoMemory, Thrashing
+//!   3., 4. a thread waits --> GuestWaiting
 //!  INFLATE the batch:
 //!   all found and some done: backoff ends, rate grows
 //!   otherwise: backoff grows, rate falls --> the reason above, Refused, HostSilent
@@ -59,6 +61,7 @@
 #[cfg(test)]
 extern crate std;
 
+mod assembly;
 mod backoff;
 mod batch;
 mod compaction;

@@ -81,8 +81,9 @@ pub trait Memory {
     /// Moves pages until `wanted` huge frames are whole, as far as possible. Returns how many
     /// became whole.
     fn compact(&mut self, wanted: usize) -> usize;
-    /// Evicts some pages. The length of a call is bounded; the driver calls again for more.
-    fn make_room(&mut self) -> Room;
+    /// Evicts some pages where no frame is free, or, for a huge frame, in any case. The length of a
+    /// call is bounded; the driver calls again for more.
+    fn make_room(&mut self, size: BlockSize) -> Room;
     /// Returns whether a thread of the guest waits for memory, or an allocation has failed since
     /// the last call.
     fn has_waiters(&mut self) -> bool;

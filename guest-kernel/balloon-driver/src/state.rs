@@ -99,6 +99,8 @@ pub struct Metrics {
     pub allocation_failures: u64,
     /// Huge frames made whole by moving pages.
     pub compacted: u64,
+    /// Huge frames made whole by evicting pages.
+    pub assembled: u64,
     /// Sessions begun.
     pub sessions: u64,
     /// Nanoseconds in which it inflated, calls included.

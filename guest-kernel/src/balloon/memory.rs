@@ -60,9 +60,9 @@ impl Memory for KernelMemory {
         compaction::compact(wanted, || slice.rest_if_over())
     }
 
-    fn make_room(&mut self) -> Room {
+    fn make_room(&mut self, size: BlockSize) -> Room {
         shortage::announce(Cause::Balloon);
-        if FRAMES.within_reach_of(Purpose::Balloon) > FrameCount::ZERO {
+        if size == BlockSize::Frame && FRAMES.within_reach_of(Purpose::Balloon) > FrameCount::ZERO {
             return Room::Made;
         }
         if reclaim::is_thrashing() {

@@ -49,7 +49,7 @@ impl Memory for GuestMemory {
         0
     }
 
-    fn make_room(&mut self) -> Room {
+    fn make_room(&mut self, _size: BlockSize) -> Room {
         Room::Nothing
     }
 

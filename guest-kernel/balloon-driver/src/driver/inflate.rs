@@ -1,7 +1,8 @@
 //! Inflating: the cheapest memory goes first.
 //!
 //! Whole huge frames come first, then huge frames that become whole by moving pages where that is
-//! cheaper, then single frames, for which the guest may have to evict pages. The driver stops at
+//! cheaper, then those that become whole by evicting pages, then single frames, for which the guest
+//! may have to evict pages, too. The driver stops at
 //! once while a thread of the guest waits for memory, and for some time after that.
 
 use aerostat_abi::batch::EntryStatus;
@@ -33,6 +34,12 @@ impl<L: PageList> Driver<L> {
             Permit::Wait { until_ns, reason: Some(reason) } => return self.wait(reason, until_ns),
         };
         self.add_huge_frames(wanted, step);
+        if step.batch.is_empty()
+            && wanted.0 >= HUGE_FRAMES
+            && let Some(next) = self.assemble(step)
+        {
+            return next;
+        }
         let shortfall = if step.batch.is_empty() { self.add_single_frames(wanted, step) } else { None };
         self.inflate_batch(shortfall, step)
     }
@@ -74,6 +81,38 @@ impl<L: PageList> Driver<L> {
         memory.allocate(BlockSize::Huge)
     }
 
+    /// Evicts pages until a huge frame is whole, and adds that to the batch. Returns the end of the
+    /// step if it ends before.
+    fn assemble(&mut self, step: &mut Step<'_, impl Monitor, impl Memory<Block = L::Block>>) -> Option<Next> {
+        loop {
+            let began_ns = step.memory.now_ns();
+            if !self.assembly.is_due(began_ns) {
+                return None;
+            }
+            if step.memory.has_waiters() {
+                self.gate.hold(began_ns);
+            }
+            if let Some(until_ns) = self.gate.held_until(began_ns) {
+                return Some(self.wait(StallReason::GuestWaiting, until_ns));
+            }
+            if step.memory.make_room(BlockSize::Huge) != Room::Made {
+                return None;
+            }
+            if let Some(block) = step.memory.allocate(BlockSize::Huge) {
+                self.assembly.note_whole();
+                self.metrics.assembled += 1;
+                step.batch.push(block);
+                return None;
+            }
+            let now_ns = step.memory.now_ns();
+            self.assembly.note_attempt(now_ns);
+            if self.pace.left_ns(now_ns) < now_ns.saturating_sub(began_ns) {
+                self.stall_reason = None;
+                return Some(Next::Rest);
+            }
+        }
+    }
+
     /// Adds single frames to the batch: at most `wanted`, and what fits the burst. Returns the
     /// reason if it found too few.
     fn add_single_frames(
@@ -98,10 +137,10 @@ impl<L: PageList> Driver<L> {
             if step.memory.has_waiters() {
                 self.gate.hold(began_ns);
             }
-            if self.gate.is_held(began_ns) {
+            if self.gate.held_until(began_ns).is_some() {
                 return Some(StallReason::GuestWaiting);
             }
-            let shortfall = match step.memory.make_room() {
+            let shortfall = match step.memory.make_room(BlockSize::Frame) {
                 Room::Made => StallReason::NoMemory, // another thread may have been faster
                 Room::Thrashing => StallReason::Thrashing,
                 Room::Nothing => StallReason::NoMemory,

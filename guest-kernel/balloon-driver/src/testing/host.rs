@@ -47,6 +47,8 @@ pub(crate) struct Host {
     pub(crate) orders_reset: bool,
     /// Calls so far.
     pub(crate) calls: u64,
+    /// Entries of batches so far.
+    pub(crate) entries: u64,
     /// The cost of a call.
     pub(crate) call_ns: u64,
     /// The cost of a huge frame in a batch.
@@ -65,6 +67,7 @@ impl Host {
             has_session: false,
             orders_reset: false,
             calls: 0,
+            entries: 0,
             call_ns: 0,
             huge_ns: 0,
             frame_ns: 0,
@@ -108,6 +111,7 @@ impl Host {
             return reply;
         }
         assert!(!entries.is_empty() && entries.len() <= CAPACITY);
+        self.entries += entries.len() as u64;
         for entry in entries.iter_mut() {
             assert_eq!(entry.status, EntryStatus::Pending, "the driver writes entries so");
             assert!(entry.frame.is_aligned(entry.order) && entry.frame.0 + entry.count().0 <= self.total());

@@ -22,6 +22,8 @@ pub(crate) struct TestMemory {
     pub(crate) in_use: Vec<TestBlock>,
     /// Whether these can be evicted.
     pub(crate) can_swap: bool,
+    /// Whether frames with even numbers are evicted first, so that no huge frame becomes whole.
+    pub(crate) is_scattered: bool,
     /// The cost of a call that evicts.
     pub(crate) room_ns: u64,
     pub(crate) is_thrashing: bool,
@@ -43,6 +45,7 @@ impl TestMemory {
             kernel_floor,
             in_use: Vec::new(),
             can_swap: false,
+            is_scattered: false,
             room_ns: 0,
             is_thrashing: false,
             has_waiters: false,
@@ -133,13 +136,16 @@ impl Memory for TestMemory {
         1
     }
 
-    fn make_room(&mut self) -> Room {
+    fn make_room(&mut self, _size: BlockSize) -> Room {
         self.clock.spend(self.room_ns);
         if self.is_thrashing {
             return Room::Thrashing;
         }
         if !self.can_swap || self.in_use.is_empty() {
             return Room::Nothing;
+        }
+        if self.is_scattered {
+            self.in_use.sort_by_key(|block| (block.first.0.is_multiple_of(2), block.first.0));
         }
         self.end_use(PAGES_EVICTED_AT_ONCE as u64);
         Room::Made

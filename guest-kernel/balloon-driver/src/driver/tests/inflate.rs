@@ -109,6 +109,42 @@ fn pages_are_evicted_where_no_frame_is_free() {
 }
 
 #[test]
+fn evicted_memory_is_inflated_in_whole_huge_frames() {
+    let mut fixture = Fixture::new(TOTAL.0 - 8 * HUGE_FRAMES);
+    fixture.memory.use_frames(TOTAL.0);
+    (fixture.memory.can_swap, fixture.memory.room_ns) = (true, 500_000);
+    fixture.refresh();
+    assert_eq!(fixture.run(SECOND_NS), Next::Idle);
+    assert_eq!(fixture.balloon(), 8 * HUGE_FRAMES);
+    assert_eq!((fixture.host.entries, fixture.driver.metrics().assembled), (8, 8));
+    fixture.check().unwrap();
+}
+
+#[test]
+fn single_frames_are_inflated_where_eviction_makes_no_huge_frame_whole() {
+    let mut fixture = Fixture::new(TOTAL.0 - 4 * HUGE_FRAMES);
+    fixture.memory.use_frames(TOTAL.0);
+    (fixture.memory.can_swap, fixture.memory.is_scattered) = (true, true);
+    fixture.refresh();
+    assert_eq!(fixture.run(SECOND_NS), Next::Idle);
+    assert_eq!((fixture.balloon(), fixture.driver.metrics().assembled), (4 * HUGE_FRAMES, 0));
+    fixture.check().unwrap();
+}
+
+#[test]
+fn nothing_is_evicted_for_a_huge_frame_while_a_thread_waits() {
+    let mut fixture = Fixture::new(TOTAL.0 - 8 * HUGE_FRAMES);
+    fixture.memory.use_frames(TOTAL.0);
+    (fixture.memory.can_swap, fixture.memory.room_ns) = (true, 1_500_000);
+    fixture.refresh();
+    assert_eq!(fixture.step(), Next::Rest, "one call that evicts fits a burst");
+    let in_use = fixture.memory.in_use.len();
+    fixture.memory.has_waiters = true;
+    assert!(matches!(fixture.step(), Next::Wait { .. }));
+    assert_eq!((fixture.memory.in_use.len(), fixture.balloon()), (in_use, 0));
+}
+
+#[test]
 fn nothing_is_evicted_from_a_thrashing_guest() {
     let mut fixture = Fixture::new(FLOOR.0);
     fixture.memory.use_frames(8 * HUGE_FRAMES);

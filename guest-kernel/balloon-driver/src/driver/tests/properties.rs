@@ -90,11 +90,13 @@ proptest! {
             if turn.is_refreshed {
                 fixture.refresh();
             }
-            let before = (fixture.balloon(), fixture.driver.session.stage, fixture.driver.target());
+            let in_use = fixture.memory.in_use.len();
+            let before = (fixture.balloon(), fixture.driver.session.stage, fixture.driver.target(), in_use);
             match fixture.step() {
                 Next::Continue | Next::Rest => {
-                    let after = (fixture.balloon(), fixture.driver.session.stage, fixture.driver.target());
-                    prop_assert_ne!(after, before, "a step that moved nothing wants another");
+                    let in_use = fixture.memory.in_use.len();
+                    let after = (fixture.balloon(), fixture.driver.session.stage, fixture.driver.target(), in_use);
+                    prop_assert_ne!(after, before, "a step that moved and evicted nothing wants another");
                 }
                 Next::Wait { until_ns } => {
                     prop_assert!(until_ns > fixture.clock.now_ns(), "waiting for now is spinning");
