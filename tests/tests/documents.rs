@@ -33,14 +33,52 @@ fn every_link_in_the_documents_has_a_target() {
     let mut followed = 0;
     for document in documents() {
         let folder = document.parent().expect("a document is in a folder");
-        for target in links(&read(&document)) {
-            let path = target.split('#').next().unwrap_or_default();
-            let exists = path.is_empty() || target.contains("://") || folder.join(path).exists();
-            assert!(exists, "{}: there is no {target}", document.display());
+        for target in links(&read(&document)).iter().filter(|target| !target.contains("://")) {
+            let (path, section) = target.split_once('#').unwrap_or((target, ""));
+            let file = if path.is_empty() { document.clone() } else { folder.join(path) };
+            assert!(file.exists(), "{}: there is no {target}", document.display());
+            let is_there = section.is_empty() || sections(&read(&file)).any(|found| found == section);
+            assert!(is_there, "{}: there is no section {target}", document.display());
             followed += 1;
         }
     }
     assert!(followed > 0, "no document has a link");
+}
+
+/// A page without a link is not found by a reader.
+#[test]
+fn every_page_is_linked_from_an_index() {
+    for (folder, index) in [("docs", "README.md"), ("docs/decisions", "docs/decisions/README.md")] {
+        let index_file = root().join(index);
+        let base = index_file.parent().expect("an index is in a folder");
+        let linked: Vec<PathBuf> = links(&read(&index_file)).iter().map(|target| base.join(target)).collect();
+        for page in files(&root().join(folder)).filter(|page| is_markdown(page) && *page != index_file) {
+            assert!(linked.contains(&page), "{index} has no link to {}", page.display());
+        }
+    }
+}
+
+#[test]
+fn every_application_is_listed() {
+    let text = read(&root().join("docs/applications.md"));
+    for folder in files(&root().join("apps")).filter(|path| path.is_dir()) {
+        let name = folder.file_name().expect("a folder has a name").to_string_lossy().into_owned();
+        assert!(text.contains(&format!("\n| `{name}` | ")), "docs/applications.md does not list {name}");
+    }
+}
+
+/// Rows whose names are computed are left out.
+#[test]
+fn every_row_of_a_bench_is_described() {
+    let text = read(&root().join("docs/benchmarks.md"));
+    let code = sources(&root().join("tests/src/bin/aerostat-bench"));
+    let names = code.split("Row::").skip(1).filter_map(|row| row.split_once("(\"")?.1.split('"').next());
+    let mut described = 0;
+    for name in names.filter(|name| name.contains('_') && !name.contains('{')) {
+        assert!(text.contains(&format!("`{name}`")), "docs/benchmarks.md does not describe {name}");
+        described += 1;
+    }
+    assert!(described > 0, "no bench has a row");
 }
 
 #[test]
@@ -76,9 +114,17 @@ fn the_monitor_prints_every_refusal_that_is_explained() {
 
 /// Returns all source text below a folder.
 fn sources(folder: &Path) -> String {
-    let entries = fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
-    let paths = entries.map(|entry| entry.expect("a folder can be listed").path());
-    paths.map(|path| if path.is_dir() { sources(&path) } else { read(&path) }).collect()
+    files(folder).map(|path| if path.is_dir() { sources(&path) } else { read(&path) }).collect()
+}
+
+/// Returns the sections of a document as links name them: the headings in lower case, without
+/// punctuation, with hyphens for spaces.
+fn sections(text: &str) -> impl Iterator<Item = String> {
+    let headings = text.lines().filter(|line| line.starts_with('#'));
+    headings.map(|line| {
+        let heading = line.trim_start_matches('#').trim().to_lowercase().replace(' ', "-");
+        heading.chars().filter(|letter| letter.is_alphanumeric() || ['-', '_'].contains(letter)).collect()
+    })
 }
 
 /// Returns the targets of Markdown's inline links outside of code blocks.
@@ -91,13 +137,21 @@ fn links(text: &str) -> Vec<String> {
 /// Returns all Markdown files of the repository.
 fn documents() -> Vec<PathBuf> {
     let folders = ["", "docs", "docs/decisions", "tests"].map(|folder| root().join(folder));
-    let entries = folders.iter().filter_map(|folder| fs::read_dir(folder).ok()).flatten();
-    let paths = entries.map(|entry| entry.expect("a folder can be listed").path());
-    paths.filter(|path| path.extension().is_some_and(|extension| extension == "md")).collect()
+    folders.iter().flat_map(|folder| files(folder)).filter(|path| is_markdown(path)).collect()
+}
+
+/// Returns the paths of a folder's entries.
+fn files(folder: &Path) -> impl Iterator<Item = PathBuf> {
+    let entries = fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+    entries.map(|entry| entry.expect("a folder can be listed").path())
+}
+
+fn is_markdown(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "md")
 }
 
 fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the tests are in a folder of the repository").to_owned()
 }
 
 fn read(path: &Path) -> String {

@@ -81,7 +81,7 @@ mod tests {
 
     #[test]
     fn all_lines_of_a_table_have_the_same_width() {
-        let shown = table(&[Row::plain("a", 1.0, "MiB"), Row::cost("longer_name", 1234.5, "ms", 2.0)]);
+        let shown = table(&[Row::plain("a", 1.0, "MiB"), Row::cost("longer name", 1234.5, "ms", 2.0)]);
         let mut widths = shown.lines().map(str::len);
         let first = widths.next();
         assert!(widths.all(|width| Some(width) == first), "{shown}");
