@@ -90,8 +90,10 @@ pub(crate) const COLLAPSE_PERIOD_NS: u64 = 1_000_000_000;
 /// Frames that are evicted at once when one is missing.
 pub(crate) const RECLAIM_STEP: FrameCount = FrameCount(64);
 
-/// The driver looks after its balloon at least this often.
-pub(crate) const BALLOON_PERIOD_NS: u64 = 1_000_000_000;
+/// The longest time between two reports to the monitor after one that said something new, and after
+/// one that did not. A guest without a call for five seconds counts as silent.
+pub(crate) const REPORT_PERIOD_NS: u64 = 1_000_000_000;
+pub(crate) const IDLE_REPORT_PERIOD_NS: u64 = 2_000_000_000;
 
 /// How long a kernel thread works in the background before it lets others run. The largest piece of
 /// work that is not divided, the copy of a huge page, takes about as long.

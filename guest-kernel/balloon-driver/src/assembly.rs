@@ -3,9 +3,10 @@
 //!
 //! A huge frame that is ballooned in parts costs the host more: it splits the huge page behind it
 //! and releases 512 small pages, instead of one huge page. Reclaim goes through virtual addresses,
-//! and the frames of a former huge page lie in one huge frame. So the frames that become free mostly
-//! complete a huge frame soon. Until then they stay free in the guest. Where pages lie scattered, no
-//! huge frame becomes whole: then the driver gives up for a while and inflates single frames.
+//! and the frames of a former huge page lie in one huge frame. So the frames that become free
+//! mostly complete a huge frame soon. Until then they stay free in the guest. Where pages lie
+//! scattered, no huge frame becomes whole: then the driver gives up for a while and inflates single
+//! frames.
 
 /// Calls that evict without making a huge frame whole, after which the driver gives up. The guest's
 /// memory evicts at least 64 pages in a call: so these are four huge frames.

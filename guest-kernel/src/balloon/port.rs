@@ -7,7 +7,7 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use aerostat_abi::batch::{CAPACITY, Entry};
 use aerostat_abi::frame_state::HugeFrameWord;
 use aerostat_abi::port::{Command, Features, Hello, Registers, Status, VERSION, Welcome};
-use aerostat_abi::statistics::WORDS;
+use aerostat_abi::statistics::{Statistics, WORDS};
 use aerostat_abi::units::{FrameCount, FrameNumber, to_usize};
 use aerostat_balloon_driver::{Driver, Listed, Monitor, PageList, Reply};
 
@@ -71,7 +71,11 @@ impl Port {
 
     /// Reports the guest's statistics (REPORT), with the `wanted` frames that threads wait for.
     pub fn report(&mut self, driver: &Driver<impl PageList>, wanted: FrameCount) -> Option<Reply> {
-        let record = statistics::record(driver, wanted);
+        self.report_statistics(&statistics::record(driver, wanted))
+    }
+
+    /// Reports a record of statistics (REPORT).
+    pub(super) fn report_statistics(&mut self, record: &Statistics) -> Option<Reply> {
         for (word, value) in self.page[..WORDS].iter_mut().zip(record.encode()) {
             *word = value;
         }

@@ -98,7 +98,7 @@ impl Signals {
             return Demand::Urgent;
         }
         match (self.is_pending(Request::Report), self.wanted()) {
-            (false, _) => Demand::Unchanged,
+            (false, _) => Demand::None,
             (true, FrameCount::ZERO) => Demand::Changed,
             (true, _) => Demand::Urgent,
         }

@@ -9,6 +9,7 @@ use super::page_list::PageList;
 use super::port::Port;
 use super::report_timer::ReportTimer;
 use super::signals::SIGNALS;
+use super::statistics;
 use crate::mm::{FRAMES, slow_path};
 use crate::sync::SpinLock;
 use crate::thread::{self, Priority, SpawnError};
@@ -30,7 +31,7 @@ extern "C" fn enter(_: u64) {
     let Some((driver, port)) = STARTING.lock().take() else { return };
     SIGNALS.begin();
     let logged_size = driver.size();
-    let timer = ReportTimer::default();
+    let timer = ReportTimer::new();
     DriverThread { driver, port, memory: KernelMemory::default(), timer, stall_log: StallLog::default(), logged_size }
         .run();
 }
@@ -88,11 +89,12 @@ impl DriverThread {
         }
         let is_flushing = SIGNALS.is_flushing();
         SIGNALS.begin_report();
-        self.timer.note_report(now);
         debug_assert_eq!(self.driver.page_list().validate(), Ok(()));
         debug_assert_eq!(thread::validate(), Ok(()));
         debug_assert_eq!(FRAMES.ballooned(), self.driver.balloon(), "the guest's size is wrong");
-        let reply = self.port.report(&self.driver, SIGNALS.wanted());
+        let statistics = statistics::record(&self.driver, SIGNALS.wanted());
+        self.timer.note_report(&statistics, now);
+        let reply = self.port.report_statistics(&statistics);
         self.driver.note_reply(reply, now.as_nanos());
         if is_flushing {
             SIGNALS.end_flush();

@@ -50,7 +50,7 @@ impl ProcessHost {
 
 impl BalloonHost for ProcessHost {
     fn connect_doorbell(&mut self, vector: u8) {
-        // Without the interrupt the guest still samples its target once a second.
+        // Without the interrupt the guest still polls its target every one or two seconds.
         if let Err(error) = self.doorbell.connect(vector) {
             self.problems.report(format_args!("the guest gets no balloon interrupt: {error}"));
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::clock::Moment;
 
 /// How long a guest may make no call to its balloon before it counts as silent. Its driver makes
-/// one each second.
+/// one at least every two seconds.
 const SILENCE: Duration = Duration::from_secs(5);
 /// The most lines of an answer that are reported.
 const LINES_OF_ANSWER: usize = 64;

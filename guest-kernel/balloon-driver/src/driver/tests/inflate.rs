@@ -64,7 +64,7 @@ fn a_step_that_finds_too_little_inflates_it_and_waits() {
     fixture.check().unwrap();
 }
 
-/// A guest that has nothing left to give: pauses grow to about a second, and every pause is
+/// A guest that has no memory left to inflate: pauses grow to about a second, and every pause is
 /// followed by one attempt.
 #[test]
 fn a_driver_that_finds_no_memory_waits_longer_each_time() {

@@ -54,7 +54,7 @@ fn both_sides_agree_on_the_balloon_after_a_reset() {
     fixture.refresh();
     fixture.run(SECOND_NS);
     let disputed = fixture.driver.disputed().0;
-    assert!(disputed > 0, "the guest uses some of what the host counts as given");
+    assert!(disputed > 0, "the guest uses some of the frames that the host counts as ballooned");
     assert_eq!(fixture.driver.balloon().0 + disputed, fixture.host.ballooned.len().0);
     fixture.check_places().unwrap();
     fixture.set_target(TOTAL.0);

@@ -37,8 +37,8 @@ fn a_reply_brings_the_new_target() {
     fixture.refresh();
     assert_eq!(fixture.step(), Next::Rest);
     fixture.host.target = TOTAL;
-    let given = fixture.balloon();
-    assert!(given < 4 * HUGE_FRAMES || fixture.driver.size() == fixture.driver.target());
+    let balloon = fixture.balloon();
+    assert!(balloon < 4 * HUGE_FRAMES || fixture.driver.size() == fixture.driver.target());
     fixture.set_target(FLOOR.0);
     fixture.host.target = TOTAL;
     assert_eq!(fixture.step(), Next::Rest, "the batch that was under way");
@@ -62,7 +62,7 @@ fn deflating_has_no_rate_and_frees_unbacked_memory() {
     assert_eq!(fixture.memory.deflated, TOTAL.0 - FLOOR.0, "as memory that the host does not back");
 }
 
-/// The host takes offered memory without the guest, which notes it when it next looks; also at the
+/// The host reclaims offered memory without the guest, which notes it at its next step; also at the
 /// beginning of a session.
 #[test]
 fn memory_reclaimed_by_the_host_is_in_the_balloon() {
