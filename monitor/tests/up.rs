@@ -78,7 +78,8 @@ fn unusable_disks_are_refused_in_one_line() {
         ),
         (
             &["disk_mode = \"read-only\""],
-            "fleet.toml: guest \"g0\": disk_mode says how a disk is used and there is no disk; add disk or remove disk_mode",
+            "fleet.toml: guest \"g0\": disk_mode says how a disk is used and there is no disk; \
+             add disk or remove disk_mode",
         ),
     ] {
         assert_eq!(refusal_of_disks(directory.path(), disks), format!("aerostat: {expected}\n"));

@@ -88,7 +88,7 @@ impl Copier {
         huge: HugeIndex,
         map: &FrameMap,
         (memory, releaser): (&GuestMemory, &Releaser),
-        _nobody_writes: &Quiescent<'_>,
+        _no_device_writes: &Quiescent<'_>,
     ) -> bool {
         let all = huge.frames();
         let kept: Vec<_> = map.runs(Frames::Guest, all.clone()).collect();

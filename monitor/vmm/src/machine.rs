@@ -29,7 +29,8 @@ const TSS_ADDRESS: usize = 0xfffb_d000;
 pub enum KvmError {
     /// The device is missing.
     #[error(
-        "there is no /dev/kvm: enable virtualization in the firmware, or load kvm_intel, kvm_amd or (on a virtual host) kvm_pvm"
+        "there is no /dev/kvm: enable virtualization in the firmware, \
+         or load kvm_intel, kvm_amd or (on a virtual host) kvm_pvm"
     )]
     Missing,
     /// The device exists, but may not be used.

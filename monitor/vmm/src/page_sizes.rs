@@ -267,12 +267,10 @@ mod tests {
             let mut pages = PageSizes::new(FrameCount::from_mib(16));
             let mut host = [PageSize::Huge; 4096 / HUGE];
             for (entries, inflates, failures) in calls {
-                let mut blocks: Vec<_> = entries
-                    .into_iter()
-                    .filter_map(|entry| {
-                        if inflates { map.inflate(entry, FrameNumber(0)).ok() } else { map.deflate(entry, FrameCount(4096)).ok() }
-                    })
-                    .collect();
+                let mut carry_out = |entry| {
+                    if inflates { map.inflate(entry, FrameNumber(0)) } else { map.deflate(entry, FrameCount(4096)) }
+                };
+                let mut blocks: Vec<_> = entries.into_iter().filter_map(|entry| carry_out(entry).ok()).collect();
                 blocks.sort_unstable_by_key(|block| block.start);
                 let mut failures = failures.into_iter().cycle();
                 pages.follow(&map, blocks.iter(), |frames, size| {

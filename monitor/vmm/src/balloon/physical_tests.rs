@@ -11,7 +11,7 @@ use aerostat_abi::port::Command;
 use aerostat_abi::units::{FRAME_BYTES, FrameCount, HUGE_FRAMES};
 
 use super::Balloon;
-use super::tests::{Heard, batch, greeted_whole};
+use super::tests::{Heard, batch, negotiated_whole};
 use crate::huge_pages::SPLIT_IN_A_CALL;
 use crate::layout::GuestAddress;
 use crate::virtio::Workers;
@@ -49,7 +49,7 @@ fn in_group(test: &str) -> Option<MemoryGroup> {
 
 /// Creates a device whose guest has written its own number into every frame.
 fn touched() -> Balloon<Heard> {
-    let device = greeted_whole(TOTAL);
+    let device = negotiated_whole(TOTAL);
     for frame in 0..TOTAL.0 {
         device.memory.write_words(GuestAddress(frame * FRAME_BYTES), &[frame]).unwrap();
     }
@@ -129,7 +129,7 @@ fn a_device_at_work_changes_nothing() {
 fn touched_ballooned_frames_can_be_released_after_a_part_was_deflated() {
     let name = "touched_ballooned_frames_can_be_released_after_a_part_was_deflated";
     let Some(group) = in_group(name) else { return };
-    let mut device = greeted_whole(TOTAL);
+    let mut device = negotiated_whole(TOTAL);
     let entries: Vec<_> = MIXED.map(|huge| (huge * HUGE_FRAMES, 9)).collect();
     batch(&mut device, Command::Inflate, &entries);
     let before = group.usage().unwrap().anonymous();
@@ -183,7 +183,7 @@ fn a_call_that_names_many_huge_frames_leaves_splitting_to_the_main_thread() {
 #[test]
 fn page_tables_go_with_the_last_part() {
     let Some(group) = in_group("page_tables_go_with_the_last_part") else { return };
-    let mut device = greeted_whole(TOTAL);
+    let mut device = negotiated_whole(TOTAL);
     let before = page_tables();
     // One frame at a time: no batch names the second half of a huge frame together with the first.
     for is_ballooned in [|frame| frame < 256, |frame| frame >= 256_u64] {

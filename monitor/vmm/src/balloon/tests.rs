@@ -85,7 +85,7 @@ fn negotiated(initial: FrameCount) -> Balloon<Heard> {
 }
 
 /// Creates a device with a session, whose guest has all of its `total` frames.
-pub(super) fn greeted_whole(total: FrameCount) -> Balloon<Heard> {
+pub(super) fn negotiated_whole(total: FrameCount) -> Balloon<Heard> {
     negotiate(device_of(total, total))
 }
 

@@ -238,6 +238,7 @@ fn set_half(value: &mut u64, select: u32, half: u32) {
 #[cfg(test)]
 mod tests {
     use super::{Effect, FEATURE_VERSION_1, Identity, QueueIndex, Registers, offset, status};
+    use proptest::collection::vec;
     use proptest::prelude::{any, proptest};
 
     const IDENTITY: Identity = Identity { device_id: 2, features: 0b110, queue_sizes: &[256] };
@@ -329,7 +330,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_accesses_are_answered(accesses in proptest::collection::vec((0_u64..0x100, any::<u32>(), any::<u32>()), 0..64)) {
+        fn any_accesses_are_answered(accesses in vec((0_u64..0x100, any::<u32>(), any::<u32>()), 0..64)) {
             let mut registers = Registers::new(IDENTITY);
             for (offset, value, status) in accesses {
                 registers.write(offset, value, status);

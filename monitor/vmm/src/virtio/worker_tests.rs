@@ -339,6 +339,11 @@ fn table() -> impl Strategy<Value = Vec<Descriptor>> {
     prop_oneof![1 => anything, 3 => nearly_right]
 }
 
+/// Generates the head of one of the chains in a [`table`], or of none.
+fn head() -> impl Strategy<Value = u16> {
+    prop_oneof![9 => (0_u16..5).prop_map(|chain| chain * 3), 1 => 0_u16..SIZE + 2]
+}
+
 /// Returns where two memories differ.
 fn differences(old: &[u8], new: &[u8]) -> impl Iterator<Item = u64> {
     const LINE: usize = 512;
@@ -353,7 +358,7 @@ proptest! {
     #[test]
     fn hostile_queues_touch_only_what_they_name(
         descriptors in table(),
-        heads in prop::collection::vec(prop_oneof![9 => (0_u16..5).prop_map(|chain| chain * 3), 1 => 0_u16..SIZE + 2], 0..usize::from(SIZE)),
+        heads in prop::collection::vec(head(), 0..usize::from(SIZE)),
         kind in prop_oneof![Just(IN), Just(OUT), Just(FLUSH), Just(GET_ID), Just(DISCARD), any::<u32>()],
         sector in prop_oneof![4 => 0..SECTORS, 1 => any::<u64>()],
         jump in prop_oneof![9 => Just(0_u16), 1 => any::<u16>()],
