@@ -32,8 +32,8 @@ const TAG: u64 = 0xae50_0000;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Command {
     /// Opens a session. `RDI`: version | [`Features`] << 32; `RSI`: the guest's own floor in
-    /// frames; `R8`: interrupt vector for target changes, 0 for none. Reply `RDI`: version, with the
-    /// accepted features in the upper half. A monitor that refuses the version names its own in
+    /// frames; `R8`: interrupt vector for target changes, 0 for none. Reply `RDI`: version, with
+    /// the accepted features in the upper half. A monitor that refuses the version names its own in
     /// `RDI`.
     Hello,
     /// Asks for the target only.

@@ -58,8 +58,8 @@ impl Gate {
         self.hold.extend(now_ns);
     }
 
-    /// Returns until when nothing is inflated because a thread of the guest waits for memory, or did
-    /// so recently.
+    /// Returns until when nothing is inflated because a thread of the guest waits for memory, or
+    /// did so recently.
     pub(crate) fn held_until(&self, now_ns: u64) -> Option<u64> {
         self.hold.pending(now_ns)
     }

@@ -185,7 +185,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_rate_stays_within_its_limits_and_waiting_always_helps(steps in vec((0_u8..3, 0_u64..2_000_000_000), 1..100)) {
+        fn the_rate_stays_within_its_limits_and_waiting_always_helps(
+            steps in vec((0_u8..3, 0_u64..2_000_000_000), 1..100)
+        ) {
             let mut now = 0;
             let mut rate = Rate::new(LIMITS, 0);
             for (step, pause) in steps {

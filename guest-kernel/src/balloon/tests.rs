@@ -125,7 +125,10 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
     #[test]
-    fn every_frame_is_in_one_place(initial in 0..=HUGE - 2, turns in vec((0..=TOTAL.0, 0_u64..2000, 0_usize..2000, 0_u64..6), 1..20)) {
+    fn every_frame_is_in_one_place(
+        initial in 0..=HUGE - 2,
+        turns in vec((0..=TOTAL.0, 0_u64..2000, 0_usize..2000, 0_u64..6), 1..20)
+    ) {
         let mut memory = GuestMemory(FrameAllocator::leaked(TOTAL, &[], KERNEL_FLOOR), 0);
         let extent = Extent { total: TOTAL, floor: FLOOR, end: FrameNumber(TOTAL.0) };
         let mut driver = Driver::new(PageList::leaked(to_usize(HUGE)), RateLimits::DEFAULT, extent, 0);

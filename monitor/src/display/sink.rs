@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn an_output_that_nobody_reads_keeps_nobody_waiting_and_tells_what_is_missing_when_it_is_read() {
+    fn an_unread_output_blocks_no_writer_and_later_says_what_is_missing() {
         let (mut sink, mut reader) = streamed();
         let (line, pushed) = ("x".repeat(99) + "\n", 3 * CAPACITY / 100);
         // Far more than the socket and the queue hold together; a sink that blocks never gets past

@@ -268,7 +268,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_pool_that_is_named_fits_and_is_the_largest(pool in 1_u64..1 << 40, guests in 0_u64..1000, mib in 0_u64..1 << 20) {
+        fn the_pool_that_is_named_fits_and_is_the_largest(
+            pool in 1_u64..1 << 40,
+            guests in 0_u64..1000,
+            mib in 0_u64..1 << 20
+        ) {
             let need = Need { pool: FrameCount(pool), guests, minima: FrameCount::ZERO, ..NEED };
             if let Err(too_large) = need.check(host(mib))
                 && let Some(largest) = too_large.largest_pool

@@ -56,7 +56,8 @@ pub enum GuestEvent {
     Pressure,
     /// Where its processor is: registers and return addresses. Untrusted text.
     Inspected(Vec<String>),
-    /// Something does not work as it should, and the guest goes on: what, in a line. Untrusted text.
+    /// Something does not work as it should, and the guest goes on: what, in a line. Untrusted
+    /// text.
     Problem(String),
     /// The guest has ended, and all its memory is free.
     Ended(Ending),
@@ -112,7 +113,8 @@ pub struct BalloonCounters {
 }
 
 impl Observation {
-    /// Reads the register page of a VMM process, in which zero stands for what is not published yet.
+    /// Reads the register page of a VMM process, in which zero stands for what is not published
+    /// yet.
     #[must_use]
     pub fn of_page(page: &RegisterPage) -> Self {
         let facts = page.facts();

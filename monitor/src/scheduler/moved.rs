@@ -114,7 +114,8 @@ impl Flow {
         if inflated.max(fallen) > FrameCount::ZERO {
             self.changed = now;
         }
-        // A change in the other direction takes away what has no counterpart yet: it released nothing.
+        // A change in the other direction takes away what has no counterpart yet: it released
+        // nothing.
         self.inflated =
             self.inflated.saturating_sub(last.balloon.saturating_sub(reading.balloon)).saturating_add(inflated);
         self.fallen = self.fallen.saturating_sub(reading.resident.saturating_sub(last.resident)).saturating_add(fallen);

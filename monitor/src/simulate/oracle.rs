@@ -2,8 +2,8 @@
 //!
 //! The oracle knows each guest's need at each moment and moves memory in no time. With too little
 //! for all, it serves the smallest needs first: each guest that stands still counts the same,
-//! whatever it lacks, so this leaves the fewest standing. Fairness is no concern of its. Guests that
-//! swap need their active memory only; of these the last one served gets a part.
+//! whatever it lacks, so this leaves the fewest standing. Fairness is no concern of its. Guests
+//! that swap need their active memory only; of these the last one served gets a part.
 
 use std::time::Duration;
 

@@ -17,8 +17,8 @@ use crate::scheduler::Policy;
 /// The options of a run.
 #[derive(Clone, Copy, Debug)]
 pub struct RunOptions {
-    /// How long the run may take, from its begin; then the guests that still run are stopped. `None`
-    /// if they run until they end.
+    /// How long the run may take, from its begin; then the guests that still run are stopped.
+    /// `None` if they run until they end.
     pub limit: Option<Duration>,
     /// How memory follows demand.
     pub policy: Policy,

@@ -1,5 +1,5 @@
-//! What a guest swaps, by its own reports: what is swapped out, the current rates, and the totals of
-//! a run.
+//! What a guest swaps, by its own reports: what is swapped out, the current rates, and the totals
+//! of a run.
 //!
 //! For display only. Reports are hints: counters may have any value and decrease, and nothing is
 //! decided by them.

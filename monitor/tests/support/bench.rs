@@ -48,8 +48,8 @@ impl Bench {
         Self { directory, config }
     }
 
-    /// Makes a program of this script of `sh`, which has the link as standard input. Another process
-    /// writes it: a file that this one has open for writing can't be executed.
+    /// Makes a program of this script of `sh`, which has the link as standard input. Another
+    /// process writes it: a file that this one has open for writing can't be executed.
     #[allow(dead_code, reason = "for some of the tests")]
     pub(crate) fn program_of(&self, script: &str) -> PathBuf {
         let path = self.directory.path().join("program");

@@ -205,7 +205,8 @@ impl GuestMemory {
         Ok(())
     }
 
-    /// Reads `bytes` bytes of `file` at `offset` into guest memory; the end of the file is an error.
+    /// Reads `bytes` bytes of `file` at `offset` into guest memory; the end of the file is an
+    /// error.
     pub(super) fn read_file(&self, to: GuestAddress, bytes: usize, file: &File, offset: u64) -> io::Result<()> {
         let place = self.locate(to, bytes).map_err(io::Error::other)?;
         let mut done = 0;

@@ -72,8 +72,8 @@ impl TestMemory {
         self.free.len().saturating_sub(self.kernel_floor).0
     }
 
-    /// Returns the huge frame that compaction would vacate, behind the number of frames in use there:
-    /// the least used one.
+    /// Returns the huge frame that compaction would vacate, behind the number of frames in use
+    /// there: the least used one.
     fn victim(&self) -> Option<(u64, u64)> {
         let used = self.free.counts.iter().enumerate().map(|(huge, count)| (HUGE_FRAMES - count, huge as u64));
         let is_movable = |huge: u64, used: u64| {

@@ -53,7 +53,9 @@ fn events() -> impl Strategy<Value = Event> {
     prop_oneof![
         4 => (0..=TOTAL.0).prop_map(|frames| Event::Target(FrameCount(frames))),
         2 => (0..=HUGE).prop_map(|huge| Event::Target(FrameCount(huge * HUGE_FRAMES))),
-        2 => (size, 0_usize..600).prop_map(|(size, count)| Event::Use(size, if size == BlockSize::Huge { count % 4 } else { count })),
+        2 => (size, 0_usize..600).prop_map(|(size, count)| {
+            Event::Use(size, if size == BlockSize::Huge { count % 4 } else { count })
+        }),
         2 => (0_usize..600).prop_map(Event::Free),
         6 => (1..=STEPS).prop_map(Event::Steps),
         1 => Just(Event::Reset),
@@ -287,7 +289,8 @@ proptest! {
             for frame in (0..TOTAL.0).map(FrameNumber) {
                 let places = world.places(&in_use, frame);
                 let Places { is_free, is_used, is_in_page_list, is_reclaimed } = places;
-                let count = [is_free, is_used, is_in_page_list, is_reclaimed].into_iter().filter(|&is_there| is_there).count();
+                let places_of_frame = [is_free, is_used, is_in_page_list, is_reclaimed];
+                let count = places_of_frame.into_iter().filter(|&is_there| is_there).count();
                 prop_assert_eq!(count, 1, "{:?} after {:?}: {:?}", frame, event, places);
                 prop_assert_eq!(world.port.monitor.is_guests(frame), is_free || is_used, "{:?} after {:?}: {:?}", frame, event, places);
             }

@@ -58,7 +58,7 @@ fn a_page_comes_with_those_behind_it() {
 }
 
 #[test]
-fn files_take_no_memory_from_anybody() {
+fn files_take_no_memory_of_applications() {
     let (machine, _, start) = machine(8, 4000);
     let available = machine.statistics().available;
     for page in 0..3000 {

@@ -104,7 +104,8 @@ impl Placement {
         }
     }
 
-    /// Makes all frames below `frames` free, except those in `reserved`, which are never handed out.
+    /// Makes all frames below `frames` free, except those in `reserved`, which are never handed
+    /// out.
     ///
     /// # Safety
     /// The caller owns all those frames.

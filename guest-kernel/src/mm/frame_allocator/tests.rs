@@ -21,7 +21,8 @@ impl FrameAllocator {
     /// An allocator with its accounts on the heap.
     pub(crate) fn leaked(frames: FrameCount, reserved: &[Range<FrameNumber>], floor: FrameCount) -> Self {
         let bump = &mut BumpAllocator::leaked(Self::words(frames));
-        // SAFETY: the frames of a test have no other owner; those that are not memory are never touched.
+        // SAFETY: the frames of a test have no other owner; those that are not memory are never
+        // touched.
         unsafe { Self::new(frames, reserved.iter().cloned(), floor, bump) }
     }
 

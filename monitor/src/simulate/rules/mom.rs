@@ -3,8 +3,9 @@
 //! Source: `doc/balloon.rules` of MOM. Every ten seconds (the default of its policy engine) all
 //! guests shrink by at most 5 % where less than 20 % of the host is free, else grow by at most 5 %.
 //! A guest that shrinks keeps what it uses and a part of its size, the smaller the less is free; a
-//! guest that grows gets what it uses and 20 % at once. The published file bounds sizes from below by
-//! the *smaller* of that and the configured minimum; taken here is the larger, as deployments do.
+//! guest that grows gets what it uses and 20 % at once. The published file bounds sizes from below
+//! by the *smaller* of that and the configured minimum; taken here is the larger, as deployments
+//! do.
 
 use std::time::Duration;
 

@@ -1,11 +1,11 @@
 //! The balancing of Qubes' `qmemman`.
 //!
-//! Source: `qubes/qmemman/algo.py` of qubes-core-admin. A guest prefers 1.3 times what it uses. With
-//! enough memory for all preferences, the rest is distributed in proportion to them. With too little,
-//! guests above their preference fall to it, and what is free then is distributed among the others.
-//! Changes of less than 15 MiB in need and less than 150 MiB in all are not carried out, as in
-//! `systemstate.py`. The preference of at least 200 MiB is meant for desktops; here it is the guest's
-//! minimum.
+//! Source: `qubes/qmemman/algo.py` of qubes-core-admin. A guest prefers 1.3 times what it uses.
+//! With enough memory for all preferences, the rest is distributed in proportion to them. With too
+//! little, guests above their preference fall to it, and what is free then is distributed among the
+//! others. Changes of less than 15 MiB in need and less than 150 MiB in all are not carried out, as
+//! in `systemstate.py`. The preference of at least 200 MiB is meant for desktops; here it is the
+//! guest's minimum.
 
 use aerostat_abi::units::FrameCount;
 

@@ -163,7 +163,9 @@ proptest! {
                     let (first, size) = used.swap_remove(choice % used.len());
                     allocator.free(block(first, size));
                 }
-                Step::CommitCharge(frames) => committed += allocator.charge_commit(FrameCount(frames)).map_or(0, |()| frames),
+                Step::CommitCharge(frames) => {
+                    committed += allocator.charge_commit(FrameCount(frames)).map_or(0, |()| frames);
+                }
                 Step::UnchargeCommit(frames) => {
                     let frames = frames.min(committed);
                     allocator.uncharge_commit(FrameCount(frames));
