@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use aerostat_abi::units::{FRAMES_PER_MIB, FrameCount, to_usize};
+use unicode_width::UnicodeWidthChar;
 
 use super::{percent, printable};
 use crate::supervisor::{FleetStatus, GuestState, GuestStatus, SwapStatus, seconds};
@@ -131,7 +132,18 @@ pub(super) fn table(status: &FleetStatus, width: Width, rows: usize) -> Vec<Stri
     } else {
         lines.push(format!("and {hidden} more guests; the terminal is too small for them"));
     }
-    lines.iter().map(|line| line.chars().take(width.0).collect()).collect()
+    lines.iter().map(|line| truncated(line, width)).collect()
+}
+
+/// Returns as much of `line` as fits `width`. A terminal shows some characters of a guest's text in
+/// two columns, and some in none.
+fn truncated(line: &str, width: Width) -> String {
+    let mut used = 0;
+    let fits = |character: &char| {
+        used += character.width().unwrap_or(0);
+        used <= width.0
+    };
+    line.chars().take_while(fits).collect()
 }
 
 /// Returns a line for every guest that has not ended.
@@ -234,6 +246,7 @@ mod tests {
     use crate::supervisor::{FleetStatus, GuestState, GuestStatus, SwapStatus};
     use aerostat_abi::units::FrameCount;
     use std::time::Duration;
+    use unicode_width::UnicodeWidthStr;
 
     fn guest(size: u64, resident: u64, target: u64) -> GuestStatus {
         GuestStatus {
@@ -353,12 +366,19 @@ flow   running         1        1       1         0                             
     }
 
     #[test]
+    fn wide_characters_take_two_columns() {
+        let wide = GuestStatus { activity: "記憶".repeat(100), ..guest(256, 128, 384) };
+        let row = &table(&fleet(vec![wide]), Width(80), 24)[2];
+        assert!((79..=80).contains(&row.width()), "{} columns: {row}", row.width());
+    }
+
+    #[test]
     fn no_line_leaves_the_terminal() {
         for guests in [vec![guest(1, 2, 3); 30], vec![swapping(SWAP); 2], vec![swapping(ABSURD); 30]] {
             let status = fleet(guests);
             for (width, rows) in [(200, 50), (110, 24), (80, 24), (10, 5), (1, 1)] {
                 let lines = table(&status, Width(width), rows);
-                assert!(lines.iter().all(|line| line.chars().count() <= width));
+                assert!(lines.iter().all(|line| line.width() <= width));
                 assert!(lines.len() <= rows.max(3), "{} lines in {rows} rows", lines.len());
             }
         }
