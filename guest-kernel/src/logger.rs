@@ -8,10 +8,10 @@ use core::fmt::Write;
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
 use crate::arch::x86_64::serial::Line;
-use crate::sync::SpinLock;
+use crate::sync::{LockRank, SpinLock};
 use crate::time::Instant;
 
-static WRITING: SpinLock<()> = SpinLock::new(());
+static WRITING: SpinLock<()> = SpinLock::new(LockRank::LogLine, ());
 
 /// Starts the log.
 pub(crate) fn start(level: LevelFilter) {

@@ -3,7 +3,7 @@
 
 use aerostat_abi::text::Text;
 
-use crate::sync::SpinLock;
+use crate::sync::{LockRank, SpinLock};
 
 /// An application's progress.
 #[derive(Clone, Copy, Debug)]
@@ -16,7 +16,8 @@ pub(crate) struct Progress {
     pub(crate) activity: Text,
 }
 
-static PROGRESS: SpinLock<Progress> = SpinLock::new(Progress { verified_bytes: 0, errors: 0, activity: Text::EMPTY });
+static PROGRESS: SpinLock<Progress> =
+    SpinLock::new(LockRank::Progress, Progress { verified_bytes: 0, errors: 0, activity: Text::EMPTY });
 
 /// Replaces the latest report.
 pub(crate) fn set(progress: Progress) {

@@ -17,7 +17,7 @@ use crate::drivers::block::{
     self, BlockDevice, BlockError, Direction, DiskId, MAX_FRAMES, MAX_REQUESTS, SECTOR_BYTES, Sectors, Ticket,
 };
 use crate::mm::{BlockSize, FRAMES, OutOfMemory, Purpose, file};
-use crate::sync::SpinLock;
+use crate::sync::{LockRank, SpinLock};
 use crate::thread::{self, Event};
 use crate::time::Instant;
 
@@ -133,7 +133,7 @@ pub(super) fn start() {
         log::warn!("disk: there is no memory for its buffers");
         return;
     }
-    DISK.call_once(|| Disk { device, free: SpinLock::new(free), returned: Event::new() });
+    DISK.call_once(|| Disk { device, free: SpinLock::new(LockRank::BounceBuffers, free), returned: Event::new() });
 }
 
 impl Disk {

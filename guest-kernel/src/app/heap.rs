@@ -17,6 +17,7 @@ use crate::balloon;
 use crate::config::{HEAP_STEP_BYTES, REGION_ALLOCATION_BYTES};
 use crate::layout::{APP_HEAP, APP_REGIONS};
 use crate::mm;
+use crate::sync::LockRank;
 use crate::thread::Mutex;
 
 /// Changes of this size are worth telling the host at once.
@@ -25,7 +26,8 @@ const NOTABLE_BYTES: usize = HUGE_SIZE;
 #[global_allocator]
 static ALLOCATOR: AppHeap = AppHeap;
 
-static SMALL: Mutex<SmallObjects> = Mutex::new(SmallObjects { talc: Talc::new(Manual), region: None });
+static SMALL: Mutex<SmallObjects> =
+    Mutex::ranked(LockRank::ApplicationHeap, SmallObjects { talc: Talc::new(Manual), region: None });
 
 struct AppHeap;
 

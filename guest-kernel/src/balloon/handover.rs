@@ -12,7 +12,7 @@ use super::page_list::PageList;
 use super::port::Port;
 use super::signals::SIGNALS;
 use crate::mm::{Block, BlockSize};
-use crate::sync::SpinLock;
+use crate::sync::{LockRank, SpinLock};
 
 /// The balloon that is left to an application.
 #[derive(Debug)]
@@ -23,7 +23,7 @@ struct Left {
     initial: PageList,
 }
 
-static LEFT: SpinLock<Option<Left>> = SpinLock::new(None);
+static LEFT: SpinLock<Option<Left>> = SpinLock::new(LockRank::BalloonLeft, None);
 
 /// Leaves the balloon to an application.
 pub(super) fn leave(mut port: Port, initial: PageList) {

@@ -11,12 +11,12 @@ use super::report_timer::ReportTimer;
 use super::signals::SIGNALS;
 use super::statistics;
 use crate::mm::{FRAMES, slow_path};
-use crate::sync::SpinLock;
+use crate::sync::{LockRank, SpinLock};
 use crate::thread::{self, Priority, SpawnError};
 use crate::time::Instant;
 
 /// The driver on its way from [`spawn`] to the thread.
-static STARTING: SpinLock<Option<(Driver<PageList>, Port)>> = SpinLock::new(None);
+static STARTING: SpinLock<Option<(Driver<PageList>, Port)>> = SpinLock::new(LockRank::BalloonStart, None);
 
 /// Starts the thread.
 ///

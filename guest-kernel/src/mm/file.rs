@@ -25,7 +25,7 @@ use super::reclaim::{self, RECLAIMER, Reclaimer};
 use super::{CommitCharge, OutOfMemory, SPACE};
 use crate::config::FILE_WORKING_SET;
 use crate::layout::APP_REGIONS;
-use crate::sync::SpinLock;
+use crate::sync::{LockRank, SpinLock};
 use crate::time::Instant;
 
 /// The mapped file.
@@ -36,9 +36,9 @@ struct Mapped {
     start: u64,
 }
 
-static MAPPED: SpinLock<Option<Mapped>> = SpinLock::new(None);
+static MAPPED: SpinLock<Option<Mapped>> = SpinLock::new(LockRank::MappedFile, None);
 
-static READ_AHEAD: SpinLock<ReadSequence> = SpinLock::new(ReadSequence::new());
+static READ_AHEAD: SpinLock<ReadSequence> = SpinLock::new(LockRank::FileReadAhead, ReadSequence::new());
 
 /// Maps the `bytes` bytes of `disk` for reading. The rest of the last page reads as zero. Returns
 /// the address of the first byte. There is one such region, and it is never unmapped.

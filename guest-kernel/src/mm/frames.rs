@@ -22,7 +22,7 @@ use super::sizing::Sizing;
 use super::watermarks::Watermarks;
 use crate::arch::x86_64::cpu;
 use crate::config::MAX_CPUS;
-use crate::sync::{SpinGuard, SpinLock};
+use crate::sync::{LockRank, SpinGuard, SpinLock};
 
 /// All frames of the machine. It is empty, and refuses every request, until [`Frames::start`].
 #[derive(Debug)]
@@ -74,8 +74,8 @@ impl Pool {
 impl Frames {
     pub(crate) const fn new() -> Self {
         Self {
-            frame_caches: [const { CpuFrameCache(SpinLock::new(FrameCache::EMPTY)) }; MAX_CPUS],
-            pool: SpinLock::new(Pool::EMPTY),
+            frame_caches: [const { CpuFrameCache(SpinLock::new(LockRank::FrameCache, FrameCache::EMPTY)) }; MAX_CPUS],
+            pool: SpinLock::new(LockRank::FrameAllocator, Pool::EMPTY),
             is_tight: AtomicBool::new(false),
         }
     }

@@ -14,7 +14,7 @@ use allocator_api2::alloc::{AllocError, Allocator};
 use buddy_system_allocator::Heap;
 
 use crate::config::KERNEL_HEAP_BYTES;
-use crate::sync::SpinLock;
+use crate::sync::{LockRank, SpinLock};
 
 /// Largest block: 2^20 bytes.
 const ORDERS: usize = 21;
@@ -29,7 +29,7 @@ unsafe impl Sync for Arena {}
 static ARENA: Arena = Arena(UnsafeCell::new([0; KERNEL_HEAP_BYTES]));
 
 /// `None` until the first allocation hands the arena over.
-static HEAP: SpinLock<Option<Heap<ORDERS>>> = SpinLock::new(None);
+static HEAP: SpinLock<Option<Heap<ORDERS>>> = SpinLock::new(LockRank::KernelHeap, None);
 
 /// The kernel heap as an allocator.
 #[derive(Clone, Copy, Debug, Default)]

@@ -4,13 +4,13 @@
 //! thread is in the slow path or waits for a page to be read back from disk. It is kept since boot
 //! and over the last five to ten seconds.
 
-use crate::sync::SpinLock;
+use crate::sync::{LockRank, SpinLock};
 use crate::time::Instant;
 
 /// Half the time span that [`PressureStatistics::recent_per_mille`] covers.
 const WINDOW_NS: u64 = 5_000_000_000;
 
-static STALLS: SpinLock<Stalls> = SpinLock::new(Stalls::new());
+static STALLS: SpinLock<Stalls> = SpinLock::new(LockRank::Stalls, Stalls::new());
 
 /// A stalled thread. The stall lasts as long as the value lives.
 #[derive(Debug)]

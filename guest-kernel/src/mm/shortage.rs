@@ -9,7 +9,7 @@ use spin::Once;
 use super::pressure;
 use crate::arch::x86_64::cpu;
 use crate::config::{PRESSURE_SPACING_NS, PRESSURE_STALL_PER_MILLE};
-use crate::sync::SpinLock;
+use crate::sync::{LockRank, SpinLock};
 use crate::time::Instant;
 
 /// How short memory is.
@@ -39,7 +39,7 @@ pub(crate) trait Listener: Sync {
 }
 
 static LISTENER: Once<&'static dyn Listener> = Once::new();
-static ANNOUNCEMENTS: SpinLock<Announcements> = SpinLock::new(Announcements { last: None });
+static ANNOUNCEMENTS: SpinLock<Announcements> = SpinLock::new(LockRank::Announcements, Announcements { last: None });
 
 /// Sets the listener.
 pub(crate) fn set_listener(listener: &'static dyn Listener) {

@@ -38,17 +38,20 @@ mod machine {
     use crate::layout::{STACK_SLOT_BYTES, STACKS};
     use crate::mm::{FRAMES, OutOfMemory, pinned, slow_path};
     use crate::report;
-    use crate::sync::{SpinGuard, SpinLock};
+    use crate::sync::{self, LockRank, SpinGuard, SpinLock};
     use crate::time::Instant;
 
     /// What nothing has written to yet of a kernel thread's stack.
     const PAINT: u64 = 0x7061_696e_7465_6421;
 
-    static SCHEDULER: SpinLock<Scheduler> = SpinLock::new(Scheduler {
-        table: Table::new(),
-        contexts: [const { Context { rsp: 0, stack: 0..0 } }; MAX_THREADS],
-        armed: None,
-    });
+    static SCHEDULER: SpinLock<Scheduler> = SpinLock::new(
+        LockRank::Scheduler,
+        Scheduler {
+            table: Table::new(),
+            contexts: [const { Context { rsp: 0, stack: 0..0 } }; MAX_THREADS],
+            armed: None,
+        },
+    );
 
     struct Scheduler {
         table: Table,
@@ -279,10 +282,12 @@ mod machine {
         let load = scheduler.contexts[to.index()].rsp;
         cpu::set_stack_bounds(&scheduler.contexts[to.index()].stack);
         let save = &raw mut scheduler.contexts[from.index()].rsp;
+        let held = sync::park();
         core::mem::forget(scheduler);
         // SAFETY: both contexts belong to the static table, whose lock is held across the switch;
         // `load` was saved by this very function or laid out by `prepare_stack`.
         unsafe { switch_stacks(save, load) };
+        held.unpark();
         finish_switch(depth);
     }
 

@@ -7,6 +7,7 @@ use core::ops::{Deref, DerefMut};
 use core::sync::atomic::{AtomicU32, Ordering};
 
 use super::Event;
+use crate::sync::{LockRank, OrderCheck};
 
 const OPEN: u32 = 0;
 const LOCKED: u32 = 1;
@@ -16,6 +17,7 @@ const CONTENDED: u32 = 2;
 /// Data that one thread at a time may use.
 #[derive(Debug)]
 pub struct Mutex<T> {
+    order: OrderCheck,
     state: AtomicU32,
     opened: Event,
     data: UnsafeCell<T>,
@@ -39,17 +41,25 @@ unsafe impl<T: Sync> Sync for MutexGuard<'_, T> {}
 impl<T> Mutex<T> {
     /// An open lock.
     pub const fn new(data: T) -> Self {
-        Self { state: AtomicU32::new(OPEN), opened: Event::new(), data: UnsafeCell::new(data) }
+        Self::ranked(LockRank::Application, data)
+    }
+
+    /// Returns an open lock that is taken in the order that `rank` says.
+    pub(crate) const fn ranked(rank: LockRank, data: T) -> Self {
+        let order = OrderCheck::new(rank);
+        Self { order, state: AtomicU32::new(OPEN), opened: Event::new(), data: UnsafeCell::new(data) }
     }
 
     /// Waits for the lock.
     pub fn lock(&self) -> MutexGuard<'_, T> {
+        self.order.check();
         if self.state.compare_exchange(OPEN, LOCKED, Ordering::Acquire, Ordering::Relaxed).is_err() {
             // Whoever had to wait leaves the lock marked: others may wait too.
             while self.state.swap(CONTENDED, Ordering::Acquire) != OPEN {
                 self.opened.wait(None);
             }
         }
+        self.order.taken();
         MutexGuard { mutex: self, _data: PhantomData }
     }
 }
@@ -72,6 +82,7 @@ impl<T> DerefMut for MutexGuard<'_, T> {
 
 impl<T> Drop for MutexGuard<'_, T> {
     fn drop(&mut self) {
+        self.mutex.order.released();
         if self.mutex.state.swap(OPEN, Ordering::Release) == CONTENDED {
             self.mutex.opened.signal();
         }

@@ -16,14 +16,15 @@ use super::Pressure;
 use crate::config::PRESSURE_GRACE_NS;
 use crate::mm::shortage::{self, Listener};
 use crate::patience::Patience;
-use crate::sync::SpinLock;
+use crate::sync::{LockRank, SpinLock};
 use crate::thread::{self, Event, Mutex, Priority, SpawnError, ThreadId};
 use crate::time::Instant;
 
 type Callback = Box<dyn FnMut(Pressure) + Send>;
 
 /// Callbacks that the thread has not taken over yet, and whether there is a thread.
-static REGISTERED: Mutex<Registered> = Mutex::new(Registered { new: Vec::new(), is_running: false });
+static REGISTERED: Mutex<Registered> =
+    Mutex::ranked(LockRank::PressureCallbacks, Registered { new: Vec::new(), is_running: false });
 
 struct Registered {
     new: Vec<Callback>,
@@ -37,7 +38,7 @@ static DONE: Event = Event::new();
 static IS_BUSY: AtomicBool = AtomicBool::new(false);
 static IS_HIGH: AtomicBool = AtomicBool::new(false);
 /// How long eviction still waits for them.
-static GRACE: SpinLock<Patience> = SpinLock::new(Patience::new(0));
+static GRACE: SpinLock<Patience> = SpinLock::new(LockRank::Grace, Patience::new(0));
 /// The thread.
 static THREAD: Once<ThreadId> = Once::new();
 

@@ -23,7 +23,7 @@ use crate::drivers::io_apic;
 use crate::drivers::virtio::device::VirtioDevice;
 use crate::drivers::virtio::mmio;
 use crate::patience::Patience;
-use crate::sync::{SpinGuard, SpinLock};
+use crate::sync::{LockRank, SpinGuard, SpinLock};
 use crate::thread::{self, Event};
 use crate::time::Instant;
 
@@ -225,7 +225,15 @@ unsafe fn attach(device: &VirtioDevice) -> Result<Option<BlockDevice>, AttachErr
     }
     let done = [const { Event::new() }; MAX_REQUESTS];
     let any_done = Event::new();
-    Ok(Some(BlockDevice { id, geometry, interrupt, line, done, any_done, port: SpinLock::new(port) }))
+    Ok(Some(BlockDevice {
+        id,
+        geometry,
+        interrupt,
+        line,
+        done,
+        any_done,
+        port: SpinLock::new(LockRank::DiskPort, port),
+    }))
 }
 
 /// Agrees with the device on features; returns them.

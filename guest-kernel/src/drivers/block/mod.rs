@@ -5,8 +5,7 @@
 //! result. [`requests`] keeps the queue, [`mod@device`] is what the kernel uses, the interrupt
 //! included.
 //!
-//! Lock order: a device's lock may be taken with all others held but the scheduler's, the log's and
-//! the kernel heap's.
+//! A device's lock has the rank [`DiskPort`](crate::sync::LockRank::DiskPort).
 
 #[cfg(target_os = "none")]
 mod device;

@@ -39,11 +39,11 @@ use super::compaction::collapse::Collapser;
 use super::frame_allocator::Purpose;
 use super::page_table::{PageTables, Slot};
 use crate::arch::x86_64::cpu;
-use crate::sync::SpinLock;
+use crate::sync::{LockRank, SpinLock};
 
 /// The one address space.
 pub(crate) static SPACE: SpinLock<Space> =
-    SpinLock::new(Space { regions: Regions::new(), tables: None, collapser: Collapser::new() });
+    SpinLock::new(LockRank::AddressSpace, Space { regions: Regions::new(), tables: None, collapser: Collapser::new() });
 
 /// Regions and page tables, and the slot that is being collapsed.
 #[derive(Debug)]

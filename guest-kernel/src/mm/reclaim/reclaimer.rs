@@ -18,11 +18,11 @@ use super::swap_in::SwapIn;
 use crate::arch::x86_64::cpu;
 use crate::mm::page_table::{Collected, Slot};
 use crate::mm::{FRAMES, SPACE, Space};
-use crate::sync::SpinLock;
+use crate::sync::{LockRank, SpinLock};
 use crate::time::Instant;
 
 /// The reclaimer of the guest.
-pub(crate) static RECLAIMER: SpinLock<Reclaimer> = SpinLock::new(Reclaimer::new());
+pub(crate) static RECLAIMER: SpinLock<Reclaimer> = SpinLock::new(LockRank::Reclaimer, Reclaimer::new());
 
 /// What is chosen, where it is stored, and how it comes back.
 #[derive(Debug)]
