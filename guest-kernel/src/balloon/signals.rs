@@ -174,7 +174,7 @@ impl Deflator for Signals {
         true
     }
 
-    fn memory_came(&self) {
+    fn frames_freed(&self) {
         if self.wants_memory.load(Ordering::Relaxed) && self.request(Request::Memory) {
             self.wake.signal();
         }

@@ -69,7 +69,7 @@ impl DriverThread {
         let balloon = self.driver.balloon();
         let before = SIGNALS.set_balloon(balloon);
         if before > balloon {
-            slow_path::host_gave(before.saturating_sub(balloon));
+            slow_path::note_deflated(before.saturating_sub(balloon));
             SIGNALS.wake_waiters();
         }
         SIGNALS.set_wants_memory(self.driver.wants_memory());

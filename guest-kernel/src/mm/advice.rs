@@ -40,7 +40,7 @@ pub struct RegionStatistics {
 /// Discards the contents of `range`: it reads as zero from now on, and its memory is free at once.
 pub(crate) fn discard(range: &Range<u64>) {
     release(range, Fate::Discarded);
-    slow_path::memory_came();
+    slow_path::frames_freed();
 }
 
 /// Splits huge pages that extend beyond `range`, so that the part within can be released. Returns

@@ -50,7 +50,7 @@ impl Block {
         first
     }
 
-    /// Returns the block, of whose memory the caller knows what is in it.
+    /// Notes what is in the block's memory. The caller knows it.
     pub(crate) fn with_contents(self, contents: Contents) -> Self {
         let size = self.size;
         let first = self.into_number();

@@ -111,8 +111,8 @@ impl FrameCache {
         (count as u64, self.commit_charges.saturating_sub(self.length - count) as u64)
     }
 
-    /// Removes up to `count` single frames, those that have been here longest, and calls `free` with
-    /// each. Removes the commit charges for which no single frames are left.
+    /// Removes up to `count` single frames, those that have been here longest, and calls `free`
+    /// with each. Removes the commit charges for which no single frames are left.
     pub(crate) fn drain(&mut self, count: usize, free: impl FnMut(Block)) {
         let count = count.min(self.length);
         self.frames[..count].iter_mut().filter_map(Option::take).for_each(free);

@@ -227,9 +227,9 @@ impl PageTables {
         }
     }
 
-    /// Returns what [`Self::revoke`] revoked in the slot at `address` up to `end`, and what was
-    /// evicted there, with the slot's table once it is empty.
-    pub(crate) fn collect(&mut self, address: u64, end: u64, give_back: &mut dyn FnMut(Collected)) {
+    /// Calls `receive` with what [`Self::revoke`] revoked in the slot at `address` up to `end`, and
+    /// what was evicted there, with the slot's table once it is empty.
+    pub(crate) fn collect(&mut self, address: u64, end: u64, receive: &mut dyn FnMut(Collected)) {
         let Some(entry) = self.existing_slot_entry_mut(address) else { return };
         if entry.is_unused() {
             return;
@@ -237,7 +237,7 @@ impl PageTables {
         if entry.flags().contains(PageTableFlags::HUGE_PAGE) {
             if is_revoked(entry) {
                 // SAFETY: the entry owns a huge frame.
-                give_back(Collected::Page(unsafe { take(entry, BlockSize::Huge) }));
+                receive(Collected::Page(unsafe { take(entry, BlockSize::Huge) }));
             }
             return;
         }
@@ -246,10 +246,10 @@ impl PageTables {
         for page in (address..end).step_by(FRAME_SIZE) {
             let page = &mut table[index(page, 0)];
             if let Some(swap) = take_swap_entry(page) {
-                give_back(Collected::Evicted(swap));
+                receive(Collected::Evicted(swap));
             } else if is_revoked(page) {
                 // SAFETY: the entry of a revoked page owns its frame.
-                give_back(Collected::Page(unsafe { take(page, BlockSize::Frame) }));
+                receive(Collected::Page(unsafe { take(page, BlockSize::Frame) }));
             }
         }
         let is_empty = table.iter().all(PageTableEntry::is_unused);
@@ -258,7 +258,7 @@ impl PageTables {
         }
         if is_empty {
             // SAFETY: the entry owns the table's frame, and no reference to the table is left.
-            give_back(Collected::Table(unsafe { take(entry, BlockSize::Frame) }));
+            receive(Collected::Table(unsafe { take(entry, BlockSize::Frame) }));
         } else {
             entry.set_flags(entry.flags() | PageTableFlags::PRESENT);
         }

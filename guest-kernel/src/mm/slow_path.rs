@@ -47,8 +47,8 @@ pub(crate) trait Deflator: Sync {
     /// free or the time limit is reached. Returns `false` when waiting longer is useless: the limit
     /// is reached, or the balloon holds fewer than the `missing` frames.
     fn wait_for(&self, wanted: FrameCount, missing: FrameCount, patience: &mut Patience) -> bool;
-    /// Notes that frames have become free inside the guest.
-    fn memory_came(&self);
+    /// Wakes the threads that wait, because frames have become free inside the guest.
+    fn frames_freed(&self);
 }
 
 static DEFLATOR: Once<&'static dyn Deflator> = Once::new();
@@ -56,7 +56,7 @@ static STALLS: AtomicU64 = AtomicU64::new(0);
 static FAILURES: AtomicU64 = AtomicU64::new(0);
 /// Nanoseconds since boot before which a short wait for the host is not worth trying.
 static HOST_REFUSES_UNTIL: AtomicU64 = AtomicU64::new(0);
-/// Frames deflated since boot. While the number grows, a wait for the host is not in vain.
+/// Frames deflated since boot. While the number grows, waiting for the host is worth it.
 static DEFLATED: AtomicU64 = AtomicU64::new(0);
 
 /// Sets the balloon driver to ask.
@@ -64,10 +64,10 @@ pub(crate) fn set_deflator(deflator: &'static dyn Deflator) {
     DEFLATOR.call_once(|| deflator);
 }
 
-/// Wakes the threads that wait for memory, so that they try again.
-pub(crate) fn memory_came() {
+/// Wakes the threads that wait for memory, because frames have become free: they try again.
+pub(crate) fn frames_freed() {
     if let Some(deflator) = DEFLATOR.get() {
-        deflator.memory_came();
+        deflator.frames_freed();
     }
 }
 
@@ -148,13 +148,13 @@ fn allocate_slow(purpose: Purpose) -> Result<Block, OutOfMemory> {
     }
 }
 
-/// Logs how much the host deflated during a wait that was in vain.
+/// Logs how much was deflated during a wait that ended at its limit.
 fn report_end(patience: &Patience, wanted: FrameCount, missing: FrameCount, deflated_before: u64) {
     if patience.is_over() {
-        let came = FrameCount(DEFLATED.load(Ordering::Relaxed) - deflated_before);
+        let deflated = FrameCount(DEFLATED.load(Ordering::Relaxed) - deflated_before);
         let seconds = DEFLATE_WAIT_NS / 1_000_000_000;
         log::warn!(
-            "memory: {wanted} were asked for; the host gave {came} meanwhile and none for {seconds} s, {missing} are missing"
+            "memory: {wanted} were asked for; the host gave {deflated} meanwhile and none for {seconds} s, {missing} are missing"
         );
     }
 }
@@ -173,7 +173,7 @@ fn ask_host_briefly(patience: &mut Patience) -> bool {
 }
 
 /// Notes that `frames` were deflated: the host may have more.
-pub(crate) fn host_gave(frames: FrameCount) {
+pub(crate) fn note_deflated(frames: FrameCount) {
     DEFLATED.fetch_add(frames.0, Ordering::Relaxed);
     HOST_REFUSES_UNTIL.store(0, Ordering::Relaxed);
 }

@@ -61,7 +61,7 @@ impl Pinned {
         // SAFETY: the value owned the memory, and is gone.
         let block = unsafe { Block::from_raw(self.into_number(), size, Contents::Zero) };
         FRAMES.free_unbacked(block);
-        slow_path::memory_came();
+        slow_path::frames_freed();
     }
 
     /// Gives up the value but not the memory.
@@ -108,6 +108,6 @@ impl Drop for Pinned {
         // SAFETY: the value owns the memory, and is going.
         let block = unsafe { Block::from_raw(self.first, self.size, Contents::Unknown) };
         FRAMES.free_ballooned(block);
-        slow_path::memory_came();
+        slow_path::frames_freed();
     }
 }

@@ -76,7 +76,7 @@ pub(crate) fn unmap_region(start: u64) {
     release(&range, Fate::Unmapped);
     let Some(region) = SPACE.lock().regions.remove(start, |frame| FRAMES.free(frame)) else { return };
     FRAMES.uncharge_commit(region.commit_charge);
-    slow_path::memory_came();
+    slow_path::frames_freed();
 }
 
 /// Moves the end of the region at `start` up by as much as was charged. The caller has left room
@@ -87,7 +87,7 @@ pub(crate) fn extend_region(start: u64, commit_charge: CommitCharge) {
     if let Some(region) = space.regions.find_mut(start) {
         debug_assert!(region.range.end.is_multiple_of(HUGE_BYTES), "a region that ends within a slot is not extended");
         region.range.end += commit_charge.bytes();
-        region.taken_end = region.range.end;
+        region.reserved_end = region.range.end;
         region.commit_charge = region.commit_charge.saturating_add(commit_charge.take_over());
     }
 }
@@ -98,14 +98,14 @@ pub(crate) fn extend_region(start: u64, commit_charge: CommitCharge) {
 pub(crate) fn shrink_region(start: u64, end: u64) {
     debug_assert!(end > start && end.is_multiple_of(HUGE_BYTES), "a region can't end at {end:#x}");
     let Some(range) = shorten(start, end) else { return };
-    let given_up = Region::commit_charge_for(range.end - start).saturating_sub(Region::commit_charge_for(end - start));
-    let surplus = given_up.saturating_sub(release(&range, Fate::Unmapped));
+    let cut = Region::commit_charge_for(range.end - start).saturating_sub(Region::commit_charge_for(end - start));
+    let surplus = cut.saturating_sub(release(&range, Fate::Unmapped));
     let mut space = SPACE.lock();
     if let Some(region) = space.regions.find_mut(start) {
-        region.taken_end = end;
+        region.reserved_end = end;
         region.commit_charge = region.commit_charge.saturating_sub(surplus);
     }
     FRAMES.uncharge_commit(surplus);
     drop(space);
-    slow_path::memory_came();
+    slow_path::frames_freed();
 }

@@ -34,7 +34,7 @@ pub(crate) struct Region {
     pub(crate) range: Range<u64>,
     /// The address from which the distance to the next region is measured. It lies behind `range`
     /// while pages that were released are still being unmapped.
-    pub(crate) taken_end: u64,
+    pub(crate) reserved_end: u64,
     /// Frames of the region's commit charge that no page uses: the page was never touched, or is
     /// evicted.
     pub(crate) commit_charge: FrameCount,
@@ -49,8 +49,8 @@ impl Region {
             RegionKind::File => Access::ReadOnly,
             RegionKind::Anonymous | RegionKind::Stack | RegionKind::Pinned => Access::ReadWrite,
         };
-        let taken_end = range.end;
-        Self { kind, access, range, taken_end, commit_charge, faults: 0, restores: 0 }
+        let reserved_end = range.end;
+        Self { kind, access, range, reserved_end, commit_charge, faults: 0, restores: 0 }
     }
 
     /// Returns how reclaim treats the region's pages; `None` where they always stay.

@@ -79,11 +79,11 @@ impl Regions {
 
     fn first_gap(&self, within: &Range<u64>, bytes: u64) -> Option<(u64, u64)> {
         let mut start = within.start;
-        for next in self.list.iter_from(self.list.partition_point(|region| region.taken_end <= within.start)) {
+        for next in self.list.iter_from(self.list.partition_point(|region| region.reserved_end <= within.start)) {
             if next.range.start >= start.checked_add(bytes)?.checked_add(HUGE_BYTES)? {
                 break;
             }
-            start = next.taken_end.next_multiple_of(HUGE_BYTES) + HUGE_BYTES;
+            start = next.reserved_end.next_multiple_of(HUGE_BYTES) + HUGE_BYTES;
         }
         let end = start.checked_add(bytes).filter(|&end| end <= within.end)?;
         Some((start, end))
@@ -100,7 +100,7 @@ impl Regions {
         range: Range<u64>,
         spare: &mut Option<Block>,
     ) -> Result<(), InsertError> {
-        let at = self.list.partition_point(|region| region.taken_end <= range.start);
+        let at = self.list.partition_point(|region| region.reserved_end <= range.start);
         if self.list.get(at).is_some_and(|next| next.range.start < range.end) {
             return Err(InsertError::NoAddresses);
         }
@@ -108,14 +108,14 @@ impl Regions {
     }
 
     /// Moves the end of the region that begins at `start` down, and returns the range behind the
-    /// new end. Those addresses stay taken until the caller releases them: a new region among pages
+    /// new end. Those addresses stay reserved until the caller releases them: a new region among pages
     /// that are still being unmapped would find them mapped, and then lose them.
     pub(crate) fn shorten(&mut self, start: u64, end: u64) -> Option<Range<u64>> {
         let at = self.position(start)?;
         let region = self.list.get_mut(at).filter(|region| region.range.end > end)?;
-        let given_up = end..region.range.end;
+        let cut = end..region.range.end;
         region.range.end = end;
-        Some(given_up)
+        Some(cut)
     }
 
     /// Removes the region that begins at `start`; `free` gets a frame that the list does not need
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shortened_range_stays_taken_until_it_is_released() {
+    fn a_shortened_range_stays_reserved_until_it_is_released() {
         let mut regions = Regions::new();
         let insert = |regions: &mut Regions| insert(regions, HUGE_BYTES).unwrap();
         let first = insert(&mut regions);

@@ -5,9 +5,9 @@
 //! [`placement`](super::placement).
 //!
 //! Memory is committed when an application allocates it, not when it is touched. A page fault draws
-//! on the commit charge; at worst it waits until a frame is free. A charge is backed by a free frame
-//! or, where the guest can swap, by *swap headroom*: the number of pages that can be evicted to free
-//! a frame each.
+//! on the commit charge; at worst it waits until a frame is free. A charge is backed by a free
+//! frame or, where the guest can swap, by *swap headroom*: the number of pages that can be evicted
+//! to free a frame each.
 //!
 //! **The invariant** ([`CommitAccounts::validate`]): *every commit charge is backed.*
 //!
@@ -45,7 +45,7 @@ pub(super) struct CommitAccounts {
     free: u64,
     /// Free frames that are offered: the host may reclaim them at any moment, so they back nothing.
     offered: u64,
-    /// Frames that commit charges entitle to and that are not drawn yet.
+    /// Frames that are committed and not drawn yet.
     committed: u64,
     /// Pages that can be evicted.
     headroom: u64,
@@ -54,7 +54,7 @@ pub(super) struct CommitAccounts {
     /// Frames drawn from commit charges that were uncharged since. When these frames are freed, no
     /// commit is charged for them.
     ended_in_use: u64,
-    /// Free frames that are the kernel's alone.
+    /// Free frames that only the kernel may use.
     floor: u64,
 }
 
@@ -226,7 +226,7 @@ impl CommitAccounts {
         self.committed.saturating_sub(self.free + self.headroom)
     }
 
-    /// Notes what has got a backing.
+    /// Lowers `unbacked` to what is still without backing.
     fn settle(&mut self) {
         self.unbacked = self.unbacked.min(self.shortfall());
     }

@@ -88,7 +88,7 @@ impl PageTables {
     }
 
     /// Maps a huge frame with the contents of the slot's 512 revoked pages instead of their table;
-    /// `give_back` gets their frames. The caller may use the table once the TLB has been flushed.
+    /// `free` gets their frames. The caller may use the table once the TLB has been flushed.
     ///
     /// # Errors
     /// Returns the huge frame when not all pages are revoked.
@@ -97,7 +97,7 @@ impl PageTables {
         address: u64,
         block: Block,
         access: Access,
-        give_back: &mut dyn FnMut(Block),
+        free: &mut dyn FnMut(Block),
     ) -> Result<Block, Block> {
         debug_assert_eq!((block.size(), address % HUGE_BYTES), (BlockSize::Huge, 0));
         match self.table(address) {
@@ -111,7 +111,7 @@ impl PageTables {
         // SAFETY: the table is owned here, so no other reference to it is alive.
         for page in unsafe { &mut *table_at(table.first()) }.iter_mut() {
             // SAFETY: the entries of revoked pages own their frames.
-            give_back(unsafe { take(page, BlockSize::Frame) });
+            free(unsafe { take(page, BlockSize::Frame) });
         }
         Ok(table)
     }

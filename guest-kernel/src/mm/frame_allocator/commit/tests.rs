@@ -103,7 +103,10 @@ impl World {
                 self.held[index(purpose)] += frames;
                 let is_optional = matches!(purpose, Purpose::Balloon | Purpose::Spare) && frames > 0;
                 let rest = accounts.committed + accounts.floor;
-                prop_assert!(!is_optional || rest <= accounts.free + accounts.headroom, "it may not eat the commit");
+                prop_assert!(
+                    !is_optional || rest <= accounts.free + accounts.headroom,
+                    "what is optional leaves the commit its backing"
+                );
             }
             Step::Free(frames, purpose) => {
                 let frames = frames.min(self.held[index(purpose)]);
