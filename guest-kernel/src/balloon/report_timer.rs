@@ -102,6 +102,7 @@ mod tests {
         assert_eq!(timer.due_at(Demand::None), Instant::from_nanos(9 + REPORT_PERIOD_NS));
     }
 
-    /// A guest that the monitor calls silent after five seconds must have had two chances to report.
+    /// A guest that the monitor calls silent after five seconds must have had two chances to
+    /// report.
     const _: () = assert!(2 * IDLE_REPORT_PERIOD_NS < 5_000_000_000);
 }

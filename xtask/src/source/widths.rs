@@ -1,9 +1,9 @@
 //! The widths gate: prose and comments end at column 100, code at column 120.
 //!
 //! `rustfmt` formats code and leaves comments, strings and all other files alone. A row of a table
-//! may be as long as it must, and so may a line without a space to break it at, such as an address. A
-//! line of code with a string may be longer, too, since a message that is split can't be searched for
-//! (Linux, Documentation/process/coding-style.rst).
+//! may be as long as it must, and so may a line without a space to break it at, such as an address.
+//! A line of code with a string may be longer, too, since a message that is split can't be searched
+//! for (Linux, Documentation/process/coding-style.rst).
 
 use super::{Finding, SourceFile};
 
