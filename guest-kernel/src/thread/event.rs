@@ -62,14 +62,14 @@ impl Event {
     /// to wait doesn't.
     #[cfg(target_os = "none")]
     pub fn signal(&self) {
-        self.signal_in(&super::machine::Waiters);
+        self.signal_in(&super::scheduler::Waiters);
     }
 
     /// Waits until it happens, at most until the given moment. May return early: the caller looks
     /// at what it waits for.
     #[cfg(target_os = "none")]
     pub fn wait(&self, until: Option<Instant>) {
-        self.wait_in(&super::machine::Waiters, until);
+        self.wait_in(&super::scheduler::Waiters, until);
     }
 
     fn signal_in(&self, queue: &impl WaitQueue) {
