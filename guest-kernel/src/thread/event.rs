@@ -1,22 +1,23 @@
 //! Events: what threads wait for.
 //!
 //! An event may lie in the application's memory, which can be on disk, and a page fault under a
-//! spin lock could wait for that very lock. So the kernel keeps who waits in memory of its own, by
-//! the event's address ([`WaitQueue`]), and the event's one word is touched with no lock held. What
-//! happens between a look at the word and the sleep that follows is not missed: the queue counts
-//! how often anything was woken, and nobody falls asleep whose count is out of date. A futex, which
-//! compares a word of the application's before it sleeps, can be made in the same way.
+//! spin lock could wait for that very lock. So the kernel keeps in memory of its own which threads
+//! wait, by the event's address ([`WaitQueue`]), and the event's one word is accessed with no lock
+//! held. A signal between the check of the word and the sleep that follows is not missed: the queue
+//! counts how often threads were woken, and a thread whose count is out of date does not fall
+//! asleep. A futex, which compares a word of the application's before it sleeps, can be made in the
+//! same way.
 
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use crate::time::Instant;
 
-/// What threads wait for: an address, of which only the number counts.
+/// What threads wait for: an address, which is only compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct WaitKey(u64);
 
 impl WaitKey {
-    /// The address of `value`.
+    /// Returns the key of `value`: its address.
     pub(super) fn of<T>(value: &T) -> Self {
         Self(core::ptr::from_ref(value).addr() as u64)
     }
@@ -31,42 +32,41 @@ impl WaitKey {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct WakeCount(pub(super) u64);
 
-/// Threads that wait, by their keys, in memory of the kernel.
+/// The threads that wait, by their keys, in memory of the kernel.
 pub(super) trait WaitQueue {
-    /// How often [`Self::wake`] was called.
+    /// Returns how often [`Self::wake`] was called.
     fn wake_count(&self) -> WakeCount;
 
     /// Puts the current thread to sleep until its key is woken, at most until the given moment; not
-    /// at all when anything was woken since `seen`.
+    /// at all when any key was woken since `seen`.
     fn sleep(&self, key: WaitKey, seen: WakeCount, until: Option<Instant>);
 
-    /// Wakes all threads that wait for the key; says whether there were any.
+    /// Wakes all threads that wait for the key. Returns whether there were any.
     fn wake(&self, key: WaitKey) -> bool;
 }
 
-/// Something that may happen, and that threads can wait for. A signal that finds nobody waiting is
-/// kept for the next.
+/// Something that threads can wait for. A signal for which no thread waits is kept for the next one
+/// that does.
 #[derive(Debug, Default)]
 pub struct Event {
     is_signaled: AtomicBool,
 }
 
 impl Event {
-    /// An event that has not happened.
+    /// Returns an event that was not signaled.
     #[must_use]
     pub const fn new() -> Self {
         Self { is_signaled: AtomicBool::new(false) }
     }
 
-    /// Says that it has happened: the threads that wait go on and look; if there are none, the next
-    /// to wait doesn't.
+    /// Wakes the threads that wait. If there are none, the next thread to wait returns at once.
     #[cfg(target_os = "none")]
     pub fn signal(&self) {
         self.signal_in(&super::scheduler::Waiters);
     }
 
-    /// Waits until it happens, at most until the given moment. May return early: the caller looks
-    /// at what it waits for.
+    /// Waits for a signal, at most until the given moment. May return early: the caller checks what
+    /// it waits for.
     #[cfg(target_os = "none")]
     pub fn wait(&self, until: Option<Instant>) {
         self.wait_in(&super::scheduler::Waiters, until);
@@ -78,8 +78,7 @@ impl Event {
             return;
         }
         self.is_signaled.store(true, Ordering::Release);
-        // A thread that looked at the word just before may have fallen asleep by now, or is about
-        // to.
+        // A thread that checked the word just before may have fallen asleep by now, or is about to.
         queue.wake(key);
     }
 
@@ -98,7 +97,7 @@ mod tests {
     use super::{Event, WaitKey, WaitQueue, WakeCount};
     use crate::time::Instant;
 
-    /// Where another thread signals the event while one waits for it.
+    /// When another thread signals the event while one waits for it.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     enum Moment {
         BeforeTheCount,
@@ -121,7 +120,7 @@ mod tests {
             Self { event, signal_at, count: Cell::new(0), sleeper: Cell::new(None), moments: RefCell::default() }
         }
 
-        fn come_to(&self, moment: Moment) {
+        fn reach(&self, moment: Moment) {
             self.moments.borrow_mut().push(moment);
             if moment == self.signal_at {
                 self.event.signal_in(self);
@@ -135,17 +134,17 @@ mod tests {
 
     impl WaitQueue for Queue<'_> {
         fn wake_count(&self) -> WakeCount {
-            self.come_to(Moment::BeforeTheCount);
+            self.reach(Moment::BeforeTheCount);
             let count = WakeCount(self.count.get());
-            self.come_to(Moment::BeforeTheWord);
+            self.reach(Moment::BeforeTheWord);
             count
         }
 
         fn sleep(&self, key: WaitKey, seen: WakeCount, _: Option<Instant>) {
-            self.come_to(Moment::BeforeTheSleep);
+            self.reach(Moment::BeforeTheSleep);
             if seen.0 == self.count.get() {
                 self.sleeper.set(Some(key));
-                self.come_to(Moment::Asleep);
+                self.reach(Moment::Asleep);
                 assert_eq!(self.sleeper.get(), None, "it would sleep for ever");
             }
         }
@@ -171,8 +170,8 @@ mod tests {
         }
     }
 
-    /// A queue with one thread that signals; after its first look for sleepers another one comes
-    /// and waits.
+    /// A queue with one thread that signals; after its first search for sleepers, another thread
+    /// comes and waits.
     #[derive(Default)]
     struct LateSleeper<'a> {
         event: Option<&'a Event>,
@@ -209,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn a_signal_that_finds_nobody_is_kept_once() {
+    fn a_signal_for_which_no_thread_waits_is_kept_once() {
         let event = Event::new();
         let queue = Queue::new(&event, Moment::Asleep);
         event.signal_in(&queue);
@@ -221,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn a_signal_that_wakes_somebody_is_not_kept() {
+    fn a_signal_that_wakes_a_thread_is_not_kept() {
         let event = Event::new();
         for _ in 0..2 {
             let queue = Queue::new(&event, Moment::Asleep);

@@ -1,4 +1,5 @@
-//! A lock to sleep on, for application code: what it protects may fault, and its holder may wait.
+//! A sleeping lock, for application code: accesses to what it protects may fault, and its holder
+//! may wait.
 #![allow(unsafe_code, reason = "a lock gives exclusive access to what is in its cell")]
 
 use core::cell::UnsafeCell;
@@ -11,10 +12,10 @@ use crate::sync::{LockRank, OrderCheck};
 
 const OPEN: u32 = 0;
 const LOCKED: u32 = 1;
-/// Locked, and somebody may be waiting.
+/// Locked, and threads may be waiting.
 const CONTENDED: u32 = 2;
 
-/// Data that one thread at a time may use.
+/// Data that one thread at a time may access.
 #[derive(Debug)]
 pub struct Mutex<T> {
     order: OrderCheck,
@@ -26,7 +27,7 @@ pub struct Mutex<T> {
 // SAFETY: the data is reached through a guard only, and there is one guard at a time.
 unsafe impl<T: Send> Sync for Mutex<T> {}
 
-/// Access to the data; the lock opens when it goes.
+/// Access to the data. Dropping it opens the lock.
 #[derive(Debug)]
 #[must_use]
 pub struct MutexGuard<'a, T> {
@@ -39,7 +40,7 @@ pub struct MutexGuard<'a, T> {
 unsafe impl<T: Sync> Sync for MutexGuard<'_, T> {}
 
 impl<T> Mutex<T> {
-    /// An open lock.
+    /// Returns an open lock.
     pub const fn new(data: T) -> Self {
         Self::ranked(LockRank::Application, data)
     }
@@ -50,11 +51,11 @@ impl<T> Mutex<T> {
         Self { order, state: AtomicU32::new(OPEN), opened: Event::new(), data: UnsafeCell::new(data) }
     }
 
-    /// Waits for the lock.
+    /// Acquires the lock; waits until it is open.
     pub fn lock(&self) -> MutexGuard<'_, T> {
         self.order.check();
         if self.state.compare_exchange(OPEN, LOCKED, Ordering::Acquire, Ordering::Relaxed).is_err() {
-            // Whoever had to wait leaves the lock marked: others may wait too.
+            // A thread that had to wait leaves the lock marked: others may wait too.
             while self.state.swap(CONTENDED, Ordering::Acquire) != OPEN {
                 self.opened.wait(None);
             }

@@ -1,21 +1,27 @@
 //! Disks: virtio block devices (virtio 1.2, 5.2), one for the guest's data and one to swap to.
 //!
-//! A request is *submitted*, which takes no longer than a notification, and leaves a [`Ticket`];
-//! the device works on it while the submitter does what it likes; the ticket is *redeemed* for the
-//! result. [`requests`] keeps the queue, [`mod@device`] is what the kernel uses, the interrupt
-//! included.
+//! A request is *submitted*, which takes no longer than a notification, and leaves a [`Ticket`]. The
+//! device works on it while the submitter does other things; the ticket is *redeemed* for the
+//! result. `disks` has the machine's disks, `attach` starts one, [`mod@device`] is what the kernel
+//! uses, and [`requests`] keeps the queue. `swap` shows a disk to memory management.
 //!
 //! A device's lock has the rank [`DiskPort`](crate::sync::LockRank::DiskPort).
 
 #[cfg(target_os = "none")]
+mod attach;
+#[cfg(target_os = "none")]
 mod device;
+#[cfg(target_os = "none")]
+mod disks;
 mod requests;
 #[cfg(target_os = "none")]
 pub(crate) mod swap;
 
 #[cfg(target_os = "none")]
-pub(super) use device::start;
+pub(super) use self::disks::start;
 #[cfg(target_os = "none")]
-pub(crate) use device::{BlockDevice, DiskId, Ticket, device};
-#[cfg(target_os = "none")]
-pub(crate) use requests::{BlockError, Direction, MAX_FRAMES, MAX_REQUESTS, SECTOR_BYTES, Sectors};
+pub(crate) use self::{
+    device::{BlockDevice, Ticket},
+    disks::{DiskId, device},
+    requests::{BlockError, Direction, MAX_FRAMES, MAX_REQUESTS, SECTOR_BYTES, Sectors},
+};

@@ -1,9 +1,10 @@
 //! The disk as swap and mapped files see it: slots of 4 KiB, the last one perhaps shorter, and
-//! tickets that are numbers.
+//! tickets that can be copied, as several threads may wait for one transfer.
 
 use aerostat_abi::units::{FRAME_BYTES, FrameNumber};
 
-use super::device::{BlockDevice, DiskId, Ticket, device};
+use super::device::BlockDevice;
+use super::disks::{DiskId, device};
 use super::requests::{self, SECTOR_BYTES, Sectors};
 use crate::arch::x86_64::cpu;
 use crate::config::DISK_PATIENCE_NS;
@@ -50,36 +51,28 @@ impl Disk for BlockDevice {
         let whole = frames.len() as u64 * SECTORS_PER_SLOT;
         let count = whole.min(self.sectors().saturating_sub(first));
         let sectors = Sectors { first, count: u32::try_from(count).ok()? };
-        Self::submit(self, direction, sectors, frames).map(|ticket| disk::Ticket(ticket.into_number()))
+        Self::submit(self, direction, sectors, frames).map(|ticket| disk::Ticket(ticket.into_slot()))
     }
 
     fn result(&self, ticket: disk::Ticket) -> Option<Result<(), DiskError>> {
-        match self.redeem(Ticket::from_number(ticket.0)) {
-            Ok(result) => Some(result.map_err(|_| DiskError)),
-            Err(unfinished) => {
-                unfinished.into_number();
-                None
-            }
-        }
+        self.take_result(ticket.0).map(|result| result.map_err(|_| DiskError))
     }
 
-    /// Several threads may wait for one write, and another may have redeemed it: so nobody sleeps
-    /// for long.
+    /// Several threads may wait for one write, and another may have taken its result: so no thread
+    /// sleeps for long.
     fn wait(&self, ticket: disk::Ticket) {
         if cpu::is_masked() {
-            cpu::relax(); // the caller can't sleep, and looks again
+            cpu::relax(); // the caller can't sleep, and checks again
             return;
         }
-        let ticket = Ticket::from_number(ticket.0);
-        Self::wait(self, &ticket, Some(Instant::now().after(DISK_PATIENCE_NS)));
-        ticket.into_number();
+        Self::wait(self, ticket.0, Some(Instant::now().after(DISK_PATIENCE_NS)));
     }
 
     fn wait_for_room(&self) {
         if cpu::is_masked() {
             cpu::relax(); // as above
         } else if !self.wait_for_any(Instant::now().after(DISK_PATIENCE_NS)) {
-            thread::yield_now(); // all is done, and those who wait for it have to redeem it
+            thread::yield_now(); // all is done, and the threads that wait for it have to take the results
         }
     }
 }
