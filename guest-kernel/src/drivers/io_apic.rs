@@ -1,5 +1,5 @@
-//! The I/O APIC (82093AA data sheet, chapter 3): machines of other monitors have their devices'
-//! interrupts come through its pins.
+//! The I/O APIC (82093AA data sheet, chapter 3): devices of other monitors interrupt through its
+//! pins.
 #![allow(unsafe_code, reason = "memory-mapped registers")]
 
 use aerostat_abi::units::to_usize;
@@ -12,10 +12,10 @@ const WINDOW: u64 = 0x10;
 /// First of the redirection entries, which have two words each.
 const REDIRECTION: u32 = 0x10;
 
-/// Lets `pin` raise `vector` on the first CPU: fixed delivery, edge-triggered, active high.
+/// Routes `pin` to `vector` on the first CPU: fixed delivery, edge-triggered, active high.
 ///
-/// Edge and not level: the ring-0 stub ends the interrupt before a driver can make the device take
-/// it back, and a level would raise it again and again in between.
+/// A level would raise the interrupt again and again, as the ring-0 stub ends it before the driver
+/// can acknowledge it at the device.
 pub(crate) fn route(pin: u8, vector: u8) {
     mmio::map(IO_APIC);
     let entry = REDIRECTION + 2 * u32::from(pin);
@@ -25,7 +25,7 @@ pub(crate) fn route(pin: u8, vector: u8) {
 
 fn write(register: u32, value: u32) {
     let at = |offset| core::ptr::with_exposed_provenance_mut::<u32>(to_usize(IO_APIC + offset));
-    // SAFETY: the registers are mapped, and this one chooses what the next access is to.
+    // SAFETY: the registers are mapped, and this one selects the register of the next access.
     unsafe { at(SELECT).write_volatile(register) };
     // SAFETY: as above; a redirection entry does nothing to memory, and the vector it raises has a
     // gate.

@@ -161,7 +161,7 @@ fn identity(port: &mut Port) -> Result<[u8; ID_BYTES], AttachError> {
     port.transport.notify(QUEUE);
     let mut patience = Patience::new(IDENTITY_PATIENCE_NS);
     while port.requests.is_under_way(slot) {
-        patience.look(Instant::now()).ok_or(AttachError::NoIdentity)?;
+        patience.charge(Instant::now()).ok_or(AttachError::NoIdentity)?;
         port.requests.reap().map_err(|Broken| AttachError::NoIdentity)?;
         core::hint::spin_loop();
     }

@@ -1,9 +1,10 @@
 //! Disks: virtio block devices (virtio 1.2, 5.2), one for the guest's data and one to swap to.
 //!
-//! A request is *submitted*, which takes no longer than a notification, and leaves a [`Ticket`]. The
-//! device works on it while the submitter does other things; the ticket is *redeemed* for the
+//! A request is *submitted*, which takes no longer than a notification, and leaves a [`Ticket`].
+//! The device works on it while the submitter does other things; the ticket is *redeemed* for the
 //! result. `disks` has the machine's disks, `attach` starts one, [`mod@device`] is what the kernel
-//! uses, and [`requests`] keeps the queue. `swap` shows a disk to memory management.
+//! uses, and [`requests`] keeps the queue, with [`shared`] memory. `swap` shows a disk to memory
+//! management.
 //!
 //! A device's lock has the rank [`DiskPort`](crate::sync::LockRank::DiskPort).
 
@@ -14,6 +15,7 @@ mod device;
 #[cfg(target_os = "none")]
 mod disks;
 mod requests;
+mod shared;
 #[cfg(target_os = "none")]
 pub(crate) mod swap;
 

@@ -1,5 +1,5 @@
-//! The driver's side of the queue, against a device that does what the test wants, in the order it
-//! wants, and lies if it wants to.
+//! The driver's side of the queue, against a device that does what each test tells it, in any
+//! order, and that breaks the protocol if the test wants it to.
 
 use std::boxed::Box;
 use std::vec::Vec;
@@ -9,12 +9,13 @@ use virtio_drivers::transport::{DeviceStatus, DeviceType, InterruptStatus, Trans
 use virtio_drivers::{Error, PhysAddr};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
+use super::super::shared::HEADER_BYTES;
 use super::{
-    BlockError, Broken, Direction, HEADER_BYTES, Interrupts, MAX_FRAMES, MAX_REQUESTS, QUEUE_SIZE, Request, Requests,
-    SECTOR_BYTES, Sectors,
+    BlockError, Broken, Direction, Interrupts, MAX_FRAMES, MAX_REQUESTS, QUEUE_SIZE, Request, Requests, SECTOR_BYTES,
+    Sectors,
 };
 
-/// Where the driver has put its queue; addresses are the test's own.
+/// A device: where the driver has put its queue, by addresses in the test's own memory.
 #[derive(Default)]
 struct FakeDevice {
     descriptors: u64,
@@ -24,8 +25,8 @@ struct FakeDevice {
     done: u16,
 }
 
-/// A request as the device finds it: the first descriptor, and all buffers with whether they are to
-/// be written.
+/// A request as the device finds it: the first descriptor, and all buffers, each with whether it is
+/// to be written.
 struct Found {
     head: u32,
     buffers: Vec<(u64, u32, bool)>,
@@ -42,7 +43,7 @@ fn write<T: Copy>(address: u64, value: T) {
 }
 
 impl FakeDevice {
-    /// The next request that was not looked at yet.
+    /// Returns the next request that was not taken yet.
     fn next(&mut self) -> Option<Found> {
         if read::<u16>(self.available + 2) == self.seen {
             return None;
@@ -63,7 +64,7 @@ impl FakeDevice {
         }
     }
 
-    /// Says that the chain that begins with `head` is done, with so many bytes written.
+    /// Reports the chain that begins with `head` as done, with this many bytes written.
     fn finish(&mut self, head: u32, length: u32) {
         let at = self.used + 4 + 8 * (u64::from(self.done) % QUEUE_SIZE as u64);
         write(at, head);
@@ -72,7 +73,7 @@ impl FakeDevice {
         write(self.used + 2, self.done);
     }
 
-    /// Does a request properly: data that are read are all `fill`.
+    /// Serves a request as the standard says: all data that are read are `fill`.
     fn serve(&mut self, found: &Found, status: u8, fill: u8) {
         let written: Vec<_> = found.buffers.iter().filter(|(.., is_written)| *is_written).collect();
         let (status_at, data) = written.split_last().unwrap();
@@ -113,7 +114,7 @@ impl Transport for FakeDevice {
     }
 
     fn read_device_features(&mut self) -> u64 {
-        unreachable!("the queue does not look at features")
+        unreachable!("the queue does not read features")
     }
 
     fn write_driver_features(&mut self, _: u64) {}
@@ -138,7 +139,7 @@ impl Transport for FakeDevice {
     }
 }
 
-/// Memory for a test, in frames of the host's own.
+/// Memory for a test, in frames of the test's process.
 #[repr(C, align(4096))]
 struct Memory([[u8; FRAME_SIZE]; MAX_FRAMES]);
 
@@ -248,7 +249,7 @@ fn a_full_queue_takes_no_more_until_something_is_done() {
 }
 
 #[test]
-fn errors_are_told() {
+fn errors_are_reported() {
     for (status, expected) in [(1, BlockError::Failed), (2, BlockError::Unsupported), (0xff, BlockError::Failed)] {
         let mut bench = Bench::new();
         let (slot, found) = bench.read_one(0);
@@ -293,7 +294,7 @@ fn a_device_that_is_done_twice_is_broken() {
 }
 
 #[test]
-fn interrupts_are_off_until_they_are_wanted() {
+fn interrupts_are_off_until_they_are_enabled() {
     let mut bench = Bench::new();
     let flags = bench.device.available;
     assert_eq!(read::<u16>(flags), 1);
@@ -304,7 +305,7 @@ fn interrupts_are_off_until_they_are_wanted() {
 }
 
 #[test]
-fn the_device_says_if_it_is_to_be_notified() {
+fn the_device_says_whether_to_notify_it() {
     let bench = Bench::new();
     assert!(bench.requests.should_notify());
     write(bench.device.used, 1_u16);

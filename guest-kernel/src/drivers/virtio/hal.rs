@@ -1,4 +1,4 @@
-//! How virtio devices and this kernel share memory: all of it, at the same addresses.
+//! The memory that virtio devices and this kernel share: all of it, at the same addresses.
 #![allow(unsafe_code, reason = "memory shared with devices")]
 
 use core::alloc::Layout;
@@ -10,8 +10,8 @@ use virtio_drivers::{BufferDirection, Hal, PhysAddr};
 
 use crate::mm::KernelHeap;
 
-/// What the crate `virtio-drivers` has to know of this kernel. Queues lie in one piece, so their
-/// memory is the kernel heap's, which is part of the image.
+/// This kernel, as the crate `virtio-drivers` needs it. A queue must be contiguous, so its memory
+/// comes from the kernel heap, which is part of the image.
 #[derive(Debug)]
 pub(crate) struct KernelHal;
 
@@ -30,7 +30,7 @@ unsafe impl Hal for KernelHal {
 
     unsafe fn dma_dealloc(_: PhysAddr, memory: NonNull<u8>, pages: usize) -> i32 {
         if let Some(layout) = layout(pages) {
-            // SAFETY: the caller got the memory from `dma_alloc` with so many pages.
+            // SAFETY: the caller got the memory from `dma_alloc` with this many pages.
             unsafe { KernelHeap.deallocate(memory, layout) };
         }
         0
