@@ -11,8 +11,8 @@ use log::LevelFilter;
 /// More swap than any memory could hold compressed.
 const MAX_COMPRESSED_SWAP: u64 = 1 << 40;
 
-/// The beginnings of the words that are not for the application: the kernel's options, and those with
-/// which loaders name devices.
+/// The beginnings of the words that are not for the application: the kernel's options, and those
+/// with which loaders name devices.
 const RESERVED: [&str; 6] = ["log=", "reclaim=", "compressed_swap=", "balloon=", "balloon_rate=", "virtio_mmio."];
 
 /// A copy of the command line, as the loader's own lies in memory that the kernel does not keep.
@@ -159,7 +159,8 @@ mod tests {
 
     #[test]
     fn the_application_gets_its_own_words_only() {
-        let line = b" phases=64M:3s  log=debug reclaim=clock compressed_swap=8M balloon=none balloon_rate=1-2 virtio_mmio.device=512@0xfeb00000:5 catalog=1 ";
+        let line = b" phases=64M:3s  log=debug reclaim=clock compressed_swap=8M balloon=none \
+            balloon_rate=1-2 virtio_mmio.device=512@0xfeb00000:5 catalog=1 ";
         let line = CommandLine::new(line).unwrap();
         assert_eq!(line.application_words().collect::<Vec<_>>(), ["phases=64M:3s", "catalog=1"]);
     }

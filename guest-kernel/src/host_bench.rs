@@ -1,4 +1,4 @@
-//! What benches on the host may drive: parts of the kernel that need no machine.
+//! Parts of the kernel that need no machine, for benches on the host.
 #![allow(unsafe_code, reason = "makes an allocator of frames that do not exist")]
 
 use std::sync::Barrier;
@@ -18,17 +18,17 @@ pub enum Blocks {
     Huge,
 }
 
-/// Memory that the allocator believes to have.
+/// The memory that the allocator is told of, which does not exist.
 const MEMORY: FrameCount = FrameCount::from_mib(1 << 10);
-/// Pairs that each thread makes before the time runs.
+/// Pairs that each thread makes before the measurement.
 const WARM_UP: u32 = 1000;
 
-/// Takes and frees `pairs` committed blocks on each of `threads` threads, one block at a time,
-/// through one allocator, each thread a CPU; returns the time until all are done.
+/// Allocates and frees `pairs` committed blocks on each of `threads` threads, one block at a time,
+/// from one allocator; each thread is a CPU. Returns the time until all are done.
 ///
 /// # Panics
-/// In debug builds, where freed frames are written to: there is no memory here. When the allocator
-/// has nothing to give, though everything is free.
+/// In debug builds, where freed frames are written to: there is no memory here. When an allocation
+/// fails, though everything is free.
 #[must_use]
 pub fn allocate_and_free(blocks: Blocks, threads: usize, pairs: u32) -> Duration {
     if cfg!(debug_assertions) {

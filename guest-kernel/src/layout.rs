@@ -3,7 +3,7 @@
 //! ```text
 //! 0x0000_0000_0000   identity map of guest-physical memory, 2 MiB pages, up to 512 GiB
 //! 0x3000_0000_0000   thread stacks, a slot each, guard page below
-//! 0x3800_0000_0000   accounts of the kernel whose size shows after the boot
+//! 0x3800_0000_0000   metadata of the kernel whose size is known only after the boot
 //! 0x4000_0000_0000   the application's small-object heap
 //! 0x4100_0000_0000   regions of the application, up to 0x5000_0000_0000
 //! ```
@@ -16,21 +16,21 @@ use core::ops::Range;
 /// Where the image is linked and loaded; `link.ld` says the same.
 pub(crate) const IMAGE_BASE: u64 = 0x20_0000;
 
-/// What lies below belongs to loaders: boot information, command line, boot page tables. The kernel
-/// copies what it needs and then unmaps it all, so that a null pointer is an error.
+/// Memory below belongs to loaders: boot information, command line, boot page tables. The kernel
+/// copies what it needs and then unmaps all of it, so that a null pointer is an error.
 pub(crate) const LOW_MEMORY_END: u64 = IMAGE_BASE;
 
-/// The identity map ends here: memory beyond is not used.
+/// The end of the identity map. Memory beyond it is not used.
 pub(crate) const IDENTITY_END: u64 = 1 << 39;
 
-/// The page tables in the image let code be run up to here; `link.ld` says the same.
+/// The page tables in the image let code run up to here; `link.ld` says the same.
 pub(crate) const BOOT_CODE_END: u64 = 16 << 20;
 
-/// What the page tables in the image map already.
+/// The end of the memory that the page tables in the image map.
 pub(crate) const BOOT_IDENTITY_END: u64 = 1 << 30;
 
-/// The fourth gibibyte belongs to devices: registers, never memory. The page tables in the image
-/// have a table for it.
+/// The device hole: the fourth gibibyte has registers of devices, and never memory. The page tables
+/// in the image have a table for it.
 pub(crate) const DEVICE_HOLE: Range<u64> = 3 << 30..4 << 30;
 
 /// Registers of the I/O APIC, where a machine has one (82093AA data sheet, 3.0).
@@ -45,7 +45,7 @@ pub(crate) const STACKS: Range<u64> = 0x3000_0000_0000..0x3000_0400_0000;
 /// Virtual space of one thread's stack, guard page included.
 pub(crate) const STACK_SLOT_BYTES: u64 = 1 << 20;
 
-/// Accounts of the kernel whose size shows after the boot: the swap disk's.
+/// Metadata of the kernel whose size is known only after the boot: the swap disk's.
 pub(crate) const METADATA: u64 = 0x3800_0000_0000;
 
 /// The application's small-object heap.

@@ -1,5 +1,5 @@
-//! The application's progress: what it last reported about its work. It travels to the host with the
-//! balloon driver's reports.
+//! The application's progress: what it last reported about its work. It travels to the host with
+//! the balloon driver's reports.
 
 use aerostat_abi::text::Text;
 

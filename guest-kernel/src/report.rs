@@ -153,8 +153,8 @@ fn state(frame: &TrapFrame) {
     backtrace(frame.rip, frame.rbp);
 }
 
-/// Writes the return addresses, innermost first, for as long as the chain of frame pointers stays on
-/// one stack.
+/// Writes the return addresses, innermost first, while the chain of frame pointers stays on one
+/// stack.
 fn backtrace(rip: u64, rbp: u64) {
     line!("backtrace:");
     if rip != 0 {
@@ -179,8 +179,8 @@ fn backtrace(rip: u64, rbp: u64) {
     }
 }
 
-/// Returns whether a frame of two words at `address` lies on the current thread's stack or on one in
-/// the image.
+/// Returns whether a frame of two words at `address` lies on the current thread's stack or on one
+/// in the image.
 fn is_on_a_stack(address: u64) -> bool {
     let bounds = cpu::stack_bounds();
     let image = image::range();

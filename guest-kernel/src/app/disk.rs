@@ -1,9 +1,9 @@
 //! The disk with the guest's data.
 //!
-//! A device reaches frames, while an application's pages may be evicted at any time. So data pass
-//! through a few *bounce buffers* of the kernel's frames, and several of them are under way at once
-//! where there is much to transfer. Pages of the mapped disk use the same queue: who finds it full
-//! waits for a moment, as everything in it ends by itself.
+//! A device accesses frames, while an application's pages may be evicted at any time. So data pass
+//! through a few *bounce buffers* of the kernel's frames. A long transfer uses several of them at
+//! once. Pages of the mapped disk use the same queue: a thread that finds it full waits for a
+//! moment, as each request in it ends by itself.
 #![allow(unsafe_code, reason = "copies between applications' memory and the kernel's frames")]
 
 use core::fmt;
@@ -21,10 +21,11 @@ use crate::sync::{LockRank, SpinLock};
 use crate::thread::{self, Event};
 use crate::time::Instant;
 
-/// Bounce buffers, and frames in each of them.
+/// Bounce buffers.
 const BUFFERS: usize = 4;
+/// Frames of a bounce buffer.
 const BUFFER_FRAMES: usize = 16;
-/// How long a full queue is left alone: about what a request takes.
+/// How long a thread waits when the queue is full: about as long as a request takes.
 const FULL_QUEUE_PAUSE_NS: u64 = 100_000;
 const BUFFER_BYTES: usize = BUFFER_FRAMES * FRAME_SIZE;
 const _: () = assert!(BUFFERS < MAX_REQUESTS && BUFFER_FRAMES <= MAX_FRAMES);
@@ -39,8 +40,7 @@ pub struct Disk {
     returned: Event,
 }
 
-/// Why something was not done with a disk. Of data that were to be transferred any part may have
-/// been.
+/// Why an operation on a disk failed. Any part of its data may have been transferred.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DiskError {
     /// Offset or length is not a multiple of 512 bytes.
@@ -49,7 +49,7 @@ pub enum DiskError {
     OutOfRange,
     /// The disk may not be written.
     ReadOnly,
-    /// The disk has failed at it.
+    /// The disk has failed.
     Failed,
     /// The device is broken, for good.
     Broken,
@@ -78,7 +78,7 @@ impl From<BlockError> for DiskError {
     }
 }
 
-/// The disk with the guest's data, if its machine has one.
+/// Returns the disk with the guest's data, if the machine has one.
 #[must_use]
 pub fn disk() -> Option<&'static Disk> {
     DISK.get()
@@ -89,7 +89,7 @@ pub fn disk() -> Option<&'static Disk> {
 pub enum MapError {
     /// The machine has no disk with data.
     NoDisk,
-    /// The disk may be written: what is mapped must not change under those who read it.
+    /// The disk may be written: what is mapped must not change while it is read.
     Writable,
     /// There is no memory for its page tables and a few of its pages.
     OutOfMemory,
@@ -107,8 +107,8 @@ impl fmt::Display for MapError {
 
 impl core::error::Error for MapError {}
 
-/// The whole of a read-only disk, to be read like memory: pages come in when they are touched, and
-/// go when memory is short. A page that the disk can't read ends the guest.
+/// Maps the whole of a read-only disk. Pages are read when they are touched, and dropped when
+/// memory is short. A page that the disk can't read ends the guest.
 ///
 /// # Errors
 /// [`MapError`].
@@ -121,11 +121,11 @@ pub fn map_disk() -> Result<&'static [u8], MapError> {
     let policy = Name::from_command_line(super::arguments()).unwrap_or_default();
     let start = file::map(device, bytes, policy).map_err(|OutOfMemory| MapError::OutOfMemory)?;
     let pointer = core::ptr::with_exposed_provenance::<u8>(to_usize(start));
-    // SAFETY: the region covers so many bytes, stays for good, and is never written.
+    // SAFETY: the region covers this many bytes, is never unmapped, and is never written to.
     Ok(unsafe { core::slice::from_raw_parts(pointer, to_usize(bytes)) })
 }
 
-/// Makes the disk ready for the application.
+/// Allocates the buffers of the disk.
 pub(super) fn start() {
     let Some(device) = block::device(DiskId::Data) else { return };
     let free = [(); BUFFERS].map(|()| Buffer::allocate());
@@ -137,29 +137,29 @@ pub(super) fn start() {
 }
 
 impl Disk {
-    /// Size in bytes, a multiple of 512.
+    /// Returns the size in bytes, a multiple of 512.
     #[must_use]
     pub fn size(&self) -> u64 {
         self.device.sectors() * SECTOR_BYTES
     }
 
-    /// Whether the disk may not be written.
+    /// Returns whether the disk may not be written.
     #[must_use]
     pub fn is_read_only(&self) -> bool {
         self.device.is_read_only()
     }
 
-    /// Fills `data` with what is on the disk at byte `offset`. Waits for it.
+    /// Reads from the disk at byte `offset` into `data`, and waits for it.
     ///
     /// # Errors
-    /// [`DiskError`]; `data` then holds anything.
+    /// [`DiskError`]; the contents of `data` are then undefined.
     pub fn read(&self, offset: u64, data: &mut [u8]) -> Result<(), DiskError> {
         self.check(offset, data.len() as u64)?;
         self.transfer(offset, Data::Into(data))
     }
 
-    /// Writes `data` to the disk at byte `offset`. Waits for it. That it survives an end of the
-    /// host takes [`Self::flush`] too.
+    /// Writes `data` to the disk at byte `offset`, and waits for it. Only [`Self::flush`] makes the
+    /// data survive an end of the host.
     ///
     /// # Errors
     /// [`DiskError`].
@@ -169,7 +169,7 @@ impl Disk {
         self.transfer(offset, Data::From(data))
     }
 
-    /// Makes lasting what was written before. Waits for it.
+    /// Makes durable what was written before, and waits for it.
     ///
     /// # Errors
     /// [`DiskError`].
@@ -177,8 +177,8 @@ impl Disk {
         self.with_buffer(|| self.device.flush())
     }
 
-    /// Gives up `bytes` bytes at `offset`: reading them then gives anything. Where the disk can't,
-    /// nothing happens.
+    /// Discards `bytes` bytes at `offset`: their contents are then undefined. Does nothing if the
+    /// disk can't discard.
     ///
     /// # Errors
     /// [`DiskError`].
@@ -207,8 +207,8 @@ impl Disk {
         if self.is_read_only() { Err(DiskError::ReadOnly) } else { Ok(()) }
     }
 
-    /// Transfers piece after piece, each through a buffer, with as many under way as there are
-    /// buffers to be had.
+    /// Transfers the data in pieces, each through a buffer, with as many under way as there are
+    /// free buffers.
     fn transfer(&self, offset: u64, mut data: Data<'_>) -> Result<(), DiskError> {
         let length = data.len();
         let mut pieces = [const { None }; BUFFERS];
@@ -217,8 +217,8 @@ impl Disk {
         let mut result = Ok(());
         loop {
             while at < length && result.is_ok() {
-                // Nobody waits for a buffer with others in hand: two who did could wait for each
-                // other.
+                // A thread that holds buffers does not wait for another one: two such threads could
+                // wait for each other.
                 let is_idle = started == finished;
                 let buffer = if is_idle { Some(self.take_buffer()) } else { self.try_take_buffer() };
                 let Some(buffer) = buffer else { break };
@@ -248,8 +248,8 @@ impl Disk {
         Piece { buffer, ticket, range }
     }
 
-    /// Carries out a request that has no data, with a buffer in hand as everybody has who has a
-    /// request under way.
+    /// Carries out a request without data. It holds a buffer, as each thread does that has a
+    /// request under way, which bounds the number of requests.
     fn with_buffer(&self, submit: impl FnMut() -> Option<Ticket>) -> Result<(), DiskError> {
         let buffer = self.take_buffer();
         let result = self.device.finish(accepted(submit));
@@ -278,7 +278,7 @@ impl Disk {
     }
 }
 
-/// Submits until the queue has room.
+/// Submits a request, again and again until the queue has room.
 fn accepted(mut submit: impl FnMut() -> Option<Ticket>) -> Ticket {
     loop {
         if let Some(ticket) = submit() {
@@ -292,15 +292,15 @@ fn accepted(mut submit: impl FnMut() -> Option<Ticket>) -> Ticket {
 struct Piece {
     buffer: Buffer,
     ticket: Ticket,
-    /// Which bytes of the data.
+    /// The bytes of the data that are in it.
     range: Range<usize>,
 }
 
-/// An application's data and where they go.
+/// An application's data, and the direction of their transfer.
 enum Data<'a> {
     /// Read from the disk.
     Into(&'a mut [u8]),
-    /// Written to it.
+    /// Written to the disk.
     From(&'a [u8]),
 }
 
@@ -319,18 +319,18 @@ impl Data<'_> {
         }
     }
 
-    /// Fills the buffer with data that are to be written.
+    /// Copies data that are to be written to the buffer.
     fn copy_to(&self, buffer: &Buffer, range: Range<usize>) {
         if let Self::From(data) = self {
             for (piece, frame) in data[range].chunks(FRAME_SIZE).zip(&buffer.frames) {
-                // SAFETY: the frame is the buffer's, which is ours and not under way, and no
-                // shorter than the piece.
+                // SAFETY: the frame belongs to the buffer, which this thread owns and which is not
+                // under way; it is no shorter than the piece.
                 unsafe { pointer(*frame).copy_from_nonoverlapping(piece.as_ptr(), piece.len()) };
             }
         }
     }
 
-    /// Takes data from the buffer that were read.
+    /// Copies data that were read from the buffer.
     fn copy_from(&mut self, buffer: &Buffer, range: Range<usize>) {
         if let Self::Into(data) = self {
             for (piece, frame) in data[range].chunks_mut(FRAME_SIZE).zip(&buffer.frames) {
@@ -341,7 +341,7 @@ impl Data<'_> {
     }
 }
 
-/// Frames that data pass through. Owned; never given back to the frame allocator.
+/// Frames that data pass through. They are owned, and never freed.
 struct Buffer {
     frames: [FrameNumber; BUFFER_FRAMES],
 }
@@ -356,7 +356,7 @@ impl Buffer {
     }
 }
 
-/// The memory of a frame, [`FRAME_BYTES`] long.
+/// Returns the address of a frame's memory, which is [`FRAME_BYTES`] long.
 fn pointer(frame: FrameNumber) -> *mut u8 {
     const { assert!(FRAME_SIZE as u64 == FRAME_BYTES) };
     core::ptr::with_exposed_provenance_mut(to_usize(frame.address()))

@@ -1,9 +1,9 @@
 //! The application's heap, and so the image's global allocator.
 //!
-//! Small objects live in one growing and shrinking region that `talc` manages; allocations from
-//! [`REGION_ALLOCATION_BYTES`] on get a region each, whose memory goes back to the frame allocator
-//! the moment they are freed. Both are demand-paged: committed when allocated, found when touched.
-//! When no commit charge can be made, an allocation returns null.
+//! Small objects are in one region that grows and shrinks, and that `talc` manages. An allocation
+//! of at least [`REGION_ALLOCATION_BYTES`] gets a region of its own, whose memory is free as soon
+//! as the allocation is freed. Both are demand-paged: committed when they are allocated, and mapped
+//! when they are touched. If the commit charge is refused, an allocation returns null.
 #![allow(unsafe_code, reason = "implements the global allocator")]
 
 use core::alloc::{GlobalAlloc, Layout};
@@ -20,7 +20,7 @@ use crate::mm;
 use crate::sync::LockRank;
 use crate::thread::Mutex;
 
-/// Changes of this size are worth telling the host at once.
+/// The host is told at once of changes of at least this size.
 const NOTABLE_BYTES: usize = HUGE_SIZE;
 
 #[global_allocator]
@@ -31,15 +31,16 @@ static SMALL: Mutex<SmallObjects> =
 
 struct AppHeap;
 
-// SAFETY: regions are exclusive and mapped on touch until they are freed; `talc` vouches for what
-// lies within its own region. The layout passed to `dealloc` is the one of the allocation, so both
+// SAFETY: regions are exclusive and mapped on touch until they are freed; `talc` guarantees the
+// same within its own region. The layout passed to `dealloc` is the one of the allocation, so both
 // sides choose the same way.
 unsafe impl GlobalAlloc for AppHeap {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         if has_own_region(&layout) { allocate_region(&layout) } else { allocate_small(layout) }
     }
 
-    /// Fresh regions read as zero: large zeroed allocations cost nothing until they are touched.
+    /// Allocates zeroed memory. New regions read as zero, so large zeroed allocations cost nothing
+    /// until they are touched.
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the caller's layout.
         let pointer = unsafe { self.alloc(layout) };
@@ -76,7 +77,7 @@ fn allocate_region(layout: &Layout) -> *mut u8 {
 
 struct SmallObjects {
     talc: Talc<Manual, talc::DefaultBinning>,
-    /// The heap's region, once there is one.
+    /// The heap's region, if there is one yet.
     region: Option<HeapRegion>,
 }
 
@@ -89,18 +90,18 @@ struct HeapRegion {
     claimed_end: NonNull<u8>,
 }
 
-// SAFETY: the pointer names the heap's end, nobody's thread-local data; all use is under the lock
+// SAFETY: the pointer is the heap's end and belongs to no thread; it is used only under the lock
 // of `SMALL`.
 unsafe impl Send for SmallObjects {}
 
-/// Allocates a small object, growing the heap if need be. Memory is committed before the heap is
-/// locked, as that may take its time.
+/// Allocates a small object, and grows the heap if necessary. Memory is committed before the heap
+/// is locked, as that may take long.
 fn allocate_small(layout: Layout) -> *mut u8 {
     loop {
         if let Some(pointer) = SMALL.lock().allocate(layout) {
             return pointer.as_ptr();
         }
-        // A page more than asked for leaves room for talc's own words beside the object.
+        // One page more leaves room for talc's metadata beside the object.
         let bytes = (layout.size() + layout.align()) as u64 + FRAME_BYTES;
         let Ok(room) = mm::CommitCharge::for_region(bytes.next_multiple_of(HEAP_STEP_BYTES)) else {
             return core::ptr::null_mut();
@@ -123,13 +124,13 @@ impl SmallObjects {
         self.shrink();
     }
 
-    /// Adds the committed room; `false` when there are no addresses for it.
+    /// Adds committed room to the heap. Returns `false` if there are no addresses for it.
     fn grow(&mut self, room: mm::CommitCharge) -> bool {
         let bytes = room.bytes();
         let pointer = |address: u64| core::ptr::with_exposed_provenance_mut::<u8>(to_usize(address));
         let Some(region) = &mut self.region else {
             let Ok(start) = mm::map_committed(APP_HEAP, room) else { return false };
-            // SAFETY: the region is mapped on touch and nobody else's.
+            // SAFETY: the region is mapped on touch and belongs to the heap alone.
             let Some(claimed_end) = (unsafe { self.talc.claim(pointer(start), to_usize(bytes)) }) else { return false };
             self.region = Some(HeapRegion { start, end: start + bytes, claimed_end });
             return true;
@@ -142,7 +143,7 @@ impl SmallObjects {
         true
     }
 
-    /// Gives the free end of the heap back once it is several steps long.
+    /// Shrinks the heap if its free end is several steps long.
     fn shrink(&mut self) {
         let Some(region) = &mut self.region else { return };
         // SAFETY: the heap's end is the one that talc last returned.
@@ -153,7 +154,7 @@ impl SmallObjects {
             return;
         }
         let new_end = core::ptr::with_exposed_provenance_mut::<u8>(to_usize(keep));
-        // SAFETY: as above; what lies behind the returned end is talc's no more.
+        // SAFETY: as above; talc does not use what lies behind the returned end.
         if let Some(end) = unsafe { self.talc.truncate(region.claimed_end, new_end) } {
             region.claimed_end = end;
             mm::shrink_region(region.start, keep);

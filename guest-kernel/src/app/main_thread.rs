@@ -23,25 +23,25 @@ static COMMAND_LINE: Once<CommandLine> = Once::new();
 /// How an application ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// It did what it was asked to.
+    /// It did what it was asked to do.
     Success,
     /// It did not.
     Failure,
 }
 
-/// The guest's command line.
+/// Returns the guest's command line.
 #[must_use]
 pub fn arguments() -> &'static str {
     COMMAND_LINE.get().map_or("", CommandLine::as_str)
 }
 
-/// The words of the command line that are meant for the application.
+/// Returns the words of the command line that are meant for the application.
 pub fn words() -> impl Iterator<Item = &'static str> {
     COMMAND_LINE.get().into_iter().flat_map(CommandLine::application_words)
 }
 
-/// The bytes of a size as command lines give it: a whole number with a unit, `K`, `M` or `G`
-/// (1024-based).
+/// Returns the bytes of a size as command lines give it: a whole number with a unit, `K`, `M` or
+/// `G` (1024-based).
 #[must_use]
 pub fn parse_size(text: &str) -> Option<usize> {
     command_line::parse_size(text).map(to_usize)

@@ -1,4 +1,4 @@
-//! All that an application may use.
+//! Everything that an application may use.
 //!
 //! An application is a crate with a `main`, linked with the kernel into one image:
 //!
@@ -13,10 +13,10 @@
 //! }
 //! ```
 //!
-//! `alloc` works: small objects come from a heap, large ones get a region each; either fails by
-//! returning null when memory is out. Threads, time, what there is to say and hear about memory
-//! ([`memory`](mod@memory)) and the disk with the guest's data are here, and the balloon for
-//! whoever drives it himself ([`balloon_port`]); logging is the `log` crate.
+//! `alloc` works: small objects come from a heap, large ones get a region each; either returns null
+//! when there is no memory. This module also has threads, time, memory ([`memory`](mod@memory)),
+//! the disk with the guest's data, and the balloon port for an application that drives the balloon
+//! itself ([`balloon_port`]). Logging is the `log` crate.
 
 pub mod balloon_port;
 mod disk;
@@ -41,7 +41,7 @@ pub use crate::time::Instant;
 #[macro_export]
 macro_rules! app {
     ($main:path) => {
-        /// What the kernel calls once everything is up.
+        /// The function that the kernel calls when everything has started.
         #[unsafe(no_mangle)]
         extern "Rust" fn aerostat_app_main() -> $crate::app::Outcome {
             $main()

@@ -1,4 +1,4 @@
-//! Threads for applications: closures that run beside each other and can be waited for.
+//! Threads for applications: closures that run concurrently and can be joined.
 #![allow(unsafe_code, reason = "a closure travels to its thread as an address")]
 
 extern crate alloc;
@@ -12,25 +12,25 @@ use core::sync::atomic::{AtomicU32, Ordering, fence};
 use crate::thread::{self, Event, Mutex, Priority, SpawnError, sleep_until};
 use crate::time::Instant;
 
-/// What thread and handle share: freed by whoever lets go last. Allocated by hand, as a full heap
-/// must be an error and not a panic.
+/// What thread and handle share. The last of the two to release it frees it. It is allocated by
+/// hand, as a full heap must be an error and not a panic.
 struct Packet<T> {
     owners: AtomicU32,
     result: Mutex<Option<T>>,
     done: Event,
 }
 
-/// The packet, and before the thread has begun its work too.
+/// The packet, and the work until the thread has begun it.
 #[repr(C)]
 struct Parcel<T, W> {
     packet: Packet<T>,
     work: Option<W>,
 }
 
-/// A running thread's result to be.
+/// The owner of a thread's future result.
 pub struct JoinHandle<T> {
     packet: NonNull<Packet<T>>,
-    /// Frees the parcel, whose whole type only `spawn` knows.
+    /// Frees the parcel, whose full type only `spawn` knows.
     free: unsafe fn(NonNull<Packet<T>>),
 }
 
@@ -44,7 +44,7 @@ impl<T> fmt::Debug for JoinHandle<T> {
 }
 
 impl<T> JoinHandle<T> {
-    /// Waits for the thread's result.
+    /// Waits for the thread's result, and returns it.
     #[must_use]
     pub fn join(self) -> T {
         // SAFETY: the handle is one of the packet's owners.
@@ -77,14 +77,14 @@ pub fn spawn<T: Send + 'static, W: FnOnce() -> T + Send + 'static>(
     let parcel = NonNull::new(unsafe { alloc(Layout::new::<Parcel<T, W>>()) }).ok_or(SpawnError::OutOfMemory)?;
     let parcel = parcel.cast::<Parcel<T, W>>();
     let packet = Packet { owners: AtomicU32::new(2), result: Mutex::new(None), done: Event::new() };
-    // SAFETY: just allocated with this layout, and nobody else's.
+    // SAFETY: just allocated with this layout, and not shared yet.
     unsafe { parcel.write(Parcel { packet, work: Some(work) }) };
     let address = parcel.as_ptr().expose_provenance() as u64;
-    let handle = JoinHandle { packet: parcel.cast(), free: let_go::<T, W> };
+    let handle = JoinHandle { packet: parcel.cast(), free: release::<T, W> };
     let spawned = thread::spawn_entry(name, Priority::Application, run::<T, W>, address);
     if let Err(error) = spawned {
         // SAFETY: the thread that was to be the second owner does not exist.
-        unsafe { let_go::<T, W>(handle.packet) };
+        unsafe { release::<T, W>(handle.packet) };
         return Err(error);
     }
     Ok(handle)
@@ -104,29 +104,29 @@ extern "C" fn run<T: Send + 'static, W: FnOnce() -> T + Send + 'static>(address:
         *packet.result.lock() = Some(result);
         packet.done.signal();
     }
-    // SAFETY: this thread is an owner, and does not look again.
-    unsafe { let_go::<T, W>(parcel.cast()) };
+    // SAFETY: this thread is an owner, and does not use the parcel again.
+    unsafe { release::<T, W>(parcel.cast()) };
 }
 
-/// Gives up one ownership of the parcel around `packet`; the last one frees it.
+/// Releases one ownership of the parcel around `packet`; the last one frees it.
 ///
 /// # Safety
 /// The packet is the beginning of a `Parcel<T, W>`, and the caller is one of its owners and won't
 /// use it again.
-unsafe fn let_go<T, W>(packet: NonNull<Packet<T>>) {
+unsafe fn release<T, W>(packet: NonNull<Packet<T>>) {
     // SAFETY: an owner keeps the packet alive.
     if unsafe { packet.as_ref() }.owners.fetch_sub(1, Ordering::Release) > 1 {
         return;
     }
     fence(Ordering::Acquire);
     let parcel = packet.cast::<Parcel<T, W>>();
-    // SAFETY: the last owner drops what is left in the parcel.
+    // SAFETY: there is no other owner.
     unsafe { parcel.drop_in_place() };
     // SAFETY: allocated in `spawn` with this layout.
     unsafe { dealloc(parcel.as_ptr().cast(), Layout::new::<Parcel<T, W>>()) };
 }
 
-/// Sleeps for so many milliseconds.
+/// Sleeps for this many milliseconds.
 pub fn sleep(milliseconds: u64) {
     sleep_until(Instant::now().after(milliseconds.saturating_mul(1_000_000)));
 }

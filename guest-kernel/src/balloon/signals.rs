@@ -158,7 +158,7 @@ impl Signals {
 
 impl Deflator for Signals {
     fn wait_for(&self, wanted: FrameCount, missing: FrameCount, patience: &mut Patience) -> bool {
-        if self.balloon.load(Ordering::Relaxed) < missing.0 || patience.look(Instant::now()).is_none() {
+        if self.balloon.load(Ordering::Relaxed) < missing.0 || patience.charge(Instant::now()).is_none() {
             return false;
         }
         let arrivals = self.arrivals.load(Ordering::Relaxed);
@@ -166,7 +166,7 @@ impl Deflator for Signals {
         self.request(Request::Report);
         self.wake.signal();
         while self.arrivals.load(Ordering::Relaxed) == arrivals
-            && let Some(until) = patience.look(Instant::now())
+            && let Some(until) = patience.charge(Instant::now())
         {
             self.arrived.wait(Some(until));
         }
@@ -212,7 +212,7 @@ pub(crate) fn flush_report() {
     SIGNALS.request(Request::Flush);
     SIGNALS.wake.signal();
     while SIGNALS.is_flushing()
-        && let Some(until) = patience.look(Instant::now())
+        && let Some(until) = patience.charge(Instant::now())
     {
         SIGNALS.flushed.wait(Some(until));
     }

@@ -19,11 +19,7 @@ use crate::time::Instant;
 
 pub(super) static SCHEDULER: SpinLock<Scheduler> = SpinLock::new(
     LockRank::Scheduler,
-    Scheduler {
-        table: Table::new(),
-        contexts: [const { Context { rsp: 0, stack: 0..0 } }; MAX_THREADS],
-        armed: None,
-    },
+    Scheduler { table: Table::new(), contexts: [const { Context { rsp: 0, stack: 0..0 } }; MAX_THREADS], armed: None },
 );
 
 /// The thread table and all that its threads consist of.
@@ -51,8 +47,8 @@ pub(crate) fn start() {
     trap::set_reschedule(preempt);
 }
 
-/// Halts until another thread is ready, for ever: the idle thread. Entered with upcalls masked once,
-/// since boot.
+/// Halts until another thread is ready, for ever: the idle thread. Entered with upcalls masked
+/// once, since boot.
 pub(crate) fn idle() -> ! {
     loop {
         cpu::unmask(); // delivers what is pending, and switches to a thread that became ready

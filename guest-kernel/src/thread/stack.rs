@@ -52,8 +52,8 @@ fn spare_part(stack: &Range<u64>) -> impl Iterator<Item = *mut u64> {
         .map(|address| core::ptr::with_exposed_provenance_mut(to_usize(address)))
 }
 
-/// Writes the words with which the first switch to a thread arrives in [`switch::thread_start`] with
-/// the entry in registers. Returns the stack pointer to switch to.
+/// Writes the words with which the first switch to a thread arrives in [`switch::thread_start`],
+/// with the entry in registers. Returns the stack pointer to switch to.
 ///
 /// # Safety
 /// The end of the stack is mapped, and no thread uses it.

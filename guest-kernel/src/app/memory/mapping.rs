@@ -1,5 +1,4 @@
-//! Mappings: memory of an application with a region of its own, and what the application can say
-//! about it.
+//! Mappings: memory of an application in a region of its own, with advice about it.
 #![allow(unsafe_code, reason = "makes slices out of a region of its own")]
 
 use core::ops::{Deref, DerefMut, Range};
@@ -13,14 +12,14 @@ use crate::layout::APP_REGIONS;
 use crate::mm::page_table::Access;
 use crate::mm::{self, advice};
 
-/// Changes of this size are worth telling the host at once.
+/// The host is told at once of changes of at least this size.
 const NOTABLE_BYTES: usize = HUGE_SIZE;
 
-/// Bytes in a region of their own: page-aligned, zero to begin with, found when touched, gone when
-/// dropped.
+/// Bytes in a region of their own: page-aligned, zero at first, mapped when they are touched, and
+/// freed when the mapping is dropped.
 ///
-/// Ranges are in bytes from the beginning of the mapping; one that ends behind its end panics, as
-/// with slices.
+/// Ranges are in bytes from the beginning of the mapping. One that ends behind the mapping's end
+/// panics, as with slices.
 #[derive(Debug)]
 pub struct Mapping {
     start: NonNull<u8>,
@@ -34,11 +33,11 @@ unsafe impl Send for Mapping {}
 unsafe impl Sync for Mapping {}
 
 impl Mapping {
-    /// Maps `bytes` bytes of zeroed memory. Costs a commit charge now, and frames with the first
-    /// touch of each page. May wait for the host.
+    /// Maps `bytes` bytes of zeroed memory. They are committed now, and each page gets a frame when
+    /// it is first touched. May wait for the host.
     ///
     /// # Errors
-    /// [`OutOfMemory`] when so much can't be committed.
+    /// [`OutOfMemory`] when the commit charge is refused.
     pub fn anonymous(bytes: usize) -> Result<Self, OutOfMemory> {
         let start = mm::map_region(APP_REGIONS, bytes as u64)?;
         report(bytes);
@@ -46,7 +45,7 @@ impl Mapping {
         Ok(Self { start: NonNull::new(start).ok_or(OutOfMemory)?, length: bytes })
     }
 
-    /// Zeroes `range`, and frees the memory of all pages that lie within it, wherever they are
+    /// Zeroes `range`, and frees the memory of all pages within it, evicted ones included
     /// (`MADV_DONTNEED`). They stay committed: touching them again can't fail.
     pub fn discard(&mut self, range: Range<usize>) {
         let pages = self.whole_pages(&range);
@@ -56,36 +55,35 @@ impl Mapping {
         report(pages.len());
     }
 
-    /// Lets the pages that lie within `range` be dropped, instead of evicted, when memory is short
-    /// (`MADV_FREE`). Nothing happens to those that it never becomes short for, and a page that is
-    /// written to stays. What had been evicted is dropped at once, and so is everything where the
-    /// guest has nowhere to evict to.
+    /// Lets the pages within `range` be dropped, instead of evicted, when memory is short
+    /// (`MADV_FREE`). Pages stay as they are while memory is not short, and a page that is written
+    /// to stays. Evicted pages are dropped at once, and so are all others if the guest has no swap.
     ///
     /// # Safety
-    /// Until a page has been written to, what it reads as may change at any moment, from what it
-    /// was to zeros: the caller writes to each page of the range before it reads from it, and makes
-    /// no reference to it for anything else.
+    /// Until a page has been written to, its contents may turn to zeros at any moment. The caller
+    /// writes to each page of the range before it reads from it, and creates no reference to it
+    /// except for that write.
     pub unsafe fn discard_lazily(&mut self, range: Range<usize>) {
         let pages = self.whole_pages(&range);
         advice::discard_lazily(&self.addresses(&pages));
     }
 
     /// Brings the pages of `range` into memory ahead of their use (`MADV_WILLNEED`): evicted ones,
-    /// and those that were never touched. Goes from the front as far as frames are to be had
-    /// without evicting other pages. Returns how many pages more are in memory.
+    /// and those that were never touched. Begins at the front, and stops when no frame is left
+    /// without evicting other pages. Returns how many more pages are in memory.
     pub fn prefetch(&self, range: Range<usize>) -> u64 {
         let covered = self.covered_pages(&range);
         advice::prefetch(&self.addresses(&covered))
     }
 
-    /// Makes it read-only. A write to it, by whatever code, then ends the guest with a report.
+    /// Makes the mapping read-only. A write to it, by any code, then ends the guest with a report.
     #[must_use]
     pub fn into_read_only(self) -> ReadOnlyMapping {
         advice::protect(self.address(), Access::ReadOnly);
         ReadOnlyMapping { mapping: self }
     }
 
-    /// Where its pages are, and what has happened to them.
+    /// Returns where its pages are, and what has happened to them.
     #[must_use]
     pub fn statistics(&self) -> RegionStatistics {
         advice::statistics(self.address())
@@ -99,7 +97,7 @@ impl Mapping {
         self.address() + range.start as u64..self.address() + range.end as u64
     }
 
-    /// The pages that lie within `range`, as bytes of the mapping; the last one may go on behind
+    /// Returns the pages within `range`, as bytes of the mapping; the last one may extend beyond
     /// the mapping's end.
     fn whole_pages(&self, range: &Range<usize>) -> Range<usize> {
         let range = self.checked(range);
@@ -108,7 +106,7 @@ impl Mapping {
         start..end.max(start)
     }
 
-    /// The pages that `range` has bytes in.
+    /// Returns the pages that `range` has bytes in.
     fn covered_pages(&self, range: &Range<usize>) -> Range<usize> {
         let range = self.checked(range);
         let start = range.start - range.start % FRAME_SIZE;
@@ -130,16 +128,16 @@ impl Deref for Mapping {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        // SAFETY: the region is this mapping's alone, and readable, until it is dropped; it begins
-        // as zeros.
+        // SAFETY: the region belongs to this mapping alone, and is readable and initialized (zeros)
+        // until it is dropped.
         unsafe { core::slice::from_raw_parts(self.start.as_ptr(), self.length) }
     }
 }
 
 impl DerefMut for Mapping {
     fn deref_mut(&mut self) -> &mut [u8] {
-        // SAFETY: as for reading; a mapping that is read-only is inside of a `ReadOnlyMapping`,
-        // which does not give it out.
+        // SAFETY: as for reading; a mapping that is read-only is inside a `ReadOnlyMapping`, which
+        // does not hand it out.
         unsafe { core::slice::from_raw_parts_mut(self.start.as_ptr(), self.length) }
     }
 }
@@ -158,7 +156,7 @@ pub struct ReadOnlyMapping {
 }
 
 impl ReadOnlyMapping {
-    /// Makes it writable again.
+    /// Makes the mapping writable again.
     #[must_use]
     pub fn into_writable(self) -> Mapping {
         advice::protect(self.mapping.address(), Access::ReadWrite);
@@ -185,7 +183,7 @@ impl Deref for ReadOnlyMapping {
     }
 }
 
-/// Tells the host soon of a change by so many bytes, if it is large.
+/// Has a change by this many bytes reported to the host soon, if it is large.
 fn report(bytes: usize) {
     if bytes >= NOTABLE_BYTES {
         balloon::report_soon();

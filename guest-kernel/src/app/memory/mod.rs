@@ -1,6 +1,5 @@
-//! What an application can say and hear about memory: mappings of its own ([`Mapping`]), blocks
-//! that it has by number ([`Pinned`]), the metrics ([`memory`]), and a word before memory runs
-//! short ([`on_pressure`]).
+//! Memory for applications: mappings ([`Mapping`]), blocks that are known by their numbers
+//! ([`Pinned`]), metrics ([`memory`]), and warnings of pressure ([`on_pressure`]).
 
 mod mapping;
 mod pinned;
@@ -16,7 +15,7 @@ pub use crate::mm::advice::RegionStatistics;
 pub use crate::mm::shortage::Pressure;
 use crate::{balloon, mm};
 
-/// Memory of the guest, now; counts of events run from boot.
+/// The guest's memory at one moment. Counts of events begin at boot.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct MemoryInfo {
     /// The machine's memory, ballooned frames included.
@@ -26,9 +25,9 @@ pub struct MemoryInfo {
     /// Frames in the balloon; where an application drives it, those of the initial balloon that it
     /// has not claimed.
     pub ballooned: FrameCount,
-    /// Frames that nobody uses.
+    /// Frames that are not used.
     pub free: FrameCount,
-    /// What can still be allocated: free memory and swap that nothing has been committed.
+    /// What can still be allocated: free memory and swap headroom that are not committed.
     pub available: FrameCount,
     /// Page faults resolved with a 2 MiB mapping.
     pub huge_faults: u64,
@@ -36,7 +35,7 @@ pub struct MemoryInfo {
     pub small_faults: u64,
     /// Tables of 4 KiB pages that became 2 MiB pages again.
     pub collapses: u64,
-    /// Pages moved so that whole huge frames came free.
+    /// Pages moved so that huge frames became free as a whole.
     pub moved_pages: u64,
     /// Page faults that waited for a disk.
     pub major_faults: u64,
@@ -46,15 +45,15 @@ pub struct MemoryInfo {
     pub compressed_pages: u64,
     /// Frames of the compressed pool.
     pub compressed_frames: FrameCount,
-    /// Pages that are one word over and over, and occupy nothing.
+    /// Pages that consist of one repeated word, and occupy nothing.
     pub filled_pages: u64,
     /// Pages evicted.
     pub evictions: u64,
     /// Evicted pages brought back.
     pub restores: u64,
-    /// Of those, pages that had been evicted shortly before.
+    /// Of those, pages that had been evicted recently.
     pub refaults: u64,
-    /// Pages dropped instead of evicted, as the application did not need what was in them
+    /// Pages dropped instead of evicted, as the application had discarded them lazily
     /// ([`Mapping::discard_lazily`]).
     pub discards: u64,
     /// Pages on the swap disk.
@@ -73,14 +72,14 @@ pub struct MemoryInfo {
     pub stalled_ns: u64,
     /// The same in the last five to ten seconds, in thousandths of the time.
     pub pressure_per_mille: u64,
-    /// The guest is busy bringing back what it has just evicted: it has less memory than it works
-    /// on.
+    /// Whether the guest mostly brings back what it has just evicted: it has less memory than its
+    /// working set.
     pub is_thrashing: bool,
     /// Times that this began.
     pub thrash_episodes: u64,
 }
 
-/// The metrics now.
+/// Returns the current metrics.
 #[must_use]
 pub fn memory() -> MemoryInfo {
     let ballooned = balloon::size();
@@ -117,19 +116,17 @@ pub fn memory() -> MemoryInfo {
     }
 }
 
-/// Evicts pages that the application can do without until `wanted` frames more are free, or nothing
-/// that could go is left; returns how many became free: none where reclaim is off. For a service
-/// that knows that it will be idle, or that it is about to need memory quickly (Linux has the same
-/// as `memory.reclaim` of a control group).
+/// Evicts cold pages until `wanted` more frames are free or no page can be evicted. Returns how
+/// many frames became free: none if reclaim is off. For a service that knows that it will be idle,
+/// or that it will need memory quickly soon (Linux: `memory.reclaim` of a control group).
 pub fn reclaim(wanted: FrameCount) -> FrameCount {
     mm::reclaim::reclaim(wanted)
 }
 
-/// Recounts the kernel's accounts of frames, and looks at its threads' stacks: for tests and for
-/// doubt.
+/// Recounts the kernel's accounts of frames, and checks its threads' stacks. For tests.
 ///
 /// # Errors
-/// The first disagreement, as a sentence.
+/// Returns the first disagreement, as a sentence.
 pub fn validate() -> Result<(), &'static str> {
     mm::validate().and_then(|()| crate::thread::validate())
 }

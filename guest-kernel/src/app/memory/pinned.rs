@@ -1,6 +1,6 @@
-//! Pinned memory: blocks that an application has by their numbers. On Linux, this is locked memory
-//! and `/proc/self/pagemap`.
-#![allow(unsafe_code, reason = "what is said to be zero is believed")]
+//! Pinned memory: blocks that an application owns and knows by their numbers. On Linux, this is
+//! locked memory with `/proc/self/pagemap`.
+#![allow(unsafe_code, reason = "turns the number that a value owns back into its block")]
 
 use core::ops::Range;
 
@@ -10,8 +10,8 @@ use super::OutOfMemory;
 use crate::mm::block::Contents;
 use crate::mm::{Block, FRAMES, Purpose, slow_path};
 
-/// A frame or a huge frame that is never moved nor evicted, owned, and free again when dropped. It
-/// has no address: it is there to be given away, not to be used.
+/// An owned frame or huge frame, which is never moved nor evicted. Dropping it frees it. It has no
+/// address: its owner can put it into the balloon, but not access it.
 #[derive(Debug)]
 pub struct Pinned {
     first: FrameNumber,
@@ -19,7 +19,8 @@ pub struct Pinned {
 }
 
 impl Pinned {
-    /// A block out of what the application could be committed now. Neither waits nor evicts.
+    /// Allocates a block out of the memory that the application could commit now. Neither waits nor
+    /// evicts.
     ///
     /// # Errors
     /// [`OutOfMemory`] when there is none of that size.
@@ -27,24 +28,25 @@ impl Pinned {
         FRAMES.allocate(size, Purpose::Balloon).map(Self::new).ok_or(OutOfMemory)
     }
 
+    /// Takes over a block.
     pub(crate) fn new(block: Block) -> Self {
         let size = block.size();
         Self { first: block.into_number(), size }
     }
 
-    /// The first frame.
+    /// Returns the first frame.
     #[must_use]
     pub fn first(&self) -> FrameNumber {
         self.first
     }
 
-    /// How large it is.
+    /// Returns the size.
     #[must_use]
     pub fn size(&self) -> BlockSize {
         self.size
     }
 
-    /// Its frames, one by one and ascending.
+    /// Splits the block into its frames, in ascending order.
     #[must_use]
     pub fn split(self) -> Frames {
         let frames = self.size.frames();
@@ -52,13 +54,13 @@ impl Pinned {
         Frames { rest: first..first + frames }
     }
 
-    /// Frees it, the host having had it in between: nothing is behind it, and it reads as zero.
+    /// Frees a block that was in the balloon: the host does not back it, and it reads as zero.
     ///
     /// # Safety
-    /// It does: the host has taken it and returned it, and nobody has used it since.
+    /// The host has released the block and returned it, and no code has accessed it since.
     pub unsafe fn free_unbacked(self) {
         let size = self.size;
-        // SAFETY: the value owned the memory, and is gone.
+        // SAFETY: the value owned the memory, and was given up.
         let block = unsafe { Block::from_raw(self.into_number(), size, Contents::Zero) };
         FRAMES.free_unbacked(block);
         slow_path::frames_freed();
@@ -72,7 +74,7 @@ impl Pinned {
     }
 }
 
-/// The frames of a block that was split; those that nobody takes are freed when it is dropped.
+/// The frames of a block that was split. Dropping it frees those that were not taken.
 #[derive(Debug)]
 pub struct Frames {
     /// Their numbers.
@@ -105,7 +107,7 @@ impl aerostat_balloon_driver::Block for Pinned {
 
 impl Drop for Pinned {
     fn drop(&mut self) {
-        // SAFETY: the value owns the memory, and is going.
+        // SAFETY: the value owns the memory, and is being dropped.
         let block = unsafe { Block::from_raw(self.first, self.size, Contents::Unknown) };
         FRAMES.free_ballooned(block);
         slow_path::frames_freed();

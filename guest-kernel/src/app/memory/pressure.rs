@@ -1,8 +1,8 @@
-//! A word to the application when memory is short, so that it can shrink its caches before pages
-//! are evicted.
+//! Warnings of memory pressure, so that the application can shrink its caches before pages are
+//! evicted.
 //!
-//! Callbacks run in a thread of their own, started with the first of them. Whoever found memory
-//! short waits a moment for them, and goes on without them if they take longer.
+//! Callbacks run in a thread of their own, which is started with the first of them. The thread that
+//! found memory short waits for them for a moment, and continues if they take longer.
 
 extern crate alloc;
 
@@ -22,7 +22,7 @@ use crate::time::Instant;
 
 type Callback = Box<dyn FnMut(Pressure) + Send>;
 
-/// Callbacks that the thread has not taken over yet, and whether there is a thread.
+/// Callbacks that their thread has not taken over yet, and whether there is a thread.
 static REGISTERED: Mutex<Registered> =
     Mutex::ranked(LockRank::PressureCallbacks, Registered { new: Vec::new(), is_running: false });
 
@@ -31,24 +31,26 @@ struct Registered {
     is_running: bool,
 }
 
-/// Wakes the thread; callbacks have returned.
-static HEARD: Event = Event::new();
+/// Wakes the callbacks' thread.
+static WARNED: Event = Event::new();
+/// Signaled when the callbacks have returned.
 static DONE: Event = Event::new();
-/// From the word until the callbacks have returned; and how bad it is.
+/// True from a warning until the callbacks have returned.
 static IS_BUSY: AtomicBool = AtomicBool::new(false);
+/// Whether the latest warning was of high pressure.
 static IS_HIGH: AtomicBool = AtomicBool::new(false);
-/// How long eviction still waits for them.
+/// How long eviction still waits for the callbacks.
 static GRACE: SpinLock<Patience> = SpinLock::new(LockRank::Grace, Patience::new(0));
-/// The thread.
+/// The callbacks' thread.
 static THREAD: Once<ThreadId> = Once::new();
 
-/// Has `callback` called whenever memory is short, at most some ten times a second, and for as long
-/// as the guest runs. It may free memory, take locks and register others; what it frees within 20
-/// ms need not be evicted.
+/// Registers `callback`, which is called whenever memory is short, at most about ten times a
+/// second, until the guest ends. It may free memory, take locks and register other callbacks. What
+/// it frees within 20 ms need not be evicted.
 ///
 /// # Errors
-/// [`SpawnError`] when there is no thread for it, or no memory to remember it; `callback` is
-/// dropped then.
+/// [`SpawnError`] when there is no thread for the callbacks, or no memory to store this one;
+/// `callback` is dropped then.
 pub fn on_pressure(callback: Box<dyn FnMut(Pressure) + Send>) -> Result<(), SpawnError> {
     let mut registered = REGISTERED.lock();
     registered.new.try_reserve(1).map_err(|_| SpawnError::OutOfMemory)?;
@@ -68,29 +70,29 @@ struct Caches;
 impl Listener for Caches {
     fn hear(&self, pressure: Pressure) {
         if IS_BUSY.swap(true, Ordering::Acquire) {
-            return; // still at it
+            return; // the callbacks have not returned yet
         }
         *GRACE.lock() = Patience::new(PRESSURE_GRACE_NS);
         IS_HIGH.store(pressure == Pressure::High, Ordering::Relaxed);
-        HEARD.signal();
+        WARNED.signal();
     }
 
     fn wait(&self) {
         // A callback that needs memory itself would wait in vain.
         let is_own_thread = THREAD.get() == Some(&thread::current());
         while !is_own_thread && IS_BUSY.load(Ordering::Relaxed) {
-            let next = GRACE.lock().look(Instant::now());
+            let next = GRACE.lock().charge(Instant::now());
             let Some(until) = next else { return };
             DONE.wait(Some(until));
         }
     }
 }
 
-/// The callbacks' thread.
+/// Runs the callbacks' thread.
 extern "C" fn run(_: u64) {
     let mut callbacks: Vec<Callback> = Vec::new();
     loop {
-        HEARD.wait(None);
+        WARNED.wait(None);
         if !IS_BUSY.load(Ordering::Acquire) {
             continue;
         }

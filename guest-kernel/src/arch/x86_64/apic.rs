@@ -1,6 +1,6 @@
-//! The local APIC (Intel SDM vol. 3, chapter 10): its one-shot timer, and being there for messages.
+//! The local APIC (Intel SDM vol. 3, chapter 10): its one-shot timer, and the receipt of messages.
 //!
-//! Its registers are reached through memory, from ring 3. The timer counts at 1 GHz under KVM and
+//! Its registers are in memory, and ring 3 accesses them. The timer counts at 1 GHz under KVM and
 //! QEMU alike.
 #![allow(unsafe_code, reason = "memory-mapped registers")]
 
@@ -21,37 +21,36 @@ const ENABLE: u32 = 1 << 8;
 const MASKED: u32 = 1 << 16;
 const DIVIDE_BY_ONE: u32 = 0xb;
 
-/// Switches the APIC on, its timer idle.
+/// Enables the APIC, with its timer idle.
 pub(crate) fn start() {
     write(SPURIOUS, ENABLE | u32::from(SPURIOUS_VECTOR));
     write(TIMER_DIVIDE, DIVIDE_BY_ONE);
     write(TIMER_LVT, u32::from(InterruptLine::TIMER.vector()));
 }
 
-/// Switches it off: no interrupt arrives any more.
+/// Disables the APIC: no interrupt arrives any more.
 pub(crate) fn stop() {
     write(SPURIOUS, u32::from(SPURIOUS_VECTOR));
 }
 
-/// Raises the timer interrupt once, `nanoseconds` from now (at most four seconds; the caller asks
-/// again).
+/// Arms the timer to interrupt once, `nanoseconds` from now, or four seconds if that is less; the
+/// caller then arms it again.
 pub(crate) fn arm_timer(nanoseconds: u64) {
     write(TIMER_INITIAL, u32::try_from(nanoseconds.max(1)).unwrap_or(u32::MAX));
 }
 
-/// Counts down from the top without an interrupt, for [`stopwatch`]: to measure another clock
-/// against this one.
+/// Starts the timer as a stopwatch, which raises no interrupt: to measure another clock against it.
 pub(crate) fn start_stopwatch() {
     write(TIMER_LVT, MASKED | u32::from(InterruptLine::TIMER.vector()));
     write(TIMER_INITIAL, u32::MAX);
 }
 
-/// Counts since [`start_stopwatch`].
+/// Returns the counts since [`start_stopwatch`].
 pub(crate) fn stopwatch() -> u64 {
     u64::from(u32::MAX - read(TIMER_CURRENT))
 }
 
-/// Makes the timer an interrupting one again.
+/// Stops the stopwatch, so that the timer can be armed again.
 pub(crate) fn stop_stopwatch() {
     write(TIMER_INITIAL, 0);
     write(TIMER_LVT, u32::from(InterruptLine::TIMER.vector()));

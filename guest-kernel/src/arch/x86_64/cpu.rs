@@ -14,6 +14,7 @@ pub(crate) struct UpcallMask {
 }
 
 impl UpcallMask {
+    /// Masks upcalls.
     pub(crate) fn new() -> Self {
         mask();
         Self { _here: core::marker::PhantomData }
@@ -26,7 +27,7 @@ impl Drop for UpcallMask {
     }
 }
 
-/// Waits a moment without yielding the CPU.
+/// Waits for a moment without yielding the CPU.
 pub(crate) fn relax() {
     core::hint::spin_loop();
 }
@@ -95,9 +96,9 @@ mod machine {
     pub(crate) struct CpuBlock {
         /// Depth of the upcall mask.
         pub(crate) mask: u64,
-        /// Interrupts that arrived and wait for their upcall, a bit each.
+        /// Interrupt lines that wait for their upcall, a bit each.
         pub(crate) pending: u64,
-        /// Where the code that an upcall interrupted goes on; valid from the ring-0 stub's
+        /// Where the code that an upcall interrupted continues; valid from the ring-0 stub's
         /// interrupt entry until the upcall has read it.
         pub(crate) upcall_rip: u64,
         /// The current thread's stack: an exception taken outside of it can't be handled on it.
@@ -107,8 +108,8 @@ mod machine {
         index: u64,
     }
 
-    /// All CPUs' blocks; GS of CPU n points to block n. Rust never looks inside: all access is
-    /// through GS.
+    /// The blocks of all CPUs; GS of CPU n points to block n. All access is through GS, none by
+    /// reference.
     #[expect(dead_code, reason = "the field is reached through GS")]
     pub(crate) struct CpuBlocks(UnsafeCell<[CpuBlock; MAX_CPUS]>);
 
@@ -143,6 +144,7 @@ mod machine {
         to_usize(read::<INDEX>()) % MAX_CPUS
     }
 
+    /// Adds one level to the mask.
     pub(crate) fn mask() {
         // SAFETY: GS points to this CPU's block since the boot code set it; one instruction, so no
         // interrupt comes between.
@@ -173,6 +175,7 @@ mod machine {
         mask_depth() > 0
     }
 
+    /// Returns how many levels the mask has.
     pub(crate) fn mask_depth() -> u64 {
         read::<MASK>()
     }
@@ -199,7 +202,12 @@ mod machine {
         let mut pending = 0_u64;
         // SAFETY: as in `mask`; the exchange is one instruction.
         unsafe {
-            asm!("xchg {pending}, gs:[{offset}]", pending = inout(reg) pending, offset = const PENDING, options(nostack, preserves_flags));
+            asm!(
+                "xchg {pending}, gs:[{offset}]",
+                pending = inout(reg) pending,
+                offset = const PENDING,
+                options(nostack, preserves_flags)
+            );
         }
         pending
     }
@@ -221,7 +229,12 @@ mod machine {
         let value;
         // SAFETY: as in `mask`.
         unsafe {
-            asm!("mov {value}, gs:[{offset}]", value = out(reg) value, offset = const OFFSET, options(nostack, preserves_flags));
+            asm!(
+                "mov {value}, gs:[{offset}]",
+                value = out(reg) value,
+                offset = const OFFSET,
+                options(nostack, preserves_flags)
+            );
         }
         value
     }
@@ -230,7 +243,12 @@ mod machine {
     fn write<const OFFSET: usize>(value: u64) {
         // SAFETY: as in `mask`.
         unsafe {
-            asm!("mov gs:[{offset}], {value}", value = in(reg) value, offset = const OFFSET, options(nostack, preserves_flags));
+            asm!(
+                "mov gs:[{offset}], {value}",
+                value = in(reg) value,
+                offset = const OFFSET,
+                options(nostack, preserves_flags)
+            );
         }
     }
 

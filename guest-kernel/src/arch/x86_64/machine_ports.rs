@@ -1,5 +1,5 @@
-//! Ports of the machine itself: the exit port, boot marks, the interrupt controllers nobody uses,
-//! and the balloon port.
+//! Ports of the machine itself: the exit port, boot marks, the 8259 interrupt controllers, and the
+//! balloon port.
 #![allow(unsafe_code, reason = "port instructions")]
 
 use core::arch::asm;
@@ -15,12 +15,12 @@ use crate::arch::x86_64::{cpu, ring0};
 /// Data ports of the two 8259 interrupt controllers.
 const PIC_DATA: [u16; 2] = [0x21, 0xa1];
 
-/// The code of the reason for which the guest ends; zero while it does not.
+/// The exit code of the guest; zero until the guest begins to end.
 static END: AtomicU8 = AtomicU8::new(0);
 
-/// From here on no other thread runs, and the guest ends for this reason: a thread that ended it
-/// well meanwhile would hide what has happened. If it ends already, a report has failed half-way;
-/// then there are no second attempts.
+/// Begins to end the guest for this reason. From here on no other thread runs: one that ended the
+/// guest with success meanwhile would hide what has happened. If the guest is ending already, a
+/// report has failed half-way, and there is no second attempt.
 pub(crate) fn begin_end(reason: GuestExit) {
     core::mem::forget(cpu::UpcallMask::new());
     if END.compare_exchange(0, reason.encode(), Ordering::Relaxed, Ordering::Relaxed).is_err() {
@@ -28,12 +28,12 @@ pub(crate) fn begin_end(reason: GuestExit) {
     }
 }
 
-/// Whether the guest is about to end.
+/// Returns whether the guest is about to end.
 pub(crate) fn is_ending() -> bool {
     END.load(Ordering::Relaxed) != 0
 }
 
-/// Ends the machine, unless that has begun already: the first reason counts.
+/// Ends the machine. If that has begun already, the first reason counts.
 pub(crate) fn exit(reason: GuestExit) -> ! {
     core::mem::forget(cpu::UpcallMask::new());
     let _ = END.compare_exchange(0, reason.encode(), Ordering::Relaxed, Ordering::Relaxed);
@@ -42,7 +42,7 @@ pub(crate) fn exit(reason: GuestExit) -> ! {
 
 fn end() -> ! {
     out_dword(EXIT_PORT, u32::from(END.load(Ordering::Relaxed)));
-    // Nothing listens on the exit port. The CPU halts for good; an interrupt would only wake it.
+    // The monitor has no exit port. The CPU halts for good; an interrupt would only wake it.
     apic::stop();
     loop {
         cpu::take_pending();
@@ -62,7 +62,7 @@ pub(crate) fn mask_legacy_interrupts() {
     }
 }
 
-/// A call through the balloon port: the monitor reads and writes the registers while the
+/// Makes a call through the balloon port: the monitor reads and writes the registers while the
 /// instruction is under way.
 pub(crate) fn balloon_call(call: Registers) -> Registers {
     let mut reply = call;

@@ -63,10 +63,13 @@ fn has_operand(opcode: u8) -> bool {
     }
 }
 
-/// The same for the second byte of an opcode that begins with 0F.
+/// Does the same for the second byte of an opcode that begins with 0F.
 fn has_operand_0f(opcode: u8) -> bool {
-    // MOVUPS, MOVAPS, CMOVcc, SETcc, IMUL, CMPXCHG, MOVZX, MOVSX, XADD
-    matches!(opcode, 0x10 | 0x11 | 0x28 | 0x29 | 0x40..=0x4f | 0x90..=0x9f | 0xaf | 0xb0 | 0xb1 | 0xb6 | 0xb7 | 0xbe | 0xbf | 0xc0 | 0xc1)
+    match opcode {
+        0x10 | 0x11 | 0x28 | 0x29 | 0x40..=0x4f | 0x90..=0x9f => true, // MOVUPS, MOVAPS, CMOVcc, SETcc
+        0xaf..=0xb1 | 0xb6 | 0xb7 | 0xbe..=0xc1 => true,               // IMUL, CMPXCHG, MOVZX, MOVSX, XADD
+        _ => false,
+    }
 }
 
 /// Returns the address that ModRM, SIB and displacement name; `None` for a register, and for what
@@ -100,7 +103,7 @@ fn operand(bytes: &mut Bytes<'_>, extension: u8, registers: &Registers) -> Optio
 const REX_X: u8 = 1 << 1;
 const REX_B: u8 = 1 << 0;
 
-/// What is left of the instruction.
+/// The rest of the instruction.
 struct Bytes<'a>(core::slice::Iter<'a, u8>);
 
 impl Bytes<'_> {

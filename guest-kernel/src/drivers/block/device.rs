@@ -92,7 +92,15 @@ impl BlockDevice {
     pub(super) fn new(id: DiskId, geometry: Geometry, device: &VirtioDevice, port: Port) -> Self {
         let VirtioDevice { interrupt, line, .. } = *device;
         let done = [const { Event::new() }; MAX_REQUESTS];
-        Self { id, geometry, interrupt, line, done, any_done: Event::new(), port: SpinLock::new(LockRank::DiskPort, port) }
+        Self {
+            id,
+            geometry,
+            interrupt,
+            line,
+            done,
+            any_done: Event::new(),
+            port: SpinLock::new(LockRank::DiskPort, port),
+        }
     }
 
     /// Returns which disk it is.
@@ -128,8 +136,8 @@ impl BlockDevice {
         self.submit_request(Request::Transfer { direction, sectors, frames })
     }
 
-    /// Starts to make durable what was written and redeemed before. Returns `None` when the queue is
-    /// full.
+    /// Starts to make durable what was written and redeemed before. Returns `None` when the queue
+    /// is full.
     pub(crate) fn flush(&self) -> Option<Ticket> {
         self.submit_request(Request::Flush)
     }
@@ -285,9 +293,9 @@ impl BlockDevice {
         failed
     }
 
-    /// Handles the device's interrupt. If that is a message, the device need not be told that it was
-    /// seen, which saves two slow accesses to registers. Then its reason is unknown, and the status
-    /// is read only if no request has ended.
+    /// Handles the device's interrupt. If that is a message, the device need not be told that it
+    /// was seen, which saves two slow accesses to registers. Then its reason is unknown, and the
+    /// status is read only if no request has ended.
     pub(super) fn interrupt(&self) {
         let mut port = self.port.lock();
         let status = match self.interrupt {

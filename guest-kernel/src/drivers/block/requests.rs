@@ -164,8 +164,8 @@ impl Requests {
         }
         self.gather(index);
         let (read, written) = self.buffers.both();
-        // SAFETY: header, status and inline data belong to the slot until it is done; the frames belong
-        // to the caller, which does not access them.
+        // SAFETY: header, status and inline data belong to the slot until it is done; the frames
+        // belong to the caller, which does not access them.
         let token = unsafe { self.queue.add(read, written) }.ok()?;
         self.slots[index].state = SlotState::UnderWay(token);
         Some(index)
@@ -178,7 +178,8 @@ impl Requests {
         Some(index)
     }
 
-    /// Collects what the device has done. Returns the requests that are done now and were not before.
+    /// Collects what the device has done. Returns the requests that are done now and were not
+    /// before.
     ///
     /// # Errors
     /// [`Broken`] when what the device says is impossible.

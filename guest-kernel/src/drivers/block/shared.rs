@@ -113,8 +113,8 @@ pub(super) struct Part {
 }
 
 impl Part {
-    /// Returns the bytes as a pointer. They are mapped at their own address, and belong to the owner
-    /// of the request, which doesn't access them until the request is done.
+    /// Returns the bytes as a pointer. They are mapped at their own address, and belong to the
+    /// owner of the request, which doesn't access them until the request is done.
     fn pointer(self) -> NonNull<[u8]> {
         let pointer = core::ptr::with_exposed_provenance_mut(to_usize(self.address));
         NonNull::slice_from_raw_parts(NonNull::new(pointer).unwrap_or(NonNull::dangling()), self.bytes)

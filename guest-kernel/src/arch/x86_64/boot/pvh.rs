@@ -14,11 +14,13 @@ use super::memory_map::MAX_RANGES;
 const MAGIC: u32 = 0x336e_c578;
 const USABLE_MEMORY: u32 = 1;
 const ENTRY_BYTES: u64 = 24;
-/// More entries than this no loader makes; a wrong count must not send us through all memory.
+/// The most entries that are read: no loader makes more, and a wrong count must not send the parser
+/// through all memory.
 const MAX_ENTRIES: u32 = 128;
 
 /// Reads guest-physical memory.
 pub(super) trait PhysicalMemory {
+    /// Returns the byte at `address`.
     fn byte(&self, address: u64) -> u8;
 
     fn u32(&self, address: u64) -> u32 {
@@ -59,7 +61,7 @@ pub(super) fn read(address: u64, memory: &impl PhysicalMemory) -> Result<Machine
     Ok(machine)
 }
 
-/// Copies a zero-terminated string; says how long it is.
+/// Copies a zero-terminated string, and returns its length.
 fn copy_string(address: u64, memory: &impl PhysicalMemory, text: &mut [u8]) -> Result<usize, MachineError> {
     for (index, byte) in text.iter_mut().enumerate() {
         *byte = memory.byte(address.wrapping_add(index as u64));
@@ -70,7 +72,7 @@ fn copy_string(address: u64, memory: &impl PhysicalMemory, text: &mut [u8]) -> R
     Err(MachineError::BadCommandLine)
 }
 
-/// Memory below the end of the boot identity map; all else reads as zero.
+/// Memory below the end of the boot identity map; any other reads as zero.
 #[cfg(target_os = "none")]
 pub(super) struct IdentityMapped;
 
@@ -82,8 +84,7 @@ impl PhysicalMemory for IdentityMapped {
             return 0;
         }
         let pointer = core::ptr::with_exposed_provenance::<u8>(aerostat_abi::units::to_usize(address));
-        // SAFETY: the boot page tables map the address; whatever is there, a byte can be read from
-        // it.
+        // SAFETY: the boot page tables map the address, and any byte there may be read.
         unsafe { pointer.read_volatile() }
     }
 }

@@ -1,18 +1,18 @@
 //! Copying and filling memory: the functions that every copy in the image goes through, the
 //! compiler's own included.
 //!
-//! The bare-metal target brings its own, which begin and end each copy with a string instruction
-//! for the odd bytes: tens of nanoseconds, whatever the length. Most copies are short. These move
-//! short lengths in a few words, which may overlap, and use one string instruction where it pays.
-//! They are assembly because a compiler that recognises a copy calls these functions for it.
-#![allow(unsafe_code, reason = "raw memory is what these functions are about")]
+//! The functions of the bare-metal target begin and end each copy with a string instruction for the
+//! odd bytes, which takes tens of nanoseconds at any length. Most copies are short. These functions
+//! copy short lengths in a few words, which may overlap, and long ones with one string instruction.
+//! They are assembly because a compiler that recognizes a copy calls these functions for it.
+#![allow(unsafe_code, reason = "the functions access raw memory")]
 
 use core::arch::naked_asm;
 
-/// From this length on a string instruction is faster than a loop of words.
+/// From this length on, a string instruction is faster than a loop of words.
 const LONG: usize = 256;
 
-/// Copies `bytes` bytes to memory that does not overlap with where they come from; returns `to`.
+/// Copies `bytes` bytes from `from` to `to`, which do not overlap. Returns `to`.
 ///
 /// # Safety
 /// As C's `memcpy`.
@@ -22,7 +22,7 @@ pub(crate) unsafe extern "C" fn memcpy(to: *mut u8, from: *const u8, bytes: usiz
     naked_asm!(include_str!("memcpy.s"), long = const LONG)
 }
 
-/// The same for memory that may overlap.
+/// Copies `bytes` bytes from `from` to `to`, which may overlap. Returns `to`.
 ///
 /// # Safety
 /// As C's `memmove`.
@@ -32,7 +32,7 @@ pub(crate) unsafe extern "C" fn memmove(to: *mut u8, from: *const u8, bytes: usi
     naked_asm!(include_str!("memmove.s"), memcpy = sym memcpy)
 }
 
-/// Fills `bytes` bytes with the low byte of `byte`; returns `to`.
+/// Fills `bytes` bytes with the low byte of `byte`. Returns `to`.
 ///
 /// # Safety
 /// As C's `memset`.

@@ -5,9 +5,10 @@
 # Hypervisor speak it).
 #
 # The page tables map the first GiB and the local APIC; all else is mapped later, from ring 3. The
-# tables that LIDT and LTR load are still empty: ring 3 fills them before anything can trap, as that
-# costs nothing there. What is relied on is set here and not left to the loader: CR4 in particular,
-# in which SMEP and SMAP would keep ring 0 from pages that ring 3 may use, which all of them are.
+# tables that LIDT and LTR load are still empty: ring 3 fills them before anything can trap, as
+# that costs nothing there. All registers that the kernel relies on are set here and not left to
+# the loader. In CR4, SMEP and SMAP would keep ring 0 from pages that ring 3 may use, and all
+# pages are of that kind.
 
 .section .note.Xen, "a", @note
 .balign 4
@@ -100,7 +101,7 @@ boot_pdpt:
     .quad 0, 0
     .quad boot_fourth_gib + 0x7
     .fill 508, 8, 0
-boot_first_gib:                         # 2 MiB pages; not to be run, but for those that the image's code may lie in
+boot_first_gib:                         # 2 MiB pages; only those that may hold the image's code can be run
     .set slot, 0
     .rept 512
     .if slot >= 1 && slot < {code_end} / 0x200000

@@ -1,5 +1,5 @@
-# Entries of ring 0. Each instruction may cost a microsecond here: nothing that ring 3 could do as
-# well.
+# Entries of ring 0. Each instruction may cost a microsecond here, so they do nothing that ring 3
+# could do.
 
 .section .text.ring0, "ax", @progbits
 .code64
@@ -28,20 +28,20 @@ ring0_call:
     cli
 3:  iretq
 
-# An interrupt: acknowledge it, note it, and unless upcalls are masked go on in ring 3 at
-# `upcall_entry`. On INTERRUPT_IST.
+# An interrupt: acknowledge it, note it, and continue in ring 3 at `upcall_entry` unless upcalls
+# are masked. On INTERRUPT_IST.
 .macro interrupt bit
     push rax
     or qword ptr gs:[{pending}], \bit
     mov eax, {end_of_interrupt}
     mov dword ptr [rax], 0
-    test byte ptr [rsp + 16], 3         # the ring-0 stub itself was halted: it looks at what is pending
+    test byte ptr [rsp + 16], 3         # the ring-0 stub itself was halted: it checks what is pending
     jz 1f
-    mov qword ptr [rsp + 40], {user_data} # an exception's change of stacks may have nulled SS: IRETQ would refuse it
+    mov qword ptr [rsp + 40], {user_data} # an exception's change of stacks may have nulled SS, which IRETQ refuses
     cmp qword ptr gs:[{mask}], 0
     jne 1f
     mov rax, [rsp + 8]
-    sub rax, offset exception_stubs     # an exception stub has not come to masking yet
+    sub rax, offset exception_stubs     # an exception stub that has not masked upcalls yet
     cmp rax, offset exception_stubs_size
     jb 1f
     mov rax, [rsp + 8]
@@ -79,8 +79,8 @@ ring0_spurious:
     mov qword ptr [rsp + 32], {user_data}
 1:  iretq
 
-# A fault inside the ring-0 stub, or something no guest causes: end the machine, saying so. On
-# FATAL_IST.
+# A fault inside the ring-0 stub, or an event that no guest causes: end the machine with an exit
+# code of its own. On FATAL_IST.
 .balign 16
 .global ring0_fatal
 ring0_fatal:

@@ -37,14 +37,14 @@ const CR4: u64 = 1 << 5 | 1 << 9 | 1 << 10;
 /// The vector of interrupts that vanish before they are delivered: the only one that is no upcall.
 pub(crate) const SPURIOUS_VECTOR: u8 = 0xff;
 
-/// Gates for the vectors 0 to 31 that lead to ring 3, 16 bytes of code apart.
+/// Bytes of code between the ring-3 stubs of the vectors 0 to 31.
 const EXCEPTION_STUB_BYTES: u64 = 32;
 /// The first virtio device's line; those of the others follow.
 const FIRST_DEVICE: InterruptLine = InterruptLine::device(0).expect("there may be a device");
-/// The devices' entries are so many bytes of code apart.
+/// Bytes of code between the entries of two devices.
 const DEVICE_ENTRY_BYTES: u64 = 128;
 const INT3_VECTOR: usize = 3;
-/// NMI, double fault, machine check: never the guest's doing, or past help.
+/// NMI, double fault, machine check: no guest causes them, or they can't be repaired.
 const FATAL_VECTORS: [usize; 3] = [2, 8, 18];
 
 /// IST slots (1 to 7): each kind of entry has its own, as one may interrupt the other.
@@ -103,8 +103,8 @@ unsafe extern "C" {
 #[repr(C, align(4096))]
 struct Shared<T>(UnsafeCell<T>);
 
-// SAFETY: written once by `install_gates` and `install_stacks` on the boot CPU before anything else
-// can look, then only read.
+// SAFETY: written once by `install_gates` and `install_stacks` on the boot CPU, before the CPU
+// reads it, then only read.
 unsafe impl<T> Sync for Shared<T> {}
 
 /// The task state segment with its I/O permission bitmap (Intel SDM vol. 1, 19.5.2), all zero: ring
@@ -114,7 +114,7 @@ unsafe impl<T> Sync for Shared<T> {}
 struct TaskState {
     segment: TaskStateSegment,
     port_permissions: [u8; 65536 / 8],
-    /// The CPU reads two bytes at once, and wants the one behind the bitmap to be all ones.
+    /// The CPU reads two bytes at once, and the one behind the bitmap must be all ones.
     end: u8,
 }
 
@@ -173,7 +173,7 @@ fn install_stacks() {
     for ist in [CALL_IST, EXCEPTION_IST, INTERRUPT_IST, FATAL_IST] {
         let slot = usize::from(ist - 1);
         let top = IST_STACKS.0.get().expose_provenance() + (slot + 1) * IST_STACK_BYTES;
-        // SAFETY: nothing traps yet, so nobody else uses the TSS; the slot is below 7.
+        // SAFETY: nothing traps yet, so the CPU does not use the TSS; the slot is below 7.
         unsafe { (*tss).segment.interrupt_stack_table[slot] = VirtAddr::new(top as u64) };
     }
 }
@@ -198,11 +198,11 @@ fn install_gates() {
         *gate = Gate::new(entry, GateKind::Interrupt, INTERRUPT_IST);
     }
     gates[usize::from(SPURIOUS_VECTOR)] = Gate::new(ring_0(ring0_spurious), GateKind::Interrupt, INTERRUPT_IST);
-    // SAFETY: nothing traps yet, so nobody else looks at the table.
+    // SAFETY: nothing traps yet, so the CPU does not read the table.
     unsafe { *IDT.0.get() = gates };
 }
 
-/// The address of the top-level page table that the boot code has loaded.
+/// Returns the address of the top-level page table that the boot code has loaded.
 pub(crate) fn page_table_root() -> u64 {
     (&raw const boot_pml4).expose_provenance() as u64
 }
@@ -213,23 +213,23 @@ const FLUSH_ALL: u64 = 1;
 const HALT: u64 = 2;
 const ENABLE_INTERRUPTS: u64 = 3;
 
-/// The address of the last page fault (CR2).
+/// Returns the address of the last page fault (CR2).
 pub(crate) fn read_fault_address() -> u64 {
     call(READ_FAULT_ADDRESS)
 }
 
-/// Forgets every cached translation of this CPU.
+/// Flushes every translation that this CPU has cached.
 pub(crate) fn flush_all() {
     call(FLUSH_ALL);
 }
 
-/// Waits for an interrupt, unless one is pending already. Upcalls are masked, so it is noted, and
-/// delivered at unmask.
+/// Waits for an interrupt, unless one is pending. Upcalls are masked, so it is noted, and delivered
+/// at unmask.
 pub(crate) fn halt() {
     call(HALT);
 }
 
-/// Lets interrupts in, for good.
+/// Enables interrupts, for good.
 pub(crate) fn enable_interrupts() {
     call(ENABLE_INTERRUPTS);
 }

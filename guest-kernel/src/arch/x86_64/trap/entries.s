@@ -13,7 +13,7 @@ exception_stubs:
 .balign 32
     inc qword ptr gs:[{mask}]
 .if !((vector == 8) || ((vector >= 10) && (vector <= 14)) || (vector == 17) || (vector == 21) || (vector == 29) || (vector == 30))
-    push 0                              # stands in for the error code that these don't have
+    push 0                              # in place of the error code that these don't have
 .endif
     .byte 0x6a, vector                  # push the vector
     jmp exception_entry
@@ -90,12 +90,12 @@ exception_entry:
     call {stack_overflow}
     ud2
 
-# The ring-0 stub passes an interrupt on: registers and flags are the interrupted code's, RIP is in
-# the CPU block, upcalls are masked.
+# The ring-0 stub passes an interrupt on: registers and flags are the interrupted code's, RIP is
+# in the CPU block, upcalls are masked.
 .balign 16
 .global upcall_entry
 upcall_entry:
-    push {user_data}                    # build what IRETQ takes: SS, RSP, RFLAGS, CS, RIP
+    push {user_data}                    # the frame for IRETQ: SS, RSP, RFLAGS, CS, RIP
     push rsp
     pushfq
     add qword ptr [rsp + 8], 8          # RSP as it was before the first push
@@ -108,7 +108,7 @@ upcall_entry:
 0:  and rsp, -16
     call {deliver_pending}
     mov qword ptr gs:[{mask}], 0
-    cmp qword ptr gs:[{pending}], 0     # noted between the last look and the unmasking
+    cmp qword ptr gs:[{pending}], 0     # noted between the last check and the unmasking
     je 1f
     mov qword ptr gs:[{mask}], 1
     jmp 0b
