@@ -1,10 +1,10 @@
 //! The check of the lock order, in builds with debug assertions. In others a lock carries no rank,
 //! and all of this is nothing.
 //!
-//! Each CPU keeps a list of the locks that its current thread holds ([`HeldLocks`]). Spin locks mask
-//! upcalls, so a thread holds none when it is switched away from, the scheduler's excepted: that one
-//! is held across the switch and released by the next thread. Sleeping locks stay with their thread
-//! ([`park`]). On the host each thread has a list of its own.
+//! Each CPU keeps a list of the locks that its current thread holds ([`HeldLocks`]). Spin locks
+//! mask upcalls, so a thread holds none when it is switched away from, the scheduler's excepted:
+//! that one is held across the switch and released by the next thread. Sleeping locks stay with
+//! their thread ([`park`]). On the host each thread has a list of its own.
 
 use super::rank::LockRank;
 
@@ -47,7 +47,8 @@ impl OrderCheck {
         checked::with(self.as_held(), checked::HeldLocks::remove);
     }
 
-    /// A mutex may lie in memory that can be evicted, so its rank is read before upcalls are masked.
+    /// A mutex may lie in memory that can be evicted, so its rank is read before upcalls are
+    /// masked.
     #[cfg(debug_assertions)]
     fn as_held(&self) -> checked::HeldLock {
         checked::HeldLock { rank: self.rank, address: core::ptr::from_ref(self).addr() }
@@ -67,7 +68,8 @@ pub(crate) struct ParkedLocks {
 /// scheduler's lock stays in the list.
 ///
 /// # Panics
-/// Panics in builds with debug assertions when the thread holds a spin lock besides the scheduler's.
+/// Panics in builds with debug assertions when the thread holds a spin lock besides the
+/// scheduler's.
 #[cfg(target_os = "none")]
 pub(crate) fn park() -> ParkedLocks {
     ParkedLocks {
@@ -181,8 +183,8 @@ mod checked {
         HELD.with_borrow_mut(|locks| act(locks, value))
     }
 
-    /// Calls `act` with the list of this CPU's current thread. Upcalls are masked meanwhile, so `act`
-    /// gets a value instead of reading it from memory that may be evicted.
+    /// Calls `act` with the list of this CPU's current thread. Upcalls are masked meanwhile, so
+    /// `act` gets a value instead of reading it from memory that may be evicted.
     #[cfg(target_os = "none")]
     pub(super) fn with<T: Copy, R>(value: T, act: impl FnOnce(&mut HeldLocks, T) -> R) -> R {
         use core::cell::UnsafeCell;
@@ -195,7 +197,8 @@ mod checked {
         static LISTS: Lists = Lists([const { UnsafeCell::new(HeldLocks::EMPTY) }; MAX_CPUS]);
 
         let _mask = UpcallMask::new();
-        // SAFETY: upcalls are masked, so this CPU runs nothing else meanwhile; `act` takes no locks.
+        // SAFETY: upcalls are masked, so this CPU runs nothing else meanwhile; `act` takes no
+        // locks.
         act(unsafe { &mut *LISTS.0[cpu::index()].get() }, value)
     }
 

@@ -2,8 +2,8 @@
 //!
 //! Every lock of the kernel has a [`LockRank`]. A thread takes a lock only while all locks that it
 //! holds have lower ranks, or the same rank and lower addresses, and none of them is a leaf. Builds
-//! with debug assertions check each acquisition ([`super::order`]). `docs/ARCHITECTURE.md` shows the
-//! ranks in this order, which a test compares.
+//! with debug assertions check each acquisition ([`super::order`]). `docs/ARCHITECTURE.md` shows
+//! the ranks in this order, which a test compares.
 
 /// Declares the ranks in their order, and the list of all of them.
 macro_rules! lock_ranks {

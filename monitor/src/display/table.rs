@@ -309,10 +309,12 @@ mod tests {
         let flow = GuestStatus { name: "flow".into(), swap: None, ..swapping(SWAP) };
         let status = fleet(vec![swapping(SWAP), flow]);
         let rows = |width| table(&status, Width(width), 24)[1..4].join("\n");
-        let wide = "\
-guest  state        size  balloon  target  resident  of its maximum      compressed   disk  pressure   in/s  out/s  activity
-ebb    running         1        1       1         0  [####====...|....]         120    300     4.2 %    3.1     12  walking
-flow   running         1        1       1         0  [####====...|....]                                             walking";
+        let wide = [
+            "guest  state        size  balloon  target  resident  of its maximum      compressed   disk  pressure   in/s  out/s  activity",
+            "ebb    running         1        1       1         0  [####====...|....]         120    300     4.2 %    3.1     12  walking",
+            "flow   running         1        1       1         0  [####====...|....]                                             walking",
+        ]
+        .join("\n");
         assert_eq!(rows(130), wide);
         let narrow = "\
 guest  state        size  balloon  target  resident  compressed   disk  pressure

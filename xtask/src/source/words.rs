@@ -58,6 +58,7 @@ const FILES: &[&str] = &[
 const QUOTES: &[(&str, &str)] = &[
     // The title of a paper.
     ("docs/decisions/0032-cache-frames-per-cpu.md", "Magazines and Vmem"),
+    ("guest-kernel/src/mm/frame_cache.rs", "Magazines and Vmem"),
     // QEMU's name for the first message of its monitor.
     ("tests/src/bin/aerostat-bench/balloon/qmp.rs", "greeting"),
     // A key of the report's first version.

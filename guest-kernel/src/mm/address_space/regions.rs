@@ -108,8 +108,8 @@ impl Regions {
     }
 
     /// Moves the end of the region that begins at `start` down, and returns the range behind the
-    /// new end. Those addresses stay reserved until the caller releases them: a new region among pages
-    /// that are still being unmapped would find them mapped, and then lose them.
+    /// new end. Those addresses stay reserved until the caller releases them: a new region among
+    /// pages that are still being unmapped would find them mapped, and then lose them.
     pub(crate) fn shorten(&mut self, start: u64, end: u64) -> Option<Range<u64>> {
         let at = self.position(start)?;
         let region = self.list.get_mut(at).filter(|region| region.range.end > end)?;
