@@ -19,10 +19,10 @@ const STATES_IN_WORD: u64 = 2;
 /// Frames that one page table maps.
 const FRAMES_IN_TABLE: u64 = HUGE_FRAMES * HUGE_FRAMES;
 
-/// Slots of a swap disk that share a cluster. The slot map has two bit trees and one word for each
-/// cluster.
+/// Slots of a swap disk that share a cluster. The slot map has three bit trees, and one word for
+/// each cluster.
 const SLOTS_IN_CLUSTER: u64 = 64;
-const SLOT_MAP_TREES: u64 = 2;
+const SLOT_MAP_TREES: u64 = 3;
 /// Slots that share a word with their uses.
 const SLOTS_IN_WORD: u64 = 2;
 /// The largest part of a swap disk that is used: 64 GiB.

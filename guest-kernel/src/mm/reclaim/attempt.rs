@@ -5,6 +5,7 @@ use aerostat_abi::units::FrameCount;
 use super::RECLAIMER;
 use super::scan::efforts::Urgency;
 use super::scan::hand::VAIN_SCANS;
+use super::swap_in::pack_zspage_on_disk;
 use crate::arch::x86_64::cpu;
 use crate::mm::slice::Slice;
 
@@ -51,6 +52,10 @@ fn attempt(urgency: Urgency, wanted: FrameCount) -> FrameCount {
             RECLAIMER.lock().swap.write_back(wanted);
         }
         let is_enough = so_far.0 + batch.leaving as u64 >= wanted.0;
+        if (batch.lacks_slot || is_vain) && !is_enough && pack_zspage_on_disk() {
+            scans = 0; // there are free slots now
+            continue;
+        }
         if (is_vain || is_enough || batch.is_disk_busy) && !wait_for_disk() {
             return freed();
         }

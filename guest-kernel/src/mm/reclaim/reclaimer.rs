@@ -43,6 +43,8 @@ pub(super) struct BatchResult {
     pub(super) has_ended_scan: bool,
     /// Nothing was scanned: the disk has to finish a write first.
     pub(super) is_disk_busy: bool,
+    /// A page stays because the disk has no free slot for it.
+    pub(super) lacks_slot: bool,
     /// Frames on their way to the disk.
     pub(super) leaving: usize,
 }
@@ -93,7 +95,8 @@ impl Reclaimer {
         let is_disk_busy = kind != Some(PageKind::File) && !self.make_room();
         let has_ended_scan = !is_disk_busy && self.scan(kind);
         self.scanner.attribute(urgency, self.made_free());
-        BatchResult { has_ended_scan, is_disk_busy, leaving: self.swap.leaving() }
+        let lacks_slot = self.swap.take_lacked_slot();
+        BatchResult { has_ended_scan, is_disk_busy, lacks_slot, leaving: self.swap.leaving() }
     }
 
     /// Returns whether anonymous pages may be scanned. A full disk is not waited for: pages that

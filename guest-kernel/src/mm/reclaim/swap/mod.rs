@@ -16,4 +16,4 @@ pub(super) mod swap_disk;
 mod swap_space;
 mod write;
 
-pub(super) use swap_space::{LoadError, Room, SwapSpace};
+pub(super) use swap_space::{LoadError, Room, SparseZspage, SwapSpace};

@@ -6,6 +6,10 @@
 //! together are written in one transfer. A run lies within one *cluster* of 64 slots: in a free
 //! cluster if there is one, otherwise in a partly used one.
 //!
+//! A zspage on disk that has lost pages is *sparse* while it has fewer pages than slots. It keeps its
+//! slots until it is read. Each slot counts as swap headroom, so sparse zspages are read and packed
+//! before a page finds no slot ([`SlotMap::first_sparse`]).
+//!
 //! A reader releases the lock while the disk works, and has to know afterwards whether its slot
 //! still holds what it has asked for: so each use of a slot has its own [`SlotVersion`].
 
@@ -75,12 +79,21 @@ struct Use {
     version: u16,
 }
 
+impl Use {
+    /// Returns whether a zspage with fewer pages than slots begins here.
+    fn is_sparse(self) -> bool {
+        self.pages != 0 && self.pages & WHOLE_PAGE == 0 && self.pages.count_ones() <= u32::from(self.rest)
+    }
+}
+
 /// The slots of a disk.
 #[derive(Debug)]
 pub(crate) struct SlotMap {
     /// Clusters of which all slots are free, and clusters of which some are.
     whole: BitTree,
     partial: BitTree,
+    /// Clusters in which a zspage may be sparse: every cluster with one, and some that had one.
+    sparse: BitTree,
     /// Free slots of each cluster, a bit each.
     free: &'static mut [u64],
     uses: &'static mut [u64],
@@ -98,7 +111,7 @@ impl SlotMap {
     /// Returns how many zeroed words the map of `slots` slots needs.
     pub(crate) const fn words(slots: usize) -> usize {
         let clusters = slots / CLUSTER;
-        2 * BitTree::words(clusters) + clusters + slots.div_ceil(2)
+        3 * BitTree::words(clusters) + clusters + slots.div_ceil(2)
     }
 
     /// Creates a map of `slots` free slots, a multiple of [`CLUSTER`].
@@ -107,6 +120,7 @@ impl SlotMap {
         let mut map = Self {
             whole: BitTree::new(clusters, bump),
             partial: BitTree::new(clusters, bump),
+            sparse: BitTree::new(clusters, bump),
             free: bump.take(clusters),
             uses: bump.take(slots.div_ceil(2)),
             length: slots,
@@ -133,17 +147,28 @@ impl SlotMap {
         self.capacity() - self.used
     }
 
-    /// Takes a run of at most `most` free slots.
-    pub(crate) fn take_run(&mut self, most: usize) -> Option<(SlotNumber, usize)> {
-        let cluster = self.whole.first().or_else(|| self.partial.first())?;
+    /// Takes a run of free slots: at least `least`, and up to `most`.
+    pub(crate) fn take_run(&mut self, least: usize, most: usize) -> Option<(SlotNumber, usize)> {
+        let cluster = self.whole.first().or_else(|| self.partial_cluster(least))?;
         let free = self.free[cluster];
-        let first = free.trailing_zeros();
-        let length = to_usize(u64::from((free >> first).trailing_ones())).min(most);
+        let (first, length) = find_run(free, least)?;
+        let length = length.min(most);
         let run = if length == CLUSTER { u64::MAX } else { ((1 << length) - 1) << first };
         self.set_free(cluster, free & !run);
         self.used += length;
-        let first = cluster * CLUSTER + to_usize(u64::from(first));
-        Some((SlotNumber(u32::try_from(first).ok()?), length))
+        Some((SlotNumber(u32::try_from(cluster * CLUSTER + first).ok()?), length))
+    }
+
+    /// Returns whether there is a run of at least `least` free slots.
+    pub(crate) fn has_run(&self, least: usize) -> bool {
+        self.whole.first().or_else(|| self.partial_cluster(least)).is_some()
+    }
+
+    /// Returns the first partly used cluster with a run of at least `least` free slots. Looks at one
+    /// word for each cluster, and at one alone where single slots are enough.
+    fn partial_cluster(&self, least: usize) -> Option<usize> {
+        let first = self.partial.first()?;
+        (first..self.free.len()).find(|cluster| find_run(self.free[*cluster], least).is_some())
     }
 
     /// Frees a slot that was taken and not used.
@@ -230,6 +255,25 @@ impl SlotMap {
         }
     }
 
+    /// Returns the first slot of a sparse zspage.
+    pub(crate) fn first_sparse(&mut self) -> Option<SlotNumber> {
+        while let Some(cluster) = self.sparse.first() {
+            let first = SlotNumber(u32::try_from(cluster * CLUSTER).ok()?);
+            let sparse = (0..CLUSTER).map(|place| first.plus(place)).find(|slot| self.use_of(*slot).is_sparse());
+            if sparse.is_some() {
+                return sparse;
+            }
+            self.sparse.remove(cluster);
+        }
+        None
+    }
+
+    /// Does not return the sparse zspages of a slot's cluster any more, until another of its zspages
+    /// loses pages: the zspage in the slot can't be read.
+    pub(crate) fn skip_sparse(&mut self, slot: SlotNumber) {
+        self.sparse.remove(slot.index() / CLUSTER);
+    }
+
     fn set_free(&mut self, cluster: usize, free: u64) {
         self.free[cluster] = free;
         for (tree, belongs) in [(&mut self.whole, free == u64::MAX), (&mut self.partial, free != 0 && free != u64::MAX)]
@@ -255,11 +299,28 @@ impl SlotMap {
     }
 
     fn set_use(&mut self, slot: SlotNumber, new: Use) {
+        if new.is_sparse() {
+            self.sparse.insert(slot.index() / CLUSTER);
+        }
         let shift = 32 * (slot.index() % 2);
         let word = &mut self.uses[slot.index() / 2];
         let value = u64::from(new.pages) | u64::from(new.rest << VERSION_BITS | new.version) << 16;
         *word = *word & !(0xffff_ffff << shift) | value << shift;
     }
+}
+
+/// Returns the first run of at least `least` set bits: where it begins, and how long it is.
+fn find_run(word: u64, least: usize) -> Option<(usize, usize)> {
+    let mut first = 0;
+    while first < u64::BITS && word >> first != 0 {
+        first += (word >> first).trailing_zeros();
+        let length = (word >> first).trailing_ones();
+        if to_usize(u64::from(length)) >= least {
+            return Some((to_usize(u64::from(first)), to_usize(u64::from(length))));
+        }
+        first += length;
+    }
+    None
 }
 
 fn bit(slot: SlotNumber) -> u64 {

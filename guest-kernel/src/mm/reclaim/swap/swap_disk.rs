@@ -102,7 +102,12 @@ impl SwapDisk {
         self.queue.open.len() + count <= CLUSTER.min(self.slots.free())
     }
 
-    /// Returns the same after it has submitted as much as the disk can take.
+    /// Returns whether there is no free slot for another page.
+    pub(crate) fn is_full(&self) -> bool {
+        self.queue.open.len() >= self.slots.free()
+    }
+
+    /// Returns [`Self::has_room`] after it has submitted as much as the disk can take.
     pub(crate) fn make_room(&mut self, count: usize) -> bool {
         if !self.has_room(count) {
             self.submit();
@@ -129,19 +134,24 @@ impl SwapDisk {
         }
     }
 
-    /// Begins to write what is staged, as far as the disk has slots and can take it now.
+    /// Begins to write what is staged, as far as the disk has slots and can take it now. A zspage for
+    /// which there is no run of slots does not stop what is staged behind it.
     pub(crate) fn submit(&mut self) {
         let Queue { open, writes } = &mut *self.queue;
-        while open.len() > 0
+        let mut refused = 0;
+        while refused < open.len()
             && let Some(write) = writes.iter_mut().find(|write| write.is_empty())
         {
-            let Some((first, length)) = self.slots.take_run(open.len()) else { return };
+            let least = open.unit(0);
+            let Some((first, length)) = self.slots.take_run(least, open.len()) else {
+                open.rotate();
+                refused += least;
+                continue;
+            };
             let used = open.undivided(length);
             (used..length).for_each(|place| self.slots.free_slot(first.plus(place)));
-            if used == 0 {
-                return;
-            }
             write.begin(self.disk, open, used, first);
+            refused = 0;
         }
     }
 

@@ -3,11 +3,12 @@
 
 use core::ops::Range;
 
-use aerostat_abi::units::{FRAME_SIZE, FrameCount, FrameNumber};
+use aerostat_abi::units::{FRAME_SIZE, FrameCount, FrameNumber, to_usize};
 
 use super::compressed_pool::{CompressedPool, MAX_FRAMES, StoreError, Writeback};
+use super::disk::Disk;
 use super::entry::{Stored, SwapEntry};
-use super::slot_map::{SlotContents, SlotNumber};
+use super::slot_map::{SlotContents, SlotNumber, SlotVersion};
 use super::swap_disk::SwapDisk;
 use crate::mm::FRAMES;
 use crate::mm::block::Block;
@@ -37,6 +38,15 @@ pub(crate) enum LoadError {
     Corrupt,
 }
 
+/// A zspage on disk that has fewer pages than slots.
+pub(crate) struct SparseZspage {
+    pub(crate) disk: &'static dyn Disk,
+    pub(crate) slot: SlotNumber,
+    /// How many slots it has.
+    pub(crate) slots: usize,
+    version: SlotVersion,
+}
+
 /// Where anonymous pages are evicted to.
 #[derive(Debug)]
 pub(crate) struct SwapSpace {
@@ -47,6 +57,8 @@ pub(crate) struct SwapSpace {
     pages_on_disk: u64,
     /// Pages that were found not to compress, since boot.
     incompressible: u64,
+    /// A page has found no free slot since that was asked last.
+    lacked_slot: bool,
 }
 
 /// What swap space holds, apart from the pool and the slots.
@@ -59,7 +71,14 @@ pub(crate) struct SwapStatistics {
 
 impl SwapSpace {
     pub(crate) const fn new() -> Self {
-        Self { pool: CompressedPool::new(), disk: None, filled_pages: 0, pages_on_disk: 0, incompressible: 0 }
+        Self {
+            pool: CompressedPool::new(),
+            disk: None,
+            filled_pages: 0,
+            pages_on_disk: 0,
+            incompressible: 0,
+            lacked_slot: false,
+        }
     }
 
     pub(crate) fn statistics(&self) -> SwapStatistics {
@@ -83,13 +102,19 @@ impl SwapSpace {
 
     /// Stages a page for the disk. Returns `false` when there is no room for it.
     pub(crate) fn stage_page(&mut self, page: u64, frame: FrameNumber) -> bool {
-        match self.disk.as_mut().filter(|disk| disk.has_room(1)) {
-            Some(disk) => {
-                disk.stage_page(page, frame);
-                true
-            }
-            None => false,
+        let Some(disk) = &mut self.disk else { return false };
+        let has_room = disk.has_room(1);
+        if has_room {
+            disk.stage_page(page, frame);
+        } else {
+            self.lacked_slot |= disk.is_full();
         }
+        has_room
+    }
+
+    /// Returns whether a page has found no free slot since the last call.
+    pub(crate) fn take_lacked_slot(&mut self) -> bool {
+        core::mem::take(&mut self.lacked_slot)
     }
 
     /// Fills `page` with the contents of an evicted page.
@@ -157,11 +182,20 @@ impl SwapSpace {
     /// Stages the oldest zspages for the disk: `wanted` frames, or a batch if that is less.
     pub(crate) fn write_back(&mut self, wanted: FrameCount) {
         let Some(disk) = &mut self.disk else { return };
-        let mut rest = wanted.0.min(BATCH as u64);
-        while rest > 0 && disk.make_room(MAX_FRAMES) {
+        let wanted = to_usize(wanted.0).min(BATCH);
+        let mut staged = 0;
+        for _ in 0..BATCH {
+            if staged >= wanted || !disk.make_room(MAX_FRAMES) {
+                return;
+            }
             let Some(writeback) = self.pool.begin_writeback() else { return };
-            rest = rest.saturating_sub(writeback.frames().as_slice().len() as u64);
-            disk.stage_zspage(writeback);
+            let frames = writeback.frames().as_slice().len();
+            if disk.slots.has_run(frames) {
+                disk.stage_zspage(writeback);
+                staged += frames;
+            } else {
+                self.pool.cancel_writeback(writeback); // the next one may have fewer frames
+            }
         }
     }
 
@@ -212,6 +246,32 @@ impl SwapSpace {
         }
         self.pages_on_disk += u64::from(pages.count_ones());
         self.pool.end_writeback(writeback);
+    }
+
+    /// Returns a zspage on disk that has fewer pages than slots.
+    pub(crate) fn first_sparse(&mut self) -> Option<SparseZspage> {
+        let SwapDisk { disk, slots: map, .. } = self.disk.as_mut()?;
+        let slot = map.first_sparse()?;
+        match map.contents(slot)? {
+            (SlotContents::Zspage { slots, .. }, version) => Some(SparseZspage { disk: *disk, slot, slots, version }),
+            (SlotContents::Page, _) => None,
+        }
+    }
+
+    /// Returns the pages of a sparse zspage, a bit each, unless its slots were used again meanwhile.
+    pub(crate) fn pages_of_sparse(&self, sparse: &SparseZspage) -> Option<u16> {
+        match self.disk.as_ref()?.slots.contents(sparse.slot)? {
+            (SlotContents::Zspage { pages, .. }, version) if version == sparse.version => Some(pages),
+            _ => None,
+        }
+    }
+
+    /// Leaves a sparse zspage alone that can't be read.
+    pub(crate) fn skip_sparse(&mut self, sparse: &SparseZspage) {
+        if let Some(disk) = &mut self.disk {
+            disk.count_error();
+            disk.slots.skip_sparse(sparse.slot);
+        }
     }
 
     /// Makes a zspage of the pool out of what was read from the slots of one, and frees the slots.

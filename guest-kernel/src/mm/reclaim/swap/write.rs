@@ -91,6 +91,13 @@ impl Cluster {
         1 + self.outgoing[place + 1..self.count].iter().take_while(is_rest).count()
     }
 
+    /// Moves the first page or zspage behind the others.
+    pub(super) fn rotate(&mut self) {
+        let unit = self.unit(0);
+        self.outgoing[..self.count].rotate_left(unit);
+        self.frames[..self.count].rotate_left(unit);
+    }
+
     pub(super) fn cancel(&mut self, pages: &Range<u64>) {
         for outgoing in &mut self.outgoing[..self.count] {
             if matches!(outgoing, Outgoing::Page(page) if pages.contains(page)) {
@@ -239,6 +246,16 @@ mod tests {
         assert_eq!((other.len(), cluster.len()), (3, 1));
         assert_eq!((other.pop(), other.pop()), (Some((Outgoing::Page(0x2000), 2)), Some((Outgoing::Page(0x1000), 1))));
         assert_eq!((cluster.pop(), cluster.pop()), (Some((Outgoing::Page(0x3000), 1)), None));
+    }
+
+    #[test]
+    fn what_is_rotated_stays_in_one_piece() {
+        let mut cluster = cluster();
+        cluster.rotate();
+        assert_eq!([0, 2, 3].map(|place| cluster.unit(place)), [2, 1, 1]);
+        cluster.rotate();
+        assert_eq!(cluster.pop(), Some((Outgoing::Page(0x2000), 2)));
+        assert_eq!(cluster.pop(), Some((Outgoing::Page(0x1000), 1)));
     }
 
     #[test]

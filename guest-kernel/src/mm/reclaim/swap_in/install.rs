@@ -14,12 +14,12 @@ use crate::mm::page_table::{PageState, Restored};
 use crate::mm::reclaim::Reclaimer;
 use crate::mm::reclaim::scan::balance::PageKind;
 use crate::mm::reclaim::scan::hand::BATCH;
-use crate::mm::reclaim::swap::LoadError;
 use crate::mm::reclaim::swap::compressed_pool::MAX_FRAMES;
 use crate::mm::reclaim::swap::disk::DiskError;
 use crate::mm::reclaim::swap::entry::{Stored, SwapEntry};
 use crate::mm::reclaim::swap::slot_map::{SlotContents, SlotNumber};
 use crate::mm::reclaim::swap::swap_disk::SwapDisk;
+use crate::mm::reclaim::swap::{LoadError, SparseZspage};
 use crate::mm::{FRAMES, SPACE, Space, fault};
 
 /// The largest distance between two evictions that count as made at the same time: the hand's batch
@@ -203,7 +203,33 @@ impl Reclaimer {
             Some(tables) => self.swap.adopt(tables, slot, pages, &mut blocks[..slots]),
             None => false,
         };
-        blocks.into_iter().flatten().for_each(|block| FRAMES.free_in_headroom(block));
+        free_blocks(blocks);
+        is_sound
+    }
+
+    /// Puts a sparse zspage that was read into `blocks` into the compressed pool. Returns whether its
+    /// slots are free now.
+    pub(super) fn install_sparse(
+        &mut self,
+        sparse: &SparseZspage,
+        blocks: [Option<Block>; MAX_FRAMES],
+        result: Result<(), DiskError>,
+    ) -> bool {
+        let mut space = SPACE.lock();
+        let Some(pages) = self.swap.pages_of_sparse(sparse) else {
+            free_blocks(blocks);
+            return true; // another thread has read it
+        };
+        let is_sound = match result {
+            Ok(()) => self.install_zspage(&mut space, sparse.slot, pages, blocks),
+            Err(DiskError) => {
+                free_blocks(blocks);
+                false
+            }
+        };
+        if !is_sound {
+            self.swap.skip_sparse(sparse);
+        }
         is_sound
     }
 
@@ -222,6 +248,10 @@ impl Reclaimer {
             None => Ok(()),
         }
     }
+}
+
+fn free_blocks(blocks: [Option<Block>; MAX_FRAMES]) {
+    blocks.into_iter().flatten().for_each(|block| FRAMES.free_in_headroom(block));
 }
 
 /// Returns the contents of an owned frame.

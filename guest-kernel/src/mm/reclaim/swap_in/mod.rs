@@ -5,15 +5,20 @@
 //! will be ([`read_frames`]). Where reads follow each other ([`window`]), the next one is begun
 //! before a thread asks for it ([`read_ahead`]).
 //!
+//! A reclaim attempt that finds no free slot reads zspages that hold more slots than pages, and
+//! [packs](pack) them.
+//!
 //! No lock is held while the disk reads. Afterwards each page is looked up again, and what is not
 //! wanted any more is dropped.
 
 pub(crate) mod caller;
 mod install;
+mod pack;
 mod plan;
 mod read_ahead;
 pub(crate) mod read_frames;
 pub(crate) mod restore;
 pub(crate) mod window;
 
+pub(super) use pack::pack_zspage_on_disk;
 pub(super) use read_ahead::SwapIn;

@@ -14,6 +14,7 @@ use crate::layout::APP_REGIONS;
 use crate::mm::address_space::{Fate, release, shorten};
 use crate::mm::bump::BumpAllocator;
 use crate::mm::fault::FaultError;
+use crate::mm::reclaim::attempt::wait_for_disk;
 use crate::mm::reclaim::scan::efforts::Urgency;
 use crate::mm::reclaim::start::{Swap, start};
 use crate::mm::reclaim::swap::disk::{Direction, Disk as _};
@@ -64,7 +65,7 @@ pub(in crate::mm) fn pages(start: u64, count: u64) -> impl Iterator<Item = u64> 
 }
 
 pub(in crate::mm) fn assert_nothing_is_kept(machine: &TestMachine) {
-    while crate::mm::reclaim::attempt::wait_for_disk() {}
+    while wait_for_disk() {}
     let after = statistics();
     assert_eq!(
         (after.evicted_pages(), after.compressed_pool.frames, after.disk.used_slots),
@@ -143,7 +144,7 @@ fn the_oldest_of_the_tier_goes_to_disk_as_it_is() {
         machine.fill(page, half_noise(page, 3));
     }
     reclaim(EVERYTHING);
-    while crate::mm::reclaim::attempt::wait_for_disk() {}
+    while wait_for_disk() {}
     let evicted = statistics();
     assert_eq!(evicted.evicted_pages(), FrameCount(600));
     assert!(evicted.disk.used_slots * 3 <= evicted.pages_on_disk * 2, "three pages or more in two slots: {evicted:?}");
@@ -169,7 +170,7 @@ fn a_page_that_is_touched_on_its_way_out_stays() {
         machine.touch(page).unwrap();
         machine.fill(page, noise(page, 5));
     }
-    while crate::mm::reclaim::attempt::wait_for_disk() {}
+    while wait_for_disk() {}
     let after = statistics();
     assert_eq!((after.pages_on_disk, after.disk.used_slots, after.disk.writes), (32, 32, 64));
     for (number, page) in pages(start, 64).enumerate() {
@@ -333,18 +334,60 @@ fn a_group_is_not_torn_apart() {
     );
     let with_slots = |work: fn(&mut SlotMap)| work(&mut RECLAIMER.lock().swap.disk.as_mut().unwrap().slots);
     with_slots(|slots| {
-        slots.take_run(64).unwrap();
+        slots.take_run(1, 64).unwrap();
         (10..15).for_each(|slot| slots.free_slot(SlotNumber(slot)));
     });
     bound_compressed_pool(0);
     reclaim(FrameCount(2));
-    while crate::mm::reclaim::attempt::wait_for_disk() {}
+    while wait_for_disk() {}
     assert_eq!((statistics().pages_on_disk, statistics().disk.used_slots), (6, 59 + 4), "two groups of two frames");
     for page in pages(start, 300) {
         machine.touch(page).unwrap();
         assert_eq!(machine.word(page), word(page)(0));
     }
     with_slots(|slots| (0..10).chain(15..64).for_each(|slot| slots.free_slot(SlotNumber(slot))));
+    unmap_region(start);
+    assert_nothing_is_kept(&machine);
+}
+
+/// The first free slots of the disk lie apart: zspages are written to the run behind them, and pages
+/// to the single slots.
+#[test]
+fn single_free_slots_do_not_stop_zspages_from_being_written() {
+    let (machine, _) = machine(8, 128);
+    let start = map_region(APP_REGIONS, 90 * FRAME_BYTES).unwrap();
+    let word = |page, place| if place < 320 { noise(page, 22)(place) } else { 0x2020_2020_2020_2020 };
+    for page in pages(start, 90) {
+        machine.touch(page).unwrap();
+        machine.fill(page, |place| word(page, place));
+    }
+    reclaim(EVERYTHING);
+    assert_eq!(statistics().compressed_pool.frames, FrameCount(60), "three pages in two frames");
+    let with_slots = |work: fn(&mut SlotMap)| work(&mut RECLAIMER.lock().swap.disk.as_mut().unwrap().slots);
+    with_slots(|slots| {
+        while slots.take_run(1, 64).is_some() {}
+        (0..64).step_by(2).chain(100..104).for_each(|slot| slots.free_slot(SlotNumber(slot)));
+    });
+    bound_compressed_pool(0);
+    reclaim(FrameCount(4));
+    while wait_for_disk() {}
+    assert_eq!(statistics().pages_on_disk, 6, "two zspages of two frames: {:?}", statistics());
+    let noisy = map_region(APP_REGIONS, 32 * FRAME_BYTES).unwrap();
+    for page in pages(noisy, 32) {
+        machine.touch(page).unwrap();
+        machine.fill(page, noise(page, 23));
+    }
+    reclaim(EVERYTHING);
+    while wait_for_disk() {}
+    assert_eq!(statistics().pages_on_disk, 6 + 32, "zspages that find no run do not stop pages: {:?}", statistics());
+    for page in pages(start, 90) {
+        machine.touch(page).unwrap();
+        assert_eq!(machine.word(page), word(page, 0));
+    }
+    unmap_region(noisy);
+    with_slots(|slots| {
+        (1..64).step_by(2).chain(64..100).chain(104..128).for_each(|slot| slots.free_slot(SlotNumber(slot)));
+    });
     unmap_region(start);
     assert_nothing_is_kept(&machine);
 }

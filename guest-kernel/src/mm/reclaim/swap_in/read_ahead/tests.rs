@@ -158,7 +158,7 @@ fn what_was_read_ahead_is_dropped_if_its_slot_was_used_again() {
 fn take_free_slots() -> Vec<SlotNumber> {
     let mut reclaimer = RECLAIMER.lock();
     let slots = &mut reclaimer.swap.disk.as_mut().unwrap().slots;
-    let runs = core::iter::from_fn(|| slots.take_run(64));
+    let runs = core::iter::from_fn(|| slots.take_run(1, 64));
     runs.flat_map(|(first, length)| (0..length).map(move |place| first.plus(place))).collect()
 }
 
