@@ -2,7 +2,7 @@
 //! and deflates.
 //!
 //! The command line names one part: `bench=idle`, `bench=touched`, `bench=scattered`,
-//! `bench=pauses`, or, with a swap disk, `bench=evicted`, `bench=reclaimed` or
+//! `bench=pauses`, `bench=pauses-compacting`, or, with a swap disk, `bench=evicted`, `bench=reclaimed` or
 //! `bench=pauses-evicting`. The guest logs `ready` when the host may begin. Each figure is a line
 //! `figure NAME: N ns for M`.
 
@@ -36,6 +36,7 @@ fn main() -> Outcome {
         Some("scattered") => scattered::prepare(),
         Some("pauses") => pauses::measure(),
         Some("pauses-evicting") => pauses::measure_evicting(),
+        Some("pauses-compacting") => pauses::measure_compacting(),
         Some("evicted") => eviction::prepare(),
         Some("reclaimed") => eviction::measure(),
         _ => Err("name a part, such as bench=idle"),

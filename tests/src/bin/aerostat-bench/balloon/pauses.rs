@@ -60,6 +60,7 @@ pub(super) fn measure() -> Result<Vec<Row>> {
         Row::plain("slowdown_percent", slowdown, "%"),
     ];
     rows.push(while_evicting()?);
+    rows.push(while_compacting()?);
     Ok(rows)
 }
 
@@ -78,6 +79,19 @@ fn while_evicting() -> Result<Row> {
     }
     let us = |name: &str| metrics.ns(name).map(|ns| ns / 1e3);
     Ok(Row::cost("pause_evicting_us", us("evicting_worst")?, "us", us("evicted_worst")?).goal(WORST_GOAL_US))
+}
+
+/// Measures pauses while the background compacts memory and makes huge pages.
+fn while_compacting() -> Result<Row> {
+    let plan = Plan::test_guest("bench_balloon").memory_mib(EVICTING_MIB);
+    let mut metrics = Metrics::default();
+    for _ in 0..TURNS {
+        let mut guest = Mover::boot_plan(&plan, "pauses-compacting");
+        guest.0.expect_exit(GuestExit::Success);
+        metrics.add_guest(&guest.0)?;
+    }
+    let us = |name: &str| metrics.ns(name).map(|ns| ns / 1e3);
+    Ok(Row::cost("pause_compacting_us", us("compacting_worst")?, "us", us("compacted_worst")?).goal(WORST_GOAL_US))
 }
 
 #[cfg(test)]
