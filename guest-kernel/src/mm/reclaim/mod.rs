@@ -1,17 +1,17 @@
 //! Reclaim: evicts pages that are not in use, and restores them when they are touched.
 //!
 //! * [`scan`]: what is evicted. A hand goes over the pages of all anonymous regions, another over
-//!   those of files. The policy ([`aerostat_reclaim_policy`]) decides about each page that it keeps,
-//!   or gives it up.
+//!   those of files. The policy ([`aerostat_reclaim_policy`]) decides about each page that it
+//!   keeps, or gives it up.
 //! * [`swap`]: where evicted pages are stored. Pages that repeat one word are stored nowhere. Pages
 //!   that compress go to the compressed pool. The others, and the oldest zspages of the pool, go to
 //!   the swap disk, if the guest has one. Pages of files are dropped.
 //! * [`swap_in`]: how evicted pages come back. A touch faults and restores the page, with its
 //!   neighbours where memory allows.
 //!
-//! The [`Reclaimer`] composes these parts. An [`attempt`] runs batches of it until enough frames are
-//! free; [`start`] switches it on, and the background reclaimer makes most attempts before a thread
-//! has to.
+//! The [`Reclaimer`] composes these parts. An [`attempt`] runs batches of it until enough frames
+//! are free; [`start`] switches it on, and the background reclaimer makes most attempts before a
+//! thread has to.
 //!
 //! Anonymous pages are not evicted until the guest has swap ([`start::start`]). Then commit charges
 //! may exceed memory by what swap can hold, and no further: a page that was committed can always be
@@ -19,8 +19,8 @@
 //!
 //! Work is done in small batches, each under the locks of reclaim and of the address space: at most
 //! 32 evictions behind one TLB flush. Eviction allocates nothing but single frames for the
-//! compressed pool, out of a reserve. No lock is held while a thread waits for the disk. Lock order:
-//! reclaim before the address space before the frame allocator.
+//! compressed pool, out of a reserve. No lock is held while a thread waits for the disk. Lock
+//! order: reclaim before the address space before the frame allocator.
 
 mod attempt;
 mod reclaimer;

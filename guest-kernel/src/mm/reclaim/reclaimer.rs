@@ -78,8 +78,8 @@ impl Reclaimer {
         self.discards
     }
 
-    /// Returns how many frames reclaim has made free since boot, less those that the compressed pool
-    /// uses.
+    /// Returns how many frames reclaim has made free since boot, less those that the compressed
+    /// pool uses.
     pub(super) fn made_free(&self) -> u64 {
         let freed = self.scanner.tally().evictions + self.discards + self.swap_in.dropped_frames();
         freed.saturating_sub(self.swap.pool.statistics().frames.0)

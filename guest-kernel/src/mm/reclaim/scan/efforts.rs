@@ -34,8 +34,8 @@ impl Efforts {
     }
 
     /// Attributes what has been added to `total` since the last call. What the disk has finished in
-    /// between counts for the next attempt. `total.freed` falls when the compressed pool grows; what
-    /// is freed again is not counted twice.
+    /// between counts for the next attempt. `total.freed` falls when the compressed pool grows;
+    /// what is freed again is not counted twice.
     pub(crate) fn attribute(&mut self, urgency: Urgency, total: Effort) {
         let account = match urgency {
             Urgency::Direct => &mut self.direct,

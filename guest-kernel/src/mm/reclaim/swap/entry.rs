@@ -1,12 +1,12 @@
 //! Swap entries: the value of a page table entry while its page is evicted.
 //!
-//! | bits   | field                                                                                |
-//! |--------|--------------------------------------------------------------------------------------|
-//! | 0..3   | 0: not present, and different from a translation that was merely revoked             |
-//! | 3..6   | kind: 1 filled, 2 compressed, 3 on disk, 4 compressed and on disk, 5 in a file       |
-//! | 6..13  | the page's age when it was evicted                                                   |
-//! | 13..45 | filled: the 32-bit pattern · compressed: [`Handle`] · on disk: [`SlotNumber`]        |
-//! | 45..64 | when it was evicted: the low 19 bits of half the eviction count                      |
+//! | bits   | field                                                                              |
+//! |--------|------------------------------------------------------------------------------------|
+//! | 0..3   | 0: not present, and different from a translation that was merely revoked           |
+//! | 3..6   | kind: 1 filled, 2 compressed, 3 on disk, 4 compressed and on disk, 5 in a file     |
+//! | 6..13  | the page's age when it was evicted                                                 |
+//! | 13..45 | filled: the 32-bit pattern · compressed: [`Handle`] · on disk: [`SlotNumber`]      |
+//! | 45..64 | when it was evicted: the low 19 bits of half the eviction count                    |
 //!
 //! For a page that is compressed and on disk, the low four bits of that field are its index in its
 //! zspage, and the bits above them are the zspage's slot.

@@ -6,9 +6,9 @@
 //! together are written in one transfer. A run lies within one *cluster* of 64 slots: in a free
 //! cluster if there is one, otherwise in a partly used one.
 //!
-//! A zspage on disk that has lost pages is *sparse* while it has fewer pages than slots. It keeps its
-//! slots until it is read. Each slot counts as swap headroom, so sparse zspages are read and packed
-//! before a page finds no slot ([`SlotMap::first_sparse`]).
+//! A zspage on disk that has lost pages is *sparse* while it has fewer pages than slots. It keeps
+//! its slots until it is read. Each slot counts as swap headroom, so sparse zspages are read and
+//! packed before a page finds no slot ([`SlotMap::first_sparse`]).
 //!
 //! A reader releases the lock while the disk works, and has to know afterwards whether its slot
 //! still holds what it has asked for: so each use of a slot has its own [`SlotVersion`].
@@ -63,16 +63,16 @@ pub(crate) struct SlotVersion(u16);
 pub(crate) enum SlotContents {
     /// An uncompressed page.
     Page,
-    /// A zspage: the indexes of its pages that have not been dropped, a bit each, and how many slots
-    /// it takes.
+    /// A zspage: the indexes of its pages that have not been dropped, a bit each, and how many
+    /// slots it takes.
     Zspage { pages: u16, slots: usize },
 }
 
 /// The use of one slot.
 #[derive(Clone, Copy, Debug, Default)]
 struct Use {
-    /// [`WHOLE_PAGE`], [`REST_OF_ZSPAGE`], or the pages of a zspage, a bit each; zero while the slot
-    /// holds nothing.
+    /// [`WHOLE_PAGE`], [`REST_OF_ZSPAGE`], or the pages of a zspage, a bit each; zero while the
+    /// slot holds nothing.
     pages: u16,
     /// The zspage's slots behind this one.
     rest: u16,
@@ -164,8 +164,8 @@ impl SlotMap {
         self.whole.first().or_else(|| self.partial_cluster(least)).is_some()
     }
 
-    /// Returns the first partly used cluster with a run of at least `least` free slots. Looks at one
-    /// word for each cluster, and at one alone where single slots are enough.
+    /// Returns the first partly used cluster with a run of at least `least` free slots. Looks at
+    /// one word for each cluster, and at one alone where single slots are enough.
     fn partial_cluster(&self, least: usize) -> Option<usize> {
         let first = self.partial.first()?;
         (first..self.free.len()).find(|cluster| find_run(self.free[*cluster], least).is_some())
@@ -268,8 +268,8 @@ impl SlotMap {
         None
     }
 
-    /// Does not return the sparse zspages of a slot's cluster any more, until another of its zspages
-    /// loses pages: the zspage in the slot can't be read.
+    /// Does not return the sparse zspages of a slot's cluster any more, until another of its
+    /// zspages loses pages: the zspage in the slot can't be read.
     pub(crate) fn skip_sparse(&mut self, slot: SlotNumber) {
         self.sparse.remove(slot.index() / CLUSTER);
     }

@@ -1,11 +1,11 @@
 //! The swap disk: gathers what is evicted into clusters, and writes several at a time.
 //!
 //! A frame stays in use until its cluster is written. So a page that is touched meanwhile is simply
-//! mapped again ([`SwapDisk::cancel`]), and one that can't be written has never been away. A cluster
-//! that fails is written again page by page, where a zspage counts as one page. Slots that fail then
-//! are retired. When as many slots in a row fail as a cluster has, the disk is full or broken, and
-//! all its free slots are retired: no commit charge may rest on them. Eviction to the disk
-//! allocates nothing and copies nothing.
+//! mapped again ([`SwapDisk::cancel`]), and one that can't be written has never been away. A
+//! cluster that fails is written again page by page, where a zspage counts as one page. Slots that
+//! fail then are retired. When as many slots in a row fail as a cluster has, the disk is full or
+//! broken, and all its free slots are retired: no commit charge may rest on them. Eviction to the
+//! disk allocates nothing and copies nothing.
 
 use core::ops::Range;
 
@@ -134,8 +134,8 @@ impl SwapDisk {
         }
     }
 
-    /// Begins to write what is staged, as far as the disk has slots and can take it now. A zspage for
-    /// which there is no run of slots does not stop what is staged behind it.
+    /// Begins to write what is staged, as far as the disk has slots and can take it now. A zspage
+    /// for which there is no run of slots does not stop what is staged behind it.
     pub(crate) fn submit(&mut self) {
         let Queue { open, writes } = &mut *self.queue;
         let mut refused = 0;

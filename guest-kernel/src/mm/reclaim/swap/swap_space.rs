@@ -258,7 +258,8 @@ impl SwapSpace {
         }
     }
 
-    /// Returns the pages of a sparse zspage, a bit each, unless its slots were used again meanwhile.
+    /// Returns the pages of a sparse zspage, a bit each, unless its slots were used again
+    /// meanwhile.
     pub(crate) fn pages_of_sparse(&self, sparse: &SparseZspage) -> Option<u16> {
         match self.disk.as_ref()?.slots.contents(sparse.slot)? {
             (SlotContents::Zspage { pages, .. }, version) if version == sparse.version => Some(pages),
@@ -275,8 +276,8 @@ impl SwapSpace {
     }
 
     /// Makes a zspage of the pool out of what was read from the slots of one, and frees the slots.
-    /// Returns `false` when the disk has returned something else than was written. The slots stay as
-    /// they are then: the next thread that wants one of the pages meets the same error.
+    /// Returns `false` when the disk has returned something else than was written. The slots stay
+    /// as they are then: the next thread that wants one of the pages meets the same error.
     pub(crate) fn adopt(
         &mut self,
         tables: &mut PageTables,

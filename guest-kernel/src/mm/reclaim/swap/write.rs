@@ -222,8 +222,8 @@ mod tests {
         numbers.map(FrameNumber).collect()
     }
 
-    /// A page, a zspage of two frames and another page. The first frame of the zspage is a page, too:
-    /// the pool makes no zspages without memory.
+    /// A page, a zspage of two frames and another page. The first frame of the zspage is a page,
+    /// too: the pool makes no zspages without memory.
     fn cluster() -> Cluster {
         let mut cluster = Cluster::EMPTY;
         cluster.push(Outgoing::Page(0x1000), &frames(1..2));

@@ -207,8 +207,8 @@ impl Reclaimer {
         is_sound
     }
 
-    /// Puts a sparse zspage that was read into `blocks` into the compressed pool. Returns whether its
-    /// slots are free now.
+    /// Puts a sparse zspage that was read into `blocks` into the compressed pool. Returns whether
+    /// its slots are free now.
     pub(super) fn install_sparse(
         &mut self,
         sparse: &SparseZspage,

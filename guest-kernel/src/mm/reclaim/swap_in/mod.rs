@@ -1,9 +1,9 @@
 //! How evicted pages come back.
 //!
-//! A fault [restores](restore) its page, which [`install`] maps with neighbours that were evicted at
-//! the same time. From disk, a [`plan`] says what is read with it, straight into the frames where it
-//! will be ([`read_frames`]). Where reads follow each other ([`window`]), the next one is begun
-//! before a thread asks for it ([`read_ahead`]).
+//! A fault [restores](restore) its page, which [`install`] maps with neighbours that were evicted
+//! at the same time. From disk, a [`plan`] says what is read with it, straight into the frames
+//! where it will be ([`read_frames`]). Where reads follow each other ([`window`]), the next one is
+//! begun before a thread asks for it ([`read_ahead`]).
 //!
 //! A reclaim attempt that finds no free slot reads zspages that hold more slots than pages, and
 //! [packs](pack) them.

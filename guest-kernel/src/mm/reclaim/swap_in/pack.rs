@@ -1,8 +1,8 @@
 //! Packing zspages on disk: a zspage that has lost pages keeps its slots until it is read.
 //!
-//! A reclaim attempt that finds no free slot reads such a zspage into frames of the last reserve. The
-//! compressed pool packs it into as many frames as it has pages, and all its slots are free: one to
-//! three pages can be evicted for the one or two frames that it needs.
+//! A reclaim attempt that finds no free slot reads such a zspage into frames of the last reserve.
+//! The compressed pool packs it into as many frames as it has pages, and all its slots are free:
+//! one to three pages can be evicted for the one or two frames that it needs.
 
 use aerostat_abi::units::FrameNumber;
 

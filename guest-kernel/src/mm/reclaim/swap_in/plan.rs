@@ -1,5 +1,5 @@
-//! What is read from the swap disk at once: slots in a row that hold the same kind of thing, pages or
-//! zspages, and what they held when that was decided.
+//! What is read from the swap disk at once: slots in a row that hold the same kind of thing, pages
+//! or zspages, and what they held when that was decided.
 
 use core::ops::Range;
 

@@ -1,16 +1,16 @@
 //! Reading ahead: while a thread uses what it has read, the disk reads what follows.
 //!
 //! Where reads follow each other, the next one is begun before a thread asks for it
-//! ([`SwapIn::read_on`]): up to [`MAX_READS`] at a time, and only into frames that can be spared. Its
-//! pages are installed when the first of them is touched, and at that moment the next read begins.
-//! So a thread that reads sequentially takes one fault for each read, and waits only if the disk is
-//! slower than the thread. (Linux marks a page in the middle of what it has read ahead,
+//! ([`SwapIn::read_on`]): up to [`MAX_READS`] at a time, and only into frames that can be spared.
+//! Its pages are installed when the first of them is touched, and at that moment the next read
+//! begins. So a thread that reads sequentially takes one fault for each read, and waits only if the
+//! disk is slower than the thread. (Linux marks a page in the middle of what it has read ahead,
 //! `PG_readahead`; here the fault is the mark.)
 //!
 //! The thread may stop. Then the read is dropped: by the second reclaim attempt that meets it, when
-//! the region of its pages ends, or when nothing else is left to free. No data is lost: a slot keeps
-//! its contents until they are installed, is checked again before that, and a read that fails is
-//! repeated when a thread touches the page.
+//! the region of its pages ends, or when nothing else is left to free. No data is lost: a slot
+//! keeps its contents until they are installed, is checked again before that, and a read that fails
+//! is repeated when a thread touches the page.
 
 use core::ops::Range;
 
@@ -25,8 +25,9 @@ use crate::mm::reclaim::swap::slot_map::SlotNumber;
 use crate::mm::reclaim::swap::swap_disk::SwapDisk;
 use crate::mm::{SPACE, fault};
 
-/// Most reads that are under way or not used yet. Pages that are evicted in order go in two scans of
-/// the hand, most of them in the first, so a thread that touches them in order follows two streams.
+/// Most reads that are under way or not used yet. Pages that are evicted in order go in two scans
+/// of the hand, most of them in the first, so a thread that touches them in order follows two
+/// streams.
 const MAX_READS: usize = 2;
 
 /// A read that no thread waits for yet.

@@ -31,8 +31,8 @@ impl Window {
     }
 }
 
-/// Recognizes reads that follow each other. Positions are bytes of what is read in order: memory, or
-/// a disk.
+/// Recognizes reads that follow each other. Positions are bytes of what is read in order: memory,
+/// or a disk.
 #[derive(Debug)]
 pub(crate) struct ReadSequence {
     next: u64,

@@ -1,5 +1,5 @@
-//! A disk that returns something else than it was given: a fault on what is lost fails, each time,
-//! and nothing else does.
+//! A disk that returns something else than was written: each fault on a page that is lost fails,
+//! and no other fault does.
 
 use aerostat_abi::units::{FRAME_BYTES, FRAME_SIZE, FrameCount};
 
@@ -13,13 +13,13 @@ use crate::mm::{SPACE, map_region, unmap_region};
 
 const PAGES: u64 = 64;
 const HEADER_BYTES: usize = 64;
-/// Of the class with two objects in a frame, to which half noise compresses.
+/// The size of an object in the class of two in a frame, to which half noise compresses.
 const OBJECT_BYTES: usize = (FRAME_SIZE - HEADER_BYTES) / 2;
 
-/// Which group is damaged: not the last that is read, so that it is also read ahead.
+/// A page of the zspage that is damaged. It is not the last that is read, so it is also read ahead.
 const DAMAGED: u64 = 20;
 
-/// Slot of the page's group, and the page's number in it.
+/// Returns the slot of the page's zspage, and the page's index in the zspage.
 fn place(page: u64) -> Option<(u32, u8)> {
     match SPACE.lock().tables()?.page_state(page) {
         PageState::Swapped(entry) => match entry.stored {
@@ -30,8 +30,8 @@ fn place(page: u64) -> Option<(u32, u8)> {
     }
 }
 
-/// Evicts everything, damages the first slot of the group that holds one page, goes over all pages,
-/// twice, and returns which can't be had. The damage is told the page's number in its group.
+/// Evicts everything, damages the first slot of a zspage, touches all pages twice, and returns the
+/// pages that can't be restored. `damage` gets the index of a page in the zspage.
 fn lost_pages(damage: impl Fn(&mut [u8], usize)) -> Vec<u64> {
     let (machine, disk) = machine(8, 1024);
     bound_compressed_pool(0);
@@ -42,10 +42,10 @@ fn lost_pages(damage: impl Fn(&mut [u8], usize)) -> Vec<u64> {
     }
     reclaim(FrameCount(1 << 20));
     while crate::mm::reclaim::attempt::wait_for_disk() {}
-    let (slot, index) = place(start + DAMAGED * FRAME_BYTES).expect("it is on the disk, in a group");
+    let (slot, index) = place(start + DAMAGED * FRAME_BYTES).expect("it is on the disk, in a zspage");
     damage(disk.state().contents.get_mut(&slot).expect("the slot was written"), usize::from(index));
     let mut lost = Vec::new();
-    for round in 0..2 {
+    for pass in 0..2 {
         let errors = statistics().disk.errors;
         let mut failed = Vec::new();
         for (number, page) in (0..).zip(pages(start, PAGES)) {
@@ -57,8 +57,8 @@ fn lost_pages(damage: impl Fn(&mut [u8], usize)) -> Vec<u64> {
                 }
             }
         }
-        assert!(statistics().disk.errors > errors, "round {round}: {:?}", statistics().disk);
-        assert!(round == 0 || lost == failed, "{lost:?} and then {failed:?}");
+        assert!(statistics().disk.errors > errors, "pass {pass}: {:?}", statistics().disk);
+        assert!(pass == 0 || lost == failed, "{lost:?} and then {failed:?}");
         lost = failed;
     }
     unmap_region(start);
@@ -67,7 +67,7 @@ fn lost_pages(damage: impl Fn(&mut [u8], usize)) -> Vec<u64> {
 }
 
 #[test]
-fn a_group_without_a_sensible_header_is_lost() {
+fn a_zspage_with_a_corrupt_header_is_lost() {
     for byte in [0, 0xff] {
         let lost = lost_pages(|slot, _| slot[..HEADER_BYTES].fill(byte));
         assert!(lost.contains(&DAMAGED) && lost.len() == 2, "{lost:?}");
@@ -75,14 +75,14 @@ fn a_group_without_a_sensible_header_is_lost() {
 }
 
 #[test]
-fn a_group_of_other_pages_is_lost() {
+fn a_zspage_of_other_pages_is_lost() {
     // Bits 16 and up of an object's head are its page's address.
     let lost = lost_pages(|slot, index| slot[HEADER_BYTES + index * OBJECT_BYTES + 4] ^= 1);
     assert!(lost.contains(&DAMAGED) && lost.len() == 2, "{lost:?}");
 }
 
 #[test]
-fn a_page_that_cannot_be_unpacked_is_lost_alone() {
+fn a_page_that_cannot_be_decompressed_is_lost_alone() {
     let damage = |slot: &mut [u8], index| {
         let object = HEADER_BYTES + index * OBJECT_BYTES;
         slot[object + 8..object + 1000].fill(0xff);

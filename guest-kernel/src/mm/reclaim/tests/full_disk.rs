@@ -1,5 +1,5 @@
-//! A disk without a free slot: what needs none still leaves memory, and a fault finds the frame
-//! that it was committed.
+//! A disk without a free slot: pages that need none are still evicted, and a fault finds a frame
+//! for a page that was committed.
 
 use aerostat_abi::units::{FRAME_BYTES, FrameCount};
 use aerostat_reclaim_policy::Name;
@@ -27,7 +27,7 @@ fn read_a_file(machine: &TestMachine) -> u64 {
     start
 }
 
-/// A region of so many pages, in which page and word say what is written.
+/// Creates a region of `count` pages, and writes `word` to them.
 fn written<W: Fn(usize) -> u64>(machine: &TestMachine, count: u64, word: impl Fn(u64) -> W) -> u64 {
     let start = map_region(APP_REGIONS, count * FRAME_BYTES).unwrap();
     for page in pages(start, count) {
@@ -38,7 +38,7 @@ fn written<W: Fn(usize) -> u64>(machine: &TestMachine, count: u64, word: impl Fn
 }
 
 #[test]
-fn what_needs_no_slot_leaves_while_the_disk_is_full() {
+fn pages_that_need_no_slot_are_evicted_while_the_disk_is_full() {
     let (machine, _) = machine(8, 64);
     let kept = written(&machine, 300, |page| noise(page, 1));
     assert_eq!(reclaim(EVERYTHING), FrameCount(64));
@@ -62,7 +62,7 @@ fn what_needs_no_slot_leaves_while_the_disk_is_full() {
 
 /// The compressed pool is far beyond its bound, and none of it can leave.
 #[test]
-fn what_needs_no_slot_leaves_while_the_tier_is_full_too() {
+fn file_pages_are_dropped_while_disk_and_pool_are_full() {
     let (machine, _) = machine(8, 64);
     bound_compressed_pool(0);
     let kept = written(&machine, 600, |page| half_noise(page, 3));

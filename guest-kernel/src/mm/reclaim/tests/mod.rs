@@ -1,4 +1,5 @@
-//! All of reclaim on a machine of ordinary memory, without a disk and with one that fails on request.
+//! All of reclaim on a machine of ordinary memory, without a disk and with one that fails on
+//! request.
 
 mod corrupt_disk;
 mod eviction;

@@ -1,5 +1,5 @@
-//! Zspages that lose most of their pages, in memory and on disk: memory that was committed can be had
-//! all the same.
+//! Zspages that lose most of their pages, in memory and on disk: memory that was committed can be
+//! had all the same.
 
 use aerostat_abi::units::{FRAME_BYTES, FrameCount};
 use aerostat_reclaim_policy::Name;

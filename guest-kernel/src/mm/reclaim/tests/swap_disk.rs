@@ -1,5 +1,4 @@
-//! The disk compressed pool on a machine of ordinary memory, with a disk that takes its time and
-//! fails on request.
+//! Eviction to a disk that takes its time and fails on request, on a machine of ordinary memory.
 
 use std::collections::BTreeMap;
 
@@ -36,17 +35,17 @@ pub(in crate::mm) fn machine(huge_frames: u64, slots: u64) -> (TestMachine, &'st
     (machine, disk)
 }
 
-/// The compressed pool may have so many frames.
+/// Bounds the compressed pool.
 pub(in crate::mm) fn bound_compressed_pool(frames: u64) {
     FRAMES.set_sizing(|sizing| sizing.compressed_pool_bound = FrameCount(frames));
 }
 
-/// Runs one batch; returns how many frames are on their way to the disk.
+/// Runs one batch. Returns how many frames are on their way to the disk.
 pub(in crate::mm) fn run_batch() -> usize {
     RECLAIMER.lock().run_batch(Urgency::Direct).leaving
 }
 
-/// Noise, different for each page and seed.
+/// Returns noise, which differs for each page and seed.
 pub(in crate::mm) fn noise(page: u64, seed: u64) -> impl Fn(usize) -> u64 {
     move |place| {
         let x = (page ^ seed.rotate_left(17)).wrapping_add(place as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
@@ -54,7 +53,7 @@ pub(in crate::mm) fn noise(page: u64, seed: u64) -> impl Fn(usize) -> u64 {
     }
 }
 
-/// Half noise, half text: it compresses, but not to a third.
+/// Returns half noise and half text, which compresses, but not to a third.
 pub(in crate::mm) fn half_noise(page: u64, seed: u64) -> impl Fn(usize) -> u64 {
     let noise = noise(page, seed);
     move |place| if place % 512 < 200 { noise(place) } else { 0x2020_2020_2020_2020 }
@@ -75,7 +74,7 @@ pub(in crate::mm) fn assert_nothing_is_kept(machine: &TestMachine) {
 }
 
 #[test]
-fn what_does_not_compress_goes_to_disk_and_comes_back() {
+fn pages_that_do_not_compress_are_evicted_to_disk() {
     let (machine, _) = machine(8, 4096);
     let start = map_region(APP_REGIONS, 600 * FRAME_BYTES).unwrap();
     for page in pages(start, 600) {
@@ -97,7 +96,7 @@ fn what_does_not_compress_goes_to_disk_and_comes_back() {
 }
 
 #[test]
-fn more_than_memory_can_be_promised_and_no_more_than_memory_and_disk() {
+fn memory_and_disk_can_be_committed_and_no_more() {
     let (machine, _) = machine(8, 4096);
     let total = machine.statistics().available.0;
     assert!(total > 4096 + 7 * HUGE_FRAMES / 2, "memory and disk");
@@ -117,7 +116,7 @@ fn more_than_memory_can_be_promised_and_no_more_than_memory_and_disk() {
 }
 
 #[test]
-fn promises_are_kept_by_a_tier_that_could_take_all_memory() {
+fn commit_charges_are_met_by_a_pool_that_could_take_all_memory() {
     let (machine, _) = machine(8, 16_384);
     bound_compressed_pool(EVERYTHING.0); // as large as it may be on a machine much larger than the guest
     let count = 3 * 8 * HUGE_FRAMES;
@@ -135,7 +134,7 @@ fn promises_are_kept_by_a_tier_that_could_take_all_memory() {
 }
 
 #[test]
-fn the_oldest_of_the_tier_goes_to_disk_as_it_is() {
+fn the_oldest_zspages_are_written_to_disk_unchanged() {
     let (machine, _) = machine(8, 1024);
     bound_compressed_pool(16);
     let start = map_region(APP_REGIONS, 600 * FRAME_BYTES).unwrap();
@@ -157,7 +156,7 @@ fn the_oldest_of_the_tier_goes_to_disk_as_it_is() {
 }
 
 #[test]
-fn a_page_that_is_touched_on_its_way_out_stays() {
+fn a_page_that_is_touched_while_it_is_written_stays() {
     let (machine, disk) = machine(8, 1024);
     let start = map_region(APP_REGIONS, 64 * FRAME_BYTES).unwrap();
     for page in pages(start, 64) {
@@ -182,7 +181,7 @@ fn a_page_that_is_touched_on_its_way_out_stays() {
 }
 
 #[test]
-fn a_region_that_ends_while_its_pages_leave_takes_them_along() {
+fn a_region_that_ends_while_its_pages_are_written_drops_them() {
     let (machine, _) = machine(8, 1024);
     let start = map_region(APP_REGIONS, 64 * FRAME_BYTES).unwrap();
     for page in pages(start, 64) {
@@ -194,10 +193,10 @@ fn a_region_that_ends_while_its_pages_leave_takes_them_along() {
     assert_nothing_is_kept(&machine);
 }
 
-/// A region has ended for everybody else before its pages are released: what moves meanwhile must
-/// be followed.
+/// No thread sees a region any more before its pages are released. Page table entries must follow a
+/// zspage that moves in between.
 #[test]
-fn a_group_may_leave_or_return_while_regions_of_its_pages_end() {
+fn a_zspage_may_be_written_or_read_while_regions_of_its_pages_end() {
     let (machine, _) = machine(8, 1024);
     let [ending, other] = [12, 13].map(|seed| {
         let start = map_region(APP_REGIONS, 300 * FRAME_BYTES).unwrap();
@@ -214,7 +213,7 @@ fn a_group_may_leave_or_return_while_regions_of_its_pages_end() {
     assert!(RECLAIMER.lock().swap.disk.as_ref().unwrap().leaving() > 0);
     let range = shorten(ending, ending).unwrap();
     reclaim(EVERYTHING);
-    assert_eq!(statistics().compressed_pool.pages, 0, "all groups have left");
+    assert_eq!(statistics().compressed_pool.pages, 0, "all zspages are on disk");
     for page in pages(other, 300) {
         machine.touch(page).unwrap();
         assert_eq!(machine.word(page), half_noise(page, 13)(0));
@@ -227,7 +226,7 @@ fn a_group_may_leave_or_return_while_regions_of_its_pages_end() {
 }
 
 #[test]
-fn slots_that_cannot_be_written_cost_themselves_only() {
+fn only_slots_that_cannot_be_written_are_retired() {
     let (machine, disk) = machine(8, 1024);
     disk.state().unwritable.extend([3, 40, 41]);
     let start = map_region(APP_REGIONS, 300 * FRAME_BYTES).unwrap();
@@ -241,7 +240,7 @@ fn slots_that_cannot_be_written_cost_themselves_only() {
     let evicted = statistics();
     assert_eq!((evicted.disk.slots, evicted.pages_on_disk), (1021, 300), "{evicted:?}");
     assert_eq!(evicted.disk.errors, 4, "the cluster, and three slots");
-    assert!(machine.statistics().available.0 <= available - 3, "lost slots carry no commit charges");
+    assert!(machine.statistics().available.0 <= available - 3, "retired slots back no commit charges");
     for page in pages(start, 300) {
         machine.touch(page).unwrap();
         assert_eq!(machine.word(page), noise(page, 7)(0));
@@ -251,7 +250,7 @@ fn slots_that_cannot_be_written_cost_themselves_only() {
 }
 
 #[test]
-fn a_disk_that_takes_nothing_leaves_everything_where_it_is() {
+fn with_a_disk_that_fails_every_write_all_pages_stay() {
     let (machine, disk) = machine(8, 128);
     disk.state().unwritable.extend(0..128);
     let start = map_region(APP_REGIONS, 300 * FRAME_BYTES).unwrap();
@@ -296,7 +295,7 @@ fn a_slot_that_cannot_be_read_fails_its_own_pages_only() {
 }
 
 #[test]
-fn a_full_disk_ends_eviction_and_nothing_else() {
+fn with_a_full_disk_the_other_pages_stay() {
     let (machine, _) = machine(8, 64);
     let start = map_region(APP_REGIONS, 300 * FRAME_BYTES).unwrap();
     for page in pages(start, 300) {
@@ -313,9 +312,9 @@ fn a_full_disk_ends_eviction_and_nothing_else() {
     assert_nothing_is_kept(&machine);
 }
 
-/// A run of free slots may end in the middle of a group: the group is written elsewhere, or stays.
+/// A run of free slots may end in the middle of a zspage, which is then written elsewhere or stays.
 #[test]
-fn a_group_is_not_torn_apart() {
+fn a_zspage_is_not_divided() {
     let (machine, _) = machine(8, 64);
     let word = |page| {
         let noise = noise(page, 21);
@@ -340,7 +339,7 @@ fn a_group_is_not_torn_apart() {
     bound_compressed_pool(0);
     reclaim(FrameCount(2));
     while wait_for_disk() {}
-    assert_eq!((statistics().pages_on_disk, statistics().disk.used_slots), (6, 59 + 4), "two groups of two frames");
+    assert_eq!((statistics().pages_on_disk, statistics().disk.used_slots), (6, 59 + 4), "two zspages of two frames");
     for page in pages(start, 300) {
         machine.touch(page).unwrap();
         assert_eq!(machine.word(page), word(page)(0));
@@ -350,8 +349,8 @@ fn a_group_is_not_torn_apart() {
     assert_nothing_is_kept(&machine);
 }
 
-/// The first free slots of the disk lie apart: zspages are written to the run behind them, and pages
-/// to the single slots.
+/// The first free slots of the disk lie apart: zspages are written to the run behind them, and
+/// pages to the single slots.
 #[test]
 fn single_free_slots_do_not_stop_zspages_from_being_written() {
     let (machine, _) = machine(8, 128);
@@ -394,7 +393,7 @@ fn single_free_slots_do_not_stop_zspages_from_being_written() {
 
 /// Commit charges that rested on the disk stay, and no others are made.
 #[test]
-fn a_disk_that_is_full_carries_no_more_promises() {
+fn a_broken_disk_backs_no_new_commit_charges() {
     let (machine, disk) = machine(8, 1024);
     disk.state().unwritable.extend(100..1024);
     let start = map_region(APP_REGIONS, 300 * FRAME_BYTES).unwrap();
@@ -415,10 +414,9 @@ fn a_disk_that_is_full_carries_no_more_promises() {
     assert_nothing_is_kept(&machine);
 }
 
-/// Readers may fill the disk's queue: whoever evicts waits for room, and does not believe that
-/// nothing is to be had.
+/// Readers may fill the disk's queue. A reclaim attempt waits for room then, and does not give up.
 #[test]
-fn a_busy_disk_is_waited_for() {
+fn eviction_waits_for_a_busy_disk() {
     let (machine, disk) = machine(8, 1024);
     let start = map_region(APP_REGIONS, 64 * FRAME_BYTES).unwrap();
     for page in pages(start, 64) {
@@ -437,10 +435,10 @@ fn a_busy_disk_is_waited_for() {
     assert_nothing_is_kept(&machine);
 }
 
-/// What others take while somebody waits for the disk has become free all the same: he is not to
-/// believe that nothing is to be had.
+/// Other threads may allocate the frames that an attempt has freed while it waits for the disk. The
+/// attempt counts them.
 #[test]
-fn frames_count_that_others_have_taken_meanwhile() {
+fn frames_that_other_threads_have_allocated_count_as_freed() {
     let (machine, disk) = machine(8, 1024);
     let start = map_region(APP_REGIONS, 64 * FRAME_BYTES).unwrap();
     for page in pages(start, 64) {
@@ -462,7 +460,7 @@ fn frames_count_that_others_have_taken_meanwhile() {
 /// While a page is read, another thread brings it back, writes to it and evicts it again, to the
 /// same slot: what was read is old.
 #[test]
-fn what_was_read_is_dropped_if_its_slot_was_used_again() {
+fn a_read_is_dropped_if_its_slot_was_used_again() {
     let (machine, disk) = machine(8, 64);
     let other = map_region(APP_REGIONS, 20 * FRAME_BYTES).unwrap();
     let start = map_region(APP_REGIONS, FRAME_BYTES).unwrap();
@@ -484,10 +482,10 @@ fn what_was_read_is_dropped_if_its_slot_was_used_again() {
     assert_nothing_is_kept(&machine);
 }
 
-/// The one commit charge that there is may be in the hands of another thread that brings the same
-/// page back: that is no end of memory.
+/// Another thread that restores the same page may have drawn the last commit charge. That is not
+/// the end of memory: the access faults again.
 #[test]
-fn two_threads_may_touch_the_only_page_that_is_away() {
+fn two_threads_may_touch_the_only_evicted_page() {
     let (machine, disk) = machine(8, 64);
     let start = map_region(APP_REGIONS, FRAME_BYTES).unwrap();
     machine.touch(start).unwrap();
@@ -502,7 +500,7 @@ fn two_threads_may_touch_the_only_page_that_is_away() {
 
 /// A region may end while one of its pages is read.
 #[test]
-fn what_was_read_for_a_region_that_has_ended_is_dropped() {
+fn a_read_for_a_region_that_has_ended_is_dropped() {
     let (machine, disk) = machine(8, 64);
     let start = map_region(APP_REGIONS, 20 * FRAME_BYTES).unwrap();
     for page in pages(start, 20) {
@@ -520,7 +518,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
 
     #[test]
-    fn memory_is_what_was_written_wherever_it_was_kept(
+    fn memory_holds_what_was_written_wherever_it_was_stored(
         bound in 0_u64..40,
         unwritable in vec(0_u32..640, 0..12),
         steps in vec((0_u64..1100, 0_u8..10, any::<u64>()), 1..120),

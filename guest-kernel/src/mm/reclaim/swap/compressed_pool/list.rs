@@ -5,8 +5,8 @@ use aerostat_abi::units::FrameNumber;
 
 use super::zspage::{Header, Zspage};
 
-/// The neighbours of a zspage in a list, by their first frames. Zero means none, as frame 0 is never
-/// handed out.
+/// The neighbours of a zspage in a list, by their first frames. Zero means none, as frame 0 is
+/// never handed out.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
 pub(super) struct Links {

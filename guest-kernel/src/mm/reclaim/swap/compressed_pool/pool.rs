@@ -317,8 +317,8 @@ impl CompressedPool {
         frames.iter().for_each(|frame| unsafe { free_frame(*frame) });
     }
 
-    /// Checks that the lists and the statistics agree, and that no zspage is sparse but those that a
-    /// class is being filled from.
+    /// Checks that the lists and the statistics agree, and that no zspage is sparse but those that
+    /// a class is being filled from.
     ///
     /// # Errors
     /// Returns the first disagreement, as a sentence.

@@ -1,8 +1,8 @@
 //! The layout of a zspage, and access to its header and objects.
 //!
 //! In front is a header of 64 bytes: the class, which objects are in use, the frames, and the links
-//! of two lists. An object is its length and the address of its page (eight bytes together), and the
-//! compressed bytes. It may lie across the border of two frames.
+//! of two lists. An object is its length and the address of its page (eight bytes together), and
+//! the compressed bytes. It may lie across the border of two frames.
 #![allow(unsafe_code, reason = "headers and objects are laid out in raw frames")]
 
 use aerostat_abi::units::{FRAME_SIZE, FrameNumber, to_usize};
@@ -153,8 +153,8 @@ impl Layout {
 
 /// A zspage in memory.
 ///
-/// A value is the right to use the zspage's header and objects. It does not own the frames: the pool
-/// does, from the moment when the header is written until it frees them.
+/// A value is the right to use the zspage's header and objects. It does not own the frames: the
+/// pool does, from the moment when the header is written until it frees them.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Zspage {
     first: FrameNumber,
@@ -191,8 +191,8 @@ impl Zspage {
     }
 
     pub(super) fn header(&self) -> &Header {
-        // SAFETY: by the contract of `at` and `create`, the frame begins with a header, and no other
-        // reference to it is in use.
+        // SAFETY: by the contract of `at` and `create`, the frame begins with a header, and no
+        // other reference to it is in use.
         unsafe { &*self.pointer() }
     }
 

@@ -1,4 +1,4 @@
-//! Reading ahead, on the machine of the disk compressed pool's tests.
+//! Reading ahead, on a machine with a swap disk.
 
 use aerostat_abi::units::{FRAME_BYTES, FrameCount, HUGE_FRAMES};
 
@@ -17,21 +17,20 @@ use crate::mm::watermarks::Watermarks;
 use crate::mm::{BlockSize, FRAMES, Purpose, map_region, unmap_region};
 
 const EVERYTHING: FrameCount = FrameCount(1 << 20);
-/// Pages that are touched before the first read goes on with another, and those that are then read
-/// and begun to be read.
+/// Pages of the first read, of the read that continues it, and of the one that is then read ahead.
 const FIRST: u64 = 8;
 const SECOND: u64 = 16;
 const THIRD: u64 = 32;
 
-/// A machine with a disk that ends transfers in their order, so that a thread which waits for its
-/// own does so for no other.
+/// Returns a machine whose disk ends transfers in the order of their submission, so that a thread
+/// waits only for its own.
 fn machine(slots: u64) -> (TestMachine, &'static SlowDisk) {
     let (machine, disk) = disk_tests::machine(8, slots);
     disk.state().is_in_order = true;
     (machine, disk)
 }
 
-/// A region of noise, all of it on disk.
+/// Creates a region of noise, all of it on disk.
 fn evicted(machine: &TestMachine, count: u64, seed: u64) -> u64 {
     let start = map_region(APP_REGIONS, count * FRAME_BYTES).unwrap();
     for page in pages(start, count) {
@@ -43,7 +42,7 @@ fn evicted(machine: &TestMachine, count: u64, seed: u64) -> u64 {
     start
 }
 
-/// Touches pages in order and checks them.
+/// Touches pages in order, and checks their contents.
 fn touch(machine: &TestMachine, start: u64, count: u64, seed: u64) {
     for page in pages(start, count) {
         machine.touch(page).unwrap();
@@ -62,7 +61,7 @@ fn page(start: u64, number: u64) -> u64 {
 }
 
 #[test]
-fn a_read_that_goes_on_with_another_begins_the_next() {
+fn a_read_that_continues_another_begins_the_next() {
     let (machine, disk) = machine(1024);
     let start = evicted(&machine, 400, 1);
     touch(&machine, start, FIRST, 1);
@@ -74,7 +73,7 @@ fn a_read_that_goes_on_with_another_begins_the_next() {
     touch(&machine, start, FIRST + SECOND, 1);
     let major = crate::mm::fault::counts().major;
     machine.touch(page(start, FIRST + SECOND)).unwrap();
-    assert_eq!(crate::mm::fault::counts().major, major, "nobody has waited for the disk");
+    assert_eq!(crate::mm::fault::counts().major, major, "no thread has waited for the disk");
     assert_eq!((reads_under_way(disk), statistics().restores), (vec![64], FIRST + SECOND + THIRD));
     touch(&machine, start, 400, 1);
     assert_eq!((statistics().restores, statistics().disk.reads), (400, 400), "each page once");
@@ -82,7 +81,8 @@ fn a_read_that_goes_on_with_another_begins_the_next() {
     assert_nothing_is_kept(&machine);
 }
 
-/// Pages that come back in order may have left in two passes: neither stream ends the other.
+/// Pages that are touched in order may have been evicted in two scans: neither stream ends the
+/// other.
 #[test]
 fn two_streams_are_followed_at_once() {
     let (machine, _) = machine(1024);
@@ -112,7 +112,7 @@ fn touch_and_fill(machine: &TestMachine, start: u64, count: u64, seed: u64) {
 }
 
 #[test]
-fn the_end_of_a_region_ends_what_is_read_ahead_for_it() {
+fn the_end_of_a_region_drops_its_reads_ahead() {
     for has_ended in [false, true] {
         let (machine, disk) = machine(1024);
         let start = evicted(&machine, 200, 3);
@@ -130,26 +130,26 @@ fn the_end_of_a_region_ends_what_is_read_ahead_for_it() {
     }
 }
 
-/// While a page is read ahead, the application gives it up, uses it anew, and it is evicted to the
-/// same slot: what was read is old.
+/// While a page is read ahead, the application discards it, writes to it, and it is evicted to the
+/// same slot. The contents that were read are old.
 #[test]
-fn what_was_read_ahead_is_dropped_if_its_slot_was_used_again() {
+fn a_read_ahead_is_dropped_if_its_slot_was_used_again() {
     let (machine, disk) = machine(64);
     let start = evicted(&machine, 64, 4);
     touch(&machine, start, FIRST + 1, 4);
-    let given_up = page(start, FIRST + SECOND + 5);
+    let discarded = page(start, FIRST + SECOND + 5);
     discard(&(start..page(start, FIRST + SECOND))); // it is the only page in memory then
-    let taken = take_free_slots();
-    discard(&(given_up..given_up + FRAME_BYTES));
-    touch_and_fill(&machine, given_up, 1, 5);
+    let slots = take_free_slots();
+    discard(&(discarded..discarded + FRAME_BYTES));
+    touch_and_fill(&machine, discarded, 1, 5);
     disk.state().is_in_order = false;
-    assert_eq!(reclaim(FrameCount(9)), FrameCount(9), "and the empty ones around it");
+    assert_eq!(reclaim(FrameCount(9)), FrameCount(9), "and the empty pages around it");
     assert_eq!((reads_under_way(disk), take_free_slots().len()), (vec![32], 0), "the page has taken the slot");
     touch(&machine, page(start, FIRST + SECOND), 1, 4);
-    assert_eq!(machine.frame_at(given_up), None);
-    assert_eq!(machine.frame_at(page(given_up, 1)).map(|_| ()), Some(()), "its neighbour is there");
-    touch(&machine, given_up, 1, 5);
-    give_slots_back(taken);
+    assert_eq!(machine.frame_at(discarded), None);
+    assert_eq!(machine.frame_at(page(discarded, 1)).map(|_| ()), Some(()), "its neighbour is there");
+    touch(&machine, discarded, 1, 5);
+    free_slots(slots);
     unmap_region(start);
     assert_nothing_is_kept(&machine);
 }
@@ -162,14 +162,14 @@ fn take_free_slots() -> Vec<SlotNumber> {
     runs.flat_map(|(first, length)| (0..length).map(move |place| first.plus(place))).collect()
 }
 
-fn give_slots_back(taken: Vec<SlotNumber>) {
+fn free_slots(unused: Vec<SlotNumber>) {
     let mut reclaimer = RECLAIMER.lock();
     let slots = &mut reclaimer.swap.disk.as_mut().unwrap().slots;
-    taken.into_iter().for_each(|slot| slots.free_slot(slot));
+    unused.into_iter().for_each(|slot| slots.free_slot(slot));
 }
 
 #[test]
-fn an_error_while_reading_ahead_is_nobodys_until_the_page_is_touched() {
+fn an_error_of_a_read_ahead_counts_when_the_page_is_touched() {
     let (machine, disk) = machine(1024);
     let start = evicted(&machine, 200, 6);
     let bad = FIRST + SECOND + 9;
@@ -187,7 +187,7 @@ fn an_error_while_reading_ahead_is_nobodys_until_the_page_is_touched() {
 }
 
 #[test]
-fn nothing_is_read_ahead_where_frames_are_few() {
+fn nothing_is_read_ahead_without_spare_frames() {
     let (machine, disk) = machine(1024);
     let start = evicted(&machine, 200, 7);
     touch(&machine, start, FIRST, 7);
@@ -200,10 +200,10 @@ fn nothing_is_read_ahead_where_frames_are_few() {
     assert_nothing_is_kept(&machine);
 }
 
-/// Reclaim leaves what it sees for the first time to whoever is about to touch it; the second time
-/// it is in vain. Whoever finds nothing else waits even for the disk.
+/// A reclaim attempt keeps a read ahead that it meets for the first time, and drops one that it has
+/// met before. An attempt that finds nothing else waits even for the disk.
 #[test]
-fn frames_that_nobody_comes_for_are_given_back() {
+fn frames_of_unused_reads_are_freed() {
     let (machine, disk) = machine(1024);
     let start = evicted(&machine, 200, 8);
     touch(&machine, start, FIRST + 1, 8);
@@ -224,22 +224,22 @@ fn frames_that_nobody_comes_for_are_given_back() {
     assert_nothing_is_kept(&machine);
 }
 
-/// Where nothing can be evicted, the frames that the disk is about to fill are the last that there
-/// are: they are waited for.
+/// Where nothing can be evicted, the frames that the disk is about to fill are the last that can be
+/// had: the attempt waits for them.
 #[test]
-fn a_thread_that_finds_no_frame_gets_one_of_those_read_into() {
+fn a_thread_without_a_frame_gets_one_of_a_read_ahead() {
     let (machine, disk) = machine(64);
     let start = evicted(&machine, 64, 9);
     let other = map_region(APP_REGIONS, FRAME_BYTES).unwrap();
     touch(&machine, start, FIRST + 1, 9);
-    let taken = take_free_slots();
+    let slots = take_free_slots();
     let spare = machine.statistics().free.0 - EVICTION_RESERVE.0;
     let blocks: Vec<_> = (0..spare).map(|_| FRAMES.allocate(BlockSize::Frame, Purpose::Kernel).unwrap()).collect();
     assert_eq!(reads_under_way(disk), [32]);
     machine.touch(other).unwrap();
     assert_eq!((reads_under_way(disk), committed_ahead()), (vec![], FrameCount::ZERO));
     blocks.into_iter().for_each(|block| FRAMES.free(block));
-    give_slots_back(taken);
+    free_slots(slots);
     touch(&machine, start, 64, 9);
     unmap_region(start);
     unmap_region(other);
