@@ -8,10 +8,10 @@
 //!
 //! All pages of the slot are revoked, as if they were being evicted, then copied in chunks, each
 //! under the lock of the address space for some ten microseconds. A thread that touches one of the
-//! pages meanwhile gets all of them back where they were ([`Space::abandon_collapse`]), and the slot
-//! waits for another scan. The thread that collapses runs before those of applications, so on one
-//! CPU that is rare, and applications are kept from running for the length of the copy: 2 MiB, a few
-//! hundred microseconds. It rests between two slots.
+//! pages meanwhile gets all of them back where they were ([`Space::abandon_collapse`]), and the
+//! slot waits for another scan. The thread that collapses runs before those of applications, so on
+//! one CPU that is rare, and applications are kept from running for the length of the copy: 2 MiB,
+//! a few hundred microseconds. It rests between two slots.
 
 use core::ops::Range;
 
@@ -69,8 +69,8 @@ pub(crate) fn collapses() -> u64 {
 }
 
 /// Visits the tables of all regions once, and collapses those that are due. Calls `between` after
-/// each table, with no lock held. It does not call it while pages are revoked, as a thread that runs
-/// then would touch them.
+/// each table, with no lock held. It does not call it while pages are revoked, as a thread that
+/// runs then would touch them.
 pub(crate) fn collapse_tables(mut between: impl FnMut()) -> TableScan {
     let mut scan = TableScan::default();
     let mut at = 0;

@@ -1,15 +1,15 @@
 //! Compaction: moves pages between frames so that whole huge frames come free, for huge pages and
-//! for the balloon.
+//! for the balloon. [`collapse`] turns tables of pages into huge pages.
 //!
-//! There is no reverse map. Huge frames that are little used are *vacated*: nothing new is put in,
-//! and what the regions' page tables have in them is moved, on one walk over all regions, to other
-//! broken huge frames. Which ones, and whether it pays, is decided in [`policy`]. Frames that no
-//! region maps are pinned and kept apart (see [`super::frame_allocator`]), so vacated ones do come
-//! free.
+//! There is no reverse map. Huge frames that are little used are *vacated*: nothing new is
+//! allocated in them, and one walk over all regions moves the pages that page tables have in them
+//! to other broken huge frames. Which ones are vacated, and whether it pays, is decided in
+//! [`policy`]. Frames that no region maps are pinned and kept apart (see
+//! [`super::frame_allocator`]), so vacated huge frames do come free.
 //!
 //! Pages are moved in batches of [`BATCH`], each under the lock of the address space and behind one
-//! TLB flush: nobody can touch a page between flush and copy but by a fault, which waits for the
-//! lock. That takes some ten microseconds a batch.
+//! TLB flush. A thread can touch a page between flush and copy only by a fault, which waits for the
+//! lock. A batch takes some ten microseconds.
 
 pub(crate) mod collapse;
 pub(crate) mod policy;
@@ -27,21 +27,21 @@ use crate::arch::x86_64::cpu;
 
 /// Pages moved behind one TLB flush.
 const BATCH: usize = 32;
-/// Pages looked at in one batch.
+/// Pages visited in one batch.
 const VISITS: u64 = 256;
 
 static MOVED_PAGES: AtomicU64 = AtomicU64::new(0);
-/// Somebody is at it.
+/// A thread is compacting.
 static IS_RUNNING: AtomicBool = AtomicBool::new(false);
 
-/// Pages moved since boot.
+/// Returns how many pages were moved since boot.
 pub(crate) fn moved_pages() -> u64 {
     MOVED_PAGES.load(Ordering::Relaxed)
 }
 
-/// Makes up to `wanted_huge` huge frames wholly free, by moving what is in others that are little
-/// used; says how many came free. None do while somebody else is at it. Calls `between` after each
-/// batch, with no lock held: a walk over all page tables can take long.
+/// Makes up to `wanted_huge` huge frames wholly free, by moving the pages of huge frames that are
+/// little used. Returns how many came free: none while another thread compacts. Calls `between`
+/// after each batch, with no lock held, because a walk over all page tables can take long.
 pub(crate) fn compact(wanted_huge: usize, mut between: impl FnMut()) -> usize {
     if IS_RUNNING.swap(true, Ordering::Acquire) {
         return 0;
@@ -62,8 +62,8 @@ pub(crate) fn compact(wanted_huge: usize, mut between: impl FnMut()) -> usize {
     after.saturating_sub(before)
 }
 
-/// Moves pages of a kind from `at` on, within one slot, and says where to go on; `None` when all is
-/// done that can be.
+/// Moves pages of a kind from `at` on, within one slot. Returns where to go on; `None` when nothing
+/// more can be done.
 fn move_batch(kind: PageKind, at: u64) -> Option<u64> {
     let mut space = SPACE.lock();
     let (at, end) = space.regions.next_slot(kind, at).filter(|_| FRAMES.is_vacating())?;
@@ -82,8 +82,8 @@ fn move_batch(kind: PageKind, at: u64) -> Option<u64> {
     (!is_full).then_some(next)
 }
 
-/// Revokes pages that are to be moved, each with the frame it will get. Returns where that ended,
-/// and whether there is no more room for any.
+/// Revokes pages that are to be moved, and allocates the frame that each will get. Returns where
+/// that ended, and whether no frame is left for another page.
 fn begin_moves(space: &mut Space, at: u64, end: u64, moves: &mut [Option<(u64, Block)>]) -> Option<(u64, bool)> {
     let tables = space.tables_mut()?;
     let mut moves = moves.iter_mut();
@@ -100,7 +100,7 @@ fn begin_moves(space: &mut Space, at: u64, end: u64, moves: &mut [Option<(u64, B
     Some((end, false))
 }
 
-/// Copies a revoked page into its new frame and puts it into force there.
+/// Copies a revoked page into its new frame, and maps it there.
 fn end_move(space: &mut Space, page: u64, block: Block) {
     let Some(tables) = space.tables_mut() else { return FRAMES.free(block) };
     if let Some(revoked) = tables.revoked_page(page) {

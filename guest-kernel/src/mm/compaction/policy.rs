@@ -1,18 +1,18 @@
-//! Which huge frames are worth emptying, and when: pure.
+//! Decides which huge frames are worth vacating, and when. Pure.
 //!
-//! Moving a page costs about as much as copying it, so the emptiest huge frames are vacated first,
-//! none of which more than three quarters are in use, and no more than the others have room for.
+//! Moving a page costs about as much as copying it. So the emptiest huge frames are vacated first,
+//! none of which more than three quarters are in use, and only as many as the others have room for.
 
 use aerostat_abi::units::{HUGE_FRAMES, to_usize};
 
-/// Used frames of a huge frame that count as the same.
+/// The width of a class, in used frames of a huge frame.
 const STEP: u64 = 32;
-/// Classes of use that may be vacated, and those that may not.
+/// Classes of use that may be vacated, the emptiest first, and all classes.
 const MOVED_CLASSES: usize = 12;
 const CLASSES: usize = to_usize(HUGE_FRAMES / STEP);
 
 /// Free frames in broken huge frames, as a multiple of what is missing, from which on the
-/// background goes to work: with fewer, most of what is moved has to go into the last gaps.
+/// background compacts. With fewer, most pages would have to go into the last gaps.
 const SURPLUS: u64 = 2;
 
 /// Huge frames by how much of them is in use.
@@ -42,15 +42,15 @@ impl Occupancy {
         class.used += u64::from(used);
     }
 
-    /// Whether moving pages is worth it so that `wanted` huge frames are wholly free, where `whole`
-    /// are.
+    /// Returns whether moving pages is worth it to have `wanted` huge frames wholly free, where
+    /// `whole` are so already.
     pub(crate) fn is_worth_it(&self, whole: usize, wanted: usize) -> bool {
         let missing = wanted.saturating_sub(whole) as u64;
         missing > 0 && self.free() >= SURPLUS * HUGE_FRAMES * missing && self.victims(1) != Victims::default()
     }
 
-    /// How many huge frames could be vacated, `wanted` at most, and about how many pages would have
-    /// to be moved for that.
+    /// Returns how many huge frames could be vacated, up to `wanted`, and about how many pages
+    /// would have to be moved for that.
     pub(crate) fn price(&self, wanted: usize) -> (usize, u64) {
         let victims = self.victims(wanted);
         let pages = self
@@ -61,17 +61,18 @@ impl Occupancy {
         (to_usize(victims.classes.iter().sum()), pages.sum())
     }
 
-    /// Free frames in all of them.
+    /// Returns the number of free frames in all of them.
     fn free(&self) -> u64 {
         self.classes.iter().map(|class| class.huge_frames * HUGE_FRAMES - class.used).sum()
     }
 
-    /// The emptiest ones, `wanted` at most, as long as what is in them finds room in the others.
+    /// Returns the emptiest huge frames, up to `wanted`, as long as their pages find room in the
+    /// others.
     pub(crate) fn victims(&self, wanted: usize) -> Victims {
         let mut victims = Victims::default();
         let (mut room, mut left) = (self.free(), wanted as u64);
         for (class, victims) in self.classes[..MOVED_CLASSES].iter().zip(&mut victims.classes) {
-            // Each takes room for what is moved out of it, and the room that it has itself:
+            // A victim uses up room for its pages, and its own free frames are not room any more:
             // together a huge frame.
             *victims = class.huge_frames.min(left).min(room / HUGE_FRAMES);
             left -= *victims;
@@ -82,7 +83,7 @@ impl Occupancy {
 }
 
 impl Victims {
-    /// Whether a huge frame with `used` frames in use is one of them; each can be taken once.
+    /// Returns whether a huge frame with `used` frames in use is a victim. Each can be taken once.
     pub(crate) fn take(&mut self, used: u32) -> bool {
         let left = &mut self.classes[class_of(used)];
         let is_victim = *left > 0;
@@ -112,21 +113,21 @@ mod tests {
     }
 
     #[test]
-    fn the_emptiest_go_first_and_only_as_many_as_are_wanted() {
+    fn the_emptiest_are_vacated_first_up_to_the_wanted_number() {
         let used = [300, 10, 200, 40];
         assert_eq!(chosen(&used, occupancy(&used).victims(1)), [10]);
         assert_eq!(chosen(&used, occupancy(&used).victims(2)), [10, 40]);
     }
 
     #[test]
-    fn the_price_is_what_is_in_the_emptiest() {
+    fn the_price_is_the_pages_of_the_emptiest() {
         let occupancy = occupancy(&[300, 10, 200, 40]);
         assert_eq!([occupancy.price(0), occupancy.price(1), occupancy.price(2)], [(0, 0), (1, 10), (2, 50)]);
         assert_eq!(occupancy.price(9), (2, 50), "there is room for no more");
     }
 
     #[test]
-    fn what_has_no_room_elsewhere_stays() {
+    fn pages_without_room_elsewhere_are_not_moved() {
         assert_eq!(chosen(&[256; 3], occupancy(&[256; 3]).victims(9)), [256]);
         assert!(chosen(&[300], occupancy(&[300]).victims(9)).is_empty());
         let full = [1, 511, 512 - 1];
@@ -134,14 +135,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_nearly_full_is_not_worth_emptying() {
+    fn nearly_full_huge_frames_are_not_vacated() {
         let used = [500; 64];
         assert_eq!(occupancy(&used).victims(9), Victims::default());
         assert!(!occupancy(&used).is_worth_it(0, 1));
     }
 
     #[test]
-    fn it_is_worth_it_with_much_free_and_nothing_whole() {
+    fn compaction_is_worth_it_with_much_free_and_nothing_whole() {
         let used = [256; 4];
         assert!(occupancy(&used).is_worth_it(0, 1));
         assert!(!occupancy(&used).is_worth_it(1, 1), "there is one");

@@ -49,7 +49,7 @@ fn whole() -> usize {
 }
 
 #[test]
-fn huge_frames_come_free_and_pages_keep_what_is_in_them() {
+fn huge_frames_come_free_and_pages_keep_their_contents() {
     let machine = TestMachine::start(12);
     let starts = interleaved_regions(&machine, 8);
     let all = whole();
@@ -80,7 +80,7 @@ fn huge_frames_with_kernel_frames_in_them_are_left_alone() {
 }
 
 #[test]
-fn kernel_frames_and_pages_lie_apart() {
+fn kernel_frames_and_pages_are_kept_apart() {
     let machine = TestMachine::start(8);
     let starts = interleaved_regions(&machine, 2);
     let huge_frame = |frame: FrameNumber| frame.0 / HUGE_FRAMES;
@@ -98,10 +98,10 @@ enum Step {
     Write { choice: usize, page: u64, count: u64 },
     Access { choice: usize },
     Evict { pages: u64 },
-    Collapse { rounds: usize },
+    Collapse { scans: usize },
     Compact { wanted: usize },
-    DeflateHuge,
     InflateHuge,
+    DeflateHuge,
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -112,10 +112,10 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         5 => (choice(), 0..3 * HUGE_FRAMES, 1_u64..700).prop_map(|(choice, page, count)| Step::Write { choice, page, count }),
         2 => choice().prop_map(|choice| Step::Access { choice }),
         2 => (1_u64..900).prop_map(|pages| Step::Evict { pages }),
-        2 => (1_usize..3).prop_map(|rounds| Step::Collapse { rounds }),
+        2 => (1_usize..3).prop_map(|scans| Step::Collapse { scans }),
         2 => (1_usize..5).prop_map(|wanted| Step::Compact { wanted }),
-        1 => Just(Step::DeflateHuge),
         1 => Just(Step::InflateHuge),
+        1 => Just(Step::DeflateHuge),
     ];
     vec(step, 1..40)
 }
@@ -155,14 +155,14 @@ fn apply(machine: &TestMachine, regions: &mut Regions, step: &Step, number: u64)
             (start..regions[&start].0).step_by(FRAME_SIZE).for_each(|page| machine.access(page));
         }
         Step::Evict { pages } => drop(reclaim(FrameCount(pages))),
-        Step::Collapse { rounds } => {
-            for _ in 0..rounds {
+        Step::Collapse { scans } => {
+            for _ in 0..scans {
                 regions.keys().for_each(|start| machine.access(*start));
                 collapse::collapse_tables(|| ());
             }
         }
         Step::Compact { wanted } => drop(compact(wanted)),
-        Step::DeflateHuge | Step::InflateHuge => {}
+        Step::InflateHuge | Step::DeflateHuge => {}
     }
     Ok(())
 }
@@ -171,21 +171,21 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(96))]
 
     #[test]
-    fn memory_is_what_was_written_whatever_moves(steps in steps()) {
+    fn memory_holds_what_was_written_whatever_moves(steps in steps()) {
         let machine = TestMachine::start(12);
         let total = FrameCount(6 * HUGE_FRAMES);
         start(Swap { policy: Name::default(), compressed: total, disk: None });
         let mut regions = Regions::new();
-        let mut taken = Vec::new();
+        let mut ballooned = Vec::new();
         for (number, step) in (1..).zip(&steps) {
             match step {
-                Step::DeflateHuge => taken.extend(FRAMES.allocate(BlockSize::Huge, Purpose::Balloon)),
-                Step::InflateHuge => taken.pop().into_iter().for_each(|block| FRAMES.free(block)),
+                Step::InflateHuge => ballooned.extend(FRAMES.allocate(BlockSize::Huge, Purpose::Balloon)),
+                Step::DeflateHuge => ballooned.pop().into_iter().for_each(|block| FRAMES.free(block)),
                 _ => apply(&machine, &mut regions, step, number)?,
             }
             prop_assert_eq!(validate(), Ok(()));
         }
-        taken.into_iter().for_each(|block| FRAMES.free(block));
+        ballooned.into_iter().for_each(|block| FRAMES.free(block));
         for (start, (_, words)) in regions {
             for (page, word) in words {
                 prop_assert_eq!(machine.touch(page), Ok(()));

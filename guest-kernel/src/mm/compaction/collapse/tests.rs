@@ -1,4 +1,4 @@
-//! Tables that become huge pages, and those that don't.
+//! Tables that become huge pages, and tables that do not.
 
 use std::thread;
 use std::time::Duration;
@@ -33,8 +33,8 @@ fn machine_with_table() -> (TestMachine, u64) {
     (machine, start)
 }
 
-/// Two rounds, with a touch before each.
-fn two_busy_rounds(machine: &TestMachine, start: u64) -> TableScan {
+/// Scans twice, with a touch before each scan.
+fn two_busy_scans(machine: &TestMachine, start: u64) -> TableScan {
     machine.access(start);
     assert_eq!(collapse_tables(|| ()), TableScan { tables: 1, ..TableScan::default() }, "in use once is not enough");
     machine.access(start + 7 * FRAME_BYTES);
@@ -53,7 +53,7 @@ fn expect_contents(machine: &TestMachine, start: u64) {
 fn a_full_table_in_use_becomes_a_huge_page() {
     let (machine, start) = machine_with_table();
     let before = machine.statistics();
-    assert_eq!(two_busy_rounds(&machine, start), TableScan { tables: 1, collapsed: 1, waiting: 0 });
+    assert_eq!(two_busy_scans(&machine, start), TableScan { tables: 1, collapsed: 1, waiting: 0 });
     assert_eq!((slot_at(start), statistics().collapses), (Slot::Huge, 1));
     assert_eq!(machine.region(start).commit_charge, FrameCount(1), "the table is committed again");
     let after = machine.statistics();
@@ -77,10 +77,10 @@ fn a_table_that_is_not_in_use_stays_one() {
 }
 
 #[test]
-fn a_round_can_rest_after_each_table() {
+fn a_scan_calls_between_after_each_table() {
     let (machine, start) = machine_with_table();
     let mut rests = 0;
-    let mut round = || {
+    let mut scan = || {
         collapse_tables(|| {
             assert!(RECLAIMER.try_lock().is_some() && SPACE.try_lock().is_some(), "a lock is held");
             assert!(pages(start).all(|page| machine.frame_at(page).is_some()), "pages are revoked");
@@ -88,9 +88,9 @@ fn a_round_can_rest_after_each_table() {
         })
     };
     machine.access(start);
-    round();
+    scan();
     machine.access(start);
-    assert_eq!(round().collapsed, 1);
+    assert_eq!(scan().collapsed, 1);
     assert_eq!(rests, 2);
 }
 
@@ -101,14 +101,14 @@ fn a_table_with_gaps_stays_one() {
     let start = map_region(APP_REGIONS, HUGE_BYTES).unwrap();
     machine.touch(start).unwrap();
     machine.mend_huge_frames(kept);
-    assert_eq!(two_busy_rounds(&machine, start), TableScan { tables: 1, ..TableScan::default() });
+    assert_eq!(two_busy_scans(&machine, start), TableScan { tables: 1, ..TableScan::default() });
 }
 
 #[test]
 fn a_slot_waits_for_a_huge_frame_and_for_free_memory() {
     let (machine, start) = machine_with_table();
     let huge: Vec<_> = core::iter::from_fn(|| FRAMES.allocate(BlockSize::Huge, Purpose::Kernel)).collect();
-    assert_eq!(two_busy_rounds(&machine, start), TableScan { tables: 1, collapsed: 0, waiting: 1 });
+    assert_eq!(two_busy_scans(&machine, start), TableScan { tables: 1, collapsed: 0, waiting: 1 });
     huge.into_iter().for_each(|block| FRAMES.free(block));
     let high = FrameCount(machine.statistics().free.0 - HUGE_FRAMES + 1);
     FRAMES.set_watermarks(Watermarks { low: FrameCount::ZERO, high });
@@ -121,7 +121,7 @@ fn a_slot_waits_for_a_huge_frame_and_for_free_memory() {
 }
 
 #[test]
-fn a_touch_during_the_copy_gets_the_pages_back() {
+fn a_touch_during_the_copy_maps_the_pages_again() {
     let (machine, start) = machine_with_table();
     let before = machine.statistics();
     assert!(begin(start));
@@ -130,14 +130,14 @@ fn a_touch_during_the_copy_gets_the_pages_back() {
     assert!(machine.frame_at(page).is_none());
     machine.touch(page).unwrap();
     machine.set_word(page, page);
-    assert!(!copy_chunk(), "it was abandoned");
+    assert!(!copy_chunk(), "the collapse was abandoned");
     assert!(pages(start).all(|page| machine.frame_at(page).is_some()));
     assert_eq!((slot_at(start), machine.statistics()), (Slot::Table, before));
     expect_contents(&machine, start);
 }
 
 #[test]
-fn a_region_that_ends_during_the_copy_takes_its_pages_along() {
+fn a_region_that_ends_during_the_copy_frees_its_pages() {
     let (machine, start) = machine_with_table();
     assert!(begin(start));
     assert!(copy_chunk());
@@ -149,12 +149,12 @@ fn a_region_that_ends_during_the_copy_takes_its_pages_along() {
 }
 
 #[test]
-fn pages_that_are_discarded_during_the_copy_leave_the_others_where_they_are() {
+fn a_discard_during_the_copy_keeps_the_other_pages() {
     let (machine, start) = machine_with_table();
     assert!(begin(start));
     assert!(copy_chunk());
     advice::discard(&(start + FRAME_BYTES..start + 3 * FRAME_BYTES));
-    assert!(!copy_chunk(), "it was abandoned");
+    assert!(!copy_chunk(), "the collapse was abandoned");
     let absent: Vec<_> = pages(start).filter(|&page| machine.frame_at(page).is_none()).collect();
     assert_eq!(absent, [start + FRAME_BYTES, start + 2 * FRAME_BYTES]);
     for page in absent {
@@ -168,7 +168,7 @@ fn pages_that_are_discarded_during_the_copy_leave_the_others_where_they_are() {
 /// A collapse that ends while a discard is about to begin: the slot is a table when the discard is
 /// asked for, and a huge page when its pages are released.
 #[test]
-fn a_slot_that_becomes_huge_just_before_a_discard_keeps_what_lies_outside_the_range() {
+fn a_slot_that_becomes_huge_before_a_discard_keeps_the_pages_outside() {
     let (machine, start) = machine_with_table();
     let outside = start + HUGE_BYTES / 2;
     assert!(begin(start));
@@ -178,7 +178,7 @@ fn a_slot_that_becomes_huge_just_before_a_discard_keeps_what_lies_outside_the_ra
     thread::scope(|scope| {
         let _reclaimer = RECLAIMER.lock();
         scope.spawn(|| advice::discard(&(start..outside)));
-        // The discard comes as far as it can without the reclaimer's lock.
+        // The discard goes as far as it can without the reclaimer's lock.
         thread::sleep(Duration::from_millis(50));
         assert!(!copy_chunk());
         assert_eq!(slot_at(start), Slot::Huge);
@@ -207,10 +207,10 @@ fn a_file_at_the_address_of_a_due_table_is_not_collapsed() {
 }
 
 #[test]
-fn what_is_read_only_stays_so() {
+fn read_only_pages_stay_read_only() {
     let (machine, start) = machine_with_table();
     advice::protect(start, Access::ReadOnly);
-    assert_eq!(two_busy_rounds(&machine, start).collapsed, 1);
+    assert_eq!(two_busy_scans(&machine, start).collapsed, 1);
     let is_writable = || SPACE.lock().tables().unwrap().is_writable(start);
     assert!(!is_writable());
     advice::protect(start, Access::ReadWrite);
@@ -219,11 +219,11 @@ fn what_is_read_only_stays_so() {
 }
 
 #[test]
-fn what_nobody_needs_is_not_collapsed() {
+fn discarded_pages_are_not_collapsed() {
     let (machine, start) = machine_with_table();
     SPACE.lock().tables_mut().unwrap().mark_discardable(start, start + FRAME_BYTES);
-    assert_eq!(two_busy_rounds(&machine, start).collapsed, 0);
+    assert_eq!(two_busy_scans(&machine, start).collapsed, 0);
     machine.write(start, start).unwrap();
-    assert_eq!(two_busy_rounds(&machine, start).collapsed, 1);
+    assert_eq!(two_busy_scans(&machine, start).collapsed, 1);
     expect_contents(&machine, start);
 }
