@@ -1,8 +1,8 @@
-//! CLOCK, or second chance: a page that was touched since the hand's last visit stays, any other
-//! goes.
+//! CLOCK, or second chance: a page that was touched since the hand's last visit stays, any other is
+//! evicted.
 //!
 //! F. J. Corbató, "A Paging Experiment with the Multics System", 1968. It approximates LRU with one
-//! bit a page, and shares LRU's weakness: a scan, or a loop a little larger than memory, drives out
+//! bit a page, and shares LRU's weakness: a scan, or a loop a little larger than memory, evicts
 //! everything.
 
 use crate::policy::{Age, Arrival, Pass, Policy, Seen, Verdict};
@@ -10,7 +10,7 @@ use crate::policy::{Age, Arrival, Pass, Policy, Seen, Verdict};
 /// The policy. A page's age is always zero.
 #[derive(Clone, Debug, Default)]
 pub struct Clock {
-    /// A whole pass found every page touched, so this one takes what it meets.
+    /// The last pass found every page touched, so this one evicts each page that it visits.
     overrun: bool,
 }
 
@@ -29,7 +29,7 @@ impl Policy for Clock {
         self.overrun = pass.evicted == 0;
     }
 
-    /// Whatever stays was in use.
+    /// Every page that stays was in use.
     fn age(&self, _age: Age) -> u8 {
         0
     }
@@ -41,7 +41,7 @@ mod tests {
     use crate::policy::{Arrival, Pass, Policy, Seen, Verdict};
 
     #[test]
-    fn a_touch_buys_one_visit() {
+    fn a_touched_page_survives_one_visit() {
         let mut clock = Clock::default();
         let age = clock.arrived(Arrival::First);
         let Verdict::Keep(age) = clock.visited(Seen { age, accessed: true }) else { panic!("it was touched") };
@@ -49,7 +49,7 @@ mod tests {
     }
 
     #[test]
-    fn where_everything_is_touched_the_next_pass_takes_what_it_meets() {
+    fn after_a_pass_of_touched_pages_the_next_one_evicts() {
         let mut clock = Clock::default();
         let seen = Seen { age: clock.arrived(Arrival::First), accessed: true };
         clock.pass_ended(Pass { visited: 1, evicted: 0 });

@@ -1,32 +1,32 @@
-//! Generations: pages that have proved themselves outlive many passes of the hand, newcomers one;
-//! how many is measured by regret.
+//! Generations: pages that have been touched again survive many passes of the hand, new pages one.
+//! How many follows from the evictions that are regretted.
 //!
-//! A page is in a *generation*, 0 the oldest. A visit that finds it touched makes it young again,
-//! any other moves it one generation on, and out of generation 0 it goes. What makes the difference
-//! is where pages begin and how young a touch makes them, the *trust*:
+//! A page is in a *generation*, of which 0 is the oldest. A visit that finds it touched makes it
+//! young again, any other visit moves it one generation on, and from generation 0 it is evicted.
+//! The *trust* decides in which generation pages begin, and how young a touch makes them:
 //!
-//! * **Earned**: newcomers begin in generation 0; a page that is touched again before the hand
-//!   returns goes to the youngest. So a scan passes through a few frames and leaves the rest alone.
-//!   One in a few pages that come back begins younger, so that of a loop larger than memory a part
-//!   settles and stays, and is found by the loop each time it comes round.
-//! * **Given**: all pages get the same two generations, newcomers too: CLOCK with one more chance.
-//!   It forgets what was hot as fast as it learns what is, and that is right when the working set
-//!   moves.
+//! * **Earned**: new pages begin in generation 0. A page that is touched again before the hand
+//!   returns moves to the youngest generation. So a program's scan passes through a few frames and
+//!   leaves the rest alone. One in a few pages that come back begins younger: a part of a loop that
+//!   is larger than memory stays, and the loop finds it each time.
+//! * **Given**: all pages get the same two generations, new ones too. This is CLOCK with one more
+//!   chance. It forgets what was hot as fast as it learns what is hot now, which is right when the
+//!   working set moves.
 //!
-//! Neither is right always, and which one is can be measured. An eviction is *regretted* when the
-//! page comes back before as many others were evicted as are resident. Among pages that were never
-//! touched again (unproven) and pages that were (proven), the share of regretted evictions should
-//! be alike. If evictions of the unproven are regretted far more often, the proven are dead weight,
-//! and trust is given; if not, it is earned. On a loop both are regretted alike; on a scan the
-//! unproven never are.
+//! Neither is always right, and the policy measures which one is. An eviction is *regretted* when
+//! the page comes back before as many others were evicted as are resident. The share of regretted
+//! evictions should be the same for pages that were touched again (proven) and pages that were not
+//! (unproven). If evictions of unproven pages are regretted far more often, the proven pages are
+//! dead weight, and trust is given. Otherwise it is earned. On a loop both shares are alike; on a
+//! scan no eviction of an unproven page is regretted.
 //!
-//! Sources: ages by accessed bits and insertion at a far age: RRIP, A. Jaleel et al., ISCA 2010,
-//! and for one newcomer in a few DIP, M. Qureshi et al., ISCA 2007. Generations, and refaults of
+//! Sources: ages by accessed bits and insertion at a high age: RRIP, A. Jaleel et al., ISCA 2010,
+//! and for one new page in a few DIP, M. Qureshi et al., ISCA 2007. Generations, and refaults of
 //! one group held against another's: Linux, multi-gen LRU (Documentation/mm/multigen_lru.rst).
 //! Refault distance: Linux, mm/workingset.c.
 //!
-//! Why not CLOCK-Pro, LIRS or ARC: they remember as many absent pages as resident ones, in lists.
-//! Here an absent page costs what its swap slot holds anyway, and a resident one a byte.
+//! CLOCK-Pro, LIRS and ARC remember as many absent pages as resident ones, in lists. Here an absent
+//! page needs only its swap entry, and a resident page a byte.
 
 use crate::policy::{Age, Arrival, Pass, Policy, Refault, Seen, Verdict};
 
@@ -34,22 +34,21 @@ use crate::policy::{Age, Arrival, Pass, Policy, Refault, Seen, Verdict};
 const YOUNGEST: u8 = 7;
 /// The youngest generation while trust is given.
 const YOUNGEST_GIVEN: u8 = 1;
-/// Where a settler begins, while trust is earned, whose eviction is regretted; one that comes back
-/// later begins in the youngest generation, since the loop that it belongs to takes longer to come
-/// round.
+/// The generation in which a settler begins, while trust is earned, if its eviction is regretted.
+/// One that comes back later begins in the youngest generation, since it belongs to a longer loop.
 const SETTLER: u8 = 3;
-/// One page in so many that come back is a settler.
+/// Of that many pages that come back, one is a settler.
 const SETTLER_EVERY: u8 = 8;
-/// A page that comes back after more than so many times as many evictions as pages are resident is
-/// no settler, but new.
+/// A page that comes back after more evictions than resident pages times this is new, not a
+/// settler.
 const SETTLER_REACH: u64 = 4;
 /// How many times more often evictions of unproven pages must be regretted than those of proven
 /// ones for trust to be given.
 const TRUST_RATIO: u64 = 2;
-/// One eviction for so many resident pages is assumed of each kind before any is counted, so that a
-/// few mean little.
+/// For that many resident pages, one eviction of each kind is assumed before any is counted, so
+/// that a few evictions decide nothing.
 const PAGES_PER_ASSUMED: u64 = 128;
-/// Passes without a victim after which touches don't count.
+/// Passes without an eviction after which touches do not count.
 const OVERRUN_PASSES: u32 = 3;
 
 /// The policy.
@@ -60,12 +59,12 @@ pub struct Generations {
     proven: Evictions,
     /// Pages that came back since the last settler.
     since_settler: u8,
-    /// How many generations an untouched page moves on: more than one where a pass found the oldest
-    /// ones empty.
+    /// How many generations a visit moves an untouched page on: more than one after a pass that
+    /// found the oldest generations empty.
     stride: u8,
     /// The oldest generation of the pages kept in this pass.
     oldest: u8,
-    /// Passes in a row that found no victim.
+    /// Passes in a row without an eviction.
     fruitless: u32,
 }
 
@@ -99,8 +98,7 @@ impl Policy for Generations {
         let page = Page::decode(seen.age);
         let touched = seen.accessed && self.fruitless < OVERRUN_PASSES;
         let next = match (page.history, touched) {
-            // A first visit can't tell the touch that brought the page in from a later one, and
-            // says nothing.
+            // The first visit can't tell the touch that brought the page in from a later one.
             (History::Fresh, _) => Some(Page { history: History::Unproven, ..page }),
             (History::Untouched, true) => Some(Page { history: History::Unproven, generation: self.newcomer() }),
             (History::Untouched, false) => None,
@@ -121,7 +119,7 @@ impl Policy for Generations {
 
     fn pass_ended(&mut self, pass: Pass) {
         self.fruitless = if pass.evicted == 0 { self.fruitless.saturating_add(1) } else { 0 };
-        // Passes that would find nothing but move every page on are gone through at once.
+        // Passes that would evict nothing but only move every page on are done at once.
         self.stride = if pass.evicted == 0 { self.oldest + 1 } else { 1 };
         self.oldest = YOUNGEST;
         if self.unproven.made + self.proven.made > pass.visited / 2 {
@@ -139,19 +137,19 @@ impl Generations {
     fn youngest(&self) -> u8 {
         match self.trust {
             Trust::Earned => YOUNGEST,
-            Trust::Ballooned => YOUNGEST_GIVEN,
+            Trust::Given => YOUNGEST_GIVEN,
         }
     }
 
-    /// Where a page begins of which nothing is known.
+    /// Returns the generation in which a page begins of which nothing is known.
     fn newcomer(&self) -> u8 {
         match self.trust {
             Trust::Earned => 0,
-            Trust::Ballooned => YOUNGEST_GIVEN,
+            Trust::Given => YOUNGEST_GIVEN,
         }
     }
 
-    /// Where a page begins that has come back.
+    /// Returns the generation in which a page begins that has come back.
     fn returned(&mut self, refault: &Refault) -> u8 {
         if refault.distance <= refault.resident {
             self.regret(refault);
@@ -176,7 +174,7 @@ impl Generations {
         self.weigh(refault.resident / PAGES_PER_ASSUMED + 1);
     }
 
-    /// A page that was not touched: a generation on, if there is one.
+    /// Moves a page on that was not touched. Returns `None` when it is to be evicted.
     fn aged(&self, page: Page) -> Option<Page> {
         let generation = page.generation.min(self.youngest()).checked_sub(self.stride)?;
         Some(Page { generation, ..page })
@@ -186,35 +184,35 @@ impl Generations {
         match history {
             History::Proven => self.proven.made += 1,
             History::Unproven | History::Fresh => self.unproven.made += 1,
-            // Nobody asked for it, so it tells nothing about what programs do.
+            // No thread has asked for it, so it says nothing about what programs do.
             History::Untouched => {}
         }
     }
 
-    /// Chooses the trust by the shares of regretted evictions; between the two bounds it stays as
-    /// it is. As many evictions as `assumed` count besides those made: of proven pages as
-    /// regretted, of unproven ones as not, so nothing is given up for a guess.
+    /// Chooses the trust by the shares of regretted evictions. Between the two bounds it stays as
+    /// it is. `assumed` evictions of each kind count besides those made: of proven pages as
+    /// regretted, of unproven pages as not regretted, so that a guess changes nothing.
     fn weigh(&mut self, assumed: u64) {
         let (unproven, proven) = (&self.unproven, &self.proven);
-        // Shares compared crosswise: regretted / made against regretted / made.
+        // Compares regretted / made of both kinds, without a division.
         let ours = unproven.regretted.saturating_mul(proven.made + assumed);
         let theirs = (proven.regretted + assumed).saturating_mul(unproven.made + assumed);
         if ours > TRUST_RATIO.saturating_mul(theirs) {
-            self.trust = Trust::Ballooned;
+            self.trust = Trust::Given;
         } else if ours.saturating_mul(2) < theirs.saturating_mul(TRUST_RATIO + 1) {
             self.trust = Trust::Earned;
         }
     }
 }
 
-/// Whether a page has to prove itself.
+/// Whether a page must be touched again to become young.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Trust {
     Earned,
-    Ballooned,
+    Given,
 }
 
-/// Evictions of one kind of pages, older ones counting less.
+/// Evictions of one kind of pages. Older ones count less.
 #[derive(Clone, Debug, Default)]
 struct Evictions {
     made: u64,
@@ -231,17 +229,17 @@ impl Evictions {
 /// What is known of a page's use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum History {
-    /// Touched on arrival; the hand has not come by yet.
+    /// Touched on arrival, and not visited yet.
     Fresh,
-    /// Not touched since it came.
+    /// Visited, and not touched since it arrived.
     Unproven,
     /// Found touched by a later visit.
     Proven,
-    /// Brought in beside another page, and not touched since.
+    /// It came with another page, and has not been touched since.
     Untouched,
 }
 
-/// A age, taken apart: the generation in the lower three bits, the history above.
+/// An age, decoded: the generation is in the lower three bits, the history above them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Page {
     history: History,

@@ -1,15 +1,15 @@
-//! Which pages a guest can best do without: reclaim policies as pure machines.
+//! Reclaim policies: which pages a guest can best do without. Pure.
 //!
-//! The kernel's reclaimer goes over resident pages like the hand of a clock. At each page it reads
-//! and clears the accessed bit and asks a [`Policy`]; it does what the [`Verdict`] says and keeps
-//! the page's [`Age`], one byte that only the policy reads. When a page comes back that had been
-//! evicted, the reclaimer says how many evictions ago that was and what its age had been; nothing
-//! else is remembered about pages that are away. So a policy needs no memory of its own that grows
-//! with the guest, allocates nothing, reads no clock and touches no page: the bench replays traces
-//! against the very code that the kernel runs.
+//! The kernel's reclaimer goes over the resident pages like the hand of a clock. At each page it
+//! reads and clears the accessed bit and asks a [`Policy`]. It does what the [`Verdict`] says, and
+//! stores the page's [`Age`], one byte that only the policy reads. When an evicted page comes back,
+//! the reclaimer says how many evictions ago it was evicted, and what its age was. Nothing else is
+//! remembered about evicted pages. So a policy needs no memory that grows with the guest, allocates
+//! nothing, reads no clock and touches no page: the bench replays traces against the code that the
+//! kernel runs.
 //!
-//! [`Clock`] is the plain one, [`Generations`] the default, [`Selected`] whichever the command line
-//! names. `docs/reclaim.md` argues for them and says how they fare.
+//! [`Clock`] is the simple policy, [`Generations`] the default, and [`Selected`] the one that the
+//! command line names. `docs/reclaim.md` gives the reasons, and compares them.
 
 #![no_std]
 #![forbid(unsafe_code)]

@@ -1,80 +1,80 @@
-//! What a policy is told and what it answers.
+//! The interface of a policy: what it is told, and what it answers.
 
-/// A page's age with the policy: a byte that the reclaimer keeps beside the page and only the
-/// policy reads.
+/// A page's age: a byte that the reclaimer stores beside the page and only the policy reads.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Age(pub u8);
 
-/// How a page came to be resident.
+/// How a page became resident.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Arrival {
-    /// Touched, and nothing is known of an eviction.
+    /// A thread has touched it, and no eviction of it is known.
     First,
-    /// Touched after it had been evicted.
+    /// A thread has touched it after its eviction.
     Refault(Refault),
-    /// Brought in beside another page: nobody has touched it yet.
+    /// It came with another page, and no thread has touched it yet.
     Prefetch,
 }
 
-/// How soon an eviction was regretted.
+/// How soon a page was touched after its eviction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refault {
-    /// Evictions since this page's: about so many pages more would have kept it.
+    /// Evictions since this page's. About as many more pages of memory would have kept it.
     pub distance: u64,
-    /// Pages resident now.
+    /// Pages that are resident now.
     pub resident: u64,
     /// The page's age when the policy gave it up.
     pub age: Age,
 }
 
-/// A page under the hand.
+/// A page that the hand visits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Seen {
-    /// What the policy said about it last.
+    /// The age that the policy gave it last.
     pub age: Age,
-    /// Touched since the hand was here last or, on its first visit, since the page arrived; the
-    /// touch that brought it in counts.
+    /// The page was touched since the last visit. On the first visit: since it became resident,
+    /// where the touch that brought it in counts.
     pub accessed: bool,
 }
 
-/// What becomes of a page under the hand.
+/// What the policy decides about a page that the hand visits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// It stays, with this age.
     Keep(Age),
-    /// It may go. If it can't (it is pinned, or writing it failed), it stays with the age it had.
+    /// It may be evicted. If it can't be, as when writing it fails, it stays with the age that it
+    /// had.
     Evict,
 }
 
-/// One turn of the hand over everything resident.
+/// One scan of all resident pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pass {
-    /// Pages that the hand came to.
+    /// Pages that the hand has visited.
     pub visited: u64,
-    /// Those of them that the policy gave up.
+    /// Those that were evicted.
     pub evicted: u64,
 }
 
-/// Chooses victims by their accessed bits.
+/// Chooses pages to evict by their accessed bits.
 ///
-/// Every implementation gives up a page within [`Policy::PASSES`] passes, even if every page is
-/// found touched every time.
+/// Every implementation gives up a page within [`Policy::PASSES`] passes, even if each visit finds
+/// the page touched.
 pub trait Policy {
-    /// Passes over unchanging pages after which one of them has been given up at the latest.
+    /// The most passes over the same pages until one of them is given up.
     const PASSES: u32;
 
-    /// A page has become resident.
+    /// Returns the age of a page that has become resident.
     fn arrived(&mut self, how: Arrival) -> Age;
 
-    /// The hand has come to a page, and has read and cleared its accessed bit.
+    /// Decides about a page whose accessed bit the hand has read and cleared.
     fn visited(&mut self, page: Seen) -> Verdict;
 
-    /// The hand has come round: since the last call it has visited everything that was resident all
-    /// the while, once.
+    /// Notes that a pass has ended: since the last call the hand has visited each page that was
+    /// resident all the time once.
     fn pass_ended(&mut self, pass: Pass);
 
-    /// How far the page has aged since a visit last found it in use, in steps that are a visit
-    /// each, or more than one step a visit where nothing was old enough to go; the most there is
-    /// where none has. For the guest's report: nothing is decided by it.
+    /// Returns how far a page has aged since a visit last found it in use, for the guest's report.
+    /// A visit ages it by one step, or by more where no page was old enough to be evicted. A page
+    /// that no visit has found in use has the highest age.
     fn age(&self, age: Age) -> u8;
 }

@@ -1,4 +1,4 @@
-//! What holds for every policy, whatever programs do.
+//! Properties that hold for every policy, whatever programs do.
 
 extern crate std;
 
@@ -11,15 +11,15 @@ use proptest::{prop_assert, prop_oneof, proptest};
 use crate::policy::{Age, Arrival, Pass, Policy, Refault, Seen, Verdict};
 use crate::selection::Name;
 
-/// What happens to a small guest.
+/// An event in a small guest.
 #[derive(Clone, Debug)]
 enum Event {
     Arrival(Arrival),
     /// The page at this place is touched.
     Touch(usize),
-    /// The hand goes over so many pages.
+    /// The hand visits that many pages.
     Visits(usize),
-    /// The page at this place ends without being evicted.
+    /// The page at this place is unmapped.
     Unmap(usize),
 }
 
@@ -27,7 +27,7 @@ fn arrival() -> impl Strategy<Value = Arrival> {
     prop_oneof![
         proptest::strategy::Just(Arrival::First),
         proptest::strategy::Just(Arrival::Prefetch),
-        // Of a page that is away nothing is trusted: a slot may hold any byte and any count.
+        // A swap entry may hold any byte and any count.
         (0_u64..3, proptest::num::u64::ANY, proptest::num::u64::ANY, proptest::num::u8::ANY).prop_map(
             |(near, distance, resident, age)| {
                 let distance = if near == 0 { distance } else { distance % 64 };
@@ -46,7 +46,7 @@ fn event() -> impl Strategy<Value = Event> {
     ]
 }
 
-/// A guest of a few pages, the hand among them.
+/// A guest of a few pages, and its hand.
 struct Guest<P> {
     policy: P,
     pages: Vec<(Age, bool)>,
@@ -102,7 +102,7 @@ impl<P: Policy> Guest<P> {
 
 proptest! {
     #[test]
-    fn a_victim_is_found_even_where_everything_is_always_touched(
+    fn a_page_is_evicted_even_if_all_pages_are_always_touched(
         events in vec(event(), 0..300),
         always_touched in proptest::bool::ANY,
     ) {
@@ -113,7 +113,7 @@ proptest! {
             }
             guest.happen(&Event::Arrival(Arrival::First));
             let count = guest.pages.len();
-            // The pass that the hand is in the middle of may find nothing, so it doesn't count.
+            // The pass under way may evict nothing, so it does not count.
             let passes = match name {
                 Name::Clock => crate::Clock::PASSES,
                 Name::Generations => crate::Generations::PASSES,
@@ -132,7 +132,7 @@ proptest! {
     }
 
     #[test]
-    fn standing_is_a_standing_that_the_policy_knows(events in vec(event(), 0..300)) {
+    fn every_age_is_one_that_the_policy_knows(events in vec(event(), 0..300)) {
         for name in Name::ALL {
             let mut guest = Guest::new(name.policy());
             for event in &events {
@@ -150,13 +150,13 @@ proptest! {
     }
 
     #[test]
-    fn in_a_still_guest_everything_goes(arrivals in vec(arrival(), 1..64)) {
+    fn in_an_idle_guest_all_pages_are_evicted(arrivals in vec(arrival(), 1..64)) {
         for name in Name::ALL {
             let mut guest = Guest::new(name.policy());
             for how in &arrivals {
                 guest.happen(&Event::Arrival(*how));
             }
-            // Unless touched, a page moves a generation on with every pass after its first.
+            // Every pass after the first moves an untouched page a generation on.
             for _ in 0..arrivals.len() * 12 {
                 guest.visit();
             }

@@ -1,4 +1,4 @@
-//! Which policy: by name, from the command line.
+//! The choice of a policy by its name on the command line.
 
 use core::fmt;
 
@@ -17,10 +17,10 @@ pub enum Name {
 }
 
 impl Name {
-    /// All there are.
+    /// All names.
     pub const ALL: [Self; 2] = [Self::Clock, Self::Generations];
 
-    /// The name as one writes it.
+    /// Returns the name as the command line has it.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -29,7 +29,7 @@ impl Name {
         }
     }
 
-    /// The policy of this name.
+    /// Returns a new policy of this name.
     #[must_use]
     pub fn policy(self) -> Selected {
         match self {
@@ -38,8 +38,8 @@ impl Name {
         }
     }
 
-    /// What the first word `reclaim=NAME` of a command line asks for; the default where there is
-    /// none.
+    /// Returns the name in the first word `reclaim=NAME` of a command line, or the default where
+    /// there is none.
     ///
     /// # Errors
     /// [`UnknownPolicy`] when there is no policy of that name.
@@ -51,7 +51,7 @@ impl Name {
     }
 }
 
-/// The command line asks for a policy that doesn't exist.
+/// The error of a command line that names a policy that does not exist.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UnknownPolicy;
 
@@ -63,7 +63,7 @@ impl fmt::Display for UnknownPolicy {
 
 impl core::error::Error for UnknownPolicy {}
 
-/// The policy that was chosen.
+/// The selected policy.
 #[derive(Clone, Debug)]
 pub enum Selected {
     /// `reclaim=clock`

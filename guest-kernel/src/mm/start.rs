@@ -39,8 +39,8 @@ impl InstalledMemory<'_> {
         FrameNumber::containing(end.min(layout::IDENTITY_END))
     }
 
-    /// Returns what must not be handed out below `end`: everything below `used_end` (low memory, the
-    /// image behind it, the metadata behind that), and every hole between the ranges.
+    /// Returns what must not be handed out below `end`: everything below `used_end` (low memory,
+    /// the image behind it, the metadata behind that), and every hole between the ranges.
     fn reserved(&self, used_end: u64, end: FrameNumber) -> impl Iterator<Item = Range<FrameNumber>> {
         let starts = self.ranges.iter().map(|range| range.start).chain([end.address()]);
         let ends = core::iter::once(0).chain(self.ranges.iter().map(|range| range.end));

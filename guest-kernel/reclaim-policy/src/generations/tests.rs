@@ -1,7 +1,8 @@
 use super::{Generations, History, Page, SETTLER, SETTLER_EVERY, Trust, YOUNGEST};
 use crate::policy::{Age, Arrival, Pass, Policy, Refault, Seen, Verdict};
 
-/// The age after visits that found the page touched (`true`) or not; `None` once it may go.
+/// Returns the age after visits that found the page touched (`true`) or not; `None` when it is to
+/// be evicted.
 fn after(policy: &mut Generations, mut age: Age, visits: &[bool]) -> Option<Age> {
     for &accessed in visits {
         match policy.visited(Seen { age, accessed }) {
@@ -12,14 +13,14 @@ fn after(policy: &mut Generations, mut age: Age, visits: &[bool]) -> Option<Age>
     Some(age)
 }
 
-/// A page with `history` that comes back at once.
+/// Lets a page with `history` come back at once.
 fn regret(policy: &mut Generations, history: History) -> Age {
     let age = Page { history, generation: 0 }.encode();
     policy.arrived(Arrival::Refault(Refault { distance: 1, resident: 1000, age }))
 }
 
 #[test]
-fn a_page_that_is_touched_once_goes_with_the_second_visit() {
+fn a_page_touched_once_is_evicted_by_the_second_visit() {
     let mut policy = Generations::default();
     let fresh = policy.arrived(Arrival::First);
     let age = after(&mut policy, fresh, &[true]);
@@ -28,7 +29,7 @@ fn a_page_that_is_touched_once_goes_with_the_second_visit() {
 }
 
 #[test]
-fn a_page_that_is_touched_again_outlives_seven_passes() {
+fn a_page_touched_again_survives_seven_passes() {
     let mut policy = Generations::default();
     let fresh = policy.arrived(Arrival::First);
     let age = after(&mut policy, fresh, &[true, true]);
@@ -38,22 +39,22 @@ fn a_page_that_is_touched_again_outlives_seven_passes() {
 }
 
 #[test]
-fn a_page_is_as_old_as_it_is_long_out_of_use() {
+fn the_age_grows_while_a_page_is_not_used() {
     let mut policy = Generations::default();
     let fresh = policy.arrived(Arrival::First);
     let mut age = |visits: &[bool]| {
         let age = after(&mut policy, fresh, visits).unwrap();
         policy.age(age)
     };
-    assert_eq!(age(&[true]), YOUNGEST, "nothing is known of a use");
+    assert_eq!(age(&[true]), YOUNGEST, "no use is known");
     assert_eq!([age(&[true, true]), age(&[true, true, false]), age(&[true, true, false, false, false])], [0, 1, 3]);
-    policy.trust = Trust::Ballooned;
+    policy.trust = Trust::Given;
     let age = |generation| policy.age(Page { history: History::Proven, generation }.encode());
     assert_eq!([age(YOUNGEST), age(1), age(0)], [0, 0, 1], "fewer generations, and those above are in use too");
 }
 
 #[test]
-fn a_prefetched_page_goes_unless_it_is_touched_and_then_is_new() {
+fn a_prefetched_page_is_evicted_unless_it_is_touched() {
     let mut policy = Generations::default();
     let prefetched = policy.arrived(Arrival::Prefetch);
     assert_eq!(after(&mut policy, prefetched, &[false]), None);
@@ -62,7 +63,7 @@ fn a_prefetched_page_goes_unless_it_is_touched_and_then_is_new() {
 }
 
 #[test]
-fn one_in_a_few_that_come_back_settles() {
+fn one_in_a_few_pages_that_come_back_settles() {
     let mut policy = Generations::default();
     let generations =
         (0..u32::from(SETTLER_EVERY) * 3).map(|_| Page::decode(regret(&mut policy, History::Proven)).generation);
@@ -87,14 +88,14 @@ fn a_page_that_comes_back_late_is_new() {
 }
 
 #[test]
-fn trust_is_given_while_only_the_unproven_are_missed_and_earned_again_after() {
+fn trust_is_given_while_only_unproven_pages_are_regretted() {
     let mut policy = Generations::default();
     for _ in 0..100 {
         policy.count_eviction(History::Proven);
         policy.count_eviction(History::Unproven);
         regret(&mut policy, History::Unproven);
     }
-    assert_eq!(policy.trust, Trust::Ballooned);
+    assert_eq!(policy.trust, Trust::Given);
     for _ in 0..200 {
         policy.count_eviction(History::Proven);
         regret(&mut policy, History::Proven);
@@ -103,7 +104,7 @@ fn trust_is_given_while_only_the_unproven_are_missed_and_earned_again_after() {
 }
 
 #[test]
-fn no_proven_page_given_up_means_no_reason_to_change() {
+fn without_evictions_of_proven_pages_trust_does_not_change() {
     let mut policy = Generations::default();
     for _ in 0..100 {
         policy.count_eviction(History::Unproven);
@@ -113,7 +114,7 @@ fn no_proven_page_given_up_means_no_reason_to_change() {
 }
 
 #[test]
-fn where_nothing_was_old_the_next_pass_skips_generations() {
+fn after_a_pass_without_old_pages_the_next_skips_generations() {
     let mut policy = Generations::default();
     let age = |generation| Page { history: History::Proven, generation }.encode();
     assert_eq!(after(&mut policy, age(6), &[false]), Some(age(5)));
