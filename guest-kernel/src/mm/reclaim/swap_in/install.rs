@@ -63,12 +63,12 @@ impl Reclaimer {
         let Some(swap) = &self.swap.disk else { return Progress::None };
         let progress = self.swap_in.progress(swap, slot);
         if matches!(progress, Progress::Ended)
-            && let Some((plan, mut frames)) = self.swap_in.take(swap, slot)
+            && let Some(mut ahead) = self.swap_in.take(swap, slot)
         {
-            self.swap_in.read_on(swap, &plan); // so that the disk has work meanwhile
+            self.swap_in.read_on(swap, &ahead.plan); // so that the disk has work meanwhile
             // A zspage that is not what was written stays on disk: the thread that reads it meets
             // the error.
-            let _ = self.install(&plan, &mut frames, caller.touched(at));
+            let _ = self.install(&ahead.plan, &mut ahead.frames, caller.touched(at));
         }
         progress
     }

@@ -31,9 +31,9 @@ use crate::mm::{SPACE, fault};
 const MAX_READS: usize = 2;
 
 /// A read that no thread waits for yet.
-struct Ahead {
-    plan: ReadPlan,
-    frames: ReadFrames,
+pub(super) struct Ahead {
+    pub(super) plan: ReadPlan,
+    pub(super) frames: ReadFrames,
     ticket: Ticket,
     /// The result, once it is known.
     result: Option<Result<(), DiskError>>,
@@ -140,12 +140,12 @@ impl SwapIn {
         }
     }
 
-    /// Takes the read ahead of what begins in a slot, which has ended. Returns `None` when it has
-    /// failed.
-    pub(super) fn take(&mut self, swap: &SwapDisk, slot: SlotNumber) -> Option<(ReadPlan, ReadFrames)> {
+    /// Takes the read ahead of what begins in a slot, if it has succeeded. One that has failed is
+    /// dropped.
+    pub(super) fn take(&mut self, swap: &SwapDisk, slot: SlotNumber) -> Option<Ahead> {
         let place = self.find(swap, slot)?;
-        let Ahead { plan, frames, result, .. } = self.ahead[place].take()?;
-        (result == Some(Ok(()))).then_some((plan, frames))
+        let has_succeeded = self.ahead[place].as_ref()?.result == Some(Ok(()));
+        self.ahead[place].take().filter(|_| has_succeeded)
     }
 
     /// Returns the place of the read of what begins in a slot.
