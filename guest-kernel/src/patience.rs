@@ -28,8 +28,8 @@ impl Patience {
         Self { total_ns: nanoseconds, left_ns: nanoseconds, last_charge: None, arrived: None }
     }
 
-    /// Charges the time since the last call. Returns until when to sleep before the next one; `None`
-    /// when the wait is over.
+    /// Charges the time since the last call. Returns until when to sleep before the next one;
+    /// `None` when the wait is over.
     pub(crate) fn charge(&mut self, now: Instant) -> Option<Instant> {
         let elapsed = self.last_charge.map_or(0, |last| now.since(last));
         self.last_charge = Some(now);

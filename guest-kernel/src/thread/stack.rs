@@ -58,8 +58,8 @@ fn spare_part(stack: &Range<u64>) -> impl Iterator<Item = *mut u64> {
 /// # Safety
 /// The end of the stack is mapped, and no thread uses it.
 pub(super) unsafe fn prepare(stack: &Range<u64>, entry: Entry) -> u64 {
-    // In the order in which `switch_stacks` pops: r15, r14, r13, r12, rbx, rbp, return address; then
-    // a zero return address.
+    // In the order in which `switch_stacks` pops: r15, r14, r13, r12, rbx, rbp, return address;
+    // then a zero return address.
     let start = switch::thread_start as *const () as usize as u64;
     let words = [0, 0, entry.argument, entry.function as usize as u64, 0, 0, start, 0, 0];
     let rsp = stack.end - size_of_val(&words) as u64;
