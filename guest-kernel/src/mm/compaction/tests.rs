@@ -109,7 +109,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         3 => (1..3 * HUGE_FRAMES).prop_map(|pages| Step::Map { pages }),
         2 => choice().prop_map(|choice| Step::Unmap { choice }),
-        5 => (choice(), 0..3 * HUGE_FRAMES, 1_u64..700).prop_map(|(choice, page, count)| Step::Write { choice, page, count }),
+        5 => (choice(), 0..3 * HUGE_FRAMES, 1_u64..700)
+            .prop_map(|(choice, page, count)| Step::Write { choice, page, count }),
         2 => choice().prop_map(|choice| Step::Access { choice }),
         2 => (1_u64..900).prop_map(|pages| Step::Evict { pages }),
         2 => (1_usize..3).prop_map(|scans| Step::Collapse { scans }),

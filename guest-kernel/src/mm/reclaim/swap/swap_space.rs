@@ -285,7 +285,10 @@ impl SwapSpace {
         pages: u16,
         blocks: &mut [Option<Block>],
     ) -> bool {
-        let is_due = |index, page| matches!(tables.page_state(page), PageState::Swapped(entry) if entry.stored == on_disk(slot, index));
+        let is_due = |index, page| match tables.page_state(page) {
+            PageState::Swapped(entry) => entry.stored == on_disk(slot, index),
+            _ => false,
+        };
         let Some(adopted) = self.pool.adopt(blocks, pages, &is_due) else {
             self.disk.iter_mut().for_each(SwapDisk::count_error);
             return false;

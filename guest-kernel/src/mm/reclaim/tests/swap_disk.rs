@@ -528,7 +528,9 @@ proptest! {
         disk.state().unwritable.extend(unwritable);
         let mut start = map_region(APP_REGIONS, 1100 * FRAME_BYTES).unwrap();
         let mut written: BTreeMap<u64, (bool, u64)> = BTreeMap::new();
-        let word = |page, (is_noise, seed): (bool, u64)| if is_noise { noise(page, seed)(0) } else { half_noise(page, seed)(0) };
+        let word = |page, (is_noise, seed): (bool, u64)| {
+            if is_noise { noise(page, seed)(0) } else { half_noise(page, seed)(0) }
+        };
         for (page, action, value) in steps {
             let at = start + page * FRAME_BYTES;
             match action {

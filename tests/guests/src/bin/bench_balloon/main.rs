@@ -2,9 +2,9 @@
 //! and deflates.
 //!
 //! The command line names one part: `bench=idle`, `bench=touched`, `bench=scattered`,
-//! `bench=pauses`, `bench=pauses-compacting`, or, with a swap disk, `bench=evicted`, `bench=reclaimed` or
-//! `bench=pauses-evicting`. The guest logs `ready` when the host may begin. Each figure is a line
-//! `figure NAME: N ns for M`.
+//! `bench=pauses`, `bench=pauses-compacting`, or, with a swap disk, `bench=evicted`,
+//! `bench=reclaimed` or `bench=pauses-evicting`. The guest logs `ready` when the host may begin.
+//! Each figure is a line `figure NAME: N ns for M`.
 
 #![no_std]
 #![no_main]

@@ -111,7 +111,10 @@ fn used_slots_survive_a_full_disk() {
 
 proptest! {
     #[test]
-    fn no_slot_is_handed_out_twice(clusters in 1_usize..8, steps in vec((0_u8..4, 1_usize..80, 0_usize..1000), 1..200)) {
+    fn no_slot_is_handed_out_twice(
+        clusters in 1_usize..8,
+        steps in vec((0_u8..4, 1_usize..80, 0_usize..1000), 1..200)
+    ) {
         let mut map = map(clusters * CLUSTER);
         let mut taken = BTreeMap::new();
         for (action, most, choice) in steps {
@@ -124,7 +127,8 @@ proptest! {
                 let mut place = 0;
                 while place < length {
                     let slots = if choice % 2 == 0 { 1 } else { (choice % 3 + 1).min(length - place) };
-                    let contents = if choice % 2 == 0 { SlotContents::Page } else { SlotContents::Zspage { pages: 0b11, slots } };
+                    let zspage = SlotContents::Zspage { pages: 0b11, slots };
+                    let contents = if choice % 2 == 0 { SlotContents::Page } else { zspage };
                     map.record(first.plus(place), contents);
                     prop_assert_eq!(taken.insert(first.plus(place), (contents, slots)), None);
                     place += slots;
