@@ -16,7 +16,7 @@ use serde::Deserialize;
 
 use crate::host::disk::{DataDisk, DiskFaults, DiskMode, Disks, SwapDisk};
 use crate::host::vmm_guest::GuestConfig;
-use crate::scheduler::Limits;
+use crate::scheduler::{BadShares, BadTax, IdleTax, Limits, Shares, Subscription};
 use crate::size::Size;
 use crate::vmm;
 
@@ -32,6 +32,8 @@ const LONGEST_COMMAND_LINE: usize = 1024;
 pub struct Fleet {
     /// The host memory that all guests share.
     pub pool: FrameCount,
+    /// How much more idle memory costs a guest.
+    pub idle_tax: IdleTax,
     /// The guests, in the order of the file.
     pub guests: Vec<GuestSpec>,
 }
@@ -45,6 +47,8 @@ pub struct GuestSpec {
     pub image: PathBuf,
     /// The smallest and the largest size of the guest.
     pub limits: Limits,
+    /// Its part of a pool that is too small for all.
+    pub subscription: Subscription,
     /// The application's command line.
     pub command_line: String,
     /// The guest's disks. Their files are checked when they are opened.
@@ -131,6 +135,16 @@ enum Problem {
     MinTooSmallForSwap { name: String, min: Size, swap: Size, least: FrameCount },
     #[error("the minima of the guests add up to {minima} and the pool has {pool}; raise pool or lower some min")]
     MinimaExceedPool { minima: FrameCount, pool: FrameCount },
+    #[error(
+        "the minima and reservations of the guests add up to {reserved} and the pool has {pool}; raise pool or lower some reservation"
+    )]
+    ReservationsExceedPool { reserved: FrameCount, pool: FrameCount },
+    #[error("guest {name:?}: reservation {reservation} is above max {max}; lower reservation or raise max")]
+    ReservationAboveMax { name: String, reservation: FrameCount, max: FrameCount },
+    #[error("guest {name:?}: {why}")]
+    BadShares { name: String, why: BadShares },
+    #[error("{0}")]
+    BadTax(BadTax),
     #[error("guest {name:?}: the command line has {length} bytes; take at most {LONGEST_COMMAND_LINE}")]
     LongCommandLine { name: String, length: usize },
     #[error("guest {0:?}: the command line has a control character; take printable text")]
@@ -152,6 +166,7 @@ enum Problem {
 #[serde(deny_unknown_fields)]
 struct FleetFile {
     pool: Size,
+    idle_tax: Option<u8>,
     overuse: Option<OveruseRule>,
     #[serde(default, rename = "guest")]
     guests: Vec<GuestTable>,
@@ -164,6 +179,8 @@ struct GuestTable {
     image: PathBuf,
     min: Size,
     max: Size,
+    shares: Option<SharesText>,
+    reservation: Option<Size>,
     #[serde(default)]
     command_line: String,
     disk: Option<PathBuf>,
@@ -171,6 +188,23 @@ struct GuestTable {
     swap: Option<Size>,
     overuse: Option<OveruseRule>,
     balloon_rate: Option<String>,
+}
+
+/// Shares as they are written: a level in quotes, or a number with or without.
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "invalid shares, expected \"low\", \"normal\", \"high\" or a number")]
+enum SharesText {
+    Number(u64),
+    Text(String),
+}
+
+impl SharesText {
+    fn parse(self) -> Result<Shares, BadShares> {
+        match self {
+            Self::Number(number) => number.to_string().parse(),
+            Self::Text(text) => text.parse(),
+        }
+    }
 }
 
 impl Fleet {
@@ -189,6 +223,7 @@ impl Fleet {
     fn parse(text: &str, directory: &Path) -> Result<Self, Problem> {
         let file: FleetFile = toml::from_str(text).map_err(|error| malformed(text, &error))?;
         let pool = whole("pool".into(), file.pool)?;
+        let idle_tax = file.idle_tax.map(IdleTax::new).transpose().map_err(Problem::BadTax)?.unwrap_or_default();
         if pool == FrameCount::ZERO {
             return Err(Problem::EmptyPool);
         }
@@ -207,20 +242,27 @@ impl Fleet {
             }
             guests.push(guest);
         }
-        let minima =
-            guests.iter().fold(FrameCount::ZERO, |sum: FrameCount, guest| sum.saturating_add(guest.limits.min));
+        let sum = |count: fn(&GuestSpec) -> FrameCount| {
+            guests.iter().map(count).fold(FrameCount::ZERO, FrameCount::saturating_add)
+        };
+        let minima = sum(|guest| guest.limits.min);
         if minima > pool {
             return Err(Problem::MinimaExceedPool { minima, pool });
         }
+        let reserved = sum(|guest| guest.limits.min.max(guest.subscription.reservation));
+        if reserved > pool {
+            return Err(Problem::ReservationsExceedPool { reserved, pool });
+        }
         // Last: an error in the file is more likely than a missing image, and is reported first.
         guests.iter().try_for_each(check_image_file)?;
-        Ok(Self { pool, guests })
+        Ok(Self { pool, idle_tax, guests })
     }
 }
 
 impl GuestTable {
     fn check(self, directory: &Path, overuse_of_fleet: OveruseRule) -> Result<GuestSpec, Problem> {
-        let Self { name, image, min, max, command_line, disk, disk_mode, swap, overuse, balloon_rate } = self;
+        let Self { name, image, min, max, shares, reservation, .. } = self;
+        let Self { command_line, disk, disk_mode, swap, overuse, balloon_rate, .. } = self;
         check_name(&name)?;
         if max.bytes() == 0 {
             return Err(Problem::ZeroMax(name));
@@ -232,6 +274,7 @@ impl GuestTable {
             min: whole(format!("guest {name:?}: min"), min)?,
             max: whole(format!("guest {name:?}: max"), max)?,
         };
+        let subscription = check_subscription(&name, limits, shares, reservation)?;
         if command_line.len() > LONGEST_COMMAND_LINE {
             return Err(Problem::LongCommandLine { name, length: command_line.len() });
         }
@@ -246,7 +289,8 @@ impl GuestTable {
         let overuse = overuse.unwrap_or(overuse_of_fleet);
         let balloon_rate = balloon_rate.map(|text| RateLimits::parse(&text)).transpose();
         let balloon_rate = balloon_rate.map_err(|why| Problem::BadRate { name: name.clone(), why })?;
-        Ok(GuestSpec { name, image: directory.join(image), limits, command_line, disks, overuse, balloon_rate })
+        let image = directory.join(image);
+        Ok(GuestSpec { name, image, limits, subscription, command_line, disks, overuse, balloon_rate })
     }
 }
 
@@ -278,6 +322,22 @@ fn check_name(name: &str) -> Result<(), Problem> {
         return Err(Problem::ReservedName(name.into()));
     }
     Ok(())
+}
+
+fn check_subscription(
+    name: &str,
+    limits: Limits,
+    shares: Option<SharesText>,
+    reservation: Option<Size>,
+) -> Result<Subscription, Problem> {
+    let bad_shares = |why| Problem::BadShares { name: name.into(), why };
+    let shares = shares.map(SharesText::parse).transpose().map_err(bad_shares)?.unwrap_or(Shares::NORMAL);
+    let what = || format!("guest {name:?}: reservation");
+    let reservation = reservation.map(|size| whole(what(), size)).transpose()?.unwrap_or_default();
+    if reservation > limits.max {
+        return Err(Problem::ReservationAboveMax { name: name.into(), reservation, max: limits.max });
+    }
+    Ok(Subscription { shares, reservation })
 }
 
 fn check_data_disk(name: &str, path: Option<PathBuf>, mode: Option<DiskMode>) -> Result<Option<DataDisk>, Problem> {
@@ -327,7 +387,7 @@ fn malformed(text: &str, error: &toml::de::Error) -> Problem {
 
 #[cfg(test)]
 mod tests {
-    use super::{Fleet, OveruseRule};
+    use super::{Fleet, IdleTax, OveruseRule, Shares, Subscription};
     use crate::host::disk::{DiskMode, Disks};
     use aerostat_abi::units::FrameCount;
     use proptest::proptest;
@@ -361,6 +421,22 @@ max = "1G"
         let path = directory.path().join("fleet.toml");
         fs::write(&path, text).unwrap();
         Fleet::load(&path).map_err(|error| error.to_string().replace(&format!("{}/", directory.path().display()), ""))
+    }
+
+    #[test]
+    fn shares_reservation_and_tax_are_optional() {
+        let fleet = load(GOOD).unwrap();
+        assert_eq!(fleet.idle_tax, IdleTax::default());
+        assert_eq!(fleet.guests[0].subscription, Subscription::default());
+        let text = GOOD
+            .replacen("swap =", "shares = \"high\"\nreservation = \"128M\"\nswap =", 1)
+            .replace("max = \"1G\"", "max = \"1G\"\nshares = 1500")
+            .replace("pool =", "idle_tax = 50\npool =");
+        let fleet = load(&text).unwrap();
+        assert_eq!(fleet.idle_tax.percent(), 50);
+        let alpha = Subscription { shares: Shares::HIGH, reservation: FrameCount::from_mib(128) };
+        assert_eq!(fleet.guests[0].subscription, alpha);
+        assert_eq!(fleet.guests[1].subscription.shares.count(), 1500);
     }
 
     #[test]
@@ -454,6 +530,17 @@ max = "1G"
                 "swap =",
                 "balloon_rate = \"9-2\"\nswap =",
                 "guest \"alpha\": balloon_rate= is no range of MiB per second",
+            ),
+            ("pool =", "idle_tax = 101\npool =", "an idle tax of 101 is no percentage; take 0 to 100"),
+            ("swap =", "shares = \"most\"\nswap =", "guest \"alpha\": \"most\" is no number of shares; write low"),
+            ("swap =", "shares = 0\nswap =", "guest \"alpha\": \"0\" is no number of shares"),
+            ("swap =", "shares = 1.5\nswap =", "line 12: invalid shares, expected \"low\""),
+            ("swap =", "reservation = \"3M\"\nswap =", "guest \"alpha\": reservation is 3M, not a multiple of 2M"),
+            ("swap =", "reservation = \"1G\"\nswap =", "guest \"alpha\": reservation 1024.0 MiB is above max"),
+            (
+                "max = \"1G\"",
+                "max = \"1G\"\nreservation = \"706M\"",
+                "the minima and reservations of the guests add up",
             ),
             ("command_line", "comand_line", "line 9: unknown field `comand_line`"),
         ];

@@ -13,7 +13,7 @@ use aerostat::fleet::{Fleet, GuestSpec, OveruseRule};
 use aerostat::host::EndReason;
 use aerostat::host::disk::Disks;
 use aerostat::host::vmm_guest::VmmGuest;
-use aerostat::scheduler::Limits;
+use aerostat::scheduler::{IdleTax, Limits, Subscription};
 use aerostat::supervisor::{Event, EventKind, FleetStatus, GuestOutcome, Observer, RunOptions, run};
 use aerostat_abi::exit::GuestExit;
 use aerostat_abi::units::FrameCount;
@@ -121,7 +121,7 @@ fn run_beside_honest(deed: &'static str) -> Outcomes {
 
 fn run_fleet(deed: &str) -> (Outcomes, GuestOutcome) {
     let guests = vec![spec(deed, 128, ""), spec(HONEST, 256, "phases=16M:100ms,160M:100ms,16M:300ms,160M:100ms")];
-    let fleet = Fleet { pool: FrameCount::from_mib(320), guests };
+    let fleet = Fleet { pool: FrameCount::from_mib(320), idle_tax: IdleTax::default(), guests };
     let options = RunOptions {
         limit: Some(Duration::from_secs(5)),
         stop_patience: Duration::from_millis(500),
@@ -141,6 +141,7 @@ fn spec(name: &str, max_mib: u64, command_line: &str) -> GuestSpec {
         limits: Limits { min: FrameCount::from_mib(48), max: FrameCount::from_mib(max_mib) },
         command_line: command_line.to_owned(),
         disks: Disks::default(),
+        subscription: Subscription::default(),
         overuse: OveruseRule::Kill,
         balloon_rate: None,
     }

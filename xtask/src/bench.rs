@@ -11,8 +11,8 @@ use clap::Args;
 use crate::cargo::{cargo, expect_success, target_dir};
 use crate::{build, peer, tools};
 
-/// The bench that boots no guest. It needs neither KVM nor images.
-const WITHOUT_GUESTS: &str = "reclaim";
+/// The benches that boot no guest. They need neither KVM nor images.
+const WITHOUT_GUESTS: [&str; 2] = ["reclaim", "scheduler"];
 
 /// The bench that can measure a peer.
 const WITH_PEER: &str = "balloon";
@@ -43,7 +43,7 @@ pub(crate) fn perform(options: &Options) -> Result<ExitCode> {
     expect_success(&mut cargo(["build", "--release", "-p", "aerostat-tests", "--bin", "aerostat-bench"]))?;
     let mut bench = Command::new(target_dir()?.join("release/aerostat-bench"));
     bench.args(&options.name);
-    if options.name.as_deref() != Some(WITHOUT_GUESTS) {
+    if options.name.as_deref().is_none_or(|name| !WITHOUT_GUESTS.contains(&name)) {
         build_guests(&mut bench)?;
     }
     if let Some(file) = &options.json {

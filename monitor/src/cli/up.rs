@@ -19,6 +19,7 @@ use crate::host::disk::OpenDisk;
 use crate::host::vmm_guest::{GuestConfig, VmmGuest};
 use crate::host::{descriptors, log_file, oom, vmm_program};
 use crate::report;
+use crate::scheduler::Policy;
 use crate::supervisor::{Event, FleetStatus, Observer, Outcome, PhysicalMemory, RunOptions, STARTERS, run};
 use crate::vmm::{self, KvmError};
 
@@ -55,6 +56,7 @@ pub(super) fn up(arguments: &UpArguments) -> Result<ExitCode, Failure> {
     let limit = arguments.seconds.map(|seconds| Duration::from_secs(seconds.into()));
     let options = RunOptions {
         limit,
+        policy: Policy { idle_tax: fleet.idle_tax, ..Policy::default() },
         keeps_samples: report.is_some(),
         physical: PhysicalMemory::ByControlGroup,
         ..RunOptions::default()

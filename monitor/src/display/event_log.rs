@@ -8,7 +8,7 @@ use crate::clock::Moment;
 use crate::supervisor::{Event, EventKind, FleetStatus, Observer, seconds};
 use crate::token_bucket::{Allowance, TokenBucket};
 
-/// Target changes that are listed: a hundred bytes each.
+/// Target changes that are listed: two or three hundred bytes each.
 const TARGETS: Allowance = Allowance { per_second: 100, burst: 20_000 };
 
 /// A log with a line for each event.
@@ -48,7 +48,7 @@ impl<O: Output> Observer for EventLog<O> {
 mod tests {
     use super::{EventLog, TARGETS};
     use crate::display::Screen;
-    use crate::scheduler::Reason;
+    use crate::scheduler::{Inputs, PoolState, Reason};
     use crate::supervisor::{Event, EventKind, Observer};
     use aerostat_abi::units::FrameCount;
     use std::time::Duration;
@@ -62,6 +62,16 @@ mod tests {
             from: FrameCount(512),
             to: FrameCount(1024),
             reason: Reason::Demand,
+            inputs: Inputs {
+                firm: FrameCount(900),
+                demand: FrameCount(1024),
+                idle_percent: 0,
+                entitlement: FrameCount(1024),
+                free: FrameCount(4096),
+                pool: PoolState::High,
+                in_need: None,
+            },
+            in_need: None,
         };
         let (at, allowed) = (Duration::from_secs(1), TARGETS.burst as usize);
         (0..1_000_000).for_each(|_| log.on_event(&Event { at, what: target.clone() }));

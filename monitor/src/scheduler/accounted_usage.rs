@@ -1,4 +1,4 @@
-//! What one guest holds of the pool. The account may be too high for a while, and never too low.
+//! What one guest holds of the pool: the side of the accounts that must never be too low.
 //!
 //! *Held* is the largest of the guest's target, every target that its VMM process may still act on
 //! (`targets.rs`), its size and its resident memory. Lowering a target therefore frees nothing by
@@ -7,9 +7,9 @@
 
 use aerostat_abi::units::FrameCount;
 
-use super::limits::GuestSample;
+use super::usage::GuestSample;
 
-/// One guest's target, and its last sample.
+/// One guest's target, and what was last seen of it.
 #[derive(Debug)]
 pub(super) struct AccountedUsage {
     target: FrameCount,
@@ -34,30 +34,35 @@ impl AccountedUsage {
         self.resident = sample.resident;
     }
 
-    /// Raises the target to `target`. The caller has checked that the pool has the memory by which
-    /// [`Self::held`] grows.
+    /// Raises the target to `target`; the caller has made sure that the pool has what
+    /// [`Self::held`] grows by.
     pub(super) fn raise(&mut self, target: FrameCount) {
         debug_assert!(target >= self.target, "a raise raises");
         self.target = target;
     }
 
-    /// Lowers the target. The old one counts until a sample says that it is not acted on any more.
+    /// Lowers the target; the old one counts until a sample says that it does not any more.
     pub(super) fn lower(&mut self, target: FrameCount) {
         debug_assert!(target <= self.target, "a lowering lowers");
         self.allowed = self.allowed.max(self.target);
         self.target = target;
     }
 
+    /// Returns what the guest holds whatever its target is.
+    pub(super) fn observed(&self) -> FrameCount {
+        self.allowed.max(self.size).max(self.resident)
+    }
+
     /// Returns the frames of the pool that the guest holds.
     pub(super) fn held(&self) -> FrameCount {
-        self.target.max(self.allowed).max(self.size).max(self.resident)
+        self.target.max(self.observed())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::AccountedUsage;
-    use crate::scheduler::limits::{GuestSample, Hints};
+    use crate::scheduler::usage::{GuestSample, Hints};
     use aerostat_abi::units::FrameCount;
 
     fn sample(allowed: u64, size: u64, resident: u64) -> GuestSample {

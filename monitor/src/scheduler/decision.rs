@@ -1,48 +1,79 @@
-//! The scheduler's decision for one guest, with its reason.
+//! What the scheduler decided for one guest, and why.
 
 use std::fmt;
 
 use aerostat_abi::units::FrameCount;
 
 use super::limits::GuestId;
+use super::pool_state::PoolState;
 
-/// A decision for one guest. Each guest gets one each time, also where nothing changes.
+/// The outcome for one guest; there is one for each guest, also where nothing changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Decision {
-    /// The guest.
+    /// The guest that it concerns.
     pub guest: GuestId,
     /// The target before.
     pub from: FrameCount,
     /// The target from now on.
     pub target: FrameCount,
-    /// Free pool memory that this decision granted: less than the raise where the guest had not
-    /// released all of the memory yet.
+    /// Free pool memory that this decision granted; less than the raise where the guest had not
+    /// released it yet.
     pub granted: FrameCount,
     /// The reason.
     pub reason: Reason,
+    /// What the decision was made from.
+    pub inputs: Inputs,
+}
+
+/// The inputs of a decision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Inputs {
+    /// What the guest uses and waits for, without file pages.
+    pub firm: FrameCount,
+    /// What it would like to have.
+    pub demand: FrameCount,
+    /// The idle part of its firm need, in per cent.
+    pub idle_percent: u8,
+    /// What it is entitled to.
+    pub entitlement: FrameCount,
+    /// Free pool memory before the decision.
+    pub free: FrameCount,
+    /// The state of the pool.
+    pub pool: PoolState,
+    /// The guest that lacks most of what it is entitled to, if one does.
+    pub in_need: Option<GuestId>,
+}
+
+impl fmt::Display for Inputs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { firm, demand, idle_percent, entitlement, free, pool, .. } = self;
+        write!(f, "uses {firm}, {idle_percent} % of it idle, would like {demand}, is entitled to {entitlement}; ")?;
+        write!(f, "the pool is {pool}, {free} free")
+    }
 }
 
 impl Decision {
-    /// Returns whether the target changes, so that the guest must be told.
+    /// Returns whether the guest must be told.
     #[must_use]
     pub fn is_change(&self) -> bool {
         self.from != self.target
     }
 }
 
-/// Why a target was changed or kept.
+/// Why a target was changed, or not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
-    /// Raised: the guest uses or has committed more than its target leaves room for.
+    /// Raised: the guest uses more than its target leaves room for.
     Demand,
-    /// Raised: a thread in the guest waits for memory.
+    /// Raised: a thread of the guest waits for memory.
     Pressure,
     /// Lowered: the guest has needed less for a while.
     Idle,
-    /// Lowered: the guest needs less, and another guest is below its entitlement.
+    /// Lowered: the guest needs less, and another guest is short of memory.
     NeededElsewhere,
-    /// Lowered: all guests together want more than the pool has, and this one is above its fair
-    /// share.
+    /// Lowered: the guest needs less, and little of the pool is free.
+    PoolShort,
+    /// Lowered: all guests together want more than the pool has, and this one is above its share.
     FairShare,
     /// Kept: the guest has not reported yet.
     Starting,
@@ -52,8 +83,10 @@ pub enum Reason {
     Patience,
     /// Kept: the guest is to grow as soon as others have released memory.
     AwaitingMemory,
-    /// Kept: the guest asks for more than its fair share of a pool that is all in demand.
+    /// Kept: the guest wants more than its share of a pool that is all in demand.
     AtFairShare,
+    /// Kept: the guest has not followed its last target; the others are served without it.
+    Uncooperative,
 }
 
 impl fmt::Display for Reason {
@@ -63,12 +96,14 @@ impl fmt::Display for Reason {
             Self::Pressure => "it waits for memory",
             Self::Idle => "it has needed less for a while",
             Self::NeededElsewhere => "it needs less and another guest is short",
+            Self::PoolShort => "it needs less and little of the pool is free",
             Self::FairShare => "it is above its fair share of a pool that is all in demand",
             Self::Starting => "it has not reported yet",
             Self::Fits => "the target fits",
             Self::Patience => "it may need the memory again soon",
             Self::AwaitingMemory => "others have to release memory first",
             Self::AtFairShare => "it has its fair share of a pool that is all in demand",
+            Self::Uncooperative => "it does not follow its target",
         })
     }
 }

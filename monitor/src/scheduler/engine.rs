@@ -1,32 +1,39 @@
-//! The scheduler: admission, and one decision for all guests at a time.
+//! The scheduler itself: from samples to decisions.
+
+use std::collections::BTreeMap;
 
 use aerostat_abi::units::FrameCount;
 
-use super::decision::Decision;
-use super::fair::share_out;
-use super::guest::{Guest, Scarcity};
-use super::limits::{GuestId, GuestSample, Limits};
-use super::policy::Policy;
+use super::decision::{Decision, Inputs, Reason};
+use super::fair::{Claim, share_out};
+use super::guest::{Guest, Scarcity, Urgency};
+use super::limits::{GuestId, Limits};
+use super::policy::{Policy, huge_floor};
+use super::pool_state::PoolState;
+use super::subscription::Subscription;
+use super::usage::GuestSample;
 use crate::clock::Moment;
 
-/// The scheduler of a pool. [`Scheduler::admit`] adds a guest, [`Scheduler::remove`] removes it.
+/// The machine. Guests come by [`Scheduler::admit`] and go by [`Scheduler::remove`].
 #[derive(Debug)]
 pub struct Scheduler {
     pool: FrameCount,
     policy: Policy,
-    /// In the order of admission, which is that of their numbers.
-    guests: Vec<Guest>,
+    guests: BTreeMap<GuestId, Guest>,
     next_id: usize,
+    state: PoolState,
+    is_memory_coming: bool,
 }
 
-/// Why a guest can't be admitted; the scheduler is as before.
+/// Why a guest can't be admitted; nothing was changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AdmissionError {
-    /// All minima together would exceed the pool, so that they could not be honoured.
-    #[error("the minima of all guests would add up to {minima}, and the pool has {pool}")]
-    MinimaExceedPool {
-        /// Σ of the minima, the new guest's included.
-        minima: FrameCount,
+    /// All minima and reservations together would exceed the pool, so that they could not be
+    /// honoured.
+    #[error("the minima and reservations of all guests would add up to {guaranteed}, and the pool has {pool}")]
+    GuaranteesExceedPool {
+        /// Their sum, the new guest's included.
+        guaranteed: FrameCount,
         /// The pool.
         pool: FrameCount,
     },
@@ -35,27 +42,54 @@ pub enum AdmissionError {
     NotFreeNow {
         /// The new guest's minimum.
         min: FrameCount,
-        /// Pool memory that no guest holds.
+        /// What no guest holds.
         free: FrameCount,
     },
+}
+
+/// What one guest should have, worked out before anything is changed.
+#[derive(Clone, Copy, Debug)]
+struct Plan {
+    id: GuestId,
+    from: FrameCount,
+    entitlement: FrameCount,
+    urgency: Urgency,
+    /// The weight of the guest's claim.
+    weight: u64,
+}
+
+impl Plan {
+    fn is_below(&self) -> bool {
+        self.urgency != Urgency::Content
+    }
+
+    fn missing(&self) -> FrameCount {
+        self.entitlement.saturating_sub(self.from)
+    }
 }
 
 impl Scheduler {
     /// Creates a scheduler of `pool`, without guests.
     #[must_use]
     pub fn new(pool: FrameCount, policy: Policy) -> Self {
-        Self { pool, policy, guests: Vec::new(), next_id: 0 }
+        let state = PoolState::High;
+        Self { pool, policy, guests: BTreeMap::new(), next_id: 0, state, is_memory_coming: false }
     }
 
-    /// Adds a guest and returns its first target: its minimum, granted at once.
+    /// Takes a guest in and returns its first target: its minimum, granted at once.
     ///
     /// # Errors
     ///
-    /// Fails with [`AdmissionError`] where the pool can't honour the limits, or not yet.
-    pub fn admit(&mut self, limits: Limits) -> Result<(GuestId, FrameCount), AdmissionError> {
-        let minima = self.minima().saturating_add(limits.min);
-        if minima > self.pool {
-            return Err(AdmissionError::MinimaExceedPool { minima, pool: self.pool });
+    /// [`AdmissionError`] where the pool can't honour the limits, or not yet.
+    pub fn admit(
+        &mut self,
+        limits: Limits,
+        subscription: Subscription,
+    ) -> Result<(GuestId, FrameCount), AdmissionError> {
+        let guest = Guest::new(limits, subscription, &self.policy);
+        let guaranteed = self.sum(Guest::guaranteed).saturating_add(guest.guaranteed());
+        if guaranteed > self.pool {
+            return Err(AdmissionError::GuaranteesExceedPool { guaranteed, pool: self.pool });
         }
         let free = self.free();
         if limits.min > free {
@@ -63,85 +97,148 @@ impl Scheduler {
         }
         let id = GuestId(self.next_id);
         self.next_id += 1;
-        self.guests.push(Guest::new(id, limits));
+        self.guests.insert(id, guest);
         Ok((id, limits.min))
     }
 
-    /// Removes a guest whose machine is gone: all memory that it held is free at once.
+    /// Forgets a guest whose machine is gone: all it held is free at once.
     pub fn remove(&mut self, guest: GuestId) {
-        if let Ok(place) = self.place(guest) {
-            self.guests.remove(place);
-        }
+        self.guests.remove(&guest);
     }
 
-    /// Records a sample of a guest. Guests that were removed are ignored.
+    /// Notes a sample of a guest. Guests that were removed are ignored.
     pub fn observe(&mut self, guest: GuestId, sample: &GuestSample) {
-        if let Ok(place) = self.place(guest) {
-            self.guests[place].observe(sample);
+        if let Some(guest) = self.guests.get_mut(&guest) {
+            guest.observe(sample);
         }
     }
 
     /// Returns a guest's present target.
     #[must_use]
     pub fn target(&self, guest: GuestId) -> Option<FrameCount> {
-        self.place(guest).ok().map(|place| self.guests[place].target())
+        self.guests.get(&guest).map(|guest| guest.account.target())
     }
 
     /// Returns the pool memory that no guest holds.
     #[must_use]
     pub fn free(&self) -> FrameCount {
-        self.pool.saturating_sub(self.sum(Guest::held))
+        self.pool.saturating_sub(self.sum(|guest| guest.account.held()))
     }
 
-    /// Returns whether a guest is below its entitlement for lack of free memory, so that the next
-    /// decision should come soon.
+    /// Returns whether a guest is below its entitlement and others are about to release memory, so
+    /// that the next samples should be taken soon.
     #[must_use]
-    pub fn is_guest_waiting(&self) -> bool {
-        self.guests.iter().any(Guest::lacks_memory)
+    pub fn is_memory_coming(&self) -> bool {
+        self.is_memory_coming
     }
 
-    /// Returns a decision for each guest, in the order of admission. Decisions are in force when
-    /// this returns.
+    /// Makes a decision for each guest, in the order of admission. Decisions are in force when this
+    /// returns.
     pub fn decide(&mut self, now: Moment) -> Vec<Decision> {
-        self.plan();
-        self.lower(now);
-        self.raise();
-        self.guests.iter().map(Guest::decision).collect()
-    }
-
-    /// Works out demand and entitlement of every guest.
-    fn plan(&mut self) {
-        let policy = self.policy;
-        self.guests.iter_mut().for_each(|guest| guest.update_demand(&policy));
-        let beyond_minima = self.pool.saturating_sub(self.minima());
-        let plan = |guest: &mut Guest, share| guest.plan(share, &policy);
-        share_out(beyond_minima, &mut self.guests, Guest::claim_beyond_min, plan);
-    }
-
-    /// Lowers targets above the entitlement.
-    fn lower(&mut self, now: Moment) {
-        let policy = self.policy;
-        let scarcity = if self.sum(Guest::shortage) > self.free() { Scarcity::Short } else { Scarcity::Plenty };
-        self.guests.iter_mut().for_each(|guest| guest.lower(scarcity, &policy, now));
-    }
-
-    /// Shares the free memory among the guests below their entitlement.
-    fn raise(&mut self) {
-        let policy = self.policy;
+        self.guests.values_mut().for_each(|guest| guest.update(&self.policy, now));
         let free = self.free();
-        share_out(free, &mut self.guests, Guest::claim_on_free, |guest, share| guest.raise(share, &policy));
+        self.state = self.state.next(free, self.pool);
+        let plans = self.plan(now);
+        let scarcity = self.scarcity(&plans, free);
+        let in_need = plans.iter().filter(|plan| plan.is_below()).max_by_key(|plan| plan.missing()).map(|plan| plan.id);
+        let mut decisions: Vec<Decision> = self
+            .guests
+            .values_mut()
+            .zip(&plans)
+            .map(|(guest, plan)| {
+                let reason = guest.lower(plan.entitlement, scarcity, &self.policy, now);
+                let inputs = Inputs {
+                    firm: guest.need.firm,
+                    demand: guest.need.demand,
+                    idle_percent: guest.idle_percent(),
+                    entitlement: plan.entitlement,
+                    free,
+                    pool: self.state,
+                    in_need,
+                };
+                let target = guest.account.target();
+                Decision { guest: plan.id, from: plan.from, target, granted: FrameCount::ZERO, reason, inputs }
+            })
+            .collect();
+        self.raise(Urgency::Waiting, &plans, &mut decisions, now);
+        self.raise(Urgency::BelowTarget, &plans, &mut decisions, now);
+        let is_waiting =
+            decisions.iter().zip(&plans).any(|(decision, plan)| plan.is_below() && decision.target < plan.entitlement);
+        self.is_memory_coming = is_waiting && self.guests.values().any(|guest| guest.is_releasing(now));
+        decisions
     }
 
-    /// Returns the memory that is committed to the guests for good.
-    fn minima(&self) -> FrameCount {
-        self.sum(|guest| guest.limits.min)
+    /// Works out every guest's entitlement.
+    fn plan(&self, now: Moment) -> Vec<Plan> {
+        let policy = &self.policy;
+        let claims: Vec<Claim> = self.guests.values().map(|guest| guest.firm_claim(policy, now)).collect();
+        let firm = share_out(self.pool, &claims);
+        let soft = self.share_out_rest(&firm);
+        let guests = self.guests.iter().zip(&claims).zip(firm.iter().zip(soft));
+        guests
+            .map(|(((&id, guest), claim), (firm, soft))| {
+                let from = guest.account.target();
+                let part = firm.saturating_add(soft).min(guest.limits.max);
+                // A guest that is stuck keeps what it holds, and has no claim to keep it.
+                let entitlement = if guest.is_stuck(now) { part.min(from) } else { part };
+                Plan { id, from, entitlement, urgency: guest.urgency(entitlement, policy), weight: claim.weight }
+            })
+            .collect()
+    }
+
+    /// Shares out what firm needs leave, except for what keeps the pool's state high: file pages
+    /// and headroom must not make a guest wait whose firm need grows.
+    fn share_out_rest(&self, firm: &[FrameCount]) -> Vec<FrameCount> {
+        let reserve = FrameCount(self.pool.0.saturating_mul(PoolState::High.threshold_percent()).div_ceil(100));
+        let taken = firm.iter().copied().fold(reserve, FrameCount::saturating_add);
+        let claims: Vec<Claim> = self.guests.values().zip(firm).map(|(guest, &firm)| guest.soft_claim(firm)).collect();
+        share_out(self.pool.saturating_sub(taken), &claims)
+    }
+
+    /// Returns whether the guests below their entitlement can be satisfied from `free` memory.
+    fn scarcity(&self, plans: &[Plan], free: FrameCount) -> Scarcity {
+        let lacking = |(guest, plan): (&Guest, &Plan)| plan.entitlement.saturating_sub(guest.account.held());
+        let below = self.guests.values().zip(plans).filter(|(_, plan)| plan.is_below());
+        let shortage = below.map(lacking).fold(FrameCount::ZERO, FrameCount::saturating_add);
+        match self.state {
+            _ if shortage > free => Scarcity::Short,
+            PoolState::High => Scarcity::Plenty,
+            PoolState::Soft | PoolState::Hard | PoolState::Low => Scarcity::LittleFree,
+        }
+    }
+
+    /// Shares free memory out among the guests of this urgency.
+    fn raise(&mut self, urgency: Urgency, plans: &[Plan], decisions: &mut [Decision], now: Moment) {
+        // A guest that is being shrunk gets what it has not released yet without a claim on the
+        // pool.
+        let base = |guest: &Guest, plan: &Plan| huge_floor(guest.account.held()).min(plan.entitlement);
+        let claims: Vec<Claim> = self
+            .guests
+            .values()
+            .zip(plans)
+            .map(|(guest, plan)| {
+                let lacks = plan.entitlement.saturating_sub(base(guest, plan));
+                let most = if plan.urgency == urgency { lacks } else { FrameCount::ZERO };
+                Claim { least: FrameCount::ZERO, most, weight: plan.weight }
+            })
+            .collect();
+        let parts = share_out(self.free(), &claims);
+        let guests = self.guests.values_mut().zip(plans).zip(parts).zip(decisions);
+        for (((guest, plan), part), decision) in guests.filter(|(((_, plan), _), _)| plan.urgency == urgency) {
+            let target = base(guest, plan).saturating_add(part);
+            let is_crumb = target.saturating_sub(plan.from) < self.policy.dead_band;
+            if target <= plan.from || (is_crumb && urgency != Urgency::Waiting) {
+                decision.reason = Reason::AwaitingMemory;
+                continue;
+            }
+            decision.granted = target.saturating_sub(guest.account.held());
+            decision.target = target;
+            decision.reason = if urgency == Urgency::Waiting { Reason::Pressure } else { Reason::Demand };
+            guest.raise(target, now);
+        }
     }
 
     fn sum(&self, count: impl Fn(&Guest) -> FrameCount) -> FrameCount {
-        self.guests.iter().map(count).fold(FrameCount::ZERO, FrameCount::saturating_add)
-    }
-
-    fn place(&self, guest: GuestId) -> Result<usize, usize> {
-        self.guests.binary_search_by_key(&guest, |guest| guest.id)
+        self.guests.values().map(count).fold(FrameCount::ZERO, FrameCount::saturating_add)
     }
 }

@@ -1,214 +1,209 @@
-//! One guest in the scheduler: what it is entitled to, what it holds, and what is decided for it.
+//! The scheduler's record of one guest.
+
+use std::time::Duration;
 
 use aerostat_abi::units::FrameCount;
 
 use super::accounted_usage::AccountedUsage;
-use super::decision::{Decision, Reason};
-use super::limits::{GuestId, GuestSample, Hints, Limits, Usage};
-use super::policy::{Policy, huge_floor};
+use super::decision::Reason;
+use super::fair::Claim;
+use super::limits::Limits;
+use super::need::Need;
+use super::patience::Patience;
+use super::policy::{Policy, huge_ceil};
+use super::subscription::Subscription;
+use super::usage::{GuestSample, Hints};
+use super::working_set::WorkingSet;
 use crate::clock::Moment;
 
-/// A guest, its accounts, and the decision that is being made for it.
+/// How long a guest may hold more than its target without releasing anything.
+const STUCK_AFTER: Duration = Duration::from_secs(2);
+
+/// One guest.
 #[derive(Debug)]
 pub(super) struct Guest {
-    pub(super) id: GuestId,
     pub(super) limits: Limits,
-    usage: AccountedUsage,
+    pub(super) subscription: Subscription,
+    pub(super) account: AccountedUsage,
     hints: Hints,
-    /// The demand that was last taken into account. It follows the guest's use in steps, so that
-    /// noise in one guest does not move the fair shares of others.
-    demand: FrameCount,
-    low: Option<LowDemand>,
-    plan: Plan,
-    decision: Decision,
-    lacks_memory: bool,
+    /// The need as last noted.
+    pub(super) need: Need,
+    working_set: WorkingSet,
+    patience: Patience,
+    /// While the guest holds more than its target: the least that it has held, and since when.
+    releasing: Option<(FrameCount, Moment)>,
 }
 
-/// A time in which the entitlement is below the target.
-#[derive(Clone, Copy, Debug)]
-struct LowDemand {
-    since: Moment,
-    /// The largest entitlement in this time.
-    peak: FrameCount,
-}
-
-/// What a guest should have, worked out for all guests before anything is changed.
-#[derive(Clone, Copy, Debug)]
-struct Plan {
-    entitlement: FrameCount,
-    urgency: Urgency,
-}
-
+/// How urgently a guest needs memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Urgency {
-    /// The target is the entitlement or above it, or so close below that a change is not worth it.
+pub(super) enum Urgency {
+    /// The target is the entitlement or above it, or so close below it that a change is not worth
+    /// it.
     Content,
     /// The target is below the entitlement.
     BelowTarget,
-    /// The same, and a thread in the guest waits for memory.
+    /// The same, and a thread of the guest waits.
     Waiting,
 }
 
-/// Whether free memory satisfies all guests that are below their entitlement.
+/// Whether free memory satisfies all guests below their entitlement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Scarcity {
+    /// It does.
     Plenty,
+    /// It does, and little is left.
+    LittleFree,
+    /// It does not.
     Short,
 }
 
 impl Guest {
-    /// Creates a guest whose first target is its minimum.
-    pub(super) fn new(id: GuestId, limits: Limits) -> Self {
-        let min = limits.min;
+    /// Creates the record of a guest that is admitted with its minimum.
+    pub(super) fn new(limits: Limits, subscription: Subscription, policy: &Policy) -> Self {
         Self {
-            id,
             limits,
-            usage: AccountedUsage::new(min),
+            subscription,
+            account: AccountedUsage::new(limits.min),
             hints: Hints::None,
-            demand: min,
-            low: None,
-            plan: Plan { entitlement: min, urgency: Urgency::Content },
-            decision: Decision {
-                guest: id,
-                from: min,
-                target: min,
-                granted: FrameCount::ZERO,
-                reason: Reason::Starting,
-            },
-            lacks_memory: false,
+            need: Need::just(limits.min),
+            working_set: WorkingSet::default(),
+            patience: Patience::new(policy.patience),
+            releasing: None,
         }
     }
 
-    pub(super) fn target(&self) -> FrameCount {
-        self.usage.target()
+    /// Returns what the guest gets in any case, once it can use it.
+    pub(super) fn guaranteed(&self) -> FrameCount {
+        self.limits.min.max(self.subscription.reservation).min(self.limits.max)
     }
 
-    /// Returns the pool memory that the guest holds.
-    pub(super) fn held(&self) -> FrameCount {
-        self.usage.held()
-    }
-
-    /// Returns the latest decision.
-    pub(super) fn decision(&self) -> Decision {
-        self.decision
-    }
-
+    /// Notes a sample.
     pub(super) fn observe(&mut self, sample: &GuestSample) {
-        self.usage.observe(sample);
+        self.account.observe(sample);
         self.hints = sample.hints;
     }
 
-    /// Takes the guest's present demand into account, where it has changed by enough.
-    pub(super) fn update_demand(&mut self, policy: &Policy) {
-        let demand = policy.demand(self.limits, self.hints, self.target());
-        let change = FrameCount(demand.0.abs_diff(self.demand.0));
-        if change >= policy.dead_band || (self.waits() && demand > self.demand) {
-            self.demand = demand;
-        }
+    /// Brings need and progress up to date.
+    pub(super) fn update(&mut self, policy: &Policy, now: Moment) {
+        let target = self.account.target();
+        let latest = match self.hints {
+            Hints::None => Need::just(target),
+            Hints::Report(usage) | Hints::Stale(usage) => {
+                self.working_set.observe(usage.used.saturating_sub(usage.droppable).saturating_sub(usage.idle), now);
+                let need = Need::of(&usage, self.working_set.active(), self.limits, policy);
+                // A guest that makes no calls to its balloon can't grow either.
+                if matches!(self.hints, Hints::Stale(_)) { need.within(target.max(self.limits.min)) } else { need }
+            }
+        };
+        let is_waiting = self.is_waiting();
+        self.need.follow(latest, policy.dead_band, is_waiting);
+        let held = self.account.observed();
+        self.releasing = match self.releasing {
+            _ if held <= target => None,
+            Some((least, since)) if held >= least => Some((least, since)),
+            _ => Some((held, now)),
+        };
     }
 
-    /// Returns the demand beyond the minimum.
-    pub(super) fn claim_beyond_min(&self) -> FrameCount {
-        self.demand.saturating_sub(self.limits.min)
+    /// Returns whether a thread of the guest waits for memory.
+    pub(super) fn is_waiting(&self) -> bool {
+        matches!(self.hints, Hints::Report(usage) if usage.wanted > FrameCount::ZERO)
     }
 
-    /// Plans for a guest that is entitled to `share` beyond its minimum.
-    pub(super) fn plan(&mut self, share: FrameCount, policy: &Policy) {
-        let entitlement = self.limits.min.saturating_add(share);
-        let missing = entitlement.saturating_sub(self.target());
-        let urgency = if self.waits() && missing > FrameCount::ZERO {
+    /// Returns whether the guest is about to release memory.
+    pub(super) fn is_releasing(&self, now: Moment) -> bool {
+        self.account.observed() > self.account.target() && !self.is_stuck(now)
+    }
+
+    /// Returns whether the guest does not follow its target.
+    pub(super) fn is_stuck(&self, now: Moment) -> bool {
+        self.releasing.is_some_and(|(_, since)| now.since(since) >= STUCK_AFTER)
+    }
+
+    /// Returns the claim of the firm need. The guest keeps what it can't or does not give up,
+    /// whatever its share is: a target that it cannot reach would only keep it busy.
+    pub(super) fn firm_claim(&self, policy: &Policy, now: Moment) -> Claim {
+        let Need { firm, active, unshrinkable, .. } = self.need;
+        let reserved = self.limits.min.max(firm.min(self.guaranteed()));
+        let kept =
+            if self.is_stuck(now) { huge_ceil(self.account.held()) } else { unshrinkable.min(self.account.target()) };
+        let weight = policy.idle_tax.weight(self.subscription.shares.count(), active, firm);
+        Claim { least: reserved.max(kept), most: firm, weight }
+    }
+
+    /// Returns the claim of the soft need on top of `firm`.
+    pub(super) fn soft_claim(&self, firm: FrameCount) -> Claim {
+        let most = self.need.demand.saturating_sub(firm);
+        Claim { least: FrameCount::ZERO, most, weight: self.subscription.shares.count().into() }
+    }
+
+    /// Returns how urgently the guest needs what it is entitled to.
+    pub(super) fn urgency(&self, entitlement: FrameCount, policy: &Policy) -> Urgency {
+        let missing = entitlement.saturating_sub(self.account.target());
+        if self.is_waiting() && missing > FrameCount::ZERO {
             Urgency::Waiting
         } else if missing >= policy.dead_band {
             Urgency::BelowTarget
         } else {
             Urgency::Content
-        };
-        self.plan = Plan { entitlement, urgency };
-    }
-
-    /// Returns the pool memory that it takes to satisfy the guest, if it is below its entitlement.
-    pub(super) fn shortage(&self) -> FrameCount {
-        if self.is_content() { FrameCount::ZERO } else { self.plan.entitlement.saturating_sub(self.held()) }
-    }
-
-    /// Lowers a target that is above the entitlement, if it is time.
-    pub(super) fn lower(&mut self, scarcity: Scarcity, policy: &Policy, now: Moment) {
-        let from = self.target();
-        let (target, reason) = self.lowered_target(scarcity, policy, now);
-        if target < from {
-            self.usage.lower(target);
         }
-        self.decision = Decision { guest: self.id, from, target, granted: FrameCount::ZERO, reason };
     }
 
-    /// Returns the target that is due, at most the present one, and why.
-    fn lowered_target(&mut self, scarcity: Scarcity, policy: &Policy, now: Moment) -> (FrameCount, Reason) {
-        let from = self.target();
-        let Plan { entitlement, .. } = self.plan;
-        let is_limited = entitlement < self.demand;
+    /// Returns the idle part of the firm need, in per cent.
+    pub(super) fn idle_percent(&self) -> u8 {
+        let Need { firm, active, .. } = self.need;
+        let idle = firm.saturating_sub(active).0.saturating_mul(100) / firm.0.max(1);
+        u8::try_from(idle).unwrap_or(100)
+    }
+
+    /// Lowers the target to `entitlement` if it is time. Returns why it was lowered, or kept.
+    pub(super) fn lower(
+        &mut self,
+        entitlement: FrameCount,
+        scarcity: Scarcity,
+        policy: &Policy,
+        now: Moment,
+    ) -> Reason {
+        let target = self.account.target();
         if self.hints == Hints::None {
-            return (from, Reason::Starting);
+            return Reason::Starting;
         }
-        if from.saturating_sub(entitlement) < policy.dead_band {
-            self.low = None;
-            return (from, if is_limited { Reason::AtFairShare } else { Reason::Fits });
+        // Where another guest is short, every huge frame counts.
+        let dead_band = if scarcity == Scarcity::Short { FrameCount(1) } else { policy.dead_band };
+        if target.saturating_sub(entitlement) < dead_band {
+            self.patience.fits();
+            return if entitlement < self.need.demand {
+                Reason::AtFairShare
+            } else if self.is_stuck(now) {
+                Reason::Uncooperative
+            } else {
+                Reason::Fits
+            };
         }
-        if scarcity == Scarcity::Short {
-            self.low = None;
-            return (entitlement, if is_limited { Reason::FairShare } else { Reason::NeededElsewhere });
-        }
-        let LowDemand { since, peak } = self.low.unwrap_or(LowDemand { since: now, peak: entitlement });
-        let peak = peak.max(entitlement);
-        if now.since(since) < policy.patience {
-            self.low = Some(LowDemand { since, peak });
-            return (from, Reason::Patience);
-        }
-        self.low = None;
-        (peak, Reason::Idle)
+        let is_wanted = entitlement < self.need.demand;
+        let reason = match scarcity {
+            Scarcity::Plenty if !is_wanted => {
+                return match self.patience.is_low(entitlement, now) {
+                    // The most that was needed meanwhile may be all that the guest has.
+                    Some(peak) => {
+                        self.account.lower(peak.min(target));
+                        Reason::Idle
+                    }
+                    None => Reason::Patience,
+                };
+            }
+            _ if is_wanted => Reason::FairShare,
+            Scarcity::Short => Reason::NeededElsewhere,
+            Scarcity::Plenty | Scarcity::LittleFree => Reason::PoolShort,
+        };
+        self.patience.fits();
+        self.account.lower(entitlement);
+        reason
     }
 
-    /// Returns the claim on free memory. A guest that is being shrunk gets back what it has not
-    /// released yet without a claim on the pool.
-    pub(super) fn claim_on_free(&self) -> FrameCount {
-        if self.is_content() { FrameCount::ZERO } else { self.plan.entitlement.saturating_sub(self.base()) }
-    }
-
-    /// Raises the target of a guest below its entitlement by `share` of the free memory.
-    pub(super) fn raise(&mut self, share: FrameCount, policy: &Policy) {
-        self.lacks_memory = false;
-        if self.is_content() {
-            return;
-        }
-        let target = self.base().saturating_add(share);
-        self.lacks_memory = target < self.plan.entitlement;
-        let is_waiting = self.plan.urgency == Urgency::Waiting;
-        let is_small = target.saturating_sub(self.decision.from) < policy.dead_band;
-        if target <= self.decision.from || (is_small && !is_waiting) {
-            self.decision.reason = Reason::AwaitingMemory;
-            return;
-        }
-        self.decision.granted = target.saturating_sub(self.held());
-        self.decision.target = target;
-        self.decision.reason = if is_waiting { Reason::Pressure } else { Reason::Demand };
-        self.usage.raise(target);
-    }
-
-    /// Returns whether free memory did not suffice to raise the guest to its entitlement.
-    pub(super) fn lacks_memory(&self) -> bool {
-        self.lacks_memory
-    }
-
-    fn is_content(&self) -> bool {
-        self.plan.urgency == Urgency::Content
-    }
-
-    /// Returns whether a thread in the guest waits for memory.
-    fn waits(&self) -> bool {
-        matches!(self.hints, Hints::Report(Usage { wanted, .. }) if wanted > FrameCount::ZERO)
-    }
-
-    /// Returns what the guest may have without new memory from the pool.
-    fn base(&self) -> FrameCount {
-        huge_floor(self.held()).min(self.plan.entitlement)
+    /// Raises the target to `target`, which the pool can pay.
+    pub(super) fn raise(&mut self, target: FrameCount, now: Moment) {
+        self.patience.grows(now);
+        self.account.raise(target);
     }
 }

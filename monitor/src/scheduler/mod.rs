@@ -1,38 +1,51 @@
-//! The resource scheduler: how much of the pool each guest gets.
+//! The resource scheduler: which of the guests gets how much of the pool.
 //!
-//! A pure machine: [`Scheduler::observe`] takes samples, and [`Scheduler::decide`] returns targets
-//! with reasons. The moment is passed in; there is no clock, no I/O and no lock. The supervisor
-//! owns a scheduler and carries its decisions out.
+//! A pure machine: [`Scheduler::observe`] takes samples, [`Scheduler::decide`] returns targets with
+//! reasons and inputs. The moment is passed in; there is no clock, no I/O and no lock. The
+//! supervisor owns one and carries its decisions out.
 //!
-//! *Words.* The *pool* is the host memory that all guests share. A guest's *demand* is what it uses
-//! or has committed to its application, what a thread in it waits for, and some headroom
-//! ([`Policy`]). Its *entitlement* is its max-min fair part of the pool, never less than its
-//! minimum and never more than its demand. What it *holds* is what the pool can't give to others
+//! *Words.* The *pool* is the host memory that all guests share. A guest's *need* (`need.rs`) is
+//! *firm*, what it uses and waits for, or *soft*, its file pages and headroom. Its *entitlement* is
+//! what it should have: its minimum; its reservation, as far as its firm need uses it; and of the
+//! rest a weighted max-min fair part, for all firm needs first (`fair.rs`). Weights are shares, and
+//! idle memory is taxed (`policy.rs`). What a guest *holds* is what the pool can't grant to others
 //! now (`accounted_usage.rs`).
 //!
 //! *Invariant.* Σ held ≤ pool, at any moment and however guests behave: a raise is paid from memory
 //! that is free now.
 //!
 //! *Decisions.* First, targets above the entitlement are lowered: at once if free memory can't
-//! satisfy the guests that are below theirs, else when demand has been lower for a while. Then the
-//! free memory is shared among the guests below their entitlement. Memory beyond demand stays in
-//! the pool, from which a guest that needs it gets it without waiting for another to shrink.
+//! satisfy the guests below theirs or little of it is left (`pool_state.rs`), else when the need
+//! has been lower for as long as the guest's patience lasts (`patience.rs`). Then free memory is
+//! shared out among the guests below their entitlement, those with waiting threads first. Memory
+//! beyond demand stays in the pool, where it is free for a guest that wakes.
 
 mod accounted_usage;
+#[cfg(test)]
+mod behaviour_tests;
 mod decision;
 mod engine;
 mod fair;
 mod guest;
 mod limits;
 mod moved;
+mod need;
+mod patience;
 mod policy;
+mod pool_state;
 #[cfg(test)]
 mod properties;
+mod subscription;
 mod targets;
+mod usage;
+mod working_set;
 
-pub use self::decision::{Decision, Reason};
+pub use self::decision::{Decision, Inputs, Reason};
 pub use self::engine::{AdmissionError, Scheduler};
-pub use self::limits::{GuestId, GuestSample, Hints, Limits, Usage};
+pub use self::limits::{GuestId, Limits};
 pub use self::moved::{MovedAccount, Reading};
-pub use self::policy::Policy;
+pub use self::policy::{BadTax, IdleTax, Policy};
+pub use self::pool_state::PoolState;
+pub use self::subscription::{BadShares, Shares, Subscription};
 pub use self::targets::{FutureEpoch, Targets};
+pub use self::usage::{GuestSample, Hints, Usage};

@@ -1,23 +1,74 @@
-//! The parameters of decisions, and a guest's demand by them.
+//! The numbers that shape decisions.
 
 use std::time::Duration;
 
 use aerostat_abi::units::{FrameCount, HUGE_FRAMES};
 
-use super::limits::{Hints, Limits, Usage};
-
-/// How closely memory follows demand.
+/// How eagerly memory follows demand.
 #[derive(Clone, Copy, Debug)]
 pub struct Policy {
-    /// What a guest gets in addition to its use, so that small growth needs no decision.
+    /// What a guest should get on top of its use, so that small growth needs no decision.
     pub headroom: FrameCount,
-    /// The same as a part of the use: one frame for so many.
+    /// The same as a part of the use: one frame for each so many.
     pub headroom_divisor: u64,
-    /// Changes smaller than this are not made, unless a thread in the guest waits for memory.
+    /// Smaller changes are not made, unless a thread of the guest waits.
     pub dead_band: FrameCount,
-    /// How long demand must have been lower before an idle guest shrinks while no other guest is
-    /// below its entitlement.
+    /// How long an idle guest at first keeps memory that is not needed elsewhere.
     pub patience: Duration,
+    /// How much more idle memory costs a guest than active memory.
+    pub idle_tax: IdleTax,
+}
+
+/// The part of a guest's idle memory that others may reclaim while they are short, in per cent: 0
+/// to
+/// 100. Source: Waldspurger, OSDI 2002, section 5.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IdleTax(u8);
+
+/// A tax beyond 100 per cent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("an idle tax of {0} is no percentage; take 0 to 100")]
+pub struct BadTax(pub u8);
+
+impl IdleTax {
+    /// Checks a percentage.
+    ///
+    /// # Errors
+    ///
+    /// [`BadTax`] above 100.
+    pub const fn new(percent: u8) -> Result<Self, BadTax> {
+        if percent > 100 { Err(BadTax(percent)) } else { Ok(Self(percent)) }
+    }
+
+    /// Returns the percentage.
+    #[must_use]
+    pub const fn percent(self) -> u8 {
+        self.0
+    }
+
+    /// Returns the weight of a claim with these shares, of whose `firm` memory `active` is active.
+    ///
+    /// The paper's shares for each page are `S / (P * (f + k * (1 - f)))`, where `f` is the active
+    /// part and `k = 1 / (1 - tax)` what an idle page costs in active ones. The weight is what
+    /// stands before the pages.
+    pub(super) fn weight(self, shares: u32, active: FrameCount, firm: FrameCount) -> u64 {
+        /// What an idle page costs at most: with a tax of 100 per cent the formula has no value.
+        const MOST_COST: f64 = 1000.0;
+        /// Weights are whole numbers, so shares are scaled up.
+        const SCALE: f64 = 1000.0;
+        let cost = (100.0 / (100.0 - f64::from(self.0))).min(MOST_COST);
+        let active = if firm == FrameCount::ZERO { 1.0 } else { (active.0 as f64 / firm.0 as f64).min(1.0) };
+        let weight = f64::from(shares) * SCALE / (active + cost * (1.0 - active));
+        #[allow(clippy::cast_possible_truncation, reason = "shares are 32 bits, and the divisor is at least 1")]
+        let weight = weight as u64;
+        weight
+    }
+}
+
+impl Default for IdleTax {
+    fn default() -> Self {
+        Self(75)
+    }
 }
 
 impl Default for Policy {
@@ -27,30 +78,8 @@ impl Default for Policy {
             headroom_divisor: 32,
             dead_band: FrameCount::from_mib(4),
             patience: Duration::from_millis(300),
+            idle_tax: IdleTax::default(),
         }
-    }
-}
-
-impl Policy {
-    /// Returns a guest's demand, in whole huge frames within its limits. `target` is its present
-    /// target.
-    ///
-    /// Memory that a thread waits for counts in addition to what is committed: it is not committed
-    /// yet.
-    pub(super) fn demand(&self, limits: Limits, hints: Hints, target: FrameCount) -> FrameCount {
-        match hints {
-            Hints::None => target,
-            Hints::Report(usage) => self.wanted_size(limits, usage),
-            // A guest that makes no call to its balloon can't deflate it either.
-            Hints::Stale(usage) => self.wanted_size(limits, usage).min(target),
-        }
-    }
-
-    fn wanted_size(&self, limits: Limits, usage: Usage) -> FrameCount {
-        let need = usage.used.max(usage.committed).saturating_add(usage.wanted);
-        let share = FrameCount(need.0 / self.headroom_divisor.max(1));
-        let size = huge_ceil(need.saturating_add(share).saturating_add(self.headroom));
-        size.max(limits.min).min(limits.max)
     }
 }
 
@@ -66,44 +95,21 @@ pub(super) fn huge_floor(count: FrameCount) -> FrameCount {
 
 #[cfg(test)]
 mod tests {
-    use super::{Hints, Limits, Policy, Usage, huge_ceil, huge_floor};
+    use super::{BadTax, IdleTax, huge_ceil, huge_floor};
     use aerostat_abi::units::FrameCount;
 
-    const LIMITS: Limits = Limits { min: FrameCount::from_mib(64), max: FrameCount::from_mib(512) };
-
-    fn demand(used_mib: u64, committed_mib: u64, wanted_mib: u64) -> u64 {
-        let usage = Usage {
-            used: FrameCount::from_mib(used_mib),
-            committed: FrameCount::from_mib(committed_mib),
-            wanted: FrameCount::from_mib(wanted_mib),
-        };
-        Policy::default().demand(LIMITS, Hints::Report(usage), FrameCount::ZERO).mib()
+    fn weight(percent: u8, active: u64) -> u64 {
+        IdleTax::new(percent).unwrap().weight(1000, FrameCount(active), FrameCount(100))
     }
 
     #[test]
-    fn the_larger_of_use_and_commit_counts() {
-        assert_eq!(demand(128, 0, 0), 128 + 4 + 8);
-        assert_eq!(demand(20, 320, 0), 320 + 10 + 8);
-    }
-
-    #[test]
-    fn memory_that_is_waited_for_adds_to_the_commit() {
-        assert_eq!(demand(120, 320, 96), 320 + 96 + 14 + 8);
-        assert_eq!(demand(300, 0, 100), 400 + 14 + 8);
-    }
-
-    #[test]
-    fn the_limits_bound_demand() {
-        assert_eq!(demand(0, 0, 0), 64);
-        assert_eq!(demand(500, 512, 512), 512);
-    }
-
-    #[test]
-    fn a_guest_that_says_nothing_keeps_what_it_has() {
-        let target = FrameCount::from_mib(96);
-        assert_eq!(Policy::default().demand(LIMITS, Hints::None, target), target);
-        let usage = Usage { used: FrameCount::from_mib(400), ..Usage::default() };
-        assert_eq!(Policy::default().demand(LIMITS, Hints::Stale(usage), target), target);
+    fn idle_memory_costs_more() {
+        assert_eq!(weight(75, 100), 1_000_000);
+        assert_eq!(weight(75, 0), 250_000, "an idle page costs as much as four active ones");
+        assert_eq!(weight(0, 0), 1_000_000, "without a tax, idle memory costs the same");
+        assert_eq!(weight(100, 0), 1000);
+        assert_eq!(weight(100, 100), 1_000_000);
+        assert_eq!(IdleTax::new(101), Err(BadTax(101)));
     }
 
     #[test]

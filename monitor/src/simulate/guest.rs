@@ -5,9 +5,10 @@
 //! what its application has allocated. With swap it shrinks further, at the rate of a disk.
 //!
 //! *Stall.* While the application waits for an allocation, it stands still. While a part of its
-//! active memory is on the swap disk, it stands still for ten times that part of its time: an access
-//! to a page on disk costs far more than one to memory, so the loss is much larger than the part
-//! that is missing. The factor only scales figures of swapping guests; it is the same for all rules.
+//! active memory is on the swap disk, it stands still for ten times that part of its time: an
+//! access to a page on disk costs far more than one to memory, so the loss is much larger than the
+//! part that is missing. The factor only scales figures of swapping guests; it is the same for all
+//! rules.
 
 use std::time::Duration;
 
@@ -100,9 +101,14 @@ impl SimulatedGuest {
 
     /// Returns what the guest reports.
     pub(super) fn usage(&self) -> Usage {
+        let idle = self.in_memory().saturating_sub(self.active());
+        let swap_left = self.swap.saturating_sub(self.evicted);
         Usage {
             used: self.in_use(),
-            committed: KERNEL.saturating_add(self.allocated).min(self.limits.max),
+            droppable: FrameCount::ZERO,
+            // A guest that can't evict does not find out what is idle.
+            idle: if self.swap > FrameCount::ZERO { idle } else { FrameCount::ZERO },
+            unshrinkable: self.in_use().saturating_sub(swap_left).max(KERNEL),
             wanted: self.need.allocated.saturating_sub(self.allocated),
         }
     }
@@ -167,7 +173,7 @@ impl SimulatedGuest {
     }
 }
 
-/// Returns what an application needs at `elapsed`. Nobody can help one that wants more than its
+/// Returns what an application needs at `elapsed`. No host can help one that wants more than its
 /// guest's maximum, so that counts as no need.
 pub(super) fn need_at(demand: &Demand, offset: Duration, limits: Limits, elapsed: Duration) -> Need {
     let need = demand.at(elapsed.saturating_add(offset));
@@ -175,8 +181,8 @@ pub(super) fn need_at(demand: &Demand, offset: Duration, limits: Limits, elapsed
     Need { allocated: need.allocated.min(most), active: need.active.min(most) }
 }
 
-/// Returns the share of time in which a guest stands still while `missing` of its `active` memory is
-/// not in memory.
+/// Returns the share of time in which a guest stands still while `missing` of its `active` memory
+/// is not in memory.
 pub(super) fn stall_of_missing(missing: FrameCount, active: FrameCount) -> f64 {
     if missing == FrameCount::ZERO {
         return 0.0;

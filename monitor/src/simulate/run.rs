@@ -9,6 +9,7 @@ use super::guest::{GuestPlan, SimulatedGuest};
 use super::oracle::least_stall;
 use super::rules::{self, Observed, Rule};
 use super::scaled;
+use super::timeline::{Lived, Timeline};
 use super::trace::Trace;
 use crate::clock::Moment;
 use crate::scheduler::Limits;
@@ -24,6 +25,8 @@ pub struct RunResult {
     pub changes: u64,
     /// The sum of all changes of size.
     pub moved: FrameCount,
+    /// What a plot needs.
+    pub timeline: Timeline,
     /// Whether the rule wished for more than was free at some moment.
     pub overdrew: bool,
 }
@@ -47,10 +50,35 @@ impl RunResult {
 pub struct Comparison {
     /// How long each run lasted, in simulated time.
     pub duration: Duration,
+    /// The memory that all guests shared.
+    pub pool: FrameCount,
+    /// The groups of guests, by name and number, in the order of the trace.
+    pub groups: Vec<(String, usize)>,
     /// The least stall that any rule could have caused, all guests together.
     pub least_stall: Duration,
     /// The runs, the scheduler's first.
     pub runs: Vec<RunResult>,
+}
+
+impl Comparison {
+    /// Returns the time in which guests worked under the scheduler, as a part of that under the
+    /// oracle.
+    #[must_use]
+    pub fn work(&self) -> f64 {
+        self.runs.first().map_or(1.0, |run| self.work_of(run))
+    }
+
+    /// Returns the same for a run under any rule.
+    pub(super) fn work_of(&self, run: &RunResult) -> f64 {
+        let all = self.all_time();
+        (all - run.total_stall().as_secs_f64()) / (all - self.least_stall.as_secs_f64())
+    }
+
+    /// Returns the time of all guests together, in seconds.
+    pub(super) fn all_time(&self) -> f64 {
+        let guests: usize = self.groups.iter().map(|(_, count)| count).sum();
+        self.duration.as_secs_f64() * guests as f64
+    }
 }
 
 /// Runs `trace` under all rules, several at a time.
@@ -70,6 +98,8 @@ pub fn compare(trace: &Trace) -> Comparison {
         let joined = "a simulation does not panic";
         Comparison {
             duration: trace.duration,
+            pool: trace.pool,
+            groups: trace.groups.iter().map(|group| (group.name.clone(), group.guests.len())).collect(),
             least_stall: oracle.join().expect(joined),
             runs: runs.into_iter().map(|run| run.join().expect(joined)).collect(),
         }
@@ -78,18 +108,30 @@ pub fn compare(trace: &Trace) -> Comparison {
 
 fn run(trace: &Trace, plans: &[GuestPlan], rule: &mut dyn Rule) -> RunResult {
     let mut guests: Vec<SimulatedGuest> = plans.iter().map(SimulatedGuest::new).collect();
-    let mut result =
-        RunResult { rule: rule.name(), stalled: Vec::new(), changes: 0, moved: FrameCount::ZERO, overdrew: false };
+    let mut result = RunResult {
+        rule: rule.name(),
+        stalled: Vec::new(),
+        changes: 0,
+        moved: FrameCount::ZERO,
+        timeline: Timeline::new(trace.duration, trace.tick),
+        overdrew: false,
+    };
+    let group_of = (0..).zip(&trace.groups).flat_map(|(index, group)| vec![index; group.guests.len()]);
+    let group_of: Vec<usize> = group_of.collect();
+    let mut lived = Vec::with_capacity(guests.len());
     let mut observed = Vec::with_capacity(guests.len());
     let mut elapsed = trace.tick;
     while elapsed <= trace.duration {
         observed.clear();
-        for guest in &mut guests {
+        lived.clear();
+        for (guest, &group) in guests.iter_mut().zip(&group_of) {
             let before = guest.size;
-            guest.tick(elapsed, trace.tick);
+            let stall_share = guest.tick(elapsed, trace.tick);
+            lived.push(Lived { group, resident: guest.resident, stall_share });
             result.moved = result.moved.saturating_add(FrameCount(guest.size.0.abs_diff(before.0)));
             observed.push(Observed { limits: guest.limits, target: guest.target, sample: guest.sample() });
         }
+        result.timeline.record(elapsed, trace.groups.len(), &lived);
         let wishes = rule.decide(&observed, Moment::default().after(elapsed));
         let (targets, overdrew) = grant(trace.pool, &observed, &wishes);
         result.overdrew |= overdrew;
@@ -103,8 +145,9 @@ fn run(trace: &Trace, plans: &[GuestPlan], rule: &mut dyn Rule) -> RunResult {
     result
 }
 
-/// Turns wishes into targets that the pool can pay: each within its guest's limits, raises from free
-/// memory only, all by the same part where that does not suffice. Also returns whether it did not.
+/// Turns wishes into targets that the pool can pay: each within its guest's limits, raises from
+/// free memory only, all by the same part where that does not suffice. Also returns whether it did
+/// not.
 fn grant(pool: FrameCount, guests: &[Observed], wishes: &[FrameCount]) -> (Vec<FrameCount>, bool) {
     let wishes = guests.iter().zip(wishes).map(|(guest, &wish)| wish.max(guest.limits.min).min(guest.limits.max));
     // A guest holds its old size until it has shrunk.
@@ -150,8 +193,8 @@ stagger = "20s"
     fn memory_that_follows_demand_saves_what_a_fixed_split_loses() {
         let comparison = compared(TWO);
         assert_eq!(comparison.least_stall, Duration::ZERO);
-        let [scheduler, fixed, ..] = &comparison.runs[..] else { panic!("two rules") };
-        assert_eq!((scheduler.rule, fixed.rule), ("aerostat", "static partition"));
+        let [scheduler, _, fixed, ..] = &comparison.runs[..] else { panic!("two rules") };
+        assert_eq!((scheduler.rule, fixed.rule), ("aerostat", "equal parts"));
         assert!(fixed.total_stall() >= Duration::from_secs(40), "a half of the pool is less than 180 MiB");
         assert!(scheduler.total_stall() < Duration::from_secs(1), "{:?}", scheduler.total_stall());
         assert!(!scheduler.overdrew);

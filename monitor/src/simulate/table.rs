@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::run::{Comparison, RunResult};
 
-/// The rule that each guest is compared with: what it would have had without any balloon.
-const BASE: &str = "static partition";
+/// The rule that each guest is compared with: its part of the pool for itself, without any balloon.
+const BASE: &str = "equal parts";
 
 /// Writes one row for each rule.
 ///
@@ -18,7 +18,7 @@ pub fn write_table(comparison: &Comparison, mut output: impl Write) -> io::Resul
     writeln!(
         output,
         "{:<24}  {:>12}  {:>8}  {:>11}  {:>7}  {:>18}  {:>14}  {:>10}",
-        "rule", "stall, all", "of time", "worst guest", "work", "worse than static", "changes/min", "moved"
+        "rule", "stall, all", "of time", "worst guest", "work", "worse than parts", "changes/min", "moved"
     )?;
     for run in &comparison.runs {
         writeln!(
@@ -28,7 +28,7 @@ pub fn write_table(comparison: &Comparison, mut output: impl Write) -> io::Resul
             seconds(run.total_stall()),
             percent_of_time(run.total_stall(), comparison),
             seconds(run.worst_stall()),
-            work_ratio(run, comparison),
+            comparison.work_of(run),
             worse_than(run, base),
             changes_per_minute(run, comparison),
             run.moved.to_string(),
@@ -40,27 +40,34 @@ pub fn write_table(comparison: &Comparison, mut output: impl Write) -> io::Resul
         "oracle (a bound)",
         seconds(comparison.least_stall),
         percent_of_time(comparison.least_stall, comparison)
-    )
+    )?;
+    write_groups(comparison, output)
+}
+
+/// Writes the stall of each group's guests, on average, in one column for each rule.
+fn write_groups(comparison: &Comparison, mut output: impl Write) -> io::Result<()> {
+    write!(output, "\n{:<24}", "stall of a guest")?;
+    for run in &comparison.runs {
+        write!(output, "  {:>22}", run.rule)?;
+    }
+    let mut first = 0;
+    for (name, count) in &comparison.groups {
+        write!(output, "\n{name:<24}")?;
+        for run in &comparison.runs {
+            let stall: Duration = run.stalled.iter().skip(first).take(*count).sum();
+            write!(output, "  {:>22}", seconds(stall.div_f64(*count as f64)))?;
+        }
+        first += count;
+    }
+    writeln!(output)
 }
 
 fn seconds(span: Duration) -> String {
     format!("{:.2} s", span.as_secs_f64())
 }
 
-/// Returns the time of all guests together.
-fn all_time(comparison: &Comparison) -> f64 {
-    let guests = comparison.runs.first().map_or(0, |run| run.stalled.len());
-    comparison.duration.as_secs_f64() * guests as f64
-}
-
 fn percent_of_time(stall: Duration, comparison: &Comparison) -> f64 {
-    100.0 * stall.as_secs_f64() / all_time(comparison)
-}
-
-/// Returns the time in which guests worked, as a part of that under the oracle.
-fn work_ratio(run: &RunResult, comparison: &Comparison) -> f64 {
-    let all = all_time(comparison);
-    (all - run.total_stall().as_secs_f64()) / (all - comparison.least_stall.as_secs_f64())
+    100.0 * stall.as_secs_f64() / comparison.all_time()
 }
 
 /// Returns how many guests stood still longer than under the base, and the largest difference.
@@ -75,5 +82,5 @@ fn worse_than(run: &RunResult, base: Option<&RunResult>) -> String {
 }
 
 fn changes_per_minute(run: &RunResult, comparison: &Comparison) -> f64 {
-    run.changes as f64 * 60.0 / all_time(comparison)
+    run.changes as f64 * 60.0 / comparison.all_time()
 }

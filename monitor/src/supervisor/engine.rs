@@ -134,7 +134,7 @@ impl<G: GuestHandle> Supervisor<G> {
     ///
     /// [`StartError::NotAdmitted`].
     pub fn admit(&mut self, spec: &GuestSpec) -> Result<Admission, StartError> {
-        let admitted = self.scheduler.admit(spec.limits);
+        let admitted = self.scheduler.admit(spec.limits, spec.subscription);
         let (id, target) = admitted.map_err(|source| StartError::NotAdmitted { name: spec.name.clone(), source })?;
         self.starting.insert(id, target);
         Ok(Admission { id, spec: spec.clone(), target })
@@ -210,8 +210,8 @@ impl<G: GuestHandle> Supervisor<G> {
     /// Returns whether a guest lacks memory that others are about to release, so that the next poll
     /// should come soon.
     #[must_use]
-    pub fn is_guest_waiting(&self) -> bool {
-        self.scheduler.is_guest_waiting()
+    pub fn is_memory_coming(&self) -> bool {
+        self.scheduler.is_memory_coming()
     }
 
     /// Returns whether no guest runs.
@@ -225,7 +225,8 @@ impl<G: GuestHandle> Supervisor<G> {
         self.guests.iter().filter_map(Guest::event_fd)
     }
 
-    /// Asks every guest where its processor is. [`Self::read_events`] turns the answers into events.
+    /// Asks every guest where its processor is. [`Self::read_events`] turns the answers into
+    /// events.
     pub fn inspect(&mut self) {
         self.guests.iter_mut().for_each(Guest::inspect);
     }
@@ -290,9 +291,16 @@ impl<G: GuestHandle> Supervisor<G> {
         let guest = &mut self.guests[place];
         guest.target = decision.target;
         self.moved.granted(decision.guest, decision.granted);
-        let Decision { from, target: to, reason, .. } = *decision;
+        let Decision { from, target: to, reason, inputs, .. } = *decision;
         let guest = guest.name.clone();
-        self.note(now, EventKind::Target { guest, from, to, reason });
+        let in_need = inputs.in_need.filter(|id| *id != decision.guest).and_then(|id| self.name_of(id));
+        self.note(now, EventKind::Target { guest, from, to, reason, inputs, in_need });
+    }
+
+    /// Returns the name of a guest whose process was started.
+    fn name_of(&self, id: GuestId) -> Option<String> {
+        let place = self.guests.binary_search_by_key(&id, |guest| guest.id).ok()?;
+        Some(self.guests[place].name.clone())
     }
 
     /// Counts a poll at which more memory was granted, resident or physically used than the pool

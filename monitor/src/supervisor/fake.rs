@@ -176,6 +176,7 @@ impl Machine {
         let statistics = Statistics {
             total_memory_bytes: self.total.bytes(),
             free_memory_bytes: size.saturating_sub(used).bytes(),
+            committable_bytes: size.saturating_sub(used).bytes(),
             wanted_bytes: self.need.get().saturating_sub(used).bytes(),
             balloon_bytes: balloon.bytes(),
             verified_bytes: 4096,

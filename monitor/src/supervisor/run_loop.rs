@@ -156,7 +156,7 @@ impl<'a, G: GuestHandle + Send + 'static> RunLoop<'a, G> {
         if is_due {
             self.supervisor.record_physical(self.meter.measure());
             self.supervisor.poll(now);
-            let demand = if self.supervisor.is_guest_waiting() { Demand::Waiting } else { Demand::Met };
+            let demand = if self.supervisor.is_memory_coming() { Demand::Waiting } else { Demand::Met };
             self.schedule.polled(demand, now);
         }
         self.report_events();

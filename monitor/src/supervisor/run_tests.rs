@@ -13,7 +13,7 @@ use crate::clock::Moment;
 use crate::fleet::{Fleet, GuestSpec, OveruseRule};
 use crate::host::EndReason;
 use crate::host::disk::Disks;
-use crate::scheduler::Limits;
+use crate::scheduler::{IdleTax, Limits, Subscription};
 
 const POOL: FrameCount = FrameCount::from_mib(512);
 /// How long a test waits for what has to come.
@@ -26,13 +26,14 @@ fn spec(name: &str, min_mib: u64, max_mib: u64) -> GuestSpec {
         limits: Limits { min: FrameCount::from_mib(min_mib), max: FrameCount::from_mib(max_mib) },
         command_line: String::new(),
         disks: Disks::default(),
+        subscription: Subscription::default(),
         overuse: OveruseRule::Kill,
         balloon_rate: None,
     }
 }
 
 fn fleet(guests: Vec<GuestSpec>) -> Fleet {
-    Fleet { pool: POOL, guests }
+    Fleet { pool: POOL, idle_tax: IdleTax::default(), guests }
 }
 
 fn two_guests() -> Fleet {

@@ -8,7 +8,7 @@ use aerostat_abi::units::{FrameCount, HUGE_FRAMES};
 use super::swap::SwapStatus;
 use crate::fleet::OveruseRule;
 use crate::host::Ending;
-use crate::scheduler::Reason;
+use crate::scheduler::{Inputs, Reason};
 
 /// The status of a fleet.
 #[derive(Clone, Debug)]
@@ -137,8 +137,13 @@ pub enum EventKind {
         to: FrameCount,
         /// Why.
         reason: Reason,
+        /// What was decided from.
+        inputs: Inputs,
+        /// The other guest that lacks most, if one lacks memory.
+        in_need: Option<String>,
     },
-    /// A guest's driver has made no call to its balloon for a while. Where its processor is follows.
+    /// A guest's driver has made no call to its balloon for a while. Where its processor is
+    /// follows.
     Silent {
         /// The guest.
         guest: String,
@@ -207,8 +212,12 @@ impl fmt::Display for EventKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Started { guest, target } => write!(f, "{guest} started with a target of {target}"),
-            Self::Target { guest, from, to, reason } => {
-                write!(f, "{guest} target from {from} to {to}, because {reason}")
+            Self::Target { guest, from, to, reason, inputs, in_need } => {
+                write!(f, "{guest} target from {from} to {to}, because {reason} ({inputs}")?;
+                match in_need {
+                    Some(other) => write!(f, "; {other} lacks most)"),
+                    None => f.write_str(")"),
+                }
             }
             Self::Silent { guest, since } => {
                 write!(f, "{guest} is silent: it has not come to its balloon since {:.2} s", since.as_secs_f64())

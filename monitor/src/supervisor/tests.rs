@@ -14,7 +14,7 @@ use crate::clock::Moment;
 use crate::fleet::{GuestSpec, OveruseRule};
 use crate::host::disk::Disks;
 use crate::host::{EndReason, GuestEvent};
-use crate::scheduler::{Limits, Policy};
+use crate::scheduler::{Limits, Policy, Subscription};
 
 const TICK: Duration = Duration::from_millis(20);
 const POOL: FrameCount = FrameCount::from_mib(512);
@@ -27,6 +27,7 @@ fn spec(name: &str) -> GuestSpec {
         limits,
         command_line: String::new(),
         disks: Disks::default(),
+        subscription: Subscription::default(),
         overuse: OveruseRule::Kill,
         balloon_rate: None,
     }

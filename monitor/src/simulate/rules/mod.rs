@@ -1,9 +1,9 @@
 //! Rules that decide on targets: the scheduler, and what it is compared with.
 //!
 //! A rule sees what a supervisor sees of each guest. What it returns are wishes: the run lowers
-//! targets at once and raises them from free memory only ([`super::run`]), so no rule can overdraw
-//! the pool. The rules of other systems are written from their published sources, with their own
-//! constants, as far as these make sense for small guests.
+//! targets at once and raises them from free memory only (`simulate/run.rs`), so no rule can
+//! overdraw the pool. The rules of other systems are written from their published sources, with
+//! their own constants, as far as these make sense for small guests.
 
 mod mom;
 mod partition;
@@ -13,7 +13,7 @@ mod scheduled;
 use aerostat_abi::units::FrameCount;
 
 pub use self::mom::Mom;
-pub use self::partition::{EqualShares, ProportionalToDemand, StaticPartition};
+pub use self::partition::{EqualParts, PartsByMaximum, ProportionalToDemand};
 pub use self::qmemman::Qmemman;
 pub use self::scheduled::Scheduled;
 use crate::clock::Moment;
@@ -53,8 +53,8 @@ pub trait Rule {
 pub fn all(pool: FrameCount, limits: &[Limits]) -> Vec<Box<dyn Rule + Send>> {
     vec![
         Box::new(Scheduled::new(pool, Policy::default(), limits)),
-        Box::new(StaticPartition { pool }),
-        Box::new(EqualShares { pool }),
+        Box::new(PartsByMaximum { pool }),
+        Box::new(EqualParts { pool }),
         Box::new(ProportionalToDemand { pool }),
         Box::new(Mom::new(pool)),
         Box::new(Qmemman { pool }),

@@ -8,28 +8,28 @@ use crate::simulate::scaled;
 
 /// Fixed sizes in proportion to the maxima, as an administrator without balloons sizes machines.
 #[derive(Debug)]
-pub struct StaticPartition {
+pub struct PartsByMaximum {
     /// The memory to split.
     pub pool: FrameCount,
 }
 
 /// Equal sizes, as far as minima and maxima allow.
 #[derive(Debug)]
-pub struct EqualShares {
+pub struct EqualParts {
     /// The memory to split.
     pub pool: FrameCount,
 }
 
-/// Sizes in proportion to what guests use, have committed and wait for.
+/// Sizes in proportion to what guests use and wait for.
 #[derive(Debug)]
 pub struct ProportionalToDemand {
     /// The memory to split.
     pub pool: FrameCount,
 }
 
-impl Rule for StaticPartition {
+impl Rule for PartsByMaximum {
     fn name(&self) -> &'static str {
-        "static partition"
+        "parts by maximum"
     }
 
     fn decide(&mut self, guests: &[Observed], _: Moment) -> Vec<FrameCount> {
@@ -37,9 +37,9 @@ impl Rule for StaticPartition {
     }
 }
 
-impl Rule for EqualShares {
+impl Rule for EqualParts {
     fn name(&self) -> &'static str {
-        "equal shares"
+        "equal parts"
     }
 
     fn decide(&mut self, guests: &[Observed], _: Moment) -> Vec<FrameCount> {
@@ -55,7 +55,7 @@ impl Rule for ProportionalToDemand {
     fn decide(&mut self, guests: &[Observed], _: Moment) -> Vec<FrameCount> {
         split(self.pool, guests, |guest| {
             let usage = guest.usage();
-            usage.used.max(usage.committed).saturating_add(usage.wanted)
+            usage.used.saturating_add(usage.wanted)
         })
     }
 }

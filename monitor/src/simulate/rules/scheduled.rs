@@ -4,7 +4,7 @@ use aerostat_abi::units::FrameCount;
 
 use super::{Observed, Rule};
 use crate::clock::Moment;
-use crate::scheduler::{GuestId, Limits, Policy, Scheduler};
+use crate::scheduler::{GuestId, Limits, Policy, Scheduler, Subscription};
 
 /// The scheduler with its guests, in the order of the fleet.
 #[derive(Debug)]
@@ -22,7 +22,9 @@ impl Scheduled {
     #[must_use]
     pub fn new(pool: FrameCount, policy: Policy, limits: &[Limits]) -> Self {
         let mut scheduler = Scheduler::new(pool, policy);
-        let admit = |&limits: &Limits| scheduler.admit(limits).expect("the pool has room for all minima").0;
+        let admit = |&limits: &Limits| {
+            scheduler.admit(limits, Subscription::default()).expect("the pool has room for all minima").0
+        };
         let guests = limits.iter().map(admit).collect();
         Self { scheduler, guests }
     }

@@ -13,6 +13,7 @@ mod overhead;
 mod reclaim;
 mod row;
 mod sample;
+mod scheduler;
 
 use std::fs;
 use std::path::PathBuf;
@@ -44,12 +45,13 @@ struct Bench {
     measure: fn() -> Result<Vec<Row>>,
 }
 
-const BENCHES: [Bench; 6] = [
+const BENCHES: [Bench; 7] = [
     Bench { name: "balloon", measure: balloon::measure },
     Bench { name: "boot", measure: boot::measure },
     Bench { name: "memory", measure: memory::measure },
     Bench { name: "native_compute", measure: native_compute::measure },
     Bench { name: "reclaim", measure: reclaim::measure },
+    Bench { name: "scheduler", measure: scheduler::measure },
     Bench { name: "vmm_overhead", measure: overhead::measure },
 ];
 

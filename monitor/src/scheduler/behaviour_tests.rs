@@ -1,0 +1,263 @@
+//! What the scheduler does for whom: shares, tax, reservations, kinds of need, and guests that do
+//! not follow.
+
+use std::time::Duration;
+
+use aerostat_abi::units::FrameCount;
+
+use super::{
+    AdmissionError, Decision, GuestId, GuestSample, Hints, IdleTax, Limits, Policy, Reason, Scheduler, Shares,
+    Subscription, Usage,
+};
+use crate::clock::Moment;
+
+const TICK: Duration = Duration::from_millis(20);
+
+const fn mib(count: u64) -> FrameCount {
+    FrameCount::from_mib(count)
+}
+
+/// A scheduler and guests that follow their targets at once, unless they are stuck.
+struct Fleet {
+    scheduler: Scheduler,
+    guests: Vec<SimpleGuest>,
+    now: Moment,
+}
+
+struct SimpleGuest {
+    id: GuestId,
+    usage: Usage,
+    /// What the guest could use. It waits for what its size has no room for, unless that is idle or
+    /// file pages.
+    needs: FrameCount,
+    size: FrameCount,
+    is_stuck: bool,
+}
+
+impl Fleet {
+    fn new(pool: FrameCount, policy: Policy) -> Self {
+        Self { scheduler: Scheduler::new(pool, policy), guests: Vec::new(), now: Moment::from_ns(1) }
+    }
+
+    fn with_tax(pool_mib: u64, percent: u8) -> Self {
+        Self::new(mib(pool_mib), Policy { idle_tax: IdleTax::new(percent).unwrap(), ..Policy::default() })
+    }
+
+    fn admit(&mut self, needs_mib: u64, subscription: Subscription) -> usize {
+        let limits = Limits { min: mib(16), max: mib(1024) };
+        let (id, size) = self.scheduler.admit(limits, subscription).unwrap();
+        let needs = mib(needs_mib);
+        self.guests.push(SimpleGuest { id, usage: Usage::default(), needs, size, is_stuck: false });
+        self.guests.len() - 1
+    }
+
+    /// Lets `ticks` pass; returns the decisions of the last.
+    fn run(&mut self, ticks: u32) -> Vec<Decision> {
+        let mut decisions = Vec::new();
+        for _ in 0..ticks {
+            self.now = self.now.after(TICK);
+            for guest in &mut self.guests {
+                let target = self.scheduler.target(guest.id).unwrap();
+                guest.size = if guest.is_stuck { guest.size.max(target) } else { target };
+                guest.usage.used = guest.needs.min(guest.size);
+                let Usage { used, droppable, idle, .. } = guest.usage;
+                let at_once = guest.needs.saturating_sub(droppable).saturating_sub(idle);
+                guest.usage.wanted = at_once.saturating_sub(guest.size);
+                let hints =
+                    Hints::Report(Usage { droppable: droppable.min(used), idle: idle.min(used), ..guest.usage });
+                let sample = GuestSample { allowed: guest.size, size: guest.size, resident: guest.size, hints };
+                self.scheduler.observe(guest.id, &sample);
+            }
+            decisions = self.scheduler.decide(self.now);
+        }
+        decisions
+    }
+
+    fn targets(&self) -> Vec<u64> {
+        self.guests.iter().map(|guest| self.scheduler.target(guest.id).unwrap().mib()).collect()
+    }
+}
+
+fn shares(text: &str) -> Subscription {
+    Subscription { shares: text.parse().unwrap(), ..Subscription::default() }
+}
+
+#[test]
+fn a_scarce_pool_is_shared_in_proportion_to_shares() {
+    let mut fleet = Fleet::with_tax(700, 75);
+    for level in ["low", "normal", "high"] {
+        fleet.admit(800, shares(level));
+    }
+    fleet.run(100);
+    assert_eq!(fleet.targets(), [100, 200, 400]);
+}
+
+#[test]
+fn equal_guests_get_equal_sizes_however_they_began() {
+    let mut fleet = Fleet::with_tax(600, 75);
+    fleet.admit(560, Subscription::default());
+    fleet.run(50);
+    assert!(fleet.targets()[0] > 500);
+    fleet.admit(560, Subscription::default());
+    fleet.run(100);
+    assert_eq!(fleet.targets(), [300, 300]);
+}
+
+/// The experiment of the OSDI paper's figure 7: two guests with equal shares, one of them idle.
+#[test]
+fn a_tax_moves_idle_memory_and_none_leaves_it() {
+    let sizes_with = |percent| {
+        let mut fleet = Fleet::with_tax(512, percent);
+        fleet.admit(480, Subscription::default());
+        fleet.admit(480, Subscription::default());
+        fleet.run(100);
+        fleet.guests[0].usage.idle = mib(480);
+        fleet.run(3000);
+        fleet.targets()
+    };
+    assert_eq!(sizes_with(0), [256, 256]);
+    let [idle, busy] = sizes_with(75)[..] else { panic!("two guests") };
+    assert!(busy > 3 * idle && idle >= 80, "{idle} and {busy}");
+    let [idle, _] = sizes_with(100)[..] else { panic!("two guests") };
+    assert!(idle <= 36, "{idle}: all but its minimum and what is left over");
+}
+
+#[test]
+fn memory_does_not_count_as_idle_at_once() {
+    let mut fleet = Fleet::with_tax(512, 75);
+    fleet.admit(480, Subscription::default());
+    fleet.admit(480, Subscription::default());
+    fleet.run(3000);
+    fleet.guests[0].usage.idle = mib(480);
+    fleet.run(10);
+    assert!(fleet.targets()[0] > 240, "a fifth of a second says little: {:?}", fleet.targets());
+}
+
+#[test]
+fn a_reservation_is_honoured_while_it_is_used() {
+    let mut fleet = Fleet::with_tax(512, 75);
+    let reserved = Subscription { shares: Shares::LOW, reservation: mib(300) };
+    let keeper = fleet.admit(400, reserved);
+    fleet.admit(900, shares("high"));
+    fleet.run(100);
+    assert_eq!(fleet.targets(), [300, 212]);
+    fleet.guests[keeper].needs = mib(20);
+    fleet.run(100);
+    assert!(fleet.targets()[1] > 470, "what is not used others may: {:?}", fleet.targets());
+}
+
+#[test]
+fn guarantees_that_the_pool_does_not_have_are_refused() {
+    let mut fleet = Fleet::with_tax(512, 75);
+    fleet.admit(100, Subscription { reservation: mib(300), ..Subscription::default() });
+    let limits = Limits { min: mib(16), max: mib(1024) };
+    let refused = fleet.scheduler.admit(limits, Subscription { reservation: mib(213), ..Subscription::default() });
+    assert_eq!(refused, Err(AdmissionError::GuaranteesExceedPool { guaranteed: mib(513), pool: mib(512) }));
+    let (id, _) =
+        fleet.scheduler.admit(limits, Subscription { reservation: mib(212), ..Subscription::default() }).unwrap();
+    assert_eq!(id, GuestId(1), "a refusal changed nothing");
+}
+
+#[test]
+fn file_pages_make_room_for_what_others_use() {
+    let mut fleet = Fleet::with_tax(512, 75);
+    let indexer = fleet.admit(900, Subscription::default());
+    fleet.guests[indexer].usage.droppable = mib(880);
+    fleet.run(50);
+    assert!(fleet.targets()[indexer] > 440, "alone it may fill the pool but for a reserve: {:?}", fleet.targets());
+    assert!(fleet.scheduler.free() >= mib(30), "{}", fleet.scheduler.free());
+    fleet.admit(400, Subscription::default());
+    fleet.run(3);
+    assert!(fleet.targets()[1] >= 400, "{:?}", fleet.targets());
+}
+
+#[test]
+fn a_target_is_never_below_what_the_guest_can_reach() {
+    let mut fleet = Fleet::with_tax(512, 75);
+    let committed = fleet.admit(400, Subscription::default());
+    fleet.run(50);
+    fleet.guests[committed].needs = mib(8);
+    fleet.guests[committed].usage.unshrinkable = mib(400);
+    fleet.admit(400, Subscription::default());
+    for _ in 0..200 {
+        fleet.run(1);
+        assert!(fleet.targets()[committed] >= 400, "{:?}", fleet.targets());
+    }
+}
+
+#[test]
+fn a_stuck_guest_does_not_block_the_others() {
+    let mut fleet = Fleet::with_tax(600, 75);
+    let stuck = fleet.admit(560, Subscription::default());
+    fleet.run(50);
+    fleet.guests[stuck].is_stuck = true;
+    let held = fleet.guests[stuck].size.mib();
+    fleet.admit(560, Subscription::default());
+    fleet.admit(20, Subscription::default());
+    fleet.run(50);
+    assert!(fleet.scheduler.is_memory_coming(), "it may still release something");
+    fleet.run(200);
+    assert!(!fleet.scheduler.is_memory_coming(), "after two seconds it won't");
+    let share = (600 - held) / 2;
+    assert_eq!(fleet.targets()[1..], [share, share], "the others share what it leaves");
+    fleet.guests[stuck].is_stuck = false;
+    fleet.run(100);
+    let targets = fleet.targets();
+    assert!(targets[0].abs_diff(targets[1]) <= 2, "it follows again, and shares again: {targets:?}");
+}
+
+#[test]
+fn two_guests_that_alternate_are_soon_left_alone() {
+    let mut fleet = Fleet::with_tax(1024, 75);
+    fleet.admit(16, Subscription::default());
+    fleet.admit(16, Subscription::default());
+    let mut changes_of_turn = Vec::new();
+    for turn in 0..50 {
+        let large = turn % 2;
+        fleet.guests[large].needs = mib(256);
+        fleet.guests[1 - large].needs = mib(16);
+        let mut changes = 0;
+        for _ in 0..20 {
+            changes += fleet.run(1).iter().filter(|decision| decision.is_change()).count();
+        }
+        changes_of_turn.push(changes);
+    }
+    assert!(changes_of_turn[..4].iter().sum::<usize>() > 0);
+    assert_eq!(changes_of_turn[10..].iter().sum::<usize>(), 0, "{changes_of_turn:?}");
+}
+
+#[test]
+fn a_waiting_guest_gets_memory_that_another_holds_beyond_its_share_by_a_huge_frame() {
+    let mut fleet = Fleet::with_tax(512, 75);
+    fleet.admit(900, Subscription::default());
+    fleet.admit(100, Subscription::default());
+    fleet.run(100);
+    for needs in [102, 104, 106, 108] {
+        fleet.guests[1].needs = mib(needs);
+        fleet.run(3);
+        assert!(fleet.targets()[1] >= needs, "{:?}", fleet.targets());
+    }
+}
+
+#[test]
+fn every_decision_says_why() {
+    let mut fleet = Fleet::with_tax(512, 75);
+    fleet.admit(900, Subscription::default());
+    fleet.admit(100, Subscription::default());
+    let mut needs = 1_u64;
+    for _ in 0..500 {
+        // A walk through sizes that repeats after a long time only.
+        needs = needs.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        fleet.guests[usize::from(needs >> 63 == 1)].needs = mib(needs >> 40 & 0x3ff);
+        for decision in fleet.run(1) {
+            let is_raise = matches!(decision.reason, Reason::Demand | Reason::Pressure);
+            let is_lowering = matches!(
+                decision.reason,
+                Reason::Idle | Reason::NeededElsewhere | Reason::PoolShort | Reason::FairShare
+            );
+            assert_eq!(is_raise, decision.target > decision.from, "{decision:?}");
+            assert_eq!(is_lowering, decision.target < decision.from, "{decision:?}");
+            assert!(decision.inputs.firm <= decision.inputs.demand, "{decision:?}");
+        }
+    }
+}
