@@ -5,13 +5,13 @@
 //!   frames; [`frame_set`], [`huge_frame_set`], [`bit_tree`], [`bump`]: the parts of the allocator.
 //! * [`address_space`]: regions, how they are created and released, and the decision behind a page
 //!   fault; [`page_table`]: slots and pages; [`fault`]: carrying that decision out.
-//! * [`advice`]: what an application says about its regions; [`file`]: the region whose pages are
-//!   on a disk; [`shortage`]: what the application is told when memory runs short.
+//! * [`advice`]: what an application says about its regions; [`mod@file`]: the region whose pages
+//!   are on a disk; [`shortage`]: what the application is told when memory runs short.
 //! * [`reclaim`]: evicting pages and restoring them; [`compaction`]: moving pages so that huge
 //!   frames become whole; [`background`]: what both need from the threads above.
 //! * [`slow_path`]: what is tried when no memory is free; [`kernel_heap`], [`pinned`]: the kernel's
 //!   own memory; [`sizing`], [`watermarks`]: what follows from the guest's current size;
-//!   [`pressure`], [`statistics`]: what is reported.
+//!   [`pressure`], [`mod@statistics`]: what is reported.
 //!
 //! Memory is committed when it is allocated, and its frames are allocated when it is first touched.
 

@@ -1,7 +1,7 @@
 //! The check of the lock order, in builds with debug assertions. In others a lock carries no rank,
 //! and all of this is nothing.
 //!
-//! Each CPU keeps a list of the locks that its current thread holds ([`HeldLocks`]). Spin locks
+//! Each CPU keeps a list of the locks that its current thread holds (`HeldLocks`). Spin locks
 //! mask upcalls, so a thread holds none when it is switched away from, the scheduler's excepted:
 //! that one is held across the switch and released by the next thread. Sleeping locks stay with
 //! their thread ([`park`]). On the host each thread has a list of its own.

@@ -1,7 +1,7 @@
 //! What the supervisor and a VMM process share.
 //!
 //! The supervisor starts a VMM process with one end of a [`Link`] as its standard input. Its first
-//! message is [`ToVmm::Start`], which carries descriptors: the guest's image, disks and log, a
+//! message is `ToVmm::Start`, which carries descriptors: the guest's image, disks and log, a
 //! [`SharedPage`] through which targets and facts pass without a message, and the end of a
 //! [`Doorbell`]. Closing the link ends the VMM process.
 //!

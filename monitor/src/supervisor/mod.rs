@@ -4,7 +4,7 @@
 //! | part | what it does |
 //! |---|---|
 //! | `engine.rs` | [`Supervisor`], the state machine: guests, scheduler, accounts |
-//! | `run.rs`, `run_loop.rs` | [`run`]: waits for events, signals and the next poll |
+//! | `run.rs`, `run_loop.rs` | [`run()`]: waits for events, signals and the next poll |
 //! | `starters.rs` | threads that start guests, so that the loop never waits for a start |
 //! | `guest/` | the record of one guest: registers, accounts, verdict, contact, view |
 //!

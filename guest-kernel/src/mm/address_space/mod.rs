@@ -1,10 +1,10 @@
 //! The one address space: its regions and its page tables.
 //!
-//! * [`region`]: what a region is; [`regions`]: all of them, in a [`region_list`]; [`resolve`]: the
-//!   decision behind a page fault.
-//! * [`map`]: creates, extends and shrinks regions; [`commit_charge`]: what they cost; [`release`]:
-//!   unmaps ranges and frees what was there.
-//! * [`pieces`]: ranges of addresses, cut into slots.
+//! * [`region`]: what a region is; [`regions`]: all of them, in a [`region_list`]; [`mod@resolve`]:
+//!   the decision behind a page fault.
+//! * [`map`]: creates, extends and shrinks regions; [`commit_charge`]: what they cost;
+//!   [`mod@release`]: unmaps ranges and frees what was there.
+//! * [`mod@pieces`]: ranges of addresses, cut into slots.
 //!
 //! [`map_region`] creates a region and [`unmap_region`] ends it. In between, page faults draw its
 //! frames from its commit charge, one at a time.
