@@ -24,6 +24,7 @@ aerostat_tests::on_both_machines! {
     evicted_events_wake_their_threads,
     faults_have_room_on_the_stack,
     more_than_memory_and_swap_is_refused,
+    slots_of_dropped_pages_are_used_again_when_the_disk_is_full,
     slots_that_cannot_be_written_are_not_used_again,
     three_times_the_memory_is_swapped_and_restored,
 }
@@ -46,6 +47,12 @@ fn expect_ok(plan: &Plan, machine: Machine) -> Guest {
 
 fn three_times_the_memory_is_swapped_and_restored(machine: Machine) {
     let _ended = expect_ok(&plan("overcommit").swap_mib(3 * MIB), machine);
+}
+
+/// Zspages on disk keep their slots until their last page is dropped: they are packed when the slots
+/// are needed.
+fn slots_of_dropped_pages_are_used_again_when_the_disk_is_full(machine: Machine) {
+    let _ended = expect_ok(&plan("sparse").swap_mib(MIB / 2), machine);
 }
 
 fn more_than_memory_and_swap_is_refused(machine: Machine) {

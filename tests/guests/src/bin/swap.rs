@@ -1,7 +1,7 @@
 //! Swaps to disk as the command line says: `overcommit` uses three times the memory, `fill`
 //! allocates all that it can and frees it, `file` does the same and reads a file in between,
-//! `rewrite` replaces data that compresses by data that does not, `touch` and `beside` read pages
-//! of which one has a bad slot.
+//! `rewrite` replaces data that compresses by data that does not, `sparse` does so with most pages
+//! of a full disk, `touch` and `beside` read pages of which one has a bad slot.
 
 #![no_std]
 #![no_main]
@@ -11,12 +11,14 @@ extern crate alloc;
 use alloc::vec::Vec;
 
 use aerostat_abi::units::FrameCount;
+use aerostat_guest::app::memory::Mapping;
 use aerostat_guest::app::{self, Outcome};
 
 aerostat_guest::app!(main);
 
 const PIECE_WORDS: usize = (1 << 20) / 8;
 const PAGE_WORDS: usize = 512;
+const PAGE_BYTES: usize = PAGE_WORDS * 8;
 /// Pages that are evicted together. They get slots in the order of their addresses.
 const PAGES: usize = 128;
 /// The page whose slot the test makes unreadable.
@@ -28,6 +30,7 @@ fn main() -> Outcome {
         Some("fill") => fill(),
         Some("file") => read_beside_all(),
         Some("rewrite") => rewrite(),
+        Some("sparse") => sparse(),
         Some("touch") => touch(PAGES),
         Some("beside") => touch(BAD_PAGE),
         _ => Err("the command line names no mode"),
@@ -148,6 +151,67 @@ fn rewrite() -> Result<(), &'static str> {
         }
     }
     Err("noise was compressed")
+}
+
+/// Fills memory and the swap disk with pages of which four compress to three, keeps one of four, and
+/// replaces the others by noise: the slots of the pages that were dropped are needed again.
+fn sparse() -> Result<(), &'static str> {
+    let spare = FrameCount::from_mib(2);
+    let bytes = usize::try_from(app::memory().available.saturating_sub(spare).bytes()).unwrap_or(0);
+    let mut memory = Mapping::anonymous(bytes).map_err(|_| "no memory")?;
+    write_pages(&mut memory, |_| true, mostly_noise);
+    fill_disk()?;
+    for page in (0..bytes / PAGE_BYTES).filter(|page| !is_kept(*page)) {
+        memory.discard(page * PAGE_BYTES..(page + 1) * PAGE_BYTES);
+    }
+    let (used, pages) = (app::memory().swap_slots_used, app::memory().swapped_pages);
+    log::info!("swap: {used} slots hold {pages} pages");
+    if used < 2 * pages {
+        return Err("the disk holds no sparse zspages");
+    }
+    write_pages(&mut memory, |page| !is_kept(page), noise);
+    verify_pages(&memory, is_kept, mostly_noise)?;
+    verify_pages(&memory, |page| !is_kept(page), noise)
+}
+
+/// Evicts until nine tenths of the disk's slots are used. One call stops when its scans find nothing,
+/// and the next begins with older pages.
+fn fill_disk() -> Result<(), &'static str> {
+    let mut idle_calls = 0;
+    while app::memory().swap_slots_used * 10 < app::memory().swap_slots * 9 {
+        let before = app::memory().swap_slots_used;
+        app::reclaim(FrameCount(4096));
+        idle_calls = if app::memory().swap_slots_used > before { 0 } else { idle_calls + 1 };
+        if idle_calls > 20 {
+            return Err("the disk is not full");
+        }
+    }
+    Ok(())
+}
+
+fn is_kept(page: usize) -> bool {
+    page.is_multiple_of(4)
+}
+
+/// Returns words of which four pages compress to three.
+fn mostly_noise(page: usize, index: usize) -> u64 {
+    if index < 350 { noise(page, index) } else { 0x2020_2020_2020_2020 }
+}
+
+fn write_pages(memory: &mut [u8], is_due: impl Fn(usize) -> bool, pattern: Pattern) {
+    for (page, bytes) in memory.chunks_exact_mut(PAGE_BYTES).enumerate().filter(|(page, _)| is_due(*page)) {
+        for (index, word) in bytes.as_chunks_mut().0.iter_mut().enumerate() {
+            *word = pattern(page, index).to_le_bytes();
+        }
+    }
+}
+
+fn verify_pages(memory: &[u8], is_due: impl Fn(usize) -> bool, pattern: Pattern) -> Result<(), &'static str> {
+    let is_right = |(page, bytes): (usize, &[u8])| {
+        let words = bytes.as_chunks().0.iter().enumerate();
+        !is_due(page) || words.into_iter().all(|(index, word)| u64::from_le_bytes(*word) == pattern(page, index))
+    };
+    if memory.chunks_exact(PAGE_BYTES).enumerate().all(is_right) { Ok(()) } else { Err("a word has changed") }
 }
 
 /// Has pages evicted and reads all of them but one.
