@@ -167,7 +167,7 @@ fn block(doorbell: &OwnedFd, page: &RegisterPage) -> Result<()> {
         let statistics = Statistics {
             total_memory_bytes: total.bytes(),
             free_memory_bytes: total.saturating_sub(used).bytes(),
-            committed_bytes: used.bytes(),
+            committable_bytes: total.saturating_sub(used).bytes(),
             ..Statistics::default()
         };
         page.set_statistics(&statistics.encode());
