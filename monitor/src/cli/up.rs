@@ -46,8 +46,8 @@ pub(super) fn up(arguments: &UpArguments) -> Result<ExitCode, Failure> {
     check_descriptors(&fleet, &arguments.fleet)?;
     let cached_swap = check_guests(&fleet)?;
     check_host(&fleet, cached_swap, &arguments.fleet)?;
-    let program = vmm_program::find().map_err(Failure::refused)?;
     vmm::check_kvm().map_err(without_kvm)?;
+    let program = vmm_program::find().map_err(Failure::refused)?;
     oom::protect_supervisor();
     let events = arguments.log_dir.as_deref().map(open_logs).transpose()?;
     let report = arguments.report.as_deref().map(report_file).transpose()?;

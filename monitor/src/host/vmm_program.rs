@@ -49,12 +49,12 @@ pub fn find() -> Result<PathBuf, ProgramError> {
 }
 
 fn check(program: &Path) -> Result<(), ProgramError> {
+    if !program.exists() {
+        return Err(ProgramError::Missing(program.to_owned()));
+    }
     let mut command = Command::new(program);
     let asked = command.arg(ASK_BUILD).stdin(Stdio::null()).stderr(Stdio::null()).output();
-    let answer = asked.map_err(|source| match source.kind() {
-        io::ErrorKind::NotFound => ProgramError::Missing(program.to_owned()),
-        _ => ProgramError::Unusable { program: program.to_owned(), source },
-    })?;
+    let answer = asked.map_err(|source| ProgramError::Unusable { program: program.to_owned(), source })?;
     if answer.stdout.trim_ascii() == BUILD_ID.as_bytes() {
         Ok(())
     } else {
