@@ -49,8 +49,8 @@ fn three_times_the_memory_is_swapped_and_restored(machine: Machine) {
     let _ended = expect_ok(&plan("overcommit").swap_mib(3 * MIB), machine);
 }
 
-/// Zspages on disk keep their slots until their last page is dropped: they are packed when the slots
-/// are needed.
+/// Zspages on disk keep their slots until their last page is dropped: they are packed when the
+/// slots are needed.
 fn slots_of_dropped_pages_are_used_again_when_the_disk_is_full(machine: Machine) {
     let _ended = expect_ok(&plan("sparse").swap_mib(MIB / 2), machine);
 }

@@ -153,8 +153,8 @@ fn rewrite() -> Result<(), &'static str> {
     Err("noise was compressed")
 }
 
-/// Fills memory and the swap disk with pages of which four compress to three, keeps one of four, and
-/// replaces the others by noise: the slots of the pages that were dropped are needed again.
+/// Fills memory and the swap disk with pages of which four compress to three, keeps one of four,
+/// and replaces the others by noise: the slots of the pages that were dropped are needed again.
 fn sparse() -> Result<(), &'static str> {
     let spare = FrameCount::from_mib(2);
     let bytes = usize::try_from(app::memory().available.saturating_sub(spare).bytes()).unwrap_or(0);
@@ -174,8 +174,8 @@ fn sparse() -> Result<(), &'static str> {
     verify_pages(&memory, |page| !is_kept(page), noise)
 }
 
-/// Evicts until nine tenths of the disk's slots are used. One call stops when its scans find nothing,
-/// and the next begins with older pages.
+/// Evicts until nine tenths of the disk's slots are used. One call stops when its scans find
+/// nothing, and the next begins with older pages.
 fn fill_disk() -> Result<(), &'static str> {
     let mut idle_calls = 0;
     while app::memory().swap_slots_used * 10 < app::memory().swap_slots * 9 {
