@@ -28,9 +28,8 @@ fn test_guest(name: &'static str) -> Member<'static> {
 fn a_vmm_process_killed_while_inflating_frees_its_memory() {
     let victim =
         Member { min_mib: 64, max_mib: 512, command_line: "phases=400M:1s,16M:1s repeat", ..neighbour("victim") };
-    // Small at first, so that the victim grows and shrinks. Then it needs more than the pool has
-    // beside the minima of the others, so it needs the memory of the victim.
-    let grower = Member { max_mib: 512, command_line: "phases=16M:6s,392M:100s", ..neighbour("grower") };
+    // Whenever it grows it needs the memory of the victim, which is then shrunk at once.
+    let grower = Member { max_mib: 512, command_line: "phases=16M:1500ms,392M:3s repeat", ..neighbour("grower") };
     let plan = FleetPlan::pool_mib(480).with(&victim).with(&grower).with(&neighbour("bystander"));
     let mut fleet = plan.up(None);
     let vmms = ["victim", "grower", "bystander"].map(|name| fleet.wait_for_vmm(name));
