@@ -16,6 +16,7 @@ use serde::Deserialize;
 
 use crate::host::disk::{DataDisk, DiskFaults, DiskMode, Disks, SwapDisk};
 use crate::host::vmm_guest::GuestConfig;
+use crate::malformed::Malformed;
 use crate::scheduler::{BadShares, BadTax, IdleTax, Limits, Shares, Subscription};
 use crate::size::Size;
 use crate::vmm;
@@ -103,8 +104,8 @@ pub struct FleetError {
 enum Problem {
     #[error("can't read the fleet file: {0}")]
     Unreadable(io::Error),
-    #[error("line {line}: {message}")]
-    Malformed { line: usize, message: String },
+    #[error(transparent)]
+    Malformed(Malformed),
     #[error("there is no [[guest]]; name at least one")]
     NoGuests,
     #[error("a guest has an empty name; give every guest a name")]
@@ -221,7 +222,7 @@ impl Fleet {
     }
 
     fn parse(text: &str, directory: &Path) -> Result<Self, Problem> {
-        let file: FleetFile = toml::from_str(text).map_err(|error| malformed(text, &error))?;
+        let file: FleetFile = toml::from_str(text).map_err(|error| Problem::Malformed(Malformed::new(text, &error)))?;
         let pool = whole("pool".into(), file.pool)?;
         let idle_tax = file.idle_tax.map(IdleTax::new).transpose().map_err(Problem::BadTax)?.unwrap_or_default();
         if pool == FrameCount::ZERO {
@@ -376,13 +377,6 @@ fn whole(what: String, size: Size) -> Result<FrameCount, Problem> {
         let below_mib = size.bytes() >> 21 << 1;
         Problem::NotWhole { what, size, below: format!("{below_mib}M"), above: format!("{}M", below_mib + 2) }
     })
-}
-
-/// Returns the parser's message on one line, with the line of the file that it is about.
-fn malformed(text: &str, error: &toml::de::Error) -> Problem {
-    let start = error.span().map_or(0, |span| span.start);
-    let line = 1 + text.bytes().take(start).filter(|&byte| byte == b'\n').count();
-    Problem::Malformed { line, message: error.message().replace('\n', ", ") }
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ pub mod cli;
 pub mod display;
 pub mod fleet;
 pub mod host;
+mod malformed;
 pub mod report;
 pub mod scheduler;
 pub mod simulate;

@@ -10,6 +10,7 @@ use serde::Deserialize;
 
 use super::demand::{Demand, Span};
 use super::guest::{GuestPlan, KERNEL};
+use crate::malformed::Malformed;
 use crate::scheduler::Limits;
 use crate::size::Size;
 
@@ -52,8 +53,8 @@ pub struct TraceError {
 pub(super) enum Problem {
     #[error("can't read the trace: {0}")]
     Unreadable(io::Error),
-    #[error("line {line}: {message}")]
-    Malformed { line: usize, message: String },
+    #[error(transparent)]
+    Malformed(Malformed),
     #[error("there is no [[guest]]; name at least one")]
     NoGuests,
     #[error("{what} is {size}, not a multiple of 2M; round it")]
@@ -113,7 +114,7 @@ impl Trace {
     }
 
     pub(super) fn parse(text: &str) -> Result<Self, Problem> {
-        let file: TraceFile = toml::from_str(text).map_err(|error| malformed(text, &error))?;
+        let file: TraceFile = toml::from_str(text).map_err(|error| Problem::Malformed(Malformed::new(text, &error)))?;
         let pool = whole("pool".into(), file.pool)?;
         let (duration, tick) = (file.duration.0, file.tick.map_or(DEFAULT_TICK, |tick| tick.0));
         if tick.is_zero() || !(1..=MOST_TICKS).contains(&(duration.as_nanos() / tick.as_nanos())) {
@@ -167,12 +168,6 @@ impl GroupTable {
 
 fn whole(what: String, size: Size) -> Result<FrameCount, Problem> {
     size.whole_huge_frames().ok_or(Problem::NotWhole { what, size })
-}
-
-fn malformed(text: &str, error: &toml::de::Error) -> Problem {
-    let start = error.span().map_or(0, |span| span.start);
-    let line = 1 + text.bytes().take(start).filter(|&byte| byte == b'\n').count();
-    Problem::Malformed { line, message: error.message().replace('\n', ", ") }
 }
 
 #[cfg(test)]
