@@ -165,7 +165,8 @@ impl SimulatedGuest {
         evicted
     }
 
-    fn stall_share(&self) -> f64 {
+    /// Returns the share of the last tick in which the guest stood still, 0 to 1.
+    pub(super) fn stall_share(&self) -> f64 {
         if self.allocated < self.need.allocated {
             return 1.0;
         }

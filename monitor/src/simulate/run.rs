@@ -9,7 +9,7 @@ use super::guest::{GuestPlan, SimulatedGuest};
 use super::oracle::least_stall;
 use super::rules::{self, Observed, Rule};
 use super::scaled;
-use super::timeline::{Lived, Timeline};
+use super::timeline::Timeline;
 use super::trace::Trace;
 use crate::clock::Moment;
 use crate::scheduler::Limits;
@@ -116,22 +116,17 @@ fn run(trace: &Trace, plans: &[GuestPlan], rule: &mut dyn Rule) -> RunResult {
         timeline: Timeline::new(trace.duration, trace.tick),
         overdrew: false,
     };
-    let group_of = (0..).zip(&trace.groups).flat_map(|(index, group)| vec![index; group.guests.len()]);
-    let group_of: Vec<usize> = group_of.collect();
-    let mut lived = Vec::with_capacity(guests.len());
     let mut observed = Vec::with_capacity(guests.len());
     let mut elapsed = trace.tick;
     while elapsed <= trace.duration {
         observed.clear();
-        lived.clear();
-        for (guest, &group) in guests.iter_mut().zip(&group_of) {
+        for guest in &mut guests {
             let before = guest.size;
-            let stall_share = guest.tick(elapsed, trace.tick);
-            lived.push(Lived { group, resident: guest.resident, stall_share });
+            guest.tick(elapsed, trace.tick);
             result.moved = result.moved.saturating_add(FrameCount(guest.size.0.abs_diff(before.0)));
             observed.push(Observed { limits: guest.limits, target: guest.target, sample: guest.sample() });
         }
-        result.timeline.record(elapsed, trace.groups.len(), &lived);
+        result.timeline.record(elapsed, &trace.groups, &guests);
         let wishes = rule.decide(&observed, Moment::default().after(elapsed));
         let (targets, overdrew) = grant(trace.pool, &observed, &wishes);
         result.overdrew |= overdrew;
@@ -150,11 +145,10 @@ fn run(trace: &Trace, plans: &[GuestPlan], rule: &mut dyn Rule) -> RunResult {
 /// not.
 fn grant(pool: FrameCount, guests: &[Observed], wishes: &[FrameCount]) -> (Vec<FrameCount>, bool) {
     let wishes = guests.iter().zip(wishes).map(|(guest, &wish)| wish.max(guest.limits.min).min(guest.limits.max));
+    let wishes: Vec<FrameCount> = wishes.collect();
     // A guest holds its old size until it has shrunk.
     let held = |guest: &Observed| guest.sample.size;
-    let wishes: Vec<FrameCount> = wishes.collect();
-    let lowered: u64 = guests.iter().zip(&wishes).map(|(guest, &wish)| held(guest).max(wish.min(held(guest))).0).sum();
-    let free = pool.0.saturating_sub(lowered);
+    let free = pool.0.saturating_sub(guests.iter().map(|guest| held(guest).0).sum());
     let raises: u64 = guests.iter().zip(&wishes).map(|(guest, wish)| wish.saturating_sub(held(guest)).0).sum();
     if raises <= free {
         return (wishes, false);

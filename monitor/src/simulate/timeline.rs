@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use aerostat_abi::units::FrameCount;
 
+use super::guest::SimulatedGuest;
+use super::trace::Group;
+
 /// The most moments that are kept: more than a plot has columns.
 const MOST_MOMENTS: u128 = 600;
 
@@ -23,16 +26,8 @@ pub struct Snapshot {
     pub elapsed: Duration,
     /// The resident memory of each group.
     pub resident: Vec<FrameCount>,
-    /// The part of all guests that stood still since the last moment, 0 to 1.
+    /// The part of all guests that stood still in the tick that ended then, 0 to 1.
     pub stalled: f64,
-}
-
-/// One guest in one tick.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Lived {
-    pub(super) group: usize,
-    pub(super) resident: FrameCount,
-    pub(super) stall_share: f64,
 }
 
 impl Timeline {
@@ -42,17 +37,21 @@ impl Timeline {
         Self { interval: tick * stride, next: Duration::ZERO, moments: Vec::new() }
     }
 
-    /// Notes what became of all guests in the tick that ends at `elapsed`.
-    pub(super) fn record(&mut self, elapsed: Duration, groups: usize, guests: &[Lived]) {
+    /// Keeps the state of all `guests` at `elapsed` if the next moment is due. They are in the order
+    /// of `groups`.
+    pub(super) fn record(&mut self, elapsed: Duration, groups: &[Group], guests: &[SimulatedGuest]) {
         if elapsed < self.next {
             return;
         }
         self.next = elapsed + self.interval;
-        let mut resident = vec![FrameCount::ZERO; groups];
-        for guest in guests {
-            resident[guest.group] = resident[guest.group].saturating_add(guest.resident);
-        }
-        let stalled = guests.iter().map(|guest| guest.stall_share).sum::<f64>() / guests.len().max(1) as f64;
+        let mut rest = guests;
+        let resident = groups.iter().map(|group| {
+            let (of_group, others) = rest.split_at(group.guests.len());
+            rest = others;
+            of_group.iter().fold(FrameCount::ZERO, |sum, guest| sum.saturating_add(guest.resident))
+        });
+        let resident = resident.collect();
+        let stalled = guests.iter().map(SimulatedGuest::stall_share).sum::<f64>() / guests.len().max(1) as f64;
         self.moments.push(Snapshot { elapsed, resident, stalled });
     }
 }
