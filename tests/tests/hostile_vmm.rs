@@ -68,7 +68,7 @@ fn malformed_messages_are_faults() {
 }
 
 #[test]
-fn a_process_that_closes_its_link_is_killed_at_the_end() {
+fn a_process_that_closes_its_link_is_a_fault() {
     expect_fault("hangs_up", "closed the link and did not end");
 }
 
