@@ -37,8 +37,8 @@ impl Timeline {
         Self { interval: tick * stride, next: Duration::ZERO, moments: Vec::new() }
     }
 
-    /// Keeps the state of all `guests` at `elapsed` if the next moment is due. They are in the order
-    /// of `groups`.
+    /// Keeps the state of all `guests` at `elapsed` if the next moment is due. They are in the
+    /// order of `groups`.
     pub(super) fn record(&mut self, elapsed: Duration, groups: &[Group], guests: &[SimulatedGuest]) {
         if elapsed < self.next {
             return;
