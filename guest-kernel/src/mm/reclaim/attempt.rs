@@ -52,7 +52,9 @@ fn attempt(urgency: Urgency, wanted: FrameCount) -> FrameCount {
             RECLAIMER.lock().swap.write_back(wanted);
         }
         let is_enough = so_far.0 + batch.leaving as u64 >= wanted.0;
-        if (batch.lacks_slot || is_vain) && !is_enough && pack_zspage_on_disk() {
+        // Only for a thread that needs the frames: packing takes them from the last reserve.
+        let may_pack = urgency == Urgency::Direct && !is_enough;
+        if (batch.lacks_slot || is_vain) && may_pack && pack_zspage_on_disk() {
             scans = 0; // there are free slots now
             continue;
         }
