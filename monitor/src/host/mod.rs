@@ -11,6 +11,7 @@ mod guest_handle;
 pub mod log_file;
 pub(crate) mod oom;
 mod reaper;
+pub mod run_directory;
 pub mod vmm_guest;
 pub mod vmm_program;
 
