@@ -1,86 +1,8 @@
 //! What the scheduler does for whom: shares, tax, reservations, kinds of need, and guests that do
 //! not follow.
 
-use std::time::Duration;
-
-use aerostat_abi::units::FrameCount;
-
-use super::{
-    AdmissionError, Decision, GuestId, GuestSample, Hints, IdleTax, Limits, Policy, Reason, Scheduler, Shares,
-    Subscription, Usage,
-};
-use crate::clock::Moment;
-
-const TICK: Duration = Duration::from_millis(20);
-
-const fn mib(count: u64) -> FrameCount {
-    FrameCount::from_mib(count)
-}
-
-/// A scheduler and guests that follow their targets at once, unless they are stuck.
-struct Fleet {
-    scheduler: Scheduler,
-    guests: Vec<SimpleGuest>,
-    now: Moment,
-}
-
-struct SimpleGuest {
-    id: GuestId,
-    usage: Usage,
-    /// What the guest could use. It waits for what its size has no room for, unless that is idle or
-    /// file pages.
-    needs: FrameCount,
-    size: FrameCount,
-    is_stuck: bool,
-}
-
-impl Fleet {
-    fn new(pool: FrameCount, policy: Policy) -> Self {
-        Self { scheduler: Scheduler::new(pool, policy), guests: Vec::new(), now: Moment::from_ns(1) }
-    }
-
-    fn with_tax(pool_mib: u64, percent: u8) -> Self {
-        Self::new(mib(pool_mib), Policy { idle_tax: IdleTax::new(percent).unwrap(), ..Policy::default() })
-    }
-
-    fn admit(&mut self, needs_mib: u64, subscription: Subscription) -> usize {
-        let limits = Limits { min: mib(16), max: mib(1024) };
-        let (id, size) = self.scheduler.admit(limits, subscription).unwrap();
-        let needs = mib(needs_mib);
-        self.guests.push(SimpleGuest { id, usage: Usage::default(), needs, size, is_stuck: false });
-        self.guests.len() - 1
-    }
-
-    /// Lets `ticks` pass; returns the decisions of the last.
-    fn run(&mut self, ticks: u32) -> Vec<Decision> {
-        let mut decisions = Vec::new();
-        for _ in 0..ticks {
-            self.now = self.now.after(TICK);
-            for guest in &mut self.guests {
-                let target = self.scheduler.target(guest.id).unwrap();
-                guest.size = if guest.is_stuck { guest.size.max(target) } else { target };
-                guest.usage.used = guest.needs.min(guest.size);
-                let Usage { used, droppable, idle, .. } = guest.usage;
-                let at_once = guest.needs.saturating_sub(droppable).saturating_sub(idle);
-                guest.usage.wanted = at_once.saturating_sub(guest.size);
-                let hints =
-                    Hints::Report(Usage { droppable: droppable.min(used), idle: idle.min(used), ..guest.usage });
-                let sample = GuestSample { allowed: guest.size, size: guest.size, resident: guest.size, hints };
-                self.scheduler.observe(guest.id, &sample);
-            }
-            decisions = self.scheduler.decide(self.now);
-        }
-        decisions
-    }
-
-    fn targets(&self) -> Vec<u64> {
-        self.guests.iter().map(|guest| self.scheduler.target(guest.id).unwrap().mib()).collect()
-    }
-}
-
-fn shares(text: &str) -> Subscription {
-    Subscription { shares: text.parse().unwrap(), ..Subscription::default() }
-}
+use super::test_fleet::{Fleet, mib, shares};
+use super::{AdmissionError, GuestId, Limits, Reason, Shares, Subscription};
 
 #[test]
 fn a_scarce_pool_is_shared_in_proportion_to_shares() {

@@ -75,6 +75,10 @@ pub enum Reason {
     PoolShort,
     /// Lowered: all guests together want more than the pool has, and this one is above its share.
     FairShare,
+    /// Lowered: the guest's limits were changed, and its target was above its new maximum.
+    LimitsChanged,
+    /// Raised, lowered or kept: a user fixed the target.
+    Pinned,
     /// Kept: the guest has not reported yet.
     Starting,
     /// Kept: the target fits the demand.
@@ -98,6 +102,8 @@ impl fmt::Display for Reason {
             Self::NeededElsewhere => "it needs less and another guest is short",
             Self::PoolShort => "it needs less and little of the pool is free",
             Self::FairShare => "it is above its fair share of a pool that is all in demand",
+            Self::LimitsChanged => "its limits were changed",
+            Self::Pinned => "a user fixed it",
             Self::Starting => "it has not reported yet",
             Self::Fits => "the target fits",
             Self::Patience => "it may need the memory again soon",

@@ -6,7 +6,7 @@ use aerostat_abi::units::FrameCount;
 
 use super::decision::{Decision, Inputs, Reason};
 use super::fair::{Claim, share_out};
-use super::guest::{Guest, Scarcity, Urgency};
+use super::guest::{Guest, Scarcity, Urgency, guaranteed};
 use super::limits::{GuestId, Limits};
 use super::policy::{Policy, huge_floor};
 use super::pool_state::PoolState;
@@ -25,16 +25,16 @@ pub struct Scheduler {
     is_memory_coming: bool,
 }
 
-/// Why a guest can't be admitted; nothing was changed.
+/// Why a guest can't be admitted or changed, or the pool resized; nothing was changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AdmissionError {
     /// All minima and reservations together would exceed the pool, so that they could not be
     /// honoured.
     #[error("the minima and reservations of all guests would add up to {guaranteed}, and the pool has {pool}")]
     GuaranteesExceedPool {
-        /// Their sum, the new guest's included.
+        /// Their sum, with the change.
         guaranteed: FrameCount,
-        /// The pool.
+        /// The pool, with the change.
         pool: FrameCount,
     },
     /// The minimum is not free now; other guests may release memory later.
@@ -87,10 +87,7 @@ impl Scheduler {
         subscription: Subscription,
     ) -> Result<(GuestId, FrameCount), AdmissionError> {
         let guest = Guest::new(limits, subscription, &self.policy);
-        let guaranteed = self.sum(Guest::guaranteed).saturating_add(guest.guaranteed());
-        if guaranteed > self.pool {
-            return Err(AdmissionError::GuaranteesExceedPool { guaranteed, pool: self.pool });
-        }
+        check_guarantees(self.sum(Guest::guaranteed).saturating_add(guest.guaranteed()), self.pool)?;
         let free = self.free();
         if limits.min > free {
             return Err(AdmissionError::NotFreeNow { min: limits.min, free });
@@ -104,6 +101,46 @@ impl Scheduler {
     /// Forgets a guest whose machine is gone: all it held is free at once.
     pub fn remove(&mut self, guest: GuestId) {
         self.guests.remove(&guest);
+    }
+
+    /// Changes a guest's limits and subscription. The next decision lowers a target above the new
+    /// maximum; it raises one below the new minimum, as soon as other guests have released what that
+    /// needs. A guest that was removed is ignored.
+    ///
+    /// The new maximum must not exceed the memory of the guest's machine.
+    ///
+    /// # Errors
+    ///
+    /// [`AdmissionError::GuaranteesExceedPool`].
+    pub fn change(&mut self, guest: GuestId, limits: Limits, subscription: Subscription) -> Result<(), AdmissionError> {
+        let others = self.guests.iter().filter(|(id, _)| **id != guest).map(|(_, other)| other.guaranteed());
+        check_guarantees(others.fold(guaranteed(limits, subscription), FrameCount::saturating_add), self.pool)?;
+        if let Some(guest) = self.guests.get_mut(&guest) {
+            guest.limits = limits;
+            guest.subscription = subscription;
+        }
+        Ok(())
+    }
+
+    /// Resizes the pool. Where guests hold more than the new size, the next decisions lower their
+    /// targets and raise none, until they have released what is too much.
+    ///
+    /// # Errors
+    ///
+    /// [`AdmissionError::GuaranteesExceedPool`].
+    pub fn resize(&mut self, pool: FrameCount) -> Result<(), AdmissionError> {
+        check_guarantees(self.sum(Guest::guaranteed), pool)?;
+        self.pool = pool;
+        Ok(())
+    }
+
+    /// Fixes a guest's target at `pin`, within the guest's limits, or leaves it to the scheduler
+    /// again. It is lowered at once and raised from free memory; other guests make room as far as
+    /// their guarantees allow. A guest that was removed is ignored.
+    pub fn pin(&mut self, guest: GuestId, pin: Option<FrameCount>) {
+        if let Some(guest) = self.guests.get_mut(&guest) {
+            guest.pin = pin;
+        }
     }
 
     /// Notes a sample of a guest. Guests that were removed are ignored.
@@ -122,7 +159,11 @@ impl Scheduler {
     /// Returns the pool memory that no guest holds.
     #[must_use]
     pub fn free(&self) -> FrameCount {
-        self.pool.saturating_sub(self.sum(|guest| guest.account.held()))
+        self.pool.saturating_sub(self.held())
+    }
+
+    fn held(&self) -> FrameCount {
+        self.sum(|guest| guest.account.held())
     }
 
     /// Returns whether a guest is below its entitlement and others are about to release memory, so
@@ -171,7 +212,7 @@ impl Scheduler {
     /// Works out every guest's entitlement.
     fn plan(&self, now: Moment) -> Vec<Plan> {
         let policy = &self.policy;
-        let claims: Vec<Claim> = self.guests.values().map(|guest| guest.firm_claim(policy, now)).collect();
+        let claims = self.firm_claims(now);
         let firm = share_out(self.pool, &claims);
         let soft = self.share_out_rest(&firm);
         let guests = self.guests.iter().zip(&claims).zip(firm.iter().zip(soft));
@@ -186,6 +227,18 @@ impl Scheduler {
             .collect()
     }
 
+    /// Returns what the guests claim before headroom and file pages.
+    fn firm_claims(&self, now: Moment) -> Vec<Claim> {
+        let mut room = self.pool.saturating_sub(self.sum(Guest::guaranteed));
+        let mut claim = |guest: &Guest| {
+            let Some(pin) = guest.pinned() else { return guest.firm_claim(&self.policy, now) };
+            let claim = guest.pinned_claim(pin, room, now);
+            room = room.saturating_sub(pin.saturating_sub(guest.guaranteed()));
+            claim
+        };
+        self.guests.values().map(&mut claim).collect()
+    }
+
     /// Shares out what firm needs leave, except for what keeps the pool's state high: file pages
     /// and headroom must not make a guest wait whose firm need grows.
     fn share_out_rest(&self, firm: &[FrameCount]) -> Vec<FrameCount> {
@@ -195,13 +248,14 @@ impl Scheduler {
         share_out(self.pool.saturating_sub(taken), &claims)
     }
 
-    /// Returns whether the guests below their entitlement can be satisfied from `free` memory.
+    /// Returns whether the guests below their entitlement can be satisfied from `free` memory. They
+    /// can't while guests hold more than the pool, which was made smaller.
     fn scarcity(&self, plans: &[Plan], free: FrameCount) -> Scarcity {
         let lacking = |(guest, plan): (&Guest, &Plan)| plan.entitlement.saturating_sub(guest.account.held());
         let below = self.guests.values().zip(plans).filter(|(_, plan)| plan.is_below());
         let shortage = below.map(lacking).fold(FrameCount::ZERO, FrameCount::saturating_add);
         match self.state {
-            _ if shortage > free => Scarcity::Short,
+            _ if shortage > free || self.held() > self.pool => Scarcity::Short,
             PoolState::High => Scarcity::Plenty,
             PoolState::Soft | PoolState::Hard | PoolState::Low => Scarcity::LittleFree,
         }
@@ -226,14 +280,14 @@ impl Scheduler {
         let guests = self.guests.values_mut().zip(plans).zip(parts).zip(decisions);
         for (((guest, plan), part), decision) in guests.filter(|(((_, plan), _), _)| plan.urgency == urgency) {
             let target = base(guest, plan).saturating_add(part);
-            let is_crumb = target.saturating_sub(plan.from) < self.policy.dead_band;
-            if target <= plan.from || (is_crumb && urgency != Urgency::Waiting) {
+            let is_worth = urgency == Urgency::Waiting || guest.is_worth(target, &self.policy);
+            if target <= plan.from || !is_worth {
                 decision.reason = Reason::AwaitingMemory;
                 continue;
             }
             decision.granted = target.saturating_sub(guest.account.held());
             decision.target = target;
-            decision.reason = if urgency == Urgency::Waiting { Reason::Pressure } else { Reason::Demand };
+            decision.reason = guest.reason_to_raise();
             guest.raise(target, now);
         }
     }
@@ -241,4 +295,8 @@ impl Scheduler {
     fn sum(&self, count: impl Fn(&Guest) -> FrameCount) -> FrameCount {
         self.guests.values().map(count).fold(FrameCount::ZERO, FrameCount::saturating_add)
     }
+}
+
+fn check_guarantees(guaranteed: FrameCount, pool: FrameCount) -> Result<(), AdmissionError> {
+    if guaranteed > pool { Err(AdmissionError::GuaranteesExceedPool { guaranteed, pool }) } else { Ok(()) }
 }

@@ -10,7 +10,7 @@ use super::fair::Claim;
 use super::limits::Limits;
 use super::need::Need;
 use super::patience::Patience;
-use super::policy::{Policy, huge_ceil};
+use super::policy::{Policy, huge_ceil, huge_floor};
 use super::subscription::Subscription;
 use super::usage::{GuestSample, Hints};
 use super::working_set::WorkingSet;
@@ -25,6 +25,8 @@ pub(super) struct Guest {
     pub(super) limits: Limits,
     pub(super) subscription: Subscription,
     pub(super) account: AccountedUsage,
+    /// The target that a user fixed.
+    pub(super) pin: Option<FrameCount>,
     hints: Hints,
     /// The need as last noted.
     pub(super) need: Need,
@@ -64,6 +66,7 @@ impl Guest {
             limits,
             subscription,
             account: AccountedUsage::new(limits.min),
+            pin: None,
             hints: Hints::None,
             need: Need::just(limits.min),
             working_set: WorkingSet::default(),
@@ -74,7 +77,18 @@ impl Guest {
 
     /// Returns what the guest gets in any case, once it can use it.
     pub(super) fn guaranteed(&self) -> FrameCount {
-        self.limits.min.max(self.subscription.reservation).min(self.limits.max)
+        guaranteed(self.limits, self.subscription)
+    }
+
+    /// Returns the target that a user fixed, within the limits.
+    pub(super) fn pinned(&self) -> Option<FrameCount> {
+        self.pin.map(|pin| huge_floor(pin).max(self.limits.min).min(self.limits.max))
+    }
+
+    /// Returns whether the target must rise whatever the guest needs: it is below what a user fixed
+    /// or below the minimum, which was raised.
+    fn is_below_order(&self) -> bool {
+        self.account.target() < self.pinned().unwrap_or(self.limits.min)
     }
 
     /// Notes a sample.
@@ -97,6 +111,7 @@ impl Guest {
         };
         let is_waiting = self.is_waiting();
         self.need.follow(latest, policy.dead_band, is_waiting);
+        self.need = self.need.within(self.limits.max);
         let held = self.account.observed();
         self.releasing = match self.releasing {
             _ if held <= target => None,
@@ -120,6 +135,14 @@ impl Guest {
         self.releasing.is_some_and(|(_, since)| now.since(since) >= STUCK_AFTER)
     }
 
+    /// Returns the claim of a guest whose target a user fixed at `pin`. It is met before the needs of
+    /// others, but not before their guarantees: these leave `room`.
+    pub(super) fn pinned_claim(&self, pin: FrameCount, room: FrameCount, now: Moment) -> Claim {
+        let least = pin.min(self.guaranteed().saturating_add(room));
+        let kept = if self.is_stuck(now) { huge_ceil(self.account.held()) } else { FrameCount::ZERO };
+        Claim { least: least.max(kept), most: pin, weight: self.subscription.shares.count().into() }
+    }
+
     /// Returns the claim of the firm need. The guest keeps what it can't or does not give up,
     /// whatever its share is: a target that it cannot reach would only keep it busy.
     pub(super) fn firm_claim(&self, policy: &Policy, now: Moment) -> Claim {
@@ -133,7 +156,7 @@ impl Guest {
 
     /// Returns the claim of the soft need on top of `firm`.
     pub(super) fn soft_claim(&self, firm: FrameCount) -> Claim {
-        let most = self.need.demand.saturating_sub(firm);
+        let most = if self.pin.is_some() { FrameCount::ZERO } else { self.need.demand.saturating_sub(firm) };
         Claim { least: FrameCount::ZERO, most, weight: self.subscription.shares.count().into() }
     }
 
@@ -142,11 +165,16 @@ impl Guest {
         let missing = entitlement.saturating_sub(self.account.target());
         if self.is_waiting() && missing > FrameCount::ZERO {
             Urgency::Waiting
-        } else if missing >= policy.dead_band {
+        } else if missing >= policy.dead_band || (self.is_below_order() && missing > FrameCount::ZERO) {
             Urgency::BelowTarget
         } else {
             Urgency::Content
         }
+    }
+
+    /// Returns whether a raise to `target` is worth it, where no thread waits for it.
+    pub(super) fn is_worth(&self, target: FrameCount, policy: &Policy) -> bool {
+        target.saturating_sub(self.account.target()) >= policy.dead_band || self.is_below_order()
     }
 
     /// Returns the idle part of the firm need, in per cent.
@@ -165,6 +193,13 @@ impl Guest {
         now: Moment,
     ) -> Reason {
         let target = self.account.target();
+        if target > self.limits.max {
+            self.account.lower(self.limits.max);
+            return Reason::LimitsChanged;
+        }
+        if let Some(pin) = self.pinned() {
+            return self.follow_pin(pin, entitlement, now);
+        }
         if self.hints == Hints::None {
             return Reason::Starting;
         }
@@ -201,9 +236,38 @@ impl Guest {
         reason
     }
 
+    /// Lowers the target of a guest that a user fixed at `pin`, or at what the pool has of that.
+    fn follow_pin(&mut self, pin: FrameCount, entitlement: FrameCount, now: Moment) -> Reason {
+        self.patience.fits();
+        let target = self.account.target();
+        self.account.lower(entitlement.min(target));
+        match entitlement {
+            _ if self.is_stuck(now) => Reason::Uncooperative,
+            _ if entitlement >= pin => Reason::Pinned,
+            _ if entitlement < target => Reason::FairShare,
+            _ => Reason::AtFairShare,
+        }
+    }
+
+    /// Returns why the target is raised.
+    pub(super) fn reason_to_raise(&self) -> Reason {
+        if self.pin.is_some() {
+            Reason::Pinned
+        } else if self.is_waiting() {
+            Reason::Pressure
+        } else {
+            Reason::Demand
+        }
+    }
+
     /// Raises the target to `target`, which the pool can pay.
     pub(super) fn raise(&mut self, target: FrameCount, now: Moment) {
         self.patience.grows(now);
         self.account.raise(target);
     }
+}
+
+/// Returns what a guest with these limits gets in any case, once it can use it.
+pub(super) fn guaranteed(limits: Limits, subscription: Subscription) -> FrameCount {
+    limits.min.max(subscription.reservation).min(limits.max)
 }

@@ -12,17 +12,25 @@
 //! now (`accounted_usage.rs`).
 //!
 //! *Invariant.* Σ held ≤ pool, at any moment and however guests behave: a raise is paid from memory
-//! that is free now.
+//! that is free now. A pool that was made smaller is overdrawn by what guests held then, until they
+//! have released it; nothing is added to that.
 //!
 //! *Decisions.* First, targets above the entitlement are lowered: at once if free memory can't
 //! satisfy the guests below theirs or little of it is left (`pool_state.rs`), else when the need
 //! has been lower for as long as the guest's patience lasts (`patience.rs`). Then free memory is
 //! shared out among the guests below their entitlement, those with waiting threads first. Memory
 //! beyond demand stays in the pool, where it is free for a guest that wakes.
+//!
+//! *A user's changes.* Limits ([`Scheduler::change`]), the pool and fixed targets
+//! ([`Scheduler::pin`]) take effect with the next decision. A change is made in full or, where
+//! guarantees would exceed the pool, not at all. A fixed target goes before the needs of other
+//! guests, but not before their guarantees.
 
 mod accounted_usage;
 #[cfg(test)]
 mod behaviour_tests;
+#[cfg(test)]
+mod change_tests;
 mod decision;
 mod engine;
 mod fair;
@@ -37,6 +45,8 @@ mod pool_state;
 mod properties;
 mod subscription;
 mod targets;
+#[cfg(test)]
+mod test_fleet;
 mod usage;
 mod working_set;
 

@@ -103,6 +103,9 @@ enum Event {
     Release { guest: usize, frames: u64 },
     Report { guest: usize, usage: [u64; 3] },
     End { guest: usize },
+    Change { guest: usize, limits: (u64, u64) },
+    Pin { guest: usize, frames: u64 },
+    Resize { frames: u64 },
     Pass { ms: u64 },
     Decide,
 }
@@ -120,9 +123,17 @@ fn event() -> impl Strategy<Value = Event> {
         (guest.clone(), [0_u64..140_000, 0_u64..140_000, 0_u64..3000])
             .prop_map(|(guest, usage)| Event::Report { guest, usage }),
         (0_usize..60).prop_map(|guest| Event::End { guest }),
+        (guest.clone(), (1_u64..40, 0_u64..250)).prop_map(|(guest, limits)| Event::Change { guest, limits }),
+        (guest, frames).prop_map(|(guest, frames)| Event::Pin { guest, frames }),
+        (20_000_u64..200_000).prop_map(|frames| Event::Resize { frames }),
         (0_u64..400).prop_map(|ms| Event::Pass { ms }),
         proptest::strategy::Just(Event::Decide),
     ]
+}
+
+/// Limits in huge frames.
+fn limits_of(min: u64, more: u64) -> Limits {
+    Limits { min: FrameCount(min * HUGE_FRAMES), max: FrameCount((min + more) * HUGE_FRAMES) }
 }
 
 fn fleet(limits: &[(u64, u64)], pool: FrameCount) -> (Scheduler, Vec<Option<Guest>>) {
@@ -130,8 +141,7 @@ fn fleet(limits: &[(u64, u64)], pool: FrameCount) -> (Scheduler, Vec<Option<Gues
     let guests = limits
         .iter()
         .filter_map(|&(min, more)| {
-            let min = FrameCount(min * HUGE_FRAMES);
-            let limits = Limits { min, max: FrameCount(min.0 + more * HUGE_FRAMES) };
+            let limits = limits_of(min, more);
             let (id, target) = scheduler.admit(limits, Subscription::default()).ok()?;
             Some(Some(Guest::new(id, limits, target)))
         })
@@ -145,7 +155,8 @@ fn decide(scheduler: &mut Scheduler, guests: &mut [Option<Guest>], now: Moment) 
     }
     for decision in scheduler.decide(now) {
         let guest = guests.iter_mut().flatten().find(|guest| guest.id == decision.guest).unwrap();
-        assert!(decision.target >= guest.limits.min && decision.target <= guest.limits.max);
+        assert!(decision.target <= guest.limits.max);
+        assert!(decision.target >= guest.limits.min.min(guest.target), "a raised minimum waits for free memory");
         assert_eq!(decision.from, guest.target);
         assert_eq!(decision.target.0 % HUGE_FRAMES, 0);
         if decision.is_change() {
@@ -283,7 +294,9 @@ proptest! {
         pool in 40_u64..400,
         events in vec(event(), 0..300),
     ) {
-        let pool = FrameCount(pool * HUGE_FRAMES);
+        let mut pool = FrameCount(pool * HUGE_FRAMES);
+        // What guests may hold: the pool, or what they held when it was made smaller.
+        let mut most = pool;
         let mut now = Moment::from_ns(1);
         let (mut scheduler, mut guests) = fleet(&limits, pool);
         for event in events {
@@ -322,11 +335,25 @@ proptest! {
                 Event::End { guest } => if let Some(guest) = guests.get_mut(guest).and_then(Option::take) {
                     scheduler.remove(guest.id);
                 },
+                Event::Change { guest, limits: (min, more) } => if let Some(Some(guest)) = guests.get_mut(guest) {
+                    let limits = limits_of(min, more);
+                    if scheduler.change(guest.id, limits, Subscription::default()).is_ok() {
+                        guest.limits = limits;
+                    }
+                },
+                Event::Pin { guest, frames } => if let Some(Some(guest)) = guests.get_mut(guest) {
+                    scheduler.pin(guest.id, (frames % 3 > 0).then_some(FrameCount(frames)));
+                },
+                Event::Resize { frames } => if scheduler.resize(FrameCount(frames)).is_ok() {
+                    pool = FrameCount(frames);
+                },
                 Event::Pass { ms } => now = now.after(Duration::from_millis(ms)),
                 Event::Decide => decide(&mut scheduler, &mut guests, now),
             }
             let held = guests.iter().flatten().fold(0, |sum, guest| sum + guest.held().0);
-            prop_assert!(held <= pool.0, "{held} frames are held of {}", pool.0);
+            let may_be_held = guests.iter().flatten().map(|guest| guest.held().max(guest.targets.largest()).0).sum();
+            most = pool.max(most.min(FrameCount(may_be_held)));
+            prop_assert!(held <= most.0, "{held} frames are held of {}", most.0);
         }
     }
 
