@@ -10,7 +10,8 @@
 //! | `RAX`    | [`Command`]           | [`Status`]                              |
 //! | `RDI`    | first argument        | result, 0 where there is none           |
 //! | `RSI`    | second argument       | the current target, in frames           |
-//! | `R8`     | third argument        | second result, 0 where there is none    |
+//! | `R8`     | third argument        | second result, 0 where there is none;   |
+//! |          |                       | the generation of the host's resources  |
 //!
 //! Every reply carries the target, whatever its status. A call with another status than
 //! [`Status::Ok`] has done nothing.
@@ -62,10 +63,18 @@ pub enum Command {
     /// memory, in memory that is not ballooned; `RSI`: its length. The frames of the array can't be
     /// inflated from then on.
     Share,
+    /// Asks what is known of the host's resources ([`Features::REQUESTS`]). `RDI`: guest-physical
+    /// address for a [`crate::requests::Resources`] record, 8-byte aligned, within one page. The
+    /// generation of what was written is in the reply's `R8`, as in every reply but LIST's while
+    /// the feature is in force.
+    Resources,
+    /// Files a request ([`Features::REQUESTS`]), with [`crate::requests::Request`] in `RDI`, `RSI`
+    /// and `R8`. The answer comes with the resources of a later generation.
+    Request,
 }
 
 impl Command {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 10] = [
         Self::Hello,
         Self::GetTarget,
         Self::Inflate,
@@ -74,6 +83,8 @@ impl Command {
         Self::Reset,
         Self::List,
         Self::Share,
+        Self::Resources,
+        Self::Request,
     ];
 
     /// Returns the value of `RAX` for this command.
@@ -88,6 +99,8 @@ impl Command {
             Self::Reset => 6,
             Self::List => 7,
             Self::Share => 8,
+            Self::Resources => 9,
+            Self::Request => 10,
         }
     }
 
@@ -120,7 +133,8 @@ pub enum Status {
     /// HELLO was called in a session.
     SessionExists,
     /// An argument of HELLO is out of its range: an interrupt vector from 1 to 31 or above 255, a
-    /// floor above memory.
+    /// floor above memory. Or one of REQUEST: no kind, no urgency, or a number that is not larger
+    /// than that of the request before.
     BadArgument,
     /// The call was not carried out: the monitor has ended the session, as a RESET does.
     ResetOrdered,
@@ -170,8 +184,11 @@ impl Features {
     /// The guest can share the states of its huge frames (SHARE), and the monitor can reclaim those
     /// that it offers.
     pub const OFFERS: Self = Self(1);
+    /// The monitor tells the guest about the host's resources (RESOURCES), and the guest can ask for
+    /// more of one (REQUEST).
+    pub const REQUESTS: Self = Self(2);
     /// The features that this crate describes.
-    pub const SUPPORTED: Self = Self::OFFERS;
+    pub const SUPPORTED: Self = Self(Self::OFFERS.0 | Self::REQUESTS.0);
 
     /// Returns the features that are in both sets.
     #[must_use]

@@ -1,20 +1,24 @@
 //! The register page: one page of shared memory between the supervisor and one VMM process.
 //!
 //! It holds the *balloon register* (the target) and what the VMM process knows about its guest.
-//! Each word is written by one process: the magic number and the target by the supervisor, all else
-//! by the VMM process while it runs. After its end, nothing is resident any more, and the
-//! supervisor stores that. A reader reads word by word, so it may see words of two moments. No lock
-//! is needed, and a process that ends during an update does not block the other. When a change must
-//! be known *at once*, a doorbell tells it: the supervisor rings for the guest's interrupt, the VMM
-//! process writes to its link.
+//! Each word is written by one process: the magic number, the target and the host's resources by
+//! the supervisor, all else by the VMM process while it runs. After its end, nothing is resident
+//! any more, and the supervisor stores that. A reader reads word by word, so it may see words of
+//! two moments. No lock is needed, and a process that ends during an update does not block the
+//! other. When a change must be known *at once*, a doorbell tells it: the supervisor rings for the
+//! guest's interrupt, the VMM process writes to its link.
+
+mod versioned;
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
+use self::versioned::Versioned;
+use crate::requests::{self, FiledRequest, Resources};
 use crate::statistics::{self, STATUSES, Statistics};
 use crate::units::{FRAME_SIZE, FrameCount};
 
 /// Identifies the page and its layout.
-pub const MAGIC: u64 = 0x4145_524f_5245_4734;
+pub const MAGIC: u64 = 0x4145_524f_5245_4735;
 
 /// A register page. All counts are 4 KiB frames; all times are nanoseconds of the host's monotonic
 /// clock, 0 for "not yet".
@@ -49,6 +53,10 @@ pub struct RegisterPage {
     target_epoch: AtomicU64,
     /// Written by the VMM process: the epoch of the oldest target that it may still act on.
     acknowledged_epoch: AtomicU64,
+    /// Written by the supervisor: the host's resources as the guest is told of them.
+    resources: Versioned<{ requests::WORDS }>,
+    /// Written by the VMM process: the guest's latest request of each kind.
+    requests: Versioned<{ requests::ALL_FILED_WORDS }>,
 }
 
 const _: () = assert!(size_of::<RegisterPage>() == FRAME_SIZE);
@@ -171,6 +179,8 @@ impl RegisterPage {
             page_table_frames: AtomicU64::new(0),
             target_epoch: AtomicU64::new(0),
             acknowledged_epoch: AtomicU64::new(0),
+            resources: Versioned::new(),
+            requests: Versioned::new(),
         }
     }
 
@@ -304,6 +314,39 @@ impl RegisterPage {
         Statistics::decode(&words)
     }
 
+    /// Returns the host's resources as the supervisor last published them; `None` while it does so.
+    #[must_use]
+    pub fn resources(&self) -> Option<Resources> {
+        self.resources.read().map(|words| Resources::decode(&words))
+    }
+
+    /// Publishes the host's resources. Where their generation is new, the caller rings the
+    /// doorbell.
+    pub fn set_resources(&self, resources: &Resources) {
+        self.resources.write(&resources.encode());
+    }
+
+    /// Returns a number that changes with every [`Self::set_resources`].
+    #[must_use]
+    pub fn resources_version(&self) -> u64 {
+        self.resources.version()
+    }
+
+    /// Returns the guest's latest requests as the VMM process last published them; `None` while it
+    /// does so.
+    #[must_use]
+    pub fn requests(&self) -> Option<[u64; requests::ALL_FILED_WORDS]> {
+        self.requests.read()
+    }
+
+    /// Publishes a request of the guest in the place of the one before of its kind. For the one
+    /// thread that does so.
+    pub fn file_request(&self, request: &FiledRequest) {
+        let mut words = self.requests.read().unwrap_or([0; requests::ALL_FILED_WORDS]);
+        request.encode_into(&mut words);
+        self.requests.write(&words);
+    }
+
     /// Publishes a guest's report.
     pub fn set_statistics(&self, words: &[u64; statistics::WORDS]) {
         for (shared, word) in self.statistics.iter().zip(words) {
@@ -315,8 +358,10 @@ impl RegisterPage {
 #[cfg(test)]
 mod tests {
     use super::{BootStage, Epoch, Facts, RegisterPage};
+    use crate::requests::{FiledRequest, Generation, ResourceKind, Resources, Sequence, Urgency};
     use crate::statistics::Statistics;
     use crate::units::FrameCount;
+    use std::vec::Vec;
 
     #[test]
     fn values_are_read_as_they_were_written() {
@@ -355,6 +400,29 @@ mod tests {
         let statistics = Statistics { wanted_bytes: 5, ..Statistics::default() };
         page.set_statistics(&statistics.encode());
         assert_eq!(page.statistics(), statistics);
+    }
+
+    #[test]
+    fn resources_and_requests_are_read_as_they_were_written() {
+        let page = RegisterPage::new();
+        assert_eq!(page.resources(), Some(Resources::default()));
+        let version = page.resources_version();
+        let resources = Resources::new(Generation(4));
+        page.set_resources(&resources);
+        assert_eq!(page.resources(), Some(resources));
+        assert_ne!(page.resources_version(), version);
+        let request = |kind, sequence| FiledRequest {
+            kind,
+            sequence: Sequence(sequence),
+            urgency: Urgency::Normal,
+            amount: 1,
+            needed_at_ns: 2,
+        };
+        let [memory, disk, newer] =
+            [request(ResourceKind::Memory, 1), request(ResourceKind::Disk, 1), request(ResourceKind::Memory, 2)];
+        [memory, disk, newer].iter().for_each(|request| page.file_request(request));
+        let words = page.requests().unwrap();
+        assert_eq!(FiledRequest::decode_all(&words).collect::<Vec<_>>(), [newer, disk]);
     }
 
     #[test]

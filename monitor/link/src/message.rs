@@ -110,6 +110,8 @@ impl StartDescriptors {
 pub enum FromVmm {
     /// A thread in the guest waits for memory.
     Pressure,
+    /// The guest has filed a request, which is in the register page.
+    Requested,
     /// Where the guest's processor is: registers and return addresses, as asked.
     Inspected {
         /// The lines of the answer.

@@ -8,6 +8,7 @@ use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 use aerostat_abi::registers::{BootStage, Epoch, Facts, RegisterPage};
+use aerostat_abi::requests::{FiledRequest, Resources};
 use aerostat_abi::statistics::{STATUSES, Statistics};
 use aerostat_abi::units::FrameCount;
 
@@ -23,6 +24,10 @@ pub trait GuestHandle {
     /// [`Observation::acknowledged`] is `epoch` or a later one when no target before this one is
     /// acted on any more.
     fn send_target(&mut self, target: FrameCount, epoch: Epoch);
+
+    /// Passes on the host's resources. Those with a new generation are announced to the guest. A
+    /// guest whose driver knows nothing of them ignores them.
+    fn send_resources(&mut self, resources: &Resources, news: News);
 
     /// Returns the anonymous memory of the guest's process, measured from outside: the guest's, and
     /// the little that the process has of its own. `None` where the process is gone.
@@ -49,11 +54,22 @@ pub trait GuestHandle {
     fn kill(&mut self);
 }
 
+/// Whether the host's resources have changed in a way that the guest should know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum News {
+    /// Their generation is new: the guest is told.
+    Announce,
+    /// The guest finds them when it asks.
+    KeepQuiet,
+}
+
 /// What a guest's process tells its supervisor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum GuestEvent {
     /// The guest reported that a thread in it waits for memory.
     Pressure,
+    /// The guest has filed a request: [`Observation::requests`] has it.
+    Requested,
     /// Where its processor is: registers and return addresses. Untrusted text.
     Inspected(Vec<String>),
     /// Something does not work as it should, and the guest goes on: what, in a line. Untrusted
@@ -87,6 +103,8 @@ pub struct Observation {
     pub dropped_lines: Option<u64>,
     /// The guest's own latest report.
     pub statistics: Option<Statistics>,
+    /// The guest's latest request of each kind.
+    pub requests: Vec<FiledRequest>,
 }
 
 /// What a balloon did since the start, as the host counts it.
@@ -130,6 +148,7 @@ impl Observation {
             counters: Some(BalloonCounters::new(&facts)),
             dropped_lines: Some(facts.dropped_lines),
             statistics: Some(page.statistics()).filter(|statistics| *statistics != Statistics::default()),
+            requests: page.requests().iter().flat_map(FiledRequest::decode_all).collect(),
         }
     }
 }

@@ -21,7 +21,7 @@ use aerostat_abi::exit::GuestExit;
 use aerostat_abi::units::FrameCount;
 use aerostat_link::message::{self, Reason};
 
-pub use self::guest_handle::{BalloonCounters, GuestEvent, GuestHandle, Observation};
+pub use self::guest_handle::{BalloonCounters, GuestEvent, GuestHandle, News, Observation};
 
 /// How a guest ended.
 #[derive(Clone, Debug, PartialEq, Eq)]

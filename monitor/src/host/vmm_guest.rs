@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use aerostat_abi::boot::MAX_COMMAND_LINE;
 use aerostat_abi::registers::{Epoch, RegisterPage};
+use aerostat_abi::requests::Resources;
 use aerostat_abi::units::{FrameCount, HUGE_FRAMES};
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -25,15 +26,15 @@ use aerostat_link::{Doorbell, Link, LinkError, Patience, SharedPage};
 
 use super::cgroup::Location;
 use super::disk::{DiskError, Disks};
-use super::{EndReason, Ending, GuestEvent, GuestHandle, Observation, reaper};
+use super::{EndReason, Ending, GuestEvent, GuestHandle, News, Observation, reaper};
 use super::{log_file, oom, vmm_program};
 use crate::clock::{Moment, monotonic_ns};
 use crate::token_bucket::{Allowance, TokenBucket};
 use crate::vmm::{self, BUILD_ID, ImageError, KvmError, LayoutError, check_kvm};
 
 /// Messages that a process may send: it reports pressure two hundred times a second at most, and
-/// the supervisor may be behind.
-const MESSAGES: Allowance = Allowance { per_second: 400, burst: 2000 };
+/// requests as often, and the supervisor may be behind.
+const MESSAGES: Allowance = Allowance { per_second: 600, burst: 2000 };
 /// Problems that a process may report: it reports one, and panics of its threads.
 const MOST_PROBLEMS: u32 = 4;
 /// How long a process may take to end after the link was closed: a process that ends closes it, and
@@ -264,6 +265,7 @@ impl VmmGuest {
     fn receive(&mut self) -> Option<GuestEvent> {
         match self.link.as_ref()?.receive_plain::<FromVmm>(Patience::DoNotWait) {
             Ok(FromVmm::Pressure) if self.messages.take(Moment::now()) => return Some(GuestEvent::Pressure),
+            Ok(FromVmm::Requested) if self.messages.take(Moment::now()) => return Some(GuestEvent::Requested),
             Ok(FromVmm::Inspected { lines }) if self.messages.take(Moment::now()) => {
                 return Some(GuestEvent::Inspected(lines));
             }
@@ -271,7 +273,7 @@ impl VmmGuest {
                 self.problems_left -= 1;
                 return Some(GuestEvent::Problem(what.replace(char::is_control, "\u{fffd}")));
             }
-            Ok(FromVmm::Pressure | FromVmm::Inspected { .. } | FromVmm::Problem { .. }) => {
+            Ok(FromVmm::Pressure | FromVmm::Requested | FromVmm::Inspected { .. } | FromVmm::Problem { .. }) => {
                 self.part(Ending::failed("its process floods the link"));
             }
             Ok(FromVmm::Ended(ending)) => self.part(ending.into()),
@@ -346,6 +348,13 @@ impl GuestHandle for VmmGuest {
     fn send_target(&mut self, target: FrameCount, epoch: Epoch) {
         self.registers.publish_target(target, epoch);
         self.doorbell.ring();
+    }
+
+    fn send_resources(&mut self, resources: &Resources, news: News) {
+        self.registers.set_resources(resources);
+        if news == News::Announce {
+            self.doorbell.ring();
+        }
     }
 
     fn measure_resident(&self) -> Option<FrameCount> {

@@ -8,12 +8,13 @@ use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex};
 
 use aerostat_abi::registers::{BootStage, Epoch, Facts, RegisterPage};
+use aerostat_abi::requests::Resources;
 use aerostat_abi::statistics::Statistics;
 use aerostat_abi::text::Text;
 use aerostat_abi::units::FrameCount;
 
 use crate::clock::Moment;
-use crate::host::{EndReason, Ending, GuestEvent, GuestHandle, Observation};
+use crate::host::{EndReason, Ending, GuestEvent, GuestHandle, News, Observation};
 
 /// Frames that the fake's balloon moves per step.
 const STEP: FrameCount = FrameCount::from_mib(40);
@@ -79,6 +80,8 @@ pub(super) struct Machine {
     events: Mutex<VecDeque<GuestEvent>>,
     bell: Mutex<UnixStream>,
     pub(super) doorbells: Shared<u32>,
+    /// How often the host's resources were announced.
+    pub(super) announcements: Shared<u32>,
 }
 
 /// The supervisor's side of a fake guest.
@@ -110,6 +113,7 @@ impl Machine {
             events: Mutex::default(),
             bell: Mutex::new(bell),
             doorbells: Shared::new(0),
+            announcements: Shared::new(0),
         });
         machine.page.initialise(target);
         machine.page.mark_boot(BootStage::Main, Moment::default().after(std::time::Duration::from_millis(5)).ns());
@@ -206,6 +210,11 @@ impl GuestHandle for FakeGuest {
     fn send_target(&mut self, target: FrameCount, epoch: Epoch) {
         self.machine.page.publish_target(target, epoch);
         self.machine.doorbells.set(self.machine.doorbells.get() + 1);
+    }
+
+    fn send_resources(&mut self, resources: &Resources, news: News) {
+        self.machine.page.set_resources(resources);
+        self.machine.announcements.set(self.machine.announcements.get() + u32::from(news == News::Announce));
     }
 
     fn measure_resident(&self) -> Option<FrameCount> {

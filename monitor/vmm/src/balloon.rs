@@ -8,6 +8,7 @@
 #[cfg(any(test, feature = "harness"))]
 pub mod harness;
 mod offers;
+mod requests;
 
 use std::io;
 use std::mem;
@@ -21,6 +22,7 @@ use aerostat_abi::statistics::{self, Statistics};
 use aerostat_abi::units::{FRAME_BYTES, FrameCount, FrameNumber, HUGE_BYTES, HUGE_FRAMES, to_usize};
 
 use self::offers::{CHUNK, Offers};
+use self::requests::Passed;
 use super::frame_map::{FrameMap, Frames};
 use super::huge_pages::{Copier, SPLIT_IN_A_CALL, Unsplit};
 use super::layout::GuestAddress;
@@ -48,6 +50,8 @@ pub(super) trait BalloonHost {
     /// Notes that the guest reported at `now_ns` that a thread in it waits for memory. Must not
     /// block.
     fn pressure(&mut self, now_ns: u64);
+    /// Notes that the guest filed a request at `now_ns`. Must not block.
+    fn requested(&mut self, now_ns: u64);
     /// Makes sure that the guest can use the frames of these indexes; returns whether it can. They
     /// lie in one block.
     fn attach(&mut self, frames: &Range<usize>) -> bool;
@@ -80,6 +84,8 @@ pub(super) struct Balloon<H> {
     floor: FrameCount,
     /// Where the guest's shared words are, while it shares them.
     offers: Option<Offers>,
+    /// The host's resources, and the guest's requests.
+    passed: Passed,
     /// Whether the next call is answered with an order to reset.
     is_reset_ordered: bool,
     facts: Facts,
@@ -99,12 +105,13 @@ type Named = (Range<usize>, usize);
 struct Outcome {
     status: Status,
     result: u64,
-    second: u64,
+    /// `None` for what every reply has there.
+    second: Option<u64>,
 }
 
 impl Outcome {
     const fn new(status: Status, result: u64) -> Self {
-        Self { status, result, second: 0 }
+        Self { status, result, second: None }
     }
 }
 
@@ -131,6 +138,7 @@ impl<H: BalloonHost> Balloon<H> {
             features: Features::default(),
             floor: FrameCount::ZERO,
             offers: None,
+            passed: Passed::default(),
             is_reset_ordered: false,
             facts: Facts::default(),
         };
@@ -142,6 +150,7 @@ impl<H: BalloonHost> Balloon<H> {
     pub(super) fn call(&mut self, registers: Registers, now_ns: u64) -> Registers {
         self.facts.port_calls += 1;
         self.facts.last_call_ns = now_ns;
+        self.passed.refresh(&self.registers);
         let reply = match (Command::decode(registers.rax), self.negotiation) {
             (None, _) => self.reply(Status::UnknownCommand.into()),
             (Some(_), Negotiation::Done) if mem::take(&mut self.is_reset_ordered) => {
@@ -174,6 +183,17 @@ impl<H: BalloonHost> Balloon<H> {
             }
             (Some(Command::Share), _) => {
                 let status = self.share(&registers);
+                self.reply(status.into())
+            }
+            (Some(Command::Resources | Command::Request), _) if !self.features.contains(Features::REQUESTS) => {
+                self.reply(Status::UnknownCommand.into())
+            }
+            (Some(Command::Resources), _) => {
+                let outcome = self.tell_resources(&registers);
+                self.reply(outcome)
+            }
+            (Some(Command::Request), _) => {
+                let status = self.file_request(&registers, now_ns);
                 self.reply(status.into())
             }
             (Some(Command::Reset), _) => {
@@ -226,7 +246,7 @@ impl<H: BalloonHost> Balloon<H> {
         let words: Vec<_> = blocks.by_ref().take(batch::CAPACITY).map(Entry::encode).collect();
         let next = blocks.peek().map_or(0, |block| block.frame.0);
         match self.memory.write_words(GuestAddress(registers.rdi), &words) {
-            Ok(()) => Outcome { status: Status::Ok, result: words.len() as u64, second: next },
+            Ok(()) => Outcome { status: Status::Ok, result: words.len() as u64, second: Some(next) },
             Err(_) => Status::BadPage.into(),
         }
     }
@@ -271,9 +291,17 @@ impl<H: BalloonHost> Balloon<H> {
         true
     }
 
-    /// Adopts the target as it is now; no earlier one is used any more.
+    /// Adopts the target and the host's resources as they are now; no earlier ones are used any
+    /// more.
     pub(super) fn acknowledge(&mut self) {
+        self.passed.refresh(&self.registers);
         self.publish();
+    }
+
+    /// Returns whether the host's resources have changed since the guest read them, if it wants to
+    /// know.
+    fn has_news(&self) -> bool {
+        self.generation() != 0 && self.passed.has_news()
     }
 
     /// Splits a few of the huge pages that calls have left. Returns whether there may be more. Safe
@@ -288,9 +316,10 @@ impl<H: BalloonHost> Balloon<H> {
         true
     }
 
-    /// Returns whether the guest is as large as it should be.
-    pub(super) fn is_on_target(&self) -> bool {
-        self.map.size() == self.registers.target()
+    /// Returns whether the guest has something to do or to read: it has another size than its
+    /// target, or the host's resources have changed.
+    pub(super) fn has_to_be_told(&self) -> bool {
+        self.map.size() != self.registers.target() || self.has_news()
     }
 
     /// Runs `carry_out` over the batch that the registers name and writes the entries back. The
@@ -466,7 +495,14 @@ impl<H: BalloonHost> Balloon<H> {
 
     fn reply(&self, outcome: Outcome) -> Registers {
         let Outcome { status, result, second } = outcome;
-        Registers { rax: status.encode(), rdi: result, rsi: self.registers.target().0, r8: second }
+        let r8 = second.unwrap_or_else(|| self.generation());
+        Registers { rax: status.encode(), rdi: result, rsi: self.registers.target().0, r8 }
+    }
+
+    /// Returns the generation of the host's resources, for a guest that negotiated to know it.
+    fn generation(&self) -> u64 {
+        let is_known = self.negotiation == Negotiation::Done && self.features.contains(Features::REQUESTS);
+        if is_known { self.passed.generation().0 } else { 0 }
     }
 
     /// Publishes the facts, and acknowledges the target that is acted on from now on. The caller

@@ -14,8 +14,8 @@ use super::problems::Problems;
 use super::resident::ResidentMeter;
 use super::virtio::{Quiescent, Workers};
 
-/// Reports of pressure within this time after the last are dropped: the supervisor knows already,
-/// and a guest must not keep it busy.
+/// Reports of pressure within this time after the last are dropped, and so are reports of requests:
+/// the supervisor knows already, and a guest must not keep it busy.
 const PRESSURE_INTERVAL_NS: u64 = 5_000_000;
 
 /// The process around a balloon device.
@@ -31,6 +31,7 @@ pub(super) struct ProcessHost {
     /// Wakes the main thread.
     work_left: Arc<OwnedFd>,
     last_pressure_ns: u64,
+    last_request_ns: u64,
 }
 
 impl ProcessHost {
@@ -44,7 +45,18 @@ impl ProcessHost {
         (workers, work_left): (Workers, Arc<OwnedFd>),
     ) -> Self {
         let problems = Problems::new(Arc::clone(&link));
-        Self { link, problems, doorbell, slots, meter, registers, workers, work_left, last_pressure_ns: 0 }
+        Self {
+            link,
+            problems,
+            doorbell,
+            slots,
+            meter,
+            registers,
+            workers,
+            work_left,
+            last_pressure_ns: 0,
+            last_request_ns: 0,
+        }
     }
 }
 
@@ -63,10 +75,16 @@ impl BalloonHost for ProcessHost {
     }
 
     fn pressure(&mut self, now_ns: u64) {
-        if now_ns.saturating_sub(self.last_pressure_ns) >= PRESSURE_INTERVAL_NS {
-            self.last_pressure_ns = now_ns;
+        if is_due(&mut self.last_pressure_ns, now_ns) {
             // A full link means that the supervisor has not read the last ones yet.
             let _ = self.link.send(&FromVmm::Pressure, &[], Patience::DoNotWait);
+        }
+    }
+
+    fn requested(&mut self, now_ns: u64) {
+        // Where this is dropped, the supervisor finds the request at its next poll.
+        if is_due(&mut self.last_request_ns, now_ns) {
+            let _ = self.link.send(&FromVmm::Requested, &[], Patience::DoNotWait);
         }
     }
 
@@ -93,4 +111,13 @@ impl BalloonHost for ProcessHost {
     fn quiesce(&self) -> Option<Quiescent<'_>> {
         self.workers.hold()
     }
+}
+
+/// Returns whether enough time has passed since the last message, and notes that one is sent.
+fn is_due(last_ns: &mut u64, now_ns: u64) -> bool {
+    let is_due = now_ns.saturating_sub(*last_ns) >= PRESSURE_INTERVAL_NS;
+    if is_due {
+        *last_ns = now_ns;
+    }
+    is_due
 }

@@ -1,5 +1,6 @@
 //! Follows the target from the VMM process's main thread: what the guest offers is reclaimed first,
-//! without waking the guest; the guest is told only if that is not enough.
+//! without waking the guest; the guest is told only if that is not enough, or if the host's
+//! resources have changed.
 
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex};
@@ -41,7 +42,7 @@ impl<H: BalloonHost> TargetWatch<H> {
         if lock(&self.balloon).host_reclaim() {
             return true;
         }
-        if std::mem::take(&mut self.is_ring_due) && !lock(&self.balloon).is_on_target() {
+        if std::mem::take(&mut self.is_ring_due) && lock(&self.balloon).has_to_be_told() {
             // Full only where the guest has been told 2^64 times and did not respond.
             let _ = self.guest_bell.write(1);
         }

@@ -81,7 +81,7 @@ pub(super) struct Start {
 pub(super) enum Received {
     /// Nothing.
     Nothing,
-    /// A thread in the guest waits for memory.
+    /// A thread in the guest waits for memory, or the guest has filed a request.
     Pressure,
     /// The guest ended.
     Ended(Ending),
@@ -125,7 +125,7 @@ impl<G: GuestHandle> Guest<G> {
         for _ in 0..EVENTS_AT_A_TIME {
             match handle.next_event() {
                 Some(GuestEvent::Ended(ending)) => return Received::Ended(self.verdict.of_ending(ending)),
-                Some(GuestEvent::Pressure) => received = Received::Pressure,
+                Some(GuestEvent::Pressure | GuestEvent::Requested) => received = Received::Pressure,
                 Some(GuestEvent::Inspected(lines)) => self.contact.receive(lines),
                 Some(GuestEvent::Problem(what)) => self.contact.add_problem(what),
                 None => break,

@@ -1,5 +1,7 @@
 //! Tests the device without a guest: by direct calls, on memory in which no guest runs.
 
+mod requests;
+
 use std::fs;
 use std::io;
 use std::ops::Range;
@@ -28,6 +30,7 @@ const TOTAL: FrameCount = FrameCount::from_mib(16);
 pub(super) struct Heard {
     vector: Option<u8>,
     pressure: u32,
+    requests: u32,
     released: u32,
     pub(super) work_left: u32,
     pub(super) workers: Workers,
@@ -46,6 +49,10 @@ impl BalloonHost for Heard {
 
     fn pressure(&mut self, _now_ns: u64) {
         self.pressure += 1;
+    }
+
+    fn requested(&mut self, _now_ns: u64) {
+        self.requests += 1;
     }
 
     fn attach(&mut self, frames: &Range<usize>) -> bool {
@@ -96,7 +103,7 @@ fn negotiate(mut device: Balloon<Heard>) -> Balloon<Heard> {
 }
 
 const fn hello(vector: u8) -> Hello {
-    Hello { version: VERSION, features: Features(6), floor: FrameCount(1024), vector }
+    Hello { version: VERSION, features: Features(12), floor: FrameCount(1024), vector }
 }
 
 fn status(device: &mut Balloon<Heard>, command: Command, rdi: u64, rsi: u64) -> Option<Status> {

@@ -91,8 +91,15 @@ impl Guest {
                 "a call with any registers"
             }
             2 => {
-                let command = [Command::Reset, Command::List, Command::Report, Command::GetTarget];
-                let command = command[to_usize(script.below(4))];
+                let command = [
+                    Command::Reset,
+                    Command::List,
+                    Command::Report,
+                    Command::GetTarget,
+                    Command::Resources,
+                    Command::Request,
+                ];
+                let command = command[to_usize(script.below(6))];
                 let registers = [self.address(script), self.number(script), script.byte().into()];
                 self.call(command.encode(), registers);
                 "a call without a batch"
