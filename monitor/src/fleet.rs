@@ -6,6 +6,7 @@
 //! fleet file is reported in one line before any guest is started.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -56,11 +57,35 @@ pub struct GuestSpec {
     pub disks: Disks,
     /// What happens to the guest when it uses memory beyond its size.
     pub overuse: OveruseRule,
+    /// Whether it is started again when it has ended.
+    pub restart: RestartRule,
     /// How fast the host lets the guest's balloon inflate; `None` if only the driver limits it.
     pub balloon_rate: Option<RateLimits>,
 }
 
 impl GuestSpec {
+    /// Returns the guest with other limits, shares and reservation.
+    ///
+    /// # Errors
+    ///
+    /// Fails where a fleet file with these values would be refused, in one line.
+    pub fn with_limits(&self, limits: Limits, subscription: Subscription) -> Result<Self, String> {
+        let checked = || {
+            let Limits { min, max } = limits;
+            let name = &self.name;
+            if max == FrameCount::ZERO {
+                return Err(Problem::ZeroMax(name.clone()));
+            }
+            if min > max {
+                return Err(Problem::MinAboveMax { name: name.clone(), min: Size::of(min), max: Size::of(max) });
+            }
+            check_reservation(name, limits, subscription.reservation)?;
+            check_min(name, limits, &self.disks)
+        };
+        checked().map_err(|problem| problem.to_string())?;
+        Ok(Self { limits, subscription, ..self.clone() })
+    }
+
     /// Returns how to start the guest with its first target in a VMM process of `program`, without
     /// a log.
     #[must_use]
@@ -90,6 +115,29 @@ pub enum OveruseRule {
     /// The supervisor ends the guest.
     #[default]
     Kill,
+}
+
+/// Whether a guest is started again when it has ended by itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RestartRule {
+    /// It is not.
+    #[default]
+    Never,
+    /// It is, unless it ended with success.
+    OnFailure,
+    /// It is.
+    Always,
+}
+
+impl fmt::Display for RestartRule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Never => "never",
+            Self::OnFailure => "on-failure",
+            Self::Always => "always",
+        })
+    }
 }
 
 /// Why a fleet file can't be used: one line that begins with the file's name.
@@ -188,6 +236,7 @@ struct GuestTable {
     disk_mode: Option<DiskMode>,
     swap: Option<Size>,
     overuse: Option<OveruseRule>,
+    restart: Option<RestartRule>,
     balloon_rate: Option<String>,
 }
 
@@ -263,7 +312,7 @@ impl Fleet {
 impl GuestTable {
     fn check(self, directory: &Path, overuse_of_fleet: OveruseRule) -> Result<GuestSpec, Problem> {
         let Self { name, image, min, max, shares, reservation, .. } = self;
-        let Self { command_line, disk, disk_mode, swap, overuse, balloon_rate, .. } = self;
+        let Self { command_line, disk, disk_mode, swap, overuse, restart, balloon_rate, .. } = self;
         check_name(&name)?;
         if max.bytes() == 0 {
             return Err(Problem::ZeroMax(name));
@@ -288,10 +337,11 @@ impl GuestTable {
         };
         check_min(&name, limits, &disks)?;
         let overuse = overuse.unwrap_or(overuse_of_fleet);
+        let restart = restart.unwrap_or_default();
         let balloon_rate = balloon_rate.map(|text| RateLimits::parse(&text)).transpose();
         let balloon_rate = balloon_rate.map_err(|why| Problem::BadRate { name: name.clone(), why })?;
         let image = directory.join(image);
-        Ok(GuestSpec { name, image, limits, subscription, command_line, disks, overuse, balloon_rate })
+        Ok(GuestSpec { name, image, limits, subscription, command_line, disks, overuse, restart, balloon_rate })
     }
 }
 
@@ -335,10 +385,13 @@ fn check_subscription(
     let shares = shares.map(SharesText::parse).transpose().map_err(bad_shares)?.unwrap_or(Shares::NORMAL);
     let what = || format!("guest {name:?}: reservation");
     let reservation = reservation.map(|size| whole(what(), size)).transpose()?.unwrap_or_default();
-    if reservation > limits.max {
-        return Err(Problem::ReservationAboveMax { name: name.into(), reservation, max: limits.max });
-    }
+    check_reservation(name, limits, reservation)?;
     Ok(Subscription { shares, reservation })
+}
+
+fn check_reservation(name: &str, limits: Limits, reservation: FrameCount) -> Result<(), Problem> {
+    let max = limits.max;
+    if reservation > max { Err(Problem::ReservationAboveMax { name: name.into(), reservation, max }) } else { Ok(()) }
 }
 
 fn check_data_disk(name: &str, path: Option<PathBuf>, mode: Option<DiskMode>) -> Result<Option<DataDisk>, Problem> {
@@ -377,6 +430,24 @@ fn whole(what: String, size: Size) -> Result<FrameCount, Problem> {
         let below_mib = size.bytes() >> 21 << 1;
         Problem::NotWhole { what, size, below: format!("{below_mib}M"), above: format!("{}M", below_mib + 2) }
     })
+}
+
+#[cfg(test)]
+impl GuestSpec {
+    /// A guest of 64 to 512 MiB.
+    pub(crate) fn for_tests(name: &str) -> Self {
+        Self {
+            name: name.into(),
+            image: "image".into(),
+            limits: Limits { min: FrameCount::from_mib(64), max: FrameCount::from_mib(512) },
+            subscription: Subscription::default(),
+            command_line: String::new(),
+            disks: Disks::default(),
+            overuse: OveruseRule::default(),
+            restart: RestartRule::default(),
+            balloon_rate: None,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -524,6 +595,11 @@ max = "1G"
                 "swap =",
                 "balloon_rate = \"9-2\"\nswap =",
                 "guest \"alpha\": balloon_rate= is no range of MiB per second",
+            ),
+            (
+                "swap =",
+                "restart = \"sometimes\"\nswap =",
+                "line 12: unknown variant `sometimes`, expected one of `never`",
             ),
             ("pool =", "idle_tax = 101\npool =", "an idle tax of 101 is no percentage; take 0 to 100"),
             ("swap =", "shares = \"most\"\nswap =", "guest \"alpha\": \"most\" is no number of shares; write low"),

@@ -9,7 +9,7 @@ use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
 
-use aerostat::fleet::{Fleet, GuestSpec, OveruseRule};
+use aerostat::fleet::{Fleet, GuestSpec, OveruseRule, RestartRule};
 use aerostat::host::EndReason;
 use aerostat::host::disk::Disks;
 use aerostat::host::vmm_guest::VmmGuest;
@@ -143,6 +143,7 @@ fn spec(name: &str, max_mib: u64, command_line: &str) -> GuestSpec {
         disks: Disks::default(),
         subscription: Subscription::default(),
         overuse: OveruseRule::Kill,
+        restart: RestartRule::Never,
         balloon_rate: None,
     }
 }

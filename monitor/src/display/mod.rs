@@ -127,26 +127,21 @@ mod tests {
     fn status(ms: u64) -> FleetStatus {
         let mib = FrameCount::from_mib;
         let guest = GuestStatus {
-            name: "alpha".into(),
             state: GuestState::Growing,
-            max: mib(512),
             size: mib(128),
             balloon: mib(384),
             target: mib(256),
             resident: mib(100),
-            wanted: FrameCount::ZERO,
-            rate_per_s: FrameCount::ZERO,
-            balloon_state: String::new(),
-            swap: None,
             activity: "walk\x1b[2Jing".into(),
+            ..GuestStatus::for_tests("alpha", mib(512))
         };
         FleetStatus {
             elapsed: Duration::from_millis(ms),
-            pool: mib(768),
             granted: mib(256),
             resident: mib(100),
             moved: mib(12),
             guests: vec![guest],
+            ..FleetStatus::for_tests(mib(768))
         }
     }
 

@@ -204,7 +204,14 @@ fn activity(guest: &GuestStatus) -> String {
                 parts.push(format!("balloon: {}, at most {rate} MiB/s", guest.balloon_state));
             }
             GuestState::Growing | GuestState::Waiting => parts.push(format!("balloon: {}", guest.balloon_state)),
-            GuestState::Starting | GuestState::Running | GuestState::Silent | GuestState::Ended => {}
+            GuestState::Starting
+            | GuestState::Running
+            | GuestState::Silent
+            | GuestState::Stopping
+            | GuestState::Ended
+            | GuestState::Queued
+            | GuestState::BackingOff
+            | GuestState::Down => {}
         }
     }
     parts.retain(|part| !part.is_empty());
@@ -219,7 +226,7 @@ fn few_mib(count: FrameCount) -> String {
 
 /// Draws a guest against its maximum in `cells` cells: `#####===|........`.
 fn bar(guest: &GuestStatus, cells: u64) -> String {
-    let reached = |count: FrameCount| count.0.saturating_mul(cells).div_ceil(guest.max.0.max(1)).min(cells);
+    let reached = |count: FrameCount| count.0.saturating_mul(cells).div_ceil(guest.limits.max.0.max(1)).min(cells);
     let (resident, size, target) = (reached(guest.resident), reached(guest.size), reached(guest.target));
     let cell = |place: u64| match place {
         _ if target > 0 && place + 1 == target => '|',
@@ -250,29 +257,26 @@ mod tests {
 
     fn guest(size: u64, resident: u64, target: u64) -> GuestStatus {
         GuestStatus {
-            name: "a-longer-name".into(),
             state: GuestState::Running,
-            max: FrameCount(512),
             size: FrameCount(size),
             balloon: FrameCount(512_u64.saturating_sub(size)),
             target: FrameCount(target),
             resident: FrameCount(resident),
-            wanted: FrameCount::ZERO,
             rate_per_s: FrameCount(1000),
             balloon_state: "nothing free".into(),
-            swap: None,
             activity: "filling ünïcode".into(),
+            ..GuestStatus::for_tests("a-longer-name", FrameCount(512))
         }
     }
 
     fn fleet(guests: Vec<GuestStatus>) -> FleetStatus {
         FleetStatus {
             elapsed: Duration::from_secs(3),
-            pool: FrameCount(512),
             granted: FrameCount(512),
             resident: FrameCount(512),
             moved: FrameCount(512),
             guests,
+            ..FleetStatus::for_tests(FrameCount(512))
         }
     }
 

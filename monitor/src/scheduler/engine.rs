@@ -8,7 +8,7 @@ use super::decision::{Decision, Inputs, Reason};
 use super::fair::{Claim, share_out};
 use super::guest::{Guest, Scarcity, Urgency, guaranteed};
 use super::limits::{GuestId, Limits};
-use super::policy::{Policy, huge_floor};
+use super::policy::{IdleTax, Policy, huge_floor};
 use super::pool_state::PoolState;
 use super::subscription::Subscription;
 use super::usage::GuestSample;
@@ -23,6 +23,8 @@ pub struct Scheduler {
     next_id: usize,
     state: PoolState,
     is_memory_coming: bool,
+    /// Minima of guests that wait to be admitted: memory that no guest is raised into.
+    awaited: FrameCount,
 }
 
 /// Why a guest can't be admitted or changed, or the pool resized; nothing was changed.
@@ -72,8 +74,15 @@ impl Scheduler {
     /// Creates a scheduler of `pool`, without guests.
     #[must_use]
     pub fn new(pool: FrameCount, policy: Policy) -> Self {
-        let state = PoolState::High;
-        Self { pool, policy, guests: BTreeMap::new(), next_id: 0, state, is_memory_coming: false }
+        Self {
+            pool,
+            policy,
+            guests: BTreeMap::new(),
+            next_id: 0,
+            state: PoolState::High,
+            is_memory_coming: false,
+            awaited: FrameCount::ZERO,
+        }
     }
 
     /// Takes a guest in and returns its first target: its minimum, granted at once.
@@ -86,16 +95,26 @@ impl Scheduler {
         limits: Limits,
         subscription: Subscription,
     ) -> Result<(GuestId, FrameCount), AdmissionError> {
+        self.can_admit(limits, subscription)?;
+        let id = GuestId(self.next_id);
+        self.next_id += 1;
+        self.guests.insert(id, Guest::new(limits, subscription, &self.policy));
+        Ok((id, limits.min))
+    }
+
+    /// Checks whether a guest with these limits would be admitted now.
+    ///
+    /// # Errors
+    ///
+    /// [`AdmissionError`] where it would not.
+    pub fn can_admit(&self, limits: Limits, subscription: Subscription) -> Result<(), AdmissionError> {
         let guest = Guest::new(limits, subscription, &self.policy);
-        check_guarantees(self.sum(Guest::guaranteed).saturating_add(guest.guaranteed()), self.pool)?;
+        check_guarantees(self.guaranteed().saturating_add(guest.guaranteed()), self.pool)?;
         let free = self.free();
         if limits.min > free {
             return Err(AdmissionError::NotFreeNow { min: limits.min, free });
         }
-        let id = GuestId(self.next_id);
-        self.next_id += 1;
-        self.guests.insert(id, guest);
-        Ok((id, limits.min))
+        Ok(())
     }
 
     /// Forgets a guest whose machine is gone: all it held is free at once.
@@ -129,7 +148,7 @@ impl Scheduler {
     ///
     /// [`AdmissionError::GuaranteesExceedPool`].
     pub fn resize(&mut self, pool: FrameCount) -> Result<(), AdmissionError> {
-        check_guarantees(self.sum(Guest::guaranteed), pool)?;
+        check_guarantees(self.guaranteed(), pool)?;
         self.pool = pool;
         Ok(())
     }
@@ -156,14 +175,44 @@ impl Scheduler {
         self.guests.get(&guest).map(|guest| guest.account.target())
     }
 
+    /// Returns the pool memory that guests hold.
+    #[must_use]
+    pub fn held(&self) -> FrameCount {
+        self.sum(|guest| guest.account.held())
+    }
+
     /// Returns the pool memory that no guest holds.
     #[must_use]
     pub fn free(&self) -> FrameCount {
         self.pool.saturating_sub(self.held())
     }
 
-    fn held(&self) -> FrameCount {
-        self.sum(|guest| guest.account.held())
+    /// Returns the pool's state as of the last decision.
+    #[must_use]
+    pub fn state(&self) -> PoolState {
+        self.state
+    }
+
+    /// Returns Σ of what the guests get in any case.
+    #[must_use]
+    pub fn guaranteed(&self) -> FrameCount {
+        self.sum(Guest::guaranteed)
+    }
+
+    /// Sets how much memory guests wait for that are not admitted yet: others shrink for them.
+    pub fn set_awaited(&mut self, awaited: FrameCount) {
+        self.awaited = awaited;
+    }
+
+    /// Returns the tax on idle memory.
+    #[must_use]
+    pub fn idle_tax(&self) -> IdleTax {
+        self.policy.idle_tax
+    }
+
+    /// Sets the tax on idle memory.
+    pub fn set_idle_tax(&mut self, tax: IdleTax) {
+        self.policy.idle_tax = tax;
     }
 
     /// Returns whether a guest is below its entitlement and others are about to release memory, so
@@ -205,7 +254,8 @@ impl Scheduler {
         self.raise(Urgency::BelowTarget, &plans, &mut decisions, now);
         let is_waiting =
             decisions.iter().zip(&plans).any(|(decision, plan)| plan.is_below() && decision.target < plan.entitlement);
-        self.is_memory_coming = is_waiting && self.guests.values().any(|guest| guest.is_releasing(now));
+        let is_awaited = self.awaited > self.free();
+        self.is_memory_coming = (is_waiting || is_awaited) && self.guests.values().any(|guest| guest.is_releasing(now));
         decisions
     }
 
@@ -213,7 +263,7 @@ impl Scheduler {
     fn plan(&self, now: Moment) -> Vec<Plan> {
         let policy = &self.policy;
         let claims = self.firm_claims(now);
-        let firm = share_out(self.pool, &claims);
+        let firm = share_out(self.pool.saturating_sub(self.awaited), &claims);
         let soft = self.share_out_rest(&firm);
         let guests = self.guests.iter().zip(&claims).zip(firm.iter().zip(soft));
         guests
@@ -229,7 +279,7 @@ impl Scheduler {
 
     /// Returns what the guests claim before headroom and file pages.
     fn firm_claims(&self, now: Moment) -> Vec<Claim> {
-        let mut room = self.pool.saturating_sub(self.sum(Guest::guaranteed));
+        let mut room = self.pool.saturating_sub(self.guaranteed());
         let mut claim = |guest: &Guest| {
             let Some(pin) = guest.pinned() else { return guest.firm_claim(&self.policy, now) };
             let claim = guest.pinned_claim(pin, room, now);
@@ -253,7 +303,7 @@ impl Scheduler {
     fn scarcity(&self, plans: &[Plan], free: FrameCount) -> Scarcity {
         let lacking = |(guest, plan): (&Guest, &Plan)| plan.entitlement.saturating_sub(guest.account.held());
         let below = self.guests.values().zip(plans).filter(|(_, plan)| plan.is_below());
-        let shortage = below.map(lacking).fold(FrameCount::ZERO, FrameCount::saturating_add);
+        let shortage = below.map(lacking).fold(self.awaited, FrameCount::saturating_add);
         match self.state {
             _ if shortage > free || self.held() > self.pool => Scarcity::Short,
             PoolState::High => Scarcity::Plenty,
@@ -276,7 +326,7 @@ impl Scheduler {
                 Claim { least: FrameCount::ZERO, most, weight: plan.weight }
             })
             .collect();
-        let parts = share_out(self.free(), &claims);
+        let parts = share_out(self.free().saturating_sub(self.awaited), &claims);
         let guests = self.guests.values_mut().zip(plans).zip(parts).zip(decisions);
         for (((guest, plan), part), decision) in guests.filter(|(((_, plan), _), _)| plan.urgency == urgency) {
             let target = base(guest, plan).saturating_add(part);

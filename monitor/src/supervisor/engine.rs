@@ -9,6 +9,7 @@ use std::os::fd::BorrowedFd;
 
 use aerostat_abi::units::FrameCount;
 
+use super::command::Version;
 use super::episodes::Episodes;
 use super::guest::{Guest, Received, Start, overhead};
 use super::outcome::Outcome;
@@ -17,12 +18,17 @@ use super::status::{Event, EventKind, FleetStatus};
 use crate::clock::Moment;
 use crate::fleet::GuestSpec;
 use crate::host::{EndReason, Ending, GuestHandle};
-use crate::scheduler::{AdmissionError, Decision, GuestId, MovedAccount, Policy, Scheduler};
+use crate::scheduler::{
+    AdmissionError, Decision, GuestId, IdleTax, Limits, MovedAccount, Policy, Scheduler, Subscription,
+};
 
 /// A running fleet.
 #[derive(Debug)]
 pub struct Supervisor<G> {
     pool: FrameCount,
+    /// What guests may hold: the pool, or what they held when it was made smaller, as far as they
+    /// still do.
+    bound: FrameCount,
     began: Moment,
     scheduler: Scheduler,
     moved: MovedAccount,
@@ -31,6 +37,8 @@ pub struct Supervisor<G> {
     /// In the order of admission.
     guests: Vec<Guest<G>>,
     events: Vec<Event>,
+    /// Guests that have ended, and how; taken by the caller.
+    ended: Vec<(GuestId, Ending)>,
     violations: u64,
     violation_episodes: Episodes,
     peak_resident: FrameCount,
@@ -79,7 +87,7 @@ pub enum StartError {
 }
 
 /// Whether the events that were read require a poll at once.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Attention {
     /// They can wait for the next poll.
     None,
@@ -92,6 +100,12 @@ impl Admission {
     #[must_use]
     pub fn spec(&self) -> &GuestSpec {
         &self.spec
+    }
+
+    /// Returns the number under which the scheduler knows it.
+    #[must_use]
+    pub fn id(&self) -> GuestId {
+        self.id
     }
 
     /// Returns the guest's first target.
@@ -107,12 +121,14 @@ impl<G: GuestHandle> Supervisor<G> {
     pub fn new(pool: FrameCount, policy: Policy, now: Moment) -> Self {
         Self {
             pool,
+            bound: pool,
             began: now,
             scheduler: Scheduler::new(pool, policy),
             moved: MovedAccount::default(),
             starting: BTreeMap::new(),
             guests: Vec::new(),
             events: Vec::new(),
+            ended: Vec::new(),
             violations: 0,
             violation_episodes: Episodes::default(),
             peak_resident: FrameCount::ZERO,
@@ -164,21 +180,150 @@ impl<G: GuestHandle> Supervisor<G> {
         StartError::NotStarted { name: spec.name, source }
     }
 
-    /// Reads the guests' events.
+    /// Returns the size of the pool.
+    #[must_use]
+    pub fn pool(&self) -> FrameCount {
+        self.pool
+    }
+
+    /// Returns the tax on idle memory.
+    #[must_use]
+    pub fn idle_tax(&self) -> IdleTax {
+        self.scheduler.idle_tax()
+    }
+
+    /// Checks whether a guest with these limits would be admitted now.
+    ///
+    /// # Errors
+    ///
+    /// [`AdmissionError`] where it would not.
+    pub fn can_admit(&self, limits: Limits, subscription: Subscription) -> Result<(), AdmissionError> {
+        self.scheduler.can_admit(limits, subscription)
+    }
+
+    /// Releases what a guest is guaranteed, since it is to end: others may be guaranteed it. What
+    /// it holds stays its own until it has ended.
+    pub fn release_guarantee(&mut self, id: GuestId) {
+        if let Some(guest) = self.guest(id) {
+            let max = guest.machine();
+            let nothing = Subscription { reservation: FrameCount::ZERO, ..Subscription::default() };
+            // Lower guarantees are never refused.
+            let _ = self.scheduler.change(id, Limits { min: FrameCount::ZERO, max }, nothing);
+        }
+    }
+
+    /// Changes what a guest may have, in the pool and in its record.
+    ///
+    /// # Errors
+    ///
+    /// [`AdmissionError`] where the pool can't honour the new limits; nothing is changed.
+    pub fn change(&mut self, id: GuestId, limits: Limits, subscription: Subscription) -> Result<(), AdmissionError> {
+        self.scheduler.change(id, limits, subscription)?;
+        if let Some(guest) = self.guest_mut(id) {
+            guest.change(limits, subscription);
+        }
+        Ok(())
+    }
+
+    /// Changes the size of the pool. What guests hold beyond a smaller pool is taken from them by
+    /// the following decisions.
+    ///
+    /// # Errors
+    ///
+    /// [`AdmissionError`] where the pool could not honour what guests are guaranteed; nothing is
+    /// changed.
+    pub fn resize(&mut self, pool: FrameCount) -> Result<(), AdmissionError> {
+        self.scheduler.resize(pool)?;
+        self.pool = pool;
+        Ok(())
+    }
+
+    /// Sets a guest's target, or leaves it to the scheduler.
+    pub fn pin(&mut self, id: GuestId, target: Option<FrameCount>) {
+        self.scheduler.pin(id, target);
+    }
+
+    /// Sets the tax on idle memory.
+    pub fn set_idle_tax(&mut self, tax: IdleTax) {
+        self.scheduler.set_idle_tax(tax);
+    }
+
+    /// Sets how much memory guests wait for that are not admitted yet.
+    pub fn set_awaited(&mut self, awaited: FrameCount) {
+        self.scheduler.set_awaited(awaited);
+    }
+
+    /// Removes the record of a guest that has ended.
+    pub fn retire(&mut self, id: GuestId) {
+        self.guests.retain(|guest| guest.id != id || guest.is_running());
+    }
+
+    /// Returns all memory of a running guest's machine.
+    #[must_use]
+    pub fn machine_of(&self, id: GuestId) -> Option<FrameCount> {
+        self.guest(id).filter(|guest| guest.is_running()).map(Guest::machine)
+    }
+
+    /// Asks one guest to end.
+    pub fn request_stop_of(&mut self, id: GuestId) {
+        if let Some(guest) = self.guest_mut(id) {
+            guest.request_stop();
+        }
+    }
+
+    /// Ends one guest's process.
+    pub fn kill_guest(&mut self, id: GuestId) {
+        if let Some(guest) = self.guest_mut(id) {
+            guest.kill();
+        }
+    }
+
+    /// Asks one guest where its processor is; returns whether it can be asked.
+    pub fn inspect_guest(&mut self, id: GuestId) -> bool {
+        let Some(guest) = self.guest_mut(id).filter(|guest| guest.is_running()) else { return false };
+        guest.inspect();
+        true
+    }
+
+    /// Returns the guests that have ended since the last call, and how.
+    pub fn take_ended(&mut self) -> Vec<(GuestId, Ending)> {
+        std::mem::take(&mut self.ended)
+    }
+
+    /// Reports an event that the caller has caused or noticed.
+    pub fn note_event(&mut self, what: EventKind, now: Moment) {
+        self.note(now, what);
+    }
+
+    /// Reads one guest's events.
+    pub fn read_events_of(&mut self, id: GuestId, now: Moment) -> Attention {
+        match self.guests.binary_search_by_key(&id, |guest| guest.id) {
+            Ok(place) => self.read_events_at(place, now),
+            Err(_) => Attention::None,
+        }
+    }
+
+    /// Reads all guests' events.
     pub fn read_events(&mut self, now: Moment) -> Attention {
         let mut attention = Attention::None;
-        let at = now.since(self.began);
         for place in 0..self.guests.len() {
-            let received = self.guests[place].receive();
-            self.events.extend(self.guests[place].take_reports().into_iter().map(|what| Event { at, what }));
-            match received {
-                Received::Nothing => continue,
-                Received::Pressure => {}
-                Received::Ended(ending) => self.end(place, ending, now),
+            if self.read_events_at(place, now) == Attention::Needed {
+                attention = Attention::Needed;
             }
-            attention = Attention::Needed;
         }
         attention
+    }
+
+    fn read_events_at(&mut self, place: usize, now: Moment) -> Attention {
+        let at = now.since(self.began);
+        let received = self.guests[place].receive();
+        self.events.extend(self.guests[place].take_reports().into_iter().map(|what| Event { at, what }));
+        match received {
+            Received::Nothing => return Attention::None,
+            Received::Pressure => {}
+            Received::Ended(ending) => self.end(place, ending, now),
+        }
+        Attention::Needed
     }
 
     /// Records how much physical memory all guests' processes use together; `None` if that can't be
@@ -220,9 +365,10 @@ impl<G: GuestHandle> Supervisor<G> {
         !self.guests.iter().any(Guest::is_running)
     }
 
-    /// Returns the descriptors to wait on before [`Self::read_events`].
-    pub fn event_fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.guests.iter().filter_map(Guest::event_fd)
+    /// Returns the descriptor to wait on before [`Self::read_events_of`] a running guest.
+    #[must_use]
+    pub fn event_fd(&self, id: GuestId) -> Option<BorrowedFd<'_>> {
+        self.guest(id)?.event_fd()
     }
 
     /// Asks every guest where its processor is. [`Self::read_events`] turns the answers into
@@ -265,7 +411,14 @@ impl<G: GuestHandle> Supervisor<G> {
             granted: self.sum(|guest| guest.target),
             resident: self.sum(Guest::resident),
             moved: self.moved.moved(),
-            guests: self.guests.iter().map(Guest::status).collect(),
+            free: self.scheduler.free(),
+            state: self.scheduler.state(),
+            guaranteed: self.scheduler.guaranteed(),
+            physical: self.physical,
+            idle_tax: self.scheduler.idle_tax(),
+            violations: self.violations,
+            version: Version::default(),
+            guests: self.guests.iter().map(|guest| guest.status(|id| self.name_of(id))).collect(),
         }
     }
 
@@ -284,23 +437,32 @@ impl<G: GuestHandle> Supervisor<G> {
     }
 
     fn carry_out(&mut self, decision: &Decision, now: Moment) {
+        let elapsed = now.since(self.began);
+        let Some(guest) = self.guest_mut(decision.guest) else { return };
+        guest.decided(decision, elapsed);
         if !decision.is_change() {
             return;
         }
-        let Ok(place) = self.guests.binary_search_by_key(&decision.guest, |guest| guest.id) else { return };
-        let guest = &mut self.guests[place];
-        guest.target = decision.target;
         self.moved.granted(decision.guest, decision.granted);
         let Decision { from, target: to, reason, inputs, .. } = *decision;
-        let guest = guest.name.clone();
+        let guest = self.name_of(decision.guest).unwrap_or_default();
         let in_need = inputs.in_need.filter(|id| *id != decision.guest).and_then(|id| self.name_of(id));
         self.note(now, EventKind::Target { guest, from, to, reason, inputs, in_need });
     }
 
     /// Returns the name of a guest whose process was started.
     fn name_of(&self, id: GuestId) -> Option<String> {
+        Some(self.guest(id)?.name.clone())
+    }
+
+    fn guest(&self, id: GuestId) -> Option<&Guest<G>> {
         let place = self.guests.binary_search_by_key(&id, |guest| guest.id).ok()?;
-        Some(self.guests[place].name.clone())
+        Some(&self.guests[place])
+    }
+
+    fn guest_mut(&mut self, id: GuestId) -> Option<&mut Guest<G>> {
+        let place = self.guests.binary_search_by_key(&id, |guest| guest.id).ok()?;
+        Some(&mut self.guests[place])
     }
 
     /// Counts a poll at which more memory was granted, resident or physically used than the pool
@@ -314,8 +476,10 @@ impl<G: GuestHandle> Supervisor<G> {
         self.peak_resident = self.peak_resident.max(resident);
         self.peak_physical = self.peak_physical.max(physical);
         let taken = charged.max(physical);
-        let bound = self.pool.saturating_add(self.sum(Guest::overhead)).saturating_add(self.overhead_of_starts());
-        let is_overdrawn = granted > self.pool || taken > bound;
+        // A pool that was made smaller is reached later, and what is above it only falls.
+        self.bound = self.pool.max(self.bound.min(self.scheduler.held()));
+        let bound = self.bound.saturating_add(self.sum(Guest::overhead)).saturating_add(self.overhead_of_starts());
+        let is_overdrawn = granted > self.bound || taken > bound;
         self.violations += u64::from(is_overdrawn);
         if let Some(episodes) = self.violation_episodes.observe(is_overdrawn, now) {
             let pool = self.pool;
@@ -340,6 +504,7 @@ impl<G: GuestHandle> Supervisor<G> {
         self.events.extend(last.into_iter().map(|what| Event { at, what }));
         self.scheduler.remove(guest.id);
         self.moved.remove(guest.id);
+        self.ended.push((guest.id, ending.clone()));
         let guest = guest.name.clone();
         self.note(now, EventKind::Ended { guest, ending });
     }

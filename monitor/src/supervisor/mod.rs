@@ -3,7 +3,9 @@
 //!
 //! | part | what it does |
 //! |---|---|
-//! | `engine.rs` | [`Supervisor`], the state machine: guests, scheduler, accounts |
+//! | `engine.rs` | [`Supervisor`], the guests that run: samples, scheduler, accounts |
+//! | `manager.rs`, `roster.rs` | [`FleetManager`], the fleet that users change |
+//! | `command.rs`, `mailbox.rs`, `apply.rs` | what clients ask, how it arrives, and plans |
 //! | `run.rs`, `run_loop.rs` | [`run()`]: waits for events, signals and the next poll |
 //! | `starters.rs` | threads that start guests, so that the loop never waits for a start |
 //! | `guest/` | the record of one guest: registers, accounts, verdict, contact, view |
@@ -11,15 +13,22 @@
 //! One thread decides, and it shares no lock with another. Polls happen at a steady rate, sooner
 //! while a guest waits for memory, and at once when a guest reports pressure or ends.
 
+mod apply;
 mod balloon;
+mod command;
 mod engine;
 mod episodes;
 #[cfg(test)]
 mod fake;
 mod guest;
+mod mailbox;
+mod manager;
+#[cfg(test)]
+mod manager_tests;
 mod outcome;
 mod physical;
 mod poll_schedule;
+mod roster;
 mod run;
 mod run_loop;
 #[cfg(test)]
@@ -33,14 +42,18 @@ mod tests;
 
 use std::time::Duration;
 
+pub use self::apply::{Plan, Step};
 pub use self::balloon::BalloonTotals;
+pub use self::command::{Answer, ApplyMode, Command, CommandError, EndMode, GuestChange, Version};
 pub use self::engine::{Admission, Attention, Launched, StartError, Supervisor};
+pub use self::mailbox::{Inbox, Mailbox, MailboxError, Reply, Request, mailbox};
+pub use self::manager::FleetManager;
 pub use self::outcome::{GuestOutcome, Outcome};
 pub use self::physical::PhysicalMemory;
-pub use self::run::{Observer, RunError, RunOptions, run};
+pub use self::run::{Observer, RunError, RunOptions, RunUntil, run};
 pub use self::signals::StopSignals;
 pub use self::starters::STARTERS;
-pub use self::status::{Event, EventKind, FleetStatus, GuestState, GuestStatus};
+pub use self::status::{DecisionStatus, Event, EventKind, FleetStatus, GuestState, GuestStatus, ServiceStatus};
 pub use self::swap::{SwapStatus, SwapTotals};
 
 /// Formats the time since the run began, as events and displays print it.

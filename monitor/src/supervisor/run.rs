@@ -6,6 +6,7 @@ use std::time::Duration;
 use aerostat_abi::units::FrameCount;
 
 use super::engine::StartError;
+use super::mailbox::Inbox;
 use super::outcome::Outcome;
 use super::physical::PhysicalMemory;
 use super::run_loop::RunLoop;
@@ -14,9 +15,23 @@ use crate::fleet::{Fleet, GuestSpec};
 use crate::host::GuestHandle;
 use crate::scheduler::Policy;
 
+/// When a run is over by itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RunUntil {
+    /// When no guest runs, and none is to start again.
+    #[default]
+    GuestsEnd,
+    /// Never: guests may be started later.
+    Shutdown,
+}
+
 /// The options of a run.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub struct RunOptions {
+    /// When it is over by itself.
+    pub until: RunUntil,
+    /// Where the commands of clients come from.
+    pub inbox: Option<Inbox>,
     /// How long the run may take, from its begin; then the guests that still run are stopped.
     /// `None` if they run until they end.
     pub limit: Option<Duration>,
@@ -35,6 +50,8 @@ pub struct RunOptions {
 impl Default for RunOptions {
     fn default() -> Self {
         Self {
+            until: RunUntil::default(),
+            inbox: None,
             limit: None,
             policy: Policy::default(),
             stop_patience: Duration::from_secs(10),
@@ -79,8 +96,8 @@ where
     S: Fn(&GuestSpec, FrameCount) -> anyhow::Result<G> + Send + Sync + 'static,
 {
     let mut run_loop = RunLoop::new(fleet, options, start, observer)?;
-    let ran = run_loop.start_and_serve(fleet);
-    let stopped = run_loop.stop(options.stop_patience);
+    let ran = run_loop.start_and_serve();
+    let stopped = run_loop.stop();
     let outcome = run_loop.finish();
     ran?;
     stopped?;

@@ -10,26 +10,17 @@ use rustix::process::{Signal, getpid, kill_process};
 use super::fake::{FakeGuest, Machine, Manners};
 use super::{Event, EventKind, FleetStatus, Observer, Outcome, RunError, RunOptions, STARTERS};
 use crate::clock::Moment;
-use crate::fleet::{Fleet, GuestSpec, OveruseRule};
+use crate::fleet::{Fleet, GuestSpec};
 use crate::host::EndReason;
-use crate::host::disk::Disks;
-use crate::scheduler::{IdleTax, Limits, Subscription};
+use crate::scheduler::{IdleTax, Limits};
 
 const POOL: FrameCount = FrameCount::from_mib(512);
 /// How long a test waits for what has to come.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 fn spec(name: &str, min_mib: u64, max_mib: u64) -> GuestSpec {
-    GuestSpec {
-        name: name.into(),
-        image: "image".into(),
-        limits: Limits { min: FrameCount::from_mib(min_mib), max: FrameCount::from_mib(max_mib) },
-        command_line: String::new(),
-        disks: Disks::default(),
-        subscription: Subscription::default(),
-        overuse: OveruseRule::Kill,
-        balloon_rate: None,
-    }
+    let limits = Limits { min: FrameCount::from_mib(min_mib), max: FrameCount::from_mib(max_mib) };
+    GuestSpec { limits, ..GuestSpec::for_tests(name) }
 }
 
 fn fleet(guests: Vec<GuestSpec>) -> Fleet {
@@ -241,7 +232,7 @@ fn a_guest_that_starts_too_late_is_dropped() {
     let (opener, gate) = Gate::new();
     let (dropped, drops) = channel();
     let (entered, entries) = channel();
-    let mut starters = super::starters::Starters::new(1, move |_: &GuestSpec, _| {
+    let mut starters = super::starters::Starters::new(move |_: &GuestSpec, _| {
         entered.send(()).unwrap();
         gate.pass();
         Ok(Handle(dropped.clone()))

@@ -56,9 +56,8 @@ struct Signal {
 }
 
 impl<G: Send + 'static> Starters<G> {
-    /// Creates threads for so many guests, which start them by `start`. It is passed the guest's
-    /// first target.
-    pub(super) fn new<S>(guests: usize, start: S) -> io::Result<Self>
+    /// Creates threads that start guests by `start`. It is passed the guest's first target.
+    pub(super) fn new<S>(start: S) -> io::Result<Self>
     where
         S: Fn(&GuestSpec, FrameCount) -> anyhow::Result<G> + Send + Sync + 'static,
     {
@@ -67,7 +66,7 @@ impl<G: Send + 'static> Starters<G> {
         let (jobs, queue) = channel();
         let (sender, results) = channel();
         let (queue, start) = (Arc::new(Mutex::new(queue)), Arc::new(start));
-        for _ in 0..guests.min(STARTERS) {
+        for _ in 0..STARTERS {
             let (queue, start) = (Arc::clone(&queue), Arc::clone(&start));
             let (sender, signal) = (sender.clone(), Arc::clone(&signal));
             thread::Builder::new()

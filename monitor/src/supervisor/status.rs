@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use aerostat_abi::units::{FrameCount, HUGE_FRAMES};
 
+use super::command::Version;
 use super::swap::SwapStatus;
-use crate::fleet::OveruseRule;
+use crate::fleet::{OveruseRule, RestartRule};
 use crate::host::Ending;
-use crate::scheduler::{Inputs, Reason};
+use crate::scheduler::{IdleTax, Inputs, Limits, PoolState, Reason, Subscription, Usage};
 
 /// The status of a fleet.
 #[derive(Clone, Debug)]
@@ -23,7 +24,21 @@ pub struct FleetStatus {
     pub resident: FrameCount,
     /// Memory moved between guests so far.
     pub moved: FrameCount,
-    /// Every guest of the fleet file, in its order.
+    /// Pool memory that no guest holds.
+    pub free: FrameCount,
+    /// How much of the pool is free, in the scheduler's terms.
+    pub state: PoolState,
+    /// Σ of the minima and reservations of guests that were admitted.
+    pub guaranteed: FrameCount,
+    /// Physical memory that the guests' processes use, where it is measured.
+    pub physical: Option<FrameCount>,
+    /// How much more idle memory costs a guest.
+    pub idle_tax: IdleTax,
+    /// Polls at which more memory was granted or used than the pool has.
+    pub violations: u64,
+    /// Counts changes of the fleet: guests that come and go, and the pool.
+    pub version: Version,
+    /// Every guest of the fleet, in the order of the fleet file.
     pub guests: Vec<GuestStatus>,
 }
 
@@ -34,8 +49,12 @@ pub struct GuestStatus {
     pub name: String,
     /// Its state.
     pub state: GuestState,
-    /// The largest size that it may have.
-    pub max: FrameCount,
+    /// The smallest and the largest size that it may have.
+    pub limits: Limits,
+    /// Its part of a pool that is too small for all.
+    pub subscription: Subscription,
+    /// All memory that its machine has; zero before it was started.
+    pub machine: FrameCount,
     /// Guest size: total memory less balloon.
     pub size: FrameCount,
     /// Frames in the balloon.
@@ -44,6 +63,8 @@ pub struct GuestStatus {
     pub target: FrameCount,
     /// Host memory behind it.
     pub resident: FrameCount,
+    /// What it uses its memory for, by its own report; `None` before the first one.
+    pub usage: Option<Usage>,
     /// Memory that threads in it wait for, by its own report.
     pub wanted: FrameCount,
     /// How much its balloon may inflate in a second.
@@ -55,6 +76,71 @@ pub struct GuestStatus {
     /// What its application says it does. Untrusted text: it may have control characters, which are
     /// replaced before it is shown.
     pub activity: String,
+    /// The scheduler's latest decision, also one that changed nothing.
+    pub decision: Option<DecisionStatus>,
+    /// When its target changed last, from the begin of the run, and the decision that changed it.
+    pub last_change: Option<(Duration, DecisionStatus)>,
+    /// How it ended, if it did.
+    pub ending: Option<String>,
+    /// Its starts and settings.
+    pub service: ServiceStatus,
+}
+
+impl GuestStatus {
+    /// Returns the status of a guest that was never started.
+    pub(super) fn down(name: &str, limits: Limits, subscription: Subscription) -> Self {
+        Self {
+            name: name.to_owned(),
+            state: GuestState::Down,
+            limits,
+            subscription,
+            machine: FrameCount::ZERO,
+            size: FrameCount::ZERO,
+            balloon: FrameCount::ZERO,
+            target: FrameCount::ZERO,
+            resident: FrameCount::ZERO,
+            usage: None,
+            wanted: FrameCount::ZERO,
+            rate_per_s: FrameCount::ZERO,
+            balloon_state: String::new(),
+            swap: None,
+            activity: String::new(),
+            decision: None,
+            last_change: None,
+            ending: None,
+            service: ServiceStatus::default(),
+        }
+    }
+}
+
+/// A decision of the scheduler.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DecisionStatus {
+    /// The target before.
+    pub from: FrameCount,
+    /// The target afterwards.
+    pub to: FrameCount,
+    /// Why.
+    pub reason: Reason,
+    /// What was decided from.
+    pub inputs: Inputs,
+    /// The other guest that lacks most, if one lacks memory.
+    pub in_need: Option<String>,
+}
+
+/// A guest as a service: what a user has set, and how often it was started.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ServiceStatus {
+    /// Counts changes of the settings.
+    pub version: Version,
+    /// The target that a user has set instead of the scheduler.
+    pub pinned: Option<FrameCount>,
+    /// Whether the guest is started again when it has ended.
+    pub restart: RestartRule,
+    /// How often it was to start.
+    pub starts: u64,
+    /// When it starts again, or gives up waiting for memory, from the begin of the run.
+    pub until: Option<Duration>,
 }
 
 /// The state of a guest.
@@ -72,8 +158,16 @@ pub enum GuestState {
     Waiting,
     /// Its driver has made no call to its balloon for a while.
     Silent,
+    /// It was asked to end.
+    Stopping,
     /// It has ended.
     Ended,
+    /// It waits until the pool has its minimum.
+    Queued,
+    /// It has ended and is to start again, not at once.
+    BackingOff,
+    /// It was never started.
+    Down,
 }
 
 impl GuestState {
@@ -103,7 +197,11 @@ impl fmt::Display for GuestState {
             Self::Growing => "growing",
             Self::Waiting => "waiting",
             Self::Silent => "silent",
+            Self::Stopping => "stopping",
             Self::Ended => "ended",
+            Self::Queued => "queued",
+            Self::BackingOff => "back-off",
+            Self::Down => "down",
         })
     }
 }
@@ -162,6 +260,25 @@ pub enum EventKind {
         /// Whose.
         guest: String,
         /// What. Untrusted text.
+        what: String,
+    },
+    /// A guest could not be started; its restart rule says what follows.
+    NotStarted {
+        /// The guest.
+        guest: String,
+        /// Why.
+        why: String,
+    },
+    /// A guest gave up waiting for memory to start with.
+    GaveUp {
+        /// The guest.
+        guest: String,
+        /// What the pool lacked.
+        why: String,
+    },
+    /// A user changed something.
+    Changed {
+        /// What, in a line.
         what: String,
     },
     /// A guest ended.
@@ -224,6 +341,9 @@ impl fmt::Display for EventKind {
             }
             Self::Inspected { guest, line } => write!(f, "{guest} | {line}"),
             Self::Problem { guest, what } => write!(f, "{guest} has a problem: {what}"),
+            Self::NotStarted { guest, why } => write!(f, "{guest} can't be started: {why}"),
+            Self::GaveUp { guest, why } => write!(f, "{guest} is not started: {why}"),
+            Self::Changed { what } => f.write_str(what),
             Self::Ended { guest, ending } => write!(f, "{guest} ended: {}", ending.reason),
             Self::Violation { granted, resident, pool, episodes } => {
                 write!(f, "violation: {granted} granted and {resident} taken of a pool of {pool}{}", Times(*episodes))
@@ -252,5 +372,35 @@ impl fmt::Display for Times {
             0 | 1 => Ok(()),
             times => write!(f, " ({times} times since this was last told)"),
         }
+    }
+}
+
+#[cfg(test)]
+impl FleetStatus {
+    /// A fleet without guests.
+    pub(crate) fn for_tests(pool: FrameCount) -> Self {
+        Self {
+            elapsed: Duration::ZERO,
+            pool,
+            granted: FrameCount::ZERO,
+            resident: FrameCount::ZERO,
+            moved: FrameCount::ZERO,
+            free: pool,
+            state: PoolState::High,
+            guaranteed: FrameCount::ZERO,
+            physical: None,
+            idle_tax: IdleTax::default(),
+            violations: 0,
+            version: Version::default(),
+            guests: Vec::new(),
+        }
+    }
+}
+
+#[cfg(test)]
+impl GuestStatus {
+    /// A guest that was never started, of at most `max`.
+    pub(crate) fn for_tests(name: &str, max: FrameCount) -> Self {
+        Self::down(name, Limits { min: FrameCount::ZERO, max }, Subscription::default())
     }
 }

@@ -12,25 +12,14 @@ use super::fake::{FakeGuest, Lie, Machine, Manners};
 use super::{Attention, EventKind, FleetStatus, GuestState, Launched, Outcome, Supervisor};
 use crate::clock::Moment;
 use crate::fleet::{GuestSpec, OveruseRule};
-use crate::host::disk::Disks;
 use crate::host::{EndReason, GuestEvent};
-use crate::scheduler::{Limits, Policy, Subscription};
+use crate::scheduler::Policy;
 
 const TICK: Duration = Duration::from_millis(20);
 const POOL: FrameCount = FrameCount::from_mib(512);
 
 fn spec(name: &str) -> GuestSpec {
-    let limits = Limits { min: FrameCount::from_mib(64), max: FrameCount::from_mib(512) };
-    GuestSpec {
-        name: name.into(),
-        image: "image".into(),
-        limits,
-        command_line: String::new(),
-        disks: Disks::default(),
-        subscription: Subscription::default(),
-        overuse: OveruseRule::Kill,
-        balloon_rate: None,
-    }
+    GuestSpec::for_tests(name)
 }
 
 /// Admits a fake guest and has the supervisor take it over.

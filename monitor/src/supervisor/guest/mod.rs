@@ -32,7 +32,7 @@ use super::status::{EventKind, GuestState};
 use crate::clock::Moment;
 use crate::fleet::{GuestSpec, OveruseRule};
 use crate::host::{EndReason, Ending, GuestEvent, GuestHandle};
-use crate::scheduler::{GuestId, GuestSample, Hints, Limits, Reading, Usage};
+use crate::scheduler::{Decision, GuestId, GuestSample, Hints, Limits, Reading, Subscription, Usage};
 use crate::vmm::DISAGREEING_REPORTS;
 
 pub(super) use self::accounts::overhead;
@@ -50,6 +50,9 @@ pub(super) struct Guest<G> {
     pub(super) id: GuestId,
     pub(super) name: String,
     limits: Limits,
+    subscription: Subscription,
+    /// All memory of its machine.
+    machine: FrameCount,
     life: Life<G>,
     /// What the scheduler has decided.
     pub(super) target: FrameCount,
@@ -58,6 +61,10 @@ pub(super) struct Guest<G> {
     state: GuestState,
     verdict: Verdict,
     contact: Contact,
+    /// The scheduler's latest decision.
+    decision: Option<Decision>,
+    /// The latest that changed the target, and when, from the begin of the run.
+    last_change: Option<(Duration, Decision)>,
 }
 
 /// Whether a guest runs.
@@ -94,6 +101,8 @@ impl<G: GuestHandle> Guest<G> {
             id,
             name: spec.name.clone(),
             limits: spec.limits,
+            subscription: spec.subscription,
+            machine: spec.limits.max,
             life: Life::Running(handle),
             target: start.target,
             register: TargetRegister::new(start, spec.balloon_rate),
@@ -101,7 +110,35 @@ impl<G: GuestHandle> Guest<G> {
             state: GuestState::Starting,
             verdict: Verdict::new(spec.overuse),
             contact: Contact::default(),
+            decision: None,
+            last_change: None,
         }
+    }
+
+    /// Records what the scheduler was told to keep to from now on.
+    pub(super) fn change(&mut self, limits: Limits, subscription: Subscription) {
+        self.limits = limits;
+        self.subscription = subscription;
+    }
+
+    /// Returns all memory of the guest's machine.
+    pub(super) fn machine(&self) -> FrameCount {
+        self.machine
+    }
+
+    /// Records a decision of the scheduler.
+    pub(super) fn decided(&mut self, decision: &Decision, elapsed: Duration) {
+        self.target = decision.target;
+        self.decision = Some(*decision);
+        if decision.is_change() {
+            self.last_change = Some((elapsed, *decision));
+        }
+    }
+
+    /// Returns what the guest uses its memory for, by its own report.
+    fn usage(&self) -> Option<Usage> {
+        // Its machine bounds what it says, not a max that was lowered since.
+        Usage::from_statistics(&self.accounts.statistics, Limits { min: self.limits.min, max: self.machine })
     }
 
     /// Keeps samples from now on.
@@ -147,7 +184,7 @@ impl<G: GuestHandle> Guest<G> {
     fn read(&mut self, now: Moment) -> bool {
         let Life::Running(handle) = &self.life else { return false };
         let bounds = Bounds {
-            machine: self.limits.max,
+            machine: self.machine,
             // The acknowledgement that is read now counts only afterwards: the sizes may result
             // from targets before it.
             allowed: self.accounts.size().max(self.register.largest()),
@@ -292,7 +329,7 @@ impl<G: GuestHandle> Guest<G> {
 
     /// Returns what the scheduler is told of the guest.
     pub(super) fn sample(&self) -> GuestSample {
-        let hints = match Usage::from_statistics(&self.accounts.statistics, self.limits) {
+        let hints = match self.usage() {
             None => Hints::None,
             Some(usage) if self.state == GuestState::Silent => Hints::Stale(usage),
             Some(usage) => Hints::Report(usage),
@@ -320,6 +357,13 @@ impl<G> Life<G> {
         match self {
             Self::Running(handle) => Some(handle),
             Self::Ended(_) => None,
+        }
+    }
+
+    fn ending(&self) -> Option<&Ending> {
+        match self {
+            Self::Running(_) => None,
+            Self::Ended(ending) => Some(ending),
         }
     }
 

@@ -4,18 +4,29 @@ use aerostat_abi::units::FrameCount;
 
 use super::Guest;
 use crate::host::{EndReason, Ending, GuestHandle};
+use crate::scheduler::{Decision, GuestId};
 use crate::supervisor::balloon::BalloonTotals;
 use crate::supervisor::outcome::GuestOutcome;
-use crate::supervisor::status::GuestStatus;
+use crate::supervisor::status::{DecisionStatus, GuestStatus, ServiceStatus};
 
 impl<G: GuestHandle> Guest<G> {
-    /// Returns the guest's status as of the last poll.
-    pub(in crate::supervisor) fn status(&self) -> GuestStatus {
+    /// Returns the guest's status as of the last poll; `name_of` names the guests that decisions
+    /// mention. What a user has set is left open.
+    pub(in crate::supervisor) fn status(&self, name_of: impl Fn(GuestId) -> Option<String>) -> GuestStatus {
         let accounts = &self.accounts;
+        let named = |decision: &Decision| DecisionStatus {
+            from: decision.from,
+            to: decision.target,
+            reason: decision.reason,
+            inputs: decision.inputs,
+            in_need: decision.inputs.in_need.filter(|&id| id != self.id).and_then(&name_of),
+        };
         GuestStatus {
             name: self.name.clone(),
             state: self.state,
-            max: self.limits.max,
+            limits: self.limits,
+            subscription: self.subscription,
+            machine: self.machine,
             size: accounts.size(),
             balloon: accounts.balloon,
             target: self.target,
@@ -25,6 +36,11 @@ impl<G: GuestHandle> Guest<G> {
             balloon_state: accounts.statistics.balloon_state.as_str().to_owned(),
             swap: if self.is_running() { accounts.swap.status() } else { None },
             activity: accounts.statistics.activity.as_str().to_owned(),
+            usage: self.usage(),
+            decision: self.decision.as_ref().map(named),
+            last_change: self.last_change.as_ref().map(|(at, decision)| (*at, named(decision))),
+            ending: self.life.ending().map(|ending| ending.reason.to_string()),
+            service: ServiceStatus::default(),
         }
     }
 

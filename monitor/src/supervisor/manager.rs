@@ -1,0 +1,510 @@
+//! The fleet as its users see it: guests with names that are started, stopped, restarted and
+//! changed while others run.
+//!
+//! The manager joins the [`Roster`] (what each guest is to do), the [`Supervisor`] (the guests that
+//! run) and the commands of clients. It starts no process: [`FleetManager::advance`] returns the
+//! guests whose start is due, and is told how each start went. The moment is passed in.
+//!
+//! A command is checked as a whole before anything is changed.
+
+use std::time::Duration;
+
+use aerostat_abi::exit::GuestExit;
+use aerostat_abi::units::FrameCount;
+
+use super::apply::{self, Machine, Plan, Present, Step};
+use super::command::{Answer, ApplyMode, Command, CommandError, EndMode, GuestChange, Version};
+use super::engine::{Admission, Attention, Launched, StartError, Supervisor};
+use super::outcome::Outcome;
+use super::roster::{Conclusion, Member, Roster, Stage, Then};
+use super::status::{EventKind, FleetStatus, GuestState, GuestStatus, ServiceStatus};
+use crate::clock::Moment;
+use crate::fleet::{Fleet, GuestSpec};
+use crate::host::{EndReason, GuestHandle};
+use crate::scheduler::{AdmissionError, GuestId, Limits, Subscription};
+
+/// A fleet that can be changed while it runs.
+#[derive(Debug)]
+pub struct FleetManager<G> {
+    pub(super) supervisor: Supervisor<G>,
+    roster: Roster,
+    /// How long a guest may take to end when it is asked.
+    stop_patience: Duration,
+    began: Moment,
+    is_shutting_down: bool,
+}
+
+impl<G: GuestHandle> FleetManager<G> {
+    /// Creates a manager of a fleet whose guests are not started.
+    pub(super) fn new(fleet: &Fleet, supervisor: Supervisor<G>, stop_patience: Duration, began: Moment) -> Self {
+        Self { supervisor, roster: Roster::new(fleet), stop_patience, began, is_shutting_down: false }
+    }
+
+    /// Admits all guests at once, so that none can grow into the minimum of another.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`] for the first that is not admitted.
+    pub(super) fn admit_all(&mut self, now: Moment) -> Result<Vec<Admission>, StartError> {
+        let mut admissions = Vec::new();
+        for member in self.roster.members_mut() {
+            let admission = self.supervisor.admit(&member.spec)?;
+            member.queue(None);
+            member.admitted(admission.id(), now);
+            admissions.push(admission);
+        }
+        Ok(admissions)
+    }
+
+    /// Takes over the process of an admitted guest.
+    pub(super) fn launched(&mut self, admission: Admission, launched: Launched<G>, now: Moment) {
+        let id = admission.id();
+        self.supervisor.launched(admission, launched, now);
+        let Some(member) = self.roster.of_admission(id) else { return };
+        member.started();
+        // It was asked to end while its process was being started.
+        if matches!(member.stage, Stage::Ending { .. }) {
+            self.supervisor.request_stop_of(id);
+        }
+    }
+
+    /// Records that an admitted guest could not be started; its restart rule says what follows.
+    pub(super) fn not_launched(&mut self, admission: Admission, error: anyhow::Error, now: Moment) {
+        let (id, guest) = (admission.id(), admission.spec().name.clone());
+        let why = format!("{error:#}");
+        self.supervisor.withdraw(admission, error);
+        self.supervisor.note_event(EventKind::NotStarted { guest, why }, now);
+        self.conclude(id, Conclusion::Failed, now);
+    }
+
+    /// Gives up the place of an admitted guest whose start ends the run.
+    pub(super) fn withdraw(&mut self, admission: Admission, error: anyhow::Error) -> StartError {
+        if let Some(member) = self.roster.of_admission(admission.id()) {
+            member.stage = Stage::Down;
+        }
+        self.supervisor.withdraw(admission, error)
+    }
+
+    /// Reads one guest's events.
+    pub(super) fn read_events_of(&mut self, id: GuestId, now: Moment) -> Attention {
+        let attention = self.supervisor.read_events_of(id, now);
+        self.conclude_ended(now);
+        attention
+    }
+
+    /// Reads all guests' events.
+    pub(super) fn read_events(&mut self, now: Moment) -> Attention {
+        let attention = self.supervisor.read_events(now);
+        self.conclude_ended(now);
+        attention
+    }
+
+    /// Does what is due: kills guests that take too long to end, gives up waits for memory, and
+    /// returns the guests whose start is due.
+    pub(super) fn advance(&mut self, now: Moment) -> Vec<Admission> {
+        if self.is_shutting_down {
+            return Vec::new();
+        }
+        let mut admissions = Vec::new();
+        let mut awaited = FrameCount::ZERO;
+        for member in self.roster.members_mut() {
+            match &mut member.stage {
+                Stage::Ending { kill_at, .. } if now >= *kill_at => {
+                    *kill_at = now.after(self.stop_patience);
+                    member.latest.into_iter().for_each(|id| self.supervisor.kill_guest(id));
+                }
+                Stage::BackingOff { until } if now >= *until => drop(member.queue(None)),
+                _ => {}
+            }
+            let Stage::Queued { deadline } = member.stage else { continue };
+            match admit(&mut self.supervisor, member, now) {
+                Ok(admission) => admissions.push(admission),
+                Err(error) if deadline.is_some_and(|deadline| now >= deadline) => {
+                    member.stage = Stage::Down;
+                    let guest = member.spec.name.clone();
+                    self.supervisor.note_event(EventKind::GaveUp { guest, why: error.to_string() }, now);
+                }
+                Err(_) => awaited = awaited.saturating_add(member.spec.limits.min),
+            }
+        }
+        self.supervisor.set_awaited(awaited);
+        admissions
+    }
+
+    /// Returns when [`Self::advance`] has something to do at the latest. A guest that waits for
+    /// memory is looked after at each poll besides.
+    pub(super) fn next_change(&self) -> Option<Moment> {
+        self.roster.next_change()
+    }
+
+    /// Carries a command out, or begins to.
+    pub(super) fn execute(&mut self, command: Command, now: Moment) -> Result<Answer, CommandError> {
+        match command {
+            Command::Start { guest, patience } => self.start(&guest, patience, now),
+            Command::End { guest, how } => self.end(&guest, how, now),
+            Command::Restart { guest } => self.restart(&guest, now),
+            Command::Change { guest, change, expected } => self.change(&guest, change, expected, now),
+            Command::Target { guest, target } => self.pin(&guest, target, now),
+            Command::Pool { pool, expected } => self.resize(pool, expected, now),
+            Command::Apply { fleet, mode, expected } => self.apply(&fleet, mode, expected, now),
+            Command::Inspect { guest } => self.inspect(&guest),
+            Command::Shutdown => {
+                self.is_shutting_down = true;
+                Ok(Answer::Done(self.roster.version))
+            }
+        }
+    }
+
+    /// Returns whether a client has asked for the end of the run.
+    pub(super) fn is_shutting_down(&self) -> bool {
+        self.is_shutting_down
+    }
+
+    /// Returns whether no guest runs and none is to.
+    pub(super) fn is_over(&self) -> bool {
+        self.roster.is_over()
+    }
+
+    /// Returns the status as of the last poll.
+    pub(super) fn status(&self, now: Moment) -> FleetStatus {
+        let mut status = self.supervisor.status(now);
+        let mut records = std::mem::take(&mut status.guests);
+        let mut record = |name: &str| {
+            let place = records.iter().rposition(|guest| guest.name == name)?;
+            Some(records.swap_remove(place))
+        };
+        let of_member = |member: &Member| {
+            let GuestSpec { name, limits, subscription, .. } = &member.spec;
+            let record = record(name).unwrap_or_else(|| GuestStatus::down(name, *limits, *subscription));
+            self.with_service(record, member)
+        };
+        status.guests = self.roster.members().iter().map(of_member).collect();
+        status.version = self.roster.version;
+        status
+    }
+
+    /// Returns the outcome of the run, guests in the order of the fleet.
+    pub(super) fn into_outcome(self, now: Moment) -> Outcome {
+        let mut outcome = self.supervisor.into_outcome(now);
+        let place = |name: &str| self.roster.members().iter().position(|member| member.spec.name == name);
+        outcome.guests.sort_by_key(|guest| place(&guest.name).unwrap_or(usize::MAX));
+        outcome
+    }
+
+    /// Returns a guest's status with what the roster knows.
+    fn with_service(&self, record: GuestStatus, member: &Member) -> GuestStatus {
+        let until = match member.stage {
+            Stage::Queued { deadline } => deadline,
+            Stage::BackingOff { until } => Some(until),
+            _ => None,
+        };
+        let state = match member.stage {
+            Stage::Queued { .. } => GuestState::Queued,
+            Stage::BackingOff { .. } => GuestState::BackingOff,
+            Stage::Starting => GuestState::Starting,
+            Stage::Ending { .. } => GuestState::Stopping,
+            Stage::Running | Stage::Down => record.state,
+        };
+        let GuestSpec { limits, subscription, restart, .. } = member.spec;
+        let service = ServiceStatus {
+            version: member.version,
+            pinned: member.pinned,
+            restart,
+            starts: member.starts,
+            until: until.map(|until| until.since(self.began)),
+        };
+        GuestStatus { state, limits, subscription, service, ..record }
+    }
+
+    fn start(&mut self, name: &str, patience: Duration, now: Moment) -> Result<Answer, CommandError> {
+        let member = self.roster.get_mut(name)?;
+        if !matches!(member.stage, Stage::Down | Stage::BackingOff { .. }) {
+            return Err(wrong_state(name, "runs already, or is about to; `aerostat restart` starts it anew"));
+        }
+        // The start itself follows in `advance`. Without patience it must be possible now.
+        let Limits { min, .. } = member.spec.limits;
+        match self.supervisor.can_admit(member.spec.limits, member.spec.subscription) {
+            Err(error @ AdmissionError::GuaranteesExceedPool { .. }) => return Err(refused(name, &error)),
+            Err(error @ AdmissionError::NotFreeNow { .. }) if patience.is_zero() => {
+                let hint = format!("; --wait lets other guests shrink until {min} is free");
+                return Err(CommandError::Invalid(format!("guest {name:?} is not started: {error}{hint}")));
+            }
+            _ => {}
+        }
+        Ok(Answer::Starting(member.queue(Some(now.after(patience)))))
+    }
+
+    fn end(&mut self, name: &str, how: EndMode, now: Moment) -> Result<Answer, CommandError> {
+        let kill_at = self.kill_at(how, now);
+        let member = self.roster.get_mut(name)?;
+        match member.stage {
+            Stage::Down => return Err(wrong_state(name, "does not run")),
+            Stage::Queued { .. } | Stage::BackingOff { .. } => member.stage = Stage::Down,
+            Stage::Starting | Stage::Running | Stage::Ending { .. } => {
+                member.end(Then::StayDown, kill_at);
+                end_process(&mut self.supervisor, member, how);
+            }
+        }
+        Ok(Answer::Done(member.version))
+    }
+
+    fn restart(&mut self, name: &str, now: Moment) -> Result<Answer, CommandError> {
+        let kill_at = self.kill_at(EndMode::Stop, now);
+        let member = self.roster.get_mut(name)?;
+        match member.stage {
+            Stage::Down | Stage::BackingOff { .. } => return Ok(Answer::Starting(member.queue(None))),
+            Stage::Queued { .. } => return Ok(Answer::Starting(member.starts)),
+            Stage::Starting | Stage::Running | Stage::Ending { .. } => {
+                member.end(Then::StartAgain, kill_at);
+                end_process(&mut self.supervisor, member, EndMode::Stop);
+            }
+        }
+        Ok(Answer::Starting(member.starts + 1))
+    }
+
+    fn change(
+        &mut self,
+        name: &str,
+        change: GuestChange,
+        expected: Option<Version>,
+        now: Moment,
+    ) -> Result<Answer, CommandError> {
+        let member = self.roster.get_mut(name)?;
+        check_version(expected, member.version)?;
+        let GuestChange { min, max, shares, reservation } = change;
+        let Limits { min: old_min, max: old_max } = member.spec.limits;
+        let limits = Limits { min: min.unwrap_or(old_min), max: max.unwrap_or(old_max) };
+        let old = member.spec.subscription;
+        let subscription =
+            Subscription { shares: shares.unwrap_or(old.shares), reservation: reservation.unwrap_or(old.reservation) };
+        let spec = member.spec.with_limits(limits, subscription).map_err(CommandError::Invalid)?;
+        if member.is_up() {
+            let machine = member.latest.and_then(|id| self.supervisor.machine_of(id)).unwrap_or(old_max);
+            if limits.max > machine {
+                let max = limits.max;
+                return Err(CommandError::Invalid(format!(
+                    "guest {name:?}: max {max} is above the {machine} of the machine that it runs on; stop it first"
+                )));
+            }
+            let id = member.latest.ok_or_else(|| wrong_state(name, "has no machine"))?;
+            self.supervisor.change(id, limits, subscription).map_err(|error| refused(name, &error))?;
+        }
+        let what = apply::differences(&member.spec, &spec).join(", ");
+        member.spec = spec;
+        let version = member.changed();
+        if !what.is_empty() {
+            self.supervisor.note_event(EventKind::Changed { what: format!("{name}: {what}") }, now);
+        }
+        Ok(Answer::Done(version))
+    }
+
+    fn pin(&mut self, name: &str, target: Option<FrameCount>, now: Moment) -> Result<Answer, CommandError> {
+        let member = self.roster.get_mut(name)?;
+        let Limits { min, max } = member.spec.limits;
+        if let Some(target) = target.filter(|target| !(min..=max).contains(target)) {
+            return Err(CommandError::Invalid(format!(
+                "guest {name:?}: the target {target} is not from min {min} to max {max}; `aerostat set` changes these"
+            )));
+        }
+        let Some(id) = member.latest.filter(|_| member.is_up()) else {
+            return Err(wrong_state(name, "does not run; a target is set for a guest that runs"));
+        };
+        member.pinned = target;
+        self.supervisor.pin(id, target);
+        let what = match target {
+            Some(target) => format!("{name}: the target is set to {target} by a user"),
+            None => format!("{name}: the target is left to the scheduler"),
+        };
+        let version = member.changed();
+        self.supervisor.note_event(EventKind::Changed { what }, now);
+        Ok(Answer::Done(version))
+    }
+
+    fn resize(&mut self, pool: FrameCount, expected: Option<Version>, now: Moment) -> Result<Answer, CommandError> {
+        check_version(expected, self.roster.version)?;
+        if pool == FrameCount::ZERO {
+            return Err(CommandError::Invalid("a pool of 0 holds no guest; say how much memory they share".into()));
+        }
+        let from = self.supervisor.pool();
+        let refused = |error| CommandError::Invalid(format!("the pool is not resized: {error}"));
+        self.supervisor.resize(pool).map_err(refused)?;
+        if from != pool {
+            let what = Step::Pool { from, to: pool }.to_string();
+            self.supervisor.note_event(EventKind::Changed { what }, now);
+        }
+        Ok(Answer::Done(self.roster.changed()))
+    }
+
+    fn inspect(&mut self, name: &str) -> Result<Answer, CommandError> {
+        let member = self.roster.get_mut(name)?;
+        match member.latest {
+            Some(id) if self.supervisor.inspect_guest(id) => Ok(Answer::Done(member.version)),
+            _ => Err(wrong_state(name, "does not run")),
+        }
+    }
+
+    fn apply(
+        &mut self,
+        fleet: &Fleet,
+        mode: ApplyMode,
+        expected: Option<Version>,
+        now: Moment,
+    ) -> Result<Answer, CommandError> {
+        check_version(expected, self.roster.version)?;
+        let plan = self.plan(fleet);
+        if mode == ApplyMode::CarryOut && !plan.is_empty() {
+            self.carry_out(&plan, fleet, now)?;
+            let names: Vec<String> = fleet.guests.iter().map(|guest| guest.name.clone()).collect();
+            self.roster.sort_by_names(&names);
+            self.roster.changed();
+        }
+        Ok(Answer::Plan(plan))
+    }
+
+    fn plan(&self, fleet: &Fleet) -> Plan {
+        // A guest that leaves is gone already; one of the same name is another one.
+        let stays = |member: &&Member| !matches!(member.stage, Stage::Ending { then: Then::Leave, .. });
+        let with_machine = |member| {
+            let Member { spec, latest, .. }: &Member = member;
+            let machine = latest.filter(|_| member.is_up()).and_then(|id| self.supervisor.machine_of(id));
+            (spec, machine.map_or(Machine::None, Machine::Of))
+        };
+        let guests: Vec<_> = self.roster.members().iter().filter(stays).map(with_machine).collect();
+        let (pool, idle_tax) = (self.supervisor.pool(), self.supervisor.idle_tax());
+        apply::plan(Present { pool, idle_tax, guests: &guests }, fleet)
+    }
+
+    /// Carries a plan out. A fleet that was checked fits its pool, so no step is refused when
+    /// guarantees fall before the pool is resized, and rise afterwards.
+    fn carry_out(&mut self, plan: &Plan, fleet: &Fleet, now: Moment) -> Result<(), CommandError> {
+        let kill_at = self.kill_at(EndMode::Stop, now);
+        if let Some(guest) = plan.steps.iter().find_map(|step| match step {
+            Step::Add { guest } if self.roster.get_mut(guest).is_ok() => Some(guest.clone()),
+            _ => None,
+        }) {
+            return Err(wrong_state(&guest, "is still ending; apply again when it has ended"));
+        }
+        for step in &plan.steps {
+            let (name, then) = match step {
+                Step::Remove { guest } => (guest, Then::Leave),
+                Step::Replace { guest, .. } => (guest, Then::StartAgain),
+                Step::Pool { .. } | Step::IdleTax { .. } | Step::Add { .. } | Step::Change { .. } => continue,
+            };
+            let member = self.roster.get_mut(name)?;
+            if let Some(id) = member.latest.filter(|_| member.is_up()) {
+                member.end(then, kill_at);
+                self.supervisor.release_guarantee(id);
+                end_process(&mut self.supervisor, member, EndMode::Stop);
+            } else if then == Then::Leave {
+                self.roster.remove(name);
+            }
+        }
+        self.change_guarantees(fleet, |old, new| old.min(new))?;
+        let refused = |error| CommandError::Invalid(format!("the pool is not resized: {error}"));
+        self.supervisor.resize(fleet.pool).map_err(refused)?;
+        self.supervisor.set_idle_tax(fleet.idle_tax);
+        self.change_guarantees(fleet, |_, new| new)?;
+        for new in &fleet.guests {
+            match self.roster.get_mut(&new.name) {
+                Ok(member) => {
+                    if member.spec != *new {
+                        member.spec = new.clone();
+                        member.changed();
+                    }
+                }
+                Err(_) => drop(self.roster.add(new.clone()).queue(None)),
+            }
+        }
+        for step in &plan.steps {
+            self.supervisor.note_event(EventKind::Changed { what: step.to_string() }, now);
+        }
+        Ok(())
+    }
+
+    /// Gives guests that go on running the limits of `fleet`, their minima and reservations as
+    /// `choose` says, given the old and the new value.
+    fn change_guarantees(
+        &mut self,
+        fleet: &Fleet,
+        choose: impl Fn(FrameCount, FrameCount) -> FrameCount,
+    ) -> Result<(), CommandError> {
+        for new in &fleet.guests {
+            let Ok(member) = self.roster.get_mut(&new.name) else { continue };
+            let Some(id) = member.latest.filter(|_| matches!(member.stage, Stage::Starting | Stage::Running)) else {
+                continue;
+            };
+            let (old, machine) = (&member.spec, self.supervisor.machine_of(id).unwrap_or(member.spec.limits.max));
+            let max = new.limits.max.min(machine);
+            let limits = Limits { min: choose(old.limits.min, new.limits.min).min(max), max };
+            let reservation = choose(old.subscription.reservation, new.subscription.reservation);
+            let subscription = Subscription { reservation, ..new.subscription };
+            self.supervisor.change(id, limits, subscription).map_err(|error| refused(&new.name, &error))?;
+        }
+        Ok(())
+    }
+
+    fn kill_at(&self, how: EndMode, now: Moment) -> Moment {
+        match how {
+            EndMode::Stop => now.after(self.stop_patience),
+            EndMode::Kill => now,
+        }
+    }
+
+    /// Records the ends of guests, and decides what follows.
+    fn conclude_ended(&mut self, now: Moment) {
+        for (id, ending) in self.supervisor.take_ended() {
+            let conclusion = match ending.reason {
+                EndReason::Exited(GuestExit::Success) | EndReason::Stopped => Conclusion::Succeeded,
+                _ => Conclusion::Failed,
+            };
+            self.conclude(id, conclusion, now);
+        }
+    }
+
+    fn conclude(&mut self, id: GuestId, conclusion: Conclusion, now: Moment) {
+        let Some(member) = self.roster.of_admission(id) else { return };
+        member.pinned = None;
+        if member.ended(conclusion, now) {
+            let name = member.spec.name.clone();
+            self.roster.remove(&name);
+        }
+    }
+}
+
+/// Admits a guest that waits for its start, and forgets its former record.
+fn admit<G: GuestHandle>(
+    supervisor: &mut Supervisor<G>,
+    member: &mut Member,
+    now: Moment,
+) -> Result<Admission, StartError> {
+    let admission = supervisor.admit(&member.spec)?;
+    if let Some(former) = member.latest {
+        supervisor.retire(former);
+    }
+    member.admitted(admission.id(), now);
+    Ok(admission)
+}
+
+/// Ends the process of a guest, if it has one already.
+fn end_process<G: GuestHandle>(supervisor: &mut Supervisor<G>, member: &Member, how: EndMode) {
+    let Some(id) = member.latest else { return };
+    match how {
+        EndMode::Stop => supervisor.request_stop_of(id),
+        EndMode::Kill => supervisor.kill_guest(id),
+    }
+}
+
+fn check_version(expected: Option<Version>, current: Version) -> Result<(), CommandError> {
+    match expected {
+        Some(expected) if expected != current => Err(CommandError::Conflict { expected, current }),
+        _ => Ok(()),
+    }
+}
+
+fn wrong_state(guest: &str, state: &'static str) -> CommandError {
+    CommandError::WrongState { guest: guest.to_owned(), state }
+}
+
+fn refused(guest: &str, error: &AdmissionError) -> CommandError {
+    CommandError::Invalid(format!("guest {guest:?}: {error}"))
+}
