@@ -48,7 +48,7 @@ impl<O: Output> Observer for EventLog<O> {
 mod tests {
     use super::{EventLog, TARGETS};
     use crate::display::Screen;
-    use crate::scheduler::{Inputs, PoolState, Reason};
+    use crate::scheduler::{Inputs, PoolState, Reason, StateCause};
     use crate::supervisor::{Event, EventKind, Observer};
     use aerostat_abi::units::FrameCount;
     use std::time::Duration;
@@ -69,6 +69,7 @@ mod tests {
                 entitlement: FrameCount(1024),
                 free: FrameCount(4096),
                 pool: PoolState::High,
+                pool_cause: StateCause::Pool,
                 in_need: None,
             },
             in_need: None,

@@ -140,9 +140,14 @@ fn advice(largest_pool: Option<FrameCount>) -> String {
 /// Returns what this process and its children can get; `None` where the host does not say.
 #[must_use]
 pub fn available() -> Option<Available> {
+    available_at(Location::of_this_process().ok().as_ref())
+}
+
+/// Returns what a process in the group at `location`, or in none, can get.
+pub(super) fn available_at(location: Option<&Location>) -> Option<Available> {
     let host = fs::read_to_string("/proc/meminfo").ok().and_then(|text| available_on_host(&text));
     let host = host.map(|memory| Available { memory, limit: Limit::Host });
-    let groups = Location::of_this_process().map(|location| in_groups(&location)).unwrap_or_default();
+    let groups = location.map(in_groups).unwrap_or_default();
     host.into_iter().chain(groups).min_by_key(|available| available.memory)
 }
 

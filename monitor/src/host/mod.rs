@@ -9,6 +9,7 @@ pub mod descriptors;
 pub mod disk;
 mod guest_handle;
 pub mod log_file;
+pub mod memory_sampler;
 pub(crate) mod oom;
 mod reaper;
 pub mod run_directory;

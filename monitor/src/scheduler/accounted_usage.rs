@@ -9,6 +9,11 @@ use aerostat_abi::units::FrameCount;
 
 use super::usage::GuestSample;
 
+/// Resident memory beyond the target that is no sign of a guest that does not follow: page tables,
+/// and memory of its VMM process. One frame for so many, and for every guest.
+const OVERHEAD_DIVISOR: u64 = 50;
+const OVERHEAD: FrameCount = FrameCount::from_mib(8);
+
 /// One guest's target, and what was last seen of it.
 #[derive(Debug)]
 pub(super) struct AccountedUsage {
@@ -48,9 +53,20 @@ impl AccountedUsage {
         self.target = target;
     }
 
+    /// Returns the host memory that was last seen behind the guest.
+    pub(super) fn resident(&self) -> FrameCount {
+        self.resident
+    }
+
     /// Returns what the guest holds whatever its target is.
     pub(super) fn observed(&self) -> FrameCount {
         self.allowed.max(self.size).max(self.resident)
+    }
+
+    /// Returns whether the guest has not followed its target yet.
+    pub(super) fn exceeds_target(&self) -> bool {
+        let overhead = OVERHEAD.saturating_add(FrameCount(self.target.0 / OVERHEAD_DIVISOR));
+        self.allowed.max(self.size) > self.target || self.resident > self.target.saturating_add(overhead)
     }
 
     /// Returns the frames of the pool that the guest holds.
@@ -85,5 +101,20 @@ mod tests {
         assert_eq!(accounted_usage.held(), FrameCount(50), "resident memory has not fallen yet");
         accounted_usage.observe(&sample(40, 40, 40));
         assert_eq!(accounted_usage.held(), FrameCount(40));
+    }
+
+    #[test]
+    fn page_tables_of_a_guest_that_follows_are_no_excess() {
+        let mut accounted_usage = AccountedUsage::new(FrameCount::from_mib(100));
+        let mut exceeds_with = |size_mib: u64, resident: u64| {
+            let size = FrameCount::from_mib(size_mib).0;
+            accounted_usage.observe(&sample(size, size, resident));
+            accounted_usage.exceeds_target()
+        };
+        let full = FrameCount::from_mib(100).0;
+        assert!(!exceeds_with(100, full));
+        assert!(!exceeds_with(100, full + full / 512 + 400));
+        assert!(exceeds_with(102, full));
+        assert!(exceeds_with(100, full + FrameCount::from_mib(11).0));
     }
 }

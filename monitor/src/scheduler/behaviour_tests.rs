@@ -1,6 +1,8 @@
 //! What the scheduler does for whom: shares, tax, reservations, kinds of need, and guests that do
 //! not follow.
 
+use aerostat_abi::units::FrameCount;
+
 use super::test_fleet::{Fleet, mib, shares};
 use super::{AdmissionError, GuestId, Limits, Reason, Shares, Subscription};
 
@@ -116,16 +118,55 @@ fn a_stuck_guest_does_not_block_the_others() {
     let held = fleet.guests[stuck].size.mib();
     fleet.admit(560, Subscription::default());
     fleet.admit(20, Subscription::default());
-    fleet.run(50);
-    assert!(fleet.scheduler.is_memory_coming(), "it may still release something");
-    fleet.run(200);
-    assert!(!fleet.scheduler.is_memory_coming(), "after two seconds it won't");
+    fleet.run(10);
+    assert!(fleet.scheduler.is_memory_coming(), "it was asked just now");
+    fleet.run(10);
+    assert!(!fleet.scheduler.is_memory_coming(), "it has not begun to release anything");
+    let decisions = fleet.run(230);
+    assert_eq!(decisions[stuck].reason, Reason::Uncooperative);
     let share = (600 - held) / 2;
     assert_eq!(fleet.targets()[1..], [share, share], "the others share what it leaves");
     fleet.guests[stuck].is_stuck = false;
     fleet.run(100);
     let targets = fleet.targets();
     assert!(targets[0].abs_diff(targets[1]) <= 2, "it follows again, and shares again: {targets:?}");
+}
+
+/// A guest that releases a little from time to time is stuck as well: the others can't wait for it.
+#[test]
+fn a_guest_that_releases_next_to_nothing_is_uncooperative() {
+    let mut fleet = Fleet::with_tax(600, 75);
+    let trickling = fleet.admit(560, Subscription::default());
+    fleet.run(50);
+    fleet.guests[trickling].is_stuck = true;
+    fleet.admit(560, Subscription::default());
+    let mut paces = Vec::new();
+    for _ in 0..300 {
+        fleet.guests[trickling].size = fleet.guests[trickling].size.saturating_sub(FrameCount(1));
+        let decisions = fleet.run(1);
+        paces.push((decisions[trickling].reason == Reason::Uncooperative, fleet.scheduler.is_memory_coming()));
+    }
+    assert!(paces[150..].iter().all(|&pace| pace == (true, false)), "{:?}", &paces[150..]);
+}
+
+#[test]
+fn a_guest_that_is_stuck_at_times_recovers_each_time() {
+    let mut fleet = Fleet::with_tax(600, 75);
+    let stuck = fleet.admit(560, Subscription::default());
+    let other = fleet.admit(560, Subscription::default());
+    for _ in 0..3 {
+        fleet.guests[other].needs = mib(20);
+        fleet.run(500);
+        assert!(fleet.targets()[stuck] > 500, "{:?}", fleet.targets());
+        fleet.guests[stuck].is_stuck = true;
+        fleet.guests[other].needs = mib(560);
+        assert_eq!(fleet.run(200)[stuck].reason, Reason::Uncooperative);
+        fleet.guests[stuck].is_stuck = false;
+        assert_ne!(fleet.run(3)[stuck].reason, Reason::Uncooperative);
+        fleet.run(100);
+        let targets = fleet.targets();
+        assert!(targets[stuck].abs_diff(targets[other]) <= 2, "{targets:?}");
+    }
 }
 
 #[test]

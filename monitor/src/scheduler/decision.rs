@@ -5,7 +5,7 @@ use std::fmt;
 use aerostat_abi::units::FrameCount;
 
 use super::limits::GuestId;
-use super::pool_state::PoolState;
+use super::pool_state::{PoolState, StateCause};
 
 /// The outcome for one guest; there is one for each guest, also where nothing changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,19 +36,25 @@ pub struct Inputs {
     pub idle_percent: u8,
     /// What it is entitled to.
     pub entitlement: FrameCount,
-    /// Free pool memory before the decision.
+    /// Pool memory that could be granted before the decision.
     pub free: FrameCount,
     /// The state of the pool.
     pub pool: PoolState,
+    /// What set it.
+    pub pool_cause: StateCause,
     /// The guest that lacks most of what it is entitled to, if one does.
     pub in_need: Option<GuestId>,
 }
 
 impl fmt::Display for Inputs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { firm, demand, idle_percent, entitlement, free, pool, .. } = self;
+        let Self { firm, demand, idle_percent, entitlement, free, pool, pool_cause, .. } = self;
         write!(f, "uses {firm}, {idle_percent} % of it idle, would like {demand}, is entitled to {entitlement}; ")?;
-        write!(f, "the pool is {pool}, {free} free")
+        write!(f, "the pool is {pool}")?;
+        if *pool_cause != StateCause::Pool {
+            write!(f, " {pool_cause}")?;
+        }
+        write!(f, ", {free} free")
     }
 }
 
@@ -75,7 +81,7 @@ pub enum Reason {
     PoolShort,
     /// Lowered: all guests together want more than the pool has, and this one is above its share.
     FairShare,
-    /// Lowered: the guest's limits were changed, and its target was above its new maximum.
+    /// Raised or lowered: the guest's limits were changed, and its target was outside them.
     LimitsChanged,
     /// Raised, lowered or kept: a user fixed the target.
     Pinned,

@@ -6,47 +6,25 @@ use aerostat_abi::units::FrameCount;
 
 use super::decision::{Decision, Inputs, Reason};
 use super::fair::{Claim, share_out};
-use super::guest::{Guest, Scarcity, Urgency, guaranteed};
-use super::limits::{GuestId, Limits};
+use super::guest::{Guest, Scarcity, Urgency};
+use super::limits::GuestId;
 use super::policy::{IdleTax, Policy, huge_floor};
-use super::pool_state::PoolState;
-use super::subscription::Subscription;
+use super::pool_state::{PoolState, StateCause};
+use super::pressure::{HostMemory, Pressure};
 use super::usage::GuestSample;
 use crate::clock::Moment;
 
 /// The machine. Guests come by [`Scheduler::admit`] and go by [`Scheduler::remove`].
 #[derive(Debug)]
 pub struct Scheduler {
-    pool: FrameCount,
-    policy: Policy,
-    guests: BTreeMap<GuestId, Guest>,
-    next_id: usize,
-    state: PoolState,
+    pub(super) pool: FrameCount,
+    pub(super) policy: Policy,
+    pub(super) guests: BTreeMap<GuestId, Guest>,
+    pub(super) next_id: usize,
+    pressure: Pressure,
     is_memory_coming: bool,
     /// Minima of guests that wait to be admitted: memory that no guest is raised into.
     awaited: FrameCount,
-}
-
-/// Why a guest can't be admitted or changed, or the pool resized; nothing was changed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum AdmissionError {
-    /// All minima and reservations together would exceed the pool, so that they could not be
-    /// honoured.
-    #[error("the minima and reservations of all guests would add up to {guaranteed}, and the pool has {pool}")]
-    GuaranteesExceedPool {
-        /// Their sum, with the change.
-        guaranteed: FrameCount,
-        /// The pool, with the change.
-        pool: FrameCount,
-    },
-    /// The minimum is not free now; other guests may release memory later.
-    #[error("the guest's minimum is {min}, and {free} of the pool is free now")]
-    NotFreeNow {
-        /// The new guest's minimum.
-        min: FrameCount,
-        /// What no guest holds.
-        free: FrameCount,
-    },
 }
 
 /// What one guest should have, worked out before anything is changed.
@@ -70,6 +48,30 @@ impl Plan {
     }
 }
 
+/// What raises may take.
+#[derive(Clone, Copy, Debug)]
+struct Grantable {
+    free: FrameCount,
+    limit: RaiseLimit,
+}
+
+/// How far a guest may be raised.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum RaiseLimit {
+    Entitlement,
+    /// What it gets in any case.
+    Guarantee,
+}
+
+impl Grantable {
+    fn limit(&self, guest: &Guest, entitlement: FrameCount) -> FrameCount {
+        match self.limit {
+            RaiseLimit::Entitlement => entitlement,
+            RaiseLimit::Guarantee => entitlement.min(huge_floor(guest.guaranteed())),
+        }
+    }
+}
+
 impl Scheduler {
     /// Creates a scheduler of `pool`, without guests.
     #[must_use]
@@ -79,86 +81,9 @@ impl Scheduler {
             policy,
             guests: BTreeMap::new(),
             next_id: 0,
-            state: PoolState::High,
+            pressure: Pressure::default(),
             is_memory_coming: false,
             awaited: FrameCount::ZERO,
-        }
-    }
-
-    /// Takes a guest in and returns its first target: its minimum, granted at once.
-    ///
-    /// # Errors
-    ///
-    /// [`AdmissionError`] where the pool can't honour the limits, or not yet.
-    pub fn admit(
-        &mut self,
-        limits: Limits,
-        subscription: Subscription,
-    ) -> Result<(GuestId, FrameCount), AdmissionError> {
-        self.can_admit(limits, subscription)?;
-        let id = GuestId(self.next_id);
-        self.next_id += 1;
-        self.guests.insert(id, Guest::new(limits, subscription, &self.policy));
-        Ok((id, limits.min))
-    }
-
-    /// Checks whether a guest with these limits would be admitted now.
-    ///
-    /// # Errors
-    ///
-    /// [`AdmissionError`] where it would not.
-    pub fn can_admit(&self, limits: Limits, subscription: Subscription) -> Result<(), AdmissionError> {
-        let guest = Guest::new(limits, subscription, &self.policy);
-        check_guarantees(self.guaranteed().saturating_add(guest.guaranteed()), self.pool)?;
-        let free = self.free();
-        if limits.min > free {
-            return Err(AdmissionError::NotFreeNow { min: limits.min, free });
-        }
-        Ok(())
-    }
-
-    /// Forgets a guest whose machine is gone: all it held is free at once.
-    pub fn remove(&mut self, guest: GuestId) {
-        self.guests.remove(&guest);
-    }
-
-    /// Changes a guest's limits and subscription. The next decision lowers a target above the new
-    /// maximum; it raises one below the new minimum, as soon as other guests have released what that
-    /// needs. A guest that was removed is ignored.
-    ///
-    /// The new maximum must not exceed the memory of the guest's machine.
-    ///
-    /// # Errors
-    ///
-    /// [`AdmissionError::GuaranteesExceedPool`].
-    pub fn change(&mut self, guest: GuestId, limits: Limits, subscription: Subscription) -> Result<(), AdmissionError> {
-        let others = self.guests.iter().filter(|(id, _)| **id != guest).map(|(_, other)| other.guaranteed());
-        check_guarantees(others.fold(guaranteed(limits, subscription), FrameCount::saturating_add), self.pool)?;
-        if let Some(guest) = self.guests.get_mut(&guest) {
-            guest.limits = limits;
-            guest.subscription = subscription;
-        }
-        Ok(())
-    }
-
-    /// Resizes the pool. Where guests hold more than the new size, the next decisions lower their
-    /// targets and raise none, until they have released what is too much.
-    ///
-    /// # Errors
-    ///
-    /// [`AdmissionError::GuaranteesExceedPool`].
-    pub fn resize(&mut self, pool: FrameCount) -> Result<(), AdmissionError> {
-        check_guarantees(self.guaranteed(), pool)?;
-        self.pool = pool;
-        Ok(())
-    }
-
-    /// Fixes a guest's target at `pin`, within the guest's limits, or leaves it to the scheduler
-    /// again. It is lowered at once and raised from free memory; other guests make room as far as
-    /// their guarantees allow. A guest that was removed is ignored.
-    pub fn pin(&mut self, guest: GuestId, pin: Option<FrameCount>) {
-        if let Some(guest) = self.guests.get_mut(&guest) {
-            guest.pin = pin;
         }
     }
 
@@ -167,6 +92,25 @@ impl Scheduler {
         if let Some(guest) = self.guests.get_mut(&guest) {
             guest.observe(sample);
         }
+    }
+
+    /// Notes a sample of the host's memory; `None` where it does not say. It belongs to the samples
+    /// of guests that were noted last.
+    pub fn observe_host(&mut self, host: Option<HostMemory>) {
+        let resident = self.sum(|guest| guest.account.resident());
+        self.pressure.observe(host, resident, self.pool);
+    }
+
+    /// Returns the pool's state as of the last decision.
+    #[must_use]
+    pub fn state(&self) -> PoolState {
+        self.pressure.state()
+    }
+
+    /// Returns what set the pool's state.
+    #[must_use]
+    pub fn state_cause(&self) -> StateCause {
+        self.pressure.cause()
     }
 
     /// Returns a guest's present target.
@@ -181,16 +125,15 @@ impl Scheduler {
         self.sum(|guest| guest.account.held())
     }
 
-    /// Returns the pool memory that no guest holds.
+    /// Returns the pool memory that could be granted: no guest holds it, and the host has it.
     #[must_use]
     pub fn free(&self) -> FrameCount {
-        self.pool.saturating_sub(self.held())
+        self.capacity().saturating_sub(self.held())
     }
 
-    /// Returns the pool's state as of the last decision.
-    #[must_use]
-    pub fn state(&self) -> PoolState {
-        self.state
+    /// Returns what guests may hold in all.
+    fn capacity(&self) -> FrameCount {
+        self.pressure.capacity(self.pool)
     }
 
     /// Returns Σ of what the guests get in any case.
@@ -227,7 +170,8 @@ impl Scheduler {
     pub fn decide(&mut self, now: Moment) -> Vec<Decision> {
         self.guests.values_mut().for_each(|guest| guest.update(&self.policy, now));
         let free = self.free();
-        self.state = self.state.next(free, self.pool);
+        self.pressure.update(self.held(), self.pool);
+        let (state, cause) = (self.state(), self.state_cause());
         let plans = self.plan(now);
         let scarcity = self.scarcity(&plans, free);
         let in_need = plans.iter().filter(|plan| plan.is_below()).max_by_key(|plan| plan.missing()).map(|plan| plan.id);
@@ -243,7 +187,8 @@ impl Scheduler {
                     idle_percent: guest.idle_percent(),
                     entitlement: plan.entitlement,
                     free,
-                    pool: self.state,
+                    pool: state,
+                    pool_cause: cause,
                     in_need,
                 };
                 let target = guest.account.target();
@@ -263,7 +208,7 @@ impl Scheduler {
     fn plan(&self, now: Moment) -> Vec<Plan> {
         let policy = &self.policy;
         let claims = self.firm_claims(now);
-        let firm = share_out(self.pool.saturating_sub(self.awaited), &claims);
+        let firm = share_out(self.capacity().saturating_sub(self.awaited), &claims);
         let soft = self.share_out_rest(&firm);
         let guests = self.guests.iter().zip(&claims).zip(firm.iter().zip(soft));
         guests
@@ -279,7 +224,7 @@ impl Scheduler {
 
     /// Returns what the guests claim before headroom and file pages.
     fn firm_claims(&self, now: Moment) -> Vec<Claim> {
-        let mut room = self.pool.saturating_sub(self.guaranteed());
+        let mut room = self.capacity().saturating_sub(self.guaranteed());
         let mut claim = |guest: &Guest| {
             let Some(pin) = guest.pinned() else { return guest.firm_claim(&self.policy, now) };
             let claim = guest.pinned_claim(pin, room, now);
@@ -295,24 +240,28 @@ impl Scheduler {
         let reserve = FrameCount(self.pool.0.saturating_mul(PoolState::High.threshold_percent()).div_ceil(100));
         let taken = firm.iter().copied().fold(reserve, FrameCount::saturating_add);
         let claims: Vec<Claim> = self.guests.values().zip(firm).map(|(guest, &firm)| guest.soft_claim(firm)).collect();
-        share_out(self.pool.saturating_sub(taken), &claims)
+        share_out(self.capacity().saturating_sub(taken), &claims)
     }
 
     /// Returns whether the guests below their entitlement can be satisfied from `free` memory. They
-    /// can't while guests hold more than the pool, which was made smaller.
+    /// can't while guests hold more than they may in all, since the pool was made smaller or the host
+    /// has less.
     fn scarcity(&self, plans: &[Plan], free: FrameCount) -> Scarcity {
         let lacking = |(guest, plan): (&Guest, &Plan)| plan.entitlement.saturating_sub(guest.account.held());
         let below = self.guests.values().zip(plans).filter(|(_, plan)| plan.is_below());
         let shortage = below.map(lacking).fold(self.awaited, FrameCount::saturating_add);
-        match self.state {
-            _ if shortage > free || self.held() > self.pool => Scarcity::Short,
+        match self.pressure.state() {
+            _ if shortage > free || self.held() > self.capacity() => Scarcity::Short,
             PoolState::High => Scarcity::Plenty,
-            PoolState::Soft | PoolState::Hard | PoolState::Low => Scarcity::LittleFree,
+            PoolState::Soft => Scarcity::LittleFree,
+            PoolState::Hard | PoolState::Low => Scarcity::Emergency,
         }
     }
 
-    /// Shares free memory out among the guests of this urgency.
+    /// Shares free memory out among the guests of this urgency, as far as the state of the pool
+    /// allows.
     fn raise(&mut self, urgency: Urgency, plans: &[Plan], decisions: &mut [Decision], now: Moment) {
+        let grantable = self.grantable(urgency);
         // A guest that is being shrunk gets what it has not released yet without a claim on the
         // pool.
         let base = |guest: &Guest, plan: &Plan| huge_floor(guest.account.held()).min(plan.entitlement);
@@ -321,12 +270,12 @@ impl Scheduler {
             .values()
             .zip(plans)
             .map(|(guest, plan)| {
-                let lacks = plan.entitlement.saturating_sub(base(guest, plan));
+                let lacks = grantable.limit(guest, plan.entitlement).saturating_sub(base(guest, plan));
                 let most = if plan.urgency == urgency { lacks } else { FrameCount::ZERO };
                 Claim { least: FrameCount::ZERO, most, weight: plan.weight }
             })
             .collect();
-        let parts = share_out(self.free().saturating_sub(self.awaited), &claims);
+        let parts = share_out(grantable.free, &claims);
         let guests = self.guests.values_mut().zip(plans).zip(parts).zip(decisions);
         for (((guest, plan), part), decision) in guests.filter(|(((_, plan), _), _)| plan.urgency == urgency) {
             let target = base(guest, plan).saturating_add(part);
@@ -342,11 +291,18 @@ impl Scheduler {
         }
     }
 
-    fn sum(&self, count: impl Fn(&Guest) -> FrameCount) -> FrameCount {
+    /// Returns what may be granted to guests of this urgency in the present state of the pool.
+    fn grantable(&self, urgency: Urgency) -> Grantable {
+        let (free, limit) = match (self.state(), self.state_cause()) {
+            (PoolState::Low, _) if urgency != Urgency::Waiting => (FrameCount::ZERO, RaiseLimit::Entitlement),
+            // Guarantees were given for the whole pool.
+            (PoolState::Low, StateCause::HostMemory) => (self.pool.saturating_sub(self.held()), RaiseLimit::Guarantee),
+            _ => (self.free(), RaiseLimit::Entitlement),
+        };
+        Grantable { free: free.saturating_sub(self.awaited), limit }
+    }
+
+    pub(super) fn sum(&self, count: impl Fn(&Guest) -> FrameCount) -> FrameCount {
         self.guests.values().map(count).fold(FrameCount::ZERO, FrameCount::saturating_add)
     }
-}
-
-fn check_guarantees(guaranteed: FrameCount, pool: FrameCount) -> Result<(), AdmissionError> {
-    if guaranteed > pool { Err(AdmissionError::GuaranteesExceedPool { guaranteed, pool }) } else { Ok(()) }
 }

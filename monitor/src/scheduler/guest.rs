@@ -1,7 +1,5 @@
 //! The scheduler's record of one guest.
 
-use std::time::Duration;
-
 use aerostat_abi::units::FrameCount;
 
 use super::accounted_usage::AccountedUsage;
@@ -11,13 +9,11 @@ use super::limits::Limits;
 use super::need::Need;
 use super::patience::Patience;
 use super::policy::{Policy, huge_ceil, huge_floor};
+use super::release::Release;
 use super::subscription::Subscription;
 use super::usage::{GuestSample, Hints};
 use super::working_set::WorkingSet;
 use crate::clock::Moment;
-
-/// How long a guest may hold more than its target without releasing anything.
-const STUCK_AFTER: Duration = Duration::from_secs(2);
 
 /// One guest.
 #[derive(Debug)]
@@ -32,8 +28,7 @@ pub(super) struct Guest {
     pub(super) need: Need,
     working_set: WorkingSet,
     patience: Patience,
-    /// While the guest holds more than its target: the least that it has held, and since when.
-    releasing: Option<(FrameCount, Moment)>,
+    release: Release,
 }
 
 /// How urgently a guest needs memory.
@@ -44,7 +39,8 @@ pub(super) enum Urgency {
     Content,
     /// The target is below the entitlement.
     BelowTarget,
-    /// The same, and a thread of the guest waits.
+    /// The same, and a thread of the guest waits, or the target is below the minimum, which was
+    /// raised.
     Waiting,
 }
 
@@ -55,8 +51,20 @@ pub(super) enum Scarcity {
     Plenty,
     /// It does, and little is left.
     LittleFree,
+    /// It does, and next to nothing is left.
+    Emergency,
     /// It does not.
     Short,
+}
+
+impl Scarcity {
+    /// Returns the least change that is made: where every huge frame counts, each is.
+    fn dead_band(self, policy: &Policy) -> FrameCount {
+        match self {
+            Self::Plenty | Self::LittleFree => policy.dead_band,
+            Self::Emergency | Self::Short => FrameCount(1),
+        }
+    }
 }
 
 impl Guest {
@@ -71,7 +79,7 @@ impl Guest {
             need: Need::just(limits.min),
             working_set: WorkingSet::default(),
             patience: Patience::new(policy.patience),
-            releasing: None,
+            release: Release::default(),
         }
     }
 
@@ -85,10 +93,8 @@ impl Guest {
         self.pin.map(|pin| huge_floor(pin).max(self.limits.min).min(self.limits.max))
     }
 
-    /// Returns whether the target must rise whatever the guest needs: it is below what a user fixed
-    /// or below the minimum, which was raised.
-    fn is_below_order(&self) -> bool {
-        self.account.target() < self.pinned().unwrap_or(self.limits.min)
+    fn is_below_pin(&self) -> bool {
+        self.pinned().is_some_and(|pin| self.account.target() < pin)
     }
 
     /// Notes a sample.
@@ -112,12 +118,7 @@ impl Guest {
         let is_waiting = self.is_waiting();
         self.need.follow(latest, policy.dead_band, is_waiting);
         self.need = self.need.within(self.limits.max);
-        let held = self.account.observed();
-        self.releasing = match self.releasing {
-            _ if held <= target => None,
-            Some((least, since)) if held >= least => Some((least, since)),
-            _ => Some((held, now)),
-        };
+        self.release.observe(&self.account, now);
     }
 
     /// Returns whether a thread of the guest waits for memory.
@@ -125,14 +126,14 @@ impl Guest {
         matches!(self.hints, Hints::Report(usage) if usage.wanted > FrameCount::ZERO)
     }
 
-    /// Returns whether the guest is about to release memory.
+    /// Returns whether the guest is about to release memory: it has begun to, or was asked just now.
     pub(super) fn is_releasing(&self, now: Moment) -> bool {
-        self.account.observed() > self.account.target() && !self.is_stuck(now)
+        self.account.exceeds_target() && self.release.is_prompt(now)
     }
 
     /// Returns whether the guest does not follow its target.
     pub(super) fn is_stuck(&self, now: Moment) -> bool {
-        self.releasing.is_some_and(|(_, since)| now.since(since) >= STUCK_AFTER)
+        self.release.is_stuck(now)
     }
 
     /// Returns the claim of a guest whose target a user fixed at `pin`. It is met before the needs of
@@ -163,9 +164,10 @@ impl Guest {
     /// Returns how urgently the guest needs what it is entitled to.
     pub(super) fn urgency(&self, entitlement: FrameCount, policy: &Policy) -> Urgency {
         let missing = entitlement.saturating_sub(self.account.target());
-        if self.is_waiting() && missing > FrameCount::ZERO {
+        let is_urgent = self.is_waiting() || self.account.target() < self.limits.min;
+        if is_urgent && missing > FrameCount::ZERO {
             Urgency::Waiting
-        } else if missing >= policy.dead_band || (self.is_below_order() && missing > FrameCount::ZERO) {
+        } else if missing >= policy.dead_band || (self.is_below_pin() && missing > FrameCount::ZERO) {
             Urgency::BelowTarget
         } else {
             Urgency::Content
@@ -174,7 +176,7 @@ impl Guest {
 
     /// Returns whether a raise to `target` is worth it, where no thread waits for it.
     pub(super) fn is_worth(&self, target: FrameCount, policy: &Policy) -> bool {
-        target.saturating_sub(self.account.target()) >= policy.dead_band || self.is_below_order()
+        target.saturating_sub(self.account.target()) >= policy.dead_band || self.is_below_pin()
     }
 
     /// Returns the idle part of the firm need, in per cent.
@@ -194,8 +196,13 @@ impl Guest {
     ) -> Reason {
         let target = self.account.target();
         if target > self.limits.max {
-            self.account.lower(self.limits.max);
+            self.lower_to(self.limits.max, now);
             return Reason::LimitsChanged;
+        }
+        if self.is_stuck(now) {
+            // Its entitlement is what it was lowered to before.
+            self.patience.fits();
+            return Reason::Uncooperative;
         }
         if let Some(pin) = self.pinned() {
             return self.follow_pin(pin, entitlement, now);
@@ -203,17 +210,10 @@ impl Guest {
         if self.hints == Hints::None {
             return Reason::Starting;
         }
-        // Where another guest is short, every huge frame counts.
-        let dead_band = if scarcity == Scarcity::Short { FrameCount(1) } else { policy.dead_band };
+        let dead_band = scarcity.dead_band(policy);
         if target.saturating_sub(entitlement) < dead_band {
             self.patience.fits();
-            return if entitlement < self.need.demand {
-                Reason::AtFairShare
-            } else if self.is_stuck(now) {
-                Reason::Uncooperative
-            } else {
-                Reason::Fits
-            };
+            return if entitlement < self.need.demand { Reason::AtFairShare } else { Reason::Fits };
         }
         let is_wanted = entitlement < self.need.demand;
         let reason = match scarcity {
@@ -221,7 +221,7 @@ impl Guest {
                 return match self.patience.is_low(entitlement, now) {
                     // The most that was needed meanwhile may be all that the guest has.
                     Some(peak) => {
-                        self.account.lower(peak.min(target));
+                        self.lower_to(peak.min(target), now);
                         Reason::Idle
                     }
                     None => Reason::Patience,
@@ -229,20 +229,26 @@ impl Guest {
             }
             _ if is_wanted => Reason::FairShare,
             Scarcity::Short => Reason::NeededElsewhere,
-            Scarcity::Plenty | Scarcity::LittleFree => Reason::PoolShort,
+            Scarcity::Plenty | Scarcity::LittleFree | Scarcity::Emergency => Reason::PoolShort,
         };
         self.patience.fits();
-        self.account.lower(entitlement);
+        self.lower_to(entitlement, now);
         reason
+    }
+
+    fn lower_to(&mut self, target: FrameCount, now: Moment) {
+        if target < self.account.target() {
+            self.release.asked(now);
+            self.account.lower(target);
+        }
     }
 
     /// Lowers the target of a guest that a user fixed at `pin`, or at what the pool has of that.
     fn follow_pin(&mut self, pin: FrameCount, entitlement: FrameCount, now: Moment) -> Reason {
         self.patience.fits();
         let target = self.account.target();
-        self.account.lower(entitlement.min(target));
+        self.lower_to(entitlement.min(target), now);
         match entitlement {
-            _ if self.is_stuck(now) => Reason::Uncooperative,
             _ if entitlement >= pin => Reason::Pinned,
             _ if entitlement < target => Reason::FairShare,
             _ => Reason::AtFairShare,
@@ -251,7 +257,9 @@ impl Guest {
 
     /// Returns why the target is raised.
     pub(super) fn reason_to_raise(&self) -> Reason {
-        if self.pin.is_some() {
+        if self.account.target() < self.limits.min {
+            Reason::LimitsChanged
+        } else if self.pin.is_some() {
             Reason::Pinned
         } else if self.is_waiting() {
             Reason::Pressure

@@ -16,7 +16,8 @@
 //! have released it; nothing is added to that.
 //!
 //! *Decisions.* First, targets above the entitlement are lowered: at once if free memory can't
-//! satisfy the guests below theirs or little of it is left (`pool_state.rs`), else when the need
+//! satisfy the guests below theirs or little of it is left, of the pool or of the host
+//! (`pool_state.rs`, `pressure.rs`), else when the need
 //! has been lower for as long as the guest's patience lasts (`patience.rs`). Then free memory is
 //! shared out among the guests below their entitlement, those with waiting threads first. Memory
 //! beyond demand stays in the pool, where it is free for a guest that wakes.
@@ -27,6 +28,7 @@
 //! guests, but not before their guarantees.
 
 mod accounted_usage;
+mod admission;
 #[cfg(test)]
 mod behaviour_tests;
 #[cfg(test)]
@@ -42,7 +44,11 @@ mod patience;
 mod policy;
 mod pool_state;
 #[cfg(test)]
+mod pool_state_tests;
+mod pressure;
+#[cfg(test)]
 mod properties;
+mod release;
 mod subscription;
 mod targets;
 #[cfg(test)]
@@ -50,12 +56,14 @@ mod test_fleet;
 mod usage;
 mod working_set;
 
+pub use self::admission::AdmissionError;
 pub use self::decision::{Decision, Inputs, Reason};
-pub use self::engine::{AdmissionError, Scheduler};
+pub use self::engine::Scheduler;
 pub use self::limits::{GuestId, Limits};
 pub use self::moved::{MovedAccount, Reading};
 pub use self::policy::{BadTax, IdleTax, Policy};
-pub use self::pool_state::PoolState;
+pub use self::pool_state::{PoolState, StateCause};
+pub use self::pressure::{HostMemory, MemoryStalls};
 pub use self::subscription::{BadShares, Shares, Subscription};
 pub use self::targets::{FutureEpoch, Targets};
 pub use self::usage::{GuestSample, Hints, Usage};

@@ -4,6 +4,17 @@
 //! low, at 6, 4, 2 and 1 % of free memory. A state is left downwards when free memory falls below
 //! the threshold of the state that follows, and upwards only when it has risen to the threshold of
 //! the state that it goes to. So a pool at a threshold does not change its state all the time.
+//!
+//! | state | memory beyond entitlements | dead band, and the host's `balloon_rate` | raises |
+//! |---|---|---|---|
+//! | high | when the guest's patience ends | hold | all |
+//! | soft | at once | hold | all |
+//! | hard | at once, every huge frame | are ignored | all |
+//! | low | as in hard | are ignored | of guests that wait, or are below their minimum |
+//! | low, set by the host | as in hard | are ignored | the same, within what is guaranteed |
+//!
+//! The last two rows differ since a pool's last frame may be granted safely: it was set aside for
+//! guests. The host's last frame was not, and to grant it may have a process killed.
 
 use std::fmt;
 
@@ -23,6 +34,18 @@ pub enum PoolState {
     Low,
 }
 
+/// What set the state of the pool.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum StateCause {
+    /// The pool's own free memory.
+    #[default]
+    Pool,
+    /// The host has less memory than the pool still has to grant.
+    HostMemory,
+    /// Tasks on the host wait for memory.
+    HostStalls,
+}
+
 impl PoolState {
     /// All states, from the most free memory to the least.
     pub const ALL: [Self; 4] = [Self::High, Self::Soft, Self::Hard, Self::Low];
@@ -36,6 +59,12 @@ impl PoolState {
             Self::Hard => 2,
             Self::Low => 1,
         }
+    }
+
+    /// Returns whether all memory that can be released is needed now, however expensive that is.
+    #[must_use]
+    pub const fn is_emergency(self) -> bool {
+        matches!(self, Self::Hard | Self::Low)
     }
 
     /// Returns the state after `self` with `free` of `pool`.
@@ -58,6 +87,16 @@ impl fmt::Display for PoolState {
             Self::Soft => "soft",
             Self::Hard => "hard",
             Self::Low => "low",
+        })
+    }
+}
+
+impl fmt::Display for StateCause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Pool => "by its own free memory",
+            Self::HostMemory => "as the host has little memory left",
+            Self::HostStalls => "as tasks on the host wait for memory",
         })
     }
 }

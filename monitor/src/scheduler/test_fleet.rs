@@ -40,7 +40,10 @@ impl Fleet {
     }
 
     pub(super) fn admit(&mut self, needs_mib: u64, subscription: Subscription) -> usize {
-        let limits = Limits { min: mib(16), max: mib(1024) };
+        self.admit_with(Limits { min: mib(16), max: mib(1024) }, needs_mib, subscription)
+    }
+
+    pub(super) fn admit_with(&mut self, limits: Limits, needs_mib: u64, subscription: Subscription) -> usize {
         let (id, size) = self.scheduler.admit(limits, subscription).unwrap();
         let needs = mib(needs_mib);
         self.guests.push(SimpleGuest { id, usage: Usage::default(), needs, size, is_stuck: false });

@@ -11,7 +11,7 @@ use aerostat_abi::units::FrameCount;
 
 use super::command::Version;
 use super::episodes::Episodes;
-use super::guest::{Guest, Received, Start, overhead};
+use super::guest::{Guest, Pace, Received, Start, overhead};
 use super::outcome::Outcome;
 use super::starters::STARTERS;
 use super::status::{Event, EventKind, FleetStatus};
@@ -19,7 +19,7 @@ use crate::clock::Moment;
 use crate::fleet::GuestSpec;
 use crate::host::{EndReason, Ending, GuestHandle};
 use crate::scheduler::{
-    AdmissionError, Decision, GuestId, IdleTax, Limits, MovedAccount, Policy, Scheduler, Subscription,
+    AdmissionError, Decision, GuestId, HostMemory, IdleTax, Limits, MovedAccount, Policy, Scheduler, Subscription,
 };
 
 /// A running fleet.
@@ -332,6 +332,11 @@ impl<G: GuestHandle> Supervisor<G> {
         self.physical = physical;
     }
 
+    /// Records a sample of the host's memory.
+    pub fn record_host(&mut self, host: HostMemory) {
+        self.scheduler.observe_host(Some(host));
+    }
+
     /// Polls every guest, updates the accounts, and decides.
     pub fn poll(&mut self, now: Moment) {
         let at = now.since(self.began);
@@ -348,7 +353,8 @@ impl<G: GuestHandle> Supervisor<G> {
         for decision in self.scheduler.decide(now) {
             self.carry_out(&decision, now);
         }
-        self.guests.iter_mut().for_each(|guest| guest.follow_target(now));
+        let pace = if self.scheduler.state().is_emergency() { Pace::Emergency } else { Pace::Limited };
+        self.guests.iter_mut().for_each(|guest| guest.follow_target(pace, now));
         self.guests.iter_mut().for_each(|guest| guest.record(at));
     }
 

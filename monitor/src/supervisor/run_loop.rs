@@ -27,6 +27,7 @@ use super::starters::{Start, Starters};
 use crate::clock::Moment;
 use crate::fleet::{Fleet, GuestSpec};
 use crate::host::GuestHandle;
+use crate::host::memory_sampler::MemorySampler;
 use crate::scheduler::GuestId;
 
 /// How long the end of a run waits for starts that are under way.
@@ -48,6 +49,7 @@ pub(super) struct RunLoop<'a, G> {
     inbox: Option<Inbox>,
     signals: StopSignals,
     meter: PhysicalMeter,
+    sampler: MemorySampler,
     schedule: PollSchedule,
     /// An epoll descriptor with all that is waited for.
     sources: OwnedFd,
@@ -110,6 +112,7 @@ impl<'a, G: GuestHandle + Send + 'static> RunLoop<'a, G> {
             inbox,
             signals,
             meter: PhysicalMeter::new(physical),
+            sampler: MemorySampler::default(),
             schedule: PollSchedule::default(),
             sources,
             ready: Vec::new(),
@@ -238,6 +241,9 @@ impl<'a, G: GuestHandle + Send + 'static> RunLoop<'a, G> {
         if is_due {
             let supervisor = &mut self.manager.supervisor;
             supervisor.record_physical(self.meter.measure());
+            if let Some(host) = self.sampler.sample(now) {
+                supervisor.record_host(host);
+            }
             supervisor.poll(now);
             let demand = if supervisor.is_memory_coming() { Demand::Waiting } else { Demand::Met };
             self.schedule.polled(demand, now);

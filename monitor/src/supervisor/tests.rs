@@ -112,13 +112,14 @@ fn a_guest_whose_balloon_the_host_paces_inflates_in_small_steps() {
     bench.pass(50);
     let before = bench.status().guests[0].size;
     assert!(before >= FrameCount::from_mib(400), "it grows at once");
-    bench.needs([20, 400]);
-    bench.pass(50);
+    bench.needs([20, 20]);
+    bench.pass(65);
     let after = bench.status().guests[0].size;
     let inflated = before.saturating_sub(after).mib();
     assert!((50..=110).contains(&inflated), "{inflated} MiB inflated in a second, at 100 MiB/s");
-    bench.pass(300);
-    assert_eq!(bench.status().guests[0].size, FrameCount::from_mib(64));
+    bench.needs([20, 400]);
+    bench.pass(10);
+    assert_eq!(bench.status().guests[0].size, FrameCount::from_mib(64), "a pool that is empty knows no rate");
     assert!(bench.status().guests[1].size >= FrameCount::from_mib(400));
     assert_eq!(bench.supervisor.into_outcome(bench.now).violations, 0);
 }

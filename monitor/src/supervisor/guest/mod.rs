@@ -36,6 +36,7 @@ use crate::scheduler::{Decision, GuestId, GuestSample, Hints, Limits, Reading, S
 use crate::vmm::DISAGREEING_REPORTS;
 
 pub(super) use self::accounts::overhead;
+pub(super) use self::pacing::Pace;
 
 /// Memory that a VMM process uses for itself, and the error of its measurement of its guest's
 /// memory in either direction.
@@ -275,9 +276,9 @@ impl<G: GuestHandle> Guest<G> {
     }
 
     /// Moves the register to the target: at once, or as fast as the host's rate allows.
-    pub(super) fn follow_target(&mut self, now: Moment) {
+    pub(super) fn follow_target(&mut self, pace: Pace, now: Moment) {
         let Life::Running(handle) = &mut self.life else { return };
-        if let Some((target, epoch)) = self.register.follow(self.target, self.accounts.published_size(), now) {
+        if let Some((target, epoch)) = self.register.follow(self.target, self.accounts.published_size(), pace, now) {
             handle.send_target(target, epoch);
         }
     }

@@ -5,7 +5,7 @@
 //! guest has followed the last one. The guest is therefore never asked for more than one step at
 //! once. The rate is the one that drivers use ([`Rate`]): it rises after each step that was
 //! followed, and falls to a part of itself when a step was not followed in time. A target that
-//! rises is passed on at once.
+//! rises is passed on at once. So is any target while the pool is nearly empty ([`Pace`]).
 
 use std::time::Duration;
 
@@ -16,6 +16,15 @@ use crate::clock::Moment;
 
 /// How long a guest may take for a step.
 const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Whether the rate holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::supervisor) enum Pace {
+    /// It does.
+    Limited,
+    /// It does not: all memory that can be released is needed now.
+    Emergency,
+}
 
 /// The balloon register of one guest, which moves to the target in steps.
 #[derive(Debug)]
@@ -43,8 +52,8 @@ impl Pacing {
     }
 
     /// Moves the register of a guest of this size towards `target`.
-    pub(super) fn follow(&mut self, target: FrameCount, size: FrameCount, now: Moment) {
-        if target >= self.register {
+    pub(super) fn follow(&mut self, target: FrameCount, size: FrameCount, pace: Pace, now: Moment) {
+        if target >= self.register || pace == Pace::Emergency {
             self.register = target;
             self.asked = None;
             return;
@@ -75,7 +84,7 @@ impl Pacing {
 
 #[cfg(test)]
 mod tests {
-    use super::Pacing;
+    use super::{Pace, Pacing};
     use crate::clock::Moment;
     use aerostat_abi::units::FrameCount;
     use aerostat_balloon_driver::RateLimits;
@@ -96,15 +105,15 @@ mod tests {
     #[test]
     fn a_guest_that_follows_is_asked_for_a_rates_worth_at_a_time() {
         let mut pacing = pacing();
-        pacing.follow(mib(500), mib(1000), ms(0));
+        pacing.follow(mib(500), mib(1000), Pace::Limited, ms(0));
         assert_eq!(pacing.register(), mib(990), "a tenth of a second's worth");
-        pacing.follow(mib(500), mib(995), ms(50));
+        pacing.follow(mib(500), mib(995), Pace::Limited, ms(50));
         assert_eq!(pacing.register(), mib(990), "not yet followed");
         let mut now = 50;
         while pacing.register() > mib(500) {
             now += 50;
             let size = pacing.register();
-            pacing.follow(mib(500), size, ms(now));
+            pacing.follow(mib(500), size, Pace::Limited, ms(now));
         }
         assert!((4900..5200).contains(&now), "500 MiB at 100 MiB/s took {now} ms");
     }
@@ -112,12 +121,12 @@ mod tests {
     #[test]
     fn a_guest_that_does_not_follow_is_asked_for_less_and_less() {
         let mut pacing = pacing();
-        pacing.follow(mib(500), mib(1000), ms(0));
+        pacing.follow(mib(500), mib(1000), Pace::Limited, ms(0));
         let before = pacing.frames_per_s();
-        pacing.follow(mib(500), mib(1000), ms(999));
+        pacing.follow(mib(500), mib(1000), Pace::Limited, ms(999));
         assert_eq!(pacing.frames_per_s(), before);
         for second in 1..10 {
-            pacing.follow(mib(500), mib(1000), ms(second * 1000));
+            pacing.follow(mib(500), mib(1000), Pace::Limited, ms(second * 1000));
         }
         assert_eq!((pacing.frames_per_s(), pacing.register()), (mib(10).0, mib(990)));
     }
@@ -125,16 +134,27 @@ mod tests {
     #[test]
     fn a_target_that_rises_is_passed_on_at_once() {
         let mut pacing = pacing();
-        pacing.follow(mib(500), mib(1000), ms(0));
-        pacing.follow(mib(2000), mib(995), ms(1));
+        pacing.follow(mib(500), mib(1000), Pace::Limited, ms(0));
+        pacing.follow(mib(2000), mib(995), Pace::Limited, ms(1));
         assert_eq!(pacing.register(), mib(2000));
     }
 
     #[test]
     fn a_guest_that_is_smaller_already_does_not_grow_again() {
         let mut pacing = pacing();
-        pacing.follow(mib(100), mib(400), ms(0));
+        pacing.follow(mib(100), mib(400), Pace::Limited, ms(0));
         assert_eq!(pacing.register(), mib(390));
+    }
+
+    #[test]
+    fn an_emergency_knows_no_rate() {
+        let mut pacing = pacing();
+        pacing.follow(mib(500), mib(1000), Pace::Limited, ms(0));
+        assert_eq!(pacing.register(), mib(990));
+        pacing.follow(mib(500), mib(1000), Pace::Emergency, ms(1));
+        assert_eq!(pacing.register(), mib(500));
+        pacing.follow(mib(300), mib(600), Pace::Limited, ms(2));
+        assert!(pacing.register() > mib(400), "the rate holds again");
     }
 
     proptest! {
@@ -147,14 +167,14 @@ mod tests {
             for (target, size, pause) in steps {
                 now += pause;
                 let before = pacing.register();
-                pacing.follow(mib(target), mib(size), ms(now));
+                pacing.follow(mib(target), mib(size), Pace::Limited, ms(now));
                 prop_assert!(pacing.register() >= mib(target));
                 prop_assert!(pacing.register() <= before.max(mib(target)));
             }
             for _ in 0..2000 {
                 now += 1000;
                 let size = pacing.register();
-                pacing.follow(mib(last), size, ms(now));
+                pacing.follow(mib(last), size, Pace::Limited, ms(now));
             }
             prop_assert!(pacing.register() == mib(last));
         }

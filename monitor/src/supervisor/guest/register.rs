@@ -9,7 +9,7 @@ use aerostat_abi::units::FrameCount;
 use aerostat_balloon_driver::RateLimits;
 
 use super::Start;
-use super::pacing::Pacing;
+use super::pacing::{Pace, Pacing};
 use crate::clock::Moment;
 use crate::scheduler::{FutureEpoch, Targets};
 
@@ -39,13 +39,14 @@ impl TargetRegister {
         &mut self,
         target: FrameCount,
         size: Option<FrameCount>,
+        pace: Pace,
         now: Moment,
     ) -> Option<(FrameCount, Epoch)> {
         let value = match (&mut self.pacing, size) {
             (None, _) => target,
             (Some(pacing), None) => pacing.register(),
             (Some(pacing), Some(size)) => {
-                pacing.follow(target, size, now);
+                pacing.follow(target, size, pace, now);
                 pacing.register()
             }
         };
