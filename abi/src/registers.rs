@@ -269,6 +269,64 @@ impl RegisterPage {
         write(&self.disagreeing_reports, facts.disagreeing_reports);
     }
 
+    /// Takes over what is published in another page: everything but the target and its
+    /// acknowledgement. For the VMM process, which replaces its page, before the supervisor has
+    /// written more than a target to the new one.
+    pub fn carry_over(&self, from: &Self) {
+        // Named one by one, so that a new word is not forgotten here.
+        let Self {
+            magic: _,
+            target_frames: _,
+            target_epoch: _,
+            acknowledged_epoch: _,
+            size_frames,
+            balloon_frames,
+            resident_frames,
+            inflated_frames,
+            deflated_frames,
+            refused_entries,
+            port_calls,
+            last_call_ns,
+            throttled_calls,
+            throttled_ns,
+            host_reclaimed_frames,
+            reclaimed_frames,
+            disagreeing_reports,
+            dropped_lines,
+            boot,
+            statistics,
+            page_table_frames,
+            resources,
+            requests,
+        } = from;
+        let copy = |to: &AtomicU64, from: &AtomicU64| to.store(from.load(Ordering::Acquire), Ordering::Release);
+        let copy_all = |to: &[AtomicU64], from: &[AtomicU64]| to.iter().zip(from).for_each(|(to, from)| copy(to, from));
+        copy(&self.size_frames, size_frames);
+        copy(&self.balloon_frames, balloon_frames);
+        copy(&self.resident_frames, resident_frames);
+        copy(&self.inflated_frames, inflated_frames);
+        copy(&self.deflated_frames, deflated_frames);
+        copy_all(&self.refused_entries, refused_entries);
+        copy(&self.port_calls, port_calls);
+        copy(&self.last_call_ns, last_call_ns);
+        copy(&self.throttled_calls, throttled_calls);
+        copy(&self.throttled_ns, throttled_ns);
+        copy(&self.host_reclaimed_frames, host_reclaimed_frames);
+        copy(&self.reclaimed_frames, reclaimed_frames);
+        copy(&self.disagreeing_reports, disagreeing_reports);
+        copy(&self.dropped_lines, dropped_lines);
+        copy_all(&self.boot, boot);
+        copy_all(&self.statistics, statistics);
+        copy(&self.page_table_frames, page_table_frames);
+        // What a process that has ended has half written is of no use.
+        if let Some(words) = resources.read() {
+            self.resources.write(&words);
+        }
+        if let Some(words) = requests.read() {
+            self.requests.write(&words);
+        }
+    }
+
     /// Publishes how much host memory is behind the guest.
     pub fn set_resident(&self, resident: FrameCount) {
         self.resident_frames.store(resident.0, Ordering::Release);
@@ -400,6 +458,14 @@ mod tests {
         let statistics = Statistics { wanted_bytes: 5, ..Statistics::default() };
         page.set_statistics(&statistics.encode());
         assert_eq!(page.statistics(), statistics);
+
+        page.mark_boot(BootStage::Main, 12);
+        let next = RegisterPage::new();
+        next.publish_target(FrameCount(9), Epoch(3));
+        next.carry_over(&page);
+        assert_eq!((next.target(), next.target_epoch()), (FrameCount(9), Epoch(3)));
+        assert_eq!(next.facts(), Facts { acknowledged: Epoch(0), ..others });
+        assert_eq!((next.statistics(), next.boot_ns(BootStage::Main)), (statistics, 12));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use aerostat_abi::units::{FRAME_BYTES, FrameCount};
 use aerostat_balloon_driver::{BadRate, RateLimits};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::host::disk::{DataDisk, DiskFaults, DiskMode, Disks, SwapDisk};
 use crate::host::vmm_guest::GuestConfig;
@@ -41,7 +41,7 @@ pub struct Fleet {
 }
 
 /// One guest of a fleet.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GuestSpec {
     /// Unique in its fleet; letters, digits, `-`, `_`, `.`.
     pub name: String,
@@ -60,6 +60,7 @@ pub struct GuestSpec {
     /// Whether it is started again when it has ended.
     pub restart: RestartRule,
     /// How fast the host lets the guest's balloon inflate; `None` if only the driver limits it.
+    #[serde(with = "rate_limits")]
     pub balloon_rate: Option<RateLimits>,
 }
 
@@ -99,13 +100,30 @@ impl GuestSpec {
             disks: self.disks.clone(),
             log: None,
             program,
+            succession: None,
         }
+    }
+}
+
+/// Rates as a fleet file has them.
+mod rate_limits {
+    use aerostat_balloon_driver::RateLimits;
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(limits: &Option<RateLimits>, serializer: S) -> Result<S::Ok, S::Error> {
+        limits.map(|limits| limits.to_string()).serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<RateLimits>, D::Error> {
+        let text = Option::<String>::deserialize(deserializer)?;
+        text.map(|text| RateLimits::parse(&text)).transpose().map_err(D::Error::custom)
     }
 }
 
 /// What happens to a guest that touches ballooned memory. The memory is counted and charged to the
 /// guest in any case.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum OveruseRule {
     /// The supervisor reports it.
@@ -118,7 +136,7 @@ pub enum OveruseRule {
 }
 
 /// Whether a guest is started again when it has ended by itself.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum RestartRule {
     /// It is not.

@@ -82,6 +82,20 @@ impl<'de> Deserialize<'de> for Size {
     }
 }
 
+/// Numbers of frames in files that only programs write: as bytes. For `#[serde(with = "frames")]`.
+pub(crate) mod frames {
+    use aerostat_abi::units::FrameCount;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(crate) fn serialize<S: Serializer>(frames: &FrameCount, serializer: S) -> Result<S::Ok, S::Error> {
+        frames.bytes().serialize(serializer)
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<FrameCount, D::Error> {
+        u64::deserialize(deserializer).map(FrameCount::from_bytes_floor)
+    }
+}
+
 struct SizeVisitor;
 
 impl Visitor<'_> for SizeVisitor {

@@ -15,6 +15,8 @@ mod elf;
 mod guests;
 #[path = "vmm/memory_limit.rs"]
 mod memory_limit;
+#[path = "vmm/succession.rs"]
+mod succession;
 
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;

@@ -31,6 +31,7 @@ impl KvmGuest {
             disks: Disks { data: plan.disk.clone(), swap: plan.swap.clone() },
             log: Some(log.to_path_buf()),
             program: aerostat_vmm(),
+            succession: None,
         };
         let spawned_ns = monotonic_ns();
         let handle = VmmGuest::spawn(&config).unwrap_or_else(|error| panic!("starting {config:?}: {error}"));

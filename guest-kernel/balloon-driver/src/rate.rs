@@ -37,6 +37,13 @@ impl fmt::Display for BadRate {
     }
 }
 
+impl fmt::Display for RateLimits {
+    /// Formats the limits as [`RateLimits::parse`] takes them.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.min / FRAMES_PER_MIB, self.max / FRAMES_PER_MIB)
+    }
+}
+
 impl RateLimits {
     /// From 2 MiB/s, which is a huge frame a second, to 4 TiB/s, which no host reaches.
     pub const DEFAULT: Self = Self { min: FrameCount::from_mib(2).0, max: FrameCount::from_mib(4 << 20).0 };

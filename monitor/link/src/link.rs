@@ -8,7 +8,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recv, recvmsg, sendmsg, socketpair,
+    SendAncillaryMessage, SendFlags, Shutdown, SocketFlags, SocketType, recv, recvmsg, sendmsg, shutdown, socketpair,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -17,7 +17,7 @@ use thiserror::Error;
 /// The longest message that either side accepts.
 const MOST_BYTES: usize = 64 << 10;
 /// Descriptors that a message may carry.
-const MOST_DESCRIPTORS: usize = 8;
+const MOST_DESCRIPTORS: usize = 12;
 
 /// Why a message did not get through.
 #[derive(Debug, Error)]
@@ -130,11 +130,17 @@ impl Link {
         serde_json::from_slice(&bytes).map_err(|_| LinkError::Garbled)
     }
 
-    /// Returns whether nothing more can come: an empty packet looks like the end otherwise.
-    fn is_hung_up(&self) -> Result<bool, LinkError> {
+    /// Returns whether the other side is gone; what it sent before can still be received.
+    pub fn is_hung_up(&self) -> Result<bool, LinkError> {
         let mut end = [PollFd::new(&self.0, PollFlags::RDHUP)];
         rustix::io::retry_on_intr(|| poll(&mut end, Some(&Timespec::default())))?;
         Ok(!end[0].revents().is_empty())
+    }
+
+    /// Closes the link for both sides, also where other descriptors of this end are open.
+    pub fn hang_up(self) {
+        // It fails where the other side has done so already.
+        let _ = shutdown(&self.0, Shutdown::Both);
     }
 
     /// Receives a message from the supervisor and the descriptors that came with it.
@@ -177,9 +183,10 @@ impl AsFd for Link {
 mod tests {
     use super::{Link, LinkError, Patience};
     use crate::disk::{DiskFaults, DiskMode, DiskRole};
-    use crate::message::{Ending, FromVmm, Reason, Start, StartDescriptors, StartDisk, ToVmm};
+    use crate::message::{Ending, FromVmm, Reason, Start, StartDescriptors, StartDisk, SuccessionDescriptors, ToVmm};
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
     use std::os::fd::{AsFd, OwnedFd};
+    use std::time::Duration;
 
     fn pair() -> (Link, Link) {
         let (ours, theirs) = Link::pair().unwrap();
@@ -199,17 +206,20 @@ mod tests {
             initial_frames: 1,
             command_line: String::new(),
             disks: vec![disk(DiskRole::Data), disk(DiskRole::Swap)],
+            lease: Some(Duration::from_secs(1)),
         };
         for log in [None, Some(fd())] {
             let has_log = log.is_some();
             let previous_log = log.as_ref().map(|_| fd());
             let (registers, doorbell, image, disks) = (fd(), fd(), fd(), vec![fd(), fd()]);
-            let sent = StartDescriptors { registers, doorbell, image, disks, log, previous_log };
+            let succession = Some(SuccessionDescriptors { listener: fd(), ended: fd() });
+            let sent = StartDescriptors { registers, doorbell, image, disks, succession, log, previous_log };
             ours.send(&ToVmm::Stop, &sent.borrowed(), Patience::Wait).unwrap();
             let (message, descriptors) = theirs.receive::<ToVmm>(Patience::Wait).unwrap();
             assert!(matches!(message, ToVmm::Stop));
             let received = StartDescriptors::from_received(descriptors, &start).unwrap();
             assert_eq!((received.disks.len(), received.log.is_some()), (2, has_log));
+            assert!(received.succession.is_some());
             assert_eq!(received.previous_log.is_some(), has_log);
         }
         assert!(StartDescriptors::from_received(vec![fd(), fd(), fd(), fd()], &start).is_none());

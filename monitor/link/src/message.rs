@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -20,6 +21,8 @@ pub enum ToVmm {
     ReclaimBallooned,
     /// Report where the guest's processor is.
     Inspect,
+    /// Serve this supervisor from now on. With the descriptors of [`TakeOverDescriptors`].
+    TakeOver,
     /// End the guest and the process.
     Stop,
 }
@@ -36,6 +39,9 @@ pub struct Start {
     pub command_line: String,
     /// The guest's disks; a descriptor comes with each.
     pub disks: Vec<StartDisk>,
+    /// How long the guest runs on without a supervisor, until another one takes it over; `None` if
+    /// it ends with its supervisor. With [`SuccessionDescriptors`].
+    pub lease: Option<Duration>,
 }
 
 /// A disk without its file.
@@ -75,10 +81,45 @@ pub struct StartDescriptors {
     pub image: OwnedFd,
     /// The files of [`Start::disks`].
     pub disks: Vec<OwnedFd>,
+    /// With a lease, what another supervisor finds the process by.
+    pub succession: Option<SuccessionDescriptors>,
     /// Where the guest's console goes, if anywhere.
     pub log: Option<OwnedFd>,
     /// With a log, where it goes when it is full.
     pub previous_log: Option<OwnedFd>,
+}
+
+/// What a VMM process needs to outlive its supervisor.
+#[derive(Debug)]
+pub struct SuccessionDescriptors {
+    /// A named socket, on which the process listens for the next supervisor.
+    pub listener: OwnedFd,
+    /// Where the process writes how its guest ended.
+    pub ended: OwnedFd,
+}
+
+/// The descriptors that come with [`ToVmm::TakeOver`], in this order.
+#[derive(Debug)]
+pub struct TakeOverDescriptors {
+    /// The new register page.
+    pub registers: OwnedFd,
+    /// The new doorbell.
+    pub doorbell: OwnedFd,
+}
+
+impl TakeOverDescriptors {
+    /// Returns all of them, as a message carries them.
+    #[must_use]
+    pub fn borrowed(&self) -> [BorrowedFd<'_>; 2] {
+        [self.registers.as_fd(), self.doorbell.as_fd()]
+    }
+
+    /// Sorts the descriptors that came with a message; `None` where there are too few or too many.
+    #[must_use]
+    pub fn from_received(descriptors: Vec<OwnedFd>) -> Option<Self> {
+        let [registers, doorbell] = descriptors.try_into().ok()?;
+        Some(Self { registers, doorbell })
+    }
 }
 
 impl StartDescriptors {
@@ -86,7 +127,9 @@ impl StartDescriptors {
     #[must_use]
     pub fn borrowed(&self) -> Vec<BorrowedFd<'_>> {
         let always = [&self.registers, &self.doorbell, &self.image];
-        always.into_iter().chain(&self.disks).chain(&self.log).chain(&self.previous_log).map(AsFd::as_fd).collect()
+        let succession = self.succession.iter().flat_map(|succession| [&succession.listener, &succession.ended]);
+        let logs = self.log.iter().chain(&self.previous_log);
+        always.into_iter().chain(&self.disks).chain(succession).chain(logs).map(AsFd::as_fd).collect()
     }
 
     /// Sorts the descriptors that came with `start`; `None` where there are too few.
@@ -98,6 +141,10 @@ impl StartDescriptors {
             doorbell: descriptors.next()?,
             image: descriptors.next()?,
             disks: start.disks.iter().map(|_| descriptors.next()).collect::<Option<_>>()?,
+            succession: match start.lease {
+                Some(_) => Some(SuccessionDescriptors { listener: descriptors.next()?, ended: descriptors.next()? }),
+                None => None,
+            },
             log: descriptors.next(),
             previous_log: descriptors.next(),
         })
@@ -122,6 +169,10 @@ pub enum FromVmm {
         /// What, in one line.
         what: String,
     },
+    /// What a supervisor that takes the process over has to know.
+    Standing(Standing),
+    /// The process serves the supervisor that sent [`ToVmm::TakeOver`], and uses its register page.
+    TakenOver,
     /// The guest ended; the process ends next.
     Ended(Ending),
 }
@@ -134,6 +185,20 @@ impl FromVmm {
         what.truncate(what.floor_char_boundary(MOST_PROBLEM_BYTES));
         Self::Problem { what }
     }
+}
+
+/// The targets of a guest whose supervisor is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Standing {
+    /// Memory that the machine has, balloon included.
+    pub memory_frames: u64,
+    /// The last target that was published. The guest may grow to it and not beyond.
+    pub target_frames: u64,
+    /// The epoch of the last target.
+    pub epoch: u64,
+    /// The guest's size.
+    pub size_frames: u64,
 }
 
 /// How a guest ended, as its process reports it.
@@ -162,6 +227,8 @@ pub enum Reason {
     Exited(u8),
     /// The supervisor asked for it.
     Stopped,
+    /// No supervisor took the process over in the time of its lease.
+    LeaseEnded,
     /// The guest did something that is not allowed.
     Fault(String),
     /// The process can't do its work.

@@ -1,35 +1,43 @@
 //! The register page in shared memory, as the supervisor makes it and as the VMM process maps it.
 //!
 //! The page is a sealed memfd that can't be shrunk, so a VMM process that a guest has taken over
-//! can't make the supervisor fault on it. Both sides use only the atomics of [`RegisterPage`].
+//! can't make the supervisor fault on it. Both sides use only the atomics of [`RegisterPage`]. A
+//! supervisor that takes a running VMM process over hands it a new page.
 
 use std::io;
 use std::ops::Deref;
 use std::os::fd::{AsFd, OwnedFd};
 
-use aerostat_abi::registers::RegisterPage;
+use aerostat_abi::registers::{Epoch, RegisterPage};
 use aerostat_abi::units::{FRAME_BYTES, FRAME_SIZE, FrameCount};
 use memmap2::{MmapOptions, MmapRaw};
-use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fstat, ftruncate, memfd_create};
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, fstat, ftruncate, memfd_create};
 
 /// A mapped register page. Unmapped when dropped.
 #[derive(Debug)]
 pub struct SharedPage(MmapRaw);
 
 impl SharedPage {
-    /// Creates a page that holds `target`, and the descriptor to hand to the other side.
+    /// Creates a page that holds the first `target`, and the descriptor to hand to the other side.
     pub fn create(target: FrameCount) -> io::Result<(Self, OwnedFd)> {
+        Self::create_at(target, Epoch::FIRST)
+    }
+
+    /// Does the same with a target of a later epoch.
+    pub fn create_at(target: FrameCount, epoch: Epoch) -> io::Result<(Self, OwnedFd)> {
         let file = memfd_create("aerostat-registers", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
         ftruncate(&file, FRAME_BYTES)?;
         fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
         let page = Self::map_file(&file)?;
         page.initialise(target);
+        page.publish_target(target, epoch);
         Ok((page, file))
     }
 
     /// Maps the page that the other side has made.
     pub fn map(file: impl AsFd) -> io::Result<Self> {
-        if u64::try_from(fstat(&file)?.st_size).ok() != Some(FRAME_BYTES) {
+        let is_sealed = fcntl_get_seals(&file).is_ok_and(|seals| seals.contains(SealFlags::SHRINK));
+        if u64::try_from(fstat(&file)?.st_size).ok() != Some(FRAME_BYTES) || !is_sealed {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "this is no register page"));
         }
         let page = Self::map_file(file)?;
@@ -58,6 +66,7 @@ impl Deref for SharedPage {
 mod tests {
     use super::SharedPage;
     use aerostat_abi::units::FrameCount;
+    use std::fs::File;
 
     #[test]
     fn both_sides_see_one_page() {
@@ -74,5 +83,9 @@ mod tests {
         assert!(SharedPage::map(&file).is_err());
         file.set_len(4096).unwrap();
         assert!(SharedPage::map(&file).is_err());
+        let (_, page) = SharedPage::create(FrameCount(5)).unwrap();
+        let unsealed = rustix::fs::memfd_create("copy", rustix::fs::MemfdFlags::ALLOW_SEALING).unwrap();
+        std::io::copy(&mut File::from(page), &mut File::from(unsealed.try_clone().unwrap())).unwrap();
+        assert!(SharedPage::map(&unsealed).is_err(), "it could be shrunk");
     }
 }

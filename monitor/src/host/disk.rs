@@ -13,7 +13,10 @@ use std::path::{Path, PathBuf};
 use aerostat_abi::units::FrameCount;
 use rustix::fs::{FlockOperation, FsWord, OFlags, fcntl_getfl, fcntl_setfl, flock, fstatfs};
 use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
+
+use crate::size::frames;
 
 pub use aerostat_link::disk::{DiskFaults, DiskMode, DiskRole, OpenDisk, SECTOR_BYTES, Sectors};
 
@@ -25,7 +28,7 @@ const SWAP_DIRECTORY: &str = "/var/tmp";
 const IN_MEMORY: [FsWord; 3] = [0x0102_1994, 0x8584_58f6, 0x9584_58f6];
 
 /// The disks of one guest.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Disks {
     /// The disk with the guest's data.
     pub data: Option<DataDisk>,
@@ -34,7 +37,7 @@ pub struct Disks {
 }
 
 /// A disk whose contents are a file.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DataDisk {
     /// The file.
     pub path: PathBuf,
@@ -45,9 +48,10 @@ pub struct DataDisk {
 }
 
 /// An empty disk that is removed with its guest.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SwapDisk {
     /// Its size. It uses only as much of the host's disk as was written to it.
+    #[serde(with = "frames")]
     pub size: FrameCount,
     /// For tests.
     pub faults: DiskFaults,

@@ -41,6 +41,8 @@ pub enum EndReason {
     Exited(GuestExit),
     /// The supervisor asked for it.
     Stopped,
+    /// Its supervisor was gone, and no other one took it over in time.
+    LeaseEnded,
     /// The guest did something that is not allowed: a triple fault, an unknown exit.
     Fault(String),
     /// The guest's process was ended by a signal.
@@ -60,6 +62,7 @@ impl fmt::Display for EndReason {
         match self {
             Self::Exited(exit) => write!(f, "{exit}"),
             Self::Stopped => f.write_str("stopped"),
+            Self::LeaseEnded => f.write_str("stopped when its lease ended: no supervisor took it over"),
             Self::Fault(what) => write!(f, "guest fault: {what}"),
             Self::Killed(signal) => write!(f, "process killed by signal {signal}"),
             Self::KilledForMemory(why) => write!(f, "process killed by signal 9, {why}"),
@@ -89,6 +92,7 @@ impl From<Reason> for EndReason {
                 None => Self::Failed(format!("its process reported the unknown exit code {code}")),
             },
             Reason::Stopped => Self::Stopped,
+            Reason::LeaseEnded => Self::LeaseEnded,
             Reason::Fault(what) => Self::Fault(what),
             Reason::Failed(why) => Self::Failed(why),
         }

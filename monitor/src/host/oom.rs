@@ -61,7 +61,15 @@ pub(crate) fn expose_vmm(process: u32) -> io::Result<()> {
 
 /// Returns the control group that new processes start in, whose kills are counted from now on.
 pub(crate) fn watch_group() -> Option<Location> {
-    let group = Location::of_this_process().ok()?;
+    watch(Location::of_this_process().ok()?)
+}
+
+/// Returns the control group of a process, whose kills are counted from now on.
+pub(crate) fn watch_group_of(process: u32) -> Option<Location> {
+    watch(Location::of_process(process).ok()?)
+}
+
+fn watch(group: Location) -> Option<Location> {
     explained().groups.entry(group.folder.clone()).or_insert_with(|| kills_in(&group));
     Some(group)
 }

@@ -4,10 +4,13 @@ use std::num::NonZeroU32;
 use std::str::FromStr;
 
 use aerostat_abi::units::FrameCount;
+use serde::{Deserialize, Serialize};
+
+use crate::size::frames;
 
 /// A guest's shares. Of a pool that is too small, guests get memory in proportion to their shares,
 /// as far as they can use it. Source: C. Waldspurger, OSDI 2002, section 4.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Shares(NonZeroU32);
 
 /// A text that says no number of shares.
@@ -16,12 +19,13 @@ pub struct Shares(NonZeroU32);
 pub struct BadShares(String);
 
 /// What a guest gets for certain, and its part of the rest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Subscription {
     /// Its part of what the pool has beyond the reservations in use.
     pub shares: Shares,
     /// What the guest gets whenever it can use it, whatever others want. While it does not use it,
     /// others may. The guest's minimum where that is larger.
+    #[serde(with = "frames")]
     pub reservation: FrameCount,
 }
 

@@ -5,9 +5,7 @@
 //! the order of admission. Results come back through a channel, and a descriptor says when there is
 //! one.
 //!
-//! The kernel ends a VMM process when the *thread* that started it ends (`prctl(2)`,
-//! `PR_SET_PDEATHSIG`). So the threads live until [`Starters::close`], which is called when the
-//! guests have ended.
+//! The threads live until [`Starters::close`], as a start may be wanted at any time.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -111,9 +109,8 @@ impl<G: Send + 'static> Starters<G> {
         while self.take_result().is_some() {}
     }
 
-    /// Lets the threads end, and with them every VMM process that still exists. Waits for starts
-    /// that are under way, but not for one that hangs: its thread ends the guest if the start ever
-    /// succeeds.
+    /// Lets the threads end. Waits for starts that are under way, but not for one that hangs: its
+    /// thread ends the guest if the start ever succeeds.
     pub(super) fn close(mut self, patience: Duration) {
         self.abandon();
         self.jobs = None;

@@ -18,7 +18,8 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Returns the program that runs guests. Cargo does not build another package's programs for a
 /// test.
-fn program() -> PathBuf {
+#[allow(dead_code, reason = "for some of the tests")]
+pub(crate) fn program() -> PathBuf {
     let program = Path::new(env!("CARGO_BIN_EXE_aerostat")).with_file_name("aerostat-vmm");
     assert!(program.exists(), "run `cargo build -p aerostat-vmm` first");
     program
@@ -44,6 +45,7 @@ impl Bench {
             disks: Disks::default(),
             log: Some(directory.path().join("log")),
             program: program(),
+            succession: None,
         };
         Self { directory, config }
     }

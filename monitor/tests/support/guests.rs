@@ -267,6 +267,15 @@ guests! {
         "mov dword ptr [rbp + 0x200000], 7" "mov eax, [rbp + 0x200000]" "cmp eax, -1" "jne 5f"
         "EXIT 0x10";
 
+    /// Deflates the 2 MiB at 64 MiB once the target allows it, and ends with success.
+    grows:
+        "HELLO 0"
+        "mov ebx, 0x400000"
+        "2: mov rax, 0x40000900" "mov [rbx], rax" // frame 0x4000, order 9
+        "mov edi, ebx" "mov esi, 1" "CALL 4"
+        "cmp rdi, 512" "jne 2b"
+        "EXIT 0x10";
+
     /// Uses unassigned ports and addresses, and the balloon port in wrong ways, then triple-faults.
     pokes_about:
         "in al, 0x99" "cmp al, 0xff" "jne 5f"

@@ -29,8 +29,8 @@ use super::layout::GuestAddress;
 use super::memory::GuestMemory;
 use super::page_sizes::{HugeIndex, HugeRun, PageSize, PageSizes};
 use super::release::Releaser;
+use super::shared_registers::SharedRegisters;
 use super::virtio::Quiescent;
-use aerostat_link::SharedPage;
 
 /// The lowest interrupt vector that is not reserved for exceptions.
 const FIRST_VECTOR: u8 = 32;
@@ -75,7 +75,7 @@ pub(super) struct Balloon<H> {
     releaser: Releaser,
     copier: Copier,
     unsplit: Unsplit,
-    registers: Arc<SharedPage>,
+    registers: Arc<SharedRegisters>,
     host: H,
     negotiation: Negotiation,
     /// The features that the guest negotiated.
@@ -123,7 +123,7 @@ impl From<Status> for Outcome {
 
 impl<H: BalloonHost> Balloon<H> {
     /// Creates the device of a guest whose frames are as `map` says.
-    pub(super) fn new(memory: Arc<GuestMemory>, registers: Arc<SharedPage>, host: H, map: FrameMap) -> Self {
+    pub(super) fn new(memory: Arc<GuestMemory>, registers: Arc<SharedRegisters>, host: H, map: FrameMap) -> Self {
         let mut balloon = Self {
             map,
             page_sizes: PageSizes::new(memory.layout().total()),
@@ -150,7 +150,7 @@ impl<H: BalloonHost> Balloon<H> {
     pub(super) fn call(&mut self, registers: Registers, now_ns: u64) -> Registers {
         self.facts.port_calls += 1;
         self.facts.last_call_ns = now_ns;
-        self.passed.refresh(&self.registers);
+        self.passed.refresh(&self.registers.page());
         let reply = match (Command::decode(registers.rax), self.negotiation) {
             (None, _) => self.reply(Status::UnknownCommand.into()),
             (Some(_), Negotiation::Done) if mem::take(&mut self.is_reset_ordered) => {
@@ -220,7 +220,7 @@ impl<H: BalloonHost> Balloon<H> {
         self.negotiation = Negotiation::Done;
         self.features = hello.features.intersection(Features::SUPPORTED);
         self.floor = hello.floor;
-        Welcome { version: VERSION, features: self.features, target: self.registers.target() }.encode()
+        Welcome { version: VERSION, features: self.features, target: self.registers.page().target() }.encode()
     }
 
     /// Ends the session: the guest has to say HELLO again. What is ballooned stays ballooned.
@@ -270,7 +270,7 @@ impl<H: BalloonHost> Balloon<H> {
     /// run; it may also run on another processor and use what is not reclaimed.
     pub(super) fn host_reclaim(&mut self) -> bool {
         let Self { offers: Some(offers), map, memory, .. } = self else { return false };
-        let surplus = map.size().saturating_sub(self.registers.target().max(self.floor));
+        let surplus = map.size().saturating_sub(self.registers.page().target().max(self.floor));
         let wanted = to_usize(surplus.0 / HUGE_FRAMES).min(CHUNK);
         let reclaimed = offers.accept(wanted, memory, map);
         if reclaimed.is_empty() {
@@ -294,7 +294,7 @@ impl<H: BalloonHost> Balloon<H> {
     /// Adopts the target and the host's resources as they are now; no earlier ones are used any
     /// more.
     pub(super) fn acknowledge(&mut self) {
-        self.passed.refresh(&self.registers);
+        self.passed.refresh(&self.registers.page());
         self.publish();
     }
 
@@ -319,7 +319,7 @@ impl<H: BalloonHost> Balloon<H> {
     /// Returns whether the guest has something to do or to read: it has another size than its
     /// target, or the host's resources have changed.
     pub(super) fn has_to_be_told(&self) -> bool {
-        self.map.size() != self.registers.target() || self.has_news()
+        self.map.size() != self.registers.page().target() || self.has_news()
     }
 
     /// Runs `carry_out` over the batch that the registers name and writes the entries back. The
@@ -385,7 +385,7 @@ impl<H: BalloonHost> Balloon<H> {
     }
 
     fn deflate(&mut self, entries: &mut [Entry], _page: FrameNumber) -> FrameCount {
-        let target = self.registers.target();
+        let target = self.registers.page().target();
         let mut done = judge(entries, |entry| self.map.deflate(entry, target));
         let (mut failed, mixed) = self.fit_pages(&mut done);
         failed.extend(done.extract_if(.., |(block, _)| !self.host.attach(block)));
@@ -446,7 +446,7 @@ impl<H: BalloonHost> Balloon<H> {
         if self.memory.read_words(GuestAddress(address), &mut words).is_err() {
             return Status::BadPage.into();
         }
-        self.registers.set_statistics(&words);
+        self.registers.page().set_statistics(&words);
         let report = Statistics::decode(&words);
         self.compare(FrameCount::from_bytes_floor(report.balloon_bytes));
         if report.wanted_bytes > 0 {
@@ -474,7 +474,7 @@ impl<H: BalloonHost> Balloon<H> {
     /// when all is done.
     pub(super) fn reclaim_ballooned(&mut self, from: usize) -> Option<usize> {
         self.host.memory_released();
-        let before = self.registers.facts().resident;
+        let before = self.registers.page().facts().resident;
         let (mut at, mut left, mut ranges) = (from, RECLAIMED_AT_ONCE, Vec::new());
         while left > 0
             && ranges.len() < RANGES_AT_ONCE
@@ -487,7 +487,7 @@ impl<H: BalloonHost> Balloon<H> {
         // What can't be released stays resident, and so counts against the guest.
         self.releaser.release(&self.memory, &ranges);
         self.host.memory_released();
-        let after = self.registers.facts().resident;
+        let after = self.registers.page().facts().resident;
         self.facts.reclaimed = self.facts.reclaimed.saturating_add(before.saturating_sub(after));
         self.publish();
         (!ranges.is_empty()).then_some(at)
@@ -496,7 +496,7 @@ impl<H: BalloonHost> Balloon<H> {
     fn reply(&self, outcome: Outcome) -> Registers {
         let Outcome { status, result, second } = outcome;
         let r8 = second.unwrap_or_else(|| self.generation());
-        Registers { rax: status.encode(), rdi: result, rsi: self.registers.target().0, r8 }
+        Registers { rax: status.encode(), rdi: result, rsi: self.registers.page().target().0, r8 }
     }
 
     /// Returns the generation of the host's resources, for a guest that negotiated to know it.
@@ -508,15 +508,15 @@ impl<H: BalloonHost> Balloon<H> {
     /// Publishes the facts, and acknowledges the target that is acted on from now on. The caller
     /// holds the device's lock, so no operation is under way that has read an older one.
     fn publish(&mut self) {
-        let epoch = self.registers.target_epoch();
+        let epoch = self.registers.page().target_epoch();
         // Size counts what the host can't have yet. What a call has left unsplit does not belong to
         // the host yet, so size does not fall by it.
         let size = self.map.size();
         let held = size.saturating_add(self.unsplit.ballooned(&self.map));
         self.facts.size = if self.unsplit.is_empty() { size } else { size.max(held.min(self.facts.size)) };
         self.facts.balloon = self.memory.layout().total().saturating_sub(self.facts.size);
-        self.registers.set_balloon_facts(&self.facts);
-        self.registers.acknowledge(epoch);
+        self.registers.page().set_balloon_facts(&self.facts);
+        self.registers.page().acknowledge(epoch);
     }
 }
 

@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex};
 
 use aerostat_abi::registers::BootStage;
 use aerostat_abi::units::FrameCount;
+use aerostat_link::SharedPage;
 use aerostat_link::clock::monotonic_ns;
 use aerostat_link::message::{Start, StartDescriptors};
-use aerostat_link::{Link, SharedPage};
 use rustix::event::{EventfdFlags, eventfd};
 use vmm_sys_util::eventfd::EventFd;
 
@@ -26,6 +26,8 @@ use super::process_host::ProcessHost;
 use super::reclamation::Reclamation;
 use super::resident::ResidentMeter;
 use super::sampler::Sampler;
+use super::shared_registers::SharedRegisters;
+use super::supervisor_link::SupervisorLink;
 use super::target_watch::TargetWatch;
 use super::throttle::Throttle;
 use super::vcpu::{Devices, Ignored};
@@ -34,7 +36,9 @@ use super::virtio::{Bus, Device, Disk};
 /// A guest that is ready to run: what the vCPU's thread takes, and what the main thread keeps.
 #[derive(Debug)]
 pub(super) struct Guest {
-    pub(super) link: Arc<Link>,
+    pub(super) link: Arc<SupervisorLink>,
+    /// Total memory.
+    pub(super) total: FrameCount,
     pub(super) machine: Machine,
     /// Where the vCPU begins.
     pub(super) entry: u64,
@@ -47,20 +51,20 @@ pub(super) struct Guest {
 impl Guest {
     /// Assembles the guest that `start` describes. `began_ns` is when the process began.
     pub(super) fn assemble(
-        link: &Arc<Link>,
+        link: &Arc<SupervisorLink>,
         start: &Start,
         descriptors: StartDescriptors,
         began_ns: u64,
     ) -> Result<Self, ProcessError> {
-        let registers = Arc::new(SharedPage::map(&descriptors.registers)?);
-        registers.mark_boot(BootStage::Process, began_ns);
+        let registers = Arc::new(SharedRegisters::new(SharedPage::map(&descriptors.registers)?));
+        registers.page().mark_boot(BootStage::Process, began_ns);
         let layout = MemoryLayout::new(FrameCount(start.memory_frames))?;
         let initial = FrameCount(start.initial_frames);
         let memory = Arc::new(GuestMemory::new(layout).map_err(ProcessError::Memory)?);
         // SAFETY: the vCPU's thread runs the processor, and has the devices meanwhile, which keep
         // the memory mapped.
         let (machine, slots) = unsafe { Machine::new(&memory, initial)? };
-        registers.mark_boot(BootStage::Machine, monotonic_ns());
+        registers.page().mark_boot(BootStage::Machine, monotonic_ns());
 
         let meter = Arc::new(ResidentMeter::new()?);
         let description = Description {
@@ -77,7 +81,7 @@ impl Guest {
         let virtio = Bus::new(disks.collect::<io::Result<_>>()?, &memory, |wires| {
             machine.connect_device(wires).map_err(ProcessError::from)
         })?;
-        registers.mark_boot(BootStage::Loaded, monotonic_ns());
+        registers.page().mark_boot(BootStage::Loaded, monotonic_ns());
 
         let guest_bell = EventFd::new(libc::EFD_CLOEXEC | libc::EFD_NONBLOCK)?;
         let work_left = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
@@ -97,9 +101,10 @@ impl Guest {
         let console = Arc::new(Mutex::new(console));
         Ok(Self {
             link: Arc::clone(link),
+            total: layout.total(),
             machine,
             entry: image.entry,
-            target: TargetWatch::new(descriptors.doorbell, guest_bell, Arc::clone(&balloon)),
+            target: TargetWatch::new(descriptors.doorbell, guest_bell, Arc::clone(&balloon), Arc::clone(&registers)),
             reclamation: Reclamation::new(Arc::clone(&balloon), work_left),
             sampler: Sampler::new(Arc::clone(&console), Arc::clone(&balloon), meter, Arc::clone(&registers)),
             devices: Devices {

@@ -8,7 +8,8 @@
 //! * process: `process` (from start to end), `guest` (assembles the parts), `main_loop` and what it
 //!   calls: `target_watch` and `reclamation` (what the main thread does to the balloon), `sampler`
 //!   (what it does at intervals), `vcpu_thread`; `process_host` (what the balloon uses of it all),
-//!   `problems` (reports to the supervisor)
+//!   `problems` (reports to the supervisor), `shared_registers` and `supervisor_link` (what is
+//!   shared with the supervisor), `succession` (what happens when it is gone)
 //! * devices: `vcpu` (the loop and its exits), `balloon`, `console`, `console_log`, `serial_ring`,
 //!   `virtio` (disks), `fault` (the report of a bad end), `inspection` (where the vCPU is)
 //! * machine: `machine` (KVM's objects, the doorbell), `interrupts` (routes), `cpu` (first
@@ -52,6 +53,9 @@ mod release;
 mod resident;
 mod sampler;
 mod serial_ring;
+mod shared_registers;
+mod succession;
+mod supervisor_link;
 mod target_watch;
 mod throttle;
 mod vcpu;

@@ -2,20 +2,21 @@
 //!
 //! A supervisor starts the program with the guest's name, its own build id, and the link as
 //! standard input. The first message says what to run: [`Guest::assemble`] builds it and
-//! [`MainLoop::run`] sees it through to its end, which is the last message. The process ends with
-//! the supervisor: the link closes, and the kernel also sends a signal.
+//! [`MainLoop::run`] sees it through to its end, which is the last message. Without a lease the
+//! process ends when the link closes; with one it serves the next supervisor ([`Succession`]), and
+//! its end is also written to a file, for a supervisor that comes later.
 
 use std::env;
+use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use aerostat_link::clock::monotonic_ns;
-use aerostat_link::message::{Ending, FromVmm, Start, StartDescriptors, ToVmm};
+use aerostat_link::message::{Ending, FromVmm, StartDescriptors, ToVmm};
 use aerostat_link::{Link, LinkError, Patience};
 use rustix::io::Errno;
-use rustix::process::{Signal, set_parent_process_death_signal};
 use thiserror::Error;
 
 use super::boot::BootError;
@@ -24,6 +25,8 @@ use super::layout::LayoutError;
 use super::machine::KvmError;
 use super::main_loop::MainLoop;
 use super::problems;
+use super::succession::Succession;
+use super::supervisor_link::SupervisorLink;
 use super::{ASK_BUILD, BUILD_ID};
 
 /// Why a VMM process can't do its work.
@@ -74,38 +77,44 @@ pub fn process_main() -> ExitCode {
 
 /// Runs the guest that a supervisor of this build names in its first message.
 fn serve(build: Option<&str>, began_ns: u64) -> Result<(), ProcessError> {
-    set_parent_process_death_signal(Some(Signal::KILL))?;
     let link = Link::new(io::stdin().as_fd().try_clone_to_owned()?);
     if build != Some(BUILD_ID) {
         // The start message may be unreadable.
-        return report(&link, Ending::failed(ProcessError::OtherBuild));
+        return report(&SupervisorLink::new(link), None, Ending::failed(ProcessError::OtherBuild));
     }
     let (message, descriptors) = link.receive(Patience::Wait).map_err(ProcessError::NoSupervisor)?;
     let ToVmm::Start(start) = message else { return Err(ProcessError::NoStart) };
-    let descriptors = StartDescriptors::from_received(descriptors, &start).ok_or(ProcessError::NoStart)?;
-    let link = Arc::new(link);
+    let mut descriptors = StartDescriptors::from_received(descriptors, &start).ok_or(ProcessError::NoStart)?;
+    let (succession, record) = match (start.lease, descriptors.succession.take()) {
+        (Some(lease), Some(succession)) => {
+            (Some(Succession::new(succession.listener, lease)?), Some(File::from(succession.ended)))
+        }
+        _ => (None, None),
+    };
+    // A supervisor that was gone before this process listened has a successor that found nothing,
+    // and starts the guest anew.
+    if link.is_hung_up().map_err(ProcessError::NoSupervisor)? {
+        return Err(ProcessError::SupervisorGone);
+    }
+    let link = Arc::new(SupervisorLink::new(link));
     problems::report_panics(Arc::clone(&link));
-    let ending = match run_guest(&link, &start, descriptors, began_ns) {
+    let guest = Guest::assemble(&link, &start, descriptors, began_ns);
+    let ending = match guest.and_then(|guest| MainLoop::start(guest, succession)?.run()) {
         Err(ProcessError::SupervisorGone) => return Err(ProcessError::SupervisorGone),
         Err(error) => Ending::failed(error),
         Ok(ending) => ending,
     };
-    report(&link, ending)
+    report(&link, record, ending)
 }
 
-/// Tells the supervisor how the guest ended.
-fn report(link: &Link, ending: Ending) -> Result<(), ProcessError> {
-    link.send(&FromVmm::Ended(ending), &[], Patience::Wait).map_err(|error| match error {
-        LinkError::Closed => ProcessError::SupervisorGone,
-        error => ProcessError::NoSupervisor(error),
-    })
-}
-
-fn run_guest(
-    link: &Arc<Link>,
-    start: &Start,
-    descriptors: StartDescriptors,
-    began_ns: u64,
-) -> Result<Ending, ProcessError> {
-    MainLoop::start(Guest::assemble(link, start, descriptors, began_ns)?)?.run()
+/// Tells how the guest ended: this supervisor, and by `record` a later one.
+fn report(link: &SupervisorLink, record: Option<File>, ending: Ending) -> Result<(), ProcessError> {
+    // The record first: the supervisor may be killed before it has handled the message.
+    let recorded = record.is_some_and(|record| serde_json::to_writer(record, &ending).is_ok());
+    match link.send(&FromVmm::Ended(ending), Patience::Wait) {
+        Ok(()) => Ok(()),
+        Err(LinkError::Closed) if recorded => Ok(()),
+        Err(LinkError::Closed) => Err(ProcessError::SupervisorGone),
+        Err(error) => Err(ProcessError::NoSupervisor(error)),
+    }
 }

@@ -3,8 +3,8 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use aerostat_link::Patience;
 use aerostat_link::message::FromVmm;
-use aerostat_link::{Link, Patience, SharedPage};
 use rustix::fd::OwnedFd;
 
 use super::balloon::BalloonHost;
@@ -12,6 +12,8 @@ use super::machine::Doorbell;
 use super::memory_slots::MemorySlots;
 use super::problems::Problems;
 use super::resident::ResidentMeter;
+use super::shared_registers::SharedRegisters;
+use super::supervisor_link::SupervisorLink;
 use super::virtio::{Quiescent, Workers};
 
 /// Reports of pressure within this time after the last are dropped, and so are reports of requests:
@@ -21,12 +23,12 @@ const PRESSURE_INTERVAL_NS: u64 = 5_000_000;
 /// The process around a balloon device.
 #[derive(Debug)]
 pub(super) struct ProcessHost {
-    link: Arc<Link>,
+    link: Arc<SupervisorLink>,
     problems: Problems,
     doorbell: Doorbell,
     slots: MemorySlots,
     meter: Arc<ResidentMeter>,
-    registers: Arc<SharedPage>,
+    registers: Arc<SharedRegisters>,
     workers: Workers,
     /// Wakes the main thread.
     work_left: Arc<OwnedFd>,
@@ -38,10 +40,10 @@ impl ProcessHost {
     /// Resident memory is measured by `meter` and published in `registers`; `work_left` wakes the
     /// main thread.
     pub(super) fn new(
-        link: Arc<Link>,
+        link: Arc<SupervisorLink>,
         doorbell: Doorbell,
         slots: MemorySlots,
-        (meter, registers): (Arc<ResidentMeter>, Arc<SharedPage>),
+        (meter, registers): (Arc<ResidentMeter>, Arc<SharedRegisters>),
         (workers, work_left): (Workers, Arc<OwnedFd>),
     ) -> Self {
         let problems = Problems::new(Arc::clone(&link));
@@ -76,15 +78,16 @@ impl BalloonHost for ProcessHost {
 
     fn pressure(&mut self, now_ns: u64) {
         if is_due(&mut self.last_pressure_ns, now_ns) {
-            // A full link means that the supervisor has not read the last ones yet.
-            let _ = self.link.send(&FromVmm::Pressure, &[], Patience::DoNotWait);
+            // A full link means that the supervisor has not read the last ones yet. The next
+            // supervisor reads the guest's report.
+            let _ = self.link.send(&FromVmm::Pressure, Patience::DoNotWait);
         }
     }
 
     fn requested(&mut self, now_ns: u64) {
         // Where this is dropped, the supervisor finds the request at its next poll.
         if is_due(&mut self.last_request_ns, now_ns) {
-            let _ = self.link.send(&FromVmm::Requested, &[], Patience::DoNotWait);
+            let _ = self.link.send(&FromVmm::Requested, Patience::DoNotWait);
         }
     }
 
@@ -100,7 +103,7 @@ impl BalloonHost for ProcessHost {
 
     fn memory_released(&mut self) {
         // Where it can't be measured now, the main thread notices and ends the process.
-        let _ = self.meter.publish(&self.registers);
+        let _ = self.meter.publish(&self.registers.page());
     }
 
     fn work_left(&mut self) {

@@ -8,7 +8,6 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use aerostat_abi::units::FrameCount;
-use aerostat_link::SharedPage;
 use aerostat_link::clock::Moment;
 
 use super::balloon::Balloon;
@@ -16,6 +15,7 @@ use super::console::Console;
 use super::lock::lock;
 use super::process_host::ProcessHost;
 use super::resident::ResidentMeter;
+use super::shared_registers::SharedRegisters;
 
 /// The time to the next sample: while memory changes, and at most.
 const LIVELY: Duration = Duration::from_millis(20);
@@ -27,7 +27,7 @@ pub(super) struct Sampler {
     console: Arc<Mutex<Console>>,
     balloon: Arc<Mutex<Balloon<ProcessHost>>>,
     meter: Arc<ResidentMeter>,
-    registers: Arc<SharedPage>,
+    registers: Arc<SharedRegisters>,
     pace: Pace,
 }
 
@@ -36,7 +36,7 @@ impl Sampler {
         console: Arc<Mutex<Console>>,
         balloon: Arc<Mutex<Balloon<ProcessHost>>>,
         meter: Arc<ResidentMeter>,
-        registers: Arc<SharedPage>,
+        registers: Arc<SharedRegisters>,
     ) -> Self {
         Self { console, balloon, meter, registers, pace: Pace::new() }
     }
@@ -45,21 +45,21 @@ impl Sampler {
     pub(super) fn sample(&mut self) -> io::Result<Duration> {
         self.drain_console();
         let resident = self.publish_resident()?;
-        self.meter.publish_page_tables(&self.registers, resident)?;
+        self.meter.publish_page_tables(&self.registers.page(), resident)?;
         Ok(self.pace.next(resident))
     }
 
     fn drain_console(&self) {
         let mut console = lock(&self.console);
         console.drain(Moment::now());
-        self.registers.set_dropped_lines(console.dropped_lines());
+        self.registers.page().set_dropped_lines(console.dropped_lines());
     }
 
     fn publish_resident(&self) -> io::Result<FrameCount> {
         // Otherwise, what is released between the measurement and its publication would be missing
         // in what is published.
         let _no_call = lock(&self.balloon);
-        self.meter.publish(&self.registers)
+        self.meter.publish(&self.registers.page())
     }
 }
 

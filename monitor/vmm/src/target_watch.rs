@@ -5,34 +5,80 @@
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex};
 
+use aerostat_abi::registers::Epoch;
+use aerostat_abi::units::FrameCount;
+use aerostat_link::SharedPage;
+use aerostat_link::doorbell::answer;
 use vmm_sys_util::eventfd::EventFd;
 
 use super::balloon::{Balloon, BalloonHost};
 use super::lock::lock;
-use aerostat_link::doorbell::answer;
+use super::shared_registers::SharedRegisters;
 
 /// Follows the target.
 #[derive(Debug)]
 pub(super) struct TargetWatch<H> {
-    /// Becomes readable when the supervisor has set a target.
-    pub(super) doorbell: OwnedFd,
+    /// Becomes readable when the supervisor has set a target. `None` while there is none.
+    pub(super) doorbell: Option<OwnedFd>,
     /// Raises the guest's balloon interrupt.
     guest_bell: EventFd,
     balloon: Arc<Mutex<Balloon<H>>>,
+    registers: Arc<SharedRegisters>,
     /// Whether the supervisor has rung and the guest has not been told.
     is_ring_due: bool,
 }
 
 impl<H: BalloonHost> TargetWatch<H> {
-    pub(super) fn new(doorbell: OwnedFd, guest_bell: EventFd, balloon: Arc<Mutex<Balloon<H>>>) -> Self {
-        Self { doorbell, guest_bell, balloon, is_ring_due: false }
+    pub(super) fn new(
+        doorbell: OwnedFd,
+        guest_bell: EventFd,
+        balloon: Arc<Mutex<Balloon<H>>>,
+        registers: Arc<SharedRegisters>,
+    ) -> Self {
+        Self { doorbell: Some(doorbell), guest_bell, balloon, registers, is_ring_due: false }
     }
 
     /// Handles that the doorbell is readable.
     pub(super) fn rung(&mut self) {
-        answer(&self.doorbell);
+        if let Some(doorbell) = &self.doorbell {
+            answer(doorbell);
+        }
         lock(&self.balloon).acknowledge();
         self.is_ring_due = true;
+    }
+
+    /// Keeps the target as it is, whatever the supervisor that published it does to its page.
+    /// Returns the target and its epoch.
+    pub(super) fn freeze(&mut self) -> (FrameCount, Epoch) {
+        self.doorbell = None;
+        let mut balloon = lock(&self.balloon);
+        let (target, epoch) = {
+            let page = self.registers.page();
+            // The epoch is stored after its target: a supervisor that was killed in between has
+            // published the target, and no number for it.
+            let epoch = page.target_epoch();
+            (page.target(), epoch)
+        };
+        // Without a page of its own the process keeps the old one, which no process writes as a rule.
+        if let Ok((page, _)) = SharedPage::create_at(target, epoch) {
+            self.registers.replace(page);
+        }
+        balloon.acknowledge();
+        (target, epoch)
+    }
+
+    /// Follows another supervisor from now on.
+    pub(super) fn take_over(&mut self, page: SharedPage, doorbell: OwnedFd) {
+        self.doorbell = Some(doorbell);
+        let mut balloon = lock(&self.balloon);
+        self.registers.replace(page);
+        balloon.acknowledge();
+        self.is_ring_due = true;
+    }
+
+    /// Returns the guest's size as it is published.
+    pub(super) fn size(&self) -> FrameCount {
+        self.registers.page().facts().size
     }
 
     /// Reclaims a part of what the guest offers, if it is larger than its target, and tells the

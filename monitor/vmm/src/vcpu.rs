@@ -23,9 +23,9 @@ use super::fault;
 use super::inspection::Inspection;
 use super::lock::lock;
 use super::memory::GuestMemory;
+use super::shared_registers::SharedRegisters;
 use super::throttle::Throttle;
 use super::virtio::Bus;
-use aerostat_link::SharedPage;
 use aerostat_link::clock::{Moment, monotonic_ns};
 use aerostat_link::message::{Ending, Reason};
 
@@ -39,7 +39,7 @@ pub(super) struct Devices<H> {
     /// The disks.
     pub(super) virtio: Bus,
     /// Records the boot marks.
-    pub(super) registers: Arc<SharedPage>,
+    pub(super) registers: Arc<SharedRegisters>,
     /// Delays a guest that calls the balloon port too often.
     pub(super) throttle: Throttle,
     /// The guest's accesses that had no effect.
@@ -173,7 +173,7 @@ impl<H> Devices<H> {
     /// too.
     fn hold_back(&mut self) {
         if let Some(wait) = self.throttle.call(Moment::now()) {
-            self.registers.set_throttled(self.throttle.calls(), self.throttle.waited_ns());
+            self.registers.page().set_throttled(self.throttle.calls(), self.throttle.waited_ns());
             let _ = poll(&mut [], Timespec::try_from(wait).ok().as_ref());
         }
     }
@@ -187,7 +187,7 @@ impl<H> Devices<H> {
                 return;
             }
         };
-        self.registers.mark_boot(stage, monotonic_ns());
+        self.registers.page().mark_boot(stage, monotonic_ns());
     }
 }
 

@@ -33,7 +33,20 @@ impl Location {
     ///
     /// Fails where there is none, or its hierarchy is not mounted.
     pub fn of_this_process() -> io::Result<Self> {
-        let groups = fs::read_to_string("/proc/self/cgroup")?;
+        Self::of("self")
+    }
+
+    /// Finds the group of another process.
+    ///
+    /// # Errors
+    ///
+    /// Fails where there is none, or its hierarchy is not mounted.
+    pub fn of_process(process: u32) -> io::Result<Self> {
+        Self::of(&process.to_string())
+    }
+
+    fn of(process: &str) -> io::Result<Self> {
+        let groups = fs::read_to_string(format!("/proc/{process}/cgroup"))?;
         let mounts = fs::read_to_string("/proc/self/mountinfo")?;
         let found = locate(&groups, &mounts).filter(|location| location.folder.is_dir());
         Ok(found.ok_or(io::ErrorKind::Unsupported)?)

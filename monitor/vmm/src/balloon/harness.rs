@@ -19,6 +19,7 @@ use crate::frame_map::{FrameMap, Frames};
 use crate::layout::{GuestAddress, LOW_END, MemoryLayout};
 use crate::memory::GuestMemory;
 use crate::page_sizes::HugeIndex;
+use crate::shared_registers::SharedRegisters;
 use crate::virtio::{Quiescent, Workers};
 use aerostat_link::SharedPage;
 
@@ -41,7 +42,7 @@ pub struct Extent {
 pub struct Harness {
     balloon: Balloon<SilentHost>,
     memory: Arc<GuestMemory>,
-    registers: Arc<SharedPage>,
+    registers: Arc<SharedRegisters>,
     image: Range<FrameNumber>,
     calls: u64,
 }
@@ -76,7 +77,7 @@ impl Harness {
         let layout = MemoryLayout::new(extent.total).map_err(io::Error::other)?;
         let memory = Arc::new(GuestMemory::new(layout)?);
         let (registers, _) = SharedPage::create(extent.initial)?;
-        let registers = Arc::new(registers);
+        let registers = Arc::new(SharedRegisters::new(registers));
         let map = FrameMap::new(layout, extent.initial, extent.image.clone());
         let balloon = Balloon::new(Arc::clone(&memory), Arc::clone(&registers), SilentHost::default(), map);
         let mut harness = Self { balloon, memory, registers, image: extent.image, calls: 0 };
@@ -95,7 +96,7 @@ impl Harness {
 
     /// Does what the supervisor and the VMM process's main thread do.
     pub fn set_target(&mut self, target: FrameCount) {
-        self.registers.set_target(target);
+        self.registers.page().set_target(target);
         while self.balloon.host_reclaim() {}
     }
 
@@ -162,7 +163,7 @@ impl Harness {
     /// Returns what the register page says.
     #[must_use]
     pub fn facts(&self) -> Facts {
-        self.registers.facts()
+        self.registers.page().facts()
     }
 
     /// Returns whether a frame is memory and the guest's.

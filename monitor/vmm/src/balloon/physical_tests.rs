@@ -152,7 +152,7 @@ fn a_call_that_names_many_huge_frames_leaves_splitting_to_the_main_thread() {
         return;
     };
     let mut device = touched();
-    let size = device.registers.facts().size;
+    let size = device.registers.page().facts().size;
     let before = group.usage().unwrap().anonymous();
     let count = MIXED.end - MIXED.start;
     for part in 0..2_u64 {
@@ -162,12 +162,12 @@ fn a_call_that_names_many_huge_frames_leaves_splitting_to_the_main_thread() {
         assert_eq!(frames, 2 * count);
     }
     assert_eq!(device.host.work_left, 1, "the second call names no huge frame for the first time");
-    let facts = device.registers.facts();
+    let facts = device.registers.page().facts();
     let not_free = (count - SPLIT_IN_A_CALL as u64) * 4;
     assert_eq!(size.0 - facts.size.0, 4 * count - not_free, "what is not free yet is size");
     assert_eq!((facts.inflated.0, facts.size.0 + facts.balloon.0), (4 * count, TOTAL.0));
     while device.split_left() {}
-    assert_eq!(size.0 - device.registers.facts().size.0, 4 * count);
+    assert_eq!(size.0 - device.registers.page().facts().size.0, 4 * count);
     // The rest of each huge frame: it would be held by what is left of the huge pages.
     let entries: Vec<_> =
         MIXED.flat_map(|huge| [8, 7, 6].map(|order| (huge * HUGE_FRAMES + (1 << order), order))).collect();

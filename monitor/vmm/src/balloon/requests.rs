@@ -3,9 +3,9 @@
 //! supervisor.
 
 use aerostat_abi::port::{Registers, Status};
+use aerostat_abi::registers::RegisterPage;
 use aerostat_abi::requests::{self, FiledRequest, Generation, Request, ResourceKind, Resources, Sequence};
 use aerostat_abi::units::{FRAME_BYTES, FrameNumber};
-use aerostat_link::SharedPage;
 
 use super::{Balloon, BalloonHost, Outcome};
 use crate::layout::GuestAddress;
@@ -25,7 +25,7 @@ pub(super) struct Passed {
 
 impl Passed {
     /// Reads the supervisor's record, if it was written since it was read.
-    pub(super) fn refresh(&mut self, registers: &SharedPage) {
+    pub(super) fn refresh(&mut self, registers: &RegisterPage) {
         let version = registers.resources_version();
         if version == self.version {
             return;
@@ -71,7 +71,7 @@ impl<H: BalloonHost> Balloon<H> {
             return Status::BadArgument;
         }
         *latest = request.sequence;
-        self.registers.file_request(&FiledRequest::new(&request, now_ns));
+        self.registers.page().file_request(&FiledRequest::new(&request, now_ns));
         self.host.requested(now_ns);
         Status::Ok
     }

@@ -19,6 +19,7 @@ use crate::frame_map::FrameMap;
 use crate::layout::{GuestAddress, MemoryLayout};
 use crate::memory::GuestMemory;
 use crate::page_sizes::PageSize;
+use crate::shared_registers::SharedRegisters;
 use crate::virtio::{Quiescent, Workers};
 use aerostat_link::SharedPage;
 
@@ -83,7 +84,7 @@ fn device_of(total: FrameCount, initial: FrameCount) -> Balloon<Heard> {
     let (registers, _) = SharedPage::create(initial).unwrap();
     let image = FrameNumber(512)..FrameNumber(520);
     let map = FrameMap::new(*memory.layout(), initial, image);
-    Balloon::new(memory, Arc::new(registers), Heard::default(), map)
+    Balloon::new(memory, Arc::new(SharedRegisters::new(registers)), Heard::default(), map)
 }
 
 /// Creates a device with a session.
@@ -118,7 +119,7 @@ pub(super) fn batch(device: &mut Balloon<Heard>, command: Command, blocks: &[(u6
     let call = Registers { rax: command.encode(), rdi: PAGE.0, rsi: blocks.len() as u64, r8: 0 };
     let reply = device.call(call, 3);
     assert_eq!(Status::decode(reply.rax), Some(Status::Ok));
-    assert_eq!(reply.rsi, device.registers.target().0, "every reply carries the target");
+    assert_eq!(reply.rsi, device.registers.page().target().0, "every reply carries the target");
     device.memory.read_words(PAGE, &mut words).unwrap();
     (reply.rdi, words.into_iter().map(|word| Entry::decode(word).status).collect())
 }
@@ -127,7 +128,7 @@ pub(super) fn batch(device: &mut Balloon<Heard>, command: Command, blocks: &[(u6
 #[test]
 fn frames_that_can_not_be_attached_stay_ballooned() {
     let mut device = negotiated(FrameCount(2048));
-    device.registers.set_target(TOTAL);
+    device.registers.page().set_target(TOTAL);
     device.host.unattachable = 2560..3072;
     let statuses = batch(&mut device, Command::Deflate, &[(2048, 9), (2560, 9), (3072, 9)]);
     assert_eq!(statuses, (1024, vec![EntryStatus::Done, EntryStatus::HostFailed, EntryStatus::Done]));
@@ -170,7 +171,7 @@ fn touched_ballooned_frames_are_released_a_chunk_at_a_time() {
         device.memory.read_words(address, &mut word).unwrap();
         assert_eq!(word, [expected], "{address:?}");
     }
-    assert_eq!(device.registers.facts().balloon, FrameCount(2050), "nothing changed hands");
+    assert_eq!(device.registers.page().facts().balloon, FrameCount(2050), "nothing changed hands");
 }
 
 #[test]
@@ -180,7 +181,7 @@ fn consecutive_reports_of_another_balloon_are_counted() {
         let report = Statistics { balloon_bytes: mib << 20, ..Statistics::default() };
         device.memory.write_words(PAGE, &report.encode()).unwrap();
         assert_eq!(status(&mut device, Command::Report, PAGE.0, 0), Some(Status::Ok));
-        device.registers.facts().disagreeing_reports
+        device.registers.page().facts().disagreeing_reports
     };
     assert_eq!([8, 7, 9, 8, 0].map(&mut report), [0, 1, 2, 0, 1]);
 }
@@ -211,10 +212,10 @@ fn what_the_guest_has_not_noted_yet_is_no_disagreement() {
     let report = Statistics::default();
     device.memory.write_words(PAGE, &report.encode()).unwrap();
     assert_eq!(status(&mut device, Command::Report, PAGE.0, 0), Some(Status::Ok));
-    assert_eq!(device.registers.facts().disagreeing_reports, 0);
+    assert_eq!(device.registers.page().facts().disagreeing_reports, 0);
     word(&device, 3).store(HugeFrameState::default().with_whole());
     assert_eq!(status(&mut device, Command::Report, PAGE.0, 0), Some(Status::Ok));
-    assert_eq!(device.registers.facts().disagreeing_reports, 1);
+    assert_eq!(device.registers.page().facts().disagreeing_reports, 1);
 }
 
 #[test]
@@ -239,7 +240,7 @@ fn a_reset_ends_the_session_and_nothing_else() {
         assert_eq!(status(&mut device, command, PAGE.0, 1), Some(Status::NoSession), "{command:?}");
     }
     assert_eq!(Status::decode(device.call(hello(0x41).encode(), 1).rax), Some(Status::Ok));
-    assert_eq!((device.host.vector, device.registers.facts().balloon), (Some(0x41), FrameCount(2048)));
+    assert_eq!((device.host.vector, device.registers.page().facts().balloon), (Some(0x41), FrameCount(2048)));
 }
 
 #[test]
@@ -280,7 +281,7 @@ fn offer(device: &Balloon<Heard>, huge: u64, is_backed: bool) {
 }
 
 fn host_reclaim(device: &mut Balloon<Heard>, target: u64) -> Vec<u64> {
-    device.registers.set_target(FrameCount(target));
+    device.registers.page().set_target(FrameCount(target));
     while device.host_reclaim() {}
     (0..HUGE_FRAMES).filter(|&huge| word(device, huge).load().is_reclaimed()).collect()
 }
@@ -299,24 +300,24 @@ fn offers_are_reclaimed_down_to_the_target_backed_memory_first() {
         device.memory.read_words(GuestAddress(huge << 21), &mut words).unwrap();
         assert_eq!(words, [content], "huge frame {huge}");
     }
-    let facts = device.registers.facts();
+    let facts = device.registers.page().facts();
     assert_eq!((facts.size.0, facts.inflated.0, facts.host_reclaimed.0), (TOTAL.0 - 1536, 1536, 1536));
     assert_eq!(host_reclaim(&mut device, 0), [2, 3, 4, 6, 7]);
-    device.registers.set_target(TOTAL);
+    device.registers.page().set_target(TOTAL);
     assert_eq!(batch(&mut device, Command::Deflate, &[(6 * 512, 9)]), (512, vec![EntryStatus::Done]));
 }
 
 #[test]
 fn a_target_is_acknowledged_when_nothing_acts_on_an_older_one_any_more() {
     let mut device = sharing();
-    assert_eq!(device.registers.facts().acknowledged, Epoch::FIRST);
-    device.registers.set_target(FrameCount(1024));
-    assert_eq!(device.registers.facts().acknowledged, Epoch::FIRST, "the device has not adopted it");
+    assert_eq!(device.registers.page().facts().acknowledged, Epoch::FIRST);
+    device.registers.page().set_target(FrameCount(1024));
+    assert_eq!(device.registers.page().facts().acknowledged, Epoch::FIRST, "the device has not adopted it");
     device.acknowledge();
-    assert_eq!(device.registers.facts().acknowledged, Epoch(2));
-    device.registers.set_target(TOTAL);
+    assert_eq!(device.registers.page().facts().acknowledged, Epoch(2));
+    device.registers.page().set_target(TOTAL);
     status(&mut device, Command::GetTarget, 0, 0);
-    assert_eq!(device.registers.facts().acknowledged, Epoch(3), "a call does as well");
+    assert_eq!(device.registers.page().facts().acknowledged, Epoch(3), "a call does as well");
 }
 
 #[test]
@@ -326,7 +327,7 @@ fn nothing_is_reclaimed_below_the_guests_floor() {
         offer(&device, huge, true);
     }
     assert_eq!(host_reclaim(&mut device, 0), [2, 3, 4, 5]);
-    assert_eq!(device.registers.facts().size, FrameCount(TOTAL.0 - 4 * 512));
+    assert_eq!(device.registers.page().facts().size, FrameCount(TOTAL.0 - 4 * 512));
 }
 
 #[test]
@@ -338,7 +339,7 @@ fn an_offer_of_what_is_not_the_guests_to_offer_is_ignored() {
     }
     // 0 has boot information, 1 the image and the words; 5 is ballooned in part, 6 as a whole.
     assert_eq!(host_reclaim(&mut device, 0), [2, 3, 4, 7]);
-    assert_eq!(device.registers.facts().size.0, 2 * 512 + 511);
+    assert_eq!(device.registers.page().facts().size.0, 2 * 512 + 511);
 }
 
 #[test]
@@ -413,7 +414,7 @@ fn ballooned_memory_is_released_and_counted() {
     assert_eq!(word[0], 0);
     device.memory.read_words(kept, &mut word).unwrap();
     assert_eq!(word[0], 7);
-    let facts = device.registers.facts();
+    let facts = device.registers.page().facts();
     assert_eq!((facts.size.0, facts.balloon.0), (TOTAL.0 - 514, 514));
     assert_eq!((facts.inflated.0, facts.deflated.0, facts.all_refused_entries()), (514, 0, 2));
     assert_eq!((facts.port_calls, facts.last_call_ns), (2, 3));
@@ -424,12 +425,12 @@ fn ballooned_memory_is_released_and_counted() {
 fn frames_come_back_up_to_the_target() {
     let mut device = negotiated(FrameCount(2048));
     assert_eq!(batch(&mut device, Command::Deflate, &[(2048, 0)]), (0, vec![EntryStatus::NotGranted]));
-    device.registers.set_target(FrameCount(2048 + 513));
+    device.registers.page().set_target(FrameCount(2048 + 513));
     let (frames, statuses) = batch(&mut device, Command::Deflate, &[(2048, 9), (2048, 0), (2560, 0), (2561, 0)]);
     assert_eq!(frames, 513);
     let (done, kept, late) = (EntryStatus::Done, EntryStatus::NotBallooned, EntryStatus::NotGranted);
     assert_eq!(statuses, [done, kept, done, late]);
-    assert_eq!(device.registers.facts().size, FrameCount(2048 + 513));
+    assert_eq!(device.registers.page().facts().size, FrameCount(2048 + 513));
 }
 
 /// Returns what the kernel says may be behind a frame; `None` where it was told nothing, or knows
@@ -472,7 +473,7 @@ fn the_kernel_puts_small_pages_behind_mixed_huge_frames() {
 #[test]
 fn what_the_host_can_not_tell_apart_is_neither_inflated_nor_deflated() {
     let mut device = negotiated(FrameCount(2048));
-    device.registers.set_target(TOTAL);
+    device.registers.page().set_target(TOTAL);
     device.allow = |_, _, _| Err(io::ErrorKind::OutOfMemory.into());
     device.memory.write_words(GuestAddress(1024 * 4096), &[7]).unwrap();
     let (done, failed) = (EntryStatus::Done, EntryStatus::HostFailed);
@@ -483,7 +484,7 @@ fn what_the_host_can_not_tell_apart_is_neither_inflated_nor_deflated() {
     let mut word = [0];
     device.memory.read_words(GuestAddress(1024 * 4096), &mut word).unwrap();
     assert_eq!(word[0], 7, "nothing of it was released");
-    let facts = device.registers.facts();
+    let facts = device.registers.page().facts();
     assert_eq!((facts.size.0, facts.inflated.0, facts.deflated.0, facts.all_refused_entries()), (2048, 512, 512, 4));
 }
 
@@ -496,7 +497,7 @@ fn bad_batches_cost_only_the_call() {
     for count in [0, 513, u64::MAX] {
         assert_eq!(status(&mut device, Command::Deflate, PAGE.0, count), Some(Status::BadCount));
     }
-    assert_eq!(device.registers.facts().size, FrameCount(2048));
+    assert_eq!(device.registers.page().facts().size, FrameCount(2048));
 }
 
 #[test]
@@ -512,11 +513,11 @@ fn reports_are_copied_out_and_pressure_is_passed_on() {
     let calm = Statistics { free_memory_bytes: 5, ..Statistics::default() };
     device.memory.write_words(PAGE, &calm.encode()).unwrap();
     assert_eq!(status(&mut device, Command::Report, PAGE.0, 0), Some(Status::Ok));
-    assert_eq!((device.registers.statistics(), device.host.pressure), (calm, 0));
+    assert_eq!((device.registers.page().statistics(), device.host.pressure), (calm, 0));
     let pressed = Statistics { wanted_bytes: 5, ..calm };
     device.memory.write_words(PAGE, &pressed.encode()).unwrap();
     assert_eq!(status(&mut device, Command::Report, PAGE.0, 0), Some(Status::Ok));
-    assert_eq!((device.registers.statistics(), device.host.pressure), (pressed, 1));
+    assert_eq!((device.registers.page().statistics(), device.host.pressure), (pressed, 1));
     for address in [PAGE.0 + 4, PAGE.0 + 4096 - 8, 1 << 40, u64::MAX, 15 << 28] {
         assert_eq!(status(&mut device, Command::Report, address, 0), Some(Status::BadPage), "{address:#x}");
     }

@@ -51,7 +51,7 @@ fn every_reply_has_the_generation_and_a_call_reads_the_rest() {
         device.call(Registers { rax: Command::GetTarget.encode(), ..Registers::default() }, 1).r8
     };
     assert_eq!((generation(&mut device), device.has_to_be_told()), (0, false));
-    device.registers.set_resources(&resources(3));
+    device.registers.page().set_resources(&resources(3));
     device.acknowledge();
     assert!(device.has_to_be_told());
     assert_eq!(generation(&mut device), 3);
@@ -66,7 +66,7 @@ fn every_reply_has_the_generation_and_a_call_reads_the_rest() {
 fn a_guest_that_did_not_negotiate_it_sees_nothing_of_it() {
     let mut device = device(TOTAL);
     device.call(hello(0x40).encode(), 1);
-    device.registers.set_resources(&resources(3));
+    device.registers.page().set_resources(&resources(3));
     device.acknowledge();
     let reply = device.call(Registers { rax: Command::GetTarget.encode(), ..Registers::default() }, 1);
     assert_eq!((reply.r8, device.has_to_be_told()), (0, false));
@@ -90,7 +90,7 @@ fn the_latest_request_replaces_those_before() {
     assert_eq!(ask(&mut device, other), Some(Status::Ok), "each kind has numbers of its own");
     let larger = Request { amount: 6, ..request(5) };
     assert_eq!(ask(&mut device, larger), Some(Status::Ok));
-    let filed: Vec<_> = FiledRequest::decode_all(&device.registers.requests().unwrap()).collect();
+    let filed: Vec<_> = FiledRequest::decode_all(&device.registers.page().requests().unwrap()).collect();
     assert_eq!(filed, [FiledRequest::new(&larger, 1000), FiledRequest::new(&other, 1000)]);
     assert_eq!((filed[0].needed_at_ns, device.host.requests), (1100, 3));
 }
@@ -108,6 +108,6 @@ fn replays_and_nonsense_change_nothing() {
     device.call(Hello { features: Features::REQUESTS, ..hello(0x40) }.encode(), 1);
     assert_eq!(ask(&mut device, request(4)), Some(Status::BadArgument));
     assert_eq!(status(&mut device, Command::Request, 7 << 32 | 9, 5), Some(Status::BadArgument), "no such kind");
-    let filed: Vec<_> = FiledRequest::decode_all(&device.registers.requests().unwrap()).collect();
+    let filed: Vec<_> = FiledRequest::decode_all(&device.registers.page().requests().unwrap()).collect();
     assert_eq!((filed, device.host.requests), (vec![FiledRequest::new(&request(4), 1000)], 1));
 }

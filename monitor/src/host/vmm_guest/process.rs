@@ -1,0 +1,134 @@
+//! The process of a guest, whether this process has started it or not.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::process::{Child, ExitStatus};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+
+use crate::host::reaper;
+
+/// Seconds that dropping waits for the process, which has been killed.
+const DROP_PATIENCE_S: i64 = 1;
+
+/// A process. Killed, and reaped where it is a child, when dropped; unless it is left.
+#[derive(Debug)]
+pub(super) struct Process {
+    pid: u32,
+    pidfd: OwnedFd,
+    kin: Kin,
+}
+
+#[derive(Debug)]
+enum Kin {
+    /// Reaped already, or another process's child: only the end itself can be seen.
+    Other,
+    Child(Child),
+    /// It runs on.
+    Left,
+}
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Exit {
+    Status(ExitStatus),
+    /// Only its parent can tell.
+    Unknown,
+}
+
+impl Process {
+    /// Watches a child, which is killed where that fails.
+    pub(super) fn of_child(child: Child) -> io::Result<Self> {
+        let mut child = Orphan(Some(child));
+        let pidfd = pidfd_open(Pid::from_child(child.get()), PidfdFlags::empty())?;
+        Ok(Self { pid: child.get().id(), pidfd, kin: Kin::Child(child.keep()) })
+    }
+
+    /// Watches another process, which is left where nothing else is done. Its number may belong to
+    /// a later process already: the caller has to hear from it after this has returned.
+    pub(super) fn of_other(pid: Pid) -> io::Result<Self> {
+        let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
+        Ok(Self { pid: pid.as_raw_nonzero().get().unsigned_abs(), pidfd, kin: Kin::Left })
+    }
+
+    /// Makes the process one that is killed when the value is dropped.
+    pub(super) fn own(&mut self) {
+        if matches!(self.kin, Kin::Left) {
+            self.kin = Kin::Other;
+        }
+    }
+
+    /// Lets the process run on when the value is dropped.
+    pub(super) fn leave(&mut self) {
+        self.kin = Kin::Left;
+    }
+
+    pub(super) fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// Returns how the process ended, once it has.
+    pub(super) fn exit(&mut self) -> Option<Exit> {
+        if let Kin::Child(child) = &mut self.kin {
+            return child.try_wait().ok().flatten().map(Exit::Status);
+        }
+        self.has_ended_within(0).then_some(Exit::Unknown)
+    }
+
+    /// Kills the process. One that is gone already needs no signal.
+    pub(super) fn kill(&self) {
+        let _ = pidfd_send_signal(&self.pidfd, Signal::KILL);
+    }
+
+    fn has_ended_within(&self, seconds: i64) -> bool {
+        let mut end = [PollFd::new(&self.pidfd, PollFlags::IN)];
+        let patience = Timespec { tv_sec: seconds, tv_nsec: 0 };
+        rustix::io::retry_on_intr(|| poll(&mut end, Some(&patience))).is_ok_and(|ended| ended > 0)
+    }
+}
+
+impl AsFd for Process {
+    /// Returns a descriptor that is readable when the process has ended.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let kin = std::mem::replace(&mut self.kin, Kin::Left);
+        if matches!(kin, Kin::Left) {
+            return;
+        }
+        self.kill();
+        let has_ended = self.has_ended_within(DROP_PATIENCE_S);
+        match kin {
+            Kin::Child(mut child) if has_ended => drop(child.wait()),
+            Kin::Child(child) => reaper::leave(Orphan(Some(child))),
+            Kin::Other | Kin::Left => {}
+        }
+    }
+}
+
+/// A child that nothing watches: killed and reaped when dropped.
+struct Orphan(Option<Child>);
+
+impl Orphan {
+    fn get(&self) -> &Child {
+        self.0.as_ref().expect("kept last")
+    }
+
+    fn keep(&mut self) -> Child {
+        self.0.take().expect("kept once")
+    }
+}
+
+impl Drop for Orphan {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.0.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}

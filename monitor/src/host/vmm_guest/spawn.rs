@@ -1,0 +1,241 @@
+//! Starting a guest.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+
+use aerostat_abi::boot::MAX_COMMAND_LINE;
+use aerostat_abi::units::{FrameCount, HUGE_FRAMES};
+use aerostat_link::message::{Start, StartDescriptors, StartDisk, SuccessionDescriptors, ToVmm};
+use aerostat_link::{Doorbell, Link, Patience, SharedPage};
+use thiserror::Error;
+
+use super::process::Process;
+use super::record::{GuestRecord, Succession};
+use super::{Parts, VmmGuest};
+use crate::clock::monotonic_ns;
+use crate::host::disk::{DiskError, Disks};
+use crate::host::run_directory::GuestFiles;
+use crate::host::{log_file, oom, vmm_program};
+use crate::vmm::{self, BUILD_ID, ImageError, KvmError, LayoutError, check_kvm};
+
+/// What to start, and how.
+#[derive(Clone, Debug)]
+pub struct GuestConfig {
+    /// The guest's name, to be seen in the list of processes.
+    pub name: String,
+    /// The guest's image.
+    pub image: PathBuf,
+    /// All memory that the machine has.
+    pub memory: FrameCount,
+    /// Memory that the guest starts with; it is its first target too. The rest is the initial
+    /// balloon.
+    pub initial_grant: FrameCount,
+    /// The guest's boot arguments.
+    pub command_line: String,
+    /// The guest's disks.
+    pub disks: Disks,
+    /// The file that the guest's console is written to. An existing file is kept as the previous
+    /// generation (`host::log_file`).
+    pub log: Option<PathBuf>,
+    /// The program that runs it ([`vmm_program`]).
+    pub program: PathBuf,
+    /// What another supervisor finds the guest by; `None` if the guest ends with its supervisor.
+    pub succession: Option<Arc<Succession>>,
+}
+
+/// Why a guest was not started. The failed start leaves nothing behind.
+#[derive(Debug, Error)]
+pub enum SpawnError {
+    /// The host can't run guests.
+    #[error(transparent)]
+    Kvm(#[from] KvmError),
+    /// The image is invalid.
+    #[error("image {} {source}", path.display())]
+    Image {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: ImageError,
+    },
+    /// Memory has an impossible size.
+    #[error(transparent)]
+    Layout(#[from] LayoutError),
+    /// The grant is beyond the guest's memory.
+    #[error("the initial grant {grant} exceeds the guest's memory {memory}")]
+    GrantTooLarge {
+        /// The grant.
+        grant: FrameCount,
+        /// Memory.
+        memory: FrameCount,
+    },
+    /// The rest of memory would not be a balloon of huge frames.
+    #[error("the initial grant {0} is not in steps of 2 MiB")]
+    GrantUneven(FrameCount),
+    /// The grant is too small for the image.
+    #[error("the initial grant {grant} does not hold the image, which ends at {needed}")]
+    GrantTooSmall {
+        /// The grant.
+        grant: FrameCount,
+        /// Where the image ends.
+        needed: FrameCount,
+    },
+    /// The command line can't be passed on.
+    #[error("the command line has a zero byte or more than {MAX_COMMAND_LINE} bytes")]
+    CommandLine,
+    /// A disk can't be had.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    /// The log can't be opened.
+    #[error("log {} can't be opened: {source}", path.display())]
+    Log {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The process can't be started.
+    #[error("the guest's process can't be started from {}: {source}", program.display())]
+    Process {
+        /// The executable.
+        program: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A process of an earlier supervisor still runs a guest of this name.
+    #[error("a guest of this name still runs in a process of an earlier supervisor; wait until its lease has ended")]
+    StillRuns,
+    /// What another supervisor finds the guest by can't be made.
+    #[error("the guest's files in the run directory can't be written: {0}")]
+    RunDirectory(io::Error),
+    /// Something that the two processes share can't be made.
+    #[error("the guest's process can't be set up: {0}")]
+    SetUp(#[from] io::Error),
+}
+
+impl VmmGuest {
+    /// Starts a guest. It runs when this returns, or soon.
+    ///
+    /// # Errors
+    /// Problems that the caller can fix are found before anything is started.
+    pub fn spawn(config: &GuestConfig) -> Result<Self, SpawnError> {
+        check_kvm()?;
+        let image = check(config)?;
+        let disks = config.disks.open()?;
+        let log = config.log.as_deref().map(begin_log).transpose()?;
+        let (log, previous_log) = log.unzip();
+        let (registers, register_file) = SharedPage::create(config.initial_grant)?;
+        let (doorbell, their_doorbell) = Doorbell::pair()?;
+        let (link, their_link) = Link::pair()?;
+        let (disks, disk_files) = disks.into_iter().map(<(StartDisk, OwnedFd)>::from).unzip();
+        let spawned_at_ns = monotonic_ns();
+        let succession = config.succession.as_deref();
+        let heir = succession.map(|succession| Heir::prepare(succession, config, spawned_at_ns)).transpose()?;
+        let (files, succession_descriptors) = heir.map(|heir| (heir.files, heir.descriptors)).unzip();
+        let descriptors = StartDescriptors {
+            registers: register_file,
+            doorbell: their_doorbell,
+            image: image.into(),
+            disks: disk_files,
+            succession: succession_descriptors,
+            log,
+            previous_log,
+        };
+        let start = Start {
+            memory_frames: config.memory.0,
+            initial_frames: config.initial_grant.0,
+            command_line: config.command_line.clone(),
+            disks,
+            lease: succession.map(|succession| succession.lease),
+        };
+        // The start message waits in the link for the process.
+        link.send(&ToVmm::Start(start), &descriptors.borrowed(), Patience::DoNotWait)
+            .map_err(|error| SpawnError::SetUp(io::Error::other(error.to_string())))?;
+
+        let group = oom::watch_group();
+        let child = Command::new(&config.program)
+            .arg0(vmm_program::NAME)
+            .args([&config.name, BUILD_ID])
+            .stdin(Stdio::from(their_link))
+            .stdout(Stdio::null())
+            .process_group(0)
+            .spawn()
+            .map_err(|source| SpawnError::Process { program: config.program.clone(), source })?;
+        let process = Process::of_child(child)?;
+        // A process that is gone already needs no score.
+        let _ = oom::expose_vmm(process.pid());
+        let guest = Self::new(Parts { process, link, doorbell, registers, spawned_at_ns, group })?;
+        Ok(guest.with_files(files.map(Prepared::keep)))
+    }
+}
+
+/// A guest's files that no handle has yet: removed when dropped.
+struct Prepared(Option<Arc<GuestFiles>>);
+
+impl Prepared {
+    fn keep(mut self) -> Arc<GuestFiles> {
+        self.0.take().expect("kept once")
+    }
+}
+
+impl Drop for Prepared {
+    fn drop(&mut self) {
+        if let Some(files) = self.0.take() {
+            files.remove();
+        }
+    }
+}
+
+/// What another supervisor finds a guest by, made before its process.
+struct Heir {
+    files: Prepared,
+    descriptors: SuccessionDescriptors,
+}
+
+impl Heir {
+    fn prepare(succession: &Succession, config: &GuestConfig, spawned_at_ns: u64) -> Result<Self, SpawnError> {
+        let listener = succession.files.bind().map_err(|error| match error.kind() {
+            io::ErrorKind::AddrInUse => SpawnError::StillRuns,
+            _ => SpawnError::RunDirectory(error),
+        })?;
+        let files = Prepared(Some(Arc::clone(&succession.files)));
+        let ended = succession.files.create_ended().map_err(SpawnError::RunDirectory)?;
+        let record = GuestRecord { spec: succession.spec.clone(), memory: config.memory, spawned_at_ns };
+        record.write(&succession.files).map_err(SpawnError::RunDirectory)?;
+        Ok(Self { files, descriptors: SuccessionDescriptors { listener, ended: ended.into() } })
+    }
+}
+
+/// Checks all that can be checked without a process; returns the open image.
+fn check(config: &GuestConfig) -> Result<File, SpawnError> {
+    let GuestConfig { memory, initial_grant: grant, .. } = *config;
+    vmm::check_size(memory)?;
+    if grant > memory {
+        return Err(SpawnError::GrantTooLarge { grant, memory });
+    }
+    if !grant.0.is_multiple_of(HUGE_FRAMES) {
+        return Err(SpawnError::GrantUneven(grant));
+    }
+    if config.command_line.contains('\0') || config.command_line.len() > MAX_COMMAND_LINE {
+        return Err(SpawnError::CommandLine);
+    }
+    let bad_image = |source| SpawnError::Image { path: config.image.clone(), source };
+    let image = File::open(&config.image).map_err(|error| bad_image(error.into()))?;
+    let info = vmm::check_file(&image, memory).map_err(bad_image)?;
+    let needed = FrameCount::from_bytes_ceil(info.end);
+    if grant < needed {
+        return Err(SpawnError::GrantTooSmall { grant, needed });
+    }
+    Ok(image)
+}
+
+/// Creates a new log, and opens the file for its contents when it is full.
+fn begin_log(path: &Path) -> Result<(OwnedFd, OwnedFd), SpawnError> {
+    let failed = |source| SpawnError::Log { path: path.to_owned(), source };
+    let log = log_file::begin(path).map_err(failed)?;
+    Ok((log.into(), log_file::open_previous(path).map_err(failed)?.into()))
+}
