@@ -115,6 +115,7 @@ impl FleetPlan {
         words.extend([aerostat().into(), "up".into(), path("fleet.toml").into(), "--headless".into()]);
         words.extend(["--report".into(), path("report.json").into_os_string()]);
         words.extend(["--log-dir".into(), path("logs").into_os_string()]);
+        words.extend(["--run-dir".into(), path("run").into_os_string()]);
         words.extend(limit.iter().flat_map(|limit| ["--seconds".into(), OsString::from(limit.as_secs().to_string())]));
         Fleet { running: Running::start_with(&words, reader), folder }
     }

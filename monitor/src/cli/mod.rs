@@ -4,7 +4,9 @@
 //! Exit codes: 0, all went well; 1, it ran and something went wrong (a guest failed, an application
 //! found errors, the pool was overdrawn); 2, refused, nothing was started.
 
+mod detach;
 mod report_file;
+mod service_manager;
 mod simulate;
 mod up;
 

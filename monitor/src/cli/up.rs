@@ -1,5 +1,6 @@
 //! `aerostat up`: checks the fleet, runs it, and reports the outcome.
 
+use std::env;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -9,18 +10,20 @@ use std::time::Duration;
 use aerostat_abi::units::FrameCount;
 use clap::Args;
 
-use super::Failure;
 use super::report_file::ReportFile;
+use super::service_manager::ServiceManager;
+use super::{Failure, detach};
 use crate::display::{Display, EventLog, Mode, Sink, write_summary};
 use crate::fleet::{EVENTS, Fleet, GuestSpec};
 use crate::host::capacity::{self, Need};
 use crate::host::descriptors::FleetSize;
 use crate::host::disk::OpenDisk;
+use crate::host::run_directory::{FleetName, RunDirectory};
 use crate::host::vmm_guest::{GuestConfig, VmmGuest};
 use crate::host::{descriptors, log_file, oom, vmm_program};
 use crate::report;
 use crate::scheduler::Policy;
-use crate::supervisor::{Event, FleetStatus, Observer, Outcome, PhysicalMemory, RunOptions, STARTERS, run};
+use crate::supervisor::{Event, FleetStatus, Observer, Outcome, PhysicalMemory, RunOptions, RunUntil, STARTERS, run};
 use crate::vmm::{self, KvmError};
 
 #[derive(Args, Debug)]
@@ -36,54 +39,123 @@ pub(super) struct UpArguments {
     /// Write a report of the run to this file, as JSON.
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
-    /// Keep every guest's log and the list of decisions in this directory.
+    /// Keep every guest's log and the list of decisions in this directory. A detached fleet has one
+    /// in any case: below /var/log/aerostat, or the user's state directory.
     #[arg(long, value_name = "DIR")]
     log_dir: Option<PathBuf>,
+    /// The fleet's name, by which other commands find it; the name of the file, less its suffix,
+    /// if it is not given.
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+    /// Return when all guests have started; the fleet runs on until `aerostat down`.
+    #[arg(long)]
+    detach: bool,
+    /// Keep the fleet's socket and state below this directory.
+    #[arg(long, value_name = "DIR")]
+    run_dir: Option<PathBuf>,
+    /// The process of a detached fleet.
+    #[arg(long = detach::OPTION, hide = true)]
+    is_detached: bool,
 }
 
 pub(super) fn up(arguments: &UpArguments) -> Result<ExitCode, Failure> {
+    if arguments.detach && !arguments.is_detached {
+        return detach::start();
+    }
     let fleet = Fleet::load(&arguments.fleet).map_err(Failure::refused)?;
+    let name = fleet_name(arguments)?;
     check_descriptors(&fleet, &arguments.fleet)?;
     let cached_swap = check_guests(&fleet)?;
     check_host(&fleet, cached_swap, &arguments.fleet)?;
     vmm::check_kvm().map_err(without_kvm)?;
     let program = vmm_program::find().map_err(Failure::refused)?;
-    oom::protect_supervisor();
-    let events = arguments.log_dir.as_deref().map(open_logs).transpose()?;
-    let report = arguments.report.as_deref().map(report_file).transpose()?;
+    if arguments.is_detached {
+        detach::leave_session();
+    }
+    let directory = RunDirectory::open(arguments.run_dir.as_deref(), &name).map_err(Failure::refused)?;
+    let outcome = run_in(&directory, arguments, &fleet, program);
+    directory.close();
+    outcome
+}
 
-    let mode = if arguments.headless { Mode::Plain } else { Mode::of_stdout() };
+/// Runs a checked fleet whose run directory is held, and reports the outcome.
+fn run_in(
+    directory: &RunDirectory,
+    arguments: &UpArguments,
+    fleet: &Fleet,
+    program: PathBuf,
+) -> Result<ExitCode, Failure> {
+    oom::protect_supervisor();
+    let log_dir = log_directory(arguments, directory.fleet());
+    let events = log_dir.as_deref().map(open_logs).transpose()?;
+    let report = arguments.report.as_deref().map(report_file).transpose()?;
+    let display = if arguments.is_detached { None } else { Some(open_display(arguments)?) };
     let limit = arguments.seconds.map(|seconds| Duration::from_secs(seconds.into()));
     let options = RunOptions {
+        until: if arguments.is_detached { RunUntil::Shutdown } else { RunUntil::GuestsEnd },
         limit,
         policy: Policy { idle_tax: fleet.idle_tax, ..Policy::default() },
         keeps_samples: report.is_some(),
         physical: PhysicalMemory::ByControlGroup,
         ..RunOptions::default()
     };
-    let output = Sink::to_descriptor(io::stdout())
-        .map_err(|error| Failure::refused(format!("standard output can't be written: {error}")))?;
-    let mut observers = Observers { display: Display::new(output, mode), events };
-    let log_dir = arguments.log_dir.clone();
+    let mut observers = Observers {
+        display,
+        events,
+        service_manager: ServiceManager::from_environment(),
+        detached: arguments.is_detached,
+    };
     let start = move |spec: &GuestSpec, target| {
         let log = log_dir.as_ref().map(|directory| directory.join(format!("{}.log", spec.name)));
         Ok(VmmGuest::spawn(&GuestConfig { log, ..spec.config(target, program.clone()) })?)
     };
-    let outcome = run(&fleet, options, start, &mut observers).map_err(Failure::broken)?;
+    let outcome = run(fleet, options, start, &mut observers).map_err(Failure::broken)?;
+    observers.service_manager.stopping();
 
     // The report first: it may be wanted although standard output is not read.
     let reported = report.map(|(path, file)| write_report(&outcome, path, file)).transpose();
     let mut summary = Vec::new();
     write_summary(&outcome, &mut summary).map_err(Failure::broken)?;
-    let Observers { display, events } = observers;
-    let output = display.into_output();
-    output.last_text(String::from_utf8_lossy(&summary).into_owned());
-    // Where standard output is closed or not read the summary is lost; the report and the exit code
-    // still count.
-    let _ = output.finish();
+    let Observers { display, events, .. } = observers;
+    if let Some(display) = display {
+        let output = display.into_output();
+        output.last_text(String::from_utf8_lossy(&summary).into_owned());
+        // Where standard output is closed or not read the summary is lost; the report and the exit
+        // code still count.
+        let _ = output.finish();
+    }
     drop(events);
     reported?;
     Ok(if outcome.is_success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Returns the fleet's name: as given, or that of its file.
+fn fleet_name(arguments: &UpArguments) -> Result<FleetName, Failure> {
+    match &arguments.name {
+        Some(name) => FleetName::new(name.clone()).map_err(Failure::refused),
+        None => FleetName::of_file(&arguments.fleet).map_err(|error| {
+            Failure::refused(format!("{}: {error}; or give one with --name", arguments.fleet.display()))
+        }),
+    }
+}
+
+/// Returns the directory of the logs, if there is to be one.
+fn log_directory(arguments: &UpArguments, fleet: &FleetName) -> Option<PathBuf> {
+    let state = || {
+        let home = || env::var_os("HOME").map(|home| Path::new(&home).join(".local/state"));
+        let base = env::var_os("XDG_STATE_HOME").map(PathBuf::from).filter(|path| path.is_absolute()).or_else(home);
+        let is_root = rustix::process::geteuid().is_root();
+        let base = if is_root { "/var/log".into() } else { base.unwrap_or_else(|| "/tmp".into()) };
+        base.join("aerostat").join(fleet.as_str())
+    };
+    arguments.log_dir.clone().or_else(|| arguments.is_detached.then(state))
+}
+
+fn open_display(arguments: &UpArguments) -> Result<Display<Sink>, Failure> {
+    let mode = if arguments.headless { Mode::Plain } else { Mode::of_stdout() };
+    let output = Sink::to_descriptor(io::stdout())
+        .map_err(|error| Failure::refused(format!("standard output can't be written: {error}")))?;
+    Ok(Display::new(output, mode))
 }
 
 /// Writes the report and gives the file its name.
@@ -156,20 +228,36 @@ fn without_kvm(error: KvmError) -> Failure {
 
 /// The observers of a run.
 struct Observers {
-    display: Display<Sink>,
+    /// `None` for a detached fleet.
+    display: Option<Display<Sink>>,
     events: Option<EventLog<Sink>>,
+    service_manager: ServiceManager,
+    detached: bool,
 }
 
 impl Observer for Observers {
+    fn on_ready(&mut self) {
+        if self.detached {
+            // Where nothing can be told, the fleet runs all the same.
+            let _ = detach::ready();
+        }
+        self.service_manager.ready();
+    }
+
     fn on_event(&mut self, event: &Event) {
-        self.display.on_event(event);
+        if let Some(display) = &mut self.display {
+            display.on_event(event);
+        }
         if let Some(events) = &mut self.events {
             events.on_event(event);
         }
     }
 
     fn on_poll(&mut self, status: &FleetStatus) {
-        self.display.on_poll(status);
+        self.service_manager.turned(status.elapsed);
+        if let Some(display) = &mut self.display {
+            display.on_poll(status);
+        }
     }
 }
 

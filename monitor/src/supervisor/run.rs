@@ -63,6 +63,9 @@ impl Default for RunOptions {
 
 /// What is told of a run while it goes on. Called on the supervisor's thread, so it must not block.
 pub trait Observer {
+    /// Learns that all guests of the fleet have started.
+    fn on_ready(&mut self) {}
+
     /// Receives an event.
     fn on_event(&mut self, event: &Event);
 

@@ -130,6 +130,7 @@ impl<'a, G: GuestHandle + Send + 'static> RunLoop<'a, G> {
         let admissions = self.manager.admit_all(Moment::now())?;
         self.start(admissions);
         if self.serve(Until::AllStarted)? == Progress::GoesOn {
+            self.observer.on_ready();
             self.serve(Until::RunIsOver)?;
         }
         Ok(())

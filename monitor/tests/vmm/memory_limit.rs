@@ -32,7 +32,11 @@ fn a_guest_that_the_kernel_ends_for_memory() {
     let guest = "[[guest]]\nname = \"g\"\nimage = \"image\"\nmin = \"16M\"\nmax = \"16M\"\n";
     fs::write(path("fleet.toml"), format!("pool = \"16M\"\n{guest}")).unwrap();
     let aerostat = env!("CARGO_BIN_EXE_aerostat");
-    let mut run = start_in(&group, "\"$1\" up \"$2\" --headless --seconds 60", &[aerostat, &path("fleet.toml")]);
+    let mut run = start_in(
+        &group,
+        "\"$1\" up \"$2\" --run-dir \"$3\" --headless --seconds 60",
+        &[aerostat, &path("fleet.toml"), &path("run")],
+    );
     let mut lines = BufReader::new(run.stdout.take().unwrap()).lines().map(Result::unwrap);
     assert!(lines.any(|line| line.contains("g started")));
 
