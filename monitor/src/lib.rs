@@ -2,6 +2,7 @@
 //! whose [`scheduler`] decides how much memory each guest gets.
 
 pub mod cli;
+pub mod control;
 pub mod display;
 pub mod fleet;
 pub mod host;
