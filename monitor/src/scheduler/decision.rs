@@ -73,6 +73,8 @@ pub enum Reason {
     Demand,
     /// Raised: a thread of the guest waits for memory.
     Pressure,
+    /// Raised: the guest has asked for memory that it will use.
+    Request,
     /// Lowered: the guest has needed less for a while.
     Idle,
     /// Lowered: the guest needs less, and another guest is short of memory.
@@ -104,6 +106,7 @@ impl fmt::Display for Reason {
         f.write_str(match self {
             Self::Demand => "it needs more",
             Self::Pressure => "it waits for memory",
+            Self::Request => "it asked for memory ahead of its need",
             Self::Idle => "it has needed less for a while",
             Self::NeededElsewhere => "it needs less and another guest is short",
             Self::PoolShort => "it needs less and little of the pool is free",

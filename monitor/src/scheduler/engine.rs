@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use aerostat_abi::requests::{Answer, FiledRequest, ResourceKind};
 use aerostat_abi::units::FrameCount;
 
 use super::decision::{Decision, Inputs, Reason};
@@ -113,6 +114,20 @@ impl Scheduler {
         self.pressure.cause()
     }
 
+    /// Takes in a request of a guest. The next decision counts and answers it. A guest that was
+    /// removed is ignored.
+    pub fn request(&mut self, guest: GuestId, request: &FiledRequest, now: Moment) {
+        if let Some(guest) = self.guests.get_mut(&guest) {
+            let standing = guest.standing(guest.account.target());
+            guest.requests.file(request, standing, now);
+        }
+    }
+
+    /// Returns the answers to a guest's latest requests, as of the last decision.
+    pub fn answers(&self, guest: GuestId) -> impl Iterator<Item = (ResourceKind, Answer)> {
+        self.guests.get(&guest).into_iter().flat_map(|guest| guest.requests.answers())
+    }
+
     /// Returns a guest's present target.
     #[must_use]
     pub fn target(&self, guest: GuestId) -> Option<FrameCount> {
@@ -197,6 +212,10 @@ impl Scheduler {
             .collect();
         self.raise(Urgency::Waiting, &plans, &mut decisions, now);
         self.raise(Urgency::BelowTarget, &plans, &mut decisions, now);
+        for (guest, plan) in self.guests.values_mut().zip(&plans) {
+            let standing = guest.standing(plan.entitlement);
+            guest.requests.settle(standing, now);
+        }
         let is_waiting =
             decisions.iter().zip(&plans).any(|(decision, plan)| plan.is_below() && decision.target < plan.entitlement);
         let is_awaited = self.awaited > self.free();

@@ -10,6 +10,7 @@ use super::need::Need;
 use super::patience::Patience;
 use super::policy::{Policy, huge_ceil, huge_floor};
 use super::release::Release;
+use super::requests::{Requests, Standing};
 use super::subscription::Subscription;
 use super::usage::{GuestSample, Hints};
 use super::working_set::WorkingSet;
@@ -23,6 +24,7 @@ pub(super) struct Guest {
     pub(super) account: AccountedUsage,
     /// The target that a user fixed.
     pub(super) pin: Option<FrameCount>,
+    pub(super) requests: Requests,
     hints: Hints,
     /// The need as last noted.
     pub(super) need: Need,
@@ -75,6 +77,7 @@ impl Guest {
             subscription,
             account: AccountedUsage::new(limits.min),
             pin: None,
+            requests: Requests::default(),
             hints: Hints::None,
             need: Need::just(limits.min),
             working_set: WorkingSet::default(),
@@ -115,15 +118,34 @@ impl Guest {
                 if matches!(self.hints, Hints::Stale(_)) { need.within(target.max(self.limits.min)) } else { need }
             }
         };
+        let latest = self.requests.raise(latest, now);
         let is_waiting = self.is_waiting();
         self.need.follow(latest, policy.dead_band, is_waiting);
         self.need = self.need.within(self.limits.max);
         self.release.observe(&self.account, now);
     }
 
-    /// Returns whether a thread of the guest waits for memory.
+    /// Returns whether a thread of the guest waits for memory, or will soon.
     pub(super) fn is_waiting(&self) -> bool {
+        self.has_waiting_thread() || self.requests.is_pressing()
+    }
+
+    fn has_waiting_thread(&self) -> bool {
         matches!(self.hints, Hints::Report(usage) if usage.wanted > FrameCount::ZERO)
+    }
+
+    /// Returns what the guest's requests are judged by.
+    pub(super) fn standing(&self, entitlement: FrameCount) -> Standing {
+        let target = self.account.target();
+        Standing { target, entitlement, used: self.used(), limits: self.limits }
+    }
+
+    /// Returns what the guest uses or can't give up, by its latest report.
+    fn used(&self) -> FrameCount {
+        match self.hints {
+            Hints::None => FrameCount::ZERO,
+            Hints::Report(usage) | Hints::Stale(usage) => usage.used.max(usage.unshrinkable),
+        }
     }
 
     /// Returns whether the guest is about to release memory: it has begun to, or was asked just now.
@@ -261,8 +283,10 @@ impl Guest {
             Reason::LimitsChanged
         } else if self.pin.is_some() {
             Reason::Pinned
-        } else if self.is_waiting() {
+        } else if self.has_waiting_thread() {
             Reason::Pressure
+        } else if self.requests.asks_beyond(self.used()) {
+            Reason::Request
         } else {
             Reason::Demand
         }

@@ -15,6 +15,9 @@
 //! that is free now. A pool that was made smaller is overdrawn by what guests held then, until they
 //! have released it; nothing is added to that.
 //!
+//! *Requests* (`requests.rs`) raise a guest's need before it uses more. They are answered after
+//! each decision.
+//!
 //! *Decisions.* First, targets above the entitlement are lowered: at once if free memory can't
 //! satisfy the guests below theirs or little of it is left, of the pool or of the host
 //! (`pool_state.rs`, `pressure.rs`), else when the need
@@ -49,6 +52,7 @@ mod pressure;
 #[cfg(test)]
 mod properties;
 mod release;
+mod requests;
 mod subscription;
 mod targets;
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use aerostat_abi::registers::Epoch;
+use aerostat_abi::requests::{FiledRequest, ResourceKind, Sequence, Urgency};
 use aerostat_abi::units::{FrameCount, HUGE_FRAMES};
 use proptest::{collection::vec, prelude::Strategy, prop_assert, prop_oneof, proptest};
 
@@ -106,6 +107,7 @@ enum Event {
     Change { guest: usize, limits: (u64, u64) },
     Pin { guest: usize, frames: u64 },
     Resize { frames: u64 },
+    Request { guest: usize, frames: u64, urgency: Urgency, ahead_ms: u64 },
     Pass { ms: u64 },
     Decide,
 }
@@ -124,7 +126,10 @@ fn event() -> impl Strategy<Value = Event> {
             .prop_map(|(guest, usage)| Event::Report { guest, usage }),
         (0_usize..60).prop_map(|guest| Event::End { guest }),
         (guest.clone(), (1_u64..40, 0_u64..250)).prop_map(|(guest, limits)| Event::Change { guest, limits }),
-        (guest, frames).prop_map(|(guest, frames)| Event::Pin { guest, frames }),
+        (guest.clone(), frames.clone()).prop_map(|(guest, frames)| Event::Pin { guest, frames }),
+        (guest, frames, 0..Urgency::ALL.len(), 0_u64..9000).prop_map(|(guest, frames, urgency, ahead_ms)| {
+            Event::Request { guest, frames, urgency: Urgency::ALL[urgency], ahead_ms }
+        }),
         (20_000_u64..200_000).prop_map(|frames| Event::Resize { frames }),
         (0_u64..400).prop_map(|ms| Event::Pass { ms }),
         proptest::strategy::Just(Event::Decide),
@@ -299,6 +304,7 @@ proptest! {
         let mut most = pool;
         let mut now = Moment::from_ns(1);
         let (mut scheduler, mut guests) = fleet(&limits, pool);
+        let mut sequence = 0;
         for event in events {
             match event {
                 Event::Read { guest } => if let Some(Some(guest)) = guests.get_mut(guest) {
@@ -346,6 +352,14 @@ proptest! {
                 },
                 Event::Resize { frames } => if scheduler.resize(FrameCount(frames)).is_ok() {
                     pool = FrameCount(frames);
+                },
+                Event::Request { guest, frames, urgency, ahead_ms } => if let Some(Some(guest)) = guests.get_mut(guest) {
+                    sequence += 1;
+                    let needed_at_ns = now.after(Duration::from_millis(ahead_ms)).ns();
+                    let amount = FrameCount(frames).bytes();
+                    let (kind, sequence) = (ResourceKind::Memory, Sequence(sequence));
+                    let request = FiledRequest { kind, sequence, urgency, amount, needed_at_ns };
+                    scheduler.request(guest.id, &request, now);
                 },
                 Event::Pass { ms } => now = now.after(Duration::from_millis(ms)),
                 Event::Decide => decide(&mut scheduler, &mut guests, now),
