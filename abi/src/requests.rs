@@ -9,6 +9,8 @@
 //! a request that is carried out twice changes nothing. A guest has at most one request of each
 //! kind, and a later one replaces it.
 
+use core::fmt;
+
 use crate::port::{Command, Registers};
 
 /// Components that [`Resources`] has room for.
@@ -252,6 +254,25 @@ impl Outcome {
     #[must_use]
     pub const fn is_final(self) -> bool {
         !matches!(self, Self::Queued | Self::Granted | Self::PartlyGranted | Self::AtFairShare)
+    }
+}
+
+impl fmt::Display for Outcome {
+    /// Writes what a guest "asked for and ...".
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Queued => "is queued for it",
+            Self::Granted => "is granted it",
+            Self::PartlyGranted => "is granted a part of it",
+            Self::AtFairShare => "is denied it: it has its fair share of a pool that is all in demand",
+            Self::BeyondMax => "is denied it: it is more than the guest's max",
+            Self::NotShared => "is denied it: this host does not share it out by request",
+            Self::TooMany => "is denied it: it asks too often",
+            Self::Late => "is denied it: it did not become free in time",
+            Self::Used => "uses it",
+            Self::Expired => "did not use it",
+            Self::Withdrawn => "withdrew it",
+        })
     }
 }
 

@@ -9,7 +9,7 @@ use aerostat_abi::units::{FRAMES_PER_MIB, FrameCount};
 use serde::Serialize;
 
 use crate::scheduler::Reading;
-use crate::supervisor::{BalloonTotals, GuestOutcome, Outcome, SwapTotals};
+use crate::supervisor::{BalloonTotals, GuestOutcome, Outcome, RequestTotals, SwapTotals};
 
 /// Time between samples at first. Time is divided into cells of this length, and the first
 /// observation in each cell is kept. All guests are therefore sampled at the same moments, and what
@@ -106,6 +106,7 @@ struct GuestReport<'a> {
     dropped_log_lines: u64,
     balloon: BalloonReport<'a>,
     swap: SwapReport,
+    requests: RequestReport,
     exit: String,
 }
 
@@ -148,6 +149,16 @@ struct SwapReport {
     pressure_percent: f64,
 }
 
+#[derive(Serialize)]
+struct RequestReport {
+    filed: u64,
+    granted: u64,
+    partly_granted: u64,
+    denied: u64,
+    unused: u64,
+    longest_to_grant_ms: u64,
+}
+
 /// Writes the report of a run.
 ///
 /// # Errors
@@ -181,6 +192,7 @@ impl<'a> GuestReport<'a> {
             dropped_log_lines: guest.dropped_log_lines,
             balloon: BalloonReport::new(&guest.balloon),
             swap: SwapReport::new(&guest.swap),
+            requests: RequestReport::new(&guest.requests),
             exit: guest.ending.reason.to_string(),
         }
     }
@@ -231,6 +243,14 @@ impl SwapReport {
     }
 }
 
+impl RequestReport {
+    fn new(totals: &RequestTotals) -> Self {
+        let RequestTotals { filed, granted, partly_granted, denied, expired, longest_to_grant } = *totals;
+        let longest_to_grant_ms = milliseconds(longest_to_grant);
+        Self { filed, granted, partly_granted, denied, unused: expired, longest_to_grant_ms }
+    }
+}
+
 fn milliseconds(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
@@ -246,7 +266,7 @@ mod tests {
     use super::{LIMIT, Sample, Samples, SwapReport, write};
     use crate::host::{EndReason, Ending};
     use crate::scheduler::{Limits, Reading};
-    use crate::supervisor::{BalloonTotals, GuestOutcome, Outcome, SwapTotals};
+    use crate::supervisor::{BalloonTotals, GuestOutcome, Outcome, RequestTotals, SwapTotals};
     use aerostat_abi::batch::EntryStatus;
     use aerostat_abi::units::FrameCount;
     use std::time::Duration;
@@ -323,6 +343,13 @@ mod tests {
             dropped_log_lines: 4,
             balloon: balloon(),
             swap: swapped(),
+            requests: RequestTotals {
+                filed: 3,
+                granted: 1,
+                denied: 2,
+                longest_to_grant: Duration::from_millis(62),
+                ..RequestTotals::default()
+            },
             ending: Ending { reason: EndReason::Stopped, details: Vec::new() },
         };
         let outcome = Outcome {
@@ -359,6 +386,9 @@ mod tests {
                     "swap": {
                         "compressed_mib": 120, "compressed_into_mib": 41, "on_disk_mib": 1, "swapped_in_mib": 0, "swapped_out_mib": 300,
                         "refaults": 7, "major_faults": 8, "stalled_ms": 1500, "pressure_percent": 4.2,
+                    },
+                    "requests": {
+                        "filed": 3, "granted": 1, "partly_granted": 0, "denied": 2, "unused": 0, "longest_to_grant_ms": 62,
                     },
                     "exit": "stopped",
                 }],

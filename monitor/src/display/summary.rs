@@ -31,6 +31,7 @@ pub fn write_summary(outcome: &Outcome, mut output: impl Write) -> io::Result<()
         write_guest(guest, name_width, &mut output)?;
     }
     write_balloons(&outcome.guests, name_width, &mut output)?;
+    write_requests(&outcome.guests, name_width, &mut output)?;
     write_swap(&outcome.guests, name_width, &mut output)?;
     output.flush()
 }
@@ -125,6 +126,33 @@ fn stall_reasons(guest: &GuestOutcome) -> Vec<String> {
     lines
 }
 
+/// Writes a table of requests, and of how long threads waited for memory with and without them.
+fn write_requests(guests: &[GuestOutcome], name_width: usize, output: &mut impl Write) -> io::Result<()> {
+    if guests.iter().all(|guest| guest.requests.filed == 0) {
+        return Ok(());
+    }
+    writeln!(output)?;
+    writeln!(
+        output,
+        "{:<name_width$}  requests  granted  in part  denied  unused  longest to grant     stalled",
+        "guest"
+    )?;
+    for GuestOutcome { name, requests, swap, .. } in guests {
+        writeln!(
+            output,
+            "{name:<name_width$}  {:>8}  {:>7}  {:>7}  {:>6}  {:>6}  {:>16}  {:>10}",
+            requests.filed,
+            requests.granted,
+            requests.partly_granted,
+            requests.denied,
+            requests.expired,
+            milliseconds(requests.longest_to_grant),
+            milliseconds(swap.stalled)
+        )?;
+    }
+    Ok(())
+}
+
 fn milliseconds(span: Duration) -> String {
     format!("{:.1} ms", span.as_secs_f64() * 1e3)
 }
@@ -181,7 +209,7 @@ mod tests {
     use crate::host::{EndReason, Ending};
     use crate::report::Samples;
     use crate::scheduler::Limits;
-    use crate::supervisor::{BalloonTotals, GuestOutcome, Outcome, SwapTotals};
+    use crate::supervisor::{BalloonTotals, GuestOutcome, Outcome, RequestTotals, SwapTotals};
     use aerostat_abi::batch::EntryStatus;
     use aerostat_abi::units::FrameCount;
     use std::time::Duration;
@@ -204,6 +232,7 @@ mod tests {
             app_errors: 2,
             allocation_failures: 0,
             balloon: BalloonTotals::default(),
+            requests: RequestTotals::default(),
             dropped_log_lines: 0,
             swap,
             ending: Ending { reason: EndReason::Fault("triple fault".into()), details: vec!["RIP \x1b[1m 0".into()] },
@@ -304,6 +333,27 @@ alpha   120.0 MiB    41.0 MiB     2.9 GiB   100.0 KiB      3.0 GiB      1234    
        compressed, into, on disk, pressure: the most there was
 ";
         assert!(text.ends_with(expected), "{text}");
+    }
+
+    #[test]
+    fn requests_have_a_table_with_the_stalls_of_all_guests() {
+        let requests = RequestTotals {
+            filed: 3,
+            granted: 1,
+            denied: 2,
+            longest_to_grant: Duration::from_micros(62_500),
+            ..RequestTotals::default()
+        };
+        let stalled = SwapTotals { stalled: Duration::from_millis(345), ..SwapTotals::default() };
+        let asks = GuestOutcome { requests, ..guest(SwapTotals::default()) };
+        let text = summary(&outcome(vec![asks, guest(stalled)]));
+        let expected = "
+guest  requests  granted  in part  denied  unused  longest to grant     stalled
+alpha         3        1        0       2       0           62.5 ms      0.0 ms
+alpha         0        0        0       0       0            0.0 ms    345.0 ms
+";
+        assert!(text.contains(expected), "{text}");
+        assert!(!summary(&outcome(vec![guest(stalled)])).contains("requests"));
     }
 
     #[test]

@@ -127,8 +127,7 @@ impl Disks {
             disks.push(OpenDisk { role: DiskRole::Data, mode: *mode, faults: faults.clone(), file });
         }
         if let Some(SwapDisk { size, faults }) = &self.swap {
-            let directory = env::var_os("TMPDIR").map_or_else(|| SWAP_DIRECTORY.into(), PathBuf::from);
-            let file = make_swap(&directory, *size)?;
+            let file = make_swap(&swap_directory(), *size)?;
             disks.push(OpenDisk { role: DiskRole::Swap, mode: DiskMode::ReadWrite, faults: faults.clone(), file });
         }
         Ok(disks)
@@ -175,6 +174,11 @@ fn open_image(path: &Path, mode: DiskMode) -> Result<File, DiskError> {
 
 /// Makes a file without a name, and without pages in the host's page cache where the file system
 /// supports that: what a guest has swapped out must not stay in the host's memory.
+/// Returns where swap files are made.
+pub(crate) fn swap_directory() -> PathBuf {
+    env::var_os("TMPDIR").map_or_else(|| SWAP_DIRECTORY.into(), PathBuf::from)
+}
+
 fn make_swap(directory: &Path, size: FrameCount) -> Result<File, DiskError> {
     let failed = |source| DiskError::Swap { size, directory: directory.to_owned(), source };
     let file = tempfile::tempfile_in(directory).map_err(failed)?;

@@ -13,6 +13,7 @@ use super::command::Version;
 use super::episodes::Episodes;
 use super::guest::{Guest, Pace, Received, Start, overhead};
 use super::outcome::Outcome;
+use super::requests::HostResources;
 use super::starters::STARTERS;
 use super::status::{Event, EventKind, FleetStatus};
 use crate::clock::Moment;
@@ -25,18 +26,18 @@ use crate::scheduler::{
 /// A running fleet.
 #[derive(Debug)]
 pub struct Supervisor<G> {
-    pool: FrameCount,
+    pub(super) pool: FrameCount,
     /// What guests may hold: the pool, or what they held when it was made smaller, as far as they
     /// still do.
     bound: FrameCount,
-    began: Moment,
-    scheduler: Scheduler,
+    pub(super) began: Moment,
+    pub(super) scheduler: Scheduler,
     moved: MovedAccount,
     /// Guests that were admitted and are not started yet, with their first targets.
     starting: BTreeMap<GuestId, FrameCount>,
     /// In the order of admission.
-    guests: Vec<Guest<G>>,
-    events: Vec<Event>,
+    pub(super) guests: Vec<Guest<G>>,
+    pub(super) events: Vec<Event>,
     /// Guests that have ended, and how; taken by the caller.
     ended: Vec<(GuestId, Ending)>,
     violations: u64,
@@ -46,6 +47,8 @@ pub struct Supervisor<G> {
     /// Physical memory that the guests' processes use, by the latest measurement, if there is one.
     physical: Option<FrameCount>,
     peak_physical: FrameCount,
+    /// The host's resources besides the pool, as guests are told of them.
+    pub(super) host: HostResources,
 }
 
 /// A guest that has its place in the pool and does not run yet.
@@ -135,6 +138,7 @@ impl<G: GuestHandle> Supervisor<G> {
             keeps_samples: false,
             physical: None,
             peak_physical: FrameCount::ZERO,
+            host: HostResources::default(),
         }
     }
 
@@ -337,6 +341,11 @@ impl<G: GuestHandle> Supervisor<G> {
         self.scheduler.observe_host(Some(host));
     }
 
+    /// Returns the memory that the guests use, and the pool.
+    pub(super) fn used_of_pool(&self) -> (FrameCount, FrameCount) {
+        (self.physical.unwrap_or_else(|| self.sum(Guest::charged)), self.pool)
+    }
+
     /// Polls every guest, updates the accounts, and decides.
     pub fn poll(&mut self, now: Moment) {
         let at = now.since(self.began);
@@ -349,12 +358,14 @@ impl<G: GuestHandle> Supervisor<G> {
             self.scheduler.observe(guest.id, &guest.sample());
             self.moved.observe(guest.id, guest.reading(), now);
         }
+        self.take_requests(now);
         self.check_pool(now);
         for decision in self.scheduler.decide(now) {
             self.carry_out(&decision, now);
         }
         let pace = if self.scheduler.state().is_emergency() { Pace::Emergency } else { Pace::Limited };
         self.guests.iter_mut().for_each(|guest| guest.follow_target(pace, now));
+        self.update_guests(now);
         self.guests.iter_mut().for_each(|guest| guest.record(at));
     }
 

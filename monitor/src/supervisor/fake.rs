@@ -8,7 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex};
 
 use aerostat_abi::registers::{BootStage, Epoch, Facts, RegisterPage};
-use aerostat_abi::requests::Resources;
+use aerostat_abi::requests::{FiledRequest, Resources};
 use aerostat_abi::statistics::Statistics;
 use aerostat_abi::text::Text;
 use aerostat_abi::units::FrameCount;
@@ -127,6 +127,16 @@ impl Machine {
 
     pub(super) fn target(&self) -> FrameCount {
         self.page.target()
+    }
+
+    /// Files a request, as the guest's process does.
+    pub(super) fn file(&self, request: &FiledRequest) {
+        self.page.file_request(request);
+    }
+
+    /// Returns what the guest was last told of its host.
+    pub(super) fn resources(&self) -> Resources {
+        self.page.resources().expect("it is not being written")
     }
 
     pub(super) fn swap(&self, pages: FrameCount) {

@@ -21,6 +21,7 @@ mod episodes;
 #[cfg(test)]
 mod fake;
 mod guest;
+mod host_meter;
 mod mailbox;
 mod manager;
 #[cfg(test)]
@@ -28,6 +29,7 @@ mod manager_tests;
 mod outcome;
 mod physical;
 mod poll_schedule;
+mod requests;
 mod roster;
 mod run;
 mod run_loop;
@@ -50,6 +52,7 @@ pub use self::mailbox::{Inbox, Mailbox, MailboxError, Reply, Request, mailbox};
 pub use self::manager::FleetManager;
 pub use self::outcome::{GuestOutcome, Outcome};
 pub use self::physical::PhysicalMemory;
+pub use self::requests::{DiskSpace, HostResources, RequestTotals};
 pub use self::run::{Observer, RunError, RunOptions, RunUntil, run};
 pub use self::signals::StopSignals;
 pub use self::starters::STARTERS;

@@ -6,6 +6,7 @@ use aerostat_abi::exit::GuestExit;
 use aerostat_abi::units::FrameCount;
 
 use super::balloon::BalloonTotals;
+use super::requests::RequestTotals;
 use super::swap::SwapTotals;
 use crate::host::{EndReason, Ending};
 use crate::report::Samples;
@@ -49,6 +50,8 @@ pub struct GuestOutcome {
     pub allocation_failures: u64,
     /// What the guest's balloon did.
     pub balloon: BalloonTotals,
+    /// What became of the guest's requests.
+    pub requests: RequestTotals,
     /// Lines of the guest that were left out of its log, because there were too many.
     pub dropped_log_lines: u64,
     /// What the guest swapped.

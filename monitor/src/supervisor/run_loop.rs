@@ -16,6 +16,7 @@ use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::io::Errno;
 
 use super::engine::{Admission, Attention, Supervisor};
+use super::host_meter::HostMeter;
 use super::mailbox::Inbox;
 use super::manager::FleetManager;
 use super::outcome::Outcome;
@@ -27,6 +28,7 @@ use super::starters::{Start, Starters};
 use crate::clock::Moment;
 use crate::fleet::{Fleet, GuestSpec};
 use crate::host::GuestHandle;
+use crate::host::disk::swap_directory;
 use crate::host::memory_sampler::MemorySampler;
 use crate::scheduler::GuestId;
 
@@ -50,6 +52,7 @@ pub(super) struct RunLoop<'a, G> {
     signals: StopSignals,
     meter: PhysicalMeter,
     sampler: MemorySampler,
+    host_meter: HostMeter,
     schedule: PollSchedule,
     /// An epoll descriptor with all that is waited for.
     sources: OwnedFd,
@@ -113,6 +116,7 @@ impl<'a, G: GuestHandle + Send + 'static> RunLoop<'a, G> {
             signals,
             meter: PhysicalMeter::new(physical),
             sampler: MemorySampler::default(),
+            host_meter: HostMeter::new(&swap_directory()),
             schedule: PollSchedule::default(),
             sources,
             ready: Vec::new(),
@@ -244,6 +248,9 @@ impl<'a, G: GuestHandle + Send + 'static> RunLoop<'a, G> {
             supervisor.record_physical(self.meter.measure());
             if let Some(host) = self.sampler.sample(now) {
                 supervisor.record_host(host);
+            }
+            if let Some(host) = self.host_meter.sample(supervisor.used_of_pool(), now) {
+                supervisor.record_resources(host);
             }
             supervisor.poll(now);
             let demand = if supervisor.is_memory_coming() { Demand::Waiting } else { Demand::Met };

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use aerostat_abi::requests::{Outcome as RequestOutcome, ResourceKind};
 use aerostat_abi::units::{FrameCount, HUGE_FRAMES};
 
 use super::command::Version;
@@ -240,6 +241,21 @@ pub enum EventKind {
         /// The other guest that lacks most, if one lacks memory.
         in_need: Option<String>,
     },
+    /// A guest has asked for more of a resource, and was answered.
+    Request {
+        /// The guest.
+        guest: String,
+        /// What it asked for.
+        kind: ResourceKind,
+        /// How much of it the guest needs in all, in the unit of the kind.
+        amount: u64,
+        /// What became of the request.
+        outcome: RequestOutcome,
+        /// What the guest may have in all.
+        granted: u64,
+        /// How long after the request was read.
+        waited: Duration,
+    },
     /// A guest's driver has made no call to its balloon for a while. Where its processor is
     /// follows.
     Silent {
@@ -336,6 +352,21 @@ impl fmt::Display for EventKind {
                     None => f.write_str(")"),
                 }
             }
+            Self::Request { guest, kind, amount, outcome, granted, waited } => {
+                let quantity = |amount| Quantity { kind: *kind, amount };
+                write!(f, "{guest} asked for {} and ", quantity(*amount))?;
+                match outcome {
+                    RequestOutcome::Withdrawn => write!(f, "withdrew it"),
+                    RequestOutcome::PartlyGranted => {
+                        write!(f, "gets {}, its fair share of a pool that is all in demand", quantity(*granted))
+                    }
+                    outcome => write!(f, "{outcome}"),
+                }?;
+                if *outcome == RequestOutcome::Granted {
+                    write!(f, " after {:.0} ms", waited.as_secs_f64() * 1e3)?;
+                }
+                Ok(())
+            }
             Self::Silent { guest, since } => {
                 write!(f, "{guest} is silent: it has not come to its balloon since {:.2} s", since.as_secs_f64())
             }
@@ -359,6 +390,23 @@ impl fmt::Display for EventKind {
             Self::Disagreement { guest, reported, balloon, episodes } => {
                 write!(f, "{guest} reports a balloon of {reported} and has one of {balloon}{}", Times(*episodes))
             }
+        }
+    }
+}
+
+/// An amount of a resource.
+struct Quantity {
+    kind: ResourceKind,
+    amount: u64,
+}
+
+impl fmt::Display for Quantity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { kind, amount } = self;
+        match kind {
+            ResourceKind::Memory => write!(f, "{} of memory", FrameCount::from_bytes_ceil(*amount)),
+            ResourceKind::Processors => write!(f, "{amount} processors"),
+            ResourceKind::Disk => write!(f, "{} of a disk", FrameCount::from_bytes_ceil(*amount)),
         }
     }
 }

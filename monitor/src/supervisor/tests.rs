@@ -1,5 +1,7 @@
 //! The supervisor with fake guests and a fake clock.
 
+mod requests;
+
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -7,6 +7,7 @@
 //! | `register`, `pacing` | the targets that were sent, and how fast they may fall |
 //! | `verdict`, `overuse` | why the guest has to end |
 //! | `contact` | whether it is silent, and where its processor is |
+//! | `requests` | what the guest asks for and is told of the host |
 //! | `view` | what observers see of it |
 
 mod accepted;
@@ -15,23 +16,27 @@ mod contact;
 mod overuse;
 mod pacing;
 mod register;
+mod requests;
 mod verdict;
 mod view;
 
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
+use aerostat_abi::requests::Resources;
 use aerostat_abi::units::FrameCount;
 
 use self::accepted::{Accepted, Bounds};
 use self::accounts::Accounts;
 use self::contact::Contact;
 use self::register::TargetRegister;
+use self::requests::Exchange;
 use self::verdict::{Use, Verdict};
+use super::requests::Assigned;
 use super::status::{EventKind, GuestState};
 use crate::clock::Moment;
 use crate::fleet::{GuestSpec, OveruseRule};
-use crate::host::{EndReason, Ending, GuestEvent, GuestHandle};
+use crate::host::{EndReason, Ending, GuestEvent, GuestHandle, News};
 use crate::scheduler::{Decision, GuestId, GuestSample, Hints, Limits, Reading, Subscription, Usage};
 use crate::vmm::DISAGREEING_REPORTS;
 
@@ -62,6 +67,9 @@ pub(super) struct Guest<G> {
     state: GuestState,
     verdict: Verdict,
     contact: Contact,
+    pub(super) exchange: Exchange,
+    /// What of the host's other resources is its own.
+    pub(super) assigned: Assigned,
     /// The scheduler's latest decision.
     decision: Option<Decision>,
     /// The latest that changed the target, and when, from the begin of the run.
@@ -111,6 +119,8 @@ impl<G: GuestHandle> Guest<G> {
             state: GuestState::Starting,
             verdict: Verdict::new(spec.overuse),
             contact: Contact::default(),
+            exchange: Exchange::default(),
+            assigned: Assigned::of(spec),
             decision: None,
             last_change: None,
         }
@@ -195,6 +205,7 @@ impl<G: GuestHandle> Guest<G> {
         };
         let Accepted { observation, contradiction } = Accepted::new(handle.observe(), &bounds);
         self.accounts.update(&observation, now, || handle.measure_resident());
+        self.exchange.read(observation.requests, now);
         let is_sound = observation.acknowledged.is_none_or(|epoch| self.register.acknowledge(epoch).is_ok());
         self.state = if Contact::is_silent(self.accounts.last_call(), now) {
             GuestState::Silent
@@ -281,6 +292,18 @@ impl<G: GuestHandle> Guest<G> {
         if let Some((target, epoch)) = self.register.follow(self.target, self.accounts.published_size(), pace, now) {
             handle.send_target(target, epoch);
         }
+    }
+
+    /// Sends the host's resources.
+    pub(super) fn send_resources(&mut self, resources: &Resources, news: News) {
+        if let Life::Running(handle) = &mut self.life {
+            handle.send_resources(resources, news);
+        }
+    }
+
+    /// Returns the sizes between which the guest lives.
+    pub(super) fn limits(&self) -> Limits {
+        self.limits
     }
 
     /// Asks the guest to end; [`Self::receive`] reports when it has.

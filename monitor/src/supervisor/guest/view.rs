@@ -57,6 +57,7 @@ impl<G: GuestHandle> Guest<G> {
             app_errors: accounts.statistics.app_errors,
             allocation_failures: accounts.statistics.alloc_failures,
             balloon,
+            requests: self.exchange.totals(),
             dropped_log_lines: accounts.dropped_lines,
             swap: accounts.swap.totals(),
             ending: self.life.into_ending().unwrap_or_else(still_running),
