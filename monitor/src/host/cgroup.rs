@@ -76,6 +76,15 @@ impl MemoryGroup {
         Ok(group)
     }
 
+    /// Returns a group that a killed process has made, with the processes that are still in it;
+    /// `None` where no process like this one has made it. Removed when dropped, once it is empty.
+    #[must_use]
+    pub fn left_behind(group: &Location) -> Option<Self> {
+        maker(group.folder.file_name()?.to_str()?)?;
+        let home = group.folder.parent()?.to_owned();
+        Some(Self { version: group.version, folder: group.folder.clone(), home })
+    }
+
     /// Moves a process here. What it has already been charged for stays where it was.
     ///
     /// # Errors

@@ -137,6 +137,12 @@ impl VmmGuest {
         &self.registers
     }
 
+    /// Returns the memory control group of the process, where it is known.
+    #[must_use]
+    pub const fn group(&self) -> Option<&Location> {
+        self.group.as_ref()
+    }
+
     /// Sends a target in the next epoch: for a caller that does not count epochs.
     pub fn set_target(&self, target: FrameCount) {
         self.registers.set_target(target);

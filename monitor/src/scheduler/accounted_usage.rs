@@ -29,6 +29,11 @@ impl AccountedUsage {
         Self { target, allowed: target, size: FrameCount::ZERO, resident: FrameCount::ZERO }
     }
 
+    /// Creates the account of a guest that has this target, and holds so much already.
+    pub(super) fn held_already(target: FrameCount, held: FrameCount) -> Self {
+        Self { size: held, ..Self::new(target) }
+    }
+
     pub(super) fn target(&self) -> FrameCount {
         self.target
     }

@@ -4,7 +4,7 @@
 use aerostat_abi::units::FrameCount;
 
 use super::engine::Scheduler;
-use super::guest::{Guest, guaranteed};
+use super::guest::{Guest, Holding, guaranteed};
 use super::limits::{GuestId, Limits};
 use super::subscription::Subscription;
 
@@ -46,6 +46,16 @@ impl Scheduler {
         self.next_id += 1;
         self.guests.insert(id, Guest::new(limits, subscription, &self.policy));
         Ok((id, limits.min))
+    }
+
+    /// Takes in a guest that runs already, with the target that is in force. It is never refused:
+    /// what it holds is gone from the pool, also where the pool has less. Then no guest is raised
+    /// until others have released what is too much.
+    pub fn adopt(&mut self, limits: Limits, subscription: Subscription, held: Holding) -> GuestId {
+        let id = GuestId(self.next_id);
+        self.next_id += 1;
+        self.guests.insert(id, Guest::adopted(limits, subscription, held, &self.policy));
+        id
     }
 
     /// Checks whether a guest with these limits would be admitted now.

@@ -33,6 +33,15 @@ pub(super) struct Guest {
     release: Release,
 }
 
+/// What a guest has when the scheduler first learns of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Holding {
+    /// The target that is in force.
+    pub target: FrameCount,
+    /// The guest's size.
+    pub size: FrameCount,
+}
+
 /// How urgently a guest needs memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Urgency {
@@ -84,6 +93,13 @@ impl Guest {
             patience: Patience::new(policy.patience),
             release: Release::default(),
         }
+    }
+
+    /// Creates the record of a guest that runs already.
+    pub(super) fn adopted(limits: Limits, subscription: Subscription, held: Holding, policy: &Policy) -> Self {
+        let Holding { target, size } = held;
+        let account = AccountedUsage::held_already(target, size);
+        Self { account, need: Need::just(target), ..Self::new(limits, subscription, policy) }
     }
 
     /// Returns what the guest gets in any case, once it can use it.

@@ -12,8 +12,9 @@
 //! now (`accounted_usage.rs`).
 //!
 //! *Invariant.* Σ held ≤ pool, at any moment and however guests behave: a raise is paid from memory
-//! that is free now. A pool that was made smaller is overdrawn by what guests held then, until they
-//! have released it; nothing is added to that.
+//! that is free now. Guests that run already when the scheduler learns of them
+//! ([`Scheduler::adopt`]) may hold more; then the sum only falls. A pool that was made smaller is
+//! overdrawn by what guests held then, until they have released it; nothing is added to that.
 //!
 //! *Requests* (`requests.rs`) raise a guest's need before it uses more. They are answered after
 //! each decision.
@@ -32,6 +33,8 @@
 
 mod accounted_usage;
 mod admission;
+#[cfg(test)]
+mod adoption_tests;
 #[cfg(test)]
 mod behaviour_tests;
 #[cfg(test)]
@@ -63,6 +66,7 @@ mod working_set;
 pub use self::admission::AdmissionError;
 pub use self::decision::{Decision, Inputs, Reason};
 pub use self::engine::Scheduler;
+pub use self::guest::Holding;
 pub use self::limits::{GuestId, Limits};
 pub use self::moved::{MovedAccount, Reading};
 pub use self::policy::{BadTax, IdleTax, Policy};

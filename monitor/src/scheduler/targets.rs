@@ -28,7 +28,14 @@ impl Targets {
     /// Creates the targets of a guest that starts with `target`.
     #[must_use]
     pub fn new(target: FrameCount) -> Self {
-        Self { latest: Epoch::FIRST, row: VecDeque::from([(Epoch::FIRST, target)]) }
+        Self::since(target, Epoch::FIRST)
+    }
+
+    /// Creates the targets of a guest for which `target` was set in `epoch`, and that acts on none
+    /// before it.
+    #[must_use]
+    pub fn since(target: FrameCount, epoch: Epoch) -> Self {
+        Self { latest: epoch, row: VecDeque::from([(epoch, target)]) }
     }
 
     /// Records that `target` is set, and returns its epoch, the next one.
@@ -84,6 +91,16 @@ mod tests {
         targets.set(FrameCount(50));
         targets.acknowledge(Epoch(3)).unwrap();
         assert_eq!(targets.largest(), FrameCount(50));
+    }
+
+    #[test]
+    fn epochs_go_on() {
+        let mut targets = Targets::since(FrameCount(100), Epoch(7));
+        assert_eq!(targets.acknowledge(Epoch(8)), Err(FutureEpoch));
+        assert_eq!(targets.set(FrameCount(60)), Epoch(8));
+        assert_eq!(targets.largest(), FrameCount(100));
+        targets.acknowledge(Epoch(8)).unwrap();
+        assert_eq!(targets.largest(), FrameCount(60));
     }
 
     #[test]

@@ -4,11 +4,14 @@
 //! checks that the pool is not overdrawn, and decides. The current moment is passed in, and a guest
 //! is known only by its [`GuestHandle`], so tests run this against fake guests and a fake clock.
 
+mod adoption;
+
 use std::collections::BTreeMap;
 use std::os::fd::BorrowedFd;
 
 use aerostat_abi::units::FrameCount;
 
+pub use self::adoption::{Adoption, Found, PastGuest};
 use super::command::Version;
 use super::episodes::Episodes;
 use super::guest::{Guest, Pace, Received, Start, overhead};
@@ -165,7 +168,7 @@ impl<G: GuestHandle> Supervisor<G> {
         let Admission { id, spec, target } = admission;
         self.starting.remove(&id);
         self.moved.granted(id, target);
-        let mut guest = Guest::new(id, &spec, handle, Start { target, spawned });
+        let mut guest = Guest::new(id, &spec, handle, Start::new(target, spawned));
         if self.keeps_samples {
             guest.keep_samples();
         }

@@ -121,6 +121,12 @@ impl Machine {
         (Arc::clone(&machine), FakeGuest { machine, link })
     }
 
+    /// Puts the guest under a target of the second epoch, as when it was handed over.
+    pub(super) fn hand_over(&self, target: FrameCount) {
+        self.page.publish_target(target, Epoch(2));
+        self.publish(self.size.get(), Moment::default());
+    }
+
     pub(super) fn need(&self, need: FrameCount) {
         self.need.set(need);
     }

@@ -14,7 +14,7 @@ use aerostat_abi::units::FrameCount;
 
 use super::apply::{self, Machine, Plan, Present, Step};
 use super::command::{Answer, ApplyMode, Command, CommandError, EndMode, GuestChange, Version};
-use super::engine::{Admission, Attention, Launched, StartError, Supervisor};
+use super::engine::{Admission, Attention, Found, Launched, StartError, Supervisor};
 use super::outcome::Outcome;
 use super::roster::{Conclusion, Member, Roster, Stage, Then};
 use super::status::{EventKind, FleetStatus, GuestState, GuestStatus, ServiceStatus};
@@ -54,6 +54,31 @@ impl<G: GuestHandle> FleetManager<G> {
             admissions.push(admission);
         }
         Ok(admissions)
+    }
+
+    /// Takes in guests that an earlier supervisor has left; what the restart rules say follows for
+    /// those that have ended. The others of the fleet are queued: the pool may have no room yet.
+    pub(super) fn resume(&mut self, found: Vec<Found<G>>, now: Moment) -> Vec<GuestId> {
+        let mut ids = Vec::new();
+        for found in found {
+            let spec = found.spec().clone();
+            let id = self.supervisor.take_in(found, now);
+            let member = match self.roster.get_mut(&spec.name) {
+                Ok(member) => member,
+                Err(_) => self.roster.add(spec.clone()),
+            };
+            // It runs by what it was started or changed with; the file can be applied to it.
+            member.spec = spec;
+            member.queue(None);
+            member.admitted(id, now);
+            member.started();
+            ids.push(id);
+        }
+        self.conclude_ended(now);
+        for member in self.roster.members_mut().filter(|member| member.starts == 0) {
+            member.queue(None);
+        }
+        ids
     }
 
     /// Takes over the process of an admitted guest.

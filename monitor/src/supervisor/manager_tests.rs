@@ -5,17 +5,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aerostat_abi::exit::GuestExit;
+use aerostat_abi::registers::Epoch;
+use aerostat_abi::requests::Generation;
 use aerostat_abi::units::FrameCount;
 
 use super::fake::{FakeGuest, Machine, Manners};
 use super::manager::FleetManager;
 use super::{
-    Admission, Answer, ApplyMode, Command, CommandError, EndMode, GuestChange, GuestState, GuestStatus, Launched, Plan,
-    Supervisor, Version,
+    Admission, Adoption, Answer, ApplyMode, Command, CommandError, EndMode, Found, GuestChange, GuestState,
+    GuestStatus, Launched, PastGuest, Plan, Supervisor, Version,
 };
 use crate::clock::Moment;
 use crate::fleet::{Fleet, GuestSpec, RestartRule};
-use crate::host::EndReason;
+use crate::host::{EndReason, Ending};
 use crate::scheduler::{IdleTax, Limits, Policy, Shares};
 
 const TICK: Duration = Duration::from_millis(20);
@@ -52,6 +54,39 @@ impl Bench {
             Self { manager, machines: BTreeMap::new(), broken: Vec::new(), manners: Manners::Obliging, now };
         let admissions = bench.manager.admit_all(now).unwrap();
         bench.start(admissions);
+        bench
+    }
+
+    /// A fleet of which an earlier supervisor has left `running` guests, with targets and sizes, and
+    /// the `ended` ones.
+    fn resumed(guests: Vec<GuestSpec>, running: &[(&GuestSpec, u64, u64)], ended: &[(&GuestSpec, EndReason)]) -> Self {
+        let now = Moment::from_ns(1_000_000);
+        let supervisor = Supervisor::new(POOL, Policy::default(), now);
+        let manager = FleetManager::new(&fleet(guests), supervisor, STOP_PATIENCE, now);
+        let mut bench =
+            Self { manager, machines: BTreeMap::new(), broken: Vec::new(), manners: Manners::Obliging, now };
+        let mut found = Vec::new();
+        for &(spec, target, size) in running {
+            let (machine, handle) = Machine::boot(spec.limits.max, mib(size), Manners::Obliging);
+            machine.hand_over(mib(target));
+            bench.machines.insert(spec.name.clone(), machine);
+            found.push(Found::Running(Box::new(Adoption {
+                spec: spec.clone(),
+                handle,
+                spawned: now,
+                machine: spec.limits.max,
+                target: mib(target),
+                epoch: Epoch(2),
+                size: mib(size),
+                told: Generation(7),
+                group: None,
+            })));
+        }
+        found.extend(ended.iter().map(|(spec, reason)| {
+            let ending = Ending { reason: reason.clone(), details: Vec::new() };
+            Found::Ended(Box::new(PastGuest { spec: (*spec).clone(), ending }))
+        }));
+        bench.manager.resume(found, now);
         bench
     }
 
@@ -114,6 +149,56 @@ fn stop(guest: &str) -> Command {
 
 fn start(guest: &str, patience: Duration) -> Command {
     Command::Start { guest: guest.into(), patience }
+}
+
+#[test]
+fn guests_of_an_earlier_supervisor_are_taken_in() {
+    let [alpha, beta, gamma, delta] = ["alpha", "beta", "gamma", "delta"].map(|name| spec(name, 64, 512));
+    let always = GuestSpec { restart: RestartRule::Always, ..gamma };
+    let success = EndReason::Exited(GuestExit::Success);
+    // The file has one guest that is not there yet, and lacks one that is.
+    let file = vec![alpha.clone(), beta.clone(), always.clone(), spec("new", 64, 512)];
+    let mut bench = Bench::resumed(
+        file,
+        &[(&alpha, 128, 128), (&delta, 64, 64)],
+        &[(&beta, EndReason::LeaseEnded), (&always, success)],
+    );
+    bench.needs("alpha", 120);
+    bench.pass(20);
+    let told: Vec<_> = bench.manager.supervisor.take_events().iter().map(|event| event.what.to_string()).collect();
+    for expected in [
+        "alpha was taken over with a target of 128.0 MiB and a size of 128.0 MiB",
+        "delta was taken over with a target of 64.0 MiB and a size of 64.0 MiB",
+        "beta ended: stopped when its lease ended: no supervisor took it over",
+        "gamma ended: success",
+        "gamma started with a target of 64.0 MiB",
+        "new started with a target of 64.0 MiB",
+    ] {
+        assert!(told.iter().any(|event| event == expected), "{expected}: {told:#?}");
+    }
+    let states = ["alpha", "beta", "gamma", "delta", "new"].map(|name| bench.guest(name).state);
+    use GuestState::{Ended, Running};
+    assert_eq!(states, [Running, Ended, Running, Running, Running]);
+    assert!(bench.guest("alpha").target >= mib(120), "{:?}", bench.guest("alpha"));
+    assert!(bench.machines["alpha"].resources().generation > Generation(7), "generations go on");
+    assert_eq!(bench.manager.status(bench.now).violations, 0);
+}
+
+#[test]
+fn a_pool_that_survivors_overcommit_comes_back_under_and_starts_the_others_then() {
+    let [alpha, beta] = ["alpha", "beta"].map(|name| spec(name, 64, 512));
+    let file = vec![alpha.clone(), beta.clone(), spec("new", 64, 512)];
+    // One was still shrinking when its supervisor was killed.
+    let mut bench = Bench::resumed(file, &[(&alpha, 400, 400), (&beta, 100, 400)], &[]);
+    bench.needs("alpha", 300);
+    bench.needs("beta", 100);
+    assert_eq!(bench.manager.status(bench.now).free, FrameCount::ZERO);
+    bench.pass(400);
+    let guests = ["alpha", "beta", "new"].map(|name| bench.guest(name));
+    assert!(guests.iter().all(|guest| guest.state != GuestState::Queued), "{guests:#?}");
+    let sizes = guests.iter().map(|guest| guest.size).fold(FrameCount::ZERO, FrameCount::saturating_add);
+    assert!(sizes <= POOL, "{sizes}");
+    assert_eq!(bench.manager.status(bench.now).violations, 0);
 }
 
 #[test]

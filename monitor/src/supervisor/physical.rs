@@ -3,13 +3,14 @@
 //!
 //! A process begins in the group of its parent, so the supervisor is in the group while it starts
 //! guests, and outside it otherwise. A process is in a group as a whole, so this holds for the
-//! threads that start guests too. When the supervisor ends, the group is removed; of a supervisor
-//! that was killed an empty group is left, which the next run removes (`host::cgroup`). Where no
-//! group can be made, what the guests' processes report counts instead.
+//! threads that start guests too. When the supervisor ends, the group is removed. Of a supervisor
+//! that was killed a group is left: with the guests that the next supervisor takes over, and whose
+//! charges stay there, or empty, for the next run to remove (`host::cgroup`). Where no group can be
+//! made, what the guests' processes report counts instead.
 
 use aerostat_abi::units::FrameCount;
 
-use crate::host::cgroup::MemoryGroup;
+use crate::host::cgroup::{Location, MemoryGroup};
 
 /// How physical memory is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +25,8 @@ pub enum PhysicalMemory {
 #[derive(Debug)]
 pub(super) struct PhysicalMeter {
     group: Option<MemoryGroup>,
+    /// The groups of guests that were taken over.
+    earlier: Vec<MemoryGroup>,
 }
 
 impl PhysicalMeter {
@@ -34,6 +37,19 @@ impl PhysicalMeter {
                 PhysicalMemory::ByControlGroup => MemoryGroup::create().ok(),
                 PhysicalMemory::AsReported => None,
             },
+            earlier: Vec::new(),
+        }
+    }
+
+    /// Measures the group of a guest that was taken over, too. Where an earlier supervisor has made
+    /// none, nothing is measured.
+    pub(super) fn add(&mut self, group: Option<&Location>) {
+        match group.and_then(MemoryGroup::left_behind) {
+            Some(group) if self.earlier.iter().all(|known| known.folder() != group.folder()) => {
+                self.earlier.push(group);
+            }
+            Some(_) => {}
+            None => self.group = None,
         }
     }
 
@@ -58,7 +74,8 @@ impl PhysicalMeter {
     /// Returns the anonymous memory of all processes of the group, without their page tables and
     /// the kernel's other memory.
     pub(super) fn measure(&self) -> Option<FrameCount> {
-        let usage = self.group.as_ref()?.usage().ok()?;
-        Some(FrameCount::from_bytes_ceil(usage.anonymous()))
+        let groups = self.earlier.iter().chain([self.group.as_ref()?]);
+        let anonymous = groups.map(|group| Some(group.usage().ok()?.anonymous())).sum::<Option<u64>>()?;
+        Some(FrameCount::from_bytes_ceil(anonymous))
     }
 }

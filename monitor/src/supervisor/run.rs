@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use aerostat_abi::units::FrameCount;
 
-use super::engine::StartError;
+use super::engine::{Found, StartError};
 use super::mailbox::Inbox;
 use super::outcome::Outcome;
 use super::physical::PhysicalMemory;
@@ -84,6 +84,15 @@ pub enum RunError {
     Wait(#[from] io::Error),
 }
 
+/// A fleet of which an earlier supervisor has left guests.
+#[derive(Debug)]
+pub struct Beginning<'a, G> {
+    /// The fleet.
+    pub fleet: &'a Fleet,
+    /// What was left of it.
+    pub found: Vec<Found<G>>,
+}
+
 /// Starts the fleet by `start`, runs it until it is over, the limit is reached or a signal comes,
 /// and ends it.
 ///
@@ -100,9 +109,27 @@ where
 {
     let mut run_loop = RunLoop::new(fleet, options, start, observer)?;
     let ran = run_loop.start_and_serve();
-    let stopped = run_loop.stop();
-    let outcome = run_loop.finish();
-    ran?;
-    stopped?;
-    Ok(outcome)
+    run_loop.end(ran)
+}
+
+/// Runs a fleet of which an earlier supervisor has left guests: takes them in, starts the others as
+/// the pool has room for them, and goes on as [`run`] does.
+///
+/// # Errors
+///
+/// [`RunError`]; every guest that was started or taken in has been ended.
+pub fn resume<G, S>(
+    beginning: Beginning<'_, G>,
+    options: RunOptions,
+    start: S,
+    observer: &mut dyn Observer,
+) -> Result<Outcome, RunError>
+where
+    G: GuestHandle + Send + 'static,
+    S: Fn(&GuestSpec, FrameCount) -> anyhow::Result<G> + Send + Sync + 'static,
+{
+    let Beginning { fleet, found } = beginning;
+    let mut run_loop = RunLoop::new(fleet, options, start, observer)?;
+    let ran = run_loop.resume_and_serve(found);
+    run_loop.end(ran)
 }

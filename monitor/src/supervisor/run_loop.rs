@@ -15,7 +15,7 @@ use rustix::event::Timespec;
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::io::Errno;
 
-use super::engine::{Admission, Attention, Supervisor};
+use super::engine::{Admission, Attention, Found, Supervisor};
 use super::host_meter::HostMeter;
 use super::mailbox::Inbox;
 use super::manager::FleetManager;
@@ -140,8 +140,32 @@ impl<'a, G: GuestHandle + Send + 'static> RunLoop<'a, G> {
         Ok(())
     }
 
+    /// Takes in guests that an earlier supervisor has left, and serves the fleet until the run is to
+    /// end. A guest that can't be started is no reason to end the others, which ran before.
+    pub(super) fn resume_and_serve(&mut self, found: Vec<Found<G>>) -> Result<(), RunError> {
+        for found in &found {
+            if let Found::Running(adoption) = found {
+                self.meter.add(adoption.group.as_ref());
+            }
+        }
+        for id in self.manager.resume(found, Moment::now()) {
+            self.register(id)?;
+        }
+        self.serve(Until::RunIsOver)?;
+        Ok(())
+    }
+
+    /// Ends all guests and the run, which went as `ran` says.
+    pub(super) fn end(mut self, ran: Result<(), RunError>) -> Result<Outcome, RunError> {
+        let stopped = self.stop();
+        let outcome = self.finish();
+        ran?;
+        stopped?;
+        Ok(outcome)
+    }
+
     /// Ends all guests: asks, waits, kills, waits. A signal meanwhile cuts the first wait short.
-    pub(super) fn stop(&mut self) -> io::Result<()> {
+    fn stop(&mut self) -> io::Result<()> {
         let supervisor = &mut self.manager.supervisor;
         supervisor.request_stop();
         if !self.wait_for_end()? {
@@ -154,7 +178,7 @@ impl<'a, G: GuestHandle + Send + 'static> RunLoop<'a, G> {
     }
 
     /// Reports the last events and returns the outcome.
-    pub(super) fn finish(mut self) -> Outcome {
+    fn finish(mut self) -> Outcome {
         self.report_events();
         self.observer.on_poll(&self.manager.status(Moment::now()));
         self.starters.close(START_PATIENCE);

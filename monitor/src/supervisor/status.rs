@@ -226,6 +226,15 @@ pub enum EventKind {
         /// Its first target.
         target: FrameCount,
     },
+    /// A guest that an earlier supervisor has started was taken over.
+    Adopted {
+        /// The guest.
+        guest: String,
+        /// The target that is in force.
+        target: FrameCount,
+        /// Its size.
+        size: FrameCount,
+    },
     /// The scheduler changed a target.
     Target {
         /// The guest.
@@ -345,6 +354,9 @@ impl fmt::Display for EventKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Started { guest, target } => write!(f, "{guest} started with a target of {target}"),
+            Self::Adopted { guest, target, size } => {
+                write!(f, "{guest} was taken over with a target of {target} and a size of {size}")
+            }
             Self::Target { guest, from, to, reason, inputs, in_need } => {
                 write!(f, "{guest} target from {from} to {to}, because {reason} ({inputs}")?;
                 match in_need {

@@ -38,7 +38,7 @@ impl Accounts {
     pub(super) fn new(start: Start) -> Self {
         Self {
             spawned: start.spawned,
-            size: None,
+            size: start.size,
             balloon: FrameCount::ZERO,
             resident: FrameCount::ZERO,
             page_tables: FrameCount::ZERO,

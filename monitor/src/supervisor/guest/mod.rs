@@ -23,6 +23,7 @@ mod view;
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
+use aerostat_abi::registers::Epoch;
 use aerostat_abi::requests::Resources;
 use aerostat_abi::units::FrameCount;
 
@@ -90,6 +91,17 @@ pub(super) struct Start {
     pub(super) target: FrameCount,
     /// The moment before its process was started.
     pub(super) spawned: Moment,
+    /// The epoch of its first target.
+    pub(super) epoch: Epoch,
+    /// Its size, where it runs already.
+    pub(super) size: Option<FrameCount>,
+}
+
+impl Start {
+    /// The start of a guest whose process is new.
+    pub(super) const fn new(target: FrameCount, spawned: Moment) -> Self {
+        Self { target, spawned, epoch: Epoch::FIRST, size: None }
+    }
 }
 
 /// What a guest's events require.
@@ -106,13 +118,17 @@ pub(super) enum Received {
 impl<G: GuestHandle> Guest<G> {
     /// Creates the record of a guest whose process was started.
     pub(super) fn new(id: GuestId, spec: &GuestSpec, handle: G, start: Start) -> Self {
+        Self::with_life(id, spec, Life::Running(handle), start)
+    }
+
+    fn with_life(id: GuestId, spec: &GuestSpec, life: Life<G>, start: Start) -> Self {
         Self {
             id,
             name: spec.name.clone(),
             limits: spec.limits,
             subscription: spec.subscription,
             machine: spec.limits.max,
-            life: Life::Running(handle),
+            life,
             target: start.target,
             register: TargetRegister::new(start, spec.balloon_rate),
             accounts: Accounts::new(start),
@@ -150,6 +166,17 @@ impl<G: GuestHandle> Guest<G> {
     fn usage(&self) -> Option<Usage> {
         // Its machine bounds what it says, not a max that was lowered since.
         Usage::from_statistics(&self.accounts.statistics, Limits { min: self.limits.min, max: self.machine })
+    }
+
+    /// Creates the record of a guest that ended before this supervisor began.
+    pub(super) fn ended(id: GuestId, spec: &GuestSpec, ending: Ending, now: Moment) -> Self {
+        let record = Self::with_life(id, spec, Life::Ended(ending), Start::new(FrameCount::ZERO, now));
+        Self { state: GuestState::Ended, ..record }
+    }
+
+    /// Sets the memory of the guest's machine, where the limits were changed since its start.
+    pub(super) fn set_machine(&mut self, machine: FrameCount) {
+        self.machine = machine;
     }
 
     /// Keeps samples from now on.

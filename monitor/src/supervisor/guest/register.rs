@@ -25,10 +25,10 @@ pub(super) struct TargetRegister {
 impl TargetRegister {
     /// Creates the register of a guest that was started with its first target.
     pub(super) fn new(start: Start, rate: Option<RateLimits>) -> Self {
-        let Start { target, spawned } = start;
+        let Start { target, spawned, epoch, .. } = start;
         Self {
             value: target,
-            sent: Targets::new(target),
+            sent: Targets::since(target, epoch),
             pacing: rate.map(|limits| Pacing::new(limits, target, spawned)),
         }
     }

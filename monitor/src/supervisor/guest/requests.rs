@@ -86,6 +86,11 @@ impl Exchange {
         })
     }
 
+    /// Goes on from the generation that an earlier supervisor has told the guest.
+    pub(in crate::supervisor) fn go_on_from(&mut self, told: Generation) {
+        self.sent.generation = told;
+    }
+
     /// Returns what to send to the guest now, and whether it is news; `None` where it has this.
     pub(in crate::supervisor) fn update(&mut self, mut resources: Resources) -> Option<(Resources, News)> {
         for (kind, answer) in ResourceKind::ALL.into_iter().zip(self.noted) {
