@@ -45,6 +45,7 @@ mod patience;
 mod progress;
 #[cfg(target_os = "none")]
 mod report;
+mod requests;
 #[cfg(target_os = "none")]
 mod start;
 mod sync;

@@ -15,8 +15,9 @@
 //!
 //! `alloc` works: small objects come from a heap, large ones get a region each; either returns null
 //! when there is no memory. This module also has threads, time, memory ([`memory`](mod@memory)),
-//! the disk with the guest's data, and the balloon port for an application that drives the balloon
-//! itself ([`balloon_port`]). Logging is the `log` crate.
+//! requests for memory that is going to be needed ([`requests`]), the disk with the guest's data,
+//! and the balloon port for an application that drives the balloon itself ([`balloon_port`]).
+//! Logging is the `log` crate.
 
 pub mod balloon_port;
 mod disk;
@@ -24,6 +25,7 @@ mod heap;
 mod main_thread;
 pub mod memory;
 mod progress;
+pub mod requests;
 mod threads;
 
 pub use disk::{Disk, DiskError, MapError, disk, map_disk};

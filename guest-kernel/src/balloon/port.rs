@@ -7,6 +7,7 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use aerostat_abi::batch::{CAPACITY, Entry};
 use aerostat_abi::frame_state::HugeFrameWord;
 use aerostat_abi::port::{Command, Features, Hello, Registers, Status, VERSION, Welcome};
+use aerostat_abi::requests::{Generation, Request, Resources};
 use aerostat_abi::statistics::{Statistics, WORDS};
 use aerostat_abi::units::{FrameCount, FrameNumber, to_usize};
 use aerostat_balloon_driver::{Driver, Listed, Monitor, PageList, Reply};
@@ -15,6 +16,7 @@ use super::statistics;
 use crate::arch::x86_64::interrupt::InterruptLine;
 use crate::arch::x86_64::machine_ports::balloon_call;
 use crate::mm::FRAMES;
+use crate::requests::ResourceHost;
 
 /// The page of batches and reports. It is part of the image, so the monitor refuses to balloon it.
 #[repr(C, align(4096))]
@@ -49,6 +51,8 @@ pub struct Port {
     options: HelloOptions,
     /// The features in force since HELLO.
     features: Features,
+    /// The generation of the host's resources, by the latest reply that has it.
+    generation: Generation,
 }
 
 impl Port {
@@ -59,7 +63,7 @@ impl Port {
         }
         // SAFETY: the flag above makes this the only reference to the page there ever is.
         let page = unsafe { &mut *PAGE.0.get() };
-        Some(Self { page, options, features: Features::default() })
+        Some(Self { page, options, features: Features::default(), generation: Generation(0) })
     }
 
     /// Shares the words of all huge frames with the monitor. Returns whether it accepted them.
@@ -99,7 +103,16 @@ impl Port {
     }
 
     fn call(&mut self, command: Command, argument: u64) -> Option<Reply> {
-        read(&self.exchange(command, argument))
+        let answer = self.exchange(command, argument);
+        self.note_generation(&answer);
+        read(&answer)
+    }
+
+    /// Notes the generation in a reply that is not LIST's.
+    fn note_generation(&mut self, answer: &Registers) {
+        if Status::decode(answer.rax) == Some(Status::Ok) {
+            self.generation = Generation(answer.r8);
+        }
     }
 
     fn exchange(&mut self, command: Command, argument: u64) -> Registers {
@@ -118,6 +131,22 @@ impl Port {
 /// Decodes the parts that every reply has, or returns `None` if there was no reply.
 fn read(reply: &Registers) -> Option<Reply> {
     Some(Reply { status: Status::decode(reply.rax)?, target: FrameCount(reply.rsi) })
+}
+
+impl ResourceHost for Port {
+    fn generation(&self) -> Option<Generation> {
+        self.features.contains(Features::REQUESTS).then_some(self.generation)
+    }
+
+    fn resources(&mut self) -> Option<Resources> {
+        let reply = self.call(Command::Resources, 0)?;
+        let words = core::array::from_fn(|index| self.word(index));
+        (reply.status == Status::Ok).then(|| Resources::decode(&words))
+    }
+
+    fn request(&mut self, request: &Request) {
+        self.note_generation(&balloon_call(request.encode()));
+    }
 }
 
 impl Monitor for Port {

@@ -196,6 +196,11 @@ pub(super) fn interrupt(_: InterruptLine) {
     SIGNALS.wake.signal();
 }
 
+/// Has the driver's thread exchange requests with the host.
+pub(super) fn exchange_soon() {
+    SIGNALS.wake.signal();
+}
+
 /// Has the changed statistics reported soon.
 pub(crate) fn report_soon() {
     if SIGNALS.request(Request::Report) {

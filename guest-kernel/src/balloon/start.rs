@@ -15,6 +15,7 @@ use crate::command_line::{BalloonDriver, Options};
 use crate::mm::bump::BumpAllocator;
 use crate::mm::{self, slow_path};
 use crate::report;
+use crate::requests;
 use crate::time::Instant;
 
 /// Opens a session, adopts the initial balloon and starts the driver's thread, or leaves both to an
@@ -42,6 +43,7 @@ pub(crate) fn start(options: &Options, metadata: &mut BumpAllocator) {
         BalloonDriver::Application => handover::leave(port, driver.into_page_list()),
         BalloonDriver::Kernel => {
             slow_path::set_deflator(&SIGNALS);
+            requests::set_sender(signals::exchange_soon);
             if let Err(error) = thread::spawn(driver, port) {
                 log::warn!("balloon: {error}");
             }

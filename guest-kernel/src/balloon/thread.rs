@@ -11,6 +11,7 @@ use super::report_timer::ReportTimer;
 use super::signals::SIGNALS;
 use super::statistics;
 use crate::mm::{FRAMES, slow_path};
+use crate::requests::{self, REQUESTER, Update};
 use crate::sync::{LockRank, SpinLock};
 use crate::thread::{self, Priority, SpawnError};
 use crate::time::Instant;
@@ -59,7 +60,8 @@ impl DriverThread {
             }
             FRAMES.offer_spare();
             if !self.report_if_due() {
-                self.sleep(next);
+                let exchange_at = self.exchange();
+                self.sleep(next, exchange_at);
             }
         }
     }
@@ -71,6 +73,7 @@ impl DriverThread {
         if before > balloon {
             slow_path::note_deflated(before.saturating_sub(balloon));
             SIGNALS.wake_waiters();
+            requests::wake();
         }
         SIGNALS.set_wants_memory(self.driver.wants_memory());
         log_stall_change(&self.driver, &mut self.stall_log);
@@ -102,15 +105,24 @@ impl DriverThread {
         true
     }
 
-    /// Sleeps until the next step or report is due, or a request comes, and handles that.
-    fn sleep(&mut self, next: Next) {
+    /// Exchanges requests with the host. Returns when that is due again, if it is.
+    fn exchange(&mut self) -> Option<Instant> {
+        let exchanged = requests::exchange(&REQUESTER, &mut self.port, &requests::memory_state(), Instant::now());
+        if exchanged.update == Update::Different {
+            requests::wake();
+        }
+        exchanged.due
+    }
+
+    /// Sleeps until the next step, report or exchange is due, or a request comes, and handles that.
+    fn sleep(&mut self, next: Next, exchange_at: Option<Instant>) {
         let report_at = self.timer.due_at(SIGNALS.report_demand());
         let until = match next {
             Next::Continue | Next::Rest => return,
             Next::Wait { until_ns } => report_at.min(Instant::from_nanos(until_ns)),
             Next::Idle => report_at,
         };
-        SIGNALS.sleep(until);
+        SIGNALS.sleep(exchange_at.map_or(until, |at| until.min(at)));
         if SIGNALS.take_target_change() {
             self.driver.refresh(&mut self.port, Instant::now().as_nanos());
         }

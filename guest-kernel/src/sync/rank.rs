@@ -57,6 +57,8 @@ lock_ranks! {
     BounceBuffers,
     /// The application's progress.
     Progress,
+    /// What the guest is going to need, and what it asks its host for.
+    Requests,
     /// The balloon driver before its thread runs.
     BalloonStart,
     /// The balloon that is left to an application.

@@ -200,7 +200,8 @@ impl Requests {
 impl Distrust {
     /// Notes that a request is no longer in force, of a guest that uses `used` now.
     fn note_end(&mut self, ended: &Open, (outcome, used): (Outcome, FrameCount), now: Moment) {
-        if !ended.has_grant {
+        // Low urgency takes nothing that another guest needs.
+        if !ended.has_grant || ended.urgency == Urgency::Low {
             return;
         }
         if ended.is_half_used(used) {

@@ -20,7 +20,7 @@ const DOCUMENT: &str = "docs/ARCHITECTURE.md";
 
 /// The modules of the kernel's root, from the bottom to the top. A module may use itself and those
 /// before it.
-const LAYERS: [&str; 17] = [
+const LAYERS: [&str; 18] = [
     "config",
     "layout",
     "command_line",
@@ -34,6 +34,7 @@ const LAYERS: [&str; 17] = [
     "mm",
     "thread",
     "drivers",
+    "requests",
     "balloon",
     "background",
     "app",
