@@ -1,5 +1,5 @@
-//! Which guests there are, and what they and the pool are entitled to: changes from outside, each of
-//! which is made in full or refused with nothing changed.
+//! Which guests there are, and what they and the pool are entitled to: changes from outside, each
+//! of which is made in full or refused with nothing changed.
 
 use aerostat_abi::units::FrameCount;
 
@@ -78,8 +78,8 @@ impl Scheduler {
     }
 
     /// Changes a guest's limits and subscription. The next decision lowers a target above the new
-    /// maximum; it raises one below the new minimum, as soon as other guests have released what that
-    /// needs. A guest that was removed is ignored.
+    /// maximum; it raises one below the new minimum, as soon as other guests have released what
+    /// that needs. A guest that was removed is ignored.
     ///
     /// The new maximum must not exceed the memory of the guest's machine.
     ///

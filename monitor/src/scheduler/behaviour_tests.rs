@@ -120,9 +120,9 @@ fn a_stuck_guest_does_not_block_the_others() {
     fleet.admit(20, Subscription::default());
     fleet.run(10);
     assert!(fleet.scheduler.is_memory_coming(), "it was asked just now");
-    fleet.run(10);
+    fleet.run(40);
     assert!(!fleet.scheduler.is_memory_coming(), "it has not begun to release anything");
-    let decisions = fleet.run(230);
+    let decisions = fleet.run(200);
     assert_eq!(decisions[stuck].reason, Reason::Uncooperative);
     let share = (600 - held) / 2;
     assert_eq!(fleet.targets()[1..], [share, share], "the others share what it leaves");

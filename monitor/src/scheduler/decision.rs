@@ -32,7 +32,7 @@ pub struct Inputs {
     pub firm: FrameCount,
     /// What it would like to have.
     pub demand: FrameCount,
-    /// The idle part of its firm need, in per cent.
+    /// The idle part of what it uses without file pages, in per cent.
     pub idle_percent: u8,
     /// What it is entitled to.
     pub entitlement: FrameCount,

@@ -199,7 +199,7 @@ impl Scheduler {
                 let inputs = Inputs {
                     firm: guest.need.firm,
                     demand: guest.need.demand,
-                    idle_percent: guest.idle_percent(),
+                    idle_percent: guest.need.activity.idle_percent(),
                     entitlement: plan.entitlement,
                     free,
                     pool: state,

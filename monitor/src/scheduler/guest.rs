@@ -13,7 +13,7 @@ use super::release::Release;
 use super::requests::{Requests, Standing};
 use super::subscription::Subscription;
 use super::usage::{GuestSample, Hints};
-use super::working_set::WorkingSet;
+use super::working_set::{Activity, WorkingSet};
 use crate::clock::Moment;
 
 /// One guest.
@@ -128,8 +128,9 @@ impl Guest {
         let latest = match self.hints {
             Hints::None => Need::just(target),
             Hints::Report(usage) | Hints::Stale(usage) => {
-                self.working_set.observe(usage.used.saturating_sub(usage.droppable).saturating_sub(usage.idle), now);
-                let need = Need::of(&usage, self.working_set.active(), self.limits, policy);
+                let used = usage.used.saturating_sub(usage.droppable);
+                self.working_set.observe(Activity::of(used.saturating_sub(usage.idle), used), now);
+                let need = Need::of(&usage, self.working_set.activity(), self.limits, policy);
                 // A guest that makes no calls to its balloon can't grow either.
                 if matches!(self.hints, Hints::Stale(_)) { need.within(target.max(self.limits.min)) } else { need }
             }
@@ -185,11 +186,11 @@ impl Guest {
     /// Returns the claim of the firm need. The guest keeps what it can't or does not give up,
     /// whatever its share is: a target that it cannot reach would only keep it busy.
     pub(super) fn firm_claim(&self, policy: &Policy, now: Moment) -> Claim {
-        let Need { firm, active, unshrinkable, .. } = self.need;
+        let Need { firm, activity, unshrinkable, .. } = self.need;
         let reserved = self.limits.min.max(firm.min(self.guaranteed()));
         let kept =
             if self.is_stuck(now) { huge_ceil(self.account.held()) } else { unshrinkable.min(self.account.target()) };
-        let weight = policy.idle_tax.weight(self.subscription.shares.count(), active, firm);
+        let weight = policy.idle_tax.weight(self.subscription.shares.count(), activity);
         Claim { least: reserved.max(kept), most: firm, weight }
     }
 
@@ -215,13 +216,6 @@ impl Guest {
     /// Returns whether a raise to `target` is worth it, where no thread waits for it.
     pub(super) fn is_worth(&self, target: FrameCount, policy: &Policy) -> bool {
         target.saturating_sub(self.account.target()) >= policy.dead_band || self.is_below_pin()
-    }
-
-    /// Returns the idle part of the firm need, in per cent.
-    pub(super) fn idle_percent(&self) -> u8 {
-        let Need { firm, active, .. } = self.need;
-        let idle = firm.saturating_sub(active).0.saturating_mul(100) / firm.0.max(1);
-        u8::try_from(idle).unwrap_or(100)
     }
 
     /// Lowers the target to `entitlement` if it is time. Returns why it was lowered, or kept.

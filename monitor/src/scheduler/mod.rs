@@ -43,6 +43,8 @@ mod decision;
 mod engine;
 mod fair;
 mod guest;
+#[cfg(test)]
+mod invariants;
 mod limits;
 mod moved;
 mod need;
@@ -58,6 +60,8 @@ mod release;
 mod requests;
 mod subscription;
 mod targets;
+#[cfg(test)]
+mod test_characters;
 #[cfg(test)]
 mod test_fleet;
 mod usage;

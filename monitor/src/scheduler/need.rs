@@ -10,15 +10,16 @@ use aerostat_abi::units::FrameCount;
 use super::limits::Limits;
 use super::policy::{Policy, huge_ceil};
 use super::usage::Usage;
+use super::working_set::Activity;
 
 /// A guest's need. The counts are whole huge frames, `firm` and `demand` within the guest's limits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Need {
     pub(super) firm: FrameCount,
     /// At least `firm`.
     pub(super) demand: FrameCount,
-    /// The active part of `firm`.
-    pub(super) active: FrameCount,
+    /// The active part of what the guest uses.
+    pub(super) activity: Activity,
     /// The size below which the guest can't shrink.
     pub(super) unshrinkable: FrameCount,
 }
@@ -26,11 +27,11 @@ pub(super) struct Need {
 impl Need {
     /// Returns the need of a guest that keeps what it has: one that has said nothing yet.
     pub(super) const fn just(size: FrameCount) -> Self {
-        Self { firm: size, demand: size, active: size, unshrinkable: size }
+        Self { firm: size, demand: size, activity: Activity::FULL, unshrinkable: size }
     }
 
-    /// Returns the need of a guest with this `usage`, of which `active` is active.
-    pub(super) fn of(usage: &Usage, active: FrameCount, limits: Limits, policy: &Policy) -> Self {
+    /// Returns the need of a guest with this usage and activity.
+    pub(super) fn of(usage: &Usage, activity: Activity, limits: Limits, policy: &Policy) -> Self {
         let within = |count: FrameCount| huge_ceil(count).max(limits.min).min(limits.max);
         let used = usage.used.max(usage.unshrinkable).saturating_add(usage.wanted);
         let headroom = FrameCount(used.0 / policy.headroom_divisor.max(1)).saturating_add(policy.headroom);
@@ -39,16 +40,15 @@ impl Need {
         Self {
             firm: within(firm),
             demand: within(used.saturating_add(headroom)),
-            active: huge_ceil(active.saturating_add(usage.wanted)).min(within(firm)),
+            activity,
             unshrinkable: huge_ceil(usage.unshrinkable).min(limits.max),
         }
     }
 
     /// Returns the need with no count above `size`.
     pub(super) fn within(self, size: FrameCount) -> Self {
-        let Self { firm, demand, active, unshrinkable } = self;
-        let [firm, demand, active, unshrinkable] = [firm, demand, active, unshrinkable].map(|count| count.min(size));
-        Self { firm, demand, active, unshrinkable }
+        let [firm, demand, unshrinkable] = [self.firm, self.demand, self.unshrinkable].map(|count| count.min(size));
+        Self { firm, demand, unshrinkable, ..self }
     }
 
     /// Takes over what has changed by at least `dead_band`, so that noise in one guest moves no
@@ -61,15 +61,15 @@ impl Need {
         };
         follow(&mut self.firm, latest.firm);
         follow(&mut self.demand, latest.demand);
-        follow(&mut self.active, latest.active);
         follow(&mut self.unshrinkable, latest.unshrinkable);
         self.demand = self.demand.max(self.firm);
+        self.activity.follow(latest.activity);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Limits, Need, Policy, Usage};
+    use super::{Activity, Limits, Need, Policy, Usage};
     use aerostat_abi::units::FrameCount;
 
     const LIMITS: Limits = Limits { min: FrameCount::from_mib(64), max: FrameCount::from_mib(512) };
@@ -78,7 +78,7 @@ mod tests {
     fn need(used: u64, droppable: u64, unshrinkable: u64, wanted: u64) -> (u64, u64) {
         let [used, droppable, unshrinkable, wanted] = [used, droppable, unshrinkable, wanted].map(FrameCount::from_mib);
         let usage = Usage { used, droppable, idle: FrameCount::ZERO, unshrinkable, wanted };
-        let need = Need::of(&usage, used, LIMITS, &Policy::default());
+        let need = Need::of(&usage, Activity::FULL, LIMITS, &Policy::default());
         (need.firm.mib(), need.demand.mib())
     }
 
@@ -115,10 +115,10 @@ mod tests {
         let mib = FrameCount::from_mib;
         let mut noted = Need::just(mib(100));
         noted.follow(Need::just(mib(102)), mib(4), false);
-        assert_eq!(noted, Need::just(mib(100)));
+        assert_eq!((noted.firm, noted.demand), (mib(100), mib(100)));
         noted.follow(Need::just(mib(102)), mib(4), true);
-        assert_eq!(noted, Need::just(mib(102)));
+        assert_eq!((noted.firm, noted.demand), (mib(102), mib(102)));
         noted.follow(Need::just(mib(90)), mib(4), true);
-        assert_eq!(noted, Need::just(mib(90)));
+        assert_eq!((noted.firm, noted.demand), (mib(90), mib(90)));
     }
 }

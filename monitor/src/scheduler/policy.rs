@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use aerostat_abi::units::{FrameCount, HUGE_FRAMES};
 
+use super::working_set::Activity;
+
 /// How eagerly memory follows demand.
 #[derive(Clone, Copy, Debug)]
 pub struct Policy {
@@ -20,8 +22,7 @@ pub struct Policy {
 }
 
 /// The part of a guest's idle memory that others may reclaim while they are short, in per cent: 0
-/// to
-/// 100. Source: Waldspurger, OSDI 2002, section 5.
+/// to 100. Source: Waldspurger, OSDI 2002, section 5.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IdleTax(u8);
 
@@ -46,18 +47,18 @@ impl IdleTax {
         self.0
     }
 
-    /// Returns the weight of a claim with these shares, of whose `firm` memory `active` is active.
+    /// Returns the weight of a claim with these shares, of a guest with this activity.
     ///
     /// The paper's shares for each page are `S / (P * (f + k * (1 - f)))`, where `f` is the active
     /// part and `k = 1 / (1 - tax)` what an idle page costs in active ones. The weight is what
     /// stands before the pages.
-    pub(super) fn weight(self, shares: u32, active: FrameCount, firm: FrameCount) -> u64 {
+    pub(super) fn weight(self, shares: u32, activity: Activity) -> u64 {
         /// What an idle page costs at most: with a tax of 100 per cent the formula has no value.
         const MOST_COST: f64 = 1000.0;
         /// Weights are whole numbers, so shares are scaled up.
         const SCALE: f64 = 1000.0;
         let cost = (100.0 / (100.0 - f64::from(self.0))).min(MOST_COST);
-        let active = if firm == FrameCount::ZERO { 1.0 } else { (active.0 as f64 / firm.0 as f64).min(1.0) };
+        let active = activity.part();
         let weight = f64::from(shares) * SCALE / (active + cost * (1.0 - active));
         #[allow(clippy::cast_possible_truncation, reason = "shares are 32 bits, and the divisor is at least 1")]
         let weight = weight as u64;
@@ -95,11 +96,11 @@ pub(super) fn huge_floor(count: FrameCount) -> FrameCount {
 
 #[cfg(test)]
 mod tests {
-    use super::{BadTax, IdleTax, huge_ceil, huge_floor};
+    use super::{Activity, BadTax, IdleTax, huge_ceil, huge_floor};
     use aerostat_abi::units::FrameCount;
 
     fn weight(percent: u8, active: u64) -> u64 {
-        IdleTax::new(percent).unwrap().weight(1000, FrameCount(active), FrameCount(100))
+        IdleTax::new(percent).unwrap().weight(1000, Activity::of(FrameCount(active), FrameCount(100)))
     }
 
     #[test]

@@ -149,9 +149,7 @@ impl Requests {
         if self.strength == Strength::Soft {
             return Need { demand, ..need };
         }
-        let claimed = open.amount.saturating_sub(need.firm);
-        let [firm, active] = [need.firm, need.active].map(|count| count.saturating_add(claimed));
-        Need { firm, active, demand, ..need }
+        Need { firm: need.firm.max(open.amount), demand, ..need }
     }
 
     /// Returns whether a request counts as a thread that waits.
