@@ -7,6 +7,7 @@ pub mod display;
 pub mod fleet;
 pub mod host;
 mod malformed;
+mod plot;
 pub mod report;
 pub mod scheduler;
 pub mod simulate;

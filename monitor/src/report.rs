@@ -27,6 +27,7 @@ pub struct Sample {
     balloon_mib: u64,
     target_mib: u64,
     resident_mib: u64,
+    stalled_ms: u64,
 }
 
 impl Sample {
@@ -39,7 +40,30 @@ impl Sample {
             balloon_mib: reading.balloon.mib(),
             target_mib: reading.target.mib(),
             resident_mib: mib_ceil(reading.resident),
+            stalled_ms: 0,
         }
+    }
+
+    /// Adds the time in which threads of the guest have waited for memory so far.
+    #[must_use]
+    pub fn with_stalled(self, stalled: Duration) -> Self {
+        Self { stalled_ms: milliseconds(stalled), ..self }
+    }
+
+    pub(crate) fn ms(&self) -> u64 {
+        self.ms
+    }
+
+    pub(crate) fn target_mib(&self) -> u64 {
+        self.target_mib
+    }
+
+    pub(crate) fn resident_mib(&self) -> u64 {
+        self.resident_mib
+    }
+
+    pub(crate) fn stalled_ms(&self) -> u64 {
+        self.stalled_ms
     }
 }
 
@@ -63,6 +87,16 @@ impl Samples {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.samples.is_empty()
+    }
+
+    /// Returns the samples, in the order of time.
+    pub(crate) fn as_slice(&self) -> &[Sample] {
+        &self.samples
+    }
+
+    /// Returns the time between samples.
+    pub(crate) fn pace_ms(&self) -> u64 {
+        self.pace_ms
     }
 
     /// Keeps `sample` if the next one is due.
@@ -363,7 +397,7 @@ mod tests {
         };
         let mut json = Vec::new();
         write(&outcome, &mut json).unwrap();
-        let sample_at = |ms: u64| serde_json::json!({"ms": ms, "size_mib": 64, "balloon_mib": 448, "target_mib": 64, "resident_mib": 60});
+        let sample_at = |ms: u64| serde_json::json!({"ms": ms, "size_mib": 64, "balloon_mib": 448, "target_mib": 64, "resident_mib": 60, "stalled_ms": 0});
         assert_eq!(
             serde_json::from_slice::<serde_json::Value>(&json).unwrap(),
             serde_json::json!({

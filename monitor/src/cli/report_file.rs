@@ -4,6 +4,7 @@
 //! by one rename. So a reader never sees half a report, a run that fails leaves the old one behind,
 //! and a symbolic link is not followed.
 
+use std::fmt;
 use std::fs::{self, Permissions};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
@@ -11,16 +12,19 @@ use std::path::{Path, PathBuf};
 
 use tempfile::{Builder, NamedTempFile};
 
+use super::Failure;
+use crate::display::Sink;
+
 /// A report that has no name yet. A value that is dropped leaves nothing behind.
 #[derive(Debug)]
-pub(super) struct ReportFile {
+struct ReportFile {
     path: PathBuf,
     temporary: NamedTempFile,
 }
 
 /// Why a report can't have this name: a sentence without the name.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum ReportFileError {
+enum ReportFileError {
     #[error("is not a regular file; name a new file, or one to be replaced")]
     NotRegular,
     #[error("can't be written: {0}; choose another place")]
@@ -30,7 +34,7 @@ pub(super) enum ReportFileError {
 impl ReportFile {
     /// Creates the temporary file for a report at `path`, which shows that the directory can be
     /// written to.
-    pub(super) fn create(path: &Path) -> Result<Self, ReportFileError> {
+    fn create(path: &Path) -> Result<Self, ReportFileError> {
         match fs::symlink_metadata(path) {
             Ok(found) if !found.is_file() => return Err(ReportFileError::NotRegular),
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
@@ -47,11 +51,49 @@ impl ReportFile {
     }
 
     /// Writes the report by `write`, and gives it its name.
-    pub(super) fn publish(mut self, write: impl FnOnce(&mut NamedTempFile) -> io::Result<()>) -> io::Result<()> {
+    fn publish(mut self, write: impl FnOnce(&mut NamedTempFile) -> io::Result<()>) -> io::Result<()> {
         write(&mut self.temporary)?;
         self.temporary.persist(&self.path).map_err(|error| error.error)?;
         Ok(())
     }
+}
+
+/// A file that a user has named for a report or a plot.
+#[derive(Debug)]
+pub(super) struct NamedFile<'a> {
+    path: &'a Path,
+    /// What it is for, in a word.
+    purpose: &'static str,
+    file: ReportFile,
+}
+
+impl<'a> NamedFile<'a> {
+    /// Checks before a run that the file can be written after it.
+    pub(super) fn create(path: &'a Path, purpose: &'static str) -> Result<Self, Failure> {
+        let file = ReportFile::create(path);
+        let file = file.map_err(|error| Failure::refused(format!("{}: the {purpose} {error}", path.display())))?;
+        Ok(Self { path, purpose, file })
+    }
+
+    /// Writes `text`, and gives the file its name. A disk that does not answer is given up.
+    pub(super) fn publish(self, text: String) -> Result<(), Failure> {
+        let written = self.file.publish(|file| {
+            let sink = Sink::to_descriptor(file.as_file())?;
+            sink.last_text(text);
+            sink.finish().map_err(io::Error::other)
+        });
+        let (path, purpose) = (self.path, self.purpose);
+        written.map_err(|error| failure(path, purpose, format_args!("can't be written: {error}")))
+    }
+
+    /// Returns the failure to make the file's contents; `what` follows the file's purpose.
+    pub(super) fn failure(&self, what: fmt::Arguments<'_>) -> Failure {
+        failure(self.path, self.purpose, what)
+    }
+}
+
+fn failure(path: &Path, purpose: &str, what: fmt::Arguments<'_>) -> Failure {
+    Failure::broken(format!("{}: the {purpose} {what}", path.display()))
 }
 
 #[cfg(test)]

@@ -1,13 +1,13 @@
 //! `aerostat simulate`: runs a trace under the scheduler and under other rules.
 
-use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
 
 use super::Failure;
-use super::report_file::ReportFile;
+use super::report_file::NamedFile;
 use crate::simulate::{self, Comparison, Trace};
 
 #[derive(Args, Debug)]
@@ -21,10 +21,10 @@ pub(super) struct SimulateArguments {
 
 pub(super) fn simulate(arguments: &SimulateArguments) -> Result<ExitCode, Failure> {
     let trace = Trace::load(&arguments.trace).map_err(Failure::refused)?;
-    let plot = arguments.plot.as_deref().map(plot_file).transpose()?;
+    let plot = arguments.plot.as_deref().map(|path| NamedFile::create(path, "plot")).transpose()?;
     let comparison = simulate::compare(&trace);
-    if let Some((path, file)) = plot {
-        write_plot(&comparison, file).map_err(|why| Failure::broken(format!("{}: the plot {why}", path.display())))?;
+    if let Some(file) = plot {
+        write_plot(&comparison, file)?;
     }
     match simulate::write_table(&comparison, io::stdout().lock()) {
         // The reader has seen enough.
@@ -33,13 +33,9 @@ pub(super) fn simulate(arguments: &SimulateArguments) -> Result<ExitCode, Failur
     }
 }
 
-fn plot_file(path: &Path) -> Result<(&Path, ReportFile), Failure> {
-    let file = ReportFile::create(path);
-    let file = file.map_err(|error| Failure::refused(format!("{}: the plot {error}", path.display())))?;
-    Ok((path, file))
-}
-
-fn write_plot(comparison: &Comparison, file: ReportFile) -> Result<(), String> {
-    let svg = simulate::svg(comparison).map_err(|why| format!("can't be drawn: {why}"))?;
-    file.publish(|file| file.write_all(svg.as_bytes())).map_err(|error| format!("can't be written: {error}"))
+fn write_plot(comparison: &Comparison, file: NamedFile<'_>) -> Result<(), Failure> {
+    match simulate::svg(comparison) {
+        Ok(svg) => file.publish(svg),
+        Err(why) => Err(file.failure(format_args!("can't be drawn: {why}"))),
+    }
 }

@@ -10,10 +10,10 @@ use std::time::Duration;
 use aerostat_abi::units::FrameCount;
 use clap::Args;
 
-use super::report_file::ReportFile;
+use super::report_file::NamedFile;
 use super::service_manager::ServiceManager;
 use super::{Failure, detach};
-use crate::display::{Display, EventLog, Mode, Sink, write_summary};
+use crate::display::{Display, EventLog, Mode, Sink, run_svg, write_summary};
 use crate::fleet::{EVENTS, Fleet, GuestSpec};
 use crate::host::capacity::{self, Need};
 use crate::host::descriptors::FleetSize;
@@ -39,6 +39,9 @@ pub(super) struct UpArguments {
     /// Write a report of the run to this file, as JSON.
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
+    /// Draw the guests' memory, targets and stalls to this file, as SVG.
+    #[arg(long, value_name = "FILE")]
+    plot: Option<PathBuf>,
     /// Keep every guest's log and the list of decisions in this directory. A detached fleet has one
     /// in any case: below /var/log/aerostat, or the user's state directory.
     #[arg(long, value_name = "DIR")]
@@ -88,14 +91,15 @@ fn run_in(
     oom::protect_supervisor();
     let log_dir = log_directory(arguments, directory.fleet());
     let events = log_dir.as_deref().map(open_logs).transpose()?;
-    let report = arguments.report.as_deref().map(report_file).transpose()?;
+    let report = arguments.report.as_deref().map(|path| NamedFile::create(path, "report")).transpose()?;
+    let plot = arguments.plot.as_deref().map(|path| NamedFile::create(path, "plot")).transpose()?;
     let display = if arguments.is_detached { None } else { Some(open_display(arguments)?) };
     let limit = arguments.seconds.map(|seconds| Duration::from_secs(seconds.into()));
     let options = RunOptions {
         until: if arguments.is_detached { RunUntil::Shutdown } else { RunUntil::GuestsEnd },
         limit,
         policy: Policy { idle_tax: fleet.idle_tax, ..Policy::default() },
-        keeps_samples: report.is_some(),
+        keeps_samples: report.is_some() || plot.is_some(),
         physical: PhysicalMemory::ByControlGroup,
         ..RunOptions::default()
     };
@@ -113,7 +117,8 @@ fn run_in(
     observers.service_manager.stopping();
 
     // The report first: it may be wanted although standard output is not read.
-    let reported = report.map(|(path, file)| write_report(&outcome, path, file)).transpose();
+    let reported = report.map(|file| write_report(&outcome, file)).transpose();
+    let plotted = plot.map(|file| write_plot(&outcome, file)).transpose();
     let mut summary = Vec::new();
     write_summary(&outcome, &mut summary).map_err(Failure::broken)?;
     let Observers { display, events, .. } = observers;
@@ -126,6 +131,7 @@ fn run_in(
     }
     drop(events);
     reported?;
+    plotted?;
     Ok(if outcome.is_success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -159,16 +165,20 @@ fn open_display(arguments: &UpArguments) -> Result<Display<Sink>, Failure> {
 }
 
 /// Writes the report and gives the file its name.
-fn write_report(outcome: &Outcome, path: &Path, file: ReportFile) -> Result<(), Failure> {
+fn write_report(outcome: &Outcome, file: NamedFile<'_>) -> Result<(), Failure> {
     let mut text = Vec::new();
-    let written = report::write(outcome, &mut text).and_then(|()| {
-        file.publish(|file| {
-            let sink = Sink::to_descriptor(file.as_file())?;
-            sink.last_text(String::from_utf8_lossy(&text).into_owned());
-            sink.finish().map_err(io::Error::other)
-        })
-    });
-    written.map_err(|error| Failure::broken(format!("{}: the report can't be written: {error}", path.display())))
+    match report::write(outcome, &mut text) {
+        Ok(()) => file.publish(String::from_utf8_lossy(&text).into_owned()),
+        Err(error) => Err(file.failure(format_args!("can't be written: {error}"))),
+    }
+}
+
+/// Draws the run and gives the file its name.
+fn write_plot(outcome: &Outcome, file: NamedFile<'_>) -> Result<(), Failure> {
+    match run_svg(outcome) {
+        Ok(svg) => file.publish(svg),
+        Err(why) => Err(file.failure(format_args!("can't be drawn: {why}"))),
+    }
 }
 
 // ---- Wiring: the one place that knows what runs the guests. ----
@@ -269,13 +279,6 @@ fn open_logs(directory: &Path) -> Result<EventLog<Sink>, Failure> {
         Sink::new(log_file::begin(&path).map_err(|error| file_failure(&path, &error))?)
             .map_err(|error| file_failure(&path, &error))?,
     ))
-}
-
-fn report_file(path: &Path) -> Result<(&Path, ReportFile), Failure> {
-    match ReportFile::create(path) {
-        Ok(file) => Ok((path, file)),
-        Err(error) => Err(Failure::refused(format!("{}: the report {error}", path.display()))),
-    }
 }
 
 fn file_failure(path: &Path, error: &io::Error) -> Failure {

@@ -6,6 +6,7 @@
 
 mod event_log;
 mod queue;
+mod run_plot;
 mod screen;
 mod sink;
 mod summary;
@@ -17,6 +18,7 @@ use std::time::Duration;
 use rustix::termios::tcgetwinsize;
 
 pub use self::event_log::EventLog;
+pub use self::run_plot::run_svg;
 pub use self::screen::{Output, Screen};
 pub use self::sink::{Sink, SinkError};
 pub use self::summary::write_summary;

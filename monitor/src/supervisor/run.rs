@@ -40,7 +40,7 @@ pub struct RunOptions {
     /// How long guests may take to end when they are asked, and again when they are killed: a busy
     /// host needs some time to remove machines.
     pub stop_patience: Duration,
-    /// Whether the outcome has samples of the guests' sizes. A sample takes 40 bytes, and there are
+    /// Whether the outcome has samples of the guests' sizes. A sample takes 48 bytes, and there are
     /// ten a second.
     pub keeps_samples: bool,
     /// How the physical memory of all guests together is measured.

@@ -129,7 +129,8 @@ impl Accounts {
     /// guest has ended.
     pub(super) fn record(&mut self, elapsed: Duration, target: FrameCount) {
         let Some(size) = self.size else { return };
-        let sample = Sample::new(elapsed, size, &self.reading(target));
+        let stalled = Duration::from_nanos(self.statistics.stalled_ns);
+        let sample = Sample::new(elapsed, size, &self.reading(target)).with_stalled(stalled);
         if let Some(samples) = &mut self.samples {
             samples.record(sample);
         }
