@@ -470,7 +470,7 @@ impl GuestSpec {
 
 #[cfg(test)]
 mod tests {
-    use super::{Fleet, IdleTax, OveruseRule, Shares, Subscription};
+    use super::{Fleet, GuestSpec, IdleTax, OveruseRule, Shares, Subscription};
     use crate::host::disk::{DiskMode, Disks};
     use aerostat_abi::units::FrameCount;
     use proptest::proptest;
@@ -659,6 +659,8 @@ max = "1G"
         let fleet = example("demo.toml");
         let sum = fleet.guests.iter().map(|guest| guest.limits.max.mib()).sum::<u64>();
         assert_eq!(sum, 2 * fleet.pool.mib(), "overcommitted twice");
+        let swaps = |guest: &&GuestSpec| guest.disks.swap.is_some();
+        assert_eq!(fleet.guests.iter().filter(swaps).count(), 1, "one guest can give up memory that is in use");
     }
 
     proptest! {

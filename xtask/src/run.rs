@@ -18,7 +18,7 @@ use crate::text::Indexers;
 use crate::{build, tools};
 
 /// How long a fleet runs unless the user says otherwise.
-const SECONDS: u64 = 20;
+const SECONDS: u64 = 30;
 /// The same for a fleet whose guests build an index. Such a fleet ends by itself; this bounds one
 /// that does not.
 const SECONDS_TO_INDEX: u64 = 120;
@@ -29,7 +29,7 @@ pub(crate) struct Options {
     /// The fleet file [default: fleets/demo.toml of this repository]
     #[arg(long, value_name = "FILE")]
     fleet: Option<PathBuf>,
-    /// Stop after so many seconds [default: 20, or 120 if a guest builds an index]
+    /// Stop after so many seconds [default: 30, or 120 if a guest builds an index]
     #[arg(long, value_name = "N")]
     seconds: Option<u64>,
     /// The file or folder that guests index [default: a part of the Rust toolchain's documentation]
@@ -41,6 +41,9 @@ pub(crate) struct Options {
     /// Write a report in JSON
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
+    /// Draw the guests' memory, targets and stalls, as SVG
+    #[arg(long, value_name = "FILE")]
+    plot: Option<PathBuf>,
     /// Keep the guests' logs in this folder
     #[arg(long, value_name = "DIR")]
     log_dir: Option<PathBuf>,
@@ -74,7 +77,8 @@ impl Options {
         if self.headless {
             command.arg("--headless");
         }
-        for (name, path) in [("--report", self.report.as_deref()), ("--log-dir", log_dir)] {
+        let files = [("--report", self.report.as_deref()), ("--plot", self.plot.as_deref()), ("--log-dir", log_dir)];
+        for (name, path) in files {
             if let Some(path) = path {
                 command.arg(name).arg(path);
             }

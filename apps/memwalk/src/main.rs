@@ -1,8 +1,9 @@
 //! A service whose working set grows and shrinks in phases. It is written with known patterns, and
 //! every byte is verified when it is read back.
 //!
-//! `phases=64M:3s,320M:4s,64M:3s repeat`: working set and duration of each phase. With `repeat` the
-//! phases begin again after the last one. See [`working_set`].
+//! `phases=64M:3s,320M/32M:4s repeat`: size and duration of each phase. Of the second one, 32 MiB are
+//! used and the rest lies idle. With `repeat` the phases begin again after the last one. See
+//! [`working_set`].
 #![no_std]
 #![no_main]
 

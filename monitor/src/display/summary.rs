@@ -55,6 +55,12 @@ fn write_guest(guest: &GuestOutcome, name_width: usize, output: &mut impl Write)
     Ok(())
 }
 
+/// What the two ways are in which memory leaves a guest.
+const WAYS: [&str; 2] = [
+    "host reclaim: free memory, which the host took while the guest did not run",
+    "by driver: what the guest's driver released, with pages evicted where none was free",
+];
+
 /// Writes a table of the balloons that were used, with the stall reasons of each below it.
 fn write_balloons(guests: &[GuestOutcome], name_width: usize, output: &mut impl Write) -> io::Result<()> {
     let mut balloons = guests.iter().filter(|guest| guest.balloon != BalloonTotals::default()).peekable();
@@ -64,7 +70,7 @@ fn write_balloons(guests: &[GuestOutcome], name_width: usize, output: &mut impl 
     writeln!(output)?;
     writeln!(
         output,
-        "{:<name_width$}    inflated    deflated   reclaimed  inflating  deflating  calls  refused  nothing free",
+        "{:<name_width$}  host reclaim   by driver    deflated  inflating  deflating  calls  refused  nothing free",
         "guest"
     )?;
     for guest in balloons {
@@ -72,11 +78,11 @@ fn write_balloons(guests: &[GuestOutcome], name_width: usize, output: &mut impl 
         let size = |count: FrameCount| bytes(count.bytes());
         writeln!(
             output,
-            "{:<name_width$}  {:>10}  {:>10}  {:>10}  {:>9}  {:>9}  {:>5}  {:>7}  {:>12}",
+            "{:<name_width$}  {:>12}  {:>10}  {:>10}  {:>9}  {:>9}  {:>5}  {:>7}  {:>12}",
             guest.name,
-            size(balloon.inflated),
-            size(balloon.deflated),
             size(balloon.host_reclaimed),
+            size(balloon.inflated.saturating_sub(balloon.host_reclaimed)),
+            size(balloon.deflated),
             milliseconds(balloon.inflating),
             milliseconds(balloon.deflating),
             balloon.calls,
@@ -86,6 +92,9 @@ fn write_balloons(guests: &[GuestOutcome], name_width: usize, output: &mut impl 
         for line in stall_reasons(guest) {
             writeln!(output, "{:name_width$}  {}", "", printable(&line))?;
         }
+    }
+    for line in WAYS {
+        writeln!(output, "{:name_width$}  {line}", "")?;
     }
     Ok(())
 }
@@ -281,6 +290,7 @@ alpha          never            0 B       2  guest fault: triple fault
         let balloon = BalloonTotals {
             inflated: FrameCount::from_mib(3000),
             deflated: FrameCount(25),
+            host_reclaimed: FrameCount::from_mib(100),
             refused_entries: vec![(EntryStatus::NotGranted, 3), (EntryStatus::HostFailed, 12)],
             calls: 1234,
             throttled_calls: 7,
@@ -299,8 +309,8 @@ alpha          never            0 B       2  guest fault: triple fault
         let alpha = GuestOutcome { balloon, dropped_log_lines: 5, ..guest(waited) };
         let text = summary(&outcome(vec![alpha]));
         let expected = "
-guest    inflated    deflated   reclaimed  inflating  deflating  calls  refused  nothing free
-alpha     2.9 GiB   100.0 KiB         0 B  2345.0 ms     0.0 ms   1234       15             9
+guest  host reclaim   by driver    deflated  inflating  deflating  calls  refused  nothing free
+alpha     100.0 MiB     2.8 GiB   100.0 KiB  2345.0 ms     0.0 ms   1234       15             9
        refused: 3 not granted, 12 host failed
        last error: no? answer
        7 calls came too fast and waited 1.5 ms
@@ -308,6 +318,8 @@ alpha     2.9 GiB   100.0 KiB         0 B  2345.0 ms     0.0 ms   1234       15 
        1 times it reported another balloon than it had
        a thread waited for memory for 30.0 ms, 0.5 % of the time at worst
        5 lines of its log were dropped
+       host reclaim: free memory, which the host took while the guest did not run
+       by driver: what the guest's driver released, with pages evicted where none was free
 ";
         assert!(text.ends_with(expected), "{text}");
         assert!(!summary(&outcome(vec![guest(SwapTotals::default())])).contains("nothing free"));

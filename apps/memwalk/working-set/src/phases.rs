@@ -1,5 +1,5 @@
-//! The command line: `phases=SIZE:TIME,SIZE:TIME,... [repeat]`, with sizes in `K`, `M` or `G` and
-//! times in `ms` or `s`.
+//! The command line: `phases=SIZE[/ACTIVE]:TIME,... [repeat]`, with sizes in `K`, `M` or `G` and times
+//! in `ms` or `s`.
 
 use aerostat_guest::app;
 use alloc::vec::Vec;
@@ -10,6 +10,8 @@ use core::fmt;
 pub struct Phase {
     /// The size in bytes.
     pub bytes: usize,
+    /// The part of it that is used all the time, in bytes; the rest lies idle.
+    pub active_bytes: usize,
     /// The time in milliseconds.
     pub duration_ms: u64,
 }
@@ -28,7 +30,7 @@ pub enum PlanError<'a> {
     NoPhases,
     /// A word is unknown.
     UnknownWord(&'a str),
-    /// A phase is not SIZE:TIME.
+    /// A phase is not SIZE[/ACTIVE]:TIME.
     BadPhase(&'a str),
 }
 
@@ -36,8 +38,12 @@ impl fmt::Display for PlanError<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoPhases => f.write_str("say what to do: phases=SIZE:TIME,... such as phases=64M:3s,320M:4s repeat"),
-            Self::UnknownWord(word) => write!(f, "unknown word {word:?}: expected phases=SIZE:TIME,... [repeat]"),
-            Self::BadPhase(phase) => write!(f, "phase {phase:?} is not SIZE:TIME, such as 64M:3s"),
+            Self::UnknownWord(word) => {
+                write!(f, "unknown word {word:?}: expected phases=SIZE[/ACTIVE]:TIME,... [repeat]")
+            }
+            Self::BadPhase(phase) => {
+                write!(f, "phase {phase:?} is not SIZE[/ACTIVE]:TIME, such as 64M:3s or 64M/16M:3s")
+            }
         }
     }
 }
@@ -77,11 +83,13 @@ impl Plan {
 }
 
 fn parse_phase(text: &str) -> Option<Phase> {
-    let (size, time) = text.split_once(':')?;
+    let (sizes, time) = text.split_once(':')?;
+    let (size, active) = sizes.split_once('/').unwrap_or((sizes, sizes));
     let bytes = app::parse_size(size)?;
+    let active_bytes = app::parse_size(active).filter(|&active| active <= bytes)?;
     let duration_ms = match time.strip_suffix("ms") {
         Some(digits) => digits.parse().ok()?,
         None => time.strip_suffix('s')?.parse::<u64>().ok()?.checked_mul(1000)?,
     };
-    Some(Phase { bytes, duration_ms })
+    Some(Phase { bytes, active_bytes, duration_ms })
 }

@@ -29,10 +29,12 @@ pub fn run(plan: &Plan, mut needs: impl FnMut(FrameCount)) -> WorkingSet {
     set
 }
 
-/// Resizes the working set to the phase's size and walks it until the phase ends.
+/// Resizes the working set to the phase's size and walks its active part until the phase ends.
 fn run_phase(set: &mut WorkingSet, phase: &Phase, needs: &mut impl FnMut(FrameCount)) {
     let end = Instant::now().after(phase.duration_ms * 1_000_000);
-    log::info!("working set {} MiB for {} ms", phase.bytes >> 20, phase.duration_ms);
+    let (bytes, active) = (phase.bytes >> 20, phase.active_bytes >> 20);
+    log::info!("{active} MiB in use of {bytes} MiB for {} ms", phase.duration_ms);
+    let doing = if phase.active_bytes < phase.bytes { "idling on most" } else { "walking" };
     let mut is_short = false;
     while Instant::now() < end {
         if set.bytes() < phase.bytes {
@@ -43,8 +45,8 @@ fn run_phase(set: &mut WorkingSet, phase: &Phase, needs: &mut impl FnMut(FrameCo
         is_short = !set.resize(phase.bytes);
         let missing = if is_short { phase.bytes.saturating_sub(set.bytes()) } else { 0 };
         needs(FrameCount::from_bytes_ceil(missing as u64));
-        tell_size(set, "walking", phase.bytes, is_short);
-        set.walk(end);
+        tell_size(set, doing, phase.bytes, is_short);
+        set.walk(phase.active_bytes, end);
         app::sleep(REST_MS);
     }
     needs(FrameCount::ZERO);

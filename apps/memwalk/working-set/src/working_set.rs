@@ -1,6 +1,7 @@
 //! Memory in pieces, each with a pattern of its own that shows whether anything else wrote to it.
 
 use alloc::vec::Vec;
+use core::mem;
 
 use aerostat_guest::app::Instant;
 
@@ -9,7 +10,7 @@ use aerostat_guest::app::Instant;
 const PIECE_BYTES: usize = 4 << 20;
 
 /// A piece of the working set, filled with the pattern of `seed`.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Piece {
     words: Vec<u64>,
     seed: u64,
@@ -48,20 +49,22 @@ impl WorkingSet {
         true
     }
 
-    /// Verifies and rewrites the pieces in turn, each at most once, until `end`.
-    pub fn walk(&mut self, end: Instant) {
-        for _ in 0..self.pieces.len() {
+    /// Verifies and rewrites the pieces of the first `active_bytes` in turn, each at most once, until
+    /// `end`. The others are not touched.
+    pub fn walk(&mut self, active_bytes: usize, end: Instant) {
+        let active = active_bytes.div_ceil(PIECE_BYTES).min(self.pieces.len());
+        for _ in 0..active {
             if Instant::now() >= end {
                 return;
             }
-            self.position = (self.position + 1) % self.pieces.len();
-            let mut piece = self.pieces.swap_remove(self.position);
+            self.position = (self.position + 1) % active;
+            let mut piece = mem::take(&mut self.pieces[self.position]);
             self.verify(&piece);
             piece.seed = self.new_seed();
             for (index, word) in piece.words.iter_mut().enumerate() {
                 *word = pattern(piece.seed, index);
             }
-            self.pieces.push(piece);
+            self.pieces[self.position] = piece;
         }
     }
 
