@@ -12,6 +12,7 @@ pub mod report;
 pub mod scheduler;
 pub mod simulate;
 pub mod size;
+mod span;
 pub mod supervisor;
 
 pub use aerostat_link::{clock, token_bucket};

@@ -4,7 +4,11 @@
 //! Text goes to an [`Output`], in a run a [`Sink`], which never blocks the run. Text of guests is
 //! untrusted: control characters in it are replaced before they reach the terminal.
 
+mod columns;
 mod event_log;
+mod fleet_figures;
+mod fleet_table;
+mod full_screen;
 mod queue;
 mod run_plot;
 mod screen;
@@ -18,12 +22,16 @@ use std::time::Duration;
 use rustix::termios::tcgetwinsize;
 
 pub use self::event_log::EventLog;
+pub use self::fleet_figures::{fleet_figures, guest_figures};
+pub use self::fleet_table::{Order, TopView, guest_table, pool_lines, top};
+pub use self::full_screen::{FullScreen, Key};
 pub use self::run_plot::run_svg;
 pub use self::screen::{Output, Screen};
 pub use self::sink::{Sink, SinkError};
 pub use self::summary::write_summary;
 
-use self::table::{Width, plain_lines, table};
+use self::columns::Width;
+use self::table::{plain_lines, table};
 use crate::supervisor::{Event, EventKind, FleetStatus, Observer, seconds};
 
 /// Time between frames of the live table.
@@ -114,7 +122,7 @@ fn percent(per_mille: u16) -> String {
 }
 
 /// Returns `text` with its control characters replaced.
-fn printable(text: &str) -> String {
+pub(crate) fn printable(text: &str) -> String {
     text.chars().map(|character| if character.is_control() { '?' } else { character }).collect()
 }
 

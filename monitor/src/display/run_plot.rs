@@ -284,7 +284,7 @@ mod tests {
     #[test]
     fn a_large_fleet_has_names_for_its_largest_guests_only() {
         let names: Vec<String> = (0..200).map(|number| format!("g{number}")).collect();
-        let size = |number: usize| if number % 20 == 0 { 100 } else { 1 };
+        let size = |number: usize| if number.is_multiple_of(20) { 100 } else { 1 };
         let guests = names.iter().enumerate().map(|(number, name)| guest(name, 0, &[size(number); 6])).collect();
         let outcome = outcome(guests);
         let history = History::new(&outcome);

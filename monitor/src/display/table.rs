@@ -2,15 +2,13 @@
 
 use std::fmt::Write;
 
-use aerostat_abi::units::{FRAMES_PER_MIB, FrameCount, to_usize};
-use unicode_width::UnicodeWidthChar;
+use aerostat_abi::units::{FrameCount, to_usize};
 
+use super::columns::{
+    Column, GAP, STATE_WIDTH, Width, few_mib, fitting_columns, fitting_rows, name_width, push, truncated, widths,
+};
 use super::{percent, printable};
 use crate::supervisor::{FleetStatus, GuestState, GuestStatus, SwapStatus, seconds};
-
-/// The width of a line in columns.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Width(pub(super) usize);
 
 /// The width from which there is room for bars.
 const WIDTH_WITH_BARS: usize = 110;
@@ -32,15 +30,6 @@ const SWAP: [Column<SwapStatus>; 5] = [
     Column { title: "in/s", width: 5, cell: |swap| few_mib(swap.in_per_s) },
     Column { title: "out/s", width: 5, cell: |swap| few_mib(swap.out_per_s) },
 ];
-const GAP: usize = 2;
-const STATE_WIDTH: usize = 9;
-
-/// A column of the table, aligned right.
-struct Column<T> {
-    title: &'static str,
-    width: usize,
-    cell: fn(&T) -> String,
-}
 
 /// What a table shows, as far as the terminal has room for it.
 struct Layout {
@@ -58,14 +47,10 @@ impl Layout {
             (true, false) => BAR_CELLS,
             (true, true) => BAR_CELLS_BESIDE_SWAP,
         };
-        let mut layout = Self { name_width: name_width(status), bar_cells, swap: &[] };
+        let mut layout = Self { name_width: name_width(names(status)), bar_cells, swap: &[] };
         if swaps {
-            let mut used = layout.name_width + GAP + STATE_WIDTH + widths(&SIZES) + layout.bar_width();
-            let fits = |column: &&Column<SwapStatus>| {
-                used += GAP + column.width;
-                used <= width.0
-            };
-            layout.swap = &SWAP[..SWAP.iter().take_while(fits).count()];
+            let used = layout.name_width + GAP + STATE_WIDTH + widths(&SIZES) + layout.bar_width();
+            layout.swap = fitting_columns(&SWAP, used, width);
         }
         layout
     }
@@ -124,7 +109,7 @@ pub(super) fn table(status: &FleetStatus, width: Width, rows: usize) -> Vec<Stri
         ),
         layout.heading(),
     ];
-    let (shown, hidden) = fitting(status.guests.len(), rows.saturating_sub(lines.len() + 1));
+    let (shown, hidden) = fitting_rows(status.guests.len(), rows.saturating_sub(lines.len() + 1));
     lines.extend(status.guests.iter().take(shown).map(|guest| layout.row(guest)));
     if hidden == 0 {
         let room = rows.saturating_sub(lines.len()).max(1);
@@ -135,20 +120,9 @@ pub(super) fn table(status: &FleetStatus, width: Width, rows: usize) -> Vec<Stri
     lines.iter().map(|line| truncated(line, width)).collect()
 }
 
-/// Returns as much of `line` as fits `width`. A terminal shows some characters of a guest's text in
-/// two columns, and some in none.
-fn truncated(line: &str, width: Width) -> String {
-    let mut used = 0;
-    let fits = |character: &char| {
-        used += character.width().unwrap_or(0);
-        used <= width.0
-    };
-    line.chars().take_while(fits).collect()
-}
-
 /// Returns a line for every guest that has not ended.
 pub(super) fn plain_lines(status: &FleetStatus) -> String {
-    let name_width = name_width(status);
+    let name_width = name_width(names(status));
     let mut lines = String::new();
     for guest in status.guests.iter().filter(|guest| guest.state != GuestState::Ended) {
         let _ = write!(
@@ -182,12 +156,8 @@ pub(super) fn plain_lines(status: &FleetStatus) -> String {
     lines
 }
 
-fn push(line: &mut String, cell: &str, width: usize) {
-    let _ = write!(line, "  {cell:>width$}");
-}
-
-fn widths<T>(columns: &[Column<T>]) -> usize {
-    columns.iter().map(|column| GAP + column.width).sum()
+fn names(status: &FleetStatus) -> impl Iterator<Item = &str> {
+    status.guests.iter().map(|guest| guest.name.as_str())
 }
 
 /// Returns what the guest says that it does, what it waits for, and, while its size is not its
@@ -218,12 +188,6 @@ fn activity(guest: &GuestStatus) -> String {
     parts.join("; ")
 }
 
-/// Formats mebibytes, with a decimal below ten.
-fn few_mib(count: FrameCount) -> String {
-    let tenths = u128::from(count.0) * 10 / u128::from(FRAMES_PER_MIB);
-    if tenths < 100 { format!("{}.{}", tenths / 10, tenths % 10) } else { count.mib().to_string() }
-}
-
 /// Draws a guest against its maximum in `cells` cells: `#####===|........`.
 fn bar(guest: &GuestStatus, cells: u64) -> String {
     let reached = |count: FrameCount| count.0.saturating_mul(cells).div_ceil(guest.limits.max.0.max(1)).min(cells);
@@ -237,19 +201,9 @@ fn bar(guest: &GuestStatus, cells: u64) -> String {
     (0..cells).map(cell).collect()
 }
 
-fn name_width(status: &FleetStatus) -> usize {
-    status.guests.iter().map(|guest| guest.name.len()).max().unwrap_or(0).max("guest".len())
-}
-
-/// Returns how many of `count` rows are shown in `room` lines, and how many are not.
-fn fitting(count: usize, room: usize) -> (usize, usize) {
-    let shown = count.min(room);
-    (shown, count - shown)
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{BAR_CELLS, Width, bar, few_mib, plain_lines, table};
+    use super::{BAR_CELLS, Width, bar, plain_lines, table};
     use crate::supervisor::{FleetStatus, GuestState, GuestStatus, SwapStatus};
     use aerostat_abi::units::FrameCount;
     use std::time::Duration;
@@ -363,12 +317,6 @@ flow   running         1        1       1         0                             
         let line = plain_lines(&fleet(vec![waiting]));
         assert!(line.contains("  waiting    "), "{line}");
         assert!(line.ends_with("; filling ünïcode; waits for 184 MiB; balloon: nothing free\n"), "{line}");
-    }
-
-    #[test]
-    fn few_mebibytes_have_a_decimal() {
-        assert_eq!([0, 26, 2559, 2560].map(|count| few_mib(FrameCount(count))), ["0.0", "0.1", "9.9", "10"]);
-        assert_eq!(few_mib(FrameCount(u64::MAX)), "72057594037927935");
     }
 
     #[test]

@@ -8,11 +8,12 @@ use std::time::Duration;
 use aerostat_abi::units::FrameCount;
 use serde::Deserialize;
 
-use super::demand::{Demand, Span};
+use super::demand::Demand;
 use super::guest::{GuestPlan, KERNEL};
 use crate::malformed::Malformed;
 use crate::scheduler::Limits;
 use crate::size::Size;
+use crate::span::Span;
 
 /// The most guests of a trace: a bound on memory.
 const MOST_GUESTS: usize = 100_000;

@@ -59,7 +59,7 @@ impl Wait {
 
 /// A client of one fleet.
 pub struct Client {
-    connect: Box<dyn Fn() -> io::Result<UnixStream>>,
+    connect: Box<dyn Fn() -> io::Result<UnixStream> + Send>,
 }
 
 impl fmt::Debug for Client {
@@ -70,7 +70,7 @@ impl fmt::Debug for Client {
 
 impl Client {
     /// Creates a client that reaches the server by `connect`, once for each request.
-    pub fn new(connect: impl Fn() -> io::Result<UnixStream> + 'static) -> Self {
+    pub fn new(connect: impl Fn() -> io::Result<UnixStream> + Send + 'static) -> Self {
         Self { connect: Box::new(connect) }
     }
 
