@@ -7,6 +7,7 @@
 
 mod client;
 mod detach;
+mod doctor;
 mod report_file;
 mod service_manager;
 mod simulate;
@@ -66,6 +67,8 @@ enum Verb {
     Apply(client::ApplyArguments),
     /// End a fleet.
     Down(client::DownArguments),
+    /// Check what this host has for a fleet, and say what to do about the rest.
+    Doctor,
     /// Run a trace of simulated guests under the scheduler and under the rules of other systems.
     Simulate(SimulateArguments),
 }
@@ -123,6 +126,7 @@ pub fn main() -> ExitCode {
         Verb::Pool(arguments) => client::pool(&arguments),
         Verb::Apply(arguments) => client::apply(&arguments),
         Verb::Down(arguments) => client::down(&arguments),
+        Verb::Doctor => doctor::doctor(),
         Verb::Simulate(arguments) => simulate::simulate(&arguments),
     };
     match result {

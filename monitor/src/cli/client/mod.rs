@@ -22,6 +22,7 @@ pub(super) use self::fleet::{ApplyArguments, DownArguments, PoolArguments, apply
 pub(super) use self::guest::{
     Action, ActionArguments, SetArguments, StartArguments, TargetArguments, act, set, start, target,
 };
+pub(super) use self::output::print;
 pub(super) use self::show::{GuestArguments, PsArguments, StatsArguments, explain, inspect, ps, stats};
 pub(super) use self::streams::{EventsArguments, LogsArguments, events, logs};
 pub(super) use self::top::{TopArguments, top};
