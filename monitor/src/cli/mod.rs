@@ -6,6 +6,7 @@
 //! time); 2, refused, nothing was started or changed.
 
 mod client;
+mod completions;
 mod detach;
 mod doctor;
 mod report_file;
@@ -16,9 +17,10 @@ mod up;
 use std::io;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use self::client::Action;
+use self::completions::{CompletionsArguments, ManArguments};
 use self::simulate::SimulateArguments;
 use self::up::UpArguments;
 use crate::display::Sink;
@@ -69,6 +71,10 @@ enum Verb {
     Down(client::DownArguments),
     /// Check what this host has for a fleet, and say what to do about the rest.
     Doctor,
+    /// Print a script that completes commands and options in a shell.
+    Completions(CompletionsArguments),
+    /// Write the manual pages of all commands.
+    Man(ManArguments),
     /// Run a trace of simulated guests under the scheduler and under the rules of other systems.
     Simulate(SimulateArguments),
 }
@@ -127,6 +133,8 @@ pub fn main() -> ExitCode {
         Verb::Apply(arguments) => client::apply(&arguments),
         Verb::Down(arguments) => client::down(&arguments),
         Verb::Doctor => doctor::doctor(),
+        Verb::Completions(arguments) => completions::completions(&arguments, Arguments::command()),
+        Verb::Man(arguments) => completions::man(&arguments, Arguments::command()),
         Verb::Simulate(arguments) => simulate::simulate(&arguments),
     };
     match result {
