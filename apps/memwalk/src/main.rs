@@ -1,8 +1,8 @@
 //! A service whose working set grows and shrinks in phases. It is written with known patterns, and
 //! every byte is verified when it is read back.
 //!
-//! `phases=64M:3s,320M/32M:4s repeat`: size and duration of each phase. Of the second one, 32 MiB are
-//! used and the rest lies idle. With `repeat` the phases begin again after the last one. See
+//! `phases=64M:3s,320M/32M:4s repeat`: size and duration of each phase. Of the second one, 32 MiB
+//! are used and the rest lies idle. With `repeat` the phases begin again after the last one. See
 //! [`working_set`].
 #![no_std]
 #![no_main]

@@ -1,5 +1,5 @@
-//! What all tables have in common: columns that are shown whole or not at all, and lines that are cut
-//! to the width of a terminal. Pure.
+//! What all tables have in common: columns that are shown whole or not at all, and lines that are
+//! cut to the width of a terminal. Pure.
 
 use std::fmt::Write;
 

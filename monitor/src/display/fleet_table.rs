@@ -1,5 +1,5 @@
-//! The tables of a running fleet, from the control interface's answers: that of `ps`, and the screen
-//! of `top`. Pure.
+//! The tables of a running fleet, from the control interface's answers: that of `ps`, and the
+//! screen of `top`. Pure.
 //!
 //! The columns of `top` are those that esxtop's memory screen has, as far as they exist here;
 //! `docs/cli.md` compares the names.

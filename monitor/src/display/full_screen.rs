@@ -1,5 +1,5 @@
-//! A terminal whose whole screen belongs to a command for a while: the alternate screen, keys without
-//! Enter, and the old state again when the value is dropped, on an error and a panic too.
+//! A terminal whose whole screen belongs to a command for a while: the alternate screen, keys
+//! without Enter, and the old state again when the value is dropped, on an error and a panic too.
 
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! The command line: `phases=SIZE[/ACTIVE]:TIME,... [repeat]`, with sizes in `K`, `M` or `G` and times
-//! in `ms` or `s`.
+//! The command line: `phases=SIZE[/ACTIVE]:TIME,... [repeat]`, with sizes in `K`, `M` or `G` and
+//! times in `ms` or `s`.
 
 use aerostat_guest::app;
 use alloc::vec::Vec;
