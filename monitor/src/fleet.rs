@@ -327,6 +327,25 @@ impl Fleet {
     }
 }
 
+impl Fleet {
+    /// Returns the fleet with absolute paths, without symbolic links: whatever directory a path
+    /// starts at, the same file has the same path.
+    #[must_use]
+    pub fn with_absolute_paths(mut self) -> Self {
+        let resolve = |path: &mut PathBuf| {
+            // A file that is gone is reported where it is opened.
+            if let Ok(resolved) = fs::canonicalize(&*path) {
+                *path = resolved;
+            }
+        };
+        for guest in &mut self.guests {
+            resolve(&mut guest.image);
+            guest.disks.data.iter_mut().for_each(|disk| resolve(&mut disk.path));
+        }
+        self
+    }
+}
+
 impl GuestTable {
     fn check(self, directory: &Path, overuse_of_fleet: OveruseRule) -> Result<GuestSpec, Problem> {
         let Self { name, image, min, max, shares, reservation, .. } = self;
@@ -538,6 +557,21 @@ max = "1G"
         assert_eq!(beta.disks, Disks::default());
         let read_only = load(&GOOD.replace("disk_mode = \"read-write\"", "")).unwrap();
         assert_eq!(read_only.guests[0].disks.data.as_ref().unwrap().mode, DiskMode::ReadOnly);
+    }
+
+    #[test]
+    fn a_file_has_one_path_wherever_the_path_starts() {
+        let directory = tempfile::tempdir().unwrap();
+        let place = |name: &str| directory.path().join(name);
+        fs::create_dir(place("fleets")).unwrap();
+        fs::write(place("image"), "").unwrap();
+        fs::write(place("fleets/fleet.toml"), GOOD.replace("image = \"image\"", "image = \"../image\"")).unwrap();
+        std::os::unix::fs::symlink(place("fleets"), place("linked")).unwrap();
+        let images = ["fleets", "linked"].map(|folder| {
+            let fleet = Fleet::load(&place(folder).join("fleet.toml")).unwrap().with_absolute_paths();
+            fleet.guests[0].image.clone()
+        });
+        assert_eq!(images, [fs::canonicalize(place("image")).unwrap(), fs::canonicalize(place("image")).unwrap()]);
     }
 
     #[test]

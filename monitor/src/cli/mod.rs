@@ -9,9 +9,11 @@ mod client;
 mod completions;
 mod detach;
 mod doctor;
+mod inheritance;
 mod report_file;
 mod service_manager;
 mod simulate;
+mod state_keeper;
 mod up;
 
 use std::io;

@@ -5,13 +5,16 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use aerostat_abi::units::FrameCount;
 use clap::Args;
 
+use super::inheritance::Inheritance;
 use super::report_file::NamedFile;
 use super::service_manager::ServiceManager;
+use super::state_keeper::StateKeeper;
 use super::{Failure, detach};
 use crate::display::{Display, EventLog, Mode, Sink, run_svg, write_summary};
 use crate::fleet::{EVENTS, Fleet, GuestSpec};
@@ -19,12 +22,18 @@ use crate::host::capacity::{self, Need};
 use crate::host::descriptors::FleetSize;
 use crate::host::disk::OpenDisk;
 use crate::host::run_directory::{FleetName, RunDirectory};
-use crate::host::vmm_guest::{GuestConfig, VmmGuest};
+use crate::host::vmm_guest::{GuestConfig, Succession, VmmGuest};
 use crate::host::{descriptors, log_file, oom, vmm_program};
 use crate::report;
 use crate::scheduler::Policy;
-use crate::supervisor::{Event, FleetStatus, Observer, Outcome, PhysicalMemory, RunOptions, RunUntil, STARTERS, run};
+use crate::supervisor::{
+    Beginning, Event, FleetStatus, Observer, Outcome, PhysicalMemory, RunOptions, RunUntil, STARTERS, SavedFleet,
+    resume, run,
+};
 use crate::vmm::{self, KvmError};
+
+/// How long guests run on when their supervisor was killed, until another one takes them over.
+const LEASE: Duration = Duration::from_secs(60);
 
 #[derive(Args, Debug)]
 pub(super) struct UpArguments {
@@ -76,16 +85,25 @@ pub(super) fn up(arguments: &UpArguments) -> Result<ExitCode, Failure> {
         detach::leave_session();
     }
     let directory = RunDirectory::open(arguments.run_dir.as_deref(), &name).map_err(Failure::refused)?;
-    let outcome = run_in(&directory, arguments, &fleet, program);
-    directory.close();
+    let inheritance = Inheritance::take_over(&directory)?;
+    let fleet = match &inheritance {
+        Some(inheritance) => inheritance.fleet(fleet),
+        None => fleet.with_absolute_paths(),
+    };
+    let directory = Arc::new(directory);
+    let outcome = run_in(&directory, arguments, (&fleet, inheritance), program);
+    // The threads of the run have ended, and with them their hold on the directory.
+    if let Some(directory) = Arc::into_inner(directory) {
+        directory.close();
+    }
     outcome
 }
 
 /// Runs a checked fleet whose run directory is held, and reports the outcome.
 fn run_in(
-    directory: &RunDirectory,
+    directory: &Arc<RunDirectory>,
     arguments: &UpArguments,
-    fleet: &Fleet,
+    (fleet, inheritance): (&Fleet, Option<Inheritance>),
     program: PathBuf,
 ) -> Result<ExitCode, Failure> {
     oom::protect_supervisor();
@@ -107,13 +125,21 @@ fn run_in(
         display,
         events,
         service_manager: ServiceManager::from_environment(),
+        states: StateKeeper::start(Arc::clone(directory)).map_err(Failure::refused)?,
         detached: arguments.is_detached,
     };
+    let run_directory = Arc::clone(directory);
     let start = move |spec: &GuestSpec, target| {
         let log = log_dir.as_ref().map(|directory| directory.join(format!("{}.log", spec.name)));
-        Ok(VmmGuest::spawn(&GuestConfig { log, ..spec.config(target, program.clone()) })?)
+        let files = Arc::new(run_directory.guest(&spec.name)?);
+        let succession = Some(Arc::new(Succession { files, spec: spec.clone(), lease: LEASE }));
+        Ok(VmmGuest::spawn(&GuestConfig { log, succession, ..spec.config(target, program.clone()) })?)
     };
-    let outcome = run(fleet, options, start, &mut observers).map_err(Failure::broken)?;
+    let outcome = match inheritance {
+        None => run(fleet, options, start, &mut observers),
+        Some(Inheritance { found, saved }) => resume(Beginning { fleet, found, saved }, options, start, &mut observers),
+    };
+    let outcome = outcome.map_err(Failure::broken)?;
     observers.service_manager.stopping();
 
     // The report first: it may be wanted although standard output is not read.
@@ -121,7 +147,8 @@ fn run_in(
     let plotted = plot.map(|file| write_plot(&outcome, file)).transpose();
     let mut summary = Vec::new();
     write_summary(&outcome, &mut summary).map_err(Failure::broken)?;
-    let Observers { display, events, .. } = observers;
+    let Observers { display, events, states, .. } = observers;
+    drop(states);
     if let Some(display) = display {
         let output = display.into_output();
         output.last_text(String::from_utf8_lossy(&summary).into_owned());
@@ -242,6 +269,7 @@ struct Observers {
     display: Option<Display<Sink>>,
     events: Option<EventLog<Sink>>,
     service_manager: ServiceManager,
+    states: StateKeeper,
     detached: bool,
 }
 
@@ -252,6 +280,10 @@ impl Observer for Observers {
             let _ = detach::ready();
         }
         self.service_manager.ready();
+    }
+
+    fn on_change(&mut self, saved: SavedFleet, then: Box<dyn FnOnce() + Send>) {
+        self.states.keep(saved, then);
     }
 
     fn on_event(&mut self, event: &Event) {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use aerostat_abi::units::{FrameCount, HUGE_FRAMES};
+use serde::{Deserialize, Serialize};
 
 use super::working_set::Activity;
 
@@ -23,7 +24,8 @@ pub struct Policy {
 
 /// The part of a guest's idle memory that others may reclaim while they are short, in per cent: 0
 /// to 100. Source: Waldspurger, OSDI 2002, section 5.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "u8", into = "u8")]
 pub struct IdleTax(u8);
 
 /// A tax beyond 100 per cent.
@@ -63,6 +65,20 @@ impl IdleTax {
         #[allow(clippy::cast_possible_truncation, reason = "shares are 32 bits, and the divisor is at least 1")]
         let weight = weight as u64;
         weight
+    }
+}
+
+impl TryFrom<u8> for IdleTax {
+    type Error = BadTax;
+
+    fn try_from(percent: u8) -> Result<Self, BadTax> {
+        Self::new(percent)
+    }
+}
+
+impl From<IdleTax> for u8 {
+    fn from(tax: IdleTax) -> Self {
+        tax.percent()
     }
 }
 

@@ -17,6 +17,7 @@ use super::command::{Answer, ApplyMode, Command, CommandError, EndMode, GuestCha
 use super::engine::{Admission, Attention, Found, Launched, StartError, Supervisor};
 use super::outcome::Outcome;
 use super::roster::{Conclusion, Member, Roster, Stage, Then};
+use super::saved_fleet::{SavedFleet, Wanted};
 use super::status::{EventKind, FleetStatus, GuestState, GuestStatus, ServiceStatus};
 use crate::clock::Moment;
 use crate::fleet::{Fleet, GuestSpec};
@@ -32,12 +33,14 @@ pub struct FleetManager<G> {
     stop_patience: Duration,
     began: Moment,
     is_shutting_down: bool,
+    /// Whether what the next supervisor needs may have changed since it was taken.
+    is_changed: bool,
 }
 
 impl<G: GuestHandle> FleetManager<G> {
     /// Creates a manager of a fleet whose guests are not started.
     pub(super) fn new(fleet: &Fleet, supervisor: Supervisor<G>, stop_patience: Duration, began: Moment) -> Self {
-        Self { supervisor, roster: Roster::new(fleet), stop_patience, began, is_shutting_down: false }
+        Self { supervisor, roster: Roster::new(fleet), stop_patience, began, is_shutting_down: false, is_changed: true }
     }
 
     /// Admits all guests at once, so that none can grow into the minimum of another.
@@ -69,15 +72,28 @@ impl<G: GuestHandle> FleetManager<G> {
             };
             // It runs by what it was started or changed with; the file can be applied to it.
             member.spec = spec;
-            member.queue(None);
-            member.admitted(id, now);
-            member.started();
+            member.resumed(id, now);
+            if member.pinned.is_some() {
+                self.supervisor.pin(id, member.pinned);
+            }
             ids.push(id);
         }
         self.conclude_ended(now);
-        for member in self.roster.members_mut().filter(|member| member.starts == 0) {
-            member.queue(None);
+        let kill_at = self.kill_at(EndMode::Stop, now);
+        for member in self.roster.members_mut() {
+            let is_running = member.stage == Stage::Running;
+            match member.wanted {
+                Wanted::Up if member.latest.is_none() => drop(member.queue(None)),
+                Wanted::Up => {}
+                // The earlier supervisor did not see its end.
+                Wanted::Down if is_running => {
+                    member.end(Then::StayDown, kill_at);
+                    end_process(&mut self.supervisor, member, EndMode::Stop);
+                }
+                Wanted::Down => member.stage = Stage::Down,
+            }
         }
+        self.is_changed = true;
         ids
     }
 
@@ -143,8 +159,12 @@ impl<G: GuestHandle> FleetManager<G> {
             }
             let Stage::Queued { deadline } = member.stage else { continue };
             match admit(&mut self.supervisor, member, now) {
-                Ok(admission) => admissions.push(admission),
+                Ok(admission) => {
+                    self.is_changed = true;
+                    admissions.push(admission);
+                }
                 Err(error) if deadline.is_some_and(|deadline| now >= deadline) => {
+                    self.is_changed = true;
                     member.stage = Stage::Down;
                     let guest = member.spec.name.clone();
                     self.supervisor.note_event(EventKind::GaveUp { guest, why: error.to_string() }, now);
@@ -164,6 +184,7 @@ impl<G: GuestHandle> FleetManager<G> {
 
     /// Carries a command out, or begins to.
     pub(super) fn execute(&mut self, command: Command, now: Moment) -> Result<Answer, CommandError> {
+        self.is_changed = true;
         match command {
             Command::Start { guest, patience } => self.start(&guest, patience, now),
             Command::End { guest, how } => self.end(&guest, how, now),
@@ -178,6 +199,24 @@ impl<G: GuestHandle> FleetManager<G> {
                 Ok(Answer::Done(self.roster.version))
             }
         }
+    }
+
+    /// Returns the fleet as the next supervisor needs it, if that has changed since the last call.
+    pub(super) fn take_change(&mut self) -> Option<SavedFleet> {
+        if !std::mem::take(&mut self.is_changed) {
+            return None;
+        }
+        Some(SavedFleet {
+            pool: self.supervisor.pool(),
+            idle_tax: self.supervisor.idle_tax(),
+            version: self.roster.version.0,
+            guests: self.roster.saved(),
+        })
+    }
+
+    /// Sets what an earlier supervisor has saved; before guests are taken over or started.
+    pub(super) fn restore(&mut self, saved: &SavedFleet) {
+        self.roster.restore(saved);
     }
 
     /// Returns whether a client has asked for the end of the run.
@@ -487,6 +526,7 @@ impl<G: GuestHandle> FleetManager<G> {
     }
 
     fn conclude(&mut self, id: GuestId, conclusion: Conclusion, now: Moment) {
+        self.is_changed = true;
         let Some(member) = self.roster.of_admission(id) else { return };
         member.pinned = None;
         if member.ended(conclusion, now) {

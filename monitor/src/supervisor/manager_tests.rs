@@ -13,7 +13,7 @@ use super::fake::{FakeGuest, Machine, Manners};
 use super::manager::FleetManager;
 use super::{
     Admission, Adoption, Answer, ApplyMode, Command, CommandError, EndMode, Found, GuestChange, GuestState,
-    GuestStatus, Launched, PastGuest, Plan, Supervisor, Version,
+    GuestStatus, Launched, PastGuest, Plan, SavedFleet, Supervisor, Version, Wanted,
 };
 use crate::clock::Moment;
 use crate::fleet::{Fleet, GuestSpec, RestartRule};
@@ -420,6 +420,32 @@ fn a_fleet_is_changed_to_match_an_edited_file() {
     assert_eq!((status.pool, status.version), (mib(400), Version(2)));
     assert!(bench.apply(edited, ApplyMode::CarryOut).unwrap().is_empty());
     assert_eq!(bench.manager.into_outcome(bench.now).violations, 0);
+}
+
+#[test]
+fn what_users_have_changed_is_saved_and_restored() {
+    let guests = vec![spec("alpha", 64, 512), spec("beta", 64, 512), spec("gamma", 64, 512)];
+    let mut bench = Bench::new(guests.clone());
+    bench.pass(2);
+    assert!(bench.manager.take_change().is_some_and(|saved| saved.fleet() == fleet(guests.clone())));
+    bench.pass(2);
+    assert_eq!(bench.manager.take_change(), None, "nothing was changed");
+    bench.change("alpha", GuestChange { shares: Some(Shares::HIGH), ..GuestChange::default() }).unwrap();
+    bench.execute(Command::Target { guest: "alpha".into(), target: Some(mib(128)) }).unwrap();
+    bench.execute(Command::Pool { pool: mib(400), expected: None }).unwrap();
+    bench.execute(stop("beta")).unwrap();
+    let saved = bench.manager.take_change().unwrap();
+    let text = serde_json::to_string(&saved).unwrap();
+    assert_eq!(serde_json::from_str::<SavedFleet>(&text).unwrap(), saved);
+    assert_eq!((saved.pool, saved.version), (mib(400), 2));
+    let wanted = ["alpha", "beta", "gamma"].map(|name| saved.guest(name).unwrap().wanted);
+    assert_eq!(wanted, [Wanted::Up, Wanted::Down, Wanted::Up]);
+
+    let mut next = Bench::new(saved.fleet().guests);
+    next.manager.restore(&saved);
+    let alpha = next.guest("alpha");
+    assert_eq!((alpha.service.version, alpha.service.pinned), (Version(3), Some(mib(128))));
+    assert_eq!(alpha.subscription.shares, Shares::HIGH);
 }
 
 #[test]

@@ -35,6 +35,7 @@ mod run;
 mod run_loop;
 #[cfg(test)]
 mod run_tests;
+mod saved_fleet;
 mod signals;
 mod starters;
 mod status;
@@ -54,6 +55,7 @@ pub use self::outcome::{GuestOutcome, Outcome};
 pub use self::physical::PhysicalMemory;
 pub use self::requests::{DiskSpace, HostResources, RequestTotals};
 pub use self::run::{Beginning, Observer, RunError, RunOptions, RunUntil, resume, run};
+pub use self::saved_fleet::{SavedFleet, SavedGuest, Wanted};
 pub use self::signals::StopSignals;
 pub use self::starters::STARTERS;
 pub use self::status::{DecisionStatus, Event, EventKind, FleetStatus, GuestState, GuestStatus, ServiceStatus};

@@ -18,6 +18,7 @@ use std::time::Duration;
 use aerostat_abi::units::FrameCount;
 
 use super::command::{CommandError, Version};
+use super::saved_fleet::{SavedFleet, SavedGuest, Wanted};
 use crate::clock::Moment;
 use crate::fleet::{Fleet, GuestSpec, RestartRule};
 use crate::scheduler::GuestId;
@@ -50,6 +51,8 @@ pub(super) struct Member {
     pub(super) starts: u64,
     /// Its latest admission. The supervisor may still have the record of it.
     pub(super) latest: Option<GuestId>,
+    /// Whether it is to run, by what an earlier supervisor has saved.
+    pub(super) wanted: Wanted,
     back_off: BackOff,
 }
 
@@ -150,6 +153,24 @@ impl Roster {
             .sort_by_key(|member| names.iter().position(|name| *name == member.spec.name).unwrap_or(usize::MAX));
     }
 
+    /// Returns the members as the next supervisor needs them. A guest that leaves is not among them.
+    pub(super) fn saved(&self) -> Vec<SavedGuest> {
+        let stays = |member: &&Member| !matches!(member.stage, Stage::Ending { then: Then::Leave, .. });
+        self.members.iter().filter(stays).map(Member::saved).collect()
+    }
+
+    /// Sets what an earlier supervisor has saved of the members.
+    pub(super) fn restore(&mut self, saved: &SavedFleet) {
+        self.version = Version(saved.version);
+        for member in &mut self.members {
+            let Some(guest) = saved.guest(&member.spec.name) else { continue };
+            member.version = Version(guest.version);
+            member.pinned = guest.pinned_bytes.map(FrameCount::from_bytes_floor);
+            member.starts = guest.starts;
+            member.wanted = guest.wanted;
+        }
+    }
+
     /// Returns whether no guest runs and none is to.
     pub(super) fn is_over(&self) -> bool {
         self.members.iter().all(|member| member.stage == Stage::Down)
@@ -182,7 +203,23 @@ impl Member {
             stage: Stage::Down,
             starts: 0,
             latest: None,
+            wanted: Wanted::Up,
             back_off: BackOff::default(),
+        }
+    }
+
+    fn saved(&self) -> SavedGuest {
+        let wanted = match self.stage {
+            Stage::Down | Stage::Ending { then: Then::StayDown | Then::Leave, .. } => Wanted::Down,
+            Stage::Queued { .. } | Stage::BackingOff { .. } | Stage::Starting | Stage::Running => Wanted::Up,
+            Stage::Ending { then: Then::StartAgain, .. } => Wanted::Up,
+        };
+        SavedGuest {
+            spec: self.spec.clone(),
+            version: self.version.0,
+            pinned_bytes: self.pinned.map(FrameCount::bytes),
+            starts: self.starts,
+            wanted,
         }
     }
 
@@ -204,6 +241,13 @@ impl Member {
         self.stage = Stage::Starting;
         self.latest = Some(id);
         self.back_off.started = now;
+    }
+
+    /// Records that the guest was started by an earlier supervisor.
+    pub(super) fn resumed(&mut self, id: GuestId, now: Moment) {
+        self.starts = self.starts.max(1);
+        self.admitted(id, now);
+        self.started();
     }
 
     /// Records that the guest's process was started.

@@ -10,6 +10,7 @@ use super::mailbox::Inbox;
 use super::outcome::Outcome;
 use super::physical::PhysicalMemory;
 use super::run_loop::RunLoop;
+use super::saved_fleet::SavedFleet;
 use super::status::{Event, FleetStatus};
 use crate::fleet::{Fleet, GuestSpec};
 use crate::host::GuestHandle;
@@ -66,6 +67,12 @@ pub trait Observer {
     /// Learns that all guests of the fleet have started.
     fn on_ready(&mut self) {}
 
+    /// Receives the fleet as the next supervisor needs it, whenever that has changed. `then` is to
+    /// be called once it is safe: it answers the clients that have changed it.
+    fn on_change(&mut self, _saved: SavedFleet, then: Box<dyn FnOnce() + Send>) {
+        then();
+    }
+
     /// Receives an event.
     fn on_event(&mut self, event: &Event);
 
@@ -91,6 +98,8 @@ pub struct Beginning<'a, G> {
     pub fleet: &'a Fleet,
     /// What was left of it.
     pub found: Vec<Found<G>>,
+    /// What its users had changed, if that is known.
+    pub saved: Option<SavedFleet>,
 }
 
 /// Starts the fleet by `start`, runs it until it is over, the limit is reached or a signal comes,
@@ -128,8 +137,11 @@ where
     G: GuestHandle + Send + 'static,
     S: Fn(&GuestSpec, FrameCount) -> anyhow::Result<G> + Send + Sync + 'static,
 {
-    let Beginning { fleet, found } = beginning;
+    let Beginning { fleet, found, saved } = beginning;
     let mut run_loop = RunLoop::new(fleet, options, start, observer)?;
+    if let Some(saved) = saved {
+        run_loop.restore(&saved);
+    }
     let ran = run_loop.resume_and_serve(found);
     run_loop.end(ran)
 }

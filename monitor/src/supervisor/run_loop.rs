@@ -17,12 +17,13 @@ use rustix::io::Errno;
 
 use super::engine::{Admission, Attention, Found, Supervisor};
 use super::host_meter::HostMeter;
-use super::mailbox::Inbox;
+use super::mailbox::{Inbox, Request};
 use super::manager::FleetManager;
 use super::outcome::Outcome;
 use super::physical::PhysicalMeter;
 use super::poll_schedule::{Demand, PollSchedule};
 use super::run::{Observer, RunError, RunOptions, RunUntil};
+use super::saved_fleet::SavedFleet;
 use super::signals::StopSignals;
 use super::starters::{Start, Starters};
 use crate::clock::Moment;
@@ -140,6 +141,11 @@ impl<'a, G: GuestHandle + Send + 'static> RunLoop<'a, G> {
         Ok(())
     }
 
+    /// Sets what users had changed under an earlier supervisor; before its guests are taken in.
+    pub(super) fn restore(&mut self, saved: &SavedFleet) {
+        self.manager.restore(saved);
+    }
+
     /// Takes in guests that an earlier supervisor has left, and serves the fleet until the run is to
     /// end. A guest that can't be started is no reason to end the others, which ran before.
     pub(super) fn resume_and_serve(&mut self, found: Vec<Found<G>>) -> Result<(), RunError> {
@@ -151,6 +157,7 @@ impl<'a, G: GuestHandle + Send + 'static> RunLoop<'a, G> {
         for id in self.manager.resume(found, Moment::now()) {
             self.register(id)?;
         }
+        self.observer.on_ready();
         self.serve(Until::RunIsOver)?;
         Ok(())
     }
@@ -251,14 +258,20 @@ impl<'a, G: GuestHandle + Send + 'static> RunLoop<'a, G> {
         Ok(())
     }
 
+    /// Carries commands out. Clients are answered once what they have changed is safe.
     fn execute_commands(&mut self, now: Moment) {
-        while let Some(request) = self.inbox.as_mut().and_then(Inbox::take) {
-            let answer = self.manager.execute(request.command, now);
-            (request.reply)(answer);
+        let mut answers = Vec::new();
+        while let Some(Request { command, reply }) = self.inbox.as_mut().and_then(Inbox::take) {
+            answers.push((reply, self.manager.execute(command, now)));
             self.schedule.hurry();
         }
         let admissions = self.manager.advance(now);
         self.start(admissions);
+        let answer = move || answers.into_iter().for_each(|(reply, answer)| reply(answer));
+        match self.manager.take_change() {
+            Some(saved) => self.observer.on_change(saved, Box::new(answer)),
+            None => answer(),
+        }
     }
 
     /// Reads the guests' events, and polls the guests if it is time.
