@@ -33,9 +33,14 @@ fn invalid_images_are_refused_before_anything_is_written() {
     let fleet = "pool = \"64M\"\n[[guest]]\nname = \"a\"\nimage = \"a.elf\"\nmin = \"64M\"\nmax = \"64M\"\n";
     fs::write(directory.path().join("fleet.toml"), fleet).unwrap();
     fs::write(directory.path().join("a.elf"), "text").unwrap();
-    let (code, line) = refusal(directory.path(), &["up", "fleet.toml", "--report", "report.json", "--log-dir", "logs"]);
+    let (code, line) = refusal(
+        directory.path(),
+        &["up", "fleet.toml", "--report", "report.json", "--plot", "plot.svg", "--log-dir", "logs"],
+    );
     assert_eq!((code, line.as_str()), (Some(2), "aerostat: guest \"a\": the image a.elf is not an ELF file\n"));
-    assert!(!directory.path().join("report.json").exists() && !directory.path().join("logs").exists());
+    for name in ["report.json", "plot.svg", "logs"] {
+        assert!(!directory.path().join(name).exists(), "{name}");
+    }
 }
 
 /// Runs `aerostat up` with a fleet of guests with these disk lines, in a directory with an image;

@@ -213,6 +213,16 @@ mod tests {
     }
 
     #[test]
+    fn the_unit_for_systemd_starts_a_command_that_exists() {
+        let unit = include_str!("../../../docs/aerostat@.service");
+        let line = unit.lines().find_map(|line| line.strip_prefix("ExecStart=/usr/local/bin/")).unwrap();
+        assert!(is_accepted(line), "{line}");
+        for setting in ["Type=notify", "NotifyAccess=main", "WatchdogSec=", "KillMode=process"] {
+            assert!(unit.lines().any(|line| line.starts_with(setting)), "{setting}");
+        }
+    }
+
+    #[test]
     fn a_simulation_needs_a_trace() {
         assert!(Arguments::try_parse_from(["aerostat", "simulate", "trace.toml"]).is_ok());
         assert!(Arguments::try_parse_from(["aerostat", "simulate"]).is_err());

@@ -19,7 +19,7 @@ use crate::control::api::{Fleet, Guest};
 use crate::display::{FullScreen, Key, TopView, guest_table, pool_lines};
 use crate::span::Span;
 
-/// How often keys and answers are looked for.
+/// How often keys and answers are polled.
 const PACE: Duration = Duration::from_millis(100);
 
 #[derive(Args, Debug)]
