@@ -62,6 +62,25 @@ fn lies() {
 }
 
 #[test]
+fn requests() {
+    expect_right_accounts(&mut boot(&plan("requests")));
+}
+
+/// Requests without end and beyond all limits, beside a guest that uses what it has.
+#[test]
+fn a_flood_of_requests_costs_only_the_guest() {
+    let flood = Member { max_mib: 256, ..member("flood", "requests") };
+    let mut fleet = FleetPlan::pool_mib(192).with(&neighbour()).with(&flood).up(None);
+    wait_for_end_of(&mut fleet, "flood");
+    let run = end(fleet);
+    assert_eq!(run.guest("flood")["exit"], "success", "{run}");
+    let requests = run.guest("flood")["requests"].clone();
+    assert!(requests["denied"].as_u64() > Some(20), "{requests}\n{run}");
+    let told = run.events.lines().filter(|line| line.contains("flood asked for")).count();
+    assert!((1..100).contains(&told), "{told} events are about requests\n{run}");
+}
+
+#[test]
 fn rings() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("disk");

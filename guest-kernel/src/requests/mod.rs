@@ -12,9 +12,8 @@ mod workloads;
 
 #[cfg(target_os = "none")]
 pub use self::requester::Status;
-pub(crate) use self::workloads::Claim;
 #[cfg(any(test, target_os = "none"))]
-pub(crate) use self::workloads::Workload;
+pub(crate) use self::workloads::{Claim, Workload};
 #[cfg(target_os = "none")]
 pub(crate) use self::{
     exchange::{ResourceHost, exchange},

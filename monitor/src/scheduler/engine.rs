@@ -147,7 +147,8 @@ impl Scheduler {
     }
 
     /// Returns what guests may hold in all.
-    fn capacity(&self) -> FrameCount {
+    #[must_use]
+    pub fn capacity(&self) -> FrameCount {
         self.pressure.capacity(self.pool)
     }
 

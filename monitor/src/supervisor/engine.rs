@@ -344,11 +344,6 @@ impl<G: GuestHandle> Supervisor<G> {
         self.scheduler.observe_host(Some(host));
     }
 
-    /// Returns the memory that the guests use, and the pool.
-    pub(super) fn used_of_pool(&self) -> (FrameCount, FrameCount) {
-        (self.physical.unwrap_or_else(|| self.sum(Guest::charged)), self.pool)
-    }
-
     /// Polls every guest, updates the accounts, and decides.
     pub fn poll(&mut self, now: Moment) {
         let at = now.since(self.began);

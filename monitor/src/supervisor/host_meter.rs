@@ -4,11 +4,8 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use aerostat_abi::units::FrameCount;
-
-use super::requests::{DiskSpace, HostResources, usable};
+use super::requests::{DiskSpace, HostResources};
 use crate::clock::Moment;
-use crate::host::capacity;
 
 /// How often the host is sampled.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -34,19 +31,14 @@ impl HostMeter {
         Self { disk, next: Moment::default() }
     }
 
-    /// Returns the host's resources if it is time. `used` is what the fleet's guests use of a pool
-    /// of `pool`.
-    pub(super) fn sample(&mut self, (used, pool): (FrameCount, FrameCount), now: Moment) -> Option<HostResources> {
+    /// Returns the host's resources if it is time.
+    pub(super) fn sample(&mut self, now: Moment) -> Option<HostResources> {
         if now < self.next {
             return None;
         }
         self.next = now.after(INTERVAL);
         let online = fs::read_to_string(ONLINE).unwrap_or_default();
-        Some(HostResources {
-            processors: count_processors(&online),
-            memory: capacity::available().map(|available| usable(used, available.memory, pool)),
-            disk: self.disk,
-        })
+        Some(HostResources { processors: count_processors(&online), disk: self.disk })
     }
 }
 
@@ -64,7 +56,6 @@ fn count_processors(list: &str) -> u64 {
 mod tests {
     use super::{HostMeter, count_processors};
     use crate::clock::Moment;
-    use aerostat_abi::units::FrameCount;
     use std::path::Path;
 
     #[test]
@@ -77,11 +68,9 @@ mod tests {
     #[test]
     fn the_host_is_sampled_once_a_second() {
         let mut meter = HostMeter::new(Path::new("/"));
-        let sizes = (FrameCount::from_mib(1), FrameCount::from_mib(512));
-        let sampled =
-            [1, 999, 1001, 1500, 2100].map(|ms| meter.sample(sizes, Moment::from_ns(ms * 1_000_000)).is_some());
+        let sampled = [1, 999, 1001, 1500, 2100].map(|ms| meter.sample(Moment::from_ns(ms * 1_000_000)).is_some());
         assert_eq!(sampled, [true, false, true, false, true]);
-        let host = meter.sample(sizes, Moment::from_ns(9_000_000_000)).unwrap();
-        assert!(host.memory.is_some() && host.disk.is_some_and(|disk| disk.total > disk.free));
+        let host = meter.sample(Moment::from_ns(9_000_000_000)).unwrap();
+        assert!(host.processors > 0 && host.disk.is_some_and(|disk| disk.total > disk.free));
     }
 }

@@ -20,8 +20,6 @@ use crate::host::GuestHandle;
 pub struct HostResources {
     /// Processors that are online.
     pub processors: u64,
-    /// Memory that the fleet's guests can use together, where the host says so.
-    pub memory: Option<FrameCount>,
     /// The file system of the guests' swap disks.
     pub disk: Option<DiskSpace>,
 }
@@ -100,7 +98,8 @@ impl<G: GuestHandle> Supervisor<G> {
     /// Tells each guest what has changed, answers to its requests included.
     pub(super) fn update_guests(&mut self, now: Moment) {
         let at = now.since(self.began);
-        let host = HostView { pool: self.pool, free: self.scheduler.free(), resources: self.host };
+        let capacity = without_noise(self.scheduler.capacity(), self.pool);
+        let host = HostView { capacity, free: self.scheduler.free(), resources: self.host };
         for guest in self.guests.iter_mut().filter(|guest| guest.is_running()) {
             for answer in self.scheduler.answers(guest.id) {
                 let event = guest.exchange.note(&guest.name, answer, now);
@@ -115,7 +114,7 @@ impl<G: GuestHandle> Supervisor<G> {
 
 /// The host at one moment.
 struct HostView {
-    pool: FrameCount,
+    capacity: FrameCount,
     free: FrameCount,
     resources: HostResources,
 }
@@ -123,12 +122,12 @@ struct HostView {
 impl HostView {
     /// Returns what a guest is told, without its generation and answers.
     fn as_told_to<G: GuestHandle>(&self, guest: &Guest<G>) -> Resources {
-        let HostResources { processors, memory, disk } = self.resources;
+        let HostResources { processors, disk } = self.resources;
         let assigned = guest.assigned;
         let mut told = Resources::default();
         told.push(Component {
             kind: ResourceKind::Memory,
-            total: memory.map_or(self.pool, |memory| self.pool.min(memory)).bytes(),
+            total: self.capacity.bytes(),
             free: self.free.bytes(),
             assigned: guest.target.bytes(),
             most: guest.limits().max.bytes(),
@@ -153,23 +152,27 @@ impl HostView {
     }
 }
 
-/// Returns how much memory the fleet can use: what it uses, and what the host has left. Rounded
-/// down to a sixteenth of the pool, so that noise is no news.
-pub(super) fn usable(used: FrameCount, left: FrameCount, pool: FrameCount) -> FrameCount {
+/// Returns what guests may hold in all, as they are told: the pool, or what the host can back of
+/// it, in steps of a sixteenth. Other processes come and go all the time, and that is no news.
+fn without_noise(capacity: FrameCount, pool: FrameCount) -> FrameCount {
+    if capacity >= pool {
+        return pool;
+    }
     let step = (pool.0 / 16 / HUGE_FRAMES).max(1) * HUGE_FRAMES;
-    FrameCount(used.saturating_add(left).0 / step * step)
+    FrameCount(capacity.0 / step * step)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::usable;
+    use super::without_noise;
     use aerostat_abi::units::FrameCount;
 
     #[test]
     fn noise_is_no_news() {
         let mib = FrameCount::from_mib;
-        assert_eq!(usable(mib(100), mib(310), mib(512)), mib(384));
-        assert_eq!(usable(mib(110), mib(290), mib(512)), mib(384));
-        assert_eq!(usable(mib(1), mib(2), mib(2)), mib(2));
+        let told = |capacity| without_noise(mib(capacity), mib(500)).mib();
+        assert_eq!((told(500), told(600)), (500, 500));
+        assert_eq!((told(400), told(410)), (390, 390));
+        assert_eq!(without_noise(mib(1), mib(2)), mib(0));
     }
 }

@@ -286,7 +286,7 @@ impl<'a, G: GuestHandle + Send + 'static> RunLoop<'a, G> {
             if let Some(host) = self.sampler.sample(now) {
                 supervisor.record_host(host);
             }
-            if let Some(host) = self.host_meter.sample(supervisor.used_of_pool(), now) {
+            if let Some(host) = self.host_meter.sample(now) {
                 supervisor.record_resources(host);
             }
             supervisor.poll(now);

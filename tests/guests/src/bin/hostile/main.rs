@@ -9,6 +9,7 @@ extern crate alloc;
 mod calls;
 mod huge_frame;
 mod lies;
+mod requests;
 mod rings;
 mod session;
 mod sharing;
@@ -42,6 +43,7 @@ fn main() -> Outcome {
         "session" => session::break_off(),
         "huge_frame" => huge_frame::inflate_and_deflate(),
         "lies" => lies::tell(),
+        "requests" => requests::flood(),
         "rings" => rings::inflate(),
         "share" => sharing::ask_for_nonsense(),
         "flicker" => sharing::flicker(),
