@@ -282,10 +282,18 @@ impl Fleet {
     ///
     /// [`FleetError`] for the first thing that is wrong with it.
     pub fn load(path: &Path) -> Result<Self, FleetError> {
-        let fail = |problem| FleetError { file: path.into(), problem };
-        let text = fs::read_to_string(path).map_err(|error| fail(Problem::Unreadable(error)))?;
+        let unreadable = |error| FleetError { file: path.into(), problem: Problem::Unreadable(error) };
+        Self::from_text(&fs::read_to_string(path).map_err(unreadable)?, path)
+    }
+
+    /// Checks the text of the fleet file at `path`, which is not read.
+    ///
+    /// # Errors
+    ///
+    /// The same as for [`Self::load`].
+    pub fn from_text(text: &str, path: &Path) -> Result<Self, FleetError> {
         let directory = path.parent().unwrap_or(Path::new(""));
-        Self::parse(&text, directory).map_err(fail)
+        Self::parse(text, directory).map_err(|problem| FleetError { file: path.into(), problem })
     }
 
     fn parse(text: &str, directory: &Path) -> Result<Self, Problem> {

@@ -5,6 +5,7 @@ pub mod cli;
 pub mod control;
 pub mod display;
 pub mod fleet;
+pub mod fleet_checks;
 pub mod host;
 mod malformed;
 mod plot;

@@ -18,17 +18,14 @@ use super::state_keeper::StateKeeper;
 use super::{Failure, detach};
 use crate::display::{Display, EventLog, Mode, Sink, run_svg, write_summary};
 use crate::fleet::{EVENTS, Fleet, GuestSpec};
-use crate::host::capacity::{self, Need};
-use crate::host::descriptors::FleetSize;
-use crate::host::disk::OpenDisk;
+use crate::fleet_checks;
 use crate::host::run_directory::{FleetName, RunDirectory};
 use crate::host::vmm_guest::{GuestConfig, Succession, VmmGuest};
-use crate::host::{descriptors, log_file, oom, vmm_program};
+use crate::host::{log_file, oom, vmm_program};
 use crate::report;
 use crate::scheduler::Policy;
 use crate::supervisor::{
-    Beginning, Event, FleetStatus, Observer, Outcome, PhysicalMemory, RunOptions, RunUntil, STARTERS, SavedFleet,
-    resume, run,
+    Beginning, Event, FleetStatus, Observer, Outcome, PhysicalMemory, RunOptions, RunUntil, SavedFleet, resume, run,
 };
 use crate::vmm::{self, KvmError};
 
@@ -76,9 +73,7 @@ pub(super) fn up(arguments: &UpArguments) -> Result<ExitCode, Failure> {
     }
     let fleet = Fleet::load(&arguments.fleet).map_err(Failure::refused)?;
     let name = fleet_name(arguments)?;
-    check_descriptors(&fleet, &arguments.fleet)?;
-    let cached_swap = check_guests(&fleet)?;
-    check_host(&fleet, cached_swap, &arguments.fleet)?;
+    check(&fleet, &arguments.fleet)?;
     vmm::check_kvm().map_err(without_kvm)?;
     let program = vmm_program::find().map_err(Failure::refused)?;
     if arguments.is_detached {
@@ -97,6 +92,14 @@ pub(super) fn up(arguments: &UpArguments) -> Result<ExitCode, Failure> {
         directory.close();
     }
     outcome
+}
+
+/// Checks what the fleet needs of the host before any guest starts.
+fn check(fleet: &Fleet, path: &Path) -> Result<(), Failure> {
+    let refused = |why: String| Failure::refused(format!("{}: {why}", path.display()));
+    fleet_checks::check_descriptors(fleet).map_err(|error| refused(error.to_string()))?;
+    let cached_swap = fleet_checks::check_guests(&fleet.guests).map_err(Failure::refused)?;
+    fleet_checks::check_host(fleet, cached_swap, FrameCount::ZERO).map_err(|error| refused(error.to_string()))
 }
 
 /// Runs a checked fleet whose run directory is held, and reports the outcome.
@@ -207,57 +210,6 @@ fn write_plot(outcome: &Outcome, file: NamedFile<'_>) -> Result<(), Failure> {
         Err(why) => Err(file.failure(format_args!("can't be drawn: {why}"))),
     }
 }
-
-// ---- Wiring: the one place that knows what runs the guests. ----
-
-/// Checks that the supervisor may have as many descriptors as the fleet takes.
-fn check_descriptors(fleet: &Fleet, path: &Path) -> Result<(), Failure> {
-    let guests = fleet.guests.len();
-    let disks = fleet.guests.iter().map(|guest| guest.disks.count()).sum();
-    descriptors::make_room(FleetSize { guests, disks, starts: guests.min(STARTERS) })
-        .map_err(|error| Failure::refused(format!("{}: {error}", path.display())))
-}
-
-/// Checks what only the VMM knows: whether it can boot these images in machines of these sizes,
-/// with these disks. Returns the memory that their swap files may take of the host's page cache.
-fn check_guests(fleet: &Fleet) -> Result<FrameCount, Failure> {
-    // Disks that are held together are those that can be had together.
-    let mut held = Vec::new();
-    for GuestSpec { name, image, limits, disks, .. } in &fleet.guests {
-        let refused = |why: String| Failure::refused(format!("guest {name:?}: {why}"));
-        vmm::check_size(limits.max).map_err(|error| refused(error.to_string()))?;
-        let info = vmm::check_image(image, limits.max)
-            .map_err(|error| refused(format!("the image {} {error}", image.display())))?;
-        let needed = FrameCount::from_bytes_ceil(info.end);
-        if needed > limits.min {
-            let min = limits.min;
-            let image = image.display();
-            return Err(refused(format!(
-                "the image {image} ends at {needed}, above min {min}, with which it starts; raise min"
-            )));
-        }
-        held.push(disks.open().map_err(|error| refused(error.to_string()))?);
-    }
-    Ok(held.iter().flatten().map(OpenDisk::cached_swap).fold(FrameCount::ZERO, FrameCount::saturating_add))
-}
-
-/// Checks that the host can keep the memory that the pool grants.
-fn check_host(fleet: &Fleet, cached_swap: FrameCount, path: &Path) -> Result<(), Failure> {
-    let Some(available) = capacity::available() else { return Ok(()) };
-    let sum = |size: fn(&GuestSpec) -> FrameCount| {
-        fleet.guests.iter().map(size).fold(FrameCount::ZERO, FrameCount::saturating_add)
-    };
-    let need = Need {
-        pool: fleet.pool,
-        minima: sum(|guest| guest.limits.min),
-        slots: sum(|guest| capacity::slots_at_start(guest.limits.max)),
-        guests: fleet.guests.len() as u64,
-        cached_swap,
-    };
-    need.check(available).map_err(|error| Failure::refused(format!("{}: {error}", path.display())))
-}
-
-// ---- End of the wiring. ----
 
 fn without_kvm(error: KvmError) -> Failure {
     Failure::refused(format!("{error}; without KVM, `cargo xtask test --no-kvm` runs guests under QEMU"))
