@@ -4,10 +4,19 @@
 //! | part | what it is |
 //! |---|---|
 //! | `api/` | the JSON types of version 1 |
-//! | `client.rs` | [`Client`], the blocking client that the command line uses |
+//! | `client/` | [`Client`], the blocking client that the command line uses |
+//! | `explain/` | why a guest has the size that it has |
+//! | `publisher.rs` | [`Publisher`] and [`Feed`]: the latest status and events, for readers |
+//! | `view.rs` | what the supervisor publishes, in the types of the interface |
 
 pub mod api;
 mod client;
+mod explain;
 mod percent;
+mod publisher;
+mod view;
+mod wall_clock;
 
 pub use self::client::{Client, ClientError, EventStream, LogStream, Wait};
+pub use self::publisher::{Batch, Feed, Published, Publisher, Recorded, RunEnded, publisher};
+pub use self::wall_clock::local_time;

@@ -58,6 +58,8 @@ pub enum Reason {
     Demand,
     /// Raised: a thread of the guest waits for memory.
     Pressure,
+    /// Raised: the guest has asked for memory that it will use.
+    Request,
     /// Lowered: the guest has needed less for a while.
     Idle,
     /// Lowered: the guest needs less, and another guest is short of memory.
@@ -66,7 +68,7 @@ pub enum Reason {
     PoolShort,
     /// Lowered: all guests together want more than the pool has, and this one is above its share.
     FairShare,
-    /// Lowered: the target was above a new maximum.
+    /// Raised or lowered: the target was outside new limits.
     LimitsChanged,
     /// Raised, lowered or kept: a user fixed the target.
     Pinned,
@@ -82,4 +84,7 @@ pub enum Reason {
     AtFairShare,
     /// Kept: the guest has not followed its last target.
     Uncooperative,
+    /// A reason that this client does not know.
+    #[serde(other)]
+    Other,
 }

@@ -30,8 +30,12 @@ pub struct Event {
 pub enum EventKind {
     /// A guest's process was started.
     Started,
+    /// A guest that an earlier supervisor has started was taken over.
+    Adopted,
     /// The scheduler changed a target.
     Target,
+    /// A guest has asked for more of a resource, and was answered.
+    Request,
     /// A guest's driver has made no call to its balloon for a while.
     Silent,
     /// A line about where a guest's processor is.
