@@ -6,6 +6,7 @@
 //! | `api/` | the JSON types of version 1 |
 //! | `client/` | [`Client`], the blocking client that the command line uses |
 //! | `explain/` | why a guest has the size that it has |
+//! | `server/` | [`Server`] |
 //! | `publisher.rs` | [`Publisher`] and [`Feed`]: the latest status and events, for readers |
 //! | `view.rs` | what the supervisor publishes, in the types of the interface |
 
@@ -14,9 +15,11 @@ mod client;
 mod explain;
 mod percent;
 mod publisher;
+mod server;
 mod view;
 mod wall_clock;
 
 pub use self::client::{Client, ClientError, EventStream, LogStream, Wait};
 pub use self::publisher::{Batch, Feed, Published, Publisher, Recorded, RunEnded, publisher};
+pub use self::server::{MetricsError, MetricsListener, Server, ServerOptions, openapi_document};
 pub use self::wall_clock::local_time;

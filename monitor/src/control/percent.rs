@@ -13,7 +13,6 @@ pub(super) fn encode(text: &str) -> String {
     encoded
 }
 
-#[cfg(test)]
 /// Returns the text that `encoded` stands for; `None` where it is not well-formed.
 pub(super) fn decode(encoded: &str) -> Option<String> {
     let mut bytes = encoded.bytes();

@@ -11,6 +11,9 @@ pub const PER_GUEST: u64 = 5;
 const PER_START: u64 = 16;
 /// What every run needs: streams, logs, report, signals, KVM, and what was open before.
 const PER_RUN: u64 = 48;
+/// What the control server needs: sockets, an event loop, 64 clients, and a file for each that
+/// follows a log.
+const CONTROL: u64 = 128;
 
 /// The process can't have as many descriptors as the fleet needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -51,7 +54,7 @@ pub fn make_room(fleet: FleetSize) -> Result<(), TooFewDescriptors> {
 /// of the guests that are being started.
 const fn needed(fleet: FleetSize) -> u64 {
     let FleetSize { guests, disks, starts } = fleet;
-    PER_RUN + PER_START * starts as u64 + PER_GUEST * guests as u64 + disks as u64
+    PER_RUN + CONTROL + PER_START * starts as u64 + PER_GUEST * guests as u64 + disks as u64
 }
 
 const fn check(needed: u64, limit: u64) -> Result<(), TooFewDescriptors> {
@@ -67,6 +70,6 @@ mod tests {
         let three_hundred = needed(FleetSize { guests: 300, disks: 4, starts: 4 });
         assert!(check(three_hundred, three_hundred).is_ok());
         let error = check(three_hundred, 1024).unwrap_err().to_string();
-        assert!(error.contains("takes up to 1616 open files") && error.contains("ulimit -n 1616"), "{error}");
+        assert!(error.contains("takes up to 1744 open files") && error.contains("ulimit -n 1744"), "{error}");
     }
 }
