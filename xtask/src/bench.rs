@@ -12,7 +12,7 @@ use crate::cargo::{cargo, expect_success, target_dir};
 use crate::{build, peer, tools};
 
 /// The benches that boot no guest. They need neither KVM nor images.
-const WITHOUT_GUESTS: [&str; 2] = ["reclaim", "scheduler"];
+const WITHOUT_GUESTS: [&str; 1] = ["reclaim"];
 
 /// The bench that can measure a peer.
 const WITH_PEER: &str = "balloon";

@@ -4,6 +4,7 @@
 
 mod balloon;
 mod boot;
+mod churn;
 mod floor;
 mod mapping;
 mod memory;

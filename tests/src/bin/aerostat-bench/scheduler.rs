@@ -1,5 +1,6 @@
-//! Measures the scheduler without guests: what a decision costs, and how much of their work
-//! simulated guests get done, as a part of what the best rule could let them do.
+//! Measures the scheduler: without guests, what a decision costs, and how much of their work
+//! simulated guests get done, as a part of what the best rule could let them do; and with guests
+//! ([`churn`]).
 
 use std::path::Path;
 use std::time::Duration;
@@ -10,6 +11,7 @@ use aerostat::simulate::{self, Trace};
 use aerostat_abi::units::FrameCount;
 use anyhow::{Context, Result};
 
+use crate::churn;
 use crate::row::Row;
 use crate::sample::{median, seconds};
 
@@ -32,6 +34,7 @@ pub(crate) fn measure() -> Result<Vec<Row>> {
         let row = Row::rate(format!("simulated_{}_work", name.replace('-', "_")), comparison.work(), "", 1.0);
         rows.push(if WITHIN_REACH.contains(&&*name) { row.goal(GOAL_OF_WORK) } else { row });
     }
+    rows.extend(churn::measure()?);
     Ok(rows)
 }
 
