@@ -3,6 +3,7 @@
 use std::env;
 use std::fs;
 use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -16,16 +17,18 @@ use super::report_file::NamedFile;
 use super::service_manager::ServiceManager;
 use super::state_keeper::StateKeeper;
 use super::{Failure, detach};
+use crate::control::{MetricsListener, Publisher, Server, ServerOptions, publisher};
 use crate::display::{Display, EventLog, Mode, Sink, run_svg, write_summary};
 use crate::fleet::{EVENTS, Fleet, GuestSpec};
 use crate::fleet_checks;
-use crate::host::run_directory::{FleetName, RunDirectory};
+use crate::host::run_directory::{FleetName, RunDirectory, fleets};
 use crate::host::vmm_guest::{GuestConfig, Succession, VmmGuest};
 use crate::host::{log_file, oom, vmm_program};
 use crate::report;
 use crate::scheduler::Policy;
 use crate::supervisor::{
-    Beginning, Event, FleetStatus, Observer, Outcome, PhysicalMemory, RunOptions, RunUntil, SavedFleet, resume, run,
+    Beginning, Event, FleetStatus, Observer, Outcome, PhysicalMemory, RunOptions, RunUntil, SavedFleet, mailbox,
+    resume, run,
 };
 use crate::vmm::{self, KvmError};
 
@@ -62,6 +65,9 @@ pub(super) struct UpArguments {
     /// Keep the fleet's socket and state below this directory.
     #[arg(long, value_name = "DIR")]
     run_dir: Option<PathBuf>,
+    /// Serve metrics for Prometheus at this address, which must be a loopback address.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    metrics: Option<SocketAddr>,
     /// The process of a detached fleet.
     #[arg(long = detach::OPTION, hide = true)]
     is_detached: bool,
@@ -73,7 +79,10 @@ pub(super) fn up(arguments: &UpArguments) -> Result<ExitCode, Failure> {
     }
     let fleet = Fleet::load(&arguments.fleet).map_err(Failure::refused)?;
     let name = fleet_name(arguments)?;
-    check(&fleet, &arguments.fleet)?;
+    // Guests of an earlier supervisor have their memory and their disks already.
+    if !is_left_behind(arguments, &name) {
+        check(&fleet, &arguments.fleet)?;
+    }
     vmm::check_kvm().map_err(without_kvm)?;
     let program = vmm_program::find().map_err(Failure::refused)?;
     if arguments.is_detached {
@@ -92,6 +101,12 @@ pub(super) fn up(arguments: &UpArguments) -> Result<ExitCode, Failure> {
         directory.close();
     }
     outcome
+}
+
+/// Returns whether an earlier supervisor of the fleet has not ended as it should.
+fn is_left_behind(arguments: &UpArguments, name: &FleetName) -> bool {
+    let fleets = fleets(arguments.run_dir.as_deref()).unwrap_or_default();
+    fleets.iter().any(|entry| entry.fleet == *name && entry.supervisor.is_none())
 }
 
 /// Checks what the fleet needs of the host before any guest starts.
@@ -115,6 +130,18 @@ fn run_in(
     let report = arguments.report.as_deref().map(|path| NamedFile::create(path, "report")).transpose()?;
     let plot = arguments.plot.as_deref().map(|path| NamedFile::create(path, "plot")).transpose()?;
     let display = if arguments.is_detached { None } else { Some(open_display(arguments)?) };
+    let metrics = arguments.metrics.map(MetricsListener::bind).transpose().map_err(Failure::refused)?;
+    let (publisher, feed) = publisher();
+    let (mailbox, inbox) = mailbox().map_err(Failure::refused)?;
+    let server = Server::start(ServerOptions {
+        fleet: directory.fleet().to_string(),
+        listener: directory.listen().map_err(no_control)?,
+        metrics,
+        mailbox,
+        feed,
+        log_dir: log_dir.clone(),
+    });
+    let server = server.map_err(no_control)?;
     let limit = arguments.seconds.map(|seconds| Duration::from_secs(seconds.into()));
     let options = RunOptions {
         until: if arguments.is_detached { RunUntil::Shutdown } else { RunUntil::GuestsEnd },
@@ -122,11 +149,13 @@ fn run_in(
         policy: Policy { idle_tax: fleet.idle_tax, ..Policy::default() },
         keeps_samples: report.is_some() || plot.is_some(),
         physical: PhysicalMemory::ByControlGroup,
+        inbox: Some(inbox),
         ..RunOptions::default()
     };
     let mut observers = Observers {
         display,
         events,
+        publisher,
         service_manager: ServiceManager::from_environment(),
         states: StateKeeper::start(Arc::clone(directory)).map_err(Failure::refused)?,
         detached: arguments.is_detached,
@@ -144,6 +173,7 @@ fn run_in(
     };
     let outcome = outcome.map_err(Failure::broken)?;
     observers.service_manager.stopping();
+    drop(server);
 
     // The report first: it may be wanted although standard output is not read.
     let reported = report.map(|file| write_report(&outcome, file)).transpose();
@@ -211,6 +241,10 @@ fn write_plot(outcome: &Outcome, file: NamedFile<'_>) -> Result<(), Failure> {
     }
 }
 
+fn no_control(error: io::Error) -> Failure {
+    Failure::refused(format!("the fleet can't be controlled: {error}"))
+}
+
 fn without_kvm(error: KvmError) -> Failure {
     Failure::refused(format!("{error}; without KVM, `cargo xtask test --no-kvm` runs guests under QEMU"))
 }
@@ -220,6 +254,7 @@ struct Observers {
     /// `None` for a detached fleet.
     display: Option<Display<Sink>>,
     events: Option<EventLog<Sink>>,
+    publisher: Publisher,
     service_manager: ServiceManager,
     states: StateKeeper,
     detached: bool,
@@ -245,6 +280,7 @@ impl Observer for Observers {
         if let Some(events) = &mut self.events {
             events.on_event(event);
         }
+        self.publisher.on_event(event);
     }
 
     fn on_poll(&mut self, status: &FleetStatus) {
@@ -252,6 +288,7 @@ impl Observer for Observers {
         if let Some(display) = &mut self.display {
             display.on_poll(status);
         }
+        self.publisher.on_poll(status);
     }
 }
 
