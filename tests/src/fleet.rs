@@ -117,7 +117,7 @@ impl FleetPlan {
         words.extend(["--log-dir".into(), path("logs").into_os_string()]);
         words.extend(["--run-dir".into(), path("run").into_os_string()]);
         words.extend(limit.iter().flat_map(|limit| ["--seconds".into(), OsString::from(limit.as_secs().to_string())]));
-        Fleet { running: Running::start_with(&words, reader), folder }
+        Fleet { running: Running::start_with(&words, reader), words, folder }
     }
 }
 
@@ -125,6 +125,8 @@ impl FleetPlan {
 #[derive(Debug)]
 pub struct Fleet {
     running: Running,
+    /// The command.
+    words: Vec<OsString>,
     folder: TempDir,
 }
 
@@ -227,6 +229,35 @@ impl Fleet {
             Receiver::Supervisor => self.running.signal(signal),
             Receiver::Group => self.running.signal_group(signal),
         }
+    }
+
+    /// Kills the supervisor and starts another one with the same command. What the first one printed
+    /// is gone.
+    ///
+    /// # Panics
+    /// When the command has ended before.
+    #[track_caller]
+    pub fn replace_supervisor(&mut self) {
+        self.kill_supervisor();
+        self.start_again();
+    }
+
+    /// Starts another supervisor with the same command, once the first one is gone.
+    #[track_caller]
+    pub fn start_again(&mut self) {
+        self.running = Running::start_with(&self.words, Reader::Files);
+    }
+
+    /// Kills the supervisor, and waits until it is gone.
+    ///
+    /// # Panics
+    /// When it has ended before by itself.
+    #[track_caller]
+    pub fn kill_supervisor(&mut self) {
+        let ended = self.running.output();
+        assert!(ended.is_none(), "the run has ended: {ended:?}\nevents:\n{}", self.events());
+        self.signal(Receiver::Supervisor, Signal::KILL);
+        self.wait_for_end(DEADLINE);
     }
 
     /// Waits at most `patience` for the end of the command; returns the result.

@@ -26,7 +26,8 @@ impl Vmm {
     }
 
     /// Returns whether the process still runs. A zombie does not; its new parent may reap it late.
-    fn is_alive(&self) -> bool {
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
         status_field(self.pid, 0).is_some_and(|state| state != "Z" && state != "X")
     }
 

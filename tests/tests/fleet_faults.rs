@@ -175,17 +175,6 @@ fn a_run_whose_output_is_not_read_ends_at_its_limit() {
     );
 }
 
-#[test]
-fn vmm_processes_end_with_a_killed_supervisor() {
-    let plan = FleetPlan::pool_mib(256).with(&neighbour("left")).with(&neighbour("right"));
-    let mut fleet = plan.up(None);
-    let vmms = ["left", "right"].map(|name| fleet.wait_for_guest(name));
-    fleet.signal(Receiver::Supervisor, Signal::KILL);
-    let run = fleet.wait_for_end(END_PATIENCE);
-    assert_eq!(run.output.status.code(), None, "a signal ended it\n{run}");
-    expect_gone(&vmms);
-}
-
 /// A guest that writes to its ballooned memory harms only itself.
 #[test]
 fn a_guest_that_uses_ballooned_memory_is_ended() {
@@ -250,8 +239,7 @@ fn ballooned_memory_that_a_guest_uses_is_released_again() {
     assert_eq!(guest["exit"], "stopped", "{run}");
 }
 
-/// Waits until no process of the fleet is left. If the supervisor was killed, the kernel ends them
-/// after it.
+/// Waits until no process of the fleet is left.
 #[track_caller]
 fn expect_gone(vmms: &[Vmm]) {
     vmms.iter().for_each(Vmm::wait_until_gone);

@@ -276,6 +276,19 @@ guests! {
         "cmp rdi, 512" "jne 2b"
         "EXIT 0x10";
 
+    /// Writes a new number to each frame of 16 MiB, verifies all of them, asks for its target, and
+    /// does so again, for ever. Panics where a frame has another number.
+    verifies:
+        "HELLO 0" "RING3"
+        "xor r12d, r12d"
+        "2: inc r12"
+        "mov eax, 0x1000000" "mov ecx, 4096"
+        "3: mov [rax], r12" "add rax, 4096" "dec ecx" "jnz 3b"
+        "mov eax, 0x1000000" "mov ecx, 4096"
+        "4: cmp [rax], r12" "jne 5f" "add rax, 4096" "dec ecx" "jnz 4b"
+        "CALL 2"
+        "jmp 2b";
+
     /// Uses unassigned ports and addresses, and the balloon port in wrong ways, then triple-faults.
     pokes_about:
         "in al, 0x99" "cmp al, 0xff" "jne 5f"

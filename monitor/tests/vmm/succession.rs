@@ -28,8 +28,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::bench::{PATIENCE, SUCCESS, next, program};
 use crate::{elf, guests, negotiated, until};
 
-/// Set in the process that is to be the supervisor: the directory, the lease in milliseconds, and
-/// what it waits for ([`Stage::name`]).
+/// Set in the process that is to be the supervisor: the directory; to start the guest, the lease in
+/// milliseconds, and what it waits for ([`Stage::name`]).
 const AS_SUPERVISOR: &str = "AEROSTAT_TEST_SUPERVISOR_OF";
 const LEASE_MS: &str = "AEROSTAT_TEST_LEASE_MS";
 const READY: &str = "AEROSTAT_TEST_READY";
@@ -77,9 +77,8 @@ impl Bench {
     /// Has a supervisor start the guest, waits until it has come to `stage`, and kills the
     /// supervisor. Returns the guest's process.
     fn orphan(&self, lease: Duration, stage: Stage) -> Pid {
-        let mut supervisor = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "succession::a_supervisor_to_be_killed", "--nocapture"])
-            .env(AS_SUPERVISOR, self.0.path())
+        let mut supervisor = self
+            .supervisor()
             .env(LEASE_MS, lease.as_millis().to_string())
             .env(READY, stage.name())
             .stdin(Stdio::piped())
@@ -91,6 +90,15 @@ impl Bench {
         supervisor.kill().unwrap();
         supervisor.wait().unwrap();
         Pid::from_raw(process.parse().unwrap()).unwrap()
+    }
+
+    /// Returns the command that runs [`a_supervisor_to_be_killed`]: one that takes the guest over.
+    fn supervisor(&self) -> Command {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command
+            .args(["--exact", "succession::a_supervisor_to_be_killed", "--nocapture"])
+            .env(AS_SUPERVISOR, self.0.path());
+        command
     }
 
     /// Opens the run directory as the next supervisor.
@@ -121,6 +129,9 @@ fn config(directory: &Path, run: &RunDirectory, lease: Duration) -> GuestConfig 
 #[test]
 fn a_supervisor_to_be_killed() {
     let Some(directory) = std::env::var_os(AS_SUPERVISOR).map(PathBuf::from) else { return };
+    if std::env::var(READY).is_err() {
+        return move_targets(&run_directory(&directory));
+    }
     let lease = Duration::from_millis(std::env::var(LEASE_MS).unwrap().parse().unwrap());
     let run = run_directory(&directory);
     let guest = VmmGuest::spawn(&config(&directory, &run, lease)).unwrap();
@@ -142,6 +153,19 @@ fn survivor(run: &RunDirectory) -> Survivor {
 
 fn adopt(run: &RunDirectory) -> Adopted {
     survivor(run).adopt(PATIENCE).unwrap()
+}
+
+/// Takes the guest over, and sets one target after the other until it is killed.
+fn move_targets(run: &RunDirectory) {
+    let Adopted { mut guest, epoch, .. } = adopt(run);
+    let mut epoch = epoch;
+    println!("taken over");
+    for mib in (64..=128).step_by(2).cycle() {
+        epoch = epoch.next();
+        guest.send_target(FrameCount::from_mib(mib), epoch);
+        assert_eq!(guest.next_event(), None);
+        thread::sleep(Duration::from_micros(200));
+    }
 }
 
 /// Returns how a guest ends that is not a child of this process.
@@ -216,6 +240,36 @@ fn the_target_is_frozen_until_there_is_another_supervisor() {
     guest.set_target(FrameCount::from_mib(66));
     assert_eq!(end(&mut guest), EndReason::Exited(GuestExit::Success));
     assert_eq!(guest.registers().facts().size, FrameCount::from_mib(66));
+}
+
+/// Supervisors are killed at any moment: before, during and after the take-over, and while they set
+/// targets. The guest verifies its memory meanwhile.
+#[test]
+fn a_guest_outlives_fifty_supervisors() {
+    let bench = Bench::new(guests::verifies());
+    let process = bench.orphan(LONG, Stage::Negotiated);
+    // Multiples of a number that has no factor in common with 60, so that all moments have their turn.
+    for moment in (0..50).map(|round| round * 37 % 60) {
+        let mut supervisor = bench.supervisor();
+        supervisor.stdin(Stdio::null()).stdout(Stdio::piped());
+        let mut supervisor = supervisor.spawn().unwrap();
+        if moment % 2 == 0 {
+            let lines = BufReader::new(supervisor.stdout.take().unwrap()).lines();
+            assert!(lines.map_while(Result::ok).any(|line| line.contains("taken over")), "it ended by itself");
+        }
+        thread::sleep(Duration::from_millis(moment));
+        supervisor.kill().unwrap();
+        supervisor.wait().unwrap();
+    }
+    let run = bench.run_directory();
+    let Adopted { mut guest, epoch, .. } = adopt(&run);
+    assert_eq!(u32::try_from(process.as_raw_nonzero().get()), Ok(guest.pid()));
+    assert!(epoch > Epoch(50), "{epoch:?}");
+    let calls = guest.registers().facts().port_calls;
+    until(&mut guest, |guest| guest.registers().facts().port_calls > calls);
+    assert!(guest.measure_resident().unwrap() >= FrameCount::from_mib(16));
+    guest.request_stop();
+    assert_eq!(end(&mut guest), EndReason::Stopped);
 }
 
 #[test]

@@ -1,0 +1,102 @@
+//! Supervisors that are killed while their guests run, and those that take the guests over.
+
+use std::thread;
+use std::time::Duration;
+
+use aerostat_tests::Vmm;
+use aerostat_tests::environment::app_image;
+use aerostat_tests::fleet::{Fleet, FleetPlan, Member, Receiver, line_with};
+use rustix::process::Signal;
+
+/// How long a fleet may take to end after a signal.
+const END_PATIENCE: Duration = Duration::from_secs(20);
+/// How often a supervisor is killed.
+const KILLS: u32 = 50;
+const NAMES: [&str; 3] = ["ebb", "flow", "steady"];
+
+/// Starts a fleet whose guests verify every byte of their memory, and waits until all work. Two
+/// take turns with most of the pool; one has phases that fit its minimum.
+fn up() -> (Fleet, [Vmm; 3]) {
+    let guest =
+        |name, max_mib, command_line| Member { name, image: app_image("memwalk"), min_mib: 48, max_mib, command_line };
+    let guests = [
+        guest("ebb", 384, "phases=256M:400ms,16M:400ms repeat"),
+        guest("flow", 384, "phases=16M:400ms,256M:400ms repeat"),
+        guest("steady", 96, "phases=40M:200ms,16M:200ms repeat"),
+    ];
+    let plan = guests.iter().fold(FleetPlan::pool_mib(416), FleetPlan::with);
+    let mut fleet = plan.up(None);
+    let vmms = NAMES.map(|name| fleet.wait_for_guest(name));
+    (fleet, vmms)
+}
+
+#[track_caller]
+fn wait_until_taken_over(fleet: &mut Fleet) {
+    for name in NAMES {
+        let words = [name, "was taken over with a target of"];
+        fleet.wait_for(&format!("take-over of {name}"), |fleet| line_with(&fleet.events(), &words));
+    }
+}
+
+/// Waits until both guests that take turns had most of the pool.
+#[track_caller]
+fn wait_until_both_have_worked(fleet: &mut Fleet) {
+    for name in ["ebb", "flow"] {
+        fleet.wait_for_line(&[&format!("  {name} "), "walking 256 of 256 MiB"]);
+    }
+}
+
+/// Returns moments between 0 and 500 ms, the same in each run. Half of them are within the start of
+/// a supervisor.
+fn moments() -> impl Iterator<Item = Duration> {
+    let mut state = 0x2545_f491_4f6c_dd1d_u64;
+    std::iter::from_fn(move || {
+        // Xorshift (Marsaglia, 2003).
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        let most = if state.is_multiple_of(2) { 40 } else { 500 };
+        Some(Duration::from_millis(state / 2 % most))
+    })
+}
+
+#[test]
+fn guests_outlive_fifty_supervisors_and_no_byte_is_wrong() {
+    let (mut fleet, vmms) = up();
+    for (round, moment) in (1..=KILLS).zip(moments()) {
+        thread::sleep(moment);
+        fleet.replace_supervisor();
+        if round % 5 == 0 {
+            wait_until_taken_over(&mut fleet);
+        }
+        for vmm in &vmms {
+            assert!(vmm.is_alive(), "{vmm:?} has ended with supervisor {round}\n{}", fleet.events());
+        }
+    }
+    wait_until_taken_over(&mut fleet);
+    wait_until_both_have_worked(&mut fleet);
+    fleet.signal(Receiver::Supervisor, Signal::INT);
+    let run = fleet.wait_for_end(END_PATIENCE);
+    run.expect_exit_code(0);
+    assert_eq!(run.report()["violations"], 0, "{run}");
+    NAMES.iter().for_each(|name| run.expect_unharmed(name));
+    vmms.iter().for_each(Vmm::wait_until_gone);
+}
+
+/// A guest that is killed while no supervisor runs is reported by the next one.
+#[test]
+fn an_end_without_a_supervisor_is_reported() {
+    let (mut fleet, vmms) = up();
+    fleet.kill_supervisor();
+    vmms[2].signal(Signal::KILL);
+    vmms[2].wait_until_gone();
+    fleet.start_again();
+    let words = ["steady ended: failed: its process ended while no supervisor ran"];
+    fleet.wait_for("end", |fleet| line_with(&fleet.events(), &words));
+    wait_until_both_have_worked(&mut fleet);
+    fleet.signal(Receiver::Supervisor, Signal::INT);
+    let run = fleet.wait_for_end(END_PATIENCE);
+    run.expect_exit_code(1);
+    ["ebb", "flow"].iter().for_each(|name| run.expect_unharmed(name));
+    vmms.iter().for_each(Vmm::wait_until_gone);
+}
