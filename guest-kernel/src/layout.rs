@@ -16,9 +16,9 @@ use core::ops::Range;
 /// Where the image is linked and loaded; `link.ld` says the same.
 pub(crate) const IMAGE_BASE: u64 = 0x20_0000;
 
-/// Memory below belongs to loaders: boot information, command line, boot page tables. The kernel
-/// copies what it needs and then unmaps all of it, so that a null pointer is an error.
-pub(crate) const LOW_MEMORY_END: u64 = IMAGE_BASE;
+/// Memory below is never used: a null pointer is an error there, and firmware may have tables.
+/// Loaders leave boot information here or up to the image; the kernel copies what it needs first.
+pub(crate) const LOW_MEMORY_END: u64 = 1 << 20;
 
 /// The end of the identity map. Memory beyond it is not used.
 pub(crate) const IDENTITY_END: u64 = 1 << 39;

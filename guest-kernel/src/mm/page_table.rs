@@ -187,13 +187,6 @@ impl PageTables {
         }
     }
 
-    /// Removes the slot at `address` from the identity map. The caller must flush the TLB.
-    pub(crate) fn unmap_identity(&mut self, address: u64) {
-        if let Some(entry) = self.existing_slot_entry_mut(address) {
-            entry.set_unused();
-        }
-    }
-
     /// Revokes the translations of the slot at `address`, up to `end`. The caller must flush the
     /// TLB before [`Self::collect`]. A huge page is revoked as a whole or not at all.
     pub(crate) fn revoke(&mut self, address: u64, end: u64) {
@@ -379,7 +372,7 @@ unsafe fn descend<'a>(
 
 /// Makes a table of a frame: `entry_of` returns what the entry at each place refers to. Returns the
 /// frame's number, for the entry that will own it.
-fn fill_table(table: Block, entry_of: impl Fn(u64) -> (FrameNumber, PageTableFlags)) -> FrameNumber {
+fn fill_table(table: Block, mut entry_of: impl FnMut(u64) -> (FrameNumber, PageTableFlags)) -> FrameNumber {
     debug_assert_eq!(table.size(), BlockSize::Frame);
     // SAFETY: the frame is owned, so no other code uses its memory, and any bits are a table.
     let entries = unsafe { &mut *table_at(table.first()) };

@@ -4,7 +4,7 @@
 
 use core::ops::Range;
 
-use aerostat_abi::units::{FRAME_BYTES, FrameCount, FrameNumber, HUGE_BYTES, HUGE_SIZE, to_usize};
+use aerostat_abi::units::{FRAME_BYTES, FrameCount, FrameNumber, HUGE_BYTES, to_usize};
 
 use super::address_space::{self, RegionKind};
 use super::block::{Block, BlockSize, Contents};
@@ -39,13 +39,14 @@ impl InstalledMemory<'_> {
         FrameNumber::containing(end.min(layout::IDENTITY_END))
     }
 
-    /// Returns what must not be handed out below `end`: everything below `used_end` (low memory,
-    /// the image behind it, the metadata behind that), and every hole between the ranges.
+    /// Returns what must not be handed out below `end`: low memory, the image with the metadata
+    /// behind it, up to `used_end`, and every hole between the ranges.
     fn reserved(&self, used_end: u64, end: FrameNumber) -> impl Iterator<Item = Range<FrameNumber>> {
         let starts = self.ranges.iter().map(|range| range.start).chain([end.address()]);
         let ends = core::iter::once(0).chain(self.ranges.iter().map(|range| range.end));
         let holes = ends.zip(starts).map(|(end, next)| end..next).filter(|hole| !hole.is_empty());
-        core::iter::once(0..used_end)
+        [0..layout::LOW_MEMORY_END, layout::IMAGE_BASE..used_end]
+            .into_iter()
             .chain(holes)
             .map(|range| FrameNumber::containing(range.start)..FrameNumber(range.end.div_ceil(FRAME_BYTES)))
     }
@@ -64,7 +65,8 @@ pub(crate) fn start(
     let (image, end) = (&memory.image, memory.end());
     let words = FrameAllocator::words(FrameCount(end.0)) + more_words(end);
     let metadata = image.end..image.end + (words as u64 * 8).next_multiple_of(FRAME_BYTES);
-    let tables_end = metadata.end + (identity_tables(end) + image_slots(image).count() as u64) * FRAME_BYTES;
+    let tables = identity_tables(end) + first_gib_tables(image);
+    let tables_end = metadata.end + tables * FRAME_BYTES;
     let first_range = memory.ranges.iter().find(|range| range.contains(&metadata.start)).ok_or(OutOfMemory)?;
     if tables_end + 2 * HUGE_BYTES > first_range.end.min(layout::BOOT_IDENTITY_END) {
         return Err(OutOfMemory);
@@ -95,14 +97,15 @@ fn identity_tables(end: FrameNumber) -> u64 {
     end.address().div_ceil(layout::BOOT_IDENTITY_END) - 1
 }
 
-/// Returns the slots that hold code or constants of the image: they are mapped page by page.
-fn image_slots(image: &Image) -> impl Iterator<Item = u64> + use<> {
-    (layout::IMAGE_BASE..image.constants_end).step_by(HUGE_SIZE)
+/// Returns how many page tables it takes to map the first gibibyte: the table of its slots, and one
+/// for each slot up to the end of the image's constants, which is mapped page by page.
+fn first_gib_tables(image: &Image) -> u64 {
+    1 + image.constants_end.div_ceil(HUGE_BYTES)
 }
 
 /// Adopts the image's page tables: maps the memory that they don't reach, with tables in the frames
-/// from `free` on, sets the access rights of each part of the image, and unmaps low memory and what
-/// is not memory.
+/// from `free` on, and the first gibibyte anew: with the access rights of each part of the image,
+/// and without low memory and what is not memory.
 fn adopt_page_tables(image: &Image, end: FrameNumber, free: u64) {
     // SAFETY: the boot tables are static, identity-mapped, and from here on changed under the lock
     // of `SPACE` only.
@@ -124,17 +127,7 @@ fn adopt_page_tables(image: &Image, end: FrameNumber, free: u64) {
             unreachable!("the root of the boot tables has no entry for {:?}", table.into_number());
         }
     }
-    let mut code_end = layout::IMAGE_BASE;
-    for slot in image_slots(image) {
-        let table = take_frame(&mut free);
-        tables.map_image_slot(slot, table, image);
-        code_end = slot + HUGE_BYTES;
-    }
-    (code_end..layout::BOOT_CODE_END).step_by(HUGE_SIZE).for_each(|slot| tables.forbid_execution(slot));
-    let beyond = end.address().next_multiple_of(HUGE_BYTES)..layout::BOOT_IDENTITY_END;
-    for slot in (0..layout::LOW_MEMORY_END).chain(beyond).step_by(HUGE_SIZE) {
-        tables.unmap_identity(slot);
-    }
+    tables.map_first_gib(image, end, &mut || take_frame(&mut free));
     cpu::flush_tlb();
     SPACE.lock().tables = Some(tables);
 }

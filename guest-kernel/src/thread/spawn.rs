@@ -68,7 +68,7 @@ fn spawn_committed(spawn: &Spawn, commit_charge: &mut FrameCount) -> Result<Thre
     let mapped_from = if existing.is_empty() { top } else { existing.start };
     let stack = mapped_from.min(top - spawn.stack_bytes)..top;
     // All of it is mapped now: a fault could not be handled on the stack that is missing.
-    if pinned::map(stack.start..mapped_from, commit_charge).is_err() {
+    if pinned::map_stack(stack.start..mapped_from, commit_charge).is_err() {
         SCHEDULER.lock().table.forget(thread);
         return Err(SpawnError::OutOfMemory);
     }

@@ -12,6 +12,10 @@
 //! So huge frames can become whole again: while a movable one is *vacated*, its pages are moved out
 //! and nothing new is allocated in it.
 //!
+//! The *fixed* huge frames at the bottom hold the image and low memory, so they never become whole.
+//! What is left of them is taken for everything before a whole huge frame is broken: the monitor
+//! backs them with small pages, so each frame costs the host a page, and not 2 MiB.
+//!
 //! How many frames may be handed out to whom is the business of [`commit`](super::commit), and
 //! whether the host may reclaim a huge frame that is free is that of [`offers`](super::offers).
 
@@ -47,10 +51,11 @@ impl Mobility {
 pub(super) enum Use {
     /// A page, or memory of the kernel.
     Memory(Mobility),
-    /// A page table. Page tables share huge frames that nothing else is taken from as long as there
-    /// are others. A host that shadows the guest's page tables (as KVM without hardware
+    /// A page table. A host that shadows the guest's page tables (as KVM without hardware
     /// virtualization does) write-protects each table, and can then not map the huge frame around
-    /// it in one piece.
+    /// it in one piece. So page tables are taken from the fixed huge frames, which are mapped page
+    /// by page, and then share huge frames that nothing else is taken from as long as there are
+    /// others.
     Table,
     /// The balloon. A frame that the host does not back frees nothing there when it is ballooned.
     Balloon,
@@ -80,6 +85,8 @@ pub(super) struct Placement {
     states: &'static [HugeFrameWord],
     /// The contents of memory that was never used.
     untouched: Contents,
+    /// The end of the fixed huge frames.
+    fixed_end: HugeFrameNumber,
     /// The huge frame that page tables are taken from.
     tables: Option<HugeFrameNumber>,
 }
@@ -100,6 +107,7 @@ impl Placement {
             vacated: 0,
             states: bump.take_states(huge_frames),
             untouched: Contents::Zero,
+            fixed_end: HugeFrameNumber(0),
             tables: None,
         }
     }
@@ -118,6 +126,7 @@ impl Placement {
         for range in reserved {
             self.exclude(range.start..range.end.min(end));
         }
+        self.fixed_end = self.free.first_whole().unwrap_or(HugeFrameNumber(self.states.len() as u64));
     }
 
     /// Removes frames that have another owner, or are not there at all.
@@ -189,9 +198,9 @@ impl Placement {
     /// Returns where to take a single frame.
     pub(super) fn source(&self, wanted: Use) -> Option<Source> {
         let preferred = match wanted {
-            Use::Memory(Mobility::Movable) => self.movable.first(),
+            Use::Memory(Mobility::Movable) => self.movable.first().or_else(|| self.fixed()),
             Use::Memory(Mobility::Pinned) => self.pinned.first(),
-            Use::Table => self.tables.filter(|&huge| self.free.contains_part(huge)),
+            Use::Table => self.fixed().or_else(|| self.tables.filter(|&huge| self.free.contains_part(huge))),
             // An untouched huge frame is broken only when nothing else is free.
             Use::Balloon => {
                 self.pinned.first().or_else(|| self.movable.first().filter(|_| self.backed.first().is_none()))
@@ -203,6 +212,11 @@ impl Placement {
             pinned.or_else(|| self.free.first_partial()).map(Source::Partial)
         };
         preferred.map(Source::Partial).or_else(whole).or_else(other)
+    }
+
+    /// Returns a fixed huge frame with free frames.
+    fn fixed(&self) -> Option<HugeFrameNumber> {
+        self.pinned.first().filter(|&huge| huge < self.fixed_end)
     }
 
     /// Hands out a huge frame, which is wholly free.

@@ -303,6 +303,8 @@ struct Model {
     floor: u64,
     /// The huge frame that page tables come from.
     tables: Option<usize>,
+    /// Huge frames below were not wholly free at the start.
+    fixed_end: usize,
     held: Vec<(FrameNumber, BlockSize)>,
 }
 
@@ -320,11 +322,13 @@ impl Model {
             headroom: 0,
             floor,
             tables: None,
+            fixed_end: 0,
             held: Vec::new(),
         };
         for frame in (0..frames).filter(|&frame| is_free(frame)) {
             model.set_owner(to_usize(frame), Owner::Allocator);
         }
+        model.fixed_end = (0..to_usize(HUGE)).take_while(|&huge| !model.is_whole(huge)).count();
         model
     }
 
@@ -380,16 +384,21 @@ impl Model {
         self.free_in[huge] > 0 && !self.is_whole(huge)
     }
 
-    /// The frame that goes next: the lowest of the lowest broken huge frame of its kind, or else
-    /// the first of the next huge one, or else the lowest of the lowest broken one, be it meant for
-    /// page tables. The balloon takes from pages before it breaks what is untouched.
+    fn fixed(&self) -> Option<usize> {
+        (0..self.fixed_end).find(|&huge| self.is_broken(huge))
+    }
+
+    /// The frame that goes next: the lowest of the lowest broken huge frame of its kind, or else of
+    /// a fixed one, or else the first of the next huge one, or else the lowest of the lowest broken
+    /// one, be it meant for page tables. The balloon takes from pages before it breaks what is
+    /// untouched.
     fn next_frame(&self, purpose: Purpose) -> Option<usize> {
         let is_its = |&huge: &usize| {
             let is_meant = self.is_pinned[huge] != is_movable(purpose) && self.tables != Some(huge);
             self.is_broken(huge) && is_meant
         };
         let mut all = 0..to_usize(HUGE);
-        let mine = all.clone().find(is_its);
+        let mine = all.clone().find(is_its).or_else(|| self.fixed());
         let has_backed = all.clone().any(|huge| self.is_whole(huge) && self.is_backed[huge]);
         if purpose == Purpose::Balloon && mine.is_none() && !has_backed {
             let of_pages = |&huge: &usize| self.is_broken(huge) && !self.is_pinned[huge] && self.tables != Some(huge);
@@ -401,9 +410,12 @@ impl Model {
         self.lowest_in(mine.or_else(|| self.next_huge()).or_else(|| all.find(any))?)
     }
 
-    /// The frame that the next page table gets: the lowest of the huge frame meant for them, or of
-    /// the next one.
+    /// The frame that the next page table gets: the lowest of a fixed huge frame, or of the one
+    /// meant for them, or of the next one.
     fn next_table(&mut self) -> Option<usize> {
+        if let Some(huge) = self.fixed() {
+            return self.lowest_in(huge);
+        }
         if let Some(huge) = self.tables.filter(|&huge| self.is_broken(huge)) {
             return self.lowest_in(huge);
         }

@@ -4,11 +4,13 @@
 //! The image is mapped nowhere else, so no other mapping allows more. The page tables themselves
 //! are writable, as the kernel runs in ring 3 like the application: this stops stray writes and
 //! jumps, not a malicious application.
+#![allow(unsafe_code, reason = "reaches tables by their addresses")]
 
-use aerostat_abi::units::{FRAME_BYTES, FrameNumber};
+use aerostat_abi::units::{FRAME_BYTES, FrameNumber, HUGE_BYTES};
 use x86_64::structures::paging::PageTableFlags;
 
-use super::{DATA, MAPPED, PageTables, fill_table, set};
+use super::{DATA, MAPPED, PageTables, fill_table, set, table_below_mut};
+use crate::layout;
 use crate::mm::block::Block;
 
 /// Where the parts of the image end. It begins with its code, which constants follow, and data
@@ -24,11 +26,15 @@ pub(crate) struct Image {
 }
 
 impl Image {
-    /// Returns the flags of the page at `address` of the image's slots. Behind the image they hold
-    /// memory that may be read and written, like its data.
+    /// Returns the flags of the page at `address` of the slots of low memory and the image. Between
+    /// low memory and the image, and behind it, they hold memory that may be read and written.
     fn flags_at(&self, address: u64) -> PageTableFlags {
         let constants = DATA - PageTableFlags::WRITABLE - PageTableFlags::DIRTY;
-        if address < self.code_end {
+        if address < layout::LOW_MEMORY_END {
+            PageTableFlags::empty()
+        } else if address < layout::IMAGE_BASE {
+            DATA
+        } else if address < self.code_end {
             constants - PageTableFlags::NO_EXECUTE
         } else if address < self.constants_end {
             constants
@@ -39,23 +45,31 @@ impl Image {
 }
 
 impl PageTables {
-    /// Maps the slot at `address` of the identity map page by page, with `table` as its table, as
-    /// the parts of the image require. The caller must flush the TLB.
-    pub(crate) fn map_image_slot(&mut self, address: u64, table: Block, image: &Image) {
-        let number = fill_table(table, |place| {
-            let page = address + place * FRAME_BYTES;
-            (FrameNumber::containing(page), image.flags_at(page))
+    /// Identity-maps the first gibibyte anew, up to `end`, with frames from `take` as tables: low
+    /// memory and the image page by page, as its parts require, the rest in huge pages that can't
+    /// be executed. The caller must flush the TLB.
+    ///
+    /// The tables in force are changed by one write. A host that shadows page tables traps each.
+    pub(crate) fn map_first_gib(&mut self, image: &Image, end: FrameNumber, take: &mut dyn FnMut() -> Block) {
+        let number = fill_table(take(), |slot| {
+            let address = slot * HUGE_BYTES;
+            if address < image.constants_end {
+                (fill_table(take(), |place| page_of(address + place * FRAME_BYTES, image)), MAPPED)
+            } else if address < end.address() {
+                (FrameNumber::containing(address), DATA | PageTableFlags::HUGE_PAGE)
+            } else {
+                (FrameNumber(0), PageTableFlags::empty())
+            }
         });
-        if let Some(entry) = self.existing_slot_entry_mut(address) {
-            set(entry, number, MAPPED);
+        let entry = &mut self.root_mut()[0];
+        // SAFETY: the entry is one of these tables, which are borrowed exclusively.
+        if let Some(upper) = unsafe { table_below_mut(entry) } {
+            set(&mut upper[0], number, MAPPED);
         }
     }
+}
 
-    /// Forbids execution in the slot at `address` of the identity map. The caller must flush the
-    /// TLB.
-    pub(crate) fn forbid_execution(&mut self, address: u64) {
-        if let Some(entry) = self.existing_slot_entry_mut(address).filter(|entry| !entry.is_unused()) {
-            entry.set_flags(entry.flags() | PageTableFlags::NO_EXECUTE);
-        }
-    }
+/// Returns what the entry of the page at `address` refers to.
+fn page_of(address: u64, image: &Image) -> (FrameNumber, PageTableFlags) {
+    (FrameNumber::containing(address), image.flags_at(address))
 }

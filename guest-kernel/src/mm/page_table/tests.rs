@@ -11,6 +11,7 @@ use proptest::test_runner::{Config as ProptestConfig, TestCaseError};
 use proptest::{prop_assert, prop_assert_eq, prop_oneof, proptest};
 use x86_64::structures::paging::PageTable;
 
+use super::image::Image;
 use super::{
     Access, Block, BlockSize, Collected, PageTableEntry, PageTableFlags, PageTables, Slot, TableLevel, frame_of,
 };
@@ -342,9 +343,39 @@ fn a_gibibyte_of_the_identity_map_takes_one_table() {
         assert_eq!(fixture.tables.translate(address + 0x3456), Some(FrameNumber::containing(address + 0x3456)));
     }
     assert!(!fixture.tables.is_mapped(GIB - 1) && !fixture.tables.is_mapped(GIB + (1 << 30)));
-    fixture.tables.unmap_identity(GIB + HUGE_BYTES);
-    assert_eq!(fixture.tables.slot(GIB + HUGE_BYTES), Slot::Empty);
-    assert!(fixture.tables.is_mapped(GIB) && fixture.tables.is_mapped(GIB + 2 * HUGE_BYTES));
+}
+
+#[test]
+fn the_first_gibibyte_is_mapped_anew_as_the_image_requires() {
+    let mut fixture = Fixture::new();
+    let table = fixture.pool.take().unwrap();
+    let before = fixture.tables.map_identity_gib(0, table, &mut |_| fixture.pool.take());
+    assert!(before.map_err(Block::into_number).is_ok());
+    let image = Image { code_end: 0x20_3000, constants_end: 0x20_5000, end: 0x30_0000 };
+    let end = FrameNumber::containing(16 << 20);
+    fixture.tables.map_first_gib(&image, end, &mut || fixture.pool.take().unwrap());
+    assert_eq!(fixture.pool.live(), 5, "the two of before, one of slots, and one each for the first two slots");
+    let right = |address| {
+        let flags = fixture.tables.page_entry(address).map(PageTableEntry::flags);
+        flags.map(|flags| [PageTableFlags::WRITABLE, PageTableFlags::NO_EXECUTE].map(|flag| flags.contains(flag)))
+    };
+    let [code, constants, data] = [[false, false], [false, true], [true, true]].map(Some);
+    for (address, wanted) in [
+        (0x10_0000, data),
+        (0x1f_f000, data),
+        (0x20_0000, code),
+        (0x20_2000, code),
+        (0x20_3000, constants),
+        (0x20_5000, data),
+        (0x3f_f000, data),
+    ] {
+        assert_eq!(right(address), wanted, "{address:#x}");
+        assert_eq!(fixture.tables.translate(address), Some(FrameNumber::containing(address)));
+    }
+    assert!(!fixture.tables.is_mapped(0) && !fixture.tables.is_mapped(0xf_f000), "a null pointer is an error");
+    assert_eq!(fixture.tables.slot(0x40_0000), Slot::Huge);
+    assert!(fixture.tables.slot_entry(0x40_0000).unwrap().flags().contains(PageTableFlags::NO_EXECUTE));
+    assert!(fixture.tables.is_mapped((16 << 20) - 1) && !fixture.tables.is_mapped(16 << 20));
 }
 
 #[test]
