@@ -30,6 +30,18 @@ impl PhysicalMeter {
         matches!(self, Self::Group(_))
     }
 
+    /// Returns the bytes in use now, the kernel's own memory included. Only differences between
+    /// two calls have a meaning.
+    ///
+    /// # Errors
+    /// When the kernel's files can't be read.
+    pub fn bytes_with_kernel(&self) -> io::Result<u64> {
+        match self {
+            Self::Group(group) => group.usage().map(|usage| usage.charged.saturating_sub(usage.cache)),
+            Self::Host => self.bytes(),
+        }
+    }
+
     /// Returns the bytes in use now. Only differences between two calls have a meaning.
     ///
     /// # Errors

@@ -18,7 +18,7 @@ const WITHOUT_GUESTS: [&str; 1] = ["reclaim"];
 const WITH_PEER: &str = "balloon";
 
 /// The test guests that benches boot.
-const GUESTS: [&str; 4] = ["bench_balloon", "bench_memory", "inflate", "native_compute"];
+const GUESTS: [&str; 5] = ["bench_balloon", "bench_memory", "inflate", "native_compute", "small_application"];
 
 /// The options of the verb.
 #[derive(Args, Debug)]

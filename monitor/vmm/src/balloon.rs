@@ -27,7 +27,7 @@ use super::frame_map::{FrameMap, Frames};
 use super::huge_pages::{Copier, SPLIT_IN_A_CALL, Unsplit};
 use super::layout::GuestAddress;
 use super::memory::GuestMemory;
-use super::page_sizes::{HugeIndex, HugeRun, PageSize, PageSizes};
+use super::page_sizes::{HugeIndex, HugeRun, PageSize, PageSizes, fixed_frames};
 use super::release::Releaser;
 use super::shared_registers::SharedRegisters;
 use super::virtio::Quiescent;
@@ -124,9 +124,10 @@ impl From<Status> for Outcome {
 impl<H: BalloonHost> Balloon<H> {
     /// Creates the device of a guest whose frames are as `map` says.
     pub(super) fn new(memory: Arc<GuestMemory>, registers: Arc<SharedRegisters>, host: H, map: FrameMap) -> Self {
+        let page_sizes = PageSizes::new(memory.layout().total(), &fixed_frames(map.image()));
         let mut balloon = Self {
             map,
-            page_sizes: PageSizes::new(memory.layout().total()),
+            page_sizes,
             memory,
             allow: GuestMemory::allow,
             releaser: Releaser::new(),

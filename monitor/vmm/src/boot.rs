@@ -15,6 +15,7 @@ use super::device_tree::{self, Description};
 use super::image::{self, ImageError, ImageInfo};
 use super::layout::{BOOT_INFO, DEVICE_TREE, DEVICE_TREE_BYTES, GDT, PAGE_TABLES};
 use super::memory::{GuestMemory, NotMemory};
+use super::page_sizes::{PageSize, fixed_frames};
 
 /// Present, writable, for ring 3 too; in a level-2 entry also: a 2 MiB page (Intel SDM volume 3,
 /// 5.5.4).
@@ -54,6 +55,9 @@ pub(super) enum BootError {
 
 /// Loads `file` and writes everything that it needs to start. The image has to lie within the
 /// guest's first `initial` frames. Memory is untouched.
+///
+/// The huge frames of the image and of boot information get small pages: a guest uses little of
+/// them, and to clear a huge page takes longer than to load most images.
 pub(super) fn prepare(
     memory: &GuestMemory,
     file: &File,
@@ -61,6 +65,7 @@ pub(super) fn prepare(
     description: &Description<'_>,
 ) -> Result<ImageInfo, BootError> {
     let image = image::read(file, initial)?;
+    memory.allow(&fixed_frames(&image.info.frames()), PageSize::Small)?;
     for load in &image.loads {
         memory.read_file(load.address, to_usize(load.bytes), file, load.offset)?;
     }

@@ -48,6 +48,11 @@ impl FrameMap {
         map
     }
 
+    /// Returns the frames of the guest's image.
+    pub(super) const fn image(&self) -> &Range<FrameNumber> {
+        &self.image
+    }
+
     /// Returns the number of frames in the balloon.
     pub(super) const fn balloon(&self) -> FrameCount {
         self.ballooned

@@ -68,9 +68,7 @@ impl GuestMemory {
         unsafe { unmap(tail.cast(), HUGE_SIZE - head)? };
         let base = NonNull::new(base).ok_or(io::ErrorKind::OutOfMemory)?;
         let mut memory = Self { layout, base, bytes, host: HugePages::Supported };
-        // The first huge frame holds a few pages of boot information: small pages there save the
-        // clearing of 2 MiB at every start, and most of the memory.
-        match memory.advise(&(HUGE_SIZE / FRAME_SIZE..bytes / FRAME_SIZE), Advice::LinuxHugepage) {
+        match memory.advise(&(0..bytes / FRAME_SIZE), Advice::LinuxHugepage) {
             Err(Errno::INVAL) => memory.host = HugePages::Unknown,
             outcome => outcome?,
         }

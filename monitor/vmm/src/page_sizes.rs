@@ -8,6 +8,9 @@
 //! whole. The guest does not touch a huge frame that is wholly ballooned, so what it may have stays
 //! as it is, and to inflate and deflate whole huge frames changes nothing here.
 //!
+//! The *fixed* huge frames, those of boot information and the image, have small pages from the
+//! start and for good: they can't be ballooned as a whole, and a guest uses little of them.
+//!
 //! The host is told once for each run of huge frames. It keeps a run as a memory area, and a
 //! process may have `vm.max_map_count` of those, 65,530 by default: a guest below 127 GiB can't
 //! reach that. Where a guest does, calls that would need another area are refused.
@@ -18,7 +21,7 @@
 use std::io;
 use std::ops::Range;
 
-use aerostat_abi::units::{FrameCount, HUGE_FRAMES, to_usize};
+use aerostat_abi::units::{FrameCount, FrameNumber, HUGE_FRAMES, to_usize};
 
 use super::frame_map::{FrameMap, Frames};
 
@@ -65,18 +68,31 @@ pub(super) enum PageSize {
     Huge,
 }
 
+/// Returns the indexes of the frames of the fixed huge frames of a guest whose image lies in these
+/// frames.
+pub(super) fn fixed_frames(image: &Range<FrameNumber>) -> Range<usize> {
+    // The image lies below the device hole, where indexes are frame numbers.
+    0..to_usize(image.end.0.next_multiple_of(HUGE_FRAMES))
+}
+
 /// Which pages each huge frame may have.
 #[derive(Debug)]
 pub(super) struct PageSizes {
+    /// The end of the fixed huge frames.
+    fixed_end: HugeIndex,
     /// Set where the host is known to use small pages only. Zeroed memory costs nothing until it is
     /// written.
     small: Vec<bool>,
 }
 
 impl PageSizes {
-    /// Allows huge pages for all of a guest's `total` frames, of which no huge frame is mixed.
-    pub(super) fn new(total: FrameCount) -> Self {
-        Self { small: vec![false; to_usize(total.0).div_ceil(HUGE)] }
+    /// Allows huge pages for all of a guest's `total` frames but those of the fixed huge frames,
+    /// `fixed`. No huge frame is mixed.
+    pub(super) fn new(total: FrameCount, fixed: &Range<usize>) -> Self {
+        let fixed_end = HugeIndex(fixed.end.div_ceil(HUGE));
+        let mut small = vec![false; to_usize(total.0).div_ceil(HUGE)];
+        small[..fixed_end.0].fill(true);
+        Self { fixed_end, small }
     }
 
     /// Follows the map, in which `blocks` (ascending) have just been inflated or deflated: tells
@@ -99,7 +115,8 @@ impl PageSizes {
             }
             let wanted = match map.state(&huge.frames()) {
                 Some(Frames::Ballooned) => continue,
-                Some(Frames::Guest) => PageSize::Huge,
+                Some(Frames::Guest) if huge >= self.fixed_end => PageSize::Huge,
+                Some(Frames::Guest) => PageSize::Small,
                 None => PageSize::Small,
             };
             if self.small[huge.0] == (wanted == PageSize::Small) {
@@ -174,7 +191,7 @@ mod tests {
 
     impl Guest {
         fn new(initial: usize) -> Self {
-            let pages = PageSizes::new(FrameCount::from_mib(16));
+            let pages = PageSizes::new(FrameCount::from_mib(16), &(0..HUGE));
             Self { map: map(initial), pages, told: Vec::new() }
         }
 
@@ -230,6 +247,15 @@ mod tests {
     }
 
     #[test]
+    fn a_fixed_huge_frame_has_small_pages_for_good() {
+        let layout = MemoryLayout::new(FrameCount::from_mib(16)).unwrap();
+        let map = FrameMap::new(layout, FrameCount(4096), FrameNumber(256)..FrameNumber(300));
+        let mut guest = Guest { map, ..Guest::new(4096) };
+        assert_eq!(guest.inflate(&[(300, 0)]), []);
+        assert_eq!(guest.deflate(&[(300, 0)]), []);
+    }
+
+    #[test]
     fn a_huge_frame_inflated_in_parts_and_deflated_whole_has_huge_pages_again() {
         let mut guest = Guest::new(4096);
         assert_eq!(guest.inflate(&[(1024, 8)]), [(2..3, PageSize::Small)]);
@@ -264,8 +290,9 @@ mod tests {
             calls in vec((entries(), any::<bool>(), vec(any::<Option<u8>>(), 8)), 1..60),
         ) {
             let mut map = map(2048);
-            let mut pages = PageSizes::new(FrameCount::from_mib(16));
+            let mut pages = PageSizes::new(FrameCount::from_mib(16), &(0..HUGE));
             let mut host = [PageSize::Huge; 4096 / HUGE];
+            host[0] = PageSize::Small;
             for (entries, inflates, failures) in calls {
                 let mut carry_out = |entry| {
                     if inflates { map.inflate(entry, FrameNumber(0)) } else { map.deflate(entry, FrameCount(4096)) }

@@ -6,6 +6,7 @@ mod balloon;
 mod boot;
 mod churn;
 mod floor;
+mod footprint;
 mod mapping;
 mod memory;
 mod metrics;

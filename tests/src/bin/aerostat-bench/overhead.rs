@@ -1,18 +1,20 @@
-//! Measures the memory of a VMM process besides its guest's: resident memory in total, and the
-//! anonymous part, which VMM processes do not share. The rest is mostly the program, which all of
-//! them map from one file.
+//! Measures the memory of a small guest ([`footprint`]), and that of a VMM process besides its
+//! guest's: resident memory in total, and the anonymous part, which VMM processes do not share. The
+//! rest is mostly the program, which all of them map from one file.
 //!
-//! Guest memory is found by `MADV_HUGEPAGE`, which the VMM process uses for nothing else.
-//! `/proc/PID/smaps` shows it as the flag `hg` (Linux, Documentation/filesystems/proc.rst). The
-//! limits are goals, as the host has no lower bound to measure.
+//! Guest memory is found by `MADV_HUGEPAGE` and `MADV_NOHUGEPAGE`, which the VMM process uses for
+//! nothing else. `/proc/PID/smaps` shows them as the flags `hg` and `nh` (Linux,
+//! Documentation/filesystems/proc.rst). The limits are goals, as the host has no lower bound to
+//! measure.
 
 use std::fs;
 use std::iter::Sum;
 use std::ops::Add;
 
-use aerostat_tests::{Machine, Plan};
+use aerostat_tests::{Machine, PhysicalMeter, Plan};
 use anyhow::{Context, Result, ensure};
 
+use crate::footprint;
 use crate::row::Row;
 
 /// Memory of the guest.
@@ -23,6 +25,12 @@ const RESIDENT_GOAL_MIB: f64 = 5.0;
 const ANONYMOUS_GOAL_MIB: f64 = 0.5;
 
 pub(crate) fn measure() -> Result<Vec<Row>> {
+    let mut rows = footprint::measure(&PhysicalMeter::enter())?;
+    rows.extend(of_vmm()?);
+    Ok(rows)
+}
+
+fn of_vmm() -> Result<Vec<Row>> {
     let mut guest = Plan::test_guest("inflate").memory_mib(MEMORY_MIB).boot(Machine::Kvm);
     guest.wait_for_line("inflate: freed");
     let file = format!("/proc/{}/smaps", guest.pid());
@@ -76,7 +84,7 @@ fn mappings(smaps: &str) -> impl Iterator<Item = Mapping> {
             "Rss" => current.use_kib.resident = kib(value),
             "Anonymous" => current.use_kib.anonymous = kib(value),
             "VmFlags" => {
-                current.is_guest_memory = value.split_whitespace().any(|flag| flag == "hg");
+                current.is_guest_memory = value.split_whitespace().any(|flag| matches!(flag, "hg" | "nh"));
                 return Some(std::mem::take(&mut current));
             }
             _ => {}
