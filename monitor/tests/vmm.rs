@@ -100,7 +100,7 @@ fn guests_of_all_sizes_boot() {
     }
 }
 
-/// KVM learns of memory beyond 16 GiB when the guest gets it.
+/// KVM learns of memory beyond the first GiB when the guest gets it.
 #[test]
 fn a_small_guest_of_a_large_machine_grows() {
     let mut bench = Bench::new(guests::deflates_far_away());

@@ -17,8 +17,6 @@ use crate::tools;
 
 /// The package that holds the test guests.
 pub(crate) const TEST_GUESTS: &str = "aerostat-test-guests";
-/// The packages of the programs that run a fleet.
-const PROGRAMS: [&str; 4] = ["-p", "aerostat", "-p", "aerostat-vmm"];
 /// An application that the tests boot as a test guest, too.
 const TORTURE: &str = "torture";
 
@@ -32,8 +30,16 @@ pub(crate) fn perform() -> Result<ExitCode> {
 
 /// Builds the `aerostat` command, and beside it `aerostat-vmm`, which it starts; returns the
 /// command's path.
+///
+/// `aerostat-vmm` is linked statically where the host has the libraries for that: each guest starts
+/// the program anew, and the dynamic linker takes a third of that time.
 pub(crate) fn host() -> Result<PathBuf> {
-    expect_success(cargo(["build", "--release"]).args(PROGRAMS))?;
+    expect_success(&mut cargo(["build", "--release", "-p", "aerostat"]))?;
+    let mut vmm = cargo(["rustc", "--release", "-p", "aerostat-vmm", "--bin", "aerostat-vmm"]);
+    if tools::can_link_statically() {
+        vmm.args(["--", "-C", "target-feature=+crt-static"]);
+    }
+    expect_success(&mut vmm)?;
     Ok(target_dir()?.join("release/aerostat"))
 }
 

@@ -40,6 +40,13 @@ fn ask_rustc(what: &str) -> Result<String> {
     Ok(text.trim().to_owned())
 }
 
+/// Returns whether the linker has the C library that static programs contain.
+pub(crate) fn can_link_statically() -> bool {
+    let asked = Command::new("cc").arg("-print-file-name=libc.a").output();
+    // The bare name means that there is no such file.
+    asked.is_ok_and(|answer| answer.status.success() && answer.stdout.starts_with(b"/"))
+}
+
 /// Makes sure that QEMU is installed.
 pub(crate) fn qemu() -> Result<()> {
     if find_program(QEMU).is_some() {

@@ -12,7 +12,7 @@ use thiserror::Error;
 
 use super::boot_info;
 use super::device_tree::{self, Description};
-use super::image::{self, ImageError, ImageInfo};
+use super::image::{self, Image, ImageError};
 use super::layout::{BOOT_INFO, DEVICE_TREE, DEVICE_TREE_BYTES, GDT, PAGE_TABLES};
 use super::memory::{GuestMemory, NotMemory};
 use super::page_sizes::{PageSize, fixed_frames};
@@ -53,31 +53,30 @@ pub(super) enum BootError {
     NotMemory(#[from] NotMemory),
 }
 
-/// Loads `file` and writes everything that it needs to start. The image has to lie within the
-/// guest's first `initial` frames. Memory is untouched.
+/// Loads `file`, which has to lie within the guest's first `initial` frames. Memory is untouched.
 ///
 /// The huge frames of the image and of boot information get small pages: a guest uses little of
 /// them, and to clear a huge page takes longer than to load most images.
-pub(super) fn prepare(
-    memory: &GuestMemory,
-    file: &File,
-    initial: FrameCount,
-    description: &Description<'_>,
-) -> Result<ImageInfo, BootError> {
+pub(super) fn load(memory: &GuestMemory, file: &File, initial: FrameCount) -> Result<Image, BootError> {
     let image = image::read(file, initial)?;
     memory.allow(&fixed_frames(&image.info.frames()), PageSize::Small)?;
     for load in &image.loads {
         memory.read_file(load.address, to_usize(load.bytes), file, load.offset)?;
     }
+    Ok(image)
+}
+
+/// Writes all else that the image needs to start.
+pub(super) fn describe(memory: &GuestMemory, image: &Image, description: &Description<'_>) -> Result<(), BootError> {
     let tree = device_tree::build(description)?;
     if tree.len() > DEVICE_TREE_BYTES {
         return Err(BootError::DeviceTreeTooLong);
     }
     memory.write_bytes(DEVICE_TREE, &tree)?;
-    memory.write_words(BOOT_INFO, &boot_info::encode(&image, memory.layout().end()))?;
+    memory.write_words(BOOT_INFO, &boot_info::encode(image, memory.layout().end()))?;
     memory.write_words(GDT, &DESCRIPTORS)?;
     write_page_tables(memory)?;
-    Ok(image.info)
+    Ok(())
 }
 
 fn write_page_tables(memory: &GuestMemory) -> Result<(), NotMemory> {

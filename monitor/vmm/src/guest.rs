@@ -3,12 +3,14 @@
 use std::fs::File;
 use std::io;
 use std::sync::{Arc, Mutex};
+use std::thread;
 
 use aerostat_abi::registers::BootStage;
 use aerostat_abi::units::FrameCount;
 use aerostat_link::SharedPage;
 use aerostat_link::clock::monotonic_ns;
 use aerostat_link::message::{Start, StartDescriptors};
+use kvm_bindings::CpuId;
 use rustix::event::{EventfdFlags, eventfd};
 use vmm_sys_util::eventfd::EventFd;
 
@@ -18,8 +20,9 @@ use super::console::{self, Console};
 use super::console_log::ConsoleLog;
 use super::device_tree::Description;
 use super::frame_map::FrameMap;
+use super::image::Image;
 use super::layout::MemoryLayout;
-use super::machine::Machine;
+use super::machine::{self, Machine};
 use super::memory::GuestMemory;
 use super::process::ProcessError;
 use super::process_host::ProcessHost;
@@ -31,7 +34,11 @@ use super::supervisor_link::SupervisorLink;
 use super::target_watch::TargetWatch;
 use super::throttle::Throttle;
 use super::vcpu::{Devices, Ignored};
+use super::vcpu_thread::FirstState;
 use super::virtio::{Bus, Device, Disk};
+
+/// The stack of the thread that loads the image.
+const LOADER_STACK_BYTES: usize = 64 << 10;
 
 /// A guest that is ready to run: what the vCPU's thread takes, and what the main thread keeps.
 #[derive(Debug)]
@@ -40,8 +47,8 @@ pub(super) struct Guest {
     /// Total memory.
     pub(super) total: FrameCount,
     pub(super) machine: Machine,
-    /// Where the vCPU begins.
-    pub(super) entry: u64,
+    /// What the vCPU begins with.
+    pub(super) first: FirstState,
     pub(super) devices: Devices<ProcessHost>,
     pub(super) target: TargetWatch<ProcessHost>,
     pub(super) reclamation: Reclamation<ProcessHost>,
@@ -61,19 +68,28 @@ impl Guest {
         let layout = MemoryLayout::new(FrameCount(start.memory_frames))?;
         let initial = FrameCount(start.initial_frames);
         let memory = Arc::new(GuestMemory::new(layout).map_err(ProcessError::Memory)?);
-        // SAFETY: the vCPU's thread runs the processor, and has the devices meanwhile, which keep
-        // the memory mapped.
-        let (machine, slots) = unsafe { Machine::new(&memory, initial)? };
-        registers.page().mark_boot(BootStage::Machine, monotonic_ns());
-
         let meter = Arc::new(ResidentMeter::new()?);
+        let file = File::from(descriptors.image);
+        // The longest steps of a start wait for the kernel, and half of them for nothing else.
+        let (created, loaded) = thread::scope(|scope| {
+            let loading = thread::Builder::new().name("loader".to_owned()).stack_size(LOADER_STACK_BYTES);
+            let loading = loading.spawn_scoped(scope, || load(&memory, &file, initial))?;
+            // SAFETY: the vCPU's thread runs the processor, and has the devices meanwhile, which
+            // keep the memory mapped.
+            let created = unsafe { Machine::new(&memory, initial) };
+            registers.page().mark_boot(BootStage::Machine, monotonic_ns());
+            let loaded = loading.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            Ok::<_, io::Error>((created, loaded))
+        })?;
+        let ((machine, slots), (features, image)) = (created?, loaded?);
+
         let description = Description {
             memory: &layout,
             command_line: &start.command_line,
             tsc_hz: machine.tsc_hz(),
             virtio_devices: start.disks.len(),
         };
-        let image = boot::prepare(&memory, &File::from(descriptors.image), initial, &description)?;
+        boot::describe(&memory, &image, &description)?;
         let disks = start.disks.iter().zip(descriptors.disks).map(|(disk, file)| {
             let disk: Arc<dyn Device> = Arc::new(Disk::new(disk.with_file(file))?);
             Ok(disk)
@@ -92,7 +108,7 @@ impl Guest {
             (Arc::clone(&meter), Arc::clone(&registers)),
             (virtio.workers(), Arc::clone(&work_left)),
         );
-        let frames = FrameMap::new(layout, initial, image.frames());
+        let frames = FrameMap::new(layout, initial, image.info.frames());
         let balloon = Balloon::new(Arc::clone(&memory), Arc::clone(&registers), host, frames);
         let balloon = Arc::new(Mutex::new(balloon));
         let previous = descriptors.previous_log.map(File::from);
@@ -103,7 +119,7 @@ impl Guest {
             link: Arc::clone(link),
             total: layout.total(),
             machine,
-            entry: image.entry,
+            first: FirstState { features, entry: image.info.entry },
             target: TargetWatch::new(descriptors.doorbell, guest_bell, Arc::clone(&balloon), Arc::clone(&registers)),
             reclamation: Reclamation::new(Arc::clone(&balloon), work_left),
             sampler: Sampler::new(Arc::clone(&console), Arc::clone(&balloon), meter, Arc::clone(&registers)),
@@ -119,4 +135,9 @@ impl Guest {
             },
         })
     }
+}
+
+/// Does what a start can do without the machine.
+fn load(memory: &GuestMemory, file: &File, initial: FrameCount) -> Result<(CpuId, Image), ProcessError> {
+    Ok((machine::guest_features()?, boot::load(memory, file, initial)?))
 }

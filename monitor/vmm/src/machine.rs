@@ -65,7 +65,6 @@ pub fn check_kvm() -> Result<(), KvmError> {
 pub(super) struct Machine {
     vm: Arc<VmFd>,
     vcpu: VcpuFd,
-    cpuid: CpuId,
     interrupts: Arc<InterruptRouter>,
 }
 
@@ -86,10 +85,9 @@ impl Machine {
         vm.set_tss_address(TSS_ADDRESS).map_err(failed("place the task state segment"))?;
         vm.create_irq_chip().map_err(failed("create the interrupt controller"))?;
         let mut vcpu = vm.create_vcpu(0).map_err(failed("create a processor"))?;
-        let host = kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).map_err(failed("list the processor's features"))?;
         vcpu.set_sync_valid_reg(SyncReg::Register);
         let interrupts = Arc::new(InterruptRouter::new(Arc::clone(&vm)));
-        Ok((Self { vm, vcpu, cpuid: cpu::guest_features(host), interrupts }, slots))
+        Ok((Self { vm, vcpu, interrupts }, slots))
     }
 
     /// Returns the rate of the guest's time stamp counter, where KVM reports it.
@@ -129,11 +127,18 @@ impl Machine {
         self.interrupts.connect_device(wires.interrupt, wires.slot.vector)
     }
 
-    /// Returns the machine's processor, about to execute `entry`.
-    pub(super) fn into_vcpu(self, entry: u64) -> Result<VcpuFd, KvmError> {
-        cpu::set_up(&self.vcpu, &self.cpuid, entry).map_err(failed("set the processor's registers"))?;
+    /// Returns the machine's processor with these features, about to execute `entry`.
+    pub(super) fn into_vcpu(self, features: &CpuId, entry: u64) -> Result<VcpuFd, KvmError> {
+        cpu::set_up(&self.vcpu, features, entry).map_err(failed("set the processor's registers"))?;
         Ok(self.vcpu)
     }
+}
+
+/// Returns the features of a guest's processor on this host. On a host that is a virtual machine
+/// itself, this takes as long as creating one.
+pub(super) fn guest_features() -> Result<CpuId, KvmError> {
+    let features = open()?.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES);
+    features.map(cpu::guest_features).map_err(failed("list the processor's features"))
 }
 
 /// The balloon interrupt.

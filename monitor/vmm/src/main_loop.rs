@@ -65,9 +65,9 @@ enum Next {
 impl MainLoop {
     /// Starts the guest. Without a `succession` it ends with its supervisor.
     pub(super) fn start(guest: Guest, succession: Option<Succession>) -> Result<Self, ProcessError> {
-        let Guest { link, total, machine, entry, devices, target, reclamation, sampler } = guest;
+        let Guest { link, total, machine, first, devices, target, reclamation, sampler } = guest;
         let inspector = Inspector::new(Arc::clone(&devices.inspection));
-        let vcpu = VcpuThread::spawn(machine, entry, devices)?;
+        let vcpu = VcpuThread::spawn(machine, first, devices)?;
         Ok(Self { link, succession, total, vcpu, target, reclamation, sampler, inspector })
     }
 

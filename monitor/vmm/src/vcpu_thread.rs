@@ -8,6 +8,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use aerostat_link::message::Ending;
+use kvm_bindings::CpuId;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::fd::OwnedFd;
 use signal_hook::consts::{SIGUSR1, SIGUSR2};
@@ -22,6 +23,15 @@ const STOP_AGAIN: Duration = Duration::from_millis(1);
 /// The thread needs a small stack: its largest stack frame holds a batch.
 const STACK_BYTES: usize = 128 << 10;
 
+/// What a processor begins with.
+#[derive(Debug)]
+pub(super) struct FirstState {
+    /// Its features.
+    pub(super) features: CpuId,
+    /// The address of its first instruction.
+    pub(super) entry: u64,
+}
+
 /// The thread that runs the guest.
 #[derive(Debug)]
 pub(super) struct VcpuThread {
@@ -32,7 +42,11 @@ pub(super) struct VcpuThread {
 
 impl VcpuThread {
     /// Starts the thread, and with it the guest.
-    pub(super) fn spawn(machine: Machine, entry: u64, mut devices: Devices<ProcessHost>) -> Result<Self, ProcessError> {
+    pub(super) fn spawn(
+        machine: Machine,
+        first: FirstState,
+        mut devices: Devices<ProcessHost>,
+    ) -> Result<Self, ProcessError> {
         let ended = Arc::new(eventfd(0, EventfdFlags::CLOEXEC)?);
         let notice = EndNotice(Arc::clone(&ended));
         // The signal that stops the loop sets this flag.
@@ -41,7 +55,7 @@ impl VcpuThread {
         signal_hook::flag::register(SIGUSR2, Arc::clone(&devices.inspection.is_wanted))?;
         let handle = thread::Builder::new().name("vcpu".to_owned()).stack_size(STACK_BYTES).spawn(move || {
             let _notice = notice;
-            let mut vcpu = machine.into_vcpu(entry)?;
+            let mut vcpu = machine.into_vcpu(&first.features, first.entry)?;
             Ok(vcpu::run(&mut vcpu, &mut devices, &stop))
         })?;
         Ok(Self { handle, ended })
