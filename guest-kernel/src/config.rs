@@ -44,11 +44,7 @@ pub(crate) const FAULT_AROUND_PAGES: u64 = 16;
 /// Allocations of at least this size get a region of their own.
 pub(crate) const REGION_ALLOCATION_BYTES: usize = 512 << 10;
 
-/// The application heap begins with this size: too small for a huge page, of which a small
-/// application would use a small part.
-pub(crate) const FIRST_HEAP_BYTES: u64 = 256 << 10;
-
-/// After that it grows and shrinks in steps of this size.
+/// The application heap grows and shrinks in steps of this size.
 pub(crate) const HEAP_STEP_BYTES: u64 = 2 << 20;
 
 /// How long a page fault waits for the host to deflate the balloon before pages are evicted for it.

@@ -14,7 +14,7 @@ use talc::base::Talc;
 use talc::source::Manual;
 
 use crate::balloon;
-use crate::config::{FIRST_HEAP_BYTES, HEAP_STEP_BYTES, REGION_ALLOCATION_BYTES};
+use crate::config::{HEAP_STEP_BYTES, REGION_ALLOCATION_BYTES};
 use crate::layout::{APP_HEAP, APP_REGIONS};
 use crate::mm;
 use crate::sync::LockRank;
@@ -98,14 +98,14 @@ unsafe impl Send for SmallObjects {}
 /// is locked, as that may take long.
 fn allocate_small(layout: Layout) -> *mut u8 {
     loop {
-        let step = {
-            let mut small = SMALL.lock();
-            if let Some(pointer) = small.allocate(layout) {
-                return pointer.as_ptr();
-            }
-            small.step(layout)
+        if let Some(pointer) = SMALL.lock().allocate(layout) {
+            return pointer.as_ptr();
+        }
+        // One page more leaves room for talc's metadata beside the object.
+        let bytes = (layout.size() + layout.align()) as u64 + FRAME_BYTES;
+        let Ok(room) = mm::CommitCharge::for_region(bytes.next_multiple_of(HEAP_STEP_BYTES)) else {
+            return core::ptr::null_mut();
         };
-        let Ok(room) = mm::CommitCharge::for_region(step) else { return core::ptr::null_mut() };
         if !SMALL.lock().grow(room) {
             return core::ptr::null_mut();
         }
@@ -122,21 +122,6 @@ impl SmallObjects {
         // SAFETY: the caller of `dealloc` got the pointer from here with this layout.
         unsafe { self.talc.deallocate(pointer, layout) };
         self.shrink();
-    }
-
-    /// Returns by how much the heap has to grow for an object. Its end stays at a multiple of
-    /// [`HEAP_STEP_BYTES`], unless it is smaller than that.
-    fn step(&self, layout: Layout) -> u64 {
-        // One page more leaves room for talc's metadata beside the object.
-        let needed = (layout.size() + layout.align()) as u64 + FRAME_BYTES;
-        let Some(region) = self.region else {
-            return if needed <= FIRST_HEAP_BYTES {
-                FIRST_HEAP_BYTES
-            } else {
-                needed.next_multiple_of(HEAP_STEP_BYTES)
-            };
-        };
-        (region.end + needed).next_multiple_of(HEAP_STEP_BYTES) - region.end
     }
 
     /// Adds committed room to the heap. Returns `false` if there are no addresses for it.
