@@ -206,16 +206,21 @@ impl Guest {
         let is_urgent = self.is_waiting() || self.account.target() < self.limits.min;
         if is_urgent && missing > FrameCount::ZERO {
             Urgency::Waiting
-        } else if missing >= policy.dead_band || (self.is_below_pin() && missing > FrameCount::ZERO) {
+        } else if missing >= policy.dead_band || (self.lacks_little() && missing > FrameCount::ZERO) {
             Urgency::BelowTarget
         } else {
             Urgency::Content
         }
     }
 
+    /// Returns whether the guest is to get even the little that it lacks.
+    fn lacks_little(&self) -> bool {
+        self.is_below_pin() || self.requests.is_short_at(self.account.target())
+    }
+
     /// Returns whether a raise to `target` is worth it, where no thread waits for it.
     pub(super) fn is_worth(&self, target: FrameCount, policy: &Policy) -> bool {
-        target.saturating_sub(self.account.target()) >= policy.dead_band || self.is_below_pin()
+        target.saturating_sub(self.account.target()) >= policy.dead_band || self.lacks_little()
     }
 
     /// Lowers the target to `entitlement` if it is time. Returns why it was lowered, or kept.

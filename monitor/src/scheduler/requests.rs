@@ -11,7 +11,7 @@
 use std::time::Duration;
 
 use aerostat_abi::requests::{Answer, FiledRequest, Outcome, ResourceKind, Sequence, Urgency};
-use aerostat_abi::units::FrameCount;
+use aerostat_abi::units::{FrameCount, HUGE_FRAMES};
 
 use super::limits::Limits;
 use super::need::Need;
@@ -25,6 +25,9 @@ const ACCEPTED: Allowance = Allowance { per_second: 8, burst: 16 };
 const LEAD: Duration = Duration::from_secs(2);
 /// How long after it was needed a request stays in force.
 const HOLD: Duration = Duration::from_secs(5);
+/// What a grant may lack: others hold their page tables beyond their targets, so that the last huge
+/// frame of a pool that is all in demand may never be free.
+const TOLERANCE: FrameCount = FrameCount(HUGE_FRAMES);
 /// How far ahead a guest can ask.
 const MOST_AHEAD: Duration = Duration::from_secs(600);
 /// How long the requests of a guest that did not use a grant count as low: at first, twice as long
@@ -157,6 +160,11 @@ impl Requests {
         self.open.is_some() && self.strength == Strength::Pressing
     }
 
+    /// Returns whether a guest with this target lacks what it asked for, and needs it soon.
+    pub(super) fn is_short_at(&self, target: FrameCount) -> bool {
+        self.strength != Strength::Soft && self.asks_beyond(target)
+    }
+
     /// Returns whether a request asks for more than `used`.
     pub(super) fn asks_beyond(&self, used: FrameCount) -> bool {
         self.open.is_some_and(|open| open.amount > used)
@@ -235,7 +243,7 @@ impl Open {
             Outcome::Used
         } else if now >= self.needed.after(HOLD) {
             if self.has_grant { Outcome::Expired } else { Outcome::Late }
-        } else if target >= self.amount {
+        } else if target.saturating_add(TOLERANCE) >= self.amount {
             Outcome::Granted
         } else if is_settled && (strength != Strength::Soft || now >= self.needed) {
             if target > self.target_before { Outcome::PartlyGranted } else { Outcome::AtFairShare }
