@@ -184,8 +184,8 @@ impl Features {
     /// The guest can share the states of its huge frames (SHARE), and the monitor can reclaim those
     /// that it offers.
     pub const OFFERS: Self = Self(1);
-    /// The monitor tells the guest about the host's resources (RESOURCES), and the guest can ask for
-    /// more of one (REQUEST).
+    /// The monitor tells the guest about the host's resources (RESOURCES), and the guest can ask
+    /// for more of one (REQUEST).
     pub const REQUESTS: Self = Self(2);
     /// The features that this crate describes.
     pub const SUPPORTED: Self = Self(Self::OFFERS.0 | Self::REQUESTS.0);

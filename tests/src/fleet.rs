@@ -231,8 +231,8 @@ impl Fleet {
         }
     }
 
-    /// Kills the supervisor and starts another one with the same command. What the first one printed
-    /// is gone.
+    /// Kills the supervisor and starts another one with the same command. What the first one
+    /// printed is gone.
     ///
     /// # Panics
     /// When the command has ended before.

@@ -264,8 +264,8 @@ impl Scheduler {
     }
 
     /// Returns whether the guests below their entitlement can be satisfied from `free` memory. They
-    /// can't while guests hold more than they may in all, since the pool was made smaller or the host
-    /// has less.
+    /// can't while guests hold more than they may in all, since the pool was made smaller or the
+    /// host has less.
     fn scarcity(&self, plans: &[Plan], free: FrameCount) -> Scarcity {
         let lacking = |(guest, plan): (&Guest, &Plan)| plan.entitlement.saturating_sub(guest.account.held());
         let below = self.guests.values().zip(plans).filter(|(_, plan)| plan.is_below());

@@ -165,7 +165,8 @@ impl Guest {
         }
     }
 
-    /// Returns whether the guest is about to release memory: it has begun to, or was asked just now.
+    /// Returns whether the guest is about to release memory: it has begun to, or was asked just
+    /// now.
     pub(super) fn is_releasing(&self, now: Moment) -> bool {
         self.account.exceeds_target() && self.release.is_prompt(now)
     }
@@ -175,8 +176,8 @@ impl Guest {
         self.release.is_stuck(now)
     }
 
-    /// Returns the claim of a guest whose target a user fixed at `pin`. It is met before the needs of
-    /// others, but not before their guarantees: these leave `room`.
+    /// Returns the claim of a guest whose target a user fixed at `pin`. It is met before the needs
+    /// of others, but not before their guarantees: these leave `room`.
     pub(super) fn pinned_claim(&self, pin: FrameCount, room: FrameCount, now: Moment) -> Claim {
         let least = pin.min(self.guaranteed().saturating_add(room));
         let kept = if self.is_stuck(now) { huge_ceil(self.account.held()) } else { FrameCount::ZERO };

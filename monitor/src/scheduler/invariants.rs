@@ -20,8 +20,8 @@ fn constant() -> impl proptest::strategy::Strategy<Value = Character> {
 }
 
 proptest! {
-    /// The checks are in [`Fleet::step`]: Σ held ≤ pool in the middle of a plan, min ≤ target ≤ max,
-    /// and every decision explains itself.
+    /// The checks are in [`Fleet::step`]: Σ held ≤ pool in the middle of a plan, min ≤ target ≤
+    /// max, and every decision explains itself.
     #[test]
     fn no_character_overdraws_the_pool(
         pool in 40_u64..600,
@@ -107,7 +107,8 @@ proptest! {
         prop_assert!(!fleet.scheduler.is_memory_coming(), "nothing is to be waited for");
     }
 
-    /// A refusal changes nothing (the check is in [`Fleet::change`]); what is accepted holds in full.
+    /// A refusal changes nothing (the check is in [`Fleet::change`]); what is accepted holds in
+    /// full.
     #[test]
     fn a_change_is_made_in_full_or_not_at_all(
         pool in 60_u64..600,

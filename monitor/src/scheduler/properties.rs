@@ -353,7 +353,8 @@ proptest! {
                 Event::Resize { frames } => if scheduler.resize(FrameCount(frames)).is_ok() {
                     pool = FrameCount(frames);
                 },
-                Event::Request { guest, frames, urgency, ahead_ms } => if let Some(Some(guest)) = guests.get_mut(guest) {
+                Event::Request { guest: place, frames, urgency, ahead_ms } => {
+                    let Some(Some(guest)) = guests.get_mut(place) else { continue };
                     sequence += 1;
                     let needed_at_ns = now.after(Duration::from_millis(ahead_ms)).ns();
                     let amount = FrameCount(frames).bytes();

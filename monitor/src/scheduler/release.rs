@@ -15,8 +15,8 @@ const PROMPT: Duration = Duration::from_millis(250);
 /// The progress of one guest.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Release {
-    /// While the guest holds more than its target: what it held when it last made progress, and when
-    /// that was.
+    /// While the guest holds more than its target: what it held when it last made progress, and
+    /// when that was.
     progress: Option<(FrameCount, Moment)>,
     /// When its target was last lowered.
     asked: Option<Moment>,

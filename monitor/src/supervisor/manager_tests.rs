@@ -57,8 +57,8 @@ impl Bench {
         bench
     }
 
-    /// A fleet of which an earlier supervisor has left `running` guests, with targets and sizes, and
-    /// the `ended` ones.
+    /// A fleet of which an earlier supervisor has left `running` guests, with targets and sizes,
+    /// and the `ended` ones.
     fn resumed(guests: Vec<GuestSpec>, running: &[(&GuestSpec, u64, u64)], ended: &[(&GuestSpec, EndReason)]) -> Self {
         let now = Moment::from_ns(1_000_000);
         let supervisor = Supervisor::new(POOL, Policy::default(), now);

@@ -153,7 +153,8 @@ impl Roster {
             .sort_by_key(|member| names.iter().position(|name| *name == member.spec.name).unwrap_or(usize::MAX));
     }
 
-    /// Returns the members as the next supervisor needs them. A guest that leaves is not among them.
+    /// Returns the members as the next supervisor needs them. A guest that leaves is not among
+    /// them.
     pub(super) fn saved(&self) -> Vec<SavedGuest> {
         let stays = |member: &&Member| !matches!(member.stage, Stage::Ending { then: Then::Leave, .. });
         self.members.iter().filter(stays).map(Member::saved).collect()

@@ -146,8 +146,8 @@ impl<'a, G: GuestHandle + Send + 'static> RunLoop<'a, G> {
         self.manager.restore(saved);
     }
 
-    /// Takes in guests that an earlier supervisor has left, and serves the fleet until the run is to
-    /// end. A guest that can't be started is no reason to end the others, which ran before.
+    /// Takes in guests that an earlier supervisor has left, and serves the fleet until the run is
+    /// to end. A guest that can't be started is no reason to end the others, which ran before.
     pub(super) fn resume_and_serve(&mut self, found: Vec<Found<G>>) -> Result<(), RunError> {
         for found in &found {
             if let Found::Running(adoption) = found {

@@ -248,7 +248,8 @@ fn the_target_is_frozen_until_there_is_another_supervisor() {
 fn a_guest_outlives_fifty_supervisors() {
     let bench = Bench::new(guests::verifies());
     let process = bench.orphan(LONG, Stage::Negotiated);
-    // Multiples of a number that has no factor in common with 60, so that all moments have their turn.
+    // Multiples of a number that has no factor in common with 60, so that all moments have their
+    // turn.
     for moment in (0..50).map(|round| round * 37 % 60) {
         let mut supervisor = bench.supervisor();
         supervisor.stdin(Stdio::null()).stdout(Stdio::piped());

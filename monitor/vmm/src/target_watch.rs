@@ -59,7 +59,8 @@ impl<H: BalloonHost> TargetWatch<H> {
             let epoch = page.target_epoch();
             (page.target(), epoch)
         };
-        // Without a page of its own the process keeps the old one, which no process writes as a rule.
+        // Without a page of its own the process keeps the old one, which no process writes as a
+        // rule.
         if let Ok((page, _)) = SharedPage::create_at(target, epoch) {
             self.registers.replace(page);
         }

@@ -49,8 +49,8 @@ impl WorkingSet {
         true
     }
 
-    /// Verifies and rewrites the pieces of the first `active_bytes` in turn, each at most once, until
-    /// `end`. The others are not touched.
+    /// Verifies and rewrites the pieces of the first `active_bytes` in turn, each at most once,
+    /// until `end`. The others are not touched.
     pub fn walk(&mut self, active_bytes: usize, end: Instant) {
         let active = active_bytes.div_ceil(PIECE_BYTES).min(self.pieces.len());
         for _ in 0..active {

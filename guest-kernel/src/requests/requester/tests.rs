@@ -1,7 +1,7 @@
 use aerostat_abi::requests::{
     Answer, Component, Generation, Outcome, Request, ResourceKind, Resources, Sequence, Urgency,
 };
-use aerostat_abi::units::FrameCount;
+use aerostat_abi::units::{FrameCount, to_usize};
 use proptest::collection::vec;
 use proptest::{prop_assert, proptest};
 
@@ -169,7 +169,7 @@ proptest! {
                 },
                 3 => {
                     generation += 1;
-                    let outcome = Outcome::ALL[ms as usize % Outcome::ALL.len()];
+                    let outcome = Outcome::ALL[to_usize(ms) % Outcome::ALL.len()];
                     requester.note_resources(resources(generation, last.map(|(sequence, _)| (sequence, outcome))));
                 }
                 _ => {}

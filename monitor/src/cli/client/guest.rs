@@ -34,8 +34,8 @@ pub(in crate::cli) struct StartArguments {
     guest: String,
     #[command(flatten)]
     fleet: FleetChoice,
-    /// How long to wait for memory and for the start, such as 30s. A guest that has not started then
-    /// does not start any more.
+    /// How long to wait for memory and for the start, such as 30s. A guest that has not started
+    /// then does not start any more.
     #[arg(long, value_name = "TIME", default_value = PATIENCE)]
     wait: Span,
     /// Return at once.

@@ -219,8 +219,8 @@ impl Client {
         self.open(&format!("/v1/events?after={after}&follow=true")).map(EventStream::new)
     }
 
-    /// Changes the fleet to match a fleet file, or returns what would change. Where `expected` names
-    /// a version of the fleet, it must be the present one.
+    /// Changes the fleet to match a fleet file, or returns what would change. Where `expected`
+    /// names a version of the fleet, it must be the present one.
     ///
     /// # Errors
     ///

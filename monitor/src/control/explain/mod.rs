@@ -1,8 +1,8 @@
 //! Why a guest has the size that it has: the text of `aerostat explain`. Pure over a status.
 //!
 //! The summary says what happened to the guest last. Where the guest lacks memory, the details name
-//! the guests that hold memory, each with the rule under which it does ([`Rule`]), and the remedies
-//! say what would change it.
+//! the guests that hold memory, each with the rule under which it does (`holder.rs`), and the
+//! remedies say what would change it.
 
 mod holder;
 mod remedy;
