@@ -161,7 +161,10 @@ impl VmmGuest {
             .arg0(vmm_program::NAME)
             .args([&config.name, BUILD_ID])
             .stdin(Stdio::from(their_link))
+            // What it has to say comes over the link. A detached fleet must not hold the standard
+            // error of the command that started it.
             .stdout(Stdio::null())
+            .stderr(Stdio::null())
             .process_group(0)
             .spawn()
             .map_err(|source| SpawnError::Process { program: config.program.clone(), source })?;
