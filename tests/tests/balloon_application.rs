@@ -18,7 +18,7 @@ const GRANT_MIB: u64 = 64;
 fn an_application_follows_the_target() {
     let plan = Plan::app("balloon").memory_mib(MEMORY_MIB).grant_mib(GRANT_MIB);
     let mut guest = plan.command_line("balloon=none phases=160M:1s,16M:1s repeat").boot(Machine::Kvm);
-    guest.wait_for_line("working set 160 MiB");
+    guest.wait_for_line("160 MiB in use of 160 MiB");
     expect_size(&mut guest, GRANT_MIB);
     // The working set is refused memory and tries again, and the target may fall while the working
     // set has all of it.

@@ -130,7 +130,7 @@ fn a_fleet_is_seen_explained_and_changed_while_it_runs() {
     assert!(detached.ask(&["stop", "db"]).contains("db is ended: stopped"));
     assert!(detached.refusal(&["stop", "db"]).contains("does not run"));
     detached.ask(&["start", "db"]);
-    wait_until("db works again", || detached.ask(&["logs", "db"]).contains("working set"));
+    wait_until("db works again", || detached.ask(&["logs", "db"]).contains("in use of"));
     assert!(detached.ask(&["kill", "web"]).contains("signal 9"));
     detached.ask(&["restart", "web"]);
     let inspected = detached.ask(&["inspect", "web"]);

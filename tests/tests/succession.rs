@@ -15,7 +15,8 @@ const KILLS: u32 = 50;
 const NAMES: [&str; 3] = ["ebb", "flow", "steady"];
 
 /// Starts a fleet whose guests verify every byte of their memory, and waits until all work. Two
-/// take turns with most of the pool; one has phases that fit its minimum.
+/// need most of the pool now and then, at the same time or not; one has phases that fit its
+/// minimum.
 fn up() -> (Fleet, [Vmm; 3]) {
     let guest =
         |name, max_mib, command_line| Member { name, image: app_image("memwalk"), min_mib: 48, max_mib, command_line };
@@ -24,7 +25,7 @@ fn up() -> (Fleet, [Vmm; 3]) {
         guest("flow", 384, "phases=16M:400ms,256M:400ms repeat"),
         guest("steady", 96, "phases=40M:200ms,16M:200ms repeat"),
     ];
-    let plan = guests.iter().fold(FleetPlan::pool_mib(416), FleetPlan::with);
+    let plan = guests.iter().fold(FleetPlan::pool_mib(640), FleetPlan::with);
     let mut fleet = plan.up(None);
     let vmms = NAMES.map(|name| fleet.wait_for_guest(name));
     (fleet, vmms)

@@ -3,9 +3,9 @@
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// What a running guest needs: its process, the measurement of its memory, link, doorbell, and what
-/// watches them.
-pub const PER_GUEST: u64 = 5;
+/// What a running guest needs: its process, the measurement of its memory, link, doorbell, what
+/// watches them, and its files in the run directory.
+pub const PER_GUEST: u64 = 6;
 /// What one start needs temporarily, besides the guest's disks: image, log, register page, the
 /// other ends of link and doorbell, and what starting a process takes.
 const PER_START: u64 = 16;
@@ -13,7 +13,7 @@ const PER_START: u64 = 16;
 const PER_RUN: u64 = 48;
 /// What the control server needs: sockets, an event loop, 64 clients, and a file for each that
 /// follows a log.
-const CONTROL: u64 = 128;
+pub const CONTROL: u64 = 128;
 
 /// The process can't have as many descriptors as the fleet needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -70,6 +70,6 @@ mod tests {
         let three_hundred = needed(FleetSize { guests: 300, disks: 4, starts: 4 });
         assert!(check(three_hundred, three_hundred).is_ok());
         let error = check(three_hundred, 1024).unwrap_err().to_string();
-        assert!(error.contains("takes up to 1744 open files") && error.contains("ulimit -n 1744"), "{error}");
+        assert!(error.contains("takes up to 2044 open files") && error.contains("ulimit -n 2044"), "{error}");
     }
 }
