@@ -124,7 +124,7 @@ fn a_fleet_is_seen_explained_and_changed_while_it_runs() {
     let refusal = detached.refusal(&["pool", "100M"]);
     assert!(refusal.contains("would add up to 128.0 MiB"), "{refusal}");
     detached.ask(&["pool", "256M"]);
-    assert_eq!(detached.json(&["pool"])["pool_bytes"], 256 << 20);
+    assert_eq!(detached.json(&["stats"])["pool_bytes"], 256 << 20);
 
     // Guests end and start by their names, and their logs are at hand.
     assert!(detached.ask(&["stop", "db"]).contains("db is ended: stopped"));
@@ -151,7 +151,7 @@ fn a_fleet_is_seen_explained_and_changed_while_it_runs() {
         let listed = detached.ask(&["ps"]);
         !listed.contains("web ") && listed.lines().any(|line| line.starts_with("new ") && line.contains("walking"))
     });
-    let fleet = detached.json(&["pool"]);
+    let fleet = detached.json(&["stats"]);
     assert_eq!((&fleet["violations"], &fleet["pool_bytes"]), (&0.into(), &(400_u64 << 20).into()), "{fleet}");
 
     detached.ask(&["down"]);

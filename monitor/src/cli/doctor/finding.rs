@@ -256,7 +256,7 @@ mod tests {
     #[test]
     fn open_files_bound_the_guests() {
         assert_eq!(verdicts([Some(256), Some(1 << 19), None, Some(0)].map(open_files)), [Note, Ok, Ok, Note]);
-        assert!(open_files(Some(1128)).text.contains("enough for 200 guests"));
+        assert!(open_files(Some(1328)).text.contains("enough for 200 guests"));
     }
 
     #[test]
