@@ -18,7 +18,7 @@ use super::guest::{Guest, Pace, Received, Start, overhead};
 use super::outcome::Outcome;
 use super::requests::HostResources;
 use super::starters::STARTERS;
-use super::status::{Event, EventKind, FleetStatus};
+use super::status::{Event, EventKind, FleetStatus, GuestStatus};
 use crate::clock::Moment;
 use crate::fleet::GuestSpec;
 use crate::host::{EndReason, Ending, GuestHandle};
@@ -420,6 +420,22 @@ impl<G: GuestHandle> Supervisor<G> {
     /// Returns the status as of the last poll.
     #[must_use]
     pub fn status(&self, now: Moment) -> FleetStatus {
+        FleetStatus { guests: self.guests.iter().map(|guest| self.named_status(guest)).collect(), ..self.totals(now) }
+    }
+
+    /// Returns a guest's status as of the last poll; `None` if there is no record of it.
+    #[must_use]
+    pub fn status_of(&self, id: GuestId) -> Option<GuestStatus> {
+        self.guest(id).map(|guest| self.named_status(guest))
+    }
+
+    fn named_status(&self, guest: &Guest<G>) -> GuestStatus {
+        guest.status(|id| self.name_of(id))
+    }
+
+    /// Returns the status of the fleet without its guests.
+    #[must_use]
+    pub fn totals(&self, now: Moment) -> FleetStatus {
         FleetStatus {
             elapsed: now.since(self.began),
             pool: self.pool,
@@ -433,7 +449,7 @@ impl<G: GuestHandle> Supervisor<G> {
             idle_tax: self.scheduler.idle_tax(),
             violations: self.violations,
             version: Version::default(),
-            guests: self.guests.iter().map(|guest| guest.status(|id| self.name_of(id))).collect(),
+            guests: Vec::new(),
         }
     }
 

@@ -231,20 +231,17 @@ impl<G: GuestHandle> FleetManager<G> {
 
     /// Returns the status as of the last poll.
     pub(super) fn status(&self, now: Moment) -> FleetStatus {
-        let mut status = self.supervisor.status(now);
-        let mut records = std::mem::take(&mut status.guests);
-        let mut record = |name: &str| {
-            let place = records.iter().rposition(|guest| guest.name == name)?;
-            Some(records.swap_remove(place))
-        };
         let of_member = |member: &Member| {
             let GuestSpec { name, limits, subscription, .. } = &member.spec;
-            let record = record(name).unwrap_or_else(|| GuestStatus::down(name, *limits, *subscription));
+            let record = member.latest.and_then(|id| self.supervisor.status_of(id));
+            let record = record.unwrap_or_else(|| GuestStatus::down(name, *limits, *subscription));
             self.with_service(record, member)
         };
-        status.guests = self.roster.members().iter().map(of_member).collect();
-        status.version = self.roster.version;
-        status
+        FleetStatus {
+            guests: self.roster.members().iter().map(of_member).collect(),
+            version: self.roster.version,
+            ..self.supervisor.totals(now)
+        }
     }
 
     /// Returns the outcome of the run, guests in the order of the fleet.
