@@ -170,10 +170,12 @@ const fn reason(reason: scheduler::Reason) -> api::Reason {
         From::Demand => api::Reason::Demand,
         From::Pressure => api::Reason::Pressure,
         From::Request => api::Reason::Request,
+        From::Refaults => api::Reason::Refaults,
         From::Idle => api::Reason::Idle,
         From::NeededElsewhere => api::Reason::NeededElsewhere,
         From::PoolShort => api::Reason::PoolShort,
         From::FairShare => api::Reason::FairShare,
+        From::IdleTaxed => api::Reason::IdleTaxed,
         From::LimitsChanged => api::Reason::LimitsChanged,
         From::Pinned => api::Reason::Pinned,
         From::Starting => api::Reason::Starting,
@@ -209,6 +211,7 @@ fn decision(decision: &DecisionStatus) -> api::Decision {
 fn inputs(inputs: &scheduler::Inputs, in_need: Option<&str>) -> api::Inputs {
     api::Inputs {
         firm_bytes: inputs.firm.bytes(),
+        returning_bytes: inputs.returning.bytes(),
         demand_bytes: inputs.demand.bytes(),
         idle_percent: inputs.idle_percent,
         entitlement_bytes: inputs.entitlement.bytes(),

@@ -64,6 +64,7 @@ mod tests {
             reason: Reason::Demand,
             inputs: Inputs {
                 firm: FrameCount(900),
+                returning: FrameCount::ZERO,
                 demand: FrameCount(1024),
                 idle_percent: 0,
                 entitlement: FrameCount(1024),

@@ -15,7 +15,7 @@ impl Fleet {
         let held = Holding { target: mib(target_mib), size: mib(size_mib) };
         let id = self.scheduler.adopt(LIMITS, Subscription::default(), held);
         let (usage, needs, size) = (Usage::default(), mib(needs_mib), held.size);
-        self.guests.push(SimpleGuest { id, usage, needs, size, is_stuck: false });
+        self.guests.push(SimpleGuest { id, usage, needs, size, is_stuck: false, is_swapping: false });
     }
 }
 

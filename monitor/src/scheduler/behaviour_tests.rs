@@ -46,6 +46,49 @@ fn a_tax_moves_idle_memory_and_none_leaves_it() {
     assert!(idle <= 36, "{idle}: all but its minimum and what is left over");
 }
 
+/// The same, of guests that never wait: they evict their own pages.
+#[test]
+fn a_guest_that_swaps_gets_the_idle_memory_of_another() {
+    let sizes_with = |percent| {
+        let mut fleet = Fleet::with_tax(512, percent);
+        fleet.admit(480, Subscription::default());
+        fleet.admit(480, Subscription::default());
+        fleet.guests.iter_mut().for_each(|guest| guest.is_swapping = true);
+        fleet.run(500);
+        fleet.guests[0].usage.idle = mib(480);
+        let mut reasons = [Vec::new(), Vec::new()];
+        for _ in 0..3000 {
+            // Of the evicted pages of the idle guest, none is touched.
+            fleet.guests[0].usage.restored = 0;
+            for (reasons, decision) in reasons.iter_mut().zip(fleet.run(1)) {
+                reasons.push(decision.reason);
+            }
+        }
+        (fleet.targets(), reasons)
+    };
+    let (targets, _) = sizes_with(0);
+    assert!(targets[0].abs_diff(targets[1]) <= 2, "{targets:?}");
+    let (targets, [idle, busy]) = sizes_with(75);
+    assert!(targets[1] > 3 * targets[0] && targets[0] >= 80, "{targets:?}");
+    assert!(idle.contains(&Reason::IdleTaxed));
+    assert!(busy.contains(&Reason::Refaults));
+}
+
+#[test]
+fn a_guest_that_swaps_asks_for_all_that_it_works_on_and_no_more() {
+    let mut fleet = Fleet::with_tax(1024, 75);
+    fleet.admit(400, Subscription::default());
+    fleet.guests[0].is_swapping = true;
+    let mut decisions = fleet.run(100);
+    assert!((400..440).contains(&fleet.targets()[0]), "{:?}", fleet.targets());
+    let settled = fleet.targets();
+    for _ in 0..1000 {
+        decisions = fleet.run(1);
+        assert_eq!(fleet.targets(), settled, "the load is constant");
+    }
+    assert_eq!(decisions[0].inputs.returning, FrameCount::ZERO, "all is in memory");
+}
+
 #[test]
 fn memory_does_not_count_as_idle_at_once() {
     let mut fleet = Fleet::with_tax(512, 75);
@@ -213,10 +256,10 @@ fn every_decision_says_why() {
         needs = needs.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         fleet.guests[usize::from(needs >> 63 == 1)].needs = mib(needs >> 40 & 0x3ff);
         for decision in fleet.run(1) {
-            let is_raise = matches!(decision.reason, Reason::Demand | Reason::Pressure);
+            let is_raise = matches!(decision.reason, Reason::Demand | Reason::Pressure | Reason::Refaults);
             let is_lowering = matches!(
                 decision.reason,
-                Reason::Idle | Reason::NeededElsewhere | Reason::PoolShort | Reason::FairShare
+                Reason::Idle | Reason::NeededElsewhere | Reason::PoolShort | Reason::FairShare | Reason::IdleTaxed
             );
             assert_eq!(is_raise, decision.target > decision.from, "{decision:?}");
             assert_eq!(is_lowering, decision.target < decision.from, "{decision:?}");

@@ -28,8 +28,10 @@ pub struct Decision {
 /// The inputs of a decision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Inputs {
-    /// What the guest uses and waits for, without file pages.
+    /// What the guest uses, waits for and brings back, without file pages.
     pub firm: FrameCount,
+    /// Of that, what the guest has evicted and brings back.
+    pub returning: FrameCount,
     /// What it would like to have.
     pub demand: FrameCount,
     /// The idle part of what it uses without file pages, in per cent.
@@ -48,8 +50,12 @@ pub struct Inputs {
 
 impl fmt::Display for Inputs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { firm, demand, idle_percent, entitlement, free, pool, pool_cause, .. } = self;
-        write!(f, "uses {firm}, {idle_percent} % of it idle, would like {demand}, is entitled to {entitlement}; ")?;
+        let Self { firm, returning, demand, idle_percent, entitlement, free, pool, pool_cause, .. } = self;
+        write!(f, "uses {firm}, {idle_percent} % of it idle, ")?;
+        if *returning > FrameCount::ZERO {
+            write!(f, "{returning} of it evicted pages that it brings back, ")?;
+        }
+        write!(f, "would like {demand}, is entitled to {entitlement}; ")?;
         write!(f, "the pool is {pool}")?;
         if *pool_cause != StateCause::Pool {
             write!(f, " {pool_cause}")?;
@@ -75,6 +81,8 @@ pub enum Reason {
     Pressure,
     /// Raised: the guest has asked for memory that it will use.
     Request,
+    /// Raised: the guest brings back pages that it had to evict.
+    Refaults,
     /// Lowered: the guest has needed less for a while.
     Idle,
     /// Lowered: the guest needs less, and another guest is short of memory.
@@ -83,6 +91,9 @@ pub enum Reason {
     PoolShort,
     /// Lowered: all guests together want more than the pool has, and this one is above its share.
     FairShare,
+    /// Lowered: the same, and the share is small since much of what the guest uses is idle and
+    /// taxed.
+    IdleTaxed,
     /// Raised or lowered: the guest's limits were changed, and its target was outside them.
     LimitsChanged,
     /// Raised, lowered or kept: a user fixed the target.
@@ -107,10 +118,12 @@ impl fmt::Display for Reason {
             Self::Demand => "it needs more",
             Self::Pressure => "it waits for memory",
             Self::Request => "it asked for memory ahead of its need",
+            Self::Refaults => "it brings back pages that it had to evict",
             Self::Idle => "it has needed less for a while",
             Self::NeededElsewhere => "it needs less and another guest is short",
             Self::PoolShort => "it needs less and little of the pool is free",
             Self::FairShare => "it is above its fair share of a pool that is all in demand",
+            Self::IdleTaxed => "its idle memory is taxed in a pool that is all in demand",
             Self::LimitsChanged => "its limits were changed",
             Self::Pinned => "a user fixed it",
             Self::Starting => "it has not reported yet",

@@ -199,6 +199,7 @@ impl Scheduler {
                 let reason = guest.lower(plan.entitlement, scarcity, &self.policy, now);
                 let inputs = Inputs {
                     firm: guest.need.firm,
+                    returning: guest.lacking.min(guest.need.firm),
                     demand: guest.need.demand,
                     idle_percent: guest.need.activity.idle_percent(),
                     entitlement: plan.entitlement,

@@ -11,8 +11,9 @@ use super::patience::Patience;
 use super::policy::{Policy, huge_ceil, huge_floor};
 use super::release::Release;
 use super::requests::{Requests, Standing};
+use super::returns::Returns;
 use super::subscription::Subscription;
-use super::usage::{GuestSample, Hints};
+use super::usage::{GuestSample, Hints, Usage};
 use super::working_set::{Activity, WorkingSet};
 use crate::clock::Moment;
 
@@ -28,7 +29,10 @@ pub(super) struct Guest {
     hints: Hints,
     /// The need as last noted.
     pub(super) need: Need,
+    /// What it lacks by the evicted pages that it brings back: a part of the need.
+    pub(super) lacking: FrameCount,
     working_set: WorkingSet,
+    returns: Returns,
     patience: Patience,
     release: Release,
 }
@@ -89,7 +93,9 @@ impl Guest {
             requests: Requests::default(),
             hints: Hints::None,
             need: Need::just(limits.min),
+            lacking: FrameCount::ZERO,
             working_set: WorkingSet::default(),
+            returns: Returns::default(),
             patience: Patience::new(policy.patience),
             release: Release::default(),
         }
@@ -127,13 +133,9 @@ impl Guest {
         let target = self.account.target();
         let latest = match self.hints {
             Hints::None => Need::just(target),
-            Hints::Report(usage) | Hints::Stale(usage) => {
-                let used = usage.used.saturating_sub(usage.droppable);
-                self.working_set.observe(Activity::of(used.saturating_sub(usage.idle), used), now);
-                let need = Need::of(&usage, self.working_set.activity(), self.limits, policy);
-                // A guest that makes no calls to its balloon can't grow either.
-                if matches!(self.hints, Hints::Stale(_)) { need.within(target.max(self.limits.min)) } else { need }
-            }
+            Hints::Report(usage) => self.need_by(&usage, policy, now),
+            // A guest that makes no calls to its balloon can't grow either.
+            Hints::Stale(usage) => self.need_by(&usage, policy, now).within(target.max(self.limits.min)),
         };
         let latest = self.requests.raise(latest, now);
         let is_waiting = self.is_waiting();
@@ -142,9 +144,20 @@ impl Guest {
         self.release.observe(&self.account, now);
     }
 
-    /// Returns whether a thread of the guest waits for memory, or will soon.
+    /// Returns the need by a report, which it takes note of.
+    fn need_by(&mut self, usage: &Usage, policy: &Policy, now: Moment) -> Need {
+        let used = usage.used.saturating_sub(usage.droppable);
+        let activity = Activity::of(used.saturating_sub(usage.idle), used).without_stalls(usage.stalled);
+        self.working_set.observe(activity, now);
+        self.returns.observe(usage.restored, now);
+        self.lacking = self.returns.lacking(usage.evicted, self.account.resident());
+        let need = Need::of(usage, self.working_set.activity(), self.limits, policy);
+        need.with_returns(self.lacking, self.limits)
+    }
+
+    /// Returns whether a thread of the guest waits for memory, or for evicted pages, or will soon.
     pub(super) fn is_waiting(&self) -> bool {
-        self.has_waiting_thread() || self.requests.is_pressing()
+        self.has_waiting_thread() || self.lacking > FrameCount::ZERO || self.requests.is_pressing()
     }
 
     fn has_waiting_thread(&self) -> bool {
@@ -268,6 +281,7 @@ impl Guest {
                     None => Reason::Patience,
                 };
             }
+            _ if is_wanted && self.is_taxed(policy) => Reason::IdleTaxed,
             _ if is_wanted => Reason::FairShare,
             Scarcity::Short => Reason::NeededElsewhere,
             Scarcity::Plenty | Scarcity::LittleFree | Scarcity::Emergency => Reason::PoolShort,
@@ -275,6 +289,14 @@ impl Guest {
         self.patience.fits();
         self.lower_to(entitlement, now);
         reason
+    }
+
+    /// Returns whether the tax takes a good part off the weight of the guest's claim, for its idle
+    /// memory.
+    fn is_taxed(&self, policy: &Policy) -> bool {
+        let shares = self.subscription.shares.count();
+        let [taxed, full] = [self.need.activity, Activity::FULL].map(|part| policy.idle_tax.weight(shares, part));
+        taxed < full / 4 * 3
     }
 
     fn lower_to(&mut self, target: FrameCount, now: Moment) {
@@ -306,6 +328,8 @@ impl Guest {
             Reason::Pressure
         } else if self.requests.asks_beyond(self.used()) {
             Reason::Request
+        } else if self.lacking > FrameCount::ZERO {
+            Reason::Refaults
         } else {
             Reason::Demand
         }

@@ -1,7 +1,7 @@
 //! What holds whatever guests do: ideal, limited, stuck, stuck at times, lying or crashing ones.
 
 use aerostat_abi::units::{FrameCount, HUGE_FRAMES};
-use proptest::{collection::vec, prelude::Just, prop_assert, prop_assert_eq, proptest};
+use proptest::{collection::vec, prelude::Just, prop_assert, prop_assert_eq, prop_oneof, proptest};
 
 use super::test_characters::{Character, Fleet, Spec, character, spec};
 use super::{Limits, Shares};
@@ -10,8 +10,9 @@ use super::{Limits, Shares};
 const DEAD_BAND: u64 = 2;
 
 fn constant() -> impl proptest::strategy::Strategy<Value = Character> {
-    proptest::prop_oneof![
+    prop_oneof![
         4 => Just(Character::Ideal),
+        4 => Just(Character::Swapping),
         1 => Just(Character::Limited),
         1 => Just(Character::Stuck { from: 20 }),
         1 => Just(Character::ClaimsAll),
@@ -40,7 +41,7 @@ proptest! {
     fn equal_guests_converge_to_equal_sizes(
         pool in 60_u64..600,
         tax in 0_u8..=100,
-        like in spec(Just(Character::Ideal)),
+        like in spec(prop_oneof![Just(Character::Ideal), Just(Character::Swapping)]),
         began_with in vec(0_u64..300, 2..6),
     ) {
         let specs: Vec<Spec> = began_with.iter().map(|&needs| Spec { needs, min: 2, ..like }).collect();
@@ -81,6 +82,23 @@ proptest! {
         for _ in 0..200 {
             fleet.step();
             prop_assert_eq!(&fleet.targets(), &before);
+        }
+    }
+
+    /// A guest that moves to its swap disk what it has no room for gets what one gets whose threads
+    /// wait for it.
+    #[test]
+    fn swapping_guests_get_what_waiting_ones_get(
+        pool in 60_u64..600,
+        tax in 0_u8..=100,
+        specs in vec(spec(Just(Character::Ideal)), 1..6),
+    ) {
+        let swapping: Vec<Spec> = specs.iter().map(|spec| Spec { character: Character::Swapping, ..*spec }).collect();
+        let (mut waiting, mut swapping) = (Fleet::new(pool, tax, &specs), Fleet::new(pool, tax, &swapping));
+        waiting.run(4000);
+        swapping.run(4000);
+        for (waiting, swapping) in waiting.targets().iter().zip(swapping.targets()) {
+            prop_assert!(waiting.abs_diff(swapping) <= 2 * DEAD_BAND, "{waiting} and {swapping}");
         }
     }
 

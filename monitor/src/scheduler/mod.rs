@@ -5,7 +5,8 @@
 //! supervisor owns one and carries its decisions out.
 //!
 //! *Words.* The *pool* is the host memory that all guests share. A guest's *need* (`need.rs`) is
-//! *firm*, what it uses and waits for, or *soft*, its file pages and headroom. Its *entitlement* is
+//! *firm*, what it uses and waits for and the evicted pages that it brings back (`returns.rs`), or
+//! *soft*, its file pages and headroom. Its *entitlement* is
 //! what it should have: its minimum; its reservation, as far as its firm need uses it; and of the
 //! rest a weighted max-min fair part, for all firm needs first (`fair.rs`). Weights are shares, and
 //! idle memory is taxed (`policy.rs`). What a guest *holds* is what the pool can't grant to others
@@ -58,6 +59,7 @@ mod pressure;
 mod properties;
 mod release;
 mod requests;
+mod returns;
 mod subscription;
 mod targets;
 #[cfg(test)]
@@ -78,4 +80,4 @@ pub use self::pool_state::{PoolState, StateCause};
 pub use self::pressure::{HostMemory, MemoryStalls};
 pub use self::subscription::{BadShares, Shares, Subscription};
 pub use self::targets::{FutureEpoch, Targets};
-pub use self::usage::{GuestSample, Hints, Usage};
+pub use self::usage::{GuestSample, Hints, StalledTime, Usage};

@@ -1,9 +1,10 @@
 //! What a guest needs, split by how hard it is to do without.
 //!
-//! *Firm* need is what the guest uses and can't get back from a file, what it can't give up, and
-//! what its threads wait for. *Demand* is all it would like to have: firm need, file pages, and
-//! headroom to grow into. Memory that is committed and was never touched is in neither, unless the
-//! guest has no swap to stand for it: then it can't be given up.
+//! *Firm* need is what the guest uses and can't get back from a file, what it can't give up, what
+//! its threads wait for, and the evicted pages that it brings back. *Demand* is all it would like
+//! to have: firm need, file pages, and headroom to grow into. Memory that is committed and was
+//! never touched is in neither, unless the guest has no swap to stand for it: then it can't be
+//! given up.
 
 use aerostat_abi::units::FrameCount;
 
@@ -45,6 +46,12 @@ impl Need {
         }
     }
 
+    /// Returns the need of a guest that also lacks `lacking` frames of its evicted pages.
+    pub(super) fn with_returns(self, lacking: FrameCount, limits: Limits) -> Self {
+        let more = |count: FrameCount| huge_ceil(count.saturating_add(lacking)).min(limits.max);
+        Self { firm: more(self.firm), demand: more(self.demand), ..self }
+    }
+
     /// Returns the need with no count above `size`.
     pub(super) fn within(self, size: FrameCount) -> Self {
         let [firm, demand, unshrinkable] = [self.firm, self.demand, self.unshrinkable].map(|count| count.min(size));
@@ -77,7 +84,7 @@ mod tests {
     /// Usage and need in MiB: firm and demand.
     fn need(used: u64, droppable: u64, unshrinkable: u64, wanted: u64) -> (u64, u64) {
         let [used, droppable, unshrinkable, wanted] = [used, droppable, unshrinkable, wanted].map(FrameCount::from_mib);
-        let usage = Usage { used, droppable, idle: FrameCount::ZERO, unshrinkable, wanted };
+        let usage = Usage { used, droppable, unshrinkable, wanted, ..Usage::default() };
         let need = Need::of(&usage, Activity::FULL, LIMITS, &Policy::default());
         (need.firm.mib(), need.demand.mib())
     }
@@ -102,6 +109,14 @@ mod tests {
     fn threads_wait_for_more_than_there_is() {
         assert_eq!(need(120, 0, 320, 96), (416, 320 + 96 + 14 + 8));
         assert_eq!(need(300, 0, 0, 100), (400, 400 + 14 + 8));
+    }
+
+    #[test]
+    fn evicted_pages_that_return_are_firm() {
+        let need = Need::just(FrameCount::from_mib(128));
+        let grown = need.with_returns(FrameCount::from_mib(31), LIMITS);
+        assert_eq!((grown.firm.mib(), grown.demand.mib(), grown.unshrinkable.mib()), (160, 160, 128));
+        assert_eq!(need.with_returns(FrameCount::from_mib(1000), LIMITS).firm, LIMITS.max);
     }
 
     #[test]

@@ -18,6 +18,8 @@ pub(super) const TICK: Duration = Duration::from_millis(20);
 pub(super) enum Character {
     /// It follows its target and says what it uses.
     Ideal,
+    /// It waits for nothing, as it moves to its swap disk what it has no room for, and brings it back.
+    Swapping,
     /// It can't shrink below what it needs, and does not say so.
     Limited,
     /// It releases nothing from this tick on.
@@ -61,6 +63,7 @@ impl Spec {
 pub(super) fn character() -> impl Strategy<Value = Character> {
     prop_oneof![
         3 => Just(Character::Ideal),
+        2 => Just(Character::Swapping),
         1 => Just(Character::Limited),
         1 => (0_u32..150).prop_map(|from| Character::Stuck { from }),
         1 => (1_u32..150).prop_map(|period| Character::StuckAtTimes { period }),
@@ -88,6 +91,8 @@ pub(super) struct Guest {
     target: FrameCount,
     acknowledged: Epoch,
     pub(super) size: FrameCount,
+    /// Pages that were restored.
+    restored: u64,
 }
 
 impl Guest {
@@ -98,7 +103,7 @@ impl Guest {
 
     /// Returns whether the guest does as it should, for good.
     pub(super) fn is_honest(&self) -> bool {
-        self.spec.character == Character::Ideal
+        matches!(self.spec.character, Character::Ideal | Character::Swapping)
     }
 
     fn step(&mut self, tick: u32) {
@@ -114,11 +119,18 @@ impl Guest {
             _ => FrameCount::ZERO,
         };
         let size = self.size;
+        // It works through all that it needs about once a second.
+        self.restored += self.lacks().0 / 32;
         self.size = if size < self.target {
             size.saturating_add(most).min(self.target)
         } else {
             size.saturating_sub(most).max(self.target).max(floor.min(size))
         };
+    }
+
+    /// Returns what the guest needs and has no room for.
+    fn lacks(&self) -> FrameCount {
+        self.spec.needs().saturating_sub(self.size)
     }
 
     fn sample(&mut self) -> GuestSample {
@@ -139,7 +151,12 @@ impl Guest {
             _ => {
                 let used = self.spec.needs().min(self.size);
                 let idle = FrameCount(used.0 * self.spec.idle / 100);
-                Usage { used, idle, wanted: self.spec.needs().saturating_sub(self.size), ..Usage::default() }
+                let usage = Usage { used, idle, restored: self.restored, ..Usage::default() };
+                if self.spec.character == Character::Swapping {
+                    Usage { evicted: self.lacks(), ..usage }
+                } else {
+                    Usage { wanted: self.lacks(), ..usage }
+                }
             }
         }
     }
@@ -177,6 +194,7 @@ impl Fleet {
             target,
             acknowledged: Epoch::FIRST,
             size: target,
+            restored: 0,
         });
     }
 
@@ -244,8 +262,10 @@ fn explain(decision: &Decision, limits: Limits) {
     let Decision { from, target, granted, reason, inputs, .. } = *decision;
     assert!(target <= limits.max && target >= limits.min.min(from), "{decision:?}");
     let fits = match reason {
-        Reason::Demand | Reason::Pressure | Reason::Request => target > from && target <= inputs.entitlement,
-        Reason::Idle | Reason::NeededElsewhere | Reason::PoolShort | Reason::FairShare => {
+        Reason::Demand | Reason::Pressure | Reason::Request | Reason::Refaults => {
+            target > from && target <= inputs.entitlement
+        }
+        Reason::Idle | Reason::NeededElsewhere | Reason::PoolShort | Reason::FairShare | Reason::IdleTaxed => {
             target < from && target >= inputs.entitlement
         }
         Reason::LimitsChanged | Reason::Pinned => true,
@@ -255,6 +275,9 @@ fn explain(decision: &Decision, limits: Limits) {
     };
     assert!(fits, "{decision:?}");
     assert!(granted <= inputs.free && (granted == FrameCount::ZERO || target > from), "{decision:?}");
-    assert!(inputs.firm <= inputs.demand && inputs.idle_percent <= 100, "{decision:?}");
+    assert!(
+        inputs.returning <= inputs.firm && inputs.firm <= inputs.demand && inputs.idle_percent <= 100,
+        "{decision:?}"
+    );
     assert!(!decision.reason.to_string().is_empty() && inputs.to_string().contains("the pool is"));
 }

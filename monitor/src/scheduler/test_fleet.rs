@@ -28,6 +28,9 @@ pub(super) struct SimpleGuest {
     pub(super) needs: FrameCount,
     pub(super) size: FrameCount,
     pub(super) is_stuck: bool,
+    /// Whether it moves to its swap disk what it has no room for, instead of waiting, and brings it
+    /// back.
+    pub(super) is_swapping: bool,
 }
 
 impl Fleet {
@@ -46,7 +49,7 @@ impl Fleet {
     pub(super) fn admit_with(&mut self, limits: Limits, needs_mib: u64, subscription: Subscription) -> usize {
         let (id, size) = self.scheduler.admit(limits, subscription).unwrap();
         let needs = mib(needs_mib);
-        self.guests.push(SimpleGuest { id, usage: Usage::default(), needs, size, is_stuck: false });
+        self.guests.push(SimpleGuest { id, usage: Usage::default(), needs, size, is_stuck: false, is_swapping: false });
         self.guests.len() - 1
     }
 
@@ -62,6 +65,10 @@ impl Fleet {
                 let Usage { used, droppable, idle, .. } = guest.usage;
                 let at_once = guest.needs.saturating_sub(droppable).saturating_sub(idle);
                 guest.usage.wanted = at_once.saturating_sub(guest.size);
+                if guest.is_swapping {
+                    guest.usage.evicted = std::mem::take(&mut guest.usage.wanted);
+                    guest.usage.restored += guest.usage.evicted.0 / 32;
+                }
                 let hints =
                     Hints::Report(Usage { droppable: droppable.min(used), idle: idle.min(used), ..guest.usage });
                 let sample = GuestSample { allowed: guest.size, size: guest.size, resident: guest.size, hints };

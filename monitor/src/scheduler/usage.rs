@@ -37,13 +37,39 @@ pub struct Usage {
     pub used: FrameCount,
     /// Of these, file pages: they can be dropped and read again.
     pub droppable: FrameCount,
-    /// Of the rest, frames that were not accessed for a while.
+    /// Of the rest, frames that were not accessed for a while and that the guest could move out. Idle
+    /// memory that can't go anywhere is of no use to others, so it is not taxed.
     pub idle: FrameCount,
     /// The size below which the guest can't shrink: what it has committed and no swap can stand
     /// for.
     pub unshrinkable: FrameCount,
     /// Frames that threads of the guest wait for.
     pub wanted: FrameCount,
+    /// Frames that evicted pages would take in memory.
+    pub evicted: FrameCount,
+    /// Evicted pages that were restored, since boot: a count that only grows, and no limit bounds.
+    pub restored: u64,
+    /// The recent part of time in which a thread waited for memory.
+    pub stalled: StalledTime,
+}
+
+/// A part of time in which at least one thread of a guest waited for memory, in thousandths.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StalledTime(u16);
+
+impl StalledTime {
+    const ALL: u16 = 1000;
+
+    /// Returns the part in a guest's report; all of the time if it claims more.
+    #[must_use]
+    pub fn from_per_mille(per_mille: u64) -> Self {
+        Self(u16::try_from(per_mille).unwrap_or(Self::ALL).min(Self::ALL))
+    }
+
+    /// Returns the rest of the time, from 0 to 1.
+    pub(super) fn rest(self) -> f64 {
+        f64::from(Self::ALL - self.0) / f64::from(Self::ALL)
+    }
 }
 
 impl Usage {
@@ -63,19 +89,26 @@ impl Usage {
         // Of pages in memory, the two oldest of four classes. The counts include file pages.
         let [.., old, oldest] = statistics.working_set_bytes;
         let idle = less(bounded(old.saturating_add(oldest)), statistics.disk_caches_bytes);
+        let unshrinkable = less(size, statistics.committable_bytes);
+        let movable = used.saturating_sub(droppable.max(unshrinkable));
+        let stored = statistics.zswapped_bytes.saturating_add(statistics.swapped_bytes);
+        let evicted = FrameCount::from_bytes_ceil(stored.saturating_sub(statistics.zswap_bytes));
         Some(Self {
             used,
             droppable,
-            idle: idle.min(used.saturating_sub(droppable)),
-            unshrinkable: less(size, statistics.committable_bytes),
+            idle: idle.min(movable),
+            unshrinkable,
             wanted: bounded(statistics.wanted_bytes),
+            evicted: evicted.min(limits.max.saturating_sub(used)),
+            restored: statistics.restores,
+            stalled: StalledTime::from_per_mille(statistics.pressure_per_mille),
         })
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Limits, Usage};
+    use super::{Limits, StalledTime, Usage};
     use aerostat_abi::statistics::{Statistics, WORDS};
     use aerostat_abi::units::FrameCount;
     use proptest::{prop_assert, proptest};
@@ -92,6 +125,11 @@ mod tests {
             working_set_bytes: [500 << 12, 500 << 12, 800 << 12, 700 << 12],
             committable_bytes: 3000 << 12,
             wanted_bytes: 7 << 12,
+            zswapped_bytes: 600 << 12,
+            zswap_bytes: 200 << 12,
+            swapped_bytes: 300 << 12,
+            restores: 99,
+            pressure_per_mille: 250,
             ..Statistics::default()
         };
         let expected = Usage {
@@ -100,8 +138,28 @@ mod tests {
             idle: FrameCount(500),
             unshrinkable: FrameCount(1120),
             wanted: FrameCount(7),
+            evicted: FrameCount(700),
+            restored: 99,
+            stalled: StalledTime(250),
         };
         assert_eq!(Usage::from_statistics(&statistics, LIMITS), Some(expected));
+    }
+
+    #[test]
+    fn idle_memory_counts_as_far_as_the_guest_could_move_it_out() {
+        let idle_with = |committable: u64| {
+            let statistics = Statistics {
+                total_memory_bytes: 5000 << 12,
+                free_memory_bytes: 1000 << 12,
+                working_set_bytes: [1000 << 12, 0, 0, 3000 << 12],
+                committable_bytes: committable << 12,
+                ..Statistics::default()
+            };
+            Usage::from_statistics(&statistics, LIMITS).unwrap().idle
+        };
+        assert_eq!(idle_with(900), FrameCount::ZERO, "without swap");
+        assert_eq!(idle_with(3000), FrameCount(2000), "swap has room for that much");
+        assert_eq!(idle_with(9000), FrameCount(3000));
     }
 
     #[test]
@@ -113,8 +171,10 @@ mod tests {
         #[test]
         fn no_report_exceeds_the_limits(words: [u64; WORDS]) {
             if let Some(usage) = Usage::from_statistics(&Statistics::decode(&words), LIMITS) {
-                let Usage { used, droppable, idle, unshrinkable, wanted } = usage;
+                let Usage { used, droppable, idle, unshrinkable, wanted, evicted, stalled, .. } = usage;
                 prop_assert!([used, unshrinkable, wanted].iter().all(|count| *count <= LIMITS.max));
+                prop_assert!(used.saturating_add(evicted) <= LIMITS.max);
+                prop_assert!((0.0..=1.0).contains(&stalled.rest()));
                 prop_assert!(droppable.saturating_add(idle) <= used);
             }
         }

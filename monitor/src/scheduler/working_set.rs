@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use aerostat_abi::units::FrameCount;
 
+use super::usage::StalledTime;
 use crate::clock::Moment;
 
 /// Time constants of the averages.
@@ -31,6 +32,15 @@ impl Activity {
     /// Returns the activity of a guest that uses `used` frames, of which these are active.
     pub(super) fn of(active: FrameCount, used: FrameCount) -> Self {
         if used == FrameCount::ZERO { Self::FULL } else { Self((active.0 as f64 / used.0 as f64).min(1.0)) }
+    }
+
+    /// Returns what the activity would be if no thread had waited for memory. Memory that is not
+    /// touched while threads wait for other memory is not idle: a guest that works on more than it
+    /// has would seem the idler the longer it waits for its swap disk.
+    pub(super) fn without_stalls(self, stalled: StalledTime) -> Self {
+        let part = self.0 / stalled.rest();
+        // 0 / 0 for a guest that has touched nothing and waits all the time.
+        if part.is_nan() { Self::FULL } else { Self(part.min(1.0)) }
     }
 
     /// Returns the part.
@@ -89,7 +99,7 @@ impl WorkingSet {
 
 #[cfg(test)]
 mod tests {
-    use super::{Activity, WorkingSet};
+    use super::{Activity, StalledTime, WorkingSet};
     use crate::clock::Moment;
     use aerostat_abi::units::FrameCount;
 
@@ -122,6 +132,14 @@ mod tests {
         assert!((77..80).contains(&idle_after(20, 3)));
         assert!((77..80).contains(&idle_after(20, 1)), "the rest is small");
         assert_eq!(idle_after(20, 100), 80);
+    }
+
+    #[test]
+    fn the_time_in_which_threads_waited_says_nothing() {
+        let idle_with =
+            |active, per_mille| percent(active).without_stalls(StalledTime::from_per_mille(per_mille)).idle_percent();
+        assert_eq!([idle_with(20, 0), idle_with(20, 500), idle_with(20, 900)], [80, 60, 0]);
+        assert_eq!([idle_with(0, 999), idle_with(0, 1000), idle_with(9, 5000)], [100, 0, 0]);
     }
 
     #[test]

@@ -16,7 +16,7 @@ use aerostat_abi::units::FrameCount;
 
 use super::demand::{Demand, Need};
 use super::scaled;
-use crate::scheduler::{GuestSample, Hints, Limits, Usage};
+use crate::scheduler::{GuestSample, Hints, Limits, StalledTime, Usage};
 
 /// Memory of the guest's kernel and of the application's image.
 pub(super) const KERNEL: FrameCount = FrameCount::from_mib(8);
@@ -24,6 +24,8 @@ pub(super) const KERNEL: FrameCount = FrameCount::from_mib(8);
 const SWAP_OUT_PER_S: FrameCount = FrameCount::from_mib(1024);
 /// How many times the missing part of active memory a guest stalls.
 const STALL_FACTOR: f64 = 10.0;
+/// How often in a second active memory that has no room is restored and evicted again.
+const RETURNS_PER_S: f64 = 1.0;
 
 /// One guest.
 #[derive(Debug)]
@@ -42,6 +44,8 @@ pub(super) struct SimulatedGuest {
     allocated: FrameCount,
     /// The part of it on the swap disk.
     evicted: FrameCount,
+    /// Evicted pages that were restored since the start.
+    restored: f64,
     /// What the application needs now.
     need: Need,
     /// The time in which the application stood still.
@@ -70,6 +74,7 @@ impl SimulatedGuest {
             resident: KERNEL.min(limits.min),
             allocated: FrameCount::ZERO,
             evicted: FrameCount::ZERO,
+            restored: 0.0,
             need: Need::default(),
             stalled: Duration::ZERO,
         }
@@ -82,7 +87,7 @@ impl SimulatedGuest {
         self.free_unneeded();
         self.follow_target(tick);
         self.grow();
-        self.restore();
+        self.restore(tick);
         self.resident = self.resident.max(self.in_use()).min(self.size);
         let share = self.stall_share();
         self.stalled += tick.mul_f64(share);
@@ -110,6 +115,9 @@ impl SimulatedGuest {
             idle: if self.swap > FrameCount::ZERO { idle } else { FrameCount::ZERO },
             unshrinkable: self.in_use().saturating_sub(swap_left).max(KERNEL),
             wanted: self.need.allocated.saturating_sub(self.allocated),
+            evicted: self.evicted.min(self.limits.max.saturating_sub(self.in_use())),
+            restored: scaled(FrameCount(1), self.restored).0,
+            stalled: StalledTime::from_per_mille(scaled(FrameCount(1000), self.stall_share()).0),
         }
     }
 
@@ -153,9 +161,14 @@ impl SimulatedGuest {
         self.allocated = self.allocated.saturating_add(missing.min(self.free()));
     }
 
-    fn restore(&mut self) {
+    /// Restores active memory as far as there is room. The rest of it is restored and evicted again
+    /// all the time.
+    fn restore(&mut self, tick: Duration) {
         let lacking = self.active().saturating_sub(self.in_memory());
-        self.evicted = self.evicted.saturating_sub(lacking.min(self.free()));
+        let restored = lacking.min(self.free());
+        self.evicted = self.evicted.saturating_sub(restored);
+        let still_lacking = lacking.saturating_sub(restored);
+        self.restored += restored.0 as f64 + still_lacking.0 as f64 * RETURNS_PER_S * tick.as_secs_f64();
     }
 
     /// Evicts up to `count` frames; returns how many.

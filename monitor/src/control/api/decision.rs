@@ -34,8 +34,11 @@ pub struct LastChange {
 /// What a decision was made from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Inputs {
-    /// What the guest uses and waits for, without file pages.
+    /// What the guest uses, waits for and brings back, without file pages.
     pub firm_bytes: u64,
+    /// Of that, what the guest has evicted and brings back.
+    #[serde(default)]
+    pub returning_bytes: u64,
     /// What it would like to have.
     pub demand_bytes: u64,
     /// The idle part of its firm need, in per cent.
@@ -60,6 +63,8 @@ pub enum Reason {
     Pressure,
     /// Raised: the guest has asked for memory that it will use.
     Request,
+    /// Raised: the guest brings back pages that it had to evict.
+    Refaults,
     /// Lowered: the guest has needed less for a while.
     Idle,
     /// Lowered: the guest needs less, and another guest is short of memory.
@@ -68,6 +73,8 @@ pub enum Reason {
     PoolShort,
     /// Lowered: all guests together want more than the pool has, and this one is above its share.
     FairShare,
+    /// Lowered: the same, and the share is small since much of what the guest uses is idle and taxed.
+    IdleTaxed,
     /// Raised or lowered: the target was outside new limits.
     LimitsChanged,
     /// Raised, lowered or kept: a user fixed the target.

@@ -74,7 +74,8 @@ fn lack(guest: &GuestStatus) -> Lack {
             below => Lack::OfPool(below),
         };
     }
-    let is_held_back = matches!(reason, Reason::AtFairShare | Reason::FairShare | Reason::AwaitingMemory);
+    let is_held_back =
+        matches!(reason, Reason::AtFairShare | Reason::FairShare | Reason::IdleTaxed | Reason::AwaitingMemory);
     let is_waiting = guest.wanted > FrameCount::ZERO && guest.target <= guest.size;
     if wanted > FrameCount::ZERO && (is_held_back || is_waiting) { Lack::OfPool(wanted) } else { Lack::Nothing }
 }

@@ -31,7 +31,9 @@ pub(super) fn summary(status: &FleetStatus, guest: &GuestStatus, time_of: &dyn F
         let less = amount(from.saturating_sub(*to));
         let cause = cause(status, change);
         let tax = match reason {
-            Reason::NeededElsewhere | Reason::FairShare => format!(", tax {} %", status.idle_tax.percent()),
+            Reason::NeededElsewhere | Reason::FairShare | Reason::IdleTaxed => {
+                format!(", tax {} %", status.idle_tax.percent())
+            }
             _ => String::new(),
         };
         let idle = inputs.idle_percent;
@@ -53,6 +55,7 @@ fn cause(status: &FleetStatus, change: &DecisionStatus) -> String {
         (Reason::FairShare, Some(other)) => {
             format!("{}, and this guest was above its fair share of a pool that is all in demand", asked(status, other))
         }
+        (Reason::IdleTaxed, Some(other)) => format!("{}, and {}", asked(status, other), change.reason),
         (reason, _) => reason.to_string(),
     }
 }

@@ -15,6 +15,7 @@ const fn mib(count: u64) -> FrameCount {
 fn decision(from: u64, to: u64, reason: Reason) -> DecisionStatus {
     let inputs = Inputs {
         firm: mib(to),
+        returning: FrameCount::ZERO,
         demand: mib(to),
         idle_percent: 0,
         entitlement: mib(to),
@@ -94,6 +95,10 @@ fn every_other_reason_to_shrink_has_its_own_words() {
         (Reason::PoolShort, "little of the pool is free"),
         (Reason::LimitsChanged, "its limits were changed"),
         (Reason::Pinned, "a user fixed it"),
+        (
+            Reason::IdleTaxed,
+            "its idle memory is taxed in a pool that is all in demand; this guest is 0 % idle, tax 75 %",
+        ),
         (Reason::FairShare, "above its fair share of a pool that is all in demand; this guest is 0 % idle, tax 75 %"),
     ] {
         let last_change = Some((Duration::from_secs(1), decision(128, 96, reason)));
