@@ -50,8 +50,11 @@ pub(crate) const HEAP_STEP_BYTES: u64 = 2 << 20;
 /// How long a page fault waits for the host to deflate the balloon before pages are evicted for it.
 pub(crate) const SHORT_DEFLATE_WAIT_NS: u64 = 50_000_000;
 
-/// How long an allocation waits for the host to deflate the balloon before it fails.
+/// How long an allocation waits for memory without progress before it fails.
 pub(crate) const DEFLATE_WAIT_NS: u64 = 2_000_000_000;
+
+/// The least time between two logged failures of allocations that had nothing to wait for.
+pub(crate) const FAILURE_LOG_SPACING_NS: u64 = 10_000_000_000;
 
 /// How long a host that gave nothing is not asked again: pages are evicted at once.
 pub(crate) const HOST_REFUSAL_NS: u64 = 5_000_000_000;

@@ -145,12 +145,15 @@ fn a_guest_waits_for_a_host_that_grants_memory_slowly() {
     guest.expect_logged("waiting: ok");
 }
 
-/// The log says how much memory the host granted.
+/// The log says what was missing, how much came, and what would help.
 #[test]
 fn a_guest_stops_waiting_for_a_host_that_grants_nothing() {
     let mut guest = Plan::test_guest("waiting").grant_mib(24).boot(Machine::Kvm);
     guest.expect_exit(GuestExit::Failure);
-    guest.expect_logged("the host gave 0.0 MiB meanwhile and none for 2 s");
+    guest.expect_logged("32.0 MiB were asked for and ");
+    guest.expect_logged(" are missing after 2.0 s; meanwhile the host gave 0.0 MiB and raised the target by 0.0 MiB");
+    guest.expect_logged("the size is 24.0 MiB of 64.0 MiB and the target 24.0 MiB; ");
+    guest.expect_logged("`aerostat explain` says why the target is no higher");
 }
 
 /// Lowers the target and waits until the guest has reached it.

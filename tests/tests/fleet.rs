@@ -79,6 +79,28 @@ fn guests_that_want_more_than_the_pool_get_fair_shares() {
     }
 }
 
+/// A neighbour releases memory that it does not use, and does so for much longer than an allocation
+/// waits without progress.
+#[test]
+fn an_allocation_waits_for_a_neighbour_that_releases_memory_slowly() {
+    let slow = Member {
+        name: "slow",
+        image: app_image("memwalk"),
+        min_mib: 32,
+        max_mib: 192,
+        command_line: "phases=160M/16M:20s balloon_rate=4-8",
+    };
+    let plan = FleetPlan::pool_mib(224).with(&slow).with_key("swap", "256M");
+    let mut fleet = plan.with(&walker("grower", 160, "phases=16M:2s,104M:1s")).up(None);
+    let run = fleet.wait_for_end(DEADLINE);
+    run.expect_exit_code(0);
+    run.expect_unharmed("grower");
+    let grower = run.guest("grower");
+    assert_eq!(grower["allocation_failures"], 0, "{run}");
+    let stalled_ms = grower["swap"]["stalled_ms"].as_u64();
+    assert!(stalled_ms > Some(2000), "the neighbour was fast: {stalled_ms:?} ms\n{run}");
+}
+
 /// One guest inflates single frames, as all of its memory is in use and goes to its swap disk, and
 /// a neighbour grows by them. They must be physically free before the neighbour gets them, or both
 /// guests together take more than the pool.

@@ -23,6 +23,7 @@ aerostat_tests::on_both_machines! {
     data_that_stops_compressing_ends_the_guest,
     evicted_events_wake_their_threads,
     faults_have_room_on_the_stack,
+    faults_of_several_threads_share_the_last_reserve,
     more_than_memory_and_swap_is_refused,
     slots_of_dropped_pages_are_used_again_when_the_disk_is_full,
     slots_that_cannot_be_written_are_not_used_again,
@@ -53,6 +54,12 @@ fn three_times_the_memory_is_swapped_and_restored(machine: Machine) {
 /// slots are needed.
 fn slots_of_dropped_pages_are_used_again_when_the_disk_is_full(machine: Machine) {
     let _ended = expect_ok(&plan("sparse").swap_mib(MIB / 2), machine);
+}
+
+/// While one thread packs a zspage with the frames of the last reserve, others that fault find no
+/// frame and nothing to evict.
+fn faults_of_several_threads_share_the_last_reserve(machine: Machine) {
+    let _ended = expect_ok(&plan("sparse 16").swap_mib(MIB / 2), machine);
 }
 
 fn more_than_memory_and_swap_is_refused(machine: Machine) {

@@ -47,6 +47,8 @@ pub(super) struct Signals {
     wants_memory: AtomicBool,
     /// Frames in the balloon, as long as the kernel holds it.
     balloon: AtomicU64,
+    /// The host's target.
+    target: AtomicU64,
     /// Frames that threads wait for.
     wanted: AtomicU64,
     /// The number of times that waiting threads were told to try again.
@@ -65,6 +67,7 @@ impl Signals {
             is_running: AtomicBool::new(false),
             wants_memory: AtomicBool::new(false),
             balloon: AtomicU64::new(0),
+            target: AtomicU64::new(0),
             wanted: AtomicU64::new(0),
             arrivals: AtomicU64::new(0),
             arrived: Event::new(),
@@ -130,6 +133,11 @@ impl Signals {
         FrameCount(self.balloon.swap(balloon.0, Ordering::Relaxed))
     }
 
+    /// Publishes the host's target, and returns the one before.
+    pub(super) fn set_target(&self, target: FrameCount) -> FrameCount {
+        FrameCount(self.target.swap(target.0, Ordering::Relaxed))
+    }
+
     /// Publishes whether the driver could continue with memory that becomes free.
     pub(super) fn set_wants_memory(&self, wants_memory: bool) {
         self.wants_memory.store(wants_memory, Ordering::Relaxed);
@@ -181,6 +189,11 @@ impl Deflator for Signals {
         if self.wanted() > FrameCount::ZERO {
             self.wake_waiters();
         }
+    }
+
+    fn balloon_and_target(&self) -> (FrameCount, FrameCount) {
+        let frames = |count: &AtomicU64| FrameCount(count.load(Ordering::Relaxed));
+        (frames(&self.balloon), frames(&self.target))
     }
 }
 

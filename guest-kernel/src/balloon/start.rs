@@ -38,6 +38,7 @@ pub(crate) fn start(options: &Options, metadata: &mut BumpAllocator) {
         report::bad_machine("the first grant is too small for the kernel");
     }
     SIGNALS.set_balloon(driver.balloon());
+    SIGNALS.set_target(driver.target());
     log::debug!("balloon: {} of {} to begin with, target {}", driver.balloon(), extent.total, driver.target());
     match options.balloon_driver {
         BalloonDriver::Application => handover::leave(port, driver.into_page_list()),

@@ -75,6 +75,8 @@ impl DriverThread {
             SIGNALS.wake_waiters();
             requests::wake();
         }
+        let target = self.driver.target();
+        slow_path::note_raised(target.saturating_sub(SIGNALS.set_target(target)));
         SIGNALS.set_wants_memory(self.driver.wants_memory());
         log_stall_change(&self.driver, &mut self.stall_log);
         let size = self.driver.size();

@@ -7,7 +7,7 @@
 
 use core::ops::Range;
 
-use aerostat_abi::units::{FRAME_BYTES, FRAME_SIZE, HUGE_BYTES, to_usize};
+use aerostat_abi::units::{FRAME_BYTES, FRAME_SIZE, FrameCount, HUGE_BYTES, to_usize};
 
 use super::address_space::{Fate, RELEASE_SLOTS, pieces, release, slots};
 use super::page_table::{Access, PageState, Slot};
@@ -40,7 +40,7 @@ pub struct RegionStatistics {
 /// Discards the contents of `range`: it reads as zero from now on, and its memory is free at once.
 pub(crate) fn discard(range: &Range<u64>) {
     release(range, Fate::Discarded);
-    slow_path::frames_freed();
+    slow_path::frames_freed(FrameCount::from_bytes_ceil(range.end.saturating_sub(range.start)));
 }
 
 /// Splits huge pages that extend beyond `range`, so that the part within can be released. Returns

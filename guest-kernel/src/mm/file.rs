@@ -18,6 +18,7 @@ use super::frame_allocator::Purpose;
 use super::page_table::PageState;
 use super::reclaim::swap::disk::{Disk, DiskError};
 use super::reclaim::swap::slot_map::SlotNumber;
+use super::reclaim::swap_in::ReadUnderWay;
 use super::reclaim::swap_in::caller::Caller;
 use super::reclaim::swap_in::read_frames::{self, ReadFrames};
 use super::reclaim::swap_in::window::ReadSequence;
@@ -75,6 +76,7 @@ pub(super) fn read(at: u64, caller: Caller) -> Result<(), FaultError> {
     let start = Instant::now();
     let mut frames = ReadFrames::with(first, 1, count, Purpose::File, caller)?;
     mapped.clear_tail(at, &mut frames);
+    let _under_way = ReadUnderWay::begin(mapped.disk);
     let mut result = frames.read(mapped.disk, slot);
     if result.is_err() && frames.len() > 1 {
         frames.free_from(1); // the bad sector may be a neighbour's

@@ -39,6 +39,7 @@ mod poison;
 pub(crate) mod pressure;
 pub(crate) mod reclaim;
 pub(crate) mod shortage;
+mod shortfall;
 mod sizing;
 pub(crate) mod slice;
 pub(crate) mod slow_path;

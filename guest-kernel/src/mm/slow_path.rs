@@ -13,9 +13,13 @@
 //! 3. the host, with a short wait, unless a short wait has just failed: memory that the host can
 //!    spare is cheaper than anything that this guest could do;
 //! 4. eviction of cold pages;
-//! 5. the host, with a longer wait.
+//! 5. what other threads are reading or packing, whose frames are the last that can be had;
+//! 6. the host, with a longer wait.
 //!
 //! These steps find a frame as long as swap can hold what was committed on it.
+//!
+//! A longer wait lasts while there is progress ([`Progress`], [`Patience`]), and its failure says
+//! what was missing ([`Shortfall`]).
 
 use core::fmt;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -26,9 +30,10 @@ use spin::Once;
 use super::block::{Block, BlockSize};
 use super::frame_allocator::Purpose;
 use super::shortage::{self, Cause};
-use super::{FRAMES, background, pressure, reclaim};
-use crate::config::{DEFLATE_WAIT_NS, HOST_REFUSAL_NS, RECLAIM_STEP, SHORT_DEFLATE_WAIT_NS};
-use crate::patience::Patience;
+use super::shortfall::{MemoryState, Progress, Shortfall, Want};
+use super::{FRAMES, background, extent, pressure, reclaim};
+use crate::config::{DEFLATE_WAIT_NS, FAILURE_LOG_SPACING_NS, HOST_REFUSAL_NS, RECLAIM_STEP, SHORT_DEFLATE_WAIT_NS};
+use crate::patience::{Observation, Patience};
 use crate::time::Instant;
 
 /// The error of an allocation for which every step of the slow path found too little memory.
@@ -49,6 +54,8 @@ pub(crate) trait Deflator: Sync {
     fn wait_for(&self, wanted: FrameCount, missing: FrameCount, patience: &mut Patience) -> bool;
     /// Wakes the threads that wait, because frames have become free inside the guest.
     fn frames_freed(&self);
+    /// Returns the balloon size and the host's target.
+    fn balloon_and_target(&self) -> (FrameCount, FrameCount);
 }
 
 static DEFLATOR: Once<&'static dyn Deflator> = Once::new();
@@ -56,16 +63,24 @@ static STALLS: AtomicU64 = AtomicU64::new(0);
 static FAILURES: AtomicU64 = AtomicU64::new(0);
 /// Nanoseconds since boot before which a short wait for the host is not worth trying.
 static HOST_REFUSES_UNTIL: AtomicU64 = AtomicU64::new(0);
-/// Frames deflated since boot. While the number grows, waiting for the host is worth it.
-static DEFLATED: AtomicU64 = AtomicU64::new(0);
+/// Nanoseconds since boot before which a failure without a wait is not logged.
+static QUIET_UNTIL: AtomicU64 = AtomicU64::new(0);
+/// Frames deflated since boot.
+static RECEIVED: AtomicU64 = AtomicU64::new(0);
+/// Frames by which the host has raised its targets since boot.
+static RAISED: AtomicU64 = AtomicU64::new(0);
+/// Frames that the application has freed since boot.
+static FREED: AtomicU64 = AtomicU64::new(0);
 
 /// Sets the balloon driver to ask.
 pub(crate) fn set_deflator(deflator: &'static dyn Deflator) {
     DEFLATOR.call_once(|| deflator);
 }
 
-/// Wakes the threads that wait for memory, because frames have become free: they try again.
-pub(crate) fn frames_freed() {
+/// Wakes the threads that wait for memory, because `frames` frames have become free: they try
+/// again.
+pub(crate) fn frames_freed(frames: FrameCount) {
+    FREED.fetch_add(frames.0, Ordering::Relaxed);
     if let Some(deflator) = DEFLATOR.get() {
         deflator.frames_freed();
     }
@@ -99,14 +114,11 @@ pub(crate) fn charge_commit(frames: FrameCount) -> Result<(), OutOfMemory> {
     }
     let _stall = stall();
     shortage::announce(Cause::FewFree);
-    let mut patience = Patience::new(DEFLATE_WAIT_NS);
-    let before = DEFLATED.load(Ordering::Relaxed);
+    let mut wait = Wait::begin(Want::Commit, frames);
     loop {
         let Err(missing) = FRAMES.charge_commit(frames) else { return Ok(()) };
-        if !wait_for_host(frames, missing, &mut patience) {
-            FAILURES.fetch_add(1, Ordering::Relaxed);
-            report_end(&patience, frames, missing, before);
-            return Err(OutOfMemory);
+        if !wait.wait_for_host(missing) {
+            return Err(wait.fail(missing));
         }
     }
 }
@@ -131,37 +143,111 @@ fn allocate_slow(purpose: Purpose) -> Result<Block, OutOfMemory> {
     let _stall = stall();
     shortage::announce(Cause::FewFree);
     let mut short = Patience::new(SHORT_DEFLATE_WAIT_NS);
-    let mut long = Patience::new(DEFLATE_WAIT_NS);
-    let before = DEFLATED.load(Ordering::Relaxed);
+    let mut wait = Wait::begin(Want::Frame, RECLAIM_STEP);
     loop {
         if let Some(block) = FRAMES.allocate(BlockSize::Frame, purpose) {
             return Ok(block);
         }
         let goes_on = ask_host_briefly(&mut short)
-            || reclaim::reclaim(RECLAIM_STEP) > FrameCount::ZERO
-            || wait_for_host(RECLAIM_STEP, FrameCount(1), &mut long);
+            || wait.reclaim(RECLAIM_STEP)
+            || wait.wait_for_reads()
+            || wait.wait_for_host(FrameCount(1));
         if !goes_on {
-            FAILURES.fetch_add(1, Ordering::Relaxed);
-            report_end(&long, FrameCount(1), FrameCount(1), before);
-            return Err(OutOfMemory);
+            return Err(wait.fail(FrameCount(1)));
         }
     }
 }
 
-/// Logs how much was deflated during a wait that ended at its limit.
-fn report_end(patience: &Patience, wanted: FrameCount, missing: FrameCount, deflated_before: u64) {
-    if patience.is_over() {
-        let deflated = FrameCount(DEFLATED.load(Ordering::Relaxed) - deflated_before);
-        let seconds = DEFLATE_WAIT_NS / 1_000_000_000;
-        log::warn!(
-            "memory: {wanted} were asked for; the host gave {deflated} meanwhile and none for {seconds} s, {missing} are missing"
-        );
+/// A thread's wait for memory: it lasts while there is progress.
+struct Wait {
+    want: Want,
+    wanted: FrameCount,
+    patience: Patience,
+    /// What had moved when the wait began.
+    before: Progress,
+}
+
+impl Wait {
+    fn begin(want: Want, wanted: FrameCount) -> Self {
+        Self { want, wanted, patience: Patience::new(DEFLATE_WAIT_NS), before: progress() }
+    }
+
+    /// Waits until the host may have given something. Returns `false` when waiting longer is
+    /// useless.
+    fn wait_for_host(&mut self, missing: FrameCount) -> bool {
+        self.observe(missing);
+        wait_for_host(self.wanted, missing, &mut self.patience)
+    }
+
+    /// Evicts pages. Returns `false` when there is nothing to evict, or others take all that becomes
+    /// free.
+    fn reclaim(&mut self, wanted: FrameCount) -> bool {
+        reclaim::reclaim(wanted) > FrameCount::ZERO && self.goes_on()
+    }
+
+    /// Waits until a read of another thread may have ended: its frames are in use until then, and
+    /// can be evicted afterwards. Returns `false` when there is none.
+    fn wait_for_reads(&mut self) -> bool {
+        self.goes_on() && reclaim::wait_for_reads()
+    }
+
+    fn goes_on(&mut self) -> bool {
+        self.observe(FrameCount(1));
+        self.patience.charge(Instant::now()).is_some()
+    }
+
+    fn observe(&mut self, missing: FrameCount) {
+        self.patience.observe(Observation { moved: progress().towards(self.want), missing: missing.0 });
+    }
+
+    /// Counts the failure and logs it, with a distance if the thread has not waited.
+    fn fail(self, missing: FrameCount) -> OutOfMemory {
+        FAILURES.fetch_add(1, Ordering::Relaxed);
+        let now = Instant::now().as_nanos();
+        if self.patience.waited_ns() > 0 || now >= QUIET_UNTIL.load(Ordering::Relaxed) {
+            QUIET_UNTIL.store(now + FAILURE_LOG_SPACING_NS, Ordering::Relaxed);
+            let shortfall = Shortfall {
+                want: self.want,
+                wanted: self.wanted,
+                missing,
+                waited_ns: self.patience.waited_ns(),
+                is_in_vain: self.patience.is_in_vain(),
+                moved: progress().since(&self.before),
+            };
+            log::warn!("memory: {shortfall}");
+            log::warn!("memory: {}", state());
+        }
+        OutOfMemory
+    }
+}
+
+/// Returns what has moved since boot.
+fn progress() -> Progress {
+    let count = |counter: &AtomicU64| FrameCount(counter.load(Ordering::Relaxed));
+    let (evicted, written) = reclaim::evicted_and_written();
+    Progress { received: count(&RECEIVED), raised: count(&RAISED), freed: count(&FREED), evicted, written }
+}
+
+/// Returns the guest's memory as it is now.
+fn state() -> MemoryState {
+    let machine = extent::total_frames();
+    let (balloon, target) =
+        DEFLATOR.get().map_or((FrameCount::ZERO, machine), |deflator| deflator.balloon_and_target());
+    let swap = reclaim::statistics().disk;
+    MemoryState {
+        free: FRAMES.statistics().free,
+        size: machine.saturating_sub(balloon).saturating_sub(FRAMES.reclaimed_by_host()),
+        target: target.min(machine),
+        machine,
+        swap_room: FrameCount(swap.slots.saturating_sub(swap.used_slots)),
+        leaving: reclaim::leaving(),
     }
 }
 
 /// Waits a short time for the host, unless it is known to have nothing to spare.
 fn ask_host_briefly(patience: &mut Patience) -> bool {
     let now = Instant::now().as_nanos();
+    patience.observe(Observation { moved: RECEIVED.load(Ordering::Relaxed), missing: 1 });
     if now < HOST_REFUSES_UNTIL.load(Ordering::Relaxed) {
         return false;
     }
@@ -174,12 +260,16 @@ fn ask_host_briefly(patience: &mut Patience) -> bool {
 
 /// Notes that `frames` were deflated: the host may have more.
 pub(crate) fn note_deflated(frames: FrameCount) {
-    DEFLATED.fetch_add(frames.0, Ordering::Relaxed);
+    RECEIVED.fetch_add(frames.0, Ordering::Relaxed);
     HOST_REFUSES_UNTIL.store(0, Ordering::Relaxed);
 }
 
+/// Notes that the host has raised its target by `frames`.
+pub(crate) fn note_raised(frames: FrameCount) {
+    RAISED.fetch_add(frames.0, Ordering::Relaxed);
+}
+
 fn wait_for_host(wanted: FrameCount, missing: FrameCount, patience: &mut Patience) -> bool {
-    patience.observe(DEFLATED.load(Ordering::Relaxed));
     // A caller that holds a spin lock can't wait: other threads must run for the host's answer to
     // arrive.
     !crate::arch::x86_64::cpu::is_masked()

@@ -4,7 +4,7 @@
 
 use core::ops::Range;
 
-use aerostat_abi::units::{BlockSize, FrameNumber};
+use aerostat_abi::units::{BlockSize, FrameCount, FrameNumber};
 
 use super::OutOfMemory;
 use crate::mm::block::Contents;
@@ -63,7 +63,7 @@ impl Pinned {
         // SAFETY: the value owned the memory, and was given up.
         let block = unsafe { Block::from_raw(self.into_number(), size, Contents::Zero) };
         FRAMES.free_unbacked(block);
-        slow_path::frames_freed();
+        slow_path::frames_freed(FrameCount(size.frames()));
     }
 
     /// Gives up the value but not the memory.
@@ -110,6 +110,6 @@ impl Drop for Pinned {
         // SAFETY: the value owns the memory, and is being dropped.
         let block = unsafe { Block::from_raw(self.first, self.size, Contents::Unknown) };
         FRAMES.free_ballooned(block);
-        slow_path::frames_freed();
+        slow_path::frames_freed(FrameCount(self.size.frames()));
     }
 }

@@ -76,7 +76,7 @@ pub(crate) fn unmap_region(start: u64) {
     release(&range, Fate::Unmapped);
     let Some(region) = SPACE.lock().regions.remove(start, |frame| FRAMES.free(frame)) else { return };
     FRAMES.uncharge_commit(region.commit_charge);
-    slow_path::frames_freed();
+    slow_path::frames_freed(FrameCount::from_bytes_ceil(range.end - range.start));
 }
 
 /// Moves the end of the region at `start` up by as much as was charged. The caller has left room
@@ -107,5 +107,5 @@ pub(crate) fn shrink_region(start: u64, end: u64) {
     }
     FRAMES.uncharge_commit(surplus);
     drop(space);
-    slow_path::frames_freed();
+    slow_path::frames_freed(FrameCount::from_bytes_ceil(range.end - range.start));
 }

@@ -32,7 +32,8 @@ pub(crate) mod swap_in;
 
 pub(crate) use attempt::reclaim;
 pub(crate) use reclaimer::{RECLAIMER, Reclaimer};
-pub(crate) use statistics::{ReclaimStatistics, is_on, statistics, validate};
+pub(crate) use statistics::{ReclaimStatistics, evicted_and_written, is_on, leaving, statistics, validate};
+pub(crate) use swap_in::wait_for_reads;
 #[cfg_attr(not(target_os = "none"), allow(unused_imports, reason = "the users are compiled for the guest only"))]
 pub(crate) use {attempt::reclaim_in_background, statistics::is_thrashing};
 

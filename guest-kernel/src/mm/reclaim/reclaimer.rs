@@ -14,7 +14,7 @@ use super::swap::compressed_pool::StoreError;
 use super::swap::entry::{Stored, SwapEntry};
 use super::swap::swap_disk::{Finished, Outgoing, SwapDisk};
 use super::swap::{Room, SwapSpace};
-use super::swap_in::SwapIn;
+use super::swap_in::{ReadsUnderWay, SwapIn};
 use crate::arch::x86_64::cpu;
 use crate::mm::page_table::{Collected, Slot};
 use crate::mm::{FRAMES, SPACE, Space};
@@ -30,6 +30,8 @@ pub(crate) struct Reclaimer {
     pub(super) scanner: Scanner,
     pub(super) swap: SwapSpace,
     pub(super) swap_in: SwapIn,
+    /// Reads that a thread waits for.
+    pub(super) reads: ReadsUnderWay,
     /// Pages of files in memory.
     file_pages: u64,
     /// Pages dropped since boot because the application did not need their contents.
@@ -51,7 +53,14 @@ pub(super) struct BatchResult {
 
 impl Reclaimer {
     pub(super) const fn new() -> Self {
-        Self { scanner: Scanner::new(), swap: SwapSpace::new(), swap_in: SwapIn::new(), file_pages: 0, discards: 0 }
+        Self {
+            scanner: Scanner::new(),
+            swap: SwapSpace::new(),
+            swap_in: SwapIn::new(),
+            reads: ReadsUnderWay::NONE,
+            file_pages: 0,
+            discards: 0,
+        }
     }
 
     /// Returns how many pages of files are in memory.
@@ -78,11 +87,15 @@ impl Reclaimer {
         self.discards
     }
 
+    /// Returns how many pages were evicted or dropped since boot.
+    pub(super) fn evicted(&self) -> u64 {
+        self.scanner.tally().evictions + self.discards + self.swap_in.dropped_frames()
+    }
+
     /// Returns how many frames reclaim has made free since boot, less those that the compressed
     /// pool uses.
     pub(super) fn made_free(&self) -> u64 {
-        let freed = self.scanner.tally().evictions + self.discards + self.swap_in.dropped_frames();
-        freed.saturating_sub(self.swap.pool.statistics().frames.0)
+        self.evicted().saturating_sub(self.swap.pool.statistics().frames.0)
     }
 
     /// Visits pages from the hand on, within one slot, and evicts those that the policy gives up.

@@ -1,6 +1,7 @@
 //! What reclaim has done and holds.
 
 use aerostat_abi::statistics::AGES;
+use aerostat_abi::units::FrameCount;
 
 use super::RECLAIMER;
 use super::scan::efforts::Efforts;
@@ -48,8 +49,8 @@ pub(crate) struct ReclaimStatistics {
 #[cfg(test)]
 impl ReclaimStatistics {
     /// Returns how many anonymous pages are evicted.
-    pub(crate) fn evicted_pages(&self) -> aerostat_abi::units::FrameCount {
-        aerostat_abi::units::FrameCount(self.compressed_pool.pages + self.filled_pages + self.pages_on_disk)
+    pub(crate) fn evicted_pages(&self) -> FrameCount {
+        FrameCount(self.compressed_pool.pages + self.filled_pages + self.pages_on_disk)
     }
 }
 
@@ -76,6 +77,19 @@ pub(crate) fn statistics() -> ReclaimStatistics {
         efforts: reclaimer.scanner.efforts(),
         ages: reclaimer.scanner.ages(),
     }
+}
+
+/// Returns how many pages were evicted or dropped since boot, and how many frames were written to
+/// the swap disk.
+pub(crate) fn evicted_and_written() -> (FrameCount, FrameCount) {
+    let reclaimer = RECLAIMER.lock();
+    let written = reclaimer.swap.disk.as_ref().map_or(0, |disk| disk.statistics().writes);
+    (FrameCount(reclaimer.evicted()), FrameCount(written))
+}
+
+/// Returns how many frames are on their way to the swap disk.
+pub(crate) fn leaving() -> FrameCount {
+    FrameCount(RECLAIMER.lock().swap.leaving() as u64)
 }
 
 /// Returns whether anonymous memory can be evicted.

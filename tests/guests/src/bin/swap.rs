@@ -1,7 +1,8 @@
 //! Swaps to disk as the command line says: `overcommit` uses three times the memory, `fill`
 //! allocates all that it can and frees it, `file` does the same and reads a file in between,
 //! `rewrite` replaces data that compresses by data that does not, `sparse` does so with most pages
-//! of a full disk, `touch` and `beside` read pages of which one has a bad slot.
+//! of a full disk, in as many threads as the next word says, `touch` and `beside` read pages of
+//! which one has a bad slot.
 
 #![no_std]
 #![no_main]
@@ -25,12 +26,13 @@ const PAGES: usize = 128;
 const BAD_PAGE: usize = 20;
 
 fn main() -> Outcome {
-    let result = match app::arguments().split_whitespace().next() {
+    let mut words = app::arguments().split_whitespace();
+    let result = match words.next() {
         Some("overcommit") => overcommit(),
         Some("fill") => fill(),
         Some("file") => read_beside_all(),
         Some("rewrite") => rewrite(),
-        Some("sparse") => sparse(),
+        Some("sparse") => sparse(words.next().and_then(|threads| threads.parse().ok()).unwrap_or(1)),
         Some("touch") => touch(PAGES),
         Some("beside") => touch(BAD_PAGE),
         _ => Err("the command line names no mode"),
@@ -154,21 +156,37 @@ fn rewrite() -> Result<(), &'static str> {
 }
 
 /// Fills memory and the swap disk with pages of which four compress to three, keeps one of four,
-/// and replaces the others by noise: the slots of the pages that were dropped are needed again.
-fn sparse() -> Result<(), &'static str> {
-    let spare = FrameCount::from_mib(2);
+/// and replaces the others by noise, in `threads` threads: the slots of the pages that were dropped
+/// are needed again.
+fn sparse(threads: usize) -> Result<(), &'static str> {
+    let spare = FrameCount::from_mib(4 + threads as u64);
     let bytes = usize::try_from(app::memory().available.saturating_sub(spare).bytes()).unwrap_or(0);
-    let mut memory = Mapping::anonymous(bytes).map_err(|_| "no memory")?;
-    write_pages(&mut memory, |_| true, mostly_noise);
+    let mut parts = Vec::new();
+    for _ in 0..threads {
+        let mut memory = Mapping::anonymous(bytes / threads).map_err(|_| "no memory")?;
+        write_pages(&mut memory, |_| true, mostly_noise);
+        parts.push(memory);
+    }
     fill_disk()?;
-    for page in (0..bytes / PAGE_BYTES).filter(|page| !is_kept(*page)) {
-        memory.discard(page * PAGE_BYTES..(page + 1) * PAGE_BYTES);
+    for memory in &mut parts {
+        for page in (0..memory.len() / PAGE_BYTES).filter(|page| !is_kept(*page)) {
+            memory.discard(page * PAGE_BYTES..(page + 1) * PAGE_BYTES);
+        }
     }
     let (used, pages) = (app::memory().swap_slots_used, app::memory().swapped_pages);
     log::info!("swap: {used} slots hold {pages} pages");
     if used < 2 * pages {
         return Err("the disk holds no sparse zspages");
     }
+    let handles: Vec<_> = parts
+        .into_iter()
+        .map(|memory| app::spawn("replace", move || replace_dropped(memory)).map_err(|_| "no thread"))
+        .collect();
+    handles.into_iter().try_for_each(|handle| handle?.join())
+}
+
+/// Writes noise to the pages that were dropped, and verifies all.
+fn replace_dropped(mut memory: Mapping) -> Result<(), &'static str> {
     write_pages(&mut memory, |page| !is_kept(page), noise);
     verify_pages(&memory, is_kept, mostly_noise)?;
     verify_pages(&memory, |page| !is_kept(page), noise)

@@ -17,8 +17,11 @@ mod pack;
 mod plan;
 mod read_ahead;
 pub(crate) mod read_frames;
+mod reads_under_way;
 pub(crate) mod restore;
 pub(crate) mod window;
 
 pub(super) use pack::pack_zspage_on_disk;
 pub(super) use read_ahead::SwapIn;
+pub(super) use reads_under_way::ReadsUnderWay;
+pub(crate) use reads_under_way::{ReadUnderWay, wait_for_reads};

@@ -6,7 +6,7 @@
 
 use aerostat_abi::units::FrameNumber;
 
-use super::read_frames;
+use super::{ReadUnderWay, read_frames};
 use crate::arch::x86_64::cpu;
 use crate::mm::FRAMES;
 use crate::mm::block::{Block, BlockSize};
@@ -23,6 +23,7 @@ pub(in crate::mm::reclaim) fn pack_zspage_on_disk() -> bool {
     let Some(sparse) = RECLAIMER.lock().swap.first_sparse() else { return false };
     let Some(blocks) = allocate(sparse.slots) else { return false };
     let frames = blocks.each_ref().map(|block| block.as_ref().map_or(FrameNumber(0), Block::first));
+    let _under_way = ReadUnderWay::begin(sparse.disk);
     let ticket = read_frames::begin_read(sparse.disk, sparse.slot, &frames[..sparse.slots]);
     let result = read_frames::finish_read(sparse.disk, ticket);
     RECLAIMER.lock().install_sparse(&sparse, blocks, result)

@@ -1,6 +1,7 @@
 //! Restoring a page: a touched page that was evicted, or is about to be, is in memory again when
 //! [`restore`] returns.
 
+use super::ReadUnderWay;
 use super::caller::Caller;
 use super::install::NotLoaded;
 use super::read_ahead::Progress;
@@ -73,6 +74,7 @@ fn read(at: u64, purpose: Purpose, caller: Caller) -> Result<bool, FaultError> {
     };
     let _stall = caller.stall();
     let mut frames = ReadFrames::with(first, plan.least, plan.count, purpose, caller)?;
+    let _under_way = ReadUnderWay::begin(plan.disk);
     let ticket = frames.begin_read(plan.disk, plan.first);
     RECLAIMER.lock().read_on(&plan);
     let mut result = read_frames::finish_read(plan.disk, ticket);
