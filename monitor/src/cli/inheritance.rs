@@ -11,7 +11,7 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use aerostat_abi::requests::Generation;
+use aerostat_abi::requests::{Generation, Resources};
 
 use super::{Failure, state_keeper};
 use crate::clock::Moment;
@@ -133,7 +133,7 @@ fn found(
                 target,
                 epoch,
                 size,
-                told: generation_after_all(),
+                told: guest.registers().resources().unwrap_or_else(unknown_resources),
                 group: guest.group().cloned(),
                 handle: guest,
             };
@@ -150,8 +150,9 @@ fn failed(why: String) -> Ending {
     Ending { reason: EndReason::Failed(why), details: Vec::new() }
 }
 
-/// Returns a generation of the host's resources above all that an earlier supervisor has sent: it
-/// counted changes, of which there are fewer than milliseconds.
-fn generation_after_all() -> Generation {
-    Generation(Moment::now().ns() / 1_000_000)
+/// Returns what stands for resources that the earlier supervisor was about to publish when it was
+/// killed: nothing, with a generation above all that it has sent. It counted changes, of which there
+/// are fewer than milliseconds.
+fn unknown_resources() -> Resources {
+    Resources::new(Generation(Moment::now().ns() / 1_000_000))
 }

@@ -234,7 +234,7 @@ fn kind_and_fields(what: &EventKind) -> (api::EventKind, Option<&str>, Fields) {
             let fields = vec![("target_bytes", target.bytes().into()), ("size_bytes", size.bytes().into())];
             (Kind::Adopted, Some(guest), fields)
         }
-        EventKind::Request { guest, kind, amount, outcome, granted, waited } => {
+        EventKind::Request { guest, kind, amount, outcome, granted, waited, untold } => {
             let resource = match kind {
                 ResourceKind::Memory => "memory",
                 ResourceKind::Processors => "processors",
@@ -246,6 +246,7 @@ fn kind_and_fields(what: &EventKind) -> (api::EventKind, Option<&str>, Fields) {
                 ("granted", (*granted).into()),
                 ("outcome", outcome.to_string().into()),
                 ("waited_ms", milliseconds(*waited).into()),
+                ("untold", (*untold).into()),
             ];
             (Kind::Request, Some(guest), fields)
         }

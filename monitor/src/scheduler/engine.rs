@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use aerostat_abi::requests::{Answer, FiledRequest, ResourceKind};
+use aerostat_abi::requests::{Answer, FiledRequest, ResourceKind, Resources};
 use aerostat_abi::units::FrameCount;
 
 use super::decision::{Decision, Inputs, Reason};
@@ -120,6 +120,14 @@ impl Scheduler {
         if let Some(guest) = self.guests.get_mut(&guest) {
             let standing = guest.standing(guest.account.target());
             guest.requests.file(request, standing, now);
+        }
+    }
+
+    /// Goes on from what an earlier scheduler has told a guest: requests that it answered for good
+    /// are no requests any more.
+    pub fn go_on_from(&mut self, guest: GuestId, told: &Resources) {
+        if let Some(guest) = self.guests.get_mut(&guest) {
+            guest.requests.go_on_from(told);
         }
     }
 

@@ -10,7 +10,7 @@
 
 use std::time::Duration;
 
-use aerostat_abi::requests::{Answer, FiledRequest, Outcome, ResourceKind, Sequence, Urgency};
+use aerostat_abi::requests::{Answer, FiledRequest, Outcome, ResourceKind, Resources, Sequence, Urgency};
 use aerostat_abi::units::{FrameCount, HUGE_FRAMES};
 
 use super::limits::Limits;
@@ -106,6 +106,17 @@ impl Default for Requests {
 }
 
 impl Requests {
+    /// Goes on from the answers that an earlier scheduler has given. What it answered for good is
+    /// over. An open request is read again, and goes on as what it was.
+    pub(super) fn go_on_from(&mut self, told: &Resources) {
+        for kind in ResourceKind::ALL {
+            let Some(answer) = told.answer(kind) else { continue };
+            let is_over = answer.outcome.is_final();
+            self.latest[kind.index()] = Sequence(answer.sequence.0 - u32::from(!is_over && answer.sequence.0 > 0));
+            self.answers[kind.index()] = Some(answer);
+        }
+    }
+
     /// Takes a request in. One whose number does not rise was taken in before and is ignored.
     pub(super) fn file(&mut self, request: &FiledRequest, standing: Standing, now: Moment) {
         let FiledRequest { kind, sequence, urgency, amount, needed_at_ns } = *request;
@@ -114,6 +125,8 @@ impl Requests {
         }
         self.latest[kind.index()] = sequence;
         let amount = huge_ceil(FrameCount::from_bytes_ceil(amount));
+        // An earlier scheduler may have answered it.
+        let known = self.answers[kind.index()].filter(|answer| answer.sequence == sequence);
         let outcome = if !self.allowance.take(now) {
             Outcome::TooMany
         } else if kind != ResourceKind::Memory {
@@ -136,8 +149,12 @@ impl Requests {
                 needed: Moment::from_ns(needed_at_ns).min(now.after(MOST_AHEAD)),
                 used_before: standing.used,
                 target_before: standing.target,
-                has_grant: false,
+                has_grant: known
+                    .is_some_and(|answer| matches!(answer.outcome, Outcome::Granted | Outcome::PartlyGranted)),
             });
+            if known.is_some() {
+                return;
+            }
         }
         let granted = if kind == ResourceKind::Memory { standing.target.bytes() } else { 0 };
         self.answers[kind.index()] = Some(Answer { sequence, outcome, granted });

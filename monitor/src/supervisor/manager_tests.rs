@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use aerostat_abi::exit::GuestExit;
 use aerostat_abi::registers::Epoch;
-use aerostat_abi::requests::Generation;
+use aerostat_abi::requests::{Generation, Resources};
 use aerostat_abi::units::FrameCount;
 
 use super::fake::{FakeGuest, Machine, Manners};
@@ -78,7 +78,7 @@ impl Bench {
                 target: mib(target),
                 epoch: Epoch(2),
                 size: mib(size),
-                told: Generation(7),
+                told: Resources::new(Generation(7)),
                 group: None,
             })));
         }

@@ -264,6 +264,8 @@ pub enum EventKind {
         granted: u64,
         /// How long after the request was read.
         waited: Duration,
+        /// How many answers to this guest before were not reported, as there are so many.
+        untold: u64,
     },
     /// A guest's driver has made no call to its balloon for a while. Where its processor is
     /// follows.
@@ -364,7 +366,7 @@ impl fmt::Display for EventKind {
                     None => f.write_str(")"),
                 }
             }
-            Self::Request { guest, kind, amount, outcome, granted, waited } => {
+            Self::Request { guest, kind, amount, outcome, granted, waited, untold } => {
                 let quantity = |amount| Quantity { kind: *kind, amount };
                 write!(f, "{guest} asked for {} and ", quantity(*amount))?;
                 match outcome {
@@ -376,6 +378,9 @@ impl fmt::Display for EventKind {
                 }?;
                 if *outcome == RequestOutcome::Granted {
                     write!(f, " after {:.0} ms", waited.as_secs_f64() * 1e3)?;
+                }
+                if *untold > 0 {
+                    write!(f, " ({untold} answers before this one are not listed)")?;
                 }
                 Ok(())
             }

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use aerostat_abi::requests::{Answer, FiledRequest, Outcome, ResourceKind, Sequence, Urgency};
+use aerostat_abi::requests::{Answer, FiledRequest, Generation, Outcome, ResourceKind, Resources, Sequence, Urgency};
 use aerostat_abi::units::FrameCount;
 
-use super::super::Subscription;
-use super::super::test_fleet::{Fleet, mib, shares};
+use super::super::test_fleet::{Fleet, SimpleGuest, mib, shares};
+use super::super::{Holding, Limits, Subscription};
 
 /// A request for memory as a test writes it: guest and amount in MiB.
 struct Ask {
@@ -228,8 +228,61 @@ fn a_guest_that_may_have_less_than_it_asked_for_hears_of_it() {
     let mut fleet = beside_an_idle_giant();
     fleet.ask(Ask { ahead: Duration::from_secs(60), ..ask(1, 1, 500) });
     fleet.run(1);
-    let limits = crate::scheduler::Limits { min: mib(16), max: mib(256) };
+    let limits = Limits { min: mib(16), max: mib(256) };
     fleet.scheduler.change(fleet.guests[1].id, limits, Subscription::default()).unwrap();
     fleet.run(1);
     assert_eq!(fleet.outcome(1), Outcome::BeyondMax);
+}
+
+/// Another scheduler with the same guests, each with its target, which are told what the first one
+/// has told them.
+fn taken_over(fleet: &Fleet) -> Fleet {
+    let mut next = Fleet::with_tax(512, 75);
+    next.now = fleet.now;
+    for guest in &fleet.guests {
+        let target = fleet.scheduler.target(guest.id).unwrap();
+        let limits = Limits { min: mib(16), max: mib(512) };
+        let id = next.scheduler.adopt(limits, Subscription::default(), Holding { target, size: target });
+        let mut told = Resources::new(Generation(3));
+        for (kind, answer) in fleet.scheduler.answers(guest.id) {
+            told.set_answer(kind, Some(answer));
+        }
+        next.scheduler.go_on_from(id, &told);
+        next.guests.push(SimpleGuest { id, ..*guest });
+    }
+    next
+}
+
+#[test]
+fn what_was_answered_for_good_is_not_granted_again_by_a_successor() {
+    let mut fleet = beside_an_idle_giant();
+    fleet.ask(ask(1, 1, 200));
+    fleet.seconds(1);
+    assert_eq!(fleet.outcome(1), Outcome::Granted);
+    fleet.seconds(8);
+    assert_eq!(fleet.outcome(1), Outcome::Expired);
+    let mut next = taken_over(&fleet);
+    // The guest's latest request is still in its register page, and is read with each poll.
+    next.ask(ask(1, 1, 200));
+    next.seconds(1);
+    assert_eq!(next.outcome(1), Outcome::Expired);
+    assert!(!next.scheduler.guests[&next.guests[1].id].requests.asks_beyond(mib(0)), "it is in force again");
+    next.ask(ask(1, 2, 100));
+    next.seconds(1);
+    assert!(matches!(next.outcome(1), Outcome::Granted | Outcome::Queued), "{:?}", next.outcome(1));
+}
+
+#[test]
+fn a_grant_that_is_open_stays_one_under_a_successor() {
+    let mut fleet = beside_an_idle_giant();
+    fleet.ask(Ask { ahead: Duration::from_secs(2), ..ask(1, 1, 200) });
+    fleet.seconds(1);
+    assert_eq!(fleet.outcome(1), Outcome::Granted);
+    let mut next = taken_over(&fleet);
+    next.ask(Ask { ahead: Duration::from_secs(1), ..ask(1, 1, 200) });
+    assert_eq!(next.outcome(1), Outcome::Granted, "it is not queued anew");
+    next.seconds(1);
+    assert_eq!(next.outcome(1), Outcome::Granted);
+    next.seconds(8);
+    assert_eq!(next.outcome(1), Outcome::Expired, "it was granted, so it is not late");
 }

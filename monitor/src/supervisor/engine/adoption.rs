@@ -5,7 +5,7 @@
 //! Nothing is granted by that, so guests may hold more than the pool for a while.
 
 use aerostat_abi::registers::Epoch;
-use aerostat_abi::requests::Generation;
+use aerostat_abi::requests::Resources;
 use aerostat_abi::units::FrameCount;
 
 use super::Supervisor;
@@ -52,8 +52,8 @@ pub struct Adoption<G> {
     pub epoch: Epoch,
     /// The guest's size.
     pub size: FrameCount,
-    /// The generation of the host's resources that the guest was told last.
-    pub told: Generation,
+    /// The host's resources as the guest was told of them last, with the answers to its requests.
+    pub told: Resources,
     /// The memory control group of its process.
     pub group: Option<Location>,
 }
@@ -84,7 +84,8 @@ impl<G: GuestHandle> Supervisor<G> {
         self.bound = self.bound.max(self.scheduler.held());
         let mut guest = Guest::new(id, &spec, handle, Start { target, spawned, epoch, size: Some(size) });
         guest.set_machine(machine);
-        guest.exchange.go_on_from(told);
+        self.scheduler.go_on_from(id, &told);
+        guest.exchange.go_on_from(told, now);
         if self.keeps_samples {
             guest.keep_samples();
         }

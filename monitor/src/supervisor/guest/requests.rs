@@ -11,8 +11,11 @@ use crate::supervisor::requests::RequestTotals;
 use crate::supervisor::status::EventKind;
 use crate::token_bucket::{Allowance, TokenBucket};
 
-/// Answers that are reported as events: a guest decides how many there are.
+/// Answers that are reported as events one by one: a guest decides how many there are.
 const REPORTED: Allowance = Allowance { per_second: 1, burst: 20 };
+/// The least time between two events of a guest that has more answers than that. Clients are kept
+/// the latest few thousand events of all guests.
+const SPACING: Duration = Duration::from_secs(60);
 
 /// The exchange with one guest.
 #[derive(Debug)]
@@ -26,6 +29,11 @@ pub(in crate::supervisor) struct Exchange {
     /// What was sent last.
     sent: Resources,
     reported: TokenBucket,
+    /// Whether there are more answers than are reported one by one.
+    is_flood: bool,
+    /// Answers that were not reported, and when one was last.
+    untold: u64,
+    last_told: Option<Moment>,
     totals: RequestTotals,
 }
 
@@ -37,6 +45,9 @@ impl Default for Exchange {
             noted: Default::default(),
             sent: Resources::default(),
             reported: TokenBucket::new(REPORTED),
+            is_flood: false,
+            untold: 0,
+            last_told: None,
             totals: RequestTotals::default(),
         }
     }
@@ -75,20 +86,46 @@ impl Exchange {
         let waited = self.waited(kind, answer.sequence, now);
         self.totals.count(answer.outcome, waited);
         let amount = self.filed.iter().find(|request| (request.kind, request.sequence) == (kind, answer.sequence));
-        let is_told = answer.outcome != Outcome::Used && self.reported.take(now);
-        is_told.then(|| EventKind::Request {
+        let amount = amount.map_or(0, |request| request.amount);
+        let untold = if answer.outcome == Outcome::Used { None } else { self.tell(now) }?;
+        Some(EventKind::Request {
             guest: guest.to_owned(),
             kind,
-            amount: amount.map_or(0, |request| request.amount),
+            amount,
             outcome: answer.outcome,
             granted: answer.granted,
             waited,
+            untold,
         })
     }
 
-    /// Goes on from the generation that an earlier supervisor has told the guest.
-    pub(in crate::supervisor) fn go_on_from(&mut self, told: Generation) {
-        self.sent.generation = told;
+    /// Returns how many answers were not reported before this one, which is to be; `None` if it is
+    /// not.
+    fn tell(&mut self, now: Moment) -> Option<u64> {
+        let is_told = if self.is_flood {
+            self.last_told.is_none_or(|last| now.since(last) >= SPACING)
+        } else {
+            self.reported.take(now)
+        };
+        if !is_told {
+            self.is_flood = true;
+            self.untold += 1;
+            return None;
+        }
+        self.is_flood &= self.untold > u64::from(REPORTED.burst);
+        self.last_told = Some(now);
+        Some(std::mem::take(&mut self.untold))
+    }
+
+    /// Goes on from what an earlier supervisor has told the guest. Requests that it has answered are
+    /// not counted again.
+    pub(in crate::supervisor) fn go_on_from(&mut self, told: Resources, now: Moment) {
+        for kind in ResourceKind::ALL {
+            let answer = told.answer(kind);
+            self.noted[kind.index()] = answer;
+            self.since[kind.index()] = answer.map(|answer| (answer.sequence, now));
+        }
+        self.sent = told;
     }
 
     /// Returns what to send to the guest now, and whether it is news; `None` where it has this.
@@ -123,6 +160,7 @@ mod tests {
     use super::Exchange;
     use crate::clock::Moment;
     use crate::host::News;
+    use crate::supervisor::status::EventKind;
     use aerostat_abi::requests::{
         Answer, Component, FiledRequest, Generation, Outcome, ResourceKind, Resources, Sequence, Urgency,
     };
@@ -185,5 +223,46 @@ mod tests {
         });
         assert!(told.count() <= 21);
         assert_eq!(exchange.totals().denied, 999);
+    }
+
+    /// One answer in ten seconds is far within the allowance; one in a tenth of a second is not.
+    #[test]
+    fn what_was_not_told_is_counted() {
+        let mut exchange = Exchange::default();
+        let mut untold = Vec::new();
+        let mut count = 0;
+        for tenth in 0..3000 {
+            let event = exchange.note("alpha", answer(tenth, Outcome::Queued), at(u64::from(tenth) * 100));
+            count += u32::from(event.is_some());
+            if let Some(EventKind::Request { untold: more @ 1.., .. }) = event {
+                untold.push(more);
+            }
+        }
+        assert!(count < 40, "{count} events in five minutes");
+        assert!(untold.len() >= 4 && untold[..3].iter().all(|more| (500..=600).contains(more)), "{untold:?}");
+        let mut exchange = Exchange::default();
+        for step in 0..100 {
+            let event = exchange.note("alpha", answer(step, Outcome::Queued), at(u64::from(step) * 10_000));
+            assert!(matches!(event, Some(EventKind::Request { untold: 0, .. })), "{event:?}");
+        }
+    }
+
+    #[test]
+    fn what_an_earlier_supervisor_has_answered_is_not_new() {
+        let mut told = resources(10, 5);
+        told.generation = Generation(9);
+        told.set_answer(MEMORY, Some(answer(3, Outcome::Granted).1));
+        let mut exchange = Exchange::default();
+        exchange.go_on_from(told, at(10));
+        exchange.read(vec![filed(3)], at(20));
+        assert!(exchange.note("alpha", answer(3, Outcome::Granted), at(20)).is_none());
+        assert_eq!((exchange.totals().filed, exchange.totals().granted), (0, 0));
+        assert_eq!(exchange.update(resources(10, 5)), None, "the guest knows it");
+        assert!(exchange.note("alpha", answer(3, Outcome::Used), at(30)).is_none());
+        let (sent, news) = exchange.update(resources(10, 5)).unwrap();
+        assert_eq!((sent.generation, news), (Generation(10), News::Announce));
+        exchange.read(vec![filed(4)], at(40));
+        assert!(exchange.note("alpha", answer(4, Outcome::Queued), at(40)).is_some());
+        assert_eq!(exchange.totals().filed, 1);
     }
 }
