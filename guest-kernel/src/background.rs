@@ -7,6 +7,7 @@
 
 use core::sync::atomic::{AtomicBool, Ordering};
 
+use aerostat_abi::threads::Wait;
 use aerostat_abi::units::FrameCount;
 
 use crate::config::{COLLAPSE_PERIOD_NS, VAIN_RECLAIM_PAUSE_NS};
@@ -19,7 +20,7 @@ use crate::mm::slice::Slice;
 use crate::thread::{self, Event, Priority, SpawnError};
 use crate::time::Instant;
 
-static WAKE: Event = Event::new();
+static WAKE: Event = Event::of(Wait::Work);
 /// Whether the thread has been woken and has not yet begun to check why.
 static IS_WOKEN: AtomicBool = AtomicBool::new(false);
 

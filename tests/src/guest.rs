@@ -166,6 +166,16 @@ impl Guest {
         self.wait_for("a report that memory is wanted", is_wanted);
     }
 
+    /// Asks where the guest is; returns the lines of the answer.
+    ///
+    /// # Panics
+    /// For a guest that is not under KVM, and when it does not answer in time.
+    #[track_caller]
+    pub fn inspect(&mut self) -> Vec<String> {
+        self.kvm_mut().inspect();
+        self.wait_for("the answer to an inspection", |guest| guest.kvm().inspected().map(<[String]>::to_vec))
+    }
+
     /// Sends a signal to the VMM process.
     ///
     /// # Panics

@@ -17,6 +17,8 @@ use crate::guest::Plan;
 pub(crate) struct KvmGuest {
     handle: VmmGuest,
     spawned_ns: u64,
+    /// The answer to the last inspection.
+    inspected: Option<Vec<String>>,
 }
 
 impl KvmGuest {
@@ -35,7 +37,7 @@ impl KvmGuest {
         };
         let spawned_ns = monotonic_ns();
         let handle = VmmGuest::spawn(&config).unwrap_or_else(|error| panic!("starting {config:?}: {error}"));
-        Self { handle, spawned_ns }
+        Self { handle, spawned_ns, inspected: None }
     }
 
     pub(crate) fn handle(&self) -> &VmmGuest {
@@ -52,11 +54,24 @@ impl KvmGuest {
         (reached != 0).then(|| Duration::from_nanos(reached.saturating_sub(self.spawned_ns)))
     }
 
+    /// Asks where the guest is.
+    pub(crate) fn inspect(&mut self) {
+        self.inspected = None;
+        self.handle.inspect();
+    }
+
+    /// Returns the answer, if it has come.
+    pub(crate) fn inspected(&self) -> Option<&[String]> {
+        self.inspected.as_deref()
+    }
+
     /// Returns how the guest ended if it has.
     pub(crate) fn ending(&mut self) -> Option<Ending> {
         while let Some(event) = self.handle.next_event() {
-            if let GuestEvent::Ended(ending) = event {
-                return Some(ending);
+            match event {
+                GuestEvent::Ended(ending) => return Some(ending),
+                GuestEvent::Inspected(lines) => self.inspected = Some(lines),
+                _ => {}
             }
         }
         None

@@ -9,6 +9,7 @@
 use core::fmt;
 use core::ops::Range;
 
+use aerostat_abi::threads::Wait;
 use aerostat_abi::units::{FRAME_BYTES, FRAME_SIZE, FrameNumber, to_usize};
 use aerostat_reclaim_policy::Name;
 use spin::Once;
@@ -133,7 +134,11 @@ pub(super) fn start() {
         log::warn!("disk: there is no memory for its buffers");
         return;
     }
-    DISK.call_once(|| Disk { device, free: SpinLock::new(LockRank::BounceBuffers, free), returned: Event::new() });
+    DISK.call_once(|| Disk {
+        device,
+        free: SpinLock::new(LockRank::BounceBuffers, free),
+        returned: Event::of(Wait::Disk),
+    });
 }
 
 impl Disk {

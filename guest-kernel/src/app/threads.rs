@@ -9,6 +9,8 @@ use core::fmt;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU32, Ordering, fence};
 
+use aerostat_abi::threads::Wait;
+
 use crate::thread::{self, Event, Mutex, Priority, SpawnError, sleep_until};
 use crate::time::Instant;
 
@@ -76,7 +78,7 @@ pub fn spawn<T: Send + 'static, W: FnOnce() -> T + Send + 'static>(
     // SAFETY: a parcel is not of size zero.
     let parcel = NonNull::new(unsafe { alloc(Layout::new::<Parcel<T, W>>()) }).ok_or(SpawnError::OutOfMemory)?;
     let parcel = parcel.cast::<Parcel<T, W>>();
-    let packet = Packet { owners: AtomicU32::new(2), result: Mutex::new(None), done: Event::new() };
+    let packet = Packet { owners: AtomicU32::new(2), result: Mutex::new(None), done: Event::of(Wait::Thread) };
     // SAFETY: just allocated with this layout, and not shared yet.
     unsafe { parcel.write(Parcel { packet, work: Some(work) }) };
     let address = parcel.as_ptr().expose_provenance() as u64;

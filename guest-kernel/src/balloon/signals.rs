@@ -6,6 +6,7 @@
 
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
+use aerostat_abi::threads::Wait;
 use aerostat_abi::units::FrameCount;
 
 use super::report_timer::Demand;
@@ -62,7 +63,7 @@ pub(super) struct Signals {
 impl Signals {
     const fn new() -> Self {
         Self {
-            wake: Event::new(),
+            wake: Event::of(Wait::Work),
             requests: AtomicU8::new(0),
             is_running: AtomicBool::new(false),
             wants_memory: AtomicBool::new(false),
@@ -70,8 +71,8 @@ impl Signals {
             target: AtomicU64::new(0),
             wanted: AtomicU64::new(0),
             arrivals: AtomicU64::new(0),
-            arrived: Event::new(),
-            flushed: Event::new(),
+            arrived: Event::of(Wait::Memory),
+            flushed: Event::of(Wait::Host),
         }
     }
 

@@ -24,6 +24,7 @@ pub(crate) use self::{
 
 #[cfg(target_os = "none")]
 mod shared {
+    use aerostat_abi::threads::Wait;
     use spin::Once;
 
     use super::{MemoryState, Requester};
@@ -35,7 +36,7 @@ mod shared {
     /// The guest's requests.
     pub(crate) static REQUESTER: SpinLock<Requester> = SpinLock::new(LockRank::Requests, Requester::new());
     /// Wakes the threads that wait for what they have declared.
-    static CHANGED: Event = Event::new();
+    static CHANGED: Event = Event::of(Wait::Host);
     static SENDER: Once<fn()> = Once::new();
 
     /// Returns the state of the guest's memory.

@@ -10,21 +10,26 @@
 
 use core::sync::atomic::{AtomicBool, Ordering};
 
+use aerostat_abi::threads::Wait;
+
 use crate::time::Instant;
 
-/// What threads wait for: an address, which is only compared.
+/// What threads wait for: an address, which is only compared, and what there is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct WaitKey(u64);
+pub(crate) struct WaitKey {
+    pub(super) address: u64,
+    pub(super) wait: Wait,
+}
 
 impl WaitKey {
     /// Returns the key of `value`: its address.
-    pub(super) fn of<T>(value: &T) -> Self {
-        Self(core::ptr::from_ref(value).addr() as u64)
+    pub(super) fn of<T>(value: &T, wait: Wait) -> Self {
+        Self { address: core::ptr::from_ref(value).addr() as u64, wait }
     }
 
     #[cfg(test)]
     pub(super) fn from_number(number: u64) -> Self {
-        Self(number)
+        Self { address: number, wait: Wait::Event }
     }
 }
 
@@ -47,16 +52,30 @@ pub(super) trait WaitQueue {
 
 /// Something that threads can wait for. A signal for which no thread waits is kept for the next one
 /// that does.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Event {
     is_signaled: AtomicBool,
+    /// What the threads wait for, as the host is told.
+    wait: Wait,
+}
+
+impl Default for Event {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl Event {
     /// Returns an event that was not signaled.
     #[must_use]
     pub const fn new() -> Self {
-        Self { is_signaled: AtomicBool::new(false) }
+        Self::of(Wait::Event)
+    }
+
+    /// Returns an event that was not signaled, of the kernel: its threads wait for this.
+    #[must_use]
+    pub(crate) const fn of(wait: Wait) -> Self {
+        Self { is_signaled: AtomicBool::new(false), wait }
     }
 
     /// Wakes the threads that wait. If there are none, the next thread to wait returns at once.
@@ -73,7 +92,7 @@ impl Event {
     }
 
     fn signal_in(&self, queue: &impl WaitQueue) {
-        let key = WaitKey::of(self);
+        let key = WaitKey::of(self, self.wait);
         if queue.wake(key) {
             return;
         }
@@ -85,7 +104,7 @@ impl Event {
     fn wait_in(&self, queue: &impl WaitQueue, until: Option<Instant>) {
         let seen = queue.wake_count();
         if !self.is_signaled.swap(false, Ordering::AcqRel) {
-            queue.sleep(WaitKey::of(self), seen, until);
+            queue.sleep(WaitKey::of(self, self.wait), seen, until);
         }
     }
 }

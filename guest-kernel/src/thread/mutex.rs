@@ -7,6 +7,8 @@ use core::marker::PhantomData;
 use core::ops::{Deref, DerefMut};
 use core::sync::atomic::{AtomicU32, Ordering};
 
+use aerostat_abi::threads::Wait;
+
 use super::Event;
 use crate::sync::{LockRank, OrderCheck};
 
@@ -48,7 +50,7 @@ impl<T> Mutex<T> {
     /// Returns an open lock that is taken in the order that `rank` says.
     pub(crate) const fn ranked(rank: LockRank, data: T) -> Self {
         let order = OrderCheck::new(rank);
-        Self { order, state: AtomicU32::new(OPEN), opened: Event::new(), data: UnsafeCell::new(data) }
+        Self { order, state: AtomicU32::new(OPEN), opened: Event::of(Wait::Lock), data: UnsafeCell::new(data) }
     }
 
     /// Acquires the lock; waits until it is open.

@@ -5,6 +5,7 @@
 #![allow(unsafe_code, reason = "context switches")]
 
 use core::ops::Range;
+use core::sync::atomic::Ordering;
 
 use super::event::{WaitKey, WaitQueue, WakeCount};
 use super::stack;
@@ -19,7 +20,7 @@ use crate::time::Instant;
 
 pub(super) static SCHEDULER: SpinLock<Scheduler> = SpinLock::new(
     LockRank::Scheduler,
-    Scheduler { table: Table::new(), contexts: [const { Context { rsp: 0, stack: 0..0 } }; MAX_THREADS], armed: None },
+    Scheduler { table: Table::new(), contexts: [const { Context { stack: 0..0 } }; MAX_THREADS], armed: None },
 );
 
 /// The thread table and all that its threads consist of.
@@ -30,10 +31,10 @@ pub(super) struct Scheduler {
     armed: Option<Instant>,
 }
 
-/// The state of a thread that doesn't run. The stack stays with its place in the table and serves
-/// the next thread there.
+/// What a thread runs on. The stack stays with its place in the table and serves the next thread
+/// there. The stack pointer of a thread that does not run is in the table, where the host can see
+/// it.
 pub(super) struct Context {
-    pub(super) rsp: u64,
     pub(super) stack: Range<u64>,
 }
 
@@ -41,7 +42,10 @@ pub(super) struct Context {
 pub(crate) fn start() {
     let stack = stack::boot_stack().unwrap_or_else(|| report::bad_machine("the boot stack is too small"));
     cpu::set_stack_bounds(&stack);
-    SCHEDULER.lock().contexts[ThreadId::IDLE.index()].stack = stack;
+    let mut scheduler = SCHEDULER.lock();
+    scheduler.contexts[ThreadId::IDLE.index()].stack = stack;
+    scheduler.table.publish();
+    drop(scheduler);
     report::set_current_thread(current_name);
     trap::register_interrupt(InterruptLine::TIMER, timer_interrupt).expect("there is one scheduler");
     trap::set_reschedule(preempt);
@@ -165,13 +169,13 @@ fn switch(mut scheduler: SpinGuard<'_, Scheduler>) {
     if from == to {
         return;
     }
-    let load = scheduler.contexts[to.index()].rsp;
+    let load = scheduler.table.stack_pointer(to).load(Ordering::Relaxed);
     cpu::set_stack_bounds(&scheduler.contexts[to.index()].stack);
-    let save = &raw mut scheduler.contexts[from.index()].rsp;
+    let save = scheduler.table.stack_pointer(from).as_ptr();
     let held = sync::park();
     core::mem::forget(scheduler);
-    // SAFETY: both contexts belong to the static table, whose lock is held across the switch;
-    // `load` was saved by this very function or by `stack::prepare`.
+    // SAFETY: `save` belongs to the static table, whose lock is held across the switch; `load` was
+    // saved by this very function or by `stack::prepare`.
     unsafe { switch_stacks(save, load) };
     held.unpark();
     finish_switch(depth);

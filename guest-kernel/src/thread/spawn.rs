@@ -2,6 +2,7 @@
 #![allow(unsafe_code, reason = "prepares stacks")]
 
 use core::fmt;
+use core::sync::atomic::Ordering;
 
 use aerostat_abi::units::FrameCount;
 
@@ -79,7 +80,8 @@ fn spawn_committed(spawn: &Spawn, commit_charge: &mut FrameCount) -> Result<Thre
     // SAFETY: as above.
     let rsp = unsafe { stack::prepare(&stack, spawn.entry) };
     let mut scheduler = SCHEDULER.lock();
-    scheduler.contexts[thread.index()] = Context { rsp, stack };
+    scheduler.contexts[thread.index()] = Context { stack };
+    scheduler.table.stack_pointer(thread).store(rsp, Ordering::Relaxed);
     scheduler.table.wake(thread);
     scheduler.arm_timer();
     Ok(thread)

@@ -4,7 +4,12 @@
 //! Threads are places in a fixed table, so nothing here allocates. What a thread waits for is kept
 //! here too, and not in the event, which may not be in memory.
 
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use aerostat_abi::threads::{self, Wait};
+
 use super::event::{WaitKey, WakeCount};
+use super::published::{PUBLISHED, Published};
 use super::run_queue::RunQueue;
 use crate::config::MAX_THREADS;
 use crate::time::Instant;
@@ -39,6 +44,22 @@ enum State {
     Blocked { on: Option<WaitKey>, until: Option<Instant> },
 }
 
+impl State {
+    /// Returns the state as the host sees it.
+    fn published(self) -> Option<threads::State> {
+        match self {
+            Self::Unused => None,
+            Self::Ready => Some(threads::State::Ready),
+            Self::Running => Some(threads::State::Running),
+            Self::Blocked { on, until } => Some(threads::State::Waiting {
+                wait: Some(on.map_or(Wait::Timer, |key| key.wait)),
+                key: on.map_or(0, |key| key.address),
+                until_ns: until.map_or(0, Instant::as_nanos),
+            }),
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     state: State,
@@ -59,15 +80,45 @@ pub(super) struct Table {
     is_urgent: bool,
     /// How often threads were woken by their keys.
     wakes: u64,
+    /// Where the host sees the threads.
+    published: &'static Published,
 }
 
 impl Table {
     /// Returns a table with the idle thread, running.
     pub(super) const fn new() -> Self {
+        Self::published_in(&PUBLISHED)
+    }
+
+    const fn published_in(published: &'static Published) -> Self {
         let mut entries = [UNUSED; MAX_THREADS];
         entries[0] = Entry { state: State::Running, priority: Priority::Application, name: "idle" };
-        let ready = RunQueue::new();
-        Self { entries, ready, current: ThreadId::IDLE, slice_end: Instant::from_nanos(0), is_urgent: false, wakes: 0 }
+        Self {
+            entries,
+            ready: RunQueue::new(),
+            current: ThreadId::IDLE,
+            slice_end: Instant::from_nanos(0),
+            is_urgent: false,
+            wakes: 0,
+            published,
+        }
+    }
+
+    /// Begins to publish the threads: the host can see them from now on.
+    pub(super) fn publish(&self) {
+        self.published.set_name(ThreadId::IDLE, self.name(ThreadId::IDLE));
+        self.published.set_state(ThreadId::IDLE, self.entries[0].state.published());
+        self.published.begin();
+    }
+
+    /// Returns the place of the stack pointer of a thread that does not run.
+    pub(super) fn stack_pointer(&self, thread: ThreadId) -> &'static AtomicU64 {
+        self.published.stack_pointer(thread)
+    }
+
+    fn set_state(&mut self, thread: ThreadId, state: State) {
+        self.entries[thread.index()].state = state;
+        self.published.set_state(thread, state.published());
     }
 
     /// Returns the thread that runs.
@@ -89,22 +140,27 @@ impl Table {
     /// Takes a free place for a new thread, which is not ready yet; `None` when the table is full.
     pub(super) fn add(&mut self, name: &'static str, priority: Priority) -> Option<ThreadId> {
         let place = self.entries.iter().position(|entry| entry.state == State::Unused)?;
-        self.entries[place] = Entry { state: State::Blocked { on: None, until: None }, priority, name };
-        Some(ThreadId(u8::try_from(place).ok()?))
+        let thread = ThreadId(u8::try_from(place).ok()?);
+        let state = State::Blocked { on: None, until: None };
+        self.entries[place] = Entry { state, priority, name };
+        self.published.set_name(thread, name);
+        self.published.stack_pointer(thread).store(0, Ordering::Relaxed);
+        self.set_state(thread, state);
+        Some(thread)
     }
 
     /// Frees the place of a thread that never ran.
     pub(super) fn forget(&mut self, thread: ThreadId) {
-        self.entries[thread.index()].state = State::Unused;
+        self.set_state(thread, State::Unused);
     }
 
     /// Makes a blocked thread ready; leaves any other as it is.
     pub(super) fn wake(&mut self, thread: ThreadId) {
-        let entry = &mut self.entries[thread.index()];
+        let entry = self.entries[thread.index()];
         if !matches!(entry.state, State::Blocked { .. }) {
             return;
         }
-        entry.state = State::Ready;
+        self.set_state(thread, State::Ready);
         match entry.priority {
             Priority::Kernel => {
                 self.ready.push_front(thread);
@@ -146,18 +202,18 @@ impl Table {
     /// Blocks the current thread until it is woken by the key `on`, if there is one, or `until` has
     /// come.
     pub(super) fn block_current(&mut self, on: Option<WaitKey>, until: Option<Instant>) {
-        self.entries[self.current.index()].state = State::Blocked { on, until };
+        self.set_state(self.current, State::Blocked { on, until });
     }
 
     /// Ends the current thread.
     pub(super) fn end_current(&mut self) {
-        self.entries[self.current.index()].state = State::Unused;
+        self.set_state(self.current, State::Unused);
     }
 
     /// Puts the current thread behind all others that are ready.
     pub(super) fn yield_current(&mut self) {
         if self.current != ThreadId::IDLE {
-            self.entries[self.current.index()].state = State::Ready;
+            self.set_state(self.current, State::Ready);
             self.ready.push_back(self.current);
         }
     }
@@ -185,7 +241,7 @@ impl Table {
             return;
         }
         let Some(urgent) = self.ready.pop_front() else { return };
-        self.entries[self.current.index()].state = State::Ready;
+        self.set_state(self.current, State::Ready);
         self.ready.push_front(self.current);
         self.ready.push_front(urgent);
     }
@@ -193,8 +249,11 @@ impl Table {
     /// Makes the next thread the current one: the idle thread if no other may run.
     pub(super) fn take_next(&mut self, slice_end: Instant) -> ThreadId {
         self.is_urgent = false;
+        if self.current == ThreadId::IDLE {
+            self.set_state(ThreadId::IDLE, State::Ready);
+        }
         self.current = self.ready.pop_front().unwrap_or(ThreadId::IDLE);
-        self.entries[self.current.index()].state = State::Running;
+        self.set_state(self.current, State::Running);
         self.slice_end = slice_end;
         self.current
     }

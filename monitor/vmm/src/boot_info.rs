@@ -43,7 +43,7 @@ mod tests {
 
     fn decoded(thread_local: Option<ThreadLocal>) -> BootInfo {
         let info = ImageInfo { start: 0x20_0000, end: 0x30_0000, entry: 0x20_0000 };
-        let words = encode(&Image { info, loads: Vec::new(), thread_local }, GuestAddress(1 << 30));
+        let words = encode(&Image { info, thread_table: None, loads: Vec::new(), thread_local }, GuestAddress(1 << 30));
         // SAFETY: the guest does the same: each field takes any of the values that were written.
         let raw = unsafe { std::mem::transmute::<[u64; WORDS], RawBootInfo>(words) };
         BootInfo::from(raw)

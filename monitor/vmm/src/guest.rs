@@ -21,6 +21,7 @@ use super::console_log::ConsoleLog;
 use super::device_tree::Description;
 use super::frame_map::FrameMap;
 use super::image::Image;
+use super::inspection::Inspection;
 use super::layout::MemoryLayout;
 use super::machine::{self, Machine};
 use super::memory::GuestMemory;
@@ -130,7 +131,7 @@ impl Guest {
                 registers,
                 throttle: Throttle::new(),
                 ignored: Ignored::default(),
-                inspection: Arc::default(),
+                inspection: Arc::new(Inspection::new(image.thread_table)),
                 memory,
             },
         })

@@ -10,6 +10,7 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+use aerostat_abi::threads;
 use aerostat_abi::units::{FRAME_BYTES, FrameCount, FrameNumber, to_usize};
 use thiserror::Error;
 
@@ -21,6 +22,9 @@ const SEGMENT_BYTES: usize = 56;
 const SECTION_BYTES: usize = 64;
 /// More than any linker writes; bounds what a malicious file makes the monitor read.
 const MOST_HEADERS: u16 = 256;
+
+/// Bytes of a thread table.
+const TABLE_BYTES: u64 = (threads::WORDS * size_of::<u64>()) as u64;
 
 const CLASS_64: u8 = 2;
 const LITTLE_ENDIAN: u8 = 1;
@@ -102,6 +106,9 @@ pub enum ImageError {
 #[derive(Debug)]
 pub(super) struct Image {
     pub(super) info: ImageInfo,
+    /// Where its kernel keeps its thread table, within the image; `None` where it names no such
+    /// place.
+    pub(super) thread_table: Option<GuestAddress>,
     /// What to load, ascending and within [`ImageInfo::start`] and [`ImageInfo::end`].
     pub(super) loads: Vec<Load>,
     /// The image of thread-local variables.
@@ -138,6 +145,12 @@ pub struct ImageInfo {
 }
 
 impl ImageInfo {
+    /// Returns whether words of so many bytes at `address` lie within the image.
+    fn holds(&self, address: GuestAddress, bytes: u64) -> bool {
+        let end = address.0.checked_add(bytes);
+        address.0.is_multiple_of(8) && address.0 >= self.start && end.is_some_and(|end| end <= self.end)
+    }
+
     /// The frames that the image occupies.
     #[must_use]
     pub const fn frames(&self) -> Range<FrameNumber> {
@@ -188,9 +201,10 @@ pub(super) fn read(file: &File, memory: FrameCount) -> Result<Image, ImageError>
     if note.file_bytes > u64::from(u16::MAX) || !note.offset.is_multiple_of(4) {
         return Err(ImageError::Damaged("notes"));
     }
-    image_notes::check(&file.read(note.offset, note.file_bytes, "notes")?, note.align)?;
+    let notes = image_notes::read(&file.read(note.offset, note.file_bytes, "notes")?, note.align)?;
     Ok(Image {
         info,
+        thread_table: notes.thread_table.map(GuestAddress).filter(|&table| info.holds(table, TABLE_BYTES)),
         loads: segments.iter().filter(|segment| segment.kind == LOAD).map(Segment::load).collect(),
         thread_local: thread_local.map(Segment::thread_local),
     })

@@ -1,8 +1,9 @@
-//! The notes of an ELF image, and the one that is needed: which version of hermit-entry's protocol
-//! the image expects. Pure.
+//! The notes of an ELF image. One is needed: which version of hermit-entry's protocol the image
+//! expects. Another says where its kernel keeps its thread table. Pure.
 //!
 //! Every size is checked against how the loader will use it, as the loader slices unchecked.
 
+use aerostat_abi::threads;
 use thiserror::Error;
 
 /// The protocol version that the loader speaks.
@@ -27,19 +28,30 @@ pub enum NoteError {
     Damaged,
 }
 
-/// Looks for the entry-version note in the bytes of the note segment.
-pub(super) fn check(mut bytes: &[u8], align: u64) -> Result<(), NoteError> {
+/// What the notes say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Notes {
+    /// The address of the thread table. It is unchecked.
+    pub(super) thread_table: Option<u64>,
+}
+
+/// Reads the notes in the bytes of the note segment, and checks the entry-version note.
+pub(super) fn read(mut bytes: &[u8], align: u64) -> Result<Notes, NoteError> {
     let align = usize::try_from(align).ok().filter(|align| matches!(align, 4 | 8)).ok_or(NoteError::Damaged)?;
     let mut version = None;
+    let mut thread_table = None;
     while let Some((header, rest)) = bytes.split_first_chunk::<HEADER_BYTES>() {
         let note = Note::split(header, rest, align).ok_or(NoteError::Damaged)?;
         if note.kind == ENTRY_VERSION_NOTE && note.name == OWNER && version.is_none() {
             version = Some(*note.description.first().ok_or(NoteError::Damaged)?);
         }
+        if note.kind == threads::NOTE_KIND && note.name == threads::NOTE_OWNER {
+            thread_table = note.description.try_into().ok().map(u64::from_le_bytes);
+        }
         bytes = note.rest;
     }
     match version {
-        Some(ENTRY_VERSION) => Ok(()),
+        Some(ENTRY_VERSION) => Ok(Notes { thread_table }),
         Some(other) => Err(NoteError::WrongVersion(other)),
         None => Err(NoteError::Missing),
     }
@@ -75,7 +87,7 @@ impl<'a> Note<'a> {
 
 #[cfg(test)]
 mod tests {
-    use super::{NoteError, check};
+    use super::{NoteError, Notes, read};
     use proptest::collection::vec;
     use proptest::prelude::any;
     use proptest::proptest;
@@ -95,25 +107,37 @@ mod tests {
     #[test]
     fn the_version_is_found_behind_other_notes() {
         let notes = [note(b"GNU\0", 1, &[0; 16]), note(b"HERMIT\0", 0x5a00, &[4])].concat();
-        assert_eq!(check(&notes, 4), Ok(()));
-        assert_eq!(check(&notes[..notes.len() - 1], 4), Err(NoteError::Damaged));
-        assert_eq!(check(&notes, 3), Err(NoteError::Damaged));
+        assert_eq!(read(&notes, 4), Ok(Notes { thread_table: None }));
+        assert_eq!(read(&notes[..notes.len() - 1], 4), Err(NoteError::Damaged));
+        assert_eq!(read(&notes, 3), Err(NoteError::Damaged));
+    }
+
+    #[test]
+    fn the_thread_table_is_found() {
+        let version = note(b"HERMIT\0", 0x5a00, &[4]);
+        let table = |description: &[u8]| {
+            let notes = [note(b"AEROSTAT\0", 1, description), version.clone()].concat();
+            read(&notes, 4).unwrap().thread_table
+        };
+        assert_eq!(table(&0x1234_5678_9abc_u64.to_le_bytes()), Some(0x1234_5678_9abc));
+        assert_eq!(table(&[0; 4]), None, "no address has four bytes");
+        assert_eq!(read(&note(b"AEROSTAT\0", 1, &[0; 8]), 4), Err(NoteError::Missing));
     }
 
     #[test]
     fn other_versions_and_owners_are_refused() {
-        assert_eq!(check(&note(b"HERMIT\0", 0x5a00, &[3]), 4), Err(NoteError::WrongVersion(3)));
-        assert_eq!(check(&note(b"HERMIT\0", 0x5a00, &[]), 4), Err(NoteError::Damaged));
-        assert_eq!(check(&note(b"HARMIT\0", 0x5a00, &[4]), 4), Err(NoteError::Missing));
-        assert_eq!(check(&note(b"", 0x5a00, &[4]), 4), Err(NoteError::Damaged));
-        assert_eq!(check(&[], 4), Err(NoteError::Missing));
+        assert_eq!(read(&note(b"HERMIT\0", 0x5a00, &[3]), 4), Err(NoteError::WrongVersion(3)));
+        assert_eq!(read(&note(b"HERMIT\0", 0x5a00, &[]), 4), Err(NoteError::Damaged));
+        assert_eq!(read(&note(b"HARMIT\0", 0x5a00, &[4]), 4), Err(NoteError::Missing));
+        assert_eq!(read(&note(b"", 0x5a00, &[4]), 4), Err(NoteError::Damaged));
+        assert_eq!(read(&[], 4), Err(NoteError::Missing));
     }
 
     proptest! {
         #[test]
         fn no_bytes_make_it_panic(bytes in vec(any::<u8>(), 0..64), align: u64) {
-            let _ = check(&bytes, align);
-            let _ = check(&bytes, 4);
+            let _ = read(&bytes, align);
+            let _ = read(&bytes, 4);
         }
     }
 }

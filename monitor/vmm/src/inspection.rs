@@ -2,18 +2,21 @@
 //!
 //! The main thread makes a request, and kicks the vCPU's thread out of the guest by SIGUSR2, whose
 //! handler notes the request. The vCPU's thread checks for a request between two runs, writes down
-//! registers and return addresses, and lets the guest go on. A signal that comes just before the
+//! registers, return addresses and what the guest's threads are doing
+//! ([`thread_table`](super::thread_table)), and lets the guest go on. A signal that comes just before the
 //! processor enters the guest would be lost, so the main thread repeats it for a while.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
+use aerostat_abi::threads;
 use kvm_ioctls::VcpuFd;
 
 use super::fault;
 use super::layout::GuestAddress;
 use super::lock::lock;
 use super::memory::GuestMemory;
+use super::thread_table;
 use super::vcpu::Ignored;
 
 /// The number of return addresses that are followed, as in the guest's own reports.
@@ -26,6 +29,8 @@ const MOST_KICKS: u32 = 500;
 pub(super) struct Inspection {
     /// Set by the handler of the signal.
     pub(super) is_wanted: Arc<AtomicBool>,
+    /// Where the guest's thread table is.
+    thread_table: Option<GuestAddress>,
     answer: Mutex<Option<Vec<String>>>,
 }
 
@@ -48,11 +53,28 @@ pub(super) enum Step {
 }
 
 impl Inspection {
+    /// Returns a value without a request, for a guest with this thread table.
+    pub(super) fn new(thread_table: Option<GuestAddress>) -> Self {
+        Self { thread_table, ..Self::default() }
+    }
+
     /// Answers a request, if there is one. For the vCPU's thread, between two runs.
     pub(super) fn serve(&self, vcpu: &VcpuFd, memory: &GuestMemory, ignored: &Ignored) {
         if self.is_wanted.swap(false, Ordering::Acquire) {
-            let lines = fault::describe(vcpu, ignored).into_iter().chain(backtrace(vcpu, memory)).collect();
+            let read = |address| read(vcpu, memory, address);
+            let mut lines = fault::describe(vcpu, ignored);
+            lines.extend(backtrace(vcpu, read));
+            lines.extend(self.threads(memory, read));
             *lock(&self.answer) = Some(lines);
+        }
+    }
+
+    /// Describes the guest's threads, if its image names a table.
+    fn threads(&self, memory: &GuestMemory, read: impl Fn(u64) -> Option<u64>) -> Vec<String> {
+        let mut table = [0; threads::WORDS];
+        match self.thread_table {
+            Some(address) if memory.read_words(address, &mut table).is_ok() => thread_table::describe(&table, read),
+            _ => Vec::new(),
         }
     }
 }
@@ -85,22 +107,24 @@ impl Inspector {
     }
 }
 
+/// Reads a word at a virtual address of the guest.
+fn read(vcpu: &VcpuFd, memory: &GuestMemory, address: u64) -> Option<u64> {
+    let translation = vcpu.translate_gva(address).ok().filter(|translation| translation.valid != 0)?;
+    let mut word = [0];
+    memory.read_words(GuestAddress(translation.physical_address), &mut word).ok()?;
+    Some(word[0])
+}
+
 /// Returns the guest's return addresses, innermost first.
-fn backtrace(vcpu: &VcpuFd, memory: &GuestMemory) -> Vec<String> {
+fn backtrace(vcpu: &VcpuFd, read: impl Fn(u64) -> Option<u64>) -> Vec<String> {
     let Ok(registers) = vcpu.get_regs() else { return Vec::new() };
-    let read = |address: u64| {
-        let translation = vcpu.translate_gva(address).ok().filter(|translation| translation.valid != 0)?;
-        let mut word = [0];
-        memory.read_words(GuestAddress(translation.physical_address), &mut word).ok()?;
-        Some(word[0])
-    };
     let lines = chain(registers.rbp, read).map(|address| format!("  {address:#x}"));
     ["backtrace:".to_owned(), format!("  {:#x}", registers.rip)].into_iter().chain(lines).collect()
 }
 
 /// Follows the chain of frame pointers that begins at `frame`, as far as it leads up one stack;
 /// returns the return addresses.
-fn chain(frame: u64, read: impl Fn(u64) -> Option<u64>) -> impl Iterator<Item = u64> {
+pub(super) fn chain(frame: u64, read: impl Fn(u64) -> Option<u64>) -> impl Iterator<Item = u64> {
     let mut frame = Some(frame);
     std::iter::from_fn(move || {
         let here = frame.take().filter(|here| *here != 0 && here.is_multiple_of(8))?;

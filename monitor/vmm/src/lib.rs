@@ -11,7 +11,7 @@
 //!   `problems` (reports to the supervisor), `shared_registers` and `supervisor_link` (what is
 //!   shared with the supervisor), `succession` (what happens when it is gone)
 //! * devices: `vcpu` (the loop and its exits), `balloon`, `console`, `console_log`, `serial_ring`,
-//!   `virtio` (disks), `fault` (the report of a bad end), `inspection` (where the vCPU is)
+//!   `virtio` (disks), `fault` (the report of a bad end), `inspection` (where the vCPU is), `thread_table`
 //! * machine: `machine` (KVM's objects, the doorbell), `interrupts` (routes), `cpu` (first
 //!   registers), `boot` and `boot_info` (what it finds in memory), `device_tree`
 //! * memory: `layout` (addresses), `memory` (the mapping), `memory_slots` (what KVM knows of it),
@@ -57,6 +57,7 @@ mod shared_registers;
 mod succession;
 mod supervisor_link;
 mod target_watch;
+mod thread_table;
 mod throttle;
 mod vcpu;
 mod vcpu_thread;

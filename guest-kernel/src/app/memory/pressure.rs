@@ -10,6 +10,8 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, Ordering};
 
+use aerostat_abi::threads::Wait;
+
 use spin::Once;
 
 use super::Pressure;
@@ -32,9 +34,9 @@ struct Registered {
 }
 
 /// Wakes the callbacks' thread.
-static WARNED: Event = Event::new();
+static WARNED: Event = Event::of(Wait::Work);
 /// Signaled when the callbacks have returned.
-static DONE: Event = Event::new();
+static DONE: Event = Event::of(Wait::Memory);
 /// True from a warning until the callbacks have returned.
 static IS_BUSY: AtomicBool = AtomicBool::new(false);
 /// Whether the latest warning was of high pressure.

@@ -5,6 +5,7 @@
 
 use core::fmt;
 
+use aerostat_abi::threads::Wait;
 use aerostat_abi::units::FrameNumber;
 use virtio_drivers::transport::mmio::MmioTransport;
 use virtio_drivers::transport::{DeviceStatus, InterruptStatus, Transport};
@@ -91,14 +92,14 @@ impl BlockDevice {
     /// Returns a disk that is ready for use.
     pub(super) fn new(id: DiskId, geometry: Geometry, device: &VirtioDevice, port: Port) -> Self {
         let VirtioDevice { interrupt, line, .. } = *device;
-        let done = [const { Event::new() }; MAX_REQUESTS];
+        let done = [const { Event::of(Wait::Disk) }; MAX_REQUESTS];
         Self {
             id,
             geometry,
             interrupt,
             line,
             done,
-            any_done: Event::new(),
+            any_done: Event::of(Wait::Disk),
             port: SpinLock::new(LockRank::DiskPort, port),
         }
     }

@@ -1,7 +1,14 @@
 //! Tests of the thread table.
 
+use std::boxed::Box;
+use std::string::String;
+use std::vec::Vec;
+
+use aerostat_abi::threads::{self, State, Wait};
+
 use super::{Priority, Table, ThreadId};
 use crate::thread::event::WaitKey;
+use crate::thread::published::Published;
 use crate::time::Instant;
 
 const fn at(ms: u64) -> Instant {
@@ -106,4 +113,36 @@ fn waking_a_running_or_unused_thread_changes_nothing() {
     table.wake(a);
     table.wake(ThreadId(9));
     assert!(!table.is_runnable());
+}
+
+/// What the host reads.
+#[test]
+fn the_host_sees_what_each_thread_is_doing() {
+    let published: &'static Published = Box::leak(Box::new(Published::new()));
+    let mut table = Table::published_in(published);
+    assert!(threads::decode(&published.words()).is_err(), "it is no table yet");
+    table.publish();
+    let worker = table.add("worker", Priority::Application).unwrap();
+    let states = || -> Vec<_> {
+        let words = published.words();
+        let threads = threads::decode(&words).unwrap();
+        threads.map(|(place, thread)| (place, String::from(thread.name.as_str()), thread.state)).collect()
+    };
+    table.wake(worker);
+    assert_eq!(states(), [(0, "idle".into(), State::Running), (1, "worker".into(), State::Ready)]);
+    table.take_next(at(5));
+    assert_eq!(states(), [(0, "idle".into(), State::Ready), (1, "worker".into(), State::Running)]);
+    let door = WaitKey { address: 7, wait: Wait::Memory };
+    table.block_current(Some(door), Some(at(9)));
+    let waiting = State::Waiting { wait: Some(Wait::Memory), key: 7, until_ns: 9_000_000 };
+    assert_eq!(states()[1].2, waiting);
+    table.take_next(at(5));
+    assert_eq!(states()[0].2, State::Running);
+    table.wake_waiters(door);
+    assert_eq!(states()[1].2, State::Ready);
+    table.take_next(at(9));
+    table.block_current(None, Some(at(20)));
+    assert_eq!(states()[1].2, State::Waiting { wait: Some(Wait::Timer), key: 0, until_ns: 20_000_000 });
+    table.forget(worker);
+    assert_eq!(states().len(), 1);
 }

@@ -7,8 +7,9 @@ use crate::clock::Moment;
 /// How long a guest may make no call to its balloon before it counts as silent. Its driver makes
 /// one at least every two seconds.
 const SILENCE: Duration = Duration::from_secs(5);
-/// The most lines of an answer that are reported.
-const LINES_OF_ANSWER: usize = 64;
+/// The most lines of an answer that are reported: registers, return addresses, and two lines for
+/// each thread.
+const LINES_OF_ANSWER: usize = 192;
 
 /// The state of the contact with one guest.
 #[derive(Debug, Default)]

@@ -78,8 +78,10 @@ exception_entry:
     rep movsq
     mov rsp, rdx
     mov rdi, rdx
-    mov rbp, rdx
     mov rbx, rdx
+    push qword ptr [rdx + 17 * 8]       # for backtraces, a frame that leads to the interrupted code:
+    push rbp                            # behind registers, vector and error code lies its RIP
+    mov rbp, rsp
     call {handle_exception}
     mov rsp, rbx
     pop_registers
@@ -103,8 +105,10 @@ upcall_entry:
     push qword ptr gs:[{upcall_rip}]
     push_registers
     cld
-    mov rbp, rsp
     mov rbx, rsp
+    push qword ptr [rsp + 15 * 8]       # for backtraces, as above: its RIP lies behind the registers
+    push rbp
+    mov rbp, rsp
 0:  and rsp, -16
     call {deliver_pending}
     mov qword ptr gs:[{mask}], 0
