@@ -237,7 +237,7 @@ impl Scheduler {
     fn plan(&self, now: Moment) -> Vec<Plan> {
         let policy = &self.policy;
         let claims = self.firm_claims(now);
-        let firm = share_out(self.capacity().saturating_sub(self.awaited), &claims);
+        let firm = share_out(self.available_to_firm(&claims), &claims);
         let soft = self.share_out_rest(&firm);
         let guests = self.guests.iter().zip(&claims).zip(firm.iter().zip(soft));
         guests
@@ -263,11 +263,24 @@ impl Scheduler {
         self.guests.values().map(&mut claim).collect()
     }
 
-    /// Shares out what firm needs leave, except for what keeps the pool's state high: file pages
-    /// and headroom must not make a guest wait whose firm need grows.
+    /// Returns what is shared out among firm needs. A guest that swaps keeps what it has, but does
+    /// not grow into the reserve.
+    fn available_to_firm(&self, claims: &[Claim]) -> FrameCount {
+        let available = self.capacity().saturating_sub(self.awaited);
+        let needed = |(guest, claim): (&Guest, &Claim)| guest.needed_at_once(claim);
+        let needed = self.guests.values().zip(claims).map(needed).fold(FrameCount::ZERO, FrameCount::saturating_add);
+        needed.max(available.saturating_sub(self.reserve())).min(available)
+    }
+
+    /// Returns what keeps the pool's state high. File pages, headroom and guests that swap leave it
+    /// alone: they must not make a guest wait whose need grows.
+    fn reserve(&self) -> FrameCount {
+        FrameCount(self.pool.0.saturating_mul(PoolState::High.threshold_percent()).div_ceil(100))
+    }
+
+    /// Shares out what firm needs leave, except for the reserve.
     fn share_out_rest(&self, firm: &[FrameCount]) -> Vec<FrameCount> {
-        let reserve = FrameCount(self.pool.0.saturating_mul(PoolState::High.threshold_percent()).div_ceil(100));
-        let taken = firm.iter().copied().fold(reserve, FrameCount::saturating_add);
+        let taken = firm.iter().copied().fold(self.reserve(), FrameCount::saturating_add);
         let claims: Vec<Claim> = self.guests.values().zip(firm).map(|(guest, &firm)| guest.soft_claim(firm)).collect();
         share_out(self.capacity().saturating_sub(taken), &claims)
     }

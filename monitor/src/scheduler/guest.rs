@@ -208,6 +208,13 @@ impl Guest {
         Claim { least: reserved.max(kept), most: firm, weight }
     }
 
+    /// Returns what of its firm claim the guest needs at once: all, or what it has if it swaps.
+    pub(super) fn needed_at_once(&self, claim: &Claim) -> FrameCount {
+        let is_swapping = self.lacking > FrameCount::ZERO && self.pin.is_none();
+        let needed = if is_swapping { claim.most.min(self.account.target()) } else { claim.most };
+        needed.max(claim.least)
+    }
+
     /// Returns the claim of the soft need on top of `firm`.
     pub(super) fn soft_claim(&self, firm: FrameCount) -> Claim {
         let most = if self.pin.is_some() { FrameCount::ZERO } else { self.need.demand.saturating_sub(firm) };

@@ -103,7 +103,7 @@ impl Guest {
 
     /// Returns whether the guest does as it should, for good.
     pub(super) fn is_honest(&self) -> bool {
-        matches!(self.spec.character, Character::Ideal | Character::Swapping)
+        self.spec.character == Character::Ideal
     }
 
     fn step(&mut self, tick: u32) {
