@@ -74,6 +74,25 @@ fn a_guest_that_swaps_gets_the_idle_memory_of_another() {
     assert!(busy.contains(&Reason::Refaults));
 }
 
+/// A guest that swaps keeps some frames free for itself. To shrink it to what it uses would make it
+/// evict as much again.
+#[test]
+fn a_guest_that_has_evicted_pages_is_not_squeezed_by_its_own_reclaim() {
+    let mut fleet = Fleet::with_tax(512, 0);
+    let [idle, busy] = [400, 400].map(|needs| fleet.admit(needs, Subscription::default()));
+    fleet.guests[busy].is_swapping = true;
+    fleet.run(100);
+    fleet.guests[idle].usage.evicted = mib(160);
+    for _ in 0..2000 {
+        // Two per cent of its size, and two MiB.
+        let size = fleet.guests[idle].size;
+        fleet.guests[idle].needs = size.saturating_sub(mib(2)).saturating_sub(FrameCount(size.0 / 50));
+        fleet.run(1);
+    }
+    let targets = fleet.targets();
+    assert!(targets[busy] - targets[idle] <= 4, "{targets:?}");
+}
+
 #[test]
 fn a_guest_that_swaps_asks_for_all_that_it_works_on_and_no_more() {
     let mut fleet = Fleet::with_tax(1024, 75);

@@ -152,7 +152,8 @@ impl Guest {
         self.returns.observe(usage.restored, now);
         self.lacking = self.returns.lacking(usage.evicted, self.account.resident());
         let need = Need::of(usage, self.working_set.activity(), self.limits, policy);
-        need.with_returns(self.lacking, self.limits)
+        let need = need.with_returns(self.lacking, self.limits);
+        if usage.evicted > FrameCount::ZERO { need.with_free_frames(self.account.target(), policy) } else { need }
     }
 
     /// Returns whether a thread of the guest waits for memory, or for evicted pages, or will soon.

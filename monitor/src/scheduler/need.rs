@@ -35,7 +35,7 @@ impl Need {
     pub(super) fn of(usage: &Usage, activity: Activity, limits: Limits, policy: &Policy) -> Self {
         let within = |count: FrameCount| huge_ceil(count).max(limits.min).min(limits.max);
         let used = usage.used.max(usage.unshrinkable).saturating_add(usage.wanted);
-        let headroom = FrameCount(used.0 / policy.headroom_divisor.max(1)).saturating_add(policy.headroom);
+        let headroom = policy.headroom_of(used);
         // Pages of files that the guest can't drop are not droppable.
         let firm = usage.used.saturating_sub(usage.droppable).max(usage.unshrinkable).saturating_add(usage.wanted);
         Self {
@@ -50,6 +50,15 @@ impl Need {
     pub(super) fn with_returns(self, lacking: FrameCount, limits: Limits) -> Self {
         let more = |count: FrameCount| huge_ceil(count.saturating_add(lacking)).min(limits.max);
         Self { firm: more(self.firm), demand: more(self.demand), ..self }
+    }
+
+    /// Returns the need of a guest that has evicted pages and has this target. What it has free is no
+    /// surplus: its own reclaim keeps some frames free, and evicts more pages whenever it is shrunk to
+    /// what it uses.
+    pub(super) fn with_free_frames(self, target: FrameCount, policy: &Policy) -> Self {
+        let kept = target.min(self.firm.saturating_add(policy.headroom_of(self.firm)));
+        let firm = self.firm.max(huge_ceil(kept));
+        Self { firm, demand: self.demand.max(firm), ..self }
     }
 
     /// Returns the need with no count above `size`.
@@ -117,6 +126,13 @@ mod tests {
         let grown = need.with_returns(FrameCount::from_mib(31), LIMITS);
         assert_eq!((grown.firm.mib(), grown.demand.mib(), grown.unshrinkable.mib()), (160, 160, 128));
         assert_eq!(need.with_returns(FrameCount::from_mib(1000), LIMITS).firm, LIMITS.max);
+    }
+
+    #[test]
+    fn a_guest_that_has_evicted_pages_keeps_some_free_frames() {
+        let need = Need::just(FrameCount::from_mib(128));
+        let firm_with = |target| need.with_free_frames(FrameCount::from_mib(target), &Policy::default()).firm.mib();
+        assert_eq!([100, 134, 300].map(firm_with), [128, 134, 140]);
     }
 
     #[test]

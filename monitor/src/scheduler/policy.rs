@@ -22,6 +22,13 @@ pub struct Policy {
     pub idle_tax: IdleTax,
 }
 
+impl Policy {
+    /// Returns the headroom of a guest that uses so much.
+    pub(super) fn headroom_of(&self, used: FrameCount) -> FrameCount {
+        FrameCount(used.0 / self.headroom_divisor.max(1)).saturating_add(self.headroom)
+    }
+}
+
 /// The part of a guest's idle memory that others may reclaim while they are short, in per cent: 0
 /// to 100. Source: Waldspurger, OSDI 2002, section 5.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
