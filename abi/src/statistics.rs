@@ -130,9 +130,9 @@ record! {
     /// Free memory in whole huge frames that the host still backs. The driver inflates this first,
     /// as it costs the guest nothing and frees memory on the host.
     backed_free_bytes: u64, 1;
-    /// The pages of applications and files in memory by age: steps of the reclaim policy since they
-    /// were last found in use, none, one, two or three, more. The values are those of the last
-    /// scan; zero where there are no scans.
+    /// The pages of applications and files in memory by age: in use, two classes between, idle. A
+    /// guest that samples has pages in the first and the last class only; zero where nothing is
+    /// known.
     working_set_bytes: [u64; AGES], AGES;
     /// Read from the swap disk since boot. `swap-in`.
     swap_in_bytes: u64, 1;

@@ -2,16 +2,17 @@
 //!
 //! It is woken when free frames fall below the low watermark, and evicts until the high one is
 //! reached. While enough frames are free, it checks once a second which tables of 4 KiB pages can
-//! become huge pages; without such tables it sleeps until it is woken. Memory management wakes it
-//! through [`crate::mm::background`], as it knows nothing of threads.
+//! become huge pages. It also samples which memory is in use ([`crate::mm::activity`]). Memory
+//! management wakes it through [`crate::mm::background`], as it knows nothing of threads.
 
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use aerostat_abi::threads::Wait;
 use aerostat_abi::units::FrameCount;
 
-use crate::config::{COLLAPSE_PERIOD_NS, VAIN_RECLAIM_PAUSE_NS};
+use crate::config::{ACTIVITY_PERIOD_NS, COLLAPSE_PERIOD_NS, VAIN_RECLAIM_PAUSE_NS};
 use crate::mm::FRAMES;
+use crate::mm::activity::Sampler;
 use crate::mm::background::{self, Background};
 use crate::mm::compaction::{self, collapse};
 use crate::mm::reclaim::reclaim_in_background;
@@ -49,9 +50,11 @@ pub(crate) fn start() -> Result<(), SpawnError> {
 }
 
 extern "C" fn run(_: u64) {
-    let mut next_collapse = None;
+    let mut next_collapse: Option<Instant> = None;
+    let mut sampler = Sampler::new();
+    let mut next_sample = Instant::now().after(ACTIVITY_PERIOD_NS);
     loop {
-        WAKE.wait(next_collapse);
+        WAKE.wait(Some(next_collapse.map_or(next_sample, |moment| moment.min(next_sample))));
         // Before the check: whatever changes from here on wakes the thread again.
         IS_WOKEN.store(false, Ordering::Relaxed);
         if FRAMES.is_short() {
@@ -64,6 +67,11 @@ extern "C" fn run(_: u64) {
             }
         } else if next_collapse.is_none_or(|moment| Instant::now() >= moment) {
             next_collapse = collapse_tables().then(|| Instant::now().after(COLLAPSE_PERIOD_NS));
+        }
+        if Instant::now() >= next_sample {
+            let mut slice = Slice::begin();
+            let period_ns = sampler.next_period(|| slice.rest_if_over());
+            next_sample = Instant::now().after(period_ns);
         }
     }
 }

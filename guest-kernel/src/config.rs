@@ -89,6 +89,11 @@ pub(crate) const PRESSURE_STALL_PER_MILLE: u64 = 100;
 /// Time between two checks of which tables of pages can become huge pages.
 pub(crate) const COLLAPSE_PERIOD_NS: u64 = 1_000_000_000;
 
+/// The time in which the activity of memory is sampled, and the longest such time while nothing is
+/// in use.
+pub(crate) const ACTIVITY_PERIOD_NS: u64 = 2_000_000_000;
+pub(crate) const LONGEST_ACTIVITY_PERIOD_NS: u64 = 8_000_000_000;
+
 /// Frames that are evicted together when one is missing.
 pub(crate) const RECLAIM_STEP: FrameCount = FrameCount(64);
 

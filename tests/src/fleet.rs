@@ -3,7 +3,7 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::command::{Output, Reader, Running};
+use crate::command::{self, Output, Reader, Running};
 use crate::environment::aerostat;
 use crate::guest::{DEADLINE, POLL};
 use crate::process::Vmm;
@@ -51,6 +51,12 @@ impl FleetPlan {
     #[must_use]
     pub fn pool_mib(mib: u64) -> Self {
         Self { text: format!("pool = \"{mib}M\"\n") }
+    }
+
+    /// Sets the tax on idle memory.
+    #[must_use]
+    pub fn with_idle_tax(self, percent: u8) -> Self {
+        Self { text: format!("idle_tax = {percent}\n{}", self.text) }
     }
 
     /// Adds a guest.
@@ -111,13 +117,18 @@ impl FleetPlan {
     fn start(&self, mut words: Vec<OsString>, limit: Option<Duration>, reader: Reader) -> Fleet {
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
         let path = |name: &str| folder.path().join(name);
-        fs::write(path("fleet.toml"), &self.text).expect("a file can be made in a fresh temporary folder");
+        self.write(&path("fleet.toml"));
         words.extend([aerostat().into(), "up".into(), path("fleet.toml").into(), "--headless".into()]);
         words.extend(["--report".into(), path("report.json").into_os_string()]);
+        words.extend(["--plot".into(), path("plot.svg").into_os_string()]);
         words.extend(["--log-dir".into(), path("logs").into_os_string()]);
         words.extend(["--run-dir".into(), path("run").into_os_string()]);
         words.extend(limit.iter().flat_map(|limit| ["--seconds".into(), OsString::from(limit.as_secs().to_string())]));
         Fleet { running: Running::start_with(&words, reader), words, folder }
+    }
+
+    fn write(&self, path: &Path) {
+        fs::write(path, &self.text).expect("a file can be made in a temporary folder");
     }
 }
 
@@ -137,6 +148,8 @@ pub struct Run {
     pub output: Output,
     /// All events, changes of targets included, a line each.
     pub events: String,
+    /// The plot, as the text of an SVG file.
+    pub plot: String,
     report: String,
 }
 
@@ -167,6 +180,47 @@ impl Fleet {
     pub fn descriptors(&self) -> usize {
         let folder = format!("/proc/{}/fd", self.running.pid());
         fs::read_dir(&folder).unwrap_or_else(|error| panic!("{folder}: {error}")).count()
+    }
+
+    /// Applies another plan to the fleet, as a user does who has edited the fleet's file.
+    ///
+    /// # Panics
+    /// When it is refused.
+    #[track_caller]
+    pub fn apply(&self, plan: &FleetPlan) {
+        let path = self.folder.path().join("fleet.toml");
+        plan.write(&path);
+        self.ask(&["apply", path.to_str().expect("temporary paths are text")]);
+    }
+
+    /// Returns the status of the guest `name`, as the control interface has it; `None` while the
+    /// fleet is starting.
+    ///
+    /// # Panics
+    /// When the status is not JSON.
+    #[must_use]
+    #[track_caller]
+    pub fn status(&self, name: &str) -> Option<Value> {
+        let output = self.command(&["stats", name, "--json"]);
+        let read = || serde_json::from_str(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"));
+        output.status.success().then(read)
+    }
+
+    /// Runs a command on the fleet that succeeds; returns what it prints.
+    ///
+    /// # Panics
+    /// When it fails.
+    #[track_caller]
+    pub fn ask(&self, words: &[&str]) -> String {
+        let output = self.command(words);
+        assert!(output.status.success(), "{words:?}: {output:?}");
+        output.stdout
+    }
+
+    fn command(&self, words: &[&str]) -> Output {
+        let run_dir = self.folder.path().join("run");
+        let words = words.iter().map(OsString::from).chain(["--run-dir".into(), run_dir.into_os_string()]);
+        command::run(words)
     }
 
     /// Waits until `probe` finds something.
@@ -278,8 +332,8 @@ impl Fleet {
             );
             thread::sleep(POLL);
         };
-        let report = fs::read_to_string(self.folder.path().join("report.json")).unwrap_or_default();
-        Run { output, events: self.events(), report }
+        let written = |name: &str| fs::read_to_string(self.folder.path().join(name)).unwrap_or_default();
+        Run { output, events: self.events(), plot: written("plot.svg"), report: written("report.json") }
     }
 }
 

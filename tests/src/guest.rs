@@ -9,6 +9,7 @@ use aerostat::host::disk::{DataDisk, DiskFaults, SwapDisk};
 use aerostat::host::{EndReason, Ending, GuestHandle};
 use aerostat_abi::exit::GuestExit;
 use aerostat_abi::registers::{BootStage, Facts, RegisterPage};
+use aerostat_abi::statistics::Statistics;
 use aerostat_abi::units::FrameCount;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
@@ -154,6 +155,15 @@ impl Guest {
     #[track_caller]
     pub fn wait_for_facts(&mut self, what: &str, wanted: impl Fn(&Facts) -> bool) -> Facts {
         self.wait_for(what, |guest| Some(guest.facts()).filter(&wanted))
+    }
+
+    /// Waits until the guest's last report is `wanted`; returns it.
+    ///
+    /// # Panics
+    /// As [`Self::wait_for_facts`].
+    #[track_caller]
+    pub fn wait_for_report(&mut self, what: &str, wanted: impl Fn(&Statistics) -> bool) -> Statistics {
+        self.wait_for(what, |guest| Some(guest.registers().statistics()).filter(&wanted))
     }
 
     /// Waits until the guest's last report says that a thread waits for memory.

@@ -11,10 +11,11 @@
 //!   frames become whole; [`background`]: what both need from the threads above.
 //! * [`slow_path`]: what is tried when no memory is free; [`kernel_heap`], [`pinned`]: the kernel's
 //!   own memory; [`sizing`], [`watermarks`]: what follows from the guest's current size;
-//!   [`pressure`], [`mod@statistics`]: what is reported.
+//!   [`activity`], [`pressure`], [`mod@statistics`]: what is reported.
 //!
 //! Memory is committed when it is allocated, and its frames are allocated when it is first touched.
 
+pub(crate) mod activity;
 pub(crate) mod address_space;
 pub(crate) mod advice;
 pub(crate) mod background;

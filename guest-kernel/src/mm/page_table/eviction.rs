@@ -27,6 +27,14 @@ const INCOMPRESSIBLE: PageTableFlags = PageTableFlags::BIT_9;
 /// dirty and so the page has been written since.
 pub(super) const DISCARDABLE: PageTableFlags = PageTableFlags::BIT_10;
 
+/// Another software bit: the page is sampled ([`crate::mm::activity`]), and had not been accessed
+/// since at the last visit. Linux's `PG_idle` of idle page tracking.
+const SAMPLED: PageTableFlags = PageTableFlags::BIT_11;
+
+/// Another software bit: the page was accessed before its accessed bit was cleared to sample it.
+/// Linux's `PG_young`.
+const YOUNG: PageTableFlags = PageTableFlags::BIT_59;
+
 /// What a 4 KiB page's entry says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PageState {
@@ -91,7 +99,7 @@ impl PageTables {
     /// returns. Returns whether it was accessed; then the TLB must be flushed.
     pub(crate) fn visit_huge(&mut self, address: u64, age: &mut dyn FnMut(Age, bool) -> Age) -> bool {
         let Some(entry) = self.existing_slot_entry_mut(address) else { return false };
-        let accessed = entry.flags().contains(PageTableFlags::ACCESSED);
+        let accessed = was_accessed(entry);
         let age = age(age_of(entry), accessed);
         keep(entry, age);
         accessed
@@ -106,7 +114,7 @@ impl PageTables {
         if !flags.contains(PageTableFlags::PRESENT) {
             return Visited::default();
         }
-        let accessed = flags.contains(PageTableFlags::ACCESSED);
+        let accessed = was_accessed(entry);
         let verdict = if settle_discard(entry) { Verdict::Evict } else { age(age_of(entry), accessed) };
         match verdict {
             Verdict::Keep(age) => {
@@ -118,6 +126,38 @@ impl PageTables {
                 Visited { is_mapped: true, is_stale: true, is_revoked: true }
             }
         }
+    }
+
+    /// Begins to sample the page at `address`, huge or not: clears its accessed bit, and remembers for
+    /// the next visit that it was set. Returns whether it was; then the TLB must be flushed. An entry
+    /// is written only where it changes, as a host may have to intercept the write.
+    pub(crate) fn begin_sample(&mut self, address: u64) -> bool {
+        let entry = match self.slot(address) {
+            Slot::Empty => None,
+            Slot::Huge => self.existing_slot_entry_mut(address),
+            Slot::Table => self.page_entry_mut(address),
+        };
+        let Some(entry) = entry.filter(|entry| entry.flags().contains(PageTableFlags::PRESENT)) else { return false };
+        let flags = entry.flags();
+        let was_accessed = flags.contains(PageTableFlags::ACCESSED);
+        let before = if was_accessed { (flags - PageTableFlags::ACCESSED) | YOUNG } else { flags };
+        let marked = before | SAMPLED;
+        if marked != flags {
+            entry.set_flags(marked);
+        }
+        was_accessed
+    }
+
+    /// Returns whether a page has been accessed since it was last sampled, or `None` if it is not in
+    /// memory. One that was evicted and is in memory again has been accessed.
+    pub(crate) fn was_touched(&self, address: u64) -> Option<bool> {
+        let entry = match self.slot(address) {
+            Slot::Empty => None,
+            Slot::Huge => self.slot_entry(address),
+            Slot::Table => self.page_entry(address),
+        };
+        let flags = entry.map(PageTableEntry::flags).filter(|flags| flags.contains(PageTableFlags::PRESENT))?;
+        Some(flags.contains(PageTableFlags::ACCESSED) || !flags.contains(SAMPLED))
     }
 
     /// Splits the huge page at `address` into a table of pages, in `table`. Each page inherits age
@@ -274,14 +314,23 @@ fn settle_discard(entry: &mut PageTableEntry) -> bool {
     flags.contains(DISCARDABLE)
 }
 
+/// Returns whether the page was accessed since its last visit.
+fn was_accessed(entry: &PageTableEntry) -> bool {
+    entry.flags().intersects(PageTableFlags::ACCESSED | YOUNG)
+}
+
 /// Returns whether the entry holds a frame without mapping it.
 pub(super) fn is_revoked(entry: &PageTableEntry) -> bool {
     !entry.flags().contains(PageTableFlags::PRESENT) && entry.flags().contains(PageTableFlags::USER_ACCESSIBLE)
 }
 
-/// Keeps a page: clears its accessed bit and stores a new age.
+/// Keeps a page: clears its accessed bit and stores a new age. If the page is sampled, it counts as
+/// accessed.
 fn keep(entry: &mut PageTableEntry, age: Age) {
-    let flags = entry.flags() - PageTableFlags::ACCESSED;
+    let mut flags = entry.flags() - YOUNG;
+    if flags.contains(PageTableFlags::ACCESSED) {
+        flags -= PageTableFlags::ACCESSED | SAMPLED;
+    }
     entry.set_flags(with_age(flags, age));
 }
 

@@ -7,6 +7,7 @@ use super::RECLAIMER;
 use super::scan::efforts::Efforts;
 use super::swap::compressed_pool::CompressedPoolStatistics;
 use super::swap::swap_disk::{DiskStatistics, SwapDisk};
+use crate::mm::activity;
 use crate::mm::compaction::collapse;
 use crate::time::Instant;
 
@@ -42,7 +43,8 @@ pub(crate) struct ReclaimStatistics {
     pub(crate) collapses: u64,
     /// Pages scanned and freed, by urgency.
     pub(crate) efforts: Efforts,
-    /// Pages in memory by age, as the last complete scans found them.
+    /// Pages in memory by age, as the last samples found them, or the last complete scans while
+    /// there are no samples.
     pub(crate) ages: [u64; AGES],
 }
 
@@ -75,7 +77,7 @@ pub(crate) fn statistics() -> ReclaimStatistics {
         thrash_episodes: reclaimer.scanner.thrash_episodes(),
         collapses: collapse::collapses(),
         efforts: reclaimer.scanner.efforts(),
-        ages: reclaimer.scanner.ages(),
+        ages: activity::ages(reclaimer.file_pages()).unwrap_or_else(|| reclaimer.scanner.ages()),
     }
 }
 
