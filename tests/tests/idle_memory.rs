@@ -57,8 +57,11 @@ fn sizes(fleet: &Fleet) -> Option<(u64, u64)> {
 #[test]
 fn the_tax_moves_idle_memory_to_a_guest_that_works() {
     let mut fleet = idle_and_busy(0).up(None);
-    let near_half = POOL_MIB * 9 / 20..=POOL_MIB * 11 / 20;
-    let are_half = |(idle, busy): &(u64, u64)| near_half.contains(idle) && near_half.contains(busy);
+    // Guests that swap leave a reserve of the pool alone, so they share a little less than all.
+    let are_half = |&(idle, busy): &(u64, u64)| {
+        let both = idle + busy;
+        both * 10 >= POOL_MIB * 9 && idle.abs_diff(busy) * 10 <= both
+    };
     fleet.wait_for("half of the pool for each", |fleet| sizes(fleet).filter(are_half));
     for _ in 0..READINGS {
         let sizes = sizes(&fleet).expect("the guests run");

@@ -7,6 +7,7 @@ mod boot;
 mod churn;
 mod floor;
 mod footprint;
+mod idle_tax;
 mod mapping;
 mod memory;
 mod metrics;
@@ -47,9 +48,10 @@ struct Bench {
     measure: fn() -> Result<Vec<Row>>,
 }
 
-const BENCHES: [Bench; 7] = [
+const BENCHES: [Bench; 8] = [
     Bench { name: "balloon", measure: balloon::measure },
     Bench { name: "boot", measure: boot::measure },
+    Bench { name: "idle_tax", measure: idle_tax::measure },
     Bench { name: "memory", measure: memory::measure },
     Bench { name: "native_compute", measure: native_compute::measure },
     Bench { name: "reclaim", measure: reclaim::measure },
