@@ -109,7 +109,7 @@ impl Plan {
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
         let log = LogFile::new(folder.path().join("serial.log"));
         let runner = match machine {
-            Machine::Kvm => Runner::Kvm(KvmGuest::start(self, log.path())),
+            Machine::Kvm => Runner::Kvm(Box::new(KvmGuest::start(self, log.path()))),
             Machine::Qemu => Runner::Qemu(QemuGuest::start(self, folder.path(), log.path())),
         };
         Guest { runner, log, ending: None, image: self.image.clone(), _folder: folder }
@@ -128,7 +128,7 @@ pub struct Guest {
 
 #[derive(Debug)]
 enum Runner {
-    Kvm(KvmGuest),
+    Kvm(Box<KvmGuest>),
     Qemu(QemuGuest),
 }
 

@@ -1,6 +1,7 @@
 //! Eviction to a disk that takes its time and fails on request, on a machine of ordinary memory.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use aerostat_abi::units::{FRAME_BYTES, FrameCount, HUGE_FRAMES};
 use aerostat_reclaim_policy::Name;
@@ -19,7 +20,7 @@ use crate::mm::reclaim::start::{Swap, start};
 use crate::mm::reclaim::swap::disk::{Direction, Disk as _};
 use crate::mm::reclaim::swap::slot_map::{SlotMap, SlotNumber};
 use crate::mm::reclaim::swap::slow_disk::{DEPTH, SlowDisk};
-use crate::mm::reclaim::{RECLAIMER, reclaim, statistics};
+use crate::mm::reclaim::{RECLAIMER, reclaim, statistics, wait_for_reads};
 use crate::mm::testing::{TestMachine, fill, read_fault};
 use crate::mm::{BlockSize, FRAMES, Purpose, SPACE, map_region, unmap_region, validate};
 
@@ -494,6 +495,26 @@ fn two_threads_may_touch_the_only_evicted_page() {
     disk.state().meanwhile = Some(Box::new(move || assert_eq!(read_fault(start), Ok(()), "and the fault comes again")));
     machine.touch(start).unwrap();
     assert_eq!(machine.word(start), noise(start, 20)(0));
+    unmap_region(start);
+    assert_nothing_is_kept(&machine);
+}
+
+/// The frames of a read may be the last that there are. Another thread that finds none waits until
+/// the read has ended.
+#[test]
+fn a_thread_can_wait_for_the_reads_of_others() {
+    static FOUND: AtomicBool = AtomicBool::new(false);
+    let (machine, disk) = machine(8, 64);
+    let start = map_region(APP_REGIONS, FRAME_BYTES).unwrap();
+    machine.touch(start).unwrap();
+    machine.fill(start, noise(start, 21));
+    reclaim(EVERYTHING);
+    while wait_for_disk() {}
+    assert!(!wait_for_reads(), "a write is no read");
+    disk.state().meanwhile = Some(Box::new(|| FOUND.store(wait_for_reads(), Ordering::Relaxed)));
+    machine.touch(start).unwrap();
+    assert!(FOUND.load(Ordering::Relaxed), "another thread can't wait for this read");
+    assert!(!wait_for_reads(), "it has ended");
     unmap_region(start);
     assert_nothing_is_kept(&machine);
 }
