@@ -26,6 +26,9 @@ use crate::scheduler::{
     AdmissionError, Decision, GuestId, HostMemory, IdleTax, Limits, MovedAccount, Policy, Scheduler, Subscription,
 };
 
+/// Memory that may move between two polls of a fleet at rest.
+const REST: FrameCount = FrameCount::from_mib(1);
+
 /// A running fleet.
 #[derive(Debug)]
 pub struct Supervisor<G> {
@@ -43,6 +46,10 @@ pub struct Supervisor<G> {
     pub(super) events: Vec<Event>,
     /// Guests that have ended, and how; taken by the caller.
     ended: Vec<(GuestId, Ending)>,
+    /// By how much guests grew and shrank until the last poll, in size and in resident memory.
+    moved_at_last_poll: FrameCount,
+    /// Whether that poll changed a target.
+    has_changed_targets: bool,
     violations: u64,
     violation_episodes: Episodes,
     peak_resident: FrameCount,
@@ -135,6 +142,8 @@ impl<G: GuestHandle> Supervisor<G> {
             guests: Vec::new(),
             events: Vec::new(),
             ended: Vec::new(),
+            moved_at_last_poll: FrameCount::ZERO,
+            has_changed_targets: false,
             violations: 0,
             violation_episodes: Episodes::default(),
             peak_resident: FrameCount::ZERO,
@@ -347,8 +356,12 @@ impl<G: GuestHandle> Supervisor<G> {
     /// Polls every guest, updates the accounts, and decides.
     pub fn poll(&mut self, now: Moment) {
         let at = now.since(self.began);
+        self.moved_at_last_poll = FrameCount::ZERO;
         for guest in self.guests.iter_mut().filter(|guest| guest.is_running()) {
+            let before = guest.footprint();
             self.events.extend(guest.poll(now).into_iter().map(|what| Event { at, what }));
+            let moved = guest.footprint().iter().zip(before).map(|(now, before)| now.0.abs_diff(before.0)).sum();
+            self.moved_at_last_poll = self.moved_at_last_poll.saturating_add(FrameCount(moved));
             if let Some(since) = guest.new_silence() {
                 let what = EventKind::Silent { guest: guest.name.clone(), since: since.since(self.began) };
                 self.events.push(Event { at, what });
@@ -358,7 +371,9 @@ impl<G: GuestHandle> Supervisor<G> {
         }
         self.take_requests(now);
         self.check_pool(now);
-        for decision in self.scheduler.decide(now) {
+        let decisions = self.scheduler.decide(now);
+        self.has_changed_targets = decisions.iter().any(Decision::is_change);
+        for decision in decisions {
             self.carry_out(&decision, now);
         }
         let pace = if self.scheduler.state().is_emergency() { Pace::Emergency } else { Pace::Limited };
@@ -372,6 +387,12 @@ impl<G: GuestHandle> Supervisor<G> {
     #[must_use]
     pub fn is_memory_coming(&self) -> bool {
         self.scheduler.is_memory_coming()
+    }
+
+    /// Returns whether hardly any memory moved until the last poll, and that changed no target.
+    #[must_use]
+    pub fn is_at_rest(&self) -> bool {
+        self.moved_at_last_poll < REST && !self.has_changed_targets
     }
 
     /// Returns whether no guest runs.

@@ -8,6 +8,9 @@ use crate::clock::Moment;
 const INTERVAL: Duration = Duration::from_millis(20);
 /// The same while a guest waits for memory that others are about to release.
 const INTERVAL_WHILE_WAITING: Duration = Duration::from_millis(4);
+/// The longest time between polls of a fleet at rest, whose interval is doubled by each poll. A
+/// guest that needs memory or ends is noticed at once all the same, as that is an event.
+const INTERVAL_AT_REST: Duration = Duration::from_millis(160);
 /// The least time between polls, however many events come.
 const LEAST_INTERVAL: Duration = Duration::from_millis(1);
 
@@ -16,12 +19,18 @@ const LEAST_INTERVAL: Duration = Duration::from_millis(1);
 pub(super) struct PollSchedule {
     last: Moment,
     next: Moment,
+    /// The time between the last poll and the next, if no event comes.
+    interval: Duration,
 }
 
-/// Whether a guest waits for memory that others are about to release.
+/// What the fleet did until a poll.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Demand {
+    /// Hardly any memory moved, and no target was changed.
+    AtRest,
+    /// Memory moved, and no guest waits for any.
     Met,
+    /// A guest waits for memory that others are about to release.
     Waiting,
 }
 
@@ -29,6 +38,7 @@ impl PollSchedule {
     /// Moves the next poll forward: something happened that requires one.
     pub(super) fn hurry(&mut self) {
         self.next = self.next.min(self.last.after(LEAST_INTERVAL));
+        self.interval = Duration::ZERO;
     }
 
     pub(super) fn is_due(&self, now: Moment) -> bool {
@@ -42,12 +52,13 @@ impl PollSchedule {
 
     /// Records a poll, and schedules the next.
     pub(super) fn polled(&mut self, demand: Demand, now: Moment) {
-        let interval = match demand {
+        self.interval = match demand {
+            Demand::AtRest => (2 * self.interval).clamp(INTERVAL, INTERVAL_AT_REST),
             Demand::Met => INTERVAL,
             Demand::Waiting => INTERVAL_WHILE_WAITING,
         };
         self.last = now;
-        self.next = now.after(interval);
+        self.next = now.after(self.interval);
     }
 }
 
@@ -72,6 +83,25 @@ mod tests {
         assert_eq!(schedule.next(), ms(120));
         schedule.polled(Demand::Waiting, ms(120));
         assert_eq!(schedule.next(), ms(124));
+    }
+
+    #[test]
+    fn a_fleet_at_rest_is_polled_less_often_until_something_happens() {
+        let mut schedule = PollSchedule::default();
+        let mut now = ms(0);
+        let mut intervals = Vec::new();
+        let mut poll = |schedule: &mut PollSchedule, demand| {
+            schedule.polled(demand, now);
+            intervals.push(schedule.next().since(now).as_millis());
+            now = schedule.next();
+        };
+        for demand in [Demand::Met, Demand::AtRest, Demand::AtRest, Demand::AtRest, Demand::AtRest, Demand::Met] {
+            poll(&mut schedule, demand);
+        }
+        poll(&mut schedule, Demand::AtRest);
+        schedule.hurry();
+        poll(&mut schedule, Demand::AtRest);
+        assert_eq!(intervals, [20, 40, 80, 160, 160, 20, 40, 20]);
     }
 
     #[test]

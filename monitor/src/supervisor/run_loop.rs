@@ -290,7 +290,11 @@ impl<'a, G: GuestHandle + Send + 'static> RunLoop<'a, G> {
                 supervisor.record_resources(host);
             }
             supervisor.poll(now);
-            let demand = if supervisor.is_memory_coming() { Demand::Waiting } else { Demand::Met };
+            let demand = match () {
+                () if supervisor.is_memory_coming() => Demand::Waiting,
+                () if supervisor.is_at_rest() => Demand::AtRest,
+                () => Demand::Met,
+            };
             self.schedule.polled(demand, now);
         }
         self.report_events();

@@ -184,6 +184,11 @@ impl<G: GuestHandle> Guest<G> {
         self.accounts.keep_samples();
     }
 
+    /// Returns its size and its resident memory by the last poll.
+    pub(super) fn footprint(&self) -> [FrameCount; 2] {
+        [self.accounts.size(), self.accounts.resident]
+    }
+
     pub(super) fn is_running(&self) -> bool {
         matches!(self.life, Life::Running(_))
     }
