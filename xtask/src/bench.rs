@@ -18,7 +18,8 @@ const WITHOUT_GUESTS: [&str; 1] = ["reclaim"];
 const WITH_PEER: &str = "balloon";
 
 /// The test guests that benches boot.
-const GUESTS: [&str; 5] = ["bench_balloon", "bench_memory", "inflate", "native_compute", "small_application"];
+const GUESTS: [&str; 6] =
+    ["bench_balloon", "bench_grants", "bench_memory", "inflate", "native_compute", "small_application"];
 
 /// The options of the verb.
 #[derive(Args, Debug)]

@@ -5,6 +5,7 @@
 mod balloon;
 mod boot;
 mod churn;
+mod fleets;
 mod floor;
 mod footprint;
 mod idle_tax;

@@ -19,7 +19,12 @@ impl Metrics {
 
     /// Adds the figures that a guest has logged.
     pub(crate) fn add_guest(&mut self, guest: &Guest) -> Result<()> {
-        for line in guest.log().lines() {
+        self.add_log(&guest.log())
+    }
+
+    /// Adds the figures in the log of a guest.
+    pub(crate) fn add_log(&mut self, log: &str) -> Result<()> {
+        for line in log.lines() {
             if let Some((_, figure)) = line.split_once("figure ") {
                 let (name, each) = parse(figure).with_context(|| format!("no figure: {figure:?}"))?;
                 self.add(name, each);

@@ -1,6 +1,6 @@
 //! Measures the scheduler: without guests, what a decision costs, and how much of their work
 //! simulated guests get done, as a part of what the best rule could let them do; and with guests
-//! ([`churn`]).
+//! ([`churn`], [`fleets`]).
 
 use std::path::Path;
 use std::time::Duration;
@@ -12,6 +12,7 @@ use aerostat_abi::units::FrameCount;
 use anyhow::{Context, Result};
 
 use crate::churn;
+use crate::fleets;
 use crate::row::Row;
 use crate::sample::{median, seconds};
 
@@ -35,6 +36,7 @@ pub(crate) fn measure() -> Result<Vec<Row>> {
         rows.push(if WITHIN_REACH.contains(&&*name) { row.goal(GOAL_OF_WORK) } else { row });
     }
     rows.extend(churn::measure()?);
+    rows.extend(fleets::measure()?);
     Ok(rows)
 }
 
