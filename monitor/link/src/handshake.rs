@@ -14,9 +14,10 @@ use aerostat_abi::registers;
 use serde::{Deserialize, Serialize};
 
 /// The newest version of the protocol that this build speaks.
-pub const PROTOCOL: u32 = 1;
-/// The oldest one.
-pub const OLDEST_PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;
+/// The oldest one. Version 1, without [`UseChanged`](crate::message::FromVmm::UseChanged), was in no
+/// release.
+pub const OLDEST_PROTOCOL: u32 = 2;
 
 const _: () = assert!(
     registers::MAGIC == 0x4145_524f_5245_4735,

@@ -157,6 +157,8 @@ impl StartDescriptors {
 pub enum FromVmm {
     /// A thread in the guest waits for memory.
     Pressure,
+    /// By its report in the register page, the guest uses its memory otherwise than before.
+    UseChanged,
     /// The guest has filed a request, which is in the register page.
     Requested,
     /// Where the guest's processor is: registers and return addresses, as asked.

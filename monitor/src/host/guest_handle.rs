@@ -68,6 +68,8 @@ pub enum News {
 pub enum GuestEvent {
     /// The guest reported that a thread in it waits for memory.
     Pressure,
+    /// The guest reported that it uses its memory otherwise than before, and no thread waits.
+    UseChanged,
     /// The guest has filed a request: [`Observation::requests`] has it.
     Requested,
     /// Where its processor is: registers and return addresses. Untrusted text.

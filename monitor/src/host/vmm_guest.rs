@@ -37,8 +37,8 @@ use crate::token_bucket::{Allowance, TokenBucket};
 use crate::vmm;
 
 /// Messages that a process may send: it reports pressure two hundred times a second at most, and
-/// requests as often, and the supervisor may be behind.
-const MESSAGES: Allowance = Allowance { per_second: 600, burst: 2000 };
+/// changes of use and requests as often, and the supervisor may be behind.
+const MESSAGES: Allowance = Allowance { per_second: 800, burst: 2000 };
 /// Problems that a process may report: it reports one, and panics of its threads.
 const MOST_PROBLEMS: u32 = 4;
 /// A guest in a VMM process.

@@ -99,12 +99,15 @@ pub enum StartError {
     },
 }
 
-/// Whether the events that were read require a poll at once.
+/// Whether the events that were read require a poll.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Attention {
     /// They can wait for the next poll.
     None,
-    /// A guest waits for memory, or a guest ended and released its memory.
+    /// A guest uses its memory otherwise than before: a fleet that was at rest is polled at once,
+    /// and others when it is time.
+    Usual,
+    /// The fleet is to be polled at once: a guest waits for memory, or a guest ended and released its memory.
     Needed,
 }
 
@@ -323,9 +326,7 @@ impl<G: GuestHandle> Supervisor<G> {
     pub fn read_events(&mut self, now: Moment) -> Attention {
         let mut attention = Attention::None;
         for place in 0..self.guests.len() {
-            if self.read_events_at(place, now) == Attention::Needed {
-                attention = Attention::Needed;
-            }
+            attention = attention.max(self.read_events_at(place, now));
         }
         attention
     }
@@ -336,6 +337,7 @@ impl<G: GuestHandle> Supervisor<G> {
         self.events.extend(self.guests[place].take_reports().into_iter().map(|what| Event { at, what }));
         match received {
             Received::Nothing => return Attention::None,
+            Received::UseChanged => return Attention::Usual,
             Received::Pressure => {}
             Received::Ended(ending) => self.end(place, ending, now),
         }
@@ -389,10 +391,12 @@ impl<G: GuestHandle> Supervisor<G> {
         self.scheduler.is_memory_coming()
     }
 
-    /// Returns whether hardly any memory moved until the last poll, and that changed no target.
+    /// Returns whether hardly any memory moved until the last poll, that changed no target, and no
+    /// guest waits for memory.
     #[must_use]
     pub fn is_at_rest(&self) -> bool {
-        self.moved_at_last_poll < REST && !self.has_changed_targets
+        let is_waiting = self.guests.iter().any(|guest| guest.wanted() > FrameCount::ZERO);
+        self.moved_at_last_poll < REST && !self.has_changed_targets && !is_waiting
     }
 
     /// Returns whether no guest runs.

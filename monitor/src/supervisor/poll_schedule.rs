@@ -9,7 +9,8 @@ const INTERVAL: Duration = Duration::from_millis(20);
 /// The same while a guest waits for memory that others are about to release.
 const INTERVAL_WHILE_WAITING: Duration = Duration::from_millis(4);
 /// The longest time between polls of a fleet at rest, whose interval is doubled by each poll. A
-/// guest that needs memory or ends is noticed at once all the same, as that is an event.
+/// guest that begins to need memory, frees some or ends is noticed at once all the same, as that is
+/// an event.
 const INTERVAL_AT_REST: Duration = Duration::from_millis(160);
 /// The least time between polls, however many events come.
 const LEAST_INTERVAL: Duration = Duration::from_millis(1);
@@ -37,7 +38,16 @@ pub(super) enum Demand {
 impl PollSchedule {
     /// Moves the next poll forward: something happened that requires one.
     pub(super) fn hurry(&mut self) {
-        self.next = self.next.min(self.last.after(LEAST_INTERVAL));
+        self.come_within(LEAST_INTERVAL);
+    }
+
+    /// Ends the rest of a fleet: something happened that is to be polled at the usual interval.
+    pub(super) fn stir(&mut self) {
+        self.come_within(INTERVAL);
+    }
+
+    fn come_within(&mut self, interval: Duration) {
+        self.next = self.next.min(self.last.after(interval));
         self.interval = Duration::ZERO;
     }
 
@@ -102,6 +112,20 @@ mod tests {
         schedule.hurry();
         poll(&mut schedule, Demand::AtRest);
         assert_eq!(intervals, [20, 40, 80, 160, 160, 20, 40, 20]);
+    }
+
+    #[test]
+    fn a_fleet_that_stirs_is_polled_at_once_and_at_the_usual_interval_from_then_on() {
+        let mut schedule = PollSchedule::default();
+        for now in [0, 20, 60, 140] {
+            schedule.polled(Demand::AtRest, ms(now));
+        }
+        assert_eq!(schedule.next(), ms(300));
+        schedule.stir();
+        assert!(schedule.is_due(ms(170)), "the last poll was 30 ms ago");
+        schedule.polled(Demand::AtRest, ms(170));
+        schedule.stir();
+        assert_eq!(schedule.next(), ms(190), "however often it stirs");
     }
 
     #[test]

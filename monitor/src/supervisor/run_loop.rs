@@ -276,8 +276,10 @@ impl<'a, G: GuestHandle + Send + 'static> RunLoop<'a, G> {
 
     /// Reads the guests' events, and polls the guests if it is time.
     fn attend(&mut self, now: Moment) {
-        if self.read_events(now) == Attention::Needed {
-            self.schedule.hurry();
+        match self.read_events(now) {
+            Attention::None => {}
+            Attention::Usual => self.schedule.stir(),
+            Attention::Needed => self.schedule.hurry(),
         }
         let is_due = self.schedule.is_due(now);
         if is_due {

@@ -190,8 +190,30 @@ fn pressure_and_endings_ask_for_attention() {
     bench.machines[1].say(GuestEvent::Pressure);
     assert_eq!(bench.supervisor.read_events(bench.now), Attention::Needed);
     assert_eq!(bench.supervisor.read_events(bench.now), Attention::None);
+    bench.machines[0].say(GuestEvent::UseChanged);
+    assert_eq!(bench.supervisor.read_events(bench.now), Attention::Usual);
+    for event in [GuestEvent::UseChanged, GuestEvent::Pressure, GuestEvent::UseChanged] {
+        bench.machines[0].say(event);
+    }
+    assert_eq!(bench.supervisor.read_events(bench.now), Attention::Needed, "the more urgent one counts");
     bench.machines[1].end(EndReason::Exited(GuestExit::Success));
     assert_eq!(bench.supervisor.read_events(bench.now), Attention::Needed);
+}
+
+#[test]
+fn a_fleet_is_at_rest_while_nothing_changes_and_no_guest_waits() {
+    let mut bench = Bench::new();
+    bench.needs([200, 100]);
+    bench.pass(1);
+    assert!(!bench.supervisor.is_at_rest(), "targets change");
+    bench.pass(50);
+    assert!(bench.supervisor.is_at_rest());
+    bench.needs([201, 103]);
+    bench.pass(1);
+    assert!(!bench.supervisor.is_at_rest(), "memory moves");
+    bench.needs([900, 900]);
+    bench.pass(200);
+    assert!(!bench.supervisor.is_at_rest(), "both wait for more than there is");
 }
 
 #[test]

@@ -8,6 +8,7 @@
 #[cfg(any(test, feature = "harness"))]
 pub mod harness;
 mod offers;
+mod reported_use;
 mod requests;
 
 use std::io;
@@ -22,6 +23,7 @@ use aerostat_abi::statistics::{self, Statistics};
 use aerostat_abi::units::{FRAME_BYTES, FrameCount, FrameNumber, HUGE_BYTES, HUGE_FRAMES, to_usize};
 
 use self::offers::{CHUNK, Offers};
+use self::reported_use::ReportedUse;
 use self::requests::Passed;
 use super::frame_map::{FrameMap, Frames};
 use super::huge_pages::{Copier, SPLIT_IN_A_CALL, Unsplit};
@@ -50,6 +52,9 @@ pub(super) trait BalloonHost {
     /// Notes that the guest reported at `now_ns` that a thread in it waits for memory. Must not
     /// block.
     fn pressure(&mut self, now_ns: u64);
+    /// Notes that the guest reported another use of its memory at `now_ns`, and that no thread
+    /// waits. Must not block.
+    fn use_changed(&mut self, now_ns: u64);
     /// Notes that the guest filed a request at `now_ns`. Must not block.
     fn requested(&mut self, now_ns: u64);
     /// Makes sure that the guest can use the frames of these indexes; returns whether it can. They
@@ -86,6 +91,7 @@ pub(super) struct Balloon<H> {
     offers: Option<Offers>,
     /// The host's resources, and the guest's requests.
     passed: Passed,
+    reported: ReportedUse,
     /// Whether the next call is answered with an order to reset.
     is_reset_ordered: bool,
     facts: Facts,
@@ -140,6 +146,7 @@ impl<H: BalloonHost> Balloon<H> {
             floor: FrameCount::ZERO,
             offers: None,
             passed: Passed::default(),
+            reported: ReportedUse::default(),
             is_reset_ordered: false,
             facts: Facts::default(),
         };
@@ -450,8 +457,11 @@ impl<H: BalloonHost> Balloon<H> {
         self.registers.page().set_statistics(&words);
         let report = Statistics::decode(&words);
         self.compare(FrameCount::from_bytes_floor(report.balloon_bytes));
+        let has_changed = self.reported.take_change(&report);
         if report.wanted_bytes > 0 {
             self.host.pressure(now_ns);
+        } else if has_changed {
+            self.host.use_changed(now_ns);
         }
         Status::Ok.into()
     }

@@ -16,9 +16,9 @@ use super::shared_registers::SharedRegisters;
 use super::supervisor_link::SupervisorLink;
 use super::virtio::{Quiescent, Workers};
 
-/// Reports of pressure within this time after the last are dropped, and so are reports of requests:
-/// the supervisor knows already, and a guest must not keep it busy.
-const PRESSURE_INTERVAL_NS: u64 = 5_000_000;
+/// Messages of a kind within this time after the last are dropped: the supervisor polls soon in any
+/// case, and a guest must not keep it busy.
+const MESSAGE_INTERVAL_NS: u64 = 5_000_000;
 
 /// The process around a balloon device.
 #[derive(Debug)]
@@ -33,6 +33,7 @@ pub(super) struct ProcessHost {
     /// Wakes the main thread.
     work_left: Arc<OwnedFd>,
     last_pressure_ns: u64,
+    last_change_ns: u64,
     last_request_ns: u64,
 }
 
@@ -57,6 +58,7 @@ impl ProcessHost {
             workers,
             work_left,
             last_pressure_ns: 0,
+            last_change_ns: 0,
             last_request_ns: 0,
         }
     }
@@ -81,6 +83,13 @@ impl BalloonHost for ProcessHost {
             // A full link means that the supervisor has not read the last ones yet. The next
             // supervisor reads the guest's report.
             let _ = self.link.send(&FromVmm::Pressure, Patience::DoNotWait);
+        }
+    }
+
+    fn use_changed(&mut self, now_ns: u64) {
+        // A supervisor that has not read the last ones polls when it does.
+        if is_due(&mut self.last_change_ns, now_ns) {
+            let _ = self.link.send(&FromVmm::UseChanged, Patience::DoNotWait);
         }
     }
 
@@ -118,7 +127,7 @@ impl BalloonHost for ProcessHost {
 
 /// Returns whether enough time has passed since the last message, and notes that one is sent.
 fn is_due(last_ns: &mut u64, now_ns: u64) -> bool {
-    let is_due = now_ns.saturating_sub(*last_ns) >= PRESSURE_INTERVAL_NS;
+    let is_due = now_ns.saturating_sub(*last_ns) >= MESSAGE_INTERVAL_NS;
     if is_due {
         *last_ns = now_ns;
     }

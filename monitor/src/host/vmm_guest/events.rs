@@ -25,6 +25,7 @@ impl VmmGuest {
     pub(super) fn receive(&mut self) -> Option<GuestEvent> {
         match self.link.as_ref()?.receive_plain::<FromVmm>(Patience::DoNotWait) {
             Ok(FromVmm::Pressure) if self.messages.take(Moment::now()) => return Some(GuestEvent::Pressure),
+            Ok(FromVmm::UseChanged) if self.messages.take(Moment::now()) => return Some(GuestEvent::UseChanged),
             Ok(FromVmm::Requested) if self.messages.take(Moment::now()) => return Some(GuestEvent::Requested),
             Ok(FromVmm::Inspected { lines }) if self.messages.take(Moment::now()) => {
                 return Some(GuestEvent::Inspected(lines));
@@ -33,7 +34,13 @@ impl VmmGuest {
                 self.problems_left -= 1;
                 return Some(GuestEvent::Problem(what.replace(char::is_control, "\u{fffd}")));
             }
-            Ok(FromVmm::Pressure | FromVmm::Requested | FromVmm::Inspected { .. } | FromVmm::Problem { .. }) => {
+            Ok(
+                FromVmm::Pressure
+                | FromVmm::UseChanged
+                | FromVmm::Requested
+                | FromVmm::Inspected { .. }
+                | FromVmm::Problem { .. },
+            ) => {
                 self.part(Ending::failed("its process floods the link"));
             }
             Ok(FromVmm::Standing(_) | FromVmm::TakenOver) => {

@@ -109,6 +109,8 @@ impl Start {
 pub(super) enum Received {
     /// Nothing.
     Nothing,
+    /// The guest uses its memory otherwise than before.
+    UseChanged,
     /// A thread in the guest waits for memory, or the guest has filed a request.
     Pressure,
     /// The guest ended.
@@ -206,6 +208,8 @@ impl<G: GuestHandle> Guest<G> {
             match handle.next_event() {
                 Some(GuestEvent::Ended(ending)) => return Received::Ended(self.verdict.of_ending(ending)),
                 Some(GuestEvent::Pressure | GuestEvent::Requested) => received = Received::Pressure,
+                Some(GuestEvent::UseChanged) if received == Received::Nothing => received = Received::UseChanged,
+                Some(GuestEvent::UseChanged) => {}
                 Some(GuestEvent::Inspected(lines)) => self.contact.receive(lines),
                 Some(GuestEvent::Problem(what)) => self.contact.add_problem(what),
                 None => break,
@@ -403,7 +407,7 @@ impl<G: GuestHandle> Guest<G> {
     }
 
     /// Returns the memory that threads in the guest wait for, at most what its machine could have.
-    fn wanted(&self) -> FrameCount {
+    pub(super) fn wanted(&self) -> FrameCount {
         self.accounts.wanted().min(self.limits.max)
     }
 }

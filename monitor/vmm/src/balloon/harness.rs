@@ -57,6 +57,7 @@ impl BalloonHost for SilentHost {
     fn connect_doorbell(&mut self, _vector: u8) {}
     fn disconnect_doorbell(&mut self) {}
     fn pressure(&mut self, _now_ns: u64) {}
+    fn use_changed(&mut self, _now_ns: u64) {}
     fn requested(&mut self, _now_ns: u64) {}
     fn attach(&mut self, _frames: &Range<usize>) -> bool {
         true

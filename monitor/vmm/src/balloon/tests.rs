@@ -31,6 +31,7 @@ const TOTAL: FrameCount = FrameCount::from_mib(16);
 pub(super) struct Heard {
     vector: Option<u8>,
     pressure: u32,
+    changes: u32,
     requests: u32,
     released: u32,
     pub(super) work_left: u32,
@@ -50,6 +51,10 @@ impl BalloonHost for Heard {
 
     fn pressure(&mut self, _now_ns: u64) {
         self.pressure += 1;
+    }
+
+    fn use_changed(&mut self, _now_ns: u64) {
+        self.changes += 1;
     }
 
     fn requested(&mut self, _now_ns: u64) {
@@ -520,6 +525,25 @@ fn reports_are_copied_out_and_pressure_is_passed_on() {
     assert_eq!((device.registers.page().statistics(), device.host.pressure), (pressed, 1));
     for address in [PAGE.0 + 4, PAGE.0 + 4096 - 8, 1 << 40, u64::MAX, 15 << 28] {
         assert_eq!(status(&mut device, Command::Report, address, 0), Some(Status::BadPage), "{address:#x}");
+    }
+}
+
+#[test]
+fn a_change_of_use_is_passed_on_unless_pressure_is() {
+    let mut device = negotiated(TOTAL);
+    let used = |mib: u64| Statistics {
+        total_memory_bytes: 16 << 20,
+        free_memory_bytes: (16 - mib) << 20,
+        committable_bytes: 16 << 20,
+        ..Statistics::default()
+    };
+    let pressed = Statistics { wanted_bytes: 5, ..used(12) };
+    for (report, heard) in
+        [(used(2), (0, 0)), (used(6), (1, 0)), (used(6), (1, 0)), (pressed, (1, 1)), (used(12), (1, 1))]
+    {
+        device.memory.write_words(PAGE, &report.encode()).unwrap();
+        assert_eq!(status(&mut device, Command::Report, PAGE.0, 0), Some(Status::Ok));
+        assert_eq!((device.host.changes, device.host.pressure), heard);
     }
 }
 
