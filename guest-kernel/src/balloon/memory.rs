@@ -68,7 +68,11 @@ impl Memory for KernelMemory {
         if reclaim::is_thrashing() {
             return Room::Thrashing;
         }
-        if reclaim::reclaim_in_background(RECLAIM_STEP) > FrameCount::ZERO { Room::Made } else { Room::Nothing }
+        let freed = match size {
+            BlockSize::Huge => reclaim::reclaim_for_huge_frame(),
+            BlockSize::Frame => reclaim::reclaim_in_background(RECLAIM_STEP),
+        };
+        if freed > FrameCount::ZERO { Room::Made } else { Room::Nothing }
     }
 
     fn has_waiters(&mut self) -> bool {

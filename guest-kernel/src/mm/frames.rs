@@ -215,8 +215,17 @@ impl Frames {
 
     /// Frees a frame that counts as swap headroom.
     pub(crate) fn free_in_headroom(&self, block: Block) {
-        poison::fill(&block);
-        self.existing_pool(|allocator| allocator.free_in_headroom(block));
+        self.free_all_in_headroom(core::iter::once(block));
+    }
+
+    /// Does the same with many blocks at once. `blocks` takes no lock.
+    pub(crate) fn free_all_in_headroom(&self, blocks: impl Iterator<Item = Block>) {
+        self.existing_pool(|allocator| {
+            for block in blocks {
+                poison::fill(&block);
+                allocator.free_in_headroom(block);
+            }
+        });
     }
 
     pub(crate) fn add_headroom(&self, frames: FrameCount) {

@@ -36,7 +36,7 @@ impl<L: PageList> Driver<L> {
         self.add_huge_frames(wanted, step);
         if step.batch.is_empty()
             && wanted.0 >= HUGE_FRAMES
-            && let Some(next) = self.assemble(step)
+            && let Some(next) = self.assemble(wanted, step)
         {
             return next;
         }
@@ -51,8 +51,7 @@ impl<L: PageList> Driver<L> {
         wanted: FrameCount,
         step: &mut Step<'_, impl Monitor, impl Memory<Block = L::Block>>,
     ) {
-        let most = to_usize(wanted.0 / HUGE_FRAMES);
-        let most = most.min(self.pace.max_blocks(Direction::Inflate, BlockSize::Huge, step.memory.now_ns()));
+        let most = self.most_huge_frames(wanted, step.memory.now_ns());
         while step.batch.len() < most {
             let mut block = step.memory.allocate(BlockSize::Huge);
             if block.is_none() && step.batch.is_empty() {
@@ -61,6 +60,13 @@ impl<L: PageList> Driver<L> {
             let Some(block) = block else { return };
             step.batch.push(block);
         }
+    }
+
+    /// Returns how many huge frames a batch may have: at most `wanted` frames, and what fits the
+    /// burst.
+    fn most_huge_frames(&self, wanted: FrameCount, now_ns: u64) -> usize {
+        let most = to_usize(wanted.0 / HUGE_FRAMES);
+        most.min(self.pace.max_blocks(Direction::Inflate, BlockSize::Huge, now_ns))
     }
 
     /// Makes up to `wanted` huge frames whole by moving pages, where that is cheaper than single
@@ -81,10 +87,16 @@ impl<L: PageList> Driver<L> {
         memory.allocate(BlockSize::Huge)
     }
 
-    /// Evicts pages until a huge frame is whole, and adds that to the batch. Returns the end of the
-    /// step if it ends before.
-    fn assemble(&mut self, step: &mut Step<'_, impl Monitor, impl Memory<Block = L::Block>>) -> Option<Next> {
-        loop {
+    /// Evicts pages until huge frames are whole, and adds these to the batch: at most `wanted`
+    /// frames, and what fits the burst. Returns the end of the step if it ends before the first is
+    /// whole.
+    fn assemble(
+        &mut self,
+        wanted: FrameCount,
+        step: &mut Step<'_, impl Monitor, impl Memory<Block = L::Block>>,
+    ) -> Option<Next> {
+        let most = self.most_huge_frames(wanted, step.memory.now_ns());
+        while step.batch.len() < most {
             let began_ns = step.memory.now_ns();
             if !self.assembly.is_due(began_ns) {
                 return None;
@@ -93,24 +105,30 @@ impl<L: PageList> Driver<L> {
                 self.gate.hold(began_ns);
             }
             if let Some(until_ns) = self.gate.held_until(began_ns) {
-                return Some(self.wait(StallReason::GuestWaiting, until_ns));
+                return step.batch.is_empty().then(|| self.wait(StallReason::GuestWaiting, until_ns));
             }
             if step.memory.make_room(BlockSize::Huge) != Room::Made {
                 return None;
             }
-            if let Some(block) = step.memory.allocate(BlockSize::Huge) {
-                self.assembly.note_whole();
-                self.metrics.assembled += 1;
-                step.batch.push(block);
-                return None;
-            }
+            let block = step.memory.allocate(BlockSize::Huge);
             let now_ns = step.memory.now_ns();
-            self.assembly.note_attempt(now_ns);
-            if self.pace.left_ns(now_ns) < now_ns.saturating_sub(began_ns) {
+            match block {
+                Some(block) => {
+                    self.assembly.note_whole();
+                    self.metrics.assembled += 1;
+                    step.batch.push(block);
+                }
+                None => self.assembly.note_attempt(now_ns),
+            }
+            // Another attempt takes time, and so does the batch.
+            let batch_ns = self.pace.batch_ns(Direction::Inflate, BlockSize::Huge, step.batch.len() + 1);
+            let needed_ns = now_ns.saturating_sub(began_ns).saturating_add(batch_ns);
+            if self.pace.left_ns(now_ns) < needed_ns {
                 self.stall_reason = None;
-                return Some(Next::Rest);
+                return step.batch.is_empty().then_some(Next::Rest);
             }
         }
+        None
     }
 
     /// Adds single frames to the batch: at most `wanted`, and what fits the burst. Returns the

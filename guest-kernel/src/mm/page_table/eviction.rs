@@ -255,9 +255,11 @@ impl PageTables {
         true
     }
 
-    /// Notes where a revoked page's contents are now. The caller gets its frame.
-    pub(crate) fn replace_revoked(&mut self, address: u64, swap: SwapEntry) -> Option<Block> {
+    /// Notes where a revoked page's contents are now, as `swap` says for its age. The caller gets
+    /// its frame.
+    pub(crate) fn replace_revoked(&mut self, address: u64, swap: impl FnOnce(Age) -> SwapEntry) -> Option<Block> {
         let entry = self.page_entry_mut(address).filter(|entry| is_revoked(entry))?;
+        let swap = swap(age_of(entry));
         // SAFETY: the entry of a revoked page owns its frame.
         let block = unsafe { take(entry, BlockSize::Frame) };
         set_raw(entry, swap.encode());

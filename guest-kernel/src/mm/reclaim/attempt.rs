@@ -1,28 +1,51 @@
 //! Reclaim attempts: run batches of the reclaimer until enough frames are free.
 
-use aerostat_abi::units::FrameCount;
+use aerostat_abi::units::{FrameCount, HUGE_FRAMES};
 
 use super::RECLAIMER;
 use super::scan::efforts::Urgency;
 use super::scan::hand::VAIN_SCANS;
 use super::swap_in::pack_zspage_on_disk;
 use crate::arch::x86_64::cpu;
+use crate::config::RECLAIM_STEP;
 use crate::mm::slice::Slice;
 
 /// Evicts pages until `wanted` frames have become free, or nothing is left that can be evicted.
 /// Returns how many frames have become free, including those that other threads have allocated
 /// since. Waits for the disk if need be, unless upcalls are masked.
 pub(crate) fn reclaim(wanted: FrameCount) -> FrameCount {
-    attempt(Urgency::Direct, wanted)
+    attempt(Urgency::Direct, Wanted::exactly(wanted))
 }
 
 /// Does the same for a caller that no thread of the application waits for: it rests between
 /// batches.
 pub(crate) fn reclaim_in_background(wanted: FrameCount) -> FrameCount {
-    attempt(Urgency::Background, wanted)
+    attempt(Urgency::Background, Wanted::exactly(wanted))
 }
 
-fn attempt(urgency: Urgency, wanted: FrameCount) -> FrameCount {
+/// Does the same for a caller that wants a huge frame: drops as many pages of files at once as one
+/// has frames, since that takes little time, and evicts few of the others.
+pub(crate) fn reclaim_for_huge_frame() -> FrameCount {
+    attempt(Urgency::Background, Wanted { least: RECLAIM_STEP, most: FrameCount(HUGE_FRAMES) })
+}
+
+/// How many frames an attempt is to make free.
+#[derive(Clone, Copy, Debug)]
+struct Wanted {
+    /// The attempt ends once there are so many.
+    least: FrameCount,
+    /// So many are welcome where they come at once.
+    most: FrameCount,
+}
+
+impl Wanted {
+    const fn exactly(frames: FrameCount) -> Self {
+        Self { least: frames, most: frames }
+    }
+}
+
+fn attempt(urgency: Urgency, wanted: Wanted) -> FrameCount {
+    let Wanted { least: wanted, most } = wanted;
     let hands = RECLAIMER.lock().scanner.hands();
     if hands == 0 {
         return FrameCount::ZERO;
@@ -33,12 +56,13 @@ fn attempt(urgency: Urgency, wanted: FrameCount) -> FrameCount {
     let freed = || FrameCount(RECLAIMER.lock().made_free().saturating_sub(before));
     let mut scans = 0;
     let mut slice = Slice::begin();
+    let mut so_far = FrameCount::ZERO;
     loop {
-        let batch = RECLAIMER.lock().run_batch(urgency);
+        let batch = RECLAIMER.lock().run_batch(urgency, most.saturating_sub(so_far));
         if urgency == Urgency::Background {
             slice.rest_if_over();
         }
-        let so_far = freed();
+        so_far = freed();
         if so_far >= wanted {
             return so_far;
         }

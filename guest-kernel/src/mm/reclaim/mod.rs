@@ -18,7 +18,7 @@
 //! had by evicting others.
 //!
 //! Work is done in small batches, each under the locks of reclaim and of the address space: at most
-//! 32 evictions behind one TLB flush. Eviction allocates nothing but single frames for the
+//! 32 evictions behind one TLB flush, or 512 pages of files, which are only dropped. Eviction allocates nothing but single frames for the
 //! compressed pool, out of a reserve. No lock is held while a thread waits for the disk. Lock
 //! order: reclaim before the address space before the frame allocator.
 
@@ -35,7 +35,10 @@ pub(crate) use reclaimer::{RECLAIMER, Reclaimer};
 pub(crate) use statistics::{ReclaimStatistics, evicted_and_written, is_on, leaving, statistics, validate};
 pub(crate) use swap_in::wait_for_reads;
 #[cfg_attr(not(target_os = "none"), allow(unused_imports, reason = "the users are compiled for the guest only"))]
-pub(crate) use {attempt::reclaim_in_background, statistics::is_thrashing};
+pub(crate) use {
+    attempt::{reclaim_for_huge_frame, reclaim_in_background},
+    statistics::is_thrashing,
+};
 
 #[cfg(test)]
 pub(in crate::mm) mod tests;

@@ -10,6 +10,7 @@ use aerostat_reclaim_policy::Age;
 use super::scan::Scanner;
 use super::scan::balance::PageKind;
 use super::scan::efforts::Urgency;
+use super::scan::hand::BatchSize;
 use super::swap::compressed_pool::StoreError;
 use super::swap::entry::{Stored, SwapEntry};
 use super::swap::swap_disk::{Finished, Outgoing, SwapDisk};
@@ -98,15 +99,16 @@ impl Reclaimer {
         self.evicted().saturating_sub(self.swap.pool.statistics().frames.0)
     }
 
-    /// Visits pages from the hand on, within one slot, and evicts those that the policy gives up.
-    pub(super) fn run_batch(&mut self, urgency: Urgency) -> BatchResult {
+    /// Visits pages from the hand on, within one slot, and evicts those that the policy gives up:
+    /// about `wanted` of files at most, and fewer of the others.
+    pub(super) fn run_batch(&mut self, urgency: Urgency, wanted: FrameCount) -> BatchResult {
         self.scanner.is_thrashing(Instant::now()); // sampled while the metrics change
         self.finish_transfers();
         self.swap.shrink_pool();
         let kind = self.scanner.next_kind();
         // Pages of files need neither a slot nor a frame of the compressed pool.
         let is_disk_busy = kind != Some(PageKind::File) && !self.make_room();
-        let has_ended_scan = !is_disk_busy && self.scan(kind);
+        let has_ended_scan = !is_disk_busy && self.scan(kind, wanted);
         self.scanner.attribute(urgency, self.made_free());
         let lacks_slot = self.swap.take_lacked_slot();
         BatchResult { has_ended_scan, is_disk_busy, lacks_slot, leaving: self.swap.leaving() }
@@ -126,7 +128,7 @@ impl Reclaimer {
     }
 
     /// Moves the hand over pages of a kind on. Returns whether that ended a scan.
-    fn scan(&mut self, kind: Option<PageKind>) -> bool {
+    fn scan(&mut self, kind: Option<PageKind>, wanted: FrameCount) -> bool {
         let mut space = SPACE.lock();
         let Some((kind, hand)) = kind.and_then(|kind| Some((kind, self.scanner.hand(kind)?))) else { return true };
         let Some((at, end)) = space.regions.next_slot(kind, hand.at) else {
@@ -136,7 +138,10 @@ impl Reclaimer {
         let next = match space.tables().map_or(Slot::Empty, |tables| tables.slot(at)) {
             Slot::Empty => end,
             Slot::Huge => self.visit_huge(&mut space, at, end),
-            Slot::Table => self.visit_pages(&mut space, kind, at, end),
+            Slot::Table => match kind {
+                PageKind::Anonymous => self.evict_pages(&mut space, at..end),
+                PageKind::File => self.drop_pages(&mut space, at..end, wanted),
+            },
         };
         if let Some(hand) = self.scanner.hand(kind) {
             hand.at = next;
@@ -171,19 +176,31 @@ impl Reclaimer {
         self.discards += HUGE_FRAMES;
     }
 
-    /// Evicts the pages from `at` on that the policy gives up. Returns where the hand goes on.
-    fn visit_pages(&mut self, space: &mut Space, kind: PageKind, at: u64, end: u64) -> u64 {
-        let (Some(hand), Some(tables)) = (self.scanner.hand(kind), space.tables_mut()) else { return end };
-        let (victims, next) = hand.visit_pages(tables, at, end);
-        for &victim in victims.pages() {
-            match kind {
-                PageKind::Anonymous => self.evict(space, victim),
-                PageKind::File => {
-                    self.scanner.note_victim(PageKind::File);
-                    self.replace(space, victim, Stored::InFile);
-                }
-            }
-        }
+    /// Evicts those of some anonymous pages of a slot that the policy gives up. Returns where the
+    /// hand goes on.
+    fn evict_pages(&mut self, space: &mut Space, pages: Range<u64>) -> u64 {
+        let (Some(hand), Some(tables)) = (self.scanner.hand(PageKind::Anonymous), space.tables_mut()) else {
+            return pages.end;
+        };
+        let (victims, next) = hand.visit_pages(tables, pages, BatchSize::ANONYMOUS);
+        victims.pages().for_each(|victim| self.evict(space, victim));
+        next
+    }
+
+    /// Does the same with pages of files, of which about `wanted` are dropped at most.
+    fn drop_pages(&mut self, space: &mut Space, pages: Range<u64>, wanted: FrameCount) -> u64 {
+        let (Some(hand), Some(tables)) = (self.scanner.hand(PageKind::File), space.tables_mut()) else {
+            return pages.end;
+        };
+        let (victims, next) = hand.visit_pages(tables, pages, BatchSize::of_files(to_usize(wanted.0)));
+        let Self { scanner, file_pages, .. } = self;
+        FRAMES.free_all_in_headroom(victims.pages().filter_map(|page| {
+            scanner.note_victim(PageKind::File);
+            let entry = |age| SwapEntry { stored: Stored::InFile, age, count: scanner.count_eviction() };
+            let block = tables.replace_revoked(page, entry)?;
+            *file_pages -= 1;
+            Some(block)
+        }));
         next
     }
 
@@ -229,19 +246,13 @@ impl Reclaimer {
         self.discards += 1;
     }
 
-    /// Records where the contents of a revoked page are now, and frees its frame.
+    /// Records where the contents of a revoked anonymous page are now, and frees its frame.
     fn replace(&mut self, space: &mut Space, page: u64, stored: Stored) {
         let Some(tables) = space.tables_mut() else { return };
-        let Some(revoked) = tables.revoked_page(page) else { return };
-        let entry = SwapEntry { stored, age: revoked.age, count: self.scanner.count_eviction() };
+        let entry = |age| SwapEntry { stored, age, count: self.scanner.count_eviction() };
         let Some(block) = tables.replace_revoked(page, entry) else { return };
-        if stored == Stored::InFile {
-            self.file_pages -= 1;
-            FRAMES.free_in_headroom(block);
-        } else {
-            space.regions.restore_commit_charge(page, FrameCount(1));
-            FRAMES.free_committed(block);
-        }
+        space.regions.restore_commit_charge(page, FrameCount(1));
+        FRAMES.free_committed(block);
     }
 
     /// Carries out what follows from the transfers that the disk has finished.

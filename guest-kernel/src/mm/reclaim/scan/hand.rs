@@ -1,17 +1,22 @@
 //! A hand: visits the pages of one kind of region, in the order of their addresses, and asks a
 //! policy about each.
 
+use core::ops::Range;
+
 use aerostat_abi::statistics::AGES;
-use aerostat_abi::units::{FRAME_BYTES, HUGE_FRAMES};
+use aerostat_abi::units::{FRAME_BYTES, HUGE_BYTES, HUGE_FRAMES, to_usize};
 use aerostat_reclaim_policy::{Age, Arrival, Name, Pass, Policy, Seen, Selected, Verdict};
 
 use crate::arch::x86_64::cpu;
 use crate::mm::page_table::PageTables;
 
-/// Most evictions in one batch, and so behind one TLB flush.
+/// Most evictions in one batch of anonymous pages, and so behind one TLB flush: most of them are
+/// compressed, under locks.
 pub(crate) const BATCH: usize = 32;
+/// The same of pages of files, which are only dropped: all pages of a slot.
+pub(crate) const FILE_BATCH: usize = to_usize(HUGE_FRAMES);
 /// Most pages that one batch visits.
-const VISITS: u64 = 256;
+const VISITS: usize = 256;
 /// Scans without an eviction after which huge pages that are in use are split: parts of them may be
 /// cold.
 const PATIENT_SCANS: u32 = 2;
@@ -40,16 +45,51 @@ pub(crate) struct Hand {
 /// Pages by age, in steps of the policy since their last known use: none, one, two or three, more.
 pub(super) type Ages = [u64; AGES];
 
-/// Pages whose translation the hand has revoked: to be evicted or reinstated.
+/// How much a batch may do, within one slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct BatchSize {
+    /// Most pages that it evicts.
+    evictions: usize,
+    /// Most pages that it visits.
+    visits: usize,
+}
+
+impl BatchSize {
+    /// The size of a batch of anonymous pages.
+    pub(crate) const ANONYMOUS: Self = Self { evictions: BATCH, visits: VISITS };
+
+    /// Returns the size of a batch of pages of files of which so many are to be dropped.
+    pub(crate) fn of_files(wanted: usize) -> Self {
+        let evictions = wanted.clamp(BATCH, FILE_BATCH);
+        Self { evictions, visits: evictions.max(VISITS) }
+    }
+}
+
+/// Pages of one slot whose translation the hand has revoked: to be evicted or reinstated.
 #[derive(Debug)]
 pub(crate) struct Victims {
-    pages: [u64; BATCH],
+    slot: u64,
+    /// A bit for each page of the slot.
+    pages: [u64; FILE_BATCH / 64],
     count: usize,
 }
 
 impl Victims {
-    pub(crate) fn pages(&self) -> &[u64] {
-        &self.pages[..self.count]
+    /// Returns no pages of the slot that `address` lies in.
+    fn none(address: u64) -> Self {
+        Self { slot: address - address % HUGE_BYTES, pages: [0; FILE_BATCH / 64], count: 0 }
+    }
+
+    fn add(&mut self, page: u64) {
+        let place = to_usize((page - self.slot) / FRAME_BYTES);
+        self.pages[place / 64] |= 1 << (place % 64);
+        self.count += 1;
+    }
+
+    /// Returns the addresses of the pages, ascending.
+    pub(crate) fn pages(&self) -> impl Iterator<Item = u64> {
+        let is_set = |place: &usize| self.pages[place / 64] >> (place % 64) & 1 == 1;
+        (0..FILE_BATCH).filter(is_set).map(|place| self.slot + place as u64 * FRAME_BYTES)
     }
 }
 
@@ -130,14 +170,19 @@ impl Hand {
         }
     }
 
-    /// Ages pages from `at` on, up to `end` at most, and revokes those that the policy gives up.
-    /// Returns these, and the address that the visit has reached.
-    pub(crate) fn visit_pages(&mut self, tables: &mut PageTables, at: u64, end: u64) -> (Victims, u64) {
-        let end = end.min(at + VISITS * FRAME_BYTES);
-        let mut victims = Victims { pages: [0; BATCH], count: 0 };
+    /// Ages `pages`, which lie in one slot, and revokes those that the policy gives up, as far as
+    /// `size` allows. Returns these, and the address that the visit has reached.
+    pub(crate) fn visit_pages(
+        &mut self,
+        tables: &mut PageTables,
+        pages: Range<u64>,
+        size: BatchSize,
+    ) -> (Victims, u64) {
+        let end = pages.end.min(pages.start + size.visits as u64 * FRAME_BYTES);
+        let mut victims = Victims::none(pages.start);
         let mut is_stale = false;
-        let mut page = at;
-        while page < end && victims.count < BATCH {
+        let mut page = pages.start;
+        while page < end && victims.count < size.evictions {
             let Self { policy, ages_so_far: ages, .. } = self;
             let visited = tables.visit_page(page, &mut |age, accessed| {
                 let verdict = policy.visited(Seen { age, accessed });
@@ -150,8 +195,7 @@ impl Hand {
             self.scan.visited += u64::from(visited.is_mapped);
             self.scanned += u64::from(visited.is_mapped);
             if visited.is_revoked {
-                victims.pages[victims.count] = page;
-                victims.count += 1;
+                victims.add(page);
             }
             page += FRAME_BYTES;
         }

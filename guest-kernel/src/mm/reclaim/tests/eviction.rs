@@ -192,7 +192,7 @@ proptest! {
 
 /// Runs batches until a scan ends.
 fn scan() {
-    while !RECLAIMER.lock().run_batch(Urgency::Direct).has_ended_scan {}
+    while !RECLAIMER.lock().run_batch(Urgency::Direct, FrameCount(1)).has_ended_scan {}
 }
 
 #[test]

@@ -43,7 +43,7 @@ pub(in crate::mm) fn bound_compressed_pool(frames: u64) {
 
 /// Runs one batch. Returns how many frames are on their way to the disk.
 pub(in crate::mm) fn run_batch() -> usize {
-    RECLAIMER.lock().run_batch(Urgency::Direct).leaving
+    RECLAIMER.lock().run_batch(Urgency::Direct, FrameCount(1)).leaving
 }
 
 /// Returns noise, which differs for each page and seed.
@@ -210,7 +210,7 @@ fn a_zspage_may_be_written_or_read_while_regions_of_its_pages_end() {
     reclaim(EVERYTHING);
     assert_eq!(statistics().compressed_pool.pages, 600);
     bound_compressed_pool(0);
-    RECLAIMER.lock().run_batch(Urgency::Direct);
+    RECLAIMER.lock().run_batch(Urgency::Direct, FrameCount(1));
     assert!(RECLAIMER.lock().swap.disk.as_ref().unwrap().leaving() > 0);
     let range = shorten(ending, ending).unwrap();
     reclaim(EVERYTHING);
