@@ -1,6 +1,6 @@
 //! Holds memory that another guest wants, or wants what another guest holds, as the command line
 //! says: `free MIB` touches memory and frees it, `cache MIB` reads a disk into the page cache, and
-//! `want MIB` allocates memory and touches it, by the clock.
+//! `want MIB` allocates memory after a rest and touches it, by the clock.
 
 #![no_std]
 #![no_main]
@@ -16,6 +16,10 @@ use alloc::vec::Vec;
 aerostat_guest::app!(main);
 
 const PAGE_BYTES: usize = 4096;
+/// The rest before memory is wanted: all guests are idle then, and their supervisor polls seldom.
+const REST_MS: u64 = 1500;
+/// How long the memory is kept, for the host to see it.
+const KEPT_MS: u64 = 500;
 
 fn main() -> Outcome {
     let words: Vec<&str> = app::words().collect();
@@ -48,12 +52,13 @@ fn hold(bytes: usize) -> Result<(), &'static str> {
 fn cache(bytes: usize) -> Result<(), &'static str> {
     let file = app::map_disk().map_err(|_| "no disk to read")?;
     file[..bytes].iter().step_by(PAGE_BYTES).for_each(|byte| {
-        black_box(byte);
+        black_box(*byte);
     });
     Ok(())
 }
 
 fn want(bytes: usize) -> Outcome {
+    app::sleep(REST_MS);
     let asked = Instant::now();
     let Ok(mut memory) = Mapping::anonymous(bytes) else {
         log::error!("bench grants: was not granted the memory");
@@ -64,6 +69,7 @@ fn want(bytes: usize) -> Outcome {
     let touched = Instant::now();
     log::info!("figure granted: {} ns for 1", granted.since(asked));
     log::info!("figure touched: {} ns for 1", touched.since(granted));
+    app::sleep(KEPT_MS);
     Outcome::Success
 }
 

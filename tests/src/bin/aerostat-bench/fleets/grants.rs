@@ -1,10 +1,13 @@
-//! Measures how long a guest waits for a GiB that another guest has, until it has touched all of
-//! it.
+//! Measures how long a guest waits for a GiB that another guest has, and how long until it has
+//! touched all of it.
 //!
-//! The donor holds nearly all of the pool: as memory that its application has just freed, or as page
-//! cache. The asker is started when the donor has it, and allocates at once, as the supervisor takes
-//! idle memory back before long; its own clock says how
-//! long that and the first touch take. What happens between them is seen from the supervisor.
+//! The donor holds nearly all of the pool: as memory that its application has freed, or as page
+//! cache. A user's target keeps it there while nothing is needed, as the supervisor would take idle
+//! memory back before long. When the asker waits, the target is left to the scheduler. The asker's
+//! own clock says how long the allocation and the first touch take; what happens between them is
+//! seen from the supervisor. A run in which a stage is missing, or in which the memory did not go
+//! physically from one process to the other, fails.
+//!
 //! Fleets run in this process, with the supervisor of `aerostat up`.
 
 use std::fs::{self, File};
@@ -15,11 +18,15 @@ use std::time::{Duration, Instant};
 
 use aerostat::fleet::GuestSpec;
 use aerostat::host::vmm_guest::{GuestConfig, VmmGuest};
-use aerostat::supervisor::{self, Event, FleetStatus, Observer, RunOptions};
+use aerostat::supervisor::{
+    self, Command, Event, FleetStatus, Observer, PhysicalMemory, RunOptions, RunUntil, mailbox,
+};
+use aerostat_abi::units::FrameCount;
 use aerostat_tests::environment::{aerostat_vmm, guest_image};
 use anyhow::{Context, Result, ensure};
 
-use super::timed::{Role, Stages, Timed, Timeline};
+use super::timed::{DONOR, Role, Timed};
+use super::timeline::{Stages, Timeline};
 use crate::mapping::Mapping;
 use crate::metrics::Metrics;
 use crate::row::Row;
@@ -45,23 +52,28 @@ pub(super) fn measure() -> Result<Vec<Row>> {
             limits.push(host_ms()?);
             grants.push(grant(mode)?);
         }
-        let all = |value: fn(&Grant) -> f64| median(grants.iter().map(value).collect());
-        rows.push(
-            Row::cost(format!("{name}_ms"), all(|grant| grant.granted + grant.touched), "ms", median(limits))
-                .goal(goal_ms),
-        );
-        let stages: [(&str, fn(&Grant) -> f64); 6] = [
+        let all = |value: Value| median(grants.iter().map(value).collect());
+        rows.push(Row::plain(format!("{name}_ms"), all(|grant| grant.granted), "ms").goal(goal_ms));
+        let stages: [(&str, Value); 7] = [
+            ("notice", |grant| grant.stages.notice),
             ("decision", |grant| grant.stages.decision),
+            ("inflation", |grant| grant.stages.inflation),
             ("release", |grant| grant.stages.release),
             ("raise", |grant| grant.stages.raise),
-            ("growth", |grant| grant.stages.growth),
-            ("granted", |grant| grant.granted),
+            // By the asker's clock, and less what came before by the host's.
+            ("growth", |grant| grant.granted - grant.stages.all),
             ("touch", |grant| grant.touched),
         ];
         rows.extend(stages.map(|(stage, value)| Row::plain(format!("{name}_{stage}_ms"), all(value), "ms")));
+        rows.push(Row::plain(format!("{name}_raises"), all(|grant| grant.stages.raises), ""));
+        let touched = all(|grant| grant.granted + grant.touched);
+        rows.push(Row::cost(format!("{name}_and_touch_ms"), touched, "ms", median(limits)));
     }
     Ok(rows)
 }
+
+/// A figure of a grant.
+type Value = fn(&Grant) -> f64;
 
 /// Milliseconds of one grant.
 struct Grant {
@@ -96,7 +108,7 @@ fn grant(mode: &str) -> Result<Grant> {
     let image = image.display();
     let fleet = super::fleet(&format!(
         "pool = \"{POOL_MIB}M\"\n\
-         [[guest]]\nname = \"donor\"\nimage = \"{image}\"\nmin = \"{MIN_MIB}M\"\nmax = \"{DONOR_MAX_MIB}M\"\n\
+         [[guest]]\nname = \"{DONOR}\"\nimage = \"{image}\"\nmin = \"{MIN_MIB}M\"\nmax = \"{DONOR_MAX_MIB}M\"\n\
          command_line = \"{mode} {HELD_MIB}\"\ndisk = \"{}\"\ndisk_mode = \"read-only\"\n\
          [[guest]]\nname = \"asker\"\nimage = \"{image}\"\nmin = \"{MIN_MIB}M\"\nmax = \"{DONOR_MAX_MIB}M\"\n\
          command_line = \"want {WANTED_MIB}\"\n",
@@ -104,27 +116,36 @@ fn grant(mode: &str) -> Result<Grant> {
     ))?;
     let timeline = Arc::new(Mutex::new(Timeline::default()));
     let logs = [folder.path().join("donor.log"), folder.path().join("asker.log")];
+    let (client, inbox) = mailbox()?;
+    let pinned = FrameCount::from_mib(DONOR_MAX_MIB as u64);
+    client.send(Command::Target { guest: DONOR.to_owned(), target: Some(pinned) }, Box::new(|_| ()))?;
     let start = {
         let (timeline, logs, program) = (Arc::clone(&timeline), logs.clone(), aerostat_vmm());
         move |spec: &GuestSpec, target| {
-            let role = if spec.name == "donor" { Role::Donor } else { Role::Asker };
+            let role = if spec.name == DONOR { Role::Donor } else { Role::Asker };
             if role == Role::Asker {
                 wait_for(&logs[0], "bench grants: ready")?;
             }
             let log: Option<PathBuf> = Some(logs[role as usize].clone());
             let config = GuestConfig { log, ..spec.config(target, program.clone()) };
-            Ok(Timed { guest: VmmGuest::spawn(&config)?, role, timeline: Arc::clone(&timeline) })
+            let (timeline, client) = (Arc::clone(&timeline), client.clone());
+            Ok(Timed { guest: VmmGuest::spawn(&config)?, role, timeline, client })
         }
     };
-    let options = RunOptions { limit: Some(PATIENCE), ..RunOptions::default() };
+    let options = RunOptions {
+        until: RunUntil::Shutdown,
+        inbox: Some(inbox),
+        limit: Some(PATIENCE),
+        physical: PhysicalMemory::ByControlGroup,
+        ..RunOptions::default()
+    };
     let outcome = supervisor::run(&fleet, options, start, &mut Silent)?;
     ensure!(outcome.violations == 0, "the pool was overdrawn {} times", outcome.violations);
     let mut metrics = Metrics::default();
     let log = fs::read_to_string(&logs[1]).context("reading the asker's log")?;
     metrics.add_log(&log)?;
     let timeline = *timeline.lock().unwrap_or_else(PoisonError::into_inner);
-    let stages =
-        timeline.stages().with_context(|| format!("the memory did not come from the donor: {timeline:?}, {log}"))?;
+    let stages = timeline.stages(FrameCount::from_mib(WANTED_MIB as u64))?;
     Ok(Grant { granted: metrics.ns("granted")? / 1e6, touched: metrics.ns("touched")? / 1e6, stages })
 }
 

@@ -4,6 +4,7 @@
 mod grants;
 mod many;
 mod timed;
+mod timeline;
 
 use std::fs;
 

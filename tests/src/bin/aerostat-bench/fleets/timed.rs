@@ -2,68 +2,28 @@
 
 use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use aerostat::host::vmm_guest::VmmGuest;
 use aerostat::host::{GuestEvent, GuestHandle, News, Observation};
+use aerostat::supervisor::{Command, Mailbox};
 use aerostat_abi::registers::Epoch;
 use aerostat_abi::requests::Resources;
 use aerostat_abi::units::FrameCount;
 use aerostat_tests::monotonic_ns;
 
+use super::timeline::Timeline;
+
 /// What a guest is in the bench.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Role {
-    /// It has the memory.
+    /// It has the memory. Its name is [`DONOR`].
     Donor,
     /// It wants the memory.
     Asker,
 }
 
-/// When, by the host's clock, the supervisor saw or did something for the first or the last time.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Timeline {
-    /// It was told that the asker waits for memory.
-    pressure: Option<u64>,
-    /// It lowered the donor's target.
-    lowered: Option<u64>,
-    /// It saw the donor shrink for the last time before the last raise.
-    released: Option<u64>,
-    /// It raised the asker's target for the last time.
-    raised: Option<u64>,
-    /// It saw the asker grow for the last time.
-    grown: Option<u64>,
-    donor_size: FrameCount,
-    asker_size: FrameCount,
-    asker_target: FrameCount,
-    has_asker_ended: bool,
-}
-
-/// Milliseconds from each stage of a grant to the next.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Stages {
-    pub(super) decision: f64,
-    pub(super) release: f64,
-    pub(super) raise: f64,
-    pub(super) growth: f64,
-}
-
-impl Timeline {
-    /// Returns the stages if all of them were seen. One that was over before the asker waited takes
-    /// no time: the supervisor takes idle memory back unasked.
-    pub(super) fn stages(&self) -> Option<Stages> {
-        let ms = |from: u64, to: u64| Duration::from_nanos(to.saturating_sub(from)).as_secs_f64() * 1e3;
-        let (pressure, raised, grown) = (self.pressure?, self.raised?, self.grown?);
-        let lowered = self.lowered.unwrap_or(pressure);
-        let released = self.released.unwrap_or(lowered);
-        Some(Stages {
-            decision: ms(pressure, lowered),
-            release: ms(lowered, released),
-            raise: ms(released, raised),
-            growth: ms(raised, grown),
-        })
-    }
-}
+/// The donor's name.
+pub(super) const DONOR: &str = "donor";
 
 /// The guest.
 #[derive(Debug)]
@@ -71,61 +31,54 @@ pub(super) struct Timed {
     pub(super) guest: VmmGuest,
     pub(super) role: Role,
     pub(super) timeline: Arc<Mutex<Timeline>>,
+    pub(super) client: Mailbox,
 }
 
 impl Timed {
-    fn record(&self, change: impl FnOnce(&mut Timeline, u64)) {
-        change(&mut self.timeline.lock().unwrap_or_else(PoisonError::into_inner), monotonic_ns());
+    fn record<T>(&self, change: impl FnOnce(&mut Timeline, u64) -> T) -> T {
+        change(&mut self.timeline.lock().unwrap_or_else(PoisonError::into_inner), monotonic_ns())
+    }
+
+    /// Records that the asker waits, and has the scheduler decide about the donor from now on,
+    /// which was pinned until now.
+    fn begin(&self) {
+        let asked = self.guest.registers().facts().last_call_ns;
+        let observation = self.guest.observe();
+        if self.record(|timeline, now| timeline.begin(asked, now, &observation)) {
+            let unpin = Command::Target { guest: DONOR.to_owned(), target: None };
+            // Without it the donor is not shrunk, and a stage is missing.
+            let _ = self.client.send(unpin, Box::new(|_| ()));
+        }
     }
 }
 
 impl GuestHandle for Timed {
     fn observe(&self) -> Observation {
         let observation = self.guest.observe();
-        let size = observation.size.unwrap_or_default();
-        self.record(|timeline, now| {
-            let is_asked = timeline.pressure.is_some();
-            match self.role {
-                Role::Donor if is_asked && size < timeline.donor_size => timeline.released = Some(now),
-                Role::Asker if is_asked && size > timeline.asker_size => timeline.grown = Some(now),
-                Role::Donor | Role::Asker => {}
-            }
-            match self.role {
-                Role::Donor => timeline.donor_size = size,
-                Role::Asker => timeline.asker_size = size,
-            }
+        let resident = self.guest.measure_resident().unwrap_or_default();
+        self.record(|timeline, now| match self.role {
+            Role::Donor => timeline.see_donor(now, observation.size.unwrap_or_default(), resident),
+            Role::Asker => timeline.see_asker(resident),
         });
         observation
     }
 
     fn send_target(&mut self, target: FrameCount, epoch: Epoch) {
-        self.record(|timeline, now| {
-            let is_asked = timeline.pressure.is_some();
-            match self.role {
-                Role::Donor if is_asked => _ = timeline.lowered.get_or_insert(now),
-                Role::Asker if is_asked && target > timeline.asker_target => timeline.raised = Some(now),
-                Role::Donor | Role::Asker => {}
-            }
-            if self.role == Role::Asker {
-                timeline.asker_target = target;
-            }
+        self.record(|timeline, now| match self.role {
+            Role::Donor => timeline.lower_donor(now),
+            Role::Asker => timeline.raise_asker(now, target),
         });
         self.guest.send_target(target, epoch);
     }
 
     fn next_event(&mut self) -> Option<GuestEvent> {
-        let mut has_asker_ended = false;
         let event = self.guest.next_event();
-        self.record(|timeline, now| {
-            match (self.role, &event) {
-                (Role::Asker, Some(GuestEvent::Pressure)) => _ = timeline.pressure.get_or_insert(now),
-                (Role::Asker, Some(GuestEvent::Ended(_))) => timeline.has_asker_ended = true,
-                _ => {}
+        match (self.role, &event) {
+            (Role::Asker, Some(GuestEvent::Pressure)) => self.begin(),
+            (Role::Asker, Some(GuestEvent::Ended(_))) => {
+                let _ = self.client.send(Command::Shutdown, Box::new(|_| ()));
             }
-            has_asker_ended = timeline.has_asker_ended;
-        });
-        if has_asker_ended && self.role == Role::Donor {
-            self.guest.request_stop();
+            _ => {}
         }
         event
     }
