@@ -107,7 +107,8 @@ pub enum Attention {
     /// A guest uses its memory otherwise than before: a fleet that was at rest is polled at once,
     /// and others when it is time.
     Usual,
-    /// The fleet is to be polled at once: a guest waits for memory, or a guest ended and released its memory.
+    /// The fleet is to be polled at once: a guest waits for memory, or a guest ended and released
+    /// its memory.
     Needed,
 }
 
