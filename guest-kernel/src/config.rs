@@ -94,6 +94,10 @@ pub(crate) const COLLAPSE_PERIOD_NS: u64 = 1_000_000_000;
 pub(crate) const ACTIVITY_PERIOD_NS: u64 = 2_000_000_000;
 pub(crate) const LONGEST_ACTIVITY_PERIOD_NS: u64 = 8_000_000_000;
 
+/// How long after pages of files were read the background visits them for the first time: the
+/// thread that reads on has touched them by then.
+pub(crate) const FIRST_VISIT_DELAY_NS: u64 = 1_000_000_000;
+
 /// Frames that are evicted together when one is missing.
 pub(crate) const RECLAIM_STEP: FrameCount = FrameCount(64);
 

@@ -25,6 +25,11 @@ impl Policy for Clock {
         if page.accessed && !self.overrun { Verdict::Keep(Age(0)) } else { Verdict::Evict }
     }
 
+    /// A page has no history here: the first visit is as any other.
+    fn is_new(&self, _page: Seen) -> bool {
+        false
+    }
+
     fn pass_ended(&mut self, pass: Pass) {
         self.overrun = pass.evicted == 0;
     }

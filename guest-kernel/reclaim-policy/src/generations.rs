@@ -117,6 +117,14 @@ impl Policy for Generations {
         }
     }
 
+    fn is_new(&self, page: Seen) -> bool {
+        match Page::decode(page.age).history {
+            History::Fresh => true,
+            History::Untouched => page.accessed && self.fruitless < OVERRUN_PASSES,
+            History::Unproven | History::Proven => false,
+        }
+    }
+
     fn pass_ended(&mut self, pass: Pass) {
         self.fruitless = if pass.evicted == 0 { self.fruitless.saturating_add(1) } else { 0 };
         // Passes that would evict nothing but only move every page on are done at once.

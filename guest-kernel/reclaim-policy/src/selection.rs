@@ -89,6 +89,13 @@ impl Policy for Selected {
         }
     }
 
+    fn is_new(&self, page: Seen) -> bool {
+        match self {
+            Self::Clock(policy) => policy.is_new(page),
+            Self::Generations(policy) => policy.is_new(page),
+        }
+    }
+
     fn pass_ended(&mut self, pass: Pass) {
         match self {
             Self::Clock(policy) => policy.pass_ended(pass),

@@ -23,7 +23,7 @@ use super::reclaim::swap_in::caller::Caller;
 use super::reclaim::swap_in::read_frames::{self, ReadFrames};
 use super::reclaim::swap_in::window::ReadSequence;
 use super::reclaim::{self, RECLAIMER, Reclaimer};
-use super::{CommitCharge, OutOfMemory, SPACE};
+use super::{CommitCharge, OutOfMemory, SPACE, background};
 use crate::config::FILE_WORKING_SET;
 use crate::layout::APP_REGIONS;
 use crate::sync::{LockRank, SpinLock};
@@ -84,8 +84,13 @@ pub(super) fn read(at: u64, caller: Caller) -> Result<(), FaultError> {
     }
     if result.is_ok() {
         let mut reclaimer = RECLAIMER.lock();
-        let pages = install_pages(&mut reclaimer, at, &mut frames);
-        reclaimer.note_file_read(pages, Instant::now().since(start));
+        let pages = at..at + frames.len() as u64 * FRAME_BYTES;
+        let mapped = install_pages(&mut reclaimer, at, &mut frames);
+        let is_due = reclaimer.note_file_read(&pages, mapped, Instant::now().since(start));
+        drop(reclaimer);
+        if is_due {
+            background::wake();
+        }
     }
     result.map_err(|DiskError| FaultError::Disk)
 }

@@ -12,7 +12,7 @@ use crate::config::READ_AHEAD;
 use crate::layout::APP_REGIONS;
 use crate::mm::fault::FaultError;
 use crate::mm::reclaim::swap::slow_disk::SlowDisk;
-use crate::mm::reclaim::{reclaim, statistics};
+use crate::mm::reclaim::{first_visits, reclaim, statistics};
 use crate::mm::testing::TestMachine;
 use crate::mm::watermarks::Watermarks;
 use crate::mm::{FRAMES, map_region, unmap_region, validate};
@@ -88,6 +88,20 @@ fn what_is_dropped_is_read_again() {
     for page in (0..600).rev() {
         assert_eq!(read(&machine, start, page), Ok(word(page, 0)));
     }
+    assert_eq!(validate(), Ok(()));
+}
+
+#[test]
+fn pages_visited_ahead_of_the_hand_go_with_its_first_visit() {
+    let (machine, _, start) = machine(8, 600);
+    (0..600).for_each(|page| machine.access(start + page * FRAME_BYTES));
+    assert!(first_visits::are_due());
+    first_visits::visit(|| ());
+    assert!(!first_visits::are_due());
+    machine.access(start + 100 * FRAME_BYTES);
+    assert!(reclaim(FrameCount(590)) >= FrameCount(590));
+    assert!(statistics().efforts.direct.scanned <= 600, "a second pass was needed");
+    assert!(machine.frame_at(start + 100 * FRAME_BYTES).is_some(), "it was used again");
     assert_eq!(validate(), Ok(()));
 }
 

@@ -160,6 +160,18 @@ impl PageTables {
         Some(flags.contains(PageTableFlags::ACCESSED) || !flags.contains(SAMPLED))
     }
 
+    /// Stores the age that `age` returns for the page at `address`, and clears its accessed bit;
+    /// does neither where it returns none, or the page is not in memory. Returns whether the TLB
+    /// may hold what the tables no longer say.
+    pub(crate) fn age_page(&mut self, address: u64, age: &mut dyn FnMut(Age, bool) -> Option<Age>) -> bool {
+        let Some(entry) = self.page_entry_mut(address) else { return false };
+        let accessed = was_accessed(entry);
+        let is_mapped = entry.flags().contains(PageTableFlags::PRESENT);
+        let Some(age) = is_mapped.then(|| age(age_of(entry), accessed)).flatten() else { return false };
+        keep(entry, age);
+        accessed
+    }
+
     /// Splits the huge page at `address` into a table of pages, in `table`. Each page inherits age
     /// and accessed bit.
     ///

@@ -8,6 +8,7 @@
 //!   the swap disk, if the guest has one. Pages of files are dropped.
 //! * [`swap_in`]: how evicted pages come back. A touch faults and restores the page, with its
 //!   neighbours where memory allows.
+//! * [`first_visits`]: pages of files that are visited before memory is short.
 //!
 //! The [`Reclaimer`] composes these parts. An [`attempt`] runs batches of it until enough frames
 //! are free; [`start`] switches it on, and the background reclaimer makes most attempts before a
@@ -18,11 +19,13 @@
 //! had by evicting others.
 //!
 //! Work is done in small batches, each under the locks of reclaim and of the address space: at most
-//! 32 evictions behind one TLB flush, or 512 pages of files, which are only dropped. Eviction allocates nothing but single frames for the
-//! compressed pool, out of a reserve. No lock is held while a thread waits for the disk. Lock
-//! order: reclaim before the address space before the frame allocator.
+//! 32 evictions behind one TLB flush, or 512 pages of files, which are only dropped. Eviction
+//! allocates nothing but single frames for the compressed pool, out of a reserve. No lock is held
+//! while a thread waits for the disk. Lock order: reclaim before the address space before the frame
+//! allocator.
 
 mod attempt;
+pub(crate) mod first_visits;
 mod reclaimer;
 pub(crate) mod scan;
 pub(crate) mod start;

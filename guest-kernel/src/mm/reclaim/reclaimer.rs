@@ -7,6 +7,7 @@ use aerostat_abi::units::{FRAME_SIZE, FrameCount, FrameNumber, HUGE_FRAMES, to_u
 
 use aerostat_reclaim_policy::Age;
 
+use super::first_visits::FirstVisits;
 use super::scan::Scanner;
 use super::scan::balance::PageKind;
 use super::scan::efforts::Urgency;
@@ -33,6 +34,7 @@ pub(crate) struct Reclaimer {
     pub(super) swap_in: SwapIn,
     /// Reads that a thread waits for.
     pub(super) reads: ReadsUnderWay,
+    pub(super) first_visits: FirstVisits,
     /// Pages of files in memory.
     file_pages: u64,
     /// Pages dropped since boot because the application did not need their contents.
@@ -59,6 +61,7 @@ impl Reclaimer {
             swap: SwapSpace::new(),
             swap_in: SwapIn::new(),
             reads: ReadsUnderWay::NONE,
+            first_visits: FirstVisits::new(),
             file_pages: 0,
             discards: 0,
         }
@@ -77,10 +80,12 @@ impl Reclaimer {
         self.scanner.arrive(PageKind::File, entry, is_touched)
     }
 
-    /// Notes that a read of a file has taken that long, and that `pages` of its pages are mapped.
-    pub(crate) fn note_file_read(&mut self, pages: u64, nanoseconds: u64) {
-        self.file_pages += pages;
-        self.scanner.note_restore_time(PageKind::File, pages, nanoseconds);
+    /// Notes that a read of `pages` of a file has taken that long, and that `mapped` of them were
+    /// mapped. Returns whether pages are due for their first visit, and none was before.
+    pub(crate) fn note_file_read(&mut self, pages: &Range<u64>, mapped: u64, nanoseconds: u64) -> bool {
+        self.file_pages += mapped;
+        self.scanner.note_restore_time(PageKind::File, mapped, nanoseconds);
+        self.first_visits.note(pages)
     }
 
     /// Returns how many pages were dropped because their contents were not needed.

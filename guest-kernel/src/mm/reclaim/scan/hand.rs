@@ -4,7 +4,7 @@
 use core::ops::Range;
 
 use aerostat_abi::statistics::AGES;
-use aerostat_abi::units::{FRAME_BYTES, HUGE_BYTES, HUGE_FRAMES, to_usize};
+use aerostat_abi::units::{FRAME_BYTES, FRAME_SIZE, HUGE_BYTES, HUGE_FRAMES, to_usize};
 use aerostat_reclaim_policy::{Age, Arrival, Name, Pass, Policy, Seen, Selected, Verdict};
 
 use crate::arch::x86_64::cpu;
@@ -203,6 +203,23 @@ impl Hand {
             cpu::flush_tlb();
         }
         (victims, page)
+    }
+
+    /// Visits those of `pages`, which lie in one slot, of which a visit tells nothing but that they
+    /// are there.
+    pub(crate) fn visit_new_pages(&mut self, tables: &mut PageTables, pages: Range<u64>) {
+        let mut is_stale = false;
+        let policy = &mut self.policy;
+        for page in pages.step_by(FRAME_SIZE) {
+            is_stale |= tables.age_page(page, &mut |age, accessed| {
+                let seen = Seen { age, accessed };
+                let verdict = policy.is_new(seen).then(|| policy.visited(seen))?;
+                if let Verdict::Keep(age) = verdict { Some(age) } else { None }
+            });
+        }
+        if is_stale {
+            cpu::flush_tlb();
+        }
     }
 
     /// Sets what the last complete scan has found.
