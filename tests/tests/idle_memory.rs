@@ -28,16 +28,16 @@ fn a_guest_reports_the_part_of_its_memory_that_it_uses() {
     assert_eq!(guest.registers().statistics().evictions, 0, "the report needs no reclaim");
 }
 
-/// Describes two guests with equal shares that want more than the pool together. One of them uses
-/// 8 MiB of what it has.
+/// Describes two guests with equal shares that want more than the pool together. Both use all that
+/// they have, so that each claims its half; then one of them uses 8 MiB.
 fn idle_and_busy(tax: u8) -> FleetPlan {
-    let phases = |active: &str| format!("phases={SET_MIB}M{active}:3600s");
     let member = |name, command_line| {
         let image = app_image("memwalk");
         Member { name, image, min_mib: 32, max_mib: MAX_MIB, command_line }
     };
     let swap = format!("{MAX_MIB}M");
-    let (idle, busy) = (phases("/8M"), phases(""));
+    let idle = format!("phases={SET_MIB}M:8s,{SET_MIB}M/8M:3600s");
+    let busy = format!("phases={SET_MIB}M:3600s");
     let plan = FleetPlan::pool_mib(POOL_MIB).with(&member("idle", &idle)).with_key("swap", &swap);
     plan.with(&member("busy", &busy)).with_key("swap", &swap).with_idle_tax(tax)
 }
@@ -46,11 +46,17 @@ fn size_mib(fleet: &Fleet, name: &str) -> Option<u64> {
     Some(fleet.status(name)?["size_bytes"].as_u64()? >> 20)
 }
 
-/// Returns the sizes of both guests once the idle one has reported that most of its memory is idle.
+/// Returns the sizes of both guests.
 fn sizes(fleet: &Fleet) -> Option<(u64, u64)> {
-    let memory = fleet.status("idle")?["memory"].clone();
-    let is_known = memory["idle_bytes"].as_u64()? > memory["used_bytes"].as_u64()? / 2;
-    is_known.then_some((size_mib(fleet, "idle")?, size_mib(fleet, "busy")?))
+    Some((size_mib(fleet, "idle")?, size_mib(fleet, "busy")?))
+}
+
+/// Returns whether the idle guest is idle, and has reported that most of its memory is.
+fn is_idle_known(fleet: &Fleet) -> Option<bool> {
+    let status = fleet.status("idle")?;
+    let is_idling = status["activity"].as_str()?.contains("idling on most");
+    let [used, idle] = ["used_bytes", "idle_bytes"].map(|key| status["memory"][key].as_u64());
+    Some(is_idling && idle? > used? / 2)
 }
 
 /// The experiment of figure 7 in C. Waldspurger's paper, OSDI 2002.
@@ -62,6 +68,7 @@ fn the_tax_moves_idle_memory_to_a_guest_that_works() {
         let both = idle + busy;
         both * 10 >= POOL_MIB * 9 && idle.abs_diff(busy) * 10 <= both
     };
+    fleet.wait_for("a report of idle memory", |fleet| is_idle_known(fleet)?.then_some(()));
     fleet.wait_for("half of the pool for each", |fleet| sizes(fleet).filter(are_half));
     for _ in 0..READINGS {
         let sizes = sizes(&fleet).expect("the guests run");
