@@ -9,6 +9,8 @@ use anyhow::{Context, Result, bail, ensure};
 
 /// The target that guests are built for.
 pub(crate) const BARE_METAL: &str = "x86_64-unknown-none";
+/// The target of programs that are linked statically.
+pub(crate) const STATIC: &str = "x86_64-unknown-linux-musl";
 
 /// Returns the repository's root.
 pub(crate) fn root() -> PathBuf {

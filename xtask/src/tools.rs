@@ -10,19 +10,28 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::cargo::{BARE_METAL, expect_success, root};
+use crate::cargo::{BARE_METAL, STATIC, expect_success, root};
 
 const QEMU: &str = "qemu-system-x86_64";
 const QEMU_PACKAGE: &str = "qemu-system-x86";
 
 /// Makes sure that the standard library for guests is installed.
 pub(crate) fn bare_metal_target() -> Result<()> {
-    if sysroot()?.join("lib/rustlib").join(BARE_METAL).join("lib").is_dir() {
+    rust_target(BARE_METAL, "guests need")
+}
+
+/// Makes sure that the standard library for statically linked programs is installed.
+pub(crate) fn static_target() -> Result<()> {
+    rust_target(STATIC, "aerostat-vmm needs")
+}
+
+fn rust_target(target: &str, who_needs: &str) -> Result<()> {
+    if sysroot()?.join("lib/rustlib").join(target).join("lib").is_dir() {
         return Ok(());
     }
-    eprintln!("xtask: installing the Rust target {BARE_METAL}");
-    expect_success(Command::new("rustup").args(["target", "add", BARE_METAL]).current_dir(root()))
-        .with_context(|| format!("guests need the Rust target {BARE_METAL}: `rustup target add {BARE_METAL}`"))
+    eprintln!("xtask: installing the Rust target {target}");
+    expect_success(Command::new("rustup").args(["target", "add", target]).current_dir(root()))
+        .with_context(|| format!("{who_needs} the Rust target {target}: `rustup target add {target}`"))
 }
 
 /// Returns the folder in which the Rust toolchain is installed.
@@ -38,13 +47,6 @@ fn ask_rustc(what: &str) -> Result<String> {
     ensure!(answer.status.success(), "`rustc --print {what}` failed: {}", String::from_utf8_lossy(&answer.stderr));
     let text = String::from_utf8(answer.stdout).with_context(|| format!("rustc names its {what} in UTF-8"))?;
     Ok(text.trim().to_owned())
-}
-
-/// Returns whether the linker has the C library that static programs contain.
-pub(crate) fn can_link_statically() -> bool {
-    let asked = Command::new("cc").arg("-print-file-name=libc.a").output();
-    // The bare name means that there is no such file.
-    asked.is_ok_and(|answer| answer.status.success() && answer.stdout.starts_with(b"/"))
 }
 
 /// Makes sure that QEMU is installed.

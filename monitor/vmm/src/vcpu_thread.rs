@@ -86,8 +86,10 @@ impl VcpuThread {
     }
 
     fn signal(&self, signal: libc::c_int) {
+        // Which is a number in one C library and a pointer in another.
+        let handle = self.handle.as_pthread_t() as libc::pthread_t;
         // SAFETY: the thread is not joined yet, so its handle is valid even where it has ended.
-        unsafe { libc::pthread_kill(self.handle.as_pthread_t(), signal) };
+        unsafe { libc::pthread_kill(handle, signal) };
     }
 }
 
