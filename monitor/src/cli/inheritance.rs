@@ -92,22 +92,20 @@ fn adopt_all(survivors: Vec<Survivor>) -> Vec<(Left, Result<Adopted, AdoptError>
     results
 }
 
+/// Takes a survivor over, or ends it and removes its files.
 fn adopt(survivor: Survivor) -> (Left, Result<Adopted, AdoptError>) {
-    let left =
-        Left { name: survivor.name.clone(), spec: survivor.record.as_ref().ok().map(|record| record.spec.clone()) };
-    let files = std::sync::Arc::clone(&survivor.files);
+    let spec = survivor.record().ok().map(|record| record.spec);
     let result = survivor.adopt(PATIENCE);
     match &result {
         Ok(_) | Err(AdoptError::OtherVersion { .. }) => {}
-        Err(AdoptError::Gone(_)) => files.remove(),
+        Err(AdoptError::Gone(_)) => survivor.files.remove(),
         Err(_) => {
-            // Its record is not needed to end it.
-            let record = Err(std::io::ErrorKind::NotFound.into());
-            let _ = Survivor { name: left.name.clone(), files: std::sync::Arc::clone(&files), record }.kill();
-            files.remove();
+            // One that can't be killed either ends with its lease.
+            let _ = survivor.kill();
+            survivor.files.remove();
         }
     }
-    (left, result)
+    (Left { name: survivor.name, spec }, result)
 }
 
 fn other_version(result: &(Left, Result<Adopted, AdoptError>)) -> Option<(&str, &AdoptError)> {

@@ -45,8 +45,6 @@ pub struct Survivor {
     pub name: String,
     /// Its files.
     pub files: Arc<GuestFiles>,
-    /// What the earlier supervisor wrote down; an error where that can't be read.
-    pub record: io::Result<GuestRecord>,
 }
 
 /// A guest that was taken over.
@@ -106,18 +104,27 @@ pub enum AdoptError {
 pub fn find_survivors(directory: &RunDirectory) -> io::Result<Vec<Survivor>> {
     let survivor = |name: String| {
         let files = Arc::new(directory.guest(&name)?);
-        Ok(Survivor { record: GuestRecord::read(&files), files, name })
+        Ok(Survivor { files, name })
     };
     directory.guest_names()?.into_iter().map(survivor).collect()
 }
 
 impl Survivor {
+    /// Reads what the earlier supervisor wrote down of the guest.
+    ///
+    /// # Errors
+    ///
+    /// Returns the system's error, also for what is no record.
+    pub fn record(&self) -> io::Result<GuestRecord> {
+        GuestRecord::read(&self.files)
+    }
+
     /// Takes the guest over, within `patience`. For a thread that may wait.
     ///
     /// # Errors
     ///
     /// Returns [`AdoptError`]. The guest's process is as it was, and under its lease.
-    pub fn adopt(self, patience: Duration) -> Result<Adopted, AdoptError> {
+    pub fn adopt(&self, patience: Duration) -> Result<Adopted, AdoptError> {
         VmmGuest::adopt(self, patience)
     }
 
@@ -139,15 +146,15 @@ impl VmmGuest {
     /// # Errors
     ///
     /// Returns [`AdoptError`].
-    pub fn adopt(survivor: Survivor, patience: Duration) -> Result<Adopted, AdoptError> {
-        let Survivor { files, record, .. } = survivor;
-        let record = record.map_err(AdoptError::Record)?;
+    pub fn adopt(survivor: &Survivor, patience: Duration) -> Result<Adopted, AdoptError> {
+        let files = &survivor.files;
+        let record = survivor.record().map_err(AdoptError::Record)?;
         let deadline = Moment::now().after(patience);
         let mut earlier = None;
         loop {
-            let attempt = Attempt::begin(&files, deadline).and_then(|attempt| attempt.finish(&record));
+            let attempt = Attempt::begin(files, deadline).and_then(|attempt| attempt.finish(&record));
             let error = match attempt {
-                Ok(adopted) => return Ok(adopted.with_files(files)),
+                Ok(adopted) => return Ok(adopted.with_files(Arc::clone(files))),
                 Err(error) => error,
             };
             // Its process may not have noticed yet that its supervisor is gone, or may serve
