@@ -31,11 +31,19 @@ fn up() -> (Fleet, [Vmm; 3]) {
     (fleet, vmms)
 }
 
+/// Counts the supervisors that have taken a guest over.
+fn take_overs(fleet: &Fleet, name: &str) -> usize {
+    let taken_over = |line: &&str| line.contains(&format!(" {name} was taken over with a target of"));
+    fleet.events().lines().filter(taken_over).count()
+}
+
+/// Has another supervisor take the guests over, and waits until it has.
 #[track_caller]
-fn wait_until_taken_over(fleet: &mut Fleet) {
-    for name in NAMES {
-        let words = [name, "was taken over with a target of"];
-        fleet.wait_for(&format!("take-over of {name}"), |fleet| line_with(&fleet.events(), &words));
+fn be_taken_over(fleet: &mut Fleet, replace: impl FnOnce(&mut Fleet)) {
+    let before = NAMES.map(|name| take_overs(fleet, name));
+    replace(fleet);
+    for (name, before) in NAMES.into_iter().zip(before) {
+        fleet.wait_for(&format!("take-over of {name}"), |fleet| (take_overs(fleet, name) > before).then_some(()));
     }
 }
 
@@ -66,20 +74,40 @@ fn guests_outlive_fifty_supervisors_and_no_byte_is_wrong() {
     let (mut fleet, vmms) = up();
     for (round, moment) in (1..=KILLS).zip(moments()) {
         thread::sleep(moment);
-        fleet.replace_supervisor();
         if round % 5 == 0 {
-            wait_until_taken_over(&mut fleet);
+            be_taken_over(&mut fleet, Fleet::replace_supervisor);
+        } else {
+            fleet.replace_supervisor();
         }
         for vmm in &vmms {
             assert!(vmm.is_alive(), "{vmm:?} has ended with supervisor {round}\n{}", fleet.events());
         }
     }
-    wait_until_taken_over(&mut fleet);
     wait_until_both_have_worked(&mut fleet);
     fleet.signal(Receiver::Supervisor, Signal::INT);
     let run = fleet.wait_for_end(END_PATIENCE);
     run.expect_exit_code(0);
     assert_eq!(run.report()["violations"], 0, "{run}");
+    NAMES.iter().for_each(|name| run.expect_unharmed(name));
+    vmms.iter().for_each(Vmm::wait_until_gone);
+}
+
+/// As a user replaces the supervisor by a newer one.
+#[test]
+fn a_supervisor_that_is_asked_to_leaves_its_guests_to_the_next_one() {
+    let (mut fleet, vmms) = up();
+    fleet.ask(&["down", "--keep-guests"]);
+    let run = fleet.wait_for_end(END_PATIENCE);
+    run.expect_exit_code(0);
+    NAMES.iter().for_each(|name| run.expect_in_summary(name, "runs on, for the next supervisor"));
+    assert_eq!(run.report()["violations"], 0, "{run}");
+    vmms.iter().for_each(|vmm| assert!(vmm.is_alive(), "{vmm:?}"));
+
+    be_taken_over(&mut fleet, Fleet::start_again);
+    wait_until_both_have_worked(&mut fleet);
+    fleet.ask(&["down"]);
+    let run = fleet.wait_for_end(END_PATIENCE);
+    run.expect_exit_code(0);
     NAMES.iter().for_each(|name| run.expect_unharmed(name));
     vmms.iter().for_each(Vmm::wait_until_gone);
 }

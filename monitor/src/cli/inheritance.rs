@@ -18,7 +18,7 @@ use crate::clock::Moment;
 use crate::fleet::{Fleet, GuestSpec};
 use crate::host::run_directory::RunDirectory;
 use crate::host::vmm_guest::{AdoptError, Adopted, Survivor, VmmGuest, find_survivors};
-use crate::host::{EndReason, Ending};
+use crate::host::{EndReason, Ending, GuestHandle};
 use crate::supervisor::{Adoption, Found, PastGuest, SavedFleet};
 
 /// How long a process may take to answer.

@@ -1,7 +1,7 @@
 //! `aerostat up`: checks the fleet, runs it, and reports the outcome.
 
 use std::env;
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -126,7 +126,8 @@ fn run_in(
 ) -> Result<ExitCode, Failure> {
     oom::protect_supervisor();
     let log_dir = log_directory(arguments, directory.fleet());
-    let events = log_dir.as_deref().map(open_logs).transpose()?;
+    let open = if inheritance.is_some() { log_file::append } else { log_file::begin };
+    let events = log_dir.as_deref().map(|directory| open_logs(directory, open)).transpose()?;
     let report = arguments.report.as_deref().map(|path| NamedFile::create(path, "report")).transpose()?;
     let plot = arguments.plot.as_deref().map(|path| NamedFile::create(path, "plot")).transpose()?;
     let display = if arguments.is_detached { None } else { Some(open_display(arguments)?) };
@@ -292,12 +293,12 @@ impl Observer for Observers {
     }
 }
 
-/// Creates the log directory and the event log in it.
-fn open_logs(directory: &Path) -> Result<EventLog<Sink>, Failure> {
+/// Creates the log directory, and opens the event log in it by `open`.
+fn open_logs(directory: &Path, open: fn(&Path) -> io::Result<File>) -> Result<EventLog<Sink>, Failure> {
     fs::create_dir_all(directory).map_err(|error| file_failure(directory, &error))?;
     let path = directory.join(format!("{EVENTS}.log"));
     Ok(EventLog::new(
-        Sink::new(log_file::begin(&path).map_err(|error| file_failure(&path, &error))?)
+        Sink::new(open(&path).map_err(|error| file_failure(&path, &error))?)
             .map_err(|error| file_failure(&path, &error))?,
     ))
 }

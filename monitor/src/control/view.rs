@@ -234,6 +234,7 @@ fn kind_and_fields(what: &EventKind) -> (api::EventKind, Option<&str>, Fields) {
             let fields = vec![("target_bytes", target.bytes().into()), ("size_bytes", size.bytes().into())];
             (Kind::Adopted, Some(guest), fields)
         }
+        EventKind::Left { guest, target } => (Kind::Left, Some(guest), vec![("target_bytes", target.bytes().into())]),
         EventKind::Request { guest, kind, amount, outcome, granted, waited, untold } => {
             let resource = match kind {
                 ResourceKind::Memory => "memory",

@@ -16,7 +16,7 @@ use super::Ending;
 use crate::clock::Moment;
 
 /// A running guest. No method blocks.
-pub trait GuestHandle {
+pub trait GuestHandle: Sized {
     /// Returns what is known of the guest now.
     fn observe(&self) -> Observation;
 
@@ -52,6 +52,9 @@ pub trait GuestHandle {
 
     /// Ends the guest's process now; [`GuestEvent::Ended`] follows.
     fn kill(&mut self);
+
+    /// Leaves the guest to the next supervisor, if there is a way to find it; else it ends.
+    fn leave(self);
 }
 
 /// Whether the host's resources have changed in a way that the guest should know.

@@ -1,4 +1,5 @@
-//! Log files: each run begins new ones, and keeps one generation of the old contents.
+//! Log files: each run begins new ones, and keeps one generation of the old contents. A run that
+//! goes on after its supervisor was replaced appends.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -29,6 +30,16 @@ pub fn begin(path: &Path) -> io::Result<File> {
         fs::rename(path, previous(path))?;
     }
     OpenOptions::new().read(true).append(true).create_new(true).open(path)
+}
+
+/// Opens the log at `path` to be read and appended to, and makes it where there is none.
+///
+/// # Errors
+///
+/// The same as for [`begin`].
+pub fn append(path: &Path) -> io::Result<File> {
+    check_regular(path)?;
+    OpenOptions::new().read(true).append(true).create(true).custom_flags(libc::O_NOFOLLOW).open(path)
 }
 
 /// Opens the previous generation of the log at `path`, empty if there is none, to be overwritten.

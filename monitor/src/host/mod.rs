@@ -41,6 +41,8 @@ pub enum EndReason {
     Exited(GuestExit),
     /// The supervisor asked for it.
     Stopped,
+    /// It runs on: the supervisor has left it to the next one.
+    Left,
     /// Its supervisor was gone, and no other one took it over in time.
     LeaseEnded,
     /// The guest did something that is not allowed: a triple fault, an unknown exit.
@@ -62,6 +64,7 @@ impl fmt::Display for EndReason {
         match self {
             Self::Exited(exit) => write!(f, "{exit}"),
             Self::Stopped => f.write_str("stopped"),
+            Self::Left => f.write_str("runs on, for the next supervisor"),
             Self::LeaseEnded => f.write_str("stopped when its lease ended: no supervisor took it over"),
             Self::Fault(what) => write!(f, "guest fault: {what}"),
             Self::Killed(signal) => write!(f, "process killed by signal {signal}"),

@@ -148,17 +148,6 @@ impl VmmGuest {
         self.registers.set_target(target);
         self.doorbell.ring();
     }
-
-    /// Leaves the guest to the next supervisor: it runs on under its lease. One without a
-    /// [`Succession`] ends.
-    pub fn leave(mut self) {
-        if self.files.take().is_some() {
-            self.process.leave();
-            if let Some(link) = self.link.take() {
-                link.hang_up();
-            }
-        }
-    }
 }
 
 impl GuestHandle for VmmGuest {
@@ -227,6 +216,16 @@ impl GuestHandle for VmmGuest {
     fn kill(&mut self) {
         self.is_killed = true;
         self.process.kill();
+    }
+
+    /// It runs on under its lease. One without a [`Succession`] ends.
+    fn leave(mut self) {
+        if self.files.take().is_some() {
+            self.process.leave();
+            if let Some(link) = self.link.take() {
+                link.hang_up();
+            }
+        }
     }
 }
 

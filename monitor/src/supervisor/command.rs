@@ -72,6 +72,8 @@ pub enum Command {
     },
     /// End all guests and the run.
     Shutdown,
+    /// End the run and leave its guests to the next supervisor, which takes them over.
+    HandOver,
 }
 
 /// How a guest is ended.

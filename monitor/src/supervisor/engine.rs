@@ -438,6 +438,16 @@ impl<G: GuestHandle> Supervisor<G> {
         }
     }
 
+    /// Leaves every guest that runs to the next supervisor.
+    pub fn leave(&mut self, now: Moment) {
+        let at = now.since(self.began);
+        for guest in self.guests.iter_mut().filter(|guest| guest.is_running()) {
+            let target = guest.target;
+            guest.leave();
+            self.events.push(Event { at, what: EventKind::Left { guest: guest.name.clone(), target } });
+        }
+    }
+
     /// Returns the events since the last call.
     pub fn take_events(&mut self) -> Vec<Event> {
         std::mem::take(&mut self.events)

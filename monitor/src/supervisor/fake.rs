@@ -77,6 +77,8 @@ pub(super) struct Machine {
     pub(super) acknowledges: Shared<Option<Epoch>>,
     pub(super) reclaims: Shared<u32>,
     pub(super) inspections: Shared<u32>,
+    /// Whether it was left to the next supervisor.
+    pub(super) is_left: Shared<bool>,
     events: Mutex<VecDeque<GuestEvent>>,
     bell: Mutex<UnixStream>,
     pub(super) doorbells: Shared<u32>,
@@ -110,6 +112,7 @@ impl Machine {
             acknowledges: Shared::new(None),
             reclaims: Shared::new(0),
             inspections: Shared::new(0),
+            is_left: Shared::new(false),
             events: Mutex::default(),
             bell: Mutex::new(bell),
             doorbells: Shared::new(0),
@@ -265,5 +268,9 @@ impl GuestHandle for FakeGuest {
         if self.machine.manners != Manners::Immortal {
             self.machine.end(EndReason::Killed(9));
         }
+    }
+
+    fn leave(self) {
+        self.machine.is_left.set(true);
     }
 }

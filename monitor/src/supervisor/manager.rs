@@ -32,15 +32,25 @@ pub struct FleetManager<G> {
     /// How long a guest may take to end when it is asked.
     stop_patience: Duration,
     began: Moment,
-    is_shutting_down: bool,
+    /// How a client wants the run to end, once one does.
+    end: Option<RunEnd>,
     /// Whether what the next supervisor needs may have changed since it was taken.
     is_changed: bool,
+}
+
+/// How a client ends a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum RunEnd {
+    /// All guests end.
+    Shutdown,
+    /// The guests run on, for the next supervisor.
+    HandOver,
 }
 
 impl<G: GuestHandle> FleetManager<G> {
     /// Creates a manager of a fleet whose guests are not started.
     pub(super) fn new(fleet: &Fleet, supervisor: Supervisor<G>, stop_patience: Duration, began: Moment) -> Self {
-        Self { supervisor, roster: Roster::new(fleet), stop_patience, began, is_shutting_down: false, is_changed: true }
+        Self { supervisor, roster: Roster::new(fleet), stop_patience, began, end: None, is_changed: true }
     }
 
     /// Admits all guests at once, so that none can grow into the minimum of another.
@@ -143,7 +153,7 @@ impl<G: GuestHandle> FleetManager<G> {
     /// Does what is due: kills guests that take too long to end, gives up waits for memory, and
     /// returns the guests whose start is due.
     pub(super) fn advance(&mut self, now: Moment) -> Vec<Admission> {
-        if self.is_shutting_down {
+        if self.end.is_some() {
             return Vec::new();
         }
         let mut admissions = Vec::new();
@@ -195,9 +205,10 @@ impl<G: GuestHandle> FleetManager<G> {
             Command::Apply { fleet, mode, expected } => self.apply(&fleet, mode, expected, now),
             Command::Inspect { guest } => self.inspect(&guest),
             Command::Shutdown => {
-                self.is_shutting_down = true;
+                self.end = Some(RunEnd::Shutdown);
                 Ok(Answer::Done(self.roster.version))
             }
+            Command::HandOver => self.hand_over(),
         }
     }
 
@@ -219,9 +230,9 @@ impl<G: GuestHandle> FleetManager<G> {
         self.roster.restore(saved);
     }
 
-    /// Returns whether a client has asked for the end of the run.
-    pub(super) fn is_shutting_down(&self) -> bool {
-        self.is_shutting_down
+    /// Returns how a client wants the run to end, once one does.
+    pub(super) fn run_end(&self) -> Option<RunEnd> {
+        self.end
     }
 
     /// Returns whether no guest runs and none is to.
@@ -275,6 +286,19 @@ impl<G: GuestHandle> FleetManager<G> {
             until: until.map(|until| until.since(self.began)),
         };
         GuestStatus { state, limits, subscription, service, ..record }
+    }
+
+    /// Ends the run without its guests. One whose process is being started could be neither left nor
+    /// waited for.
+    fn hand_over(&mut self) -> Result<Answer, CommandError> {
+        if let Some(member) = self.roster.members().iter().find(|member| member.stage == Stage::Starting) {
+            return Err(wrong_state(&member.spec.name, "is starting; repeat the command when it runs"));
+        }
+        if self.supervisor.is_over() {
+            return Err(CommandError::Invalid("no guest runs that could be left; end the fleet instead".into()));
+        }
+        self.end = Some(RunEnd::HandOver);
+        Ok(Answer::Done(self.roster.version))
     }
 
     fn start(&mut self, name: &str, patience: Duration, now: Moment) -> Result<Answer, CommandError> {

@@ -10,7 +10,7 @@ use aerostat_abi::requests::{Generation, Resources};
 use aerostat_abi::units::FrameCount;
 
 use super::fake::{FakeGuest, Machine, Manners};
-use super::manager::FleetManager;
+use super::manager::{FleetManager, RunEnd};
 use super::{
     Admission, Adoption, Answer, ApplyMode, Command, CommandError, EndMode, Found, GuestChange, GuestState,
     GuestStatus, Launched, PastGuest, Plan, SavedFleet, Supervisor, Version, Wanted,
@@ -452,8 +452,32 @@ fn what_users_have_changed_is_saved_and_restored() {
 fn a_shutdown_starts_nothing_more() {
     let mut bench = Bench::new(vec![GuestSpec { restart: RestartRule::Always, ..spec("alpha", 64, 512) }]);
     bench.execute(Command::Shutdown).unwrap();
-    assert!(bench.manager.is_shutting_down());
+    assert_eq!(bench.manager.run_end(), Some(RunEnd::Shutdown));
     bench.machines["alpha"].end(EndReason::Killed(9));
     bench.pass(100);
     assert_eq!(bench.guest("alpha").service.starts, 1);
+}
+
+#[test]
+fn guests_are_handed_over_unless_one_is_starting_or_none_runs() {
+    let mut bench = Bench::new(vec![spec("alpha", 64, 512), spec("beta", 64, 512)]);
+    bench.manners = Manners::Stubborn;
+    bench.execute(Command::End { guest: "beta".into(), how: EndMode::Stop }).unwrap();
+    bench.pass(2);
+    bench.execute(Command::Start { guest: "beta".into(), patience: Duration::ZERO }).unwrap();
+    let admissions = bench.manager.advance(bench.now);
+    let refusal = bench.execute(Command::HandOver).unwrap_err().to_string();
+    assert_eq!(refusal, "guest \"beta\" is starting; repeat the command when it runs");
+    assert_eq!(bench.manager.run_end(), None);
+    bench.start(admissions);
+    bench.execute(Command::HandOver).unwrap();
+    assert_eq!(bench.manager.run_end(), Some(RunEnd::HandOver));
+    bench.manager.supervisor.leave(bench.now);
+    assert!(bench.machines.values().all(|machine| machine.is_left.get()));
+
+    let mut ended = Bench::new(vec![spec("alpha", 64, 512)]);
+    ended.machines["alpha"].end(EndReason::Exited(GuestExit::Success));
+    ended.pass(2);
+    let refusal = ended.execute(Command::HandOver).unwrap_err().to_string();
+    assert_eq!(refusal, "no guest runs that could be left; end the fleet instead");
 }

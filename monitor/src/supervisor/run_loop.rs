@@ -18,7 +18,7 @@ use rustix::io::Errno;
 use super::engine::{Admission, Attention, Found, Supervisor};
 use super::host_meter::HostMeter;
 use super::mailbox::{Inbox, Request};
-use super::manager::FleetManager;
+use super::manager::{FleetManager, RunEnd};
 use super::outcome::Outcome;
 use super::physical::PhysicalMeter;
 use super::poll_schedule::{Demand, PollSchedule};
@@ -162,8 +162,13 @@ impl<'a, G: GuestHandle + Send + 'static> RunLoop<'a, G> {
         Ok(())
     }
 
-    /// Ends all guests and the run, which went as `ran` says.
+    /// Ends the run, which went as `ran` says: ends all guests, or leaves them to the next supervisor
+    /// if a client wants that.
     pub(super) fn end(mut self, ran: Result<(), RunError>) -> Result<Outcome, RunError> {
+        if ran.is_ok() && self.manager.run_end() == Some(RunEnd::HandOver) {
+            self.manager.supervisor.leave(Moment::now());
+            return Ok(self.finish());
+        }
         let stopped = self.stop();
         let outcome = self.finish();
         ran?;
@@ -215,7 +220,7 @@ impl<'a, G: GuestHandle + Send + 'static> RunLoop<'a, G> {
                 Until::AllStarted => self.starters.are_done(),
                 Until::RunIsOver => self.until == RunUntil::GuestsEnd && self.manager.is_over(),
             };
-            let is_told = self.signals.take() || self.manager.is_shutting_down();
+            let is_told = self.signals.take() || self.manager.run_end().is_some();
             if is_told || self.end.is_some_and(|end| now >= end) {
                 return Ok(Progress::Stops);
             }

@@ -8,7 +8,7 @@ use aerostat_abi::units::FrameCount;
 use rustix::process::{Signal, getpid, kill_process};
 
 use super::fake::{FakeGuest, Machine, Manners};
-use super::{Event, EventKind, FleetStatus, Observer, Outcome, RunError, RunOptions, STARTERS};
+use super::{Command, Event, EventKind, FleetStatus, Observer, Outcome, RunError, RunOptions, STARTERS, mailbox};
 use crate::clock::Moment;
 use crate::fleet::{Fleet, GuestSpec};
 use crate::host::EndReason;
@@ -111,6 +111,36 @@ fn guests_that_run_at_the_end_are_stopped() {
     starts.sort();
     assert_eq!(starts, ["alpha started with a target of 64.0 MiB", "beta started with a target of 64.0 MiB"]);
     assert_eq!(ends, ["alpha ended: stopped", "beta ended: stopped"]);
+}
+
+/// A client asks for a hand-over once both guests run: neither is asked to end.
+#[test]
+fn a_run_that_is_handed_over_leaves_its_guests() {
+    let (mailbox, inbox) = mailbox().unwrap();
+    let (machines, left) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(None)));
+    let start = {
+        let machines = Arc::clone(&machines);
+        move |spec: &GuestSpec, target| {
+            let (machine, handle) = boot(spec, target, Manners::Obliging);
+            machines.lock().unwrap().push(machine);
+            Ok(handle)
+        }
+    };
+    let mut started = 0;
+    let mut notes = Notes::new(|what: &EventKind| {
+        started += usize::from(matches!(what, EventKind::Started { .. }));
+        if started == 2 && matches!(what, EventKind::Started { .. }) {
+            let left = Arc::clone(&left);
+            mailbox.send(Command::HandOver, Box::new(move |answer| *left.lock().unwrap() = Some(answer))).unwrap();
+        }
+    });
+    let options = RunOptions { inbox: Some(inbox), ..RunOptions::default() };
+    let outcome = run(&two_guests(), options, start, &mut notes).unwrap();
+    assert!(outcome.is_success() && left.lock().unwrap().as_ref().is_some_and(Result::is_ok));
+    assert!(machines.lock().unwrap().iter().all(|machine| machine.is_left.get()));
+    let target = "runs on with a target of 64.0 MiB, for the next supervisor";
+    assert_eq!(notes.notes[2..], [format!("alpha {target}"), format!("beta {target}")]);
+    assert_eq!(outcome.guests[0].ending.reason.to_string(), "runs on, for the next supervisor");
 }
 
 #[test]

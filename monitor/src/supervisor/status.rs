@@ -235,6 +235,13 @@ pub enum EventKind {
         /// Its size.
         size: FrameCount,
     },
+    /// A guest was left to the next supervisor, and runs on.
+    Left {
+        /// The guest.
+        guest: String,
+        /// The target that stays in force.
+        target: FrameCount,
+    },
     /// The scheduler changed a target.
     Target {
         /// The guest.
@@ -358,6 +365,9 @@ impl fmt::Display for EventKind {
             Self::Started { guest, target } => write!(f, "{guest} started with a target of {target}"),
             Self::Adopted { guest, target, size } => {
                 write!(f, "{guest} was taken over with a target of {target} and a size of {size}")
+            }
+            Self::Left { guest, target } => {
+                write!(f, "{guest} runs on with a target of {target}, for the next supervisor")
             }
             Self::Target { guest, from, to, reason, inputs, in_need } => {
                 write!(f, "{guest} target from {from} to {to}, because {reason} ({inputs}")?;

@@ -45,6 +45,10 @@ pub(in crate::cli) struct ApplyArguments {
 pub(in crate::cli) struct DownArguments {
     #[command(flatten)]
     fleet: FleetChoice,
+    /// End only the supervisor. The guests run on for a minute, and `aerostat up` of the same fleet
+    /// takes them over: so a new version of aerostat is put in place.
+    #[arg(long)]
+    keep_guests: bool,
     /// How long to wait for the end, such as 30s.
     #[arg(long, value_name = "TIME", default_value = "30s")]
     wait: Span,
@@ -104,7 +108,9 @@ fn plan_text(plan: &Plan, dry_run: bool) -> String {
 
 pub(in crate::cli) fn down(arguments: &DownArguments) -> Result<ExitCode, Failure> {
     let connection = arguments.fleet.connect()?;
-    connection.client.shut_down().map_err(|error| connection.failure(&error))?;
+    let client = &connection.client;
+    let ended = if arguments.keep_guests { client.hand_over() } else { client.shut_down() };
+    ended.map_err(|error| connection.failure(&error))?;
     if !arguments.no_wait {
         wait_for_end(&connection, arguments.wait.0)?;
     }

@@ -32,6 +32,8 @@ pub enum EventKind {
     Started,
     /// A guest that an earlier supervisor has started was taken over.
     Adopted,
+    /// A guest was left to the next supervisor, and runs on.
+    Left,
     /// The scheduler changed a target.
     Target,
     /// A guest has asked for more of a resource, and was answered.

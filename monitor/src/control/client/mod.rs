@@ -238,6 +238,15 @@ impl Client {
         self.change::<Changed>(Query::new(Method::POST, "/v1/shutdown")).map(drop)
     }
 
+    /// Ends the run and leaves its guests to the next supervisor.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError`].
+    pub fn hand_over(&self) -> Result<(), ClientError> {
+        self.change::<Changed>(Query::new(Method::POST, "/v1/handover")).map(drop)
+    }
+
     fn act(&self, name: &str, action: &str, wait: Wait) -> Result<Outcome, ClientError> {
         let wait = wait.duration();
         let path = format!("{}?wait={}", of_guest(name, &format!("/{action}")), wait.as_secs());

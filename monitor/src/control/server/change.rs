@@ -96,6 +96,17 @@ pub(super) async fn shutdown(context: &Context, head: &Parts) -> Result<Answer, 
     Ok(json(StatusCode::ACCEPTED, &Changed { version }))
 }
 
+/// Ends the run and leaves its guests to the next supervisor. They run on until their lease ends.
+#[utoipa::path(post, path = "/v1/handover", operation_id = "handOver", tag = "fleet", responses(
+    (status = 202, description = "The run is ending.", body = Changed),
+    (status = "default", description = "Why it failed.", body = Problem, content_type = "application/problem+json"),
+))]
+pub(super) async fn hand_over(context: &Context, head: &Parts) -> Result<Answer, Problem> {
+    Parameters::read(head.uri.query(), &[])?;
+    let version = version(&context.command(Command::HandOver).await?);
+    Ok(json(StatusCode::ACCEPTED, &Changed { version }))
+}
+
 async fn changed(context: &Context, command: Command) -> Result<Answer, Problem> {
     let version = version(&context.command(command).await?);
     Ok(versioned(&Changed { version }, version))

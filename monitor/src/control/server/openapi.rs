@@ -31,6 +31,7 @@ use crate::control::api::{Problem, ProblemCode};
         events::events,
         apply::apply,
         change::shutdown,
+        change::hand_over,
         openapi,
         metrics::metrics,
     )
@@ -99,7 +100,7 @@ mod tests {
                 assert!(id.is_none_or(|id| described.insert(id)), "{method} {path} has the name of another one");
             }
         }
-        assert_eq!(described.len(), 15, "all routes are described");
+        assert_eq!(described.len(), 16, "all routes are described");
         assert_eq!(Route::of("/v1/guests/web/fly"), None);
         assert_eq!(Route::of("/v1/guests/%ff"), None);
     }

@@ -27,6 +27,7 @@ pub(super) enum Route {
     Events,
     Apply,
     Shutdown,
+    HandOver,
     OpenApi,
     Metrics,
 }
@@ -52,6 +53,7 @@ impl Route {
             ["v1", "events"] => Self::Events,
             ["v1", "apply"] => Self::Apply,
             ["v1", "shutdown"] => Self::Shutdown,
+            ["v1", "handover"] => Self::HandOver,
             ["v1", "openapi.json"] => Self::OpenApi,
             ["metrics"] => Self::Metrics,
             _ => return None,
@@ -63,7 +65,7 @@ impl Route {
         match self {
             Self::Fleet | Self::Guest(_) => &[Method::GET, Method::PATCH],
             Self::Target(_) => &[Method::PUT],
-            Self::Act(..) | Self::Inspection(_) | Self::Apply | Self::Shutdown => &[Method::POST],
+            Self::Act(..) | Self::Inspection(_) | Self::Apply | Self::Shutdown | Self::HandOver => &[Method::POST],
             Self::Guests | Self::Explanation(_) | Self::Log(_) | Self::Events | Self::OpenApi | Self::Metrics => {
                 &[Method::GET]
             }
@@ -97,6 +99,7 @@ pub(super) async fn answer(context: Arc<Context>, surface: Surface, request: Req
         Route::Events => events::events(context, &head).await,
         Route::Apply => apply::apply(&context, &head, body).await,
         Route::Shutdown => change::shutdown(&context, &head).await,
+        Route::HandOver => change::hand_over(&context, &head).await,
         Route::OpenApi => openapi::openapi(&head),
         Route::Metrics => metrics::metrics(&context, &head).await,
     };

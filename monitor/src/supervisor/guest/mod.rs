@@ -357,6 +357,14 @@ impl<G: GuestHandle> Guest<G> {
         }
     }
 
+    /// Closes the record of a running guest, which the next supervisor takes over.
+    pub(super) fn leave(&mut self) {
+        let left = Life::Ended(Ending { reason: EndReason::Left, details: Vec::new() });
+        if let Life::Running(handle) = std::mem::replace(&mut self.life, left) {
+            handle.leave();
+        }
+    }
+
     /// Closes the record of a running guest: reads what was published last, drops its process and
     /// counts its memory as released. Returns the events to report.
     pub(super) fn end(&mut self, ending: Ending, now: Moment) -> Vec<EventKind> {

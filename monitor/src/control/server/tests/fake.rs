@@ -266,7 +266,7 @@ impl Shared {
                 }
                 Answer::Done(Version(1))
             }
-            Command::Shutdown => {
+            Command::Shutdown | Command::HandOver => {
                 self.is_over = true;
                 Answer::Done(Version(self.version))
             }

@@ -187,6 +187,13 @@ fn a_shutdown_ends_the_run() {
 }
 
 #[test]
+fn a_hand_over_ends_the_run_too() {
+    let fixture = Fixture::new();
+    fixture.client().hand_over().unwrap();
+    assert_eq!(fixture.done(), ["HandOver"]);
+}
+
+#[test]
 fn metrics_have_an_address_of_their_own_and_nothing_else_has() {
     let metrics = MetricsListener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let address = metrics.address().unwrap();

@@ -110,4 +110,8 @@ impl GuestHandle for Timed {
     fn kill(&mut self) {
         self.guest.kill();
     }
+
+    fn leave(self) {
+        self.guest.leave();
+    }
 }
