@@ -5,15 +5,17 @@
 //! run) and the commands of clients. It starts no process: [`FleetManager::advance`] returns the
 //! guests whose start is due, and is told how each start went. The moment is passed in.
 //!
-//! A command is checked as a whole before anything is changed.
+//! `commands` carries out what clients ask for, `carry_out` what an edited fleet file changes.
+
+mod carry_out;
+mod commands;
 
 use std::time::Duration;
 
 use aerostat_abi::exit::GuestExit;
 use aerostat_abi::units::FrameCount;
 
-use super::apply::{self, Machine, Plan, Present, Step};
-use super::command::{Answer, ApplyMode, Command, CommandError, EndMode, GuestChange, Version};
+use super::command::EndMode;
 use super::engine::{Admission, Attention, Found, Launched, StartError, Supervisor};
 use super::outcome::Outcome;
 use super::roster::{Conclusion, Member, Roster, Stage, Then};
@@ -22,7 +24,7 @@ use super::status::{EventKind, FleetStatus, GuestState, GuestStatus, ServiceStat
 use crate::clock::Moment;
 use crate::fleet::{Fleet, GuestSpec};
 use crate::host::{EndReason, GuestHandle};
-use crate::scheduler::{AdmissionError, GuestId, Limits, Subscription};
+use crate::scheduler::GuestId;
 
 /// A fleet that can be changed while it runs.
 #[derive(Debug)]
@@ -192,26 +194,6 @@ impl<G: GuestHandle> FleetManager<G> {
         self.roster.next_change()
     }
 
-    /// Carries a command out, or begins to.
-    pub(super) fn execute(&mut self, command: Command, now: Moment) -> Result<Answer, CommandError> {
-        self.is_changed = true;
-        match command {
-            Command::Start { guest, patience } => self.start(&guest, patience, now),
-            Command::End { guest, how } => self.end(&guest, how, now),
-            Command::Restart { guest } => self.restart(&guest, now),
-            Command::Change { guest, change, expected } => self.change(&guest, change, expected, now),
-            Command::Target { guest, target } => self.pin(&guest, target, now),
-            Command::Pool { pool, expected } => self.resize(pool, expected, now),
-            Command::Apply { fleet, mode, expected } => self.apply(&fleet, mode, expected, now),
-            Command::Inspect { guest } => self.inspect(&guest),
-            Command::Shutdown => {
-                self.end = Some(RunEnd::Shutdown);
-                Ok(Answer::Done(self.roster.version))
-            }
-            Command::HandOver => self.hand_over(),
-        }
-    }
-
     /// Returns the fleet as the next supervisor needs it, if that has changed since the last call.
     pub(super) fn take_change(&mut self) -> Option<SavedFleet> {
         if !std::mem::take(&mut self.is_changed) {
@@ -288,246 +270,6 @@ impl<G: GuestHandle> FleetManager<G> {
         GuestStatus { state, limits, subscription, service, ..record }
     }
 
-    /// Ends the run without its guests. One whose process is being started could be neither left nor
-    /// waited for.
-    fn hand_over(&mut self) -> Result<Answer, CommandError> {
-        if let Some(member) = self.roster.members().iter().find(|member| member.stage == Stage::Starting) {
-            return Err(wrong_state(&member.spec.name, "is starting; repeat the command when it runs"));
-        }
-        if self.supervisor.is_over() {
-            return Err(CommandError::Invalid("no guest runs that could be left; end the fleet instead".into()));
-        }
-        self.end = Some(RunEnd::HandOver);
-        Ok(Answer::Done(self.roster.version))
-    }
-
-    fn start(&mut self, name: &str, patience: Duration, now: Moment) -> Result<Answer, CommandError> {
-        let member = self.roster.get_mut(name)?;
-        if !matches!(member.stage, Stage::Down | Stage::BackingOff { .. }) {
-            return Err(wrong_state(name, "runs already, or is about to; `aerostat restart` starts it anew"));
-        }
-        // The start itself follows in `advance`. Without patience it must be possible now.
-        let Limits { min, .. } = member.spec.limits;
-        match self.supervisor.can_admit(member.spec.limits, member.spec.subscription) {
-            Err(error @ AdmissionError::GuaranteesExceedPool { .. }) => return Err(refused(name, &error)),
-            Err(error @ AdmissionError::NotFreeNow { .. }) if patience.is_zero() => {
-                let hint = format!("; --wait lets other guests shrink until {min} is free");
-                return Err(CommandError::Invalid(format!("guest {name:?} is not started: {error}{hint}")));
-            }
-            _ => {}
-        }
-        Ok(Answer::Starting(member.queue(Some(now.after(patience)))))
-    }
-
-    fn end(&mut self, name: &str, how: EndMode, now: Moment) -> Result<Answer, CommandError> {
-        let kill_at = self.kill_at(how, now);
-        let member = self.roster.get_mut(name)?;
-        match member.stage {
-            Stage::Down => return Err(wrong_state(name, "does not run")),
-            Stage::Queued { .. } | Stage::BackingOff { .. } => member.stage = Stage::Down,
-            Stage::Starting | Stage::Running | Stage::Ending { .. } => {
-                member.end(Then::StayDown, kill_at);
-                end_process(&mut self.supervisor, member, how);
-            }
-        }
-        Ok(Answer::Done(member.version))
-    }
-
-    fn restart(&mut self, name: &str, now: Moment) -> Result<Answer, CommandError> {
-        let kill_at = self.kill_at(EndMode::Stop, now);
-        let member = self.roster.get_mut(name)?;
-        match member.stage {
-            Stage::Down | Stage::BackingOff { .. } => return Ok(Answer::Starting(member.queue(None))),
-            Stage::Queued { .. } => return Ok(Answer::Starting(member.starts)),
-            Stage::Starting | Stage::Running | Stage::Ending { .. } => {
-                member.end(Then::StartAgain, kill_at);
-                end_process(&mut self.supervisor, member, EndMode::Stop);
-            }
-        }
-        Ok(Answer::Starting(member.starts + 1))
-    }
-
-    fn change(
-        &mut self,
-        name: &str,
-        change: GuestChange,
-        expected: Option<Version>,
-        now: Moment,
-    ) -> Result<Answer, CommandError> {
-        let member = self.roster.get_mut(name)?;
-        check_version(expected, member.version)?;
-        let GuestChange { min, max, shares, reservation } = change;
-        let Limits { min: old_min, max: old_max } = member.spec.limits;
-        let limits = Limits { min: min.unwrap_or(old_min), max: max.unwrap_or(old_max) };
-        let old = member.spec.subscription;
-        let subscription =
-            Subscription { shares: shares.unwrap_or(old.shares), reservation: reservation.unwrap_or(old.reservation) };
-        let spec = member.spec.with_limits(limits, subscription).map_err(CommandError::Invalid)?;
-        if member.is_up() {
-            let machine = member.latest.and_then(|id| self.supervisor.machine_of(id)).unwrap_or(old_max);
-            if limits.max > machine {
-                let max = limits.max;
-                return Err(CommandError::Invalid(format!(
-                    "guest {name:?}: max {max} is above the {machine} of the machine that it runs on; stop it first"
-                )));
-            }
-            let id = member.latest.ok_or_else(|| wrong_state(name, "has no machine"))?;
-            self.supervisor.change(id, limits, subscription).map_err(|error| refused(name, &error))?;
-        }
-        let what = apply::differences(&member.spec, &spec).join(", ");
-        member.spec = spec;
-        let version = member.changed();
-        if !what.is_empty() {
-            self.supervisor.note_event(EventKind::Changed { what: format!("{name}: {what}") }, now);
-        }
-        Ok(Answer::Done(version))
-    }
-
-    fn pin(&mut self, name: &str, target: Option<FrameCount>, now: Moment) -> Result<Answer, CommandError> {
-        let member = self.roster.get_mut(name)?;
-        let Limits { min, max } = member.spec.limits;
-        if let Some(target) = target.filter(|target| !(min..=max).contains(target)) {
-            return Err(CommandError::Invalid(format!(
-                "guest {name:?}: the target {target} is not from min {min} to max {max}; `aerostat set` changes these"
-            )));
-        }
-        let Some(id) = member.latest.filter(|_| member.is_up()) else {
-            return Err(wrong_state(name, "does not run; a target is set for a guest that runs"));
-        };
-        member.pinned = target;
-        self.supervisor.pin(id, target);
-        let what = match target {
-            Some(target) => format!("{name}: the target is set to {target} by a user"),
-            None => format!("{name}: the target is left to the scheduler"),
-        };
-        let version = member.changed();
-        self.supervisor.note_event(EventKind::Changed { what }, now);
-        Ok(Answer::Done(version))
-    }
-
-    fn resize(&mut self, pool: FrameCount, expected: Option<Version>, now: Moment) -> Result<Answer, CommandError> {
-        check_version(expected, self.roster.version)?;
-        if pool == FrameCount::ZERO {
-            return Err(CommandError::Invalid("a pool of 0 holds no guest; say how much memory they share".into()));
-        }
-        let from = self.supervisor.pool();
-        let refused = |error| CommandError::Invalid(format!("the pool is not resized: {error}"));
-        self.supervisor.resize(pool).map_err(refused)?;
-        if from != pool {
-            let what = Step::Pool { from, to: pool }.to_string();
-            self.supervisor.note_event(EventKind::Changed { what }, now);
-        }
-        Ok(Answer::Done(self.roster.changed()))
-    }
-
-    fn inspect(&mut self, name: &str) -> Result<Answer, CommandError> {
-        let member = self.roster.get_mut(name)?;
-        match member.latest {
-            Some(id) if self.supervisor.inspect_guest(id) => Ok(Answer::Done(member.version)),
-            _ => Err(wrong_state(name, "does not run")),
-        }
-    }
-
-    fn apply(
-        &mut self,
-        fleet: &Fleet,
-        mode: ApplyMode,
-        expected: Option<Version>,
-        now: Moment,
-    ) -> Result<Answer, CommandError> {
-        check_version(expected, self.roster.version)?;
-        let plan = self.plan(fleet);
-        if mode == ApplyMode::CarryOut && !plan.is_empty() {
-            self.carry_out(&plan, fleet, now)?;
-            let names: Vec<String> = fleet.guests.iter().map(|guest| guest.name.clone()).collect();
-            self.roster.sort_by_names(&names);
-            self.roster.changed();
-        }
-        Ok(Answer::Plan(plan))
-    }
-
-    fn plan(&self, fleet: &Fleet) -> Plan {
-        // A guest that leaves is gone already; one of the same name is another one.
-        let stays = |member: &&Member| !matches!(member.stage, Stage::Ending { then: Then::Leave, .. });
-        let with_machine = |member| {
-            let Member { spec, latest, .. }: &Member = member;
-            let machine = latest.filter(|_| member.is_up()).and_then(|id| self.supervisor.machine_of(id));
-            (spec, machine.map_or(Machine::None, Machine::Of))
-        };
-        let guests: Vec<_> = self.roster.members().iter().filter(stays).map(with_machine).collect();
-        let (pool, idle_tax) = (self.supervisor.pool(), self.supervisor.idle_tax());
-        apply::plan(Present { pool, idle_tax, guests: &guests }, fleet)
-    }
-
-    /// Carries a plan out. A fleet that was checked fits its pool, so no step is refused when
-    /// guarantees fall before the pool is resized, and rise afterwards.
-    fn carry_out(&mut self, plan: &Plan, fleet: &Fleet, now: Moment) -> Result<(), CommandError> {
-        let kill_at = self.kill_at(EndMode::Stop, now);
-        if let Some(guest) = plan.steps.iter().find_map(|step| match step {
-            Step::Add { guest } if self.roster.get_mut(guest).is_ok() => Some(guest.clone()),
-            _ => None,
-        }) {
-            return Err(wrong_state(&guest, "is still ending; apply again when it has ended"));
-        }
-        for step in &plan.steps {
-            let (name, then) = match step {
-                Step::Remove { guest } => (guest, Then::Leave),
-                Step::Replace { guest, .. } => (guest, Then::StartAgain),
-                Step::Pool { .. } | Step::IdleTax { .. } | Step::Add { .. } | Step::Change { .. } => continue,
-            };
-            let member = self.roster.get_mut(name)?;
-            if let Some(id) = member.latest.filter(|_| member.is_up()) {
-                member.end(then, kill_at);
-                self.supervisor.release_guarantee(id);
-                end_process(&mut self.supervisor, member, EndMode::Stop);
-            } else if then == Then::Leave {
-                self.roster.remove(name);
-            }
-        }
-        self.change_guarantees(fleet, |old, new| old.min(new))?;
-        let refused = |error| CommandError::Invalid(format!("the pool is not resized: {error}"));
-        self.supervisor.resize(fleet.pool).map_err(refused)?;
-        self.supervisor.set_idle_tax(fleet.idle_tax);
-        self.change_guarantees(fleet, |_, new| new)?;
-        for new in &fleet.guests {
-            match self.roster.get_mut(&new.name) {
-                Ok(member) => {
-                    if member.spec != *new {
-                        member.spec = new.clone();
-                        member.changed();
-                    }
-                }
-                Err(_) => drop(self.roster.add(new.clone()).queue(None)),
-            }
-        }
-        for step in &plan.steps {
-            self.supervisor.note_event(EventKind::Changed { what: step.to_string() }, now);
-        }
-        Ok(())
-    }
-
-    /// Gives guests that go on running the limits of `fleet`, their minima and reservations as
-    /// `choose` says, given the old and the new value.
-    fn change_guarantees(
-        &mut self,
-        fleet: &Fleet,
-        choose: impl Fn(FrameCount, FrameCount) -> FrameCount,
-    ) -> Result<(), CommandError> {
-        for new in &fleet.guests {
-            let Ok(member) = self.roster.get_mut(&new.name) else { continue };
-            let Some(id) = member.latest.filter(|_| matches!(member.stage, Stage::Starting | Stage::Running)) else {
-                continue;
-            };
-            let (old, machine) = (&member.spec, self.supervisor.machine_of(id).unwrap_or(member.spec.limits.max));
-            let max = new.limits.max.min(machine);
-            let limits = Limits { min: choose(old.limits.min, new.limits.min).min(max), max };
-            let reservation = choose(old.subscription.reservation, new.subscription.reservation);
-            let subscription = Subscription { reservation, ..new.subscription };
-            self.supervisor.change(id, limits, subscription).map_err(|error| refused(&new.name, &error))?;
-        }
-        Ok(())
-    }
-
     fn kill_at(&self, how: EndMode, now: Moment) -> Moment {
         match how {
             EndMode::Stop => now.after(self.stop_patience),
@@ -578,19 +320,4 @@ fn end_process<G: GuestHandle>(supervisor: &mut Supervisor<G>, member: &Member, 
         EndMode::Stop => supervisor.request_stop_of(id),
         EndMode::Kill => supervisor.kill_guest(id),
     }
-}
-
-fn check_version(expected: Option<Version>, current: Version) -> Result<(), CommandError> {
-    match expected {
-        Some(expected) if expected != current => Err(CommandError::Conflict { expected, current }),
-        _ => Ok(()),
-    }
-}
-
-fn wrong_state(guest: &str, state: &'static str) -> CommandError {
-    CommandError::WrongState { guest: guest.to_owned(), state }
-}
-
-fn refused(guest: &str, error: &AdmissionError) -> CommandError {
-    CommandError::Invalid(format!("guest {guest:?}: {error}"))
 }
