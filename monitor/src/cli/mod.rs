@@ -54,7 +54,7 @@ enum Verb {
     /// Print the log of a guest.
     Logs(client::LogsArguments),
     /// Start a guest.
-    Start(client::StartArguments),
+    Start(client::ActionArguments),
     /// Ask a guest to end, and kill it if it does not.
     Stop(client::ActionArguments),
     /// Kill a guest.
@@ -125,7 +125,7 @@ pub fn main() -> ExitCode {
         Verb::Inspect(arguments) => client::inspect(&arguments),
         Verb::Events(arguments) => client::events(&arguments),
         Verb::Logs(arguments) => client::logs(&arguments),
-        Verb::Start(arguments) => client::start(&arguments),
+        Verb::Start(arguments) => client::act(Action::Start, &arguments),
         Verb::Stop(arguments) => client::act(Action::Stop, &arguments),
         Verb::Kill(arguments) => client::act(Action::Kill, &arguments),
         Verb::Restart(arguments) => client::act(Action::Restart, &arguments),

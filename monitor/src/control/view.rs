@@ -204,7 +204,7 @@ fn decision(decision: &DecisionStatus) -> api::Decision {
         to_bytes: decision.to.bytes(),
         reason: reason(decision.reason),
         text: decision.reason.to_string(),
-        inputs: inputs(&decision.inputs, decision.in_need.as_deref()),
+        inputs: inputs(&decision.inputs, decision.in_need.as_ref().map(|(name, _)| name.as_str())),
     }
 }
 
@@ -218,6 +218,7 @@ fn inputs(inputs: &scheduler::Inputs, in_need: Option<&str>) -> api::Inputs {
         free_bytes: inputs.free.bytes(),
         pool_state: pool_state(inputs.pool),
         in_need: in_need.map(str::to_owned),
+        missing_bytes: inputs.in_need.map(|in_need| in_need.missing.bytes()),
     }
 }
 

@@ -45,7 +45,16 @@ pub struct Inputs {
     /// What set it.
     pub pool_cause: StateCause,
     /// The guest that lacks most of what it is entitled to, if one does.
-    pub in_need: Option<GuestId>,
+    pub in_need: Option<InNeed>,
+}
+
+/// A guest that lacks some of what it is entitled to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InNeed {
+    /// The guest.
+    pub guest: GuestId,
+    /// How much it lacks.
+    pub missing: FrameCount,
 }
 
 impl fmt::Display for Inputs {

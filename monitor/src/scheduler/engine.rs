@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use aerostat_abi::requests::{Answer, FiledRequest, ResourceKind, Resources};
 use aerostat_abi::units::FrameCount;
 
-use super::decision::{Decision, Inputs, Reason};
+use super::decision::{Decision, InNeed, Inputs, Reason};
 use super::fair::{Claim, share_out};
 use super::guest::{Guest, Scarcity, Urgency};
 use super::limits::GuestId;
@@ -198,7 +198,8 @@ impl Scheduler {
         let (state, cause) = (self.state(), self.state_cause());
         let plans = self.plan(now);
         let scarcity = self.scarcity(&plans, free);
-        let in_need = plans.iter().filter(|plan| plan.is_below()).max_by_key(|plan| plan.missing()).map(|plan| plan.id);
+        let neediest = plans.iter().filter(|plan| plan.is_below()).max_by_key(|plan| plan.missing());
+        let in_need = neediest.map(|plan| InNeed { guest: plan.id, missing: plan.missing() });
         let mut decisions: Vec<Decision> = self
             .guests
             .values_mut()

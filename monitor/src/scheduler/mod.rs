@@ -70,7 +70,7 @@ mod usage;
 mod working_set;
 
 pub use self::admission::AdmissionError;
-pub use self::decision::{Decision, Inputs, Reason};
+pub use self::decision::{Decision, InNeed, Inputs, Reason};
 pub use self::engine::Scheduler;
 pub use self::guest::Holding;
 pub use self::limits::{GuestId, Limits};

@@ -125,8 +125,8 @@ pub struct DecisionStatus {
     pub reason: Reason,
     /// What was decided from.
     pub inputs: Inputs,
-    /// The other guest that lacks most, if one lacks memory.
-    pub in_need: Option<String>,
+    /// The other guest that lacked most of what it was entitled to, if one did, and how much.
+    pub in_need: Option<(String, FrameCount)>,
 }
 
 /// A guest as a service: what a user has set, and how often it was started.

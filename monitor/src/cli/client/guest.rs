@@ -29,27 +29,12 @@ pub(in crate::cli) enum Action {
 }
 
 #[derive(Args, Debug)]
-pub(in crate::cli) struct StartArguments {
-    /// The guest.
-    guest: String,
-    #[command(flatten)]
-    fleet: FleetChoice,
-    /// How long to wait for memory and for the start, such as 30s. A guest that has not started
-    /// then does not start any more.
-    #[arg(long, value_name = "TIME", default_value = PATIENCE)]
-    wait: Span,
-    /// Return at once.
-    #[arg(long, conflicts_with = "wait")]
-    no_wait: bool,
-}
-
-#[derive(Args, Debug)]
 pub(in crate::cli) struct ActionArguments {
     /// The guest.
     guest: String,
     #[command(flatten)]
     fleet: FleetChoice,
-    /// How long to wait until it is done, such as 30s.
+    /// How long to wait until it is done, such as 30s. A start that is not done then is given up.
     #[arg(long, value_name = "TIME", default_value = PATIENCE)]
     wait: Span,
     /// Return at once.
@@ -119,17 +104,9 @@ impl Action {
     }
 }
 
-pub(in crate::cli) fn start(arguments: &StartArguments) -> Result<ExitCode, Failure> {
-    let StartArguments { guest, fleet, wait, no_wait } = arguments;
-    carry_out(Action::Start, guest, fleet, patience(*wait, *no_wait))
-}
-
 pub(in crate::cli) fn act(action: Action, arguments: &ActionArguments) -> Result<ExitCode, Failure> {
     let ActionArguments { guest, fleet, wait, no_wait } = arguments;
-    carry_out(action, guest, fleet, patience(*wait, *no_wait))
-}
-
-fn carry_out(action: Action, guest: &str, fleet: &FleetChoice, wait: Wait) -> Result<ExitCode, Failure> {
+    let wait = patience(*wait, *no_wait);
     let connection = fleet.connect()?;
     let outcome = action.send(&connection.client, guest, wait).map_err(|error| connection.failure(&error))?;
     let state = state(&outcome.guest);

@@ -19,9 +19,7 @@ mod streams;
 mod top;
 
 pub(super) use self::fleet::{ApplyArguments, DownArguments, PoolArguments, apply, down, pool};
-pub(super) use self::guest::{
-    Action, ActionArguments, SetArguments, StartArguments, TargetArguments, act, set, start, target,
-};
+pub(super) use self::guest::{Action, ActionArguments, SetArguments, TargetArguments, act, set, target};
 pub(super) use self::output::print;
 pub(super) use self::show::{GuestArguments, PsArguments, StatsArguments, explain, inspect, ps, stats};
 pub(super) use self::streams::{EventsArguments, LogsArguments, events, logs};

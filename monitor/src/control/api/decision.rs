@@ -51,6 +51,8 @@ pub struct Inputs {
     pub pool_state: PoolState,
     /// The other guest that lacks most of what it is entitled to, if one does.
     pub in_need: Option<String>,
+    /// How much the guest lacked that lacked most, this one or another.
+    pub missing_bytes: Option<u64>,
 }
 
 /// Why a target was changed, or not.

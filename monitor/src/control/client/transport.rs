@@ -18,7 +18,7 @@ use super::{ClientError, to_json};
 use crate::control::api::{Problem, ProblemCode};
 
 /// How long the server may take to answer, besides what the client asks it to wait.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A request.
 #[derive(Debug)]

@@ -29,7 +29,7 @@ pub(super) fn summary(status: &FleetStatus, guest: &GuestStatus, time_of: &dyn F
     };
     if to < from {
         let less = amount(from.saturating_sub(*to));
-        let cause = cause(status, change);
+        let cause = cause(change);
         let tax = match reason {
             Reason::NeededElsewhere | Reason::FairShare | Reason::IdleTaxed => {
                 format!(", tax {} %", status.idle_tax.percent())
@@ -48,32 +48,22 @@ pub(super) fn summary(status: &FleetStatus, guest: &GuestStatus, time_of: &dyn F
 }
 
 /// Returns why a guest was shrunk, with the guest that it was shrunk for.
-fn cause(status: &FleetStatus, change: &DecisionStatus) -> String {
-    let other = change.in_need.as_deref();
-    match (change.reason, other) {
-        (Reason::NeededElsewhere, Some(other)) => asked(status, other),
+fn cause(change: &DecisionStatus) -> String {
+    match (change.reason, &change.in_need) {
+        (Reason::NeededElsewhere, Some(other)) => asked(other),
         (Reason::FairShare, Some(other)) => {
-            format!("{}, and this guest was above its fair share of a pool that is all in demand", asked(status, other))
+            format!("{}, and this guest was above its fair share of a pool that is all in demand", asked(other))
         }
-        (Reason::IdleTaxed, Some(other)) => format!("{}, and {}", asked(status, other), change.reason),
+        (Reason::IdleTaxed, Some(other)) => format!("{}, and {}", asked(other), change.reason),
         (reason, _) => reason.to_string(),
     }
 }
 
-/// Returns what another guest asked for, as far as its present status tells: what it grew by last,
-/// or what it lacks.
-fn asked(status: &FleetStatus, name: &str) -> String {
-    let other = status.guests.iter().find(|guest| guest.name == name);
-    let grew = |guest: &GuestStatus| {
-        let (_, change) = guest.last_change.as_ref()?;
-        let lacks = guest.decision.as_ref().map(|latest| latest.inputs.entitlement.saturating_sub(latest.to));
-        let grew = change.to.saturating_sub(change.from);
-        Some(grew.max(lacks.unwrap_or_default())).filter(|&amount| amount > FrameCount::ZERO)
-    };
-    let asked = |guest: &GuestStatus| grew(guest).max(Some(guest.wanted).filter(|&wanted| wanted > FrameCount::ZERO));
-    match other.and_then(asked) {
-        Some(more) => format!("{name} asked for {}", amount(more)),
-        None => format!("{name} was short of memory"),
+/// Returns what another guest asked for: what it lacked when this was decided.
+fn asked((name, missing): &(String, FrameCount)) -> String {
+    match *missing {
+        FrameCount::ZERO => format!("{name} was short of memory"),
+        missing => format!("{name} asked for {}", amount(missing)),
     }
 }
 

@@ -73,12 +73,13 @@ fn a_guest_that_is_not_in_the_fleet_has_no_explanation() {
 fn a_shrunk_guest_reads_for_whom_and_what_it_keeps() {
     let mut change = decision(128, 96, Reason::NeededElsewhere);
     change.inputs.idle_percent = 61;
-    change.in_need = Some("web".into());
+    change.in_need = Some(("web".into(), mib(48)));
     let mut db = guest("db", 96);
     db.subscription.reservation = mib(64);
     db.last_change = Some((Duration::from_secs(3), change));
-    let mut web = guest("web", 176);
-    web.last_change = Some((Duration::from_secs(3), decision(128, 176, Reason::Pressure)));
+    // What web does later is not why.
+    let mut web = guest("web", 400);
+    web.last_change = Some((Duration::from_secs(9), decision(176, 400, Reason::Pressure)));
     let explanation = explained(vec![db, web]);
     assert_eq!(
         explanation.summary,

@@ -19,7 +19,10 @@ impl<G: GuestHandle> Guest<G> {
             to: decision.target,
             reason: decision.reason,
             inputs: decision.inputs,
-            in_need: decision.inputs.in_need.filter(|&id| id != self.id).and_then(&name_of),
+            in_need: decision.inputs.in_need.filter(|in_need| in_need.guest != self.id).and_then(|in_need| {
+                let name = name_of(in_need.guest)?;
+                Some((name, in_need.missing))
+            }),
         };
         GuestStatus {
             name: self.name.clone(),
