@@ -425,8 +425,10 @@ fn what_a_process_says_is_not_believed() {
     let memory_frames = record.memory.0;
     let sound = Standing { memory_frames, target_frames: 1, epoch: 7, size_frames: 1 };
     let welcome = Verdict::Welcome(Versions::OURS.newest);
+    let Versions { oldest, newest } = Versions::OURS;
+    let other_version = format!("speaks versions {oldest} to {newest} of the protocol");
     let answers = [
-        (Verdict::NoCommonVersion, sound, "speaks versions 1 to 1 of the protocol"),
+        (Verdict::NoCommonVersion, sound, other_version.as_str()),
         (Verdict::Welcome(99), sound, "chose a version that it does not speak"),
         (welcome, Standing { epoch: u64::MAX, ..sound }, "says what its record contradicts"),
         (welcome, Standing { memory_frames: memory_frames + 1, ..sound }, "says what its record contradicts"),

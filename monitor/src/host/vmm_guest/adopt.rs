@@ -148,11 +148,12 @@ impl VmmGuest {
     /// Returns [`AdoptError`].
     pub fn adopt(survivor: &Survivor, patience: Duration) -> Result<Adopted, AdoptError> {
         let files = &survivor.files;
-        let record = survivor.record().map_err(AdoptError::Record)?;
         let deadline = Moment::now().after(patience);
         let mut earlier = None;
         loop {
-            let attempt = Attempt::begin(files, deadline).and_then(|attempt| attempt.finish(&record));
+            // A process that is gone needs no record.
+            let attempt = Attempt::begin(files, deadline);
+            let attempt = attempt.and_then(|attempt| attempt.finish(&survivor.record().map_err(AdoptError::Record)?));
             let error = match attempt {
                 Ok(adopted) => return Ok(adopted.with_files(Arc::clone(files))),
                 Err(error) => error,
