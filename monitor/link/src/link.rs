@@ -205,6 +205,7 @@ mod tests {
             memory_frames: 1,
             initial_frames: 1,
             command_line: String::new(),
+            features: Vec::new(),
             disks: vec![disk(DiskRole::Data), disk(DiskRole::Swap)],
             lease: Some(Duration::from_secs(1)),
         };

@@ -33,16 +33,21 @@ pub enum ToVmm {
 pub struct Start {
     /// Memory that the machine has, balloon included.
     pub memory_frames: u64,
-    /// Memory that the guest starts with; the rest is the initial balloon.
+    /// Memory that the guest starts with; the rest is the initial balloon. The target may be larger.
     pub initial_frames: u64,
     /// The guest's boot arguments.
     pub command_line: String,
+    /// The features of its processor.
+    pub features: Vec<CpuidLeaf>,
     /// The guest's disks; a descriptor comes with each.
     pub disks: Vec<StartDisk>,
     /// How long the guest runs on without a supervisor, until another one takes it over; `None` if
     /// it ends with its supervisor. With [`SuccessionDescriptors`].
     pub lease: Option<Duration>,
 }
+
+/// What CPUID returns for one leaf and subleaf: leaf, subleaf, KVM's flags, EAX, EBX, ECX and EDX.
+pub type CpuidLeaf = [u32; 7];
 
 /// A disk without its file.
 #[derive(Debug, Serialize, Deserialize)]

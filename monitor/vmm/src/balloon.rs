@@ -57,6 +57,8 @@ pub(super) trait BalloonHost {
     fn use_changed(&mut self, now_ns: u64);
     /// Notes that the guest filed a request at `now_ns`. Must not block.
     fn requested(&mut self, now_ns: u64);
+    /// Returns how many frames the guest can use without waiting.
+    fn attached(&self) -> FrameCount;
     /// Makes sure that the guest can use the frames of these indexes; returns whether it can. They
     /// lie in one block.
     fn attach(&mut self, frames: &Range<usize>) -> bool;
@@ -228,7 +230,7 @@ impl<H: BalloonHost> Balloon<H> {
         self.negotiation = Negotiation::Done;
         self.features = hello.features.intersection(Features::SUPPORTED);
         self.floor = hello.floor;
-        Welcome { version: VERSION, features: self.features, target: self.registers.page().target() }.encode()
+        Welcome { version: VERSION, features: self.features, target: self.target() }.encode()
     }
 
     /// Ends the session: the guest has to say HELLO again. What is ballooned stays ballooned.
@@ -327,7 +329,7 @@ impl<H: BalloonHost> Balloon<H> {
     /// Returns whether the guest has something to do or to read: it has another size than its
     /// target, or the host's resources have changed.
     pub(super) fn has_to_be_told(&self) -> bool {
-        self.map.size() != self.registers.page().target() || self.has_news()
+        self.map.size() != self.target() || self.has_news()
     }
 
     /// Runs `carry_out` over the batch that the registers name and writes the entries back. The
@@ -507,7 +509,13 @@ impl<H: BalloonHost> Balloon<H> {
     fn reply(&self, outcome: Outcome) -> Registers {
         let Outcome { status, result, second } = outcome;
         let r8 = second.unwrap_or_else(|| self.generation());
-        Registers { rax: status.encode(), rdi: result, rsi: self.registers.page().target().0, r8 }
+        Registers { rax: status.encode(), rdi: result, rsi: self.target().0, r8 }
+    }
+
+    /// Returns the target that the guest is told: the supervisor's, as far as the guest could use
+    /// that memory at once.
+    fn target(&self) -> FrameCount {
+        self.registers.page().target().min(self.host.attached())
     }
 
     /// Returns the generation of the host's resources, for a guest that negotiated to know it.

@@ -1,14 +1,22 @@
 //! The virtual processor's first state: features, control registers, segments, and the registers of
 //! hermit-entry's protocol.
 //!
+//! The supervisor lists the features that KVM supports, once, and passes them to each guest. To
+//! list them takes as long as creating a machine on a host that is a virtual machine itself, where
+//! each CPUID is an exit.
+//!
 //! The guest starts in 64-bit mode and ring 0 with paging on and interrupts off. `RDI` has the
 //! address of its boot information and `RSI` its processor's number, 0 (`hermit_entry::Entry`).
 
-use kvm_bindings::{CpuId, kvm_regs, kvm_segment};
+use std::sync::OnceLock;
+
+use aerostat_link::message::CpuidLeaf;
+use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES, kvm_cpuid_entry2, kvm_regs, kvm_segment};
 use kvm_ioctls::VcpuFd;
 
 use super::boot::DESCRIPTORS_LIMIT;
 use super::layout::{BOOT_INFO, GDT, PAGE_TABLES, STACK_TOP};
+use super::machine::{KvmError, failed, open};
 
 /// Control register bits (Intel SDM volume 3, 2.5).
 mod control {
@@ -54,17 +62,44 @@ pub(super) fn set_up(vcpu: &VcpuFd, cpuid: &CpuId, entry: u64) -> Result<(), kvm
     })
 }
 
-/// Returns the host's features, adapted to processor 0 of one.
-pub(super) fn guest_features(mut host: CpuId) -> CpuId {
-    for entry in host.as_mut_slice() {
-        match entry.function {
-            // Bits 24 to 31 hold the number of the processor that happened to execute CPUID.
-            1 => entry.ebx &= 0x00ff_ffff,
-            0xb | 0x1f => entry.edx = 0,
-            _ => {}
-        }
+/// Returns the features of a guest's processor on this host, which [`set_up`] takes.
+///
+/// # Errors
+/// Says what to do where there is no KVM.
+pub fn features() -> Result<&'static [CpuidLeaf], KvmError> {
+    static FEATURES: OnceLock<Vec<CpuidLeaf>> = OnceLock::new();
+    if let Some(features) = FEATURES.get() {
+        return Ok(features);
     }
-    host
+    let host = open()?.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).map_err(failed("list the processor's features"))?;
+    Ok(FEATURES.get_or_init(|| host.as_slice().iter().map(guest_leaf).collect()))
+}
+
+/// Returns an entry of the host's features, adapted to processor 0 of one.
+fn guest_leaf(host: &kvm_cpuid_entry2) -> CpuidLeaf {
+    let (mut ebx, mut edx) = (host.ebx, host.edx);
+    match host.function {
+        // Bits 24 to 31 hold the number of the processor that happened to execute CPUID.
+        1 => ebx &= 0x00ff_ffff,
+        0xb | 0x1f => edx = 0,
+        _ => {}
+    }
+    [host.function, host.index, host.flags, host.eax, ebx, host.ecx, edx]
+}
+
+/// Returns the features as KVM takes them; `None` for more than it does.
+pub(super) fn decode(features: &[CpuidLeaf]) -> Option<CpuId> {
+    let entry = |&[function, index, flags, eax, ebx, ecx, edx]: &CpuidLeaf| kvm_cpuid_entry2 {
+        function,
+        index,
+        flags,
+        eax,
+        ebx,
+        ecx,
+        edx,
+        ..kvm_cpuid_entry2::default()
+    };
+    CpuId::from_entries(&features.iter().map(entry).collect::<Vec<_>>()).ok()
 }
 
 fn flat() -> kvm_segment {
@@ -94,6 +129,29 @@ fn efer(cpuid: &CpuId) -> u64 {
 }
 
 /// Returns whether a bit of a CPUID leaf's first subleaf is set.
-fn has(cpuid: &CpuId, leaf: u32, register: fn(&kvm_bindings::kvm_cpuid_entry2) -> u32, bit: u32) -> bool {
+fn has(cpuid: &CpuId, leaf: u32, register: fn(&kvm_cpuid_entry2) -> u32, bit: u32) -> bool {
     cpuid.as_slice().iter().any(|entry| entry.function == leaf && entry.index == 0 && register(entry) >> bit & 1 == 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{decode, guest_leaf};
+    use kvm_bindings::kvm_cpuid_entry2;
+
+    #[test]
+    fn features_name_processor_0_and_arrive_as_they_were_listed() {
+        let host = kvm_cpuid_entry2 {
+            function: 1,
+            index: 2,
+            flags: 3,
+            eax: 4,
+            ebx: 0x0512_3456,
+            ecx: 6,
+            edx: 7,
+            ..kvm_cpuid_entry2::default()
+        };
+        let guest = kvm_cpuid_entry2 { ebx: 0x0012_3456, ..host };
+        assert_eq!(decode(&[guest_leaf(&host)]).unwrap().as_slice(), [guest]);
+        assert_eq!(decode(&vec![guest_leaf(&host); 1000]), None);
+    }
 }

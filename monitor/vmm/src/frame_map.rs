@@ -3,12 +3,13 @@
 //!
 //! One bit a frame, set for *the guest's*, so the zeroed pages that a large allocation begins with
 //! mean "ballooned". The map of a large guest with a small initial grant therefore costs only what
-//! the grant touches: 32 KiB of resident memory per GiB that is the guest's. Counts per huge frame
-//! with bitmaps below them would be smaller still and were left out: a 1 GiB block is 4,096 words
-//! here, about a microsecond.
+//! the grant touches: 32 KiB of resident memory per GiB that is the guest's. Words of frames that
+//! never were the guest's are not even read, so the list of a large initial balloon costs nothing
+//! for each frame. Counts per huge frame with bitmaps below them would be smaller still and were
+//! left out: a 1 GiB block is 4,096 words here, about a microsecond.
 //!
 //! Invariants: `ballooned` is the number of clear bits; a protected frame is always the guest's; no
-//! bit outside memory is set.
+//! bit outside memory is set, and none from `unused` on.
 
 use std::iter;
 use std::ops::Range;
@@ -23,6 +24,8 @@ use super::layout::{LOW_END, MemoryLayout};
 pub(super) struct FrameMap {
     layout: MemoryLayout,
     guest: Vec<u64>,
+    /// The index from which on all frames have been ballooned since the start.
+    unused: usize,
     ballooned: FrameCount,
     image: Range<FrameNumber>,
     /// Frames of the words that the guest shares; none while it shares none.
@@ -38,6 +41,7 @@ impl FrameMap {
         let mut map = Self {
             layout,
             guest: vec![0; to_usize(total.0.div_ceil(u64::from(u64::BITS)))],
+            unused: 0,
             ballooned: total.saturating_sub(initial),
             image,
             shared: FrameNumber(0)..FrameNumber(0),
@@ -184,14 +188,19 @@ impl FrameMap {
 
     /// Returns the first of these indexes whose frame is in `state`, or their end.
     fn find(&self, state: Frames, within: Range<usize>) -> usize {
-        if within.is_empty() {
-            return within.end;
+        let used = within.start..within.end.min(self.unused);
+        let unused = match state {
+            Frames::Guest => within.end,
+            Frames::Ballooned => within.end.min(within.start.max(self.unused)),
+        };
+        if used.is_empty() {
+            return unused;
         }
-        let found = words(&within).find_map(|(word, mask)| {
+        let found = words(&used).find_map(|(word, mask)| {
             let bits = self.bits(state, word) & mask;
             (bits != 0).then(|| word * u64::BITS as usize + bits.trailing_zeros() as usize)
         });
-        found.unwrap_or(within.end)
+        found.unwrap_or(unused)
     }
 
     /// Counts the frames that are the guest's, one by one.
@@ -212,7 +221,9 @@ impl FrameMap {
     }
 
     fn all(&self, block: &Range<usize>, state: Frames) -> bool {
-        words(block).all(|(word, mask)| self.bits(state, word) & mask == mask)
+        let used = block.start..block.end.min(self.unused);
+        (used.end == block.end || state == Frames::Ballooned)
+            && (used.is_empty() || words(&used).all(|(word, mask)| self.bits(state, word) & mask == mask))
     }
 
     /// Returns a word with the bits set of those frames that are in `state`.
@@ -224,6 +235,9 @@ impl FrameMap {
     }
 
     fn set(&mut self, block: &Range<usize>, state: Frames) {
+        if state == Frames::Guest {
+            self.unused = self.unused.max(block.end);
+        }
         for (word, mask) in words(block) {
             match state {
                 Frames::Guest => self.guest[word] |= mask,

@@ -10,20 +10,18 @@ use aerostat_abi::units::FrameCount;
 use aerostat_link::SharedPage;
 use aerostat_link::clock::monotonic_ns;
 use aerostat_link::message::{Start, StartDescriptors};
-use kvm_bindings::CpuId;
 use rustix::event::{EventfdFlags, eventfd};
-use vmm_sys_util::eventfd::EventFd;
 
 use super::balloon::Balloon;
 use super::boot;
 use super::console::{self, Console};
 use super::console_log::ConsoleLog;
+use super::cpu;
 use super::device_tree::Description;
 use super::frame_map::FrameMap;
-use super::image::Image;
 use super::inspection::Inspection;
 use super::layout::MemoryLayout;
-use super::machine::{self, Machine};
+use super::machine::{KvmError, Machine};
 use super::memory::GuestMemory;
 use super::process::ProcessError;
 use super::process_host::ProcessHost;
@@ -74,15 +72,17 @@ impl Guest {
         // The longest steps of a start wait for the kernel, and half of them for nothing else.
         let (created, loaded) = thread::scope(|scope| {
             let loading = thread::Builder::new().name("loader".to_owned()).stack_size(LOADER_STACK_BYTES);
-            let loading = loading.spawn_scoped(scope, || load(&memory, &file, initial))?;
+            let loading = loading.spawn_scoped(scope, || boot::load(&memory, &file, initial))?;
             // SAFETY: the vCPU's thread runs the processor, and has the devices meanwhile, which
             // keep the memory mapped.
-            let created = unsafe { Machine::new(&memory, initial) };
+            let created = unsafe { Machine::new(&memory) };
             registers.page().mark_boot(BootStage::Machine, monotonic_ns());
             let loaded = loading.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
             Ok::<_, io::Error>((created, loaded))
         })?;
-        let ((machine, slots), (features, image)) = (created?, loaded?);
+        let ((machine, slots), image) = (created?, loaded?);
+        let slots = Arc::new(slots);
+        let features = cpu::decode(&start.features).ok_or(KvmError::Lacks("take so many features of a processor"))?;
 
         let description = Description {
             memory: &layout,
@@ -100,12 +100,12 @@ impl Guest {
         })?;
         registers.page().mark_boot(BootStage::Loaded, monotonic_ns());
 
-        let guest_bell = EventFd::new(libc::EFD_CLOEXEC | libc::EFD_NONBLOCK)?;
+        let interrupt = machine.balloon_interrupt();
         let work_left = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
         let host = ProcessHost::new(
             Arc::clone(link),
-            machine.doorbell(guest_bell.try_clone()?),
-            slots,
+            interrupt.clone(),
+            Arc::clone(&slots),
             (Arc::clone(&meter), Arc::clone(&registers)),
             (virtio.workers(), Arc::clone(&work_left)),
         );
@@ -121,7 +121,12 @@ impl Guest {
             total: layout.total(),
             machine,
             first: FirstState { features, entry: image.info.entry },
-            target: TargetWatch::new(descriptors.doorbell, guest_bell, Arc::clone(&balloon), Arc::clone(&registers)),
+            target: TargetWatch::new(
+                descriptors.doorbell,
+                (interrupt, slots),
+                Arc::clone(&balloon),
+                Arc::clone(&registers),
+            ),
             reclamation: Reclamation::new(Arc::clone(&balloon), work_left),
             sampler: Sampler::new(Arc::clone(&console), Arc::clone(&balloon), meter, Arc::clone(&registers)),
             devices: Devices {
@@ -136,9 +141,4 @@ impl Guest {
             },
         })
     }
-}
-
-/// Does what a start can do without the machine.
-fn load(memory: &GuestMemory, file: &File, initial: FrameCount) -> Result<(CpuId, Image), ProcessError> {
-    Ok((machine::guest_features()?, boot::load(memory, file, initial)?))
 }

@@ -11,9 +11,10 @@
 //!   `problems` (reports to the supervisor), `shared_registers` and `supervisor_link` (what is
 //!   shared with the supervisor), `succession` (what happens when it is gone)
 //! * devices: `vcpu` (the loop and its exits), `balloon`, `console`, `console_log`, `serial_ring`,
-//!   `virtio` (disks), `fault` (the report of a bad end), `inspection` (where the vCPU is), `thread_table`
-//! * machine: `machine` (KVM's objects, the doorbell), `interrupts` (routes), `cpu` (first
-//!   registers), `boot` and `boot_info` (what it finds in memory), `device_tree`
+//!   `virtio` (disks), `fault` (the report of a bad end), `inspection` (where the vCPU is),
+//!   `thread_table` (the guest's threads)
+//! * machine: `machine` (KVM's objects), `balloon_interrupt`, `interrupts` (of devices), `cpu`
+//!   (features, first registers), `boot` and `boot_info` (what it finds in memory), `device_tree`
 //! * memory: `layout` (addresses), `memory` (the mapping), `memory_slots` (what KVM knows of it),
 //!   `release` (to the host), `resident` (measuring)
 //! * decision, pure or nearly so: `frame_map` (which frames are ballooned), `page_sizes` (what may
@@ -24,6 +25,7 @@
 //! supervisor and nothing that the guest writes.
 
 mod balloon;
+mod balloon_interrupt;
 mod boot;
 mod boot_info;
 mod console;
@@ -67,6 +69,7 @@ pub use balloon::DISAGREEING_REPORTS;
 #[cfg(any(test, feature = "harness"))]
 #[doc(hidden)]
 pub use balloon::harness;
+pub use cpu::features;
 pub use image::{ImageError, ImageInfo, check_file, check_image};
 pub use image_notes::NoteError;
 pub use layout::{LayoutError, check_size, smallest_size};

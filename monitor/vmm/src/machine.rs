@@ -7,13 +7,12 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::Arc;
 
-use aerostat_abi::units::FrameCount;
-use kvm_bindings::{CpuId, KVM_API_VERSION, KVM_MAX_CPUID_ENTRIES};
+use kvm_bindings::{CpuId, KVM_API_VERSION};
 use kvm_ioctls::{Cap, IoEventAddress, Kvm, NoDatamatch, SyncReg, VcpuFd, VmFd};
 use rustix::io::Errno;
 use thiserror::Error;
-use vmm_sys_util::eventfd::EventFd;
 
+use super::balloon_interrupt::BalloonInterrupt;
 use super::cpu;
 use super::interrupts::InterruptRouter;
 use super::memory::GuestMemory;
@@ -69,19 +68,19 @@ pub(super) struct Machine {
 }
 
 impl Machine {
-    /// Creates a machine with this memory, of which the guest starts with the first `initial`
-    /// frames. Returns the slots, too, through which the guest gets more.
+    /// Creates a machine with this memory. Returns its slots, too, through which the guest gets more
+    /// than it starts with.
     ///
     /// Memory comes first. Once there is an interrupt controller, whose creation starts a grace
     /// period in the kernel, attaching memory takes 6 ms instead of 0.05.
     ///
     /// # Safety
     /// `memory` has to stay mapped as long as the machine's processor may run.
-    pub(super) unsafe fn new(memory: &GuestMemory, initial: FrameCount) -> Result<(Self, MemorySlots), KvmError> {
+    pub(super) unsafe fn new(memory: &GuestMemory) -> Result<(Self, MemorySlots), KvmError> {
         let kvm = open()?;
         let vm = Arc::new(kvm.create_vm().map_err(failed("create a virtual machine"))?);
         // SAFETY: the caller keeps the memory mapped.
-        let slots = unsafe { MemorySlots::new(Arc::clone(&vm), memory, initial)? };
+        let slots = unsafe { MemorySlots::new(Arc::clone(&vm), memory)? };
         vm.set_tss_address(TSS_ADDRESS).map_err(failed("place the task state segment"))?;
         vm.create_irq_chip().map_err(failed("create the interrupt controller"))?;
         let mut vcpu = vm.create_vcpu(0).map_err(failed("create a processor"))?;
@@ -105,9 +104,9 @@ impl Machine {
         SerialRing::new(&self.vm, vcpu, port).ok()
     }
 
-    /// Returns the doorbell that rings whenever `bell` is written.
-    pub(super) fn doorbell(&self, bell: EventFd) -> Doorbell {
-        Doorbell { interrupts: Arc::clone(&self.interrupts), bell }
+    /// Returns the guest's balloon interrupt.
+    pub(super) fn balloon_interrupt(&self) -> BalloonInterrupt {
+        BalloonInterrupt::new(Arc::clone(&self.vm))
     }
 
     /// Connects a device: its interrupt, and notifications to it where KVM can take them without an
@@ -134,34 +133,7 @@ impl Machine {
     }
 }
 
-/// Returns the features of a guest's processor on this host. On a host that is a virtual machine
-/// itself, this takes as long as creating one.
-pub(super) fn guest_features() -> Result<CpuId, KvmError> {
-    let features = open()?.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES);
-    features.map(cpu::guest_features).map_err(failed("list the processor's features"))
-}
-
-/// The balloon interrupt.
-#[derive(Debug)]
-pub(super) struct Doorbell {
-    interrupts: Arc<InterruptRouter>,
-    bell: EventFd,
-}
-
-impl Doorbell {
-    /// Makes a ring raise the guest's interrupt `vector` from now on; an earlier ring raises it at
-    /// once.
-    pub(super) fn connect(&self, vector: u8) -> Result<(), KvmError> {
-        self.interrupts.connect_doorbell(&self.bell, vector)
-    }
-
-    /// Disconnects the doorbell: a ring raises nothing, and is kept for the next connection.
-    pub(super) fn disconnect(&self) -> Result<(), KvmError> {
-        self.interrupts.disconnect_doorbell(&self.bell)
-    }
-}
-
-fn open() -> Result<Kvm, KvmError> {
+pub(super) fn open() -> Result<Kvm, KvmError> {
     let kvm = Kvm::new().map_err(|error| match Errno::from_raw_os_error(error.errno()) {
         Errno::NOENT | Errno::NODEV | Errno::NXIO => KvmError::Missing,
         Errno::ACCESS | Errno::PERM => KvmError::NotPermitted,

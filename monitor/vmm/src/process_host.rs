@@ -3,12 +3,13 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use aerostat_abi::units::FrameCount;
 use aerostat_link::Patience;
 use aerostat_link::message::FromVmm;
 use rustix::fd::OwnedFd;
 
 use super::balloon::BalloonHost;
-use super::machine::Doorbell;
+use super::balloon_interrupt::BalloonInterrupt;
 use super::memory_slots::MemorySlots;
 use super::problems::Problems;
 use super::resident::ResidentMeter;
@@ -25,8 +26,8 @@ const MESSAGE_INTERVAL_NS: u64 = 5_000_000;
 pub(super) struct ProcessHost {
     link: Arc<SupervisorLink>,
     problems: Problems,
-    doorbell: Doorbell,
-    slots: MemorySlots,
+    interrupt: BalloonInterrupt,
+    slots: Arc<MemorySlots>,
     meter: Arc<ResidentMeter>,
     registers: Arc<SharedRegisters>,
     workers: Workers,
@@ -42,8 +43,8 @@ impl ProcessHost {
     /// main thread.
     pub(super) fn new(
         link: Arc<SupervisorLink>,
-        doorbell: Doorbell,
-        slots: MemorySlots,
+        interrupt: BalloonInterrupt,
+        slots: Arc<MemorySlots>,
         (meter, registers): (Arc<ResidentMeter>, Arc<SharedRegisters>),
         (workers, work_left): (Workers, Arc<OwnedFd>),
     ) -> Self {
@@ -51,7 +52,7 @@ impl ProcessHost {
         Self {
             link,
             problems,
-            doorbell,
+            interrupt,
             slots,
             meter,
             registers,
@@ -66,16 +67,11 @@ impl ProcessHost {
 
 impl BalloonHost for ProcessHost {
     fn connect_doorbell(&mut self, vector: u8) {
-        // Without the interrupt the guest still polls its target every one or two seconds.
-        if let Err(error) = self.doorbell.connect(vector) {
-            self.problems.report(format_args!("the guest gets no balloon interrupt: {error}"));
-        }
+        self.interrupt.connect(vector);
     }
 
     fn disconnect_doorbell(&mut self) {
-        if let Err(error) = self.doorbell.disconnect() {
-            self.problems.report(format_args!("the guest keeps its balloon interrupt: {error}"));
-        }
+        self.interrupt.disconnect();
     }
 
     fn pressure(&mut self, now_ns: u64) {
@@ -98,6 +94,10 @@ impl BalloonHost for ProcessHost {
         if is_due(&mut self.last_request_ns, now_ns) {
             let _ = self.link.send(&FromVmm::Requested, Patience::DoNotWait);
         }
+    }
+
+    fn attached(&self) -> FrameCount {
+        self.slots.attached()
     }
 
     fn attach(&mut self, frames: &Range<usize>) -> bool {

@@ -1,6 +1,7 @@
-//! Follows the target from the VMM process's main thread: what the guest offers is reclaimed first,
-//! without waking the guest; the guest is told only if that is not enough, or if the host's
-//! resources have changed.
+//! Follows the target from the VMM process's main thread. For a smaller one, what the guest offers
+//! is reclaimed first, without waking the guest. For a larger one, memory is attached first. The
+//! guest is told if that is not enough, of memory that it can use now, or if the host's resources
+//! have changed.
 
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex};
@@ -9,10 +10,11 @@ use aerostat_abi::registers::Epoch;
 use aerostat_abi::units::FrameCount;
 use aerostat_link::SharedPage;
 use aerostat_link::doorbell::answer;
-use vmm_sys_util::eventfd::EventFd;
 
 use super::balloon::{Balloon, BalloonHost};
+use super::balloon_interrupt::BalloonInterrupt;
 use super::lock::lock;
+use super::memory_slots::MemorySlots;
 use super::shared_registers::SharedRegisters;
 
 /// Follows the target.
@@ -20,22 +22,22 @@ use super::shared_registers::SharedRegisters;
 pub(super) struct TargetWatch<H> {
     /// Becomes readable when the supervisor has set a target. `None` while there is none.
     pub(super) doorbell: Option<OwnedFd>,
-    /// Raises the guest's balloon interrupt.
-    guest_bell: EventFd,
+    interrupt: BalloonInterrupt,
+    slots: Arc<MemorySlots>,
     balloon: Arc<Mutex<Balloon<H>>>,
     registers: Arc<SharedRegisters>,
-    /// Whether the supervisor has rung and the guest has not been told.
+    /// Whether the guest has not been told what there is to be told.
     is_ring_due: bool,
 }
 
 impl<H: BalloonHost> TargetWatch<H> {
     pub(super) fn new(
         doorbell: OwnedFd,
-        guest_bell: EventFd,
+        (interrupt, slots): (BalloonInterrupt, Arc<MemorySlots>),
         balloon: Arc<Mutex<Balloon<H>>>,
         registers: Arc<SharedRegisters>,
     ) -> Self {
-        Self { doorbell: Some(doorbell), guest_bell, balloon, registers, is_ring_due: false }
+        Self { doorbell: Some(doorbell), interrupt, slots, balloon, registers, is_ring_due: false }
     }
 
     /// Handles that the doorbell is readable.
@@ -82,17 +84,18 @@ impl<H: BalloonHost> TargetWatch<H> {
         self.registers.page().facts().size
     }
 
-    /// Reclaims a part of what the guest offers, if it is larger than its target, and tells the
-    /// guest of a new target that can't be reached this way. Returns whether there is more to
-    /// reclaim.
+    /// Reclaims a part of what the guest offers, if it is larger than its target, or attaches a part
+    /// of what it lacks, and tells the guest what it has to know. Returns whether there is more to
+    /// do.
     pub(super) fn follow(&mut self) -> bool {
         if lock(&self.balloon).host_reclaim() {
             return true;
         }
         if std::mem::take(&mut self.is_ring_due) && lock(&self.balloon).has_to_be_told() {
-            // Full only where the guest has been told 2^64 times and did not respond.
-            let _ = self.guest_bell.write(1);
+            self.interrupt.ring();
         }
-        false
+        // The guest can run meanwhile, and call.
+        self.is_ring_due = self.slots.attach_next(self.registers.page().target());
+        self.is_ring_due
     }
 }

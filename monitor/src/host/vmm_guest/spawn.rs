@@ -21,7 +21,7 @@ use crate::clock::monotonic_ns;
 use crate::host::disk::{DiskError, Disks};
 use crate::host::run_directory::GuestFiles;
 use crate::host::{log_file, oom, vmm_program};
-use crate::vmm::{self, BUILD_ID, ImageError, KvmError, LayoutError, check_kvm};
+use crate::vmm::{self, BUILD_ID, ImageError, KvmError, LayoutError};
 
 /// What to start, and how.
 #[derive(Clone, Debug)]
@@ -32,8 +32,8 @@ pub struct GuestConfig {
     pub image: PathBuf,
     /// All memory that the machine has.
     pub memory: FrameCount,
-    /// Memory that the guest starts with; it is its first target too. The rest is the initial
-    /// balloon.
+    /// The first target. The guest starts with it, up to 1 GiB, and gets more as soon as it runs.
+    /// The rest is the initial balloon.
     pub initial_grant: FrameCount,
     /// The guest's boot arguments.
     pub command_line: String,
@@ -123,7 +123,7 @@ impl VmmGuest {
     /// # Errors
     /// Problems that the caller can fix are found before anything is started.
     pub fn spawn(config: &GuestConfig) -> Result<Self, SpawnError> {
-        check_kvm()?;
+        let features = vmm::features()?.to_vec();
         let image = check(config)?;
         let disks = config.disks.open()?;
         let log = config.log.as_deref().map(begin_log).transpose()?;
@@ -147,8 +147,9 @@ impl VmmGuest {
         };
         let start = Start {
             memory_frames: config.memory.0,
-            initial_frames: config.initial_grant.0,
+            initial_frames: config.initial_grant.min(vmm::ALWAYS_ATTACHED).0,
             command_line: config.command_line.clone(),
+            features,
             disks,
             lease: succession.map(|succession| succession.lease),
         };
@@ -156,7 +157,6 @@ impl VmmGuest {
         link.send(&ToVmm::Start(start), &descriptors.borrowed(), Patience::DoNotWait)
             .map_err(|error| SpawnError::SetUp(io::Error::other(error.to_string())))?;
 
-        let group = oom::watch_group();
         let child = Command::new(&config.program)
             .arg0(vmm_program::NAME)
             .args([&config.name, BUILD_ID])
@@ -169,6 +169,8 @@ impl VmmGuest {
             .spawn()
             .map_err(|source| SpawnError::Process { program: config.program.clone(), source })?;
         let process = Process::of_child(child)?;
+        // While the process starts: the first look-up takes as long as a tenth of that.
+        let group = oom::watch_group();
         // A process that is gone already needs no score.
         let _ = oom::expose_vmm(process.pid());
         let guest = Self::new(Parts { process, link, doorbell, registers, spawned_at_ns, group })?;

@@ -56,6 +56,9 @@ struct SilentHost {
 impl BalloonHost for SilentHost {
     fn connect_doorbell(&mut self, _vector: u8) {}
     fn disconnect_doorbell(&mut self) {}
+    fn attached(&self) -> FrameCount {
+        FrameCount(u64::MAX)
+    }
     fn pressure(&mut self, _now_ns: u64) {}
     fn use_changed(&mut self, _now_ns: u64) {}
     fn requested(&mut self, _now_ns: u64) {}

@@ -36,6 +36,8 @@ pub(super) struct Heard {
     released: u32,
     pub(super) work_left: u32,
     pub(super) workers: Workers,
+    /// Frames that the guest can use without waiting; all if `None`.
+    attached: Option<FrameCount>,
     /// Frames that can't be attached.
     unattachable: Range<usize>,
 }
@@ -59,6 +61,10 @@ impl BalloonHost for Heard {
 
     fn requested(&mut self, _now_ns: u64) {
         self.requests += 1;
+    }
+
+    fn attached(&self) -> FrameCount {
+        self.attached.unwrap_or(FrameCount(u64::MAX))
     }
 
     fn attach(&mut self, frames: &Range<usize>) -> bool {
@@ -116,6 +122,11 @@ fn status(device: &mut Balloon<Heard>, command: Command, rdi: u64, rsi: u64) -> 
     Status::decode(device.call(Registers { rax: command.encode(), rdi, rsi, r8: 0 }, 2).rax)
 }
 
+/// Returns the target that the guest is told.
+fn told(device: &mut Balloon<Heard>) -> u64 {
+    device.call(Registers { rax: Command::GetTarget.encode(), rdi: 0, rsi: 0, r8: 0 }, 2).rsi
+}
+
 /// Makes a batch call; returns the reply's first result and each entry's status.
 pub(super) fn batch(device: &mut Balloon<Heard>, command: Command, blocks: &[(u64, u8)]) -> (u64, Vec<EntryStatus>) {
     let mut words: Vec<_> =
@@ -124,7 +135,7 @@ pub(super) fn batch(device: &mut Balloon<Heard>, command: Command, blocks: &[(u6
     let call = Registers { rax: command.encode(), rdi: PAGE.0, rsi: blocks.len() as u64, r8: 0 };
     let reply = device.call(call, 3);
     assert_eq!(Status::decode(reply.rax), Some(Status::Ok));
-    assert_eq!(reply.rsi, device.registers.page().target().0, "every reply carries the target");
+    assert_eq!(reply.rsi, device.target().0, "every reply carries the target");
     device.memory.read_words(PAGE, &mut words).unwrap();
     (reply.rdi, words.into_iter().map(|word| Entry::decode(word).status).collect())
 }
@@ -140,6 +151,24 @@ fn frames_that_can_not_be_attached_stay_ballooned() {
     assert_eq!(device.map.size(), FrameCount(3072));
     device.host.unattachable = 0..0;
     assert_eq!(batch(&mut device, Command::Deflate, &[(2560, 9)]), (512, vec![EntryStatus::Done]));
+}
+
+/// A guest that is told of memory without a slot would wait for it.
+#[test]
+fn a_guest_is_told_of_what_is_attached() {
+    let mut device = negotiated(FrameCount(2048));
+    device.registers.page().set_target(TOTAL);
+    device.host.attached = Some(FrameCount(2048));
+    assert!(!device.has_to_be_told());
+    assert_eq!(told(&mut device), 2048);
+    device.host.attached = Some(FrameCount(3072));
+    assert!(device.has_to_be_told());
+    assert_eq!(told(&mut device), 3072);
+    device.registers.page().set_target(FrameCount(1024));
+    assert_eq!(told(&mut device), 1024);
+    // What the guest chooses beyond is attached for it.
+    device.registers.page().set_target(TOTAL);
+    assert_eq!(batch(&mut device, Command::Deflate, &[(3584, 9)]), (512, vec![EntryStatus::Done]));
 }
 
 #[test]
