@@ -52,6 +52,7 @@ extern "C" fn kernel_main(information: u64, origin: Origin) -> ! {
     if machine.has_balloon_port {
         balloon::start(&options, &mut metadata);
     }
+    mm::identity::reach_free_frames();
     start_swap(&options);
     background::start().unwrap_or_else(|_| report::bad_machine(MachineError::TooSmall));
     app::start(machine.command_line);

@@ -1,7 +1,9 @@
 //! The driver's memory in an application: pinned blocks. Everything else is up to the kernel, and
 //! requested with calls that any application has.
 
+use core::convert::Infallible;
 use core::mem;
+use core::ops::Range;
 
 use aerostat_abi::units::{BlockSize, FrameCount, FrameNumber};
 use aerostat_balloon_driver::{Compactable, Memory, Room};
@@ -40,6 +42,10 @@ impl Memory for PinnedMemory {
     /// Returns a block of the initial balloon. An application cannot choose other blocks.
     fn claim(&mut self, first: FrameNumber, size: BlockSize) -> Option<Pinned> {
         balloon_port::claim_initial(first, size)
+    }
+
+    fn claim_run(&mut self, _frames: Range<FrameNumber>) -> Option<Infallible> {
+        None
     }
 
     fn collect_reclaimed(&mut self) -> Option<Pinned> {

@@ -2,6 +2,7 @@
 //! for all memory from the start, because a guest that inflates has no memory left to grow a list.
 
 use alloc::vec::Vec;
+use core::convert::Infallible;
 use core::ops::Range;
 
 use aerostat_abi::units::{BlockSize, FrameCount, FrameNumber, HUGE_FRAMES, HUGE_ORDER, to_usize};
@@ -47,6 +48,10 @@ impl aerostat_balloon_driver::PageList for PageList {
             BlockSize::Huge => insert(&mut self.huge, block),
             BlockSize::Frame => insert(&mut self.frames, block),
         }
+    }
+
+    fn insert_run(&mut self, run: Infallible) {
+        match run {}
     }
 
     fn remove(&mut self, frames: FrameCount) -> Option<Pinned> {

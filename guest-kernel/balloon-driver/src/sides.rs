@@ -10,6 +10,8 @@ use crate::compaction::Compactable;
 
 /// A piece of memory that can be ballooned. The value owns the memory.
 pub trait Block {
+    /// Huge frames in a row, as one value that owns them.
+    type Run;
     /// Returns the first frame.
     fn first(&self) -> FrameNumber;
     /// Returns the block's size.
@@ -68,6 +70,9 @@ pub trait Memory {
     fn allocate(&mut self, size: BlockSize) -> Option<Self::Block>;
     /// Allocates one particular block, if it is free and can be spared.
     fn claim(&mut self, first: FrameNumber, size: BlockSize) -> Option<Self::Block>;
+    /// Allocates all huge frames within `frames`, whose borders are aligned, if all of them are free
+    /// and can be spared; `None` also where that would take as long as to claim each.
+    fn claim_run(&mut self, frames: Range<FrameNumber>) -> Option<<Self::Block as Block>::Run>;
     /// Returns a block that the host has reclaimed from the guest's offers and that the driver has
     /// not noted yet: it is in the balloon.
     fn collect_reclaimed(&mut self) -> Option<Self::Block>;
@@ -106,6 +111,8 @@ pub trait PageList {
     type Block: Block;
     /// Adds a block that is ballooned now.
     fn insert(&mut self, block: Self::Block);
+    /// Adds huge frames that are ballooned now.
+    fn insert_run(&mut self, run: <Self::Block as Block>::Run);
     /// Removes a block of at most `frames` frames, for DEFLATE: a huge frame where that fits, else
     /// a single frame.
     fn remove(&mut self, frames: FrameCount) -> Option<Self::Block>;

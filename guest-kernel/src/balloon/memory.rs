@@ -1,14 +1,17 @@
 //! The kernel's memory as the driver sees it: the frame allocator, compaction, reclaim, and threads
 //! that wait for memory.
 
-use aerostat_abi::units::{FrameCount, FrameNumber, HUGE_FRAMES, to_usize};
+use core::ops::Range;
+
+use aerostat_abi::units::{FrameCount, FrameNumber, HUGE_FRAMES, HugeFrameNumber, to_usize};
 use aerostat_balloon_driver::{Compactable, Memory, Room};
 
 use super::signals::SIGNALS;
 use crate::config::RECLAIM_STEP;
+use crate::mm::block::HugeRun;
 use crate::mm::shortage::{self, Cause};
 use crate::mm::slice::Slice;
-use crate::mm::{Block, BlockSize, FRAMES, Purpose, compaction, reclaim, slow_path};
+use crate::mm::{Block, BlockSize, FRAMES, Purpose, compaction, identity, reclaim, slow_path};
 use crate::time::Instant;
 
 /// The kernel's memory.
@@ -33,6 +36,10 @@ impl Memory for KernelMemory {
         FRAMES.claim(first, size, Purpose::Balloon)
     }
 
+    fn claim_run(&mut self, frames: Range<FrameNumber>) -> Option<HugeRun> {
+        FRAMES.claim_run(HugeFrameNumber::containing(frames.start)..HugeFrameNumber::containing(frames.end))
+    }
+
     fn collect_reclaimed(&mut self) -> Option<Block> {
         FRAMES.collect_reclaimed()
     }
@@ -42,6 +49,7 @@ impl Memory for KernelMemory {
     }
 
     fn free_unbacked(&mut self, block: Block) {
+        identity::reach(block.first());
         FRAMES.free_unbacked(block);
     }
 

@@ -7,7 +7,7 @@ use core::ops::Range;
 
 use aerostat_abi::units::{FrameCount, FrameNumber, HUGE_FRAMES, HugeFrameNumber};
 
-use crate::mm::block::Contents;
+use crate::mm::block::{Contents, HugeRun};
 use crate::mm::bump::BumpAllocator;
 use crate::mm::frame_set::FrameSet;
 use crate::mm::{Block, BlockSize};
@@ -39,6 +39,8 @@ impl PageList {
 }
 
 impl aerostat_balloon_driver::Block for Block {
+    type Run = HugeRun;
+
     fn first(&self) -> FrameNumber {
         self.first()
     }
@@ -53,6 +55,10 @@ impl aerostat_balloon_driver::PageList for PageList {
 
     fn insert(&mut self, block: Block) {
         self.frames.insert(block);
+    }
+
+    fn insert_run(&mut self, run: HugeRun) {
+        self.frames.insert_run(run);
     }
 
     fn remove(&mut self, frames: FrameCount) -> Option<Block> {

@@ -6,14 +6,14 @@ use core::ops::Range;
 
 use aerostat_abi::batch::{CAPACITY, Entry, EntryStatus};
 use aerostat_abi::port::Status;
-use aerostat_abi::units::{FrameCount, FrameNumber, HUGE_FRAMES, HUGE_ORDER, to_usize};
+use aerostat_abi::units::{FrameCount, FrameNumber, HUGE_FRAMES, HUGE_ORDER, HugeFrameNumber, to_usize};
 use aerostat_balloon_driver::{Compactable, Driver, Extent, Listed, Memory, Monitor, Next, RateLimits, Reply, Room};
 use proptest::collection::vec;
 use proptest::test_runner::Config as ProptestConfig;
 use proptest::{prop_assert, prop_assert_eq, proptest};
 
 use super::page_list::PageList;
-use crate::mm::block::Contents;
+use crate::mm::block::{Contents, HugeRun};
 use crate::mm::testing::block;
 use crate::mm::{Block, BlockSize, FrameAllocator, Purpose};
 
@@ -35,6 +35,10 @@ impl Memory for GuestMemory {
 
     fn claim(&mut self, first: FrameNumber, size: BlockSize) -> Option<Block> {
         self.0.claim_block(first, size, Purpose::Balloon)
+    }
+
+    fn claim_run(&mut self, frames: Range<FrameNumber>) -> Option<HugeRun> {
+        self.0.claim_run(HugeFrameNumber::containing(frames.start)..HugeFrameNumber::containing(frames.end))
     }
 
     fn collect_reclaimed(&mut self) -> Option<Block> {

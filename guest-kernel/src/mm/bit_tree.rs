@@ -5,6 +5,8 @@
 //! while the word below holds any bit. The words come from outside (see [`super::bump`]): no heap
 //! is needed, and zeroed memory is the empty set.
 
+use core::ops::Range;
+
 use super::bump::BumpAllocator;
 
 const WORD_BITS: usize = 64;
@@ -75,6 +77,63 @@ impl BitTree {
         Some(leaf_index * WORD_BITS + lowest(leaves[leaf_index]))
     }
 
+    /// Returns the smallest member that is at least `from`.
+    pub(crate) fn next(&self, from: usize) -> Option<usize> {
+        let mut position = from;
+        for level in 0..LEVELS {
+            let index = position / WORD_BITS;
+            let word = self.levels[level].get(index)? & (u64::MAX << (position % WORD_BITS));
+            if word != 0 {
+                let found = index * WORD_BITS + lowest(word);
+                let down = |found: usize, words: &&mut [u64]| found * WORD_BITS + lowest(words[found]);
+                return Some(self.levels[..level].iter().rev().fold(found, down));
+            }
+            position = index + 1;
+        }
+        None
+    }
+
+    /// Returns whether all numbers of a range are members, or none of them is; `None` where some
+    /// are.
+    pub(crate) fn uniform(&self, numbers: &Range<usize>) -> Option<bool> {
+        let words = || words_of(numbers).map(|(index, mask)| (self.levels[0][index] & mask, mask));
+        if words().all(|(word, mask)| word == mask) {
+            return Some(true);
+        }
+        words().all(|(word, _)| word == 0).then_some(false)
+    }
+
+    /// Adds all numbers of a range, a word at a time.
+    pub(crate) fn insert_all(&mut self, numbers: &Range<usize>) {
+        debug_assert!(numbers.end <= self.length);
+        if numbers.is_empty() {
+            return;
+        }
+        let mut range = numbers.clone();
+        for level in &mut self.levels {
+            for (index, mask) in words_of(&range) {
+                level[index] |= mask;
+            }
+            range = range.start / WORD_BITS..range.end.div_ceil(WORD_BITS);
+        }
+    }
+
+    /// Removes all numbers of a range, a word at a time.
+    pub(crate) fn remove_all(&mut self, numbers: &Range<usize>) {
+        for (index, mask) in words_of(numbers) {
+            self.levels[0][index] &= !mask;
+        }
+        let mut range = numbers.clone();
+        for level in 1..LEVELS {
+            range = range.start / WORD_BITS..range.end.div_ceil(WORD_BITS);
+            for index in range.clone() {
+                if self.levels[level - 1][index] == 0 {
+                    self.levels[level][index / WORD_BITS] &= !bit(index);
+                }
+            }
+        }
+    }
+
     /// Counts the members, a word at a time.
     pub(crate) fn count(&self) -> usize {
         self.levels[0].iter().map(|word| word.count_ones() as usize).sum()
@@ -99,6 +158,16 @@ impl BitTree {
     }
 }
 
+/// Returns the words that hold the bits of a range, each with the mask of those bits.
+fn words_of(range: &Range<usize>) -> impl Iterator<Item = (usize, u64)> + use<> {
+    let Range { start, end } = *range;
+    (start / WORD_BITS..end.div_ceil(WORD_BITS)).map(move |index| {
+        let below = start.saturating_sub(index * WORD_BITS);
+        let above = ((index + 1) * WORD_BITS).saturating_sub(end);
+        (index, (u64::MAX << below) & (u64::MAX >> above))
+    })
+}
+
 const fn bit(position: usize) -> u64 {
     1 << (position % WORD_BITS)
 }
@@ -112,7 +181,7 @@ mod tests {
     use super::BitTree;
     use crate::mm::bump::BumpAllocator;
     use proptest::collection::vec;
-    use proptest::{prop_assert_eq, proptest};
+    use proptest::{prop_assert, prop_assert_eq, proptest};
     use std::collections::BTreeSet;
 
     proptest! {
@@ -133,6 +202,35 @@ mod tests {
                 prop_assert_eq!(tree.contains(number), insert);
             }
             prop_assert_eq!(tree.count(), model.len());
+            prop_assert_eq!(tree.iter().collect::<BTreeSet<_>>(), model);
+        }
+
+        #[test]
+        fn ranges_behave_like_their_numbers(
+            length in 1_usize..10_000,
+            steps in vec((proptest::bool::ANY, 0_usize..10_000, 0_usize..600), 0..60),
+        ) {
+            let mut tree = BitTree::new(length, &mut BumpAllocator::leaked(BitTree::words(length)));
+            let mut model = BTreeSet::new();
+            for (insert, start, count) in steps {
+                let start = start % length;
+                let numbers = start..(start + count).min(length);
+                if insert {
+                    tree.insert_all(&numbers);
+                    model.extend(numbers.clone());
+                } else {
+                    tree.remove_all(&numbers);
+                    model.retain(|number| !numbers.contains(number));
+                }
+                prop_assert!(numbers.is_empty() || tree.uniform(&numbers) == Some(insert));
+                prop_assert_eq!(tree.next(start), model.range(start..).next().copied());
+                prop_assert_eq!(tree.next(numbers.end), model.range(numbers.end..).next().copied());
+                prop_assert_eq!(tree.first(), model.first().copied());
+                let around = start.saturating_sub(1)..(numbers.end + 1).min(length);
+                let members = around.clone().filter(|number| model.contains(number)).count();
+                let uniform = if members == around.len() { Some(true) } else { (members == 0).then_some(false) };
+                prop_assert_eq!(tree.uniform(&around), uniform);
+            }
             prop_assert_eq!(tree.iter().collect::<BTreeSet<_>>(), model);
         }
 

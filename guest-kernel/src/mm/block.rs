@@ -8,8 +8,10 @@
 //! [`Block::from_raw`].
 #![allow(unsafe_code, reason = "makes ownership out of a number, for callers who vouch for it")]
 
+use core::ops::Range;
+
 pub(crate) use aerostat_abi::units::BlockSize;
-use aerostat_abi::units::FrameNumber;
+use aerostat_abi::units::{FrameCount, FrameNumber, HUGE_FRAMES, HugeFrameNumber};
 
 /// What is in a block's memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,6 +75,41 @@ impl Block {
     #[must_use]
     pub(crate) fn contents(&self) -> Contents {
         self.contents
+    }
+}
+
+/// Owned huge frames in a row. As a [`Block`], they must not be dropped.
+#[derive(Debug)]
+#[must_use = "a run that is dropped is lost memory"]
+pub(crate) struct HugeRun(Range<HugeFrameNumber>);
+
+impl HugeRun {
+    /// Takes ownership of these huge frames.
+    ///
+    /// # Safety
+    /// As for [`Block::from_raw`], for each of them.
+    pub(crate) unsafe fn from_raw(numbers: Range<HugeFrameNumber>) -> Self {
+        Self(numbers)
+    }
+
+    /// Consumes the value but does not free the memory: the structure that stores the numbers owns
+    /// it now.
+    #[must_use]
+    pub(crate) fn into_numbers(self) -> Range<HugeFrameNumber> {
+        let numbers = self.0.clone();
+        core::mem::forget(self);
+        numbers
+    }
+
+    /// Returns the number of frames.
+    pub(crate) fn frames(&self) -> FrameCount {
+        FrameCount((self.0.end.0 - self.0.start.0) * HUGE_FRAMES)
+    }
+}
+
+impl Drop for HugeRun {
+    fn drop(&mut self) {
+        debug_assert!(false, "{:?} were dropped instead of freed", self.0);
     }
 }
 

@@ -1,4 +1,8 @@
 //! Cuts one stretch of zeroed memory into the slices that hold the frame metadata.
+//!
+//! What is written as a whole comes from the front, next to the image, where the host has small
+//! pages. What a large machine hardly touches comes from the end: there each touch may cost a huge
+//! page.
 #![allow(unsafe_code, reason = "some of the words are atomics")]
 
 use aerostat_abi::frame_state::HugeFrameWord;
@@ -22,6 +26,17 @@ impl BumpAllocator {
     /// Panics when the stretch is too short, because too little was reserved.
     pub(crate) fn take(&mut self, words: usize) -> &'static mut [u64] {
         let (taken, rest) = core::mem::take(&mut self.rest).split_at_mut(words);
+        self.rest = rest;
+        taken
+    }
+
+    /// Returns the last `words` words, for what is touched only where it is used.
+    ///
+    /// # Panics
+    /// As [`Self::take`].
+    pub(crate) fn take_sparse(&mut self, words: usize) -> &'static mut [u64] {
+        let rest = core::mem::take(&mut self.rest);
+        let (rest, taken) = rest.split_at_mut(rest.len() - words);
         self.rest = rest;
         taken
     }

@@ -25,7 +25,7 @@ pub(crate) use self::commit::FrameStatistics;
 use self::offers::Offers;
 use self::placement::{Mobility, Placement, Source, Use, huge_frames};
 pub(crate) use self::purpose::Purpose;
-use super::block::{Block, BlockSize, Contents};
+use super::block::{Block, BlockSize, Contents, HugeRun};
 use super::bump::BumpAllocator;
 use super::compaction::policy::Occupancy;
 use super::frame_cache::{BATCH, FrameCache};
@@ -138,6 +138,26 @@ impl FrameAllocator {
             BlockSize::Frame => self.placement.take_frame(first, Mobility::of(purpose))?,
         };
         Some(self.handed_out(block, purpose))
+    }
+
+    /// Hands out these huge frames for the balloon, if all of them are wholly free and untouched and
+    /// open to it. It takes far less time than to claim each: most of a large machine is ballooned
+    /// when it starts.
+    pub(crate) fn claim_run(&mut self, run: Range<HugeFrameNumber>) -> Option<HugeRun> {
+        let frames = run.end.0.saturating_sub(run.start.0) * HUGE_FRAMES;
+        // Each offer would have to be withdrawn.
+        if self.commit.offered() > 0 || self.commit.open_to(Purpose::Balloon) < frames {
+            return None;
+        }
+        let run = self.placement.take_run(run)?;
+        self.commit.hand_out(frames, Purpose::Balloon);
+        self.ballooned += frames;
+        Some(run)
+    }
+
+    /// Returns the lowest huge frame, from `from` on, that has free frames.
+    pub(crate) fn next_free(&self, from: HugeFrameNumber) -> Option<HugeFrameNumber> {
+        self.placement.next_free(from)
     }
 
     /// Returns a frame to move a page into, out of a broken huge frame that keeps its pages. The

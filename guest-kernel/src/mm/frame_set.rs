@@ -6,9 +6,11 @@
 //! frames are taken from broken huge frames first, so that whole ones stay whole.
 #![allow(unsafe_code, reason = "members are kept as bits and become blocks again")]
 
+use core::ops::Range;
+
 use aerostat_abi::units::{FrameNumber, HUGE_FRAMES, HugeFrameNumber, to_usize};
 
-use super::block::{Block, BlockSize, Contents};
+use super::block::{Block, BlockSize, Contents, HugeRun};
 use super::bump::BumpAllocator;
 use super::huge_frame_set::HugeFrameSet;
 
@@ -35,7 +37,7 @@ impl FrameSet {
 
     /// Creates the empty set.
     pub(crate) fn new(huge_frames: usize, bump: &mut BumpAllocator) -> Self {
-        let (bitmaps, _) = bump.take(BITMAP_WORDS * huge_frames).as_chunks_mut();
+        let (bitmaps, _) = bump.take_sparse(BITMAP_WORDS * huge_frames).as_chunks_mut();
         let (whole, partial) = (HugeFrameSet::new(huge_frames, bump), HugeFrameSet::new(huge_frames, bump));
         Self { whole, partial, bitmaps, length: 0 }
     }
@@ -109,6 +111,29 @@ impl FrameSet {
         Some(unsafe { Block::from_raw(huge.first(), BlockSize::Huge, Contents::Unknown) })
     }
 
+    /// Adds a run of huge frames.
+    ///
+    /// # Panics
+    /// In debug builds, when one of them is a member already.
+    pub(crate) fn insert_run(&mut self, run: HugeRun) {
+        self.length += run.frames().0;
+        let numbers = run.into_numbers();
+        debug_assert_eq!(self.whole.uniform(&numbers), Some(false), "{numbers:?} have two owners");
+        self.whole.insert_all(&numbers);
+    }
+
+    /// Removes these huge frames, if all of them are members. The machine has all of them.
+    pub(crate) fn remove_run(&mut self, numbers: Range<HugeFrameNumber>) -> Option<HugeRun> {
+        if self.whole.uniform(&numbers) != Some(true) {
+            return None;
+        }
+        self.whole.remove_all(&numbers);
+        // SAFETY: the set owned the huge frames, and they are members no more.
+        let run = unsafe { HugeRun::from_raw(numbers) };
+        self.length -= run.frames().0;
+        Some(run)
+    }
+
     /// Removes the lowest whole huge frame.
     pub(crate) fn take_whole(&mut self) -> Option<Block> {
         let huge = self.whole.first()?;
@@ -177,6 +202,17 @@ impl FrameSet {
     /// Counts the whole huge frames, a word at a time.
     pub(crate) fn count_whole(&self) -> usize {
         self.whole.count()
+    }
+
+    /// Returns the lowest whole huge frame, from `from` on.
+    pub(crate) fn next_whole(&self, from: HugeFrameNumber) -> Option<HugeFrameNumber> {
+        self.whole.next(from)
+    }
+
+    /// Returns the lowest huge frame, from `from` on, of which some frames are members.
+    pub(crate) fn next(&self, from: HugeFrameNumber) -> Option<HugeFrameNumber> {
+        let found = [self.whole.next(from), self.partial.next(from)];
+        found.into_iter().flatten().min()
     }
 
     /// Returns the lowest whole huge frame.

@@ -8,12 +8,13 @@
 //! the request is repeated, so no answer depends on what is cached where. Lock order: frame caches
 //! by their numbers, then the allocator.
 
+use core::ops::Range;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use aerostat_abi::frame_state::HugeFrameWord;
-use aerostat_abi::units::{FrameCount, FrameNumber};
+use aerostat_abi::units::{FrameCount, FrameNumber, HugeFrameNumber};
 
-use super::block::{Block, BlockSize, Contents};
+use super::block::{Block, BlockSize, Contents, HugeRun};
 use super::compaction::policy::Occupancy;
 use super::frame_allocator::{FrameAllocator, FrameStatistics, Purpose};
 use super::frame_cache::{BATCH, FrameCache};
@@ -143,6 +144,17 @@ impl Frames {
     pub(crate) fn claim(&self, first: FrameNumber, size: BlockSize, purpose: Purpose) -> Option<Block> {
         let block = self.pool(|allocator| allocator.claim_block(first, size, purpose))?;
         block.or_else(|| self.exactly(|allocator| allocator.claim_block(first, size, purpose)))
+    }
+
+    /// Hands out these huge frames for the balloon; see [`FrameAllocator::claim_run`].
+    pub(crate) fn claim_run(&self, run: Range<HugeFrameNumber>) -> Option<HugeRun> {
+        self.pool(|allocator| allocator.claim_run(run))?
+    }
+
+    /// Returns the lowest huge frame, from `from` on, that has frames that are free and in no frame
+    /// cache.
+    pub(crate) fn next_free(&self, from: HugeFrameNumber) -> Option<HugeFrameNumber> {
+        self.pool(|allocator| allocator.next_free(from))?
     }
 
     /// Returns how many frames would be open to a purpose if all offers were withdrawn.

@@ -12,6 +12,7 @@
 //! * [`slow_path`]: what is tried when no memory is free; [`kernel_heap`], [`pinned`]: the kernel's
 //!   own memory; [`sizing`], [`watermarks`]: what follows from the guest's current size;
 //!   [`activity`], [`pressure`], [`mod@statistics`]: what is reported.
+//! * `start`: sets all of this up; `identity`: the map through which the kernel reaches frames.
 //!
 //! Memory is committed when it is allocated, and its frames are allocated when it is first touched.
 
@@ -32,6 +33,8 @@ mod frame_contents;
 pub(crate) mod frame_set;
 mod frames;
 mod huge_frame_set;
+#[cfg(target_os = "none")]
+pub(crate) mod identity;
 mod kernel_heap;
 pub(crate) mod page_table;
 #[cfg(target_os = "none")]

@@ -1,5 +1,5 @@
-//! Sets memory up: from the ranges that the loader found to a frame allocator and a full identity
-//! map. No step takes time per frame.
+//! Sets memory up: from the ranges that the loader found to a frame allocator and an identity map.
+//! No step takes time per frame, and none per GiB but to note that it is free.
 #![allow(unsafe_code, reason = "takes over memory and the page tables of the image")]
 
 use core::ops::Range;
@@ -12,7 +12,7 @@ use super::bump::BumpAllocator;
 use super::extent::{self, Extent};
 use super::frame_allocator::FrameAllocator;
 use super::page_table::{Image, PageTables};
-use super::{FRAMES, OutOfMemory, SPACE};
+use super::{FRAMES, OutOfMemory, SPACE, identity};
 use crate::arch::x86_64::{cpu, ring0};
 use crate::config::KERNEL_FLOOR;
 use crate::layout;
@@ -52,7 +52,8 @@ impl InstalledMemory<'_> {
     }
 }
 
-/// Builds the frame allocator and maps all memory. `more_words` returns how many words other parts
+/// Builds the frame allocator and maps the first gibibyte; [`identity`] maps the others.
+/// `more_words` returns how many words other parts
 /// of the kernel need for their own metadata on a machine of that size; the returned allocator
 /// supplies them. Called once.
 ///
@@ -65,13 +66,15 @@ pub(crate) fn start(
     let (image, end) = (&memory.image, memory.end());
     let words = FrameAllocator::words(FrameCount(end.0)) + more_words(end);
     let metadata = image.end..image.end + (words as u64 * 8).next_multiple_of(FRAME_BYTES);
-    let tables = identity_tables(end) + first_gib_tables(image);
-    let tables_end = metadata.end + tables * FRAME_BYTES;
+    let identity_tables = metadata.end + first_gib_tables(image) * FRAME_BYTES;
+    let tables_end = identity_tables + identity::tables(end) * FRAME_BYTES;
     let first_range = memory.ranges.iter().find(|range| range.contains(&metadata.start)).ok_or(OutOfMemory)?;
     if tables_end + 2 * HUGE_BYTES > first_range.end.min(layout::BOOT_IDENTITY_END) {
         return Err(OutOfMemory);
     }
     adopt_page_tables(image, end, metadata.end);
+    // SAFETY: these frames lie behind the image and all else, and are reserved below.
+    unsafe { identity::start(FrameNumber::containing(identity_tables)) };
     let pointer = core::ptr::with_exposed_provenance_mut::<u64>(to_usize(metadata.start));
     // SAFETY: the range lies in memory behind the image, where nothing else is; any bits are words,
     // and they are zeroed below unless they are zero.
@@ -92,20 +95,15 @@ pub(crate) fn start(
     Ok(bump)
 }
 
-/// Returns how many page tables it takes to map what lies beyond the first gibibyte.
-fn identity_tables(end: FrameNumber) -> u64 {
-    end.address().div_ceil(layout::BOOT_IDENTITY_END) - 1
-}
-
 /// Returns how many page tables it takes to map the first gibibyte: the table of its slots, and one
 /// for each slot up to the end of the image's constants, which is mapped page by page.
 fn first_gib_tables(image: &Image) -> u64 {
     1 + image.constants_end.div_ceil(HUGE_BYTES)
 }
 
-/// Adopts the image's page tables: maps the memory that they don't reach, with tables in the frames
-/// from `free` on, and the first gibibyte anew: with the access rights of each part of the image,
-/// and without low memory and what is not memory.
+/// Adopts the image's page tables, and maps the first gibibyte anew, with tables in the frames from
+/// `free` on: with the access rights of each part of the image, and without low memory and what is
+/// not memory.
 fn adopt_page_tables(image: &Image, end: FrameNumber, free: u64) {
     // SAFETY: the boot tables are static, identity-mapped, and from here on changed under the lock
     // of `SPACE` only.
@@ -113,21 +111,12 @@ fn adopt_page_tables(image: &Image, end: FrameNumber, free: u64) {
     let mut free = FrameNumber::containing(free);
     // SAFETY: the caller has seen that as many frames as are taken lie in memory that nothing uses,
     // and reserves them.
-    let take_frame = |free: &mut FrameNumber| unsafe {
-        let frame = Block::from_raw(*free, BlockSize::Frame, Contents::Unknown);
-        *free = FrameNumber(free.0 + 1);
+    let mut take_frame = || unsafe {
+        let frame = Block::from_raw(free, BlockSize::Frame, Contents::Unknown);
+        free = FrameNumber(free.0 + 1);
         frame
     };
-    for gib in 1..=identity_tables(end) {
-        if gib == layout::LOCAL_APIC / layout::BOOT_IDENTITY_END {
-            continue;
-        }
-        let table = take_frame(&mut free);
-        if let Err(table) = tables.map_identity_gib(gib * layout::BOOT_IDENTITY_END, table, &mut |_| None) {
-            unreachable!("the root of the boot tables has no entry for {:?}", table.into_number());
-        }
-    }
-    tables.map_first_gib(image, end, &mut || take_frame(&mut free));
+    tables.map_first_gib(image, end, &mut take_frame);
     cpu::flush_tlb();
     SPACE.lock().tables = Some(tables);
 }

@@ -183,6 +183,9 @@ impl<L: PageList> Driver<L> {
         disputed: &mut Disputed,
         step: &mut Step<'_, impl Monitor, impl Memory<Block = L::Block>>,
     ) {
+        if entry.order >= HUGE_ORDER && self.adopt_run(entry, step.memory) {
+            return;
+        }
         let mut at = entry.frame;
         while at < end_of(&entry) {
             if entry.order >= HUGE_ORDER && self.adopt_block(at, BlockSize::Huge, step.memory) {
@@ -198,6 +201,15 @@ impl<L: PageList> Driver<L> {
             }
             at = FrameNumber(at.0 + 1);
         }
+    }
+
+    /// Puts an entry's huge frames into the page list if all of them are free, as in the first
+    /// session, and the guest stays above its floor. Returns whether it did.
+    fn adopt_run(&mut self, entry: Entry, memory: &mut impl Memory<Block = L::Block>) -> bool {
+        if self.size().saturating_sub(entry.count()) < self.extent.floor {
+            return false;
+        }
+        memory.claim_run(entry.frame..end_of(&entry)).map(|run| self.page_list.insert_run(run)).is_some()
     }
 
     /// Puts a block into the page list if it is free and the guest stays above its floor. Returns

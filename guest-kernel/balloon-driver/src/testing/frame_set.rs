@@ -23,6 +23,8 @@ impl TestBlock {
 }
 
 impl Block for TestBlock {
+    type Run = Vec<Self>;
+
     fn first(&self) -> FrameNumber {
         self.first
     }
@@ -113,6 +115,10 @@ impl PageList for FrameSet {
 
     fn insert(&mut self, block: TestBlock) {
         Self::put(self, &block);
+    }
+
+    fn insert_run(&mut self, run: Vec<TestBlock>) {
+        run.iter().for_each(|block| Self::put(self, block));
     }
 
     fn remove(&mut self, frames: FrameCount) -> Option<TestBlock> {

@@ -1,5 +1,6 @@
 //! A guest's memory.
 
+use core::ops::Range;
 use std::vec::Vec;
 
 use aerostat_abi::units::{BlockSize, FrameCount, FrameNumber, HUGE_FRAMES, to_usize};
@@ -97,6 +98,15 @@ impl Memory for TestMemory {
 
     fn claim(&mut self, first: FrameNumber, size: BlockSize) -> Option<TestBlock> {
         (self.available() >= size.frames()).then(|| self.free.take_at(first, size)).flatten()
+    }
+
+    fn claim_run(&mut self, frames: Range<FrameNumber>) -> Option<Vec<TestBlock>> {
+        let is_free = (frames.start.0..frames.end.0).all(|frame| self.free.contains(frame));
+        if !is_free || self.available() < frames.end.0 - frames.start.0 {
+            return None;
+        }
+        let firsts = (frames.start.0..frames.end.0).step_by(to_usize(HUGE_FRAMES)).map(FrameNumber);
+        firsts.map(|first| self.free.take_at(first, BlockSize::Huge)).collect()
     }
 
     fn collect_reclaimed(&mut self) -> Option<TestBlock> {

@@ -8,7 +8,7 @@ use aerostat_abi::units::{BlockSize, FrameCount, FrameNumber};
 
 use super::OutOfMemory;
 use crate::mm::block::Contents;
-use crate::mm::{Block, FRAMES, Purpose, slow_path};
+use crate::mm::{Block, FRAMES, Purpose, identity, slow_path};
 
 /// An owned frame or huge frame, which is never moved nor evicted. Dropping it frees it. It has no
 /// address: its owner can put it into the balloon, but not access it.
@@ -62,6 +62,7 @@ impl Pinned {
         let size = self.size;
         // SAFETY: the value owned the memory, and was given up.
         let block = unsafe { Block::from_raw(self.into_number(), size, Contents::Zero) };
+        identity::reach(block.first());
         FRAMES.free_unbacked(block);
         slow_path::frames_freed(FrameCount(size.frames()));
     }
@@ -96,6 +97,9 @@ impl Drop for Frames {
 }
 
 impl aerostat_balloon_driver::Block for Pinned {
+    /// An application claims each block.
+    type Run = core::convert::Infallible;
+
     fn first(&self) -> FrameNumber {
         self.first
     }

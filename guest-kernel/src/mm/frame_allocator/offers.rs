@@ -69,13 +69,15 @@ impl FrameAllocator {
         if self.placement.count_whole() as u64 * HUGE_FRAMES == self.commit.offered() {
             return;
         }
-        for huge in self.placement.huge_frames() {
+        let mut at = HugeFrameNumber(0);
+        while let Some(huge) = self.placement.next_whole_from(at) {
             if self.commit.open_to(Purpose::Balloon) < HUGE_FRAMES {
                 return;
             }
-            if self.placement.contains_whole(huge) && !self.offers.contains(huge) {
+            if !self.offers.contains(huge) {
                 self.offer(huge);
             }
+            at = HugeFrameNumber(huge.0 + 1);
         }
     }
 
@@ -104,10 +106,12 @@ impl FrameAllocator {
         if self.commit.offered() == 0 {
             return;
         }
-        for huge in self.placement.huge_frames() {
-            if self.offers.contains(huge) && self.placement.state(huge).is_reclaimed() {
+        let mut at = HugeFrameNumber(0);
+        while let Some(huge) = self.offers.offered.next(at) {
+            if self.placement.state(huge).is_reclaimed() {
                 self.lose(huge);
             }
+            at = HugeFrameNumber(huge.0 + 1);
         }
     }
 

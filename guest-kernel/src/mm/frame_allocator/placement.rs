@@ -25,7 +25,7 @@ use aerostat_abi::frame_state::{AlreadyReclaimed, HugeFrameState, HugeFrameWord}
 use aerostat_abi::units::{FrameCount, FrameNumber, HUGE_FRAMES, HUGE_ORDER, HugeFrameNumber, to_usize};
 
 use super::Purpose;
-use crate::mm::block::{Block, BlockSize, Contents};
+use crate::mm::block::{Block, BlockSize, Contents, HugeRun};
 use crate::mm::bump::BumpAllocator;
 use crate::mm::compaction::policy::Occupancy;
 use crate::mm::frame_set::FrameSet;
@@ -169,6 +169,16 @@ impl Placement {
         }
     }
 
+    /// Returns the lowest wholly free huge frame, from `from` on.
+    pub(super) fn next_whole_from(&self, from: HugeFrameNumber) -> Option<HugeFrameNumber> {
+        self.free.next_whole(from)
+    }
+
+    /// Returns the lowest huge frame, from `from` on, that has free frames.
+    pub(super) fn next_free(&self, from: HugeFrameNumber) -> Option<HugeFrameNumber> {
+        self.free.next(from)
+    }
+
     /// Returns whether a huge frame is wholly free.
     pub(super) fn contains_whole(&self, huge: HugeFrameNumber) -> bool {
         self.free.contains_whole(huge)
@@ -228,6 +238,16 @@ impl Placement {
         block.with_contents(self.contents(state))
     }
 
+    /// Hands out these huge frames, if all of them are wholly free and the host backs none. Their
+    /// words stay zero, so that a run takes no time for each.
+    pub(super) fn take_run(&mut self, run: Range<HugeFrameNumber>) -> Option<HugeRun> {
+        let is_memory = run.end.index() <= self.states.len();
+        if !is_memory || self.backed.uniform(&run) != Some(false) {
+            return None;
+        }
+        self.free.remove_run(run)
+    }
+
     /// Breaks a huge frame, which is wholly free, and hands out its first frame.
     pub(super) fn break_whole(&mut self, huge: HugeFrameNumber, wanted: Use) -> Block {
         let state = self.state(huge);
@@ -263,11 +283,12 @@ impl Placement {
     pub(super) fn put_back(&mut self, block: Block, contents: Contents) -> Option<HugeFrameNumber> {
         let size = block.size();
         let huge = HugeFrameNumber::containing(block.first());
-        let state = self.state(huge);
+        let state = self.state_in_use(huge);
         let is_whole = self.free.insert(block);
         let mut state = match size {
             BlockSize::Huge => state.with_used(0),
-            BlockSize::Frame => state.with_used(state.used() - 1),
+            // Frames of it may be used, one by one, before it is whole again.
+            BlockSize::Frame => state.with_used(state.used() - 1).with_backing(),
         };
         if size == BlockSize::Huge && contents == Contents::Zero {
             state = state.without_backing();
@@ -280,6 +301,13 @@ impl Placement {
             self.arrange(huge);
         }
         is_whole.then_some(huge)
+    }
+
+    /// Returns the state of a huge frame of which frames are in use.
+    fn state_in_use(&self, huge: HugeFrameNumber) -> HugeFrameState {
+        let state = self.state(huge);
+        // It was taken with a run.
+        if state.is_free() { state.with_whole() } else { state }
     }
 
     /// Returns what is in memory that was handed out when its huge frame was in this state.
@@ -360,7 +388,7 @@ impl Placement {
     /// frames are in use.
     pub(super) fn occupancy(&self) -> Occupancy {
         let mut occupancy = Occupancy::default();
-        for huge in self.huge_frames().filter(|&huge| self.movable.contains(huge)) {
+        for huge in self.movable.iter() {
             occupancy.add(self.state(huge).used());
         }
         occupancy
@@ -428,7 +456,9 @@ impl Placement {
     /// Returns the first disagreement, as a sentence.
     pub(super) fn validate_huge_frame(&self, huge: HugeFrameNumber) -> Result<(), &'static str> {
         let state = self.state(huge);
-        if u64::from(state.used()) != HUGE_FRAMES - self.free.count_in(huge) {
+        let used = HUGE_FRAMES - self.free.count_in(huge);
+        let is_of_a_run = used == HUGE_FRAMES && state == HugeFrameState::default();
+        if u64::from(state.used()) != used && !is_of_a_run {
             return Err("a huge frame's state and the free frames disagree");
         }
         if self.backed.contains(huge) != (state.is_free() && state.is_backed()) {

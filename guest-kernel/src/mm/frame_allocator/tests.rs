@@ -5,7 +5,7 @@
 use std::ops::Range;
 
 use aerostat_abi::metadata;
-use aerostat_abi::units::{FrameCount, FrameNumber, HUGE_FRAMES, to_usize};
+use aerostat_abi::units::{FrameCount, FrameNumber, HUGE_FRAMES, HugeFrameNumber, to_usize};
 use proptest::collection::vec;
 use proptest::prelude::{Just, Strategy};
 use proptest::test_runner::TestCaseError;
@@ -13,6 +13,7 @@ use proptest::{prop_assert, prop_assert_eq, prop_oneof, proptest};
 
 use super::{Block, BlockSize, Contents, FrameAllocator, FrameStatistics, Purpose};
 use crate::config::EVICTION_RESERVE;
+use crate::mm::block::HugeRun;
 use crate::mm::bump::BumpAllocator;
 use crate::mm::frame_set::FrameSet;
 use crate::mm::testing::block;
@@ -74,6 +75,50 @@ fn a_fresh_machine_is_free_and_untouched_but_for_the_reserved_ranges() {
     let huge = allocate(&mut allocator, BlockSize::Huge, Purpose::Kernel);
     assert_eq!(huge, Some((FrameNumber(4 * HUGE_FRAMES), Contents::Zero)));
     assert_eq!(allocate(&mut allocator, BlockSize::Huge, Purpose::Kernel), None);
+}
+
+/// Claims a run for the balloon; returns its numbers.
+fn claim_run(allocator: &mut FrameAllocator, run: Range<u64>) -> Option<Range<HugeFrameNumber>> {
+    allocator.claim_run(HugeFrameNumber(run.start)..HugeFrameNumber(run.end)).map(HugeRun::into_numbers)
+}
+
+#[test]
+fn a_run_is_claimed_as_one_and_comes_back_in_parts() {
+    let mut allocator = allocator_of_huge_frames(200);
+    assert_eq!(claim_run(&mut allocator, 2..199), Some(HugeFrameNumber(2)..HugeFrameNumber(199)));
+    assert_eq!((allocator.ballooned(), allocator.validate()), (FrameCount(197 * HUGE_FRAMES), Ok(())));
+    for run in [1..3, 150..151, 198..200, 190..201] {
+        assert_eq!(claim_run(&mut allocator, run), None, "not all of it is free");
+    }
+    allocator.deflate(block(FrameNumber(70 * HUGE_FRAMES), BlockSize::Huge), Contents::Zero);
+    allocator.deflate(block(FrameNumber(3 * HUGE_FRAMES + 5), BlockSize::Frame), Contents::Zero);
+    assert_eq!(allocator.statistics().free, FrameCount(4 * HUGE_FRAMES + 1));
+    assert_eq!(allocator.validate(), Ok(()));
+    assert_eq!(claim_run(&mut allocator, 70..71), Some(HugeFrameNumber(70)..HugeFrameNumber(71)));
+    assert_eq!(claim_run(&mut allocator, 3..4), None);
+    assert_eq!(allocator.validate(), Ok(()));
+}
+
+#[test]
+fn a_run_leaves_the_floor_and_the_commit() {
+    let mut allocator = FrameAllocator::leaked(FrameCount(4 * HUGE_FRAMES), &[], FrameCount(100));
+    assert_eq!(claim_run(&mut allocator, 0..4), None);
+    assert!(allocator.charge_commit(FrameCount(HUGE_FRAMES)).is_ok());
+    assert_eq!(claim_run(&mut allocator, 1..4), None);
+    assert!(claim_run(&mut allocator, 2..4).is_some());
+}
+
+#[test]
+fn a_huge_frame_that_came_back_in_parts_may_hold_anything() {
+    let mut allocator = allocator_of_huge_frames(1);
+    assert!(claim_run(&mut allocator, 0..1).is_some());
+    for frame in 0..HUGE_FRAMES {
+        allocator.deflate(block(FrameNumber(frame), BlockSize::Frame), Contents::Zero);
+        let (used, _) = allocate(&mut allocator, BlockSize::Frame, Purpose::Kernel).unwrap();
+        allocator.free(block(used, BlockSize::Frame));
+    }
+    let whole = allocate(&mut allocator, BlockSize::Huge, Purpose::Kernel);
+    assert_eq!(whole, Some((FrameNumber(0), Contents::Unknown)));
 }
 
 #[test]
