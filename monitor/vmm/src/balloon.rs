@@ -512,6 +512,11 @@ impl<H: BalloonHost> Balloon<H> {
         Registers { rax: status.encode(), rdi: result, rsi: self.target().0, r8 }
     }
 
+    /// Has memory attached that the target calls for: the guest has started.
+    pub(super) fn begin_growth(&mut self) {
+        self.host.work_left();
+    }
+
     /// Returns the target that the guest is told: the supervisor's, as far as the guest could use
     /// that memory at once.
     fn target(&self) -> FrameCount {

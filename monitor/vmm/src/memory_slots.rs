@@ -3,9 +3,9 @@
 //! KVM allocates and clears arrays for every frame of a slot when the slot is made, whether the
 //! guest has the frame or not: 2 to 3 MiB and some milliseconds for a GiB where it shadows page
 //! tables. So only memory up to [`ALWAYS_ATTACHED`] is attached before the guest runs, and no guest
-//! starts with more. The main thread attaches what the target calls for beyond it, while the guest
-//! runs, and the guest is told of a larger target only when it can use that memory. A guest that
-//! chooses other frames waits for their slot in its DEFLATE.
+//! starts with more. The main thread attaches what the target calls for beyond it, once the guest
+//! has started, and the guest is told of a larger target only when it can use that memory. A guest
+//! that chooses other frames waits for their slot in its DEFLATE.
 //!
 //! An access to a frame whose slot was never made is one to no memory: reads return all ones, and
 //! writes do nothing. Such a frame is ballooned, so the guest has no business there.

@@ -6,7 +6,7 @@
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex};
 
-use aerostat_abi::registers::Epoch;
+use aerostat_abi::registers::{BootStage, Epoch};
 use aerostat_abi::units::FrameCount;
 use aerostat_link::SharedPage;
 use aerostat_link::doorbell::answer;
@@ -94,8 +94,11 @@ impl<H: BalloonHost> TargetWatch<H> {
         if std::mem::take(&mut self.is_ring_due) && lock(&self.balloon).has_to_be_told() {
             self.interrupt.ring();
         }
-        // The guest can run meanwhile, and call.
-        self.is_ring_due = self.slots.attach_next(self.registers.page().target());
+        // The guest can run meanwhile, and call. But to attach memory delays its faults, so what it
+        // does not need to start with waits until it has.
+        let page = self.registers.page();
+        let has_started = page.boot_ns(BootStage::Main) != 0;
+        self.is_ring_due = has_started && self.slots.attach_next(page.target());
         self.is_ring_due
     }
 }

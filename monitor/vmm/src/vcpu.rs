@@ -168,7 +168,7 @@ fn balloon_call<H: BalloonHost>(vcpu: &mut VcpuFd, devices: &mut Devices<H>, wri
     vcpu.set_sync_dirty_reg(SyncReg::Register);
 }
 
-impl<H> Devices<H> {
+impl<H: BalloonHost> Devices<H> {
     /// Makes the guest wait, if it calls too often. The signal that ends the loop ends the wait
     /// too.
     fn hold_back(&mut self) {
@@ -188,6 +188,9 @@ impl<H> Devices<H> {
             }
         };
         self.registers.page().mark_boot(stage, monotonic_ns());
+        if stage == BootStage::Main {
+            lock(&self.balloon).begin_growth();
+        }
     }
 }
 
