@@ -2,8 +2,9 @@
 //! where the guest is. Nothing has to run in the guest for that.
 //!
 //! The table lies in the image, at the address that a note of the image names ([`NOTE_OWNER`],
-//! [`NOTE_KIND`]). It is a header of [`HEADER_WORDS`] words and [`PLACES`] entries of [`ENTRY_WORDS`]
-//! words, little-endian. The guest keeps it up to date; it is all zero until its kernel has threads.
+//! [`NOTE_KIND`]). It is a header of [`HEADER_WORDS`] words and [`PLACES`] entries of
+//! [`ENTRY_WORDS`] words, little-endian. The guest keeps it up to date; it is all zero until its
+//! kernel has threads.
 //!
 //! | word of the header | |
 //! |---|---|
@@ -303,7 +304,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn hostile_tables_decode_to_printable_names(words in uniform3(any::<u64>()), noise: [u64; 16], at in 0..WORDS - 16) {
+        fn hostile_tables_decode_to_printable_names(
+            words in uniform3(any::<u64>()),
+            noise: [u64; 16],
+            at in 0..WORDS - 16,
+        ) {
             let mut hostile = table(&[]);
             hostile[at..at + 16].copy_from_slice(&noise);
             (hostile[0], hostile[1]) = (MAGIC, VERSION);

@@ -70,8 +70,8 @@ pub trait Memory {
     fn allocate(&mut self, size: BlockSize) -> Option<Self::Block>;
     /// Allocates one particular block, if it is free and can be spared.
     fn claim(&mut self, first: FrameNumber, size: BlockSize) -> Option<Self::Block>;
-    /// Allocates all huge frames within `frames`, whose borders are aligned, if all of them are free
-    /// and can be spared; `None` also where that would take as long as to claim each.
+    /// Allocates all huge frames within `frames`, whose borders are aligned, if all of them are
+    /// free and can be spared; `None` also where that would take as long as to claim each.
     fn claim_run(&mut self, frames: Range<FrameNumber>) -> Option<<Self::Block as Block>::Run>;
     /// Returns a block that the host has reclaimed from the guest's offers and that the driver has
     /// not noted yet: it is in the balloon.

@@ -69,9 +69,9 @@ pub trait Policy {
     /// Decides about a page whose accessed bit the hand has read and cleared.
     fn visited(&mut self, page: Seen) -> Verdict;
 
-    /// Returns whether a visit that finds this tells nothing of the page but that it is there, as it
-    /// is the first since the page came and was touched. Such a visit may come at any time before
-    /// the hand's, and never ends with [`Verdict::Evict`].
+    /// Returns whether a visit that finds this tells nothing of the page but that it is there, as
+    /// it is the first since the page came and was touched. Such a visit may come at any time
+    /// before the hand's, and never ends with [`Verdict::Evict`].
     fn is_new(&self, page: Seen) -> bool;
 
     /// Notes that a pass has ended: since the last call the hand has visited each page that was

@@ -140,9 +140,9 @@ impl FrameAllocator {
         Some(self.handed_out(block, purpose))
     }
 
-    /// Hands out these huge frames for the balloon, if all of them are wholly free and untouched and
-    /// open to it. It takes far less time than to claim each: most of a large machine is ballooned
-    /// when it starts.
+    /// Hands out these huge frames for the balloon, if all of them are wholly free and untouched
+    /// and open to it. It takes far less time than to claim each: most of a large machine is
+    /// ballooned when it starts.
     pub(crate) fn claim_run(&mut self, run: Range<HugeFrameNumber>) -> Option<HugeRun> {
         let frames = run.end.0.saturating_sub(run.start.0) * HUGE_FRAMES;
         // Each offer would have to be withdrawn.

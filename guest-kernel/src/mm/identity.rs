@@ -1,5 +1,5 @@
-//! The identity map beyond the first gibibyte: a page table for each gibibyte in which the guest has
-//! memory.
+//! The identity map beyond the first gibibyte: a page table for each gibibyte in which the guest
+//! has memory.
 //!
 //! A large machine may start with little memory, and a table takes time and memory of the host. So
 //! a gibibyte is mapped when the guest first gets frames in it: at the start, or by a DEFLATE. The

@@ -30,8 +30,8 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    /// Returns how much has moved that may help a thread with this want. Evicting pages makes frames
-    /// free, but no memory that can be committed.
+    /// Returns how much has moved that may help a thread with this want. Evicting pages makes
+    /// frames free, but no memory that can be committed.
     pub(crate) fn towards(&self, want: Want) -> u64 {
         let common = self.received.0 + self.raised.0 + self.freed.0;
         match want {

@@ -179,8 +179,8 @@ impl Wait {
         wait_for_host(self.wanted, missing, &mut self.patience)
     }
 
-    /// Evicts pages. Returns `false` when there is nothing to evict, or others take all that becomes
-    /// free.
+    /// Evicts pages. Returns `false` when there is nothing to evict, or others take all that
+    /// becomes free.
     fn reclaim(&mut self, wanted: FrameCount) -> bool {
         reclaim::reclaim(wanted) > FrameCount::ZERO && self.goes_on()
     }

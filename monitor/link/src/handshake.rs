@@ -15,8 +15,8 @@ use serde::{Deserialize, Serialize};
 
 /// The newest version of the protocol that this build speaks.
 pub const PROTOCOL: u32 = 2;
-/// The oldest one. Version 1, without [`UseChanged`](crate::message::FromVmm::UseChanged), was in no
-/// release.
+/// The oldest one. Version 1, without [`UseChanged`](crate::message::FromVmm::UseChanged), was in
+/// no release.
 pub const OLDEST_PROTOCOL: u32 = 2;
 
 const _: () = assert!(

@@ -33,7 +33,8 @@ pub enum ToVmm {
 pub struct Start {
     /// Memory that the machine has, balloon included.
     pub memory_frames: u64,
-    /// Memory that the guest starts with; the rest is the initial balloon. The target may be larger.
+    /// Memory that the guest starts with; the rest is the initial balloon. The target may be
+    /// larger.
     pub initial_frames: u64,
     /// The guest's boot arguments.
     pub command_line: String,

@@ -149,8 +149,8 @@ fn failed(why: String) -> Ending {
 }
 
 /// Returns what stands for resources that the earlier supervisor was about to publish when it was
-/// killed: nothing, with a generation above all that it has sent. It counted changes, of which there
-/// are fewer than milliseconds.
+/// killed: nothing, with a generation above all that it has sent. It counted changes, of which
+/// there are fewer than milliseconds.
 fn unknown_resources() -> Resources {
     Resources::new(Generation(Moment::now().ns() / 1_000_000))
 }

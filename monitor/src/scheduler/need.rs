@@ -52,9 +52,9 @@ impl Need {
         Self { firm: more(self.firm), demand: more(self.demand), ..self }
     }
 
-    /// Returns the need of a guest that has evicted pages and has this target. What it has free is no
-    /// surplus: its own reclaim keeps some frames free, and evicts more pages whenever it is shrunk to
-    /// what it uses.
+    /// Returns the need of a guest that has evicted pages and has this target. What it has free is
+    /// no surplus: its own reclaim keeps some frames free, and evicts more pages whenever it is
+    /// shrunk to what it uses.
     pub(super) fn with_free_frames(self, target: FrameCount, policy: &Policy) -> Self {
         let kept = target.min(self.firm.saturating_add(policy.headroom_of(self.firm)));
         let firm = self.firm.max(huge_ceil(kept));

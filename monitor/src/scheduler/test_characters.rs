@@ -18,7 +18,8 @@ pub(super) const TICK: Duration = Duration::from_millis(20);
 pub(super) enum Character {
     /// It follows its target and says what it uses.
     Ideal,
-    /// It waits for nothing, as it moves to its swap disk what it has no room for, and brings it back.
+    /// It waits for nothing, as it moves to its swap disk what it has no room for, and brings it
+    /// back.
     Swapping,
     /// It can't shrink below what it needs, and does not say so.
     Limited,

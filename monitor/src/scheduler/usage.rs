@@ -37,8 +37,8 @@ pub struct Usage {
     pub used: FrameCount,
     /// Of these, file pages: they can be dropped and read again.
     pub droppable: FrameCount,
-    /// Of the rest, frames that were not accessed for a while and that the guest could move out. Idle
-    /// memory that can't go anywhere is of no use to others, so it is not taxed.
+    /// Of the rest, frames that were not accessed for a while and that the guest could move out.
+    /// Idle memory that can't go anywhere is of no use to others, so it is not taxed.
     pub idle: FrameCount,
     /// The size below which the guest can't shrink: what it has committed and no swap can stand
     /// for.

@@ -70,7 +70,8 @@ impl Outcome {
 }
 
 impl GuestOutcome {
-    /// Returns whether the guest ended by itself with success or because it was asked to, or runs on.
+    /// Returns whether the guest ended by itself with success or because it was asked to, or runs
+    /// on.
     #[must_use]
     pub fn is_success(&self) -> bool {
         matches!(self.ending.reason, EndReason::Exited(GuestExit::Success) | EndReason::Stopped | EndReason::Left)

@@ -162,8 +162,8 @@ impl<'a, G: GuestHandle + Send + 'static> RunLoop<'a, G> {
         Ok(())
     }
 
-    /// Ends the run, which went as `ran` says: ends all guests, or leaves them to the next supervisor
-    /// if a client wants that.
+    /// Ends the run, which went as `ran` says: ends all guests, or leaves them to the next
+    /// supervisor if a client wants that.
     pub(super) fn end(mut self, ran: Result<(), RunError>) -> Result<Outcome, RunError> {
         if ran.is_ok() && self.manager.run_end() == Some(RunEnd::HandOver) {
             self.manager.supervisor.leave(Moment::now());

@@ -62,7 +62,7 @@ pub(super) fn set_up(vcpu: &VcpuFd, cpuid: &CpuId, entry: u64) -> Result<(), kvm
     })
 }
 
-/// Returns the features of a guest's processor on this host, which [`set_up`] takes.
+/// Returns the features of a guest's processor on this host, which `set_up` takes.
 ///
 /// # Errors
 /// Says what to do where there is no KVM.

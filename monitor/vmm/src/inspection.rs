@@ -3,8 +3,8 @@
 //! The main thread makes a request, and kicks the vCPU's thread out of the guest by SIGUSR2, whose
 //! handler notes the request. The vCPU's thread checks for a request between two runs, writes down
 //! registers, return addresses and what the guest's threads are doing
-//! ([`thread_table`](super::thread_table)), and lets the guest go on. A signal that comes just before the
-//! processor enters the guest would be lost, so the main thread repeats it for a while.
+//! ([`super::thread_table`]), and lets the guest go on. A signal that comes just
+//! before the processor enters the guest would be lost, so the main thread repeats it for a while.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};

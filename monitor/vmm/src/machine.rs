@@ -68,8 +68,8 @@ pub(super) struct Machine {
 }
 
 impl Machine {
-    /// Creates a machine with this memory. Returns its slots, too, through which the guest gets more
-    /// than it starts with.
+    /// Creates a machine with this memory. Returns its slots, too, through which the guest gets
+    /// more than it starts with.
     ///
     /// Memory comes first. Once there is an interrupt controller, whose creation starts a grace
     /// period in the kernel, attaching memory takes 6 ms instead of 0.05.

@@ -84,9 +84,9 @@ impl<H: BalloonHost> TargetWatch<H> {
         self.registers.page().facts().size
     }
 
-    /// Reclaims a part of what the guest offers, if it is larger than its target, or attaches a part
-    /// of what it lacks, and tells the guest what it has to know. Returns whether there is more to
-    /// do.
+    /// Reclaims a part of what the guest offers, if it is larger than its target, or attaches a
+    /// part of what it lacks, and tells the guest what it has to know. Returns whether there is
+    /// more to do.
     pub(super) fn follow(&mut self) -> bool {
         if lock(&self.balloon).host_reclaim() {
             return true;

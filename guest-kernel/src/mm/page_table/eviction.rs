@@ -128,9 +128,9 @@ impl PageTables {
         }
     }
 
-    /// Begins to sample the page at `address`, huge or not: clears its accessed bit, and remembers for
-    /// the next visit that it was set. Returns whether it was; then the TLB must be flushed. An entry
-    /// is written only where it changes, as a host may have to intercept the write.
+    /// Begins to sample the page at `address`, huge or not: clears its accessed bit, and remembers
+    /// for the next visit that it was set. Returns whether it was; then the TLB must be flushed. An
+    /// entry is written only where it changes, as a host may have to intercept the write.
     pub(crate) fn begin_sample(&mut self, address: u64) -> bool {
         let entry = match self.slot(address) {
             Slot::Empty => None,
@@ -148,8 +148,8 @@ impl PageTables {
         was_accessed
     }
 
-    /// Returns whether a page has been accessed since it was last sampled, or `None` if it is not in
-    /// memory. One that was evicted and is in memory again has been accessed.
+    /// Returns whether a page has been accessed since it was last sampled, or `None` if it is not
+    /// in memory. One that was evicted and is in memory again has been accessed.
     pub(crate) fn was_touched(&self, address: u64) -> Option<bool> {
         let entry = match self.slot(address) {
             Slot::Empty => None,

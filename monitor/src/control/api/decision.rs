@@ -75,7 +75,8 @@ pub enum Reason {
     PoolShort,
     /// Lowered: all guests together want more than the pool has, and this one is above its share.
     FairShare,
-    /// Lowered: the same, and the share is small since much of what the guest uses is idle and taxed.
+    /// Lowered: the same, and the share is small since much of what the guest uses is idle and
+    /// taxed.
     IdleTaxed,
     /// Raised or lowered: the target was outside new limits.
     LimitsChanged,

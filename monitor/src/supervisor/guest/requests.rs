@@ -117,8 +117,8 @@ impl Exchange {
         Some(std::mem::take(&mut self.untold))
     }
 
-    /// Goes on from what an earlier supervisor has told the guest. Requests that it has answered are
-    /// not counted again.
+    /// Goes on from what an earlier supervisor has told the guest. Requests that it has answered
+    /// are not counted again.
     pub(in crate::supervisor) fn go_on_from(&mut self, told: Resources, now: Moment) {
         for kind in ResourceKind::ALL {
             let answer = told.answer(kind);

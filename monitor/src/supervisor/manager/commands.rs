@@ -34,8 +34,8 @@ impl<G: GuestHandle> FleetManager<G> {
         }
     }
 
-    /// Ends the run without its guests. One whose process is being started could be neither left nor
-    /// waited for.
+    /// Ends the run without its guests. One whose process is being started could be neither left
+    /// nor waited for.
     fn hand_over(&mut self) -> Result<Answer, CommandError> {
         if let Some(member) = self.roster.members().iter().find(|member| member.stage == Stage::Starting) {
             return Err(wrong_state(&member.spec.name, "is starting; repeat the command when it runs"));

@@ -1,7 +1,7 @@
 //! The experiment of figure 7 in C. Waldspurger's paper (OSDI 2002), with real guests: two guests
 //! with equal shares want more than the pool, and one of them leaves its memory idle. Without a tax
-//! on idle memory each has half of the pool; then the tax is set, and memory moves to the guest that
-//! works. The plot of the run shows both. `fleets/idle-tax.toml` has the same guests.
+//! on idle memory each has half of the pool; then the tax is set, and memory moves to the guest
+//! that works. The plot of the run shows both. `fleets/idle-tax.toml` has the same guests.
 
 use std::fs;
 use std::path::Path;
