@@ -204,7 +204,7 @@ fn decision(decision: &DecisionStatus) -> api::Decision {
         to_bytes: decision.to.bytes(),
         reason: reason(decision.reason),
         text: decision.reason.to_string(),
-        inputs: inputs(&decision.inputs, decision.in_need.as_ref().map(|(name, _)| name.as_str())),
+        inputs: inputs(&decision.inputs, decision.in_need.as_deref()),
     }
 }
 

@@ -79,6 +79,12 @@ impl Decision {
     pub fn is_change(&self) -> bool {
         self.from != self.target
     }
+
+    /// Returns the guest that lacks most, if that is another one.
+    #[must_use]
+    pub fn other_in_need(&self) -> Option<GuestId> {
+        self.inputs.in_need.map(|in_need| in_need.guest).filter(|guest| *guest != self.guest)
+    }
 }
 
 /// Why a target was changed, or not.

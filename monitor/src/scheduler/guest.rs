@@ -224,10 +224,10 @@ impl Guest {
 
     /// Returns how urgently the guest needs what it is entitled to.
     pub(super) fn urgency(&self, entitlement: FrameCount, policy: &Policy) -> Urgency {
-        let missing = entitlement.saturating_sub(self.account.target());
+        let target = self.account.target();
+        let missing = entitlement.saturating_sub(target);
         // In a pool that is nearly empty only urgent needs are met. What a guest has asked for and
         // needs soon is one: it asked so that no thread has to wait.
-        let target = self.account.target();
         let is_urgent = self.is_waiting() || target < self.limits.min || self.requests.is_short_at(target);
         if is_urgent && missing > FrameCount::ZERO {
             Urgency::Waiting

@@ -513,8 +513,7 @@ impl<G: GuestHandle> Supervisor<G> {
         self.moved.granted(decision.guest, decision.granted);
         let Decision { from, target: to, reason, inputs, .. } = *decision;
         let guest = self.name_of(decision.guest).unwrap_or_default();
-        let other = inputs.in_need.map(|in_need| in_need.guest).filter(|id| *id != decision.guest);
-        let in_need = other.and_then(|id| self.name_of(id));
+        let in_need = decision.other_in_need().and_then(|id| self.name_of(id));
         self.note(now, EventKind::Target { guest, from, to, reason, inputs, in_need });
     }
 

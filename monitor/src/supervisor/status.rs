@@ -125,8 +125,9 @@ pub struct DecisionStatus {
     pub reason: Reason,
     /// What was decided from.
     pub inputs: Inputs,
-    /// The other guest that lacked most of what it was entitled to, if one did, and how much.
-    pub in_need: Option<(String, FrameCount)>,
+    /// The name of the guest that lacked most of what it was entitled to, if it is another one; the
+    /// inputs say how much.
+    pub in_need: Option<String>,
 }
 
 /// A guest as a service: what a user has set, and how often it was started.

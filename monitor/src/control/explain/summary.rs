@@ -49,19 +49,20 @@ pub(super) fn summary(status: &FleetStatus, guest: &GuestStatus, time_of: &dyn F
 
 /// Returns why a guest was shrunk, with the guest that it was shrunk for.
 fn cause(change: &DecisionStatus) -> String {
-    match (change.reason, &change.in_need) {
-        (Reason::NeededElsewhere, Some(other)) => asked(other),
-        (Reason::FairShare, Some(other)) => {
-            format!("{}, and this guest was above its fair share of a pool that is all in demand", asked(other))
+    let other = change.in_need.as_deref().zip(change.inputs.in_need);
+    match (change.reason, other.map(|(name, other)| asked(name, other.missing))) {
+        (Reason::NeededElsewhere, Some(asked)) => asked,
+        (Reason::FairShare, Some(asked)) => {
+            format!("{asked}, and this guest was above its fair share of a pool that is all in demand")
         }
-        (Reason::IdleTaxed, Some(other)) => format!("{}, and {}", asked(other), change.reason),
+        (Reason::IdleTaxed, Some(asked)) => format!("{asked}, and {}", change.reason),
         (reason, _) => reason.to_string(),
     }
 }
 
 /// Returns what another guest asked for: what it lacked when this was decided.
-fn asked((name, missing): &(String, FrameCount)) -> String {
-    match *missing {
+fn asked(name: &str, missing: FrameCount) -> String {
+    match missing {
         FrameCount::ZERO => format!("{name} was short of memory"),
         missing => format!("{name} asked for {}", amount(missing)),
     }

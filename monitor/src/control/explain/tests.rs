@@ -4,7 +4,7 @@ use aerostat_abi::units::FrameCount;
 
 use super::explain;
 use crate::control::api::Explanation;
-use crate::scheduler::{Inputs, PoolState, Reason, Shares, StateCause, Subscription};
+use crate::scheduler::{GuestId, InNeed, Inputs, PoolState, Reason, Shares, StateCause, Subscription};
 use crate::supervisor::{DecisionStatus, FleetStatus, GuestState, GuestStatus};
 
 const fn mib(count: u64) -> FrameCount {
@@ -73,7 +73,8 @@ fn a_guest_that_is_not_in_the_fleet_has_no_explanation() {
 fn a_shrunk_guest_reads_for_whom_and_what_it_keeps() {
     let mut change = decision(128, 96, Reason::NeededElsewhere);
     change.inputs.idle_percent = 61;
-    change.in_need = Some(("web".into(), mib(48)));
+    change.in_need = Some("web".into());
+    change.inputs.in_need = Some(InNeed { guest: GuestId(1), missing: mib(48) });
     let mut db = guest("db", 96);
     db.subscription.reservation = mib(64);
     db.last_change = Some((Duration::from_secs(3), change));

@@ -91,9 +91,7 @@ pub(super) async fn target(
     (status = "default", description = "Why it failed.", body = Problem, content_type = "application/problem+json"),
 ))]
 pub(super) async fn shutdown(context: &Context, head: &Parts) -> Result<Answer, Problem> {
-    Parameters::read(head.uri.query(), &[])?;
-    let version = version(&context.command(Command::Shutdown).await?);
-    Ok(json(StatusCode::ACCEPTED, &Changed { version }))
+    end(context, head, Command::Shutdown).await
 }
 
 /// Ends the run and leaves its guests to the next supervisor. They run on until their lease ends.
@@ -102,8 +100,12 @@ pub(super) async fn shutdown(context: &Context, head: &Parts) -> Result<Answer, 
     (status = "default", description = "Why it failed.", body = Problem, content_type = "application/problem+json"),
 ))]
 pub(super) async fn hand_over(context: &Context, head: &Parts) -> Result<Answer, Problem> {
+    end(context, head, Command::HandOver).await
+}
+
+async fn end(context: &Context, head: &Parts, command: Command) -> Result<Answer, Problem> {
     Parameters::read(head.uri.query(), &[])?;
-    let version = version(&context.command(Command::HandOver).await?);
+    let version = version(&context.command(command).await?);
     Ok(json(StatusCode::ACCEPTED, &Changed { version }))
 }
 

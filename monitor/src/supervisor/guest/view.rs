@@ -19,10 +19,7 @@ impl<G: GuestHandle> Guest<G> {
             to: decision.target,
             reason: decision.reason,
             inputs: decision.inputs,
-            in_need: decision.inputs.in_need.filter(|in_need| in_need.guest != self.id).and_then(|in_need| {
-                let name = name_of(in_need.guest)?;
-                Some((name, in_need.missing))
-            }),
+            in_need: decision.other_in_need().and_then(&name_of),
         };
         GuestStatus {
             name: self.name.clone(),
