@@ -18,13 +18,12 @@ use std::time::{Duration, Instant};
 
 use aerostat::fleet::GuestSpec;
 use aerostat::host::vmm_guest::{GuestConfig, VmmGuest};
-use aerostat::supervisor::{
-    self, Command, Event, FleetStatus, Observer, PhysicalMemory, RunOptions, RunUntil, mailbox,
-};
+use aerostat::supervisor::{Command, Event, FleetStatus, Observer, mailbox};
 use aerostat_abi::units::FrameCount;
 use aerostat_tests::environment::{aerostat_vmm, guest_image};
 use anyhow::{Context, Result, ensure};
 
+use super::PATIENCE;
 use super::timed::{DONOR, Role, Timed};
 use super::timeline::{Stages, Timeline};
 use crate::mapping::Mapping;
@@ -40,8 +39,6 @@ const MIN_MIB: usize = 64;
 const POOL_MIB: usize = DONOR_MAX_MIB + MIN_MIB;
 /// Runs of each kind.
 const TURNS: usize = 3;
-/// How long the donor may take to get its memory, and a run at most.
-const PATIENCE: Duration = Duration::from_secs(90);
 
 pub(super) fn measure() -> Result<Vec<Row>> {
     let mut rows = Vec::new();
@@ -132,15 +129,7 @@ fn grant(mode: &str) -> Result<Grant> {
             Ok(Timed { guest: VmmGuest::spawn(&config)?, role, timeline, client })
         }
     };
-    let options = RunOptions {
-        until: RunUntil::Shutdown,
-        inbox: Some(inbox),
-        limit: Some(PATIENCE),
-        physical: PhysicalMemory::ByControlGroup,
-        ..RunOptions::default()
-    };
-    let outcome = supervisor::run(&fleet, options, start, &mut Silent)?;
-    ensure!(outcome.violations == 0, "the pool was overdrawn {} times", outcome.violations);
+    super::run(&fleet, inbox, start, &mut Silent)?;
     let mut metrics = Metrics::default();
     let log = fs::read_to_string(&logs[1]).context("reading the asker's log")?;
     metrics.add_log(&log)?;

@@ -9,10 +9,7 @@ use std::time::{Duration, Instant};
 use aerostat::fleet::GuestSpec;
 use aerostat::host::EndReason;
 use aerostat::host::vmm_guest::VmmGuest;
-use aerostat::supervisor::{
-    self, Command, Event, FleetStatus, GuestState, Mailbox, Observer, Outcome, PhysicalMemory, RunOptions, RunUntil,
-    mailbox,
-};
+use aerostat::supervisor::{Command, Event, FleetStatus, GuestState, Mailbox, Observer, Outcome, mailbox};
 use aerostat_abi::units::FrameCount;
 use aerostat_tests::environment::{aerostat_vmm, guest_image};
 use anyhow::{Context, Result, ensure};
@@ -23,8 +20,6 @@ const GUESTS: u16 = 200;
 const POOL: &str = "4G";
 const MIN: &str = "16M";
 const MAX: &str = "64M";
-/// How long a run takes at most.
-const PATIENCE: Duration = Duration::from_secs(90);
 /// From the moment when all guests run: the time in which they come to rest, and that for which the
 /// load is measured.
 const SETTLING: Duration = Duration::from_secs(5);
@@ -53,14 +48,7 @@ pub(super) fn measure() -> Result<Vec<Row>> {
         balanced: 0,
         most_granted: FrameCount::ZERO,
     };
-    let options = RunOptions {
-        until: RunUntil::Shutdown,
-        inbox: Some(inbox),
-        limit: Some(PATIENCE),
-        physical: PhysicalMemory::ByControlGroup,
-        ..RunOptions::default()
-    };
-    let outcome = supervisor::run(&fleet, options, start, &mut watch)?;
+    let outcome = super::run(&fleet, inbox, start, &mut watch)?;
     check(&outcome, &watch)?;
     let all_run = watch.all_run.context("not all guests ran at the same time")?;
     let idle_percent = watch.idle_percent().context("the run was too short to measure the load")?;
@@ -72,7 +60,6 @@ pub(super) fn measure() -> Result<Vec<Row>> {
 }
 
 fn check(outcome: &Outcome, watch: &Watch) -> Result<()> {
-    ensure!(outcome.violations == 0, "the pool was overdrawn {} times", outcome.violations);
     ensure!(watch.most_granted <= outcome.pool, "targets of {} in a pool of {}", watch.most_granted, outcome.pool);
     for guest in &outcome.guests {
         ensure!(guest.spawn_to_main.is_some(), "{} did not reach its main", guest.name);
