@@ -1,9 +1,11 @@
 //! Accepting connections: whose, and how many.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::process::geteuid;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
@@ -18,6 +20,10 @@ use crate::control::api::{Problem, ProblemCode};
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Connections to the metrics' address.
 const METRICS_CONNECTIONS: usize = 8;
+/// Clients that are refused at the same time and waited for. Any other may miss why.
+const REFUSALS: usize = 8;
+/// The most bytes that are read of a request that is refused.
+const REFUSED_REQUEST_BYTES: u64 = 64 << 10;
 /// How long connections may take to end when the server stops.
 const END_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -103,6 +109,7 @@ struct Gate {
 impl Gate {
     async fn accept_clients(self, listener: UnixListener, context: &Arc<Context>) {
         let Self { peers, limits, connections } = self;
+        let refusals = Arc::new(Semaphore::new(REFUSALS));
         loop {
             let stream = match race(listener.accept(), context.stopped()).await {
                 First::Right(()) => return,
@@ -122,11 +129,29 @@ impl Gate {
                         drop(permit);
                     });
                 }
-                // It fits the socket's buffer; a client that is gone needs none.
-                Err(problem) => drop(stream.try_write(&refusal(&problem))),
+                Err(problem) => {
+                    let Ok(permit) = Arc::clone(&refusals).try_acquire_owned() else {
+                        let _ = stream.try_write(&refusal(&problem));
+                        continue;
+                    };
+                    tokio::spawn(async move {
+                        // A client that does not hang up in time is hung up on.
+                        let _ = timeout(limits.head, refuse(stream, &problem)).await;
+                        drop(permit);
+                    });
+                }
             }
         }
     }
+}
+
+/// Answers with `problem`, and reads on until the client hangs up: a socket that is closed before
+/// the request was read discards the answer.
+async fn refuse(mut stream: UnixStream, problem: &Problem) -> io::Result<()> {
+    stream.write_all(&refusal(problem)).await?;
+    stream.shutdown().await?;
+    tokio::io::copy(&mut stream.take(REFUSED_REQUEST_BYTES), &mut tokio::io::sink()).await?;
+    Ok(())
 }
 
 async fn accept_metrics(listener: TcpListener, context: Arc<Context>, limits: Limits) {
