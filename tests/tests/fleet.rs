@@ -107,12 +107,16 @@ fn an_allocation_waits_for_a_neighbour_that_releases_memory_slowly() {
         image: app_image("memwalk"),
         min_mib: 32,
         max_mib: 192,
-        command_line: "phases=160M/16M:20s balloon_rate=4-8",
+        command_line: "phases=160M/16M:3600s balloon_rate=4-8",
     };
-    let plan = FleetPlan::pool_mib(224).with(&slow).with_key("swap", "256M");
-    let mut fleet = plan.with(&walker("grower", 160, "phases=16M:2s,104M:1s")).up(None);
+    let alone = || FleetPlan::pool_mib(224).with(&slow).with_key("swap", "256M");
+    let mut fleet = alone().up(None);
+    let is_idle = |status: &Value| status["activity"].as_str() == Some("idling on most 160 of 160 MiB");
+    fleet.wait_for("a neighbour that does not use its memory", |fleet| fleet.status("slow").filter(is_idle));
+    fleet.apply(&alone().with(&walker("grower", 160, "phases=16M:2s,104M:1s")));
+    fleet.wait_for_line(&["  grower ended: "]);
+    fleet.ask(&["down"]);
     let run = fleet.wait_for_end(DEADLINE);
-    run.expect_exit_code(0);
     run.expect_unharmed("grower");
     let grower = run.guest("grower");
     assert_eq!(grower["allocation_failures"], 0, "{run}");

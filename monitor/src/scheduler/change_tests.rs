@@ -76,6 +76,19 @@ fn a_pool_that_shrinks_is_released_and_one_that_grows_is_used() {
 }
 
 #[test]
+fn guests_make_room_for_one_that_is_to_start() {
+    for needs in (100..=230).step_by(2) {
+        let mut fleet = Fleet::with_tax(224, 75);
+        fleet.admit_with(limits(32, 192), needs, Subscription::default());
+        fleet.run(100);
+        fleet.scheduler.set_awaited(mib(48));
+        fleet.run(100);
+        let free = fleet.scheduler.free();
+        assert!(free >= mib(48), "a guest that needs {needs} MiB leaves {free}");
+    }
+}
+
+#[test]
 fn a_pool_that_shrinks_by_less_than_a_dead_band_is_released() {
     let mut fleet = busy_fleet(512);
     fleet.scheduler.resize(mib(508)).unwrap();
