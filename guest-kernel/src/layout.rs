@@ -33,6 +33,10 @@ pub(crate) const BOOT_IDENTITY_END: u64 = 1 << 30;
 /// in the image have a table for it.
 pub(crate) const DEVICE_HOLE: Range<u64> = 3 << 30..4 << 30;
 
+/// The part of it in which registers of PCI devices get addresses that firmware has not chosen, or
+/// has chosen where they can't be mapped. All machines that are known pass it on to their bus.
+pub(crate) const BAR_WINDOW: Range<u64> = 0xc000_0000..0xe000_0000;
+
 /// Registers of the I/O APIC, where a machine has one (82093AA data sheet, 3.0).
 pub(crate) const IO_APIC: u64 = 0xfec0_0000;
 

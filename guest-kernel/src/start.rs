@@ -46,7 +46,7 @@ extern "C" fn kernel_main(information: u64, origin: Origin) -> ! {
     let started = mm::start::start(&memory, balloon::words);
     let mut metadata = started.unwrap_or_else(|OutOfMemory| report::bad_machine(MachineError::TooSmall));
     log::debug!("memory: {} in {} ranges", machine.memory.total(), machine.memory.len());
-    drivers::start(&machine.virtio_devices).unwrap_or_else(|error| report::bad_machine(error));
+    let _others = drivers::start(&machine.devices);
     thread::start(); // this becomes the idle thread
     ring0::enable_interrupts();
     if machine.has_balloon_port {

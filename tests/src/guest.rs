@@ -30,8 +30,15 @@ pub(crate) const POLL: Duration = Duration::from_millis(2);
 pub enum Machine {
     /// Aerostat's own VMM.
     Kvm,
-    /// QEMU's `microvm` with its software emulation, which follows the architecture manual closely.
+    /// QEMU's `microvm` with its software emulation, which follows the architecture manual closely:
+    /// without ACPI, with devices over MMIO.
     Qemu,
+    /// QEMU's `q35` with devices over PCI, which interrupt by messages.
+    Q35,
+    /// QEMU's `pc` with devices over PCI, which interrupt by messages.
+    Pc,
+    /// QEMU's `pc` with devices over PCI, which interrupt through pins that they share.
+    PcPins,
 }
 
 /// A guest to boot.
@@ -110,7 +117,7 @@ impl Plan {
         let log = LogFile::new(folder.path().join("serial.log"));
         let runner = match machine {
             Machine::Kvm => Runner::Kvm(Box::new(KvmGuest::start(self, log.path()))),
-            Machine::Qemu => Runner::Qemu(QemuGuest::start(self, folder.path(), log.path())),
+            machine => Runner::Qemu(QemuGuest::start(self, machine, folder.path(), log.path())),
         };
         Guest { runner, log, ending: None, image: self.image.clone(), _folder: folder }
     }

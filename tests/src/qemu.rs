@@ -1,4 +1,4 @@
-//! A guest under QEMU's software emulation: a `microvm` without ACPI, booted through PVH.
+//! A guest under QEMU's software emulation, booted through PVH.
 
 use std::fs::{self, File};
 use std::os::unix::process::ExitStatusExt;
@@ -11,7 +11,7 @@ use aerostat_abi::boot::{DATA_DISK_ID, SWAP_DISK_ID};
 use aerostat_abi::exit::{EXIT_PORT, GuestExit};
 use serde_json::{Value, json};
 
-use crate::guest::Plan;
+use crate::guest::{Machine, Plan};
 
 const QEMU: &str = "qemu-system-x86_64";
 
@@ -23,11 +23,11 @@ pub(crate) struct QemuGuest {
 }
 
 impl QemuGuest {
-    /// Starts the guest of `plan`; its serial port writes to `log`.
-    pub(crate) fn start(plan: &Plan, folder: &Path, log: &Path) -> Self {
+    /// Starts the guest of `plan` on `machine`; its serial port writes to `log`.
+    pub(crate) fn start(plan: &Plan, machine: Machine, folder: &Path, log: &Path) -> Self {
         let complaints = folder.join("qemu.log");
         let stderr = File::create(&complaints).expect("a file can be made in a fresh temporary folder");
-        let mut command = command(plan, folder, log);
+        let mut command = command(plan, machine, folder, log);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr);
         let process = command.spawn().unwrap_or_else(|error| panic!("starting {QEMU}: {error}"));
         Self { process, complaints }
@@ -49,10 +49,22 @@ impl Drop for QemuGuest {
     }
 }
 
-fn command(plan: &Plan, folder: &Path, log: &Path) -> Command {
+/// Returns QEMU's name of a machine, and its name of a disk on that machine.
+fn machine_and_disk(machine: Machine) -> (&'static str, &'static str) {
+    match machine {
+        Machine::Kvm => unreachable!("a guest under KVM does not need QEMU"),
+        Machine::Qemu => ("microvm,acpi=off", "virtio-blk-device"),
+        Machine::Q35 => ("q35", "virtio-blk-pci"),
+        Machine::Pc => ("pc", "virtio-blk-pci"),
+        Machine::PcPins => ("pc", "virtio-blk-pci,vectors=0"),
+    }
+}
+
+fn command(plan: &Plan, machine: Machine, folder: &Path, log: &Path) -> Command {
+    let (machine, disk_device) = machine_and_disk(machine);
     let mut command = Command::new(QEMU);
     command.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
-    command.args(["-M", "microvm,acpi=off", "-accel", "tcg", "-cpu", "max"]);
+    command.args(["-M", machine, "-accel", "tcg", "-cpu", "max"]);
     command.args(["-global", "virtio-mmio.force-legacy=false"]);
     command.args(["-m", &format!("{}M", plan.memory.mib())]);
     command.arg("-kernel").arg(&plan.image).args(["-append", &plan.command_line]);
@@ -62,7 +74,7 @@ fn command(plan: &Plan, folder: &Path, log: &Path) -> Command {
     for (disk, id) in [(&plan.disk, DATA_DISK_ID), (&swap, SWAP_DISK_ID)] {
         if let Some(disk) = disk {
             command.args(["-blockdev", &block_device(disk, id).to_string()]);
-            command.args(["-device", &format!("virtio-blk-device,drive={id},serial={id}")]);
+            command.args(["-device", &format!("{disk_device},drive={id},serial={id}")]);
         }
     }
     command

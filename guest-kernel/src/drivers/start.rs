@@ -1,18 +1,37 @@
 //! Starts the drivers of the machine's devices.
-#![allow(unsafe_code, reason = "the one place that vouches for one driver a device")]
+
+use virtio_drivers::transport::DeviceType;
 
 use super::block;
-use super::virtio::device::VirtioDevice;
-use crate::arch::x86_64::boot::devices::{BadVirtioDevice, VirtioDescriptions};
+use super::virtio::VirtioDevice;
+use super::virtio::find::{Drivers, find};
+use crate::arch::x86_64::boot::devices::DeviceSources;
 
-/// Validates all descriptions, then starts a driver for each device that has one.
-///
-/// # Errors
-/// [`BadVirtioDevice`] when a device can't be as it is described.
-pub(crate) fn start(descriptions: &VirtioDescriptions) -> Result<(), BadVirtioDevice> {
-    let devices = || (0..).zip(descriptions.iter()).map(|(index, description)| VirtioDevice::new(index, description));
-    devices().try_for_each(|device| device.map(drop))?;
-    // SAFETY: this runs once, so each device has one driver.
-    devices().flatten().for_each(|device| unsafe { block::start(&device) });
-    Ok(())
+/// Devices whose drivers are above this layer.
+#[derive(Debug, Default)]
+pub(crate) struct OtherDevices {
+    /// The balloon.
+    pub(crate) balloon: Option<VirtioDevice>,
+}
+
+/// Finds the machine's devices and starts the drivers of this layer. A device that can't be used is
+/// named in the log.
+pub(crate) fn start(sources: &DeviceSources) -> OtherDevices {
+    let mut others = OtherDevices::default();
+    find(sources, &mut others);
+    others
+}
+
+impl Drivers for OtherDevices {
+    fn drive(&self, kind: DeviceType) -> bool {
+        matches!(kind, DeviceType::Block)
+    }
+
+    fn start(&mut self, device: VirtioDevice) {
+        match device.kind() {
+            DeviceType::Block => block::start(device),
+            DeviceType::MemoryBalloon if self.balloon.is_none() => self.balloon = Some(device),
+            _ => log::warn!("{} is not used: there is one already", device.name()),
+        }
+    }
 }

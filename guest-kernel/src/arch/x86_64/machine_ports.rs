@@ -10,6 +10,7 @@ use aerostat_abi::exit::{EXIT_PORT, GuestExit};
 use aerostat_abi::port::{PORT, Registers};
 
 use super::apic;
+use super::port_io::{out_byte, out_dword};
 use crate::arch::x86_64::{cpu, ring0};
 
 /// Data ports of the two 8259 interrupt controllers.
@@ -80,16 +81,4 @@ pub(crate) fn balloon_call(call: Registers) -> Registers {
         );
     }
     reply
-}
-
-/// Writes a byte to a port.
-pub(crate) fn out_byte(port: u16, value: u8) {
-    // SAFETY: the ports of this module and of the serial driver do nothing to the guest's memory.
-    unsafe { asm!("out dx, al", in("dx") port, in("al") value, options(nomem, nostack, preserves_flags)) };
-}
-
-/// Writes 32 bits to a port.
-pub(crate) fn out_dword(port: u16, value: u32) {
-    // SAFETY: as in `out_byte`.
-    unsafe { asm!("out dx, eax", in("dx") port, in("eax") value, options(nomem, nostack, preserves_flags)) };
 }

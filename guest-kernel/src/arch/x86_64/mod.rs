@@ -13,6 +13,8 @@ pub(crate) mod interrupt;
 pub(crate) mod machine_ports;
 pub(crate) mod operand;
 #[cfg(target_os = "none")]
+pub(crate) mod port_io;
+#[cfg(target_os = "none")]
 pub(crate) mod ring0;
 #[cfg(target_os = "none")]
 pub(crate) mod serial;

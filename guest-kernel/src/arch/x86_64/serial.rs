@@ -7,7 +7,7 @@ use core::fmt::{self, Write};
 
 use spin::Once;
 
-use super::machine_ports::out_byte;
+use super::port_io::out_byte;
 
 const DEFAULT_PORT: u16 = 0x3f8;
 const LINE_BYTES: usize = 320;

@@ -3,43 +3,35 @@
 use core::fmt;
 
 use virtio_drivers::Error;
-use virtio_drivers::transport::mmio::{MmioError, MmioTransport};
-use virtio_drivers::transport::{DeviceStatus, DeviceType, Transport};
+use virtio_drivers::transport::Transport;
 
 use super::device::{BlockDevice, Port};
 use super::disks::DiskId;
 use super::requests::{Broken, ID_BYTES, QUEUE, Request, Requests, SECTOR_BYTES};
-use crate::arch::x86_64::boot::devices::Interrupt;
-use crate::arch::x86_64::interrupt::{Handler, LineInUse};
-use crate::arch::x86_64::trap;
-use crate::drivers::io_apic;
-use crate::drivers::virtio::device::VirtioDevice;
-use crate::drivers::virtio::mmio;
+use crate::drivers::virtio::{DeviceHandler, NegotiationError, SharedInterrupt, VirtioDevice, VirtioTransport};
 use crate::patience::Patience;
 use crate::time::Instant;
 
 const FEATURE_RO: u64 = 1 << 5;
 const FEATURE_FLUSH: u64 = 1 << 9;
 const FEATURE_DISCARD: u64 = 1 << 13;
-const FEATURE_VERSION_1: u64 = 1 << 32;
 
 /// Offsets in the configuration space (virtio 1.2, 5.2.4).
 const CONFIG_CAPACITY: usize = 0;
 const CONFIG_MAX_DISCARD_SECTORS: usize = 36;
+
+/// How many queues a disk has that are used.
+const QUEUES: u16 = 1;
 
 /// How long a device may take to tell its identity, before the guest continues without it.
 const IDENTITY_PATIENCE_NS: u64 = 1_000_000_000;
 
 /// Why a device is not used.
 pub(super) enum AttachError {
-    /// Its registers can't be used.
-    Transport(MmioError),
+    /// It does not agree to what this driver needs.
+    Negotiation(NegotiationError),
     /// It has no queue that can be used, or there is no memory for it.
     Queue(Error),
-    /// It speaks only the legacy interface.
-    Legacy,
-    /// It refused the features that it had offered.
-    Refused,
     /// Its size is impossible.
     Geometry,
     /// It is the swap disk and read-only.
@@ -49,21 +41,19 @@ pub(super) enum AttachError {
     /// Its identity is that of no disk.
     UnknownIdentity,
     /// Its interrupt line has a handler already.
-    SharedInterrupt,
+    Interrupt(SharedInterrupt),
 }
 
 impl fmt::Display for AttachError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Transport(error) => return error.fmt(f),
+            Self::Negotiation(error) => return error.fmt(f),
             Self::Queue(error) => return error.fmt(f),
-            Self::Legacy => "it knows only the legacy interface",
-            Self::Refused => "it does not agree to the features that it offers",
+            Self::Interrupt(error) => return error.fmt(f),
             Self::Geometry => "it has no sectors, or more than there can be",
             Self::ReadOnlySwap => "it is the disk to swap to, and can't be written",
             Self::NoIdentity => "it does not say who it is",
             Self::UnknownIdentity => "it is neither the disk with the data nor the one to swap to",
-            Self::SharedInterrupt => "it has the interrupt of another device",
         })
     }
 }
@@ -71,6 +61,18 @@ impl fmt::Display for AttachError {
 impl From<Error> for AttachError {
     fn from(error: Error) -> Self {
         Self::Queue(error)
+    }
+}
+
+impl From<NegotiationError> for AttachError {
+    fn from(error: NegotiationError) -> Self {
+        Self::Negotiation(error)
+    }
+}
+
+impl From<SharedInterrupt> for AttachError {
+    fn from(error: SharedInterrupt) -> Self {
+        Self::Interrupt(error)
     }
 }
 
@@ -84,57 +86,26 @@ pub(super) struct Geometry {
     pub(super) max_discard_sectors: u32,
 }
 
-/// Starts a device if it is a disk, and registers `handler` for its interrupt.
+/// Starts a disk, whose interrupt `handler` gets.
 ///
-/// # Safety
-/// The device has no other driver.
-#[allow(unsafe_code, reason = "opens the device's registers")]
-pub(super) unsafe fn attach(device: &VirtioDevice, handler: Handler) -> Result<Option<BlockDevice>, AttachError> {
-    // SAFETY: the caller's duty.
-    let mut transport = match unsafe { mmio::open(device) } {
-        Ok(transport) => transport,
-        // There is no device, or none that a driver here knows.
-        Err(MmioError::InvalidDeviceID(_)) => return Ok(None),
-        Err(error) => return Err(AttachError::Transport(error)),
-    };
-    if transport.device_type() != DeviceType::Block {
-        return Ok(None);
-    }
-    let features = negotiate(&mut transport)?;
-    let geometry = Geometry::read(&transport, features)?;
-    let requests = Requests::new(&mut transport)?;
-    transport.finish_init();
-    let mut port = Port::new(transport, requests);
+/// # Errors
+/// [`AttachError`] when it can't be used.
+pub(super) fn attach(mut device: VirtioDevice, handler: DeviceHandler) -> Result<BlockDevice, AttachError> {
+    let features = device.negotiate(FEATURE_RO | FEATURE_FLUSH | FEATURE_DISCARD)?;
+    let geometry = Geometry::read(device.transport(), features)?;
+    let requests = Requests::new(device.transport_mut())?;
+    device.listen(QUEUES, handler)?;
+    device.finish();
+    let mut port = Port::new(device, requests);
     let id = DiskId::from_identity(&identity(&mut port)?).ok_or(AttachError::UnknownIdentity)?;
     if id == DiskId::Swap && geometry.is_read_only {
         return Err(AttachError::ReadOnlySwap);
     }
-    let VirtioDevice { interrupt, line, .. } = *device;
-    trap::register_interrupt(line, handler).map_err(|LineInUse| AttachError::SharedInterrupt)?;
-    if let Interrupt::Pin(pin) = interrupt {
-        io_apic::route(pin, line.vector());
-    }
-    Ok(Some(BlockDevice::new(id, geometry, device, port)))
-}
-
-/// Negotiates features with the device, and returns them.
-fn negotiate(transport: &mut MmioTransport<'_>) -> Result<u64, AttachError> {
-    let mut status = DeviceStatus::ACKNOWLEDGE | DeviceStatus::DRIVER;
-    transport.set_status(DeviceStatus::empty());
-    transport.set_status(status);
-    let offered = transport.read_device_features();
-    if offered & FEATURE_VERSION_1 == 0 {
-        return Err(AttachError::Legacy);
-    }
-    let features = offered & (FEATURE_RO | FEATURE_FLUSH | FEATURE_DISCARD | FEATURE_VERSION_1);
-    transport.write_driver_features(features);
-    status |= DeviceStatus::FEATURES_OK;
-    transport.set_status(status);
-    if transport.get_status().contains(status) { Ok(features) } else { Err(AttachError::Refused) }
+    Ok(BlockDevice::new(id, geometry, port))
 }
 
 impl Geometry {
-    fn read(transport: &MmioTransport<'_>, features: u64) -> Result<Self, AttachError> {
+    fn read(transport: &VirtioTransport, features: u64) -> Result<Self, AttachError> {
         let [low, high] = transport.read_consistent(|| {
             Ok([
                 transport.read_config_space::<u32>(CONFIG_CAPACITY)?,
@@ -158,7 +129,7 @@ impl Geometry {
 /// Asks the device for its identity. Polls, as there are no threads and no interrupts yet.
 fn identity(port: &mut Port) -> Result<[u8; ID_BYTES], AttachError> {
     let slot = port.requests.submit(Request::Identify).ok_or(AttachError::NoIdentity)?;
-    port.transport.notify(QUEUE);
+    port.device.notify(QUEUE);
     let mut patience = Patience::new(IDENTITY_PATIENCE_NS);
     while port.requests.is_under_way(slot) {
         patience.charge(Instant::now()).ok_or(AttachError::NoIdentity)?;

@@ -7,18 +7,15 @@ use core::fmt;
 
 use aerostat_abi::threads::Wait;
 use aerostat_abi::units::FrameNumber;
-use virtio_drivers::transport::mmio::MmioTransport;
-use virtio_drivers::transport::{DeviceStatus, InterruptStatus, Transport};
+use virtio_drivers::transport::{DeviceStatus, Transport};
 
 use super::attach::Geometry;
 use super::disks::DiskId;
 use super::requests::{
     BlockError, Broken, Direction, Interrupts, MAX_REQUESTS, QUEUE, Request, RequestSet, Requests, Sectors,
 };
-use crate::arch::x86_64::boot::devices::Interrupt;
-use crate::arch::x86_64::cpu;
-use crate::arch::x86_64::interrupt::InterruptLine;
-use crate::drivers::virtio::device::VirtioDevice;
+use crate::config::DISK_PATIENCE_NS;
+use crate::drivers::virtio::{Acknowledgement, DeviceNumber, VirtioDevice};
 use crate::sync::{LockRank, SpinGuard, SpinLock};
 use crate::thread::{self, Event};
 use crate::time::Instant;
@@ -54,8 +51,9 @@ impl Drop for Ticket {
 pub(crate) struct BlockDevice {
     id: DiskId,
     geometry: Geometry,
-    interrupt: Interrupt,
-    line: InterruptLine,
+    number: DeviceNumber,
+    /// Whether each interrupt is sure to arrive.
+    is_sure_to_interrupt: bool,
     /// What the submitter of each request sleeps on.
     done: [Event; MAX_REQUESTS],
     /// What threads sleep on that wait for the end of any request. A signal is kept for one thread
@@ -69,7 +67,7 @@ pub(crate) struct BlockDevice {
 pub(super) struct Port {
     /// Before the queue: it is dropped first, which resets the device, and only then is the queue's
     /// memory freed.
-    pub(super) transport: MmioTransport<'static>,
+    pub(super) device: VirtioDevice,
     pub(super) requests: Requests,
     /// Requests for whose end a thread sleeps; the device interrupts while there are any.
     awaited: RequestSet,
@@ -78,26 +76,25 @@ pub(super) struct Port {
 
 impl Port {
     /// Returns the connection to a device that is initialized.
-    pub(super) fn new(transport: MmioTransport<'static>, requests: Requests) -> Self {
-        Self { transport, requests, awaited: 0, is_broken: false }
+    pub(super) fn new(device: VirtioDevice, requests: Requests) -> Self {
+        Self { device, requests, awaited: 0, is_broken: false }
     }
 
     /// Returns whether the device has stopped and says so.
     fn has_given_up(&self) -> bool {
-        self.transport.get_status().contains(DeviceStatus::DEVICE_NEEDS_RESET)
+        self.device.transport().get_status().contains(DeviceStatus::DEVICE_NEEDS_RESET)
     }
 }
 
 impl BlockDevice {
     /// Returns a disk that is ready for use.
-    pub(super) fn new(id: DiskId, geometry: Geometry, device: &VirtioDevice, port: Port) -> Self {
-        let VirtioDevice { interrupt, line, .. } = *device;
+    pub(super) fn new(id: DiskId, geometry: Geometry, port: Port) -> Self {
         let done = [const { Event::of(Wait::Disk) }; MAX_REQUESTS];
         Self {
             id,
             geometry,
-            interrupt,
-            line,
+            number: port.device.number(),
+            is_sure_to_interrupt: port.device.is_sure_to_interrupt(),
             done,
             any_done: Event::of(Wait::Disk),
             port: SpinLock::new(LockRank::DiskPort, port),
@@ -109,9 +106,9 @@ impl BlockDevice {
         self.id
     }
 
-    /// Returns the line on which its interrupts arrive.
-    pub(super) fn line(&self) -> InterruptLine {
-        self.line
+    /// Returns the number with which the handler of its interrupts is called.
+    pub(super) fn number(&self) -> DeviceNumber {
+        self.number
     }
 
     /// Returns the size in sectors of 512 bytes; not zero, and no more than 2^64 bytes.
@@ -176,7 +173,8 @@ impl BlockDevice {
     /// done may sleep until the given moment.
     pub(super) fn wait(&self, slot: usize, until: Option<Instant>) {
         if !self.is_soon_done(slot) && !self.is_done_or_awaited(slot) {
-            self.done[slot].wait(until);
+            let check = || Instant::now().after(DISK_PATIENCE_NS);
+            self.done[slot].wait(until.or_else(|| (!self.is_sure_to_interrupt).then(check)));
         }
     }
 
@@ -216,7 +214,7 @@ impl BlockDevice {
             port.requests.submit(request)?
         };
         if !port.is_broken && port.requests.should_notify() {
-            port.transport.notify(QUEUE);
+            port.device.notify(QUEUE);
         }
         Some(Ticket { slot })
     }
@@ -258,7 +256,7 @@ impl BlockDevice {
         }
         match port.requests.reap() {
             // A caller that has masked upcalls learns here, or never, that a device has given up.
-            Ok(0) if cpu::is_pending(self.line) && port.has_given_up() => self.give_up(port, "it has given up"),
+            Ok(0) if port.device.has_interrupted() && port.has_given_up() => self.give_up(port, "it has given up"),
             Ok(done) => {
                 self.wake(port, done);
                 done
@@ -287,30 +285,27 @@ impl BlockDevice {
     /// Stops using the device: all requests fail, those under way and those to come.
     fn give_up(&self, port: &mut Port, why: &str) -> RequestSet {
         port.is_broken = true;
-        port.transport.set_status(DeviceStatus::empty()); // a reset: afterwards the device touches no memory
+        port.device.transport_mut().set_status(DeviceStatus::empty()); // a reset: afterwards the device touches no memory
         log::error!("disk {}: {why}; it is not used any more", self.id.name());
         let failed = port.requests.fail_all();
         self.wake(port, failed);
         failed
     }
 
-    /// Handles the device's interrupt. If that is a message, the device need not be told that it
-    /// was seen, which saves two slow accesses to registers. Then its reason is unknown, and the
-    /// status is read only if no request has ended.
-    pub(super) fn interrupt(&self) {
+    /// Handles the device's interrupt. The status of the device is read only if its configuration
+    /// has changed, or if that is unknown and no request has ended.
+    pub(super) fn interrupt(&self) -> Acknowledgement {
         let mut port = self.port.lock();
-        let status = match self.interrupt {
-            Interrupt::Message(_) => None,
-            Interrupt::Pin(_) => Some(port.transport.ack_interrupt()),
-        };
+        let acknowledgement = port.device.acknowledge();
         let done = self.collect(&mut port);
-        let has_changed = match status {
-            Some(status) => status.contains(InterruptStatus::DEVICE_CONFIGURATION_INTERRUPT),
-            None => done == 0,
+        let has_changed = match acknowledgement {
+            Acknowledgement::Message => done == 0,
+            Acknowledgement::Pin(_) => acknowledgement.may_have_changed(),
         };
         if has_changed && !port.is_broken && port.has_given_up() {
             self.give_up(&mut port, "it has given up");
         }
+        acknowledgement
     }
 }
 

@@ -6,8 +6,7 @@ use spin::Once;
 use super::attach::attach;
 use super::device::BlockDevice;
 use super::requests::ID_BYTES;
-use crate::arch::x86_64::interrupt::InterruptLine;
-use crate::drivers::virtio::device::VirtioDevice;
+use crate::drivers::virtio::{Acknowledgement, DeviceNumber, VirtioDevice};
 
 static DISKS: [Once<BlockDevice>; 2] = [const { Once::new() }; 2];
 
@@ -41,15 +40,11 @@ pub(crate) fn device(id: DiskId) -> Option<&'static BlockDevice> {
     DISKS[id as usize].get()
 }
 
-/// Starts a device if it is a disk. A device that can't be used is named in a warning.
-///
-/// # Safety
-/// The device has no other driver.
-#[allow(unsafe_code, reason = "passes the duty on to the one place that starts drivers")]
-pub(crate) unsafe fn start(device: &VirtioDevice) {
-    // SAFETY: the caller's duty.
-    match unsafe { attach(device, handle_interrupt) } {
-        Ok(Some(disk)) => {
+/// Starts a disk. One that can't be used is named in a warning.
+pub(crate) fn start(device: VirtioDevice) {
+    let device_name = device.name();
+    match attach(device, handle_interrupt) {
+        Ok(disk) => {
             let (place, name) = (&DISKS[disk.id() as usize], disk.id().name());
             log::debug!("disk {name}: {} sectors, read-only: {}", disk.sectors(), disk.is_read_only());
             if place.is_completed() {
@@ -57,14 +52,12 @@ pub(crate) unsafe fn start(device: &VirtioDevice) {
             }
             place.call_once(|| disk);
         }
-        Ok(None) => {}
-        Err(error) => log::warn!("virtio device at {:#x} is not used: {error}", device.registers),
+        Err(error) => log::warn!("{device_name} is not used: {error}"),
     }
 }
 
-/// Handles the interrupt of the disk on `line`.
-fn handle_interrupt(line: InterruptLine) {
-    for disk in DISKS.iter().filter_map(Once::get).filter(|disk| disk.line() == line) {
-        disk.interrupt();
-    }
+/// Handles the interrupt of a disk.
+fn handle_interrupt(device: DeviceNumber) -> Acknowledgement {
+    let disk = DISKS.iter().filter_map(Once::get).find(|disk| disk.number() == device);
+    disk.map_or(Acknowledgement::NONE, BlockDevice::interrupt)
 }

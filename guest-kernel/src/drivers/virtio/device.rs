@@ -1,76 +1,212 @@
-//! A virtio device whose description has been validated.
+//! A virtio device that is ready for its driver.
+//!
+//! A driver takes these steps: [`VirtioDevice::negotiate`], its queues, [`VirtioDevice::listen`],
+//! [`VirtioDevice::finish`]. Then it may notify the device, and is told of its interrupts.
+#![allow(unsafe_code, reason = "memory-mapped registers")]
 
-use aerostat_abi::units::HUGE_BYTES;
+use core::fmt;
 
-use crate::arch::x86_64::boot::devices::{BadVirtioDevice, Interrupt, VirtioDescription};
-use crate::arch::x86_64::interrupt::InterruptLine;
-use crate::layout;
+use virtio_drivers::transport::pci::bus::DeviceFunction;
+use virtio_drivers::transport::{DeviceType, SomeTransport, Transport};
 
-/// Registers, and the shortest configuration space that any device has (virtio 1.2, 4.2.2).
-const MIN_REGISTER_BYTES: u64 = 0x108;
-/// Pins of an I/O APIC.
-const PINS: u8 = 24;
+use super::interrupts::{Acknowledgement, DeviceHandler, DeviceNumber, Listeners};
+use super::mmio;
+use super::negotiation::{self, NegotiationError};
+use super::pci::msi_x::MsiX;
+use super::pci::open::CommonRegisters;
+use crate::arch::x86_64::interrupt::{InterruptLine, LineInUse};
+use crate::arch::x86_64::{cpu, trap};
+use crate::drivers::io_apic;
 
-/// A virtio device with registers in memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The most queues of a device that are notified directly.
+const MAX_QUEUES: usize = 8;
+
+static LISTENERS: Listeners = Listeners::new();
+
+/// The transport to a device.
+pub(crate) type VirtioTransport = SomeTransport<'static>;
+
+/// A device that no driver uses yet, or the connection of a driver to its device. The device is
+/// reset when the value is dropped.
 pub(crate) struct VirtioDevice {
-    /// Address of the registers: in the device hole, within one slot of 2 MiB.
-    pub(crate) registers: u64,
-    /// Bytes of the registers, the device's configuration space included.
-    pub(crate) bytes: u64,
-    /// How it interrupts: a message has the line's vector.
-    pub(crate) interrupt: Interrupt,
-    /// The line on which its interrupts arrive.
-    pub(crate) line: InterruptLine,
+    pub(super) number: DeviceNumber,
+    pub(super) place: Place,
+    pub(super) transport: VirtioTransport,
+    pub(super) interrupt: Interrupt,
+    pub(super) line: InterruptLine,
+    /// The registers that the transport does not handle; `None` over MMIO.
+    pub(super) registers: Option<CommonRegisters>,
+    /// Where each queue is notified, if that is known.
+    pub(super) doorbells: [Option<u64>; MAX_QUEUES],
+}
+
+/// Where a device is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// At this address.
+    Mmio(u64),
+    /// On a PCI bus.
+    Pci(DeviceFunction),
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Mmio(address) => write!(f, "MMIO at {address:#x}"),
+            Self::Pci(function) => write!(f, "PCI at {function}"),
+        }
+    }
+}
+
+/// How a device interrupts.
+#[derive(Debug)]
+pub(super) enum Interrupt {
+    /// By a message that raises its line's vector, without being told to.
+    Message,
+    /// By a message that it is told.
+    MsiX(MsiX),
+    /// Through a pin of the I/O APIC that is its own.
+    Pin(u8),
+    /// Through a pin that firmware has named in terms of another interrupt controller, and that it
+    /// may share.
+    SharedPin(u8),
+    /// In a way that is not known.
+    Unknown,
+}
+
+/// The error of a device with an interrupt line that is in use for something else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SharedInterrupt;
+
+impl fmt::Display for SharedInterrupt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("it has the interrupt of another device")
+    }
 }
 
 impl VirtioDevice {
-    /// Validates the description of the device that is number `index` of the machine's. A device
-    /// that interrupts through a pin gets the line of its number.
+    /// Returns the number of the device, which its handler is called with.
+    pub(crate) fn number(&self) -> DeviceNumber {
+        self.number
+    }
+
+    /// Returns the name of the device.
+    pub(crate) fn name(&self) -> DeviceName {
+        DeviceName { kind: self.kind(), place: self.place }
+    }
+
+    /// Returns what the device is.
+    pub(crate) fn kind(&self) -> DeviceType {
+        self.transport.device_type()
+    }
+
+    /// Returns the transport, to read from the device.
+    pub(crate) fn transport(&self) -> &VirtioTransport {
+        &self.transport
+    }
+
+    /// Returns the transport, to make queues and to write to the device's configuration.
+    pub(crate) fn transport_mut(&mut self) -> &mut VirtioTransport {
+        &mut self.transport
+    }
+
+    /// Resets the device and agrees on features with it: those of `wanted` that it offers, and
+    /// `VIRTIO_F_VERSION_1`, which are returned.
     ///
     /// # Errors
-    /// [`BadVirtioDevice`] when there can be no such device.
-    pub(crate) fn new(index: u8, description: &VirtioDescription) -> Result<Self, BadVirtioDevice> {
-        let VirtioDescription { registers, bytes, interrupt } = *description;
-        let end = registers.checked_add(bytes).ok_or(BadVirtioDevice)?;
-        let is_in_hole = registers >= layout::DEVICE_HOLE.start && end <= layout::IO_APIC;
-        let is_in_one_slot = registers / HUGE_BYTES == end.saturating_sub(1) / HUGE_BYTES;
-        let is_whole = bytes >= MIN_REGISTER_BYTES && registers.is_multiple_of(8);
-        let line = match interrupt {
-            Interrupt::Message(vector) => InterruptLine::of_device_vector(vector),
-            Interrupt::Pin(pin) => InterruptLine::device(index).filter(|_| pin < PINS),
-        };
-        let line = line.filter(|_| is_in_hole && is_in_one_slot && is_whole).ok_or(BadVirtioDevice)?;
-        Ok(Self { registers, bytes, interrupt, line })
+    /// [`NegotiationError`].
+    pub(crate) fn negotiate(&mut self, wanted: u64) -> Result<u64, NegotiationError> {
+        negotiation::negotiate(&mut self.transport, wanted)
+    }
+
+    /// Lets the device interrupt for its first `queues` queues and for its configuration, and calls
+    /// `handler` then. To be called when the queues are made, and after every later
+    /// [`Self::negotiate`], as a reset undoes it.
+    ///
+    /// # Errors
+    /// [`SharedInterrupt`].
+    pub(crate) fn listen(&mut self, queues: u16, handler: DeviceHandler) -> Result<(), SharedInterrupt> {
+        LISTENERS.add(self.number, self.line, handler);
+        match trap::register_interrupt(self.line, |line| LISTENERS.call(line)) {
+            // The other devices of a shared pin have registered the same.
+            Err(LineInUse) if matches!(self.interrupt, Interrupt::Message) => return Err(SharedInterrupt),
+            Ok(()) | Err(LineInUse) => {}
+        }
+        if let (Interrupt::MsiX(messages), Some(registers)) = (&mut self.interrupt, &self.registers)
+            && !messages.enable(registers, self.line.vector(), queues)
+        {
+            log::warn!("{}: it takes no interrupt vector; its driver polls while it waits", self.name());
+            self.interrupt = Interrupt::Unknown;
+        }
+        if let Interrupt::Pin(pin) | Interrupt::SharedPin(pin) = self.interrupt {
+            io_apic::route(pin, self.line.vector());
+        }
+        if let Some(registers) = &self.registers {
+            for (queue, doorbell) in (0..queues).zip(&mut self.doorbells) {
+                *doorbell = registers.doorbell(queue);
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells the device that its driver is ready.
+    pub(crate) fn finish(&mut self) {
+        negotiation::finish(&mut self.transport);
+    }
+
+    /// Tells the device that there is something in a queue. Over PCI, this is one access, where the
+    /// transport has three.
+    pub(crate) fn notify(&mut self, queue: u16) {
+        match self.doorbells.get(usize::from(queue)) {
+            // SAFETY: the register is mapped and takes the number of its queue, whose memory the
+            // driver has given to the device.
+            Some(Some(doorbell)) => unsafe { mmio::write(*doorbell, queue) },
+            _ => self.transport.notify(queue),
+        }
+    }
+
+    /// Acknowledges the device's interrupt. If that is a message, the device need not be told that
+    /// it was seen, which saves slow accesses to registers.
+    pub(crate) fn acknowledge(&mut self) -> Acknowledgement {
+        match self.interrupt {
+            Interrupt::Message | Interrupt::MsiX(_) => Acknowledgement::Message,
+            Interrupt::Pin(_) | Interrupt::SharedPin(_) | Interrupt::Unknown => {
+                Acknowledgement::Pin(self.transport.ack_interrupt().into())
+            }
+        }
+    }
+
+    /// Returns whether each interrupt is sure to arrive. If not, a driver that waits for one checks
+    /// the device from time to time.
+    pub(crate) fn is_sure_to_interrupt(&self) -> bool {
+        !matches!(self.interrupt, Interrupt::SharedPin(_) | Interrupt::Unknown)
+    }
+
+    /// Returns whether the device's line has interrupted, and the handler has not been called yet.
+    pub(crate) fn has_interrupted(&self) -> bool {
+        cpu::is_pending(self.line)
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::{BadVirtioDevice, Interrupt, InterruptLine, VirtioDescription, VirtioDevice};
+/// The name of a device in the log: its kind and its place.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct DeviceName {
+    kind: DeviceType,
+    place: Place,
+}
 
-    fn device(registers: u64, bytes: u64, interrupt: Interrupt) -> Result<VirtioDevice, BadVirtioDevice> {
-        VirtioDevice::new(3, &VirtioDescription { registers, bytes, interrupt })
+impl fmt::Display for DeviceName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "virtio {:?} device over {}", self.kind, self.place)
     }
+}
 
-    #[test]
-    fn devices_that_cannot_be_are_refused() {
-        let refused = |address, bytes, vector| device(address, bytes, Interrupt::Message(vector)).is_err();
-        assert!(!refused(0xd000_0000, 0x1000, 0x50) && !refused(0xd000_f000, 0x1000, 0x5f));
-        assert!(refused(0x1000, 0x1000, 0x50), "memory");
-        assert!(refused(0xfec0_0000, 0x1000, 0x50), "the interrupt controllers");
-        assert!(refused(0xd000_0000, 0x100, 0x50), "no configuration space");
-        assert!(refused(0xd01f_f000, 0x2000, 0x50), "two slots");
-        assert!(refused(u64::MAX - 7, 0x1000, 0x50), "no address");
-        assert!(refused(0xd000_0000, 0x1000, 0x4f) && refused(0xd000_0000, 0x1000, 0x60), "other vectors");
-        assert!(device(0xfeb0_0e00, 512, Interrupt::Pin(23)).is_ok());
-        assert!(device(0xfeb0_0e00, 512, Interrupt::Pin(24)).is_err(), "no such pin");
-    }
-
-    #[test]
-    fn a_message_has_the_line_of_its_vector_and_a_pin_that_of_the_devices_number() {
-        let line = |interrupt| device(0xd000_0000, 0x1000, interrupt).map(|device| device.line).ok();
-        assert_eq!(line(Interrupt::Message(0x51)), InterruptLine::device(1));
-        assert_eq!(line(Interrupt::Pin(12)), InterruptLine::device(3));
+impl fmt::Debug for VirtioDevice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("VirtioDevice")
+            .field("kind", &self.kind())
+            .field("place", &self.place)
+            .field("interrupt", &self.interrupt)
+            .finish_non_exhaustive()
     }
 }

@@ -38,7 +38,7 @@ unsafe impl Hal for KernelHal {
 
     unsafe fn mmio_phys_to_virt(address: PhysAddr, _: usize) -> NonNull<u8> {
         let registers = core::ptr::with_exposed_provenance_mut(to_usize(address));
-        NonNull::new(registers).expect("only PCI devices have registers to be found, and none are driven")
+        NonNull::new(registers).expect("registers that are in the device hole have an address")
     }
 
     unsafe fn share(buffer: NonNull<[u8]>, _: BufferDirection) -> PhysAddr {

@@ -1,7 +1,23 @@
-//! What all virtio drivers use: the devices that a machine has, their registers in memory, and the
-//! memory that they share with this kernel.
+//! Virtio devices (virtio 1.2): where a machine has them, and what all their drivers use.
+//!
+//! `find` opens each device whose kind has a driver, over MMIO ([`mmio`]) or over PCI ([`pci`]), and
+//! passes it on as a `VirtioDevice`. No other module knows the transports. A driver negotiates
+//! ([`negotiation`]), makes its queues, and begins to listen ([`interrupts`]). The protocol itself
+//! is the crate `virtio-drivers`.
 
-pub(super) mod device;
-pub(super) mod hal;
 #[cfg(target_os = "none")]
+mod device;
+#[cfg(target_os = "none")]
+pub(super) mod find;
+pub(super) mod hal;
+mod interrupts;
 pub(super) mod mmio;
+mod negotiation;
+mod pci;
+
+#[cfg(target_os = "none")]
+pub(crate) use self::{
+    device::{SharedInterrupt, VirtioDevice, VirtioTransport},
+    interrupts::{Acknowledgement, DeviceHandler, DeviceNumber},
+    negotiation::NegotiationError,
+};

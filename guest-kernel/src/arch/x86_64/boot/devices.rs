@@ -1,13 +1,17 @@
-//! Virtio devices as loaders describe them.
+//! Where the machine's devices are, as loaders describe it.
 //!
+//! Virtio devices with registers in memory are named one by one.
 //! Our own monitor describes them in the device tree. Others append a word for each to the command
 //! line, in the form that Linux made up for its `virtio_mmio` driver:
 //! `virtio_mmio.device=SIZE@ADDRESS:IRQ`. Whether a device can be as it is described, its driver
-//! decides.
+//! decides. Devices on a PCI bus are found by a search.
 
 use core::fmt;
+use core::ops::Range;
 
-use crate::config::MAX_VIRTIO_DEVICES;
+/// The most descriptions of virtio devices. There may be more of them than devices, as some
+/// machines describe places where a device could be.
+const MAX_DESCRIPTIONS: usize = 32;
 
 const COMMAND_LINE_KEY: &str = "virtio_mmio.device=";
 
@@ -31,29 +35,75 @@ pub(crate) enum Interrupt {
     Pin(u8),
 }
 
-/// The error of a virtio device that can't be as it is described, and of one device too many.
+/// The error of a virtio device whose description is incomplete, and of one description too many.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct BadVirtioDevice;
 
 impl fmt::Display for BadVirtioDevice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a virtio device has registers or an interrupt that can't be, or there are more than 16")
+        f.write_str("the description of a virtio device is incomplete, or there are more than 32")
     }
 }
 
-/// The descriptions of a machine's virtio devices, in the loader's order.
-#[derive(Debug, Default)]
+/// Where the machine's devices are.
+#[derive(Debug)]
+pub(crate) struct DeviceSources {
+    /// Those with registers in memory.
+    pub(crate) mmio: VirtioDescriptions,
+    /// Whether there may be others on a PCI bus.
+    pub(crate) pci: PciSearch,
+    /// Memory of the machine in the device hole, which is not used, and has no registers.
+    pub(crate) memory_in_device_hole: Range<u64>,
+}
+
+/// Whether a PCI bus is searched for devices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PciSearch {
+    /// No, for this reason.
+    Without(&'static str),
+    /// Yes; its configuration space may also be in memory.
+    With(Option<Ecam>),
+}
+
+/// A configuration space of a PCI bus in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Ecam {
+    /// The address of the first bus's.
+    pub(crate) address: u64,
+    pub(crate) last_bus: u8,
+}
+
+impl Ecam {
+    /// Returns all of its addresses.
+    pub(crate) fn range(&self) -> Range<u64> {
+        self.address..self.address.saturating_add((u64::from(self.last_bus) + 1) << 20)
+    }
+}
+
+/// The descriptions of a machine's virtio devices with registers in memory, in the loader's order.
+#[derive(Debug)]
 pub(crate) struct VirtioDescriptions {
-    descriptions: [Option<VirtioDescription>; MAX_VIRTIO_DEVICES],
+    descriptions: [Option<VirtioDescription>; MAX_DESCRIPTIONS],
+    origin: &'static str,
 }
 
 impl VirtioDescriptions {
+    /// Returns an empty list of descriptions that come from `origin`.
+    pub(super) fn new(origin: &'static str) -> Self {
+        Self { descriptions: [None; MAX_DESCRIPTIONS], origin }
+    }
+
+    /// Returns where the descriptions come from.
+    pub(crate) fn origin(&self) -> &'static str {
+        self.origin
+    }
+
     /// Reads the descriptions in the words of a command line.
     ///
     /// # Errors
     /// [`BadVirtioDevice`] for a word that does not have the form, and when there are too many.
     pub(super) fn from_command_line(text: &str) -> Result<Self, BadVirtioDevice> {
-        let mut descriptions = Self::default();
+        let mut descriptions = Self::new("command line");
         for word in text.split_whitespace().filter_map(|word| word.strip_prefix(COMMAND_LINE_KEY)) {
             descriptions.add(parse(word).ok_or(BadVirtioDevice)?)?;
         }
@@ -118,9 +168,9 @@ mod tests {
 
     #[test]
     fn one_device_too_many_is_refused() {
-        let mut devices = VirtioDescriptions::default();
+        let mut devices = VirtioDescriptions::new("test");
         let description = VirtioDescription { registers: 0, bytes: 0, interrupt: Interrupt::Message(0x50) };
-        let results: Vec<_> = (0..17).map(|_| devices.add(description)).collect();
-        assert!(results[..16].iter().all(Result::is_ok) && results[16].is_err());
+        let results: Vec<_> = (0..33).map(|_| devices.add(description)).collect();
+        assert!(results[..32].iter().all(Result::is_ok) && results[32].is_err());
     }
 }

@@ -54,12 +54,12 @@ fn describe(tree: &Fdt<'_>) -> Result<Machine, MachineError> {
         .map(u64::from_be_bytes);
     machine.is_memory_zeroed = true;
     machine.has_balloon_port = tree.find_compatible(&[BALLOON_COMPATIBLE]).is_some();
-    machine.virtio_devices = virtio_devices(tree)?;
+    machine.devices.mmio = virtio_devices(tree)?;
     Ok(machine)
 }
 
 fn virtio_devices(tree: &Fdt<'_>) -> Result<VirtioDescriptions, BadVirtioDevice> {
-    let mut devices = VirtioDescriptions::default();
+    let mut devices = VirtioDescriptions::new("device tree");
     let is_virtio = |node: &FdtNode<'_, '_>| {
         node.compatible().is_some_and(|compatible| compatible.all().any(|name| name == VIRTIO_COMPATIBLE))
     };

@@ -6,9 +6,10 @@ use core::ops::Range;
 
 use aerostat_abi::units::FrameCount;
 
-use super::devices::{BadVirtioDevice, VirtioDescriptions};
+use super::devices::{BadVirtioDevice, DeviceSources, PciSearch, VirtioDescriptions};
 use super::memory_map::MemoryMap;
 use crate::command_line::{BadCommandLine, CommandLine};
+use crate::layout;
 
 /// The smallest machine that the kernel boots on.
 const MIN_MEMORY: FrameCount = FrameCount::from_mib(16);
@@ -29,8 +30,8 @@ pub(crate) struct Machine {
     pub(crate) is_memory_zeroed: bool,
     /// Whether the monitor announces the balloon port.
     pub(crate) has_balloon_port: bool,
-    /// The virtio devices, as the loader describes them.
-    pub(crate) virtio_devices: VirtioDescriptions,
+    /// Where devices are, as the loader describes it.
+    pub(crate) devices: DeviceSources,
 }
 
 /// Why a machine can't be used.
@@ -44,7 +45,7 @@ pub(crate) enum MachineError {
     TooSmall,
     /// The command line is too long or not UTF-8.
     BadCommandLine,
-    /// The description of a virtio device is incomplete, or there is one device too many.
+    /// The description of a virtio device is incomplete, or there is one too many.
     BadVirtioDevice(BadVirtioDevice),
 }
 
@@ -78,7 +79,12 @@ impl Machine {
     /// # Errors
     /// When either can't be used.
     pub(super) fn new(ranges: impl Iterator<Item = Range<u64>>, command_line: &[u8]) -> Result<Self, MachineError> {
-        let memory = MemoryMap::new(ranges)?;
+        let mut memory_in_device_hole = layout::DEVICE_HOLE.start..layout::DEVICE_HOLE.start;
+        let memory = MemoryMap::new(ranges.inspect(|range| {
+            if range.start < layout::DEVICE_HOLE.end && range.end > memory_in_device_hole.end {
+                memory_in_device_hole.end = range.end.min(layout::DEVICE_HOLE.end);
+            }
+        }))?;
         let command_line = CommandLine::new(command_line)?;
         if memory.total() < MIN_MEMORY {
             return Err(MachineError::TooSmall);
@@ -90,7 +96,11 @@ impl Machine {
             serial_port: None,
             is_memory_zeroed: false,
             has_balloon_port: false,
-            virtio_devices: VirtioDescriptions::default(),
+            devices: DeviceSources {
+                mmio: VirtioDescriptions::new("none described"),
+                pci: PciSearch::Without("this machine has none"),
+                memory_in_device_hole,
+            },
         })
     }
 }

@@ -7,7 +7,7 @@ use core::ops::Range;
 
 use aerostat_abi::boot::MAX_COMMAND_LINE;
 
-use super::devices::VirtioDescriptions;
+use super::devices::{PciSearch, VirtioDescriptions};
 use super::machine::{Machine, MachineError};
 use super::memory_map::MAX_RANGES;
 
@@ -57,7 +57,9 @@ pub(super) fn read(address: u64, memory: &impl PhysicalMemory) -> Result<Machine
     let mut text = [0; MAX_COMMAND_LINE + 1];
     let length = if command_line == 0 { 0 } else { copy_string(command_line, memory, &mut text)? };
     let mut machine = Machine::new(ranges.into_iter().take(count), &text[..length])?;
-    machine.virtio_devices = VirtioDescriptions::from_command_line(machine.command_line.as_str())?;
+    machine.devices.mmio = VirtioDescriptions::from_command_line(machine.command_line.as_str())?;
+    let is_pci_off = machine.command_line.as_str().split_whitespace().any(|word| word == "pci=off");
+    machine.devices.pci = if is_pci_off { PciSearch::Without("pci=off") } else { PciSearch::With(None) };
     Ok(machine)
 }
 
