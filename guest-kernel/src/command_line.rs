@@ -1,4 +1,7 @@
-//! The command line: the kernel's own options on it, and the application's words. Pure.
+//! The command line: the kernel's own options on it, words of loaders, and the application's words.
+//! Pure.
+//!
+//! A word `--` ends the words of the kernel and of loaders: all that follow are the application's.
 
 use core::fmt;
 
@@ -11,9 +14,57 @@ use log::LevelFilter;
 /// More swap than any memory could hold compressed.
 const MAX_COMPRESSED_SWAP: u64 = 1 << 40;
 
-/// The beginnings of the words that are not for the application: the kernel's options, and those
-/// with which loaders name devices.
-const RESERVED: [&str; 6] = ["log=", "reclaim=", "compressed_swap=", "balloon=", "balloon_rate=", "virtio_mmio."];
+/// The beginnings of the kernel's options.
+const OPTIONS: [&str; 5] = ["log=", "reclaim=", "compressed_swap=", "balloon=", "balloon_rate="];
+
+/// The beginnings of words with which loaders name devices. QEMU appends them to the command line,
+/// whatever it ends with.
+const DEVICES: &str = "virtio_mmio.device=";
+
+/// Words of Linux that other monitors, and people who are used to Linux, put on any command line.
+/// They are no application's, and the kernel heeds only those that say where devices are.
+const LOADER_WORDS: [&str; 12] = [
+    "earlycon",
+    "earlyprintk",
+    "noapic",
+    "nokaslr",
+    "nomodule",
+    "nomodules",
+    "no_timer_check",
+    "noreplace-smp",
+    "nosmp",
+    "quiet",
+    "ro",
+    "rw",
+];
+/// The beginnings of such words.
+const LOADER_KEYS: [&str; 25] = [
+    "8250.",
+    "BOOT_IMAGE=",
+    "acpi=",
+    "clocksource=",
+    "console=",
+    "earlycon=",
+    "earlyprintk=",
+    "i8042.",
+    "init=",
+    "initrd=",
+    "ip=",
+    "loglevel=",
+    "mitigations=",
+    "net.ifnames=",
+    "nr_cpus=",
+    "panic=",
+    "pci=",
+    "random.trust_cpu=",
+    "rdinit=",
+    "reboot=",
+    "root=",
+    "rootflags=",
+    "rootfstype=",
+    "tsc=",
+    "virtio_mmio.",
+];
 
 /// A copy of the command line, as the loader's own lies in memory that the kernel does not keep.
 #[derive(Debug)]
@@ -43,10 +94,37 @@ impl CommandLine {
         core::str::from_utf8(&self.bytes[..self.length]).unwrap_or_default()
     }
 
-    /// Returns the words that are meant for the application.
+    /// Returns the words that are meant for the application: those that are neither the kernel's nor
+    /// a loader's, and all behind `--`.
     pub(crate) fn application_words(&self) -> impl Iterator<Item = &str> {
-        let is_reserved = |word: &&str| RESERVED.iter().any(|start| word.starts_with(start));
-        self.as_str().split_whitespace().filter(move |word| !is_reserved(word))
+        let (common, application, _) = self.parts();
+        common.split_whitespace().filter(|word| is_for_application(word)).chain(application.split_whitespace())
+    }
+
+    /// Returns the words among which loaders put theirs.
+    pub(crate) fn loader_words(&self) -> impl Iterator<Item = &str> {
+        let (common, _, devices) = self.parts();
+        common.split_whitespace().chain(devices.split_whitespace())
+    }
+
+    /// Divides the command line into what comes before `--`, what comes behind it, and names of
+    /// devices that QEMU has appended to that.
+    fn parts(&self) -> (&str, &str, &str) {
+        let text = self.as_str();
+        let is_apart = |byte: Option<&u8>| byte.is_none_or(u8::is_ascii_whitespace);
+        let is_word = |at: usize| {
+            let bytes = text.as_bytes();
+            is_apart(at.checked_sub(1).and_then(|before| bytes.get(before))) && is_apart(bytes.get(at + 2))
+        };
+        let Some((at, _)) = text.match_indices("--").find(|(at, _)| is_word(*at)) else { return (text, "", "") };
+        let (common, application) = (&text[..at], &text[at + 2..]);
+        let mut end = application.trim_end().len();
+        while let Some((start, _)) = application[..end].char_indices().rfind(|(_, letter)| letter.is_whitespace())
+            && application[start..end].trim_start().starts_with(DEVICES)
+        {
+            end = application[..start].trim_end().len();
+        }
+        (common, &application[..end], &application[end..])
     }
 
     /// Returns the level that `log=` asks for.
@@ -62,7 +140,7 @@ impl CommandLine {
         Ok(Options {
             balloon_rate: self.balloon_rate()?,
             balloon_driver: self.balloon_driver()?,
-            reclaim_policy: Name::from_command_line(self.as_str()).map_err(OptionError::UnknownPolicy)?,
+            reclaim_policy: Name::from_command_line(self.parts().0).map_err(OptionError::UnknownPolicy)?,
             compressed_swap: self.compressed_swap()?,
         })
     }
@@ -88,8 +166,13 @@ impl CommandLine {
 
     /// Returns what follows `key` in the first word that begins with it.
     fn option(&self, key: &str) -> Option<&str> {
-        self.as_str().split_whitespace().find_map(|word| word.strip_prefix(key))
+        self.parts().0.split_whitespace().find_map(|word| word.strip_prefix(key))
     }
+}
+
+fn is_for_application(word: &str) -> bool {
+    let begins = |starts: &[&str]| starts.iter().any(|start| word.starts_with(start));
+    !begins(&OPTIONS) && !begins(&LOADER_KEYS) && !LOADER_WORDS.contains(&word)
 }
 
 /// What the command line chooses.
@@ -163,6 +246,37 @@ mod tests {
             balloon_rate=1-2 virtio_mmio.device=512@0xfeb00000:5 catalog=1 ";
         let line = CommandLine::new(line).unwrap();
         assert_eq!(line.application_words().collect::<Vec<_>>(), ["phases=64M:3s", "catalog=1"]);
+    }
+
+    #[test]
+    fn words_of_loaders_are_not_the_applications() {
+        let line = b"console=ttyS0 reboot=k panic=1 pci=off nomodule 8250.nr_uarts=0 i8042.noaux root=/dev/vda ro \
+            rows=3 roll quiet tsc=reliable acpi=off virtio_mmio.device=4K@0xc0001000:5";
+        let line = CommandLine::new(line).unwrap();
+        assert_eq!(line.application_words().collect::<Vec<_>>(), ["rows=3", "roll"]);
+        assert!(line.loader_words().any(|word| word == "pci=off"));
+    }
+
+    #[test]
+    fn all_words_behind_two_dashes_are_the_applications() {
+        let words = |text: &[u8]| {
+            let line = CommandLine::new(text).unwrap();
+            let application: Vec<String> = line.application_words().map(str::to_owned).collect();
+            let loader: Vec<String> = line.loader_words().map(str::to_owned).collect();
+            (application.join(" "), loader.join(" "))
+        };
+        let both = |application: &str, loader: &str| (application.to_owned(), loader.to_owned());
+        assert_eq!(words(b"a log=debug ro -- ro log=x --  pci=off"), both("a ro log=x -- pci=off", "a log=debug ro"));
+        assert_eq!(words(b"-- root=1"), both("root=1", ""));
+        assert_eq!(words(b"quiet --"), both("", "quiet"));
+        assert_eq!(words(b"a--b --c d--"), both("a--b --c d--", "a--b --c d--"));
+        assert_eq!(
+            words(b"quiet -- virtio_mmio.device=x b virtio_mmio.device=1@2:3  virtio_mmio.device=4@5:6 "),
+            both("virtio_mmio.device=x b", "quiet virtio_mmio.device=1@2:3 virtio_mmio.device=4@5:6"),
+            "QEMU appends words to any command line"
+        );
+        assert_eq!(words(b"-- virtio_mmio.device=1@2:3"), both("", "virtio_mmio.device=1@2:3"));
+        assert_eq!(options(b"-- compressed_swap=x balloon=y"), options(b""));
     }
 
     #[test]
