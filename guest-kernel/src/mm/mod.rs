@@ -73,5 +73,14 @@ pub(crate) use self::{
 /// The frame allocator. It is empty until memory has been set up.
 pub(crate) static FRAMES: Frames = Frames::new();
 
+/// Maps the registers of a device at `address`, in the device hole. Must not be called with a spin
+/// lock held.
+#[cfg(target_os = "none")]
+pub(crate) fn map_registers(address: u64) {
+    if let Some(tables) = SPACE.lock().tables_mut() {
+        tables.map_registers(address);
+    }
+}
+
 #[cfg(test)]
 pub(crate) mod testing;

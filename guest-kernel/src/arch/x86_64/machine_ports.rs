@@ -3,21 +3,23 @@
 #![allow(unsafe_code, reason = "port instructions")]
 
 use core::arch::asm;
-use core::sync::atomic::{AtomicU8, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 use aerostat_abi::boot::{BootMark, MARK_PORT};
 use aerostat_abi::exit::{EXIT_PORT, GuestExit};
 use aerostat_abi::port::{PORT, Registers};
 
-use super::apic;
 use super::port_io::{out_byte, out_dword};
-use crate::arch::x86_64::{cpu, ring0};
+use crate::arch::x86_64::{apic, cpu, power, serial};
 
 /// Data ports of the two 8259 interrupt controllers.
 const PIC_DATA: [u16; 2] = [0x21, 0xa1];
 
 /// The exit code of the guest; zero until the guest begins to end.
 static END: AtomicU8 = AtomicU8::new(0);
+
+/// Whether the outcome is on the console, or the monitor's business.
+static IS_OUTCOME_SAID: AtomicBool = AtomicBool::new(false);
 
 /// Begins to end the guest for this reason. From here on no other thread runs: one that ended the
 /// guest with success meanwhile would hide what has happened. If the guest is ending already, a
@@ -41,14 +43,22 @@ pub(crate) fn exit(reason: GuestExit) -> ! {
     end()
 }
 
+/// Leaves it to the monitor to say how the guest has ended. Other machines forget the exit code, or
+/// have no exit port, so the guest says it itself.
+pub(crate) fn leave_outcome_to_monitor() {
+    IS_OUTCOME_SAID.store(true, Ordering::Relaxed);
+}
+
 fn end() -> ! {
-    out_dword(EXIT_PORT, u32::from(END.load(Ordering::Relaxed)));
-    // The monitor has no exit port. The CPU halts for good; an interrupt would only wake it.
-    apic::stop();
-    loop {
-        cpu::take_pending();
-        ring0::halt();
+    let code = u32::from(END.load(Ordering::Relaxed));
+    if !IS_OUTCOME_SAID.swap(true, Ordering::Relaxed)
+        && let Some(reason) = GuestExit::decode(code)
+    {
+        serial::write_line(format_args!("the guest has ended: {reason} (exit code {code:#x})"));
     }
+    out_dword(EXIT_PORT, code);
+    apic::stop();
+    power::end()
 }
 
 /// Tells the monitor how far the boot has come.

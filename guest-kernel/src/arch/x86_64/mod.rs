@@ -14,6 +14,7 @@ pub(crate) mod machine_ports;
 pub(crate) mod operand;
 #[cfg(target_os = "none")]
 pub(crate) mod port_io;
+pub(crate) mod power;
 #[cfg(target_os = "none")]
 pub(crate) mod ring0;
 #[cfg(target_os = "none")]

@@ -14,6 +14,7 @@ use super::mmio;
 use super::negotiation::{self, NegotiationError};
 use super::pci::msi_x::MsiX;
 use super::pci::open::CommonRegisters;
+use crate::arch::x86_64::boot::interrupt_controllers::Pin;
 use crate::arch::x86_64::interrupt::{InterruptLine, LineInUse};
 use crate::arch::x86_64::{cpu, trap};
 use crate::drivers::io_apic;
@@ -65,11 +66,11 @@ pub(super) enum Interrupt {
     Message,
     /// By a message that it is told.
     MsiX(MsiX),
-    /// Through a pin of the I/O APIC that is its own.
-    Pin(u8),
+    /// Through a pin of an I/O APIC that is its own.
+    Pin(Pin),
     /// Through a pin that firmware has named in terms of another interrupt controller, and that it
     /// may share.
-    SharedPin(u8),
+    SharedPin(Pin),
     /// In a way that is not known.
     Unknown,
 }

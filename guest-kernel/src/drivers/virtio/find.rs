@@ -14,6 +14,7 @@ use super::mmio;
 use super::pci::open::{CommonRegisters, Opened};
 use super::pci::{Bus, ConfigSpace};
 use crate::arch::x86_64::boot::devices::{self, DeviceSources, PciSearch, VirtioDescription};
+use crate::arch::x86_64::boot::interrupt_controllers::{InterruptControllers, Pin};
 use crate::arch::x86_64::interrupt::InterruptLine;
 use crate::config::MAX_VIRTIO_DEVICES;
 use crate::mm::KernelHeap;
@@ -29,7 +30,7 @@ pub(in super::super) trait Drivers {
 /// Passes each device that has a driver to it, those over MMIO first, and logs where devices were
 /// looked for. Called once.
 pub(in super::super) fn find(sources: &DeviceSources, drivers: &mut dyn Drivers) {
-    let mut finder = Finder { drivers, lines: Lines::default() };
+    let mut finder = Finder { drivers, lines: Lines::default(), controllers: &sources.controllers };
     let mmio = sources.mmio.iter().filter(|description| finder.try_mmio(description)).count();
     let pci = finder.search_pci(sources);
     log::debug!("devices: {mmio} virtio over MMIO ({}), {pci}", sources.mmio.origin());
@@ -38,6 +39,7 @@ pub(in super::super) fn find(sources: &DeviceSources, drivers: &mut dyn Drivers)
 struct Finder<'a> {
     drivers: &'a mut dyn Drivers,
     lines: Lines,
+    controllers: &'a InterruptControllers,
 }
 
 /// What a search of the PCI bus has found.
@@ -66,14 +68,14 @@ impl Finder<'_> {
                 no_driver(Some(transport.device_type()), place);
             }
             Ok(Some(transport)) => {
-                let (interrupt, pin) = match description.interrupt {
+                let (interrupt, line) = match description.interrupt {
                     devices::Interrupt::Message(vector) => {
                         let line = InterruptLine::of_device_vector(vector);
                         (Interrupt::Message, LineSource::Fixed(line))
                     }
-                    devices::Interrupt::Pin(pin) => (Interrupt::Pin(pin), LineSource::Pin(pin)),
+                    devices::Interrupt::Pin(number) => self.of_pin(self.controllers.pin(number.into()), Interrupt::Pin),
                 };
-                self.pass_on(Device { place, transport: transport.into(), interrupt, registers: None }, &pin);
+                self.pass_on(Device { place, transport: transport.into(), interrupt, registers: None }, &line);
             }
             Err(error) => log::warn!("virtio device over {place} is not used: {error}"),
         }
@@ -103,10 +105,12 @@ impl Finder<'_> {
             // SAFETY: as above, for each function of the bus.
             match unsafe { bus.open(*at) } {
                 Ok(Opened { transport, registers, msi_x, pin }) => {
-                    let (interrupt, line) = match (msi_x, pin) {
-                        (Some(messages), _) => (Interrupt::MsiX(messages), LineSource::Own),
-                        (None, Some(pin)) => (Interrupt::SharedPin(pin), LineSource::Pin(pin)),
-                        (None, None) => (Interrupt::Unknown, LineSource::Own),
+                    let (interrupt, line) = match msi_x {
+                        Some(messages) => (Interrupt::MsiX(messages), LineSource::Own),
+                        None => {
+                            let pin = pin.and_then(|line| self.controllers.pin(self.controllers.of_line(line)));
+                            self.of_pin(pin, Interrupt::SharedPin)
+                        }
                     };
                     let (transport, registers) = (transport.into(), Some(registers));
                     self.pass_on(Device { place, transport, interrupt, registers }, &line);
@@ -115,6 +119,14 @@ impl Finder<'_> {
             }
         }
         PciResult::Found { count: found.len(), access: bus.access() }
+    }
+
+    /// Returns how a device interrupts through a pin.
+    fn of_pin(&self, pin: Option<Pin>, interrupt: fn(Pin) -> Interrupt) -> (Interrupt, LineSource) {
+        match pin {
+            Some(pin) => (interrupt(pin), LineSource::Pin(pin)),
+            None => (Interrupt::Unknown, LineSource::Own),
+        }
     }
 
     fn pass_on(&mut self, device: Device, line: &LineSource) {
@@ -150,7 +162,7 @@ enum LineSource {
     /// The line of its number.
     Own,
     /// That of a pin, which devices may share.
-    Pin(u8),
+    Pin(Pin),
     /// This one.
     Fixed(Option<InterruptLine>),
 }
@@ -159,7 +171,7 @@ enum LineSource {
 #[derive(Default)]
 struct Lines {
     count: u8,
-    pins: [Option<(u8, InterruptLine)>; MAX_VIRTIO_DEVICES],
+    pins: [Option<(Pin, InterruptLine)>; MAX_VIRTIO_DEVICES],
 }
 
 impl Lines {

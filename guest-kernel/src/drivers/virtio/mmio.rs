@@ -39,8 +39,6 @@ fn is_possible(VirtioDescription { registers, bytes, .. }: &VirtioDescription) -
 }
 
 #[cfg(target_os = "none")]
-pub(crate) use self::machine::map;
-#[cfg(target_os = "none")]
 pub(super) use self::machine::{open, read, write};
 
 #[cfg(target_os = "none")]
@@ -51,7 +49,7 @@ mod machine {
     use virtio_drivers::transport::mmio::{MmioError, MmioTransport};
 
     use super::{OpenError, VirtioDescription, is_possible};
-    use crate::mm::SPACE;
+    use crate::mm;
 
     /// Opens the transport to a device. Returns `None` where there is a place for a device, and
     /// none in it.
@@ -67,7 +65,7 @@ mod machine {
         if !is_possible(description) {
             return Err(OpenError::BadRegisters);
         }
-        map(description.registers);
+        mm::map_registers(description.registers);
         let registers = core::ptr::with_exposed_provenance_mut(to_usize(description.registers));
         let registers = NonNull::new(registers).ok_or(OpenError::BadRegisters)?;
         // SAFETY: the boot information says that the device's registers are there; they are mapped
@@ -83,13 +81,6 @@ mod machine {
     /// What a place says that has no device.
     const NO_DEVICE: virtio_drivers::transport::DeviceTypeError =
         virtio_drivers::transport::DeviceTypeError::InvalidDeviceType(0);
-
-    /// Maps the registers at `address`, in the device hole.
-    pub(crate) fn map(address: u64) {
-        if let Some(tables) = SPACE.lock().tables_mut() {
-            tables.map_registers(address);
-        }
-    }
 
     /// Reads a register.
     ///

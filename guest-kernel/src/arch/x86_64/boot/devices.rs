@@ -9,6 +9,8 @@
 use core::fmt;
 use core::ops::Range;
 
+use super::interrupt_controllers::InterruptControllers;
+
 /// The most descriptions of virtio devices. There may be more of them than devices, as some
 /// machines describe places where a device could be.
 const MAX_DESCRIPTIONS: usize = 32;
@@ -50,6 +52,8 @@ impl fmt::Display for BadVirtioDevice {
 pub(crate) struct DeviceSources {
     /// Those with registers in memory.
     pub(crate) mmio: VirtioDescriptions,
+    /// The interrupt controllers that their pins are connected to.
+    pub(crate) controllers: InterruptControllers,
     /// Whether there may be others on a PCI bus.
     pub(crate) pci: PciSearch,
     /// Memory of the machine in the device hole, which is not used, and has no registers.
@@ -102,9 +106,9 @@ impl VirtioDescriptions {
     ///
     /// # Errors
     /// [`BadVirtioDevice`] for a word that does not have the form, and when there are too many.
-    pub(super) fn from_command_line(text: &str) -> Result<Self, BadVirtioDevice> {
+    pub(super) fn from_command_line<'a>(words: impl Iterator<Item = &'a str>) -> Result<Self, BadVirtioDevice> {
         let mut descriptions = Self::new("command line");
-        for word in text.split_whitespace().filter_map(|word| word.strip_prefix(COMMAND_LINE_KEY)) {
+        for word in words.filter_map(|word| word.strip_prefix(COMMAND_LINE_KEY)) {
             descriptions.add(parse(word).ok_or(BadVirtioDevice)?)?;
         }
         Ok(descriptions)
@@ -152,16 +156,18 @@ mod tests {
     #[test]
     fn words_of_the_command_line_describe_devices() {
         let words = "a=b virtio_mmio.device=512@0xfeb00e00:12 virtio_mmio.device=4K@0xc0001000:5:1";
-        let devices: Vec<_> = VirtioDescriptions::from_command_line(words).unwrap().iter().copied().collect();
+        let devices: Vec<_> =
+            VirtioDescriptions::from_command_line(words.split_whitespace()).unwrap().iter().copied().collect();
         let device = |registers, bytes, pin| VirtioDescription { registers, bytes, interrupt: Interrupt::Pin(pin) };
         assert_eq!(devices, [device(0xfeb0_0e00, 512, 12), device(0xc000_1000, 4096, 5)]);
-        assert_eq!(VirtioDescriptions::from_command_line("a=b").unwrap().iter().count(), 0);
+        assert_eq!(VirtioDescriptions::from_command_line(["a=b"].into_iter()).unwrap().iter().count(), 0);
     }
 
     #[test]
     fn words_without_the_form_are_refused() {
         for word in ["", "512", "512@0xfeb00e00", "x@0xfeb00e00:5", "512@0xfeb00e00:300", "18446744073709551615K@0:0"] {
-            let refused = VirtioDescriptions::from_command_line(&format!("virtio_mmio.device={word}"));
+            let word = format!("virtio_mmio.device={word}");
+            let refused = VirtioDescriptions::from_command_line([&*word].into_iter());
             assert_eq!(refused.unwrap_err(), BadVirtioDevice, "{word}");
         }
     }

@@ -7,7 +7,9 @@ use core::ops::Range;
 use aerostat_abi::units::FrameCount;
 
 use super::devices::{BadVirtioDevice, DeviceSources, PciSearch, VirtioDescriptions};
+use super::interrupt_controllers::InterruptControllers;
 use super::memory_map::MemoryMap;
+use crate::arch::x86_64::power::PowerRegisters;
 use crate::command_line::{BadCommandLine, CommandLine};
 use crate::layout;
 
@@ -30,6 +32,8 @@ pub(crate) struct Machine {
     pub(crate) is_memory_zeroed: bool,
     /// Whether the monitor announces the balloon port.
     pub(crate) has_balloon_port: bool,
+    /// How the machine is powered off.
+    pub(crate) power: PowerRegisters,
     /// Where devices are, as the loader describes it.
     pub(crate) devices: DeviceSources,
 }
@@ -39,7 +43,7 @@ pub(crate) struct Machine {
 pub(crate) enum MachineError {
     /// The boot information is not where it should be, or not what it should be.
     BadBootInformation,
-    /// The memory map is empty, overlaps itself, or has too many ranges.
+    /// The memory map is empty or overlaps itself.
     BadMemoryMap,
     /// There is too little memory in one piece behind the image.
     TooSmall,
@@ -53,7 +57,7 @@ impl fmt::Display for MachineError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::BadBootInformation => "the boot information is unreadable",
-            Self::BadMemoryMap => "the memory map is empty, overlaps itself, or has too many ranges",
+            Self::BadMemoryMap => "the memory map is empty or overlaps itself",
             Self::TooSmall => "there is too little memory behind the kernel image (at least 16 MiB are needed)",
             Self::BadCommandLine => "the command line is longer than 2047 bytes or not UTF-8",
             Self::BadVirtioDevice(error) => return error.fmt(f),
@@ -96,7 +100,9 @@ impl Machine {
             serial_port: None,
             is_memory_zeroed: false,
             has_balloon_port: false,
+            power: PowerRegisters::default(),
             devices: DeviceSources {
+                controllers: InterruptControllers::default(),
                 mmio: VirtioDescriptions::new("none described"),
                 pci: PciSearch::Without("this machine has none"),
                 memory_in_device_hole,
@@ -135,7 +141,16 @@ mod tests {
         assert_eq!(error(vec![]), MachineError::BadMemoryMap);
         assert_eq!(error(vec![0..64 * MIB, 32 * MIB..96 * MIB]), MachineError::BadMemoryMap);
         assert_eq!(error(vec![0..MIB, 2 * MIB..8 * MIB]), MachineError::TooSmall);
-        assert_eq!(error((0..20).map(|n| n * MIB..n * MIB + 4096).collect()), MachineError::BadMemoryMap);
+    }
+
+    #[test]
+    fn of_too_many_ranges_the_largest_are_used() {
+        let small = (0..40).map(|n| (200 + n) * MIB..(200 + n) * MIB + 4096 * (n + 1));
+        let machine = Machine::new(small.chain([0..64 * MIB]), b"").unwrap();
+        assert_eq!(machine.memory.len(), 16);
+        assert_eq!(machine.memory[0], 0..64 * MIB);
+        assert_eq!(machine.memory[1], 225 * MIB..225 * MIB + 4096 * 26);
+        assert_eq!(machine.memory[15], 239 * MIB..239 * MIB + 4096 * 40);
     }
 
     #[test]

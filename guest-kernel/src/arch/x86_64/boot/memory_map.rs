@@ -7,8 +7,8 @@ use aerostat_abi::units::{FRAME_BYTES, FrameCount};
 use super::machine::MachineError;
 use crate::layout;
 
-/// The most ranges of memory that are used.
-pub(super) const MAX_RANGES: usize = 16;
+/// The most ranges of memory that are used: of more, the largest.
+const MAX_RANGES: usize = 16;
 
 /// Ranges of usable memory: sorted, whole frames, none of it in the device hole below 4 GiB.
 #[derive(Debug)]
@@ -21,7 +21,7 @@ impl MemoryMap {
     /// Cuts the loader's ranges to what can be used.
     ///
     /// # Errors
-    /// [`MachineError::BadMemoryMap`] when nothing is left, ranges overlap, or there are too many.
+    /// [`MachineError::BadMemoryMap`] when nothing is left, or ranges overlap.
     pub(super) fn new(ranges: impl Iterator<Item = Range<u64>>) -> Result<Self, MachineError> {
         let mut map = Self { ranges: [const { 0..0 }; MAX_RANGES], count: 0 };
         // Memory in the device hole is left alone; a range may lie on both sides of it.
@@ -34,13 +34,25 @@ impl MemoryMap {
             if whole.is_empty() {
                 continue;
             }
-            *map.ranges.get_mut(map.count).ok_or(MachineError::BadMemoryMap)? = whole;
-            map.count += 1;
+            map.add(whole);
         }
         let used = &mut map.ranges[..map.count];
         used.sort_unstable_by_key(|range| range.start);
         let overlaps = used.windows(2).any(|pair| pair[0].end > pair[1].start);
         if used.is_empty() || overlaps { Err(MachineError::BadMemoryMap) } else { Ok(map) }
+    }
+
+    /// Adds a range, for which the smallest one makes room if there are too many.
+    fn add(&mut self, range: Range<u64>) {
+        let bytes = |range: &Range<u64>| range.end - range.start;
+        if let Some(free) = self.ranges.get_mut(self.count) {
+            *free = range;
+            self.count += 1;
+        } else if let Some(smallest) = self.ranges.iter_mut().min_by_key(|range| bytes(range))
+            && bytes(smallest) < bytes(&range)
+        {
+            *smallest = range;
+        }
     }
 
     /// Returns how many frames there are.

@@ -2,11 +2,15 @@
 //!
 //! There are two kinds of loaders ([`hermit`], [`pvh`]); both end in one validated [`Machine`].
 
+#[cfg_attr(not(target_os = "none"), allow(dead_code, reason = "on the host only the parser's tests use it"))]
+mod acpi;
 pub(crate) mod devices;
 #[cfg(target_os = "none")]
 mod hermit;
+pub(crate) mod interrupt_controllers;
 mod machine;
 mod memory_map;
+mod physical_memory;
 #[cfg_attr(not(target_os = "none"), allow(dead_code, reason = "on the host only the parser's tests use it"))]
 mod pvh;
 
@@ -36,6 +40,8 @@ pub(crate) unsafe fn read_machine(information: u64, origin: Origin) -> Result<Ma
     match origin {
         // SAFETY: the caller's duty.
         Origin::Hermit => unsafe { hermit::read(information) },
-        Origin::Pvh => pvh::read(information, &pvh::IdentityMapped),
+        // SAFETY: the boot page tables are in force until memory management starts, and this is the
+        // only value.
+        Origin::Pvh => pvh::read(information, &unsafe { physical_memory::BootMemory::new() }),
     }
 }

@@ -1,15 +1,14 @@
 //! Boot information of the PVH protocol, as QEMU, Firecracker and Cloud Hypervisor leave it.
 //!
 //! Layout: Xen's `public/arch-x86/hvm/start_info.h`. The parser reads through [`PhysicalMemory`],
-//! so it runs on the host too.
-
-use core::ops::Range;
+//! so it runs on the host too. What the start information does not say, the ACPI tables may.
 
 use aerostat_abi::boot::MAX_COMMAND_LINE;
 
+use super::acpi;
 use super::devices::{PciSearch, VirtioDescriptions};
 use super::machine::{Machine, MachineError};
-use super::memory_map::MAX_RANGES;
+use super::physical_memory::PhysicalMemory;
 
 const MAGIC: u32 = 0x336e_c578;
 const USABLE_MEMORY: u32 = 1;
@@ -17,20 +16,9 @@ const ENTRY_BYTES: u64 = 24;
 /// The most entries that are read: no loader makes more, and a wrong count must not send the parser
 /// through all memory.
 const MAX_ENTRIES: u32 = 128;
-
-/// Reads guest-physical memory.
-pub(super) trait PhysicalMemory {
-    /// Returns the byte at `address`.
-    fn byte(&self, address: u64) -> u8;
-
-    fn u32(&self, address: u64) -> u32 {
-        u32::from_le_bytes([0, 1, 2, 3].map(|offset| self.byte(address.wrapping_add(offset))))
-    }
-
-    fn u64(&self, address: u64) -> u64 {
-        u64::from(self.u32(address)) | u64::from(self.u32(address.wrapping_add(4))) << 32
-    }
-}
+/// Words of the command line that keep the kernel from the PCI bus and from the ACPI tables.
+const PCI_OFF: &str = "pci=off";
+const ACPI_OFF: &str = "acpi=off";
 
 /// Reads the start information at `address`.
 pub(super) fn read(address: u64, memory: &impl PhysicalMemory) -> Result<Machine, MachineError> {
@@ -44,22 +32,30 @@ pub(super) fn read(address: u64, memory: &impl PhysicalMemory) -> Result<Machine
     if map == 0 || entries > MAX_ENTRIES {
         return Err(MachineError::BadMemoryMap);
     }
-    let mut ranges = [const { 0..0 }; MAX_RANGES];
-    let mut count = 0;
-    for entry in (0..u64::from(entries)).map(|index| map.wrapping_add(index * ENTRY_BYTES)) {
+    let entries = (0..u64::from(entries)).map(|index| map.wrapping_add(index * ENTRY_BYTES));
+    let ranges = entries.filter(|entry| memory.u32(entry.wrapping_add(16)) == USABLE_MEMORY).map(|entry| {
         let start = memory.u64(entry);
-        let range: Range<u64> = start..start.saturating_add(memory.u64(entry.wrapping_add(8)));
-        if memory.u32(entry.wrapping_add(16)) == USABLE_MEMORY {
-            *ranges.get_mut(count).ok_or(MachineError::BadMemoryMap)? = range;
-            count += 1;
-        }
-    }
+        start..start.saturating_add(memory.u64(entry.wrapping_add(8)))
+    });
     let mut text = [0; MAX_COMMAND_LINE + 1];
     let length = if command_line == 0 { 0 } else { copy_string(command_line, memory, &mut text)? };
-    let mut machine = Machine::new(ranges.into_iter().take(count), &text[..length])?;
-    machine.devices.mmio = VirtioDescriptions::from_command_line(machine.command_line.as_str())?;
-    let is_pci_off = machine.command_line.as_str().split_whitespace().any(|word| word == "pci=off");
-    machine.devices.pci = if is_pci_off { PciSearch::Without("pci=off") } else { PciSearch::With(None) };
+    let mut machine = Machine::new(ranges, &text[..length])?;
+    let has_word = |word| machine.command_line.loader_words().any(|other| other == word);
+    let (is_pci_off, is_acpi_off) = (has_word(PCI_OFF), has_word(ACPI_OFF));
+    machine.devices.mmio = VirtioDescriptions::from_command_line(machine.command_line.loader_words())?;
+    let tables = if is_acpi_off { None } else { acpi::read(memory, memory.u64(address.wrapping_add(32))) };
+    machine.devices.pci = if is_pci_off {
+        PciSearch::Without(PCI_OFF)
+    } else {
+        PciSearch::With(tables.as_ref().and_then(|tables| tables.ecam))
+    };
+    if let Some(tables) = tables {
+        machine.power = tables.power;
+        machine.devices.controllers = tables.controllers;
+        if machine.devices.mmio.iter().next().is_none() {
+            machine.devices.mmio = tables.virtio_devices;
+        }
+    }
     Ok(machine)
 }
 
@@ -74,33 +70,10 @@ fn copy_string(address: u64, memory: &impl PhysicalMemory, text: &mut [u8]) -> R
     Err(MachineError::BadCommandLine)
 }
 
-/// Memory below the end of the boot identity map; any other reads as zero.
-#[cfg(target_os = "none")]
-pub(super) struct IdentityMapped;
-
-#[cfg(target_os = "none")]
-#[allow(unsafe_code, reason = "reads what the loader left in memory")]
-impl PhysicalMemory for IdentityMapped {
-    fn byte(&self, address: u64) -> u8 {
-        if address == 0 || address >= crate::layout::BOOT_IDENTITY_END {
-            return 0;
-        }
-        let pointer = core::ptr::with_exposed_provenance::<u8>(aerostat_abi::units::to_usize(address));
-        // SAFETY: the boot page tables map the address, and any byte there may be read.
-        unsafe { pointer.read_volatile() }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{MAGIC, PhysicalMemory, read};
+    use super::{MAGIC, read};
     use crate::arch::x86_64::boot::machine::MachineError;
-
-    impl PhysicalMemory for Vec<u8> {
-        fn byte(&self, address: u64) -> u8 {
-            self.get(usize::try_from(address).unwrap()).copied().unwrap_or(0)
-        }
-    }
 
     /// Start information at 0x100, memory map at 0x200, command line at 0x300.
     fn memory(map: &[(u64, u64, u32)], command_line: &[u8]) -> Vec<u8> {

@@ -14,6 +14,8 @@ ring0_call:
     jz 1f
     dec eax
     jz 2f
+    dec eax
+    jnz ring0_triple_fault              # RESET
     or dword ptr [rsp + 16], 0x200      # ENABLE_INTERRUPTS: in the flags that IRETQ restores
     iretq
 0:  mov rax, cr2                        # READ_FAULT_ADDRESS
@@ -80,13 +82,20 @@ ring0_spurious:
 1:  iretq
 
 # A fault inside the ring-0 stub, or an event that no guest causes: end the machine with an exit
-# code of its own. On FATAL_IST.
+# code of its own, or where there is no exit port, by a reset. On FATAL_IST.
 .balign 16
 .global ring0_fatal
 ring0_fatal:
     mov eax, {ring0_fault}
     mov edx, {exit_port}
     out dx, eax
+ring0_triple_fault:
+    lidt [rip + no_idt]                 # no gate is left, not even that of a double fault: the machine resets itself
+    int3
 0:  cli
     hlt
     jmp 0b
+.balign 16
+no_idt:
+    .word 0
+    .quad 0

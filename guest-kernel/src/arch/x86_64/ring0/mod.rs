@@ -212,6 +212,7 @@ const READ_FAULT_ADDRESS: u64 = 0;
 const FLUSH_ALL: u64 = 1;
 const HALT: u64 = 2;
 const ENABLE_INTERRUPTS: u64 = 3;
+const RESET: u64 = 4;
 
 /// Returns the address of the last page fault (CR2).
 pub(crate) fn read_fault_address() -> u64 {
@@ -232,6 +233,12 @@ pub(crate) fn halt() {
 /// Enables interrupts, for good.
 pub(crate) fn enable_interrupts() {
     call(ENABLE_INTERRUPTS);
+}
+
+/// Resets the machine by a fault that nothing can handle.
+pub(crate) fn reset() -> ! {
+    call(RESET);
+    unreachable!("the ring-0 stub does not return from a reset")
 }
 
 fn call(number: u64) -> u64 {

@@ -5,10 +5,10 @@
 use aerostat_abi::units::to_usize;
 use virtio_drivers::transport::pci::bus::{Cam, ConfigurationAccess, DeviceFunction};
 
-use super::super::mmio;
 use crate::arch::x86_64::boot::devices::Ecam;
 use crate::arch::x86_64::port_io::{in_dword, out_dword};
 use crate::layout::{DEVICE_HOLE, IO_APIC};
+use crate::mm;
 
 const ADDRESS: u16 = 0xcf8;
 const DATA: u16 = 0xcfc;
@@ -64,7 +64,7 @@ impl ConfigSpace {
             return None;
         }
         let address = ecam.address + u64::from(Cam::Ecam.cam_offset(function, offset & !3));
-        mmio::map(address);
+        mm::map_registers(address);
         Some(core::ptr::with_exposed_provenance_mut(to_usize(address)))
     }
 }

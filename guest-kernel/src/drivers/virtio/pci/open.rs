@@ -19,7 +19,7 @@ use super::capabilities::{BadCapabilities, Capabilities, Structure};
 use super::config_space::ConfigSpace;
 use super::msi_x::MsiX;
 use super::scan::{self, Function};
-use crate::mm::KernelHeap;
+use crate::mm::{self, KernelHeap};
 use crate::patience::Patience;
 use crate::time::Instant;
 
@@ -155,7 +155,7 @@ impl<'a> Bus<'a> {
             return Err(BadBar::Missing);
         }
         let first = registers.start - registers.start % HUGE_BYTES;
-        (first..registers.end).step_by(to_usize(HUGE_BYTES)).for_each(mmio::map);
+        (first..registers.end).step_by(to_usize(HUGE_BYTES)).for_each(mm::map_registers);
         Ok(registers)
     }
 
