@@ -6,7 +6,7 @@
 
 use aerostat_abi::units::FrameCount;
 
-use crate::fleet::{Fleet, GuestSpec};
+use crate::fleet::{Fleet, GuestSpec, Machine};
 use crate::host::capacity::{self, Available, Need, TooLarge};
 use crate::host::descriptors::{self, FleetSize, TooFewDescriptors};
 use crate::host::disk::OpenDisk;
@@ -34,6 +34,9 @@ pub fn check_guests<'a>(guests: impl IntoIterator<Item = &'a GuestSpec>) -> Resu
     // Disks that are held together are those that can be had together.
     let mut held = Vec::new();
     for guest in guests {
+        if let Machine::Attached(_) = guest.machine {
+            continue;
+        }
         check_machine(guest)?;
         held.push(guest.disks.open().map_err(|error| format!("guest {:?}: {error}", guest.name))?);
     }

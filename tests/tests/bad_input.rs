@@ -142,7 +142,7 @@ fn refuse_host(flaw: KvmFlaw, words: &[&str]) {
     };
     let folder = fresh_folder();
     let fleet = FLEET.replace("IMAGE", &guest_image("boot").display().to_string());
-    let words = [words, &["`cargo xtask test --no-kvm`", "QEMU"]].concat();
+    let words = [words, &["--machine qemu", "machine = \"qemu\""]].concat();
     expect_refusal(&up_through(&wrapper, folder.path(), &fleet), &words);
 }
 

@@ -9,7 +9,7 @@ use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
 
-use aerostat::fleet::{Fleet, GuestSpec, OveruseRule, RestartRule};
+use aerostat::fleet::{Fleet, GuestSpec, Machine, OveruseRule, RestartRule};
 use aerostat::host::EndReason;
 use aerostat::host::disk::Disks;
 use aerostat::host::vmm_guest::VmmGuest;
@@ -137,6 +137,7 @@ fn run_fleet(deed: &str) -> (Outcomes, GuestOutcome) {
 fn spec(name: &str, max_mib: u64, command_line: &str) -> GuestSpec {
     GuestSpec {
         name: name.to_owned(),
+        machine: Machine::Aerostat,
         image: app_image("memwalk"),
         limits: Limits { min: FrameCount::from_mib(48), max: FrameCount::from_mib(max_mib) },
         command_line: command_line.to_owned(),

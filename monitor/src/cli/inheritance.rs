@@ -7,18 +7,21 @@
 //! take it over. Then nothing is taken over, and the command is refused.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, PoisonError};
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use aerostat_abi::registers::Epoch;
 use aerostat_abi::requests::{Generation, Resources};
 
 use super::{Failure, state_keeper};
 use crate::clock::Moment;
-use crate::fleet::{Fleet, GuestSpec};
+use crate::fleet::{Fleet, GuestSpec, Machine};
+use crate::host::qemu::{QemuError, QemuGuest};
 use crate::host::run_directory::RunDirectory;
-use crate::host::vmm_guest::{AdoptError, Adopted, Survivor, VmmGuest, find_survivors};
-use crate::host::{EndReason, Ending, GuestHandle};
+use crate::host::vmm_guest::{AdoptError, Adopted, GuestRecord, Survivor, find_survivors};
+use crate::host::{AnyGuest, EndReason, Ending, GuestHandle, Origin, oom};
 use crate::supervisor::{Adoption, Found, PastGuest, SavedFleet};
 
 /// How long a process may take to answer.
@@ -30,7 +33,7 @@ const THREADS: usize = 16;
 #[derive(Debug)]
 pub(super) struct Inheritance {
     /// Its guests.
-    pub(super) found: Vec<Found<VmmGuest>>,
+    pub(super) found: Vec<Found<AnyGuest>>,
     /// The fleet as its users had left it, if that is known.
     pub(super) saved: Option<SavedFleet>,
 }
@@ -52,7 +55,7 @@ impl Inheritance {
         let results = adopt_all(survivors);
         if let Some((name, error)) = results.iter().find_map(other_version) {
             let refusal = Failure::refused(format!("guest {name:?} can't be taken over: {error}"));
-            results.into_iter().filter_map(|(_, result)| result.ok()).for_each(|adopted| adopted.guest.leave());
+            results.into_iter().filter_map(|(_, result)| result.ok()).for_each(Taken::leave);
             return Err(refusal);
         }
         let spec_of = |name: &str| saved.as_ref().and_then(|saved| saved.guest(name)).map(|guest| guest.spec.clone());
@@ -72,7 +75,22 @@ struct Left {
     spec: Option<GuestSpec>,
 }
 
-fn adopt_all(survivors: Vec<Survivor>) -> Vec<(Left, Result<Adopted, AdoptError>)> {
+/// A guest that was taken over.
+enum Taken {
+    Vmm(Box<Adopted>),
+    Qemu(Box<(QemuGuest, GuestRecord)>),
+}
+
+impl Taken {
+    fn leave(self) {
+        match self {
+            Self::Vmm(adopted) => adopted.guest.leave(),
+            Self::Qemu(taken) => taken.0.leave(),
+        }
+    }
+}
+
+fn adopt_all(survivors: Vec<Survivor>) -> Vec<(Left, Result<Taken, AdoptError>)> {
     let threads = survivors.len().min(THREADS);
     let (queue, results) = (Mutex::new(VecDeque::from(survivors)), Mutex::new(Vec::new()));
     thread::scope(|scope| {
@@ -93,9 +111,13 @@ fn adopt_all(survivors: Vec<Survivor>) -> Vec<(Left, Result<Adopted, AdoptError>
 }
 
 /// Takes a survivor over, or ends it and removes its files.
-fn adopt(survivor: Survivor) -> (Left, Result<Adopted, AdoptError>) {
-    let spec = survivor.record().ok().map(|record| record.spec);
-    let result = survivor.adopt(PATIENCE);
+fn adopt(survivor: Survivor) -> (Left, Result<Taken, AdoptError>) {
+    let record = survivor.record().ok();
+    let spec = record.as_ref().map(|record| record.spec.clone());
+    let result = match record {
+        Some(record) if record.spec.machine == Machine::Qemu => adopt_qemu(&survivor, record),
+        _ => survivor.adopt(PATIENCE).map(|adopted| Taken::Vmm(Box::new(adopted))),
+    };
     match &result {
         Ok(_) | Err(AdoptError::OtherVersion { .. }) => {}
         Err(AdoptError::Gone(_)) => survivor.files.remove(),
@@ -108,7 +130,15 @@ fn adopt(survivor: Survivor) -> (Left, Result<Adopted, AdoptError>) {
     (Left { name: survivor.name, spec }, result)
 }
 
-fn other_version(result: &(Left, Result<Adopted, AdoptError>)) -> Option<(&str, &AdoptError)> {
+fn adopt_qemu(survivor: &Survivor, record: GuestRecord) -> Result<Taken, AdoptError> {
+    match QemuGuest::adopt(Arc::clone(&survivor.files)) {
+        Ok(guest) => Ok(Taken::Qemu(Box::new((guest, record)))),
+        Err(QemuError::Gone) => Err(AdoptError::Gone(None)),
+        Err(error) => Err(AdoptError::SetUp(io::Error::other(error))),
+    }
+}
+
+fn other_version(result: &(Left, Result<Taken, AdoptError>)) -> Option<(&str, &AdoptError)> {
     match result {
         (left, Err(error @ AdoptError::OtherVersion { .. })) => Some((&left.name, error)),
         _ => None,
@@ -118,12 +148,30 @@ fn other_version(result: &(Left, Result<Adopted, AdoptError>)) -> Option<(&str, 
 /// Returns what the supervisor is told of a guest; `None` for one of which nothing is known.
 fn found(
     left: Left,
-    result: Result<Adopted, AdoptError>,
+    result: Result<Taken, AdoptError>,
     spec_of: impl Fn(&str) -> Option<GuestSpec>,
-) -> Option<Found<VmmGuest>> {
+) -> Option<Found<AnyGuest>> {
     let spec = spec_of(&left.name).or(left.spec)?;
     let ending = match result {
-        Ok(Adopted { guest, record, target, epoch, size }) => {
+        Ok(Taken::Qemu(taken)) => {
+            let (guest, record) = *taken;
+            let Origin::Found { machine, size } = guest.origin() else { return None };
+            let adoption = Adoption {
+                spec,
+                spawned: Moment::from_ns(record.spawned_at_ns),
+                machine,
+                // Which target is in force QEMU does not tell. It is set again when it changes.
+                target: size,
+                epoch: Epoch::FIRST,
+                size,
+                told: unknown_resources(),
+                group: guest.pid().and_then(oom::watch_group_of),
+                handle: guest.into(),
+            };
+            return Some(Found::Running(Box::new(adoption)));
+        }
+        Ok(Taken::Vmm(adopted)) => {
+            let Adopted { guest, record, target, epoch, size } = *adopted;
             let adoption = Adoption {
                 spec,
                 spawned: Moment::from_ns(record.spawned_at_ns),
@@ -133,7 +181,7 @@ fn found(
                 size,
                 told: guest.registers().resources().unwrap_or_else(unknown_resources),
                 group: guest.group().cloned(),
-                handle: guest,
+                handle: guest.into(),
             };
             return Some(Found::Running(Box::new(adoption)));
         }

@@ -10,6 +10,7 @@ mod completions;
 mod detach;
 mod doctor;
 mod inheritance;
+mod launcher;
 mod report_file;
 mod service_manager;
 mod simulate;

@@ -10,20 +10,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aerostat_abi::units::FrameCount;
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use super::inheritance::Inheritance;
+use super::launcher::Launcher;
 use super::report_file::NamedFile;
 use super::service_manager::ServiceManager;
 use super::state_keeper::StateKeeper;
 use super::{Failure, detach};
 use crate::control::{MetricsListener, Publisher, Server, ServerOptions, publisher};
 use crate::display::{Display, EventLog, Mode, Sink, run_svg, write_summary};
-use crate::fleet::{EVENTS, Fleet, GuestSpec};
+use crate::fleet::{EVENTS, Fleet, GuestSpec, Machine};
 use crate::fleet_checks;
 use crate::host::run_directory::{FleetName, RunDirectory, fleets};
-use crate::host::vmm_guest::{GuestConfig, Succession, VmmGuest};
-use crate::host::{log_file, oom, vmm_program};
+use crate::host::{log_file, oom, qemu, vmm_program};
 use crate::report;
 use crate::scheduler::Policy;
 use crate::supervisor::{
@@ -31,9 +31,6 @@ use crate::supervisor::{
     resume, run,
 };
 use crate::vmm::{self, KvmError};
-
-/// How long guests run on when their supervisor was killed, until another one takes them over.
-const LEASE: Duration = Duration::from_secs(60);
 
 #[derive(Args, Debug)]
 pub(super) struct UpArguments {
@@ -68,9 +65,19 @@ pub(super) struct UpArguments {
     /// Serve metrics for Prometheus at this address, which must be a loopback address.
     #[arg(long, value_name = "ADDRESS:PORT")]
     metrics: Option<SocketAddr>,
+    /// Run the guests under another machine than the file says; attached machines stay what they are.
+    #[arg(long, value_name = "MACHINE")]
+    machine: Option<MachineOption>,
     /// The process of a detached fleet.
     #[arg(long = detach::OPTION, hide = true)]
     is_detached: bool,
+}
+
+/// A machine for all guests that are started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum MachineOption {
+    /// QEMU, on KVM where that is hardware and can be used.
+    Qemu,
 }
 
 pub(super) fn up(arguments: &UpArguments) -> Result<ExitCode, Failure> {
@@ -78,13 +85,16 @@ pub(super) fn up(arguments: &UpArguments) -> Result<ExitCode, Failure> {
         return detach::start();
     }
     let fleet = Fleet::load(&arguments.fleet).map_err(Failure::refused)?;
+    let fleet = match arguments.machine {
+        Some(MachineOption::Qemu) => fleet.under_qemu(),
+        None => fleet,
+    };
     let name = fleet_name(arguments)?;
+    check_programs(&fleet)?;
     // Guests of an earlier supervisor have their memory and their disks already.
     if !is_left_behind(arguments, &name) {
         check(&fleet, &arguments.fleet)?;
     }
-    vmm::check_kvm().map_err(without_kvm)?;
-    let program = vmm_program::find().map_err(Failure::refused)?;
     if arguments.is_detached {
         detach::leave_session();
     }
@@ -95,12 +105,25 @@ pub(super) fn up(arguments: &UpArguments) -> Result<ExitCode, Failure> {
         None => fleet.with_absolute_paths(),
     };
     let directory = Arc::new(directory);
-    let outcome = run_in(&directory, arguments, (&fleet, inheritance), program);
+    let outcome = run_in(&directory, arguments, (&fleet, inheritance));
     // The threads of the run have ended, and with them their hold on the directory.
     if let Some(directory) = Arc::into_inner(directory) {
         directory.close();
     }
     outcome
+}
+
+/// Checks that what runs the fleet's machines is there.
+fn check_programs(fleet: &Fleet) -> Result<(), Failure> {
+    let has = |machine: Machine| fleet.guests.iter().any(|guest| guest.machine == machine);
+    if has(Machine::Aerostat) {
+        vmm::check_kvm().map_err(without_kvm)?;
+        vmm_program::find().map_err(Failure::refused)?;
+    }
+    if has(Machine::Qemu) {
+        qemu::version(qemu::PROGRAM).map_err(Failure::refused)?;
+    }
+    Ok(())
 }
 
 /// Returns whether an earlier supervisor of the fleet has not ended as it should.
@@ -122,7 +145,6 @@ fn run_in(
     directory: &Arc<RunDirectory>,
     arguments: &UpArguments,
     (fleet, inheritance): (&Fleet, Option<Inheritance>),
-    program: PathBuf,
 ) -> Result<ExitCode, Failure> {
     oom::protect_supervisor();
     let log_dir = log_directory(arguments, directory.fleet());
@@ -161,13 +183,8 @@ fn run_in(
         states: StateKeeper::start(Arc::clone(directory)).map_err(Failure::refused)?,
         detached: arguments.is_detached,
     };
-    let run_directory = Arc::clone(directory);
-    let start = move |spec: &GuestSpec, target| {
-        let log = log_dir.as_ref().map(|directory| directory.join(format!("{}.log", spec.name)));
-        let files = Arc::new(run_directory.guest(&spec.name)?);
-        let succession = Some(Arc::new(Succession { files, spec: spec.clone(), lease: LEASE }));
-        Ok(VmmGuest::spawn(&GuestConfig { log, succession, ..spec.config(target, program.clone()) })?)
-    };
+    let launcher = Launcher { directory: Arc::clone(directory), logs: log_dir };
+    let start = move |spec: &GuestSpec, target| launcher.start(spec, target);
     let outcome = match inheritance {
         None => run(fleet, options, start, &mut observers),
         Some(Inheritance { found, saved }) => resume(Beginning { fleet, found, saved }, options, start, &mut observers),
@@ -247,7 +264,9 @@ fn no_control(error: io::Error) -> Failure {
 }
 
 fn without_kvm(error: KvmError) -> Failure {
-    Failure::refused(format!("{error}; without KVM, `cargo xtask test --no-kvm` runs guests under QEMU"))
+    Failure::refused(format!(
+        "{error}; without KVM, guests run under QEMU: --machine qemu, or machine = \"qemu\" in the fleet file"
+    ))
 }
 
 /// The observers of a run.

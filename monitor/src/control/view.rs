@@ -49,6 +49,7 @@ pub(super) fn guest(published: &Published, guest: &GuestStatus) -> api::Guest {
     let GuestStatus { limits, subscription, service, .. } = guest;
     api::Guest {
         name: guest.name.clone(),
+        machine: machine(&service.machine),
         state: state(guest.state),
         version: service.version.0,
         min_bytes: limits.min.bytes(),
@@ -156,6 +157,14 @@ const fn pool_state(state: scheduler::PoolState) -> api::PoolState {
     }
 }
 
+const fn machine(machine: &fleet::Machine) -> api::MachineKind {
+    match machine {
+        fleet::Machine::Aerostat => api::MachineKind::Aerostat,
+        fleet::Machine::Qemu => api::MachineKind::Qemu,
+        fleet::Machine::Attached(_) => api::MachineKind::Attached,
+    }
+}
+
 const fn restart(rule: fleet::RestartRule) -> api::RestartRule {
     match rule {
         fleet::RestartRule::Never => api::RestartRule::Never,
@@ -184,6 +193,7 @@ const fn reason(reason: scheduler::Reason) -> api::Reason {
         From::AwaitingMemory => api::Reason::AwaitingMemory,
         From::AtFairShare => api::Reason::AtFairShare,
         From::Uncooperative => api::Reason::Uncooperative,
+        From::FixedSize => api::Reason::FixedSize,
     }
 }
 

@@ -41,6 +41,7 @@ pub fn guest_figures(guest: &Guest) -> String {
     let (reservation, shares) = (size(guest.reservation_bytes), guest.shares);
     let settings = format!("min {min}, max {max}, shares {shares}, reservation {reservation}, restart {restart}");
     line(&mut text, "settings", &format!("{settings}; version {}", guest.version));
+    line(&mut text, "machine", guest.machine.as_str());
     let by = if guest.pinned_target_bytes.is_some() { "a user" } else { "the scheduler" };
     let (now, target) = (size(guest.size_bytes), size(guest.target_bytes));
     line(&mut text, "size", &format!("{now}, target {target} by {by}, balloon {}", size(guest.balloon_bytes)));
@@ -108,6 +109,7 @@ settings     version 3
         let expected = "\
 guest        ebb, running, starts 1
 settings     min 64.0 MiB, max 512.0 MiB, shares 1000, reservation 0.0 MiB, restart never; version 1
+machine      aerostat
 size         128.0 MiB, target 128.0 MiB by the scheduler, balloon 384.0 MiB
 resident     100.0 MiB
 memory       96.0 MiB in use: active 60.0 MiB, idle 36.0 MiB, droppable 0.0 MiB, unshrinkable 16.0 MiB

@@ -221,7 +221,7 @@ pub(super) fn size(bytes: u64) -> String {
 #[cfg(test)]
 pub(super) mod tests {
     use super::{Order, TopView, guest_table, top};
-    use crate::control::api::{Fleet, Guest, GuestState, MemoryUse, PoolState, RestartRule, SwapUse};
+    use crate::control::api::{Fleet, Guest, GuestState, MachineKind, MemoryUse, PoolState, RestartRule, SwapUse};
     use unicode_width::UnicodeWidthStr;
 
     const MIB: u64 = 1 << 20;
@@ -254,6 +254,7 @@ pub(super) mod tests {
     pub(in crate::display) fn guest(name: &str) -> Guest {
         Guest {
             name: name.into(),
+            machine: MachineKind::Aerostat,
             state: GuestState::Running,
             version: 1,
             min_bytes: 64 * MIB,

@@ -14,6 +14,7 @@ use aerostat_abi::units::FrameCount;
 
 use super::Ending;
 use crate::clock::Moment;
+use crate::scheduler::Usage;
 
 /// A running guest. No method blocks.
 pub trait GuestHandle: Sized {
@@ -32,6 +33,21 @@ pub trait GuestHandle: Sized {
     /// Returns the anonymous memory of the guest's process, measured from outside: the guest's, and
     /// the little that the process has of its own. `None` where the process is gone.
     fn measure_resident(&self) -> Option<FrameCount>;
+
+    /// Returns memory of the guest's process that is not the guest's, where that is much.
+    fn own_memory(&self) -> FrameCount {
+        FrameCount::ZERO
+    }
+
+    /// Returns what keeps the guest within its targets.
+    fn confinement(&self) -> Confinement {
+        Confinement::ByHost
+    }
+
+    /// Returns whether the machine ran before it came into the fleet.
+    fn origin(&self) -> Origin {
+        Origin::Started
+    }
 
     /// Returns a descriptor that is readable when [`Self::next_event`] has an event.
     fn event_fd(&self) -> BorrowedFd<'_>;
@@ -64,6 +80,44 @@ pub enum News {
     Announce,
     /// The guest finds them when it asks.
     KeepQuiet,
+}
+
+/// What keeps a guest within its targets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Confinement {
+    /// The host: a guest can't become larger than the targets that it was sent.
+    ByHost,
+    /// The guest itself: it may deflate its balloon whenever it likes, up to its machine's memory.
+    ByGuest,
+}
+
+/// Where a machine comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// It was started for the fleet, with its first target.
+    Started,
+    /// It ran before.
+    Found {
+        /// All memory that it has.
+        machine: FrameCount,
+        /// The guest's size.
+        size: FrameCount,
+    },
+}
+
+/// Where the supervisor learns what a guest needs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Reports {
+    /// From [`Observation::statistics`].
+    #[default]
+    OfGuest,
+    /// From what the balloon driver of another kernel reports.
+    Derived(Usage),
+    /// Nothing is known yet.
+    Awaited,
+    /// Nothing is going to be known: the guest has no balloon, or reports nothing. It keeps its
+    /// size.
+    Never,
 }
 
 /// What a guest's process tells its supervisor.
@@ -102,12 +156,16 @@ pub struct Observation {
     pub last_call: Option<Moment>,
     /// When the application's `main` was called.
     pub main: Option<Moment>,
+    /// When the machine first ran, where it is not known when `main` was called.
+    pub running: Option<Moment>,
     /// What the balloon did since the start.
     pub counters: Option<BalloonCounters>,
     /// Lines of the guest's console that were left out of its log.
     pub dropped_lines: Option<u64>,
     /// The guest's own latest report.
     pub statistics: Option<Statistics>,
+    /// Where it is said what the guest needs.
+    pub reports: Reports,
     /// The guest's latest request of each kind.
     pub requests: Vec<FiledRequest>,
 }
@@ -150,6 +208,8 @@ impl Observation {
             page_tables: Some(facts.page_tables),
             last_call: Some(facts.last_call_ns).filter(|&at| at != 0).map(Moment::from_ns),
             main: Some(main).filter(|&at| at != 0).map(Moment::from_ns),
+            running: None,
+            reports: Reports::OfGuest,
             counters: Some(BalloonCounters::new(&facts)),
             dropped_lines: Some(facts.dropped_lines),
             statistics: Some(page.statistics()).filter(|statistics| *statistics != Statistics::default()),

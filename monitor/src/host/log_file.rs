@@ -2,7 +2,7 @@
 //! goes on after its supervisor was replaced appends.
 
 use std::fs::{self, File, OpenOptions};
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -53,6 +53,24 @@ pub fn open_previous(path: &Path) -> io::Result<File> {
     OpenOptions::new().write(true).create(true).truncate(false).custom_flags(libc::O_NOFOLLOW).open(path)
 }
 
+/// Makes the log at `path` the previous generation and empties it, where it has more than `limit`
+/// bytes: for a log that another process appends to. What that appends meanwhile may be lost.
+///
+/// # Errors
+///
+/// The same as for [`begin`].
+pub fn cut(path: &Path, limit: u64) -> io::Result<()> {
+    let log = OpenOptions::new().read(true).write(true).custom_flags(libc::O_NOFOLLOW).open(path)?;
+    let length = log.metadata()?.len();
+    if length <= limit {
+        return Ok(());
+    }
+    let mut previous = open_previous(path)?;
+    previous.set_len(0)?;
+    io::copy(&mut (&log).take(limit), &mut previous)?;
+    log.set_len(0)
+}
+
 /// Checks whether there is something at `path`, which must then be a regular file.
 fn check_regular(path: &Path) -> io::Result<bool> {
     match fs::symlink_metadata(path) {
@@ -65,7 +83,7 @@ fn check_regular(path: &Path) -> io::Result<bool> {
 
 #[cfg(test)]
 mod tests {
-    use super::{begin, open_previous, previous};
+    use super::{begin, cut, open_previous, previous};
     use std::fs;
     use std::io::Write;
     use std::os::unix::fs::symlink;
@@ -81,6 +99,21 @@ mod tests {
         assert_eq!(fs::read_to_string(previous(&path)).unwrap(), "second");
         open_previous(&path).unwrap();
         assert_eq!(fs::read_to_string(previous(&path)).unwrap(), "second", "nothing is lost before there is more");
+    }
+
+    #[test]
+    fn a_log_that_grows_too_long_is_cut() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("guest.log");
+        let mut log = begin(&path).unwrap();
+        log.write_all(b"0123456789").unwrap();
+        cut(&path, 10).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "0123456789");
+        log.write_all(b"more").unwrap();
+        cut(&path, 10).unwrap();
+        log.write_all(b"next").unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "next", "it is appended to");
+        assert_eq!(fs::read_to_string(previous(&path)).unwrap(), "0123456789");
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! The host's side of guests: handles, processes, links, disks, and what the host can provide.
 //!
 //! The supervisor knows a guest only as a [`GuestHandle`]. [`vmm_guest::VmmGuest`] is the one whose
-//! machine runs in a VMM process of ours.
+//! machine runs in a VMM process of ours, [`qemu::QemuGuest`] one under QEMU.
 
+mod any_guest;
 pub mod capacity;
 pub mod cgroup;
 pub mod descriptors;
@@ -11,6 +12,8 @@ mod guest_handle;
 pub mod log_file;
 pub mod memory_sampler;
 pub(crate) mod oom;
+mod process;
+pub mod qemu;
 mod reaper;
 pub mod run_directory;
 pub mod vmm_guest;
@@ -22,7 +25,10 @@ use aerostat_abi::exit::GuestExit;
 use aerostat_abi::units::FrameCount;
 use aerostat_link::message::{self, Reason};
 
-pub use self::guest_handle::{BalloonCounters, GuestEvent, GuestHandle, News, Observation};
+pub use self::any_guest::AnyGuest;
+pub use self::guest_handle::{
+    BalloonCounters, Confinement, GuestEvent, GuestHandle, News, Observation, Origin, Reports,
+};
 
 /// How a guest ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +49,12 @@ pub enum EndReason {
     Stopped,
     /// It runs on: the supervisor has left it to the next one.
     Left,
+    /// It runs on, without a supervisor: its machine is another program's.
+    Detached,
+    /// The guest has powered its machine off.
+    ShutDown,
+    /// Another program has ended the machine.
+    EndedByOthers,
     /// Its supervisor was gone, and no other one took it over in time.
     LeaseEnded,
     /// The guest did something that is not allowed: a triple fault, an unknown exit.
@@ -65,6 +77,9 @@ impl fmt::Display for EndReason {
             Self::Exited(exit) => write!(f, "{exit}"),
             Self::Stopped => f.write_str("stopped"),
             Self::Left => f.write_str("runs on, for the next supervisor"),
+            Self::Detached => f.write_str("detached; its machine runs on"),
+            Self::ShutDown => f.write_str("shut down"),
+            Self::EndedByOthers => f.write_str("ended by another program"),
             Self::LeaseEnded => f.write_str("stopped when its lease ended: no supervisor took it over"),
             Self::Fault(what) => write!(f, "guest fault: {what}"),
             Self::Killed(signal) => write!(f, "process killed by signal {signal}"),
@@ -72,6 +87,15 @@ impl fmt::Display for EndReason {
             Self::BeyondSize(excess) => write!(f, "used {excess} beyond its size"),
             Self::Failed(why) => write!(f, "failed: {why}"),
         }
+    }
+}
+
+impl EndReason {
+    /// Returns whether the guest has ended by itself with success, or because it was asked to.
+    #[must_use]
+    pub const fn is_success(&self) -> bool {
+        matches!(self, Self::Exited(GuestExit::Success) | Self::Stopped | Self::ShutDown)
+            || matches!(self, Self::Detached | Self::EndedByOthers)
     }
 }
 

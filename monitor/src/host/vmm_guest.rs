@@ -9,7 +9,6 @@
 
 mod adopt;
 mod events;
-mod process;
 mod record;
 mod spawn;
 
@@ -26,10 +25,10 @@ use aerostat_link::{Doorbell, Link, Patience, SharedPage};
 use rustix::event::epoll::{self, EventData, EventFlags};
 
 pub use self::adopt::{AdoptError, Adopted, Survivor, find_survivors};
-use self::process::Process;
 pub use self::record::{GuestRecord, Succession, recorded_ending};
 pub use self::spawn::{GuestConfig, SpawnError};
 use super::cgroup::Location;
+use super::process::Process;
 use super::run_directory::GuestFiles;
 use super::{Ending, GuestEvent, GuestHandle, News, Observation};
 use crate::clock::Moment;

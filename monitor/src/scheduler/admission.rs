@@ -58,6 +58,14 @@ impl Scheduler {
         id
     }
 
+    /// Notes that an admitted guest runs already, with the target that is in force: as for
+    /// [`Self::adopt`], it holds what it holds.
+    pub fn found_running(&mut self, guest: GuestId, held: Holding) {
+        if let Some(guest) = self.guests.get_mut(&guest) {
+            *guest = Guest::adopted(guest.limits, guest.subscription, held, &self.policy);
+        }
+    }
+
     /// Checks whether a guest with these limits would be admitted now.
     ///
     /// # Errors

@@ -125,6 +125,8 @@ pub enum Reason {
     AtFairShare,
     /// Kept: the guest has not followed its last target; the others are served without it.
     Uncooperative,
+    /// Kept: the guest has no balloon driver, or reports nothing; it keeps the size that it has.
+    FixedSize,
 }
 
 impl fmt::Display for Reason {
@@ -147,6 +149,7 @@ impl fmt::Display for Reason {
             Self::AwaitingMemory => "others have to release memory first",
             Self::AtFairShare => "it has its fair share of a pool that is all in demand",
             Self::Uncooperative => "it does not follow its target",
+            Self::FixedSize => "its size is fixed: it has no balloon driver, or reports nothing",
         })
     }
 }

@@ -133,6 +133,7 @@ impl Guest {
         let target = self.account.target();
         let latest = match self.hints {
             Hints::None => Need::just(target),
+            Hints::FixedSize => Need::just(huge_ceil(self.account.observed()).max(self.limits.min)),
             Hints::Report(usage) => self.need_by(&usage, policy, now),
             // A guest that makes no calls to its balloon can't grow either.
             Hints::Stale(usage) => self.need_by(&usage, policy, now).within(target.max(self.limits.min)),
@@ -175,6 +176,7 @@ impl Guest {
     fn used(&self) -> FrameCount {
         match self.hints {
             Hints::None => FrameCount::ZERO,
+            Hints::FixedSize => self.account.observed(),
             Hints::Report(usage) | Hints::Stale(usage) => usage.used.max(usage.unshrinkable),
         }
     }
@@ -269,8 +271,10 @@ impl Guest {
         if let Some(pin) = self.pinned() {
             return self.follow_pin(pin, entitlement, now);
         }
-        if self.hints == Hints::None {
-            return Reason::Starting;
+        match self.hints {
+            Hints::None => return Reason::Starting,
+            Hints::FixedSize => return Reason::FixedSize,
+            Hints::Report(_) | Hints::Stale(_) => {}
         }
         let dead_band = scarcity.dead_band(policy);
         if target.saturating_sub(entitlement) < dead_band {

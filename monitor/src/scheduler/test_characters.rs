@@ -272,7 +272,9 @@ fn explain(decision: &Decision, limits: Limits) {
         Reason::LimitsChanged | Reason::Pinned => true,
         Reason::AwaitingMemory => target == from && target < inputs.entitlement,
         Reason::AtFairShare => target == from && inputs.entitlement < inputs.demand,
-        Reason::Starting | Reason::Fits | Reason::Patience | Reason::Uncooperative => target == from,
+        Reason::Starting | Reason::Fits | Reason::Patience | Reason::Uncooperative | Reason::FixedSize => {
+            target == from
+        }
     };
     assert!(fits, "{decision:?}");
     assert!(granted <= inputs.free && (granted == FrameCount::ZERO || target > from), "{decision:?}");

@@ -28,6 +28,8 @@ pub enum Hints {
     Report(Usage),
     /// Its latest report, from a guest that has been silent for a while.
     Stale(Usage),
+    /// Nothing, now and later: it keeps its size.
+    FixedSize,
 }
 
 /// A guest's use of memory as it reported it. No count exceeds the guest's maximum.

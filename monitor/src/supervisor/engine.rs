@@ -21,9 +21,10 @@ use super::starters::STARTERS;
 use super::status::{Event, EventKind, FleetStatus, GuestStatus};
 use crate::clock::Moment;
 use crate::fleet::GuestSpec;
-use crate::host::{EndReason, Ending, GuestHandle};
+use crate::host::{EndReason, Ending, GuestHandle, Origin};
 use crate::scheduler::{
-    AdmissionError, Decision, GuestId, HostMemory, IdleTax, Limits, MovedAccount, Policy, Scheduler, Subscription,
+    AdmissionError, Decision, GuestId, Holding, HostMemory, IdleTax, Limits, MovedAccount, Policy, Scheduler,
+    Subscription,
 };
 
 /// Memory that may move between two polls of a fleet at rest.
@@ -180,8 +181,18 @@ impl<G: GuestHandle> Supervisor<G> {
     pub fn launched(&mut self, admission: Admission, Launched { handle, spawned }: Launched<G>, now: Moment) {
         let Admission { id, spec, target } = admission;
         self.starting.remove(&id);
+        let (start, machine) = match handle.origin() {
+            Origin::Started => (Start::new(target, spawned), spec.limits.max),
+            Origin::Found { machine, size } => {
+                self.scheduler.found_running(id, Holding { target: size, size });
+                self.bound = self.bound.max(self.scheduler.held());
+                (Start { size: Some(size), ..Start::new(size, spawned) }, machine)
+            }
+        };
+        let target = start.target;
         self.moved.granted(id, target);
-        let mut guest = Guest::new(id, &spec, handle, Start::new(target, spawned));
+        let mut guest = Guest::new(id, &spec, handle, start);
+        guest.set_machine(machine);
         if self.keeps_samples {
             guest.keep_samples();
         }

@@ -14,7 +14,7 @@ use aerostat_abi::text::Text;
 use aerostat_abi::units::FrameCount;
 
 use crate::clock::Moment;
-use crate::host::{EndReason, Ending, GuestEvent, GuestHandle, News, Observation};
+use crate::host::{Confinement, EndReason, Ending, GuestEvent, GuestHandle, News, Observation, Origin, Reports};
 
 /// Frames that the fake's balloon moves per step.
 const STEP: FrameCount = FrameCount::from_mib(40);
@@ -79,6 +79,10 @@ pub(super) struct Machine {
     pub(super) inspections: Shared<u32>,
     /// Whether it was left to the next supervisor.
     pub(super) is_left: Shared<bool>,
+    /// What the handle says of the machine, where it is another program's.
+    pub(super) origin: Shared<Origin>,
+    pub(super) confinement: Shared<Confinement>,
+    pub(super) reports: Shared<Reports>,
     events: Mutex<VecDeque<GuestEvent>>,
     bell: Mutex<UnixStream>,
     pub(super) doorbells: Shared<u32>,
@@ -113,6 +117,9 @@ impl Machine {
             reclaims: Shared::new(0),
             inspections: Shared::new(0),
             is_left: Shared::new(false),
+            origin: Shared::new(Origin::Started),
+            confinement: Shared::new(Confinement::ByHost),
+            reports: Shared::new(Reports::OfGuest),
             events: Mutex::default(),
             bell: Mutex::new(bell),
             doorbells: Shared::new(0),
@@ -223,7 +230,7 @@ impl Machine {
 
 impl GuestHandle for FakeGuest {
     fn observe(&self) -> Observation {
-        Observation::of_page(&self.machine.page)
+        Observation { reports: self.machine.reports.get(), ..Observation::of_page(&self.machine.page) }
     }
 
     fn send_target(&mut self, target: FrameCount, epoch: Epoch) {
@@ -238,6 +245,14 @@ impl GuestHandle for FakeGuest {
 
     fn measure_resident(&self) -> Option<FrameCount> {
         Some(self.machine.measured())
+    }
+
+    fn confinement(&self) -> Confinement {
+        self.machine.confinement.get()
+    }
+
+    fn origin(&self) -> Origin {
+        self.machine.origin.get()
     }
 
     fn event_fd(&self) -> BorrowedFd<'_> {

@@ -12,7 +12,6 @@ mod commands;
 
 use std::time::Duration;
 
-use aerostat_abi::exit::GuestExit;
 use aerostat_abi::units::FrameCount;
 
 use super::command::EndMode;
@@ -23,7 +22,7 @@ use super::saved_fleet::{SavedFleet, Wanted};
 use super::status::{EventKind, FleetStatus, GuestState, GuestStatus, ServiceStatus};
 use crate::clock::Moment;
 use crate::fleet::{Fleet, GuestSpec};
-use crate::host::{EndReason, GuestHandle};
+use crate::host::GuestHandle;
 use crate::scheduler::GuestId;
 
 /// A fleet that can be changed while it runs.
@@ -261,6 +260,7 @@ impl<G: GuestHandle> FleetManager<G> {
         };
         let GuestSpec { limits, subscription, restart, .. } = member.spec;
         let service = ServiceStatus {
+            machine: member.spec.machine.clone(),
             version: member.version,
             pinned: member.pinned,
             restart,
@@ -280,10 +280,7 @@ impl<G: GuestHandle> FleetManager<G> {
     /// Records the ends of guests, and decides what follows.
     fn conclude_ended(&mut self, now: Moment) {
         for (id, ending) in self.supervisor.take_ended() {
-            let conclusion = match ending.reason {
-                EndReason::Exited(GuestExit::Success) | EndReason::Stopped => Conclusion::Succeeded,
-                _ => Conclusion::Failed,
-            };
+            let conclusion = if ending.reason.is_success() { Conclusion::Succeeded } else { Conclusion::Failed };
             self.conclude(id, conclusion, now);
         }
     }

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use aerostat_abi::exit::GuestExit;
 use aerostat_abi::units::FrameCount;
 
 use super::balloon::BalloonTotals;
@@ -74,6 +73,6 @@ impl GuestOutcome {
     /// on.
     #[must_use]
     pub fn is_success(&self) -> bool {
-        matches!(self.ending.reason, EndReason::Exited(GuestExit::Success) | EndReason::Stopped | EndReason::Left)
+        self.ending.reason.is_success() || self.ending.reason == EndReason::Left
     }
 }

@@ -8,7 +8,7 @@ use aerostat_abi::units::{FrameCount, HUGE_FRAMES};
 
 use super::command::Version;
 use super::swap::SwapStatus;
-use crate::fleet::{OveruseRule, RestartRule};
+use crate::fleet::{Machine, OveruseRule, RestartRule};
 use crate::host::Ending;
 use crate::scheduler::{IdleTax, Inputs, Limits, PoolState, Reason, Subscription, Usage};
 
@@ -133,6 +133,8 @@ pub struct DecisionStatus {
 /// A guest as a service: what a user has set, and how often it was started.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ServiceStatus {
+    /// What runs the guest.
+    pub machine: Machine,
     /// Counts changes of the settings.
     pub version: Version,
     /// The target that a user has set instead of the scheduler.

@@ -1,5 +1,6 @@
 //! The supervisor with fake guests and a fake clock.
 
+mod attached;
 mod requests;
 
 use std::sync::Arc;

@@ -18,13 +18,14 @@ use super::client::print;
 use crate::host::cgroup::{Location, MemoryGroup, Version};
 use crate::host::disk::{Disks, SwapDisk};
 use crate::host::run_directory::{FleetName, RunDirectory, default_base, fleets};
-use crate::host::{capacity, vmm_program};
+use crate::host::{capacity, qemu, vmm_program};
 use crate::vmm;
 
 pub(super) fn doctor() -> Result<ExitCode, Failure> {
     let findings = [
         kvm(),
         program(),
+        qemu(),
         run_directory(),
         running_fleets(),
         memory(),
@@ -49,7 +50,17 @@ fn read(path: &str) -> String {
 fn kvm() -> Finding {
     match vmm::check_kvm() {
         Ok(()) => kvm_kind(&read("/proc/cpuinfo")),
+        Err(error) if qemu::version(qemu::PROGRAM).is_ok() => {
+            Finding::note("kvm", format_args!("{error}; guests run under QEMU: machine = \"qemu\" in the fleet file"))
+        }
         Err(error) => Finding::problem("kvm", error),
+    }
+}
+
+fn qemu() -> Finding {
+    match qemu::version(qemu::PROGRAM) {
+        Ok(version) => Finding::ok("qemu", version),
+        Err(error) => Finding::note("qemu", format_args!("{error}; only fleets with machine = \"qemu\" need it")),
     }
 }
 

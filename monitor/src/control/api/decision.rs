@@ -94,6 +94,8 @@ pub enum Reason {
     AtFairShare,
     /// Kept: the guest has not followed its last target.
     Uncooperative,
+    /// Kept: the guest has no balloon driver, or reports nothing; it keeps the size that it has.
+    FixedSize,
     /// A reason that this client does not know.
     #[serde(other)]
     Other,

@@ -17,6 +17,8 @@ pub struct GuestList {
 pub struct Guest {
     /// Its name in the fleet file.
     pub name: String,
+    /// What runs it.
+    pub machine: MachineKind,
     /// Its state.
     pub state: GuestState,
     /// The version of its settings. Every change counts one up.
@@ -67,6 +69,18 @@ pub struct Guest {
     pub decision: Option<Decision>,
     /// The decision that changed its target last.
     pub last_change: Option<LastChange>,
+}
+
+/// What runs a guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum MachineKind {
+    /// A VMM process of Aerostat, on KVM.
+    Aerostat,
+    /// A QEMU that the fleet has started.
+    Qemu,
+    /// A QEMU of another program, which runs on without the fleet.
+    Attached,
 }
 
 /// The state of a guest.
@@ -135,6 +149,18 @@ pub enum RestartRule {
     OnFailure,
     /// It is.
     Always,
+}
+
+impl MachineKind {
+    /// Returns the kind as it is written in JSON.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Aerostat => "aerostat",
+            Self::Qemu => "qemu",
+            Self::Attached => "attached",
+        }
+    }
 }
 
 impl GuestState {

@@ -23,6 +23,6 @@ pub use self::decision::{Decision, Inputs, LastChange, Reason};
 pub use self::event::{Event, EventKind};
 pub use self::explanation::{Explanation, Inspection};
 pub use self::fleet::{Fleet, PoolState};
-pub use self::guest::{Guest, GuestList, GuestState, MemoryUse, RestartRule, SwapUse};
+pub use self::guest::{Guest, GuestList, GuestState, MachineKind, MemoryUse, RestartRule, SwapUse};
 pub use self::problem::{Problem, ProblemCode};
 pub use self::request::{Changed, FleetPatch, GuestPatch, Outcome, SharesSetting, TargetRequest, TargetSetting};

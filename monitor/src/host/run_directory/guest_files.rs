@@ -16,6 +16,8 @@ use super::folder::Folder;
 const RECORD: &str = ".json";
 /// Where its process listens for the next supervisor.
 const SOCKET: &str = ".sock";
+/// Where its QEMU is controlled.
+const MONITOR: &str = ".qmp";
 /// How it ended, written by its process.
 const ENDED: &str = ".ended";
 
@@ -66,6 +68,31 @@ impl GuestFiles {
         self.folder.connect(&self.file(SOCKET), SocketType::SEQPACKET)
     }
 
+    /// Creates the socket by which the guest's QEMU is controlled, and listens on it.
+    ///
+    /// # Errors
+    ///
+    /// Returns the system's error: `AddrInUse` where a QEMU of this guest still listens.
+    pub fn listen_monitor(&self) -> io::Result<OwnedFd> {
+        if self.connect_monitor().is_ok() {
+            return Err(io::ErrorKind::AddrInUse.into());
+        }
+        let name = self.file(MONITOR);
+        self.folder.remove(&name)?;
+        let socket = self.folder.bind(&name, SocketType::STREAM)?;
+        rustix::net::listen(&socket, 4)?;
+        Ok(socket)
+    }
+
+    /// Connects to the guest's QEMU; does not wait.
+    ///
+    /// # Errors
+    ///
+    /// Returns the system's error: `NotFound` or `ConnectionRefused` where there is no process.
+    pub fn connect_monitor(&self) -> io::Result<OwnedFd> {
+        self.folder.connect(&self.file(MONITOR), SocketType::STREAM)
+    }
+
     /// Creates the empty file that the guest's process writes its end to.
     ///
     /// # Errors
@@ -104,7 +131,7 @@ impl GuestFiles {
 
     /// Removes the files. The record goes last: as long as it is there, the others are found.
     pub fn remove(&self) {
-        for kind in [SOCKET, ENDED, RECORD] {
+        for kind in [SOCKET, MONITOR, ENDED, RECORD] {
             // What can't be removed is reported by the next supervisor once more.
             let _ = self.folder.remove(&self.file(kind));
         }

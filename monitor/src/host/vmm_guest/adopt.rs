@@ -25,10 +25,10 @@ use rustix::process::geteuid;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
 
-use super::process::Process;
 use super::record::{GuestRecord, recorded_ending};
 use super::{Parts, VmmGuest};
 use crate::clock::Moment;
+use crate::host::process::Process;
 use crate::host::run_directory::{GuestFiles, RunDirectory};
 use crate::host::{Ending, oom};
 use crate::vmm::BUILD_ID;

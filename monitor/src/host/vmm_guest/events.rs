@@ -9,10 +9,10 @@ use aerostat_link::{LinkError, Patience};
 use rustix::event::epoll;
 use rustix::process::Signal;
 
-use super::process::Exit;
 use super::record::recorded_ending;
 use super::{Progress, VmmGuest};
 use crate::clock::Moment;
+use crate::host::process::Exit;
 use crate::host::{EndReason, Ending, GuestEvent, GuestHandle, oom, reaper};
 
 /// How long a process may take to end after the link was closed: a process that ends closes it, and

@@ -14,11 +14,11 @@ use aerostat_link::message::{Start, StartDescriptors, StartDisk, SuccessionDescr
 use aerostat_link::{Doorbell, Link, Patience, SharedPage};
 use thiserror::Error;
 
-use super::process::Process;
 use super::record::{GuestRecord, Succession};
 use super::{Parts, VmmGuest};
 use crate::clock::monotonic_ns;
 use crate::host::disk::{DiskError, Disks};
+use crate::host::process::Process;
 use crate::host::run_directory::GuestFiles;
 use crate::host::{log_file, oom, vmm_program};
 use crate::vmm::{self, BUILD_ID, ImageError, KvmError, LayoutError};

@@ -33,7 +33,7 @@ pub struct Observed {
 impl Observed {
     fn usage(&self) -> Usage {
         match self.sample.hints {
-            Hints::None => Usage::default(),
+            Hints::None | Hints::FixedSize => Usage::default(),
             Hints::Report(usage) | Hints::Stale(usage) => usage,
         }
     }

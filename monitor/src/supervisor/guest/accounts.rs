@@ -8,7 +8,7 @@ use aerostat_abi::units::{FrameCount, HUGE_FRAMES};
 use super::accepted::{Claims, ResidentWatch};
 use super::{OWN_MEMORY, Start};
 use crate::clock::Moment;
-use crate::host::{BalloonCounters, Observation};
+use crate::host::{BalloonCounters, Observation, Reports};
 use crate::report::{Sample, Samples};
 use crate::scheduler::Reading;
 use crate::supervisor::swap::SwapAccount;
@@ -26,6 +26,8 @@ pub(super) struct Accounts {
     pub(super) counters: BalloonCounters,
     pub(super) dropped_lines: u64,
     pub(super) statistics: Statistics,
+    /// Where it is said what the guest needs.
+    pub(super) reports: Reports,
     pub(super) swap: SwapAccount,
     /// From before the start of the process to the application's `main`.
     pub(super) spawn_to_main: Option<Duration>,
@@ -46,6 +48,7 @@ impl Accounts {
             counters: BalloonCounters::default(),
             dropped_lines: 0,
             statistics: Statistics::default(),
+            reports: Reports::default(),
             swap: SwapAccount::default(),
             spawn_to_main: None,
             resident_watch: ResidentWatch::default(),
@@ -70,6 +73,7 @@ impl Accounts {
         self.counters = observation.counters.unwrap_or(self.counters);
         self.dropped_lines = observation.dropped_lines.unwrap_or(self.dropped_lines);
         self.statistics = observation.statistics.unwrap_or_default();
+        self.reports = observation.reports;
         self.swap.observe(&self.statistics, now);
         if let Some(main) = main {
             self.spawn_to_main.get_or_insert_with(|| main.since(self.spawned));

@@ -37,7 +37,7 @@ use super::requests::Assigned;
 use super::status::{EventKind, GuestState};
 use crate::clock::Moment;
 use crate::fleet::{GuestSpec, OveruseRule};
-use crate::host::{EndReason, Ending, GuestEvent, GuestHandle, News};
+use crate::host::{Confinement, EndReason, Ending, GuestEvent, GuestHandle, News, Reports};
 use crate::scheduler::{Decision, GuestId, GuestSample, Hints, Limits, Reading, Subscription, Usage};
 use crate::vmm::DISAGREEING_REPORTS;
 
@@ -65,6 +65,8 @@ pub(super) struct Guest<G> {
     pub(super) target: FrameCount,
     register: TargetRegister,
     accounts: Accounts,
+    /// Memory of its process that is not the guest's.
+    own_memory: FrameCount,
     state: GuestState,
     verdict: Verdict,
     contact: Contact,
@@ -134,6 +136,7 @@ impl<G: GuestHandle> Guest<G> {
             target: start.target,
             register: TargetRegister::new(start, spec.balloon_rate),
             accounts: Accounts::new(start),
+            own_memory: FrameCount::ZERO,
             state: GuestState::Starting,
             verdict: Verdict::new(spec.overuse),
             contact: Contact::default(),
@@ -166,8 +169,15 @@ impl<G: GuestHandle> Guest<G> {
 
     /// Returns what the guest uses its memory for, by its own report.
     fn usage(&self) -> Option<Usage> {
-        // Its machine bounds what it says, not a max that was lowered since.
-        Usage::from_statistics(&self.accounts.statistics, Limits { min: self.limits.min, max: self.machine })
+        match self.accounts.reports {
+            // Its machine bounds what it says, not a max that was lowered since.
+            Reports::OfGuest => {
+                let limits = Limits { min: self.limits.min, max: self.machine };
+                Usage::from_statistics(&self.accounts.statistics, limits)
+            }
+            Reports::Derived(usage) => Some(usage),
+            Reports::Awaited | Reports::Never => None,
+        }
     }
 
     /// Creates the record of a guest that ended before this supervisor began.
@@ -232,20 +242,24 @@ impl<G: GuestHandle> Guest<G> {
         let Life::Running(handle) = &self.life else { return false };
         let bounds = Bounds {
             machine: self.machine,
-            // The acknowledgement that is read now counts only afterwards: the sizes may result
-            // from targets before it.
-            allowed: self.accounts.size().max(self.register.largest()),
+            allowed: match handle.confinement() {
+                // The acknowledgement that is read now counts only afterwards: the sizes may result
+                // from targets before it.
+                Confinement::ByHost => self.accounts.size().max(self.register.largest()),
+                Confinement::ByGuest => self.machine,
+            },
             has_size: self.accounts.published_size().is_some(),
             spawned: self.accounts.spawned(),
             now,
         };
         let Accepted { observation, contradiction } = Accepted::new(handle.observe(), &bounds);
         self.accounts.update(&observation, now, || handle.measure_resident());
+        self.own_memory = handle.own_memory();
         self.exchange.read(observation.requests, now);
         let is_sound = observation.acknowledged.is_none_or(|epoch| self.register.acknowledge(epoch).is_ok());
         self.state = if Contact::is_silent(self.accounts.last_call(), now) {
             GuestState::Silent
-        } else if observation.main.is_none() {
+        } else if observation.main.is_none() && (observation.running.is_none() || observation.size.is_none()) {
             GuestState::Starting
         } else {
             GuestState::of_sizes(self.accounts.size(), self.target, self.wanted())
@@ -260,8 +274,12 @@ impl<G: GuestHandle> Guest<G> {
     }
 
     /// Applies the fleet file's rule to a guest that uses memory beyond its size. Until its process
-    /// has published a size, that is the size with which it was started.
+    /// has published a size, that is the size with which it was started. A guest that the host does
+    /// not confine may have all of its machine.
     fn judge_use(&mut self, now: Moment) -> Option<EventKind> {
+        if self.life.handle().is_some_and(|handle| handle.confinement() == Confinement::ByGuest) {
+            return None;
+        }
         let size = self.accounts.published_size().unwrap_or_else(|| self.register.largest());
         let finding = self.verdict.judge_use(Use { size, resident: self.accounts.resident }, now)?;
         let rule = self.verdict.rule;
@@ -392,12 +410,16 @@ impl<G: GuestHandle> Guest<G> {
 
     /// Returns what the guest may use beyond its size.
     pub(super) fn overhead(&self) -> FrameCount {
-        if self.is_running() { overhead(self.accounts.size().max(self.target)) } else { FrameCount::ZERO }
+        if !self.is_running() {
+            return FrameCount::ZERO;
+        }
+        overhead(self.accounts.size().max(self.target)).saturating_add(self.own_memory)
     }
 
     /// Returns what the scheduler is told of the guest.
     pub(super) fn sample(&self) -> GuestSample {
         let hints = match self.usage() {
+            None if self.accounts.reports == Reports::Never => Hints::FixedSize,
             None => Hints::None,
             Some(usage) if self.state == GuestState::Silent => Hints::Stale(usage),
             Some(usage) => Hints::Report(usage),

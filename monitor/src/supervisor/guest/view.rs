@@ -3,7 +3,7 @@
 use aerostat_abi::units::FrameCount;
 
 use super::Guest;
-use crate::host::{EndReason, Ending, GuestHandle};
+use crate::host::{EndReason, Ending, GuestHandle, Reports};
 use crate::scheduler::{Decision, GuestId};
 use crate::supervisor::balloon::BalloonTotals;
 use crate::supervisor::outcome::GuestOutcome;
@@ -35,7 +35,10 @@ impl<G: GuestHandle> Guest<G> {
             rate_per_s: self.rate_per_s(),
             balloon_state: accounts.statistics.balloon_state.as_str().to_owned(),
             swap: if self.is_running() { accounts.swap.status() } else { None },
-            activity: accounts.statistics.activity.as_str().to_owned(),
+            activity: match accounts.reports {
+                Reports::Never => "fixed size: reports nothing".to_owned(),
+                _ => accounts.statistics.activity.as_str().to_owned(),
+            },
             usage: self.usage(),
             decision: self.decision.as_ref().map(named),
             last_change: self.last_change.as_ref().map(|(at, decision)| (*at, named(decision))),

@@ -14,7 +14,7 @@ const DROP_PATIENCE_S: i64 = 1;
 
 /// A process. Killed, and reaped where it is a child, when dropped; unless it is left.
 #[derive(Debug)]
-pub(super) struct Process {
+pub(in crate::host) struct Process {
     pid: u32,
     pidfd: OwnedFd,
     kin: Kin,
@@ -31,7 +31,7 @@ enum Kin {
 
 /// How a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Exit {
+pub(in crate::host) enum Exit {
     Status(ExitStatus),
     /// Only its parent can tell.
     Unknown,
@@ -39,7 +39,7 @@ pub(super) enum Exit {
 
 impl Process {
     /// Watches a child, which is killed where that fails.
-    pub(super) fn of_child(child: Child) -> io::Result<Self> {
+    pub(in crate::host) fn of_child(child: Child) -> io::Result<Self> {
         let mut child = Orphan(Some(child));
         let pidfd = pidfd_open(Pid::from_child(child.get()), PidfdFlags::empty())?;
         Ok(Self { pid: child.get().id(), pidfd, kin: Kin::Child(child.keep()) })
@@ -47,29 +47,29 @@ impl Process {
 
     /// Watches another process, which is left where nothing else is done. Its number may belong to
     /// a later process already: the caller has to hear from it after this has returned.
-    pub(super) fn of_other(pid: Pid) -> io::Result<Self> {
+    pub(in crate::host) fn of_other(pid: Pid) -> io::Result<Self> {
         let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
         Ok(Self { pid: pid.as_raw_nonzero().get().unsigned_abs(), pidfd, kin: Kin::Left })
     }
 
     /// Makes the process one that is killed when the value is dropped.
-    pub(super) fn own(&mut self) {
+    pub(in crate::host) fn own(&mut self) {
         if matches!(self.kin, Kin::Left) {
             self.kin = Kin::Other;
         }
     }
 
     /// Lets the process run on when the value is dropped.
-    pub(super) fn leave(&mut self) {
+    pub(in crate::host) fn leave(&mut self) {
         self.kin = Kin::Left;
     }
 
-    pub(super) fn pid(&self) -> u32 {
+    pub(in crate::host) fn pid(&self) -> u32 {
         self.pid
     }
 
     /// Returns how the process ended, once it has.
-    pub(super) fn exit(&mut self) -> Option<Exit> {
+    pub(in crate::host) fn exit(&mut self) -> Option<Exit> {
         if let Kin::Child(child) = &mut self.kin {
             return child.try_wait().ok().flatten().map(Exit::Status);
         }
@@ -77,7 +77,7 @@ impl Process {
     }
 
     /// Kills the process. One that is gone already needs no signal.
-    pub(super) fn kill(&self) {
+    pub(in crate::host) fn kill(&self) {
         let _ = pidfd_send_signal(&self.pidfd, Signal::KILL);
     }
 
