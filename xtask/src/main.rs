@@ -28,7 +28,7 @@ use clap::Parser;
 enum Verb {
     /// Build the `aerostat` command and all guest images.
     Build,
-    /// Build everything and run a fleet of guests.
+    /// Build everything and run a fleet of guests, under QEMU where KVM can't be used.
     Run(run::Options),
     /// Run the host tests, then boot the test guests under KVM and under QEMU.
     Test(test::Options),

@@ -35,6 +35,9 @@ pub(crate) struct Options {
     /// The file or folder that guests index [default: a part of the Rust toolchain's documentation]
     #[arg(long, value_name = "PATH")]
     text: Option<PathBuf>,
+    /// Run the guests under QEMU, as is done by itself where KVM can't be used
+    #[arg(long)]
+    qemu: bool,
     /// Print lines instead of drawing a live view
     #[arg(long)]
     headless: bool,
@@ -50,17 +53,19 @@ pub(crate) struct Options {
 }
 
 pub(crate) fn perform(options: &Options) -> Result<ExitCode> {
-    tools::kvm()?;
+    let machine = options.machine()?;
     let aerostat = build::host()?;
     build::apps()?;
     let fleet = options.fleet.clone().unwrap_or_else(|| root().join("fleets/demo.toml"));
     let Some(indexers) = Indexers::of_fleet(&fleet, options.text.as_deref())? else {
         let mut command = options.up(&aerostat, &fleet, SECONDS, options.log_dir.as_deref());
+        machine.choose(&mut command);
         return Err(command.exec()).with_context(|| format!("starting {}", aerostat.display()));
     };
     indexers.pack_text()?;
     let logs = indexers.open_logs(options.log_dir.as_deref())?;
     let mut command = options.up(&aerostat, &fleet, SECONDS_TO_INDEX, Some(logs.folder()));
+    machine.choose(&mut command);
     let status = run_in_its_own_group(&mut command)?;
     if !status.success() {
         return Ok(status.code().and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from));
@@ -69,7 +74,35 @@ pub(crate) fn perform(options: &Options) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// What runs the guests.
+#[derive(Clone, Copy, Debug)]
+enum Machine {
+    /// What the fleet file says.
+    OfFile,
+    Qemu,
+}
+
+impl Machine {
+    fn choose(self, command: &mut Command) {
+        if let Self::Qemu = self {
+            command.args(["--machine", "qemu"]);
+        }
+    }
+}
+
 impl Options {
+    /// Finds what can run the guests: QEMU where it is asked for, or where KVM can't be used.
+    fn machine(&self) -> Result<Machine> {
+        if self.qemu {
+            tools::qemu()?;
+            return Ok(Machine::Qemu);
+        }
+        let Err(error) = tools::kvm() else { return Ok(Machine::OfFile) };
+        tools::qemu().with_context(|| format!("{error:#}; without KVM guests run under QEMU"))?;
+        eprintln!("xtask: {error:#}; meanwhile the guests run under QEMU");
+        Ok(Machine::Qemu)
+    }
+
     /// Returns the command `aerostat up` for this fleet.
     fn up(&self, aerostat: &Path, fleet: &Path, seconds: u64, log_dir: Option<&Path>) -> Command {
         let mut command = Command::new(aerostat);
