@@ -36,6 +36,9 @@ extern "C" fn kernel_main(information: u64, origin: Origin) -> ! {
     if let Some(port) = machine.serial_port {
         serial::use_port(port);
     }
+    if origin == Origin::Pvh {
+        serial::detect();
+    }
     power::set(machine.power);
     logger::start(machine.command_line.log_level());
     let options = machine.command_line.options().unwrap_or_else(|error| report::bad_machine(error));

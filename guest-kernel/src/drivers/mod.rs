@@ -1,6 +1,8 @@
-//! The devices of a guest: the I/O APIC, and the virtio devices that a machine may have.
+//! The devices of a guest: I/O APICs, and the virtio devices that a machine may have.
 
 pub(crate) mod block;
+#[cfg(target_os = "none")]
+mod console;
 #[cfg(target_os = "none")]
 mod io_apic;
 mod virtio;

@@ -6,6 +6,7 @@ pub(crate) mod apic;
 pub(crate) mod boot;
 pub(crate) mod copy;
 pub(crate) mod cpu;
+mod early_lines;
 #[cfg(target_os = "none")]
 pub(crate) mod image;
 pub(crate) mod interrupt;

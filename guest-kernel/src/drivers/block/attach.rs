@@ -1,16 +1,15 @@
-//! Starts a block device: features, geometry, queue, identity, interrupt (virtio 1.2, 3.1.1).
+//! Starts a block device: features, geometry, queue, interrupt, and which disk it may be.
 
 use core::fmt;
 
 use virtio_drivers::Error;
 use virtio_drivers::transport::Transport;
 
-use super::device::{BlockDevice, Port};
-use super::disks::DiskId;
-use super::requests::{Broken, ID_BYTES, QUEUE, Request, Requests, SECTOR_BYTES};
+use super::device::Port;
+use super::examine;
+use super::requests::{Requests, SECTOR_BYTES};
+use super::role::{DiskId, Evidence};
 use crate::drivers::virtio::{DeviceHandler, NegotiationError, SharedInterrupt, VirtioDevice, VirtioTransport};
-use crate::patience::Patience;
-use crate::time::Instant;
 
 const FEATURE_RO: u64 = 1 << 5;
 const FEATURE_FLUSH: u64 = 1 << 9;
@@ -23,9 +22,6 @@ const CONFIG_MAX_DISCARD_SECTORS: usize = 36;
 /// How many queues a disk has that are used.
 const QUEUES: u16 = 1;
 
-/// How long a device may take to tell its identity, before the guest continues without it.
-const IDENTITY_PATIENCE_NS: u64 = 1_000_000_000;
-
 /// Why a device is not used.
 pub(super) enum AttachError {
     /// It does not agree to what this driver needs.
@@ -36,10 +32,12 @@ pub(super) enum AttachError {
     Geometry,
     /// It is the swap disk and read-only.
     ReadOnlySwap,
-    /// It does not tell its identity.
-    NoIdentity,
-    /// Its identity is that of no disk.
-    UnknownIdentity,
+    /// It does not answer, or not as it should.
+    NoAnswer,
+    /// It is none of the disks that are used.
+    UnknownDisk,
+    /// Another one is this disk.
+    SecondDisk(DiskId),
     /// Its interrupt line has a handler already.
     Interrupt(SharedInterrupt),
 }
@@ -52,8 +50,12 @@ impl fmt::Display for AttachError {
             Self::Interrupt(error) => return error.fmt(f),
             Self::Geometry => "it has no sectors, or more than there can be",
             Self::ReadOnlySwap => "it is the disk to swap to, and can't be written",
-            Self::NoIdentity => "it does not say who it is",
-            Self::UnknownIdentity => "it is neither the disk with the data nor the one to swap to",
+            Self::NoAnswer => "it does not answer",
+            Self::UnknownDisk => {
+                "it is neither the first disk, nor does its serial number or what it holds say that it is one to swap to"
+            }
+            Self::SecondDisk(DiskId::Data) => "another disk is the one with the data",
+            Self::SecondDisk(DiskId::Swap) => "another disk is the one to swap to",
         })
     }
 }
@@ -86,22 +88,29 @@ pub(super) struct Geometry {
     pub(super) max_discard_sectors: u32,
 }
 
+/// A disk that works and may be one of those that are used.
+pub(super) struct Candidate {
+    pub(super) port: Port,
+    pub(super) geometry: Geometry,
+    pub(super) evidence: Evidence,
+}
+
 /// Starts a disk, whose interrupt `handler` gets.
 ///
 /// # Errors
 /// [`AttachError`] when it can't be used.
-pub(super) fn attach(mut device: VirtioDevice, handler: DeviceHandler) -> Result<BlockDevice, AttachError> {
+pub(super) fn attach(mut device: VirtioDevice, handler: DeviceHandler) -> Result<Candidate, AttachError> {
     let features = device.negotiate(FEATURE_RO | FEATURE_FLUSH | FEATURE_DISCARD)?;
     let geometry = Geometry::read(device.transport(), features)?;
     let requests = Requests::new(device.transport_mut())?;
     device.listen(QUEUES, handler)?;
     device.finish();
     let mut port = Port::new(device, requests);
-    let id = DiskId::from_identity(&identity(&mut port)?).ok_or(AttachError::UnknownIdentity)?;
-    if id == DiskId::Swap && geometry.is_read_only {
+    let evidence = examine::evidence(&mut port, &geometry)?;
+    if evidence.disk() == Some(DiskId::Swap) && geometry.is_read_only {
         return Err(AttachError::ReadOnlySwap);
     }
-    Ok(BlockDevice::new(id, geometry, port))
+    Ok(Candidate { port, geometry, evidence })
 }
 
 impl Geometry {
@@ -123,21 +132,5 @@ impl Geometry {
         };
         let is_read_only = features & FEATURE_RO != 0;
         Ok(Self { sectors, is_read_only, can_flush: features & FEATURE_FLUSH != 0, max_discard_sectors })
-    }
-}
-
-/// Asks the device for its identity. Polls, as there are no threads and no interrupts yet.
-fn identity(port: &mut Port) -> Result<[u8; ID_BYTES], AttachError> {
-    let slot = port.requests.submit(Request::Identify).ok_or(AttachError::NoIdentity)?;
-    port.device.notify(QUEUE);
-    let mut patience = Patience::new(IDENTITY_PATIENCE_NS);
-    while port.requests.is_under_way(slot) {
-        patience.charge(Instant::now()).ok_or(AttachError::NoIdentity)?;
-        port.requests.reap().map_err(|Broken| AttachError::NoIdentity)?;
-        core::hint::spin_loop();
-    }
-    match port.requests.take(slot) {
-        Some(Ok(())) => Ok(port.requests.identity(slot)),
-        _ => Err(AttachError::NoIdentity),
     }
 }

@@ -9,11 +9,11 @@ use aerostat_abi::threads::Wait;
 use aerostat_abi::units::FrameNumber;
 use virtio_drivers::transport::{DeviceStatus, Transport};
 
-use super::attach::Geometry;
-use super::disks::DiskId;
+use super::attach::{Candidate, Geometry};
 use super::requests::{
     BlockError, Broken, Direction, Interrupts, MAX_REQUESTS, QUEUE, Request, RequestSet, Requests, Sectors,
 };
+use super::role::{DiskId, Evidence};
 use crate::config::DISK_PATIENCE_NS;
 use crate::drivers::virtio::{Acknowledgement, DeviceNumber, VirtioDevice};
 use crate::sync::{LockRank, SpinGuard, SpinLock};
@@ -51,6 +51,8 @@ impl Drop for Ticket {
 pub(crate) struct BlockDevice {
     id: DiskId,
     geometry: Geometry,
+    /// Whether its first page says that it is a disk to swap to, and must go on to say so.
+    has_swap_area: bool,
     number: DeviceNumber,
     /// Whether each interrupt is sure to arrive.
     is_sure_to_interrupt: bool,
@@ -88,11 +90,12 @@ impl Port {
 
 impl BlockDevice {
     /// Returns a disk that is ready for use.
-    pub(super) fn new(id: DiskId, geometry: Geometry, port: Port) -> Self {
+    pub(super) fn new(id: DiskId, Candidate { port, geometry, evidence }: Candidate) -> Self {
         let done = [const { Event::of(Wait::Disk) }; MAX_REQUESTS];
         Self {
             id,
             geometry,
+            has_swap_area: evidence == Evidence::Contents(DiskId::Swap),
             number: port.device.number(),
             is_sure_to_interrupt: port.device.is_sure_to_interrupt(),
             done,
@@ -101,9 +104,9 @@ impl BlockDevice {
         }
     }
 
-    /// Returns which disk it is.
-    pub(super) fn id(&self) -> DiskId {
-        self.id
+    /// Returns whether its first page must stay as it is.
+    pub(super) fn has_swap_area(&self) -> bool {
+        self.has_swap_area
     }
 
     /// Returns the number with which the handler of its interrupts is called.

@@ -1,58 +1,51 @@
-//! The machine's disks: found at boot by their identity, then used from everywhere.
+//! The machine's disks: found at boot, then used from everywhere.
 
-use aerostat_abi::boot::{DATA_DISK_ID, SWAP_DISK_ID};
+use allocator_api2::vec::Vec;
 use spin::Once;
 
-use super::attach::attach;
+use super::attach::{AttachError, Candidate, attach};
 use super::device::BlockDevice;
-use super::requests::ID_BYTES;
-use crate::drivers::virtio::{Acknowledgement, DeviceNumber, VirtioDevice};
+use super::role::{DiskId, Evidence, choose};
+use crate::drivers::virtio::{Acknowledgement, DeviceName, DeviceNumber, VirtioDevice};
+use crate::mm::KernelHeap;
 
 static DISKS: [Once<BlockDevice>; 2] = [const { Once::new() }; 2];
-
-/// Which disk: what it answers when it is asked for its identity.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum DiskId {
-    /// The one with the guest's data.
-    Data,
-    /// The one to swap to.
-    Swap,
-}
-
-impl DiskId {
-    /// Returns the disk with this identity.
-    pub(super) fn from_identity(identity: &[u8; ID_BYTES]) -> Option<Self> {
-        let name = identity.split(|&byte| byte == 0).next().unwrap_or_default();
-        [Self::Data, Self::Swap].into_iter().find(|id| id.name().as_bytes() == name)
-    }
-
-    /// Returns the disk's identity as text.
-    pub(super) const fn name(self) -> &'static str {
-        match self {
-            Self::Data => DATA_DISK_ID,
-            Self::Swap => SWAP_DISK_ID,
-        }
-    }
-}
 
 /// Returns the disk, if the machine has it.
 pub(crate) fn device(id: DiskId) -> Option<&'static BlockDevice> {
     DISKS[id as usize].get()
 }
 
-/// Starts a disk. One that can't be used is named in a warning.
-pub(crate) fn start(device: VirtioDevice) {
-    let device_name = device.name();
-    match attach(device, handle_interrupt) {
-        Ok(disk) => {
-            let (place, name) = (&DISKS[disk.id() as usize], disk.id().name());
-            log::debug!("disk {name}: {} sectors, read-only: {}", disk.sectors(), disk.is_read_only());
-            if place.is_completed() {
-                log::warn!("disk {name}: there is a second one, which is not used");
-            }
-            place.call_once(|| disk);
+/// Starts the machine's disks: of all devices those that are the disk with the data and the one to
+/// swap to. Each of the others is named in the log. Called once.
+pub(crate) fn start(devices: impl Iterator<Item = VirtioDevice>) {
+    let mut candidates = Vec::<(DeviceName, Candidate), _>::new_in(KernelHeap);
+    for device in devices {
+        let name = device.name();
+        match attach(device, handle_interrupt) {
+            Ok(candidate) if candidates.try_reserve(1).is_ok() => candidates.push((name, candidate)),
+            Ok(_) => {} // a kernel heap without room for this has none for all else
+            Err(error) => log::warn!("{name} is not used: {error}"),
         }
-        Err(error) => log::warn!("{device_name} is not used: {error}"),
+    }
+    for id in [DiskId::Data, DiskId::Swap] {
+        let mut evidence = Vec::<Evidence, _>::new_in(KernelHeap);
+        evidence.extend(candidates.iter().map(|(_, candidate)| candidate.evidence));
+        if let Some(place) = choose(id, &evidence) {
+            let (_, candidate) = candidates.remove(place);
+            let Candidate { evidence, geometry, .. } = candidate;
+            log::debug!(
+                "disk {}: {} sectors, read-only: {}, known by {evidence}",
+                id.name(),
+                geometry.sectors,
+                geometry.is_read_only
+            );
+            DISKS[id as usize].call_once(|| BlockDevice::new(id, candidate));
+        }
+    }
+    for (name, candidate) in candidates {
+        let error = candidate.evidence.disk().map_or(AttachError::UnknownDisk, AttachError::SecondDisk);
+        log::warn!("{name} is not used: {error}");
     }
 }
 

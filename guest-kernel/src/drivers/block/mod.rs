@@ -2,8 +2,8 @@
 //!
 //! A request is *submitted*, which takes no longer than a notification, and leaves a [`Ticket`].
 //! The device works on it while the submitter does other things; the ticket is *redeemed* for the
-//! result. `disks` has the machine's disks, `attach` starts one, [`mod@device`] is what the kernel
-//! uses, and [`requests`] keeps the queue, with [`shared`] memory. `swap` shows a disk to memory
+//! result. `disks` has the machine's disks, `attach` starts one and
+//! `examine` asks it what it is, from which [`role`] decides. `device` is what the kernel uses, and [`requests`] keeps the queue, with [`shared`] memory. `swap` shows a disk to memory
 //! management.
 //!
 //! A device's lock has the rank [`DiskPort`](crate::sync::LockRank::DiskPort).
@@ -14,7 +14,10 @@ mod attach;
 mod device;
 #[cfg(target_os = "none")]
 mod disks;
+#[cfg(target_os = "none")]
+mod examine;
 mod requests;
+mod role;
 mod shared;
 #[cfg(target_os = "none")]
 pub(crate) mod swap;
@@ -24,6 +27,7 @@ pub(super) use self::disks::start;
 #[cfg(target_os = "none")]
 pub(crate) use self::{
     device::{BlockDevice, Ticket},
-    disks::{DiskId, device},
+    disks::device,
     requests::{BlockError, Direction, MAX_FRAMES, MAX_REQUESTS, SECTOR_BYTES, Sectors},
+    role::DiskId,
 };

@@ -4,8 +4,9 @@
 use aerostat_abi::units::{FRAME_BYTES, FrameNumber};
 
 use super::device::BlockDevice;
-use super::disks::{DiskId, device};
+use super::disks::device;
 use super::requests::{self, SECTOR_BYTES, Sectors};
+use super::role::DiskId;
 use crate::arch::x86_64::cpu;
 use crate::config::DISK_PATIENCE_NS;
 use crate::mm::pinned;
@@ -37,9 +38,15 @@ pub(crate) fn disk() -> Option<(&'static dyn Disk, SlotMap)> {
     None
 }
 
+/// Returns the first sector of the first slot: the first page of a swap area has its signature, by
+/// which the disk is known the next time.
+fn start(disk: &BlockDevice) -> u64 {
+    if disk.has_swap_area() { SECTORS_PER_SLOT } else { 0 }
+}
+
 impl Disk for BlockDevice {
     fn slots(&self) -> u64 {
-        self.sectors() / SECTORS_PER_SLOT
+        self.sectors().saturating_sub(start(self)) / SECTORS_PER_SLOT
     }
 
     fn submit(&self, direction: Direction, first: SlotNumber, frames: &[FrameNumber]) -> Option<disk::Ticket> {
@@ -47,7 +54,7 @@ impl Disk for BlockDevice {
             Direction::Read => requests::Direction::Read,
             Direction::Write => requests::Direction::Write,
         };
-        let first = u64::from(first.0) * SECTORS_PER_SLOT;
+        let first = start(self) + u64::from(first.0) * SECTORS_PER_SLOT;
         let whole = frames.len() as u64 * SECTORS_PER_SLOT;
         let count = whole.min(self.sectors().saturating_sub(first));
         let sectors = Sectors { first, count: u32::try_from(count).ok()? };

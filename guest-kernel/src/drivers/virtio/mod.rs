@@ -17,7 +17,7 @@ mod pci;
 
 #[cfg(target_os = "none")]
 pub(crate) use self::{
-    device::{SharedInterrupt, VirtioDevice, VirtioTransport},
+    device::{DeviceName, SharedInterrupt, VirtioDevice, VirtioTransport},
     interrupts::{Acknowledgement, DeviceHandler, DeviceNumber},
     negotiation::NegotiationError,
 };

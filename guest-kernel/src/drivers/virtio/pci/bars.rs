@@ -80,20 +80,12 @@ impl Addresses {
     }
 }
 
-/// Returns whether the kernel can map a function's memory where it is.
-///
-/// # Errors
-/// [`BadBar::Missing`] if the function has no such memory.
-pub(super) fn is_reachable<C: ConfigurationAccess>(
-    root: &mut PciRoot<C>,
-    at: DeviceFunction,
-    bar: u8,
-) -> Result<bool, BadBar> {
-    let (range, _) = memory(root, at, bar)?;
-    Ok(range.start >= DEVICE_HOLE.start && range.end <= IO_APIC)
+/// Returns whether the kernel can map memory of a function where it is.
+pub(super) fn is_reachable(memory: &Range<u64>) -> bool {
+    memory.start >= DEVICE_HOLE.start && memory.end <= IO_APIC
 }
 
-/// Moves a function's memory to where the kernel can map it.
+/// Moves a function's memory to where the kernel can map it, and returns where that is.
 ///
 /// # Errors
 /// [`BadBar`].
@@ -102,7 +94,7 @@ pub(super) fn relocate<C: ConfigurationAccess>(
     at: DeviceFunction,
     bar: u8,
     addresses: &mut Addresses,
-) -> Result<(), BadBar> {
+) -> Result<Range<u64>, BadBar> {
     if at.bus != 0 {
         return Err(BadBar::BehindBridge);
     }
@@ -115,7 +107,8 @@ pub(super) fn relocate<C: ConfigurationAccess>(
         _ => root.set_bar_32(at, bar, u32::try_from(address).map_err(|_| BadBar::NoAddress)?),
     }
     root.set_command(at, command);
-    if memory(root, at, bar)?.0.start == address { Ok(()) } else { Err(BadBar::NoAddress) }
+    let (moved, _) = memory(root, at, bar)?;
+    if moved.start == address { Ok(moved) } else { Err(BadBar::NoAddress) }
 }
 
 /// Returns where a function's memory is, from its beginning to its end; zero is no address.
@@ -164,13 +157,14 @@ mod tests {
         let functions = functions(&bus);
         let mut root = PciRoot::new(bus);
         let mut addresses = Addresses::new(&mut root, &functions, core::iter::once(0xc000_0000..0xc000_1000));
-        assert_eq!(is_reachable(&mut root, at(0, 1, 0), 1), Ok(true));
+        assert!(is_reachable(&memory(&mut root, at(0, 1, 0), 1).unwrap().0));
         for (device, expected) in [(1, 0xc000_4000), (2, 0xc000_8000)] {
             let function = at(0, device, 0);
-            assert_eq!(is_reachable(&mut root, function, 4), Ok(false));
-            assert_eq!(relocate(&mut root, function, 4, &mut addresses), Ok(()));
-            assert_eq!(memory(&mut root, function, 4).unwrap().0, expected..expected + 0x4000);
-            assert_eq!(is_reachable(&mut root, function, 4), Ok(true));
+            assert!(!is_reachable(&memory(&mut root, function, 4).unwrap().0));
+            let moved = relocate(&mut root, function, 4, &mut addresses).unwrap();
+            assert_eq!(moved, expected..expected + 0x4000);
+            assert_eq!(memory(&mut root, function, 4).unwrap().0, moved);
+            assert!(is_reachable(&moved));
         }
     }
 
@@ -192,8 +186,8 @@ mod tests {
         bus.add_memory(at(1, 0, 0), 4, WIDTH_64, 0x4000, 0);
         let mut root = PciRoot::new(bus);
         let mut addresses = Addresses::new(&mut root, &[], core::iter::empty());
-        assert_eq!(is_reachable(&mut root, at(0, 2, 0), 1), Err(BadBar::Missing));
-        assert_eq!(is_reachable(&mut root, at(0, 9, 0), 1), Err(BadBar::Missing));
+        assert_eq!(memory(&mut root, at(0, 2, 0), 1).map(drop), Err(BadBar::Missing));
+        assert_eq!(memory(&mut root, at(0, 9, 0), 1).map(drop), Err(BadBar::Missing));
         assert_eq!(relocate(&mut root, at(1, 0, 0), 4, &mut addresses), Err(BadBar::BehindBridge));
     }
 }

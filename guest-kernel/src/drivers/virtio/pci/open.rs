@@ -82,6 +82,10 @@ pub(in super::super) struct Bus<'a> {
     addresses: Option<Addresses>,
 }
 
+/// Where a function's memory is, by the numbers of its base address registers, as far as it is known.
+/// To find that out is slow: the function does not answer meanwhile.
+type Bars = [Option<Range<u64>>; 6];
+
 /// A device whose registers are at hand.
 pub(in super::super) struct Opened {
     pub(in super::super) transport: PciTransport,
@@ -119,13 +123,15 @@ impl<'a> Bus<'a> {
     /// [`OpenError`].
     pub(in super::super) unsafe fn open(&mut self, at: DeviceFunction) -> Result<Opened, OpenError> {
         let capabilities = Capabilities::read(&self.config, at)?;
-        let msi_x = capabilities.msi_x.and_then(|msi_x| Some((msi_x.offset, self.map(at, &msi_x.table).ok()?.start)));
+        let mut bars = Bars::default();
+        let msi_x = capabilities.msi_x;
+        let msi_x = msi_x.and_then(|msi_x| Some((msi_x.offset, self.map(at, &mut bars, &msi_x.table).ok()?.start)));
         for structure in capabilities.structures() {
-            self.map(at, &structure)?;
+            self.map(at, &mut bars, &structure)?;
         }
         let registers = CommonRegisters {
-            common: self.map(at, &capabilities.common)?.start,
-            notify: self.map(at, &capabilities.notify)?,
+            common: self.map(at, &mut bars, &capabilities.common)?.start,
+            notify: self.map(at, &mut bars, &capabilities.notify)?,
             notify_multiplier: capabilities.notify_multiplier,
         };
         let (_, command) = self.root.get_status_command(at);
@@ -139,16 +145,13 @@ impl<'a> Bus<'a> {
     }
 
     /// Maps the registers of a structure, and returns their addresses.
-    fn map(&mut self, at: DeviceFunction, structure: &Structure) -> Result<Range<u64>, BadBar> {
+    fn map(&mut self, at: DeviceFunction, bars: &mut Bars, structure: &Structure) -> Result<Range<u64>, BadBar> {
         let Structure { bar, offset, bytes } = *structure;
-        if !bars::is_reachable(&mut self.root, at, bar)? {
-            let addresses = self.addresses.get_or_insert_with(|| {
-                let windows = self.functions.iter().flat_map(|function| function.windows(&self.config));
-                Addresses::new(&mut self.root, &self.functions, self.others.iter().cloned().chain(windows))
-            });
-            bars::relocate(&mut self.root, at, bar, addresses)?;
-        }
-        let (memory, _) = bars::memory(&mut self.root, at, bar)?;
+        let place = bars.get_mut(usize::from(bar)).ok_or(BadBar::Missing)?;
+        let memory = match place {
+            Some(memory) => memory,
+            None => place.insert(self.reach(at, bar)?),
+        };
         let start = memory.start + u64::from(offset);
         let registers = start..start + u64::from(bytes);
         if registers.end > memory.end {
@@ -157,6 +160,20 @@ impl<'a> Bus<'a> {
         let first = registers.start - registers.start % HUGE_BYTES;
         (first..registers.end).step_by(to_usize(HUGE_BYTES)).for_each(mm::map_registers);
         Ok(registers)
+    }
+
+    /// Returns where a function's memory is, after it has been moved to where it can be mapped if it
+    /// was not there.
+    fn reach(&mut self, at: DeviceFunction, bar: u8) -> Result<Range<u64>, BadBar> {
+        let (memory, _) = bars::memory(&mut self.root, at, bar)?;
+        if bars::is_reachable(&memory) {
+            return Ok(memory);
+        }
+        let addresses = self.addresses.get_or_insert_with(|| {
+            let windows = self.functions.iter().flat_map(|function| function.windows(&self.config));
+            Addresses::new(&mut self.root, &self.functions, self.others.iter().cloned().chain(windows))
+        });
+        bars::relocate(&mut self.root, at, bar, addresses)
     }
 
     /// Returns the pin of the I/O APIC through which a device interrupts: firmware notes the line of
