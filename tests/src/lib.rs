@@ -10,6 +10,7 @@
 //! * [`environment`] has the paths of images, and [`image`] makes broken ones.
 //! * [`command`] runs the `aerostat` command, and [`fleet`] runs a fleet with it.
 //! * [`PhysicalMeter`] measures the physical memory that a test's guests take.
+//! * [`qmp`] speaks to a QEMU.
 //! * [`without_kvm`] hides the host's KVM. A test that can't run on a machine calls [`skip()`].
 //! * [`text`] packs text for the application `index` and checks its index.
 //!
@@ -27,6 +28,7 @@ mod on_machines;
 mod physical;
 mod process;
 mod qemu;
+pub mod qmp;
 mod skip;
 pub mod text;
 pub mod without_kvm;

@@ -9,13 +9,13 @@ use anyhow::{Result, ensure};
 use clap::Args;
 
 use crate::cargo::{cargo, expect_success, target_dir};
-use crate::{build, peer, tools};
+use crate::{build, linux_guest, tools};
 
 /// The benches that boot no guest. They need neither KVM nor images.
 const WITHOUT_GUESTS: [&str; 1] = ["reclaim"];
 
-/// The bench that can measure a peer.
-const WITH_PEER: &str = "balloon";
+/// The bench that compares with a Linux guest under QEMU.
+const WITH_LINUX: &str = "qemu";
 
 /// The test guests that benches boot.
 const GUESTS: [&str; 6] =
@@ -29,18 +29,9 @@ pub(crate) struct Options {
     /// Write the rows as a JSON array
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// With `balloon`: measure a Linux guest with its own balloon driver too; fetches it from
-    /// Debian once
-    #[arg(long)]
-    peer: bool,
 }
 
 pub(crate) fn perform(options: &Options) -> Result<ExitCode> {
-    ensure!(
-        !options.peer || options.name.as_deref() == Some(WITH_PEER),
-        "--peer goes with one bench: `cargo xtask bench {WITH_PEER} --peer`"
-    );
-    let peer = options.peer.then(peer::prepare).transpose()?;
     expect_success(&mut cargo(["build", "--release", "-p", "aerostat-tests", "--bin", "aerostat-bench"]))?;
     let mut bench = Command::new(target_dir()?.join("release/aerostat-bench"));
     bench.args(&options.name);
@@ -50,8 +41,9 @@ pub(crate) fn perform(options: &Options) -> Result<ExitCode> {
     if let Some(file) = &options.json {
         bench.arg("--json").arg(file);
     }
-    if let Some(folder) = &peer {
-        bench.arg("--peer").arg(folder);
+    if options.name.as_deref().is_none_or(|name| name == WITH_LINUX) {
+        tools::qemu()?;
+        bench.arg("--linux").arg(linux_guest::prepare()?);
     }
     let status = bench.status()?;
     ensure!(status.success(), "the bench failed ({status})");

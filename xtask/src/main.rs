@@ -9,7 +9,7 @@ mod cargo;
 mod check;
 mod cpio;
 mod fuzz;
-mod peer;
+mod linux_guest;
 mod run;
 mod source;
 mod test;

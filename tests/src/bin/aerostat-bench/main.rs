@@ -14,7 +14,9 @@ mod memory;
 mod metrics;
 mod native_compute;
 mod overhead;
+mod qemu;
 mod reclaim;
+mod resident;
 mod row;
 mod sample;
 mod scheduler;
@@ -35,9 +37,9 @@ struct Options {
     /// Write the rows as a JSON array
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Measure the Linux guest in this folder too
+    /// The folder with the Linux guest that the bench `qemu` compares with
     #[arg(long, value_name = "DIR")]
-    peer: Option<PathBuf>,
+    linux: Option<PathBuf>,
     /// Run as the empty VMM that the boot bench compares with
     #[arg(long, hide = true)]
     empty_vmm: bool,
@@ -46,18 +48,19 @@ struct Options {
 /// One bench.
 struct Bench {
     name: &'static str,
-    measure: fn() -> Result<Vec<Row>>,
+    measure: fn(&Options) -> Result<Vec<Row>>,
 }
 
-const BENCHES: [Bench; 8] = [
-    Bench { name: "balloon", measure: balloon::measure },
-    Bench { name: "boot", measure: boot::measure },
-    Bench { name: "idle_tax", measure: idle_tax::measure },
-    Bench { name: "memory", measure: memory::measure },
-    Bench { name: "native_compute", measure: native_compute::measure },
-    Bench { name: "reclaim", measure: reclaim::measure },
-    Bench { name: "scheduler", measure: scheduler::measure },
-    Bench { name: "vmm_overhead", measure: overhead::measure },
+const BENCHES: [Bench; 9] = [
+    Bench { name: "balloon", measure: |_| balloon::measure() },
+    Bench { name: "boot", measure: |_| boot::measure() },
+    Bench { name: "idle_tax", measure: |_| idle_tax::measure() },
+    Bench { name: "memory", measure: |_| memory::measure() },
+    Bench { name: "native_compute", measure: |_| native_compute::measure() },
+    Bench { name: "qemu", measure: with_linux },
+    Bench { name: "reclaim", measure: |_| reclaim::measure() },
+    Bench { name: "scheduler", measure: |_| scheduler::measure() },
+    Bench { name: "vmm_overhead", measure: |_| overhead::measure() },
 ];
 
 fn main() -> Result<()> {
@@ -68,17 +71,17 @@ fn main() -> Result<()> {
     let mut rows = Vec::new();
     for bench in chosen(options.name.as_deref())? {
         eprintln!("bench: {}", bench.name);
-        rows.extend((bench.measure)().with_context(|| format!("bench {}", bench.name))?);
-    }
-    if let Some(folder) = &options.peer {
-        eprintln!("bench: the peer");
-        rows.extend(balloon::peer::measure(folder).context("the peer")?);
+        rows.extend((bench.measure)(&options).with_context(|| format!("bench {}", bench.name))?);
     }
     print!("{}", row::table(&rows));
     if let Some(file) = &options.json {
         fs::write(file, serde_json::to_string_pretty(&rows)?).with_context(|| format!("writing {}", file.display()))?;
     }
     Ok(())
+}
+
+fn with_linux(options: &Options) -> Result<Vec<Row>> {
+    qemu::measure(options.linux.as_deref().context("`cargo xtask bench qemu` passes the Linux guest's folder")?)
 }
 
 /// Returns the bench of this name, or all of them.

@@ -71,6 +71,14 @@ impl Mapping {
         unsafe { madvise(self.start.cast(), self.bytes, Advice::LinuxDontNeed) }.context("releasing memory")
     }
 
+    /// Releases the page at `at`.
+    pub(crate) fn release_page(&self, at: usize) -> Result<()> {
+        debug_assert!(at + PAGE_BYTES <= self.bytes);
+        let page = self.start.wrapping_add(at);
+        // SAFETY: the range is within this mapping, to which there are no references.
+        unsafe { madvise(page.cast(), PAGE_BYTES, Advice::LinuxDontNeed) }.context("releasing a page")
+    }
+
     /// Releases ranges of bytes, in as few calls as the host allows.
     pub(crate) fn release_ranges(&self, ranges: &[Range<usize>]) -> Result<()> {
         self.advise_ranges(ranges, Advice::LinuxDontNeed).context("releasing memory")

@@ -22,6 +22,12 @@ pub(crate) fn seconds(work: impl FnOnce() -> Result<()>) -> Result<f64> {
     Ok(start.elapsed().as_secs_f64())
 }
 
+/// Returns a count as a number that can be divided.
+#[expect(clippy::cast_precision_loss, reason = "sizes and times are far below 2^53 MiB or nanoseconds")]
+pub(crate) fn to_f64(count: u64) -> f64 {
+    count as f64
+}
+
 #[cfg(test)]
 mod tests {
     use super::median;

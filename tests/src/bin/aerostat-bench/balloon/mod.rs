@@ -8,9 +8,6 @@ mod host;
 mod idle;
 mod mover;
 mod pauses;
-pub(crate) mod peer;
-mod qmp;
-mod resident;
 mod scattered;
 mod whole;
 
@@ -18,6 +15,7 @@ use aerostat_tests::PhysicalMeter;
 use anyhow::Result;
 
 use crate::row::Row;
+use crate::sample::to_f64;
 
 /// Turns of guest and host.
 const TURNS: usize = 5;
@@ -49,9 +47,4 @@ pub(crate) fn measure() -> Result<Vec<Row>> {
 /// Returns the GiB per second of `mib` MiB in so many seconds.
 fn gib_s(mib: u64, seconds: f64) -> f64 {
     to_f64(mib) / 1024.0 / seconds
-}
-
-#[expect(clippy::cast_precision_loss, reason = "sizes and times are far below 2^53 MiB or nanoseconds")]
-fn to_f64(count: u64) -> f64 {
-    count as f64
 }

@@ -9,9 +9,9 @@ use aerostat_tests::PhysicalMeter;
 use anyhow::Result;
 
 use super::mover::Mover;
-use super::resident::resident_mib;
 use super::{MEMORY_MIB, METADATA_GIB_S, MOVED_MIB, TURNS, gib_s, host, to_f64};
 use crate::metrics::Metrics;
+use crate::resident::resident_mib;
 use crate::row::Row;
 use crate::sample::median;
 

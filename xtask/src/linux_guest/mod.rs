@@ -1,6 +1,8 @@
-//! The peer that `bench balloon --peer` measures: a Linux guest with its own balloon driver, made
-//! of Debian's packages. They are fetched once and kept in `target/peer`; delete that folder to
-//! fetch them again.
+//! A Linux guest with its own balloon driver, made of Debian's packages: `bench qemu` compares with
+//! it, and `run --fleet mixed` has two of them. The packages are fetched once and kept in
+//! `target/linux-guest`; delete that folder to fetch them again.
+//!
+//! What the guest does is in `init.sh`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -23,37 +25,33 @@ const MODULES: [&str; 6] =
     ["virtio_ring", "virtio", "virtio_pci_legacy_dev", "virtio_pci_modern_dev", "virtio_pci", "virtio_balloon"];
 /// The module of the balloon driver, which no kernel of Debian has built in.
 const BALLOON: &str = "virtio_balloon";
-/// The guest's first process. The kernel passes a word `touch_mib=N` of its command line on as a
-/// variable; the script then writes to so much memory and frees it.
-const INIT: &str = r#"#!/bin/busybox sh
-busybox() { /bin/busybox "$@"; }
-busybox mount -t devtmpfs dev /dev
-for module in MODULES; do
-    [ -f /modules/$module.ko ] && busybox insmod /modules/$module.ko
-done
-echo peer: up
-if [ -n "$touch_mib" ]; then
-    busybox mount -t tmpfs -o size=${touch_mib}m touched /touched
-    busybox dd if=/dev/zero of=/touched/memory bs=1M count=$touch_mib 2>/dev/null
-    busybox umount /touched
-fi
-echo peer: ready
-while true; do busybox sleep 1000; done
-"#;
+/// The guest's first process.
+const INIT: &str = include_str!("init.sh");
 
-/// Makes sure that the peer and QEMU are there; returns the folder with the peer's kernel,
-/// `vmlinuz`, and its initial RAM disk, `initrd`.
+/// Makes sure that the guest is there; returns the folder with its kernel, `vmlinuz`, and its
+/// initial RAM disk, `initrd`.
 pub(crate) fn prepare() -> Result<PathBuf> {
-    tools::qemu()?;
-    let folder = root().join("target/peer");
-    if folder.join("initrd").is_file() {
-        return Ok(folder);
+    let folder = root().join("target/linux-guest");
+    let parts = folder.join("parts");
+    if !parts.is_dir() {
+        fetch(&folder)?;
     }
+    let initrd = folder.join("initrd");
+    fs::write(&initrd, initial_ram_disk(&parts)?).with_context(|| format!("writing {}", initrd.display()))?;
+    Ok(folder)
+}
+
+/// Fetches the packages, and keeps of them the kernel and, in `parts`, the files of the initial RAM
+/// disk.
+fn fetch(folder: &Path) -> Result<()> {
     let missing: Vec<_> = PROGRAMS.into_iter().filter(|program| tools::find_program(program).is_none()).collect();
-    ensure!(missing.is_empty(), "the peer is made of Debian's packages, and {} is not installed", missing.join(", "));
-    let packages = folder.join("packages");
-    let tree = folder.join("tree");
-    for emptied in [&packages, &tree] {
+    ensure!(
+        missing.is_empty(),
+        "the Linux guest is made of Debian's packages, and {} is not installed",
+        missing.join(", ")
+    );
+    let [packages, tree, new] = ["packages", "tree", "new"].map(|name| folder.join(name));
+    for emptied in [&packages, &tree, &new] {
         if emptied.exists() {
             fs::remove_dir_all(emptied).with_context(|| format!("emptying {}", emptied.display()))?;
         }
@@ -66,16 +64,26 @@ pub(crate) fn prepare() -> Result<PathBuf> {
     for package in files(&packages)? {
         expect_success(Command::new("dpkg-deb").arg("-x").args([&package, &tree]))?;
     }
-    let kernel = find(&tree.join("boot"), |name| name.starts_with("vmlinuz-"))?;
-    fs::copy(&kernel, folder.join("vmlinuz")).with_context(|| format!("copying {}", kernel.display()))?;
-    let ram_disk = initial_ram_disk(&tree)?;
+    keep(&find(&tree.join("boot"), |name| name.starts_with("vmlinuz-"))?, &folder.join("vmlinuz"))?;
+    keep(&find(&tree.join("bin"), |name| name == "busybox")?, &new.join("busybox"))?;
+    for module in MODULES.map(|module| format!("{module}.ko")) {
+        match find(&tree.join("lib/modules"), |name| name == module) {
+            Ok(file) => keep(&file, &new.join(&module))?,
+            Err(error) if module.starts_with(BALLOON) => return Err(error),
+            Err(_) => {}
+        }
+    }
+    // The folder gets its name last: its presence means that all is there.
+    fs::rename(&new, folder.join("parts")).context("naming the folder of parts")?;
     for done_with in [&packages, &tree] {
         fs::remove_dir_all(done_with).with_context(|| format!("removing {}", done_with.display()))?;
     }
-    // Written last: its presence means that all is there.
-    let initrd = folder.join("initrd");
-    fs::write(&initrd, ram_disk).with_context(|| format!("writing {}", initrd.display()))?;
-    Ok(folder)
+    Ok(())
+}
+
+fn keep(file: &Path, place: &Path) -> Result<()> {
+    fs::copy(file, place).with_context(|| format!("copying {}", file.display()))?;
+    Ok(())
 }
 
 /// Returns the name of the package that contains the newest kernel.
@@ -83,23 +91,24 @@ fn newest_kernel() -> Result<String> {
     let asked = Command::new("apt-cache").args(["depends", KERNEL]).output().context("starting apt-cache")?;
     let answer = String::from_utf8_lossy(&asked.stdout);
     let kernel = answer.lines().find_map(|line| line.trim().strip_prefix("Depends: "));
-    kernel.map(str::to_owned).with_context(|| format!("apt knows no package {KERNEL}, which the peer is made of"))
+    kernel
+        .map(str::to_owned)
+        .with_context(|| format!("apt knows no package {KERNEL}, which the Linux guest is made of"))
 }
 
 /// Returns an archive with the shell, the modules and [`INIT`].
-fn initial_ram_disk(tree: &Path) -> Result<Vec<u8>> {
+fn initial_ram_disk(parts: &Path) -> Result<Vec<u8>> {
     let mut archive = cpio::Archive::default();
-    for folder in ["bin", "dev", "modules", "touched"] {
+    for folder in ["bin", "dev", "memory", "modules", "proc"] {
         archive.folder(folder);
     }
-    archive.program("init", INIT.replace("MODULES", &MODULES.join(" ")).as_bytes());
-    archive.program("bin/busybox", &read(&find(&tree.join("bin"), |name| name == "busybox")?)?);
-    for module in MODULES {
-        let wanted = format!("{module}.ko");
-        match find(&tree.join("lib/modules"), |name| name == wanted) {
-            Ok(file) => archive.program(&format!("modules/{wanted}"), &read(&file)?),
-            Err(error) if module == BALLOON => return Err(error),
-            Err(_) => {}
+    archive.program("init", INIT.as_bytes());
+    archive.program("bin/busybox", &read(&parts.join("busybox"))?);
+    archive.program("modules/order", MODULES.join(" ").as_bytes());
+    for module in MODULES.map(|module| format!("{module}.ko")) {
+        let file = parts.join(&module);
+        if file.is_file() {
+            archive.program(&format!("modules/{module}"), &read(&file)?);
         }
     }
     Ok(archive.finish())

@@ -10,13 +10,17 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
 /// A session with a running QEMU.
-pub(super) struct Qmp {
+#[derive(Debug)]
+pub struct Qmp {
     lines: BufReader<UnixStream>,
 }
 
 impl Qmp {
     /// Connects to the socket of QEMU's monitor and negotiates capabilities.
-    pub(super) fn connect(socket: &Path) -> Result<Self> {
+    ///
+    /// # Errors
+    /// When no QEMU listens there, or does not answer as the protocol says.
+    pub fn connect(socket: &Path) -> Result<Self> {
         let stream = UnixStream::connect(socket).with_context(|| format!("connecting to {}", socket.display()))?;
         Self::negotiate(stream)
     }
@@ -30,7 +34,10 @@ impl Qmp {
     }
 
     /// Runs a command and returns its result.
-    pub(super) fn execute(&mut self, command: &str, arguments: &Value) -> Result<Value> {
+    ///
+    /// # Errors
+    /// When QEMU refuses the command or closes the connection.
+    pub fn execute(&mut self, command: &str, arguments: &Value) -> Result<Value> {
         let request = json!({ "execute": command, "arguments": arguments });
         writeln!(self.lines.get_mut(), "{request}").context("writing to QEMU's monitor")?;
         loop {
