@@ -1,6 +1,6 @@
 //! `run`: builds everything and becomes `aerostat up`, so that Ctrl-C and the exit code are the
 //! command's own. Where guests of the fleet build an index, text is packed for them first, and
-//! their indexes are checked afterwards.
+//! their indexes are checked afterwards. The Linux machines that a fleet attaches run meanwhile.
 
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -14,8 +14,8 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::cargo::{root, shown};
-use crate::text::Indexers;
-use crate::{build, tools};
+use crate::text::{Indexers, Logs};
+use crate::{build, linux_guest, tools};
 
 /// How long a fleet runs unless the user says otherwise.
 const SECONDS: u64 = 30;
@@ -57,20 +57,26 @@ pub(crate) fn perform(options: &Options) -> Result<ExitCode> {
     let aerostat = build::host()?;
     build::apps()?;
     let fleet = options.fleet.clone().unwrap_or_else(|| root().join("fleets/demo.toml"));
-    let Some(indexers) = Indexers::of_fleet(&fleet, options.text.as_deref())? else {
+    let linux = linux_guest::Machines::of_fleet(&fleet)?;
+    let indexers = Indexers::of_fleet(&fleet, options.text.as_deref())?;
+    if linux.is_empty() && indexers.is_none() {
         let mut command = options.up(&aerostat, &fleet, SECONDS, options.log_dir.as_deref());
         machine.choose(&mut command);
         return Err(command.exec()).with_context(|| format!("starting {}", aerostat.display()));
-    };
-    indexers.pack_text()?;
-    let logs = indexers.open_logs(options.log_dir.as_deref())?;
-    let mut command = options.up(&aerostat, &fleet, SECONDS_TO_INDEX, Some(logs.folder()));
+    }
+    let logs = indexers.as_ref().map(|indexers| indexers.prepare(options.log_dir.as_deref())).transpose()?;
+    let seconds = if logs.is_some() { SECONDS_TO_INDEX } else { SECONDS };
+    let log_dir = logs.as_ref().map(Logs::folder).or(options.log_dir.as_deref());
+    let mut command = options.up(&aerostat, &fleet, seconds, log_dir);
     machine.choose(&mut command);
     let status = run_in_its_own_group(&mut command)?;
     if !status.success() {
         return Ok(status.code().and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from));
     }
-    logs.verify()?;
+    if let Some(logs) = &logs {
+        logs.verify()?;
+    }
+    linux.verify()?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -1,5 +1,5 @@
-//! `test`: the host tests, then guests under KVM, then the same guests under QEMU's emulation; with
-//! `--long` also what takes minutes.
+//! `test`: the host tests, then guests under KVM, then guests under QEMU; with `--qemu` only those,
+//! and with `--long` also what takes minutes.
 //!
 //! Guests are booted by the test files that a plain `cargo test` leaves out ([`crate::workspace`]):
 //! the integration tests of `aerostat-tests`, which get the paths of all images from the
@@ -29,8 +29,11 @@ pub(crate) struct Options {
     /// Skip the tests that need KVM, and say so: for machines without it
     #[arg(long)]
     no_kvm: bool,
-    /// Run the tests that take minutes, too
+    /// Run the tests that need QEMU, and no others
     #[arg(long, conflicts_with = "no_kvm")]
+    qemu: bool,
+    /// Run the tests that take minutes, too
+    #[arg(long, conflicts_with_all = ["no_kvm", "qemu"])]
     long: bool,
 }
 
@@ -52,21 +55,26 @@ impl fmt::Display for Outcome {
 }
 
 pub(crate) fn perform(options: &Options) -> Result<ExitCode> {
-    if !options.no_kvm {
+    if !options.no_kvm && !options.qemu {
         tools::kvm().context("`cargo xtask test --no-kvm` leaves out the tests that need KVM")?;
     }
     tools::qemu()?;
     let bench = Bench::build(options.filter.clone())?;
-    let parts: [(&str, Part<'_>); 6] = [
-        ("host tests", &|| Ok(outcome(&mut bench.host_tests()))),
-        ("command line", &|| Ok(outcome(&mut [bench.without_machine()]))),
-        ("guests under KVM", &|| if options.no_kvm { skip_kvm(&bench) } else { Ok(outcome(&mut [bench.kvm()])) }),
-        ("guests under QEMU", &|| run_qemu(&bench)),
-        ("long tests", &|| if options.long { Ok(outcome(&mut bench.long())) } else { skip_long(&bench) }),
-        ("fuzzing", &|| if options.long { Ok(run_fuzzer()) } else { Ok(skip_fuzzing()) }),
-    ];
+    let on_qemu: (&str, Part<'_>) = ("guests under QEMU", &|| run_qemu(&bench));
+    let parts: &[(&str, Part<'_>)] = if options.qemu {
+        &[on_qemu]
+    } else {
+        &[
+            ("host tests", &|| Ok(outcome(&mut bench.host_tests()))),
+            ("command line", &|| Ok(outcome(&mut [bench.without_machine()]))),
+            ("guests under KVM", &|| if options.no_kvm { skip_kvm(&bench) } else { Ok(outcome(&mut [bench.kvm()])) }),
+            on_qemu,
+            ("long tests", &|| if options.long { Ok(outcome(&mut bench.long())) } else { skip_long(&bench) }),
+            ("fuzzing", &|| if options.long { Ok(run_fuzzer()) } else { Ok(skip_fuzzing()) }),
+        ]
+    };
     let mut summary = Vec::new();
-    for (name, part) in parts {
+    for &(name, part) in parts {
         println!("\n== {name}");
         let start = Instant::now();
         summary.push((name, part()?, start.elapsed()));

@@ -61,8 +61,15 @@ impl Indexers {
         Ok(Some(Self { guests, text, program: target_dir()?.join("release/aerostat-text") }))
     }
 
+    /// Packs the text and opens the folder of the guests' logs: the user's, or else one below
+    /// `target/`.
+    pub(crate) fn prepare(&self, folder: Option<&Path>) -> Result<Logs<'_>> {
+        self.pack_text()?;
+        self.open_logs(folder)
+    }
+
     /// Packs the text into the file that fleet files name as a disk.
-    pub(crate) fn pack_text(&self) -> Result<()> {
+    fn pack_text(&self) -> Result<()> {
         let Some((paths, limit_mib)) = &self.text else { return Ok(()) };
         let mut pack = Command::new(&self.program);
         pack.arg("pack").arg("--into").arg(packed_text());
@@ -72,8 +79,7 @@ impl Indexers {
         expect_success(pack.args(paths))
     }
 
-    /// Opens the folder of the guests' logs: the user's, or else one below `target/`.
-    pub(crate) fn open_logs(&self, folder: Option<&Path>) -> Result<Logs<'_>> {
+    fn open_logs(&self, folder: Option<&Path>) -> Result<Logs<'_>> {
         let folder = folder.map_or_else(|| root().join("target/run-logs"), Path::to_path_buf);
         fs::create_dir_all(&folder).with_context(|| format!("creating {}", folder.display()))?;
         let mut logs = Logs { indexers: self, folder, lengths: Vec::new() };

@@ -12,7 +12,8 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::cargo::{BARE_METAL, STATIC, expect_success, root};
 
-const QEMU: &str = "qemu-system-x86_64";
+/// The program that emulates a PC.
+pub(crate) const QEMU: &str = "qemu-system-x86_64";
 const QEMU_PACKAGE: &str = "qemu-system-x86";
 
 /// Makes sure that the standard library for guests is installed.

@@ -4,6 +4,8 @@
 //!
 //! What the guest does is in `init.sh`.
 
+mod machines;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -12,6 +14,8 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::cargo::{expect_success, root};
 use crate::{cpio, tools};
+
+pub(crate) use self::machines::Machines;
 
 /// The package that depends on the newest kernel for virtual machines.
 const KERNEL: &str = "linux-image-cloud-amd64";
@@ -28,10 +32,15 @@ const BALLOON: &str = "virtio_balloon";
 /// The guest's first process.
 const INIT: &str = include_str!("init.sh");
 
+/// Returns the folder with all that there is of the guest.
+fn folder() -> PathBuf {
+    root().join("target/linux-guest")
+}
+
 /// Makes sure that the guest is there; returns the folder with its kernel, `vmlinuz`, and its
 /// initial RAM disk, `initrd`.
 pub(crate) fn prepare() -> Result<PathBuf> {
-    let folder = root().join("target/linux-guest");
+    let folder = folder();
     let parts = folder.join("parts");
     if !parts.is_dir() {
         fetch(&folder)?;

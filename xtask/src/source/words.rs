@@ -60,7 +60,7 @@ const QUOTES: &[(&str, &str)] = &[
     ("docs/decisions/0032-cache-frames-per-cpu.md", "Magazines and Vmem"),
     ("guest-kernel/src/mm/frame_cache.rs", "Magazines and Vmem"),
     // QEMU's name for the first message of its monitor.
-    ("tests/src/bin/aerostat-bench/balloon/qmp.rs", "greeting"),
+    ("tests/src/qmp.rs", "greeting"),
     // A key of the report's first version.
     ("monitor/src/report.rs", "harvested_mib"),
     // A part of Rust's documentation.
@@ -155,7 +155,7 @@ mod tests {
     #[test]
     fn files_and_quotes_that_are_allowed_are_not_found() {
         assert!(findings_in("CHANGELOG.md", "The ledger is a page list.").is_empty());
-        let quoted = "tests/src/bin/aerostat-bench/balloon/qmp.rs";
+        let quoted = "tests/src/qmp.rs";
         assert!(findings_in(quoted, "// QEMU sends a greeting first.").is_empty());
         assert_eq!(findings_in(quoted, "// Nobody reads the greeting.").len(), 1);
         assert_eq!(findings_in("a.rs", "// QEMU sends a greeting first.").len(), 1);
