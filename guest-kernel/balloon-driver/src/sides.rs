@@ -78,7 +78,8 @@ pub trait Memory {
     fn collect_reclaimed(&mut self) -> Option<Self::Block>;
     /// Frees a block that was allocated and not ballooned.
     fn free(&mut self, block: Self::Block);
-    /// Frees a block that was deflated: it reads as zero, and the host does not back it.
+    /// Frees a block that was deflated: the host does not back it. Whether it reads as zero depends
+    /// on the host, which the memory knows.
     fn free_unbacked(&mut self, block: Self::Block);
     /// Returns how many huge frames, at most `wanted`, moving pages could make whole for the
     /// driver, and how many pages would have to move.

@@ -7,7 +7,7 @@ use core::ops::Range;
 
 use aerostat_abi::units::{FrameCount, FrameNumber, HUGE_FRAMES, HugeFrameNumber};
 
-use crate::mm::block::{Contents, HugeRun};
+use crate::mm::block::HugeRun;
 use crate::mm::bump::BumpAllocator;
 use crate::mm::frame_set::FrameSet;
 use crate::mm::{Block, BlockSize};
@@ -65,16 +65,15 @@ impl aerostat_balloon_driver::PageList for PageList {
         if frames.0 >= BlockSize::Huge.frames()
             && let Some(block) = self.frames.take_whole()
         {
-            return Some(block.with_contents(Contents::Zero));
+            return Some(block);
         }
         if frames == FrameCount::ZERO {
             return None;
         }
-        let block = self.frames.take_from_partial().or_else(|| {
+        self.frames.take_from_partial().or_else(|| {
             self.frames.break_whole(self.frames.first_whole()?);
             self.frames.take_from_partial()
-        })?;
-        Some(block.with_contents(Contents::Zero))
+        })
     }
 
     fn remove_within(&mut self, range: Range<FrameNumber>) -> Option<Block> {
@@ -91,8 +90,8 @@ impl aerostat_balloon_driver::PageList for PageList {
             } else {
                 None
             };
-            if let Some(block) = block {
-                return Some(block.with_contents(Contents::Zero));
+            if block.is_some() {
+                return block;
             }
             at = next;
         }

@@ -13,7 +13,7 @@ use proptest::test_runner::Config as ProptestConfig;
 use proptest::{prop_assert, prop_assert_eq, proptest};
 
 use super::page_list::PageList;
-use crate::mm::block::{Contents, HugeRun};
+use crate::mm::block::{Backing, HugeRun};
 use crate::mm::testing::block;
 use crate::mm::{Block, BlockSize, FrameAllocator, Purpose};
 
@@ -66,11 +66,11 @@ impl Memory for GuestMemory {
     }
 
     fn free(&mut self, block: Block) {
-        self.0.deflate(block, Contents::Unknown);
+        self.0.deflate(block, Backing::Backed);
     }
 
     fn free_unbacked(&mut self, block: Block) {
-        self.0.deflate(block, Contents::Zero);
+        self.0.deflate(block, Backing::Unbacked);
     }
 }
 

@@ -22,6 +22,16 @@ pub(crate) enum Contents {
     Unknown,
 }
 
+/// Whether the host has memory behind a block that becomes free.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Backing {
+    /// It may have: the guest has used the block since the host had it last.
+    Backed,
+    /// It has none: the host had the block, and nothing has touched it since. What such memory
+    /// reads as depends on the host.
+    Unbacked,
+}
+
 /// An owned frame or huge frame. It must be freed, mapped or put into the page list: dropping one
 /// loses memory.
 #[derive(Debug)]

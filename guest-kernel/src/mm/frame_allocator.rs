@@ -25,7 +25,7 @@ pub(crate) use self::commit::FrameStatistics;
 use self::offers::Offers;
 use self::placement::{Mobility, Placement, Source, Use, huge_frames};
 pub(crate) use self::purpose::Purpose;
-use super::block::{Block, BlockSize, Contents, HugeRun};
+use super::block::{Backing, Block, BlockSize, HugeRun};
 use super::bump::BumpAllocator;
 use super::compaction::policy::Occupancy;
 use super::frame_cache::{BATCH, FrameCache};
@@ -67,9 +67,10 @@ impl FrameAllocator {
         Self { placement, commit, offers: Offers::new(huge_frames(frames), bump), ballooned: 0 }
     }
 
-    /// Notes that memory that was never used may hold anything, because firmware ran here before.
-    pub(crate) fn distrust_untouched(&mut self) {
-        self.placement.distrust_untouched();
+    /// Notes that memory which the host does not back may hold anything: firmware ran here before, or
+    /// the host does not say what is in memory that it had.
+    pub(crate) fn distrust_unbacked(&mut self) {
+        self.placement.distrust_unbacked();
     }
 
     /// Charges `frames` frames to the commit.
@@ -173,14 +174,31 @@ impl FrameAllocator {
     /// Frees a block that the host still backs.
     pub(crate) fn free(&mut self, block: Block) {
         self.commit.free(block.size().frames());
-        self.put_back(block, Contents::Unknown);
+        self.put_back(block, Backing::Backed);
+    }
+
+    /// Hands out a free huge frame that the host backs, for a report to the host; `None` when there
+    /// is none that can be spared.
+    pub(crate) fn take_backed(&mut self) -> Option<Block> {
+        let huge = self.placement.first_backed()?;
+        if self.commit.open_to(Purpose::Spare) < HUGE_FRAMES || !self.claim(huge) {
+            return None;
+        }
+        let block = self.placement.take_whole(huge);
+        Some(self.handed_out(block, Purpose::Spare))
+    }
+
+    /// Frees a block that was reported to the host, which does not back it any more.
+    pub(crate) fn free_reported(&mut self, block: Block) {
+        self.commit.free(block.size().frames());
+        self.put_back(block, Backing::Unbacked);
     }
 
     /// Frees a frame that counted as swap headroom: one of the compressed pool, or one with a page
     /// of a file.
     pub(crate) fn free_in_headroom(&mut self, block: Block) {
         self.commit.free_in_headroom(block.size().frames());
-        self.put_back(block, Contents::Unknown);
+        self.put_back(block, Backing::Backed);
     }
 
     /// Frees a block that was drawn from a commit charge and not used, or whose page was evicted.
@@ -188,16 +206,15 @@ impl FrameAllocator {
     pub(crate) fn free_committed(&mut self, block: Block) {
         let frames = block.size().frames();
         self.commit.free_committed(frames, frames);
-        self.put_back(block, Contents::Unknown);
+        self.put_back(block, Backing::Backed);
     }
 
-    /// Frees a block of the balloon. Memory that the host had in between reads as zero and is not
-    /// backed.
-    pub(crate) fn deflate(&mut self, block: Block, contents: Contents) {
+    /// Frees a block of the balloon. Memory that the host had in between is not backed.
+    pub(crate) fn deflate(&mut self, block: Block, backing: Backing) {
         let frames = block.size().frames();
         self.ballooned -= frames;
         self.commit.free(frames);
-        self.put_back(block, contents);
+        self.put_back(block, backing);
     }
 
     /// Returns the number of frames in the balloon, without those that the host has reclaimed and
@@ -223,7 +240,7 @@ impl FrameAllocator {
     pub(crate) fn drain(&mut self, frame_cache: &mut FrameCache, count: usize) {
         let (frames, charges) = frame_cache.drainable(count);
         self.commit.free_committed(frames, charges);
-        frame_cache.drain(count, |block| self.put_back(block, Contents::Unknown));
+        frame_cache.drain(count, |block| self.put_back(block, Backing::Backed));
     }
 
     /// Returns whether the last reserve is in use, or removed swap headroom still backs commit
@@ -356,8 +373,8 @@ impl FrameAllocator {
 
     /// Makes a block free that the accounts count as free, and offers its huge frame if that is
     /// whole and can be spared.
-    fn put_back(&mut self, block: Block, contents: Contents) {
-        if let Some(huge) = self.placement.put_back(block, contents) {
+    fn put_back(&mut self, block: Block, backing: Backing) {
+        if let Some(huge) = self.placement.put_back(block, backing) {
             self.offer(huge);
         }
     }

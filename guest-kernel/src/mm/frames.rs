@@ -14,7 +14,7 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use aerostat_abi::frame_state::HugeFrameWord;
 use aerostat_abi::units::{FrameCount, FrameNumber, HugeFrameNumber};
 
-use super::block::{Block, BlockSize, Contents, HugeRun};
+use super::block::{Backing, Block, BlockSize, HugeRun};
 use super::compaction::policy::Occupancy;
 use super::frame_allocator::{FrameAllocator, FrameStatistics, Purpose};
 use super::frame_cache::{BATCH, FrameCache};
@@ -84,6 +84,11 @@ impl Frames {
     /// Sets the allocator to allocate from, on a machine of `total` frames.
     pub(crate) fn start(&self, allocator: FrameAllocator, total: FrameCount) {
         *self.pool.lock() = Pool { allocator: Some(allocator), total, ..Pool::EMPTY };
+    }
+
+    /// Notes that memory which the host does not back may hold anything.
+    pub(crate) fn distrust_unbacked(&self) {
+        self.existing_pool(FrameAllocator::distrust_unbacked);
     }
 
     /// Notes that pages can be reclaimed from now on.
@@ -217,12 +222,22 @@ impl Frames {
     /// Frees a block that was allocated for the balloon and never reached the host.
     pub(crate) fn free_ballooned(&self, block: Block) {
         poison::fill(&block);
-        self.existing_pool(|allocator| allocator.deflate(block, Contents::Unknown));
+        self.existing_pool(|allocator| allocator.deflate(block, Backing::Backed));
     }
 
     /// Frees a block of the balloon that the host had in between.
     pub(crate) fn free_unbacked(&self, block: Block) {
-        self.existing_pool(|allocator| allocator.deflate(block, Contents::Zero));
+        self.existing_pool(|allocator| allocator.deflate(block, Backing::Unbacked));
+    }
+
+    /// Hands out a free huge frame that the host backs; see [`FrameAllocator::take_backed`].
+    pub(crate) fn take_backed(&self) -> Option<Block> {
+        self.pool(FrameAllocator::take_backed)?
+    }
+
+    /// Frees a block that was reported to the host, which does not back it any more.
+    pub(crate) fn free_reported(&self, block: Block) {
+        self.existing_pool(|allocator| allocator.free_reported(block));
     }
 
     /// Frees a frame that counts as swap headroom.

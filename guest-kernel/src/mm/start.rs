@@ -87,7 +87,7 @@ pub(crate) fn start(
     // SAFETY: the loader has handed over all of this memory, and what is in use of it is reserved.
     let mut allocator = unsafe { FrameAllocator::new(FrameCount(end.0), reserved, KERNEL_FLOOR, &mut bump) };
     if memory.untouched != Contents::Zero {
-        allocator.distrust_untouched();
+        allocator.distrust_unbacked();
     }
     FRAMES.start(allocator, memory.total());
     extent::set(Extent { total: memory.total(), end });

@@ -25,7 +25,7 @@ use aerostat_abi::frame_state::{AlreadyReclaimed, HugeFrameState, HugeFrameWord}
 use aerostat_abi::units::{FrameCount, FrameNumber, HUGE_FRAMES, HUGE_ORDER, HugeFrameNumber, to_usize};
 
 use super::Purpose;
-use crate::mm::block::{Block, BlockSize, Contents, HugeRun};
+use crate::mm::block::{Backing, Block, BlockSize, Contents, HugeRun};
 use crate::mm::bump::BumpAllocator;
 use crate::mm::compaction::policy::Occupancy;
 use crate::mm::frame_set::FrameSet;
@@ -83,8 +83,8 @@ pub(super) struct Placement {
     /// The number of vacated huge frames.
     vacated: usize,
     states: &'static [HugeFrameWord],
-    /// The contents of memory that was never used.
-    untouched: Contents,
+    /// What is in memory that the host does not back.
+    unbacked: Contents,
     /// The end of the fixed huge frames.
     fixed_end: HugeFrameNumber,
     /// The huge frame that page tables are taken from.
@@ -106,7 +106,7 @@ impl Placement {
             pinned: HugeFrameSet::new(huge_frames, bump),
             vacated: 0,
             states: bump.take_states(huge_frames),
-            untouched: Contents::Zero,
+            unbacked: Contents::Zero,
             fixed_end: HugeFrameNumber(0),
             tables: None,
         }
@@ -151,9 +151,9 @@ impl Placement {
         }
     }
 
-    /// Notes that memory that was never used may hold anything, because firmware ran here before.
-    pub(super) fn distrust_untouched(&mut self) {
-        self.untouched = Contents::Unknown;
+    /// Notes that memory which the host does not back may hold anything.
+    pub(super) fn distrust_unbacked(&mut self) {
+        self.unbacked = Contents::Unknown;
     }
 
     /// Returns the number of free frames.
@@ -199,10 +199,15 @@ impl Placement {
         self.backed.count()
     }
 
+    /// Returns the lowest wholly free huge frame that the host backs.
+    pub(super) fn first_backed(&self) -> Option<HugeFrameNumber> {
+        self.backed.first()
+    }
+
     /// Returns the wholly free huge frame to hand out next: one that the host backs, if there is
     /// any.
     pub(super) fn next_whole(&self) -> Option<HugeFrameNumber> {
-        self.backed.first().or_else(|| self.free.first_whole())
+        self.first_backed().or_else(|| self.free.first_whole())
     }
 
     /// Returns where to take a single frame.
@@ -278,9 +283,8 @@ impl Placement {
         Some(block)
     }
 
-    /// Makes a block free. Memory that is known to be zero is not backed by the host. Returns its
-    /// huge frame if that is wholly free now.
-    pub(super) fn put_back(&mut self, block: Block, contents: Contents) -> Option<HugeFrameNumber> {
+    /// Makes a block free. Returns its huge frame if that is wholly free now.
+    pub(super) fn put_back(&mut self, block: Block, backing: Backing) -> Option<HugeFrameNumber> {
         let size = block.size();
         let huge = HugeFrameNumber::containing(block.first());
         let state = self.state_in_use(huge);
@@ -290,7 +294,7 @@ impl Placement {
             // Frames of it may be used, one by one, before it is whole again.
             BlockSize::Frame => state.with_used(state.used() - 1).with_backing(),
         };
-        if size == BlockSize::Huge && contents == Contents::Zero {
+        if size == BlockSize::Huge && backing == Backing::Unbacked {
             state = state.without_backing();
         }
         if is_whole && state.is_backed() {
@@ -312,7 +316,7 @@ impl Placement {
 
     /// Returns what is in memory that was handed out when its huge frame was in this state.
     fn contents(&self, state: HugeFrameState) -> Contents {
-        if state.is_backed() { Contents::Unknown } else { self.untouched }
+        if state.is_backed() { Contents::Unknown } else { self.unbacked }
     }
 
     fn note_used(&mut self, huge: HugeFrameNumber, mobility: Mobility) {

@@ -11,9 +11,9 @@ use proptest::prelude::{Just, Strategy};
 use proptest::test_runner::TestCaseError;
 use proptest::{prop_assert, prop_assert_eq, prop_oneof, proptest};
 
-use super::{Block, BlockSize, Contents, FrameAllocator, FrameStatistics, Purpose};
+use super::{Block, BlockSize, FrameAllocator, FrameStatistics, Purpose};
 use crate::config::EVICTION_RESERVE;
-use crate::mm::block::HugeRun;
+use crate::mm::block::{Backing, Contents, HugeRun};
 use crate::mm::bump::BumpAllocator;
 use crate::mm::frame_set::FrameSet;
 use crate::mm::testing::block;
@@ -25,12 +25,6 @@ impl FrameAllocator {
         // SAFETY: the frames of a test have no other owner; those that are not memory are never
         // touched.
         unsafe { Self::new(frames, reserved.iter().cloned(), floor, bump) }
-    }
-
-    /// Frees a block that reads as zero and that the host does not back, no matter who owned it.
-    pub(crate) fn free_unbacked(&mut self, block: Block) {
-        self.commit.free(block.size().frames());
-        self.put_back(block, Contents::Zero);
     }
 
     pub(crate) fn ended_in_use(&self) -> FrameCount {
@@ -90,8 +84,8 @@ fn a_run_is_claimed_as_one_and_comes_back_in_parts() {
     for run in [1..3, 150..151, 198..200, 190..201] {
         assert_eq!(claim_run(&mut allocator, run), None, "not all of it is free");
     }
-    allocator.deflate(block(FrameNumber(70 * HUGE_FRAMES), BlockSize::Huge), Contents::Zero);
-    allocator.deflate(block(FrameNumber(3 * HUGE_FRAMES + 5), BlockSize::Frame), Contents::Zero);
+    allocator.deflate(block(FrameNumber(70 * HUGE_FRAMES), BlockSize::Huge), Backing::Unbacked);
+    allocator.deflate(block(FrameNumber(3 * HUGE_FRAMES + 5), BlockSize::Frame), Backing::Unbacked);
     assert_eq!(allocator.statistics().free, FrameCount(4 * HUGE_FRAMES + 1));
     assert_eq!(allocator.validate(), Ok(()));
     assert_eq!(claim_run(&mut allocator, 70..71), Some(HugeFrameNumber(70)..HugeFrameNumber(71)));
@@ -113,7 +107,7 @@ fn a_huge_frame_that_came_back_in_parts_may_hold_anything() {
     let mut allocator = allocator_of_huge_frames(1);
     assert!(claim_run(&mut allocator, 0..1).is_some());
     for frame in 0..HUGE_FRAMES {
-        allocator.deflate(block(FrameNumber(frame), BlockSize::Frame), Contents::Zero);
+        allocator.deflate(block(FrameNumber(frame), BlockSize::Frame), Backing::Unbacked);
         let (used, _) = allocate(&mut allocator, BlockSize::Frame, Purpose::Kernel).unwrap();
         allocator.free(block(used, BlockSize::Frame));
     }
@@ -169,10 +163,40 @@ fn a_frame_breaks_a_backed_huge_frame_before_an_untouched_one() {
 fn memory_that_the_host_had_is_zero_and_unbacked_again() {
     let mut allocator = allocator_of_huge_frames(2);
     let (first, _) = allocate(&mut allocator, BlockSize::Huge, Purpose::Balloon).unwrap();
-    allocator.free_unbacked(block(first, BlockSize::Huge));
+    allocator.free_reported(block(first, BlockSize::Huge));
     assert_eq!(allocate(&mut allocator, BlockSize::Huge, Purpose::Kernel), Some((first, Contents::Zero)));
     allocator.free(block(first, BlockSize::Huge));
     assert_eq!(allocate(&mut allocator, BlockSize::Huge, Purpose::Kernel), Some((first, Contents::Unknown)));
+}
+
+#[test]
+fn memory_that_a_host_had_which_says_nothing_may_hold_anything() {
+    let mut allocator = allocator_of_huge_frames(2);
+    allocator.distrust_unbacked();
+    let (first, contents) = allocate(&mut allocator, BlockSize::Huge, Purpose::Balloon).unwrap();
+    assert_eq!(contents, Contents::Unknown);
+    allocator.deflate(block(first, BlockSize::Huge), Backing::Unbacked);
+    assert_eq!(allocator.backed_free(), FrameCount::ZERO);
+    assert_eq!(allocate(&mut allocator, BlockSize::Huge, Purpose::Kernel), Some((first, Contents::Unknown)));
+}
+
+#[test]
+fn backed_memory_is_reported_once_as_far_as_it_can_be_spared() {
+    let mut allocator = allocator_of_huge_frames(4);
+    assert!(allocator.take_backed().is_none(), "the host backs nothing");
+    let used = [0; 3].map(|_| allocator.allocate(BlockSize::Huge, Purpose::Kernel).unwrap());
+    used.into_iter().for_each(|block| allocator.free(block));
+    assert_eq!(allocator.charge_commit(FrameCount(2 * HUGE_FRAMES)), Ok(()));
+    let reported = [allocator.take_backed().unwrap(), allocator.take_backed().unwrap()];
+    assert!(allocator.take_backed().is_none(), "the rest is committed");
+    assert_eq!(allocator.charge_commit(FrameCount(1)), Err(FrameCount(1)), "what is being reported is not free");
+    reported.into_iter().for_each(|block| allocator.free_reported(block));
+    assert_eq!((allocator.backed_free(), allocator.validate()), (FrameCount(HUGE_FRAMES), Ok(())));
+    allocator.uncharge_commit(FrameCount(2 * HUGE_FRAMES));
+    let last = allocator.take_backed().unwrap();
+    allocator.free_reported(last);
+    assert!(allocator.take_backed().is_none(), "all of it was reported");
+    assert_eq!(allocator.statistics().free, FrameCount(4 * HUGE_FRAMES));
 }
 
 #[test]
@@ -187,7 +211,7 @@ fn free_memory_that_the_host_backs_is_counted_in_whole_huge_frames() {
     allocator.free(frame);
     assert_eq!(allocator.backed_free(), FrameCount(HUGE_FRAMES));
     let (first, _) = allocate(&mut allocator, BlockSize::Huge, Purpose::Balloon).unwrap();
-    allocator.free_unbacked(block(first, BlockSize::Huge));
+    allocator.free_reported(block(first, BlockSize::Huge));
     assert_eq!(allocator.backed_free(), FrameCount::ZERO, "the host has had it");
 }
 
@@ -297,7 +321,7 @@ mod misuse {
         let mut allocator = allocator_of_huge_frames(2);
         let (first, _) = allocate(&mut allocator, BlockSize::Huge, Purpose::Kernel).unwrap();
         allocator.free(block(first, BlockSize::Huge));
-        allocator.free_unbacked(block(first, BlockSize::Huge));
+        allocator.free_reported(block(first, BlockSize::Huge));
     }
 
     #[test]
@@ -644,7 +668,7 @@ fn apply(allocator: &mut FrameAllocator, model: &mut Model, step: &Step) -> Resu
             for _ in 0..count {
                 let Some((first, size)) = model.drain(choice) else { break };
                 model.forget_contents(first, size);
-                allocator.free_unbacked(block(first, size));
+                allocator.free_reported(block(first, size));
             }
         }
         Step::FreeCommitted { choice } => {

@@ -17,7 +17,7 @@ fn shared() -> FrameAllocator {
     let mut allocator = FrameAllocator::leaked(FrameCount(HUGE * HUGE_FRAMES), &[], FLOOR);
     let blocks = [0, 1].map(|_| allocator.allocate(BlockSize::Huge, Purpose::Kernel).unwrap());
     let [first, second] = blocks;
-    allocator.free_unbacked(first);
+    allocator.free_reported(first);
     allocator.free(second);
     allocator.begin_offers();
     allocator
@@ -72,7 +72,7 @@ fn what_the_host_reclaimed_is_skipped_and_collected_once() {
     assert_eq!(allocator.statistics().free, FrameCount(4 * HUGE_FRAMES));
     assert_eq!(allocator.validate(), Ok(()));
     allocator.free(kept);
-    allocator.free_unbacked(block(FrameNumber(4 * HUGE_FRAMES), BlockSize::Huge));
+    allocator.free_reported(block(FrameNumber(4 * HUGE_FRAMES), BlockSize::Huge));
     assert_eq!(offered(&allocator), [2, 3, 4, 5, 6]);
 }
 
@@ -175,7 +175,7 @@ proptest! {
                     let huge = balloon.swap_remove(choice % balloon.len());
                     monitors.retain(|&other| other as u64 != huge);
                     let first = FrameNumber(huge * HUGE_FRAMES);
-                    allocator.free_unbacked(block(first, BlockSize::Huge));
+                    allocator.free_reported(block(first, BlockSize::Huge));
                 }
                 Step::Free(_) | Step::Return(_) => {}
             }
