@@ -55,12 +55,11 @@ extern "C" fn kernel_main(information: u64, origin: Origin) -> ! {
     log::debug!("memory: {} in {} ranges", machine.memory.total(), machine.memory.len());
     machine.power.addresses().for_each(mm::map_registers);
     power::set_mapped();
-    let _others = drivers::start(&machine.devices);
+    let others = drivers::start(&machine.devices);
     thread::start(); // this becomes the idle thread
     ring0::enable_interrupts();
-    if machine.has_balloon_port {
-        balloon::start(&options, &mut metadata);
-    }
+    let hosts = balloon::Hosts { has_port: machine.has_balloon_port, virtio: others.balloon };
+    balloon::start(&options, hosts, &mut metadata);
     mm::identity::reach_free_frames();
     start_swap(&options);
     background::start().unwrap_or_else(|_| report::bad_machine(MachineError::TooSmall));

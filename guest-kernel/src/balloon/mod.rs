@@ -6,11 +6,18 @@
 //! the rest of the kernel is in `signals`. `statistics` and [`report_timer`] decide what the
 //! monitor is told, and when.
 //!
+//! Under a monitor that others wrote there is a virtio balloon in place of the port: `virtio`, with
+//! `free_pages`, which reports free memory. `host` is what the thread needs of either.
+//!
 //! Without a driver in the kernel (`balloon=none`), `handover` keeps port and initial balloon for
 //! an application.
 
 #[cfg(target_os = "none")]
+mod free_pages;
+#[cfg(target_os = "none")]
 mod handover;
+#[cfg(target_os = "none")]
+mod host;
 #[cfg(target_os = "none")]
 mod memory;
 mod page_list;
@@ -29,6 +36,8 @@ mod statistics;
 mod tests;
 #[cfg(target_os = "none")]
 mod thread;
+#[cfg(target_os = "none")]
+mod virtio;
 
 #[cfg(target_os = "none")]
 pub use self::port::Port;
@@ -38,5 +47,5 @@ pub use self::stall_log::log_stall_change;
 pub(crate) use self::{
     handover::{claim_initial, take_port},
     signals::{flush_report, report_soon, size},
-    start::{extent, start, words},
+    start::{Hosts, extent, start, words},
 };

@@ -12,11 +12,13 @@ use aerostat_abi::statistics::{Statistics, WORDS};
 use aerostat_abi::units::{FrameCount, FrameNumber, to_usize};
 use aerostat_balloon_driver::{Driver, Listed, Monitor, PageList, Reply};
 
+use super::host::{Host, StatisticsMode};
 use super::statistics;
 use crate::arch::x86_64::interrupt::InterruptLine;
 use crate::arch::x86_64::machine_ports::balloon_call;
 use crate::mm::FRAMES;
 use crate::requests::ResourceHost;
+use crate::time::Instant;
 
 /// The page of batches and reports. It is part of the image, so the monitor refuses to balloon it.
 #[repr(C, align(4096))]
@@ -79,7 +81,7 @@ impl Port {
     }
 
     /// Reports a record of statistics (REPORT).
-    pub(super) fn report_statistics(&mut self, record: &Statistics) -> Option<Reply> {
+    fn report_statistics(&mut self, record: &Statistics) -> Option<Reply> {
         for (word, value) in self.page[..WORDS].iter_mut().zip(record.encode()) {
             *word = value;
         }
@@ -146,6 +148,20 @@ impl ResourceHost for Port {
 
     fn request(&mut self, request: &Request) {
         self.note_generation(&balloon_call(request.encode()));
+    }
+}
+
+impl Host for Port {
+    fn statistics_mode(&mut self) -> StatisticsMode {
+        StatisticsMode::Reported
+    }
+
+    fn report(&mut self, statistics: &Statistics) -> Option<Reply> {
+        self.report_statistics(statistics)
+    }
+
+    fn serve(&mut self, _: Instant) -> Option<Instant> {
+        None
     }
 }
 

@@ -33,6 +33,8 @@ enum Request {
     Flush = 1 << 2,
     /// Memory became free, and the driver wants some.
     Memory = 1 << 3,
+    /// Memory became free, and the host is told of it.
+    FreeMemory = 1 << 4,
 }
 
 /// The state that the driver's thread shares with the rest of the kernel.
@@ -46,6 +48,8 @@ pub(super) struct Signals {
     is_running: AtomicBool,
     /// Whether the driver could continue with memory that becomes free.
     wants_memory: AtomicBool,
+    /// Whether the host is told of memory that becomes free.
+    reports_free_memory: AtomicBool,
     /// Frames in the balloon, as long as the kernel holds it.
     balloon: AtomicU64,
     /// The host's target.
@@ -67,6 +71,7 @@ impl Signals {
             requests: AtomicU8::new(0),
             is_running: AtomicBool::new(false),
             wants_memory: AtomicBool::new(false),
+            reports_free_memory: AtomicBool::new(false),
             balloon: AtomicU64::new(0),
             target: AtomicU64::new(0),
             wanted: AtomicU64::new(0),
@@ -82,8 +87,8 @@ impl Signals {
     }
 
     /// Puts the driver's thread to sleep until a request wakes it, at most until the given time.
-    pub(super) fn sleep(&self, until: Instant) {
-        self.wake.wait(Some(until));
+    pub(super) fn sleep(&self, until: Option<Instant>) {
+        self.wake.wait(until);
     }
 
     /// Returns whether the target may have changed since the last call.
@@ -94,6 +99,11 @@ impl Signals {
     /// Returns whether memory that the driver wants became free since the last call.
     pub(super) fn take_freed_memory(&self) -> bool {
         self.take(Request::Memory)
+    }
+
+    /// Returns whether memory that the host is told of became free since the last call.
+    pub(super) fn take_free_memory(&self) -> bool {
+        self.take(Request::FreeMemory)
     }
 
     /// Returns how much a report is needed.
@@ -116,6 +126,13 @@ impl Signals {
     /// Begins a report: later changes of the statistics need another one.
     pub(super) fn begin_report(&self) {
         self.take(Request::Report);
+    }
+
+    /// Does the same as [`Self::end_flush`] if a thread waits.
+    pub(super) fn end_flush_if_pending(&self) {
+        if self.is_flushing() {
+            self.end_flush();
+        }
     }
 
     /// Tells the threads that wait for a report that it was made.
@@ -142,6 +159,11 @@ impl Signals {
     /// Publishes whether the driver could continue with memory that becomes free.
     pub(super) fn set_wants_memory(&self, wants_memory: bool) {
         self.wants_memory.store(wants_memory, Ordering::Relaxed);
+    }
+
+    /// Publishes whether the host is told of memory that becomes free.
+    pub(super) fn set_reports_free_memory(&self, reports: bool) {
+        self.reports_free_memory.store(reports, Ordering::Relaxed);
     }
 
     /// Tells the threads that wait for memory to try again.
@@ -187,6 +209,9 @@ impl Deflator for Signals {
         if self.wants_memory.load(Ordering::Relaxed) && self.request(Request::Memory) {
             self.wake.signal();
         }
+        if self.reports_free_memory.load(Ordering::Relaxed) && self.request(Request::FreeMemory) {
+            self.wake.signal();
+        }
         if self.wanted() > FrameCount::ZERO {
             self.wake_waiters();
         }
@@ -204,8 +229,13 @@ pub(crate) fn size() -> FrameCount {
     FRAMES.reclaimed_by_host().saturating_add(FrameCount(SIGNALS.balloon.load(Ordering::Relaxed)))
 }
 
-/// Handles the balloon interrupt.
+/// Handles the interrupt of the balloon port.
 pub(super) fn interrupt(_: InterruptLine) {
+    check_target();
+}
+
+/// Has the driver's thread ask for the target.
+pub(super) fn check_target() {
     SIGNALS.request(Request::Target);
     SIGNALS.wake.signal();
 }

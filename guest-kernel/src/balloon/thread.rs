@@ -3,10 +3,10 @@
 use aerostat_abi::units::FrameCount;
 use aerostat_balloon_driver::{Driver, Next, StallLog};
 
+use super::host::{AnyHost, Host as _, StatisticsMode};
 use super::log_stall_change;
 use super::memory::KernelMemory;
 use super::page_list::PageList;
-use super::port::Port;
 use super::report_timer::ReportTimer;
 use super::signals::SIGNALS;
 use super::statistics;
@@ -17,30 +17,30 @@ use crate::thread::{self, Priority, SpawnError};
 use crate::time::Instant;
 
 /// The driver on its way from [`spawn`] to the thread.
-static STARTING: SpinLock<Option<(Driver<PageList>, Port)>> = SpinLock::new(LockRank::BalloonStart, None);
+static STARTING: SpinLock<Option<(Driver<PageList>, AnyHost)>> = SpinLock::new(LockRank::BalloonStart, None);
 
 /// Starts the thread.
 ///
 /// # Errors
 /// [`SpawnError`].
-pub(super) fn spawn(driver: Driver<PageList>, port: Port) -> Result<(), SpawnError> {
-    *STARTING.lock() = Some((driver, port));
+pub(super) fn spawn(driver: Driver<PageList>, host: AnyHost) -> Result<(), SpawnError> {
+    *STARTING.lock() = Some((driver, host));
     thread::spawn_entry("balloon", Priority::Kernel, enter, 0).map(drop)
 }
 
 extern "C" fn enter(_: u64) {
-    let Some((driver, port)) = STARTING.lock().take() else { return };
+    let Some((driver, host)) = STARTING.lock().take() else { return };
     SIGNALS.begin();
     let logged_size = driver.size();
     let timer = ReportTimer::new();
-    DriverThread { driver, port, memory: KernelMemory::default(), timer, stall_log: StallLog::default(), logged_size }
+    DriverThread { driver, host, memory: KernelMemory::default(), timer, stall_log: StallLog::default(), logged_size }
         .run();
 }
 
 /// The state of the thread.
 struct DriverThread {
     driver: Driver<PageList>,
-    port: Port,
+    host: AnyHost,
     memory: KernelMemory,
     timer: ReportTimer,
     stall_log: StallLog,
@@ -51,7 +51,7 @@ struct DriverThread {
 impl DriverThread {
     fn run(mut self) {
         loop {
-            let next = self.driver.step(&mut self.port, &mut self.memory);
+            let next = self.driver.step(&mut self.host, &mut self.memory);
             self.publish(next);
             match next {
                 Next::Continue => continue,
@@ -60,8 +60,8 @@ impl DriverThread {
             }
             FRAMES.offer_spare();
             if !self.report_if_due() {
-                let exchange_at = self.exchange();
-                self.sleep(next, exchange_at);
+                let due = [self.exchange(), self.host.serve(Instant::now())].into_iter().flatten().min();
+                self.sleep(next, due);
             }
         }
     }
@@ -89,7 +89,15 @@ impl DriverThread {
     /// Makes a report if one is due. Returns whether it did: then the target may have changed.
     fn report_if_due(&mut self) -> bool {
         let now = Instant::now();
-        if !self.timer.is_due(SIGNALS.report_demand(), now) {
+        let is_due = match self.host.statistics_mode() {
+            StatisticsMode::Reported => self.timer.is_due(SIGNALS.report_demand(), now),
+            StatisticsMode::Asked => true,
+            StatisticsMode::NotAsked => {
+                SIGNALS.end_flush_if_pending(); // the host has what it asked for
+                false
+            }
+        };
+        if !is_due {
             return false;
         }
         let is_flushing = SIGNALS.is_flushing();
@@ -99,7 +107,7 @@ impl DriverThread {
         debug_assert_eq!(FRAMES.ballooned(), self.driver.balloon(), "the guest's size is wrong");
         let statistics = statistics::record(&self.driver, SIGNALS.wanted());
         self.timer.note_report(&statistics, now);
-        let reply = self.port.report_statistics(&statistics);
+        let reply = self.host.report(&statistics);
         self.driver.note_reply(reply, now.as_nanos());
         if is_flushing {
             SIGNALS.end_flush();
@@ -109,24 +117,29 @@ impl DriverThread {
 
     /// Exchanges requests with the host. Returns when that is due again, if it is.
     fn exchange(&mut self) -> Option<Instant> {
-        let exchanged = requests::exchange(&REQUESTER, &mut self.port, &requests::memory_state(), Instant::now());
+        let exchanged = requests::exchange(&REQUESTER, &mut self.host, &requests::memory_state(), Instant::now());
         if exchanged.update == Update::Different {
             requests::wake();
         }
         exchanged.due
     }
 
-    /// Sleeps until the next step, report or exchange is due, or a request comes, and handles that.
-    fn sleep(&mut self, next: Next, exchange_at: Option<Instant>) {
-        let report_at = self.timer.due_at(SIGNALS.report_demand());
-        let until = match next {
+    /// Sleeps until the next step, report or other work (at `due`) is due, or a request comes, and
+    /// handles that.
+    fn sleep(&mut self, next: Next, due: Option<Instant>) {
+        let step_at = match next {
             Next::Continue | Next::Rest => return,
-            Next::Wait { until_ns } => report_at.min(Instant::from_nanos(until_ns)),
-            Next::Idle => report_at,
+            Next::Wait { until_ns } => Some(Instant::from_nanos(until_ns)),
+            Next::Idle => None,
         };
-        SIGNALS.sleep(exchange_at.map_or(until, |at| until.min(at)));
+        let report_at = match self.host.statistics_mode() {
+            StatisticsMode::Reported => Some(self.timer.due_at(SIGNALS.report_demand())),
+            StatisticsMode::Asked => return,
+            StatisticsMode::NotAsked => None,
+        };
+        SIGNALS.sleep([step_at, report_at, due].into_iter().flatten().min());
         if SIGNALS.take_target_change() {
-            self.driver.refresh(&mut self.port, Instant::now().as_nanos());
+            self.driver.refresh(&mut self.host, Instant::now().as_nanos());
         }
         if SIGNALS.take_freed_memory() {
             self.driver.note_freed_memory();

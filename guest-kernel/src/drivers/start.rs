@@ -37,7 +37,7 @@ struct Found {
 
 impl Drivers for Found {
     fn drive(&self, kind: DeviceType) -> bool {
-        matches!(kind, DeviceType::Block | DeviceType::Console)
+        matches!(kind, DeviceType::Block | DeviceType::Console | DeviceType::MemoryBalloon)
     }
 
     fn start(&mut self, device: VirtioDevice) {

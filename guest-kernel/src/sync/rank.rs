@@ -36,6 +36,8 @@ lock_ranks! {
     AddressSpace,
     /// A disk's registers and its queue of requests.
     DiskPort,
+    /// The registers of the virtio balloon.
+    BalloonDevice,
     /// A CPU's frame cache; several are taken in the order of the CPUs.
     FrameCache,
     /// The frame allocator.

@@ -12,7 +12,7 @@ pub(super) mod find;
 pub(super) mod hal;
 mod interrupts;
 pub(super) mod mmio;
-mod negotiation;
+pub(super) mod negotiation;
 mod pci;
 
 #[cfg(target_os = "none")]

@@ -41,7 +41,7 @@ impl fmt::Display for NegotiationError {
 ///
 /// # Errors
 /// [`NegotiationError`]; the device then has the status `FAILED`, unless it does not reset itself.
-pub(super) fn negotiate(transport: &mut impl Transport, wanted: u64) -> Result<u64, NegotiationError> {
+pub(in super::super) fn negotiate(transport: &mut impl Transport, wanted: u64) -> Result<u64, NegotiationError> {
     reset(transport)?;
     let mut status = DeviceStatus::empty();
     for step in [DeviceStatus::ACKNOWLEDGE, DeviceStatus::DRIVER] {
@@ -56,12 +56,16 @@ pub(super) fn negotiate(transport: &mut impl Transport, wanted: u64) -> Result<u
 }
 
 /// Tells the device that its driver is ready.
-pub(super) fn finish(transport: &mut impl Transport) {
+pub(in super::super) fn finish(transport: &mut impl Transport) {
     let ready = DeviceStatus::ACKNOWLEDGE | DeviceStatus::DRIVER | DeviceStatus::FEATURES_OK | DeviceStatus::DRIVER_OK;
     transport.set_status(ready);
 }
 
-fn reset(transport: &mut impl Transport) -> Result<(), NegotiationError> {
+/// Resets a device: it touches no memory any more.
+///
+/// # Errors
+/// [`NegotiationError::NoReset`].
+pub(in super::super) fn reset(transport: &mut impl Transport) -> Result<(), NegotiationError> {
     transport.set_status(DeviceStatus::empty());
     let mut patience = Patience::new(RESET_PATIENCE_NS);
     while transport.get_status() != DeviceStatus::empty() {
