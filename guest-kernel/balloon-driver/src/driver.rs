@@ -24,6 +24,7 @@ use crate::compaction::Compaction;
 use crate::gate::Gate;
 use crate::pace::Pace;
 use crate::rate::RateLimits;
+use crate::relief::Relief;
 use crate::sides::{Memory, Monitor, PageList, Reply};
 use crate::state::{Failure, Metrics, StallReason, State};
 
@@ -67,6 +68,7 @@ pub struct Driver<L> {
     compaction: Compaction,
     assembly: Assembly,
     deflate_backoff: Backoff,
+    relief: Relief,
     stall_reason: Option<StallReason>,
     metrics: Metrics,
 }
@@ -101,6 +103,7 @@ impl<L: PageList> Driver<L> {
             compaction: Compaction::new(),
             assembly: Assembly::default(),
             deflate_backoff: Backoff::default(),
+            relief: Relief::default(),
             stall_reason: None,
             metrics: Metrics::default(),
         }
@@ -123,6 +126,7 @@ impl<L: PageList> Driver<L> {
         self.pace.begin_burst(began_ns);
         let step = &mut Step { monitor, memory, batch: &mut Batch::new() };
         self.collect_reclaimed(step);
+        self.relief.expire(began_ns);
         let next = match self.work() {
             Work::OpenSession => self.open_session(step),
             Work::Inflate { missing } => {
@@ -135,10 +139,13 @@ impl<L: PageList> Driver<L> {
                 self.metrics.deflating_ns += step.memory.now_ns().saturating_sub(began_ns);
                 next
             }
-            Work::Nothing => {
-                self.stall_reason = (self.host_target < self.target()).then_some(StallReason::Floor);
-                Next::Idle
-            }
+            Work::Nothing => match self.relief_end() {
+                Some(until_ns) => self.wait(StallReason::GuestWaiting, until_ns),
+                None => {
+                    self.stall_reason = (self.host_target < self.target()).then_some(StallReason::Floor);
+                    Next::Idle
+                }
+            },
         };
         if next != Next::Continue {
             self.pace.end_burst();
@@ -188,6 +195,13 @@ impl<L: PageList> Driver<L> {
     /// Notes that memory became free in the guest, so that inflating is tried again soon.
     pub fn note_freed_memory(&mut self) {
         self.gate.nudge();
+    }
+
+    /// Deflates beyond the target for some time: a thread of the guest needs `missing` frames, and
+    /// nothing else has them. To be called only where the host permits it.
+    pub fn relieve(&mut self, missing: FrameCount, now_ns: u64) {
+        self.relief.extend(self.size(), missing, now_ns);
+        self.deflate_backoff.nudge();
     }
 
     /// Puts the huge frames that the host has reclaimed into the page list. The monitor may have
@@ -246,9 +260,19 @@ impl<L: PageList> Driver<L> {
     }
 
     /// Returns the guest size that the driver works towards: the target of the latest reply, within
-    /// the guest's bounds.
+    /// the guest's bounds, or what a relief lets the guest have.
     #[must_use]
     pub fn target(&self) -> FrameCount {
+        self.granted().max(self.relief.size()).min(self.extent.total)
+    }
+
+    /// Returns when a relief ends that lets the guest exceed its target.
+    fn relief_end(&self) -> Option<u64> {
+        (self.target() > self.granted()).then(|| self.relief.until_ns())
+    }
+
+    /// Returns the target of the latest reply, within the guest's bounds.
+    fn granted(&self) -> FrameCount {
         self.host_target.clamp(self.extent.floor.min(self.extent.total), self.extent.total)
     }
 

@@ -27,8 +27,8 @@
 //! INFLATE                            idle                        DEFLATE
 //!  gate, in this order:               (stall reason Floor, if     backoff pending ----> wait
 //!   hold: a thread waits               the host's target is       page list empty ----> Listing
-//!     for memory --> GuestWaiting      below the floor)           pace: blocks of one size that
-//!   backoff pending -----> wait                                     fit the burst
+//!     for memory --> GuestWaiting      below the floor;           pace: blocks of one size that
+//!   backoff pending -----> wait       relief --> GuestWaiting)      fit the burst
 //!   rate: budget empty --> Rate                                   DEFLATE the batch:
 //!  pace: blocks that fit the burst                                 some done: backoff ends
 //!  allocate, of one size:                                          none, and the target was
@@ -70,6 +70,7 @@ mod gate;
 mod hold;
 mod pace;
 mod rate;
+mod relief;
 mod sides;
 mod state;
 #[cfg(test)]

@@ -20,7 +20,8 @@ pub enum StallReason {
     /// All memory that is left is in use, committed or reserved for the kernel, and no page can be
     /// evicted.
     NoMemory,
-    /// A thread of the guest waits for memory, or did so recently.
+    /// A thread of the guest waits for memory, or did so recently; or the guest keeps memory beyond
+    /// its target because a thread waited, which only some hosts permit.
     GuestWaiting,
     /// The monitor refuses the driver's calls or entries.
     Refused,

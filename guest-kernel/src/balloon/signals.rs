@@ -13,7 +13,7 @@ use super::report_timer::Demand;
 use crate::arch::x86_64::interrupt::InterruptLine;
 use crate::config::REPORT_PATIENCE_NS;
 use crate::mm::FRAMES;
-use crate::mm::slow_path::Deflator;
+use crate::mm::slow_path::{Deflator, Need, Resort};
 use crate::patience::Patience;
 use crate::thread::Event;
 use crate::time::Instant;
@@ -35,6 +35,8 @@ enum Request {
     Memory = 1 << 3,
     /// Memory became free, and the host is told of it.
     FreeMemory = 1 << 4,
+    /// A thread needs memory whatever the target is.
+    Relief = 1 << 5,
 }
 
 /// The state that the driver's thread shares with the rest of the kernel.
@@ -50,6 +52,10 @@ pub(super) struct Signals {
     wants_memory: AtomicBool,
     /// Whether the host is told of memory that becomes free.
     reports_free_memory: AtomicBool,
+    /// Whether the host permits the guest to exceed its target.
+    permits_relief: AtomicBool,
+    /// Frames that a relief is to bring, at least.
+    missing: AtomicU64,
     /// Frames in the balloon, as long as the kernel holds it.
     balloon: AtomicU64,
     /// The host's target.
@@ -72,6 +78,8 @@ impl Signals {
             is_running: AtomicBool::new(false),
             wants_memory: AtomicBool::new(false),
             reports_free_memory: AtomicBool::new(false),
+            permits_relief: AtomicBool::new(false),
+            missing: AtomicU64::new(0),
             balloon: AtomicU64::new(0),
             target: AtomicU64::new(0),
             wanted: AtomicU64::new(0),
@@ -104,6 +112,12 @@ impl Signals {
     /// Returns whether memory that the host is told of became free since the last call.
     pub(super) fn take_free_memory(&self) -> bool {
         self.take(Request::FreeMemory)
+    }
+
+    /// Returns the frames that a thread needs whatever the target is, if one has said so since the
+    /// last call.
+    pub(super) fn take_relief(&self) -> Option<FrameCount> {
+        self.take(Request::Relief).then(|| FrameCount(self.missing.swap(0, Ordering::Relaxed)))
     }
 
     /// Returns how much a report is needed.
@@ -166,6 +180,11 @@ impl Signals {
         self.reports_free_memory.store(reports, Ordering::Relaxed);
     }
 
+    /// Publishes whether the host permits the guest to exceed its target.
+    pub(super) fn set_permits_relief(&self, permits: bool) {
+        self.permits_relief.store(permits, Ordering::Relaxed);
+    }
+
     /// Tells the threads that wait for memory to try again.
     pub(super) fn wake_waiters(&self) {
         self.arrivals.fetch_add(1, Ordering::Relaxed);
@@ -188,13 +207,18 @@ impl Signals {
 }
 
 impl Deflator for Signals {
-    fn wait_for(&self, wanted: FrameCount, missing: FrameCount, patience: &mut Patience) -> bool {
+    fn wait_for(&self, need: Need, patience: &mut Patience) -> bool {
+        let Need { wanted, missing, resort } = need;
         if self.balloon.load(Ordering::Relaxed) < missing.0 || patience.charge(Instant::now()).is_none() {
             return false;
         }
         let arrivals = self.arrivals.load(Ordering::Relaxed);
         self.wanted.fetch_add(wanted.0, Ordering::Relaxed);
         self.request(Request::Report);
+        if resort == Resort::Last && self.permits_relief.load(Ordering::Relaxed) {
+            self.missing.fetch_max(missing.0, Ordering::Relaxed);
+            self.request(Request::Relief);
+        }
         self.wake.signal();
         while self.arrivals.load(Ordering::Relaxed) == arrivals
             && let Some(until) = patience.charge(Instant::now())

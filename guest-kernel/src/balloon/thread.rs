@@ -141,6 +141,9 @@ impl DriverThread {
         if SIGNALS.take_target_change() {
             self.driver.refresh(&mut self.host, Instant::now().as_nanos());
         }
+        if let Some(missing) = SIGNALS.take_relief() {
+            self.driver.relieve(missing, Instant::now().as_nanos());
+        }
         if SIGNALS.take_freed_memory() {
             self.driver.note_freed_memory();
         }

@@ -14,8 +14,9 @@ use aerostat_balloon_driver::{Listed, Monitor, Reply};
 
 use super::free_pages::FreePageReporter;
 use super::host::{Host, StatisticsMode};
-use super::signals;
+use super::signals::{self, SIGNALS};
 use crate::drivers::balloon::device::{Direction, Lost};
+use crate::drivers::balloon::features::Features;
 use crate::drivers::balloon::start::{self, Device, HostWait};
 use crate::drivers::virtio::VirtioDevice;
 use crate::mm::{self, FRAMES};
@@ -110,6 +111,7 @@ impl Monitor for VirtioBalloon {
                 if core::mem::replace(&mut self.logged, Logged::Works) != Logged::Works {
                     log::info!("balloon: virtio, {features}");
                 }
+                SIGNALS.set_permits_relief(features.contains(Features::DEFLATE_ON_OOM));
                 self.set_actual(FrameCount::ZERO);
                 self.read_target();
                 Some(self.reply())

@@ -4,7 +4,7 @@
 //! 1. free frames and swap headroom;
 //! 2. what the application frees when it is told that memory is short ([`shortage`]);
 //! 3. the host, with a longer wait, because the host may have to take memory from another guest
-//!    first;
+//!    first; a host that permits it is not waited for, and the balloon is deflated at once;
 //! 4. otherwise the allocation fails: never a hang, never a fault that can't be resolved.
 //!
 //! A *frame* that was committed ([`frame_for_fault`]) is taken from:
@@ -48,14 +48,33 @@ impl fmt::Display for OutOfMemory {
 
 /// The part that can get memory back from the host: the balloon driver.
 pub(crate) trait Deflator: Sync {
-    /// Tells the host that a thread waits for `wanted` frames, and waits until some may have become
-    /// free or the time limit is reached. Returns `false` when waiting longer is useless: the limit
-    /// is reached, or the balloon holds fewer than the `missing` frames.
-    fn wait_for(&self, wanted: FrameCount, missing: FrameCount, patience: &mut Patience) -> bool;
+    /// Tells the host that a thread waits for memory, and waits until some may have become free or
+    /// the time limit is reached. Returns `false` when waiting longer is useless: the limit is
+    /// reached, or the balloon holds fewer frames than are missing.
+    fn wait_for(&self, need: Need, patience: &mut Patience) -> bool;
     /// Wakes the threads that wait, because frames have become free inside the guest.
     fn frames_freed(&self);
     /// Returns the balloon size and the host's target.
     fn balloon_and_target(&self) -> (FrameCount, FrameCount);
+}
+
+/// What a thread waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Need {
+    /// Frames that the thread wants.
+    pub(crate) wanted: FrameCount,
+    /// Frames without which it can't go on.
+    pub(crate) missing: FrameCount,
+    pub(crate) resort: Resort,
+}
+
+/// What else a thread can try.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Resort {
+    /// It goes on to evict pages.
+    First,
+    /// Nothing. Where the host permits it, the balloon is deflated whatever the target is.
+    Last,
 }
 
 static DEFLATOR: Once<&'static dyn Deflator> = Once::new();
@@ -176,7 +195,7 @@ impl Wait {
     /// useless.
     fn wait_for_host(&mut self, missing: FrameCount) -> bool {
         self.observe(missing);
-        wait_for_host(self.wanted, missing, &mut self.patience)
+        wait_for_host(Need { wanted: self.wanted, missing, resort: Resort::Last }, &mut self.patience)
     }
 
     /// Evicts pages. Returns `false` when there is nothing to evict, or others take all that
@@ -251,7 +270,7 @@ fn ask_host_briefly(patience: &mut Patience) -> bool {
     if now < HOST_REFUSES_UNTIL.load(Ordering::Relaxed) {
         return false;
     }
-    let goes_on = wait_for_host(RECLAIM_STEP, FrameCount(1), patience);
+    let goes_on = wait_for_host(Need { wanted: RECLAIM_STEP, missing: FrameCount(1), resort: Resort::First }, patience);
     if !goes_on {
         HOST_REFUSES_UNTIL.store(now + HOST_REFUSAL_NS, Ordering::Relaxed);
     }
@@ -269,9 +288,8 @@ pub(crate) fn note_raised(frames: FrameCount) {
     RAISED.fetch_add(frames.0, Ordering::Relaxed);
 }
 
-fn wait_for_host(wanted: FrameCount, missing: FrameCount, patience: &mut Patience) -> bool {
+fn wait_for_host(need: Need, patience: &mut Patience) -> bool {
     // A caller that holds a spin lock can't wait: other threads must run for the host's answer to
     // arrive.
-    !crate::arch::x86_64::cpu::is_masked()
-        && DEFLATOR.get().is_some_and(|deflator| deflator.wait_for(wanted, missing, patience))
+    !crate::arch::x86_64::cpu::is_masked() && DEFLATOR.get().is_some_and(|deflator| deflator.wait_for(need, patience))
 }

@@ -12,6 +12,8 @@ use crate::sides::{Listed, Monitor, Reply};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Behaviour {
     Honest,
+    /// Frames are deflated whatever the target is.
+    PermitsAll,
     /// Every entry is refused.
     Refuses(EntryStatus),
     /// Entries whose block begins at a frame that a hash selects are refused.
@@ -123,7 +125,8 @@ impl Host {
                 _ => EntryStatus::Done,
             };
             let size = self.total() - self.ballooned.len().0;
-            if refusal == EntryStatus::NotGranted && size + entry.count().0 > self.target.0 {
+            let is_bounded = refusal == EntryStatus::NotGranted && self.behaviour != Behaviour::PermitsAll;
+            if is_bounded && size + entry.count().0 > self.target.0 {
                 entry.status = EntryStatus::NotGranted;
             }
             if entry.status != EntryStatus::Done || matches!(self.behaviour, Behaviour::Contradicts(_)) {

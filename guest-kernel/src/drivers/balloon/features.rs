@@ -11,6 +11,8 @@ impl Features {
     pub(crate) const MUST_TELL_HOST: Self = Self(1 << 0);
     /// The host can ask for statistics.
     pub(crate) const STATS_VQ: Self = Self(1 << 1);
+    /// The guest may deflate the balloon beyond the host's wish rather than fail for lack of memory.
+    pub(crate) const DEFLATE_ON_OOM: Self = Self(1 << 2);
     /// The host can ask which memory is free, so that it need not be migrated.
     pub(crate) const FREE_PAGE_HINT: Self = Self(1 << 3);
     /// The host takes the memory behind free frames that are reported to it.
@@ -21,9 +23,10 @@ impl Features {
     /// `PAGE_POISON` (bit 4) is not among it: a driver should refuse it unless it writes the poison
     /// to all pages that come back (5.5.3.1), and this kernel expects no contents of them.
     /// `EVENT_IDX` and `INDIRECT_DESC` are not either.
-    const USED: [(Self, &str); 3] = [
+    const USED: [(Self, &str); 4] = [
         (Self::MUST_TELL_HOST, "must-tell-host"),
         (Self::STATS_VQ, "statistics"),
+        (Self::DEFLATE_ON_OOM, "deflate-on-oom"),
         (Self::PAGE_REPORTING, "free-page-reporting"),
     ];
 
@@ -108,7 +111,7 @@ mod tests {
             (&[stats, hint, report], (Some(2), Some(3), Some(4))),
         ];
         for (features, (statistics, hinting, reporting)) in table {
-            let others = [Features::MUST_TELL_HOST, Features(1 << 2), Features(1 << 4)];
+            let others = [Features::MUST_TELL_HOST, Features::DEFLATE_ON_OOM, Features(1 << 4)];
             for offered in [set(features), Features(set(features).0 | set(&others).0)] {
                 let expected = QueueNumbers { inflate: 0, deflate: 1, statistics, hinting, reporting };
                 assert_eq!(QueueNumbers::of(offered), expected, "{offered}");

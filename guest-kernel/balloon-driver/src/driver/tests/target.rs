@@ -1,6 +1,6 @@
 //! How the driver follows targets, in both directions.
 
-use aerostat_abi::units::{BlockSize, HUGE_FRAMES};
+use aerostat_abi::units::{BlockSize, FrameCount, HUGE_FRAMES};
 
 use super::{FLOOR, Fixture, SECOND_NS, TOTAL};
 use crate::driver::Next;
@@ -76,4 +76,35 @@ fn memory_reclaimed_by_the_host_is_in_the_balloon() {
         assert_eq!(fixture.driver.refused_entries(), 0, "it was not asked back for want of the new target");
         fixture.check().unwrap();
     }
+}
+
+#[test]
+fn a_guest_that_lacks_memory_exceeds_its_target_for_a_while_where_that_is_permitted() {
+    let target = TOTAL.0 / 2;
+    let mut fixture = Fixture::new(target);
+    fixture.host.behaviour = Behaviour::PermitsAll;
+    fixture.refresh();
+    assert_eq!(fixture.run(SECOND_NS), Next::Idle);
+    fixture.driver.relieve(FrameCount(HUGE_FRAMES), fixture.clock.now_ns());
+    let Next::Wait { until_ns } = fixture.run(SECOND_NS) else { panic!("the relief ends") };
+    assert!(until_ns > fixture.clock.now_ns() + SECOND_NS);
+    assert_eq!(fixture.driver.size().0, target + HUGE_FRAMES);
+    assert_eq!(fixture.driver.stall_reason(), Some(StallReason::GuestWaiting));
+    fixture.clock.wait_until(until_ns);
+    assert_eq!(fixture.run(SECOND_NS), Next::Idle);
+    assert_eq!((fixture.driver.size().0, fixture.driver.stall_reason()), (target, None), "and it inflates again");
+}
+
+#[test]
+fn a_relief_never_exceeds_the_machine_and_ends_with_a_higher_target() {
+    let mut fixture = Fixture::new(FLOOR.0);
+    fixture.host.behaviour = Behaviour::PermitsAll;
+    fixture.refresh();
+    fixture.run(SECOND_NS);
+    fixture.driver.relieve(FrameCount(u64::MAX / 2), fixture.clock.now_ns());
+    assert_eq!(fixture.driver.target(), TOTAL);
+    assert!(matches!(fixture.run(SECOND_NS), Next::Wait { .. }));
+    assert_eq!(fixture.driver.size(), TOTAL);
+    fixture.set_target(TOTAL.0);
+    assert_eq!((fixture.run(SECOND_NS), fixture.driver.stall_reason()), (Next::Idle, None), "the host grants it");
 }
