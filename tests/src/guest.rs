@@ -18,6 +18,7 @@ use crate::environment::{app_image, guest_image};
 use crate::kvm::KvmGuest;
 use crate::log_file::LogFile;
 use crate::qemu::QemuGuest;
+use crate::qmp::Qmp;
 
 /// How long a wait may take. It is far longer than anything needs, since a loaded machine may
 /// emulate slowly.
@@ -50,6 +51,29 @@ pub struct Plan {
     pub(crate) command_line: String,
     pub(crate) disk: Option<DataDisk>,
     pub(crate) swap: Option<SwapDisk>,
+    pub(crate) qemu: QemuOptions,
+}
+
+/// What a plan says of a machine under QEMU only.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct QemuOptions {
+    /// The properties of its virtio-balloon device; `None` for none.
+    pub(crate) balloon: Option<String>,
+    pub(crate) way_out: WayOut,
+    /// The most requests a second to the swap disk.
+    pub(crate) swap_iops: Option<u32>,
+}
+
+/// How a machine under QEMU ends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WayOut {
+    /// By the exit port, with a code.
+    #[default]
+    ExitPort,
+    /// Without an exit port: by what else the machine offers.
+    Machine,
+    /// As with the exit port, and a reset boots the guest again.
+    Reboot,
 }
 
 impl Plan {
@@ -67,7 +91,15 @@ impl Plan {
 
     fn image(image: PathBuf) -> Self {
         let memory = FrameCount::from_mib(64);
-        Self { image, memory, grant: memory, command_line: String::new(), disk: None, swap: None }
+        Self {
+            image,
+            memory,
+            grant: memory,
+            command_line: String::new(),
+            disk: None,
+            swap: None,
+            qemu: QemuOptions::default(),
+        }
     }
 
     /// Sets the memory of the machine, all of it granted.
@@ -105,6 +137,28 @@ impl Plan {
     #[must_use]
     pub fn swap(self, size: FrameCount, faults: DiskFaults) -> Self {
         Self { swap: Some(SwapDisk { size, faults }), ..self }
+    }
+
+    /// Adds a virtio-balloon device with these properties, as QEMU names them. A machine of
+    /// Aerostat's own VMM has its balloon port in any case.
+    #[must_use]
+    pub fn balloon(mut self, properties: &str) -> Self {
+        self.qemu.balloon = Some(properties.to_owned());
+        self
+    }
+
+    /// Sets how a machine under QEMU ends.
+    #[must_use]
+    pub fn way_out(mut self, way_out: WayOut) -> Self {
+        self.qemu.way_out = way_out;
+        self
+    }
+
+    /// Limits the requests to the swap disk under QEMU.
+    #[must_use]
+    pub fn swap_iops(mut self, iops: u32) -> Self {
+        self.qemu.swap_iops = Some(iops);
+        self
     }
 
     /// Boots the guest.
@@ -193,10 +247,10 @@ impl Guest {
         self.wait_for("the answer to an inspection", |guest| guest.kvm().inspected().map(<[String]>::to_vec))
     }
 
-    /// Sends a signal to the VMM process.
+    /// Sends a signal to the process that runs the guest.
     ///
     /// # Panics
-    /// For a guest that is not under KVM, and when the process is gone.
+    /// When the process is gone.
     pub fn signal(&self, signal: Signal) {
         let pid = i32::try_from(self.pid()).ok().and_then(Pid::from_raw).expect("a process has a number");
         kill_process(pid, signal).unwrap_or_else(|error| panic!("sending {signal:?} to {pid:?}: {error}"));
@@ -285,13 +339,26 @@ impl Guest {
         self.kvm().since_spawn(stage)
     }
 
-    /// Returns the number of the VMM process.
-    ///
-    /// # Panics
-    /// For a guest that is not under KVM.
+    /// Returns the number of the process that runs the guest.
     #[must_use]
     pub fn pid(&self) -> u32 {
-        self.kvm().handle().pid()
+        match &self.runner {
+            Runner::Kvm(guest) => guest.handle().pid(),
+            Runner::Qemu(guest) => guest.pid(),
+        }
+    }
+
+    /// Connects to QEMU's monitor, once it listens.
+    ///
+    /// # Panics
+    /// For a guest that is not under QEMU, and when the deadline passes or the guest ends first.
+    #[must_use]
+    #[track_caller]
+    pub fn qmp(&mut self) -> Qmp {
+        self.wait_for("a monitor", |guest| match &guest.runner {
+            Runner::Kvm(_) => panic!("a guest under KVM has no QMP"),
+            Runner::Qemu(guest) => guest.qmp().ok(),
+        })
     }
 
     /// Sets the guest's target.
@@ -319,8 +386,11 @@ impl Guest {
     }
 
     /// Waits until `probe` finds something.
+    ///
+    /// # Panics
+    /// When the deadline passes or the guest ends first.
     #[track_caller]
-    fn wait_for<T>(&mut self, what: &str, probe: impl Fn(&Self) -> Option<T>) -> T {
+    pub fn wait_for<T>(&mut self, what: &str, mut probe: impl FnMut(&Self) -> Option<T>) -> T {
         let start = Instant::now();
         loop {
             // Before the probe, so that the probe sees all that the guest did before it ended.

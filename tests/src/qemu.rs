@@ -9,17 +9,24 @@ use aerostat::host::disk::{DataDisk, DiskFaults, DiskMode, Sectors, SwapDisk};
 use aerostat::host::{EndReason, Ending};
 use aerostat_abi::boot::{DATA_DISK_ID, SWAP_DISK_ID};
 use aerostat_abi::exit::{EXIT_PORT, GuestExit};
+use anyhow::Result;
 use serde_json::{Value, json};
 
-use crate::guest::{Machine, Plan};
+use crate::guest::{Machine, Plan, WayOut};
+use crate::qmp::Qmp;
 
 const QEMU: &str = "qemu-system-x86_64";
+/// The name of the socket of QEMU's monitor, in the guest's folder.
+const MONITOR: &str = "monitor";
+/// QEMU's name of the limits of the swap disk.
+const THROTTLE: &str = "swap-limits";
 
 /// A QEMU process.
 #[derive(Debug)]
 pub(crate) struct QemuGuest {
     process: Child,
     complaints: PathBuf,
+    monitor: PathBuf,
 }
 
 impl QemuGuest {
@@ -30,7 +37,17 @@ impl QemuGuest {
         let mut command = command(plan, machine, folder, log);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr);
         let process = command.spawn().unwrap_or_else(|error| panic!("starting {QEMU}: {error}"));
-        Self { process, complaints }
+        Self { process, complaints, monitor: folder.join(MONITOR) }
+    }
+
+    /// Returns the process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Connects to QEMU's monitor, which serves one client at a time.
+    pub(crate) fn qmp(&self) -> Result<Qmp> {
+        Qmp::connect(&self.monitor)
     }
 
     /// Returns how the guest ended if it has.
@@ -49,32 +66,47 @@ impl Drop for QemuGuest {
     }
 }
 
-/// Returns QEMU's name of a machine, and its name of a disk on that machine.
-fn machine_and_disk(machine: Machine) -> (&'static str, &'static str) {
+/// Returns QEMU's name of a machine, and what follows the name of a virtio device on that machine.
+fn machine_and_bus(machine: Machine) -> (&'static str, &'static str) {
     match machine {
         Machine::Kvm => unreachable!("a guest under KVM does not need QEMU"),
-        Machine::Qemu => ("microvm,acpi=off", "virtio-blk-device"),
-        Machine::Q35 => ("q35", "virtio-blk-pci"),
-        Machine::Pc => ("pc", "virtio-blk-pci"),
-        Machine::PcPins => ("pc", "virtio-blk-pci,vectors=0"),
+        Machine::Qemu => ("microvm,acpi=off", "device"),
+        Machine::Q35 => ("q35", "pci"),
+        Machine::Pc => ("pc", "pci"),
+        Machine::PcPins => ("pc", "pci,vectors=0"),
     }
 }
 
 fn command(plan: &Plan, machine: Machine, folder: &Path, log: &Path) -> Command {
-    let (machine, disk_device) = machine_and_disk(machine);
+    let (machine, bus) = machine_and_bus(machine);
     let mut command = Command::new(QEMU);
-    command.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
+    command.args(["-nodefaults", "-no-user-config", "-display", "none"]);
+    if plan.qemu.way_out != WayOut::Reboot {
+        command.arg("-no-reboot");
+    }
     command.args(["-M", machine, "-accel", "tcg", "-cpu", "max"]);
     command.args(["-global", "virtio-mmio.force-legacy=false"]);
     command.args(["-m", &format!("{}M", plan.memory.mib())]);
     command.arg("-kernel").arg(&plan.image).args(["-append", &plan.command_line]);
     command.args(["-serial", &format!("file:{}", log.display())]);
-    command.args(["-device", &format!("isa-debug-exit,iobase={EXIT_PORT:#x},iosize=4")]);
+    command.args(["-qmp", &format!("unix:{},server=on,wait=off", folder.join(MONITOR).display())]);
+    if plan.qemu.way_out != WayOut::Machine {
+        command.args(["-device", &format!("isa-debug-exit,iobase={EXIT_PORT:#x},iosize=4")]);
+    }
+    if let Some(properties) = &plan.qemu.balloon {
+        // Hints of free pages need a thread of QEMU's.
+        command.args(["-object", "iothread,id=hints"]);
+        command.args(["-device", &format!("virtio-balloon-{bus},id=balloon0,{properties}")]);
+    }
     let swap = plan.swap.as_ref().map(|swap| empty_disk(swap, folder));
     for (disk, id) in [(&plan.disk, DATA_DISK_ID), (&swap, SWAP_DISK_ID)] {
         if let Some(disk) = disk {
-            command.args(["-blockdev", &block_device(disk, id).to_string()]);
-            command.args(["-device", &format!("{disk_device},drive={id},serial={id}")]);
+            let iops = plan.qemu.swap_iops.filter(|_| id == SWAP_DISK_ID);
+            if let Some(iops) = iops {
+                command.args(["-object", &format!("throttle-group,id={THROTTLE},x-iops-total={iops}")]);
+            }
+            command.args(["-blockdev", &block_device(disk, id, iops).to_string()]);
+            command.args(["-device", &format!("virtio-blk-{bus},drive={id},serial={id}")]);
         }
     }
     command
@@ -88,8 +120,9 @@ fn empty_disk(SwapDisk { size, faults }: &SwapDisk, folder: &Path) -> DataDisk {
     DataDisk { path, mode: DiskMode::ReadWrite, faults: faults.clone() }
 }
 
-/// Returns QEMU's description of a disk: the file behind a driver that injects errors.
-fn block_device(disk: &DataDisk, name: &str) -> Value {
+/// Returns QEMU's description of a disk: the file behind a driver that injects errors, and behind
+/// one that bounds requests if `iops` does.
+fn block_device(disk: &DataDisk, name: &str, iops: Option<u32>) -> Value {
     let is_read_only = disk.mode == DiskMode::ReadOnly;
     let DiskFaults { read_errors, write_errors, .. } = &disk.faults;
     let errors: Vec<_> = [("read", read_errors), ("write", write_errors)].into_iter().flat_map(errors).collect();
@@ -101,6 +134,10 @@ fn block_device(disk: &DataDisk, name: &str) -> Value {
     });
     if !errors.is_empty() {
         device["inject-error"] = Value::Array(errors);
+    }
+    if iops.is_some() {
+        device["node-name"] = "faulty".into();
+        return json!({ "node-name": name, "driver": "throttle", "throttle-group": THROTTLE, "file": device });
     }
     device
 }

@@ -33,9 +33,9 @@ aerostat_tests::on_both_machines! {
     write_constant,
 }
 
-aerostat_tests::on_machine!(q35, Q35, boot, disk, disk_faults, discard);
-aerostat_tests::on_machine!(pc, Pc, boot, disk, disk_faults, discard);
-aerostat_tests::on_machine!(pc_pins, PcPins, disk, disk_faults);
+aerostat_tests::on_machine!(qemu_q35, Q35, boot, disk, disk_faults, discard);
+aerostat_tests::on_machine!(qemu_pc, Pc, boot, disk, disk_faults, discard);
+aerostat_tests::on_machine!(qemu_pc_pins, PcPins, disk, disk_faults);
 
 fn boot(machine: Machine) {
     const MIB: u64 = 96;

@@ -30,8 +30,8 @@ aerostat_tests::on_both_machines! {
     three_times_the_memory_is_swapped_and_restored,
 }
 
-aerostat_tests::on_machine!(q35, Q35, three_times_the_memory_is_swapped_and_restored);
-aerostat_tests::on_machine!(pc_pins, PcPins, three_times_the_memory_is_swapped_and_restored);
+aerostat_tests::on_machine!(qemu_q35, Q35, three_times_the_memory_is_swapped_and_restored);
+aerostat_tests::on_machine!(qemu_pc_pins, PcPins, three_times_the_memory_is_swapped_and_restored);
 
 fn plan(mode: &str) -> Plan {
     Plan::test_guest("swap").memory_mib(MIB).command_line(mode)

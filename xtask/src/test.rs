@@ -4,7 +4,7 @@
 //! Guests are booted by the test files that a plain `cargo test` leaves out ([`crate::workspace`]):
 //! the integration tests of `aerostat-tests`, which get the paths of all images from the
 //! environment, and the monitor's own. No list here names them. A test needs QEMU if its name
-//! contains `qemu::`. Every other test of these files needs KVM, unless the head of its file says
+//! contains `qemu`. Every other test of these files needs KVM, unless the head of its file says
 //! that it needs no machine.
 
 mod bench;

@@ -12,7 +12,7 @@ use crate::workspace::{TestFile, Workspace};
 /// The part of a test's name that says that it needs KVM.
 const ON_KVM: &str = "kvm::";
 /// The part of a test's name that says that it needs QEMU.
-const ON_QEMU: &str = "qemu::";
+const ON_QEMU: &str = "qemu";
 
 /// All that is needed to run the tests: paths of the images, the test files that boot them, and the
 /// user's filter.
@@ -66,7 +66,7 @@ impl Bench {
         let mut list = self.run(|file| file.needs_machine);
         list.args(["--skip", ON_KVM]);
         let mut names = names([list])?;
-        // A test must match the user's filter and "qemu::". The test runner has no filter for both
+        // A test must match the user's filter and "qemu". The test runner has no filter for both
         // at once, so the command names the tests.
         names.retain(|name| name.contains(ON_QEMU));
         if names.is_empty() {
