@@ -106,6 +106,7 @@ fn report(device: &mut Device) -> Result<usize, Lost> {
     reported.map(|()| count)
 }
 
-fn range_of(block: &Block) -> Range<FrameNumber> {
+/// Returns the frames of a huge frame.
+pub(super) fn range_of(block: &Block) -> Range<FrameNumber> {
     block.first()..FrameNumber(block.first().0 + HUGE_FRAMES)
 }

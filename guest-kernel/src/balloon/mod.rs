@@ -7,11 +7,14 @@
 //! monitor is told, and when.
 //!
 //! Under a monitor that others wrote there is a virtio balloon in place of the port: `virtio`, with
-//! `free_pages`, which reports free memory. `host` is what the thread needs of either.
+//! `free_pages`, which reports free memory, and `free_page_hints`, which names it to a host that
+//! migrates the guest. `host` is what the thread needs of either.
 //!
 //! Without a driver in the kernel (`balloon=none`), `handover` keeps port and initial balloon for
 //! an application.
 
+#[cfg(target_os = "none")]
+mod free_page_hints;
 #[cfg(target_os = "none")]
 mod free_pages;
 #[cfg(target_os = "none")]

@@ -58,6 +58,8 @@ pub(super) struct Signals {
     missing: AtomicU64,
     /// Frames in the balloon, as long as the kernel holds it.
     balloon: AtomicU64,
+    /// Frames that are held because they were hinted to the host.
+    hinted: AtomicU64,
     /// The host's target.
     target: AtomicU64,
     /// Frames that threads wait for.
@@ -81,6 +83,7 @@ impl Signals {
             permits_relief: AtomicBool::new(false),
             missing: AtomicU64::new(0),
             balloon: AtomicU64::new(0),
+            hinted: AtomicU64::new(0),
             target: AtomicU64::new(0),
             wanted: AtomicU64::new(0),
             arrivals: AtomicU64::new(0),
@@ -170,6 +173,11 @@ impl Signals {
         FrameCount(self.target.swap(target.0, Ordering::Relaxed))
     }
 
+    /// Publishes how many frames are held because they were hinted to the host.
+    pub(super) fn set_hinted(&self, hinted: FrameCount) {
+        self.hinted.store(hinted.0, Ordering::Relaxed);
+    }
+
     /// Publishes whether the driver could continue with memory that becomes free.
     pub(super) fn set_wants_memory(&self, wants_memory: bool) {
         self.wants_memory.store(wants_memory, Ordering::Relaxed);
@@ -209,7 +217,8 @@ impl Signals {
 impl Deflator for Signals {
     fn wait_for(&self, need: Need, patience: &mut Patience) -> bool {
         let Need { wanted, missing, resort } = need;
-        if self.balloon.load(Ordering::Relaxed) < missing.0 || patience.charge(Instant::now()).is_none() {
+        let held = self.balloon.load(Ordering::Relaxed) + self.hinted.load(Ordering::Relaxed);
+        if held < missing.0 || patience.charge(Instant::now()).is_none() {
             return false;
         }
         let arrivals = self.arrivals.load(Ordering::Relaxed);

@@ -12,6 +12,7 @@ use aerostat_abi::statistics::Statistics;
 use aerostat_abi::units::{FrameCount, FrameNumber};
 use aerostat_balloon_driver::{Listed, Monitor, Reply};
 
+use super::free_page_hints::FreePageHinter;
 use super::free_pages::FreePageReporter;
 use super::host::{Host, StatisticsMode};
 use super::signals::{self, SIGNALS};
@@ -35,6 +36,7 @@ pub(super) struct VirtioBalloon {
     /// Frames in the balloon.
     actual: FrameCount,
     reporter: FreePageReporter,
+    hinter: FreePageHinter,
     /// What the log says of the device; it is logged again only when it is different.
     logged: Logged,
     /// When the target is read again from a device whose interrupts are not sure to arrive.
@@ -56,8 +58,8 @@ impl VirtioBalloon {
         let device = start::open(device, signals::check_target)?;
         FRAMES.distrust_unbacked();
         let (target, actual) = (mm::total_frames(), FrameCount::ZERO);
-        let (reporter, logged) = (FreePageReporter::new(), Logged::Nothing);
-        Some(Self { device, target, actual, reporter, logged, poll_at: Instant::default() })
+        let (reporter, hinter, logged) = (FreePageReporter::new(), FreePageHinter::new(), Logged::Nothing);
+        Some(Self { device, target, actual, reporter, hinter, logged, poll_at: Instant::default() })
     }
 
     /// Ends the session, which the driver answers with another one.
@@ -66,6 +68,7 @@ impl VirtioBalloon {
             log::warn!("balloon: the device is reset: {lost}");
         }
         self.reporter.stop();
+        self.hinter.stop();
         Reply { status: Status::ResetOrdered, target: self.target }
     }
 
@@ -133,6 +136,7 @@ impl Monitor for VirtioBalloon {
 
     fn reset(&mut self) -> Option<Reply> {
         self.reporter.stop();
+        self.hinter.stop();
         self.device.reset().ok().map(|()| self.reply())
     }
 
@@ -191,13 +195,15 @@ impl Host for VirtioBalloon {
 
     fn serve(&mut self, now: Instant) -> Option<Instant> {
         let report_at = self.reporter.serve(&mut self.device, now);
-        if self.device.is_sure_to_interrupt() {
-            return report_at;
-        }
-        if now >= self.poll_at {
+        let hint_at = self.hinter.serve(&mut self.device, now).unwrap_or_else(|_| {
+            signals::check_target(); // which tells the driver that the session is over
+            None
+        });
+        if !self.device.is_sure_to_interrupt() && now >= self.poll_at {
             self.poll_at = now.after(POLL_NS);
             signals::check_target();
         }
-        Some(report_at.map_or(self.poll_at, |at| at.min(self.poll_at)))
+        let poll_at = (!self.device.is_sure_to_interrupt()).then_some(self.poll_at);
+        [report_at, hint_at, poll_at].into_iter().flatten().min()
     }
 }

@@ -28,6 +28,11 @@ pub(crate) const MAX_RANGES: usize = 16;
 /// once: no generation has to be compared.
 const CONFIG_NUM_PAGES: usize = 0;
 const CONFIG_ACTUAL: usize = 4;
+const CONFIG_HINT_COMMAND: usize = 8;
+
+/// Words of the shared page: the statistics, and behind them the number that goes with hints.
+const STATISTICS_WORD: usize = 0;
+const HINT_WORD: usize = 512;
 
 /// Why a device can't be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,7 +128,17 @@ pub(crate) struct BalloonDevice<T: Connection> {
     /// In a box, as they have several kibibytes, and stacks are small.
     queues: Option<Box<Queues, KernelHeap>>,
     pfns: PfnPages,
-    statistics: SharedPages,
+    /// What the device reads besides: statistics, and the number that goes with hints.
+    shared: SharedPages,
+    /// The host's latest command about free page hints.
+    hint_command: Option<HintCommand>,
+}
+
+/// A command, and the generation of the configuration that has it.
+#[derive(Clone, Copy, Debug)]
+struct HintCommand {
+    number: u32,
+    generation: u32,
 }
 
 #[derive(Debug)]
@@ -131,6 +146,7 @@ struct Queues {
     inflate: Queue<ARRAYS>,
     deflate: Queue<ARRAYS>,
     statistics: Option<Queue<2>>,
+    hinting: Option<Queue<MAX_RANGES>>,
     reporting: Option<Queue<MAX_RANGES>>,
 }
 
@@ -138,8 +154,8 @@ impl<T: Connection> BalloonDevice<T> {
     /// Returns the device behind a transport, which is not set up yet. Returns `None` if there is
     /// no memory.
     pub(crate) fn new(transport: T) -> Option<Self> {
-        let (pfns, statistics) = (PfnPages::new()?, SharedPages::new(1)?);
-        Some(Self { transport, queues: None, pfns, statistics })
+        let (pfns, shared) = (PfnPages::new()?, SharedPages::new(1)?);
+        Some(Self { transport, queues: None, pfns, shared, hint_command: None })
     }
 
     /// Resets the device, whose balloon is empty then, and sets it up (virtio 1.2, 3.1.1).
@@ -164,7 +180,7 @@ impl<T: Connection> BalloonDevice<T> {
     /// [`NegotiationError::NoReset`].
     pub(crate) fn reset(&mut self) -> Result<(), NegotiationError> {
         negotiation::reset(&mut self.transport)?;
-        self.queues = None;
+        (self.queues, self.hint_command) = (None, None);
         Ok(())
     }
 
@@ -262,10 +278,66 @@ impl<T: Connection> BalloonDevice<T> {
         let reporting = self.queues.as_mut().and_then(|queues| queues.reporting.as_mut());
         let queue = reporting.ok_or(Lost::NotSetUp)?;
         for range in ranges {
-            let bytes = to_usize((range.end.0 - range.start.0) * FRAME_BYTES);
-            add(queue, Buffer { address: range.start.address(), bytes, access: Access::Written })?;
+            add(queue, free_memory(range))?;
         }
         finish(queue, &mut self.transport, waiter)
+    }
+
+    /// Returns the host's command about free page hints; `None` where there are none.
+    ///
+    /// It is read once for each change of the configuration: QEMU shows its command until the guest
+    /// begins to answer, and from then on, without a change, the number that says stop.
+    pub(crate) fn hint_command(&mut self) -> Option<u32> {
+        self.queues.as_ref().and_then(|queues| queues.hinting.as_ref())?;
+        let generation = self.transport.read_config_generation();
+        if self.hint_command.is_none_or(|known| known.generation != generation) {
+            let number = self.transport.read_config_space(CONFIG_HINT_COMMAND).ok()?;
+            self.hint_command = Some(HintCommand { number, generation });
+        }
+        self.hint_command.map(|command| command.number)
+    }
+
+    /// Returns whether the host has noted all hints, so that others can be sent.
+    ///
+    /// # Errors
+    /// [`Lost`].
+    pub(crate) fn has_noted_hints(&mut self) -> Result<bool, Lost> {
+        let Some(queue) = self.queues.as_mut().and_then(|queues| queues.hinting.as_mut()) else { return Ok(true) };
+        let noted = reap_all(queue).map(|()| !queue.is_in_use()).map_err(Lost::from);
+        self.reset_if_lost(noted)
+    }
+
+    /// Sends the number that hints are for, or the one that ends them. The host has noted all
+    /// others.
+    ///
+    /// # Errors
+    /// [`Lost`].
+    pub(crate) fn send_hint_number(&mut self, number: u32) -> Result<(), Lost> {
+        self.shared.write(HINT_WORD, number);
+        let buffer = self.shared.buffer(HINT_WORD, 1);
+        let sent = self.send_hints(core::iter::once(buffer));
+        self.reset_if_lost(sent)
+    }
+
+    /// Hints up to [`MAX_RANGES`] ranges of free memory. The host has noted all others.
+    ///
+    /// # Errors
+    /// [`Lost`].
+    pub(crate) fn hint(&mut self, ranges: impl Iterator<Item = Range<FrameNumber>>) -> Result<(), Lost> {
+        let hinted = self.send_hints(ranges.map(free_memory));
+        self.reset_if_lost(hinted)
+    }
+
+    /// Sends hints and does not wait. Linux has no interrupts for them either; QEMU would raise one
+    /// from a thread that must not, where it emulates the processor.
+    fn send_hints(&mut self, buffers: impl Iterator<Item = Buffer>) -> Result<(), Lost> {
+        let hinting = self.queues.as_mut().and_then(|queues| queues.hinting.as_mut());
+        let queue = hinting.ok_or(Lost::NotSetUp)?;
+        for buffer in buffers {
+            add(queue, buffer)?;
+        }
+        queue.notify(&mut self.transport);
+        Ok(())
     }
 
     /// Returns whether the host asks for statistics. That is so from the start: the host keeps the
@@ -292,9 +364,9 @@ impl<T: Connection> BalloonDevice<T> {
         for (index, word) in bytes.chunks(size_of::<u32>()).enumerate() {
             let mut padded = [0; size_of::<u32>()];
             padded[..word.len()].copy_from_slice(word);
-            self.statistics.write(index, u32::from_le_bytes(padded));
+            self.shared.write(STATISTICS_WORD + index, u32::from_le_bytes(padded));
         }
-        let buffer = Buffer { bytes: bytes.len(), ..self.statistics.buffer(0, 0) };
+        let buffer = Buffer { bytes: bytes.len(), ..self.shared.buffer(STATISTICS_WORD, 0) };
         add(queue, buffer)?;
         queue.notify(&mut self.transport);
         Ok(())
@@ -308,14 +380,23 @@ impl Queues {
         let deflate = Queue::new(transport, numbers.deflate)?;
         let mut statistics: Option<Queue<_>> =
             accepted(Features::STATS_VQ, numbers.statistics).map(|number| Queue::new(transport, number)).transpose()?;
+        let hinting = accepted(Features::FREE_PAGE_HINT, numbers.hinting)
+            .map(|number| Queue::new(transport, number))
+            .transpose()?;
         let reporting = accepted(Features::PAGE_REPORTING, numbers.reporting)
             .map(|number| Queue::new(transport, number))
             .transpose()?;
         if let Some(queue) = &mut statistics {
             queue.let_interrupt(Interrupts::Wanted); // the host asks when it likes
         }
-        Ok(Self { inflate, deflate, statistics, reporting })
+        Ok(Self { inflate, deflate, statistics, hinting, reporting })
     }
+}
+
+/// Returns free memory as a buffer: the device may do to it what it likes.
+fn free_memory(range: Range<FrameNumber>) -> Buffer {
+    let bytes = to_usize((range.end.0 - range.start.0) * FRAME_BYTES);
+    Buffer { address: range.start.address(), bytes, access: Access::Written }
 }
 
 /// Adds a buffer to a queue, whose room the caller does not exceed.

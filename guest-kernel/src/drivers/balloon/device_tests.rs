@@ -13,7 +13,10 @@ use virtio_drivers::transport::{DeviceStatus, DeviceType, InterruptStatus, Trans
 use virtio_drivers::{Error, PhysAddr};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
-use super::{BalloonDevice, CONFIG_ACTUAL, CONFIG_NUM_PAGES, Connection, Direction, Lost, SetUpError, Waiter};
+use super::{
+    BalloonDevice, CONFIG_ACTUAL, CONFIG_HINT_COMMAND, CONFIG_NUM_PAGES, Connection, Direction, Lost, SetUpError,
+    Waiter,
+};
 use crate::drivers::balloon::features::Features;
 use crate::drivers::virtio::negotiation::NegotiationError;
 
@@ -23,6 +26,15 @@ const INFLATE: u16 = 0;
 const DEFLATE: u16 = 1;
 const STATISTICS: u16 = 2;
 const REPORTING: u16 = 3;
+/// Its number where there are no statistics.
+const HINTING: u16 = 2;
+
+/// What comes through the queue of hints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Hint {
+    Number(u32),
+    Memory(u64, u32),
+}
 
 /// When and how a device does its work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,10 +75,12 @@ struct FakeDevice {
     /// The device's view of the balloon, as numbers of frames in their order.
     moved: Vec<(u16, Vec<u32>)>,
     reported: Vec<(u64, u32)>,
+    hints: Vec<Hint>,
     /// What the statistics were, and the token of their buffer.
     statistics: Option<(Vec<u8>, u32)>,
     resets: u32,
     listened_queues: u16,
+    generation: u32,
 }
 
 fn read<T: Copy>(address: u64) -> T {
@@ -113,11 +127,15 @@ impl FakeDevice {
                     let frames = (0..u64::from(length / 4)).map(|index| read(address + 4 * index)).collect();
                     self.moved.push((number, frames));
                 }
-                STATISTICS => {
+                STATISTICS if self.offered & Features::STATS_VQ.0 != 0 => {
                     assert!(self.statistics.is_none(), "there is one buffer");
                     let bytes = (0..u64::from(length)).map(|index| read(address + index)).collect();
                     self.statistics = Some((bytes, token));
                     continue; // until the host asks
+                }
+                HINTING if self.offered & Features::FREE_PAGE_HINT.0 != 0 => {
+                    let hint = if is_written { Hint::Memory(address, length) } else { Hint::Number(read(address)) };
+                    self.hints.push(hint);
                 }
                 _ => {
                     assert!(is_written);
@@ -174,7 +192,7 @@ impl Transport for Fake {
     fn notify(&mut self, queue: u16) {
         let mut device = self.0.borrow_mut();
         assert!(device.status.contains(DeviceStatus::DRIVER_OK), "a device is notified when it is set up");
-        if queue == STATISTICS {
+        if queue == STATISTICS && device.offered & Features::STATS_VQ.0 != 0 {
             device.take_all(queue);
         } else if device.behaviour != Behaviour::Late {
             device.work(queue);
@@ -223,7 +241,7 @@ impl Transport for Fake {
     }
 
     fn read_config_generation(&self) -> u32 {
-        0
+        self.0.borrow().generation
     }
 
     fn read_config_space<V: FromBytes + IntoBytes>(&self, offset: usize) -> Result<V, Error> {
@@ -258,7 +276,9 @@ impl Waiter for Fake {
         device.waits += 1;
         assert!(device.waits < 100, "the driver waits without end");
         if device.behaviour == Behaviour::Late && device.waits == 3 {
-            [INFLATE, DEFLATE, REPORTING].into_iter().for_each(|queue| device.work(queue));
+            let has_hints = device.offered & Features::FREE_PAGE_HINT.0 != 0;
+            let queues = [INFLATE, DEFLATE, if has_hints { HINTING } else { REPORTING }];
+            queues.into_iter().for_each(|queue| device.work(queue));
         }
     }
 }
@@ -277,9 +297,11 @@ fn device(behaviour: Behaviour) -> (BalloonDevice<Fake>, Fake) {
         waits: 0,
         moved: Vec::new(),
         reported: Vec::new(),
+        hints: Vec::new(),
         statistics: None,
         resets: 0,
         listened_queues: 0,
+        generation: 0,
     })));
     (BalloonDevice::new(fake.clone()).unwrap(), fake)
 }
@@ -397,6 +419,38 @@ fn free_memory_is_reported_in_ranges() {
         let expected: Vec<_> = ranges().map(|range| (range.start.address(), 2 << 20)).collect();
         assert_eq!(fake.0.borrow().reported, expected);
     }
+}
+
+#[test]
+fn hints_are_sent_between_two_numbers() {
+    for behaviour in [Behaviour::AtOnce, Behaviour::Late] {
+        let (mut device, fake) = device(behaviour);
+        fake.0.borrow_mut().offered = VERSION_1 | Features::FREE_PAGE_HINT.0;
+        fake.0.borrow_mut().config.insert(CONFIG_HINT_COMMAND, 7);
+        device.set_up().unwrap();
+        assert_eq!(device.hint_command(), Some(7));
+        fake.0.borrow_mut().config.insert(CONFIG_HINT_COMMAND, 0);
+        assert_eq!(device.hint_command(), Some(7), "the configuration has not changed");
+        let range = FrameNumber(HUGE_FRAMES)..FrameNumber(2 * HUGE_FRAMES);
+        let noted = |device: &mut BalloonDevice<Fake>| {
+            assert_eq!(device.has_noted_hints(), Ok(behaviour == Behaviour::AtOnce));
+            fake.0.borrow_mut().work(if behaviour == Behaviour::AtOnce { DEFLATE } else { HINTING });
+            assert_eq!(device.has_noted_hints(), Ok(true));
+        };
+        assert_eq!(device.send_hint_number(7), Ok(()));
+        noted(&mut device);
+        assert_eq!(device.hint(core::iter::once(range)), Ok(()));
+        noted(&mut device);
+        assert_eq!(device.send_hint_number(0), Ok(()));
+        noted(&mut device);
+        fake.0.borrow_mut().generation += 1;
+        assert_eq!(device.hint_command(), Some(0));
+        let hints = fake.0.borrow().hints.clone();
+        assert_eq!(hints, [Hint::Number(7), Hint::Memory(HUGE_FRAMES * 4096, 2 << 20), Hint::Number(0)]);
+    }
+    let (mut device, _) = device(Behaviour::AtOnce);
+    device.set_up().unwrap();
+    assert_eq!(device.hint_command(), None, "the device offers none");
 }
 
 #[test]

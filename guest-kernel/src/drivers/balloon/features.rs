@@ -23,10 +23,11 @@ impl Features {
     /// `PAGE_POISON` (bit 4) is not among it: a driver should refuse it unless it writes the poison
     /// to all pages that come back (5.5.3.1), and this kernel expects no contents of them.
     /// `EVENT_IDX` and `INDIRECT_DESC` are not either.
-    const USED: [(Self, &str); 4] = [
+    const USED: [(Self, &str); 5] = [
         (Self::MUST_TELL_HOST, "must-tell-host"),
         (Self::STATS_VQ, "statistics"),
         (Self::DEFLATE_ON_OOM, "deflate-on-oom"),
+        (Self::FREE_PAGE_HINT, "free-page-hint"),
         (Self::PAGE_REPORTING, "free-page-reporting"),
     ];
 
