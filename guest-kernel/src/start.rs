@@ -7,7 +7,7 @@ use aerostat_abi::units::FrameCount;
 
 use crate::arch::x86_64::boot::{self, MachineError, Origin};
 use crate::arch::x86_64::trap::{self, ExceptionHandlers};
-use crate::arch::x86_64::{apic, image, machine_ports, power, ring0, serial};
+use crate::arch::x86_64::{apic, image, machine_ports, ring0, serial};
 use crate::command_line::Options;
 use crate::drivers::block::swap;
 use crate::mm::OutOfMemory;
@@ -39,7 +39,6 @@ extern "C" fn kernel_main(information: u64, origin: Origin) -> ! {
     if origin == Origin::Pvh {
         serial::detect();
     }
-    power::set(machine.power);
     logger::start(machine.command_line.log_level());
     let options = machine.command_line.options().unwrap_or_else(|error| report::bad_machine(error));
     machine_ports::mask_legacy_interrupts();
@@ -53,8 +52,6 @@ extern "C" fn kernel_main(information: u64, origin: Origin) -> ! {
     let started = mm::start::start(&memory, balloon::words);
     let mut metadata = started.unwrap_or_else(|OutOfMemory| report::bad_machine(MachineError::TooSmall));
     log::debug!("memory: {} in {} ranges", machine.memory.total(), machine.memory.len());
-    machine.power.addresses().for_each(mm::map_registers);
-    power::set_mapped();
     let others = drivers::start(&machine.devices);
     thread::start(); // this becomes the idle thread
     ring0::enable_interrupts();

@@ -1,6 +1,7 @@
 //! One running guest, under KVM or QEMU, and the functions with which a test waits for it.
 
 use std::fmt::Display;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -34,12 +35,25 @@ pub enum Machine {
     /// QEMU's `microvm` with its software emulation, which follows the architecture manual closely:
     /// without ACPI, with devices over MMIO.
     Qemu,
+    /// QEMU's `microvm` with ACPI, and devices over MMIO.
+    MicrovmAcpi,
+    /// QEMU's `microvm` with ACPI, and devices over PCI without ports.
+    MicrovmPci,
     /// QEMU's `q35` with devices over PCI, which interrupt by messages.
     Q35,
     /// QEMU's `pc` with devices over PCI, which interrupt by messages.
     Pc,
     /// QEMU's `pc` with devices over PCI, which interrupt through pins that they share.
     PcPins,
+}
+
+/// What a machine under QEMU lacks, as those of other monitors do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lack {
+    /// The serial port; a virtio console takes its place.
+    SerialPort,
+    /// Serial numbers of disks; the swap disk has a swap area, as `mkswap` makes it.
+    SerialNumbers,
 }
 
 /// A guest to boot.
@@ -60,6 +74,7 @@ pub(crate) struct QemuOptions {
     /// The properties of its virtio-balloon device; `None` for none.
     pub(crate) balloon: Option<String>,
     pub(crate) way_out: WayOut,
+    pub(crate) lacks: Vec<Lack>,
     /// The most requests a second to the swap disk.
     pub(crate) swap_iops: Option<u32>,
 }
@@ -161,6 +176,13 @@ impl Plan {
         self
     }
 
+    /// Takes something from the machine, if it is one of QEMU's.
+    #[must_use]
+    pub fn without(mut self, lack: Lack) -> Self {
+        self.qemu.lacks.push(lack);
+        self
+    }
+
     /// Boots the guest.
     ///
     /// # Panics
@@ -173,7 +195,7 @@ impl Plan {
             Machine::Kvm => Runner::Kvm(Box::new(KvmGuest::start(self, log.path()))),
             machine => Runner::Qemu(QemuGuest::start(self, machine, folder.path(), log.path())),
         };
-        Guest { runner, log, ending: None, image: self.image.clone(), _folder: folder }
+        Guest { runner, log, ending: None, image: self.image.clone(), folder }
     }
 }
 
@@ -184,7 +206,7 @@ pub struct Guest {
     log: LogFile,
     ending: Option<Ending>,
     image: PathBuf,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 #[derive(Debug)]
@@ -198,6 +220,15 @@ impl Guest {
     #[must_use]
     pub fn log(&self) -> String {
         self.log.text()
+    }
+
+    /// Returns what the swap disk holds.
+    ///
+    /// # Panics
+    /// For a guest that is not under QEMU, and for one without swap.
+    #[must_use]
+    pub fn swap_disk(&self) -> Vec<u8> {
+        fs::read(self.folder.path().join("swap")).expect("a guest under QEMU has its swap disk in its folder")
     }
 
     /// Waits for a line that contains `text`; returns it.

@@ -34,7 +34,7 @@ pub mod text;
 pub mod without_kvm;
 
 pub use clock::monotonic_ns;
-pub use guest::{DEADLINE, Guest, Machine, Plan, WayOut};
+pub use guest::{DEADLINE, Guest, Lack, Machine, Plan, WayOut};
 pub use physical::PhysicalMeter;
 pub use process::Vmm;
 pub use skip::skip;

@@ -10,6 +10,20 @@ macro_rules! on_both_machines {
     };
 }
 
+/// Makes tests of each named function of the invoking module on all machines of QEMU's. The function
+/// takes the machine as its argument.
+#[macro_export]
+macro_rules! on_qemu_machines {
+    ($($name:ident),* $(,)?) => {
+        $crate::on_machine!(qemu, Qemu, $($name),*);
+        $crate::on_machine!(qemu_microvm_acpi, MicrovmAcpi, $($name),*);
+        $crate::on_machine!(qemu_microvm_pci, MicrovmPci, $($name),*);
+        $crate::on_machine!(qemu_q35, Q35, $($name),*);
+        $crate::on_machine!(qemu_pc, Pc, $($name),*);
+        $crate::on_machine!(qemu_pc_pins, PcPins, $($name),*);
+    };
+}
+
 /// Makes tests of functions on one machine, in a module of this name.
 #[macro_export]
 macro_rules! on_machine {

@@ -1,6 +1,7 @@
 //! A guest under QEMU's software emulation, booted through PVH.
 
 use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -12,7 +13,7 @@ use aerostat_abi::exit::{EXIT_PORT, GuestExit};
 use anyhow::Result;
 use serde_json::{Value, json};
 
-use crate::guest::{Machine, Plan, WayOut};
+use crate::guest::{Lack, Machine, Plan, WayOut};
 use crate::qmp::Qmp;
 
 const QEMU: &str = "qemu-system-x86_64";
@@ -20,6 +21,10 @@ const QEMU: &str = "qemu-system-x86_64";
 const MONITOR: &str = "monitor";
 /// QEMU's name of the limits of the swap disk.
 const THROTTLE: &str = "swap-limits";
+
+/// What `mkswap` writes at the end of the first page of a swap area.
+const SWAP_SIGNATURE: &[u8] = b"SWAPSPACE2";
+const SWAP_SIGNATURE_OFFSET: u64 = 4096 - 10;
 
 /// A QEMU process.
 #[derive(Debug)]
@@ -71,6 +76,8 @@ fn machine_and_bus(machine: Machine) -> (&'static str, &'static str) {
     match machine {
         Machine::Kvm => unreachable!("a guest under KVM does not need QEMU"),
         Machine::Qemu => ("microvm,acpi=off", "device"),
+        Machine::MicrovmAcpi => ("microvm,acpi=on", "device"),
+        Machine::MicrovmPci => ("microvm,acpi=on,pcie=on", "pci"),
         Machine::Q35 => ("q35", "pci"),
         Machine::Pc => ("pc", "pci"),
         Machine::PcPins => ("pc", "pci,vectors=0"),
@@ -79,16 +86,23 @@ fn machine_and_bus(machine: Machine) -> (&'static str, &'static str) {
 
 fn command(plan: &Plan, machine: Machine, folder: &Path, log: &Path) -> Command {
     let (machine, bus) = machine_and_bus(machine);
+    let lacks = |lack| plan.qemu.lacks.contains(&lack);
+    let no_port = if machine.starts_with("microvm") && lacks(Lack::SerialPort) { ",isa-serial=off" } else { "" };
     let mut command = Command::new(QEMU);
     command.args(["-nodefaults", "-no-user-config", "-display", "none"]);
     if plan.qemu.way_out != WayOut::Reboot {
         command.arg("-no-reboot");
     }
-    command.args(["-M", machine, "-accel", "tcg", "-cpu", "max"]);
+    command.args(["-M", &format!("{machine}{no_port}"), "-accel", "tcg", "-cpu", "max"]);
     command.args(["-global", "virtio-mmio.force-legacy=false"]);
     command.args(["-m", &format!("{}M", plan.memory.mib())]);
     command.arg("-kernel").arg(&plan.image).args(["-append", &plan.command_line]);
-    command.args(["-serial", &format!("file:{}", log.display())]);
+    if lacks(Lack::SerialPort) {
+        command.args(["-chardev", &format!("file,id=log,path={}", log.display())]);
+        command.args(["-device", &format!("virtio-serial-{bus}"), "-device", "virtconsole,chardev=log"]);
+    } else {
+        command.args(["-serial", &format!("file:{}", log.display())]);
+    }
     command.args(["-qmp", &format!("unix:{},server=on,wait=off", folder.join(MONITOR).display())]);
     if plan.qemu.way_out != WayOut::Machine {
         command.args(["-device", &format!("isa-debug-exit,iobase={EXIT_PORT:#x},iosize=4")]);
@@ -98,7 +112,7 @@ fn command(plan: &Plan, machine: Machine, folder: &Path, log: &Path) -> Command 
         command.args(["-object", "iothread,id=hints"]);
         command.args(["-device", &format!("virtio-balloon-{bus},id=balloon0,{properties}")]);
     }
-    let swap = plan.swap.as_ref().map(|swap| empty_disk(swap, folder));
+    let swap = plan.swap.as_ref().map(|swap| swap_disk(swap, lacks(Lack::SerialNumbers), folder));
     for (disk, id) in [(&plan.disk, DATA_DISK_ID), (&swap, SWAP_DISK_ID)] {
         if let Some(disk) = disk {
             let iops = plan.qemu.swap_iops.filter(|_| id == SWAP_DISK_ID);
@@ -106,17 +120,21 @@ fn command(plan: &Plan, machine: Machine, folder: &Path, log: &Path) -> Command 
                 command.args(["-object", &format!("throttle-group,id={THROTTLE},x-iops-total={iops}")]);
             }
             command.args(["-blockdev", &block_device(disk, id, iops).to_string()]);
-            command.args(["-device", &format!("virtio-blk-{bus},drive={id},serial={id}")]);
+            let serial = if lacks(Lack::SerialNumbers) { String::new() } else { format!(",serial={id}") };
+            command.args(["-device", &format!("virtio-blk-{bus},drive={id}{serial}")]);
         }
     }
     command
 }
 
-/// Makes a swap disk: a file in the guest's folder.
-fn empty_disk(SwapDisk { size, faults }: &SwapDisk, folder: &Path) -> DataDisk {
+/// Makes a swap disk, with a swap area or empty: a file in the guest's folder.
+fn swap_disk(SwapDisk { size, faults }: &SwapDisk, has_area: bool, folder: &Path) -> DataDisk {
     let path = folder.join("swap");
     let file = File::create(&path).expect("a file can be made in a fresh temporary folder");
     file.set_len(size.bytes()).expect("a sparse file may have any size");
+    if has_area {
+        file.write_all_at(SWAP_SIGNATURE, SWAP_SIGNATURE_OFFSET).expect("a file in a temporary folder can be written");
+    }
     DataDisk { path, mode: DiskMode::ReadWrite, faults: faults.clone() }
 }
 
@@ -153,8 +171,8 @@ fn end_reason(status: ExitStatus) -> EndReason {
         return EndReason::Killed(signal);
     }
     match status.code() {
-        // A triple fault resets the machine. With -no-reboot, a reset ends QEMU with success.
-        Some(0) => EndReason::Fault("the machine was reset".to_owned()),
+        // A triple fault resets the machine. With -no-reboot, a reset ends QEMU as a power off does.
+        Some(0) => EndReason::Fault("the machine was reset or powered off".to_owned()),
         Some(code) => GuestExit::from_qemu_status(code)
             .map_or_else(|| EndReason::Failed(format!("QEMU ended with status {code}")), EndReason::Exited),
         None => EndReason::Failed("QEMU ended without a status".to_owned()),

@@ -36,6 +36,8 @@ aerostat_tests::on_both_machines! {
 aerostat_tests::on_machine!(qemu_q35, Q35, boot, disk, disk_faults, discard);
 aerostat_tests::on_machine!(qemu_pc, Pc, boot, disk, disk_faults, discard);
 aerostat_tests::on_machine!(qemu_pc_pins, PcPins, disk, disk_faults);
+aerostat_tests::on_machine!(qemu_microvm_acpi, MicrovmAcpi, boot, disk, disk_faults, discard);
+aerostat_tests::on_machine!(qemu_microvm_pci, MicrovmPci, boot, disk, disk_faults, discard);
 
 fn boot(machine: Machine) {
     const MIB: u64 = 96;

@@ -57,13 +57,11 @@ impl PowerRegisters {
 }
 
 #[cfg(target_os = "none")]
-pub(crate) use self::machine::{end, set, set_mapped};
+pub(crate) use self::machine::{end, set};
 
 #[cfg(target_os = "none")]
 #[allow(unsafe_code, reason = "memory-mapped registers")]
 mod machine {
-    use core::sync::atomic::{AtomicBool, Ordering};
-
     use aerostat_abi::units::to_usize;
     use spin::Once;
 
@@ -88,17 +86,11 @@ mod machine {
     const KEYBOARD_POLLS: u32 = 1000;
 
     static REGISTERS: Once<PowerRegisters> = Once::new();
-    /// Whether registers in memory are mapped.
-    static ARE_MAPPED: AtomicBool = AtomicBool::new(false);
 
-    /// Sets what the machine has. Without it, only what PCs have is tried.
+    /// Sets what the machine has: registers in memory are mapped. Without it, only what PCs have is
+    /// tried.
     pub(crate) fn set(registers: PowerRegisters) {
         REGISTERS.call_once(|| registers);
-    }
-
-    /// Notes that registers in memory are mapped. Until then they are not used.
-    pub(crate) fn set_mapped() {
-        ARE_MAPPED.store(true, Ordering::Release);
     }
 
     /// Ends the machine: by powering it off, or where that does nothing, by a reset. Each way is
@@ -139,7 +131,7 @@ mod machine {
                 out_word(port, value | SLEEP_ENABLE);
             }
             Register::Memory(address) => {
-                let Some(pointer) = mapped::<u16>(address) else { return };
+                let pointer = core::ptr::with_exposed_provenance_mut::<u16>(to_usize(address & !1));
                 // SAFETY: the tables say that this register is there, and it is mapped.
                 let value = bits(unsafe { pointer.read_volatile() });
                 // SAFETY: as above; it powers the machine off.
@@ -152,16 +144,11 @@ mod machine {
         match register {
             Register::Port(port) => out_byte(port, value),
             Register::Memory(address) => {
-                let Some(pointer) = mapped::<u8>(address) else { return };
+                let pointer = core::ptr::with_exposed_provenance_mut::<u8>(to_usize(address));
                 // SAFETY: the tables say that this register is there, and it is mapped; it ends the
                 // machine.
                 unsafe { pointer.write_volatile(value) };
             }
         }
-    }
-
-    fn mapped<T>(address: u64) -> Option<*mut T> {
-        let is_mapped = ARE_MAPPED.load(Ordering::Acquire) && address.is_multiple_of(size_of::<T>() as u64);
-        is_mapped.then(|| core::ptr::with_exposed_provenance_mut(to_usize(address)))
     }
 }

@@ -1,10 +1,10 @@
 //! Disks: virtio block devices (virtio 1.2, 5.2), one for the guest's data and one to swap to.
 //!
-//! A request is *submitted*, which takes no longer than a notification, and leaves a [`Ticket`].
+//! A request is *submitted*, which takes no longer than a notification, and leaves a `Ticket`.
 //! The device works on it while the submitter does other things; the ticket is *redeemed* for the
-//! result. `disks` has the machine's disks, `attach` starts one and
-//! `examine` asks it what it is, from which [`role`] decides. `device` is what the kernel uses, and [`requests`] keeps the queue, with [`shared`] memory. `swap` shows a disk to memory
-//! management.
+//! result. `disks` has the machine's disks: `attach` starts one, and `examine` asks it which it is,
+//! from which [`role`] decides. `device` is what the kernel uses, and [`requests`] keeps its
+//! [`queue`], with [`shared`] memory. `swap` shows a disk to memory management.
 //!
 //! A device's lock has the rank [`DiskPort`](crate::sync::LockRank::DiskPort).
 
@@ -16,6 +16,7 @@ mod device;
 mod disks;
 #[cfg(target_os = "none")]
 mod examine;
+mod queue;
 mod requests;
 mod role;
 mod shared;

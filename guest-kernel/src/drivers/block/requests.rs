@@ -11,14 +11,12 @@ use core::sync::atomic::{Ordering, fence};
 use core::{fmt, iter};
 
 use aerostat_abi::units::{FRAME_SIZE, FrameNumber, to_usize};
-use allocator_api2::boxed::Box;
 use allocator_api2::vec::Vec;
 use virtio_drivers::Error;
-use virtio_drivers::queue::VirtQueue;
 use virtio_drivers::transport::Transport;
 
+use super::queue::Queue;
 use super::shared::{Buffers, Cell, Cells, Part};
-use crate::drivers::virtio::hal::KernelHal;
 use crate::mm::KernelHeap;
 
 /// The most frames that one request transfers.
@@ -27,8 +25,6 @@ pub(crate) const MAX_FRAMES: usize = 64;
 pub(crate) const MAX_REQUESTS: usize = 16;
 /// The number of the one queue.
 pub(super) const QUEUE: u16 = 0;
-/// Descriptors: for a few of the largest requests, or for all requests if they are small.
-const QUEUE_SIZE: usize = 256;
 
 const TYPE_IN: u32 = 0;
 const TYPE_OUT: u32 = 1;
@@ -108,8 +104,7 @@ const _: () = assert!(RequestSet::BITS as usize == MAX_REQUESTS, "every request 
 /// The requests and their queue.
 #[derive(Debug)]
 pub(super) struct Requests {
-    /// In a box, as it has several kibibytes, and the boot stack is small.
-    queue: Box<VirtQueue<KernelHal, QUEUE_SIZE>, KernelHeap>,
+    queue: Queue,
     cells: Cells,
     slots: Vec<Slot, KernelHeap>,
     /// The buffers of one request at a time. They are kept here, as a page fault that reads from a
@@ -148,8 +143,7 @@ impl Requests {
             slots.push(Slot { state: SlotState::Free, direction: Direction::Read, parts, count: 0 });
         }
         let cells = Cells::new().ok_or(Error::DmaError)?;
-        let queue = VirtQueue::new(transport, QUEUE, false, false)?;
-        let mut queue = Box::try_new_in(queue, KernelHeap).map_err(|_| Error::DmaError)?;
+        let mut queue = Queue::new(transport, QUEUE)?;
         queue.set_dev_notify(false);
         Ok(Self { queue, cells, slots, buffers: Buffers::new()? })
     }

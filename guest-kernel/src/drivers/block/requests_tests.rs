@@ -9,10 +9,10 @@ use virtio_drivers::transport::{DeviceStatus, DeviceType, InterruptStatus, Trans
 use virtio_drivers::{Error, PhysAddr};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
+use super::super::queue::{LARGE, SMALL};
 use super::super::shared::HEADER_BYTES;
 use super::{
-    BlockError, Broken, Direction, Interrupts, MAX_FRAMES, MAX_REQUESTS, QUEUE_SIZE, Request, Requests, SECTOR_BYTES,
-    Sectors,
+    BlockError, Broken, Direction, Interrupts, MAX_FRAMES, MAX_REQUESTS, Request, Requests, SECTOR_BYTES, Sectors,
 };
 
 /// A device: where the driver has put its queue, by addresses in the test's own memory.
@@ -23,6 +23,8 @@ struct FakeDevice {
     used: u64,
     seen: u16,
     done: u16,
+    /// The size of its queue.
+    size: u64,
 }
 
 /// A request as the device finds it: the first descriptor, and all buffers, each with whether it is
@@ -48,7 +50,7 @@ impl FakeDevice {
         if read::<u16>(self.available + 2) == self.seen {
             return None;
         }
-        let slot = u64::from(self.seen) % QUEUE_SIZE as u64;
+        let slot = u64::from(self.seen) % self.size;
         self.seen += 1;
         let head: u16 = read(self.available + 4 + 2 * slot);
         let mut found = Found { head: head.into(), buffers: Vec::new() };
@@ -66,7 +68,7 @@ impl FakeDevice {
 
     /// Reports the chain that begins with `head` as done, with this many bytes written.
     fn finish(&mut self, head: u32, length: u32) {
-        let at = self.used + 4 + 8 * (u64::from(self.done) % QUEUE_SIZE as u64);
+        let at = self.used + 4 + 8 * (u64::from(self.done) % self.size);
         write(at, head);
         write(at + 4, length);
         self.done += 1;
@@ -98,7 +100,7 @@ impl Transport for FakeDevice {
     }
 
     fn max_queue_size(&mut self, _: u16) -> u32 {
-        u32::try_from(QUEUE_SIZE).unwrap()
+        u32::try_from(self.size).unwrap()
     }
 
     fn queue_used(&mut self, _: u16) -> bool {
@@ -151,7 +153,11 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
-        let mut device = FakeDevice::default();
+        Self::with_queue(LARGE)
+    }
+
+    fn with_queue(size: usize) -> Self {
+        let mut device = FakeDevice { size: size as u64, ..FakeDevice::default() };
         let requests = Requests::new(&mut device).unwrap();
         Self { device, requests, memory: Box::new(Memory([[0; FRAME_SIZE]; MAX_FRAMES])) }
     }
@@ -223,6 +229,21 @@ fn other_requests_are_as_the_standard_has_them() {
     bench.device.serve(&identify, 0, b'x');
     bench.requests.reap().unwrap();
     assert_eq!((bench.requests.take(slot), bench.requests.identity(slot)), (Some(Ok(())), [b'x'; 20]));
+}
+
+#[test]
+fn a_device_with_a_small_queue_takes_the_largest_request() {
+    let mut bench = Bench::with_queue(SMALL);
+    let scattered: Vec<_> = (0..MAX_FRAMES).map(|number| number / 2 + number % 2 * (MAX_FRAMES / 2)).collect();
+    let slot = bench.submit(Direction::Write, 0, &scattered).unwrap();
+    let found = bench.device.next().unwrap();
+    assert_eq!(found.buffers.len(), MAX_FRAMES + 2);
+    assert_eq!(bench.submit(Direction::Write, 0, &scattered), None);
+    bench.device.serve(&found, 0, 0);
+    assert_eq!(bench.requests.reap(), Ok(1 << slot));
+    assert!(bench.submit(Direction::Write, 0, &scattered).is_some());
+    let mut tiny = FakeDevice { size: SMALL as u64 / 2, ..FakeDevice::default() };
+    assert!(Requests::new(&mut tiny).is_err(), "the largest request would never fit");
 }
 
 #[test]

@@ -17,6 +17,9 @@ mod pvh;
 #[cfg(target_os = "none")]
 pub(crate) use machine::{Machine, MachineError};
 
+#[cfg(target_os = "none")]
+use super::power;
+
 /// The protocol of the loader. The boot code passes it in a register.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
@@ -40,8 +43,18 @@ pub(crate) unsafe fn read_machine(information: u64, origin: Origin) -> Result<Ma
     match origin {
         // SAFETY: the caller's duty.
         Origin::Hermit => unsafe { hermit::read(information) },
-        // SAFETY: the boot page tables are in force until memory management starts, and this is the
-        // only value.
-        Origin::Pvh => pvh::read(information, &unsafe { physical_memory::BootMemory::new() }),
+        Origin::Pvh => {
+            // SAFETY: the boot page tables are in force until memory management starts, and this is
+            // the only value.
+            let memory = unsafe { physical_memory::BootMemory::new() };
+            let machine = pvh::read(information, &memory);
+            // A machine that can't be used is powered off, too, rather than started again and again.
+            let registers =
+                machine.as_ref().map_or_else(|_| pvh::read_power(information, &memory), |found| found.power);
+            drop(memory);
+            registers.addresses().for_each(physical_memory::map_registers);
+            power::set(registers);
+            machine
+        }
     }
 }

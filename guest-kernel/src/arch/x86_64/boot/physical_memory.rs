@@ -15,7 +15,7 @@ pub(super) trait PhysicalMemory {
 }
 
 #[cfg(target_os = "none")]
-pub(super) use self::machine::BootMemory;
+pub(super) use self::machine::{BootMemory, map_registers};
 
 #[cfg(target_os = "none")]
 #[allow(unsafe_code, reason = "reads what the loader left in memory, and changes the boot page tables")]
@@ -29,7 +29,7 @@ mod machine {
 
     use super::PhysicalMemory;
     use crate::arch::x86_64::{cpu, ring0};
-    use crate::layout::BOOT_IDENTITY_END;
+    use crate::layout::{BOOT_IDENTITY_END, DEVICE_HOLE};
 
     /// Gibibytes that can be read: no loader and no firmware leaves tables above 4 GiB.
     const GIBS: usize = 4;
@@ -96,6 +96,30 @@ mod machine {
             // SAFETY: the root is a table that is mapped at its own address.
             let below = unsafe { root.read() }.addr().as_u64();
             core::ptr::with_exposed_provenance_mut::<PageTableEntry>(to_usize(below)).wrapping_add(gib)
+        }
+    }
+
+    /// Maps registers in the device hole, for which the boot page tables have a table: for good, as
+    /// that table stays. There must be no [`BootMemory`].
+    pub(in super::super) fn map_registers(address: u64) {
+        let flags = PageTableFlags::PRESENT
+            | PageTableFlags::WRITABLE
+            | PageTableFlags::USER_ACCESSIBLE
+            | PageTableFlags::HUGE_PAGE
+            | PageTableFlags::NO_EXECUTE
+            | PageTableFlags::NO_CACHE
+            | PageTableFlags::WRITE_THROUGH;
+        // SAFETY: the boot page tables have this entry, and it refers to a table.
+        let table = unsafe { BootMemory::entry(to_usize(DEVICE_HOLE.start / BOOT_IDENTITY_END)).read() }.addr();
+        let slot = to_usize((address - DEVICE_HOLE.start) / HUGE_BYTES);
+        let entry =
+            core::ptr::with_exposed_provenance_mut::<PageTableEntry>(to_usize(table.as_u64())).wrapping_add(slot);
+        // SAFETY: the address is in the device hole, so the entry is one of that table.
+        if unsafe { entry.read() }.is_unused() {
+            let mut new = PageTableEntry::new();
+            new.set_addr(PhysAddr::new(address - address % HUGE_BYTES), flags);
+            // SAFETY: as above; nothing is mapped there.
+            unsafe { entry.write(new) };
         }
     }
 

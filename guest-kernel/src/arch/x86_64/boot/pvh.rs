@@ -9,6 +9,7 @@ use super::acpi;
 use super::devices::{PciSearch, VirtioDescriptions};
 use super::machine::{Machine, MachineError};
 use super::physical_memory::PhysicalMemory;
+use crate::arch::x86_64::power::PowerRegisters;
 
 const MAGIC: u32 = 0x336e_c578;
 const USABLE_MEMORY: u32 = 1;
@@ -43,7 +44,7 @@ pub(super) fn read(address: u64, memory: &impl PhysicalMemory) -> Result<Machine
     let has_word = |word| machine.command_line.loader_words().any(|other| other == word);
     let (is_pci_off, is_acpi_off) = (has_word(PCI_OFF), has_word(ACPI_OFF));
     machine.devices.mmio = VirtioDescriptions::from_command_line(machine.command_line.loader_words())?;
-    let tables = if is_acpi_off { None } else { acpi::read(memory, memory.u64(address.wrapping_add(32))) };
+    let tables = if is_acpi_off { None } else { acpi::read(memory, table_pointer(address, memory)) };
     machine.devices.pci = if is_pci_off {
         PciSearch::Without(PCI_OFF)
     } else {
@@ -57,6 +58,16 @@ pub(super) fn read(address: u64, memory: &impl PhysicalMemory) -> Result<Machine
         }
     }
     Ok(machine)
+}
+
+/// Reads how a machine is powered off of which all else may be unusable.
+pub(super) fn read_power(address: u64, memory: &impl PhysicalMemory) -> PowerRegisters {
+    acpi::read(memory, table_pointer(address, memory)).map(|tables| tables.power).unwrap_or_default()
+}
+
+/// Returns where the loader says that the root pointer of the ACPI tables is; zero if it does not.
+fn table_pointer(address: u64, memory: &impl PhysicalMemory) -> u64 {
+    memory.u64(address.wrapping_add(32))
 }
 
 /// Copies a zero-terminated string, and returns its length.

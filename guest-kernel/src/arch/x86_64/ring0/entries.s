@@ -15,13 +15,15 @@ ring0_call:
     dec eax
     jz 2f
     dec eax
-    jnz ring0_triple_fault              # RESET
+    jnz 4f
     or dword ptr [rsp + 16], 0x200      # ENABLE_INTERRUPTS: in the flags that IRETQ restores
     iretq
 0:  mov rax, cr2                        # READ_FAULT_ADDRESS
     iretq
 1:  mov rax, cr3                        # FLUSH_ALL
     mov cr3, rax
+    iretq
+4:  lidt [rip + no_idt]                 # REMOVE_GATES: no fault of the caller can be handled any more
     iretq
 2:  cmp qword ptr gs:[{pending}], 0     # HALT: interrupts are off, so none slips in between the check and the halt
     jne 3f
@@ -89,9 +91,8 @@ ring0_fatal:
     mov eax, {ring0_fault}
     mov edx, {exit_port}
     out dx, eax
-ring0_triple_fault:
-    lidt [rip + no_idt]                 # no gate is left, not even that of a double fault: the machine resets itself
-    int3
+    lidt [rip + no_idt]                 # the next fault finds no gate, not even that of a double fault
+    ud2
 0:  cli
     hlt
     jmp 0b

@@ -212,7 +212,7 @@ const READ_FAULT_ADDRESS: u64 = 0;
 const FLUSH_ALL: u64 = 1;
 const HALT: u64 = 2;
 const ENABLE_INTERRUPTS: u64 = 3;
-const RESET: u64 = 4;
+const REMOVE_GATES: u64 = 4;
 
 /// Returns the address of the last page fault (CR2).
 pub(crate) fn read_fault_address() -> u64 {
@@ -235,10 +235,12 @@ pub(crate) fn enable_interrupts() {
     call(ENABLE_INTERRUPTS);
 }
 
-/// Resets the machine by a fault that nothing can handle.
+/// Resets the machine by a fault that no gate handles, which shuts the processor down. The fault is
+/// one of ring 3, as a KVM without hardware virtualization does not emulate one of ring 0.
 pub(crate) fn reset() -> ! {
-    call(RESET);
-    unreachable!("the ring-0 stub does not return from a reset")
+    call(REMOVE_GATES);
+    // SAFETY: the instruction faults, and the machine ends.
+    unsafe { asm!("ud2", options(noreturn)) }
 }
 
 fn call(number: u64) -> u64 {

@@ -72,7 +72,7 @@ impl fmt::Display for BadCapabilities {
         f.write_str(match self {
             Self::List => "the list of its capabilities does not end",
             Self::Structure => "a capability names registers that can't be",
-            Self::Legacy => "it knows only the legacy interface (under QEMU, pass disable-legacy=on or leave it out)",
+            Self::Legacy => "it knows only the legacy interface (under QEMU, leave disable-modern=on out)",
         })
     }
 }
