@@ -32,12 +32,12 @@ lock_ranks! {
     // Spin locks.
     /// What reclaim knows about pages.
     Reclaimer,
+    /// The registers of the virtio balloon.
+    BalloonDevice,
     /// Regions and page tables.
     AddressSpace,
     /// A disk's registers and its queue of requests.
     DiskPort,
-    /// The registers of the virtio balloon.
-    BalloonDevice,
     /// A CPU's frame cache; several are taken in the order of the CPUs.
     FrameCache,
     /// The frame allocator.
