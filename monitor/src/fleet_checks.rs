@@ -10,6 +10,7 @@ use crate::fleet::{Fleet, GuestSpec, Machine};
 use crate::host::capacity::{self, Available, Need, TooLarge};
 use crate::host::descriptors::{self, FleetSize, TooFewDescriptors};
 use crate::host::disk::OpenDisk;
+use crate::host::qemu;
 use crate::supervisor::STARTERS;
 use crate::vmm;
 
@@ -34,9 +35,6 @@ pub fn check_guests<'a>(guests: impl IntoIterator<Item = &'a GuestSpec>) -> Resu
     // Disks that are held together are those that can be had together.
     let mut held = Vec::new();
     for guest in guests {
-        if let Machine::Attached(_) = guest.machine {
-            continue;
-        }
         check_machine(guest)?;
         held.push(guest.disks.open().map_err(|error| format!("guest {:?}: {error}", guest.name))?);
     }
@@ -50,6 +48,10 @@ pub fn check_guests<'a>(guests: impl IntoIterator<Item = &'a GuestSpec>) -> Resu
 /// The same as for [`check_guests`].
 pub fn check_machine(guest: &GuestSpec) -> Result<(), String> {
     let GuestSpec { name, image, limits, .. } = guest;
+    // What an attached machine is, is found when it is attached.
+    if let Machine::Attached(_) = guest.machine {
+        return Ok(());
+    }
     let refused = |why: String| format!("guest {name:?}: {why}");
     vmm::check_size(limits.max).map_err(|error| refused(error.to_string()))?;
     let info = vmm::check_image(image, limits.max)
@@ -63,6 +65,15 @@ pub fn check_machine(guest: &GuestSpec) -> Result<(), String> {
         )));
     }
     Ok(())
+}
+
+/// Returns the memory that attached machines have already: the pool need not find it.
+pub fn attached_memory<'a>(guests: impl IntoIterator<Item = &'a GuestSpec>) -> FrameCount {
+    let memory = |guest: &GuestSpec| match &guest.machine {
+        Machine::Attached(attachment) => qemu::resident_behind(&attachment.qmp),
+        Machine::Aerostat | Machine::Qemu => None,
+    };
+    sum(guests.into_iter().filter_map(memory))
 }
 
 /// Checks that the host can keep the memory that the pool of `fleet` grants, of which its guests

@@ -59,6 +59,21 @@ impl FleetPlan {
         Self { text: format!("idle_tax = {percent}\n{}", self.text) }
     }
 
+    /// Takes QEMU as the machine of all guests that are started.
+    #[must_use]
+    pub fn under_qemu(self) -> Self {
+        Self { text: format!("machine = \"qemu\"\n{}", self.text) }
+    }
+
+    /// Adds a machine that runs, by its QMP socket; its limits are in MiB.
+    #[must_use]
+    pub fn with_attached(self, name: &str, socket: &str, min_mib: u64, max_mib: u64) -> Self {
+        let guest = format!(
+            "[[guest]]\nname = \"{name}\"\nattach = {{ qmp = \"{socket}\" }}\nmin = \"{min_mib}M\"\nmax = \"{max_mib}M\"\n"
+        );
+        Self { text: self.text + &guest }
+    }
+
     /// Adds a guest.
     #[must_use]
     pub fn with(self, member: &Member<'_>) -> Self {

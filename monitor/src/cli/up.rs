@@ -9,7 +9,6 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use aerostat_abi::units::FrameCount;
 use clap::{Args, ValueEnum};
 
 use super::inheritance::Inheritance;
@@ -137,7 +136,8 @@ fn check(fleet: &Fleet, path: &Path) -> Result<(), Failure> {
     let refused = |why: String| Failure::refused(format!("{}: {why}", path.display()));
     fleet_checks::check_descriptors(fleet).map_err(|error| refused(error.to_string()))?;
     let cached_swap = fleet_checks::check_guests(&fleet.guests).map_err(Failure::refused)?;
-    fleet_checks::check_host(fleet, cached_swap, FrameCount::ZERO).map_err(|error| refused(error.to_string()))
+    fleet_checks::check_host(fleet, cached_swap, fleet_checks::attached_memory(&fleet.guests))
+        .map_err(|error| refused(error.to_string()))
 }
 
 /// Runs a checked fleet whose run directory is held, and reports the outcome.

@@ -51,7 +51,8 @@ impl HostChecks for Host {
         if added.is_empty() && fleet.pool <= status.pool {
             return Ok(());
         }
-        fleet_checks::check_host(fleet, cached_swap, in_use(status)).map_err(|error| error.to_string())
+        let in_use = in_use(status).saturating_add(fleet_checks::attached_memory(added));
+        fleet_checks::check_host(fleet, cached_swap, in_use).map_err(|error| error.to_string())
     }
 }
 
@@ -59,5 +60,6 @@ impl HostChecks for Host {
 fn in_use(status: &FleetStatus) -> FrameCount {
     let resident = |guest: &GuestStatus| guest.resident;
     let sum = status.guests.iter().map(resident).fold(FrameCount::ZERO, FrameCount::saturating_add);
-    status.physical.unwrap_or(sum)
+    // Attached machines are not in the group that is measured.
+    status.physical.map_or(sum, |physical| physical.max(sum))
 }

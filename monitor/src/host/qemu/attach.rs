@@ -1,9 +1,10 @@
 //! Taking a machine of another program into the fleet.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use aerostat_abi::units::FrameCount;
 use rustix::process::Pid;
 use thiserror::Error;
 
@@ -72,6 +73,12 @@ impl QemuGuest {
         let origin = Origin::Found { machine, size };
         Ok(Self::new(Parts { desk, ownership: Ownership::Others(rule), origin, process, status })?)
     }
+}
+
+/// Returns the memory of the process that listens on a socket; `None` where there is none.
+pub fn resident_behind(socket: &Path) -> Option<FrameCount> {
+    let connection = Socket::At(socket.to_owned()).connect(Moment::now()).ok()?;
+    Some(StatusFile::open(connection.peer()?)?.read()?.resident)
 }
 
 /// A process that was heard from after it was opened, so that its number can't have passed to

@@ -31,6 +31,6 @@ mod tracker;
 mod usage;
 mod worker;
 
-pub use self::attach::AttachError;
+pub use self::attach::{AttachError, resident_behind};
 pub use self::guest::QemuGuest;
 pub use self::spawn::{PROGRAM, QemuConfig, QemuError, version};
