@@ -1,14 +1,11 @@
 //! Fleets whose machines are QEMU: started by the fleet, or attached.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use aerostat_tests::command::run_through;
 use aerostat_tests::environment::app_image;
-use aerostat_tests::fleet::{Fleet, FleetPlan, Member, Receiver};
-use rustix::process::Signal;
+use aerostat_tests::fleet::{Fleet, FleetPlan, Member};
 use tempfile::TempDir;
 
 /// How long a fleet may take to end.
@@ -31,12 +28,12 @@ struct Machine {
 
 impl Machine {
     fn start(devices: &[&str]) -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = tempfile::tempdir().expect("a temporary folder can be made");
         let socket = format!("unix:{},server=on,wait=off", folder.path().join("qmp").display());
         let mut command = Command::new("qemu-system-x86_64");
         command.args(["-nodefaults", "-no-user-config", "-display", "none", "-accel", "tcg", "-m", "128M"]);
         command.args(["-M", "microvm,acpi=off", "-qmp", &socket]).args(devices);
-        let process = command.stdin(Stdio::null()).spawn().unwrap();
+        let process = command.stdin(Stdio::null()).spawn().expect("QEMU is installed");
         let machine = Self { process, folder };
         while !machine.folder.path().join("qmp").exists() {
             std::thread::sleep(Duration::from_millis(10));
@@ -49,7 +46,7 @@ impl Machine {
     }
 
     fn is_alive(&mut self) -> bool {
-        self.process.try_wait().unwrap().is_none()
+        self.process.try_wait().expect("a child that was not reaped can be waited for").is_none()
     }
 }
 
@@ -63,7 +60,9 @@ impl Drop for Machine {
 /// Returns the number of the QEMU process of a guest of ours.
 fn qemu_of(fleet: &mut Fleet, name: &str) -> String {
     fleet.wait_for("QEMU process", |_| {
-        let processes = fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+        let processes = fs::read_dir("/proc")
+            .expect("/proc can be read")
+            .filter_map(|entry| entry.ok()?.file_name().into_string().ok());
         let is_it = |pid: &String| {
             let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
             let words: Vec<_> = line.split(|&byte| byte == 0).collect();
@@ -79,7 +78,16 @@ fn wait_for_work(fleet: &mut Fleet, name: &str) {
 }
 
 mod qemu {
-    use super::*;
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+    use std::process::Command;
+
+    use aerostat_tests::command::run_through;
+    use aerostat_tests::environment::app_image;
+    use aerostat_tests::fleet::Receiver;
+    use rustix::process::Signal;
+
+    use super::{END_PATIENCE, Machine, member, plan, qemu_of, wait_for_work};
 
     #[test]
     fn a_guest_runs_to_its_end() {

@@ -9,7 +9,7 @@ mod adoption;
 use std::collections::BTreeMap;
 use std::os::fd::BorrowedFd;
 
-use aerostat_abi::units::FrameCount;
+use aerostat_abi::units::{FrameCount, HUGE_FRAMES};
 
 pub use self::adoption::{Adoption, Found, PastGuest};
 use super::command::Version;
@@ -199,6 +199,12 @@ impl<G: GuestHandle> Supervisor<G> {
         // Guests are kept in the order of their admission, which is that of their numbers.
         let place = self.guests.partition_point(|guest| guest.id < id);
         self.guests.insert(place, guest);
+        if machine < spec.limits.max {
+            let max = FrameCount(machine.0 / HUGE_FRAMES * HUGE_FRAMES);
+            let limits = Limits { min: spec.limits.min.min(max), max };
+            // Lower guarantees are never refused.
+            let _ = self.change(id, limits, spec.subscription);
+        }
         self.note(now, EventKind::Started { guest: spec.name, target });
     }
 

@@ -61,7 +61,8 @@ pub(super) fn arguments(of: Description<'_>) -> Vec<String> {
         None => add(&["-serial", "null"]),
     }
     add(&["-device", &format!("isa-debug-exit,iobase={EXIT_PORT:#x},iosize=4")]);
-    add(&["-device", "virtio-balloon-device,id=balloon0,deflate-on-oom=on,free-page-reporting=on"]);
+    // Without deflate-on-oom: a guest of ours waits for memory rather than take it from the pool.
+    add(&["-device", "virtio-balloon-device,id=balloon0,free-page-reporting=on"]);
     for drive in drives {
         let id = match drive.role {
             DiskRole::Data => DATA_DISK_ID,

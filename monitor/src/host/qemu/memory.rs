@@ -51,27 +51,40 @@ fn parse_status(text: &str) -> Option<ProcessMemory> {
     })
 }
 
-/// Measures what of the memory of a process is that of a guest whose machine has `machine` frames.
-pub(super) fn guest_memory(process: Pid, machine: FrameCount) -> Option<FrameCount> {
-    find_mapping(&fs::read_to_string(format!("/proc/{}/smaps", process.as_raw_nonzero())).ok()?, machine)
+/// Measures what a process has of its own, besides the memory of a guest whose machine has
+/// `machine` frames.
+pub(super) fn own_memory(process: Pid, machine: FrameCount) -> Option<FrameCount> {
+    own_in(&fs::read_to_string(format!("/proc/{}/smaps", process.as_raw_nonzero())).ok()?, machine)
 }
 
-fn find_mapping(smaps: &str, machine: FrameCount) -> Option<FrameCount> {
-    let mut best: Option<(FrameCount, FrameCount)> = None;
-    let mut size = None;
+/// A mapping, as far as it matters.
+#[derive(Clone, Copy, Debug, Default)]
+struct Mapping {
+    size: FrameCount,
+    anonymous: FrameCount,
+    is_executed: bool,
+}
+
+/// Adds up the anonymous memory of all mappings but the guest's. All comes from one reading, since
+/// a guest may grow by much between two.
+fn own_in(smaps: &str, machine: FrameCount) -> Option<FrameCount> {
+    let mut mappings: Vec<Mapping> = Vec::new();
     for line in smaps.lines() {
         if is_head(line) {
             // Memory that is executed is QEMU's translation buffer.
-            size = None;
-        } else if let Some(found) = line.strip_prefix("Size:").and_then(kib) {
-            size = Some(found).filter(|&found| found >= machine && found <= machine.saturating_add(SLACK));
-        } else if let (Some(resident), Some(of)) = (line.strip_prefix("Rss:").and_then(kib), size)
-            && best.is_none_or(|(smallest, _)| of < smallest)
-        {
-            best = Some((of, resident));
+            let is_executed = line.split(' ').nth(1).is_some_and(|access| access.contains('x'));
+            mappings.push(Mapping { is_executed, ..Mapping::default() });
+        } else if let Some(mapping) = mappings.last_mut() {
+            let value = |key: &str| line.strip_prefix(key).and_then(kib);
+            mapping.size = value("Size:").unwrap_or(mapping.size);
+            mapping.anonymous = value("Anonymous:").unwrap_or(mapping.anonymous);
         }
     }
-    best.map(|(_, resident)| resident)
+    let is_fit =
+        |mapping: &&Mapping| (machine..=machine.saturating_add(SLACK)).contains(&mapping.size) && !mapping.is_executed;
+    let guest = mappings.iter().filter(is_fit).min_by_key(|mapping| mapping.size)?;
+    let all = mappings.iter().map(|mapping| mapping.anonymous).fold(FrameCount::ZERO, FrameCount::saturating_add);
+    Some(all.saturating_sub(guest.anonymous))
 }
 
 /// Returns whether a line of smaps begins a mapping: `55d0-55f0 rw-p 00000000 00:00 0 [heap]`.
@@ -86,7 +99,7 @@ fn kib(text: &str) -> Option<FrameCount> {
 
 #[cfg(test)]
 mod tests {
-    use super::{ProcessMemory, StatusFile, find_mapping, parse_status};
+    use super::{ProcessMemory, StatusFile, own_in, parse_status};
     use aerostat_abi::units::FrameCount;
 
     #[test]
@@ -101,16 +114,20 @@ mod tests {
 
     #[test]
     fn the_guests_mapping_has_the_size_of_the_machine() {
-        let mapping = |size: u64, resident: u64| {
-            format!(
-                "7f00-7f01 rw-p 00000000 00:00 0 \nSize: {size} kB\nKernelPageSize: 4 kB\nRss: {resident} kB\nPss: 1 kB\n"
-            )
+        let mapping = |access: &str, size: u64, anonymous: u64| {
+            let range = format!("7f00-7f01 {access} 00000000 00:00 0 \nSize: {size} kB\nKernelPageSize: 4 kB\n");
+            format!("{range}Rss: {anonymous} kB\nAnonymous: {anonymous} kB\nAnonHugePages: 2048 kB\n")
         };
-        let smaps =
-            [(132, 88), (1_048_580, 4), (1_048_576, 4096), (2_000_000, 8)].map(|(size, rss)| mapping(size, rss));
+        let smaps = [
+            mapping("rw-p", 132, 88),
+            mapping("rw-p", 1_048_580, 4),
+            mapping("rwxp", 1_048_576, 400),
+            mapping("rw-p", 1_048_576, 4096),
+            mapping("rw-p", 2_000_000, 8),
+        ];
         let machine = FrameCount::from_mib(1024);
-        assert_eq!(find_mapping(&smaps.concat(), machine), Some(FrameCount(1024)));
-        assert_eq!(find_mapping(&smaps[0], machine), None);
-        assert_eq!(find_mapping("", machine), None);
+        assert_eq!(own_in(&smaps.concat(), machine), Some(FrameCount((88 + 4 + 400 + 8) / 4)));
+        assert_eq!(own_in(&smaps[0], machine), None);
+        assert_eq!(own_in("", machine), None);
     }
 }

@@ -131,14 +131,6 @@ impl Target {
         }
     }
 
-    /// Returns what a guest of this size has beyond the target that it had come to.
-    pub(super) fn excess(&self, size: FrameCount) -> FrameCount {
-        match (self.stage, self.order) {
-            (Stage::Left { .. }, Some(order)) => size.saturating_sub(order.target),
-            _ => FrameCount::ZERO,
-        }
-    }
-
     /// Returns whether the guest is on its way to the target.
     pub(super) fn is_moving(&self) -> bool {
         matches!(self.stage, Stage::Sent | Stage::Set) || (self.stage == Stage::Unsent && self.order.is_some())
@@ -203,7 +195,6 @@ mod tests {
         assert_eq!(target.observe(mib(400), at(10)), Some(Departure { target: mib(512), size: mib(400) }));
         assert_eq!((target.take(at(10)), target.due()), (None, Some(at(10).after(PATIENCE))));
         assert_eq!((target.observe(mib(300), at(12)), target.take(at(39))), (None, None));
-        assert_eq!((target.excess(mib(300)), target.excess(mib(520))), (FrameCount::ZERO, mib(8)));
         assert_eq!(target.take(at(40)), Some(mib(512)), "after a while, once");
         target.set(mib(512));
         assert_eq!((target.observe(mib(512), at(41)), target.observe(mib(400), at(42))), (None, None), "reported");

@@ -21,7 +21,6 @@ use super::usage::{Sizes, UsageWatch};
 use crate::clock::Moment;
 use crate::fleet::DetachRule;
 use crate::host::{GuestEvent, Observation, Reports};
-use crate::scheduler::Usage;
 
 /// How often the size is asked for while the guest moves to its target.
 const MOVING: Duration = Duration::from_millis(200);
@@ -278,7 +277,7 @@ impl Tracker {
             last_call: self.last_heard,
             running: self.began,
             statistics: report.map(|report| report.to_report(balloon.unwrap_or_default())),
-            reports: match self.need() {
+            reports: match self.usage.usage() {
                 Some(usage) => Reports::Derived(usage),
                 None if self.is_fixed => Reports::Never,
                 None => Reports::Awaited,
@@ -353,29 +352,12 @@ impl Tracker {
 
     fn note_size(&mut self, size: FrameCount, now: Moment) {
         let size = self.machine.map_or(size, |machine| size.min(machine));
-        let before = self.size.replace(size).unwrap_or_default();
-        let excess = self.target.excess(before);
-        let departure = self.target.observe(size, now);
-        match (self.owner, departure) {
-            (Owner::Others, Some(Departure { target, size })) => self.report(format!(
+        self.size = Some(size);
+        if let Some(Departure { target, size }) = self.target.observe(size, now) {
+            self.report(format!(
                 "the guest has left its target {target} for {size}: another program sets its balloon, or it lacked \
                  memory; the target is not sent again before it changes, or 30 s have passed"
-            )),
-            (Owner::Us { .. }, _) if self.target.excess(size) > excess => self.events.push(GuestEvent::Pressure),
-            _ => {}
-        }
-    }
-
-    /// Returns what the guest needs. No other program sets the balloon of a machine of ours: what
-    /// its guest has beyond its target it has deflated since it lacked memory.
-    fn need(&self) -> Option<Usage> {
-        let usage = self.usage.usage()?;
-        match self.owner {
-            Owner::Us { .. } => {
-                let excess = self.target.excess(self.size.unwrap_or_default());
-                Some(Usage { wanted: usage.wanted.max(excess), ..usage })
-            }
-            Owner::Others => Some(usage),
+            ));
         }
     }
 

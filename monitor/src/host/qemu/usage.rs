@@ -2,15 +2,16 @@
 //!
 //! *Firm* is what the guest can't do without: its size less what it could allocate without
 //! swapping. Free memory alone says nothing, since Linux fills it with pages of files; those count
-//! as droppable. Pages that come back while hardly anything is available are pressure: the guest
-//! waits for that much.
+//! as droppable.
 //!
-//! Such a guest can't ask for memory and wait. What it grows by between two reports must be there
-//! already, or it swaps, or kills a process. So it is left a reserve ([`reserve`]).
+//! Such a guest can't ask for memory. What it grows by between two reports must be there already, or
+//! it waits, swaps, or kills a process. So it is left a reserve ([`reserve`]). A guest that has used
+//! most of that up counts as one that waits for memory: for half its size, or for the pages that
+//! came back meanwhile if that is more, so that one that grows doubles within two reports.
 //!
 //! *Total memory.* A Linux guest takes ballooned pages out of `MemTotal`, unless the device has
-//! deflate-on-oom: then they stay in, and count as used. A guest of ours always reports all of its
-//! machine. Which it is shows in the report: a total above the size has the balloon in it.
+//! deflate-on-oom: then they stay in, and count as used. A guest of ours always takes them out. Which
+//! it is shows in the report: a total above the size has the balloon in it.
 
 use aerostat_abi::units::FrameCount;
 
@@ -20,11 +21,11 @@ use crate::scheduler::{StalledTime, Usage};
 /// What a guest is left besides what it uses: so much, and one frame for so many that it uses.
 const RESERVE: FrameCount = FrameCount::from_mib(16);
 const RESERVE_DIVISOR: u64 = 8;
-/// Below this part of its size, what is available is so little that pages come back for lack of
-/// memory.
+/// Below this part of its size, what is available is so little that the guest has used up most of
+/// its reserve.
 const SCARCE_DIVISOR: u64 = 16;
-/// Pressure in one interval is at most one frame for so many of the size.
-const PRESSURE_DIVISOR: u64 = 8;
+/// What a guest waits for then: one frame for so many of its size.
+const STEP_DIVISOR: u64 = 2;
 
 /// The reports of one guest.
 #[derive(Clone, Debug, Default)]
@@ -106,25 +107,26 @@ impl UsageWatch {
             idle: FrameCount::ZERO,
             // A target below what the guest uses makes it swap or kill.
             unshrinkable: FrameCount::ZERO,
-            wanted: self.pressure(report, size, allocatable),
+            wanted: self.wanted(report, size, allocatable).min(machine),
             evicted: FrameCount::ZERO,
             restored: 0,
             stalled: StalledTime::default(),
         })
     }
 
-    /// Returns the pages that came back since the last report for lack of memory.
-    fn pressure(&self, report: &BalloonStatistics, size: FrameCount, allocatable: FrameCount) -> FrameCount {
-        let Some(last) = &self.last else { return FrameCount::ZERO };
+    /// Returns what a guest of this size waits for that could allocate `allocatable`.
+    fn wanted(&self, report: &BalloonStatistics, size: FrameCount, allocatable: FrameCount) -> FrameCount {
         if allocatable.0 >= size.0 / SCARCE_DIVISOR {
             return FrameCount::ZERO;
         }
+        let step = FrameCount(size.0 / STEP_DIVISOR);
+        let Some(last) = &self.last else { return step };
         // Counts that fall are those of a guest that was reset.
         let since =
             |now: Option<u64>, before: Option<u64>| now.zip(before).map_or(0, |(now, then)| now.saturating_sub(then));
         let swapped_in = FrameCount::from_bytes_ceil(since(report.swap_in, last.swap_in));
         let faults = FrameCount(since(report.major_faults, last.major_faults));
-        swapped_in.max(faults).min(FrameCount(size.0 / PRESSURE_DIVISOR))
+        swapped_in.max(faults).max(step)
     }
 }
 
@@ -187,7 +189,7 @@ mod tests {
         watch.observe(report(1, [984, 100, 200, 120]), sizes(512));
         assert_eq!(parts(&watch), (312, 100), "Linux with deflate-on-oom");
         let mut watch = UsageWatch::default();
-        watch.observe(report(1, [1024, 200, 200, 0]), sizes(512));
+        watch.observe(report(1, [512, 200, 200, 0]), sizes(512));
         assert_eq!(parts(&watch), (312, 0), "a guest of ours");
     }
 
@@ -222,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn pages_that_come_back_while_little_is_available_are_pressure() {
+    fn a_guest_with_little_available_waits_for_a_step_or_for_what_came_back() {
         let wanted = |available: u64, faults: u64, swapped_in_mib: u64| {
             let mut watch = UsageWatch::default();
             watch.observe(report(1, [480, 10, available, 10]), sizes(512));
@@ -234,9 +236,9 @@ mod tests {
             watch.observe(later, sizes(512));
             watch.usage().unwrap().wanted
         };
-        assert_eq!(wanted(20, 256, 0), mib(1));
-        assert_eq!(wanted(20, 256, 3), mib(3));
-        assert_eq!(wanted(20, 1 << 40, 0), mib(64), "no more than an eighth of the size");
+        assert_eq!(wanted(20, 256, 0), mib(256));
+        assert_eq!(wanted(20, 256, 300), mib(300));
+        assert_eq!(wanted(20, 1 << 40, 0), mib(1024), "no more than the machine has");
         assert_eq!(wanted(200, 256, 3), FrameCount::ZERO, "it reads files for the first time");
     }
 
@@ -258,7 +260,7 @@ mod tests {
                 watch.observe(report, sizes(size));
                 if let Some(usage) = watch.usage() {
                     prop_assert!(usage.used <= mib(1024) && usage.droppable <= usage.used);
-                    prop_assert!(usage.wanted <= mib(size));
+                    prop_assert!(usage.wanted <= mib(1024));
                 }
             }
         }

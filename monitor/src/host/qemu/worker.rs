@@ -17,7 +17,7 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::process::Pid;
 
 use super::connection::{Connection, Socket};
-use super::memory::{StatusFile, guest_memory};
+use super::memory::{StatusFile, own_memory};
 use super::qmp::ShutdownCause;
 use super::tracker::Tracker;
 use crate::clock::Moment;
@@ -270,10 +270,9 @@ impl Worker {
     /// Measures what QEMU has of its own.
     fn measure(&self) {
         let Some(memory) = self.status.as_ref().and_then(|status| status.read()) else { return };
-        let guest =
-            self.process.zip(self.tracker.machine()).and_then(|(process, machine)| guest_memory(process, machine));
+        let own = self.process.zip(self.tracker.machine()).and_then(|(process, machine)| own_memory(process, machine));
         let mut published = self.desk.published();
-        published.own = guest.map_or(FrameCount::ZERO, |guest| memory.resident.saturating_sub(guest));
+        published.own = own.unwrap_or_default();
         published.observation.page_tables = Some(memory.page_tables);
     }
 }

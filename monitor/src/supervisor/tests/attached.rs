@@ -52,6 +52,17 @@ fn a_machine_enters_with_the_size_that_it_has() {
 }
 
 #[test]
+fn a_machine_that_is_smaller_than_its_max_gets_no_more_than_it_has() {
+    let mut bench = Bench::new();
+    let fake = attach(&mut bench, 201, 201);
+    fake.reports.set(uses(400));
+    bench.pass(50);
+    let status = bench.status();
+    let guest = &status.guests[2];
+    assert_eq!((guest.machine, guest.target, guest.limits.max), (mib(201), mib(200), mib(200)));
+}
+
+#[test]
 fn a_guest_that_deflates_by_itself_is_counted_and_not_ended() {
     let mut bench = Bench::new();
     let fake = attach(&mut bench, 512, 128);

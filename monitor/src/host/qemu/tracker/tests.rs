@@ -103,27 +103,6 @@ fn a_machine_of_ours_without_a_driver_is_of_fixed_size_after_a_while() {
 }
 
 #[test]
-fn what_a_guest_of_ours_takes_beyond_its_target_is_pressure() {
-    let mut bench = Bench::new(Owner::Us { first: mib(64) });
-    bench.size = mib(64);
-    bench.report(1, 20);
-    bench.pass(SECOND);
-    let _ = bench.tracker.take_events();
-    bench.tracker.heard(QmpEvent::BalloonChange(mib(96)), bench.now);
-    assert_eq!(bench.tracker.take_events(), [GuestEvent::Pressure]);
-    let Reports::Derived(usage) = bench.tracker.observation().reports else { panic!("it has reported") };
-    assert_eq!(usage.wanted, mib(32));
-    bench.tracker.heard(QmpEvent::BalloonChange(mib(96)), bench.now);
-    bench.tracker.heard(QmpEvent::BalloonChange(mib(80)), bench.now);
-    assert_eq!(bench.tracker.take_events(), []);
-    bench.tracker.heard(QmpEvent::BalloonChange(mib(128)), bench.now);
-    assert_eq!(bench.tracker.take_events(), [GuestEvent::Pressure]);
-    bench.tracker.order(mib(128), Epoch(2));
-    bench.pass(SECOND);
-    assert_eq!(bench.sizes_set, [64, 128]);
-}
-
-#[test]
 fn a_machine_that_stands_still_gives_no_sign_of_life() {
     let mut bench = Bench::new(Owner::Others);
     bench.pass(SECOND);
