@@ -127,6 +127,8 @@ impl Machines {
     fn command(&self, software: &Software, memory_mib: u64, folder: &Path) -> Command {
         let mut command = Command::new(QEMU);
         command.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-cpu", "max"]);
+        // Threads are named, so that a vCPU's time can be told from QEMU's own.
+        command.args(["-name", "guest,debug-threads=on"]);
         command.args(["-accel", self.accelerator, "-m", &format!("{memory_mib}M")]);
         let reporting = match software.devices {
             Devices::Balloon => "",
