@@ -2,8 +2,8 @@
 //! fail for lack of memory, a guest may deflate the balloon by itself (virtio: `DEFLATE_ON_OOM`).
 //!
 //! A relief is a guest size that is kept for a while whatever the target is. Afterwards the driver
-//! inflates to the target again. A guest that then needs the memory anew keeps it for twice as long,
-//! so that the same memory does not go back and forth.
+//! inflates to the target again. A guest that then needs the memory anew keeps it for twice as
+//! long, so that the same memory does not go back and forth.
 
 use aerostat_abi::units::{FrameCount, HUGE_FRAMES};
 

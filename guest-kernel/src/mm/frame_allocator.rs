@@ -67,8 +67,8 @@ impl FrameAllocator {
         Self { placement, commit, offers: Offers::new(huge_frames(frames), bump), ballooned: 0 }
     }
 
-    /// Notes that memory which the host does not back may hold anything: firmware ran here before, or
-    /// the host does not say what is in memory that it had.
+    /// Notes that memory which the host does not back may hold anything: firmware ran here before,
+    /// or the host does not say what is in memory that it had.
     pub(crate) fn distrust_unbacked(&mut self) {
         self.placement.distrust_unbacked();
     }

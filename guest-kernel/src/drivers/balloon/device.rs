@@ -403,8 +403,8 @@ fn free_memory(range: Range<FrameNumber>) -> Buffer {
 #[allow(unsafe_code, reason = "passes memory to the device")]
 fn add<const SIZE: usize>(queue: &mut Queue<SIZE>, buffer: Buffer) -> Result<(), Lost> {
     // SAFETY: what is added is either shared memory of the device's own, which is not written while
-    // it is in the queue, or memory of frames that the caller of this module owns, which waits until
-    // the device has returned them.
+    // it is in the queue, or memory of frames that the caller of this module owns, which waits
+    // until the device has returned them. Of a hint the device only notes the address.
     if unsafe { queue.add(buffer) } { Ok(()) } else { Err(Lost::Broken) }
 }
 

@@ -11,7 +11,8 @@ impl Features {
     pub(crate) const MUST_TELL_HOST: Self = Self(1 << 0);
     /// The host can ask for statistics.
     pub(crate) const STATS_VQ: Self = Self(1 << 1);
-    /// The guest may deflate the balloon beyond the host's wish rather than fail for lack of memory.
+    /// The guest may deflate the balloon beyond the host's wish rather than fail for lack of
+    /// memory.
     pub(crate) const DEFLATE_ON_OOM: Self = Self(1 << 2);
     /// The host can ask which memory is free, so that it need not be migrated.
     pub(crate) const FREE_PAGE_HINT: Self = Self(1 << 3);

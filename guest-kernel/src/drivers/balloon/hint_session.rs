@@ -1,7 +1,7 @@
 //! The protocol of free page hints (virtio 1.2, 5.5.6.6): what the host's command asks for. Pure.
 //!
-//! A host that migrates a guest asks for free memory, so that it need not copy it. Each time that it
-//! asks it names another number, and the guest answers with that number, free memory, and the
+//! A host that migrates a guest asks for free memory, so that it need not copy it. Each time that
+//! it asks it names another number, and the guest answers with that number, free memory, and the
 //! number that says stop. The memory is the guest's again when the host is done.
 
 /// The host wants no more hints for now.
