@@ -94,8 +94,8 @@ impl CommandLine {
         core::str::from_utf8(&self.bytes[..self.length]).unwrap_or_default()
     }
 
-    /// Returns the words that are meant for the application: those that are neither the kernel's nor
-    /// a loader's, and all behind `--`.
+    /// Returns the words that are meant for the application: those that are neither the kernel's
+    /// nor a loader's, and all behind `--`.
     pub(crate) fn application_words(&self) -> impl Iterator<Item = &str> {
         let (common, application, _) = self.parts();
         common.split_whitespace().filter(|word| is_for_application(word)).chain(application.split_whitespace())

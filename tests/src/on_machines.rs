@@ -10,8 +10,8 @@ macro_rules! on_both_machines {
     };
 }
 
-/// Makes tests of each named function of the invoking module on all machines of QEMU's. The function
-/// takes the machine as its argument.
+/// Makes tests of each named function of the invoking module on all machines of QEMU's. The
+/// function takes the machine as its argument.
 #[macro_export]
 macro_rules! on_qemu_machines {
     ($($name:ident),* $(,)?) => {

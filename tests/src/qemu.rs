@@ -171,7 +171,8 @@ fn end_reason(status: ExitStatus) -> EndReason {
         return EndReason::Killed(signal);
     }
     match status.code() {
-        // A triple fault resets the machine. With -no-reboot, a reset ends QEMU as a power off does.
+        // A triple fault resets the machine. With -no-reboot, a reset ends QEMU as a power off
+        // does.
         Some(0) => EndReason::Fault("the machine was reset or powered off".to_owned()),
         Some(code) => GuestExit::from_qemu_status(code)
             .map_or_else(|| EndReason::Failed(format!("QEMU ended with status {code}")), EndReason::Exited),

@@ -1,8 +1,8 @@
 //! The console of machines without a serial port: a virtio console device (virtio 1.2, 5.3), to
 //! which the log is written. Nothing is read from it.
 //!
-//! Lines come from anywhere, reports of the guest's end included. So a write takes no lock, needs no
-//! interrupt, and waits only for a moment: what a host does not take is lost.
+//! Lines come from anywhere, reports of the guest's end included. So a write takes no lock, needs
+//! no interrupt, and waits only for a moment: what a host does not take is lost.
 #![allow(unsafe_code, reason = "memory shared with a device")]
 
 use core::cell::UnsafeCell;
@@ -36,7 +36,7 @@ struct Console {
     port: UnsafeCell<Port>,
 }
 
-// SAFETY: the port is used by whoever has set `is_busy` alone.
+// SAFETY: only the code that has set `is_busy` uses the port.
 unsafe impl Sync for Console {}
 // SAFETY: nothing of the port depends on the CPU.
 unsafe impl Send for Console {}

@@ -1,5 +1,5 @@
-//! How a machine is powered off or reset, by what it has of ACPI 6.5, 4.8.3, and of what PCs have had
-//! before.
+//! How a machine is powered off or reset, by what it has of ACPI 6.5, 4.8.3, and of what PCs have
+//! had before.
 
 /// A register of one to four bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -288,7 +288,8 @@ impl BlockDevice {
     /// Stops using the device: all requests fail, those under way and those to come.
     fn give_up(&self, port: &mut Port, why: &str) -> RequestSet {
         port.is_broken = true;
-        port.device.transport_mut().set_status(DeviceStatus::empty()); // a reset: afterwards the device touches no memory
+        // A reset: afterwards the device touches no memory.
+        port.device.transport_mut().set_status(DeviceStatus::empty());
         log::error!("disk {}: {why}; it is not used any more", self.id.name());
         let failed = port.requests.fail_all();
         self.wake(port, failed);

@@ -17,7 +17,8 @@ use crate::time::Instant;
 /// How long a disk may take to answer, before the guest continues without it.
 const PATIENCE_NS: u64 = 1_000_000_000;
 
-/// Returns what says which disk it is. Its first page is read only if its serial number says nothing.
+/// Returns what says which disk it is. Its first page is read only if its serial number says
+/// nothing.
 ///
 /// # Errors
 /// [`AttachError::NoAnswer`].

@@ -1,5 +1,5 @@
-//! Finds the machine's virtio devices: where boot information or the command line say that some are,
-//! and on the PCI bus.
+//! Finds the machine's virtio devices: where boot information or the command line say that some
+//! are, and on the PCI bus.
 #![allow(unsafe_code, reason = "the one place that opens transports, each once")]
 
 use core::fmt;

@@ -1,7 +1,7 @@
 //! Virtio devices (virtio 1.2): where a machine has them, and what all their drivers use.
 //!
-//! `find` opens each device whose kind has a driver, over MMIO ([`mmio`]) or over PCI ([`pci`]), and
-//! passes it on as a `VirtioDevice`. No other module knows the transports. A driver negotiates
+//! `find` opens each device whose kind has a driver, over MMIO ([`mmio`]) or over PCI ([`pci`]),
+//! and passes it on as a `VirtioDevice`. No other module knows the transports. A driver negotiates
 //! ([`negotiation`]), makes its queues, and begins to listen ([`interrupts`]). The protocol itself
 //! is the crate `virtio-drivers`.
 

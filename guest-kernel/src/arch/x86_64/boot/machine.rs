@@ -146,7 +146,7 @@ mod tests {
     #[test]
     fn of_too_many_ranges_the_largest_are_used() {
         let small = (0..40).map(|n| (200 + n) * MIB..(200 + n) * MIB + 4096 * (n + 1));
-        let machine = Machine::new(small.chain([0..64 * MIB]), b"").unwrap();
+        let machine = Machine::new(small.chain(core::iter::once(0..64 * MIB)), b"").unwrap();
         assert_eq!(machine.memory.len(), 16);
         assert_eq!(machine.memory[0], 0..64 * MIB);
         assert_eq!(machine.memory[1], 225 * MIB..225 * MIB + 4096 * 26);

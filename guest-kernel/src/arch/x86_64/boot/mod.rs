@@ -48,7 +48,8 @@ pub(crate) unsafe fn read_machine(information: u64, origin: Origin) -> Result<Ma
             // the only value.
             let memory = unsafe { physical_memory::BootMemory::new() };
             let machine = pvh::read(information, &memory);
-            // A machine that can't be used is powered off, too, rather than started again and again.
+            // A machine that can't be used is powered off, too, rather than started again and
+            // again.
             let registers =
                 machine.as_ref().map_or_else(|_| pvh::read_power(information, &memory), |found| found.power);
             drop(memory);

@@ -1,5 +1,6 @@
-//! Addresses of registers on a PCI bus. Firmware has chosen them, mostly. Where it has not, or where
-//! the address is beyond what the kernel maps, this module chooses another one in the device hole.
+//! Addresses of registers on a PCI bus. Firmware has chosen them, mostly. Where it has not, or
+//! where the address is beyond what the kernel maps, this module chooses another one in the device
+//! hole.
 
 use core::fmt;
 use core::ops::Range;

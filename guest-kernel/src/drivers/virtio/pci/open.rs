@@ -82,8 +82,8 @@ pub(in super::super) struct Bus<'a> {
     addresses: Option<Addresses>,
 }
 
-/// Where a function's memory is, by the numbers of its base address registers, as far as it is known.
-/// To find that out is slow: the function does not answer meanwhile.
+/// Where a function's memory is, by the numbers of its base address registers, as far as it is
+/// known. To find that out is slow: the function does not answer meanwhile.
 type Bars = [Option<Range<u64>>; 6];
 
 /// A device whose registers are at hand.
@@ -162,8 +162,8 @@ impl<'a> Bus<'a> {
         Ok(registers)
     }
 
-    /// Returns where a function's memory is, after it has been moved to where it can be mapped if it
-    /// was not there.
+    /// Returns where a function's memory is, after it has been moved to where it can be mapped if
+    /// it was not there.
     fn reach(&mut self, at: DeviceFunction, bar: u8) -> Result<Range<u64>, BadBar> {
         let (memory, _) = bars::memory(&mut self.root, at, bar)?;
         if bars::is_reachable(&memory) {
@@ -176,8 +176,8 @@ impl<'a> Bus<'a> {
         bars::relocate(&mut self.root, at, bar, addresses)
     }
 
-    /// Returns the pin of the I/O APIC through which a device interrupts: firmware notes the line of
-    /// the old interrupt controllers, and machines connect it to the pin with the same number.
+    /// Returns the pin of the I/O APIC through which a device interrupts: firmware notes the line
+    /// of the old interrupt controllers, and machines connect it to the pin with the same number.
     fn pin(&self, at: DeviceFunction) -> Option<u8> {
         let [line, pin, ..] = self.config.read_word(at, INTERRUPT).to_le_bytes();
         (pin != 0 && line != 0 && line != NO_LINE).then_some(line)
@@ -196,8 +196,8 @@ fn kind(function: &Function) -> Option<DeviceType> {
     })
 }
 
-/// The registers that are common to all virtio devices on a PCI bus, as far as the crate's transport
-/// does not handle them. They are mapped.
+/// The registers that are common to all virtio devices on a PCI bus, as far as the crate's
+/// transport does not handle them. They are mapped.
 #[derive(Debug)]
 pub(in super::super) struct CommonRegisters {
     common: u64,
