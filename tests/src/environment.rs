@@ -40,6 +40,13 @@ pub fn app_image(name: &str) -> PathBuf {
     existing(variable("AEROSTAT_APPS").join(name))
 }
 
+/// Returns the folder with the kernel `vmlinuz` and the initial RAM disk `initrd` of a Linux guest;
+/// `None` where `cargo xtask` could not make them.
+#[must_use]
+pub fn linux_guest() -> Option<PathBuf> {
+    env::var_os("AEROSTAT_LINUX").map(PathBuf::from)
+}
+
 fn variable(name: &str) -> PathBuf {
     let Some(value) = env::var_os(name) else {
         panic!("{name} is not set: run this through `cargo xtask test` or `cargo xtask bench`");

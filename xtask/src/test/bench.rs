@@ -7,6 +7,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::build;
 use crate::cargo::{cargo, select, shown};
+use crate::linux_guest;
 use crate::workspace::{TestFile, Workspace};
 
 /// The part of a test's name that says that it needs KVM.
@@ -17,7 +18,7 @@ const ON_QEMU: &str = "qemu";
 /// All that is needed to run the tests: paths of the images, the test files that boot them, and the
 /// user's filter.
 pub(super) struct Bench {
-    environment: [(&'static str, PathBuf); 3],
+    environment: Vec<(&'static str, PathBuf)>,
     files: Vec<TestFile>,
     /// The packages whose unit tests a plain `cargo test` leaves out.
     packages: Vec<String>,
@@ -28,11 +29,15 @@ impl Bench {
     /// Builds all that the tests boot.
     pub(super) fn build(filter: Option<String>) -> Result<Self> {
         build::tested_vmm()?;
-        let environment = [
+        let mut environment = vec![
             ("AEROSTAT_BIN", build::host()?),
             ("AEROSTAT_APPS", build::apps()?),
             ("AEROSTAT_GUESTS", build::test_guests()?),
         ];
+        match linux_guest::prepare() {
+            Ok(folder) => environment.push(("AEROSTAT_LINUX", folder)),
+            Err(error) => println!("SKIPPED: tests with Linux guests, as there is none: {error:#}"),
+        }
         let workspace = Workspace::load()?;
         Ok(Self { environment, files: workspace.left_out_tests()?, packages: workspace.left_out_packages(), filter })
     }
