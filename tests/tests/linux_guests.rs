@@ -1,7 +1,7 @@
 //! Linux guests under QEMU, with the balloon driver of their own kernel, in a pool with a guest of
 //! ours. `cargo xtask test` makes their kernel and initial RAM disk of Debian's packages.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use aerostat_tests::environment::{app_image, linux_guest};

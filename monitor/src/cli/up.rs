@@ -64,7 +64,8 @@ pub(super) struct UpArguments {
     /// Serve metrics for Prometheus at this address, which must be a loopback address.
     #[arg(long, value_name = "ADDRESS:PORT")]
     metrics: Option<SocketAddr>,
-    /// Run the guests under another machine than the file says; attached machines stay what they are.
+    /// Run the guests under another machine than the file says; attached machines stay what they
+    /// are.
     #[arg(long, value_name = "MACHINE")]
     machine: Option<MachineOption>,
     /// The process of a detached fleet.

@@ -279,8 +279,8 @@ impl Scheduler {
         FrameCount(self.pool.0.saturating_mul(PoolState::High.threshold_percent()).div_ceil(100))
     }
 
-    /// Shares out what firm needs leave, except for the reserve and what is awaited: the reserve may
-    /// be granted to a guest that starts.
+    /// Shares out what firm needs leave, except for the reserve and what is awaited: the reserve
+    /// may be granted to a guest that starts.
     fn share_out_rest(&self, firm: &[FrameCount]) -> Vec<FrameCount> {
         let kept = self.reserve().max(self.awaited);
         let taken = firm.iter().copied().fold(kept, FrameCount::saturating_add);

@@ -13,7 +13,8 @@
 //!
 //! *What is trusted.* A virtio-balloon device lets a guest deflate whenever it likes; nothing on
 //! the host keeps it from that. So a guest may have all of its machine, whatever its target says
-//! ([`Confinement::ByGuest`](super::Confinement)), and what it has taken is counted when it is seen.
+//! ([`Confinement::ByGuest`](super::Confinement)), and what it has taken is counted when it is
+//! seen.
 
 mod attach;
 mod command_line;

@@ -207,12 +207,12 @@ struct Begun {
     log: Option<PathBuf>,
 }
 
-/// Keeps the host from backing the guest with huge pages. QEMU releases ballooned memory in pages of
-/// 4 KiB, and a huge page that is released in part stays on the host as a whole for a while.
+/// Keeps the host from backing the guest with huge pages. QEMU releases ballooned memory in pages
+/// of 4 KiB, and a huge page that is released in part stays on the host as a whole for a while.
 fn use_small_pages(command: &mut Command) {
     let disable = || {
-        // SAFETY: the call takes numbers only, and changes nothing but the calling process, which is
-        // the child. Where the kernel refuses it, releases take longer to count.
+        // SAFETY: the call takes numbers only, and changes nothing but the calling process, which
+        // is the child. Where the kernel refuses it, releases take longer to count.
         let _ = unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, 1_u64, 0_u64, 0_u64, 0_u64) };
         Ok(())
     };

@@ -57,8 +57,8 @@ pub(super) struct Departure {
 }
 
 impl Target {
-    /// Creates the target of a guest that keeps its size until it is told another, or that has to be
-    /// told its `first`.
+    /// Creates the target of a guest that keeps its size until it is told another, or that has to
+    /// be told its `first`.
     pub(super) fn new(first: Option<FrameCount>) -> Self {
         let order = first.map(|target| Order { target, epoch: Epoch::FIRST });
         Self { order, stage: Stage::Unsent, acknowledged: Epoch::FIRST, is_reported: false }

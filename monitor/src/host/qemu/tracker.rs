@@ -1,8 +1,8 @@
 //! One machine under QEMU: what is known of it, and what to ask or tell it next. Pure.
 //!
 //! After each connection the tracker asks what the machine is: whether it runs, its memory, its
-//! balloon device. Then it asks for the guest's size and statistics, often while the guest moves and
-//! else once a second, and sends targets and farewells in between.
+//! balloon device. Then it asks for the guest's size and statistics, often while the guest moves
+//! and else once a second, and sends targets and farewells in between.
 
 #[cfg(test)]
 mod tests;
@@ -335,7 +335,8 @@ impl Tracker {
         }
     }
 
-    /// Has QEMU ask the driver for statistics, unless another program has set that to be done often.
+    /// Has QEMU ask the driver for statistics, unless another program has set that to be done
+    /// often.
     fn note_interval(&mut self, path: String, interval: &Value) {
         let Some(seconds) = interval.as_u64() else { return };
         if seconds != STATISTICS_S {

@@ -4,14 +4,14 @@
 //! swapping. Free memory alone says nothing, since Linux fills it with pages of files; those count
 //! as droppable.
 //!
-//! Such a guest can't ask for memory. What it grows by between two reports must be there already, or
-//! it waits, swaps, or kills a process. So it is left a reserve ([`reserve`]). A guest that has used
-//! most of that up counts as one that waits for memory: for half its size, or for the pages that
-//! came back meanwhile if that is more, so that one that grows doubles within two reports.
+//! Such a guest can't ask for memory. What it grows by between two reports must be there already,
+//! or it waits, swaps, or kills a process. So it is left a reserve ([`reserve`]). A guest that has
+//! used most of that up counts as one that waits for memory: for half its size, or for the pages
+//! that came back meanwhile if that is more, so that one that grows doubles within two reports.
 //!
 //! *Total memory.* A Linux guest takes ballooned pages out of `MemTotal`, unless the device has
-//! deflate-on-oom: then they stay in, and count as used. A guest of ours always takes them out. Which
-//! it is shows in the report: a total above the size has the balloon in it.
+//! deflate-on-oom: then they stay in, and count as used. A guest of ours always takes them out.
+//! Which it is shows in the report: a total above the size has the balloon in it.
 
 use aerostat_abi::units::FrameCount;
 

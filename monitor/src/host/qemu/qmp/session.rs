@@ -1,5 +1,5 @@
-//! One connection to QEMU: negotiation, commands that wait for their answers, deadlines. Pure: bytes
-//! and moments in, bytes and messages out.
+//! One connection to QEMU: negotiation, commands that wait for their answers, deadlines. Pure:
+//! bytes and moments in, bytes and messages out.
 
 use std::collections::VecDeque;
 use std::time::Duration;
