@@ -87,26 +87,37 @@ pub fn check_host(fleet: &Fleet, cached_swap: FrameCount, in_use: FrameCount) ->
         pool: fleet.pool,
         minima: sum(fleet.guests.iter().map(|guest| guest.limits.min)),
         slots: sum(fleet.guests.iter().map(|guest| capacity::slots_at_start(guest.limits.max))),
-        guests: fleet.guests.len() as u64,
+        processes: sum(fleet.guests.iter().map(|guest| process_memory(&guest.machine))),
         cached_swap,
     };
     check(need, in_use)
 }
 
+/// Returns what a guest on such a machine costs beyond its own memory. A machine that is attached
+/// costs nothing that is not in use already.
+fn process_memory(machine: &Machine) -> FrameCount {
+    match machine {
+        Machine::Aerostat => capacity::VMM_PROCESS,
+        Machine::Qemu => capacity::QEMU_PROCESS,
+        Machine::Attached(_) => FrameCount::ZERO,
+    }
+}
+
 /// Checks that the host can keep the memory of a larger pool, with the guests that run: their
-/// largest sizes, and what they have in use already. A pool below `minima` is not proposed.
+/// machines with their largest sizes, and what they have in use already. A pool below `minima` is not proposed.
 ///
 /// # Errors
 ///
 /// The same as for [`check_host`].
 pub fn check_growth(
     pool: FrameCount,
-    sizes: &[FrameCount],
+    guests: &[(&Machine, FrameCount)],
     minima: FrameCount,
     in_use: FrameCount,
 ) -> Result<(), TooLarge> {
-    let slots = sum(sizes.iter().map(|&max| capacity::slots_at_start(max)));
-    check(Need { pool, minima, slots, guests: sizes.len() as u64, cached_swap: FrameCount::ZERO }, in_use)
+    let slots = sum(guests.iter().map(|&(_, max)| capacity::slots_at_start(max)));
+    let processes = sum(guests.iter().map(|(machine, _)| process_memory(machine)));
+    check(Need { pool, minima, slots, processes, cached_swap: FrameCount::ZERO }, in_use)
 }
 
 fn check(need: Need, in_use: FrameCount) -> Result<(), TooLarge> {

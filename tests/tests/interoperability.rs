@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use aerostat_abi::exit::GuestExit;
 use aerostat_tests::qmp::Qmp;
-use aerostat_tests::{Guest, Machine, Plan, WayOut};
+use aerostat_tests::{Guest, Machine, Plan, WayOut, skip};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -66,6 +66,20 @@ mod qemu {
             walk.resize(256);
             walk.expect_success();
         }
+    }
+
+    /// Also where KVM is software itself.
+    #[test]
+    fn a_guest_on_kvm_follows_its_targets_and_keeps_its_data() {
+        if fs::File::options().read(true).write(true).open("/dev/kvm").is_err() {
+            skip("/dev/kvm can't be used");
+            return;
+        }
+        let mut walk = Walk::start(Machine::PcKvm, 256, "deflate-on-oom=on,free-page-reporting=on", "phases=64M:6s");
+        for mib in [160, 256, 128, 256] {
+            walk.resize(mib);
+        }
+        walk.expect_success();
     }
 
     #[test]

@@ -36,9 +36,9 @@ impl HostChecks for Host {
         if pool <= status.pool {
             return Ok(());
         }
-        let machines = status.guests.iter().filter(|guest| guest.machine > FrameCount::ZERO);
-        let sizes: Vec<FrameCount> = machines.map(|guest| guest.limits.max).collect();
-        fleet_checks::check_growth(pool, &sizes, status.guaranteed, in_use(status)).map_err(|error| error.to_string())
+        let running = status.guests.iter().filter(|guest| guest.machine > FrameCount::ZERO);
+        let guests: Vec<_> = running.map(|guest| (&guest.service.machine, guest.limits.max)).collect();
+        fleet_checks::check_growth(pool, &guests, status.guaranteed, in_use(status)).map_err(|error| error.to_string())
     }
 
     fn check_fleet(&self, status: &FleetStatus, fleet: &Fleet, starts: &Starts) -> Result<(), String> {
