@@ -104,7 +104,8 @@ fn process_memory(machine: &Machine) -> FrameCount {
 }
 
 /// Checks that the host can keep the memory of a larger pool, with the guests that run: their
-/// machines with their largest sizes, and what they have in use already. A pool below `minima` is not proposed.
+/// machines with their largest sizes, and what they have in use already. A pool below `minima` is
+/// not proposed.
 ///
 /// # Errors
 ///

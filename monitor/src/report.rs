@@ -9,7 +9,7 @@ use aerostat_abi::units::{FRAMES_PER_MIB, FrameCount};
 use serde::Serialize;
 
 use crate::scheduler::Reading;
-use crate::supervisor::{BalloonTotals, GuestOutcome, Outcome, RequestTotals, SwapTotals};
+use crate::supervisor::{AppTotals, BalloonTotals, GuestOutcome, Outcome, RequestTotals, SwapTotals};
 
 /// Time between samples at first. Time is divided into cells of this length, and the first
 /// observation in each cell is kept. All guests are therefore sampled at the same moments, and what
@@ -135,7 +135,7 @@ struct GuestReport<'a> {
     max_mib: u64,
     spawn_to_main_ms: Option<f64>,
     samples: &'a Samples,
-    app: AppReport,
+    app: Option<AppReport>,
     allocation_failures: u64,
     dropped_log_lines: u64,
     balloon: BalloonReport<'a>,
@@ -221,7 +221,7 @@ impl<'a> GuestReport<'a> {
             max_mib: guest.limits.max.mib(),
             spawn_to_main_ms: guest.spawn_to_main.map(|span| span.as_secs_f64() * 1e3),
             samples: &guest.samples,
-            app: AppReport { verified_bytes: guest.verified_bytes, errors: guest.app_errors },
+            app: guest.app.map(|AppTotals { verified_bytes, errors }| AppReport { verified_bytes, errors }),
             allocation_failures: guest.allocation_failures,
             dropped_log_lines: guest.dropped_log_lines,
             balloon: BalloonReport::new(&guest.balloon),
@@ -300,7 +300,7 @@ mod tests {
     use super::{LIMIT, Sample, Samples, SwapReport, write};
     use crate::host::{EndReason, Ending};
     use crate::scheduler::{Limits, Reading};
-    use crate::supervisor::{BalloonTotals, GuestOutcome, Outcome, RequestTotals, SwapTotals};
+    use crate::supervisor::{AppTotals, BalloonTotals, GuestOutcome, Outcome, RequestTotals, SwapTotals};
     use aerostat_abi::batch::EntryStatus;
     use aerostat_abi::units::FrameCount;
     use std::time::Duration;
@@ -371,8 +371,7 @@ mod tests {
             limits: Limits { min: FrameCount::from_mib(64), max: FrameCount::from_mib(512) },
             spawn_to_main: Some(Duration::from_micros(4250)),
             samples,
-            verified_bytes: 77,
-            app_errors: 0,
+            app: Some(AppTotals { verified_bytes: 77, errors: 0 }),
             allocation_failures: 3,
             dropped_log_lines: 4,
             balloon: balloon(),

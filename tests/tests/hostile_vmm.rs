@@ -114,8 +114,9 @@ fn run_beside_honest(deed: &'static str) -> Outcomes {
     let received = receiver.recv_timeout(DEADLINE);
     let (outcomes, honest) = received.unwrap_or_else(|_| panic!("{deed}: the supervisor is blocked"));
     assert_eq!(honest.ending.reason, EndReason::Exited(GuestExit::Success), "{deed}: {}", honest.ending.reason);
-    assert_eq!(honest.app_errors, 0, "{deed}");
-    assert!(honest.verified_bytes >= 160 << 20, "{deed}: the honest guest verified {} bytes", honest.verified_bytes);
+    let app = honest.app.expect("its application reports");
+    assert_eq!(app.errors, 0, "{deed}");
+    assert!(app.verified_bytes >= 160 << 20, "{deed}: the honest guest verified {} bytes", app.verified_bytes);
     outcomes
 }
 

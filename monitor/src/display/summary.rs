@@ -7,7 +7,7 @@ use aerostat_abi::batch::EntryStatus;
 use aerostat_abi::units::FrameCount;
 
 use super::{percent, printable};
-use crate::supervisor::{BalloonTotals, GuestOutcome, Outcome};
+use crate::supervisor::{AppTotals, BalloonTotals, GuestOutcome, Outcome};
 
 /// Writes the summary of a run.
 ///
@@ -15,14 +15,20 @@ use crate::supervisor::{BalloonTotals, GuestOutcome, Outcome};
 ///
 /// Returns the error of a write to `output`.
 pub fn write_summary(outcome: &Outcome, mut output: impl Write) -> io::Result<()> {
-    let verified: u64 = outcome.guests.iter().fold(0, |sum, guest| sum.saturating_add(guest.verified_bytes));
-    let errors: u64 = outcome.guests.iter().fold(0, |sum, guest| sum.saturating_add(guest.app_errors));
+    let sum = |one: AppTotals, other: AppTotals| AppTotals {
+        verified_bytes: one.verified_bytes.saturating_add(other.verified_bytes),
+        errors: one.errors.saturating_add(other.errors),
+    };
+    let verified = match outcome.guests.iter().filter_map(|guest| guest.app).reduce(sum) {
+        Some(AppTotals { verified_bytes, errors }) => format!("{}, {errors} errors", bytes(verified_bytes)),
+        None => "unknown, as no application reports to the host".to_owned(),
+    };
     writeln!(output)?;
     writeln!(output, "ran for                {:.1} s", outcome.elapsed.as_secs_f64())?;
     writeln!(output, "moved between guests   {}", outcome.moved)?;
     writeln!(output, "peak resident          {} of a pool of {}", outcome.peak_resident, outcome.pool)?;
     writeln!(output, "peak physical          {}, the processes' own included", outcome.peak_physical)?;
-    writeln!(output, "data verified          {}, {errors} errors", bytes(verified))?;
+    writeln!(output, "data verified          {verified}")?;
     writeln!(output, "pool violations        {}", outcome.violations)?;
     writeln!(output)?;
     let name_width = outcome.guests.iter().map(|guest| guest.name.len()).max().unwrap_or(0).max("guest".len());
@@ -39,14 +45,17 @@ pub fn write_summary(outcome: &Outcome, mut output: impl Write) -> io::Result<()
 fn write_guest(guest: &GuestOutcome, name_width: usize, output: &mut impl Write) -> io::Result<()> {
     let spawn_to_main = match guest.spawn_to_main {
         Some(span) => milliseconds(span),
+        None if guest.app.is_none() => "unknown".into(),
         None => "never".into(),
+    };
+    let (verified, errors) = match guest.app {
+        Some(AppTotals { verified_bytes, errors }) => (bytes(verified_bytes), errors.to_string()),
+        None => ("unknown".into(), "-".into()),
     };
     writeln!(
         output,
-        "{:<name_width$}  {spawn_to_main:>13}  {:>13}  {:>6}  {}",
+        "{:<name_width$}  {spawn_to_main:>13}  {verified:>13}  {errors:>6}  {}",
         guest.name,
-        bytes(guest.verified_bytes),
-        guest.app_errors,
         printable(&guest.ending.reason.to_string())
     )?;
     for line in &guest.ending.details {
@@ -218,7 +227,7 @@ mod tests {
     use crate::host::{EndReason, Ending};
     use crate::report::Samples;
     use crate::scheduler::Limits;
-    use crate::supervisor::{BalloonTotals, GuestOutcome, Outcome, RequestTotals, SwapTotals};
+    use crate::supervisor::{AppTotals, BalloonTotals, GuestOutcome, Outcome, RequestTotals, SwapTotals};
     use aerostat_abi::batch::EntryStatus;
     use aerostat_abi::units::FrameCount;
     use std::time::Duration;
@@ -237,8 +246,7 @@ mod tests {
             limits: Limits { min: FrameCount(512), max: FrameCount(512) },
             spawn_to_main: None,
             samples: Samples::default(),
-            verified_bytes: 0,
-            app_errors: 2,
+            app: Some(AppTotals { verified_bytes: 0, errors: 2 }),
             allocation_failures: 0,
             balloon: BalloonTotals::default(),
             requests: RequestTotals::default(),
@@ -323,6 +331,14 @@ alpha     100.0 MiB     2.8 GiB   100.0 KiB  2345.0 ms     0.0 ms   1234       1
 ";
         assert!(text.ends_with(expected), "{text}");
         assert!(!summary(&outcome(vec![guest(SwapTotals::default())])).contains("nothing free"));
+    }
+
+    #[test]
+    fn what_an_application_does_is_unknown_where_it_does_not_report() {
+        let guest = GuestOutcome { app: None, ..guest(SwapTotals::default()) };
+        let text = summary(&outcome(vec![guest]));
+        assert!(text.contains("data verified          unknown, as no application reports to the host\n"), "{text}");
+        assert!(text.contains("alpha        unknown        unknown       -  guest fault: triple fault\n"), "{text}");
     }
 
     #[test]

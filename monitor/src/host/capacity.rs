@@ -279,7 +279,8 @@ mod tests {
             processes in 0_u64..1 << 20,
             mib in 0_u64..1 << 20
         ) {
-            let need = Need { pool: FrameCount(pool), processes: FrameCount(processes), minima: FrameCount::ZERO, ..NEED };
+            let (pool, processes) = (FrameCount(pool), FrameCount(processes));
+            let need = Need { pool, processes, minima: FrameCount::ZERO, ..NEED };
             if let Err(too_large) = need.check(host(mib))
                 && let Some(largest) = too_large.largest_pool
             {

@@ -51,7 +51,7 @@ pub use self::command::{Answer, ApplyMode, Command, CommandError, EndMode, Guest
 pub use self::engine::{Admission, Adoption, Attention, Found, Launched, PastGuest, StartError, Supervisor};
 pub use self::mailbox::{Inbox, Mailbox, MailboxError, Reply, Request, mailbox};
 pub use self::manager::FleetManager;
-pub use self::outcome::{GuestOutcome, Outcome};
+pub use self::outcome::{AppTotals, GuestOutcome, Outcome};
 pub use self::physical::PhysicalMemory;
 pub use self::requests::{DiskSpace, HostResources, RequestTotals};
 pub use self::run::{Beginning, Observer, RunError, RunOptions, RunUntil, resume, run};

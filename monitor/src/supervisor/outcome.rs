@@ -41,10 +41,9 @@ pub struct GuestOutcome {
     pub spawn_to_main: Option<Duration>,
     /// The guest's sizes over time; empty if samples were not kept.
     pub samples: Samples,
-    /// Bytes that the application read back and found correct.
-    pub verified_bytes: u64,
-    /// Errors that the application found.
-    pub app_errors: u64,
+    /// What the application has reported; `None` where no report of it reaches the host, as under
+    /// QEMU.
+    pub app: Option<AppTotals>,
     /// Allocations in the guest that failed because no memory was available.
     pub allocation_failures: u64,
     /// What the guest's balloon did.
@@ -59,12 +58,22 @@ pub struct GuestOutcome {
     pub ending: Ending,
 }
 
+/// What an application has done, by its last report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AppTotals {
+    /// Bytes that it read back and found correct.
+    pub verified_bytes: u64,
+    /// Errors that it found.
+    pub errors: u64,
+}
+
 impl Outcome {
     /// Returns whether the run succeeded: no guest failed, no application found an error, and the
     /// pool was never overdrawn.
     #[must_use]
     pub fn is_success(&self) -> bool {
-        self.violations == 0 && self.guests.iter().all(|guest| guest.is_success() && guest.app_errors == 0)
+        self.violations == 0
+            && self.guests.iter().all(|guest| guest.is_success() && guest.app.is_none_or(|app| app.errors == 0))
     }
 }
 

@@ -6,7 +6,7 @@ use super::Guest;
 use crate::host::{EndReason, Ending, GuestHandle, Reports};
 use crate::scheduler::{Decision, GuestId};
 use crate::supervisor::balloon::BalloonTotals;
-use crate::supervisor::outcome::GuestOutcome;
+use crate::supervisor::outcome::{AppTotals, GuestOutcome};
 use crate::supervisor::status::{DecisionStatus, GuestStatus, ServiceStatus};
 
 impl<G: GuestHandle> Guest<G> {
@@ -56,8 +56,10 @@ impl<G: GuestHandle> Guest<G> {
             name: self.name,
             limits: self.limits,
             spawn_to_main: accounts.spawn_to_main,
-            verified_bytes: accounts.statistics.verified_bytes,
-            app_errors: accounts.statistics.app_errors,
+            app: (accounts.reports == Reports::OfGuest).then_some(AppTotals {
+                verified_bytes: accounts.statistics.verified_bytes,
+                errors: accounts.statistics.app_errors,
+            }),
             allocation_failures: accounts.statistics.alloc_failures,
             balloon,
             requests: self.exchange.totals(),
