@@ -45,8 +45,6 @@ pub enum Machine {
     Pc,
     /// QEMU's `pc` with devices over PCI, which interrupt through pins that they share.
     PcPins,
-    /// As [`Self::Pc`], on the host's KVM.
-    PcKvm,
 }
 
 /// What a machine under QEMU lacks, as those of other monitors do.

@@ -79,22 +79,12 @@ fn machine_and_bus(machine: Machine) -> (&'static str, &'static str) {
         Machine::MicrovmAcpi => ("microvm,acpi=on", "device"),
         Machine::MicrovmPci => ("microvm,acpi=on,pcie=on", "pci"),
         Machine::Q35 => ("q35", "pci"),
-        Machine::Pc | Machine::PcKvm => ("pc", "pci"),
+        Machine::Pc => ("pc", "pci"),
         Machine::PcPins => ("pc", "pci,vectors=0"),
     }
 }
 
-/// Returns what runs the processor, and QEMU's name of it. A KVM without hardware virtualization
-/// does not emulate the register that goes with the feature that is left out.
-fn accelerator_and_cpu(machine: Machine) -> (&'static str, &'static str) {
-    match machine {
-        Machine::PcKvm => ("kvm", "host,-arch-capabilities"),
-        _ => ("tcg", "max"),
-    }
-}
-
 fn command(plan: &Plan, machine: Machine, folder: &Path, log: &Path) -> Command {
-    let (accelerator, cpu) = accelerator_and_cpu(machine);
     let (machine, bus) = machine_and_bus(machine);
     let lacks = |lack| plan.qemu.lacks.contains(&lack);
     let no_port = if machine.starts_with("microvm") && lacks(Lack::SerialPort) { ",isa-serial=off" } else { "" };
@@ -103,7 +93,7 @@ fn command(plan: &Plan, machine: Machine, folder: &Path, log: &Path) -> Command 
     if plan.qemu.way_out != WayOut::Reboot {
         command.arg("-no-reboot");
     }
-    command.args(["-M", &format!("{machine}{no_port}"), "-accel", accelerator, "-cpu", cpu]);
+    command.args(["-M", &format!("{machine}{no_port}"), "-accel", "tcg", "-cpu", "max"]);
     command.args(["-global", "virtio-mmio.force-legacy=false"]);
     command.args(["-m", &format!("{}M", plan.memory.mib())]);
     command.arg("-kernel").arg(&plan.image).args(["-append", &plan.command_line]);
