@@ -4,13 +4,12 @@
 //! Applications verify their memory and log what has changed. Without a balloon port nothing but
 //! the log and QEMU's monitor says what a guest does.
 
-use std::fs;
 use std::thread;
 use std::time::Duration;
 
 use aerostat_abi::exit::GuestExit;
 use aerostat_tests::qmp::Qmp;
-use aerostat_tests::{Guest, Machine, Plan, WayOut};
+use aerostat_tests::{Guest, Machine, Plan, WayOut, resident_mib};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -115,7 +114,9 @@ mod qemu {
             let mut guest = plan.command_line("phases=384M:1s,8M:3600s").boot(machine);
             guest.wait_for_line("8 MiB in use of 8 MiB");
             let pid = guest.pid();
-            guest.wait_for("memory that is no longer resident", |_| (resident_mib(pid) < 192).then_some(()));
+            guest.wait_for("memory that is no longer resident", |_| {
+                resident_mib(pid).is_ok_and(|mib| mib < 192.0).then_some(())
+            });
             assert_eq!(actual(&mut guest.qmp()), 512 * MIB, "the balloon is empty");
         }
     }
@@ -274,11 +275,4 @@ fn statistic(qmp: &mut Qmp, name: &str) -> Option<u64> {
     let read = json!({ "path": BALLOON, "property": "guest-stats" });
     let answer: Value = qmp.execute("qom-get", &read).ok()?;
     answer["stats"][name].as_u64().filter(|&value| value != u64::MAX)
-}
-
-/// Returns the resident memory of a process.
-fn resident_mib(pid: u32) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
-    line.trim().trim_end_matches(" kB").parse::<u64>().map_or(0, |kib| kib >> 10)
 }

@@ -8,6 +8,7 @@ mod build;
 mod cargo;
 mod check;
 mod cpio;
+mod fleet_file;
 mod fuzz;
 mod linux_guest;
 mod run;

@@ -9,7 +9,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::cargo::{cargo, expect_success, root, target_dir};
-use crate::tools;
+use crate::{fleet_file, tools};
 
 /// The application that builds an index.
 const IMAGE: &str = "index";
@@ -121,15 +121,13 @@ impl Logs<'_> {
 
 /// Returns the guests of a fleet file whose image is the indexer's and that have a disk.
 fn indexers(fleet: &Path) -> Vec<Indexer> {
-    let directory = fleet.parent().unwrap_or(Path::new(""));
-    let table = fs::read_to_string(fleet).ok().and_then(|text| text.parse::<toml::Table>().ok()).unwrap_or_default();
-    let guests = table.get("guest").and_then(toml::Value::as_array);
+    let directory = fleet_file::directory(fleet);
     let indexer = |guest: &toml::Value| {
         let value = |key: &str| guest.get(key).and_then(toml::Value::as_str);
         let is_indexer = Path::new(value("image")?).file_name()? == IMAGE;
         is_indexer.then_some(Indexer { name: value("name")?.to_owned(), disk: directory.join(value("disk")?) })
     };
-    guests.into_iter().flatten().filter_map(indexer).collect()
+    fleet_file::guests(fleet).iter().filter_map(indexer).collect()
 }
 
 /// Returns the file that text is packed into, which fleet files name as a disk.

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 
 use super::{folder, prepare};
+use crate::fleet_file;
 use crate::tools::{self, QEMU};
 
 /// All memory of a machine, in MiB.
@@ -113,9 +114,7 @@ impl Drop for Machine {
 
 /// Returns the names of the machines that a fleet file attaches from [`folder`].
 fn attached(fleet: &Path) -> Vec<String> {
-    let directory = fleet.parent().unwrap_or(Path::new(""));
-    let table = fs::read_to_string(fleet).ok().and_then(|text| text.parse::<toml::Table>().ok()).unwrap_or_default();
-    let guests = table.get("guest").and_then(toml::Value::as_array);
+    let directory = fleet_file::directory(fleet);
     let name = |guest: &toml::Value| {
         let socket = directory.join(guest.get("attach")?.get("qmp")?.as_str()?);
         // The folder may not exist yet, and the one above it does.
@@ -123,7 +122,7 @@ fn attached(fleet: &Path) -> Vec<String> {
         let is_ours = above(&socket)? == above(&folder().join("any"))? && socket.extension()? == "qmp";
         is_ours.then(|| Some(socket.file_stem()?.to_str()?.to_owned()))?
     };
-    guests.into_iter().flatten().filter_map(name).collect()
+    fleet_file::guests(fleet).iter().filter_map(name).collect()
 }
 
 /// Returns the text of a log. Linux ends the lines of its console with a carriage return, too.

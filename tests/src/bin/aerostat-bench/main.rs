@@ -16,7 +16,6 @@ mod native_compute;
 mod overhead;
 mod qemu;
 mod reclaim;
-mod resident;
 mod row;
 mod sample;
 mod scheduler;

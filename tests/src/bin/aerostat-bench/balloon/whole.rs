@@ -11,9 +11,9 @@ use anyhow::Result;
 use super::mover::Mover;
 use super::{MEMORY_MIB, METADATA_GIB_S, MOVED_MIB, TURNS, gib_s, host, to_f64};
 use crate::metrics::Metrics;
-use crate::resident::resident_mib;
 use crate::row::Row;
 use crate::sample::median;
+use aerostat_tests::resident_mib;
 
 /// How long the untouched guest rests. A guest that touches memory has run for as long, and a
 /// driver's rate may depend on that.

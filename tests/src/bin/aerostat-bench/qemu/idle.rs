@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 
 use super::machine::{Devices, Machines, Software};
-use crate::resident::resident_mib;
 use crate::row::Row;
+use aerostat_tests::resident_mib;
 
 const MEMORY_MIB: u64 = 1024;
 /// What the guest has written to and freed before.

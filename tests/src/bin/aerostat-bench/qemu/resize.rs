@@ -6,9 +6,9 @@ use anyhow::{Result, ensure};
 use super::machine::{Machines, Running, Software, resize};
 use super::{MEMORY_MIB, MOVED_MIB, TURNS, gib};
 use crate::mapping::{Mapping, PAGE_BYTES};
-use crate::resident::resident_mib;
 use crate::row::Row;
 use crate::sample::{median, seconds, to_f64};
+use aerostat_tests::resident_mib;
 
 /// The parts of the peer's rate and time that an Aerostat guest should reach.
 const RATE_GOAL: f64 = 1.5;

@@ -4,8 +4,11 @@ use std::fs;
 
 use anyhow::{Context, Result};
 
-/// Returns it in MiB, from `/proc/PID/status` (proc_pid_status(5)).
-pub(crate) fn resident_mib(pid: u32) -> Result<f64> {
+/// Returns the resident memory of a process in MiB, from `/proc/PID/status` (proc_pid_status(5)).
+///
+/// # Errors
+/// When the process is gone.
+pub fn resident_mib(pid: u32) -> Result<f64> {
     let file = format!("/proc/{pid}/status");
     let status = fs::read_to_string(&file).with_context(|| format!("reading {file}"))?;
     resident_kib(&status).map(|kib| kib / 1024.0).with_context(|| format!("{file} has no resident memory"))
