@@ -25,6 +25,7 @@ pub mod image;
 mod kvm;
 mod log_file;
 mod on_machines;
+mod owned_process;
 mod physical;
 mod process;
 mod qemu;
@@ -36,6 +37,7 @@ pub mod without_kvm;
 
 pub use clock::monotonic_ns;
 pub use guest::{DEADLINE, Guest, Lack, Machine, Plan, WayOut};
+pub use owned_process::OwnedProcess;
 pub use physical::PhysicalMeter;
 pub use process::Vmm;
 pub use resident::resident_mib;

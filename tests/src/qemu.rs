@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 
 use aerostat::host::disk::{DataDisk, DiskFaults, DiskMode, Sectors, SwapDisk};
 use aerostat::host::{EndReason, Ending};
@@ -14,6 +14,7 @@ use anyhow::Result;
 use serde_json::{Value, json};
 
 use crate::guest::{Lack, Machine, Plan, WayOut};
+use crate::owned_process::OwnedProcess;
 use crate::qmp::Qmp;
 
 const QEMU: &str = "qemu-system-x86_64";
@@ -29,7 +30,7 @@ const SWAP_SIGNATURE_OFFSET: u64 = 4096 - 10;
 /// A QEMU process.
 #[derive(Debug)]
 pub(crate) struct QemuGuest {
-    process: Child,
+    process: OwnedProcess,
     complaints: PathBuf,
     monitor: PathBuf,
 }
@@ -41,7 +42,7 @@ impl QemuGuest {
         let stderr = File::create(&complaints).expect("a file can be made in a fresh temporary folder");
         let mut command = command(plan, machine, folder, log);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr);
-        let process = command.spawn().unwrap_or_else(|error| panic!("starting {QEMU}: {error}"));
+        let process = OwnedProcess(command.spawn().unwrap_or_else(|error| panic!("starting {QEMU}: {error}")));
         Self { process, complaints, monitor: folder.join(MONITOR) }
     }
 
@@ -60,14 +61,6 @@ impl QemuGuest {
         let status = self.process.try_wait().expect("a child that was not reaped can be waited for")?;
         let complaints = fs::read_to_string(&self.complaints).unwrap_or_default();
         Some(Ending { reason: end_reason(status), details: complaints.lines().map(str::to_owned).collect() })
-    }
-}
-
-impl Drop for QemuGuest {
-    fn drop(&mut self) {
-        // Both fail only if the process has ended and was reaped.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
     }
 }
 

@@ -2,19 +2,19 @@
 //! ours. `cargo xtask test` makes their kernel and initial RAM disk of Debian's packages.
 
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
 use aerostat_tests::environment::{app_image, linux_guest};
 use aerostat_tests::fleet::{Fleet, FleetPlan, Member};
-use aerostat_tests::{DEADLINE, skip};
+use aerostat_tests::{DEADLINE, OwnedProcess, skip};
 use tempfile::TempDir;
 
 const MIB: u64 = 1 << 20;
 const MEMORY_MIB: u64 = 384;
 
-/// A Linux machine that is not the fleet's. It is ended when the value is dropped.
+/// A Linux machine that is not the fleet's.
 struct Linux {
-    process: Child,
+    _process: OwnedProcess,
     folder: TempDir,
 }
 
@@ -31,8 +31,8 @@ impl Linux {
         command.args(["-serial", &format!("file:{}", path("log"))]);
         command.args(["-device", "virtio-balloon-pci,deflate-on-oom=on,free-page-reporting=on"]);
         command.args(["-qmp", &format!("unix:{},server=on,wait=off", path("qmp"))]);
-        let process = command.stdin(Stdio::null()).spawn().expect("QEMU is installed");
-        let linux = Self { process, folder };
+        let process = OwnedProcess(command.stdin(Stdio::null()).spawn().expect("QEMU is installed"));
+        let linux = Self { _process: process, folder };
         linux.wait_for("linux: ready");
         linux
     }
@@ -59,14 +59,6 @@ impl Linux {
         let log = self.log();
         let latest = log.lines().rev().find(|line| line.contains(" MiB verified, ")).unwrap_or_default();
         assert!(latest.ends_with(" 0 errors") && !latest.contains(" 0 MiB verified"), "{log}");
-    }
-}
-
-impl Drop for Linux {
-    fn drop(&mut self) {
-        // Both fail only if the process has ended and was reaped.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
     }
 }
 

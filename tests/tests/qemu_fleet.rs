@@ -1,9 +1,10 @@
 //! Fleets whose machines are QEMU: started by the fleet, or attached.
 
 use std::fs;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use aerostat_tests::OwnedProcess;
 use aerostat_tests::environment::app_image;
 use aerostat_tests::fleet::{Fleet, FleetPlan, Member};
 use tempfile::TempDir;
@@ -20,9 +21,9 @@ fn plan() -> FleetPlan {
     FleetPlan::pool_mib(512).under_qemu()
 }
 
-/// A QEMU of another program: a machine without a guest. It is ended when the value is dropped.
+/// A QEMU of another program: a machine without a guest.
 struct Machine {
-    process: Child,
+    process: OwnedProcess,
     folder: TempDir,
 }
 
@@ -33,7 +34,7 @@ impl Machine {
         let mut command = Command::new("qemu-system-x86_64");
         command.args(["-nodefaults", "-no-user-config", "-display", "none", "-accel", "tcg", "-m", "128M"]);
         command.args(["-M", "microvm,acpi=off", "-qmp", &socket]).args(devices);
-        let process = command.stdin(Stdio::null()).spawn().expect("QEMU is installed");
+        let process = OwnedProcess(command.stdin(Stdio::null()).spawn().expect("QEMU is installed"));
         let machine = Self { process, folder };
         while !machine.folder.path().join("qmp").exists() {
             std::thread::sleep(Duration::from_millis(10));
@@ -47,13 +48,6 @@ impl Machine {
 
     fn is_alive(&mut self) -> bool {
         self.process.try_wait().expect("a child that was not reaped can be waited for").is_none()
-    }
-}
-
-impl Drop for Machine {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
     }
 }
 

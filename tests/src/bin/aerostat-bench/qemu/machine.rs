@@ -2,11 +2,12 @@
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use aerostat_abi::exit::EXIT_PORT;
+use aerostat_tests::OwnedProcess;
 use aerostat_tests::environment::app_image;
 use aerostat_tests::qmp::Qmp;
 use anyhow::{Context, Result, bail, ensure};
@@ -201,9 +202,9 @@ pub(super) fn resize(monitor: &mut Qmp, mib: u64) -> Result<f64> {
     Ok(start.elapsed().as_secs_f64())
 }
 
-/// A QEMU process and the folder with its files. The process is ended when the value is dropped.
+/// A QEMU process and the folder with its files.
 struct Qemu {
-    process: Child,
+    process: OwnedProcess,
     folder: TempDir,
 }
 
@@ -213,7 +214,7 @@ impl Qemu {
         let mut command = command(folder.path());
         let complaints = File::create(folder.path().join(COMPLAINTS))?;
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(complaints);
-        let process = command.spawn().with_context(|| format!("starting {QEMU}"))?;
+        let process = OwnedProcess(command.spawn().with_context(|| format!("starting {QEMU}"))?);
         Ok(Self { process, folder })
     }
 
@@ -235,13 +236,5 @@ impl Qemu {
     /// Returns the text of one of its files.
     fn text(&self, name: &str) -> String {
         String::from_utf8_lossy(&fs::read(self.folder.path().join(name)).unwrap_or_default()).into_owned()
-    }
-}
-
-impl Drop for Qemu {
-    fn drop(&mut self) {
-        // Both fail only if the process has ended and was reaped.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
     }
 }
