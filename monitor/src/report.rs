@@ -9,7 +9,7 @@ use aerostat_abi::units::{FRAMES_PER_MIB, FrameCount};
 use serde::Serialize;
 
 use crate::scheduler::Reading;
-use crate::supervisor::{AppTotals, BalloonTotals, GuestOutcome, Outcome, RequestTotals, SwapTotals};
+use crate::supervisor::{AppTotals, BalloonTotals, GuestOutcome, LoopTimes, Outcome, RequestTotals, SwapTotals};
 
 /// Time between samples at first. Time is divided into cells of this length, and the first
 /// observation in each cell is kept. All guests are therefore sampled at the same moments, and what
@@ -125,7 +125,15 @@ struct Report<'a> {
     peak_resident_mib: u64,
     peak_physical_mib: u64,
     violations: u64,
+    supervisor: LoopReport,
     guests: Vec<GuestReport<'a>>,
+}
+
+#[derive(Serialize)]
+struct LoopReport {
+    rounds: u64,
+    longest_round_ms: f64,
+    longest_own_round_ms: f64,
 }
 
 #[derive(Serialize)]
@@ -206,11 +214,22 @@ pub fn write(outcome: &Outcome, mut output: impl io::Write) -> io::Result<()> {
         peak_resident_mib: mib_ceil(outcome.peak_resident),
         peak_physical_mib: mib_ceil(outcome.peak_physical),
         violations: outcome.violations,
+        supervisor: LoopReport::new(&outcome.loop_times),
         guests: outcome.guests.iter().map(GuestReport::new).collect(),
     };
     serde_json::to_writer_pretty(&mut output, &report)?;
     writeln!(output)?;
     output.flush()
+}
+
+impl LoopReport {
+    fn new(times: &LoopTimes) -> Self {
+        Self {
+            rounds: times.rounds,
+            longest_round_ms: fine_milliseconds(times.longest),
+            longest_own_round_ms: fine_milliseconds(times.longest_own),
+        }
+    }
 }
 
 impl<'a> GuestReport<'a> {
@@ -219,7 +238,7 @@ impl<'a> GuestReport<'a> {
             name: &guest.name,
             min_mib: guest.limits.min.mib(),
             max_mib: guest.limits.max.mib(),
-            spawn_to_main_ms: guest.spawn_to_main.map(|span| span.as_secs_f64() * 1e3),
+            spawn_to_main_ms: guest.spawn_to_main.map(fine_milliseconds),
             samples: &guest.samples,
             app: guest.app.map(|AppTotals { verified_bytes, errors }| AppReport { verified_bytes, errors }),
             allocation_failures: guest.allocation_failures,
@@ -285,6 +304,10 @@ impl RequestReport {
     }
 }
 
+fn fine_milliseconds(span: Duration) -> f64 {
+    span.as_secs_f64() * 1e3
+}
+
 fn milliseconds(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
@@ -300,7 +323,7 @@ mod tests {
     use super::{LIMIT, Sample, Samples, SwapReport, write};
     use crate::host::{EndReason, Ending};
     use crate::scheduler::{Limits, Reading};
-    use crate::supervisor::{AppTotals, BalloonTotals, GuestOutcome, Outcome, RequestTotals, SwapTotals};
+    use crate::supervisor::{AppTotals, BalloonTotals, GuestOutcome, LoopTimes, Outcome, RequestTotals, SwapTotals};
     use aerostat_abi::batch::EntryStatus;
     use aerostat_abi::units::FrameCount;
     use std::time::Duration;
@@ -392,6 +415,12 @@ mod tests {
             peak_resident: FrameCount(257),
             peak_physical: FrameCount(513),
             violations: 0,
+            loop_times: LoopTimes {
+                rounds: 9,
+                longest: Duration::from_micros(2500),
+                longest_own: Duration::from_micros(1250),
+                ..LoopTimes::default()
+            },
             guests: vec![guest],
         };
         let mut json = Vec::new();
@@ -401,6 +430,7 @@ mod tests {
             serde_json::from_slice::<serde_json::Value>(&json).unwrap(),
             serde_json::json!({
                 "schema": 2, "pool_mib": 768, "moved_mib": 0, "peak_resident_mib": 2, "peak_physical_mib": 3, "violations": 0,
+                "supervisor": {"rounds": 9, "longest_round_ms": 2.5, "longest_own_round_ms": 1.25},
                 "guests": [{
                     "name": "alpha", "min_mib": 64, "max_mib": 512, "spawn_to_main_ms": 4.25,
                     "samples": [sample_at(20), sample_at(100)],

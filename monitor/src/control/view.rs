@@ -8,11 +8,11 @@ use aerostat_abi::units::FrameCount;
 use serde_json::{Value, json};
 
 use super::api;
-use super::publisher::{Published, Recorded, milliseconds};
+use super::publisher::{Published, Recorded, microseconds, milliseconds};
 use crate::display::printable;
 use crate::fleet;
 use crate::scheduler;
-use crate::supervisor::{self, DecisionStatus, EventKind, GuestStatus, Step};
+use crate::supervisor::{self, DecisionStatus, EventKind, GuestStatus, LoopTimes, Step};
 
 /// Returns a fleet's status.
 pub(super) fn fleet(name: &str, published: &Published, last_event: u64) -> api::Fleet {
@@ -39,8 +39,18 @@ pub(super) fn fleet(name: &str, published: &Published, last_event: u64) -> api::
         moved_bytes: status.moved.bytes(),
         idle_tax_percent: status.idle_tax.percent(),
         violations: status.violations,
+        supervisor: supervisor_loop(&status.loop_times),
         guests: status.guests.len(),
         last_event,
+    }
+}
+
+fn supervisor_loop(times: &LoopTimes) -> api::SupervisorLoop {
+    api::SupervisorLoop {
+        rounds: times.rounds,
+        longest_us: microseconds(times.longest),
+        recent_longest_us: microseconds(times.recent_longest),
+        longest_own_us: microseconds(times.longest_own),
     }
 }
 

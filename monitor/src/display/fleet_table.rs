@@ -221,7 +221,9 @@ pub(super) fn size(bytes: u64) -> String {
 #[cfg(test)]
 pub(super) mod tests {
     use super::{Order, TopView, guest_table, top};
-    use crate::control::api::{Fleet, Guest, GuestState, MachineKind, MemoryUse, PoolState, RestartRule, SwapUse};
+    use crate::control::api::{
+        Fleet, Guest, GuestState, MachineKind, MemoryUse, PoolState, RestartRule, SupervisorLoop, SwapUse,
+    };
     use unicode_width::UnicodeWidthStr;
 
     const MIB: u64 = 1 << 20;
@@ -246,6 +248,7 @@ pub(super) mod tests {
             moved_bytes: 1024 * MIB,
             idle_tax_percent: 75,
             violations: 0,
+            supervisor: SupervisorLoop::default(),
             guests: 2,
             last_event: 9,
         }

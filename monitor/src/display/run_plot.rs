@@ -216,7 +216,7 @@ mod tests {
     use crate::host::{EndReason, Ending};
     use crate::report::{Sample, Samples};
     use crate::scheduler::{Limits, Reading};
-    use crate::supervisor::{BalloonTotals, GuestOutcome, Outcome, RequestTotals, SwapTotals};
+    use crate::supervisor::{BalloonTotals, GuestOutcome, LoopTimes, Outcome, RequestTotals, SwapTotals};
     use aerostat_abi::units::FrameCount;
     use std::time::Duration;
 
@@ -258,6 +258,7 @@ mod tests {
             peak_resident: FrameCount::from_mib(200),
             peak_physical: FrameCount::from_mib(200),
             violations: 0,
+            loop_times: LoopTimes::default(),
             guests,
         }
     }

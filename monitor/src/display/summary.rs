@@ -227,7 +227,7 @@ mod tests {
     use crate::host::{EndReason, Ending};
     use crate::report::Samples;
     use crate::scheduler::Limits;
-    use crate::supervisor::{AppTotals, BalloonTotals, GuestOutcome, Outcome, RequestTotals, SwapTotals};
+    use crate::supervisor::{AppTotals, BalloonTotals, GuestOutcome, LoopTimes, Outcome, RequestTotals, SwapTotals};
     use aerostat_abi::batch::EntryStatus;
     use aerostat_abi::units::FrameCount;
     use std::time::Duration;
@@ -264,6 +264,7 @@ mod tests {
             peak_resident: FrameCount::from_mib(700),
             peak_physical: FrameCount::from_mib(703),
             violations: 0,
+            loop_times: LoopTimes::default(),
             guests,
         }
     }

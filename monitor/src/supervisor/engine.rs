@@ -15,6 +15,7 @@ pub use self::adoption::{Adoption, Found, PastGuest};
 use super::command::Version;
 use super::episodes::Episodes;
 use super::guest::{Guest, Pace, Received, Start, overhead};
+use super::loop_time::LoopTimes;
 use super::outcome::Outcome;
 use super::requests::HostResources;
 use super::starters::STARTERS;
@@ -58,6 +59,8 @@ pub struct Supervisor<G> {
     /// Physical memory that the guests' processes use, by the latest measurement, if there is one.
     physical: Option<FrameCount>,
     peak_physical: FrameCount,
+    /// The rounds of the loop around this, by the caller's measurement.
+    loop_times: LoopTimes,
     /// The host's resources besides the pool, as guests are told of them.
     pub(super) host: HostResources,
 }
@@ -155,6 +158,7 @@ impl<G: GuestHandle> Supervisor<G> {
             keeps_samples: false,
             physical: None,
             peak_physical: FrameCount::ZERO,
+            loop_times: LoopTimes::default(),
             host: HostResources::default(),
         }
     }
@@ -368,6 +372,11 @@ impl<G: GuestHandle> Supervisor<G> {
         self.physical = physical;
     }
 
+    /// Records how long the rounds of the caller's loop took so far.
+    pub fn record_loop(&mut self, times: LoopTimes) {
+        self.loop_times = times;
+    }
+
     /// Records a sample of the host's memory.
     pub fn record_host(&mut self, host: HostMemory) {
         self.scheduler.observe_host(Some(host));
@@ -501,6 +510,7 @@ impl<G: GuestHandle> Supervisor<G> {
             physical: self.physical,
             idle_tax: self.scheduler.idle_tax(),
             violations: self.violations,
+            loop_times: self.loop_times,
             version: Version::default(),
             guests: Vec::new(),
         }
@@ -516,6 +526,7 @@ impl<G: GuestHandle> Supervisor<G> {
             peak_resident: self.peak_resident,
             peak_physical: self.peak_physical,
             violations: self.violations,
+            loop_times: self.loop_times,
             guests: self.guests.into_iter().map(Guest::into_outcome).collect(),
         }
     }

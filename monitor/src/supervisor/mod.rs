@@ -7,6 +7,7 @@
 //! | `manager.rs`, `roster.rs` | [`FleetManager`], the fleet that users change |
 //! | `command.rs`, `mailbox.rs`, `apply.rs` | what clients ask, how it arrives, and plans |
 //! | `run.rs`, `run_loop.rs` | [`run()`]: waits for events, signals and the next poll |
+//! | `loop_time.rs` | how long the rounds of that loop take |
 //! | `starters.rs` | threads that start guests, so that the loop never waits for a start |
 //! | `guest/` | the record of one guest: registers, accounts, verdict, contact, view |
 //!
@@ -22,6 +23,7 @@ mod episodes;
 mod fake;
 mod guest;
 mod host_meter;
+mod loop_time;
 mod mailbox;
 mod manager;
 #[cfg(test)]
@@ -49,6 +51,7 @@ pub use self::apply::{Plan, Step};
 pub use self::balloon::BalloonTotals;
 pub use self::command::{Answer, ApplyMode, Command, CommandError, EndMode, GuestChange, Version};
 pub use self::engine::{Admission, Adoption, Attention, Found, Launched, PastGuest, StartError, Supervisor};
+pub use self::loop_time::LoopTimes;
 pub use self::mailbox::{Inbox, Mailbox, MailboxError, Reply, Request, mailbox};
 pub use self::manager::FleetManager;
 pub use self::outcome::{AppTotals, GuestOutcome, Outcome};

@@ -5,6 +5,7 @@ use std::time::Duration;
 use aerostat_abi::units::FrameCount;
 
 use super::balloon::BalloonTotals;
+use super::loop_time::LoopTimes;
 use super::requests::RequestTotals;
 use super::swap::SwapTotals;
 use crate::host::{EndReason, Ending};
@@ -26,6 +27,8 @@ pub struct Outcome {
     pub peak_physical: FrameCount,
     /// Samples in which more memory was granted or used than the pool has.
     pub violations: u64,
+    /// The rounds of the supervisor's loop.
+    pub loop_times: LoopTimes,
     /// Every guest.
     pub guests: Vec<GuestOutcome>,
 }

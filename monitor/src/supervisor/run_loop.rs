@@ -17,6 +17,7 @@ use rustix::io::Errno;
 
 use super::engine::{Admission, Attention, Found, Supervisor};
 use super::host_meter::HostMeter;
+use super::loop_time::LoopMeter;
 use super::mailbox::{Inbox, Request};
 use super::manager::{FleetManager, RunEnd};
 use super::outcome::Outcome;
@@ -52,6 +53,7 @@ pub(super) struct RunLoop<'a, G> {
     inbox: Option<Inbox>,
     signals: StopSignals,
     meter: PhysicalMeter,
+    loop_meter: LoopMeter,
     sampler: MemorySampler,
     host_meter: HostMeter,
     schedule: PollSchedule,
@@ -116,6 +118,7 @@ impl<'a, G: GuestHandle + Send + 'static> RunLoop<'a, G> {
             inbox,
             signals,
             meter: PhysicalMeter::new(physical),
+            loop_meter: LoopMeter::new(),
             sampler: MemorySampler::default(),
             host_meter: HostMeter::new(&swap_directory()),
             schedule: PollSchedule::default(),
@@ -192,6 +195,7 @@ impl<'a, G: GuestHandle + Send + 'static> RunLoop<'a, G> {
     /// Reports the last events and returns the outcome.
     fn finish(mut self) -> Outcome {
         self.report_events();
+        self.manager.supervisor.record_loop(self.loop_meter.times());
         self.observer.on_poll(&self.manager.status(Moment::now()));
         self.starters.close(START_PATIENCE);
         self.manager.into_outcome(Moment::now())
@@ -290,6 +294,7 @@ impl<'a, G: GuestHandle + Send + 'static> RunLoop<'a, G> {
         if is_due {
             let supervisor = &mut self.manager.supervisor;
             supervisor.record_physical(self.meter.measure());
+            supervisor.record_loop(self.loop_meter.times());
             if let Some(host) = self.sampler.sample(now) {
                 supervisor.record_host(host);
             }
@@ -347,7 +352,10 @@ impl<'a, G: GuestHandle + Send + 'static> RunLoop<'a, G> {
     fn wait(&mut self, timeout: Duration) -> io::Result<()> {
         let mut events = Vec::with_capacity(READY_AT_A_TIME);
         let timeout = Timespec::try_from(timeout).expect("timeouts here are short");
-        match epoll::wait(self.sources.as_fd(), spare_capacity(&mut events), Some(&timeout)) {
+        self.loop_meter.end();
+        let waited = epoll::wait(self.sources.as_fd(), spare_capacity(&mut events), Some(&timeout));
+        self.loop_meter.begin();
+        match waited {
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }

@@ -7,6 +7,7 @@ use aerostat_abi::requests::{Outcome as RequestOutcome, ResourceKind};
 use aerostat_abi::units::{FrameCount, HUGE_FRAMES};
 
 use super::command::Version;
+use super::loop_time::LoopTimes;
 use super::swap::SwapStatus;
 use crate::fleet::{Machine, OveruseRule, RestartRule};
 use crate::host::Ending;
@@ -37,6 +38,8 @@ pub struct FleetStatus {
     pub idle_tax: IdleTax,
     /// Polls at which more memory was granted or used than the pool has.
     pub violations: u64,
+    /// The rounds of the supervisor's loop.
+    pub loop_times: LoopTimes,
     /// Counts changes of the fleet: guests that come and go, and the pool.
     pub version: Version,
     /// Every guest of the fleet, in the order of the fleet file.
@@ -469,6 +472,7 @@ impl FleetStatus {
             physical: None,
             idle_tax: IdleTax::default(),
             violations: 0,
+            loop_times: LoopTimes::default(),
             version: Version::default(),
             guests: Vec::new(),
         }

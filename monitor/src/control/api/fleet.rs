@@ -43,10 +43,25 @@ pub struct Fleet {
     pub idle_tax_percent: u8,
     /// Polls at which more memory was granted or used than the pool has.
     pub violations: u64,
+    /// The loop of the supervisor, which serves all guests.
+    pub supervisor: SupervisorLoop,
     /// Guests of the fleet, those that don't run included.
     pub guests: usize,
     /// The number of the latest event; 0 before the first one.
     pub last_event: u64,
+}
+
+/// The rounds of the supervisor's loop so far. No guest is served while a round lasts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SupervisorLoop {
+    /// Their number.
+    pub rounds: u64,
+    /// The longest one.
+    pub longest_us: u64,
+    /// The longest one of the last 10 to 20 seconds.
+    pub recent_longest_us: u64,
+    /// The longest one, less the time in which its thread was ready and waited for a processor.
+    pub longest_own_us: u64,
 }
 
 /// How much of the pool is free.

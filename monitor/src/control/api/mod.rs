@@ -22,7 +22,7 @@ pub use self::apply::{ApplyRequest, Plan, PlanStep, StepKind};
 pub use self::decision::{Decision, Inputs, LastChange, Reason};
 pub use self::event::{Event, EventKind};
 pub use self::explanation::{Explanation, Inspection};
-pub use self::fleet::{Fleet, PoolState};
+pub use self::fleet::{Fleet, PoolState, SupervisorLoop};
 pub use self::guest::{Guest, GuestList, GuestState, MachineKind, MemoryUse, RestartRule, SwapUse};
 pub use self::problem::{Problem, ProblemCode};
 pub use self::request::{Changed, FleetPatch, GuestPatch, Outcome, SharesSetting, TargetRequest, TargetSetting};

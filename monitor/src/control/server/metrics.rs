@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use aerostat_abi::units::FrameCount;
 use hyper::StatusCode;
@@ -44,6 +45,21 @@ const FLEET: &[Metric<FleetStatus>] = &[
     ("moved_bytes", "Memory that moved between guests", MetricType::Counter, |fleet| bytes(fleet.moved)),
     ("violations", "Polls at which more was granted or used than the pool has", MetricType::Counter, |fleet| {
         number(fleet.violations)
+    }),
+    ("supervisor_rounds", "Rounds of the supervisor's loop", MetricType::Counter, |fleet| {
+        number(fleet.loop_times.rounds)
+    }),
+    ("supervisor_longest_round_seconds", "The longest round so far", MetricType::Gauge, |fleet| {
+        seconds(fleet.loop_times.longest)
+    }),
+    (
+        "supervisor_recent_longest_round_seconds",
+        "The longest round of the last 10 to 20 s",
+        MetricType::Gauge,
+        |fleet| seconds(fleet.loop_times.recent_longest),
+    ),
+    ("supervisor_longest_own_round_seconds", "The same less waits for a processor", MetricType::Gauge, |fleet| {
+        seconds(fleet.loop_times.longest_own)
     }),
 ];
 
@@ -163,6 +179,11 @@ fn bytes(count: FrameCount) -> Option<f64> {
 #[expect(clippy::unnecessary_wraps, reason = "as the table wants it")]
 fn number(count: u64) -> Option<f64> {
     Some(count as f64)
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "as the table wants it")]
+fn seconds(span: Duration) -> Option<f64> {
+    Some(span.as_secs_f64())
 }
 
 #[cfg(test)]
