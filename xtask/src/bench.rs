@@ -11,6 +11,9 @@ use clap::Args;
 use crate::cargo::{cargo, expect_success, target_dir};
 use crate::{build, linux_guest, tools};
 
+/// The programs that benches run: `aerostat-bench` is all of them, and finds the other beside it.
+const PROGRAMS: [&str; 2] = ["aerostat-bench", "aerostat-hostile-vmm"];
+
 /// The benches that boot no guest. They need neither KVM nor images.
 const WITHOUT_GUESTS: [&str; 1] = ["reclaim"];
 
@@ -32,7 +35,9 @@ pub(crate) struct Options {
 }
 
 pub(crate) fn perform(options: &Options) -> Result<ExitCode> {
-    expect_success(&mut cargo(["build", "--release", "-p", "aerostat-tests", "--bin", "aerostat-bench"]))?;
+    expect_success(
+        cargo(["build", "--release", "-p", "aerostat-tests"]).args(PROGRAMS.map(|name| ["--bin", name]).as_flattened()),
+    )?;
     let mut bench = Command::new(target_dir()?.join("release/aerostat-bench"));
     bench.args(&options.name);
     if options.name.as_deref().is_none_or(|name| !WITHOUT_GUESTS.contains(&name)) {

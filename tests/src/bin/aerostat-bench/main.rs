@@ -5,6 +5,7 @@
 mod balloon;
 mod boot;
 mod churn;
+mod enforcement;
 mod fleets;
 mod floor;
 mod footprint;
@@ -50,9 +51,10 @@ struct Bench {
     measure: fn(&Options) -> Result<Vec<Row>>,
 }
 
-const BENCHES: [Bench; 9] = [
+const BENCHES: [Bench; 10] = [
     Bench { name: "balloon", measure: |_| balloon::measure() },
     Bench { name: "boot", measure: |_| boot::measure() },
+    Bench { name: "enforcement", measure: |_| enforcement::measure() },
     Bench { name: "idle_tax", measure: |_| idle_tax::measure() },
     Bench { name: "memory", measure: |_| memory::measure() },
     Bench { name: "native_compute", measure: |_| native_compute::measure() },

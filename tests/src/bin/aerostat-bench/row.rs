@@ -24,7 +24,9 @@ impl Row {
 
     /// Makes a row whose smaller values are better.
     pub(crate) fn cost(name: impl Into<String>, value: f64, unit: &'static str, limit: f64) -> Self {
-        Self { limit: Some(limit), ratio: Some(limit / value), ..Self::plain(name, value, unit) }
+        // What costs nothing is as good as any limit, that of zero included.
+        let ratio = if value > 0.0 { limit / value } else { 1.0 };
+        Self { limit: Some(limit), ratio: Some(ratio), ..Self::plain(name, value, unit) }
     }
 
     /// Makes a row whose larger values are better.
@@ -66,6 +68,11 @@ mod tests {
     #[test]
     fn a_cost_beyond_its_limit_has_a_ratio_below_one() {
         assert_eq!(Row::cost("time", 4.0, "ms", 2.0).ratio, Some(0.5));
+    }
+
+    #[test]
+    fn a_limit_of_zero_is_met_by_zero_alone() {
+        assert_eq!([0.0, 2.0].map(|value| Row::cost("faults", value, "", 0.0).ratio), [Some(1.0), Some(0.0)]);
     }
 
     #[test]

@@ -1,0 +1,16 @@
+//! Measures what holds against guests and VMM processes that do their worst, a file for each row.
+
+mod supervisor;
+mod violations;
+
+use anyhow::Result;
+
+use self::violations::Violations;
+use crate::row::Row;
+
+pub(crate) fn measure() -> Result<Vec<Row>> {
+    let mut violations = Violations::default();
+    let mut rows = supervisor::measure(&mut violations)?;
+    rows.push(violations.row());
+    Ok(rows)
+}
