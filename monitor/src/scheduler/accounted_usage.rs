@@ -4,6 +4,11 @@
 //! (`targets.rs`), its size and its resident memory. Lowering a target therefore frees nothing by
 //! itself; memory is free when the process has acknowledged the new target, and the guest's size
 //! *and* its resident memory have fallen.
+//!
+//! A guest that ignores its target is *confined* by a limit of its resident memory
+//! (`enforcement.rs`). Once its process has acknowledged the limit, that counts instead of targets
+//! and size: the guest can't hold more, however large it is. Its resident memory counts in any
+//! case, so a process that acknowledges a limit and does not keep it frees nothing.
 
 use aerostat_abi::units::FrameCount;
 
@@ -13,6 +18,8 @@ use super::usage::GuestSample;
 /// and memory of its VMM process. One frame for so many, and for every guest.
 const OVERHEAD_DIVISOR: u64 = 50;
 const OVERHEAD: FrameCount = FrameCount::from_mib(8);
+/// The same for a confined guest, by its size: page tables of memory that was paged out stay.
+const TABLES_DIVISOR: u64 = 256;
 
 /// One guest's target, and what was last seen of it.
 #[derive(Debug)]
@@ -22,11 +29,13 @@ pub(super) struct AccountedUsage {
     allowed: FrameCount,
     size: FrameCount,
     resident: FrameCount,
+    /// The largest limit of its resident memory that the process may still act on.
+    limit: Option<FrameCount>,
 }
 
 impl AccountedUsage {
     pub(super) fn new(target: FrameCount) -> Self {
-        Self { target, allowed: target, size: FrameCount::ZERO, resident: FrameCount::ZERO }
+        Self { target, allowed: target, size: FrameCount::ZERO, resident: FrameCount::ZERO, limit: None }
     }
 
     /// Creates the account of a guest that has this target, and holds so much already.
@@ -42,6 +51,7 @@ impl AccountedUsage {
         self.allowed = sample.allowed;
         self.size = sample.size;
         self.resident = sample.resident;
+        self.limit = sample.control.limit;
     }
 
     /// Raises the target to `target`; the caller has made sure that the pool has what
@@ -63,15 +73,42 @@ impl AccountedUsage {
         self.resident
     }
 
-    /// Returns what the guest holds whatever its target is.
-    pub(super) fn observed(&self) -> FrameCount {
-        self.allowed.max(self.size).max(self.resident)
+    /// Returns the size that the guest has or may still grow to.
+    pub(super) fn extent(&self) -> FrameCount {
+        self.allowed.max(self.size)
     }
 
-    /// Returns whether the guest has not followed its target yet.
+    /// Returns by how much the guest is larger than its target, or may still become.
+    pub(super) fn withheld(&self) -> FrameCount {
+        self.extent().saturating_sub(self.target)
+    }
+
+    /// Returns whether a limit of its resident memory is in force.
+    pub(super) fn is_confined(&self) -> bool {
+        self.limit.is_some()
+    }
+
+    /// Returns what the guest can hold by its size and its limit, without its resident memory.
+    fn bound(&self) -> FrameCount {
+        self.limit.map_or(self.extent(), |limit| limit.min(self.extent()))
+    }
+
+    /// Returns what the guest holds whatever its target is.
+    pub(super) fn observed(&self) -> FrameCount {
+        self.bound().max(self.resident)
+    }
+
+    /// Returns whether the guest's resident memory is beyond its target.
+    pub(super) fn is_resident_beyond_target(&self) -> bool {
+        let tables = if self.is_confined() { self.extent().0 / TABLES_DIVISOR } else { 0 };
+        let overhead = OVERHEAD.saturating_add(FrameCount(self.target.0 / OVERHEAD_DIVISOR + tables));
+        self.resident > self.target.saturating_add(overhead)
+    }
+
+    /// Returns whether the guest still holds more than its target, by its own doing or by that of
+    /// the host.
     pub(super) fn exceeds_target(&self) -> bool {
-        let overhead = OVERHEAD.saturating_add(FrameCount(self.target.0 / OVERHEAD_DIVISOR));
-        self.allowed.max(self.size) > self.target || self.resident > self.target.saturating_add(overhead)
+        self.bound() > self.target || self.is_resident_beyond_target()
     }
 
     /// Returns the frames of the pool that the guest holds.
@@ -83,12 +120,12 @@ impl AccountedUsage {
 #[cfg(test)]
 mod tests {
     use super::AccountedUsage;
-    use crate::scheduler::usage::{GuestSample, Hints};
+    use crate::scheduler::usage::{Control, GuestSample, Hints};
     use aerostat_abi::units::FrameCount;
 
     fn sample(allowed: u64, size: u64, resident: u64) -> GuestSample {
         let [allowed, size, resident] = [allowed, size, resident].map(FrameCount);
-        GuestSample { allowed, size, resident, hints: Hints::None }
+        GuestSample { allowed, size, resident, hints: Hints::None, control: Control::default() }
     }
 
     #[test]
@@ -106,6 +143,23 @@ mod tests {
         assert_eq!(accounted_usage.held(), FrameCount(50), "resident memory has not fallen yet");
         accounted_usage.observe(&sample(40, 40, 40));
         assert_eq!(accounted_usage.held(), FrameCount(40));
+    }
+
+    #[test]
+    fn a_confined_guest_holds_its_limit_or_what_is_resident() {
+        let mut accounted_usage = AccountedUsage::new(FrameCount(100));
+        accounted_usage.lower(FrameCount(40));
+        let mut held_with = |limit: Option<u64>, resident: u64| {
+            let control = Control { limit: limit.map(FrameCount), ..Control::default() };
+            accounted_usage.observe(&GuestSample { control, ..sample(40, 100, resident) });
+            accounted_usage.held().0
+        };
+        assert_eq!(held_with(None, 30), 100, "it may touch all of its size");
+        assert_eq!(held_with(Some(70), 30), 70, "its process may still act on that");
+        assert_eq!(held_with(Some(40), 90), 90, "the limit is acknowledged and not kept yet");
+        assert_eq!(held_with(Some(40), 40), 40);
+        assert_eq!(held_with(Some(200), 40), 100, "a limit beyond its size means nothing");
+        assert_eq!(held_with(Some(20), 20), 40, "its target is its own");
     }
 
     #[test]

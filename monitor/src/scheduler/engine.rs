@@ -6,6 +6,7 @@ use aerostat_abi::requests::{Answer, FiledRequest, ResourceKind, Resources};
 use aerostat_abi::units::FrameCount;
 
 use super::decision::{Decision, InNeed, Inputs, Reason};
+use super::enforcement::{Enforced, Others};
 use super::fair::{Claim, share_out};
 use super::guest::{Guest, Scarcity, Urgency};
 use super::limits::GuestId;
@@ -142,6 +143,12 @@ impl Scheduler {
         self.guests.get(&guest).map(|guest| guest.account.target())
     }
 
+    /// Returns what is done about a guest that is larger than its target, as of the last decision.
+    #[must_use]
+    pub fn enforced(&self, guest: GuestId) -> Option<Enforced> {
+        self.guests.get(&guest)?.enforced()
+    }
+
     /// Returns the pool memory that guests hold.
     #[must_use]
     pub fn held(&self) -> FrameCount {
@@ -227,9 +234,14 @@ impl Scheduler {
             let standing = guest.standing(plan.entitlement);
             guest.requests.settle(standing, now);
         }
-        let is_waiting =
-            decisions.iter().zip(&plans).any(|(decision, plan)| plan.is_below() && decision.target < plan.entitlement);
-        let is_awaited = self.awaited > self.free();
+        let is_short = |(decision, plan): (&Decision, &Plan)| plan.is_below() && decision.target < plan.entitlement;
+        let short: Vec<GuestId> =
+            decisions.iter().zip(&plans).filter(|&pair| is_short(pair)).map(|(_, plan)| plan.id).collect();
+        let (is_waiting, is_awaited) = (!short.is_empty(), self.awaited > self.free());
+        for (id, guest) in &mut self.guests {
+            let do_wait = is_awaited || short.iter().any(|other| other != id);
+            guest.enforce(if do_wait { Others::Wait } else { Others::Content }, now);
+        }
         self.is_memory_coming = (is_waiting || is_awaited) && self.guests.values().any(|guest| guest.is_releasing(now));
         decisions
     }
@@ -316,7 +328,8 @@ impl Scheduler {
             .zip(plans)
             .map(|(guest, plan)| {
                 let lacks = grantable.limit(guest, plan.entitlement).saturating_sub(base(guest, plan));
-                let most = if plan.urgency == urgency { lacks } else { FrameCount::ZERO };
+                let has_claim = plan.urgency == urgency && !guest.is_held_back(now);
+                let most = if has_claim { lacks } else { FrameCount::ZERO };
                 Claim { least: FrameCount::ZERO, most, weight: plan.weight }
             })
             .collect();
@@ -325,7 +338,7 @@ impl Scheduler {
         for (((guest, plan), part), decision) in guests.filter(|(((_, plan), _), _)| plan.urgency == urgency) {
             let target = base(guest, plan).saturating_add(part);
             let is_worth = urgency == Urgency::Waiting || guest.is_worth(target, &self.policy);
-            if target <= plan.from || !is_worth {
+            if target <= plan.from || !is_worth || guest.is_held_back(now) {
                 decision.reason = Reason::AwaitingMemory;
                 continue;
             }

@@ -1,9 +1,12 @@
 //! The scheduler's record of one guest.
 
+use std::time::Duration;
+
 use aerostat_abi::units::FrameCount;
 
 use super::accounted_usage::AccountedUsage;
 use super::decision::Reason;
+use super::enforcement::{Enforced, Enforcement, Others};
 use super::fair::Claim;
 use super::limits::Limits;
 use super::need::Need;
@@ -13,9 +16,12 @@ use super::release::Release;
 use super::requests::{Requests, Standing};
 use super::returns::Returns;
 use super::subscription::Subscription;
-use super::usage::{GuestSample, Hints, Usage};
+use super::usage::{Control, GuestSample, Hints, Usage};
 use super::working_set::{Activity, WorkingSet};
 use crate::clock::Moment;
+
+/// How long a confined guest gets no memory back after its target was lowered.
+const HELD_BACK: Duration = Duration::from_secs(2);
 
 /// One guest.
 #[derive(Debug)]
@@ -35,6 +41,8 @@ pub(super) struct Guest {
     returns: Returns,
     patience: Patience,
     release: Release,
+    control: Control,
+    enforcement: Enforcement,
 }
 
 /// What a guest has when the scheduler first learns of it.
@@ -98,6 +106,8 @@ impl Guest {
             returns: Returns::default(),
             patience: Patience::new(policy.patience),
             release: Release::default(),
+            control: Control::default(),
+            enforcement: Enforcement::default(),
         }
     }
 
@@ -126,6 +136,20 @@ impl Guest {
     pub(super) fn observe(&mut self, sample: &GuestSample) {
         self.account.observe(sample);
         self.hints = sample.hints;
+        // Samples may come faster than decisions.
+        let could_run = self.control.could_run.saturating_add(sample.control.could_run);
+        self.control = Control { could_run, ..sample.control };
+    }
+
+    /// Notes what the guest has done about its target, and what is to be done about the guest.
+    pub(super) fn enforce(&mut self, others: Others, now: Moment) {
+        self.enforcement.observe(&self.account, &self.control, others, now);
+        self.control.could_run = Duration::ZERO;
+    }
+
+    /// Returns what is done about the guest, if it is larger than its target.
+    pub(super) fn enforced(&self) -> Option<Enforced> {
+        self.enforcement.enforced()
     }
 
     /// Brings need and progress up to date.
@@ -134,6 +158,10 @@ impl Guest {
         let latest = match self.hints {
             Hints::None => Need::just(target),
             Hints::FixedSize => Need::just(huge_ceil(self.account.observed()).max(self.limits.min)),
+            // Its size is what a confined guest can use without its balloon.
+            Hints::Report(usage) | Hints::Stale(usage) if self.account.is_confined() => {
+                self.need_by(&usage, policy, now).within(self.account.extent().max(self.limits.min))
+            }
             Hints::Report(usage) => self.need_by(&usage, policy, now),
             // A guest that makes no calls to its balloon can't grow either.
             Hints::Stale(usage) => self.need_by(&usage, policy, now).within(target.max(self.limits.min)),
@@ -159,7 +187,16 @@ impl Guest {
 
     /// Returns whether a thread of the guest waits for memory, or for evicted pages, or will soon.
     pub(super) fn is_waiting(&self) -> bool {
-        self.has_waiting_thread() || self.lacking > FrameCount::ZERO || self.requests.is_pressing()
+        let is_in_need = self.has_waiting_thread() || self.lacking > FrameCount::ZERO || self.requests.is_pressing();
+        is_in_need && !self.account.is_confined()
+    }
+
+    /// Returns whether the guest is to wait with the memory that it lacks: it is confined, and was
+    /// lowered just now. Without that, memory would be paged out and in by turns.
+    pub(super) fn is_held_back(&self, now: Moment) -> bool {
+        self.account.is_confined()
+            && self.account.target() >= self.guaranteed()
+            && self.release.was_asked_within(HELD_BACK, now)
     }
 
     fn has_waiting_thread(&self) -> bool {
@@ -187,9 +224,9 @@ impl Guest {
         self.account.exceeds_target() && self.release.is_prompt(now)
     }
 
-    /// Returns whether the guest does not follow its target.
+    /// Returns whether the guest does not follow its target, and can't be made to hold no more.
     pub(super) fn is_stuck(&self, now: Moment) -> bool {
-        self.release.is_stuck(now)
+        self.release.is_stuck(now) && !self.enforcement.is_certain()
     }
 
     /// Returns the claim of a guest whose target a user fixed at `pin`. It is met before the needs

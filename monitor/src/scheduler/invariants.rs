@@ -1,15 +1,16 @@
 //! What holds whatever guests do: ideal, limited, stuck, stuck at times, lying or crashing ones.
 
 use aerostat_abi::units::{FrameCount, HUGE_FRAMES};
-use proptest::{collection::vec, prelude::Just, prop_assert, prop_assert_eq, prop_oneof, proptest};
+use proptest::prelude::{Just, Strategy};
+use proptest::{collection::vec, prop_assert, prop_assert_eq, prop_oneof, proptest};
 
-use super::test_characters::{Character, Fleet, Spec, character, spec};
-use super::{Limits, Shares};
+use super::test_characters::{Character, Fleet, Spec, any_character, character, enforceable, means, spec};
+use super::{IgnoredTarget, Limits, Means, Shares};
 
 /// What the last tenth of a change may be: targets move in steps, and small ones are left alone.
 const DEAD_BAND: u64 = 2;
 
-fn constant() -> impl proptest::strategy::Strategy<Value = Character> {
+fn constant() -> impl Strategy<Value = Character> {
     prop_oneof![
         4 => Just(Character::Ideal),
         4 => Just(Character::Swapping),
@@ -20,6 +21,17 @@ fn constant() -> impl proptest::strategy::Strategy<Value = Character> {
     ]
 }
 
+/// A guest that does not follow, or whose process does not.
+fn ignoring() -> impl Strategy<Value = Character> {
+    prop_oneof![
+        3 => (0_u32..50).prop_map(|from| Character::Stuck { from }),
+        1 => (1_u32..150).prop_map(|period| Character::StuckAtTimes { period }),
+        1 => Just(Character::Limited),
+        1 => Just(Character::Lying),
+        1 => (0_u32..50).prop_map(|from| Character::Stopped { from }),
+    ]
+}
+
 proptest! {
     /// The checks are in [`Fleet::step`]: Σ held ≤ pool in the middle of a plan, min ≤ target ≤
     /// max, and every decision explains itself.
@@ -27,13 +39,70 @@ proptest! {
     fn no_character_overdraws_the_pool(
         pool in 40_u64..600,
         tax in 0_u8..=100,
-        specs in vec(spec(character()), 1..8),
-        late in vec(spec(character()), 0..3),
+        specs in vec(enforceable(any_character(), means()), 1..8),
+        late in vec(enforceable(any_character(), means()), 0..3),
     ) {
         let mut fleet = Fleet::new(pool, tax, &specs);
         fleet.run(150);
         late.into_iter().for_each(|spec| fleet.admit(spec));
-        fleet.run(150);
+        fleet.run(350);
+    }
+
+    /// Whatever a guest or its process does: where the host can page its memory or end it, it holds
+    /// no more than its target after a bounded time, and others have their part.
+    #[test]
+    fn guests_that_do_not_follow_are_confined(
+        pool in 60_u64..600,
+        honest in vec(spec(Just(Character::Ideal)), 1..4),
+        others in vec(enforceable(ignoring(), prop_oneof![
+            3 => Just(Means::Paging(IgnoredTarget::Page)),
+            1 => Just(Means::Paging(IgnoredTarget::Pause)),
+            1 => Just(Means::Paging(IgnoredTarget::Kill)),
+            1 => Just(Means::Process(IgnoredTarget::Kill)),
+        ]), 1..4),
+    ) {
+        let mut fleet = Fleet::new(pool, 0, &[others, honest].concat());
+        fleet.run(2000);
+        let minima: u64 = fleet.guests.iter().map(|guest| guest.spec.min).sum();
+        let share = pool.saturating_sub(minima) / (fleet.guests.len() as u64);
+        for guest in &fleet.guests {
+            let target = fleet.scheduler.target(guest.id).unwrap().0 / HUGE_FRAMES;
+            let owed = guest.spec.needs.min(guest.spec.min + guest.spec.more).min(share.saturating_sub(DEAD_BAND));
+            if guest.is_honest() {
+                prop_assert!(target >= owed, "{target} of {owed}: {:?}", guest.spec);
+            }
+            // While others lack memory, the guest withholds none.
+            let resident = guest.resident.0 / HUGE_FRAMES;
+            let is_wanted = fleet.guests.iter().any(|other| other.is_honest() && other.lacks() > FrameCount::ZERO);
+            prop_assert!(!is_wanted || resident <= target, "{resident} in {target}: {guest:?}");
+        }
+    }
+
+    /// A confined guest keeps its part as an honest one does, and memory does not move to and fro.
+    #[test]
+    fn confined_guests_keep_what_they_are_owed(
+        pool in 60_u64..600,
+        honest in vec(spec(Just(Character::Ideal)), 1..4),
+        stuck in vec(enforceable(
+            (0_u32..50).prop_map(|from| Character::Stuck { from }),
+            Just(Means::Paging(IgnoredTarget::Page)),
+        ), 1..4),
+    ) {
+        let mut fleet = Fleet::new(pool, 0, &[stuck, honest].concat());
+        fleet.run(4000);
+        let minima: u64 = fleet.guests.iter().map(|guest| guest.spec.min).sum();
+        let share = pool.saturating_sub(minima) / (fleet.guests.len() as u64);
+        for (guest, target) in fleet.guests.iter().zip(fleet.targets()) {
+            // A guest that has grown no larger has no use for more.
+            let size = guest.size.0 / HUGE_FRAMES;
+            let owed = guest.spec.needs.min(size).min(share.saturating_sub(DEAD_BAND)).max(guest.spec.min);
+            prop_assert!(target >= owed, "{target} of {owed}: {guest:?}");
+        }
+        let before = fleet.targets();
+        for _ in 0..200 {
+            fleet.step();
+            prop_assert_eq!(&fleet.targets(), &before);
+        }
     }
 
     /// A high tax makes much of little noise in activity, so it is at most the default here.

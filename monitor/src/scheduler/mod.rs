@@ -27,6 +27,10 @@
 //! shared out among the guests below their entitlement, those with waiting threads first. Memory
 //! beyond demand stays in the pool, where it is free for a guest that wakes.
 //!
+//! *Enforcement* (`enforcement.rs`). A guest that ignores its target is confined to it
+//! ([`Scheduler::enforced`]): its resident memory is limited from outside, and what that frees is
+//! granted to others. Deadlines are short while others wait.
+//!
 //! *A user's changes.* Limits ([`Scheduler::change`]), the pool and fixed targets
 //! ([`Scheduler::pin`]) take effect with the next decision. A change is made in full or, where
 //! guarantees would exceed the pool, not at all. A fixed target goes before the needs of other
@@ -41,6 +45,7 @@ mod behaviour_tests;
 #[cfg(test)]
 mod change_tests;
 mod decision;
+mod enforcement;
 mod engine;
 mod fair;
 mod guest;
@@ -59,6 +64,7 @@ mod pressure;
 mod properties;
 mod release;
 mod requests;
+mod resident_limit;
 mod returns;
 mod subscription;
 mod targets;
@@ -71,6 +77,7 @@ mod working_set;
 
 pub use self::admission::AdmissionError;
 pub use self::decision::{Decision, InNeed, Inputs, Reason};
+pub use self::enforcement::{Cause, Enforced, IgnoredTarget, Means, Rung};
 pub use self::engine::Scheduler;
 pub use self::guest::Holding;
 pub use self::limits::{GuestId, Limits};
@@ -78,6 +85,7 @@ pub use self::moved::{MovedAccount, Reading};
 pub use self::policy::{BadTax, IdleTax, Policy};
 pub use self::pool_state::{PoolState, StateCause};
 pub use self::pressure::{HostMemory, MemoryStalls};
+pub use self::resident_limit::ResidentLimit;
 pub use self::subscription::{BadShares, Shares, Subscription};
 pub use self::targets::{FutureEpoch, Targets};
-pub use self::usage::{GuestSample, Hints, StalledTime, Usage};
+pub use self::usage::{Acknowledgement, Control, GuestSample, Hints, StalledTime, Usage};

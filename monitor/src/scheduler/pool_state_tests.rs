@@ -3,7 +3,8 @@
 use super::guest::{Guest, Scarcity};
 use super::test_fleet::{Fleet, mib};
 use super::{
-    GuestSample, Hints, HostMemory, Limits, MemoryStalls, Policy, PoolState, Reason, StateCause, Subscription, Usage,
+    Control, GuestSample, Hints, HostMemory, Limits, MemoryStalls, Policy, PoolState, Reason, StateCause, Subscription,
+    Usage,
 };
 use crate::clock::Moment;
 
@@ -55,7 +56,7 @@ fn an_emergency_knows_no_dead_band() {
         let mut guest = Guest::new(Limits { min: mib(64), max: mib(128) }, Subscription::default(), &policy);
         let [allowed, size, resident] = [mib(64); 3];
         let hints = Hints::Report(Usage { used: mib(40), ..Usage::default() });
-        guest.observe(&GuestSample { allowed, size, resident, hints });
+        guest.observe(&GuestSample { allowed, size, resident, hints, control: Control::default() });
         guest.update(&policy, now);
         guest.lower(mib(62), scarcity, &policy, now);
         assert_eq!(guest.account.target(), mib(target), "{scarcity:?}");

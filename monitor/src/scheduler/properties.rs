@@ -7,7 +7,8 @@ use aerostat_abi::requests::{FiledRequest, ResourceKind, Sequence, Urgency};
 use aerostat_abi::units::{FrameCount, HUGE_FRAMES};
 use proptest::{collection::vec, prelude::Strategy, prop_assert, prop_oneof, proptest};
 
-use super::{GuestId, GuestSample, Hints, Limits, Policy, Reason, Scheduler, Subscription, Targets, Usage};
+use super::{Control, GuestId, GuestSample, Hints, Limits, Policy, Reason, ResidentLimit, Scheduler, Subscription};
+use super::{Targets, Usage};
 use crate::clock::Moment;
 
 const TICK: Duration = Duration::from_millis(20);
@@ -26,6 +27,10 @@ struct Guest {
     acknowledged: Epoch,
     /// What the supervisor concludes from it.
     targets: Targets,
+    /// The limit of its resident memory that the process acts on.
+    limit: Option<FrameCount>,
+    /// What the supervisor knows of limits.
+    confinement: ResidentLimit,
     size: FrameCount,
     resident: FrameCount,
     usage: Usage,
@@ -41,6 +46,8 @@ impl Guest {
             read: None,
             acknowledged: Epoch(0),
             targets: Targets::new(target),
+            limit: None,
+            confinement: ResidentLimit::default(),
             size: target,
             resident: FrameCount::ZERO,
             usage: Usage::default(),
@@ -48,7 +55,7 @@ impl Guest {
     }
 
     fn held(&self) -> FrameCount {
-        self.target.max(self.size).max(self.resident)
+        self.target.max(self.limit.map_or(self.size, |limit| limit.min(self.size))).max(self.resident)
     }
 
     /// The process reads the register, unless it has not acted yet on what it read before.
@@ -81,8 +88,10 @@ impl Guest {
 
     fn sample(&mut self) -> GuestSample {
         self.targets.acknowledge(self.acknowledged).unwrap();
+        self.confinement.acknowledge(self.limit);
+        let control = Control { limit: self.confinement.largest(), ..Control::default() };
         let hints = Hints::Report(self.usage);
-        GuestSample { allowed: self.targets.largest(), size: self.size, resident: self.resident, hints }
+        GuestSample { allowed: self.targets.largest(), size: self.size, resident: self.resident, hints, control }
     }
 
     /// Follows its target at once and acknowledges it.
@@ -101,6 +110,8 @@ enum Event {
     Deflate { guest: usize, frames: u64 },
     Inflate { guest: usize, frames: u64 },
     Touch { guest: usize, frames: u64 },
+    Confine { guest: usize },
+    Obey { guest: usize },
     Release { guest: usize, frames: u64 },
     Report { guest: usize, usage: [u64; 3] },
     End { guest: usize },
@@ -122,6 +133,8 @@ fn event() -> impl Strategy<Value = Event> {
         (guest.clone(), frames.clone()).prop_map(|(guest, frames)| Event::Inflate { guest, frames }),
         (guest.clone(), frames.clone()).prop_map(|(guest, frames)| Event::Touch { guest, frames }),
         (guest.clone(), frames.clone()).prop_map(|(guest, frames)| Event::Release { guest, frames }),
+        guest.clone().prop_map(|guest| Event::Confine { guest }),
+        guest.clone().prop_map(|guest| Event::Obey { guest }),
         (guest.clone(), [0_u64..140_000, 0_u64..140_000, 0_u64..3000])
             .prop_map(|(guest, usage)| Event::Report { guest, usage }),
         (0_usize..60).prop_map(|guest| Event::End { guest }),
@@ -166,6 +179,10 @@ fn decide(scheduler: &mut Scheduler, guests: &mut [Option<Guest>], now: Moment) 
         assert_eq!(decision.target.0 % HUGE_FRAMES, 0);
         if decision.is_change() {
             guest.set_target(decision.target);
+        }
+        if guest.confinement.sent().is_some() {
+            let is_enforced = scheduler.enforced(guest.id).is_some();
+            guest.confinement.send(is_enforced.then_some(decision.target));
         }
     }
 }
@@ -268,8 +285,8 @@ fn an_idle_guest_keeps_its_memory_for_a_moment_while_no_other_needs_it() {
     let mut reason_for = |committed: u64, now| {
         let usage = Usage { unshrinkable: FrameCount::from_mib(committed), ..Usage::default() };
         let size = scheduler.target(GuestId(0)).unwrap();
-        scheduler
-            .observe(GuestId(0), &GuestSample { allowed: size, size, resident: size, hints: Hints::Report(usage) });
+        let (hints, control) = (Hints::Report(usage), Control::default());
+        scheduler.observe(GuestId(0), &GuestSample { allowed: size, size, resident: size, hints, control });
         scheduler.decide(now)[0].reason
     };
     assert_eq!(reason_for(400, now), Reason::Demand);
@@ -320,11 +337,19 @@ proptest! {
                     guest.size = guest.size.saturating_sub(FrameCount(frames));
                 },
                 Event::Touch { guest, frames } => if let Some(Some(guest)) = guests.get_mut(guest) {
-                    let touched = guest.resident.saturating_add(FrameCount(frames)).min(guest.size);
+                    let most = guest.limit.map_or(guest.size, |limit| limit.min(guest.size));
+                    let touched = guest.resident.saturating_add(FrameCount(frames)).min(most);
                     guest.resident = guest.resident.max(touched);
                 },
                 Event::Release { guest, frames } => if let Some(Some(guest)) = guests.get_mut(guest) {
                     guest.resident = guest.resident.saturating_sub(FrameCount(frames));
+                },
+                Event::Confine { guest } => if let Some(Some(guest)) = guests.get_mut(guest) {
+                    guest.confinement.send(Some(guest.target));
+                },
+                // The process acts on the limit that was sent last.
+                Event::Obey { guest } => if let Some(Some(guest)) = guests.get_mut(guest) {
+                    guest.limit = guest.confinement.sent();
                 },
                 Event::Report { guest, usage: [used, committed, wanted] } => {
                     if let Some(Some(guest)) = guests.get_mut(guest) {

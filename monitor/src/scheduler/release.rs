@@ -46,6 +46,11 @@ impl Release {
         is_recent && !self.is_stuck(now)
     }
 
+    /// Returns whether the target was lowered in the last so much time.
+    pub(super) fn was_asked_within(&self, time: Duration, now: Moment) -> bool {
+        self.asked.is_some_and(|at| now.since(at) < time)
+    }
+
     /// Returns whether the guest does not follow its target.
     pub(super) fn is_stuck(&self, now: Moment) -> bool {
         self.progress.is_some_and(|(_, at)| now.since(at) >= STUCK_AFTER)

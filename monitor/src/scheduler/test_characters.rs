@@ -7,8 +7,10 @@ use aerostat_abi::units::{FrameCount, HUGE_FRAMES};
 use proptest::prelude::{Just, Strategy};
 use proptest::prop_oneof;
 
-use super::{Decision, GuestId, GuestSample, Hints, IdleTax, Limits, Policy, Reason, Scheduler, Subscription, Targets};
-use super::{Shares, Usage};
+use super::{
+    Acknowledgement, Control, Decision, Enforced, GuestId, GuestSample, Hints, IdleTax, IgnoredTarget, Limits,
+};
+use super::{Means, Policy, Reason, ResidentLimit, Rung, Scheduler, Shares, Subscription, Targets, Usage};
 use crate::clock::Moment;
 
 pub(super) const TICK: Duration = Duration::from_millis(20);
@@ -33,6 +35,10 @@ pub(super) enum Character {
     ClaimsNothing,
     /// Its process ends at this tick.
     Crashing { at: u32 },
+    /// It releases nothing, and its process acknowledges limits and keeps none.
+    Lying,
+    /// Its process does nothing from this tick on.
+    Stopped { from: u32 },
 }
 
 /// What a guest is like: sizes in huge frames.
@@ -48,6 +54,10 @@ pub(super) struct Spec {
     pub(super) delay: u32,
     /// What it moves in a tick at most.
     pub(super) rate: u64,
+    /// What the host can do about it.
+    pub(super) means: Means,
+    /// What its process pages out in a tick.
+    pub(super) paging: u64,
 }
 
 impl Spec {
@@ -76,8 +86,40 @@ pub(super) fn character() -> impl Strategy<Value = Character> {
 
 pub(super) fn spec(character: impl Strategy<Value = Character>) -> impl Strategy<Value = Spec> {
     (character, 1_u64..20, 20_u64..250, 0_u64..300, 0_u64..=100, 0_u32..4, 1_u64..200).prop_map(
-        |(character, min, more, needs, idle, delay, rate)| Spec { character, min, more, needs, idle, delay, rate },
+        |(character, min, more, needs, idle, delay, rate)| {
+            let (means, paging) = (Means::None, 0);
+            Spec { character, min, more, needs, idle, delay, rate, means, paging }
+        },
     )
+}
+
+/// A guest that the host can do something about.
+pub(super) fn enforceable(
+    character: impl Strategy<Value = Character>,
+    means: impl Strategy<Value = Means>,
+) -> impl Strategy<Value = Spec> {
+    (spec(character), means, 1_u64..50).prop_map(|(spec, means, paging)| Spec { means, paging, ..spec })
+}
+
+pub(super) fn means() -> impl Strategy<Value = Means> {
+    let rule =
+        prop_oneof![3 => Just(IgnoredTarget::Page), 1 => Just(IgnoredTarget::Pause), 1 => Just(IgnoredTarget::Kill)];
+    let process = prop_oneof![Just(IgnoredTarget::Page), Just(IgnoredTarget::Pause), Just(IgnoredTarget::Kill)];
+    prop_oneof![
+        1 => Just(Means::None),
+        1 => Just(Means::Pause),
+        1 => process.prop_map(Means::Process),
+        4 => rule.prop_map(Means::Paging),
+    ]
+}
+
+/// Any character, and those that only enforcement can deal with.
+pub(super) fn any_character() -> impl Strategy<Value = Character> {
+    prop_oneof![
+        8 => character(),
+        1 => Just(Character::Lying),
+        1 => (0_u32..150).prop_map(|from| Character::Stopped { from }),
+    ]
 }
 
 /// A guest with its process.
@@ -86,12 +128,21 @@ pub(super) struct Guest {
     pub(super) id: GuestId,
     pub(super) spec: Spec,
     targets: Targets,
+    /// The last target that was sent.
+    scheduled: FrameCount,
     /// Targets on their way to the process: when they arrive.
     sent: Vec<(u32, FrameCount, Epoch)>,
     /// What the process acts on.
     target: FrameCount,
     acknowledged: Epoch,
     pub(super) size: FrameCount,
+    pub(super) resident: FrameCount,
+    limits: ResidentLimit,
+    /// A limit on its way to the process: when it arrives.
+    sent_limit: Option<(u32, Option<FrameCount>)>,
+    /// The limit that the process acts on.
+    limit: Option<FrameCount>,
+    is_paused: bool,
     /// Pages that were restored.
     restored: u64,
 }
@@ -99,7 +150,8 @@ pub(super) struct Guest {
 impl Guest {
     /// Returns what the guest may hold in the worst case.
     fn held(&self) -> FrameCount {
-        self.size.max(self.targets.largest())
+        let extent = self.size.max(self.targets.largest());
+        self.limits.largest().map_or(extent, |limit| limit.min(extent)).max(self.resident)
     }
 
     /// Returns whether the guest does as it should, for good.
@@ -108,6 +160,25 @@ impl Guest {
     }
 
     fn step(&mut self, tick: u32) {
+        if matches!(self.spec.character, Character::Stopped { from } if tick >= from) {
+            return;
+        }
+        if let Some((at, limit)) = self.sent_limit
+            && at <= tick
+        {
+            (self.sent_limit, self.limit) = (None, limit);
+        }
+        self.follow(tick);
+        let most = match self.spec.character {
+            Character::Lying => self.size,
+            _ => self.limit.map_or(self.size, |limit| limit.min(self.size)),
+        };
+        // It touches all that it may, at once.
+        let paged = FrameCount(self.spec.paging * HUGE_FRAMES);
+        self.resident = self.resident.min(self.size).saturating_sub(paged).max(most);
+    }
+
+    fn follow(&mut self, tick: u32) {
         while let Some(&(_, target, epoch)) = self.sent.first().filter(|(at, ..)| *at <= tick) {
             self.sent.remove(0);
             (self.target, self.acknowledged) = (target, epoch);
@@ -116,9 +187,13 @@ impl Guest {
         let floor = match self.spec.character {
             Character::Limited => self.spec.needs(),
             Character::Stuck { from } if tick >= from => FrameCount(u64::MAX),
+            Character::Lying => FrameCount(u64::MAX),
             Character::StuckAtTimes { period } if (tick / period) % 2 == 1 => FrameCount(u64::MAX),
             _ => FrameCount::ZERO,
         };
+        if self.is_paused {
+            return;
+        }
         let size = self.size;
         // It works through all that it needs about once a second.
         self.restored += self.lacks().0 / 32;
@@ -130,18 +205,40 @@ impl Guest {
     }
 
     /// Returns what the guest needs and has no room for.
-    fn lacks(&self) -> FrameCount {
+    pub(super) fn lacks(&self) -> FrameCount {
         self.spec.needs().saturating_sub(self.size)
     }
 
     fn sample(&mut self) -> GuestSample {
         self.targets.acknowledge(self.acknowledged).unwrap();
+        self.limits.acknowledge(self.limit);
+        let is_acknowledged = self.targets.largest() == self.scheduled && self.limits.is_acknowledged();
+        let control = Control {
+            limit: self.limits.largest(),
+            acknowledgement: if is_acknowledged { Acknowledgement::Given } else { Acknowledgement::Awaited },
+            could_run: TICK,
+            means: self.spec.means,
+        };
         GuestSample {
             allowed: self.targets.largest(),
             size: self.size,
-            resident: self.size,
+            resident: self.resident,
             hints: Hints::Report(self.usage()),
+            control,
         }
+    }
+
+    /// Does what is to be done about the guest; returns whether it goes on.
+    fn enforce(&mut self, enforced: Option<Enforced>, tick: u32) -> bool {
+        let rung = enforced.map_or(Rung::Asked, |enforced| enforced.rung);
+        let is_limited = enforced.is_some_and(|enforced| enforced.is_to_be_limited());
+        let can_page = matches!(self.spec.means, Means::Paging(_));
+        let limit = (is_limited && can_page).then_some(self.scheduled);
+        if let Some(limit) = self.limits.send(limit) {
+            self.sent_limit = Some((tick + self.spec.delay, limit));
+        }
+        self.is_paused = rung == Rung::Paused;
+        rung != Rung::Ending
     }
 
     fn usage(&self) -> Usage {
@@ -191,10 +288,16 @@ impl Fleet {
             id,
             spec,
             targets: Targets::new(target),
+            scheduled: target,
             sent: Vec::new(),
             target,
             acknowledged: Epoch::FIRST,
             size: target,
+            resident: target,
+            limits: ResidentLimit::default(),
+            sent_limit: None,
+            limit: None,
+            is_paused: false,
             restored: 0,
         });
     }
@@ -224,12 +327,21 @@ impl Fleet {
             assert_eq!(decision.guest, guest.id);
             if decision.is_change() {
                 let epoch = guest.targets.set(decision.target);
+                guest.scheduled = decision.target;
                 guest.sent.push((tick + guest.spec.delay, decision.target, epoch));
             }
             self.guests[index / 2].step(tick);
             let held: u64 = self.guests.iter().map(|guest| guest.held().0).sum();
             assert!(held <= self.pool.0, "{held} frames are held of {}", self.pool.0);
         }
+        let scheduler = &mut self.scheduler;
+        self.guests.retain_mut(|guest| {
+            let goes_on = guest.enforce(scheduler.enforced(guest.id), tick);
+            if !goes_on {
+                scheduler.remove(guest.id);
+            }
+            goes_on
+        });
         decisions
     }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use aerostat_abi::units::FrameCount;
 
-use super::{Decision, GuestId, GuestSample, Hints, IdleTax, Limits, Policy, Scheduler, Subscription, Usage};
+use super::{Control, Decision, GuestId, GuestSample, Hints, IdleTax, Limits, Policy, Scheduler, Subscription, Usage};
 use crate::clock::Moment;
 
 const TICK: Duration = Duration::from_millis(20);
@@ -71,7 +71,13 @@ impl Fleet {
                 }
                 let hints =
                     Hints::Report(Usage { droppable: droppable.min(used), idle: idle.min(used), ..guest.usage });
-                let sample = GuestSample { allowed: guest.size, size: guest.size, resident: guest.size, hints };
+                let sample = GuestSample {
+                    allowed: guest.size,
+                    size: guest.size,
+                    resident: guest.size,
+                    hints,
+                    control: Control::default(),
+                };
                 self.scheduler.observe(guest.id, &sample);
             }
             decisions = self.scheduler.decide(self.now);

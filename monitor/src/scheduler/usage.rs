@@ -1,8 +1,11 @@
 //! What is seen of a guest: what its VMM process measured, and what the guest says about itself.
 
+use std::time::Duration;
+
 use aerostat_abi::statistics::Statistics;
 use aerostat_abi::units::FrameCount;
 
+use super::enforcement::Means;
 use super::limits::Limits;
 
 /// A sample of a guest. The counts are what its VMM process measured; only the hints come from the
@@ -17,6 +20,33 @@ pub struct GuestSample {
     pub resident: FrameCount,
     /// What the guest last said about itself.
     pub hints: Hints,
+    /// What the host can do if the guest ignores its target.
+    pub control: Control,
+}
+
+/// The host's control of a guest whatever the guest does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Control {
+    /// The largest limit of its resident memory that its process may still act on; `None` where it
+    /// may act on none.
+    pub limit: Option<FrameCount>,
+    /// Whether its process acts on what it was told last.
+    pub acknowledgement: Acknowledgement,
+    /// Time since the sample before in which the guest could run.
+    pub could_run: Duration,
+    /// What can be done.
+    pub means: Means,
+}
+
+/// Whether a guest's process acts on what it was told last: its target, and the limit of its
+/// resident memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Acknowledgement {
+    /// It has acknowledged both.
+    #[default]
+    Given,
+    /// It has not yet.
+    Awaited,
 }
 
 /// What a guest says about itself, limited to what can be true.

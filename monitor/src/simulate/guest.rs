@@ -16,7 +16,7 @@ use aerostat_abi::units::FrameCount;
 
 use super::demand::{Demand, Need};
 use super::scaled;
-use crate::scheduler::{GuestSample, Hints, Limits, StalledTime, Usage};
+use crate::scheduler::{Control, GuestSample, Hints, Limits, StalledTime, Usage};
 
 /// Memory of the guest's kernel and of the application's image.
 pub(super) const KERNEL: FrameCount = FrameCount::from_mib(8);
@@ -101,6 +101,7 @@ impl SimulatedGuest {
             size: self.size,
             resident: self.resident,
             hints: Hints::Report(self.usage()),
+            control: Control::default(),
         }
     }
 

@@ -38,7 +38,7 @@ use super::status::{EventKind, GuestState};
 use crate::clock::Moment;
 use crate::fleet::{GuestSpec, OveruseRule};
 use crate::host::{Confinement, EndReason, Ending, GuestEvent, GuestHandle, News, Reports};
-use crate::scheduler::{Decision, GuestId, GuestSample, Hints, Limits, Reading, Subscription, Usage};
+use crate::scheduler::{Control, Decision, GuestId, GuestSample, Hints, Limits, Reading, Subscription, Usage};
 use crate::vmm::DISAGREEING_REPORTS;
 
 pub(super) use self::accounts::overhead;
@@ -429,6 +429,7 @@ impl<G: GuestHandle> Guest<G> {
             size: self.accounts.size(),
             resident: self.accounts.charged(),
             hints,
+            control: Control::default(),
         }
     }
 

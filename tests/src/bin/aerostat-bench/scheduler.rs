@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use aerostat::clock::Moment;
-use aerostat::scheduler::{GuestSample, Hints, Limits, Policy, Scheduler, Subscription, Usage};
+use aerostat::scheduler::{Control, GuestSample, Hints, Limits, Policy, Scheduler, Subscription, Usage};
 use aerostat::simulate::{self, Trace};
 use aerostat_abi::units::FrameCount;
 use anyhow::{Context, Result};
@@ -56,7 +56,8 @@ fn decide_ms() -> Result<f64> {
             // Sizes from 0 to 255 MiB, another for each guest and each decision.
             let needs = FrameCount::from_mib((index as u64 * 37 + round * 11) % 256);
             let usage = Usage { used: needs.min(size), wanted: needs.saturating_sub(size), ..Usage::default() };
-            let sample = GuestSample { allowed: size, size, resident: size, hints: Hints::Report(usage) };
+            let (hints, control) = (Hints::Report(usage), Control::default());
+            let sample = GuestSample { allowed: size, size, resident: size, hints, control };
             scheduler.observe(id, &sample);
         }
         times.push(seconds(|| {
