@@ -18,7 +18,10 @@ use crate::statistics::{self, STATUSES, Statistics};
 use crate::units::{FRAME_SIZE, FrameCount};
 
 /// Identifies the page and its layout.
-pub const MAGIC: u64 = 0x4145_524f_5245_4735;
+pub const MAGIC: u64 = 0x4145_524f_5245_4736;
+
+/// The word of a limit that is none.
+const NO_LIMIT: u64 = u64::MAX;
 
 /// A register page. All counts are 4 KiB frames; all times are nanoseconds of the host's monotonic
 /// clock, 0 for "not yet".
@@ -49,6 +52,16 @@ pub struct RegisterPage {
     boot: [AtomicU64; BootStage::ALL.len()],
     statistics: [AtomicU64; statistics::WORDS],
     page_table_frames: AtomicU64,
+    /// 1 where the VMM process can page its guest.
+    is_pageable: AtomicU64,
+    /// Frames whose contents are in the host swap file now.
+    paged_out_frames: AtomicU64,
+    /// Frames paged out since the start, and frames paged in.
+    all_paged_out_frames: AtomicU64,
+    all_paged_in_frames: AtomicU64,
+    /// Written by the supervisor: what the guest's resident memory is held at by paging;
+    /// [`NO_LIMIT`] for no limit.
+    resident_limit_frames: AtomicU64,
     /// Written by the supervisor: the epoch of the target.
     target_epoch: AtomicU64,
     /// Written by the VMM process: the epoch of the oldest target that it may still act on.
@@ -137,6 +150,19 @@ pub struct Facts {
     pub dropped_lines: u64,
     /// Host memory in the page tables of the VMM process, which map the guest's memory.
     pub page_tables: FrameCount,
+    /// What host paging has done; `None` where this guest can't be paged.
+    pub paging: Option<PagingFacts>,
+}
+
+/// What host paging has done to a guest.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PagingFacts {
+    /// Frames whose contents are in the host swap file now.
+    pub out: FrameCount,
+    /// Frames paged out since the start.
+    pub all_out: FrameCount,
+    /// Frames paged in since the start.
+    pub all_in: FrameCount,
 }
 
 impl Facts {
@@ -177,6 +203,11 @@ impl RegisterPage {
             boot: [const { AtomicU64::new(0) }; BootStage::ALL.len()],
             statistics: [const { AtomicU64::new(0) }; statistics::WORDS],
             page_table_frames: AtomicU64::new(0),
+            is_pageable: AtomicU64::new(0),
+            paged_out_frames: AtomicU64::new(0),
+            all_paged_out_frames: AtomicU64::new(0),
+            all_paged_in_frames: AtomicU64::new(0),
+            resident_limit_frames: AtomicU64::new(NO_LIMIT),
             target_epoch: AtomicU64::new(0),
             acknowledged_epoch: AtomicU64::new(0),
             resources: Versioned::new(),
@@ -188,6 +219,7 @@ impl RegisterPage {
     /// process.
     pub fn initialise(&self, target: FrameCount) {
         self.set_target(target);
+        self.limit_resident(None);
         self.magic.store(MAGIC, Ordering::Release);
     }
 
@@ -214,6 +246,19 @@ impl RegisterPage {
         // The target first: a reader that sees the epoch sees its target or a later one.
         self.target_frames.store(target.0, Ordering::Release);
         self.target_epoch.store(epoch.0, Ordering::Release);
+    }
+
+    /// Sets what the guest's resident memory is held at, by paging; `None` for no limit. The caller
+    /// rings the doorbell.
+    pub fn limit_resident(&self, limit: Option<FrameCount>) {
+        self.resident_limit_frames.store(limit.map_or(NO_LIMIT, |limit| limit.0), Ordering::Release);
+    }
+
+    /// Returns what the guest's resident memory is to be held at, if there is a limit.
+    #[must_use]
+    pub fn resident_limit(&self) -> Option<FrameCount> {
+        let limit = self.resident_limit_frames.load(Ordering::Acquire);
+        (limit != NO_LIMIT).then_some(FrameCount(limit))
     }
 
     /// Returns the epoch of the target. [`Self::target`] returns the target of this epoch, or of a
@@ -251,6 +296,11 @@ impl RegisterPage {
             disagreeing_reports: read(&self.disagreeing_reports),
             dropped_lines: read(&self.dropped_lines),
             page_tables: FrameCount(read(&self.page_table_frames)),
+            paging: (read(&self.is_pageable) != 0).then(|| PagingFacts {
+                out: FrameCount(read(&self.paged_out_frames)),
+                all_out: FrameCount(read(&self.all_paged_out_frames)),
+                all_in: FrameCount(read(&self.all_paged_in_frames)),
+            }),
         }
     }
 
@@ -269,8 +319,8 @@ impl RegisterPage {
         write(&self.disagreeing_reports, facts.disagreeing_reports);
     }
 
-    /// Takes over what is published in another page: everything but the target and its
-    /// acknowledgement. For the VMM process, which replaces its page, before the supervisor has
+    /// Takes over what is published in another page: everything but the target, its acknowledgement
+    /// and the limit of resident memory. For the VMM process, which replaces its page, before the supervisor has
     /// written more than a target to the new one.
     pub fn carry_over(&self, from: &Self) {
         // Named one by one, so that a new word is not forgotten here.
@@ -278,6 +328,7 @@ impl RegisterPage {
             magic: _,
             target_frames: _,
             target_epoch: _,
+            resident_limit_frames: _,
             acknowledged_epoch: _,
             size_frames,
             balloon_frames,
@@ -296,6 +347,10 @@ impl RegisterPage {
             boot,
             statistics,
             page_table_frames,
+            is_pageable,
+            paged_out_frames,
+            all_paged_out_frames,
+            all_paged_in_frames,
             resources,
             requests,
         } = from;
@@ -318,6 +373,10 @@ impl RegisterPage {
         copy_all(&self.boot, boot);
         copy_all(&self.statistics, statistics);
         copy(&self.page_table_frames, page_table_frames);
+        copy(&self.is_pageable, is_pageable);
+        copy(&self.paged_out_frames, paged_out_frames);
+        copy(&self.all_paged_out_frames, all_paged_out_frames);
+        copy(&self.all_paged_in_frames, all_paged_in_frames);
         // What a process that has ended has half written is of no use.
         if let Some(words) = resources.read() {
             self.resources.write(&words);
@@ -346,6 +405,14 @@ impl RegisterPage {
     /// Publishes how much host memory the page tables behind the guest take.
     pub fn set_page_tables(&self, page_tables: FrameCount) {
         self.page_table_frames.store(page_tables.0, Ordering::Release);
+    }
+
+    /// Publishes what host paging has done to a guest that can be paged.
+    pub fn set_paging(&self, paging: &PagingFacts) {
+        self.paged_out_frames.store(paging.out.0, Ordering::Release);
+        self.all_paged_out_frames.store(paging.all_out.0, Ordering::Release);
+        self.all_paged_in_frames.store(paging.all_in.0, Ordering::Release);
+        self.is_pageable.store(1, Ordering::Release);
     }
 
     /// Returns the time at which `stage` was reached; 0 for not yet.
@@ -415,7 +482,7 @@ impl RegisterPage {
 
 #[cfg(test)]
 mod tests {
-    use super::{BootStage, Epoch, Facts, RegisterPage};
+    use super::{BootStage, Epoch, Facts, PagingFacts, RegisterPage};
     use crate::requests::{FiledRequest, Generation, ResourceKind, Resources, Sequence, Urgency};
     use crate::statistics::Statistics;
     use crate::units::FrameCount;
@@ -440,8 +507,16 @@ mod tests {
         page.set_dropped_lines(8);
         page.set_throttled(4, 5);
         page.set_page_tables(FrameCount(11));
+        assert_eq!(page.facts().paging, None);
+        let paging = PagingFacts { out: FrameCount(12), all_out: FrameCount(14), all_in: FrameCount(13) };
+        page.set_paging(&paging);
         assert!(page.is_valid());
         assert_eq!((page.target(), page.target_epoch()), (FrameCount(7), Epoch::FIRST));
+        assert_eq!(page.resident_limit(), None);
+        for limit in [Some(FrameCount(6)), Some(FrameCount::ZERO), None] {
+            page.limit_resident(limit);
+            assert_eq!(page.resident_limit(), limit);
+        }
         page.set_target(FrameCount(8));
         assert_eq!((page.target(), page.target_epoch()), (FrameCount(8), Epoch(2)));
         page.acknowledge(Epoch(2));
@@ -452,6 +527,7 @@ mod tests {
             throttled_calls: 4,
             throttled_ns: 5,
             page_tables: FrameCount(11),
+            paging: Some(paging),
             ..facts
         };
         assert_eq!(page.facts(), others);

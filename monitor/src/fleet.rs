@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use self::machine::MachineName;
 pub use self::machine::{Attachment, DetachRule, Machine};
 use self::problem::Problem;
-use crate::host::disk::{DataDisk, DiskFaults, DiskMode, Disks, SwapDisk};
+use crate::host::disk::{DataDisk, DiskFaults, DiskMode, Disks, HostSwap, SwapDisk};
 use crate::host::vmm_guest::GuestConfig;
 use crate::malformed::Malformed;
 use crate::scheduler::{BadShares, IdleTax, Limits, Shares, Subscription};
@@ -113,6 +113,7 @@ impl GuestSpec {
             initial_grant: target,
             command_line: self.command_line.clone(),
             disks: self.disks.clone(),
+            host_swap: Some(HostSwap::default()),
             log: None,
             program,
             succession: None,

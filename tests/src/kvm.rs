@@ -31,6 +31,7 @@ impl KvmGuest {
             initial_grant: plan.grant,
             command_line: plan.command_line.clone(),
             disks: Disks { data: plan.disk.clone(), swap: plan.swap.clone() },
+            host_swap: None,
             log: Some(log.to_path_buf()),
             program: aerostat_vmm(),
             succession: None,

@@ -14,13 +14,12 @@ use aerostat_abi::registers;
 use serde::{Deserialize, Serialize};
 
 /// The newest version of the protocol that this build speaks.
-pub const PROTOCOL: u32 = 2;
-/// The oldest one. Version 1, without [`UseChanged`](crate::message::FromVmm::UseChanged), was in
-/// no release.
-pub const OLDEST_PROTOCOL: u32 = 2;
+pub const PROTOCOL: u32 = 3;
+/// The oldest one. No earlier version was in a release.
+pub const OLDEST_PROTOCOL: u32 = 3;
 
 const _: () = assert!(
-    registers::MAGIC == 0x4145_524f_5245_4735,
+    registers::MAGIC == 0x4145_524f_5245_4736,
     "the register page has a new layout: raise PROTOCOL, and OLDEST_PROTOCOL unless both layouts are understood"
 );
 

@@ -183,7 +183,9 @@ impl AsFd for Link {
 mod tests {
     use super::{Link, LinkError, Patience};
     use crate::disk::{DiskFaults, DiskMode, DiskRole};
-    use crate::message::{Ending, FromVmm, Reason, Start, StartDescriptors, StartDisk, SuccessionDescriptors, ToVmm};
+    use crate::message::{
+        Ending, FromVmm, Reason, Start, StartDescriptors, StartDisk, StartHostSwap, SuccessionDescriptors, ToVmm,
+    };
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
     use std::os::fd::{AsFd, OwnedFd};
     use std::time::Duration;
@@ -207,6 +209,7 @@ mod tests {
             command_line: String::new(),
             features: Vec::new(),
             disks: vec![disk(DiskRole::Data), disk(DiskRole::Swap)],
+            host_swap: Some(StartHostSwap { faults: DiskFaults::default() }),
             lease: Some(Duration::from_secs(1)),
         };
         for log in [None, Some(fd())] {
@@ -214,13 +217,14 @@ mod tests {
             let previous_log = log.as_ref().map(|_| fd());
             let (registers, doorbell, image, disks) = (fd(), fd(), fd(), vec![fd(), fd()]);
             let succession = Some(SuccessionDescriptors { listener: fd(), ended: fd() });
-            let sent = StartDescriptors { registers, doorbell, image, disks, succession, log, previous_log };
+            let host_swap = Some(fd());
+            let sent = StartDescriptors { registers, doorbell, image, disks, host_swap, succession, log, previous_log };
             ours.send(&ToVmm::Stop, &sent.borrowed(), Patience::Wait).unwrap();
             let (message, descriptors) = theirs.receive::<ToVmm>(Patience::Wait).unwrap();
             assert!(matches!(message, ToVmm::Stop));
             let received = StartDescriptors::from_received(descriptors, &start).unwrap();
             assert_eq!((received.disks.len(), received.log.is_some()), (2, has_log));
-            assert!(received.succession.is_some());
+            assert!(received.host_swap.is_some() && received.succession.is_some());
             assert_eq!(received.previous_log.is_some(), has_log);
         }
         assert!(StartDescriptors::from_received(vec![fd(), fd(), fd(), fd()], &start).is_none());

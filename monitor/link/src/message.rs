@@ -42,9 +42,19 @@ pub struct Start {
     pub features: Vec<CpuidLeaf>,
     /// The guest's disks; a descriptor comes with each.
     pub disks: Vec<StartDisk>,
+    /// Where the guest may be paged to; `None` if it can't be paged.
+    pub host_swap: Option<StartHostSwap>,
     /// How long the guest runs on without a supervisor, until another one takes it over; `None` if
     /// it ends with its supervisor. With [`SuccessionDescriptors`].
     pub lease: Option<Duration>,
+}
+
+/// A host swap file without its descriptor.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StartHostSwap {
+    /// For tests.
+    pub faults: DiskFaults,
 }
 
 /// What CPUID returns for one leaf and subleaf: leaf, subleaf, KVM's flags, EAX, EBX, ECX and EDX.
@@ -87,6 +97,8 @@ pub struct StartDescriptors {
     pub image: OwnedFd,
     /// The files of [`Start::disks`].
     pub disks: Vec<OwnedFd>,
+    /// The file of [`Start::host_swap`]: as large as the machine's memory, open for direct I/O.
+    pub host_swap: Option<OwnedFd>,
     /// With a lease, what another supervisor finds the process by.
     pub succession: Option<SuccessionDescriptors>,
     /// Where the guest's console goes, if anywhere.
@@ -135,7 +147,14 @@ impl StartDescriptors {
         let always = [&self.registers, &self.doorbell, &self.image];
         let succession = self.succession.iter().flat_map(|succession| [&succession.listener, &succession.ended]);
         let logs = self.log.iter().chain(&self.previous_log);
-        always.into_iter().chain(&self.disks).chain(succession).chain(logs).map(AsFd::as_fd).collect()
+        always
+            .into_iter()
+            .chain(&self.disks)
+            .chain(&self.host_swap)
+            .chain(succession)
+            .chain(logs)
+            .map(AsFd::as_fd)
+            .collect()
     }
 
     /// Sorts the descriptors that came with `start`; `None` where there are too few.
@@ -147,6 +166,10 @@ impl StartDescriptors {
             doorbell: descriptors.next()?,
             image: descriptors.next()?,
             disks: start.disks.iter().map(|_| descriptors.next()).collect::<Option<_>>()?,
+            host_swap: match start.host_swap {
+                Some(_) => Some(descriptors.next()?),
+                None => None,
+            },
             succession: match start.lease {
                 Some(_) => Some(SuccessionDescriptors { listener: descriptors.next()?, ended: descriptors.next()? }),
                 None => None,

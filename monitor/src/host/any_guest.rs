@@ -78,6 +78,10 @@ impl GuestHandle for AnyGuest {
         delegate!(self, guest => guest.next_event())
     }
 
+    fn limit_resident(&mut self, limit: Option<FrameCount>) {
+        delegate!(self, guest => guest.limit_resident(limit));
+    }
+
     fn reclaim_ballooned(&mut self) {
         delegate!(self, guest => guest.reclaim_ballooned());
     }

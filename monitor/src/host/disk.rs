@@ -57,6 +57,14 @@ pub struct SwapDisk {
     pub faults: DiskFaults,
 }
 
+/// The file that the host pages a guest to. It has the size of the machine's memory, and uses only
+/// as much of the host's disk as was written to it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostSwap {
+    /// For tests.
+    pub faults: DiskFaults,
+}
+
 /// Why a disk can't be used: a sentence about it, without the guest's name.
 #[derive(Debug, Error)]
 pub enum DiskError {
@@ -99,6 +107,9 @@ pub enum DiskError {
         /// Why.
         source: io::Error,
     },
+    /// The swap file would use the host's page cache.
+    #[error("files in {} can't bypass the host's page cache; set TMPDIR to a directory on a disk", .0.display())]
+    NoDirectIo(PathBuf),
     /// The swap file can't be made.
     #[error("no file for {size} of swap can be made in {}: {source}; set TMPDIR to another directory", directory.display())]
     Swap {
@@ -172,13 +183,22 @@ fn open_image(path: &Path, mode: DiskMode) -> Result<File, DiskError> {
     }
 }
 
-/// Makes a file without a name, and without pages in the host's page cache where the file system
-/// supports that: what a guest has swapped out must not stay in the host's memory.
 /// Returns where swap files are made.
 pub(crate) fn swap_directory() -> PathBuf {
     env::var_os("TMPDIR").map_or_else(|| SWAP_DIRECTORY.into(), PathBuf::from)
 }
 
+/// Makes a file that a machine of this memory can be paged to. Other than a swap disk, it has to
+/// bypass the page cache: paging would free nothing otherwise.
+pub(crate) fn make_host_swap(memory: FrameCount) -> Result<File, DiskError> {
+    let directory = swap_directory();
+    let file = make_swap(&directory, memory)?;
+    let is_direct = fcntl_getfl(&file).is_ok_and(|flags| flags.contains(OFlags::DIRECT));
+    if is_direct { Ok(file) } else { Err(DiskError::NoDirectIo(directory)) }
+}
+
+/// Makes a file without a name, and without pages in the host's page cache where the file system
+/// supports that: what a guest has swapped out must not stay in the host's memory.
 fn make_swap(directory: &Path, size: FrameCount) -> Result<File, DiskError> {
     let failed = |source| DiskError::Swap { size, directory: directory.to_owned(), source };
     let file = tempfile::tempfile_in(directory).map_err(failed)?;
@@ -211,7 +231,8 @@ const fn or_mode(mode: DiskMode) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::{
-        DataDisk, DiskError, DiskFaults, DiskMode, DiskRole, Disks, IN_MEMORY, OFlags, SwapDisk, fcntl_getfl, make_swap,
+        DataDisk, DiskError, DiskFaults, DiskMode, DiskRole, Disks, IN_MEMORY, OFlags, SwapDisk, fcntl_getfl,
+        make_host_swap, make_swap,
     };
     use aerostat_abi::units::FrameCount;
     use std::fs;
@@ -265,6 +286,19 @@ mod tests {
             let error = make_swap(memory, FrameCount::from_mib(1)).unwrap_err();
             assert!(matches!(error, DiskError::InMemory(_)), "{error}");
             assert!(error.to_string().contains("/dev/shm, which is a file system in memory; set TMPDIR"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_host_swap_file_bypasses_the_page_cache() {
+        let size = FrameCount::from_mib(64);
+        match make_host_swap(size) {
+            Ok(file) => {
+                let metadata = file.metadata().unwrap();
+                assert_eq!((metadata.len(), metadata.blocks(), metadata.nlink()), (size.bytes(), 0, 0));
+                assert!(fcntl_getfl(&file).unwrap().contains(OFlags::DIRECT));
+            }
+            Err(error) => assert!(matches!(error, DiskError::NoDirectIo(_) | DiskError::InMemory(_)), "{error}"),
         }
     }
 

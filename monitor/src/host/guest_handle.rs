@@ -56,6 +56,11 @@ pub trait GuestHandle: Sized {
     /// last one.
     fn next_event(&mut self) -> Option<GuestEvent>;
 
+    /// Has the host hold the guest's resident memory at most at `limit`, by paging, until it is
+    /// told otherwise. `None`: there is no limit, and what is out comes back at leisure. No effect
+    /// where [`Observation::paged_out`] is `None`.
+    fn limit_resident(&mut self, limit: Option<FrameCount>);
+
     /// Has the host release ballooned frames that the guest has touched.
     fn reclaim_ballooned(&mut self);
 
@@ -152,6 +157,11 @@ pub struct Observation {
     pub resident: Option<FrameCount>,
     /// Host memory in the page tables that map the guest's memory.
     pub page_tables: Option<FrameCount>,
+    /// Frames whose contents are in the host swap file: still the guest's, and part of its size.
+    /// `None` if this guest can't be paged.
+    pub paged_out: Option<FrameCount>,
+    /// What host paging did since the start; `None` if this guest can't be paged.
+    pub paging: Option<PagingCounters>,
     /// When the guest's driver last made a call to its balloon.
     pub last_call: Option<Moment>,
     /// When the application's `main` was called.
@@ -193,6 +203,15 @@ pub struct BalloonCounters {
     pub disagreeing_reports: u64,
 }
 
+/// What host paging did to a guest since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PagingCounters {
+    /// Frames written to the host swap file.
+    pub out: FrameCount,
+    /// Frames brought back.
+    pub back: FrameCount,
+}
+
 impl Observation {
     /// Reads the register page of a VMM process, in which zero stands for what is not published
     /// yet.
@@ -206,6 +225,8 @@ impl Observation {
             balloon: Some(facts.balloon),
             resident: Some(facts.resident),
             page_tables: Some(facts.page_tables),
+            paged_out: facts.paging.map(|paging| paging.out),
+            paging: facts.paging.map(|paging| PagingCounters { out: paging.all_out, back: paging.all_in }),
             last_call: Some(facts.last_call_ns).filter(|&at| at != 0).map(Moment::from_ns),
             main: Some(main).filter(|&at| at != 0).map(Moment::from_ns),
             running: None,

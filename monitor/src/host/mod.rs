@@ -27,7 +27,7 @@ use aerostat_link::message::{self, Reason};
 
 pub use self::any_guest::AnyGuest;
 pub use self::guest_handle::{
-    BalloonCounters, Confinement, GuestEvent, GuestHandle, News, Observation, Origin, Reports,
+    BalloonCounters, Confinement, GuestEvent, GuestHandle, News, Observation, Origin, PagingCounters, Reports,
 };
 
 /// How a guest ended.

@@ -63,6 +63,8 @@ pub struct VmmGuest {
     is_killed: bool,
     /// Where the kernel counts its OOM kills.
     group: Option<Location>,
+    /// Why it can't be paged, until that was reported.
+    unpaged: Option<String>,
     /// What another supervisor finds it by. Removed once its end was reported.
     files: Option<Arc<GuestFiles>>,
 }
@@ -108,6 +110,7 @@ impl VmmGuest {
             hung_up: None,
             is_killed: false,
             group,
+            unpaged: None,
             files: None,
         })
     }
@@ -178,6 +181,9 @@ impl GuestHandle for VmmGuest {
         if matches!(self.progress, Progress::Ended) {
             return None;
         }
+        if let Some(why) = self.unpaged.take() {
+            return Some(GuestEvent::Problem(why));
+        }
         // Checked first, so that all that an ended process sent is in the link by now.
         let exit = self.process.exit();
         if let Some(event) = self.receive() {
@@ -187,6 +193,11 @@ impl GuestHandle for VmmGuest {
             self.check_hung_up();
         }
         self.end(exit?)
+    }
+
+    fn limit_resident(&mut self, limit: Option<FrameCount>) {
+        self.registers.limit_resident(limit);
+        self.doorbell.ring();
     }
 
     fn reclaim_ballooned(&mut self) {

@@ -77,6 +77,8 @@ pub(super) struct Machine {
     pub(super) acknowledges: Shared<Option<Epoch>>,
     pub(super) reclaims: Shared<u32>,
     pub(super) inspections: Shared<u32>,
+    /// What its resident memory is to be held at.
+    pub(super) limit: Shared<Option<FrameCount>>,
     /// Whether it was left to the next supervisor.
     pub(super) is_left: Shared<bool>,
     /// What the handle says of the machine, where it is another program's.
@@ -116,6 +118,7 @@ impl Machine {
             acknowledges: Shared::new(None),
             reclaims: Shared::new(0),
             inspections: Shared::new(0),
+            limit: Shared::new(None),
             is_left: Shared::new(false),
             origin: Shared::new(Origin::Started),
             confinement: Shared::new(Confinement::ByHost),
@@ -262,6 +265,10 @@ impl GuestHandle for FakeGuest {
     fn next_event(&mut self) -> Option<GuestEvent> {
         let _ = self.link.read(&mut [0]);
         self.machine.events.lock().unwrap().pop_front()
+    }
+
+    fn limit_resident(&mut self, limit: Option<FrameCount>) {
+        self.machine.limit.set(limit);
     }
 
     fn reclaim_ballooned(&mut self) {

@@ -43,6 +43,7 @@ impl Bench {
             initial_grant: FrameCount::from_mib(128),
             command_line: "verbose=1".to_owned(),
             disks: Disks::default(),
+            host_swap: None,
             log: Some(directory.path().join("log")),
             program: program(),
             succession: None,

@@ -61,9 +61,11 @@ impl<H: BalloonHost> TargetWatch<H> {
             let epoch = page.target_epoch();
             (page.target(), epoch)
         };
+        let limit = self.registers.page().resident_limit();
         // Without a page of its own the process keeps the old one, which no process writes as a
         // rule.
         if let Ok((page, _)) = SharedPage::create_at(target, epoch) {
+            page.limit_resident(limit);
             self.registers.replace(page);
         }
         balloon.acknowledge();

@@ -212,6 +212,9 @@ impl GuestHandle for QemuGuest {
         Some(GuestEvent::Ended(ending))
     }
 
+    /// Its memory is not ours to page.
+    fn limit_resident(&mut self, _limit: Option<FrameCount>) {}
+
     /// QEMU releases ballooned memory itself.
     fn reclaim_ballooned(&mut self) {}
 

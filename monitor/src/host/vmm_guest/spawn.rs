@@ -10,17 +10,17 @@ use std::sync::Arc;
 
 use aerostat_abi::boot::MAX_COMMAND_LINE;
 use aerostat_abi::units::{FrameCount, HUGE_FRAMES};
-use aerostat_link::message::{Start, StartDescriptors, StartDisk, SuccessionDescriptors, ToVmm};
+use aerostat_link::message::{Start, StartDescriptors, StartDisk, StartHostSwap, SuccessionDescriptors, ToVmm};
 use aerostat_link::{Doorbell, Link, Patience, SharedPage};
 use thiserror::Error;
 
 use super::record::{GuestRecord, Succession};
 use super::{Parts, VmmGuest};
 use crate::clock::monotonic_ns;
-use crate::host::disk::{DiskError, Disks};
+use crate::host::disk::{DiskError, Disks, HostSwap};
 use crate::host::process::Process;
 use crate::host::run_directory::GuestFiles;
-use crate::host::{log_file, oom, vmm_program};
+use crate::host::{disk, log_file, oom, vmm_program};
 use crate::vmm::{self, BUILD_ID, ImageError, KvmError, LayoutError};
 
 /// What to start, and how.
@@ -39,6 +39,8 @@ pub struct GuestConfig {
     pub command_line: String,
     /// The guest's disks.
     pub disks: Disks,
+    /// The file that the guest may be paged to; `None` for a guest that is not to be paged.
+    pub host_swap: Option<HostSwap>,
     /// The file that the guest's console is written to. An existing file is kept as the previous
     /// generation (`host::log_file`).
     pub log: Option<PathBuf>,
@@ -126,6 +128,8 @@ impl VmmGuest {
         let features = vmm::features()?.to_vec();
         let image = check(config)?;
         let disks = config.disks.open()?;
+        let (host_swap, unpaged) = open_host_swap(config);
+        let (host_swap, host_swap_file) = host_swap.unzip();
         let log = config.log.as_deref().map(begin_log).transpose()?;
         let (log, previous_log) = log.unzip();
         let (registers, register_file) = SharedPage::create(config.initial_grant)?;
@@ -141,6 +145,7 @@ impl VmmGuest {
             doorbell: their_doorbell,
             image: image.into(),
             disks: disk_files,
+            host_swap: host_swap_file,
             succession: succession_descriptors,
             log,
             previous_log,
@@ -151,6 +156,7 @@ impl VmmGuest {
             command_line: config.command_line.clone(),
             features,
             disks,
+            host_swap,
             lease: succession.map(|succession| succession.lease),
         };
         // The start message waits in the link for the process.
@@ -173,7 +179,8 @@ impl VmmGuest {
         let group = oom::watch_group();
         // A process that is gone already needs no score.
         let _ = oom::expose_vmm(process.pid());
-        let guest = Self::new(Parts { process, link, doorbell, registers, spawned_at_ns, group })?;
+        let mut guest = Self::new(Parts { process, link, doorbell, registers, spawned_at_ns, group })?;
+        guest.unpaged = unpaged;
         Ok(guest.with_files(files.map(Prepared::keep)))
     }
 }
@@ -212,6 +219,16 @@ impl Heir {
         let record = GuestRecord { spec: succession.spec.clone(), memory: config.memory, spawned_at_ns };
         record.write(&succession.files).map_err(SpawnError::RunDirectory)?;
         Ok(Self { files, descriptors: SuccessionDescriptors { listener, ended: ended.into() } })
+    }
+}
+
+/// Makes the guest's host swap file. Without one the guest runs and can't be paged: then also
+/// returns why.
+fn open_host_swap(config: &GuestConfig) -> (Option<(StartHostSwap, OwnedFd)>, Option<String>) {
+    let Some(HostSwap { faults }) = &config.host_swap else { return (None, None) };
+    match disk::make_host_swap(config.memory) {
+        Ok(file) => (Some((StartHostSwap { faults: faults.clone() }, file.into())), None),
+        Err(error) => (None, Some(format!("this guest can't be paged by the host: {error}"))),
     }
 }
 

@@ -80,6 +80,7 @@ impl Accepted {
         let observation = Observation {
             size: claimed.size.map(|size| size.min(allowed)),
             balloon: claimed.balloon.map(|balloon| balloon.min(machine)),
+            paged_out: claimed.paged_out.map(|out| out.min(allowed)),
             page_tables: claimed.page_tables.map(|tables| tables.min(most_page_tables(machine))),
             // The process may have written a stamp after `now`.
             last_call: claimed.last_call.map(|at| at.min(now)),
@@ -143,7 +144,7 @@ mod tests {
     use super::{Accepted, Bounds, Claims, Contradiction, LIVELY, ResidentWatch};
     use crate::clock::Moment;
     use crate::host::Observation;
-    use aerostat_abi::registers::{BootStage, Facts, RegisterPage};
+    use aerostat_abi::registers::{BootStage, Facts, PagingFacts, RegisterPage};
     use aerostat_abi::units::FrameCount;
     use proptest::{prop_assert, proptest};
 
@@ -188,6 +189,16 @@ mod tests {
         page.set_page_tables(everything);
         let page_tables = accepted(&page).observation.page_tables.unwrap();
         assert!(page_tables < MIB(3), "a 512th of the machine, and a little");
+    }
+
+    #[test]
+    fn no_more_is_paged_out_than_the_guest_has() {
+        let page = RegisterPage::new();
+        assert_eq!(accepted(&page).observation.paged_out, None);
+        for (claimed, believed) in [(MIB(7), MIB(7)), (FrameCount(u64::MAX), BOUNDS.allowed)] {
+            page.set_paging(&PagingFacts { out: claimed, ..PagingFacts::default() });
+            assert_eq!(accepted(&page).observation.paged_out, Some(believed));
+        }
     }
 
     #[test]

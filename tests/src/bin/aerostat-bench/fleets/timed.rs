@@ -95,6 +95,10 @@ impl GuestHandle for Timed {
         self.guest.event_fd()
     }
 
+    fn limit_resident(&mut self, limit: Option<FrameCount>) {
+        self.guest.limit_resident(limit);
+    }
+
     fn reclaim_ballooned(&mut self) {
         self.guest.reclaim_ballooned();
     }
