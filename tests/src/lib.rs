@@ -21,6 +21,7 @@ pub mod command;
 pub mod environment;
 pub mod fleet;
 mod guest;
+pub mod hostile_vmm;
 pub mod image;
 mod kvm;
 mod log_file;

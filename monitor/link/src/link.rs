@@ -103,6 +103,11 @@ impl Link {
     /// wanted or not, and the last close of some files takes as long as their peer likes. For the
     /// same reason the supervisor's reaper drops the link's end.
     pub fn receive_plain<M: DeserializeOwned>(&self, patience: Patience) -> Result<M, LinkError> {
+        self.receive_sized(patience).map(|(message, _)| message)
+    }
+
+    /// Does the same, and returns also how many bytes the message had.
+    pub fn receive_sized<M: DeserializeOwned>(&self, patience: Patience) -> Result<(M, usize), LinkError> {
         let mut flags = RecvFlags::empty();
         flags.set(RecvFlags::DONTWAIT, patience == Patience::DoNotWait);
         let peeking = flags | RecvFlags::PEEK | RecvFlags::TRUNC;
@@ -127,7 +132,8 @@ impl Link {
         }
         let mut bytes = vec![0; length];
         rustix::io::retry_on_intr(|| recv(&self.0, &mut bytes[..], flags))?;
-        serde_json::from_slice(&bytes).map_err(|_| LinkError::Garbled)
+        let message = serde_json::from_slice(&bytes).map_err(|_| LinkError::Garbled)?;
+        Ok((message, length))
     }
 
     /// Returns whether the other side is gone; what it sent before can still be received.

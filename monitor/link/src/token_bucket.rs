@@ -37,12 +37,17 @@ impl TokenBucket {
 
     /// Takes a token if there is one; returns whether there was.
     pub fn take(&mut self, now: Moment) -> bool {
-        let before = self.full_at;
-        let has_one = self.borrow(now) == Duration::ZERO;
-        if !has_one {
-            self.full_at = before;
+        self.take_many(1, now)
+    }
+
+    /// Takes so many tokens if there are as many; returns whether there were.
+    pub fn take_many(&mut self, tokens: u32, now: Moment) -> bool {
+        let full_at = self.full_at.max(now).after(Duration::from_nanos(self.token_ns.saturating_mul(tokens.into())));
+        let has_all = full_at.since(now) <= self.burst;
+        if has_all {
+            self.full_at = full_at;
         }
-        has_one
+        has_all
     }
 
     /// Takes a token in any case. If there was none, returns the time until the debt is paid.
@@ -63,6 +68,14 @@ mod tests {
 
     fn at(ms: u64) -> Moment {
         Moment::from_ns(1_000_000_000 + ms * 1_000_000)
+    }
+
+    #[test]
+    fn what_takes_many_tokens_needs_them_all() {
+        let mut bucket = TokenBucket::new(ALLOWANCE);
+        assert!(!bucket.take_many(6, at(0)), "it never has as many");
+        assert!(bucket.take_many(4, at(0)) && !bucket.take_many(2, at(0)) && bucket.take(at(0)));
+        assert!(!bucket.take_many(2, at(19)) && bucket.take_many(2, at(20)));
     }
 
     #[test]

@@ -35,8 +35,9 @@ use crate::clock::Moment;
 use crate::token_bucket::{Allowance, TokenBucket};
 use crate::vmm;
 
-/// Messages that a process may send: it reports pressure two hundred times a second at most, and
-/// changes of use and requests as often, and the supervisor may be behind.
+/// What a process may send, in short messages; a longer one counts as several. It reports pressure
+/// two hundred times a second at most, and changes of use and requests as often, and the supervisor
+/// may be behind.
 const MESSAGES: Allowance = Allowance { per_second: 800, burst: 2000 };
 /// Problems that a process may report: it reports one, and panics of its threads.
 const MOST_PROBLEMS: u32 = 4;

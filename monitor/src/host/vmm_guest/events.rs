@@ -19,42 +19,59 @@ use crate::host::{EndReason, Ending, GuestEvent, GuestHandle, oom, reaper};
 /// then removes its machine.
 const HANG_UP_PATIENCE: Duration = Duration::from_secs(2);
 
+/// Why a guest ends whose process sends too much.
+const FLOOD: &str = "its process floods the link";
+/// Bytes of a message that cost as much as one message: reading a long one takes long.
+const BYTES_PER_TOKEN: usize = 256;
+
+/// Returns what a message of so many bytes costs, in messages.
+fn cost(bytes: usize) -> u32 {
+    u32::try_from(1 + bytes / BYTES_PER_TOKEN).unwrap_or(u32::MAX)
+}
+
 impl VmmGuest {
     /// Receives the next message of the process. A message that ends the guest closes the link, and
     /// so does an invalid one.
     pub(super) fn receive(&mut self) -> Option<GuestEvent> {
-        match self.link.as_ref()?.receive_plain::<FromVmm>(Patience::DoNotWait) {
-            Ok(FromVmm::Pressure) if self.messages.take(Moment::now()) => return Some(GuestEvent::Pressure),
-            Ok(FromVmm::UseChanged) if self.messages.take(Moment::now()) => return Some(GuestEvent::UseChanged),
-            Ok(FromVmm::Requested) if self.messages.take(Moment::now()) => return Some(GuestEvent::Requested),
-            Ok(FromVmm::Inspected { lines }) if self.messages.take(Moment::now()) => {
-                return Some(GuestEvent::Inspected(lines));
+        let (message, bytes) = match self.link.as_ref()?.receive_sized::<FromVmm>(Patience::DoNotWait) {
+            Ok(received) => received,
+            Err(error) => {
+                self.lose(error);
+                return None;
             }
-            Ok(FromVmm::Problem { what }) if self.problems_left > 0 => {
+        };
+        if !matches!(message, FromVmm::Ended(_)) && !self.messages.take_many(cost(bytes), Moment::now()) {
+            self.part(Ending::failed(FLOOD));
+            return None;
+        }
+        match message {
+            FromVmm::Pressure => return Some(GuestEvent::Pressure),
+            FromVmm::UseChanged => return Some(GuestEvent::UseChanged),
+            FromVmm::Requested => return Some(GuestEvent::Requested),
+            FromVmm::Inspected { lines } => return Some(GuestEvent::Inspected(lines)),
+            FromVmm::Problem { what } if self.problems_left > 0 => {
                 self.problems_left -= 1;
                 return Some(GuestEvent::Problem(what.replace(char::is_control, "\u{fffd}")));
             }
-            Ok(
-                FromVmm::Pressure
-                | FromVmm::UseChanged
-                | FromVmm::Requested
-                | FromVmm::Inspected { .. }
-                | FromVmm::Problem { .. },
-            ) => {
-                self.part(Ending::failed("its process floods the link"));
-            }
-            Ok(FromVmm::Standing(_) | FromVmm::TakenOver) => {
+            FromVmm::Problem { .. } => self.part(Ending::failed(FLOOD)),
+            FromVmm::Standing(_) | FromVmm::TakenOver => {
                 self.part(Ending::failed("its process sent a message of a take-over, and there is none"));
             }
-            Ok(FromVmm::Ended(ending)) => self.part(ending.into()),
-            Err(LinkError::WouldBlock) => {}
-            Err(LinkError::Closed) => {
+            FromVmm::Ended(ending) => self.part(ending.into()),
+        }
+        None
+    }
+
+    /// Ends a guest whose link has failed. A process that has closed it gets some time to end.
+    fn lose(&mut self, error: LinkError) {
+        match error {
+            LinkError::WouldBlock => {}
+            LinkError::Closed => {
                 self.hung_up = Some(Moment::now());
                 self.close_link();
             }
-            Err(error) => self.part(Ending::failed(error)),
+            error => self.part(Ending::failed(error)),
         }
-        None
     }
 
     /// Notes how the guest ended. Its process has no more to report or to do.

@@ -7,66 +7,36 @@
 use std::env;
 use std::time::Duration;
 
-use aerostat::fleet::{Fleet, GuestSpec, Machine, OveruseRule, RestartRule};
+use aerostat::fleet::{Fleet, GuestSpec, RestartRule};
 use aerostat::host::EndReason;
-use aerostat::host::disk::Disks;
-use aerostat::host::vmm_guest::VmmGuest;
-use aerostat::scheduler::{IdleTax, Limits, Subscription};
+use aerostat::scheduler::IdleTax;
 use aerostat::supervisor::{self, Event, FleetStatus, Observer, PhysicalMemory, RunOptions};
 use aerostat_abi::exit::GuestExit;
 use aerostat_abi::units::FrameCount;
-use aerostat_tests::environment::{aerostat_vmm, app_image};
+use aerostat_tests::hostile_vmm::{DEEDS, HONEST, honest, hostile, start};
 use anyhow::{Context, Result, ensure};
 
 use super::violations::Violations;
 use crate::row::Row;
 
-/// What the program `aerostat-hostile-vmm` does; each is the name of a guest.
-const DEEDS: [&str; 14] = [
-    "silent",
-    "presses",
-    "ends_without_end",
-    "ends_twice_and_stays",
-    "ends_unstarted",
-    "garbles",
-    "says_half",
-    "says_nothing_at_length",
-    "says_nothing",
-    "hangs_up",
-    "passes_descriptors",
-    "ends_and_passes_descriptors",
-    "acknowledges_the_future",
-    "blocks_the_doorbell",
-];
-const HONEST: &str = "honest";
-const HONEST_MAX_MIB: u64 = 256;
 /// The honest guest ends by itself after some 12 s.
 const HONEST_WORK: &str = "phases=16M:500ms,160M:500ms,16M:500ms,160M:500ms,16M:500ms,160M:500ms,16M:4s,160M:500ms";
 const VERIFIED: u64 = 4 * (160 << 20);
 /// How long the run lasts.
 const RUN: Duration = Duration::from_secs(15);
-const MIN_MIB: u64 = 16;
-const MAX_MIB: u64 = 64;
-const POOL_MIB: u64 = HONEST_MAX_MIB + DEEDS.len() as u64 * MAX_MIB;
-
 /// The longest that a round may take.
 const MOST_MS: f64 = 50.0;
 
 pub(super) fn measure(violations: &mut Violations) -> Result<Vec<Row>> {
     let hostile_vmm = env::current_exe().context("finding this program")?.with_file_name("aerostat-hostile-vmm");
     ensure!(hostile_vmm.is_file(), "there is no {}; `cargo xtask bench` builds it", hostile_vmm.display());
-    let honest = spec(HONEST, HONEST_MAX_MIB, HONEST_WORK, RestartRule::Never);
-    let hostile = DEEDS.map(|deed| spec(deed, MAX_MIB, "", RestartRule::Always));
-    let fleet = Fleet {
-        pool: FrameCount::from_mib(POOL_MIB),
-        idle_tax: IdleTax::default(),
-        guests: [honest].into_iter().chain(hostile).collect(),
-    };
+    let again = |deed| GuestSpec { restart: RestartRule::Always, ..hostile(deed) };
+    let guests: Vec<_> = [honest(HONEST_WORK)].into_iter().chain(DEEDS.iter().map(again)).collect();
+    let most = |total: FrameCount, guest: &GuestSpec| total.saturating_add(guest.limits.max);
+    let pool = guests.iter().fold(FrameCount::ZERO, most);
+    let fleet = Fleet { pool, idle_tax: IdleTax::default(), guests };
     let options = RunOptions { limit: Some(RUN), physical: PhysicalMemory::ByControlGroup, ..RunOptions::default() };
-    let start = move |spec: &GuestSpec, target| {
-        let program = if spec.name == HONEST { aerostat_vmm() } else { hostile_vmm.clone() };
-        Ok(VmmGuest::spawn(&spec.config(target, program))?)
-    };
+    let start = move |spec: &GuestSpec, target| start(spec, target, hostile_vmm.clone());
     let outcome = supervisor::run(&fleet, options, start, &mut Silent)?;
     violations.add(&outcome)?;
     let honest = outcome.guests.iter().find(|guest| guest.name == HONEST).context("no honest guest")?;
@@ -80,21 +50,6 @@ pub(super) fn measure(violations: &mut Violations) -> Result<Vec<Row>> {
         Row::cost("supervisor_worst_ms", ms(times.longest), "ms", MOST_MS).goal_of_limit(1.0),
         Row::plain("supervisor_worst_own_ms", ms(times.longest_own), "ms").goal(MOST_MS),
     ])
-}
-
-fn spec(name: &str, max_mib: u64, command_line: &str, restart: RestartRule) -> GuestSpec {
-    GuestSpec {
-        name: name.to_owned(),
-        machine: Machine::Aerostat,
-        image: app_image("memwalk"),
-        limits: Limits { min: FrameCount::from_mib(MIN_MIB), max: FrameCount::from_mib(max_mib) },
-        command_line: command_line.to_owned(),
-        disks: Disks::default(),
-        subscription: Subscription::default(),
-        overuse: OveruseRule::Kill,
-        restart,
-        balloon_rate: None,
-    }
 }
 
 /// Ignores all that is told of a run.
