@@ -115,6 +115,7 @@ impl GuestSpec {
             disks: self.disks.clone(),
             host_swap: Some(HostSwap::default()),
             log: None,
+            pool: None,
             program,
             succession: None,
         }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use aerostat::fleet::{GuestSpec, Machine, OveruseRule, RestartRule};
 use aerostat::host::disk::Disks;
-use aerostat::host::vmm_guest::VmmGuest;
+use aerostat::host::vmm_guest::GuestConfig;
 use aerostat::scheduler::{Limits, Subscription};
 use aerostat_abi::units::FrameCount;
 
@@ -124,11 +124,8 @@ fn spec(name: &str, max_mib: u64) -> GuestSpec {
     }
 }
 
-/// Starts one of these guests; `hostile_vmm` is the path of `aerostat-hostile-vmm`.
-///
-/// # Errors
-/// As [`VmmGuest::spawn`].
-pub fn start(spec: &GuestSpec, target: FrameCount, hostile_vmm: PathBuf) -> anyhow::Result<VmmGuest> {
-    let program = if spec.name == HONEST { aerostat_vmm() } else { hostile_vmm };
-    Ok(VmmGuest::spawn(&spec.config(target, program))?)
+/// Returns how to start one of these guests; `hostile_vmm` is the path of `aerostat-hostile-vmm`.
+#[must_use]
+pub fn config(spec: &GuestSpec, target: FrameCount, hostile_vmm: PathBuf) -> GuestConfig {
+    spec.config(target, if spec.name == HONEST { aerostat_vmm() } else { hostile_vmm })
 }

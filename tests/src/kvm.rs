@@ -33,6 +33,7 @@ impl KvmGuest {
             disks: Disks { data: plan.disk.clone(), swap: plan.swap.clone() },
             host_swap: None,
             log: Some(log.to_path_buf()),
+            pool: None,
             program: aerostat_vmm(),
             succession: None,
         };

@@ -12,12 +12,13 @@ use std::time::Duration;
 
 use aerostat::fleet::Fleet;
 use aerostat::host::EndReason;
+use aerostat::host::vmm_guest::VmmGuest;
 use aerostat::scheduler::IdleTax;
 use aerostat::supervisor::{Event, EventKind, FleetStatus, GuestOutcome, Observer, Outcome, RunOptions, run};
 use aerostat_abi::exit::GuestExit;
 use aerostat_abi::units::FrameCount;
 use aerostat_tests::DEADLINE;
-use aerostat_tests::hostile_vmm::{DEEDS, Deed, End, HONEST, honest, hostile, start};
+use aerostat_tests::hostile_vmm::{DEEDS, Deed, End, HONEST, config, honest, hostile};
 
 /// The hostile processes at a time.
 const AT_A_TIME: usize = 14;
@@ -98,7 +99,8 @@ fn run_fleet(deeds: &[Deed]) -> (Outcome, Notes) {
         stop_patience: Duration::from_millis(500),
         ..RunOptions::default()
     };
-    let start = |spec: &_, target| start(spec, target, PathBuf::from(env!("CARGO_BIN_EXE_aerostat-hostile-vmm")));
+    let hostile_vmm = PathBuf::from(env!("CARGO_BIN_EXE_aerostat-hostile-vmm"));
+    let start = move |spec: &_, target| Ok(VmmGuest::spawn(&config(spec, target, hostile_vmm.clone()))?);
     let mut notes = Notes::default();
     let outcome = run(&fleet, options, start, &mut notes).expect("the fleet starts");
     (outcome, notes)

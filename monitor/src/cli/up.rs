@@ -21,6 +21,7 @@ use crate::control::{MetricsListener, Publisher, Server, ServerOptions, publishe
 use crate::display::{Display, EventLog, Mode, Sink, run_svg, write_summary};
 use crate::fleet::{EVENTS, Fleet, GuestSpec, Machine};
 use crate::fleet_checks;
+use crate::host::cgroup::PoolGroup;
 use crate::host::run_directory::{FleetName, RunDirectory, fleets};
 use crate::host::{log_file, oom, qemu, vmm_program};
 use crate::report;
@@ -167,12 +168,14 @@ fn run_in(
     });
     let server = server.map_err(no_control)?;
     let limit = arguments.seconds.map(|seconds| Duration::from_secs(seconds.into()));
+    // Where none can be made, `doctor` says so and what is then not guaranteed.
+    let pool = PoolGroup::create().ok();
     let options = RunOptions {
         until: if arguments.is_detached { RunUntil::Shutdown } else { RunUntil::GuestsEnd },
         limit,
         policy: Policy { idle_tax: fleet.idle_tax, ..Policy::default() },
         keeps_samples: report.is_some() || plot.is_some(),
-        physical: PhysicalMemory::ByControlGroup,
+        physical: pool.clone().map_or(PhysicalMemory::AsReported, PhysicalMemory::ByControlGroup),
         inbox: Some(inbox),
         ..RunOptions::default()
     };
@@ -184,7 +187,7 @@ fn run_in(
         states: StateKeeper::start(Arc::clone(directory)).map_err(Failure::refused)?,
         detached: arguments.is_detached,
     };
-    let launcher = Launcher { directory: Arc::clone(directory), logs: log_dir };
+    let launcher = Launcher { directory: Arc::clone(directory), pool, logs: log_dir };
     let start = move |spec: &GuestSpec, target| launcher.start(spec, target);
     let outcome = match inheritance {
         None => run(fleet, options, start, &mut observers),

@@ -86,6 +86,14 @@ impl GuestHandle for AnyGuest {
         delegate!(self, guest => guest.reclaim_ballooned());
     }
 
+    fn limit_process(&mut self, size: FrameCount) {
+        delegate!(self, guest => guest.limit_process(size));
+    }
+
+    fn squeeze(&mut self, excess: FrameCount) -> bool {
+        delegate!(self, guest => guest.squeeze(excess))
+    }
+
     fn inspect(&mut self) {
         delegate!(self, guest => guest.inspect());
     }

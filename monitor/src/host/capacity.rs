@@ -113,6 +113,32 @@ impl Need {
     }
 }
 
+/// What a process may use beyond all that is foreseen, and beyond that one frame for so many of its
+/// guest's: charges are batched, and a guest that uses more than its size is to be noticed before
+/// the kernel kills it.
+const LIMIT_MARGIN: FrameCount = FrameCount::from_mib(12);
+const LIMIT_MARGIN_DIVISOR: u64 = 32;
+/// What a QEMU that emulates may use for code that it has translated.
+const TRANSLATED_CODE: FrameCount = FrameCount::from_mib(256);
+
+/// Returns the host memory that a VMM process may use while its guest may have `guest`, in a
+/// machine of `machine` frames.
+#[must_use]
+pub fn vmm_limit(guest: FrameCount, machine: FrameCount) -> FrameCount {
+    // Slots are made ahead of the guest's growth, and stay.
+    let slots = FrameCount(machine.0.div_ceil(SLOT_DIVISOR));
+    let margin = LIMIT_MARGIN.saturating_add(FrameCount(guest.0 / LIMIT_MARGIN_DIVISOR));
+    [guest, page_tables(guest), VMM_PROCESS, slots, margin]
+        .into_iter()
+        .fold(FrameCount::ZERO, FrameCount::saturating_add)
+}
+
+/// Returns the host memory that a QEMU may use while its guest may have `guest`.
+#[must_use]
+pub fn qemu_limit(guest: FrameCount) -> FrameCount {
+    vmm_limit(guest, guest).saturating_add(QEMU_PROCESS).saturating_add(TRANSLATED_CODE)
+}
+
 /// Returns the memory of a guest's machine for which KVM has slots before the guest runs. Other
 /// slots are made as the guest grows, so the pool bounds them: they are counted as page tables.
 #[must_use]
@@ -192,7 +218,8 @@ fn left_in_group(version: Version, read: impl Fn(&str) -> io::Result<String>) ->
 
 #[cfg(test)]
 mod tests {
-    use super::{Available, Limit, Need, VMM_PROCESS, Version, available, available_on_host, left_in_group};
+    use super::{Available, Limit, Need, QEMU_PROCESS, VMM_PROCESS, Version};
+    use super::{available, available_on_host, left_in_group, qemu_limit, vmm_limit};
     use aerostat_abi::units::FrameCount;
     use proptest::{prop_assert, proptest};
     use std::io;
@@ -203,6 +230,16 @@ mod tests {
             found.map(|(_, text)| (*text).to_owned()).ok_or_else(|| io::ErrorKind::NotFound.into())
         };
         left_in_group(version, read).map(FrameCount::mib)
+    }
+
+    #[test]
+    fn the_limit_of_a_process_leaves_room_for_its_own_memory() {
+        let mib = FrameCount::from_mib;
+        let over = |guest: u64, machine: u64| vmm_limit(mib(guest), mib(machine)).saturating_sub(mib(guest)).mib();
+        assert_eq!([over(16, 16), over(128, 1024), over(1024, 1024)], [15, 24, 59]);
+        assert!(over(128, 256 << 10) > 1024, "the slots of a large machine count");
+        assert!(qemu_limit(mib(128)) > vmm_limit(mib(128), mib(128)).saturating_add(QEMU_PROCESS));
+        assert_eq!(vmm_limit(FrameCount(u64::MAX), mib(16)), FrameCount(u64::MAX));
     }
 
     #[test]

@@ -64,6 +64,16 @@ pub trait GuestHandle: Sized {
     /// Has the host release ballooned frames that the guest has touched.
     fn reclaim_ballooned(&mut self);
 
+    /// Limits the host memory of the guest's process to what it needs for a guest of `size` frames,
+    /// where the kernel can: it kills the process alone if that takes more. A limit that the
+    /// process does not keep now is not set. A guest that the host does not confine may have all of
+    /// its machine.
+    fn limit_process(&mut self, size: FrameCount);
+
+    /// Begins to take `excess` from the guest's process without its help, so that it has that much
+    /// less resident memory some time later. Returns whether there is a way on this host.
+    fn squeeze(&mut self, excess: FrameCount) -> bool;
+
     /// Asks where the guest's processor is; [`GuestEvent::Inspected`] follows, where that can be
     /// answered.
     fn inspect(&mut self);

@@ -16,6 +16,7 @@ mod process;
 pub mod qemu;
 mod reaper;
 pub mod run_directory;
+mod squeeze;
 pub mod vmm_guest;
 pub mod vmm_program;
 

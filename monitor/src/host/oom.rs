@@ -69,9 +69,15 @@ pub(crate) fn watch_group_of(process: u32) -> Option<Location> {
     watch(Location::of_process(process).ok()?)
 }
 
-fn watch(group: Location) -> Option<Location> {
+/// Counts the kills of a group from now on.
+pub(crate) fn watch(group: Location) -> Option<Location> {
     explained().groups.entry(group.folder.clone()).or_insert_with(|| kills_in(&group));
     Some(group)
+}
+
+/// Forgets a group that is about to be removed.
+pub(crate) fn forget(group: &Location) {
+    explained().groups.remove(&group.folder);
 }
 
 /// Returns why a process of `group` may have got a SIGKILL that this process has not sent, if the

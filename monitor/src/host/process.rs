@@ -64,6 +64,11 @@ impl Process {
         self.kin = Kin::Left;
     }
 
+    /// Returns another descriptor of the process.
+    pub(in crate::host) fn pidfd(&self) -> io::Result<OwnedFd> {
+        self.pidfd.try_clone()
+    }
+
     pub(in crate::host) fn pid(&self) -> u32 {
         self.pid
     }

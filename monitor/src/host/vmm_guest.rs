@@ -27,10 +27,11 @@ use rustix::event::epoll::{self, EventData, EventFlags};
 pub use self::adopt::{AdoptError, Adopted, Survivor, find_survivors};
 pub use self::record::{GuestRecord, Succession, recorded_ending};
 pub use self::spawn::{GuestConfig, SpawnError};
-use super::cgroup::Location;
+use super::cgroup::{GuestGroup, Location};
 use super::process::Process;
 use super::run_directory::GuestFiles;
-use super::{Ending, GuestEvent, GuestHandle, News, Observation};
+use super::squeeze::{Squeezer, Subject};
+use super::{Ending, GuestEvent, GuestHandle, News, Observation, capacity};
 use crate::clock::Moment;
 use crate::token_bucket::{Allowance, TokenBucket};
 use crate::vmm;
@@ -57,6 +58,8 @@ pub struct VmmGuest {
     /// Watches the link and the process.
     events: OwnedFd,
     spawned_at_ns: u64,
+    /// All memory of its machine.
+    memory: FrameCount,
     progress: Progress,
     /// When its process closed the link.
     hung_up: Option<Moment>,
@@ -66,6 +69,9 @@ pub struct VmmGuest {
     group: Option<Location>,
     /// Why it can't be paged, until that was reported.
     unpaged: Option<String>,
+    /// The group that holds its process alone.
+    own_group: Option<GuestGroup>,
+    squeezer: Squeezer,
     /// What another supervisor finds it by. Removed once its end was reported.
     files: Option<Arc<GuestFiles>>,
 }
@@ -77,7 +83,9 @@ struct Parts {
     doorbell: Doorbell,
     registers: SharedPage,
     spawned_at_ns: u64,
+    memory: FrameCount,
     group: Option<Location>,
+    own_group: Option<GuestGroup>,
 }
 
 /// The stages of a guest's end.
@@ -92,7 +100,7 @@ enum Progress {
 
 impl VmmGuest {
     fn new(parts: Parts) -> io::Result<Self> {
-        let Parts { process, link, doorbell, registers, spawned_at_ns, group } = parts;
+        let Parts { process, link, doorbell, registers, spawned_at_ns, memory, group, own_group } = parts;
         let statm = File::open(format!("/proc/{}/statm", process.pid()))?;
         let events = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         epoll::add(&events, &link, EventData::new_u64(0), EventFlags::IN)?;
@@ -107,11 +115,14 @@ impl VmmGuest {
             statm,
             events,
             spawned_at_ns,
+            memory,
             progress: Progress::Running,
             hung_up: None,
             is_killed: false,
             group,
             unpaged: None,
+            own_group,
+            squeezer: Squeezer::default(),
             files: None,
         })
     }
@@ -206,6 +217,17 @@ impl GuestHandle for VmmGuest {
             // A process that is behind with its messages has some of these already.
             let _ = link.send(&ToVmm::ReclaimBallooned, &[], Patience::DoNotWait);
         }
+    }
+
+    fn limit_process(&mut self, size: FrameCount) {
+        if let Some(group) = &mut self.own_group {
+            group.set_limit(capacity::vmm_limit(size, self.memory));
+        }
+    }
+
+    fn squeeze(&mut self, excess: FrameCount) -> bool {
+        let Ok(pidfd) = self.process.pidfd() else { return false };
+        self.squeezer.begin(Subject { pid: self.pid(), pidfd, memory: self.memory }, excess)
     }
 
     fn inspect(&mut self) {

@@ -405,6 +405,9 @@ impl<G: GuestHandle> Supervisor<G> {
         for decision in decisions {
             self.carry_out(&decision, now);
         }
+        // Before the targets are sent, as a guest may follow one at once.
+        let free = self.scheduler.free();
+        self.guests.iter_mut().for_each(|guest| guest.limit_process(free));
         let pace = if self.scheduler.state().is_emergency() { Pace::Emergency } else { Pace::Limited };
         self.guests.iter_mut().for_each(|guest| guest.follow_target(pace, now));
         self.update_guests(now);

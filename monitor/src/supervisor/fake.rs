@@ -75,6 +75,12 @@ pub(super) struct Machine {
     lies: Shared<Option<Lie>>,
     /// What the process acknowledges instead of the target that it was told.
     pub(super) acknowledges: Shared<Option<Epoch>>,
+    /// The size that its process is limited to.
+    pub(super) process_limit: Shared<Option<FrameCount>>,
+    /// What was to be taken from its process.
+    pub(super) squeezes: Shared<FrameCount>,
+    /// Whether its host has swap.
+    pub(super) has_swap: Shared<bool>,
     pub(super) reclaims: Shared<u32>,
     pub(super) inspections: Shared<u32>,
     /// What its resident memory is to be held at.
@@ -116,6 +122,9 @@ impl Machine {
             disagreeing_reports: Shared::new(0),
             lies: Shared::new(None),
             acknowledges: Shared::new(None),
+            process_limit: Shared::new(None),
+            squeezes: Shared::new(FrameCount::ZERO),
+            has_swap: Shared::new(false),
             reclaims: Shared::new(0),
             inspections: Shared::new(0),
             limit: Shared::new(None),
@@ -274,6 +283,15 @@ impl GuestHandle for FakeGuest {
     fn reclaim_ballooned(&mut self) {
         self.machine.reclaims.set(self.machine.reclaims.get() + 1);
         self.machine.beyond.set(FrameCount::ZERO);
+    }
+
+    fn limit_process(&mut self, size: FrameCount) {
+        self.machine.process_limit.set(Some(size));
+    }
+
+    fn squeeze(&mut self, excess: FrameCount) -> bool {
+        self.machine.squeezes.set(self.machine.squeezes.get().saturating_add(excess));
+        self.machine.has_swap.get()
     }
 
     fn inspect(&mut self) {

@@ -1,22 +1,19 @@
-//! Physical memory that the guests' processes use, measured from outside them: by the charge of a
-//! control group that holds them all.
-//!
-//! A process begins in the group of its parent, so the supervisor is in the group while it starts
-//! guests, and outside it otherwise. A process is in a group as a whole, so this holds for the
-//! threads that start guests too. When the supervisor ends, the group is removed. Of a supervisor
-//! that was killed a group is left: with the guests that the next supervisor takes over, and whose
-//! charges stay there, or empty, for the next run to remove (`host::cgroup`). Where no group can be
-//! made, what the guests' processes report counts instead.
+//! Physical memory that the guests' processes use, measured from outside them: by the charge of the
+//! fleet's control group, which holds those of its guests. Of a supervisor that was killed a group
+//! is left with the guests that the next supervisor takes over, and whose charges stay there
+//! (`host::cgroup`). Where no group can be made, what the guests' processes report counts instead.
+
+use std::sync::Arc;
 
 use aerostat_abi::units::FrameCount;
 
-use crate::host::cgroup::{Location, MemoryGroup};
+use crate::host::cgroup::{Location, MemoryGroup, PoolGroup};
 
 /// How physical memory is measured.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum PhysicalMemory {
-    /// By the charge of a control group, where one can be made; else as reported.
-    ByControlGroup,
+    /// By the charge of this group, in which the guests' processes are started.
+    ByControlGroup(Arc<PoolGroup>),
     /// As the guests' processes report it.
     AsReported,
 }
@@ -24,7 +21,7 @@ pub enum PhysicalMemory {
 /// The meter of a run.
 #[derive(Debug)]
 pub(super) struct PhysicalMeter {
-    group: Option<MemoryGroup>,
+    pool: Option<Arc<PoolGroup>>,
     /// The groups of guests that were taken over.
     earlier: Vec<MemoryGroup>,
 }
@@ -32,13 +29,11 @@ pub(super) struct PhysicalMeter {
 impl PhysicalMeter {
     /// Creates a meter that reads zero.
     pub(super) fn new(how: PhysicalMemory) -> Self {
-        Self {
-            group: match how {
-                PhysicalMemory::ByControlGroup => MemoryGroup::create().ok(),
-                PhysicalMemory::AsReported => None,
-            },
-            earlier: Vec::new(),
-        }
+        let pool = match how {
+            PhysicalMemory::ByControlGroup(pool) => Some(pool),
+            PhysicalMemory::AsReported => None,
+        };
+        Self { pool, earlier: Vec::new() }
     }
 
     /// Measures the group of a guest that was taken over, too. Where an earlier supervisor has made
@@ -49,33 +44,15 @@ impl PhysicalMeter {
                 self.earlier.push(group);
             }
             Some(_) => {}
-            None => self.group = None,
+            None => self.pool = None,
         }
     }
 
-    /// Begins the starts: processes that are started from now on are measured from their first
-    /// instruction.
-    pub(super) fn enter(&self) {
-        if let Some(group) = &self.group {
-            // Where it fails, no process is measured, and the group reads zero.
-            let _ = group.enter();
-        }
-    }
-
-    /// Ends the starts. A process that is started later is not measured.
-    pub(super) fn leave(&self) {
-        if let Some(group) = &self.group {
-            // Fails only where the group is gone that this process came from; then the supervisor's
-            // own memory is counted too.
-            let _ = group.leave();
-        }
-    }
-
-    /// Returns the anonymous memory of all processes of the group, without their page tables and
+    /// Returns the anonymous memory of all processes of the fleet, without their page tables and
     /// the kernel's other memory.
     pub(super) fn measure(&self) -> Option<FrameCount> {
-        let groups = self.earlier.iter().chain([self.group.as_ref()?]);
-        let anonymous = groups.map(|group| Some(group.usage().ok()?.anonymous())).sum::<Option<u64>>()?;
+        let usages = self.earlier.iter().map(MemoryGroup::usage).chain([self.pool.as_ref()?.usage()]);
+        let anonymous = usages.map(|usage| Some(usage.ok()?.anonymous())).sum::<Option<u64>>()?;
         Some(FrameCount::from_bytes_ceil(anonymous))
     }
 }

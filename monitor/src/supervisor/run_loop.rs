@@ -203,10 +203,6 @@ impl<'a, G: GuestHandle + Send + 'static> RunLoop<'a, G> {
 
     /// Has admitted guests started.
     fn start(&mut self, admissions: Vec<Admission>) {
-        if !admissions.is_empty() {
-            // Processes are measured from their first instruction.
-            self.meter.enter();
-        }
         admissions.into_iter().for_each(|admission| self.starters.start(admission));
     }
 
@@ -252,9 +248,6 @@ impl<'a, G: GuestHandle + Send + 'static> RunLoop<'a, G> {
                 }
                 Err(error) => self.manager.not_launched(admission, error, now),
             }
-        }
-        if self.starters.are_done() {
-            self.meter.leave();
         }
         Ok(())
     }

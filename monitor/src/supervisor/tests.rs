@@ -84,6 +84,39 @@ impl Bench {
 }
 
 #[test]
+fn a_process_is_limited_to_what_its_guest_may_have() {
+    let mut bench = Bench::new();
+    bench.needs([400, 20]);
+    for _ in 0..50 {
+        bench.pass(1);
+        for (machine, guest) in bench.machines.iter().zip(bench.status().guests) {
+            let limit = machine.process_limit.get().expect("set at the first poll");
+            assert!(limit >= guest.target && limit >= guest.size, "{}: {limit}", guest.name);
+        }
+    }
+    let limit = |bench: &Bench, guest: usize| bench.machines[guest].process_limit.get().unwrap();
+    let [large, small] = [limit(&bench, 0), limit(&bench, 1)];
+    assert!(large >= FrameCount::from_mib(400) && small < FrameCount::from_mib(112), "{large}, {small}");
+
+    // A target that a process may still act on keeps its limit up.
+    bench.machines[0].acknowledges.set(Some(Epoch(1)));
+    bench.needs([20, 400]);
+    bench.pass(50);
+    assert_eq!(limit(&bench, 0), large);
+}
+
+#[test]
+fn a_guest_that_may_touch_its_balloon_may_have_what_is_free() {
+    let mut bench = Bench::with_rule(OveruseRule::Warn);
+    bench.needs([200, 20]);
+    bench.pass(50);
+    let free = bench.status().free;
+    assert!(free > FrameCount::ZERO);
+    let (limit, size) = (bench.machines[0].process_limit.get().unwrap(), bench.status().guests[0].size);
+    assert_eq!(limit, size.saturating_add(free));
+}
+
+#[test]
 fn memory_follows_need_from_guest_to_guest() {
     let mut bench = Bench::new();
     bench.needs([400, 20]);

@@ -45,6 +45,7 @@ impl Bench {
             disks: Disks::default(),
             host_swap: None,
             log: Some(directory.path().join("log")),
+            pool: None,
             program: program(),
             succession: None,
         };

@@ -195,8 +195,8 @@ pub(super) fn host_swap(swaps: &str) -> Finding {
 #[cfg(test)]
 mod tests {
     use super::{
-        Finding, Verdict, host_swap, huge_pages, kvm_kind, list, memory, open_files, overcommit, pressure, running,
-        swap_files,
+        FIXED_DESCRIPTORS, Finding, PER_GUEST, Verdict, host_swap, huge_pages, kvm_kind, list, memory, open_files,
+        overcommit, pressure, running, swap_files,
     };
     use Verdict::{Note, Ok, Problem};
     use aerostat_abi::units::FrameCount;
@@ -256,7 +256,7 @@ mod tests {
     #[test]
     fn open_files_bound_the_guests() {
         assert_eq!(verdicts([Some(256), Some(1 << 19), None, Some(0)].map(open_files)), [Note, Ok, Ok, Note]);
-        assert!(open_files(Some(1328)).text.contains("enough for 200 guests"));
+        assert!(open_files(Some(FIXED_DESCRIPTORS + 200 * PER_GUEST)).text.contains("enough for 200 guests"));
     }
 
     #[test]

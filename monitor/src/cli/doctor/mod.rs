@@ -15,7 +15,7 @@ use rustix::process::{Resource, getrlimit};
 use self::finding::{Finding, Verdict, kvm_kind, list};
 use super::Failure;
 use super::client::print;
-use crate::host::cgroup::{Location, MemoryGroup, Version};
+use crate::host::cgroup::{Location, PoolGroup, Version};
 use crate::host::disk::{Disks, SwapDisk};
 use crate::host::run_directory::{FleetName, RunDirectory, default_base, fleets};
 use crate::host::{capacity, qemu, vmm_program};
@@ -103,15 +103,21 @@ fn memory() -> Finding {
 
 fn memory_group() -> Finding {
     let version = Location::of_this_process().map(|location| location.version);
-    match (version, MemoryGroup::create()) {
+    match (version, PoolGroup::create()) {
         (Ok(version), Ok(_)) => {
             let version = if version == Version::V1 { 1 } else { 2 };
-            Finding::ok("control group", format_args!("version {version}; the pool is held against physical memory"))
+            Finding::ok(
+                "control group",
+                format_args!(
+                    "version {version}; the pool is held against physical memory, and each guest is limited to its part"
+                ),
+            )
         }
         (_, Err(error)) | (Err(error), _) => Finding::note(
             "control group",
             format_args!(
-                "none can be made ({error}): physical memory is estimated from the processes; run in a delegated group"
+                "none can be made ({error}): physical memory is estimated from the processes, and the kernel does not \
+                 limit a guest's process to its part of the pool; run in a delegated group"
             ),
         ),
     }

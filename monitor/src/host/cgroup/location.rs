@@ -17,6 +17,24 @@ pub enum Version {
     V2,
 }
 
+impl Version {
+    /// Returns the file that holds the limit of a group, in bytes.
+    pub(super) const fn limit_file(self) -> &'static str {
+        match self {
+            Self::V1 => "memory.limit_in_bytes",
+            Self::V2 => "memory.max",
+        }
+    }
+
+    /// Returns the file that says how many bytes are charged to a group.
+    pub(super) const fn charge_file(self) -> &'static str {
+        match self {
+            Self::V1 => "memory.usage_in_bytes",
+            Self::V2 => "memory.current",
+        }
+    }
+}
+
 /// A memory control group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Location {

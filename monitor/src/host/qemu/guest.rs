@@ -19,6 +19,7 @@ use super::qmp::ShutdownCause;
 use super::worker::{Desk, Parting};
 use crate::clock::Moment;
 use crate::fleet::DetachRule;
+use crate::host::cgroup::GuestGroup;
 use crate::host::disk::OpenDisk;
 use crate::host::process::{Exit, Process};
 use crate::host::run_directory::GuestFiles;
@@ -47,6 +48,8 @@ pub(super) struct Possession {
     pub(super) complaints: Option<Complaints>,
     /// How this program ends it, if it does.
     pub(super) end: End,
+    /// The control group of its process.
+    pub(super) _group: Option<GuestGroup>,
 }
 
 /// How a machine of ours is ended.
@@ -219,6 +222,15 @@ impl GuestHandle for QemuGuest {
     fn reclaim_ballooned(&mut self) {}
 
     /// QEMU has a debugger's interface for that, which stops the guest.
+    /// QEMU's limit is that of its machine, from its start on: nothing keeps the guest from deflating
+    /// its balloon.
+    fn limit_process(&mut self, _size: FrameCount) {}
+
+    /// QEMU answers while its guest does not, so it is never pressed from outside.
+    fn squeeze(&mut self, _excess: FrameCount) -> bool {
+        false
+    }
+
     fn inspect(&mut self) {}
 
     /// A machine of another program is left. One of ours has no power button, so it ends at once.

@@ -27,11 +27,12 @@ use super::tracker::{Owner, Tracker};
 use super::worker::{Desk, Worker};
 use crate::clock::{Moment, monotonic_ns};
 use crate::fleet::GuestSpec;
+use crate::host::cgroup::{GuestGroup, Location, PoolGroup};
 use crate::host::disk::{DiskError, OpenDisk};
 use crate::host::process::{Exit, Process};
 use crate::host::run_directory::GuestFiles;
 use crate::host::vmm_guest::GuestRecord;
-use crate::host::{Origin, log_file, oom};
+use crate::host::{Origin, capacity, log_file, oom};
 use crate::vmm;
 
 /// The program that is started.
@@ -50,6 +51,8 @@ pub struct QemuConfig {
     pub log: Option<PathBuf>,
     /// Where QEMU is controlled, and what another supervisor finds the guest by.
     pub files: Arc<GuestFiles>,
+    /// Where its process gets a control group of its own; `None` where there are none.
+    pub pool: Option<Arc<PoolGroup>>,
     /// The program, for [`PROGRAM`] where it is another one.
     pub program: PathBuf,
 }
@@ -108,7 +111,7 @@ impl QemuGuest {
     ///
     /// [`QemuError`]. The failed start leaves nothing behind.
     pub fn spawn(config: &QemuConfig) -> Result<Self, QemuError> {
-        let QemuConfig { spec, target, log, files, program } = config;
+        let QemuConfig { spec, target, log, files, pool, program } = config;
         let disks = spec.disks.open()?;
         if let Some(path) = log {
             log_file::begin(path).map_err(|source| QemuError::Log { path: path.clone(), source })?;
@@ -137,7 +140,13 @@ impl QemuGuest {
             .stderr(complaints.writer()?)
             .process_group(0);
         use_small_pages(&mut command);
-        let child = command.spawn().map_err(|source| match source.kind() {
+        let limit = capacity::qemu_limit(spec.limits.max);
+        let group = pool.as_ref().map(|pool| pool.guest(&spec.name, limit)).transpose()?;
+        let child = match &group {
+            Some(group) => group.spawn(&mut command),
+            None => command.spawn(),
+        };
+        let child = child.map_err(|source| match source.kind() {
             io::ErrorKind::NotFound => QemuError::Missing(program.clone()),
             _ => QemuError::Program { program: program.clone(), source },
         })?;
@@ -157,8 +166,13 @@ impl QemuGuest {
             }
         };
         record.write(files)?;
-        let possession =
-            Possession { files: Some(Arc::clone(files)), _disks: disks, complaints: Some(complaints), end: End::Open };
+        let possession = Possession {
+            files: Some(Arc::clone(files)),
+            _disks: disks,
+            complaints: Some(complaints),
+            end: End::Open,
+            _group: group,
+        };
         let watched = Watched::of(process, pid)?;
         Self::begin(Begun { possession, watched, pid, origin: Origin::Started, log: log.clone() }, tracker, connection)
     }
@@ -180,7 +194,9 @@ impl QemuGuest {
         let (tracker, connection) = find_out(open, Tracker::new(Owner::Others)).map_err(|error| control(&error))?;
         let machine = tracker.machine().unwrap_or_default();
         let origin = Origin::Found { machine, size: tracker.size().unwrap_or(machine) };
-        let possession = Possession { files: Some(files), _disks: Vec::new(), complaints: None, end: End::Open };
+        let _group = Location::of_process(process.pid()).ok().as_ref().and_then(GuestGroup::adopt);
+        let possession =
+            Possession { files: Some(files), _disks: Vec::new(), complaints: None, end: End::Open, _group };
         let watched = Watched::of(process, pid)?;
         Self::begin(Begun { possession, watched, pid, origin, log: None }, tracker, connection)
     }

@@ -28,6 +28,7 @@ use thiserror::Error;
 use super::record::{GuestRecord, recorded_ending};
 use super::{Parts, VmmGuest};
 use crate::clock::Moment;
+use crate::host::cgroup::GuestGroup;
 use crate::host::process::Process;
 use crate::host::run_directory::{GuestFiles, RunDirectory};
 use crate::host::{Ending, oom};
@@ -218,7 +219,9 @@ impl Attempt {
         };
         let group = oom::watch_group_of(process.pid());
         let spawned_at_ns = record.spawned_at_ns;
-        let parts = Parts { process, link, doorbell, registers, spawned_at_ns, group };
+        let own_group = group.as_ref().and_then(GuestGroup::adopt);
+        let parts =
+            Parts { process, link, doorbell, registers, spawned_at_ns, memory: record.memory, group, own_group };
         let guest = VmmGuest::new(parts)?;
         let size = FrameCount(standing.size_frames).min(record.memory);
         Ok(Adopted { guest, record: record.clone(), target, epoch, size })

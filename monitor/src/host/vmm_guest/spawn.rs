@@ -17,10 +17,11 @@ use thiserror::Error;
 use super::record::{GuestRecord, Succession};
 use super::{Parts, VmmGuest};
 use crate::clock::monotonic_ns;
+use crate::host::cgroup::PoolGroup;
 use crate::host::disk::{DiskError, Disks, HostSwap};
 use crate::host::process::Process;
 use crate::host::run_directory::GuestFiles;
-use crate::host::{disk, log_file, oom, vmm_program};
+use crate::host::{capacity, disk, log_file, oom, vmm_program};
 use crate::vmm::{self, BUILD_ID, ImageError, KvmError, LayoutError};
 
 /// What to start, and how.
@@ -44,6 +45,8 @@ pub struct GuestConfig {
     /// The file that the guest's console is written to. An existing file is kept as the previous
     /// generation (`host::log_file`).
     pub log: Option<PathBuf>,
+    /// Where its process gets a control group of its own; `None` where there are none.
+    pub pool: Option<Arc<PoolGroup>>,
     /// The program that runs it ([`vmm_program`]).
     pub program: PathBuf,
     /// What another supervisor finds the guest by; `None` if the guest ends with its supervisor.
@@ -159,11 +162,10 @@ impl VmmGuest {
             host_swap,
             lease: succession.map(|succession| succession.lease),
         };
-        // The start message waits in the link for the process.
-        link.send(&ToVmm::Start(start), &descriptors.borrowed(), Patience::DoNotWait)
-            .map_err(|error| SpawnError::SetUp(io::Error::other(error.to_string())))?;
-
-        let child = Command::new(&config.program)
+        let limit = capacity::vmm_limit(config.initial_grant, config.memory);
+        let own_group = config.pool.as_ref().map(|pool| pool.guest(&config.name, limit)).transpose()?;
+        let mut command = Command::new(&config.program);
+        command
             .arg0(vmm_program::NAME)
             .args([&config.name, BUILD_ID])
             .stdin(Stdio::from(their_link))
@@ -171,15 +173,34 @@ impl VmmGuest {
             // error of the command that started it.
             .stdout(Stdio::null())
             .stderr(Stdio::null())
-            .process_group(0)
-            .spawn()
-            .map_err(|source| SpawnError::Process { program: config.program.clone(), source })?;
+            .process_group(0);
+        let child = match &own_group {
+            Some(group) => group.spawn(&mut command),
+            None => command.spawn(),
+        };
+        let child = child.map_err(|source| SpawnError::Process { program: config.program.clone(), source })?;
         let process = Process::of_child(child)?;
-        // While the process starts: the first look-up takes as long as a tenth of that.
-        let group = oom::watch_group();
+        // The process loads itself meanwhile. It touches memory for the guest only after the start
+        // message, and by then is in its control group.
+        link.send(&ToVmm::Start(start), &descriptors.borrowed(), Patience::DoNotWait)
+            .map_err(|error| SpawnError::SetUp(io::Error::other(error.to_string())))?;
+        // The first look-up takes as long as a tenth of a start.
+        let group = match &own_group {
+            Some(group) => oom::watch(group.location().clone()),
+            None => oom::watch_group(),
+        };
         // A process that is gone already needs no score.
         let _ = oom::expose_vmm(process.pid());
-        let mut guest = Self::new(Parts { process, link, doorbell, registers, spawned_at_ns, group })?;
+        let mut guest = Self::new(Parts {
+            process,
+            link,
+            doorbell,
+            registers,
+            spawned_at_ns,
+            memory: config.memory,
+            group,
+            own_group,
+        })?;
         guest.unpaged = unpaged;
         Ok(guest.with_files(files.map(Prepared::keep)))
     }

@@ -348,6 +348,19 @@ impl<G: GuestHandle> Guest<G> {
         }
     }
 
+    /// Limits the guest's process to the targets that it may act on. What a guest may touch beyond
+    /// its size, by the rule of its fleet file, is memory that the pool has `free`.
+    pub(super) fn limit_process(&mut self, free: FrameCount) {
+        let granted = self.target.max(self.register.largest()).max(self.accounts.size());
+        let size = match self.verdict.rule {
+            OveruseRule::Kill => granted,
+            OveruseRule::Cap | OveruseRule::Warn => granted.max(self.accounts.resident).saturating_add(free),
+        };
+        if let Life::Running(handle) = &mut self.life {
+            handle.limit_process(size);
+        }
+    }
+
     /// Sends the host's resources.
     pub(super) fn send_resources(&mut self, resources: &Resources, news: News) {
         if let Life::Running(handle) = &mut self.life {

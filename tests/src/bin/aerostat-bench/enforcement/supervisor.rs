@@ -5,15 +5,18 @@
 //! the honest guest did not get its work done does not count.
 
 use std::env;
+use std::sync::Arc;
 use std::time::Duration;
 
 use aerostat::fleet::{Fleet, GuestSpec, RestartRule};
 use aerostat::host::EndReason;
+use aerostat::host::cgroup::PoolGroup;
+use aerostat::host::vmm_guest::{GuestConfig, VmmGuest};
 use aerostat::scheduler::IdleTax;
 use aerostat::supervisor::{self, Event, FleetStatus, Observer, PhysicalMemory, RunOptions};
 use aerostat_abi::exit::GuestExit;
 use aerostat_abi::units::FrameCount;
-use aerostat_tests::hostile_vmm::{DEEDS, HONEST, honest, hostile, start};
+use aerostat_tests::hostile_vmm::{DEEDS, HONEST, config, honest, hostile};
 use anyhow::{Context, Result, ensure};
 
 use super::violations::Violations;
@@ -35,8 +38,13 @@ pub(super) fn measure(violations: &mut Violations) -> Result<Vec<Row>> {
     let most = |total: FrameCount, guest: &GuestSpec| total.saturating_add(guest.limits.max);
     let pool = guests.iter().fold(FrameCount::ZERO, most);
     let fleet = Fleet { pool, idle_tax: IdleTax::default(), guests };
-    let options = RunOptions { limit: Some(RUN), physical: PhysicalMemory::ByControlGroup, ..RunOptions::default() };
-    let start = move |spec: &GuestSpec, target| start(spec, target, hostile_vmm.clone());
+    let pool = PoolGroup::create().context("making a control group")?;
+    let physical = PhysicalMemory::ByControlGroup(Arc::clone(&pool));
+    let options = RunOptions { limit: Some(RUN), physical, ..RunOptions::default() };
+    let start = move |spec: &GuestSpec, target| {
+        let config = config(spec, target, hostile_vmm.clone());
+        Ok(VmmGuest::spawn(&GuestConfig { pool: Some(Arc::clone(&pool)), ..config })?)
+    };
     let outcome = supervisor::run(&fleet, options, start, &mut Silent)?;
     violations.add(&outcome)?;
     let honest = outcome.guests.iter().find(|guest| guest.name == HONEST).context("no honest guest")?;

@@ -116,20 +116,22 @@ fn grant(mode: &str) -> Result<Grant> {
     let (client, inbox) = mailbox()?;
     let pinned = FrameCount::from_mib(DONOR_MAX_MIB as u64);
     client.send(Command::Target { guest: DONOR.to_owned(), target: Some(pinned) }, Box::new(|_| ()))?;
+    let pool = super::pool()?;
     let start = {
         let (timeline, logs, program) = (Arc::clone(&timeline), logs.clone(), aerostat_vmm());
+        let pool = Arc::clone(&pool);
         move |spec: &GuestSpec, target| {
             let role = if spec.name == DONOR { Role::Donor } else { Role::Asker };
             if role == Role::Asker {
                 wait_for(&logs[0], "bench grants: ready")?;
             }
             let log: Option<PathBuf> = Some(logs[role as usize].clone());
-            let config = GuestConfig { log, ..spec.config(target, program.clone()) };
+            let config = GuestConfig { log, pool: Some(Arc::clone(&pool)), ..spec.config(target, program.clone()) };
             let (timeline, client) = (Arc::clone(&timeline), client.clone());
             Ok(Timed { guest: VmmGuest::spawn(&config)?, role, timeline, client })
         }
     };
-    super::run(&fleet, inbox, start, &mut Silent)?;
+    super::run(&fleet, (inbox, pool), start, &mut Silent)?;
     let mut metrics = Metrics::default();
     let log = fs::read_to_string(&logs[1]).context("reading the asker's log")?;
     metrics.add_log(&log)?;

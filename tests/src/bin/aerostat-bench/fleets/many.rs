@@ -4,11 +4,12 @@
 //! when it was asked to.
 
 use std::fs;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use aerostat::fleet::GuestSpec;
 use aerostat::host::EndReason;
-use aerostat::host::vmm_guest::VmmGuest;
+use aerostat::host::vmm_guest::{GuestConfig, VmmGuest};
 use aerostat::supervisor::{Command, Event, FleetStatus, GuestState, Mailbox, Observer, Outcome, mailbox};
 use aerostat_abi::units::FrameCount;
 use aerostat_tests::environment::{aerostat_vmm, guest_image};
@@ -37,7 +38,13 @@ pub(super) fn measure() -> Result<Vec<Row>> {
     let fleet =
         super::fleet(&(0..GUESTS).map(guest).fold(format!("pool = \"{POOL}\"\n"), |text, guest| text + &guest))?;
     let program = aerostat_vmm();
-    let start = move |spec: &GuestSpec, target| Ok(VmmGuest::spawn(&spec.config(target, program.clone()))?);
+    let pool = super::pool()?;
+    let start = {
+        let pool = Some(Arc::clone(&pool));
+        move |spec: &GuestSpec, target| {
+            Ok(VmmGuest::spawn(&GuestConfig { pool: pool.clone(), ..spec.config(target, program.clone()) })?)
+        }
+    };
     let (client, inbox) = mailbox()?;
     let mut watch = Watch {
         began: Instant::now(),
@@ -48,7 +55,7 @@ pub(super) fn measure() -> Result<Vec<Row>> {
         balanced: 0,
         most_granted: FrameCount::ZERO,
     };
-    let outcome = super::run(&fleet, inbox, start, &mut watch)?;
+    let outcome = super::run(&fleet, (inbox, pool), start, &mut watch)?;
     check(&outcome, &watch)?;
     let all_run = watch.all_run.context("not all guests ran at the same time")?;
     let idle_percent = watch.idle_percent().context("the run was too short to measure the load")?;

@@ -7,10 +7,12 @@ mod timed;
 mod timeline;
 
 use std::fs;
+use std::sync::Arc;
 use std::time::Duration;
 
 use aerostat::fleet::{Fleet, GuestSpec};
 use aerostat::host::GuestHandle;
+use aerostat::host::cgroup::PoolGroup;
 use aerostat::supervisor::{self, Inbox, Observer, Outcome, PhysicalMemory, RunOptions, RunUntil};
 use aerostat_abi::units::FrameCount;
 use anyhow::{Context, Result, ensure};
@@ -30,7 +32,12 @@ pub(crate) fn measure() -> Result<Vec<Row>> {
 ///
 /// # Errors
 /// Also where more was used than the pool has.
-fn run<G, S>(fleet: &Fleet, inbox: Inbox, start: S, observer: &mut dyn Observer) -> Result<Outcome>
+fn run<G, S>(
+    fleet: &Fleet,
+    (inbox, pool): (Inbox, Arc<PoolGroup>),
+    start: S,
+    observer: &mut dyn Observer,
+) -> Result<Outcome>
 where
     G: GuestHandle + Send + 'static,
     S: Fn(&GuestSpec, FrameCount) -> Result<G> + Send + Sync + 'static,
@@ -39,12 +46,17 @@ where
         until: RunUntil::Shutdown,
         inbox: Some(inbox),
         limit: Some(PATIENCE),
-        physical: PhysicalMemory::ByControlGroup,
+        physical: PhysicalMemory::ByControlGroup(pool),
         ..RunOptions::default()
     };
     let outcome = supervisor::run(fleet, options, start, observer)?;
     ensure!(outcome.violations == 0, "the pool was overdrawn {} times", outcome.violations);
     Ok(outcome)
+}
+
+/// Makes the control group of a fleet.
+fn pool() -> Result<Arc<PoolGroup>> {
+    PoolGroup::create().context("making a control group")
 }
 
 /// Reads a fleet file of this text.

@@ -103,6 +103,14 @@ impl GuestHandle for Timed {
         self.guest.reclaim_ballooned();
     }
 
+    fn limit_process(&mut self, size: FrameCount) {
+        self.guest.limit_process(size);
+    }
+
+    fn squeeze(&mut self, excess: FrameCount) -> bool {
+        self.guest.squeeze(excess)
+    }
+
     fn inspect(&mut self) {
         self.guest.inspect();
     }
