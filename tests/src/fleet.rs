@@ -221,6 +221,36 @@ impl Fleet {
         output.status.success().then(read)
     }
 
+    /// Returns the status of the fleet itself, as [`Self::status`] does that of a guest.
+    ///
+    /// # Panics
+    /// When the status is not JSON.
+    #[must_use]
+    #[track_caller]
+    pub fn fleet_status(&self) -> Option<Value> {
+        let output = self.command(&["stats", "--json"]);
+        let read = || serde_json::from_str(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"));
+        output.status.success().then(read)
+    }
+
+    /// Returns the number of the supervisor's process.
+    #[must_use]
+    pub fn supervisor(&self) -> u32 {
+        self.running.pid().as_raw_nonzero().get().unsigned_abs()
+    }
+
+    /// Returns the folder for run directories.
+    #[must_use]
+    pub fn run_dir(&self) -> PathBuf {
+        self.folder.path().join("run")
+    }
+
+    /// Returns the path of the control socket.
+    #[must_use]
+    pub fn control_socket(&self) -> PathBuf {
+        self.run_dir().join("fleet/control.sock")
+    }
+
     /// Runs a command on the fleet that succeeds; returns what it prints.
     ///
     /// # Panics

@@ -16,6 +16,7 @@
 //!
 //! The images are those of the applications and of one tiny guest per behaviour, in `tests/guests`.
 
+pub mod chaos;
 mod clock;
 pub mod command;
 pub mod environment;

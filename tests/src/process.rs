@@ -19,10 +19,22 @@ pub struct Vmm {
 impl Vmm {
     /// Finds the VMM processes whose parent is `supervisor`.
     pub(crate) fn children_of(supervisor: Pid) -> Vec<Self> {
-        let entries = fs::read_dir("/proc").expect("/proc can be read");
-        let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok().and_then(Pid::from_raw));
-        let of_supervisor = pids.filter(|&pid| status_field(pid, 1) == Some(supervisor.as_raw_nonzero().to_string()));
+        let of_supervisor = pids().filter(|&pid| status_field(pid, 1) == Some(supervisor.as_raw_nonzero().to_string()));
         of_supervisor.filter_map(|pid| Some(Self { guest: guest_name(pid)?, pid })).collect()
+    }
+
+    /// Finds the VMM process of the guest `name`, whoever its parent is; for names that no other
+    /// fleet has.
+    #[must_use]
+    pub fn of_guest(name: &str) -> Option<Self> {
+        let vmms = pids().filter_map(|pid| Some(Self { guest: guest_name(pid)?, pid }));
+        vmms.filter(Self::is_alive).find(|vmm| vmm.guest == name)
+    }
+
+    /// Returns the number of the process.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.pid.as_raw_nonzero().get().unsigned_abs()
     }
 
     /// Returns whether the process still runs. A zombie does not; its new parent may reap it late.
@@ -44,6 +56,11 @@ impl Vmm {
         }
     }
 
+    /// Sends the process a signal, unless it is gone.
+    pub fn signal_if_alive(&self, signal: Signal) {
+        let _ = kill_process(self.pid, signal);
+    }
+
     /// Sends the process a signal.
     ///
     /// # Panics
@@ -51,6 +68,12 @@ impl Vmm {
     pub fn signal(&self, signal: Signal) {
         kill_process(self.pid, signal).unwrap_or_else(|error| panic!("sending {signal:?} to {self:?}: {error}"));
     }
+}
+
+/// Returns the numbers of all processes.
+fn pids() -> impl Iterator<Item = Pid> {
+    let entries = fs::read_dir("/proc").expect("/proc can be read");
+    entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok().and_then(Pid::from_raw))
 }
 
 /// Returns the field at `place` after the program's name in `/proc/PID/stat` (proc_pid_stat(5)): 0

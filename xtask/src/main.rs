@@ -12,6 +12,7 @@ mod fleet_file;
 mod fuzz;
 mod linux_guest;
 mod run;
+mod soak;
 mod source;
 mod test;
 mod text;
@@ -33,6 +34,8 @@ enum Verb {
     Run(run::Options),
     /// Run the host tests, then boot the test guests under KVM and under QEMU.
     Test(test::Options),
+    /// Run a fleet for hours while its processes are killed, stopped and throttled at random.
+    Soak(soak::Options),
     /// Run every static check, then list all that failed.
     Check,
     /// Measure, against limits measured in the same run.
@@ -54,6 +57,7 @@ fn perform(verb: Verb) -> Result<ExitCode> {
         Verb::Build => build::perform(),
         Verb::Run(options) => run::perform(&options),
         Verb::Test(options) => test::perform(&options),
+        Verb::Soak(options) => soak::perform(&options),
         Verb::Check => check::perform(),
         Verb::Bench(options) => bench::perform(&options),
     }
