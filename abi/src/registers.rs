@@ -59,6 +59,8 @@ pub struct RegisterPage {
     /// Frames paged out since the start, and frames paged in.
     all_paged_out_frames: AtomicU64,
     all_paged_in_frames: AtomicU64,
+    /// One more than the limit of resident memory that the VMM process acts on, 0 for no limit.
+    obeyed_limit: AtomicU64,
     /// Written by the supervisor: what the guest's resident memory is held at by paging;
     /// [`NO_LIMIT`] for no limit.
     resident_limit_frames: AtomicU64,
@@ -150,6 +152,8 @@ pub struct Facts {
     pub dropped_lines: u64,
     /// Host memory in the page tables of the VMM process, which map the guest's memory.
     pub page_tables: FrameCount,
+    /// The limit of resident memory that the VMM process acts on; `None` while it acts on none.
+    pub resident_limit: Option<FrameCount>,
     /// What host paging has done; `None` where this guest can't be paged.
     pub paging: Option<PagingFacts>,
 }
@@ -207,6 +211,7 @@ impl RegisterPage {
             paged_out_frames: AtomicU64::new(0),
             all_paged_out_frames: AtomicU64::new(0),
             all_paged_in_frames: AtomicU64::new(0),
+            obeyed_limit: AtomicU64::new(0),
             resident_limit_frames: AtomicU64::new(NO_LIMIT),
             target_epoch: AtomicU64::new(0),
             acknowledged_epoch: AtomicU64::new(0),
@@ -296,6 +301,7 @@ impl RegisterPage {
             disagreeing_reports: read(&self.disagreeing_reports),
             dropped_lines: read(&self.dropped_lines),
             page_tables: FrameCount(read(&self.page_table_frames)),
+            resident_limit: read(&self.obeyed_limit).checked_sub(1).map(FrameCount),
             paging: (read(&self.is_pageable) != 0).then(|| PagingFacts {
                 out: FrameCount(read(&self.paged_out_frames)),
                 all_out: FrameCount(read(&self.all_paged_out_frames)),
@@ -329,6 +335,7 @@ impl RegisterPage {
             target_frames: _,
             target_epoch: _,
             resident_limit_frames: _,
+            obeyed_limit: _,
             acknowledged_epoch: _,
             size_frames,
             balloon_frames,
@@ -405,6 +412,12 @@ impl RegisterPage {
     /// Publishes how much host memory the page tables behind the guest take.
     pub fn set_page_tables(&self, page_tables: FrameCount) {
         self.page_table_frames.store(page_tables.0, Ordering::Release);
+    }
+
+    /// Tells the supervisor that no limit of resident memory but this one is acted on any more: the
+    /// guest can't become larger from now on.
+    pub fn obey_limit(&self, limit: Option<FrameCount>) {
+        self.obeyed_limit.store(limit.map_or(0, |limit| limit.0.saturating_add(1)), Ordering::Release);
     }
 
     /// Publishes what host paging has done to a guest that can be paged.
@@ -516,6 +529,10 @@ mod tests {
         for limit in [Some(FrameCount(6)), Some(FrameCount::ZERO), None] {
             page.limit_resident(limit);
             assert_eq!(page.resident_limit(), limit);
+        }
+        for limit in [Some(FrameCount::ZERO), Some(FrameCount(9)), None] {
+            page.obey_limit(limit);
+            assert_eq!(page.facts().resident_limit, limit);
         }
         page.set_target(FrameCount(8));
         assert_eq!((page.target(), page.target_epoch()), (FrameCount(8), Epoch(2)));

@@ -26,7 +26,7 @@ use self::problem::Problem;
 use crate::host::disk::{DataDisk, DiskFaults, DiskMode, Disks, HostSwap, SwapDisk};
 use crate::host::vmm_guest::GuestConfig;
 use crate::malformed::Malformed;
-use crate::scheduler::{BadShares, IdleTax, Limits, Shares, Subscription};
+use crate::scheduler::{BadShares, IdleTax, IgnoredTarget, Limits, Shares, Subscription};
 use crate::size::Size;
 use crate::vmm;
 
@@ -69,6 +69,9 @@ pub struct GuestSpec {
     pub disks: Disks,
     /// What happens to the guest when it uses memory beyond its size.
     pub overuse: OveruseRule,
+    /// What follows when the guest goes on to ignore its target.
+    #[serde(default)]
+    pub ignored_target: IgnoredTarget,
     /// Whether it is started again when it has ended.
     pub restart: RestartRule,
     /// How fast the host lets the guest's balloon inflate; `None` if only the driver limits it.
@@ -190,6 +193,7 @@ struct FleetFile {
     pool: Size,
     idle_tax: Option<u8>,
     overuse: Option<OveruseRule>,
+    ignored_target: Option<IgnoredTarget>,
     machine: Option<MachineName>,
     #[serde(default, rename = "guest")]
     guests: Vec<GuestTable>,
@@ -212,6 +216,7 @@ struct GuestTable {
     disk_mode: Option<DiskMode>,
     swap: Option<Size>,
     overuse: Option<OveruseRule>,
+    ignored_target: Option<IgnoredTarget>,
     restart: Option<RestartRule>,
     balloon_rate: Option<String>,
 }
@@ -221,6 +226,7 @@ struct GuestTable {
 struct Defaults<'a> {
     directory: &'a Path,
     overuse: OveruseRule,
+    ignored_target: IgnoredTarget,
     machine: MachineName,
 }
 
@@ -277,6 +283,7 @@ impl Fleet {
         let defaults = Defaults {
             directory,
             overuse: file.overuse.unwrap_or_default(),
+            ignored_target: file.ignored_target.unwrap_or_default(),
             machine: file.machine.unwrap_or(MachineName::Aerostat),
         };
         for table in file.guests {
@@ -345,7 +352,7 @@ impl GuestTable {
         let machine = self.check_machine(defaults)?;
         let Defaults { directory, .. } = defaults;
         let Self { name, image, min, max, shares, reservation, .. } = self;
-        let Self { command_line, disk, disk_mode, swap, overuse, restart, balloon_rate, .. } = self;
+        let Self { command_line, disk, disk_mode, swap, overuse, ignored_target, restart, balloon_rate, .. } = self;
         check_name(&name)?;
         if max.bytes() == 0 {
             return Err(Problem::ZeroMax(name));
@@ -372,6 +379,14 @@ impl GuestTable {
             check_min(&name, limits, &disks)?;
         }
         let overuse = overuse.unwrap_or(defaults.overuse);
+        let ignored_target = match machine {
+            // What is said of a fleet holds for the machines that it starts.
+            Machine::Attached(_) if ignored_target == Some(IgnoredTarget::Kill) => {
+                return Err(Problem::KillsAttached(name));
+            }
+            Machine::Attached(_) => ignored_target.unwrap_or_default(),
+            Machine::Aerostat | Machine::Qemu => ignored_target.unwrap_or(defaults.ignored_target),
+        };
         let restart = restart.unwrap_or_default();
         let balloon_rate = balloon_rate.map(|text| RateLimits::parse(&text)).transpose();
         let balloon_rate = balloon_rate.map_err(|why| Problem::BadRate { name: name.clone(), why })?;
@@ -385,6 +400,7 @@ impl GuestTable {
             command_line,
             disks,
             overuse,
+            ignored_target,
             restart,
             balloon_rate,
         })
@@ -534,6 +550,7 @@ impl GuestSpec {
             command_line: String::new(),
             disks: Disks::default(),
             overuse: OveruseRule::default(),
+            ignored_target: IgnoredTarget::default(),
             restart: RestartRule::default(),
             balloon_rate: None,
         }

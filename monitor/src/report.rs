@@ -9,7 +9,9 @@ use aerostat_abi::units::{FRAMES_PER_MIB, FrameCount};
 use serde::Serialize;
 
 use crate::scheduler::Reading;
-use crate::supervisor::{AppTotals, BalloonTotals, GuestOutcome, LoopTimes, Outcome, RequestTotals, SwapTotals};
+use crate::supervisor::{
+    AppTotals, BalloonTotals, EnforcementTotals, GuestOutcome, LoopTimes, Outcome, RequestTotals, SwapTotals,
+};
 
 /// Time between samples at first. Time is divided into cells of this length, and the first
 /// observation in each cell is kept. All guests are therefore sampled at the same moments, and what
@@ -147,6 +149,7 @@ struct GuestReport<'a> {
     allocation_failures: u64,
     dropped_log_lines: u64,
     balloon: BalloonReport<'a>,
+    enforcement: EnforcementReport,
     swap: SwapReport,
     requests: RequestReport,
     exit: String,
@@ -176,6 +179,17 @@ struct BalloonReport<'a> {
     deflating_ms: u64,
     state: &'a str,
     last_error: &'a str,
+}
+
+#[derive(Serialize)]
+struct EnforcementReport {
+    episodes: u64,
+    confined_ms: u64,
+    peak_paged_out_mib: u64,
+    paged_out_mib: u64,
+    paged_in_mib: u64,
+    pauses: u64,
+    squeezes: u64,
 }
 
 #[derive(Serialize)]
@@ -244,6 +258,7 @@ impl<'a> GuestReport<'a> {
             allocation_failures: guest.allocation_failures,
             dropped_log_lines: guest.dropped_log_lines,
             balloon: BalloonReport::new(&guest.balloon),
+            enforcement: EnforcementReport::new(&guest.enforcement),
             swap: SwapReport::new(&guest.swap),
             requests: RequestReport::new(&guest.requests),
             exit: guest.ending.reason.to_string(),
@@ -278,6 +293,21 @@ impl<'a> BalloonReport<'a> {
 fn refusals(totals: &BalloonTotals) -> BTreeMap<&'static str, u64> {
     let all = EntryStatus::ALL.into_iter().filter(|&status| status != EntryStatus::Done).map(|status| (status, 0));
     all.chain(totals.refused_entries.iter().copied()).map(|(status, count)| (status.name(), count)).collect()
+}
+
+impl EnforcementReport {
+    fn new(totals: &EnforcementTotals) -> Self {
+        let EnforcementTotals { episodes, confined, peak_paged_out, paged_out, paged_in, pauses, squeezes } = *totals;
+        Self {
+            episodes,
+            confined_ms: milliseconds(confined),
+            peak_paged_out_mib: mib_ceil(peak_paged_out),
+            paged_out_mib: mib_ceil(paged_out),
+            paged_in_mib: mib_ceil(paged_in),
+            pauses,
+            squeezes,
+        }
+    }
 }
 
 impl SwapReport {
@@ -323,7 +353,9 @@ mod tests {
     use super::{LIMIT, Sample, Samples, SwapReport, write};
     use crate::host::{EndReason, Ending};
     use crate::scheduler::{Limits, Reading};
-    use crate::supervisor::{AppTotals, BalloonTotals, GuestOutcome, LoopTimes, Outcome, RequestTotals, SwapTotals};
+    use crate::supervisor::{
+        AppTotals, BalloonTotals, EnforcementTotals, GuestOutcome, LoopTimes, Outcome, RequestTotals, SwapTotals,
+    };
     use aerostat_abi::batch::EntryStatus;
     use aerostat_abi::units::FrameCount;
     use std::time::Duration;
@@ -398,6 +430,15 @@ mod tests {
             allocation_failures: 3,
             dropped_log_lines: 4,
             balloon: balloon(),
+            enforcement: EnforcementTotals {
+                episodes: 2,
+                confined: Duration::from_millis(3450),
+                peak_paged_out: FrameCount::from_mib(56),
+                paged_out: FrameCount::from_mib(99),
+                paged_in: FrameCount(1),
+                pauses: 1,
+                squeezes: 3,
+            },
             swap: swapped(),
             requests: RequestTotals {
                 filed: 3,
@@ -445,6 +486,10 @@ mod tests {
                         "throttled_calls": 8, "throttled_ms": 9, "overuse_episodes": 1, "peak_overuse_mib": 40,
                         "reclaimed_mib": 41, "disagreements": 2, "allocation_failures": 11,
                         "inflating_ms": 12, "deflating_ms": 13, "state": "at its target", "last_error": "none",
+                    },
+                    "enforcement": {
+                        "episodes": 2, "confined_ms": 3450, "peak_paged_out_mib": 56, "paged_out_mib": 99,
+                        "paged_in_mib": 1, "pauses": 1, "squeezes": 3,
                     },
                     "swap": {
                         "compressed_mib": 120, "compressed_into_mib": 41, "on_disk_mib": 1, "swapped_in_mib": 0, "swapped_out_mib": 300,

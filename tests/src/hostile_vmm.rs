@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use aerostat::fleet::{GuestSpec, Machine, OveruseRule, RestartRule};
 use aerostat::host::disk::Disks;
 use aerostat::host::vmm_guest::GuestConfig;
-use aerostat::scheduler::{Limits, Subscription};
+use aerostat::scheduler::{IgnoredTarget, Limits, Subscription};
 use aerostat_abi::units::FrameCount;
 
 use crate::environment::{aerostat_vmm, app_image};
@@ -119,6 +119,7 @@ fn spec(name: &str, max_mib: u64) -> GuestSpec {
         disks: Disks::default(),
         subscription: Subscription::default(),
         overuse: OveruseRule::Kill,
+        ignored_target: IgnoredTarget::default(),
         restart: RestartRule::Never,
         balloon_rate: None,
     }

@@ -21,6 +21,10 @@ pub enum ToVmm {
     ReclaimBallooned,
     /// Report where the guest's processor is.
     Inspect,
+    /// Stop the guest's processor.
+    Pause,
+    /// Let it go on.
+    Resume,
     /// Serve this supervisor from now on. With the descriptors of [`TakeOverDescriptors`].
     TakeOver,
     /// End the guest and the process.

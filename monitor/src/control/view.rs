@@ -12,7 +12,7 @@ use super::publisher::{Published, Recorded, microseconds, milliseconds};
 use crate::display::printable;
 use crate::fleet;
 use crate::scheduler;
-use crate::supervisor::{self, DecisionStatus, EventKind, GuestStatus, LoopTimes, Step};
+use crate::supervisor::{self, DecisionStatus, EnforcementStatus, EventKind, GuestStatus, LoopTimes, Step};
 
 /// Returns a fleet's status.
 pub(super) fn fleet(name: &str, published: &Published, last_event: u64) -> api::Fleet {
@@ -75,6 +75,9 @@ pub(super) fn guest(published: &Published, guest: &GuestStatus) -> api::Guest {
         target_bytes: guest.target.bytes(),
         balloon_bytes: guest.balloon.bytes(),
         resident_bytes: guest.resident.bytes(),
+        paged_out_bytes: guest.paged_out.map(FrameCount::bytes),
+        ignored_target: ignored_target(service.ignored_target),
+        enforcement: guest.enforcement.as_ref().map(|enforcement| self::enforcement(published, enforcement)),
         memory: guest.usage.as_ref().map(memory),
         wanted_bytes: guest.wanted.bytes(),
         swap: guest.swap.map(|swap| api::SwapUse {
@@ -150,6 +153,7 @@ pub(super) const fn state(state: supervisor::GuestState) -> api::GuestState {
         From::Growing => api::GuestState::Growing,
         From::Waiting => api::GuestState::Waiting,
         From::Silent => api::GuestState::Silent,
+        From::Paused => api::GuestState::Paused,
         From::Stopping => api::GuestState::Stopping,
         From::Ended => api::GuestState::Ended,
         From::Queued => api::GuestState::Queued,
@@ -180,6 +184,45 @@ const fn restart(rule: fleet::RestartRule) -> api::RestartRule {
         fleet::RestartRule::Never => api::RestartRule::Never,
         fleet::RestartRule::OnFailure => api::RestartRule::OnFailure,
         fleet::RestartRule::Always => api::RestartRule::Always,
+    }
+}
+
+const fn ignored_target(rule: scheduler::IgnoredTarget) -> api::IgnoredTarget {
+    match rule {
+        scheduler::IgnoredTarget::Page => api::IgnoredTarget::Page,
+        scheduler::IgnoredTarget::Pause => api::IgnoredTarget::Pause,
+        scheduler::IgnoredTarget::Kill => api::IgnoredTarget::Kill,
+    }
+}
+
+const fn rung(rung: scheduler::Rung) -> api::EnforcementStep {
+    match rung {
+        scheduler::Rung::Asked => api::EnforcementStep::Asked,
+        scheduler::Rung::Paging => api::EnforcementStep::Paging,
+        scheduler::Rung::Squeezed => api::EnforcementStep::Squeezed,
+        scheduler::Rung::Paused => api::EnforcementStep::Paused,
+        scheduler::Rung::Ending => api::EnforcementStep::Ending,
+    }
+}
+
+const fn cause(cause: scheduler::Cause) -> api::EnforcementCause {
+    match cause {
+        scheduler::Cause::Ignores => api::EnforcementCause::IgnoresTarget,
+        scheduler::Cause::DoesNotAnswer => api::EnforcementCause::DoesNotAnswer,
+        scheduler::Cause::DoesNotKeepLimits => api::EnforcementCause::DoesNotKeepLimits,
+    }
+}
+
+fn enforcement(published: &Published, enforcement: &EnforcementStatus) -> api::Enforcement {
+    let EnforcementStatus { since, withheld, rung: step, rung_since, cause: why, next } = *enforcement;
+    api::Enforcement {
+        step: rung(step),
+        cause: cause(why),
+        withheld_bytes: withheld.bytes(),
+        since_unix_ms: published.unix_ms_at(since),
+        step_since_unix_ms: published.unix_ms_at(rung_since),
+        next: next.map(|(next, _)| rung(next)),
+        next_in_ms: next.map(|(_, left)| milliseconds(left)),
     }
 }
 
@@ -306,6 +349,23 @@ fn kind_and_fields(what: &EventKind) -> (api::EventKind, Option<&str>, Fields) {
         EventKind::Overuse { guest, excess, episodes, .. } => {
             let fields = vec![("excess_bytes", excess.bytes().into()), ("episodes", (*episodes).into())];
             (Kind::Overuse, Some(guest), fields)
+        }
+        EventKind::Confined { guest, rung: step, cause: why, target, withheld, episodes } => {
+            let fields = vec![
+                ("step", json!(rung(*step))),
+                ("cause", json!(cause(*why))),
+                ("target_bytes", target.bytes().into()),
+                ("withheld_bytes", withheld.bytes().into()),
+                ("episodes", (*episodes).into()),
+            ];
+            (Kind::Confined, Some(guest), fields)
+        }
+        EventKind::Unconfined { guest, lasted, peak_paged_out } => {
+            let fields = vec![
+                ("lasted_ms", milliseconds(*lasted).into()),
+                ("peak_paged_out_bytes", peak_paged_out.bytes().into()),
+            ];
+            (Kind::Unconfined, Some(guest), fields)
         }
         EventKind::Disagreement { guest, reported, balloon, episodes } => {
             let fields = vec![

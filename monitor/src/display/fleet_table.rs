@@ -13,15 +13,16 @@ use super::columns::{
     Column, GAP, STATE_WIDTH, Width, few_mib, fitting_columns, fitting_rows, name_width, push, truncated,
 };
 use super::{percent, printable};
-use crate::control::api::{Fleet, Guest, MemoryUse, SwapUse};
+use crate::control::api::{EnforcementCause, EnforcementStep, Fleet, Guest, MemoryUse, SwapUse};
 
 /// The columns of `top`. Where the terminal is narrow, the last ones are left out first.
-const TOP: [Column<Guest>; 11] = [
+const TOP: [Column<Guest>; 12] = [
     Column { title: "max", width: 6, cell: |guest| mib(guest.max_bytes) },
     Column { title: "size", width: 6, cell: |guest| mib(guest.size_bytes) },
     Column { title: "target", width: 7, cell: target },
     Column { title: "balloon", width: 7, cell: |guest| mib(guest.balloon_bytes) },
     Column { title: "resident", width: 8, cell: |guest| mib(guest.resident_bytes) },
+    Column { title: "paged", width: 6, cell: paged_out },
     Column { title: "active", width: 6, cell: |guest| memory(guest, |memory| memory.active_bytes) },
     Column { title: "idle", width: 6, cell: |guest| memory(guest, |memory| memory.idle_bytes) },
     Column { title: "pressure", width: 8, cell: |guest| percent(guest.pressure_per_mille) },
@@ -180,11 +181,23 @@ fn activity(guest: &Guest) -> String {
         Some(ending) if !guest.state.is_up() => parts.push(ending.clone()),
         _ => parts.push(guest.activity.clone()),
     }
+    if let Some(enforcement) = guest.enforcement.filter(|enforcement| enforcement.step != EnforcementStep::Asked) {
+        let how = match enforcement.cause {
+            EnforcementCause::IgnoresTarget => "ignores its target",
+            EnforcementCause::DoesNotAnswer => "does not answer",
+            EnforcementCause::DoesNotKeepLimits => "keeps no limit",
+        };
+        parts.push(format!("{how} by {} MiB", few(enforcement.withheld_bytes)));
+    }
     if guest.wanted_bytes > 0 {
         parts.push(format!("waits for {} MiB", few(guest.wanted_bytes)));
     }
     parts.retain(|part| !part.is_empty());
     parts.join("; ")
+}
+
+fn paged_out(guest: &Guest) -> String {
+    guest.paged_out_bytes.map_or_else(|| UNKNOWN.into(), mib)
 }
 
 /// A target that a user has set has a mark.
@@ -222,7 +235,8 @@ pub(super) fn size(bytes: u64) -> String {
 pub(super) mod tests {
     use super::{Order, TopView, guest_table, top};
     use crate::control::api::{
-        Fleet, Guest, GuestState, MachineKind, MemoryUse, PoolState, RestartRule, SupervisorLoop, SwapUse,
+        Enforcement, EnforcementCause, EnforcementStep, Fleet, Guest, GuestState, IgnoredTarget, MachineKind,
+        MemoryUse, PoolState, RestartRule, SupervisorLoop, SwapUse,
     };
     use unicode_width::UnicodeWidthStr;
 
@@ -273,6 +287,9 @@ pub(super) mod tests {
             target_bytes: 128 * MIB,
             balloon_bytes: 384 * MIB,
             resident_bytes: 100 * MIB,
+            paged_out_bytes: None,
+            ignored_target: IgnoredTarget::Page,
+            enforcement: None,
             memory: Some(MemoryUse {
                 used_bytes: 96 * MIB,
                 active_bytes: 60 * MIB,
@@ -303,16 +320,32 @@ pub(super) mod tests {
 
     #[test]
     fn the_screen_has_the_pool_and_a_row_for_each_guest() {
-        let new = Guest { memory: None, swap: None, pinned_target_bytes: Some(128 * MIB), ..guest("longer-name") };
+        let enforcement = Enforcement {
+            step: EnforcementStep::Paging,
+            cause: EnforcementCause::IgnoresTarget,
+            withheld_bytes: 28 * MIB,
+            since_unix_ms: 0,
+            step_since_unix_ms: 0,
+            next: None,
+            next_in_ms: None,
+        };
+        let new = Guest {
+            memory: None,
+            swap: None,
+            pinned_target_bytes: Some(128 * MIB),
+            paged_out_bytes: Some(28 * MIB),
+            enforcement: Some(enforcement),
+            ..guest("longer-name")
+        };
         let lines = screen(&[guest("ebb"), new], TopView::default(), 200, 24);
         let expected = [
             "demo  up 1:02:03  guests 2, 2 of them up",
             "pool 640.0 MiB, soft (32.0 MiB free, 5 %)  overcommit 100 %  idle tax 75 %  violations 0",
             "granted 600.0 MiB, resident 580.0 MiB, physical 590.0 MiB  guaranteed 192.0 MiB  moved 1024.0 MiB",
             "",
-            "guest        state         max    size   target  balloon  resident  active    idle  pressure  swapped   in/s  out/s  activity",
-            "ebb          running       512     128      128      384       100      60      36     4.2 %       20    0.5    0.0  walk?[2Jing",
-            "longer-name  running       512     128     128*      384       100       -       -     4.2 %        -      -      -  walk?[2Jing",
+            "guest        state         max    size   target  balloon  resident   paged  active    idle  pressure  swapped   in/s  out/s  activity",
+            "ebb          running       512     128      128      384       100       -      60      36     4.2 %       20    0.5    0.0  walk?[2Jing",
+            "longer-name  running       512     128     128*      384       100      28       -       -     4.2 %        -      -      -  walk?[2Jing; ignores its target by 28 MiB",
             "sizes in MiB, sorted by fleet file; keys: s sorts, arrows scroll, q ends",
         ];
         assert_eq!(lines, expected);

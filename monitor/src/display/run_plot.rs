@@ -216,7 +216,9 @@ mod tests {
     use crate::host::{EndReason, Ending};
     use crate::report::{Sample, Samples};
     use crate::scheduler::{Limits, Reading};
-    use crate::supervisor::{BalloonTotals, GuestOutcome, LoopTimes, Outcome, RequestTotals, SwapTotals};
+    use crate::supervisor::{
+        BalloonTotals, EnforcementTotals, GuestOutcome, LoopTimes, Outcome, RequestTotals, SwapTotals,
+    };
     use aerostat_abi::units::FrameCount;
     use std::time::Duration;
 
@@ -243,6 +245,7 @@ mod tests {
             app: None,
             allocation_failures: 0,
             balloon: BalloonTotals::default(),
+            enforcement: EnforcementTotals::default(),
             dropped_log_lines: 0,
             swap: SwapTotals::default(),
             requests: RequestTotals::default(),

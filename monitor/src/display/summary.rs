@@ -7,7 +7,7 @@ use aerostat_abi::batch::EntryStatus;
 use aerostat_abi::units::FrameCount;
 
 use super::{percent, printable};
-use crate::supervisor::{AppTotals, BalloonTotals, GuestOutcome, Outcome};
+use crate::supervisor::{AppTotals, BalloonTotals, EnforcementTotals, GuestOutcome, Outcome};
 
 /// Writes the summary of a run.
 ///
@@ -130,6 +130,15 @@ fn stall_reasons(guest: &GuestOutcome) -> Vec<String> {
         let (times, peak, reclaimed) = (balloon.overuse_episodes, balloon.peak_overuse, balloon.reclaimed);
         lines.push(format!("{times} times beyond its size, at most by {peak}; {reclaimed} taken away again"));
     }
+    let enforcement = &guest.enforcement;
+    if enforcement.episodes > 0 {
+        let EnforcementTotals { episodes, confined, peak_paged_out, pauses, .. } = *enforcement;
+        let seconds = confined.as_secs_f64();
+        let paused = if pauses > 0 { format!("; paused {pauses} times") } else { String::new() };
+        lines.push(format!(
+            "{episodes} times it ignored its target, for {seconds:.1} s; at most {peak_paged_out} paged out{paused}"
+        ));
+    }
     if balloon.disagreements > 0 {
         lines.push(format!("{} times it reported another balloon than it had", balloon.disagreements));
     }
@@ -227,7 +236,9 @@ mod tests {
     use crate::host::{EndReason, Ending};
     use crate::report::Samples;
     use crate::scheduler::Limits;
-    use crate::supervisor::{AppTotals, BalloonTotals, GuestOutcome, LoopTimes, Outcome, RequestTotals, SwapTotals};
+    use crate::supervisor::{
+        AppTotals, BalloonTotals, EnforcementTotals, GuestOutcome, LoopTimes, Outcome, RequestTotals, SwapTotals,
+    };
     use aerostat_abi::batch::EntryStatus;
     use aerostat_abi::units::FrameCount;
     use std::time::Duration;
@@ -249,6 +260,7 @@ mod tests {
             app: Some(AppTotals { verified_bytes: 0, errors: 2 }),
             allocation_failures: 0,
             balloon: BalloonTotals::default(),
+            enforcement: EnforcementTotals::default(),
             requests: RequestTotals::default(),
             dropped_log_lines: 0,
             swap,
@@ -315,7 +327,14 @@ alpha          never            0 B       2  guest fault: triple fault
         };
         let waited =
             SwapTotals { stalled: Duration::from_millis(30), peak_pressure_per_mille: 5, ..SwapTotals::default() };
-        let alpha = GuestOutcome { balloon, dropped_log_lines: 5, ..guest(waited) };
+        let enforcement = EnforcementTotals {
+            episodes: 2,
+            confined: Duration::from_millis(3450),
+            peak_paged_out: FrameCount::from_mib(56),
+            pauses: 1,
+            ..EnforcementTotals::default()
+        };
+        let alpha = GuestOutcome { balloon, enforcement, dropped_log_lines: 5, ..guest(waited) };
         let text = summary(&outcome(vec![alpha]));
         let expected = "
 guest  host reclaim   by driver    deflated  inflating  deflating  calls  refused  nothing free
@@ -324,6 +343,7 @@ alpha     100.0 MiB     2.8 GiB   100.0 KiB  2345.0 ms     0.0 ms   1234       1
        last error: no? answer
        7 calls came too fast and waited 1.5 ms
        2 times beyond its size, at most by 40.0 MiB; 72.0 MiB taken away again
+       2 times it ignored its target, for 3.5 s; at most 56.0 MiB paged out; paused 1 times
        1 times it reported another balloon than it had
        a thread waited for memory for 30.0 ms, 0.5 % of the time at worst
        5 lines of its log were dropped

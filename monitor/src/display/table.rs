@@ -147,6 +147,9 @@ pub(super) fn plain_lines(status: &FleetStatus) -> String {
                 percent(swap.pressure_per_mille)
             );
         }
+        if let Some(paged_out) = guest.paged_out.filter(|&out| out > FrameCount::ZERO) {
+            let _ = write!(lines, ", paged out {} MiB", paged_out.mib());
+        }
         let activity = activity(guest);
         if !activity.is_empty() {
             let _ = write!(lines, "; {}", printable(&activity));
@@ -177,6 +180,7 @@ fn activity(guest: &GuestStatus) -> String {
             GuestState::Starting
             | GuestState::Running
             | GuestState::Silent
+            | GuestState::Paused
             | GuestState::Stopping
             | GuestState::Ended
             | GuestState::Queued

@@ -77,6 +77,10 @@ pub(super) enum Problem {
         "guest {name:?}: {key} belongs to a guest that is started, and attach names a machine that runs; remove one of the two"
     )]
     KeyOfStarted { name: String, key: &'static str },
+    #[error(
+        "guest {0:?}: ignored_target is \"kill\", and a machine that is attached is not ended; take \"page\" or \"pause\""
+    )]
+    KillsAttached(String),
     #[error("guest {0:?}: attach.qmp is empty; name the socket of the machine's -qmp option")]
     EmptySocket(String),
     #[error("guests {0:?} and {1:?} attach the same socket {socket}; a machine is one guest", socket = .2.display())]

@@ -1,6 +1,9 @@
 //! Fleet files, good and bad.
 
-use super::{Attachment, DetachRule, Fleet, GuestSpec, IdleTax, Limits, Machine, OveruseRule, Shares, Subscription};
+use super::{
+    Attachment, DetachRule, Fleet, GuestSpec, IdleTax, IgnoredTarget, Limits, Machine, OveruseRule, Shares,
+    Subscription,
+};
 use crate::host::disk::{DiskMode, Disks};
 use aerostat_abi::units::FrameCount;
 use proptest::proptest;
@@ -83,6 +86,24 @@ fn a_file_has_one_path_wherever_the_path_starts() {
         fleet.guests[0].image.clone()
     });
     assert_eq!(images, [fs::canonicalize(place("image")).unwrap(), fs::canonicalize(place("image")).unwrap()]);
+}
+
+#[test]
+fn an_ignored_target_has_consequences_and_a_machine_of_another_program_few() {
+    let rules = |text: &str| load(text).unwrap().guests.iter().map(|guest| guest.ignored_target).collect::<Vec<_>>();
+    assert_eq!(rules(GOOD), [IgnoredTarget::Page; 2]);
+    let strict = GOOD.replace("pool =", "ignored_target = \"kill\"\npool =");
+    assert_eq!(rules(&strict), [IgnoredTarget::Kill; 2]);
+    let mixed = strict.replace("swap =", "ignored_target = \"pause\"\nswap =");
+    assert_eq!(rules(&mixed), [IgnoredTarget::Pause, IgnoredTarget::Kill]);
+    let attached = |rule: &str| {
+        let guest = "[[guest]]\nname = \"vm\"\nattach = { qmp = \"vm.sock\" }\nmin = \"64M\"\nmax = \"128M\"";
+        format!("ignored_target = \"kill\"\npool = \"512M\"\n{guest}\n{rule}\n")
+    };
+    assert_eq!(rules(&attached("")), [IgnoredTarget::Page], "the fleet's rule is for machines that it starts");
+    assert_eq!(rules(&attached("ignored_target = \"pause\"")), [IgnoredTarget::Pause]);
+    let refused = load(&attached("ignored_target = \"kill\"")).unwrap_err().to_string();
+    assert!(refused.contains("a machine that is attached is not ended; take \"page\" or \"pause\""), "{refused}");
 }
 
 #[test]

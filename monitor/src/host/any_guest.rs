@@ -1,6 +1,7 @@
 //! A guest of a fleet, whatever its machine is.
 
 use std::os::fd::BorrowedFd;
+use std::time::Duration;
 
 use aerostat_abi::registers::Epoch;
 use aerostat_abi::requests::Resources;
@@ -66,6 +67,10 @@ impl GuestHandle for AnyGuest {
         delegate!(self, guest => guest.confinement())
     }
 
+    fn waited_for_processor(&self) -> Option<Duration> {
+        delegate!(self, guest => guest.waited_for_processor())
+    }
+
     fn origin(&self) -> Origin {
         delegate!(self, guest => guest.origin())
     }
@@ -80,6 +85,14 @@ impl GuestHandle for AnyGuest {
 
     fn limit_resident(&mut self, limit: Option<FrameCount>) {
         delegate!(self, guest => guest.limit_resident(limit));
+    }
+
+    fn pause(&mut self) {
+        delegate!(self, guest => guest.pause());
+    }
+
+    fn resume(&mut self) {
+        delegate!(self, guest => guest.resume());
     }
 
     fn reclaim_ballooned(&mut self) {

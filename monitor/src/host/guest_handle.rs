@@ -44,6 +44,12 @@ pub trait GuestHandle: Sized {
         Confinement::ByHost
     }
 
+    /// Returns how long threads of the guest's process have been ready and have waited for a
+    /// processor, all together, since its start. `None` where the host does not say.
+    fn waited_for_processor(&self) -> Option<Duration> {
+        None
+    }
+
     /// Returns whether the machine ran before it came into the fleet.
     fn origin(&self) -> Origin {
         Origin::Started
@@ -60,6 +66,12 @@ pub trait GuestHandle: Sized {
     /// told otherwise. `None`: there is no limit, and what is out comes back at leisure. No effect
     /// where [`Observation::paged_out`] is `None`.
     fn limit_resident(&mut self, limit: Option<FrameCount>);
+
+    /// Stops the guest: its processor does not run until [`Self::resume`]. Its process goes on.
+    fn pause(&mut self);
+
+    /// Lets a guest go on that was paused. No effect on others.
+    fn resume(&mut self);
 
     /// Has the host release ballooned frames that the guest has touched.
     fn reclaim_ballooned(&mut self);
@@ -167,6 +179,8 @@ pub struct Observation {
     pub resident: Option<FrameCount>,
     /// Host memory in the page tables that map the guest's memory.
     pub page_tables: Option<FrameCount>,
+    /// The limit of resident memory that the guest's process acts on; `None` where it acts on none.
+    pub resident_limit: Option<FrameCount>,
     /// Frames whose contents are in the host swap file: still the guest's, and part of its size.
     /// `None` if this guest can't be paged.
     pub paged_out: Option<FrameCount>,
@@ -235,6 +249,7 @@ impl Observation {
             balloon: Some(facts.balloon),
             resident: Some(facts.resident),
             page_tables: Some(facts.page_tables),
+            resident_limit: facts.resident_limit,
             paged_out: facts.paging.map(|paging| paging.out),
             paging: facts.paging.map(|paging| PagingCounters { out: paging.all_out, back: paging.all_in }),
             last_call: Some(facts.last_call_ns).filter(|&at| at != 0).map(Moment::from_ns),

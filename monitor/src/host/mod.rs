@@ -68,6 +68,9 @@ pub enum EndReason {
     /// The supervisor ended it, because it used so much memory beyond its size: memory that it had
     /// ballooned.
     BeyondSize(FrameCount),
+    /// The supervisor ended it, because it ignored its target and kept so much memory, by the rule
+    /// of the fleet file.
+    IgnoredTarget(FrameCount),
     /// The guest's process failed.
     Failed(String),
 }
@@ -86,6 +89,7 @@ impl fmt::Display for EndReason {
             Self::Killed(signal) => write!(f, "process killed by signal {signal}"),
             Self::KilledForMemory(why) => write!(f, "process killed by signal 9, {why}"),
             Self::BeyondSize(excess) => write!(f, "used {excess} beyond its size"),
+            Self::IgnoredTarget(withheld) => write!(f, "ignored its target and kept {withheld}"),
             Self::Failed(why) => write!(f, "failed: {why}"),
         }
     }

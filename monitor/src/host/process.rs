@@ -1,8 +1,10 @@
 //! The process of a guest, whether this process has started it or not.
 
+use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::{Child, ExitStatus};
+use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
@@ -71,6 +73,19 @@ impl Process {
 
     pub(in crate::host) fn pid(&self) -> u32 {
         self.pid
+    }
+
+    /// Returns how long the process's threads have been ready and have waited for a processor, all
+    /// together, since they began. `None` where the kernel does not count that, or the process is
+    /// gone.
+    pub(in crate::host) fn waited_for_processor(&self) -> Option<Duration> {
+        let threads = fs::read_dir(format!("/proc/{}/task", self.pid)).ok()?;
+        let waited = threads.flatten().filter_map(|thread| {
+            // Nanoseconds on a processor, nanoseconds of waiting for one, time slices.
+            let counts = fs::read_to_string(thread.path().join("schedstat")).ok()?;
+            counts.split(' ').nth(1)?.parse().ok().map(Duration::from_nanos)
+        });
+        waited.reduce(Duration::saturating_add)
     }
 
     /// Returns how the process ended, once it has.

@@ -16,6 +16,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::time::Duration;
 
 use aerostat_abi::registers::{Epoch, RegisterPage};
 use aerostat_abi::requests::Resources;
@@ -185,6 +186,10 @@ impl GuestHandle for VmmGuest {
         vmm::read_anonymous(&self.statm).ok()
     }
 
+    fn waited_for_processor(&self) -> Option<Duration> {
+        self.process.waited_for_processor()
+    }
+
     fn event_fd(&self) -> BorrowedFd<'_> {
         self.events.as_fd()
     }
@@ -210,6 +215,19 @@ impl GuestHandle for VmmGuest {
     fn limit_resident(&mut self, limit: Option<FrameCount>) {
         self.registers.limit_resident(limit);
         self.doorbell.ring();
+    }
+
+    fn pause(&mut self) {
+        if let Some(link) = &self.link {
+            // A process that is behind with its messages does not answer, and is ended for that.
+            let _ = link.send(&ToVmm::Pause, &[], Patience::DoNotWait);
+        }
+    }
+
+    fn resume(&mut self) {
+        if let Some(link) = &self.link {
+            let _ = link.send(&ToVmm::Resume, &[], Patience::DoNotWait);
+        }
     }
 
     fn reclaim_ballooned(&mut self) {

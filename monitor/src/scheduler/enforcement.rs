@@ -59,7 +59,7 @@ const SHORT: Deadlines = Deadlines {
 /// The deadlines while none does.
 const LONG: Deadlines = Deadlines {
     confined: Duration::from_secs(10),
-    policy: Duration::from_secs(60),
+    policy: Duration::from_secs(30),
     squeezed: Duration::from_secs(30),
     ended: Duration::MAX,
 };
@@ -270,7 +270,11 @@ impl Episode {
     /// Goes on to what is due.
     fn climb(&mut self, now: Moment) {
         if self.is_pardoned() {
-            self.go_to(Rung::Asked, now);
+            // A limit that is in force is not lifted before the guest has followed: what it frees
+            // may be granted to others already.
+            let is_pageable = matches!(self.means, Means::Paging(_));
+            self.go_to(if is_pageable { Rung::Paging } else { Rung::Asked }, now);
+            self.cause = Cause::Ignores;
             self.release.restart(self.withheld);
         }
         // Several rungs may be due at once, where others have begun to wait.

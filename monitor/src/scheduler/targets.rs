@@ -14,6 +14,7 @@ use aerostat_abi::units::FrameCount;
 #[derive(Debug)]
 pub struct Targets {
     latest: Epoch,
+    acknowledged: Epoch,
     /// Never empty, and each target is smaller than the one before: a target does not matter beside
     /// a later one that is at least as large. A later one that has replaced others has the epoch of
     /// the first of these.
@@ -35,7 +36,7 @@ impl Targets {
     /// before it.
     #[must_use]
     pub fn since(target: FrameCount, epoch: Epoch) -> Self {
-        Self { latest: epoch, row: VecDeque::from([(epoch, target)]) }
+        Self { latest: epoch, acknowledged: epoch, row: VecDeque::from([(epoch, target)]) }
     }
 
     /// Records that `target` is set, and returns its epoch, the next one.
@@ -59,10 +60,17 @@ impl Targets {
         if epoch > self.latest {
             return Err(FutureEpoch);
         }
+        self.acknowledged = self.acknowledged.max(epoch);
         while self.row.get(1).is_some_and(|&(since, _)| since <= epoch) {
             self.row.pop_front();
         }
         Ok(())
+    }
+
+    /// Returns whether the process acts on no target but the last one.
+    #[must_use]
+    pub fn is_acknowledged(&self) -> bool {
+        self.acknowledged == self.latest
     }
 
     /// Returns the largest target that the process may still act on.
@@ -85,11 +93,13 @@ mod tests {
         targets.set(FrameCount(40));
         assert_eq!(targets.largest(), FrameCount(100));
         targets.acknowledge(Epoch::FIRST).unwrap();
+        assert!(!targets.is_acknowledged());
         assert_eq!(targets.largest(), FrameCount(100), "the process may act on what it acknowledges");
         targets.acknowledge(Epoch(2)).unwrap();
         assert_eq!(targets.largest(), FrameCount(60));
         targets.set(FrameCount(50));
-        targets.acknowledge(Epoch(3)).unwrap();
+        targets.acknowledge(Epoch(4)).unwrap();
+        assert!(targets.is_acknowledged());
         assert_eq!(targets.largest(), FrameCount(50));
     }
 

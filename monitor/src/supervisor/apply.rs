@@ -1,8 +1,8 @@
 //! What has to change so that a running fleet matches an edited fleet file. Pure.
 //!
-//! A guest keeps running where its limits, shares, reservation or restart rule change. It is
-//! replaced, that is ended and started again, where its machine changes: its kind, image, command
-//! line, disks, how its balloon is paced, or a max above what its machine has.
+//! A guest keeps running where its limits, shares, reservation, restart rule or `ignored_target`
+//! change. It is replaced, that is ended and started again, where its machine changes: its kind,
+//! image, command line, disks, how its balloon is paced, or a max above what its machine has.
 
 use std::fmt;
 
@@ -138,6 +138,7 @@ pub(super) fn differences(old: &GuestSpec, new: &GuestSpec) -> Vec<String> {
     compare("shares", shares(old), shares(new));
     compare("reservation", reservation(old), reservation(new));
     compare("restart", old.restart.to_string(), new.restart.to_string());
+    compare("ignored_target", old.ignored_target.to_string(), new.ignored_target.to_string());
     compare("machine", old.machine.to_string(), new.machine.to_string());
     compare("image", image(old), image(new));
     compare("command_line", format!("{:?}", old.command_line), format!("{:?}", new.command_line));

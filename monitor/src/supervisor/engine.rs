@@ -5,26 +5,26 @@
 //! is known only by its [`GuestHandle`], so tests run this against fake guests and a fake clock.
 
 mod adoption;
+mod start;
 
 use std::collections::BTreeMap;
 use std::os::fd::BorrowedFd;
 
-use aerostat_abi::units::{FrameCount, HUGE_FRAMES};
+use aerostat_abi::units::FrameCount;
 
 pub use self::adoption::{Adoption, Found, PastGuest};
+pub use self::start::{Admission, Launched, StartError};
 use super::command::Version;
 use super::episodes::Episodes;
-use super::guest::{Guest, Pace, Received, Start, overhead};
+use super::guest::{Guest, Pace, Received};
 use super::loop_time::LoopTimes;
 use super::outcome::Outcome;
 use super::requests::HostResources;
-use super::starters::STARTERS;
 use super::status::{Event, EventKind, FleetStatus, GuestStatus};
 use crate::clock::Moment;
-use crate::fleet::GuestSpec;
-use crate::host::{EndReason, Ending, GuestHandle, Origin};
+use crate::host::{EndReason, Ending, GuestHandle};
 use crate::scheduler::{
-    AdmissionError, Decision, GuestId, Holding, HostMemory, IdleTax, Limits, MovedAccount, Policy, Scheduler,
+    AdmissionError, Decision, GuestId, HostMemory, IdleTax, IgnoredTarget, Limits, MovedAccount, Policy, Scheduler,
     Subscription,
 };
 
@@ -65,44 +65,6 @@ pub struct Supervisor<G> {
     pub(super) host: HostResources,
 }
 
-/// A guest that has its place in the pool and does not run yet.
-#[derive(Debug)]
-pub struct Admission {
-    id: GuestId,
-    spec: GuestSpec,
-    target: FrameCount,
-}
-
-/// The process of an admitted guest.
-#[derive(Debug)]
-pub struct Launched<G> {
-    /// The running guest.
-    pub handle: G,
-    /// The moment before its process was started.
-    pub spawned: Moment,
-}
-
-/// Why a guest was not started.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// The pool can't honour its limits.
-    #[error("guest {name:?} is not admitted: {source}")]
-    NotAdmitted {
-        /// The guest.
-        name: String,
-        /// Why.
-        source: AdmissionError,
-    },
-    /// The guest's process could not be started.
-    #[error("guest {name:?} can't be started: {source:#}")]
-    NotStarted {
-        /// The guest.
-        name: String,
-        /// Why.
-        source: anyhow::Error,
-    },
-}
-
 /// Whether the events that were read require a poll.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Attention {
@@ -114,26 +76,6 @@ pub enum Attention {
     /// The fleet is to be polled at once: a guest waits for memory, or a guest ended and released
     /// its memory.
     Needed,
-}
-
-impl Admission {
-    /// Returns what the fleet file says of the guest.
-    #[must_use]
-    pub fn spec(&self) -> &GuestSpec {
-        &self.spec
-    }
-
-    /// Returns the number under which the scheduler knows it.
-    #[must_use]
-    pub fn id(&self) -> GuestId {
-        self.id
-    }
-
-    /// Returns the guest's first target.
-    #[must_use]
-    pub fn target(&self) -> FrameCount {
-        self.target
-    }
 }
 
 impl<G: GuestHandle> Supervisor<G> {
@@ -166,59 +108,6 @@ impl<G: GuestHandle> Supervisor<G> {
     /// Keeps samples of the guests that are started from now on, for [`Outcome`].
     pub fn keep_samples(&mut self) {
         self.keeps_samples = true;
-    }
-
-    /// Reserves a guest's minimum: no other guest is granted it, however long the guest's start
-    /// takes.
-    ///
-    /// # Errors
-    ///
-    /// [`StartError::NotAdmitted`].
-    pub fn admit(&mut self, spec: &GuestSpec) -> Result<Admission, StartError> {
-        let admitted = self.scheduler.admit(spec.limits, spec.subscription);
-        let (id, target) = admitted.map_err(|source| StartError::NotAdmitted { name: spec.name.clone(), source })?;
-        self.starting.insert(id, target);
-        Ok(Admission { id, spec: spec.clone(), target })
-    }
-
-    /// Takes over the process of an admitted guest, in any order of admissions.
-    pub fn launched(&mut self, admission: Admission, Launched { handle, spawned }: Launched<G>, now: Moment) {
-        let Admission { id, spec, target } = admission;
-        self.starting.remove(&id);
-        let (start, machine) = match handle.origin() {
-            Origin::Started => (Start::new(target, spawned), spec.limits.max),
-            Origin::Found { machine, size } => {
-                self.scheduler.found_running(id, Holding { target: size, size });
-                self.bound = self.bound.max(self.scheduler.held());
-                (Start { size: Some(size), ..Start::new(size, spawned) }, machine)
-            }
-        };
-        let target = start.target;
-        self.moved.granted(id, target);
-        let mut guest = Guest::new(id, &spec, handle, start);
-        guest.set_machine(machine);
-        if self.keeps_samples {
-            guest.keep_samples();
-        }
-        // Guests are kept in the order of their admission, which is that of their numbers.
-        let place = self.guests.partition_point(|guest| guest.id < id);
-        self.guests.insert(place, guest);
-        if machine < spec.limits.max {
-            let max = FrameCount(machine.0 / HUGE_FRAMES * HUGE_FRAMES);
-            let limits = Limits { min: spec.limits.min.min(max), max };
-            // Lower guarantees are never refused.
-            let _ = self.change(id, limits, spec.subscription);
-        }
-        self.note(now, EventKind::Started { guest: spec.name, target });
-    }
-
-    /// Gives up the place of an admitted guest whose process could not be started; the other guests
-    /// are as before.
-    pub fn withdraw(&mut self, admission: Admission, source: anyhow::Error) -> StartError {
-        let Admission { id, spec, .. } = admission;
-        self.starting.remove(&id);
-        self.scheduler.remove(id);
-        StartError::NotStarted { name: spec.name, source }
     }
 
     /// Returns the size of the pool.
@@ -292,6 +181,13 @@ impl<G: GuestHandle> Supervisor<G> {
     /// Sets how much memory guests wait for that are not admitted yet.
     pub fn set_awaited(&mut self, awaited: FrameCount) {
         self.scheduler.set_awaited(awaited);
+    }
+
+    /// Sets what follows when a guest goes on to ignore its target.
+    pub fn set_ignored_target(&mut self, id: GuestId, rule: IgnoredTarget) {
+        if let Some(guest) = self.guest_mut(id) {
+            guest.set_ignored_target(rule);
+        }
     }
 
     /// Removes the record of a guest that has ended.
@@ -405,6 +301,10 @@ impl<G: GuestHandle> Supervisor<G> {
         for decision in decisions {
             self.carry_out(&decision, now);
         }
+        for guest in &mut self.guests {
+            let told = guest.enforce(self.scheduler.enforced(guest.id), now);
+            self.events.extend(told.map(|what| Event { at, what }));
+        }
         // Before the targets are sent, as a guest may follow one at once.
         let free = self.scheduler.free();
         self.guests.iter_mut().for_each(|guest| guest.limit_process(free));
@@ -495,7 +395,7 @@ impl<G: GuestHandle> Supervisor<G> {
     }
 
     fn named_status(&self, guest: &Guest<G>) -> GuestStatus {
-        guest.status(|id| self.name_of(id))
+        guest.status(self.began, |id| self.name_of(id))
     }
 
     /// Returns the status of the fleet without its guests.
@@ -530,7 +430,7 @@ impl<G: GuestHandle> Supervisor<G> {
             peak_physical: self.peak_physical,
             violations: self.violations,
             loop_times: self.loop_times,
-            guests: self.guests.into_iter().map(Guest::into_outcome).collect(),
+            guests: self.guests.into_iter().map(|guest| guest.into_outcome(now)).collect(),
         }
     }
 
@@ -583,16 +483,6 @@ impl<G: GuestHandle> Supervisor<G> {
             let pool = self.pool;
             self.note(now, EventKind::Violation { granted, resident: taken, pool, episodes });
         }
-    }
-
-    /// Returns what the processes may use that are being started now: the first of those that are
-    /// admitted.
-    fn overhead_of_starts(&self) -> FrameCount {
-        self.starting
-            .values()
-            .take(STARTERS)
-            .map(|&target| overhead(target))
-            .fold(FrameCount::ZERO, FrameCount::saturating_add)
     }
 
     fn end(&mut self, place: usize, ending: Ending, now: Moment) {

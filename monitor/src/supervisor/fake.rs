@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex};
 
-use aerostat_abi::registers::{BootStage, Epoch, Facts, RegisterPage};
+use aerostat_abi::registers::{BootStage, Epoch, Facts, PagingFacts, RegisterPage};
 use aerostat_abi::requests::{FiledRequest, Resources};
 use aerostat_abi::statistics::Statistics;
 use aerostat_abi::text::Text;
@@ -77,6 +77,17 @@ pub(super) struct Machine {
     pub(super) acknowledges: Shared<Option<Epoch>>,
     /// The size that its process is limited to.
     pub(super) process_limit: Shared<Option<FrameCount>>,
+    pub(super) is_paused: Shared<bool>,
+    /// Whether the guest has room to evict to, for all that it uses.
+    pub(super) can_evict: Shared<bool>,
+    /// Whether the guest ignores its targets.
+    pub(super) ignores_targets: Shared<bool>,
+    /// Whether the process acknowledges limits and keeps none.
+    pub(super) keeps_no_limit: Shared<bool>,
+    /// Whether the process does nothing at all.
+    pub(super) is_stopped: Shared<bool>,
+    /// Whether the process can page, and what is out.
+    pub(super) paged_out: Shared<Option<FrameCount>>,
     /// What was to be taken from its process.
     pub(super) squeezes: Shared<FrameCount>,
     /// Whether its host has swap.
@@ -123,6 +134,12 @@ impl Machine {
             lies: Shared::new(None),
             acknowledges: Shared::new(None),
             process_limit: Shared::new(None),
+            is_paused: Shared::new(false),
+            can_evict: Shared::new(false),
+            ignores_targets: Shared::new(false),
+            keeps_no_limit: Shared::new(false),
+            is_stopped: Shared::new(false),
+            paged_out: Shared::new(None),
             squeezes: Shared::new(FrameCount::ZERO),
             has_swap: Shared::new(false),
             reclaims: Shared::new(0),
@@ -147,6 +164,12 @@ impl Machine {
     pub(super) fn hand_over(&self, target: FrameCount) {
         self.page.publish_target(target, Epoch(2));
         self.publish(self.size.get(), Moment::default());
+    }
+
+    /// Lets the process page its guest.
+    pub(super) fn can_page(&self) {
+        self.paged_out.set(Some(FrameCount::ZERO));
+        self.page.set_paging(&PagingFacts::default());
     }
 
     pub(super) fn need(&self, need: FrameCount) {
@@ -191,15 +214,41 @@ impl Machine {
     /// Runs one step of the guest: the balloon moves, and resident memory follows the balloon's
     /// previous step.
     pub(super) fn step(&self, now: Moment) {
+        if self.is_stopped.get() {
+            return;
+        }
         let size = self.size.get();
-        let target = self.page.target();
+        let stays = self.is_paused.get() || self.ignores_targets.get();
+        let target = if stays { self.page.target().max(size) } else { self.page.target() };
         let next = if target > size {
             size.saturating_add(STEP).min(target)
         } else {
             size.saturating_sub(STEP).max(target).max(self.need.get().min(size))
         };
-        self.resident.set(self.need.get().min(size).min(next));
+        let touched = self.need.get().min(size).min(next);
+        self.page_out(touched);
         self.publish(next, now);
+    }
+
+    /// Moves resident memory to what the guest has touched, or to the limit of its process.
+    fn page_out(&self, touched: FrameCount) {
+        let Some(out) = self.paged_out.get() else {
+            self.resident.set(touched);
+            return;
+        };
+        let limit = self.limit.get();
+        self.page.obey_limit(limit);
+        let limit = limit.filter(|_| !self.keeps_no_limit.get());
+        let within = touched.min(limit.unwrap_or(touched));
+        let next = if touched.saturating_sub(out) > within {
+            touched.saturating_sub(out).saturating_sub(STEP).max(within)
+        } else {
+            within
+        };
+        self.resident.set(next);
+        let out = touched.saturating_sub(next);
+        self.paged_out.set(Some(out));
+        self.page.set_paging(&PagingFacts { out, all_out: out, all_in: FrameCount::ZERO });
     }
 
     fn publish(&self, size: FrameCount, now: Moment) {
@@ -218,7 +267,7 @@ impl Machine {
         let statistics = Statistics {
             total_memory_bytes: self.total.bytes(),
             free_memory_bytes: size.saturating_sub(used).bytes(),
-            committable_bytes: size.saturating_sub(used).bytes(),
+            committable_bytes: if self.can_evict.get() { size } else { size.saturating_sub(used) }.bytes(),
             wanted_bytes: self.need.get().saturating_sub(used).bytes(),
             balloon_bytes: balloon.bytes(),
             verified_bytes: 4096,
@@ -274,6 +323,14 @@ impl GuestHandle for FakeGuest {
     fn next_event(&mut self) -> Option<GuestEvent> {
         let _ = self.link.read(&mut [0]);
         self.machine.events.lock().unwrap().pop_front()
+    }
+
+    fn pause(&mut self) {
+        self.machine.is_paused.set(true);
+    }
+
+    fn resume(&mut self) {
+        self.machine.is_paused.set(false);
     }
 
     fn limit_resident(&mut self, limit: Option<FrameCount>) {

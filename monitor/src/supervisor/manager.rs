@@ -258,12 +258,13 @@ impl<G: GuestHandle> FleetManager<G> {
             Stage::Ending { .. } => GuestState::Stopping,
             Stage::Running | Stage::Down => record.state,
         };
-        let GuestSpec { limits, subscription, restart, .. } = member.spec;
+        let GuestSpec { limits, subscription, restart, ignored_target, .. } = member.spec;
         let service = ServiceStatus {
             machine: member.spec.machine.clone(),
             version: member.version,
             pinned: member.pinned,
             restart,
+            ignored_target,
             starts: member.starts,
             until: until.map(|until| until.since(self.began)),
         };

@@ -17,6 +17,7 @@
 mod apply;
 mod balloon;
 mod command;
+mod enforcement;
 mod engine;
 mod episodes;
 #[cfg(test)]
@@ -50,6 +51,7 @@ use std::time::Duration;
 pub use self::apply::{Plan, Step};
 pub use self::balloon::BalloonTotals;
 pub use self::command::{Answer, ApplyMode, Command, CommandError, EndMode, GuestChange, Version};
+pub use self::enforcement::{EnforcementStatus, EnforcementTotals};
 pub use self::engine::{Admission, Adoption, Attention, Found, Launched, PastGuest, StartError, Supervisor};
 pub use self::loop_time::LoopTimes;
 pub use self::mailbox::{Inbox, Mailbox, MailboxError, Reply, Request, mailbox};

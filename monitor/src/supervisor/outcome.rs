@@ -5,6 +5,7 @@ use std::time::Duration;
 use aerostat_abi::units::FrameCount;
 
 use super::balloon::BalloonTotals;
+use super::enforcement::EnforcementTotals;
 use super::loop_time::LoopTimes;
 use super::requests::RequestTotals;
 use super::swap::SwapTotals;
@@ -51,6 +52,8 @@ pub struct GuestOutcome {
     pub allocation_failures: u64,
     /// What the guest's balloon did.
     pub balloon: BalloonTotals,
+    /// What was done about the guest where it ignored its target.
+    pub enforcement: EnforcementTotals,
     /// What became of the guest's requests.
     pub requests: RequestTotals,
     /// Lines of the guest that were left out of its log, because there were too many.

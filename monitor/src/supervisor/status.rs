@@ -7,11 +7,12 @@ use aerostat_abi::requests::{Outcome as RequestOutcome, ResourceKind};
 use aerostat_abi::units::{FrameCount, HUGE_FRAMES};
 
 use super::command::Version;
+use super::enforcement::EnforcementStatus;
 use super::loop_time::LoopTimes;
 use super::swap::SwapStatus;
 use crate::fleet::{Machine, OveruseRule, RestartRule};
 use crate::host::Ending;
-use crate::scheduler::{IdleTax, Inputs, Limits, PoolState, Reason, Subscription, Usage};
+use crate::scheduler::{Cause, IdleTax, IgnoredTarget, Inputs, Limits, PoolState, Reason, Rung, Subscription, Usage};
 
 /// The status of a fleet.
 #[derive(Clone, Debug)]
@@ -67,6 +68,10 @@ pub struct GuestStatus {
     pub target: FrameCount,
     /// Host memory behind it.
     pub resident: FrameCount,
+    /// Frames that the host has paged out; `None` where it can't be paged.
+    pub paged_out: Option<FrameCount>,
+    /// What is done about it while it is larger than its target.
+    pub enforcement: Option<EnforcementStatus>,
     /// What it uses its memory for, by its own report; `None` before the first one.
     pub usage: Option<Usage>,
     /// Memory that threads in it wait for, by its own report.
@@ -103,6 +108,8 @@ impl GuestStatus {
             balloon: FrameCount::ZERO,
             target: FrameCount::ZERO,
             resident: FrameCount::ZERO,
+            paged_out: None,
+            enforcement: None,
             usage: None,
             wanted: FrameCount::ZERO,
             rate_per_s: FrameCount::ZERO,
@@ -144,6 +151,8 @@ pub struct ServiceStatus {
     pub pinned: Option<FrameCount>,
     /// Whether the guest is started again when it has ended.
     pub restart: RestartRule,
+    /// What follows when the guest goes on to ignore its target.
+    pub ignored_target: IgnoredTarget,
     /// How often it was to start.
     pub starts: u64,
     /// When it starts again, or gives up waiting for memory, from the begin of the run.
@@ -165,6 +174,8 @@ pub enum GuestState {
     Waiting,
     /// Its driver has made no call to its balloon for a while.
     Silent,
+    /// It was stopped, as it ignored its target.
+    Paused,
     /// It was asked to end.
     Stopping,
     /// It has ended.
@@ -204,6 +215,7 @@ impl fmt::Display for GuestState {
             Self::Growing => "growing",
             Self::Waiting => "waiting",
             Self::Silent => "silent",
+            Self::Paused => "paused",
             Self::Stopping => "stopping",
             Self::Ended => "ended",
             Self::Queued => "queued",
@@ -352,6 +364,30 @@ pub enum EventKind {
         /// How often it began since this was last told.
         episodes: u64,
     },
+    /// A guest ignores its target, and the host has begun to do something about it.
+    Confined {
+        /// The guest.
+        guest: String,
+        /// What the host does.
+        rung: Rung,
+        /// Why.
+        cause: Cause,
+        /// Its target.
+        target: FrameCount,
+        /// By how much it is larger.
+        withheld: FrameCount,
+        /// How often that began since this was last told.
+        episodes: u64,
+    },
+    /// A guest that was confined follows its target again, or its target is its size.
+    Unconfined {
+        /// The guest.
+        guest: String,
+        /// How long it was confined.
+        lasted: Duration,
+        /// The most of its memory that was paged out.
+        peak_paged_out: FrameCount,
+    },
     /// A guest began to report another balloon than it has.
     Disagreement {
         /// The guest.
@@ -419,6 +455,23 @@ impl fmt::Display for EventKind {
                     OveruseRule::Kill => " and is ended for it",
                 };
                 write!(f, "{guest} uses {excess} beyond its size{consequence}{}", Times(*episodes))
+            }
+            Self::Confined { guest, rung, cause, target, withheld, episodes } => {
+                let what = match rung {
+                    Rung::Asked | Rung::Paging => "the host pages it out",
+                    Rung::Squeezed => "the host takes memory from its process",
+                    Rung::Paused => "it is paused",
+                    Rung::Ending => "it is ended",
+                };
+                let times = Times(*episodes);
+                write!(f, "{guest} is {withheld} above its target of {target}, as {cause}: {what}{times}")
+            }
+            Self::Unconfined { guest, lasted, peak_paged_out } => {
+                let seconds = lasted.as_secs_f64();
+                write!(
+                    f,
+                    "{guest} is at its target again after {seconds:.1} s; at most {peak_paged_out} were paged out"
+                )
             }
             Self::Disagreement { guest, reported, balloon, episodes } => {
                 write!(f, "{guest} reports a balloon of {reported} and has one of {balloon}{}", Times(*episodes))

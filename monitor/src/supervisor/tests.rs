@@ -1,6 +1,7 @@
 //! The supervisor with fake guests and a fake clock.
 
 mod attached;
+mod enforcement;
 mod requests;
 
 use std::sync::Arc;
@@ -296,7 +297,7 @@ fn a_process_that_acknowledges_nothing_keeps_its_old_target() {
     let old = bench.status().guests[0].target;
     bench.machines[0].acknowledges.set(Some(Epoch::FIRST));
     bench.needs([20, 400]);
-    bench.pass(500);
+    bench.pass(140);
     let status = bench.status();
     assert_eq!(status.guests[0].size, FrameCount::from_mib(64));
     assert!(status.guests[1].target <= POOL.saturating_sub(old));

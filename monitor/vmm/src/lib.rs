@@ -47,6 +47,7 @@ mod main_loop;
 mod memory;
 mod memory_slots;
 mod page_sizes;
+mod pause;
 mod problems;
 mod process;
 mod process_host;

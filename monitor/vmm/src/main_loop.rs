@@ -111,17 +111,21 @@ impl MainLoop {
         let patience = if self.target.follow() || is_reclaiming { Duration::ZERO } else { self.sampler.sample()? };
         let succession = self.succession.as_ref().and_then(|succession| succession.patience(Moment::now()));
         let patience = succession.map_or(patience, |succession| succession.min(patience));
-        Ok(self.inspect(patience))
+        let patience = self.inspect(patience);
+        Ok(if self.vcpu.needs_kick() { self.kick(patience) } else { patience })
+    }
+
+    /// Gets the vCPU out of the guest; returns `patience`, or less, as that has to be repeated.
+    fn kick(&self, patience: Duration) -> Duration {
+        self.vcpu.kick();
+        patience.min(KICK_AGAIN)
     }
 
     /// Advances an inspection; returns `patience`, or less where the vCPU has to be kicked again.
     fn inspect(&mut self, patience: Duration) -> Duration {
         match self.inspector.advance() {
             Step::None => patience,
-            Step::Kick => {
-                self.vcpu.kick();
-                patience.min(KICK_AGAIN)
-            }
+            Step::Kick => self.kick(patience),
             Step::Answer(lines) => {
                 // A supervisor that has not read asks again.
                 let _ = self.link.send(&FromVmm::Inspected { lines }, Patience::DoNotWait);
@@ -165,6 +169,8 @@ impl MainLoop {
             Ok((ToVmm::Stop, _)) => return Next::Stop,
             Ok((ToVmm::ReclaimBallooned, _)) => self.reclamation.begin(),
             Ok((ToVmm::Inspect, _)) => self.inspector.ask(),
+            Ok((ToVmm::Pause, _)) => self.vcpu.pause(),
+            Ok((ToVmm::Resume, _)) => self.vcpu.resume(),
             Ok((ToVmm::Start(_) | ToVmm::TakeOver, _)) | Err(LinkError::WouldBlock) => {}
             Err(_) => return Next::Vacant,
         }
@@ -190,6 +196,8 @@ impl MainLoop {
     fn welcome(&mut self, successor: Successor) {
         let Successor { link, registers, doorbell } = successor;
         self.target.take_over(registers, doorbell);
+        // Whether the guest is to stand still is for this supervisor to say.
+        self.vcpu.resume();
         // Where it fails, that one is gone too, which the next round finds.
         let _ = link.send(&FromVmm::TakenOver, &[], Patience::DoNotWait);
         self.link.set(Some(link));

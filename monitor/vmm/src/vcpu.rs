@@ -23,6 +23,7 @@ use super::fault;
 use super::inspection::Inspection;
 use super::lock::lock;
 use super::memory::GuestMemory;
+use super::pause::Gate;
 use super::shared_registers::SharedRegisters;
 use super::throttle::Throttle;
 use super::virtio::Bus;
@@ -64,14 +65,26 @@ enum Next {
     End(Reason),
 }
 
-/// Runs the guest until it ends or `stop` is set. A signal has to follow the setting of `stop`, to
-/// get the processor out of the guest.
-pub(super) fn run<H: BalloonHost + Debug>(vcpu: &mut VcpuFd, devices: &mut Devices<H>, stop: &AtomicBool) -> Ending {
+/// What the main thread wants of the processor. A signal has to follow each change, to get the
+/// processor out of the guest.
+#[derive(Debug, Default)]
+pub(super) struct Controls {
+    /// The guest is to end.
+    pub(super) stop: Arc<AtomicBool>,
+    /// Where a paused guest stands.
+    pub(super) gate: Gate,
+}
+
+/// Runs the guest until it ends or is to end.
+pub(super) fn run<H: BalloonHost + Debug>(vcpu: &mut VcpuFd, devices: &mut Devices<H>, controls: &Controls) -> Ending {
     let reason = loop {
-        if stop.load(Ordering::Acquire) {
+        if controls.stop.load(Ordering::Acquire) {
             break Reason::Stopped;
         }
         devices.inspection.serve(vcpu, &devices.memory, &devices.ignored);
+        if !controls.gate.pass() {
+            continue;
+        }
         if let Next::End(reason) = step(vcpu, devices) {
             break reason;
         }

@@ -3,7 +3,6 @@
 use std::io;
 use std::os::unix::thread::JoinHandleExt;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -16,7 +15,7 @@ use signal_hook::consts::{SIGUSR1, SIGUSR2};
 use super::machine::{KvmError, Machine};
 use super::process::ProcessError;
 use super::process_host::ProcessHost;
-use super::vcpu::{self, Devices};
+use super::vcpu::{self, Controls, Devices};
 
 /// How often a stop is repeated until the thread has seen it.
 const STOP_AGAIN: Duration = Duration::from_millis(1);
@@ -36,6 +35,7 @@ pub(super) struct FirstState {
 #[derive(Debug)]
 pub(super) struct VcpuThread {
     handle: JoinHandle<Result<Ending, KvmError>>,
+    controls: Arc<Controls>,
     /// Becomes readable when the thread ends, by a panic too.
     pub(super) ended: Arc<OwnedFd>,
 }
@@ -49,21 +49,40 @@ impl VcpuThread {
     ) -> Result<Self, ProcessError> {
         let ended = Arc::new(eventfd(0, EventfdFlags::CLOEXEC)?);
         let notice = EndNotice(Arc::clone(&ended));
+        let controls = Arc::new(Controls::default());
         // The signal that stops the loop sets this flag.
-        let stop = Arc::new(AtomicBool::new(false));
-        signal_hook::flag::register(SIGUSR1, Arc::clone(&stop))?;
+        signal_hook::flag::register(SIGUSR1, Arc::clone(&controls.stop))?;
         signal_hook::flag::register(SIGUSR2, Arc::clone(&devices.inspection.is_wanted))?;
+        let obeyed = Arc::clone(&controls);
         let handle = thread::Builder::new().name("vcpu".to_owned()).stack_size(STACK_BYTES).spawn(move || {
             let _notice = notice;
             let mut vcpu = machine.into_vcpu(&first.features, first.entry)?;
-            Ok(vcpu::run(&mut vcpu, &mut devices, &stop))
+            Ok(vcpu::run(&mut vcpu, &mut devices, &obeyed))
         })?;
-        Ok(Self { handle, ended })
+        Ok(Self { handle, controls, ended })
     }
 
-    /// Gets the vCPU out of the guest for a moment, to see whether an inspection is wanted.
+    /// Gets the vCPU out of the guest for a moment, to see whether an inspection is wanted, or the
+    /// guest is to stand still.
     pub(super) fn kick(&self) {
         self.signal(SIGUSR2);
+        self.handle.thread().unpark();
+    }
+
+    /// Pauses the guest. Until [`Self::needs_kick`] returns false, the caller kicks it.
+    pub(super) fn pause(&self) {
+        self.controls.gate.close();
+    }
+
+    /// Returns whether the guest is to stand still and does not yet.
+    pub(super) fn needs_kick(&self) -> bool {
+        self.controls.gate.needs_kick()
+    }
+
+    /// Lets a guest go on that was paused.
+    pub(super) fn resume(&self) {
+        self.controls.gate.open();
+        self.handle.thread().unpark();
     }
 
     /// Gets the vCPU out of the guest and ends the thread. A signal that comes just before the
@@ -72,6 +91,7 @@ impl VcpuThread {
         let patience = Timespec::try_from(STOP_AGAIN).ok();
         while !self.handle.is_finished() {
             self.signal(SIGUSR1);
+            self.handle.thread().unpark();
             let _ = poll(&mut [PollFd::new(&self.ended, PollFlags::IN)], patience.as_ref());
         }
         self.join()

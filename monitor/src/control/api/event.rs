@@ -56,6 +56,10 @@ pub enum EventKind {
     Violation,
     /// A guest began to use memory beyond its size.
     Overuse,
+    /// A guest ignores its target, and the host has begun to do something about it.
+    Confined,
+    /// A guest that was confined is at its target again.
+    Unconfined,
     /// A guest began to report another balloon than it has.
     Disagreement,
     /// Events before this one are missing: the reader was too slow, or asked for old ones. Its

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::decision::{Decision, LastChange};
+use super::enforcement::{Enforcement, IgnoredTarget};
 
 /// The guests of a fleet, in the order of its file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -49,6 +50,12 @@ pub struct Guest {
     pub balloon_bytes: u64,
     /// Host memory behind it.
     pub resident_bytes: u64,
+    /// Memory that the host has paged out; `null` where the guest can't be paged.
+    pub paged_out_bytes: Option<u64>,
+    /// What follows when it goes on to ignore its target.
+    pub ignored_target: IgnoredTarget,
+    /// What is done about it while it is larger than its target; `null` while it is not.
+    pub enforcement: Option<Enforcement>,
     /// What it uses its memory for, by its own report; `null` before the first one.
     pub memory: Option<MemoryUse>,
     /// Memory that threads in it wait for, by its own report.
@@ -99,6 +106,8 @@ pub enum GuestState {
     Waiting,
     /// Its driver has made no call to its balloon for a while.
     Silent,
+    /// It was stopped, as it ignored its target.
+    Paused,
     /// It was asked to end.
     Stopping,
     /// It has ended.
@@ -174,6 +183,7 @@ impl GuestState {
             Self::Growing => "growing",
             Self::Waiting => "waiting",
             Self::Silent => "silent",
+            Self::Paused => "paused",
             Self::Stopping => "stopping",
             Self::Ended => "ended",
             Self::Queued => "queued",

@@ -9,6 +9,7 @@
 mod amount;
 mod apply;
 mod decision;
+mod enforcement;
 mod event;
 mod explanation;
 mod fleet;
@@ -20,6 +21,7 @@ mod request;
 pub use self::amount::Amount;
 pub use self::apply::{ApplyRequest, Plan, PlanStep, StepKind};
 pub use self::decision::{Decision, Inputs, LastChange, Reason};
+pub use self::enforcement::{Enforcement, EnforcementCause, EnforcementStep, IgnoredTarget};
 pub use self::event::{Event, EventKind};
 pub use self::explanation::{Explanation, Inspection};
 pub use self::fleet::{Fleet, PoolState, SupervisorLoop};

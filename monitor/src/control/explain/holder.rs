@@ -4,9 +4,9 @@ use std::cmp::Reverse;
 
 use aerostat_abi::units::FrameCount;
 
-use super::words::amount;
+use super::words::{self, amount};
 use super::{held, is_up, reserved};
-use crate::scheduler::Reason;
+use crate::scheduler::{Reason, Rung};
 use crate::supervisor::{FleetStatus, GuestStatus};
 
 /// A guest that holds memory.
@@ -22,8 +22,10 @@ pub(super) struct Holder<'a> {
 pub(super) enum Rule {
     /// A user fixed its target.
     Pinned,
-    /// It does not follow its target.
+    /// It does not follow its target, and nothing is or can be done about it.
     Uncooperative,
+    /// It does not follow its target, and the host does something about it.
+    Confined,
     /// It holds no more than its minimum.
     Min,
     /// It holds no more than its reservation.
@@ -56,6 +58,7 @@ impl<'a> Holder<'a> {
             Rule::Uncooperative => {
                 format!("it does not follow its target of {} (uncooperative)", amount(guest.target))
             }
+            Rule::Confined => guest.enforcement.as_ref().map(words::done).unwrap_or_default(),
             Rule::Min => format!("its min is {}", amount(guest.limits.min)),
             Rule::Reservation => format!("its reservation is {}", amount(guest.subscription.reservation)),
             Rule::Releasing => format!("it is releasing {}", amount(held.saturating_sub(guest.target))),
@@ -72,7 +75,10 @@ impl<'a> Holder<'a> {
 impl Rule {
     fn of(guest: &GuestStatus, held: FrameCount) -> Self {
         let is_uncooperative = guest.decision.as_ref().is_some_and(|latest| latest.reason == Reason::Uncooperative);
-        if is_uncooperative {
+        let is_confined = guest.enforcement.is_some_and(|enforcement| enforcement.rung != Rung::Asked);
+        if is_confined && held > guest.target {
+            Self::Confined
+        } else if is_uncooperative {
             Self::Uncooperative
         } else if guest.service.pinned.is_some() {
             Self::Pinned

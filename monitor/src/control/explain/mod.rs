@@ -21,8 +21,8 @@ use self::summary::summary;
 use self::words::amount;
 use super::api::Explanation;
 use super::view::state;
-use crate::scheduler::{PoolState, Reason};
-use crate::supervisor::{DecisionStatus, FleetStatus, GuestStatus};
+use crate::scheduler::{PoolState, Reason, Rung};
+use crate::supervisor::{DecisionStatus, EnforcementStatus, FleetStatus, GuestStatus};
 
 /// Guests that are named as holders of memory.
 const MOST_HOLDERS: usize = 5;
@@ -52,7 +52,7 @@ pub(super) fn explain(status: &FleetStatus, name: &str, time_of: &dyn Fn(Duratio
     Some(Explanation {
         guest: guest.name.clone(),
         summary: summary(status, guest, time_of),
-        details: details(status, guest, lack, &holders),
+        details: details(status, guest, (lack, &holders), time_of),
         remedies: remedies(status, guest, lack, &holders),
     })
 }
@@ -80,8 +80,19 @@ fn lack(guest: &GuestStatus) -> Lack {
     if wanted > FrameCount::ZERO && (is_held_back || is_waiting) { Lack::OfPool(wanted) } else { Lack::Nothing }
 }
 
+/// Returns whether a guest has been larger than its target for longer than its balloon takes, or is
+/// confined.
+fn is_worth_telling(enforcement: &EnforcementStatus, elapsed: Duration) -> bool {
+    enforcement.rung != Rung::Asked || elapsed.saturating_sub(enforcement.since) > Duration::from_secs(2)
+}
+
 /// Returns what the summary follows from.
-fn details(status: &FleetStatus, guest: &GuestStatus, lack: Lack, holders: &[Holder<'_>]) -> Vec<String> {
+fn details(
+    status: &FleetStatus,
+    guest: &GuestStatus,
+    (lack, holders): (Lack, &[Holder<'_>]),
+    time_of: &dyn Fn(Duration) -> String,
+) -> Vec<String> {
     let mut lines = Vec::new();
     let Some(decision) = guest.decision.as_ref().filter(|_| is_up(guest)) else { return lines };
     let DecisionStatus { inputs, reason, .. } = decision;
@@ -93,6 +104,11 @@ fn details(status: &FleetStatus, guest: &GuestStatus, lack: Lack, holders: &[Hol
         amount(inputs.demand),
         amount(inputs.entitlement)
     ));
+    lines.extend(guest.enforcement.as_ref().filter(|seen| is_worth_telling(seen, status.elapsed)).map(|enforcement| {
+        let paged_out = guest.paged_out.filter(|&out| out > FrameCount::ZERO);
+        let paged_out = paged_out.map_or(String::new(), |out| format!("; {} of it are paged out", amount(out)));
+        format!("since {}: {}{paged_out}", time_of(enforcement.since), words::done(enforcement))
+    }));
     if guest.wanted > FrameCount::ZERO {
         lines.push(format!("threads in it wait for {}", amount(guest.wanted)));
     }

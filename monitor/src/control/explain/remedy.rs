@@ -19,7 +19,7 @@ pub(super) fn remedies(status: &FleetStatus, guest: &GuestStatus, lack: Lack, ho
             let mut lines = Vec::new();
             let mut add = |line: Option<String>| lines.extend(line);
             add(raise_shares(guest, holders));
-            for rule in [Rule::Pinned, Rule::Uncooperative, Rule::Reservation, Rule::Min] {
+            for rule in [Rule::Pinned, Rule::Uncooperative, Rule::Confined, Rule::Reservation, Rule::Min] {
                 // The largest holder under the rule comes first.
                 add(holders.iter().find(|holder| holder.rule == rule).and_then(release));
             }
@@ -55,7 +55,7 @@ fn release(holder: &Holder<'_>) -> Option<String> {
     let name = &holder.guest.name;
     match holder.rule {
         Rule::Pinned => Some(format!("`aerostat target {name} auto` lets {name} shrink to what it needs")),
-        Rule::Uncooperative => Some(format!(
+        Rule::Uncooperative | Rule::Confined => Some(format!(
             "`aerostat inspect {name}` shows why {name} does not shrink, and `aerostat restart {name}` frees what it holds"
         )),
         Rule::Reservation => Some(format!(

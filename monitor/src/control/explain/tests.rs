@@ -4,8 +4,8 @@ use aerostat_abi::units::FrameCount;
 
 use super::explain;
 use crate::control::api::Explanation;
-use crate::scheduler::{GuestId, InNeed, Inputs, PoolState, Reason, Shares, StateCause, Subscription};
-use crate::supervisor::{DecisionStatus, FleetStatus, GuestState, GuestStatus};
+use crate::scheduler::{Cause, GuestId, InNeed, Inputs, PoolState, Reason, Rung, Shares, StateCause, Subscription};
+use crate::supervisor::{DecisionStatus, EnforcementStatus, FleetStatus, GuestState, GuestStatus};
 
 const fn mib(count: u64) -> FrameCount {
     FrameCount::from_mib(count)
@@ -188,6 +188,31 @@ fn an_uncooperative_guest_is_named_and_can_be_restarted() {
     find(&explanation.remedies, "`aerostat restart db`");
     db.decision = Some(decision(64, 64, Reason::Fits));
     find(&explained(vec![short("web", 96, 144), db]).details, "db holds 256 MiB: it is releasing 192 MiB");
+}
+
+#[test]
+fn a_guest_that_ignores_its_target_and_what_is_done_about_it_are_named() {
+    let mut db = guest("db", 64);
+    (db.resident, db.paged_out) = (mib(200), Some(mib(56)));
+    let enforcement = EnforcementStatus {
+        since: Duration::from_secs(3),
+        withheld: mib(192),
+        rung: Rung::Paging,
+        rung_since: Duration::from_secs(4),
+        cause: Cause::Ignores,
+        next: Some((Rung::Paused, Duration::from_millis(4500))),
+    };
+    db.enforcement = Some(enforcement);
+    let explanation = explained(vec![short("web", 96, 144), db.clone()]);
+    let line = "db holds 200 MiB: it is 192 MiB above its target, as it ignores its target: the host pages it out; \
+                after 4.5 s more of that it is paused";
+    assert_eq!(find(&explanation.details, "db holds"), line);
+    find(&explanation.remedies, "`aerostat restart db`");
+    let line = "since 12:00:03: it is 192 MiB above its target, as it ignores its target: the host pages it out; \
+                after 4.5 s more of that it is paused; 56 MiB of it are paged out";
+    assert_eq!(find(&explained(vec![db.clone()]).details, "since"), line);
+    db.enforcement = Some(EnforcementStatus { rung: Rung::Asked, next: None, ..enforcement });
+    assert!(!explained(vec![db]).details.iter().any(|line| line.starts_with("since")), "balloons take a moment");
 }
 
 #[test]

@@ -19,6 +19,7 @@ use super::request::Parameters;
 use crate::control::api::{Problem, ProblemCode};
 use crate::control::publisher::Published;
 use crate::control::view;
+use crate::scheduler::Rung;
 use crate::supervisor::{FleetStatus, GuestStatus};
 
 /// The text format of OpenMetrics 1.0, which Prometheus reads.
@@ -77,6 +78,18 @@ const GUEST: &[Metric<GuestStatus>] = &[
     ("guest_target_bytes", "Size that it is to have", MetricType::Gauge, |guest| bytes(guest.target)),
     ("guest_balloon_bytes", "Memory in its balloon", MetricType::Gauge, |guest| bytes(guest.balloon)),
     ("guest_resident_bytes", "Host memory behind it", MetricType::Gauge, |guest| bytes(guest.resident)),
+    ("guest_paged_out_bytes", "Memory that the host has paged out", MetricType::Gauge, |guest| {
+        guest.paged_out.and_then(bytes)
+    }),
+    (
+        "guest_withheld_bytes",
+        "By how much it is larger than its target while it is confined",
+        MetricType::Gauge,
+        |guest| {
+            let confined = guest.enforcement.filter(|enforcement| enforcement.rung != Rung::Asked);
+            bytes(confined.map_or(FrameCount::ZERO, |enforcement| enforcement.withheld))
+        },
+    ),
     ("guest_used_bytes", "Memory in use, by its own report", MetricType::Gauge, |guest| {
         guest.usage.and_then(|usage| bytes(usage.used))
     }),

@@ -16,6 +16,7 @@ use rustix::process::Signal;
 use super::complaints::Complaints;
 use super::memory::StatusFile;
 use super::qmp::ShutdownCause;
+use super::tracker::Motion;
 use super::worker::{Desk, Parting};
 use crate::clock::Moment;
 use crate::fleet::DetachRule;
@@ -185,6 +186,10 @@ impl GuestHandle for QemuGuest {
         Confinement::ByGuest
     }
 
+    fn waited_for_processor(&self) -> Option<Duration> {
+        self.process.as_ref()?.waited_for_processor()
+    }
+
     fn origin(&self) -> Origin {
         self.origin
     }
@@ -217,6 +222,14 @@ impl GuestHandle for QemuGuest {
 
     /// Its memory is not ours to page.
     fn limit_resident(&mut self, _limit: Option<FrameCount>) {}
+
+    fn pause(&mut self) {
+        self.desk.set_motion(Motion::Stopped);
+    }
+
+    fn resume(&mut self) {
+        self.desk.set_motion(Motion::Running);
+    }
 
     /// QEMU releases ballooned memory itself.
     fn reclaim_ballooned(&mut self) {}

@@ -56,6 +56,22 @@ enum Device {
     At(String),
 }
 
+/// Whether the machine's processors are to run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Motion {
+    Stopped,
+    Running,
+}
+
+impl Motion {
+    const fn command(self) -> Command {
+        match self {
+            Self::Stopped => Command::Stop,
+            Self::Running => Command::Continue,
+        }
+    }
+}
+
 /// A machine.
 #[derive(Debug)]
 pub(super) struct Tracker {
@@ -74,6 +90,10 @@ pub(super) struct Tracker {
     size: Option<FrameCount>,
     target: Target,
     usage: UsageWatch,
+    /// What was ordered last of the machine's processors.
+    motion: Option<Motion>,
+    /// Whether QEMU was told that over this connection.
+    is_motion_sent: bool,
     /// How often QEMU asked the driver for statistics before.
     interval_before: Option<u64>,
     /// Since when the machine has run, if it runs.
@@ -108,6 +128,8 @@ impl Tracker {
             size: None,
             target: Target::new(first),
             usage: UsageWatch::default(),
+            motion: None,
+            is_motion_sent: false,
             interval_before: None,
             running: None,
             began: None,
@@ -134,6 +156,12 @@ impl Tracker {
     pub(super) fn disconnected(&mut self) {
         self.queue.clear();
         self.target.disconnected();
+        self.is_motion_sent = false;
+    }
+
+    /// Stops the machine's processors, or lets them go on.
+    pub(super) fn set_motion(&mut self, motion: Motion) {
+        (self.motion, self.is_motion_sent) = (Some(motion), false);
     }
 
     /// Sets the size that the guest is to have.
@@ -144,8 +172,11 @@ impl Tracker {
     /// Begins to leave the machine; [`Self::has_left`] says when that is done.
     pub(super) fn part(&mut self, rule: DetachRule) {
         self.queue.clear();
+        if self.motion == Some(Motion::Stopped) {
+            self.queue.push_back(Command::Continue);
+        }
         let Device::At(path) = &self.device else {
-            self.farewell = Some(0);
+            self.farewell = Some(self.queue.len());
             return;
         };
         if let (DetachRule::Deflate, Some(machine)) = (rule, self.machine) {
@@ -175,6 +206,10 @@ impl Tracker {
         }
         if self.unanswered > 0 || self.farewell.is_some() {
             return None;
+        }
+        if let Some(motion) = self.motion.filter(|_| !self.is_motion_sent) {
+            self.is_motion_sent = true;
+            return Some(motion.command());
         }
         if let Some(target) = self.target.take(now) {
             if let Device::At(_) = self.device {

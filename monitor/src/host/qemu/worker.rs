@@ -19,7 +19,7 @@ use rustix::process::Pid;
 use super::connection::{Connection, Socket};
 use super::memory::{StatusFile, own_memory};
 use super::qmp::ShutdownCause;
-use super::tracker::Tracker;
+use super::tracker::{Motion, Tracker};
 use crate::clock::Moment;
 use crate::fleet::DetachRule;
 use crate::host::{GuestEvent, Observation, log_file};
@@ -61,6 +61,7 @@ pub(super) struct Desk {
 #[derive(Debug, Default)]
 struct Orders {
     target: Option<(FrameCount, Epoch)>,
+    motion: Option<Motion>,
     parting: Option<Parting>,
 }
 
@@ -93,6 +94,12 @@ impl Desk {
     /// Has the thread send a target.
     pub(super) fn order(&self, target: FrameCount, epoch: Epoch) {
         lock(&self.orders).target = Some((target, epoch));
+        ring(&self.bell);
+    }
+
+    /// Has the thread stop the machine's processors, or let them go on.
+    pub(super) fn set_motion(&self, motion: Motion) {
+        lock(&self.orders).motion = Some(motion);
         ring(&self.bell);
     }
 
@@ -224,6 +231,9 @@ impl Worker {
         let mut orders = lock(&self.desk.orders);
         if let Some((target, epoch)) = orders.target.take() {
             self.tracker.order(target, epoch);
+        }
+        if let Some(motion) = orders.motion.take() {
+            self.tracker.set_motion(motion);
         }
         orders.parting
     }

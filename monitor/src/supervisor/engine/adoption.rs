@@ -84,6 +84,7 @@ impl<G: GuestHandle> Supervisor<G> {
         self.bound = self.bound.max(self.scheduler.held());
         let mut guest = Guest::new(id, &spec, handle, Start { target, spawned, epoch, size: Some(size) });
         guest.set_machine(machine);
+        guest.release_confinement();
         self.scheduler.go_on_from(id, &told);
         guest.exchange.go_on_from(told, now);
         if self.keeps_samples {

@@ -6,6 +6,7 @@
 //! | `accounts` | what the guest uses, by its last poll |
 //! | `register`, `pacing` | the targets that were sent, and how fast they may fall |
 //! | `verdict`, `overuse` | why the guest has to end |
+//! | `enforcement` | what is done about a guest that ignores its target |
 //! | `contact` | whether it is silent, and where its processor is |
 //! | `requests` | what the guest asks for and is told of the host |
 //! | `view` | what observers see of it |
@@ -13,6 +14,7 @@
 mod accepted;
 mod accounts;
 mod contact;
+mod enforcement;
 mod overuse;
 mod pacing;
 mod register;
@@ -30,6 +32,7 @@ use aerostat_abi::units::FrameCount;
 use self::accepted::{Accepted, Bounds};
 use self::accounts::Accounts;
 use self::contact::Contact;
+use self::enforcement::{Enforcer, Seen};
 use self::register::TargetRegister;
 use self::requests::Exchange;
 use self::verdict::{Use, Verdict};
@@ -38,7 +41,10 @@ use super::status::{EventKind, GuestState};
 use crate::clock::Moment;
 use crate::fleet::{GuestSpec, OveruseRule};
 use crate::host::{Confinement, EndReason, Ending, GuestEvent, GuestHandle, News, Reports};
-use crate::scheduler::{Control, Decision, GuestId, GuestSample, Hints, Limits, Reading, Subscription, Usage};
+use crate::scheduler::{
+    Acknowledgement, Decision, Enforced, GuestId, GuestSample, Hints, IgnoredTarget, Limits, Reading, Subscription,
+    Usage,
+};
 use crate::vmm::DISAGREEING_REPORTS;
 
 pub(super) use self::accounts::overhead;
@@ -70,9 +76,12 @@ pub(super) struct Guest<G> {
     state: GuestState,
     verdict: Verdict,
     contact: Contact,
+    enforcer: Enforcer,
     pub(super) exchange: Exchange,
     /// What of the host's other resources is its own.
     pub(super) assigned: Assigned,
+    /// What is done about it where it ignores its target.
+    enforced: Option<Enforced>,
     /// The scheduler's latest decision.
     decision: Option<Decision>,
     /// The latest that changed the target, and when, from the begin of the run.
@@ -140,8 +149,10 @@ impl<G: GuestHandle> Guest<G> {
             state: GuestState::Starting,
             verdict: Verdict::new(spec.overuse),
             contact: Contact::default(),
+            enforcer: Enforcer::new(spec),
             exchange: Exchange::default(),
             assigned: Assigned::of(spec),
+            enforced: None,
             decision: None,
             last_change: None,
         }
@@ -255,9 +266,15 @@ impl<G: GuestHandle> Guest<G> {
         let Accepted { observation, contradiction } = Accepted::new(handle.observe(), &bounds);
         self.accounts.update(&observation, now, || handle.measure_resident());
         self.own_memory = handle.own_memory();
+        // While the guest follows its target, no time counts.
+        let is_larger = self.register.largest().max(self.accounts.size()) > self.target;
+        let waited = if is_larger { handle.waited_for_processor() } else { None };
+        self.enforcer.observe(&observation, waited, now);
         self.exchange.read(observation.requests, now);
         let is_sound = observation.acknowledged.is_none_or(|epoch| self.register.acknowledge(epoch).is_ok());
-        self.state = if Contact::is_silent(self.accounts.last_call(), now) {
+        self.state = if self.enforcer.is_paused() {
+            GuestState::Paused
+        } else if Contact::is_silent(self.accounts.last_call(), now) {
             GuestState::Silent
         } else if observation.main.is_none() && (observation.running.is_none() || observation.size.is_none()) {
             GuestState::Starting
@@ -361,6 +378,43 @@ impl<G: GuestHandle> Guest<G> {
         }
     }
 
+    /// Does what the scheduler says about a guest that ignores its target. Returns what is to be
+    /// reported.
+    pub(super) fn enforce(&mut self, enforced: Option<Enforced>, now: Moment) -> Option<EventKind> {
+        let Life::Running(handle) = &mut self.life else { return None };
+        if self.verdict.is_stopping() {
+            return None;
+        }
+        let seen = Seen { target: self.target, resident: self.accounts.resident };
+        let (news, sentence) = self.enforcer.carry_out(handle, enforced, seen, now);
+        self.enforced = enforced;
+        if let Some(reason) = sentence {
+            self.condemn(reason);
+        }
+        let (guest, target) = (self.name.clone(), self.target);
+        news.map(|news| match news {
+            enforcement::News::Confined { rung, cause, withheld, episodes } => {
+                EventKind::Confined { guest, rung, cause, target, withheld, episodes }
+            }
+            enforcement::News::Over { lasted, peak_paged_out } => {
+                EventKind::Unconfined { guest, lasted, peak_paged_out }
+            }
+        })
+    }
+
+    /// Sets what follows when the guest goes on to ignore its target.
+    pub(super) fn set_ignored_target(&mut self, rule: IgnoredTarget) {
+        self.enforcer.set_rule(rule);
+    }
+
+    /// Lifts what an earlier supervisor may have put in force.
+    pub(super) fn release_confinement(&mut self) {
+        if let Life::Running(handle) = &mut self.life {
+            handle.limit_resident(None);
+            handle.resume();
+        }
+    }
+
     /// Sends the host's resources.
     pub(super) fn send_resources(&mut self, resources: &Resources, news: News) {
         if let Life::Running(handle) = &mut self.life {
@@ -391,7 +445,10 @@ impl<G: GuestHandle> Guest<G> {
     /// Closes the record of a running guest, which the next supervisor takes over.
     pub(super) fn leave(&mut self) {
         let left = Life::Ended(Ending { reason: EndReason::Left, details: Vec::new() });
-        if let Life::Running(handle) = std::mem::replace(&mut self.life, left) {
+        if let Life::Running(mut handle) = std::mem::replace(&mut self.life, left) {
+            if self.enforcer.is_paused() {
+                handle.resume();
+            }
             handle.leave();
         }
     }
@@ -404,6 +461,8 @@ impl<G: GuestHandle> Guest<G> {
         self.state = GuestState::Ended;
         self.target = FrameCount::ZERO;
         self.accounts.close();
+        self.enforced = None;
+        self.enforcer.close(now);
         last
     }
 
@@ -434,15 +493,17 @@ impl<G: GuestHandle> Guest<G> {
         let hints = match self.usage() {
             None if self.accounts.reports == Reports::Never => Hints::FixedSize,
             None => Hints::None,
-            Some(usage) if self.state == GuestState::Silent => Hints::Stale(usage),
+            Some(usage) if matches!(self.state, GuestState::Silent | GuestState::Paused) => Hints::Stale(usage),
             Some(usage) => Hints::Report(usage),
         };
+        let is_acknowledged = self.register.is_acknowledged();
+        let targets = if is_acknowledged { Acknowledgement::Given } else { Acknowledgement::Awaited };
         GuestSample {
             allowed: self.register.largest(),
             size: self.accounts.size(),
             resident: self.accounts.charged(),
             hints,
-            control: Control::default(),
+            control: self.enforcer.control(targets, self.state != GuestState::Starting),
         }
     }
 

@@ -62,6 +62,11 @@ impl TargetRegister {
         self.sent.acknowledge(epoch)
     }
 
+    /// Returns whether the guest's process acts on no target but the last one.
+    pub(super) fn is_acknowledged(&self) -> bool {
+        self.sent.is_acknowledged()
+    }
+
     /// Returns the largest target that the guest may still act on.
     pub(super) fn largest(&self) -> FrameCount {
         self.sent.largest()

@@ -43,6 +43,11 @@ impl Verdict {
         self.is_stopping = true;
     }
 
+    /// Returns whether the guest was asked to end.
+    pub(super) fn is_stopping(&self) -> bool {
+        self.is_stopping
+    }
+
     /// Records why the guest is ended. Only the first reason counts; returns whether this is it.
     pub(super) fn condemn(&mut self, reason: EndReason, details: impl FnOnce() -> String) -> bool {
         if self.sentence.is_some() {

@@ -3,16 +3,22 @@
 use aerostat_abi::units::FrameCount;
 
 use super::Guest;
+use crate::clock::Moment;
 use crate::host::{EndReason, Ending, GuestHandle, Reports};
 use crate::scheduler::{Decision, GuestId};
 use crate::supervisor::balloon::BalloonTotals;
+use crate::supervisor::enforcement::EnforcementStatus;
 use crate::supervisor::outcome::{AppTotals, GuestOutcome};
 use crate::supervisor::status::{DecisionStatus, GuestStatus, ServiceStatus};
 
 impl<G: GuestHandle> Guest<G> {
     /// Returns the guest's status as of the last poll; `name_of` names the guests that decisions
     /// mention. What a user has set is left open.
-    pub(in crate::supervisor) fn status(&self, name_of: impl Fn(GuestId) -> Option<String>) -> GuestStatus {
+    pub(in crate::supervisor) fn status(
+        &self,
+        began: Moment,
+        name_of: impl Fn(GuestId) -> Option<String>,
+    ) -> GuestStatus {
         let accounts = &self.accounts;
         let named = |decision: &Decision| DecisionStatus {
             from: decision.from,
@@ -31,6 +37,8 @@ impl<G: GuestHandle> Guest<G> {
             balloon: accounts.balloon,
             target: self.target,
             resident: accounts.resident,
+            paged_out: self.enforcer.paged_out,
+            enforcement: self.enforced.map(|enforced| EnforcementStatus::new(enforced, began)),
             wanted: self.wanted(),
             rate_per_s: self.rate_per_s(),
             balloon_state: accounts.statistics.balloon_state.as_str().to_owned(),
@@ -48,7 +56,8 @@ impl<G: GuestHandle> Guest<G> {
     }
 
     /// Returns the outcome; a guest that still runs counts as stopped.
-    pub(in crate::supervisor) fn into_outcome(self) -> GuestOutcome {
+    pub(in crate::supervisor) fn into_outcome(mut self, now: Moment) -> GuestOutcome {
+        self.enforcer.close(now);
         let still_running = || Ending { reason: EndReason::Stopped, details: Vec::new() };
         let balloon = self.balloon_totals();
         let accounts = self.accounts;
@@ -62,6 +71,7 @@ impl<G: GuestHandle> Guest<G> {
             }),
             allocation_failures: accounts.statistics.alloc_failures,
             balloon,
+            enforcement: self.enforcer.totals(),
             requests: self.exchange.totals(),
             dropped_log_lines: accounts.dropped_lines,
             swap: accounts.swap.totals(),

@@ -97,6 +97,9 @@ impl<G: GuestHandle> FleetManager<G> {
         for new in &fleet.guests {
             match self.roster.get_mut(&new.name) {
                 Ok(member) if member.spec != *new => {
+                    if let Some(id) = member.latest.filter(|_| member.is_up()) {
+                        self.supervisor.set_ignored_target(id, new.ignored_target);
+                    }
                     member.spec = new.clone();
                     member.changed();
                 }

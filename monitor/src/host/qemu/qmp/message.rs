@@ -38,6 +38,10 @@ pub(in crate::host::qemu) enum Command {
         /// Its value.
         value: u64,
     },
+    /// Stops the machine's processors.
+    Stop,
+    /// Lets them go on.
+    Continue,
     /// Ends the machine.
     Quit,
 }
@@ -54,6 +58,8 @@ impl Command {
             Self::List { .. } => "qom-list",
             Self::Get { .. } => "qom-get",
             Self::Set { .. } => "qom-set",
+            Self::Stop => "stop",
+            Self::Continue => "cont",
             Self::Quit => "quit",
         }
     }
@@ -66,7 +72,8 @@ impl Command {
             Self::List { path } => Some(json!({ "path": path })),
             Self::Get { path, property } => Some(json!({ "path": path, "property": property })),
             Self::Set { path, property, value } => Some(json!({ "path": path, "property": property, "value": value })),
-            Self::Capabilities | Self::QueryBalloon | Self::QueryStatus | Self::QueryMemorySize | Self::Quit => None,
+            Self::Capabilities | Self::QueryBalloon | Self::QueryStatus | Self::QueryMemorySize => None,
+            Self::Stop | Self::Continue | Self::Quit => None,
         };
         if let Some(arguments) = arguments {
             message["arguments"] = arguments;

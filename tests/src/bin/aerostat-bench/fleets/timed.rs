@@ -2,6 +2,7 @@
 
 use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use aerostat::host::vmm_guest::VmmGuest;
 use aerostat::host::{GuestEvent, GuestHandle, News, Observation};
@@ -93,6 +94,18 @@ impl GuestHandle for Timed {
 
     fn event_fd(&self) -> BorrowedFd<'_> {
         self.guest.event_fd()
+    }
+
+    fn pause(&mut self) {
+        self.guest.pause();
+    }
+
+    fn resume(&mut self) {
+        self.guest.resume();
+    }
+
+    fn waited_for_processor(&self) -> Option<Duration> {
+        self.guest.waited_for_processor()
     }
 
     fn limit_resident(&mut self, limit: Option<FrameCount>) {
