@@ -71,7 +71,10 @@ pub(crate) fn watch_group_of(process: u32) -> Option<Location> {
 
 /// Counts the kills of a group from now on.
 pub(crate) fn watch(group: Location) -> Option<Location> {
-    explained().groups.entry(group.folder.clone()).or_insert_with(|| kills_in(&group));
+    let mut explained = explained();
+    explained.host.get_or_insert_with(kills_on_host);
+    explained.groups.entry(group.folder.clone()).or_insert_with(|| kills_in(&group));
+    drop(explained);
     Some(group)
 }
 

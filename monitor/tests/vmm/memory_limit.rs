@@ -1,11 +1,18 @@
-//! A fleet whose memory control group is too small for the other processes in it.
+//! Memory control groups that are too small: one of a fleet, which other processes fill, and that of
+//! a single guest.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
-use aerostat::host::cgroup::MemoryGroup;
+use aerostat::host::EndReason;
+use aerostat::host::GuestHandle;
+use aerostat::host::cgroup::{MemoryGroup, PoolGroup};
+use aerostat::host::vmm_guest::{GuestConfig, VmmGuest};
+use aerostat_abi::units::FrameCount;
 
+use crate::bench::{Bench, end};
 use crate::elf;
 
 /// Halts for ever.
@@ -54,4 +61,55 @@ fn a_guest_that_the_kernel_ends_for_memory() {
     let reason =
         "process killed by signal 9, probably by the kernel, because the memory limit of its control group was reached";
     assert!(text.iter().any(|line| line.contains(&format!("g ended: {reason}"))), "{text:#?}");
+}
+
+/// A process that takes more than its guest's part of the pool is killed by the kernel. Another
+/// guest of the pool runs on.
+#[test]
+fn a_vmm_process_that_takes_more_than_its_part() {
+    let pool = match PoolGroup::create() {
+        Ok(pool) => Some(pool),
+        Err(error) => return eprintln!("SKIPPED: no control group can be made ({error})"),
+    };
+    let bench = Bench::new(&IDLE);
+    let honest = GuestConfig { pool: pool.clone(), ..bench.config.clone() };
+    let mut honest = VmmGuest::spawn(&honest).unwrap();
+    // The text has 512 MiB in the end, and the guest may have 128.
+    let doubled = "x=0123456789abcdef; i=0; while [ $i -lt 25 ]; do x=$x$x; i=$((i+1)); done; sleep 1000";
+    let hostile = GuestConfig { pool, program: bench.program_of(doubled), ..bench.config.clone() };
+    let mut hostile = VmmGuest::spawn(&hostile).unwrap();
+    let group = hostile.group().unwrap().clone();
+    let reason = end(&mut hostile).reason;
+    assert!(matches!(reason, EndReason::KilledForMemory(why) if why.contains("control group")), "{reason}");
+    drop(hostile);
+    assert!(!group.folder.exists(), "its group is removed");
+    assert_eq!(honest.next_event(), None);
+    assert!(honest.group().unwrap().folder.join("cgroup.procs").exists());
+}
+
+/// Memory of a process that does not run goes to the host's swap. Where the host has none, there is
+/// no such way.
+#[test]
+fn a_stopped_process_is_squeezed_where_the_host_has_swap() {
+    const EXCESS: FrameCount = FrameCount::from_mib(128);
+    let bench = Bench::new(&IDLE);
+    let takes_memory = "x=0123456789abcdef; i=0; while [ $i -lt 24 ]; do x=$x$x; i=$((i+1)); done; kill -STOP $$";
+    let config = GuestConfig { program: bench.program_of(takes_memory), ..bench.config.clone() };
+    let mut guest = VmmGuest::spawn(&config).unwrap();
+    wait_until(|| fs::read_to_string(format!("/proc/{}/stat", guest.pid())).unwrap().contains(") T "));
+    let before = guest.measure_resident().unwrap();
+    assert!(before > EXCESS);
+    let has_swap = fs::read_to_string("/proc/swaps").unwrap().lines().count() > 1;
+    assert_eq!(guest.squeeze(EXCESS), has_swap);
+    if has_swap {
+        wait_until(|| guest.measure_resident().unwrap() <= before.saturating_sub(EXCESS));
+    }
+}
+
+fn wait_until(is_so: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !is_so() {
+        assert!(start.elapsed() < Duration::from_secs(60), "it does not come about");
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }

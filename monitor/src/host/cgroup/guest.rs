@@ -67,7 +67,7 @@ impl GuestGroup {
     ///
     /// Returns the error of the start. Where the process can't be put into the group it is not
     /// started, or has been killed.
-    pub(in crate::host) fn spawn(&self, command: &mut Command) -> io::Result<Child> {
+    pub fn spawn(&self, command: &mut Command) -> io::Result<Child> {
         match self.location.version {
             // A child begins where the thread is that makes it. A thread that moves itself waits
             // for no grace period of the kernel, and all memory of this process is charged where
@@ -98,7 +98,7 @@ impl GuestGroup {
     /// Limits what may be charged to the process, which the kernel kills where it can't keep it
     /// within. Never waits: a limit below what is charged now is not set, as the kernel would
     /// reclaim or kill at once; the caller tries again.
-    pub(in crate::host) fn set_limit(&mut self, limit: FrameCount) {
+    pub fn set_limit(&mut self, limit: FrameCount) {
         let is_same = self.limit.is_some_and(|old| limit.0.abs_diff(old.0) < STEP.0 && limit <= old);
         if is_same || (self.limit.is_none_or(|old| limit < old) && !self.holds_less_than(limit)) {
             return;
