@@ -94,6 +94,12 @@ impl Enforcer {
         self.rule = rule;
     }
 
+    /// Returns the largest limit of resident memory that the process may still act on; `None` where
+    /// it may act on none.
+    pub(super) fn resident_limit(&self) -> Option<FrameCount> {
+        self.limit.largest()
+    }
+
     pub(super) fn is_paused(&self) -> bool {
         self.rung == Rung::Paused
     }

@@ -365,10 +365,16 @@ impl<G: GuestHandle> Guest<G> {
         }
     }
 
-    /// Limits the guest's process to the targets that it may act on. What a guest may touch beyond
-    /// its size, by the rule of its fleet file, is memory that the pool has `free`.
+    /// Limits the guest's process to the targets that it may act on, or to the limit of its resident
+    /// memory while it is confined. What a guest may touch beyond its size, by the rule of its fleet
+    /// file, is memory that the pool has `free`.
     pub(super) fn limit_process(&mut self, free: FrameCount) {
-        let granted = self.target.max(self.register.largest()).max(self.accounts.size());
+        let size = self.target.max(self.register.largest()).max(self.accounts.size());
+        let granted = match self.enforcer.resident_limit() {
+            // Page tables of memory that was paged out stay.
+            Some(limit) => limit.max(self.target).saturating_add(FrameCount(size.0 / 64)).min(size),
+            None => size,
+        };
         let size = match self.verdict.rule {
             OveruseRule::Kill => granted,
             OveruseRule::Cap | OveruseRule::Warn => granted.max(self.accounts.resident).saturating_add(free),

@@ -60,6 +60,8 @@ fn a_guest_that_ignores_its_target_is_paged_for_one_that_waits() {
     assert!(beta.size >= mib(250) && beta.resident >= mib(250), "the other has its part: {beta:?}");
     assert!(alpha.resident <= alpha.target && alpha.paged_out >= Some(mib(140)), "{alpha:?}");
     assert_eq!(bench.machines[0].limit.get(), Some(alpha.target), "it keeps what it is owed");
+    let process_limit = bench.machines[0].process_limit.get().unwrap();
+    assert!((alpha.target..alpha.target.saturating_add(mib(8))).contains(&process_limit), "{process_limit}");
     let told = bench.told();
     assert_eq!(told.len(), 1, "{told:?}");
     assert!(told[0].contains("as it ignores its target: the host pages it out"), "{told:?}");
