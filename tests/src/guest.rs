@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use aerostat::host::disk::{DataDisk, DiskFaults, SwapDisk};
+use aerostat::host::disk::{DataDisk, DiskFaults, HostSwap, SwapDisk};
 use aerostat::host::{EndReason, Ending, GuestHandle};
 use aerostat_abi::exit::GuestExit;
-use aerostat_abi::registers::{BootStage, Facts, RegisterPage};
+use aerostat_abi::registers::{BootStage, Facts, PagingFacts, RegisterPage};
 use aerostat_abi::statistics::Statistics;
 use aerostat_abi::units::FrameCount;
 use rustix::process::{Pid, Signal, kill_process};
@@ -65,6 +65,7 @@ pub struct Plan {
     pub(crate) command_line: String,
     pub(crate) disk: Option<DataDisk>,
     pub(crate) swap: Option<SwapDisk>,
+    pub(crate) host_swap: Option<HostSwap>,
     pub(crate) qemu: QemuOptions,
 }
 
@@ -113,6 +114,7 @@ impl Plan {
             command_line: String::new(),
             disk: None,
             swap: None,
+            host_swap: None,
             qemu: QemuOptions::default(),
         }
     }
@@ -152,6 +154,12 @@ impl Plan {
     #[must_use]
     pub fn swap(self, size: FrameCount, faults: DiskFaults) -> Self {
         Self { swap: Some(SwapDisk { size, faults }), ..self }
+    }
+
+    /// Has a guest in a VMM process paged by its host, to a file with these faults.
+    #[must_use]
+    pub fn host_swap(self, faults: DiskFaults) -> Self {
+        Self { host_swap: Some(HostSwap { faults }), ..self }
     }
 
     /// Adds a virtio-balloon device with these properties, as QEMU names them. A machine of
@@ -398,6 +406,24 @@ impl Guest {
     /// For a guest that is not under KVM.
     pub fn set_target_mib(&self, mib: u64) {
         self.kvm().handle().set_target(FrameCount::from_mib(mib));
+    }
+
+    /// Sets what the guest's resident memory is held at.
+    ///
+    /// # Panics
+    /// For a guest that is not under KVM.
+    pub fn limit_resident_mib(&mut self, mib: Option<u64>) {
+        self.kvm_mut().handle_mut().limit_resident(mib.map(FrameCount::from_mib));
+    }
+
+    /// Returns what host paging has done.
+    ///
+    /// # Panics
+    /// For a guest that is not under KVM, or that can't be paged.
+    #[must_use]
+    #[track_caller]
+    pub fn paging(&self) -> PagingFacts {
+        self.facts().paging.unwrap_or_else(|| self.fail("it can't be paged"))
     }
 
     /// Asks the VMM process to end.

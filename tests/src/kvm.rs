@@ -31,7 +31,7 @@ impl KvmGuest {
             initial_grant: plan.grant,
             command_line: plan.command_line.clone(),
             disks: Disks { data: plan.disk.clone(), swap: plan.swap.clone() },
-            host_swap: None,
+            host_swap: plan.host_swap.clone(),
             log: Some(log.to_path_buf()),
             pool: None,
             program: aerostat_vmm(),

@@ -8,6 +8,7 @@
 #[cfg(any(test, feature = "harness"))]
 pub mod harness;
 mod offers;
+mod paging;
 mod reported_use;
 mod requests;
 
@@ -30,6 +31,7 @@ use super::huge_pages::{Copier, SPLIT_IN_A_CALL, Unsplit};
 use super::layout::GuestAddress;
 use super::memory::GuestMemory;
 use super::page_sizes::{HugeIndex, HugeRun, PageSize, PageSizes, fixed_frames};
+use super::paging::Paging;
 use super::release::Releaser;
 use super::shared_registers::SharedRegisters;
 use super::virtio::Quiescent;
@@ -82,6 +84,8 @@ pub(super) struct Balloon<H> {
     releaser: Releaser,
     copier: Copier,
     unsplit: Unsplit,
+    /// `None` where the guest can't be paged.
+    paging: Option<Arc<Paging>>,
     registers: Arc<SharedRegisters>,
     host: H,
     negotiation: Negotiation,
@@ -141,6 +145,7 @@ impl<H: BalloonHost> Balloon<H> {
             releaser: Releaser::new(),
             copier: Copier::default(),
             unsplit: Unsplit::default(),
+            paging: None,
             registers,
             host,
             negotiation: Negotiation::Awaited,
@@ -287,6 +292,9 @@ impl<H: BalloonHost> Balloon<H> {
             return false;
         }
         let ranges = merged(reclaimed.iter());
+        if let Some(paging) = &self.paging {
+            paging.forget(ranges.iter());
+        }
         let released = self.releaser.release(memory, &ranges);
         for range in &ranges[released..] {
             // It is ballooned, and a ballooned frame reads as zero when it comes back, released or
@@ -368,6 +376,9 @@ impl<H: BalloonHost> Balloon<H> {
         let mut done = judge(entries, |entry| self.map.inflate(entry, page));
         // Before the release: released memory must not come back as a huge page.
         let (mut failed, mixed) = self.fit_pages(&mut done);
+        if let Some(paging) = &self.paging {
+            paging.forget(done.iter().map(|(block, _)| block));
+        }
         let to_split = self.copy_out_of_huge_pages(&mixed);
         let blocks: Vec<_> = done.iter().map(|(block, _)| self.with_page_table(block)).collect();
         let ranges = merged(blocks.iter());

@@ -106,6 +106,12 @@ impl FrameMap {
         is_guests
     }
 
+    /// Returns the indexes of the frames of the words that the guest shares, if it shares some.
+    pub(super) fn shared_indexes(&self) -> Option<Range<usize>> {
+        let count = FrameCount(self.shared.end.0 - self.shared.start.0);
+        self.layout.indexes(self.shared.start, count)
+    }
+
     /// Ends the protection of the shared words' frames.
     pub(super) fn end_protection(&mut self) {
         self.shared = FrameNumber(0)..FrameNumber(0);

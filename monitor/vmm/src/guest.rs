@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex};
 use std::thread;
 
@@ -23,6 +24,8 @@ use super::inspection::Inspection;
 use super::layout::MemoryLayout;
 use super::machine::{KvmError, Machine};
 use super::memory::GuestMemory;
+use super::paging::{Paging, PagingControl};
+use super::problems::Problems;
 use super::process::ProcessError;
 use super::process_host::ProcessHost;
 use super::reclamation::Reclamation;
@@ -51,6 +54,7 @@ pub(super) struct Guest {
     pub(super) devices: Devices<ProcessHost>,
     pub(super) target: TargetWatch<ProcessHost>,
     pub(super) reclamation: Reclamation<ProcessHost>,
+    pub(super) paging: PagingControl,
     pub(super) sampler: Sampler,
 }
 
@@ -92,7 +96,7 @@ impl Guest {
         };
         boot::describe(&memory, &image, &description)?;
         let disks = start.disks.iter().zip(descriptors.disks).map(|(disk, file)| {
-            let disk: Arc<dyn Device> = Arc::new(Disk::new(disk.with_file(file))?);
+            let disk: Arc<dyn Device> = Arc::new(Disk::new(disk.with_file(file), memory.transfers().clone())?);
             Ok(disk)
         });
         let virtio = Bus::new(disks.collect::<io::Result<_>>()?, &memory, |wires| {
@@ -102,6 +106,7 @@ impl Guest {
 
         let interrupt = machine.balloon_interrupt();
         let work_left = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
+        let paging = host_paging(link, start, descriptors.host_swap, (&memory, &registers, &work_left));
         let host = ProcessHost::new(
             Arc::clone(link),
             interrupt.clone(),
@@ -110,7 +115,10 @@ impl Guest {
             (virtio.workers(), Arc::clone(&work_left)),
         );
         let frames = FrameMap::new(layout, initial, image.info.frames());
-        let balloon = Balloon::new(Arc::clone(&memory), Arc::clone(&registers), host, frames);
+        let mut balloon = Balloon::new(Arc::clone(&memory), Arc::clone(&registers), host, frames);
+        if let Some(paging) = &paging {
+            balloon.set_paging(Arc::clone(paging));
+        }
         let balloon = Arc::new(Mutex::new(balloon));
         let previous = descriptors.previous_log.map(File::from);
         let log = descriptors.log.map(|log| ConsoleLog::new(log.into(), previous));
@@ -127,6 +135,12 @@ impl Guest {
                 Arc::clone(&balloon),
                 Arc::clone(&registers),
             ),
+            paging: PagingControl::new(
+                paging.clone(),
+                Arc::clone(&balloon),
+                (Arc::clone(&meter), Arc::clone(&registers)),
+                Arc::clone(link),
+            ),
             reclamation: Reclamation::new(Arc::clone(&balloon), work_left),
             sampler: Sampler::new(Arc::clone(&console), Arc::clone(&balloon), meter, Arc::clone(&registers)),
             devices: Devices {
@@ -138,7 +152,29 @@ impl Guest {
                 ignored: Ignored::default(),
                 inspection: Arc::new(Inspection::new(image.thread_table)),
                 memory,
+                paging,
             },
         })
+    }
+}
+
+/// Prepares host paging, where the guest has a host swap file and the host can page. Without it the
+/// guest runs, and the supervisor is told why.
+fn host_paging(
+    link: &Arc<SupervisorLink>,
+    start: &Start,
+    file: Option<OwnedFd>,
+    (memory, registers, work_left): (&Arc<GuestMemory>, &Arc<SharedRegisters>, &Arc<OwnedFd>),
+) -> Option<Arc<Paging>> {
+    let host_swap = (start.host_swap.as_ref()?, file?);
+    match Paging::new(Arc::clone(memory), Arc::clone(registers), host_swap, Arc::clone(work_left)) {
+        Ok(paging) => Some(Arc::new(paging)),
+        Err(error) => {
+            let mut problems = Problems::new(Arc::clone(link));
+            problems.report(format_args!(
+                "the host can't page this guest: {error}; it takes Linux 6.8, and a supervisor that is root or may use /dev/userfaultfd"
+            ));
+            None
+        }
     }
 }

@@ -15,7 +15,8 @@
 //!   `thread_table` (the guest's threads)
 //! * machine: `machine` (KVM's objects), `balloon_interrupt`, `interrupts` (of devices), `cpu`
 //!   (features, first registers), `boot` and `boot_info` (what it finds in memory), `device_tree`
-//! * memory: `layout` (addresses), `memory` (the mapping), `memory_slots` (what KVM knows of it),
+//! * host paging: `paging`
+//! * memory: `layout` (addresses), `memory` (the mapping), `transfers` (of devices to it), `memory_slots` (what KVM knows of it),
 //!   `release` (to the host), `resident` (measuring)
 //! * decision, pure or nearly so: `frame_map` (which frames are ballooned), `page_sizes` (what may
 //!   be behind them), `throttle` (how fast the guest may call), `image` and `image_notes` (is this
@@ -47,6 +48,7 @@ mod main_loop;
 mod memory;
 mod memory_slots;
 mod page_sizes;
+mod paging;
 mod pause;
 mod problems;
 mod process;
@@ -62,6 +64,7 @@ mod supervisor_link;
 mod target_watch;
 mod thread_table;
 mod throttle;
+mod transfers;
 mod vcpu;
 mod vcpu_thread;
 mod virtio;

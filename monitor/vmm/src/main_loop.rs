@@ -19,6 +19,7 @@ use rustix::io::Errno;
 
 use super::guest::Guest;
 use super::inspection::{Inspector, Step};
+use super::paging::PagingControl;
 use super::process::ProcessError;
 use super::process_host::ProcessHost;
 use super::reclamation::Reclamation;
@@ -41,6 +42,7 @@ pub(super) struct MainLoop {
     vcpu: VcpuThread,
     target: TargetWatch<ProcessHost>,
     reclamation: Reclamation<ProcessHost>,
+    paging: PagingControl,
     sampler: Sampler,
     inspector: Inspector,
 }
@@ -65,10 +67,10 @@ enum Next {
 impl MainLoop {
     /// Starts the guest. Without a `succession` it ends with its supervisor.
     pub(super) fn start(guest: Guest, succession: Option<Succession>) -> Result<Self, ProcessError> {
-        let Guest { link, total, machine, first, devices, target, reclamation, sampler } = guest;
+        let Guest { link, total, machine, first, devices, target, reclamation, paging, sampler } = guest;
         let inspector = Inspector::new(Arc::clone(&devices.inspection));
         let vcpu = VcpuThread::spawn(machine, first, devices)?;
-        Ok(Self { link, succession, total, vcpu, target, reclamation, sampler, inspector })
+        Ok(Self { link, succession, total, vcpu, target, reclamation, paging, sampler, inspector })
     }
 
     /// Runs until the guest ends or has to end; returns how it did.
@@ -81,9 +83,14 @@ impl MainLoop {
             }
             if ready.doorbell {
                 self.target.rung();
+                self.paging.follow();
             }
             if ready.work_left {
                 self.reclamation.woken();
+            }
+            if let Some(why) = self.paging.failure() {
+                // The vCPU may wait for memory for ever, so it is not stopped first.
+                return Ok(Ending::failed(why));
             }
             let next = if ready.link { self.receive() } else { Next::GoOn };
             match next {
@@ -198,6 +205,7 @@ impl MainLoop {
         self.target.take_over(registers, doorbell);
         // Whether the guest is to stand still is for this supervisor to say.
         self.vcpu.resume();
+        self.paging.follow();
         // Where it fails, that one is gone too, which the next round finds.
         let _ = link.send(&FromVmm::TakenOver, &[], Patience::DoNotWait);
         self.link.set(Some(link));

@@ -21,6 +21,7 @@ use thiserror::Error;
 
 use super::layout::{GuestAddress, MemoryLayout};
 use super::page_sizes::PageSize;
+use super::transfers::Transfers;
 
 /// An access that is not wholly to guest memory, or is misaligned.
 #[derive(Debug, PartialEq, Eq, Error)]
@@ -34,6 +35,7 @@ pub(super) struct GuestMemory {
     base: NonNull<u8>,
     bytes: usize,
     host: HugePages,
+    transfers: Transfers,
 }
 
 /// Whether the host has transparent huge pages at all.
@@ -67,7 +69,7 @@ impl GuestMemory {
         // SAFETY: the same for the slack behind `base + bytes`.
         unsafe { unmap(tail.cast(), HUGE_SIZE - head)? };
         let base = NonNull::new(base).ok_or(io::ErrorKind::OutOfMemory)?;
-        let mut memory = Self { layout, base, bytes, host: HugePages::Supported };
+        let mut memory = Self { layout, base, bytes, host: HugePages::Supported, transfers: Transfers::default() };
         match memory.advise(&(0..bytes / FRAME_SIZE), Advice::LinuxHugepage) {
             Err(Errno::INVAL) => memory.host = HugePages::Unknown,
             outcome => outcome?,
@@ -158,16 +160,36 @@ impl GuestMemory {
         unsafe { ptr::write_bytes(start, 0, end.addr() - start.addr()) };
     }
 
+    /// Returns the transfers of devices to and from this memory.
+    pub(super) const fn transfers(&self) -> &Transfers {
+        &self.transfers
+    }
+
+    /// Returns the place in the mapping of an address in this process.
+    pub(super) fn offset(&self, address: usize) -> Option<usize> {
+        address.checked_sub(self.base.as_ptr().addr()).filter(|&offset| offset < self.bytes)
+    }
+
     /// Returns whether the host has memory behind every one of the frames of these indexes. The
     /// zero page counts.
     pub(super) fn is_resident(&self, frames: &Range<usize>) -> bool {
+        self.residency(frames).is_some_and(|pages| pages.iter().all(|page| page & 1 == 1))
+    }
+
+    /// Returns whether it has memory behind any of them.
+    pub(super) fn is_any_resident(&self, frames: &Range<usize>) -> bool {
+        self.residency(frames).is_some_and(|pages| pages.iter().any(|page| page & 1 == 1))
+    }
+
+    /// Returns a byte for each of these frames, whose lowest bit says whether it is resident.
+    fn residency(&self, frames: &Range<usize>) -> Option<Vec<u8>> {
         let start = self.host_address(frames.start * FRAME_SIZE);
         let end = self.host_address(frames.end * FRAME_SIZE);
         let mut pages = vec![0_u8; frames.len()];
         // SAFETY: the range is within the mapping, and the kernel writes a byte for each of its
         // pages.
         let result = unsafe { libc::mincore(start.cast(), end.addr() - start.addr(), pages.as_mut_ptr()) };
-        result == 0 && pages.iter().all(|page| page & 1 == 1)
+        (result == 0).then_some(pages)
     }
 
     /// Appends the contents of the frames of these indexes to `bytes`. What is written there

@@ -13,6 +13,7 @@ use aerostat_abi::boot::{BootMark, MARK_PORT};
 use aerostat_abi::exit::{EXIT_PORT, GuestExit};
 use aerostat_abi::port::{self, Registers};
 use aerostat_abi::registers::BootStage;
+use aerostat_abi::units::FRAME_BYTES;
 use kvm_ioctls::{SyncReg, VcpuExit, VcpuFd};
 use rustix::event::{Timespec, poll};
 use rustix::io::Errno;
@@ -21,8 +22,10 @@ use super::balloon::{Balloon, BalloonHost};
 use super::console::{self, Console};
 use super::fault;
 use super::inspection::Inspection;
+use super::layout::GuestAddress;
 use super::lock::lock;
 use super::memory::GuestMemory;
+use super::paging::Paging;
 use super::pause::Gate;
 use super::shared_registers::SharedRegisters;
 use super::throttle::Throttle;
@@ -48,6 +51,8 @@ pub(super) struct Devices<H> {
     /// Answers requests for where the vCPU is.
     pub(super) inspection: Arc<Inspection>,
     pub(super) memory: Arc<GuestMemory>,
+    /// `None` where the guest can't be paged.
+    pub(super) paging: Option<Arc<Paging>>,
 }
 
 /// Counts of accesses that nothing answers, or that are malformed. Reads return all ones.
@@ -176,6 +181,7 @@ fn balloon_call<H: BalloonHost>(vcpu: &mut VcpuFd, devices: &mut Devices<H>, wri
     }
     devices.hold_back();
     let call = Registers { rax: shared.rax, rdi: shared.rdi, rsi: shared.rsi, r8: shared.r8 };
+    devices.touch(call.rdi);
     let reply = lock(&devices.balloon).call(call, monotonic_ns());
     (shared.rax, shared.rdi, shared.rsi, shared.r8) = (reply.rax, reply.rdi, reply.rsi, reply.r8);
     vcpu.set_sync_dirty_reg(SyncReg::Register);
@@ -189,6 +195,17 @@ impl<H: BalloonHost> Devices<H> {
             self.registers.page().set_throttled(self.throttle.calls(), self.throttle.waited_ns());
             let _ = poll(&mut [], Timespec::try_from(wait).ok().as_ref());
         }
+    }
+
+    /// Touches the page that a call names, as host paging may have moved it out. Otherwise the other
+    /// threads that use the balloon would wait with this one until it is back.
+    fn touch(&self, address: u64) {
+        if !self.paging.as_ref().is_some_and(|paging| paging.is_in_use()) {
+            return;
+        }
+        let word = GuestAddress(address - address % FRAME_BYTES);
+        // Where it is no memory, the call finds out.
+        let _ = self.memory.read_words(word, &mut [0]);
     }
 
     fn mark(&mut self, byte: u8) {

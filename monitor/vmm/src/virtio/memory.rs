@@ -61,7 +61,7 @@ pub(super) struct Buffers<'a>(Vec<VolatileSlice<'a>>);
 
 /// The direction in which bytes move between a file and memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Direction {
+pub(crate) enum Direction {
     /// From the file into memory.
     Read,
     /// From memory into the file.

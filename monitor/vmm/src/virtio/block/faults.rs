@@ -9,28 +9,28 @@ use aerostat_link::disk::DiskFaults;
 
 /// The faults of one disk, and how far they have progressed.
 #[derive(Debug)]
-pub(super) struct FaultPlan {
+pub(crate) struct FaultPlan {
     faults: DiskFaults,
     written: u64,
 }
 
 /// What the faults let a transfer do.
 #[derive(Debug)]
-pub(super) struct Admitted {
+pub(crate) struct Admitted {
     /// How many of the first bytes succeed,
-    pub(super) bytes: u64,
+    pub(crate) bytes: u64,
     /// and how the transfer ends after them.
-    pub(super) end: io::Result<()>,
+    pub(crate) end: io::Result<()>,
 }
 
 impl FaultPlan {
-    pub(super) fn new(faults: DiskFaults) -> Self {
+    pub(crate) fn new(faults: DiskFaults) -> Self {
         Self { faults, written: 0 }
     }
 
     /// Returns what a transfer of `bytes` bytes at `offset` may do. Bytes of a write that are
     /// admitted count as written.
-    pub(super) fn admit(&mut self, direction: Direction, offset: u64, bytes: u64) -> Admitted {
+    pub(crate) fn admit(&mut self, direction: Direction, offset: u64, bytes: u64) -> Admitted {
         let transfer = offset..offset.saturating_add(bytes);
         let bad = match direction {
             Direction::Read => &self.faults.read_errors,

@@ -22,13 +22,14 @@ use rustix::io::Errno;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
 use self::config::{CONFIG_BYTES, FEATURE_FLUSH, MOST_PARTS, config_space, identity};
-use self::faults::FaultPlan;
+pub(crate) use self::faults::FaultPlan;
 use self::request::{Command, DataBytes, HEADER_BYTES, ID_BYTES, Limits, RANGE_BYTES, Refusal};
 use super::chain::{Chain, Malformed};
 use super::device::{Device, Identity, read_bytes};
 use super::memory::{Buffers, Direction};
 use super::queue::{Broken, Request, Requests, Served};
 use crate::lock::lock;
+use crate::transfers::Transfers;
 
 /// The status byte of a request that was carried out.
 const OK: u8 = 0;
@@ -46,6 +47,8 @@ pub(crate) struct Disk {
     id: [u8; ID_BYTES],
     /// Locked for a moment at the start of a transfer.
     faults: Mutex<FaultPlan>,
+    /// Held during a transfer, which may go on in the kernel while pages move.
+    transfers: Transfers,
 }
 
 /// Whether a write may be reported before it is on the host's disk.
@@ -59,7 +62,7 @@ enum Cache {
 
 impl Disk {
     /// Creates the disk in this file, with the size that the file has now.
-    pub(crate) fn new(disk: OpenDisk) -> io::Result<Self> {
+    pub(crate) fn new(disk: OpenDisk, transfers: Transfers) -> io::Result<Self> {
         let sectors = disk.file.metadata()?.len() / SECTOR_BYTES;
         let mut id = [0; ID_BYTES];
         for (place, byte) in id.iter_mut().zip(disk.role.id().bytes()) {
@@ -75,6 +78,7 @@ impl Disk {
             config: config_space(sectors),
             id,
             faults: Mutex::new(FaultPlan::new(disk.faults)),
+            transfers,
         })
     }
 
@@ -114,6 +118,7 @@ impl Disk {
         offset: u64,
         bytes: u64,
     ) -> (u64, Result<(), Refusal>) {
+        let _in_progress = self.transfers.begin();
         let admitted = lock(&self.faults).admit(direction, offset, bytes);
         let mut transfer = buffers.transfer(direction, &self.file, offset, admitted.bytes);
         // Drivers that swap use whole frames. The file system decides what is aligned enough for
@@ -186,6 +191,7 @@ mod tests {
     use super::{Disk, OpenDisk, reopen_cached};
     use crate::layout::MemoryLayout;
     use crate::memory::GuestMemory;
+    use crate::transfers::Transfers;
     use crate::virtio::chain::Chain;
     use crate::virtio::memory::{Buffers, DeviceMemory, Direction};
     use aerostat_abi::units::FrameCount;
@@ -205,7 +211,7 @@ mod tests {
             return; // This file system has no direct I/O.
         }
         let open = OpenDisk { role: DiskRole::Swap, mode: DiskMode::ReadWrite, faults: DiskFaults::default(), file };
-        let disk = Disk::new(open).unwrap();
+        let disk = Disk::new(open, Transfers::default()).unwrap();
         assert!(reopen_cached(disk.cached.as_ref().unwrap()).unwrap().is_none(), "the second one is not direct");
         let transfer = |direction, address, bytes: u32, offset| {
             let chain = Chain::collect([Descriptor::new(address, bytes, 0, 0)].into_iter(), 1).unwrap();
