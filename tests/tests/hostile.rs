@@ -18,6 +18,8 @@ use rustix::process::Signal;
 const MEMORY_MIB: u64 = 64;
 /// How long a fleet may take to end after a signal.
 const END_PATIENCE: Duration = Duration::from_secs(10);
+/// The longest that a round of the supervisor may take, waits for a processor aside.
+const MOST_OF_A_ROUND_MS: f64 = 50.0;
 /// Calls that a guest makes without a pause: more than a burst, so that the monitor holds some of
 /// them back for seconds.
 const CALLS: u64 = 30_000;
@@ -43,6 +45,21 @@ fn a_guest_that_never_stops_calling_can_be_stopped() {
 #[test]
 fn session() {
     expect_right_accounts(&mut boot(&plan("session")));
+}
+
+/// More sessions than are begun without being held back.
+#[test]
+fn resets() {
+    expect_right_accounts(&mut boot(&plan("resets 10000")));
+}
+
+#[test]
+fn registers() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("disk");
+    std::fs::write(&path, [0; 4096]).unwrap();
+    let disk = DataDisk { path, mode: DiskMode::ReadOnly, faults: DiskFaults::default() };
+    expect_right_accounts(&mut boot(&plan("registers").disk(disk)));
 }
 
 #[test]
@@ -146,6 +163,7 @@ fn expect_sum(guest: &Guest) {
 #[test]
 fn hostile_guests_do_not_harm_a_neighbour() {
     let deeds = ["session", "huge_frame", "share", "strings"];
+    let resets = member("resets", "resets 10000");
     let calls = format!("calls {CALLS}");
     // The guest that lies about its demand has a larger machine, so the scheduler could grant more.
     let liar = Member { max_mib: 512, ..member("lies", "lies") };
@@ -153,12 +171,13 @@ fn hostile_guests_do_not_harm_a_neighbour() {
     for deed in deeds {
         plan = plan.with(&member(deed, deed));
     }
-    let mut fleet = plan.with(&member("calls", &calls)).with(&member("tables", "tables")).up(None);
-    for name in deeds.into_iter().chain(["lies", "calls", "tables"]) {
+    let plan = plan.with(&member("calls", &calls)).with(&resets).with(&member("tables", "tables"));
+    let mut fleet = plan.up(None);
+    for name in deeds.into_iter().chain(["lies", "calls", "resets", "tables"]) {
         wait_for_end_of(&mut fleet, name);
     }
     let run = end(fleet);
-    for name in deeds.into_iter().chain(["lies", "calls"]) {
+    for name in deeds.into_iter().chain(["lies", "calls", "resets"]) {
         assert_eq!(run.guest(name)["exit"], "success", "{run}");
     }
     assert!(!run.guest("tables")["exit"].as_str().is_some_and(|exit| exit.contains("signal")), "{run}");
@@ -244,7 +263,10 @@ fn end(mut fleet: Fleet) -> Run {
     fleet.signal(Receiver::Supervisor, Signal::INT);
     let run = fleet.wait_for_end(END_PATIENCE);
     run.expect_unharmed("neighbour");
-    assert_eq!(run.report()["violations"], 0, "{run}");
+    let report = run.report();
+    assert_eq!(report["violations"], 0, "{run}");
+    let longest = report["supervisor"]["longest_own_round_ms"].as_f64();
+    assert!(longest.is_some_and(|ms| ms < MOST_OF_A_ROUND_MS), "a round took {longest:?} ms\n{run}");
     assert!(!run.output.stderr.contains("panicked"), "{run}");
     run
 }

@@ -9,6 +9,7 @@ extern crate alloc;
 mod calls;
 mod huge_frame;
 mod lies;
+mod registers;
 mod requests;
 mod rings;
 mod session;
@@ -44,6 +45,8 @@ fn main() -> Outcome {
         "huge_frame" => huge_frame::inflate_and_deflate(),
         "lies" => lies::tell(),
         "requests" => requests::flood(),
+        "registers" => registers::write_all(),
+        "resets" => session::reset(count),
         "rings" => rings::inflate(),
         "share" => sharing::ask_for_nonsense(),
         "flicker" => sharing::flicker(),

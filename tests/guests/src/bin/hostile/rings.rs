@@ -12,14 +12,14 @@ use aerostat_guest::app::Instant;
 use crate::{SPARE, Wrong, expect, port};
 
 /// The first virtio device, whose registers the kernel has mapped (`docs/devices.md`).
-const DEVICE: usize = 0xd000_0000;
+pub(crate) const DEVICE: usize = 0xd000_0000;
 /// Registers (virtio 1.2, 4.2.2).
 const DRIVER_FEATURES: usize = 0x020;
 const DRIVER_FEATURES_SELECT: usize = 0x024;
 const QUEUE_SIZE: usize = 0x038;
 const QUEUE_READY: usize = 0x044;
-const NOTIFY: usize = 0x050;
-const STATUS: usize = 0x070;
+pub(crate) const NOTIFY: usize = 0x050;
+pub(crate) const STATUS: usize = 0x070;
 /// Addresses of the descriptors, the available ring and the used ring, 64 bits each.
 const QUEUE_PARTS: [usize; 3] = [0x080, 0x090, 0x0a0];
 const DRIVER_OK: u32 = 1 | 2 | 4 | 8;
@@ -28,7 +28,7 @@ const PATIENCE_NS: u64 = 5_000_000_000;
 const NOTIFICATIONS: usize = 100;
 /// Offsets in the queue's huge frame.
 const AVAILABLE: usize = 0x1000;
-const USED: usize = 0x2000;
+pub(crate) const USED: usize = 0x2000;
 const HEADER: usize = 0x3000;
 const DATA: usize = 0x4000;
 
@@ -56,7 +56,7 @@ pub(crate) fn inflate() -> Result<(), Wrong> {
 }
 
 /// Starts the device with a queue of 16 descriptors.
-fn begin(parts: [usize; 3]) {
+pub(crate) fn begin(parts: [usize; 3]) {
     write(DEVICE + STATUS, 0_u32);
     write(DEVICE + STATUS, DRIVER_OK & 3);
     for (select, features) in [(0_u32, 0_u32), (1, 1)] {
@@ -75,7 +75,7 @@ fn begin(parts: [usize; 3]) {
 }
 
 /// Reads the disk's first sector.
-fn request(queue: usize) {
+pub(crate) fn request(queue: usize) {
     let [next, writable] = [1_u64, 2];
     let parts = [(HEADER, 16_u64, next), (DATA, 512, next | writable), (HEADER + 16, 1, writable)];
     for (index, (place, bytes, flags)) in parts.into_iter().enumerate() {
@@ -89,7 +89,7 @@ fn request(queue: usize) {
     write(DEVICE + NOTIFY, 0_u32);
 }
 
-fn wait_until(otherwise: Wrong, holds: impl Fn() -> bool) -> Result<(), Wrong> {
+pub(crate) fn wait_until(otherwise: Wrong, holds: impl Fn() -> bool) -> Result<(), Wrong> {
     let end = Instant::now().after(PATIENCE_NS);
     while !holds() {
         expect(Instant::now() < end, otherwise)?;
@@ -97,13 +97,13 @@ fn wait_until(otherwise: Wrong, holds: impl Fn() -> bool) -> Result<(), Wrong> {
     Ok(())
 }
 
-fn write<T>(address: usize, value: T) {
+pub(crate) fn write<T>(address: usize, value: T) {
     // SAFETY: registers of a device, or memory that the kernel does not use. Both are mapped at
     // their own addresses.
     unsafe { ptr::with_exposed_provenance_mut::<T>(address).write_volatile(value) };
 }
 
-fn read<T>(address: usize) -> T {
+pub(crate) fn read<T>(address: usize) -> T {
     // SAFETY: as in `write`, and every bit pattern is a number.
     unsafe { ptr::with_exposed_provenance::<T>(address).read_volatile() }
 }

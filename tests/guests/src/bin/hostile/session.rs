@@ -1,4 +1,5 @@
-//! Makes calls without a session, negotiates badly, and ends the session in the middle.
+//! Makes calls without a session, negotiates badly, and ends the session in the middle, or again and
+//! again.
 
 use aerostat_abi::batch::{Entry, EntryStatus};
 use aerostat_abi::port::{Command, Features, Hello, Registers, Status, VERSION, Welcome};
@@ -19,6 +20,16 @@ pub(crate) fn break_off() -> Result<(), Wrong> {
         expect(negotiate(HELLO) == Some(Status::Ok), "a later HELLO was refused")?;
     }
     expect(negotiate(HELLO) == Some(Status::SessionExists), "two HELLOs were accepted")
+}
+
+/// Ends the session and begins another one, without a pause.
+pub(crate) fn reset(count: u64) -> Result<(), Wrong> {
+    port::mask_upcalls();
+    for _ in 0..count {
+        expect(port::call(Command::Reset, 0, 0) == Some(Status::Ok), "RESET was refused")?;
+        expect(negotiate(HELLO) == Some(Status::Ok), "HELLO was refused")?;
+    }
+    Ok(())
 }
 
 const HELLO: Hello = Hello { version: VERSION, features: Features(1), floor: FrameCount::ZERO, vector: 0x41 };
