@@ -23,7 +23,7 @@ impl Vmm {
         of_supervisor.filter_map(|pid| Some(Self { guest: guest_name(pid)?, pid })).collect()
     }
 
-    /// Finds the VMM process of the guest `name`, whoever its parent is; for names that no other
+    /// Finds the VMM process of the guest `name`, whatever its parent is; for names that no other
     /// fleet has.
     #[must_use]
     pub fn of_guest(name: &str) -> Option<Self> {

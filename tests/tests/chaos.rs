@@ -1,7 +1,7 @@
 //! A fleet under chaos: what must hold while processes are killed, stopped and throttled at random
 //! (`aerostat_tests::chaos`).
 //!
-//! A run of ten minutes belongs to `cargo xtask test --long`, and `cargo xtask soak` is one of hours.
+//! `cargo xtask test --long` has a run of ten minutes, and `cargo xtask soak` is one of hours.
 
 use std::time::Duration;
 

@@ -1,8 +1,8 @@
 //! Chaos: a fleet under load while processes are killed, stopped and throttled at random.
 //!
-//! Two *steady* guests verify every byte of their memory all the time. Nobody kills them; their VMM
-//! processes are stopped and throttled, and their supervisors killed. Two *victims* and a guest that
-//! swaps to a disk that is too small for it are killed as well, and start again. At the end the
+//! Two *steady* guests verify every byte of their memory all the time. They are never killed; their
+//! VMM processes are stopped and throttled, and their supervisors killed. Two *victims* and a guest
+//! that swaps to a disk that is too small for it are killed as well, and start again. At the end the
 //! steady guests have lost nothing, the pool was never overdrawn by physical measure, and nothing
 //! is left behind.
 //!
@@ -41,8 +41,8 @@ const END_PATIENCE: Duration = Duration::from_secs(30);
 const CLIENTS: usize = 80;
 /// The disk of the guest that swaps has so much room, and the guest a swap disk of more.
 const SMALL_DISK_MIB: u64 = 48;
-/// The limit of a squeezed process, in bytes: less than any of them uses.
-const SQUEEZED: u64 = 24 << 20;
+/// What a squeezed process may use more than it does: the kernel refuses a limit below the charge.
+const SLACK: u64 = 512 << 10;
 /// Steps after which processes have all that they need, and before which they are not measured.
 const WARM_UP: u64 = 30;
 /// The longest own time of a round of the last supervisor.
@@ -308,14 +308,18 @@ fn throttle(pid: u32, time: Duration) -> bool {
     is_set
 }
 
-/// Lowers the limit of a process's memory control group to less than it uses, where it has a group
-/// of its own: the kernel ends that process alone. Returns whether it has one.
+/// Lowers the limit of a process's memory control group to what it uses, where it has a group of
+/// its own: when it grows, the kernel ends that process alone. Returns whether it has one.
 fn squeeze(vmm: &Vmm) -> bool {
     let Ok(Location { folder, .. }) = Location::of_process(vmm.pid()) else { return false };
     let is_alone = fs::read_to_string(folder.join("cgroup.procs")).is_ok_and(|pids| pids.lines().count() == 1);
     let is_ours = folder.file_name().is_some_and(|name| name.to_string_lossy().contains(&vmm.guest));
-    let limits = ["memory.limit_in_bytes", "memory.max"];
-    is_alone && is_ours && limits.iter().any(|file| fs::write(folder.join(file), SQUEEZED.to_string()).is_ok())
+    let lower = |(charge, limit): &(&str, &str)| {
+        let used = fs::read_to_string(folder.join(charge)).ok()?.trim().parse::<u64>().ok()?;
+        fs::write(folder.join(limit), (used + SLACK).to_string()).ok()
+    };
+    let files = [("memory.usage_in_bytes", "memory.limit_in_bytes"), ("memory.current", "memory.max")];
+    is_alone && is_ours && files.iter().any(|files| lower(files).is_some())
 }
 
 /// Returns all sockets in a folder and below it.

@@ -1,6 +1,6 @@
 //! `aerostat-hostile-vmm`: behaves as a VMM process that a guest has taken over.
 //!
-//! Supervisors in `tests/tests/hostile_vmm.rs` and in the bench `enforcement` start it as they start
+//! Supervisors in `tests/tests/hostile_vmm.rs` and in the bench `enforcement` start it like
 //! `aerostat-vmm NAME BUILD`, with the link as its standard input. The name says what it does:
 //! `aerostat_tests::hostile_vmm::DEEDS` lists all there is.
 
