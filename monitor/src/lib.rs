@@ -6,6 +6,9 @@ pub mod control;
 pub mod display;
 pub mod fleet;
 pub mod fleet_checks;
+#[cfg(any(test, feature = "harness"))]
+#[doc(hidden)]
+pub mod harness;
 pub mod host;
 mod malformed;
 mod plot;

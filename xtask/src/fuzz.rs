@@ -7,6 +7,7 @@
 //! directory for the next run. Inputs that are worth keeping for good are the seeds, in git.
 
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result};
@@ -16,9 +17,10 @@ use crate::tools;
 
 /// The package that holds the targets.
 const PACKAGE: &str = "aerostat-fuzz";
-const TARGET: &str = "balloon_port";
+const TARGETS: [&str; 6] = ["balloon_port", "control_request", "fleet_file", "link", "qmp_session", "virtio_disk"];
+/// For each target.
 const SECONDS: u32 = 60;
-/// The longest input: some two hundred steps.
+/// The longest input: some two hundred steps of a script.
 const MOST_BYTES: u32 = 2000;
 /// Flags for coverage of edges, for assertions, which releases do without, and for one code
 /// generation unit per crate, so that no edge is counted twice.
@@ -33,23 +35,27 @@ const FLAGS: [&str; 8] = [
     "-Ccodegen-units=1",
 ];
 
-/// Builds the target and returns the command that fuzzes it for a minute, from its seeds and the
+/// Builds the targets and returns the commands that fuzz each for a minute, from its seeds and the
 /// inputs that earlier runs have found.
 ///
 /// # Errors
-/// When a tool is missing or the target can't be built.
-pub(crate) fn command() -> Result<Command> {
+/// When a tool is missing or a target can't be built.
+pub(crate) fn commands() -> Result<Vec<Command>> {
     tools::cpp_compiler()?;
     let host = tools::host()?;
     let folder = target_dir()?.join("fuzz");
     // With `--target`, the flags do not apply to build scripts, which run during the build.
-    let mut build = cargo(["build", "--release", "--package", PACKAGE, "--bin", TARGET, "--target", &host]);
+    let mut build = cargo(["build", "--release", "--package", PACKAGE, "--bins", "--target", &host]);
     build.arg("--target-dir").arg(&folder).env("RUSTFLAGS", FLAGS.join(" ")).env("CARGO_PROFILE_RELEASE_LTO", "off");
     expect_success(&mut build)?;
-    let corpus = folder.join("corpus").join(TARGET);
+    TARGETS.iter().map(|target| command(target, &folder, &host)).collect()
+}
+
+fn command(target: &str, folder: &Path, host: &str) -> Result<Command> {
+    let corpus = folder.join("corpus").join(target);
     fs::create_dir_all(&corpus).with_context(|| format!("making {}", corpus.display()))?;
-    let mut fuzz = Command::new(folder.join(host).join("release").join(TARGET));
-    fuzz.arg(corpus).arg(root().join("monitor/fuzz/seeds").join(TARGET));
+    let mut fuzz = Command::new(folder.join(host).join("release").join(target));
+    fuzz.arg(corpus).arg(root().join("monitor/fuzz/seeds").join(target));
     fuzz.args([format!("-max_total_time={SECONDS}"), format!("-max_len={MOST_BYTES}"), "-len_control=0".to_owned()]);
     // libFuzzer writes an input that fails to this folder and prints its name.
     fuzz.arg(format!("-artifact_prefix={}/", folder.display()));

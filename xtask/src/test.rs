@@ -105,8 +105,8 @@ fn skip_long(bench: &Bench) -> Result<Outcome> {
 }
 
 fn run_fuzzer() -> Outcome {
-    match fuzz::command() {
-        Ok(command) => outcome(&mut [command]),
+    match fuzz::commands() {
+        Ok(mut commands) => outcome(&mut commands),
         Err(error) => Outcome::Failed(format!("{error:#}")),
     }
 }

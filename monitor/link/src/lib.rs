@@ -14,6 +14,9 @@ pub mod clock;
 pub mod disk;
 pub mod doorbell;
 pub mod handshake;
+#[cfg(any(test, feature = "harness"))]
+#[doc(hidden)]
+pub mod harness;
 mod link;
 pub mod message;
 mod shared_page;

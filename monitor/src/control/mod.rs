@@ -21,5 +21,8 @@ mod wall_clock;
 
 pub use self::client::{Client, ClientError, EventStream, LogStream, Wait};
 pub use self::publisher::{Batch, Feed, Published, Publisher, Recorded, RunEnded, publisher};
+#[cfg(any(test, feature = "harness"))]
+#[doc(hidden)]
+pub use self::server::harness;
 pub use self::server::{MetricsError, MetricsListener, Server, ServerOptions, openapi_document};
 pub use self::wall_clock::local_time;

@@ -81,6 +81,9 @@ pub use machine::{KvmError, check_kvm};
 pub use memory_slots::ALWAYS_ATTACHED;
 pub use process::process_main;
 pub use resident::read_anonymous;
+#[cfg(any(test, feature = "harness"))]
+#[doc(hidden)]
+pub use virtio::harness as disk_harness;
 
 /// Names the sources that this library was built from, and those of the link. The supervisor passes
 /// it to the program, which refuses another one's.

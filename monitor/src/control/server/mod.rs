@@ -21,6 +21,8 @@ mod change;
 mod connection;
 mod context;
 mod events;
+#[cfg(any(test, feature = "harness"))]
+pub mod harness;
 mod host_checks;
 mod inspect;
 mod log;

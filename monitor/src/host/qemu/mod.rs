@@ -34,4 +34,7 @@ mod worker;
 
 pub use self::attach::{AttachError, resident_behind};
 pub use self::guest::QemuGuest;
+#[cfg(any(test, feature = "harness"))]
+#[doc(hidden)]
+pub use self::qmp::harness;
 pub use self::spawn::{PROGRAM, QemuConfig, QemuError, version};

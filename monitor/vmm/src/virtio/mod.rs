@@ -19,6 +19,9 @@ mod adaptive_poll;
 mod block;
 mod chain;
 mod device;
+#[cfg(any(test, feature = "harness"))]
+#[doc(hidden)]
+pub mod harness;
 mod memory;
 mod mmio;
 mod queue;

@@ -11,6 +11,8 @@
 //! whatever is no QMP ends the session with one line that says why.
 //! Source: QEMU, docs/interop/qmp-spec.
 
+#[cfg(any(test, feature = "harness"))]
+pub mod harness;
 mod lines;
 mod message;
 mod session;
