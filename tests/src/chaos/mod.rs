@@ -2,9 +2,9 @@
 //!
 //! Two *steady* guests verify every byte of their memory all the time. They are never killed; their
 //! VMM processes are stopped and throttled, and their supervisors killed. Two *victims* and a guest
-//! that swaps to a disk that is too small for it are killed as well, and start again. At the end the
-//! steady guests have lost nothing, the pool was never overdrawn by physical measure, and nothing
-//! is left behind.
+//! that swaps to a disk that is too small for it are killed as well, and start again. At the end
+//! the steady guests have lost nothing, the pool was never overdrawn by physical measure, and
+//! nothing is left behind.
 //!
 //! The length of a run is a number of steps, and a seed decides them all, so a run can be repeated.
 //! What happens between two steps still depends on the host. The clock is not stepped: it is the

@@ -1,5 +1,5 @@
-//! Makes calls without a session, negotiates badly, and ends the session in the middle, or again and
-//! again.
+//! Makes calls without a session, negotiates badly, and ends the session in the middle, or again
+//! and again.
 
 use aerostat_abi::batch::{Entry, EntryStatus};
 use aerostat_abi::port::{Command, Features, Hello, Registers, Status, VERSION, Welcome};
