@@ -420,6 +420,11 @@ impl RegisterPage {
         self.obeyed_limit.store(limit.map_or(0, |limit| limit.0.saturating_add(1)), Ordering::Release);
     }
 
+    /// Tells the supervisor that the guest can't be paged after all.
+    pub fn withdraw_paging(&self) {
+        self.is_pageable.store(0, Ordering::Release);
+    }
+
     /// Publishes what host paging has done to a guest that can be paged.
     pub fn set_paging(&self, paging: &PagingFacts) {
         self.paged_out_frames.store(paging.out.0, Ordering::Release);
@@ -534,6 +539,9 @@ mod tests {
             page.obey_limit(limit);
             assert_eq!(page.facts().resident_limit, limit);
         }
+        page.withdraw_paging();
+        assert_eq!(page.facts().paging, None);
+        page.set_paging(&paging);
         page.set_target(FrameCount(8));
         assert_eq!((page.target(), page.target_epoch()), (FrameCount(8), Epoch(2)));
         page.acknowledge(Epoch(2));

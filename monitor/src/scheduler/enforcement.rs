@@ -37,10 +37,16 @@ use crate::clock::Moment;
 /// Progress is the release of one frame for so many that were withheld at most.
 const PROGRESS_DIVISOR: u64 = 16;
 
+/// How many times as long a process may not answer that can't page: one of QEMU may have other
+/// things to do.
+const UNPAGED_ANSWER: u32 = 4;
+
 /// How long a guest may make no progress.
 struct Deadlines {
-    /// Until it is confined.
-    confined: Duration,
+    /// Until it is paged.
+    paged: Duration,
+    /// The same where it can't be: other machines are polled less often, and are slower to follow.
+    unpaged: Duration,
     /// Until the policy decides.
     policy: Duration,
     /// How long its process may not answer until it is squeezed.
@@ -51,14 +57,16 @@ struct Deadlines {
 
 /// The deadlines while other guests wait.
 const SHORT: Deadlines = Deadlines {
-    confined: Duration::from_millis(200),
+    paged: Duration::from_millis(200),
+    unpaged: Duration::from_secs(2),
     policy: Duration::from_secs(5),
     squeezed: Duration::from_secs(1),
     ended: Duration::from_secs(3),
 };
 /// The deadlines while none does.
 const LONG: Deadlines = Deadlines {
-    confined: Duration::from_secs(10),
+    paged: Duration::from_secs(10),
+    unpaged: Duration::from_secs(10),
     policy: Duration::from_secs(30),
     squeezed: Duration::from_secs(30),
     ended: Duration::MAX,
@@ -326,7 +334,11 @@ impl Episode {
 
     /// Returns the next rung, and how much more time has to count until then.
     fn next(&self) -> Option<(Rung, Duration)> {
-        let Deadlines { confined, policy, squeezed, ended } = self.deadlines();
+        let Deadlines { paged, unpaged, policy, squeezed, ended } = self.deadlines();
+        let ended = match self.means {
+            Means::Process(_) => ended.saturating_mul(UNPAGED_ANSWER),
+            Means::None | Means::Paging(_) | Means::Pause => ended,
+        };
         let by_guest = |rung, deadline: Duration| (rung, deadline.saturating_sub(self.release.spent));
         let by_process = |rung, deadline: Duration| (rung, deadline.saturating_sub(self.failing()));
         let by_policy = |rule| match rule {
@@ -344,8 +356,8 @@ impl Episode {
             (Rung::Squeezed, Means::Process(rule)) => [end, by_policy(rule)],
             (Rung::Squeezed, Means::Paging(_)) => [end, None],
             (_, Means::Pause) => [by_policy(IgnoredTarget::Pause), None],
-            (Rung::Asked, Means::Process(_)) => [squeeze, Some(by_guest(Rung::Squeezed, confined))],
-            (Rung::Asked, Means::Paging(_)) => [squeeze, Some(by_guest(Rung::Paging, confined))],
+            (Rung::Asked, Means::Process(_)) => [squeeze, Some(by_guest(Rung::Squeezed, unpaged))],
+            (Rung::Asked, Means::Paging(_)) => [squeeze, Some(by_guest(Rung::Paging, paged))],
             (Rung::Paging, Means::Paging(rule) | Means::Process(rule)) => [squeeze, by_policy(rule)],
         };
         candidates.into_iter().flatten().min_by_key(|(_, left)| *left)

@@ -26,6 +26,14 @@ impl ResidentLimit {
         Some(wanted)
     }
 
+    /// Takes a limit back that is on its way to a process which was under none, and can't be under
+    /// one.
+    pub fn withdraw(&mut self) {
+        if self.acknowledged.is_none() {
+            self.sent = None;
+        }
+    }
+
     /// Records what the process acknowledges. A limit that is not on its way changes nothing.
     pub fn acknowledge(&mut self, limit: Option<FrameCount>) {
         if limit == self.sent {
@@ -82,6 +90,19 @@ mod tests {
         assert_eq!(limits.largest(), limit(40));
         assert_eq!(limits.send(None), Some(None));
         assert_eq!(limits.largest(), None, "a limit that is lifted limits nothing from then on");
+    }
+
+    #[test]
+    fn a_limit_is_withdrawn_only_from_a_process_that_was_under_none() {
+        let mut limits = ResidentLimit::default();
+        limits.send(limit(70));
+        limits.withdraw();
+        assert!(limits.is_acknowledged());
+        assert_eq!((limits.sent(), limits.largest()), (None, None));
+        limits.send(limit(70));
+        limits.acknowledge(limit(70));
+        limits.withdraw();
+        assert_eq!(limits.largest(), limit(70), "what it frees may be granted to others already");
     }
 
     proptest! {

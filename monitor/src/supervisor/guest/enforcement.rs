@@ -123,6 +123,9 @@ impl Enforcer {
         self.limit.acknowledge(observation.resident_limit);
         self.could_run = self.clock.advance(waited, now);
         self.paged_out = observation.paged_out;
+        if self.paged_out.is_none() {
+            self.limit.withdraw();
+        }
         if let Some(PagingCounters { out, back }) = observation.paging {
             (self.totals.paged_out, self.totals.paged_in) = (out, back);
         }

@@ -49,6 +49,7 @@ impl PagingControl {
         if limit.is_some() && !self.are_threads_started {
             if let Err(error) = self.start(&paging) {
                 self.paging = None;
+                self.registers.page().withdraw_paging();
                 self.report_problem(&error);
                 return;
             }
@@ -57,6 +58,8 @@ impl PagingControl {
         if paging.limit() != limit {
             paging.set_limit(limit);
         }
+        // Nothing grows beyond the limit from now on but by what is being touched this moment.
+        self.registers.page().obey_limit(limit);
     }
 
     /// Returns why the guest can't go on, if it can't.
