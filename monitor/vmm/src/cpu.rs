@@ -1,8 +1,8 @@
 //! The virtual processor's first state: features, control registers, segments, and the registers of
 //! hermit-entry's protocol.
 //!
-//! The supervisor lists the features that KVM supports, once, and passes them to each guest. To
-//! list them takes as long as creating a machine on a host that is a virtual machine itself, where
+//! The supervisor lists the features that KVM supports, once, and passes what a guest may see of them
+//! ([`super::cpuid`]) to each. To list them takes as long as creating a machine on a host that is a virtual machine itself, where
 //! each CPUID is an exit.
 //!
 //! The guest starts in 64-bit mode and ring 0 with paging on and interrupts off. `RDI` has the
@@ -15,6 +15,7 @@ use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES, kvm_cpuid_entry2, kvm_regs, kvm
 use kvm_ioctls::VcpuFd;
 
 use super::boot::DESCRIPTORS_LIMIT;
+use super::cpuid;
 use super::layout::{BOOT_INFO, GDT, PAGE_TABLES, STACK_TOP};
 use super::machine::{KvmError, failed, open};
 
@@ -72,19 +73,12 @@ pub fn features() -> Result<&'static [CpuidLeaf], KvmError> {
         return Ok(features);
     }
     let host = open()?.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).map_err(failed("list the processor's features"))?;
-    Ok(FEATURES.get_or_init(|| host.as_slice().iter().map(guest_leaf).collect()))
+    let guest = || cpuid::guest_entries(host.as_slice()).iter().map(leaf).collect();
+    Ok(FEATURES.get_or_init(guest))
 }
 
-/// Returns an entry of the host's features, adapted to processor 0 of one.
-fn guest_leaf(host: &kvm_cpuid_entry2) -> CpuidLeaf {
-    let (mut ebx, mut edx) = (host.ebx, host.edx);
-    match host.function {
-        // Bits 24 to 31 hold the number of the processor that happened to execute CPUID.
-        1 => ebx &= 0x00ff_ffff,
-        0xb | 0x1f => edx = 0,
-        _ => {}
-    }
-    [host.function, host.index, host.flags, host.eax, ebx, host.ecx, edx]
+fn leaf(entry: &kvm_cpuid_entry2) -> CpuidLeaf {
+    [entry.function, entry.index, entry.flags, entry.eax, entry.ebx, entry.ecx, entry.edx]
 }
 
 /// Returns the features as KVM takes them; `None` for more than it does.
@@ -135,23 +129,22 @@ fn has(cpuid: &CpuId, leaf: u32, register: fn(&kvm_cpuid_entry2) -> u32, bit: u3
 
 #[cfg(test)]
 mod tests {
-    use super::{decode, guest_leaf};
+    use super::{decode, leaf};
     use kvm_bindings::kvm_cpuid_entry2;
 
     #[test]
-    fn features_name_processor_0_and_arrive_as_they_were_listed() {
-        let host = kvm_cpuid_entry2 {
+    fn features_arrive_as_they_were_listed() {
+        let entry = kvm_cpuid_entry2 {
             function: 1,
             index: 2,
             flags: 3,
             eax: 4,
-            ebx: 0x0512_3456,
+            ebx: 5,
             ecx: 6,
             edx: 7,
             ..kvm_cpuid_entry2::default()
         };
-        let guest = kvm_cpuid_entry2 { ebx: 0x0012_3456, ..host };
-        assert_eq!(decode(&[guest_leaf(&host)]).unwrap().as_slice(), [guest]);
-        assert_eq!(decode(&vec![guest_leaf(&host); 1000]), None);
+        assert_eq!(decode(&[leaf(&entry)]).unwrap().as_slice(), [entry]);
+        assert_eq!(decode(&vec![leaf(&entry); 1000]), None);
     }
 }

@@ -14,9 +14,11 @@
 //!   `virtio` (disks), `fault` (the report of a bad end), `inspection` (where the vCPU is),
 //!   `thread_table` (the guest's threads)
 //! * machine: `machine` (KVM's objects), `balloon_interrupt`, `interrupts` (of devices), `cpu`
-//!   (features, first registers), `boot` and `boot_info` (what it finds in memory), `device_tree`
+//!   (features, first registers), `cpuid` (what is shown of the host), `boot` and `boot_info` (what
+//!   it finds in memory), `device_tree`
 //! * host paging: `paging`
-//! * memory: `layout` (addresses), `memory` (the mapping), `transfers` (of devices to it), `memory_slots` (what KVM knows of it),
+//! * memory: `layout` (addresses), `memory` (the mapping), `transfers` (of devices to it),
+//!   `memory_slots` (what KVM knows of it),
 //!   `release` (to the host), `resident` (measuring)
 //! * decision, pure or nearly so: `frame_map` (which frames are ballooned), `page_sizes` (what may
 //!   be behind them), `throttle` (how fast the guest may call), `image` and `image_notes` (is this
@@ -32,6 +34,7 @@ mod boot_info;
 mod console;
 mod console_log;
 mod cpu;
+mod cpuid;
 mod device_tree;
 mod fault;
 mod frame_map;

@@ -7,7 +7,10 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::Arc;
 
-use kvm_bindings::{CpuId, KVM_API_VERSION};
+use kvm_bindings::{
+    CpuId, KVM_API_VERSION, KVM_CAP_ENFORCE_PV_FEATURE_CPUID, KVM_CAP_PMU_CAPABILITY, KVM_PMU_CAP_DISABLE,
+    kvm_enable_cap,
+};
 use kvm_ioctls::{Cap, IoEventAddress, Kvm, NoDatamatch, SyncReg, VcpuFd, VmFd};
 use rustix::io::Errno;
 use thiserror::Error;
@@ -79,11 +82,15 @@ impl Machine {
     pub(super) unsafe fn new(memory: &GuestMemory) -> Result<(Self, MemorySlots), KvmError> {
         let kvm = open()?;
         let vm = Arc::new(kvm.create_vm().map_err(failed("create a virtual machine"))?);
+        // Older kernels lack it; the guest's features name no counters in any case.
+        let _ = vm.enable_cap(&capability(KVM_CAP_PMU_CAPABILITY, KVM_PMU_CAP_DISABLE));
         // SAFETY: the caller keeps the memory mapped.
         let slots = unsafe { MemorySlots::new(Arc::clone(&vm), memory)? };
         vm.set_tss_address(TSS_ADDRESS).map_err(failed("place the task state segment"))?;
         vm.create_irq_chip().map_err(failed("create the interrupt controller"))?;
         let mut vcpu = vm.create_vcpu(0).map_err(failed("create a processor"))?;
+        // Paravirtual interfaces that the guest's features do not name are then closed, too.
+        let _ = vcpu.enable_cap(&capability(KVM_CAP_ENFORCE_PV_FEATURE_CPUID, 1));
         vcpu.set_sync_valid_reg(SyncReg::Register);
         let interrupts = Arc::new(InterruptRouter::new(Arc::clone(&vm)));
         Ok((Self { vm, vcpu, interrupts }, slots))
@@ -131,6 +138,11 @@ impl Machine {
         cpu::set_up(&self.vcpu, features, entry).map_err(failed("set the processor's registers"))?;
         Ok(self.vcpu)
     }
+}
+
+/// Returns the request for a capability of KVM, with its first argument.
+fn capability(number: u32, argument: u32) -> kvm_enable_cap {
+    kvm_enable_cap { cap: number, args: [argument.into(), 0, 0, 0], ..kvm_enable_cap::default() }
 }
 
 pub(super) fn open() -> Result<Kvm, KvmError> {
