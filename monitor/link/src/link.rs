@@ -17,7 +17,7 @@ use thiserror::Error;
 /// The longest message that either side accepts.
 const MOST_BYTES: usize = 64 << 10;
 /// Descriptors that a message may carry.
-const MOST_DESCRIPTORS: usize = 12;
+const MOST_DESCRIPTORS: usize = 18;
 
 /// Why a message did not get through.
 #[derive(Debug, Error)]
@@ -217,6 +217,7 @@ mod tests {
             disks: vec![disk(DiskRole::Data), disk(DiskRole::Swap)],
             host_swap: Some(StartHostSwap { faults: DiskFaults::default() }),
             lease: Some(Duration::from_secs(1)),
+            namespaces: 5,
         };
         for log in [None, Some(fd())] {
             let has_log = log.is_some();
@@ -224,13 +225,25 @@ mod tests {
             let (registers, doorbell, image, disks) = (fd(), fd(), fd(), vec![fd(), fd()]);
             let succession = Some(SuccessionDescriptors { listener: fd(), ended: fd() });
             let host_swap = Some(fd());
-            let sent = StartDescriptors { registers, doorbell, image, disks, host_swap, succession, log, previous_log };
+            let namespaces = (0..5).map(|_| fd()).collect();
+            let sent = StartDescriptors {
+                registers,
+                doorbell,
+                image,
+                disks,
+                host_swap,
+                succession,
+                namespaces,
+                log,
+                previous_log,
+            };
             ours.send(&ToVmm::Stop, &sent.borrowed(), Patience::Wait).unwrap();
             let (message, descriptors) = theirs.receive::<ToVmm>(Patience::Wait).unwrap();
             assert!(matches!(message, ToVmm::Stop));
             let received = StartDescriptors::from_received(descriptors, &start).unwrap();
-            assert_eq!((received.disks.len(), received.log.is_some()), (2, has_log));
+            assert_eq!((received.disks.len(), received.namespaces.len()), (2, 5));
             assert!(received.host_swap.is_some() && received.succession.is_some());
+            assert_eq!(received.log.is_some(), has_log);
             assert_eq!(received.previous_log.is_some(), has_log);
         }
         assert!(StartDescriptors::from_received(vec![fd(), fd(), fd(), fd()], &start).is_none());

@@ -51,6 +51,8 @@ pub struct Start {
     /// How long the guest runs on without a supervisor, until another one takes it over; `None` if
     /// it ends with its supervisor. With [`SuccessionDescriptors`].
     pub lease: Option<Duration>,
+    /// How many namespaces the process joins; a descriptor comes with each.
+    pub namespaces: usize,
 }
 
 /// A host swap file without its descriptor.
@@ -105,6 +107,8 @@ pub struct StartDescriptors {
     pub host_swap: Option<OwnedFd>,
     /// With a lease, what another supervisor finds the process by.
     pub succession: Option<SuccessionDescriptors>,
+    /// Empty namespaces, in the order in which they are joined.
+    pub namespaces: Vec<OwnedFd>,
     /// Where the guest's console goes, if anywhere.
     pub log: Option<OwnedFd>,
     /// With a log, where it goes when it is full.
@@ -156,6 +160,7 @@ impl StartDescriptors {
             .chain(&self.disks)
             .chain(&self.host_swap)
             .chain(succession)
+            .chain(&self.namespaces)
             .chain(logs)
             .map(AsFd::as_fd)
             .collect()
@@ -178,6 +183,7 @@ impl StartDescriptors {
                 Some(_) => Some(SuccessionDescriptors { listener: descriptors.next()?, ended: descriptors.next()? }),
                 None => None,
             },
+            namespaces: (0..start.namespaces).map(|_| descriptors.next()).collect::<Option<_>>()?,
             log: descriptors.next(),
             previous_log: descriptors.next(),
         })

@@ -9,6 +9,9 @@
 
 mod adopt;
 mod events;
+mod jail_check;
+mod last_words;
+mod namespaces;
 mod record;
 mod spawn;
 
@@ -26,6 +29,8 @@ use aerostat_link::{Doorbell, Link, Patience, SharedPage};
 use rustix::event::epoll::{self, EventData, EventFlags};
 
 pub use self::adopt::{AdoptError, Adopted, Survivor, find_survivors};
+pub use self::jail_check::missing_in_jail;
+use self::last_words::LastWords;
 pub use self::record::{GuestRecord, Succession, recorded_ending};
 pub use self::spawn::{GuestConfig, SpawnError};
 use super::cgroup::{GuestGroup, Location};
@@ -75,6 +80,8 @@ pub struct VmmGuest {
     squeezer: Squeezer,
     /// What another supervisor finds it by. Removed once its end was reported.
     files: Option<Arc<GuestFiles>>,
+    /// Its standard error; `None` for a process of an earlier supervisor.
+    last_words: Option<LastWords>,
 }
 
 /// What a handle is made of.
@@ -125,7 +132,13 @@ impl VmmGuest {
             own_group,
             squeezer: Squeezer::default(),
             files: None,
+            last_words: None,
         })
+    }
+
+    fn with_last_words(mut self, last_words: LastWords) -> Self {
+        self.last_words = Some(last_words);
+        self
     }
 
     fn with_files(mut self, files: Option<Arc<GuestFiles>>) -> Self {

@@ -20,11 +20,13 @@ use super::console_log::ConsoleLog;
 use super::cpu;
 use super::device_tree::Description;
 use super::frame_map::FrameMap;
+use super::host_files::HostFiles;
 use super::inspection::Inspection;
+use super::jail::{self, Thread};
 use super::layout::MemoryLayout;
 use super::machine::{KvmError, Machine};
 use super::memory::GuestMemory;
-use super::paging::{Paging, PagingControl};
+use super::paging::{Paging, PagingControl, Userfault};
 use super::problems::Problems;
 use super::process::ProcessError;
 use super::process_host::ProcessHost;
@@ -59,27 +61,29 @@ pub(super) struct Guest {
 }
 
 impl Guest {
-    /// Assembles the guest that `start` describes. `began_ns` is when the process began.
+    /// Assembles the guest that `start` describes, in the process's jail.
     pub(super) fn assemble(
         link: &Arc<SupervisorLink>,
         start: &Start,
-        descriptors: StartDescriptors,
-        began_ns: u64,
+        (descriptors, files): (StartDescriptors, HostFiles),
+        registers: SharedPage,
     ) -> Result<Self, ProcessError> {
-        let registers = Arc::new(SharedRegisters::new(SharedPage::map(&descriptors.registers)?));
-        registers.page().mark_boot(BootStage::Process, began_ns);
+        let registers = Arc::new(SharedRegisters::new(registers));
         let layout = MemoryLayout::new(FrameCount(start.memory_frames))?;
         let initial = FrameCount(start.initial_frames);
         let memory = Arc::new(GuestMemory::new(layout).map_err(ProcessError::Memory)?);
-        let meter = Arc::new(ResidentMeter::new()?);
+        let meter = Arc::new(ResidentMeter::new(files.memory)?);
         let file = File::from(descriptors.image);
         // The longest steps of a start wait for the kernel, and half of them for nothing else.
         let (created, loaded) = thread::scope(|scope| {
             let loading = thread::Builder::new().name("loader".to_owned()).stack_size(LOADER_STACK_BYTES);
-            let loading = loading.spawn_scoped(scope, || boot::load(&memory, &file, initial))?;
+            let loading = loading.spawn_scoped(scope, || {
+                jail::confine(Thread::Loader)?;
+                boot::load(&memory, &file, initial)
+            })?;
             // SAFETY: the vCPU's thread runs the processor, and has the devices meanwhile, which
             // keep the memory mapped.
-            let created = unsafe { Machine::new(&memory) };
+            let created = unsafe { Machine::new(&files.kvm, &memory) };
             registers.page().mark_boot(BootStage::Machine, monotonic_ns());
             let loaded = loading.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
             Ok::<_, io::Error>((created, loaded))
@@ -95,8 +99,8 @@ impl Guest {
             virtio_devices: start.disks.len(),
         };
         boot::describe(&memory, &image, &description)?;
-        let disks = start.disks.iter().zip(descriptors.disks).map(|(disk, file)| {
-            let disk: Arc<dyn Device> = Arc::new(Disk::new(disk.with_file(file), memory.transfers().clone())?);
+        let disks = start.disks.iter().zip(descriptors.disks).zip(files.cached_disks).map(|((disk, file), cached)| {
+            let disk: Arc<dyn Device> = Arc::new(Disk::new(disk.with_file(file), cached, memory.transfers().clone())?);
             Ok(disk)
         });
         let virtio = Bus::new(disks.collect::<io::Result<_>>()?, &memory, |wires| {
@@ -106,7 +110,8 @@ impl Guest {
 
         let interrupt = machine.balloon_interrupt();
         let work_left = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
-        let paging = host_paging(link, start, descriptors.host_swap, (&memory, &registers, &work_left));
+        let paging =
+            host_paging(link, start, (descriptors.host_swap, files.userfault), (&memory, &registers, &work_left));
         let host = ProcessHost::new(
             Arc::clone(link),
             interrupt.clone(),
@@ -163,11 +168,15 @@ impl Guest {
 fn host_paging(
     link: &Arc<SupervisorLink>,
     start: &Start,
-    file: Option<OwnedFd>,
+    (file, userfault): (Option<OwnedFd>, Option<io::Result<Userfault>>),
     (memory, registers, work_left): (&Arc<GuestMemory>, &Arc<SharedRegisters>, &Arc<OwnedFd>),
 ) -> Option<Arc<Paging>> {
-    let host_swap = (start.host_swap.as_ref()?, file?);
-    match Paging::new(Arc::clone(memory), Arc::clone(registers), host_swap, Arc::clone(work_left)) {
+    let (host_swap, file, userfault) = (start.host_swap.as_ref()?, file?, userfault?);
+    let new = |userfault| {
+        let host_swap = (host_swap, file, userfault);
+        Paging::new(Arc::clone(memory), Arc::clone(registers), host_swap, Arc::clone(work_left))
+    };
+    match userfault.and_then(new) {
         Ok(paging) => Some(Arc::new(paging)),
         Err(error) => {
             let mut problems = Problems::new(Arc::clone(link));

@@ -5,11 +5,12 @@
 //!
 //! The modules by layer:
 //!
-//! * process: `process` (from start to end), `guest` (assembles the parts), `main_loop` and what it
-//!   calls: `target_watch` and `reclamation` (what the main thread does to the balloon), `sampler`
-//!   (what it does at intervals), `vcpu_thread`; `process_host` (what the balloon uses of it all),
-//!   `problems` (reports to the supervisor), `shared_registers` and `supervisor_link` (what is
-//!   shared with the supervisor), `succession` (what happens when it is gone)
+//! * process: `process` (from start to end), `host_files` (what is opened by name), `jail`, `guest`
+//!   (assembles the parts), `main_loop` and what it calls: `target_watch` and `reclamation` (what
+//!   the main thread does to the balloon), `sampler` (what it does at intervals), `vcpu_thread`;
+//!   `process_host` (what the balloon uses of it all), `problems` (reports to the supervisor),
+//!   `shared_registers` and `supervisor_link` (what is shared with the supervisor), `succession`
+//!   (what happens when it is gone)
 //! * devices: `vcpu` (the loop and its exits), `balloon`, `console`, `console_log`, `serial_ring`,
 //!   `virtio` (disks), `fault` (the report of a bad end), `inspection` (where the vCPU is),
 //!   `thread_table` (the guest's threads)
@@ -39,11 +40,13 @@ mod device_tree;
 mod fault;
 mod frame_map;
 mod guest;
+mod host_files;
 mod huge_pages;
 mod image;
 mod image_notes;
 mod inspection;
 mod interrupts;
+pub mod jail;
 mod layout;
 mod lock;
 mod machine;
@@ -93,3 +96,9 @@ pub use virtio::harness as disk_harness;
 pub const BUILD_ID: &str = env!("AEROSTAT_BUILD_ID");
 /// The argument with which the program prints [`BUILD_ID`] and ends.
 pub const ASK_BUILD: &str = "--build-id";
+/// The argument with which the program makes the namespaces that guests share
+/// ([`jail::make_namespaces`]).
+pub const MAKE_NAMESPACES: &str = "--make-namespaces";
+/// The argument with which the program enters its jail without a guest, and prints which mechanisms
+/// the host lacks.
+pub const CHECK_JAIL: &str = "--check-jail";

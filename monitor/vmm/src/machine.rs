@@ -79,8 +79,7 @@ impl Machine {
     ///
     /// # Safety
     /// `memory` has to stay mapped as long as the machine's processor may run.
-    pub(super) unsafe fn new(memory: &GuestMemory) -> Result<(Self, MemorySlots), KvmError> {
-        let kvm = open()?;
+    pub(super) unsafe fn new(kvm: &Kvm, memory: &GuestMemory) -> Result<(Self, MemorySlots), KvmError> {
         let vm = Arc::new(kvm.create_vm().map_err(failed("create a virtual machine"))?);
         // Older kernels lack it; the guest's features name no counters in any case.
         let _ = vm.enable_cap(&capability(KVM_CAP_PMU_CAPABILITY, KVM_PMU_CAP_DISABLE));
@@ -145,6 +144,7 @@ fn capability(number: u32, argument: u32) -> kvm_enable_cap {
     kvm_enable_cap { cap: number, args: [argument.into(), 0, 0, 0], ..kvm_enable_cap::default() }
 }
 
+/// Opens KVM, and checks that it has what a machine needs.
 pub(super) fn open() -> Result<Kvm, KvmError> {
     let kvm = Kvm::new().map_err(|error| match Errno::from_raw_os_error(error.errno()) {
         Errno::NOENT | Errno::NODEV | Errno::NXIO => KvmError::Missing,

@@ -19,6 +19,7 @@ use rustix::io::Errno;
 
 use super::guest::Guest;
 use super::inspection::{Inspector, Step};
+use super::jail::{self, Thread};
 use super::paging::PagingControl;
 use super::process::ProcessError;
 use super::process_host::ProcessHost;
@@ -70,6 +71,7 @@ impl MainLoop {
         let Guest { link, total, machine, first, devices, target, reclamation, paging, sampler } = guest;
         let inspector = Inspector::new(Arc::clone(&devices.inspection));
         let vcpu = VcpuThread::spawn(machine, first, devices)?;
+        jail::confine(Thread::Main)?;
         Ok(Self { link, succession, total, vcpu, target, reclamation, paging, sampler, inspector })
     }
 

@@ -70,7 +70,10 @@ impl GuestMemory {
         unsafe { unmap(tail.cast(), HUGE_SIZE - head)? };
         let base = NonNull::new(base).ok_or(io::ErrorKind::OutOfMemory)?;
         let mut memory = Self { layout, base, bytes, host: HugePages::Supported, transfers: Transfers::default() };
-        match memory.advise(&(0..bytes / FRAME_SIZE), Advice::LinuxHugepage) {
+        let all = 0..bytes / FRAME_SIZE;
+        // What guests hold is not for whoever finds a core dump.
+        memory.advise(&all, Advice::LinuxDontDump)?;
+        match memory.advise(&all, Advice::LinuxHugepage) {
             Err(Errno::INVAL) => memory.host = HugePages::Unknown,
             outcome => outcome?,
         }

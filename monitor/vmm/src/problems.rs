@@ -1,7 +1,7 @@
 //! Reports of problems that do not end the guest, sent to the supervisor over the link.
 //!
-//! Standard error is for failures before there is a link: a terminal that is stopped or a pipe that
-//! is full makes a write wait, and here a device is locked meanwhile. A guest may cause a problem
+//! Standard error is for failures before there is a link, and for a process's last words, which are
+//! read when it has ended. A guest may cause a problem
 //! as often as it likes, so a process reports one, and the report never waits.
 
 use std::fmt;

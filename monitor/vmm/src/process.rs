@@ -1,7 +1,8 @@
 //! The life of a VMM process.
 //!
 //! A supervisor starts the program with the guest's name, its own build id, and the link as
-//! standard input. The first message says what to run: [`Guest::assemble`] builds it and
+//! standard input. The first message says what to run. The process opens what it needs, enters its
+//! [`jail`], and reads nothing of its guest's before. [`Guest::assemble`] builds the guest and
 //! [`MainLoop::run`] sees it through to its end, which is the last message. Without a lease the
 //! process ends when the link closes; with one it serves the next supervisor ([`Succession`]), and
 //! its end is also written to a file, for a supervisor that comes later.
@@ -13,21 +14,26 @@ use std::os::fd::AsFd;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use aerostat_abi::registers::BootStage;
+use aerostat_abi::units::FrameCount;
 use aerostat_link::clock::monotonic_ns;
-use aerostat_link::message::{Ending, FromVmm, StartDescriptors, ToVmm};
-use aerostat_link::{Link, LinkError, Patience};
+use aerostat_link::message::{Ending, FromVmm, Start, StartDescriptors, ToVmm};
+use aerostat_link::{Link, LinkError, Patience, SharedPage};
+use rustix::fs::fstat;
 use rustix::io::Errno;
 use thiserror::Error;
 
 use super::boot::BootError;
 use super::guest::Guest;
+use super::host_files::{self, HostFiles};
+use super::jail::{self, Bounds, Inmate, JailError, Mechanism};
 use super::layout::LayoutError;
 use super::machine::KvmError;
 use super::main_loop::MainLoop;
 use super::problems;
 use super::succession::Succession;
 use super::supervisor_link::SupervisorLink;
-use super::{ASK_BUILD, BUILD_ID};
+use super::{ASK_BUILD, BUILD_ID, CHECK_JAIL, MAKE_NAMESPACES};
 
 /// Why a VMM process can't do its work.
 #[derive(Debug, Error)]
@@ -50,6 +56,8 @@ pub(super) enum ProcessError {
     Io(#[from] io::Error),
     #[error("the process can't be set up: {0}")]
     System(#[from] Errno),
+    #[error(transparent)]
+    Jail(#[from] JailError),
     #[error("the supervisor is gone")]
     SupervisorGone,
 }
@@ -58,11 +66,18 @@ pub(super) enum ProcessError {
 #[must_use]
 pub fn process_main() -> ExitCode {
     let began_ns = monotonic_ns();
+    jail::begin();
     let mut arguments = env::args().skip(1);
     let (name, build) = (arguments.next(), arguments.next());
     if build.is_none() && name.as_deref() == Some(ASK_BUILD) {
         println!("{BUILD_ID}");
         return ExitCode::SUCCESS;
+    }
+    if build.is_none() && name.as_deref() == Some(MAKE_NAMESPACES) {
+        return jail::make_namespaces().map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS);
+    }
+    if build.is_none() && name.as_deref() == Some(CHECK_JAIL) {
+        return check_jail().map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS);
     }
     match serve(build.as_deref(), began_ns) {
         Ok(()) => ExitCode::SUCCESS,
@@ -98,13 +113,51 @@ fn serve(build: Option<&str>, began_ns: u64) -> Result<(), ProcessError> {
     }
     let link = Arc::new(SupervisorLink::new(link));
     problems::report_panics(Arc::clone(&link));
-    let guest = Guest::assemble(&link, &start, descriptors, began_ns);
+    if let Some(record) = &record {
+        jail::record_violations_in(record.as_fd());
+    }
+    let guest = prepare(&start, &mut descriptors, began_ns)
+        .and_then(|(files, registers)| Guest::assemble(&link, &start, (descriptors, files), registers));
     let ending = match guest.and_then(|guest| MainLoop::start(guest, succession)?.run()) {
         Err(ProcessError::SupervisorGone) => return Err(ProcessError::SupervisorGone),
         Err(error) => Ending::failed(error),
         Ok(ending) => ending,
     };
     report(&link, record, ending)
+}
+
+/// Opens what has to be opened by name, and enters the jail. What a guest controls is read later.
+fn prepare(
+    start: &Start,
+    descriptors: &mut StartDescriptors,
+    began_ns: u64,
+) -> Result<(HostFiles, SharedPage), ProcessError> {
+    let registers = SharedPage::map(&descriptors.registers)?;
+    registers.mark_boot(BootStage::Process, began_ns);
+    host_files::expose_to_oom_killer();
+    let files = HostFiles::open(descriptors)?;
+    let files_written = descriptors.disks.iter().chain(&descriptors.host_swap);
+    let sizes = files_written.map(|disk| fstat(disk).map(|disk| disk.st_size.unsigned_abs()));
+    let bounds = Bounds {
+        memory: FrameCount(start.memory_frames),
+        disks: start.disks.len() as u64,
+        largest_file: sizes.collect::<Result<Vec<_>, _>>()?.into_iter().max().unwrap_or(0),
+    };
+    let namespaces = std::mem::take(&mut descriptors.namespaces);
+    // What this host lacks, `aerostat doctor` says.
+    jail::enter(Inmate { process: host_files::own_number(), bounds, namespaces })?;
+    Ok((files, registers))
+}
+
+/// Enters the jail without a guest and prints a line for each mechanism that this host lacks.
+fn check_jail() -> Result<(), ProcessError> {
+    let bounds = Bounds { memory: FrameCount::ZERO, disks: 0, largest_file: 0 };
+    // Whoever asks has the namespaces, or not.
+    let missing = jail::enter(Inmate { process: host_files::own_number(), bounds, namespaces: Vec::new() })?;
+    for mechanism in missing.into_iter().filter(|missing| *missing != Mechanism::Namespaces) {
+        println!("{mechanism}");
+    }
+    Ok(())
 }
 
 /// Tells how the guest ended: this supervisor, and by `record` a later one.

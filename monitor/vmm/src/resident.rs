@@ -20,14 +20,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use aerostat_abi::registers::RegisterPage;
 use aerostat_abi::units::{FRAME_BYTES, FrameCount};
 
+use super::host_files::MemoryFiles;
+
 /// Samples after which page tables are measured although resident memory has not changed.
 const STALE_LOOKS: u64 = 16;
 
 /// Measures this process.
 #[derive(Debug)]
 pub(super) struct ResidentMeter {
-    statm: File,
-    status: File,
+    files: MemoryFiles,
     baseline: FrameCount,
     /// Resident memory when page tables were last measured, and the samples since then.
     tables_measured_at: AtomicU64,
@@ -37,10 +38,9 @@ pub(super) struct ResidentMeter {
 impl ResidentMeter {
     /// Creates a meter that reads zero now. To be called when the process has all that it needs and
     /// guest memory is still untouched.
-    pub(super) fn new() -> io::Result<Self> {
+    pub(super) fn new(files: MemoryFiles) -> io::Result<Self> {
         let mut meter = Self {
-            statm: File::open("/proc/self/statm")?,
-            status: File::open("/proc/self/status")?,
+            files,
             baseline: FrameCount::ZERO,
             tables_measured_at: AtomicU64::new(u64::MAX),
             looks_since: AtomicU64::new(0),
@@ -63,7 +63,7 @@ impl ResidentMeter {
         if self.tables_measured_at.swap(resident.0, Ordering::Relaxed) != resident.0 || is_old {
             self.looks_since.store(0, Ordering::Relaxed);
             let mut text = [0; 4096];
-            let bytes = self.status.read_at(&mut text, 0)?;
+            let bytes = self.files.status.read_at(&mut text, 0)?;
             registers.set_page_tables(page_tables(&text[..bytes]).ok_or(io::ErrorKind::InvalidData)?);
         }
         Ok(())
@@ -71,7 +71,7 @@ impl ResidentMeter {
 
     /// Returns the host memory behind the guest now.
     fn measure(&self) -> io::Result<FrameCount> {
-        Ok(read_anonymous(&self.statm)?.saturating_sub(self.baseline))
+        Ok(read_anonymous(&self.files.statm)?.saturating_sub(self.baseline))
     }
 }
 
@@ -104,6 +104,7 @@ fn page_tables(status: &[u8]) -> Option<FrameCount> {
 #[cfg(test)]
 mod tests {
     use super::{ResidentMeter, anonymous, page_tables};
+    use crate::host_files::MemoryFiles;
     use crate::layout::{GuestAddress, MemoryLayout};
     use crate::memory::GuestMemory;
     use aerostat_abi::units::FrameCount;
@@ -125,7 +126,7 @@ mod tests {
     #[test]
     fn touched_memory_is_counted() {
         let memory = GuestMemory::new(MemoryLayout::new(FrameCount::from_mib(128)).unwrap()).unwrap();
-        let meter = ResidentMeter::new().unwrap();
+        let meter = ResidentMeter::new(MemoryFiles::open().unwrap()).unwrap();
         for mib in 0..64 {
             memory.write_words(GuestAddress(mib << 20), &[1]).unwrap();
         }

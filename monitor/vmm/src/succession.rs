@@ -10,7 +10,7 @@
 //! The main thread never waits for a candidate.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use aerostat_link::clock::Moment;
@@ -18,8 +18,8 @@ use aerostat_link::handshake::{Answer, Hello, Verdict, Versions};
 use aerostat_link::message::{FromVmm, Standing, TakeOverDescriptors, ToVmm};
 use aerostat_link::{Link, LinkError, Patience, SharedPage};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
-use rustix::net::{SocketFlags, accept_with, listen, sockopt};
-use rustix::process::geteuid;
+use rustix::net::{SocketFlags, accept_with, listen};
+use rustix::process::{Uid, geteuid};
 
 use super::BUILD_ID;
 
@@ -32,6 +32,8 @@ const CANDIDATE_PATIENCE: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(super) struct Succession {
     listener: OwnedFd,
+    /// The supervisor's user, which this process has until it enters its jail.
+    user: Uid,
     lease: Duration,
     vacancy: Option<Vacancy>,
     candidate: Option<Candidate>,
@@ -86,11 +88,12 @@ enum Served {
 }
 
 impl Succession {
-    /// Listens on `listener`. From now on, who connects to it sees this process as the peer.
+    /// Listens on `listener`. From now on, who connects to it sees this process and its present user
+    /// as the peer.
     pub(super) fn new(listener: OwnedFd, lease: Duration) -> io::Result<Self> {
         listen(&listener, BACKLOG)?;
         fcntl_setfl(&listener, fcntl_getfl(&listener)? | OFlags::NONBLOCK)?;
-        Ok(Self { listener, lease, vacancy: None, candidate: None })
+        Ok(Self { listener, user: geteuid(), lease, vacancy: None, candidate: None })
     }
 
     /// Begins the lease: the supervisor is gone, and the targets are as `standing` says.
@@ -135,17 +138,27 @@ impl Succession {
         None
     }
 
-    /// Accepts a candidate of this process's own user.
+    /// Accepts a candidate of the supervisor's user.
     fn accept(&self, now: Moment) -> Option<Candidate> {
         let socket = accept_with(&self.listener, SocketFlags::CLOEXEC).ok()?;
-        let peer = sockopt::socket_peercred(&socket).ok()?;
+        let user = peer_user(&socket)?;
         let link = Link::new(socket);
-        (peer.uid == geteuid()).then_some(Candidate {
-            link,
-            stage: Stage::Hello,
-            deadline: now.after(CANDIDATE_PATIENCE),
-        })
+        (user == self.user).then_some(Candidate { link, stage: Stage::Hello, deadline: now.after(CANDIDATE_PATIENCE) })
     }
+}
+
+/// Returns the user of the process that has connected.
+///
+/// rustix's `socket_peercred` takes the number of that process for one that is never 0, which it is:
+/// a process outside of this one's namespace has no number in it.
+fn peer_user(socket: &OwnedFd) -> Option<Uid> {
+    let mut peer = libc::ucred { pid: 0, uid: 0, gid: 0 };
+    let mut bytes = libc::socklen_t::try_from(size_of_val(&peer)).ok()?;
+    let place = (&raw mut peer).cast();
+    // SAFETY: the kernel writes at most so many bytes there.
+    let result =
+        unsafe { libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_PEERCRED, place, &raw mut bytes) };
+    (result == 0).then(|| Uid::from_raw(peer.uid))
 }
 
 impl Candidate {

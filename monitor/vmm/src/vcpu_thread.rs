@@ -12,7 +12,8 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::fd::OwnedFd;
 use signal_hook::consts::{SIGUSR1, SIGUSR2};
 
-use super::machine::{KvmError, Machine};
+use super::jail::{self, Thread};
+use super::machine::Machine;
 use super::process::ProcessError;
 use super::process_host::ProcessHost;
 use super::vcpu::{self, Controls, Devices};
@@ -34,7 +35,7 @@ pub(super) struct FirstState {
 /// The thread that runs the guest.
 #[derive(Debug)]
 pub(super) struct VcpuThread {
-    handle: JoinHandle<Result<Ending, KvmError>>,
+    handle: JoinHandle<Result<Ending, ProcessError>>,
     controls: Arc<Controls>,
     /// Becomes readable when the thread ends, by a panic too.
     pub(super) ended: Arc<OwnedFd>,
@@ -56,6 +57,7 @@ impl VcpuThread {
         let obeyed = Arc::clone(&controls);
         let handle = thread::Builder::new().name("vcpu".to_owned()).stack_size(STACK_BYTES).spawn(move || {
             let _notice = notice;
+            jail::confine(Thread::Vcpu)?;
             let mut vcpu = machine.into_vcpu(&first.features, first.entry)?;
             Ok(vcpu::run(&mut vcpu, &mut devices, &obeyed))
         })?;
@@ -100,7 +102,7 @@ impl VcpuThread {
     /// Returns how the guest ended, once the thread has.
     pub(super) fn join(self) -> Result<Ending, ProcessError> {
         match self.handle.join() {
-            Ok(ending) => Ok(ending?),
+            Ok(ending) => ending,
             Err(_) => Err(io::Error::other("the processor's thread panicked").into()),
         }
     }

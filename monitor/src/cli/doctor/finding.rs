@@ -77,6 +77,15 @@ pub(super) fn kvm_kind(cpuinfo: &str) -> Finding {
     }
 }
 
+/// Judges the jail of VMM processes by what it lacks.
+pub(super) fn jail(missing: &[String]) -> Finding {
+    if missing.is_empty() {
+        return Finding::ok("jail", "VMM processes have users of their own, empty namespaces, landlock and seccomp");
+    }
+    let advice = "run as root on Linux 6.12 or later for all of it; docs/limits.md says what is not guaranteed";
+    Finding::note("jail", format_args!("VMM processes run without {}: {advice}", missing.join(", ")))
+}
+
 /// Lists fleets with the processes of their supervisors.
 pub(super) fn running<'a>(fleets: impl Iterator<Item = (&'a str, Option<u32>)>) -> Finding {
     let mut orphans = Vec::new();
@@ -195,8 +204,8 @@ pub(super) fn host_swap(swaps: &str) -> Finding {
 #[cfg(test)]
 mod tests {
     use super::{
-        FIXED_DESCRIPTORS, Finding, PER_GUEST, Verdict, host_swap, huge_pages, kvm_kind, list, memory, open_files,
-        overcommit, pressure, running, swap_files,
+        FIXED_DESCRIPTORS, Finding, PER_GUEST, Verdict, host_swap, huge_pages, jail, kvm_kind, list, memory,
+        open_files, overcommit, pressure, running, swap_files,
     };
     use Verdict::{Note, Ok, Problem};
     use aerostat_abi::units::FrameCount;
@@ -215,6 +224,18 @@ mod tests {
     fn kvm_is_hardware_or_software() {
         let kinds = ["flags\t\t: fpu vmx\n", "flags\t\t: svm fpu\n", "flags\t\t: fpu vmx_other\n", ""].map(kvm_kind);
         assert_eq!(verdicts(kinds), [Ok, Ok, Note, Note]);
+    }
+
+    #[test]
+    fn what_a_jail_lacks_is_noted() {
+        let full = jail(&[]);
+        let partial = jail(&["users of their own".to_owned(), "landlock".to_owned()]);
+        assert_eq!((full.verdict, partial.verdict), (Ok, Note));
+        assert!(
+            partial.text.starts_with("VMM processes run without users of their own, landlock: "),
+            "{}",
+            partial.text
+        );
     }
 
     #[test]

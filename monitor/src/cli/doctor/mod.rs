@@ -18,6 +18,7 @@ use super::client::print;
 use crate::host::cgroup::{Location, PoolGroup, Version};
 use crate::host::disk::{Disks, SwapDisk};
 use crate::host::run_directory::{FleetName, RunDirectory, default_base, fleets};
+use crate::host::vmm_guest::missing_in_jail;
 use crate::host::{capacity, qemu, vmm_program};
 use crate::vmm;
 
@@ -25,6 +26,7 @@ pub(super) fn doctor() -> Result<ExitCode, Failure> {
     let findings = [
         kvm(),
         program(),
+        jail(),
         qemu(),
         run_directory(),
         running_fleets(),
@@ -68,6 +70,14 @@ fn program() -> Finding {
     match vmm_program::find() {
         Ok(path) => Finding::ok("program", path.display()),
         Err(error) => Finding::problem("program", error),
+    }
+}
+
+fn jail() -> Finding {
+    let checked = vmm_program::find().map_err(|error| error.to_string());
+    match checked.and_then(|program| missing_in_jail(&program).map_err(|error| error.to_string())) {
+        Ok(missing) => finding::jail(&missing),
+        Err(error) => Finding::problem("jail", error),
     }
 }
 

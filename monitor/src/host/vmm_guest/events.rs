@@ -9,6 +9,7 @@ use aerostat_link::{LinkError, Patience};
 use rustix::event::epoll;
 use rustix::process::Signal;
 
+use super::last_words::{LastWords, violation};
 use super::record::recorded_ending;
 use super::{Progress, VmmGuest};
 use crate::clock::Moment;
@@ -119,10 +120,13 @@ impl VmmGuest {
             return ending;
         }
         const KILL: i32 = Signal::KILL.as_raw();
+        const SYS: i32 = Signal::SYS.as_raw();
+        let words = self.last_words.as_ref().map(LastWords::read).unwrap_or_default();
         let by_kernel = || oom::explain_kill(self.group.as_ref()).map(EndReason::KilledForMemory);
         let reason = match exit {
             Exit::Status(status) => match status.signal() {
                 Some(KILL) if !self.is_killed => by_kernel().unwrap_or(EndReason::Killed(KILL)),
+                Some(SYS) if let Some(violation) = violation(&words) => EndReason::Failed(violation.clone()),
                 Some(signal) => EndReason::Killed(signal),
                 None => EndReason::Failed(format!("its process ended without a word ({status})")),
             },
@@ -131,6 +135,6 @@ impl VmmGuest {
                 by_kernel().unwrap_or_else(|| EndReason::Failed("its process ended without a word".into()))
             }
         };
-        Ending { reason, details: Vec::new() }
+        Ending { reason, details: words }
     }
 }

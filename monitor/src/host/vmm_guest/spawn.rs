@@ -14,6 +14,8 @@ use aerostat_link::message::{Start, StartDescriptors, StartDisk, StartHostSwap, 
 use aerostat_link::{Doorbell, Link, Patience, SharedPage};
 use thiserror::Error;
 
+use super::last_words;
+use super::namespaces::{self, OwnNumbers};
 use super::record::{GuestRecord, Succession};
 use super::{Parts, VmmGuest};
 use crate::clock::monotonic_ns;
@@ -150,6 +152,7 @@ impl VmmGuest {
             disks: disk_files,
             host_swap: host_swap_file,
             succession: succession_descriptors,
+            namespaces: namespaces::shared(&config.program)?,
             log,
             previous_log,
         };
@@ -161,23 +164,27 @@ impl VmmGuest {
             disks,
             host_swap,
             lease: succession.map(|succession| succession.lease),
+            namespaces: descriptors.namespaces.len(),
         };
         let limit = capacity::vmm_limit(config.initial_grant, config.memory);
         let own_group = config.pool.as_ref().map(|pool| pool.guest(&config.name, limit)).transpose()?;
+        let (last_words, standard_error) = last_words::pipe()?;
         let mut command = Command::new(&config.program);
         command
             .arg0(vmm_program::NAME)
             .args([&config.name, BUILD_ID])
+            .env_clear()
             .stdin(Stdio::from(their_link))
             // What it has to say comes over the link. A detached fleet must not hold the standard
             // error of the command that started it.
             .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .process_group(0);
+            .stderr(Stdio::from(standard_error));
+        let own_numbers = OwnNumbers::begin();
         let child = match &own_group {
             Some(group) => group.spawn(&mut command),
             None => command.spawn(),
         };
+        drop(own_numbers);
         let child = child.map_err(|source| SpawnError::Process { program: config.program.clone(), source })?;
         let process = Process::of_child(child)?;
         // The process loads itself meanwhile. It touches memory for the guest only after the start
@@ -189,8 +196,6 @@ impl VmmGuest {
             Some(group) => oom::watch(group.location().clone()),
             None => oom::watch_group(),
         };
-        // A process that is gone already needs no score.
-        let _ = oom::expose_vmm(process.pid());
         let mut guest = Self::new(Parts {
             process,
             link,
@@ -202,6 +207,7 @@ impl VmmGuest {
             own_group,
         })?;
         guest.unpaged = unpaged;
+        let guest = guest.with_last_words(last_words);
         Ok(guest.with_files(files.map(Prepared::keep)))
     }
 }

@@ -10,6 +10,7 @@ use super::fault_service::FaultService;
 use super::mover::Paging;
 use super::pager::Pager;
 use crate::balloon::Balloon;
+use crate::jail::{self, Thread};
 use crate::problems::Problems;
 use crate::process_host::ProcessHost;
 use crate::resident::ResidentMeter;
@@ -73,8 +74,14 @@ impl PagingControl {
         let shared = (Arc::clone(&self.meter), Arc::clone(&self.registers));
         let pager = Pager::new(Arc::clone(paging), Arc::clone(&self.balloon), shared, Arc::clone(&self.link))?;
         let thread = |name: &str| thread::Builder::new().name(name.to_owned()).stack_size(STACK_BYTES);
-        thread("page-faults").spawn(move || service.run())?;
-        thread("pager").spawn(move || pager.run())?;
+        thread("page-faults").spawn(move || {
+            confine();
+            service.run();
+        })?;
+        thread("pager").spawn(move || {
+            confine();
+            pager.run();
+        })?;
         Ok(())
     }
 
@@ -83,4 +90,10 @@ impl PagingControl {
         let limit = limit.map_or(String::new(), |limit| format!(" to {limit}"));
         Problems::new(Arc::clone(&self.link)).report(format_args!("the host can't page this guest{limit}: {error}"));
     }
+}
+
+/// Confines a thread that pages. Without it, the process must not go on: the guest's pages would
+/// never come back.
+fn confine() {
+    jail::confine(Thread::Paging).expect("the kernel has taken this process's other filters");
 }

@@ -36,3 +36,4 @@ mod victims;
 pub(crate) use self::control::PagingControl;
 pub(crate) use self::frame_mask::FrameMask;
 pub(crate) use self::mover::{Departure, Paging};
+pub(crate) use self::userfault::Userfault;

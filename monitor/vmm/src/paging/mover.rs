@@ -69,18 +69,17 @@ pub(crate) enum Departure {
 }
 
 impl Paging {
-    /// Prepares paging to `file`: makes all that needs a privilege. Costs a guest that is never
-    /// paged nothing more. `work_left` wakes the main thread.
+    /// Prepares paging to `file`. Costs a guest that is never paged nothing more. `work_left` wakes the main thread.
     pub(crate) fn new(
         memory: Arc<GuestMemory>,
         registers: Arc<SharedRegisters>,
-        (host_swap, file): (&StartHostSwap, OwnedFd),
+        (host_swap, file, userfault): (&StartHostSwap, OwnedFd, Userfault),
         work_left: Arc<OwnedFd>,
     ) -> io::Result<Self> {
         let paging = Self {
             memory,
             registers,
-            userfault: Userfault::new()?,
+            userfault,
             file: SwapFile::new(File::from(file), host_swap.faults.clone())?,
             cache: OnceLock::new(),
             table: Mutex::new(Table::new((0..CACHE_SLOTS).map(Slot))),

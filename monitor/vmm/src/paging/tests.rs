@@ -55,7 +55,9 @@ impl Bench {
         let registers = Arc::new(SharedRegisters::new(SharedPage::create(FrameCount::from_mib(MIB)).unwrap().0));
         let work_left = Arc::new(eventfd(0, EventfdFlags::NONBLOCK).unwrap());
         let host_swap = StartHostSwap { faults };
-        let made = Paging::new(Arc::clone(&memory), Arc::clone(&registers), (&host_swap, file.into()), work_left);
+        let made = super::Userfault::new().and_then(|userfault| {
+            Paging::new(Arc::clone(&memory), Arc::clone(&registers), (&host_swap, file.into(), userfault), work_left)
+        });
         let paging = match made {
             Ok(paging) => Arc::new(paging),
             Err(error) => {

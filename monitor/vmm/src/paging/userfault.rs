@@ -86,12 +86,12 @@ impl Span {
 
 /// The descriptor.
 #[derive(Debug)]
-pub(super) struct Userfault(OwnedFd);
+pub(crate) struct Userfault(OwnedFd);
 
 impl Userfault {
     /// Makes a descriptor; fails where the kernel can't move pages, or this process may not handle
     /// faults of the kernel.
-    pub(super) fn new() -> io::Result<Self> {
+    pub(crate) fn new() -> io::Result<Self> {
         // SAFETY: without the flag that restricts it to user mode. What handles its faults is this
         // module's user, and nothing is registered yet.
         let made = unsafe { userfaultfd(UserfaultfdFlags::CLOEXEC | UserfaultfdFlags::NONBLOCK) };

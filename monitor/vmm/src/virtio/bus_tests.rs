@@ -33,7 +33,7 @@ impl Bench {
             let file = tempfile::tempfile().unwrap();
             file.write_all_at(&[role.id().len().to_le_bytes()[0]; 4096], 0).unwrap();
             let disk = OpenDisk { role, mode: DiskMode::ReadWrite, faults: DiskFaults::default(), file };
-            Arc::new(Disk::new(disk, crate::transfers::Transfers::default()).unwrap()) as Arc<dyn Device>
+            Arc::new(Disk::new(disk, None, crate::transfers::Transfers::default()).unwrap()) as Arc<dyn Device>
         });
         Self::with_devices(disks.collect())
     }

@@ -105,7 +105,7 @@ impl Machine {
             faults: DiskFaults::default(),
             file: file.try_clone().expect("a descriptor can be copied"),
         };
-        let disk = Arc::new(Disk::new(open, Transfers::default()).expect("the disk is a file"));
+        let disk = Arc::new(Disk::new(open, None, Transfers::default()).expect("the disk is a file"));
         let event = || EventFd::new(EFD_NONBLOCK).expect("a host has eventfds");
         let state = Arc::new(State::new(1, event()));
         let layout = MemoryLayout::new(MEMORY).expect("a machine may have this size");

@@ -38,7 +38,7 @@ use std::sync::Arc;
 use aerostat_abi::units::{FRAME_BYTES, to_usize};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
-pub(super) use self::block::{Disk, FaultPlan};
+pub(super) use self::block::{Disk, FaultPlan, reopen_cached};
 pub(super) use self::device::Device;
 use self::device::QueueIndex;
 use self::memory::DeviceMemory;

@@ -22,6 +22,7 @@ use super::device::{Device, QueueIndex};
 use super::memory::DeviceMemory;
 use super::queue::{Broken, Requests};
 use super::state::State;
+use crate::jail::{self, Thread};
 
 /// The thread needs a small stack: the vectors of a request are on the heap.
 const STACK_BYTES: usize = 128 << 10;
@@ -45,6 +46,10 @@ impl Worker {
     }
 
     fn run(&self) {
+        if let Err(error) = jail::confine(Thread::Disk) {
+            let why = format!("its worker can't be confined: {error}");
+            return self.state.stop(&mut self.state.lock(self.queue), why);
+        }
         let mut adaptive_poll = AdaptivePoll::default();
         loop {
             match self.kick.read() {

@@ -41,7 +41,7 @@ impl Bench {
         let bench = Self {
             memory: memory.unwrap(),
             state: State::new(1, EventFd::new(EFD_NONBLOCK).unwrap()),
-            disk: Disk::new(disk, crate::transfers::Transfers::default()).unwrap(),
+            disk: Disk::new(disk, None, crate::transfers::Transfers::default()).unwrap(),
             file,
         };
         bench.start();

@@ -13,7 +13,7 @@ mod request;
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Mutex;
 
 use aerostat_link::disk::{OpenDisk, SECTOR_BYTES};
@@ -61,15 +61,15 @@ enum Cache {
 }
 
 impl Disk {
-    /// Creates the disk in this file, with the size that the file has now.
-    pub(crate) fn new(disk: OpenDisk, transfers: Transfers) -> io::Result<Self> {
+    /// Creates the disk in this file, with the size that the file has now. `cached` is the same file
+    /// as [`reopen_cached`] returns it.
+    pub(crate) fn new(disk: OpenDisk, cached: Option<File>, transfers: Transfers) -> io::Result<Self> {
         let sectors = disk.file.metadata()?.len() / SECTOR_BYTES;
         let mut id = [0; ID_BYTES];
         for (place, byte) in id.iter_mut().zip(disk.role.id().bytes()) {
             *place = byte;
         }
         let limits = Limits { sectors, mode: disk.mode };
-        let cached = reopen_cached(&disk.file)?;
         Ok(Self {
             file: disk.file,
             cached,
@@ -177,12 +177,12 @@ impl Device for Disk {
 }
 
 /// Opens a file that uses direct I/O a second time without it; returns `None` for any other file.
-fn reopen_cached(file: &File) -> io::Result<Option<File>> {
-    if !fcntl_getfl(file)?.contains(OFlags::DIRECT) {
+pub(crate) fn reopen_cached(file: impl AsFd) -> io::Result<Option<File>> {
+    if !fcntl_getfl(&file)?.contains(OFlags::DIRECT) {
         return Ok(None);
     }
     // The file may have no name; this is the kernel's name for it.
-    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let path = format!("/proc/self/fd/{}", file.as_fd().as_raw_fd());
     OpenOptions::new().read(true).write(true).open(path).map(Some)
 }
 
@@ -211,7 +211,8 @@ mod tests {
             return; // This file system has no direct I/O.
         }
         let open = OpenDisk { role: DiskRole::Swap, mode: DiskMode::ReadWrite, faults: DiskFaults::default(), file };
-        let disk = Disk::new(open, Transfers::default()).unwrap();
+        let cached = reopen_cached(&open.file).unwrap();
+        let disk = Disk::new(open, cached, Transfers::default()).unwrap();
         assert!(reopen_cached(disk.cached.as_ref().unwrap()).unwrap().is_none(), "the second one is not direct");
         let transfer = |direction, address, bytes: u32, offset| {
             let chain = Chain::collect([Descriptor::new(address, bytes, 0, 0)].into_iter(), 1).unwrap();

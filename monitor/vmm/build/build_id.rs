@@ -7,7 +7,7 @@ use std::{env, fs, io};
 /// Folders with the sources, from this package's.
 const SOURCES: [&str; 3] = ["src", "../link/src", "../../abi/src"];
 
-fn main() -> io::Result<()> {
+pub(super) fn compute() -> io::Result<()> {
     let mut files = Vec::new();
     for folder in SOURCES {
         println!("cargo::rerun-if-changed={folder}");
