@@ -3,6 +3,7 @@
 //! The guest is ideal: it deflates at once, gives up free memory at once, evicts idle memory before
 //! active memory, and its VMM process acts on no old target. Without swap it cannot shrink below
 //! what its application has allocated. With swap it shrinks further, at the rate of a disk.
+//! A guest may also ignore its target, and the host page it at random.
 //!
 //! *Stall.* While the application waits for an allocation, it stands still. While a part of its
 //! active memory is on the swap disk, it stands still for ten times that part of its time: an
@@ -16,7 +17,9 @@ use aerostat_abi::units::FrameCount;
 
 use super::demand::{Demand, Need};
 use super::scaled;
-use crate::scheduler::{Control, GuestSample, Hints, Limits, StalledTime, Usage};
+use crate::scheduler::{
+    Acknowledgement, Control, GuestSample, Hints, IgnoredTarget, Limits, Means, StalledTime, Usage,
+};
 
 /// Memory of the guest's kernel and of the application's image.
 pub(super) const KERNEL: FrameCount = FrameCount::from_mib(8);
@@ -40,6 +43,14 @@ pub(super) struct SimulatedGuest {
     pub(super) size: FrameCount,
     /// Host memory behind the guest.
     pub(super) resident: FrameCount,
+    manners: Manners,
+    /// What the host can page out in a second; `None` where it can't.
+    paging_per_s: Option<FrameCount>,
+    /// What resident memory is limited to, by paging.
+    pub(super) limit: Option<FrameCount>,
+    paged_out: FrameCount,
+    /// The time that the last tick took.
+    ticked: Duration,
     /// What the application has of what it needs.
     allocated: FrameCount,
     /// The part of it on the swap disk.
@@ -59,11 +70,21 @@ pub(super) struct GuestPlan {
     pub(super) demand: Demand,
     pub(super) offset: Duration,
     pub(super) swap: FrameCount,
+    pub(super) manners: Manners,
+    pub(super) paging_per_s: Option<FrameCount>,
+}
+
+/// Whether a guest does as it is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Manners {
+    Follows,
+    /// It grows to its target and never shrinks.
+    IgnoresTargets,
 }
 
 impl SimulatedGuest {
     pub(super) fn new(plan: &GuestPlan) -> Self {
-        let GuestPlan { limits, demand, offset, swap } = plan.clone();
+        let GuestPlan { limits, demand, offset, swap, manners, paging_per_s } = plan.clone();
         Self {
             limits,
             demand,
@@ -72,6 +93,11 @@ impl SimulatedGuest {
             target: limits.min,
             size: limits.min,
             resident: KERNEL.min(limits.min),
+            manners,
+            paging_per_s,
+            limit: None,
+            paged_out: FrameCount::ZERO,
+            ticked: Duration::ZERO,
             allocated: FrameCount::ZERO,
             evicted: FrameCount::ZERO,
             restored: 0.0,
@@ -88,7 +114,8 @@ impl SimulatedGuest {
         self.follow_target(tick);
         self.grow();
         self.restore(tick);
-        self.resident = self.resident.max(self.in_use()).min(self.size);
+        self.page(tick);
+        self.ticked = tick;
         let share = self.stall_share();
         self.stalled += tick.mul_f64(share);
         share
@@ -101,8 +128,31 @@ impl SimulatedGuest {
             size: self.size,
             resident: self.resident,
             hints: Hints::Report(self.usage()),
-            control: Control::default(),
+            control: Control {
+                limit: self.limit,
+                acknowledgement: Acknowledgement::Given,
+                could_run: self.ticked,
+                means: match self.paging_per_s {
+                    Some(_) => Means::Paging(IgnoredTarget::Page),
+                    None => Means::None,
+                },
+            },
         }
+    }
+
+    /// Touches what is in use, and moves resident memory to its limit.
+    fn page(&mut self, tick: Duration) {
+        let touched = self.resident.saturating_add(self.paged_out).max(self.in_use()).min(self.size);
+        let kept = self.limit.map_or(touched, |limit| limit.min(touched));
+        let rate = scaled(self.paging_per_s.unwrap_or_default(), tick.as_secs_f64());
+        self.resident = touched.saturating_sub(self.paged_out).saturating_sub(rate).max(kept);
+        self.paged_out = touched.saturating_sub(self.resident);
+    }
+
+    /// Returns the active memory that the host has paged out. It does not know what is active.
+    fn active_paged_out(&self) -> FrameCount {
+        let touched = self.resident.saturating_add(self.paged_out);
+        scaled(self.active(), self.paged_out.0 as f64 / touched.0.max(1) as f64)
     }
 
     /// Returns what the guest reports.
@@ -149,6 +199,9 @@ impl SimulatedGuest {
             self.size = self.target;
             return;
         }
+        if self.manners == Manners::IgnoresTargets {
+            return;
+        }
         self.size = self.size.saturating_sub(self.free()).max(self.target);
         let rate = scaled(SWAP_OUT_PER_S, tick.as_secs_f64());
         let evicted = self.evict(self.size.saturating_sub(self.target).min(rate));
@@ -184,7 +237,8 @@ impl SimulatedGuest {
         if self.allocated < self.need.allocated {
             return 1.0;
         }
-        stall_of_missing(self.active().saturating_sub(self.in_memory()), self.active())
+        let missing = self.active().saturating_sub(self.in_memory()).saturating_add(self.active_paged_out());
+        stall_of_missing(missing, self.active())
     }
 }
 
@@ -207,7 +261,7 @@ pub(super) fn stall_of_missing(missing: FrameCount, active: FrameCount) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use super::{GuestPlan, KERNEL, SimulatedGuest};
+    use super::{GuestPlan, KERNEL, Manners, SimulatedGuest};
     use crate::scheduler::Limits;
     use aerostat_abi::units::FrameCount;
     use std::time::Duration;
@@ -225,6 +279,8 @@ mod tests {
             demand: demand.parse().unwrap(),
             offset: Duration::ZERO,
             swap: mib(swap),
+            manners: Manners::Follows,
+            paging_per_s: None,
         })
     }
 

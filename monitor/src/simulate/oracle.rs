@@ -66,13 +66,15 @@ fn stall_of_tick(missing: &mut [Missing], available: FrameCount) -> f64 {
 mod tests {
     use super::{GuestPlan, least_stall};
     use crate::scheduler::Limits;
+    use crate::simulate::guest::Manners;
     use aerostat_abi::units::FrameCount;
     use std::time::Duration;
 
     fn plan(demand: &str, swap_mib: u64) -> GuestPlan {
         let limits = Limits { min: FrameCount::from_mib(16), max: FrameCount::from_mib(256) };
         let swap = FrameCount::from_mib(swap_mib);
-        GuestPlan { limits, demand: demand.parse().unwrap(), offset: Duration::ZERO, swap }
+        let demand = demand.parse().unwrap();
+        GuestPlan { limits, demand, offset: Duration::ZERO, swap, manners: Manners::Follows, paging_per_s: None }
     }
 
     fn stall(guests: &[GuestPlan], pool_mib: u64) -> Duration {

@@ -134,6 +134,9 @@ fn run(trace: &Trace, plans: &[GuestPlan], rule: &mut dyn Rule) -> RunResult {
             result.changes += u64::from(guest.target != target);
             guest.target = target;
         }
+        for (index, guest) in guests.iter_mut().enumerate() {
+            guest.limit = rule.is_confined(index).then_some(guest.target);
+        }
         elapsed += trace.tick;
     }
     result.stalled = guests.iter().map(|guest| guest.stalled).collect();
@@ -146,8 +149,11 @@ fn run(trace: &Trace, plans: &[GuestPlan], rule: &mut dyn Rule) -> RunResult {
 fn grant(pool: FrameCount, guests: &[Observed], wishes: &[FrameCount]) -> (Vec<FrameCount>, bool) {
     let wishes = guests.iter().zip(wishes).map(|(guest, &wish)| wish.max(guest.limits.min).min(guest.limits.max));
     let wishes: Vec<FrameCount> = wishes.collect();
-    // A guest holds its old size until it has shrunk.
-    let held = |guest: &Observed| guest.sample.size;
+    // A guest holds its old size until it has shrunk, or is confined.
+    let held = |guest: &Observed| {
+        let sample = &guest.sample;
+        sample.control.limit.map_or(sample.size, |limit| limit.min(sample.size).max(sample.resident))
+    };
     let free = pool.0.saturating_sub(guests.iter().map(|guest| held(guest).0).sum());
     let raises: u64 = guests.iter().zip(&wishes).map(|(guest, wish)| wish.saturating_sub(held(guest)).0).sum();
     if raises <= free {
@@ -192,6 +198,19 @@ stagger = "20s"
         assert!(fixed.total_stall() >= Duration::from_secs(40), "a half of the pool is less than 180 MiB");
         assert!(scheduler.total_stall() < Duration::from_secs(1), "{:?}", scheduler.total_stall());
         assert!(!scheduler.overdrew);
+    }
+
+    #[test]
+    fn a_guest_that_ignores_its_target_costs_its_neighbours_little() {
+        let pair =
+            TWO.replace("demand = \"180M:10s,20M:10s\"", "demand = \"180M/20M:5s,20M:95s\"").replace("count = 2\n", "");
+        let pair = pair.replace("stagger = \"20s\"", "ignores_targets = true\npaging = \"400M\"");
+        let neighbour = "[[guest]]\nname = \"other\"\nmin = \"16M\"\nmax = \"256M\"\ndemand = \"16M:10s,200M:90s\"\n";
+        let stalled = |text: &str| compared(text).runs[0].stalled[1];
+        let confined = stalled(&(pair.clone() + neighbour));
+        assert!(confined < Duration::from_secs(1), "{confined:?}");
+        let tolerated = stalled(&(pair.replace("paging = \"400M\"", "") + neighbour));
+        assert!(tolerated > Duration::from_secs(20), "it never gets what it needs: {tolerated:?}");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use aerostat_abi::units::FrameCount;
 use serde::Deserialize;
 
 use super::demand::Demand;
-use super::guest::{GuestPlan, KERNEL};
+use super::guest::{GuestPlan, KERNEL, Manners};
 use crate::malformed::Malformed;
 use crate::scheduler::Limits;
 use crate::size::Size;
@@ -94,6 +94,10 @@ struct GroupTable {
     max: Size,
     swap: Option<Size>,
     demand: Demand,
+    #[serde(default)]
+    ignores_targets: bool,
+    /// What the host pages out of each in a second; without it, none can be paged.
+    paging: Option<Size>,
     /// The time over which the guests of the group are spread.
     stagger: Option<Span>,
 }
@@ -143,7 +147,7 @@ impl Trace {
 
 impl GroupTable {
     fn check(self) -> Result<Group, Problem> {
-        let Self { name, count, min, max, swap, demand, stagger } = self;
+        let Self { name, count, min, max, swap, demand, ignores_targets, paging, stagger } = self;
         if count == 0 {
             return Err(Problem::NoCount(name));
         }
@@ -158,10 +162,12 @@ impl GroupTable {
             return Err(Problem::MinTooSmall { name, min });
         }
         let swap = swap.map_or(FrameCount::ZERO, |size| FrameCount::from_bytes_floor(size.bytes()));
+        let paging_per_s = paging.map(|size| FrameCount::from_bytes_floor(size.bytes()));
+        let manners = if ignores_targets { Manners::IgnoresTargets } else { Manners::Follows };
         let stagger = stagger.map_or(Duration::ZERO, |span| span.0);
         let guest = |index: usize| {
             let offset = stagger.mul_f64(index as f64 / count as f64);
-            GuestPlan { limits, demand: demand.clone(), offset, swap }
+            GuestPlan { limits, demand: demand.clone(), offset, swap, manners, paging_per_s }
         };
         Ok(Group { guests: (0..count).map(guest).collect(), name })
     }

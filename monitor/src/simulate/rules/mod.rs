@@ -44,6 +44,12 @@ pub trait Rule {
     /// Returns the name in tables.
     fn name(&self) -> &'static str;
 
+    /// Returns whether the guest of this number, which ignores its target, is held to it by the
+    /// host.
+    fn is_confined(&self, _guest: usize) -> bool {
+        false
+    }
+
     /// Returns the target that each guest should have, in the order of `guests`.
     fn decide(&mut self, guests: &[Observed], now: Moment) -> Vec<FrameCount>;
 }

@@ -35,6 +35,11 @@ impl Rule for Scheduled {
         "aerostat"
     }
 
+    fn is_confined(&self, guest: usize) -> bool {
+        let enforced = self.guests.get(guest).and_then(|&id| self.scheduler.enforced(id));
+        enforced.is_some_and(|enforced| enforced.is_to_be_limited())
+    }
+
     fn decide(&mut self, guests: &[Observed], now: Moment) -> Vec<FrameCount> {
         for (&id, guest) in self.guests.iter().zip(guests) {
             self.scheduler.observe(id, &guest.sample);

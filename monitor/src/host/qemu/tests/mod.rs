@@ -77,6 +77,26 @@ fn an_attached_machine_tells_what_it_is() {
 }
 
 #[test]
+fn a_machine_is_paused_and_goes_on_also_when_it_is_left() {
+    let fake = Fake::start(Fault::None);
+    let mut guest = attach(&fake, DetachRule::Keep).unwrap();
+    let motions = |fake: &Fake| {
+        let commands = fake.set(|state| state.commands.clone()).into_iter().map(|(name, _)| name);
+        commands.filter(|name| name == "stop" || name == "cont").collect::<Vec<_>>()
+    };
+    let wait_for_motions = |expected: &[&str]| wait_for(|| (motions(&fake) == expected).then_some(()));
+    guest.pause();
+    wait_for_motions(&["stop"]);
+    guest.resume();
+    wait_for_motions(&["stop", "cont"]);
+    guest.pause();
+    wait_for_motions(&["stop", "cont", "stop"]);
+    guest.request_stop();
+    assert_eq!(next_ending(&mut guest), EndReason::Detached);
+    assert_eq!(motions(&fake), ["stop", "cont", "stop", "cont"]);
+}
+
+#[test]
 fn a_target_is_set_and_acknowledged() {
     let fake = Fake::start(Fault::None);
     let mut guest = attach(&fake, DetachRule::Deflate).unwrap();
