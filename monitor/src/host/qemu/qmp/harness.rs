@@ -16,7 +16,7 @@ pub fn session(bytes: &[u8]) {
     let mut session = Session::new(now);
     for part in bytes.chunks(64) {
         now = now.after(Duration::from_millis(1));
-        if session.room() > 0 {
+        if session.room() >= 2 {
             session.execute(Command::Balloon(FrameCount(now.ns() % 1000)), now);
             session.execute(Command::QueryBalloon, now);
         }
