@@ -151,8 +151,8 @@ pub(super) const TABLE: &[Allowed] = &[
     allowed(libc::SYS_madvise, ALL, &[Is(2, ADVICE)]),
     allowed(libc::SYS_process_madvise, MEMORY, &[Is(3, ADVICE)]),
     allowed(libc::SYS_mincore, MEMORY, ANY),
-    // The link, the doorbell, the next supervisor.
-    allowed(libc::SYS_sendmsg, CORE, ANY),
+    // The link, over which any thread reports its panic; the doorbell, the next supervisor.
+    allowed(libc::SYS_sendmsg, ALL, ANY),
     allowed(libc::SYS_recvmsg, &[Main], ANY),
     allowed(libc::SYS_recvfrom, &[Main], ANY),
     allowed(libc::SYS_shutdown, &[Main], ANY),
