@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use aerostat_abi::units::FrameCount;
+use aerostat_abi::units::{FrameCount, HUGE_FRAMES};
 
 use crate::clock::Moment;
 use crate::fleet::{GuestSpec, Machine};
@@ -63,6 +63,17 @@ struct Confined {
 pub(super) struct Seen {
     pub(super) target: FrameCount,
     pub(super) resident: FrameCount,
+    /// What counts for the guest besides: its page tables, and memory of its process.
+    pub(super) overhead: FrameCount,
+}
+
+impl Seen {
+    /// Returns the limit of resident memory with which the guest holds no more than its target, in
+    /// whole huge frames, so that it seldom changes.
+    fn limit(&self) -> FrameCount {
+        let limit = self.target.saturating_sub(self.overhead);
+        FrameCount(limit.0 - limit.0 % HUGE_FRAMES)
+    }
 }
 
 /// What is to be reported.
@@ -165,7 +176,7 @@ impl Enforcer {
         // A process that says no more that it can page is still held to its limit.
         let can_be_limited = self.paged_out.is_some() || self.limit.sent().is_some();
         let is_limited = can_be_limited && enforced.is_some_and(|enforced| enforced.is_to_be_limited());
-        if let Some(limit) = self.limit.send(is_limited.then_some(seen.target)) {
+        if let Some(limit) = self.limit.send(is_limited.then(|| seen.limit())) {
             handle.limit_resident(limit);
         }
         let before = std::mem::replace(&mut self.rung, rung);

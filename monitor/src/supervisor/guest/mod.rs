@@ -391,7 +391,9 @@ impl<G: GuestHandle> Guest<G> {
         if self.verdict.is_stopping() {
             return None;
         }
-        let seen = Seen { target: self.target, resident: self.accounts.resident };
+        let page_tables = self.accounts.charged().saturating_sub(self.accounts.resident);
+        let overhead = page_tables.saturating_add(OWN_MEMORY);
+        let seen = Seen { target: self.target, resident: self.accounts.resident, overhead };
         let (news, sentence) = self.enforcer.carry_out(handle, enforced, seen, now);
         self.enforced = enforced;
         if let Some(reason) = sentence {
