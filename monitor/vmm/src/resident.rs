@@ -70,7 +70,7 @@ impl ResidentMeter {
     }
 
     /// Returns the host memory behind the guest now.
-    fn measure(&self) -> io::Result<FrameCount> {
+    pub(super) fn measure(&self) -> io::Result<FrameCount> {
         Ok(read_anonymous(&self.files.statm)?.saturating_sub(self.baseline))
     }
 }

@@ -89,7 +89,7 @@ impl Area {
         let start = self.frame(slot, frame).cast::<u64>();
         for index in 0..WORDS {
             // SAFETY: within the frame, which is mapped and aligned, and this thread's alone.
-            unsafe { start.add(index).write(word) };
+            unsafe { start.wrapping_add(index).write(word) };
         }
     }
 

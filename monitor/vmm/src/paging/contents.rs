@@ -121,7 +121,8 @@ mod tests {
         assert_eq!(few.frames(), FrameMask::ALL);
         let many = decide(&FrameMask::ALL, |frame| (frame < 500).then_some(0));
         assert_eq!((many.frames().count(), many.filled.len()), (12, 0));
-        let part = FrameMask::from_iter([0..20]);
+        let mut part = FrameMask::EMPTY;
+        part.insert(0..20);
         let part = decide(&part, |frame| (frame < 8).then_some(0));
         assert_eq!((part.frames().count(), part.filled.len()), (12, 0), "it is no huge page anyway");
     }

@@ -70,7 +70,7 @@ impl PagingControl {
 
     fn start(&self, paging: &Arc<Paging>) -> io::Result<()> {
         paging.map_cache()?;
-        let service = FaultService::new(Arc::clone(paging))?;
+        let service = FaultService::new(Arc::clone(paging), Arc::clone(&self.meter))?;
         let shared = (Arc::clone(&self.meter), Arc::clone(&self.registers));
         let pager = Pager::new(Arc::clone(paging), Arc::clone(&self.balloon), shared, Arc::clone(&self.link))?;
         let thread = |name: &str| thread::Builder::new().name(name.to_owned()).stack_size(STACK_BYTES);

@@ -4,6 +4,10 @@
 //! every access is served, whatever its thread holds. The whole huge frame comes back at once: the
 //! access costs some 300 us besides, and a huge page is worth more than a quick answer.
 //!
+//! A guest at its limit pays for what comes back: something in the swap cache is written first. So
+//! resident memory stays at the limit, whose excess may cost the process its life where a control
+//! group limits it too.
+//!
 //! A guest that thrashes is slowed down here, by a bound on how much comes back in a second. So its
 //! disk and the processor time of this process stay free for others.
 
@@ -12,7 +16,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use aerostat_abi::units::FRAME_SIZE;
+use aerostat_abi::units::{FRAME_SIZE, FrameCount, HUGE_FRAMES};
 use aerostat_link::clock::Moment;
 use aerostat_link::token_bucket::{Allowance, TokenBucket};
 use rustix::event::{PollFd, PollFlags, poll};
@@ -23,9 +27,12 @@ use super::area::Area;
 use super::mover::Paging;
 use super::table::ToRead;
 use crate::page_sizes::HugeIndex;
+use crate::resident::ResidentMeter;
 
 /// Accesses that are served: 1 GiB of them at once, and then so many a second.
 const ACCESSES: Allowance = Allowance { per_second: 400, burst: 512 };
+/// Huge frames that are written at most before one comes back.
+const MOST_WRITES: usize = 4;
 /// How often a failed read is tried again, and the pause before.
 const MOST_READS: u32 = 5;
 const PAUSE: Duration = Duration::from_millis(20);
@@ -34,14 +41,15 @@ const PAUSE: Duration = Duration::from_millis(20);
 #[derive(Debug)]
 pub(super) struct FaultService {
     paging: Arc<Paging>,
+    meter: Arc<ResidentMeter>,
     staging: Area,
     accesses: TokenBucket,
 }
 
 impl FaultService {
-    pub(super) fn new(paging: Arc<Paging>) -> io::Result<Self> {
+    pub(super) fn new(paging: Arc<Paging>, meter: Arc<ResidentMeter>) -> io::Result<Self> {
         let staging = Area::new(1, Advice::LinuxHugepage)?;
-        Ok(Self { paging, staging, accesses: TokenBucket::new(ACCESSES) })
+        Ok(Self { paging, meter, staging, accesses: TokenBucket::new(ACCESSES) })
     }
 
     /// Runs for ever, or until accesses can't be served any more, which ends the guest.
@@ -67,6 +75,7 @@ impl FaultService {
     fn serve(&mut self, address: usize) -> io::Result<()> {
         let Some(offset) = self.paging.memory().offset(address) else { return Ok(()) };
         let Some(to_read) = self.paging.serve(HugeIndex::holding(offset / FRAME_SIZE)) else { return Ok(()) };
+        self.make_room();
         self.read(&to_read)?;
         self.paging.notify();
         let wait = self.accesses.borrow(Moment::now());
@@ -74,6 +83,19 @@ impl FaultService {
             thread::sleep(wait);
         }
         Ok(())
+    }
+
+    /// Writes what waits in the swap cache, if the guest is at its limit. The access is served in
+    /// any case: a guest that can't be paged out any further must be able to go on.
+    fn make_room(&self) {
+        let Some(limit) = self.paging.limit() else { return };
+        for _ in 0..MOST_WRITES {
+            let needed = self.meter.measure().map(|resident| resident.saturating_add(FrameCount(HUGE_FRAMES)));
+            // An error of the file is the pager's to report, which meets it too.
+            if needed.is_ok_and(|needed| needed <= limit) || !self.paging.write_oldest().unwrap_or(false) {
+                return;
+            }
+        }
     }
 
     fn read(&self, to_read: &ToRead) -> io::Result<()> {

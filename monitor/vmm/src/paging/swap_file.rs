@@ -38,7 +38,7 @@ impl SwapFile {
     pub(super) unsafe fn write(&self, frames: Range<usize>, start: *const u8) -> io::Result<()> {
         self.transfer(Direction::Write, frames, |bytes, done, offset| {
             // SAFETY: the kernel reads within the memory that the caller names.
-            unsafe { libc::pwrite(self.file.as_raw_fd(), start.add(done).cast(), bytes, offset) }
+            unsafe { libc::pwrite(self.file.as_raw_fd(), start.wrapping_add(done).cast(), bytes, offset) }
         })
     }
 
@@ -49,7 +49,7 @@ impl SwapFile {
     pub(super) unsafe fn read(&self, frames: Range<usize>, start: *mut u8) -> io::Result<()> {
         self.transfer(Direction::Read, frames, |bytes, done, offset| {
             // SAFETY: the kernel writes within the memory that the caller names.
-            unsafe { libc::pread(self.file.as_raw_fd(), start.add(done).cast(), bytes, offset) }
+            unsafe { libc::pread(self.file.as_raw_fd(), start.wrapping_add(done).cast(), bytes, offset) }
         })
     }
 

@@ -8,9 +8,9 @@
 //! | out | in the file, and in notes of filled frames | reads it |
 //! | being read | in the file | waits for the read |
 //!
-//! A huge frame is registered with the userfaultfd as long as it has a record. Frames that the guest
-//! inflates are forgotten wherever they are. Frames that have no contents anywhere read as zeros
-//! when the guest touches them after the huge frame has come back.
+//! A huge frame is registered with the userfaultfd as long as it has a record. Frames that the
+//! guest inflates are forgotten wherever they are. Frames that have no contents anywhere read as
+//! zeros when the guest touches them after the huge frame has come back.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;

@@ -26,16 +26,18 @@ use super::area::Area;
 use super::fault_service::FaultService;
 use super::frame_mask::FrameMask;
 use super::mover::{Departure, Paging};
+use crate::host_files::MemoryFiles;
 use crate::layout::{GuestAddress, MemoryLayout};
 use crate::lock::lock;
 use crate::memory::GuestMemory;
 use crate::page_sizes::HugeIndex;
 use crate::release::Releaser;
+use crate::resident::ResidentMeter;
 use crate::shared_registers::SharedRegisters;
 
 const MIB: u64 = 16;
 const HUGE: usize = to_usize(HUGE_FRAMES);
-const HUGE_COUNT: usize = MIB as usize / 2;
+const HUGE_COUNT: usize = to_usize(MIB) / 2;
 const WORDS: usize = FRAME_SIZE / 8;
 
 /// Memory that is paged, without a machine.
@@ -66,7 +68,9 @@ impl Bench {
             }
         };
         paging.map_cache().unwrap();
-        let service = FaultService::new(Arc::clone(&paging)).unwrap();
+        let service =
+            FaultService::new(Arc::clone(&paging), Arc::new(ResidentMeter::new(MemoryFiles::open().unwrap()).unwrap()))
+                .unwrap();
         thread::spawn(move || service.run());
         let staging = Area::new(1, Advice::LinuxHugepage).unwrap();
         Some(Self { memory, paging, staging, releaser: Releaser::new(), registers })
@@ -219,7 +223,9 @@ fn no_write_is_lost_on_the_way() {
                     for frame in (0..HUGE_COUNT * HUGE).step_by(61) {
                         let place = word(thread, frame);
                         // SAFETY: mapped, aligned, and this thread's alone.
-                        unsafe { place.write_volatile(place.read_volatile() + 1) };
+                        let count = unsafe { place.read_volatile() };
+                        // SAFETY: as above.
+                        unsafe { place.write_volatile(count + 1) };
                     }
                     count.fetch_add(1, Ordering::Release);
                     // Long enough for some to be written before they are touched.
@@ -269,8 +275,9 @@ fn what_a_device_reads_arrives() {
                     assert_eq!(read, HUGE_SIZE as isize);
                 }
                 // SAFETY: mapped; nothing writes there but this thread.
-                let wrong =
-                    (0..HUGE_SIZE).step_by(512).filter(|&at| unsafe { target.add(at).read_volatile() } != round);
+                let wrong = (0..HUGE_SIZE)
+                    .step_by(512)
+                    .filter(|&at| unsafe { target.wrapping_add(at).read_volatile() } != round);
                 lock(&results).push(wrong.count());
             }
             is_over.store(true, Ordering::Release);

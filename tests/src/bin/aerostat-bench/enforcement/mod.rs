@@ -1,5 +1,6 @@
 //! Measures what holds against guests and VMM processes that do their worst, a file for each row.
 
+mod paging;
 mod supervisor;
 mod violations;
 
@@ -11,6 +12,7 @@ use crate::row::Row;
 pub(crate) fn measure() -> Result<Vec<Row>> {
     let mut violations = Violations::default();
     let mut rows = supervisor::measure(&mut violations)?;
+    rows.extend(paging::measure()?);
     rows.push(violations.row());
     Ok(rows)
 }
