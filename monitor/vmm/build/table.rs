@@ -185,6 +185,8 @@ pub(super) const TABLE: &[Allowed] = &[
     allowed(libc::SYS_rt_sigprocmask, ALL, ANY),
     allowed(libc::SYS_rt_sigaction, ALL, &[Is(0, LAST_SIGNALS)]),
     allowed(libc::SYS_rt_sigaction, SETUP, &[Is(0, OWN_SIGNALS)]),
+    // glibc's own signal among threads, whose handler the first new thread installs.
+    allowed(libc::SYS_rt_sigaction, SETUP, &[Is(0, &[33])]),
     // Starts and ends of threads, and the process's.
     allowed(libc::SYS_sigaltstack, ALL, ANY),
     allowed(libc::SYS_getpid, ALL, ANY),
