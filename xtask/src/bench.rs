@@ -21,8 +21,16 @@ const WITHOUT_GUESTS: [&str; 1] = ["reclaim"];
 const WITH_LINUX: &str = "qemu";
 
 /// The test guests that benches boot.
-const GUESTS: [&str; 7] =
-    ["bench_balloon", "bench_grants", "bench_memory", "bench_paging", "inflate", "native_compute", "small_application"];
+const GUESTS: [&str; 8] = [
+    "bench_balloon",
+    "bench_grants",
+    "bench_memory",
+    "bench_paging",
+    "ignores_targets",
+    "inflate",
+    "native_compute",
+    "small_application",
+];
 
 /// The options of the verb.
 #[derive(Args, Debug)]

@@ -63,6 +63,9 @@ const SHORT: Deadlines = Deadlines {
     squeezed: Duration::from_secs(1),
     ended: Duration::from_secs(3),
 };
+/// What a guest has to withhold for its deadline to run. The last pages of a slow guest that follows
+/// are less.
+const WORTH_CONFINING: FrameCount = FrameCount::from_mib(4);
 /// The deadlines while none does.
 const LONG: Deadlines = Deadlines {
     paged: Duration::from_secs(10),
@@ -263,7 +266,11 @@ impl Episode {
     fn observe(&mut self, account: &AccountedUsage, control: &Control, others: Others) {
         let passed = control.could_run;
         (self.withheld, self.others, self.means) = (account.withheld(), others, control.means);
-        self.release.advance(account.withheld(), passed);
+        if self.rung == Rung::Asked && self.withheld < WORTH_CONFINING {
+            self.release.restart(self.withheld);
+        } else {
+            self.release.advance(self.withheld, passed);
+        }
         match control.acknowledgement {
             Acknowledgement::Given => self.answer.restart(FrameCount::ZERO),
             Acknowledgement::Awaited => self.answer.advance(FrameCount::ZERO, passed),

@@ -53,6 +53,9 @@ pub(super) use self::pacing::Pace;
 /// Memory that a VMM process uses for itself, and the error of its measurement of its guest's
 /// memory in either direction.
 const OWN_MEMORY: FrameCount = FrameCount::from_mib(2);
+/// What a confined guest may touch for the first time before its pager has made room for it. The
+/// kernel must not kill it for that.
+const PAGER_LAG: FrameCount = FrameCount::from_mib(96);
 /// The most events of one guest that are handled at a time, so that a noisy guest does not keep the
 /// supervisor from the others.
 const EVENTS_AT_A_TIME: usize = 64;
@@ -371,8 +374,7 @@ impl<G: GuestHandle> Guest<G> {
     pub(super) fn limit_process(&mut self, free: FrameCount) {
         let size = self.target.max(self.register.largest()).max(self.accounts.size());
         let granted = match self.enforcer.resident_limit() {
-            // Page tables of memory that was paged out stay.
-            Some(limit) => limit.max(self.target).saturating_add(FrameCount(size.0 / 64)).min(size),
+            Some(limit) => limit.max(self.target).saturating_add(PAGER_LAG).min(size),
             None => size,
         };
         let size = match self.verdict.rule {

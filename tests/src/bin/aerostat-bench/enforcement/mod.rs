@@ -1,5 +1,6 @@
 //! Measures what holds against guests and VMM processes that do their worst, a file for each row.
 
+mod forced_grant;
 mod paging;
 mod supervisor;
 mod violations;
@@ -13,6 +14,7 @@ pub(crate) fn measure() -> Result<Vec<Row>> {
     let mut violations = Violations::default();
     let mut rows = supervisor::measure(&mut violations)?;
     rows.extend(paging::measure()?);
+    rows.extend(forced_grant::measure(&mut violations)?);
     rows.push(violations.row());
     Ok(rows)
 }
