@@ -71,10 +71,7 @@ pub(crate) fn watch_group_of(process: u32) -> Option<Location> {
 
 /// Counts the kills of a group from now on.
 pub(crate) fn watch(group: Location) -> Option<Location> {
-    let mut explained = explained();
-    explained.host.get_or_insert_with(kills_on_host);
-    explained.groups.entry(group.folder.clone()).or_insert_with(|| kills_in(&group));
-    drop(explained);
+    explained().groups.entry(group.folder.clone()).or_insert_with(|| kills_in(&group));
     Some(group)
 }
 
@@ -88,10 +85,12 @@ pub(crate) fn forget(group: &Location) {
 #[must_use]
 pub(crate) fn explain_kill(group: Option<&Location>) -> Option<&'static str> {
     let mut explained = explained();
-    let host = explained.host?;
+    let host_now = kills_on_host();
+    // Where nothing was counted on the host, only a kill in the group explains a death.
+    let host = explained.host.unwrap_or(host_now);
     let before = group.and_then(|group| explained.groups.get(&group.folder)).copied();
     let mut kills = Kills { group: before.unwrap_or(0), host };
-    let now = Kills { group: before.and(group).map_or(0, kills_in), host: kills_on_host() };
+    let now = Kills { group: before.and(group).map_or(0, kills_in), host: host_now };
     let why = kills.explain(now);
     explained.host = Some(kills.host);
     if let (Some(_), Some(group)) = (before, group) {

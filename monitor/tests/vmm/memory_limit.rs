@@ -11,6 +11,7 @@ use aerostat::host::GuestHandle;
 use aerostat::host::cgroup::{MemoryGroup, PoolGroup};
 use aerostat::host::vmm_guest::{GuestConfig, VmmGuest};
 use aerostat_abi::units::FrameCount;
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::bench::{Bench, end};
 use crate::elf;
@@ -93,9 +94,12 @@ fn a_vmm_process_that_takes_more_than_its_part() {
 fn a_stopped_process_is_squeezed_where_the_host_has_swap() {
     const EXCESS: FrameCount = FrameCount::from_mib(128);
     let bench = Bench::new(&IDLE);
-    let takes_memory = "x=0123456789abcdef; i=0; while [ $i -lt 24 ]; do x=$x$x; i=$((i+1)); done; kill -STOP $$";
+    let takes_memory = "x=0123456789abcdef; i=0; while [ $i -lt 24 ]; do x=$x$x; i=$((i+1)); done; sleep 1000";
     let config = GuestConfig { program: bench.program_of(takes_memory), ..bench.config.clone() };
     let mut guest = VmmGuest::spawn(&config).unwrap();
+    wait_until(|| guest.measure_resident().unwrap() > EXCESS.saturating_add(EXCESS));
+    let process = Pid::from_raw(i32::try_from(guest.pid()).unwrap()).unwrap();
+    kill_process(process, Signal::STOP).unwrap();
     wait_until(|| fs::read_to_string(format!("/proc/{}/stat", guest.pid())).unwrap().contains(") T "));
     let before = guest.measure_resident().unwrap();
     assert!(before > EXCESS);
