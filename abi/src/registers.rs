@@ -18,7 +18,7 @@ use crate::statistics::{self, STATUSES, Statistics};
 use crate::units::{FRAME_SIZE, FrameCount};
 
 /// Identifies the page and its layout.
-pub const MAGIC: u64 = 0x4145_524f_5245_4736;
+pub const MAGIC: u64 = 0x4145_524f_5245_4737;
 
 /// The word of a limit that is none.
 const NO_LIMIT: u64 = u64::MAX;
@@ -97,6 +97,10 @@ impl Epoch {
 pub enum BootStage {
     /// The VMM process runs its first own instruction.
     Process,
+    /// The VMM process has opened what it needs of the host.
+    Opened,
+    /// The VMM process is in its jail.
+    Jailed,
     /// The virtual machine, its interrupt controller and its vCPU exist.
     Machine,
     /// The image is loaded, the boot information written.
@@ -109,7 +113,8 @@ pub enum BootStage {
 
 impl BootStage {
     /// Every stage, in the order of time.
-    pub const ALL: [Self; 5] = [Self::Process, Self::Machine, Self::Loaded, Self::Kernel, Self::Main];
+    pub const ALL: [Self; 7] =
+        [Self::Process, Self::Opened, Self::Jailed, Self::Machine, Self::Loaded, Self::Kernel, Self::Main];
 }
 
 /// The measurements of a VMM process. Read from a page, the fields may be of two moments.

@@ -14,27 +14,30 @@ fn ignores(command_line: &str) -> Member<'_> {
     Member { name: "ignores", image: guest_image("ignores_targets"), min_mib: 32, max_mib: 512, command_line }
 }
 
-/// Describes a guest that needs 256 MiB after a while, and verifies its memory.
-fn neighbour() -> Member<'static> {
-    let command_line = "phases=16M:6s,256M:1s repeat";
+/// What a neighbour needs that is satisfied once the other guest is at its target.
+const MODEST: &str = "phases=16M:6s,256M:3600s";
+/// What it needs that takes more than that: it waits as long as the other guest runs.
+const DEMANDING: &str = "phases=16M:6s,400M:3600s";
+
+/// Describes a guest that needs more memory after a while, from then on, and verifies it.
+fn neighbour(command_line: &'static str) -> Member<'static> {
     Member { name: "neighbour", image: app_image("memwalk"), min_mib: 32, max_mib: 512, command_line }
 }
 
 /// Plans a fleet of both in a pool with little room beside what the first one fills: a guest that
 /// swaps leaves 6 % of the pool alone. What it has could be evicted, so the scheduler believes that
 /// it could shrink.
-fn plan(first: &Member<'_>, rule: &str) -> FleetPlan {
+fn plan(first: &Member<'_>, rule: &str, need: &'static str) -> FleetPlan {
     let plan = FleetPlan::pool_mib(496).with(first).with_key("swap", "512M").with_key("shares", "low");
-    plan.with_key("ignored_target", rule).with(&neighbour()).with_key("shares", "high")
+    plan.with_key("ignored_target", rule).with(&neighbour(need)).with_key("shares", "high")
 }
 
 fn wait_for_event(fleet: &mut Fleet, words: &[&str]) -> String {
     fleet.wait_for("event", |fleet| line_with(&fleet.events(), words))
 }
 
-/// Ends the fleet, and checks that the neighbour got all that it needed.
+/// Ends the fleet, whose neighbour got all that it needed.
 fn end(mut fleet: Fleet, exit_code: i32) -> Run {
-    fleet.wait_for_line(&["neighbour", "walking 256 of 256 MiB"]);
     fleet.signal(Receiver::Supervisor, Signal::INT);
     let run = fleet.wait_for_end(END_PATIENCE);
     run.expect_exit_code(exit_code);
@@ -45,7 +48,7 @@ fn end(mut fleet: Fleet, exit_code: i32) -> Run {
 
 #[test]
 fn a_guest_that_ignores_its_target_is_paged_for_a_neighbour_and_gets_its_pages_back() {
-    let mut fleet = plan(&ignores("384 16"), "page").up(None);
+    let mut fleet = plan(&ignores("384 16"), "page", MODEST).up(None);
     wait_for_event(&mut fleet, &["ignores is ", "as it ignores its target: the host pages it out"]);
     fleet.wait_for_line(&["neighbour", "walking 256 of 256 MiB"]);
     let explained = fleet.ask(&["explain", "ignores"]);
@@ -70,29 +73,31 @@ fn a_stopped_vmm_process_is_ended_while_a_neighbour_waits() {
         max_mib: 512,
         command_line: "phases=368M:600s",
     };
-    let mut fleet = plan(&victim, "page").up(None);
+    let mut fleet = plan(&victim, "page", DEMANDING).up(None);
     let vmm = fleet.wait_for_vmm("victim");
     fleet.wait_for_line(&["victim", "walking 368 of 368 MiB"]);
     vmm.signal(Signal::STOP);
     let words = ["victim ended: failed: its process did not answer while other guests waited for its memory"];
     wait_for_event(&mut fleet, &words);
+    fleet.wait_for_line(&["neighbour", "walking 400 of 400 MiB"]);
     let run = end(fleet, 1);
     assert!(run.guest("victim")["exit"].as_str().is_some_and(|exit| exit.contains("did not answer")), "{run}");
 }
 
 #[test]
 fn a_guest_that_goes_on_to_ignore_its_target_is_ended_by_its_rule() {
-    let mut fleet = plan(&ignores("384 600"), "kill").up(None);
+    let mut fleet = plan(&ignores("384 600"), "kill", DEMANDING).up(None);
     wait_for_event(&mut fleet, &["ignores ended: ignored its target and kept "]);
+    fleet.wait_for_line(&["neighbour", "walking 400 of 400 MiB"]);
     end(fleet, 1);
 }
 
 #[test]
 fn a_guest_that_goes_on_to_ignore_its_target_is_paused_by_its_rule() {
-    let mut fleet = plan(&ignores("384 600"), "pause").up(None);
+    let mut fleet = plan(&ignores("384 600"), "pause", DEMANDING).up(None);
     wait_for_event(&mut fleet, &["ignores is ", "as it ignores its target: it is paused"]);
     fleet.wait_for_line(&["ignores  paused "]);
-    fleet.apply(&plan(&ignores("384 600"), "page"));
+    fleet.apply(&plan(&ignores("384 600"), "page", DEMANDING));
     let goes_on = |fleet: &Fleet| {
         let status = fleet.status("ignores")?;
         (status["state"] != "paused").then_some(())

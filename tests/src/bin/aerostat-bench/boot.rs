@@ -36,7 +36,7 @@ const TOGETHER: usize = 3;
 const MOST_TOGETHER_RATIO: f64 = 2.0;
 
 /// Milliseconds since the spawn at which each of [`BootStage::ALL`] was reached.
-type Stages = [f64; BootStage::ALL.len()];
+pub(crate) type Stages = [f64; BootStage::ALL.len()];
 
 pub(crate) fn measure() -> Result<Vec<Row>> {
     let mut floors = Vec::new();
@@ -124,7 +124,7 @@ fn until_last_main_ms(guests: usize) -> Result<f64> {
 }
 
 /// Starts a guest.
-fn start(plan: &Plan) -> Result<Stages> {
+pub(crate) fn start(plan: &Plan) -> Result<Stages> {
     let mut guest = plan.boot(Machine::Kvm);
     guest.expect_exit(GuestExit::Success);
     let mut stages = Stages::default();
@@ -143,6 +143,8 @@ fn to_main(starts: &[Stages]) -> f64 {
 fn name(stage: BootStage) -> &'static str {
     match stage {
         BootStage::Process => "process",
+        BootStage::Opened => "opened",
+        BootStage::Jailed => "jailed",
         BootStage::Machine => "machine",
         BootStage::Loaded => "loaded",
         BootStage::Kernel => "kernel",

@@ -1,6 +1,7 @@
 //! Measures what holds against guests and VMM processes that do their worst, a file for each row.
 
 mod forced_grant;
+mod jail;
 mod paging;
 mod supervisor;
 mod violations;
@@ -15,6 +16,7 @@ pub(crate) fn measure() -> Result<Vec<Row>> {
     let mut rows = supervisor::measure(&mut violations)?;
     rows.extend(paging::measure()?);
     rows.extend(forced_grant::measure(&mut violations)?);
+    rows.push(jail::measure()?);
     rows.push(violations.row());
     Ok(rows)
 }
