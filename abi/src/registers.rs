@@ -331,8 +331,8 @@ impl RegisterPage {
     }
 
     /// Takes over what is published in another page: everything but the target, its acknowledgement
-    /// and the limit of resident memory. For the VMM process, which replaces its page, before the supervisor has
-    /// written more than a target to the new one.
+    /// and the limit of resident memory. For the VMM process, which replaces its page, before the
+    /// supervisor has written more than a target to the new one.
     pub fn carry_over(&self, from: &Self) {
         // Named one by one, so that a new word is not forgotten here.
         let Self {

@@ -98,8 +98,8 @@ fn guests_that_want_more_than_the_pool_go_on_with_less() {
     }
 }
 
-/// A neighbour releases memory that it does not use, and takes much longer than others have to wait:
-/// the host pages it out for them.
+/// A neighbour releases memory that it does not use, and takes much longer than others have to
+/// wait: the host pages it out for them.
 #[test]
 fn a_neighbour_that_releases_memory_slowly_is_paged() {
     let slow = Member {

@@ -230,8 +230,8 @@ fn expect_others_served(deed: &str, state: &str) {
     run.expect_unharmed("grower");
     let samples = run.guest("grower")["samples"].clone();
     let largest = samples.as_array().into_iter().flatten().filter_map(|sample| sample["size_mib"].as_u64()).max();
-    // The stubborn guest's size is some 178 MiB, and the neighbour's 48: half of what that one leaves
-    // is more than both.
+    // The stubborn guest's size is some 178 MiB, and the neighbour's 48: half of what that one
+    // leaves is more than both.
     assert!(largest.is_some_and(|mib| (164..POOL_MIB - 48).contains(&mib)), "{largest:?} MiB\n{run}");
     assert!(run.guest("stubborn")["enforcement"]["episodes"].as_u64() > Some(0), "{run}");
 }

@@ -63,8 +63,8 @@ const SHORT: Deadlines = Deadlines {
     squeezed: Duration::from_secs(1),
     ended: Duration::from_secs(3),
 };
-/// What a guest has to withhold for its deadline to run. The last pages of a slow guest that follows
-/// are less.
+/// What a guest has to withhold for its deadline to run. The last pages of a slow guest that
+/// follows are less.
 const WORTH_CONFINING: FrameCount = FrameCount::from_mib(4);
 /// The deadlines while none does.
 const LONG: Deadlines = Deadlines {

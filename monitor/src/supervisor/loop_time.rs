@@ -1,10 +1,10 @@
 //! How long the rounds of the supervisor's loop take.
 //!
 //! A round is what lies between two waits for events. As long as it lasts, no guest is served, so a
-//! round must be short whatever guests, VMM processes, clients and disks do. A round takes longer by
-//! the clock where other threads have the processors. That is the host's load and no fault of the
-//! loop, so the time in which the thread was ready and waited for a processor is told apart: what
-//! remains is work, and waits for something that should not have been waited for.
+//! round must be short whatever guests, VMM processes, clients and disks do. A round takes longer
+//! by the clock where other threads have the processors. That is the host's load and no fault of
+//! the loop, so the time in which the thread was ready and waited for a processor is told apart:
+//! what remains is work, and waits for something that should not have been waited for.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -15,7 +15,8 @@ use crate::clock::Moment;
 /// The worst of the latest past is that of the present interval and the one before.
 const INTERVAL: Duration = Duration::from_secs(10);
 /// What the scheduler has counted of the thread that opens it: nanoseconds on a processor,
-/// nanoseconds of waiting for one, and time slices (Linux, Documentation/scheduler/sched-stats.rst).
+/// nanoseconds of waiting for one, and time slices (Linux,
+/// Documentation/scheduler/sched-stats.rst).
 const SCHEDULED: &str = "/proc/thread-self/schedstat";
 
 /// The rounds of a run so far.

@@ -1,5 +1,5 @@
-//! Memory control groups that are too small: one of a fleet, which other processes fill, and that of
-//! a single guest.
+//! Memory control groups that are too small: one of a fleet, which other processes fill, and that
+//! of a single guest.
 
 use std::fs;
 use std::io::{BufRead, BufReader};

@@ -1,9 +1,9 @@
 //! The virtual processor's first state: features, control registers, segments, and the registers of
 //! hermit-entry's protocol.
 //!
-//! The supervisor lists the features that KVM supports, once, and passes what a guest may see of them
-//! ([`super::cpuid`]) to each. To list them takes as long as creating a machine on a host that is a virtual machine itself, where
-//! each CPUID is an exit.
+//! The supervisor lists the features that KVM supports, once, and passes what a guest may see of
+//! them ([`super::cpuid`]) to each. To list them takes as long as creating a machine on a host that
+//! is a virtual machine itself, where each CPUID is an exit.
 //!
 //! The guest starts in 64-bit mode and ring 0 with paging on and interrupts off. `RDI` has the
 //! address of its boot information and `RSI` its processor's number, 0 (`hermit_entry::Entry`).

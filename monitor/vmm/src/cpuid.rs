@@ -89,8 +89,8 @@ const HIDDEN: &[Hidden] = &[
     // Every paravirtual interface: the guest kernel uses none, and each is code of the host.
     hidden(0x4000_0001, Register::Eax, ALL),
     hidden(0x4000_0001, Register::Edx, ALL),
-    // Nested virtualization: SVM, SKINIT. Performance counters: IBS, LWP, PerfCtrExtCore, -NB, -LLC,
-    // PerfTsc, data breakpoints. Topology: CmpLegacy, NodeId, TopologyExtensions. OSVW, the
+    // Nested virtualization: SVM, SKINIT. Performance counters: IBS, LWP, PerfCtrExtCore, -NB,
+    // -LLC, PerfTsc, data breakpoints. Topology: CmpLegacy, NodeId, TopologyExtensions. OSVW, the
     // watchdog, and waiting for an address.
     hidden(0x8000_0001, Register::Ecx, bits([1, 2, 9, 10, 12, 13, 15, 19, 22, 23, 24, 26, 27, 28, 29])),
     // Power management but the invariant time stamp counter, and reports of memory errors.

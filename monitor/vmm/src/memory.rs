@@ -71,7 +71,7 @@ impl GuestMemory {
         let base = NonNull::new(base).ok_or(io::ErrorKind::OutOfMemory)?;
         let mut memory = Self { layout, base, bytes, host: HugePages::Supported, transfers: Transfers::default() };
         let all = 0..bytes / FRAME_SIZE;
-        // What guests hold is not for whoever finds a core dump.
+        // A core dump must not contain what guests hold.
         memory.advise(&all, Advice::LinuxDontDump)?;
         match memory.advise(&all, Advice::LinuxHugepage) {
             Err(Errno::INVAL) => memory.host = HugePages::Unknown,

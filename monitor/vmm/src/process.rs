@@ -154,7 +154,7 @@ fn prepare(
 /// Enters the jail without a guest and prints a line for each mechanism that this host lacks.
 fn check_jail() -> Result<(), ProcessError> {
     let bounds = Bounds { memory: FrameCount::ZERO, disks: 0, largest_file: 0 };
-    // Whoever asks has the namespaces, or not.
+    // The supervisor that asks has the namespaces, or not.
     let missing = jail::enter(Inmate { process: host_files::own_number(), bounds, namespaces: Vec::new() })?;
     for mechanism in missing.into_iter().filter(|missing| *missing != Mechanism::Namespaces) {
         println!("{mechanism}");

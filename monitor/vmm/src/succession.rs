@@ -88,8 +88,8 @@ enum Served {
 }
 
 impl Succession {
-    /// Listens on `listener`. From now on, who connects to it sees this process and its present user
-    /// as the peer.
+    /// Listens on `listener`. From now on, who connects to it sees this process and its present
+    /// user as the peer.
     pub(super) fn new(listener: OwnedFd, lease: Duration) -> io::Result<Self> {
         listen(&listener, BACKLOG)?;
         fcntl_setfl(&listener, fcntl_getfl(&listener)? | OFlags::NONBLOCK)?;
@@ -149,8 +149,8 @@ impl Succession {
 
 /// Returns the user of the process that has connected.
 ///
-/// rustix's `socket_peercred` takes the number of that process for one that is never 0, which it is:
-/// a process outside of this one's namespace has no number in it.
+/// rustix's `socket_peercred` takes the number of that process for one that is never 0, which it
+/// is: a process outside of this one's namespace has no number in it.
 fn peer_user(socket: &OwnedFd) -> Option<Uid> {
     let mut peer = libc::ucred { pid: 0, uid: 0, gid: 0 };
     let mut bytes = libc::socklen_t::try_from(size_of_val(&peer)).ok()?;

@@ -197,8 +197,8 @@ impl<H: BalloonHost> Devices<H> {
         }
     }
 
-    /// Touches the page that a call names, as host paging may have moved it out. Otherwise the other
-    /// threads that use the balloon would wait with this one until it is back.
+    /// Touches the page that a call names, as host paging may have moved it out. Otherwise the
+    /// other threads that use the balloon would wait with this one until it is back.
     fn touch(&self, address: u64) {
         if !self.paging.as_ref().is_some_and(|paging| paging.is_in_use()) {
             return;

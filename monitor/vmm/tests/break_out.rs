@@ -163,8 +163,8 @@ fn break_out(thread: usize, place: usize) -> ! {
     if thread != Thread::Setup {
         jail::confine(thread).expect("a filter");
     }
-    // SAFETY: where the call is made, which is what this test is against, its arguments name at most
-    // strings that are there.
+    // SAFETY: where the call is made, which is what this test is against, its arguments name at
+    // most strings that are there.
     let result = unsafe { libc::syscall(call, a, b, c, d, e, f) };
     exit(if result < 0 { 1 } else { 2 });
 }

@@ -43,8 +43,8 @@ impl Quota {
             fs::write(quota.group.join("cpu.cfs_quota_us"), TIME_US).ok()?;
             return Some(quota);
         }
-        // In version 2 a process is in one group for all controllers, so it can't leave its memory's
-        // group: the quota is set where it is, if that group is its own.
+        // In version 2 a process is in one group for all controllers, so it can't leave its
+        // memory's group: the quota is set where it is, if that group is its own.
         let home = Path::new(V2).join(path(&groups, str::is_empty)?);
         let is_alone = fs::read_to_string(home.join("cgroup.procs")).is_ok_and(|pids| pids.lines().count() == 1);
         if !is_alone {

@@ -234,9 +234,8 @@ impl GuestHandle for QemuGuest {
     /// QEMU releases ballooned memory itself.
     fn reclaim_ballooned(&mut self) {}
 
-    /// QEMU has a debugger's interface for that, which stops the guest.
-    /// QEMU's limit is that of its machine, from its start on: nothing keeps the guest from deflating
-    /// its balloon.
+    /// QEMU has a debugger's interface for that, which stops the guest. QEMU's limit is that of its
+    /// machine, from its start on: nothing keeps the guest from deflating its balloon.
     fn limit_process(&mut self, _size: FrameCount) {}
 
     /// QEMU answers while its guest does not, so it is never pressed from outside.

@@ -246,8 +246,8 @@ struct RunClock {
 }
 
 impl RunClock {
-    /// Returns the time since the last call, as far as it counts. `waited` is how long the process's
-    /// threads have waited for a processor since they began.
+    /// Returns the time since the last call, as far as it counts. `waited` is how long the
+    /// process's threads have waited for a processor since they began.
     fn advance(&mut self, waited: Option<Duration>, now: Moment) -> Duration {
         let Some((last, waited_before)) = self.last.replace((now, waited)) else { return Duration::ZERO };
         let passed = now.since(last).min(MOST_BETWEEN_POLLS);

@@ -368,9 +368,9 @@ impl<G: GuestHandle> Guest<G> {
         }
     }
 
-    /// Limits the guest's process to the targets that it may act on, or to the limit of its resident
-    /// memory while it is confined. What a guest may touch beyond its size, by the rule of its fleet
-    /// file, is memory that the pool has `free`.
+    /// Limits the guest's process to the targets that it may act on, or to the limit of its
+    /// resident memory while it is confined. What a guest may touch beyond its size, by the rule of
+    /// its fleet file, is memory that the pool has `free`.
     pub(super) fn limit_process(&mut self, free: FrameCount) {
         let size = self.target.max(self.register.largest()).max(self.accounts.size());
         let granted = match self.enforcer.resident_limit() {

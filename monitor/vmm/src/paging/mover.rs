@@ -69,7 +69,8 @@ pub(crate) enum Departure {
 }
 
 impl Paging {
-    /// Prepares paging to `file`. Costs a guest that is never paged nothing more. `work_left` wakes the main thread.
+    /// Prepares paging to `file`. Costs a guest that is never paged nothing more. `work_left` wakes
+    /// the main thread.
     pub(crate) fn new(
         memory: Arc<GuestMemory>,
         registers: Arc<SharedRegisters>,

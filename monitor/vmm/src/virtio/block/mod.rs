@@ -61,8 +61,8 @@ enum Cache {
 }
 
 impl Disk {
-    /// Creates the disk in this file, with the size that the file has now. `cached` is the same file
-    /// as [`reopen_cached`] returns it.
+    /// Creates the disk in this file, with the size that the file has now. `cached` is the same
+    /// file as [`reopen_cached`] returns it.
     pub(crate) fn new(disk: OpenDisk, cached: Option<File>, transfers: Transfers) -> io::Result<Self> {
         let sectors = disk.file.metadata()?.len() / SECTOR_BYTES;
         let mut id = [0; ID_BYTES];

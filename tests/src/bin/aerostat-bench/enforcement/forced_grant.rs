@@ -1,8 +1,8 @@
 //! Measures how long a guest waits for 256 MiB that another guest has and does not release: its
 //! driver follows no target. The waiting guest's own clock says how long its allocation takes.
 //!
-//! The limit is the time that paging takes by itself: from the moment at which the host begins until
-//! all is out that has to be, as the supervisor sees it in the same run.
+//! The limit is the time that paging takes by itself: from the moment at which the host begins
+//! until all is out that has to be, as the supervisor sees it in the same run.
 
 use std::fs;
 use std::path::{Path, PathBuf};
