@@ -87,6 +87,7 @@ fn a_stopped_vmm_process_is_ended_while_a_neighbour_waits() {
 #[test]
 fn a_guest_that_goes_on_to_ignore_its_target_is_ended_by_its_rule() {
     let mut fleet = plan(&ignores("384 600"), "kill", DEMANDING).up(None);
+    wait_for_event(&mut fleet, &["ignores is ", "as it ignores its target: the host pages it out"]);
     wait_for_event(&mut fleet, &["ignores ended: ignored its target and kept "]);
     fleet.wait_for_line(&["neighbour", "walking 400 of 400 MiB"]);
     end(fleet, 1);
@@ -95,8 +96,9 @@ fn a_guest_that_goes_on_to_ignore_its_target_is_ended_by_its_rule() {
 #[test]
 fn a_guest_that_goes_on_to_ignore_its_target_is_paused_by_its_rule() {
     let mut fleet = plan(&ignores("384 600"), "pause", DEMANDING).up(None);
+    wait_for_event(&mut fleet, &["ignores is ", "as it ignores its target: the host pages it out"]);
     wait_for_event(&mut fleet, &["ignores is ", "as it ignores its target: it is paused"]);
-    fleet.wait_for_line(&["ignores  paused "]);
+    fleet.wait_for_line(&["  ignores ", "  paused "]);
     fleet.apply(&plan(&ignores("384 600"), "page", DEMANDING));
     let goes_on = |fleet: &Fleet| {
         let status = fleet.status("ignores")?;

@@ -20,6 +20,9 @@ const MOST_BETWEEN_POLLS: Duration = Duration::from_millis(250);
 /// A part of time that counts in any case, so that a process can't escape its deadlines by threads
 /// that compete for the processor.
 const LEAST_PART: u32 = 4;
+/// Memory of a process that pages: a huge frame that is read and one that is written, two threads,
+/// the page tables of the swap cache, and those of guest memory that has left.
+const PAGING_MEMORY: FrameCount = FrameCount::from_mib(8);
 /// How often a process that does not answer is squeezed.
 const SQUEEZE_AGAIN: Duration = Duration::from_secs(1);
 
@@ -103,6 +106,11 @@ impl Enforcer {
     /// Sets what follows when the guest goes on to ignore its target.
     pub(super) fn set_rule(&mut self, rule: IgnoredTarget) {
         self.rule = rule;
+    }
+
+    /// Returns what the guest's process may use to page it, once it has.
+    pub(super) fn paging_memory(&self) -> FrameCount {
+        if self.totals.paged_out > FrameCount::ZERO { PAGING_MEMORY } else { FrameCount::ZERO }
     }
 
     /// Returns the largest limit of resident memory that the process may still act on; `None` where

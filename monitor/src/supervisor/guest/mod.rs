@@ -495,7 +495,9 @@ impl<G: GuestHandle> Guest<G> {
         if !self.is_running() {
             return FrameCount::ZERO;
         }
-        overhead(self.accounts.size().max(self.target)).saturating_add(self.own_memory)
+        overhead(self.accounts.size().max(self.target))
+            .saturating_add(self.own_memory)
+            .saturating_add(self.enforcer.paging_memory())
     }
 
     /// Returns what the scheduler is told of the guest.
