@@ -4,7 +4,7 @@
 //! pages again when it does. `process_madvise(2)` with `MADV_PAGEOUT` needs Linux 5.10 and the
 //! right to trace the process.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
@@ -12,6 +12,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use aerostat_abi::units::FrameCount;
+
+use crate::vmm;
 
 /// The most that one call pages out; between two the amount that is left is checked.
 const CHUNK: FrameCount = FrameCount::from_mib(16);
@@ -67,7 +69,8 @@ fn has_swap() -> bool {
 
 /// Pages out until `excess` is gone or the whole range was visited once.
 fn page_out(subject: &Subject, range: Range, excess: FrameCount) {
-    let resident = || resident(subject.pid).unwrap_or_default();
+    let Ok(statm) = File::open(format!("/proc/{}/statm", subject.pid)) else { return };
+    let resident = || vmm::read_anonymous(&statm).unwrap_or_default();
     let enough = resident().saturating_sub(excess);
     let mut start = range.start;
     while start < range.end && resident() > enough {
@@ -77,13 +80,6 @@ fn page_out(subject: &Subject, range: Range, excess: FrameCount) {
         }
         start = end;
     }
-}
-
-/// Returns the anonymous memory of a process.
-fn resident(pid: u32) -> Option<FrameCount> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"))?;
-    Some(FrameCount(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? / 4))
 }
 
 fn advise_pageout(pidfd: &OwnedFd, range: Range) -> io::Result<()> {

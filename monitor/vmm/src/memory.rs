@@ -232,24 +232,13 @@ impl GuestMemory {
     /// error.
     pub(super) fn read_file(&self, to: GuestAddress, bytes: usize, file: &File, offset: u64) -> io::Result<()> {
         let place = self.locate(to, bytes).map_err(io::Error::other)?;
-        let mut done = 0;
-        while done < bytes {
+        transfer_all(bytes, |done| {
             // SAFETY: `locate` checked the whole range, and `done` lies in it.
             let rest = unsafe { place.add(done) };
             let offset = libc::off_t::try_from(offset + done as u64).map_err(io::Error::other)?;
             // SAFETY: the kernel writes the rest of the range at most, which stays mapped.
-            match unsafe { libc::pread(file.as_raw_fd(), rest.cast(), bytes - done, offset) } {
-                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-                count => match usize::try_from(count) {
-                    Ok(count) => done += count,
-                    Err(_) => match io::Error::last_os_error() {
-                        error if error.kind() == io::ErrorKind::Interrupted => {}
-                        error => return Err(error),
-                    },
-                },
-            }
-        }
-        Ok(())
+            Ok(unsafe { libc::pread(file.as_raw_fd(), rest.cast(), bytes - done, offset) })
+        })
     }
 
     fn locate_words(&self, start: GuestAddress, words: &[u64]) -> Result<*mut u64, NotMemory> {
@@ -270,6 +259,25 @@ impl Drop for GuestMemory {
         // SAFETY: the mapping is ours and is not borrowed any more.
         let _ = unsafe { unmap(self.base.as_ptr().cast(), self.bytes) };
     }
+}
+
+/// Calls `once` with the number of bytes that are done, until `bytes` are. It makes a system call
+/// that transfers some of the rest, and returns what that returned. The end of a file is an error.
+pub(super) fn transfer_all(bytes: usize, once: impl Fn(usize) -> io::Result<isize>) -> io::Result<()> {
+    let mut done = 0;
+    while done < bytes {
+        match once(done)? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            count => match usize::try_from(count) {
+                Ok(count) => done += count,
+                Err(_) => match io::Error::last_os_error() {
+                    error if error.kind() == io::ErrorKind::Interrupted => {}
+                    error => return Err(error),
+                },
+            },
+        }
+    }
+    Ok(())
 }
 
 /// Unmaps `bytes` bytes, which may be none.

@@ -15,6 +15,7 @@ use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::Errno;
 
 use crate::lock::lock;
+use crate::memory::transfer_all;
 use crate::virtio::{Direction, FaultPlan};
 
 /// The file.
@@ -77,20 +78,9 @@ impl SwapFile {
         let (offset, bytes) = (frames.start * FRAME_SIZE, frames.len() * FRAME_SIZE);
         let admitted = lock(&self.faults).admit(direction, offset as u64, bytes as u64);
         admitted.end?;
-        let mut done = 0;
-        while done < bytes {
+        transfer_all(bytes, |done| {
             let at = libc::off_t::try_from(offset + done).map_err(io::Error::other)?;
-            match once(bytes - done, done, at) {
-                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-                count => match usize::try_from(count) {
-                    Ok(count) => done += count,
-                    Err(_) => match io::Error::last_os_error() {
-                        error if error.kind() == io::ErrorKind::Interrupted => {}
-                        error => return Err(error),
-                    },
-                },
-            }
-        }
-        Ok(())
+            Ok(once(bytes - done, done, at))
+        })
     }
 }

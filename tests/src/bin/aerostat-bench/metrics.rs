@@ -1,9 +1,13 @@
 //! Figures that test guests log, as lines `figure NAME: N ns for M`.
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use aerostat_tests::Guest;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use crate::sample::median;
 
@@ -37,6 +41,16 @@ impl Metrics {
     pub(crate) fn ns(&self, name: &str) -> Result<f64> {
         self.0.get(name).map(|samples| median(samples.clone())).with_context(|| format!("{name} was not measured"))
     }
+}
+
+/// Waits until the log of a guest contains `text`.
+pub(crate) fn wait_for_line(log: &Path, text: &str, patience: Duration) -> Result<()> {
+    let start = Instant::now();
+    while !fs::read_to_string(log).unwrap_or_default().contains(text) {
+        ensure!(start.elapsed() < patience, "{} has no line {text:?}", log.display());
+        thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
 }
 
 /// Returns the name and the nanoseconds of one operation in `NAME: N ns for M`.

@@ -5,10 +5,9 @@
 //! until all is out that has to be, as the supervisor sees it in the same run.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use aerostat::fleet::{Fleet, GuestSpec};
 use aerostat::host::cgroup::PoolGroup;
@@ -21,7 +20,7 @@ use aerostat_tests::environment::{aerostat_vmm, guest_image};
 use anyhow::{Context, Result, ensure};
 
 use super::violations::Violations;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, wait_for_line};
 use crate::row::Row;
 use crate::sample::median;
 
@@ -84,7 +83,7 @@ fn run(violations: &mut Violations) -> Result<Run> {
         move |spec: &GuestSpec, target: FrameCount| {
             let is_asker = spec.name == ASKER;
             if is_asker {
-                wait_for(&logs[0], "ignores targets: begins")?;
+                wait_for_line(&logs[0], "ignores targets: begins", PATIENCE)?;
             }
             let log: Option<PathBuf> = Some(logs[usize::from(is_asker)].clone());
             let pool = Some(Arc::clone(&pool));
@@ -115,15 +114,6 @@ fn run(violations: &mut Violations) -> Result<Run> {
         until_paging_ms: ms(asked, paging),
         paging_ms: ms(paging, paged),
     })
-}
-
-fn wait_for(log: &Path, text: &str) -> Result<()> {
-    let start = Instant::now();
-    while !fs::read_to_string(log).unwrap_or_default().contains(text) {
-        ensure!(start.elapsed() < PATIENCE, "{} has no line {text:?}", log.display());
-        thread::sleep(Duration::from_millis(20));
-    }
-    Ok(())
 }
 
 /// Notes the moments of a run, and ends it with the asker.

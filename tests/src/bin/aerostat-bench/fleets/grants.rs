@@ -11,23 +11,21 @@
 //! Fleets run in this process, with the supervisor of `aerostat up`.
 
 use std::fs::{self, File};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
-use std::time::{Duration, Instant};
 
 use aerostat::fleet::GuestSpec;
 use aerostat::host::vmm_guest::{GuestConfig, VmmGuest};
 use aerostat::supervisor::{Command, Event, FleetStatus, Observer, mailbox};
 use aerostat_abi::units::FrameCount;
 use aerostat_tests::environment::{aerostat_vmm, guest_image};
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 
 use super::PATIENCE;
 use super::timed::{DONOR, Role, Timed};
 use super::timeline::{Stages, Timeline};
 use crate::mapping::Mapping;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, wait_for_line};
 use crate::row::Row;
 use crate::sample::{median, seconds};
 
@@ -123,7 +121,7 @@ fn grant(mode: &str) -> Result<Grant> {
         move |spec: &GuestSpec, target| {
             let role = if spec.name == DONOR { Role::Donor } else { Role::Asker };
             if role == Role::Asker {
-                wait_for(&logs[0], "bench grants: ready")?;
+                wait_for_line(&logs[0], "bench grants: ready", PATIENCE)?;
             }
             let log: Option<PathBuf> = Some(logs[role as usize].clone());
             let config = GuestConfig { log, pool: Some(Arc::clone(&pool)), ..spec.config(target, program.clone()) };
@@ -138,15 +136,6 @@ fn grant(mode: &str) -> Result<Grant> {
     let timeline = *timeline.lock().unwrap_or_else(PoisonError::into_inner);
     let stages = timeline.stages(FrameCount::from_mib(WANTED_MIB as u64))?;
     Ok(Grant { granted: metrics.ns("granted")? / 1e6, touched: metrics.ns("touched")? / 1e6, stages })
-}
-
-fn wait_for(log: &Path, text: &str) -> Result<()> {
-    let start = Instant::now();
-    while !fs::read_to_string(log).unwrap_or_default().contains(text) {
-        ensure!(start.elapsed() < PATIENCE, "{} has no line {text:?}", log.display());
-        thread::sleep(Duration::from_millis(20));
-    }
-    Ok(())
 }
 
 /// Ignores all that is told of a run.
